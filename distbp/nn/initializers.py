@@ -1,0 +1,206 @@
+"""Initializers: how a parameter tensor is drawn before the first step.
+
+The contract: an initializer is a frozen dataclass of its options, with one method
+
+    draw(shape, fan_in, fan_out, generator) -> float64 array of `shape`
+
+that draws from `generator` alone. Values are drawn in float64 whatever the job's dtype, so a float32 job
+starts from the rounded weights of the float64 one. `fan_in` and `fan_out` are the numbers of inputs and outputs
+of one unit (`ParameterSpec`): the scaled initializers choose their spread by them, so that signals neither
+grow nor fade from layer to layer.
+
+    family   variance               keeps                        source
+    glorot   2 / (fan_in + fan_out) both passes (sigmoid, tanh)  Glorot and Bengio, AISTATS 2010, equation 16
+    he       2 / fan_in             the forward pass with ReLU   He et al., ICCV 2015, equation 10
+    lecun    1 / fan_in             the forward pass, linear     LeCun et al., "Efficient BackProp", 1998
+
+Each comes as a normal, and as a uniform distribution of the same variance (limits +- sqrt(3 * variance)).
+They are PyTorch's `xavier_*`, `kaiming_*` (fan_in mode, gain sqrt 2) and `kaiming_*` with gain 1. The normal
+ones are not truncated (Keras truncates at two standard deviations).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distbp.nn.arrays import Shape
+from distbp.options import option, registry
+
+Float64Array = NDArray[np.float64]
+
+
+class Initializer(Protocol):
+    """What every initializer dataclass offers. `type` is its name in a job."""
+
+    @property
+    def type(self) -> str: ...
+
+    def draw(
+        self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator
+    ) -> Float64Array: ...
+
+
+def _normal(shape: Shape, variance: float, generator: np.random.Generator) -> Float64Array:
+    return generator.standard_normal(shape) * math.sqrt(variance)
+
+
+def _uniform(shape: Shape, variance: float, generator: np.random.Generator) -> Float64Array:
+    limit = math.sqrt(3 * variance)
+    return generator.uniform(-limit, limit, shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zeros:
+    """All zeros: for biases and shifts. Weights that start equal stay equal."""
+
+    type: Literal["zeros"] = "zeros"
+
+    def draw(self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator) -> Float64Array:
+        return np.zeros(shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constant:
+    """Every element `value`."""
+
+    type: Literal["constant"] = "constant"
+    value: float = option(help="the value of every element")
+
+    def draw(self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator) -> Float64Array:
+        return np.full(shape, self.value, dtype=np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normal:
+    """N(mean, std squared), whatever the fans."""
+
+    type: Literal["normal"] = "normal"
+    mean: float = option(0.0, help="the center of the distribution")
+    std: float = option(0.05, help="standard deviation", ge=0)
+
+    def draw(self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator) -> Float64Array:
+        return generator.standard_normal(shape) * self.std + self.mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uniform:
+    """Evenly between `low` (included) and `high` (excluded), whatever the fans."""
+
+    type: Literal["uniform"] = "uniform"
+    low: float = option(-0.05, help="lower limit")
+    high: float = option(0.05, help="upper limit")
+
+    def draw(self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator) -> Float64Array:
+        return self.low + (self.high - self.low) * generator.random(shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlorotUniform:
+    """Uniform with variance 2 / (fan_in + fan_out); the default of dense weights."""
+
+    type: Literal["glorot_uniform"] = "glorot_uniform"
+
+    def draw(self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator) -> Float64Array:
+        return _uniform(shape, 2 / (fan_in + fan_out), generator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlorotNormal:
+    """Normal with variance 2 / (fan_in + fan_out)."""
+
+    type: Literal["glorot_normal"] = "glorot_normal"
+
+    def draw(self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator) -> Float64Array:
+        return _normal(shape, 2 / (fan_in + fan_out), generator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeUniform:
+    """Uniform with variance 2 / fan_in."""
+
+    type: Literal["he_uniform"] = "he_uniform"
+
+    def draw(self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator) -> Float64Array:
+        return _uniform(shape, 2 / fan_in, generator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeNormal:
+    """Normal with variance 2 / fan_in."""
+
+    type: Literal["he_normal"] = "he_normal"
+
+    def draw(self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator) -> Float64Array:
+        return _normal(shape, 2 / fan_in, generator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LecunUniform:
+    """Uniform with variance 1 / fan_in."""
+
+    type: Literal["lecun_uniform"] = "lecun_uniform"
+
+    def draw(self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator) -> Float64Array:
+        return _uniform(shape, 1 / fan_in, generator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LecunNormal:
+    """Normal with variance 1 / fan_in; the default of Nielsen's book (`weights / sqrt(fan_in)`)."""
+
+    type: Literal["lecun_normal"] = "lecun_normal"
+
+    def draw(self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator) -> Float64Array:
+        return _normal(shape, 1 / fan_in, generator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orthogonal:
+    """`gain` times a matrix with orthonormal rows or columns, whichever are fewer (Saxe et al., ICLR 2014).
+
+    A tensor is seen as a matrix (first axis, all others), as PyTorch does. Uniform over such matrices: Q of
+    the QR decomposition of a normal matrix, signed as R's diagonal (Mezzadri, Notices of the AMS 54, 2007).
+    """
+
+    type: Literal["orthogonal"] = "orthogonal"
+    gain: float = option(1.0, help="factor on the matrix")
+
+    def draw(self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator) -> Float64Array:
+        rows = shape[0]
+        columns = math.prod(shape[1:])
+        tall = generator.standard_normal((max(rows, columns), min(rows, columns)))
+        q, r = np.linalg.qr(tall)
+        q *= np.where(np.diagonal(r) < 0, -1.0, 1.0)
+        return np.ascontiguousarray(q if rows >= columns else q.T).reshape(shape) * self.gain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Large:
+    """Plain N(0, 1), the "large" initializer of Nielsen's book: shows how saturated units slow learning."""
+
+    type: Literal["large"] = "large"
+
+    def draw(self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator) -> Float64Array:
+        return generator.standard_normal(shape)
+
+
+INITIALIZERS: Mapping[str, Any] = registry(
+    Zeros,
+    Constant,
+    Normal,
+    Uniform,
+    GlorotUniform,
+    GlorotNormal,
+    HeUniform,
+    HeNormal,
+    LecunUniform,
+    LecunNormal,
+    Orthogonal,
+    Large,
+)

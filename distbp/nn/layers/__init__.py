@@ -1,0 +1,11 @@
+"""All layers, by the `type` that names them in a job. The contract is in `distbp.nn.layers.base`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from distbp.nn.layers.dense import Dense
+from distbp.options import registry
+
+LAYERS: Mapping[str, Any] = registry(Dense)
