@@ -1,0 +1,93 @@
+"""The slices of one shard, step after step, gathered ahead in blocks that stay in the cache."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from distbp.data.sharding import Sharding
+from distbp.nn.layers.base import Array
+
+# One gather serves several steps: a NumPy call costs as much as copying a few kilobytes, and what is gathered
+# should still be in a core's second-level cache when it is used.
+BLOCK_BYTES = 512 * 1024
+
+
+class Rows(Protocol):
+    """Where batches come from: a training set whose inputs are ready to be gathered."""
+
+    input_shape: tuple[int, ...]
+    targets: Array
+    weights: Array | None
+
+    def gather(self, rows: Array, out: Array) -> None:
+        """Writes the preprocessed inputs of `rows` (int64) to `out`, (len(rows), *input_shape)."""
+        ...
+
+
+class Slice(NamedTuple):
+    """One shard's part of a batch. Views of reused buffers: valid until the next slice is taken.
+
+    x: (rows, *features), targets: (rows,) or (rows, outputs), weights: (rows,) or None.
+    """
+
+    x: Array
+    targets: Array
+    weights: Array | None
+    rows: int
+
+
+class ShardReader:
+    """Gives the slice of `shard` at any step; going forward step by step is the fast way."""
+
+    def __init__(self, data: Rows, sharding: Sharding, shard: int, dtype: np.dtype[np.generic]) -> None:
+        self.sharding = sharding
+        self.shard = shard
+        self._data = data
+        self._dealt = sharding.dealt(shard)
+        self._steps = sharding.steps_per_epoch
+        self._full_batches = sharding.rows // sharding.batch_size
+        self._slice = sharding.slice_rows(0, shard)  # rows of every slice but perhaps the last one's
+        row_bytes = max(1, int(np.prod(data.input_shape)) * dtype.itemsize)
+        self._ahead = max(1, BLOCK_BYTES // (row_bytes * max(1, self._slice)))  # slices in one gather
+        capacity = min(self._ahead, self._steps) * max(1, self._slice)
+        self._x = np.empty((capacity, *data.input_shape), dtype)
+        self._targets = np.empty((capacity, *data.targets.shape[1:]), data.targets.dtype)
+        self._weights = None if data.weights is None else np.empty(capacity, data.weights.dtype)
+        self._epoch = -1
+        self._order: Array = self._dealt
+        self._first = self._last = 0  # the steps of the epoch that the buffers hold: [first, last)
+
+    def slice(self, step: int) -> Slice:
+        epoch, index = divmod(step, self._steps)
+        if epoch != self._epoch:
+            self._order = self.sharding.order(self.shard, self._dealt, epoch)
+            self._epoch, self._first, self._last = epoch, 0, 0
+        if not self._first <= index < self._last:
+            self._gather(index)
+        size = self._slice
+        start = (index - self._first) * size
+        stop = start + (size if index < self._full_batches else self.sharding.slice_rows(index, self.shard))
+        weights = None if self._weights is None else self._weights[start:stop]
+        return Slice(self._x[start:stop], self._targets[start:stop], weights, stop - start)
+
+    def rows(self, step: int) -> Array:
+        """Row numbers of the training set in the shard's slice at `step`, int64."""
+        epoch, index = divmod(step, self._steps)
+        order = self.sharding.order(self.shard, self._dealt, epoch)
+        start = index * self._slice
+        return order[start : start + self.sharding.slice_rows(index, self.shard)]
+
+    def _gather(self, index: int) -> None:
+        first = index
+        last = min(first + self._ahead, self._steps)
+        rows = self._order[first * self._slice : last * self._slice]
+        count = len(rows)
+        if count:
+            self._data.gather(rows, self._x[:count])
+            np.take(self._data.targets, rows, axis=0, out=self._targets[:count], mode="clip")
+            if self._weights is not None:
+                assert self._data.weights is not None
+                np.take(self._data.weights, rows, axis=0, out=self._weights[:count], mode="clip")
+        self._first, self._last = first, last

@@ -1,0 +1,72 @@
+"""Which rows belong to which shard, and which of them a step uses. Pure functions of the job and the data.
+
+A batch of `b` rows is cut into `shards` consecutive slices, the first `b % shards` of them one row longer.
+Rows are dealt to shards once, so that in every epoch each shard has just the rows for its slices: the deal is
+a random permutation (or, without shuffling, the order of the file, so that step t trains on rows
+[t b, (t+1) b)). Each epoch a shard shuffles its own rows. So a shard needs its own rows only, wherever it
+is hosted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from distbp.nn.layers.base import Array
+from distbp.streams import Purpose, generator
+
+
+def slice_bounds(batch_rows: int, shards: int, shard: int) -> tuple[int, int]:
+    """[start, stop) of a shard's slice within a batch of `batch_rows` rows; may be empty."""
+    size, longer = divmod(batch_rows, shards)
+    start = shard * size + min(shard, longer)
+    return start, start + size + (shard < longer)
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """`rows`: of the training set. `drop_last`: leave out the last, smaller batch of an epoch (which rows
+    are left out changes from epoch to epoch when shuffling)."""
+
+    rows: int
+    batch_size: int
+    shards: int
+    seed: int = 0
+    shuffle: bool = True
+    drop_last: bool = False
+
+    @property
+    def steps_per_epoch(self) -> int:
+        full, rest = divmod(self.rows, self.batch_size)
+        return full if self.drop_last and full else full + (rest > 0)
+
+    def batch_rows(self, index: int) -> int:
+        """Rows in the batch at `index` within its epoch."""
+        return min(self.batch_size, self.rows - index * self.batch_size)
+
+    def slice_rows(self, index: int, shard: int) -> int:
+        """Rows of a shard's slice in the batch at `index` within its epoch."""
+        start, stop = slice_bounds(self.batch_rows(index), self.shards, shard)
+        return stop - start
+
+    def dealt(self, shard: int) -> Array:
+        """The shard's rows, int64, in the order in which a first unshuffled epoch would use them."""
+        deal = self._deal()
+        full = self.rows // self.batch_size
+        start, stop = slice_bounds(self.batch_size, self.shards, shard)
+        whole = deal[: full * self.batch_size].reshape(full, self.batch_size)[:, start:stop].ravel()
+        rest = deal[full * self.batch_size :]
+        start, stop = slice_bounds(len(rest), self.shards, shard)
+        return np.concatenate([whole, rest[start:stop]])
+
+    def order(self, shard: int, dealt: Array, epoch: int) -> Array:
+        """The shard's rows in the order of `epoch`; slices are taken from it one after another."""
+        if not self.shuffle:
+            return dealt
+        return generator(self.seed, Purpose.ORDER, epoch, shard).permutation(dealt)
+
+    def _deal(self) -> Array:
+        if not self.shuffle:
+            return np.arange(self.rows, dtype=np.int64)
+        return generator(self.seed, Purpose.DEAL).permutation(self.rows).astype(np.int64, copy=False)

@@ -1,0 +1,1 @@
+"""How pushes and pulls travel between the parameter server and the workers."""

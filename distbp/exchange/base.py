@@ -1,0 +1,57 @@
+"""What the trainer drives: a team, that is a parameter server and its workers behind one exchange.
+
+The trainer is not on the path of a step. It asks for *stretches* of steps, for evaluations and for snapshots,
+and the team runs the steps among its members. Every team gives the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from distbp.evaluation import Evaluation
+from distbp.nn.layers.base import Array
+from distbp.parameter_server import TensorHealth
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of the server before `step`: all that a checkpoint needs, and what an epoch reports.
+
+    `arrays`: "vector" (size,), "epoch_totals" float64, and the optimizer's "slots.*". Copies.
+    """
+
+    step: int
+    arrays: Mapping[str, Array]
+    health: tuple[TensorHealth, ...] = field(default=())
+
+
+class Team(Protocol):
+    """`exchange`: its name for people ("inline", "shared memory", "ray objects"). `workers`: how many now."""
+
+    @property
+    def exchange(self) -> str: ...
+
+    @property
+    def workers(self) -> int: ...
+
+    def run(self, first: int, stop: int, rate_scale: float, stopping: Callable[[], bool]) -> int:
+        """Trains steps `first` to `stop - 1`; waits. Returns the next step: `stop`, or an earlier one if
+        `stopping()` became true, which is asked often and never in the middle of a step.
+
+        Raises NotFiniteError (the step was not applied) or ServerLostError (go on from a checkpoint).
+        """
+        ...
+
+    def evaluate(self, split: str) -> Evaluation:
+        """Loss and metric sums of a whole split with the current parameters; waits."""
+        ...
+
+    def snapshot(self) -> Snapshot:
+        """The server's state between two steps; waits."""
+        ...
+
+    def close(self) -> None:
+        """Ends all that the team started. May be called twice."""
+        ...

@@ -1,0 +1,59 @@
+"""The inline exchange: server and one worker in this process, for `workers: 0` and for tests.
+
+The worker's backward pass writes straight into the server's gradient vector: nothing travels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from distbp.blueprint import Blueprint
+from distbp.data.batches import Rows
+from distbp.evaluation import Evaluation, combine
+from distbp.exchange.base import Snapshot
+from distbp.parameter_server import Contribution, ParameterServer
+from distbp.reduction import Block
+from distbp.worker import Worker
+
+
+class InlineTeam:
+    """A `Team` of one process."""
+
+    exchange = "inline"
+    workers = 0
+
+    def __init__(
+        self, blueprint: Blueprint, data: Mapping[str, Rows], snapshot: Snapshot, attempt: int = 1
+    ) -> None:
+        vector = snapshot.arrays["vector"]
+        slots = {k.removeprefix("slots."): v for k, v in snapshot.arrays.items() if k.startswith("slots.")}
+        self.server = ParameterServer(
+            blueprint,
+            vector,
+            step=snapshot.step,
+            attempt=attempt,
+            slots=slots,
+            epoch_totals=snapshot.arrays.get("epoch_totals"),
+        )
+        self.worker = Worker(blueprint, vector, data)
+        self._shards = blueprint.shards
+
+    def run(self, first: int, stop: int, rate_scale: float, stopping: Callable[[], bool]) -> int:
+        server, worker = self.server, self.worker
+        whole = Contribution(Block(0, self._shards), server.gradient, server.totals)
+        contributions = [whole]
+        for step in range(first, stop):
+            if stopping():
+                return step
+            worker.compute(step, *whole)
+            server.apply(step, contributions, rate_scale)
+        return stop
+
+    def evaluate(self, split: str) -> Evaluation:
+        return combine([self.worker.evaluate(split, shard) for shard in range(self._shards)])
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(self.server.step, self.server.snapshot(), tuple(self.server.health))
+
+    def close(self) -> None:
+        self.server.close()

@@ -1,0 +1,100 @@
+"""The numerics fingerprint: what must be equal in two processes for them to compute the same bits.
+
+It names the parts that choose machine code (NumPy, its SIMD level, the BLAS build and the kernels that BLAS
+picked for this processor, the kernel set of `distbp.nn.kernels`), and ends with a probe: a digest of a small
+fixed computation, which catches what the names do not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import threadpoolctl
+
+from distbp.errors import FingerprintError
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Within this block BLAS computes on the calling thread only. A product split over threads may add in
+    another order; and parallelism comes from shards. Restores the former limit on leaving."""
+    with threadpoolctl.threadpool_limits(limits=1):
+        yield
+
+
+def fingerprint(kernels: str) -> dict[str, str]:
+    """What decides the bits in this process, as short texts by name. `kernels`: the kernel set's name.
+
+    Call it within `one_blas_thread`. Takes a few milliseconds.
+    """
+    facts = {
+        "numpy": np.__version__,
+        "simd": _simd_level(),
+        "blas": _blas(),
+        "kernels": _kernel_set(kernels),
+        "byte_order": sys.byteorder,
+        "machine": platform.machine(),
+    }
+    facts["probe"] = _probe()
+    return facts
+
+
+def check_same(mine: Mapping[str, str], theirs: Mapping[str, str], who: str) -> None:
+    """Raises FingerprintError, naming every difference, unless the two fingerprints are equal.
+
+    `who` names the other process in the message, for example "worker 3 on 10.0.0.7".
+    """
+    names = [name for name in mine if mine[name] != theirs.get(name)]
+    if not names:
+        return
+    differences = "; ".join(f"{name}: {mine[name]} here, {theirs.get(name, 'unknown')} there" for name in names)
+    advice = "install the same versions on every machine"
+    if "blas" in names or "simd" in names or names == ["probe"]:
+        advice = (
+            "on mixed processors set OPENBLAS_CORETYPE (for example Haswell) and NPY_DISABLE_CPU_FEATURES"
+            " to the same values on every machine"
+        )
+    raise FingerprintError(f"{who} would compute other bits ({differences}); it is refused. To mend: {advice}.")
+
+
+def _simd_level() -> str:
+    """The widest instruction sets that NumPy may dispatch to on this processor."""
+    umath: Any = getattr(np._core, "_multiarray_umath")  # noqa: B009 - private, so say that it is a look-up
+    present: dict[str, bool] = umath.__cpu_features__
+    targets = [*umath.__cpu_baseline__, *umath.__cpu_dispatch__]
+    found = [name for name in targets if present.get(name)]
+    return "+".join(found[-3:]) or "baseline"
+
+
+def _blas() -> str:
+    libraries = [
+        f"{info['internal_api']} {info.get('version')} {info.get('architecture', '')}".strip()
+        for info in threadpoolctl.threadpool_info()
+        if info["user_api"] == "blas" and "numpy" in info["filepath"]
+    ]
+    return ", ".join(sorted(set(libraries))) or "unknown"
+
+
+def _kernel_set(name: str) -> str:
+    if name != "numba":
+        return name
+    import numba
+
+    return f"numba {numba.__version__}"
+
+
+def _probe() -> str:
+    digest = hashlib.sha256()
+    for dtype in (np.float32, np.float64):
+        ramp = np.linspace(-3, 3, 54 * 96).astype(dtype)
+        a, b = ramp.reshape(96, 54), ramp.reshape(54, 96)
+        for result in (a @ b, a[:10] @ b, a.T @ a[::-1], np.exp(ramp), np.tanh(ramp), np.log1p(ramp**2)):
+            digest.update(np.ascontiguousarray(result).tobytes())
+        digest.update(np.add.reduce(a, axis=0).tobytes() + np.float64(np.dot(ramp, ramp)).tobytes())
+    return digest.hexdigest()[:16]

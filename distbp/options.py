@@ -1,0 +1,43 @@
+"""How a layer, loss, optimizer, schedule or data format describes its options.
+
+Each of them is a frozen dataclass. `option()` puts the bounds and the help text of a field beside its
+default, so that validation, JSON Schema, and the reference in the docs all come from one place:
+
+    @dataclass(frozen=True)
+    class Momentum:
+        type: Literal["momentum"] = "momentum"
+        learning_rate: float = option(0.1, gt=0, help="step size")
+
+`registry()` makes the read-only table of a kind, by the value of `type`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+REQUIRED: Any = dataclasses.MISSING
+
+
+def option(default: Any = REQUIRED, *, help: str, **bounds: Any) -> Any:  # noqa: A002 - reads as in a CLI
+    """A dataclass field with a default, a one-line help and bounds (`gt`, `ge`, `lt`, `le`, `min_length`).
+
+    Without a default the field is required. The bounds are checked by `distbp.job`, not here.
+    """
+    metadata = {"help": help, "bounds": bounds}
+    if isinstance(default, list | dict):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def registry(*kinds: type) -> Mapping[str, type]:
+    """The read-only table of a kind: the value of each dataclass's `type` field -> the dataclass."""
+    table: dict[str, type] = {}
+    for kind in kinds:
+        name = next(f.default for f in dataclasses.fields(kind) if f.name == "type")
+        if name in table:
+            raise ValueError(f"two kinds are named {name!r}")
+        table[name] = kind
+    return MappingProxyType(table)

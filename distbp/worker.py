@@ -1,0 +1,156 @@
+"""A worker: forward and backward over the slices of its shards.
+
+A plain class: it knows no exchange and no cluster. It reads one flat parameter vector (which somebody else
+keeps current) and writes sums: a gradient vector and a few float64 totals for each block of the tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from distbp.blueprint import Blueprint
+from distbp.data.batches import Rows, ShardReader
+from distbp.evaluation import Evaluation, evaluate_shard
+from distbp.nn import kernels as kernel_sets
+from distbp.nn.layers.base import Array, Position
+from distbp.nn.losses import LossFunction
+from distbp.nn.network import Arena, Program, aligned_vector
+from distbp.reduction import Block, middle
+
+# The first places of the totals of a block; then (saturated, all) units for each layer that can saturate.
+LOSS, WEIGHT, ROWS, SATURATION = 0, 1, 2, 3
+
+
+class Bound(NamedTuple):
+    """Programs are found by the identity of `gradient`, which is kept here so that it stays taken."""
+
+    program: Program
+    loss: LossFunction
+    d_outputs: Array
+    gradient: Array
+
+
+class Worker:
+    """`vector`: the flat parameter vector (size,), read at every step. `data`: the splits by name.
+
+    Call it within `numerics.one_blas_thread`.
+    """
+
+    def __init__(self, blueprint: Blueprint, vector: Array, data: Mapping[str, Rows]) -> None:
+        self.blueprint = blueprint
+        self.network = blueprint.network()
+        self.vector = vector
+        self._data = data
+        self._sharding = blueprint.sharding()
+        self._steps_per_epoch = self._sharding.steps_per_epoch
+        self._kernels = kernel_sets.load(blueprint.kernels)
+        self._arena = Arena()
+        self._position = Position()
+        self._readers: dict[int, ShardReader] = {}
+        self._bound: dict[tuple[int, int], Bound] = {}  # (rows, id of the gradient)
+        self._scratch: list[tuple[Array, Array]] = []  # right halves of the tree, by depth
+
+    @property
+    def totals_size(self) -> int:
+        return totals_size(self.blueprint)
+
+    def compute(self, step: int, block: Block, gradient: Array, totals: Array) -> None:
+        """Computes the sums of a block at `step` into `gradient` (size,) and `totals` (totals_size,) float64.
+
+        Pass the same array objects at every step: the backward pass is bound to them at the first. At the last step of an epoch it also counts saturated units. Does not wait. The same arguments
+        and parameters give the same bits in every process with the same numerics fingerprint.
+        """
+        self._reduce(step, block, gradient, totals, 0)
+
+    def evaluate(self, split: str, shard: int) -> Evaluation:
+        """The metric sums of one shard's part of a split (for the tree over shards)."""
+        return evaluate_shard(
+            self.blueprint, self.network, self._kernels, self.vector, self._data[split], split, shard
+        )
+
+    def rows(self, step: int, shard: int) -> Array:
+        """Row numbers of the training set in a shard's slice at `step`, int64."""
+        return self._reader(shard).rows(step)
+
+    def forget(self) -> None:
+        """Drops programs bound to old gradient buffers, when the exchange has replaced them."""
+        self._bound.clear()
+
+    def _reduce(self, step: int, block: Block, gradient: Array, totals: Array, depth: int) -> None:
+        if block.stop - block.start == 1:
+            self._shard(step, block.start, gradient, totals)
+            return
+        half = middle(block)
+        self._reduce(step, Block(block.start, half), gradient, totals, depth)
+        if depth == len(self._scratch):
+            self._scratch.append((aligned_vector(self.network.size, self.vector.dtype), np.zeros_like(totals)))
+        right, right_totals = self._scratch[depth]
+        self._reduce(step, Block(half, block.stop), right, right_totals, depth + 1)
+        np.add(gradient, right, out=gradient)
+        np.add(totals, right_totals, out=totals)
+
+    def _shard(self, step: int, shard: int, gradient: Array, totals: Array) -> None:
+        reader = self._readers.get(shard) or self._reader(shard)
+        x, targets, weights, rows = reader.slice(step)
+        if rows == 0:  # a last batch with fewer rows than shards
+            gradient.fill(0)
+            totals.fill(0)
+            return
+        key = (rows, id(gradient))
+        bound = self._bound.get(key) or self._bind(key, gradient)
+        position = self._position
+        position.step, position.shard = step, shard
+        program = bound.program
+        outputs = program.forward(x)
+        totals[LOSS] = bound.loss(outputs, targets, weights, bound.d_outputs)
+        totals[WEIGHT] = rows if weights is None else weights.sum(dtype=np.float64)
+        totals[ROWS] = rows
+        if (step + 1) % self._steps_per_epoch == 0:
+            place = SATURATION
+            for _, saturated in program.saturated:
+                totals[place : place + 2] = saturated()
+                place += 2
+        else:
+            totals[SATURATION:] = 0
+        program.backward(bound.d_outputs)
+
+    def _reader(self, shard: int) -> ShardReader:
+        if shard not in self._readers:
+            self._readers[shard] = ShardReader(
+                self._data["train"], self._sharding, shard, self.blueprint.dtype
+            )
+        return self._readers[shard]
+
+    def _bind(self, key: tuple[int, int], gradient: Array) -> Bound:
+        rows = key[0]
+        program = self.network.bind(
+            rows,
+            self.vector,
+            gradient,
+            kernels=self._kernels,
+            arena=self._arena,
+            position=self._position,
+            seed=self.blueprint.job.seed,
+        )
+        loss = self.blueprint.job.loss_function().bind(
+            rows, self.network.output_shape, self.network.dtype, self._kernels
+        )
+        d_outputs = np.empty((rows, *self.network.output_shape), self.network.dtype)
+        self._bound[key] = Bound(program, loss, d_outputs, gradient)
+        return self._bound[key]
+
+
+def saturating_layers(blueprint: Blueprint) -> list[int]:
+    """Numbers of the layers that report saturated units, in the order of the totals."""
+    network = blueprint.network()
+    program = network.bind(
+        1, network.initialize(0), kernels=kernel_sets.load(blueprint.kernels), seed=blueprint.job.seed
+    )
+    return [index for index, _ in program.saturated]
+
+
+def totals_size(blueprint: Blueprint) -> int:
+    return SATURATION + 2 * len(saturating_layers(blueprint))
