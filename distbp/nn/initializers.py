@@ -5,9 +5,9 @@ The contract: an initializer is a frozen dataclass of its options, with one meth
     draw(shape, fan_in, fan_out, generator) -> float64 array of `shape`
 
 that draws from `generator` alone. Values are drawn in float64 whatever the job's dtype, so a float32 job
-starts from the rounded weights of the float64 one. `fan_in` and `fan_out` are the numbers of inputs and outputs
-of one unit (`ParameterSpec`): the scaled initializers choose their spread by them, so that signals neither
-grow nor fade from layer to layer.
+starts from the rounded weights of the float64 one. `fan_in` and `fan_out` are the numbers of inputs and
+outputs of one unit (`ParameterSpec`): the scaled initializers choose their spread by them, so that signals
+neither grow nor fade from layer to layer.
 
     family   variance               keeps                        source
     glorot   2 / (fan_in + fan_out) both passes (sigmoid, tanh)  Glorot and Bengio, AISTATS 2010, equation 16

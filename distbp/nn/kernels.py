@@ -2,14 +2,18 @@
 
 Two sets with one contract: plain NumPy here, and compiled ones (`distbp.nn.compiled`, Numba, optional) that
 fuse several NumPy calls into one. The sets round differently, so the name of the set is part of the
-numerics fingerprint: every process of a job uses the same one.
+numerics fingerprint: every process of a job uses the same one. Each is a factory that is given the buffers
+(or their sizes) once and returns the function for the hot loop:
 
-    activate(z, bias, y, scratch)             z <- z + bias; y <- f(z)           (bias: (units,))
-    activate_backward(dy, z, y, scratch, db)  dy <- dy * f'(z); db <- sum of dy over the rows
-    softmax_cross_entropy(rows, classes, dtype) makes a function with buffers of its own:
-        loss(z, labels, weights, dz) -> loss sum
-        z: (rows, classes) logits; labels: (rows,) intp; weights: (rows,) or None.
-        dz <- gradient of the weighted sum; `dz` may be `z`.
+    activate(activation, z, bias, y, scratch) -> step()
+        z <- z + bias; y <- f(z). z, y: (rows, units), one buffer where the activation allows; bias: (units,);
+        scratch: see `distbp.nn.activations`.
+    activate_backward(activation, z, y, scratch, db) -> step(dy)
+        dy <- dy * f'(z); db <- sum of dy over the rows
+    softmax_cross_entropy(rows, classes, dtype) -> loss(z, labels, weights, dz) -> loss sum
+        z: (rows, classes) logits; labels: (rows,) intp, 0 to classes - 1 (not checked here);
+        weights: (rows,) or None. dz <- gradient of the weighted sum, C-contiguous; `dz` may be `z`.
+        The sum is float64.
 """
 
 from __future__ import annotations
@@ -20,65 +24,71 @@ from typing import Any
 
 import numpy as np
 
-from distbp.nn.activations import ACTIVATIONS, Activation
+from distbp.nn.activations import Activation, Scratch
 from distbp.nn.arrays import Array
 
-Activate = Callable[[Array, Array, Array, Array], None]
-ActivateBackward = Callable[[Array, Array, Array, Array, Array], None]
 LossOfLabels = Callable[[Array, Array, Array | None, Array], float]
 
 
 @dataclass(frozen=True)
 class Kernels:
+    """A set of kernels; `name` is "numpy" or "numba". The contract stands at the top of the module."""
+
     name: str
-    activate: Callable[[Activation], Activate]
-    activate_backward: Callable[[Activation], ActivateBackward]
+    activate: Callable[[Activation, Array, Array, Array, Scratch], Callable[[], None]]
+    activate_backward: Callable[[Activation, Array, Array, Scratch, Array], Callable[[Array], None]]
     softmax_cross_entropy: Callable[[int, int, np.dtype[Any]], LossOfLabels]
 
 
-def _activate(activation: Activation) -> Activate:
+def _activate(
+    activation: Activation, z: Array, bias: Array, y: Array, scratch: Scratch
+) -> Callable[[], None]:
     forward = activation.forward
+    add = np.add
 
-    def activate(z: Array, bias: Array, y: Array, scratch: Array) -> None:
-        np.add(z, bias, out=z)
+    def step() -> None:
+        add(z, bias, out=z)
         forward(z, y, scratch)
 
-    return activate
+    return step
 
 
-def _activate_backward(activation: Activation) -> ActivateBackward:
+def _activate_backward(
+    activation: Activation, z: Array, y: Array, scratch: Scratch, db: Array
+) -> Callable[[Array], None]:
     backward = activation.backward
+    total = np.add.reduce
 
-    def activate_backward(dy: Array, z: Array, y: Array, scratch: Array, db: Array) -> None:
+    def step(dy: Array) -> None:
         backward(dy, z, y, scratch)
-        np.add.reduce(dy, axis=0, out=db)
+        total(dy, axis=0, out=db)
 
-    return activate_backward
+    return step
 
 
 def _softmax_cross_entropy(rows: int, classes: int, dtype: np.dtype[Any]) -> LossOfLabels:
     column = np.empty((rows, 1), dtype)
-    flat = column[:, 0]
+    flat_column = column[:, 0]
     picked = np.empty(rows, dtype)
     losses = np.empty(rows)  # float64: many small terms are added
     starts = np.arange(rows, dtype=np.intp) * classes
     places = np.empty(rows, np.intp)
 
     def loss(z: Array, labels: Array, weights: Array | None, dz: Array) -> float:
-        """See the module. Shifted by each row's maximum, so exp cannot overflow. Sums in float64."""
+        # Shifted by each row's maximum, so that exp cannot overflow.
         np.maximum.reduce(z, axis=1, keepdims=True, out=column)
         np.subtract(z, column, out=dz)
-        flat_dz = dz.reshape(-1)
+        flat = dz.reshape(-1)
         np.add(starts, labels, out=places)
-        flat_dz.take(places, out=picked, mode="clip")  # labels were checked; "raise" would copy
+        flat.take(places, out=picked, mode="clip")  # "raise" would copy
         np.exp(dz, out=dz)
         np.add.reduce(dz, axis=1, keepdims=True, out=column)
         np.divide(dz, column, out=dz)
-        np.log(flat, out=losses)
+        np.log(flat_column, out=losses)
         np.subtract(losses, picked, out=losses)
-        flat_dz.take(places, out=picked, mode="clip")
+        flat.take(places, out=picked, mode="clip")
         np.subtract(picked, 1, out=picked)
-        flat_dz[places] = picked
+        flat[places] = picked
         if weights is None:
             return float(np.add.reduce(losses))
         np.multiply(dz, weights[:, None], out=dz)
@@ -102,6 +112,3 @@ def load(name: str) -> Kernels:
             return NUMPY
         raise
     return NUMBA
-
-
-__all__ = ["ACTIVATIONS", "NUMPY", "Kernels", "load"]

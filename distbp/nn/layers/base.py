@@ -31,7 +31,17 @@ if TYPE_CHECKING:
     from distbp.nn.kernels import Kernels
     from distbp.streams import Stream
 
-__all__ = ["Array", "Binding", "Bound", "Layer", "ParameterSpec", "Position", "Shape", "StatisticSpec"]
+__all__ = [
+    "Array",
+    "Binding",
+    "Bound",
+    "Layer",
+    "ParameterSpec",
+    "Position",
+    "Shape",
+    "StatisticSpec",
+    "no_backward",
+]
 
 
 @dataclass(frozen=True)
@@ -121,3 +131,8 @@ class Layer(Protocol):
     def statistics(self, input_shape: Shape) -> tuple[StatisticSpec, ...]: ...
 
     def bind(self, binding: Binding) -> Bound: ...
+
+
+def no_backward(dy: Array) -> Array | None:
+    """The `backward` of a layer that was bound for evaluation."""
+    raise RuntimeError("bound for evaluation: there is no backward pass")

@@ -13,9 +13,9 @@ from typing import Literal
 
 import numpy as np
 
-from distbp.nn.activations import ACTIVATIONS
+from distbp.nn.activations import ACTIVATIONS, make_scratch
 from distbp.nn.initializers import GlorotUniform, Initializer, Zeros
-from distbp.nn.layers.base import Array, Binding, Bound, ParameterSpec, Shape, StatisticSpec
+from distbp.nn.layers.base import Array, Binding, Bound, ParameterSpec, Shape, StatisticSpec, no_backward
 from distbp.options import option
 
 
@@ -51,8 +51,8 @@ class Dense:
         activation = ACTIVATIONS[self.activation]
         z = binding.empty(rows, units)
         y = binding.empty(rows, units) if activation.keeps_input else z
-        scratch = binding.empty(rows, units)
-        activate = binding.kernels.activate(activation)
+        scratch = make_scratch(binding.empty, (rows, units))
+        activate = binding.kernels.activate(activation, z, bias, y, scratch)
         weight_t = weight.T
         matmul = np.matmul
         x_seen: Array = y  # replaced by every forward
@@ -61,7 +61,7 @@ class Dense:
             nonlocal x_seen
             x_seen = x
             matmul(x, weight_t, out=z)
-            activate(z, bias, y, scratch)
+            activate()
             return y
 
         def saturated() -> tuple[int, int]:
@@ -70,21 +70,17 @@ class Dense:
 
         report = saturated if activation.saturated else None
         if not binding.training:
-            return Bound(forward, _no_backward, report)
+            return Bound(forward, no_backward, report)
 
         d_weight, d_bias = binding.gradients["weight"], binding.gradients["bias"]
-        activate_backward = binding.kernels.activate_backward(activation)
+        activate_backward = binding.kernels.activate_backward(activation, z, y, scratch, d_bias)
         dx = binding.empty(rows, weight.shape[1]) if binding.needs_input_gradient else None
 
         def backward(dy: Array) -> Array | None:
-            activate_backward(dy, z, y, scratch, d_bias)
+            activate_backward(dy)
             matmul(dy.T, x_seen, out=d_weight)
             if dx is not None:
                 matmul(dy, weight, out=dx)
             return dx
 
         return Bound(forward, backward, report)
-
-
-def _no_backward(dy: Array) -> Array | None:
-    raise RuntimeError("bound for evaluation: there is no backward pass")

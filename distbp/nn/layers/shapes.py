@@ -1,0 +1,70 @@
+"""Layers that change the shape of a sample and nothing else: no arithmetic, no copy, C order."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from distbp.nn.layers.base import Array, Binding, Bound, ParameterSpec, Shape, StatisticSpec, no_backward
+from distbp.options import option
+
+
+def _bind(binding: Binding, output_shape: Shape) -> Bound:
+    inside = (binding.rows, *binding.input_shape)
+    outside = (binding.rows, *output_shape)
+
+    def forward(x: Array) -> Array:
+        return x.reshape(outside)
+
+    def backward(dy: Array) -> Array | None:
+        return dy.reshape(inside) if binding.needs_input_gradient else None
+
+    return Bound(forward, backward if binding.training else no_backward)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flatten:
+    """(rows, a, b, ...) -> (rows, a * b * ...), as `torch.nn.Flatten`."""
+
+    type: Literal["flatten"] = "flatten"
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return (math.prod(input_shape),)
+
+    def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
+        return ()
+
+    def statistics(self, input_shape: Shape) -> tuple[StatisticSpec, ...]:
+        return ()
+
+    def bind(self, binding: Binding) -> Bound:
+        return _bind(binding, self.output_shape(binding.input_shape))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reshape:
+    """(rows, ...) -> (rows, *shape). The sizes are those of one sample, without the rows."""
+
+    type: Literal["reshape"] = "reshape"
+    shape: tuple[int, ...] = option(help="shape of one sample, without the rows", min_length=1)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        if any(size < 1 for size in self.shape):
+            raise ValueError(f"reshape needs sizes of 1 or more, but shape is {list(self.shape)}")
+        has, needs = math.prod(input_shape), math.prod(self.shape)
+        if has != needs:
+            raise ValueError(
+                f"a sample has {has} numbers (shape {list(input_shape)}), but shape {list(self.shape)}"
+                f" holds {needs}"
+            )
+        return tuple(self.shape)
+
+    def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
+        return ()
+
+    def statistics(self, input_shape: Shape) -> tuple[StatisticSpec, ...]:
+        return ()
+
+    def bind(self, binding: Binding) -> Bound:
+        return _bind(binding, self.output_shape(binding.input_shape))

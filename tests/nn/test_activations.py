@@ -1,0 +1,148 @@
+"""One row for each activation: an independent formula from `math`, and its derivative by differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distbp.nn.activations import ACTIVATIONS, Scratch, make_scratch
+from distbp.nn.distributions import normal_tail
+
+REFERENCE: dict[str, Callable[[float], float]] = {
+    "linear": lambda z: z,
+    "step": lambda z: 1.0 if z >= 0 else 0.0,
+    "relu": lambda z: max(z, 0.0),
+    "leaky_relu": lambda z: z if z > 0 else 0.01 * z,
+    "sigmoid": lambda z: 1 / (1 + math.exp(-z)) if z > -700 else 0.0,
+    "tanh": math.tanh,
+    "elu": lambda z: z if z > 0 else math.expm1(z),
+    "softplus": lambda z: max(z, 0.0) + math.log1p(math.exp(-abs(z))),
+    "silu": lambda z: z / (1 + math.exp(-z)) if z > -700 else 0.0,
+    "gelu": lambda z: z * 0.5 * math.erfc(-z / math.sqrt(2)),
+}
+ROWWISE = {"softmax"}
+TRAINABLE = [name for name, a in ACTIVATIONS.items() if a.trainable]
+
+
+def scratch_like(z: np.ndarray) -> Scratch:
+    return make_scratch(lambda *shape: np.full(shape, np.nan, z.dtype), z.shape)
+
+
+def forward(name: str, z: np.ndarray, in_place: bool = False) -> np.ndarray:
+    y = z.copy() if in_place else np.full_like(z, np.nan)
+    ACTIVATIONS[name].forward(y if in_place else z, y, scratch_like(z))
+    return y
+
+
+def backward(name: str, z: np.ndarray, dy: np.ndarray) -> np.ndarray:
+    activation, dz, scratch = ACTIVATIONS[name], dy.copy(), scratch_like(z)
+    y = np.full_like(z, np.nan) if activation.keeps_input else z.copy()
+    source = z if activation.keeps_input else y
+    activation.forward(source, y, scratch)
+    kept = y.copy()
+    activation.backward(dz, source, y, scratch)
+    assert np.array_equal(y, kept, equal_nan=True), "backward wrote to y"
+    return dz
+
+
+def test_every_activation_has_a_row() -> None:
+    assert REFERENCE.keys() | ROWWISE == ACTIVATIONS.keys()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", REFERENCE)
+def test_values(name: str, dtype: type) -> None:
+    z = np.concatenate([np.linspace(-30, 30, 241), np.linspace(-2, 2, 101), [-1e4, 1e4]]).astype(dtype)
+    expected = np.array([REFERENCE[name](float(v)) for v in z])
+    eps = float(np.finfo(dtype).eps)
+    y = forward(name, z)
+    assert y.dtype == dtype
+    np.testing.assert_allclose(y, expected, rtol=8 * eps, atol=4 * eps)
+    if not ACTIVATIONS[name].keeps_input:
+        assert np.array_equal(forward(name, z, in_place=True), y)
+
+
+def test_softmax_values() -> None:
+    z = np.array([[1.0, 2.0, 3.0], [1e4, -1e4, 0.0], [5.0, 5.0, 5.0]])
+    e1, e2 = math.exp(-1), math.exp(-2)
+    total = 1 + e1 + e2
+    expected = [[e2 / total, e1 / total, 1 / total], [1, 0, 0], [1 / 3, 1 / 3, 1 / 3]]
+    np.testing.assert_allclose(forward("softmax", z), expected, rtol=1e-15)
+    assert np.array_equal(forward("softmax", z, in_place=True), forward("softmax", z))
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_derivative_meets_central_differences(name: str) -> None:
+    rng = np.random.default_rng(4)
+    z = rng.normal(scale=2.0, size=(6, 5))
+    z[np.abs(z) < 1e-3] += 0.01  # the kink of relu is no place for differences
+    dy = rng.normal(size=z.shape)
+    h, numeric = 1e-5, np.empty_like(z)
+    for place in np.ndindex(z.shape):
+        up, down = z.copy(), z.copy()
+        up[place] += h
+        down[place] -= h
+        numeric[place] = ((forward(name, up) - forward(name, down)) * dy).sum() / (2 * h)
+    exact = backward(name, z, dy)
+    assert np.linalg.norm(exact - numeric) / np.linalg.norm(numeric) < 1e-8
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+class TestEvery:
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_extreme_inputs_stay_finite(self, name: str, dtype: type) -> None:
+        z = np.array([[-1e4, 1e4, 0.0, -0.0, 1e-30, -88.0, 88.0]], dtype)
+        assert np.isfinite(forward(name, z)).all()
+        assert np.isfinite(backward(name, z, np.ones_like(z))).all()
+
+    def test_nan_comes_out_where_it_goes_in(self, name: str) -> None:
+        z = np.array([[1.0, np.nan, -1.0], [0.5, 1.5, -0.5]])
+        y = forward(name, z)
+        assert np.isnan(y[0, 1])
+        assert np.isfinite(y[1]).all()
+        dy = np.array([[1.0, 1.0, 1.0], [1.0, np.nan, np.nan]])
+        dz = backward(name, np.array([[1.0, 2.0, -1.0], [0.5, 1.5, -0.5]]), dy)
+        assert np.isnan(dz[1, 1:]).all()
+        assert np.isfinite(dz[0]).all()
+
+    def test_any_shape(self, name: str) -> None:
+        z = np.random.default_rng(0).normal(size=(3, 2, 4))
+        flat = forward(name, z.reshape(6, 4))
+        assert np.array_equal(forward(name, z).reshape(6, 4), flat)
+        dz = backward(name, z, np.ones_like(z))
+        assert np.array_equal(dz.reshape(6, 4), backward(name, z.reshape(6, 4), np.ones((6, 4))))
+
+    def test_saturated_counts_flat_parts_only(self, name: str) -> None:
+        count = ACTIVATIONS[name].saturated
+        if count is None:
+            return
+        z = np.array([[-50.0, -50.0, 0.3, 0.4]])
+        y = forward(name, z)
+        assert count(z if ACTIVATIONS[name].keeps_input else y, y) == 2
+
+
+def test_the_step_function_cannot_train_and_has_no_gradient() -> None:
+    assert [name for name, a in ACTIVATIONS.items() if not a.trainable] == ["step"]
+    assert not backward("step", np.array([[-1.0, 0.0, 2.0]]), np.ones((1, 3))).any()
+
+
+@given(st.floats(-37, 37))
+def test_normal_tail_meets_the_library_of_c(z: float) -> None:
+    # Relative: an error of half an ulp in z^2 / 2 is one of up to z^2 / 2 ulp in its exponential.
+    at = np.array([z])
+    tail, distance, density = np.empty(1), np.empty(1), np.empty(1)
+    normal_tail(at, tail=tail, distance=distance, density=density)
+    bound = (8 + z * z) * 2.3e-16
+    assert tail[0] == pytest.approx(0.5 * math.erfc(abs(z) / math.sqrt(2)), rel=bound, abs=1e-307)
+    assert density[0] == pytest.approx(math.exp(-z * z / 2) / math.sqrt(2 * math.pi), rel=bound)
+    assert distance[0] == abs(z)
+
+
+@pytest.mark.parametrize("name", ["gelu", "silu"])
+def test_limits_at_infinity(name: str) -> None:
+    assert forward(name, np.array([-np.inf, np.inf])).tolist() == [0.0, np.inf]
