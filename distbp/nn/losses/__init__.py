@@ -1,0 +1,44 @@
+"""Losses: the contract in `base`, then the instances by what they compare, and the table of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from distbp.nn.losses.base import Loss, LossFunction, Takes, TargetKind, Targets, Task
+from distbp.nn.losses.binary import BinaryCrossEntropy, SigmoidCrossEntropy
+from distbp.nn.losses.classification import NLL, Hinge, SoftmaxCrossEntropy
+from distbp.nn.losses.regression import MAE, MSE, Huber, Poisson, Quadratic
+from distbp.options import registry
+
+LOSSES: Mapping[str, type] = registry(
+    Quadratic,
+    MSE,
+    MAE,
+    Huber,
+    Poisson,
+    SigmoidCrossEntropy,
+    BinaryCrossEntropy,
+    SoftmaxCrossEntropy,
+    NLL,
+    Hinge,
+)
+
+__all__ = [
+    "LOSSES",
+    "MAE",
+    "MSE",
+    "NLL",
+    "BinaryCrossEntropy",
+    "Hinge",
+    "Huber",
+    "Loss",
+    "LossFunction",
+    "Poisson",
+    "Quadratic",
+    "SigmoidCrossEntropy",
+    "SoftmaxCrossEntropy",
+    "Takes",
+    "TargetKind",
+    "Targets",
+    "Task",
+]

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from distbp.nn.gradcheck import check, numeric_gradient, relative_error
+
+
+def wavy(x: np.ndarray) -> float:
+    return float(np.sum(np.sin(x) * np.exp(x / 3)))
+
+
+def wavy_gradient(x: np.ndarray) -> np.ndarray:
+    return (np.cos(x) + np.sin(x) / 3) * np.exp(x / 3)
+
+
+def test_a_smooth_function_is_met_far_below_the_tolerance() -> None:
+    x = np.random.default_rng(0).normal(size=(4, 5))
+    kept = x.copy()
+    np.testing.assert_allclose(numeric_gradient(wavy, x), wavy_gradient(x).ravel(), rtol=1e-10, atol=1e-10)
+    np.testing.assert_array_equal(x, kept)
+
+
+def test_exact_for_a_quartic() -> None:
+    # The formula has no error before the fifth derivative: d/dx x^4 = 32 at 2, rounding only.
+    assert numeric_gradient(lambda x: float(x[0] ** 4), np.array([2.0]))[0] == pytest.approx(32, rel=1e-12)
+
+
+def test_indices_in_their_order_and_large_coordinates() -> None:
+    x = np.array([1.0, 2.0, 1e6])
+    found = numeric_gradient(lambda v: float(v[0] ** 2 + 3 * v[1] + np.log(v[2])), x, np.array([2, 0]))
+    np.testing.assert_allclose(found, [1e-6, 2.0], rtol=1e-6)
+
+
+def test_x_is_restored_when_the_function_raises() -> None:
+    x = np.array([1.0])
+
+    def fails(v: np.ndarray) -> float:
+        raise ArithmeticError("no")
+
+    with pytest.raises(ArithmeticError):
+        numeric_gradient(fails, x)
+    assert x[0] == 1.0
+
+
+def test_float32_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"needs contiguous float64, not float32; use dtype: float64"):
+        numeric_gradient(wavy, np.ones(2, np.float32))  # type: ignore[arg-type]
+
+
+def test_relative_error() -> None:
+    a = np.array([1.0, 0.0, 1e-9, np.nan, np.inf])
+    b = np.array([1.1, 0.0, 0.0, 1.0, np.inf])
+    np.testing.assert_allclose(relative_error(a, b, scale=1e-3), [0.1 / 1.1, 0, 1e-6, np.inf, np.inf])
+
+
+def test_a_right_gradient_passes() -> None:
+    x = np.random.default_rng(1).normal(size=20)
+    report = check(wavy, x, wavy_gradient(x))
+    assert report.passed and report.worst.error < 1e-9
+    assert str(report).startswith("gradients agree: 20 checked, largest relative error ")
+
+
+def test_a_wrong_coordinate_is_named_with_its_part() -> None:
+    x = np.random.default_rng(2).normal(size=10)
+    wrong = wavy_gradient(x)
+    wrong[7] *= 1 + 1e-6
+    report = check(wavy, x, wrong, parts={"layer 0 weight": slice(0, 6), "layer 0 bias": slice(6, 10)})
+    assert not report.passed
+    assert [part.part for part in report.parts] == ["layer 0 weight", "layer 0 bias"]
+    assert [part.checked for part in report.parts] == [6, 4]
+    assert (report.worst.part, report.worst.index) == ("layer 0 bias", 1)
+    assert report.worst.error == pytest.approx(1e-6, rel=1e-2)
+    assert "gradients disagree: layer 0 bias[1] is " in str(report)
+    assert "(relative error 1.0e-06, allowed 1e-07)" in str(report)
+
+
+def test_parts_without_a_checked_coordinate_are_left_out() -> None:
+    x = np.ones(4)
+    report = check(wavy, x, wavy_gradient(x), {"a": slice(0, 2), "b": slice(2, 4)}, np.array([3]))
+    assert [(part.part, part.index, part.checked) for part in report.parts] == [("b", 1, 1)]
+
+
+def test_a_near_kink_is_tried_again_with_smaller_steps() -> None:
+    def relu_sum(x: np.ndarray) -> float:
+        return float(np.maximum(x, 0).sum())
+
+    x = np.array([1e-4, -5e-4, 1.0, -1.0])
+    assert check(relu_sum, x, (x > 0).astype(float)).passed
+    assert not check(relu_sum, x, np.array([1.0, 1.0, 1.0, 0.0])).passed
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_gradient_that_is_not_finite_never_passes(value: float) -> None:
+    x = np.ones(3)
+    broken = wavy_gradient(x)
+    broken[1] = value
+    report = check(wavy, x, broken)
+    assert not report.passed and report.worst.index == 1
+    assert report.worst.numeric == pytest.approx(wavy_gradient(x)[1])
+
+
+def test_a_wrong_neighbor_of_a_broken_coordinate_is_not_hidden() -> None:
+    x = np.ones(3)
+    report = check(wavy, x, np.array([np.inf, 5.0, np.nan]), parts={"a": slice(1, 2)})
+    assert report.worst.error > 0.5
+
+
+def test_f_may_overwrite_the_analytic_gradient() -> None:
+    x, gradient = np.ones(3), wavy_gradient(np.ones(3))
+
+    def f(v: np.ndarray) -> float:
+        gradient.fill(0)
+        return wavy(v)
+
+    assert check(f, x, gradient).passed
+
+
+def test_mistakes_of_the_caller() -> None:
+    with pytest.raises(ValueError, match=r"the gradient has shape \(2,\), but x has \(3,\)"):
+        check(wavy, np.ones(3), np.ones(2))
+    with pytest.raises(ValueError, match="no coordinate to check"):
+        check(wavy, np.ones(3), np.ones(3), indices=np.array([], dtype=np.intp))
