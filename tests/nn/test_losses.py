@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.gradcheck import check
 from distbp.nn.kernels import load
 from distbp.nn.losses import (
@@ -27,6 +28,8 @@ from distbp.nn.losses import (
     SoftmaxCrossEntropy,
     Targets,
 )
+from distbp.nn.losses.base import _SQUASHES
+from distbp.nn.losses.regression import _MAY_BE_NEGATIVE
 
 KERNELS = load("numpy")
 
@@ -285,6 +288,11 @@ def test_weighted_cross_entropy_conventions() -> None:
     assert weighted / weights.sum() == pytest.approx(1.2801761356, abs=5e-11)  # PyTorch, and distbp
     assert weighted / 2 == pytest.approx(1.6002201695, abs=5e-11)  # Keras divides by the rows
     assert loss(logits, labels, None, None) / 2 == pytest.approx(1.0038871629, abs=5e-11)
+
+
+def test_activations_that_losses_speak_of_exist() -> None:
+    assert set(_MAY_BE_NEGATIVE) | set(_SQUASHES) <= set(ACTIVATIONS)
+    assert set(_SQUASHES.values()) <= set(LOSSES)
 
 
 def test_the_worked_example_of_mazur() -> None:
