@@ -277,6 +277,23 @@ def test_an_update_allocates_nothing_that_stays(name):
     assert current < 2000 and peak < 4000  # one piece is 4000 bytes
 
 
+@kernels
+@every_optimizer
+def test_the_kind_of_scalar_does_not_change_a_bit(name, kernels_name):
+    # Rates and weights come from NumPy arrays as float64 scalars, which NumPy would compute in float64 with.
+    start, gradients = vectors(50, np.float32)
+    results = []
+    for number in (float, np.float64, np.float32):
+        w, g = start.copy(), np.empty_like(start)
+        updater = Updater(full_chain(name), w, g, [(0, 50)], kernels_name=kernels_name)
+        for i, row in enumerate(gradients, start=1):
+            g[:] = row
+            updater.apply(Step(np.int64(i), number(0.0625), number(7.5)), number(0.5))
+        results.append(w)
+    np.testing.assert_array_equal(results[1], results[0])
+    np.testing.assert_array_equal(results[2], results[0])
+
+
 def test_momentum_leaves_the_slot_to_itself_whatever_follows():
     # A part after `Trace` must write its direction elsewhere than into the slot.
     start, gradients = vectors(10)

@@ -133,7 +133,7 @@ def fuse(parts: Sequence[Part], piece: Piece) -> Apply | None:
     def apply(step: Step, factor: float) -> float:
         if clip is not None:
             factor = factor * clip.factor(step)
-        factor, keep = float(factor), 1.0 - step.learning_rate * decay_strength
+        keep = 1.0 - step.learning_rate * decay_strength
         after_keep = constants(step)
         for decays, *arrays in stretches:
             if decays:
@@ -150,11 +150,11 @@ def _kernel(rule: Trace | ScaleByAdam | None) -> tuple[Any, tuple[str, ...], Con
 
     All of them floats: an int would make Numba compile the kernel again."""
     if rule is None:
-        return _sgd, (), lambda step: (float(step.learning_rate),)
+        return _sgd, (), lambda step: (step.learning_rate,)
     if isinstance(rule, Trace):
         momentum = float(rule.momentum)
         kernel = _nesterov if rule.nesterov else _momentum
-        return kernel, ("momentum",), lambda step: (float(step.learning_rate), momentum)
+        return kernel, ("momentum",), lambda step: (step.learning_rate, momentum)
     beta1, beta2 = float(rule.beta1), float(rule.beta2)
 
     def adam(step: Step) -> tuple[float, ...]:

@@ -82,6 +82,9 @@ class Updater:
 
     def apply(self, step: Step, scale: float) -> None:
         """One update with the averaged gradient `scale * gradient`; scale is 1 / (the batch's weight)."""
+        # A NumPy float64 scalar would make every float32 operation a float64 one: slower, and other bits.
+        step = Step(int(step.number), float(step.learning_rate), float(step.gradient_norm))
+        scale = float(scale)
         if self._pool is None:
             _run(self._shares[0], step, scale)
             return
