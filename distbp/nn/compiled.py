@@ -19,7 +19,13 @@ from distbp.nn.activations import LEAKY_SLOPE, Activation, Scratch
 from distbp.nn.arrays import Array
 from distbp.nn.kernels import NUMPY, Kernels, LossOfLabels
 
-_compiled: Callable[..., Any] = njit(cache=True, error_model="numpy", nogil=True)
+
+def _compiled(function: Callable[..., Any]) -> Any:
+    """`function` compiled when it is first called, for the dtypes that it is called with."""
+    try:
+        return njit(cache=True, error_model="numpy")(function)
+    except RuntimeError:  # no folder that a cache could be written to: compile in every process
+        return njit(error_model="numpy")(function)
 
 
 @_compiled
