@@ -7,8 +7,8 @@ the number of workers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,10 @@ import numpy as np
 from distbp.data.sharding import Sharding
 from distbp.job import TrainingJob
 from distbp.metrics import BoundMetric, metrics_for
-from distbp.nn.layers.base import Array, Shape
+from distbp.nn.arrays import Array, Shape
 from distbp.nn.network import Network
+from distbp.optimizers import Part, chain
+from distbp.schedules import Constant, PlateauState, Progress
 
 # Rows of one forward pass in evaluation. Part of the numerics: it decides the shapes of the products.
 EVALUATION_ROWS = 1024
@@ -26,7 +28,7 @@ EVALUATION_ROWS = 1024
 @dataclass(frozen=True)
 class Blueprint:
     """`shards` is resolved (never "auto"). `rows`: of each split, by name ("train", "validation", "test").
-    `class_weights`: (classes,) float64 or None. `kernels`: the kernel set's name, resolved."""
+    `class_weights`: for each class, or None. `kernels`: the kernel set's name, resolved."""
 
     job: TrainingJob
     shards: int
@@ -34,24 +36,55 @@ class Blueprint:
     rows: Mapping[str, int]
     kernels: str
     class_weights: tuple[float, ...] | None = None
-    preprocessing: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def dtype(self) -> np.dtype[Any]:
         return np.dtype(self.job.dtype)
 
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.sharding().steps_per_epoch
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole job; it may end in the middle of an epoch where `max_steps` says so."""
+        steps = [] if self.job.epochs is None else [self.job.epochs * self.steps_per_epoch]
+        return min([*steps, *([] if self.job.max_steps is None else [self.job.max_steps])])
+
     def network(self) -> Network:
-        return Network(self.job.layers(), self.input_shape, self.dtype)
+        return Network(self.job.model.layers, self.input_shape, self.dtype)
 
     def sharding(self) -> Sharding:
         job = self.job
-        return Sharding(
-            self.rows["train"], job.batch_size, self.shards, job.seed, job.shuffle, job.drop_last
-        )
+        return Sharding(self.rows["train"], job.batch_size, self.shards, job.seed, job.shuffle, job.drop_last)
 
     def metrics(self, network: Network) -> list[BoundMetric]:
-        loss = self.job.loss_function()
-        return metrics_for(loss, network.output_shape, self.job.metrics)
+        return metrics_for(self.job.loss, network.output_shape, self.job.metrics)
+
+    def update_rule(self) -> tuple[Part, ...]:
+        """The optimizer with clipping and penalties, as a chain of parts."""
+        clip, penalty = self.job.clip, self.job.regularization
+        return chain(
+            self.job.optimizer,
+            clip_norm=clip.norm if clip else None,
+            clip_value=clip.value if clip else None,
+            l1=penalty.l1,
+            l2=penalty.l2,
+        )
+
+    def decays(self, network: Network) -> list[tuple[int, int]]:
+        """The ranges of the flat vector that penalties and weight decay touch."""
+        if self.job.regularization.biases:
+            return [(0, network.parameter_count)]
+        return network.decays
+
+    def learning_rate(self) -> Callable[[int, PlateauState], float]:
+        """The rate of the update at a step (0-based), given the state of reduce-on-plateau."""
+        base, schedule = self.job.optimizer.learning_rate, self.job.optimizer.schedule
+        if isinstance(schedule, Constant):
+            return lambda step, plateau: base
+        per_epoch, total = self.steps_per_epoch, self.total_steps
+        return lambda step, plateau: schedule.rate(base, Progress(step, per_epoch, total, plateau))
 
     def weights_of(self, targets: Array, sample_weights: Array | None) -> Array | None:
         """Per-row weights in the loss, (rows,) in the job's dtype: class weight x sample weight; None: all 1."""

@@ -26,27 +26,21 @@ class Evaluation:
     weights: Array | None = None
 
 
-def shard_range(rows: int, shards: int, shard: int) -> tuple[int, int]:
-    """The rows [start, stop) of a split that a shard evaluates, in the order of the file."""
-    return rows * shard // shards, rows * (shard + 1) // shards
-
-
 def evaluate_shard(
     blueprint: Blueprint,
     network: Network,
     kernels: Kernels,
     vector: Array,
     data: Rows,
-    split: str,
-    shard: int,
+    start: int,
+    stop: int,
 ) -> Evaluation:
-    """The sums of one shard's range of a split, at most `EVALUATION_ROWS` rows at a time."""
+    """The sums over rows [start, stop) of `data`, at most `EVALUATION_ROWS` rows at a time."""
     metrics = blueprint.metrics(network)
-    loss = blueprint.job.loss_function()
+    loss = blueprint.job.loss
     sums = np.zeros(2 + sum(m.size for m in metrics))
     collect = any(m.collect for m in metrics)
     kept: list[tuple[Array, Array, Array | None]] = []
-    start, stop = shard_range(blueprint.rows[split], blueprint.shards, shard)
     for first in range(start, stop, EVALUATION_ROWS):
         rows = np.arange(first, min(first + EVALUATION_ROWS, stop), dtype=np.int64)
         program = network.bind(len(rows), vector, kernels=kernels, seed=blueprint.job.seed)

@@ -18,12 +18,16 @@ from distbp.errors import FencedError
 from distbp.nn.layers.base import Array
 from distbp.nn.network import aligned_vector
 from distbp.optimizers import Step, Updater, sum_of_squares
+from distbp.schedules import PlateauState
 from distbp.reduction import Block, Join, joins
 from distbp.worker import LOSS, ROWS, WEIGHT, totals_size
 
 # The vector is worked on in pieces that stay in a core's cache. The places where pieces begin decide the order
 # in which squares are summed, so this number is part of the numerics.
 PIECE = 32768
+
+
+NO_PLATEAU = PlateauState()
 
 
 class Contribution(NamedTuple):
@@ -81,43 +85,41 @@ class ParameterServer:
         self.totals = np.zeros(totals_size(blueprint))
         self.epoch_totals = np.zeros_like(self.totals) if epoch_totals is None else epoch_totals.copy()
         self.health: list[TensorHealth] = []
-        self._steps_per_epoch = blueprint.sharding().steps_per_epoch
-        job = blueprint.job
-        self._total_steps = job.total_steps(self._steps_per_epoch)
-        self._rate = job.learning_rate_function(self._steps_per_epoch, self._total_steps)
+        self._steps_per_epoch = blueprint.steps_per_epoch
+        self._rate = blueprint.learning_rate()
         self._updater = Updater(
-            job.update_parts(),
+            blueprint.update_rule(),
             vector[:count],
             self.gradient[:count],
-            network.decays if not job.decays_biases() else [(0, count)],
+            blueprint.decays(network),
+            slots={name: values.copy() for name, values in slots.items()} if slots else None,
             piece=PIECE,
             kernels_name=blueprint.kernels,
             threads=threads,
         )
-        if slots:
-            for name, values in slots.items():
-                self._updater.slots[name][:] = values
+        self._averaged = self.gradient[:count]
         self._joins: dict[tuple[Block, ...], list[Join]] = {}
         self._count = count
 
-    def apply(self, step: int, contributions: Sequence[Contribution], rate_scale: float = 1.0) -> None:
+    def apply(
+        self, step: int, contributions: Sequence[Contribution], plateau: PlateauState = NO_PLATEAU
+    ) -> None:
         """Joins the blocks of `step`, divides by the total weight and updates the vector, once.
 
-        Together the blocks cover every shard once. `rate_scale` multiplies the schedule's learning rate (reduce
-        on plateau). Raises FencedError for any other step than the next; NotFiniteError before the update.
+        Together the blocks cover every shard once. `plateau`: the state of the schedule reduce_on_plateau. Raises FencedError for any other step than the next; NotFiniteError before the update.
         """
         if step != self.step:
             raise FencedError(f"attempt {self.attempt}: step {step} was pushed, but the next one is {self.step}")
         self._reduce(contributions)
         totals = self.totals
-        squares = sum_of_squares(self._updater.gradient, PIECE)
+        squares = sum_of_squares(self._averaged, PIECE)
         if not (math.isfinite(squares) and math.isfinite(totals[LOSS])):
             raise NotFiniteError(step)
         weight = totals[WEIGHT]
         scale = 1.0 / weight if weight > 0 else 0.0
         info = Step(
             number=step + 1,
-            learning_rate=self._rate(step) * rate_scale,
+            learning_rate=self._rate(step, plateau),
             gradient_norm=math.sqrt(squares) * scale,
         )
         last_of_epoch = (step + 1) % self._steps_per_epoch == 0
@@ -156,7 +158,7 @@ class ParameterServer:
         blocks = tuple(c.block for c in contributions)
         order = self._joins.get(blocks)
         if order is None:
-            order = self._joins[blocks] = joins(self.blueprint.shards, blocks)
+            order = self._joins[blocks] = joins(Block(0, self.blueprint.shards), blocks)
         for left, right in order[:-1]:
             np.add(contributions[left].totals, contributions[right].totals, out=contributions[left].totals)
         last = order[-1]

@@ -60,9 +60,9 @@ def blocks_within(shards: int, start: int, stop: int) -> list[Block]:
     return found
 
 
-def joins(shards: int, blocks: Sequence[Block]) -> list[Join]:
-    """The additions, in order, that turn sums over `blocks` (any order) into the sum over all shards, which
-    ends at the place of the block that starts at shard 0.
+def joins(whole: Block, blocks: Sequence[Block]) -> list[Join]:
+    """The additions, in order, that turn sums over `blocks` (any order) into the sum over `whole`, which ends
+    at the place of the block that starts where `whole` starts. `whole` is all shards, or a node.
 
     Raises ValueError unless the blocks cover every shard exactly once and are nodes of the tree.
     """
@@ -80,9 +80,9 @@ def joins(shards: int, blocks: Sequence[Block]) -> list[Join]:
         order.append(Join(left, right))
         return left
 
-    combine(Block(0, shards))
+    combine(whole)
     if place:
-        raise ValueError(f"blocks {sorted(place)} overlap others or are no nodes of the tree over {shards} shards")
+        raise ValueError(f"blocks {sorted(place)} overlap others or are no nodes of the tree under {whole}")
     return order
 
 

@@ -6,13 +6,12 @@ keeps current) and writes sums: a gradient vector and a few float64 totals for e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from distbp.blueprint import Blueprint
-from distbp.data.batches import Rows, ShardReader
+from distbp.data.batches import Holdings, ShardReader
 from distbp.evaluation import Evaluation, evaluate_shard
 from distbp.nn import kernels as kernel_sets
 from distbp.nn.layers.base import Array, Position
@@ -34,12 +33,12 @@ class Bound(NamedTuple):
 
 
 class Worker:
-    """`vector`: the flat parameter vector (size,), read at every step. `data`: the splits by name.
+    """`vector`: the flat parameter vector (size,), read at every step. `data`: the rows it can reach.
 
     Call it within `numerics.one_blas_thread`.
     """
 
-    def __init__(self, blueprint: Blueprint, vector: Array, data: Mapping[str, Rows]) -> None:
+    def __init__(self, blueprint: Blueprint, vector: Array, data: Holdings) -> None:
         self.blueprint = blueprint
         self.network = blueprint.network()
         self.vector = vector
@@ -67,9 +66,8 @@ class Worker:
 
     def evaluate(self, split: str, shard: int) -> Evaluation:
         """The metric sums of one shard's part of a split (for the tree over shards)."""
-        return evaluate_shard(
-            self.blueprint, self.network, self._kernels, self.vector, self._data[split], split, shard
-        )
+        rows, start, stop = self._data.split(split, shard)
+        return evaluate_shard(self.blueprint, self.network, self._kernels, self.vector, rows, start, stop)
 
     def rows(self, step: int, shard: int) -> Array:
         """Row numbers of the training set in a shard's slice at `step`, int64."""
@@ -119,9 +117,8 @@ class Worker:
 
     def _reader(self, shard: int) -> ShardReader:
         if shard not in self._readers:
-            self._readers[shard] = ShardReader(
-                self._data["train"], self._sharding, shard, self.blueprint.dtype
-            )
+            rows, dealt = self._data.train(shard)
+            self._readers[shard] = ShardReader(rows, dealt, self._sharding, shard, self.blueprint.dtype)
         return self._readers[shard]
 
     def _bind(self, key: tuple[int, int], gradient: Array) -> Bound:
@@ -135,7 +132,7 @@ class Worker:
             position=self._position,
             seed=self.blueprint.job.seed,
         )
-        loss = self.blueprint.job.loss_function().bind(
+        loss = self.blueprint.job.loss.bind(
             rows, self.network.output_shape, self.network.dtype, self._kernels
         )
         d_outputs = np.empty((rows, *self.network.output_shape), self.network.dtype)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from distbp.data.sharding import Sharding
+from distbp.data.sharding import Sharding, evaluated_rows
 from distbp.nn.layers.base import Array
 
 # One gather serves several steps: a NumPy call costs as much as copying a few kilobytes, and what is gathered
@@ -26,6 +27,33 @@ class Rows(Protocol):
         ...
 
 
+class Holdings(Protocol):
+    """The rows that a process holds: everything, or only those of the shards it may be asked to host."""
+
+    def train(self, shard: int) -> tuple[Rows, Array]:
+        """Where a shard's training rows are, and their row numbers there, as dealt (int64)."""
+        ...
+
+    def split(self, name: str, shard: int) -> tuple[Rows, int, int]:
+        """Where the rows of a split that a shard evaluates are, and their range [start, stop) there."""
+        ...
+
+
+class WholeData:
+    """Holdings of a process that reaches all rows of all splits."""
+
+    def __init__(self, splits: Mapping[str, Rows], rows: Mapping[str, int], sharding: Sharding) -> None:
+        self._splits = splits
+        self._rows = rows
+        self._sharding = sharding
+
+    def train(self, shard: int) -> tuple[Rows, Array]:
+        return self._splits["train"], self._sharding.dealt(shard)
+
+    def split(self, name: str, shard: int) -> tuple[Rows, int, int]:
+        return self._splits[name], *evaluated_rows(self._rows[name], self._sharding.shards, shard)
+
+
 class Slice(NamedTuple):
     """One shard's part of a batch. Views of reused buffers: valid until the next slice is taken.
 
@@ -41,11 +69,13 @@ class Slice(NamedTuple):
 class ShardReader:
     """Gives the slice of `shard` at any step; going forward step by step is the fast way."""
 
-    def __init__(self, data: Rows, sharding: Sharding, shard: int, dtype: np.dtype[np.generic]) -> None:
+    def __init__(
+        self, data: Rows, dealt: Array, sharding: Sharding, shard: int, dtype: np.dtype[np.generic]
+    ) -> None:
         self.sharding = sharding
         self.shard = shard
         self._data = data
-        self._dealt = sharding.dealt(shard)
+        self._dealt = dealt
         self._steps = sharding.steps_per_epoch
         self._full_batches = sharding.rows // sharding.batch_size
         self._slice = sharding.slice_rows(0, shard)  # rows of every slice but perhaps the last one's

@@ -24,6 +24,11 @@ def slice_bounds(batch_rows: int, shards: int, shard: int) -> tuple[int, int]:
     return start, start + size + (shard < longer)
 
 
+def evaluated_rows(rows: int, shards: int, shard: int) -> tuple[int, int]:
+    """The rows [start, stop) of a split that a shard evaluates, in the order of the file."""
+    return rows * shard // shards, rows * (shard + 1) // shards
+
+
 @dataclass(frozen=True)
 class Sharding:
     """`rows`: of the training set. `drop_last`: leave out the last, smaller batch of an epoch (which rows

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from distbp.evaluation import Evaluation
 from distbp.nn.layers.base import Array
+from distbp.schedules import PlateauState
 from distbp.parameter_server import TensorHealth
 
 
@@ -36,7 +37,7 @@ class Team(Protocol):
     @property
     def workers(self) -> int: ...
 
-    def run(self, first: int, stop: int, rate_scale: float, stopping: Callable[[], bool]) -> int:
+    def run(self, first: int, stop: int, plateau: PlateauState, stopping: Callable[[], bool]) -> int:
         """Trains steps `first` to `stop - 1`; waits. Returns the next step: `stop`, or an earlier one if
         `stopping()` became true, which is asked often and never in the middle of a step.
 

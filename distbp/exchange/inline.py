@@ -5,12 +5,13 @@ The worker's backward pass writes straight into the server's gradient vector: no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from distbp.blueprint import Blueprint
-from distbp.data.batches import Rows
+from distbp.data.batches import Holdings
 from distbp.evaluation import Evaluation, combine
 from distbp.exchange.base import Snapshot
+from distbp.schedules import PlateauState
 from distbp.parameter_server import Contribution, ParameterServer
 from distbp.reduction import Block
 from distbp.worker import Worker
@@ -23,7 +24,7 @@ class InlineTeam:
     workers = 0
 
     def __init__(
-        self, blueprint: Blueprint, data: Mapping[str, Rows], snapshot: Snapshot, attempt: int = 1
+        self, blueprint: Blueprint, data: Holdings, snapshot: Snapshot, attempt: int = 1
     ) -> None:
         vector = snapshot.arrays["vector"]
         slots = {k.removeprefix("slots."): v for k, v in snapshot.arrays.items() if k.startswith("slots.")}
@@ -38,7 +39,7 @@ class InlineTeam:
         self.worker = Worker(blueprint, vector, data)
         self._shards = blueprint.shards
 
-    def run(self, first: int, stop: int, rate_scale: float, stopping: Callable[[], bool]) -> int:
+    def run(self, first: int, stop: int, plateau: PlateauState, stopping: Callable[[], bool]) -> int:
         server, worker = self.server, self.worker
         whole = Contribution(Block(0, self._shards), server.gradient, server.totals)
         contributions = [whole]
@@ -46,7 +47,7 @@ class InlineTeam:
             if stopping():
                 return step
             worker.compute(step, *whole)
-            server.apply(step, contributions, rate_scale)
+            server.apply(step, contributions, plateau)
         return stop
 
     def evaluate(self, split: str) -> Evaluation:

@@ -1,0 +1,91 @@
+"""Opening the data of a job: its splits as tables, checked and prepared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distbp import settings
+from distbp.data.checks import with_labels, with_values
+from distbp.data.formats import from_arrays, load
+from distbp.data.prepared import PreparedRows
+from distbp.data.preprocessing import Preprocessing, fit
+from distbp.data.table import Table
+from distbp.errors import DataError
+from distbp.nn.losses.base import Targets
+
+if TYPE_CHECKING:  # the job stands below the data in the house; here it is only read
+    from distbp.job import TrainingJob
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The tables of a job, by name; "train" is always there."""
+
+    tables: Mapping[str, Table]
+    preprocessing: Preprocessing
+
+    @property
+    def rows(self) -> dict[str, int]:
+        return {name: len(table) for name, table in self.tables.items()}
+
+    def targets(self) -> Targets:
+        """What the training targets are, for checking the job against them."""
+        targets = self.tables["train"].targets
+        if targets is None:
+            return Targets()
+        if targets.ndim == 1:
+            return Targets("labels", classes=int(targets.max()) + 1)
+        return Targets(
+            "values", columns=targets.shape[1], low=float(targets.min()), high=float(targets.max())
+        )
+
+    def prepare(self, job: TrainingJob, outputs: int) -> dict[str, PreparedRows]:
+        """The splits ready for batches: targets as the loss takes them (labels, or values in the job's
+        dtype), inputs preprocessed in memory up to DISTBP_PREPARE_BYTES. Raises DataError."""
+        limit = settings.get("DISTBP_PREPARE_BYTES")
+        prepared = {}
+        for name, table in self.tables.items():
+            self.preprocessing.check(table.features, table.name)
+            if job.loss.targets == "labels":
+                table = with_labels(table, outputs)
+                targets = table.targets
+            else:
+                table = with_values(table, outputs)
+                assert table.targets is not None
+                targets = np.ascontiguousarray(table.targets, np.dtype(job.dtype))
+            prepared[name] = PreparedRows(table, self.preprocessing, job.dtype, targets, limit)
+        return prepared
+
+
+def open_splits(
+    job: TrainingJob, folder: Path, given: Mapping[str, Any] | None = None, *, confined: bool = False
+) -> Splits:
+    """Opens what the job names, relative to `folder`, or takes the arrays `given` for a split, as (inputs,
+    targets) or (inputs, targets, weights). Raises DataError."""
+    tables: dict[str, Table] = {}
+    for name in SPLITS:
+        source = getattr(job.data, name)
+        if given and given.get(name) is not None:
+            table = from_arrays(*given[name], bad_rows=job.data.bad_rows, name=f"the {name} arrays")
+        elif source is not None:
+            table = load(source, folder, confined=confined, bad_rows=job.data.bad_rows)
+        else:
+            continue
+        if tables and table.features != tables["train"].features:
+            raise DataError(
+                f"{table.name}: one row has the shape {table.features}, but the training rows have"
+                f" {tables['train'].features}; give the same columns"
+            )
+        tables[name] = table
+    if "train" not in tables:
+        raise DataError(
+            "there is nothing to train on: name data.train in the job, or give arrays: train(job, data=(x, y))"
+        )
+    return Splits(tables, fit(tables["train"], job.data.scale, job.data.standardize))

@@ -1,0 +1,106 @@
+"""What the trainer tells whoever listens: a display, a log, a service.
+
+A listener is a function of one event. Events carry numbers, not text; it is the listener that words them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Started:
+    """Before the first step. `first_step` is above 0 for a resumed run."""
+
+    name: str
+    run_dir: str
+    job_digest: str
+    parameters: int
+    rows: Mapping[str, int]
+    shards: int
+    workers: int
+    exchange: str
+    epochs: int
+    steps_per_epoch: int
+    total_steps: int
+    first_step: int
+    attempt: int
+    kernels: str
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """A few times a second. `samples_per_second` is over the steps since the last such event."""
+
+    step: int
+    total_steps: int
+    epoch: int
+    samples_per_second: float
+    train_loss: float | None = None
+
+
+@dataclass(frozen=True)
+class EpochEnded:
+    """`metrics` is the line written to metrics.jsonl; `seconds` covers steps and evaluation."""
+
+    epoch: int
+    step: int
+    metrics: Mapping[str, Any]
+    samples_per_second: float
+    seconds: float
+    improved: bool = False
+
+
+@dataclass(frozen=True)
+class CheckpointSaved:
+    step: int
+    path: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CheckpointSetAside:
+    """A damaged checkpoint was found and not used."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Early stopping: no improvement of `metric` for `epochs` epochs; the best was at `best_epoch`."""
+
+    metric: str
+    epochs: int
+    best_epoch: int
+    best: float
+
+
+@dataclass(frozen=True)
+class TeamChanged:
+    """Workers came or went, or a new attempt began; `reason` says why, for people."""
+
+    step: int
+    attempt: int
+    workers: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    result: Mapping[str, Any] = field(default_factory=dict)
+
+
+Event = (
+    Started
+    | Progressed
+    | EpochEnded
+    | CheckpointSaved
+    | CheckpointSetAside
+    | Stopped
+    | TeamChanged
+    | Finished
+)
+Listener = Callable[[Event], None]

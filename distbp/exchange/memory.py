@@ -1,0 +1,105 @@
+"""Memory shared by the processes of one node, which vanishes with the last of them.
+
+It is a Linux memfd: a file without a name. Another process of the same user opens it through
+/proc/<pid>/fd/<fd> of its creator. So there is nothing to clean up after a kill -9, nothing for a resource
+tracker to get wrong, and no limit from the size of /dev/shm in a container.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from distbp.errors import ExchangeError
+from distbp.nn.layers.base import Array
+
+
+@dataclass(frozen=True)
+class MemoryHandle:
+    """Names a memory to other processes of the node, while the process `pid` keeps it open."""
+
+    pid: int
+    fd: int
+    size: int
+
+
+class Memory:
+    """A mapped memory of `handle.size` bytes. Pages that nobody touched take no memory."""
+
+    def __init__(self, handle: MemoryHandle, mapped: mmap.mmap, owned: bool) -> None:
+        self.handle = handle
+        self._map = mapped
+        self._owned = owned
+
+    def array(self, offset: int, shape: tuple[int, ...], dtype: Any) -> Array:
+        """A view of the bytes from `offset` on."""
+        return np.ndarray(shape, dtype, buffer=self._map, offset=offset)
+
+    def close(self) -> None:
+        """Gives up this process's name for the memory; views in use keep the mapping alive."""
+        if self._owned:
+            os.close(self.handle.fd)
+            self._owned = False
+
+
+def create(size: int) -> Memory:
+    """A new memory of `size` bytes, all zero."""
+    fd = os.memfd_create("distbp", os.MFD_CLOEXEC)
+    os.ftruncate(fd, max(size, mmap.PAGESIZE))
+    return Memory(MemoryHandle(os.getpid(), fd, size), mmap.mmap(fd, max(size, mmap.PAGESIZE)), True)
+
+
+def attach(handle: MemoryHandle) -> Memory:
+    """Maps the memory that another process of this node created.
+
+    Raises ExchangeError when its creator is gone or belongs to another user.
+    """
+    try:
+        fd = os.open(f"/proc/{handle.pid}/fd/{handle.fd}", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise ExchangeError(
+            f"the shared memory of process {handle.pid} cannot be opened ({error.strerror}): that process has"
+            " ended, or runs as another user or in another container"
+        ) from None
+    try:
+        mapped = mmap.mmap(fd, max(handle.size, mmap.PAGESIZE))
+    finally:
+        os.close(fd)
+    return Memory(handle, mapped, False)
+
+
+@dataclass(frozen=True)
+class SharedArrays:
+    """Names arrays in one memory: name -> (offset, shape, dtype)."""
+
+    memory: MemoryHandle
+    places: Mapping[str, tuple[int, tuple[int, ...], str]]
+
+    def attach(self) -> dict[str, Array]:
+        """The arrays, read-only; no copy. Raises ExchangeError as `attach` does."""
+        memory = attach(self.memory)
+        found = {}
+        for name, (offset, shape, dtype) in self.places.items():
+            array = memory.array(offset, shape, np.dtype(dtype))
+            array.flags.writeable = False
+            found[name] = array
+        return found
+
+
+def share(arrays: Mapping[str, Array]) -> tuple[Memory, SharedArrays]:
+    """Copies arrays into a new memory, each on a page of its own. Keep the Memory as long as others attach."""
+    places = {}
+    size = 0
+    for name, array in arrays.items():
+        places[name] = (size, array.shape, array.dtype.str)
+        size += -(-array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = create(size)
+    for name, array in arrays.items():
+        offset, shape, dtype = places[name]
+        memory.array(offset, shape, np.dtype(dtype))[...] = array
+    return memory, SharedArrays(memory.handle, places)

@@ -1,0 +1,165 @@
+"""The memory that a parameter server and the workers of its node share: its layout, and nothing else.
+
+    control   what step it is, who hosts which shards, two futex words
+    vector    the flat parameter vector; the server writes it between steps
+    slots     for each worker a few: the gradient sums of one block, with a header that is written last
+
+A worker writes only its own row of the control block and its own slots. Aligned 8-byte stores are atomic on
+every processor that Linux and NumPy support, and a header is only believed when its attempt and step are
+the current ones.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distbp.errors import ExchangeError
+from distbp.exchange import memory
+from distbp.exchange.futex import Futex
+from distbp.nn.layers.base import Array
+from distbp.reduction import Block
+
+MAX_WORKERS = 64  # of one node, over the life of a segment
+MAX_RANGES = 8  # of shards, for one worker
+MAX_SLOTS = 48  # blocks that one worker can push in one step
+
+# 8-byte words of the control block.
+ATTEMPT, STEP, STATE, VERSION, SERVER_BEAT = range(5)
+_ROWS = 16  # where the workers' rows begin
+_ROW = 8 + 3 * MAX_RANGES
+BEAT, RANGES, SLOTS_USED, FIRST_RANGE = 0, 1, 2, 8  # within a worker's row
+_FUTEX_BYTES = 128  # two futex words on cache lines of their own, at the start of the memory
+
+WAITING, RUNNING, CLOSED = 0, 1, 2  # values of STATE
+
+# 8-byte words of a slot's header; the totals follow.
+SLOT_ATTEMPT, SLOT_STEP, SLOT_START, SLOT_STOP = range(4)
+_HEADER = 8
+
+
+class Range(NamedTuple):
+    """Shards [start, stop) for one worker; at every step, or (a shard that is late elsewhere) only at one."""
+
+    start: int
+    stop: int
+    only_step: int = -1
+
+
+@dataclass(frozen=True)
+class SegmentHandle:
+    """All that another process of the node needs to attach."""
+
+    memory: memory.MemoryHandle
+    size: int
+    dtype: str
+    totals: int
+
+
+def _align(count: int, to: int) -> int:
+    return -(-count // to) * to
+
+
+class Segment:
+    """A mapped segment. `size`: entries of the flat vector; `totals`: float64 entries that go with a block."""
+
+    def __init__(self, mapped: memory.Memory, size: int, dtype: Any, totals: int) -> None:
+        self._memory = mapped
+        self.handle = SegmentHandle(mapped.handle, size, np.dtype(dtype).str, totals)
+        self._dtype = np.dtype(dtype)
+        futexes = mapped.array(0, (_FUTEX_BYTES // 4,), np.int32)
+        self.published = Futex(futexes, 0)  # the server has something new to read
+        self.arrived = Futex(futexes, 16)  # a worker has pushed
+        self._control = mapped.array(_FUTEX_BYTES, (_ROWS + MAX_WORKERS * _ROW,), np.int64)
+        self.words = memoryview(self._control).cast("B").cast("q")
+        vector_at, self._slots_at, self._slot_bytes, _ = _layout(size, self._dtype.itemsize, totals)
+        self.vector = mapped.array(vector_at, (size,), self._dtype)
+        self._slots: dict[tuple[int, int], Slot] = {}
+
+    def slot(self, worker: int, number: int) -> Slot:
+        """The `number`-th slot of a worker; always the same object, so that programs stay bound to it."""
+        if number >= MAX_SLOTS:
+            raise ExchangeError(f"a worker hosts more than {MAX_SLOTS} blocks of shards; use more workers")
+        found = self._slots.get((worker, number))
+        if found is None:
+            at = self._slots_at + (worker * MAX_SLOTS + number) * self._slot_bytes
+            header = self._memory.array(at, (_HEADER,), np.int64)
+            totals = self._memory.array(at + 8 * _HEADER, (self.handle.totals,), np.float64)
+            body = at + _align(8 * (_HEADER + self.handle.totals), 64)
+            gradient = self._memory.array(body, (self.handle.size,), self._dtype)
+            found = Slot(memoryview(header).cast("B").cast("q"), totals, gradient)
+            self._slots[worker, number] = found
+        return found
+
+    def row(self, worker: int) -> int:
+        """Where a worker's row of the control block begins, in 8-byte words."""
+        return _ROWS + worker * _ROW
+
+    def set_ranges(self, worker: int, ranges: list[Range]) -> None:
+        """Called by the server, before it advances VERSION."""
+        if len(ranges) > MAX_RANGES:
+            raise ExchangeError(f"a worker can host at most {MAX_RANGES} ranges of shards, not {len(ranges)}")
+        row = self.row(worker)
+        for index, one in enumerate(ranges):
+            at = row + FIRST_RANGE + 3 * index
+            self.words[at], self.words[at + 1], self.words[at + 2] = one
+        self.words[row + RANGES] = len(ranges)
+
+    def ranges(self, worker: int) -> list[Range]:
+        row = self.row(worker)
+        places = range(row + FIRST_RANGE, row + FIRST_RANGE + 3 * self.words[row + RANGES], 3)
+        return [Range(self.words[at], self.words[at + 1], self.words[at + 2]) for at in places]
+
+    def beat(self, worker: int | None = None) -> None:
+        """Records that the worker (None: the server) lives."""
+        at = SERVER_BEAT if worker is None else self.row(worker) + BEAT
+        self.words[at] = time.monotonic_ns()
+
+    def beat_age_s(self, worker: int | None = None) -> float:
+        """Seconds since the last beat. The clock is the node's, the same in all its processes."""
+        at = SERVER_BEAT if worker is None else self.row(worker) + BEAT
+        return (time.monotonic_ns() - self.words[at]) / 1e9
+
+    def close(self) -> None:
+        self._memory.close()
+
+
+class Slot(NamedTuple):
+    """One block's sums. `header` is written last, SLOT_STEP last of all."""
+
+    header: memoryview
+    totals: Array
+    gradient: Array
+
+    def post(self, attempt: int, step: int, block: Block) -> None:
+        header = self.header
+        header[SLOT_ATTEMPT] = attempt
+        header[SLOT_START] = block.start
+        header[SLOT_STOP] = block.stop
+        header[SLOT_STEP] = step
+
+
+def _layout(size: int, itemsize: int, totals: int) -> tuple[int, int, int, int]:
+    """(vector, first slot, bytes of a slot, bytes in all), offsets from the start of the memory."""
+    vector_at = _align(_FUTEX_BYTES + 8 * (_ROWS + MAX_WORKERS * _ROW), 4096)
+    slots_at = vector_at + _align(size * itemsize, 4096)
+    slot_bytes = _align(_align(8 * (_HEADER + totals), 64) + size * itemsize, 4096)
+    return vector_at, slots_at, slot_bytes, slots_at + MAX_WORKERS * MAX_SLOTS * slot_bytes
+
+
+def create(size: int, dtype: Any, totals: int, attempt: int) -> Segment:
+    """A new segment, for the server. Slots that no worker uses take no memory."""
+    total = _layout(size, np.dtype(dtype).itemsize, totals)[3]
+    segment = Segment(memory.create(total), size, dtype, totals)
+    segment.words[ATTEMPT] = attempt
+    segment.words[STEP] = -1
+    segment.beat()
+    return segment
+
+
+def attach(handle: SegmentHandle) -> Segment:
+    """The same segment, for a worker. Raises ExchangeError when the server is gone."""
+    return Segment(memory.attach(handle.memory), handle.size, handle.dtype, handle.totals)

@@ -1,0 +1,118 @@
+"""The shared-memory exchange, the worker's end: wait for a step, compute, post, wait again.
+
+Gradients are written in place: the backward pass is bound to the slot that the server reads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from distbp.exchange import segment as seg
+from distbp.exchange.gathering import runs
+from distbp.exchange.segment import Segment, Slot
+from distbp.reduction import Block, blocks_within
+from distbp.worker import Worker
+
+# How a finished slot is announced. The fault injector puts its own in place of `post`.
+Post = Callable[[Slot, int, int, Block], None]
+
+BEAT_S = 0.25  # between two signs of life
+RESEND_S = 0.2  # an answer that had no effect for so long is announced again
+SPINS = 40  # looks at the word before sleeping; about 40 us
+
+
+def post(slot: Slot, attempt: int, step: int, block: Block) -> None:
+    slot.post(attempt, step, block)
+
+
+class WorkerPort:
+    """A worker's end of a segment. `me`: its row. Call `serve` from one thread; it waits until closed."""
+
+    def __init__(self, segment: Segment, me: int, shards: int, announce: Post = post) -> None:
+        self._segment = segment
+        self._me = me
+        self._shards = shards
+        self._announce = announce
+        self._row = segment.row(me)
+        self._count = 0
+        self._step = -1
+        self._done: list[tuple[Block, Slot]] = []
+
+    def serve(self, worker: Worker) -> None:
+        """Computes whatever the control block asks of this worker, step after step, until it says closed."""
+        segment, words = self._segment, self._segment.words
+        stop_beating = self._beat()
+        try:
+            attempt = words[seg.ATTEMPT]
+            while True:
+                seen = segment.published.value  # before looking at what it announces
+                state = words[seg.STATE]
+                if state == seg.CLOSED:
+                    return
+                if state == seg.RUNNING and self._work(worker, attempt, seen):
+                    continue
+                value = segment.published.wait(seen, RESEND_S, SPINS)
+                if value == seen and state == seg.RUNNING:
+                    self._resend(attempt)
+        finally:
+            stop_beating()
+
+    def _work(self, worker: Worker, attempt: int, seen: int) -> bool:
+        """Computes the next block that is asked for; false when there is none left at this step."""
+        segment = self._segment
+        step = segment.words[seg.STEP]
+        if step != self._step:
+            self._step = step
+            self._done = []
+        block = self._next_block(step)
+        if block is None:
+            return False
+        number = len(self._done)
+        slot = segment.slot(self._me, number)
+        worker.compute(step, block, slot.gradient, slot.totals)
+        self._done.append((block, slot))
+        segment.words[self._row + seg.SLOTS_USED] = number + 1
+        self._announce(slot, attempt, step, block)
+        self._wake_server()
+        return True
+
+    def _next_block(self, step: int) -> Block | None:
+        """The first node of the tree that this worker was asked for at `step` and has not computed."""
+        wanted: set[int] = set()
+        for start, stop, only_step in self._segment.ranges(self._me):
+            if only_step in (-1, step):
+                wanted.update(range(start, min(stop, self._shards)))
+        for block, _ in self._done:
+            wanted.difference_update(range(block.start, block.stop))
+        for start, stop in runs(sorted(wanted)):
+            return blocks_within(self._shards, start, stop)[0]
+        return None
+
+    def _resend(self, attempt: int) -> None:
+        for block, slot in self._done:
+            self._announce(slot, attempt, self._step, block)
+        if self._done:
+            self._wake_server()
+
+    def _wake_server(self) -> None:
+        # Values of different workers never meet, so no wake-up is taken for an earlier one.
+        self._count = (self._count + 1) & 0xFFFFFF
+        self._segment.arrived.set((self._me + 1) << 24 | self._count)
+
+    def _beat(self) -> Callable[[], None]:
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(BEAT_S):
+                self._segment.beat(self._me)
+
+        self._segment.beat(self._me)
+        thread = threading.Thread(target=beat, name="distbp-heartbeat", daemon=True)
+        thread.start()
+
+        def stop() -> None:
+            ended.set()
+            thread.join()
+
+        return stop

@@ -1,0 +1,49 @@
+"""What training gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distbp.model import Model
+
+
+@dataclass(frozen=True)
+class Result:
+    """`status`: "completed" or "stopped early". `params_sha256`: of the little-endian flat parameter vector
+    that the model holds. `samples_per_second`: over training steps only. `path`: the run directory."""
+
+    status: str
+    job_digest: str
+    steps: int
+    epochs: float
+    params_sha256: str
+    metrics: Mapping[str, Any]
+    samples_per_second: float
+    wall_seconds: float
+    workers: int
+    shards: int
+    exchange: str
+    numerics: Mapping[str, str]
+    attempt: int = 1
+    notes: tuple[str, ...] = ()
+    path: Path = field(default=Path(), compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Without `path`: a run directory may be moved."""
+        data = asdict(self)
+        del data["path"]
+        return data
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any], path: Path) -> Result:
+        return Result(**{**data, "notes": tuple(data["notes"]), "path": path})
+
+    def model(self) -> Model:
+        """The trained model, from the run directory."""
+        from distbp.model import load_model
+
+        return load_model(self.path / "model")
