@@ -1,0 +1,1 @@
+"""Data: sources (formats) -> table -> preprocessing -> shards -> batches."""

@@ -1,0 +1,41 @@
+"""The data formats. The contract is in `base.py`; a new format is one file and one row here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from distbp.data.checks import BadRows, check_rows
+from distbp.data.formats.arrays import Arrays, from_arrays
+from distbp.data.formats.base import Rows, Source
+from distbp.data.formats.digits import Digits
+from distbp.data.formats.idx import Idx
+from distbp.data.formats.npy import Npy
+from distbp.data.formats.npz import Npz
+from distbp.data.formats.synthetic import Blobs, Moons, Spirals, Teacher
+from distbp.data.table import Table
+from distbp.options import registry
+
+FORMATS = registry(Idx, Npy, Npz, Arrays, Digits, Blobs, Moons, Spirals, Teacher)
+
+
+def load(source: Source, folder: Path, *, confined: bool = False, bad_rows: BadRows = "refuse") -> Table:
+    """Opens a source and checks its content (see `check_rows`). Raises DataError or HostileFileError."""
+    return check_rows(source.open(folder, confined), bad_rows)
+
+
+__all__ = [
+    "FORMATS",
+    "Arrays",
+    "Blobs",
+    "Digits",
+    "Idx",
+    "Moons",
+    "Npy",
+    "Npz",
+    "Rows",
+    "Source",
+    "Spirals",
+    "Teacher",
+    "from_arrays",
+    "load",
+]

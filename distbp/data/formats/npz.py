@@ -1,0 +1,164 @@
+"""NumPy's .npz archives: a zip of .npy files, stored or deflated, read into memory through limits.
+
+Only the named arrays are read. The sizes in the archive's table of contents are not believed: what counts
+is the array's own header, checked against the limits, and then at most that many bytes are unpacked.
+"""
+
+from __future__ import annotations
+
+import stat
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Literal
+
+from distbp import settings
+from distbp.data.formats.npy import read_header
+from distbp.data.safety import DataFile, check_claim, find
+from distbp.data.table import Table, build
+from distbp.data.unpack import read_window
+from distbp.errors import DataError, HostileFileError
+from distbp.nn.layers.base import Array
+from distbp.options import option
+
+# What zipfile lets through for archives that are damaged or made to be.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
+
+
+class _Guarded:
+    """A file that, until `opened`, refuses large reads: zipfile reads the table of contents in one."""
+
+    def __init__(self, file: DataFile, handle: BinaryIO) -> None:
+        self._name, self._handle = file.name, handle
+        self._limit = max(2**17, settings.get("DISTBP_MAX_DIRECTORY_BYTES"))  # a comment may have 64 KiB
+        self.opened = False
+
+    def read(self, count: int = -1) -> bytes:
+        if count > self._limit and not self.opened:
+            raise HostileFileError(
+                f"{self._name}: the table of contents of the archive claims {count:,} bytes; at most"
+                f" {self._limit:,} are allowed. If you trust it, raise DISTBP_MAX_DIRECTORY_BYTES"
+            )
+        return self._handle.read(count if count >= 0 else self._limit)
+
+    def seek(self, position: int, whence: int = 0) -> int:
+        return self._handle.seek(position, whence)
+
+    def tell(self) -> int:
+        return self._handle.tell()
+
+    def seekable(self) -> bool:
+        return True
+
+
+def read_arrays(file: DataFile, names: list[str | None]) -> list[Array | None]:
+    """The named arrays of an archive (None for a name None). Raises DataError or HostileFileError."""
+    with file.path.open("rb") as handle:
+        try:
+            guarded = _Guarded(file, handle)
+            with zipfile.ZipFile(guarded) as archive:
+                guarded.opened = True
+                entries = _entries(archive, file)
+                room = settings.get("DISTBP_MAX_UNPACKED_BYTES")
+                arrays: list[Array | None] = []
+                for name in names:
+                    arrays.append(None if name is None else _read(archive, entries, name, file, room))
+                    room -= 0 if arrays[-1] is None else arrays[-1].nbytes
+                return arrays
+        except _DAMAGED as error:
+            raise DataError(
+                f"{file.name}: this is not a sound .npz archive ({error}); write it again with numpy.savez"
+            ) from None
+
+
+def _entries(archive: zipfile.ZipFile, file: DataFile) -> dict[str, zipfile.ZipInfo]:
+    entries: dict[str, zipfile.ZipInfo] = {}
+    for info in archive.infolist():
+        path = PurePosixPath(info.filename.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts or ":" in info.filename:
+            raise HostileFileError(
+                f"{file.name}: the archive has an entry {info.filename!r} that points outside of it;"
+                " write it again with numpy.savez"
+            )
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise HostileFileError(
+                f"{file.name}: the entry {info.filename!r} is a link; write the archive again with"
+                " numpy.savez"
+            )
+        if info.filename in entries:
+            raise HostileFileError(
+                f"{file.name}: the archive has two entries {info.filename!r}; write it again with numpy.savez"
+            )
+        entries[info.filename] = info
+    return entries
+
+
+def _read(
+    archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], name: str, file: DataFile, room: int
+) -> Array:
+    info = entries.get(f"{name}.npy")
+    if info is None:
+        known = ", ".join(sorted(entry.removesuffix(".npy") for entry in entries)[:20]) or "no arrays"
+        raise DataError(
+            f"{file.name}: there is no array {name!r}; the archive has: {known}. Name one of them, or null"
+            " for none"
+        )
+    shown = f"{file.name}[{name}]"
+    if info.flag_bits & 1:
+        raise DataError(f"{shown}: the entry is encrypted; write the archive again with numpy.savez")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise HostileFileError(
+            f"{shown}: packed in a way that numpy never uses (zip method {info.compress_type}); write the"
+            " archive"
+            " again with numpy.savez or savez_compressed"
+        )
+    with archive.open(info) as entry:
+        header = read_header(entry.read, shown)
+        total = header.nbytes
+        check_claim(shown, total, min(info.compress_size, file.size))
+        if total > room:
+            raise HostileFileError(
+                f"{shown}: the arrays claim to unpack to more than DISTBP_MAX_UNPACKED_BYTES together; raise"
+                " it,"
+                " or save each array with numpy.save: plain .npy files are memory-mapped"
+            )
+        flat = read_window(entry.read, 0, total, total, shown).view(header.dtype)
+    return flat.reshape(header.shape, order="F" if header.fortran else "C")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Npz:
+    """Arrays in one .npz archive, as `numpy.savez(path, inputs=x, targets=y)` writes it."""
+
+    type: Literal["npz"] = "npz"
+    path: str = option(help="path of the archive", min_length=1)
+    inputs: str = option("inputs", help="name of the array of inputs (rows, features...)", min_length=1)
+    targets: str | None = option("targets", help="name of the labels or values; null for none")
+    weights: str | None = option(None, help="name of the sample weights (rows,)")
+    rows: tuple[int, int] | None = option(None, help="[first, one past the last] row to use, counted from 0")
+
+    def open(self, folder: Path, confined: bool = False) -> Table:
+        inputs, targets, weights = read_arrays(
+            find(folder, self.path, confined), [self.inputs, self.targets, self.weights]
+        )
+        assert inputs is not None
+        return build(
+            inputs,
+            targets,
+            weights,
+            rows=self.rows,
+            name=f"{self.path}[{self.inputs}]",
+            targets_name=f"{self.path}[{self.targets}]",
+            weights_name=f"{self.path}[{self.weights}]",
+        )

@@ -1,0 +1,136 @@
+"""Preprocessing: what turns stored inputs into the numbers that the first layer sees.
+
+    scale         x / scale
+    standardize   (x - mean) / std, for each feature, with the statistics of the training rows alone
+
+It is element-wise, so its bits depend neither on how rows are cut into chunks nor on who computes them.
+A fitted `Preprocessing` is kept in the model, because prediction needs the same numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from distbp.data.table import Table, chunks
+from distbp.errors import DataError
+from distbp.nn.layers.base import Array, Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Preprocessing:
+    """`mean` and `std` have the shape of one row of inputs, float64; None: do not standardize.
+
+    `mean` and `std` are those of the stored inputs: with both options the scale cancels.
+    """
+
+    scale: float = 1.0
+    mean: Array | None = None
+    std: Array | None = None
+
+    def apply(self, raw: Array, out: Array) -> None:
+        """Writes the prepared rows into `out`, float32 or float64, of the shape of `raw`.
+
+        One or two NumPy calls, which allocate no more than NumPy's fixed casting buffers.
+        """
+        if self.mean is None or self.std is None:
+            if self.scale == 1:
+                np.copyto(out, raw, casting="same_kind")
+            else:
+                np.divide(raw, self.scale, out=out, dtype=_precision(raw, out), casting="same_kind")
+            return
+        # In float64, because the difference of large values (years, prices) has few digits left in float32.
+        np.subtract(raw, self.mean, out=out, dtype=np.float64, casting="same_kind")
+        np.divide(out, self.std, out=out, dtype=np.float64, casting="same_kind")
+
+    def is_identity(self, dtype: Any) -> bool:
+        """Whether `apply` would leave inputs stored as `dtype` as they are (for a network of `dtype`)."""
+        stored = np.dtype(dtype)
+        return stored.kind == "f" and stored.isnative and self.scale == 1 and self.mean is None
+
+    def check(self, features: Shape, name: str) -> None:
+        """Raises DataError unless rows of the shape `features` can be prepared."""
+        if self.mean is not None and self.mean.shape != tuple(features):
+            raise DataError(
+                f"{name}: one row has the shape {tuple(features)}, but the model was trained on"
+                f" {self.mean.shape};"
+                " give the same columns as in training"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers and lists; floats keep every bit through JSON."""
+        result: dict[str, Any] = {"scale": self.scale}
+        if self.mean is not None and self.std is not None:
+            result["features"] = list(self.mean.shape)
+            result["mean"] = self.mean.ravel().tolist()
+            result["std"] = self.std.ravel().tolist()
+        return result
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Preprocessing:
+        """The inverse of `to_json`. Raises DataError where `data` is damaged."""
+        try:
+            scale = float(data["scale"])
+            _check_scale(scale)
+            if "mean" not in data:
+                return Preprocessing(scale)
+            shape = tuple(int(n) for n in data["features"])
+            mean = np.array(data["mean"], dtype=np.float64).reshape(shape)
+            std = np.array(data["std"], dtype=np.float64).reshape(shape)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"the model's preprocessing is damaged ({error}); save the model again") from None
+        if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
+            raise DataError(
+                "the model's preprocessing is damaged (a mean or std is not a number); save it again"
+            )
+        return Preprocessing(scale, mean, std)
+
+
+def fit(table: Table, scale: float = 1.0, standardize: bool = False) -> Preprocessing:
+    """The preprocessing for a training table, whose statistics it takes.
+
+    mean = sum x / n, std = sqrt(sum (x - mean)^2 / n) in float64, over fixed chunks in row order: flat
+    memory, the same bits on every machine. A constant column gets the std `scale` (1 unless told), so
+    it becomes 0. Raises DataError for a scale that is not above 0, or statistics that overflow.
+    """
+    _check_scale(scale)
+    if not standardize:
+        return Preprocessing(float(scale))
+    # Around the first row: exact for constant columns, and no cancellation for large values.
+    origin = table.inputs[0].astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = origin + _sum_rows(table.inputs, origin, 1) / len(table)
+        # The second term takes away what the rounding of the mean added (Chan, Golub and LeVeque, 1983).
+        residue = _sum_rows(table.inputs, mean, 1) / len(table)
+        variance = _sum_rows(table.inputs, mean, 2) / len(table) - residue * residue
+    if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
+        raise DataError(f"{table.name}: values are too large to standardize in float64; scale the data down")
+    std = np.sqrt(np.maximum(variance, 0))
+    std[std == 0] = scale
+    return Preprocessing(float(scale), mean, std)
+
+
+def _sum_rows(inputs: Array, center: Array, power: int) -> Array:
+    total = np.zeros(inputs.shape[1:])
+    for _, chunk in chunks(inputs):
+        rows = np.array(chunk, dtype=np.float64, order="C")
+        rows -= center
+        if power == 2:
+            rows *= rows
+        total += rows.sum(axis=0)
+    return total
+
+
+def _precision(raw: Array, out: Array) -> type[np.floating[Any]]:
+    """float32 where the stored value fits it exactly, so that the quotient is rounded once; else float64."""
+    exact = raw.dtype.itemsize <= (4 if raw.dtype.kind == "f" else 2)
+    return np.float32 if out.dtype == np.float32 and exact else np.float64
+
+
+def _check_scale(scale: float) -> None:
+    if not (math.isfinite(scale) and scale > 0):
+        raise DataError(f"scale is {scale}, but must be a number above 0, such as 255 for pixels")

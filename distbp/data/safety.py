@@ -1,0 +1,114 @@
+"""Which files may be opened, and how much a file may claim. Checked before anything is allocated.
+
+Every number here comes from `distbp.settings`, so a limit can be raised by whoever trusts the file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import stat
+from pathlib import Path
+from typing import NamedTuple
+
+from distbp import settings
+from distbp.errors import DataError, HostileFileError
+
+
+class DataFile(NamedTuple):
+    """A regular file that may be opened. `name` is the path as the job wrote it, for messages."""
+
+    path: Path
+    name: str
+    size: int
+
+
+def resolve(folder: Path, path: str, confined: bool = False) -> Path:
+    """The place that `path` means, relative to `folder`.
+
+    Confined (for jobs that others send): absolute paths, `..`, and links that lead out of `folder` are
+    refused with HostileFileError. Otherwise `path` may be absolute and may leave `folder`.
+    """
+    if not path or "\0" in path:
+        raise DataError(
+            f"{path!r} is not a file name; write the path of a data file, relative to the job's folder"
+        )
+    if not confined:
+        return folder / path
+    written = Path(path)
+    if written.is_absolute():
+        raise HostileFileError(
+            f"{path}: absolute paths are not allowed here; write the path relative to the data folder"
+        )
+    if ".." in written.parts:
+        raise HostileFileError(
+            f"{path}: '..' is not allowed in a data path; name a file below the data folder"
+        )
+    try:
+        root, target = folder.resolve(), (folder / written).resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
+        raise HostileFileError(f"{path}: the path cannot be followed ({error}); name a plain file") from None
+    if not target.is_relative_to(root):
+        raise HostileFileError(
+            f"{path}: a link leads out of the data folder; copy the file into the folder instead of linking"
+            " it"
+        )
+    return target
+
+
+def find(folder: Path, path: str, confined: bool = False) -> DataFile:
+    """Resolves `path` (see `resolve`) to a regular, readable file within DISTBP_MAX_FILE_BYTES.
+
+    Raises DataError (missing, a folder, not permitted) or HostileFileError (a device or pipe, too large).
+    """
+    place = resolve(folder, path, confined)
+    try:
+        found = place.stat()
+    except FileNotFoundError:
+        near = _similar(place)
+        hint = f"did you mean {near!r}?" if near else "data paths are relative to the folder of the job file"
+        raise DataError(f"{path}: there is no such file; {hint}") from None
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be opened ({error.strerror}); check the path and its permissions"
+        ) from None
+    if stat.S_ISDIR(found.st_mode):
+        raise DataError(f"{path}: this is a folder; name a data file in it")
+    if not stat.S_ISREG(found.st_mode):
+        raise HostileFileError(f"{path}: this is a device, pipe or socket; data must be in a regular file")
+    limit = settings.get("DISTBP_MAX_FILE_BYTES")
+    if found.st_size > limit:
+        raise HostileFileError(
+            f"{path}: the file has {found.st_size:,} bytes; at most {limit:,} are allowed."
+            " If you trust it, raise DISTBP_MAX_FILE_BYTES"
+        )
+    if found.st_size == 0:
+        raise DataError(f"{path}: the file is empty; check that it was copied completely")
+    return DataFile(place, path, found.st_size)
+
+
+def _similar(place: Path) -> str | None:
+    try:
+        names = sorted(entry.name for entry in place.parent.iterdir())
+    except OSError:
+        return None
+    near = difflib.get_close_matches(place.name, names, n=1)
+    return near[0] if near else None
+
+
+def check_claim(name: str, claimed: int, packed: int) -> None:
+    """Raises HostileFileError if `packed` bytes may not unpack to the `claimed` number of bytes."""
+    limit = settings.get("DISTBP_MAX_UNPACKED_BYTES")
+    if claimed > limit:
+        raise HostileFileError(
+            f"{name}: it claims to unpack to {claimed:,} bytes; at most {limit:,} are allowed. If you trust"
+            " it,"
+            " raise DISTBP_MAX_UNPACKED_BYTES, or store it unpacked: plain .npy and IDX files are"
+            " memory-mapped"
+        )
+    times = settings.get("DISTBP_MAX_EXPANSION")
+    if claimed > settings.get("DISTBP_EXPANSION_FREE_BYTES") and claimed > times * packed:
+        raise HostileFileError(
+            f"{name}: {packed:,} packed bytes claim to unpack to {claimed:,}, more than {times} times as"
+            " much, as"
+            " compression bombs do. If you trust it, raise DISTBP_MAX_EXPANSION, or store it unpacked"
+        )

@@ -1,0 +1,219 @@
+"""A table: what every format opens to. One sample is one row.
+
+inputs   (n, *features), any real dtype, kept as stored (uint8 stays uint8); may be memory-mapped
+targets  (n,) intp: labels; or (n, outputs) float32/float64: values; or None
+weights  (n,) float64, or None
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from distbp.errors import DataError
+from distbp.nn.layers.base import Array, Shape
+
+_CHUNK_ELEMENTS = 2**18  # part of the numerics: the statistics are added up chunk by chunk
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Made by `build`, which checks; the constructor does not.
+
+    `row_number(i)` is the row's number in its file (0-based), for messages: `first_row + i`, unless rows
+    were left out or shuffled and `row_numbers` lists them. `name` is the file, for messages.
+    """
+
+    inputs: Array
+    targets: Array | None = None
+    weights: Array | None = None
+    first_row: int = 0
+    row_numbers: Array | None = None
+    name: str = ""
+    targets_name: str = ""
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def features(self) -> Shape:
+        """The shape of one row of the inputs."""
+        return self.inputs.shape[1:]
+
+    @property
+    def has_labels(self) -> bool:
+        return self.targets is not None and self.targets.ndim == 1
+
+    def row_number(self, row: int) -> int:
+        return self.first_row + row if self.row_numbers is None else int(self.row_numbers[row])
+
+    def slice(self, start: int, stop: int) -> Table:
+        """Rows [start, stop), as views. Raises DataError where they are not in the table."""
+        check_range((start, stop), len(self), self.name)
+        return replace(
+            self,
+            inputs=self.inputs[start:stop],
+            targets=None if self.targets is None else self.targets[start:stop],
+            weights=None if self.weights is None else self.weights[start:stop],
+            first_row=self.first_row + start,
+            row_numbers=None if self.row_numbers is None else self.row_numbers[start:stop],
+        )
+
+    def at_row(self, first_row: int) -> Table:
+        """The same rows, numbered from `first_row` of their file."""
+        return replace(self, first_row=first_row)
+
+    def digest(self) -> str:
+        """SHA-256 over dtype, shape and little-endian bytes of inputs, targets and weights.
+
+        Read in chunks, so memory stays flat; the same for plain, compressed, big-endian and column-major
+        storage of the same values. Names and row numbers do not count.
+        """
+        total = hashlib.sha256()
+        for part, array in (("inputs", self.inputs), ("targets", self.targets), ("weights", self.weights)):
+            if array is None:
+                total.update(f"{part}: none;".encode())
+                continue
+            little = array.dtype.newbyteorder("<")
+            total.update(f"{part}: {little.str} {array.shape};".encode())
+            for _, chunk in chunks(array):
+                total.update(np.ascontiguousarray(chunk, dtype=little).data)
+        return total.hexdigest()
+
+
+def chunks(array: Array) -> Iterator[tuple[int, Array]]:
+    """(first row, rows) pieces of about 256 k elements, cut the same way for every array of a width.
+
+    Pages of a memory-mapped array are given back after each piece, so the resident size stays flat.
+    """
+    width = max(1, int(np.prod(array.shape[1:])))
+    step = max(1, _CHUNK_ELEMENTS // width)
+    for start in range(0, len(array), step):
+        yield start, array[start : start + step]
+        release_pages(array)
+
+
+def release_pages(array: Array) -> None:
+    """Gives back the resident pages of a read-only file mapping below `array`, if there is one.
+
+    They are read again, from the file or the page cache, when they are next used.
+    """
+    base: Any = array
+    backed = False  # only pages of an unchanged file come back; those of other mappings would be lost
+    while isinstance(base, np.ndarray):
+        backed = backed or (isinstance(base, np.memmap) and base.mode == "r")
+        base = base.base
+    if backed and isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
+
+
+def build(
+    inputs: Array,
+    targets: Array | None = None,
+    weights: Array | None = None,
+    *,
+    rows: tuple[int, int] | None = None,
+    row_numbers: Array | None = None,
+    name: str = "the array",
+    targets_name: str = "",
+    weights_name: str = "",
+) -> Table:
+    """The table of rows [start, stop) (default all) of raw arrays; shapes, lengths and dtypes are checked.
+
+    1-D whole-number targets are labels; other targets are values, and 1-D ones become one column. The
+    content is checked by `distbp.data.checks`. Raises DataError.
+    """
+    targets_name, weights_name = (
+        targets_name or f"the targets of {name}",
+        weights_name or f"the weights of {name}",
+    )
+    check_real(inputs.dtype, name)
+    if inputs.ndim < 2:
+        raise DataError(
+            f"{name}: the inputs have shape {inputs.shape}, but must be (rows, features) or have more"
+            " dimensions;"
+            " for a single feature use inputs.reshape(-1, 1)"
+        )
+    if 0 in inputs.shape:
+        raise DataError(
+            f"{name}: the inputs have shape {inputs.shape}, which holds no data; give at least one row"
+        )
+    for array, its_name, kind in ((targets, targets_name, "targets"), (weights, weights_name, "weights")):
+        if array is None:
+            continue
+        check_real(array.dtype, its_name)
+        if array.ndim == 0 or len(array) != len(inputs):
+            count = len(array) if array.ndim else "no"
+            raise DataError(
+                f"{its_name}: {count} {kind} for the {len(inputs):,} rows of inputs in {name}; give one for"
+                " each row"
+            )
+    start, stop = check_range(rows, len(inputs), name)
+    return Table(
+        _numbers(inputs[start:stop]),
+        None if targets is None else _targets(targets[start:stop], start, targets_name),
+        None if weights is None else _weights(weights[start:stop], weights_name),
+        start,
+        None if row_numbers is None else row_numbers[start:stop],
+        name,
+        targets_name,
+    )
+
+
+def check_range(rows: tuple[int, int] | None, count: int, name: str) -> tuple[int, int]:
+    """`rows`, or all `count` of them. Raises DataError unless 0 <= start < stop <= count."""
+    start, stop = rows if rows is not None else (0, count)
+    if start < 0 or stop <= start:
+        raise DataError(
+            f"{name}: rows [{start}, {stop}] are none; write [first, one past the last], counted from 0"
+        )
+    if stop > count:
+        raise DataError(f"{name}: rows [{start}, {stop}] go past the end; the data has {count:,} rows")
+    return start, stop
+
+
+def check_real(dtype: np.dtype[Any], name: str) -> None:
+    """Raises DataError unless `dtype` is bool, an integer, or a float of 2, 4 or 8 bytes."""
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
+        hint = "objects are never read from files" if dtype.hasobject else "convert it to numbers first"
+        raise DataError(
+            f"{name}: values of type {dtype} cannot be trained on; allowed are bool, integers, and floats of"
+            " 16,"
+            f" 32 or 64 bits ({hint})"
+        )
+
+
+def _numbers(array: Array) -> Array:
+    return array.view(np.uint8) if array.dtype.kind == "b" else array
+
+
+def _targets(targets: Array, start: int, name: str) -> Array:
+    if targets.ndim > 2:
+        raise DataError(
+            f"{name}: targets of shape {targets.shape}; give labels (rows,) or values (rows, outputs),"
+            " for example targets.reshape(rows, -1)"
+        )
+    if targets.ndim == 2 and targets.shape[1] == 0:
+        raise DataError(f"{name}: targets of shape {targets.shape} hold no data; give at least one column")
+    if targets.ndim == 1 and targets.dtype.kind != "f":
+        if targets.dtype == np.uint64 and (large := targets > np.iinfo(np.intp).max).any():
+            row = int(large.argmax())
+            raise DataError(
+                f"{name}: row {start + row}: label {targets[row]} is too large; number the classes from 0"
+            )
+        return np.ascontiguousarray(targets, dtype=np.intp)
+    dtype = np.float32 if targets.dtype.kind == "f" and targets.dtype.itemsize <= 4 else np.float64
+    return np.asarray(targets.reshape(len(targets), -1), dtype=dtype)
+
+
+def _weights(weights: Array, name: str) -> Array:
+    if weights.ndim != 1:
+        raise DataError(
+            f"{name}: weights of shape {weights.shape}; give one number for each row, shape (rows,)"
+        )
+    return np.ascontiguousarray(weights, dtype=np.float64)

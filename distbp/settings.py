@@ -1,0 +1,128 @@
+"""Settings from the environment: one table, and the only place that reads `os.environ`.
+
+A setting is about the machine, never about the result of a job; what changes the result is in the job.
+Sizes may be written in bytes or with KiB, MiB, GiB or TiB.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from distbp.errors import SettingsError
+
+_UNITS = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """`unit` is what a number counts ("bytes", "times"); empty for text. `choices` empty: any text."""
+
+    name: str
+    default: int | str
+    unit: str
+    help: str
+    choices: tuple[str, ...] = ()
+
+    def parse(self, text: str) -> int | str:
+        """The value that `text` stands for. Raises SettingsError, saying what is allowed."""
+        if isinstance(self.default, str):
+            if self.choices and text not in self.choices:
+                allowed = ", ".join(self.choices)
+                raise SettingsError(
+                    f"{self.name} is {text!r}, but must be one of: {allowed}. Mend or unset it."
+                )
+            return text
+        match = re.fullmatch(r"(\d{1,18}) *(|KiB|MiB|GiB|TiB)", text.strip())
+        size = match is not None and (self.unit == "bytes" or not match[2])
+        value = int(match[1]) * _UNITS[match[2]] if match is not None and size else 0
+        if value < 1:
+            example = "1073741824 or 1GiB" if self.unit == "bytes" else str(self.default)
+            raise SettingsError(
+                f"{self.name} is {text!r}, but must be a whole number of {self.unit} above 0,"
+                f" such as {example}. Mend or unset it."
+            )
+        return value
+
+
+def _table(*settings: Setting) -> Mapping[str, Setting]:
+    return MappingProxyType({setting.name: setting for setting in settings})
+
+
+SETTINGS = _table(
+    Setting(
+        "DISTBP_KERNELS",
+        "auto",
+        "",
+        "which kernels compute: NumPy's, the compiled ones, or auto (compiled where Numba is installed)",
+        choices=("auto", "numpy", "numba"),
+    ),
+    Setting("DISTBP_MAX_FILE_BYTES", 2**40, "bytes", "the largest data file that is opened"),
+    Setting(
+        "DISTBP_MAX_UNPACKED_BYTES",
+        4 * 2**30,
+        "bytes",
+        "the most that a compressed file or archive, or a generated table, may fill in memory",
+    ),
+    Setting(
+        "DISTBP_MAX_EXPANSION",
+        200,
+        "times",
+        "how many times its packed size a compressed file may unpack to",
+    ),
+    Setting(
+        "DISTBP_EXPANSION_FREE_BYTES",
+        16 * 2**20,
+        "bytes",
+        "up to this unpacked size a file may have any expansion (small files of zeros are harmless)",
+    ),
+    Setting(
+        "DISTBP_MAX_DIRECTORY_BYTES",
+        2**20,
+        "bytes",
+        "the largest table of contents of an archive that is read",
+    ),
+    Setting(
+        "DISTBP_PREPARE_BYTES",
+        2 * 2**30,
+        "bytes",
+        "prepared inputs up to this size are kept in memory; larger ones are prepared batch by batch",
+    ),
+    Setting("DISTBP_TEST_DATA", "", "", "the folder with the tests' data (data/ and golden/ below it)"),
+)
+
+
+def get(name: str) -> Any:
+    """The value of a setting: an int where it has a unit, else text.
+
+    Raises SettingsError when the environment holds a value that is not allowed, KeyError for a name
+    that is not in `SETTINGS`.
+    """
+    setting = SETTINGS[name]
+    text = os.environ.get(name)
+    return setting.default if text is None or text == "" else setting.parse(text)
+
+
+def check_environment() -> None:
+    """Raises SettingsError, naming all of them, if a `DISTBP_` variable is unknown or has a bad value."""
+    faults = []
+    for name, text in sorted(os.environ.items()):
+        if not name.startswith("DISTBP_"):
+            continue
+        if name not in SETTINGS:
+            near = difflib.get_close_matches(name, SETTINGS, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; known are: {', '.join(SETTINGS)}"
+            faults.append(f"{name} is not a setting{hint}")
+            continue
+        try:
+            if text:
+                SETTINGS[name].parse(text)
+        except SettingsError as error:
+            faults.append(str(error))
+    if faults:
+        raise SettingsError("\n".join(faults))

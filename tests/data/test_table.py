@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import hashlib
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distbp.data.checks import check_rows, with_labels, with_values
+from distbp.data.formats import Npy, from_arrays, load
+from distbp.data.preprocessing import fit
+from distbp.data.table import chunks
+from distbp.errors import DataError
+
+X = np.arange(12, dtype=np.float32).reshape(6, 2)
+
+
+def test_digest_is_that_of_the_bytes():
+    table = from_arrays(X, np.arange(6), np.full(6, 2.0))
+    want = hashlib.sha256(
+        b"inputs: <f4 (6, 2);"
+        + X.astype("<f4").tobytes()
+        + b"targets: <i8 (6,);"
+        + np.arange(6, dtype="<i8").tobytes()
+        + b"weights: <f8 (6,);"
+        + np.full(6, 2, "<f8").tobytes()
+    )
+    assert table.digest() == want.hexdigest()
+
+
+def test_digest_sees_every_part():
+    digests = {
+        from_arrays(*arguments).digest()
+        for arguments in [
+            (X,),
+            (X.astype(np.float64),),
+            (X.reshape(6, 2, 1),),
+            (X, np.zeros(6, int)),
+            (X, np.zeros(6)),
+            (X, np.zeros(6, int), np.ones(6)),
+            (X[::-1],),
+        ]
+    }
+    assert len(digests) == 7
+
+
+def test_slices_are_views_with_the_rows_of_the_file():
+    table = from_arrays(X, np.arange(6), np.ones(6))
+    part = table.slice(2, 6).slice(1, 3)
+    assert np.shares_memory(part.inputs, X)
+    assert part.targets.tolist() == [3, 4]
+    assert [part.row_number(i) for i in range(len(part))] == [3, 4]
+    with pytest.raises(DataError, match=r"the arrays: rows \[5, 7\] go past the end; the data has 6 rows"):
+        table.slice(5, 7)
+
+
+def test_bad_rows_are_skipped_and_the_others_keep_their_numbers():
+    inputs = X.copy()
+    inputs[1, 0] = np.nan
+    labels = np.array([0, 1, 2, -1, 4, 5])
+    weights = np.array([1, 1, 1, 1, np.inf, 0.5])
+    table = from_arrays(inputs, labels, weights, bad_rows="skip")
+    assert table.targets.tolist() == [0, 2, 5]
+    assert table.weights.tolist() == [1, 1, 0.5]
+    np.testing.assert_array_equal(table.inputs, X[[0, 2, 5]])
+    assert [table.row_number(i) for i in range(3)] == [0, 2, 5]
+    assert table.slice(1, 3).row_number(1) == 5
+    again = check_rows(table, "skip")
+    assert again is table
+
+
+def test_skipped_rows_of_a_large_file_are_mapped(tmp_path, monkeypatch):
+    inputs = np.random.default_rng(0).normal(size=(5000, 100))
+    bad = [0, 17, 4999]
+    inputs[bad, 3] = np.nan
+    np.save(tmp_path / "x.npy", inputs)
+    source = Npy(inputs="x.npy", rows=(10, 5000))
+    in_memory = load(source, tmp_path, bad_rows="skip")
+    monkeypatch.setenv("DISTBP_PREPARE_BYTES", "1MiB")
+    mapped = load(source, tmp_path, bad_rows="skip")
+    assert isinstance(mapped.inputs, np.memmap)
+    assert mapped.digest() == in_memory.digest() == from_arrays(np.delete(inputs, bad, 0)[9:]).digest()
+    assert mapped.row_number(7) == 18
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
+
+
+def test_the_row_is_the_row_in_the_file(tmp_path):
+    inputs = np.ones((9, 2))
+    inputs[7, 1] = np.nan
+    np.save(tmp_path / "x.npy", inputs)
+    with pytest.raises(DataError, match=r"x.npy: row 7, column 1 of the inputs is NaN. 1 of 4 rows are bad"):
+        load(Npy(inputs="x.npy", rows=(5, 9)), tmp_path)
+    assert len(load(Npy(inputs="x.npy", rows=(0, 7)), tmp_path)) == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (
+            (np.full((2, 2), np.nan),),
+            "row 0, column 0 of the inputs is NaN. All 2 rows are bad, so that none is left",
+        ),
+        (
+            (X, np.zeros(6), np.array([0, 0, 0, 0, 0, np.nan])),
+            "all weights are 0, so that nothing can be learned",
+        ),
+    ],
+)
+def test_skipping_must_leave_something(arguments, text):
+    with pytest.raises(DataError, match=text):
+        from_arrays(*arguments, bad_rows="skip")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (([[1, 2], [3]],), "the arrays: inputs are not an array of numbers .*; give rows of equal length"),
+        (
+            (np.array([[1, None]]),),
+            "values of type object cannot be trained on; .* .objects are never read from",
+        ),
+        (
+            ([["a", "b"]],),
+            "the arrays: values of type <U1 cannot be trained on; .* .convert it to numbers first.",
+        ),
+        ((X.astype(np.longdouble),), "values of type float128 cannot be trained on"),
+        ((X[:, 0],), r"the arrays: the inputs have shape \(6,\), but must be \(rows, features\)"),
+        ((np.float32(3),), r"the inputs have shape \(\), but must be"),
+        ((X[:0],), r"the inputs have shape \(0, 2\), which holds no data; give at least one row"),
+        ((X[:, :0],), r"the inputs have shape \(6, 0\), which holds no data"),
+        (
+            (X, np.zeros(5)),
+            "the targets of the arrays: 5 targets for the 6 rows of inputs in the arrays; give one",
+        ),
+        ((X, 3), "the targets of the arrays: no targets for the 6 rows of inputs"),
+        ((X, np.zeros((6, 0))), r"targets of shape \(6, 0\) hold no data; give at least one column"),
+        ((X, list("abcdef")), "the targets of the arrays: values of type <U1 cannot be trained on"),
+        ((X, np.zeros(6), np.ones(5)), "the weights of the arrays: 5 weights for the 6 rows"),
+        (
+            (np.ma.masked_equal(X, 3),),
+            "inputs are a masked array; give a plain one, with values for the masked",
+        ),
+    ],
+)
+def test_bad_arrays(arguments, text):
+    with pytest.raises(DataError, match=text):
+        from_arrays(*arguments)
+
+
+def test_a_sparse_matrix_is_refused():
+    sparse = pytest.importorskip("scipy.sparse")
+    with pytest.raises(DataError, match=r"inputs are a sparse matrix; give a dense one: inputs\.toarray\(\)"):
+        from_arrays(sparse.csr_array(X))
+
+
+def test_arrays_are_not_copied_and_lists_are_fine():
+    assert np.shares_memory(from_arrays(X).inputs, X)
+    table = from_arrays([[1, 2], [3, 4]], [True, False])
+    assert table.targets.tolist() == [1, 0]
+    assert from_arrays([[True, False]]).inputs.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    "targets", [[0, 1, 2, 0, 1, 2], [0.0, 1, 2, 0, 1, 2], [[0], [1], [2], [0], [1], [2]]]
+)
+def test_labels(targets):
+    table = with_labels(from_arrays(X, targets), 3)
+    assert table.targets.dtype == np.intp
+    assert table.targets.tolist() == [0, 1, 2, 0, 1, 2]
+    one_hot = with_values(table, 3)
+    np.testing.assert_array_equal(one_hot.targets, np.tile(np.eye(3), (2, 1)))
+    np.testing.assert_array_equal(with_values(table, 1).targets[:, 0], table.targets)
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (
+            lambda: with_labels(from_arrays(X, [0, 1, 2, 3, 0, 0]).slice(2, 6), 3),
+            "the targets of the arrays: row 3: label 3, but the model's 3 outputs allow 0 to 2; give the"
+            " last layer"
+            " 4 units, or mend the labels",
+        ),
+        (
+            lambda: with_labels(from_arrays(X, [0, 1, 0.5, 1, 0, 0]), 2),
+            "row 2: 0.5 is not a label; labels are whole numbers from 0 to 1. For values, use a"
+            " loss such as mse",
+        ),
+        (
+            lambda: with_labels(from_arrays(X, [0.0, -1, 0, 0, 0, 0]), 2),
+            "row 1: label -1, but the model's 2 outputs",
+        ),
+        (
+            lambda: with_labels(from_arrays(X, np.eye(6)), 6),
+            "6 target columns, where the loss takes one label for",
+        ),
+        (
+            lambda: with_labels(from_arrays(X), 6),
+            "the arrays: the data has no labels, which training and evaluation",
+        ),
+        (
+            lambda: with_values(from_arrays(X), 6),
+            "the arrays: the data has no targets, which training and evaluation",
+        ),
+        (
+            lambda: with_values(from_arrays(X, np.eye(6)), 5),
+            "the targets of the arrays: 6 target columns, but the model has 5 outputs; give the"
+            " last layer 6 units",
+        ),
+        (
+            lambda: with_values(from_arrays(X, [0, 1, 2, 3, 0, 0]), 3),
+            "row 3: label 3, but the model's 3 outputs",
+        ),
+    ],
+)
+def test_targets_that_do_not_fit(make, text):
+    with pytest.raises(DataError) as caught:
+        make()
+    assert text in str(caught.value)
+
+
+def test_values_that_fit_are_not_copied():
+    targets = np.random.default_rng(0).normal(size=(6, 2))
+    assert np.shares_memory(with_values(from_arrays(X, targets), 2).targets, targets)
+
+
+def resident_bytes() -> int:
+    fields = Path("/proc/self/statm").read_text(encoding="utf-8").split()
+    return int(fields[1]) * 4096
+
+
+def test_streaming_a_large_file_needs_little_memory(tmp_path):
+    """Checks, digest and statistics of 96 MiB: neither the heap nor the resident pages grow with it."""
+    rows, width = 48 * 1024, 512
+    large = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (rows, width))
+    large[:: rows // 16] = 1
+    large.flush()
+    del large
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("no /proc to read the resident size from")
+    before = resident_bytes()
+    most = before
+    tracemalloc.start()
+    try:
+        table = load(Npy(inputs="x.npy"), tmp_path)
+        for _, _ in chunks(table.inputs):
+            most = max(most, resident_bytes())
+        table.digest()
+        fit(table, standardize=True)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 * 2**20
+    assert max(most, resident_bytes()) - before < 32 * 2**20
+
+
+def test_chunks_of_private_memory_are_left_alone():
+    """Giving pages back is right for files only: other mappings would lose what they hold."""
+    import mmap
+
+    array = np.frombuffer(mmap.mmap(-1, 4096), dtype=np.uint8).reshape(64, 64)
+    array[:] = 7
+    assert all((chunk == 7).all() for _, chunk in chunks(array))
+    assert (array == 7).all()
+
+
+def test_changes_of_a_writable_map_are_left_alone(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="c")
+    mapped[:] = 7
+    from_arrays(mapped).digest()
+    assert (mapped == 7).all()

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from distbp import settings
+from distbp.errors import SettingsError
+
+
+@pytest.mark.parametrize("name", settings.SETTINGS)
+def test_every_setting_has_a_default_of_its_kind_and_a_help_line(name, monkeypatch):
+    monkeypatch.delenv(name, raising=False)
+    setting = settings.SETTINGS[name]
+    assert name.startswith("DISTBP_")
+    assert settings.get(name) == setting.default
+    assert setting.help
+    assert isinstance(setting.default, int) == bool(setting.unit)
+    assert not setting.choices or setting.default in setting.choices
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("7", 7), ("64KiB", 65536), ("3 MiB", 3 * 2**20), ("2GiB", 2**31), ("1TiB", 2**40)]
+)
+def test_sizes(text, value, monkeypatch):
+    monkeypatch.setenv("DISTBP_MAX_FILE_BYTES", text)
+    assert settings.get("DISTBP_MAX_FILE_BYTES") == value
+
+
+@pytest.mark.parametrize("text", ["lots", "-1", "0", "1.5GiB", "1GB", "9" * 30])
+def test_bad_sizes(text, monkeypatch):
+    monkeypatch.setenv("DISTBP_MAX_FILE_BYTES", text)
+    message = (
+        f"DISTBP_MAX_FILE_BYTES is '{text}', but must be a whole number of bytes above 0,"
+        " such as 1073741824 or 1GiB. Mend or unset it."
+    )
+    with pytest.raises(SettingsError, match=f"^{re.escape(message)}$"):
+        settings.get("DISTBP_MAX_FILE_BYTES")
+
+
+def test_a_ratio_has_no_size_unit(monkeypatch):
+    monkeypatch.setenv("DISTBP_MAX_EXPANSION", "1KiB")
+    with pytest.raises(SettingsError, match="must be a whole number of times above 0, such as 200"):
+        settings.get("DISTBP_MAX_EXPANSION")
+
+
+def test_bad_choice(monkeypatch):
+    monkeypatch.setenv("DISTBP_KERNELS", "cuda")
+    message = "DISTBP_KERNELS is 'cuda', but must be one of: auto, numpy, numba. Mend or unset it."
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        settings.get("DISTBP_KERNELS")
+
+
+def test_the_environment_is_checked_as_a_whole(monkeypatch):
+    settings.check_environment()
+    monkeypatch.setenv("DISTBP_KERNEL", "numpy")
+    monkeypatch.setenv("DISTBP_MAX_EXPANSION", "many")
+    monkeypatch.setenv("DISTBP_XYZZY", "1")
+    with pytest.raises(SettingsError) as caught:
+        settings.check_environment()
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "DISTBP_KERNEL is not a setting; did you mean DISTBP_KERNELS?"
+    assert lines[1].startswith("DISTBP_MAX_EXPANSION is 'many', but must be")
+    assert lines[2].startswith("DISTBP_XYZZY is not a setting; known are: DISTBP_KERNELS, ")
+
+
+def test_an_unknown_name_is_a_fault_of_the_caller():
+    with pytest.raises(KeyError):
+        settings.get("DISTBP_NO_SUCH_SETTING")
+
+
+def test_only_settings_reads_the_environment():
+    package = Path(settings.__file__).parent
+    readers = [
+        path.name
+        for path in package.rglob("*.py")
+        if re.search(
+            r"os\.(environ\.get|getenv|environ\[[^]]+\](?!\s*=[^=]))", path.read_text(encoding="utf-8")
+        )
+    ]
+    assert readers == ["settings.py"]
