@@ -134,26 +134,46 @@ def _shift_rows(z: Array, labels: Array, dz: Array, losses: Array) -> None:
 
 
 @_compiled
-def _normalize_rows(labels: Array, weights: Array | None, dz: Array, losses: Array) -> float:
-    """dz: exp of the shifted logits -> the gradient. Returns the loss sum."""
+def _normalize_rows(labels: Array, weights: Array | None, dz: Array, totals: Array) -> None:
+    """dz: exp of the shifted logits -> the gradient. totals <- the sum of each row before."""
     one = dz.dtype.type(1)
-    total_loss = 0.0
     for i in range(dz.shape[0]):
         total = dz[i, 0]
         for j in range(1, dz.shape[1]):
             total += dz[i, j]
-        loss = losses[i] + np.log(np.float64(total))
+        totals[i] = total
         factor = one
         if weights is not None:
             factor = dz.dtype.type(weights[i])
-            loss *= weights[i]
-        total_loss += loss
         share = factor / total
         for j in range(dz.shape[1]):
             dz[i, j] *= share
         dz[i, labels[i]] -= factor
-    return total_loss
 
+
+@_compiled
+def _add_losses(losses: Array, logs: Array, weights: Array | None) -> float:
+    total = 0.0
+    for i in range(losses.shape[0]):
+        loss = losses[i] + logs[i]
+        if weights is not None:
+            loss *= weights[i]
+        total += loss
+    return total
+
+
+@_compiled
+def _normalize_few_rows(
+    labels: Array, weights: Array | None, dz: Array, totals: Array, losses: Array
+) -> float:
+    """`_normalize_rows`, the logarithms and `_add_losses` in one call."""
+    _normalize_rows(labels, weights, dz, totals)
+    for i in range(totals.shape[0]):
+        totals[i] = np.log(totals[i])
+    return _add_losses(losses, totals, weights)
+
+
+_FEW = 32  # rows up to which one more compiled call costs more than scalar logarithms
 
 _FORWARD = {"linear": _add_bias, "relu": _add_bias_relu, "leaky_relu": _add_bias_leaky_relu}
 _BACKWARD = {
@@ -191,14 +211,22 @@ def _activate_backward(
 
 def _softmax_cross_entropy(rows: int, classes: int, dtype: np.dtype[Any]) -> LossOfLabels:
     losses = np.empty(rows)
-    exp = np.exp
+    totals = np.empty(rows, dtype)
+    exp, log = np.exp, np.log
 
     def loss(z: Array, labels: Array, weights: Array | None, dz: Array) -> float:
         _shift_rows(z, labels, dz, losses)
         exp(dz, out=dz)
-        return float(_normalize_rows(labels, weights, dz, losses))
+        _normalize_rows(labels, weights, dz, totals)
+        log(totals, out=totals)
+        return float(_add_losses(losses, totals, weights))
 
-    return loss
+    def loss_of_few(z: Array, labels: Array, weights: Array | None, dz: Array) -> float:
+        _shift_rows(z, labels, dz, losses)
+        exp(dz, out=dz)
+        return float(_normalize_few_rows(labels, weights, dz, totals, losses))
+
+    return loss_of_few if rows <= _FEW else loss
 
 
 NUMBA = Kernels("numba", _activate, _activate_backward, _softmax_cross_entropy)

@@ -1,4 +1,4 @@
-"""One table of layers, every invariant of the contract in `distbp/nn/layers/base.py`. A new layer is one row."""
+"""One table of layers, every invariant of the contract in `layers/base.py`. A new layer is one row."""
 
 from __future__ import annotations
 
