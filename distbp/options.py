@@ -36,7 +36,7 @@ def registry(*kinds: type) -> Mapping[str, type]:
     """The read-only table of a kind: the value of each dataclass's `type` field -> the dataclass."""
     table: dict[str, type] = {}
     for kind in kinds:
-        name = next(f.default for f in dataclasses.fields(kind) if f.name == "type")
+        name: str = next(f.default for f in dataclasses.fields(kind) if f.name == "type")  # type: ignore[misc]
         if name in table:
             raise ValueError(f"two kinds are named {name!r}")
         table[name] = kind

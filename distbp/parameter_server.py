@@ -92,7 +92,7 @@ class ParameterServer:
             vector[:count],
             self.gradient[:count],
             blueprint.decays(network),
-            slots={name: values.copy() for name, values in slots.items()} if slots else None,
+            slots=None if slots is None else {name: values.copy() for name, values in slots.items()},
             piece=PIECE,
             kernels_name=blueprint.kernels,
             threads=threads,
@@ -115,7 +115,7 @@ class ParameterServer:
         squares = sum_of_squares(self._averaged, PIECE)
         if not (math.isfinite(squares) and math.isfinite(totals[LOSS])):
             raise NotFiniteError(step)
-        weight = totals[WEIGHT]
+        weight = float(totals[WEIGHT])
         scale = 1.0 / weight if weight > 0 else 0.0
         info = Step(
             number=step + 1,

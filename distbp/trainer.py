@@ -220,7 +220,7 @@ class Trainer:
         self._state = replace(self._state, metrics_offset=self.run.metrics_offset())
         state = {
             "run": self._state.to_json(),
-            "job_digest": self.job.job_digest,
+            "job_digest": self.job.digest,
             "numerics": numerics.fingerprint(self.blueprint.kernels),
         }
         path = checkpoint.save(self.run.checkpoints, step, snapshot.arrays, state)
@@ -235,7 +235,7 @@ class Trainer:
             self._saved = Snapshot(0, {"vector": self._network.initialize(self.job.seed)})
             self.run.rewind_metrics(0)
             return
-        if start.state["job_digest"] != self.job.job_digest:
+        if start.state["job_digest"] != self.job.digest:
             raise CheckpointError(
                 f"the checkpoint of step {start.step} belongs to another job: job.yaml was changed after it was"
                 " written. Put the old job.yaml back, or train the new one in a fresh directory"
@@ -311,7 +311,7 @@ class Trainer:
         parameters = vector[: self._network.parameter_count].astype(self.blueprint.dtype.newbyteorder("<"))
         return Result(
             status="stopped early" if self._state.ended == "early_stopping" else "completed",
-            job_digest=self.job.job_digest,
+            job_digest=self.job.digest,
             steps=steps,
             epochs=steps / self._per_epoch,
             params_sha256=hashlib.sha256(np.ascontiguousarray(parameters).tobytes()).hexdigest(),
@@ -332,7 +332,7 @@ class Trainer:
             events.Started(
                 name=self.job.name,
                 run_dir=str(self.run.path),
-                job_digest=self.job.job_digest,
+                job_digest=self.job.digest,
                 parameters=self._network.parameter_count,
                 rows=dict(self.blueprint.rows),
                 shards=self.blueprint.shards,

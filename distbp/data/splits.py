@@ -55,6 +55,7 @@ class Splits:
             self.preprocessing.check(table.features, table.name)
             if job.loss.targets == "labels":
                 table = with_labels(table, outputs)
+                assert table.targets is not None
                 targets = table.targets
             else:
                 table = with_values(table, outputs)

@@ -27,6 +27,14 @@ class Snapshot:
     arrays: Mapping[str, Array]
     health: tuple[TensorHealth, ...] = field(default=())
 
+    @property
+    def slots(self) -> dict[str, Array] | None:
+        """The optimizer's state by name; None in the snapshot of a fresh run, which has none yet."""
+        if "epoch_totals" not in self.arrays:
+            return None
+        prefix = "slots."
+        return {k.removeprefix(prefix): v for k, v in self.arrays.items() if k.startswith(prefix)}
+
 
 class Team(Protocol):
     """`exchange`: its name for people ("inline", "shared memory", "ray objects"). `workers`: how many now."""

@@ -27,13 +27,12 @@ class InlineTeam:
         self, blueprint: Blueprint, data: Holdings, snapshot: Snapshot, attempt: int = 1
     ) -> None:
         vector = snapshot.arrays["vector"]
-        slots = {k.removeprefix("slots."): v for k, v in snapshot.arrays.items() if k.startswith("slots.")}
         self.server = ParameterServer(
             blueprint,
             vector,
             step=snapshot.step,
             attempt=attempt,
-            slots=slots,
+            slots=snapshot.slots,
             epoch_totals=snapshot.arrays.get("epoch_totals"),
         )
         self.worker = Worker(blueprint, vector, data)

@@ -1,0 +1,151 @@
+"""`train` and `resume`: from a job to a run directory that holds a model."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distbp import checkpoint, events, numerics, settings
+from distbp.blueprint import Blueprint
+from distbp.data.splits import SPLITS, Splits, open_splits
+from distbp.errors import JobError
+from distbp.exchange.base import Snapshot, Team
+from distbp.exchange.inline import InlineTeam
+from distbp.interrupts import Interrupts
+from distbp.job import TrainingJob
+from distbp.job.data_checks import check_against_data
+from distbp.nn import kernels
+from distbp.result import Result
+from distbp.run_directory import RunDirectory
+from distbp.run_log import log_events
+from distbp.trainer import Trainer
+
+Data = Mapping[str, Any] | tuple[Any, ...]
+
+
+def train(
+    job: TrainingJob,
+    *,
+    data: Data | None = None,
+    output: str | Path | None = None,
+    folder: str | Path = ".",
+    workers: int | str | None = None,
+    listener: events.Listener | None = None,
+    confined: bool = False,
+) -> Result:
+    """Trains `job` to its end in this process and the workers it starts; waits.
+
+    data: arrays in place of what the job's `data` names: (x, y) or (x, y, weights) to train on, or a mapping
+    with such tuples for "train", "validation", "test". x: (n, *features); y: (n,) labels or values, or
+    (n, outputs). output: the run directory, absent or empty; None: a new one below `runs/`. folder: what
+    paths in the job are relative to; `confined`: they may not leave it. workers: in place of the job's.
+    listener: is told what happens (see `distbp.events`).
+
+    Raises JobError, DataError, NumericsError, StorageError; Interrupted after a checkpoint on Ctrl-C.
+    """
+    splits = open_splits(job, Path(folder), _by_split(data), confined=confined)
+    blueprint = make_blueprint(job, splits)
+    path = Path(output) if output is not None else _fresh_directory(job.name)
+    with RunDirectory.create(path, _job_text(job, Path(folder))) as run:
+        return _drive(run, blueprint, splits, None, job.workers if workers is None else workers, listener)
+
+
+def resume(
+    run_dir: str | Path,
+    *,
+    data: Data | None = None,
+    workers: int | str | None = None,
+    listener: events.Listener | None = None,
+) -> Result:
+    """Goes on from the last good checkpoint of a run directory, to the same bits as if it had never stopped.
+
+    `data` as in `train`, where the run was begun with arrays. A finished run gives its result at once.
+    """
+    with RunDirectory.open(Path(run_dir)) as run:
+        done = run.result
+        if done is not None:
+            return Result.from_json(done, run.path)
+        job = TrainingJob.from_yaml(run.job_text, str(run.path / "job.yaml"))
+        splits = open_splits(job, run.path, _by_split(data))
+        blueprint = make_blueprint(job, splits)
+        start = checkpoint.load_latest(run.checkpoints)
+        return _drive(run, blueprint, splits, start, job.workers if workers is None else workers, listener)
+
+
+def make_blueprint(job: TrainingJob, splits: Splits) -> Blueprint:
+    """The blueprint of a job on its data. Raises JobError where they do not fit, with every fault."""
+    table = splits.tables["train"]
+    faults = check_against_data(job, table.features, splits.targets(), splits.rows)
+    if faults:
+        raise JobError(faults)
+    name = kernels.load(str(settings.get("DISTBP_KERNELS"))).name
+    blueprint = Blueprint(job, 1, table.features, splits.rows, name)
+    network = blueprint.network()
+    return Blueprint(
+        job,
+        job.resolved_shards(network.parameter_count),
+        table.features,
+        splits.rows,
+        name,
+        _class_weights(job, table.targets, network.output_shape[-1]),
+    )
+
+
+def _drive(
+    run: RunDirectory,
+    blueprint: Blueprint,
+    splits: Splits,
+    start: checkpoint.Checkpoint | None,
+    workers: Any,
+    listener: events.Listener | None,
+) -> Result:
+    def make_team(blueprint: Blueprint, data: Any, snapshot: Snapshot, attempt: int) -> Team:
+        return InlineTeam(blueprint, data, snapshot, attempt)
+
+    told = log_events(run, listener)
+    for aside in start.set_aside if start else ():
+        told(events.CheckpointSetAside(str(aside.path), aside.reason))
+    quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")  # found by the check of every step
+    with numerics.one_blas_thread(), quiet, Interrupts() as interrupts:
+        return Trainer(run, blueprint, splits, make_team, told, interrupts).train(start)
+
+
+def _class_weights(job: TrainingJob, targets: Any, classes: int) -> tuple[float, ...] | None:
+    """One weight for each class. "balanced": rows / (classes * rows of the class), as scikit-learn does."""
+    given = job.class_weight
+    if given is None:
+        return None
+    if given == "balanced":
+        counts = np.bincount(np.asarray(targets).ravel().astype(np.intp), minlength=classes)
+        return tuple(float(w) for w in counts.sum() / (classes * np.maximum(counts, 1)))
+    if isinstance(given, Mapping):
+        return tuple(float(given.get(label, 1.0)) for label in range(classes))
+    return tuple(float(w) for w in given)
+
+
+def _by_split(data: Data | None) -> dict[str, Any] | None:
+    if data is None:
+        return None
+    if isinstance(data, Mapping):
+        unknown = set(data) - set(SPLITS)
+        if unknown:
+            raise ValueError(f"data has {sorted(unknown)}; its keys are {', '.join(SPLITS)}")
+        return dict(data)
+    return {"train": tuple(data)}
+
+
+def _fresh_directory(name: str) -> Path:
+    base = Path("runs")
+    base.mkdir(exist_ok=True)
+    slug = "".join(c if c.isalnum() or c in "-_" else "-" for c in name)
+    first = base / slug
+    return first if not first.exists() else Path(tempfile.mkdtemp(prefix=f"{slug}-", dir=base))
+
+
+def _job_text(job: TrainingJob, folder: Path) -> str:
+    """The job with its data paths absolute, so that the run directory can be resumed from anywhere."""
+    return job.located(folder.resolve()).to_yaml()
