@@ -70,6 +70,10 @@ def open_splits(
 ) -> Splits:
     """Opens what the job names, relative to `folder`, or takes the arrays `given` for a split, as (inputs,
     targets) or (inputs, targets, weights). Raises DataError."""
+    if job.data.folder is not None:
+        if confined:
+            raise DataError("data.folder may not be given here: paths are relative to the job's own data")
+        folder = folder / job.data.folder
     tables: dict[str, Table] = {}
     for name in SPLITS:
         source = getattr(job.data, name)

@@ -1,0 +1,54 @@
+"""distbp: distributed minibatch training on CPUs. Any number of workers, any failure, the same bits.
+
+    job = distbp.TrainingJob.from_file("job.yaml")
+    result = distbp.train(job)
+    result.model().predict(x)
+
+Names are loaded when first used, so importing distbp is quick, and never imports ray.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distbp.errors import DistbpError as DistbpError
+    from distbp.errors import Fault as Fault
+    from distbp.errors import JobError as JobError
+    from distbp.job import TrainingJob as TrainingJob
+    from distbp.model import Model as Model
+    from distbp.model import load_model as load_model
+    from distbp.result import Result as Result
+    from distbp.training import resume as resume
+    from distbp.training import train as train
+
+__version__ = "0.1.0"
+
+_HOMES = MappingProxyType(
+    {
+        "DistbpError": "distbp.errors",
+        "Fault": "distbp.errors",
+        "JobError": "distbp.errors",
+        "Model": "distbp.model",
+        "Result": "distbp.result",
+        "TrainingJob": "distbp.job",
+        "load_model": "distbp.model",
+        "resume": "distbp.training",
+        "train": "distbp.training",
+    }
+)
+
+__all__ = ["__version__", *sorted(_HOMES)]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'distbp' has no attribute {name!r}; it has {', '.join(sorted(_HOMES))}")
+    return getattr(import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]

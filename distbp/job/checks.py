@@ -1,0 +1,305 @@
+"""Pairs that do not fit, found in the job alone. Each check is a function job -> faults and a row of
+`CHECKS`, which names the fields it looks at: it is left out where one of them is already at fault.
+
+`distbp.job.data_checks` has those that need the data.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from distbp.errors import Fault, JobError
+from distbp.job.parts import WorkerRange
+from distbp.metrics import metrics_for
+from distbp.nn.activations import ACTIVATIONS
+from distbp.nn.layers.base import Shape
+from distbp.nn.losses.base import Targets
+from distbp.schedules import WarmUp, plateau_of
+
+if TYPE_CHECKING:
+    from distbp.job.training_job import TrainingJob
+
+_KEEP_THE_VALUES = ("flatten", "reshape", "dropout")
+
+
+def activation_of(layer: Any) -> str | None:
+    """The name of the activation that a layer applies to its outputs; None where it is no activation."""
+    if layer.type == "activation":
+        return str(layer.function)
+    if layer.type in ACTIVATIONS:
+        return str(layer.type)
+    activation = getattr(layer, "activation", None)
+    return None if activation is None else str(activation)
+
+
+def last_activation(layers: Iterable[Any]) -> str | None:
+    """The activation that makes the outputs; None where it is not known."""
+    for layer in reversed(tuple(layers)):
+        if layer.type not in _KEEP_THE_VALUES:
+            return activation_of(layer)
+    return None
+
+
+def shapes(layers: Iterable[Any], input_shape: Shape | None) -> Iterator[tuple[int, Shape | None, str]]:
+    """For each layer its number, the shape it gives (None: not known) and what is wrong with it, or "".
+
+    Without an input shape it is known from the first layer that says its own.
+    """
+    shape = input_shape
+    for index, layer in enumerate(layers):
+        problem = ""
+        if shape is not None:
+            try:
+                shape = layer.output_shape(shape)
+            except ValueError as error:
+                shape, problem = None, str(error)
+        if shape is None and hasattr(layer, "units"):
+            shape = (layer.units,)
+        elif shape is None and hasattr(layer, "shape"):
+            shape = tuple(layer.shape)
+        yield index, shape, problem
+
+
+def output_shape(layers: Iterable[Any], input_shape: Shape | None = None) -> Shape | None:
+    return list(shapes(layers, input_shape))[-1][1]
+
+
+def _shapes_fit(job: TrainingJob) -> Iterator[Fault]:
+    for index, _, problem in shapes(job.model.layers, None):
+        if problem:
+            yield Fault(f"model.layers.{index}", problem)
+
+
+def _steps_learn_nothing(job: TrainingJob) -> Iterator[Fault]:
+    trained = False
+    for index, layer in enumerate(job.model.layers):
+        trained = trained or hasattr(layer, "units") or "normalization" in layer.type
+        name = activation_of(layer)
+        if trained and name is not None and not ACTIVATIONS[name].trainable:
+            field = "activation" if hasattr(layer, "activation") else "function"
+            path = f"model.layers.{index}" + ("" if layer.type == name else f".{field}")
+            yield Fault(
+                path,
+                f"{name!r} has a derivative of zero, so nothing before it can learn; train with"
+                f" 'sigmoid', and use {name!r} only to predict",
+            )
+
+
+def _something_to_train(job: TrainingJob) -> Iterator[Fault]:
+    if not any(hasattr(layer, "units") or "normalization" in layer.type for layer in job.model.layers):
+        yield Fault("model.layers", "hold nothing that can be trained; add a {type: dense, units: ...} layer")
+
+
+def _loss_fits(job: TrainingJob) -> Iterator[Fault]:
+    shape = output_shape(job.model.layers) or (2,)
+    for problem in job.loss.faults(shape, last_activation(job.model.layers), Targets()):
+        yield Fault("loss", problem)
+
+
+def _shards_fit_the_batch(job: TrainingJob) -> Iterator[Fault]:
+    if job.shards == "auto":
+        return
+    if job.shards > job.batch_size:
+        yield Fault(
+            "shards",
+            f"must be at most batch_size ({job.batch_size}), not {job.shards}, so that every shard has a"
+            " sample; lower shards or raise batch_size",
+        )
+    elif job.batch_size < 2 * job.shards and any(n.type == "batch_normalization" for n in job.model.layers):
+        yield Fault(
+            "shards",
+            f"leave slices of one sample ({job.batch_size} over {job.shards} shards), and batch_normalization"
+            f" needs two; set shards to at most {job.batch_size // 2}, or use layer_normalization",
+        )
+
+
+def _batches_normalize(job: TrainingJob) -> Iterator[Fault]:
+    if job.batch_size == 1 and any(n.type == "batch_normalization" for n in job.model.layers):
+        yield Fault("batch_size", "must be at least 2 with batch_normalization; or use layer_normalization")
+
+
+def _workers_have_work(job: TrainingJob) -> Iterator[Fault]:
+    if job.shards == "auto" or job.workers == "auto":
+        return
+    path, wanted = (
+        ("workers.min", job.workers.min) if isinstance(job.workers, WorkerRange) else ("workers", job.workers)
+    )
+    if wanted > job.shards:
+        yield Fault(
+            path,
+            f"must be at most shards ({job.shards}), not {wanted}: a worker without a shard has nothing to"
+            " do; lower it or raise shards",
+        )
+
+
+def _metrics_apply(job: TrainingJob) -> Iterator[Fault]:
+    loss = job.loss
+    try:
+        metrics_for(loss, output_shape(job.model.layers) or (1 << 20,), job.metrics)
+    except JobError as error:
+        yield from error.faults
+
+
+def watchable(job: TrainingJob) -> Mapping[str, bool]:
+    """The metrics that evaluations give, by their name in metrics.jsonl, and whether bigger is better.
+
+    Those of the validation set only where the job has one, or has its data from Python.
+    """
+    loss = job.loss
+    shape = output_shape(job.model.layers) or (1 << 20,)
+    try:
+        chosen = {m.name: m.bigger_is_better for m in metrics_for(loss, shape, job.metrics)}
+    except JobError:  # said by _metrics_apply
+        chosen = {m.name: m.bigger_is_better for m in metrics_for(loss, shape)}
+    if job.data.validation is None and job.data.train is not None and job.data.train.type != "arrays":
+        return {"train_loss": False}
+    return {
+        "train_loss": False,
+        "validation_loss": False,
+        **{f"validation_{name}": bigger for name, bigger in chosen.items()},
+    }
+
+
+def _watched(job: TrainingJob, path: str, metric: str) -> Iterator[Fault]:
+    known = watchable(job)
+    if metric in known:
+        return
+    if metric.startswith("validation_") and not any(name.startswith("validation_") for name in known):
+        yield Fault(
+            path,
+            f"watches {metric!r}, but there is no validation set; add data.validation, or watch 'train_loss'",
+        )
+        return
+    near = difflib.get_close_matches(metric, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    yield Fault(path, f"{metric!r} is not measured by this job{hint} measured: {', '.join(known)}")
+
+
+def _early_stopping_watches(job: TrainingJob) -> Iterator[Fault]:
+    if job.early_stopping is not None:
+        yield from _watched(job, "early_stopping.metric", job.early_stopping.metric)
+
+
+def _plateau_watches(job: TrainingJob) -> Iterator[Fault]:
+    schedule: Any = job.optimizer.schedule
+    path = "optimizer.schedule"
+    while isinstance(schedule, WarmUp):
+        schedule, path = schedule.then, f"{path}.then"
+    plateau = plateau_of(schedule)
+    if plateau is None:
+        return
+    yield from _watched(job, f"{path}.metric", plateau.metric)
+    if job.early_stopping is None or job.early_stopping.metric != plateau.metric:
+        return
+    if job.early_stopping.patience <= plateau.patience:
+        yield Fault(
+            "early_stopping.patience",
+            f"must be greater than {path}.patience ({plateau.patience}), not {job.early_stopping.patience}:"
+            " training would stop before the learning rate is ever reduced",
+        )
+
+
+def _plateau_direction(job: TrainingJob) -> Iterator[Fault]:
+    plateau = plateau_of(job.optimizer.schedule)
+    if plateau is None:
+        return
+    bigger = watchable(job).get(plateau.metric)
+    right = "max" if bigger else "min"
+    if bigger is not None and plateau.mode != right:
+        yield Fault(
+            "optimizer.schedule.mode", f"must be {right!r} for {plateau.metric!r}, not {plateau.mode!r}"
+        )
+
+
+def _warm_up_ends(job: TrainingJob) -> Iterator[Fault]:
+    schedule: Any = job.optimizer.schedule
+    if not isinstance(schedule, WarmUp):
+        return
+    for name, length, unit in (
+        ("warmup_steps", job.max_steps, "max_steps"),
+        ("warmup_epochs", job.epochs, "epochs"),
+    ):
+        wanted = getattr(schedule, name)
+        if wanted is not None and length is not None and wanted > length:
+            yield Fault(
+                f"optimizer.schedule.{name}",
+                f"must be at most {unit} ({length}), not {wanted:g}: it would never end",
+            )
+
+
+def _class_weights_have_classes(job: TrainingJob) -> Iterator[Fault]:
+    if job.class_weight is None:
+        return
+    loss = job.loss
+    if loss.targets != "labels":
+        yield Fault(
+            "class_weight",
+            f"needs a loss that chooses between classes, and {loss.type} takes values; leave class_weight"
+            " out, or use 'softmax_cross_entropy'",
+        )
+        return
+    shape = output_shape(job.model.layers)
+    if job.class_weight == "balanced":
+        return
+    if isinstance(job.class_weight, Mapping):
+        outside = [label for label in job.class_weight if shape is not None and label >= shape[0]]
+        if outside and shape is not None:
+            yield Fault(
+                "class_weight",
+                f"names class {outside[0]}, but the last layer has classes 0 to {shape[0] - 1}",
+            )
+    elif shape is not None and len(job.class_weight) != shape[0]:
+        yield Fault(
+            "class_weight",
+            f"must have one weight for each of the {shape[0]} classes of the last layer, not"
+            f" {len(job.class_weight)}",
+        )
+    weights = job.class_weight.values() if isinstance(job.class_weight, Mapping) else job.class_weight
+    if not any(weights) and not isinstance(job.class_weight, Mapping):
+        yield Fault(
+            "class_weight", "is 0 for every class, so nothing can be learned; give some class a weight"
+        )
+
+
+def _rows_in_order(job: TrainingJob) -> Iterator[Fault]:
+    for split in ("train", "validation", "test"):
+        rows = getattr(getattr(job.data, split), "rows", None)
+        if rows is not None and not 0 <= rows[0] < rows[1]:
+            yield Fault(
+                f"data.{split}.rows",
+                f"must be [first, one past the last] with 0 <= first < last, not [{rows[0]}, {rows[1]}]",
+            )
+
+
+def _splits_need_training_data(job: TrainingJob) -> Iterator[Fault]:
+    if job.data.train is None and (job.data.validation is not None or job.data.test is not None):
+        yield Fault(
+            "data.train", "is required where data.validation or data.test is given (the training set)"
+        )
+
+
+Check = Callable[["TrainingJob"], Iterator[Fault]]
+CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
+    (_splits_need_training_data, frozenset({"data"})),
+    (_rows_in_order, frozenset({"data"})),
+    (_shapes_fit, frozenset({"model"})),
+    (_something_to_train, frozenset({"model"})),
+    (_steps_learn_nothing, frozenset({"model"})),
+    (_loss_fits, frozenset({"model", "loss"})),
+    (_metrics_apply, frozenset({"model", "loss", "metrics"})),
+    (_class_weights_have_classes, frozenset({"model", "loss", "class_weight"})),
+    (_batches_normalize, frozenset({"model", "batch_size"})),
+    (_shards_fit_the_batch, frozenset({"model", "shards", "batch_size"})),
+    (_workers_have_work, frozenset({"workers", "shards"})),
+    (_warm_up_ends, frozenset({"optimizer", "epochs", "max_steps"})),
+    (_plateau_direction, frozenset({"optimizer", "model", "loss", "metrics", "data"})),
+    (_plateau_watches, frozenset({"optimizer", "model", "loss", "metrics", "data", "early_stopping"})),
+    (_early_stopping_watches, frozenset({"early_stopping", "model", "loss", "metrics", "data"})),
+)
+
+
+def check_job(job: TrainingJob, without: frozenset[str] = frozenset()) -> list[Fault]:
+    """Every pair that does not fit. `without`: fields at fault already, whose checks are left out."""
+    return [fault for check, needs in CHECKS if not needs & without for fault in check(job)]

@@ -1,0 +1,111 @@
+"""What does not fit between a job and its data: shapes, classes against units, labels against values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from distbp.errors import Fault, JobError
+from distbp.job.checks import last_activation, output_shape, shapes
+from distbp.job.training_job import TrainingJob
+from distbp.metrics import metrics_for
+from distbp.nn.layers.base import Shape
+from distbp.nn.losses.base import Targets
+
+
+def check_against_data(
+    job: TrainingJob, input_shape: Shape, targets: Targets, rows: Mapping[str, int] | None = None
+) -> list[Fault]:
+    """Every fault that shows only once the data is known; empty where the job can be trained.
+
+    `input_shape`: of one row of the training set, () for a single number. `targets`: what the training
+    targets are. `rows`: of each split by name, where known.
+    """
+    layers = job.model.layers
+    faults = [
+        Fault(f"model.layers.{index}", problem)
+        for index, _, problem in shapes(layers, input_shape)
+        if problem
+    ]
+    if faults:
+        return faults
+    shape = output_shape(layers, input_shape)
+    assert shape is not None  # the input shape is known, and every layer took it
+    faults += _loss_and_metrics(job, shape, targets)
+    faults += _class_weights(job, targets)
+    faults += _splits(job, rows or {})
+    return faults
+
+
+def notes_about(job: TrainingJob, rows: Mapping[str, int], shards: int) -> list[str]:
+    """What is allowed but may surprise: no limit is silent. `shards`: resolved."""
+    train = rows.get("train", 0)
+    if not train:
+        return []
+    notes = []
+    if train < job.batch_size:
+        notes.append(
+            f"batch_size is {job.batch_size}, but the training set has {train:,} rows: every epoch is one"
+            f" step of {train:,} rows"
+        )
+        return notes
+    rest = train % job.batch_size
+    if rest and job.drop_last:
+        notes.append(f"drop_last leaves out {rest:,} of {train:,} rows in every epoch (others each time)")
+    elif rest:
+        notes.append(f"the last batch of every epoch has {rest:,} rows instead of {job.batch_size}")
+        normalizes = any(layer.type == "batch_normalization" for layer in job.model.layers)
+        if normalizes and rest < 2 * shards:
+            notes.append(
+                "some slices of that last batch have one row, which batch_normalization turns into its shift"
+                " alone; drop_last: true leaves that batch out"
+            )
+    return notes
+
+
+def _loss_and_metrics(job: TrainingJob, shape: Shape, targets: Targets) -> Iterator[Fault]:
+    last = f"model.layers.{len(job.model.layers) - 1}"
+    activation = last_activation(job.model.layers)
+    for problem in job.loss.faults(shape, activation, _as_the_loss_takes(job, shape, targets)):
+        yield Fault(last if problem.startswith("the last layer") else "loss", problem)
+    try:
+        metrics_for(job.loss, shape, job.metrics)
+    except JobError as error:
+        yield from error.faults
+
+
+def _as_the_loss_takes(job: TrainingJob, shape: Shape, targets: Targets) -> Targets:
+    """The targets after the conversions that loading makes: labels to one-hot columns (or to one column of
+    numbers), one column of whole numbers to labels (loading says which number is not whole)."""
+    if job.loss.targets == "values" and targets.kind == "labels":
+        classes, outputs = targets.classes, shape[-1] if shape else 1
+        if outputs == 1:
+            high = None if classes is None else float(classes - 1)
+            return Targets("values", columns=1, low=0.0, high=high)
+        columns = None if classes is None else max(classes, outputs)
+        return Targets("values", columns=columns, low=0.0, high=1.0)
+    if job.loss.targets == "labels" and targets.kind == "values" and targets.columns == 1:
+        classes = None if targets.high is None or targets.high < 0 else int(targets.high) + 1
+        return replace(targets, kind="labels", columns=None, classes=classes)
+    return targets
+
+
+def _class_weights(job: TrainingJob, targets: Targets) -> Iterator[Fault]:
+    if isinstance(job.class_weight, Mapping) and targets.classes is not None:
+        for label in job.class_weight:
+            if label >= targets.classes:
+                yield Fault(
+                    f"class_weight.{label}",
+                    f"is not a class of the training set: labels go up to {targets.classes - 1}",
+                )
+
+
+def _splits(job: TrainingJob, rows: Mapping[str, int]) -> Iterator[Fault]:
+    if not rows or "validation" in rows:
+        return
+    if job.early_stopping is not None and job.early_stopping.metric.startswith("validation_"):
+        yield Fault(
+            "early_stopping.metric",
+            f"watches {job.early_stopping.metric!r}, but there is no validation set; give one, or"
+            " watch 'train_loss'",
+        )

@@ -1,0 +1,48 @@
+"""The canonical form of a job, and its digest.
+
+Two spellings of the same job have the same digest: defaults written out or not, `1` or `1.0`, keys in any
+order, a bare name or a mapping, YAML, JSON or Python. Left out, because they cannot change a bit of the
+weights: `name`, `workers`, `servers`, `checkpoint`, and `data.folder`, which says where the data lies on one
+machine. What the data files hold is not part of it; their paths, as the job writes them, are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+CANNOT_CHANGE_THE_BITS = ("name", "workers", "servers", "checkpoint")
+
+
+def canonical(fields: Mapping[str, Any]) -> str:
+    """JSON text that is the same for every spelling. `fields`: a validated job as plain values."""
+    kept = {key: value for key, value in fields.items() if key not in CANNOT_CHANGE_THE_BITS}
+    kept["data"] = {key: value for key, value in kept["data"].items() if key != "folder"}
+    if kept.get("class_weight") is not None and kept["class_weight"] != "balanced":
+        kept["class_weight"] = _by_class(kept["class_weight"])
+    if kept.get("metrics") is not None:
+        kept["metrics"] = sorted(set(kept["metrics"]))
+    return json.dumps(_normal(kept), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def digest(fields: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical form, 64 hexadecimal digits."""
+    return hashlib.sha256(canonical(fields).encode("ascii")).hexdigest()
+
+
+def _by_class(weights: Any) -> dict[str, float] | None:
+    """A list and a mapping of class weights say the same; a weight of 1 says nothing."""
+    pairs = weights.items() if isinstance(weights, Mapping) else enumerate(weights)
+    return {str(label): weight for label, weight in pairs if weight != 1} or None
+
+
+def _normal(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _normal(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_normal(v) for v in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # 1.0 and 1, -0.0 and 0
+    return value

@@ -1,0 +1,257 @@
+"""From pydantic's errors to faults a person can mend: what was found, what is allowed, the nearest name.
+
+Every part of a job derives from `Part`, whose validator rewrites pydantic's errors while it still knows which
+fields the part has. So a fault's path holds only what the user wrote (no union tags, no validator names).
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWrapHandler, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from distbp.errors import Fault
+
+Location = tuple[int | str, ...]
+_BOUNDS = {"gt": "greater than", "ge": "at least", "lt": "less than", "le": "at most"}
+_SHOWN = 60
+
+
+def shown(value: Any) -> str:
+    """A value as a fault quotes it: short, in the spelling of YAML."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return repr(value if len(value) <= _SHOWN else value[: _SHOWN - 3] + "...")
+    if isinstance(value, int | float):
+        if isinstance(value, float):
+            return str(int(value)) if value.is_integer() and abs(value) < 1e15 else str(value)
+        return str(value) if value.bit_length() < 200 else "a very large number"
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, Sequence):
+        return "a list"
+    return f"a {type(value).__name__}"
+
+
+def unknown(value: str, known: Iterable[str]) -> str:
+    """'momentom' is not known; did you mean 'momentum'? known: adam, momentum, sgd"""
+    names = sorted(known)
+    near = nearest(value, names)
+    hint = f"; did you mean {near!r}?" if near else ";"
+    return f"{shown(value)} is not known{hint} known: {', '.join(names)}"
+
+
+def nearest(value: str, known: Iterable[str]) -> str | None:
+    """The name that `value` most likely was meant to be, or None. Upper case and dashes do not count."""
+    names = sorted(known)
+    plain = value.strip().lower().replace("-", "_").replace(" ", "_")
+    if plain in names:
+        return plain
+    found = difflib.get_close_matches(plain, names, n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def line(location: Location, message: str, found: Any = None) -> InitErrorDetails:
+    """One fault as pydantic carries it from inner parts to outer ones."""
+    return {
+        "type": PydanticCustomError("fault", "{text}", {"text": message}),
+        "loc": location,
+        "input": found,
+    }
+
+
+def raised(title: str, lines: Sequence[InitErrorDetails]) -> ValidationError:
+    return ValidationError.from_exception_data(title, list(lines))
+
+
+def located(lines: Iterable[Mapping[str, Any]]) -> tuple[Fault, ...]:
+    """The faults of pydantic's error details, in the order of the fields."""
+    found = {Fault(".".join(map(str, e["loc"])), e["msg"]): None for e in lines}
+    return tuple(found)
+
+
+def details(error: ValidationError) -> list[Any]:
+    return error.errors(include_url=False)
+
+
+class Part(BaseModel):
+    """A part of a job: immutable, no other fields than its own, every fault with its path."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _explain(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            raise raised(cls.__name__, explain(cls, value, details(error))) from None
+
+
+def explain(part: type[BaseModel], value: Any, errors: Sequence[Any]) -> list[InitErrorDetails]:
+    """Pydantic's errors about `value`, a candidate for `part`, rewritten."""
+    fields = part.model_fields
+    if not isinstance(value, Mapping):
+        return [e if e["type"] == "fault" else _wrong_kind(part, value) for e in map(_kept, errors)]
+    meant = {
+        near
+        for key in value
+        if isinstance(key, str) and key not in fields and (near := nearest(key, set(fields) - set(value)))
+    }
+    lines: list[InitErrorDetails] = []
+    unions: set[str] = set()
+    for error in errors:
+        location: Location = error["loc"]
+        name = str(location[0]) if location else ""
+        if error["type"] == "missing" and len(location) == 1 and name in meant:
+            continue  # the misspelt key says it already
+        if name in fields and _is_union(fields[name]):
+            if name not in unions:
+                unions.add(name)
+                lines += _explain_union(name, fields[name], value.get(name), errors)
+            continue
+        lines.append(_explained(fields, error))
+    return lines
+
+
+def _explain_union(name: str, field: FieldInfo, whole: Any, errors: Sequence[Any]) -> list[InitErrorDetails]:
+    """The members of a union are tagged (see `distbp.job.parts`): path (field, tag, place inside)."""
+    lines = []
+    for error in errors:
+        if error["loc"][:1] != (name,):
+            continue
+        inside = tuple(part for part in error["loc"][2:] if part != "[key]")
+        if inside or error["type"] == "fault":
+            lines.append(line((name, *inside), _plain_message(error), error.get("input")))
+        else:
+            lines.append(line((name,), f"must be {allowed_field(field)}, not {shown(whole)}", whole))
+    return lines
+
+
+def _kept(error: Any) -> Any:
+    return line(error["loc"], error["msg"], error.get("input")) if error["type"] == "fault" else error
+
+
+def _wrong_kind(part: type[BaseModel], value: Any) -> InitErrorDetails:
+    keys = ", ".join(name for name in part.model_fields)
+    return line((), f"must be a mapping with keys of {keys}, not {shown(value)}", value)
+
+
+def _explained(fields: Mapping[str, FieldInfo], error: Any) -> InitErrorDetails:
+    location, kind, found = error["loc"], error["type"], error.get("input")
+    name = str(location[0]) if location else ""
+    field = fields.get(name)
+    if kind == "extra_forbidden" and len(location) == 1:
+        text = unknown(name, fields) if isinstance(location[0], str) else "keys must be text"
+        return line(location, text, found)
+    if kind == "fault" or field is None or len(location) > 1 or kind in _LENGTHS:
+        return line(tuple(part for part in location if part != "[key]"), _plain_message(error), found)
+    if kind == "missing":
+        text = f" ({field.description})" if field.description else ""
+        return line(location, f"is required{text}", found)
+    return line(location, f"must be {allowed_field(field)}, not {shown(found)}", found)
+
+
+_LENGTHS = ("too_short", "too_long")
+
+
+def _plain_message(error: Any) -> str:
+    """A message for an element of a list or mapping, whose bounds pydantic puts in `ctx`."""
+    kind, found, context = error["type"], error.get("input"), error.get("ctx") or {}
+    for bound, words in (
+        ("greater_than_equal", "at least {ge}"),
+        ("greater_than", "greater than {gt}"),
+        ("less_than_equal", "at most {le}"),
+        ("less_than", "less than {lt}"),
+        ("too_short", "at least {min_length} long, not {actual_length}"),
+        ("too_long", "at most {max_length} long, not {actual_length}"),
+    ):
+        if kind == bound:
+            tail = "" if kind.startswith("too_") else f", not {shown(found)}"
+            return f"must be {words.format(**context)}{tail}"
+    if kind in ("fault", "wrong_type"):
+        return str(error["msg"])
+    text = str(error["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    return f"{text[:1].lower()}{text[1:]} (found {shown(found)})"
+
+
+def _members(annotation: Any) -> list[Any]:
+    """The kinds of value that an annotation allows, besides None."""
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0]) if _is_bare_union(get_args(annotation)[0]) else [annotation]
+    if not _is_bare_union(annotation):
+        return [annotation]
+    return [m for a in get_args(annotation) if a is not type(None) for m in _members(a)]
+
+
+def _is_bare_union(annotation: Any) -> bool:
+    return get_origin(annotation) in (Union, types.UnionType)
+
+
+def _is_union(field: FieldInfo) -> bool:
+    """A union of several kinds of value; `X | None` is not one."""
+    return len(_members(field.annotation)) > 1
+
+
+def allowed_field(field: FieldInfo) -> str:
+    """What a field allows, in words: "a whole number, at least 1"."""
+    return allowed(field.annotation, field.metadata)
+
+
+class Words:
+    """Metadata of an annotation: what it allows, in words."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+_BASES: Mapping[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def allowed(annotation: Any, metadata: Sequence[Any] = ()) -> str:
+    """What an annotation allows, in words."""
+    for item in metadata:
+        if isinstance(item, Words):
+            return item.text + _bounds(metadata)
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        base, *inner = get_args(annotation)
+        return allowed(base, [*inner, *metadata])
+    if origin in (Union, types.UnionType):
+        return ", or ".join(dict.fromkeys(allowed(a, metadata) for a in _members(annotation)))
+    if origin is Literal:
+        return " or ".join(repr(a) if isinstance(a, str) else shown(a) for a in get_args(annotation))
+    if origin in (list, tuple):
+        kinds = [a for a in get_args(annotation) if a is not Ellipsis]
+        if origin is tuple and Ellipsis not in get_args(annotation):
+            return f"a list of {len(kinds)}: " + ", ".join(allowed(a) for a in kinds) + _bounds(metadata)
+        return f"a list, each item {allowed(kinds[0])}" if kinds else "a list"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return f"a mapping with keys of {', '.join(annotation.model_fields)}"
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+        key, value = get_args(annotation)
+        return f"a mapping from {allowed(key)} to {allowed(value)}"
+    return _BASES.get(annotation, "another value") + _bounds(metadata, annotation)
+
+
+def _bounds(metadata: Sequence[Any], annotation: Any = None) -> str:
+    found = []
+    flat = [
+        inner for item in metadata for inner in (item.metadata if isinstance(item, FieldInfo) else [item])
+    ]
+    for item in flat:
+        if annotation is str and getattr(item, "min_length", None):
+            found.append("that is not empty")
+        for name, words in _BOUNDS.items():
+            limit = getattr(item, name, None)
+            if limit is not None:
+                found.append(f"{words} {limit:g}" if isinstance(limit, float) else f"{words} {limit}")
+    return f" {' and '.join(found)}" if found else ""

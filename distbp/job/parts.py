@@ -1,0 +1,169 @@
+"""The parts of a job, smallest first. What each field means stands in its description, once, for the JSON
+Schema, the reference page and the faults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+
+from distbp.job.faults import Part, Words, line, raised
+from distbp.job.kinds import Flag, Number, Text, Whole, kind
+from distbp.job.shards import MAX_SHARDS
+from distbp.job.tables import TABLES
+
+MAX_WORKERS = 4096
+
+if TYPE_CHECKING:
+    from distbp.data.formats import Source as Source
+    from distbp.nn.layers.base import Layer as Layer
+    from distbp.nn.losses.base import Loss as Loss
+    from distbp.optimizers import Optimizer as Optimizer
+else:  # each holds an instance of a row of the table
+    Source = kind("formats", "data format", TABLES, key="format")
+    Layer = kind("layers", "layer", TABLES)
+    Loss = kind("losses", "loss", TABLES)
+    Optimizer = kind("optimizers", "optimizer", TABLES)
+
+
+class Data(Part):
+    """Where the samples lie, and what is done to the inputs before the first layer."""
+
+    train: Source | None = Field(
+        default=None, description="the training set; left out where train() is given arrays"
+    )
+    validation: Source | None = Field(
+        default=None, description="measured every `evaluate_every` epochs; not trained on"
+    )
+    test: Source | None = Field(default=None, description="measured once, at the end")
+    folder: Text | None = Field(
+        default=None, description="paths are relative to it; left out: to the job's own file"
+    )
+    scale: Number = Field(default=1.0, gt=0, description="divides every input (255 for bytes)")
+    standardize: Flag = Field(
+        default=False,
+        description="give every input mean 0 and deviation 1, by the statistics of the training rows alone",
+    )
+    bad_rows: Literal["refuse", "skip"] = Field(
+        default="refuse", description="what to do with rows that hold NaN, Inf or a negative label or weight"
+    )
+
+    @model_validator(mode="after")
+    def _one_scaling(self) -> Data:
+        if self.standardize and self.scale != 1:
+            text = "changes nothing beside standardize: true; leave one of them out"
+            raise raised("Data", [line(("scale",), text)])
+        return self
+
+
+class Model(Part):
+    """The network: a chain of layers."""
+
+    layers: tuple[Layer, ...] = Field(min_length=1, description="from the inputs to the outputs")
+
+
+class EarlyStopping(Part):
+    """Ends training when a metric no longer improves."""
+
+    metric: Text = Field(
+        default="validation_loss", description="the metric to watch, as metrics.jsonl names it"
+    )
+    patience: Whole = Field(
+        default=5, ge=1, description="evaluations without improvement after which to stop"
+    )
+    min_delta: Number = Field(
+        default=0.0, ge=0, description="an improvement by no more than this does not count"
+    )
+    restore_best: Flag = Field(
+        default=True, description="end with the weights of the best evaluation, not the last"
+    )
+
+
+class Checkpoint(Part):
+    """When to save the state of training, and which states to keep. Nothing here changes the result."""
+
+    every_steps: Whole | None = Field(default=None, ge=1, description="save after every so many steps")
+    every_seconds: Number | None = Field(
+        default=60.0, gt=0, description="save when the last one is this old; null: never"
+    )
+    keep_last: Whole = Field(default=2, ge=1, description="how many of the newest to keep")
+    keep_best: Flag = Field(default=True, description="also keep the one of the best evaluation")
+
+
+class Regularization(Part):
+    """Penalties on the weights, added to the averaged gradient before the optimizer."""
+
+    l1: Number = Field(default=0.0, ge=0, description="adds l1 * sign(w): the penalty l1 * sum of |w|")
+    l2: Number = Field(default=0.0, ge=0, description="adds l2 * w: the penalty l2 / 2 * sum of w^2")
+    biases: Flag = Field(
+        default=False, description="apply them, and weight decay, to biases, shifts and scales as well"
+    )
+
+
+class Clip(Part):
+    """Limits on the averaged gradient of the whole batch; `norm` is applied first."""
+
+    value: Number | None = Field(default=None, gt=0, description="limit every element to [-value, value]")
+    norm: Number | None = Field(
+        default=None, gt=0, description="scale the gradient down to this Euclidean norm"
+    )
+
+    @model_validator(mode="after")
+    def _something(self) -> Clip:
+        if self.value is None and self.norm is None:
+            raise raised("Clip", [line((), "give value, norm or both, or leave clip out")])
+        return self
+
+
+class WorkerRange(Part):
+    """A job that grows while CPUs are free and shrinks when they are asked back."""
+
+    min: Whole = Field(ge=1, description="never fewer workers than this")
+    max: Whole = Field(ge=1, description="never more workers than this")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> WorkerRange:
+        if self.min > self.max:
+            text = f"must be at most max ({self.max}), not {self.min}"
+            raise raised("WorkerRange", [line(("min",), text)])
+        return self
+
+
+def _label(value: Any) -> Any:
+    """JSON has text keys only, so "3" is class 3."""
+    return int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 10 else value
+
+
+def _spelling(value: Any) -> str | None:
+    """Which member of a union a value can be, so that faults speak of that one only."""
+    if isinstance(value, Mapping | Part):
+        return "mapping"
+    if isinstance(value, list | tuple):
+        return "list"
+    if isinstance(value, str):
+        return "word"
+    return "number" if isinstance(value, int | float) or hasattr(value, "__index__") else None
+
+
+_BY_SPELLING = Discriminator(_spelling)
+Label = Annotated[Whole, Field(ge=0), BeforeValidator(_label)]
+Weight = Annotated[Number, Field(ge=0)]
+Shards = Annotated[
+    Annotated[Whole, Field(ge=1, le=MAX_SHARDS), Tag("number")] | Annotated[Literal["auto"], Tag("word")],
+    _BY_SPELLING,
+]
+Workers = Annotated[
+    Annotated[Whole, Field(ge=0, le=MAX_WORKERS), Tag("number")]
+    | Annotated[Literal["auto"], Tag("word")]
+    | Annotated[WorkerRange, Tag("mapping")],
+    _BY_SPELLING,
+]
+ClassWeight = Annotated[
+    Annotated[
+        dict[Label, Weight], Field(min_length=1), Words("a mapping from class to weight"), Tag("mapping")
+    ]
+    | Annotated[tuple[Weight, ...], Field(min_length=1), Words("a list of weights"), Tag("list")]
+    | Annotated[Literal["balanced"], Tag("word")],
+    _BY_SPELLING,
+]

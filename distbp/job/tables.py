@@ -1,0 +1,27 @@
+"""Every table of kinds, by the name that `option(..., choices=...)` uses for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from distbp.data.formats import FORMATS
+from distbp.nn.activations import ACTIVATIONS
+from distbp.nn.initializers import INITIALIZERS
+from distbp.nn.layers import LAYERS
+from distbp.nn.losses import LOSSES
+from distbp.optimizers import OPTIMIZERS
+from distbp.schedules import SCHEDULES
+
+TABLES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "activations": ACTIVATIONS,
+        "formats": FORMATS,
+        "initializers": INITIALIZERS,
+        "layers": LAYERS,
+        "losses": LOSSES,
+        "optimizers": OPTIMIZERS,
+        "schedules": SCHEDULES,
+    }
+)

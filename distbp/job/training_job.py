@@ -1,0 +1,195 @@
+"""`TrainingJob`: all that decides the result of a training run, and how it is read, written and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, model_validator
+
+from distbp.errors import Fault, JobError
+from distbp.job import text as _text
+from distbp.job.checks import check_job
+from distbp.job.digest import digest
+from distbp.job.faults import Part, details, located
+from distbp.job.kinds import Flag, Text, Whole, plain
+from distbp.job.parts import (
+    Checkpoint,
+    ClassWeight,
+    Clip,
+    Data,
+    EarlyStopping,
+    Loss,
+    Model,
+    Optimizer,
+    Regularization,
+    Shards,
+    Workers,
+)
+from distbp.job.shards import automatic_shards
+from distbp.optimizers.recipes import Adam
+
+
+class TrainingJob(Part):
+    """A training job: data, network, loss, optimizer, and how long to train.
+
+    It is immutable and holds no data. Made from Python (`TrainingJob(...)`, mappings or instances), or by
+    `from_yaml`, `from_json`, `from_file`. A job that cannot be trained raises JobError with every fault.
+    `loss` and `optimizer` hold the dataclasses of `distbp.nn.losses` and `distbp.optimizers`, and
+    `model.layers` those of `distbp.nn.layers`.
+    """
+
+    name: Text = Field(
+        default="job",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}$",
+        description="a name for people: 1 to 100 letters, digits, spaces, '.', '_', '-'",
+    )
+    data: Data = Field(default=Data(), description="where the samples lie")
+    model: Model = Field(description="the network")
+    loss: Loss = Field(description="what training makes small")
+    optimizer: Optimizer = Field(default=Adam(), description="the update rule")
+    batch_size: Whole = Field(
+        default=32, ge=1, le=1 << 24, description="samples in one step, over all shards"
+    )
+    epochs: Whole | None = Field(
+        default=None,
+        ge=1,
+        description="passes over the training set; 10 where neither epochs nor max_steps is given",
+    )
+    max_steps: Whole | None = Field(
+        default=None, ge=1, description="stop after this many steps, even in the middle of an epoch"
+    )
+    shards: Shards = Field(
+        default="auto", description="parts that every batch is cut into; auto: by the work of a step"
+    )
+    workers: Workers = Field(
+        default="auto",
+        description="processes that compute; 0: the trainer itself; auto: measured. Never changes the result",
+    )
+    servers: Whole = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="parameter servers, each with a range of the vector. Never changes the result",
+    )
+    seed: Whole = Field(default=0, ge=0, lt=1 << 64, description="of everything random")
+    shuffle: Flag = Field(default=True, description="a new order of the samples in every epoch")
+    drop_last: Flag = Field(
+        default=False, description="leave out the last batch of an epoch where it is smaller"
+    )
+    dtype: Literal["float32", "float64"] = Field(
+        default="float32", description="of parameters, inputs and gradients"
+    )
+    metrics: tuple[Text, ...] | None = Field(
+        default=None, description="what to measure besides the loss; left out: the usual ones of the loss"
+    )
+    class_weight: ClassWeight | None = Field(
+        default=None,
+        description="weight of each class in the loss: a list, a mapping, or balanced (rare ones weigh more)",
+    )
+    regularization: Regularization = Field(default=Regularization(), description="penalties on the weights")
+    clip: Clip | None = Field(default=None, description="limits on the gradient")
+    evaluate_every: Whole = Field(default=1, ge=1, description="epochs between two evaluations")
+    early_stopping: EarlyStopping | None = Field(
+        default=None, description="stop when a metric no longer improves"
+    )
+    checkpoint: Checkpoint = Field(default=Checkpoint(), description="when to save the state")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _length(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and value.get("epochs") is None and value.get("max_steps") is None:
+            return {**value, "epochs": 10}
+        return value
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _all_faults(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        # JobError is no ValueError, so it passes through pydantic as it is.
+        try:
+            job = handler(value)
+        except ValidationError as error:
+            faults = list(located(details(error)))
+            raise JobError([*faults, *_checks_of_the_rest(value, faults, handler)]) from None
+        faults = check_job(job)
+        if faults:
+            raise JobError(faults)
+        return job
+
+    # Reading and writing ---------------------------------------------------------------------------------
+
+    @classmethod
+    def from_mapping(cls, fields: Any, source: str = "the job") -> TrainingJob:
+        """From plain values. `source` names where they come from, in errors. Raises JobError."""
+        try:
+            return cls.model_validate(fields)
+        except JobError as error:
+            raise JobError(error.faults, source) from None
+
+    @classmethod
+    def from_yaml(cls, text: str, source: str = "the job") -> TrainingJob:
+        """From YAML text (see `distbp.job.text` for what of YAML is refused). Raises JobError."""
+        return cls.from_mapping(_text.read_yaml(text, source), source)
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "the job") -> TrainingJob:
+        """From JSON text. Raises JobError."""
+        return cls.from_mapping(_text.read_json(text, source), source)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> TrainingJob:
+        """From a file: `.json` is JSON, all else YAML. Raises JobError, naming the file."""
+        return cls.from_mapping(_text.read_file(path), str(path))
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Every field, defaults too, as plain values that JSON and YAML can hold; null ones left out."""
+        fields = plain(self.model_dump())
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def to_yaml(self) -> str:
+        """YAML text with every field, from which `from_yaml` makes an equal job."""
+        return _text.write_yaml(self.to_mapping())
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical form, 64 hexadecimal digits (see `distbp.job.digest`).
+
+        Equal for every spelling of the same job. `name`, `workers`, `servers` and `checkpoint` do not count:
+        they cannot change a bit of the weights.
+        """
+        return digest(self.to_mapping())
+
+    def replace(self, **changes: Any) -> TrainingJob:
+        """This job with other values of some fields, validated. Raises JobError."""
+        return type(self).model_validate({**dict(self), **changes})
+
+    def located(self, folder: Path) -> TrainingJob:
+        """This job with `data.folder` absolute: where it was relative (or not given), relative to `folder`.
+
+        The digest stays: it does not count where the data lies on one machine.
+        """
+        place = folder.absolute() / (self.data.folder or "")
+        return self.replace(data=self.data.model_copy(update={"folder": str(place)}))
+
+    def resolved_shards(self, parameters: int) -> int:
+        """The number of shards; `auto` is a function of the job alone. `parameters`: trained values."""
+        return automatic_shards(self.batch_size, parameters) if self.shards == "auto" else self.shards
+
+
+def _checks_of_the_rest(
+    value: Any, faults: Sequence[Fault], handler: ValidatorFunctionWrapHandler
+) -> list[Fault]:
+    """Faults between the fields that are right on their own, where others are wrong."""
+    if not isinstance(value, Mapping):
+        return []
+    wrong = {fault.path.split(".")[0] for fault in faults}
+    rest = {k: v for k, v in value.items() if k in TrainingJob.model_fields and k not in wrong}
+    for name, stand_in in (("model", {"layers": ["linear"]}), ("loss", "mse")):
+        if name in wrong:
+            rest[name] = stand_in
+    try:
+        job = handler(rest)
+    except ValidationError:
+        return []
+    return check_job(job, without=frozenset(wrong))
