@@ -12,7 +12,7 @@ import numpy as np
 from distbp import settings
 from distbp.data.checks import with_labels, with_values
 from distbp.data.formats import from_arrays, load
-from distbp.data.prepared import PreparedRows
+from distbp.data.prepared import PreparedRows, prepare
 from distbp.data.preprocessing import Preprocessing, fit
 from distbp.data.table import Table
 from distbp.errors import DataError
@@ -61,7 +61,8 @@ class Splits:
                 table = with_values(table, outputs)
                 assert table.targets is not None
                 targets = np.ascontiguousarray(table.targets, np.dtype(job.dtype))
-            prepared[name] = PreparedRows(table, self.preprocessing, job.dtype, targets, limit)
+            dtype = np.dtype(job.dtype)
+            prepared[name] = prepare(table, targets, self.preprocessing, dtype, limit)
         return prepared
 
 

@@ -48,6 +48,10 @@ class Futex:
         self._words[self._index] = value
         _libc.syscall(self._number, self._address, _WAKE, 0x7FFFFFFF, None, None, 0)
 
+    def advance(self) -> None:
+        """Stores the next number and wakes everybody; for a word that one process writes."""
+        self.set((self._words[self._index] + 1) & 0x7FFFFFFF)
+
     def wait(self, seen: int, timeout_s: float, spins: int = 0) -> int:
         """Waits until the value differs from `seen`, or the time is up; returns the value then.
 

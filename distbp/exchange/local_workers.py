@@ -1,0 +1,107 @@
+"""The server's end of a segment: publish a step to the workers of this node, and take in what they post."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+
+from distbp.exchange import segment as seg
+from distbp.exchange.gathering import Gathering, runs
+from distbp.exchange.segment import Range, Segment, Slot
+from distbp.parameter_server import Contribution
+from distbp.reduction import Block
+
+SPINS = 20  # looks at the word before sleeping
+
+
+class LocalWorkers:
+    """One thread publishes and gathers; `assign`, `beats` and `close` may be called from others."""
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self._lock = threading.Lock()  # over the ranges in the control block
+        self._ranges: dict[int, list[Range]] = {}
+        self._taken: set[tuple[int, int]] = set()  # (worker, slot) read at this step
+        self._nudges = 0
+
+    def assign(self, ranges: Mapping[int, Sequence[Range]]) -> None:
+        """Says who hosts which shards, from the current step on; workers not named host nothing."""
+        with self._lock:
+            for worker in self._ranges.keys() - ranges.keys():
+                self.segment.set_ranges(worker, [])
+            self._ranges = {worker: list(given) for worker, given in ranges.items()}
+            self._write(self._ranges)
+
+    def publish(self, step: int) -> None:
+        """The vector is that of `step`: compute."""
+        self._taken.clear()
+        words = self.segment.words
+        words[seg.STEP] = step
+        words[seg.STATE] = seg.RUNNING
+        self.segment.published.advance()
+
+    def rest(self) -> None:
+        """There is nothing to compute until the next `publish`."""
+        self.segment.words[seg.STATE] = seg.WAITING
+
+    def take(self, step: int, gathering: Gathering[Contribution]) -> None:
+        """Offers what has been posted for `step` and was not taken before. Does not wait."""
+        segment, words = self.segment, self.segment.words
+        attempt = words[seg.ATTEMPT]
+        for worker in list(self._ranges):
+            for number in range(words[segment.row(worker) + seg.SLOTS_USED]):
+                if (worker, number) in self._taken:
+                    continue
+                slot: Slot = segment.slot(worker, number)
+                header = slot.header
+                if header[seg.SLOT_STEP] == step and header[seg.SLOT_ATTEMPT] == attempt:
+                    block = Block(header[seg.SLOT_START], header[seg.SLOT_STOP])
+                    gathering.offer(block, Contribution(block, slot.gradient, slot.totals))
+                    self._taken.add((worker, number))
+
+    def wait(self, seen: int, timeout_s: float) -> bool:
+        """Waits for something to be posted after `arrivals` gave `seen`; false when the time is up."""
+        self.segment.beat()
+        return self.segment.arrived.wait(seen, timeout_s, SPINS) != seen
+
+    @property
+    def arrivals(self) -> int:
+        """To be read before `take`, and given to `wait` after it."""
+        return self.segment.arrived.value
+
+    def nudge(self) -> None:
+        """Ends a `wait` from another thread of this process, since something came by another way."""
+        self._nudges = (self._nudges + 1) & 0xFFFFFF
+        self.segment.arrived.set(0x7F << 24 | self._nudges)
+
+    def help_out(self, step: int, missing: Sequence[int]) -> bool:
+        """Gives the missing shards, for this step only, also to workers that have none of them; false where
+        nobody is free. The first answer counts: it is the same answer."""
+        with self._lock:
+            idle = [w for w, ranges in self._ranges.items() if not _touches(ranges, missing)]
+            if not idle:
+                return False
+            helped = {w: list(ranges) for w, ranges in self._ranges.items()}
+            for index, (start, stop) in enumerate(runs(missing)):
+                helped[idle[index % len(idle)]].append(Range(start, stop, step))
+            self._write({w: ranges[: seg.MAX_RANGES] for w, ranges in helped.items()})
+        return True
+
+    def beats(self) -> dict[int, float]:
+        """Seconds since each worker last gave a sign of life."""
+        return {worker: self.segment.beat_age_s(worker) for worker in list(self._ranges)}
+
+    def close(self) -> None:
+        """Tells the workers to end."""
+        self.segment.words[seg.STATE] = seg.CLOSED
+        self.segment.published.advance()
+
+    def _write(self, ranges: Mapping[int, Sequence[Range]]) -> None:
+        for worker, given in ranges.items():
+            self.segment.set_ranges(worker, list(given))
+        self.segment.words[seg.VERSION] += 1
+        self.segment.published.advance()
+
+
+def _touches(ranges: Sequence[Range], shards: Sequence[int]) -> bool:
+    return any(r.start <= shard < r.stop for r in ranges for shard in shards)
