@@ -1,0 +1,1 @@
+"""Timings of distbp beside its peers: the same nets, batches, samples and updates, in one run."""

@@ -1,0 +1,27 @@
+"""The parts of a training run on a row, put together by hand for measurements inside of a step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.distbp_session import job_of
+from benchmarks.rows import Row
+from benchmarks.synthetic import samples
+from distbp import TrainingJob
+from distbp.blueprint import Blueprint
+from distbp.data.batches import WholeData
+from distbp.data.splits import open_splits
+from distbp.exchange.base import Snapshot
+from distbp.exchange.inline import InlineTeam
+from distbp.training import make_blueprint
+
+
+def inline_team(row: Row) -> tuple[Blueprint, InlineTeam]:
+    """Server and worker in this process on the row's data, at step 0 of a job with one shard."""
+    job = TrainingJob.from_mapping(job_of(row, shards=1))
+    splits = open_splits(job, Path(), {"train": samples(row)})
+    blueprint = make_blueprint(job, splits)
+    network = blueprint.network()
+    data = WholeData(splits.prepare(job, row.sizes[-1]), blueprint.rows, blueprint.sharding())
+    start = Snapshot(0, {"vector": network.initialize(job.seed)})
+    return blueprint, InlineTeam(blueprint, data, start)

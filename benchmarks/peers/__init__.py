@@ -1,0 +1,63 @@
+"""The peers, as data: which module measures each, what it needs, and in which comparison it takes part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+ONE_CORE, TWO_CORE = "one-core", "two-core"
+OURS = "distbp"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """`needs`: modules that must be importable; `ours`: measured against the others, never one of them."""
+
+    name: str
+    module: str
+    needs: tuple[str, ...]
+    comparisons: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
+    ours: bool = False
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The needed modules that are not installed."""
+        return tuple(module for module in self.needs if find_spec(module) is None)
+
+
+_TABLE = (
+    Peer("distbp", "benchmarks.distbp_inline", ("distbp",), (ONE_CORE,), ours=True),
+    Peer(
+        "distbp auto",
+        "benchmarks.distbp_workers",
+        ("distbp", "ray"),
+        (TWO_CORE,),
+        ("--workers", "auto"),
+        ours=True,
+    ),
+    Peer(
+        "distbp 2 workers",
+        "benchmarks.distbp_workers",
+        ("distbp", "ray"),
+        (TWO_CORE,),
+        ("--workers", "2"),
+        ours=True,
+    ),
+    Peer(
+        "distbp 1 worker",
+        "benchmarks.distbp_workers",
+        ("distbp", "ray"),
+        (TWO_CORE,),
+        ("--workers", "1"),
+        ours=True,
+    ),
+    Peer("PyTorch eager", "benchmarks.peers.pytorch_eager", ("torch",), (ONE_CORE, TWO_CORE)),
+    Peer("PyTorch by hand", "benchmarks.peers.pytorch_handwritten", ("torch",), (ONE_CORE,)),
+    Peer("JAX jit+scan", "benchmarks.peers.jax_scan", ("jax",), (ONE_CORE, TWO_CORE)),
+    Peer("scikit-learn", "benchmarks.peers.scikit_learn", ("sklearn",), (ONE_CORE,)),
+    Peer("PyTorch DDP", "benchmarks.peers.pytorch_ddp", ("torch",), (TWO_CORE,)),
+    Peer("Ray Train", "benchmarks.peers.ray_train", ("torch", "ray"), (TWO_CORE,)),
+)
+
+PEERS: dict[str, Peer] = {peer.name: peer for peer in _TABLE}

@@ -1,0 +1,53 @@
+"""Samples, first weights and sample orders, the same for every peer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+
+from benchmarks.rows import Row
+
+PROBE_ROWS = 1_000
+
+
+def samples(row: Row) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs (samples, features) float32, standard normal, and labels (samples,) int64 that a net can learn.
+
+    The labels are the largest of random linear scores with a little noise, so that a falling loss shows
+    that a peer really trains.
+    """
+    random = np.random.default_rng(20)
+    inputs = random.standard_normal((row.samples, row.sizes[0]), dtype=np.float32)
+    teacher = random.standard_normal((row.sizes[0], row.sizes[-1]), dtype=np.float32)
+    scores = inputs @ teacher
+    scores += random.gumbel(scale=0.1 * np.sqrt(row.sizes[0]), size=scores.shape)
+    return inputs, scores.argmax(axis=1).astype(np.int64)
+
+
+def first_weights(row: Row) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each layer its weights (inputs, outputs) and biases (outputs,), float32.
+
+    Glorot uniform, limit sqrt(6 / (inputs + outputs)) (Glorot and Bengio 2010); biases zero.
+    """
+    random = np.random.default_rng(21)
+    layers = []
+    for inputs, outputs in pairwise(row.sizes):
+        limit = np.sqrt(6 / (inputs + outputs))
+        weights = random.uniform(-limit, limit, (inputs, outputs)).astype(np.float32)
+        layers.append((weights, np.zeros(outputs, np.float32)))
+    return layers
+
+
+def orders(row: Row, steps: int | None = None, seed: int = 22) -> Iterator[np.ndarray]:
+    """Endless stretches of freshly shuffled epochs: arrays (steps, batch) int64 of row numbers.
+
+    `steps`: the longest stretch; None: whole epochs. The sequence of batches does not depend on it.
+    """
+    random = np.random.default_rng(seed)
+    total = row.steps_per_epoch
+    while True:
+        epoch = random.permutation(row.samples)[: total * row.batch].reshape(total, row.batch)
+        for first in range(0, total, steps or total):
+            yield epoch[first : first + (steps or total)]

@@ -1,0 +1,133 @@
+"""The benchmark's tables are complete, and what is missing or failed is named. Nothing is timed here."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import bars, distbp_session, run, table
+from benchmarks.peers import ONE_CORE, PEERS, TWO_CORE, Peer
+from benchmarks.rows import ROWS, Row
+from benchmarks.synthetic import first_weights, orders, samples
+from benchmarks.table import Results
+
+SMALL = Row("small", (6, 5, 3), 4, "relu", 50)
+
+
+def test_the_six_rows():
+    assert [row.label for row in ROWS.values()] == [
+        "784-30-10, 10",
+        "784-100-10, 10",
+        "784-256-256-10, 128",
+        "1024-2048-2048-10, 512",
+        "54-128-64-7, 256",
+        "54-128-64-7, 2048",
+    ]
+    assert ROWS["mnist-30"].parameters == 785 * 30 + 31 * 10
+    assert {row.activation for row in ROWS.values()} == {"sigmoid", "relu"}
+    # DDP gives each of two ranks half of a batch.
+    assert all(row.batch % 2 == 0 for row in ROWS.values())
+
+
+def test_every_peer_has_a_module_and_a_comparison():
+    for peer in PEERS.values():
+        assert find_spec(peer.module) is not None, peer.module
+        assert peer.comparisons and set(peer.comparisons) <= {ONE_CORE, TWO_CORE}
+        assert peer.needs
+    for comparison in (ONE_CORE, TWO_CORE):
+        ours = [peer.ours for peer in PEERS.values() if comparison in peer.comparisons]
+        assert ours[0], "our first variant gives the ratio"
+        assert not all(ours)
+
+
+def test_bars_name_known_rows_and_peers():
+    for bar in bars.BARS:
+        assert bar.ours in PEERS
+        assert bar.other == bars.BEST or bar.other in PEERS
+        assert set(bar.rows) <= set(ROWS)
+
+
+def test_a_missing_peer_is_named():
+    absent = Peer("Nobody", "benchmarks.peers.nobody", ("no_such_module",), (ONE_CORE,))
+    here = Peer("Somebody", "benchmarks.peers.jax_scan", ("numpy",), (ONE_CORE,))
+    results = Results()
+    assert run.note_missing([here, absent], results) == [here]
+    results.rates["small"] = {"Somebody": [1000.0, 3000.0, 2000.0]}
+    text = table.markdown([SMALL], [here, absent], results)
+    assert "| net, batch | Somebody | Nobody | ratio to the best peer |" in text
+    assert "| 6-5-3, 4 | **2,000** | missing | - |" in text
+    assert "- **Nobody** is missing: no_such_module not installed;" in text
+
+
+def test_a_failed_peer_is_named_and_the_ratio_is_to_the_best():
+    ours = Peer("ours", "benchmarks.distbp_inline", ("numpy",), (ONE_CORE,), ours=True)
+    slow, fast, broken = (
+        Peer(name, "benchmarks.peers.jax_scan", ("numpy",), (ONE_CORE,))
+        for name in ("slow", "fast", "broken")
+    )
+    results = Results(
+        {"small": {"ours": [300.0], "slow": [100.0], "fast": [200.0]}}, {"broken": "failed on ..."}
+    )
+    peers = [ours, slow, fast, broken]
+    text = table.markdown([SMALL], peers, results)
+    assert "| **300** | 100 | 200 | failed | 1.50 (fast) |" in text
+    assert "- **broken** failed on ..." in text
+    assert "| 6-5-3, 4 | 3.00 | 1.50 | - |" in table.multiples([SMALL], peers, results)
+    assert "| 300-300 | 100-100 | 200-200 | - |" in table.spread([SMALL], peers, results)
+
+
+def test_verdicts_say_met_and_not_met():
+    results = Results({"mnist-30": {"distbp": [300.0], "PyTorch eager": [100.0], "JAX jit+scan": [200.0]}})
+    assert bars.verdicts(ONE_CORE, list(ROWS.values()), results) == [
+        "met: 784-30-10, 10: distbp is 1.50 times JAX jit+scan (bar 1)",
+        "NOT met: 784-30-10, 10: distbp is 3.00 times PyTorch eager (bar 4)",
+    ]
+
+
+def test_a_run_with_a_peer_that_fails_goes_on(monkeypatch, capsys):
+    broken = Peer("broken", "benchmarks.peers.no_such_peer", ("numpy",), (ONE_CORE,))
+    results = Results()
+    run.run_row(SMALL, [broken], [0], rounds=1, seconds=0.1, results=results)
+    assert "failed on 6-5-3, 4: ended with exit code 1" in results.absent["broken"]
+    assert "No module named benchmarks.peers.no_such_peer" in results.absent["broken"]
+
+
+def test_sections_are_replaced_and_the_rest_stays(tmp_path: Path):
+    page = tmp_path / "docs" / "benchmarks.md"
+    for text in ("first", "second"):
+        table.replace_section(page, ONE_CORE, text)
+    found = page.read_text()
+    assert "second" in found and "first\n" not in found
+    assert found.count("Not measured yet") == 3
+    with pytest.raises(SystemExit, match="expected one pair of markers 'nowhere:begin'"):
+        table.replace_section(page, "nowhere", "text")
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(SystemExit, match="--rows: not known: mnist; allowed: mnist-30"):
+        run.chosen("mnist", ROWS, "--rows")
+    assert run.chosen("mnist-30, wide-2048", ROWS, "--rows") == [ROWS["mnist-30"], ROWS["wide-2048"]]
+
+
+def test_every_peer_gets_the_same_samples_and_batches():
+    inputs, labels = samples(SMALL)
+    assert inputs.shape == (50, 6) and inputs.dtype == np.float32
+    assert labels.shape == (50,) and set(labels) <= {0, 1, 2}
+    assert [w.shape for w, _ in first_weights(SMALL)] == [(6, 5), (5, 3)]
+    whole, pieces = orders(SMALL), orders(SMALL, steps=5)
+    epoch = next(whole)
+    assert epoch.shape == (12, 4) and len(set(epoch.ravel())) == 48
+    assert np.array_equal(np.concatenate([next(pieces) for _ in range(3)]), epoch)
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=lambda row: row.name)
+def test_our_job_is_the_row(row: Row):
+    from distbp import TrainingJob
+
+    job = TrainingJob.from_mapping(distbp_session.job_of(row, row.shards))
+    assert tuple(layer.units for layer in job.model.layers) == row.sizes[1:]
+    assert job.batch_size == row.batch and job.drop_last
+    assert {layer.activation for layer in job.model.layers[:-1]} == {row.activation}
