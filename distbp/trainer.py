@@ -65,6 +65,9 @@ class Trainer:
         network = blueprint.network()
         self._network = network
         prepared = splits.prepare(self.job, network.output_shape[-1] if network.output_shape else 1)
+        # Class weights are part of the training rows' weights from here on: nobody multiplies them in a step.
+        train = prepared["train"]
+        train.weights = blueprint.weights_of(train.targets, train.weights)
         self._data = WholeData(prepared, blueprint.rows, blueprint.sharding())
         self._splits = splits
         self._per_epoch = blueprint.steps_per_epoch

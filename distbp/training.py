@@ -20,7 +20,7 @@ from distbp.job import TrainingJob
 from distbp.job.data_checks import check_against_data
 from distbp.nn import kernels
 from distbp.result import Result
-from distbp.run_directory import RunDirectory
+from distbp.run_directory import RunDirectory, read_result
 from distbp.run_log import log_events
 from distbp.trainer import Trainer
 
@@ -66,7 +66,7 @@ def resume(
     `data` as in `train`, where the run was begun with arrays. A finished run gives its result at once.
     """
     with RunDirectory.open(Path(run_dir)) as run:
-        done = run.result
+        done = read_result(run.path)
         if done is not None:
             return Result.from_json(done, run.path)
         job = TrainingJob.from_yaml(run.job_text, str(run.path / "job.yaml"))

@@ -68,7 +68,7 @@ def prepare(
     """The rows of a table: as they are where nothing is to be done to them; preprocessed into memory from
     `allocate` where that takes up to `limit_bytes`; else batch by batch."""
     inputs = table.inputs
-    if preprocessing.is_identity(inputs.dtype, dtype):
+    if inputs.dtype == dtype and preprocessing.is_identity(inputs.dtype):
         return PreparedRows(inputs, targets, table.weights)
     if inputs.size * dtype.itemsize > limit_bytes:
         return PreparedRows(inputs, targets, table.weights, preprocessing)
