@@ -128,10 +128,13 @@ def write_model(
     with explained(path):
         make_folder(path.parent, disk)
         names = disk.listdir(path.parent)
+        if old.name in names and path.name not in names:  # a replacement was cut short
+            disk.rename(old, path)
+            names = disk.listdir(path.parent)
         if path.name in names and not {MODEL, WEIGHTS}.issuperset(disk.listdir(path)):
             raise ModelError(f"{path} holds other files than a model; choose another folder")
         try:
-            for leftover in {new.name, old.name}.intersection(names):
+            for leftover in sorted({new.name, old.name}.intersection(names)):
                 remove_folder(path.with_name(leftover), disk)
             disk.mkdir(new)
             write_durable(new / WEIGHTS, pieces, disk)
@@ -149,7 +152,8 @@ def write_model(
             raise
         sync_folder(path.parent, disk)
         if moved:
-            remove_folder(old, disk)
+            with suppress(OSError):  # the new one is in place; the next save tries again
+                remove_folder(old, disk)
     return path
 
 
@@ -187,6 +191,8 @@ def load_model(path: str | Path) -> Model:
         listed = content[name]
         if listed is not None and (not _is_list(listed, kinds) or len(listed) != outputs):
             raise _bad(path, f"{name} is not a list of {outputs}, one for each output")
+        if listed is not None and loss.targets != "labels":
+            raise _bad(path, f"{name} is given, but the loss {loss.type!r} knows no classes")
     vector = _read_vector(path, content, network)
     return Model(
         network,
@@ -248,8 +254,8 @@ def _one(path: Path, place: str, description: Any, kind: Kind) -> Any:
     try:
         return kind.validate(description)
     except ValidationError as error:
-        faults = [f"{place}{'.' if fault.path else ''}{fault}" for fault in located(details(error))]
-        text = "; ".join(f if ": " in f else f"{place}: {f}" for f in faults)
+        faults = located(details(error))
+        text = "; ".join(f"{'.'.join(filter(None, (place, f.path)))}: {f.message}" for f in faults)
         raise _bad(path, text) from None
 
 

@@ -95,8 +95,8 @@ class Model:
     ) -> dict[str, float]:
         """The loss and metrics of predictions for x against targets y, by name, as plain floats.
 
-        y: class numbers or names (n,), or values (n, outputs), or (n,) for one output. `weights`: (n,), of
-        the rows. `metrics`: names; None: those of the training job. Raises ModelError for x, DataError for y
+        y: classes (n,) as `predict` gives them (class numbers do too where the classes are named by text);
+        or values (n, outputs), or (n,) for one output. `weights`: (n,), of the rows. `metrics`: names; None: those of the training job. Raises ModelError for x, DataError for y
         and `weights`, JobError for `metrics`.
         """
         x = self._checked(x)
@@ -156,7 +156,7 @@ class Model:
 
     def _targets(self, x: Array, y: Array, weights: Array | None) -> Table:
         y = np.asarray(y)
-        if self.classes is not None and y.dtype.kind in "UO":
+        if self.classes is not None and (y.dtype.kind in "UO" or not isinstance(self.classes[0], str)):
             y = _numbers_of(y, self.classes)
         if y.dtype.kind not in "fiub" or y.ndim not in (1, 2):
             raise DataError(
@@ -166,17 +166,14 @@ class Model:
         for array, name in ((y, "targets"), (row_weights, "weights")):
             if array is not None and len(array) != len(x):
                 raise DataError(f"{len(x)} rows of inputs, but {len(array)} of {name}; give as many of both")
-        if y.ndim == 1 and y.dtype.kind == "f" and self.loss.targets == "labels":
-            y = y[:, None]  # whole numbers, as CSV gives them
-        elif y.ndim == 1 and y.dtype.kind in "iub":
-            y = y.astype(np.intp)
-        table = Table(np.zeros((len(x), 0)), y, row_weights, name="evaluate", targets_name="the targets")
         outputs = self.output_shape[0]
+        single = self.loss.targets == "values" and outputs == 1
+        if y.ndim == 1:  # float labels are checked to be whole numbers in one column
+            y = y.astype(np.float64)[:, None] if single or y.dtype.kind == "f" else y.astype(np.intp)
+        table = Table(np.zeros((len(x), 0)), y, row_weights, name="evaluate", targets_name="the targets")
         table = check_rows(table) if len(x) else table
         if self.loss.targets == "labels":
             return with_labels(table, outputs)
-        if y.ndim == 1 and y.dtype.kind == "f":
-            table = Table(table.inputs, y[:, None], row_weights, targets_name="the targets")
         table = with_values(table, outputs)
         assert table.targets is not None
         return Table(table.inputs, np.asarray(table.targets, self.network.dtype), row_weights)

@@ -1,0 +1,111 @@
+"""The picture of a run: drawn from any metrics, the same bytes every time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distbp.curves import draw
+
+LINES = [
+    {
+        "epoch": e,
+        "step": 10 * e,
+        "train_loss": 5 / e**2,
+        "validation_loss": 4 / e + e,
+        "validation_accuracy": 1 - 1 / e,
+    }
+    for e in range(1, 21)
+]
+
+
+def test_svg_is_the_same_bytes_in_another_process(tmp_path: Path) -> None:
+    draw(LINES, tmp_path / "a.svg")
+    draw(LINES, tmp_path / "b.svg")
+    script = f"from pathlib import Path; from distbp.curves import draw; draw({LINES!r}, Path('c.svg'))"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
+        "PYTHONHASHSEED": "5",
+    }
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, env=environment)
+    a, b, c = ((tmp_path / name).read_bytes() for name in ("a.svg", "b.svg", "c.svg"))
+    assert a == b == c
+    assert b"<dc:date>" not in a
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.svg", "b.svg", "c.svg"]
+
+
+def test_the_words_in_the_picture(tmp_path: Path) -> None:
+    """Text is drawn as outlines; matplotlib leaves each text in a comment beside them."""
+    text = draw(LINES, tmp_path / "a.svg", title="digits").read_text("utf-8")
+    for words in (
+        "digits",
+        "loss (logarithmic)",
+        "accuracy",
+        "training",
+        "validation",
+        "best: 4 (epoch 2)",
+        "best: 0.95 (epoch 20)",
+    ):
+        assert f"<!-- {words} -->" in text, words
+
+
+def test_png_has_two_panels_in_color(tmp_path: Path) -> None:
+    picture = matplotlib.image.imread(draw(LINES, tmp_path / "a.png"))
+    height, width = picture.shape[:2]
+    assert (width, height) == (1497, 561)
+    for half in (picture[:, : width // 2], picture[:, width // 2 :]):
+        orange = (half[..., 0] > 0.8) & (half[..., 2] < 0.2)
+        assert orange.sum() > 300
+
+
+@pytest.mark.parametrize(
+    ("lines", "title"),
+    [
+        ([{"epoch": 1, "step": 7, "train_loss": 1.0}], "Training, 1 epoch, 7 steps"),
+        ([{"train_loss": 1.0}, {"train_loss": None}], "Training"),
+        (
+            [{"epoch": 1, "train_loss": None, "validation_rmse": 0.1}, {"epoch": 2, "train_loss": 3.0}],
+            "Training, 2 epochs",
+        ),
+        ([{"epoch": e, "train_loss": 2.0, "validation_loss": 2.0} for e in (1, 2)], "Training, 2 epochs"),
+        ([{"epoch": 1, "train_loss": 0.0}, {"epoch": 2, "train_loss": -4.0}], "Training, 2 epochs"),
+    ],
+)
+def test_thin_metrics(tmp_path: Path, lines: list[dict[str, Any]], title: str) -> None:
+    assert f"<!-- {title} -->" in draw(lines, tmp_path / "a.svg").read_text("utf-8")
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries({"train_loss": st.floats(1e-30, 1e30) | st.none()}), min_size=1, max_size=5
+    )
+)
+@settings(max_examples=8)
+def test_any_losses(tmp_path_factory: pytest.TempPathFactory, lines: list[dict[str, Any]]) -> None:
+    folder = tmp_path_factory.mktemp("curves")
+    if all(line["train_loss"] is None for line in lines):
+        with pytest.raises(ValueError, match="there is no loss in the metrics"):
+            draw(lines, folder / "a.png")
+    else:
+        assert draw(lines, folder / "a.png").stat().st_size > 1000
+
+
+def test_nothing_to_draw(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there is no loss in the metrics, so there is no curve to draw"):
+        draw([{"epoch": 1, "learning_rate": 0.1}], tmp_path / "a.svg")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_matplotlib_is_left_as_it_was(tmp_path: Path) -> None:
+    before = dict(matplotlib.rcParams)
+    draw(LINES, tmp_path / "a.svg")
+    assert dict(matplotlib.rcParams) == before
