@@ -5,6 +5,8 @@ Any step can be recomputed from its parameters, so the hot loop pays for one che
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from distbp.blueprint import Blueprint
@@ -12,99 +14,124 @@ from distbp.data.batches import Holdings, ShardReader
 from distbp.errors import NumericsError
 from distbp.nn import kernels as kernel_sets
 from distbp.nn.arrays import Array
-from distbp.nn.network import Network, Program
+from distbp.nn.kernels import Kernels
 from distbp.nn.layers.base import Position
+from distbp.nn.network import Network, Program
 
 MOST_ROWS = 10
-ADVICE = {
-    "inputs": "Mend the data, or set data.bad_rows: skip.",
-    "outputs": "Lower optimizer.learning_rate, set clip, or scale the inputs (data.standardize: true).",
-    "loss": "Lower optimizer.learning_rate, set clip, or scale the inputs (data.standardize: true).",
-}
+_MEND_DATA = "Mend the data, or set data.bad_rows: skip."
+_SMALLER = "Lower optimizer.learning_rate, set clip, or scale the inputs (data.standardize: true)."
+
+# What is wrong: layer, tensor, its values, and which rows of the slice are at fault (None: not known).
+Finding = tuple[str, str, Array, Array | None]
 
 
-def diagnose(blueprint: Blueprint, vector: Array, data: Holdings, step: int) -> NumericsError:
-    """The error that names layer, tensor, value and training rows. `vector`: the parameters before `step`."""
+def diagnose(
+    blueprint: Blueprint,
+    vector: Array,
+    data: Holdings,
+    step: int,
+    row_number: Callable[[int], int] = int,
+) -> NumericsError:
+    """The error that names layer, tensor, value and training rows. `vector`: the flat vector before `step`.
+    `row_number`: from a row of the training table to its number in the file. Does not wait."""
     network = blueprint.network()
-    kernels = kernel_sets.load(blueprint.kernels)
-    sharding = blueprint.sharding()
-    for tensor in network.tensors:
+    for tensor in (*network.tensors, *network.statistics):
         values = vector[tensor.start : tensor.stop]
         if not np.isfinite(values).all():
-            return _error(network, step, tensor.layer, tensor.name, values, ())
+            return NumericsError(
+                step, _layer(network, tensor.layer), tensor.name, _kind(values), (), _SMALLER
+            )
     for shard in range(blueprint.shards):
         rows, dealt = data.train(shard)
-        reader = ShardReader(rows, dealt, sharding, shard, blueprint.dtype)
-        x, targets, weights, count = reader.slice(step)
-        if not count:
+        reader = ShardReader(rows, dealt, blueprint.sharding(), shard, blueprint.dtype)
+        if not reader.slice(step).rows:
             continue
-        numbers = sharding.order(shard, sharding.dealt(shard), step // sharding.steps_per_epoch)
-        first = sum(sharding.slice_rows(i, shard) for i in range(step % sharding.steps_per_epoch))
-        numbers = numbers[first : first + count]
-        gradient = np.zeros_like(vector)
-        program = network.bind(
-            count, vector, gradient, kernels=kernels, position=Position(step, shard), seed=blueprint.job.seed
-        )
         with np.errstate(all="ignore"):
-            found = _check_slice(blueprint, network, program, step, x, targets, weights, numbers, gradient)
+            found = _check_slice(blueprint, network, vector, reader, step)
         if found is not None:
-            return found
-    return NumericsError(
-        step, "the network", "sum of the gradients over the batch", "Inf", (), ADVICE["outputs"]
-    )
+            layer, tensor_name, values, bad = found
+            numbers = [] if bad is None else [row_number(int(row)) for row in reader.rows(step)[bad]]
+            advice = _MEND_DATA if layer == "the data" else _SMALLER
+            return NumericsError(step, layer, tensor_name, _kind(values), sorted(numbers)[:MOST_ROWS], advice)
+    return NumericsError(step, "the network", "sum of the gradients over the batch", "Inf", (), _SMALLER)
 
 
 def _check_slice(
-    blueprint: Blueprint,
-    network: Network,
-    program: Program,
-    step: int,
-    x: Array,
-    targets: Array,
-    weights: Array | None,
-    numbers: Array,
-    gradient: Array,
-) -> NumericsError | None:
+    blueprint: Blueprint, network: Network, vector: Array, reader: ShardReader, step: int
+) -> Finding | None:
+    x, targets, weights, count = reader.slice(step)
+    kernels = kernel_sets.load(blueprint.kernels)
+    gradient = np.zeros_like(vector)
+    program = network.bind(
+        count,
+        vector,
+        gradient,
+        kernels=kernels,
+        position=Position(step, reader.shard),
+        seed=blueprint.job.seed,
+    )
     if not np.isfinite(x).all():
-        return NumericsError(
-            step, "the data", "inputs", _kind(x), numbers[_bad_rows(x)][:MOST_ROWS], ADVICE["inputs"]
-        )
+        return "the data", "inputs", x, _bad_rows(x)
+    if targets.dtype.kind == "f" and not np.isfinite(targets).all():
+        return "the data", "targets", targets, _bad_rows(targets)
     for index, forward in enumerate(program.forwards):
         x = forward(x)
         if not np.isfinite(x).all():
-            return _error(network, step, index, "outputs", x, numbers[_bad_rows(x)])
-    loss = blueprint.job.loss.bind(len(x), network.output_shape, network.dtype, kernel_sets.NUMPY)
-    d_outputs = np.empty_like(x)
-    value = loss(x, targets, weights, d_outputs)
-    if not np.isfinite(value):
-        one = blueprint.job.loss.bind(1, network.output_shape, network.dtype, kernel_sets.NUMPY)
-        bad = [
-            not np.isfinite(
-                one(x[i : i + 1], targets[i : i + 1], None if weights is None else weights[i : i + 1], None)
+            return _layer(network, index), "outputs", x, _bad_rows(x)
+    return _check_loss(blueprint, network, kernels, x, targets, weights) or _check_gradients(
+        blueprint, network, kernels, program, gradient, x, targets, weights
+    )
+
+
+def _check_loss(
+    blueprint: Blueprint, network: Network, kernels: Kernels, x: Array, targets: Array, weights: Array | None
+) -> Finding | None:
+    loss = blueprint.job.loss
+    one = loss.bind(1, network.output_shape, network.dtype, kernels)
+    d_outputs = np.zeros_like(x)
+    values = np.array(
+        [
+            one(
+                x[row : row + 1],
+                targets[row : row + 1],
+                None if weights is None else weights[row : row + 1],
+                d_outputs[row : row + 1],
             )
-            for i in range(len(x))
+            for row in range(len(x))
         ]
-        return NumericsError(
-            step, "the loss", "value", _kind(np.array(value)), numbers[bad][:MOST_ROWS], ADVICE["loss"]
-        )
+    )
+    if not np.isfinite(values).all():
+        return "the loss", "value", values, _bad_rows(values)
     if not np.isfinite(d_outputs).all():
-        rows = numbers[_bad_rows(d_outputs)]
-        return NumericsError(
-            step, "the loss", "gradient", _kind(d_outputs), rows[:MOST_ROWS], ADVICE["loss"]
-        )
-    program.backward(d_outputs)
-    for tensor in reversed(network.tensors):
-        values = gradient[tensor.start : tensor.stop]
-        if not np.isfinite(values).all():
-            return _error(network, step, tensor.layer, f"gradient of the {tensor.name}", values, ())
+        return "the loss", "gradient", d_outputs, _bad_rows(d_outputs)
     return None
 
 
-def _error(
-    network: Network, step: int, layer: int, tensor: str, values: Array, rows: Array | tuple[()]
-) -> NumericsError:
-    name = f"layer {layer} ({network.layers[layer].type})"
-    return NumericsError(step, name, tensor, _kind(values), rows[:MOST_ROWS], ADVICE["outputs"])
+def _check_gradients(
+    blueprint: Blueprint,
+    network: Network,
+    kernels: Kernels,
+    program: Program,
+    gradient: Array,
+    x: Array,
+    targets: Array,
+    weights: Array | None,
+) -> Finding | None:
+    d_outputs = np.empty_like(x)
+    loss = blueprint.job.loss.bind(len(x), network.output_shape, network.dtype, kernels)
+    loss(x, targets, weights, d_outputs)
+    program.backward(d_outputs)
+    for tensor in (*reversed(network.tensors), *network.statistics):
+        values = gradient[tensor.start : tensor.stop]
+        if not np.isfinite(values).all():
+            name = f"running {tensor.name}" if tensor.rate else f"gradient of the {tensor.name}"
+            return _layer(network, tensor.layer), name, values, None
+    return None
+
+
+def _layer(network: Network, index: int) -> str:
+    return f"layer {index} ({network.layers[index].type})"
 
 
 def _kind(values: Array) -> str:
@@ -112,5 +139,4 @@ def _kind(values: Array) -> str:
 
 
 def _bad_rows(values: Array) -> Array:
-    bad: Array = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
-    return bad
+    return np.asarray(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))

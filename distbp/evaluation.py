@@ -17,8 +17,8 @@ from distbp.reduction import Block, middle
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Sums over some rows: `sums` float64 = [loss, loss weight, then each metric's sums]. `scores`, `targets`,
-    `weights`: the rows themselves, for the metrics that need all of them (else None)."""
+    """Sums over some rows: `sums` float64 = [loss, loss weight, then each metric's sums]. `scores`,
+    `targets`, `weights`: the rows themselves, for the metrics that need all of them (else None)."""
 
     sums: Array
     scores: Array | None = None
@@ -101,5 +101,3 @@ def values(blueprint: Blueprint, network: Network, whole: Evaluation, prefix: st
         place += metric.size
         found[f"{prefix}_{metric.name}"] = float(value)
     return found
-
-

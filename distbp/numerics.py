@@ -53,14 +53,18 @@ def check_same(mine: Mapping[str, str], theirs: Mapping[str, str], who: str) -> 
     names = [name for name in mine if mine[name] != theirs.get(name)]
     if not names:
         return
-    differences = "; ".join(f"{name}: {mine[name]} here, {theirs.get(name, 'unknown')} there" for name in names)
+    differences = "; ".join(
+        f"{name}: {mine[name]} here, {theirs.get(name, 'unknown')} there" for name in names
+    )
     advice = "install the same versions on every machine"
     if "blas" in names or "simd" in names or names == ["probe"]:
         advice = (
             "on mixed processors set OPENBLAS_CORETYPE (for example Haswell) and NPY_DISABLE_CPU_FEATURES"
             " to the same values on every machine"
         )
-    raise FingerprintError(f"{who} would compute other bits ({differences}); it is refused. To mend: {advice}.")
+    raise FingerprintError(
+        f"{who} would compute other bits ({differences}); it is refused. To mend: {advice}."
+    )
 
 
 def _simd_level() -> str:
@@ -92,7 +96,7 @@ def _kernel_set(name: str) -> str:
 def _probe() -> str:
     digest = hashlib.sha256()
     for dtype in (np.float32, np.float64):
-        ramp = np.linspace(-3, 3, 54 * 96).astype(dtype)
+        ramp: Any = np.linspace(-3, 3, 54 * 96).astype(dtype)
         a, b = ramp.reshape(96, 54), ramp.reshape(54, 96)
         for result in (a @ b, a[:10] @ b, a.T @ a[::-1], np.exp(ramp), np.tanh(ramp), np.log1p(ramp**2)):
             digest.update(np.ascontiguousarray(result).tobytes())

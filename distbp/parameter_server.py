@@ -18,12 +18,12 @@ from distbp.errors import FencedError
 from distbp.nn.layers.base import Array
 from distbp.nn.network import aligned_vector
 from distbp.optimizers import Step, Updater, sum_of_squares
-from distbp.schedules import PlateauState
 from distbp.reduction import Block, Join, joins
+from distbp.schedules import PlateauState
 from distbp.worker import LOSS, ROWS, WEIGHT, totals_size
 
-# The vector is worked on in pieces that stay in a core's cache. The places where pieces begin decide the order
-# in which squares are summed, so this number is part of the numerics.
+# The vector is worked on in pieces that stay in a core's cache. The places where pieces begin decide the
+# order in which squares are summed, so this number is part of the numerics.
 PIECE = 32768
 
 
@@ -98,6 +98,7 @@ class ParameterServer:
             threads=threads,
         )
         self._averaged = self.gradient[:count]
+        self._whole = Block(0, blueprint.shards)
         self._joins: dict[tuple[Block, ...], list[Join]] = {}
         self._count = count
 
@@ -106,14 +107,18 @@ class ParameterServer:
     ) -> None:
         """Joins the blocks of `step`, divides by the total weight and updates the vector, once.
 
-        Together the blocks cover every shard once. `plateau`: the state of the schedule reduce_on_plateau. Raises FencedError for any other step than the next; NotFiniteError before the update.
+        Together the blocks cover every shard once. `plateau`: the state of the schedule reduce_on_plateau.
+        Raises FencedError for any other step than the next; NotFiniteError before the update; ValueError
+        where the blocks are not those of a step. After each of them nothing has changed.
         """
         if step != self.step:
-            raise FencedError(f"attempt {self.attempt}: step {step} was pushed, but the next one is {self.step}")
+            raise FencedError(
+                f"attempt {self.attempt}: step {step} was pushed, but the next one is {self.step}"
+            )
         self._reduce(contributions)
         totals = self.totals
         squares = sum_of_squares(self._averaged, PIECE)
-        if not (math.isfinite(squares) and math.isfinite(totals[LOSS])):
+        if not (math.isfinite(squares) and math.isfinite(totals[LOSS]) and self._statistics_are_finite()):
             raise NotFiniteError(step)
         weight = float(totals[WEIGHT])
         scale = 1.0 / weight if weight > 0 else 0.0
@@ -129,7 +134,7 @@ class ParameterServer:
             norms = [_norm(self.gradient[t.start : t.stop]) * scale for t in self._network.tensors]
         self._updater.apply(info, scale)  # overwrites the gradient
         if self._network.statistics:
-            self._update_statistics(totals[ROWS])
+            self._update_statistics(float(totals[ROWS]))
         if step % self._steps_per_epoch == 0:
             self.epoch_totals[:] = 0
         self.epoch_totals += totals
@@ -149,7 +154,7 @@ class ParameterServer:
         self._updater.close()
 
     def _reduce(self, contributions: Sequence[Contribution]) -> None:
-        if len(contributions) == 1:
+        if len(contributions) == 1 and contributions[0].block == self._whole:
             only = contributions[0]
             if only.gradient is not self.gradient:
                 np.copyto(self.gradient, only.gradient)
@@ -158,7 +163,7 @@ class ParameterServer:
         blocks = tuple(c.block for c in contributions)
         order = self._joins.get(blocks)
         if order is None:
-            order = self._joins[blocks] = joins(Block(0, self.blueprint.shards), blocks)
+            order = self._joins[blocks] = joins(self._whole, blocks)
         for left, right in order[:-1]:
             np.add(contributions[left].totals, contributions[right].totals, out=contributions[left].totals)
         last = order[-1]
@@ -173,6 +178,10 @@ class ParameterServer:
                 contributions[last.right].gradient[piece],
                 out=self.gradient[piece],
             )
+
+    def _statistics_are_finite(self) -> bool:
+        sums = self.gradient[self._count :]
+        return not len(sums) or bool(np.isfinite(sums).all())
 
     def _update_statistics(self, rows: float) -> None:
         for tensor in self._network.statistics:

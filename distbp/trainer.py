@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,8 +39,7 @@ MakeTeam = Callable[[Blueprint, "WholeData", Snapshot, int], Team]
 class Trainer:
     """Drives one run. `run` is locked by this process; `make_team` starts server and workers.
 
-    `stop_after`: end as if interrupted after so many steps (None: never), for schedulers that give a job a
-    slice of time. Call `train` within `one_blas_thread`.
+    Call `train` within `one_blas_thread`.
     """
 
     def __init__(
@@ -129,7 +127,8 @@ class Trainer:
             reached = team.run(step, stop, self._state.plateau, lambda: clock() > until or interrupted())
         except NotFiniteError as error:
             vector = team.snapshot().arrays["vector"]
-            raise diagnose(self.blueprint, vector, self._data, error.step) from None
+            number = self._splits.tables["train"].row_number
+            raise diagnose(self.blueprint, vector, self._data, error.step, number) from None
         self._count(step, reached, self._clock() - began)
         ended = reached % self._per_epoch == 0 or reached == self._total
         if reached > step and ended:
@@ -165,9 +164,7 @@ class Trainer:
         self.run.append_metric({**line, "learning_rate": rate, **self._health(snapshot, step)})
         improved = False
         if evaluated:
-            self._state, improved = after_evaluation(
-                self._state, self.job, self._watched, line, epoch, step
-            )
+            self._state, improved = after_evaluation(self._state, self.job, self._watched, line, epoch, step)
         if last:
             self._state = replace(
                 self._state, ended="max_steps" if self._total == self.job.max_steps else "epochs"
@@ -176,10 +173,11 @@ class Trainer:
             self._state = replace(self._state, ended="early_stopping")
             assert self._state.best is not None
             self._emit(
-                events.Stopped(str(self._watched), self._state.waited, self._state.best_epoch, self._state.best)
+                events.Stopped(
+                    str(self._watched), self._state.waited, self._state.best_epoch, self._state.best
+                )
             )
-        keeps_best = self.job.checkpoint.keep_best or self._restores_best
-        if (improved and keeps_best) or self._state.ended:
+        if (improved and self._keeps_best) or self._state.ended:
             self._save(team, step, snapshot)
         speed = self._train_samples / self._train_seconds if self._train_seconds else 0.0
         self._emit(events.EpochEnded(epoch, step, line, speed, self._clock() - began, improved))
@@ -193,7 +191,8 @@ class Trainer:
         if step % self._per_epoch:
             return {}
         tensors = {
-            h.path: {"gradient_norm": h.gradient_norm, "update_ratio": h.update_ratio} for h in snapshot.health
+            h.path: {"gradient_norm": h.gradient_norm, "update_ratio": h.update_ratio}
+            for h in snapshot.health
         }
         totals = snapshot.arrays["epoch_totals"]
         saturated = {}
@@ -208,6 +207,10 @@ class Trainer:
     @property
     def _restores_best(self) -> bool:
         return self.job.early_stopping is not None and self.job.early_stopping.restore_best
+
+    @property
+    def _keeps_best(self) -> bool:
+        return self.job.checkpoint.keep_best or self._restores_best
 
     def _checkpoint_due(self, step: int) -> bool:
         if self._saved.step == step:
@@ -227,7 +230,7 @@ class Trainer:
             "numerics": numerics.fingerprint(self.blueprint.kernels),
         }
         path = checkpoint.save(self.run.checkpoints, step, snapshot.arrays, state)
-        keep = {self._state.best_step} if self._state.best is not None else set()
+        keep = {self._state.best_step} if self._state.best is not None and self._keeps_best else set()
         checkpoint.prune(self.run.checkpoints, keep_last=self.job.checkpoint.keep_last, keep=keep)
         self._saved, self._saved_at = snapshot, self._clock()
         self._emit(events.CheckpointSaved(step, str(path), self._clock() - began))
@@ -240,8 +243,8 @@ class Trainer:
             return
         if start.state["job_digest"] != self.job.digest:
             raise CheckpointError(
-                f"the checkpoint of step {start.step} belongs to another job: job.yaml was changed after it was"
-                " written. Put the old job.yaml back, or train the new one in a fresh directory"
+                f"the checkpoint of step {start.step} belongs to another job: job.yaml was changed after it"
+                " was written. Put the old job.yaml back, or train the new one in a fresh directory"
             )
         numerics.check_same(
             numerics.fingerprint(self.blueprint.kernels),
@@ -280,7 +283,9 @@ class Trainer:
         if self._restores_best and self._state.best is not None and best_step != snapshot.step:
             best = checkpoint.load(self.run.checkpoints, best_step)
             vector = best.arrays["vector"]
-            metrics = {k: v for k, v in best.state["run"]["last_metrics"].items() if k not in ("epoch", "step")}
+            metrics = {
+                k: v for k, v in best.state["run"]["last_metrics"].items() if k not in ("epoch", "step")
+            }
             self._saved = Snapshot(best.step, best.arrays)
             team.close()
             team = self._start_team()
@@ -352,5 +357,3 @@ class Trainer:
 
     def _emit(self, event: events.Event) -> None:
         self._listener(event)
-
-

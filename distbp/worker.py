@@ -59,8 +59,9 @@ class Worker:
     def compute(self, step: int, block: Block, gradient: Array, totals: Array) -> None:
         """Computes the sums of a block at `step` into `gradient` (size,) and `totals` (totals_size,) float64.
 
-        Pass the same array objects at every step: the backward pass is bound to them at the first. At the last step of an epoch it also counts saturated units. Does not wait. The same arguments
-        and parameters give the same bits in every process with the same numerics fingerprint.
+        Pass the same array objects at every step: the backward pass is bound to them at the first. At the
+        last step of an epoch it also counts saturated units. Does not wait. The same arguments and parameters
+        give the same bits in every process with the same numerics fingerprint.
         """
         self._reduce(step, block, gradient, totals, 0)
 
@@ -84,7 +85,9 @@ class Worker:
         half = middle(block)
         self._reduce(step, Block(block.start, half), gradient, totals, depth)
         if depth == len(self._scratch):
-            self._scratch.append((aligned_vector(self.network.size, self.vector.dtype), np.zeros_like(totals)))
+            self._scratch.append(
+                (aligned_vector(self.network.size, self.vector.dtype), np.zeros_like(totals))
+            )
         right, right_totals = self._scratch[depth]
         self._reduce(step, Block(half, block.stop), right, right_totals, depth + 1)
         np.add(gradient, right, out=gradient)

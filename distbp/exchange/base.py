@@ -12,8 +12,8 @@ from typing import Protocol
 
 from distbp.evaluation import Evaluation
 from distbp.nn.layers.base import Array
-from distbp.schedules import PlateauState
 from distbp.parameter_server import TensorHealth
+from distbp.schedules import PlateauState
 
 
 @dataclass(frozen=True)

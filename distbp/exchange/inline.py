@@ -11,9 +11,9 @@ from distbp.blueprint import Blueprint
 from distbp.data.batches import Holdings
 from distbp.evaluation import Evaluation, combine
 from distbp.exchange.base import Snapshot
-from distbp.schedules import PlateauState
 from distbp.parameter_server import Contribution, ParameterServer
 from distbp.reduction import Block
+from distbp.schedules import PlateauState
 from distbp.worker import Worker
 
 
@@ -23,9 +23,7 @@ class InlineTeam:
     exchange = "inline"
     workers = 0
 
-    def __init__(
-        self, blueprint: Blueprint, data: Holdings, snapshot: Snapshot, attempt: int = 1
-    ) -> None:
+    def __init__(self, blueprint: Blueprint, data: Holdings, snapshot: Snapshot, attempt: int = 1) -> None:
         vector = snapshot.arrays["vector"]
         self.server = ParameterServer(
             blueprint,

@@ -43,7 +43,7 @@ def aligned_bytes(size: int) -> Array:
 
 def aligned_vector(size: int, dtype: Any) -> Array:
     """A new flat vector of zeros that begins at a multiple of 64 bytes."""
-    vector = aligned_bytes(size * np.dtype(dtype).itemsize).view(dtype)
+    vector: Array = aligned_bytes(size * np.dtype(dtype).itemsize).view(dtype)
     vector[:] = 0
     return vector
 
@@ -69,7 +69,7 @@ class Arena:
             self._buffers[self._next] = aligned_bytes(size)
         buffer = self._buffers[self._next]
         self._next += 1
-        return buffer[:size].view(dtype).reshape(shape)
+        return np.asarray(buffer[:size].view(dtype).reshape(shape))
 
 
 @dataclass(frozen=True)
