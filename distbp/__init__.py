@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from distbp.errors import Fault as Fault
     from distbp.errors import JobError as JobError
     from distbp.job import TrainingJob as TrainingJob
-    from distbp.model import Model as Model
+    from distbp.predictor import Model as Model
     from distbp.model import load_model as load_model
     from distbp.result import Result as Result
     from distbp.training import resume as resume
@@ -31,7 +31,7 @@ _HOMES = MappingProxyType(
         "DistbpError": "distbp.errors",
         "Fault": "distbp.errors",
         "JobError": "distbp.errors",
-        "Model": "distbp.model",
+        "Model": "distbp.predictor",
         "Result": "distbp.result",
         "TrainingJob": "distbp.job",
         "load_model": "distbp.model",

@@ -93,21 +93,25 @@ def _something_to_train(job: TrainingJob) -> Iterator[Fault]:
 
 
 def _loss_fits(job: TrainingJob) -> Iterator[Fault]:
+    if any(_shapes_fit(job)):  # the shape of the outputs is not what the user meant
+        return
     shape = output_shape(job.model.layers) or (2,)
     for problem in job.loss.faults(shape, last_activation(job.model.layers), Targets()):
         yield Fault("loss", problem)
 
 
 def _shards_fit_the_batch(job: TrainingJob) -> Iterator[Fault]:
-    if job.shards == "auto":
-        return
-    if job.shards > job.batch_size:
+    if job.shards != "auto" and job.shards > job.batch_size:
         yield Fault(
             "shards",
             f"must be at most batch_size ({job.batch_size}), not {job.shards}, so that every shard has a"
             " sample; lower shards or raise batch_size",
         )
-    elif job.batch_size < 2 * job.shards and any(n.type == "batch_normalization" for n in job.model.layers):
+
+
+def _slices_normalize(job: TrainingJob) -> Iterator[Fault]:
+    normalizes = any(n.type == "batch_normalization" for n in job.model.layers)
+    if normalizes and job.shards != "auto" and 1 < job.shards <= job.batch_size < 2 * job.shards:
         yield Fault(
             "shards",
             f"leave slices of one sample ({job.batch_size} over {job.shards} shards), and batch_normalization"
@@ -291,7 +295,8 @@ CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (_metrics_apply, frozenset({"model", "loss", "metrics"})),
     (_class_weights_have_classes, frozenset({"model", "loss", "class_weight"})),
     (_batches_normalize, frozenset({"model", "batch_size"})),
-    (_shards_fit_the_batch, frozenset({"model", "shards", "batch_size"})),
+    (_shards_fit_the_batch, frozenset({"shards", "batch_size"})),
+    (_slices_normalize, frozenset({"model", "shards", "batch_size"})),
     (_workers_have_work, frozenset({"workers", "shards"})),
     (_warm_up_ends, frozenset({"optimizer", "epochs", "max_steps"})),
     (_plateau_direction, frozenset({"optimizer", "model", "loss", "metrics", "data"})),

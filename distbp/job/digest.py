@@ -40,7 +40,8 @@ def _by_class(weights: Any) -> dict[str, float] | None:
 
 def _normal(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(k): _normal(v) for k, v in value.items()}
+        # Without null ones, so that a new field that may be left out does not change the digest of old jobs.
+        return {str(k): _normal(v) for k, v in value.items() if v is not None}
     if isinstance(value, list | tuple):
         return [_normal(v) for v in value]
     if isinstance(value, float) and value.is_integer():

@@ -50,13 +50,17 @@ def unknown(value: str, known: Iterable[str]) -> str:
 
 
 def nearest(value: str, known: Iterable[str]) -> str | None:
-    """The name that `value` most likely was meant to be, or None. Upper case and dashes do not count."""
+    """The name that `value` most likely was meant to be (close to it, or the shortest that contains it), or
+    None. Upper case and dashes do not count."""
     names = sorted(known)
     plain = value.strip().lower().replace("-", "_").replace(" ", "_")
     if plain in names:
         return plain
     found = difflib.get_close_matches(plain, names, n=1, cutoff=0.6)
-    return found[0] if found else None
+    if found:
+        return found[0]
+    longer = [name for name in names if len(plain) >= 4 and plain in name]
+    return min(longer, key=len) if longer else None
 
 
 def line(location: Location, message: str, found: Any = None) -> InitErrorDetails:
@@ -113,6 +117,8 @@ def explain(part: type[BaseModel], value: Any, errors: Sequence[Any]) -> list[In
         name = str(location[0]) if location else ""
         if error["type"] == "missing" and len(location) == 1 and name in meant:
             continue  # the misspelt key says it already
+        if error["type"] == "too_short" and any(e["loc"][:-1] and e["loc"][0] == name for e in errors):
+            continue  # only items at fault are missing, and they have their own faults
         if name in fields and _is_union(fields[name]):
             if name not in unions:
                 unions.add(name)
@@ -171,12 +177,14 @@ def _plain_message(error: Any) -> str:
         ("greater_than", "greater than {gt}"),
         ("less_than_equal", "at most {le}"),
         ("less_than", "less than {lt}"),
-        ("too_short", "at least {min_length} long, not {actual_length}"),
-        ("too_long", "at most {max_length} long, not {actual_length}"),
+        ("too_short", "a list of at least {min_length}, not of {actual_length}"),
+        ("too_long", "a list of at most {max_length}, not of {actual_length}"),
     ):
         if kind == bound:
             tail = "" if kind.startswith("too_") else f", not {shown(found)}"
             return f"must be {words.format(**context)}{tail}"
+    if kind == "invalid_key":
+        return "keys must be text"
     if kind in ("fault", "wrong_type"):
         return str(error["msg"])
     text = str(error["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")

@@ -145,7 +145,7 @@ class Kind:
                 raise raised(
                     self.what, [line((self.key,), f"is required (which {self.what}); {known}", value)]
                 )
-            text = f"is not known; did you mean {self.key!r}?"
+            text = f"{near!r} is not known; did you mean {self.key!r}?"
             raise raised(self.what, [line((near,), text, value)])
         name = options.pop(self.key)
         if not isinstance(name, str):

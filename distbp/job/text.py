@@ -22,6 +22,7 @@ from distbp.errors import Fault, JobError
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
+_MAX_DIGITS = 400
 
 _INTEGER = re.compile(r"[-+]?[0-9]+\Z")
 _HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]+\Z")
@@ -66,7 +67,14 @@ def read_json(text: str, source: str = "the job") -> Any:
     """What JSON text holds. Raises JobError for what is not JSON, NaN, Infinity, or keys written twice."""
     _check_size(text, source)
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_no_constant,
+            parse_int=lambda text: _integer(text, ""),
+        )
+        _check_depth(value, 0)
+        return value
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise _fault(f"is not valid JSON: {error.msg.lower()} ({where})", source) from None
@@ -111,6 +119,19 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise _RefusedError(f"the key {key!r} is written twice in one mapping; keep one of them")
         found[key] = value
     return found
+
+
+def _integer(text: str, where: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise _RefusedError(f"has a number of {len(text)} digits{where}")
+    return int(text, 16) if text.startswith("0x") else int(text)
+
+
+def _check_depth(value: Any, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise _RefusedError(f"is nested deeper than {MAX_DEPTH} levels")
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_depth(inner, depth + 1)
 
 
 def _no_constant(name: str) -> Any:
@@ -164,9 +185,7 @@ def _scalar(event: Any, where: str) -> Any:
     if text in _WORDS:
         return _WORDS[text]
     if _INTEGER.match(text) or _HEXADECIMAL.match(text):
-        if len(text) > 400:
-            raise _RefusedError(f"has a number of {len(text)} digits ({where})")
-        return int(text, 16) if text.startswith("0x") else int(text)
+        return _integer(text, f" ({where})")
     if _FLOAT.match(text):
         return float(text)
     return float(text.replace(".", "", 1)) if _SPECIAL.match(text) else text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, model_validator
 
@@ -12,7 +12,7 @@ from distbp.errors import Fault, JobError
 from distbp.job import text as _text
 from distbp.job.checks import check_job
 from distbp.job.digest import digest
-from distbp.job.faults import Part, details, located
+from distbp.job.faults import Part, Words, details, located
 from distbp.job.kinds import Flag, Text, Whole, plain
 from distbp.job.parts import (
     Checkpoint,
@@ -40,7 +40,9 @@ class TrainingJob(Part):
     `model.layers` those of `distbp.nn.layers`.
     """
 
-    name: Text = Field(
+    name: Annotated[
+        Text, Words("1 to 100 letters, digits, spaces, '.', '_' or '-', a letter or digit first")
+    ] = Field(
         default="job",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}$",
         description="a name for people: 1 to 100 letters, digits, spaces, '.', '_', '-'",

@@ -1,0 +1,233 @@
+"""Jobs that must be refused, with every fault word for word: the table is `bad_jobs.txt` in this folder."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from distbp.errors import Fault, JobError
+from distbp.job import TrainingJob
+from distbp.job.data_checks import check_against_data, notes_about
+from distbp.job.text import MAX_BYTES, read_json
+from distbp.nn.losses.base import Targets
+
+NET = "model: {layers: [{type: dense, units: 8, activation: relu}, {type: dense, units: 3}]}\n"
+
+
+def _table() -> list[tuple[str, list[str]]]:
+    blocks = (Path(__file__).parent / "bad_jobs.txt").read_text().split("====================\n")[1:]
+    found = []
+    for block in blocks:
+        text, _, faults = block.partition("\n>>>\n")
+        found.append((text.replace("NET\n", NET) + "\n", faults.splitlines()))
+    return found
+
+
+TABLE = _table()
+
+
+def test_the_table_is_long_enough() -> None:
+    assert len(TABLE) >= 60
+    assert len({text for text, _ in TABLE}) == len(TABLE)
+
+
+@pytest.mark.parametrize(
+    ("text", "faults"), TABLE, ids=[f"{i}-{f[0][:40]}" for i, (_, f) in enumerate(TABLE)]
+)
+def test_every_fault_is_named(text: str, faults: list[str]) -> None:
+    with pytest.raises(JobError) as caught:
+        TrainingJob.from_yaml(text)
+    assert [str(fault) for fault in caught.value.faults] == faults
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": 1', "is not valid JSON: expecting ',' delimiter (line 1, column 8)"),
+        ('{"a": 1, "a": 2}', "the key 'a' is written twice in one mapping; keep one of them"),
+        ('{"seed": NaN}', "NaN is not a number that a job can use"),
+        ('{"seed": -Infinity}', "-Infinity is not a number that a job can use"),
+        ("[" * 100_000, "is nested deeper than 32 levels"),
+        ('{"x":' * 40 + "1" + "}" * 40, "is nested deeper than 32 levels"),
+        ("{" + " " * MAX_BYTES + "}", "is larger than 1048576 bytes, the most that a job may have"),
+    ],
+)
+def test_json_that_is_refused(text: str, message: str) -> None:
+    with pytest.raises(JobError) as caught:
+        read_json(text)
+    assert caught.value.faults == (Fault("", message),)
+
+
+def test_a_very_long_number_in_json() -> None:
+    with pytest.raises(JobError, match="has a number of 10000 digits"):
+        read_json('{"seed": ' + "9" * 10_000 + "}")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("big.yaml", b" " * (MAX_BYTES + 1), "is larger than 1048576 bytes, the most that a job may have"),
+        ("latin.yaml", b"name: caf\xe9", "is not UTF-8 text (byte 9)"),
+        ("bad.json", b"[1,", "is not valid JSON: expecting value (line 1, column 4)"),
+        ("missing.yaml", None, "cannot be read: no such file or directory"),
+    ],
+)
+def test_files_that_are_refused(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(JobError) as caught:
+        TrainingJob.from_file(path)
+    assert str(caught.value) == f"{path} has 1 fault:\n  {message}"
+
+
+def test_a_folder_is_no_job(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="cannot be read: is a directory"):
+        TrainingJob.from_file(tmp_path)
+
+
+def test_billion_laughs_cost_nothing() -> None:
+    text = "a: &a [x, x]\n" + "".join(
+        f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+    )
+    with pytest.raises(JobError, match="uses an anchor or alias"):
+        TrainingJob.from_yaml(text)
+
+
+def test_the_faults_of_a_file_name_the_file_and_pickle(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text("loss: mse\nmodel: {layers: [relu]}\nepochs: 0\n")
+    with pytest.raises(JobError) as caught:
+        TrainingJob.from_file(path)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"{path} has 2 faults:"
+    assert pickle.loads(pickle.dumps(caught.value)).faults == caught.value.faults
+
+
+# Against the data -----------------------------------------------------------------------------------------
+
+
+def _job(layers: str, loss: str, more: str = "") -> TrainingJob:
+    return TrainingJob.from_yaml(f"model: {{layers: [{layers}]}}\nloss: {loss}\n{more}")
+
+
+TEN = "{type: dense, units: 10}"
+LABELS = Targets("labels", classes=10)
+
+
+@pytest.mark.parametrize(
+    ("job", "shape", "targets", "faults"),
+    [
+        (_job(TEN, "softmax_cross_entropy"), (784,), LABELS, []),
+        (
+            _job(TEN, "softmax_cross_entropy"),
+            (28, 28),
+            LABELS,
+            [
+                "model.layers.0: a dense layer takes one row of numbers for each sample, but is given shape"
+                " (28, 28); put a {type: flatten} layer before it"
+            ],
+        ),
+        (_job("flatten, " + TEN, "softmax_cross_entropy"), (28, 28), LABELS, []),
+        (
+            _job("{type: dense, units: 8}", "softmax_cross_entropy"),
+            (784,),
+            LABELS,
+            [
+                "model.layers.0: the last layer has 8 outputs, but the labels go up to 9;"
+                " give the last layer 10 units"
+            ],
+        ),
+        (
+            _job(TEN, "softmax_cross_entropy"),
+            (784,),
+            Targets("values", columns=2, low=0.0, high=1.0),
+            [
+                "loss: softmax_cross_entropy takes class labels (whole numbers from 0), but the targets are"
+                " values; for values use 'mse' or 'mae', for yes-or-no values 'sigmoid_cross_entropy'"
+            ],
+        ),
+        (_job(TEN, "softmax_cross_entropy"), (784,), Targets("values", columns=1, low=0.0, high=9.0), []),
+        (_job(TEN, "sigmoid_cross_entropy"), (784,), LABELS, []),
+        (_job("{type: dense, units: 1}", "mse"), (4,), LABELS, []),
+        (
+            _job("{type: dense, units: 8}", "mse"),
+            (4,),
+            LABELS,
+            [
+                "model.layers.0: the last layer has 8 outputs, but the targets have 10 columns;"
+                " give the last layer 10 units"
+            ],
+        ),
+        (
+            _job("{type: dense, units: 1}", "mse"),
+            (4,),
+            Targets("values", columns=2, low=-1.0, high=1.0),
+            [
+                "model.layers.0: the last layer has 1 outputs, but the targets have 2 columns;"
+                " give the last layer 2 units"
+            ],
+        ),
+        (
+            _job("{type: dense, units: 1}", "sigmoid_cross_entropy"),
+            (4,),
+            Targets("values", columns=1, low=-1.0, high=1.0),
+            ["loss: sigmoid_cross_entropy takes targets from 0 to 1, but the smallest is -1; rescale them"],
+        ),
+        (
+            _job(TEN, "softmax_cross_entropy", "class_weight: {4: 2, 7: 3}\n"),
+            (4,),
+            Targets("labels", classes=5),
+            ["class_weight.7: is not a class of the training set: labels go up to 4"],
+        ),
+    ],
+)
+def test_against_the_data(
+    job: TrainingJob, shape: tuple[int, ...], targets: Targets, faults: list[str]
+) -> None:
+    found = [str(fault) for fault in check_against_data(job, shape, targets)]
+    assert found == faults
+
+
+def test_early_stopping_without_the_validation_set_it_watches() -> None:
+    job = _job(TEN, "softmax_cross_entropy", "early_stopping: {}\n")
+    assert check_against_data(job, (4,), LABELS, {"train": 10, "validation": 5}) == []
+    assert check_against_data(job, (4,), LABELS, {"train": 10}) == [
+        Fault(
+            "early_stopping.metric",
+            "watches 'validation_loss', but there is no validation set; give one, or watch 'train_loss'",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "rows", "notes"),
+    [
+        ("batch_size: 50\n", 100, []),
+        ("batch_size: 50\n", 110, ["the last batch of every epoch has 10 rows instead of 50"]),
+        (
+            "batch_size: 50\ndrop_last: true\n",
+            110,
+            ["drop_last leaves out 10 of 110 rows in every epoch (others each time)"],
+        ),
+        (
+            "batch_size: 128\n",
+            100,
+            ["batch_size is 128, but the training set has 100 rows: every epoch is one step of 100 rows"],
+        ),
+    ],
+)
+def test_no_limit_is_silent(more: str, rows: int, notes: list[str]) -> None:
+    job = _job(TEN, "softmax_cross_entropy", more)
+    assert notes_about(job, {"train": rows}, 4) == notes
+
+
+def test_a_note_on_one_row_slices_under_batch_normalization() -> None:
+    job = _job("batch_normalization, " + TEN, "softmax_cross_entropy", "batch_size: 50\n")
+    assert notes_about(job, {"train": 105}, 4) == [
+        "the last batch of every epoch has 5 rows instead of 50",
+        "some slices of that last batch have one row, which batch_normalization turns into its shift alone;"
+        " drop_last: true leaves that batch out",
+    ]
