@@ -95,9 +95,10 @@ class Model:
     ) -> dict[str, float]:
         """The loss and metrics of predictions for x against targets y, by name, as plain floats.
 
-        y: classes (n,) as `predict` gives them (class numbers do too where the classes are named by text);
-        or values (n, outputs), or (n,) for one output. `weights`: (n,), of the rows. `metrics`: names; None: those of the training job. Raises ModelError for x, DataError for y
-        and `weights`, JobError for `metrics`.
+        y: classes (n,) as `predict` gives them (class numbers do too where the classes are named by text); or
+        values (n, outputs), or (n,) for one output. `weights`: (n,), of the rows. `metrics`: names; None:
+        those of the training job. Raises ModelError for x, DataError for y and `weights`, JobError for
+        `metrics`.
         """
         x = self._checked(x)
         bound = metrics_for(self.loss, self.output_shape, self.metrics if metrics is None else metrics)

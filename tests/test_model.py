@@ -122,9 +122,13 @@ def test_class_names(tmp_path: Path, classes: list[Any]) -> None:
     model = load_model(tmp_path / "model")
     plain = load_model(tmp_path / "model").outputs(X).argmax(axis=1)
     np.testing.assert_array_equal(model.predict(X), np.array(classes)[plain])
-    assert (
-        model.evaluate(X, np.array(classes)[plain] if isinstance(classes[0], str) else plain)["accuracy"] == 1
-    )
+    assert model.evaluate(X, model.predict(X))["accuracy"] == 1
+    assert model.evaluate(X, model.predict(X)[:, None])["accuracy"] == 1
+    if classes[0] == "setosa":
+        assert model.evaluate(X, plain)["accuracy"] == 1
+    else:
+        with pytest.raises(DataError, match="a class that the model does not have: 30; it has 10, 20, 40"):
+            model.evaluate(X[:2], np.array([10, 30]))
 
 
 def test_unknown_class_name(tmp_path: Path) -> None:
@@ -347,6 +351,21 @@ def test_saving_again_replaces_a_model_but_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "model" / "notes.txt").write_text("mine")
     with pytest.raises(ModelError, match="holds other files than a model; choose another folder"):
         saved(tmp_path / "model")
+
+
+def test_a_replacement_that_was_cut_short(tmp_path: Path) -> None:
+    """The process died after moving the old model aside: a save that fails brings it back."""
+    saved(tmp_path / "model")
+    (tmp_path / "model").rename(tmp_path / ".tmp-old-model")
+    with pytest.raises(StorageError, match="disk full"):
+        saved(tmp_path / "model", disk=fails_from(1, errno.ENOSPC, ("write",)))
+    load_model(tmp_path / "model")
+
+
+def test_class_weights_need_classes(tmp_path: Path) -> None:
+    saved(tmp_path / "model", [{"type": "dense", "units": 1}], "mse", class_weights=[1.0])
+    with pytest.raises(ModelError, match="class_weights is given, but the loss 'mse' knows no classes"):
+        load_model(tmp_path / "model")
 
 
 @pytest.mark.parametrize("again", [False, True])
