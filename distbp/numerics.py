@@ -8,6 +8,7 @@ fixed computation, which catches what the names do not.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import platform
 import sys
 from collections.abc import Iterator, Mapping
@@ -69,7 +70,7 @@ def check_same(mine: Mapping[str, str], theirs: Mapping[str, str], who: str) -> 
 
 def _simd_level() -> str:
     """The widest instruction sets that NumPy may dispatch to on this processor."""
-    umath: Any = getattr(np._core, "_multiarray_umath")  # noqa: B009 - private, so say that it is a look-up
+    umath: Any = importlib.import_module("numpy._core._multiarray_umath")
     present: dict[str, bool] = umath.__cpu_features__
     targets = [*umath.__cpu_baseline__, *umath.__cpu_dispatch__]
     found = [name for name in targets if present.get(name)]

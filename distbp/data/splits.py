@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +84,8 @@ def open_splits(
             table = load(source, folder, confined=confined, bad_rows=job.data.bad_rows)
         else:
             continue
+        if job.model.layers[0].type == "dense":  # takes an image as a row of numbers; a view, no copy
+            table = replace(table, inputs=table.inputs.reshape(len(table), -1))
         if tables and table.features != tables["train"].features:
             raise DataError(
                 f"{table.name}: one row has the shape {table.features}, but the training rows have"

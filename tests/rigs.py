@@ -1,0 +1,70 @@
+"""The engine in one process without a run directory: blueprint, data, server and worker of a job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distbp import TrainingJob
+from distbp.blueprint import Blueprint
+from distbp.data.batches import WholeData
+from distbp.data.splits import Splits, open_splits
+from distbp.nn.arrays import Array
+from distbp.parameter_server import Contribution, ParameterServer
+from distbp.reduction import Block
+from distbp.training import make_blueprint
+from distbp.worker import Worker, totals_size
+
+Data = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Rig:
+    blueprint: Blueprint
+    splits: Splits
+    data: WholeData
+
+    @property
+    def shards(self) -> int:
+        return self.blueprint.shards
+
+    def start(self) -> Array:
+        return self.blueprint.network().initialize(self.blueprint.job.seed)
+
+    def server(self, vector: Array, **options: Any) -> ParameterServer:
+        return ParameterServer(self.blueprint, vector, **options)
+
+    def worker(self, vector: Array) -> Worker:
+        return Worker(self.blueprint, vector, self.data)
+
+    def contribution(self, vector: Array, block: Block) -> Contribution:
+        return Contribution(block, np.full_like(vector, np.nan), np.full(totals_size(self.blueprint), np.nan))
+
+
+def make_job(layers: Iterable[Any] = ({"type": "dense", "units": 3},), **fields: Any) -> TrainingJob:
+    standard = {"loss": "softmax_cross_entropy", "batch_size": 8, "shards": 4, "workers": 0, "seed": 5}
+    return TrainingJob(**{**standard, "model": {"layers": list(layers)}, **fields})
+
+
+def make_rig(
+    job: TrainingJob, train: Data, others: Mapping[str, Data] | None = None, kernels: str = "numpy"
+) -> Rig:
+    splits = open_splits(job, Path(), {"train": train, **(others or {})})
+    blueprint = replace(make_blueprint(job, splits), kernels=kernels)
+    outputs = blueprint.network().output_shape[-1]
+    prepared = splits.prepare(job, outputs)
+    own = prepared["train"]
+    own.weights = blueprint.weights_of(own.targets, own.weights)
+    return Rig(blueprint, splits, WholeData(prepared, blueprint.rows, blueprint.sharding()))
+
+
+def classes(rows: int, features: int = 5, seed: int = 0, weighted: bool = False) -> Data:
+    """Three classes that can be learned; inputs float64."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, features))
+    y = (x[:, 0] > 0).astype(np.int64) + (x[:, 1] > 0)
+    return (x, y, rng.uniform(0.2, 3, rows)) if weighted else (x, y)
