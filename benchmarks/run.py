@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -203,7 +204,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seconds = options.seconds or SECONDS[options.comparison]
     for row in rows:
         run_row(row, installed, cores, options.rounds, seconds, results)
-    command = " ".join(["python -m benchmarks.run", *(sys.argv[1:] if arguments is None else arguments)])
+    command = shlex.join(
+        ["python", "-m", "benchmarks.run", *(sys.argv[1:] if arguments is None else arguments)]
+    )
     text = report(options.comparison, rows, peers, results, command)
     print(text)
     if options.write:

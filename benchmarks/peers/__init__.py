@@ -55,6 +55,8 @@ _TABLE = (
     Peer("PyTorch eager", "benchmarks.peers.pytorch_eager", ("torch",), (ONE_CORE, TWO_CORE)),
     Peer("PyTorch by hand", "benchmarks.peers.pytorch_handwritten", ("torch",), (ONE_CORE,)),
     Peer("JAX jit+scan", "benchmarks.peers.jax_scan", ("jax",), (ONE_CORE, TWO_CORE)),
+    # XLA's threads cost a small net half its speed, and XLA takes as many as it is given cores.
+    Peer("JAX on one core", "benchmarks.peers.jax_scan", ("jax",), (TWO_CORE,), ("--first-cores", "1")),
     Peer("scikit-learn", "benchmarks.peers.scikit_learn", ("sklearn",), (ONE_CORE,)),
     Peer("PyTorch DDP", "benchmarks.peers.pytorch_ddp", ("torch",), (TWO_CORE,)),
     Peer("Ray Train", "benchmarks.peers.ray_train", ("torch", "ray"), (TWO_CORE,)),

@@ -85,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
     known.add_argument("--row", choices=sorted(ROWS), required=True)
     known.add_argument("--seconds", type=float, default=2.0, help="length of the one measurement")
     known.add_argument("--cores", default="0", help="core numbers, as 0 or 0,1")
+    known.add_argument("--first-cores", type=int, metavar="N", help="use only the first N of --cores")
     known.add_argument("--serve", action="store_true", help="measure for each number read from stdin")
     return known
 
@@ -92,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
 def parse(known: argparse.ArgumentParser | None = None) -> argparse.Namespace:
     """The command line's options, `cores` as a list of numbers."""
     options = (known or parser()).parse_args()
-    options.cores = [int(core) for core in options.cores.split(",")]
+    options.cores = [int(core) for core in options.cores.split(",")][: options.first_cores]
     return options
 
 
