@@ -160,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{_verdict(flat)}: training {len(highest)} epochs from a memory-mapped table of {TABLE_MIB} MiB:"
         f" resident MiB (own + pages of files) {before} before, at most {', '.join(map(str, highest))} in the"
         f" epochs (bars: {RESIDENT_BAR_MIB} more than in the first epoch, {PRIVATE_BAR_MIB} more of its own"
-        " than before). Pages of the table in the page cache count as the process's while it looks at them, and"
+        " than before). Pages of the table in the page cache count as the process's while it looks at them;"
         " the kernel takes them back at need"
     ]
     met = flat
