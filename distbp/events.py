@@ -84,7 +84,6 @@ class TeamChanged:
 
     step: int
     attempt: int
-    workers: int
     reason: str
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -93,6 +94,7 @@ SETTINGS = _table(
         "bytes",
         "prepared inputs up to this size are kept in memory; larger ones are prepared batch by batch",
     ),
+    Setting("RAY_ADDRESS", "", "", "the Ray cluster to train on; empty: one embedded in the training process"),
     Setting("DISTBP_TEST_DATA", "", "", "the folder with the tests' data (data/ and golden/ below it)"),
 )
 
@@ -106,6 +108,21 @@ def get(name: str) -> Any:
     setting = SETTINGS[name]
     text = os.environ.get(name)
     return setting.default if text is None or text == "" else setting.parse(text)
+
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Within the block these environment variables are set, for libraries that read them; then as before."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def check_environment() -> None:

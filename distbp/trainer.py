@@ -33,7 +33,8 @@ from distbp.run_state import RunState, after_evaluation, out_of_patience, watche
 from distbp.worker import LOSS, SATURATION, WEIGHT, saturating_layers
 
 PROGRESS_S = 0.25  # between two Progressed events
-MakeTeam = Callable[[Blueprint, "WholeData", Snapshot, int], Team]
+# (blueprint, data, start, attempt, whom to tell why the team changed) -> team
+MakeTeam = Callable[[Blueprint, WholeData, Snapshot, int, Callable[[str], None]], Team]
 
 
 class Trainer:
@@ -75,6 +76,7 @@ class Trainer:
         self._state = RunState()
         self._saved = Snapshot(0, {})
         self._saved_at = 0.0
+        self._step = 0
         self._train_seconds = 0.0
         self._train_samples = 0
         self.notes: list[str] = []
@@ -105,13 +107,13 @@ class Trainer:
         step = self._saved.step
         while not self._state.ended:
             try:
-                step = self._advance(team, step)
+                step = self._step = self._advance(team, step)
             except ServerLostError as error:
                 team.close()
                 step = self._rewind()
                 self._state = replace(self._state, attempt=self._state.attempt + 1)
                 team = self._start_team()
-                self._emit(events.TeamChanged(step, self._state.attempt, team.workers, str(error)))
+                self._team_changed(f"{error}; attempt {self._state.attempt} goes on from step {step}")
         return team
 
     def _advance(self, team: Team, step: int) -> int:
@@ -268,9 +270,12 @@ class Trainer:
 
     def _start_team(self) -> Team:
         fresh = {name: array.copy() for name, array in self._saved.arrays.items()}
-        return self._make_team(
-            self.blueprint, self._data, Snapshot(self._saved.step, fresh), self._state.attempt
-        )
+        start = Snapshot(self._saved.step, fresh)
+        return self._make_team(self.blueprint, self._data, start, self._state.attempt, self._team_changed)
+
+    def _team_changed(self, reason: str) -> None:
+        self.notes.append(reason)
+        self._emit(events.TeamChanged(self._step, self._state.attempt, reason))
 
     # The end -------------------------------------------------------------------------------------------
 

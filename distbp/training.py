@@ -13,8 +13,6 @@ from distbp import checkpoint, events, numerics, settings
 from distbp.blueprint import Blueprint
 from distbp.data.splits import SPLITS, Splits, open_splits
 from distbp.errors import JobError
-from distbp.exchange.base import Snapshot, Team
-from distbp.exchange.inline import InlineTeam
 from distbp.interrupts import Interrupts
 from distbp.job import TrainingJob
 from distbp.job.data_checks import check_against_data
@@ -22,6 +20,7 @@ from distbp.nn import kernels
 from distbp.result import Result
 from distbp.run_directory import RunDirectory, read_result
 from distbp.run_log import log_events
+from distbp.teams import TeamMaker
 from distbp.trainer import Trainer
 
 Data = Mapping[str, Any] | tuple[Any, ...]
@@ -35,6 +34,7 @@ def train(
     folder: str | Path = ".",
     workers: int | str | None = None,
     listener: events.Listener | None = None,
+    address: str | None = None,
     confined: bool = False,
 ) -> Result:
     """Trains `job` to its end in this process and the workers it starts; waits.
@@ -43,7 +43,8 @@ def train(
     with such tuples for "train", "validation", "test". x: (n, *features); y: (n,) labels or values, or
     (n, outputs). output: the run directory, absent or empty; None: a new one below `runs/`. folder: what
     paths in the job are relative to; `confined`: they may not leave it. workers: in place of the job's.
-    listener: is told what happens (see `distbp.events`).
+    listener: is told what happens (see `distbp.events`). address: of a Ray cluster to train on; None: RAY_ADDRESS, or a
+    Ray embedded in this process.
 
     Raises JobError, DataError, NumericsError, StorageError; Interrupted after a checkpoint on Ctrl-C.
     """
@@ -51,7 +52,7 @@ def train(
     blueprint = make_blueprint(job, splits)
     path = Path(output) if output is not None else _fresh_directory(job.name)
     with RunDirectory.create(path, _job_text(job, Path(folder))) as run:
-        return _drive(run, blueprint, splits, None, job.workers if workers is None else workers, listener)
+        return _drive(run, blueprint, splits, None, job.workers if workers is None else workers, listener, address)
 
 
 def resume(
@@ -60,6 +61,7 @@ def resume(
     data: Data | None = None,
     workers: int | str | None = None,
     listener: events.Listener | None = None,
+    address: str | None = None,
 ) -> Result:
     """Goes on from the last good checkpoint of a run directory, to the same bits as if it had never stopped.
 
@@ -73,7 +75,7 @@ def resume(
         splits = open_splits(job, run.path, _by_split(data))
         blueprint = make_blueprint(job, splits)
         start = checkpoint.load_latest(run.checkpoints)
-        return _drive(run, blueprint, splits, start, job.workers if workers is None else workers, listener)
+        return _drive(run, blueprint, splits, start, job.workers if workers is None else workers, listener, address)
 
 
 def make_blueprint(job: TrainingJob, splits: Splits) -> Blueprint:
@@ -102,16 +104,14 @@ def _drive(
     start: checkpoint.Checkpoint | None,
     workers: Any,
     listener: events.Listener | None,
+    address: str | None,
 ) -> Result:
-    def make_team(blueprint: Blueprint, data: Any, snapshot: Snapshot, attempt: int) -> Team:
-        return InlineTeam(blueprint, data, snapshot, attempt)
-
     told = log_events(run, listener)
     for aside in start.set_aside if start else ():
         told(events.CheckpointSetAside(str(aside.path), aside.reason))
     quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")  # found by the check of every step
-    with numerics.one_blas_thread(), quiet, Interrupts() as interrupts:
-        return Trainer(run, blueprint, splits, make_team, told, interrupts).train(start)
+    with numerics.one_blas_thread(), quiet, Interrupts() as interrupts, TeamMaker(workers, address) as teams:
+        return Trainer(run, blueprint, splits, teams, told, interrupts).train(start)
 
 
 def _class_weights(job: TrainingJob, targets: Any, classes: int) -> tuple[float, ...] | None:

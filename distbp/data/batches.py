@@ -43,15 +43,15 @@ class WholeData:
     """Holdings of a process that reaches all rows of all splits."""
 
     def __init__(self, splits: Mapping[str, Rows], rows: Mapping[str, int], sharding: Sharding) -> None:
-        self._splits = splits
-        self._rows = rows
-        self._sharding = sharding
+        self.splits = splits
+        self.rows = rows
+        self.sharding = sharding
 
     def train(self, shard: int) -> tuple[Rows, Array]:
-        return self._splits["train"], self._sharding.dealt(shard)
+        return self.splits["train"], self.sharding.dealt(shard)
 
     def split(self, name: str, shard: int) -> tuple[Rows, int, int]:
-        return self._splits[name], *evaluated_rows(self._rows[name], self._sharding.shards, shard)
+        return self.splits[name], *evaluated_rows(self.rows[name], self.sharding.shards, shard)
 
 
 class Slice(NamedTuple):

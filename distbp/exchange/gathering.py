@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Generic, TypeVar
 
 from distbp.reduction import Block
@@ -41,6 +42,10 @@ class Gathering(Generic[T]):
     def complete(self) -> bool:
         return self._have == self._all
 
+    def has(self, shards: Iterable[int]) -> bool:
+        """Whether all of these have been answered for."""
+        return all(self._have >> shard & 1 for shard in shards)
+
     def answers(self) -> list[tuple[Block, T]]:
         """What was taken, in shard order; once complete, every shard is in exactly one block."""
         return sorted(self._found.items())
@@ -51,7 +56,7 @@ class Gathering(Generic[T]):
         return [shard for shard in range(rest.bit_length()) if rest >> shard & 1]
 
 
-def runs(shards: list[int]) -> list[tuple[int, int]]:
+def runs(shards: Sequence[int]) -> list[tuple[int, int]]:
     """Sorted shard numbers as ranges [start, stop) of neighbors."""
     found: list[tuple[int, int]] = []
     for shard in shards:

@@ -1,0 +1,341 @@
+"""The command line. Everything heavy is imported inside the commands, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import distbp
+from distbp.cli_errors import EXIT_CODES, internal, named, reports_errors
+from distbp.errors import Fault, JobError
+
+if TYPE_CHECKING:
+    from distbp.events import Started
+    from distbp.job import TrainingJob
+    from distbp.result import Result
+
+_EPILOG = """\b
+Examples:
+  distbp train job.yaml                       train; the run lies in runs/
+  distbp train job.yaml --workers 4 --output runs/first
+  distbp resume runs/first                    go on after Ctrl-C, a crash, or kill -9
+  distbp evaluate runs/first                  the test set of the run's own job
+  distbp predict runs/first images.npy -o predictions.csv
+  distbp validate job.yaml                    every fault at once, without training
+  distbp schema > job.schema.json             completion and checking in an editor
+
+\b
+Exit codes:
+""" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())
+
+_JOB = click.argument("job_file", metavar="JOB.yaml", type=click.Path(path_type=Path))
+_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs.")
+
+
+class _Workers(click.ParamType[int | str]):
+    name = "N|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value == "auto" or isinstance(value, int):
+            return value
+        if not (value.isdecimal() and int(value) <= 4096):
+            self.fail(f"{value!r} is neither a whole number from 0 to 4096 nor auto", param, ctx)
+        return int(value)
+
+
+_WORKERS = click.option(
+    "--workers", type=_Workers(), help="In place of the job's. Changes the time, never the result."
+)
+
+
+@click.group(
+    epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(distbp.__version__, prog_name="distbp")
+def group() -> None:
+    """Distributed minibatch training on CPUs: any number of workers, any failure, the same bits.
+
+    A job is a YAML file; `docs/job.md` lists every field.
+    """
+
+
+@group.command()
+@_JOB
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The run directory: absent or empty. Default: runs/NAME.",
+)
+@_WORKERS
+@_JSON
+@reports_errors
+def train(job_file: Path, output: Path | None, workers: int | str | None, as_json: bool) -> None:
+    """Train a job; the run directory then holds the model, its metrics and its curves.
+
+    \b
+    Examples:
+      distbp train job.yaml
+      distbp train job.yaml --output runs/first --workers 2
+      distbp train job.yaml --json | jq 'select(.event == "epoch_ended") | .metrics'
+
+    Ctrl-C and SIGTERM write a checkpoint and stop; `distbp resume` goes on.
+    """
+    from distbp.progress import show
+    from distbp.training import train as train_job
+
+    job = _read(job_file)
+    _needs_data(job, job_file)
+    with (
+        named(job_file),
+        show(sys.stdout, as_json=as_json, notes=lambda event: _notes(job, event)) as listener,
+    ):
+        result = train_job(job, output=output, folder=job_file.parent, workers=workers, listener=listener)
+    _close(result, as_json)
+
+
+@group.command()
+@click.argument("run_dir", metavar="RUN_DIR", type=click.Path(path_type=Path))
+@_WORKERS
+@_JSON
+@reports_errors
+def resume(run_dir: Path, workers: int | str | None, as_json: bool) -> None:
+    """Go on with a run from its last checkpoint, to the same bits as if it had never stopped.
+
+    \b
+    Example:
+      distbp resume runs/first
+    """
+    from distbp.progress import show
+    from distbp.training import resume as resume_run
+
+    with named(run_dir / "job.yaml"), show(sys.stdout, as_json=as_json) as listener:
+        result = resume_run(run_dir, workers=workers, listener=listener)
+    _close(result, as_json)
+
+
+@group.command()
+@_JOB
+@click.option("--no-data", is_flag=True, help="Do not open the data; check the job alone.")
+@_JSON
+@reports_errors
+def validate(job_file: Path, no_data: bool, as_json: bool) -> None:
+    """Check a job, and that it fits its data, without training. Names every fault at once.
+
+    \b
+    Example:
+      distbp validate job.yaml
+    """
+    job = _read(job_file)
+    facts: dict[str, Any] = {"job": str(job_file), "digest": job.digest, "notes": []}
+    if not no_data:
+        from distbp.data.splits import open_splits
+        from distbp.job.data_checks import notes_about
+        from distbp.training import make_blueprint
+
+        _needs_data(job, job_file)
+        with named(job_file):
+            blueprint = make_blueprint(job, open_splits(job, job_file.parent))
+        facts |= {
+            "rows": dict(blueprint.rows),
+            "parameters": blueprint.network().parameter_count,
+            "shards": blueprint.shards,
+            "steps_per_epoch": blueprint.steps_per_epoch,
+            "total_steps": blueprint.total_steps,
+            "notes": notes_about(job, blueprint.rows, blueprint.shards),
+        }
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    click.echo(f"{job_file} is a good job")
+    for name, value in facts.items():
+        if name == "rows":
+            value = ", ".join(f"{count:,} {split}" for split, count in value.items())
+        if name not in ("job", "notes"):
+            click.echo(
+                f"  {name.replace('_', ' '):<16}{value:,}"
+                if isinstance(value, int)
+                else f"  {name:<16}{value}"
+            )
+    for note in facts["notes"]:
+        click.echo(f"  note: {note}")
+
+
+@group.command()
+@reports_errors
+def schema() -> None:
+    """Print the JSON Schema of a job (draft 2020-12).
+
+    \b
+    Example:
+      distbp schema > job.schema.json
+    and, as the first line of a job, for editors with yaml-language-server:
+      # yaml-language-server: $schema=job.schema.json
+    """
+    from distbp.job.schema import job_schema
+
+    click.echo(json.dumps(job_schema(), indent=2))
+
+
+_MODEL = click.argument("model_dir", metavar="MODEL", type=click.Path(path_type=Path))
+_DATA = click.argument("data", metavar="[DATA]...", nargs=-1)
+_SPLIT = click.option(
+    "--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True,
+    help="Where no DATA is named: which set of the run's own job.",
+)  # fmt: skip
+_DATA_HELP = """MODEL is a model folder or a run directory. DATA is one of
+
+    \b
+      inputs.npy targets.npy          arrays (rows, features...) and (rows,) or (rows, outputs)
+      data.npz                        with arrays `inputs` and `targets`
+      images-idx3.gz labels-idx1.gz   IDX files
+      '{format: digits, split: test}' a source as a job writes it; see docs/job.md
+"""
+
+
+@group.command(
+    help=f"""Measure a model on data: its loss and metrics.
+
+    {_DATA_HELP}
+    \b
+    Examples:
+      distbp evaluate runs/first
+      distbp evaluate runs/first --split validation
+      distbp evaluate runs/first/model test.npz --metrics accuracy,f1
+    """
+)
+@_MODEL
+@_DATA
+@_SPLIT
+@click.option("--metrics", help="Names, divided by commas. Default: those of the training job.")
+@_JSON
+@reports_errors
+def evaluate(model_dir: Path, data: tuple[str, ...], split: str, metrics: str | None, as_json: bool) -> None:
+    from distbp.cli_data import open_model, source_of, split_of
+    from distbp.data.formats import load
+    from distbp.errors import DataError
+    from distbp.progress import number
+
+    model = open_model(model_dir)
+    table = load(source_of(data, with_targets=True), Path()) if data else split_of(model_dir, split)
+    if table.targets is None:
+        raise DataError(f"{table.name}: there are no targets to compare with; name them after the inputs")
+    names = None if metrics is None else [name.strip() for name in metrics.split(",")]
+    found = model.evaluate(table.inputs, table.targets, weights=table.weights, metrics=names)
+    if as_json:
+        from distbp.progress import finite
+
+        click.echo(json.dumps(finite({"rows": len(table), **found})))
+        return
+    click.echo(f"{len(table):,} rows of {table.name}")
+    for name, value in found.items():
+        click.echo(f"  {name.replace('_', ' '):<16}{number(value)}")
+
+
+@group.command(
+    help=f"""Predict with a model; CSV to the output or a file, or an .npz file.
+
+    {_DATA_HELP}
+    \b
+    Examples:
+      distbp predict runs/first inputs.npy
+      distbp predict runs/first inputs.npy -o predictions.csv --probabilities
+      distbp predict runs/first '{{format: digits, split: test}}' -o predictions.npz
+    """
+)
+@_MODEL
+@_DATA
+@_SPLIT
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="A .csv or .npz file. Default: CSV to the output."
+)
+@click.option("--probabilities", is_flag=True, help="Also the probability of each class.")
+@reports_errors
+def predict(
+    model_dir: Path, data: tuple[str, ...], split: str, output: Path | None, probabilities: bool
+) -> None:
+    from distbp.cli_data import open_model, predictions, source_of, split_of, write_csv, write_predictions
+    from distbp.data.formats import load
+
+    if output is not None and output.suffix not in (".csv", ".npz"):
+        raise click.BadParameter(f"{output} must end in .csv or .npz", param_hint="--output")
+    model = open_model(model_dir)
+    table = load(source_of(data, with_targets=False), Path()) if data else split_of(model_dir, split)
+    columns = predictions(model, table, probabilities=probabilities)
+    if output is None:
+        write_csv(columns, sys.stdout)
+    else:
+        write_predictions(columns, output)
+        click.echo(f"{len(table):,} predictions in {output}")
+
+
+@group.command()
+@_JOB
+@click.option(
+    "--coordinates",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="How many of each tensor to check.",
+)
+@reports_errors
+def gradcheck(job_file: Path, coordinates: int) -> None:
+    """Check the gradients of a job's first batch against central differences, in float64.
+
+    \b
+    Example:
+      distbp gradcheck job.yaml --coordinates 50
+    """
+    from distbp.job_gradcheck import check_job
+
+    job = _read(job_file)
+    _needs_data(job, job_file)
+    with named(job_file):
+        report = check_job(job, job_file.parent, coordinates=coordinates)
+    for part in report.parts:
+        click.echo(f"  {part.part:<32} {part.checked:>4} checked, largest relative error {part.error:.1e}")
+    if not report.passed:
+        click.echo(f"error: {report}", err=True)
+        sys.exit(4)
+    click.echo(str(report))
+
+
+def _read(job_file: Path) -> TrainingJob:
+    from distbp.job import TrainingJob
+
+    return TrainingJob.from_file(job_file)
+
+
+def _needs_data(job: TrainingJob, job_file: Path) -> None:
+    if job.data.train is None:
+        raise JobError(
+            [Fault("data.train", "is required on the command line (the training set)")], str(job_file)
+        )
+
+
+def _notes(job: TrainingJob, event: Started) -> list[str]:
+    from distbp.job.data_checks import notes_about
+
+    return notes_about(job, event.rows, event.shards)
+
+
+def _close(result: Result, as_json: bool) -> None:
+    from distbp.progress import summary
+
+    if not as_json:
+        click.echo(summary(result))
+
+
+def main() -> None:
+    """The entry point of the `distbp` command."""
+    try:
+        group(prog_name="distbp")
+    except Exception as error:  # the one place where everything may be caught: nothing comes after it
+        internal(error)
+
+
+if __name__ == "__main__":
+    main()

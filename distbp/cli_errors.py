@@ -1,0 +1,109 @@
+"""From errors to exit codes and one readable block on stderr."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any, NoReturn, ParamSpec
+
+import click
+
+from distbp import errors
+
+P = ParamSpec("P")
+
+# Exit code -> what it means; shown by `distbp --help`, promised to scripts.
+EXIT_CODES = {
+    0: "done",
+    1: "an error inside distbp: please report it",
+    2: "the command line or the job is at fault",
+    3: "a data file or a model is at fault",
+    4: "NaN or Inf appeared in training, or a gradient check failed",
+    5: "no checkpoint can be read or written, or the disk is full",
+    6: "processes that train together lost each other",
+    130: "stopped by Ctrl-C, after a checkpoint",
+    143: "stopped by SIGTERM, after a checkpoint",
+}
+
+# The first row whose class fits decides.
+_CODES: tuple[tuple[type[BaseException], int], ...] = (
+    (errors.JobError, 2),
+    (errors.SettingsError, 2),
+    (errors.DataError, 3),
+    (errors.ModelError, 3),
+    (errors.NumericsError, 4),
+    (errors.CheckpointError, 5),
+    (errors.FingerprintError, 6),
+    (errors.ExchangeError, 6),
+)
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code for an error; 1 for one that distbp did not raise on purpose."""
+    if isinstance(error, errors.Interrupted):
+        return 143 if error.signal_name == "SIGTERM" else 130
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return next((code for kind, code in _CODES if isinstance(error, kind)), 1)
+
+
+def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
+    """A command that ends with a message and an exit code instead of a traceback."""
+
+    @wraps(command)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except errors.DistbpError as error:
+            _end(str(error), exit_code(error))
+        except KeyboardInterrupt:
+            _end("stopped by Ctrl-C", 130)
+        except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+            sys.stderr.close()
+            sys.exit(0)
+        except OSError as error:
+            _end(_os_text(error), 5)
+
+    return wrapper
+
+
+def _os_text(error: OSError) -> str:
+    reason = (error.strerror or str(error)).lower()
+    return f"{error.filename}: {reason}" if error.filename else reason
+
+
+def _end(message: str, code: int) -> NoReturn:
+    prefix = "" if code in (130, 143) else "error: "
+    click.echo(f"{prefix}{message}", err=True)
+    sys.exit(code)
+
+
+def internal(error: Exception) -> NoReturn:
+    """Ends with the traceback of what nobody foresaw."""
+    traceback.print_exception(error)
+    click.echo("\nThis is an error inside distbp. Please report it, with the lines above.", err=True)
+    sys.exit(1)
+
+
+@contextmanager
+def named(path: str | Path) -> Iterator[None]:
+    """Errors about a job say which file it came from."""
+    try:
+        yield
+    except errors.JobError as error:
+        raise errors.JobError(error.faults, str(path)) from None
+
+
+def write_whole(path: Path, write: Callable[[Any], None]) -> None:
+    """Writes a file under another name and then renames it: never half a file. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.writing")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,55 @@
+"""Faults on purpose: an exchange whose messages are dropped, repeated, delayed and reordered, under a seed.
+
+It wraps how a worker announces a finished slot; everything else is the real exchange. Training must end with the
+same bits (it does: a push that had no effect is repeated, and one that came twice is dropped).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from distbp.exchange.segment import Slot
+from distbp.exchange.shared_memory import post
+from distbp.reduction import Block
+
+
+@dataclass(frozen=True)
+class FaultPlan:
+    """The probability of each fault for one push, and the longest delay in seconds."""
+
+    seed: int
+    drop: float = 0.0
+    repeat: float = 0.0
+    delay: float = 0.0
+    reorder: float = 0.0
+    delay_s: float = 0.02
+
+
+def faulty_post(plan: FaultPlan, worker: int) -> Callable[[Slot, int, int, Block], None]:
+    """A `post` that goes wrong as planned. Dropped pushes get through when the worker repeats them."""
+    random = np.random.default_rng([plan.seed, worker])
+    held: list[tuple[Slot, int, int, Block]] = []
+
+    def faulty(slot: Slot, attempt: int, step: int, block: Block) -> None:
+        dice = random.random(4)
+        if dice[0] < plan.drop:
+            return
+        if dice[1] < plan.reorder and not held:
+            held.append((slot, attempt, step, block))  # until the next push, which goes first
+            return
+        if dice[2] < plan.delay:
+            late = threading.Timer(plan.delay_s * random.random(), post, (slot, attempt, step, block))
+            late.daemon = True
+            late.start()
+            return
+        post(slot, attempt, step, block)
+        if dice[3] < plan.repeat:
+            post(slot, attempt, step, block)
+        while held:
+            post(*held.pop())
+
+    return faulty

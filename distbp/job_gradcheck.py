@@ -1,0 +1,67 @@
+"""The gradients of a user's own job, checked against central differences (`distbp gradcheck JOB.yaml`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distbp.data.batches import WholeData
+from distbp.data.splits import open_splits
+from distbp.job import TrainingJob
+from distbp.nn.gradcheck import Report, Vector, check
+from distbp.nn.network import aligned_vector
+from distbp.numerics import one_blas_thread
+from distbp.reduction import Block
+from distbp.streams import Purpose, generator
+from distbp.training import make_blueprint
+from distbp.worker import LOSS, WEIGHT, Worker
+
+MAX_ROWS = 64
+
+
+def check_job(
+    job: TrainingJob,
+    folder: str | Path = ".",
+    *,
+    coordinates: int = 20,
+    given: Mapping[str, Any] | None = None,
+) -> Report:
+    """Checks the gradient of the job's first batch (at most `MAX_ROWS` rows) in float64.
+
+    It is computed as in training: by a `Worker`, over all shards and their tree, with dropout, normalization,
+    class and sample weights. `coordinates`: how many of each tensor, chosen at random. `folder`: as in
+    `train`; `given`: arrays by split.
+    Penalties and clipping are the parameter server's and are not part of it. Raises JobError, DataError.
+    """
+    rows = min(job.batch_size, MAX_ROWS)
+    shards = job.shards if job.shards == "auto" else min(job.shards, rows)
+    small = job.replace(dtype="float64", batch_size=rows, shards=shards, workers="auto", servers=1)
+    splits = open_splits(small, Path(folder), given)
+    blueprint = make_blueprint(small, splits)
+    network = blueprint.network()
+    data = WholeData(splits.prepare(small, network.output_shape[-1]), blueprint.rows, blueprint.sharding())
+    vector = aligned_vector(network.size, np.dtype(np.float64))
+    vector[:] = network.initialize(small.seed)
+    gradient = aligned_vector(network.size, np.dtype(np.float64))
+    with one_blas_thread():
+        worker = Worker(blueprint, vector, data)
+        totals = np.zeros(worker.totals_size)
+        everything = Block(0, blueprint.shards)
+
+        def mean_loss(_: Vector) -> float:
+            worker.compute(0, everything, gradient, totals)
+            return float(totals[LOSS] / totals[WEIGHT])
+
+        mean_loss(vector)
+        analytic = gradient / totals[WEIGHT]
+        draw = generator(small.seed, Purpose.INITIALIZE, 2**32)
+        chosen = [
+            tensor.start + draw.choice(size, min(coordinates, size), replace=False)
+            for tensor in network.tensors
+            for size in (tensor.stop - tensor.start,)
+        ]
+        parts = {tensor.path: slice(tensor.start, tensor.stop) for tensor in network.tensors}
+        return check(mean_loss, vector, analytic, parts, np.sort(np.concatenate(chosen)))

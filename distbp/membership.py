@@ -1,0 +1,34 @@
+"""Who hosts which shards: pure decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from distbp.exchange.segment import Range
+from distbp.reduction import assign
+
+
+def spread(shards: int, members: Sequence[tuple[str, int]]) -> dict[int, list[Range]]:
+    """Member -> its ranges of shards, as equal as can be; members of one node host neighbors, so that a node
+    can join their sums before it sends them. `members`: (node, member), any order.
+
+    Where there are more members than shards, the last ones host nothing.
+    """
+    ordered = sorted(members)
+    used = min(len(ordered), shards)
+    ranges: dict[int, list[Range]] = {member: [] for _, member in ordered}
+    for (_, member), (start, stop) in zip(ordered[:used], assign(shards, used), strict=True):
+        ranges[member] = [Range(start, stop)]
+    return ranges
+
+
+def frozen(beat_ages_s: Mapping[int, float], limit_s: float) -> list[int]:
+    """The members that gave no sign of life for longer than `limit_s`."""
+    return [member for member, age in beat_ages_s.items() if age > limit_s]
+
+
+def target(current: int, wanted: int, least: int, most: int, free_cpus: float) -> int:
+    """How many workers there should be: `wanted`, or (least < most) as many as there are CPUs for."""
+    if least == most:
+        return wanted
+    return max(least, min(most, current + int(free_cpus)))

@@ -1,0 +1,88 @@
+"""Which team trains: inline, or a parameter server and workers on Ray."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from distbp.blueprint import Blueprint
+from distbp.data.batches import WholeData
+from distbp.exchange.base import Snapshot, Team
+from distbp.exchange.faults import FaultPlan
+from distbp.exchange.inline import InlineTeam
+from distbp.exchange.shared_data import share_rows
+from distbp.job import WorkerRange
+from distbp.ray_session import ray_session
+
+Changed = Callable[[str], None]
+
+
+class TeamMaker:
+    """Makes the team of each attempt. workers: a number, "auto" or a range. address: of a Ray cluster.
+
+    A context manager: Ray is started (or joined) when first needed, and left at the end. Importing Ray takes
+    a second, so inline training never does.
+    """
+
+    def __init__(
+        self,
+        workers: int | str | WorkerRange,
+        address: str | None = None,
+        faults: FaultPlan | None = None,
+    ) -> None:
+        self._workers = workers
+        self._address = address
+        self._faults = faults
+        self._stack = ExitStack()
+        self._handles: dict[str, Any] | None = None
+        self._connected = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def __call__(
+        self, blueprint: Blueprint, data: WholeData, snapshot: Snapshot, attempt: int, changed: Changed
+    ) -> Team:
+        if self._workers == 0:
+            return InlineTeam(blueprint, data, snapshot, attempt)
+        if self._workers == "auto":
+            from distbp.auto_workers import AutoTeam
+
+            return AutoTeam(blueprint, data, snapshot, attempt, self._on_ray, changed)
+        if isinstance(self._workers, WorkerRange):
+            least, most = self._workers.min, self._workers.max
+            return self._on_ray(blueprint, data, snapshot, attempt, changed, least, least, most)
+        return self._on_ray(blueprint, data, snapshot, attempt, changed, int(self._workers))
+
+    def _on_ray(
+        self,
+        blueprint: Blueprint,
+        data: WholeData,
+        snapshot: Snapshot,
+        attempt: int,
+        changed: Changed,
+        workers: int,
+        least: int = 0,
+        most: int = 0,
+    ) -> Team:
+        if not self._connected:
+            cpus = max(os.cpu_count() or 1, workers, most) + 1
+            self._stack.enter_context(ray_session(cpus, self._address))
+            self._connected = True
+        from distbp.cluster import Options, RayTeam  # imports Ray: only within the session
+
+        if self._handles is None:
+            self._handles = {}
+            for name, rows in data.splits.items():
+                memory, self._handles[name] = share_rows(rows)
+                self._stack.callback(memory.close)
+        options = Options(workers, least, most, faults=self._faults)
+        return RayTeam(blueprint, data, snapshot, attempt, options, self._handles, changed)
