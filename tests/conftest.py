@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+from leftovers import Watch
 
 from distbp import settings
 
 # No deadline: machines under load are slow, not wrong.
 hypothesis.settings.register_profile("distbp", deadline=None, max_examples=50)
 hypothesis.settings.load_profile("distbp")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """Fails the run (as an error of its last test) when processes, shared memory or files remain."""
+    watch = Watch()
+    yield
+    leftovers = watch.leftovers()
+    assert not leftovers, "the tests left behind:\n" + "\n".join(leftovers)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,211 @@
+"""The house: imports go one way, and each heavy dependency has its own door.
+
+The table of rooms is the table in docs/architecture.md, read from there, so the page cannot go stale.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import graphlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "distbp"
+FILES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+
+# Which files may import what of the libraries that are not everywhere.
+DOORS = {
+    "ray": {"distbp.cluster", "distbp.actors", "distbp.ray_session", "distbp.exchange.ray_objects"},
+    "numba": {"distbp.nn.compiled", "distbp.optimizers.compiled", "distbp.numerics"},
+    "sklearn": {"distbp.data.formats.digits"},
+    "matplotlib": {"distbp.curves"},
+    "pydantic": {"distbp.job", "distbp.model"},
+    "yaml": {"distbp.job.text"},
+    "click": {"distbp.cli"},
+    "rich": {"distbp.cli", "distbp.progress"},
+}
+# What the mathematics may import besides the standard library.
+MATHEMATICS = {"numpy", "numba", "distbp.nn", "distbp.options", "distbp.streams", "distbp.errors"}
+# Imports within a function against the order of rooms, each with its reason.
+LATE = {
+    # The table of kernel sets loads the compiled one only where it is wanted, and numba with it.
+    ("distbp.nn.kernels", "distbp.nn.compiled"),
+}
+# Past 300 lines a file is asked whether it is two things. These were asked, and said no.
+LONG = {
+    "distbp.checkpoint",
+    "distbp.cluster",
+    "distbp.job.checks",
+    "distbp.metrics",
+    "distbp.model",
+    "distbp.optimizers.parts",
+    "distbp.trainer",
+}
+LONGEST = 400
+
+
+class Import(NamedTuple):
+    target: str  # a module of this package where there is one, else the name as it is written
+    late: bool  # within a function
+    line: int
+
+
+@functools.cache
+def tree(name: str) -> ast.Module:
+    return ast.parse(FILES[name].read_text("utf-8"))
+
+
+@functools.cache
+def imports(name: str) -> tuple[Import, ...]:
+    """What a file imports when it runs; imports for type checking alone do not count."""
+    return tuple(_imports(tree(name), late=False))
+
+
+def _imports(node: ast.AST, late: bool) -> Iterator[Import]:
+    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        for child in node.orelse:
+            yield from _imports(child, late)
+        return
+    if isinstance(node, ast.Import):
+        yield from (Import(alias.name, late, node.lineno) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"line {node.lineno}: write imports in full"
+        assert node.module is not None
+        for alias in node.names:
+            module = f"{node.module}.{alias.name}"
+            yield Import(module if module in FILES else node.module, late, node.lineno)
+    late = late or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    for child in ast.iter_child_nodes(node):
+        yield from _imports(child, late)
+
+
+def rooms() -> list[str]:
+    """The rooms from top to bottom: first cells of the table under "The rooms"."""
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    section = re.split(r"^## ", page.split("## The rooms\n", 1)[1], flags=re.MULTILINE)[0]
+    return [f"distbp.{room}" for room in re.findall(r"^\| `([a-z_]+?)(?:\.py|/)` \|", section, re.MULTILINE)]
+
+
+ROOMS = rooms()
+
+
+def room_of(module: str) -> int | None:
+    """The number of a module's room, from the top; None for the package itself, which is above all."""
+    if module == "distbp":
+        return None
+    room = ".".join(module.split(".")[:2])
+    return ROOMS.index(room) if room in ROOMS else -1
+
+
+def within(module: str, *places: str) -> bool:
+    return any(module == place or module.startswith(f"{place}.") for place in places)
+
+
+def test_every_file_has_a_room() -> None:
+    homeless = [name for name in FILES if room_of(name) == -1]
+    assert not homeless, f"give these a row in the table of docs/architecture.md: {homeless}"
+
+
+def test_every_room_has_files() -> None:
+    empty = [room for room in ROOMS if not any(within(name, room) for name in FILES)]
+    assert not empty, f"the table of docs/architecture.md names rooms that do not exist: {empty}"
+    assert len(ROOMS) == len(set(ROOMS))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_imports_come_from_rooms_above(name: str) -> None:
+    own = room_of(name)
+    for target, late, line in imports(name):
+        if not within(target, "distbp") or target == "distbp" or (late and (name, target) in LATE):
+            continue
+        assert own is not None, f"distbp/__init__.py imports nothing at import time, but line {line} does"
+        there = room_of(target)
+        assert there is not None and there <= own, f"{name}, line {line}: {target} is in a room below"
+
+
+def test_no_circles() -> None:
+    graph = {
+        name: {i.target for i in imports(name) if i.target in FILES and i.target != name} - {"distbp"}
+        for name in FILES
+    }
+    for name, target in LATE:
+        graph[name].discard(target)
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("library", DOORS)
+def test_doors(library: str) -> None:
+    for name in FILES:
+        for target, _, line in imports(name):
+            if within(target, library):
+                assert within(name, *DOORS[library]), f"{name}, line {line} imports {library}"
+
+
+def test_mathematics_needs_numpy_only() -> None:
+    standard = set(sys.stdlib_module_names)
+    for name in FILES:
+        if within(name, "distbp.nn"):
+            for target, _, line in imports(name):
+                top = target.split(".")[0]
+                assert top in standard or within(target, *MATHEMATICS), f"{name}, line {line}: {target}"
+
+
+def test_only_settings_reads_the_environment() -> None:
+    for name in FILES:
+        if name == "distbp.settings":
+            continue
+        written = {
+            id(target.value)
+            for node in ast.walk(tree(name))
+            if isinstance(node, ast.Assign | ast.Delete)
+            for target in node.targets
+            if isinstance(target, ast.Subscript)
+        } | {
+            id(node.func.value)
+            for node in ast.walk(tree(name))
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == "update"
+        }
+        for node in ast.walk(tree(name)):
+            if isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.environ", "os.getenv"):
+                assert id(node) in written, f"{name}, line {node.lineno} reads the environment; use settings"
+            if isinstance(node, ast.ImportFrom) and node.module == "os":
+                names = {alias.name for alias in node.names}
+                assert not names & {"environ", "getenv"}, f"{name}, line {node.lineno}"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_are_small(name: str) -> None:
+    lines = len(FILES[name].read_text("utf-8").splitlines())
+    limit = LONGEST if name in LONG else 300
+    assert lines <= limit, f"{lines} lines: is it two things? If not, add it to LONG (at most {LONGEST})"
+
+
+def test_zip_is_strict() -> None:
+    for name in FILES:
+        for node in ast.walk(tree(name)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "zip":
+                said = any(keyword.arg == "strict" for keyword in node.keywords)
+                assert said, f"{name}, line {node.lineno}: zip without strict="
+
+
+def test_importing_distbp_is_light() -> None:
+    """Neither `import distbp` nor reading a job loads Ray, PyTorch, matplotlib or scikit-learn."""
+    code = (
+        "import sys, distbp; from distbp import TrainingJob, train; "
+        "print(*{'ray', 'torch', 'jax', 'tensorflow', 'sklearn'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

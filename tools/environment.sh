@@ -1,0 +1,49 @@
+#!/bin/sh
+# Makes or mends a virtual environment: sh tools/environment.sh FOLDER EXTRA [PYTHON]
+# Installs this project into FOLDER with the optional dependencies EXTRA, at the versions of constraints.txt.
+set -eu
+folder=$1
+extra=$2
+wanted=${3:-}
+
+is_new_enough='import sys; sys.exit(sys.version_info < (3, 11))'
+
+choose() {
+    if [ -n "$wanted" ]; then
+        if ! "$wanted" -c "$is_new_enough" 2>/dev/null; then
+            echo "PYTHON=$wanted is not a Python 3.11 or newer; name one, or leave PYTHON unset" >&2
+            exit 1
+        fi
+        echo "$wanted"
+        return
+    fi
+    for candidate in python3 python3.13 python3.12 python3.11 python; do
+        if "$candidate" -c "$is_new_enough" 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo "distbp needs Python 3.11 or newer, and none was found as python3, python3.13, python3.12 or" >&2
+    echo "python3.11. Install one, or name it: make PYTHON=/path/to/python3.12 ..." >&2
+    exit 1
+}
+
+if ! { [ -z "$wanted" ] && "$folder/bin/python" -c "$is_new_enough; import pip" 2>/dev/null; }; then
+    python=$(choose)
+    echo "creating $folder with $("$python" --version)" >&2
+    rm -rf "$folder"
+    if ! "$python" -m venv "$folder"; then
+        rm -rf "$folder"
+        echo "$python cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2
+        exit 1
+    fi
+fi
+
+log=$folder/install.log
+echo "installing into $folder (the first time takes a few minutes; log: $log)" >&2
+if ! "$folder/bin/python" -m pip install --disable-pip-version-check --no-input \
+    -c constraints.txt -e ".[$extra]" >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    echo "the installation failed; the whole log is in $log" >&2
+    exit 1
+fi
