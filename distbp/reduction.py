@@ -67,6 +67,8 @@ def joins(whole: Block, blocks: Sequence[Block]) -> list[Join]:
     Raises ValueError unless the blocks cover every shard exactly once and are nodes of the tree.
     """
     place = {block: index for index, block in enumerate(blocks)}
+    if len(place) < len(blocks):
+        raise ValueError(f"a block is given twice in {list(blocks)}")
     order: list[Join] = []
 
     def combine(block: Block) -> int:
@@ -88,5 +90,5 @@ def joins(whole: Block, blocks: Sequence[Block]) -> list[Join]:
 
 def assign(shards: int, workers: int) -> list[tuple[int, int]]:
     """Consecutive ranges of shards, one for each worker, as equal as can be; workers beyond the number of
-    shards get empty ranges. An aligned cut is preferred where it costs nothing."""
+    shards get empty ranges."""
     return [(shards * w // workers, shards * (w + 1) // workers) for w in range(workers)]
