@@ -32,6 +32,14 @@ class Rig:
     def shards(self) -> int:
         return self.blueprint.shards
 
+    def training_arrays(self) -> tuple[Array, Array, Array]:
+        """Inputs, targets and weights of all training rows, as the worker has them."""
+        rows, _ = self.data.train(0)
+        x = np.empty((self.blueprint.rows["train"], *rows.input_shape), self.blueprint.dtype)
+        rows.gather(np.arange(len(x)), x)
+        weights = np.ones(len(x), self.blueprint.dtype) if rows.weights is None else rows.weights
+        return x, rows.targets, weights
+
     def start(self) -> Array:
         return self.blueprint.network().initialize(self.blueprint.job.seed)
 
