@@ -40,8 +40,8 @@ class _Workers(click.ParamType[int | str]):
     name = "N|auto"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        if value == "auto" or isinstance(value, int):
-            return value
+        if value == "auto":
+            return "auto"
         if not (value.isdecimal() and int(value) <= 4096):
             self.fail(f"{value!r} is neither a whole number from 0 to 4096 nor auto", param, ctx)
         return int(value)
@@ -74,7 +74,9 @@ def group() -> None:
 @_JSON
 @reports_errors
 def train(job_file: Path, output: Path | None, workers: int | str | None, as_json: bool) -> None:
-    """Train a job; the run directory then holds the model, its metrics and its curves.
+    """Train a job.
+
+    The run directory then holds the model, its metrics and its curves.
 
     \b
     Examples:
@@ -89,6 +91,10 @@ def train(job_file: Path, output: Path | None, workers: int | str | None, as_jso
 
     job = _read(job_file)
     _needs_data(job, job_file)
+    if output is not None and (output / "job.yaml").exists():
+        raise click.UsageError(
+            f"{output} holds a run; go on with `distbp resume {output}`, or name another folder"
+        )
     with (
         named(job_file),
         show(sys.stdout, as_json=as_json, notes=lambda event: _notes(job, event)) as listener,
@@ -103,17 +109,28 @@ def train(job_file: Path, output: Path | None, workers: int | str | None, as_jso
 @_JSON
 @reports_errors
 def resume(run_dir: Path, workers: int | str | None, as_json: bool) -> None:
-    """Go on with a run from its last checkpoint, to the same bits as if it had never stopped.
+    """Go on with a run that was stopped.
+
+    From its last checkpoint, in the middle of an epoch, to the same bits as if it had never stopped.
 
     \b
     Example:
       distbp resume runs/first
     """
+    from distbp.events import Event, Finished
     from distbp.progress import show
     from distbp.training import resume as resume_run
 
     with named(run_dir / "job.yaml"), show(sys.stdout, as_json=as_json) as listener:
-        result = resume_run(run_dir, workers=workers, listener=listener)
+        told: list[Event] = []
+
+        def listen(event: Event) -> None:
+            told[:] = [event]
+            listener(event)
+
+        result = resume_run(run_dir, workers=workers, listener=listen)
+        if not told:  # the run had ended before
+            listener(Finished(result.to_json()))
     _close(result, as_json)
 
 
@@ -123,7 +140,9 @@ def resume(run_dir: Path, workers: int | str | None, as_json: bool) -> None:
 @_JSON
 @reports_errors
 def validate(job_file: Path, no_data: bool, as_json: bool) -> None:
-    """Check a job, and that it fits its data, without training. Names every fault at once.
+    """Name every fault of a job, without training.
+
+    Also opens its data, and checks that the two fit.
 
     \b
     Example:
@@ -167,7 +186,9 @@ def validate(job_file: Path, no_data: bool, as_json: bool) -> None:
 @group.command()
 @reports_errors
 def schema() -> None:
-    """Print the JSON Schema of a job (draft 2020-12).
+    """Print the JSON Schema of a job.
+
+    Draft 2020-12, with a description of every field.
 
     \b
     Example:
@@ -197,7 +218,7 @@ _DATA_HELP = """MODEL is a model folder or a run directory. DATA is one of
 
 
 @group.command(
-    help=f"""Measure a model on data: its loss and metrics.
+    help=f"""Measure a model on data.
 
     {_DATA_HELP}
     \b
@@ -236,7 +257,7 @@ def evaluate(model_dir: Path, data: tuple[str, ...], split: str, metrics: str | 
 
 
 @group.command(
-    help=f"""Predict with a model; CSV to the output or a file, or an .npz file.
+    help=f"""Predict with a model, as CSV or npz.
 
     {_DATA_HELP}
     \b
@@ -283,7 +304,9 @@ def predict(
 )
 @reports_errors
 def gradcheck(job_file: Path, coordinates: int) -> None:
-    """Check the gradients of a job's first batch against central differences, in float64.
+    """Check the gradients of a job.
+
+    Those of its first batch, in float64, against central differences.
 
     \b
     Example:
@@ -332,7 +355,15 @@ def _close(result: Result, as_json: bool) -> None:
 def main() -> None:
     """The entry point of the `distbp` command."""
     try:
-        group(prog_name="distbp")
+        # Not click's standalone mode: it ends with code 1 on Ctrl-C.
+        code = group(prog_name="distbp", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        click.echo("stopped by Ctrl-C", err=True)
+        sys.exit(130)
     except Exception as error:  # the one place where everything may be caught: nothing comes after it
         internal(error)
 

@@ -337,7 +337,7 @@ def test_a_located_job_finds_its_data_from_anywhere(tmp_path: Path) -> None:
     assert inner.data.folder == str(tmp_path / "data")
 
 
-# The JSON Schema, the reference page, the examples -----------------------------------------------------------
+# The JSON Schema, the reference page, the examples ----------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

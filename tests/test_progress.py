@@ -1,0 +1,182 @@
+"""The displays of a running job: lines for people, JSON for programs, a live line on a terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from distbp import events
+from distbp.progress import Pace, duration, json_lines, kind_of, number, plain_lines, show, summary
+from distbp.result import Result
+
+STARTED = events.Started(
+    name="mnist",
+    run_dir="runs/mnist",
+    job_digest="ab" * 32,
+    parameters=23_860,
+    rows={"train": 50_000, "validation": 10_000},
+    shards=4,
+    workers=2,
+    exchange="shared memory",
+    epochs=10,
+    steps_per_epoch=391,
+    total_steps=3910,
+    first_step=0,
+    attempt=1,
+    kernels="numpy",
+)
+EPOCH = events.EpochEnded(
+    epoch=2,
+    step=782,
+    metrics={"epoch": 2, "step": 782, "train_loss": 0.25, "validation_loss": math.nan, "validation_f1": 0.9},
+    samples_per_second=225_000.4,
+    seconds=0.2,
+    improved=True,
+)
+RESULT = Result(
+    status="completed",
+    job_digest="ab" * 32,
+    steps=3910,
+    epochs=10.0,
+    params_sha256="cd" * 32,
+    metrics={"train_loss": 0.1234567, "test_accuracy": 0.956},
+    samples_per_second=200_000.0,
+    wall_seconds=75.0,
+    workers=2,
+    shards=4,
+    exchange="shared memory",
+    numerics={},
+    notes=("workers: auto chose 2",),
+    path=Path("runs/mnist"),
+)
+
+
+def _shown(*told: events.Event) -> list[str]:
+    stream = io.StringIO()
+    listen = plain_lines(stream, lambda event: [f"{event.shards} shards, for a reason"])
+    for event in told:
+        listen(event)
+    return stream.getvalue().splitlines()
+
+
+def test_plain_lines() -> None:
+    assert _shown(
+        STARTED,
+        events.Progressed(10, 3910, 1, 1e5),
+        EPOCH,
+        events.CheckpointSaved(782, "runs/mnist/checkpoints/step-00000782", 0.01),
+        events.CheckpointSetAside("step-00000391", "SHA-256 differs"),
+        events.TeamChanged(800, 2, "worker 1 died"),
+        events.Stopped("validation_loss", 5, 3, 0.125),
+        events.Finished({}),
+    ) == [
+        "mnist: 23,860 parameters, 50,000 train rows, 10,000 validation rows, 4 shards,"
+        " 2 workers, shared memory; 10 epochs of 391 steps",
+        "note: 4 shards, for a reason",
+        "epoch   2  train loss 0.2500  validation loss nan  validation f1 0.9000  225,000 samples/s  *",
+        "warning: the damaged checkpoint step-00000391 was set aside (SHA-256 differs); the one before is used",
+        "step 800, attempt 2: worker 1 died",
+        "stopped early: validation_loss has not improved for 5 evaluations; the best was 0.1250 in epoch 3",
+    ]
+
+
+def test_a_resumed_run_says_from_where() -> None:
+    resumed = events.Started(**{**vars(STARTED), "first_step": 500, "workers": 0, "epochs": 1, "shards": 1})
+    assert _shown(resumed)[0].endswith(
+        "1 shard, in this process; 1 epoch of 391 steps; going on from step 500"
+    )
+
+
+def test_json_lines_hold_every_event_and_only_json_numbers() -> None:
+    stream = io.StringIO()
+    listen = json_lines(stream, lambda _: ["a note"])
+    for event in (STARTED, EPOCH):
+        listen(event)
+    first, second = (
+        json.loads(line, parse_constant=lambda name: pytest.fail(name))
+        for line in stream.getvalue().splitlines()
+    )
+    assert (first["event"], first["notes"], first["total_steps"]) == ("started", ["a note"], 3910)
+    assert (second["event"], second["metrics"]["validation_loss"]) == ("epoch_ended", None)
+
+
+@pytest.mark.parametrize("kind", events.Event.__args__)
+def test_every_event_has_a_name_for_programs(kind: type) -> None:
+    name = kind_of(kind.__new__(kind))
+    assert name.replace("_", "") == kind.__name__.lower()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_lines_and_a_display_that_goes_away() -> None:
+    stream = Terminal()
+    with show(stream) as listen:
+        listen(STARTED)
+        for step in range(1, 400):
+            listen(events.Progressed(step, 3910, 1, 2e5))
+        listen(EPOCH)
+    shown = stream.getvalue()
+    assert "mnist: 23,860 parameters" in shown
+    assert "epoch   2  train loss 0.2500" in shown
+    assert "samples/s" in shown
+
+
+def test_a_file_gets_plain_lines_and_a_program_json() -> None:
+    plain, as_json = io.StringIO(), io.StringIO()
+    for stream, flag in ((plain, False), (as_json, True)):
+        with show(stream, as_json=flag) as listen:
+            listen(EPOCH)
+    assert plain.getvalue().startswith("epoch   2")
+    assert json.loads(as_json.getvalue())["event"] == "epoch_ended"
+    assert "\x1b" not in plain.getvalue()
+
+
+def test_time_left_follows_the_speed_of_the_last_seconds() -> None:
+    pace = Pace(0, 1000, 0.0)
+    assert pace.seconds_left(0, 1.0) is None
+    assert pace.seconds_left(100, 10.0) == pytest.approx(90.0)  # 10 steps a second
+    assert pace.seconds_left(100, 11.0) == pytest.approx(90.0)  # nothing new
+    # Five seconds at 20 steps a second count half: 15 steps a second, 800 steps left.
+    assert pace.seconds_left(200, 15.0) == pytest.approx(800 / 15)
+    assert pace.seconds_left(1000, 20.0) == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (7.25, "7.2 s"), (200, "3 min 20 s"), (59.99, "60.0 s"), (7500, "2 h 5 min")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0.0000"),
+        (0.25, "0.2500"),
+        (12.5, "12.5000"),
+        (0.0001234567, "0.0001235"),
+        (123456.0, "1.235e+05"),
+        (math.nan, "nan"),
+    ],
+)
+def test_numbers(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_the_summary_says_what_came_out_and_where_it_lies() -> None:
+    assert summary(RESULT).splitlines() == [
+        "completed after 3,910 steps (10 epochs) in 1 min 15 s, 200,000 samples/s while training",
+        "  train loss            0.1235",
+        "  test accuracy         0.9560",
+        "  weights (SHA-256)     " + "cd" * 32,
+        "  model                 runs/mnist/model",
+        "  note: workers: auto chose 2",
+    ]
