@@ -7,7 +7,6 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-
 from leftovers import Watch
 
 from distbp import settings

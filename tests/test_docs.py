@@ -1,0 +1,212 @@
+"""Docs that fail the build: what a user can name is documented, examples run, links resolve."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+import distbp
+from distbp import errors, events
+from distbp.cli import group
+from distbp.cli_errors import EXIT_CODES
+from distbp.job import TrainingJob
+from distbp.settings import SETTINGS, Setting
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+API = (ROOT / "docs" / "api.md").read_text("utf-8")
+CLI = (ROOT / "docs" / "cli.md").read_text("utf-8")
+JOBS = sorted((ROOT / "examples").glob("*.yaml"))
+
+
+def page_name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def section(text: str, title: str) -> str:
+    """From a heading of any level to the next one of the same or a higher level."""
+    found = re.search(rf"^(#+) {re.escape(title)}$\n(.*?)(?=^#{{1,2}} |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found, f"there is no section {title!r}"
+    return found[2]
+
+
+# Everything has its line -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(group.commands))
+def test_commands_and_options(name: str) -> None:
+    text = section(CLI, name)
+    for parameter in group.commands[name].params:
+        if isinstance(parameter, click.Option):
+            for option in (*parameter.opts, *parameter.secondary_opts):
+                assert f"{option} " in text or f"{option}]" in text or f"{option}`" in text, option
+
+
+def test_no_section_for_what_is_gone() -> None:
+    titles = set(re.findall(r"^## (\w+)$", CLI, re.MULTILINE))
+    assert titles == set(group.commands)
+
+
+def test_exit_codes() -> None:
+    rows = re.findall(r"^\| (\d+) \| (.+) \|$", section(CLI, "Exit codes"), re.MULTILINE)
+    assert {int(code): meaning for code, meaning in rows} == EXIT_CODES
+
+
+def test_public_names() -> None:
+    for name in distbp.__all__:
+        assert f"| `{name}` |" in API, name
+        assert getattr(distbp, name) is not None
+
+
+def all_errors() -> list[type[BaseException]]:
+    return [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+
+
+@pytest.mark.parametrize("kind", all_errors())
+def test_errors(kind: type[BaseException]) -> None:
+    assert f"| `{kind.__name__}` |" in API
+    assert kind.__name__ in (errors.__doc__ or ""), "draw it into the tree at the top of errors.py"
+
+
+def test_events() -> None:
+    for kind in events.Event.__args__:
+        assert f"`{kind.__name__}`" in section(API, "Listening")
+
+
+def default_text(setting: Setting) -> str:
+    value: Any = setting.default
+    if setting.unit != "bytes":
+        return str(value)
+    power = max(p for p in (0, 10, 20, 30, 40) if value % 2**p == 0)
+    return f"{value >> power}{ {0: '', 10: 'KiB', 20: 'MiB', 30: 'GiB', 40: 'TiB'}[power] }"
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=list(SETTINGS))
+def test_settings(setting: Setting) -> None:
+    default = f"`{default_text(setting)}`" if setting.default != "" else ""
+    row = f"| `{setting.name}` | {default} | {setting.help} |"
+    assert row in section(API, "Settings"), f"docs/api.md needs the row\n{row}"
+
+
+def test_settings_that_are_gone() -> None:
+    assert set(re.findall(r"^\| `([A-Z_]+)` \|", section(API, "Settings"), re.MULTILINE)) == set(SETTINGS)
+
+
+def test_reference_of_the_job_is_current() -> None:
+    from distbp.job.reference import reference
+
+    page = (ROOT / "docs" / "job.md").read_text("utf-8")
+    assert page == reference(), "run: python -m distbp.job.reference > docs/job.md"
+
+
+def test_verbs_of_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    verbs = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.MULTILINE))
+    for page in PAGES:
+        for verb in re.findall(r"`make ([a-z-]+)`|^make ([a-z-]+)", page.read_text("utf-8"), re.MULTILINE):
+            assert "".join(verb) in verbs, f"{page_name(page)}: make {''.join(verb)}"
+
+
+def test_versions_agree() -> None:
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    assert f'version = "{distbp.__version__}"' in project
+
+
+# Examples run ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=page_name)
+def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
+    for block in blocks(page, "python"):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", block],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "console")], ids=page_name)
+def test_console_blocks_run(page: Path, tmp_path: Path) -> None:
+    """Lines after `$` are commands of distbp, run one after another from a folder beside examples/."""
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    for block in blocks(page, "console"):
+        for line in re.findall(r"^\$ (.+)$", block, re.MULTILINE):
+            program, *words = line.split()
+            assert program == "distbp", line
+            done = subprocess.run(
+                [sys.executable, "-m", "distbp.cli", *words],
+                cwd=tmp_path,
+                env=environment(),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, f"{line}\n{done.stderr}"
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "yaml")], ids=page_name)
+def test_yaml_blocks_are_jobs(page: Path) -> None:
+    for block in blocks(page, "yaml"):
+        TrainingJob.from_yaml(block)
+
+
+def test_readme_shows_the_example() -> None:
+    shown = TrainingJob.from_yaml(blocks(ROOT / "README.md", "yaml")[0])
+    assert shown == TrainingJob.from_file(ROOT / "examples" / "digits.yaml")
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.name)
+def test_example_jobs_are_good(path: Path) -> None:
+    job = TrainingJob.from_file(path)
+    assert job.name == path.stem.replace("_", "-")
+    assert job.data.train is not None
+
+
+# Links resolve -----------------------------------------------------------------------------------------
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as Git hosts make them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_links(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith(("https://", "http://")):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path) if path else page
+        assert there.exists(), target
+        if anchor:
+            assert anchor in anchors(there), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_files_that_are_named_exist(page: Path) -> None:
+    """Paths such as `distbp/nn/layers/base.py` and `examples/digits.yaml` in running text."""
+    for name in re.findall(
+        r"`((?:distbp|tests|docs|examples|benchmarks|tools)/[\w/.]+)`", page.read_text("utf-8")
+    ):
+        assert (ROOT / name).exists(), name
