@@ -33,6 +33,9 @@ Exit codes:
 """ + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())
 
 _JOB = click.argument("job_file", metavar="JOB.yaml", type=click.Path(path_type=Path))
+_ADDRESS = click.option(
+    "--address", help="Of a Ray cluster to train on. Default: RAY_ADDRESS, or a Ray of its own."
+)
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs.")
 
 
@@ -71,9 +74,12 @@ def group() -> None:
     help="The run directory: absent or empty. Default: runs/NAME.",
 )
 @_WORKERS
+@_ADDRESS
 @_JSON
 @reports_errors
-def train(job_file: Path, output: Path | None, workers: int | str | None, as_json: bool) -> None:
+def train(
+    job_file: Path, output: Path | None, workers: int | str | None, address: str | None, as_json: bool
+) -> None:
     """Train a job.
 
     The run directory then holds the model, its metrics and its curves.
@@ -97,18 +103,21 @@ def train(job_file: Path, output: Path | None, workers: int | str | None, as_jso
         )
     with (
         named(job_file),
-        show(sys.stdout, as_json=as_json, notes=lambda event: _notes(job, event)) as listener,
+        show(sys.stdout, as_json=as_json, notes=lambda event: _notes(job, event, workers)) as listener,
     ):
-        result = train_job(job, output=output, folder=job_file.parent, workers=workers, listener=listener)
+        result = train_job(
+            job, output=output, folder=job_file.parent, workers=workers, listener=listener, address=address
+        )
     _close(result, as_json)
 
 
 @group.command()
 @click.argument("run_dir", metavar="RUN_DIR", type=click.Path(path_type=Path))
 @_WORKERS
+@_ADDRESS
 @_JSON
 @reports_errors
-def resume(run_dir: Path, workers: int | str | None, as_json: bool) -> None:
+def resume(run_dir: Path, workers: int | str | None, address: str | None, as_json: bool) -> None:
     """Go on with a run that was stopped.
 
     From its last checkpoint, in the middle of an epoch, to the same bits as if it had never stopped.
@@ -128,7 +137,7 @@ def resume(run_dir: Path, workers: int | str | None, as_json: bool) -> None:
             told[:] = [event]
             listener(event)
 
-        result = resume_run(run_dir, workers=workers, listener=listen)
+        result = resume_run(run_dir, workers=workers, listener=listen, address=address)
         if not told:  # the run had ended before
             listener(Finished(result.to_json()))
     _close(result, as_json)
@@ -339,10 +348,10 @@ def _needs_data(job: TrainingJob, job_file: Path) -> None:
         )
 
 
-def _notes(job: TrainingJob, event: Started) -> list[str]:
+def _notes(job: TrainingJob, event: Started, workers: int | str | None) -> list[str]:
     from distbp.job.data_checks import notes_about
 
-    return notes_about(job, event.rows, event.shards)
+    return notes_about(job, event.rows, event.shards, workers)
 
 
 def _close(result: Result, as_json: bool) -> None:

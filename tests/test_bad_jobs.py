@@ -224,6 +224,23 @@ def test_no_limit_is_silent(more: str, rows: int, notes: list[str]) -> None:
     assert notes_about(job, {"train": rows}, 4) == notes
 
 
+@pytest.mark.parametrize(
+    ("job_workers", "given", "shards", "notes"),
+    [
+        ("auto", None, 1, []),
+        ("2", None, 4, []),
+        ("2", None, 1, ["2 workers were asked for, but only 1 worker has work: the job has 1 shard"]),
+        ("auto", 8, 4, ["8 workers were asked for, but only 4 workers have work: the job has 4 shards"]),
+        ("8", 2, 4, []),
+    ],
+)
+def test_a_note_on_workers_without_work(
+    job_workers: str, given: int | None, shards: int, notes: list[str]
+) -> None:
+    job = _job(TEN, "softmax_cross_entropy", f"workers: {job_workers}\n")
+    assert notes_about(job, {"train": 320}, shards, given) == notes
+
+
 def test_a_note_on_one_row_slices_under_batch_normalization() -> None:
     job = _job("batch_normalization, " + TEN, "softmax_cross_entropy", "batch_size: 50\n")
     assert notes_about(job, {"train": 105}, 4) == [

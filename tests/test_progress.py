@@ -78,7 +78,8 @@ def test_plain_lines() -> None:
         " 2 workers, shared memory; 10 epochs of 391 steps",
         "note: 4 shards, for a reason",
         "epoch   2  train loss 0.2500  validation loss nan  validation f1 0.9000  225,000 samples/s  *",
-        "warning: the damaged checkpoint step-00000391 was set aside (SHA-256 differs); the one before is used",
+        "warning: the damaged checkpoint step-00000391 was set aside (SHA-256 differs);"
+        " the one before is used",
         "step 800, attempt 2: worker 1 died",
         "stopped early: validation_loss has not improved for 5 evaluations; the best was 0.1250 in epoch 3",
     ]

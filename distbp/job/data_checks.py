@@ -37,9 +37,26 @@ def check_against_data(
     return faults
 
 
-def notes_about(job: TrainingJob, rows: Mapping[str, int], shards: int) -> list[str]:
-    """What is allowed but may surprise: no limit is silent. `shards`: resolved."""
-    train = rows.get("train", 0)
+def notes_about(
+    job: TrainingJob, rows: Mapping[str, int], shards: int, workers: int | str | None = None
+) -> list[str]:
+    """What is allowed but may surprise: no limit is silent. `shards`: resolved. `workers`: in place of the
+    job's."""
+    wanted = job.workers if workers is None else workers
+    notes = []
+    if isinstance(wanted, int) and wanted > shards:
+        hosts = "1 worker has" if shards == 1 else f"{shards} workers have"
+        notes.append(
+            f"{wanted} workers were asked for, but only {hosts} work: the job has {_count(shards, 'shard')}"
+        )
+    return notes + _notes_about_batches(job, rows.get("train", 0), shards)
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def _notes_about_batches(job: TrainingJob, train: int, shards: int) -> list[str]:
     if not train:
         return []
     notes = []
