@@ -87,7 +87,7 @@ class Blueprint:
         return lambda step, plateau: schedule.rate(base, Progress(step, per_epoch, total, plateau))
 
     def weights_of(self, targets: Array, sample_weights: Array | None) -> Array | None:
-        """Per-row weights in the loss, (rows,) in the job's dtype: class weight x sample weight; None: all 1."""
+        """Weights in the loss, (rows,) in the job's dtype: class weight x sample weight; None: all are 1."""
         weights = sample_weights
         if self.class_weights is not None:
             by_class = np.asarray(self.class_weights)[targets]

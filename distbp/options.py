@@ -21,7 +21,7 @@ from typing import Any
 REQUIRED: Any = dataclasses.MISSING
 
 
-def option(default: Any = REQUIRED, *, help: str, **bounds: Any) -> Any:  # noqa: A002 - reads as in a CLI
+def option(default: Any = REQUIRED, *, help: str, **bounds: Any) -> Any:
     """A dataclass field with a default, a one-line help and bounds (`gt`, `ge`, `lt`, `le`, `min_length`).
 
     Without a default the field is required. The bounds are checked by `distbp.job`, not here.
@@ -36,7 +36,7 @@ def registry(*kinds: type) -> Mapping[str, type]:
     """The read-only table of a kind: the value of each dataclass's `type` field -> the dataclass."""
     table: dict[str, type] = {}
     for kind in kinds:
-        name: str = next(f.default for f in dataclasses.fields(kind) if f.name == "type")  # type: ignore[misc]
+        name = str(next(f.default for f in dataclasses.fields(kind) if f.name == "type"))
         if name in table:
             raise ValueError(f"two kinds are named {name!r}")
         table[name] = kind

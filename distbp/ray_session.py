@@ -1,4 +1,4 @@
-"""Connecting to Ray: a cluster that is there, or one embedded in this process's machine for the time of a run."""
+"""Connecting to Ray: a cluster that is there, or one embedded in this machine for the time of a run."""
 
 from __future__ import annotations
 

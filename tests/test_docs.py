@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,13 @@ def test_public_names() -> None:
     for name in distbp.__all__:
         assert f"| `{name}` |" in API, name
         assert getattr(distbp, name) is not None
+
+
+@pytest.mark.parametrize("function", [distbp.train, distbp.resume], ids=lambda f: f.__name__)
+def test_signatures(function: Callable[..., object]) -> None:
+    row = next(line for line in API.splitlines() if line.startswith(f"| `{function.__name__}` |"))
+    for name in inspect.signature(function).parameters:
+        assert re.search(rf"\b{name}\b", row), name
 
 
 def all_errors() -> list[type[BaseException]]:

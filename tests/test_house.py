@@ -30,9 +30,9 @@ DOORS = {
     "numba": {"distbp.nn.compiled", "distbp.optimizers.compiled", "distbp.numerics"},
     "sklearn": {"distbp.data.formats.digits"},
     "matplotlib": {"distbp.curves"},
-    "pydantic": {"distbp.job", "distbp.model"},
+    "pydantic": {"distbp.job", "distbp.model", "distbp.cli_data"},
     "yaml": {"distbp.job.text"},
-    "click": {"distbp.cli"},
+    "click": {"distbp.cli", "distbp.cli_errors"},
     "rich": {"distbp.cli", "distbp.progress"},
 }
 # What the mathematics may import besides the standard library.
@@ -45,6 +45,7 @@ LATE = {
 # Past 300 lines a file is asked whether it is two things. These were asked, and said no.
 LONG = {
     "distbp.checkpoint",
+    "distbp.cli",
     "distbp.cluster",
     "distbp.job.checks",
     "distbp.metrics",

@@ -18,9 +18,14 @@ BLOCK_BYTES = 512 * 1024
 class Rows(Protocol):
     """Where batches come from: a training set whose inputs are ready to be gathered."""
 
-    input_shape: tuple[int, ...]
-    targets: Array
-    weights: Array | None
+    @property
+    def input_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def targets(self) -> Array: ...
+
+    @property
+    def weights(self) -> Array | None: ...
 
     def gather(self, rows: Array, out: Array) -> None:
         """Writes the preprocessed inputs of `rows` (int64) to `out`, (len(rows), *input_shape)."""

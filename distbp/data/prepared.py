@@ -1,4 +1,4 @@
-"""A split that is ready to be gathered into batches: preprocessed once where it fits in memory, else row by row.
+"""A split ready to be gathered into batches: preprocessed once where it fits in memory, else row by row.
 
 Preprocessing is element-wise, so both ways give the same bits.
 """

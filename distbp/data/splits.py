@@ -94,6 +94,7 @@ def open_splits(
         tables[name] = table
     if "train" not in tables:
         raise DataError(
-            "there is nothing to train on: name data.train in the job, or give arrays: train(job, data=(x, y))"
+            "there is nothing to train on: name data.train in the job, or give arrays:"
+            " train(job, data=(x, y))"
         )
     return Splits(tables, fit(tables["train"], job.data.scale, job.data.standardize))

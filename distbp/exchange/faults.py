@@ -1,7 +1,7 @@
 """Faults on purpose: an exchange whose messages are dropped, repeated, delayed and reordered, under a seed.
 
-It wraps how a worker announces a finished slot; everything else is the real exchange. Training must end with the
-same bits (it does: a push that had no effect is repeated, and one that came twice is dropped).
+It wraps how a worker announces a finished slot; everything else is the real exchange. Training must end with
+the same bits (it does: a push that had no effect is repeated, and one that came twice is dropped).
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class Futex:
                 f" this is {os.uname().sysname} on {platform.machine()}. Use workers: 0 here."
             )
         self._number = number
-        self._words = memoryview(words).cast("B").cast("i")
+        self._words = words.data.cast("B").cast("i")
         self._index = index
         self._address = ctypes.c_void_p(words.ctypes.data + 4 * index)
 

@@ -1,4 +1,4 @@
-"""Which blocks of a step have arrived, and whether they are the whole. Pure: no waiting, no memory, no clock."""
+"""Which blocks of a step have arrived, and whether they are all. Pure: no waiting, no memory, no clock."""
 
 from __future__ import annotations
 

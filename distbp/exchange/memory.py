@@ -92,7 +92,7 @@ class SharedArrays:
 
 
 def share(arrays: Mapping[str, Array]) -> tuple[Memory, SharedArrays]:
-    """Copies arrays into a new memory, each on a page of its own. Keep the Memory as long as others attach."""
+    """Copies arrays into a new memory, each on a page of its own. Keep the Memory while others attach."""
     places = {}
     size = 0
     for name, array in arrays.items():

@@ -1,20 +1,23 @@
 """The Ray-objects exchange: between the server and the relays of other nodes, one actor call a step.
 
-A relay's call pushes its sums and waits in a thread of the server's actor until a later step is published; the
-vector comes back as a reference to one object, which crosses to each node once.
+A relay's call pushes its sums and waits in a thread of the server's actor until something newer is published;
+the vector comes back as a reference to one object, which crosses to each node once.
+
+What is published has a *phase*, which only grows: `2 * step` says that the vector is that of `step` and that
+there is nothing to do, `2 * step + 1` asks for the sums of `step`. A relay that says which phase it has seen
+gets no vector that it holds already.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import ray
 
 from distbp.exchange.gathering import Gathering
-from distbp.exchange.relay import Publication
+from distbp.exchange.relay import OVER, Publication
 from distbp.nn.arrays import Array
 from distbp.parameter_server import Contribution
 from distbp.reduction import Block
@@ -25,67 +28,95 @@ INLINE_BYTES = 100 * 1024
 Packed = tuple[int, int, Array, Array]  # start, stop, gradient, totals
 
 
-class Desk:
-    """The server's side. `nudge` wakes the thread that gathers; calls from relays come in threads of their own."""
+def as_object(vector: Array) -> Any:
+    """A copy that can travel: the next update writes to the vector while slow relays still read this one."""
+    return vector.copy() if vector.nbytes <= INLINE_BYTES else ray.put(vector)
 
-    def __init__(self, attempt: int, nudge: Any) -> None:
+
+class Desk:
+    """The server's side. One thread publishes and takes; calls from relays come in threads of their own.
+
+    nudge: wakes the thread that gathers. pack: makes a copy of a vector that can be sent.
+    """
+
+    def __init__(
+        self, attempt: int, nudge: Callable[[], None], pack: Callable[[Array], Any] = as_object
+    ) -> None:
         self._attempt = attempt
         self._nudge = nudge
+        self._pack = pack
         self._turn = threading.Condition()
-        self._step = -1
-        self._vector: Any = None
-        self._pushed: list[tuple[int, Contribution]] = []
+        self._phase = -1
+        self._source: Array | None = None
+        self._packed: Any = None  # the vector of this phase, once somebody asked for it
+        self._pushed: list[Contribution] = []
         self._open = True
         self._callers = 0
 
     def publish(self, step: int, vector: Array) -> None:
-        with self._turn:
-            self._step = step
-            if self._callers or self._pushed:
-                self._vector = self._packed(vector)
-            else:
-                self._vector = None  # nobody is there; made when somebody asks
-                self._source = vector
-            self._pushed.clear()
-            self._turn.notify_all()
+        """Asks for the sums of `step`. After it the vector may change once they are complete."""
+        self._advance(2 * step + 1, vector)
+
+    def rest(self, step: int, vector: Array) -> None:
+        """The vector is that of `step`, and stays it until the next `publish`."""
+        self._advance(2 * step, vector)
 
     def take(self, step: int, gathering: Gathering[Contribution]) -> None:
+        """Offers what was pushed for `step`, which must be the one published last."""
         with self._turn:
             pushed, self._pushed = self._pushed, []
-        for pushed_step, contribution in pushed:
-            if pushed_step == step:
-                gathering.offer(contribution.block, contribution)
+        for contribution in pushed:
+            gathering.offer(contribution.block, contribution)
 
-    def push_pull(self, attempt: int, step: int, packed: Sequence[Packed]) -> tuple[int, Any]:
-        """Called by relays; waits until a step after `step` is published. A step below 0 says: over."""
+    def push_pull(self, attempt: int, phase: int, pushed: Sequence[Packed]) -> Publication:
+        """Called by relays. Takes sums that answer `phase`, unless that is over or of another attempt, and
+        waits for a later phase. The vector is left out where the relay has it."""
+        # Arrays come out of Ray read-only, and the server joins in place.
+        mine = [Contribution(Block(a, b), gradient.copy(), totals.copy()) for a, b, gradient, totals in pushed]
         with self._turn:
+            if attempt != self._attempt:
+                return OVER
+            if mine and phase == self._phase:
+                self._pushed += mine
+                self._nudge()
             self._callers += 1
             try:
-                if attempt == self._attempt and step == self._step and packed:
-                    for start, stop, gradient, totals in packed:
-                        # Arrays come out of Ray read-only; the server joins in place.
-                        mine = Contribution(Block(start, stop), gradient.copy(), totals.copy())
-                        self._pushed.append((step, mine))
-                    self._nudge()
-                while self._open and self._step <= step and attempt == self._attempt:
-                    self._turn.wait()
-                if not self._open or attempt != self._attempt:
-                    return -1, np.zeros(0)
-                if self._vector is None:
-                    self._vector = self._packed(self._source)
-                return self._step, self._vector
+                self._turn.wait_for(lambda: not self._open or self._phase > phase)
             finally:
                 self._callers -= 1
+            if not self._open:
+                return OVER
+            step, running = divmod(self._phase, 2)
+            if running and phase == 2 * step:
+                return Publication(step, True, None)
+            return Publication(step, bool(running), self._vector())
 
     def close(self) -> None:
+        """Tells all relays that it is over."""
         with self._turn:
             self._open = False
             self._turn.notify_all()
 
-    @staticmethod
-    def _packed(vector: Array) -> Any:
-        # A copy: the next update writes to the vector while slow relays still read this one.
-        return vector.copy() if vector.nbytes <= INLINE_BYTES else ray.put(vector)
+    def _advance(self, phase: int, vector: Array) -> None:
+        with self._turn:
+            if phase <= self._phase:  # a step that was published and not applied
+                return
+            if phase != self._phase + 1 or self._phase % 2:
+                self._packed = None  # else: to run after rest, with the same vector
+            self._phase = phase
+            self._source = vector
+            self._pushed.clear()
+            if self._callers and self._packed is None:
+                self._vector()  # now, for it may change as soon as this returns
+            self._turn.notify_all()
+
+    def _vector(self) -> Any:
+        # A relay that comes while the server updates may get parts of two steps. That is harmless: the sums
+        # it makes of them answer a phase that is over.
+        if self._packed is None:
+            assert self._source is not None
+            self._packed = self._pack(self._source)
+        return self._packed
 
 
 class RayReply:
@@ -98,8 +129,10 @@ class RayReply:
         ready, _ = ray.wait([self._reference], timeout=timeout_s)
         if not ready:
             return None
-        step, vector = ray.get(self._reference)
-        return Publication(step, ray.get(vector) if isinstance(vector, ray.ObjectRef) else vector)
+        found: Publication = ray.get(self._reference)
+        if isinstance(found.vector, ray.ObjectRef):
+            return found._replace(vector=ray.get(found.vector))
+        return found
 
 
 class RayLink:
@@ -109,6 +142,7 @@ class RayLink:
         self._server = server
         self._attempt = attempt
 
-    def push_pull(self, step: int, contributions: Sequence[Contribution]) -> RayReply:
+    def push_pull(self, phase: int, contributions: Sequence[Contribution]) -> RayReply:
+        # Ray has copied the arrays when this returns.
         packed = [(c.block.start, c.block.stop, c.gradient, c.totals) for c in contributions]
-        return RayReply(self._server.push_pull.remote(self._attempt, step, packed))
+        return RayReply(self._server.push_pull.remote(self._attempt, phase, packed))

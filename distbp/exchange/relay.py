@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from distbp.exchange.gathering import Gathering, runs
 from distbp.exchange.local_workers import LocalWorkers
 from distbp.exchange.segment import Range
-from distbp.nn.arrays import Array
 from distbp.parameter_server import Contribution
 from distbp.reduction import Block, blocks_within, joins
 
@@ -24,10 +23,15 @@ WAIT_S = 0.05  # between two looks at what this node was asked for
 
 
 class Publication(NamedTuple):
-    """What the server says: the vector (size,) of `step`; a step below 0 says that it is over."""
+    """What the server says: the vector (size,) of `step` (None: as it was), and whether to compute with it.
+    A step below 0 says that it is over."""
 
     step: int
-    vector: Array
+    running: bool
+    vector: Any
+
+
+OVER = Publication(-1, False, None)
 
 
 class Reply(Protocol):
@@ -39,9 +43,9 @@ class Reply(Protocol):
 class Link(Protocol):
     """The way to the server."""
 
-    def push_pull(self, step: int, contributions: Sequence[Contribution]) -> Reply:
-        """Pushes the node's sums of `step`; the reply comes when the server publishes a later step. The
-        arrays may be overwritten as soon as this returns."""
+    def push_pull(self, phase: int, contributions: Sequence[Contribution]) -> Reply:
+        """Pushes the node's sums for the step of `phase` (see `ray_objects`); the reply comes when the server
+        publishes a later one. The arrays may be overwritten as soon as this returns."""
         ...
 
 
@@ -54,7 +58,7 @@ class Relay:
         self._shards = shards
         self._gathering: Gathering[Contribution] = Gathering(shards)
         self._wanted: frozenset[int] = frozenset()
-        self._changed = threading.Event()
+        self._ended = threading.Event()
 
     def assign(self, ranges: Mapping[int, Sequence[Range]]) -> None:
         """Says who of this node hosts what, from the current step on."""
@@ -62,50 +66,69 @@ class Relay:
             shard for given in ranges.values() for one in given for shard in range(one.start, one.stop)
         )
         self._workers.assign(ranges)
-        self._changed.set()
         self._workers.nudge()
 
     def run(self) -> None:
-        step = -1
+        """Serves until it is over, or the way to the server is lost (whatever error that is); waits."""
+        try:
+            self._serve()
+        finally:
+            self._workers.close()
+
+    def end(self) -> None:
+        """Makes `run` return soon. From another thread."""
+        self._ended.set()
+        self._workers.nudge()
+
+    def _serve(self) -> None:
+        workers, link = self._workers, self._link
+        phase = -1
         sent: set[int] = set()
-        replies = [self._link.push_pull(step, [])]
-        while True:
-            publication = replies[-1].wait(WAIT_S)
+        reply = link.push_pull(phase, [])
+        while not self._ended.is_set():
+            publication = reply.wait(WAIT_S)
+            workers.segment.beat()
             if publication is None:
-                if step >= 0 and self._wanted - sent:  # shards of a lost node, in the middle of a step
-                    replies.append(self._push(step, sent))
+                if phase > 0 and phase % 2 and self._wanted - sent:  # shards of a lost node, within a step
+                    reply = self._push(phase, sent) or reply
                 continue
             if publication.step < 0:
-                break
-            step, sent = publication.step, set()
-            replies.clear()
-            np.copyto(self._workers.segment.vector, publication.vector)
-            self._gathering.start()
-            self._workers.publish(step)
-            replies.append(self._push(step, sent))
-        self._workers.close()
+                return
+            phase, sent = 2 * publication.step + publication.running, set()
+            if publication.vector is not None:
+                np.copyto(workers.segment.vector, publication.vector)
+            if publication.running:
+                self._gathering.start()
+                workers.publish(publication.step)
+                reply = self._push(phase, sent) or reply
+            else:
+                workers.rest(publication.step)
+                reply = link.push_pull(phase, [])
 
-    def _push(self, step: int, sent: set[int]) -> Reply:
+    def _push(self, phase: int, sent: set[int]) -> Reply | None:
         """Gathers what this node was asked for and has not sent, joins it, and sends it."""
         workers, gathering = self._workers, self._gathering
         while True:
             seen = workers.arrivals
-            workers.take(step, gathering)
+            workers.take(phase // 2, gathering)
             wanted = self._wanted - sent
             if gathering.has(wanted):
                 break
             workers.wait(seen, WAIT_S)
+            if self._ended.is_set():
+                return None
         found = dict(gathering.answers())
-        ready = []
+        ready: dict[Block, Contribution] = {}
         for start, stop in runs(sorted(wanted)):
             for node in blocks_within(self._shards, start, stop):
                 parts = [b for b in found if node.start <= b.start and b.stop <= node.stop]
                 if parts:
-                    ready.append(_join(node, [found[b] for b in parts]))
+                    ready[node] = _join(node, [found[b] for b in parts])
                 else:  # a larger block was computed before this node was asked for less
-                    ready += [found[b] for b in found if b.start <= node.start and node.stop <= b.stop]
-        sent.update(shard for c in ready for shard in range(c.block.start, c.block.stop))
-        return self._link.push_pull(step, ready)
+                    whole = next(b for b in found if b.start <= node.start and node.stop <= b.stop)
+                    ready[whole] = found[whole]
+        sent.update(shard for block in ready for shard in range(block.start, block.stop))
+        return self._link.push_pull(phase, list(ready.values()))
 
 
 def _join(node: Block, parts: Sequence[Contribution]) -> Contribution:

@@ -28,7 +28,8 @@ MAX_RANGES = 8  # of shards, for one worker
 MAX_SLOTS = 48  # blocks that one worker can push in one step
 
 # 8-byte words of the control block.
-ATTEMPT, STEP, STATE, VERSION, SERVER_BEAT = range(5)
+# VECTOR_STEP: the vector is that of this step or a later one; written when nothing is to be computed.
+ATTEMPT, STEP, STATE, VERSION, SERVER_BEAT, VECTOR_STEP = range(6)
 _ROWS = 16  # where the workers' rows begin
 _ROW = 8 + 3 * MAX_RANGES
 BEAT, RANGES, SLOTS_USED, FIRST_RANGE = 0, 1, 2, 8  # within a worker's row
@@ -64,7 +65,7 @@ def _align(count: int, to: int) -> int:
 
 
 class Segment:
-    """A mapped segment. `size`: entries of the flat vector; `totals`: float64 entries that go with a block."""
+    """A mapped segment. `size`: entries of the flat vector; `totals`: float64 entries beside a gradient."""
 
     def __init__(self, mapped: memory.Memory, size: int, dtype: Any, totals: int) -> None:
         self._memory = mapped
@@ -74,7 +75,7 @@ class Segment:
         self.published = Futex(futexes, 0)  # the server has something new to read
         self.arrived = Futex(futexes, 16)  # a worker has pushed
         self._control = mapped.array(_FUTEX_BYTES, (_ROWS + MAX_WORKERS * _ROW,), np.int64)
-        self.words = memoryview(self._control).cast("B").cast("q")
+        self.words = self._control.data.cast("B").cast("q")
         vector_at, self._slots_at, self._slot_bytes, _ = _layout(size, self._dtype.itemsize, totals)
         self.vector = mapped.array(vector_at, (size,), self._dtype)
         self._slots: dict[tuple[int, int], Slot] = {}
@@ -90,7 +91,7 @@ class Segment:
             totals = self._memory.array(at + 8 * _HEADER, (self.handle.totals,), np.float64)
             body = at + _align(8 * (_HEADER + self.handle.totals), 64)
             gradient = self._memory.array(body, (self.handle.size,), self._dtype)
-            found = Slot(memoryview(header).cast("B").cast("q"), totals, gradient)
+            found = Slot(header.data.cast("B").cast("q"), totals, gradient)
             self._slots[worker, number] = found
         return found
 
@@ -156,6 +157,7 @@ def create(size: int, dtype: Any, totals: int, attempt: int) -> Segment:
     segment = Segment(memory.create(total), size, dtype, totals)
     segment.words[ATTEMPT] = attempt
     segment.words[STEP] = -1
+    segment.words[VECTOR_STEP] = -1
     segment.beat()
     return segment
 

@@ -170,7 +170,8 @@ def _normalize_few_rows(
     _normalize_rows(labels, weights, dz, totals)
     for i in range(totals.shape[0]):
         totals[i] = np.log(totals[i])
-    return _add_losses(losses, totals, weights)
+    total: float = _add_losses(losses, totals, weights)
+    return total
 
 
 _FEW = 32  # rows up to which one more compiled call costs more than scalar logarithms
