@@ -1,0 +1,91 @@
+"""The store: all that the service must not forget. SQLite or PostgreSQL, the same behavior.
+
+    store = Store("sqlite:////var/lib/distbp/distbp.db")
+    store.jobs       what a project does with its jobs      (jobs.py)
+    store.journal    events, metrics and logs, to read      (journal.py)
+    store.tokens     projects and tokens                    (tokens.py)
+    store.datasets, store.models                            (assets.py)
+    store.queue      what a dispatcher does                 (queue.py)
+    store.runs       what a runner does, fenced by attempt  (runs.py)
+
+Every method is one transaction, and may be called from any thread. Database errors of SQLAlchemy
+(OperationalError: the server is away, the disk is full) pass through: the caller answers "try again".
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from sqlalchemy import text
+
+from services.store.assets import Datasets, Models
+from services.store.database import Database
+from services.store.jobs import Jobs
+from services.store.journal import Journal
+from services.store.migrations import migrate
+from services.store.queue import Queue
+from services.store.records import (
+    Attempt,
+    Dataset,
+    Event,
+    Job,
+    Lease,
+    LogText,
+    Metric,
+    Model,
+    Page,
+    Project,
+    Pulse,
+    Token,
+)
+from services.store.runs import Runs
+from services.store.tokens import SCOPES, Tokens
+
+__all__ = [
+    "SCOPES",
+    "Attempt",
+    "Dataset",
+    "Event",
+    "Job",
+    "Lease",
+    "LogText",
+    "Metric",
+    "Model",
+    "Page",
+    "Project",
+    "Pulse",
+    "Store",
+    "Token",
+]
+
+
+class Store:
+    """Opens the database at `url` and brings its tables up to date. See `Database` for the URL."""
+
+    def __init__(self, url: str, *, clock: Callable[[], float] = time.time, pool_size: int = 10) -> None:
+        self.db = Database(url, clock=clock, pool_size=pool_size)
+        try:
+            migrate(self.db)
+        except BaseException:
+            self.db.close()
+            raise
+        self.jobs = Jobs(self.db)
+        self.journal = Journal(self.db)
+        self.tokens = Tokens(self.db)
+        self.datasets = Datasets(self.db)
+        self.models = Models(self.db)
+        self.queue = Queue(self.db)
+        self.runs = Runs(self.db)
+
+    def listen(self, listener: Callable[[frozenset[str]], None]) -> Callable[[], None]:
+        """See `Database.listen`: hears which jobs this process changed."""
+        return self.db.listen(listener)
+
+    def ping(self) -> None:
+        """Raises SQLAlchemy's OperationalError where the database does not answer."""
+        with self.db.read() as conn:
+            conn.execute(text("SELECT 1"))
+
+    def close(self) -> None:
+        self.db.close()
