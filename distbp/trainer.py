@@ -10,6 +10,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +34,7 @@ from distbp.run_state import RunState, after_evaluation, out_of_patience, watche
 from distbp.worker import LOSS, SATURATION, WEIGHT, saturating_layers
 
 PROGRESS_S = 0.25  # between two Progressed events
+BARREN_ATTEMPTS = 5  # servers lost one after the other, no step further: then it is not by chance
 # (blueprint, data, start, attempt, whom to tell why the team changed) -> team
 MakeTeam = Callable[[Blueprint, WholeData, Snapshot, int, Callable[[str], None]], Team]
 
@@ -88,33 +90,40 @@ class Trainer:
         """
         began = self._clock()
         self._restore(start)
-        team = self._start_team()
-        try:
-            self._announce(team)
-            if not self._state.ended:
-                team = self._train(team)
-            vector, metrics = self._finish(team)
-            result = self._result(team, vector, metrics, self._clock() - began)
-        finally:
-            team.close()
+        announced, furthest, barren = False, 0, 0
+        while True:
+            try:
+                with closing(self._start_team()) as team:
+                    if not announced:
+                        self._announce(team)
+                        announced = True
+                    self._train(team)
+                    vector, metrics = self._finish(team)
+                    result = self._result(team, vector, metrics, self._clock() - began)
+                break
+            except ServerLostError as error:
+                barren = 0 if self._step > furthest else barren + 1
+                furthest = max(furthest, self._step)
+                if barren == BARREN_ATTEMPTS:
+                    raise
+                self._begin_attempt(error)
         self.run.write_result(result.to_json())
         self._emit(events.Finished(result.to_json()))
         return result
 
     # Steps ---------------------------------------------------------------------------------------------
 
-    def _train(self, team: Team) -> Team:
+    def _train(self, team: Team) -> None:
         step = self._saved.step
         while not self._state.ended:
-            try:
-                step = self._step = self._advance(team, step)
-            except ServerLostError as error:
-                team.close()
-                step = self._rewind()
-                self._state = replace(self._state, attempt=self._state.attempt + 1)
-                team = self._start_team()
-                self._team_changed(f"{error}; attempt {self._state.attempt} goes on from step {step}")
-        return team
+            step = self._step = self._advance(team, step)
+
+    def _begin_attempt(self, error: ServerLostError) -> None:
+        """The server is gone: everything goes back to the last checkpoint, as if nothing had come after it."""
+        attempt = self._state.attempt + 1
+        step = self._step = self._rewind()
+        self._state = replace(self._state, attempt=attempt)
+        self._team_changed(f"{error}; attempt {attempt} goes on from step {step}")
 
     def _advance(self, team: Team, step: int) -> int:
         """Trains up to the next event: an epoch's end, a checkpoint, a progress report, a signal."""
@@ -240,6 +249,7 @@ class Trainer:
     def _restore(self, start: Checkpoint | None) -> None:
         self._saved_at = self._clock()
         if start is None:
+            self._state = RunState()
             self._saved = Snapshot(0, {"vector": self._network.initialize(self.job.seed)})
             self.run.rewind_metrics(0)
             return
@@ -260,12 +270,10 @@ class Trainer:
 
     def _rewind(self) -> int:
         """Goes back to the last checkpoint (or the beginning) within this process; returns its step."""
-        attempt = self._state.attempt
         latest = checkpoint.load_latest(self.run.checkpoints)
         for aside in latest.set_aside if latest else ():
             self._emit(events.CheckpointSetAside(str(aside.path), aside.reason))
         self._restore(latest)
-        self._state = replace(self._state, attempt=attempt)
         return self._saved.step
 
     def _start_team(self) -> Team:
@@ -293,12 +301,11 @@ class Trainer:
             }
             self._saved = Snapshot(best.step, best.arrays)
             team.close()
-            team = self._start_team()
-        try:
             if "test" in self.blueprint.rows:
-                metrics.update(values(self.blueprint, self._network, team.evaluate("test"), "test"))
-        finally:
-            team.close()
+                with closing(self._start_team()) as other:
+                    metrics.update(values(self.blueprint, self._network, other.evaluate("test"), "test"))
+        elif "test" in self.blueprint.rows:
+            metrics.update(values(self.blueprint, self._network, team.evaluate("test"), "test"))
         self._save_model(vector)
         return vector, metrics
 
