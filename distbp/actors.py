@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,15 +20,16 @@ import ray
 
 from distbp import numerics
 from distbp.blueprint import Blueprint
+from distbp.data.batches import Holdings
 from distbp.evaluation import Evaluation
 from distbp.exchange import segment as seg
 from distbp.exchange.base import Snapshot
 from distbp.exchange.faults import FaultPlan, faulty_post
 from distbp.exchange.local_workers import LocalWorkers
 from distbp.exchange.ray_objects import Desk, Packed, RayLink
-from distbp.exchange.relay import Relay
+from distbp.exchange.relay import Publication, Relay
 from distbp.exchange.rounds import Rounds
-from distbp.exchange.segment import Range, SegmentHandle
+from distbp.exchange.segment import MAX_WORKERS, Range, SegmentHandle
 from distbp.exchange.shared_data import HeldShards, NodeStore, ShardData, SharedRows, whole_data
 from distbp.exchange.shared_memory import WorkerPort, post
 from distbp.parameter_server import NotFiniteError, ParameterServer
@@ -58,6 +60,22 @@ def _place(kernels: str) -> Place:
     return Place(ray.get_runtime_context().get_node_id(), os.getpid(), numerics.fingerprint(kernels))
 
 
+class Orders:
+    """What the trainer says about a node: who hosts what. Calls of an actor with several threads may overtake
+    each other, so orders are numbered, and an older one changes nothing."""
+
+    def __init__(self, assign: Callable[[Mapping[int, Sequence[Range]]], None]) -> None:
+        self._assign = assign
+        self._lock = threading.Lock()
+        self._newest = 0
+
+    def take(self, number: int, ranges: Mapping[int, Sequence[Range]]) -> None:
+        with self._lock:
+            if number > self._newest:
+                self._newest = number
+                self._assign(ranges)
+
+
 class ServerActor:
     """Hosts the `ParameterServer` and its segment."""
 
@@ -77,8 +95,11 @@ class ServerActor:
             threads=os.cpu_count() or 1,
         )
         self._workers = LocalWorkers(self._segment)
+        self._orders = Orders(self._workers.assign)
+        self._store = NodeStore()
         self._desk = Desk(attempt, self._workers.nudge)
         self._rounds = Rounds(self._server, self._workers, remote=self._desk, late_factor=late_factor)
+        self._rounds.rest()
 
     def place(self) -> tuple[Place, SegmentHandle]:
         return _place(self._blueprint.kernels), self._segment.handle
@@ -93,8 +114,19 @@ class ServerActor:
     def snapshot(self) -> Snapshot:
         return Snapshot(self._server.step, self._server.snapshot(), tuple(self._server.health))
 
-    def assign(self, ranges: Mapping[int, Sequence[Range]]) -> None:
-        self._workers.assign(ranges)
+    def assign(self, number: int, ranges: Mapping[int, Sequence[Range]]) -> None:
+        """Says who of this node hosts what; see `Orders`."""
+        self._orders.take(number, ranges)
+
+    @ray.method(concurrency_group="data")
+    def add_rows(self, part: ShardData) -> None:
+        """Brings a shard's rows to a node that is not the trainer's."""
+        self._store.add(part)
+
+    @ray.method(concurrency_group="rows")
+    def rows(self, shard: int) -> Mapping[str, SharedRows]:
+        """Names a shard's rows to a worker of this node; waits until they have come."""
+        return self._store.rows(shard)
 
     def stop_soon(self) -> None:
         self._rounds.stop_soon()
@@ -106,9 +138,13 @@ class ServerActor:
         """(attempt, next step, updates applied by this attempt)."""
         return self._server.attempt, self._server.step, self._server.applied
 
+    def kill(self, pid: int) -> None:
+        """Ends a process of this node that does not answer."""
+        _kill(pid)
+
     @ray.method(concurrency_group="relays")
-    def push_pull(self, attempt: int, step: int, packed: Sequence[Packed]) -> tuple[int, Any]:
-        return self._desk.push_pull(attempt, step, packed)
+    def push_pull(self, attempt: int, phase: int, packed: Sequence[Packed]) -> Publication:
+        return self._desk.push_pull(attempt, phase, packed)
 
     def close(self) -> None:
         self._desk.close()
@@ -123,30 +159,33 @@ class WorkerActor:
         self._stack = _settle(blueprint.kernels)
         self._blueprint = blueprint
         self._faults = faults
-        self._held = HeldShards()
 
     def place(self) -> Place:
         return _place(self._blueprint.kernels)
 
-    def join(self, segment: SegmentHandle, me: int, data: Mapping[str, SharedRows] | None) -> None:
-        """Attaches to the node's segment as its worker `me`, and to the data: None where shards are sent."""
+    def join(self, host: Any, me: int, data: Mapping[str, SharedRows] | None) -> None:
+        """Attaches to the segment of `host`, the server's or relay's actor on this node, as its worker `me`.
+        `data`: the splits on the trainer's node; None elsewhere, where the host has the rows."""
         blueprint = self._blueprint
-        self._segment = seg.attach(segment)
-        holdings = self._held if data is None else whole_data(data, blueprint.rows, blueprint.sharding())
+        self._segment = seg.attach(ray.get(host.place.remote())[1])
+        holdings: Holdings
+        if data is None:
+            holdings = HeldShards(lambda shard: ray.get(host.rows.remote(shard)))
+        else:
+            holdings = whole_data(data, blueprint.rows, blueprint.sharding())
         self._worker = Worker(blueprint, self._segment.vector, holdings)
         announce = post if self._faults is None else faulty_post(self._faults, me)
         self._port = WorkerPort(self._segment, me, blueprint.shards, announce)
-
-    def add_shards(self, shards: Mapping[int, Mapping[str, SharedRows]]) -> None:
-        for shard, splits in shards.items():
-            self._held.add(shard, splits)
+        self._segment.beat(me)
 
     @ray.method(concurrency_group="serving")
     def serve(self) -> None:
         """Computes until the segment is closed: one call for the worker's whole life."""
         self._port.serve(self._worker)
 
-    def evaluate(self, split: str, shards: Sequence[int]) -> list[Evaluation]:
+    def evaluate(self, split: str, shards: Sequence[int], step: int) -> list[Evaluation]:
+        """Waits until the vector of `step` is here."""
+        self._port.await_vector(step)
         return [self._worker.evaluate(split, shard) for shard in shards]
 
 
@@ -159,44 +198,59 @@ class RelayActor:
         size = blueprint.network().size
         self._segment = seg.create(size, blueprint.dtype, totals_size(blueprint), attempt)
         self._workers = LocalWorkers(self._segment)
-        self._relay = Relay(self._workers, blueprint.shards, RayLink(server, attempt))
+        self._link = RayLink(server, attempt)
+        self._relay = Relay(self._workers, blueprint.shards, self._link)
+        self._orders = Orders(self._relay.assign)
         self._store = NodeStore()
 
     def place(self) -> tuple[Place, SegmentHandle]:
         return _place(self._blueprint.kernels), self._segment.handle
 
-    def add_shards(self, parts: Sequence[Any]) -> dict[int, dict[str, SharedRows]]:
-        """Takes in the rows of shards (references to `ShardData`), and names them to the node's workers."""
-        found: list[ShardData] = ray.get(list(parts))
-        self._store.add(found)
-        return self._store.shards
+    def assign(self, number: int, ranges: Mapping[int, Sequence[Range]]) -> None:
+        """Says who of this node hosts what; see `Orders`."""
+        self._orders.take(number, ranges)
 
-    def assign(self, ranges: Mapping[int, Sequence[Range]]) -> None:
-        self._relay.assign(ranges)
+    @ray.method(concurrency_group="data")
+    def add_rows(self, part: ShardData) -> None:
+        """Brings a shard's rows to a node that is not the trainer's."""
+        self._store.add(part)
+
+    @ray.method(concurrency_group="rows")
+    def rows(self, shard: int) -> Mapping[str, SharedRows]:
+        """Names a shard's rows to a worker of this node; waits until they have come."""
+        return self._store.rows(shard)
 
     def beats(self) -> dict[int, float]:
         return self._workers.beats()
 
+    def traffic(self) -> tuple[int, int]:
+        """(calls to the server, bytes of gradient sums sent with them)."""
+        return self._link.calls, self._link.bytes
+
     def kill(self, pid: int) -> None:
         """Ends a process of this node that does not answer."""
-        os.kill(pid, signal.SIGKILL)
+        _kill(pid)
 
     @ray.method(concurrency_group="serving")
     def serve(self) -> None:
         self._relay.run()
 
-    def close(self) -> None:
-        self._workers.close()
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
 
 
 _NEVER = {"max_restarts": 0, "max_task_retries": 0}
-# Groups have threads of their own, so that a call that lasts (a stretch, a life) holds up no other.
+# Groups have threads of their own, so that a call that lasts (a stretch, a life) holds up no other. Server
+# and relays wait most of the time, and take no CPU from the workers of their node.
+_DATA = {"data": 2, "rows": MAX_WORKERS}
 Server = ray.remote(
-    num_cpus=0.01, max_concurrency=8, concurrency_groups={"relays": RELAY_CALLS}, **_NEVER
+    num_cpus=0, max_concurrency=8, concurrency_groups={"relays": RELAY_CALLS, **_DATA}, **_NEVER
 )(ServerActor)
 WorkerProcess = ray.remote(num_cpus=1, max_concurrency=2, concurrency_groups={"serving": 1}, **_NEVER)(
     WorkerActor
 )
-NodeRelay = ray.remote(num_cpus=0.01, max_concurrency=4, concurrency_groups={"serving": 1}, **_NEVER)(
+NodeRelay = ray.remote(num_cpus=0, max_concurrency=4, concurrency_groups={"serving": 1, **_DATA}, **_NEVER)(
     RelayActor
 )

@@ -11,10 +11,10 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
@@ -24,17 +24,16 @@ from distbp import membership, numerics
 from distbp.actors import NodeRelay, Place, Server, WorkerProcess
 from distbp.blueprint import Blueprint
 from distbp.data.batches import WholeData
-from distbp.errors import ExchangeError, ServerLostError, WorkerLostError
+from distbp.errors import ExchangeError, FingerprintError, ServerLostError
 from distbp.evaluation import Evaluation, combine
 from distbp.exchange.base import Snapshot
 from distbp.exchange.faults import FaultPlan
-from distbp.exchange.segment import MAX_WORKERS, SegmentHandle
+from distbp.exchange.segment import MAX_WORKERS, Range
 from distbp.exchange.shared_data import SharedRows, cut
 from distbp.parameter_server import NotFiniteError
 from distbp.schedules import PlateauState
 from distbp.worker import Worker
 
-T = TypeVar("T")
 START_S = 120.0  # to start an actor; on a full cluster it waits for room that long
 WATCH_S = 0.05  # between two looks at the team while steps run
 BEATS_S = 1.0  # between two questions for signs of life
@@ -57,6 +56,15 @@ class Options:
 
 
 @dataclass
+class Arrival:
+    """A worker that has been started and is not a member yet. `place`: once known; then it is joining."""
+
+    actor: Any
+    place: Place | None = None
+    me: int = -1
+
+
+@dataclass
 class Member:
     """A worker that has joined. `me`: its row in the segment of its node."""
 
@@ -69,20 +77,29 @@ class Member:
 
 @dataclass
 class Node:
-    """A node other than the server's, with its relay. `sent`: shards whose rows it has."""
+    """A node with workers. `actor`: the server's on its node, a relay's elsewhere. `serving`: ends with the
+    relay. `sent`: shards whose rows were sent there."""
 
     actor: Any
-    segment: SegmentHandle
-    serving: Any
+    serving: Any = None
     rows_used: int = 0
     sent: set[int] = field(default_factory=set)
+
+    def take_row(self) -> int:
+        if self.rows_used >= MAX_WORKERS:
+            raise ExchangeError(
+                f"more than {MAX_WORKERS} workers have joined on one node;"
+                " resume the run to start a fresh team"
+            )
+        self.rows_used += 1
+        return self.rows_used - 1
 
 
 class RayTeam:
     """A `Team`. Needs a Ray session, whose nodes share nothing but Ray.
 
-    handles: the splits of `data`, shared on this node (`share_rows`). `changed` is told why when workers come or
-    go. The constructor waits until all workers have joined. Raises ExchangeError, FingerprintError.
+    handles: the splits of `data`, shared on this node (`share_rows`). `changed` is told why when workers come
+    or go. The constructor waits until all workers have joined. Raises ExchangeError, FingerprintError.
     """
 
     def __init__(
@@ -99,26 +116,30 @@ class RayTeam:
         self._data = data
         self._options = options
         self._changed = changed
+        self._attempt = attempt
+        self._step = snapshot.step  # the server's, between two stretches
         self._wanted = options.workers
         self._members: dict[int, Member] = {}
-        self._starting: dict[Any, Any] = {}  # reference of place() -> actor
-        self._nodes: dict[str, Node] = {}
+        self._arriving: dict[Any, Arrival] = {}  # by the reference that is waited for
+        self._doubtful: set[str] = set()  # nodes that fell silent; the last choice for new workers
         self._numbers = 0
-        self._rows_used = 0
-        self._beats: dict[str, Any] = {}  # whose beats were asked for -> reference
+        self._orders = 0
+        self._ordered: list[Any] = []  # references of orders that may have failed
+        self._beats: dict[str, Any] = {}  # node -> reference of its signs of life
         self._beats_asked = time.monotonic()
         self._closed = False
         self._handles = handles
         self._print = numerics.fingerprint(blueprint.kernels)
-        here = ray.get_runtime_context().get_node_id()
-        affinity = NodeAffinitySchedulingStrategy(here, soft=False)
-        self._server = Server.options(scheduling_strategy=affinity).remote(
+        self._here = ray.get_runtime_context().get_node_id()
+        self._home = _home(self._here)  # the server's node
+        self._server = Server.options(scheduling_strategy=_pinned(self._home)).remote(
             blueprint, snapshot, attempt, options.late_factor
         )
+        self._nodes: dict[str, Node] = {self._home: Node(self._server)}
         try:
             for _ in range(options.workers):
                 self._start_worker()
-            place, self._segment = self._ask(self._server.place.remote(), START_S)
+            place, _ = self._ask(self._server.place.remote(), START_S)
             self._server_place: Place = place
             numerics.check_same(self._print, place.fingerprint, "the parameter server")
             self._await_workers()
@@ -130,7 +151,10 @@ class RayTeam:
 
     @property
     def exchange(self) -> str:
-        return "shared memory + ray objects" if self._nodes else "shared memory"
+        ways = {
+            "shared memory" if m.place.node == self._home else "ray objects" for m in self._members.values()
+        }
+        return " + ".join(sorted(ways, reverse=True)) or "shared memory"
 
     @property
     def workers(self) -> int:
@@ -139,33 +163,30 @@ class RayTeam:
     def run(self, first: int, stop: int, plateau: PlateauState, stopping: Callable[[], bool]) -> int:
         running = self._server.run.remote(first, stop, plateau)
         asked_to_stop = False
-        while True:
-            watched = [running, *(m.serving for m in self._members.values())]
-            watched += [n.serving for n in self._nodes.values()]
-            ready, _ = ray.wait(watched, timeout=WATCH_S)
-            if running in ready:
-                break
-            self._attend(ready)
+        while running not in self._look([running]):
             if not asked_to_stop and stopping():
                 self._server.stop_soon.remote()
                 asked_to_stop = True
         outcome, step = self._ask(running)
         if outcome == "not finite":
             raise NotFiniteError(step)
-        self._attend([])
-        return int(step)
+        self._step = int(step)
+        return self._step
 
     def evaluate(self, split: str) -> Evaluation:
         shards = self._blueprint.shards
         found: dict[int, Evaluation] = {}
-        asked = [
-            (mine, self._members[number].actor.evaluate.remote(split, mine))
-            for number, mine in self._shards_of_members().items()
-            if mine
-        ]
-        for mine, reference in asked:
-            with suppress(RayActorError):  # its shards are computed here
-                found.update(zip(mine, ray.get(reference), strict=True))
+        asked: dict[Any, tuple[int, list[int]]] = {}
+        for number, ranges in self._ranges().items():
+            mine = [s for r in ranges for s in range(r.start, r.stop)]
+            if mine:
+                asked[self._members[number].actor.evaluate.remote(split, mine, self._step)] = number, mine
+        while asked:
+            for reference in self._look(list(asked)):
+                _, mine = asked.pop(reference)
+                with suppress(RayError):  # its shards are computed here
+                    found.update(zip(mine, ray.get(reference), strict=True))
+            asked = {r: (number, mine) for r, (number, mine) in asked.items() if number in self._members}
         if len(found) < shards:
             here = Worker(self._blueprint, self.snapshot().arrays["vector"], self._data)
             found.update({s: here.evaluate(split, s) for s in range(shards) if s not in found})
@@ -182,6 +203,14 @@ class RayTeam:
         """The server's (attempt, next step, updates applied)."""
         return self._ask(self._server.ledger.remote())
 
+    def traffic(self) -> dict[str, tuple[int, int]]:
+        """Relay's node -> (its calls to the server, bytes of gradient sums sent with them)."""
+        return {
+            name: ray.get(node.actor.traffic.remote())
+            for name, node in self._nodes.items()
+            if name != self._home
+        }
+
     def pids(self) -> dict[str, int]:
         """Process numbers of the server ("server") and the workers ("worker-N"), for those who watch."""
         workers = {f"worker-{m.number}": m.place.pid for m in self._members.values()}
@@ -191,30 +220,38 @@ class RayTeam:
         if self._closed:
             return
         self._closed = True
-        actors = [m.actor for m in self._members.values()] + list(self._starting.values())
-        nodes = [n.actor for n in self._nodes.values()]
+        actors = [m.actor for m in self._members.values()] + [a.actor for a in self._arriving.values()]
         with suppress(RayError):
             leaving = self._server.close.remote()
             serving = [m.serving for m in self._members.values()]
             ray.wait([leaving, *serving], num_returns=1 + len(serving), timeout=1.0)
-        for actor in [*actors, *nodes, self._server]:
+        for actor in [*actors, *(n.actor for n in self._nodes.values())]:
             with suppress(RayError):
                 ray.kill(actor)
 
     # Workers come and go -----------------------------------------------------------------------------------
 
     def _start_worker(self) -> None:
-        actor = WorkerProcess.remote(self._blueprint, self._options.faults)
-        self._starting[actor.place.remote()] = actor
+        actor = WorkerProcess.options(scheduling_strategy=self._where()).remote(
+            self._blueprint, self._options.faults
+        )
+        self._arriving[actor.place.remote()] = Arrival(actor)
+
+    def _where(self) -> Any:
+        """Fills the server's node first, where memory is shared, then one node after the other. Where others
+        have taken the room there, Ray finds another place."""
+        taken = [m.place.node for m in self._members.values()]
+        rooms = {n["NodeID"]: n["Resources"].get("CPU", 0.0) for n in ray.nodes() if n["Alive"]}
+        fresh = sum(1 for a in self._arriving.values() if a.place is None)
+        taken += [a.place.node for a in self._arriving.values() if a.place]
+        return _first_room(self._home, rooms, taken, fresh, self._doubtful)
 
     def _await_workers(self) -> None:
         """At the start: until every worker has joined."""
         until = time.monotonic() + START_S
-        while self._starting:
-            ready, _ = ray.wait(list(self._starting), timeout=1.0)
-            for reference in ready:
-                self._join(reference)
-            if not ready and time.monotonic() > until:
+        while self._arriving:
+            self._welcome(wait_s=1.0, strict=True)
+            if self._arriving and time.monotonic() > until:
                 free = ray.available_resources().get("CPU", 0)
                 raise ExchangeError(
                     f"only {len(self._members)} of {self._wanted} workers could be started within"
@@ -222,178 +259,248 @@ class RayTeam:
                 )
         self._assign()
 
-    def _join(self, reference: Any) -> None:
-        """Takes a worker that has started into the team. It hosts nothing until `_assign`."""
-        actor = self._starting.pop(reference)
-        place: Place = self._ask_worker(reference)
-        numerics.check_same(self._print, place.fingerprint, f"a worker on node {place.node[:12]}")
-        if place.node == self._server_place.node:
-            me, self._rows_used = self._rows_used, self._rows_used + 1
-            _check_rows(me)
-            self._ask_worker(actor.join.remote(self._segment, me, self._handles))
-        else:
-            node = self._nodes.get(place.node) or self._start_relay(place.node)
-            me, node.rows_used = node.rows_used, node.rows_used + 1
-            _check_rows(me)
-            self._ask_worker(actor.join.remote(node.segment, me, None))
-        self._numbers += 1
-        self._members[self._numbers] = Member(self._numbers, me, actor, place, actor.serve.remote())
+    def _welcome(self, wait_s: float = 0.0, strict: bool = False) -> int:
+        """Takes arrivals one stage further; returns how many became members. A worker that cannot join is
+        left out with a note, or (strict) is an error."""
+        if not self._arriving:
+            return 0
+        joined = 0
+        ready, _ = ray.wait(list(self._arriving), num_returns=len(self._arriving), timeout=wait_s)
+        for reference in ready:
+            arrival = self._arriving.pop(reference)
+            try:
+                answer = ray.get(reference)
+                if arrival.place is None:
+                    where = f"a worker on node {answer.node[:12]}"
+                    numerics.check_same(self._print, answer.fingerprint, where)
+                    self._introduce(arrival, answer)
+                    continue
+            except (RayError, FingerprintError) as error:
+                self._refuse(arrival, error, strict)
+                continue
+            self._numbers += 1
+            serving = arrival.actor.serve.remote()
+            self._members[self._numbers] = Member(
+                self._numbers, arrival.me, arrival.actor, arrival.place, serving
+            )
+            joined += 1
+        return joined
+
+    def _introduce(self, arrival: Arrival, place: Place) -> None:
+        """Brings a worker together with the server's or the relay's actor on its node."""
+        node = self._nodes.get(place.node) or self._start_relay(place.node)
+        arrival.place, arrival.me = place, node.take_row()
+        handles = self._handles if place.node == self._here else None
+        self._arriving[arrival.actor.join.remote(node.actor, arrival.me, handles)] = arrival
+
+    def _refuse(self, arrival: Arrival, error: Exception, strict: bool) -> None:
+        with suppress(RayError):
+            ray.kill(arrival.actor)
+        if strict and isinstance(error, FingerprintError):
+            raise error
+        if strict:
+            raise ExchangeError(f"a worker did not start: {_short(error)}")
+        if isinstance(error, FingerprintError):
+            self._wanted = max(1, len(self._members) + len(self._arriving))  # do not try the same again
+        self._changed(f"a worker could not join: {_short(error)}")
 
     def _start_relay(self, node_id: str) -> Node:
-        affinity = NodeAffinitySchedulingStrategy(node_id, soft=False)
-        attempt = self.ledger()[0]
-        actor = NodeRelay.options(scheduling_strategy=affinity).remote(self._blueprint, attempt, self._server)
-        place, segment = self._ask_worker(actor.place.remote())
-        numerics.check_same(self._print, place.fingerprint, f"the relay on node {node_id[:12]}")
-        node = self._nodes[node_id] = Node(actor, segment, actor.serve.remote())
+        options = NodeRelay.options(scheduling_strategy=_pinned(node_id))
+        actor = options.remote(self._blueprint, self._attempt, self._server)
+        node = self._nodes[node_id] = Node(actor, actor.serve.remote())
         return node
 
     def _assign(self) -> None:
-        """Deals the shards to the members that there are, and tells the servers' ends."""
-        here = self._server_place.node
-        members = [("" if m.place.node == here else m.place.node, m.number) for m in self._members.values()]
-        ranges = membership.spread(self._blueprint.shards, members)
-        for node_id, node in self._nodes.items():
-            mine = {m.me: ranges[m.number] for m in self._members.values() if m.place.node == node_id}
-            shards = {s for given in mine.values() for r in given for s in range(r.start, r.stop)}
-            self._send_shards(node_id, node, shards)
-            node.actor.assign.remote(mine)
-        local = {m.me: ranges[m.number] for m in self._members.values() if m.place.node == here}
-        self._ask(self._server.assign.remote(local))
+        """Deals the shards to the members that there are. Waits for nobody: a node that is gone shall not
+        hold up the others."""
+        ranges = self._ranges()
+        self._orders += 1
+        for name, node in list(self._nodes.items()):
+            mine = {m.me: ranges[m.number] for m in self._members.values() if m.place.node == name}
+            self._ordered.append(node.actor.assign.remote(self._orders, mine))
+        if self._members and self._home == self._here:
+            self._retire_relays()
+        for name, node in self._nodes.items():
+            if name == self._here:
+                continue
+            wanted = {
+                s
+                for m in self._members.values()
+                if m.place.node == name
+                for r in ranges[m.number]
+                for s in range(r.start, r.stop)
+            }
+            for shard in sorted(wanted - node.sent):
+                part = ray.put(cut(self._data, shard, self._blueprint.dtype))
+                self._ordered.append(node.actor.add_rows.remote(part))
+                node.sent.add(shard)
 
-    def _send_shards(self, node_id: str, node: Node, shards: set[int]) -> None:
-        missing = sorted(shards - node.sent)
-        parts = [ray.put(cut(self._data, shard, self._blueprint.dtype)) for shard in missing]
-        with suppress(RayActorError):
-            names = ray.get(node.actor.add_shards.remote(parts)) if parts else {}
-            node.sent.update(missing)
-            on_node = [m for m in self._members.values() if m.place.node == node_id]
-            if not names:
-                names = ray.get(node.actor.add_shards.remote([]))
-            ray.get([m.actor.add_shards.remote(names) for m in on_node])
+    def _ranges(self) -> dict[int, list[Range]]:
+        # The server's node comes first: where there are more workers than shards, the last have no work.
+        return membership.spread(
+            self._blueprint.shards,
+            [("" if m.place.node == self._home else m.place.node, m.number) for m in self._members.values()],
+        )
 
-    def _attend(self, ready: Sequence[Any]) -> None:
+    # Watching ----------------------------------------------------------------------------------------------
+
+    def _look(self, awaited: Sequence[Any]) -> list[Any]:
+        """Waits a moment for any of `awaited`, deals with what happened to the team meanwhile, and returns
+        those of `awaited` that are ready."""
+        serving = [m.serving for m in self._members.values()]
+        serving += [n.serving for n in self._nodes.values() if n.serving is not None]
+        ready, _ = ray.wait([*awaited, *serving], timeout=WATCH_S)
+        if any(reference in serving for reference in ready) or not ready:
+            ready, _ = ray.wait([*awaited, *serving], num_returns=len(awaited) + len(serving), timeout=0)
+        self._attend(ready)
+        return [reference for reference in awaited if reference in ready]
+
+    def _attend(self, ready: Collection[Any]) -> None:
         """Deals with whatever happened to the team since the last look."""
-        lost = [m for m in self._members.values() if m.serving in ready]
-        gone = [name for name, node in self._nodes.items() if node.serving in ready]
-        for name in gone:
-            lost += [m for m in self._members.values() if m.place.node == name and m not in lost]
-            del self._nodes[name]
-        for member in lost:
-            self._drop(member, "died")
-        for member in self._frozen():
-            self._drop(member, f"gave no sign of life for {FROZEN_S:g} s")
-            lost.append(member)
-        joined = self._grow_or_shrink(lost)
-        if (lost or joined) and self._members:
+        lost: dict[int, str] = {m.number: "died" for m in self._members.values() if m.serving in ready}
+        gone = {name for name, node in self._nodes.items() if node.serving in ready}
+        frozen, silent = self._silent()
+        lost.update(dict.fromkeys(frozen, f"gave no sign of life for {FROZEN_S:g} s"))
+        for name in gone | silent:
+            why = "lost its relay" if name in gone else f"gave no sign of life for {FROZEN_S:g} s"
+            on_node = [m.number for m in self._members.values() if m.place.node == name]
+            lost.update(dict.fromkeys(on_node, f"left with node {name[:12]}, which {why}"))
+            self._leave(name)
+        for number, why in lost.items():
+            self._drop(self._members[number], why)
+        self._check_orders()
+        changed = self._grow_or_shrink()
+        if (lost or changed) and self._members:
             self._assign()
-        if not self._members and not self._starting:
-            self._start_worker()
 
     def _drop(self, member: Member, why: str) -> None:
         del self._members[member.number]
         with suppress(RayError):
             ray.kill(member.actor)
-        self._kill(member.place)
+        # Ray asks a process to exit, which a frozen one does not hear.
+        if member.place.node == self._here:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(member.place.pid, signal.SIGKILL)
+        elif member.place.node in self._nodes:
+            self._nodes[member.place.node].actor.kill.remote(member.place.pid)
         self._changed(f"worker {member.number} {why}; {len(self._members)} go on")
 
-    def _kill(self, place: Place) -> None:
-        """Ends a process for sure: Ray asks it to exit, which a frozen one does not hear."""
-        with suppress(ProcessLookupError, PermissionError, RayError):
-            if place.node == self._server_place.node:
-                os.kill(place.pid, signal.SIGKILL)
-            elif place.node in self._nodes:
-                self._nodes[place.node].actor.kill.remote(place.pid)
+    def _leave(self, name: str) -> None:
+        """Gives up a node. Its relay is ended when it can be reached again; late pushes have no effect."""
+        node = self._nodes.pop(name)
+        self._doubtful.add(name)
+        self._beats.pop(name, None)
+        with suppress(RayError):
+            ray.kill(node.actor)
+        for reference, arrival in list(self._arriving.items()):
+            if arrival.place and arrival.place.node == name:
+                del self._arriving[reference]
+                with suppress(RayError):
+                    ray.kill(arrival.actor)
 
-    def _grow_or_shrink(self, lost: Sequence[Member]) -> bool:
+    def _retire_relays(self) -> None:
+        """Ends relays of nodes that have no worker any more."""
+        busy = {m.place.node for m in self._members.values()} | {self._home}
+        busy |= {a.place.node for a in self._arriving.values() if a.place}
+        for name in self._nodes.keys() - busy:
+            with suppress(RayError):
+                ray.kill(self._nodes.pop(name).actor)
+            self._beats.pop(name, None)
+
+    def _check_orders(self) -> None:
+        """Orders wait for nobody, but their failures must not pass in silence."""
+        if not self._ordered:
+            return
+        done, self._ordered = ray.wait(self._ordered, num_returns=len(self._ordered), timeout=0)
+        for reference in done:
+            with suppress(RayActorError):  # noticed otherwise
+                ray.get(reference)
+
+    def _grow_or_shrink(self) -> bool:
         """Starts or ends workers toward the number wanted; true if the team is another now."""
-        joined = False
-        ready, _ = ray.wait(list(self._starting), timeout=0) if self._starting else ([], [])
-        for reference in ready:
-            with suppress(WorkerLostError):
-                self._join(reference)
-                joined = True
-                self._changed(f"a worker joined; {len(self._members)} go on")
-        count = len(self._members) + len(self._starting)
+        joined = self._welcome()
+        if joined:
+            self._changed(f"a worker joined; {len(self._members)} go on")
+        count = len(self._members) + len(self._arriving)
         for _ in range(count, self._wanted):
             self._start_worker()
+        dropped = 0
         for _ in range(self._wanted, count):
-            if self._starting:
-                ray.kill(self._starting.popitem()[1])
+            if self._arriving:
+                ray.kill(self._arriving.popitem()[1].actor)
             else:
-                member = self._members[max(self._members)]
-                self._drop(member, "was sent away")
-                joined = True
-        return joined
+                self._drop(self._members[max(self._members)], "was sent away")
+                dropped += 1
+        return bool(joined or dropped)
 
-    def _frozen(self) -> list[Member]:
-        """Members without a sign of life. Raises ServerLostError where it is the server that is frozen."""
+    def _silent(self) -> tuple[list[int], set[str]]:
+        """Members, and nodes other than the server's, that gave no sign of life for too long. Raises
+        ServerLostError where it is the server."""
         now = time.monotonic()
         if not self._beats:
-            if now - self._beats_asked < BEATS_S:
-                return []
-            self._beats_asked = now
-            self._beats = {"": self._server.beats.remote()}
-            self._beats.update({name: node.actor.beats.remote() for name, node in self._nodes.items()})
-            self._grow_into_free_cpus()
-            return []
-        ready, waiting = ray.wait(list(self._beats.values()), num_returns=len(self._beats), timeout=0)
+            if now - self._beats_asked >= BEATS_S:
+                self._beats_asked = now
+                self._beats = {name: node.actor.beats.remote() for name, node in self._nodes.items()}
+                self._grow_into_free_cpus()
+            return [], set()
+        _, waiting = ray.wait(list(self._beats.values()), num_returns=len(self._beats), timeout=0)
         if waiting and now - self._beats_asked < FROZEN_S:
-            return []
-        silent = [name for name, reference in self._beats.items() if reference in waiting]
-        found: list[Member] = []
+            return [], set()
+        frozen: list[int] = []
+        silent: set[str] = set()
         for name, reference in self._beats.items():
-            on_node = {
-                m.me: m
-                for m in self._members.values()
-                if m.place.node == (name or self._server_place.node)
-            }
-            if name in silent:
-                if not name:
-                    self._kill(self._server_place)
-                    raise ServerLostError(f"the parameter server gave no sign of life for {FROZEN_S:g} s")
-                found += on_node.values()
+            if reference in waiting:
+                silent.add(name)
                 continue
+            on_node = {m.me: m.number for m in self._members.values() if m.place.node == name}
             with suppress(RayActorError):
                 ages = ray.get(reference)
-                found += [on_node[me] for me in membership.frozen(ages, FROZEN_S) if me in on_node]
+                frozen += [on_node[me] for me in membership.frozen(ages, FROZEN_S) if me in on_node]
         self._beats = {}
-        return found
+        if self._home in silent:
+            if self._home == self._here:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(self._server_place.pid, signal.SIGKILL)
+            raise ServerLostError(f"the parameter server gave no sign of life for {FROZEN_S:g} s")
+        return frozen, silent
 
     def _grow_into_free_cpus(self) -> None:
         least, most = self._options.least, self._options.most
         if most > least:
             free = ray.available_resources().get("CPU", 0.0)
-            count = len(self._members) + len(self._starting)
+            count = len(self._members) + len(self._arriving)
             self._wanted = membership.target(count, self._wanted, least, most, free)
 
-    def _shards_of_members(self) -> dict[int, list[int]]:
-        here = self._server_place.node
-        members = [("" if m.place.node == here else m.place.node, m.number) for m in self._members.values()]
-        ranges = membership.spread(self._blueprint.shards, members)
-        return {n: [s for r in given for s in range(r.start, r.stop)] for n, given in ranges.items()}
-
     def _ask(self, reference: Any, timeout_s: float | None = None) -> Any:
-        """The answer of the server; ServerLostError if it died."""
+        """The answer of the server; ServerLostError if it died, froze, or took longer than `timeout_s`."""
         try:
+            while timeout_s is None and reference not in self._look([reference]):
+                pass
             return ray.get(reference, timeout=timeout_s)
         except RayActorError as error:
             raise ServerLostError(f"the parameter server died ({_short(error)})") from None
         except GetTimeoutError:
             raise ServerLostError(f"the parameter server did not start within {timeout_s:g} s") from None
 
-    def _ask_worker(self, reference: Any) -> Any:
-        try:
-            return ray.get(reference, timeout=START_S)
-        except (RayActorError, GetTimeoutError) as error:
-            raise WorkerLostError(f"a worker did not start ({_short(error)})") from None
+
+def _pinned(node_id: str) -> Any:
+    return NodeAffinitySchedulingStrategy(node_id, soft=False)
 
 
-def _check_rows(me: int) -> None:
-    if me >= MAX_WORKERS:
-        raise ExchangeError(
-            f"more than {MAX_WORKERS} workers have joined on one node; resume the run to start a fresh team"
-        )
+def _home(here: str) -> str:
+    """The server's node: this one, or, where it offers no CPU (a process that only submits), the largest."""
+    cpus = {n["NodeID"]: n["Resources"].get("CPU", 0.0) for n in ray.nodes() if n["Alive"]}
+    if cpus.get(here, 0.0) > 0 or not any(cpus.values()):
+        return here
+    return max(sorted(cpus), key=lambda name: cpus[name])
+
+
+def _first_room(
+    home: str, rooms: Mapping[str, float], taken: Sequence[str], fresh: int, doubtful: Collection[str]
+) -> Any:
+    for name in membership.places(home, rooms, taken, doubtful)[fresh : fresh + 1]:
+        return NodeAffinitySchedulingStrategy(name, soft=True, _spill_on_unavailable=True)
+    return "DEFAULT"
 
 
 def _short(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from distbp.exchange.segment import Range
 from distbp.reduction import assign
@@ -32,3 +32,13 @@ def target(current: int, wanted: int, least: int, most: int, free_cpus: float) -
     if least == most:
         return wanted
     return max(least, min(most, current + int(free_cpus)))
+
+
+def places(
+    home: str, cpus: Mapping[str, float], taken: Sequence[str], doubtful: Collection[str] = ()
+) -> list[str]:
+    """One entry for each worker that there is room for: the server's node first, then the node with the
+    most room, and so on, so that few nodes are used. `taken`: one node for each worker that runs."""
+    rooms = {name: int(count) - taken.count(name) for name, count in cpus.items() if name not in doubtful}
+    order = sorted(rooms, key=lambda name: (name != home, -rooms[name], name))
+    return [name for name in order for _ in range(rooms[name])]

@@ -33,6 +33,11 @@ def faulty_post(plan: FaultPlan, worker: int) -> Callable[[Slot, int, int, Block
     """A `post` that goes wrong as planned. Dropped pushes get through when the worker repeats them."""
     random = np.random.default_rng([plan.seed, worker])
     held: list[tuple[Slot, int, int, Block]] = []
+    turn = threading.Lock()  # a slot has one writer
+
+    def deliver(slot: Slot, attempt: int, step: int, block: Block) -> None:
+        with turn:
+            post(slot, attempt, step, block)
 
     def faulty(slot: Slot, attempt: int, step: int, block: Block) -> None:
         dice = random.random(4)
@@ -42,14 +47,14 @@ def faulty_post(plan: FaultPlan, worker: int) -> Callable[[Slot, int, int, Block
             held.append((slot, attempt, step, block))  # until the next push, which goes first
             return
         if dice[2] < plan.delay:
-            late = threading.Timer(plan.delay_s * random.random(), post, (slot, attempt, step, block))
+            late = threading.Timer(plan.delay_s * random.random(), deliver, (slot, attempt, step, block))
             late.daemon = True
             late.start()
             return
-        post(slot, attempt, step, block)
+        deliver(slot, attempt, step, block)
         if dice[3] < plan.repeat:
-            post(slot, attempt, step, block)
+            deliver(slot, attempt, step, block)
         while held:
-            post(*held.pop())
+            deliver(*held.pop())
 
     return faulty

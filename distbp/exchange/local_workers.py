@@ -9,7 +9,6 @@ from distbp.exchange import segment as seg
 from distbp.exchange.gathering import Gathering, runs
 from distbp.exchange.segment import Range, Segment, Slot
 from distbp.parameter_server import Contribution
-from distbp.reduction import Block
 
 SPINS = 20  # looks at the word before sleeping
 
@@ -27,10 +26,9 @@ class LocalWorkers:
     def assign(self, ranges: Mapping[int, Sequence[Range]]) -> None:
         """Says who hosts which shards, from the current step on; workers not named host nothing."""
         with self._lock:
-            for worker in self._ranges.keys() - ranges.keys():
-                self.segment.set_ranges(worker, [])
+            gone = self._ranges.keys() - ranges.keys()
             self._ranges = {worker: list(given) for worker, given in ranges.items()}
-            self._write(self._ranges)
+            self._write({**dict.fromkeys(gone, ()), **self._ranges})
 
     def publish(self, step: int) -> None:
         """The vector is that of `step`: compute."""
@@ -40,9 +38,12 @@ class LocalWorkers:
         words[seg.STATE] = seg.RUNNING
         self.segment.published.advance()
 
-    def rest(self) -> None:
-        """There is nothing to compute until the next `publish`."""
-        self.segment.words[seg.STATE] = seg.WAITING
+    def rest(self, step: int) -> None:
+        """The vector is that of `step`, and there is nothing to compute until the next `publish`."""
+        words = self.segment.words
+        words[seg.VECTOR_STEP] = step
+        words[seg.STATE] = seg.WAITING
+        self.segment.published.advance()
 
     def take(self, step: int, gathering: Gathering[Contribution]) -> None:
         """Offers what has been posted for `step` and was not taken before. Does not wait."""
@@ -53,9 +54,8 @@ class LocalWorkers:
                 if (worker, number) in self._taken:
                     continue
                 slot: Slot = segment.slot(worker, number)
-                header = slot.header
-                if header[seg.SLOT_STEP] == step and header[seg.SLOT_ATTEMPT] == attempt:
-                    block = Block(header[seg.SLOT_START], header[seg.SLOT_STOP])
+                block = slot.posted(attempt, step)
+                if block is not None:
                     gathering.offer(block, Contribution(block, slot.gradient, slot.totals))
                     self._taken.add((worker, number))
 
@@ -97,9 +97,7 @@ class LocalWorkers:
         self.segment.published.advance()
 
     def _write(self, ranges: Mapping[int, Sequence[Range]]) -> None:
-        for worker, given in ranges.items():
-            self.segment.set_ranges(worker, list(given))
-        self.segment.words[seg.VERSION] += 1
+        self.segment.set_ranges(ranges)
         self.segment.published.advance()
 
 

@@ -72,7 +72,9 @@ class Desk:
         """Called by relays. Takes sums that answer `phase`, unless that is over or of another attempt, and
         waits for a later phase. The vector is left out where the relay has it."""
         # Arrays come out of Ray read-only, and the server joins in place.
-        mine = [Contribution(Block(a, b), gradient.copy(), totals.copy()) for a, b, gradient, totals in pushed]
+        mine = [
+            Contribution(Block(a, b), gradient.copy(), totals.copy()) for a, b, gradient, totals in pushed
+        ]
         with self._turn:
             if attempt != self._attempt:
                 return OVER
@@ -136,13 +138,17 @@ class RayReply:
 
 
 class RayLink:
-    """A `Link` to the server's actor."""
+    """A `Link` to the server's actor. `calls`, `bytes`: how often it was used, and for how much gradient."""
 
     def __init__(self, server: Any, attempt: int) -> None:
         self._server = server
         self._attempt = attempt
+        self.calls = 0
+        self.bytes = 0
 
     def push_pull(self, phase: int, contributions: Sequence[Contribution]) -> RayReply:
         # Ray has copied the arrays when this returns.
         packed = [(c.block.start, c.block.stop, c.gradient, c.totals) for c in contributions]
+        self.calls += 1
+        self.bytes += sum(c.gradient.nbytes for c in contributions)
         return RayReply(self._server.push_pull.remote(self._attempt, phase, packed))

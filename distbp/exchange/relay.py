@@ -1,8 +1,8 @@
 """A relay: stands for all workers of another node.
 
-On its node it is what the server is on the server's: it publishes to the workers' segment and gathers what they
-post. Toward the server it is one worker: it joins its node's blocks up to the largest nodes of the tree that
-lie within them, so one vector for each crosses the network, and the bits are those of the tree.
+On its node it is what the server is on the server's: it publishes to the workers' segment and gathers what
+they post. Toward the server it is one worker: it joins its node's blocks up to the largest nodes of the tree
+that lie within them, so one vector for each crosses the network, and the bits are those of the tree.
 """
 
 from __future__ import annotations

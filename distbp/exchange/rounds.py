@@ -21,6 +21,10 @@ class Remote(Protocol):
 
     def publish(self, step: int, vector: Array) -> None: ...
 
+    def rest(self, step: int, vector: Array) -> None:
+        """The vector is that of `step`; there is nothing to compute until the next `publish`."""
+        ...
+
     def take(self, step: int, gathering: Gathering[Contribution]) -> None:
         """Offers what came in for `step` since the last call; does not wait."""
         ...
@@ -73,8 +77,14 @@ class Rounds:
                 took = self._clock() - began
                 self._usual_s = took if self._usual_s == 0 else 0.9 * self._usual_s + 0.1 * took
         finally:
-            self.workers.rest()
+            self.rest()
         return step
+
+    def rest(self) -> None:
+        """Makes the vector known to those who evaluate with it."""
+        self.workers.rest(self.server.step)
+        if self._remote:
+            self._remote.rest(self.server.step, self.server.vector)
 
     def _gather(self, step: int, began: float) -> None:
         workers, gathering = self.workers, self._gathering

@@ -12,6 +12,7 @@ the current ones.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -99,20 +100,30 @@ class Segment:
         """Where a worker's row of the control block begins, in 8-byte words."""
         return _ROWS + worker * _ROW
 
-    def set_ranges(self, worker: int, ranges: list[Range]) -> None:
-        """Called by the server, before it advances VERSION."""
-        if len(ranges) > MAX_RANGES:
-            raise ExchangeError(f"a worker can host at most {MAX_RANGES} ranges of shards, not {len(ranges)}")
-        row = self.row(worker)
-        for index, one in enumerate(ranges):
-            at = row + FIRST_RANGE + 3 * index
-            self.words[at], self.words[at + 1], self.words[at + 2] = one
-        self.words[row + RANGES] = len(ranges)
+    def set_ranges(self, ranges: Mapping[int, Sequence[Range]]) -> None:
+        """Says what these workers host; others keep what they have. Called by the server, one thread at a time."""
+        for given in ranges.values():
+            if len(given) > MAX_RANGES:
+                raise ExchangeError(
+                    f"a worker can host at most {MAX_RANGES} ranges of shards, not {len(given)}"
+                )
+        words = self.words
+        words[VERSION] += 1  # odd: do not believe what you read
+        for worker, given in ranges.items():
+            row = self.row(worker)
+            for index, one in enumerate(given):
+                at = row + FIRST_RANGE + 3 * index
+                words[at], words[at + 1], words[at + 2] = one
+            words[row + RANGES] = len(given)
+        words[VERSION] += 1
 
     def ranges(self, worker: int) -> list[Range]:
-        row = self.row(worker)
-        places = range(row + FIRST_RANGE, row + FIRST_RANGE + 3 * self.words[row + RANGES], 3)
-        return [Range(self.words[at], self.words[at + 1], self.words[at + 2]) for at in places]
+        """What a worker hosts; none while the server is about to change it (it announces the change)."""
+        words, row = self.words, self.row(worker)
+        version = words[VERSION]
+        places = range(row + FIRST_RANGE, row + FIRST_RANGE + 3 * words[row + RANGES], 3)
+        found = [Range(words[at], words[at + 1], words[at + 2]) for at in places]
+        return found if words[VERSION] == version and version % 2 == 0 else []
 
     def beat(self, worker: int | None = None) -> None:
         """Records that the worker (None: the server) lives."""
@@ -129,7 +140,8 @@ class Segment:
 
 
 class Slot(NamedTuple):
-    """One block's sums. `header` is written last, SLOT_STEP last of all."""
+    """One block's sums. `header` is written last, SLOT_STEP last of all; it is believed when SLOT_STEP is the
+    same before and after the rest was read."""
 
     header: memoryview
     totals: Array
@@ -137,10 +149,19 @@ class Slot(NamedTuple):
 
     def post(self, attempt: int, step: int, block: Block) -> None:
         header = self.header
+        header[SLOT_STEP] = -1
         header[SLOT_ATTEMPT] = attempt
         header[SLOT_START] = block.start
         header[SLOT_STOP] = block.stop
         header[SLOT_STEP] = step
+
+    def posted(self, attempt: int, step: int) -> Block | None:
+        """The block whose sums of `step` are here; None when they are not (yet)."""
+        header = self.header
+        if header[SLOT_STEP] != step or header[SLOT_ATTEMPT] != attempt:
+            return None
+        block = Block(header[SLOT_START], header[SLOT_STOP])
+        return block if header[SLOT_STEP] == step else None
 
 
 def _layout(size: int, itemsize: int, totals: int) -> tuple[int, int, int, int]:

@@ -1,8 +1,9 @@
-"""Training data that the processes of a node share without copies, and the part of it that another node needs."""
+"""Training data that the processes of a node share without copies, and the part that another node needs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,44 +101,57 @@ def cut(data: WholeData, shard: int, dtype: np.dtype[np.generic]) -> ShardData:
 
 
 class HeldShards:
-    """Holdings of a process that has only the rows of some shards, each from its first row on."""
+    """Holdings of a process that has only the rows of some shards, each from its first row on.
 
-    def __init__(self) -> None:
+    fetch: names the rows of a shard by split; asked when a shard is first needed. It may wait.
+    """
+
+    def __init__(self, fetch: Callable[[int], Mapping[str, SharedRows]]) -> None:
+        self._fetch = fetch
         self._shards: dict[int, Mapping[str, PreparedRows]] = {}
 
-    def add(self, shard: int, splits: Mapping[str, SharedRows]) -> None:
-        if shard not in self._shards:
-            self._shards[shard] = {name: rows.attach() for name, rows in splits.items()}
-
     def train(self, shard: int) -> tuple[PreparedRows, Array]:
-        rows = self._shards[shard]["train"]
+        rows = self._rows(shard)["train"]
         return rows, np.arange(len(rows), dtype=np.int64)
 
     def split(self, name: str, shard: int) -> tuple[PreparedRows, int, int]:
-        rows = self._shards[shard][name]
+        rows = self._rows(shard)[name]
         return rows, 0, len(rows)
+
+    def _rows(self, shard: int) -> Mapping[str, PreparedRows]:
+        found = self._shards.get(shard)
+        if found is None:
+            found = {name: rows.attach() for name, rows in self._fetch(shard).items()}
+            self._shards[shard] = found
+        return found
 
 
 class NodeStore:
-    """Shards that were sent to this node, in memory that its workers map. Lives in one process of the node."""
+    """Shards that were sent to this node, in memory that its workers map. Lives in one process of the node,
+    whose threads may all call it."""
 
     def __init__(self) -> None:
         self._memories: list[Memory] = []
-        self.shards: dict[int, dict[str, SharedRows]] = {}
+        self._shards: dict[int, dict[str, SharedRows]] = {}
+        self._arrived = threading.Condition()
 
-    def add(self, parts: Iterable[ShardData]) -> None:
-        for part in parts:
-            if part.shard in self.shards:
-                continue
-            self.shards[part.shard] = {}
-            for name, arrays in part.splits.items():
-                memory, names = share(arrays)
-                self._memories.append(memory)
-                self.shards[part.shard][name] = SharedRows(names)
+    def add(self, part: ShardData) -> None:
+        """Copies a shard's rows; those of a shard that is there already are ignored."""
+        names = {}
+        for name, arrays in part.splits.items():
+            memory, names[name] = share(arrays)
+            self._memories.append(memory)
+        with self._arrived:
+            self._shards.setdefault(part.shard, {name: SharedRows(rows) for name, rows in names.items()})
+            self._arrived.notify_all()
+
+    def rows(self, shard: int) -> Mapping[str, SharedRows]:
+        """Names the rows of a shard; waits until they have come."""
+        with self._arrived:
+            self._arrived.wait_for(lambda: shard in self._shards)
+            return self._shards[shard]
 
 
-def whole_data(
-    handles: Mapping[str, SharedRows], rows: Mapping[str, int], sharding: Sharding
-) -> WholeData:
+def whole_data(handles: Mapping[str, SharedRows], rows: Mapping[str, int], sharding: Sharding) -> WholeData:
     """Holdings of a process on the trainer's node."""
     return WholeData({name: handle.attach() for name, handle in handles.items()}, rows, sharding)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from distbp.errors import ExchangeError
 from distbp.exchange import segment as seg
 from distbp.exchange.gathering import runs
 from distbp.exchange.segment import Segment, Slot
@@ -57,6 +58,18 @@ class WorkerPort:
                     self._resend(attempt)
         finally:
             stop_beating()
+
+    def await_vector(self, step: int) -> None:
+        """Waits until the vector is that of `step`, where the server is at rest. From any thread; raises
+        ExchangeError when the segment is closed meanwhile."""
+        segment, words = self._segment, self._segment.words
+        while True:
+            seen = segment.published.value
+            if words[seg.VECTOR_STEP] >= step:
+                return
+            if words[seg.STATE] == seg.CLOSED:
+                raise ExchangeError(f"the exchange was closed before step {step} was published")
+            segment.published.wait(seen, RESEND_S)
 
     def _work(self, worker: Worker, attempt: int, seen: int) -> bool:
         """Computes the next block that is asked for; false when there is none left at this step."""
