@@ -13,7 +13,7 @@ from distbp.errors import SettingsError
 def test_every_setting_has_a_default_of_its_kind_and_a_help_line(name, monkeypatch):
     monkeypatch.delenv(name, raising=False)
     setting = settings.SETTINGS[name]
-    assert name.startswith("DISTBP_")
+    assert name.startswith(("DISTBP_", "RAY_"))
     assert settings.get(name) == setting.default
     assert setting.help
     assert isinstance(setting.default, int) == bool(setting.unit)
@@ -47,7 +47,7 @@ def test_a_ratio_has_no_size_unit(monkeypatch):
 
 def test_bad_choice(monkeypatch):
     monkeypatch.setenv("DISTBP_KERNELS", "cuda")
-    message = "DISTBP_KERNELS is 'cuda', but must be one of: auto, numpy, numba. Mend or unset it."
+    message = "DISTBP_KERNELS is 'cuda', but must be one of: auto, numpy, numba, mkl. Mend or unset it."
     with pytest.raises(SettingsError, match=re.escape(message)):
         settings.get("DISTBP_KERNELS")
 
