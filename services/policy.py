@@ -43,7 +43,7 @@ def choose(heads: Sequence[Head], free: int, slots: int) -> Head | None:
     None where that one has no room yet: nobody overtakes it, or a wide job would wait forever. A job wider
     than all `slots` runs when it has them to itself.
     """
-    if not heads:
+    if not heads or slots < 1:
         return None
     first = min(heads, key=lambda h: (-h.priority, h.running, h.queued_at, h.job_id))
     return first if min(first.slots, slots) <= free else None

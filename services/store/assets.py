@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from sqlalchemy import Select, Table, delete, func, select
 
-from services.errors import NotFoundError
-from services.store.database import Database
+from services.errors import BadValueError, NotFoundError
+from services.store.database import Database, clean
 from services.store.records import Dataset, Model, Page
 from services.store.schema import datasets, models
 
 MOST = 1000
+_ID = re.compile(r"(ds|mdl)_[0-9a-z]{1,64}")
 T = TypeVar("T", Dataset, Model)
 
 
@@ -34,7 +36,7 @@ class Datasets:
         row = {
             "project": project,
             "id": dataset_id,
-            "name": name,
+            "name": clean(name, "name"),
             "bytes": size,
             "info": dict(info or {}),
             "created_by": created_by,
@@ -65,7 +67,8 @@ class Datasets:
         """Forgets it. True: no other project has the same bytes, so the file may go. Raises NotFoundError."""
         with self._db.write() as conn:
             mine = (datasets.c.project == project, datasets.c.id == dataset_id)
-            if conn.execute(delete(datasets).where(*mine)).rowcount == 0:
+            found = conn.execute(_one(datasets, project, dataset_id)).one_or_none()
+            if found is None or conn.execute(delete(datasets).where(*mine)).rowcount == 0:
                 raise NotFoundError(f"there is no dataset {dataset_id}")
             left = select(func.count()).select_from(datasets).where(datasets.c.id == dataset_id)
             return conn.execute(left).scalar_one() == 0
@@ -103,6 +106,8 @@ class Models:
 
 
 def _one(table: Table, project: str, item_id: str) -> Select[Any]:
+    if not _ID.fullmatch(item_id):
+        raise NotFoundError("there is nothing with such an id")
     return select(table).where(table.c.project == project, table.c.id == item_id)
 
 
@@ -118,6 +123,8 @@ def _page(
 ) -> Page[T]:
     query = select(table).where(table.c.project == project)
     if cursor is not None:
+        if not _ID.fullmatch(cursor):
+            raise BadValueError("the cursor is not one that a page gave", "cursor")
         query = query.where(table.c.id < cursor if newest_first else table.c.id > cursor)
     limit = max(1, min(limit, MOST))
     order = table.c.id.desc() if newest_first else table.c.id

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Table, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError
 
-from services.errors import StoreError
+from services.errors import BadValueError, StoreError
 
 _BUSY_MS = 30_000
 _LOCK_KEY = 0x64697374  # "dist": of PostgreSQL's advisory lock
@@ -91,6 +91,15 @@ class Database:
         in the thread that made it. Other processes' commits are not heard. Returns what ends it."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
+
+
+def clean(value: str, param: str) -> str:
+    """`value`, where every database can hold it. Raises BadValueError for NUL and for half characters."""
+    if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
+        raise BadValueError(
+            f"{param} holds a character that text cannot have (NUL, or half of a pair)", param
+        )
+    return value
 
 
 def sha256(text_: str) -> str:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import Connection, delete, func, insert, select
 
 from services import states
 from services.errors import BadValueError, ConflictError, NotFoundError
 from services.states import TERMINAL, State
-from services.store.database import Database
+from services.store.database import Database, clean
 from services.store.journal import add_events, change, lock_job, move
+from services.store.records import JOB_ID as _JOB_ID
 from services.store.records import Attempt, Job, Page, Pulse, new_id
 from services.store.schema import attempts, events, idempotency_keys, jobs, logs, metrics, projects
 
 MOST = 1000  # rows of one page
-_JOB_ID = re.compile(r"job_[0-9a-hjkmnp-tv-z]{20}")
 
 
 class Jobs:
@@ -53,7 +52,7 @@ class Jobs:
             if key is not None:
                 claim = {
                     "project": project,
-                    "key": key,
+                    "key": clean(key, "Idempotency-Key"),
                     "body_sha256": body_sha256,
                     "job_id": job_id,
                     "created_at": now,
@@ -70,7 +69,7 @@ class Jobs:
                             "this Idempotency-Key was used for another job; use a new key for a new job",
                             "Idempotency-Key",
                         )
-                    return _get(conn, project, row.job_id), False
+                    return _again(conn, project, row.job_id), False
             if most_waiting is not None:
                 waiting = conn.execute(
                     select(func.count())
@@ -124,12 +123,13 @@ class Jobs:
         cursor: str | None = None,
     ) -> Page[Job]:
         """The project's jobs, newest first. states: empty for all. name: text that the name contains, in
-        upper or lower case. cursor: of the page before. Raises BadValueError for a cursor that no page gave."""
+        upper or lower case. cursor: of the page before. Raises BadValueError for a bad cursor."""
         query = select(jobs).where(jobs.c.project == project)
         if states:
             query = query.where(jobs.c.state.in_(states))
         if name:
-            query = query.where(func.lower(jobs.c.name).contains(name.lower(), autoescape=True))
+            wanted = clean(name, "name").lower()
+            query = query.where(func.lower(jobs.c.name).contains(wanted, autoescape=True))
         if cursor is not None:
             if not _JOB_ID.fullmatch(cursor):
                 raise BadValueError("the cursor is not one that a page of jobs gave", "cursor")
@@ -207,7 +207,18 @@ class Jobs:
             return job if to == job.state else move(conn, self._db, job, to, "user", reason)
 
 
-def _get(conn: Any, project: str, job_id: str) -> Job:
+def _again(conn: Connection, project: str, job_id: str) -> Job:
+    try:
+        return _get(conn, project, job_id)
+    except NotFoundError:
+        raise ConflictError(
+            "the job of this Idempotency-Key was deleted; use a new key for a new job", "Idempotency-Key"
+        ) from None
+
+
+def _get(conn: Connection, project: str, job_id: str) -> Job:
+    if not _JOB_ID.fullmatch(job_id):
+        raise NotFoundError("there is no job with such an id; job ids look like job_01j9ze3k8xq2v5w7y0ab")
     row = conn.execute(select(jobs).where(jobs.c.id == job_id, jobs.c.project == project)).one_or_none()
     if row is None:
         raise NotFoundError(f"there is no job {job_id}")

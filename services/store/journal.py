@@ -6,16 +6,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from services import states
 from services.errors import NotFoundError
 from services.states import Actor, State
 from services.store.database import Database
-from services.store.records import Event, Job, LogText, Metric
+from services.store.records import JOB_ID, Event, Job, LogText, Metric
 from services.store.schema import events, jobs, logs, metrics
 
 MOST = 1000  # rows of one page
+_HIGHEST = 2**63 - 1  # a number that a database can hold
 
 
 class Journal:
@@ -26,7 +27,7 @@ class Journal:
 
     def events(self, job_id: str, *, after: int = 0, limit: int = 100) -> tuple[Event, ...]:
         """Those with a number above `after`, oldest first."""
-        query = select(events).where(events.c.job_id == job_id, events.c.number > after)
+        query = select(events).where(events.c.job_id == job_id, events.c.number > min(after, _HIGHEST))
         with self._db.read() as conn:
             rows = conn.execute(query.order_by(events.c.number).limit(min(limit, MOST)))
             return tuple(Event.of(row) for row in rows)
@@ -36,9 +37,9 @@ class Journal:
     ) -> tuple[Metric, ...]:
         """Those of steps `start` to `stop` (None: the last), both included, by step. points: at least 2; no
         more than that many, evenly spread, the first and the last among them."""
-        where = [metrics.c.job_id == job_id, metrics.c.step >= start]
+        where = [metrics.c.job_id == job_id, metrics.c.step >= min(start, _HIGHEST)]
         if stop is not None:
-            where.append(metrics.c.step <= stop)
+            where.append(metrics.c.step <= min(stop, _HIGHEST))
         query = select(metrics).where(*where).order_by(metrics.c.step)
         with self._db.read() as conn:
             if points is not None:
@@ -55,14 +56,14 @@ class Journal:
 
     def metrics_after(self, job_id: str, serial: int = 0, *, limit: int = 100) -> tuple[Metric, ...]:
         """Those written after `serial`, in the order of writing: for streams."""
-        query = select(metrics).where(metrics.c.job_id == job_id, metrics.c.serial > serial)
+        query = select(metrics).where(metrics.c.job_id == job_id, metrics.c.serial > min(serial, _HIGHEST))
         with self._db.read() as conn:
             rows = conn.execute(query.order_by(metrics.c.serial).limit(min(limit, MOST)))
             return tuple(Metric.of(row) for row in rows)
 
     def logs(self, job_id: str, *, after: int = 0, limit: int = 100) -> tuple[LogText, ...]:
         """Pieces of log with a number above `after`, oldest first."""
-        query = select(logs).where(logs.c.job_id == job_id, logs.c.number > after)
+        query = select(logs).where(logs.c.job_id == job_id, logs.c.number > min(after, _HIGHEST))
         with self._db.read() as conn:
             rows = conn.execute(query.order_by(logs.c.number).limit(min(limit, MOST)))
             return tuple(LogText.of(row) for row in rows)
@@ -74,6 +75,8 @@ class Journal:
 def lock_job(conn: Connection, job_id: str, project: str | None = None) -> Job:
     """The job, unchanged by others until the transaction ends. project: None for parts that serve all.
     Raises NotFoundError."""
+    if not JOB_ID.fullmatch(job_id):
+        raise NotFoundError("there is no job with such an id; job ids look like job_01j9ze3k8xq2v5w7y0ab")
     query = select(jobs).where(jobs.c.id == job_id)
     if project is not None:
         query = query.where(jobs.c.project == project)
@@ -163,11 +166,17 @@ def add_metrics(
 
 def add_log(conn: Connection, db: Database, job: Job, text: str) -> Job:
     number = job.log_count + 1
-    row = {"job_id": job.id, "number": number, "at": db.clock(), "attempt": job.attempt, "text": text}
+    row = {
+        "job_id": job.id,
+        "number": number,
+        "at": db.clock(),
+        "attempt": job.attempt,
+        "text": _printable(text),
+    }
     conn.execute(insert(logs), [row])
     return change(conn, db, job, log_count=number)
 
 
-def highest_metric_step(conn: Connection, job_id: str) -> int | None:
-    found = conn.execute(select(func.max(metrics.c.step)).where(metrics.c.job_id == job_id)).scalar_one()
-    return None if found is None else int(found)
+def _printable(text: str) -> str:
+    """Without what PostgreSQL refuses in text: NUL, and halves of surrogate pairs."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

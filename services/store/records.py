@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -13,6 +14,7 @@ from sqlalchemy import Row
 from services.states import ACTIVE, TERMINAL, State
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's: no i, l, o, u
+JOB_ID = re.compile(r"job_[0-9a-hjkmnp-tv-z]{20}")
 T = TypeVar("T")
 
 

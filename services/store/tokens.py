@@ -13,12 +13,13 @@ from collections.abc import Collection
 from sqlalchemy import select, update
 
 from services.errors import BadValueError, NotFoundError
-from services.store.database import Database, sha256
+from services.store.database import Database, clean, sha256
 from services.store.records import Project, Token
 from services.store.schema import projects, tokens
 
 SCOPES = ("read", "submit", "manage", "admin")
 _TOKEN = re.compile(r"dbp_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
+_TOKEN_ID = re.compile(r"[0-9a-f]{12}")
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _USED_EVERY_S = 60.0  # how exact `last_used_at` is
 
@@ -40,7 +41,7 @@ class Tokens:
                 "a project's name is 1 to 63 small letters, digits, '-' or '_', a letter or digit first",
                 "project",
             )
-        if len(name) > 200:
+        if len(clean(name, "name")) > 200:
             raise BadValueError("a token's name has at most 200 characters", "name")
         now, secret = self._db.clock(), secrets.token_urlsafe(32)
         row = {
@@ -85,6 +86,8 @@ class Tokens:
 
     def revoke(self, project: str, token_id: str) -> Token:
         """From now on it opens nothing. Fine to repeat. Raises NotFoundError."""
+        if not _TOKEN_ID.fullmatch(token_id):
+            raise NotFoundError("there is no token with such an id")
         mine = (tokens.c.id == token_id, tokens.c.project == project)
         with self._db.write() as conn:
             conn.execute(
