@@ -87,11 +87,16 @@ def _blas() -> str:
 
 
 def _kernel_set(name: str) -> str:
-    if name != "numba":
+    if name == "numpy":
         return name
     import numba
 
-    return f"numba {numba.__version__}"
+    if name != "mkl":
+        return f"numba {numba.__version__}"
+    from distbp.nn.mkl import library
+
+    version, instructions = library()
+    return f"numba {numba.__version__}, mkl {version} ({instructions})"
 
 
 def _probe() -> str:

@@ -15,7 +15,8 @@ import numpy as np
 
 from distbp.blueprint import Blueprint
 from distbp.errors import FencedError
-from distbp.nn.layers.base import Array
+from distbp.nn import kernels
+from distbp.nn.arrays import Array
 from distbp.nn.network import aligned_vector
 from distbp.optimizers import Step, Updater, sum_of_squares
 from distbp.reduction import Block, Join, joins
@@ -94,7 +95,7 @@ class ParameterServer:
             blueprint.decays(network),
             slots=None if slots is None else {name: values.copy() for name, values in slots.items()},
             piece=PIECE,
-            kernels_name=blueprint.kernels,
+            kernels_name=kernels.load(blueprint.kernels).updates,
             threads=threads,
         )
         self._averaged = self.gradient[:count]

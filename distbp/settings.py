@@ -60,8 +60,8 @@ SETTINGS = _table(
         "DISTBP_KERNELS",
         "auto",
         "",
-        "which kernels compute: NumPy's, the compiled ones, or auto (compiled where Numba is installed)",
-        choices=("auto", "numpy", "numba"),
+        "which kernels compute: NumPy's, compiled ones, those with MKL's products, or auto: the last installed",
+        choices=("auto", "numpy", "numba", "mkl"),
     ),
     Setting("DISTBP_MAX_FILE_BYTES", 2**40, "bytes", "the largest data file that is opened"),
     Setting(
@@ -94,7 +94,9 @@ SETTINGS = _table(
         "bytes",
         "prepared inputs up to this size are kept in memory; larger ones are prepared batch by batch",
     ),
-    Setting("RAY_ADDRESS", "", "", "the Ray cluster to train on; empty: one embedded in the training process"),
+    Setting(
+        "RAY_ADDRESS", "", "", "the Ray cluster to train on; empty: one embedded in the training process"
+    ),
     Setting("DISTBP_TEST_DATA", "", "", "the folder with the tests' data (data/ and golden/ below it)"),
 )
 

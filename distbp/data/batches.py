@@ -8,11 +8,13 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from distbp.data.sharding import Sharding, evaluated_rows
-from distbp.nn.layers.base import Array
+from distbp.nn.arrays import Array
+from distbp.nn.network import aligned_vector
 
 # One gather serves several steps: a NumPy call costs as much as copying a few kilobytes, and what is gathered
 # should still be in a core's second-level cache when it is used.
 BLOCK_BYTES = 512 * 1024
+ALIGNMENT = 64  # bytes
 
 
 class Rows(Protocol):
@@ -84,10 +86,14 @@ class ShardReader:
         self._steps = sharding.steps_per_epoch
         self._full_batches = sharding.rows // sharding.batch_size
         self._slice = sharding.slice_rows(0, shard)  # rows of every slice but perhaps the last one's
-        row_bytes = max(1, int(np.prod(data.input_shape)) * dtype.itemsize)
-        self._ahead = max(1, BLOCK_BYTES // (row_bytes * max(1, self._slice)))  # slices in one gather
+        slice_bytes = max(1, int(np.prod(data.input_shape)) * dtype.itemsize * self._slice)
+        # Slices in one gather. A slice begins at a multiple of 64 bytes whichever slices are gathered with it:
+        # the last bits of a product may depend on that (see `distbp.nn.products`).
+        self._ahead = max(1, BLOCK_BYTES // slice_bytes) if slice_bytes % ALIGNMENT == 0 else 1
         capacity = min(self._ahead, self._steps) * max(1, self._slice)
-        self._x = np.empty((capacity, *data.input_shape), dtype)
+        self._x = aligned_vector(capacity * int(np.prod(data.input_shape)), dtype).reshape(
+            capacity, *data.input_shape
+        )
         self._targets = np.empty((capacity, *data.targets.shape[1:]), data.targets.dtype)
         self._weights = None if data.weights is None else np.empty(capacity, data.weights.dtype)
         self._epoch = -1

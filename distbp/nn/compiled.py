@@ -230,4 +230,4 @@ def _softmax_cross_entropy(rows: int, classes: int, dtype: np.dtype[Any]) -> Los
     return loss_of_few if rows <= _FEW else loss
 
 
-NUMBA = Kernels("numba", _activate, _activate_backward, _softmax_cross_entropy)
+NUMBA = Kernels("numba", _activate, _activate_backward, _softmax_cross_entropy, updates="numba")

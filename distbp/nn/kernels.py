@@ -1,9 +1,11 @@
-"""Kernels: the small element-wise steps between two matrix products, each as one call.
+"""Kernels: the small element-wise steps between two matrix products, each as one call; and who computes those
+products.
 
-Two sets with one contract: plain NumPy here, and compiled ones (`distbp.nn.compiled`, Numba, optional) that
-fuse several NumPy calls into one. The sets round differently, so the name of the set is part of the
-numerics fingerprint: every process of a job uses the same one. Each is a factory that is given the buffers
-(or their sizes) once and returns the function for the hot loop:
+Three sets with one contract: plain NumPy here; compiled ones (`distbp.nn.compiled`, Numba, optional) that
+fuse several NumPy calls into one; and those with MKL's products (`distbp.nn.mkl`, optional). They round
+differently, so the name of the set is part of the numerics fingerprint: every process of a job uses the same
+one. Each is a factory that is given the buffers (or their sizes) once and returns the function for the hot
+loop:
 
     activate(activation, z, bias, y, scratch) -> step()
         z <- z + bias; y <- f(z). z, y: (rows, units), one buffer where the activation allows; bias: (units,);
@@ -26,18 +28,24 @@ import numpy as np
 
 from distbp.nn.activations import Activation, Scratch
 from distbp.nn.arrays import Array
+from distbp.nn.products import NUMPY_PRODUCTS, Products
 
 LossOfLabels = Callable[[Array, Array, Array | None, Array], float]
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """A set of kernels; `name` is "numpy" or "numba". The contract stands at the top of the module."""
+    """A set of kernels; `name` is "numpy", "numba" or "mkl". The contract stands at the top of the module.
+
+    `products(dtype)`: the matrix products. `updates`: which set of update rules goes with it.
+    """
 
     name: str
     activate: Callable[[Activation, Array, Array, Array, Scratch], Callable[[], None]]
     activate_backward: Callable[[Activation, Array, Array, Scratch, Array], Callable[[Array], None]]
     softmax_cross_entropy: Callable[[int, int, np.dtype[Any]], LossOfLabels]
+    products: Callable[[np.dtype[Any]], Products] = lambda dtype: NUMPY_PRODUCTS
+    updates: str = "numpy"
 
 
 def _activate(
@@ -101,14 +109,22 @@ NUMPY = Kernels("numpy", _activate, _activate_backward, _softmax_cross_entropy)
 
 
 def load(name: str) -> Kernels:
-    """The set called `name`: "numpy", "numba" (ImportError where Numba is missing), or "auto": the
-    compiled set where Numba is installed, else NumPy's."""
-    if name == "numpy":
-        return NUMPY
-    try:
-        from distbp.nn.compiled import NUMBA
-    except ImportError:
-        if name == "auto":
-            return NUMPY
-        raise
-    return NUMBA
+    """The set called `name`: "numpy", "numba" (compiled), "mkl" (compiled, with MKL's matrix products), or
+    "auto": the last of these that is installed. Raises ImportError where it is not."""
+    if name in ("mkl", "auto"):
+        try:
+            from distbp.nn.mkl import MKL
+
+            return MKL
+        except ImportError:
+            if name == "mkl":
+                raise
+    if name in ("numba", "auto"):
+        try:
+            from distbp.nn.compiled import NUMBA
+
+            return NUMBA
+        except ImportError:
+            if name == "numba":
+                raise
+    return NUMPY

@@ -13,10 +13,14 @@ from distbp.nn.kernels import NUMPY, Kernels, load
 DTYPES = [np.float32, np.float64]
 
 
-@pytest.fixture(params=["numpy", "numba"])
+@pytest.fixture(params=["numpy", "numba", "mkl"])
 def kernels(request: pytest.FixtureRequest) -> Kernels:
-    if request.param == "numba":
-        pytest.importorskip("numba", reason="Numba is not installed: the compiled kernels cannot run")
+    if request.param != "numpy":
+        pytest.importorskip(
+            "numba" if request.param == "numba" else "distbp.nn.mkl",
+            reason=f"the kernel set {request.param} is not installed",
+            exc_type=ImportError,
+        )
     return load(request.param)
 
 
@@ -130,4 +134,4 @@ def test_read_only_parameters_are_enough(kernels: Kernels) -> None:
 
 def test_load_names_the_set() -> None:
     assert load("numpy") is NUMPY
-    assert load("auto").name in ("numpy", "numba")
+    assert load("auto").name in ("numpy", "numba", "mkl")

@@ -106,10 +106,14 @@ def d_outputs(row: str, dtype: type = np.float64, rows: int = ROWS) -> Array:
     return np.random.default_rng(1).normal(size=(rows, *TABLE[row][3])).astype(dtype)
 
 
-@pytest.fixture(params=["numpy", "numba"])
+@pytest.fixture(params=["numpy", "numba", "mkl"])
 def kernels(request: pytest.FixtureRequest) -> Kernels:
-    if request.param == "numba":
-        pytest.importorskip("numba", reason="Numba is not installed: the compiled kernels cannot run")
+    if request.param != "numpy":
+        pytest.importorskip(
+            "numba" if request.param == "numba" else "distbp.nn.mkl",
+            reason=f"the kernel set {request.param} is not installed",
+            exc_type=ImportError,
+        )
     return load(request.param)
 
 

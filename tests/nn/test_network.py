@@ -50,10 +50,14 @@ def run(program: Program, x: Array, seed: int = 0) -> Array:
     return y
 
 
-@pytest.fixture(params=["numpy", "numba"])
+@pytest.fixture(params=["numpy", "numba", "mkl"])
 def kernels(request: pytest.FixtureRequest) -> Kernels:
-    if request.param == "numba":
-        pytest.importorskip("numba", reason="Numba is not installed: the compiled kernels cannot run")
+    if request.param != "numpy":
+        pytest.importorskip(
+            "numba" if request.param == "numba" else "distbp.nn.mkl",
+            reason=f"the kernel set {request.param} is not installed",
+            exc_type=ImportError,
+        )
     return kernel_sets.load(request.param)
 
 

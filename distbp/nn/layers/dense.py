@@ -11,8 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from distbp.nn.activations import ACTIVATIONS, make_scratch
 from distbp.nn.initializers import GlorotUniform, Initializer, Zeros
 from distbp.nn.layers.base import Array, Binding, Bound, ParameterSpec, Shape, StatisticSpec, no_backward
@@ -53,14 +51,14 @@ class Dense:
         y = binding.empty(rows, units) if activation.keeps_input else z
         scratch = make_scratch(binding.empty, (rows, units))
         activate = binding.kernels.activate(activation, z, bias, y, scratch)
-        weight_t = weight.T
-        matmul = np.matmul
+        products = binding.kernels.products(binding.dtype)
+        nt, tn, nn = products.nt, products.tn, products.nn
         x_seen: Array = y  # replaced by every forward
 
         def forward(x: Array) -> Array:
             nonlocal x_seen
             x_seen = x
-            matmul(x, weight_t, out=z)
+            nt(x, weight, z)
             activate()
             return y
 
@@ -78,9 +76,9 @@ class Dense:
 
         def backward(dy: Array) -> Array | None:
             activate_backward(dy)
-            matmul(dy.T, x_seen, out=d_weight)
+            tn(dy, x_seen, d_weight)
             if dx is not None:
-                matmul(dy, weight, out=dx)
+                nn(dy, weight, dx)
             return dx
 
         return Bound(forward, backward, report)
