@@ -10,6 +10,8 @@ import ctypes
 import errno
 import os
 import platform
+import threading
+import time
 
 from distbp.errors import ExchangeError
 from distbp.nn.layers.base import Array
@@ -34,6 +36,7 @@ class Futex:
                 f" this is {os.uname().sysname} on {platform.machine()}. Use workers: 0 here."
             )
         self._number = number
+        self._lock = threading.Lock()
         self._words = words.data.cast("B").cast("i")
         self._index = index
         self._address = ctypes.c_void_p(words.ctypes.data + 4 * index)
@@ -49,8 +52,9 @@ class Futex:
         _libc.syscall(self._number, self._address, _WAKE, 0x7FFFFFFF, None, None, 0)
 
     def advance(self) -> None:
-        """Stores the next number and wakes everybody; for a word that one process writes."""
-        self.set((self._words[self._index] + 1) & 0x7FFFFFFF)
+        """Stores the next number and wakes everybody; for a word that one process writes, from any thread."""
+        with self._lock:
+            self.set((self._words[self._index] + 1) & 0x7FFFFFFF)
 
     def wait(self, seen: int, timeout_s: float, spins: int = 0) -> int:
         """Waits until the value differs from `seen`, or the time is up; returns the value then.
@@ -63,12 +67,18 @@ class Futex:
             if words[index] != seen:
                 return words[index]
             os.sched_yield()
-        if words[index] == seen:
-            whole = int(timeout_s)
-            spec = _Timespec(whole, int((timeout_s - whole) * 1e9))
+        until = 0.0
+        while words[index] == seen:
+            now = time.monotonic()
+            until = until or now + timeout_s
+            if now >= until:
+                break
+            whole, part = divmod(until - now, 1.0)
+            spec = _Timespec(int(whole), int(part * 1e9))
             result = _libc.syscall(
                 self._number, self._address, _WAIT, ctypes.c_int(seen), ctypes.byref(spec), None, 0
             )
+            # Zero does not mean a change: the wake-up may belong to an earlier one, whose maker was held up.
             if result == -1 and ctypes.get_errno() not in (errno.EAGAIN, errno.ETIMEDOUT, errno.EINTR):
                 raise OSError(ctypes.get_errno(), "futex wait failed")
         return words[index]

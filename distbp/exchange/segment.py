@@ -101,7 +101,7 @@ class Segment:
         return _ROWS + worker * _ROW
 
     def set_ranges(self, ranges: Mapping[int, Sequence[Range]]) -> None:
-        """Says what these workers host; others keep what they have. Called by the server, one thread at a time."""
+        """Says what these workers host; others keep what they have. Called by the server, by one thread."""
         for given in ranges.values():
             if len(given) > MAX_RANGES:
                 raise ExchangeError(

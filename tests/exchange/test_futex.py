@@ -1,0 +1,106 @@
+"""Futex: waking other processes, and never missing a change."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from distbp.errors import ExchangeError
+from distbp.exchange import futex, memory
+from distbp.exchange.futex import Futex
+
+SPAWN = multiprocessing.get_context("spawn")
+PATIENCE_S = 60.0  # of a waiter; a test that waits this long has failed
+
+
+def words() -> tuple[memory.Memory, Futex, Futex]:
+    shared = memory.create(128)
+    array = shared.array(0, (32,), np.int32)
+    return shared, Futex(array, 0), Futex(array, 16)
+
+
+def test_a_change_before_the_wait_is_seen() -> None:
+    _, word, _ = words()
+    seen = word.value
+    word.advance()
+    assert word.wait(seen, PATIENCE_S) == seen + 1
+
+
+def test_the_time_is_kept() -> None:
+    _, word, _ = words()
+    began = time.monotonic()
+    assert word.wait(0, 0.02, spins=5) == 0
+    assert 0.02 <= time.monotonic() - began < PATIENCE_S
+
+
+def test_a_thread_is_woken_and_others_run_meanwhile() -> None:
+    """The wait gives up the interpreter's lock, or this would hang."""
+    _, word, other = words()
+
+    def wake() -> None:
+        while other.value == 0:
+            other.wait(0, PATIENCE_S)
+        word.advance()
+
+    waker = threading.Thread(target=wake)
+    waker.start()
+    other.advance()
+    assert word.wait(0, PATIENCE_S) == 1
+    waker.join()
+
+
+def test_numbers_stay_within_31_bits() -> None:
+    _, word, _ = words()
+    word.set(0x7FFFFFFF)
+    word.advance()
+    assert word.value == 0
+
+
+def _echo(handle: memory.MemoryHandle, rounds: int, spins: int) -> None:
+    array = memory.attach(handle).array(0, (32,), np.int32)
+    ping, pong = Futex(array, 0), Futex(array, 16)
+    for number in range(rounds):
+        assert ping.wait(number, PATIENCE_S, spins) == number + 1
+        pong.advance()
+
+
+@pytest.mark.parametrize("spins", [0, 20])
+def test_no_wake_up_is_lost_between_processes(spins: int) -> None:
+    """Thousands of round trips: one lost wake-up would cost a minute, and fail."""
+    rounds = 5000
+    shared, ping, pong = words()
+    process = SPAWN.Process(target=_echo, args=(shared.handle, rounds, spins))
+    process.start()
+    for number in range(rounds):
+        ping.advance()
+        assert pong.wait(number, PATIENCE_S, spins) == number + 1
+    process.join()
+    assert process.exitcode == 0
+
+
+def test_advances_from_several_threads_are_all_different() -> None:
+    _, word, _ = words()
+
+    def advance() -> None:
+        for _ in range(2000):
+            word.advance()
+
+    threads = [threading.Thread(target=advance) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert word.value == 8000
+
+
+def test_other_systems_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = memory.create(128)
+    monkeypatch.setattr(futex.os, "uname", lambda: SimpleNamespace(sysname="Darwin"))
+    monkeypatch.setattr(futex.platform, "machine", lambda: "arm64")
+    with pytest.raises(ExchangeError, match=r"needs Linux on one of aarch64, .*; this is Darwin on arm64"):
+        Futex(shared.array(0, (32,), np.int32), 0)
