@@ -14,13 +14,13 @@ demo: $(VENV)  ## train on real images, show the model and its curves, predict
 	@$(RUN) examples/demo.py
 
 test: $(VENV)  ## all tests but those that take many minutes
-	@$(RUN) -m pytest -q
+	@$(RUN) -m pytest
 
 test-slow: $(VENV)  ## the long ones: full training curves, MNIST
-	@$(RUN) -m pytest -q -m slow
+	@$(RUN) -m pytest -m slow
 
 chaos: $(VENV)  ## hundreds of runs with faults injected
-	@$(RUN) -m pytest -q -m chaos
+	@$(RUN) -m pytest -m chaos
 
 check: $(VENV)  ## lint, format and types
 	@$(RUN) -m ruff check --quiet .

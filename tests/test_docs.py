@@ -7,12 +7,16 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import distbp
 from distbp import errors, events
@@ -219,3 +223,45 @@ def test_files_that_are_named_exist(page: Path) -> None:
         r"`((?:distbp|tests|docs|examples|benchmarks|tools)/[\w/.]+)`", page.read_text("utf-8")
     ):
         assert (ROOT / name).exists(), name
+
+
+# What is installed -------------------------------------------------------------------------------------
+
+
+def needed() -> Iterator[Requirement]:
+    """What pyproject.toml asks for, the extras too, and what those need in turn, where it is installed."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    waiting = [Requirement(text) for texts in lists for text in texts]
+    seen = {"distbp"}
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if name in seen or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+            continue
+        seen.add(name)
+        yield requirement
+        try:
+            more = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:  # of an extra that is not installed here
+            continue
+        waiting += [Requirement(text) for text in more]
+
+
+def test_everything_that_is_installed_is_pinned() -> None:
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    pins = {canonicalize_name(line.split("==")[0]): line for line in lines if not line.startswith("#")}
+    missing = sorted(
+        {requirement.name for requirement in needed() if canonicalize_name(requirement.name) not in pins}
+    )
+    assert not missing, f"constraints.txt needs the versions of {missing}"
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in pins.values()), "plain versions only"
+
+
+def test_no_deep_learning_library_is_needed() -> None:
+    """PyTorch, JAX and TensorFlow are peers in benchmarks/, never a dependency."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    for extra, texts in {"": project["dependencies"], **project["optional-dependencies"]}.items():
+        if extra != "bench":
+            names = {canonicalize_name(Requirement(text).name) for text in texts}
+            assert not names & {"torch", "jax", "jaxlib", "tensorflow", "keras"}, extra

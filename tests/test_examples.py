@@ -1,0 +1,66 @@
+"""The examples do what they say."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import distbp
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+def run(folder: Path, name: str, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", EXAMPLES / name, *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_demo(tmp_path: Path) -> None:
+    """Accuracy above the goal (the exit code says so), files where it says they are, predictions."""
+    former = tmp_path / "runs" / "demo" / "workers-0"
+    former.mkdir(parents=True)
+    (former / "result.json").touch()  # of an earlier demo, which is replaced
+    said = run(tmp_path, "demo.py", "--workers", "0")
+    accuracy = re.search(r"^Test accuracy: ([\d.]+)", said, re.MULTILINE)
+    assert accuracy is not None and float(accuracy[1]) >= 0.97
+    for thing in ("Model", "Curves"):
+        place = re.search(rf"^{thing}: +(.+)$", said, re.MULTILINE)
+        assert place is not None and (tmp_path / place[1]).exists()
+    assert "The saved model says" in said
+
+
+def test_from_arrays(tmp_path: Path) -> None:
+    said = run(tmp_path, "from_arrays.py")
+    score = re.search(r"R2 on the test set ([\d.]+)", said)
+    assert score is not None and float(score[1]) > 0.98
+
+
+def test_vanishing_gradients(tmp_path: Path) -> None:
+    rows = {row.split()[0]: row.split() for row in run(tmp_path, "vanishing_gradients.py").splitlines()[2:]}
+    sigmoid, relu = ([float(norm) for norm in rows[name][1:6]] for name in ("sigmoid", "relu"))
+    assert sigmoid[0] < 0.02 * sigmoid[-1]
+    assert relu[0] > 0.3 * relu[-1]
+    assert float(rows["sigmoid"][-1]) < 0.3 < 0.7 < float(rows["relu"][-1])
+
+
+@pytest.mark.parametrize(
+    ("name", "goal"), [("mnist", 0.955), pytest.param("mnist_adamw", 0.980, marks=pytest.mark.slow)]
+)
+def test_mnist(name: str, goal: float, test_data: Path, tmp_path: Path) -> None:
+    job = distbp.TrainingJob.from_file(EXAMPLES / f"{name}.yaml")
+    folder = test_data / "data" / "mnist"
+    result = distbp.train(job, folder=folder, output=tmp_path / "run", workers=0)
+    assert result.metrics["test_accuracy"] >= goal
