@@ -26,8 +26,16 @@ FILES = {
 
 # Which files may import what of the libraries that are not everywhere.
 DOORS = {
-    "ray": {"distbp.cluster", "distbp.actors", "distbp.ray_session", "distbp.exchange.ray_objects"},
-    "numba": {"distbp.nn.compiled", "distbp.optimizers.compiled", "distbp.numerics"},
+    "ray": {
+        "distbp.cluster",
+        "distbp.actors",
+        "distbp.heartbeats",
+        "distbp.recruiting",
+        "distbp.ray_session",
+        "distbp.exchange.ray_objects",
+    },
+    "numba": {"distbp.nn.compiled", "distbp.nn.mkl", "distbp.optimizers.compiled", "distbp.numerics"},
+    "llvmlite": {"distbp.nn.mkl"},
     "sklearn": {"distbp.data.formats.digits"},
     "matplotlib": {"distbp.curves"},
     "pydantic": {"distbp.job", "distbp.model", "distbp.cli_data"},
@@ -36,11 +44,12 @@ DOORS = {
     "rich": {"distbp.cli", "distbp.progress"},
 }
 # What the mathematics may import besides the standard library.
-MATHEMATICS = {"numpy", "numba", "distbp.nn", "distbp.options", "distbp.streams", "distbp.errors"}
+MATHEMATICS = {"numpy", "numba", "llvmlite", "distbp.nn", "distbp.options", "distbp.streams", "distbp.errors"}
 # Imports within a function against the order of rooms, each with its reason.
 LATE = {
-    # The table of kernel sets loads the compiled one only where it is wanted, and numba with it.
+    # The table of kernel sets loads a compiled one only where it is wanted, and numba or MKL with it.
     ("distbp.nn.kernels", "distbp.nn.compiled"),
+    ("distbp.nn.kernels", "distbp.nn.mkl"),
 }
 # Past 300 lines a file is asked whether it is two things. These were asked, and said no.
 LONG = {
@@ -53,7 +62,7 @@ LONG = {
     "distbp.optimizers.parts",
     "distbp.trainer",
 }
-LONGEST = 400
+LONGEST = 450
 
 
 class Import(NamedTuple):
