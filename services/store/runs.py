@@ -31,7 +31,7 @@ from services.store.records import Attempt, Job
 from services.store.schema import attempts, jobs
 
 _TOKEN = re.compile(r"dbr_(job_[0-9a-z]{20})_([1-9][0-9]{0,8})_([A-Za-z0-9_-]{43})")
-LEASE_S = 30.0
+LEASE_S = 10.0  # a runner speaks every second
 
 
 class Runs:

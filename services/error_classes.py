@@ -1,0 +1,47 @@
+"""What an error of a training run means to the queue: whose fault it is decides whether it is tried again.
+
+Classes are those of `policy.BUDGETS`. The first row that fits counts: subclasses stand above their parents.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from distbp import errors
+
+CLASSES: tuple[tuple[type[BaseException], str], ...] = (
+    (errors.JobError, "user"),
+    (errors.SettingsError, "internal"),
+    (errors.DataError, "user"),
+    (errors.NumericsError, "user"),
+    (errors.FingerprintError, "infrastructure"),  # another machine may have what this one has not
+    (errors.StorageError, "infrastructure"),  # a disk that is full today
+    (errors.CheckpointError, "internal"),
+    (errors.ModelError, "user"),
+    (errors.CorruptionError, "infrastructure"),  # a broken machine
+    (errors.ExchangeError, "infrastructure"),
+    (MemoryError, "infrastructure"),
+    (OSError, "infrastructure"),
+)
+
+
+def class_of(error: BaseException) -> str:
+    return next((name for kind, name in CLASSES if isinstance(error, kind)), "internal")
+
+
+def described(error: BaseException) -> dict[str, Any]:
+    """{class, code, message} for the job's owner, `faults` too for a JobError. `code`: the error's name, in
+    snake case without "Error"."""
+    name = type(error).__name__
+    code = re.sub(r"(?<!^)(?=[A-Z])", "_", name.removesuffix("Error") or name).lower()
+    text = str(error)
+    known = isinstance(error, errors.DistbpError)
+    found: dict[str, Any] = {
+        "class": class_of(error),
+        "code": code,
+        "message": text if known and text else f"{name}: {text}" if text else name,
+    }
+    if isinstance(error, errors.JobError):
+        found["faults"] = [{"path": fault.path, "message": fault.message} for fault in error.faults]
+    return found

@@ -1,0 +1,300 @@
+"""The runner: a process of its own that drives one attempt at one job, and reports to the API.
+
+    python -m services.runner --job ID --attempt N --api URL --work FOLDER (--token-fd FD | --claim CODE)
+
+Below `--work`, which all runners share, a job has its folder:
+
+    <job id>/run/               the run directory; an attempt goes on where the one before left it
+    <job id>/data/              uploaded datasets, under the names by which the job calls them
+    <job id>/reports-N.jsonl    what attempt N has to report (see `services.spool`)
+
+SIGTERM: a checkpoint, and the end of the attempt; so do pause and cancel. When a newer attempt has begun, the
+process ends at once, with status 75. Status 0: how the attempt ended is reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from distbp import events
+from distbp.errors import Fault, Interrupted, JobError
+from distbp.job import TrainingJob
+from distbp.result import Result
+from distbp.run_directory import is_run
+from distbp.training import resume, train
+from services.error_classes import class_of, described
+from services.errors import FencedError
+from services.reporter import Reporter
+from services.reports import Answer, Assignment, End
+from services.spool import Spool, left_over
+from services.telling import listener, plain
+from services.transport import AwayError, HttpTransport, Transport, claim
+
+FENCED_STATUS = 75
+DATASET = "dataset:"  # what the path of an uploaded dataset begins with: dataset:ds_<SHA-256>
+
+
+class Control:
+    """What the runner was told to do. Training stops at SIGTERM, so telling is a signal to ourselves; it is
+    repeated until training has heard, since it may not have been listening yet."""
+
+    def __init__(self, workers: int | None, signal_self: Callable[[], None]) -> None:
+        self.workers = workers
+        self._training_with = workers
+        self._signal = signal_self
+        self._ended = False
+        self.stopping = False
+
+    def hear(self, answer: Answer) -> None:
+        self.workers = answer.workers
+        if answer.command in ("pause", "cancel"):
+            self.stopping = True
+        if not self._ended and (self.stopping or self.rescaled):
+            self._signal()
+
+    @property
+    def rescaled(self) -> bool:
+        return self.workers != self._training_with
+
+    def training(self) -> int | None:
+        """The number of workers to train with from now on; None: as the job says."""
+        self._training_with = self.workers
+        return self.workers
+
+    def end(self) -> None:
+        self._ended = True
+
+
+def run(
+    job_id: str,
+    attempt: int,
+    work: Path,
+    transport: Transport,
+    *,
+    data: Path | None = None,
+    over: Callable[[str], None] | None = None,
+    signal_self: Callable[[], None] | None = None,
+) -> End:
+    """Drives one attempt to its end, and returns it when the service has heard of it.
+
+    data: the folder with files that jobs may name, besides uploaded datasets. over: called where a newer
+    attempt has begun (default: ends the process).
+    """
+    control = Control(None, signal_self or (lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    home = work / job_id
+    with _sigterm(control):
+        assignment = _patiently(transport.assignment, over or _leave)
+        control.workers = assignment.workers
+        spool = Spool(home / f"reports-{attempt}.jsonl", attempt)
+        reporter = Reporter(transport, spool, control.hear, over or _leave)
+        try:
+            _hand_in(assignment, home, spool)
+            reporter.start()
+            end = _attempt(assignment, home, data, transport, spool, reporter, control)
+            control.end()
+            spool.append(end=end, log=_last_words(end))
+            reporter.finish()
+            return end
+        except BaseException:
+            reporter.stop()
+            raise
+        finally:
+            spool.close()
+
+
+def _attempt(
+    assignment: Assignment,
+    home: Path,
+    data: Path | None,
+    transport: Transport,
+    spool: Spool,
+    reporter: Reporter,
+    control: Control,
+) -> End:
+    try:
+        result = _drive(assignment, home, data, transport, listener(spool, reporter), control)
+    except Interrupted:
+        return End("interrupted")
+    except Exception as error:
+        if class_of(error) == "internal":
+            with suppress(Exception):
+                spool.append(log="".join(traceback.format_exception(error)))
+        return End("failed", error=described(error))
+    return End("completed", result=plain(result.to_json()), model=_model(result, home))
+
+
+def _drive(
+    assignment: Assignment,
+    home: Path,
+    data: Path | None,
+    transport: Transport,
+    listen: events.Listener,
+    control: Control,
+) -> Result:
+    job = TrainingJob.from_mapping(assignment.job)
+    folder = _place_data(job, home / "data", data, transport, control)
+    path = home / "run"
+    while True:
+        if control.stopping:
+            raise Interrupted(str(path), 0)
+        workers = control.training()
+        try:
+            if is_run(path):
+                return resume(path, workers=workers, listener=listen)
+            return train(job, output=path, folder=folder, workers=workers, listener=listen, confined=True)
+        except Interrupted:
+            if control.stopping or not control.rescaled:
+                raise
+        # Another number of workers: on we go, to the same bits.
+
+
+def _place_data(
+    job: TrainingJob, folder: Path, files: Path | None, transport: Transport, control: Control
+) -> Path:
+    """Fetches the datasets that the job names; returns the folder that its paths are relative to."""
+    names = sorted(set(_strings(job.to_mapping()["data"])))
+    wanted = [name for name in names if name.startswith(DATASET)]
+    if not wanted:
+        folder.mkdir(parents=True, exist_ok=True)
+        return files if files is not None else folder
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in wanted:
+        # The file is called what the job calls it, so that the job, and its digest, stay as they are.
+        if "/" in name:
+            raise JobError([Fault("data", f"{name!r} is not an uploaded dataset; write dataset:ds_...")])
+        if not (folder / name).exists():
+            _patiently(partial(transport.fetch_dataset, name.removeprefix(DATASET), folder / name))
+        if control.stopping:
+            break
+    return folder
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _strings(inner)
+
+
+def _hand_in(assignment: Assignment, home: Path, spool: Spool) -> None:
+    """What earlier attempts could not report any more: their events and logs. (Their metrics are in the run
+    directory, as far as they count.)"""
+    for number in range(1, assignment.attempt):
+        path = home / f"reports-{number}.jsonl"
+        for report in left_over(path, assignment.received.get(str(number), 0)):
+            late = tuple(
+                {**event, "kind": "late", "what": event["kind"], "of_attempt": number}
+                for event in report.events
+                if event["kind"] != "late"
+            )
+            again = tuple(event for event in report.events if event["kind"] == "late")
+            if late or again or report.log:
+                spool.append(events=(*late, *again), log=report.log)
+        path.unlink(missing_ok=True)  # it is in ours now
+
+
+def _model(result: Result, home: Path) -> dict[str, Any]:
+    folder = result.path / "model"
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return {
+        "path": str(folder.relative_to(home.parent)),
+        "bytes": size,
+        "params_sha256": result.params_sha256,
+        "job_digest": result.job_digest,
+        "metrics": plain(result.metrics),
+    }
+
+
+def _last_words(end: End) -> str:
+    if end.error is not None:
+        return f"failed: {end.error['message']}\n"
+    return "completed\n" if end.outcome == "completed" else "stopped on request; a checkpoint is there\n"
+
+
+def _patiently(call: Callable[[], Any], over: Callable[[str], None] | None = None) -> Any:
+    """Calls until the API is there."""
+    pause = 0.1
+    while True:
+        try:
+            return call()
+        except AwayError:
+            time.sleep(pause)
+            pause = min(2 * pause, 5.0)
+        except FencedError as error:
+            (over or _leave)(str(error))
+            raise
+
+
+def _leave(reason: str) -> None:
+    """Ends this process, at once: another has its job. Its workers see it go, and end too."""
+    print(f"runner: {reason}", file=sys.stderr, flush=True)
+    os._exit(FENCED_STATUS)
+
+
+@contextmanager
+def _sigterm(control: Control) -> Iterator[None]:
+    """Outside of training (which has its own way of hearing it) SIGTERM is kept until training begins."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: object) -> None:
+        control.stopping = True
+
+    former = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m services.runner", description="Drives one attempt at one job."
+    )
+    parser.add_argument("--job", required=True)
+    parser.add_argument("--attempt", required=True, type=int)
+    parser.add_argument("--api", required=True, help="address of the API")
+    parser.add_argument("--work", required=True, type=Path, help="the work volume")
+    parser.add_argument("--data", type=Path, help="folder with files that jobs may name")
+    secret = parser.add_mutually_exclusive_group(required=True)
+    secret.add_argument("--token-fd", type=int, help="file descriptor from which the token is read")
+    secret.add_argument("--claim", help="code to exchange for the token")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = _arguments(arguments)
+    with httpx.Client(base_url=given.api, trust_env=False) as client:
+        if given.token_fd is not None:
+            with open(given.token_fd, encoding="ascii") as pipe:
+                token = pipe.read().strip()
+            if not token:
+                print("runner: the dispatcher ended before it gave the token", file=sys.stderr)
+                return FENCED_STATUS
+        else:
+            token = _patiently(lambda: claim(client, given.job, given.attempt, given.claim))
+        transport = HttpTransport(client, given.job, given.attempt, token)
+        run(given.job, given.attempt, given.work, transport, data=given.data)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""From what the trainer tells to what the service keeps: events, metrics, lines of log."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from distbp import events
+from distbp.run_directory import METRICS, json_line, read_lines
+from services.reporter import Reporter
+from services.spool import Spool
+
+LINES_AT_ONCE = 500  # metrics in one report
+
+
+def listener(spool: Spool, reporter: Reporter, clock: Callable[[], float] = time.time) -> events.Listener:
+    """Spools everything but progress, of which only the last is told, with the heartbeats."""
+
+    def listen(event: events.Event) -> None:
+        match event:
+            case events.Progressed():
+                reporter.progress = plain(asdict(event))
+            case events.Started():
+                start = {**_event("attempt_started", event, clock()), "from_step": event.first_step}
+                reporter.progress = {"step": event.first_step, "total_steps": event.total_steps}
+                spool.append(events=(start,), log=_worded(event))
+                # A predecessor may have been lost before it could report these.
+                for lines in _chunks(read_lines(Path(event.run_dir) / METRICS)):
+                    spool.append(metrics=lines)
+            case events.EpochEnded():
+                told = _event("epoch_ended", event, clock())
+                del told["metrics"]
+                spool.append(events=(told,), metrics=(plain(event.metrics),), log=_worded(event))
+            case events.CheckpointSaved():
+                spool.append(events=(_event("checkpoint_saved", event, clock()),), log=_worded(event))
+            case events.CheckpointSetAside():
+                spool.append(events=(_event("checkpoint_set_aside", event, clock()),), log=_worded(event))
+            case events.Stopped():
+                spool.append(events=(_event("early_stopping", event, clock()),), log=_worded(event))
+            case events.TeamChanged():
+                spool.append(events=(_event("team_changed", event, clock()),), log=_worded(event))
+            case events.Finished():
+                pass  # the end of the attempt says it
+
+    return listen
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON has it: NumPy's numbers as plain ones, NaN and infinities as null."""
+    found: dict[str, Any] = json.loads(json_line(values))
+    return found
+
+
+def _event(kind: str, event: events.Event, now: float) -> dict[str, Any]:
+    fields = plain(asdict(event))
+    for name in ("path", "run_dir"):  # places on the runner's machine are nobody's business
+        if name in fields:
+            fields[name] = Path(fields[name]).name
+    return {**fields, "kind": kind, "at": now}
+
+
+def _chunks(lines: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], ...]]:
+    for first in range(0, len(lines), LINES_AT_ONCE):
+        yield tuple(lines[first : first + LINES_AT_ONCE])
+
+
+def _worded(event: events.Event) -> str:
+    match event:
+        case events.Started():
+            text = (
+                f"training from step {event.first_step} of {event.total_steps}:"
+                f" {event.parameters} parameters, {event.shards} shards on {event.workers} workers"
+                f" ({event.exchange})"
+            )
+        case events.EpochEnded():
+            values = ", ".join(
+                f"{name} {value:.6g}"
+                for name, value in event.metrics.items()
+                if name not in ("epoch", "step") and isinstance(value, int | float)
+            )
+            text = f"epoch {event.epoch}, step {event.step}: {values}"
+        case events.CheckpointSaved():
+            text = f"checkpoint of step {event.step} saved"
+        case events.CheckpointSetAside():
+            text = f"damaged checkpoint {Path(event.path).name} set aside: {event.reason}"
+        case events.Stopped():
+            text = f"stopped early: no better {event.metric} for {event.epochs} epochs"
+        case events.TeamChanged():
+            text = f"step {event.step}: {event.reason}"
+        case _:
+            return ""
+    return text + "\n"
