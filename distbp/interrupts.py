@@ -26,6 +26,12 @@ class Interrupts:
         """Asks to stop after the step in progress; `name` says who asked."""
         self._set, self.name = True, name
 
+    def renew(self) -> None:
+        """Catches the signals again, after a library (Ray, when it starts) has put its own handlers in place."""
+        if self._former and threading.current_thread() is threading.main_thread():
+            for number in self._former:
+                signal.signal(number, self._handle)
+
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):

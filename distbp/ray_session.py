@@ -9,8 +9,8 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 from distbp import settings
@@ -20,26 +20,58 @@ from distbp.errors import ExchangeError
 # imported, and keeps it.
 
 
-@contextmanager
-def ray_session(cpus: int, address: str | None = None) -> Iterator[str]:
-    """Within the block this process is a Ray driver; gives the address, or "embedded".
+class RaySession:
+    """This process as a Ray driver, from `wait` to `close`.
 
     Joins `address`, else RAY_ADDRESS, else whatever this process is connected to already; else starts a Ray
-    of its own with `cpus` logical CPUs: no dashboard, token authentication, ended with the block.
-    Raises ExchangeError where the cluster cannot be reached.
+    of its own with `cpus` logical CPUs: no dashboard, token authentication, ended by `close`. The constructor
+    does not wait: Ray starts in a thread, which takes seconds and leaves the signal handlers of the main
+    thread alone. That thread lives as long as the session, since the kernel ends an embedded Ray together
+    with the thread that started it.
     """
-    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
-        yield "connected"
-        return
-    address = address or str(settings.get("RAY_ADDRESS")) or None
-    with settings.environment({"RAY_USAGE_STATS_ENABLED": "0"} if address else _own_token()):
-        _connect(address, cpus)
+
+    def __init__(self, cpus: int, address: str | None = None) -> None:
+        self._stack = ExitStack()
+        self._error: BaseException | None = None
+        self._ready, self._over = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+        if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+            return
+        address = address or str(settings.get("RAY_ADDRESS")) or None
+        self._stack.enter_context(
+            settings.environment({"RAY_USAGE_STATS_ENABLED": "0"} if address else _own_token())
+        )
+        self._thread = threading.Thread(
+            target=self._live, args=(address, cpus), name="distbp-ray", daemon=True
+        )
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Waits until Ray is there. Raises ExchangeError where it cannot be started or reached."""
+        if self._thread is not None:
+            self._ready.wait()
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """Leaves Ray (and ends it, if it was started here). May be called twice."""
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._stack.close()
+
+    def _live(self, address: str | None, cpus: int) -> None:
+        try:
+            _connect(address, cpus)
+        except BaseException as error:
+            self._error = error
+            return
+        finally:
+            self._ready.set()
         import ray
 
-        try:
-            yield address or "embedded"
-        finally:
-            ray.shutdown()
+        self._over.wait()
+        ray.shutdown()
 
 
 def _connect(address: str | None, cpus: int) -> None:
@@ -60,8 +92,8 @@ def _connect(address: str | None, cpus: int) -> None:
         if address is None:
             raise ExchangeError(f"Ray cannot be started on this machine: {error}") from None
         raise ExchangeError(
-            f"the Ray cluster at {address} cannot be reached ({error}); is it running, and are RAY_AUTH_MODE and"
-            " RAY_AUTH_TOKEN_PATH set as there?"
+            f"the Ray cluster at {address} cannot be reached ({error}); is it running, and are RAY_AUTH_MODE"
+            " and RAY_AUTH_TOKEN_PATH set as there?"
         ) from None
 
 

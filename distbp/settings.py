@@ -60,7 +60,7 @@ SETTINGS = _table(
         "DISTBP_KERNELS",
         "auto",
         "",
-        "which kernels compute: NumPy's, compiled ones, those with MKL's products, or auto: the last installed",
+        "which kernels compute: NumPy's, compiled ones, those with MKL's products; auto: the last installed",
         choices=("auto", "numpy", "numba", "mkl"),
     ),
     Setting("DISTBP_MAX_FILE_BYTES", 2**40, "bytes", "the largest data file that is opened"),

@@ -15,7 +15,8 @@ from distbp.exchange.faults import FaultPlan
 from distbp.exchange.inline import InlineTeam
 from distbp.exchange.shared_data import share_rows
 from distbp.job import WorkerRange
-from distbp.ray_session import ray_session
+from distbp.membership import Options
+from distbp.ray_session import RaySession
 
 Changed = Callable[[str], None]
 
@@ -23,8 +24,9 @@ Changed = Callable[[str], None]
 class TeamMaker:
     """Makes the team of each attempt. workers: a number, "auto" or a range. address: of a Ray cluster.
 
-    A context manager: Ray is started (or joined) when first needed, and left at the end. Importing Ray takes
-    a second, so inline training never does.
+    A context manager. Where workers are sure to be needed, Ray begins to start (or is joined) on entering,
+    while the caller opens the data; for "auto" when first needed; inline training never imports it. It is
+    left at the end.
     """
 
     def __init__(
@@ -38,10 +40,21 @@ class TeamMaker:
         self._faults = faults
         self._stack = ExitStack()
         self._handles: dict[str, Any] | None = None
-        self._connected = False
+        self._ray: RaySession | None = None
+        self.connected: Callable[[], None] = lambda: None  # called whenever Ray has been waited for
 
     def __enter__(self) -> Self:
+        if isinstance(self._workers, WorkerRange):
+            self._start_ray(self._workers.max)
+        elif isinstance(self._workers, int) and self._workers > 0:
+            self._start_ray(self._workers)
         return self
+
+    def _start_ray(self, workers: int) -> RaySession:
+        if self._ray is None:
+            self._ray = RaySession(max(os.cpu_count() or 1, workers) + 1, self._address)
+            self._stack.callback(self._ray.close)
+        return self._ray
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -73,11 +86,9 @@ class TeamMaker:
         least: int = 0,
         most: int = 0,
     ) -> Team:
-        if not self._connected:
-            cpus = max(os.cpu_count() or 1, workers, most) + 1
-            self._stack.enter_context(ray_session(cpus, self._address))
-            self._connected = True
-        from distbp.cluster import Options, RayTeam  # imports Ray: only within the session
+        self._start_ray(max(workers, most)).wait()
+        self.connected()
+        from distbp.cluster import RayTeam  # imports Ray: only within the session
 
         if self._handles is None:
             self._handles = {}

@@ -43,16 +43,17 @@ def train(
     with such tuples for "train", "validation", "test". x: (n, *features); y: (n,) labels or values, or
     (n, outputs). output: the run directory, absent or empty; None: a new one below `runs/`. folder: what
     paths in the job are relative to; `confined`: they may not leave it. workers: in place of the job's.
-    listener: is told what happens (see `distbp.events`). address: of a Ray cluster to train on; None: RAY_ADDRESS, or a
-    Ray embedded in this process.
+    listener: is told what happens (see `distbp.events`). address: of a Ray cluster to train on; None:
+    RAY_ADDRESS, or a Ray embedded in this process.
 
     Raises JobError, DataError, NumericsError, StorageError; Interrupted after a checkpoint on Ctrl-C.
     """
-    splits = open_splits(job, Path(folder), _by_split(data), confined=confined)
-    blueprint = make_blueprint(job, splits)
-    path = Path(output) if output is not None else _fresh_directory(job.name)
-    with RunDirectory.create(path, _job_text(job, Path(folder))) as run:
-        return _drive(run, blueprint, splits, None, job.workers if workers is None else workers, listener, address)
+    with TeamMaker(job.workers if workers is None else workers, address) as teams:
+        splits = open_splits(job, Path(folder), _by_split(data), confined=confined)
+        blueprint = make_blueprint(job, splits)
+        path = Path(output) if output is not None else _fresh_directory(job.name)
+        with RunDirectory.create(path, _job_text(job, Path(folder))) as run:
+            return _drive(run, blueprint, splits, None, teams, listener)
 
 
 def resume(
@@ -72,10 +73,11 @@ def resume(
         if done is not None:
             return Result.from_json(done, run.path)
         job = TrainingJob.from_yaml(run.job_text, str(run.path / "job.yaml"))
-        splits = open_splits(job, run.path, _by_split(data))
-        blueprint = make_blueprint(job, splits)
-        start = checkpoint.load_latest(run.checkpoints)
-        return _drive(run, blueprint, splits, start, job.workers if workers is None else workers, listener, address)
+        with TeamMaker(job.workers if workers is None else workers, address) as teams:
+            splits = open_splits(job, run.path, _by_split(data))
+            blueprint = make_blueprint(job, splits)
+            start = checkpoint.load_latest(run.checkpoints)
+            return _drive(run, blueprint, splits, start, teams, listener)
 
 
 def make_blueprint(job: TrainingJob, splits: Splits) -> Blueprint:
@@ -102,15 +104,15 @@ def _drive(
     blueprint: Blueprint,
     splits: Splits,
     start: checkpoint.Checkpoint | None,
-    workers: Any,
+    teams: TeamMaker,
     listener: events.Listener | None,
-    address: str | None,
 ) -> Result:
     told = log_events(run, listener)
     for aside in start.set_aside if start else ():
         told(events.CheckpointSetAside(str(aside.path), aside.reason))
     quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")  # found by the check of every step
-    with numerics.one_blas_thread(), quiet, Interrupts() as interrupts, TeamMaker(workers, address) as teams:
+    with numerics.one_blas_thread(), quiet, Interrupts() as interrupts:
+        teams.connected = interrupts.renew
         return Trainer(run, blueprint, splits, teams, told, interrupts).train(start)
 
 

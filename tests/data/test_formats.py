@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import sys
+import importlib.util
 import tempfile
 from pathlib import Path
 
@@ -182,7 +182,7 @@ def test_the_shuffle_of_the_digits_never_changes():
 
 
 def test_digits_without_scikit_learn(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
         DataError, match=r"scikit-learn, which is not installed; pip install distbp\[digits\]$"
     ):

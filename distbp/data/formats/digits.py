@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,7 @@ import numpy as np
 
 from distbp.data.table import Table, build
 from distbp.errors import DataError
+from distbp.nn.arrays import Array
 from distbp.options import option
 from distbp.streams import Purpose, generator
 
@@ -31,21 +33,29 @@ class Digits:
     )
 
     def open(self, folder: Path, confined: bool = False) -> Table:
-        try:
-            from sklearn.datasets import load_digits
-        except ImportError:
-            raise DataError(
-                "the digits come with scikit-learn, which is not installed; pip install distbp[digits]"
-            ) from None
-        pixels, labels = load_digits(return_X_y=True)
+        pixels, labels = _read()
         # Sorting raw words, not Generator.permutation: NumPy may change that one between versions.
         words = generator(0, Purpose.SYNTHETIC).bit_generator.random_raw(len(labels))
         start, stop = SPLITS[self.split]
         order = np.argsort(words, kind="stable")[start:stop]
         return build(
-            pixels[order].astype(np.uint8),
+            pixels[order],
             labels[order],
             rows=self.rows,
             row_numbers=order,
             name=f"the {self.split} digits" if self.split != "all" else "the digits",
         )
+
+
+def _read() -> tuple[Array, Array]:
+    """(1797, 64) uint8 pixels and labels, from the file within the package: importing scikit-learn to read
+    it would take seconds."""
+    package = importlib.util.find_spec("sklearn")
+    folders = package.submodule_search_locations if package else None
+    path = Path(folders[0], "datasets", "data", "digits.csv.gz") if folders else None
+    if path is None or not path.is_file():
+        raise DataError(
+            "the digits come with scikit-learn, which is not installed; pip install distbp[digits]"
+        )
+    table = np.loadtxt(path, dtype=np.uint8, delimiter=",")
+    return table[:, :-1], table[:, -1].astype(np.intp)
