@@ -27,7 +27,7 @@ class Interrupts:
         self._set, self.name = True, name
 
     def renew(self) -> None:
-        """Catches the signals again, after a library (Ray, when it starts) has put its own handlers in place."""
+        """Catches the signals again, after a library (Ray, when it starts) has put handlers of its own."""
         if self._former and threading.current_thread() is threading.main_thread():
             for number in self._former:
                 signal.signal(number, self._handle)
