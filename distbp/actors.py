@@ -104,10 +104,10 @@ class ServerActor:
     def place(self) -> tuple[Place, SegmentHandle]:
         return _place(self._blueprint.kernels), self._segment.handle
 
-    def run(self, first: int, stop: int, plateau: PlateauState) -> tuple[str, int]:
+    def run(self, stretch: int, first: int, stop: int, plateau: PlateauState) -> tuple[str, int]:
         """("trained", next step) or ("not finite", the step that was not applied)."""
         try:
-            return "trained", self._rounds.run(first, stop, plateau)
+            return "trained", self._rounds.run(stretch, first, stop, plateau)
         except NotFiniteError as error:
             return "not finite", error.step
 
@@ -128,8 +128,8 @@ class ServerActor:
         """Names a shard's rows to a worker of this node; waits until they have come."""
         return self._store.rows(shard)
 
-    def stop_soon(self) -> None:
-        self._rounds.stop_soon()
+    def stop_soon(self, stretch: int) -> None:
+        self._rounds.stop_soon(stretch)
 
     def beats(self) -> dict[int, float]:
         return self._workers.beats()

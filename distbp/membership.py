@@ -1,11 +1,30 @@
-"""Who hosts which shards: pure decisions."""
+"""How many workers there are, where, and who hosts which shards: pure decisions."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
+from distbp.exchange.faults import FaultPlan
 from distbp.exchange.segment import Range
 from distbp.reduction import assign
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a team is run; nothing here changes the result.
+
+    workers: how many to begin with. least, most: limits for growing into free CPUs; equal: do not.
+    late_factor: see `Rounds`. frozen_s: without a sign of life, a process is taken for frozen, and ended.
+    faults: injected, for tests of recovery.
+    """
+
+    workers: int
+    least: int = 0
+    most: int = 0
+    late_factor: float = 4.0
+    frozen_s: float = 5.0
+    faults: FaultPlan | None = None
 
 
 def spread(shards: int, members: Sequence[tuple[str, int]]) -> dict[int, list[Range]]:

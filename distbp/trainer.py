@@ -65,11 +65,7 @@ class Trainer:
         self._make_team = make_team
         network = blueprint.network()
         self._network = network
-        prepared = splits.prepare(self.job, network.output_shape[-1] if network.output_shape else 1)
-        # Class weights are part of the training rows' weights from here on: nobody multiplies them in a step.
-        train = prepared["train"]
-        train.weights = blueprint.weights_of(train.targets, train.weights)
-        self._data = WholeData(prepared, blueprint.rows, blueprint.sharding())
+        self._data = splits.ready(blueprint)
         self._splits = splits
         self._per_epoch = blueprint.steps_per_epoch
         self._total = blueprint.total_steps
@@ -119,7 +115,7 @@ class Trainer:
             step = self._step = self._advance(team, step)
 
     def _begin_attempt(self, error: ServerLostError) -> None:
-        """The server is gone: everything goes back to the last checkpoint, as if nothing had come after it."""
+        """The server is gone: all goes back to the last checkpoint, as if nothing had come after it."""
         attempt = self._state.attempt + 1
         step = self._step = self._rewind()
         self._state = replace(self._state, attempt=attempt)

@@ -52,20 +52,22 @@ class Rounds:
         self._late_factor = late_factor
         self._clock = clock
         self._gathering: Gathering[Contribution] = Gathering(server.blueprint.shards)
-        self._stop_asked = False
+        self._stop_asked = 0
         self._usual_s = 0.0
 
-    def stop_soon(self) -> None:
-        """Makes `run` return after the step in progress. From another thread."""
-        self._stop_asked = True
+    def stop_soon(self, stretch: int) -> None:
+        """Makes `run` of that stretch return after the step in progress. From another thread, which may be
+        ahead of `run` or behind it."""
+        self._stop_asked = stretch
 
-    def run(self, first: int, stop: int, plateau: PlateauState) -> int:
-        """Trains steps `first` to `stop - 1`; waits. Returns the next step. Raises NotFiniteError."""
+    def run(self, stretch: int, first: int, stop: int, plateau: PlateauState) -> int:
+        """Trains steps `first` to `stop - 1`; waits. Returns the next step. Raises NotFiniteError.
+
+        `stretch`: a number that no earlier call had."""
         server, gathering = self.server, self._gathering
-        self._stop_asked = False
         step = first
         try:
-            while step < stop and not self._stop_asked:
+            while step < stop and self._stop_asked != stretch:
                 began = self._clock()
                 gathering.start()
                 self.workers.publish(step)

@@ -1,0 +1,69 @@
+"""Signs of life of the processes of a team on Ray. Ray itself takes a minute to notice a frozen node.
+
+Every worker writes the time to its row of the segment; the server and the relays are asked for the ages of
+what they read there, and answering is their own sign of life.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import ray
+from ray.exceptions import RayError
+
+from distbp import membership
+from distbp.recruiting import Node
+
+QUESTIONS = 5  # asked in the time after which silence counts
+LOOK_S = 0.5  # the most that one look adds to a silence: whoever looks may have been held up itself
+
+
+class Silence(NamedTuple):
+    """`rows`: (node, row in its segment) of frozen workers. `nodes`: whose server or relay is silent."""
+
+    rows: list[tuple[str, int]]
+    nodes: set[str]
+
+
+_NOBODY = Silence([], set())
+
+
+class Heartbeats:
+    """`frozen_s`: how long a process may be silent."""
+
+    def __init__(self, frozen_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._frozen_s = frozen_s
+        self._clock = clock
+        self._asked: dict[str, Any] = {}  # node -> reference of the answer
+        self._looked = clock()
+        self._waited_s = 0.0
+
+    def look(self, nodes: Mapping[str, Node]) -> Silence:
+        """Who is silent now; asks again when it is time. Does not wait."""
+        now = self._clock()
+        self._waited_s += min(now - self._looked, LOOK_S)
+        self._looked = now
+        if not self._asked:
+            if self._waited_s >= self._frozen_s / QUESTIONS:
+                self._waited_s = 0.0
+                self._asked = {name: node.actor.beats.remote() for name, node in nodes.items()}
+            return _NOBODY
+        references = list(self._asked.values())
+        _, waiting = ray.wait(references, num_returns=len(references), timeout=0)
+        if waiting and self._waited_s < self._frozen_s:
+            return _NOBODY
+        found = Silence([], {name for name, r in self._asked.items() if r in waiting and name in nodes})
+        for name, reference in self._asked.items():
+            if reference not in waiting:
+                with suppress(RayError):  # died: that is noticed otherwise
+                    found.rows.extend(
+                        (name, me) for me in membership.frozen(ray.get(reference), self._frozen_s)
+                    )
+        self._asked = {}
+        return found
+
+    def forget(self, node: str) -> None:
+        self._asked.pop(node, None)
