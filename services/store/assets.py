@@ -43,9 +43,9 @@ class Datasets:
             "created_at": self._db.clock(),
         }
         with self._db.write() as conn:
-            done = conn.execute(self._db.insert(datasets).values(row).on_conflict_do_nothing())
+            new = self._db.insert_new(conn, datasets, row)
             found = conn.execute(_one(datasets, project, dataset_id)).one()
-        return Dataset.of(found), done.rowcount > 0
+        return Dataset.of(found), new
 
     def get(self, project: str, dataset_id: str) -> Dataset:
         with self._db.read() as conn:

@@ -6,7 +6,7 @@ import hashlib
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,13 @@ class Database:
         """Until the end of this transaction no other passes here. (A SQLite writer is alone as it is.)"""
         if not self.sqlite:
             conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+
+    def insert_new(self, conn: Connection, table: Table, values: Mapping[str, Any]) -> bool:
+        """Adds a row, unless there is one with its key; says whether it did. Waits for another transaction
+        that is adding the same."""
+        # Drivers do not agree on what `rowcount` says here; a row that comes back says it plainly.
+        statement = self.insert(table).values(values).on_conflict_do_nothing()
+        return conn.execute(statement.returning(next(iter(table.primary_key)))).first() is not None
 
     def insert(self, table: Table) -> Any:
         """An INSERT that has `.on_conflict_do_nothing()` and `.on_conflict_do_update()`."""

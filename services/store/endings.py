@@ -94,4 +94,4 @@ def _add_model(conn: Connection, db: Database, job: Job, model: Mapping[str, Any
         "info": {key: value for key, value in model.items() if key not in ("path", "bytes")},
         "created_at": now,
     }
-    conn.execute(db.insert(models).values(row).on_conflict_do_nothing())
+    db.insert_new(conn, models, row)

@@ -57,8 +57,7 @@ class Jobs:
                     "job_id": job_id,
                     "created_at": now,
                 }
-                taken = conn.execute(db.insert(idempotency_keys).values(claim).on_conflict_do_nothing())
-                if taken.rowcount == 0:
+                if not db.insert_new(conn, idempotency_keys, claim):
                     row = conn.execute(
                         select(idempotency_keys).where(
                             idempotency_keys.c.project == project, idempotency_keys.c.key == key
@@ -81,7 +80,7 @@ class Jobs:
                         f"the project has {waiting} jobs that have not ended, and may have {most_waiting};"
                         " wait for some, or cancel them"
                     )
-            conn.execute(db.insert(projects).values(name=project, created_at=now).on_conflict_do_nothing())
+            db.insert_new(conn, projects, {"name": project, "created_at": now})
             row_values = {
                 "id": job_id,
                 "project": project,

@@ -6,6 +6,7 @@ Times are seconds since 1970 (UTC). Columns named in JsonText hold JSON text.
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from sqlalchemy import BigInteger, Column, Double, Index, Integer, MetaData, Table, Text, text
@@ -14,16 +15,32 @@ from sqlalchemy.types import TypeDecorator
 
 
 class JsonText(TypeDecorator[Any]):
-    """JSON in a text column, the same on every database. NULL is None."""
+    """JSON in a text column, the same on every database. NULL is None; NaN and infinities become null, as in
+    metrics.jsonl."""
 
     impl = Text
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
-        return None if value is None else json.dumps(value, allow_nan=False, separators=(",", ":"))
+        if value is None:
+            return None
+        try:
+            return json.dumps(value, allow_nan=False, separators=(",", ":"))
+        except ValueError:
+            return json.dumps(_finite(value), allow_nan=False, separators=(",", ":"))
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
         return None if value is None else json.loads(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return value
 
 
 metadata = MetaData()

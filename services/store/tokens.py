@@ -54,9 +54,7 @@ class Tokens:
             "expires_at": expires_at,
         }
         with self._db.write() as conn:
-            conn.execute(
-                self._db.insert(projects).values(name=project, created_at=now).on_conflict_do_nothing()
-            )
+            self._db.insert_new(conn, projects, {"name": project, "created_at": now})
             conn.execute(tokens.insert(), [row])
             found = conn.execute(select(tokens).where(tokens.c.id == row["id"])).one()
         return _token(found), f"dbp_{row['id']}_{secret}"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from stores import BACKENDS, Clock, empty_database
+from stores import BACKENDS, Clock, database_without_rows, empty_database
 
 from services.store import Store
 
@@ -94,9 +94,20 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return empty_database(request.param, request.getfixturevalue, tmp_path)
 
 
-@pytest.fixture
-def store(url: str, clock: Clock) -> Iterator[Store]:
-    store = Store(url, clock=clock)
+@pytest.fixture(scope="session")
+def postgresql_with_tables(postgresql: str) -> str:
+    """Another database of the same server."""
+    with psycopg.connect(postgresql, autocommit=True) as conn:
+        conn.execute("CREATE DATABASE tables")
+    url = postgresql.replace("/postgres?", "/tables?")
+    Store(url).close()
+    return url
+
+
+@pytest.fixture(params=BACKENDS)
+def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[Store]:
+    """An empty store."""
+    store = Store(database_without_rows(request.param, request.getfixturevalue, tmp_path), clock=clock)
     yield store
     store.close()
 

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 
 from services.store import Job, Store
+from services.store.schema import metadata
 
 BACKENDS = ("sqlite", "postgresql")
 JOB = {"name": "wine", "model": {"layers": ["linear"]}}
@@ -30,10 +31,22 @@ class Clock:
 def empty_database(backend: str, fixture: Callable[[str], str], folder: Path) -> str:
     if backend == "sqlite":
         return f"sqlite:///{folder / 'store.db'}"
-    url = fixture("postgresql")
+    url: str = fixture("postgresql")
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute("DROP SCHEMA public CASCADE")
         conn.execute("CREATE SCHEMA public")
+    return url
+
+
+def database_without_rows(backend: str, fixture: Callable[[str], str], folder: Path) -> str:
+    """The URL of a database that may have its tables already (making them takes PostgreSQL a while)."""
+    if backend == "sqlite":
+        return empty_database(backend, fixture, folder)
+    url = fixture("postgresql_with_tables")
+    with psycopg.connect(url, autocommit=True) as conn:
+        for name in metadata.tables:
+            if name != "schema_version":
+                conn.execute(f"DELETE FROM {name}".encode())
     return url
 
 

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from stores import BACKENDS, Clock, empty_database, submit
+from stores import BACKENDS, Clock, database_without_rows, submit
 
 from services import policy, states
 from services.errors import ConflictError, FencedError, OutOfOrderError
@@ -254,7 +254,9 @@ def test_a_job_lives_as_the_model_says(backend: str, request: pytest.FixtureRequ
         def make(clock: Clock) -> Store:
             shutil.rmtree(folder)
             folder.mkdir()
-            return Store(empty_database(backend, request.getfixturevalue, folder), clock=clock, pool_size=1)
+            return Store(
+                database_without_rows(backend, request.getfixturevalue, folder), clock=clock, pool_size=1
+            )
 
     try:
         run_state_machine_as_test(
