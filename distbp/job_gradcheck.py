@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from distbp.data.batches import WholeData
 from distbp.data.splits import open_splits
 from distbp.job import TrainingJob
 from distbp.nn.gradcheck import Report, Vector, check
@@ -37,12 +36,14 @@ def check_job(
     Penalties and clipping are the parameter server's and are not part of it. Raises JobError, DataError.
     """
     rows = min(job.batch_size, MAX_ROWS)
-    shards = job.shards if job.shards == "auto" else min(job.shards, rows)
+    normalizes = any(layer.type == "batch_normalization" for layer in job.model.layers)  # needs two rows
+    most = max(1, rows // 2) if normalizes else rows
+    shards = job.shards if job.shards == "auto" else min(job.shards, most)
     small = job.replace(dtype="float64", batch_size=rows, shards=shards, workers="auto", servers=1)
     splits = open_splits(small, Path(folder), given)
     blueprint = make_blueprint(small, splits)
     network = blueprint.network()
-    data = WholeData(splits.prepare(small, network.output_shape[-1]), blueprint.rows, blueprint.sharding())
+    data = splits.ready(blueprint)
     vector = aligned_vector(network.size, np.dtype(np.float64))
     vector[:] = network.initialize(small.seed)
     gradient = aligned_vector(network.size, np.dtype(np.float64))

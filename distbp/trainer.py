@@ -6,15 +6,12 @@ goes on from its last checkpoint, in the middle of an epoch, to the same bits an
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from distbp import checkpoint, events, numerics
 from distbp.blueprint import Blueprint
@@ -28,7 +25,7 @@ from distbp.exchange.base import Snapshot, Team
 from distbp.interrupts import Interrupts
 from distbp.nn.arrays import Array
 from distbp.parameter_server import NotFiniteError
-from distbp.result import Result
+from distbp.result import Result, params_sha256
 from distbp.run_directory import RunDirectory
 from distbp.run_state import RunState, after_evaluation, out_of_patience, watched
 from distbp.worker import LOSS, SATURATION, WEIGHT, saturating_layers
@@ -168,7 +165,9 @@ class Trainer:
         if evaluated and "validation" in self.blueprint.rows:
             line.update(values(self.blueprint, self._network, team.evaluate("validation"), "validation"))
         rate = self.blueprint.learning_rate()(step - 1, self._state.plateau)
-        self.run.append_metric({**line, "learning_rate": rate, **self._health(snapshot, step)})
+        digest = params_sha256(self.blueprint, snapshot.arrays["vector"])
+        measured = {"learning_rate": rate, "params_sha256": digest, **self._health(snapshot, step)}
+        self.run.append_metric({**line, **measured})
         improved = False
         if evaluated:
             self._state, improved = after_evaluation(self._state, self.job, self._watched, line, epoch, step)
@@ -324,13 +323,12 @@ class Trainer:
 
     def _result(self, team: Team, vector: Array, metrics: Mapping[str, Any], seconds: float) -> Result:
         steps = self._state.last_metrics.get("step", self._total)
-        parameters = vector[: self._network.parameter_count].astype(self.blueprint.dtype.newbyteorder("<"))
         return Result(
             status="stopped early" if self._state.ended == "early_stopping" else "completed",
             job_digest=self.job.digest,
             steps=steps,
             epochs=steps / self._per_epoch,
-            params_sha256=hashlib.sha256(np.ascontiguousarray(parameters).tobytes()).hexdigest(),
+            params_sha256=params_sha256(self.blueprint, vector),
             metrics=dict(metrics),
             samples_per_second=self._train_samples / self._train_seconds if self._train_seconds else 0.0,
             wall_seconds=seconds,

@@ -63,11 +63,7 @@ def make_rig(
 ) -> Rig:
     splits = open_splits(job, Path(), {"train": train, **(others or {})})
     blueprint = replace(make_blueprint(job, splits), kernels=kernels)
-    outputs = blueprint.network().output_shape[-1]
-    prepared = splits.prepare(job, outputs)
-    own = prepared["train"]
-    own.weights = blueprint.weights_of(own.targets, own.weights)
-    return Rig(blueprint, splits, WholeData(prepared, blueprint.rows, blueprint.sharding()))
+    return Rig(blueprint, splits, splits.ready(blueprint))
 
 
 def classes(rows: int, features: int = 5, seed: int = 0, weighted: bool = False) -> Data:

@@ -14,8 +14,9 @@ from distbp.data.preprocessing import Preprocessing
 from distbp.data.table import Table, chunks, release_pages
 from distbp.nn.arrays import Array, Shape
 
-# A memory-mapped file's resident pages are given back after so many bytes have been gathered from it.
+# A memory-mapped file's resident pages are given back after about so many bytes of it have become resident.
 RELEASE_BYTES = 64 * 2**20
+FAULT_BYTES = 2 * 2**20  # what Linux may map where a row is touched: a whole huge page of its cache
 
 
 class PreparedRows:
@@ -51,7 +52,7 @@ class PreparedRows:
             np.take(self.inputs, rows, axis=0, out=raw, mode="clip")
             self.preprocessing.apply(raw, out)
         if isinstance(self.inputs, np.memmap):
-            self._gathered += out.nbytes
+            self._gathered += len(rows) * FAULT_BYTES + out.nbytes
             if self._gathered > RELEASE_BYTES:
                 release_pages(self.inputs)
                 self._gathered = 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distbp import settings
+from distbp.data.batches import WholeData
 from distbp.data.checks import with_labels, with_values
 from distbp.data.formats import from_arrays, load
 from distbp.data.prepared import PreparedRows, prepare
@@ -18,7 +19,8 @@ from distbp.data.table import Table
 from distbp.errors import DataError
 from distbp.nn.losses.base import Targets
 
-if TYPE_CHECKING:  # the job stands below the data in the house; here it is only read
+if TYPE_CHECKING:  # these stand below the data in the house; here they are only read
+    from distbp.blueprint import Blueprint
     from distbp.job import TrainingJob
 
 SPLITS = ("train", "validation", "test")
@@ -64,6 +66,16 @@ class Splits:
             dtype = np.dtype(job.dtype)
             prepared[name] = prepare(table, targets, self.preprocessing, dtype, limit)
         return prepared
+
+    def ready(self, blueprint: Blueprint) -> WholeData:
+        """All rows, prepared for training. The weights of the training rows contain the class weights, so
+        that nobody multiplies them in a step; evaluation keeps the two apart, for metrics know no class
+        weights. Raises DataError."""
+        outputs = blueprint.network().output_shape
+        prepared = self.prepare(blueprint.job, outputs[-1] if outputs else 1)
+        train = prepared["train"]
+        train.weights = blueprint.weights_of(train.targets, train.weights)
+        return WholeData(prepared, blueprint.rows, blueprint.sharding())
 
 
 def open_splits(
