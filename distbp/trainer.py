@@ -23,9 +23,10 @@ from distbp.errors import CheckpointError, Interrupted, ServerLostError
 from distbp.evaluation import values
 from distbp.exchange.base import Snapshot, Team
 from distbp.interrupts import Interrupts
+from distbp.model import params_digest
 from distbp.nn.arrays import Array
 from distbp.parameter_server import NotFiniteError
-from distbp.result import Result, params_sha256
+from distbp.result import Result
 from distbp.run_directory import RunDirectory
 from distbp.run_state import RunState, after_evaluation, out_of_patience, watched
 from distbp.worker import LOSS, SATURATION, WEIGHT, saturating_layers
@@ -165,7 +166,7 @@ class Trainer:
         if evaluated and "validation" in self.blueprint.rows:
             line.update(values(self.blueprint, self._network, team.evaluate("validation"), "validation"))
         rate = self.blueprint.learning_rate()(step - 1, self._state.plateau)
-        digest = params_sha256(self.blueprint, snapshot.arrays["vector"])
+        digest = params_digest(snapshot.arrays["vector"][: self._network.parameter_count])
         measured = {"learning_rate": rate, "params_sha256": digest, **self._health(snapshot, step)}
         self.run.append_metric({**line, **measured})
         improved = False
@@ -328,7 +329,7 @@ class Trainer:
             job_digest=self.job.digest,
             steps=steps,
             epochs=steps / self._per_epoch,
-            params_sha256=params_sha256(self.blueprint, vector),
+            params_sha256=params_digest(vector[: self._network.parameter_count]),
             metrics=dict(metrics),
             samples_per_second=self._train_samples / self._train_seconds if self._train_seconds else 0.0,
             wall_seconds=seconds,
