@@ -1,0 +1,150 @@
+"""Gradients of whole jobs, through worker, weights and tree, against central differences in float64.
+
+The layers and losses come from their tables: a new one is checked here without a line of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from rigs import make_job
+
+from distbp import TrainingJob
+from distbp.job_gradcheck import MAX_ROWS, check_job
+from distbp.nn.activations import ACTIVATIONS
+from distbp.nn.layers import LAYERS
+from distbp.nn.losses import LOSSES
+from distbp.worker import Worker
+
+ROWS, FEATURES, OUTPUTS = 23, 4, 3
+OPTIONS: dict[str, dict[str, Any]] = {
+    "dense": {"units": 5},
+    "dropout": {"rate": 0.3},
+    "reshape": {"shape": [5, 1]},
+}
+CANNOT_TRAIN = {name for name, activation in ACTIVATIONS.items() if not activation.trainable}
+INNER = [
+    *(
+        {"type": name, **OPTIONS.get(name, {})}
+        for name in LAYERS
+        if name not in CANNOT_TRAIN | {"activation"}
+    ),
+    *({"type": "activation", "function": name} for name in ACTIVATIONS if name not in CANNOT_TRAIN),
+    *({"type": "dense", "units": 5, "activation": name} for name in ACTIVATIONS if name not in CANNOT_TRAIN),
+]
+LAST = {"probabilities": {"binary": "sigmoid", "classification": "softmax"}}
+LOSS_OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "huber": [{}, {"delta": 0.3}],
+    "poisson": [{}, {"log_input": False}],
+    "sigmoid_cross_entropy": [{}, {"outputs": "sum"}],
+    "binary_cross_entropy": [{}, {"outputs": "sum"}],
+    "softmax_cross_entropy": [{}, {"label_smoothing": 0.2}],
+    "hinge": [{}, {"power": 2, "margin": 0.7}],
+}
+LOSS_CASES = [{"type": name, **more} for name in LOSSES for more in LOSS_OPTIONS.get(name, [{}])]
+
+
+def named(case: Any) -> str | None:
+    return "-".join(str(value) for value in case.values()) if isinstance(case, dict) else None
+
+
+def targets(loss: Any, rng: np.random.Generator) -> Any:
+    if loss.targets == "labels":
+        return rng.integers(0, OUTPUTS, ROWS)
+    if loss.task == "binary":
+        return rng.uniform(0, 1, (ROWS, OUTPUTS))
+    return rng.poisson(2.0, (ROWS, OUTPUTS)) + 0.5
+
+
+def job_and_data(
+    inner: dict[str, Any], loss: dict[str, Any], shards: int, weighted: bool
+) -> tuple[TrainingJob, dict[str, Any]]:
+    rng = np.random.default_rng(7)
+    kind = LOSSES[loss["type"]](**{k: v for k, v in loss.items() if k != "type"})
+    last = LAST.get(kind.takes, {}).get(kind.task, "linear")
+    if loss.get("log_input") is False:
+        last = "softplus"  # a rate is above 0
+    layers = [
+        {"type": "dense", "units": 5, "activation": "tanh"},
+        inner,
+        {"type": "flatten"},
+        {"type": "dense", "units": OUTPUTS, "activation": last},
+    ]
+    class_weight = [0.5, 2.0, 1.5] if weighted and kind.targets == "labels" else None
+    job = make_job(layers, loss=loss, shards=shards, batch_size=10, class_weight=class_weight)
+    x, y = rng.normal(size=(ROWS, FEATURES)), targets(kind, rng)
+    return job, {"train": (x, y, rng.uniform(0.2, 3, ROWS)) if weighted else (x, y)}
+
+
+def assert_agrees(job: TrainingJob, given: dict[str, Any], coordinates: int = 4) -> None:
+    report = check_job(job, given=given, coordinates=coordinates)
+    assert report.passed, str(report)
+    assert report.tolerance == 1e-7
+    assert {part.checked for part in report.parts} <= set(range(1, coordinates + 1))
+
+
+def test_every_layer_and_loss_is_here() -> None:
+    assert {case["type"] for case in INNER} | CANNOT_TRAIN == set(LAYERS)
+    assert {case["type"] for case in LOSS_CASES} == set(LOSSES)
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("inner", INNER, ids=named)
+def test_every_layer(inner: dict[str, Any], shards: int) -> None:
+    assert_agrees(*job_and_data(inner, {"type": "softmax_cross_entropy"}, shards, weighted=True))
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("loss", LOSS_CASES, ids=named)
+def test_every_loss(loss: dict[str, Any], shards: int, weighted: bool) -> None:
+    assert_agrees(*job_and_data({"type": "sigmoid"}, loss, shards, weighted))
+
+
+@pytest.mark.parametrize("kernels", ["numpy", "numba"])
+def test_a_deep_network_of_everything(kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kernels == "numba":
+        pytest.importorskip("numba", reason="Numba is not installed: the compiled kernels cannot run")
+    monkeypatch.setenv("DISTBP_KERNELS", kernels)
+    job, given = job_and_data({"type": "gelu"}, {"type": "softmax_cross_entropy"}, 3, weighted=True)
+    first, *_, last = job.model.layers
+    middle = ["batch_normalization", "silu", {"type": "dense", "units": 6, "activation": "elu"},
+              {"type": "dropout", "rate": 0.1}, "layer_normalization", "softplus"]  # fmt: skip
+    assert_agrees(job.replace(model={"layers": [first, *middle, last]}), given, coordinates=12)
+
+
+def test_all_coordinates_of_a_small_job() -> None:
+    job, given = job_and_data({"type": "tanh"}, {"type": "mse"}, 3, weighted=False)
+    report = check_job(job, given=given, coordinates=10_000)
+    assert [(p.part, p.checked) for p in report.parts] == [
+        ("layers.0.dense.weight", 20),
+        ("layers.0.dense.bias", 5),
+        ("layers.3.dense.weight", 15),
+        ("layers.3.dense.bias", 3),
+    ]
+    assert str(report).startswith("gradients agree: 43 checked")
+
+
+def test_a_wrong_gradient_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    compute = Worker.compute
+
+    def wrong(self: Worker, step: int, block: Any, gradient: Any, totals: Any) -> None:
+        compute(self, step, block, gradient, totals)
+        gradient[3] *= 1 + 1e-5
+
+    monkeypatch.setattr(Worker, "compute", wrong)
+    job, given = job_and_data({"type": "tanh"}, {"type": "mse"}, 3, weighted=False)
+    report = check_job(job, given=given, coordinates=20)
+    assert not report.passed
+    assert str(report).startswith("gradients disagree: layers.0.dense.weight[3] is ")
+
+
+@pytest.mark.parametrize("inner", ["batch_normalization", "tanh"])
+def test_a_large_job_is_checked_on_a_few_rows(inner: str) -> None:
+    job, _ = job_and_data({"type": inner}, {"type": "softmax_cross_entropy"}, 3, weighted=False)
+    job = job.replace(batch_size=4 * MAX_ROWS, shards=100, max_steps=50)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(500, FEATURES)), rng.integers(0, OUTPUTS, 500)
+    assert_agrees(job, {"train": (x, y)})
