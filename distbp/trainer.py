@@ -147,7 +147,7 @@ class Trainer:
 
     def _count(self, first: int, stop: int, seconds: float) -> None:
         sharding = self.blueprint.sharding()
-        samples = sum(sharding.batch_rows(step % self._per_epoch) for step in range(first, stop))
+        samples = sharding.rows_before(stop) - sharding.rows_before(first)
         self._train_samples += samples
         self._train_seconds += seconds
         speed = samples / seconds if seconds > 0 else 0.0

@@ -50,6 +50,12 @@ class Sharding:
         """Rows in the batch at `index` within its epoch."""
         return min(self.batch_size, self.rows - index * self.batch_size)
 
+    def rows_before(self, step: int) -> int:
+        """Rows trained on by steps 0 to `step - 1` of the job."""
+        epochs, index = divmod(step, self.steps_per_epoch)
+        whole = min(self.rows, self.steps_per_epoch * self.batch_size)
+        return epochs * whole + index * self.batch_size
+
     def slice_rows(self, index: int, shard: int) -> int:
         """Rows of a shard's slice in the batch at `index` within its epoch."""
         start, stop = slice_bounds(self.batch_rows(index), self.shards, shard)

@@ -176,3 +176,9 @@ def test_a_shard_needs_only_its_own_rows() -> None:
         alone = ShardReader(part, places, sharding, shard, np.dtype(np.float32))
         for step in range(2 * sharding.steps_per_epoch):
             np.testing.assert_array_equal(alone.slice(step).targets, reader.slice(step).targets)
+
+
+@given(sharding=shardings, step=st.integers(0, 40))
+def test_rows_before_a_step_are_those_of_the_batches_before_it(sharding, step):
+    batches = (sharding.batch_rows(earlier % sharding.steps_per_epoch) for earlier in range(step))
+    assert sharding.rows_before(step) == sum(batches)
