@@ -287,13 +287,17 @@ class RayJobs:
         try:
             return self._thread.submit(call).result(self._timeout_s)
         except FutureTimeout:
-            raise LaunchError(f"the Ray cluster did not answer within {self._timeout_s:g} s") from None
+            failure = LaunchError(f"the Ray cluster did not answer within {self._timeout_s:g} s")
         except Exception as error:
             # Ray's client raises RuntimeError for every answer that is not 200, with status and body in its
-            # text. That text may hold the entry point: it goes nowhere.
-            if "does not exist" in str(error) and "404" in str(error):
-                raise _UnknownJobError("the Ray cluster knows no such job") from None
-            raise LaunchError(f"the Ray cluster refused {name} ({type(error).__name__})") from None
+            # text. That text may hold the entry point, so it goes nowhere, not even along as the cause.
+            unknown = "does not exist" in str(error) and "404" in str(error)
+            failure = (
+                _UnknownJobError("the Ray cluster knows no such job")
+                if unknown
+                else LaunchError(f"the Ray cluster refused {name} ({type(error).__name__})")
+            )
+        raise failure
 
 
 class _UnknownJobError(LaunchError):

@@ -1,0 +1,256 @@
+"""One contract, kept by every launcher: runners as local processes, and through the Ray Jobs API."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.launchers import Launcher, LaunchError, LocalProcess, RayJobs, Start
+
+JOB = "job_00000000000000000001"
+SECRET = "canary-secret"
+
+# Stands in for the runner: tells through a fifo what it was given (and that it runs), sleeps until SIGTERM.
+FAKE = """
+    import json, os, signal, sys
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    arguments = sys.argv[1:]
+    home = arguments[arguments.index("--work") + 1]
+    secret = sys.stdin.read() if "--token-fd" in arguments else arguments[arguments.index("--claim") + 1]
+    found = {"argv": arguments, "secret": secret, "pid": os.getpid(), "environ": dict(os.environ)}
+    with open(os.path.join(home, "fifo"), "w") as fifo:
+        json.dump(found, fifo)
+    signal.pause()
+"""
+
+
+class FakeRay:
+    """What RayJobs uses of ray.job_submission.JobSubmissionClient, with jobs as processes of this machine."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, subprocess.Popen[bytes]] = {}
+
+    def submit_job(self, *, entrypoint: str, submission_id: str) -> str:
+        if submission_id in self.jobs:
+            raise RuntimeError(
+                f"Request failed with status code 500: Job with submission_id {submission_id} already exists."
+            )
+        self.jobs[submission_id] = subprocess.Popen(shlex.split(entrypoint))
+        return submission_id
+
+    def _job(self, name: str) -> subprocess.Popen[bytes]:
+        if name not in self.jobs:
+            raise RuntimeError(f"Request failed with status code 404: Job {name} does not exist")
+        return self.jobs[name]
+
+    def get_job_status(self, name: str) -> str:
+        return "RUNNING" if self._job(name).poll() is None else "SUCCEEDED"
+
+    def stop_job(self, name: str) -> bool:
+        self._job(name).terminate()
+        return True
+
+
+def local(folder: Path, command: list[str]) -> Iterator[Launcher]:
+    yield LocalProcess(folder, command=command)
+
+
+def ray_fake(folder: Path, command: list[str]) -> Iterator[Launcher]:
+    client = FakeRay()
+    launcher = RayJobs(lambda: client, folder, command=command)
+    yield launcher
+    launcher.close()
+    for job in client.jobs.values():
+        job.kill()
+        job.wait()
+
+
+def ray_real(folder: Path, command: list[str]) -> Iterator[Launcher]:
+    """An embedded cluster with its dashboard, in processes of its own: this one never joins it."""
+    pytest.importorskip("aiohttp_cors", reason="ray[default] is not installed: no Ray Jobs API")
+    with socket.socket() as one, socket.socket() as two:
+        for probe in (one, two):
+            probe.bind(("127.0.0.1", 0))
+        port, dashboard = one.getsockname()[1], two.getsockname()[1]
+    ray = str(Path(sys.executable).with_name("ray"))
+    temporary = Path("/tmp") / f"ray-{os.getpid()}"
+    options = f"--head --port={port} --dashboard-host=127.0.0.1 --dashboard-port={dashboard} --num-cpus=2"
+    head = subprocess.Popen(
+        [ray, "start", *options.split(), "--include-dashboard=true", f"--temp-dir={temporary}", "--block"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    connect = RayJobs.connect(f"http://127.0.0.1:{dashboard}")
+    launcher = RayJobs(connect, folder, command=command, timeout_s=60)
+    try:
+        _eventually(lambda: _answers(launcher), head)
+        yield launcher
+    finally:
+        launcher.close()
+        head.terminate()
+        head.wait(30)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _answers(launcher: Launcher) -> bool:
+    try:
+        return not launcher.alive(launcher.handle("nothing", 1))
+    except LaunchError:
+        return False
+
+
+def _eventually(check: Callable[[], bool], process: subprocess.Popen[bytes], timeout_s: float = 120) -> None:
+    for _ in range(int(timeout_s)):
+        if check():
+            return
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(1)
+            pytest.fail("Ray ended while it was starting")
+    pytest.fail("the Ray Jobs API did not answer in time")
+
+
+@pytest.fixture(params=[local, ray_fake, pytest.param(ray_real, marks=pytest.mark.slow)])
+def launcher(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Launcher]:
+    script = tmp_path / "fake.py"
+    script.write_text(textwrap.dedent(FAKE))
+    os.mkfifo(tmp_path / "fifo")
+    yield from request.param(tmp_path, [sys.executable, str(script)])
+
+
+def start(attempt: int = 1) -> Start:
+    return Start(JOB, attempt, "http://api", SECRET)
+
+
+def told(folder: Path) -> dict[str, Any]:
+    """What the runner says it was given: waits until it runs."""
+    found: dict[str, Any] = json.loads((folder / "fifo").read_text())
+    return found
+
+
+def wait_for_end(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        same = os.pidfd_open(pid)
+        poll = select.poll()
+        poll.register(same, select.POLLIN)
+        assert poll.poll(20_000)
+        os.close(same)
+
+
+def test_a_runner_lives_until_it_is_stopped(launcher: Launcher, tmp_path: Path) -> None:
+    handle = launcher.start(start())
+    found = told(tmp_path)
+    assert handle == launcher.handle(JOB, 1) == json.loads(json.dumps(handle))
+    arguments = dict(zip(found["argv"][::2], found["argv"][1::2], strict=True))
+    assert arguments["--job"] == JOB
+    assert (arguments["--attempt"], arguments["--api"]) == ("1", "http://api")
+    assert found["secret"] == SECRET
+    assert launcher.alive(handle)
+    launcher.stop(handle)
+    wait_for_end(found["pid"])
+    launcher.kill(handle)  # waits; there is nothing left
+    assert not launcher.alive(handle)
+    launcher.stop(handle)
+
+
+def test_the_same_attempt_is_started_once(launcher: Launcher, tmp_path: Path) -> None:
+    handle = launcher.start(start())
+    first = told(tmp_path)["pid"]
+    assert launcher.start(start()) == handle
+    other = launcher.start(start(2))
+    assert told(tmp_path)["pid"] != first
+    for each in (handle, other):
+        assert launcher.alive(each)
+        launcher.kill(each)
+        assert not launcher.alive(each)
+
+
+def test_what_was_never_started_is_not_alive(launcher: Launcher) -> None:
+    handle = launcher.handle(JOB, 7)
+    assert not launcher.alive(handle)
+    launcher.stop(handle)
+    launcher.kill(handle)
+
+
+# What is each one's own ------------------------------------------------------------------------------------
+
+
+def test_the_token_of_a_local_runner_shows_nowhere(tmp_path: Path) -> None:
+    script = tmp_path / "fake.py"
+    script.write_text(textwrap.dedent(FAKE))
+    os.mkfifo(tmp_path / "fifo")
+    launcher = LocalProcess(tmp_path, command=[sys.executable, str(script)])
+    handle = launcher.start(start())
+    found = told(tmp_path)
+    assert SECRET not in str(found["argv"]) + str(found["environ"])
+    assert SECRET not in "".join(p.read_text() for p in (tmp_path / JOB).iterdir())
+    # Another launcher (of a dispatcher that came after) finds and kills it; its number alone is not enough.
+    other = LocalProcess(tmp_path)
+    assert other.alive(handle)
+    path = tmp_path / JOB / "runner-1.json"
+    kept = path.read_text()
+    path.write_text(kept.replace('"started": ', '"started": 1'))
+    assert not other.alive(handle)
+    path.write_text(kept.replace('"boot": "', '"boot": "x'))
+    assert not other.alive(handle)
+    other.stop(handle)
+    path.write_text(kept)
+    assert other.alive(handle)
+    other.kill(handle)
+    assert not other.alive(handle)
+    assert not launcher.alive(handle)
+
+
+def test_a_frozen_runner_is_killed(tmp_path: Path) -> None:
+    launcher = LocalProcess(tmp_path, command=[sys.executable, "-c", "import signal; signal.pause()"])
+    handle = launcher.start(start())
+    pid = json.loads((tmp_path / JOB / "runner-1.json").read_text())["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    launcher.stop(handle)
+    assert launcher.alive(handle)
+    launcher.kill(handle)
+    assert not launcher.alive(handle)
+
+
+def test_a_command_that_is_not_there_is_a_launch_error(tmp_path: Path) -> None:
+    launcher = LocalProcess(tmp_path, command=[str(tmp_path / "nothing")])
+    with pytest.raises(LaunchError, match=r"the runner could not be started: .*No such file"):
+        launcher.start(start())
+    assert not launcher.alive(launcher.handle(JOB, 1))
+
+
+class Broken:
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"Request failed with status code 500: python -m x --claim {SECRET}")
+
+
+def test_a_cluster_that_fails_tells_no_secret(tmp_path: Path) -> None:
+    launcher = RayJobs(Broken, tmp_path)
+    for call in (lambda: launcher.start(start()), lambda: launcher.alive(launcher.handle(JOB, 1))):
+        with pytest.raises(LaunchError, match="the Ray cluster refused get_job_status") as error:
+            call()
+        assert error.value.__context__ is None or SECRET not in str(error.value.__context__)
+    launcher.close()
+
+
+def test_a_cluster_that_hangs_does_not_hang_the_dispatcher(tmp_path: Path) -> None:
+    release = threading.Event()
+    launcher = RayJobs(lambda: release.wait(30), tmp_path, timeout_s=0.05)
+    with pytest.raises(LaunchError, match=r"did not answer within 0\.05 s"):
+        launcher.alive(launcher.handle(JOB, 1))
+    release.set()
+    launcher.close()
