@@ -10,12 +10,14 @@ import stat
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal
 
 from distbp import settings
-from distbp.data.formats.npy import read_header
+from distbp.data.formats.npy import Header, read_header
 from distbp.data.safety import DataFile, check_claim, find
 from distbp.data.table import Table, build
 from distbp.data.unpack import read_window
@@ -64,18 +66,40 @@ class _Guarded:
 
 def read_arrays(file: DataFile, names: list[str | None]) -> list[Array | None]:
     """The named arrays of an archive (None for a name None). Raises DataError or HostileFileError."""
+    with _opened(file) as (archive, entries):
+        room = settings.get("DISTBP_MAX_UNPACKED_BYTES")
+        arrays: list[Array | None] = []
+        for name in names:
+            arrays.append(None if name is None else _read(archive, entries, name, file, room))
+            room -= 0 if arrays[-1] is None else arrays[-1].nbytes
+        return arrays
+
+
+def describe(file: DataFile) -> dict[str, Header]:
+    """The header of every array in an archive, by name, after each was unpacked once through the limits (and
+    not kept). Raises DataError or HostileFileError, for an entry that is no array too."""
+    with _opened(file) as (archive, entries):
+        room = settings.get("DISTBP_MAX_UNPACKED_BYTES")
+        found: dict[str, Header] = {}
+        for entry in entries:
+            name = entry.removesuffix(".npy")
+            if name == entry:
+                raise DataError(
+                    f"{file.name}: the entry {entry!r} is no array; write the archive again with numpy.savez"
+                )
+            found[name], _ = _unpack(archive, entries, name, file, room, keep=False)
+            room -= found[name].nbytes
+        return found
+
+
+@contextmanager
+def _opened(file: DataFile) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
     with file.path.open("rb") as handle:
         try:
             guarded = _Guarded(file, handle)
             with zipfile.ZipFile(guarded) as archive:
                 guarded.opened = True
-                entries = _entries(archive, file)
-                room = settings.get("DISTBP_MAX_UNPACKED_BYTES")
-                arrays: list[Array | None] = []
-                for name in names:
-                    arrays.append(None if name is None else _read(archive, entries, name, file, room))
-                    room -= 0 if arrays[-1] is None else arrays[-1].nbytes
-                return arrays
+                yield archive, _entries(archive, file)
         except _DAMAGED as error:
             raise DataError(
                 f"{file.name}: this is not a sound .npz archive ({error}); write it again with numpy.savez"
@@ -107,6 +131,20 @@ def _entries(archive: zipfile.ZipFile, file: DataFile) -> dict[str, zipfile.ZipI
 def _read(
     archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], name: str, file: DataFile, room: int
 ) -> Array:
+    header, flat = _unpack(archive, entries, name, file, room, keep=True)
+    return flat.view(header.dtype).reshape(header.shape, order="F" if header.fortran else "C")
+
+
+def _unpack(
+    archive: zipfile.ZipFile,
+    entries: dict[str, zipfile.ZipInfo],
+    name: str,
+    file: DataFile,
+    room: int,
+    *,
+    keep: bool,
+) -> tuple[Header, Array]:
+    """The array's header and its bytes, (nbytes,) uint8; none of them unless `keep`."""
     info = entries.get(f"{name}.npy")
     if info is None:
         known = ", ".join(sorted(entry.removesuffix(".npy") for entry in entries)[:20]) or "no arrays"
@@ -133,8 +171,7 @@ def _read(
                 " it,"
                 " or save each array with numpy.save: plain .npy files are memory-mapped"
             )
-        flat = read_window(entry.read, 0, total, total, shown).view(header.dtype)
-    return flat.reshape(header.shape, order="F" if header.fortran else "C")
+        return header, read_window(entry.read, 0, total if keep else 0, total, shown)
 
 
 @dataclass(frozen=True, kw_only=True)

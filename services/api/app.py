@@ -1,0 +1,71 @@
+"""The application: routes, errors, the guard around them, and the dashboard."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.staticfiles import StaticFiles
+
+import distbp
+from services.api import errors
+from services.api.config import ApiConfig
+from services.api.guard import Guard
+from services.api.routers import artifacts, datasets, health, jobs, journal, runner, tokens
+from services.api.service import make_service
+from services.store import Store
+
+_ABOUT = """Training jobs with distbp: submit, watch, stop, resume, predict.
+
+Every call but those of health carries `Authorization: Bearer dbp_...`; `x-scope` says which scope it needs
+(`admin` may do all). Every error is a Problem: {code, message, param, faults}. Times are seconds since 1970.
+"""
+
+
+def create_app(
+    store: Store,
+    config: ApiConfig,
+    *,
+    dispatcher_seen: Callable[[], float | None] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> FastAPI:
+    """The API over `store`, as an ASGI application. It closes nothing: `store` stays the caller's.
+
+    dispatcher_seen: when the dispatcher last gave a sign, seconds since 1970; left out: the time of the file
+    `dispatcher.alive` on the work volume. clock: of the rates. Before it listens on an address that is not
+    loopback, call `check_protected`.
+    """
+    app = FastAPI(
+        title="distbp",
+        version=distbp.__version__,
+        description=_ABOUT,
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
+    service = make_service(store, config, dispatcher_seen=dispatcher_seen, clock=clock)
+    service.telemetry.observe(lambda: service.streams.taken, lambda: health.dispatcher_age_s(service))
+    app.state.service = service
+    errors.install(app)
+    for module in (jobs, journal, artifacts, datasets, tokens, runner, health):
+        app.include_router(module.router)
+    if config.dashboard is not None:
+        app.mount("/", StaticFiles(directory=config.dashboard, html=True))
+    app.add_middleware(Guard, hosts=config.hosts, origins=config.origins, telemetry=service.telemetry)
+    _document(app)
+    return app
+
+
+def _document(app: FastAPI) -> None:
+    """Adds to OpenAPI what FastAPI does not know of."""
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        found = made()
+        schemes = found.setdefault("components", {}).setdefault("securitySchemes", {})
+        schemes["token"] = {"type": "http", "scheme": "bearer", "bearerFormat": "dbp_<id>_<secret>"}
+        return found
+
+    app.openapi = openapi  # type: ignore[method-assign]

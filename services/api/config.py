@@ -1,0 +1,84 @@
+"""What an installation decides about its API."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from distbp.errors import SettingsError
+from services.store import Store
+
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Sizes in bytes, times in seconds, rates for each token."""
+
+    small_bytes: int = 2**16
+    job_bytes: int = 2**20
+    predict_bytes: int = 16 * 2**20
+    report_bytes: int = 8 * 2**20
+    dataset_bytes: int = 4 * 2**30
+    body_idle_s: float = 30.0  # between two pieces of a body
+    requests_per_s: float = 200.0
+    requests_burst: int = 1000
+    streams: int = 1024
+    streams_per_token: int = 256
+    waiting_jobs: int = 100_000  # of a project, that have not ended
+    datasets: int = 1000  # of a project; 1000 is the most
+    datasets_bytes: int = 64 * 2**30  # of a project, together
+    tokens: int = 1000  # of a project, that have not been revoked
+    uploads_at_once: int = 8
+    predict_rows: int = 10_000
+    predict_values: int = 1_000_000  # of one answer
+    predict_model_bytes: int = 2 * 2**30
+    predict_at_once: int = 2
+    models_kept: int = 4  # in memory, to predict again
+
+    def body(self, kind: str) -> int:
+        """The most bytes of a body of this kind ("small", "job", "predict", "report", "dataset")."""
+        most: int = getattr(self, f"{kind}_bytes")
+        return most
+
+
+@dataclass(frozen=True)
+class ApiConfig:
+    """`work`: the volume shared with runners (see `places`). `data_folder`: below it lie files that jobs may
+    name; None: jobs use uploaded datasets only. `hosts`: what the Host header may name, without port.
+    `origins`: pages of other origins that may call, as `https://example.org`. `dashboard`: its folder; None:
+    not served. `dispatcher_late_s`: without a sign of it for so long, the service is not ready.
+    `metrics_open`: /metrics (totals only) answers without a token.
+    """
+
+    work: Path
+    data_folder: Path | None = None
+    hosts: tuple[str, ...] = LOOPBACK_NAMES
+    origins: tuple[str, ...] = ()
+    dashboard: Path | None = None
+    limits: Limits = field(default_factory=Limits)
+    lease_s: float = 30.0
+    heartbeat_s: float = 15.0
+    poll_s: float = 0.25
+    dispatcher_late_s: float = 30.0
+    metrics_open: bool = True
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine reaches what listens there. Names other than localhost are not trusted."""
+    if address == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def check_protected(address: str, store: Store) -> None:
+    """Raises SettingsError where the API would listen for others while nobody has a token."""
+    if not is_loopback(address) and not store.tokens.any():
+        raise SettingsError(
+            f"refusing to listen on {address}: other machines reach it, and there is no token yet. Create one"
+            " with 'distbp token create', or listen on 127.0.0.1"
+        )

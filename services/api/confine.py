@@ -1,0 +1,101 @@
+"""A job that others send may use: data that is made or built in, datasets of its project, and files below
+the service's data folder. Nothing else of the machine, and nothing over the network."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from distbp.data.safety import find, resolve
+from distbp.errors import DataError, Fault, JobError
+from distbp.job import TrainingJob, WorkerRange
+from services.errors import NotFoundError
+from services.store import Store
+
+DATASET = re.compile(r"dataset:(ds_[0-9a-f]{64})")
+# Which fields of a format are paths. A test holds that every format is here.
+PATHS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "npz": ("path",),
+        "npy": ("inputs", "targets", "weights"),
+        "idx": ("images", "labels"),
+        "digits": (),
+        "blobs": (),
+        "moons": (),
+        "spirals": (),
+        "teacher": (),
+    }
+)
+
+
+def check_data(job: TrainingJob, project: str, store: Store, data_folder: Path | None) -> None:
+    """Raises JobError, with every fault, where the job's data is not what it may use."""
+    faults = list(_faults(job, project, store, data_folder))
+    if faults:
+        raise JobError(faults)
+
+
+def slots_of(job: TrainingJob) -> int:
+    """The room that a job takes while it runs: its workers; one where the service may choose."""
+    if isinstance(job.workers, WorkerRange):
+        return job.workers.min
+    return 1 if job.workers == "auto" else max(1, job.workers)
+
+
+def _faults(job: TrainingJob, project: str, store: Store, data_folder: Path | None) -> Iterator[Fault]:
+    uploads, files = False, False
+    if job.data.train is None:
+        yield Fault("data.train", "is required: a service has no arrays at hand; upload a dataset, or submit"
+                    " from Python with data=(X, y)")  # fmt: skip
+    for split in ("train", "validation", "test"):
+        source = getattr(job.data, split)
+        if source is None:
+            continue
+        names = PATHS.get(source.type)
+        if names is None:
+            yield Fault(
+                f"data.{split}",
+                f"{source.type!r} lives in the memory of the process that made it; upload it as a dataset",
+            )
+            continue
+        for name in names:
+            path = getattr(source, name)
+            if path is None:
+                continue
+            where = f"data.{split}.{name}"
+            if path.startswith("dataset:"):
+                uploads = True
+                yield from _dataset_faults(where, path, source.type, project, store)
+            else:
+                files = True
+                yield from _file_faults(where, path, job.data.folder, data_folder)
+    if uploads and files:
+        yield Fault("data", "mixes uploaded datasets with files of the service; use one kind in a job")
+    if job.data.folder is not None and not files:
+        yield Fault("data.folder", "is only for files of the service; leave it out")
+
+
+def _dataset_faults(where: str, path: str, kind: str, project: str, store: Store) -> Iterator[Fault]:
+    match = DATASET.fullmatch(path)
+    if match is None:
+        yield Fault(where, "is not a dataset; write dataset:ds_ and 64 hexadecimal digits, as uploading gave")
+        return
+    if kind != "npz":
+        yield Fault(where, f"is an uploaded dataset, so the format is 'npz', not {kind!r}")
+    try:
+        store.datasets.get(project, match[1])
+    except NotFoundError:
+        yield Fault(where, f"there is no dataset {match[1]}; upload it first")
+
+
+def _file_faults(where: str, path: str, folder: str | None, data_folder: Path | None) -> Iterator[Fault]:
+    if data_folder is None:
+        yield Fault(where, "names a file, and this service reads none; upload the data as a dataset")
+        return
+    try:
+        inner = data_folder if folder is None else resolve(data_folder, folder, confined=True)
+        find(inner, path, confined=True)
+    except DataError as error:
+        yield Fault(where, str(error))

@@ -1,0 +1,63 @@
+"""Fewer points of a curve, chosen so that it looks the same: Largest-Triangle-Three-Buckets.
+
+Source: S. Steinarsson, Downsampling Time Series for Visual Representation, University of Iceland, 2013.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def largest_triangles(x: Sequence[float], y: Sequence[float], points: int) -> list[int]:
+    """Indices of at most `points` (at least 2) of the points (x, y), rising; first and last among them.
+
+    The rest is cut into points - 2 buckets; of each, the point is kept that spans the largest triangle with
+    the point kept before and the mean of the bucket after.
+    """
+    n = len(x)
+    if n <= points:
+        return list(range(n))
+    if points < 3:
+        return [0, n - 1]
+    kept = [0]
+    width = (n - 2) / (points - 2)
+    for bucket in range(points - 2):
+        start, stop = int(bucket * width) + 1, int((bucket + 1) * width) + 1
+        after = min(int((bucket + 2) * width) + 1, n)
+        mean_x = math.fsum(x[stop:after]) / (after - stop)
+        mean_y = math.fsum(y[stop:after]) / (after - stop)
+        a_x, a_y = x[kept[-1]], y[kept[-1]]
+        kept.append(
+            max(
+                range(start, stop),
+                key=lambda i: abs((a_x - mean_x) * (y[i] - a_y) - (a_x - x[i]) * (mean_y - a_y)),
+            )
+        )
+    return [*kept, n - 1]
+
+
+def choose_rows(steps: Sequence[int], rows: Sequence[Mapping[str, Any]], points: int) -> list[int]:
+    """Indices of at most `points` rows that show every curve in them: each name with finite numbers is one,
+    and gets an equal part of the points. Rising; first and last row among them."""
+    if len(rows) <= points:
+        return list(range(len(rows)))
+    curves: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        for name, value in row.items():
+            if name not in ("step", "epoch") and _is_number(value):
+                curves.setdefault(name, []).append(index)
+    chosen = {0, len(rows) - 1}
+    share = (points - 2) // len(curves) if curves else 0
+    for name, places in curves.items():
+        if share >= 2:
+            x, y = [float(steps[i]) for i in places], [float(rows[i][name]) for i in places]
+            chosen.update(places[i] for i in largest_triangles(x, y, share))
+    if share < 2:  # more curves than points: an even choice is all that can be had
+        chosen.update(round(i * (len(rows) - 1) / max(points - 1, 1)) for i in range(1, points - 1))
+    return sorted(chosen)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,107 @@
+"""A route that asks, before anything of a request is read: which token, which scope, how often, how large?
+
+    @router.post("/jobs", **opens("submit", 404, body="job"))
+
+`opens` says it once, for the check and for OpenAPI (`security`, `x-scope`, the errors).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from fastapi.routing import APIRoute
+from starlette.responses import Response
+
+from services.api.auth import PUBLIC, Caller, authorize
+from services.api.errors import UnsupportedTypeError, described
+from services.api.json_text import read_json
+from services.api.limits import check_length, pieces
+from services.api.service import Service
+
+_SCOPE, _BODY = "x-scope", "x-body"
+
+
+def opens(
+    scope: str, *errors: int, body: str | None = None, raw: bool = False, extra: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Keyword arguments of a route that needs `scope` (PUBLIC: none). errors: statuses besides those that
+    every such route has. body: the kind of its body (see `Limits.body`). raw: the route reads it itself."""
+    found = [422, 429, 503, *errors]
+    if scope != PUBLIC:
+        found += [401, 403]
+    if body is not None:
+        found += [400, 408, 413, 415]
+    documented: dict[str, Any] = {_SCOPE: scope, **(extra or {})}
+    if body is not None:
+        documented[_BODY] = f"{body}:raw" if raw else body
+    if scope != PUBLIC:
+        documented["security"] = [{"token": []}]
+    return {"openapi_extra": documented, "responses": described(*found)}
+
+
+class _StrictRequest(Request):
+    async def json(self) -> Any:
+        try:
+            return read_json(await self.body())
+        except ValueError as error:
+            # FastAPI knows this one, and hands its message on (see errors.of_request).
+            raise json.JSONDecodeError(str(error), "", 0) from None
+
+
+class Route(APIRoute):
+    """See above. The caller is in `request.state.caller`."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        extra = self.openapi_extra or {}
+        scope: str = extra[_SCOPE]  # a route that does not say who may call it is a mistake
+        kind, _, raw = extra.get(_BODY, "").partition(":")
+
+        async def checked(request: Request) -> Response:
+            service: Service = request.app.state.service
+            request.scope["distbp.route"] = self.path_format
+            if scope != PUBLIC:
+                caller = await authorize(service.store, request, scope)
+                service.buckets.take(caller.key)
+                request.state.caller = caller
+            limits = service.config.limits
+            most = limits.body(kind) if kind else 0
+            check_length(request, most)
+            strict = _StrictRequest(request.scope, request.receive)
+            if kind and not raw:
+                check_type(request, "application/json", "JSON")
+                body = b"".join([piece async for piece in pieces(request, most, limits.body_idle_s)])
+                strict = _StrictRequest(request.scope, _replay(body))
+            return await handle(strict)
+
+        return checked
+
+
+def check_type(request: Request, wanted: str, what: str) -> None:
+    """Raises UnsupportedTypeError where the body is not of the type `wanted`."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != wanted:
+        raise UnsupportedTypeError(f"send {what}, with 'Content-Type: {wanted}'", "Content-Type")
+
+
+def _replay(body: bytes) -> Callable[[], Coroutine[Any, Any, dict[str, Any]]]:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
+
+
+def _caller(request: Request) -> Caller:
+    caller: Caller = request.state.caller
+    return caller
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+CallerArg = Annotated[Caller, Depends(_caller)]
+ServiceArg = Annotated[Service, Depends(_service)]

@@ -1,0 +1,354 @@
+"""What goes over the wire, for people and OpenAPI. Times are seconds since 1970 (UTC)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from services.states import State
+from services.store import Dataset, Job, Model, Token
+
+JOB_ID = r"^job_[0-9a-hjkmnp-tv-z]{20}$"
+MODEL_ID = r"^mdl_[0-9a-hjkmnp-tv-z]{20}$"
+DATASET_ID = r"^ds_[0-9a-f]{64}$"
+TOKEN_ID = r"^[0-9a-f]{12}$"
+SHA256 = r"^[0-9a-f]{64}$"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}$"
+MOST_STEPS = 2**62
+
+Object = dict[str, Any]
+Scope = Literal["read", "submit", "manage", "admin"]
+
+
+class In(BaseModel):
+    """A body: no unknown fields, no numbers as text."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+# Jobs -------------------------------------------------------------------------------------------------------
+
+
+class Submission(In):
+    job: Object = Field(
+        description="a TrainingJob as a mapping, see `distbp schema`. Data: made or built in, files below the"
+        " service's data folder, or {format: npz, path: 'dataset:ds_...'}"
+    )
+    priority: int = Field(default=0, ge=-100, le=100, description="higher runs first")
+    deadline_s: float | None = Field(
+        default=None, gt=0, le=1e9, description="seconds from now after which the job fails"
+    )
+
+
+class Validation(In):
+    job: Object = Field(description="a TrainingJob as a mapping")
+
+
+class Valid(BaseModel):
+    digest: str = Field(description="SHA-256 of the job's canonical form")
+    job: Object = Field(description="the job with every default filled in")
+
+
+class Scaling(In):
+    workers: int = Field(ge=0, le=4096, description="processes that compute; the result stays the same")
+
+
+class JobError(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    code: str | None = None
+    message: str | None = None
+
+
+class JobOut(BaseModel):
+    id: str
+    name: str
+    state: State
+    reason: str | None = Field(description="why it is in this state, for people")
+    digest: str
+    priority: int
+    slots: int = Field(description="the room it takes while it runs")
+    workers: int | None = Field(description="what it was scaled to; null: as the job says")
+    submitted_by: str | None = Field(description="the id of a token")
+    created_at: float
+    updated_at: float
+    queued_at: float
+    started_at: float | None
+    finished_at: float | None
+    deadline_at: float | None
+    attempt: int = Field(description="0 before the first")
+    step: int = Field(description="the furthest that was reported")
+    progress: Object | None = Field(description="what the runner says of itself now")
+    metrics: Object | None = Field(description="of the result, once there is one")
+    error: JobError | None
+
+    @staticmethod
+    def of(job: Job) -> JobOut:
+        return JobOut(**_fields(job))
+
+
+class AttemptOut(BaseModel):
+    attempt: int
+    state: str
+    started_at: float
+    ended_at: float | None
+    from_step: int | None
+    outcome: str | None
+    error: JobError | None
+
+
+class JobDetail(JobOut):
+    job: Object
+    result: Object | None
+    model_id: str | None
+    attempts: list[AttemptOut]
+
+    @staticmethod
+    def with_all(job: Job, model_id: str | None, attempts: list[AttemptOut]) -> JobDetail:
+        return JobDetail(
+            **_fields(job), job=dict(job.job), result=_maybe(job.result), model_id=model_id, attempts=attempts
+        )
+
+
+class JobPage(BaseModel):
+    items: list[JobOut]
+    cursor: str | None = Field(description="give it to the next call; null: this was all")
+
+
+def _fields(job: Job) -> Object:
+    found = {name: getattr(job, name) for name in JobOut.model_fields if name not in ("metrics", "error")}
+    found["error"] = None if job.error is None else JobError(**job.error)
+    found["metrics"] = _maybe((job.result or {}).get("metrics"))
+    return found
+
+
+def _maybe(value: Any) -> Object | None:
+    return None if value is None else dict(value)
+
+
+# What a job leaves ------------------------------------------------------------------------------------------
+
+
+class EventOut(BaseModel):
+    number: int = Field(description="counts from 1 without gaps")
+    at: float
+    attempt: int
+    kind: str
+    data: Object
+
+
+class EventPage(BaseModel):
+    items: list[EventOut]
+    after: int = Field(description="give it to the next call for what follows")
+
+
+class MetricOut(BaseModel):
+    step: int
+    attempt: int
+    data: Object = Field(description="the line of metrics.jsonl")
+
+
+class MetricRange(BaseModel):
+    items: list[MetricOut]
+    total: int = Field(description="rows that the choice was made from")
+
+
+class LogOut(BaseModel):
+    number: int
+    at: float
+    attempt: int
+    text: str
+
+
+class LogPage(BaseModel):
+    items: list[LogOut]
+    after: int = Field(description="give it to the next call for what follows")
+
+
+class CheckpointOut(BaseModel):
+    step: int
+    bytes: int
+    sha256: str = Field(description="of what downloading it gives: state.safetensors")
+    created_at: float
+
+
+class CheckpointList(BaseModel):
+    items: list[CheckpointOut]
+
+
+class ModelOut(BaseModel):
+    id: str
+    job_id: str
+    name: str
+    bytes: int
+    created_at: float
+    info: Object = Field(description="params_sha256, job_digest, metrics, ...")
+
+    @staticmethod
+    def of(model: Model) -> ModelOut:
+        return ModelOut(**{name: getattr(model, name) for name in ModelOut.model_fields})
+
+
+class ModelPage(BaseModel):
+    items: list[ModelOut]
+    cursor: str | None
+
+
+class Inputs(In):
+    inputs: list[Any] = Field(min_length=1, description="rows of numbers, in the shape of the training rows")
+    probabilities: bool = Field(default=False, description="give those too")
+
+
+class Predictions(BaseModel):
+    predictions: list[Any] = Field(description="one for each row: a class, or a value, or several values")
+    probabilities: list[Any] | None
+
+
+# Datasets, tokens -------------------------------------------------------------------------------------------
+
+
+class DatasetOut(BaseModel):
+    id: str = Field(description="ds_ and the SHA-256 of the bytes")
+    name: str
+    bytes: int
+    created_by: str | None
+    created_at: float
+    info: Object = Field(description="rows, and shape and dtype of each array")
+
+    @staticmethod
+    def of(dataset: Dataset) -> DatasetOut:
+        return DatasetOut(**{name: getattr(dataset, name) for name in DatasetOut.model_fields})
+
+
+class DatasetPage(BaseModel):
+    items: list[DatasetOut]
+    cursor: str | None
+
+
+class TokenIn(In):
+    scopes: list[Scope] = Field(min_length=1, max_length=4, description="admin may do all in its project")
+    name: str = Field(default="", max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
+    expires_in_s: float | None = Field(default=None, gt=0, le=1e10)
+
+
+class TokenOut(BaseModel):
+    id: str
+    name: str
+    project: str
+    scopes: list[str]
+    created_at: float
+    expires_at: float | None
+    revoked_at: float | None
+    last_used_at: float | None
+
+    @staticmethod
+    def of(token: Token) -> TokenOut:
+        return TokenOut(**{**vars(token), "scopes": list(token.scopes)})
+
+
+class TokenMade(BaseModel):
+    token: TokenOut
+    secret: str = Field(description="the token itself, dbp_...; it is shown this once and kept nowhere")
+
+
+class TokenList(BaseModel):
+    items: list[TokenOut]
+
+
+class Me(BaseModel):
+    token: TokenOut
+    version: str = Field(description="of distbp on the service")
+
+
+# Runners (see services.reports) -----------------------------------------------------------------------------
+
+
+class EventIn(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+    kind: str = Field(pattern=r"^[a-z][a-z_]{0,49}$")
+    at: float | None = Field(default=None, ge=0, le=1e11)
+    from_step: int | None = Field(default=None, ge=0, le=MOST_STEPS)
+
+    @model_validator(mode="after")
+    def _start(self) -> EventIn:
+        if self.kind == "attempt_started" and self.from_step is None:
+            raise ValueError("attempt_started needs from_step")
+        return self
+
+
+class MetricIn(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+    step: int = Field(ge=0, le=MOST_STEPS)
+
+
+class ErrorIn(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+    code: str = Field(max_length=100)
+    message: str = Field(max_length=100_000)
+
+
+class ModelIn(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+    path: str = Field(max_length=1000)
+    bytes: int = Field(ge=0, le=MOST_STEPS)
+
+
+class EndIn(In):
+    outcome: Literal["completed", "interrupted", "failed"]
+    result: Object | None = None
+    error: ErrorIn | None = None
+    model: ModelIn | None = None
+
+
+Attempt = Annotated[int, Field(ge=1, le=10**9)]
+
+
+class ReportIn(In):
+    attempt: Attempt
+    seq: int = Field(ge=1, le=MOST_STEPS, description="counts the reports of an attempt from 1")
+    events: list[EventIn] = Field(default=[], max_length=10_000)
+    metrics: list[MetricIn] = Field(default=[], max_length=10_000)
+    log: str = Field(default="", max_length=2**20)
+    progress: Object | None = None
+    end: EndIn | None = None
+
+
+class HeartbeatIn(In):
+    attempt: Attempt
+    progress: Object | None = None
+
+
+class AnswerOut(BaseModel):
+    received: int = Field(description="the highest report that is stored")
+    command: Literal["pause", "cancel"] | None
+    workers: int | None
+
+
+class AssignmentOut(BaseModel):
+    job_id: str
+    attempt: int
+    job: Object
+    workers: int | None
+    received: dict[str, int] = Field(description="by earlier attempt, the highest report that is stored")
+
+
+class ClaimIn(In):
+    job: str = Field(pattern=JOB_ID)
+    attempt: Attempt
+    code: str = Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_-]+$")
+
+
+class ClaimOut(BaseModel):
+    token: str = Field(description="of the runner, dbr_...")
+
+
+# Health -----------------------------------------------------------------------------------------------------
+
+
+class Live(BaseModel):
+    status: Literal["ok"]
+
+
+class Ready(BaseModel):
+    status: Literal["ready", "not ready"]
+    checks: dict[str, str] = Field(description="database and dispatcher: 'ok', or what is wrong")

@@ -1,0 +1,17 @@
+"""The fixture `api`; what it is made of is in api_kit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from api_kit import Api, make_api
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Api]:
+    made = make_api(tmp_path)
+    yield made
+    made.runner.close()
+    made.store.close()
