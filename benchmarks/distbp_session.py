@@ -58,6 +58,7 @@ class Stopwatch:
         self._loss = float("nan")
         self._loss_before = float("nan")
         self._team: dict[str, Any] = {}
+        self._settled = workers != "auto"  # choosing the number of workers is no part of the measurement
 
     def __call__(self, event: Any) -> None:
         from distbp import events
@@ -66,7 +67,10 @@ class Stopwatch:
             if isinstance(self._wanted_workers, int) and event.workers != self._wanted_workers:
                 raise RuntimeError(f"asked for {self._wanted_workers} workers, got {event.workers}")
             self._team = {"workers": event.workers, "exchange": event.exchange, "kernels": event.kernels}
-        elif isinstance(event, events.EpochEnded):
+        elif isinstance(event, events.TeamChanged):
+            self._settled = self._settled or event.reason.startswith("workers: auto chose")
+            self._team["note"] = event.reason
+        elif isinstance(event, events.EpochEnded) and self._settled:
             self._epoch(event.metrics["train_loss"])
 
     def _epoch(self, loss: float) -> None:

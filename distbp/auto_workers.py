@@ -47,6 +47,8 @@ class AutoTeam:
         self._speeds: dict[int, float] = {}  # workers -> steps a second
         self._candidates = candidates(os.cpu_count() or 1, blueprint.shards)
         self._decided = not self._candidates
+        if self._decided:
+            changed("workers: auto chose 0 (one shard, or one processor: nothing to share)")
         self._warm_up = WARM_UP_STEPS
         self._steps = 0
         self._seconds = 0.0
@@ -120,5 +122,3 @@ def choose(speeds: dict[int, float]) -> int:
     """The fastest number of workers; inline (0) unless another is clearly faster."""
     best = max(speeds, key=lambda n: speeds[n])
     return best if speeds[best] >= BETTER * speeds[0] else 0
-
-

@@ -29,6 +29,22 @@ class Peer:
 _TABLE = (
     Peer("distbp", "benchmarks.distbp_inline", ("distbp",), (ONE_CORE,), ours=True),
     Peer(
+        "distbp, Numba only",
+        "benchmarks.distbp_inline",
+        ("distbp", "numba"),
+        (ONE_CORE,),
+        ("--kernels", "numba"),
+        ours=True,
+    ),
+    Peer(
+        "distbp, NumPy only",
+        "benchmarks.distbp_inline",
+        ("distbp",),
+        (ONE_CORE,),
+        ("--kernels", "numpy"),
+        ours=True,
+    ),
+    Peer(
         "distbp auto",
         "benchmarks.distbp_workers",
         ("distbp", "ray"),
