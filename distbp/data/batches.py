@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from distbp.data.prepared import PreparedRows
 from distbp.data.sharding import Sharding, evaluated_rows
 from distbp.nn.arrays import Array
 from distbp.nn.network import aligned_vector
@@ -49,7 +50,7 @@ class Holdings(Protocol):
 class WholeData:
     """Holdings of a process that reaches all rows of all splits."""
 
-    def __init__(self, splits: Mapping[str, Rows], rows: Mapping[str, int], sharding: Sharding) -> None:
+    def __init__(self, splits: Mapping[str, PreparedRows], rows: Mapping[str, int], sharding: Sharding) -> None:
         self.splits = splits
         self.rows = rows
         self.sharding = sharding
