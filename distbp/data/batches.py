@@ -50,7 +50,9 @@ class Holdings(Protocol):
 class WholeData:
     """Holdings of a process that reaches all rows of all splits."""
 
-    def __init__(self, splits: Mapping[str, PreparedRows], rows: Mapping[str, int], sharding: Sharding) -> None:
+    def __init__(
+        self, splits: Mapping[str, PreparedRows], rows: Mapping[str, int], sharding: Sharding
+    ) -> None:
         self.splits = splits
         self.rows = rows
         self.sharding = sharding
