@@ -10,7 +10,7 @@ VENV := .venv/installed-$(where)
 VENV_BENCH := .venv-bench/installed-$(where)
 RUN := .venv/bin/python
 
-demo: $(VENV)  ## train on real images, show the model and its curves, predict
+demo: $(VENV)  ## train on Ray and in one process, compare the bits, predict
 	@$(RUN) examples/demo.py
 
 test: $(VENV)  ## all tests but those that take many minutes

@@ -28,16 +28,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--workers", type=int, nargs="+", default=[0], help="0: in this process")
-    parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="replaced if it exists")
+    parser.add_argument("--workers", type=int, nargs="+", default=[2, 0], help="default: 2 0")
+    parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="default: runs/demo")
     options = parser.parse_args()
     job = distbp.TrainingJob.from_file(JOB)
-    if options.output.exists():
-        shutil.rmtree(options.output)
     results = []
     for workers in options.workers:
         print(f"\nTraining {JOB.name} {in_words(workers)}:", flush=True)
         folder = options.output / f"workers-{workers}"
+        if folder.exists():  # of an earlier demo
+            shutil.rmtree(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         results.append(distbp.train(job, output=folder, workers=workers, listener=report))
     result = results[0]

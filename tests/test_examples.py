@@ -29,17 +29,18 @@ def run(folder: Path, name: str, *words: str) -> str:
 
 
 def test_demo(tmp_path: Path) -> None:
-    """Accuracy above the goal (the exit code says so), files where it says they are, predictions."""
-    former = tmp_path / "runs" / "demo" / "workers-0"
+    """Accuracy above the goal, files where it says they are, predictions, one digest on Ray and inline."""
+    former = tmp_path / "runs" / "demo" / "workers-2"
     former.mkdir(parents=True)
     (former / "result.json").touch()  # of an earlier demo, which is replaced
-    said = run(tmp_path, "demo.py", "--workers", "0")
+    said = run(tmp_path, "demo.py")
     accuracy = re.search(r"^Test accuracy: ([\d.]+)", said, re.MULTILINE)
     assert accuracy is not None and float(accuracy[1]) >= 0.97
     for thing in ("Model", "Curves"):
         place = re.search(rf"^{thing}: +(.+)$", said, re.MULTILINE)
         assert place is not None and (tmp_path / place[1]).exists()
     assert "The saved model says" in said
+    assert re.findall(r"^They are the same\.$", said, re.MULTILINE)
 
 
 def test_from_arrays(tmp_path: Path) -> None:
