@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import distbp
+from distbp import cli_tools
 from distbp.cli_errors import EXIT_CODES, internal, named, reports_errors
 from distbp.errors import Fault, JobError
 
@@ -359,6 +360,10 @@ def _close(result: Result, as_json: bool) -> None:
 
     if not as_json:
         click.echo(summary(result))
+
+
+for _command in (cli_tools.verify,):
+    group.add_command(_command)
 
 
 def main() -> None:

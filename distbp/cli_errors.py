@@ -16,6 +16,8 @@ from distbp import errors
 
 P = ParamSpec("P")
 
+CORRUPTED = 7
+
 # Exit code -> what it means; shown by `distbp --help`, promised to scripts.
 EXIT_CODES = {
     0: "done",
@@ -25,6 +27,7 @@ EXIT_CODES = {
     4: "NaN or Inf appeared in training, or a gradient check failed",
     5: "no checkpoint can be read or written, or the disk is full",
     6: "processes that train together lost each other",
+    CORRUPTED: "bits differ: a run from what was recomputed of it, or one worker from another",
     130: "stopped by Ctrl-C, after a checkpoint",
     143: "stopped by SIGTERM, after a checkpoint",
 }
@@ -38,6 +41,7 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.NumericsError, 4),
     (errors.CheckpointError, 5),
     (errors.FingerprintError, 6),
+    (errors.CorruptionError, CORRUPTED),
     (errors.ExchangeError, 6),
 )
 

@@ -49,7 +49,7 @@ def train(
     Raises JobError, DataError, NumericsError, StorageError; Interrupted after a checkpoint on Ctrl-C.
     """
     with TeamMaker(job.workers if workers is None else workers, address) as teams:
-        splits = open_splits(job, Path(folder), _by_split(data), confined=confined)
+        splits = open_splits(job, Path(folder), by_split(data), confined=confined)
         blueprint = make_blueprint(job, splits)
         path = Path(output) if output is not None else _fresh_directory(job.name)
         with RunDirectory.create(path, _job_text(job, Path(folder))) as run:
@@ -74,7 +74,7 @@ def resume(
             return Result.from_json(done, run.path)
         job = TrainingJob.from_yaml(run.job_text, str(run.path / "job.yaml"))
         with TeamMaker(job.workers if workers is None else workers, address) as teams:
-            splits = open_splits(job, run.path, _by_split(data))
+            splits = open_splits(job, run.path, by_split(data))
             blueprint = make_blueprint(job, splits)
             start = checkpoint.load_latest(run.checkpoints)
             return _drive(run, blueprint, splits, start, teams, listener)
@@ -129,7 +129,8 @@ def _class_weights(job: TrainingJob, targets: Any, classes: int) -> tuple[float,
     return tuple(float(w) for w in given)
 
 
-def _by_split(data: Data | None) -> dict[str, Any] | None:
+def by_split(data: Data | None) -> dict[str, Any] | None:
+    """Arrays as `train` takes them, by split. Raises ValueError for a key that is no split."""
     if data is None:
         return None
     if isinstance(data, Mapping):

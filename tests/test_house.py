@@ -40,7 +40,7 @@ DOORS = {
     "matplotlib": {"distbp.curves"},
     "pydantic": {"distbp.job", "distbp.model", "distbp.cli_data"},
     "yaml": {"distbp.job.text"},
-    "click": {"distbp.cli", "distbp.cli_errors"},
+    "click": {"distbp.cli", "distbp.cli_errors", "distbp.cli_tools"},
     "rich": {"distbp.cli", "distbp.progress"},
 }
 # What the mathematics may import besides the standard library.

@@ -1,0 +1,223 @@
+"""Recomputes steps of a run from a checkpoint, and compares the bits with those that the run recorded.
+
+A run records digests at no cost to its steps: `params_sha256` in every line of metrics.jsonl, and whole
+states in its checkpoints. Any step lies between two of them; recomputing from the one before it shows whether
+the run computed what it should. The number of workers, crashes and resumes in between do not matter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distbp import checkpoint, numerics
+from distbp.blueprint import Blueprint
+from distbp.data.batches import Holdings
+from distbp.data.splits import open_splits
+from distbp.errors import CheckpointError
+from distbp.exchange.base import Snapshot
+from distbp.exchange.inline import InlineTeam
+from distbp.job import TrainingJob
+from distbp.model import params_digest
+from distbp.nn.arrays import Array
+from distbp.nn.network import aligned_vector
+from distbp.reduction import Block
+from distbp.run_directory import JOB, METRICS, is_run, read_lines, read_result
+from distbp.run_state import RunState, after_evaluation, watched
+from distbp.training import Data, by_split, make_blueprint
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """After `step` steps: `recorded` and `computed` SHA-256 of the parameters. `differing`: the arrays of the
+    checkpoint of that step that hold other bits. `where`: what recorded it."""
+
+    step: int
+    where: str
+    recorded: str
+    computed: str
+    differing: tuple[str, ...] = ()
+
+    @property
+    def equal(self) -> bool:
+        return self.recorded == self.computed and not self.differing
+
+
+@dataclass(frozen=True)
+class Verification:
+    """`step`: the one asked about (the first is 1). `start`: steps done in the state that recomputing began
+    with. `shards`: for each shard the SHA-256 of its gradient sums and totals in that step: what another run
+    or machine can be compared with, to find which shard differs."""
+
+    run_dir: str
+    step: int
+    start: int
+    began_with: str
+    comparisons: tuple[Comparison, ...]
+    shards: tuple[str, ...]
+    seconds: float
+
+    @property
+    def equal(self) -> bool:
+        return all(c.equal for c in self.comparisons)
+
+    def to_json(self) -> dict[str, Any]:
+        compared = [{**asdict(c), "equal": c.equal} for c in self.comparisons]
+        return {**asdict(self), "comparisons": compared, "equal": self.equal}
+
+
+def verify_run(run_dir: str | Path, step: int | None = None, *, data: Data | None = None) -> Verification:
+    """Recomputes `step` (None: the last recorded one) in this process; waits.
+
+    Begins with the last checkpoint before the step (else with the first weights) and ends with the first
+    digest recorded at or after it; digests on the way are compared too. At the first difference it stops.
+    `data`: as for `train`, where the run was given arrays. Changes nothing in the run directory, which may be
+    in use.
+
+    Raises CheckpointError where nothing was recorded at or after the step, FingerprintError where this
+    machine computes other bits than the run's.
+    """
+    began = time.monotonic()
+    path = Path(run_dir)
+    if not is_run(path):
+        raise CheckpointError(f"{path} is not a run directory; give the folder that 'distbp train' wrote to")
+    job = TrainingJob.from_file(path / JOB)
+    splits = open_splits(job, path, by_split(data))
+    blueprint = make_blueprint(job, splits)
+    lines = {line["step"]: line for line in read_lines(path / METRICS) if line.get("params_sha256")}
+    kept = checkpoint.list_steps(path / "checkpoints")
+    recorded = sorted({*lines, *(s for s in kept if s > 0)})
+    last = _last_step(path, recorded, step)
+    step = last if step is None else step
+    start = max((s for s in kept if s < step), default=0)
+    quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+    with numerics.one_blas_thread(), quiet:
+        begin = checkpoint.load(path / "checkpoints", start) if start else None
+        _check_numerics(path, begin, blueprint)
+        replay = _Replay(blueprint, splits.ready(blueprint), begin)
+        with closing(replay.team):
+            comparisons: list[Comparison] = []
+            shards: tuple[str, ...] = ()
+            for reached in [s for s in recorded if start < s <= last]:
+                if replay.step < step <= reached:
+                    replay.run(step - 1)
+                    shards = replay.shard_digests()
+                replay.run(reached)
+                folder = path / "checkpoints" if reached in kept else None
+                comparisons.append(replay.compare(lines.get(reached), folder))
+                if not comparisons[-1].equal:
+                    break
+                replay.observe(lines.get(reached))
+    name = f"the checkpoint of step {start}" if start else "the first weights"
+    seconds = time.monotonic() - began
+    return Verification(str(path), step, start, name, tuple(comparisons), shards, seconds)
+
+
+class _Replay:
+    """The run once more, inline, from a checkpoint (None: from the beginning)."""
+
+    def __init__(self, blueprint: Blueprint, data: Holdings, begin: checkpoint.Checkpoint | None) -> None:
+        self._blueprint = blueprint
+        self._count = blueprint.network().parameter_count
+        self._watched = watched(blueprint.job, set(blueprint.rows))
+        self._state = RunState() if begin is None else RunState.from_json(begin.state["run"])
+        if begin is None:
+            start = Snapshot(0, {"vector": blueprint.network().initialize(blueprint.job.seed)})
+        else:
+            start = Snapshot(begin.step, {name: array.copy() for name, array in begin.arrays.items()})
+        self.step = start.step
+        self.team = InlineTeam(blueprint, data, start)
+
+    def run(self, stop: int) -> None:
+        if stop > self.step:
+            self.team.run(self.step, stop, self._state.plateau, lambda: False)
+            self.step = stop
+
+    def shard_digests(self) -> tuple[str, ...]:
+        """Of each shard's sums at the next step."""
+        worker = self.team.worker
+        gradient = aligned_vector(worker.network.size, worker.vector.dtype)
+        totals = np.zeros(worker.totals_size)
+        found = []
+        for shard in range(self._blueprint.shards):
+            worker.compute(self.step, Block(shard, shard + 1), gradient, totals)
+            found.append(hashlib.sha256(_bytes(gradient) + _bytes(totals)).hexdigest())
+        return tuple(found)
+
+    def compare(self, line: Mapping[str, Any] | None, folder: Path | None) -> Comparison:
+        """With a line of metrics.jsonl, and with the checkpoint of this step in `folder`."""
+        arrays = self.team.snapshot().arrays
+        computed = params_digest(arrays["vector"][: self._count])
+        if folder is None:
+            assert line is not None
+            return Comparison(self.step, METRICS, line["params_sha256"], computed)
+        saved = checkpoint.load(folder, self.step).arrays
+        differing = tuple(
+            name
+            for name in sorted({*saved, *arrays})
+            if name not in saved or name not in arrays or _bytes(saved[name]) != _bytes(arrays[name])
+        )
+        recorded = params_digest(saved["vector"][: self._count])
+        where = f"the checkpoint of step {self.step}"
+        if line is not None:
+            where += f" and {METRICS}"
+            if recorded == computed:
+                recorded = line["params_sha256"]
+        return Comparison(self.step, where, recorded, computed, differing)
+
+    def observe(self, line: Mapping[str, Any] | None) -> None:
+        """Schedules that follow a metric take it as it was recorded."""
+        if line is None or line["epoch"] <= self._epochs_seen():
+            return
+        job, epoch = self._blueprint.job, line["epoch"]
+        if epoch % job.evaluate_every == 0 or line["step"] == self._blueprint.total_steps:
+            numbers = {k: math.nan if v is None else v for k, v in line.items()}
+            self._state, _ = after_evaluation(self._state, job, self._watched, numbers, epoch, line["step"])
+
+    def _epochs_seen(self) -> int:
+        return int(self._state.last_metrics.get("epoch", 0))
+
+
+def _last_step(path: Path, recorded: list[int], step: int | None) -> int:
+    """The first recorded step at or after `step`; None: the last one."""
+    if step is not None and step < 1:
+        raise CheckpointError(f"step is {step}, but the first step is 1")
+    if not recorded:
+        raise CheckpointError(
+            f"{path} has recorded nothing to compare with yet: digests come with the first epoch or"
+            " checkpoint"
+        )
+    found = [s for s in recorded if step is None or s >= step]
+    if not found:
+        raise CheckpointError(
+            f"{path} has recorded nothing at or after step {step}: the last digest is that of step"
+            f" {recorded[-1]}. Ask about that step or an earlier one"
+        )
+    return found[0] if step is not None else found[-1]
+
+
+def _check_numerics(path: Path, begin: checkpoint.Checkpoint | None, blueprint: Blueprint) -> None:
+    if begin is not None:
+        if begin.state["job_digest"] != blueprint.job.digest:
+            raise CheckpointError(
+                f"the checkpoint of step {begin.step} belongs to another job: job.yaml was changed after"
+                " it was written. Put the old job.yaml back to verify the run"
+            )
+        theirs = begin.state["numerics"]
+    else:
+        theirs = (read_result(path) or {}).get("numerics")
+    if theirs is not None:
+        mine = numerics.fingerprint(blueprint.kernels)
+        numerics.check_same(mine, theirs, "this run was made on a machine that")
+
+
+def _bytes(array: Array) -> bytes:
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
