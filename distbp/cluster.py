@@ -167,6 +167,15 @@ class RayTeam:
         workers = {f"worker-{m.number}": m.place.pid for m in list(self._members.values())}
         return {"server": self._server_place.pid, **workers} if self._server_place else workers
 
+    def nodes(self) -> dict[str, str]:
+        """The Ray nodes of the server ("server") and the workers ("worker-N")."""
+        workers = {f"worker-{m.number}": m.place.node for m in list(self._members.values())}
+        return {"server": self._home, **workers}
+
+    def rows_sent(self) -> dict[str, set[int]]:
+        """Node -> the shards whose rows were sent there. The trainer's own node reaches all rows itself."""
+        return {name: set(node.sent) for name, node in self._nodes.items() if name != self._here}
+
     def close(self) -> None:
         if self._closed:
             return
@@ -235,8 +244,7 @@ class RayTeam:
         for name, node in list(self._nodes.items()):
             mine = {m.me: ranges[m.number] for m in self._members.values() if m.place.node == name}
             self._ordered.append(node.actor.assign.remote(self._orders, mine))
-        if self._members and self._home == self._here:
-            self._retire_relays()
+        self._retire_relays()
         for name, node in self._nodes.items():
             if name == self._here:
                 continue
@@ -369,8 +377,10 @@ class RayTeam:
         for _ in range(-surplus):
             self._start_worker()
         leaving = max(0, surplus - self._recruits.dismiss(most=max(0, surplus)))
-        for number in sorted(self._members)[len(self._members) - leaving :]:
-            self._drop(self._members[number], "was sent away")
+        # Those on other nodes first, for the way to them is the longer one.
+        order = sorted(self._members.values(), key=lambda m: (m.place.node != self._home, m.number))
+        for member in order[len(order) - leaving :]:
+            self._drop(member, "was sent away")
         return bool(joined or leaving)
 
     def _grow_into_free_cpus(self) -> None:
