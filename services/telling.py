@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -15,12 +16,16 @@ from services.reporter import Reporter
 from services.spool import Spool
 
 LINES_AT_ONCE = 500  # metrics in one report
+_TAIL = 1 << 14
 
 
 def listener(spool: Spool, reporter: Reporter, clock: Callable[[], float] = time.time) -> events.Listener:
     """Spools everything but progress, of which only the last is told, with the heartbeats."""
 
+    lines_file = Path()
+
     def listen(event: events.Event) -> None:
+        nonlocal lines_file
         match event:
             case events.Progressed():
                 reporter.progress = plain(asdict(event))
@@ -29,12 +34,14 @@ def listener(spool: Spool, reporter: Reporter, clock: Callable[[], float] = time
                 reporter.progress = {"step": event.first_step, "total_steps": event.total_steps}
                 spool.append(events=(start,), log=_worded(event))
                 # A predecessor may have been lost before it could report these.
-                for lines in _chunks(read_lines(Path(event.run_dir) / METRICS)):
+                lines_file = Path(event.run_dir) / METRICS
+                for lines in _chunks(read_lines(lines_file)):
                     spool.append(metrics=lines)
             case events.EpochEnded():
                 told = _event("epoch_ended", event, clock())
                 del told["metrics"]
-                spool.append(events=(told,), metrics=(plain(event.metrics),), log=_worded(event))
+                # The event has some of the line; the file has all of it.
+                spool.append(events=(told,), metrics=(last_line(lines_file),), log=_worded(event))
             case events.CheckpointSaved():
                 spool.append(events=(_event("checkpoint_saved", event, clock()),), log=_worded(event))
             case events.CheckpointSetAside():
@@ -53,6 +60,20 @@ def plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """As JSON has it: NumPy's numbers as plain ones, NaN and infinities as null."""
     found: dict[str, Any] = json.loads(json_line(values))
     return found
+
+
+def last_line(path: Path) -> dict[str, Any]:
+    """The last whole record of a .jsonl file that is not empty."""
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        block = _TAIL
+        while True:
+            file.seek(max(0, size - block))
+            lines = file.read().split(b"\n")[:-1]  # after the last newline there is nothing, or half a line
+            if len(lines) > 1 or block >= size:
+                found: dict[str, Any] = json.loads(lines[-1])
+                return found
+            block *= 4
 
 
 def _event(kind: str, event: events.Event, now: float) -> dict[str, Any]:

@@ -1,0 +1,572 @@
+"""The runner, against a store: reports that arrive once and in order, faults, orders that it obeys."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import distbp
+from distbp import errors
+from distbp.errors import StorageError
+from distbp.run_directory import METRICS, read_lines
+from services import policy, runner
+from services.error_classes import CLASSES, class_of, described
+from services.errors import FencedError, OutOfOrderError, ServiceError
+from services.launchers import LocalProcess
+from services.reporter import Reporter
+from services.reports import Answer, Assignment, End, Report
+from services.spool import Spool, left_over
+from services.store import Store
+from services.transport import AwayError, HttpTransport, RefusedError, claim
+
+DATA = {"format": "blobs", "samples": 96, "features": 3}
+WORK = {
+    "name": "line",
+    "data": {"train": DATA, "validation": {**DATA, "samples": 32}},
+    "model": {"layers": [{"type": "dense", "units": 3}]},
+    "loss": "softmax_cross_entropy",
+    "optimizer": {"type": "sgd", "learning_rate": 0.05},
+    "batch_size": 16,
+    "epochs": 6,
+    "workers": 0,
+    "shards": 2,
+    "checkpoint": {"every_steps": 4},
+}
+
+
+class Direct:
+    """A transport straight into the store. `fault`, called before and after every call, may raise."""
+
+    def __init__(self, store: Store, job_id: str, attempt: int) -> None:
+        self.store, self.job_id, self.attempt = store, job_id, attempt
+        self.fault: Callable[[str, Any], None] = lambda when, what: None
+
+    def assignment(self) -> Assignment:
+        return self.store.runs.assignment(self.job_id, self.attempt)
+
+    def report(self, report: Report) -> Answer:
+        return self._call(report, lambda: self.store.runs.report(self.job_id, report))
+
+    def heartbeat(self, progress: Mapping[str, Any] | None) -> Answer:
+        return self._call("heartbeat", lambda: self.store.runs.heartbeat(self.job_id, self.attempt, progress))
+
+    def fetch_dataset(self, dataset_id: str, path: Path) -> None:
+        raise NotImplementedError
+
+    def _call(self, what: Any, call: Callable[[], Answer]) -> Answer:
+        self.fault("before", what)
+        answer = call()
+        self.fault("after", what)
+        return answer
+
+
+def lease(store: Store, job: Mapping[str, Any] = WORK) -> tuple[str, int]:
+    """A job that a dispatcher has leased: its id, and the attempt."""
+    full = distbp.TrainingJob.from_mapping(job)
+    submitted, _ = store.jobs.submit("main", full.to_mapping(), digest=full.digest)
+    return submitted.id, again(store)
+
+
+def again(store: Store) -> int:
+    store.queue.requeue_due()
+    found = store.queue.lease(1, 1000)
+    assert found is not None
+    return found.attempt
+
+
+def never(reason: str) -> None:
+    raise AssertionError(f"the attempt was over: {reason}")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> distbp.Result:
+    job = distbp.TrainingJob.from_mapping(WORK)
+    return distbp.train(job, output=tmp_path_factory.mktemp("local") / "run")
+
+
+def same_bits(store: Store, job_id: str, undisturbed: distbp.Result) -> None:
+    """The job completed as a local run does, and its metrics are those, each once."""
+    job = store.jobs.get("main", job_id)
+    assert job.state == "completed", job.error
+    assert job.result is not None
+    assert job.result["params_sha256"] == undisturbed.params_sha256
+    lines = [m.data for m in store.journal.metrics(job_id)]
+    assert lines == read_lines(undisturbed.path / METRICS)
+    numbers = [event.number for event in store.journal.events(job_id, limit=1000)]
+    assert numbers == list(range(1, job.event_count + 1))
+
+
+def test_a_job_completes_as_it_would_locally(
+    sqlite_store: Store, tmp_path: Path, undisturbed: distbp.Result
+) -> None:
+    job_id, attempt = lease(sqlite_store)
+    end = runner.run(job_id, attempt, tmp_path, Direct(sqlite_store, job_id, attempt), over=never)
+    assert end.outcome == "completed"
+    same_bits(sqlite_store, job_id, undisturbed)
+    model = sqlite_store.models.of_job("main", job_id)
+    assert model is not None
+    assert distbp.load_model(tmp_path / model.path) is not None
+    assert model.bytes > 0
+    assert model.info["params_sha256"] == undisturbed.params_sha256
+    kinds = [event.kind for event in sqlite_store.journal.events(job_id, limit=1000)]
+    assert kinds.count("epoch_ended") == 6
+    assert kinds.count("attempt_started") == 1
+    told = str([e.data for e in sqlite_store.journal.events(job_id, limit=1000)])
+    assert str(tmp_path) not in told
+    log = "".join(piece.text for piece in sqlite_store.journal.logs(job_id, limit=1000))
+    assert "training from step 0 of 36" in log
+    assert log.endswith("completed\n")
+
+
+@given(st.lists(st.sampled_from(["", "before", "after"]), max_size=12))
+def test_an_api_that_comes_and_goes_loses_and_doubles_nothing(faults: list[str]) -> None:
+    """`before`: the request is lost. `after`: its answer is, so that it comes twice."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        spool = Spool(Path(folder) / "reports.jsonl", 1)
+        kept: list[int] = []
+        left = list(faults)
+
+        class Flaky(Direct):
+            def report(self, report: Report) -> Answer:
+                now = left.pop() if left else ""
+                if now == "before":
+                    raise AwayError("lost")
+                if report.seq == len(kept) + 1:
+                    kept.append(report.seq)
+                if now == "after":
+                    raise AwayError("lost")
+                return Answer(len(kept))
+
+        reporter = Reporter(Flaky(None, "", 1), spool, lambda a: None, never)  # type: ignore[arg-type]
+        for number in range(5):
+            spool.append(log=str(number))
+            reporter.speak()
+        for _ in range(len(faults) + 5):
+            reporter.speak()
+        assert kept == [1, 2, 3, 4, 5]
+        assert spool.next() is None
+        spool.close()
+
+
+def test_waits_grow_while_the_api_is_away_and_end_with_it(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "r", 1)
+    now = [0.0]
+    beats: list[object] = []
+
+    class Away(Direct):
+        away = True
+
+        def heartbeat(self, progress: object) -> Answer:
+            if self.away:
+                raise AwayError("gone")
+            beats.append(progress)
+            return Answer(0)
+
+    transport = Away(None, "", 1)  # type: ignore[arg-type]
+    reporter = Reporter(transport, spool, lambda a: None, never, clock=lambda: now[0])
+    waits = []
+    for _ in range(8):
+        assert not reporter.speak()
+        waits.append(reporter.backoff_s())
+    assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+    transport.away = False
+    reporter.progress = {"step": 1}
+    assert reporter.speak()
+    assert reporter.backoff_s() == 0
+    assert not reporter.speak()  # once a second is enough
+    now[0] += 1.0
+    assert reporter.speak()
+    assert beats == [{"step": 1}] * 2
+    spool.close()
+
+
+@pytest.mark.parametrize(
+    "error", [FencedError("attempt 2 has begun"), RefusedError("no"), OutOfOrderError("x", 9)]
+)
+def test_what_the_service_will_not_take_ends_the_attempt(tmp_path: Path, error: ServiceError) -> None:
+    spool = Spool(tmp_path / "r", 1)
+    reasons: list[str] = []
+
+    class Refusing(Direct):
+        def report(self, report: Report) -> Answer:
+            raise error
+
+    reporter = Reporter(Refusing(None, "", 1), spool, lambda a: None, reasons.append)  # type: ignore[arg-type]
+    spool.append(log="x")
+    assert not reporter.speak()
+    assert reasons == [str(error)]
+    spool.close()
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing is said or written any more."""
+
+
+@pytest.mark.parametrize("fatal", [2, 4, 7])
+def test_a_successor_goes_on_where_a_runner_was_killed(
+    sqlite_store: Store,
+    tmp_path: Path,
+    undisturbed: distbp.Result,
+    monkeypatch: pytest.MonkeyPatch,
+    fatal: int,
+) -> None:
+    job_id, attempt = lease(sqlite_store)
+    append, count = Spool.append, [0]
+
+    def die(self: Spool, **what: Any) -> Report:
+        report = append(self, **what)
+        count[0] += 1
+        if count[0] == fatal:
+            raise Killed
+        return report
+
+    away = Direct(sqlite_store, job_id, attempt)
+
+    def unreachable(when: str, what: object) -> None:
+        if isinstance(what, Report) and what.seq >= fatal - 1:
+            raise AwayError("the network, too")
+
+    away.fault = unreachable
+    with monkeypatch.context() as patch:
+        patch.setattr(Spool, "append", die)
+        with pytest.raises(Killed):
+            runner.run(job_id, attempt, tmp_path, away, over=never)
+    error = {"class": "lost", "code": "runner_died", "message": "gone"}
+    assert sqlite_store.queue.lost(job_id, attempt, error) is not None
+    sqlite_store.db.clock.pass_(1)  # type: ignore[attr-defined]
+    second = again(sqlite_store)
+    end = runner.run(job_id, second, tmp_path, Direct(sqlite_store, job_id, second), over=never)
+    assert end.outcome == "completed"
+    same_bits(sqlite_store, job_id, undisturbed)
+    found = sqlite_store.journal.events(job_id, limit=1000)
+    late = [event for event in found if event.kind == "late"]
+    assert late  # what the first attempt had no time to report
+    assert {event.data["of_attempt"] for event in late} == {1}
+    assert not (tmp_path / job_id / "reports-1.jsonl").exists()
+
+
+@pytest.mark.parametrize(("ask", "end"), [("pause", "paused"), ("cancel", "cancelled")])
+def test_orders_of_the_user_are_obeyed(
+    sqlite_store: Store, tmp_path: Path, undisturbed: distbp.Result, ask: str, end: str
+) -> None:
+    job_id, attempt = lease(sqlite_store)
+    transport = Direct(sqlite_store, job_id, attempt)
+    heard = threading.Event()
+
+    def order(when: str, what: object) -> None:
+        if when == "before" and isinstance(what, Report) and what.metrics:
+            getattr(sqlite_store.jobs, ask)("main", job_id)
+        heard.set() if when == "after" and sqlite_store.jobs.get("main", job_id).state != "running" else None
+
+    transport.fault = order
+    # Epochs are quicker than orders here, so training waits for the first one.
+    with _slow_epochs(heard):
+        assert runner.run(job_id, attempt, tmp_path, transport, over=never).outcome == "interrupted"
+    assert sqlite_store.jobs.get("main", job_id).state == end
+    if ask == "pause":
+        sqlite_store.jobs.resume("main", job_id)
+        second = again(sqlite_store)
+        runner.run(job_id, second, tmp_path, Direct(sqlite_store, job_id, second), over=never)
+        same_bits(sqlite_store, job_id, undisturbed)
+
+
+def test_scaling_goes_on_within_the_attempt(
+    sqlite_store: Store, tmp_path: Path, undisturbed: distbp.Result
+) -> None:
+    job_id, attempt = lease(sqlite_store)
+    transport = Direct(sqlite_store, job_id, attempt)
+    heard = threading.Event()
+
+    def scale(when: str, what: object) -> None:
+        if when == "before" and isinstance(what, Report) and what.metrics and not heard.is_set():
+            sqlite_store.jobs.scale("main", job_id, 1)
+        if when == "after" and sqlite_store.jobs.get("main", job_id).workers == 1:
+            heard.set()
+
+    transport.fault = scale
+    with _slow_epochs(heard):
+        runner.run(job_id, attempt, tmp_path, transport, over=never)
+    same_bits(sqlite_store, job_id, undisturbed)
+    found = sqlite_store.journal.events(job_id, limit=1000)
+    assert [e.data["workers"] for e in found if e.kind == "attempt_started"] == [0, 1]
+
+
+class _slow_epochs:  # noqa: N801 - reads as a verb
+    """Training waits after its first epoch until `heard` (and the signal that follows from it) is there."""
+
+    def __init__(self, heard: threading.Event) -> None:
+        self.patch = pytest.MonkeyPatch()
+        self.heard = heard
+
+    def __enter__(self) -> None:
+        from services import telling
+
+        append, heard = Spool.append, self.heard
+
+        def slow(spool: Spool, **what: Any) -> Report:
+            report = append(spool, **what)
+            if what.get("metrics"):
+                assert heard.wait(20)
+            return report
+
+        self.patch.setattr(telling.Spool, "append", slow)
+
+    def __exit__(self, *error: object) -> None:
+        self.patch.undo()
+
+
+def test_a_fault_of_the_user_ends_the_job_with_every_fault(sqlite_store: Store, tmp_path: Path) -> None:
+    job_id, attempt = lease(
+        sqlite_store, {**WORK, "data": {"train": {"format": "npz", "path": "absent.npz"}}}
+    )
+    end = runner.run(job_id, attempt, tmp_path, Direct(sqlite_store, job_id, attempt), over=never)
+    assert end.outcome == "failed"
+    job = sqlite_store.jobs.get("main", job_id)
+    assert job.state == "failed"
+    assert job.error is not None
+    assert (job.error["class"], job.error["code"]) == ("user", "data")
+    assert "absent.npz" in job.error["message"]
+
+
+def test_an_error_nobody_foresaw_is_tried_once_more(
+    sqlite_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(runner, "train", broken)
+    job_id, attempt = lease(sqlite_store)
+    for state in ("recovering", "failed"):
+        runner.run(job_id, attempt, tmp_path, Direct(sqlite_store, job_id, attempt), over=never)
+        assert sqlite_store.jobs.get("main", job_id).state == state
+        if state == "recovering":
+            sqlite_store.db.clock.pass_(5)  # type: ignore[attr-defined]
+            attempt = again(sqlite_store)
+    job = sqlite_store.jobs.get("main", job_id)
+    assert job.error == {
+        "class": "internal",
+        "code": "zero_division",
+        "message": "ZeroDivisionError: division by zero",
+    }
+    log = "".join(piece.text for piece in sqlite_store.journal.logs(job_id))
+    assert "Traceback" in log  # for whoever has to mend it
+
+
+def test_every_error_has_a_class() -> None:
+    def subclasses(kind: type) -> set[type]:
+        return {kind}.union(*(subclasses(sub) for sub in kind.__subclasses__()))
+
+    mapped = tuple(kind for kind, _ in CLASSES)
+    ours = {kind for kind in subclasses(errors.DistbpError) if kind.__module__ == "distbp.errors"}
+    assert {k for k in ours if not issubclass(k, mapped)} == {errors.DistbpError, errors.Interrupted}
+    assert {name for _, name in CLASSES} <= set(policy.BUDGETS)
+    for number, (kind, _) in enumerate(CLASSES):
+        assert not any(issubclass(kind, above) for above, _ in CLASSES[:number]), kind
+    assert class_of(errors.HostileFileError("x")) == "user"
+    assert class_of(errors.ServerLostError("x")) == "infrastructure"
+    assert class_of(errors.StorageError("disk full")) == "infrastructure"
+    assert class_of(errors.CheckpointError("x")) == "internal"
+    faulty = described(errors.JobError([errors.Fault("epochs", "must be at least 1")]))
+    assert faulty["faults"] == [{"path": "epochs", "message": "must be at least 1"}]
+
+
+# Spool ------------------------------------------------------------------------------------------------------
+
+
+def test_a_spool_survives_its_process(tmp_path: Path) -> None:
+    path = tmp_path / "reports.jsonl"
+    spool = Spool(path, 1)
+    for number in range(3):
+        spool.append(log=str(number), end=End("interrupted") if number == 2 else None)
+    spool.close()
+    with open(path, "ab") as file:
+        file.write(b'{"attempt": 1, "seq": 4, "lo')  # killed in the middle
+    assert [report.log for report in left_over(path, 1)] == ["1", "2"]
+    assert left_over(path, 0)[2].end == End("interrupted")
+    assert left_over(tmp_path / "absent", 0) == []
+    with pytest.raises(StorageError):
+        Spool(path, 1)
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path / "r", 1)
+    spool.append(log="first")
+    write = os.write
+
+    def full(fd: int, data: bytes) -> int:
+        write(fd, data[:5])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(StorageError, match="disk full"):
+            spool.append(log="second")
+    assert spool.append(log="third").seq == 2
+    spool.close()
+    assert [report.log for report in left_over(tmp_path / "r", 0)] == ["first", "third"]
+
+
+# HTTP -------------------------------------------------------------------------------------------------------
+
+
+def _answering(status: int, body: object) -> httpx.Client:
+    handler = httpx.MockTransport(lambda request: httpx.Response(status, json=body))
+    return httpx.Client(base_url="http://api", transport=handler)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (503, {"code": "unavailable", "message": "later"}, AwayError),
+        (500, {}, AwayError),
+        (429, {"code": "rate"}, AwayError),
+        (409, {"code": "fenced", "message": "stop"}, FencedError),
+        (401, {}, FencedError),
+        (404, {}, FencedError),
+        (409, {"code": "out_of_order", "expected": 4}, OutOfOrderError),
+        (422, {"code": "invalid"}, RefusedError),
+    ],
+)
+def test_answers_become_errors(status: int, body: object, kind: type[ServiceError]) -> None:
+    with _answering(status, body) as client, pytest.raises(kind):
+        HttpTransport(client, "job_x", 1, "token").heartbeat(None)
+
+
+def test_a_dataset_that_arrives_damaged_is_refused(tmp_path: Path) -> None:
+    with _answering(200, {}) as client:
+        transport = HttpTransport(client, "job_x", 1, "token")
+        with pytest.raises(errors.DataError, match="arrived damaged; upload it again"):
+            transport.fetch_dataset("ds_" + "0" * 64, tmp_path / "data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _serve(store: Store) -> ThreadingHTTPServer:
+    """The API's runner routes, as small as can be: for a runner in a process of its own."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._answer(lambda job, attempt: store.runs.assignment(job, attempt).to_json())
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if self.path == "/v1/runner/claims":
+                self._send(200, {"token": store.runs.claim(body["job"], body["attempt"], body["code"])})
+            elif self.path.endswith("/reports"):
+                self._answer(lambda job, attempt: store.runs.report(job, Report.from_json(body)).to_json())
+            else:
+                self._answer(lambda job, n: store.runs.heartbeat(job, n, body["progress"]).to_json())
+
+        def _answer(self, call: Callable[[str, int], dict[str, Any]]) -> None:
+            who = store.runs.authenticate(self.headers["Authorization"].removeprefix("Bearer "))
+            if who is None:
+                self._send(401, {"code": "unauthorized"})
+                return
+            try:
+                self._send(200, call(*who))
+            except ServiceError as error:
+                self._send(error.status, {"code": error.code, "message": str(error)})
+
+        def _send(self, status: int, body: object) -> None:
+            data = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def test_a_runner_process_leaves_a_checkpoint_on_sigterm_and_ends_when_fenced(
+    sqlite_store: Store, tmp_path: Path
+) -> None:
+    store = sqlite_store
+    job_id, attempt = lease(store, {**WORK, "epochs": 100_000, "checkpoint": {"every_steps": 10_000}})
+    started = [threading.Event(), threading.Event()]
+    silence = store.listen(partial(_mark, store, job_id, started))
+    server = _serve(store)
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    launcher = LocalProcess(tmp_path)
+    try:
+        from services.launchers import Start
+
+        handle = launcher.start(Start(job_id, attempt, url, store.queue.issue_token(job_id, attempt)))
+        assert started[0].wait(60), (tmp_path / job_id / "runner-1.log").read_text()
+        launcher.stop(handle)
+        _wait(launcher, handle)
+        assert store.jobs.get("main", job_id).state == "queued"
+        assert list((tmp_path / job_id / "run" / "checkpoints").iterdir())
+        # The next one is fenced while it trains: it ends at its next word, with nothing more said.
+        second = again(store)
+        handle = launcher.start(Start(job_id, second, url, store.queue.issue_token(job_id, second)))
+        assert started[1].wait(60), (tmp_path / job_id / "runner-2.log").read_text()
+        store.queue.lost(job_id, second, {"class": "lost", "code": "x", "message": "m"})
+        _wait(launcher, handle)
+        log = (tmp_path / job_id / "runner-2.log").read_text()
+        assert "attempt 2" in log
+        assert "Stop" in log
+        assert store.jobs.get("main", job_id).state == "recovering"
+    finally:
+        for number in (1, 2):
+            launcher.kill(launcher.handle(job_id, number))
+        silence()
+        server.shutdown()
+        server.server_close()
+
+
+def _mark(store: Store, job_id: str, started: list[threading.Event], touched: frozenset[str]) -> None:
+    if store.jobs.get("main", job_id).state == "running":
+        started[store.jobs.get("main", job_id).attempt - 1].set()
+
+
+def _wait(launcher: LocalProcess, handle: Any) -> None:
+    """Until the runner has ended by itself."""
+    for child in list(launcher._children.values()):
+        child.wait(60)
+    assert not launcher.alive(handle)
+
+
+def test_claims_go_over_http(sqlite_store: Store) -> None:
+    job_id, attempt = lease(sqlite_store)
+    code = sqlite_store.queue.issue_claim(job_id, attempt, 60)
+    server = _serve(sqlite_store)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{server.server_address[1]}", trust_env=False) as client:
+            token = claim(client, job_id, attempt, code)
+            assert HttpTransport(client, job_id, attempt, token).assignment().job["name"] == "line"
+            with pytest.raises(FencedError):
+                HttpTransport(client, job_id, attempt, token[:-2] + "xx").assignment()
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_sigterm_before_training_is_kept(sqlite_store: Store, tmp_path: Path) -> None:
+    job_id, attempt = lease(sqlite_store)
+
+    class Early(Direct):
+        def assignment(self) -> Assignment:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return super().assignment()
+
+    end = runner.run(job_id, attempt, tmp_path, Early(sqlite_store, job_id, attempt), over=never)
+    assert end.outcome == "interrupted"
+    assert sqlite_store.jobs.get("main", job_id).state == "queued"
