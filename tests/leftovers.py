@@ -20,7 +20,7 @@ GRACE_S = 10.0  # for processes that have been told to end
 # Made by the tools themselves, and listed in .gitignore. Sources may be edited while tests run.
 _IGNORED_FOLDERS = {".git", "__pycache__", ".hypothesis", "node_modules"}
 _IGNORED_PARTS = ("_cache", ".egg-info", ".venv")
-_SOURCES = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".swp", ".orig"}
+_SOURCES = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".html", ".css", ".js", ".sh", ".sql", ".swp"}
 _OURS = ("distbp", "psm_", "sem.", "plasma", "torch_")  # names in /dev/shm
 
 
