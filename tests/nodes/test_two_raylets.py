@@ -1,0 +1,57 @@
+"""Two nodes and a trainer without CPUs, on the real Ray, without privileges."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from two_raylets import MORE, SHARDS, STEPS
+
+HERE = Path(__file__).resolve().parent
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    path = os.pathsep.join([str(HERE.parents[1]), str(HERE.parent), *sys.path])
+    done = subprocess.run(
+        [sys.executable, str(HERE / "two_raylets.py"), str(tmp_path_factory.mktemp("ray"))],
+        env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return facts
+
+
+def test_the_bits_are_those_of_one_process(found: dict[str, Any]) -> None:
+    assert found["measured"] == found["expected"]  # parameters, running statistics and validation sums
+    assert found["ledger"] == [1, STEPS + MORE, STEPS + MORE]
+
+
+def test_the_server_is_where_cpus_are_and_workers_fill_node_after_node(found: dict[str, Any]) -> None:
+    assert found["exchange"] == "shared memory + ray objects"
+    assert found["cpus"] == {"server": 2, **{f"worker-{n}": 2 for n in (1, 2, 3, 4)}}
+
+
+def test_one_vector_of_a_node_crosses_for_a_step(found: dict[str, Any]) -> None:
+    [[calls, sent]] = found["traffic"]
+    assert sent == STEPS * found["size"]
+    # One call for a step, and a few for the beginning and the rests between stretches.
+    assert STEPS <= calls <= STEPS + 6
+
+
+def test_only_the_shards_that_a_node_hosts_are_sent_there(found: dict[str, Any]) -> None:
+    assert found["sent"] == [list(range(SHARDS // 2)), list(range(SHARDS // 2, SHARDS))]
+
+
+def test_a_node_without_workers_is_left(found: dict[str, Any]) -> None:
+    assert found["at the end"] == ["shared memory", 2]
+    assert len([note for note in found["notes"] if "was sent away" in note]) == 2

@@ -1,0 +1,108 @@
+"""A team over two nodes that are two raylets of this machine, driven from a third without CPUs.
+
+A program of its own, for Ray reads its settings when it is imported. Prints what it found, as JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from rigs import Rig, classes, make_job, make_rig
+
+from distbp import numerics, settings
+from distbp.exchange.base import Snapshot
+from distbp.exchange.inline import InlineTeam
+from distbp.exchange.shared_data import share_rows
+from distbp.ray_session import RaySession
+from distbp.schedules import PlateauState
+
+SHARDS, STEPS, MORE = 8, 40, 20
+STORE_BYTES = 100 * 2**20
+
+
+def rig() -> Rig:
+    layers = [
+        {"type": "dense", "units": 24, "activation": "relu"},
+        {"type": "batch_normalization"},
+        {"type": "dropout", "rate": 0.3},
+        {"type": "dense", "units": 3},
+    ]
+    fields = {"optimizer": {"type": "adam"}, "clip": {"norm": 0.5}, "batch_size": 40}
+    job = make_job(layers, shards=SHARDS, max_steps=STEPS + MORE, **fields)
+    return make_rig(job, classes(200, weighted=True), {"validation": classes(37, seed=1)})
+
+
+def facts(team: Any) -> dict[str, Any]:
+    vector = team.snapshot().arrays["vector"]
+    evaluation = team.evaluate("validation").sums
+    return {"vector": hashlib.sha256(vector.tobytes()).hexdigest(), "validation": evaluation.tolist()}
+
+
+def main(folder: Path) -> None:
+    token = folder / "token"
+    token.write_text(secrets.token_hex(32))
+    environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    environment["RAY_USAGE_STATS_ENABLED"] = "0"
+    made = rig()
+    start = made.start()
+    found: dict[str, Any] = {"size": start.nbytes}
+    with numerics.one_blas_thread(), settings.environment(environment):
+        inline = InlineTeam(made.blueprint, made.data, Snapshot(0, {"vector": start.copy()}))
+        inline.run(0, STEPS, PlateauState(), lambda: False)
+        found["expected"] = [facts(inline)]
+        inline.run(STEPS, STEPS + MORE, PlateauState(), lambda: False)
+        found["expected"].append(facts(inline))
+
+        from ray.cluster_utils import Cluster
+
+        cluster = Cluster()
+        try:
+            for cpus in (0, 2, 2):
+                cluster.add_node(num_cpus=cpus, object_store_memory=STORE_BYTES, include_dashboard=False)
+            session = RaySession(1, cluster.address)
+            with closing(session):
+                session.wait()
+                found.update(train(made, Snapshot(0, {"vector": start.copy()})))
+        finally:
+            cluster.shutdown()
+    print(json.dumps(found))
+
+
+def train(made: Rig, start: Snapshot) -> dict[str, Any]:
+    import ray
+
+    from distbp.cluster import Options, RayTeam
+
+    shared = {name: share_rows(split) for name, split in made.data.splits.items()}
+    handles = {name: rows for name, (_, rows) in shared.items()}
+    notes: list[str] = []
+    team = RayTeam(made.blueprint, made.data, start, 1, Options(4), handles, notes.append)
+    try:
+        found: dict[str, Any] = {"exchange": team.exchange, "workers": team.workers}
+        team.run(0, STEPS, PlateauState(), lambda: False)
+        found["measured"] = [facts(team)]
+        found["traffic"] = list(team.traffic().values())
+        places = {node["NodeID"]: node["Resources"].get("CPU", 0) for node in ray.nodes()}
+        found["cpus"] = {name: places[node] for name, node in team.nodes().items()}
+        found["sent"] = sorted(map(sorted, team.rows_sent().values()))
+        team.scale(2)  # the last to come goes first: the other node is left
+        team.run(STEPS, STEPS + MORE, PlateauState(), lambda: False)
+        found["measured"].append(facts(team))
+        found["at the end"] = [team.exchange, team.workers]
+        found["notes"] = notes
+        found["ledger"] = team.ledger()
+    finally:
+        team.close()
+        for memory, _ in shared.values():
+            memory.close()
+    return found
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
