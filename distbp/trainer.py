@@ -65,6 +65,7 @@ class Trainer:
         self._network = network
         self._data = splits.ready(blueprint)
         self._splits = splits
+        self._samples = splits.samples()
         self._per_epoch = blueprint.steps_per_epoch
         self._total = blueprint.total_steps
         self._watched = watched(self.job, set(blueprint.rows))
@@ -234,6 +235,7 @@ class Trainer:
         state = {
             "run": self._state.to_json(),
             "job_digest": self.job.digest,
+            "data": self._samples,
             "numerics": numerics.fingerprint(self.blueprint.kernels),
         }
         path = checkpoint.save(self.run.checkpoints, step, snapshot.arrays, state)
@@ -254,6 +256,12 @@ class Trainer:
                 f"the checkpoint of step {start.step} belongs to another job: job.yaml was changed after it"
                 " was written. Put the old job.yaml back, or train the new one in a fresh directory"
             )
+        for name, digest in start.state["data"].items():
+            if self._samples.get(name) != digest:
+                raise CheckpointError(
+                    f"the {name} data is not what it was when the checkpoint of step {start.step} was"
+                    " written. Give the same data, or train in a fresh directory"
+                )
         numerics.check_same(
             numerics.fingerprint(self.blueprint.kernels),
             start.state["numerics"],

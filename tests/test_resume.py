@@ -292,6 +292,27 @@ def test_a_changed_job_is_refused(tmp_path: Path, at_step: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+@pytest.mark.parametrize("change", ["inputs", "targets", "missing"])
+def test_other_data_is_refused(tmp_path: Path, at_step: Any, split: str, change: str) -> None:
+    path = interrupted_run(tmp_path / "run", at_step)
+    x, y, *rest = DATA[split]
+    given: dict[str, Any] = {
+        **DATA,
+        split: (x + (change == "inputs"), y[::-1] if change == "targets" else y, *rest),
+    }
+    if change == "missing":
+        if split == "train":
+            return  # said elsewhere
+        del given[split]
+    with pytest.raises(CheckpointError) as caught:
+        resume(path, data=given)
+    assert str(caught.value) == (
+        f"the {split} data is not what it was when the checkpoint of step 17 was written."
+        " Give the same data, or train in a fresh directory"
+    )
+
+
 def test_a_job_that_became_wrong_is_refused_by_name(tmp_path: Path, at_step: Any) -> None:
     path = interrupted_run(tmp_path / "run", at_step)
     edit(path, "learning_rate: 0.05", "learning_rate: -1")
