@@ -23,6 +23,7 @@ from distbp.blueprint import Blueprint
 from distbp.data.batches import Holdings
 from distbp.evaluation import Evaluation
 from distbp.exchange import segment as seg
+from distbp.exchange.audit import audit_of
 from distbp.exchange.base import Snapshot
 from distbp.exchange.faults import FaultPlan, faulty_post
 from distbp.exchange.local_workers import LocalWorkers
@@ -94,7 +95,7 @@ class ServerActor:
             epoch_totals=snapshot.arrays.get("epoch_totals"),
             threads=os.cpu_count() or 1,
         )
-        self._workers = LocalWorkers(self._segment)
+        self._workers = LocalWorkers(self._segment, audit_of(blueprint, self._segment))
         self._orders = Orders(self._workers.assign)
         self._store = NodeStore()
         self._desk = Desk(attempt, self._workers.nudge)

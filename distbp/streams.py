@@ -21,6 +21,7 @@ class Purpose(IntEnum):
     DROPOUT = 4
     SYNTHETIC = 5
     AUGMENT = 6
+    AUDIT = 7  # which answers are computed twice; not a bit of the result depends on it
 
 
 class Stream:

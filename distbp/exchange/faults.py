@@ -19,7 +19,8 @@ from distbp.reduction import Block
 
 @dataclass(frozen=True)
 class FaultPlan:
-    """The probability of each fault for one push, and the longest delay in seconds."""
+    """The probability of each fault for one push, and the longest delay in seconds. `flip`: that one bit of
+    the gradient sums is another, which no exchange can mend and an audit finds."""
 
     seed: int
     drop: float = 0.0
@@ -27,11 +28,13 @@ class FaultPlan:
     delay: float = 0.0
     reorder: float = 0.0
     delay_s: float = 0.02
+    flip: float = 0.0
 
 
 def faulty_post(plan: FaultPlan, worker: int) -> Callable[[Slot, int, int, Block], None]:
     """A `post` that goes wrong as planned. Dropped pushes get through when the worker repeats them."""
     random = np.random.default_rng([plan.seed, worker])
+    flips = np.random.default_rng([plan.seed, worker, 1])
     held: list[tuple[Slot, int, int, Block]] = []
     turn = threading.Lock()  # a slot has one writer
 
@@ -40,6 +43,9 @@ def faulty_post(plan: FaultPlan, worker: int) -> Callable[[Slot, int, int, Block
             post(slot, attempt, step, block)
 
     def faulty(slot: Slot, attempt: int, step: int, block: Block) -> None:
+        if plan.flip and slot.posted(attempt, step) is None and flips.random() < plan.flip:
+            bits = slot.gradient.view(np.uint8)
+            bits[flips.integers(len(bits))] ^= 1 << int(flips.integers(8))
         dice = random.random(4)
         if dice[0] < plan.drop:
             return

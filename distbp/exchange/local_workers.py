@@ -6,9 +6,11 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from distbp.exchange import segment as seg
+from distbp.exchange.audit import Audit
 from distbp.exchange.gathering import Gathering, runs
 from distbp.exchange.segment import Range, Segment, Slot
 from distbp.parameter_server import Contribution
+from distbp.reduction import Block
 
 SPINS = 20  # looks at the word before sleeping
 
@@ -16,10 +18,12 @@ SPINS = 20  # looks at the word before sleeping
 class LocalWorkers:
     """One thread publishes and gathers; `assign`, `beats` and `close` may be called from others."""
 
-    def __init__(self, segment: Segment) -> None:
+    def __init__(self, segment: Segment, audit: Audit | None = None) -> None:
         self.segment = segment
+        self._audit = audit
         self._lock = threading.Lock()  # over the ranges in the control block
         self._ranges: dict[int, list[Range]] = {}
+        self._audits: dict[int, list[Range]] = {}  # worker -> what it computes again at this step
         self._taken: set[tuple[int, int]] = set()  # (worker, slot) read at this step
         self._nudges = 0
 
@@ -28,11 +32,16 @@ class LocalWorkers:
         with self._lock:
             gone = self._ranges.keys() - ranges.keys()
             self._ranges = {worker: list(given) for worker, given in ranges.items()}
+            if self._audit:  # who was asked may be gone
+                self._audit.forget()
+                self._audits = {}
             self._write({**dict.fromkeys(gone, ()), **self._ranges})
 
     def publish(self, step: int) -> None:
         """The vector is that of `step`: compute."""
         self._taken.clear()
+        if self._audit:
+            self._plan(step, self._audit)
         words = self.segment.words
         words[seg.STEP] = step
         words[seg.STATE] = seg.RUNNING
@@ -46,7 +55,8 @@ class LocalWorkers:
         self.segment.published.advance()
 
     def take(self, step: int, gathering: Gathering[Contribution]) -> None:
-        """Offers what has been posted for `step` and was not taken before. Does not wait."""
+        """Offers what has been posted for `step` and was not taken before. Does not wait. Raises
+        CorruptionError where two workers differ."""
         segment, words = self.segment, self.segment.words
         attempt = words[seg.ATTEMPT]
         for worker in list(self._ranges):
@@ -56,8 +66,17 @@ class LocalWorkers:
                 slot: Slot = segment.slot(worker, number)
                 block = slot.posted(attempt, step)
                 if block is not None:
-                    gathering.offer(block, Contribution(block, slot.gradient, slot.totals))
+                    answer = Contribution(block, slot.gradient, slot.totals)
                     self._taken.add((worker, number))
+                    if self._audit:
+                        with self._lock:
+                            self._audit.hear(worker, answer)
+                    gathering.offer(block, answer)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is still to be compared at this step."""
+        return self._audit is None or self._audit.settled
 
     def wait(self, seen: int, timeout_s: float) -> bool:
         """Waits for something to be posted after `arrivals` gave `seen`; false when the time is up."""
@@ -81,7 +100,7 @@ class LocalWorkers:
             idle = [w for w, ranges in self._ranges.items() if not _touches(ranges, missing)]
             if not idle:
                 return False
-            helped = {w: list(ranges) for w, ranges in self._ranges.items()}
+            helped = {w: [*ranges, *self._audits.get(w, ())] for w, ranges in self._ranges.items()}
             for index, (start, stop) in enumerate(runs(missing)):
                 helped[idle[index % len(idle)]].append(Range(start, stop, step))
             self._write({w: ranges[: seg.MAX_RANGES] for w, ranges in helped.items()})
@@ -95,6 +114,21 @@ class LocalWorkers:
         """Tells the workers to end."""
         self.segment.words[seg.STATE] = seg.CLOSED
         self.segment.published.advance()
+
+    def _plan(self, step: int, audit: Audit) -> None:
+        """Asks for the answers that are computed twice at `step`."""
+        with self._lock:
+            planned = audit.plan(step, self._ranges)
+            if not planned and not self._audits:
+                return
+            self._audits = {}
+            for worker, extra in planned.items():
+                room = seg.MAX_RANGES - len(self._ranges[worker])
+                self._audits[worker] = extra[:room]
+                for one in extra[room:]:
+                    audit.give_up(Block(one.start, one.stop))
+            ranges = {w: [*given, *self._audits.get(w, ())] for w, given in self._ranges.items()}
+            self.segment.set_ranges(ranges)  # announced together with the step
 
     def _write(self, ranges: Mapping[int, Sequence[Range]]) -> None:
         self.segment.set_ranges(ranges)

@@ -96,9 +96,10 @@ class Rounds:
             workers.take(step, gathering)
             if self._remote:
                 self._remote.take(step, gathering)
-            if gathering.complete:
+            if gathering.complete and workers.settled:
                 return
             if not workers.wait(seen, IDLE_WAIT_S) and self._late_factor and not helped:
                 late = max(LATE_FLOOR_S, self._late_factor * self._usual_s)
-                if self._clock() - began > late:
-                    helped = workers.help_out(step, gathering.missing())
+                missing = gathering.missing()
+                if missing and self._clock() - began > late:
+                    helped = workers.help_out(step, missing)

@@ -33,7 +33,7 @@ MAX_SLOTS = 48  # blocks that one worker can push in one step
 ATTEMPT, STEP, STATE, VERSION, SERVER_BEAT, VECTOR_STEP = range(6)
 _ROWS = 16  # where the workers' rows begin
 _ROW = 8 + 3 * MAX_RANGES
-BEAT, RANGES, SLOTS_USED, FIRST_RANGE = 0, 1, 2, 8  # within a worker's row
+BEAT, RANGES, SLOTS_USED, PID, FIRST_RANGE = 0, 1, 2, 3, 8  # within a worker's row
 _FUTEX_BYTES = 128  # two futex words on cache lines of their own, at the start of the memory
 
 WAITING, RUNNING, CLOSED = 0, 1, 2  # values of STATE

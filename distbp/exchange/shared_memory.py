@@ -5,6 +5,7 @@ Gradients are written in place: the backward pass is bound to the slot that the 
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 
@@ -36,6 +37,7 @@ class WorkerPort:
         self._shards = shards
         self._announce = announce
         self._row = segment.row(me)
+        segment.words[self._row + seg.PID] = os.getpid()
         self._count = 0
         self._step = -1
         self._done: list[tuple[Block, Slot]] = []
@@ -91,15 +93,21 @@ class WorkerPort:
         return True
 
     def _next_block(self, step: int) -> Block | None:
-        """The first node of the tree that this worker was asked for at `step` and has not computed."""
-        wanted: set[int] = set()
-        for start, stop, only_step in self._segment.ranges(self._me):
-            if only_step in (-1, step):
-                wanted.update(range(start, min(stop, self._shards)))
+        """The first node of the tree that this worker was asked for at `step` and has not computed. What it
+        hosts comes first; then what it was asked for at this step only, as it was asked for."""
+        ranges = self._segment.ranges(self._me)
+        wanted = {
+            s for start, stop, only in ranges if only == -1 for s in range(start, min(stop, self._shards))
+        }
         for block, _ in self._done:
             wanted.difference_update(range(block.start, block.stop))
         for start, stop in runs(sorted(wanted)):
             return blocks_within(self._shards, start, stop)[0]
+        for start, stop, only_step in ranges:
+            if only_step == step:
+                for block in blocks_within(self._shards, start, stop):
+                    if not any(d.start <= block.start and block.stop <= d.stop for d, _ in self._done):
+                        return block
         return None
 
     def _resend(self, attempt: int) -> None:

@@ -49,6 +49,8 @@ def notes_about(
         notes.append(
             f"{wanted} workers were asked for, but only {hosts} work: the job has {_count(shards, 'shard')}"
         )
+    if job.audit and wanted in (0, 1):
+        notes.append("audit compares two workers with each other; it does nothing with fewer")
     return notes + _notes_about_batches(job, rows.get("train", 0), shards)
 
 

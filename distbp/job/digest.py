@@ -2,8 +2,8 @@
 
 Two spellings of the same job have the same digest: defaults written out or not, `1` or `1.0`, keys in any
 order, a bare name or a mapping, YAML, JSON or Python. Left out, because they cannot change a bit of the
-weights: `name`, `workers`, `servers`, `checkpoint`, and `data.folder`, which says where the data lies on one
-machine. What the data files hold is not part of it; their paths, as the job writes them, are.
+weights: `name`, `workers`, `servers`, `audit`, `checkpoint`, and `data.folder`, which says where the data
+lies on one machine. What the data files hold is not part of it; their paths, as the job writes them, are.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-CANNOT_CHANGE_THE_BITS = ("name", "workers", "servers", "checkpoint")
+CANNOT_CHANGE_THE_BITS = ("name", "workers", "servers", "audit", "checkpoint")
 
 
 def canonical(fields: Mapping[str, Any]) -> str:

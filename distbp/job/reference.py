@@ -49,8 +49,8 @@ loss: softmax_cross_entropy
   `type` (`format` for data) and options, or the name alone where every option has a default.
 - YAML is read as version 1.2 (`1e-3` is a number, `on` is text). Anchors, tags and keys written twice are
   refused; a job may be 1 MiB long and nested 32 levels deep.
-- Two spellings of the same job have the same digest. `name`, `workers`, `servers`, `checkpoint` and
-  `data.folder` do not count, because they cannot change a bit of the weights.
+- Two spellings of the same job have the same digest. `name`, `workers`, `servers`, `audit`, `checkpoint`
+  and `data.folder` do not count, because they cannot change a bit of the weights.
 """
 _PARTS: tuple[tuple[str, type[Part]], ...] = (
     ("data", Data),

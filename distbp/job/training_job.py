@@ -13,7 +13,7 @@ from distbp.job import text as _text
 from distbp.job.checks import check_job
 from distbp.job.digest import digest
 from distbp.job.faults import Part, Words, details, located
-from distbp.job.kinds import Flag, Text, Whole, plain
+from distbp.job.kinds import Flag, Number, Text, Whole, plain
 from distbp.job.parts import (
     Checkpoint,
     ClassWeight,
@@ -74,6 +74,13 @@ class TrainingJob(Part):
         ge=1,
         le=64,
         description="parameter servers, each with a range of the vector. Never changes the result",
+    )
+    audit: Number = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of all answers that a second worker of the server's node computes too; the job"
+        " stops where a bit differs. Never changes the result",
     )
     seed: Whole = Field(default=0, ge=0, lt=1 << 64, description="of everything random")
     shuffle: Flag = Field(default=True, description="a new order of the samples in every epoch")
@@ -157,8 +164,8 @@ class TrainingJob(Part):
     def digest(self) -> str:
         """SHA-256 of the canonical form, 64 hexadecimal digits (see `distbp.job.digest`).
 
-        Equal for every spelling of the same job. `name`, `workers`, `servers` and `checkpoint` do not count:
-        they cannot change a bit of the weights.
+        Equal for every spelling of the same job. `name`, `workers`, `servers`, `audit` and `checkpoint` do
+        not count: they cannot change a bit of the weights.
         """
         return digest(self.to_mapping())
 
