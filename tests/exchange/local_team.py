@@ -1,0 +1,162 @@
+"""A team on shared memory without Ray: the server in this process, workers in a pool of others."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+
+import numpy as np
+
+from distbp import membership, numerics
+from distbp.blueprint import Blueprint
+from distbp.data.batches import WholeData
+from distbp.evaluation import Evaluation, combine
+from distbp.exchange import segment as seg
+from distbp.exchange.base import Snapshot
+from distbp.exchange.faults import FaultPlan, faulty_post
+from distbp.exchange.local_workers import LocalWorkers
+from distbp.exchange.rounds import Rounds
+from distbp.exchange.shared_data import SharedRows, share_rows, whole_data
+from distbp.exchange.shared_memory import WorkerPort, post
+from distbp.parameter_server import ParameterServer
+from distbp.schedules import PlateauState
+from distbp.worker import Worker, totals_size
+
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+def _work(pipe: Connection) -> None:
+    """A worker process: serves one segment after the other."""
+    np.seterr(over="ignore", invalid="ignore", divide="ignore")
+    with numerics.one_blas_thread():
+        while True:
+            try:
+                handle, blueprint, me, rows, faults = pipe.recv()
+            except EOFError:
+                return
+            segment = seg.attach(handle)
+            worker = Worker(blueprint, segment.vector, whole_data(rows, blueprint.rows, blueprint.sharding()))
+            port = WorkerPort(segment, me, blueprint.shards, faulty_post(faults, me) if faults else post)
+            serving = threading.Thread(target=port.serve, args=(worker,))
+            serving.start()
+            pipe.send("joined")
+            while (asked := pipe.recv()) is not None:
+                split, shards, step = asked
+                port.await_vector(step)
+                pipe.send([worker.evaluate(split, shard) for shard in shards])
+            serving.join()
+            pipe.send("left")
+
+
+class Pool:
+    """Worker processes, started when first needed."""
+
+    def __init__(self) -> None:
+        self._processes: list[tuple[multiprocessing.process.BaseProcess, Connection]] = []
+
+    def take(self, count: int) -> list[Connection]:
+        while len(self._processes) < count:
+            here, there = _SPAWN.Pipe()
+            process = _SPAWN.Process(target=_work, args=(there,), daemon=True)
+            process.start()
+            there.close()
+            self._processes.append((process, here))
+        return [pipe for _, pipe in self._processes[:count]]
+
+    def close(self) -> None:
+        for process, pipe in self._processes:
+            pipe.close()
+            process.join()
+
+
+class LocalTeam:
+    """A `Team`."""
+
+    exchange = "shared memory"
+
+    def __init__(
+        self,
+        pool: Pool,
+        blueprint: Blueprint,
+        data: WholeData,
+        snapshot: Snapshot,
+        attempt: int,
+        workers: int,
+        faults: FaultPlan | None = None,
+    ) -> None:
+        self.workers = workers
+        self._blueprint = blueprint
+        size = blueprint.network().size
+        self._segment = seg.create(size, blueprint.dtype, totals_size(blueprint), attempt)
+        self._segment.vector[:] = snapshot.arrays["vector"]
+        self.server = ParameterServer(
+            blueprint,
+            self._segment.vector,
+            step=snapshot.step,
+            attempt=attempt,
+            slots=snapshot.slots,
+            epoch_totals=snapshot.arrays.get("epoch_totals"),
+        )
+        self.local = LocalWorkers(self._segment)
+        self._rounds = Rounds(self.server, self.local)
+        self._rounds.rest()
+        self._stretch = 0
+        self._closed = False
+        names: dict[str, SharedRows] = {}
+        self._memories = []
+        for name, rows in data.splits.items():
+            memory, names[name] = share_rows(rows)  # type: ignore[arg-type]
+            self._memories.append(memory)
+        self._pipes = pool.take(workers)
+        for me, pipe in enumerate(self._pipes):
+            pipe.send((self._segment.handle, blueprint, me, names, faults))
+        for pipe in self._pipes:
+            assert pipe.recv() == "joined"
+        self._ranges = membership.spread(blueprint.shards, [("", me) for me in range(workers)])
+        self.local.assign(self._ranges)
+
+    def run(self, first: int, stop: int, plateau: PlateauState, stopping: Callable[[], bool]) -> int:
+        self._stretch += 1
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(0.01):
+                if stopping():
+                    self._rounds.stop_soon(self._stretch)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            return self._rounds.run(self._stretch, first, stop, plateau)
+        finally:
+            done.set()
+            watcher.join()
+
+    def evaluate(self, split: str) -> Evaluation:
+        asked: list[tuple[Connection, list[int]]] = []
+        for pipe, ranges in zip(self._pipes, self._ranges.values(), strict=True):
+            shards = [shard for one in ranges for shard in range(one.start, one.stop)]
+            pipe.send((split, shards, self.server.step))
+            asked.append((pipe, shards))
+        found: dict[int, Evaluation] = {}
+        for pipe, shards in asked:
+            found.update(zip(shards, pipe.recv(), strict=True))
+        return combine([found[shard] for shard in range(self._blueprint.shards)])
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(self.server.step, self.server.snapshot(), tuple(self.server.health))
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self.local.close()
+        for pipe in self._pipes:
+            pipe.send(None)
+            assert pipe.recv() == "left"
+        self.server.close()
+        self._segment.close()
+        for memory in self._memories:
+            memory.close()
