@@ -12,12 +12,15 @@ import tempfile
 import threading
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 
 from distbp import settings
 from distbp.errors import ExchangeError
 
 # Ray is imported within the functions: it reads its authentication mode from the environment when it is first
-# imported, and keeps it.
+# imported, and keeps it. So with what it prints: by default it writes a paragraph to stdout, among the output
+# of the command, for every worker that dies, though the team goes on without it.
+_QUIET = MappingProxyType({"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "^"})
 
 
 class RaySession:
@@ -38,9 +41,7 @@ class RaySession:
         if "ray" in sys.modules and sys.modules["ray"].is_initialized():
             return
         address = address or str(settings.get("RAY_ADDRESS")) or None
-        self._stack.enter_context(
-            settings.environment({"RAY_USAGE_STATS_ENABLED": "0"} if address else _own_token())
-        )
+        self._stack.enter_context(settings.environment({**_QUIET, **({} if address else _own_token())}))
         self._thread = threading.Thread(
             target=self._live, args=(address, cpus), name="distbp-ray", daemon=True
         )
@@ -88,7 +89,7 @@ def _connect(address: str | None, cpus: int) -> None:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # of any class: a slow start is a bare Exception
         if address is None:
             raise ExchangeError(f"Ray cannot be started on this machine: {error}") from None
         raise ExchangeError(
@@ -109,5 +110,4 @@ def _own_token() -> dict[str, str]:
     return {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_USAGE_STATS_ENABLED": "0",
     }
