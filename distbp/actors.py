@@ -35,7 +35,8 @@ from distbp.exchange.shared_data import HeldShards, NodeStore, ShardData, Shared
 from distbp.exchange.shared_memory import WorkerPort, post
 from distbp.parameter_server import NotFiniteError, ParameterServer
 from distbp.schedules import PlateauState
-from distbp.worker import Worker, totals_size
+from distbp.totals import totals_size
+from distbp.worker import Worker
 
 RELAY_CALLS = 64  # how many relays can wait in one server at a time
 

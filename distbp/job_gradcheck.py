@@ -15,8 +15,9 @@ from distbp.nn.network import aligned_vector
 from distbp.numerics import one_blas_thread
 from distbp.reduction import Block
 from distbp.streams import Purpose, generator
+from distbp.totals import LOSS, WEIGHT
 from distbp.training import make_blueprint
-from distbp.worker import LOSS, WEIGHT, Worker
+from distbp.worker import Worker
 
 MAX_ROWS = 64
 

@@ -17,11 +17,11 @@ from distbp.blueprint import Blueprint
 from distbp.errors import FencedError
 from distbp.nn import kernels
 from distbp.nn.arrays import Array
-from distbp.nn.network import aligned_vector
+from distbp.nn.network import Network, aligned_vector
 from distbp.optimizers import Step, Updater, sum_of_squares
 from distbp.reduction import Block, Join, joins
 from distbp.schedules import PlateauState
-from distbp.worker import LOSS, ROWS, WEIGHT, totals_size
+from distbp.totals import LOSS, ROWS, WEIGHT, totals_size
 
 # The vector is worked on in pieces that stay in a core's cache. The places where pieces begin decide the
 # order in which squares are summed, so this number is part of the numerics.
@@ -57,10 +57,40 @@ class TensorHealth:
     update_ratio: float  # |update| / |values|; about 1e-3 is healthy
 
 
+class Sums(NamedTuple):
+    """What a server knows of a step's gradient before the update: the sum of squares of each piece of its
+    range, in order, and whether everything is finite."""
+
+    squares: tuple[float, ...]
+    finite: bool
+
+
+def joint(parts: Sequence[Sums]) -> Sums:
+    """Of the whole vector, from those of its ranges, in order: one sum, with the same bits for any cut."""
+    total = 0.0
+    for part in parts:
+        for squares in part.squares:
+            total += squares
+    return Sums((total,), math.isfinite(total) and all(part.finite for part in parts))
+
+
+class Norms(NamedTuple):
+    """Sums of squares of the part of a tensor (by number) that lies in one piece: of its averaged gradient,
+    of its values before the update, and of the update."""
+
+    tensor: int
+    gradient: float
+    values: float
+    update: float
+
+
 class ParameterServer:
     """`vector`: the flat parameter vector (size,), which it alone writes. `attempt`: fences older ones.
 
     `slots`: the optimizer's state by name, as `snapshot` gave it. Call it within `one_blas_thread`.
+
+    `first`: a server of a range has the stretch of the flat vector that begins there (see `ranges`); its
+    contributions, slots and snapshots are of that stretch alone, and its steps are `prepare` and `finish`.
     """
 
     def __init__(
@@ -73,6 +103,7 @@ class ParameterServer:
         slots: Mapping[str, Array] | None = None,
         epoch_totals: Array | None = None,
         threads: int = 1,
+        first: int = 0,
     ) -> None:
         self.blueprint = blueprint
         self.vector = vector
@@ -81,24 +112,37 @@ class ParameterServer:
         self.applied = 0  # updates applied by this attempt; the ledger: step == first step + applied
         network = blueprint.network()
         self._network = network
-        count = network.parameter_count
-        self.gradient = aligned_vector(network.size, vector.dtype)
+        stop = first + len(vector)
+        count = max(0, min(network.parameter_count, stop) - first)  # trained values; statistics follow
+        self.gradient = aligned_vector(len(vector), vector.dtype)
         self.totals = np.zeros(totals_size(blueprint))
         self.epoch_totals = np.zeros_like(self.totals) if epoch_totals is None else epoch_totals.copy()
-        self.health: list[TensorHealth] = []
+        self.norms: list[Norms] = []  # at the last step of an epoch
         self._steps_per_epoch = blueprint.steps_per_epoch
         self._rate = blueprint.learning_rate()
         self._updater = Updater(
             blueprint.update_rule(),
             vector[:count],
             self.gradient[:count],
-            blueprint.decays(network),
+            [(a - first, b - first) for a, b in _within(blueprint.decays(network), first, first + count)],
             slots=None if slots is None else {name: values.copy() for name, values in slots.items()},
             piece=PIECE,
             kernels_name=kernels.load(blueprint.kernels).updates,
             threads=threads,
         )
-        self._averaged = self.gradient[:count]
+        self._averaged = [self.gradient[at : min(at + PIECE, count)] for at in range(0, count, PIECE)]
+        self._statistics = [
+            (slice(t.start - first, t.stop - first), t.rate)
+            for t in network.statistics
+            if first <= t.start and t.stop <= stop
+        ]
+        # The parts of tensors that lie within one piece; a norm is joined from them in order, for any cut.
+        self._parts = [
+            (number, slice(a - first, b - first))
+            for number, t in enumerate(network.tensors)
+            for at in range(first, first + count, PIECE)
+            for a, b in _within([(t.start, t.stop)], at, min(at + PIECE, first + count))
+        ]
         self._whole = Block(0, blueprint.shards)
         self._joins: dict[tuple[Block, ...], list[Join]] = {}
         self._count = count
@@ -112,15 +156,24 @@ class ParameterServer:
         Raises FencedError for any other step than the next; NotFiniteError before the update; ValueError
         where the blocks are not those of a step. After each of them nothing has changed.
         """
+        sums = joint([self.prepare(step, contributions)])
+        if not sums.finite:
+            raise NotFiniteError(step)
+        self.finish(step, sums.squares[0], plateau)
+
+    def prepare(self, step: int, contributions: Sequence[Contribution]) -> Sums:
+        """The first half of a step: joins the blocks, nothing more. Raises FencedError, ValueError."""
         if step != self.step:
             raise FencedError(
                 f"attempt {self.attempt}: step {step} was pushed, but the next one is {self.step}"
             )
         self._reduce(contributions)
+        squares = tuple(sum_of_squares(piece) for piece in self._averaged)
+        return Sums(squares, math.isfinite(self.totals[LOSS]) and self._statistics_are_finite())
+
+    def finish(self, step: int, squares: float, plateau: PlateauState = NO_PLATEAU) -> None:
+        """The second half: the update. `squares`: of the gradient sums of the whole vector (`joint`)."""
         totals = self.totals
-        squares = sum_of_squares(self._averaged, PIECE)
-        if not (math.isfinite(squares) and math.isfinite(totals[LOSS]) and self._statistics_are_finite()):
-            raise NotFiniteError(step)
         weight = float(totals[WEIGHT])
         scale = 1.0 / weight if weight > 0 else 0.0
         info = Step(
@@ -132,17 +185,24 @@ class ParameterServer:
         before = None
         if last_of_epoch:
             before = self.vector[: self._count].copy()
-            norms = [_norm(self.gradient[t.start : t.stop]) * scale for t in self._network.tensors]
+            gradients = [_squares(self.gradient[part]) * scale * scale for _, part in self._parts]
         self._updater.apply(info, scale)  # overwrites the gradient
-        if self._network.statistics:
+        if self._statistics:
             self._update_statistics(float(totals[ROWS]))
         if step % self._steps_per_epoch == 0:
             self.epoch_totals[:] = 0
         self.epoch_totals += totals
         if before is not None:
-            self.health = self._measure_health(before, norms)
+            self.norms = [
+                Norms(number, gradient, _squares(before[part]), _squares(self.vector[part] - before[part]))
+                for (number, part), gradient in zip(self._parts, gradients, strict=True)
+            ]
         self.step += 1
         self.applied += 1
+
+    @property
+    def health(self) -> list[TensorHealth]:
+        return health(self._network, self.norms)
 
     def snapshot(self) -> dict[str, Array]:
         """Copies of all arrays that a checkpoint needs."""
@@ -185,25 +245,40 @@ class ParameterServer:
         return not len(sums) or bool(np.isfinite(sums).all())
 
     def _update_statistics(self, rows: float) -> None:
-        for tensor in self._network.statistics:
-            place = slice(tensor.start, tensor.stop)
+        for place, rate in self._statistics:
             values, sums = self.vector[place], self.gradient[place]
-            np.multiply(values, 1.0 - tensor.rate, out=values)
-            np.multiply(sums, tensor.rate / rows, out=sums)
+            np.multiply(values, 1.0 - rate, out=values)
+            np.multiply(sums, rate / rows, out=sums)
             np.add(values, sums, out=values)
 
-    def _measure_health(self, before: Array, gradient_norms: Sequence[float]) -> list[TensorHealth]:
-        found = []
-        for tensor, gradient_norm in zip(self._network.tensors, gradient_norms, strict=True):
-            place = slice(tensor.start, tensor.stop)
-            values = _norm(before[place])
-            update = _norm(self.vector[place] - before[place])
-            ratio = update / values if values > 0 else 0.0
-            found.append(TensorHealth(tensor.path, gradient_norm, ratio))
-        return found
+
+def ranges(network: Network, servers: int) -> list[tuple[int, int]]:
+    """The stretches of the flat vector that so many servers have: cut where pieces begin, as equal as can be.
+    Fewer than asked for where there are fewer pieces."""
+    pieces = max(1, -(-network.parameter_count // PIECE))
+    count = min(servers, pieces)
+    cuts = [PIECE * (pieces * server // count) for server in range(count)]
+    return list(zip(cuts, [*cuts[1:], network.size], strict=True))
 
 
-def _norm(values: Array) -> float:
-    """L2 norm with the squares summed in float64."""
+def health(network: Network, norms: Sequence[Norms]) -> list[TensorHealth]:
+    """Of every trained tensor, from the norms of its parts, in order; empty before the end of an epoch."""
+    if not norms:
+        return []
+    sums = np.zeros((len(network.tensors), 3))
+    for number, gradient, values, update in norms:
+        sums[number] += gradient, values, update
+    return [
+        TensorHealth(tensor.path, float(gradient), float(update / values) if values > 0 else 0.0)
+        for tensor, (gradient, values, update) in zip(network.tensors, np.sqrt(sums), strict=True)
+    ]
+
+
+def _within(stretches: Sequence[tuple[int, int]], first: int, stop: int) -> list[tuple[int, int]]:
+    return [(max(a, first), min(b, stop)) for a, b in stretches if max(a, first) < min(b, stop)]
+
+
+def _squares(values: Array) -> float:
+    """The sum of squares, in float64."""
     wide: Any = values.astype(np.float64)
-    return float(np.sqrt(np.dot(wide, wide)))
+    return float(np.dot(wide, wide))

@@ -18,9 +18,7 @@ from distbp.nn.layers.base import Array, Position
 from distbp.nn.losses import LossFunction
 from distbp.nn.network import Arena, Program, aligned_vector
 from distbp.reduction import Block, middle
-
-# The first places of the totals of a block; then (saturated, all) units for each layer that can saturate.
-LOSS, WEIGHT, ROWS, SATURATION = 0, 1, 2, 3
+from distbp.totals import LOSS, ROWS, SATURATION, WEIGHT, totals_size
 
 
 class Bound(NamedTuple):
@@ -141,16 +139,3 @@ class Worker:
         d_outputs = np.empty((rows, *self.network.output_shape), self.network.dtype)
         self._bound[key] = Bound(program, loss, d_outputs, gradient)
         return self._bound[key]
-
-
-def saturating_layers(blueprint: Blueprint) -> list[int]:
-    """Numbers of the layers that report saturated units, in the order of the totals."""
-    network = blueprint.network()
-    program = network.bind(
-        1, network.initialize(0), kernels=kernel_sets.load(blueprint.kernels), seed=blueprint.job.seed
-    )
-    return [index for index, _ in program.saturated]
-
-
-def totals_size(blueprint: Blueprint) -> int:
-    return SATURATION + 2 * len(saturating_layers(blueprint))

@@ -16,8 +16,9 @@ from distbp.data.splits import Splits, open_splits
 from distbp.nn.arrays import Array
 from distbp.parameter_server import Contribution, ParameterServer
 from distbp.reduction import Block
+from distbp.totals import totals_size
 from distbp.training import make_blueprint
-from distbp.worker import Worker, totals_size
+from distbp.worker import Worker
 
 Data = tuple[Any, ...]
 

@@ -18,7 +18,7 @@ from distbp.nn.arrays import Array
 from distbp.parameter_server import Contribution, NotFiniteError, ParameterServer
 from distbp.reduction import Block, blocks_within
 from distbp.schedules import PlateauState
-from distbp.worker import LOSS, ROWS, WEIGHT
+from distbp.totals import LOSS, ROWS, WEIGHT
 
 LAYERS = (
     {"type": "dense", "units": 6, "activation": "relu"},

@@ -15,7 +15,7 @@ from distbp.nn.kernels import NUMPY
 from distbp.nn.layers.base import Position
 from distbp.parameter_server import Contribution
 from distbp.reduction import Block, blocks_within, middle
-from distbp.worker import LOSS, ROWS, SATURATION, WEIGHT, saturating_layers, totals_size
+from distbp.totals import LOSS, ROWS, SATURATION, WEIGHT, saturating_layers, totals_size
 
 LAYERS = (
     {"type": "dense", "units": 6, "activation": "sigmoid"},

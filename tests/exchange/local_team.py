@@ -22,7 +22,8 @@ from distbp.exchange.shared_data import SharedRows, share_rows, whole_data
 from distbp.exchange.shared_memory import WorkerPort, post
 from distbp.parameter_server import ParameterServer
 from distbp.schedules import PlateauState
-from distbp.worker import Worker, totals_size
+from distbp.totals import totals_size
+from distbp.worker import Worker
 
 _SPAWN = multiprocessing.get_context("spawn")
 

@@ -27,7 +27,7 @@ from distbp.exchange.shared_memory import WorkerPort, post
 from distbp.parameter_server import Contribution
 from distbp.reduction import Block, assign, blocks_within
 from distbp.schedules import PlateauState
-from distbp.worker import totals_size
+from distbp.totals import totals_size
 
 STEPS, SHARDS = 12, 8
 

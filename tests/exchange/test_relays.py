@@ -31,7 +31,8 @@ from distbp.nn.arrays import Array
 from distbp.parameter_server import Contribution
 from distbp.reduction import Block
 from distbp.schedules import PlateauState
-from distbp.worker import Worker, totals_size
+from distbp.totals import totals_size
+from distbp.worker import Worker
 
 STEPS = 6
 PATIENCE_S = 60.0

@@ -23,7 +23,7 @@ from distbp.nn import kernels
 from distbp.nn.arrays import Array
 from distbp.parameter_server import Contribution, ParameterServer
 from distbp.reduction import Block
-from distbp.worker import LOSS, ROWS, WEIGHT
+from distbp.totals import LOSS, ROWS, WEIGHT
 
 SIZES = (784, 30, 10)
 BATCH = 10
