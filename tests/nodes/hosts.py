@@ -28,7 +28,7 @@ exec sleep infinity
 """
 
 
-@dataclass
+@dataclass(eq=False)
 class Host:
     """`init`: number of its first process, as this process sees it. `link`: the bridge's end of its cable."""
 
