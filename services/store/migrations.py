@@ -27,7 +27,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             failures TEXT NOT NULL, failed_step BIGINT NOT NULL, step BIGINT NOT NULL, progress TEXT,
             event_count BIGINT NOT NULL, metric_count BIGINT NOT NULL, log_count BIGINT NOT NULL,
             result TEXT, error TEXT)""",
-        "CREATE INDEX jobs_project ON jobs (project, id)",
+        "CREATE INDEX jobs_project ON jobs (project, id, name)",
         "CREATE INDEX jobs_project_state ON jobs (project, state, id)",
         "CREATE INDEX jobs_queue ON jobs (state, project, priority DESC, queued_at, id)",
         "CREATE INDEX jobs_deadline ON jobs (deadline_at)",

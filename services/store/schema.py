@@ -100,7 +100,7 @@ jobs = Table(
     _needed("log_count", BigInteger),
     Column("result", JsonText),
     Column("error", JsonText),
-    Index("jobs_project", "project", "id"),
+    Index("jobs_project", "project", "id", "name"),  # a search by name reads no more than this
     Index("jobs_project_state", "project", "state", "id"),
     Index("jobs_queue", "state", "project", text("priority DESC"), "queued_at", "id"),
     Index("jobs_deadline", "deadline_at"),

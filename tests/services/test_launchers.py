@@ -11,18 +11,20 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.launchers import Launcher, LaunchError, LocalProcess, RayJobs, Start
+from services.store.records import new_id
 
-JOB = "job_00000000000000000001"
+JOB = new_id("job_")  # of this run: a cluster remembers the ids it has seen
 SECRET = "canary-secret"
 
 # Stands in for the runner: tells through a fifo what it was given (and that it runs), sleeps until SIGTERM.
@@ -80,31 +82,38 @@ def ray_fake(folder: Path, command: list[str]) -> Iterator[Launcher]:
         job.wait()
 
 
-def ray_real(folder: Path, command: list[str]) -> Iterator[Launcher]:
-    """An embedded cluster with its dashboard, in processes of its own: this one never joins it."""
+@pytest.fixture(scope="module")
+def ray_dashboard() -> Iterator[str]:
+    """The address of a cluster in processes of its own, with its dashboard: this process never joins it."""
     pytest.importorskip("aiohttp_cors", reason="ray[default] is not installed: no Ray Jobs API")
-    with socket.socket() as one, socket.socket() as two:
-        for probe in (one, two):
+    with ExitStack() as probes:
+        sockets = [probes.enter_context(socket.socket()) for _ in range(4)]
+        for probe in sockets:
             probe.bind(("127.0.0.1", 0))
-        port, dashboard = one.getsockname()[1], two.getsockname()[1]
-    ray = str(Path(sys.executable).with_name("ray"))
-    temporary = Path("/tmp") / f"ray-{os.getpid()}"
-    options = f"--head --port={port} --dashboard-host=127.0.0.1 --dashboard-port={dashboard} --num-cpus=2"
-    head = subprocess.Popen(
-        [ray, "start", *options.split(), "--include-dashboard=true", f"--temp-dir={temporary}", "--block"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    connect = RayJobs.connect(f"http://127.0.0.1:{dashboard}")
-    launcher = RayJobs(connect, folder, command=command, timeout_s=60)
+        ports = [probe.getsockname()[1] for probe in sockets]
+    names = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port")
+    options = [f"--{name}={port}" for name, port in zip(names, ports, strict=True)]
+    options += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", "--include-dashboard=true"]
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # not below pytest's: sockets want short paths
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--num-cpus=2", *options]
+    with open(folder / "log", "wb") as log:
+        head = subprocess.Popen([*command, f"--temp-dir={folder}", "--block"], stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{ports[1]}"
+    launcher = RayJobs(RayJobs.connect(address), folder, timeout_s=60)
     try:
-        _eventually(lambda: _answers(launcher), head)
-        yield launcher
+        _eventually(lambda: _answers(launcher), head, folder / "log")
+        yield address
     finally:
         launcher.close()
         head.terminate()
-        head.wait(30)
-        shutil.rmtree(temporary, ignore_errors=True)
+        head.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def ray_real(folder: Path, command: list[str], address: str) -> Iterator[Launcher]:
+    launcher = RayJobs(RayJobs.connect(address), folder, command=command, timeout_s=60)
+    yield launcher
+    launcher.close()
 
 
 def _answers(launcher: Launcher) -> bool:
@@ -114,13 +123,13 @@ def _answers(launcher: Launcher) -> bool:
         return False
 
 
-def _eventually(check: Callable[[], bool], process: subprocess.Popen[bytes], timeout_s: float = 120) -> None:
-    for _ in range(int(timeout_s)):
+def _eventually(check: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(180):
         if check():
             return
         with suppress(subprocess.TimeoutExpired):
             process.wait(1)
-            pytest.fail("Ray ended while it was starting")
+            pytest.fail(f"Ray ended while it was starting: {log.read_text()}")
     pytest.fail("the Ray Jobs API did not answer in time")
 
 
@@ -129,7 +138,8 @@ def launcher(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Launche
     script = tmp_path / "fake.py"
     script.write_text(textwrap.dedent(FAKE))
     os.mkfifo(tmp_path / "fifo")
-    yield from request.param(tmp_path, [sys.executable, str(script)])
+    more = (request.getfixturevalue("ray_dashboard"),) if request.param is ray_real else ()
+    yield from request.param(tmp_path, [sys.executable, str(script)], *more)
 
 
 def start(attempt: int = 1) -> Start:
@@ -168,10 +178,10 @@ def test_a_runner_lives_until_it_is_stopped(launcher: Launcher, tmp_path: Path) 
 
 
 def test_the_same_attempt_is_started_once(launcher: Launcher, tmp_path: Path) -> None:
-    handle = launcher.start(start())
+    handle = launcher.start(start(11))
     first = told(tmp_path)["pid"]
-    assert launcher.start(start()) == handle
-    other = launcher.start(start(2))
+    assert launcher.start(start(11)) == handle
+    other = launcher.start(start(12))
     assert told(tmp_path)["pid"] != first
     for each in (handle, other):
         assert launcher.alive(each)

@@ -260,7 +260,7 @@ def test_a_job_lives_as_the_model_says(backend: str, request: pytest.FixtureRequ
 
     try:
         run_state_machine_as_test(
-            Life, settings=settings(max_examples=12, stateful_step_count=25, deadline=None)
+            Life, settings=settings(max_examples=8, stateful_step_count=25, deadline=None)
         )
     finally:
         shutil.rmtree(folder)

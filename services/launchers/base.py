@@ -1,0 +1,53 @@
+"""The contract of launchers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol
+
+from services.errors import ServiceError
+
+Handle = Mapping[str, Any]
+
+
+class LaunchError(ServiceError):
+    """A runner could not be started, or nobody can say how it is."""
+
+    code = "launch"
+    status = 503
+
+
+@dataclass(frozen=True)
+class Start:
+    """What to start. `secret`: a token or a claim code, as the launcher's `wants` says."""
+
+    job_id: str
+    attempt: int
+    api_url: str
+    secret: str
+
+
+class Launcher(Protocol):
+    """`wants`: the secret it hands on. "token": nobody else can see it. "claim": others may, so it is a code
+    that works once, and for minutes.
+
+    Every call but `handle` may raise LaunchError: it is not known what happened.
+    """
+
+    wants: ClassVar[Literal["token", "claim"]]
+
+    def handle(self, job_id: str, attempt: int) -> Handle:
+        """By which this runner is known; plain values that JSON holds."""
+
+    def start(self, start: Start) -> Handle:
+        """Starts a runner. Where this attempt was started before, that one stays the only one."""
+
+    def alive(self, handle: Handle) -> bool:
+        """Whether it runs, or waits to."""
+
+    def stop(self, handle: Handle) -> None:
+        """Asks it to leave a checkpoint and end; does not wait. Fine where it is gone."""
+
+    def kill(self, handle: Handle) -> None:
+        """Ends it, and waits until it is gone. Fine where it is gone."""

@@ -1,0 +1,121 @@
+"""Runners as jobs of a Ray cluster."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from services.launchers.base import Handle, LaunchError, Start
+
+
+class RayJobs:
+    """Runners as jobs of a Ray cluster, through the REST API of its dashboard. This process never joins the
+    cluster, so it outlives it.
+
+    client: makes a `ray.job_submission.JobSubmissionClient`, or what can stand in for one; called when first
+    needed. work, data: as `services.runner` has them, on a volume that the cluster's nodes share.
+    timeout_s: of one call.
+    """
+
+    wants: ClassVar[Literal["token", "claim"]] = "claim"
+
+    def __init__(
+        self,
+        client: Callable[[], Any],
+        work: Path,
+        *,
+        data: Path | None = None,
+        command: Sequence[str] = ("python", "-m", "services.runner"),
+        timeout_s: float = 20.0,
+    ) -> None:
+        self._make = client
+        self._client: Any = None
+        self._work = work
+        self._data = data
+        self._command = tuple(command)
+        self._timeout_s = timeout_s
+        # The client may hang for as long as the head node does: it has a thread of its own to hang in.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ray-jobs")
+
+    @staticmethod
+    def connect(address: str) -> Callable[[], Any]:
+        """Of the dashboard, such as http://head:8265. It takes Ray's token from where Ray does."""
+
+        def make() -> Any:
+            from ray.job_submission import JobSubmissionClient
+
+            return JobSubmissionClient(address)
+
+        return make
+
+    def handle(self, job_id: str, attempt: int) -> Handle:
+        return {"launcher": "ray", "submission": f"{job_id}-{attempt}"}
+
+    def start(self, start: Start) -> Handle:
+        handle = self.handle(start.job_id, start.attempt)
+        arguments = ["--job", start.job_id, "--attempt", str(start.attempt), "--api", start.api_url]
+        arguments += ["--work", str(self._work), "--claim", start.secret]
+        if self._data is not None:
+            arguments += ["--data", str(self._data)]
+        entry = shlex.join([*self._command, *arguments])
+        try:
+            self._call("submit_job", entrypoint=entry, submission_id=handle["submission"])
+        except LaunchError:
+            # A duplicate id is answered like any error. If the job is there, an earlier try had come through.
+            if not self.alive(handle):
+                raise
+        return handle
+
+    def alive(self, handle: Handle) -> bool:
+        try:
+            status = self._call("get_job_status", handle["submission"])
+        except _UnknownJobError:
+            return False
+        return str(getattr(status, "value", status)) in ("PENDING", "RUNNING")
+
+    def stop(self, handle: Handle) -> None:
+        with suppress(_UnknownJobError):
+            self._call("stop_job", handle["submission"])
+
+    def kill(self, handle: Handle, timeout_s: float = 30.0) -> None:
+        # Ray itself kills what does not end a few seconds after it was asked to.
+        self.stop(handle)
+        deadline = time.monotonic() + timeout_s
+        while self.alive(handle):
+            if time.monotonic() > deadline:
+                raise LaunchError(f"Ray job {handle['submission']} does not end, although it was stopped")
+            time.sleep(0.2)
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _call(self, name: str, *arguments: Any, **named: Any) -> Any:
+        def call() -> Any:
+            if self._client is None:
+                self._client = self._make()
+            return getattr(self._client, name)(*arguments, **named)
+
+        try:
+            return self._thread.submit(call).result(self._timeout_s)
+        except FutureTimeout:
+            failure = LaunchError(f"the Ray cluster did not answer within {self._timeout_s:g} s")
+        except Exception as error:
+            # Ray's client raises RuntimeError for every answer that is not 200, with status and body in its
+            # text. That text may hold the entry point, so it goes nowhere, not even along as the cause.
+            unknown = "does not exist" in str(error) and "404" in str(error)
+            failure = (
+                _UnknownJobError("the Ray cluster knows no such job")
+                if unknown
+                else LaunchError(f"the Ray cluster refused {name} ({type(error).__name__})")
+            )
+        raise failure
+
+
+class _UnknownJobError(LaunchError):
+    pass
