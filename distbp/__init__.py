@@ -14,12 +14,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from distbp.control import Control as Control
     from distbp.errors import DistbpError as DistbpError
     from distbp.errors import Fault as Fault
     from distbp.errors import JobError as JobError
     from distbp.job import TrainingJob as TrainingJob
-    from distbp.predictor import Model as Model
     from distbp.model import load_model as load_model
+    from distbp.predictor import Model as Model
     from distbp.result import Result as Result
     from distbp.training import resume as resume
     from distbp.training import train as train
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 
 _HOMES = MappingProxyType(
     {
+        "Control": "distbp.control",
         "DistbpError": "distbp.errors",
         "Fault": "distbp.errors",
         "JobError": "distbp.errors",

@@ -83,6 +83,15 @@ class AutoTeam:
     def snapshot(self) -> Snapshot:
         return self._team.snapshot()
 
+    def scale(self, workers: int) -> str | None:
+        """Whoever asks for a number knows better than a measurement."""
+        self._decided = True
+        if workers and self._team.workers:
+            return self._team.scale(workers)
+        if workers != self._team.workers:
+            self._change(workers)
+        return None
+
     def close(self) -> None:
         self._team.close()
 

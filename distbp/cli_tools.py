@@ -43,6 +43,25 @@ def verify(run_dir: Path, step: int | None, as_json: bool) -> None:
         sys.exit(CORRUPTED)
 
 
+@click.command()
+@_RUN
+@click.option("--workers", type=click.IntRange(0, 4096), required=True, help="How many there shall be.")
+@reports_errors
+def scale(run_dir: Path, workers: int) -> None:
+    """Change the workers of a run while it trains.
+
+    In another process of this machine. Changes the time, never the result.
+
+    \b
+    Example:
+      distbp scale runs/first --workers 4
+    """
+    from distbp.control import scale_run
+
+    scale_run(run_dir, workers)
+    click.echo(f"asked for {workers} workers; what came of it will stand in {run_dir / 'events.jsonl'}")
+
+
 def _verification(found: Verification) -> str:
     last = found.comparisons[-1]
     steps = last.step - found.start

@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -30,7 +31,7 @@ from distbp.exchange.shared_data import SharedRows, cut
 from distbp.heartbeats import Heartbeats
 from distbp.membership import Options
 from distbp.parameter_server import NotFiniteError
-from distbp.recruiting import Member, Node, Recruits, home_of, pinned, short, why_ended
+from distbp.recruiting import Member, Node, Recruits, awaited_cpus, home_of, pinned, short, why_ended
 from distbp.schedules import PlateauState
 from distbp.worker import Worker
 
@@ -146,9 +147,19 @@ class RayTeam:
     def snapshot(self) -> Snapshot:
         return self._ask(self._server.snapshot.remote())
 
-    def scale(self, workers: int) -> None:
-        """Changes the number of workers, from the next look at the team on (while steps run)."""
-        self._wanted = max(1, workers)
+    def scale(self, workers: int) -> str | None:
+        """Changes the number of workers, from the next look at the team on (while steps run). From now on
+        free CPUs do not change it."""
+        if workers < 1:
+            return "the shards need at least one worker. 0 is for a run of its own: distbp resume --workers 0"
+        self._wanted = workers
+        self._options = replace(self._options, least=0, most=0)
+        cpus = ray.cluster_resources().get("CPU", 0.0)
+        if workers > cpus:
+            self._changed(
+                f"the cluster has {cpus:g} CPUs for {workers} workers; the rest join when more come"
+            )
+        return None
 
     def ledger(self) -> tuple[int, int, int]:
         """The server's (attempt, next step, updates applied)."""
@@ -184,14 +195,15 @@ class RayTeam:
         processes: dict[Any, tuple[Any, Place | None]] = {
             m.serving: (m.actor, m.place) for m in self._members.values()
         }
-        with suppress(RayError):  # a server that is lost tells nobody to leave
+        stuck = list(processes)
+        with suppress(RayError):
             leaving = self._server.close.remote()
             processes[leaving] = self._server, self._server_place
-            if not self._server_lost:
-                _, stuck = ray.wait(list(processes), num_returns=len(processes), timeout=LEAVE_S)
-                processes = {reference: processes[reference] for reference in stuck}
-        for actor, place in processes.values():
-            self._end(actor, place)
+            stuck = list(processes)
+            if not self._server_lost:  # else nobody tells the workers to leave
+                _, stuck = ray.wait(stuck, num_returns=len(stuck), timeout=LEAVE_S)
+        for reference, (actor, place) in processes.items():
+            self._end(actor, place if reference in stuck else None)
         for node in self._nodes.values():
             with suppress(RayError):
                 ray.kill(node.actor)
@@ -389,7 +401,7 @@ class RayTeam:
             self._grown = time.monotonic()
             free = ray.available_resources().get("CPU", 0.0)
             count = len(self._members) + len(self._recruits)
-            self._wanted = membership.target(count, self._wanted, least, most, free)
+            self._wanted = membership.target(count, self._wanted, least, most, free, awaited_cpus())
 
     def _ask(self, reference: Any, timeout_s: float | None = None) -> Any:
         """The answer of the server; ServerLostError if it died, froze, or took longer than `timeout_s`."""

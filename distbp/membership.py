@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -46,11 +47,17 @@ def frozen(beat_ages_s: Mapping[int, float], limit_s: float) -> list[int]:
     return [member for member, age in beat_ages_s.items() if age > limit_s]
 
 
-def target(current: int, wanted: int, least: int, most: int, free_cpus: float) -> int:
-    """How many workers there should be: `wanted`, or (least < most) as many as there are CPUs for."""
+def target(
+    current: int, wanted: int, least: int, most: int, free_cpus: float, awaited_cpus: float = 0.0
+) -> int:
+    """How many workers there should be: `wanted`, or (least < most) as many as there are CPUs for.
+
+    `current`: workers, and those on their way. `awaited_cpus`: what everybody in the cluster waits for,
+    workers on their way too. Where that is more than is free, workers make room.
+    """
     if least == most:
         return wanted
-    return max(least, min(most, current + int(free_cpus)))
+    return max(least, min(most, current + math.floor(free_cpus - awaited_cpus)))
 
 
 def places(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -174,3 +175,17 @@ def short(error: Exception) -> str:
     """What a person needs of an error: Ray's first line, or the last where the actor's own code failed."""
     lines: list[str] = str(error).strip().splitlines()
     return lines[-1 if "creation task" in lines[0] else 0].strip()
+
+
+def awaited_cpus() -> float:
+    """CPUs that tasks and actors of the cluster wait for, as Ray tells its autoscaler; takes milliseconds.
+    Those who ask for more than any node has are left out: no room that we make helps them."""
+    largest = max((n["Resources"].get("CPU", 0.0) for n in ray.nodes() if n["Alive"]), default=0.0)
+    status = get_cluster_status(ray.get_runtime_context().gcs_address)
+    found = 0.0
+    for demand in status.resource_demands.ray_task_actor_demand:
+        for request in demand.bundles_by_count:
+            cpus = float(request.bundle.get("CPU", 0.0))
+            if cpus <= largest:
+                found += cpus * request.count
+    return found

@@ -16,6 +16,7 @@ from typing import Any
 from distbp import checkpoint, events, numerics
 from distbp.blueprint import Blueprint
 from distbp.checkpoint import Checkpoint
+from distbp.control import NOTHING, Control, take_file
 from distbp.data.batches import WholeData
 from distbp.data.splits import Splits
 from distbp.diagnosis import diagnose
@@ -29,9 +30,10 @@ from distbp.parameter_server import NotFiniteError
 from distbp.result import Result
 from distbp.run_directory import RunDirectory
 from distbp.run_state import RunState, after_evaluation, out_of_patience, watched
-from distbp.worker import LOSS, SATURATION, WEIGHT, saturating_layers
+from distbp.totals import LOSS, SATURATION, WEIGHT, saturating_layers
 
 PROGRESS_S = 0.25  # between two Progressed events
+REQUESTS_S = 0.25  # between two looks for requests in the run directory
 BARREN_ATTEMPTS = 5  # servers lost one after the other, no step further: then it is not by chance
 # (blueprint, data, start, attempt, whom to tell why the team changed) -> team
 MakeTeam = Callable[[Blueprint, WholeData, Snapshot, int, Callable[[str], None]], Team]
@@ -52,9 +54,13 @@ class Trainer:
         listener: events.Listener,
         interrupts: Interrupts,
         *,
+        control: Control | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.run = run
+        self._control = control or Control()
+        self._asked_at = 0.0  # when the run directory was last looked at for requests
+        self._asked_workers: int | None = None
         self.blueprint = blueprint
         self.job = blueprint.job
         self._listener = listener
@@ -85,6 +91,7 @@ class Trainer:
         """
         began = self._clock()
         self._restore(start)
+        take_file(self.run.path)  # it was meant for a process that is gone
         announced, furthest, barren = False, 0, 0
         while True:
             try:
@@ -92,6 +99,8 @@ class Trainer:
                     if not announced:
                         self._announce(team)
                         announced = True
+                    if self._asked_workers is not None:
+                        team.scale(self._asked_workers)
                     self._train(team)
                     vector, metrics = self._finish(team)
                     result = self._result(team, vector, metrics, self._clock() - began)
@@ -136,6 +145,7 @@ class Trainer:
             number = self._splits.tables["train"].row_number
             raise diagnose(self.blueprint, vector, self._data, error.step, number) from None
         self._count(step, reached, self._clock() - began)
+        self._obey(team, reached)
         ended = reached % self._per_epoch == 0 or reached == self._total
         if reached > step and ended:
             self._end_epoch(team, reached)
@@ -145,6 +155,24 @@ class Trainer:
         if reached > step and self._checkpoint_due(reached):
             self._save(team, reached)
         return reached
+
+    def _obey(self, team: Team, step: int) -> None:
+        """Does what was asked for while steps ran (see `distbp.control`)."""
+        asked = self._control.take()
+        if self._clock() - self._asked_at >= REQUESTS_S:
+            self._asked_at = self._clock()
+            asked = asked if asked != NOTHING else take_file(self.run.path)
+        if asked.stop:
+            self._interrupts.request("a call of stop()")
+        if asked.workers is None:
+            return
+        self._step = step
+        refused = team.scale(asked.workers)
+        if refused is None:
+            self._asked_workers = asked.workers
+            self._team_changed(f"{asked.workers} workers were asked for; there are {team.workers} now")
+        else:
+            self._team_changed(f"{asked.workers} workers were asked for, but cannot be, because {refused}")
 
     def _count(self, first: int, stop: int, seconds: float) -> None:
         sharding = self.blueprint.sharding()

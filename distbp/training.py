@@ -11,6 +11,7 @@ import numpy as np
 
 from distbp import checkpoint, events, numerics, settings
 from distbp.blueprint import Blueprint
+from distbp.control import Control
 from distbp.data.splits import SPLITS, Splits, open_splits
 from distbp.errors import JobError
 from distbp.interrupts import Interrupts
@@ -36,6 +37,7 @@ def train(
     listener: events.Listener | None = None,
     address: str | None = None,
     confined: bool = False,
+    control: Control | None = None,
 ) -> Result:
     """Trains `job` to its end in this process and the workers it starts; waits.
 
@@ -44,7 +46,8 @@ def train(
     (n, outputs). output: the run directory, absent or empty; None: a new one below `runs/`. folder: what
     paths in the job are relative to; `confined`: they may not leave it. workers: in place of the job's.
     listener: is told what happens (see `distbp.events`). address: of a Ray cluster to train on; None:
-    RAY_ADDRESS, or a Ray embedded in this process.
+    RAY_ADDRESS, or a Ray embedded in this process. control: changes the workers, or stops, from another
+    thread.
 
     Raises JobError, DataError, NumericsError, StorageError; Interrupted after a checkpoint on Ctrl-C.
     """
@@ -53,7 +56,7 @@ def train(
         blueprint = make_blueprint(job, splits)
         path = Path(output) if output is not None else _fresh_directory(job.name)
         with RunDirectory.create(path, _job_text(job, Path(folder))) as run:
-            return _drive(run, blueprint, splits, None, teams, listener)
+            return _drive(run, blueprint, splits, None, teams, listener, control)
 
 
 def resume(
@@ -63,6 +66,7 @@ def resume(
     workers: int | str | None = None,
     listener: events.Listener | None = None,
     address: str | None = None,
+    control: Control | None = None,
 ) -> Result:
     """Goes on from the last good checkpoint of a run directory, to the same bits as if it had never stopped.
 
@@ -77,7 +81,7 @@ def resume(
             splits = open_splits(job, run.path, by_split(data))
             blueprint = make_blueprint(job, splits)
             start = checkpoint.load_latest(run.checkpoints)
-            return _drive(run, blueprint, splits, start, teams, listener)
+            return _drive(run, blueprint, splits, start, teams, listener, control)
 
 
 def make_blueprint(job: TrainingJob, splits: Splits) -> Blueprint:
@@ -106,6 +110,7 @@ def _drive(
     start: checkpoint.Checkpoint | None,
     teams: TeamMaker,
     listener: events.Listener | None,
+    control: Control | None,
 ) -> Result:
     told = log_events(run, listener)
     for aside in start.set_aside if start else ():
@@ -113,7 +118,7 @@ def _drive(
     quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")  # found by the check of every step
     with numerics.one_blas_thread(), quiet, Interrupts() as interrupts:
         teams.connected = interrupts.renew
-        return Trainer(run, blueprint, splits, teams, told, interrupts).train(start)
+        return Trainer(run, blueprint, splits, teams, told, interrupts, control=control).train(start)
 
 
 def _class_weights(job: TrainingJob, targets: Any, classes: int) -> tuple[float, ...] | None:

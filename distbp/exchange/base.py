@@ -61,6 +61,11 @@ class Team(Protocol):
         """The server's state between two steps; waits."""
         ...
 
+    def scale(self, workers: int) -> str | None:
+        """Asks for another number of workers, which come and go while steps run; does not wait. Returns why
+        that cannot be, in words that go on after "because", or None."""
+        ...
+
     def close(self) -> None:
         """Ends all that the team started. May be called twice."""
         ...

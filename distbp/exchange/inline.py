@@ -53,5 +53,14 @@ class InlineTeam:
     def snapshot(self) -> Snapshot:
         return Snapshot(self.server.step, self.server.snapshot(), tuple(self.server.health))
 
+    def scale(self, workers: int) -> str | None:
+        """An inline team has no workers, and stays as it is."""
+        if workers == 0:
+            return None
+        return (
+            "this process computes everything itself. Stop it (Ctrl-C), and go on with:"
+            f" distbp resume RUN_DIR --workers {workers}"
+        )
+
     def close(self) -> None:
         self.server.close()
