@@ -1,8 +1,8 @@
-"""Several servers, each with a range of the flat vector: how they keep step, and how a relay reaches them all.
+"""Several servers, each with a range of the flat vector: how they keep step, how a relay reaches them all.
 
 A relay cuts its sums and sends each server its own part, so the traffic of a large model is shared by as many
-network cards. Before an update the servers agree: their sums of squares are added in the order of the vector, so
-clipping by the global norm and the check for NaN and Inf are those of one server, to the bit.
+network cards. Before an update the servers agree: their sums of squares are added in the order of the vector,
+so clipping by the global norm and the check for NaN and Inf are those of one server, to the bit.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from distbp.errors import ExchangeError
 from distbp.exchange.gathering import Gathering
-from distbp.exchange.ray_objects import Desk
+from distbp.exchange.ray_objects import Desk, as_object
 from distbp.exchange.relay import OVER, Link, Publication, Reply
 from distbp.nn.arrays import Array
 from distbp.parameter_server import Contribution, NotFiniteError, ParameterServer, Sums, joint
@@ -75,11 +75,17 @@ class Council:
 class RangeRounds:
     """The rounds of one of several servers: publish its range, gather its part of the sums, agree, update."""
 
-    def __init__(self, server: ParameterServer, attempt: int, agree: Agree) -> None:
+    def __init__(
+        self,
+        server: ParameterServer,
+        attempt: int,
+        agree: Agree,
+        pack: Callable[[Array], Any] = as_object,
+    ) -> None:
         self.server = server
         self._agree = agree
         self._arrived = threading.Event()
-        self.desk = Desk(attempt, self._arrived.set)
+        self.desk = Desk(attempt, self._arrived.set, pack)
         self._gathering: Gathering[Contribution] = Gathering(server.blueprint.shards)
         self._open = True
         self.rest()
@@ -129,7 +135,9 @@ class RangeRounds:
 class FanLink:
     """A `Link` to several servers. ranges: what each has of the flat vector (size,)."""
 
-    def __init__(self, links: Sequence[Link], ranges: Sequence[tuple[int, int]], dtype: np.dtype) -> None:
+    def __init__(
+        self, links: Sequence[Link], ranges: Sequence[tuple[int, int]], dtype: np.dtype[Any]
+    ) -> None:
         self._links = list(zip(links, ranges, strict=True))
         self._vector = np.zeros(ranges[-1][1], dtype)
 
@@ -142,8 +150,8 @@ class FanLink:
 
 
 class FanReply:
-    """Complete when every server has answered. Where some are ahead of others, it says what the last one says:
-    then the others' parts are either the same for both, or nobody waits for sums that are made with them."""
+    """Complete when every server has answered. Where some are ahead, it says what the one behind says: then
+    the others' parts are the same for both, or nobody waits for sums that are made with them."""
 
     def __init__(self, replies: Sequence[tuple[Reply, Array]], vector: Array) -> None:
         self._waiting = list(replies)
