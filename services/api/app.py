@@ -22,6 +22,7 @@ _ABOUT = """Training jobs with distbp: submit, watch, stop, resume, predict.
 Every call but those of health carries `Authorization: Bearer dbp_...`; `x-scope` says which scope it needs
 (`admin` may do all). Every error is a Problem: {code, message, param, faults}. Times are seconds since 1970.
 """
+ROUTERS = tuple(m.router for m in (jobs, journal, artifacts, datasets, tokens, runner, health))
 
 
 def create_app(
@@ -49,8 +50,8 @@ def create_app(
     service.telemetry.observe(lambda: service.streams.taken, lambda: health.dispatcher_age_s(service))
     app.state.service = service
     errors.install(app)
-    for module in (jobs, journal, artifacts, datasets, tokens, runner, health):
-        app.include_router(module.router)
+    for router in ROUTERS:
+        app.include_router(router)
     if config.dashboard is not None:
         app.mount("/", StaticFiles(directory=config.dashboard, html=True))
     app.add_middleware(Guard, hosts=config.hosts, origins=config.origins, telemetry=service.telemetry)

@@ -23,6 +23,11 @@ from services.errors import BadValueError, OutOfOrderError, ServiceError
 log = logging.getLogger("distbp.api")
 
 
+class BadJsonError(ServiceError):
+    code = "bad_json"
+    status = 400
+
+
 class UnauthorizedError(ServiceError):
     code = "unauthorized"
     status = 401
@@ -144,8 +149,6 @@ def of_request(error: RequestValidationError) -> JSONResponse:
     found = error.errors()
     if any(fault["loc"][:1] == ("path",) for fault in found):
         return problem(404, "not_found", "there is nothing at this address: its id is not one of ours")
-    if found and found[0]["type"] == "json_invalid":
-        return problem(400, "bad_json", f"the body {found[0]['ctx']['error']}", param="body")
     faults = []
     for fault in found:
         where, *rest = (str(part) for part in fault["loc"])

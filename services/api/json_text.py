@@ -11,6 +11,9 @@ import math
 import re
 from typing import Any
 
+from services.api.errors import BadJsonError
+from services.errors import BadValueError
+
 MAX_DEPTH = 32
 _MAX_DIGITS = 400
 # Cheap signs that something needs a closer look; without them Python's fast paths are safe.
@@ -19,7 +22,14 @@ _ESCAPES = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 
 
 def read_json(data: bytes) -> Any:
-    """What the bytes hold. Raises ValueError, whose message continues "the body ..."."""
+    """What the bytes hold. Raises BadJsonError; BadValueError where it is JSON, but its text is refused."""
+    try:
+        return _read(data)
+    except ValueError as error:
+        raise BadJsonError(f"the body {error}", "body") from None
+
+
+def _read(data: bytes) -> Any:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -86,4 +96,4 @@ def _check(value: Any, depth: int, texts: bool) -> None:
 
 def _check_text(text: str) -> None:
     if "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
-        raise ValueError("has text with a NUL character or half a surrogate pair")
+        raise BadValueError("the body has text with a NUL character or half a surrogate pair", "body")

@@ -7,19 +7,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
+from starlette.types import Message, Scope
 
 from services.api.auth import PUBLIC, Caller, authorize
 from services.api.errors import UnsupportedTypeError, described
 from services.api.json_text import read_json
 from services.api.limits import check_length, pieces
 from services.api.service import Service
+from services.errors import BadValueError
 
 _SCOPE, _BODY = "x-scope", "x-body"
 
@@ -42,13 +43,18 @@ def opens(
     return {"openapi_extra": documented, "responses": described(*found)}
 
 
-class _StrictRequest(Request):
+class _ReadRequest(Request):
+    """A request whose body was read already."""
+
+    def __init__(self, scope: Scope, body: bytes) -> None:
+        async def receive() -> Message:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        super().__init__(scope, receive)
+        self._value = read_json(body) if body else None
+
     async def json(self) -> Any:
-        try:
-            return read_json(await self.body())
-        except ValueError as error:
-            # FastAPI knows this one, and hands its message on (see errors.of_request).
-            raise json.JSONDecodeError(str(error), "", 0) from None
+        return self._value
 
 
 class Route(APIRoute):
@@ -60,6 +66,8 @@ class Route(APIRoute):
         scope: str = extra[_SCOPE]  # a route that does not say who may call it is a mistake
         kind, _, raw = extra.get(_BODY, "").partition(":")
 
+        known = frozenset(str(parameter.alias) for parameter in self.dependant.query_params)
+
         async def checked(request: Request) -> Response:
             service: Service = request.app.state.service
             request.scope["distbp.route"] = self.path_format
@@ -67,30 +75,33 @@ class Route(APIRoute):
                 caller = await authorize(service.store, request, scope)
                 service.buckets.take(caller.key)
                 request.state.caller = caller
+            _check_query(request, known)
             limits = service.config.limits
             most = limits.body(kind) if kind else 0
             check_length(request, most)
-            strict = _StrictRequest(request.scope, request.receive)
             if kind and not raw:
                 check_type(request, "application/json", "JSON")
                 body = b"".join([piece async for piece in pieces(request, most, limits.body_idle_s)])
-                strict = _StrictRequest(request.scope, _replay(body))
-            return await handle(strict)
+                request = _ReadRequest(request.scope, body)
+            return await handle(request)
 
         return checked
+
+
+def _check_query(request: Request, known: frozenset[str]) -> None:
+    """A parameter that is misspelled would otherwise be silently without effect."""
+    unknown = request.query_params.keys() - known
+    if unknown:
+        offered = ", ".join(sorted(known)) or "none"
+        raise BadValueError(
+            f"there is no parameter {min(unknown)[:80]!r} here; known are: {offered}", min(unknown)[:80]
+        )
 
 
 def check_type(request: Request, wanted: str, what: str) -> None:
     """Raises UnsupportedTypeError where the body is not of the type `wanted`."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != wanted:
         raise UnsupportedTypeError(f"send {what}, with 'Content-Type: {wanted}'", "Content-Type")
-
-
-def _replay(body: bytes) -> Callable[[], Coroutine[Any, Any, dict[str, Any]]]:
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return receive
 
 
 def _caller(request: Request) -> Caller:

@@ -142,6 +142,7 @@ def _looked_at(path: Path) -> dict[str, Any]:
 @contextmanager
 def _alone(places: Places) -> Iterator[None]:
     """No other process or thread names or removes datasets meanwhile."""
+    places.datasets.mkdir(parents=True, exist_ok=True)
     with open(places.datasets / ".lock", "w", opener=_private) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

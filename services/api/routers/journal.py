@@ -23,6 +23,16 @@ LastEventId = Annotated[
     str | None, Header(alias="Last-Event-ID", pattern=r"^[0-9]{0,18}$", description="goes before `after`")
 ]
 _CHOSEN_FROM = 20_000
+_MESSAGE = {
+    "description": "one message of the stream",
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "pattern": "^[0-9]+$"},
+        "event": {"type": "string", "enum": ["event", "metric", "log", "progress", "end"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+        "retry": {"type": "string"},
+    },
+}
 _STREAM: dict[str, Any] = {
     "response_class": StreamingResponse,
     "response_description": "server-sent events; the last one is `end`",
@@ -31,7 +41,7 @@ _STREAM: dict[str, Any] = {
 
 def _streams(*errors: int) -> dict[str, Any]:
     found = opens("read", *errors)
-    found["responses"][200] = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    found["responses"][200] = {"content": {"text/event-stream": {"schema": _MESSAGE}}}
     return {**found, **_STREAM}
 
 

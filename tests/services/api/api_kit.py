@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ import httpx
 from fastapi import FastAPI
 
 from services.api import ApiConfig, Limits, create_app
+from services.api.app import ROUTERS
 from services.store import Job, Store
 
 JOB: dict[str, Any] = {
@@ -57,6 +62,12 @@ class Api:
         return self.call("POST", f"/v1/runner/jobs/{job.id}/reports", token, json=body)
 
 
+def operations() -> list[tuple[str, str]]:
+    """(method, path) of every route."""
+    routes = [route for router in ROUTERS for route in router.routes]
+    return sorted((next(iter(route.methods)), route.path) for route in routes)  # type: ignore[attr-defined]
+
+
 async def _send(app: FastAPI, method: str, path: str, headers: Any, more: Any) -> httpx.Response:
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
@@ -75,6 +86,8 @@ def problem_of(answer: httpx.Response, status: int, code: str | None = None) -> 
 
 
 def make_api(folder: Path, limits: Limits = LIMITS, **config: Any) -> Api:
+    """A fresh one. `config`: of ApiConfig, and `dispatcher_seen` of create_app."""
+    seen = config.pop("dispatcher_seen", time.time)
     store = Store(f"sqlite:///{folder}/service.db")
     work = folder / "work"
     work.mkdir()
@@ -87,5 +100,109 @@ def make_api(folder: Path, limits: Limits = LIMITS, **config: Any) -> Api:
     }
     hosts = ("localhost", "127.0.0.1", "testserver")
     settings = ApiConfig(work, hosts=hosts, limits=limits, **{"heartbeat_s": 0.05, "poll_s": 0.02, **config})
-    app = create_app(store, settings)
+    app = create_app(store, settings, dispatcher_seen=seen)
     return Api(app, store, work, tokens, asyncio.Runner())
+
+
+class Stream:
+    """An answer that is read while it is made. `status` and `headers` are known when it has begun."""
+
+    def __init__(self, body: bytes | None = None) -> None:
+        self.status = 0
+        self._body = body
+        self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._text = ""
+        self.began = asyncio.Event()
+        self.gone = asyncio.Event()
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.began.set()
+        else:
+            self._pieces.put_nowait(message.get("body", b""))
+            if not message.get("more_body"):
+                self._pieces.put_nowait(None)
+
+    async def receive(self) -> Any:
+        if self._body is not None:
+            body, self._body = self._body, None
+            self.began.set()  # it answers when the body has come, and it never does
+            return {"type": "http.request", "body": body, "more_body": True}
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def message(self) -> dict[str, Any] | None:
+        """The next message {id, event, data} or comment {"": text}; None at the end."""
+        while "\n\n" not in self._text:
+            async with asyncio.timeout(30):
+                piece = await self._pieces.get()
+            if piece is None:
+                assert not self._text
+                return None
+            self._text += piece.decode()
+        text, self._text = self._text.split("\n\n", 1)
+        fields: dict[str, Any] = {}
+        for line in text.split("\n"):
+            name, _, value = line.partition(":")
+            fields[name] = value.removeprefix(" ")
+        if "data" in fields:
+            fields["data"] = json.loads(fields["data"])
+        return fields
+
+    async def data(self) -> dict[str, Any] | None:
+        """The next message that is no comment and not the first line's advice."""
+        while (found := await self.message()) is not None and "data" not in found:
+            pass
+        return found
+
+    async def all(self, kind: str) -> list[dict[str, Any]]:
+        """Every message of this kind, to the end."""
+        found = []
+        while (message := await self.data()) is not None:
+            if message["event"] == kind:
+                found.append(message)
+        return found
+
+
+@asynccontextmanager
+async def streaming(
+    api: Api,
+    path: str,
+    token: str = "all",
+    headers: dict[str, str] | None = None,
+    method: str = "GET",
+    body: bytes | None = None,
+) -> AsyncIterator[Stream]:
+    """Opens a stream in the event loop that runs; leaving it is a client that goes away. body: the beginning
+    of one that never ends."""
+    stream = Stream(body)
+    target, _, query = path.partition("?")
+    fields = {
+        "host": "testserver",
+        "authorization": f"Bearer {api.tokens.get(token, token)}",
+        **(headers or {}),
+    }
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": target,
+        "raw_path": target.encode(),
+        "query_string": query.encode(),
+        "root_path": "",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in fields.items()],
+        "client": ("127.0.0.1", 1),
+        "server": ("testserver", 80),
+    }
+    task = asyncio.create_task(api.app(scope, stream.receive, stream.send))
+    try:
+        async with asyncio.timeout(30):
+            await stream.began.wait()
+        yield stream
+    finally:
+        stream.gone.set()
+        async with asyncio.timeout(30):
+            await task

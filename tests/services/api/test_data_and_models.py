@@ -1,0 +1,229 @@
+"""Datasets in, checkpoints and models out."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from api_kit import JOB, Api, make_api, problem_of, streaming
+
+import distbp
+from services.api import Limits
+
+BYTES = {"Content-Type": "application/octet-stream"}
+
+
+def archive(**arrays: Any) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+GOOD = archive(inputs=np.zeros((8, 2)), targets=np.arange(8) % 3)
+
+
+def upload(api: Api, content: Any, token: str = "all", query: str = "") -> Any:
+    return api.call("POST", f"/v1/datasets{query}", token, content=content, headers=BYTES)
+
+
+def left(api: Api) -> list[str]:
+    return sorted(path.name for path in (api.work / "datasets").iterdir() if path.name != ".lock")
+
+
+def test_a_dataset_is_known_by_its_hash(api: Api) -> None:
+    async def pieces():  # type: ignore[no-untyped-def]
+        for start in range(0, len(GOOD), 100):
+            yield GOOD[start : start + 100]
+
+    digest = hashlib.sha256(GOOD).hexdigest()
+    answer = upload(api, pieces(), query=f"?name=eight&sha256={digest}")
+    assert answer.status_code == 201
+    found = answer.json()
+    assert found["id"] == f"ds_{digest}" and found["name"] == "eight" and found["bytes"] == len(GOOD)
+    assert found["info"] == {
+        "rows": 8,
+        "arrays": {
+            "inputs": {"shape": [8, 2], "dtype": "float64"},
+            "targets": {"shape": [8], "dtype": "int64"},
+        },
+    }
+    assert upload(api, GOOD, query="?name=again").json()["name"] == "eight"
+    assert left(api) == [f"ds_{digest}.npz"]
+    assert (api.work / "datasets" / f"ds_{digest}.npz").read_bytes() == GOOD
+    assert api.call("GET", f"/v1/datasets/{found['id']}").json() == found
+    problem_of(api.call("GET", f"/v1/datasets/{found['id']}", "other"), 404)
+    # Another project has the same bytes: one file, which stays until the last of them forgets it.
+    assert upload(api, GOOD, "other").status_code == 201
+    assert api.call("DELETE", f"/v1/datasets/{found['id']}").status_code == 204
+    assert left(api) == [f"ds_{digest}.npz"]
+    assert api.call("DELETE", f"/v1/datasets/{found['id']}", "other").status_code == 204
+    assert left(api) == []
+
+
+def test_a_job_uses_a_dataset_of_its_project_and_its_runner_fetches_it(api: Api) -> None:
+    dataset = upload(api, GOOD).json()["id"]
+    data = {"train": {"format": "npz", "path": f"dataset:{dataset}"}}
+    fault = problem_of(api.call("POST", "/v1/jobs", "other", json={"job": {**JOB, "data": data}}), 422)
+    assert fault["faults"][0] == {
+        "path": "data.train.path",
+        "message": f"there is no dataset {dataset}; upload it first",
+    }
+    job_id = api.submit(data=data)
+    job, token = api.start()
+    answer = api.call("GET", f"/v1/runner/jobs/{job_id}/datasets/{dataset}", token)
+    assert answer.content == GOOD
+    unnamed = upload(api, archive(inputs=np.ones((2, 2)))).json()["id"]
+    problem_of(api.call("GET", f"/v1/runner/jobs/{job_id}/datasets/{unnamed}", token), 404)
+    api.report(job, token, 1, end={"outcome": "failed", "error": {"code": "x", "message": "y"}})
+    problem_of(api.call("GET", f"/v1/runner/jobs/{job_id}/datasets/{dataset}", token), 409, "fenced")
+
+
+def test_uploads_that_are_not_what_they_say(api: Api) -> None:
+    wrong = problem_of(upload(api, GOOD, query=f"?sha256={'0' * 64}"), 422)
+    assert wrong["param"] == "sha256"
+    for content, message in [
+        (b"", "empty"),
+        (b"not a zip", "not a sound .npz archive"),
+        (GOOD[:-30], "not a sound .npz archive"),
+        (GOOD.replace(b"\x93NUMPY", b"\x93NUMPX"), "not a .npy file|not a sound"),
+        (archive(x=np.zeros(3)), "an array 'x'"),
+        (archive(targets=np.zeros(3)), "no array 'inputs'"),
+        (archive(inputs=np.zeros((3, 2)), targets=np.zeros(4)), "same number of rows"),
+        (archive(inputs=np.float64(3)), "same number of rows"),
+        (archive(inputs=np.array([{"a": 1}, None], dtype=object)), "object|pickle"),
+        (archive(inputs=np.array(["a", "b"])), "numbers"),
+    ]:
+        body = problem_of(upload(api, content), 422)
+        assert re.search(message, body["message"]), (message, body["message"])
+        assert str(api.work) not in str(body)
+    assert left(api) == []
+    problem_of(api.call("POST", "/v1/datasets", content=GOOD), 415)
+    for name in ("../x", "%00", "a" * 101, "%2e%2e%2fx"):
+        problem_of(upload(api, GOOD, query=f"?name={name}"), 422)
+
+
+def test_uploads_stay_within_the_limits(tmp_path: Path) -> None:
+    api = make_api(tmp_path, Limits(dataset_bytes=50_000, datasets_bytes=60_000, datasets=3))
+    large = archive(inputs=np.random.default_rng(1).random((5000, 2)))
+    problem_of(upload(api, large), 413, "too_large")
+    half = [archive(inputs=np.full((2000, 2), float(n))) for n in range(2)]
+    assert upload(api, half[0]).status_code == 201
+    body = problem_of(upload(api, half[1]), 413, "too_large")
+    assert "delete some" in body["message"]
+    for n in range(2):
+        assert upload(api, archive(inputs=np.full((2, 2), float(n)))).status_code == 201
+    problem_of(upload(api, GOOD), 403, "forbidden")
+    assert len(left(api)) == 3
+    api.runner.close()
+    api.store.close()
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(api: Api) -> None:
+    async def send() -> None:
+        async with streaming(api, "/v1/datasets", headers=BYTES, method="POST", body=GOOD[:500]) as stream:
+            stream.gone.set()
+
+    api.runner.run(send())
+    assert left(api) == []
+    assert api.app.state.service.uploads.taken == 0
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run directory."""
+    path = tmp_path_factory.mktemp("trained") / "run"
+    distbp.train(distbp.TrainingJob.from_mapping({**JOB, "workers": 0}), output=path)
+    return path
+
+
+@pytest.fixture
+def finished(api: Api, trained: Path) -> tuple[str, str]:
+    """(job id, model id) of a job that ended with the files of `trained`."""
+    job_id = api.submit()
+    job, token = api.start()
+    shutil.copytree(trained, api.work / job_id / "run")
+    end = {"outcome": "completed", "model": {"path": f"{job_id}/run/model", "bytes": 1}}
+    assert api.report(job, token, 1, end=end).status_code == 200
+    return job_id, api.call("GET", "/v1/models").json()["items"][0]["id"]
+
+
+def test_checkpoints(api: Api, finished: tuple[str, str]) -> None:
+    job_id, _ = finished
+    items = api.call("GET", f"/v1/jobs/{job_id}/checkpoints").json()["items"]
+    assert items
+    answer = api.call("GET", f"/v1/jobs/{job_id}/checkpoints/{items[-1]['step']}")
+    assert len(answer.content) == items[-1]["bytes"]
+    assert hashlib.sha256(answer.content).hexdigest() == items[-1]["sha256"]
+    assert answer.headers["x-content-sha256"] == items[-1]["sha256"]
+    assert answer.headers["repr-digest"].startswith("sha-256=:")
+    for step in ("999", "-1", "x", "1" * 30, "%2e%2e"):
+        problem_of(api.call("GET", f"/v1/jobs/{job_id}/checkpoints/{step}"), 404)
+
+
+def test_links_on_the_work_volume_lead_nowhere(api: Api, finished: tuple[str, str], tmp_path: Path) -> None:
+    job_id, model_id = finished
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    step = api.call("GET", f"/v1/jobs/{job_id}/checkpoints").json()["items"][-1]["step"]
+    state = api.work / job_id / "run" / "checkpoints" / f"step-{step:08d}" / "state.safetensors"
+    state.unlink()
+    state.symlink_to(secret)
+    problem_of(api.call("GET", f"/v1/jobs/{job_id}/checkpoints/{step}"), 404)
+    weights = api.work / job_id / "run" / "model" / "weights.safetensors"
+    weights.unlink()
+    weights.symlink_to(secret)
+    problem_of(api.call("GET", f"/v1/models/{model_id}/download"), 404)
+
+
+def test_a_model_is_downloaded_and_loads(api: Api, finished: tuple[str, str], tmp_path: Path) -> None:
+    _, model_id = finished
+    answers = [api.call("GET", f"/v1/models/{model_id}/download") for _ in range(2)]
+    assert answers[0].content == answers[1].content
+    assert answers[0].headers["content-length"] == str(len(answers[0].content))
+    with tarfile.open(fileobj=io.BytesIO(answers[0].content)) as archive_:
+        assert archive_.getnames() == ["model/model.json", "model/weights.safetensors"]
+        archive_.extractall(tmp_path / "got", filter="data")
+    x = np.array([[1.0, 2.0], [-3.0, 0.5]])
+    expected = distbp.load_model(tmp_path / "got" / "model")
+    body = {"inputs": x.tolist(), "probabilities": True}
+    found = api.call("POST", f"/v1/models/{model_id}:predict", json=body).json()
+    assert found["predictions"] == expected.predict(x).tolist()
+    assert found["probabilities"] == expected.predict_proba(x).tolist()
+
+
+def test_inputs_that_do_not_fit(api: Api, finished: tuple[str, str]) -> None:
+    _, model_id = finished
+    for inputs in (
+        [],
+        [[1.0]],
+        [1.0, 2.0],
+        [[1.0, 2.0], [3.0]],
+        [["1.0", "2.0"]],
+        [[None, 1.0]],
+        [[True, False]],
+        [[10**300, 1]],
+        [[{"a": 1}, 2]],
+        [[[1.0], [2.0]]] * 2 + [[1.0]],
+        [[1.0, 2.0]] * 10_001,
+        [[1e308, 1e308]],
+    ):
+        problem_of(api.call("POST", f"/v1/models/{model_id}:predict", json={"inputs": inputs}), 422)
+    problem_of(api.call("POST", f"/v1/models/{model_id}:predict", json={"inputs": {"a": 1}}), 422)
+
+
+def test_a_damaged_model_predicts_nothing(api: Api, finished: tuple[str, str]) -> None:
+    job_id, model_id = finished
+    file = api.work / job_id / "run" / "model" / "weights.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x01")
+    answer = api.call("POST", f"/v1/models/{model_id}:predict", json={"inputs": [[1.0, 2.0]]})
+    body = problem_of(answer, 409, "conflict")
+    assert body["message"] == "the model's files are gone or damaged; train it again"
+    assert api.call("DELETE", f"/v1/models/{model_id}").status_code == 204
+    problem_of(api.call("GET", f"/v1/models/{model_id}"), 404)

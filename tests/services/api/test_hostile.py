@@ -1,0 +1,260 @@
+"""What is sent to do harm is refused, quickly, with a status below 500, and tells nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import pickle
+import struct
+import time
+import zipfile
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from api_kit import JOB, Api, make_api, operations, problem_of
+from test_data_and_models import BYTES, GOOD, upload
+
+from distbp.data.formats import FORMATS
+from services.api.confine import PATHS
+
+IDS = [
+    "..",
+    "%2e%2e",
+    "%2e%2e%2f%2e%2e%2fetc%2fpasswd",
+    "..%5c..%5cwindows",
+    "%00",
+    "job_" + "0" * 20 + "%00",
+    "job_" + "0" * 20 + "%0a",
+    "job_" + "i" * 20,
+    "';DROP TABLE jobs;--",
+    "%F0%9F%92%A9",
+    "x" * 5000,
+    "-1",
+]
+
+
+def test_ids(api: Api) -> None:
+    for method, path in operations():
+        if "{" not in path:
+            continue
+        for bad in IDS:
+            there = path.replace("{job_id}", bad).replace("{model_id}", bad).replace("{token_id}", bad)
+            answer = api.call(method, there.replace("{dataset_id}", bad).replace("{step}", bad))
+            assert 400 <= answer.status_code < 500, (method, there, answer.status_code)
+            problem_of(answer, answer.status_code)
+
+
+def paths_refused(api: Api, path: str, format_: str = "npz", **more: Any) -> list[str]:
+    fields = {"npz": {"path": path}, "npy": {"inputs": path}, "idx": {"images": path}}[format_]
+    data = {"train": {"format": format_, **fields}, **more}
+    body = problem_of(api.call("POST", "/v1/jobs", json={"job": {**JOB, "data": data}}), 422, "invalid_job")
+    return [fault["message"] for fault in body["faults"]]
+
+
+HOSTILE_PATHS = [
+    "/etc/passwd",
+    "../../etc/passwd",
+    "..",
+    ".",
+    "~/.ssh/id_rsa",
+    "http://169.254.169.254/latest/meta-data/",
+    "https://localhost:8000/v1/jobs",
+    "file:///etc/passwd",
+    "ftp://host/x.npz",
+    "gopher://127.0.0.1:6379/_FLUSHALL",
+    "\\\\host\\share\\x.npz",
+    "s3://bucket/key",
+    "dataset:",
+    "dataset:../../etc/passwd",
+    "dataset:ds_" + "0" * 63,
+    "dataset:ds_" + "G" * 64,
+    "dataset:ds_" + "0" * 64,
+    "dataset:ds_" + "0" * 64 + "/../../x",
+    "/proc/self/environ",
+    "/dev/zero",
+    "x" * 5000,
+]
+
+
+@pytest.mark.parametrize("with_folder", [False, True])
+def test_paths_and_addresses_in_jobs(tmp_path: Path, with_folder: bool) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (tmp_path / "secret.npz").write_bytes(GOOD)
+    (folder / "link.npz").symlink_to(tmp_path / "secret.npz")
+    os.mkfifo(folder / "pipe.npz")
+    api = make_api(tmp_path, data_folder=folder if with_folder else None)
+    for path in [*HOSTILE_PATHS, "link.npz", "pipe.npz", "../secret.npz", str(tmp_path / "secret.npz")]:
+        for format_ in ("npz", "npy", "idx"):
+            assert paths_refused(api, path, format_)
+    for inner in ("/", "..", "/etc", "../files", "\x01"):
+        assert paths_refused(api, "secret.npz", folder=inner)
+    assert paths_refused(api, "good.npz", folder=str(tmp_path)) if not with_folder else True
+    if with_folder:
+        (folder / "good.npz").write_bytes(GOOD)
+        api.submit(data={"train": {"format": "npz", "path": "good.npz"}})
+    problem_of(api.call("POST", "/v1/jobs", json={"job": {**JOB, "data": {}}}), 422)
+    problem_of(
+        api.call("POST", "/v1/jobs", json={"job": {**JOB, "data": {"train": {"format": "arrays"}}}}), 422
+    )
+    api.runner.close()
+    api.store.close()
+
+
+def test_files_and_datasets_are_not_mixed(tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "good.npz").write_bytes(GOOD)
+    api = make_api(tmp_path, data_folder=folder)
+    dataset = upload(api, GOOD).json()["id"]
+    mixed = paths_refused(api, f"dataset:{dataset}", validation={"format": "npz", "path": "good.npz"})
+    assert mixed == ["mixes uploaded datasets with files of the service; use one kind in a job"]
+    assert "only for files of the service" in paths_refused(api, f"dataset:{dataset}", folder="x")[0]
+    api.runner.close()
+    api.store.close()
+
+
+def test_every_format_is_known_to_the_check() -> None:
+    assert set(PATHS) == set(FORMATS) - {"arrays"}
+    for name, kind in FORMATS.items():
+        texts = {f.name for f in fields(kind) if str(f.type).startswith("str")}
+        not_paths = {"npz": {"inputs", "targets", "weights"}, "arrays": {"sha256"}}.get(name, set())
+        assert texts - not_paths == set(PATHS.get(name, ())), name
+
+
+def bomb(size: int) -> bytes:
+    """An archive of zeros that unpacks to `size` bytes."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(  # type: ignore[attr-defined]
+        header, {"descr": "<f8", "fortran_order": False, "shape": (size // 8, 1)}
+    )
+    file = io.BytesIO()
+    with (
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("inputs.npy", "w") as entry,
+    ):
+        entry.write(header.getvalue())
+        for _ in range(size // 2**20):
+            entry.write(b"\0" * 2**20)
+    return file.getvalue()
+
+
+def claims(shape: tuple[int, ...]) -> bytes:
+    """An archive whose header claims more than there is."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(  # type: ignore[attr-defined]
+        header, {"descr": "<f8", "fortran_order": False, "shape": shape}
+    )
+    return zipped({"inputs.npy": header.getvalue() + b"\0" * 64})
+
+
+def zipped(entries: dict[str, bytes], flag: int = 0) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in entries.items():
+            info = zipfile.ZipInfo(name)
+            info.external_attr = flag << 16
+            archive.writestr(info, content)
+    return file.getvalue()
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return os.system, ("echo hacked > /tmp/distbp-hacked",)
+
+
+def test_archives(api: Api) -> None:
+    objects = io.BytesIO()
+    np.savez(objects, inputs=np.array([Evil()], dtype=object))
+    good = io.BytesIO()
+    np.save(good, np.zeros((2, 2)))
+    directory = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, 2**31, 0, 0)
+    hostile = {
+        "a pickle": pickle.dumps(Evil()),
+        "a pickled array": objects.getvalue(),
+        "a zip bomb": bomb(32 * 2**20),
+        "32 GiB claimed": claims((2**32,)),
+        "overflow claimed": claims((2**62, 2**62)),
+        "a negative shape": claims((-1, 2)),
+        "a path out": zipped({"../../inputs.npy": good.getvalue(), "inputs.npy": good.getvalue()}),
+        "an absolute path": zipped({"/etc/inputs.npy": good.getvalue(), "inputs.npy": good.getvalue()}),
+        "a link": zipped({"inputs.npy": b"/etc/passwd"}, 0o120777),
+        "no array": zipped({"inputs.npy": good.getvalue(), "run.sh": b"rm -rf /"}),
+        "a table of contents of 2 GiB": directory,
+    }
+    for what, content in hostile.items():
+        began = time.perf_counter()
+        answer = upload(api, content)
+        assert 400 <= answer.status_code < 500, (what, answer.text)
+        problem_of(answer, answer.status_code)
+        assert time.perf_counter() - began < 10, what
+    assert not Path("/tmp/distbp-hacked").exists()
+    kept = [path.name for path in (api.work / "datasets").iterdir()]
+    assert kept in ([], [".lock"])
+
+
+def test_yaml_and_pickles_as_bodies(api: Api) -> None:
+    for content in (b"!!python/object/apply:os.system ['true']", pickle.dumps(Evil()), b"\x80\x04."):
+        for kind in ("application/json", "application/yaml", "application/x-pickle", "text/plain"):
+            answer = api.call("POST", "/v1/jobs", content=content, headers={"Content-Type": kind})
+            problem_of(answer, 400 if kind == "application/json" else 415)
+
+
+def test_jobs_that_ask_for_too_much(api: Api) -> None:
+    wide = {**JOB, "model": {"layers": [{"type": "dense", "units": 10**400}]}}
+    problem_of(api.call("POST", "/v1/jobs", content=b'{"job": {"seed": ' + b"9" * 4000 + b"}}",
+                        headers={"Content-Type": "application/json"}), 400, "bad_json")  # fmt: skip
+    text = json.dumps({"job": wide}).encode()
+    answer = api.call("POST", "/v1/jobs", content=text, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (400, 422)
+    many = {**JOB, "model": {"layers": [{"type": "dense", "units": 3}] * 1001}}
+    body = problem_of(api.call("POST", "/v1/jobs", json={"job": many}), 422, "invalid_job")
+    assert body["faults"] == [
+        {"path": "model.layers", "message": "has 1001 layers; the service takes at most 1000"}
+    ]
+    padded = {"job": {**JOB, "name": "x" * 2**20}}
+    problem_of(api.call("POST", "/v1/jobs", json=padded), 413, "too_large")
+    for priority in (10**30, -101, 1.5, "5", True):
+        problem_of(api.call("POST", "/v1/jobs", json={"job": JOB, "priority": priority}), 422)
+    for deadline in (0, -1, 10**400, "60"):
+        answer = api.call("POST", "/v1/jobs", json={"job": JOB, "deadline_s": deadline})
+        assert answer.status_code in (400, 422)
+
+
+def test_a_token_appears_nowhere(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    canary = api.tokens["all"].rsplit("_", 1)[1]
+    seen = []
+    job_id = api.submit()
+    for method, path in operations():
+        there = path.replace("{job_id}", job_id).replace("{model_id}", "mdl_" + "0" * 20)
+        there = there.replace("{dataset_id}", "ds_" + "0" * 64).replace("{token_id}", "0" * 12)
+        if there.endswith(":stream") or method == "DELETE":
+            continue
+        for more in (
+            {},
+            {"json": {"a": 1}},
+            {"content": b"{", "headers": {"Content-Type": "application/json"}},
+            {"content": b"x", "headers": BYTES},
+        ):
+            answer = api.call(method, there.replace("{step}", "1"), **more)
+            seen.append(answer.text + str(answer.headers))
+    # In the body, in the query, in another header: never repeated.
+    seen.append(api.call("POST", "/v1/jobs", json={"job": api.tokens["all"]}).text)
+    seen.append(api.call("GET", f"/v1/jobs?limit={api.tokens['all']}").text)
+    seen.append(api.call("GET", f"/v1/jobs?cursor={api.tokens['all']}").text)
+    seen.append(api.call("POST", "/v1/jobs", json={"job": JOB}, headers={"X": api.tokens["all"]}).text)
+    seen.append(api.call("GET", "/metrics").text)
+    assert not any(canary in text for text in seen)
+    # The client of this test logs what it asks for; the service must not.
+    logged = [r.getMessage() for r in caplog.records if not r.name.startswith(("httpx", "httpcore"))]
+    assert not any(canary in text for text in logged)
+    events = api.store.journal.events(job_id)
+    assert not any(canary in str(event) for event in events)
+    database = b"".join(path.read_bytes() for path in api.work.parent.glob("service.db*"))
+    assert canary.encode() not in database

@@ -1,0 +1,168 @@
+"""A job's way through the API, seen by its user and by its runner."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from api_kit import JOB, Api, problem_of
+
+
+def test_submit_watch_and_read(api: Api) -> None:
+    answer = api.call("POST", "/v1/jobs", json={"job": JOB, "priority": 5, "deadline_s": 60})
+    assert answer.status_code == 202
+    job_id = answer.json()["id"]
+    assert answer.headers["location"] == f"/v1/jobs/{job_id}"
+    job, token = api.start()
+    assert (job.priority, job.slots) == (5, 1)
+    given = api.call("GET", f"/v1/runner/jobs/{job_id}", token).json()
+    assert given["attempt"] == 1 and given["job"]["name"] == "blobs"
+    start = {"kind": "attempt_started", "from_step": 0, "at": 5.0, "shards": 1}
+    lines = [{"step": s, "epoch": 1, "train_loss": 1.0 / s} for s in (1, 2)]
+    answer = api.report(job, token, 1, events=[start], metrics=lines, log="hello\n")
+    assert answer.json() == {"received": 1, "command": None, "workers": None}
+    assert api.report(job, token, 1, events=[start]).json()["received"] == 1  # heard before
+    late = problem_of(api.report(job, token, 4), 409, "out_of_order")
+    assert late["expected"] == 2
+    assert api.call("POST", f"/v1/jobs/{job_id}:scale", json={"workers": 3}).status_code == 202
+    beat = {"attempt": 1, "progress": {"step": 2}}
+    assert api.call("POST", f"/v1/runner/jobs/{job_id}/heartbeats", token, json=beat).json() == {
+        "received": 1,
+        "command": None,
+        "workers": 3,
+    }
+    assert api.call("POST", f"/v1/jobs/{job_id}:pause").json()["state"] == "pausing"
+    answer = api.call("POST", f"/v1/runner/jobs/{job_id}/heartbeats", token, json=beat)
+    assert answer.json()["command"] == "pause"
+    assert api.report(job, token, 2, end={"outcome": "interrupted"}).status_code == 200
+    assert api.call("GET", f"/v1/jobs/{job_id}").json()["state"] == "paused"
+    assert api.call("POST", f"/v1/jobs/{job_id}:resume").json()["state"] == "queued"
+    problem_of(api.report(job, token, 3), 409, "fenced")
+
+    job, token = api.start()
+    end = {
+        "outcome": "completed",
+        "result": {"steps": 2, "metrics": {"train_loss": 0.5}},
+        "model": {"path": f"{job_id}/run/model", "bytes": 10, "params_sha256": "ab"},
+    }
+    start["from_step"] = 2
+    assert api.report(job, token, 1, events=[start], end=end).status_code == 200
+    detail = api.call("GET", f"/v1/jobs/{job_id}").json()
+    assert detail["state"] == "completed"
+    assert detail["result"]["steps"] == 2 and detail["metrics"] == {"train_loss": 0.5}
+    assert [a["outcome"] for a in detail["attempts"]] == ["interrupted", "completed"]
+    assert api.call("GET", f"/v1/models/{detail['model_id']}").json()["job_id"] == job_id
+    metrics = api.call("GET", f"/v1/jobs/{job_id}/metrics?from=2&points=2").json()
+    assert metrics == {
+        "items": [{"step": 2, "attempt": 1, "data": {"step": 2, "epoch": 1, "train_loss": 0.5}}],
+        "total": 1,
+    }
+    events = api.call("GET", f"/v1/jobs/{job_id}/events?limit=1000").json()
+    assert [e["number"] for e in events["items"]] == list(range(1, events["after"] + 1))
+    rest = api.call("GET", f"/v1/jobs/{job_id}/events?after={events['after']}").json()
+    assert rest == {"items": [], "after": events["after"]}
+
+
+def test_every_fault_of_a_job_is_named(api: Api) -> None:
+    bad = {**JOB, "epochs": 0, "losss": "mse", "optimizer": {"type": "adam", "learning_rate": -1}}
+    for path in ("/v1/jobs", "/v1/jobs:validate"):
+        body = problem_of(api.call("POST", path, json={"job": bad}), 422, "invalid_job")
+        assert {fault["path"] for fault in body["faults"]} >= {"epochs", "losss", "optimizer.learning_rate"}
+    valid = api.call("POST", "/v1/jobs:validate", json={"job": JOB}).json()
+    assert valid["job"]["optimizer"]["type"] == "adam"
+    assert valid["digest"] == api.store.jobs.get("blue", api.submit()).digest
+
+
+def test_the_same_key_is_the_same_job(api: Api) -> None:
+    headers = {"Idempotency-Key": "abc-1"}
+    answers = [api.call("POST", "/v1/jobs", json={"job": JOB}, headers=headers) for _ in range(20)]
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert [a.headers.get("idempotency-replayed") for a in answers] == [None] + ["true"] * 19
+    other = api.call("POST", "/v1/jobs", json={"job": {**JOB, "seed": 2}}, headers=headers)
+    assert problem_of(other, 409, "conflict")["param"] == "Idempotency-Key"
+    again = api.call("POST", "/v1/jobs", "other", json={"job": JOB}, headers=headers)
+    assert again.status_code == 202  # another project's keys are its own
+    assert len(api.call("GET", "/v1/jobs").json()["items"]) == 1
+    for bad in ("", "x" * 201, "a b"):
+        problem_of(api.call("POST", "/v1/jobs", json={"job": JOB}, headers={"Idempotency-Key": bad}), 422)
+
+
+def test_pages_and_filters(api: Api) -> None:
+    ids = [api.submit(name=f"job {n}") for n in range(5)]
+    first = api.call("GET", "/v1/jobs?limit=2").json()
+    second = api.call("GET", f"/v1/jobs?limit=2&cursor={first['cursor']}").json()
+    third = api.call("GET", f"/v1/jobs?limit=2&cursor={second['cursor']}").json()
+    assert [j["id"] for page in (first, second, third) for j in page["items"]] == ids[::-1]
+    assert third["cursor"] is None
+    api.call("POST", f"/v1/jobs/{ids[0]}:cancel")
+    assert [j["id"] for j in api.call("GET", "/v1/jobs?state=cancelled").json()["items"]] == [ids[0]]
+    assert len(api.call("GET", "/v1/jobs?state=cancelled&state=queued").json()["items"]) == 5
+    assert [j["id"] for j in api.call("GET", "/v1/jobs?name=JOB%203").json()["items"]] == [ids[3]]
+    for query in ("limit=0", "limit=1001", "state=sleeping", "cursor=x", "name=%00", "limit=" + "9" * 5000):
+        problem_of(api.call("GET", f"/v1/jobs?{query}"), 422, "invalid")
+
+
+def test_a_job_goes_with_its_files_and_its_model_stays(api: Api) -> None:
+    job_id = api.submit()
+    problem_of(api.call("DELETE", f"/v1/jobs/{job_id}"), 409, "conflict")
+    job, token = api.start()
+    run = api.work / job_id / "run"
+    for name in ("model", "checkpoints/step-00000001"):
+        (run / name).mkdir(parents=True)
+    (run / "job.yaml").write_text("x")
+    end = {"outcome": "completed", "model": {"path": f"{job_id}/run/model", "bytes": 1}}
+    assert api.report(job, token, 1, end=end).status_code == 200
+    assert api.call("DELETE", f"/v1/jobs/{job_id}").status_code == 204
+    assert sorted(path.name for path in api.work.rglob("*") if job_id in str(path.parent)) == ["model", "run"]
+    problem_of(api.call("GET", f"/v1/jobs/{job_id}"), 404)
+    assert len(api.call("GET", "/v1/models").json()["items"]) == 1
+    second = api.submit()
+    api.call("POST", f"/v1/jobs/{second}:cancel")
+    (api.work / second).mkdir()
+    assert api.call("DELETE", f"/v1/jobs/{second}").status_code == 204
+    assert not (api.work / second).exists()
+
+
+def test_a_runner_speaks_for_its_own_attempt_only(api: Api) -> None:
+    api.submit()
+    api.submit()
+    one, token = api.start()
+    two, _ = api.start()
+    problem_of(api.report(two, token, 1), 404)
+    problem_of(api.call("GET", f"/v1/runner/jobs/{two.id}", token), 404)
+    body = {"attempt": 2, "seq": 1}
+    problem_of(api.call("POST", f"/v1/runner/jobs/{one.id}/reports", token, json=body), 409, "fenced")
+    for path in ("../../etc", "/etc/passwd", f"{two.id}/run/model", f"{one.id}/../{two.id}", f"{one.id}//x"):
+        end = {"outcome": "completed", "model": {"path": path, "bytes": 1}}
+        body = problem_of(api.report(one, token, 1, end=end), 422)
+        assert body["param"] == "end.model.path"
+    for fields in (
+        {"events": [{"kind": "attempt_started"}]},
+        {"events": [{"kind": "State!"}]},
+        {"metrics": [{"step": -1}]},
+        {"metrics": [{"step": 2**63}]},
+        {"metrics": [{"loss": 1}]},
+        {"log": "x" * (2**20 + 1)},
+        {"end": {"outcome": "vanished"}},
+    ):
+        problem_of(api.report(one, token, 1, **fields), 422)
+    assert api.store.jobs.get("blue", one.id).event_count == 2
+
+
+def test_a_claim_code_works_once(api: Api) -> None:
+    api.submit()
+    lease = api.store.queue.lease(10, 60.0)
+    assert lease is not None
+    code = api.store.queue.issue_claim(lease.job.id, 1, 60.0)
+    body: dict[str, Any] = {"job": lease.job.id, "attempt": 1, "code": code}
+    problem_of(api.call("POST", "/v1/runner/claims", "", json={**body, "code": "x"}), 409, "fenced")
+    token = api.call("POST", "/v1/runner/claims", "", json=body).json()["token"]
+    assert api.call("GET", f"/v1/runner/jobs/{lease.job.id}", token).status_code == 200
+    problem_of(api.call("POST", "/v1/runner/claims", "", json=body), 409, "fenced")
+
+
+def test_whoami(api: Api) -> None:
+    me = api.call("GET", "/v1/whoami", "reads").json()
+    assert (me["token"]["project"], me["token"]["scopes"]) == ("blue", ["read"])
+    assert me["token"]["created_at"] <= time.time()
