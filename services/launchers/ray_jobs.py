@@ -45,7 +45,9 @@ class RayJobs:
 
     @staticmethod
     def connect(address: str) -> Callable[[], Any]:
-        """Of the dashboard, such as http://head:8265. It takes Ray's token from where Ray does."""
+        """Of the dashboard, such as http://head:8265. Ray's token comes from where Ray looks for it: set
+        RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH for this process too. (Left alone, Ray's head asks for a
+        token and its client sends none.)"""
 
         def make() -> Any:
             from ray.job_submission import JobSubmissionClient

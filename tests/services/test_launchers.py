@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import select
 import shlex
 import shutil
@@ -96,6 +97,11 @@ def ray_dashboard() -> Iterator[str]:
     options += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", "--include-dashboard=true"]
     folder = Path(tempfile.mkdtemp(prefix="ray-"))  # not below pytest's: sockets want short paths
     command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--num-cpus=2", *options]
+    (folder / "token").write_text(secrets.token_hex(32))
+    # Left alone, the head asks for a token and clients send none.
+    patch = pytest.MonkeyPatch()
+    patch.setenv("RAY_AUTH_MODE", "token")
+    patch.setenv("RAY_AUTH_TOKEN_PATH", str(folder / "token"))
     with open(folder / "log", "wb") as log:
         head = subprocess.Popen([*command, f"--temp-dir={folder}", "--block"], stdout=log, stderr=log)
     address = f"http://127.0.0.1:{ports[1]}"
@@ -107,6 +113,7 @@ def ray_dashboard() -> Iterator[str]:
         launcher.close()
         head.terminate()
         head.wait(60)
+        patch.undo()
         shutil.rmtree(folder, ignore_errors=True)
 
 
