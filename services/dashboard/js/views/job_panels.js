@@ -1,0 +1,111 @@
+// The tabs of a job. Each panel is made when it is opened, and follows what is known of the job while it is open.
+
+import { call } from "../api.js";
+import { toast, trouble } from "../dialogs.js";
+import { fill, h } from "../dom.js";
+import { bytes, moment, time } from "../format.js";
+import { save } from "../save.js";
+import { follow } from "../sse.js";
+import { TERMINAL } from "../states.js";
+import { toYaml } from "../yaml.js";
+import { eventText } from "./event_text.js";
+import { layersPanel } from "./layers.js";
+import { workersPanel } from "./workers.js";
+
+const LINES = 5000; // of the log, kept in the page
+
+export const panels = (known) => [
+  { id: "layers", label: "Layers", make: during(known, layersPanel) },
+  { id: "workers", label: "Workers", make: during(known, workersPanel) },
+  { id: "events", label: "Events", make: during(known, eventsPanel) },
+  { id: "log", label: "Log", make: during(known, logPanel) },
+  { id: "job", label: "Job", make: during(known, sourcePanel) },
+  { id: "checkpoints", label: "Checkpoints", make: during(known, checkpointsPanel) },
+];
+
+/** A panel gives back a function to call with every change, or nothing. */
+const during = (known, make) => (panel, signal) => {
+  const show = make(panel, known, signal);
+  if (!show) return;
+  known.listeners.add(show);
+  signal.addEventListener("abort", () => known.listeners.delete(show));
+  show();
+};
+
+function eventsPanel(panel, known) {
+  const list = h("ol", { class: "events" });
+  const none = h("p", { class: "quiet" }, "Nothing happened yet.");
+  let shown = 0;
+  panel.append(none, list);
+  return () => {
+    none.hidden = known.events.length > 0;
+    for (const event of known.events.slice(shown)) {
+      list.prepend(
+        h("li", { data: { kind: event.kind } },
+          h("time", { title: moment(event.at) }, time(event.at)),
+          h("b", {}, event.kind.replaceAll("_", " ")),
+          h("span", {}, eventText(event))),
+      );
+    }
+    shown = known.events.length;
+  };
+}
+
+function logPanel(panel, known, signal) {
+  const text = h("pre", { class: "log", tabindex: "0", "aria-label": "Log" });
+  const none = h("p", { class: "quiet" }, "The log is empty.");
+  panel.append(none, text);
+  follow(`/v1/jobs/${known.job.id}/logs:stream`, (event, data) => {
+    if (event !== "log") return;
+    none.hidden = true;
+    const below = text.scrollHeight - text.scrollTop - text.clientHeight < 40;
+    text.append(data.text);
+    while (text.childNodes.length > LINES) text.firstChild.remove();
+    if (below) text.scrollTop = text.scrollHeight;
+  }, signal);
+}
+
+function sourcePanel(panel, known) {
+  const source = toYaml(known.job.job);
+  const copy = h("button", { type: "button", class: "small", onclick: async () => {
+    try {
+      await navigator.clipboard.writeText(source);
+      toast("Copied");
+    } catch {
+      getSelection().selectAllChildren(code);
+      toast("Select and copy: this page may not use the clipboard");
+    }
+  } }, "Copy");
+  const code = h("pre", { class: "source", tabindex: "0", "aria-label": "Job as YAML" }, source);
+  panel.append(h("div", { class: "row between" }, h("span", { class: "id", title: "SHA-256 of the job" }, `digest ${known.job.digest.slice(0, 16)}`), copy), code);
+}
+
+function checkpointsPanel(panel, known, signal) {
+  const body = h("div", {});
+  let seen = null;
+  panel.append(body);
+  const load = async () => {
+    try {
+      const { items } = await call(`/v1/jobs/${known.job.id}/checkpoints`, { signal });
+      fill(body, items.length === 0 ? h("p", { class: "quiet" }, "No checkpoint is kept.") : checkpointTable(known.job, items));
+    } catch (error) {
+      if (!signal.aborted) fill(body, trouble(error, load));
+    }
+  };
+  return () => {
+    const now = `${known.events.findLast((event) => event.kind === "checkpoint_saved")?.number} ${TERMINAL.has(known.job.state)}`;
+    if (now !== seen) load();
+    seen = now;
+  };
+}
+
+const checkpointTable = (job, items) =>
+  h("div", { class: "scroll" }, h("table", {},
+    h("thead", {}, h("tr", {}, h("th", { class: "right" }, "Step"), h("th", { class: "right" }, "Size"), h("th", {}, "Saved"), h("th", {}, "SHA-256"), h("th", {}))),
+    h("tbody", {}, [...items].reverse().map((one) =>
+      h("tr", {},
+        h("td", { class: "right" }, one.step.toLocaleString("en-US")),
+        h("td", { class: "right" }, bytes(one.bytes)),
+        h("td", {}, moment(one.created_at)),
+        h("td", {}, h("code", { title: one.sha256 }, one.sha256.slice(0, 12))),
+        h("td", { class: "right" }, h("button", { type: "button", class: "small", onclick: () => save(`/v1/jobs/${job.id}/checkpoints/${one.step}`, `${job.name}-step-${one.step}.safetensors`) }, "Download")))))));
