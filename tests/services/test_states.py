@@ -46,16 +46,16 @@ def test_only_runners_complete_and_only_dispatchers_start() -> None:
             assert actors == {"dispatcher"}
 
 
-@pytest.mark.parametrize(("state", "to", "by"), ALL)
-def test_check_agrees_with_the_table(state: states.State, to: states.State, by: states.Actor) -> None:
-    if by in states.MOVES.get((state, to), ()):
-        states.check(state, to, by)
-    else:
-        with pytest.raises(
-            ConflictError, match=f"a job that is {state} cannot become {to} \\(asked by the {by}\\)"
-        ):
+def test_check_agrees_with_the_table() -> None:
+    for state, to, by in ALL:
+        legal = by in states.MOVES.get((state, to), ())
+        assert states.may(state, to, by) == legal
+        if legal:
             states.check(state, to, by)
-    assert states.may(state, to, by) == (by in states.MOVES.get((state, to), ()))
+            continue
+        says = rf"a job that is {state} cannot become {to} \(asked by the {by}\)"
+        with pytest.raises(ConflictError, match=says):
+            states.check(state, to, by)
 
 
 @pytest.mark.parametrize("state", states.STATES)
@@ -260,7 +260,7 @@ def test_a_job_lives_as_the_model_says(backend: str, request: pytest.FixtureRequ
 
     try:
         run_state_machine_as_test(
-            Life, settings=settings(max_examples=8, stateful_step_count=25, deadline=None)
+            Life, settings=settings(max_examples=6, stateful_step_count=25, deadline=None)
         )
     finally:
         shutil.rmtree(folder)
