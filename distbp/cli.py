@@ -362,7 +362,7 @@ def _close(result: Result, as_json: bool) -> None:
         click.echo(summary(result))
 
 
-for _command in (cli_tools.verify, cli_tools.scale):
+for _command in (cli_tools.verify, cli_tools.scale, cli_tools.plan):
     group.add_command(_command)
 
 

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from distbp.cli_errors import CORRUPTED, named, reports_errors
+from distbp.errors import Fault, JobError
 
 if TYPE_CHECKING:
     from distbp.verify import Verification
 
 _RUN = click.argument("run_dir", metavar="RUN_DIR", type=click.Path(path_type=Path))
+_ABOVE_0 = click.FloatRange(0, min_open=True)
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 
 
@@ -60,6 +62,40 @@ def scale(run_dir: Path, workers: int) -> None:
 
     scale_run(run_dir, workers)
     click.echo(f"asked for {workers} workers; what came of it will stand in {run_dir / 'events.jsonl'}")
+
+
+@click.command()
+@click.argument("job_file", metavar="JOB.yaml", type=click.Path(path_type=Path))
+@click.option("--bandwidth", type=_ABOVE_0, default=10.0, show_default=True, help="Between nodes, Gbit/s.")
+@click.option("--latency", type=_ABOVE_0, default=0.1, show_default=True, help="Between nodes, one way, ms.")
+@click.option("--picture", type=click.Path(path_type=Path), help="Draw the speed-up into this .svg or .png.")
+@_JSON
+@reports_errors
+def plan(job_file: Path, bandwidth: float, latency: float, picture: Path | None, as_json: bool) -> None:
+    """Predict the speed of a job by its workers.
+
+    Measures a few steps and an exchange on this machine (about two seconds), and says how many workers are
+    best and what limits them, here and on more machines like this one.
+
+    \b
+    Example:
+      distbp plan job.yaml --bandwidth 25
+    """
+    from distbp.job import TrainingJob
+    from distbp.plan import describe, draw_speedups, plan_job
+
+    if picture is not None and picture.suffix not in (".svg", ".png"):
+        raise click.BadParameter(f"{picture} must end in .svg or .png", param_hint="--picture")
+    job = TrainingJob.from_file(job_file)
+    if job.data.train is None:
+        raise JobError(
+            [Fault("data.train", "is required on the command line (the training set)")], str(job_file)
+        )
+    with named(job_file):
+        found = plan_job(job, folder=job_file.parent, bandwidth_gbits=bandwidth, latency_ms=latency)
+    if picture is not None:
+        draw_speedups(found, picture)
+    click.echo(json.dumps(found.to_json()) if as_json else describe(found))
 
 
 def _verification(found: Verification) -> str:

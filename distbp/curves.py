@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import matplotlib
@@ -21,6 +22,16 @@ _LESS_IS_BETTER = ("loss", "mae", "rmse", "mse")
 _INK, _FAINT = "#333333", "#d5d5d5"
 _MARKED_POINTS = 12  # shorter curves show their points
 
+_SETTINGS: Any = MappingProxyType(
+    {
+        "svg.hashsalt": "distbp",
+        "svg.fonttype": "path",
+        "font.family": "DejaVu Sans",
+        "font.size": 10,
+        "axes.unicode_minus": True,
+    }
+)
+
 Points = list[tuple[float, float]]
 
 
@@ -33,26 +44,23 @@ def draw(lines: Sequence[Mapping[str, Any]], path: Path, title: str = "") -> Pat
     names = _panels(lines)
     if not names:
         raise ValueError("there is no loss in the metrics, so there is no curve to draw")
-    settings: dict[Any, Any] = {
-        "svg.hashsalt": "distbp",
-        "svg.fonttype": "path",
-        "font.family": "DejaVu Sans",
-        "font.size": 10,
-        "axes.unicode_minus": True,
-    }
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(_SETTINGS):
         figure = Figure(figsize=(5.2 * len(names), 3.9), facecolor="white")
         figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.08)
         axes = figure.subplots(1, len(names), squeeze=False)[0]
         for axis, name in zip(axes, names, strict=True):
             _panel(axis, name, lines)
         figure.suptitle(title or _title(lines), x=0.02, ha="left", fontsize=12, color=_INK)
-        FigureCanvasAgg(figure)
-        temporary = path.with_name(f".tmp-{path.name}")
-        metadata = {"Date": None, "Creator": "distbp"} if path.suffix == ".svg" else {"Software": "distbp"}
-        figure.savefig(temporary, format=path.suffix.removeprefix("."), dpi=144, metadata=metadata)
-        os.replace(temporary, path)  # noqa: PTH105
+        _write(figure, path)
     return path
+
+
+def _write(figure: Figure, path: Path) -> None:
+    FigureCanvasAgg(figure)
+    temporary = path.with_name(f".tmp-{path.name}")
+    metadata = {"Date": None, "Creator": "distbp"} if path.suffix == ".svg" else {"Software": "distbp"}
+    figure.savefig(temporary, format=path.suffix.removeprefix("."), dpi=144, metadata=metadata)
+    os.replace(temporary, path)  # noqa: PTH105
 
 
 def _panels(lines: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -157,3 +165,33 @@ def _title(lines: Sequence[Mapping[str, Any]]) -> str:
     parts = [f"{last[unit]:,} {unit}s" for unit in ("epoch", "step") if isinstance(last.get(unit), int)]
     parts = [p.removesuffix("s") if p.startswith("1 ") else p for p in parts]
     return f"Training, {', '.join(parts)}" if parts else "Training"
+
+
+def draw_lines(
+    lines: Mapping[str, Sequence[tuple[float, float]]], path: Path, title: str, x_name: str
+) -> Path:
+    """Draws named lines of (x, y) over two logarithmic axes into `path` (.svg or .png) and returns it. The
+    same lines give the same bytes."""
+    colors = ["#0b6e99", "#d9680f", "#5b8c2a", "#8d4f9e", "#777777"]
+    with matplotlib.rc_context(_SETTINGS):
+        figure = Figure(figsize=(6.4, 4.2), facecolor="white")
+        figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.08)
+        axis = figure.subplots()
+        for number, (name, points) in enumerate(lines.items()):
+            xs, ys = zip(*points, strict=True)
+            dashed = name == "ideal"
+            color = "#999999" if dashed else colors[number % len(colors)]
+            axis.plot(xs, ys, color=color, lw=1.2 if dashed else 2, ls=":" if dashed else "-", label=name)
+        axis.set_xscale("log", base=2)
+        axis.set_yscale("log", base=2)
+        for each in (axis.xaxis, axis.yaxis):
+            each.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_xlabel(x_name, color=_INK)
+        axis.set_title(title, loc="left", fontsize=11, color=_INK)
+        axis.grid(color=_FAINT, lw=0.8)
+        axis.tick_params(which="both", colors=_INK, length=0)
+        for side in axis.spines.values():
+            side.set_visible(False)
+        axis.legend(frameon=False, fontsize=9)
+        _write(figure, path)
+    return path
