@@ -40,10 +40,16 @@ def service() -> Iterator[FakeService]:
 
 
 @pytest.fixture
-def page(chromium: Browser, service: FakeService) -> Iterator[Browser]:
-    """A desktop's window, light, nobody signed in. After each test: nothing failed that nobody saw."""
-    chromium.fresh(service.address)
+def watched(chromium: Browser) -> Iterator[Browser]:
+    """The browser; after each test: nothing failed that nobody saw, and no other host was asked."""
     yield chromium
     chromium.leave()
     assert chromium.complaints() == []
-    assert {host for host in chromium.hosts() if host} <= {service.address}
+    assert {host for host in chromium.hosts() if host} <= {chromium.address}
+
+
+@pytest.fixture
+def page(watched: Browser, service: FakeService) -> Browser:
+    """A desktop's window, light, nobody signed in."""
+    watched.fresh(service.address)
+    return watched

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import uvicorn
+from serving import Serving
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -73,48 +72,23 @@ class FakeService:
         self.away = False
         self.address = ""
         self._changed = asyncio.Event()
-        self._server: uvicorn.Server | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._serving: Serving | None = None
 
     # What the test does
 
     def start(self) -> str:
         """Listens on a free port of this machine; the address."""
-        config = uvicorn.Config(
-            self.app(),
-            host="127.0.0.1",
-            port=0,
-            log_level="critical",
-            lifespan="off",
-            timeout_graceful_shutdown=0,
-        )
-        server = uvicorn.Server(config)
-        self._server = server
-        ready = threading.Event()
-
-        async def serve() -> None:
-            self._loop = asyncio.get_running_loop()
-            serving = asyncio.ensure_future(server.serve())
-            while not server.started and not serving.done():
-                await asyncio.sleep(0.01)
-            ready.set()
-            await serving
-
-        self._thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
-        self._thread.start()
-        assert ready.wait(10), "the fake service did not start"
-        port = server.servers[0].sockets[0].getsockname()[1]
-        return f"http://127.0.0.1:{port}"
+        self._serving = Serving(self.app())
+        return self._serving.address
 
     def stop(self) -> None:
-        assert self._server is not None
-        self._server.force_exit = self._server.should_exit = True
-        self.wake()
-        self._thread.join(10)
+        assert self._serving is not None
+        self._serving.stop()
 
     def wake(self) -> None:
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._changed.set)
+        loop = None if self._serving is None else self._serving.loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._changed.set)
 
     def push(
         self,
@@ -274,7 +248,7 @@ class FakeService:
     async def _follow(self, job: FakeJob, kind: str, name: str, after: int) -> AsyncIterator[bytes]:
         yield b"retry: 1000\n\n"
         shown = None
-        while self._server is not None and not self._server.should_exit and not self.away:
+        while self._serving is not None and not self._serving.stopping and not self.away:
             self._changed.clear()
             ended, rows = job.ended, getattr(job, name)
             for row in rows[after:]:

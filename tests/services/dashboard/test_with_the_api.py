@@ -1,0 +1,126 @@
+"""The page in front of the real API and its store: what a runner reports is seen, what is pressed arrives."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from browser import Browser
+from fake_service import DASHBOARD, recorded
+from serving import Serving
+
+from services.api import ApiConfig, create_app
+from services.store import Store
+
+
+@dataclass
+class Real:
+    store: Store
+    address: str
+    token: str
+
+    def submit(self, run: dict[str, Any]) -> str:
+        answer = httpx.post(
+            f"{self.address}/v1/jobs",
+            json={"job": run["job"]},
+            headers={"Authorization": f"Bearer {self.token}"},
+            trust_env=False,
+        )
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["id"])
+
+    def runner(self) -> Runner:
+        """A runner of the next job in the queue, as far as the API knows."""
+        lease = self.store.queue.lease(1000, 60.0)
+        assert lease is not None
+        token = self.store.queue.issue_token(lease.job.id, lease.attempt)
+        return Runner(f"{self.address}/v1/runner/jobs/{lease.job.id}/reports", token, lease.attempt)
+
+
+@dataclass
+class Runner:
+    url: str
+    token: str
+    attempt: int
+    seq: int = 0
+
+    def report(self, **fields: Any) -> dict[str, Any]:
+        self.seq += 1
+        answer = httpx.post(
+            self.url,
+            json={"attempt": self.attempt, "seq": self.seq, **fields},
+            headers={"Authorization": f"Bearer {self.token}"},
+            trust_env=False,
+        )
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+
+@pytest.fixture
+def real(tmp_path: Path) -> Iterator[Real]:
+    store = Store(f"sqlite:///{tmp_path}/service.db")
+    work = tmp_path / "work"
+    work.mkdir()
+    token = store.tokens.create("blue", ("read", "submit", "manage"), name="Ada")[1]
+    config = ApiConfig(work, dashboard=DASHBOARD, poll_s=0.05, heartbeat_s=0.5)
+    serving = Serving(create_app(store, config, dispatcher_seen=time.time))
+    yield Real(store, serving.address, token)
+    serving.stop()
+    store.close()
+
+
+def test_a_job_is_watched_paused_and_its_end_is_seen(watched: Browser, real: Real) -> None:
+    page, run = watched, recorded("adam")
+    job_id = real.submit(run)
+    page.fresh(real.address)
+    page.sign_in(real.token)
+    page.see(".job-row .badge", "queued")
+    page.see(".job-name", "digits adam").click()
+    runner = real.runner()
+    start = {"kind": "attempt_started", **run["started"], "from_step": 0, "attempt": 1}
+    runner.report(events=[start], log="training from step 0\n")
+    runner.report(metrics=run["metrics"][:5])
+    page.see(".badge", "running")
+
+    def told() -> str:
+        return page.find(".plot")[0].get_attribute("aria-label") or ""
+
+    page.until(lambda: f"epoch 5: validation {run['metrics'][4]['validation_loss']}" in told(), "the curve")
+    runner.report(metrics=run["metrics"][5:6])
+    page.until(lambda: "epoch 6" in told(), "the next point")
+    page.see("#tab-log").click()
+    page.see(".log", "training from step 0")
+    page.see("#tab-events").click()
+    page.see(".events li", "attempt started")
+    page.see("#tab-checkpoints").click()
+    page.see(".panel", "No checkpoint is kept.")
+    page.see(".actions button", "Pause").click()
+    page.see(".badge", "pausing")
+    answer = runner.report(end={"outcome": "interrupted"})
+    assert answer["command"] in (None, "pause")
+    page.see(".badge", "paused")
+    page.see(".actions button", "Resume").click()
+    page.see(".badge", "queued")
+    page.see(".actions button", "Cancel").click()
+    page.see("dialog button.danger").click()
+    page.see(".badge", "cancelled")
+    assert real.store.jobs.get("blue", job_id).state == "cancelled"
+
+
+def test_no_answer_of_the_page_lets_in_what_is_not_its_own(real: Real) -> None:
+    answer = httpx.get(real.address, trust_env=False)
+    assert answer.status_code == 200
+    policy = answer.headers["content-security-policy"]
+    assert "script-src 'self'" in policy
+    assert "unsafe" not in policy
+    for file in DASHBOARD.rglob("*"):
+        if file.suffix in (".html", ".css", ".js", ".svg") and "vendor" not in file.parts:
+            text = file.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+            assert "http://" not in text and "https://" not in text, file
+            assert "innerHTML" not in text and "eval(" not in text, file
