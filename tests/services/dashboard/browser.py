@@ -46,10 +46,11 @@ class Browser:
         self.driver.quit()
 
     def fresh(self, address: str) -> None:
-        """As after opening a new tab for the first time: every service listens on a port of its own, and so is
-        an origin that keeps nothing yet."""
+        """As after opening a new tab for the first time. (A port may come again, and is the same origin then.)"""
         self.address = address
         self.driver.get("about:blank")
+        storage = {"origin": address, "storageTypes": "all"}
+        self.driver.execute_cdp_cmd("Storage.clearDataForOrigin", storage)
         self.screen(*DESKTOP)
         self.colors("light")
         self.driver.get_log("browser")
