@@ -97,6 +97,37 @@ SETTINGS = _table(
     Setting(
         "RAY_ADDRESS", "", "", "the Ray cluster to train on; empty: one embedded in the training process"
     ),
+    Setting(
+        "DISTBP_SERVICE_DATA", "", "", "service: the folder with files that jobs may name; empty: none may"
+    ),
+    Setting(
+        "DISTBP_SERVICE_HOSTS",
+        "",
+        "",
+        "service: names it is reached by, besides localhost, with commas between",
+    ),
+    Setting(
+        "DISTBP_SERVICE_ORIGINS",
+        "",
+        "",
+        "service: other origins whose pages may call it, as https://example.org, with commas between",
+    ),
+    Setting("DISTBP_SERVICE_DATASET_BYTES", 4 * 2**30, "bytes", "service: the largest dataset it takes"),
+    Setting(
+        "DISTBP_SERVICE_PROJECT_BYTES",
+        64 * 2**30,
+        "bytes",
+        "service: the most that a project's datasets fill",
+    ),
+    Setting("DISTBP_SERVICE_REQUESTS_PER_S", 200, "requests", "service: what one token may ask in a second"),
+    Setting("DISTBP_SERVICE_WAITING_JOBS", 100_000, "jobs", "service: jobs of a project that have not ended"),
+    Setting(
+        "DISTBP_SERVICE_METRICS",
+        "open",
+        "",
+        "service: whether /metrics, which holds totals only, answers without a token",
+        choices=("open", "token"),
+    ),
     Setting("DISTBP_TEST_DATA", "", "", "the folder with the tests' data (data/ and golden/ below it)"),
 )
 

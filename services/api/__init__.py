@@ -12,6 +12,6 @@ routers/        the routes
 """
 
 from services.api.app import create_app
-from services.api.config import ApiConfig, Limits, check_protected
+from services.api.config import ApiConfig, Limits, check_protected, config_from_settings
 
-__all__ = ["ApiConfig", "Limits", "check_protected", "create_app"]
+__all__ = ["ApiConfig", "Limits", "check_protected", "config_from_settings", "create_app"]

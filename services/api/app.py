@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
 import distbp
@@ -53,10 +56,29 @@ def create_app(
     for router in ROUTERS:
         app.include_router(router)
     if config.dashboard is not None:
-        app.mount("/", StaticFiles(directory=config.dashboard, html=True))
+        _serve(app, config.dashboard)
     app.add_middleware(Guard, hosts=config.hosts, origins=config.origins, telemetry=service.telemetry)
     _document(app)
     return app
+
+
+def _serve(app: FastAPI, folder: Path) -> None:
+    """The dashboard's files, each top one at an address of its own: a mount at / would answer for every
+    address that is not there, and for methods that are not."""
+
+    def page(path: Path) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            request.scope["distbp.route"] = "dashboard"
+            return FileResponse(path, headers={"Cache-Control": "no-cache"})
+
+        return answer
+
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir():
+            app.mount(f"/{entry.name}", StaticFiles(directory=entry))
+        else:
+            app.add_route(f"/{entry.name}", page(entry), methods=["GET"], include_in_schema=False)
+    app.add_route("/", page(folder / "index.html"), methods=["GET"], include_in_schema=False)
 
 
 def _document(app: FastAPI) -> None:

@@ -6,6 +6,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from distbp import settings
 from distbp.errors import SettingsError
 from services.store import Store
 
@@ -64,6 +65,32 @@ class ApiConfig:
     poll_s: float = 0.25
     dispatcher_late_s: float = 30.0
     metrics_open: bool = True
+
+
+def config_from_settings(work: Path) -> ApiConfig:
+    """What DISTBP_SERVICE_... say; the dashboard that comes with this package. Raises SettingsError."""
+    folder = settings.get("DISTBP_SERVICE_DATA")
+    if folder and not Path(folder).is_dir():
+        raise SettingsError(f"DISTBP_SERVICE_DATA is {folder!r}, which is no folder. Make it, or unset it.")
+    dashboard = Path(__file__).parent.parent / "dashboard"
+    return ApiConfig(
+        work,
+        data_folder=Path(folder) if folder else None,
+        hosts=(*LOOPBACK_NAMES, *_listed("DISTBP_SERVICE_HOSTS")),
+        origins=_listed("DISTBP_SERVICE_ORIGINS"),
+        dashboard=dashboard if (dashboard / "index.html").is_file() else None,
+        limits=Limits(
+            dataset_bytes=settings.get("DISTBP_SERVICE_DATASET_BYTES"),
+            datasets_bytes=settings.get("DISTBP_SERVICE_PROJECT_BYTES"),
+            requests_per_s=float(settings.get("DISTBP_SERVICE_REQUESTS_PER_S")),
+            waiting_jobs=settings.get("DISTBP_SERVICE_WAITING_JOBS"),
+        ),
+        metrics_open=settings.get("DISTBP_SERVICE_METRICS") == "open",
+    )
+
+
+def _listed(name: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in settings.get(name).split(",") if part.strip())
 
 
 def is_loopback(address: str) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from api_kit import Api, make_api, operations, problem_of
 
 from distbp.errors import SettingsError
-from services.api import check_protected
+from services.api import Limits, check_protected, config_from_settings
 from services.api.config import is_loopback
 from services.store import Store
 
@@ -277,3 +278,39 @@ def test_it_does_not_listen_unprotected(tmp_path: Any) -> None:
 def test_the_api_is_no_ray_driver() -> None:
     code = "import sys, services.api; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+
+
+def test_the_dashboard_is_served_beside_the_api(tmp_path: Path) -> None:
+    folder = tmp_path / "page"
+    (folder / "js").mkdir(parents=True)
+    (folder / "index.html").write_text("<!doctype html>")
+    (folder / "js" / "main.js").write_text("1")
+    (tmp_path / "secret").write_text("secret")
+    (folder / "js" / "link.js").symlink_to(tmp_path / "secret")
+    api = make_api(tmp_path, dashboard=folder)
+    for path in ("/", "/index.html", "/js/main.js"):
+        answer = api.call("GET", path, "")
+        assert answer.status_code == 200
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    for path in ("/js/../../secret", "/js/%2e%2e/%2e%2e/secret", "/js/link.js", "/js/", "/secret", "/v1/x"):
+        problem_of(api.call("GET", path, ""), 404)
+    answer = api.call("PUT", "/v1/whoami")
+    problem_of(answer, 405)
+    assert answer.headers["allow"]
+    api.runner.close()
+    api.store.close()
+
+
+def test_settings_say_how_the_api_is_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = config_from_settings(tmp_path)
+    assert found.data_folder is None and found.hosts == ("localhost", "127.0.0.1", "[::1]")
+    assert (found.limits, found.metrics_open) == (Limits(), True)
+    monkeypatch.setenv("DISTBP_SERVICE_HOSTS", "api, api.example.org")
+    monkeypatch.setenv("DISTBP_SERVICE_METRICS", "token")
+    monkeypatch.setenv("DISTBP_SERVICE_DATASET_BYTES", "1MiB")
+    found = config_from_settings(tmp_path)
+    assert found.hosts[3:] == ("api", "api.example.org")
+    assert (found.limits.dataset_bytes, found.metrics_open) == (2**20, False)
+    monkeypatch.setenv("DISTBP_SERVICE_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(SettingsError, match=r"which is no folder\. Make it, or unset it"):
+        config_from_settings(tmp_path)
