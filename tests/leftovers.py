@@ -43,7 +43,7 @@ class Watch:
     def _living(self, grace_s: float) -> list[tuple[int, str]]:
         deadline = time.monotonic() + grace_s
         for pid, _ in self._marked():
-            _wait_for_end(pid, deadline - time.monotonic())
+            wait_for_end(pid, deadline - time.monotonic())
         return self._marked()
 
     def _marked(self) -> list[tuple[int, str]]:
@@ -63,7 +63,7 @@ class Watch:
         return sorted(found)
 
 
-def _wait_for_end(pid: int, timeout_s: float) -> None:
+def wait_for_end(pid: int, timeout_s: float) -> None:
     try:
         handle = os.pidfd_open(pid)
     except OSError:

@@ -1,0 +1,222 @@
+"""Chaos from seeds: what happens to a run on Ray, when, and how it is done."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from leftovers import MARK
+from rigs import classes, make_job
+
+from distbp import TrainingJob, numerics
+from distbp.blueprint import Blueprint
+from distbp.data.batches import WholeData
+from distbp.data.splits import open_splits
+from distbp.evaluation import Evaluation
+from distbp.exchange.base import Snapshot
+from distbp.exchange.faults import FaultPlan
+from distbp.exchange.shared_data import share_rows
+from distbp.interrupts import Interrupts
+from distbp.membership import Options
+from distbp.result import Result
+from distbp.run_directory import RunDirectory
+from distbp.schedules import PlateauState
+from distbp.trainer import Trainer
+from distbp.training import make_blueprint
+
+DATA = {"train": classes(310, weighted=True), "validation": classes(60, seed=1), "test": classes(50, seed=2)}
+LAYERS = (
+    {"type": "dense", "units": 7, "activation": "tanh"},
+    {"type": "dropout", "rate": 0.2},
+    {"type": "batch_normalization"},
+    {"type": "dense", "units": 3},
+)
+OPTIMIZERS: tuple[dict[str, Any], ...] = (
+    {"type": "sgd", "learning_rate": 0.1},
+    {"type": "momentum", "learning_rate": 0.05, "schedule": {"type": "reduce_on_plateau", "patience": 0}},
+    {"type": "adam", "learning_rate": 0.01},
+)
+FROZEN_S = 2.0
+ACTIONS = ("kill worker", "stop worker", "kill all workers", "kill server", "stop server", "scale")
+LIKELY = (6, 2, 1, 2, 1, 4)
+
+
+def job_of(optimizer: int) -> TrainingJob:
+    """400 steps, 8 a time through the rows; a second or so."""
+    return make_job(
+        LAYERS,
+        batch_size=40,
+        shards=8,
+        max_steps=400,
+        optimizer=OPTIMIZERS[optimizer],
+        checkpoint={"every_steps": 60},
+        early_stopping={"metric": "validation_loss", "patience": 60},
+    )
+
+
+@dataclass(frozen=True)
+class Event:
+    """`at_s`: after the first team was asked for. `number`: which worker, or how many."""
+
+    at_s: float
+    action: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Schedule:
+    optimizer: int
+    workers: int
+    faults: FaultPlan | None
+    events: tuple[Event, ...]
+
+
+def schedule_of(seed: int) -> Schedule:
+    dice = random.Random(seed)
+    faults = FaultPlan(seed, drop=0.01, repeat=0.1, delay=0.05, reorder=0.01) if dice.random() < 0.5 else None
+    count = dice.choice((1, 1, 2, 3))
+    events = [
+        Event(dice.uniform(0.0, 4.0), dice.choices(ACTIONS, LIKELY)[0], dice.randrange(1, 5))
+        for _ in range(count)
+    ]
+    return Schedule(
+        dice.randrange(3), dice.choice((1, 2, 2, 3)), faults, tuple(sorted(events, key=lambda e: e.at_s))
+    )
+
+
+class Checked:
+    """A `Team` whose server's ledger is checked after every stretch: no step is applied twice."""
+
+    def __init__(self, team: Any, first: int, attempt: int) -> None:
+        self.team = team
+        self._first = first
+        self._attempt = attempt
+        self.exchange = team.exchange
+
+    @property
+    def workers(self) -> int:
+        return int(self.team.workers)
+
+    def run(self, first: int, stop: int, plateau: PlateauState, stopping: Callable[[], bool]) -> int:
+        reached: int = self.team.run(first, stop, plateau, stopping)
+        attempt, step, applied = self.team.ledger()
+        assert attempt == self._attempt
+        assert reached == step == self._first + applied
+        return reached
+
+    def evaluate(self, split: str) -> Evaluation:
+        found: Evaluation = self.team.evaluate(split)
+        return found
+
+    def snapshot(self) -> Snapshot:
+        found: Snapshot = self.team.snapshot()
+        return found
+
+    def close(self) -> None:
+        self.team.close()
+
+
+class Chaos:
+    """Makes the teams of a run, and does to them what the schedule says."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
+        self._team: Any = None
+        self._over = threading.Event()
+        self._stack = ExitStack()
+        self._handles: dict[str, Any] = {}
+        self._thread: threading.Thread | None = None
+        self.told: list[str] = []
+
+    def __call__(
+        self,
+        blueprint: Blueprint,
+        data: WholeData,
+        snapshot: Snapshot,
+        attempt: int,
+        changed: Callable[[str], None],
+    ) -> Checked:
+        from distbp.cluster import RayTeam  # imports Ray: only within the session
+
+        chaos = self
+
+        class Seen(RayTeam):
+            """Can be harmed while it is being made."""
+
+            def __init__(self, *args: Any) -> None:
+                chaos._team = self
+                super().__init__(*args)
+
+        if not self._handles:
+            for name, rows in data.splits.items():
+                memory, self._handles[name] = share_rows(rows)  # type: ignore[arg-type]
+                self._stack.callback(memory.close)
+            self._thread = threading.Thread(target=self._act, name="chaos")
+            self._thread.start()
+        options = Options(self._schedule.workers, frozen_s=FROZEN_S, faults=self._schedule.faults)
+        team = Seen(blueprint, data, snapshot, attempt, options, self._handles, changed)
+        return Checked(team, snapshot.step, attempt)
+
+    def close(self) -> None:
+        self._over.set()
+        if self._thread:
+            self._thread.join()
+        self._stack.close()
+
+    def _act(self) -> None:
+        began = time.monotonic()
+        for event in self._schedule.events:
+            if self._over.wait(max(0.0, event.at_s - (time.monotonic() - began))):
+                return
+            self._do(event)
+
+    def _do(self, event: Event) -> None:
+        with suppress(AttributeError):  # the team is not made yet
+            pids = dict(self._team.pids())
+            server = [pids.pop("server")] if "server" in pids else []
+            workers = sorted(pids.values())
+            self.told.append(f"{event.action} of {workers}")
+            if event.action == "scale":
+                self._team.scale(event.number)
+                return
+            victims = server if "server" in event.action else workers
+            if "all" not in event.action and victims:
+                victims = [victims[event.number % len(victims)]]
+            for pid in victims:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP if "stop" in event.action else signal.SIGKILL)
+
+
+def drive(path: Path, job: TrainingJob, make_team: Any) -> Result:
+    """As `distbp.train` does it, with another maker of teams."""
+    splits = open_splits(job, Path(), DATA)
+    blueprint = make_blueprint(job, splits)
+    with (
+        RunDirectory.create(path, job.to_yaml()) as run,
+        numerics.one_blas_thread(),
+        Interrupts() as interrupts,
+    ):
+        trainer = Trainer(run, blueprint, splits, make_team, lambda event: None, interrupts)
+        return trainer.train(None)
+
+
+def actors() -> dict[int, str]:
+    """The living actors of this test run: process -> its name."""
+    mark = f"{MARK}={os.environ[MARK]}".encode()
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            name = (entry / "cmdline").read_bytes().decode(errors="replace").strip("\0")
+            if name.startswith(("ray::WorkerActor", "ray::ServerActor", "ray::RelayActor")) and (
+                mark in (entry / "environ").read_bytes()
+            ):
+                found[int(entry.name)] = name
+    return found
