@@ -46,7 +46,7 @@ class Browser:
         self.driver.quit()
 
     def fresh(self, address: str) -> None:
-        """As after opening a new tab for the first time. (A port may come again, and is the same origin then.)"""
+        """As after opening a new tab for the first time. (A port may come again: the same origin then.)"""
         self.address = address
         self.driver.get("about:blank")
         storage = {"origin": address, "storageTypes": "all"}

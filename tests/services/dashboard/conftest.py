@@ -49,7 +49,7 @@ def watched(chromium: Browser) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(watched: Browser, service: FakeService) -> Browser:
-    """A desktop's window, light, nobody signed in."""
+def page(service: FakeService, watched: Browser) -> Browser:
+    """A desktop's window, light, nobody signed in. (`watched` last: it leaves before the service does.)"""
     watched.fresh(service.address)
     return watched

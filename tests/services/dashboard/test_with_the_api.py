@@ -75,7 +75,7 @@ def real(tmp_path: Path) -> Iterator[Real]:
     store.close()
 
 
-def test_a_job_is_watched_paused_and_its_end_is_seen(watched: Browser, real: Real) -> None:
+def test_a_job_is_watched_paused_and_its_end_is_seen(real: Real, watched: Browser) -> None:
     page, run = watched, recorded("adam")
     job_id = real.submit(run)
     page.fresh(real.address)
