@@ -14,7 +14,7 @@ from distbp.nn.network import aligned_vector
 
 # One gather serves several steps: a NumPy call costs as much as copying a few kilobytes, and what is gathered
 # should still be in a core's second-level cache when it is used.
-BLOCK_BYTES = 512 * 1024
+BLOCK_BYTES = 128 * 1024
 ALIGNMENT = 64  # bytes
 
 
