@@ -25,12 +25,14 @@ from distbp.evaluation import Evaluation
 from distbp.exchange import segment as seg
 from distbp.exchange.audit import audit_of
 from distbp.exchange.base import Snapshot
+from distbp.exchange.desk import Desk, Packed
 from distbp.exchange.faults import FaultPlan, faulty_post
 from distbp.exchange.local_workers import LocalWorkers
-from distbp.exchange.ray_objects import Desk, Packed, RayLink
+from distbp.exchange.ray_objects import RayLink, as_object
 from distbp.exchange.relay import Publication, Relay
 from distbp.exchange.rounds import Rounds
 from distbp.exchange.segment import MAX_WORKERS, Range, SegmentHandle
+from distbp.exchange.server_ranges import FanLink
 from distbp.exchange.shared_data import HeldShards, NodeStore, ShardData, SharedRows, whole_data
 from distbp.exchange.shared_memory import WorkerPort, post
 from distbp.parameter_server import NotFiniteError, ParameterServer
@@ -50,7 +52,7 @@ class Place:
     fingerprint: Mapping[str, str]
 
 
-def _settle(kernels: str) -> ExitStack:
+def settle() -> ExitStack:
     """Puts this process into the state in which gradients are computed, for good."""
     stack = ExitStack()
     stack.enter_context(numerics.one_blas_thread())
@@ -58,7 +60,7 @@ def _settle(kernels: str) -> ExitStack:
     return stack
 
 
-def _place(kernels: str) -> Place:
+def place_of(kernels: str) -> Place:
     return Place(ray.get_runtime_context().get_node_id(), os.getpid(), numerics.fingerprint(kernels))
 
 
@@ -82,7 +84,7 @@ class ServerActor:
     """Hosts the `ParameterServer` and its segment."""
 
     def __init__(self, blueprint: Blueprint, snapshot: Snapshot, attempt: int, late_factor: float) -> None:
-        self._stack = _settle(blueprint.kernels)
+        self._stack = settle()
         self._blueprint = blueprint
         size = blueprint.network().size
         self._segment = seg.create(size, blueprint.dtype, totals_size(blueprint), attempt)
@@ -99,12 +101,12 @@ class ServerActor:
         self._workers = LocalWorkers(self._segment, audit_of(blueprint, self._segment))
         self._orders = Orders(self._workers.assign)
         self._store = NodeStore()
-        self._desk = Desk(attempt, self._workers.nudge)
+        self._desk = Desk(attempt, self._workers.nudge, as_object)
         self._rounds = Rounds(self._server, self._workers, remote=self._desk, late_factor=late_factor)
         self._rounds.rest()
 
     def place(self) -> tuple[Place, SegmentHandle]:
-        return _place(self._blueprint.kernels), self._segment.handle
+        return place_of(self._blueprint.kernels), self._segment.handle
 
     def run(self, stretch: int, first: int, stop: int, plateau: PlateauState) -> tuple[str, int]:
         """("trained", next step) or ("not finite", the step that was not applied)."""
@@ -142,7 +144,7 @@ class ServerActor:
 
     def kill(self, pid: int) -> None:
         """Ends a process of this node that does not answer."""
-        _kill(pid)
+        end_process(pid)
 
     @ray.method(concurrency_group="relays")
     def push_pull(self, attempt: int, phase: int, packed: Sequence[Packed]) -> Publication:
@@ -158,12 +160,12 @@ class WorkerActor:
     """Hosts a `Worker`. `faults`: what happens to its pushes, in tests of recovery."""
 
     def __init__(self, blueprint: Blueprint, faults: FaultPlan | None = None) -> None:
-        self._stack = _settle(blueprint.kernels)
+        self._stack = settle()
         self._blueprint = blueprint
         self._faults = faults
 
     def place(self) -> Place:
-        return _place(self._blueprint.kernels)
+        return place_of(self._blueprint.kernels)
 
     def join(self, host: Any, me: int, data: Mapping[str, SharedRows] | None) -> None:
         """Attaches to the segment of `host`, the server's or relay's actor on this node, as its worker `me`.
@@ -194,19 +196,22 @@ class WorkerActor:
 class RelayActor:
     """Hosts the `Relay` of a node, and the shards that were sent to it."""
 
-    def __init__(self, blueprint: Blueprint, attempt: int, server: Any) -> None:
-        self._stack = _settle(blueprint.kernels)
+    def __init__(self, blueprint: Blueprint, attempt: int, servers: Sequence[tuple[Any, int, int]]) -> None:
+        """`servers`: the actor of each, and its range of the flat vector."""
+        self._stack = settle()
         self._blueprint = blueprint
         size = blueprint.network().size
         self._segment = seg.create(size, blueprint.dtype, totals_size(blueprint), attempt)
-        self._workers = LocalWorkers(self._segment)
-        self._link = RayLink(server, attempt)
-        self._relay = Relay(self._workers, blueprint.shards, self._link)
+        self._workers = LocalWorkers(self._segment, audit_of(blueprint, self._segment))
+        self._links = [RayLink(server, attempt) for server, _, _ in servers]
+        ranges = [(start, stop) for _, start, stop in servers]
+        link = self._links[0] if len(ranges) == 1 else FanLink(self._links, ranges, blueprint.dtype)
+        self._relay = Relay(self._workers, blueprint.shards, link)
         self._orders = Orders(self._relay.assign)
         self._store = NodeStore()
 
     def place(self) -> tuple[Place, SegmentHandle]:
-        return _place(self._blueprint.kernels), self._segment.handle
+        return place_of(self._blueprint.kernels), self._segment.handle
 
     def assign(self, number: int, ranges: Mapping[int, Sequence[Range]]) -> None:
         """Says who of this node hosts what; see `Orders`."""
@@ -226,33 +231,33 @@ class RelayActor:
         return self._workers.beats()
 
     def traffic(self) -> tuple[int, int]:
-        """(calls to the server, bytes of gradient sums sent with them)."""
-        return self._link.calls, self._link.bytes
+        """(calls to servers, bytes of gradient sums sent with them)."""
+        return sum(link.calls for link in self._links), sum(link.bytes for link in self._links)
 
     def kill(self, pid: int) -> None:
         """Ends a process of this node that does not answer."""
-        _kill(pid)
+        end_process(pid)
 
     @ray.method(concurrency_group="serving")
     def serve(self) -> None:
         self._relay.run()
 
 
-def _kill(pid: int) -> None:
+def end_process(pid: int) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal.SIGKILL)
 
 
-_NEVER = {"max_restarts": 0, "max_task_retries": 0}
+NEVER = {"max_restarts": 0, "max_task_retries": 0}
 # Groups have threads of their own, so that a call that lasts (a stretch, a life) holds up no other. Server
 # and relays wait most of the time, and take no CPU from the workers of their node.
 _DATA = {"data": 2, "rows": MAX_WORKERS}
 Server = ray.remote(
-    num_cpus=0, max_concurrency=8, concurrency_groups={"relays": RELAY_CALLS, **_DATA}, **_NEVER
+    num_cpus=0, max_concurrency=8, concurrency_groups={"relays": RELAY_CALLS, **_DATA}, **NEVER
 )(ServerActor)
-WorkerProcess = ray.remote(num_cpus=1, max_concurrency=2, concurrency_groups={"serving": 1}, **_NEVER)(
+WorkerProcess = ray.remote(num_cpus=1, max_concurrency=2, concurrency_groups={"serving": 1}, **NEVER)(
     WorkerActor
 )
-NodeRelay = ray.remote(num_cpus=0, max_concurrency=4, concurrency_groups={"serving": 1, **_DATA}, **_NEVER)(
+NodeRelay = ray.remote(num_cpus=0, max_concurrency=4, concurrency_groups={"serving": 1, **_DATA}, **NEVER)(
     RelayActor
 )

@@ -23,7 +23,13 @@ from distbp import membership, numerics
 from distbp.actors import NodeRelay, Place, Server, WorkerProcess
 from distbp.blueprint import Blueprint
 from distbp.data.batches import WholeData
-from distbp.errors import DistbpError, ExchangeError, FingerprintError, ServerLostError, WorkerLostError
+from distbp.errors import (
+    DistbpError,
+    ExchangeError,
+    FingerprintError,
+    ServerLostError,
+    WorkerLostError,
+)
 from distbp.evaluation import Evaluation, combine
 from distbp.exchange.base import Snapshot
 from distbp.exchange.segment import Range
@@ -31,7 +37,19 @@ from distbp.exchange.shared_data import SharedRows, cut
 from distbp.heartbeats import Heartbeats
 from distbp.membership import Options
 from distbp.parameter_server import NotFiniteError
-from distbp.recruiting import Member, Node, Recruits, awaited_cpus, home_of, pinned, short, why_ended
+from distbp.parameter_server import ranges as server_ranges
+from distbp.range_actors import Lead
+from distbp.recruiting import (
+    Member,
+    Node,
+    Recruits,
+    awaited_cpus,
+    home_of,
+    pinned,
+    raise_corruption,
+    short,
+    why_ended,
+)
 from distbp.schedules import PlateauState
 from distbp.worker import Worker
 
@@ -39,6 +57,7 @@ START_S = 120.0  # to start an actor; on a full cluster it waits for room that l
 WATCH_S = 0.05  # between two looks at the team while steps run
 LEAVE_S = 1.0  # for processes to end by themselves
 GROW_S = 1.0  # between two looks at free CPUs
+_LEAD = ""  # in place of a node: the lead of several servers, which is not a node's only actor
 LOST_IN_VAIN = 8  # workers lost, and twice the number wanted, without a stretch of steps done: not by chance
 
 
@@ -80,17 +99,26 @@ class RayTeam:
         mine = numerics.fingerprint(blueprint.kernels)
         self._here = ray.get_runtime_context().get_node_id()
         self._home = home_of(self._here)  # the server's node
-        self._server = Server.options(scheduling_strategy=pinned(self._home)).remote(
-            blueprint, snapshot, attempt, options.late_factor
-        )
         self._server_place: Place | None = None
-        self._nodes: dict[str, Node] = {self._home: Node(self._server)}
+        network = blueprint.network()
+        where = {"scheduling_strategy": pinned(self._home)}
+        self._nodes: dict[str, Node] = {}
+        if len(server_ranges(network, options.servers)) == 1:
+            self._server = Server.options(**where).remote(blueprint, snapshot, attempt, options.late_factor)
+            self._nodes[self._home] = Node(self._server)
+        else:  # then the server's node has a relay like all others
+            self._server = Lead.options(**where).remote(
+                blueprint, snapshot, attempt, options.servers, options.frozen_s
+            )
+        self._servers = [(self._server, 0, network.size)]  # each with its range of the vector
         self._recruits = Recruits(self._new_worker, self._introduce, mine)
         try:
             for _ in range(options.workers):
                 self._start_worker()
             self._server_place, _ = self._ask(self._server.place.remote(), START_S)
             numerics.check_same(mine, self._server_place.fingerprint, "the parameter server")
+            if not self._nodes:
+                self._servers = self._ask(self._server.servers.remote(), START_S)
             self._await_workers()
         except BaseException:
             self.close()
@@ -100,14 +128,16 @@ class RayTeam:
 
     @property
     def exchange(self) -> str:
-        ways = {
-            "shared memory" if m.place.node == self._home else "ray objects" for m in self._members.values()
-        }
+        ways = {"shared memory" if self._beside_server(m) else "ray objects" for m in self._members.values()}
         return " + ".join(sorted(ways, reverse=True)) or "shared memory"
 
     @property
     def workers(self) -> int:
         return len(self._members)
+
+    def _beside_server(self, member: Member) -> bool:
+        """Whether the worker shares its memory with the server."""
+        return len(self._servers) == 1 and member.place.node == self._home
 
     def run(self, first: int, stop: int, plateau: PlateauState, stopping: Callable[[], bool]) -> int:
         self._stretch += 1
@@ -170,7 +200,7 @@ class RayTeam:
         return {
             name: ray.get(node.actor.traffic.remote())
             for name, node in self._nodes.items()
-            if name != self._home
+            if node.serving is not None
         }
 
     def pids(self) -> dict[str, int]:
@@ -244,7 +274,7 @@ class RayTeam:
 
     def _start_relay(self, node_id: str) -> Node:
         options = NodeRelay.options(scheduling_strategy=pinned(node_id))
-        actor = options.remote(self._blueprint, self._attempt, self._server)
+        actor = options.remote(self._blueprint, self._attempt, self._servers)
         node = self._nodes[node_id] = Node(actor, actor.serve.remote())
         return node
 
@@ -294,8 +324,9 @@ class RayTeam:
 
     def _attend(self, ready: Collection[Any]) -> None:
         """Deals with whatever happened to the team since the last look."""
-        silence = self._heartbeats.look(self._nodes)
-        if self._home in silence.nodes:
+        server = _LEAD if len(self._servers) > 1 else self._home
+        silence = self._heartbeats.look({server: Node(self._server), **self._nodes})
+        if server in silence.nodes:
             self._lose_server(f"gave no sign of life for {self._options.frozen_s:g} s")
         silent = f"gave no sign of life for {self._options.frozen_s:g} s"
         lost = {m.number: why_ended(m.serving) for m in self._members.values() if m.serving in ready}
@@ -303,6 +334,8 @@ class RayTeam:
             {m.number: silent for m in self._members.values() if (m.place.node, m.me) in silence.rows}
         )
         gone = {name for name, node in self._nodes.items() if node.serving in ready}
+        for name in gone:
+            raise_corruption(self._nodes[name].serving)
         for name in gone | silence.nodes:
             why = "lost its relay" if name in gone else silent
             on_node = [m.number for m in self._members.values() if m.place.node == name]

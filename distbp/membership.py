@@ -17,7 +17,7 @@ class Options:
 
     workers: how many to begin with. least, most: limits for growing into free CPUs; equal: do not.
     late_factor: see `Rounds`. frozen_s: without a sign of life, a process is taken for frozen, and ended.
-    faults: injected, for tests of recovery.
+    servers: how many share the flat vector. faults: injected, for tests of recovery.
     """
 
     workers: int
@@ -25,6 +25,7 @@ class Options:
     most: int = 0
     late_factor: float = 4.0
     frozen_s: float = 5.0
+    servers: int = 1
     faults: FaultPlan | None = None
 
 

@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distbp import membership, numerics
 from distbp.actors import Place
-from distbp.errors import FingerprintError, ServerLostError
+from distbp.errors import CorruptionError, FingerprintError, ServerLostError
 from distbp.exchange.segment import MAX_WORKERS
 
 
@@ -189,3 +189,14 @@ def awaited_cpus() -> float:
             if cpus <= largest:
                 found += cpus * request.count
     return found
+
+
+def raise_corruption(serving: Any) -> None:
+    """A relay whose workers differ in their bits ends with that, and nobody may go on."""
+    try:
+        ray.get(serving)
+    except RayTaskError as error:
+        if isinstance(error.cause, CorruptionError):
+            raise error.cause from None
+    except RayError:
+        pass  # its node is lost

@@ -95,5 +95,5 @@ class TeamMaker:
             for name, rows in data.splits.items():
                 memory, self._handles[name] = share_rows(rows)
                 self._stack.callback(memory.close)
-        options = Options(workers, least, most, faults=self._faults)
+        options = Options(workers, least, most, servers=blueprint.job.servers, faults=self._faults)
         return RayTeam(blueprint, data, snapshot, attempt, options, self._handles, changed)

@@ -29,6 +29,7 @@ DOORS = {
     "ray": {
         "distbp.cluster",
         "distbp.actors",
+        "distbp.range_actors",
         "distbp.heartbeats",
         "distbp.recruiting",
         "distbp.ray_session",

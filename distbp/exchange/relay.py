@@ -44,7 +44,7 @@ class Link(Protocol):
     """The way to the server."""
 
     def push_pull(self, phase: int, contributions: Sequence[Contribution]) -> Reply:
-        """Pushes the node's sums for the step of `phase` (see `ray_objects`); the reply comes when the server
+        """Pushes the node's sums for the step of `phase` (see `desk`); the reply comes when the server
         publishes a later one. The arrays may be overwritten as soon as this returns."""
         ...
 
@@ -112,7 +112,7 @@ class Relay:
             seen = workers.arrivals
             workers.take(phase // 2, gathering)
             wanted = self._wanted - sent
-            if gathering.has(wanted):
+            if gathering.has(wanted) and workers.settled:
                 break
             workers.wait(seen, WAIT_S)
             if self._ended.is_set():

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distbp.errors import ExchangeError
+from distbp.exchange.desk import Desk
 from distbp.exchange.gathering import Gathering
-from distbp.exchange.ray_objects import Desk, as_object
 from distbp.exchange.relay import OVER, Link, Publication, Reply
 from distbp.nn.arrays import Array
 from distbp.parameter_server import Contribution, NotFiniteError, ParameterServer, Sums, joint
@@ -80,7 +80,7 @@ class RangeRounds:
         server: ParameterServer,
         attempt: int,
         agree: Agree,
-        pack: Callable[[Array], Any] = as_object,
+        pack: Callable[[Array], Any],
     ) -> None:
         self.server = server
         self._agree = agree

@@ -20,9 +20,9 @@ from rigs import Rig, classes, make_job, make_rig
 
 from distbp import membership
 from distbp.exchange import segment as seg
+from distbp.exchange.desk import Desk, Packed
 from distbp.exchange.gathering import Gathering, runs
 from distbp.exchange.local_workers import LocalWorkers
-from distbp.exchange.ray_objects import Desk, Packed
 from distbp.exchange.relay import Publication, Relay
 from distbp.exchange.rounds import Rounds
 from distbp.exchange.segment import MAX_RANGES, Range, Slot

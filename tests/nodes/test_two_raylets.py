@@ -23,7 +23,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -31,27 +31,42 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return facts
 
 
-def test_the_bits_are_those_of_one_process(found: dict[str, Any]) -> None:
-    assert found["measured"] == found["expected"]  # parameters, running statistics and validation sums
-    assert found["ledger"] == [1, STEPS + MORE, STEPS + MORE]
+@pytest.mark.parametrize("servers", ["one server", "two servers"])
+def test_the_bits_are_those_of_one_process(found: dict[str, Any], servers: str) -> None:
+    """Parameters, running statistics and validation sums, after each of two stretches."""
+    assert found[servers]["measured"] == found["expected"]
+    assert found[servers]["ledger"] == [1, STEPS + MORE, STEPS + MORE]
 
 
 def test_the_server_is_where_cpus_are_and_workers_fill_node_after_node(found: dict[str, Any]) -> None:
-    assert found["exchange"] == "shared memory + ray objects"
-    assert found["cpus"] == {"server": 2, **{f"worker-{n}": 2 for n in (1, 2, 3, 4)}}
+    one = found["one server"]
+    assert one["exchange"] == "shared memory + ray objects"
+    assert one["cpus"] == {"server": 2, **{f"worker-{n}": 2 for n in (1, 2, 3, 4)}}
 
 
 def test_one_vector_of_a_node_crosses_for_a_step(found: dict[str, Any]) -> None:
-    [[calls, sent]] = found["traffic"]
+    [[calls, sent]] = found["one server"]["traffic"]
     assert sent == STEPS * found["size"]
     # One call for a step, and a few for the beginning and the rests between stretches.
     assert STEPS <= calls <= STEPS + 6
 
 
+def test_each_server_gets_its_part_of_one_vector(found: dict[str, Any]) -> None:
+    """Its own node has a relay then, like all others."""
+    assert found["two servers"]["exchange"] == "ray objects"
+    [[calls, sent]] = found["two servers"]["traffic"]
+    assert sent == STEPS * found["size"]
+    assert 2 * STEPS <= calls <= 2 * (STEPS + 6)
+
+
 def test_only_the_shards_that_a_node_hosts_are_sent_there(found: dict[str, Any]) -> None:
-    assert found["sent"] == [list(range(SHARDS // 2)), list(range(SHARDS // 2, SHARDS))]
+    assert found["one server"]["sent"] == [list(range(SHARDS // 2)), list(range(SHARDS // 2, SHARDS))]
 
 
 def test_a_node_without_workers_is_left(found: dict[str, Any]) -> None:
-    assert found["at the end"] == ["shared memory", 2]
-    assert len([note for note in found["notes"] if "was sent away" in note]) == 2
+    assert found["one server"]["at the end"] == ["shared memory", 2]
+    assert len([note for note in found["one server"]["notes"] if "was sent away" in note]) == 2
+
+
+def test_when_one_server_is_lost_the_attempt_ends(found: dict[str, Any]) -> None:
+    assert found["two servers"]["loss"].startswith("the parameter server died")

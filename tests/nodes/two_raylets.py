@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
+import signal
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 from rigs import Rig, classes, make_job, make_rig
 
 from distbp import numerics, settings
+from distbp.errors import ServerLostError
 from distbp.exchange.base import Snapshot
 from distbp.exchange.inline import InlineTeam
 from distbp.exchange.shared_data import share_rows
@@ -28,8 +31,9 @@ STORE_BYTES = 100 * 2**20
 
 def rig() -> Rig:
     layers = [
-        {"type": "dense", "units": 24, "activation": "relu"},
+        {"type": "dense", "units": 250, "activation": "relu"},
         {"type": "batch_normalization"},
+        {"type": "dense", "units": 250, "activation": "tanh"},  # two pieces of the vector
         {"type": "dropout", "rate": 0.3},
         {"type": "dense", "units": 3},
     ]
@@ -68,21 +72,28 @@ def main(folder: Path) -> None:
             session = RaySession(1, cluster.address)
             with closing(session):
                 session.wait()
-                found.update(train(made, Snapshot(0, {"vector": start.copy()})))
+                shared = {name: share_rows(split) for name, split in made.data.splits.items()}
+                handles = {name: rows for name, (_, rows) in shared.items()}
+                try:
+                    for servers, key in ((1, "one server"), (2, "two servers")):
+                        found[key] = train(made, Snapshot(0, {"vector": start.copy()}), handles, servers)
+                finally:
+                    for memory, _ in shared.values():
+                        memory.close()
         finally:
             cluster.shutdown()
     print(json.dumps(found))
 
 
-def train(made: Rig, start: Snapshot) -> dict[str, Any]:
+def train(made: Rig, start: Snapshot, handles: Any, servers: int) -> dict[str, Any]:
     import ray
 
-    from distbp.cluster import Options, RayTeam
+    from distbp.cluster import RayTeam
+    from distbp.membership import Options
 
-    shared = {name: share_rows(split) for name, split in made.data.splits.items()}
-    handles = {name: rows for name, (_, rows) in shared.items()}
     notes: list[str] = []
-    team = RayTeam(made.blueprint, made.data, start, 1, Options(4), handles, notes.append)
+    options = Options(4 if servers == 1 else 2, servers=servers)
+    team = RayTeam(made.blueprint, made.data, start, 1, options, handles, notes.append)
     try:
         found: dict[str, Any] = {"exchange": team.exchange, "workers": team.workers}
         team.run(0, STEPS, PlateauState(), lambda: False)
@@ -91,16 +102,22 @@ def train(made: Rig, start: Snapshot) -> dict[str, Any]:
         places = {node["NodeID"]: node["Resources"].get("CPU", 0) for node in ray.nodes()}
         found["cpus"] = {name: places[node] for name, node in team.nodes().items()}
         found["sent"] = sorted(map(sorted, team.rows_sent().values()))
-        team.scale(2)  # the last to come goes first: the other node is left
+        if servers == 1:
+            team.scale(2)  # the last to come goes first: the other node is left
         team.run(STEPS, STEPS + MORE, PlateauState(), lambda: False)
         found["measured"].append(facts(team))
         found["at the end"] = [team.exchange, team.workers]
         found["notes"] = notes
         found["ledger"] = team.ledger()
+        if servers > 1:
+            _, (second, _, _) = team._servers
+            os.kill(ray.get(second.place.remote()).pid, signal.SIGKILL)
+            try:
+                team.run(STEPS + MORE, 10**6, PlateauState(), lambda: False)
+            except ServerLostError as error:
+                found["loss"] = str(error)
     finally:
         team.close()
-        for memory, _ in shared.values():
-            memory.close()
     return found
 
 

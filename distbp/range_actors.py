@@ -1,0 +1,217 @@
+"""The Ray actors of a team with several parameter servers, each with a range of the flat vector.
+
+The trainer knows one of them, the lead, which answers for all as a single server would; it owns the others,
+so none outlives it. Workers of every node are behind a relay, which sends each server its part of the sums.
+When one is lost, all are: the lead ends itself, and the trainer begins a new attempt from a checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import ray
+from ray.exceptions import RayError
+
+from distbp import numerics
+from distbp.actors import NEVER, RELAY_CALLS, Place, end_process, place_of, settle
+from distbp.blueprint import Blueprint
+from distbp.exchange.base import Snapshot
+from distbp.exchange.desk import Packed
+from distbp.exchange.ray_objects import as_object
+from distbp.exchange.relay import Publication
+from distbp.exchange.server_ranges import Agree, Council, RangeRounds, Verdict
+from distbp.nn.arrays import Array
+from distbp.nn.network import aligned_vector
+from distbp.parameter_server import Norms, NotFiniteError, ParameterServer, Sums, health, ranges
+from distbp.schedules import PlateauState
+
+
+def _rounds(blueprint: Blueprint, part: Snapshot, attempt: int, first: int, agree: Agree) -> RangeRounds:
+    """`part`: the snapshot of a range, see `_cut`."""
+    given = part.arrays["vector"]
+    vector = aligned_vector(len(given), given.dtype)
+    vector[:] = given
+    server = ParameterServer(
+        blueprint,
+        vector,
+        step=part.step,
+        attempt=attempt,
+        slots=part.slots,
+        epoch_totals=part.arrays.get("epoch_totals"),
+        threads=os.cpu_count() or 1,
+        first=first,
+    )
+    return RangeRounds(server, attempt, agree, as_object)
+
+
+def _cut(snapshot: Snapshot, start: int, stop: int) -> Snapshot:
+    """What the server of a range needs; slots are of the trained values only, which end before the vector."""
+    arrays = {k: v if k == "epoch_totals" else v[start:stop] for k, v in snapshot.arrays.items()}
+    return Snapshot(snapshot.step, arrays)
+
+
+def _run(rounds: RangeRounds, first: int, stop: int, plateau: PlateauState) -> tuple[str, int]:
+    try:
+        return "trained", rounds.run(first, stop, plateau)
+    except NotFiniteError as error:
+        return "not finite", error.step
+
+
+class RangeServerActor:
+    """One of the servers, `number` in the order of the vector; its range begins at `first`."""
+
+    def __init__(
+        self, blueprint: Blueprint, part: Snapshot, attempt: int, number: int, first: int, lead: Any
+    ) -> None:
+        self._stack = settle()
+        self._blueprint = blueprint
+
+        def agree(step: int, sums: Sums) -> Verdict:
+            verdict: Verdict = ray.get(lead.agree.remote(number, step, sums))
+            return verdict
+
+        self._rounds = _rounds(blueprint, part, attempt, first, agree)
+
+    def place(self) -> Place:
+        return place_of(self._blueprint.kernels)
+
+    def run(self, first: int, stop: int, plateau: PlateauState) -> tuple[str, int]:
+        return _run(self._rounds, first, stop, plateau)
+
+    def snapshot(self) -> tuple[dict[str, Array], list[Norms]]:
+        return self._rounds.server.snapshot(), self._rounds.server.norms
+
+    def ping(self) -> None:
+        """A sign of life."""
+
+    @ray.method(concurrency_group="relays")
+    def push_pull(self, attempt: int, phase: int, packed: Sequence[Packed]) -> Publication:
+        return self._rounds.desk.push_pull(attempt, phase, packed)
+
+    def close(self) -> None:
+        self._rounds.close()
+
+
+class LeadActor:
+    """The first of the servers; does for the trainer what a single one does (see `ServerActor`)."""
+
+    def __init__(
+        self, blueprint: Blueprint, snapshot: Snapshot, attempt: int, servers: int, frozen_s: float
+    ) -> None:
+        self._stack = settle()
+        self._blueprint = blueprint
+        self._frozen_s = frozen_s
+        self._network = blueprint.network()
+        self._ranges = ranges(self._network, servers)
+        self._stretch = self._stop_asked = 0
+        self._council = Council(len(self._ranges), lambda: self._stop_asked == self._stretch)
+        start, stop = self._ranges[0]
+        self._rounds = _rounds(
+            blueprint,
+            _cut(snapshot, start, stop),
+            attempt,
+            start,
+            lambda step, sums: self._council.agree(0, step, sums),
+        )
+        self._me = ray.get_runtime_context().current_actor
+        self._others = [
+            RangeServer.remote(blueprint, _cut(snapshot, a, b), attempt, number, a, self._me)
+            for number, (a, b) in enumerate(self._ranges)
+            if number > 0
+        ]
+        self._pings: dict[int, tuple[Any, float]] = {}  # number -> reference, when asked
+
+    def place(self) -> tuple[Place, None]:
+        """Waits until all servers are there. Raises FingerprintError."""
+        mine = place_of(self._blueprint.kernels)
+        for place in ray.get([other.place.remote() for other in self._others]):
+            numerics.check_same(mine.fingerprint, place.fingerprint, f"a server on node {place.node[:12]}")
+        return mine, None
+
+    def servers(self) -> list[tuple[Any, int, int]]:
+        """For the relays: each server's actor and range."""
+        actors = [self._me, *self._others]
+        return [(actor, start, stop) for actor, (start, stop) in zip(actors, self._ranges, strict=True)]
+
+    def run(self, stretch: int, first: int, stop: int, plateau: PlateauState) -> tuple[str, int]:
+        """("trained", next step) or ("not finite", the step that was not applied)."""
+        self._stretch = stretch
+        theirs = [other.run.remote(first, stop, plateau) for other in self._others]
+        mine = _run(self._rounds, first, stop, plateau)
+        ray.get(theirs)  # the same
+        return mine
+
+    def stop_soon(self, stretch: int) -> None:
+        self._stop_asked = stretch
+
+    @ray.method(concurrency_group="council")
+    def agree(self, number: int, step: int, sums: Sums) -> Verdict:
+        return self._council.agree(number, step, sums)
+
+    @ray.method(concurrency_group="relays")
+    def push_pull(self, attempt: int, phase: int, packed: Sequence[Packed]) -> Publication:
+        return self._rounds.desk.push_pull(attempt, phase, packed)
+
+    def snapshot(self) -> Snapshot:
+        server = self._rounds.server
+        found = [(server.snapshot(), server.norms), *ray.get([o.snapshot.remote() for o in self._others])]
+        arrays = {
+            name: value if name == "epoch_totals" else np.concatenate([part[name] for part, _ in found])
+            for name, value in found[0][0].items()
+        }
+        norms = [one for _, norms in found for one in norms]
+        return Snapshot(server.step, arrays, tuple(health(self._network, norms)))
+
+    def beats(self) -> dict[int, float]:
+        """A sign of life, for all: ends this process where another server has given none for too long."""
+        for number, other in enumerate(self._others):
+            if number not in self._pings:
+                self._pings[number] = other.ping.remote(), time.monotonic()
+            reference, asked = self._pings[number]
+            ready, _ = ray.wait([reference], timeout=0)
+            if ready:
+                del self._pings[number]
+                try:
+                    ray.get(reference)
+                except RayError as error:
+                    _give_up(f"server {number + 1} of {len(self._ranges)} died: {error}")
+            elif time.monotonic() - asked > self._frozen_s:
+                _give_up(f"server {number + 1} of {len(self._ranges)} gave no sign of life")
+        return {}
+
+    def ledger(self) -> tuple[int, int, int]:
+        """(attempt, next step, updates applied by this attempt)."""
+        server = self._rounds.server
+        return server.attempt, server.step, server.applied
+
+    def kill(self, pid: int) -> None:
+        """Ends a process of this node that does not answer."""
+        end_process(pid)
+
+    def close(self) -> None:
+        self._council.close()
+        self._rounds.close()
+        for other in self._others:
+            other.close.remote()
+
+
+def _give_up(why: str) -> None:
+    print(f"distbp: the servers end: {why}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+RangeServer = ray.remote(
+    num_cpus=0,
+    max_concurrency=4,
+    concurrency_groups={"relays": RELAY_CALLS},
+    scheduling_strategy="SPREAD",
+    **NEVER,
+)(RangeServerActor)
+Lead = ray.remote(
+    num_cpus=0, max_concurrency=8, concurrency_groups={"relays": RELAY_CALLS, "council": 64}, **NEVER
+)(LeadActor)
