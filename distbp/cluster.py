@@ -8,8 +8,6 @@ replaced: its end is reported (`ServerLostError`), and the trainer begins a new 
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -34,7 +32,7 @@ from distbp.evaluation import Evaluation, combine
 from distbp.exchange.base import Snapshot
 from distbp.exchange.segment import Range
 from distbp.exchange.shared_data import SharedRows, cut
-from distbp.heartbeats import Heartbeats
+from distbp.heartbeats import Heartbeats, Silence
 from distbp.membership import Options
 from distbp.parameter_server import NotFiniteError
 from distbp.parameter_server import ranges as server_ranges
@@ -44,6 +42,7 @@ from distbp.recruiting import (
     Node,
     Recruits,
     awaited_cpus,
+    end_process,
     home_of,
     pinned,
     raise_corruption,
@@ -117,6 +116,7 @@ class RayTeam:
                 self._start_worker()
             self._server_place, _ = self._ask(self._server.place.remote(), START_S)
             numerics.check_same(mine, self._server_place.fingerprint, "the parameter server")
+            self._heartbeats.expect(self._home if self._nodes else _LEAD)
             if not self._nodes:
                 self._servers = self._ask(self._server.servers.remote(), START_S)
             self._await_workers()
@@ -250,6 +250,7 @@ class RayTeam:
         """At the start: until every worker has joined."""
         until = time.monotonic() + START_S
         while self._recruits:
+            self._silence()
             joined, lost = self._recruits.welcome(WATCH_S)
             self._members.update({m.number: m for m in joined})
             for error in lost:
@@ -324,10 +325,7 @@ class RayTeam:
 
     def _attend(self, ready: Collection[Any]) -> None:
         """Deals with whatever happened to the team since the last look."""
-        server = _LEAD if len(self._servers) > 1 else self._home
-        silence = self._heartbeats.look({server: Node(self._server), **self._nodes})
-        if server in silence.nodes:
-            self._lose_server(f"gave no sign of life for {self._options.frozen_s:g} s")
+        silence = self._silence()
         silent = f"gave no sign of life for {self._options.frozen_s:g} s"
         lost = {m.number: why_ended(m.serving) for m in self._members.values() if m.serving in ready}
         lost.update(
@@ -350,29 +348,31 @@ class RayTeam:
         for why in lost.values():
             self._mourn(why)
 
+    def _silence(self) -> Silence:
+        """Who gave no sign of life for too long. Raises ServerLostError where it is the server."""
+        server = _LEAD if len(self._servers) > 1 else self._home
+        silence = self._heartbeats.look({server: Node(self._server), **self._nodes})
+        if server in silence.nodes:
+            self._lose_server(f"gave no sign of life for {self._options.frozen_s:g} s")
+        return silence
+
     def _drop(self, member: Member, why: str) -> None:
         del self._members[member.number]
         self._end(member.actor, member.place)
         self._changed(f"worker {member.number} {why}; {len(self._members)} go on")
 
     def _end(self, actor: Any, place: Place | None) -> None:
-        """Ends a process for good: Ray asks it to exit, which a frozen one does not hear."""
-        with suppress(RayError):
-            ray.kill(actor)
-        if place is None:
-            return
-        if place.node == self._here:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(place.pid, signal.SIGKILL)
-        elif place.node in self._nodes:
-            self._nodes[place.node].actor.kill.remote(place.pid)
+        node = self._nodes.get(place.node) if place else None
+        end_process(actor, place, self._here, node.actor if node else None)
 
     def _lose_server(self, why: str) -> None:
         self._server_lost = True
         raise ServerLostError(f"the parameter server {why}")
 
     def _mourn(self, why: str) -> None:
-        """Counts a lost worker. Raises WorkerLostError where workers are lost again and again."""
+        """Counts a lost worker. Raises WorkerLostError where workers are lost again and again, and
+        ServerLostError where it was the server that left them alone."""
+        self._ask(self._server.place.remote(), self._options.frozen_s)
         self._lost_in_vain += 1
         if self._lost_in_vain >= LOST_IN_VAIN + 2 * self._wanted:
             raise WorkerLostError(
@@ -447,4 +447,4 @@ class RayTeam:
         except RayActorError as error:
             self._lose_server(f"died ({short(error)})")
         except GetTimeoutError:
-            self._lose_server(f"did not start within {timeout_s:g} s")
+            self._lose_server(f"gave no answer within {timeout_s:g} s")

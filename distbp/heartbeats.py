@@ -38,6 +38,7 @@ class Heartbeats:
         self._frozen_s = frozen_s
         self._clock = clock
         self._asked: dict[str, Any] = {}  # node -> reference of the answer
+        self._heard: set[str] = set()  # nodes that have answered before; others may still be starting
         self._looked = clock()
         self._waited_s = 0.0
 
@@ -53,9 +54,11 @@ class Heartbeats:
             return _NOBODY
         references = list(self._asked.values())
         _, waiting = ray.wait(references, num_returns=len(references), timeout=0)
-        if waiting and self._waited_s < self._frozen_s:
+        late = {name for name, reference in self._asked.items() if reference in waiting}
+        if late and self._waited_s < self._frozen_s:
             return _NOBODY
-        found = Silence([], {name for name, r in self._asked.items() if r in waiting and name in nodes})
+        self._heard.update(self._asked.keys() - late)
+        found = Silence([], {name for name in late if name in self._heard and name in nodes})
         for name, reference in self._asked.items():
             if reference not in waiting:
                 with suppress(RayError):  # died: that is noticed otherwise
@@ -65,5 +68,10 @@ class Heartbeats:
         self._asked = {}
         return found
 
+    def expect(self, node: str) -> None:
+        """This one has answered something, so its silence counts."""
+        self._heard.add(node)
+
     def forget(self, node: str) -> None:
         self._asked.pop(node, None)
+        self._heard.discard(node)

@@ -6,6 +6,8 @@ ready, so one that hangs on the way holds up nobody.
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -160,12 +162,24 @@ def home_of(here: str) -> str:
     return found
 
 
+def end_process(actor: Any, place: Place | None, here: str, host: Any) -> None:
+    """Ends an actor; with its `place`, for good: Ray asks it to exit, which a frozen one does not hear. `host`:
+    the server's or relay's actor on its node."""
+    with suppress(RayError):
+        ray.kill(actor)
+    if place is not None and place.node == here:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(place.pid, signal.SIGKILL)
+    elif place is not None and host is not None:
+        host.kill.remote(place.pid)
+
+
 def why_ended(serving: Any) -> str:
     """Why a worker does not serve any more."""
     try:
         ray.get(serving)
     except RayTaskError as error:
-        return f"failed: {type(error.cause).__name__}: {error.cause}"
+        return f"failed: {short(error)}"
     except RayError as error:
         return f"died ({short(error)})"
     return "left by itself"
@@ -173,6 +187,8 @@ def why_ended(serving: Any) -> str:
 
 def short(error: Exception) -> str:
     """What a person needs of an error: Ray's first line, or the last where the actor's own code failed."""
+    if isinstance(error, RayTaskError):
+        return f"{type(error.cause).__name__}: {error.cause}"
     lines: list[str] = str(error).strip().splitlines()
     return lines[-1 if "creation task" in lines[0] else 0].strip()
 
