@@ -7,8 +7,10 @@ steps, one for a worker's whole life.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -40,6 +42,7 @@ from distbp.schedules import PlateauState
 from distbp.totals import totals_size
 from distbp.worker import Worker
 
+_PR_SET_PDEATHSIG = 1  # see prctl(2)
 RELAY_CALLS = 64  # how many relays can wait in one server at a time
 
 
@@ -53,7 +56,10 @@ class Place:
 
 
 def settle() -> ExitStack:
-    """Puts this process into the state in which gradients are computed, for good."""
+    """Puts this process into the state in which gradients are computed, for good; and ties its life to that
+    of the raylet that started it, even while it is frozen and hears nothing."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     stack = ExitStack()
     stack.enter_context(numerics.one_blas_thread())
     np.seterr(over="ignore", invalid="ignore", divide="ignore")  # found by the check of every step

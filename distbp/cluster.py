@@ -42,7 +42,7 @@ from distbp.recruiting import (
     Node,
     Recruits,
     awaited_cpus,
-    end_process,
+    end_actor,
     home_of,
     pinned,
     raise_corruption,
@@ -363,7 +363,7 @@ class RayTeam:
 
     def _end(self, actor: Any, place: Place | None) -> None:
         node = self._nodes.get(place.node) if place else None
-        end_process(actor, place, self._here, node.actor if node else None)
+        end_actor(actor, place, self._here, node.actor if node else None)
 
     def _lose_server(self, why: str) -> None:
         self._server_lost = True

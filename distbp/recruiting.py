@@ -162,9 +162,9 @@ def home_of(here: str) -> str:
     return found
 
 
-def end_process(actor: Any, place: Place | None, here: str, host: Any) -> None:
-    """Ends an actor; with its `place`, for good: Ray asks it to exit, which a frozen one does not hear. `host`:
-    the server's or relay's actor on its node."""
+def end_actor(actor: Any, place: Place | None, here: str, host: Any) -> None:
+    """Ends an actor; with its `place`, for good: Ray asks it to exit, which a frozen one does not hear.
+    `host`: the server's or relay's actor on its node."""
     with suppress(RayError):
         ray.kill(actor)
     if place is not None and place.node == here:
