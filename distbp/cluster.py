@@ -443,6 +443,8 @@ class RayTeam:
                 pass
             return ray.get(reference, timeout=timeout_s)
         except RayTaskError as error:
+            if isinstance(error.cause, RayActorError):  # one of several servers asked another, which had died
+                self._lose_server(f"died ({short(error.cause)})")
             raise error.cause if isinstance(error.cause, DistbpError) else error from None
         except RayActorError as error:
             self._lose_server(f"died ({short(error)})")
