@@ -112,7 +112,7 @@ def train(made: Rig, start: Snapshot, handles: Any, servers: int) -> dict[str, A
         if servers > 1:
             _, (second, _, _) = team._servers
             os.kill(ray.get(second.place.remote()).pid, signal.SIGKILL)
-            try:  # what the trainer asks when workers are lost with it: the first server still answers, or not
+            try:  # as the trainer does when it loses workers; the first server may still answer
                 team._ask(team._server.place.remote(), options.frozen_s)
             except ServerLostError as error:
                 found["loss when asked"] = str(error)
