@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import distbp
-from distbp import cli_tools
+from distbp import cli_serve, cli_tools
 from distbp.cli_errors import EXIT_CODES, internal, named, reports_errors
 from distbp.errors import Fault, JobError
 
@@ -362,7 +362,7 @@ def _close(result: Result, as_json: bool) -> None:
         click.echo(summary(result))
 
 
-for _command in (cli_tools.verify, cli_tools.scale, cli_tools.plan):
+for _command in (cli_tools.verify, cli_tools.scale, cli_tools.plan, cli_serve.serve):
     group.add_command(_command)
 
 

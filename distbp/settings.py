@@ -98,6 +98,57 @@ SETTINGS = _table(
         "RAY_ADDRESS", "", "", "the Ray cluster to train on; empty: one embedded in the training process"
     ),
     Setting(
+        "DISTBP_URL",
+        "",
+        "",
+        "client: the address of the service; empty: the one that `distbp serve` wrote down for this user",
+    ),
+    Setting(
+        "DISTBP_TOKEN",
+        "",
+        "",
+        "client: the token; empty: the one that `distbp serve` wrote down for this user",
+    ),
+    Setting("XDG_CONFIG_HOME", "", "", "client: below it lies distbp/service.json; empty: ~/.config"),
+    Setting("XDG_DATA_HOME", "", "", "service: below it lies distbp/, its folder; empty: ~/.local/share"),
+    Setting(
+        "DISTBP_SERVICE_HOME", "", "", "service: its folder (`--data`); empty: distbp/ below XDG_DATA_HOME"
+    ),
+    Setting(
+        "DISTBP_SERVICE_WORK",
+        "",
+        "",
+        "service: the folder that API, dispatcher and all runners share; empty: work/ in its folder",
+    ),
+    Setting(
+        "DISTBP_SERVICE_DATABASE",
+        "",
+        "",
+        "service: the URL of its database, as postgresql://user@host/name; empty: SQLite in its folder",
+    ),
+    Setting("DISTBP_SERVICE_HOST", "127.0.0.1", "", "service: the address that the API listens on"),
+    Setting("DISTBP_SERVICE_PORT", 8470, "ports", "service: the port of the API"),
+    Setting(
+        "DISTBP_SERVICE_API",
+        "",
+        "",
+        "service: the URL by which runners reach the API; empty: this machine, at the port of the API",
+    ),
+    Setting(
+        "DISTBP_SERVICE_LAUNCHER",
+        "local",
+        "",
+        "service: how runners are started: as processes of the dispatcher's machine, or as Ray jobs",
+        choices=("local", "ray-jobs"),
+    ),
+    Setting("DISTBP_SERVICE_RAY", "", "", "service: the dashboard of the Ray cluster, as http://head:8265"),
+    Setting(
+        "DISTBP_SERVICE_SLOTS",
+        "auto",
+        "",
+        "service: the workers that run at the same time, over all jobs; auto: the CPUs of this machine",
+    ),
+    Setting(
         "DISTBP_SERVICE_DATA", "", "", "service: the folder with files that jobs may name; empty: none may"
     ),
     Setting(

@@ -74,6 +74,7 @@ class Dispatcher:
     """Call `tick` now and then, or `run` in a thread.
 
     api_answers: whether runners can reach the API; while they cannot, silence says nothing about them.
+    sign: called in every round, as a sign of life.
     """
 
     store: Store
@@ -81,6 +82,7 @@ class Dispatcher:
     api_url: str
     limits: Limits = field(default_factory=Limits)
     api_answers: Callable[[], bool] = lambda: True
+    sign: Callable[[], None] = lambda: None
     _asked_since: dict[tuple[str, int], float] = field(default_factory=dict)
     _deaf: bool = True  # until the first look: who knows how long nobody has listened
     _wake: threading.Event = field(default_factory=threading.Event)
@@ -95,6 +97,7 @@ class Dispatcher:
                 self._wake.clear()
                 try:
                     self.tick()
+                    self.sign()
                     failures = 0
                 except (OperationalError, InterfaceError) as error:
                     failures += 1

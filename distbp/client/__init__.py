@@ -1,0 +1,1 @@
+"""Talking to a service: submit jobs, watch them, fetch what they leave."""

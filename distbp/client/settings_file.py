@@ -1,0 +1,87 @@
+"""Which service, and with which token: given, from the environment, or as `distbp serve` wrote it down."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from distbp import settings
+from distbp.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Access:
+    """`url` without a slash at its end. `token`: "" where none is known."""
+
+    url: str
+    token: str
+
+
+def file_path() -> Path:
+    """The file in which `distbp serve` leaves address and token for clients of the same user."""
+    base = settings.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "distbp" / "service.json"
+
+
+def remember(access: Access) -> Path:
+    """Writes the file, for this user alone (mode 0600). Raises OSError."""
+    path = file_path()
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    try:
+        with open(temporary, "x", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
+            json.dump({"url": access.url, "token": access.token}, file)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def find_access(url: str | None = None, token: str | None = None) -> Access | None:
+    """What is given, else DISTBP_URL and DISTBP_TOKEN, else the file; None where no address is known.
+
+    The token of the file is for the address of the file, and is sent to no other. Raises SettingsError.
+    """
+    noted = _noted()
+    where = (url or settings.get("DISTBP_URL")).strip()
+    found = _clean(where, "the address given" if url else "DISTBP_URL") if where else None
+    if found is None:
+        if noted is None:
+            return None
+        found = noted.url
+    secret = token or settings.get("DISTBP_TOKEN")
+    if not secret and noted is not None and noted.url == found:
+        secret = noted.token
+    return Access(found, secret.strip())
+
+
+def _noted() -> Access | None:
+    path = file_path()
+    try:
+        content: Any = json.loads(path.read_text("utf-8"))
+        return Access(_clean(content["url"], str(path)), str(content["token"]))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise SettingsError(
+            f"{path} cannot be read; remove it, and start `distbp serve` again or set DISTBP_URL and"
+            " DISTBP_TOKEN"
+        ) from None
+
+
+def _clean(url: str, source: str) -> str:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname)
+        good = good and parts.username is None and not parts.query and not parts.fragment
+        _ = parts.port
+    except ValueError:
+        good = False
+    if not good:
+        raise SettingsError(f"{source} is no address of a service ({url!r}); it looks like http://host:8470")
+    return url.rstrip("/")

@@ -1,0 +1,326 @@
+"""The service in one process, or its parts: the API with the dashboard, and the dispatcher.
+
+    serve(Plan(...), say=print)         until SIGINT or SIGTERM
+
+Runners are processes of their own. At the end they are asked to leave checkpoints; their jobs go on when the
+service is started again. In the folder (`Plan.home`):
+
+    distbp.db     the SQLite database, where no other is named
+    token         the first token, made at the first start; mode 0600
+    work/         shared with runners (see `api.places`)
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+from typing import Literal
+
+import httpx
+import uvicorn
+from sqlalchemy.exc import SQLAlchemyError
+
+from distbp.errors import SettingsError
+from services.api import check_protected, config_from_settings, create_app
+from services.api.config import is_loopback
+from services.dispatcher import Dispatcher
+from services.dispatcher import Limits as DispatcherLimits
+from services.errors import StoreError
+from services.first_token import ensure_token
+from services.launchers import Launcher, LocalProcess, RayJobs
+from services.store import Store
+
+log = logging.getLogger("distbp.serve")
+Part = Literal["api", "dispatcher"]
+_STREAMS_END_S = 2  # open streams are cut after that; their clients come again
+_RUNNERS_END_S = 60.0
+_LOOK_S = 0.1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to start, and where.
+
+    port: 0 for any that is free. work: None for `home / "work"`. database: a URL; "": SQLite in `home`.
+    files: the folder with files that jobs may name; None: they may name none. api_url: by which runners reach
+    the API; "": this machine. ray: the address of Ray's dashboard, for the launcher "ray-jobs". slots:
+    workers that run at the same time, over all jobs.
+    """
+
+    home: Path
+    host: str = "127.0.0.1"
+    port: int = 8470
+    work: Path | None = None
+    database: str = ""
+    files: Path | None = None
+    api_url: str = ""
+    launcher: Literal["local", "ray-jobs"] = "local"
+    ray: str = ""
+    slots: int = 1
+    parts: frozenset[Part] = field(default_factory=lambda: frozenset({"api", "dispatcher"}))
+
+    @property
+    def work_folder(self) -> Path:
+        return self.work if self.work is not None else self.home / "work"
+
+    @property
+    def database_url(self) -> str:
+        return self.database or f"sqlite:///{self.home.absolute() / 'distbp.db'}"
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What a service that has started says. `url`, `token`: None where the API is not part of it."""
+
+    plan: Plan
+    url: str | None
+    token: str | None
+
+
+class Stop:
+    """SIGINT and SIGTERM, as an event. `hurry`: one more of them came."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.hurry = threading.Event()
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        (self.hurry if self.asked.is_set() else self.asked).set()
+
+
+def serve(
+    plan: Plan, ready: Callable[[Serving], None] = lambda serving: None, say: Callable[[str], None] = print
+) -> None:
+    """Runs the parts until SIGINT or SIGTERM, then stops them: the dispatcher first, then runners (each
+    leaves a checkpoint), then the API, which hears from them. Call it in the main thread; it waits.
+
+    ready: called once all parts have started. say: what a person should read. Raises SettingsError where it
+    cannot start, and StoreError.
+    """
+    stop = Stop()
+    with _signals(stop), _opened(plan) as store:
+        port = _listen(plan) if "api" in plan.parts else None
+        token = None
+        api: Api | None = None
+        if port is not None:
+            plan = replace(plan, port=port.getsockname()[1])
+            token = ensure_token(store, plan.home)
+            check_protected(plan.host, store)
+            api = Api(plan, store, port)
+        dispatcher = Dispatching(plan, store, api) if "dispatcher" in plan.parts else None
+        try:
+            for part in (api, dispatcher):
+                if part is not None:
+                    part.start()
+            ready(Serving(plan, None if api is None else _url(plan), token))
+            while not stop.asked.wait(_LOOK_S):
+                for part in (api, dispatcher):
+                    if part is not None and not part.thread.is_alive():
+                        raise StoreError(f"the {part.name} ended by itself; its log has the reason")
+        finally:
+            if dispatcher is not None:
+                dispatcher.stop(stop, say)
+            if api is not None:
+                api.stop()
+
+
+class Api:
+    """The API under uvicorn, in a thread."""
+
+    name = "API"
+
+    def __init__(self, plan: Plan, store: Store, port: socket.socket) -> None:
+        config = config_from_settings(plan.work_folder)
+        config = replace(
+            config,
+            data_folder=plan.files,
+            hosts=config.hosts if _any_address(plan.host) else (*config.hosts, _in_url(plan.host)),
+        )
+        app = create_app(store, config)
+        self._port = port
+        self.server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=_STREAMS_END_S,
+            )
+        )
+        self.thread = threading.Thread(target=self._run, name="api", daemon=True)
+
+    def start(self) -> None:
+        self.thread.start()
+        while not self.server.started and self.thread.is_alive():
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join()
+
+    def _run(self) -> None:
+        self.server.run(sockets=[self._port])
+
+
+class Dispatching:
+    """The dispatcher, in a thread."""
+
+    name = "dispatcher"
+
+    def __init__(self, plan: Plan, store: Store, api: Api | None) -> None:
+        alive = plan.work_folder / "dispatcher.alive"
+        url = plan.api_url or _url(replace(plan, host="127.0.0.1") if _any_address(plan.host) else plan)
+        self._dispatcher = Dispatcher(
+            store,
+            _launcher(plan),
+            url,
+            DispatcherLimits(slots=plan.slots),
+            api_answers=(lambda: api.server.started) if api is not None else _probe(url),
+            sign=alive.touch,
+        )
+        self._store = store
+        self.thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
+
+    def start(self) -> None:
+        self.thread.start()
+
+    def stop(self, stop: Stop, say: Callable[[str], None]) -> None:
+        """Ends the dispatcher, then asks runners to leave checkpoints, and waits for them."""
+        self._dispatcher.stop()
+        self.thread.join()
+        with suppress(SQLAlchemyError):
+            count = self._dispatcher.stop_runners()
+            if count:
+                say(f"{count} job{'s' if count > 1 else ''}: waiting for the checkpoint")
+            deadline = time.monotonic() + _RUNNERS_END_S
+            while count and not stop.hurry.wait(_LOOK_S) and time.monotonic() < deadline:
+                count = len(self._store.queue.working())
+            if count:
+                say(f"{count} not waited for; what they still report is taken at the next start")
+
+    def _run(self) -> None:
+        try:
+            self._dispatcher.run()
+        except Exception:
+            log.exception("an error that nobody foresaw")
+
+
+def _launcher(plan: Plan) -> Launcher:
+    if plan.launcher == "local":
+        return LocalProcess(plan.work_folder, data=plan.files)
+    if not plan.ray:
+        raise SettingsError(
+            "the launcher ray-jobs needs the address of Ray's dashboard: give --ray http://head:8265, or set"
+            " DISTBP_SERVICE_RAY"
+        )
+    return RayJobs(RayJobs.connect(plan.ray), plan.work_folder.absolute(), data=plan.files)
+
+
+def _probe(url: str) -> Callable[[], bool]:
+    client = httpx.Client(base_url=url, timeout=2.0, trust_env=False)
+
+    def answers() -> bool:
+        try:
+            return client.get("/livez").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    return answers
+
+
+@contextmanager
+def _opened(plan: Plan) -> Iterator[Store]:
+    for folder in (plan.home, plan.work_folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise SettingsError(
+                f"the folder {folder} cannot be made: {reason}. Name another with --data"
+            ) from None
+    try:
+        store = Store(plan.database_url)
+    except SQLAlchemyError as error:
+        # The text may hold the password; what the driver says does not.
+        reason = str(getattr(error, "orig", "") or type(error).__name__).strip().splitlines()[0]
+        raise StoreError(
+            f"the database cannot be opened: {reason}. Is its server up, and --database right?"
+        ) from None
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _listen(plan: Plan) -> socket.socket:
+    """A socket that listens. Raises SettingsError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            plan.host.strip("[]"), plan.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror:
+        raise SettingsError(
+            f"{plan.host!r} is no address of this machine; try --host 127.0.0.1, or 0.0.0.0 for all"
+        ) from None
+    port = socket.socket(family, kind, protocol)
+    try:
+        port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        port.bind(address)
+        port.listen(2048)
+    except OSError as error:
+        port.close()
+        raise SettingsError(_why_not(plan, error)) from None
+    port.set_inheritable(False)
+    return port
+
+
+def _why_not(plan: Plan, error: OSError) -> str:
+    place = f"{plan.host}:{plan.port}"
+    if isinstance(error, PermissionError):
+        return f"{place} may not be used by this user; choose a port above 1023 with --port"
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"{place} is in use already, perhaps by another `distbp serve`; stop that one, or choose another"
+            " port with --port"
+        )
+    return f"cannot listen on {place}: {(error.strerror or str(error)).lower()}; choose another with --host"
+
+
+def _any_address(host: str) -> bool:
+    return host in ("", "0.0.0.0", "::", "[::]")
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def _url(plan: Plan) -> str:
+    host = "127.0.0.1" if _any_address(plan.host) else _in_url(plan.host)
+    return f"http://{host}:{plan.port}"
+
+
+@contextmanager
+def _signals(stop: Stop) -> Iterator[None]:
+    former = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def is_open_to_others(plan: Plan) -> bool:
+    """Whether other machines reach the API."""
+    return not is_loopback(plan.host)
