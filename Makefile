@@ -1,7 +1,7 @@
 # The verbs of this project. Each makes the environment it needs, so a fresh clone needs nothing first but
 # Python 3.11 or newer. Choose another Python with `make PYTHON=python3.12 test`.
 
-.PHONY: demo test check bench test-slow chaos clean
+.PHONY: demo test check bench test-slow chaos faults clean
 .DELETE_ON_ERROR:
 
 # The stamp is named after the folder and the chosen Python: an environment does not survive being moved.
@@ -21,6 +21,9 @@ test-slow: $(VENV)  ## the long ones: full training curves, MNIST
 
 chaos: $(VENV)  ## hundreds of runs with faults injected
 	@$(RUN) -m pytest -m chaos
+
+faults: $(VENV)  ## parts of the service killed, again and again, while 20 jobs run
+	@$(RUN) -m pytest -m faults
 
 check: $(VENV)  ## lint, format and types
 	@$(RUN) -m ruff check --quiet .
