@@ -116,10 +116,11 @@ def _written(kind: str, read: Read, after: int) -> tuple[bytes, int, int]:
 
 
 async def _still_welcome(service: Service, request: Request, caller: Caller) -> bool:
-    """Whether the token still opens this: it may have been revoked while the stream was open."""
+    """Whether the token still opens this: it may have been revoked while the stream was open. While the
+    database cannot say, the client is sent away, and comes again."""
     try:
         return (await authorize(service.store, request, "read")).key == caller.key
-    except (UnauthorizedError, ForbiddenError):
+    except (UnauthorizedError, ForbiddenError, SQLAlchemyError):
         return False
 
 

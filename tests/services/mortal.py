@@ -21,7 +21,8 @@ from random import Random
 from typing import Any
 
 import httpx
-from postgres import PostgreSQL
+
+from benchmarks.postgresql import PostgreSQL
 
 WAIT_S = 120.0
 PROGRAMS = Path(sys.executable).parent
@@ -230,7 +231,7 @@ class House:
     def story(self) -> str:
         """The ends of the logs, for a test that fails."""
         logs = [*self._logs.glob("*.log"), *self.work.glob("*/runner-*.log")]
-        return "\n".join(f"{log.name}: {log.read_text(errors='replace')[-1500:]}" for log in logs)
+        return "\n".join(f"{log.name}: {log.read_text(errors='replace')[-600:]}" for log in logs)
 
     def _keep(self) -> None:
         """Starts what has ended, and looks whether two attempts at one job live at the same time."""

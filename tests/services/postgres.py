@@ -1,89 +1,27 @@
-"""A PostgreSQL server for tests: in a folder of its own, on a unix socket, and mortal.
-
-Its programs come from the package `postgresql` (see CONTRIBUTING.md); where they are missing, tests skip.
-"""
+"""A PostgreSQL server for tests; where none is installed, they skip."""
 
 from __future__ import annotations
 
-import os
-import pwd
 import shutil
-import signal
-import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-import psycopg
 import pytest
 
-START_S = 60.0
-
-
-class PostgreSQL:
-    """`url`: of its database `postgres`. options: of the server, as on its command line."""
-
-    def __init__(self, programs: Path, folder: Path, *options: str) -> None:
-        self.url = f"postgresql://distbp@/postgres?host={folder}"
-        self._programs, self._folder, self._options = programs, folder, options
-        self._user = "nobody" if os.geteuid() == 0 else None  # the server refuses to run as root
-        self._process: subprocess.Popen[bytes] | None = None
-        if self._user is not None:
-            account = pwd.getpwnam(self._user)
-            os.chown(folder, account.pw_uid, account.pw_gid)
-        options_ = ["-U", "distbp", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C"]
-        self._run(programs / "initdb", "-D", folder / "data", *options_).wait()
-
-    def start(self) -> None:
-        """Starts it, and waits until it answers."""
-        listen = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={self._folder}"]
-        program = self._programs / "postgres"
-        self._process = self._run(program, "-D", self._folder / "data", *listen, *self._options)
-        deadline = time.monotonic() + START_S
-        while True:
-            try:
-                psycopg.connect(host=str(self._folder), user="distbp", dbname="postgres").close()
-                return
-            except psycopg.OperationalError:
-                assert self._process.poll() is None, (self._folder / "log").read_text()
-                assert time.monotonic() < deadline, "PostgreSQL did not start in time"
-                time.sleep(0.02)
-
-    def kill(self) -> None:
-        """kill -9 of the server and of every process that serves a client."""
-        assert self._process is not None
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        self._process.kill()
-        for pid in children:
-            with suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
-        self._process.wait()
-        # They share memory, which the next server asks for: none of them may be left.
-        deadline = time.monotonic() + 10
-        while any(Path(f"/proc/{pid}").exists() for pid in children) and time.monotonic() < deadline:
-            time.sleep(0.01)
-
-    def stop(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)  # "fast": ends its clients
-            self._process.wait(timeout=20)
-
-    def _run(self, *command: str | Path) -> subprocess.Popen[bytes]:
-        with open(self._folder / "log", "ab") as log:
-            return subprocess.Popen(command, stdout=log, stderr=log, user=self._user, cwd=self._folder)
+from benchmarks.postgresql import PostgreSQL, programs
 
 
 @contextmanager
 def postgresql_server(*options: str) -> Iterator[PostgreSQL]:
-    """One that runs. Skips the test where PostgreSQL is not installed."""
-    programs = _programs()
-    if programs is None:
+    """One that runs. options: see PostgreSQL."""
+    bin_dir = programs()
+    if bin_dir is None:
         pytest.skip("PostgreSQL is not installed: no initdb on PATH or below /usr/lib/postgresql")
     folder = Path(tempfile.mkdtemp(prefix="distbp-pg-"))  # not below pytest's: sockets want short paths
     try:
-        server = PostgreSQL(programs, folder, *options)
+        server = PostgreSQL(bin_dir, folder, *options)
         server.start()
         try:
             yield server
@@ -91,9 +29,3 @@ def postgresql_server(*options: str) -> Iterator[PostgreSQL]:
             server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _programs() -> Path | None:
-    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    found = shutil.which("initdb")
-    return installed[-1].parent if installed else Path(found).parent if found else None

@@ -24,7 +24,7 @@ from postgres import postgresql_server
 import distbp
 from distbp.run_directory import METRICS, read_lines
 
-ROWS = {"format": "blobs", "samples": 512, "features": 8, "classes": 4}
+ROWS = {"format": "blobs", "samples": 8192, "features": 8, "classes": 4}
 WORK: Mapping[str, Any] = {
     "name": "digits",
     "data": {"train": ROWS, "validation": {**ROWS, "samples": 64}},
@@ -36,7 +36,7 @@ WORK: Mapping[str, Any] = {
     "batch_size": 16,
     "workers": 0,
     "shards": 4,
-    "checkpoint": {"every_steps": 200},
+    "checkpoint": {"every_steps": 1000},
 }
 Local = Callable[[Mapping[str, Any]], distbp.Result]
 DIVERGES = {"optimizer": {"type": "sgd", "learning_rate": 1e30}, "loss": "mse"}
@@ -75,7 +75,7 @@ def ray_folder() -> Iterator[Path]:
 
 
 def test_parts_are_killed_while_jobs_run(tmp_path: Path, local: Local) -> None:
-    plans = [Planned({"epochs": 200}), Planned({"epochs": 200}), Planned({"epochs": 200}, "pause")]
+    plans = [Planned({"epochs": 40}), Planned({"epochs": 40}), Planned({"epochs": 40}, "pause")]
     faults = ["runner", "api", "database", "dispatcher", "runner"]
     with postgresql_server() as database, House(tmp_path, slots=3, database=database) as house:
         prove(house, plans, local, faults=faults, seed=1, pause_s=1.0)
@@ -85,15 +85,15 @@ def twenty(seed: int, many: int) -> list[Planned]:
     """Twenty jobs, five of which do not simply complete. many: the workers of two of them."""
     # A job may be through before its user speaks: long ones wait for them.
     plans = [
-        Planned({"epochs": 4000}, "cancel", "cancelled"),
-        Planned({"epochs": 2000}, "pause"),
-        Planned({"epochs": 2000, "seed": 2}, "pause"),
+        Planned({"epochs": 400}, "cancel", "cancelled"),
+        Planned({"epochs": 200}, "pause"),
+        Planned({"epochs": 200, "seed": 2}, "pause"),
         Planned(DIVERGES, ends="failed"),
-        Planned({"epochs": 800}, "scale"),
-        Planned({"epochs": 400, "workers": many}),
-        Planned({"epochs": 400, "workers": many}),
+        Planned({"epochs": 100}, "scale"),
+        Planned({"epochs": 60, "workers": many}),
+        Planned({"epochs": 60, "workers": many}),
     ]
-    plans += [Planned({"epochs": 400 + 200 * (n % 3), "seed": n % 2}) for n in range(20 - len(plans))]
+    plans += [Planned({"epochs": 60 + 30 * (n % 3), "seed": n % 2}) for n in range(20 - len(plans))]
     Random(seed).shuffle(plans)
     return plans
 
@@ -161,7 +161,8 @@ def prove(
     for user in users:
         user.start()
     done = disturb(house, faults, Random(seed), pause_s)
-    followers.join(wait_s)
+    until(lambda: ended(house), lambda: told(house, jobs), wait_s)
+    followers.join(30)
     for user in users:
         user.join(60)
     assert set(done) == set(faults), f"only {done} came while jobs ran"
@@ -190,13 +191,22 @@ def ended(house: House) -> bool:
     return all(job["state"] in ("completed", "failed", "cancelled") for job in page["items"])
 
 
+def told(house: House, jobs: Sequence[str]) -> str:
+    """How the jobs are, for a test that fails."""
+    found = [house.ask("GET", f"/v1/jobs/{job}") for job in jobs]
+    lines = [
+        f"{j['id']} {j['state']} {j['reason']}; {j['progress']}; {len(j['attempts'])} attempts" for j in found
+    ]
+    return "\n".join([*lines, house.story()])
+
+
 def state(house: House, job: str) -> str:
     return str(house.ask("GET", f"/v1/jobs/{job}")["state"])
 
 
 def use(house: House, job: str, does: str) -> None:
     """What a user does to a job that runs."""
-    until(lambda: state(house, job) == "running", house.story)
+    until(lambda: state(house, job) not in ("queued", "starting"), house.story)
     if does == "scale":
         house.ask("POST", f"/v1/jobs/{job}:scale", json={"workers": 1})
         return
