@@ -14,6 +14,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from distbp.client.handle import JobHandle as JobHandle
+    from distbp.client.service import Service as Service
+    from distbp.client.service import connect as connect
+    from distbp.client.service import submit as submit
     from distbp.control import Control as Control
     from distbp.errors import DistbpError as DistbpError
     from distbp.errors import Fault as Fault
@@ -33,11 +37,15 @@ _HOMES = MappingProxyType(
         "DistbpError": "distbp.errors",
         "Fault": "distbp.errors",
         "JobError": "distbp.errors",
+        "JobHandle": "distbp.client.handle",
         "Model": "distbp.predictor",
         "Result": "distbp.result",
+        "Service": "distbp.client.service",
         "TrainingJob": "distbp.job",
+        "connect": "distbp.client.service",
         "load_model": "distbp.model",
         "resume": "distbp.training",
+        "submit": "distbp.client.service",
         "train": "distbp.training",
     }
 )

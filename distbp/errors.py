@@ -11,6 +11,10 @@
     │   └── StorageError        the disk refused a write (full, read-only, not permitted)
     ├── ModelError          a saved model cannot be read, or does not fit the data given to it
     ├── Interrupted         stopped by a signal after a checkpoint was written
+    ├── RemoteError         a service refused what it was asked
+    │   └── UnreachableError    no service is known, or none answers
+    ├── JobFailedError      a job on a service has failed
+    │   └── JobCancelledError   a job on a service was cancelled
     └── ExchangeError       processes that train together lost each other
         ├── WorkerLostError     a worker died, froze or left, and nobody can take its shards
         ├── ServerLostError     the parameter server died or froze
@@ -123,6 +127,34 @@ class Interrupted(DistbpError):  # noqa: N818 - named after what happened, like 
         super().__init__(
             f"stopped{by} after step {step}; a checkpoint was written. Go on with: distbp resume {run_dir}"
         )
+
+
+class RemoteError(DistbpError):
+    """`code` is for programs (`not_found`, `unauthorized`, ...; "" where nobody gave one). `status`: of HTTP,
+    0 where there was no answer. `param`: the field or header at fault, or None."""
+
+    def __init__(self, message: str, *, code: str = "", status: int = 0, param: str | None = None) -> None:
+        self.code = code
+        self.status = status
+        self.param = param
+        super().__init__(message)
+
+
+class UnreachableError(RemoteError):
+    pass
+
+
+class JobFailedError(DistbpError):
+    """`code`: the kind of error (`numerics`, `data`, `job`, `runner_died`, ...); `job_id`: which job."""
+
+    def __init__(self, job_id: str, message: str, code: str = "") -> None:
+        self.job_id = job_id
+        self.code = code
+        super().__init__(message)
+
+
+class JobCancelledError(JobFailedError):
+    pass
 
 
 class ExchangeError(DistbpError):

@@ -88,6 +88,15 @@ class TeamChanged:
 
 
 @dataclass(frozen=True)
+class StateChanged:
+    """A job on a service is now `state` (see `services.states`); `reason`: why, for people, or ""."""
+
+    state: str
+    reason: str
+    attempt: int
+
+
+@dataclass(frozen=True)
 class Finished:
     result: Mapping[str, Any] = field(default_factory=dict)
 
@@ -100,6 +109,7 @@ Event = (
     | CheckpointSetAside
     | Stopped
     | TeamChanged
+    | StateChanged
     | Finished
 )
 Listener = Callable[[Event], None]

@@ -20,6 +20,8 @@ from distbp.result import Result
 
 # The metrics that a line shows, as many as there are, before the others.
 _FIRST = ("train_loss", "validation_loss", "validation_accuracy")
+# The states of a job on a service that are worth a line; of the others, other lines tell.
+_TOLD = frozenset({"queued", "pausing", "paused", "recovering", "cancelling"})
 
 
 @contextmanager
@@ -94,6 +96,9 @@ def _lines(event: events.Event, notes: Callable[[events.Started], Sequence[str]]
         )
     elif isinstance(event, events.TeamChanged):
         yield f"step {event.step}, attempt {event.attempt}: {event.reason}"
+    elif isinstance(event, events.StateChanged):
+        if event.state in _TOLD:
+            yield f"{event.state}: {event.reason}" if event.reason else event.state
     elif isinstance(event, events.Stopped):
         yield (
             f"stopped early: {event.metric} has not improved for {event.epochs} evaluations;"

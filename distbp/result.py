@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Result:
     """`status`: "completed" or "stopped early". `params_sha256`: of the little-endian flat parameter vector
-    that the model holds. `samples_per_second`: over training steps only. `path`: the run directory."""
+    that the model holds. `samples_per_second`: over training steps only. `path`: the run directory.
+    `fetch`: loads the model of a job on a service, which has no run directory here."""
 
     status: str
     job_digest: str
@@ -31,11 +32,12 @@ class Result:
     attempt: int = 1
     notes: tuple[str, ...] = ()
     path: Path = field(default=Path(), compare=False)
+    fetch: Callable[[], Model] | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Without `path`: a run directory may be moved."""
-        data = asdict(self)
-        del data["path"]
+        data = asdict(replace(self, fetch=None))
+        del data["path"], data["fetch"]
         return data
 
     @staticmethod
@@ -43,7 +45,9 @@ class Result:
         return Result(**{**data, "notes": tuple(data["notes"]), "path": path})
 
     def model(self) -> Model:
-        """The trained model, from the run directory."""
+        """The trained model, from the run directory or the service."""
+        if self.fetch is not None:
+            return self.fetch()
         from distbp.model import load_model
 
         return load_model(self.path / "model")

@@ -75,7 +75,7 @@ def test_public_names() -> None:
         assert getattr(distbp, name) is not None
 
 
-@pytest.mark.parametrize("function", [distbp.train, distbp.resume], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("function", [distbp.train, distbp.resume, distbp.submit, distbp.connect], ids=lambda f: f.__name__)
 def test_signatures(function: Callable[..., object]) -> None:
     row = next(line for line in API.splitlines() if line.startswith(f"| `{function.__name__}` |"))
     for name in inspect.signature(function).parameters:

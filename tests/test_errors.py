@@ -8,7 +8,16 @@ from collections.abc import Iterator
 import pytest
 
 from distbp import errors
-from distbp.errors import DistbpError, Fault, Interrupted, JobError, NumericsError
+from distbp.errors import (
+    DistbpError,
+    Fault,
+    Interrupted,
+    JobCancelledError,
+    JobError,
+    JobFailedError,
+    NumericsError,
+    RemoteError,
+)
 from distbp.parameter_server import NotFiniteError
 
 
@@ -23,6 +32,9 @@ EXAMPLES: dict[type, DistbpError] = {  # of those with a constructor of their ow
     JobError: JobError([Fault("epochs", "must be 1 or more, not 0"), Fault("", "is empty")], "job.yaml"),
     NumericsError: NumericsError(7, "layer 1 (dense)", "outputs", "NaN", [3, 5], "Lower the rate."),
     Interrupted: Interrupted("runs/a", 12, "SIGTERM"),
+    RemoteError: RemoteError("there is no job", code="not_found", status=404, param="job"),
+    JobFailedError: JobFailedError("job_1", "step 3: NaN", "numerics"),
+    JobCancelledError: JobCancelledError("job_1", "cancelled by ann"),
 }
 every_error = pytest.mark.parametrize("kind", [DistbpError, *subclasses(DistbpError)])
 

@@ -41,7 +41,7 @@ DOORS = {
     "matplotlib": {"distbp.curves"},
     "pydantic": {"distbp.job", "distbp.model", "distbp.cli_data"},
     "yaml": {"distbp.job.text"},
-    "click": {"distbp.cli", "distbp.cli_errors", "distbp.cli_serve", "distbp.cli_service", "distbp.cli_tools"},
+    "click": {"distbp.cli", "distbp.cli_errors", "distbp.cli_serve", "distbp.cli_tools"},
     "rich": {"distbp.cli", "distbp.progress"},
     "httpx": {"distbp.client.transport"},
     "services": {"distbp.cli_serve"},

@@ -13,7 +13,7 @@ from distbp.errors import SettingsError
 def test_every_setting_has_a_default_of_its_kind_and_a_help_line(name, monkeypatch):
     monkeypatch.delenv(name, raising=False)
     setting = settings.SETTINGS[name]
-    assert name.startswith(("DISTBP_", "RAY_"))
+    assert name.startswith(("DISTBP_", "RAY_", "XDG_"))
     assert settings.get(name) == setting.default
     assert setting.help
     assert isinstance(setting.default, int) == bool(setting.unit)
@@ -56,13 +56,13 @@ def test_the_environment_is_checked_as_a_whole(monkeypatch):
     settings.check_environment()
     monkeypatch.setenv("DISTBP_KERNEL", "numpy")
     monkeypatch.setenv("DISTBP_MAX_EXPANSION", "many")
-    monkeypatch.setenv("DISTBP_XYZZY", "1")
+    monkeypatch.setenv("DISTBP_QQQQQQQQQQ", "1")
     with pytest.raises(SettingsError) as caught:
         settings.check_environment()
     lines = str(caught.value).splitlines()
     assert lines[0] == "DISTBP_KERNEL is not a setting; did you mean DISTBP_KERNELS?"
     assert lines[1].startswith("DISTBP_MAX_EXPANSION is 'many', but must be")
-    assert lines[2].startswith("DISTBP_XYZZY is not a setting; known are: DISTBP_KERNELS, ")
+    assert lines[2].startswith("DISTBP_QQQQQQQQQQ is not a setting; known are: DISTBP_KERNELS, ")
 
 
 def test_an_unknown_name_is_a_fault_of_the_caller():

@@ -1,0 +1,109 @@
+"""A job as a small piece of HTML, with its curves as inline SVG. No scripts, and nothing is loaded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from distbp.client.measured import Metrics
+from distbp.progress import number
+
+WIDTH, HEIGHT, MARGIN = 360, 120, 6
+_MOST_POINTS = 200  # of a curve: one for two pixels
+# Losses share one scale, and lie in one picture; shares of 1 in the other.
+_LOSSES = (("train_loss", "#2a78d6"), ("validation_loss", "#eb6834"))
+_SHARES = (("validation_accuracy", "#1baf7a"),)
+_STATES = {"completed": "#008300", "failed": "#d03b3b", "cancelled": "#898781", "running": "#2a78d6"}
+
+
+def card(status: Mapping[str, Any], metrics: Metrics) -> str:
+    """HTML of a job: state, progress, last values, curves. status: of `JobHandle.status`."""
+    progress = status.get("progress") or {}
+    step, total = progress.get("step") or status.get("step") or 0, progress.get("total_steps")
+    color = _STATES.get(status["state"], "#898781")
+    head = (
+        f'<b>{escape(str(status["name"]))}</b> <code style="opacity:.7">{escape(str(status["id"]))}</code>'
+        f' <span style="color:{color};font-weight:600">{escape(str(status["state"]))}</span>'
+    )
+    lines = [f"<div>{head}</div>"]
+    if total:
+        share = 100.0 * min(step / total, 1.0)
+        lines.append(
+            '<div style="height:4px;background:#8883;border-radius:2px;margin:6px 0">'
+            f'<div style="height:4px;width:{share:.1f}%;background:{color};border-radius:2px"></div></div>'
+            f"<div>step {step:,} of {total:,}, attempt {status['attempt']}</div>"
+        )
+    error = (status.get("error") or {}).get("message") or status.get("reason")
+    if error and status["state"] != "completed":
+        lines.append(f'<div style="white-space:pre-wrap">{escape(str(error))}</div>')
+    curves = [picture(metrics, _LOSSES), picture(metrics, _SHARES, 0.0, 1.0)]
+    lines.append(f'<div style="display:flex;flex-wrap:wrap;gap:12px">{"".join(curves)}</div>')
+    final = {name: value for name, value in (status.get("metrics") or {}).items() if _is_number(value)}
+    if final:
+        lines.append(
+            "<div>"
+            + " · ".join(f"{escape(n.replace('_', ' '))} {number(v)}" for n, v in final.items())
+            + "</div>"
+        )
+    style = "font:13px/1.5 system-ui,sans-serif;border:1px solid #8884;border-radius:8px;padding:10px 12px"
+    return f'<div style="{style};max-width:780px">{"".join(lines)}</div>'
+
+
+def picture(
+    metrics: Metrics,
+    curves: Sequence[tuple[str, str]],
+    low: float | None = None,
+    high: float | None = None,
+) -> str:
+    """An SVG of some columns over the steps, "" where none has a value; low, high: of the axis, None: of the
+    values."""
+    found = [(name, color, _points(metrics, name)) for name, color in curves]
+    found = [(name, color, points) for name, color, points in found if points]
+    if not found:
+        return ""
+    values = [y for _, _, points in found for _, y in points]
+    low, high = min(values) if low is None else low, max(values) if high is None else high
+    first = min(points[0][0] for _, _, points in found)
+    last = max(points[-1][0] for _, _, points in found)
+
+    def at(x: float, y: float) -> str:
+        across = (x - first) / (last - first) if last > first else 0.5
+        up = (min(max(y, low), high) - low) / (high - low) if high > low else 0.5
+        return (
+            f"{MARGIN + across * (WIDTH - 2 * MARGIN):.1f},{HEIGHT - MARGIN - up * (HEIGHT - 2 * MARGIN):.1f}"
+        )
+
+    lines = []
+    for _, color, points in found:
+        joined = " ".join(at(x, y) for x, y in points)
+        if len(points) == 1:
+            x, y = at(*points[0]).split(",")
+            lines.append(f'<circle cx="{x}" cy="{y}" r="2.5" fill="{color}"/>')
+        else:
+            lines.append(f'<polyline points="{joined}" fill="none" stroke="{color}" stroke-width="1.5"/>')
+    legend = " ".join(
+        f'<span style="color:{color}">&#9644;</span> {escape(name.replace("_", " "))} {number(points[-1][1])}'
+        for name, color, points in found
+    )
+    label = escape(", ".join(name.replace("_", " ") for name, _, _ in found))
+    return (
+        f'<div><svg width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
+        f' aria-label="{label} by step"><rect width="{WIDTH}" height="{HEIGHT}" rx="4" fill="#8881"/>'
+        f'{"".join(lines)}</svg><div style="font-size:12px">{legend}</div></div>'
+    )
+
+
+def _points(metrics: Metrics, name: str) -> list[tuple[float, float]]:
+    """(step, value) where it was measured; a few, where there are many."""
+    if name not in metrics or "step" not in metrics:
+        return []
+    rows = zip(metrics["step"].tolist(), metrics[name].tolist(), strict=True)
+    found = [(float(x), float(y)) for x, y in rows if math.isfinite(y)]
+    every = max(1, math.ceil(len(found) / _MOST_POINTS))
+    return [*found[:-1:every], *found[-1:]]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,171 @@
+"""A job on a service, as the one who submitted it has it in hand."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distbp.client.measured import Metrics, all_rows
+from distbp.client.models import fetch_model
+from distbp.client.streams import follow
+from distbp.client.telling import Translator
+from distbp.client.transport import Transport, fields
+from distbp.errors import JobCancelledError, JobFailedError, RemoteError
+from distbp.events import Listener
+from distbp.predictor import Model
+from distbp.result import Result
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+ENDED = ("completed", "failed", "cancelled")
+
+
+class JobHandle:
+    """Every method asks the service anew, and raises RemoteError (UnreachableError where it is away for
+    longer than a minute). In a notebook it shows itself as a card."""
+
+    def __init__(self, transport: Transport, job_id: str) -> None:
+        self.id = job_id
+        self._transport = transport
+        self._path = f"/v1/jobs/{job_id}"
+
+    def status(self) -> dict[str, Any]:
+        """All that the service knows of it: `state`, `reason`, `step`, `progress`, `metrics`, `error`,
+        `result`, `attempts`, `job`, ... Does not wait."""
+        found: dict[str, Any] = self._transport.call("GET", self._path)
+        return found
+
+    @property
+    def state(self) -> str:
+        """queued, starting, running, pausing, paused, recovering, cancelling; for good: completed, failed or
+        cancelled."""
+        return str(self.status()["state"])
+
+    def events(self, *, follow: bool = False) -> Iterator[dict[str, Any]]:
+        """What happened, oldest first: {number, at, attempt, kind, data}; at: seconds since 1970. follow:
+        goes on until the job ends, without a gap though the service may be restarted."""
+        return self._rows("events", "event", follow)
+
+    def logs(self, *, follow: bool = False) -> Iterator[str]:
+        """The log, in pieces of whole lines; follow: as for `events`."""
+        return (str(row["text"]) for row in self._rows("logs", "log", follow))
+
+    def metrics(self) -> Metrics:
+        """What was measured so far: arrays by name; `.frame()` gives a pandas frame, `.rows` everything."""
+        return Metrics(all_rows(self._metrics))
+
+    def wait(self, *, progress: bool = False, timeout_s: float | None = None) -> Result:
+        """Waits until the job has ended, and returns its result. Outlives restarts of the service.
+
+        progress: shows what a local training shows. timeout_s: TimeoutError after that many seconds; the job
+        goes on. Raises JobFailedError with the job's error, JobCancelledError. Ctrl-C ends the waiting, not
+        the job.
+        """
+        transport = self._transport
+        until = None if timeout_s is None else transport.clock() + timeout_s
+        translate = Translator(self._by_step)
+        with self._display(progress) as listen:
+            for message in follow(transport, f"{self._path}/events:stream", until=until):
+                if progress:
+                    for event in translate(message):
+                        listen(event)
+                if message.kind == "timeout":
+                    raise TimeoutError(f"{self.id} is not done after {timeout_s:g} s; it goes on")
+        return self._outcome(self.status())
+
+    def result(self, *, timeout_s: float | None = None) -> Result:
+        """As `wait`, without a display."""
+        return self.wait(timeout_s=timeout_s)
+
+    def model(self, path: str | Path | None = None) -> Model:
+        """The trained model, downloaded and checked by its digests; path: a folder (absent or empty) in which
+        it is kept as well. Waits for the job. Raises ModelError besides what `wait` raises."""
+        status = self.status()
+        if status["state"] != "completed":
+            self.wait()
+            status = self.status()
+        if status["model_id"] is None:
+            raise RemoteError(f"the model of {self.id} was deleted", code="not_found")
+        about = self._transport.call("GET", f"/v1/models/{status['model_id']}")
+        return fetch_model(self._transport, about, None if path is None else Path(path))
+
+    def cancel(self) -> None:
+        """Ends it for good. Returns at once; a runner that works on it ends soon after. Fine to repeat."""
+        self._ask("cancel")
+
+    def pause(self) -> None:
+        """Ends its runner, after a checkpoint. Returns at once. Fine to repeat."""
+        self._ask("pause")
+
+    def resume(self) -> None:
+        """Queues it again; it goes on from its checkpoint, to the same bits. Fine to repeat."""
+        self._ask("resume")
+
+    def scale(self, workers: int) -> None:
+        """From now on it has `workers` workers; the result stays the same. Returns at once."""
+        self._transport.call("POST", f"{self._path}:scale", json={"workers": workers})
+
+    def delete(self) -> None:
+        """Removes a job that has ended, with its checkpoints, from the service. Its model stays."""
+        self._transport.call("DELETE", self._path)
+
+    def __repr__(self) -> str:
+        return f"JobHandle({self.id!r})"
+
+    def _repr_html_(self) -> str:
+        from distbp.client.card import card
+
+        return card(self.status(), self.metrics())
+
+    def _display(self, progress: bool) -> AbstractContextManager[Listener]:
+        if not progress:
+            return nullcontext(lambda event: None)
+        from distbp.client.notebook import live_card
+        from distbp.progress import show
+
+        return live_card(self._repr_html_) or show(sys.stdout)
+
+    def _outcome(self, status: Mapping[str, Any]) -> Result:
+        if status["state"] == "completed":
+            return result_of(status, self.model)
+        error = status["error"] or {}
+        if status["state"] == "cancelled":
+            raise JobCancelledError(
+                self.id, f"{self.id} was cancelled: {status['reason'] or 'nobody said why'}", "cancelled"
+            )
+        message = error.get("message") or status["reason"] or "it left no word"
+        raise JobFailedError(self.id, f"{self.id} failed: {message}", str(error.get("code") or ""))
+
+    def _rows(self, what: str, kind: str, follow_it: bool) -> Iterator[dict[str, Any]]:
+        if follow_it:
+            stream = follow(self._transport, f"{self._path}/{what}:stream")
+            yield from (message.data for message in stream if message.kind == kind)
+            return
+        after = 0
+        while True:
+            page = self._transport.call("GET", f"{self._path}/{what}", params={"after": after, "limit": 1000})
+            yield from page["items"]
+            if not page["items"]:
+                return
+            after = page["after"]
+
+    def _metrics(self, start: int, stop: int | None, points: int) -> Any:
+        params = fields({"from": start, "to": stop, "points": points})
+        return self._transport.call("GET", f"{self._path}/metrics", params=params)
+
+    def _by_step(self, first: int) -> dict[int, dict[str, Any]]:
+        return {row["step"]: row for row in all_rows(self._metrics, first)}
+
+    def _ask(self, what: str) -> None:
+        self._transport.call("POST", f"{self._path}:{what}")
+
+
+def result_of(status: Mapping[str, Any], fetch: Any) -> Result:
+    """The Result of a completed job, from its status."""
+    made: dict[str, Any] = {**status["result"], "fetch": fetch}
+    made["notes"] = tuple(made.get("notes") or ())
+    return Result(**made)

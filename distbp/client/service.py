@@ -1,0 +1,128 @@
+"""A service, and submitting to it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from distbp.client.handle import JobHandle
+from distbp.client.transport import Transport, fields
+from distbp.client.transport import connect as _connect
+from distbp.job import TrainingJob
+from distbp.training import Data, by_split
+
+
+class Service:
+    """A service as one token sees it: the jobs, models and datasets of one project. Made by `connect`; use it
+    in `with`, or close it."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.url = transport.access.url
+
+    def __enter__(self) -> Service:
+        return self
+
+    def __exit__(self, *about: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.transport.close()
+
+    def __repr__(self) -> str:
+        return f"Service({self.url!r})"
+
+    def submit(
+        self,
+        job: TrainingJob,
+        data: Data | None = None,
+        *,
+        folder: str | Path = ".",
+        upload: bool = True,
+        priority: int = 0,
+        deadline_s: float | None = None,
+        key: str | None = None,
+    ) -> JobHandle:
+        """See `distbp.submit`."""
+        from distbp.client.uploads import place_data
+
+        arrays = by_split(data) or {}
+        if arrays or upload:
+            job = place_data(self.transport, job, arrays, Path(folder), files=upload)
+        body = fields({"job": job.to_mapping(), "priority": priority, "deadline_s": deadline_s})
+        # The key makes the service take it once, however often it must be sent.
+        made = self.transport.call(
+            "POST", "/v1/jobs", json=body, headers={"Idempotency-Key": key or uuid.uuid4().hex}
+        )
+        return JobHandle(self.transport, made["id"])
+
+    def job(self, job_id: str) -> JobHandle:
+        """A job by its id. Nothing is asked yet."""
+        return JobHandle(self.transport, job_id)
+
+    def jobs(
+        self, *, states: tuple[str, ...] = (), name: str | None = None, limit: int | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """The project's jobs, newest first, as mappings (`id`, `name`, `state`, `metrics`, ...). states: only
+        those; name: text that the name contains; limit: at most so many."""
+        return self._pages("/v1/jobs", limit, {"state": list(states) or None, "name": name})
+
+    def models(self, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
+        """The project's models, newest first."""
+        return self._pages("/v1/models", limit, {})
+
+    def datasets(self, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
+        """The project's datasets, by id."""
+        return self._pages("/v1/datasets", limit, {})
+
+    def _pages(self, path: str, limit: int | None, params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        cursor, left = None, limit
+        while left is None or left > 0:
+            size = 200 if left is None else min(left, 200)
+            page = self.transport.call(
+                "GET", path, params=fields({**params, "limit": size, "cursor": cursor})
+            )
+            yield from page["items"]
+            left = None if left is None else left - len(page["items"])
+            cursor = page["cursor"]
+            if cursor is None:
+                return
+
+
+def connect(url: str | None = None, token: str | None = None, *, patience_s: float | None = None) -> Service:
+    """The service at `url`; None: DISTBP_URL, or the one that `distbp serve` started for this user. token:
+    None: DISTBP_TOKEN, or the one that was written down for that address. patience_s: for how long a service
+    that has answered before may be away before an error is raised (60). Asks nothing yet.
+
+    Raises UnreachableError where no service is known, SettingsError.
+    """
+    return Service(_connect(url, token, patience_s))
+
+
+def submit(
+    job: TrainingJob,
+    data: Data | None = None,
+    *,
+    folder: str | Path = ".",
+    upload: bool = True,
+    priority: int = 0,
+    deadline_s: float | None = None,
+    key: str | None = None,
+    url: str | None = None,
+    token: str | None = None,
+) -> JobHandle:
+    """Submits `job` to a service, and returns a handle at once; `.wait()` waits for it.
+
+    data: arrays, as for `train`; they are uploaded, once. folder: what paths in the job are relative to.
+    upload: files that exist on this machine are uploaded, once; others, and all with False, must be files of
+    the service. priority: -100 to 100, higher runs first. deadline_s: seconds from now after which it fails.
+    key: the same key always gives the same job; None: a new one. url, token: see `connect`.
+
+    Raises JobError with every fault, DataError, UnreachableError, RemoteError.
+    """
+    service = connect(url, token)
+    return service.submit(
+        job, data, folder=folder, upload=upload, priority=priority, deadline_s=deadline_s, key=key
+    )

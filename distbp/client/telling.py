@@ -1,0 +1,69 @@
+"""From what a service says of a job to the events that a display of this library knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+from distbp import events
+from distbp.client.streams import Message
+
+KINDS: Mapping[str, Any] = {
+    "attempt_started": events.Started,
+    "checkpoint_saved": events.CheckpointSaved,
+    "checkpoint_set_aside": events.CheckpointSetAside,
+    "epoch_ended": events.EpochEnded,
+    "early_stopping": events.Stopped,
+    "team_changed": events.TeamChanged,
+}
+Rows = Callable[[int], Mapping[int, Mapping[str, Any]]]
+
+
+class Translator:
+    """Call it with each message of a job's stream of events. rows: gives the metrics of all steps from one
+    on, by step; asked only where they are not known yet."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._known: dict[int, Mapping[str, Any]] = {}
+
+    def __call__(self, message: Message) -> Iterator[events.Event]:
+        if message.kind == "progress":
+            found = _made(events.Progressed, message.data)
+        elif message.kind == "event":
+            found = self._event(message.data)
+        else:
+            return
+        if found is not None:
+            yield found
+
+    def _event(self, row: Mapping[str, Any]) -> events.Event | None:
+        kind, data = row["kind"], row["data"]
+        if kind == "state":
+            return events.StateChanged(data["to"], data.get("reason") or "", row["attempt"])
+        if kind == "attempt_started":
+            self._known.clear()  # steps after its first are measured again
+        if kind == "epoch_ended":
+            found = _made(events.EpochEnded, {**data, "metrics": self._metrics(data["step"])})
+        else:
+            found = _made(KINDS.get(kind), data)
+        return found
+
+    def _metrics(self, step: int) -> Mapping[str, Any]:
+        if step not in self._known:
+            # A job that is ahead of us has more of them: one call fetches what the next events need.
+            self._known = dict(self._rows(step))
+        return self._known.pop(step, {})
+
+
+def _made(kind: Any, data: Mapping[str, Any]) -> events.Event | None:
+    """The event, where its fields are there: a service may be older or newer than this library."""
+    if kind is None:
+        return None
+    known = {field.name for field in fields(kind)}
+    try:
+        made: events.Event = kind(**{name: value for name, value in data.items() if name in known})
+    except TypeError:
+        return None
+    return made
