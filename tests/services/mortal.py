@@ -112,10 +112,17 @@ def commands() -> list[tuple[int, list[str]]]:
 
 class House:
     """`kill(what)`: "api", "dispatcher", "runner", "database" or "ray"; the first two, and what else has
-    ended, start again by themselves. database: None for SQLite. ray: runners are jobs of a Ray head."""
+    ended, start again by themselves. database: None for SQLite. ray: the folder of a Ray head, whose jobs the
+    runners are. names: of the parts of `distbp serve`."""
 
     def __init__(
-        self, folder: Path, *, slots: int, database: PostgreSQL | None = None, ray: Path | None = None
+        self,
+        folder: Path,
+        *,
+        slots: int = 1,
+        database: PostgreSQL | None = None,
+        ray: Path | None = None,
+        names: tuple[str, ...] = ("api", "dispatcher"),
     ) -> None:
         self.home, self.work = folder / "home", folder / "home" / "work"
         self.home.mkdir()
@@ -135,12 +142,11 @@ class House:
             self.head = Head(ray, self.environment, folder / "ray.log")
             serve += ["--launcher", "ray-jobs", "--ray", self.head.url]
         self.parts = {
-            name: Part([*serve, "--only", name], self.environment, folder / f"{name}.log")
-            for name in ("api", "dispatcher")
+            name: Part([*serve, "--only", name], self.environment, folder / f"{name}.log") for name in names
         }
         if self.head is not None:
             self.parts["ray"] = self.head.part
-        self.overlaps: list[str] = []
+        self.outlived: dict[str, set[int]] = {}  # by job: attempts whose process a later one saw
         self.seen: dict[str, set[int]] = {}
         self._absent: dict[str, float] = {}  # until when a part stays away
         self._over = threading.Event()
@@ -154,8 +160,9 @@ class House:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._keeper.join()
-        for name in ("dispatcher", "api"):
-            self.parts[name].kill()
+        for name, part in self.parts.items():
+            if name != "ray":
+                part.kill()
         for pid, _, _ in self.runners():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -168,7 +175,8 @@ class House:
 
     def answers(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/readyz", trust_env=False).status_code == 200
+            probe = "readyz" if "dispatcher" in self.parts else "livez"
+            return httpx.get(f"{self.url}/{probe}", trust_env=False).status_code == 200
         except httpx.TransportError:
             return False
 
@@ -243,7 +251,8 @@ class House:
             for _, job, attempt in self.runners():
                 living.setdefault(job, set()).add(attempt)
                 self.seen.setdefault(job, set()).add(attempt)
-            self.overlaps += [f"{job}: {sorted(both)}" for job, both in living.items() if len(both) > 1]
+            for job, attempts in living.items():
+                self.outlived.setdefault(job, set()).update(attempts - {max(attempts)})
 
 
 def until(check: Callable[[], bool], story: Callable[[], str] = str, wait_s: float = WAIT_S) -> None:

@@ -166,7 +166,6 @@ def prove(
     for user in users:
         user.join(60)
     assert set(done) == set(faults), f"only {done} came while jobs ran"
-    assert house.overlaps == []
     for job, plan, work in zip(jobs, plans, wanted, strict=True):
         check(house, followers, job, plan, work, local)
     assert sum(stream.cuts for stream in followers.events.values()) > 0
@@ -238,7 +237,10 @@ def check(
     lives = [(one["started_at"], one["ended_at"]) for one in found["attempts"]]
     assert [one["attempt"] for one in found["attempts"]] == list(range(1, len(lives) + 1))
     assert all(before[1] <= after[0] for before, after in pairwise(lives))
-    # (A user's fault ends a job at the first try that reaches it.)
+    # Its process may end a little after it has said that it is done; never one that was given up.
+    for one in found["attempts"]:
+        if one["attempt"] in house.outlived.get(job, ()):
+            assert (one["error"] or {}).get("class") != "lost", (one, found["attempts"])
     assert followers.metrics[job].numbers() == sorted(set(followers.metrics[job].numbers()))
     if plan.ends == "completed":
         undisturbed = local(work)
