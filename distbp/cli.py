@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import distbp
-from distbp import cli_serve, cli_tools
+from distbp import cli_assets, cli_serve, cli_service, cli_tokens, cli_tools
 from distbp.cli_errors import EXIT_CODES, internal, named, reports_errors
 from distbp.errors import Fault, JobError
 
@@ -28,6 +28,9 @@ Examples:
   distbp predict runs/first images.npy -o predictions.csv
   distbp validate job.yaml                    every fault at once, without training
   distbp schema > job.schema.json             completion and checking in an editor
+  distbp serve                                a service on this machine
+  distbp submit job.yaml --wait               the same job, on the service
+  distbp list                                 its jobs
 
 \b
 Exit codes:
@@ -113,20 +116,32 @@ def train(
 
 
 @group.command()
-@click.argument("run_dir", metavar="RUN_DIR", type=click.Path(path_type=Path))
+@click.argument("run_dir", metavar="RUN_DIR|JOB", type=click.Path(path_type=Path))
 @_WORKERS
 @_ADDRESS
+@cli_service.URL
 @_JSON
 @reports_errors
-def resume(run_dir: Path, workers: int | str | None, address: str | None, as_json: bool) -> None:
-    """Go on with a run that was stopped.
+def resume(
+    run_dir: Path, workers: int | str | None, address: str | None, url: str | None, as_json: bool
+) -> None:
+    """Go on with a run, or with a job on a service, that was stopped.
 
-    From its last checkpoint, in the middle of an epoch, to the same bits as if it had never stopped.
+    From its last checkpoint, in the middle of an epoch, to the same bits as if it had never stopped. A run
+    goes on here and now; a job that was paused is queued again.
 
     \b
-    Example:
+    Examples:
       distbp resume runs/first
+      distbp resume job_01j9ze3k8xq2v5w7y0ab
     """
+    if cli_service.is_job_id(str(run_dir)):
+        if workers is not None or address is not None:
+            raise click.UsageError(
+                "--workers and --address are for runs; a job is scaled with `distbp scale`"
+            )
+        cli_service.resume_job(str(run_dir), url)
+        return
     from distbp.events import Event, Finished
     from distbp.progress import show
     from distbp.training import resume as resume_run
@@ -362,7 +377,22 @@ def _close(result: Result, as_json: bool) -> None:
         click.echo(summary(result))
 
 
-for _command in (cli_tools.verify, cli_tools.scale, cli_tools.plan, cli_serve.serve):
+for _command in (
+    cli_tools.verify,
+    cli_tools.scale,
+    cli_tools.plan,
+    cli_serve.serve,
+    cli_service.submit,
+    cli_service.status,
+    cli_service.logs,
+    cli_service.cancel,
+    cli_service.pause,
+    cli_assets.list_jobs,
+    cli_assets.compare,
+    cli_assets.models,
+    cli_assets.datasets,
+    cli_tokens.token,
+):
     group.add_command(_command)
 
 

@@ -17,6 +17,8 @@ from distbp import errors
 P = ParamSpec("P")
 
 CORRUPTED = 7
+REFUSED = 8
+FAILED_JOB = 9
 
 # Exit code -> what it means; shown by `distbp --help`, promised to scripts.
 EXIT_CODES = {
@@ -28,6 +30,8 @@ EXIT_CODES = {
     5: "no checkpoint can be read or written, or the disk is full",
     6: "processes that train together lost each other",
     CORRUPTED: "bits differ: a run from what was recomputed of it, or one worker from another",
+    REFUSED: "no service answers, or it refused what it was asked",
+    FAILED_JOB: "a job on a service was cancelled, or failed for another reason than those above",
     130: "stopped by Ctrl-C, after a checkpoint",
     143: "stopped by SIGTERM, after a checkpoint",
 }
@@ -43,6 +47,7 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.FingerprintError, 6),
     (errors.CorruptionError, CORRUPTED),
     (errors.ExchangeError, 6),
+    (errors.RemoteError, REFUSED),
 )
 
 
@@ -52,7 +57,17 @@ def exit_code(error: BaseException) -> int:
         return 143 if error.signal_name == "SIGTERM" else 130
     if isinstance(error, KeyboardInterrupt):
         return 130
+    if isinstance(error, errors.JobFailedError):
+        return _code_of_job(error.code)
     return next((code for kind, code in _CODES if isinstance(error, kind)), 1)
+
+
+def _code_of_job(name: str) -> int:
+    """For a job that failed on a service: what it would be here. `name`: of the error, as `hostile_file`."""
+    kind = getattr(errors, "".join(part.capitalize() for part in name.split("_")) + "Error", None)
+    if not isinstance(kind, type) or not issubclass(kind, errors.DistbpError):
+        return FAILED_JOB
+    return next((code for parent, code in _CODES if issubclass(kind, parent)), FAILED_JOB)
 
 
 def reports_errors(command: Callable[P, None]) -> Callable[P, None]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +73,28 @@ def serve(only: Any, **given: Any) -> None:
     run(_plan(only, given), ready=_tell, say=lambda text: click.echo(text, err=True))
 
 
+@contextmanager
+def open_store(data: Path | None, database: str | None) -> Iterator[Any]:
+    """The store of the service whose folder or database is given, or set by the environment."""
+    _door()
+    from services.serve import Plan, opened
+
+    home, where = _home(data), database or settings.get("DISTBP_SERVICE_DATABASE")
+    if not where and not (home / "distbp.db").exists():
+        raise SettingsError(
+            f"{home} is no folder of a service: it holds no distbp.db. Name the one given to `distbp serve`"
+            " with --data, or its database with --database"
+        )
+    with opened(Plan(home=home, database=where)) as store:
+        yield store
+
+
+def _home(data: Path | None) -> Path:
+    home = data or settings.get("DISTBP_SERVICE_HOME")
+    share = settings.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(home) if home else Path(share) / "distbp"
+
+
 def _door() -> Any:
     try:
         from services.serve import serve as run
@@ -90,13 +114,11 @@ def _plan(only: Any, given: dict[str, Any]) -> Any:
         value = given[option]
         return settings.get(f"DISTBP_SERVICE_{name}") if value is None else value
 
-    home = given["data"] or settings.get("DISTBP_SERVICE_HOME")
-    share = settings.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     work, files = chosen("work", "WORK"), chosen("files", "DATA")
     if files and not Path(files).is_dir():
         raise SettingsError(f"the folder {files} with files that jobs may name does not exist. Make it")
     return Plan(
-        home=Path(home) if home else Path(share) / "distbp",
+        home=_home(given["data"]),
         host=chosen("host", "HOST"),
         port=chosen("port", "PORT"),
         work=Path(work) if work else None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from distbp import cli_service
 from distbp.cli_errors import CORRUPTED, named, reports_errors
 from distbp.errors import Fault, JobError
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from distbp.verify import Verification
 
 _RUN = click.argument("run_dir", metavar="RUN_DIR", type=click.Path(path_type=Path))
+_RUN_OR_JOB = click.argument("run_dir", metavar="RUN_DIR|JOB", type=click.Path(path_type=Path))
 _ABOVE_0 = click.FloatRange(0, min_open=True)
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 
@@ -46,18 +48,23 @@ def verify(run_dir: Path, step: int | None, as_json: bool) -> None:
 
 
 @click.command()
-@_RUN
+@_RUN_OR_JOB
 @click.option("--workers", type=click.IntRange(0, 4096), required=True, help="How many there shall be.")
+@cli_service.URL
 @reports_errors
-def scale(run_dir: Path, workers: int) -> None:
-    """Change the workers of a run while it trains.
+def scale(run_dir: Path, workers: int, url: str | None) -> None:
+    """Change the workers of a run or job while it trains.
 
-    In another process of this machine. Changes the time, never the result.
+    A run in another process of this machine, or a job on a service. Changes the time, never the result.
 
     \b
-    Example:
+    Examples:
       distbp scale runs/first --workers 4
+      distbp scale job_01j9ze3k8xq2v5w7y0ab --workers 8
     """
+    if cli_service.is_job_id(str(run_dir)):
+        cli_service.scale_job(str(run_dir), workers, url)
+        return
     from distbp.control import scale_run
 
     scale_run(run_dir, workers)

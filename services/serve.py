@@ -107,7 +107,7 @@ def serve(
     cannot start, and StoreError.
     """
     stop = Stop()
-    with _signals(stop), _opened(plan) as store:
+    with _signals(stop), opened(plan) as store:
         port = _listen(plan) if "api" in plan.parts else None
         token = None
         api: Api | None = None
@@ -191,15 +191,19 @@ class Dispatching:
             sign=alive.touch,
         )
         self._store = store
+        self._runners_are_here = plan.launcher == "local"
         self.thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
 
     def start(self) -> None:
         self.thread.start()
 
     def stop(self, stop: Stop, say: Callable[[str], None]) -> None:
-        """Ends the dispatcher, then asks runners to leave checkpoints, and waits for them."""
+        """Ends the dispatcher. Then runners of this machine are asked to leave checkpoints, and waited for;
+        those of a Ray cluster go on without us."""
         self._dispatcher.stop()
         self.thread.join()
+        if not self._runners_are_here:
+            return
         with suppress(SQLAlchemyError):
             count = self._dispatcher.stop_runners()
             if count:
@@ -241,7 +245,8 @@ def _probe(url: str) -> Callable[[], bool]:
 
 
 @contextmanager
-def _opened(plan: Plan) -> Iterator[Store]:
+def opened(plan: Plan) -> Iterator[Store]:
+    """The store of a plan, whose folders are made. Raises SettingsError, StoreError."""
     for folder in (plan.home, plan.work_folder):
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)

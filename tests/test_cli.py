@@ -392,7 +392,7 @@ def test_every_error_that_distbp_raises_has_a_code_of_its_own() -> None:
     for kind in _all_errors(errors.DistbpError)[1:]:
         if kind.__module__.startswith("distbp"):
             error = kind.__new__(kind)
-            error.signal_name = ""  # type: ignore[attr-defined]
+            error.signal_name = error.code = ""  # type: ignore[attr-defined]
             assert exit_code(error) in EXIT_CODES
             assert exit_code(error) > 1, kind
 

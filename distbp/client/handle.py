@@ -58,10 +58,17 @@ class JobHandle:
         """What was measured so far: arrays by name; `.frame()` gives a pandas frame, `.rows` everything."""
         return Metrics(all_rows(self._metrics))
 
-    def wait(self, *, progress: bool = False, timeout_s: float | None = None) -> Result:
+    def wait(
+        self,
+        *,
+        progress: bool = False,
+        listener: Listener | None = None,
+        timeout_s: float | None = None,
+    ) -> Result:
         """Waits until the job has ended, and returns its result. Outlives restarts of the service.
 
-        progress: shows what a local training shows. timeout_s: TimeoutError after that many seconds; the job
+        progress: shows what a local training shows. listener: is told the same events, all from the job's
+        beginning. timeout_s: TimeoutError after that many seconds; the job
         goes on. Raises JobFailedError with the job's error, JobCancelledError. Ctrl-C ends the waiting, not
         the job.
         """
@@ -70,9 +77,10 @@ class JobHandle:
         translate = Translator(self._by_step)
         with self._display(progress) as listen:
             for message in follow(transport, f"{self._path}/events:stream", until=until):
-                if progress:
-                    for event in translate(message):
-                        listen(event)
+                for event in translate(message) if progress or listener else ():
+                    listen(event)
+                    if listener is not None:
+                        listener(event)
                 if message.kind == "timeout":
                     raise TimeoutError(f"{self.id} is not done after {timeout_s:g} s; it goes on")
         return self._outcome(self.status())

@@ -58,6 +58,11 @@ class Service:
         )
         return JobHandle(self.transport, made["id"])
 
+    def ready(self) -> dict[str, Any]:
+        """`status`: "ready" or "not ready"; `checks`: by part, "ok" or what is wrong with it."""
+        found: dict[str, Any] = self.transport.call("GET", "/readyz", accepted=(503,))
+        return found
+
     def job(self, job_id: str) -> JobHandle:
         """A job by its id. Nothing is asked yet."""
         return JobHandle(self.transport, job_id)

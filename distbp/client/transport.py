@@ -55,7 +55,8 @@ class Transport:
         self.close = weakref.finalize(self, self._client.close)
 
     def call(self, method: str, path: str, *, repeatable: bool = True, **more: Any) -> Any:
-        """What the service answers, from JSON; None where it has nothing to say. `more`: as httpx has it.
+        """What the service answers, from JSON; None where it has nothing to say. `more`: as httpx and `send`
+        have it.
 
         repeatable: asking twice does no harm, so it is asked again where the answer was lost. Raises
         JobError, RemoteError, UnreachableError.
@@ -76,10 +77,11 @@ class Transport:
         repeatable: bool = True,
         body: Callable[[], Iterable[bytes]] | None = None,
         answer_s: float | None = None,
+        accepted: tuple[int, ...] = (),
         **more: Any,
     ) -> httpx.Response:
         """As `call`, with the whole answer. body: gives the pieces of the body, anew each time it is sent.
-        answer_s: how long to wait for the answer."""
+        answer_s: how long to wait for the answer. accepted: statuses above 300 that are no errors."""
         if answer_s is not None:
             more["timeout"] = self._httpx.Timeout(answer_s, connect=CONNECT_S)
         patience = Patience(self)
@@ -94,7 +96,7 @@ class Transport:
                 patience.wait(self._away(error))
                 continue
             self.met = True
-            if answer.status_code < 300:
+            if answer.status_code < 300 or answer.status_code in accepted:
                 return answer
             failure = self.refusal(answer)
             if answer.status_code not in _AGAIN or not repeatable:
