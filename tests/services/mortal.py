@@ -130,7 +130,8 @@ class House:
         self._database = database
         port = free_ports(1)[0]
         self.url = f"http://127.0.0.1:{port}"
-        self.environment = {**os.environ, "XDG_CONFIG_HOME": str(folder / "config")}
+        path = f"{PROGRAMS}:{os.environ.get('PATH', '')}"  # a Ray job is started as `python`
+        self.environment = {**os.environ, "XDG_CONFIG_HOME": str(folder / "config"), "PATH": path}
         self.head: Head | None = None
         serve = [str(PROGRAMS / "distbp"), "serve", "--port", str(port), "--data", str(self.home)]
         serve += ["--slots", str(slots)]
