@@ -226,6 +226,7 @@ def show_until_end(job: JobHandle, as_json: bool) -> None:
             listen(Finished(result.to_json()))
         else:
             click.echo(summary(job.wait(progress=True)))
+            click.echo(f"  {'model':<22}`distbp models get {job.id} DIR` fetches it")
     except KeyboardInterrupt:
         click.echo(f"{job.id} goes on; see `distbp status {job.id}`", err=True)
         sys.exit(130)

@@ -207,9 +207,10 @@ def summary(result: Result) -> str:
     ]
     lines += [f"  {name.replace('_', ' '):<22}{number(value)}" for name, value in shown.items()]
     lines += [f"  {'weights (SHA-256)':<22}{result.params_sha256}"]
-    lines += [f"  {'model':<22}{result.path / 'model'}"]
-    curves = result.path / "curves.svg"
-    if curves.exists():
-        lines += [f"  {'curves':<22}{curves}"]
+    if result.fetch is None:
+        lines += [f"  {'model':<22}{result.path / 'model'}"]
+        curves = result.path / "curves.svg"
+        if curves.exists():
+            lines += [f"  {'curves':<22}{curves}"]
     lines += [f"  note: {note}" for note in result.notes]
     return "\n".join(lines)

@@ -145,7 +145,7 @@ class Api:
             data_folder=plan.files,
             hosts=config.hosts if _any_address(plan.host) else (*config.hosts, _in_url(plan.host)),
         )
-        app = create_app(store, config)
+        self._app = app = create_app(store, config)
         self._port = port
         self.server = uvicorn.Server(
             uvicorn.Config(
@@ -167,6 +167,7 @@ class Api:
             time.sleep(0.01)
 
     def stop(self) -> None:
+        self._app.state.service.hub.end()  # else uvicorn would cut streams, with a traceback for each
         self.server.should_exit = True
         self.thread.join()
 

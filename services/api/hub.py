@@ -50,13 +50,21 @@ class Hub:
         self._shared: dict[Any, asyncio.Task[Any]] = {}
         self._poller: asyncio.Task[None] | None = None
         self._deaf: Callable[[], None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.ended = False
+
+    def end(self) -> None:
+        """Every stream ends, and none begins: the service stops, and clients come again. From any thread."""
+        self.ended = True
+        if self._loop is not None:
+            _tell(self._loop, lambda: self._wake(frozenset(self._watches)))
 
     @asynccontextmanager
     async def watch(self, job_id: str) -> AsyncIterator[Watch]:
         watch = Watch()
         self._watches.setdefault(job_id, set()).add(watch)
         if self._poller is None:
-            loop = asyncio.get_running_loop()
+            self._loop = loop = asyncio.get_running_loop()
             self._deaf = self._store.listen(lambda ids: _tell(loop, self._wake, ids))
             self._poller = loop.create_task(self._poll())
         try:

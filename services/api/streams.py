@@ -81,7 +81,7 @@ async def _follow(
     hub, shown = service.hub, None
     yield b"retry: 1000\n\n"
     async with hub.watch(job_id) as watch:
-        while True:
+        while not hub.ended:
             # The state first: what is read after it was seen to have ended is all there will ever be.
             try:
                 pulses = await hub.shared(job_id, "pulse", 0, lambda: service.store.jobs.pulses((job_id,)))
