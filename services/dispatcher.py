@@ -188,7 +188,7 @@ class Dispatcher:
             queue.started(job_id, attempt, handle)
         except LaunchError as error:
             log.warning("%s, attempt %d: %s", job_id, attempt, error)
-            queue.lost(job_id, attempt, {"class": "launch", "code": "launch", "message": str(error)})
+            queue.lost(job_id, attempt, {"class": error.code, "code": error.code, "message": str(error)})
         except FencedError:
             pass  # it was quicker to end than we to write down that it had begun
 

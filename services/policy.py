@@ -19,6 +19,7 @@ BUDGETS: Mapping[str, int] = MappingProxyType(
         "lost": 8,  # the runner died, froze, or its machine went away
         "infrastructure": 8,  # the cluster, the disk, the network
         "launch": 8,  # the runner could not be started
+        "away": 10**9,  # the cluster does not answer: until it is back, or the job is past its deadline
         "internal": 1,  # an error nobody foresaw: once more, in case it was the machine
     }
 )

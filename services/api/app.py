@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
@@ -52,7 +53,7 @@ def create_app(
     service = make_service(store, config, dispatcher_seen=dispatcher_seen, clock=clock)
     service.telemetry.observe(lambda: service.streams.taken, lambda: health.dispatcher_age_s(service))
     app.state.service = service
-    errors.install(app)
+    errors.install(app, _methods)
     for router in ROUTERS:
         app.include_router(router)
     if config.dashboard is not None:
@@ -60,6 +61,18 @@ def create_app(
     app.add_middleware(Guard, hosts=config.hosts, origins=config.origins, telemetry=service.telemetry)
     _document(app)
     return app
+
+
+def _methods(path: str) -> frozenset[str]:
+    """What `path` answers to. The longest route counts: `{job_id}` fits `{job_id}:cancel` too."""
+    fitting = [
+        route
+        for router in ROUTERS
+        for route in router.routes
+        if isinstance(route, APIRoute) and route.path_regex.match(path)
+    ]
+    longest = max((route.path for route in fitting), key=len, default=None)
+    return frozenset(method for route in fitting if route.path == longest for method in route.methods)
 
 
 def _serve(app: FastAPI, folder: Path) -> None:

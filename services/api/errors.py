@@ -7,7 +7,7 @@ page maps those of distbp, FastAPI and SQLAlchemy too.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -168,9 +168,13 @@ _CODES: Mapping[int, tuple[str, str]] = {
 }
 
 
-def of_http(error: HTTPException) -> JSONResponse:
+def of_http(error: HTTPException, methods: Collection[str] = ()) -> JSONResponse:
+    """methods: those that the address answers to, where that is known."""
     code, message = _CODES.get(error.status_code, ("refused", "the request is refused"))
-    return problem(error.status_code, code, message, headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405 and methods:
+        headers["Allow"] = ", ".join(sorted(methods))
+    return problem(error.status_code, code, message, headers=headers)
 
 
 def of_database(error: SQLAlchemyError) -> JSONResponse:
@@ -179,8 +183,9 @@ def of_database(error: SQLAlchemyError) -> JSONResponse:
     return of_service(UnavailableError("the database does not answer; try again"))
 
 
-def install(app: FastAPI) -> None:
-    """Makes `app` answer every error that is raised on purpose. `guard` answers the others."""
+def install(app: FastAPI, methods: Callable[[str], Collection[str]]) -> None:
+    """Makes `app` answer every error that is raised on purpose. `guard` answers the others. methods: those
+    that a path answers to; none where that is not known."""
 
     def add(kind: type[Exception], answer: Any) -> None:
         async def handler(request: Request, error: Exception) -> JSONResponse:
@@ -194,5 +199,10 @@ def install(app: FastAPI) -> None:
     add(DataError, lambda error: of_service(BadValueError(str(error))))
     add(ModelError, lambda error: of_service(BadValueError(str(error))))
     add(RequestValidationError, of_request)
-    add(HTTPException, of_http)
     add(SQLAlchemyError, of_database)
+
+    async def of_route(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        return of_http(error, methods(request.url.path))
+
+    app.add_exception_handler(HTTPException, of_route)

@@ -4,8 +4,8 @@ A launcher keeps nothing in memory that it needs: `handle(job, attempt)` can be 
 dispatcher finds the runners of one that was killed.
 """
 
-from services.launchers.base import Handle, Launcher, LaunchError, Start
+from services.launchers.base import ClusterAwayError, Handle, Launcher, LaunchError, Start
 from services.launchers.local import LocalProcess
 from services.launchers.ray_jobs import RayJobs
 
-__all__ = ["Handle", "LaunchError", "Launcher", "LocalProcess", "RayJobs", "Start"]
+__all__ = ["ClusterAwayError", "Handle", "LaunchError", "Launcher", "LocalProcess", "RayJobs", "Start"]

@@ -28,6 +28,12 @@ class Start:
     secret: str
 
 
+class ClusterAwayError(LaunchError):
+    """What would start it does not answer; it may be back later. `code` is also the class of the failure."""
+
+    code = "away"
+
+
 class Launcher(Protocol):
     """`wants`: the secret it hands on. "token": nobody else can see it. "claim": others may, so it is a code
     that works once, and for minutes.

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from services.launchers.base import Handle, LaunchError, Start
+from services.launchers.base import ClusterAwayError, Handle, LaunchError, Start
 
 
 class RayJobs:
@@ -106,16 +106,18 @@ class RayJobs:
         try:
             return self._thread.submit(call).result(self._timeout_s)
         except FutureTimeout:
-            failure = LaunchError(f"the Ray cluster did not answer within {self._timeout_s:g} s")
+            failure: LaunchError = ClusterAwayError(
+                f"the Ray cluster did not answer within {self._timeout_s:g} s"
+            )
         except Exception as error:
             # Ray's client raises RuntimeError for every answer that is not 200, with status and body in its
             # text. That text may hold the entry point, so it goes nowhere, not even along as the cause.
-            unknown = "does not exist" in str(error) and "404" in str(error)
-            failure = (
-                _UnknownJobError("the Ray cluster knows no such job")
-                if unknown
-                else LaunchError(f"the Ray cluster refused {name} ({type(error).__name__})")
-            )
+            if isinstance(error, OSError):  # ConnectionError: of Python, and of Ray's HTTP client
+                failure = ClusterAwayError(f"the Ray cluster cannot be reached ({type(error).__name__})")
+            elif "does not exist" in str(error) and "404" in str(error):
+                failure = _UnknownJobError("the Ray cluster knows no such job")
+            else:
+                failure = LaunchError(f"the Ray cluster refused {name} ({type(error).__name__})")
         raise failure
 
 

@@ -88,11 +88,12 @@ RAY_OWN = (
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody is given by chance: below those that the system hands out."""
+    """Ports that nobody is given by chance: between those that Ray's workers take and those that the system
+    hands out."""
     found: list[int] = []
     chance = Random(os.getpid() ^ time.time_ns())
     while len(found) < count:
-        port = chance.randrange(11_000, 31_000)
+        port = chance.randrange(20_000, 31_000)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             found += [port] if port not in found else []

@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from stores import Clock, submit
 
 from services.dispatcher import Dispatcher, Limits, Sight, Verdict, judge
-from services.launchers import Handle, LaunchError, Start
+from services.launchers import ClusterAwayError, Handle, LaunchError, Start
 from services.reports import End, Report
 from services.store import Store
 from services.store.queue import Working
@@ -28,7 +28,7 @@ class Pretend:
         self.starts: list[Start] = []
         self.stopped: list[str] = []
         self.killed: list[str] = []
-        self.refuses = False
+        self.refuses: LaunchError | None = None
         self.mute = False
 
     def handle(self, job_id: str, attempt: int) -> Handle:
@@ -36,7 +36,7 @@ class Pretend:
 
     def start(self, start: Start) -> Handle:
         if self.refuses:
-            raise LaunchError("no room")
+            raise self.refuses
         self.starts.append(start)
         handle = self.handle(start.job_id, start.attempt)
         self.living.add(handle["name"])
@@ -228,12 +228,24 @@ def test_a_runner_that_does_not_obey_is_killed(house: House, ask: str, end: str)
 
 def test_what_cannot_be_started_is_tried_again(house: House) -> None:
     job_id = submit(house.store).id
-    house.launcher.refuses = True
+    house.launcher.refuses = LaunchError("no room")
     house.tick()
     job = house.store.jobs.get("main", job_id)
     assert (job.state, job.reason, job.failures) == ("recovering", "no room", {"launch": 1})
-    house.launcher.refuses = False
+    house.launcher.refuses = None
     house.clock.pass_(1)
+    house.tick()
+    assert house.state(job_id) == "starting"
+
+
+def test_a_cluster_that_stays_away_fails_no_job(house: House) -> None:
+    job_id = submit(house.store).id
+    house.launcher.refuses = ClusterAwayError("the Ray cluster cannot be reached")
+    for _ in range(40):
+        house.tick()
+        assert house.state(job_id) == "recovering"
+        house.clock.pass_(60)
+    house.launcher.refuses = None
     house.tick()
     assert house.state(job_id) == "starting"
 

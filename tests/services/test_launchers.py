@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from services.launchers import Launcher, LaunchError, LocalProcess, RayJobs, Start
+from services.launchers import ClusterAwayError, Launcher, LaunchError, LocalProcess, RayJobs, Start
 from services.store.records import new_id
 
 JOB = new_id("job_")  # of this run: a cluster remembers the ids it has seen
@@ -267,7 +267,17 @@ def test_a_cluster_that_fails_tells_no_secret(tmp_path: Path) -> None:
 def test_a_cluster_that_hangs_does_not_hang_the_dispatcher(tmp_path: Path) -> None:
     release = threading.Event()
     launcher = RayJobs(lambda: release.wait(30), tmp_path, timeout_s=0.05)
-    with pytest.raises(LaunchError, match=r"did not answer within 0\.05 s"):
+    with pytest.raises(ClusterAwayError, match=r"did not answer within 0\.05 s"):
         launcher.alive(launcher.handle(JOB, 1))
     release.set()
+    launcher.close()
+
+
+def test_a_cluster_that_is_not_there_is_away(tmp_path: Path) -> None:
+    def absent() -> Any:
+        raise ConnectionError("Failed to connect to Ray at address: http://head:8265")
+
+    launcher = RayJobs(absent, tmp_path)
+    with pytest.raises(ClusterAwayError, match=r"the Ray cluster cannot be reached \(ConnectionError\)"):
+        launcher.start(start())
     launcher.close()

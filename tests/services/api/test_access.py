@@ -314,3 +314,15 @@ def test_settings_say_how_the_api_is_configured(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("DISTBP_SERVICE_DATA", str(tmp_path / "nowhere"))
     with pytest.raises(SettingsError, match=r"which is no folder\. Make it, or unset it"):
         config_from_settings(tmp_path)
+
+
+def test_allow_names_all_that_an_address_answers_to(api: Api) -> None:
+    by_path: dict[str, set[str]] = {}
+    for method, path in operations():
+        by_path.setdefault(path, set()).add(method)
+    for path, methods in by_path.items():
+        there = path.replace("{job_id}", "job_" + "0" * 20).replace("{model_id}", "mdl_" + "0" * 20)
+        there = there.replace("{dataset_id}", "ds_" + "0" * 64).replace("{token_id}", "0" * 12)
+        answer = api.call("OPTIONS", there.replace("{step}", "1"))
+        problem_of(answer, 405)
+        assert set(answer.headers["allow"].split(", ")) == methods, path

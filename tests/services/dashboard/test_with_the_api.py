@@ -113,6 +113,16 @@ def test_a_job_is_watched_paused_and_its_end_is_seen(real: Real, watched: Browse
     assert real.store.jobs.get("blue", job_id).state == "cancelled"
 
 
+def test_a_link_with_a_token_signs_in_and_forgets_it(real: Real, watched: Browser) -> None:
+    page = watched
+    page.fresh(real.address)
+    page.driver.get(f"{real.address}/#token={real.token}")
+    page.gone(".sign-in")
+    page.until(lambda: page.driver.current_url == f"{real.address}/#/jobs", "the address without it")
+    page.driver.refresh()  # it is this tab's now
+    page.gone(".sign-in")
+
+
 def test_no_answer_of_the_page_lets_in_what_is_not_its_own(real: Real) -> None:
     answer = httpx.get(real.address, trust_env=False)
     assert answer.status_code == 200

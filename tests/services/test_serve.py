@@ -1,0 +1,312 @@
+"""`distbp serve` and its clients, all of them real processes: the ten lines of the README, a service that is
+stopped and killed under a job, its parts apart, and every way in which it cannot start."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from served import ROOT, Served, command, environment, run, serving
+
+import distbp
+from distbp.client import settings_file
+from distbp.client.service import connect
+from distbp.events import EpochEnded
+
+LONG = {
+    "name": "long",
+    "data": {"train": {"format": "blobs", "samples": 2000, "features": 10}},
+    "model": {
+        "layers": [{"type": "dense", "units": 16, "activation": "relu"}, {"type": "dense", "units": 3}]
+    },
+    "loss": "softmax_cross_entropy",
+    "optimizer": {"type": "sgd", "learning_rate": 0.01},
+    "batch_size": 8,
+    "epochs": 40,
+    "workers": 0,
+    "shards": 2,
+    "checkpoint": {"every_steps": 100},
+}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with serving(tmp_path_factory.mktemp("served")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> distbp.Result:
+    job = distbp.TrainingJob.from_mapping(LONG)
+    return distbp.train(job, output=tmp_path_factory.mktemp("undisturbed") / "run")
+
+
+def until(happened: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (found := happened()):
+        assert time.monotonic() < deadline, f"not in time: {what}"
+        time.sleep(0.05)
+    return found
+
+
+# As a new user --------------------------------------------------------------------------------------------
+
+
+def test_the_ten_lines_of_the_readme(served: Served, tmp_path: Path) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    lines = next(block for block in blocks if "distbp.submit(" in block)
+    assert len(lines.split("\n")) <= 12
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", lines],
+        env=served.environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "epoch  60" in done.stdout
+    accuracy = re.search(r"^test accuracy ([\d.]+)$", done.stdout, re.MULTILINE)
+    assert accuracy is not None and float(accuracy[1]) > 0.96
+    assert "[0 1 2 3 4 5 6 7 8 9] [0 1 2 3 4 5 6 7 8 9]" in done.stdout
+
+
+def test_it_says_where_it_is_and_keeps_the_token_to_itself(served: Served) -> None:
+    assert served.said.startswith(f"distbp serves at {served.url}\n")
+    assert f"token      in {served.home / 'token'}" in served.said
+    noted = served.folder / "config" / "distbp" / "service.json"
+    assert f"clients of this user find it by {noted}" in served.said
+    for path in (noted, served.home / "token"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(served.home.stat().st_mode) == 0o700
+    assert json.loads(noted.read_text()) == {"url": served.url, "token": served.token}
+    assert re.fullmatch(r"dbp_[0-9a-f]{12}_[\w-]{43}", served.token)
+    assert served.token not in served.said + served.errors  # output may be kept in a log
+
+
+def test_on_a_terminal_it_prints_a_link_that_signs_in(tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "distbp.cli", "serve", "--port", "0", "--only", "api"],
+        stdout=theirs,
+        stderr=subprocess.DEVNULL,
+        env=environment(tmp_path),
+    )
+    os.close(theirs)
+    said = b""
+    while b"Ctrl-C stops it" not in said:
+        said += os.read(ours, 4096)
+    process.terminate()
+    assert process.wait(30) == 0
+    os.close(ours)
+    token = (tmp_path / "data" / "distbp" / "token").read_text().strip()
+    assert re.search(rf"dashboard  http://127\.0\.0\.1:\d+/#token={token}", said.decode())
+
+
+def test_the_dashboard_and_health_answer(served: Served) -> None:
+    assert "<title>" in httpx.get(f"{served.url}/", trust_env=False).text
+    ready = httpx.get(f"{served.url}/readyz", trust_env=False).json()
+    assert ready == {"status": "ready", "checks": {"database": "ok", "dispatcher": "ok"}}
+
+
+# Stopped and killed ---------------------------------------------------------------------------------------
+
+
+def test_a_job_outlives_a_stopped_and_a_killed_service(tmp_path: Path, undisturbed: distbp.Result) -> None:
+    """Ctrl-C, then kill -9, under one job: its clients see each event and epoch once, in order, and the weights
+    are those of a local run, to the bit."""
+    served = Served(tmp_path)
+    served.start()
+    with connect(served.url, served.token) as service:
+        handle = service.submit(distbp.TrainingJob.from_mapping(LONG))
+        told: list[Any] = []
+        rows: list[dict[str, Any]] = []
+        text: list[str] = []
+        results: list[distbp.Result] = []
+        watchers = [
+            threading.Thread(target=lambda: results.append(handle.wait(listener=told.append))),
+            threading.Thread(target=lambda: rows.extend(handle.events(follow=True))),
+            threading.Thread(target=lambda: text.extend(handle.logs(follow=True))),
+        ]
+        for watcher in watchers:
+            watcher.start()
+
+        def epochs() -> list[int]:
+            return [event.epoch for event in told if isinstance(event, EpochEnded)]
+
+        until(epochs, "the first epoch")
+        assert served.stop(signal.SIGINT) == 0
+        assert "1 job: waiting for the checkpoint" in served.errors
+        before = len(epochs())
+        served.start()
+        assert handle.status()["attempt"] in (1, 2)
+        until(lambda: len(epochs()) > before, "an epoch after the start")
+        served.kill()
+        served.start()
+        for watcher in watchers:
+            watcher.join(90)
+        status = handle.status()
+        metrics = handle.metrics()
+    assert served.stop() == 0
+    assert "Traceback" not in served.errors
+    assert [result.params_sha256 for result in results] == [undisturbed.params_sha256]
+    assert status["state"] == "completed"
+    assert status["attempt"] >= 2
+    assert epochs() == list(range(1, 41))
+    assert [row["number"] for row in rows] == list(range(1, len(rows) + 1))
+    written = [int(n) for n in re.findall(r"^epoch (\d+),", "".join(text), re.MULTILINE)]
+    assert written == list(range(1, 41))
+    assert metrics["epoch"].tolist() == list(range(1, 41))
+    assert metrics["train_loss"][-1] == undisturbed.metrics["train_loss"]
+
+
+def test_the_token_stays_and_a_lost_one_is_made_anew(tmp_path: Path) -> None:
+    served = Served(tmp_path)
+    served.start("--only", "api")
+    first = served.token
+    served.stop()
+    served.start("--only", "api")
+    assert served.token == first
+    served.stop()
+    (served.home / "token").write_text("dbp_of another service\n")
+    served.start("--only", "api")
+    assert served.token != first
+    with connect(served.url, served.token) as service:
+        assert service.ready()["checks"]["dispatcher"] == "has given no sign yet"
+    served.stop()
+
+
+# In parts -------------------------------------------------------------------------------------------------
+
+
+def test_api_and_dispatcher_as_two_processes(tmp_path: Path) -> None:
+    api, dispatcher = Served(tmp_path), Served(tmp_path)
+    api.start("--only", "api")
+    dispatcher.start("--only", "dispatcher", "--api-url", api.url, "--slots", "2")
+    assert dispatcher.said.startswith("the dispatcher runs; Ctrl-C stops it")
+    job = distbp.TrainingJob.from_mapping({**LONG, "epochs": 1, "name": "short"})
+    with connect(api.url, api.token) as service:
+        assert service.submit(job).result(timeout_s=60).status == "completed"
+        assert service.ready()["status"] == "ready"
+    dispatcher.stop()
+    api.stop()
+    assert "Traceback" not in api.errors
+
+
+# Mistakes -------------------------------------------------------------------------------------------------
+
+
+def refused(tmp_path: Path, *words: str | Path, **more: str) -> str:
+    done = command(environment(tmp_path) | more, "serve", *words, code=2)
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = refused(tmp_path, "--port", str(port))
+    assert said == (
+        f"error: 127.0.0.1:{port} is in use already, perhaps by another `distbp serve`; stop that one, or choose"
+        " another port with --port\n"
+    )
+    assert not (tmp_path / "config").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "environ", "text"),
+    [
+        (
+            ["--host", "no.such.host.invalid"],
+            {},
+            "'no.such.host.invalid' is no address of this machine; try --host 127.0.0.1, or 0.0.0.0 for all",
+        ),
+        (
+            ["--host", "192.0.2.1", "--port", "0"],
+            {},
+            "cannot listen on 192.0.2.1:0: cannot assign requested address; choose another with --host",
+        ),
+        (
+            ["--launcher", "ray-jobs"],
+            {"DISTBP_SERVICE_PORT": "0"},
+            "the launcher ray-jobs needs the address of Ray's dashboard: give --ray http://head:8265, or set"
+            " DISTBP_SERVICE_RAY",
+        ),
+        (
+            ["--slots", "many"],
+            {},
+            "the number of slots is 'many', but must be auto or a whole number above 0",
+        ),
+        (
+            ["--files", "nowhere"],
+            {},
+            "the folder nowhere with files that jobs may name does not exist. Make it",
+        ),
+        (
+            [],
+            {"DISTBP_SERVICE_PORT": "http"},
+            "DISTBP_SERVICE_PORT is 'http', but must be a whole number from 1 to 65535. Mend or unset it.",
+        ),
+    ],
+)
+def test_what_it_cannot_do(tmp_path: Path, words: list[str], environ: dict[str, str], text: str) -> None:
+    assert refused(tmp_path, *words, **environ) == f"error: {text}\n"
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "service"
+    assert refused(tmp_path, "--data", folder) == (
+        f"error: the folder {folder} cannot be made: not a directory. Name another with --data\n"
+    )
+
+
+def test_a_database_that_is_not_there(tmp_path: Path) -> None:
+    url = "postgresql://distbp:very-secret@127.0.0.1:1/distbp"
+    done = command(environment(tmp_path), "serve", "--database", url, code=8)
+    assert done.stderr.startswith("error: the database cannot be opened: connection ")
+    assert done.stderr.endswith("Is its server up, and --database right?\n")
+    assert "very-secret" not in done.stderr
+
+
+# Finding it -----------------------------------------------------------------------------------------------
+
+
+def test_the_token_in_the_file_is_for_its_own_address_only(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DISTBP_URL", "DISTBP_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(served.folder / "config"))
+    assert settings_file.find_access() == settings_file.Access(served.url, served.token)
+    assert settings_file.find_access(f"{served.url}/") == settings_file.Access(served.url, served.token)
+    assert settings_file.find_access("http://elsewhere:8470") == settings_file.Access(
+        "http://elsewhere:8470", ""
+    )
+    monkeypatch.setenv("DISTBP_URL", "http://elsewhere:8470")
+    assert settings_file.find_access() == settings_file.Access("http://elsewhere:8470", "")
+    monkeypatch.setenv("DISTBP_TOKEN", "dbp_mine")
+    assert settings_file.find_access() == settings_file.Access("http://elsewhere:8470", "dbp_mine")
+
+
+def test_status_of_the_service(served: Served) -> None:
+    said = run(served, "status").stdout
+    assert said.startswith(f"{served.url}  distbp {distbp.__version__}, ready\n")
+    assert "project     main" in said
