@@ -203,6 +203,9 @@ def install(app: FastAPI, methods: Callable[[str], Collection[str]]) -> None:
 
     async def of_route(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        return of_http(error, methods(request.url.path))
+        known = methods(request.url.path)
+        if error.status_code == 405 and request.method in known:  # the method is right: such a verb is not
+            return of_http(HTTPException(404))
+        return of_http(error, known)
 
     app.add_exception_handler(HTTPException, of_route)

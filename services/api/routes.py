@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, HTTPException, Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 from starlette.types import Message, Scope
@@ -71,6 +71,8 @@ class Route(APIRoute):
         async def checked(request: Request) -> Response:
             service: Service = request.app.state.service
             request.scope["distbp.route"] = self.path_format
+            if any(":" in str(value) for value in request.path_params.values()):
+                raise HTTPException(405)  # no id has a colon: it is a verb of another method, or of none
             if scope != PUBLIC:
                 caller = await authorize(service.store, request, scope)
                 service.buckets.take(caller.key)

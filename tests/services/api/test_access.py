@@ -326,3 +326,11 @@ def test_allow_names_all_that_an_address_answers_to(api: Api) -> None:
         answer = api.call("OPTIONS", there.replace("{step}", "1"))
         problem_of(answer, 405)
         assert set(answer.headers["allow"].split(", ")) == methods, path
+
+
+def test_a_verb_is_no_part_of_an_id(api: Api) -> None:
+    job = "/v1/jobs/job_" + "0" * 20
+    answer = api.call("GET", f"{job}:scale", json={"workers": 1})
+    problem_of(answer, 405, "method_not_allowed")
+    assert answer.headers["allow"] == "POST"
+    problem_of(api.call("GET", f"{job}:dance"), 404, "not_found")
