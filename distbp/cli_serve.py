@@ -152,9 +152,11 @@ def _tell(serving: Serving) -> None:
     except OSError:
         noted = f"clients need DISTBP_URL={serving.url} and DISTBP_TOKEN"
     click.echo(f"distbp serves at {serving.url}")
+    if sys.stdout.isatty():  # and not where it would be kept in a log
+        click.echo(f"  dashboard  {serving.url}/#token={serving.token}")
     click.echo(f"  token      in {serving.plan.home / 'token'}")
     click.echo(f"  {noted}")
     if serving.plan.host not in ("127.0.0.1", "localhost", "::1"):
         click.echo("  other machines reach it, in the clear: put TLS in front where the network is not yours")
-    click.echo("Ctrl-C stops it; jobs go on at the next start", nl=True)
+    click.echo("Ctrl-C stops it; jobs go on at the next start")
     sys.stdout.flush()

@@ -22,13 +22,15 @@ _UNITS = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 @dataclass(frozen=True)
 class Setting:
-    """`unit` is what a number counts ("bytes", "times"); empty for text. `choices` empty: any text."""
+    """`unit` is what a number counts ("bytes", "times"); empty for text. `choices` empty: any text. `most`:
+    the largest number; None: any."""
 
     name: str
     default: int | str
     unit: str
     help: str
     choices: tuple[str, ...] = ()
+    most: int | None = None
 
     def parse(self, text: str) -> int | str:
         """The value that `text` stands for. Raises SettingsError, saying what is allowed."""
@@ -42,6 +44,11 @@ class Setting:
         match = re.fullmatch(r"(\d{1,18}) *(|KiB|MiB|GiB|TiB)", text.strip())
         size = match is not None and (self.unit == "bytes" or not match[2])
         value = int(match[1]) * _UNITS[match[2]] if match is not None and size else 0
+        if self.most is not None and not 1 <= value <= self.most:
+            raise SettingsError(
+                f"{self.name} is {text!r}, but must be a whole number from 1 to {self.most}. Mend or unset"
+                " it."
+            )
         if value < 1:
             example = "1073741824 or 1GiB" if self.unit == "bytes" else str(self.default)
             raise SettingsError(
@@ -127,7 +134,7 @@ SETTINGS = _table(
         "service: the URL of its database, as postgresql://user@host/name; empty: SQLite in its folder",
     ),
     Setting("DISTBP_SERVICE_HOST", "127.0.0.1", "", "service: the address that the API listens on"),
-    Setting("DISTBP_SERVICE_PORT", 8470, "ports", "service: the port of the API"),
+    Setting("DISTBP_SERVICE_PORT", 8470, "port", "service: the port of the API", most=65535),
     Setting(
         "DISTBP_SERVICE_API",
         "",

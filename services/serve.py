@@ -19,7 +19,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -107,8 +107,8 @@ def serve(
     cannot start, and StoreError.
     """
     stop = Stop()
-    with _signals(stop), opened(plan) as store:
-        port = _listen(plan) if "api" in plan.parts else None
+    with _signals(stop), opened(plan) as store, ExitStack() as stack:
+        port = stack.enter_context(_listen(plan)) if "api" in plan.parts else None
         token = None
         api: Api | None = None
         if port is not None:
@@ -247,7 +247,7 @@ def _probe(url: str) -> Callable[[], bool]:
 
 @contextmanager
 def opened(plan: Plan) -> Iterator[Store]:
-    """The store of a plan, whose folders are made. Raises SettingsError, StoreError."""
+    """The store of a plan, whose folders are made. Raises SettingsError."""
     for folder in (plan.home, plan.work_folder):
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -261,9 +261,11 @@ def opened(plan: Plan) -> Iterator[Store]:
     except SQLAlchemyError as error:
         # The text may hold the password; what the driver says does not.
         reason = str(getattr(error, "orig", "") or type(error).__name__).strip().splitlines()[0]
-        raise StoreError(
+        raise SettingsError(
             f"the database cannot be opened: {reason}. Is its server up, and --database right?"
         ) from None
+    except StoreError as error:
+        raise SettingsError(str(error)) from None
     try:
         yield store
     finally:

@@ -4,7 +4,7 @@ import { call } from "./api.js";
 import { themeButton } from "./colors.js";
 import { loading, trouble } from "./dialogs.js";
 import { fill } from "./dom.js";
-import { remember, signOut, token, whoIsThis } from "./session.js";
+import { remember, signIn, signOut, token, whoIsThis } from "./session.js";
 import { keys, listen, showKeys } from "./shortcuts.js";
 import { compareView } from "./views/compare.js";
 import { jobView } from "./views/job.js";
@@ -27,7 +27,16 @@ const go = (place) => {
   location.hash = place;
 };
 
+/** `distbp serve` prints an address with #token=...: that part never leaves the browser, and is taken out of it. */
+function takeToken() {
+  const handed = /^#token=(dbp_[\w-]+)$/.exec(location.hash);
+  if (!handed) return;
+  history.replaceState(null, "", "#/jobs");
+  signIn(handed[1], null);
+}
+
 async function show() {
+  takeToken();
   here.abort();
   here = new AbortController();
   const { signal } = here;
