@@ -33,14 +33,14 @@ from distbp import events
 from distbp.errors import Fault, Interrupted, JobError
 from distbp.job import TrainingJob
 from distbp.result import Result
-from distbp.run_directory import is_run
+from distbp.run_directory import METRICS, is_run
 from distbp.training import resume, train
 from services.error_classes import class_of, described
 from services.errors import FencedError
 from services.reporter import Reporter
 from services.reports import Answer, Assignment, End
 from services.spool import Spool, left_over
-from services.telling import listener, plain
+from services.telling import listener, plain, tell_metrics
 from services.transport import AwayError, HttpTransport, Transport, claim
 
 FENCED_STATUS = 75
@@ -124,8 +124,17 @@ def _attempt(
     reporter: Reporter,
     control: Control,
 ) -> End:
+    tell, started = listener(spool, reporter), False
+
+    def hear(event: events.Event) -> None:
+        nonlocal started
+        started = started or isinstance(event, events.Started)
+        tell(event)
+
     try:
-        result = _drive(assignment, home, data, transport, listener(spool, reporter), control)
+        result = _drive(assignment, home, data, transport, hear, control)
+        if not started:  # an earlier attempt had finished, and was lost before it could say so
+            tell_metrics(spool, result.path / METRICS)
     except Interrupted:
         return End("interrupted")
     except Exception as error:

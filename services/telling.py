@@ -35,8 +35,7 @@ def listener(spool: Spool, reporter: Reporter, clock: Callable[[], float] = time
                 spool.append(events=(start,), log=_worded(event))
                 # A predecessor may have been lost before it could report these.
                 lines_file = Path(event.run_dir) / METRICS
-                for lines in _chunks(read_lines(lines_file)):
-                    spool.append(metrics=lines)
+                tell_metrics(spool, lines_file)
             case events.EpochEnded():
                 told = _event("epoch_ended", event, clock())
                 del told["metrics"]
@@ -54,6 +53,12 @@ def listener(spool: Spool, reporter: Reporter, clock: Callable[[], float] = time
                 pass  # the end of the attempt says it
 
     return listen
+
+
+def tell_metrics(spool: Spool, path: Path) -> None:
+    """Spools every line of a metrics.jsonl; the store takes those that it has not."""
+    for lines in _chunks(read_lines(path)):
+        spool.append(metrics=lines)
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from services.store.records import Attempt, Job
 from services.store.schema import attempts, jobs
 
 _TOKEN = re.compile(r"dbr_(job_[0-9a-z]{20})_([1-9][0-9]{0,8})_([A-Za-z0-9_-]{43})")
+_ALL_STEPS = 2**63 - 1
 LEASE_S = 10.0  # a runner speaks every second
 
 
@@ -139,7 +140,9 @@ class Runs:
         return _answer(job, report.seq)
 
     def _store(self, conn: Connection, job: Job, found: Attempt, report: Report) -> Job:
-        db, settled = self._db, found.from_step
+        db = self._db
+        # Before it begins to train, an attempt can only tell what earlier ones have measured.
+        settled = _ALL_STEPS if found.from_step is None else found.from_step
         for entry in report.events:
             if entry["kind"] == "attempt_started":
                 settled = int(entry["from_step"])

@@ -165,11 +165,14 @@ class House:
         for name, part in self.parts.items():
             if name != "ray":
                 part.kill()
-        for pid, _, _ in self.runners():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
         if self.head is not None:
-            self.head.kill()
+            self.head.part.kill()
+        # Whatever a part has started, however indirectly: it carries our environment.
+        mark = f"XDG_CONFIG_HOME={self.environment['XDG_CONFIG_HOME']}".encode()
+        for pid, _ in commands():
+            with suppress(OSError):
+                if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                    os.kill(pid, signal.SIGKILL)
 
     @property
     def token(self) -> str:

@@ -259,6 +259,36 @@ def test_a_successor_goes_on_where_a_runner_was_killed(
     assert not (tmp_path / job_id / "reports-1.jsonl").exists()
 
 
+def test_a_successor_of_one_that_had_finished_tells_what_it_had_not(
+    sqlite_store: Store, tmp_path: Path, undisturbed: distbp.Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id, attempt = lease(sqlite_store)
+    append = Spool.append
+
+    def die(self: Spool, **what: Any) -> Report:
+        if what.get("end") is not None:
+            raise Killed
+        return append(self, **what)
+
+    away = Direct(sqlite_store, job_id, attempt)
+
+    def unreachable(when: str, what: object) -> None:
+        if isinstance(what, Report) and what.seq >= 4:
+            raise AwayError("the network, too")
+
+    away.fault = unreachable
+    with monkeypatch.context() as patch:
+        patch.setattr(Spool, "append", die)
+        with pytest.raises(Killed):
+            runner.run(job_id, attempt, tmp_path, away, over=never)
+    assert sqlite_store.queue.lost(job_id, attempt, {"class": "lost", "code": "x", "message": "gone"})
+    sqlite_store.db.clock.pass_(1)  # type: ignore[attr-defined]
+    second = again(sqlite_store)
+    assert len(sqlite_store.journal.metrics(job_id)) < len(read_lines(undisturbed.path / METRICS))
+    runner.run(job_id, second, tmp_path, Direct(sqlite_store, job_id, second), over=never)
+    same_bits(sqlite_store, job_id, undisturbed)
+
+
 @pytest.mark.parametrize(("ask", "end"), [("pause", "paused"), ("cancel", "cancelled")])
 def test_orders_of_the_user_are_obeyed(
     sqlite_store: Store, tmp_path: Path, undisturbed: distbp.Result, ask: str, end: str
@@ -380,7 +410,14 @@ def test_every_error_has_a_class() -> None:
 
     mapped = tuple(kind for kind, _ in CLASSES)
     ours = {kind for kind in subclasses(errors.DistbpError) if kind.__module__ == "distbp.errors"}
-    assert {k for k in ours if not issubclass(k, mapped)} == {errors.DistbpError, errors.Interrupted}
+    of_clients = {
+        errors.RemoteError,
+        errors.UnreachableError,
+        errors.JobFailedError,
+        errors.JobCancelledError,
+    }
+    unmapped = {k for k in ours if not issubclass(k, mapped)}
+    assert unmapped == {errors.DistbpError, errors.Interrupted} | of_clients
     assert {name for _, name in CLASSES} <= set(policy.BUDGETS)
     for number, (kind, _) in enumerate(CLASSES):
         assert not any(issubclass(kind, above) for above, _ in CLASSES[:number]), kind
