@@ -148,6 +148,7 @@ class House:
         }
         if self.head is not None:
             self.parts["ray"] = self.head.part
+        self.exposed: set[str] = set()
         self.outlived: dict[str, set[int]] = {}  # by job: attempts whose process a later one saw
         self.seen: dict[str, set[int]] = {}
         self._absent: dict[str, float] = {}  # until when a part stays away
@@ -246,12 +247,41 @@ class House:
         logs = [*self._logs.glob("*.log"), *self.work.glob("*/runner-*.log")]
         return "\n".join(f"{log.name}: {log.read_text(errors='replace')[-600:]}" for log in logs)
 
+    def leaks(self) -> list[str]:
+        """Where a token was seen that must not be: arguments and environments of processes (at any time),
+        and now every file but the two that keep it."""
+        found = list(self.exposed)
+        kept = {self.home / "token", Path(self.environment["XDG_CONFIG_HOME"]) / "distbp" / "service.json"}
+        for path in self._logs.rglob("*"):
+            if path.is_file() and path not in kept:
+                content = path.read_bytes()
+                if self._secret.encode() in content or b"dbr_job_" in content:
+                    found.append(str(path))
+        return found
+
+    @property
+    def _secret(self) -> str:
+        return self.token.rsplit("_", 1)[1]
+
+    def _look_for_secrets(self) -> None:
+        if not (self.home / "token").exists():
+            return
+        for pid, words in commands():
+            if any(self._secret in word or "dbr_job_" in word for word in words):
+                self.exposed.add(f"arguments of {words[:4]}")
+            if "services.runner" in words:
+                with suppress(OSError):
+                    environment = Path(f"/proc/{pid}/environ").read_bytes()
+                    if b"dbr_job_" in environment or self._secret.encode() in environment:
+                        self.exposed.add(f"environment of {words[:4]}")
+
     def _keep(self) -> None:
         """Starts what has ended, and looks whether two attempts at one job live at the same time."""
         while not self._over.wait(0.05):
             for name, part in self.parts.items():
                 if not part.alive and self._absent.get(name, 0) < time.monotonic():
                     part.start()
+            self._look_for_secrets()
             living: dict[str, set[int]] = {}
             for _, job, attempt in self.runners():
                 living.setdefault(job, set()).add(attempt)

@@ -169,6 +169,7 @@ def prove(
     for job, plan, work in zip(jobs, plans, wanted, strict=True):
         check(house, followers, job, plan, work, local)
     assert sum(stream.cuts for stream in followers.events.values()) > 0
+    assert house.leaks() == []
     restarts = sum(len(attempts) - 1 for attempts in house.seen.values())
     print(f"faults: {len(done)}, further attempts: {restarts}")
 
