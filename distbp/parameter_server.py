@@ -201,6 +201,26 @@ class ParameterServer:
         self.applied += 1
 
     @property
+    def slots(self) -> dict[str, Array]:
+        """The optimizer's state by name, as it lies."""
+        return self._updater.slots
+
+    def learning_rate(self, step: int, plateau: PlateauState) -> float:
+        """Of the update at `step`."""
+        return self._rate(step, plateau)
+
+    def advance(self, losses: Array, rows: int) -> None:
+        """Notes steps that somebody else has applied to the vector and the slots, exactly as `apply` would
+        have, none of them the last of an epoch. losses: their loss sums; rows: of each, of weight 1."""
+        if self.step % self._steps_per_epoch == 0:
+            self.epoch_totals[:] = 0
+        for loss in losses:  # one after the other, for a sum with the same bits
+            self.epoch_totals[LOSS] += loss
+        self.epoch_totals[[WEIGHT, ROWS]] += rows * len(losses)
+        self.step += len(losses)
+        self.applied += len(losses)
+
+    @property
     def health(self) -> list[TensorHealth]:
         return health(self._network, self.norms)
 

@@ -6,7 +6,8 @@ keeps current) and writes sums: a gradient vector and a few float64 totals for e
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,19 +15,22 @@ from distbp.blueprint import Blueprint
 from distbp.data.batches import Holdings, ShardReader
 from distbp.evaluation import Evaluation, evaluate_shard
 from distbp.nn import kernels as kernel_sets
+from distbp.nn.kernels import Kernels
 from distbp.nn.layers.base import Array, Position
-from distbp.nn.losses import LossFunction
-from distbp.nn.network import Arena, Program, aligned_vector
+from distbp.nn.losses import SoftmaxCrossEntropy
+from distbp.nn.network import Arena, Network, Saturated, aligned_vector
 from distbp.reduction import Block, middle
 from distbp.totals import LOSS, ROWS, SATURATION, WEIGHT, totals_size
 
+Sums = Callable[[Array, Array, Array | None], float]
+
 
 class Bound(NamedTuple):
-    """Programs are found by the identity of `gradient`, which is kept here so that it stays taken."""
+    """Forward, loss and backward bound to a gradient vector: `sums(x, targets, weights)` fills it and returns
+    the loss sum. Found by the identity of `gradient`, which is kept here so that it stays taken."""
 
-    program: Program
-    loss: LossFunction
-    d_outputs: Array
+    sums: Sums
+    saturated: Saturated
     gradient: Array
 
 
@@ -70,7 +74,7 @@ class Worker:
 
     def rows(self, step: int, shard: int) -> Array:
         """Row numbers of the training set in a shard's slice at `step`, int64."""
-        return self._reader(shard).rows(step)
+        return self.reader(shard).rows(step)
 
     def forget(self) -> None:
         """Drops programs bound to old gradient buffers, when the exchange has replaced them."""
@@ -92,7 +96,7 @@ class Worker:
         np.add(totals, right_totals, out=totals)
 
     def _shard(self, step: int, shard: int, gradient: Array, totals: Array) -> None:
-        reader = self._readers.get(shard) or self._reader(shard)
+        reader = self._readers.get(shard) or self.reader(shard)
         x, targets, weights, rows = reader.slice(step)
         if rows == 0:  # a last batch with fewer rows than shards
             gradient.fill(0)
@@ -102,40 +106,58 @@ class Worker:
         bound = self._bound.get(key) or self._bind(key, gradient)
         position = self._position
         position.step, position.shard = step, shard
-        program = bound.program
-        outputs = program.forward(x)
-        totals[LOSS] = bound.loss(outputs, targets, weights, bound.d_outputs)
+        totals[LOSS] = bound.sums(x, targets, weights)
         totals[WEIGHT] = rows if weights is None else weights.sum(dtype=np.float64)
         totals[ROWS] = rows
         if (step + 1) % self._steps_per_epoch == 0:
             place = SATURATION
-            for _, saturated in program.saturated:
+            for _, saturated in bound.saturated:
                 totals[place : place + 2] = saturated()
                 place += 2
         else:
             totals[SATURATION:] = 0
-        program.backward(bound.d_outputs)
 
-    def _reader(self, shard: int) -> ShardReader:
+    def reader(self, shard: int) -> ShardReader:
+        """What gathers a shard's slices."""
         if shard not in self._readers:
             rows, dealt = self._data.train(shard)
             self._readers[shard] = ShardReader(rows, dealt, self._sharding, shard, self.blueprint.dtype)
         return self._readers[shard]
 
     def _bind(self, key: tuple[int, int], gradient: Array) -> Bound:
-        rows = key[0]
+        rows, job, kernels = key[0], self.blueprint.job, self._kernels
+        if stacks(self.network, job.loss, kernels):
+            from distbp.nn.dense_stack import DenseStack  # loads Numba
+
+            assert kernels.gemm is not None
+            stack = DenseStack(self.network, rows, self.vector, gradient, kernels.gemm(self.network.dtype))
+            self._bound[key] = Bound(stack.sums, stack.saturated, gradient)
+            return self._bound[key]
         program = self.network.bind(
             rows,
             self.vector,
             gradient,
-            kernels=self._kernels,
+            kernels=kernels,
             arena=self._arena,
             position=self._position,
-            seed=self.blueprint.job.seed,
+            seed=job.seed,
         )
-        loss = self.blueprint.job.loss.bind(
-            rows, self.network.output_shape, self.network.dtype, self._kernels
-        )
+        loss = job.loss.bind(rows, self.network.output_shape, self.network.dtype, kernels)
         d_outputs = np.empty((rows, *self.network.output_shape), self.network.dtype)
-        self._bound[key] = Bound(program, loss, d_outputs, gradient)
+
+        def sums(x: Array, targets: Array, weights: Array | None) -> float:
+            total = loss(program.forward(x), targets, weights, d_outputs)
+            program.backward(d_outputs)
+            return total
+
+        self._bound[key] = Bound(sums, program.saturated, gradient)
         return self._bound[key]
+
+
+def stacks(network: Network, loss: Any, kernels: Kernels) -> bool:
+    """Whether a job's gradients are computed by one compiled call (`distbp.nn.dense_stack`)."""
+    if kernels.gemm is None or not isinstance(loss, SoftmaxCrossEntropy) or loss.label_smoothing:
+        return False
+    from distbp.nn.dense_stack import covers  # loads Numba
+
+    return covers(network)

@@ -105,9 +105,7 @@ class ShardReader:
 
     def slice(self, step: int) -> Slice:
         epoch, index = divmod(step, self._steps)
-        if epoch != self._epoch:
-            self._order = self.sharding.order(self.shard, self._dealt, epoch)
-            self._epoch, self._first, self._last = epoch, 0, 0
+        self.order(epoch)
         if not self._first <= index < self._last:
             self._gather(index)
         size = self._slice
@@ -115,6 +113,13 @@ class ShardReader:
         stop = start + (size if index < self._full_batches else self.sharding.slice_rows(index, self.shard))
         weights = None if self._weights is None else self._weights[start:stop]
         return Slice(self._x[start:stop], self._targets[start:stop], weights, stop - start)
+
+    def order(self, epoch: int) -> Array:
+        """The shard's row numbers in the order of an epoch, int64: its slices, one after the other."""
+        if epoch != self._epoch:
+            self._order = self.sharding.order(self.shard, self._dealt, epoch)
+            self._epoch, self._first, self._last = epoch, 0, 0
+        return self._order
 
     def rows(self, step: int) -> Array:
         """Row numbers of the training set in the shard's slice at `step`, int64."""

@@ -1,11 +1,13 @@
 """The inline exchange: server and one worker in this process, for `workers: 0` and for tests.
 
-The worker's backward pass writes straight into the server's gradient vector: nothing travels.
+The worker's backward pass writes straight into the server's gradient vector: nothing travels. Jobs that
+allow it skip even that (see `fused_steps`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from distbp.blueprint import Blueprint
 from distbp.data.batches import Holdings
@@ -15,6 +17,14 @@ from distbp.parameter_server import Contribution, ParameterServer
 from distbp.reduction import Block
 from distbp.schedules import PlateauState
 from distbp.worker import Worker
+
+
+def _fused(blueprint: Blueprint, server: ParameterServer, worker: Worker, data: Holdings) -> Any:
+    if blueprint.kernels == "numpy":
+        return None
+    from distbp.exchange.fused_steps import fused_steps  # loads Numba
+
+    return fused_steps(blueprint, server, worker, data)
 
 
 class InlineTeam:
@@ -35,16 +45,22 @@ class InlineTeam:
         )
         self.worker = Worker(blueprint, vector, data)
         self._shards = blueprint.shards
+        self._fused = _fused(blueprint, self.server, self.worker, data)
 
     def run(self, first: int, stop: int, plateau: PlateauState, stopping: Callable[[], bool]) -> int:
         server, worker = self.server, self.worker
         whole = Contribution(Block(0, self._shards), server.gradient, server.totals)
         contributions = [whole]
-        for step in range(first, stop):
+        step = first
+        while step < stop:
             if stopping():
                 return step
-            worker.compute(step, *whole)
-            server.apply(step, contributions, plateau)
+            done = self._fused.run(step, stop, plateau) if self._fused else 0
+            if not done:
+                worker.compute(step, *whole)
+                server.apply(step, contributions, plateau)
+                done = 1
+            step += done
         return stop
 
     def evaluate(self, split: str) -> Evaluation:

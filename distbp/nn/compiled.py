@@ -1,13 +1,14 @@
 """The compiled kernels (Numba, optional): the contract of `distbp.nn.kernels`, fewer and longer passes.
 
-Compiled where it pays: the bias and a cheap activation forward, the derivative and the bias gradient
-backward, and what surrounds exp in softmax cross-entropy. exp and tanh themselves stay NumPy's, whose
-vector versions are several times faster than the scalar ones that Numba would call. Other activations fall
-back to NumPy's kernels. No fast-math: NaN, Inf and the order of sums are as written.
+Compiled where it pays: the bias and the activation forward, the derivative and the bias gradient backward,
+softmax cross-entropy. For float32 exp and tanh are those of `vector_math`; for float64 they are NumPy's,
+called between two compiled passes. Other activations fall back to NumPy's kernels. Products are those of
+NumPy's own BLAS, called without NumPy. No fast-math: NaN, Inf and the order of sums are as written.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,9 +16,12 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from distbp.nn import vector_math
 from distbp.nn.activations import LEAKY_SLOPE, Activation, Scratch
 from distbp.nn.arrays import Array
+from distbp.nn.gemm import openblas, products_at
 from distbp.nn.kernels import NUMPY, Kernels, LossOfLabels
+from distbp.nn.products import NUMPY_PRODUCTS, Products
 
 
 def _compiled(function: Callable[..., Any]) -> Any:
@@ -29,14 +33,14 @@ def _compiled(function: Callable[..., Any]) -> Any:
 
 
 @_compiled
-def _add_bias(z: Array, bias: Array) -> None:
+def add_bias(z: Array, bias: Array) -> None:
     for i in range(z.shape[0]):
         for j in range(z.shape[1]):
             z[i, j] += bias[j]
 
 
 @_compiled
-def _add_bias_relu(z: Array, bias: Array) -> None:
+def add_bias_relu(z: Array, bias: Array) -> None:
     zero = z.dtype.type(0)
     for i in range(z.shape[0]):
         for j in range(z.shape[1]):
@@ -45,12 +49,28 @@ def _add_bias_relu(z: Array, bias: Array) -> None:
 
 
 @_compiled
-def _add_bias_leaky_relu(z: Array, bias: Array) -> None:
+def add_bias_leaky_relu(z: Array, bias: Array) -> None:
     zero, slope = z.dtype.type(0), z.dtype.type(LEAKY_SLOPE)
     for i in range(z.shape[0]):
         for j in range(z.shape[1]):
             v = z[i, j] + bias[j]
             z[i, j] = v * slope if v < zero else v
+
+
+@_compiled
+def add_bias_sigmoid(z: Array, bias: Array) -> None:
+    add_bias(z, bias)
+    flat = z.reshape(-1)  # one long loop: rows may be shorter than a vector register
+    for i in range(flat.size):
+        flat[i] = vector_math.logistic(flat[i])
+
+
+@_compiled
+def add_bias_tanh(z: Array, bias: Array) -> None:
+    add_bias(z, bias)
+    flat = z.reshape(-1)
+    for i in range(flat.size):
+        flat[i] = vector_math.tanh(flat[i])
 
 
 @_compiled
@@ -70,7 +90,7 @@ def _halve_and_center(z: Array) -> None:
 
 
 @_compiled
-def _linear_backward(y: Array, db: Array, dy: Array) -> None:
+def linear_backward(y: Array, db: Array, dy: Array) -> None:
     db[:] = 0
     for i in range(dy.shape[0]):
         for j in range(dy.shape[1]):
@@ -78,7 +98,7 @@ def _linear_backward(y: Array, db: Array, dy: Array) -> None:
 
 
 @_compiled
-def _relu_backward(y: Array, db: Array, dy: Array) -> None:
+def relu_backward(y: Array, db: Array, dy: Array) -> None:
     zero, one = y.dtype.type(0), y.dtype.type(1)
     db[:] = 0
     for i in range(dy.shape[0]):
@@ -89,7 +109,7 @@ def _relu_backward(y: Array, db: Array, dy: Array) -> None:
 
 
 @_compiled
-def _leaky_relu_backward(y: Array, db: Array, dy: Array) -> None:
+def leaky_relu_backward(y: Array, db: Array, dy: Array) -> None:
     zero, one, slope = y.dtype.type(0), y.dtype.type(1), y.dtype.type(LEAKY_SLOPE)
     db[:] = 0
     for i in range(dy.shape[0]):
@@ -100,7 +120,7 @@ def _leaky_relu_backward(y: Array, db: Array, dy: Array) -> None:
 
 
 @_compiled
-def _sigmoid_backward(y: Array, db: Array, dy: Array) -> None:
+def sigmoid_backward(y: Array, db: Array, dy: Array) -> None:
     one = y.dtype.type(1)
     db[:] = 0
     for i in range(dy.shape[0]):
@@ -111,7 +131,7 @@ def _sigmoid_backward(y: Array, db: Array, dy: Array) -> None:
 
 
 @_compiled
-def _tanh_backward(y: Array, db: Array, dy: Array) -> None:
+def tanh_backward(y: Array, db: Array, dy: Array) -> None:
     one = y.dtype.type(1)
     db[:] = 0
     for i in range(dy.shape[0]):
@@ -163,34 +183,41 @@ def _add_losses(losses: Array, logs: Array, weights: Array | None) -> float:
 
 
 @_compiled
-def _normalize_few_rows(
-    labels: Array, weights: Array | None, dz: Array, totals: Array, losses: Array
+def cross_entropy(
+    z: Array, labels: Array, weights: Array | None, dz: Array, losses: Array, totals: Array
 ) -> float:
-    """`_normalize_rows`, the logarithms and `_add_losses` in one call."""
+    """Of float32 logits, whole. losses: (rows,) float64 and totals: (rows,) float32 are scratch."""
+    _shift_rows(z, labels, dz, losses)
+    flat = dz.reshape(-1)
+    for i in range(flat.size):
+        flat[i] = vector_math.exp(flat[i])
     _normalize_rows(labels, weights, dz, totals)
+    total = 0.0
     for i in range(totals.shape[0]):
-        totals[i] = np.log(totals[i])
-    total: float = _add_losses(losses, totals, weights)
+        loss = losses[i] + math.log(totals[i])
+        if weights is not None:
+            loss *= weights[i]
+        total += loss
     return total
 
 
-_FEW = 32  # rows up to which one more compiled call costs more than scalar logarithms
-
-_FORWARD = {"linear": _add_bias, "relu": _add_bias_relu, "leaky_relu": _add_bias_leaky_relu}
+_FORWARD = {"linear": add_bias, "relu": add_bias_relu, "leaky_relu": add_bias_leaky_relu}
+_FORWARD_SINGLE = {**_FORWARD, "sigmoid": add_bias_sigmoid, "tanh": add_bias_tanh}
 _BACKWARD = {
-    "linear": _linear_backward,
-    "relu": _relu_backward,
-    "leaky_relu": _leaky_relu_backward,
-    "sigmoid": _sigmoid_backward,
-    "tanh": _tanh_backward,
+    "linear": linear_backward,
+    "relu": relu_backward,
+    "leaky_relu": leaky_relu_backward,
+    "sigmoid": sigmoid_backward,
+    "tanh": tanh_backward,
 }
 
 
 def _activate(
     activation: Activation, z: Array, bias: Array, y: Array, scratch: Scratch
 ) -> Callable[[], None]:
-    if y is z and activation.name in _FORWARD:
-        return partial(_FORWARD[activation.name], z, bias)
+    compiled = _FORWARD_SINGLE if z.dtype == np.float32 else _FORWARD
+    if y is z and activation.name in compiled:
+        return partial(compiled[activation.name], z, bias)
     if y is z and activation.name == "sigmoid":
 
         def sigmoid() -> None:
@@ -215,19 +242,30 @@ def _softmax_cross_entropy(rows: int, classes: int, dtype: np.dtype[Any]) -> Los
     totals = np.empty(rows, dtype)
     exp, log = np.exp, np.log
 
-    def loss(z: Array, labels: Array, weights: Array | None, dz: Array) -> float:
+    def single(z: Array, labels: Array, weights: Array | None, dz: Array) -> float:
+        return float(cross_entropy(z, labels, weights, dz, losses, totals))
+
+    def double(z: Array, labels: Array, weights: Array | None, dz: Array) -> float:
         _shift_rows(z, labels, dz, losses)
         exp(dz, out=dz)
         _normalize_rows(labels, weights, dz, totals)
         log(totals, out=totals)
         return float(_add_losses(losses, totals, weights))
 
-    def loss_of_few(z: Array, labels: Array, weights: Array | None, dz: Array) -> float:
-        _shift_rows(z, labels, dz, losses)
-        exp(dz, out=dz)
-        return float(_normalize_few_rows(labels, weights, dz, totals, losses))
-
-    return loss_of_few if rows <= _FEW else loss
+    return single if dtype == np.float32 else double
 
 
-NUMBA = Kernels("numba", _activate, _activate_backward, _softmax_cross_entropy, updates="numba")
+def _products(dtype: np.dtype[Any]) -> Products:
+    address = openblas()
+    return NUMPY_PRODUCTS if address is None else products_at(address(dtype))
+
+
+NUMBA = Kernels(
+    "numba",
+    _activate,
+    _activate_backward,
+    _softmax_cross_entropy,
+    products=_products,
+    updates="numba",
+    gemm=openblas(),
+)

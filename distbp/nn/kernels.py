@@ -37,7 +37,8 @@ LossOfLabels = Callable[[Array, Array, Array | None, Array], float]
 class Kernels:
     """A set of kernels; `name` is "numpy", "numba" or "mkl". The contract stands at the top of the module.
 
-    `products(dtype)`: the matrix products. `updates`: which set of update rules goes with it.
+    `products(dtype)`: the matrix products. `updates`: which set of update rules goes with it. `gemm(dtype)`:
+    the address of the product, for those who compile more than kernels (`dense_stack`); None: nobody can.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Kernels:
     softmax_cross_entropy: Callable[[int, int, np.dtype[Any]], LossOfLabels]
     products: Callable[[np.dtype[Any]], Products] = lambda dtype: NUMPY_PRODUCTS
     updates: str = "numpy"
+    gemm: Callable[[np.dtype[Any]], int] | None = None
 
 
 def _activate(

@@ -72,6 +72,10 @@ class Arena:
         return np.asarray(buffer[:size].view(dtype).reshape(shape))
 
 
+# Layer number, and a function that counts (saturated, all) units of the last forward.
+Saturated = tuple[tuple[int, Callable[[], tuple[int, int]]], ...]
+
+
 @dataclass(frozen=True)
 class Program:
     """A network bound to a number of rows, to a parameter vector and (for training) to a gradient vector.
@@ -83,7 +87,7 @@ class Program:
     rows: int
     forwards: tuple[Callable[[Array], Array], ...]
     backwards: tuple[Callable[[Array], Array | None], ...]
-    saturated: tuple[tuple[int, Callable[[], tuple[int, int]]], ...]
+    saturated: Saturated
 
     def forward(self, x: Array) -> Array:
         for forward in self.forwards:

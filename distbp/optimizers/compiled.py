@@ -90,6 +90,25 @@ def _adam(
         p[i] = p[i] * keep_ - rate_ * (m[i] / (np.sqrt(v[i]) + epsilon_))
 
 
+# The kernels by number, for compiled code that applies a rule to pieces of its own.
+_SGD, _MOMENTUM, _NESTEROV, _ADAM = 0, 1, 2, 3
+
+
+@_compile  # type: ignore[untyped-decorator]
+def update(
+    rule: int, p: Array, g: Array, first: Array, second: Array, k: float, l2: float, keep: float, c: Array
+) -> None:
+    """One kernel: `first` and `second` are its slots where it has them, `c` what follows `keep`."""
+    if rule == _SGD:
+        _sgd(p, g, k, l2, keep, c[0])
+    elif rule == _MOMENTUM:
+        _momentum(p, g, first, k, l2, keep, c[0], c[1])
+    elif rule == _NESTEROV:
+        _nesterov(p, g, first, k, l2, keep, c[0], c[1])
+    else:
+        _adam(p, g, first, second, k, l2, keep, c[0], c[1], c[2], c[3])
+
+
 class _Chain(NamedTuple):
     clip: ClipByNorm | None
     l2: AddL2 | None
@@ -114,6 +133,32 @@ def _match(parts: Sequence[Part]) -> _Chain | None:
     clip, l2, decay = take(ClipByNorm), take(AddL2), take(DecayWeights)
     rule = take(Trace) or take(ScaleByAdam)
     return _Chain(clip, l2, decay, rule) if take(ScaleByLearningRate) and not rest else None
+
+
+class Rule(NamedTuple):
+    """A chain as `update` takes it. slots: their names, at most two. constants(step): what follows `keep`,
+    which is 1 - rate * decay."""
+
+    number: int
+    slots: tuple[str, ...]
+    l2: float
+    decay: float
+    constants: Constants
+
+
+def rule_of(parts: Sequence[Part]) -> Rule | None:
+    """The chain for `update`; None where it clips (which needs all gradients at once) or is not compiled."""
+    found = _match(parts)
+    if found is None or found.clip is not None:
+        return None
+    kernel, slots, constants = _kernel(found.rule)
+    return Rule(
+        (_sgd, _momentum, _nesterov, _adam).index(kernel),
+        slots,
+        float(found.l2.strength) if found.l2 else 0.0,
+        float(found.decay.strength) if found.decay else 0.0,
+        constants,
+    )
 
 
 def fuse(parts: Sequence[Part], piece: Piece) -> Apply | None:

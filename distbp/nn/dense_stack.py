@@ -1,0 +1,231 @@
+"""A stack of dense layers with softmax cross-entropy on labels as one compiled call (Numba, optional).
+
+Forward, loss and backward of small batches are some twenty short pieces of work; called one by one from
+Python the calls cost as much as the work. The formulas, kernels and products are those of the layers
+(`layers.dense`) and of `compiled`; only who calls them differs. float32 only, as `vector_math` is.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+
+from distbp.nn import compiled
+from distbp.nn.activations import ACTIVATIONS
+from distbp.nn.arrays import Array
+from distbp.nn.gemm import PLAIN, TRANSPOSED, product
+from distbp.nn.layers.dense import Dense
+from distbp.nn.network import Network, aligned_vector
+
+_CODES = {"linear": 0, "relu": 1, "leaky_relu": 2, "sigmoid": 3, "tanh": 4}
+LINEAR, RELU, LEAKY_RELU, SIGMOID = 0, 1, 2, 3  # of _CODES, as constants of compiled code
+LINE = 16  # float32 values in 64 bytes
+
+_compile: Any = njit(cache=True, error_model="numpy")
+
+
+class Plan(NamedTuple):
+    """Where everything stands. Per layer: `units`, its activation's `codes`, and where its weight and bias
+    begin in the flat vector, its output and the gradient of its output in the work vector. `features`: of
+    the input; `gemm`: the address of the product."""
+
+    features: int
+    units: Array
+    codes: Array
+    weights: Array
+    biases: Array
+    outputs: Array
+    deltas: Array
+    gemm: int
+
+
+def covers(network: Network) -> bool:
+    """Whether the network is a stack that this module computes."""
+    return (
+        network.dtype == np.float32
+        and bool(network.layers)
+        and all(isinstance(one, Dense) and one.activation in _CODES for one in network.layers)
+    )
+
+
+def plan(network: Network, rows: int, gemm: int) -> tuple[Plan, Array]:
+    """The places for slices of `rows` rows, and a work vector for them. Buffers begin at multiples of 64
+    bytes: the last bits of a product may depend on that."""
+    units = [shape[0] for shape in network.shapes[1:]]
+    sizes = [-(-rows * count // LINE) * LINE for count in units]
+    at = np.cumsum([0, *sizes, *sizes])
+    starts = {(t.layer, t.name): t.start for t in network.tensors}
+    layers = range(len(units))
+    whole = functools.partial(np.array, dtype=np.int64)
+    places = Plan(
+        network.shapes[0][0],
+        whole(units),
+        whole([_CODES[layer.activation] for layer in network.layers if isinstance(layer, Dense)]),
+        whole([starts[i, "weight"] for i in layers]),
+        whole([starts[i, "bias"] for i in layers]),
+        whole(at[: len(units)]),
+        whole(at[len(units) : -1]),
+        gemm,
+    )
+    return places, aligned_vector(int(at[-1]), network.dtype)
+
+
+@_compile  # type: ignore[untyped-decorator]
+def block(vector: Array, start: int, rows: int, columns: int) -> Array:
+    """A matrix that stands in a flat vector."""
+    return vector[start : start + rows * columns].reshape(rows, columns)
+
+
+@_compile  # type: ignore[untyped-decorator]
+def backward_to_biases(
+    places: Plan,
+    vector: Array,
+    gradient: Array,
+    work: Array,
+    x: Array,
+    labels: Array,
+    weights: Array | None,
+    losses: Array,
+    totals: Array,
+) -> float:
+    """Forward, loss, and backward but for the weights' gradients: what they need lies in `work` (`factors`).
+
+    vector, gradient: flat; x: (rows, features); labels: (rows,); weights: (rows,) or None; losses float64
+    and totals: scratch (rows,). Writes the biases' gradients. Returns the loss sum."""
+    rows, last = x.shape[0], places.units.size - 1
+    below, features = x, places.features
+    for i in range(last + 1):
+        units = places.units[i]
+        z = block(work, places.outputs[i], rows, units)
+        product(places.gemm, PLAIN, TRANSPOSED, below, block(vector, places.weights[i], units, features), z)
+        bias = vector[places.biases[i] : places.biases[i] + units]
+        code = places.codes[i]
+        if code == LINEAR:
+            compiled.add_bias(z, bias)
+        elif code == RELU:
+            compiled.add_bias_relu(z, bias)
+        elif code == LEAKY_RELU:
+            compiled.add_bias_leaky_relu(z, bias)
+        elif code == SIGMOID:
+            compiled.add_bias_sigmoid(z, bias)
+        else:
+            compiled.add_bias_tanh(z, bias)
+        below, features = z, units
+    dz = block(work, places.deltas[last], rows, features)
+    loss = compiled.cross_entropy(below, labels, weights, dz, losses, totals)
+    for back in range(last + 1):
+        i = last - back
+        units = places.units[i]
+        y = block(work, places.outputs[i], rows, units)
+        dz = block(work, places.deltas[i], rows, units)
+        db = gradient[places.biases[i] : places.biases[i] + units]
+        code = places.codes[i]
+        if code == LINEAR:
+            compiled.linear_backward(y, db, dz)
+        elif code == RELU:
+            compiled.relu_backward(y, db, dz)
+        elif code == LEAKY_RELU:
+            compiled.leaky_relu_backward(y, db, dz)
+        elif code == SIGMOID:
+            compiled.sigmoid_backward(y, db, dz)
+        else:
+            compiled.tanh_backward(y, db, dz)
+        if i > 0:
+            features = places.units[i - 1]
+            weight = block(vector, places.weights[i], units, features)
+            product(places.gemm, PLAIN, PLAIN, dz, weight, block(work, places.deltas[i - 1], rows, features))
+    return float(loss)
+
+
+@_compile  # type: ignore[untyped-decorator]
+def factors(places: Plan, work: Array, x: Array, i: int) -> tuple[Array, Array]:
+    """dz (rows, units) and the inputs (rows, features) of layer i: its weights' gradient is dz^T inputs."""
+    rows = x.shape[0]
+    dz = block(work, places.deltas[i], rows, places.units[i])
+    if i == 0:
+        return dz, x
+    return dz, block(work, places.outputs[i - 1], rows, places.units[i - 1])
+
+
+# The weights' gradient is computed for so many units at a time that it stays in the nearest cache until it is
+# used, where few rows make a product of a part as fast as one of the whole.
+FEW_ROWS = 32
+PART_BYTES = 48 * 1024
+
+
+@_compile  # type: ignore[untyped-decorator]
+def units_at_once(rows: int, units: int, features: int) -> int:
+    """Into how large parts the product of a weights' gradient is cut. Part of the numerics, as the shape of a
+    product may decide its last bits."""
+    if rows > FEW_ROWS:
+        return units
+    return min(units, max(8, PART_BYTES // (4 * features)))
+
+
+@_compile  # type: ignore[untyped-decorator]
+def weight_gradients(places: Plan, gradient: Array, work: Array, x: Array) -> None:
+    """Writes the weights' gradients of all layers."""
+    for i in range(places.units.size):
+        dz, inputs = factors(places, work, x, i)
+        units, features = dz.shape[1], inputs.shape[1]
+        out = block(gradient, places.weights[i], units, features)
+        many = units_at_once(x.shape[0], units, features)
+        for start in range(0, units, many):
+            stop = min(start + many, units)
+            product(places.gemm, TRANSPOSED, PLAIN, dz[:, start:stop], inputs, out[start:stop])
+
+
+@_compile  # type: ignore[untyped-decorator]
+def _sums(
+    places: Plan,
+    vector: Array,
+    gradient: Array,
+    work: Array,
+    x: Array,
+    labels: Array,
+    weights: Array | None,
+    losses: Array,
+    totals: Array,
+) -> float:
+    loss = backward_to_biases(places, vector, gradient, work, x, labels, weights, losses, totals)
+    weight_gradients(places, gradient, work, x)
+    return loss  # type: ignore[no-any-return]
+
+
+class DenseStack:
+    """The stack bound to slices of `rows` rows and to two flat vectors.
+
+    `sums(x, labels, weights)`: writes the gradient sums and returns the loss sum. `saturated`: as of a
+    `Program`."""
+
+    def __init__(self, network: Network, rows: int, vector: Array, gradient: Array, gemm: int) -> None:
+        self.places, self.work = plan(network, rows, gemm)
+        losses, totals = np.empty(rows), np.empty(rows, network.dtype)
+        places, work = self.places, self.work
+
+        def sums(x: Array, labels: Array, weights: Array | None) -> float:
+            return float(_sums(places, vector, gradient, work, x, labels, weights, losses, totals))
+
+        self.sums = sums
+        self.saturated = tuple(_saturated(network, places, work, rows))
+
+
+def _saturated(
+    network: Network, places: Plan, work: Array, rows: int
+) -> Sequence[tuple[int, Callable[[], tuple[int, int]]]]:
+    found = []
+    for i, layer in enumerate(network.layers):
+        assert isinstance(layer, Dense)
+        count = ACTIVATIONS[layer.activation].saturated
+        if count is not None:
+            y = block(work, places.outputs[i], rows, layer.units)
+            found.append((i, functools.partial(_count, count, y)))
+    return found
+
+
+def _count(count: Callable[[Array, Array], int], y: Array) -> tuple[int, int]:
+    return count(y, y), y.size

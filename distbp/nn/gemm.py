@@ -1,0 +1,96 @@
+"""Matrix products called from compiled code, by the BLAS library whose address is given (Numba, optional).
+
+`address` is that of cblas_sgemm (float32) or cblas_dgemm (float64). A call costs a few nanoseconds more than
+the library's own work, where one through NumPy costs about a microsecond.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from distbp.nn.arrays import Array
+from distbp.nn.products import Products
+
+_ROW_MAJOR = 101  # CBLAS_LAYOUT
+PLAIN, TRANSPOSED = 111, 112  # CBLAS_TRANSPOSE
+
+# How NumPy's own OpenBLAS names cblas_sgemm, by the build of NumPy.
+_NAMES = ("scipy_cblas_{}gemm64_", "cblas_{}gemm64_", "scipy_cblas_{}gemm", "cblas_{}gemm")
+_LETTERS = {np.dtype(np.float32): "s", np.dtype(np.float64): "d"}
+
+
+def _caller(scalar: Any, scalar_ir: ir.Type) -> Any:
+    """An intrinsic that calls the function at an address as cblas_?gemm. Whole numbers are passed with 64
+    bits: a library that takes 32 reads the lower half, on x86-64 and on 64-bit ARM."""
+    whole, whole_ir = types.int64, ir.IntType(64)
+    wanted = (*(whole,) * 7, scalar, *(whole,) * 4, scalar, *(whole,) * 2)
+    called = (*(whole_ir,) * 6, scalar_ir, *(whole_ir,) * 4, scalar_ir, *(whole_ir,) * 2)
+
+    def call(
+        context: Any, address: Any, layout: Any, left: Any, right: Any, m: Any, n: Any, k: Any, alpha: Any,
+        a: Any, lda: Any, b: Any, ldb: Any, beta: Any, c: Any, ldc: Any,
+    ) -> Any:  # fmt: skip
+        def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            function = ir.FunctionType(ir.VoidType(), called).as_pointer()
+            builder.call(builder.inttoptr(values[0], function), values[1:])
+            return context.get_dummy_value()
+
+        return types.void(*wanted), code
+
+    return intrinsic(call)
+
+
+_single = _caller(types.float32, ir.FloatType())
+_double = _caller(types.float64, ir.DoubleType())
+
+
+@njit(cache=True, error_model="numpy")
+def product(address: int, left: int, right: int, a: Array, b: Array, out: Array) -> None:
+    """out <- op(a) op(b), where op is PLAIN or TRANSPOSED; rows of all three may be further apart than they
+    are long. All of one dtype, that of the function at `address`."""
+    m, n = out.shape
+    k = a.shape[0] if left == TRANSPOSED else a.shape[1]
+    at, bt, to = a.ctypes.data, b.ctypes.data, out.ctypes.data
+    lda, ldb, ldc = a.strides[0] // a.itemsize, b.strides[0] // b.itemsize, out.strides[0] // out.itemsize
+    if a.itemsize == 4:
+        one, zero = np.float32(1), np.float32(0)
+        _single(address, _ROW_MAJOR, left, right, m, n, k, one, at, lda, bt, ldb, zero, to, ldc)
+    else:
+        _double(address, _ROW_MAJOR, left, right, m, n, k, 1.0, at, lda, bt, ldb, 0.0, to, ldc)
+
+
+def products_at(address: int) -> Products:
+    """The three products by the library whose function is at `address`."""
+    return Products(
+        partial(product, address, PLAIN, TRANSPOSED),
+        partial(product, address, TRANSPOSED, PLAIN),
+        partial(product, address, PLAIN, PLAIN),
+    )
+
+
+def address_in(library: ctypes.CDLL, name: str) -> int | None:
+    function = getattr(library, name, None)
+    return None if function is None else ctypes.cast(function, ctypes.c_void_p).value
+
+
+@functools.cache
+def openblas() -> Callable[[np.dtype[Any]], int] | None:
+    """dtype -> address of the product in the OpenBLAS that NumPy's wheels bring and use; None without it."""
+    folder = Path(np.__file__).parent.parent / "numpy.libs"
+    for path in sorted(folder.glob("*openblas*")):
+        library = ctypes.CDLL(str(path))
+        for name in _NAMES:
+            found = {dtype: address_in(library, name.format(s)) for dtype, s in _LETTERS.items()}
+            if all(found.values()):
+                return lambda dtype, found=found: found[dtype]  # type: ignore[misc]
+    return None
