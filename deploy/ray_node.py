@@ -1,7 +1,7 @@
 """Starts a Ray node in a container: python ray_node.py head|worker [OPTION OF RAY START...]
 
-The token that all nodes share (RAY_AUTH_TOKEN_PATH) is made by the head where there is none: it exists in its volume
-only. What is not secret (ports, CPUs) stands in docker-compose.yml.
+The token that all nodes share (RAY_AUTH_TOKEN_PATH) is made by the head where there is none: it exists in its
+volume only. What is not secret (ports, CPUs) stands in docker-compose.yml.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-# Ray sends SIGTERM to a job that is stopped, and SIGKILL so many seconds later. A runner needs them to leave a
-# checkpoint.
+# Ray sends SIGTERM to a job that is stopped, and SIGKILL so many seconds later. A runner needs them to leave
+# a checkpoint.
 STOP_WAIT_S = 45
-# A node that is told to stop waits so long for its actors to leave. Ours are lost like any other, so not for long.
+# A node that is told to stop waits so long for its actors to leave. Ours stay until they are ended.
 DRAIN_S = 3
 
 
@@ -29,13 +29,13 @@ def make_token(path: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     with suppress(FileExistsError):
-        os.link(new, path)  # noqa: PTH123
+        os.link(new, path)
     new.unlink()
 
 
 def object_store_bytes(shared_memory: str = "/dev/shm") -> int:
-    """Most of the container's shared memory. (Left alone, Ray wants 30 % of all memory, and where shared memory is
-    smaller than that it keeps objects in files.)"""
+    """Most of the container's shared memory. (Left alone, Ray wants 30 % of all memory, and where shared memory
+    is smaller than that it keeps objects in files.)"""
     found = os.statvfs(shared_memory)
     return int(0.8 * found.f_blocks * found.f_frsize)
 

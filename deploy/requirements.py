@@ -1,7 +1,7 @@
 """What this project needs, one requirement a line: python requirements.py PYPROJECT [EXTRA...]
 
-To be built and to run, with the extras named and those that they name in turn. So an image can hold all that before
-it has the code, and keep it while only the code changes.
+To be built and to run, with the extras named and those that they name in turn. So an image can hold all that
+before it has the code, and keep it while only the code changes.
 """
 
 from __future__ import annotations
