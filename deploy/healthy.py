@@ -1,7 +1,7 @@
 """Health checks of containers, with the standard library only (a check runs every few seconds).
 
-    python -S healthy.py URL                   it answers with 200
-    python -S healthy.py FILE SECONDS          it was touched not longer ago than that
+python -S healthy.py URL                   it answers with 200
+python -S healthy.py FILE SECONDS          it was touched not longer ago than that
 """
 
 from __future__ import annotations

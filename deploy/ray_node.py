@@ -34,8 +34,8 @@ def make_token(path: Path) -> None:
 
 
 def object_store_bytes(shared_memory: str = "/dev/shm") -> int:
-    """Most of the container's shared memory. (Left alone, Ray wants 30 % of all memory, and where shared memory
-    is smaller than that it keeps objects in files.)"""
+    """Most of the container's shared memory. (Left alone, Ray wants 30 % of all memory, and keeps objects
+    in files where shared memory is smaller than that.)"""
     found = os.statvfs(shared_memory)
     return int(0.8 * found.f_blocks * found.f_frsize)
 
