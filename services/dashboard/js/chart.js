@@ -135,6 +135,7 @@ export function chart({ title, over = "epoch", share = false, log = false, toggl
 const short = (value) => {
   if (!isNumber(value)) return "";
   const size = Math.abs(value);
+  if (size >= 1e9) return value.toExponential(1).replace("e+", "e"); // a run that diverges
   if (size >= 1e6) return `${+(value / 1e6).toFixed(2)}M`;
   if (size >= 1e4) return `${+(value / 1e3).toFixed(1)}k`;
   return size !== 0 && size < 1e-3 ? value.toExponential(0) : String(+value.toPrecision(4));

@@ -19,6 +19,7 @@ sys.path[:0] = [str(HERE.parents[2]), str(HERE.parent), str(HERE)]
 from browser import DESKTOP, PHONE, Browser  # noqa: E402
 from mortal import House, until  # noqa: E402
 
+SLOW = {"type": "sgd", "learning_rate": 0.002}  # so that its curves still move
 IMAGES = HERE.parents[2] / "docs" / "images"
 
 
@@ -28,13 +29,24 @@ def jobs() -> list[dict[str, Any]]:
         json.loads((HERE / "recorded" / f"{name}.json").read_text())["job"]
         for name in ("adam", "momentum", "wide")
     )
-    diverges = {**momentum, "name": "digits too fast", "optimizer": {"type": "sgd", "learning_rate": 1e30}}
+    diverges = {
+        **momentum,
+        "name": "digits too fast",
+        "optimizer": {"type": "sgd", "learning_rate": 1e30},
+        "loss": "mse",
+    }
     return [
         {**adam, "epochs": 40},
         {**momentum, "epochs": 40},
         diverges,
         {**wide, "epochs": 20000},  # paused while it runs
-        {**momentum, "name": "digits long", "epochs": 60000, "seed": 3},  # runs while the pictures are taken
+        {
+            **momentum,
+            "name": "digits long",
+            "epochs": 4000,
+            "seed": 3,
+            "optimizer": SLOW,
+        },  # runs while the pictures are taken
         {**adam, "name": "digits next"},
     ]
 
@@ -91,6 +103,7 @@ def take(page: Browser, house: House, ids: list[str], folder: Path) -> None:
 
 
 def shot(page: Browser, folder: Path, name: str) -> None:
+    page.driver.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": 1, "y": 1})
     time.sleep(1.0)  # curves are drawn, fonts are there
     page.shot(folder / f"dashboard-{name}.png")
 
