@@ -131,3 +131,17 @@ def test_our_job_is_the_row(row: Row):
     assert tuple(layer.units for layer in job.model.layers) == row.sizes[1:]
     assert job.batch_size == row.batch and job.drop_last
     assert {layer.activation for layer in job.model.layers[:-1]} == {row.activation}
+
+
+def test_the_service_is_judged_by_its_99th_percentile():
+    pytest.importorskip("fastapi", reason="the extra 'service' is not installed")
+    from benchmarks.service import Line, markdown
+
+    quick = Line("submit", [10.0] * 99 + [500.0], 100.0)
+    slow = Line("page", [200.0] * 10, 100.0)
+    told = Line("crowd", [1.0], None)
+    assert (quick.p99, slow.p99) == (500.0, 200.0)
+    text = markdown({"SQLite": [Line("few", [5.0] * 200, 100.0), slow, told]}, "python -m x")
+    assert "| few | 5.0 | 5.0 | 5.0 | 100: met |" in text
+    assert "| page | 200.0 | 200.0 | 200.0 | 100: NOT met |" in text
+    assert "| crowd | 1.0 | 1.0 | 1.0 |  |" in text
