@@ -1,7 +1,7 @@
 # The verbs of this project. Each makes the environment it needs, so a fresh clone needs nothing first but
 # Python 3.11 or newer. Choose another Python with `make PYTHON=python3.12 test`.
 
-.PHONY: demo test check bench test-slow chaos faults clean
+.PHONY: demo test check bench test-slow chaos faults compose-test clean
 .DELETE_ON_ERROR:
 
 # The stamp is named after the folder and the chosen Python: an environment does not survive being moved.
@@ -24,6 +24,9 @@ chaos: $(VENV)  ## hundreds of runs with faults injected
 
 faults: $(VENV)  ## parts of the service killed, again and again, while 20 jobs run
 	@$(RUN) -m pytest -m faults
+
+compose-test: $(VENV)  ## containers for real: build, start, train, kill; needs a Docker engine
+	@$(RUN) -m pytest -m compose tests/compose
 
 check: $(VENV)  ## lint, format and types
 	@$(RUN) -m ruff check --quiet .
