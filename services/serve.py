@@ -87,14 +87,22 @@ class Serving:
 
 
 class Stop:
-    """SIGINT and SIGTERM, as an event. `hurry`: one more of them came."""
+    """Counts SIGINT and SIGTERM. Plain numbers, looked at now and then: a handler that took a lock (that of an
+    Event, say) would wait forever for the thread that it interrupts."""
 
     def __init__(self) -> None:
-        self.asked = threading.Event()
-        self.hurry = threading.Event()
+        self.count = 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        (self.hurry if self.asked.is_set() else self.asked).set()
+        self.count += 1
+
+    @property
+    def asked(self) -> bool:
+        return self.count > 0
+
+    @property
+    def hurry(self) -> bool:
+        return self.count > 1
 
 
 def serve(
@@ -122,7 +130,8 @@ def serve(
                 if part is not None:
                     part.start()
             ready(Serving(plan, None if api is None else _url(plan), token))
-            while not stop.asked.wait(_LOOK_S):
+            while not stop.asked:
+                time.sleep(_LOOK_S)
                 for part in (api, dispatcher):
                     if part is not None and not part.thread.is_alive():
                         raise StoreError(f"the {part.name} ended by itself; its log has the reason")
@@ -210,7 +219,8 @@ class Dispatching:
             if count:
                 say(f"{count} job{'s' if count > 1 else ''}: waiting for the checkpoint")
             deadline = time.monotonic() + _RUNNERS_END_S
-            while count and not stop.hurry.wait(_LOOK_S) and time.monotonic() < deadline:
+            while count and not stop.hurry and time.monotonic() < deadline:
+                time.sleep(_LOOK_S)
                 count = len(self._store.queue.working())
             if count:
                 say(f"{count} not waited for; what they still report is taken at the next start")

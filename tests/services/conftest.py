@@ -8,9 +8,17 @@ from pathlib import Path
 import psycopg
 import pytest
 from postgres import postgresql_server
+from served import Served, serving
 from stores import BACKENDS, Clock, database_without_rows, empty_database
 
 from services.store import Store
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service as `distbp serve` starts it, with a runner at a time."""
+    with serving(tmp_path_factory.mktemp("served"), "--slots", "1") as found:
+        yield found
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from served import ROOT, Served, command, environment, run, serving
+from served import ROOT, Served, command, environment, run
 
 import distbp
 from distbp.client import settings_file
@@ -40,12 +40,6 @@ LONG = {
     "shards": 2,
     "checkpoint": {"every_steps": 100},
 }
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serving(tmp_path_factory.mktemp("served")) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +77,20 @@ def test_the_ten_lines_of_the_readme(served: Served, tmp_path: Path) -> None:
     accuracy = re.search(r"^test accuracy ([\d.]+)$", done.stdout, re.MULTILINE)
     assert accuracy is not None and float(accuracy[1]) > 0.96
     assert "[0 1 2 3 4 5 6 7 8 9] [0 1 2 3 4 5 6 7 8 9]" in done.stdout
+
+
+def test_the_example(served: Served) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", ROOT / "examples" / "submit.py"],
+        env=served.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    accuracy = re.search(r"^job_\w+ completed: test accuracy ([\d.]+)$", done.stdout, re.MULTILINE)
+    assert accuracy is not None and float(accuracy[1]) > 0.96
+    assert "the model sees [0 1 2 3 4 5 6 7 8 9]" in done.stdout
 
 
 def test_it_says_where_it_is_and_keeps_the_token_to_itself(served: Served) -> None:
@@ -127,8 +135,8 @@ def test_the_dashboard_and_health_answer(served: Served) -> None:
 
 
 def test_a_job_outlives_a_stopped_and_a_killed_service(tmp_path: Path, undisturbed: distbp.Result) -> None:
-    """Ctrl-C, then kill -9, under one job: its clients see each event and epoch once, in order, and the weights
-    are those of a local run, to the bit."""
+    """Ctrl-C, then kill -9, under one job: its clients see each event and epoch once, in order, and the
+    weights are those of a local run, to the bit."""
     served = Served(tmp_path)
     served.start()
     with connect(served.url, served.token) as service:
@@ -224,8 +232,8 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         said = refused(tmp_path, "--port", str(port))
     assert said == (
-        f"error: 127.0.0.1:{port} is in use already, perhaps by another `distbp serve`; stop that one, or choose"
-        " another port with --port\n"
+        f"error: 127.0.0.1:{port} is in use already, perhaps by another `distbp serve`; stop that one, or"
+        " choose another port with --port\n"
     )
     assert not (tmp_path / "config").exists()
 
@@ -244,8 +252,8 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
             "cannot listen on 192.0.2.1:0: cannot assign requested address; choose another with --host",
         ),
         (
-            ["--launcher", "ray-jobs"],
-            {"DISTBP_SERVICE_PORT": "0"},
+            ["--launcher", "ray-jobs", "--port", "0"],
+            {},
             "the launcher ray-jobs needs the address of Ray's dashboard: give --ray http://head:8265, or set"
             " DISTBP_SERVICE_RAY",
         ),
@@ -280,7 +288,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 def test_a_database_that_is_not_there(tmp_path: Path) -> None:
     url = "postgresql://distbp:very-secret@127.0.0.1:1/distbp"
-    done = command(environment(tmp_path), "serve", "--database", url, code=8)
+    done = command(environment(tmp_path), "serve", "--database", url, code=2)
     assert done.stderr.startswith("error: the database cannot be opened: connection ")
     assert done.stderr.endswith("Is its server up, and --database right?\n")
     assert "very-secret" not in done.stderr
