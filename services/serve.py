@@ -87,8 +87,8 @@ class Serving:
 
 
 class Stop:
-    """Counts SIGINT and SIGTERM. Plain numbers, looked at now and then: a handler that took a lock (that of an
-    Event, say) would wait forever for the thread that it interrupts."""
+    """Counts SIGINT and SIGTERM. A plain number, looked at now and then: a handler that took a lock (that of
+    an Event, say) might wait forever for the thread that it interrupts."""
 
     def __init__(self) -> None:
         self.count = 0
