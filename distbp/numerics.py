@@ -92,7 +92,9 @@ def _kernel_set(name: str) -> str:
     import numba
 
     if name != "mkl":
-        return f"numba {numba.__version__}"
+        from distbp.nn.gemm import openblas
+
+        return f"numba {numba.__version__}" + ("" if openblas() else ", products by NumPy")
     from distbp.nn.mkl import library
 
     version, instructions = library()
