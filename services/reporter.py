@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from services.errors import FencedError, OutOfOrderError
@@ -65,7 +66,8 @@ class Reporter:
             return False
         try:
             if report is not None:
-                answer = self._transport.report(report)
+                # With it goes how far the run is: where epochs are short, no heartbeat ever has its turn.
+                answer = self._transport.report(replace(report, progress=self.progress))
                 self._spool.acknowledge(answer.received)
             else:
                 answer = self._transport.heartbeat(self.progress)

@@ -162,6 +162,23 @@ def test_an_api_that_comes_and_goes_loses_and_doubles_nothing(faults: list[str])
         spool.close()
 
 
+def test_reports_carry_the_progress(tmp_path: Path) -> None:
+    """Where there is always a report to send, no heartbeat has its turn."""
+    spool, sent = Spool(tmp_path / "r", 1), []
+
+    class Takes(Direct):
+        def report(self, report: Report) -> Answer:
+            sent.append(report.progress)
+            return Answer(report.seq)
+
+    reporter = Reporter(Takes(None, "", 1), spool, lambda a: None, never)  # type: ignore[arg-type]
+    spool.append(log="x")
+    reporter.progress = {"step": 7, "total_steps": 9}
+    assert reporter.speak()
+    assert sent == [{"step": 7, "total_steps": 9}]
+    spool.close()
+
+
 def test_waits_grow_while_the_api_is_away_and_end_with_it(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "r", 1)
     now = [0.0]

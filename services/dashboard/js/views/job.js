@@ -74,7 +74,7 @@ function header(known, { refresh, go, signal }) {
   known.listeners.add(() => {
     const { job } = known;
     setBadge(state, job.state);
-    say(reason, job.reason ?? "");
+    say(reason, job.reason === job.error?.message ? "" : (job.reason ?? "")); // the fault below says it
     fault.hidden = !job.error;
     if (job.error) fill(fault, h("b", {}, job.error.code ?? "error"), h("p", {}, job.error.message ?? ""));
     buttons.show();
