@@ -142,9 +142,8 @@ class JobHandle:
             return result_of(status, self.model)
         error = status["error"] or {}
         if status["state"] == "cancelled":
-            raise JobCancelledError(
-                self.id, f"{self.id} was cancelled: {status['reason'] or 'nobody said why'}", "cancelled"
-            )
+            why = f": {status['reason']}" if status["reason"] else ""
+            raise JobCancelledError(self.id, f"{self.id} was cancelled{why}", "cancelled")
         message = error.get("message") or status["reason"] or "it left no word"
         raise JobFailedError(self.id, f"{self.id} failed: {message}", str(error.get("code") or ""))
 

@@ -117,7 +117,7 @@ def test_pause_scale_resume_cancel(tmp_path: Path) -> None:
         for event in handle.events(follow=True):
             if event["kind"] == "state" and event["data"]["to"] == "paused":
                 break
-        assert "paused by distbp serve" in run("status", job_id).stdout
+        assert run("status", job_id).stdout.startswith(f"{job_id}  long  paused")
         assert run("scale", job_id, "--workers", "0").stdout.startswith(f"{job_id}: asked for 0 workers")
         assert run("resume", job_id).stdout.startswith(job_id)
         assert (
@@ -125,10 +125,10 @@ def test_pause_scale_resume_cancel(tmp_path: Path) -> None:
             in run("list", "--state", "queued", "--state", "starting", "--state", "running").stdout
         )
         run("cancel", job_id)
-        with pytest.raises(distbp.DistbpError, match="was cancelled: cancelled by distbp serve"):
+        with pytest.raises(distbp.DistbpError, match=rf"^{job_id} was cancelled"):
             handle.wait()
     done = run("status", "--wait", job_id, code=9)
-    assert done.stderr == f"error: {job_id} was cancelled: cancelled by distbp serve\n"
+    assert done.stderr.startswith(f"error: {job_id} was cancelled")
     assert run("pause", job_id, code=8).stderr == (
         "error: the job has ended (cancelled) and cannot be paused\n"
     )
@@ -149,7 +149,8 @@ def test_compare(job: Path) -> None:
 
 
 def test_a_job_that_fails_ends_with_the_code_of_its_error(job: Path) -> None:
-    job.write_text(JOB.replace("learning_rate: 0.1", "learning_rate: 1.0e+38"))
+    wide = JOB.replace("layers: [", "layers: [{type: dense, units: 8}, ")
+    job.write_text(wide.replace("learning_rate: 0.1", "learning_rate: 1.0e+30"))
     done = run("submit", job, "--wait", code=4)
     assert re.search(r"^error: job_\w+ failed: step \d+: (NaN|Inf|infinity)", done.stderr, re.MULTILINE)
     assert "weights" not in done.stdout
