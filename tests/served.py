@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 WAIT_S = 60.0
+# A runner may take a moment longer to end than the service that has heard its last report.
+WARNINGS = ("-W", "error", "-W", "ignore::ResourceWarning")
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -34,7 +36,7 @@ class Served:
         given = [str(word) for word in (*words, "--port", self.port)]
         with open(self.folder / "serve.err", "ab") as err:
             self._process = subprocess.Popen(
-                [sys.executable, "-W", "error", "-m", "distbp.cli", "serve", *given],
+                [sys.executable, *WARNINGS, "-m", "distbp.cli", "serve", *given],
                 stdout=subprocess.PIPE,
                 stderr=err,
                 env=self.environment,
