@@ -442,11 +442,9 @@ class RayTeam:
             while timeout_s is None and reference not in self._look([reference]):
                 pass
             return ray.get(reference, timeout=timeout_s)
-        except RayTaskError as error:
-            if isinstance(error.cause, RayActorError):  # one of several servers asked another, which had died
-                self._lose_server(f"died ({short(error.cause)})")
-            raise error.cause if isinstance(error.cause, DistbpError) else error from None
-        except RayActorError as error:
+        except RayActorError as error:  # also where a server has asked another one that had died
             self._lose_server(f"died ({short(error)})")
+        except RayTaskError as error:
+            raise error.cause if isinstance(error.cause, DistbpError) else error from None
         except GetTimeoutError:
             self._lose_server(f"gave no answer within {timeout_s:g} s")

@@ -7,7 +7,7 @@ step and reads the flat parameter vector afterward.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -119,7 +119,7 @@ class ParameterServer:
         self.epoch_totals = np.zeros_like(self.totals) if epoch_totals is None else epoch_totals.copy()
         self.norms: list[Norms] = []  # at the last step of an epoch
         self._steps_per_epoch = blueprint.steps_per_epoch
-        self._rate = blueprint.learning_rate()
+        self.learning_rate = blueprint.learning_rate()  # of (step, plateau)
         self._updater = Updater(
             blueprint.update_rule(),
             vector[:count],
@@ -130,6 +130,7 @@ class ParameterServer:
             kernels_name=kernels.load(blueprint.kernels).updates,
             threads=threads,
         )
+        self.slots = self._updater.slots  # the optimizer's state by name, as it lies
         self._averaged = [self.gradient[at : min(at + PIECE, count)] for at in range(0, count, PIECE)]
         self._statistics = [
             (slice(t.start - first, t.stop - first), t.rate)
@@ -167,9 +168,14 @@ class ParameterServer:
             raise FencedError(
                 f"attempt {self.attempt}: step {step} was pushed, but the next one is {self.step}"
             )
-        self._reduce(contributions)
-        squares = tuple(sum_of_squares(piece) for piece in self._averaged)
-        return Sums(squares, math.isfinite(self.totals[LOSS]) and self._statistics_are_finite())
+        join = self._joined_totals(contributions)
+        squares = []
+        for number, start in enumerate(range(0, len(self.gradient), PIECE)):
+            if join is not None:
+                join(slice(start, start + PIECE))
+            if number < len(self._averaged):  # while the piece is in the cache
+                squares.append(sum_of_squares(self._averaged[number]))
+        return Sums(tuple(squares), math.isfinite(self.totals[LOSS]) and self._statistics_are_finite())
 
     def finish(self, step: int, squares: float, plateau: PlateauState = NO_PLATEAU) -> None:
         """The second half: the update. `squares`: of the gradient sums of the whole vector (`joint`)."""
@@ -178,7 +184,7 @@ class ParameterServer:
         scale = 1.0 / weight if weight > 0 else 0.0
         info = Step(
             number=step + 1,
-            learning_rate=self._rate(step, plateau),
+            learning_rate=self.learning_rate(step, plateau),
             gradient_norm=math.sqrt(squares) * scale,
         )
         last_of_epoch = (step + 1) % self._steps_per_epoch == 0
@@ -199,15 +205,6 @@ class ParameterServer:
             ]
         self.step += 1
         self.applied += 1
-
-    @property
-    def slots(self) -> dict[str, Array]:
-        """The optimizer's state by name, as it lies."""
-        return self._updater.slots
-
-    def learning_rate(self, step: int, plateau: PlateauState) -> float:
-        """Of the update at `step`."""
-        return self._rate(step, plateau)
 
     def advance(self, losses: Array, rows: int) -> None:
         """Notes steps that somebody else has applied to the vector and the slots, exactly as `apply` would
@@ -234,31 +231,30 @@ class ParameterServer:
     def close(self) -> None:
         self._updater.close()
 
-    def _reduce(self, contributions: Sequence[Contribution]) -> None:
+    def _joined_totals(self, contributions: Sequence[Contribution]) -> Callable[[slice], None] | None:
+        """Joins the totals; returns what joins a piece of the gradients, None where that is done."""
         if len(contributions) == 1 and contributions[0].block == self._whole:
             only = contributions[0]
             if only.gradient is not self.gradient:
                 np.copyto(self.gradient, only.gradient)
                 np.copyto(self.totals, only.totals)
-            return
+            return None
         blocks = tuple(c.block for c in contributions)
         order = self._joins.get(blocks)
         if order is None:
             order = self._joins[blocks] = joins(self._whole, blocks)
-        for left, right in order[:-1]:
+        *inner, last = order
+        for left, right in inner:
             np.add(contributions[left].totals, contributions[right].totals, out=contributions[left].totals)
-        last = order[-1]
         np.add(contributions[last.left].totals, contributions[last.right].totals, out=self.totals)
-        for start in range(0, len(self.gradient), PIECE):
-            piece = slice(start, start + PIECE)
-            for left, right in order[:-1]:
-                into = contributions[left].gradient[piece]
-                np.add(into, contributions[right].gradient[piece], out=into)
-            np.add(
-                contributions[last.left].gradient[piece],
-                contributions[last.right].gradient[piece],
-                out=self.gradient[piece],
-            )
+        gradients = [c.gradient for c in contributions]
+
+        def join(piece: slice) -> None:
+            for left, right in inner:
+                np.add(gradients[left][piece], gradients[right][piece], out=gradients[left][piece])
+            np.add(gradients[last.left][piece], gradients[last.right][piece], out=self.gradient[piece])
+
+        return join
 
     def _statistics_are_finite(self) -> bool:
         sums = self.gradient[self._count :]

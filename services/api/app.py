@@ -72,7 +72,7 @@ def _methods(path: str) -> frozenset[str]:
         if isinstance(route, APIRoute) and route.path_regex.match(path)
     ]
     longest = max((route.path for route in fitting), key=len, default=None)
-    return frozenset(method for route in fitting if route.path == longest for method in route.methods)
+    return frozenset(method for route in fitting if route.path == longest for method in route.methods or ())
 
 
 def _serve(app: FastAPI, folder: Path) -> None:
