@@ -108,7 +108,7 @@ def test_any_split_over_workers_gives_the_same_bits(shards: int, data: st.DataOb
         for block in blocks_within(shards, *bounds)
     ]
     server = r.server(vector, step=step)
-    server._reduce(sums)
+    server.prepare(step, sums)
     assert server.gradient.tobytes() == expected.gradient.tobytes()
     np.testing.assert_array_equal(server.totals, expected.totals)
 
