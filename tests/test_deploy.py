@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import importlib.resources
+import importlib.util
 import json
 import re
 import shutil
@@ -221,7 +221,11 @@ def test_kustomization_names_every_manifest() -> None:
 
 
 def test_cluster_file_for_machines_fits_rays_schema() -> None:
-    schema = importlib.resources.files("ray") / "autoscaler" / "ray-schema.json"
+    # Not by importing Ray: it would read, and keep, the authentication mode before an embedded one is started.
+    spec = importlib.util.find_spec("ray")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    schema = Path(spec.submodule_search_locations[0]) / "autoscaler" / "ray-schema.json"
     (found,) = documents(DEPLOY / "ray-cluster.yaml")
     jsonschema.validate(found, json.loads(schema.read_text("utf-8")))
     for command in (*found["head_start_ray_commands"], *found["worker_start_ray_commands"]):

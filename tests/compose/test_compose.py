@@ -105,6 +105,7 @@ def test_a_worker_the_head_and_the_api_are_killed(stack: Stack, tmp_path: Path) 
     handle = submit(stack, long)
     trains(handle)
     docker("kill", stack.containers("worker")[0])
+    stack.up()  # Docker restarts a container that crashes, but not one that somebody has killed
     trains(handle, handle.status()["progress"]["step"])
     docker("kill", *stack.containers("head"))
     eventually(lambda: handle.status()["state"] != "running", "the lost head noticed", 240)

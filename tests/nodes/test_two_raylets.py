@@ -54,9 +54,11 @@ def test_one_vector_of_a_node_crosses_for_a_step(found: dict[str, Any]) -> None:
 def test_each_server_gets_its_part_of_one_vector(found: dict[str, Any]) -> None:
     """Its own node has a relay then, like all others."""
     assert found["two servers"]["exchange"] == "ray objects"
-    [[calls, sent]] = found["two servers"]["traffic"]
-    assert sent == STEPS * found["size"]
-    assert 2 * STEPS <= calls <= 2 * (STEPS + 6)
+    traffic = found["two servers"]["traffic"]
+    assert traffic  # of one node, or of two where the first had no CPU free yet
+    for calls, sent in traffic:
+        assert sent == STEPS * found["size"]
+        assert 2 * STEPS <= calls <= 2 * (STEPS + 6)
 
 
 def test_only_the_shards_that_a_node_hosts_are_sent_there(found: dict[str, Any]) -> None:
