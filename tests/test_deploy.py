@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.resources
 import importlib.util
 import json
 import re
@@ -221,7 +222,7 @@ def test_kustomization_names_every_manifest() -> None:
 
 
 def test_cluster_file_for_machines_fits_rays_schema() -> None:
-    # Not by importing Ray: it would read, and keep, the authentication mode before an embedded one is started.
+    # Not by importing Ray, which would read its authentication mode, and keep it for all later tests.
     spec = importlib.util.find_spec("ray")
     assert spec is not None
     assert spec.submodule_search_locations
