@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import importlib
 import logging
 import secrets
 import shutil
@@ -13,6 +14,7 @@ import threading
 from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from distbp import settings
 from distbp.errors import ExchangeError
@@ -21,6 +23,20 @@ from distbp.errors import ExchangeError
 # imported, and keeps it. So with what it prints: by default it writes a paragraph to stdout, among the output
 # of the command, for every worker that dies, though the team goes on without it.
 _QUIET = MappingProxyType({"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "^"})
+
+
+_IMPORTED_BEFORE = (
+    "this program imported Ray before distbp started one, without token authentication, and Ray keeps what it"
+    " was imported with. Train before the first `import ray`, or call ray.init() first: distbp joins that Ray"
+)
+
+
+def _without_token() -> bool:
+    """Whether this process has imported Ray in a mode in which it cannot be a driver of `_own_token`'s."""
+    if "ray" not in sys.modules:
+        return False
+    raylet: Any = importlib.import_module("ray._raylet")
+    return bool(raylet.get_authentication_mode() != raylet.AuthenticationMode.TOKEN)
 
 
 class RaySession:
@@ -41,6 +57,9 @@ class RaySession:
         if "ray" in sys.modules and sys.modules["ray"].is_initialized():
             return
         address = address or str(settings.get("RAY_ADDRESS")) or None
+        if not address and _without_token():
+            self._error = ExchangeError(_IMPORTED_BEFORE)
+            return
         self._stack.enter_context(settings.environment({**_QUIET, **({} if address else _own_token())}))
         self._thread = threading.Thread(
             target=self._live, args=(address, cpus), name="distbp-ray", daemon=True

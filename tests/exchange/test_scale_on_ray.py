@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,27 @@ from distbp.run_directory import read_lines
 from distbp.verify import verify_run
 
 DATA = classes(4000)
+
+
+def test_ray_imported_too_early_is_told_at_once() -> None:
+    code = """
+import ray
+from distbp.errors import ExchangeError
+from distbp.ray_session import RaySession
+try:
+    RaySession(1).wait()
+except ExchangeError as error:
+    print(error)
+"""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.strip() == (
+        "this program imported Ray before distbp started one, without token authentication, and Ray keeps"
+        " what it was imported with. Train before the first `import ray`, or call ray.init() first: distbp"
+        " joins that Ray"
+    )
 
 
 @pytest.mark.usefixtures("ray_here")
