@@ -87,9 +87,12 @@ class Orders:
 
 
 class ServerActor:
-    """Hosts the `ParameterServer` and its segment."""
+    """Hosts the `ParameterServer` and its segment. `beside`: on the trainer's node, where its workers reach
+    all rows; elsewhere those that were sent here."""
 
-    def __init__(self, blueprint: Blueprint, snapshot: Snapshot, attempt: int, late_factor: float) -> None:
+    def __init__(
+        self, blueprint: Blueprint, snapshot: Snapshot, attempt: int, beside: bool, late_factor: float
+    ) -> None:
         self._stack = settle()
         self._blueprint = blueprint
         size = blueprint.network().size
@@ -104,9 +107,11 @@ class ServerActor:
             epoch_totals=snapshot.arrays.get("epoch_totals"),
             threads=os.cpu_count() or 1,
         )
-        self._workers = LocalWorkers(self._segment, audit_of(blueprint, self._segment))
+        self._store = store = NodeStore()
+        self._workers = LocalWorkers(
+            self._segment, audit_of(blueprint, self._segment), lambda shard: beside or shard in store
+        )
         self._orders = Orders(self._workers.assign)
-        self._store = NodeStore()
         self._desk = Desk(attempt, self._workers.nudge, as_object)
         self._rounds = Rounds(self._server, self._workers, remote=self._desk, late_factor=late_factor)
         self._rounds.rest()

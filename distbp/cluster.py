@@ -99,11 +99,11 @@ class RayTeam:
         self._here = ray.get_runtime_context().get_node_id()
         self._home = home_of(self._here)  # the server's node
         self._server_place: Place | None = None
-        network = blueprint.network()
-        where = {"scheduling_strategy": pinned(self._home)}
+        network, where = blueprint.network(), {"scheduling_strategy": pinned(self._home)}
         self._nodes: dict[str, Node] = {}
         if len(server_ranges(network, options.servers)) == 1:
-            self._server = Server.options(**where).remote(blueprint, snapshot, attempt, options.late_factor)
+            beside, late = self._home == self._here, options.late_factor
+            self._server = Server.options(**where).remote(blueprint, snapshot, attempt, beside, late)
             self._nodes[self._home] = Node(self._server)
         else:  # then the server's node has a relay like all others
             self._server = Lead.options(**where).remote(

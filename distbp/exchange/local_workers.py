@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from distbp.exchange import segment as seg
 from distbp.exchange.audit import Audit
@@ -16,10 +16,18 @@ SPINS = 20  # looks at the word before sleeping
 
 
 class LocalWorkers:
-    """One thread publishes and gathers; `assign`, `beats` and `close` may be called from others."""
+    """One thread publishes and gathers; `assign`, `beats` and `close` may be called from others.
 
-    def __init__(self, segment: Segment, audit: Audit | None = None) -> None:
+    reached: whether the rows of a shard are on this node, so that any worker here can compute it."""
+
+    def __init__(
+        self,
+        segment: Segment,
+        audit: Audit | None = None,
+        reached: Callable[[int], bool] = lambda shard: True,
+    ) -> None:
         self.segment = segment
+        self._reached = reached
         self._audit = audit
         self._lock = threading.Lock()  # over the ranges in the control block
         self._ranges: dict[int, list[Range]] = {}
@@ -95,7 +103,10 @@ class LocalWorkers:
 
     def help_out(self, step: int, missing: Sequence[int]) -> bool:
         """Gives the missing shards, for this step only, also to workers that have none of them; false where
-        nobody is free. The first answer counts: it is the same answer."""
+        nobody is free, or has their rows. The first answer counts: it is the same answer."""
+        missing = [shard for shard in missing if self._reached(shard)]
+        if not missing:
+            return False
         with self._lock:
             idle = [w for w, ranges in self._ranges.items() if not _touches(ranges, missing)]
             if not idle:

@@ -145,6 +145,10 @@ class NodeStore:
             self._shards.setdefault(part.shard, {name: SharedRows(rows) for name, rows in names.items()})
             self._arrived.notify_all()
 
+    def __contains__(self, shard: int) -> bool:
+        """Whether the rows of a shard have come."""
+        return shard in self._shards
+
     def rows(self, shard: int) -> Mapping[str, SharedRows]:
         """Names the rows of a shard; waits until they have come."""
         with self._arrived:

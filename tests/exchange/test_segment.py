@@ -132,6 +132,15 @@ def test_missing_shards_go_to_those_who_have_none_of_them(segment: Segment) -> N
     assert not workers.help_out(9, [1, 2, 5])
 
 
+def test_nobody_helps_with_a_shard_whose_rows_are_elsewhere(segment: Segment) -> None:
+    """Such a worker would wait for rows that nobody sends, and the step for the worker."""
+    workers = LocalWorkers(segment, reached={0, 1, 3}.__contains__)
+    workers.assign({0: [Range(0, 2)], 1: [Range(3, 4)]})
+    assert not workers.help_out(9, [2])
+    assert workers.help_out(9, [2, 3])
+    assert segment.ranges(0) == [Range(0, 2), Range(3, 4, only_step=9)]
+
+
 def test_a_server_that_is_gone_is_named(segment: Segment) -> None:
     handle = segment.handle
     segment.close()
