@@ -130,3 +130,4 @@ def test_a_stop_leaves_checkpoints_and_a_start_goes_on(stack: Stack, tmp_path: P
     same_bits(result, local(long, tmp_path))
     assert result.attempt >= 2
     assert handle.status()["attempts"][-1]["from_step"] > 0
+    assert "interrupted" in json.dumps(handle.status()["attempts"])
