@@ -2,21 +2,31 @@
 
 The token that all nodes share (RAY_AUTH_TOKEN_PATH) is made by the head where there is none: it exists in its
 volume only. What is not secret (ports, CPUs) stands in docker-compose.yml.
+
+A worker may be started before the head: it waits for it. At SIGTERM the head first waits for its runners to
+leave checkpoints, then stops Ray. So workers, which train until then, are to be stopped after the head.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import signal
+import socket
+import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
+
+import end_runners
 
 # Ray sends SIGTERM to a job that is stopped, and SIGKILL so many seconds later. A runner needs them to leave
 # a checkpoint.
 STOP_WAIT_S = 45
 # A node that is told to stop waits so long for its actors to leave. Ours stay until they are ended.
 DRAIN_S = 3
+LOOK_S = 0.2
 
 
 def make_token(path: Path) -> None:
@@ -40,14 +50,42 @@ def object_store_bytes(shared_memory: str = "/dev/shm") -> int:
     return int(0.8 * found.f_blocks * found.f_frsize)
 
 
+def await_head(token: Path, address: str) -> None:
+    """Waits, for as long as it takes, until the token is there and `address` (HOST:PORT) can be reached."""
+    host, port = address.rsplit(":", 1)
+    while True:
+        if token.exists():
+            with suppress(OSError), socket.create_connection((host, int(port)), timeout=2):
+                return
+        time.sleep(LOOK_S)
+
+
+def hold(command: list[str]) -> int:
+    """Runs Ray's head until it ends, or until SIGTERM: then first its runners end, then Ray. Returns Ray's
+    status, as a shell would."""
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    with subprocess.Popen(command) as ray:
+        while ray.poll() is None and not asked:
+            time.sleep(LOOK_S)
+        if asked:
+            end_runners.main()
+            ray.terminate()
+        status = ray.wait()
+    return status if status >= 0 else 128 - status
+
+
 def main(role: str, options: list[str]) -> None:
     command = ["ray", "start", "--block", "--disable-usage-stats", *options]
     command.append(f"--object-store-memory={object_store_bytes()}")
     os.environ.setdefault("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", str(DRAIN_S))
+    token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
     if role == "head":
-        make_token(Path(os.environ["RAY_AUTH_TOKEN_PATH"]))
-        command.append("--head")
+        make_token(token)
         os.environ.setdefault("RAY_JOB_STOP_WAIT_TIME_S", str(STOP_WAIT_S))
+        sys.exit(hold([*command, "--head"]))
+    address = next(o.removeprefix("--address=") for o in options if o.startswith("--address="))
+    await_head(token, address)
     os.execvp(command[0], command)  # Ray hears the signals itself
 
 

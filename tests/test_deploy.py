@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.resources
 import importlib.util
 import json
+import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +26,15 @@ from distbp import settings
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"
 KUBERNETES = "v1.34.0-local-strict"
+
+
+def load(name: str) -> Any:
+    """A script of deploy/, as a module."""
+    sys.path.insert(0, str(DEPLOY))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(DEPLOY))
 
 
 def documents(path: Path) -> list[dict[str, Any]]:
@@ -78,6 +90,77 @@ def test_settings_that_are_given_exist() -> None:
     named = set(re.findall(r"\bDISTBP_[A-Z_]+", "\n".join(texts))) - {"DISTBP_"}
     assert named
     assert named <= set(settings.SETTINGS)
+
+
+def test_the_order_of_stopping() -> None:
+    """What depends on others is stopped first: runners (on the head) may need workers for their checkpoint,
+    and the API to say that they have left one."""
+    assert {"worker", "api"} <= set(SERVICES["head"]["depends_on"])
+    assert {"head", "api"} <= set(SERVICES["dispatcher"]["depends_on"])
+    assert not {"head", "dispatcher"} & set(SERVICES["worker"].get("depends_on", ()))
+    grace_s = float(SERVICES["head"]["stop_grace_period"].removesuffix("s"))
+    assert grace_s > load("end_runners").WAIT_S + 10
+
+
+RUNNER = """
+import os, pathlib, shutil, signal, sys
+proc = pathlib.Path(sys.argv[1])
+def end(number, frame):
+    shutil.rmtree(proc / str(os.getpid()))
+    os._exit(0)
+signal.signal(signal.SIGTERM, end if sys.argv[2] == "good" else signal.SIG_IGN)
+(proc / str(os.getpid())).mkdir()
+(proc / str(os.getpid()) / "cmdline").write_bytes(b"python\\0-m\\0services.runner\\0--job\\0job_1\\0")
+print(flush=True)
+signal.pause()
+"""
+
+
+def test_runners_are_asked_to_end_and_waited_for(tmp_path: Path) -> None:
+    end_runners = load("end_runners")
+    other = tmp_path / str(os.getpid())  # a shell, in whose argument the name is
+    other.mkdir()
+    (other / "cmdline").write_bytes(b"/bin/sh\0-c\0python -m services.runner --job job_1\0")
+    (tmp_path / "4194305").mkdir()  # has just ended: no process has this number
+    (tmp_path / "meminfo").touch()
+    children = [
+        subprocess.Popen([sys.executable, "-c", RUNNER, tmp_path, how], stdout=subprocess.PIPE)
+        for how in ("good", "deaf")
+    ]
+    try:
+        for child in children:
+            assert child.stdout is not None
+            child.stdout.readline()
+        assert end_runners.end(0.0, tmp_path)[0] == 2
+        children[0].wait(10)
+        assert end_runners.end(0.1, tmp_path) == (1, 1)
+    finally:
+        for child in children:
+            child.kill()
+            child.communicate()
+    shutil.rmtree(tmp_path / str(children[1].pid))
+    assert end_runners.end(60.0, tmp_path) == (0, 0)
+
+
+def test_a_worker_waits_for_the_token_and_the_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray_node = load("ray_node")
+    token = tmp_path / "token"
+    with socket.socket() as head:
+        head.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        looks = []
+
+        def look(seconds: float) -> None:
+            looks.append(seconds)
+            if len(looks) == 2:
+                ray_node.make_token(token)
+            if len(looks) == 4:
+                head.listen()
+
+        monkeypatch.setattr(ray_node.time, "sleep", look)
+        ray_node.await_head(token, address)
+    assert looks == [ray_node.LOOK_S] * 4
+    assert len(token.read_text()) == 64
 
 
 def test_requirements_of_the_image(tmp_path: Path) -> None:
