@@ -15,7 +15,13 @@ from dataclasses import replace
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import (
+    ActorUnschedulableError,
+    GetTimeoutError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
 
 from distbp import membership, numerics
 from distbp.actors import NodeRelay, Place, Server, WorkerProcess
@@ -403,7 +409,7 @@ class RayTeam:
             return
         done, self._ordered = ray.wait(self._ordered, num_returns=len(self._ordered), timeout=0)
         for reference in done:
-            with suppress(RayActorError):  # noticed otherwise
+            with suppress(RayActorError, ActorUnschedulableError):  # noticed otherwise
                 ray.get(reference)
 
     def _grow_or_shrink(self) -> bool:
@@ -442,7 +448,8 @@ class RayTeam:
             while timeout_s is None and reference not in self._look([reference]):
                 pass
             return ray.get(reference, timeout=timeout_s)
-        except RayActorError as error:  # also where a server has asked another one that had died
+        # Died: also where a server has asked another one that had. Unschedulable: its node left before it began.
+        except (RayActorError, ActorUnschedulableError) as error:
             self._lose_server(f"died ({short(error)})")
         except RayTaskError as error:
             raise error.cause if isinstance(error.cause, DistbpError) else error from None

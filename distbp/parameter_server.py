@@ -7,21 +7,21 @@ step and reads the flat parameter vector afterward.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from distbp.blueprint import Blueprint
 from distbp.errors import FencedError
+from distbp.health import Norms, NormsOfUpdate, TensorHealth, health
 from distbp.nn import kernels
 from distbp.nn.arrays import Array
 from distbp.nn.network import Network, aligned_vector
 from distbp.optimizers import Step, Updater, sum_of_squares
 from distbp.reduction import Block, Join, joins
 from distbp.schedules import PlateauState
-from distbp.totals import LOSS, ROWS, WEIGHT, totals_size
+from distbp.totals import BOUND, LOSS, ROWS, SURELY_FINITE, WEIGHT, totals_size
 
 # The vector is worked on in pieces that stay in a core's cache. The places where pieces begin decide the
 # order in which squares are summed, so this number is part of the numerics.
@@ -47,16 +47,6 @@ class NotFiniteError(ArithmeticError):
         super().__init__(step)
 
 
-@dataclass
-class TensorHealth:
-    """One trained tensor at the last step of an epoch: L2 norms of its averaged gradient, of its update and
-    of its values before it."""
-
-    path: str
-    gradient_norm: float
-    update_ratio: float  # |update| / |values|; about 1e-3 is healthy
-
-
 class Sums(NamedTuple):
     """What a server knows of a step's gradient before the update: the sum of squares of each piece of its
     range, in order, and whether everything is finite."""
@@ -72,16 +62,6 @@ def joint(parts: Sequence[Sums]) -> Sums:
         for squares in part.squares:
             total += squares
     return Sums((total,), math.isfinite(total) and all(part.finite for part in parts))
-
-
-class Norms(NamedTuple):
-    """Sums of squares of the part of a tensor (by number) that lies in one piece: of its averaged gradient,
-    of its values before the update, and of the update."""
-
-    tensor: int
-    gradient: float
-    values: float
-    update: float
 
 
 class ParameterServer:
@@ -116,21 +96,23 @@ class ParameterServer:
         count = max(0, min(network.parameter_count, stop) - first)  # trained values; statistics follow
         self.gradient = aligned_vector(len(vector), vector.dtype)
         self.totals = np.zeros(totals_size(blueprint))
-        self.epoch_totals = np.zeros_like(self.totals) if epoch_totals is None else epoch_totals.copy()
+        self.epoch_totals = self.totals[:BOUND].copy() if epoch_totals is None else epoch_totals.copy()
         self.norms: list[Norms] = []  # at the last step of an epoch
         self._steps_per_epoch = blueprint.steps_per_epoch
         self.learning_rate = blueprint.learning_rate()  # of (step, plateau)
+        decays = [(a - first, b - first) for a, b in _within(blueprint.decays(network), first, first + count)]
         self._updater = Updater(
             blueprint.update_rule(),
             vector[:count],
             self.gradient[:count],
-            [(a - first, b - first) for a, b in _within(blueprint.decays(network), first, first + count)],
+            decays,
             slots=None if slots is None else {name: values.copy() for name, values in slots.items()},
             piece=PIECE,
             kernels_name=kernels.load(blueprint.kernels).updates,
             threads=threads,
         )
         self.slots = self._updater.slots  # the optimizer's state by name, as it lies
+        self._one_pass = _one_pass(blueprint, vector[:count], self.slots, decays, threads)
         self._averaged = [self.gradient[at : min(at + PIECE, count)] for at in range(0, count, PIECE)]
         self._statistics = [
             (slice(t.start - first, t.stop - first), t.rate)
@@ -157,54 +139,35 @@ class ParameterServer:
         Raises FencedError for any other step than the next; NotFiniteError before the update; ValueError
         where the blocks are not those of a step. After each of them nothing has changed.
         """
-        sums = joint([self.prepare(step, contributions)])
+        order = self._begin(step, contributions)
+        gradients = [c.gradient for c in contributions]
+        certain = self.totals[BOUND] < SURELY_FINITE and math.isfinite(self.totals[LOSS])
+        if self._one_pass is not None and certain and not self._ends_epoch(step):
+            scale, info = self._info(step, 0.0, plateau)  # nobody asks for the norm
+            self._one_pass.apply(gradients, order, info, scale)
+            self._join(gradients, order, slice(self._count, None))
+            self._end(step)
+            return
+        sums = joint([self._check(gradients, order)])
         if not sums.finite:
             raise NotFiniteError(step)
         self.finish(step, sums.squares[0], plateau)
 
     def prepare(self, step: int, contributions: Sequence[Contribution]) -> Sums:
         """The first half of a step: joins the blocks, nothing more. Raises FencedError, ValueError."""
-        if step != self.step:
-            raise FencedError(
-                f"attempt {self.attempt}: step {step} was pushed, but the next one is {self.step}"
-            )
-        join = self._joined_totals(contributions)
-        squares = []
-        for number, start in enumerate(range(0, len(self.gradient), PIECE)):
-            if join is not None:
-                join(slice(start, start + PIECE))
-            if number < len(self._averaged):  # while the piece is in the cache
-                squares.append(sum_of_squares(self._averaged[number]))
-        return Sums(tuple(squares), math.isfinite(self.totals[LOSS]) and self._statistics_are_finite())
+        order = self._begin(step, contributions)
+        return self._check([c.gradient for c in contributions], order)
 
     def finish(self, step: int, squares: float, plateau: PlateauState = NO_PLATEAU) -> None:
         """The second half: the update. `squares`: of the gradient sums of the whole vector (`joint`)."""
-        totals = self.totals
-        weight = float(totals[WEIGHT])
-        scale = 1.0 / weight if weight > 0 else 0.0
-        info = Step(
-            number=step + 1,
-            learning_rate=self.learning_rate(step, plateau),
-            gradient_norm=math.sqrt(squares) * scale,
-        )
-        last_of_epoch = (step + 1) % self._steps_per_epoch == 0
-        before = None
-        if last_of_epoch:
-            before = self.vector[: self._count].copy()
-            gradients = [_squares(self.gradient[part]) * scale * scale for _, part in self._parts]
+        scale, info = self._info(step, squares, plateau)
+        norms = None
+        if self._ends_epoch(step):
+            norms = NormsOfUpdate(self._parts, self.vector[: self._count], self.gradient, scale)
         self._updater.apply(info, scale)  # overwrites the gradient
-        if self._statistics:
-            self._update_statistics(float(totals[ROWS]))
-        if step % self._steps_per_epoch == 0:
-            self.epoch_totals[:] = 0
-        self.epoch_totals += totals
-        if before is not None:
-            self.norms = [
-                Norms(number, gradient, _squares(before[part]), _squares(self.vector[part] - before[part]))
-                for (number, part), gradient in zip(self._parts, gradients, strict=True)
-            ]
-        self.step += 1
-        self.applied += 1
+        if norms is not None:
+            self.norms = norms.measured()
+        self._end(step)
 
     def advance(self, losses: Array, rows: int) -> None:
         """Notes steps that somebody else has applied to the vector and the slots, exactly as `apply` would
@@ -230,31 +193,65 @@ class ParameterServer:
 
     def close(self) -> None:
         self._updater.close()
+        if self._one_pass is not None:
+            self._one_pass.close()
 
-    def _joined_totals(self, contributions: Sequence[Contribution]) -> Callable[[slice], None] | None:
-        """Joins the totals; returns what joins a piece of the gradients, None where that is done."""
-        if len(contributions) == 1 and contributions[0].block == self._whole:
-            only = contributions[0]
-            if only.gradient is not self.gradient:
-                np.copyto(self.gradient, only.gradient)
-                np.copyto(self.totals, only.totals)
-            return None
+    def _ends_epoch(self, step: int) -> bool:
+        return (step + 1) % self._steps_per_epoch == 0
+
+    def _begin(self, step: int, contributions: Sequence[Contribution]) -> list[Join]:
+        """Joins the totals; returns the order of the gradients' joins. Raises FencedError, ValueError."""
+        if step != self.step:
+            raise FencedError(
+                f"attempt {self.attempt}: step {step} was pushed, but the next one is {self.step}"
+            )
         blocks = tuple(c.block for c in contributions)
         order = self._joins.get(blocks)
         if order is None:
             order = self._joins[blocks] = joins(self._whole, blocks)
+        totals = [c.totals for c in contributions]
+        for left, right in order:
+            np.add(totals[left], totals[right], out=totals[left])
+        np.copyto(self.totals, totals[order[-1].left if order else 0])
+        return order
+
+    def _join(self, gradients: Sequence[Array], order: Sequence[Join], piece: slice) -> None:
+        """Joins a piece of the gradients into that of the server's."""
+        if not order:
+            if gradients[0] is not self.gradient:
+                np.copyto(self.gradient[piece], gradients[0][piece])
+            return
         *inner, last = order
         for left, right in inner:
-            np.add(contributions[left].totals, contributions[right].totals, out=contributions[left].totals)
-        np.add(contributions[last.left].totals, contributions[last.right].totals, out=self.totals)
-        gradients = [c.gradient for c in contributions]
+            np.add(gradients[left][piece], gradients[right][piece], out=gradients[left][piece])
+        np.add(gradients[last.left][piece], gradients[last.right][piece], out=self.gradient[piece])
 
-        def join(piece: slice) -> None:
-            for left, right in inner:
-                np.add(gradients[left][piece], gradients[right][piece], out=gradients[left][piece])
-            np.add(gradients[last.left][piece], gradients[last.right][piece], out=self.gradient[piece])
+    def _check(self, gradients: Sequence[Array], order: Sequence[Join]) -> Sums:
+        squares = []
+        for number, start in enumerate(range(0, len(self.gradient), PIECE)):
+            self._join(gradients, order, slice(start, start + PIECE))
+            if number < len(self._averaged):  # while the piece is in the cache
+                squares.append(sum_of_squares(self._averaged[number]))
+        return Sums(tuple(squares), math.isfinite(self.totals[LOSS]) and self._statistics_are_finite())
 
-        return join
+    def _info(self, step: int, squares: float, plateau: PlateauState) -> tuple[float, Step]:
+        weight = float(self.totals[WEIGHT])
+        scale = 1.0 / weight if weight > 0 else 0.0
+        return scale, Step(
+            number=step + 1,
+            learning_rate=float(self.learning_rate(step, plateau)),
+            gradient_norm=math.sqrt(squares) * scale,
+        )
+
+    def _end(self, step: int) -> None:
+        """What follows every update."""
+        if self._statistics:
+            self._update_statistics(float(self.totals[ROWS]))
+        if step % self._steps_per_epoch == 0:
+            self.epoch_totals[:] = 0
+        self.epoch_totals += self.totals[:BOUND]
+        self.step += 1
+        self.applied += 1
 
     def _statistics_are_finite(self) -> bool:
         sums = self.gradient[self._count :]
@@ -277,24 +274,22 @@ def ranges(network: Network, servers: int) -> list[tuple[int, int]]:
     return list(zip(cuts, [*cuts[1:], network.size], strict=True))
 
 
-def health(network: Network, norms: Sequence[Norms]) -> list[TensorHealth]:
-    """Of every trained tensor, from the norms of its parts, in order; empty before the end of an epoch."""
-    if not norms:
-        return []
-    sums = np.zeros((len(network.tensors), 3))
-    for number, gradient, values, update in norms:
-        sums[number] += gradient, values, update
-    return [
-        TensorHealth(tensor.path, float(gradient), float(update / values) if values > 0 else 0.0)
-        for tensor, (gradient, values, update) in zip(network.tensors, np.sqrt(sums), strict=True)
-    ]
-
-
 def _within(stretches: Sequence[tuple[int, int]], first: int, stop: int) -> list[tuple[int, int]]:
     return [(max(a, first), min(b, stop)) for a, b in stretches if max(a, first) < min(b, stop)]
 
 
-def _squares(values: Array) -> float:
-    """The sum of squares, in float64."""
-    wide: Any = values.astype(np.float64)
-    return float(np.dot(wide, wide))
+def _one_pass(
+    blueprint: Blueprint,
+    vector: Array,
+    slots: Mapping[str, Array],
+    decays: Sequence[tuple[int, int]],
+    threads: int,
+) -> Any:
+    """What joins and updates in one pass; None for rules and kernel sets that cannot."""
+    if kernels.load(blueprint.kernels).updates != "numba":
+        return None
+    from distbp.optimizers.compiled import rule_of  # both load Numba
+    from distbp.optimizers.joined import JoinedUpdate
+
+    rule = rule_of(blueprint.update_rule())
+    return None if rule is None else JoinedUpdate(rule, vector, slots, decays, threads)

@@ -25,9 +25,10 @@ from distbp.exchange.desk import Packed
 from distbp.exchange.ray_objects import as_object
 from distbp.exchange.relay import Publication
 from distbp.exchange.server_ranges import Agree, Council, RangeRounds, Verdict
+from distbp.health import Norms, health
 from distbp.nn.arrays import Array
 from distbp.nn.network import aligned_vector
-from distbp.parameter_server import Norms, NotFiniteError, ParameterServer, Sums, health, ranges
+from distbp.parameter_server import NotFiniteError, ParameterServer, Sums, ranges
 from distbp.schedules import PlateauState
 
 

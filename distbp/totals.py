@@ -1,6 +1,9 @@
 """The totals that travel with the gradient of a block: a few float64 sums, joined in the same tree.
 
-[loss, weight, rows, then (saturated, all) units for each layer that can saturate]
+[loss, weight, rows, then (saturated, all) units for each layer that can saturate, bound]
+
+The bound is at least every absolute value of the gradient, and of what it is joined to: a sum of bounds is a
+bound of the sums. Infinity or NaN says that nobody looked, or that the gradient is not finite.
 """
 
 from __future__ import annotations
@@ -9,6 +12,10 @@ from distbp.blueprint import Blueprint
 from distbp.nn import kernels
 
 LOSS, WEIGHT, ROWS, SATURATION = 0, 1, 2, 3
+BOUND = -1
+
+# Sums below it are finite, and so are their squares; it is less than the largest float32.
+SURELY_FINITE = 1e38
 
 
 def saturating_layers(blueprint: Blueprint) -> list[int]:
@@ -22,4 +29,4 @@ def saturating_layers(blueprint: Blueprint) -> list[int]:
 
 def totals_size(blueprint: Blueprint) -> int:
     """How many totals a block has."""
-    return SATURATION + 2 * len(saturating_layers(blueprint))
+    return SATURATION + 2 * len(saturating_layers(blueprint)) + 1

@@ -38,6 +38,15 @@ BARREN_ATTEMPTS = 5  # servers lost one after the other, no step further: then i
 # (blueprint, data, start, attempt, whom to tell why the team changed) -> team
 MakeTeam = Callable[[Blueprint, WholeData, Snapshot, int, Callable[[str], None]], Team]
 
+# Hashing takes some 10 ns a parameter, a row of an epoch some 0.06: for so many rows it is 1 % of the time.
+ROWS_WORTH_A_DIGEST = 16384
+SMALL_BYTES = 1 << 20  # of parameters that are hashed at every epoch all the same
+
+
+def digest_every(parameter_bytes: int, rows: int) -> int:
+    """At every how many epochs metrics.jsonl tells the digest of the parameters; and at the last one."""
+    return 1 if parameter_bytes <= SMALL_BYTES else max(1, -(-ROWS_WORTH_A_DIGEST // rows))
+
 
 class Trainer:
     """Drives one run. `run` is locked by this process; `make_team` starts server and workers.
@@ -195,8 +204,11 @@ class Trainer:
         if evaluated and "validation" in self.blueprint.rows:
             line.update(values(self.blueprint, self._network, team.evaluate("validation"), "validation"))
         rate = self.blueprint.learning_rate()(step - 1, self._state.plateau)
-        digest = params_digest(snapshot.arrays["vector"][: self._network.parameter_count])
-        measured = {"learning_rate": rate, "params_sha256": digest, **self._health(snapshot, step)}
+        measured: dict[str, Any] = {"learning_rate": rate}
+        parameters = snapshot.arrays["vector"][: self._network.parameter_count]
+        if last or epoch % digest_every(parameters.nbytes, self.blueprint.rows["train"]) == 0:
+            measured["params_sha256"] = params_digest(parameters)
+        measured.update(self._health(snapshot, step))
         self.run.append_metric({**line, **measured})
         improved = False
         if evaluated:

@@ -20,7 +20,7 @@ from distbp.nn.layers.base import Array, Position
 from distbp.nn.losses import SoftmaxCrossEntropy
 from distbp.nn.network import Arena, Network, Saturated, aligned_vector
 from distbp.reduction import Block, middle
-from distbp.totals import LOSS, ROWS, SATURATION, WEIGHT, totals_size
+from distbp.totals import BOUND, LOSS, ROWS, SATURATION, WEIGHT, totals_size
 
 Sums = Callable[[Array, Array, Array | None], float]
 
@@ -115,7 +115,8 @@ class Worker:
                 totals[place : place + 2] = saturated()
                 place += 2
         else:
-            totals[SATURATION:] = 0
+            totals[SATURATION:BOUND] = 0
+        totals[BOUND] = self._kernels.largest(gradient)
 
     def reader(self, shard: int) -> ShardReader:
         """What gathers a shard's slices."""

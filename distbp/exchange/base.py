@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from distbp.evaluation import Evaluation
+from distbp.health import TensorHealth
 from distbp.nn.layers.base import Array
-from distbp.parameter_server import TensorHealth
 from distbp.schedules import PlateauState
 
 

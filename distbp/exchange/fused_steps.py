@@ -20,6 +20,7 @@ from numba import njit
 from distbp.blueprint import Blueprint
 from distbp.data.batches import Holdings
 from distbp.data.prepared import PreparedRows
+from distbp.nn import compiled
 from distbp.nn import kernels as kernel_sets
 from distbp.nn.arrays import Array
 from distbp.nn.dense_stack import (
@@ -37,27 +38,14 @@ from distbp.optimizers import Step
 from distbp.optimizers.compiled import Rule, rule_of, update
 from distbp.parameter_server import ParameterServer
 from distbp.schedules import PlateauState
+from distbp.totals import SURELY_FINITE
 from distbp.worker import Worker, stacks
 
-_compile: Any = njit(cache=True, error_model="numpy")
+_compile: Any = njit(cache=True, nogil=True, error_model="numpy")
 
 # A call shall take some milliseconds: signals and requests to the run are heard between calls.
 FLOPS_A_CALL = 1e9
 MOST_STEPS = 256
-_SAFE = 1e38  # below the largest float32
-
-
-@_compile  # type: ignore[untyped-decorator]
-def _largest(values: Array) -> float:
-    """The largest absolute value of a C-contiguous float32 array; NaN or infinity where one is among them.
-
-    Compared as whole numbers, whose order is that of the floats (IEEE 754), and above them the infinities and
-    NaN: such a loop is turned into vector instructions."""
-    bits = values.reshape(-1).view(np.int32)
-    most = np.int32(0)
-    for i in range(bits.size):
-        most = max(most, np.int32(bits[i] & np.int32(0x7FFFFFFF)))
-    return float(np.int32(most).view(np.float32))
 
 
 @_compile  # type: ignore[untyped-decorator]
@@ -68,7 +56,7 @@ def _surely_finite(places: Plan, work: Array, x: Array) -> bool:
     for i in range(places.units.size):
         dz, inputs = factors(places, work, x, i)
         # Not with "or": a comparison with NaN is false.
-        if not rows * _largest(dz) * max(1.0, _largest(inputs)) < _SAFE:
+        if not rows * compiled.largest(dz) * max(1.0, compiled.largest(inputs)) < SURELY_FINITE:
             return False
     return True
 

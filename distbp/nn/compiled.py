@@ -27,9 +27,9 @@ from distbp.nn.products import NUMPY_PRODUCTS, Products
 def _compiled(function: Callable[..., Any]) -> Any:
     """`function` compiled when it is first called, for the dtypes that it is called with."""
     try:
-        return njit(cache=True, error_model="numpy")(function)
+        return njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError:  # no folder that a cache could be written to: compile in every process
-        return njit(error_model="numpy")(function)
+        return njit(nogil=True, error_model="numpy")(function)
 
 
 @_compiled
@@ -255,6 +255,26 @@ def _softmax_cross_entropy(rows: int, classes: int, dtype: np.dtype[Any]) -> Los
     return single if dtype == np.float32 else double
 
 
+@_compiled
+def largest(values: Array) -> float:
+    """The largest absolute value of a C-contiguous array, float32 or float64; NaN or infinity where one is
+    among them.
+
+    Compared as whole numbers, whose order is that of the floats (IEEE 754), and above them the infinities and
+    NaN: such a loop is turned into vector instructions."""
+    if values.itemsize == 4:
+        bits = values.reshape(-1).view(np.int32)
+        most = np.int32(0)
+        for i in range(bits.size):
+            most = max(most, np.int32(bits[i] & np.int32(0x7FFFFFFF)))
+        return float(np.int32(most).view(np.float32))
+    wide = values.reshape(-1).view(np.int64)
+    widest = np.int64(0)
+    for i in range(wide.size):
+        widest = max(widest, np.int64(wide[i] & np.int64(0x7FFFFFFFFFFFFFFF)))
+    return float(np.int64(widest).view(np.float64))
+
+
 def _products(dtype: np.dtype[Any]) -> Products:
     address = openblas()
     return NUMPY_PRODUCTS if address is None else products_at(address(dtype))
@@ -268,4 +288,5 @@ NUMBA = Kernels(
     products=_products,
     updates="numba",
     gemm=openblas(),
+    largest=largest,
 )

@@ -25,7 +25,7 @@ _CODES = {"linear": 0, "relu": 1, "leaky_relu": 2, "sigmoid": 3, "tanh": 4}
 LINEAR, RELU, LEAKY_RELU, SIGMOID = 0, 1, 2, 3  # of _CODES, as constants of compiled code
 LINE = 16  # float32 values in 64 bytes
 
-_compile: Any = njit(cache=True, error_model="numpy")
+_compile: Any = njit(cache=True, nogil=True, error_model="numpy")
 
 
 class Plan(NamedTuple):

@@ -54,7 +54,7 @@ _single = _caller(types.float32, ir.FloatType())
 _double = _caller(types.float64, ir.DoubleType())
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def product(address: int, left: int, right: int, a: Array, b: Array, out: Array) -> None:
     """out <- op(a) op(b), where op is PLAIN or TRANSPOSED; rows of all three may be further apart than they
     are long. All of one dtype, that of the function at `address`."""

@@ -20,6 +20,7 @@ loop:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,8 @@ class Kernels:
 
     `products(dtype)`: the matrix products. `updates`: which set of update rules goes with it. `gemm(dtype)`:
     the address of the product, for those who compile more than kernels (`dense_stack`); None: nobody can.
+    `largest(values)`: the largest absolute value of a contiguous vector, not finite where one of them is not;
+    infinity from a set that does not look.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Kernels:
     products: Callable[[np.dtype[Any]], Products] = lambda dtype: NUMPY_PRODUCTS
     updates: str = "numpy"
     gemm: Callable[[np.dtype[Any]], int] | None = None
+    largest: Callable[[Array], float] = lambda values: math.inf
 
 
 def _activate(

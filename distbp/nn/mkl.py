@@ -66,4 +66,5 @@ MKL = Kernels(
     products=lambda dtype: products_at(_address(dtype)),
     updates="numba",
     gemm=_address,
+    largest=NUMBA.largest,
 )

@@ -20,7 +20,8 @@ from distbp.exchange.relay import Publication, Relay
 from distbp.exchange.segment import Range
 from distbp.exchange.server_ranges import Council, FanLink, FanReply, RangeRounds
 from distbp.exchange.shared_memory import WorkerPort
-from distbp.parameter_server import PIECE, NotFiniteError, ParameterServer, Sums, health, joint, ranges
+from distbp.health import health
+from distbp.parameter_server import PIECE, NotFiniteError, ParameterServer, Sums, joint, ranges
 from distbp.reduction import Block
 from distbp.schedules import PlateauState
 from distbp.worker import Worker, totals_size

@@ -73,3 +73,9 @@ def test_a_node_without_workers_is_left(found: dict[str, Any]) -> None:
 def test_when_one_server_is_lost_the_attempt_ends(found: dict[str, Any]) -> None:
     for when in ("loss when asked", "loss"):
         assert found["two servers"][when].startswith("the parameter server died")
+
+
+def test_a_server_whose_node_has_left_is_a_server_lost(found: dict[str, Any]) -> None:
+    """So the trainer begins a new attempt elsewhere."""
+    assert "node" in found["loss of a home"]
+    assert found["loss of a home"].startswith("the parameter server died (The actor is not schedulable")

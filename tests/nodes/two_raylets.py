@@ -67,8 +67,10 @@ def main(folder: Path) -> None:
 
         cluster = Cluster()
         try:
-            for cpus in (0, 2, 2):
+            nodes = [
                 cluster.add_node(num_cpus=cpus, object_store_memory=STORE_BYTES, include_dashboard=False)
+                for cpus in (0, 2, 2)
+            ]
             session = RaySession(1, cluster.address)
             with closing(session):
                 session.wait()
@@ -77,6 +79,10 @@ def main(folder: Path) -> None:
                 try:
                     for servers, key in ((1, "one server"), (2, "two servers")):
                         found[key] = train(made, Snapshot(0, {"vector": start.copy()}), handles, servers)
+                    cluster.remove_node(nodes[-1])
+                    found["loss of a home"] = begin_at(
+                        nodes[-1].node_id, made, Snapshot(0, {"vector": start.copy()}), handles
+                    )
                 finally:
                     for memory, _ in shared.values():
                         memory.close()
@@ -123,6 +129,19 @@ def train(made: Rig, start: Snapshot, handles: Any, servers: int) -> dict[str, A
     finally:
         team.close()
     return found
+
+
+def begin_at(home: str, made: Rig, start: Snapshot, handles: Any) -> str:
+    """How a team fails whose server's node leaves between the choice of it and the server's start."""
+    from distbp import cluster
+    from distbp.membership import Options
+
+    cluster.home_of = lambda here: home
+    try:
+        cluster.RayTeam(made.blueprint, made.data, start, 1, Options(1), handles, print).close()
+    except ServerLostError as error:
+        return str(error)
+    return "none"
 
 
 if __name__ == "__main__":

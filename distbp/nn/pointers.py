@@ -1,0 +1,89 @@
+"""Memory by its address, and what several threads need to meet, for compiled code (Numba, optional)."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+from llvmlite import ir
+from numba import carray, njit, types  # type: ignore[attr-defined]
+from numba.extending import intrinsic as _intrinsic
+
+from distbp.nn.arrays import Array
+
+intrinsic: Any = _intrinsic
+_compile: Any = njit(cache=True, nogil=True, error_model="numpy")
+
+LOOKS = 2000  # at a counter before the processor is offered to others; some microseconds
+
+# Another thread of this process may be waiting for the processor; see sched_yield(2).
+SCHED_YIELD = ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _pointer(context: Any, address: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.inttoptr(values[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(types.int64), code
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _load(context: Any, address: Any) -> Any:
+    """The whole number at an address; what its writer wrote before it is seen as well."""
+
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.load_atomic(
+            builder.inttoptr(values[0], ir.IntType(64).as_pointer()), ordering="acquire", align=8
+        )
+
+    return types.int64(types.int64), code
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _store(context: Any, address: Any, value: Any) -> Any:
+    """Writes a whole number after everything that was written before."""
+
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        pointer = builder.inttoptr(values[0], ir.IntType(64).as_pointer())
+        builder.store_atomic(values[1], pointer, ordering="release", align=8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), code
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _call(context: Any, address: Any) -> Any:
+    """Calls the function int f(void) at an address."""
+
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        function = ir.FunctionType(ir.IntType(32), []).as_pointer()
+        return builder.call(builder.inttoptr(values[0], function), [])
+
+    return types.int32(types.int64), code
+
+
+@_compile  # type: ignore[untyped-decorator]
+def vector_at(address: int, count: int, like: Array) -> Array:
+    """The `count` values at an address, of the dtype of `like`."""
+    return carray(_pointer(address), (count,), like.dtype)
+
+
+@_compile  # type: ignore[untyped-decorator]
+def meet(counters: Array, me: int, number: int, give_way: int) -> bool:
+    """Waits until every thread has said `number`, a higher one at each meeting; then all see what each wrote
+    before it. False when somebody has set the last counter: the others will not come.
+
+    counters: (threads + 1, 8) int64, a cache line for each. give_way: SCHED_YIELD."""
+    base = counters.ctypes.data
+    others = counters.shape[0] - 1
+    _store(base + 64 * me, number)
+    for other in range(others):
+        looks = 0
+        while _load(base + 64 * other) < number:
+            looks += 1
+            if looks > LOOKS:
+                if _load(base + 64 * others):
+                    return False
+                _call(give_way)
+    return True

@@ -1,0 +1,140 @@
+"""Joins the sums of a step's blocks and applies a compiled rule to them, in one pass over memory (Numba,
+optional).
+
+The joined gradient of a few thousand parameters is used while it lies in the nearest cache, and is never
+written out. The additions are those of the fixed tree, and the rules those of `compiled`, so the bits are
+those of joining first and updating then. For rules that need no gradient norm, and gradients that are known
+to be finite: nothing is checked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
+
+import numba
+import numpy as np
+
+from distbp.nn.arrays import Array
+from distbp.nn.pointers import vector_at
+from distbp.optimizers.compiled import Rule, update
+from distbp.optimizers.parts import Step
+
+_compile: Any = numba.njit(cache=True, nogil=True, error_model="numpy")
+
+STRETCH = 4096  # parameters at a time: with their gradients and slots they stay in a core's first cache
+WORTH_A_THREAD = 262144  # parameters; waking a thread costs about as much as updating so many
+
+
+@_compile  # type: ignore[untyped-decorator]
+def join_and_update(
+    sources: Array,
+    order: Array,
+    stretches: Array,
+    rule: int,
+    parameters: Array,
+    first: Array,
+    second: Array,
+    scale: float,
+    l2: float,
+    constants: Array,
+) -> None:
+    """sources: addresses of the blocks' sums; order: the additions (left, right) of `reduction.joins`, in
+    place but for the last; stretches: (start, stop, whether it decays); constants: keep, and what follows it
+    (see `compiled.update`)."""
+    joined = np.empty(STRETCH, parameters.dtype)
+    keep, after_keep = constants[0], constants[1:]
+    for i in range(stretches.shape[0]):
+        start, stop, decays = stretches[i, 0], stretches[i, 1], stretches[i, 2]
+        count = stop - start
+        offset = start * parameters.itemsize
+        sums = vector_at(sources[0] + offset, count, parameters)
+        for j in range(order.shape[0]):
+            left = vector_at(sources[order[j, 0]] + offset, count, parameters)
+            right = vector_at(sources[order[j, 1]] + offset, count, parameters)
+            sums = left if j < order.shape[0] - 1 else joined[:count]
+            for n in range(count):
+                sums[n] = left[n] + right[n]
+        update(
+            rule, parameters[start:stop], sums, first[start:stop], second[start:stop],
+            scale, l2 if decays else 0.0, keep if decays else 1.0, after_keep,
+        )  # fmt: skip
+
+
+def stretches_of(size: int, decays: Sequence[tuple[int, int]]) -> Array:
+    """[0, size) as (start, stop, whether it decays), int64, in order and none longer than STRETCH."""
+    cuts = sorted({0, size, *(at for pair in decays for at in pair), *range(0, size, STRETCH)})
+    starts = np.array(cuts[:-1], np.int64)
+    ends = np.array(cuts[1:], np.int64)
+    decayed = np.zeros(len(starts), np.int64)
+    for a, b in decays:
+        decayed[(starts >= a) & (ends <= b)] = 1
+    return np.stack([starts, ends, decayed], axis=1)
+
+
+def shares_of(stretches: Array, threads: int) -> list[Array]:
+    """Consecutive parts of about one size, one for each thread."""
+    cuts = [len(stretches) * thread // threads for thread in range(threads + 1)]
+    return [stretches[a:b] for a, b in pairwise(cuts)]
+
+
+def slots_of(rule: Rule, slots: Mapping[str, Array], like: Array) -> tuple[Array, Array]:
+    """The two that `update` takes; empty ones where the rule has fewer."""
+    found = [slots[name] for name in rule.slots]
+    first, second = (*found, *[like[:0]] * (2 - len(found)))
+    return first, second
+
+
+def constants_of(rule: Rule, step: Step) -> tuple[float, ...]:
+    """keep, and what follows it, at one step."""
+    return 1.0 - step.learning_rate * rule.decay, *rule.constants(step)
+
+
+def address(vector: Array) -> int:
+    """Of a vector's first value. Keep the vector while the address is used."""
+    return int(vector.__array_interface__["data"][0])
+
+
+class JoinedUpdate:
+    """A rule bound to `parameters` (n,) and its slots; `decays`: stretches [start, stop) that decay.
+
+    `apply` is one update by as many threads as the vector is worth, at most `threads`."""
+
+    def __init__(
+        self,
+        rule: Rule,
+        parameters: Array,
+        slots: Mapping[str, Array],
+        decays: Sequence[tuple[int, int]],
+        threads: int,
+    ) -> None:
+        self._rule = rule
+        threads = max(1, min(threads, parameters.size // WORTH_A_THREAD))
+        self._shares = shares_of(stretches_of(parameters.size, decays), threads)
+        self._state = rule.number, parameters, *slots_of(rule, slots, parameters)
+        self._pool = ThreadPoolExecutor(threads - 1, "distbp-update") if threads > 1 else None
+
+    def apply(
+        self, sums: Sequence[Array], order: Sequence[tuple[int, int]], step: Step, scale: float
+    ) -> None:
+        """sums: of each block, (n or more,), of which those left of an addition are overwritten; order: the
+        additions; scale: 1 / (the batch's weight)."""
+        sources = np.array([address(one) for one in sums], np.int64)
+        additions = np.array(order, np.int64).reshape(-1, 2)
+        rest: Any = (*self._state, float(scale), self._rule.l2, np.array(constants_of(self._rule, step)))
+        mine, *others = self._shares
+        waiting = [
+            self._pool.submit(join_and_update, sources, additions, share, *rest)
+            for share in others
+            if self._pool is not None
+        ]
+        join_and_update(sources, additions, mine, *rest)
+        for other in waiting:
+            other.result()
+
+    def close(self) -> None:
+        """Ends the threads. Harmless when there are none, and when called twice."""
+        if self._pool is not None:
+            self._pool.shutdown()
