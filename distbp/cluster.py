@@ -448,7 +448,7 @@ class RayTeam:
             while timeout_s is None and reference not in self._look([reference]):
                 pass
             return ray.get(reference, timeout=timeout_s)
-        # Died: also where a server has asked another one that had. Unschedulable: its node left before it began.
+        # Died: also where a server has asked another one that had. Or its node had left before it began.
         except (RayActorError, ActorUnschedulableError) as error:
             self._lose_server(f"died ({short(error)})")
         except RayTaskError as error:
