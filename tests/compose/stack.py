@@ -35,6 +35,17 @@ def missing() -> str | None:
     return None
 
 
+def image_of(official: str, folder: str) -> str:
+    """The official image or, where no registry can be reached, what the folder here makes in place of it."""
+    try:
+        docker("pull", "--quiet", official, timeout_s=300)
+        return official
+    except (AssertionError, subprocess.TimeoutExpired):
+        name = f"distbp-test:{folder}"
+        docker("build", "--quiet", "--tag", name, str(Path(__file__).parent / folder), timeout_s=600)
+        return name
+
+
 def eventually(check: Callable[[], Any], what: str, timeout_s: float = 120) -> Any:
     """What `check` gives as soon as that is true."""
     deadline = time.monotonic() + timeout_s
