@@ -61,6 +61,7 @@ class Stack:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
+        self.healthy_after_s = float("inf")
         self._settings = {"API_PORT": str(self.port), "IMAGE": "distbp:test", **settings}
 
     @property

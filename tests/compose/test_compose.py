@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jobs import job, local, same_bits, submit
-from stack import Stack, docker, eventually, missing
+from stack import ROOT, Stack, docker, eventually, missing
 
 pytestmark = pytest.mark.compose
 
@@ -22,7 +25,8 @@ def stack() -> Iterator[Stack]:
     stack = Stack()
     try:
         stack.build()
-        print(f"healthy after {stack.up():.0f} s")
+        stack.healthy_after_s = stack.up()
+        print(f"healthy after {stack.healthy_after_s:.0f} s")
         yield stack
     finally:
         stack.down()
@@ -36,6 +40,30 @@ def trains(handle: Any, after: int = 0) -> None:
         return status["state"] == "running" and (status["progress"] or {}).get("step", 0) > after
 
     eventually(further, f"training past step {after}", 240)
+
+
+def test_healthy_in_time(stack: Stack) -> None:
+    assert stack.healthy_after_s < 90
+
+
+def test_the_ten_lines_of_the_readme(stack: Stack) -> None:
+    page = (ROOT / "README.md").read_text("utf-8").partition("## As a service")[2]
+    lines = page.partition("```python\n")[2].partition("```")[0]
+    done = subprocess.run(
+        [sys.executable, "-c", lines],
+        cwd=ROOT,
+        env={**os.environ, "DISTBP_URL": stack.url, "DISTBP_TOKEN": stack.token()},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    accuracy, predicted = done.stdout.splitlines()[-2:]
+    assert float(accuracy.removeprefix("test accuracy ")) > 0.95
+    found, wanted = predicted.removeprefix("[").removesuffix("]").split("] [")
+    assert len(wanted.split()) == 10
+    assert sum(a == b for a, b in zip(found.split(), wanted.split(), strict=True)) >= 8
 
 
 def test_confined_and_unpublished(stack: Stack) -> None:
