@@ -15,13 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 import ray
-from ray.exceptions import (
-    ActorUnschedulableError,
-    GetTimeoutError,
-    RayActorError,
-    RayError,
-    RayTaskError,
-)
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from distbp import membership, numerics
 from distbp.actors import NodeRelay, Place, Server, WorkerProcess
@@ -44,6 +38,7 @@ from distbp.parameter_server import NotFiniteError
 from distbp.parameter_server import ranges as server_ranges
 from distbp.range_actors import Lead
 from distbp.recruiting import (
+    GONE,
     Member,
     Node,
     Recruits,
@@ -388,11 +383,10 @@ class RayTeam:
 
     def _leave(self, name: str) -> None:
         """Gives up a node. Its relay is ended when it can be reached again; late pushes have no effect."""
-        node = self._nodes.pop(name)
         self._doubtful.add(name)
         self._heartbeats.forget(name)
         with suppress(RayError):
-            ray.kill(node.actor)
+            ray.kill(self._nodes.pop(name).actor)
         self._recruits.dismiss(name)
 
     def _retire_relays(self) -> None:
@@ -409,7 +403,7 @@ class RayTeam:
             return
         done, self._ordered = ray.wait(self._ordered, num_returns=len(self._ordered), timeout=0)
         for reference in done:
-            with suppress(RayActorError, ActorUnschedulableError):  # noticed otherwise
+            with suppress(*GONE):  # noticed otherwise
                 ray.get(reference)
 
     def _grow_or_shrink(self) -> bool:
@@ -448,8 +442,7 @@ class RayTeam:
             while timeout_s is None and reference not in self._look([reference]):
                 pass
             return ray.get(reference, timeout=timeout_s)
-        # Died: also where a server has asked another one that had. Or its node had left before it began.
-        except (RayActorError, ActorUnschedulableError) as error:
+        except GONE as error:  # also where a server has asked another one that had died
             self._lose_server(f"died ({short(error)})")
         except RayTaskError as error:
             raise error.cause if isinstance(error.cause, DistbpError) else error from None

@@ -15,13 +15,16 @@ from typing import Any
 
 import ray
 from ray.autoscaler.v2.sdk import get_cluster_status
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ActorUnschedulableError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distbp import membership, numerics
 from distbp.actors import Place
 from distbp.errors import CorruptionError, FingerprintError, ServerLostError
 from distbp.exchange.segment import MAX_WORKERS
+
+# What an actor's call fails with where it has died, or where its node had left before it began.
+GONE = (RayActorError, ActorUnschedulableError)
 
 
 @dataclass
