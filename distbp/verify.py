@@ -1,8 +1,9 @@
 """Recomputes steps of a run from a checkpoint, and compares the bits with those that the run recorded.
 
 A run records digests at no cost to its steps: `params_sha256` in lines of metrics.jsonl (all of them, but for
-large networks on little data), and whole states in its checkpoints. Any step lies between two of them; recomputing from the one before it shows whether
-the run computed what it should. The number of workers, crashes and resumes in between do not matter.
+large networks on little data), and whole states in its checkpoints. Any step lies between two of them;
+recomputing from the one before it shows whether the run computed what it should. The number of workers,
+crashes and resumes in between do not matter.
 """
 
 from __future__ import annotations
