@@ -37,6 +37,7 @@ DOORS = {
     },
     "numba": {
         "distbp.exchange.fused_steps",
+        "distbp.exchange.threaded_steps",
         "distbp.nn.compiled",
         "distbp.nn.dense_stack",
         "distbp.nn.gemm",

@@ -20,6 +20,7 @@ from numba import njit
 from distbp.blueprint import Blueprint
 from distbp.data.batches import Holdings
 from distbp.data.prepared import PreparedRows
+from distbp.exchange.threaded_steps import ThreadedSteps, divides
 from distbp.nn import compiled
 from distbp.nn import kernels as kernel_sets
 from distbp.nn.arrays import Array
@@ -36,6 +37,7 @@ from distbp.nn.gemm import PLAIN, TRANSPOSED, product
 from distbp.nn.network import aligned_vector
 from distbp.optimizers import Step
 from distbp.optimizers.compiled import Rule, rule_of, update
+from distbp.optimizers.joined import constants_of, slots_of
 from distbp.parameter_server import ParameterServer
 from distbp.schedules import PlateauState
 from distbp.totals import SURELY_FINITE
@@ -142,8 +144,7 @@ class FusedSteps:
         largest = max(units_at_once(rows, units, below) * below for units, below in shapes)
         part = aligned_vector(largest + LINE, network.dtype)
         x = aligned_vector(rows * places.features, network.dtype).reshape(rows, places.features)
-        slots = [server.slots[name] for name in rule.slots]
-        first, second = (*slots, *[server.vector[:0]] * (2 - len(slots)))
+        first, second = slots_of(rule, server.slots, server.vector)
         scratch = np.empty(rows, data.targets.dtype), np.empty(rows), np.empty(rows, network.dtype)
         self._fixed = (
             places, server.vector, server.gradient, work, part, x, *scratch, data.inputs, data.targets,
@@ -166,17 +167,14 @@ class FusedSteps:
     def _constants(self, step: int, plateau: PlateauState) -> tuple[float, ...]:
         rate = float(self._server.learning_rate(step, plateau))
         info = Step(number=step + 1, learning_rate=rate, gradient_norm=0.0)  # nobody asks for the norm
-        return 1.0 - rate * self._rule.decay, *self._rule.constants(info)
+        return constants_of(self._rule, info)
+
+    def close(self) -> None:
+        """There are no threads to end."""
 
 
-def fused_steps(
-    blueprint: Blueprint, server: ParameterServer, worker: Worker, data: Holdings
-) -> FusedSteps | None:
-    """For a job that can be trained so, else None."""
-    kernels = kernel_sets.load(blueprint.kernels)
-    rule = rule_of(blueprint.update_rule())
-    if blueprint.shards > 1 or rule is None or not stacks(blueprint.network(), blueprint.job.loss, kernels):
-        return None
+def rows_for(blueprint: Blueprint, data: Holdings) -> PreparedRows | None:
+    """The training rows where compiled code can read them as they lie, else None."""
     rows, _ = data.train(0)
     if not isinstance(rows, PreparedRows):
         return None
@@ -187,5 +185,22 @@ def fused_steps(
         and rows.weights is None
     )
     # Else slices do not begin where vector instructions like it, and the worker may read them elsewhere.
-    aligned = blueprint.job.batch_size * blueprint.input_shape[0] % LINE == 0
-    return FusedSteps(blueprint, rule, server, worker, rows) if ready and aligned else None
+    slice_rows = blueprint.job.batch_size // blueprint.shards
+    aligned = slice_rows * blueprint.input_shape[0] % LINE == 0
+    return rows if ready and aligned else None
+
+
+def fused_steps(
+    blueprint: Blueprint, server: ParameterServer, worker: Worker, data: Holdings, threads: int = 1
+) -> FusedSteps | ThreadedSteps | None:
+    """For a job that can be trained so, else None. `threads`: that share its shards."""
+    kernels = kernel_sets.load(blueprint.kernels)
+    rule = rule_of(blueprint.update_rule())
+    if rule is None or not stacks(blueprint.network(), blueprint.job.loss, kernels):
+        return None
+    rows = rows_for(blueprint, data)
+    if rows is None:
+        return None
+    if blueprint.shards == 1:
+        return FusedSteps(blueprint, rule, server, worker, rows)
+    return ThreadedSteps(blueprint, rule, server, worker, rows, threads) if divides(blueprint) else None

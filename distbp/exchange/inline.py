@@ -1,30 +1,53 @@
-"""The inline exchange: server and one worker in this process, for `workers: 0` and for tests.
+"""The inline exchange: server and worker in this process, for `workers: 0` and for tests.
 
-The worker's backward pass writes straight into the server's gradient vector: nothing travels. Jobs that
-allow it skip even that (see `fused_steps`).
+Nothing travels. Where a step is worth it, threads share its shards, each with a `Worker` of its own. Jobs of
+dense layers skip most of Python, too (see `fused_steps` and `threaded_steps`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from distbp.blueprint import Blueprint
 from distbp.data.batches import Holdings
 from distbp.evaluation import Evaluation, combine
 from distbp.exchange.base import Snapshot
+from distbp.nn.network import aligned_vector
 from distbp.parameter_server import Contribution, ParameterServer
-from distbp.reduction import Block
+from distbp.reduction import Block, assign, blocks_within
 from distbp.schedules import PlateauState
 from distbp.worker import Worker
 
+# Two threads meet several times in a step, which takes microseconds from compiled code, and tens from Python.
+FLOPS_WORTH_THREADS = 5e6
+FLOPS_WORTH_PYTHON_THREADS = 5e7
 
-def _fused(blueprint: Blueprint, server: ParameterServer, worker: Worker, data: Holdings) -> Any:
+Parts = list[tuple[Worker, list[Contribution]]]
+
+
+def _fused(
+    blueprint: Blueprint, server: ParameterServer, worker: Worker, data: Holdings, threads: int
+) -> Any:
     if blueprint.kernels == "numpy":
         return None
     from distbp.exchange.fused_steps import fused_steps  # loads Numba
 
-    return fused_steps(blueprint, server, worker, data)
+    return fused_steps(blueprint, server, worker, data, threads)
+
+
+def threads_for(blueprint: Blueprint, worth: float, most: int | None = None) -> int:
+    """How many threads share a step: no more than shards and processors (or `most`), and one where a step
+    takes fewer than `worth` floating-point operations."""
+    flops = 6 * blueprint.job.batch_size * blueprint.network().parameter_count
+    if flops < worth:
+        return 1
+    return min(blueprint.shards, most or len(os.sched_getaffinity(0)))
 
 
 class InlineTeam:
@@ -33,8 +56,17 @@ class InlineTeam:
     exchange = "inline"
     workers = 0
 
-    def __init__(self, blueprint: Blueprint, data: Holdings, snapshot: Snapshot, attempt: int = 1) -> None:
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        data: Holdings,
+        snapshot: Snapshot,
+        attempt: int = 1,
+        threads: int | None = None,
+    ) -> None:
+        """`threads`: at most so many; None: as many as this process has processors."""
         vector = snapshot.arrays["vector"]
+        in_python = threads_for(blueprint, FLOPS_WORTH_PYTHON_THREADS, threads)
         self.server = ParameterServer(
             blueprint,
             vector,
@@ -42,29 +74,39 @@ class InlineTeam:
             attempt=attempt,
             slots=snapshot.slots,
             epoch_totals=snapshot.arrays.get("epoch_totals"),
+            threads=in_python,
         )
-        self.worker = Worker(blueprint, vector, data)
         self._shards = blueprint.shards
-        self._fused = _fused(blueprint, self.server, self.worker, data)
+        self._parts = _parts(blueprint, data, self.server, in_python)
+        self._contributions = [one for _, mine in self._parts for one in mine]
+        self.worker = self._parts[0][0]
+        self._pool = ThreadPoolExecutor(in_python - 1, "distbp-shards", _quiet) if in_python > 1 else None
+        compiled = threads_for(blueprint, FLOPS_WORTH_THREADS, threads)
+        self._fused = _fused(blueprint, self.server, self.worker, data, compiled)
 
     def run(self, first: int, stop: int, plateau: PlateauState, stopping: Callable[[], bool]) -> int:
-        server, worker = self.server, self.worker
-        whole = Contribution(Block(0, self._shards), server.gradient, server.totals)
-        contributions = [whole]
         step = first
         while step < stop:
             if stopping():
                 return step
             done = self._fused.run(step, stop, plateau) if self._fused else 0
             if not done:
-                worker.compute(step, *whole)
-                server.apply(step, contributions, plateau)
+                self._each(partial(_compute, step))
+                self.server.apply(step, self._contributions, plateau)
                 done = 1
             step += done
         return stop
 
     def evaluate(self, split: str) -> Evaluation:
-        return combine([self.worker.evaluate(split, shard) for shard in range(self._shards)])
+        found: dict[int, Evaluation] = {}
+
+        def some(worker: Worker, mine: Sequence[Contribution]) -> None:
+            for one in mine:
+                for shard in range(one.block.start, one.block.stop):
+                    found[shard] = worker.evaluate(split, shard)
+
+        self._each(some)
+        return combine([found[shard] for shard in range(self._shards)])
 
     def snapshot(self) -> Snapshot:
         return Snapshot(self.server.step, self.server.snapshot(), tuple(self.server.health))
@@ -79,4 +121,40 @@ class InlineTeam:
         )
 
     def close(self) -> None:
+        if self._fused:
+            self._fused.close()
+        if self._pool is not None:
+            self._pool.shutdown()
         self.server.close()
+
+    def _each(self, work: Callable[[Worker, Sequence[Contribution]], Any]) -> None:
+        """Every worker does its part of something, at once; waits for all."""
+        mine, *others = self._parts
+        waiting = [self._pool.submit(work, *part) for part in others if self._pool is not None]
+        work(*mine)
+        for other in waiting:
+            other.result()
+
+
+def _parts(blueprint: Blueprint, data: Holdings, server: ParameterServer, threads: int) -> Parts:
+    """Workers, and the blocks of the tree that each computes."""
+    if threads == 1:
+        whole = Contribution(Block(0, blueprint.shards), server.gradient, server.totals)
+        return [(Worker(blueprint, server.vector, data), [whole])]
+    parts, size = [], server.vector.size
+    for start, stop in assign(blueprint.shards, threads):
+        mine = [
+            Contribution(block, aligned_vector(size, blueprint.dtype), np.zeros_like(server.totals))
+            for block in blocks_within(blueprint.shards, start, stop)
+        ]
+        parts.append((Worker(blueprint, server.vector, data), mine))
+    return parts
+
+
+def _compute(step: int, worker: Worker, mine: Sequence[Contribution]) -> None:
+    for one in mine:
+        worker.compute(step, *one)
+
+
+def _quiet() -> None:
+    np.seterr(over="ignore", invalid="ignore", divide="ignore")  # found by the check of every step
