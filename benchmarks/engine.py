@@ -16,9 +16,9 @@ from distbp.exchange.inline import InlineTeam
 from distbp.training import make_blueprint
 
 
-def inline_team(row: Row) -> tuple[Blueprint, InlineTeam]:
-    """Server and worker in this process on the row's data, at step 0 of a job with one shard."""
-    job = TrainingJob.from_mapping(job_of(row, shards=1))
+def inline_team(row: Row, shards: int = 1) -> tuple[Blueprint, InlineTeam]:
+    """Server and worker in this process on the row's data, at step 0 of a job with so many shards."""
+    job = TrainingJob.from_mapping(job_of(row, shards))
     splits = open_splits(job, Path(), {"train": samples(row)})
     blueprint = make_blueprint(job, splits)
     network = blueprint.network()
