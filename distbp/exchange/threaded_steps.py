@@ -25,7 +25,7 @@ from distbp.nn import kernels as kernel_sets
 from distbp.nn.arrays import Array
 from distbp.nn.dense_stack import LINE, Plan, backward_to_biases, plan, weight_gradients
 from distbp.nn.network import aligned_vector
-from distbp.nn.pointers import SCHED_YIELD, meet
+from distbp.nn.pointers import WAYS, meet
 from distbp.optimizers import Step
 from distbp.optimizers.compiled import Rule
 from distbp.optimizers.joined import (
@@ -66,7 +66,7 @@ def _train(
     l2: float,
     scale: float,
     counters: Array,
-    give_way: int,
+    ways: tuple[int, int],
     meeting: int,
     orders: Array,
     constants: Array,
@@ -100,7 +100,7 @@ def _train(
             )
             weight_gradients(places, gradient, work, x)
             sums[shard, 1] = compiled.largest(gradient)
-        if not meet(counters, me, meeting + 2 * step + 1, give_way):
+        if not meet(counters, me, meeting + 2 * step + 1, ways):
             return step
         bound, loss = 0.0, sums[:, 0].copy()
         for shard in range(sums.shape[0]):
@@ -114,7 +114,7 @@ def _train(
         )
         if me == 0:
             loss_sums[step] = loss[0]
-        if not meet(counters, me, meeting + 2 * step + 2, give_way):
+        if not meet(counters, me, meeting + 2 * step + 2, ways):
             return step
     return len(constants)
 
@@ -155,7 +155,7 @@ class ThreadedSteps:
             plan(network, rows, gemm)[0], server.vector, data.inputs, data.targets, gradients,
             np.zeros((shards, 2)), np.array([address(one) for one in gradients]),
             np.array(order, np.int64).reshape(-1, 2), rule.number, *slots, rule.l2,
-            1.0 / blueprint.job.batch_size, self._counters, SCHED_YIELD,
+            1.0 / blueprint.job.batch_size, self._counters, WAYS,
         )  # fmt: skip
         stretches = shares_of(stretches_of(count, blueprint.decays(network)), threads)
         self._own = [

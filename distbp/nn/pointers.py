@@ -15,9 +15,15 @@ intrinsic: Any = _intrinsic
 _compile: Any = njit(cache=True, nogil=True, error_model="numpy")
 
 LOOKS = 2000  # at a counter before the processor is offered to others; some microseconds
+OFFERS = 20  # of the processor before sleeping
+NAP_US = 50
 
-# Another thread of this process may be waiting for the processor; see sched_yield(2).
-SCHED_YIELD = ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value
+# See sched_yield(2) and usleep(3). Where other programs use the processors too, whoever is awaited may wait
+# for one that is only being looked from.
+WAYS = tuple(
+    ctypes.cast(function, ctypes.c_void_p).value or 0
+    for function in (ctypes.CDLL(None).sched_yield, ctypes.CDLL(None).usleep)
+)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -53,14 +59,15 @@ def _store(context: Any, address: Any, value: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _call(context: Any, address: Any) -> Any:
-    """Calls the function int f(void) at an address."""
+def _call(context: Any, address: Any, argument: Any) -> Any:
+    """Calls the function int f(unsigned) at an address."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        function = ir.FunctionType(ir.IntType(32), []).as_pointer()
-        return builder.call(builder.inttoptr(values[0], function), [])
+        whole = ir.IntType(32)
+        function = ir.FunctionType(whole, [whole]).as_pointer()
+        return builder.call(builder.inttoptr(values[0], function), [builder.trunc(values[1], whole)])
 
-    return types.int32(types.int64), code
+    return types.int32(types.int64, types.int64), code
 
 
 @_compile  # type: ignore[untyped-decorator]
@@ -70,11 +77,11 @@ def vector_at(address: int, count: int, like: Array) -> Array:
 
 
 @_compile  # type: ignore[untyped-decorator]
-def meet(counters: Array, me: int, number: int, give_way: int) -> bool:
+def meet(counters: Array, me: int, number: int, ways: tuple[int, int]) -> bool:
     """Waits until every thread has said `number`, a higher one at each meeting; then all see what each wrote
     before it. False when somebody has set the last counter: the others will not come.
 
-    counters: (threads + 1, 8) int64, a cache line for each. give_way: SCHED_YIELD."""
+    counters: (threads + 1, 8) int64, a cache line for each. ways: WAYS."""
     base = counters.ctypes.data
     others = counters.shape[0] - 1
     _store(base + 64 * me, number)
@@ -85,5 +92,8 @@ def meet(counters: Array, me: int, number: int, give_way: int) -> bool:
             if looks > LOOKS:
                 if _load(base + 64 * others):
                     return False
-                _call(give_way)
+                if looks < LOOKS + OFFERS:
+                    _call(ways[0], 0)
+                else:
+                    _call(ways[1], NAP_US)
     return True
