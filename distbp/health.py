@@ -72,3 +72,8 @@ def health(network: Network, norms: Sequence[Norms]) -> list[TensorHealth]:
         TensorHealth(tensor.path, float(gradient), float(update / values) if values > 0 else 0.0)
         for tensor, (gradient, values, update) in zip(network.tensors, np.sqrt(sums), strict=True)
     ]
+
+
+def within(stretches: Sequence[tuple[int, int]], first: int, stop: int) -> list[tuple[int, int]]:
+    """What of the stretches lies in [first, stop)."""
+    return [(max(a, first), min(b, stop)) for a, b in stretches if max(a, first) < min(b, stop)]

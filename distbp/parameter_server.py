@@ -14,7 +14,7 @@ import numpy as np
 
 from distbp.blueprint import Blueprint
 from distbp.errors import FencedError
-from distbp.health import Norms, NormsOfUpdate, TensorHealth, health
+from distbp.health import Norms, NormsOfUpdate, TensorHealth, health, within
 from distbp.nn import kernels
 from distbp.nn.arrays import Array
 from distbp.nn.network import Network, aligned_vector
@@ -100,7 +100,7 @@ class ParameterServer:
         self.norms: list[Norms] = []  # at the last step of an epoch
         self._steps_per_epoch = blueprint.steps_per_epoch
         self.learning_rate = blueprint.learning_rate()  # of (step, plateau)
-        decays = [(a - first, b - first) for a, b in _within(blueprint.decays(network), first, first + count)]
+        decays = [(a - first, b - first) for a, b in within(blueprint.decays(network), first, first + count)]
         self._updater = Updater(
             blueprint.update_rule(),
             vector[:count],
@@ -124,7 +124,7 @@ class ParameterServer:
             (number, slice(a - first, b - first))
             for number, t in enumerate(network.tensors)
             for at in range(first, first + count, PIECE)
-            for a, b in _within([(t.start, t.stop)], at, min(at + PIECE, first + count))
+            for a, b in within([(t.start, t.stop)], at, min(at + PIECE, first + count))
         ]
         self._whole = Block(0, blueprint.shards)
         self._joins: dict[tuple[Block, ...], list[Join]] = {}
@@ -142,10 +142,16 @@ class ParameterServer:
         order = self._begin(step, contributions)
         gradients = [c.gradient for c in contributions]
         certain = self.totals[BOUND] < SURELY_FINITE and math.isfinite(self.totals[LOSS])
-        if self._one_pass is not None and certain and not self._ends_epoch(step):
+        if self._one_pass is not None and certain:
             scale, info = self._info(step, 0.0, plateau)  # nobody asks for the norm
-            self._one_pass.apply(gradients, order, info, scale)
-            self._join(gradients, order, slice(self._count, None))
+            if self._ends_epoch(step):
+                self._join(gradients, order, slice(None))
+                norms = self._norms_of_update(scale)
+                self._one_pass.apply([self.gradient], [], info, scale)
+                self.norms = norms.measured()
+            else:
+                self._one_pass.apply(gradients, order, info, scale)
+                self._join(gradients, order, slice(self._count, None))
             self._end(step)
             return
         sums = joint([self._check(gradients, order)])
@@ -161,9 +167,7 @@ class ParameterServer:
     def finish(self, step: int, squares: float, plateau: PlateauState = NO_PLATEAU) -> None:
         """The second half: the update. `squares`: of the gradient sums of the whole vector (`joint`)."""
         scale, info = self._info(step, squares, plateau)
-        norms = None
-        if self._ends_epoch(step):
-            norms = NormsOfUpdate(self._parts, self.vector[: self._count], self.gradient, scale)
+        norms = self._norms_of_update(scale) if self._ends_epoch(step) else None
         self._updater.apply(info, scale)  # overwrites the gradient
         if norms is not None:
             self.norms = norms.measured()
@@ -198,6 +202,9 @@ class ParameterServer:
 
     def _ends_epoch(self, step: int) -> bool:
         return (step + 1) % self._steps_per_epoch == 0
+
+    def _norms_of_update(self, scale: float) -> NormsOfUpdate:
+        return NormsOfUpdate(self._parts, self.vector[: self._count], self.gradient, scale)
 
     def _begin(self, step: int, contributions: Sequence[Contribution]) -> list[Join]:
         """Joins the totals; returns the order of the gradients' joins. Raises FencedError, ValueError."""
@@ -272,10 +279,6 @@ def ranges(network: Network, servers: int) -> list[tuple[int, int]]:
     count = min(servers, pieces)
     cuts = [PIECE * (pieces * server // count) for server in range(count)]
     return list(zip(cuts, [*cuts[1:], network.size], strict=True))
-
-
-def _within(stretches: Sequence[tuple[int, int]], first: int, stop: int) -> list[tuple[int, int]]:
-    return [(max(a, first), min(b, stop)) for a, b in stretches if max(a, first) < min(b, stop)]
 
 
 def _one_pass(

@@ -38,8 +38,8 @@ BARREN_ATTEMPTS = 5  # servers lost one after the other, no step further: then i
 # (blueprint, data, start, attempt, whom to tell why the team changed) -> team
 MakeTeam = Callable[[Blueprint, WholeData, Snapshot, int, Callable[[str], None]], Team]
 
-# Hashing takes some 10 ns a parameter, a row of an epoch some 0.06: for so many rows it is 1 % of the time.
-ROWS_WORTH_A_DIGEST = 16384
+# Hashing takes some 10 ns a parameter, a row of an epoch some 0.06: for so many rows it is 0.3 % of the time.
+ROWS_WORTH_A_DIGEST = 65536
 SMALL_BYTES = 1 << 20  # of parameters that are hashed at every epoch all the same
 
 
