@@ -14,7 +14,7 @@ from distbp.nn import kernels
 LOSS, WEIGHT, ROWS, SATURATION = 0, 1, 2, 3
 BOUND = -1
 
-# Sums below it are finite, and so are their squares; it is less than the largest float32.
+# A gradient with a smaller bound is finite: it is less than the largest float32.
 SURELY_FINITE = 1e38
 
 

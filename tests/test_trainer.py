@@ -462,3 +462,15 @@ def test_training_from_a_mapped_file_keeps_the_resident_size(
     train(j, folder=large_file, output=tmp_path / "run", listener=listener)
     assert len(sizes) > 10
     assert max(sizes) - sizes[0] < 20 * 2**20, [size >> 20 for size in sizes]
+
+
+@pytest.mark.parametrize(
+    ("parameter_bytes", "rows", "every"),
+    [(1 << 20, 100, 1), (25 << 20, 65536, 1), (25 << 20, 65535, 2), (25 << 20, 4096, 16)],
+)
+def test_large_vectors_on_little_data_are_hashed_less_often(
+    parameter_bytes: int, rows: int, every: int
+) -> None:
+    from distbp.trainer import digest_every
+
+    assert digest_every(parameter_bytes, rows) == every

@@ -168,7 +168,7 @@ class ThreadedSteps:
     def run(self, step: int, stop: int, plateau: PlateauState) -> int:
         epoch, index = divmod(step, self._steps_per_epoch)
         steps = min(stop - step, self._full_batches - index, self._steps_per_epoch - 1 - index, self._most)
-        if steps <= 0:
+        if steps <= 0 or self._counters[-1, 0]:  # after an interrupt nobody meets any more
             return 0
         rows = slice(index * self._rows, (index + steps) * self._rows)
         orders = np.stack([reader.order(epoch)[rows] for reader in self._readers])
@@ -192,7 +192,7 @@ class ThreadedSteps:
                 waiting = [self._pool.submit(_train, *mine, *own) for own in self._own[1:]]
             done = int(_train(*mine, *self._own[0]))
         except BaseException:  # Ctrl-C between two calls: nobody waits for this thread
-            self._counters[-1] = 1
+            self._counters[-1, 0] = 1
             raise
         for other in waiting:
             other.result()

@@ -134,6 +134,8 @@ def test_an_interrupt_between_two_calls_leaves_no_thread_waiting(monkeypatch: py
         before = interrupted.server.vector.copy()
         with pytest.raises(KeyboardInterrupt):
             interrupted.run(0, 6, PlateauState(), lambda: False)
+        monkeypatch.undo()
+        assert interrupted._fused.run(0, 6, PlateauState()) == 0  # left to worker and server
         interrupted.close()  # returns: its threads have ended
     assert interrupted.server.step == 0
     assert interrupted.server.vector.tobytes() == before.tobytes()
