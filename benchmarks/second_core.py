@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines.append(f"| {ROWS[name].label} | {median(found):.2f} | {min(found):.2f}-{max(found):.2f} |")
         print(lines[-1], flush=True)
     if options.write:
-        words = "Made by `python -m benchmarks.second_core`; medians."
+        words = f"Made by `python -m benchmarks.second_core --rounds {options.rounds}`; medians."
         replace_section(options.write, "second-core", "\n".join([words, "", *lines]))
     return 0
 
