@@ -95,10 +95,11 @@ def _kernel_set(name: str) -> str:
         from distbp.nn.gemm import openblas
 
         return f"numba {numba.__version__}" + ("" if openblas() else ", products by NumPy")
-    from distbp.nn.mkl import library
+    from distbp.nn.mkl import library, small_products
 
     version, instructions = library()
-    return f"numba {numba.__version__}, mkl {version} ({instructions})"
+    small = ", small products by OpenBLAS" if small_products() else ""
+    return f"numba {numba.__version__}, mkl {version} ({instructions}){small}"
 
 
 def _probe() -> str:

@@ -24,6 +24,7 @@ from distbp.nn import compiled
 from distbp.nn import kernels as kernel_sets
 from distbp.nn.arrays import Array
 from distbp.nn.dense_stack import LINE, Plan, backward_to_biases, plan, weight_gradients
+from distbp.nn.gemm import Gemm
 from distbp.nn.network import aligned_vector
 from distbp.nn.pointers import WAYS, meet
 from distbp.optimizers import Step
@@ -204,7 +205,7 @@ class ThreadedSteps:
         return constants_of(self._rule, info)
 
 
-def _scratch(blueprint: Blueprint, rows: int, gemm: int, data: PreparedRows) -> tuple[Array, ...]:
+def _scratch(blueprint: Blueprint, rows: int, gemm: Gemm, data: PreparedRows) -> tuple[Array, ...]:
     network = blueprint.network()
     places, work = plan(network, rows, gemm)
     x = aligned_vector(rows * places.features, network.dtype).reshape(rows, places.features)

@@ -19,7 +19,7 @@ from numba import njit
 from distbp.nn import vector_math
 from distbp.nn.activations import LEAKY_SLOPE, Activation, Scratch
 from distbp.nn.arrays import Array
-from distbp.nn.gemm import openblas, products_at
+from distbp.nn.gemm import openblas, products_by
 from distbp.nn.kernels import NUMPY, Kernels, LossOfLabels
 from distbp.nn.products import NUMPY_PRODUCTS, Products
 
@@ -276,8 +276,8 @@ def largest(values: Array) -> float:
 
 
 def _products(dtype: np.dtype[Any]) -> Products:
-    address = openblas()
-    return NUMPY_PRODUCTS if address is None else products_at(address(dtype))
+    gemm = openblas()
+    return NUMPY_PRODUCTS if gemm is None else products_by(gemm(dtype))
 
 
 NUMBA = Kernels(

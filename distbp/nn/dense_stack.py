@@ -17,7 +17,7 @@ from numba import njit
 from distbp.nn import compiled
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.arrays import Array
-from distbp.nn.gemm import PLAIN, TRANSPOSED, product
+from distbp.nn.gemm import PLAIN, TRANSPOSED, Gemm, product
 from distbp.nn.layers.dense import Dense
 from distbp.nn.network import Network, aligned_vector
 
@@ -31,7 +31,7 @@ _compile: Any = njit(cache=True, nogil=True, error_model="numpy")
 class Plan(NamedTuple):
     """Where everything stands. Per layer: `units`, its activation's `codes`, and where its weight and bias
     begin in the flat vector, its output and the gradient of its output in the work vector. `features`: of
-    the input; `gemm`: the address of the product."""
+    the input; `gemm`: who computes the products."""
 
     features: int
     units: Array
@@ -40,7 +40,7 @@ class Plan(NamedTuple):
     biases: Array
     outputs: Array
     deltas: Array
-    gemm: int
+    gemm: Gemm
 
 
 def covers(network: Network) -> bool:
@@ -52,7 +52,7 @@ def covers(network: Network) -> bool:
     )
 
 
-def plan(network: Network, rows: int, gemm: int) -> tuple[Plan, Array]:
+def plan(network: Network, rows: int, gemm: Gemm) -> tuple[Plan, Array]:
     """The places for slices of `rows` rows, and a work vector for them. Buffers begin at multiples of 64
     bytes: the last bits of a product may depend on that."""
     units = [shape[0] for shape in network.shapes[1:]]
@@ -202,7 +202,7 @@ class DenseStack:
     `sums(x, labels, weights)`: writes the gradient sums and returns the loss sum. `saturated`: as of a
     `Program`."""
 
-    def __init__(self, network: Network, rows: int, vector: Array, gradient: Array, gemm: int) -> None:
+    def __init__(self, network: Network, rows: int, vector: Array, gradient: Array, gemm: Gemm) -> None:
         self.places, self.work = plan(network, rows, gemm)
         losses, totals = np.empty(rows), np.empty(rows, network.dtype)
         places, work = self.places, self.work

@@ -1,7 +1,7 @@
 """Matrix products called from compiled code, by the BLAS library whose address is given (Numba, optional).
 
-`address` is that of cblas_sgemm (float32) or cblas_dgemm (float64). A call costs a few nanoseconds more than
-the library's own work, where one through NumPy costs about a microsecond.
+A function is given by its address, that of cblas_sgemm (float32) or cblas_dgemm (float64). A call costs a few
+nanoseconds more than the library's own work, where one through NumPy costs about a microsecond.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -23,6 +23,15 @@ from distbp.nn.products import Products
 
 _ROW_MAJOR = 101  # CBLAS_LAYOUT
 PLAIN, TRANSPOSED = 111, 112  # CBLAS_TRANSPOSE
+SMALL = 1_000_000  # multiplications; OpenBLAS has kernels of their own for products up to this size
+
+
+class Gemm(NamedTuple):
+    """The addresses of the function for large products and for those of at most `SMALL` multiplications."""
+
+    large: int
+    small: int
+
 
 # How NumPy's own OpenBLAS names cblas_sgemm, by the build of NumPy.
 _NAMES = ("scipy_cblas_{}gemm64_", "cblas_{}gemm64_", "scipy_cblas_{}gemm", "cblas_{}gemm")
@@ -55,11 +64,12 @@ _double = _caller(types.float64, ir.DoubleType())
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def product(address: int, left: int, right: int, a: Array, b: Array, out: Array) -> None:
+def product(gemm: Gemm, left: int, right: int, a: Array, b: Array, out: Array) -> None:
     """out <- op(a) op(b), where op is PLAIN or TRANSPOSED; rows of all three may be further apart than they
-    are long. All of one dtype, that of the function at `address`."""
+    are long. All of one dtype, that of the functions of `gemm`."""
     m, n = out.shape
     k = a.shape[0] if left == TRANSPOSED else a.shape[1]
+    address = gemm.small if m * n * k <= SMALL else gemm.large
     at, bt, to = a.ctypes.data, b.ctypes.data, out.ctypes.data
     lda, ldb, ldc = a.strides[0] // a.itemsize, b.strides[0] // b.itemsize, out.strides[0] // out.itemsize
     if a.itemsize == 4:
@@ -69,12 +79,16 @@ def product(address: int, left: int, right: int, a: Array, b: Array, out: Array)
         _double(address, _ROW_MAJOR, left, right, m, n, k, 1.0, at, lda, bt, ldb, 0.0, to, ldc)
 
 
-def products_at(address: int) -> Products:
-    """The three products by the library whose function is at `address`."""
+@njit(cache=True, nogil=True, error_model="numpy")
+def _product(large: int, small: int, left: int, right: int, a: Array, b: Array, out: Array) -> None:
+    product(Gemm(large, small), left, right, a, b, out)
+
+
+def products_by(gemm: Gemm) -> Products:
+    """The three products by the functions of `gemm`."""
+    call = partial(_product, *gemm)  # two numbers reach compiled code in half the time of a tuple
     return Products(
-        partial(product, address, PLAIN, TRANSPOSED),
-        partial(product, address, TRANSPOSED, PLAIN),
-        partial(product, address, PLAIN, PLAIN),
+        partial(call, PLAIN, TRANSPOSED), partial(call, TRANSPOSED, PLAIN), partial(call, PLAIN, PLAIN)
     )
 
 
@@ -84,13 +98,13 @@ def address_in(library: ctypes.CDLL, name: str) -> int | None:
 
 
 @functools.cache
-def openblas() -> Callable[[np.dtype[Any]], int] | None:
-    """dtype -> address of the product in the OpenBLAS that NumPy's wheels bring and use; None without it."""
+def openblas() -> Callable[[np.dtype[Any]], Gemm] | None:
+    """dtype -> the products of the OpenBLAS that NumPy's wheels bring and use; None without it."""
     folder = Path(np.__file__).parent.parent / "numpy.libs"
     for path in sorted(folder.glob("*openblas*")):
         library = ctypes.CDLL(str(path))
         for name in _NAMES:
             found = {dtype: address_in(library, name.format(s)) for dtype, s in _LETTERS.items()}
             if all(found.values()):
-                return lambda dtype, found=found: found[dtype]  # type: ignore[misc]
+                return lambda dtype, found=found: Gemm(found[dtype], found[dtype])  # type: ignore[misc]
     return None

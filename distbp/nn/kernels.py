@@ -23,13 +23,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distbp.nn.activations import Activation, Scratch
 from distbp.nn.arrays import Array
 from distbp.nn.products import NUMPY_PRODUCTS, Products
+
+if TYPE_CHECKING:  # it loads Numba
+    from distbp.nn.gemm import Gemm
 
 LossOfLabels = Callable[[Array, Array, Array | None, Array], float]
 
@@ -39,7 +42,7 @@ class Kernels:
     """A set of kernels; `name` is "numpy", "numba" or "mkl". The contract stands at the top of the module.
 
     `products(dtype)`: the matrix products. `updates`: which set of update rules goes with it. `gemm(dtype)`:
-    the address of the product, for those who compile more than kernels (`dense_stack`); None: nobody can.
+    who computes them in compiled code, for those who compile more than kernels (`dense_stack`); None: nobody.
     `largest(values)`: the largest absolute value of a contiguous vector, not finite where one of them is not;
     infinity from a set that does not look.
     """
@@ -50,7 +53,7 @@ class Kernels:
     softmax_cross_entropy: Callable[[int, int, np.dtype[Any]], LossOfLabels]
     products: Callable[[np.dtype[Any]], Products] = lambda dtype: NUMPY_PRODUCTS
     updates: str = "numpy"
-    gemm: Callable[[np.dtype[Any]], int] | None = None
+    gemm: Callable[[np.dtype[Any]], Gemm] | None = None
     largest: Callable[[Array], float] = lambda values: math.inf
 
 

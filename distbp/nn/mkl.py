@@ -3,7 +3,8 @@ as fast as NumPy's OpenBLAS on the shapes of small batches.
 
 It runs on the calling thread only, and in the mode in which its bits depend on the instruction set alone
 (Conditional Numerical Reproducibility; Intel oneMKL Developer Guide). It is called from compiled code,
-where a call costs half of what one through NumPy does.
+where a call costs half of what one through NumPy does. On processors with AVX-512 OpenBLAS has kernels of
+their own for small products, which are up to 4 times as fast as MKL's; there they compute those.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.metadata
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from distbp.nn.compiled import NUMBA
-from distbp.nn.gemm import address_in, products_at
+from distbp.nn.gemm import Gemm, address_in, openblas, products_by
 from distbp.nn.kernels import Kernels
 
 _SEQUENTIAL = 1  # mkl_service.h: MKL_THREADING_SEQUENTIAL
@@ -49,12 +51,18 @@ def library() -> tuple[str, str]:
     raise ImportError("MKL cannot be held to AVX-512 or AVX2 on this processor; use DISTBP_KERNELS=numba")
 
 
-def _address(dtype: np.dtype[Any]) -> int:
-    """Of the product for a dtype."""
+def _gemm(dtype: np.dtype[Any]) -> Gemm:
     runtime = ctypes.CDLL(_path())
     found = address_in(runtime, "cblas_sgemm" if dtype == np.float32 else "cblas_dgemm")
     assert found is not None
-    return found
+    small = small_products()
+    return Gemm(found, found) if small is None else small(dtype)._replace(large=found)
+
+
+def small_products() -> Callable[[np.dtype[Any]], Gemm] | None:
+    """Who computes small products instead of MKL; None: nobody."""
+    _, instructions = library()
+    return openblas() if instructions == "avx512" else None
 
 
 library()
@@ -63,8 +71,8 @@ MKL = Kernels(
     NUMBA.activate,
     NUMBA.activate_backward,
     NUMBA.softmax_cross_entropy,
-    products=lambda dtype: products_at(_address(dtype)),
+    products=lambda dtype: products_by(_gemm(dtype)),
     updates="numba",
-    gemm=_address,
+    gemm=_gemm,
     largest=NUMBA.largest,
 )
