@@ -22,12 +22,13 @@ from distbp.nn.network import Arena, Network, Saturated, aligned_vector
 from distbp.reduction import Block, middle
 from distbp.totals import BOUND, LOSS, ROWS, SATURATION, WEIGHT, totals_size
 
-Sums = Callable[[Array, Array, Array | None], float]
+Sums = Callable[[Array, Array, Array | None], tuple[float, float]]
 
 
 class Bound(NamedTuple):
     """Forward, loss and backward bound to a gradient vector: `sums(x, targets, weights)` fills it and returns
-    the loss sum. Found by the identity of `gradient`, which is kept here so that it stays taken."""
+    the loss sum and the bound (see `distbp.totals`). Found by the identity of `gradient`, which is kept here
+    so that it stays taken."""
 
     sums: Sums
     saturated: Saturated
@@ -106,7 +107,7 @@ class Worker:
         bound = self._bound.get(key) or self._bind(key, gradient)
         position = self._position
         position.step, position.shard = step, shard
-        totals[LOSS] = bound.sums(x, targets, weights)
+        totals[LOSS], totals[BOUND] = bound.sums(x, targets, weights)
         totals[WEIGHT] = rows if weights is None else weights.sum(dtype=np.float64)
         totals[ROWS] = rows
         if (step + 1) % self._steps_per_epoch == 0:
@@ -116,7 +117,6 @@ class Worker:
                 place += 2
         else:
             totals[SATURATION:BOUND] = 0
-        totals[BOUND] = self._kernels.largest(gradient)
 
     def reader(self, shard: int) -> ShardReader:
         """What gathers a shard's slices."""
@@ -146,10 +146,10 @@ class Worker:
         loss = job.loss.bind(rows, self.network.output_shape, self.network.dtype, kernels)
         d_outputs = np.empty((rows, *self.network.output_shape), self.network.dtype)
 
-        def sums(x: Array, targets: Array, weights: Array | None) -> float:
+        def sums(x: Array, targets: Array, weights: Array | None) -> tuple[float, float]:
             total = loss(program.forward(x), targets, weights, d_outputs)
             program.backward(d_outputs)
-            return total
+            return total, kernels.largest(gradient)
 
         self._bound[key] = Bound(sums, program.saturated, gradient)
         return self._bound[key]

@@ -6,7 +6,7 @@ products and their shapes are those of `dense_stack` and `optimizers.compiled`, 
 element, so the bits are those of `Worker.compute` and `ParameterServer.apply` for the same step.
 
 What needs all gradients at once is left to those two: the last step of an epoch (norms, saturation),
-clipping, and a step whose gradients are not known to be finite beforehand (see `_surely_finite`).
+clipping, and a step whose gradients are not known to be finite beforehand (see `bound_by_factors`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from distbp.blueprint import Blueprint
 from distbp.data.batches import Holdings
 from distbp.data.prepared import PreparedRows
 from distbp.exchange.threaded_steps import ThreadedSteps, divides
-from distbp.nn import compiled
 from distbp.nn import kernels as kernel_sets
 from distbp.nn.arrays import Array
 from distbp.nn.dense_stack import (
@@ -29,6 +28,7 @@ from distbp.nn.dense_stack import (
     Plan,
     backward_to_biases,
     block,
+    bound_by_factors,
     factors,
     plan,
     units_at_once,
@@ -48,19 +48,6 @@ _compile: Any = njit(cache=True, nogil=True, error_model="numpy")
 # A call shall take some milliseconds: signals and requests to the run are heard between calls.
 FLOPS_A_CALL = 1e9
 MOST_STEPS = 256
-
-
-@_compile  # type: ignore[untyped-decorator]
-def _surely_finite(places: Plan, work: Array, x: Array) -> bool:
-    """Whether no gradient can overflow: each is a sum over the rows of dz times an input. False where it is
-    not known, as with NaN."""
-    rows = x.shape[0]
-    for i in range(places.units.size):
-        dz, inputs = factors(places, work, x, i)
-        # Not with "or": a comparison with NaN is false.
-        if not rows * compiled.largest(dz) * max(1.0, compiled.largest(inputs)) < SURELY_FINITE:
-            return False
-    return True
 
 
 @_compile  # type: ignore[untyped-decorator]
@@ -96,7 +83,7 @@ def _train(
             for j in range(x.shape[1]):
                 x[r, j] = inputs[row, j]
         loss = backward_to_biases(places, vector, gradient, work, x, labels, None, losses, totals)
-        if not (np.isfinite(loss) and _surely_finite(places, work, x)):
+        if not (np.isfinite(loss) and bound_by_factors(places, work, x) < SURELY_FINITE):
             return step
         keep, after_keep = constants[step, 0], constants[step, 1:]
         for i in range(places.units.size):

@@ -20,10 +20,9 @@ from numba import njit
 
 from distbp.blueprint import Blueprint
 from distbp.data.prepared import PreparedRows
-from distbp.nn import compiled
 from distbp.nn import kernels as kernel_sets
 from distbp.nn.arrays import Array
-from distbp.nn.dense_stack import LINE, Plan, backward_to_biases, plan, weight_gradients
+from distbp.nn.dense_stack import LINE, Plan, backward_to_biases, bound_of, plan, weight_gradients
 from distbp.nn.gemm import Gemm
 from distbp.nn.network import aligned_vector
 from distbp.nn.pointers import WAYS, meet
@@ -100,7 +99,7 @@ def _train(
                 places, vector, gradient, work, x, labels, None, losses, totals
             )
             weight_gradients(places, gradient, work, x)
-            sums[shard, 1] = compiled.largest(gradient)
+            sums[shard, 1] = bound_of(places, gradient, work, x)
         if not meet(counters, me, meeting + 2 * step + 1, ways):
             return step
         bound, loss = 0.0, sums[:, 0].copy()

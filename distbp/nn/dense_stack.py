@@ -180,6 +180,25 @@ def weight_gradients(places: Plan, gradient: Array, work: Array, x: Array) -> No
 
 
 @_compile  # type: ignore[untyped-decorator]
+def bound_by_factors(places: Plan, work: Array, x: Array) -> float:
+    """No gradient is larger: each is a sum over the rows of dz times an input (of a bias, times 1). NaN or
+    infinity where a factor is."""
+    rows, bound = x.shape[0], 0.0
+    for i in range(places.units.size):
+        dz, inputs = factors(places, work, x, i)
+        bound += rows * compiled.largest(dz) * max(1.0, compiled.largest(inputs))  # a sum keeps NaN
+    return bound
+
+
+@_compile  # type: ignore[untyped-decorator]
+def bound_of(places: Plan, gradient: Array, work: Array, x: Array) -> float:
+    """The same from whatever is fewer values, the factors or the gradient itself."""
+    if x.shape[0] * (places.features + 2 * places.units.sum()) < gradient.size:
+        return bound_by_factors(places, work, x)  # type: ignore[no-any-return]
+    return compiled.largest(gradient)  # type: ignore[no-any-return]
+
+
+@_compile  # type: ignore[untyped-decorator]
 def _sums(
     places: Plan,
     vector: Array,
@@ -190,25 +209,27 @@ def _sums(
     weights: Array | None,
     losses: Array,
     totals: Array,
-) -> float:
+) -> tuple[float, float]:
     loss = backward_to_biases(places, vector, gradient, work, x, labels, weights, losses, totals)
     weight_gradients(places, gradient, work, x)
-    return loss  # type: ignore[no-any-return]
+    return loss, bound_of(places, gradient, work, x)
 
 
 class DenseStack:
     """The stack bound to slices of `rows` rows and to two flat vectors.
 
-    `sums(x, labels, weights)`: writes the gradient sums and returns the loss sum. `saturated`: as of a
-    `Program`."""
+    `sums(x, labels, weights)`: writes the gradient sums; returns the loss sum, and a bound of the gradient's
+    absolute values (see `distbp.totals`). `saturated`: as of a `Program`."""
 
     def __init__(self, network: Network, rows: int, vector: Array, gradient: Array, gemm: Gemm) -> None:
         self.places, self.work = plan(network, rows, gemm)
         losses, totals = np.empty(rows), np.empty(rows, network.dtype)
         places, work = self.places, self.work
 
-        def sums(x: Array, labels: Array, weights: Array | None) -> float:
-            return float(_sums(places, vector, gradient, work, x, labels, weights, losses, totals))
+        def sums(x: Array, labels: Array, weights: Array | None) -> tuple[float, float]:
+            return _sums(  # type: ignore[no-any-return]
+                places, vector, gradient, work, x, labels, weights, losses, totals
+            )
 
         self.sums = sums
         self.saturated = tuple(_saturated(network, places, work, rows))

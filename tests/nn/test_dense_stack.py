@@ -16,6 +16,7 @@ from distbp.nn.kernels import NUMPY, load  # noqa: E402
 from distbp.nn.layers import Dense, Dropout  # noqa: E402
 from distbp.nn.losses import SoftmaxCrossEntropy  # noqa: E402
 from distbp.nn.network import Network, aligned_vector  # noqa: E402
+from distbp.totals import SURELY_FINITE  # noqa: E402
 
 
 def stack(activation: str, dtype: Any = np.float32) -> Network:
@@ -41,7 +42,8 @@ def test_sums_are_those_of_the_layers(kernels: str, activation: str, rows: int, 
     gemm = load(kernels).gemm
     assert gemm is not None
     mine = DenseStack(network, rows, vector, gradient, gemm(np.dtype(np.float32)))
-    loss = mine.sums(x, labels, weights)
+    loss, bound = mine.sums(x, labels, weights)
+    assert float(np.abs(gradient).max()) * (1 - 1e-5) <= bound < 1e6
 
     program = network.bind(rows, vector, expected, kernels=NUMPY)
     d_outputs = np.empty((rows, 4), np.float32)
@@ -50,6 +52,20 @@ def test_sums_are_those_of_the_layers(kernels: str, activation: str, rows: int, 
     program.backward(d_outputs)
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5 * float(np.abs(expected).max()))
     assert [(i, count()) for i, count in mine.saturated] == [(i, count()) for i, count in program.saturated]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+@pytest.mark.parametrize("rows", [1, 50])  # whichever is fewer is looked at: the factors or the gradient
+def test_the_bound_is_not_finite_where_a_gradient_may_not_be(rows: int, value: float) -> None:
+    network = stack("relu")
+    vector, gradient = network.initialize(1), aligned_vector(network.size, np.float32)
+    gemm = load("numba").gemm
+    assert gemm is not None
+    mine = DenseStack(network, rows, vector, gradient, gemm(np.dtype(np.float32)))
+    x = np.ones((rows, 13), np.float32)
+    x[0, 0] = value
+    _, bound = mine.sums(x, np.zeros(rows, np.intp), None)
+    assert not bound < SURELY_FINITE
 
 
 def test_other_networks_are_not_covered() -> None:
