@@ -7,6 +7,7 @@ that computes nothing and only writes its sums.
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -25,14 +26,16 @@ from distbp.blueprint import Blueprint
 from distbp.data.batches import Holdings
 from distbp.errors import ExchangeError
 from distbp.exchange import segment as seg
+from distbp.exchange.base import Snapshot
 from distbp.exchange.gathering import Gathering
+from distbp.exchange.inline import InlineTeam
 from distbp.exchange.local_workers import LocalWorkers
 from distbp.exchange.memory import MemoryHandle
 from distbp.exchange.segment import Range, Segment, SegmentHandle
 from distbp.exchange.shared_memory import WorkerPort
 from distbp.nn.arrays import Array
 from distbp.nn.network import aligned_vector
-from distbp.parameter_server import PIECE, Contribution, ParameterServer
+from distbp.parameter_server import NO_PLATEAU, PIECE, Contribution, NotFiniteError, ParameterServer
 from distbp.reduction import Block
 from distbp.speed_model import Machine, Work
 from distbp.totals import ROWS, WEIGHT
@@ -41,6 +44,8 @@ from distbp.worker import Worker
 WORKERS = 2  # of a measured exchange
 SMALL = 1_000  # floats that take no time, so that what is left is wake-ups
 MEASURE_S = 0.3  # for each quantity
+WARM_STEPS = 3  # the first of them binds programs and starts threads
+MOST_AHEAD = 256  # steps between two looks at the clock
 PATIENCE_S = 30.0  # for a process that measures with us
 _TOTALS = 3
 
@@ -79,7 +84,31 @@ def measure_work(blueprint: Blueprint, data: Holdings, seconds: float = MEASURE_
     finally:
         server.close()
     shard_s = statistics.median(times) / blueprint.shards
-    return Work(blueprint.shards, shard_s, vector.nbytes, statistics.median(took[1:]), _jitter(times))
+    inline_s = _inline_step(blueprint, data, seconds)
+    return Work(
+        blueprint.shards, shard_s, vector.nbytes, statistics.median(took[1:]), _jitter(times), inline_s
+    )
+
+
+def _inline_step(blueprint: Blueprint, data: Holdings, seconds: float) -> float | None:
+    """Seconds of a step without workers, from a training that is thrown away; None where the job is too
+    short, or ends in NaN at once."""
+    vector = blueprint.network().initialize(blueprint.job.seed)
+    team = InlineTeam(blueprint, data, Snapshot(0, {"vector": vector}))
+    deadline, first, began = math.inf, 0, 0.0
+    step, ahead = 0, 1
+    try:
+        while step < blueprint.total_steps and time.perf_counter() < deadline:
+            step = team.run(step, min(step + ahead, blueprint.total_steps), NO_PLATEAU, lambda: False)
+            if first == 0 and step >= WARM_STEPS:
+                first, began = step, time.perf_counter()
+                deadline = began + seconds
+            ahead = min(2 * ahead, MOST_AHEAD)
+    except NotFiniteError:
+        step = team.server.step
+    finally:
+        team.close()
+    return (time.perf_counter() - began) / (step - first) if step > first > 0 else None
 
 
 def _jitter(times: list[float]) -> float:

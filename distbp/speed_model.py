@@ -28,13 +28,15 @@ BETTER = 1.05  # times as fast, to be worth more processes
 class Work:
     """One step of a job. `shard_s`: forward and backward of one shard alone on a core. `update_s`: the whole
     update by one server. `bytes`: of the gradient vector. `jitter`: relative standard deviation of a
-    shard's time."""
+    shard's time. `inline_s`: a whole step in one process, whose threads may share the shards, as it was
+    measured; None: shard after shard."""
 
     shards: int
     shard_s: float
     bytes: int
     update_s: float
     jitter: float = 0.0
+    inline_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ def node_counts(work: Work, machine: Machine, workers: int, layout: Layout) -> l
 
 def step_time(work: Work, machine: Machine, workers: int, layout: Layout = SIMPLE) -> StepTime:
     """The time of one step. `workers`: 0 is inline, in one process without any exchange."""
+    if workers == 0 and work.inline_s is not None:
+        return StepTime(0, work.inline_s, 0.0, 0.0, 0.0, 0.0)
     if workers == 0:
         return StepTime(0, work.shards * work.shard_s, 0.0, 0.0, work.update_s, 0.0)
     counts = node_counts(work, machine, workers, layout)

@@ -42,6 +42,7 @@ def test_one_worker_is_compute_and_exchange(work: Work) -> None:
     inline, one = step_time(work, MACHINE, 0), step_time(work, MACHINE, 1)
     assert inline.total_s == work.shards * work.shard_s + work.update_s
     assert one.total_s == pytest.approx(inline.total_s + MACHINE.wake_s + MACHINE.answer_s)
+    assert step_time(replace(work, inline_s=1e-4), MACHINE, 0).total_s == 1e-4  # as it was measured
 
 
 @given(work=works, count=workers, layout=layouts, times=st.floats(1.0, 100.0))

@@ -25,7 +25,7 @@ from distbp.optimizers.parts import Step
 _compile: Any = numba.njit(cache=True, nogil=True, error_model="numpy")
 
 STRETCH = 4096  # parameters at a time: with their gradients and slots they stay in a core's first cache
-WORTH_A_THREAD = 262144  # parameters; waking a thread costs about as much as updating so many
+WORTH_A_THREAD = 65536  # parameters; waking a thread costs about as much as updating so many
 
 
 @_compile  # type: ignore[untyped-decorator]
