@@ -64,12 +64,9 @@ def test_measuring_a_job_trains_nothing() -> None:
     assert work.inline_s is not None and 0 < work.inline_s < 1
 
 
-@pytest.mark.parametrize(
-    "change", [{"epochs": None, "max_steps": 2}, {"optimizer": {"type": "sgd", "learning_rate": 1e38}}]
-)
-def test_a_job_too_short_to_measure_inline(change: dict[str, Any]) -> None:
-    rig = make_rig(make_job(batch_size=16, **change), classes(70))
-    with numerics.one_blas_thread(), np.errstate(all="ignore"):
+def test_a_job_too_short_to_measure_inline() -> None:
+    rig = make_rig(make_job(batch_size=16, epochs=None, max_steps=2), classes(70))
+    with numerics.one_blas_thread():
         work = calibrate.measure_work(rig.blueprint, rig.data, QUICK_S)
     assert work.inline_s is None
     assert predict(work, MACHINE, Layout())[0][0].total_s == work.shards * work.shard_s + work.update_s
