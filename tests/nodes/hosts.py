@@ -1,7 +1,8 @@
 """Hosts for tests: network, processes, /dev/shm and Ray's folder of their own, on one machine.
 
 Each is a network namespace on a common bridge, with PID and mount namespaces inside. All processes of a host
-end with its first one, so nothing outlives a test, whatever it did.
+end with its first one, so nothing outlives a test, whatever it did. The bridge has a namespace, too: where
+Docker runs, the machine's own rules drop what bridges forward.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 PORT = 6379  # of Ray; each host has its own ports
 STORE_BYTES = 100 * 2**20
+_BRIDGE = "bridge"
 _HEAD = ["--head", f"--port={PORT}", "--include-dashboard=false"]
 _FIRST_PROCESS = """
 mkdir -p /tmp/ray && mount -t tmpfs none /tmp/ray && mount -t tmpfs none /dev/shm && ip link set lo up
@@ -30,10 +32,12 @@ exec sleep infinity
 
 @dataclass(eq=False)
 class Host:
-    """`init`: number of its first process, as this process sees it. `link`: the bridge's end of its cable."""
+    """`init`: number of its first process, as this process sees it. `link`: the bridge's end of its cable, in
+    the namespace `switch`."""
 
     name: str
     address: str
+    switch: str
     link: str
     init: int
     settings: dict[str, str]
@@ -60,10 +64,10 @@ class Host:
 
     def cut_off(self) -> None:
         """Pulls the cable."""
-        _ip("link", "set", self.link, "down")
+        _ip("-n", self.switch, "link", "set", self.link, "down")
 
     def reconnect(self) -> None:
-        _ip("link", "set", self.link, "up")
+        _ip("-n", self.switch, "link", "set", self.link, "up")
 
     def freeze(self) -> None:
         """Stops every process of the host but the first."""
@@ -131,25 +135,26 @@ def hosts(count: int, folder: Path) -> Iterator[list[Host]]:
     }
     network = f"10.{213 + int(tag[0], 16)}.{int(tag[1:3], 16)}"
     with ExitStack() as stack:
-        bridge = f"dbp{tag}"
-        _ip("link", "add", bridge, "type", "bridge")
-        stack.callback(_ip, "link", "delete", bridge)
-        _ip("address", "add", f"{network}.254/24", "dev", bridge)
-        _ip("link", "set", bridge, "up")
+        switch = f"dbp-{tag}"
+        _ip("netns", "add", switch)
+        stack.callback(_ip, "netns", "delete", switch)
+        _ip("-n", switch, "link", "add", _BRIDGE, "type", "bridge")
+        _ip("-n", switch, "address", "add", f"{network}.254/24", "dev", _BRIDGE)
+        _ip("-n", switch, "link", "set", _BRIDGE, "up")
         made = []
         for number in range(1, count + 1):
-            made.append(stack.enter_context(_host(f"{tag}{number}", f"{network}.{number}", bridge, settings)))
+            made.append(stack.enter_context(_host(f"{tag}{number}", f"{network}.{number}", switch, settings)))
         yield made
 
 
 @contextmanager
-def _host(tag: str, address: str, bridge: str, settings: dict[str, str]) -> Iterator[Host]:
+def _host(tag: str, address: str, switch: str, settings: dict[str, str]) -> Iterator[Host]:
     name, link = f"dbp-{tag}", f"dbv{tag}"
     with ExitStack() as stack:
         _ip("netns", "add", name)
         stack.callback(_ip, "netns", "delete", name)
-        _ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", name)
-        _ip("link", "set", link, "master", bridge, "up")
+        _ip("-n", switch, "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", name)
+        _ip("-n", switch, "link", "set", link, "master", _BRIDGE, "up")
         _ip("-n", name, "address", "add", f"{address}/24", "dev", "eth0")
         _ip("-n", name, "link", "set", "eth0", "up")
         _ip("-n", name, "route", "add", "default", "via", f"{address.rpartition('.')[0]}.254")
@@ -167,7 +172,7 @@ def _host(tag: str, address: str, bridge: str, settings: dict[str, str]) -> Iter
         stack.callback(_end, outer)
         assert outer.stdout is not None and outer.stdout.readline() == "ready\n"
         children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
-        yield Host(name, address, link, int(children[0]), settings)
+        yield Host(name, address, switch, link, int(children[0]), settings)
 
 
 def _end(outer: subprocess.Popen[str]) -> None:
