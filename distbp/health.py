@@ -6,9 +6,8 @@ vector is cut into ranges.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -27,38 +26,71 @@ class TensorHealth:
     update_ratio: float  # |update| / |values|; about 1e-3 is healthy
 
 
-class Norms(NamedTuple):
+@dataclass(slots=True)
+class Norms:
     """Sums of squares of the part of a tensor (by number) that lies in one piece: of its averaged gradient,
     of its values before the update, and of the update."""
 
     tensor: int
     gradient: float
     values: float
-    update: float
+    update: float = 0.0
+
+
+def parts_of_pieces(network: Network, first: int, stop: int, size: int) -> list[list[tuple[int, slice]]]:
+    """Of each piece of [first, stop) of the flat vector, `size` values long: the parts of tensors in it, as
+    (tensor, where in the range). A norm is joined from them in order, for any cut."""
+    return [
+        [
+            (number, slice(a - first, b - first))
+            for number, t in enumerate(network.tensors)
+            for a, b in within([(t.start, t.stop)], at, min(at + size, stop))
+        ]
+        for at in range(first, stop, size)
+    ]
 
 
 class NormsOfUpdate:
-    """Measures one update: make it before, call `measured` after. Needs a copy of `values` meanwhile.
+    """Measures one update piece by piece, while a piece lies in a cache. Call `before` and `after` the update
+    of a piece, for different ones from any threads; then `measured`.
 
-    parts: (tensor, where) in `values` and `gradient`, flat; scale: what the gradient sums are multiplied by.
+    parts: of every piece the (tensor, where) in `values` and `gradient`, flat; scale: what the gradient sums
+    are multiplied by; join(piece): fills its part of the gradient first.
     """
 
     def __init__(
-        self, parts: Sequence[tuple[int, slice]], values: Array, gradient: Array, scale: float
+        self,
+        parts: Sequence[Sequence[tuple[int, slice]]],
+        values: Array,
+        gradient: Array,
+        scale: float,
+        join: Callable[[int], None] = lambda piece: None,
     ) -> None:
         self._parts = parts
         self._values = values
-        self._before = values.copy()
-        self._gradients = [sum_of_squares(gradient[part]) * scale * scale for _, part in parts]
-        self._squares = [sum_of_squares(values[part]) for _, part in parts]
+        self._gradient = gradient
+        self._scale = scale
+        self._join = join
+        self._found: list[list[Norms]] = [[] for _ in parts]
+        self._copies: list[list[Array]] = [[] for _ in parts]
+
+    def before(self, piece: int) -> None:
+        scale = self._scale
+        self._join(piece)
+        for tensor, part in self._parts[piece]:
+            gradient = sum_of_squares(self._gradient[part]) * scale * scale
+            self._found[piece].append(Norms(tensor, gradient, sum_of_squares(self._values[part])))
+            self._copies[piece].append(self._values[part].copy())
+
+    def after(self, piece: int) -> None:
+        copies = self._copies[piece]
+        for (_, part), norms, update in zip(self._parts[piece], self._found[piece], copies, strict=True):
+            np.subtract(self._values[part], update, out=update)
+            norms.update = sum_of_squares(update)
+        copies.clear()
 
     def measured(self) -> list[Norms]:
-        found = []
-        for index, (tensor, part) in enumerate(self._parts):
-            update = self._before[part]
-            np.subtract(self._values[part], update, out=update)
-            found.append(Norms(tensor, self._gradients[index], self._squares[index], sum_of_squares(update)))
-        return found
+        return [one for piece in self._found for one in piece]
 
 
 def health(network: Network, norms: Sequence[Norms]) -> list[TensorHealth]:
@@ -66,8 +98,8 @@ def health(network: Network, norms: Sequence[Norms]) -> list[TensorHealth]:
     if not norms:
         return []
     sums = np.zeros((len(network.tensors), 3))
-    for number, gradient, values, update in norms:
-        sums[number] += gradient, values, update
+    for one in norms:
+        sums[one.tensor] += one.gradient, one.values, one.update
     return [
         TensorHealth(tensor.path, float(gradient), float(update / values) if values > 0 else 0.0)
         for tensor, (gradient, values, update) in zip(network.tensors, np.sqrt(sums), strict=True)

@@ -7,14 +7,15 @@ step and reads the flat parameter vector afterward.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from distbp.blueprint import Blueprint
 from distbp.errors import FencedError
-from distbp.health import Norms, NormsOfUpdate, TensorHealth, health, within
+from distbp.health import Norms, NormsOfUpdate, TensorHealth, health, parts_of_pieces, within
 from distbp.nn import kernels
 from distbp.nn.arrays import Array
 from distbp.nn.network import Network, aligned_vector
@@ -27,8 +28,8 @@ from distbp.totals import BOUND, LOSS, ROWS, SURELY_FINITE, WEIGHT, totals_size
 # order in which squares are summed, so this number is part of the numerics.
 PIECE = 32768
 
-
 NO_PLATEAU = PlateauState()
+JoinPiece = Callable[[int], None]
 
 
 class Contribution(NamedTuple):
@@ -119,13 +120,7 @@ class ParameterServer:
             for t in network.statistics
             if first <= t.start and t.stop <= stop
         ]
-        # The parts of tensors that lie within one piece; a norm is joined from them in order, for any cut.
-        self._parts = [
-            (number, slice(a - first, b - first))
-            for number, t in enumerate(network.tensors)
-            for at in range(first, first + count, PIECE)
-            for a, b in within([(t.start, t.stop)], at, min(at + PIECE, first + count))
-        ]
+        self._parts = parts_of_pieces(network, first, first + count, PIECE)
         self._whole = Block(0, blueprint.shards)
         self._joins: dict[tuple[Block, ...], list[Join]] = {}
         self._count = count
@@ -145,13 +140,10 @@ class ParameterServer:
         if self._one_pass is not None and certain:
             scale, info = self._info(step, 0.0, plateau)  # nobody asks for the norm
             if self._ends_epoch(step):
-                self._join(gradients, order, slice(None))
-                norms = self._norms_of_update(scale)
-                self._one_pass.apply([self.gradient], [], info, scale)
-                self.norms = norms.measured()
+                self._measured_update(info, scale, partial(self._join_piece, gradients, order))
             else:
                 self._one_pass.apply(gradients, order, info, scale)
-                self._join(gradients, order, slice(self._count, None))
+            self._join(gradients, order, slice(self._count, None))
             self._end(step)
             return
         sums = joint([self._check(gradients, order)])
@@ -167,10 +159,10 @@ class ParameterServer:
     def finish(self, step: int, squares: float, plateau: PlateauState = NO_PLATEAU) -> None:
         """The second half: the update. `squares`: of the gradient sums of the whole vector (`joint`)."""
         scale, info = self._info(step, squares, plateau)
-        norms = self._norms_of_update(scale) if self._ends_epoch(step) else None
-        self._updater.apply(info, scale)  # overwrites the gradient
-        if norms is not None:
-            self.norms = norms.measured()
+        if self._ends_epoch(step):
+            self._measured_update(info, scale)
+        else:
+            self._updater.apply(info, scale)  # overwrites the gradient
         self._end(step)
 
     def advance(self, losses: Array, rows: int) -> None:
@@ -203,8 +195,10 @@ class ParameterServer:
     def _ends_epoch(self, step: int) -> bool:
         return (step + 1) % self._steps_per_epoch == 0
 
-    def _norms_of_update(self, scale: float) -> NormsOfUpdate:
-        return NormsOfUpdate(self._parts, self.vector[: self._count], self.gradient, scale)
+    def _measured_update(self, info: Step, scale: float, join: JoinPiece = lambda piece: None) -> None:
+        norms = NormsOfUpdate(self._parts, self.vector, self.gradient, scale, join)
+        self._updater.apply(info, scale, norms)
+        self.norms = norms.measured()
 
     def _begin(self, step: int, contributions: Sequence[Contribution]) -> list[Join]:
         """Joins the totals; returns the order of the gradients' joins. Raises FencedError, ValueError."""
@@ -232,6 +226,9 @@ class ParameterServer:
         for left, right in inner:
             np.add(gradients[left][piece], gradients[right][piece], out=gradients[left][piece])
         np.add(gradients[last.left][piece], gradients[last.right][piece], out=self.gradient[piece])
+
+    def _join_piece(self, gradients: Sequence[Array], order: Sequence[Join], piece: int) -> None:
+        self._join(gradients, order, slice(PIECE * piece, min(PIECE * (piece + 1), self._count)))
 
     def _check(self, gradients: Sequence[Array], order: Sequence[Join]) -> Sums:
         squares = []

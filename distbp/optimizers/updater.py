@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import numpy as np
 
@@ -20,7 +21,16 @@ from distbp.optimizers.parts import Apply, Array, BoundPart, Part, Piece, Step
 PIECES_WORTH_A_THREAD = 8
 PIECE = 32768
 
+_Chain = tuple[int, tuple[Apply, ...]]  # the number of a piece, and what updates it
 Fuse = Callable[[Sequence[Part], Piece], Apply | None]
+
+
+class Watch(Protocol):
+    """Is told of the update of every piece, by number, in the thread that does it."""
+
+    def before(self, piece: int) -> None: ...
+
+    def after(self, piece: int) -> None: ...
 
 
 class Updater:
@@ -57,39 +67,34 @@ class Updater:
         starts = range(0, size, piece)
         self._threads = max(1, min(threads, len(starts) // PIECES_WORTH_A_THREAD))
         share = math.ceil(len(starts) / self._threads)
-        self._shares: list[list[tuple[Apply, ...]]] = []
+        self._shares: list[list[_Chain]] = []
         for thread in range(self._threads):
             scratch = np.empty(min(piece, size), parameters.dtype)
             bound = []
             for start in starts[thread * share : (thread + 1) * share]:
                 view = slice(start, min(start + piece, size))
-                bound.append(
-                    _bind(
-                        parts,
-                        Piece(
-                            gradient=gradient[view],
-                            direction=gradient[view],
-                            parameters=parameters[view],
-                            slots={name: slot[view] for name, slot in self.slots.items()},
-                            decayed=tuple(_within(stretches, view)),
-                            scratch=scratch[: view.stop - start],
-                        ),
-                        fuse,
-                    )
+                one = Piece(
+                    gradient=gradient[view],
+                    direction=gradient[view],
+                    parameters=parameters[view],
+                    slots={name: slot[view] for name, slot in self.slots.items()},
+                    decayed=tuple(_within(stretches, view)),
+                    scratch=scratch[: view.stop - start],
                 )
+                bound.append((start // piece, _bind(parts, one, fuse)))
             self._shares.append(bound)
         self._pool = ThreadPoolExecutor(self._threads - 1, "distbp-update") if self._threads > 1 else None
 
-    def apply(self, step: Step, scale: float) -> None:
+    def apply(self, step: Step, scale: float, watch: Watch | None = None) -> None:
         """One update with the averaged gradient `scale * gradient`; scale is 1 / (the batch's weight)."""
         # A NumPy float64 scalar would make every float32 operation a float64 one: slower, and other bits.
         step = Step(int(step.number), float(step.learning_rate), float(step.gradient_norm))
         scale = float(scale)
         if self._pool is None:
-            _run(self._shares[0], step, scale)
+            _run(self._shares[0], step, scale, watch)
             return
-        waiting = [self._pool.submit(_run, share, step, scale) for share in self._shares[1:]]
-        _run(self._shares[0], step, scale)
+        waiting = [self._pool.submit(_run, share, step, scale, watch) for share in self._shares[1:]]
+        _run(self._shares[0], step, scale, watch)
         for other in waiting:
             other.result()
 
@@ -124,11 +129,15 @@ def _exact_sum_of_squares(part: Array) -> float:
     return float(np.vdot(wide, wide))
 
 
-def _run(pieces: Iterable[tuple[Apply, ...]], step: Step, scale: float) -> None:
-    for chain in pieces:
+def _run(pieces: Iterable[_Chain], step: Step, scale: float, watch: Watch | None) -> None:
+    for number, chain in pieces:
+        if watch is not None:
+            watch.before(number)
         factor = scale
         for apply in chain:
             factor = apply(step, factor)
+        if watch is not None:
+            watch.after(number)
 
 
 def _bind(parts: Sequence[Part], piece: Piece, fuse: Fuse) -> tuple[Apply, ...]:
