@@ -32,7 +32,7 @@ from distbp.run_directory import RunDirectory
 from distbp.run_state import RunState, after_evaluation, out_of_patience, watched
 from distbp.totals import LOSS, SATURATION, WEIGHT, saturating_layers
 
-PROGRESS_S = 0.25  # between two Progressed events
+PROGRESS_S = 0.5  # between two Progressed events
 REQUESTS_S = 0.25  # between two looks for requests in the run directory
 BARREN_ATTEMPTS = 5  # servers lost one after the other, no step further: then it is not by chance
 # (blueprint, data, start, attempt, whom to tell why the team changed) -> team
