@@ -58,7 +58,15 @@ class Calls:
 
 def exchanges(seconds: float) -> dict[int, list[float]]:
     """Floats -> seconds of each round of the exchange alone."""
-    return {floats: calibrate.exchange_times(floats, FLOAT, seconds=seconds) for floats in EXCHANGE_BARS}
+    from distbp.optimizers.joined import worth_threads  # loads Numba
+
+    # On as many threads as the server joins with in training.
+    return {
+        floats: calibrate.exchange_times(
+            floats, FLOAT, seconds=seconds, threads=worth_threads(floats, calibrate.cores())
+        )
+        for floats in EXCHANGE_BARS
+    }
 
 
 def calls(count: int = 200) -> Calls:
@@ -191,7 +199,8 @@ def report(seconds: float, with_ray: bool, picture: Path | None, command: str) -
     facts = "\n".join(f"- {name}: {value}" for name, value in facts_of.facts().items())
     return (
         f"Made by `{command}`.\n\n"
-        f"The exchange alone, 2 workers: every worker writes its vector, the server joins them.\n\n"
+        f"The exchange alone, 2 workers: every worker writes its vector, the server joins them on as many"
+        " threads as in training.\n\n"
         f"{exchange_table(times)}\n\n"
         f"The constants:\n\n{constants_table(machine, found is not None)}\n\n"
         f"The six rows of the [benchmarks](benchmarks.md), 2 shards, as the model has them:\n\n"

@@ -15,8 +15,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -35,7 +37,7 @@ from distbp.exchange.segment import Range, Segment, SegmentHandle
 from distbp.exchange.shared_memory import WorkerPort
 from distbp.nn.arrays import Array
 from distbp.nn.network import aligned_vector
-from distbp.parameter_server import NO_PLATEAU, PIECE, Contribution, NotFiniteError, ParameterServer
+from distbp.parameter_server import NO_PLATEAU, Contribution, NotFiniteError, ParameterServer
 from distbp.reduction import Block
 from distbp.speed_model import Machine, Work
 from distbp.totals import ROWS, WEIGHT
@@ -131,7 +133,7 @@ def measure_machine(floats: int, dtype: np.dtype[Any], seconds: float = MEASURE_
 
 
 def join_times(floats: int, dtype: np.dtype[Any], seconds: float) -> list[float]:
-    """Seconds that it takes to add one vector to another, in pieces as the server does."""
+    """Seconds that it takes to add one vector to another."""
     left, right = aligned_vector(floats, dtype), aligned_vector(floats, dtype)
     left.fill(0)
     right.fill(0)
@@ -139,10 +141,11 @@ def join_times(floats: int, dtype: np.dtype[Any], seconds: float) -> list[float]
 
 
 def exchange_times(
-    floats: int, dtype: np.dtype[Any], workers: int = WORKERS, seconds: float = MEASURE_S
+    floats: int, dtype: np.dtype[Any], workers: int = WORKERS, seconds: float = MEASURE_S, threads: int = 1
 ) -> list[float]:
     """Seconds of each of many rounds of a shared-memory exchange without training: publish, every worker
-    writes a vector of `floats` into its slot, and the server joins them. Raises ExchangeError."""
+    writes a vector of `floats` into its slot, and the server joins them on `threads` threads. Raises
+    ExchangeError."""
     segment = seg.create(floats, dtype, _TOTALS, attempt=1)
     local = LocalWorkers(segment)
     with ExitStack() as stack:
@@ -154,6 +157,9 @@ def exchange_times(
         local.assign({me: [Range(me, me + 1)] for me in range(workers)})
         gathering: Gathering[Contribution] = Gathering(workers)
         step = iter(range(10**9))
+        cuts = [floats * thread // threads for thread in range(threads + 1)]
+        stretches = [slice(a, b) for a, b in pairwise(cuts)]
+        pool = stack.enter_context(ThreadPoolExecutor(max(1, threads - 1)))
 
         def one_round() -> None:
             now = next(step)
@@ -162,7 +168,10 @@ def exchange_times(
             _gather(local, now, gathering, helpers)
             first, *others = (answer.gradient for _, answer in gathering.answers())
             for other in others:
-                _join(first, other)
+                waiting = [pool.submit(_join, first[part], other[part]) for part in stretches[1:]]
+                _join(first[stretches[0]], other[stretches[0]])
+                for one in waiting:
+                    one.result()
 
         one_round()  # the helpers have started
         return repeat(one_round, seconds)
@@ -181,9 +190,7 @@ def repeat(action: Callable[[], None], seconds: float) -> list[float]:
 
 
 def _join(left: Array, right: Array) -> None:
-    for start in range(0, len(left), PIECE):
-        piece = slice(start, start + PIECE)
-        np.add(left[piece], right[piece], out=left[piece])
+    np.add(left, right, out=left)
 
 
 def _gather(

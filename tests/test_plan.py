@@ -40,9 +40,9 @@ MACHINE = Machine(cores=8)
 # Measuring ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_an_exchange_between_processes(workers: int) -> None:
-    times = calibrate.exchange_times(5_000, FLOAT, workers, QUICK_S)
+@pytest.mark.parametrize(("workers", "threads"), [(1, 1), (2, 1), (2, 2)])
+def test_an_exchange_between_processes(workers: int, threads: int) -> None:
+    times = calibrate.exchange_times(5_000, FLOAT, workers, QUICK_S, threads)
     assert len(times) >= 3 and all(0 < t < 10 for t in times)
 
 

@@ -97,6 +97,11 @@ def address(vector: Array) -> int:
     return int(vector.__array_interface__["data"][0])
 
 
+def worth_threads(size: int, most: int) -> int:
+    """How many threads, at most `most`, a vector of `size` is worth."""
+    return max(1, min(most, size // WORTH_A_THREAD))
+
+
 class JoinedUpdate:
     """A rule bound to `parameters` (n,) and its slots; `decays`: stretches [start, stop) that decay.
 
@@ -111,7 +116,7 @@ class JoinedUpdate:
         threads: int,
     ) -> None:
         self._rule = rule
-        threads = max(1, min(threads, parameters.size // WORTH_A_THREAD))
+        threads = worth_threads(parameters.size, threads)
         self._shares = shares_of(stretches_of(parameters.size, decays), threads)
         self._state = rule.number, parameters, *slots_of(rule, slots, parameters)
         self._pool = ThreadPoolExecutor(threads - 1, "distbp-update") if threads > 1 else None
