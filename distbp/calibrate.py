@@ -123,8 +123,8 @@ def _jitter(times: list[float]) -> float:
 
 
 def measure_machine(floats: int, dtype: np.dtype[Any], seconds: float = MEASURE_S) -> Machine:
-    """Times wake-ups between processes, and joins of vectors of `floats`; network constants are"
-    " `Machine`'s own."""
+    """Times wake-ups between processes, and joins of vectors of `floats`; network constants are
+    `Machine`'s own."""
     join_s = statistics.median(join_times(floats, dtype, seconds / 3))
     round_s = statistics.median(exchange_times(SMALL, dtype, seconds=seconds))
     standard = Machine(cores())

@@ -1,5 +1,5 @@
-"""`distbp plan`: measured constants make sense, and the words follow the numbers. Speeds are not tested"
-" here."""
+"""`distbp plan`: measured constants make sense, and the words follow the numbers. Speeds are not tested
+here."""
 
 from __future__ import annotations
 

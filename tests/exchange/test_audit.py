@@ -59,8 +59,8 @@ def spread(workers: int) -> dict[int, list[Range]]:
 
 
 class Node:
-    """Server and workers over one segment, workers in threads. `faults`: worker -> what happens to its"
-    " pushes."""
+    """Server and workers over one segment, workers in threads. `faults`: worker -> what happens to its
+    pushes."""
 
     def __init__(self, audit: float, workers: int, faults: dict[int, FaultPlan] | None = None) -> None:
         made = rig(audit)
