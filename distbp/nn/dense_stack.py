@@ -186,7 +186,7 @@ def bound_by_factors(places: Plan, work: Array, x: Array) -> float:
     rows, bound = x.shape[0], 0.0
     for i in range(places.units.size):
         dz, inputs = factors(places, work, x, i)
-        bound += rows * compiled.largest(dz) * max(1.0, compiled.largest(inputs))  # a sum keeps NaN
+        bound += rows * compiled.largest(dz) * (1.0 + compiled.largest(inputs))  # sums keep NaN, max does not
     return bound
 
 

@@ -4,7 +4,7 @@ as fast as NumPy's OpenBLAS on the shapes of small batches.
 It runs on the calling thread only, and in the mode in which its bits depend on the instruction set alone
 (Conditional Numerical Reproducibility; Intel oneMKL Developer Guide). It is called from compiled code,
 where a call costs half of what one through NumPy does. On processors with AVX-512 OpenBLAS has kernels of
-their own for small products, which are up to 4 times as fast as MKL's; there they compute those.
+their own for small products, which are faster than MKL's; there they compute those.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ import pytest
 numba = pytest.importorskip("numba", reason="Numba is not installed: there is no compiled stack")
 
 from distbp.nn import vector_math  # noqa: E402
-from distbp.nn.dense_stack import DenseStack, covers  # noqa: E402
+from distbp.nn.dense_stack import DenseStack, bound_by_factors, covers, plan  # noqa: E402
+from distbp.nn.gemm import Gemm  # noqa: E402
 from distbp.nn.kernels import NUMPY, load  # noqa: E402
 from distbp.nn.layers import Dense, Dropout  # noqa: E402
 from distbp.nn.losses import SoftmaxCrossEntropy  # noqa: E402
@@ -66,6 +67,18 @@ def test_the_bound_is_not_finite_where_a_gradient_may_not_be(rows: int, value: f
     x[0, 0] = value
     _, bound = mine.sums(x, np.zeros(rows, np.intp), None)
     assert not bound < SURELY_FINITE
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_bound_by_factors_keeps_what_is_not_finite(value: float) -> None:
+    places, work = plan(stack("relu"), 4, Gemm(0, 0))
+    work[:] = 1
+    x = np.ones((4, 13), np.float32)
+    assert bound_by_factors(places, work, x) < SURELY_FINITE
+    x[2, 3] = value  # in an input alone
+    assert not bound_by_factors(places, work, x) < SURELY_FINITE
+    x[2, 3], work[places.deltas[0]] = 1, value  # in an error alone
+    assert not bound_by_factors(places, work, x) < SURELY_FINITE
 
 
 def test_other_networks_are_not_covered() -> None:
