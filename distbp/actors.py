@@ -37,6 +37,8 @@ from distbp.exchange.segment import MAX_WORKERS, Range, SegmentHandle
 from distbp.exchange.server_ranges import FanLink
 from distbp.exchange.shared_data import HeldShards, NodeStore, ShardData, SharedRows, whole_data
 from distbp.exchange.shared_memory import WorkerPort, post
+from distbp.nn import without_scipy
+from distbp.nn.kernels import NUMPY
 from distbp.parameter_server import NotFiniteError, ParameterServer
 from distbp.schedules import PlateauState
 from distbp.totals import totals_size
@@ -55,11 +57,13 @@ class Place:
     fingerprint: Mapping[str, str]
 
 
-def settle() -> ExitStack:
-    """Puts this process into the state in which gradients are computed, for good; and ties its life to that
-    of the raylet that started it, even while it is frozen and hears nothing."""
+def settle(kernels: str) -> ExitStack:
+    """Puts this process into the state in which gradients are computed with these kernels, for good; and ties
+    its life to that of the raylet that started it, even while it is frozen and hears nothing."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if kernels != NUMPY.name:
+        without_scipy.load_numba()
     stack = ExitStack()
     stack.enter_context(numerics.one_blas_thread())
     np.seterr(over="ignore", invalid="ignore", divide="ignore")  # found by the check of every step
@@ -93,7 +97,7 @@ class ServerActor:
     def __init__(
         self, blueprint: Blueprint, snapshot: Snapshot, attempt: int, beside: bool, late_factor: float
     ) -> None:
-        self._stack = settle()
+        self._stack = settle(blueprint.kernels)
         self._blueprint = blueprint
         size = blueprint.network().size
         self._segment = seg.create(size, blueprint.dtype, totals_size(blueprint), attempt)
@@ -171,7 +175,7 @@ class WorkerActor:
     """Hosts a `Worker`. `faults`: what happens to its pushes, in tests of recovery."""
 
     def __init__(self, blueprint: Blueprint, faults: FaultPlan | None = None) -> None:
-        self._stack = settle()
+        self._stack = settle(blueprint.kernels)
         self._blueprint = blueprint
         self._faults = faults
 
@@ -209,7 +213,7 @@ class RelayActor:
 
     def __init__(self, blueprint: Blueprint, attempt: int, servers: Sequence[tuple[Any, int, int]]) -> None:
         """`servers`: the actor of each, and its range of the flat vector."""
-        self._stack = settle()
+        self._stack = settle(blueprint.kernels)
         self._blueprint = blueprint
         size = blueprint.network().size
         self._segment = seg.create(size, blueprint.dtype, totals_size(blueprint), attempt)

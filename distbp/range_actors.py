@@ -69,7 +69,7 @@ class RangeServerActor:
     def __init__(
         self, blueprint: Blueprint, part: Snapshot, attempt: int, number: int, first: int, lead: Any
     ) -> None:
-        self._stack = settle()
+        self._stack = settle(blueprint.kernels)
         self._blueprint = blueprint
 
         def agree(step: int, sums: Sums) -> Verdict:
@@ -104,7 +104,7 @@ class LeadActor:
     def __init__(
         self, blueprint: Blueprint, snapshot: Snapshot, attempt: int, servers: int, frozen_s: float
     ) -> None:
-        self._stack = settle()
+        self._stack = settle(blueprint.kernels)
         self._blueprint = blueprint
         self._frozen_s = frozen_s
         self._network = blueprint.network()

@@ -43,6 +43,7 @@ DOORS = {
         "distbp.nn.gemm",
         "distbp.nn.pointers",
         "distbp.nn.vector_math",
+        "distbp.nn.without_scipy",
         "distbp.numerics",
         "distbp.optimizers.compiled",
         "distbp.optimizers.joined",

@@ -1,0 +1,31 @@
+"""Numba's start without SciPy, in a process of its own: what is imported stays imported."""
+
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("numba")
+pytest.importorskip("scipy")
+
+PROGRAM = """
+import sys
+import numpy as np
+from distbp.nn import without_scipy
+{before}
+without_scipy.load_numba()
+from distbp.nn.compiled import add_bias
+z = np.zeros((2, 3), np.float32)
+add_bias(z, np.ones(3, np.float32))
+assert z.sum() == 6
+print("scipy" in sys.modules)
+import scipy.linalg
+print(scipy.linalg.norm([3.0, 4.0]))
+"""
+
+
+@pytest.mark.parametrize(("before", "imported"), [("", "False"), ("import scipy.linalg", "True")])
+def test_compiled_functions_run_and_scipy_can_be_imported_later(before: str, imported: str) -> None:
+    program = PROGRAM.format(before=before)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.stdout.split(), done.stderr) == ([imported, "5.0"], "")
