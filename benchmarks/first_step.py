@@ -3,7 +3,7 @@
 Beside each stands the least that Ray itself takes for as many processes: a program that imports Ray, starts
 or joins it, and waits for an answer of three actors that do nothing. A first run is not counted: it compiles.
 
-python -m benchmarks.first_step [--runs 5] [--write docs/scaling.md]
+python -m benchmarks.first_step [--runs 5] [--write docs/benchmarks.md]
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def measure(job: Path, address: str | None, runs: int) -> tuple[list[float], lis
 
 def report(found: Mapping[str, tuple[list[float], list[float]]], command: str) -> str:
     lines = [
-        f"Seconds from the command to the first step, made by `{command}`: medians, lowest and highest.",
+        f"Seconds: medians, lowest and highest; made by `{command}`.",
         "",
         "| Ray | distbp train --workers 2 | Ray alone, three empty actors |",
         "| --- | ---: | ---: |",

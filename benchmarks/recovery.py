@@ -1,4 +1,5 @@
-"""How long a team on Ray needs from a fault to the next completed step: `python -m benchmarks.recovery`.
+"""How long a team on Ray needs from a fault to the next completed step:
+`python -m benchmarks.recovery [--write docs/benchmarks.md]`.
 
 worker killed      one of two; the other computes its shards within the same step
 worker replaced    the only one; another process must be started
@@ -22,6 +23,7 @@ import numpy as np
 from benchmarks.distbp_session import job_of
 from benchmarks.rows import ROWS, Row
 from benchmarks.synthetic import samples
+from benchmarks.table import replace_section
 from distbp import TrainingJob, numerics
 from distbp.blueprint import Blueprint
 from distbp.data.batches import WholeData
@@ -100,6 +102,7 @@ def main() -> None:
     known = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known.add_argument("--row", choices=ROWS, default="mnist-256-256", help="the net and its data")
     known.add_argument("--runs", type=int, default=5, help="how often each is measured")
+    known.add_argument("--write", type=Path, help="also put the table into this Markdown page")
     options = known.parse_args()
     with ExitStack() as stack:
         stack.enter_context(numerics.one_blas_thread())
@@ -115,10 +118,14 @@ def main() -> None:
             "worker frozen": lambda: of_worker(make, start, 2, signal.SIGSTOP),
             "server killed": lambda: of_server(make, start),
         }
-        print(f"{'fault':18}{'median':>9}{'worst':>9}  seconds to the next completed step, {options.row}")
+        command = f"python -m benchmarks.recovery --row {options.row} --runs {options.runs}"
+        lines = [f"Seconds; made by `{command}`.", "", "| fault | median | worst |", "| --- | ---: | ---: |"]
         for name, measure in cases.items():
             seconds = [measure() for _ in range(options.runs)]
-            print(f"{name:18}{statistics.median(seconds):9.2f}{max(seconds):9.2f}")
+            lines.append(f"| {name} | {statistics.median(seconds):.2f} | {max(seconds):.2f} |")
+            print(lines[-1], flush=True)
+    if options.write:
+        replace_section(options.write, "recovery", "\n".join(lines))
 
 
 if __name__ == "__main__":
