@@ -132,6 +132,7 @@ def main() -> int:
         job.write_text(JOB)
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
+        os.environ.pop("RAY_ADDRESS", None)  # else the first of the two would join that Ray
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token), RAY_USAGE_STATS_ENABLED="0")
         found = {"started with it": measure(job, None, options.runs)}
         with running_ray() as address:

@@ -120,6 +120,7 @@ def main() -> None:
         }
         command = f"python -m benchmarks.recovery --row {options.row} --runs {options.runs}"
         lines = [f"Seconds; made by `{command}`.", "", "| fault | median | worst |", "| --- | ---: | ---: |"]
+        print("\n".join(lines))
         for name, measure in cases.items():
             seconds = [measure() for _ in range(options.runs)]
             lines.append(f"| {name} | {statistics.median(seconds):.2f} | {max(seconds):.2f} |")

@@ -52,7 +52,7 @@ class RaySession:
     def __init__(self, cpus: int, address: str | None = None) -> None:
         self._stack = ExitStack()
         self._error: BaseException | None = None
-        self._imported, self._ready, self._over = threading.Event(), threading.Event(), threading.Event()
+        self._ready, self._over = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         if "ray" in sys.modules and sys.modules["ray"].is_initialized():
             return
@@ -65,12 +65,6 @@ class RaySession:
             target=self._live, args=(address, cpus), name="distbp-ray", daemon=True
         )
         self._thread.start()
-
-    def wait_for_import(self) -> None:
-        """Waits until Ray is imported here. Python runs one import at a time: what else the caller imports
-        now would delay Ray's start, and costs no time once Ray's processes are starting."""
-        if self._thread is not None:
-            self._imported.wait()
 
     def wait(self) -> None:
         """Waits until Ray is there. Raises ExchangeError where it cannot be started or reached."""
@@ -88,16 +82,14 @@ class RaySession:
 
     def _live(self, address: str | None, cpus: int) -> None:
         try:
-            try:
-                import ray
-            finally:
-                self._imported.set()
             _connect(address, cpus)
         except BaseException as error:
             self._error = error
             return
         finally:
             self._ready.set()
+        import ray
+
         self._over.wait()
         ray.shutdown()
 

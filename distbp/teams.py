@@ -45,9 +45,9 @@ class TeamMaker:
 
     def __enter__(self) -> Self:
         if isinstance(self._workers, WorkerRange):
-            self._start_ray(self._workers.max).wait_for_import()
+            self._start_ray(self._workers.max)
         elif isinstance(self._workers, int) and self._workers > 0:
-            self._start_ray(self._workers).wait_for_import()
+            self._start_ray(self._workers)
         return self
 
     def _start_ray(self, workers: int) -> RaySession:

@@ -29,3 +29,19 @@ def test_compiled_functions_run_and_scipy_can_be_imported_later(before: str, imp
     program = PROGRAM.format(before=before)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.stdout.split(), done.stderr) == ([imported, "5.0"], "")
+
+
+def test_a_missing_numba_is_told_by_who_needs_it() -> None:
+    program = """
+import sys
+sys.modules["numba"] = None
+from distbp.nn import kernels, without_scipy
+without_scipy.load_numba()
+print("scipy" in sys.modules)
+try:
+    kernels.load("numba")
+except ImportError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("False\nimport of numba halted"), done
