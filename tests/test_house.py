@@ -36,6 +36,7 @@ DOORS = {
         "distbp.exchange.ray_objects",
     },
     "numba": {
+        "distbp.data.compiled_rows",
         "distbp.exchange.fused_steps",
         "distbp.exchange.threaded_steps",
         "distbp.nn.compiled",

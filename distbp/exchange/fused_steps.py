@@ -11,6 +11,7 @@ clipping, and a step whose gradients are not known to be finite beforehand (see 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -18,7 +19,8 @@ import numpy as np
 from numba import njit
 
 from distbp.blueprint import Blueprint
-from distbp.data.batches import Holdings
+from distbp.data.batches import Holdings, ShardReader
+from distbp.data.compiled_rows import take_rows
 from distbp.data.prepared import PreparedRows
 from distbp.exchange.threaded_steps import ThreadedSteps, divides
 from distbp.nn import kernels as kernel_sets
@@ -41,7 +43,7 @@ from distbp.optimizers.joined import constants_of, slots_of
 from distbp.parameter_server import ParameterServer
 from distbp.schedules import PlateauState
 from distbp.totals import SURELY_FINITE
-from distbp.worker import Worker, stacks
+from distbp.worker import stacks
 
 _compile: Any = njit(cache=True, nogil=True, error_model="numpy")
 
@@ -77,11 +79,7 @@ def _train(
     rows = x.shape[0]
     scale = 1.0 / float(rows)
     for step in range(constants.shape[0]):
-        for r in range(rows):
-            row = order[step * rows + r]
-            labels[r] = targets[row]
-            for j in range(x.shape[1]):
-                x[r, j] = inputs[row, j]
+        take_rows(inputs, targets, order, step * rows, x, labels)
         loss = backward_to_biases(places, vector, gradient, work, x, labels, None, losses, totals)
         if not (np.isfinite(loss) and bound_by_factors(places, work, x) < SURELY_FINITE):
             return step
@@ -113,10 +111,15 @@ class FusedSteps:
     not for here."""
 
     def __init__(
-        self, blueprint: Blueprint, rule: Rule, server: ParameterServer, worker: Worker, data: PreparedRows
+        self,
+        blueprint: Blueprint,
+        rule: Rule,
+        server: ParameterServer,
+        reader: ShardReader,
+        data: PreparedRows,
     ) -> None:
         self._server = server
-        self._reader = worker.reader(0)
+        self._reader = reader
         self._rule = rule
         self._rows = rows = blueprint.job.batch_size
         network = blueprint.network()
@@ -178,9 +181,14 @@ def rows_for(blueprint: Blueprint, data: Holdings) -> PreparedRows | None:
 
 
 def fused_steps(
-    blueprint: Blueprint, server: ParameterServer, worker: Worker, data: Holdings, threads: int = 1
+    blueprint: Blueprint,
+    server: ParameterServer,
+    readers: Sequence[ShardReader],
+    data: Holdings,
+    threads: int = 1,
 ) -> FusedSteps | ThreadedSteps | None:
-    """For a job that can be trained so, else None. `threads`: that share its shards."""
+    """For a job that can be trained so, else None. readers: of the shards, those that step by step training
+    uses, too; threads: that share the shards."""
     kernels = kernel_sets.load(blueprint.kernels)
     rule = rule_of(blueprint.update_rule())
     if rule is None or not stacks(blueprint.network(), blueprint.job.loss, kernels):
@@ -189,5 +197,5 @@ def fused_steps(
     if rows is None:
         return None
     if blueprint.shards == 1:
-        return FusedSteps(blueprint, rule, server, worker, rows)
-    return ThreadedSteps(blueprint, rule, server, worker, rows, threads) if divides(blueprint) else None
+        return FusedSteps(blueprint, rule, server, readers[0], rows)
+    return ThreadedSteps(blueprint, rule, server, readers, rows, threads) if divides(blueprint) else None

@@ -31,14 +31,14 @@ FLOPS_WORTH_PYTHON_THREADS = 5e7
 Parts = list[tuple[Worker, list[Contribution]]]
 
 
-def _fused(
-    blueprint: Blueprint, server: ParameterServer, worker: Worker, data: Holdings, threads: int
-) -> Any:
+def _fused(blueprint: Blueprint, server: ParameterServer, parts: Parts, data: Holdings, threads: int) -> Any:
     if blueprint.kernels == "numpy":
         return None
     from distbp.exchange.fused_steps import fused_steps  # loads Numba
 
-    return fused_steps(blueprint, server, worker, data, threads)
+    blocks = [(worker, one.block) for worker, mine in parts for one in mine]
+    readers = [worker.reader(shard) for worker, block in blocks for shard in range(block.start, block.stop)]
+    return fused_steps(blueprint, server, readers, data, threads)
 
 
 def threads_for(blueprint: Blueprint, worth: float, most: int | None = None) -> int:
@@ -87,7 +87,7 @@ class InlineTeam:
         self.worker = self._parts[0][0]
         self._pool = ThreadPoolExecutor(in_python - 1, "distbp-shards", _quiet) if in_python > 1 else None
         compiled = threads_for(blueprint, FLOPS_WORTH_THREADS, threads)
-        self._fused = _fused(blueprint, self.server, self.worker, data, compiled)
+        self._fused = _fused(blueprint, self.server, self._parts, data, compiled)
 
     def run(self, first: int, stop: int, plateau: PlateauState, stopping: Callable[[], bool]) -> int:
         step = first

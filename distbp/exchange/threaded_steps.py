@@ -11,7 +11,7 @@ step whose gradients are not known to be finite.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,6 +19,8 @@ import numpy as np
 from numba import njit
 
 from distbp.blueprint import Blueprint
+from distbp.data.batches import ShardReader
+from distbp.data.compiled_rows import take_rows
 from distbp.data.prepared import PreparedRows
 from distbp.nn import kernels as kernel_sets
 from distbp.nn.arrays import Array
@@ -40,12 +42,12 @@ from distbp.parameter_server import ParameterServer
 from distbp.reduction import Block, assign, joins
 from distbp.schedules import PlateauState
 from distbp.totals import SURELY_FINITE
-from distbp.worker import Worker
 
 _compile: Any = njit(cache=True, nogil=True, error_model="numpy")
 
-# Calls of all threads begin together, which costs some 100 us; signals are heard between calls.
-FLOPS_A_CALL = 3e9
+# Calls of all threads begin together, which costs some 300 us; a tenth of a second later they have ended, and
+# signals are heard.
+FLOPS_A_CALL = 1e10
 MOST_STEPS = 256
 MOST_BYTES = 1 << 30  # of gradients: each shard has a vector of its own
 
@@ -89,11 +91,7 @@ def _train(
     rows = x.shape[0]
     for step in range(constants.shape[0]):
         for shard in range(start, stop):
-            for r in range(rows):
-                row = orders[shard, step * rows + r]
-                labels[r] = targets[row]
-                for j in range(x.shape[1]):
-                    x[r, j] = inputs[row, j]
+            take_rows(inputs, targets, orders[shard], step * rows, x, labels)
             gradient = gradients[shard]
             sums[shard, 0] = backward_to_biases(
                 places, vector, gradient, work, x, labels, None, losses, totals
@@ -128,13 +126,14 @@ class ThreadedSteps:
         blueprint: Blueprint,
         rule: Rule,
         server: ParameterServer,
-        worker: Worker,
+        readers: Sequence[ShardReader],
         data: PreparedRows,
         threads: int,
     ) -> None:
         shards, network, sharding = blueprint.shards, blueprint.network(), blueprint.sharding()
         self._server, self._rule = server, rule
-        self._readers = [worker.reader(shard) for shard in range(shards)]
+        self._readers = readers
+        self._epoch = -1
         self._rows = rows = blueprint.job.batch_size // shards
         self._steps_per_epoch = sharding.steps_per_epoch
         self._full_batches = sharding.rows // blueprint.job.batch_size
@@ -170,6 +169,9 @@ class ThreadedSteps:
         steps = min(stop - step, self._full_batches - index, self._steps_per_epoch - 1 - index, self._most)
         if steps <= 0 or self._counters[-1, 0]:  # after an interrupt nobody meets any more
             return 0
+        if epoch != self._epoch:  # as others wait for the one who shuffles, everybody does
+            self._together(self._shuffle, [(epoch, start, stop) for _, start, stop, *_ in self._own])
+            self._epoch = epoch
         rows = slice(index * self._rows, (index + steps) * self._rows)
         orders = np.stack([reader.order(epoch)[rows] for reader in self._readers])
         constants = np.array([self._constants(step + i, plateau) for i in range(steps)])
@@ -186,17 +188,23 @@ class ThreadedSteps:
     def _call(self, orders: Array, constants: Array) -> int:
         mine: tuple[Any, ...] = (*self._shared, self._meeting, orders, constants, self._losses)
         self._meeting += 2 * len(constants)
-        waiting: Sequence[Any] = ()
         try:
-            if self._pool is not None:
-                waiting = [self._pool.submit(_train, *mine, *own) for own in self._own[1:]]
-            done = int(_train(*mine, *self._own[0]))
+            return int(self._together(_train, [(*mine, *own) for own in self._own]))
         except BaseException:  # Ctrl-C between two calls: nobody waits for this thread
             self._counters[-1, 0] = 1
             raise
+
+    def _together(self, work: Callable[..., Any], each: Sequence[tuple[Any, ...]]) -> Any:
+        """Calls `work` in every thread with what each is given; returns this thread's answer. Waits."""
+        waiting = [self._pool.submit(work, *given) for given in each[1:]] if self._pool is not None else ()
+        answer = work(*each[0])
         for other in waiting:
             other.result()
-        return done
+        return answer
+
+    def _shuffle(self, epoch: int, start: int, stop: int) -> None:
+        for reader in self._readers[start:stop]:
+            reader.order(epoch)
 
     def _constants(self, step: int, plateau: PlateauState) -> tuple[float, ...]:
         rate = float(self._server.learning_rate(step, plateau))

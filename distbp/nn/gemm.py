@@ -24,6 +24,9 @@ from distbp.nn.products import Products
 _ROW_MAJOR = 101  # CBLAS_LAYOUT
 PLAIN, TRANSPOSED = 111, 112  # CBLAS_TRANSPOSE
 SMALL = 1_000_000  # multiplications; OpenBLAS has kernels of their own for products up to this size
+# Into fewer columns than that, a vector register of float32, the product with a transposed matrix takes twice
+# as long as the one with a copy of it the other way round.
+NARROW = 16
 
 
 class Gemm(NamedTuple):
@@ -64,12 +67,29 @@ _double = _caller(types.float64, ir.DoubleType())
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _transposed(b: Array) -> Array:
+    """A copy of b^T that begins at a multiple of 64 bytes: the last bits of a product may depend on that."""
+    rows, columns = b.shape
+    room = np.empty(rows * columns + 64 // b.itemsize, b.dtype)
+    start = -room.ctypes.data % 64 // b.itemsize
+    copy = room[start : start + rows * columns].reshape(columns, rows)
+    for i in range(rows):
+        for j in range(columns):
+            copy[j, i] = b[i, j]
+    return copy
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def product(gemm: Gemm, left: int, right: int, a: Array, b: Array, out: Array) -> None:
     """out <- op(a) op(b), where op is PLAIN or TRANSPOSED; rows of all three may be further apart than they
     are long. All of one dtype, that of the functions of `gemm`."""
     m, n = out.shape
     k = a.shape[0] if left == TRANSPOSED else a.shape[1]
-    address = gemm.small if m * n * k <= SMALL else gemm.large
+    address = gemm.large
+    if m * n * k <= SMALL:
+        address = gemm.small
+        if n < NARROW <= m and left == PLAIN and right == TRANSPOSED:
+            b, right = _transposed(b), PLAIN
     at, bt, to = a.ctypes.data, b.ctypes.data, out.ctypes.data
     lda, ldb, ldc = a.strides[0] // a.itemsize, b.strides[0] // b.itemsize, out.strides[0] // out.itemsize
     if a.itemsize == 4:

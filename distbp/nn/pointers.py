@@ -7,11 +7,13 @@ from typing import Any
 
 from llvmlite import ir
 from numba import carray, njit, types  # type: ignore[attr-defined]
+from numba.core import cgutils
 from numba.extending import intrinsic as _intrinsic
 
 from distbp.nn.arrays import Array
 
 intrinsic: Any = _intrinsic
+insert: Any = cgutils.get_or_insert_function
 _compile: Any = njit(cache=True, nogil=True, error_model="numpy")
 
 LOOKS = 2000  # at a counter before the processor is offered to others; some microseconds
@@ -68,6 +70,22 @@ def _call(context: Any, address: Any, argument: Any) -> Any:
         return builder.call(builder.inttoptr(values[0], function), [builder.trunc(values[1], whole)])
 
     return types.int32(types.int64, types.int64), code
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def prefetch(context: Any, address: Any) -> Any:
+    """Asks for the cache line of an address, which will be read soon; waits for nothing, and any address is
+    allowed."""
+
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        byte, whole = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, whole, whole, whole])
+        function = insert(builder.module, kind, "llvm.prefetch.p0")
+        read, keep, data = whole(0), whole(3), whole(1)
+        builder.call(function, [builder.inttoptr(values[0], byte), read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), code
 
 
 @_compile  # type: ignore[untyped-decorator]
