@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from distbp.nn import kernels
 from distbp.nn.arrays import Array
 from distbp.nn.network import Network, aligned_vector
 from distbp.optimizers import Step, Updater, sum_of_squares
+from distbp.optimizers.one_pass import one_pass
 from distbp.reduction import Block, Join, joins
 from distbp.schedules import PlateauState
 from distbp.totals import BOUND, LOSS, ROWS, SURELY_FINITE, WEIGHT, totals_size
@@ -113,7 +114,8 @@ class ParameterServer:
             threads=threads,
         )
         self.slots = self._updater.slots  # the optimizer's state by name, as it lies
-        self._one_pass = _one_pass(blueprint, vector[:count], self.slots, decays, threads)
+        rule = blueprint.update_rule() if kernels.load(blueprint.kernels).updates == "numba" else None
+        self.one_pass = one_pass(rule, vector[:count], self.slots, decays, threads)
         self._averaged = [self.gradient[at : min(at + PIECE, count)] for at in range(0, count, PIECE)]
         self._statistics = [
             (slice(t.start - first, t.stop - first), t.rate)
@@ -137,12 +139,12 @@ class ParameterServer:
         order = self._begin(step, contributions)
         gradients = [c.gradient for c in contributions]
         certain = self.totals[BOUND] < SURELY_FINITE and math.isfinite(self.totals[LOSS])
-        if self._one_pass is not None and certain:
+        if self.one_pass is not None and certain:
             scale, info = self._info(step, 0.0, plateau)  # nobody asks for the norm
             if self._ends_epoch(step):
                 self._measured_update(info, scale, partial(self._join_piece, gradients, order))
             else:
-                self._one_pass.apply(gradients, order, info, scale)
+                self.one_pass.apply(gradients, order, info, scale)
             self._join(gradients, order, slice(self._count, None))
             self._end(step)
             return
@@ -150,6 +152,11 @@ class ParameterServer:
         if not sums.finite:
             raise NotFiniteError(step)
         self.finish(step, sums.squares[0], plateau)
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether the vector holds more than what is trained."""
+        return self._count < len(self.vector)
 
     def prepare(self, step: int, contributions: Sequence[Contribution]) -> Sums:
         """The first half of a step: joins the blocks, nothing more. Raises FencedError, ValueError."""
@@ -173,8 +180,12 @@ class ParameterServer:
         for loss in losses:  # one after the other, for a sum with the same bits
             self.epoch_totals[LOSS] += loss
         self.epoch_totals[[WEIGHT, ROWS]] += rows * len(losses)
-        self.step += len(losses)
-        self.applied += len(losses)
+        self.advance_by(len(losses))
+
+    def advance_by(self, steps: int) -> None:
+        """The same where the totals of the epoch have been noted, too."""
+        self.step += steps
+        self.applied += steps
 
     @property
     def health(self) -> list[TensorHealth]:
@@ -189,8 +200,8 @@ class ParameterServer:
 
     def close(self) -> None:
         self._updater.close()
-        if self._one_pass is not None:
-            self._one_pass.close()
+        if self.one_pass is not None:
+            self.one_pass.close()
 
     def _ends_epoch(self, step: int) -> bool:
         return (step + 1) % self._steps_per_epoch == 0
@@ -207,13 +218,18 @@ class ParameterServer:
                 f"attempt {self.attempt}: step {step} was pushed, but the next one is {self.step}"
             )
         blocks = tuple(c.block for c in contributions)
-        order = self._joins.get(blocks)
-        if order is None:
-            order = self._joins[blocks] = joins(self._whole, blocks)
+        order = self.order_of(blocks)
         totals = [c.totals for c in contributions]
         for left, right in order:
             np.add(totals[left], totals[right], out=totals[left])
         np.copyto(self.totals, totals[order[-1].left if order else 0])
+        return order
+
+    def order_of(self, blocks: tuple[Block, ...]) -> list[Join]:
+        """The additions that join the sums of `blocks`, which are found once. Raises ValueError."""
+        order = self._joins.get(blocks)
+        if order is None:
+            order = self._joins[blocks] = joins(self._whole, blocks)
         return order
 
     def _join(self, gradients: Sequence[Array], order: Sequence[Join], piece: slice) -> None:
@@ -276,20 +292,3 @@ def ranges(network: Network, servers: int) -> list[tuple[int, int]]:
     count = min(servers, pieces)
     cuts = [PIECE * (pieces * server // count) for server in range(count)]
     return list(zip(cuts, [*cuts[1:], network.size], strict=True))
-
-
-def _one_pass(
-    blueprint: Blueprint,
-    vector: Array,
-    slots: Mapping[str, Array],
-    decays: Sequence[tuple[int, int]],
-    threads: int,
-) -> Any:
-    """What joins and updates in one pass; None for rules and kernel sets that cannot."""
-    if kernels.load(blueprint.kernels).updates != "numba":
-        return None
-    from distbp.optimizers.compiled import rule_of  # both load Numba
-    from distbp.optimizers.joined import JoinedUpdate
-
-    rule = rule_of(blueprint.update_rule())
-    return None if rule is None else JoinedUpdate(rule, vector, slots, decays, threads)

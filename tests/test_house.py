@@ -37,6 +37,8 @@ DOORS = {
     },
     "numba": {
         "distbp.data.compiled_rows",
+        "distbp.exchange.compiled_futex",
+        "distbp.exchange.compiled_rounds",
         "distbp.exchange.fused_steps",
         "distbp.exchange.threaded_steps",
         "distbp.nn.compiled",

@@ -37,9 +37,8 @@ from distbp.nn.dense_stack import (
 )
 from distbp.nn.gemm import PLAIN, TRANSPOSED, product
 from distbp.nn.network import aligned_vector
-from distbp.optimizers import Step
 from distbp.optimizers.compiled import Rule, rule_of, update
-from distbp.optimizers.joined import constants_of, slots_of
+from distbp.optimizers.joined import constants_of_steps, slots_of
 from distbp.parameter_server import ParameterServer
 from distbp.schedules import PlateauState
 from distbp.totals import SURELY_FINITE
@@ -148,16 +147,13 @@ class FusedSteps:
         if steps <= 0:
             return 0
         order = self._reader.order(epoch)[index * self._rows : (index + steps) * self._rows]
-        constants = np.array([self._constants(step + i, plateau) for i in range(steps)])
+        constants = constants_of_steps(
+            self._rule, self._server.learning_rate, plateau, range(step, step + steps)
+        )
         done = int(_train(*self._fixed, order, *self._state, constants, self._losses))
         if done:
             self._server.advance(self._losses[:done], self._rows)
         return done
-
-    def _constants(self, step: int, plateau: PlateauState) -> tuple[float, ...]:
-        rate = float(self._server.learning_rate(step, plateau))
-        info = Step(number=step + 1, learning_rate=rate, gradient_norm=0.0)  # nobody asks for the norm
-        return constants_of(self._rule, info)
 
     def close(self) -> None:
         """There are no threads to end."""

@@ -16,8 +16,9 @@ import time
 from distbp.errors import ExchangeError
 from distbp.nn.layers.base import Array
 
-_SYSCALL = {"x86_64": 202, "aarch64": 98, "riscv64": 98, "ppc64le": 221, "s390x": 238}
-_WAIT, _WAKE = 0, 1
+_NUMBERS = {"x86_64": 202, "aarch64": 98, "riscv64": 98, "ppc64le": 221, "s390x": 238}
+SYSTEM_CALL = _NUMBERS.get(platform.machine())  # its number
+WAIT, WAKE = 0, 1  # what it can do
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -29,17 +30,16 @@ class Futex:
     """`words`: an int32 array in shared memory; the futex is its entry at `index`."""
 
     def __init__(self, words: Array, index: int) -> None:
-        number = _SYSCALL.get(platform.machine())
-        if number is None or os.uname().sysname != "Linux":
+        if SYSTEM_CALL is None or os.uname().sysname != "Linux":
             raise ExchangeError(
-                f"the shared-memory exchange needs Linux on one of {', '.join(sorted(_SYSCALL))};"
+                f"the shared-memory exchange needs Linux on one of {', '.join(sorted(_NUMBERS))};"
                 f" this is {os.uname().sysname} on {platform.machine()}. Use workers: 0 here."
             )
-        self._number = number
         self._lock = threading.Lock()
         self._words = words.data.cast("B").cast("i")
         self._index = index
-        self._address = ctypes.c_void_p(words.ctypes.data + 4 * index)
+        self.address = words.ctypes.data + 4 * index  # in this process
+        self._address = ctypes.c_void_p(self.address)
 
     @property
     def value(self) -> int:
@@ -49,7 +49,7 @@ class Futex:
         """Stores `value` (31 bits) and wakes everybody. Where several processes write, each must only store
         values that nobody stored before, or a waiter may take a change for none."""
         self._words[self._index] = value
-        _libc.syscall(self._number, self._address, _WAKE, 0x7FFFFFFF, None, None, 0)
+        _libc.syscall(SYSTEM_CALL, self._address, WAKE, 0x7FFFFFFF, None, None, 0)
 
     def advance(self) -> None:
         """Stores the next number and wakes everybody; for a word that one process writes, from any thread."""
@@ -76,7 +76,7 @@ class Futex:
             whole, part = divmod(until - now, 1.0)
             spec = _Timespec(int(whole), int(part * 1e9))
             result = _libc.syscall(
-                self._number, self._address, _WAIT, ctypes.c_int(seen), ctypes.byref(spec), None, 0
+                SYSTEM_CALL, self._address, WAIT, ctypes.c_int(seen), ctypes.byref(spec), None, 0
             )
             # Zero does not mean a change: the wake-up may belong to an earlier one, whose maker was held up.
             if result == -1 and ctypes.get_errno() not in (errno.EAGAIN, errno.ETIMEDOUT, errno.EINTR):

@@ -10,7 +10,7 @@ from distbp.exchange.audit import Audit
 from distbp.exchange.gathering import Gathering, runs
 from distbp.exchange.segment import Range, Segment, Slot
 from distbp.parameter_server import Contribution
-from distbp.reduction import Block
+from distbp.reduction import Block, blocks_within
 
 SPINS = 20  # looks at the word before sleeping
 
@@ -44,6 +44,26 @@ class LocalWorkers:
                 self._audit.forget()
                 self._audits = {}
             self._write({**dict.fromkeys(gone, ()), **self._ranges})
+
+    def hosted(self, shards: int) -> tuple[int, list[tuple[int, int, Block]]]:
+        """(the segment's version, who computes what at every step): (worker, slot, block), as
+        `WorkerPort` takes them up."""
+        with self._lock:
+            found = [
+                (worker, slot, block)
+                for worker, ranges in self._ranges.items()
+                for slot, block in enumerate(
+                    block
+                    for start, stop in runs(sorted({s for r in ranges for s in range(r.start, r.stop)}))
+                    for block in blocks_within(shards, start, stop)
+                )
+            ]
+            return self.segment.version, found
+
+    @property
+    def audited(self) -> bool:
+        """Whether some answers are computed twice and compared."""
+        return self._audit is not None
 
     def publish(self, step: int) -> None:
         """The vector is that of `step`: compute."""

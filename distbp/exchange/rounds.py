@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
 
 from distbp.exchange.gathering import Gathering
 from distbp.exchange.local_workers import LocalWorkers
@@ -14,6 +16,7 @@ from distbp.schedules import PlateauState
 
 IDLE_WAIT_S = 0.05  # between two looks at lateness while waiting for answers
 LATE_FLOOR_S = 0.25  # nothing is late before this
+LONG_STEP_S = 0.02  # for longer ones compiled rounds are not worth it, nor have they the patience
 
 
 class Remote(Protocol):
@@ -28,6 +31,14 @@ class Remote(Protocol):
     def take(self, step: int, gathering: Gathering[Contribution]) -> None:
         """Offers what came in for `step` since the last call; does not wait."""
         ...
+
+
+def _compiled(server: ParameterServer, workers: LocalWorkers, stop_asked: Array) -> Any:
+    if server.one_pass is None:  # so Numba is not loaded where nothing is compiled
+        return None
+    from distbp.exchange.compiled_rounds import compiled_rounds
+
+    return compiled_rounds(server, workers, stop_asked)
 
 
 class Rounds:
@@ -52,13 +63,14 @@ class Rounds:
         self._late_factor = late_factor
         self._clock = clock
         self._gathering: Gathering[Contribution] = Gathering(server.blueprint.shards)
-        self._stop_asked = 0
+        self._stop_asked = np.zeros(1, np.int64)
         self._usual_s = 0.0
+        self._compiled = _compiled(server, workers, self._stop_asked)
 
     def stop_soon(self, stretch: int) -> None:
         """Makes `run` of that stretch return after the step in progress. From another thread, which may be
         ahead of `run` or behind it."""
-        self._stop_asked = stretch
+        self._stop_asked[0] = stretch
 
     def run(self, stretch: int, first: int, stop: int, plateau: PlateauState) -> int:
         """Trains steps `first` to `stop - 1`; waits. Returns the next step. Raises NotFiniteError.
@@ -67,7 +79,11 @@ class Rounds:
         server, gathering = self.server, self._gathering
         step = first
         try:
-            while step < stop and self._stop_asked != stretch:
+            while step < stop and self._stop_asked[0] != stretch:
+                done = self._some(stretch, step, stop, plateau)
+                if done:
+                    step += done
+                    continue
                 began = self._clock()
                 gathering.start()
                 self.workers.publish(step)
@@ -76,8 +92,7 @@ class Rounds:
                 self._gather(step, began)
                 server.apply(step, [c for _, c in gathering.answers()], plateau)
                 step += 1
-                took = self._clock() - began
-                self._usual_s = took if self._usual_s == 0 else 0.9 * self._usual_s + 0.1 * took
+                self._note(self._clock() - began)
         finally:
             self.rest()
         return step
@@ -87,6 +102,19 @@ class Rounds:
         self.workers.rest(self.server.step)
         if self._remote:
             self._remote.rest(self.server.step, self.server.vector)
+
+    def _some(self, stretch: int, step: int, stop: int, plateau: PlateauState) -> int:
+        """Trains as many steps as one compiled call can."""
+        if self._compiled is None or self._usual_s > LONG_STEP_S:
+            return 0
+        began = self._clock()
+        done: int = self._compiled.run(stretch, step, stop, plateau)
+        if done:
+            self._note((self._clock() - began) / done)
+        return done
+
+    def _note(self, took_s: float) -> None:
+        self._usual_s = took_s if self._usual_s == 0 else 0.9 * self._usual_s + 0.1 * took_s
 
     def _gather(self, step: int, began: float) -> None:
         workers, gathering = self.workers, self._gathering

@@ -75,8 +75,8 @@ class Segment:
         futexes = mapped.array(0, (_FUTEX_BYTES // 4,), np.int32)
         self.published = Futex(futexes, 0)  # the server has something new to read
         self.arrived = Futex(futexes, 16)  # a worker has pushed
-        self._control = mapped.array(_FUTEX_BYTES, (_ROWS + MAX_WORKERS * _ROW,), np.int64)
-        self.words = self._control.data.cast("B").cast("q")
+        self.control = mapped.array(_FUTEX_BYTES, (_ROWS + MAX_WORKERS * _ROW,), np.int64)
+        self.words = self.control.data.cast("B").cast("q")
         vector_at, self._slots_at, self._slot_bytes, _ = _layout(size, self._dtype.itemsize, totals)
         self.vector = mapped.array(vector_at, (size,), self._dtype)
         self._slots: dict[tuple[int, int], Slot] = {}
@@ -92,13 +92,18 @@ class Segment:
             totals = self._memory.array(at + 8 * _HEADER, (self.handle.totals,), np.float64)
             body = at + _align(8 * (_HEADER + self.handle.totals), 64)
             gradient = self._memory.array(body, (self.handle.size,), self._dtype)
-            found = Slot(header.data.cast("B").cast("q"), totals, gradient)
+            found = Slot(header.data.cast("B").cast("q"), totals, gradient, header.ctypes.data)
             self._slots[worker, number] = found
         return found
 
     def row(self, worker: int) -> int:
         """Where a worker's row of the control block begins, in 8-byte words."""
         return _ROWS + worker * _ROW
+
+    @property
+    def version(self) -> int:
+        """Of who hosts what; another after each change, and odd during one."""
+        return self.words[VERSION]
 
     def set_ranges(self, ranges: Mapping[int, Sequence[Range]]) -> None:
         """Says what these workers host; others keep what they have. Called by the server, by one thread."""
@@ -141,11 +146,12 @@ class Segment:
 
 class Slot(NamedTuple):
     """One block's sums. `header` is written last, SLOT_STEP last of all; it is believed when SLOT_STEP is the
-    same before and after the rest was read."""
+    same before and after the rest was read. `address`: of the header in this process."""
 
     header: memoryview
     totals: Array
     gradient: Array
+    address: int
 
     def post(self, attempt: int, step: int, block: Block) -> None:
         header = self.header

@@ -21,7 +21,7 @@ Post = Callable[[Slot, int, int, Block], None]
 
 BEAT_S = 0.25  # between two signs of life
 RESEND_S = 0.2  # an answer that had no effect for so long is announced again
-SPINS = 40  # looks at the word before sleeping; about 40 us
+SPINS = 300  # looks at the word before sleeping; about 0.3 ms, in which the server joins and updates
 
 
 def post(slot: Slot, attempt: int, step: int, block: Block) -> None:

@@ -28,11 +28,10 @@ from distbp.nn.dense_stack import LINE, Plan, backward_to_biases, bound_of, plan
 from distbp.nn.gemm import Gemm
 from distbp.nn.network import aligned_vector
 from distbp.nn.pointers import WAYS, meet
-from distbp.optimizers import Step
 from distbp.optimizers.compiled import Rule
 from distbp.optimizers.joined import (
     address,
-    constants_of,
+    constants_of_steps,
     join_and_update,
     shares_of,
     slots_of,
@@ -174,7 +173,9 @@ class ThreadedSteps:
             self._epoch = epoch
         rows = slice(index * self._rows, (index + steps) * self._rows)
         orders = np.stack([reader.order(epoch)[rows] for reader in self._readers])
-        constants = np.array([self._constants(step + i, plateau) for i in range(steps)])
+        constants = constants_of_steps(
+            self._rule, self._server.learning_rate, plateau, range(step, step + steps)
+        )
         done = self._call(orders, constants)
         if done:
             self._server.advance(self._losses[:done], self._server.blueprint.job.batch_size)
@@ -205,11 +206,6 @@ class ThreadedSteps:
     def _shuffle(self, epoch: int, start: int, stop: int) -> None:
         for reader in self._readers[start:stop]:
             reader.order(epoch)
-
-    def _constants(self, step: int, plateau: PlateauState) -> tuple[float, ...]:
-        rate = float(self._server.learning_rate(step, plateau))
-        info = Step(number=step + 1, learning_rate=rate, gradient_norm=0.0)  # nobody asks for the norm
-        return constants_of(self._rule, info)
 
 
 def _scratch(blueprint: Blueprint, rows: int, gemm: Gemm, data: PreparedRows) -> tuple[Array, ...]:

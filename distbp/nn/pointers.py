@@ -1,4 +1,4 @@
-"""Memory by its address, and what several threads need to meet, for compiled code (Numba, optional)."""
+"""Memory by its address, and what threads and processes need to meet, for compiled code (Numba, optional)."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def _pointer(context: Any, address: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _load(context: Any, address: Any) -> Any:
-    """The whole number at an address; what its writer wrote before it is seen as well."""
+def load(context: Any, address: Any) -> Any:
+    """The int64 at an address; what its writer wrote before it is seen as well."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         return builder.load_atomic(
@@ -49,7 +49,44 @@ def _load(context: Any, address: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _store(context: Any, address: Any, value: Any) -> Any:
+def load_int32(context: Any, address: Any) -> Any:
+    """The int32 at an address; what its writer wrote before it is seen as well."""
+
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        pointer = builder.inttoptr(values[0], ir.IntType(32).as_pointer())
+        return builder.sext(builder.load_atomic(pointer, ordering="acquire", align=4), ir.IntType(64))
+
+    return types.int64(types.int64), code
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def store_int32(context: Any, address: Any, value: Any) -> Any:
+    """Writes an int32 after everything that was written before."""
+
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        pointer = builder.inttoptr(values[0], ir.IntType(32).as_pointer())
+        builder.store_atomic(builder.trunc(values[1], ir.IntType(32)), pointer, ordering="release", align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), code
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def system_call(
+    context: Any, address: Any, number: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any
+) -> Any:
+    """Calls syscall(2), which is at an address; all arguments are whole numbers."""
+
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        whole = ir.IntType(64)
+        function = ir.FunctionType(whole, [whole] * 7).as_pointer()
+        return builder.call(builder.inttoptr(values[0], function), values[1:])
+
+    return types.int64(*[types.int64] * 8), code
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def store(context: Any, address: Any, value: Any) -> Any:
     """Writes a whole number after everything that was written before."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -61,7 +98,7 @@ def _store(context: Any, address: Any, value: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _call(context: Any, address: Any, argument: Any) -> Any:
+def call(context: Any, address: Any, argument: Any) -> Any:
     """Calls the function int f(unsigned) at an address."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -95,6 +132,23 @@ def vector_at(address: int, count: int, like: Array) -> Array:
 
 
 @_compile  # type: ignore[untyped-decorator]
+def await_number(place: int, number: int, over: int, ways: tuple[int, int]) -> bool:
+    """Waits until the int64 at an address is `number` or more; what was written before that is seen as well.
+    False when the one at `over` is set: it will not come. ways: WAYS."""
+    looks = 0
+    while load(place) < number:
+        looks += 1
+        if looks > LOOKS:
+            if load(over):
+                return False
+            if looks < LOOKS + OFFERS:
+                call(ways[0], 0)
+            else:
+                call(ways[1], NAP_US)
+    return True
+
+
+@_compile  # type: ignore[untyped-decorator]
 def meet(counters: Array, me: int, number: int, ways: tuple[int, int]) -> bool:
     """Waits until every thread has said `number`, a higher one at each meeting; then all see what each wrote
     before it. False when somebody has set the last counter: the others will not come.
@@ -102,16 +156,8 @@ def meet(counters: Array, me: int, number: int, ways: tuple[int, int]) -> bool:
     counters: (threads + 1, 8) int64, a cache line for each. ways: WAYS."""
     base = counters.ctypes.data
     others = counters.shape[0] - 1
-    _store(base + 64 * me, number)
-    for other in range(others):
-        looks = 0
-        while _load(base + 64 * other) < number:
-            looks += 1
-            if looks > LOOKS:
-                if _load(base + 64 * others):
-                    return False
-                if looks < LOOKS + OFFERS:
-                    _call(ways[0], 0)
-                else:
-                    _call(ways[1], NAP_US)
+    store(base + 64 * me, number)
+    for other in range(others):  # noqa: SIM110 - compiled, there is no all()
+        if not await_number(base + 64 * other, number, base + 64 * others, ways):
+            return False
     return True

@@ -9,7 +9,7 @@ to be finite: nothing is checked here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
@@ -21,11 +21,12 @@ from distbp.nn.arrays import Array
 from distbp.nn.pointers import vector_at
 from distbp.optimizers.compiled import Rule, update
 from distbp.optimizers.parts import Step
+from distbp.schedules import PlateauState
 
 _compile: Any = numba.njit(cache=True, nogil=True, error_model="numpy")
 
 STRETCH = 4096  # parameters at a time: with their gradients and slots they stay in a core's first cache
-WORTH_A_THREAD = 65536  # parameters; waking a thread costs about as much as updating so many
+WORTH_A_THREAD = 131072  # parameters; waking a thread costs about as much as updating so many
 
 
 @_compile  # type: ignore[untyped-decorator]
@@ -92,6 +93,15 @@ def constants_of(rule: Rule, step: Step) -> tuple[float, ...]:
     return 1.0 - step.learning_rate * rule.decay, *rule.constants(step)
 
 
+def constants_of_steps(
+    rule: Rule, learning_rate: Callable[[int, PlateauState], float], plateau: PlateauState, steps: range
+) -> Array:
+    """(steps, ...): `constants_of` each. For rules that ask for no gradient norm."""
+    rates = [float(learning_rate(step, plateau)) for step in steps]
+    infos = [Step(step + 1, rate) for step, rate in zip(steps, rates, strict=True)]
+    return np.array([constants_of(rule, info) for info in infos])
+
+
 def address(vector: Array) -> int:
     """Of a vector's first value. Keep the vector while the address is used."""
     return int(vector.__array_interface__["data"][0])
@@ -105,7 +115,8 @@ def worth_threads(size: int, most: int) -> int:
 class JoinedUpdate:
     """A rule bound to `parameters` (n,) and its slots; `decays`: stretches [start, stop) that decay.
 
-    `apply` is one update by as many threads as the vector is worth, at most `threads`."""
+    `apply` is one update by as many threads as the vector is worth, at most `threads`. shares: the stretches
+    of each; pool: of all but the calling one; vectors: the parameters and the two slots."""
 
     def __init__(
         self,
@@ -115,11 +126,11 @@ class JoinedUpdate:
         decays: Sequence[tuple[int, int]],
         threads: int,
     ) -> None:
-        self._rule = rule
+        self.rule = rule
         threads = worth_threads(parameters.size, threads)
-        self._shares = shares_of(stretches_of(parameters.size, decays), threads)
-        self._state = rule.number, parameters, *slots_of(rule, slots, parameters)
-        self._pool = ThreadPoolExecutor(threads - 1, "distbp-update") if threads > 1 else None
+        self.shares = shares_of(stretches_of(parameters.size, decays), threads)
+        self.vectors = parameters, *slots_of(rule, slots, parameters)
+        self.pool = ThreadPoolExecutor(threads - 1, "distbp-update") if threads > 1 else None
 
     def apply(
         self, sums: Sequence[Array], order: Sequence[tuple[int, int]], step: Step, scale: float
@@ -128,12 +139,18 @@ class JoinedUpdate:
         additions; scale: 1 / (the batch's weight)."""
         sources = np.array([address(one) for one in sums], np.int64)
         additions = np.array(order, np.int64).reshape(-1, 2)
-        rest: Any = (*self._state, float(scale), self._rule.l2, np.array(constants_of(self._rule, step)))
-        mine, *others = self._shares
+        rest: Any = (
+            self.rule.number,
+            *self.vectors,
+            float(scale),
+            self.rule.l2,
+            np.array(constants_of(self.rule, step)),
+        )
+        mine, *others = self.shares
         waiting = [
-            self._pool.submit(join_and_update, sources, additions, share, *rest)
+            self.pool.submit(join_and_update, sources, additions, share, *rest)
             for share in others
-            if self._pool is not None
+            if self.pool is not None
         ]
         join_and_update(sources, additions, mine, *rest)
         for other in waiting:
@@ -141,5 +158,5 @@ class JoinedUpdate:
 
     def close(self) -> None:
         """Ends the threads. Harmless when there are none, and when called twice."""
-        if self._pool is not None:
-            self._pool.shutdown()
+        if self.pool is not None:
+            self.pool.shutdown()
