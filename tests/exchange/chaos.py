@@ -39,6 +39,7 @@ LAYERS = (
     {"type": "batch_normalization"},
     {"type": "dense", "units": 3},
 )
+DENSE = ({"type": "dense", "units": 7, "activation": "tanh"}, {"type": "dense", "units": 3})
 OPTIMIZERS: tuple[dict[str, Any], ...] = (
     {"type": "sgd", "learning_rate": 0.1},
     {"type": "momentum", "learning_rate": 0.05, "schedule": {"type": "reduce_on_plateau", "patience": 0}},
@@ -49,10 +50,10 @@ ACTIONS = ("kill worker", "stop worker", "kill all workers", "kill server", "sto
 LIKELY = (6, 2, 1, 2, 1, 4)
 
 
-def job_of(optimizer: int) -> TrainingJob:
+def job_of(optimizer: int, layers: tuple[dict[str, Any], ...] = LAYERS) -> TrainingJob:
     """240 steps, 8 a time through the rows; a second or so."""
     return make_job(
-        LAYERS,
+        layers,
         batch_size=40,
         shards=8,
         max_steps=240,

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import chaos
 import pytest
-from chaos import DATA, Chaos, Schedule, actors, drive, job_of, schedule_of
+from chaos import DATA, DENSE, Chaos, Schedule, actors, drive, job_of, schedule_of
 from leftovers import GRACE_S, wait_for_end
 
 from distbp import resume, train
 from distbp.result import Result
 
 QUICK, ALL = 28, 470
+COMPILED_QUICK, COMPILED_ALL = 3, 60  # beside those
 QUICK_KILLS, ALL_KILLS = 2, 30  # of the trainer
 Expected = dict[int, tuple[Result, bytes]]  # optimizer -> its run, and its metrics.jsonl
 TESTS = Path(__file__).resolve().parents[1]
@@ -70,6 +71,30 @@ def run_of(seed: int, path: Path, undisturbed: Expected) -> None:
 @pytest.mark.parametrize("seed", range(QUICK))
 def test_quick(seed: int, tmp_path: Path, ray_here: None, undisturbed: Expected) -> None:
     run_of(seed, tmp_path, undisturbed)
+
+
+def compiled_run_of(seed: int, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same where the server's rounds are compiled: dense layers, and kernels that are."""
+    pytest.importorskip("numba")
+    monkeypatch.setenv("DISTBP_KERNELS", "numba")
+    schedule = schedule_of(seed)
+    job = job_of(schedule.optimizer, DENSE)
+    alone = train(job, data=DATA, output=path / "alone", workers=0)
+    with closing(Chaos(schedule)) as made:
+        result = drive(path / "run", job, made)
+    assert_same(result, (alone, (path / "alone" / "metrics.jsonl").read_bytes()))
+    assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("seed", range(COMPILED_QUICK))
+def test_compiled_quick(seed: int, tmp_path: Path, ray_here: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled_run_of(seed, tmp_path, monkeypatch)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("seed", range(COMPILED_QUICK, COMPILED_QUICK + COMPILED_ALL))
+def test_compiled_all(seed: int, tmp_path: Path, ray_here: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled_run_of(seed, tmp_path, monkeypatch)
 
 
 @pytest.mark.chaos
