@@ -30,7 +30,7 @@ LONG_STEP_S = 1e-3
 
 
 class Worth(NamedTuple):
-    """Of one round: `trainings`, two over one; `workers`, two over one; `step_s` of one worker."""
+    """Of one round: `trainings`, two over one; `workers`, two over one; `step_s` of one training."""
 
     trainings: float
     workers: float
@@ -53,7 +53,7 @@ def worth(row: Row, rounds: int, seconds: float) -> list[Worth]:
         for _ in range(rounds):
             alone, two, worker = (speed(each, seconds) for each in (one, team, single))
             both = sum(pool.map(lambda each: speed(each, seconds), (one, other)))
-            found.append(Worth(both / alone, two / worker, row.batch / worker))
+            found.append(Worth(both / alone, two / worker, row.batch / alone))
     return found
 
 

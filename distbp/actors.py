@@ -38,6 +38,7 @@ from distbp.exchange.server_ranges import FanLink
 from distbp.exchange.shared_data import HeldShards, NodeStore, ShardData, SharedRows, whole_data
 from distbp.exchange.shared_memory import WorkerPort, post
 from distbp.nn import without_scipy
+from distbp.nn.arrays import Array
 from distbp.nn.kernels import NUMPY
 from distbp.parameter_server import NotFiniteError, ParameterServer
 from distbp.schedules import PlateauState
@@ -132,6 +133,10 @@ class ServerActor:
 
     def snapshot(self) -> Snapshot:
         return Snapshot(self._server.step, self._server.snapshot(), tuple(self._server.health))
+
+    def adopt(self, vector: Array) -> None:
+        """Makes the workers of this node evaluate with other parameters; no step may follow."""
+        self._segment.vector[:] = vector
 
     def assign(self, number: int, ranges: Mapping[int, Sequence[Range]]) -> None:
         """Says who of this node hosts what; see `Orders`."""

@@ -16,6 +16,7 @@ from distbp.data.batches import WholeData
 from distbp.evaluation import Evaluation
 from distbp.exchange.base import Snapshot, Team
 from distbp.exchange.inline import InlineTeam
+from distbp.nn.arrays import Array
 from distbp.schedules import PlateauState
 
 MEASURE_S = 0.5  # of steps, for each way
@@ -82,6 +83,9 @@ class AutoTeam:
 
     def snapshot(self) -> Snapshot:
         return self._team.snapshot()
+
+    def adopt(self, vector: Array) -> bool:
+        return self._team.adopt(vector)
 
     def scale(self, workers: int) -> str | None:
         """Whoever asks for a number knows better than a measurement."""

@@ -34,6 +34,7 @@ from distbp.exchange.segment import Range
 from distbp.exchange.shared_data import SharedRows, cut
 from distbp.heartbeats import Heartbeats, Silence
 from distbp.membership import Options
+from distbp.nn.arrays import Array
 from distbp.parameter_server import NotFiniteError
 from distbp.parameter_server import ranges as server_ranges
 from distbp.range_actors import Lead
@@ -45,6 +46,7 @@ from distbp.recruiting import (
     awaited_cpus,
     end_actor,
     home_of,
+    outstanding,
     pinned,
     raise_corruption,
     short,
@@ -178,6 +180,12 @@ class RayTeam:
     def snapshot(self) -> Snapshot:
         return self._ask(self._server.snapshot.remote())
 
+    def adopt(self, vector: Array) -> bool:
+        if list(self._nodes) != [self._home] or len(self._servers) > 1:  # relays keep what they have
+            return False
+        self._ask(self._server.adopt.remote(vector))
+        return True
+
     def scale(self, workers: int) -> str | None:
         """Changes the number of workers, from the next look at the team on (while steps run). From now on
         free CPUs do not change it."""
@@ -207,7 +215,7 @@ class RayTeam:
     def pids(self) -> dict[str, int]:
         """Process numbers of the server ("server") and the workers ("worker-N"), for those who watch."""
         workers = {f"worker-{m.number}": m.place.pid for m in list(self._members.values())}
-        return {"server": self._server_place.pid, **workers} if self._server_place else workers
+        return workers | ({"server": self._server_place.pid} if self._server_place else {})
 
     def nodes(self) -> dict[str, str]:
         """The Ray nodes of the server ("server") and the workers ("worker-N")."""
@@ -342,7 +350,7 @@ class RayTeam:
             self._leave(name)
         for number, why in lost.items():
             self._drop(self._members[number], why)
-        self._check_orders()
+        self._ordered = outstanding(self._ordered)
         changed = self._grow_or_shrink()
         if (lost or changed) and self._members:
             self._assign()  # before anything else: a step may be waiting for it
@@ -396,15 +404,6 @@ class RayTeam:
             with suppress(RayError):
                 ray.kill(self._nodes.pop(name).actor)
             self._heartbeats.forget(name)
-
-    def _check_orders(self) -> None:
-        """Orders wait for nobody, but their failures must not pass in silence."""
-        if not self._ordered:
-            return
-        done, self._ordered = ray.wait(self._ordered, num_returns=len(self._ordered), timeout=0)
-        for reference in done:
-            with suppress(*GONE):  # noticed otherwise
-                ray.get(reference)
 
     def _grow_or_shrink(self) -> bool:
         """Starts or ends workers toward the number wanted; true if the team is another now."""

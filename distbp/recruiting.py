@@ -177,6 +177,18 @@ def end_actor(actor: Any, place: Place | None, here: str, host: Any) -> None:
         host.kill.remote(place.pid)
 
 
+def outstanding(orders: list[Any]) -> list[Any]:
+    """Those of `orders` that are not done yet. Orders wait for nobody, but their failures must not pass in
+    silence; that of an actor that is gone is noticed otherwise."""
+    if not orders:
+        return orders
+    done, rest = ray.wait(orders, num_returns=len(orders), timeout=0)
+    for reference in done:
+        with suppress(*GONE):
+            ray.get(reference)
+    return list(rest)
+
+
 def why_ended(serving: Any) -> str:
     """Why a worker does not serve any more."""
     try:

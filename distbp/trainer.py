@@ -344,14 +344,22 @@ class Trainer:
                 k: v for k, v in best.state["run"]["last_metrics"].items() if k not in ("epoch", "step")
             }
             self._saved = Snapshot(best.step, best.arrays)
-            team.close()
-            if "test" in self.blueprint.rows:
-                with closing(self._start_team()) as other:
-                    metrics.update(values(self.blueprint, self._network, other.evaluate("test"), "test"))
-        elif "test" in self.blueprint.rows:
-            metrics.update(values(self.blueprint, self._network, team.evaluate("test"), "test"))
+            metrics.update(self._test(team, vector))
+        else:
+            metrics.update(self._test(team))
         self._save_model(vector)
         return vector, metrics
+
+    def _test(self, team: Team, saved: Array | None = None) -> Mapping[str, float]:
+        """The metrics of the test set, if there is one; with the parameters of the checkpoint in `_saved`
+        where they are given, for which a team that cannot take them makes room for another."""
+        if "test" not in self.blueprint.rows:
+            return {}
+        if saved is None or team.adopt(saved):
+            return values(self.blueprint, self._network, team.evaluate("test"), "test")
+        team.close()
+        with closing(self._start_team()) as other:
+            return values(self.blueprint, self._network, other.evaluate("test"), "test")
 
     def _save_model(self, vector: Array) -> None:
         from distbp.curves import draw

@@ -221,6 +221,17 @@ def test_early_stopping_restores_the_best_weights(run: Any) -> None:
     assert result.metrics["test_loss"] == pytest.approx(result.model().evaluate(*TEST)["loss"], rel=1e-5)
 
 
+def test_a_team_that_takes_no_other_weights_makes_room_for_one_that_begins_with_them(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one with workers on several nodes."""
+    expected = run(stopped_job())
+    monkeypatch.setattr(InlineTeam, "adopt", lambda self, vector: False)
+    found = train(stopped_job(), data=DATA, output=tmp_path / "other")
+    assert found.metrics == expected.metrics and "test_loss" in found.metrics
+    assert found.params_sha256 == expected.params_sha256
+
+
 def test_the_last_weights_where_the_best_are_not_wanted(run: Any) -> None:
     result = run(stopped_job(early_stopping={**WATCHED, "restore_best": False}))
     assert result.metrics["validation_loss"] == lines_of(result)[-1]["validation_loss"]

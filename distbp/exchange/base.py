@@ -61,6 +61,11 @@ class Team(Protocol):
         """The server's state between two steps; waits."""
         ...
 
+    def adopt(self, vector: Array) -> bool:
+        """Takes other parameters, to evaluate with before it is closed; waits. False where it cannot, and a
+        new team is needed."""
+        ...
+
     def scale(self, workers: int) -> str | None:
         """Asks for another number of workers, which come and go while steps run; does not wait. Returns why
         that cannot be, in words that go on after "because", or None."""

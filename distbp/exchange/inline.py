@@ -18,6 +18,7 @@ from distbp.blueprint import Blueprint
 from distbp.data.batches import Holdings
 from distbp.evaluation import Evaluation, combine
 from distbp.exchange.base import Snapshot
+from distbp.nn.arrays import Array
 from distbp.nn.network import aligned_vector
 from distbp.parameter_server import Contribution, ParameterServer
 from distbp.reduction import Block, assign, blocks_within
@@ -115,6 +116,10 @@ class InlineTeam:
 
     def snapshot(self) -> Snapshot:
         return Snapshot(self.server.step, self.server.snapshot(), tuple(self.server.health))
+
+    def adopt(self, vector: Array) -> bool:
+        self.server.vector[:] = vector
+        return True
 
     def scale(self, workers: int) -> str | None:
         """An inline team has no workers, and stays as it is."""

@@ -39,7 +39,10 @@ LAYERS = (
     {"type": "batch_normalization"},
     {"type": "dense", "units": 3},
 )
-DENSE = ({"type": "dense", "units": 7, "activation": "tanh"}, {"type": "dense", "units": 3})
+DENSE: tuple[dict[str, Any], ...] = (
+    {"type": "dense", "units": 7, "activation": "tanh"},
+    {"type": "dense", "units": 3},
+)
 OPTIMIZERS: tuple[dict[str, Any], ...] = (
     {"type": "sgd", "learning_rate": 0.1},
     {"type": "momentum", "learning_rate": 0.05, "schedule": {"type": "reduce_on_plateau", "patience": 0}},
@@ -121,6 +124,9 @@ class Checked:
     def snapshot(self) -> Snapshot:
         found: Snapshot = self.team.snapshot()
         return found
+
+    def adopt(self, vector: Any) -> bool:
+        return bool(self.team.adopt(vector))
 
     def close(self) -> None:
         self.team.close()
