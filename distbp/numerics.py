@@ -86,6 +86,9 @@ def _blas() -> str:
     return ", ".join(sorted(set(libraries))) or "unknown"
 
 
+NARROW = ", narrow products transposed"  # before this was so, they had other bits
+
+
 def _kernel_set(name: str) -> str:
     if name == "numpy":
         return name
@@ -94,12 +97,12 @@ def _kernel_set(name: str) -> str:
     if name != "mkl":
         from distbp.nn.gemm import openblas
 
-        return f"numba {numba.__version__}" + ("" if openblas() else ", products by NumPy")
+        return f"numba {numba.__version__}" + (NARROW if openblas() else ", products by NumPy")
     from distbp.nn.mkl import library, small_products
 
     version, instructions = library()
     small = ", small products by OpenBLAS" if small_products() else ""
-    return f"numba {numba.__version__}, mkl {version} ({instructions}){small}"
+    return f"numba {numba.__version__}, mkl {version} ({instructions}){small}{NARROW}"
 
 
 def _probe() -> str:

@@ -44,7 +44,7 @@ def test_another_process_has_the_same_one() -> None:
 
 def test_compiled_kernels_are_another_fingerprint() -> None:
     numba = pytest.importorskip("numba", reason="Numba is not installed")
-    assert fingerprint("numba")["kernels"] == f"numba {numba.__version__}"
+    assert fingerprint("numba")["kernels"] == f"numba {numba.__version__}, narrow products transposed"
 
 
 MINE = {"numpy": "2.1", "simd": "AVX2", "blas": "OpenBLAS 0.3", "kernels": "numpy", "probe": "aa"}
