@@ -26,7 +26,9 @@ BETTER = 1.05  # times as fast as inline, to be worth other processes
 
 
 class AutoTeam:
-    """A `Team` that chooses among others. `on_ray(blueprint, data, snapshot, attempt, changed, workers)`."""
+    """A `Team` that chooses among others. `on_ray(blueprint, data, snapshot, attempt, changed, workers)`.
+
+    off_ray: called when workers proved not to be worth it; does not wait."""
 
     def __init__(
         self,
@@ -36,7 +38,12 @@ class AutoTeam:
         attempt: int,
         on_ray: Callable[..., Team],
         changed: Callable[[str], None],
+        off_ray: Callable[[], None] = lambda: None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
+        self._off_ray = off_ray
         self._make: Callable[[Snapshot, int], Team] = lambda start, workers: on_ray(
             blueprint, data, start, attempt, changed, workers
         )
@@ -69,11 +76,11 @@ class AutoTeam:
             reached = self._team.run(first, min(stop, first + self._warm_up), plateau, stopping)
             self._warm_up -= reached - first
             return reached
-        began = time.monotonic()
+        began = self._clock()
         until = began + MEASURE_S - self._seconds
-        reached = self._team.run(first, stop, plateau, lambda: time.monotonic() > until or stopping())
+        reached = self._team.run(first, stop, plateau, lambda: self._clock() > until or stopping())
         self._steps += reached - first
-        self._seconds += time.monotonic() - began
+        self._seconds += self._clock() - began
         if self._seconds >= MEASURE_S:
             self._next(reached)
         return reached
@@ -111,6 +118,8 @@ class AutoTeam:
         best = choose(self._speeds)
         if best != now:
             self._change(best)
+        if best == 0:
+            self._off_ray()
         self._decided = True
         measured = ", ".join(f"{n} workers {v:,.0f}" for n, v in sorted(self._speeds.items()))
         why = f"steps a second: {measured}"

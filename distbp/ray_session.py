@@ -73,6 +73,14 @@ class RaySession:
         if self._error is not None:
             raise self._error
 
+    @property
+    def left(self) -> bool:
+        return self._over.is_set()
+
+    def leave(self) -> None:
+        """Begins to leave Ray, as `close` does, and does not wait for it."""
+        self._over.set()
+
     def close(self) -> None:
         """Leaves Ray (and ends it, if it was started here). May be called twice."""
         self._over.set()
