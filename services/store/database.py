@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 import sqlite3
 import threading
 import time
@@ -115,8 +117,18 @@ def sha256(text_: str) -> str:
 
 def _prepare_sqlite(connection: sqlite3.Connection, record: Any) -> None:
     connection.isolation_level = None  # we begin transactions ourselves
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={_BUSY_MS}"):
+    for pragma in (f"busy_timeout={_BUSY_MS}", "synchronous=FULL"):
         connection.execute(f"PRAGMA {pragma}").close()
+    # Two that make a new file a write-ahead one at once would each wait for the other: SQLite then fails one
+    # of them, at once, whatever the timeout. So they come one by one. The lock is the folder's: closing a
+    # second descriptor of the file itself would drop SQLite's own locks.
+    file = connection.execute("PRAGMA database_list").fetchone()[2]
+    folder = os.open(Path(file).parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        connection.execute("PRAGMA journal_mode=WAL").close()
+    finally:
+        os.close(folder)
 
 
 def _begin_sqlite(conn: Connection) -> None:

@@ -95,8 +95,8 @@ def test_a_database_of_a_newer_version_is_refused(url: str) -> None:
 
 
 def test_several_processes_may_migrate_at_once(url: str) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        for store in pool.map(lambda _: Store(url), range(4)):
+    with ThreadPoolExecutor(8) as pool:
+        for store in pool.map(lambda _: Store(url), range(8)):
             store.close()
 
 
