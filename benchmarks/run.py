@@ -2,101 +2,27 @@
 
 Every peer of a row has a process of its own, started and warmed up before the first measurement. Then
 the peers take turns, round after round (A B C, A B C, ...), so that a slow minute of the machine hits all of
-them; a peer that waits sleeps on its standard input. Results are medians over the rounds.
+them; a peer that waits is stopped, with all its processes. Results are medians over the rounds.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
-import subprocess
 import sys
-import tempfile
-import threading
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from benchmarks import bars, machine, table
+from benchmarks.peer_process import PeerError, PeerProcess
 from benchmarks.peers import ONE_CORE, PEERS, TWO_CORE, Peer
-from benchmarks.peers.common import THREAD_VARIABLES
 from benchmarks.rows import ROWS, Row
 from benchmarks.table import Results
 
-ANSWER_TIMEOUT_S = 240.0
 SECONDS = {ONE_CORE: 1.5, TWO_CORE: 1.0}
-
-
-class PeerError(Exception):
-    """A peer's process ended or hung; the text says what it wrote last."""
-
-
-class PeerProcess:
-    """One peer measuring one row."""
-
-    def __init__(self, peer: Peer, row: Row, cores: Sequence[int]) -> None:
-        environment = dict(os.environ)
-        environment.update({variable: str(len(cores)) for variable in THREAD_VARIABLES})
-        command = [sys.executable, "-W", "ignore", "-m", peer.module, *peer.arguments]
-        command += ["--row", row.name, "--cores", ",".join(map(str, cores)), "--serve"]
-        self._errors: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115 - close() closes it
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            env=environment,
-            preexec_fn=lambda: os.sched_setaffinity(0, cores),
-        )
-        try:
-            self._answer("ready")
-        except BaseException:
-            self._process.kill()
-            self.close()
-            raise
-
-    def measure(self, seconds: float) -> dict[str, Any]:
-        """One measurement of about `seconds`."""
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # a process that is gone is reported by the reading below
-            print(seconds, file=self._process.stdin, flush=True)
-        return self._answer("samples_per_second")
-
-    def close(self) -> None:
-        """Ends the process."""
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):
-            self._process.stdin.close()
-        try:
-            self._process.wait(timeout=60)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        self._errors.close()
-
-    def _answer(self, key: str) -> dict[str, Any]:
-        """The next line that is a JSON object with `key`; libraries may print what they like before it."""
-        assert self._process.stdout is not None
-        watchdog = threading.Timer(ANSWER_TIMEOUT_S, self._process.kill)
-        watchdog.start()
-        try:
-            for line in self._process.stdout:
-                with suppress(json.JSONDecodeError):
-                    found = json.loads(line)
-                    if isinstance(found, dict) and key in found:
-                        return found
-        finally:
-            watchdog.cancel()
-        code = self._process.wait()
-        self._errors.seek(0)
-        last = " / ".join(self._errors.read().strip().splitlines()[-2:])
-        raise PeerError(f"ended with exit code {code}: {last}")
 
 
 def run_row(

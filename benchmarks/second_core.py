@@ -20,9 +20,9 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from benchmarks.peer_process import PeerProcess
 from benchmarks.peers import OURS, PEERS
 from benchmarks.rows import ROWS, Row
-from benchmarks.run import PeerProcess
 from benchmarks.table import replace_section
 
 BAR = 1.6  # two workers to one, on rows whose step takes more than a millisecond on one core

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import bars, distbp_session, run, table
+from benchmarks.peer_process import PeerProcess, family
 from benchmarks.peers import ONE_CORE, PEERS, TWO_CORE, Peer
 from benchmarks.rows import ROWS, Row
 from benchmarks.synthetic import first_weights, orders, samples
@@ -93,6 +96,45 @@ def test_a_run_with_a_peer_that_fails_goes_on(monkeypatch, capsys):
     run.run_row(SMALL, [broken], [0], rounds=1, seconds=0.1, results=results)
     assert "failed on 6-5-3, 4: ended with exit code 1" in results.absent["broken"]
     assert "No module named benchmarks.peers.no_such_peer" in results.absent["broken"]
+
+
+def state(pid: int) -> str:
+    """T: stopped, Z: ended and not yet waited for (proc(5)); `gone`."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "gone"
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+
+
+A_PEER = """
+import json, os, subprocess, sys
+# The shell ends at once, so that its child loses its parent.
+child = int(subprocess.check_output(["sh", "-c", "sleep 1000 >&2 & echo $!"]))
+print(json.dumps({"ready": "small"}), flush=True)
+for line in sys.stdin:
+    print(json.dumps({"samples_per_second": 1.0, "pids": [os.getpid(), child]}), flush=True)
+os.kill(child, 9)
+"""
+
+
+def test_a_waiting_peer_is_stopped_with_all_its_processes(tmp_path: Path, monkeypatch):
+    (tmp_path / "a_peer.py").write_text(A_PEER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    process = PeerProcess(Peer("a", "a_peer", ("numpy",), (ONE_CORE,)), SMALL, [0])
+    try:
+        pids = process.measure(0.0)["pids"]
+        assert family(pids[0]) == pids
+        until(lambda: {state(pid) for pid in pids} == {"T"})
+        assert process.measure(0.0)["pids"] == pids
+    finally:
+        process.close()
+    until(lambda: all(state(pid) in ("gone", "Z") for pid in pids))
 
 
 def test_sections_are_replaced_and_the_rest_stays(tmp_path: Path):
