@@ -47,3 +47,6 @@ if ! "$folder/bin/python" -m pip install --disable-pip-version-check --no-input 
     echo "the installation failed; the whole log is in $log" >&2
     exit 1
 fi
+
+# Ray starts a process for every worker: each would compile the sources where nobody has kept the result.
+"$folder/bin/python" -m compileall -q distbp services
