@@ -36,20 +36,12 @@ DOORS = {
         "distbp.exchange.ray_objects",
     },
     "numba": {
-        "distbp.data.compiled_rows",
-        "distbp.exchange.compiled_futex",
-        "distbp.exchange.compiled_rounds",
-        "distbp.exchange.fused_steps",
-        "distbp.exchange.threaded_steps",
-        "distbp.nn.compiled",
-        "distbp.nn.dense_stack",
         "distbp.nn.gemm",
+        "distbp.nn.jit",
         "distbp.nn.pointers",
         "distbp.nn.vector_math",
         "distbp.nn.without_scipy",
         "distbp.numerics",
-        "distbp.optimizers.compiled",
-        "distbp.optimizers.joined",
     },
     "llvmlite": {"distbp.nn.gemm", "distbp.nn.pointers"},
     "sklearn": {"distbp.data.formats.digits"},
@@ -71,6 +63,8 @@ DOORS = {
 }
 # What the mathematics may import besides the standard library.
 MATHEMATICS = {"numpy", "numba", "llvmlite", "distbp.nn", "distbp.options", "distbp.streams", "distbp.errors"}
+# Who imports one of these has compiled functions.
+JIT = {"distbp.nn.jit", "distbp.nn.vector_math"}
 # Imports within a function against the order of rooms, each with its reason.
 LATE = {
     # The table of kernel sets loads a compiled one only where it is wanted, and numba or MKL with it.
@@ -186,6 +180,26 @@ def test_doors(library: str) -> None:
         for target, _, line in imports(name):
             if within(target, library):
                 assert within(name, *DOORS[library]), f"{name}, line {line} imports {library}"
+
+
+def test_compiled_code_is_made_anew_when_what_is_in_it_changes() -> None:
+    """Modules with compiled functions, and those that such functions have constants from, are `SOURCES`."""
+    pytest.importorskip("numba")
+    from distbp.nn.jit import SOURCES
+
+    sources = {f"distbp.{name}" for name in SOURCES}
+    assert sources <= set(FILES)
+    compiling = {name for name in FILES if any(i.target in JIT for i in imports(name))}
+    assert compiling <= sources
+    for name in compiling:
+        for node in ast.walk(tree(name)):
+            if isinstance(node, ast.ImportFrom) and node.module and within(node.module, "distbp"):
+                for alias in node.names:
+                    module = f"{node.module}.{alias.name}"
+                    if module in FILES:
+                        assert module in sources, f"{name} uses {module}"
+                    elif alias.name.isupper():
+                        assert node.module in sources, f"{name} uses {alias.name}"
 
 
 def test_mathematics_needs_numpy_only() -> None:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from numba import njit
-
 from distbp.nn.arrays import Array
+from distbp.nn.jit import jit
 from distbp.nn.pointers import prefetch
-
-_compile: Any = njit(cache=True, nogil=True, error_model="numpy")
 
 LINE_BYTES = 64
 # In a shuffled table the next row is anywhere, and to wait for memory takes longer than to copy a short row.
@@ -18,7 +13,7 @@ AHEAD = 8
 BEGINNING_BYTES = 512
 
 
-@_compile  # type: ignore[untyped-decorator]
+@jit
 def take_rows(inputs: Array, targets: Array, order: Array, first: int, x: Array, labels: Array) -> None:
     """Copies the rows `order[first : first + len(x)]`.
 

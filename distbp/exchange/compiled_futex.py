@@ -6,15 +6,13 @@ As `distbp.exchange.futex` does it, without the interpreter. See futex(2).
 from __future__ import annotations
 
 import ctypes
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from distbp.exchange.futex import SYSTEM_CALL, WAIT, WAKE
+from distbp.nn.jit import jit
 from distbp.nn.pointers import WAYS, load_int32, store_int32, system_call
-
-_compile: Any = njit(cache=True, nogil=True, error_model="numpy")
 
 PATIENCE_S = 0.05  # to sleep without news
 EVERYBODY = 0x7FFFFFFF
@@ -38,14 +36,14 @@ def ways() -> Ways:
     return Ways(WAYS[0], WAYS[1], system, SYSTEM_CALL or 0, _PATIENCE.ctypes.data)
 
 
-@_compile  # type: ignore[untyped-decorator]
+@jit
 def change(word: int, ways: Ways) -> None:
     """Gives the int32 at an address the next value, and wakes all who wait for that. One writer at a time."""
     store_int32(word, (load_int32(word) + 1) & EVERYBODY)
     system_call(ways.system, ways.futex, word, WAKE, EVERYBODY, 0, 0, 0)
 
 
-@_compile  # type: ignore[untyped-decorator]
+@jit
 def sleep(word: int, seen: int, ways: Ways) -> bool:
     """Waits until the int32 at an address is another than `seen`. False when that takes too long."""
     system_call(ways.system, ways.futex, word, WAIT, seen, ways.patience, 0, 0)

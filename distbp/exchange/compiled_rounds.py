@@ -14,23 +14,21 @@ was published here and not applied is published again there, which changes nothi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from distbp.exchange import segment as seg
 from distbp.exchange.compiled_futex import Ways, change, sleep, ways
 from distbp.exchange.local_workers import LocalWorkers
 from distbp.nn.arrays import Array
+from distbp.nn.jit import jit
 from distbp.nn.pointers import await_number, call, load, load_int32, store, vector_at
 from distbp.optimizers.joined import address, constants_of_steps, join_and_update
 from distbp.parameter_server import ParameterServer
 from distbp.reduction import Block
 from distbp.schedules import PlateauState
 from distbp.totals import BOUND, LOSS, SURELY_FINITE, WEIGHT
-
-_compile: Any = njit(cache=True, nogil=True, error_model="numpy")
 
 MOST_STEPS = 64  # in one call, whose constants are made ready before the first of them
 OFFERS = 20  # of the processor to others, before sleeping
@@ -80,7 +78,7 @@ class Team(NamedTuple):
     scale: Array
 
 
-@_compile  # type: ignore[untyped-decorator]
+@jit
 def _arrivals(attempt: int, step: int, slots: Array) -> int:
     """How many slots hold their blocks' sums of `step`."""
     there = 0
@@ -95,7 +93,7 @@ def _arrivals(attempt: int, step: int, slots: Array) -> int:
     return there
 
 
-@_compile  # type: ignore[untyped-decorator]
+@jit
 def _await_all(
     attempt: int, step: int, slots: Array, version_at: int, version: int, arrived: int, ways: Ways, team: Team
 ) -> bool:
@@ -121,7 +119,7 @@ def _await_all(
         offers = 0
 
 
-@_compile  # type: ignore[untyped-decorator]
+@jit
 def _join_totals(places: Places, like: Array) -> Array:
     totals, order = places.totals, places.order
     for block in range(totals.shape[0]):
@@ -132,7 +130,7 @@ def _join_totals(places: Places, like: Array) -> Array:
     return last
 
 
-@_compile  # type: ignore[untyped-decorator]
+@jit
 def _apply(places: Places, update: Update, stretches: Array, scale: float, constants: Array) -> None:
     join_and_update(
         places.sources, places.order, stretches, update.rule, update.vector, update.first, update.second,
@@ -140,7 +138,7 @@ def _apply(places: Places, update: Update, stretches: Array, scale: float, const
     )  # fmt: skip
 
 
-@_compile  # type: ignore[untyped-decorator]
+@jit
 def _lead(
     node: Node, ways: Ways, version: int, stop_asked: Array, stretch: int, places: Places, update: Update,
     team: Team, stretches: Array, constants: Array, epoch_totals: Array, per_epoch: int, begin: int,
@@ -178,7 +176,7 @@ def _lead(
     return len(constants)
 
 
-@_compile  # type: ignore[untyped-decorator]
+@jit
 def _rounds(
     node: Node, ways: Ways, version: int, stop_asked: Array, stretch: int, places: Places, update: Update,
     team: Team, stretches: Array, constants: Array, epoch_totals: Array, per_epoch: int, begin: int,
@@ -194,7 +192,7 @@ def _rounds(
     return done  # type: ignore[no-any-return]
 
 
-@_compile  # type: ignore[untyped-decorator]
+@jit
 def _help(
     me: int, ways: Ways, places: Places, update: Update, team: Team, stretches: Array, constants: Array
 ) -> None:

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-from numba import njit
 
 from distbp.blueprint import Blueprint
 from distbp.data.batches import Holdings, ShardReader
@@ -36,6 +34,7 @@ from distbp.nn.dense_stack import (
     units_at_once,
 )
 from distbp.nn.gemm import PLAIN, TRANSPOSED, product
+from distbp.nn.jit import jit
 from distbp.nn.network import aligned_vector
 from distbp.optimizers.compiled import Rule, rule_of, update
 from distbp.optimizers.joined import constants_of_steps, slots_of
@@ -44,14 +43,12 @@ from distbp.schedules import PlateauState
 from distbp.totals import SURELY_FINITE
 from distbp.worker import stacks
 
-_compile: Any = njit(cache=True, nogil=True, error_model="numpy")
-
 # A call shall take some milliseconds: signals and requests to the run are heard between calls.
 FLOPS_A_CALL = 1e9
 MOST_STEPS = 256
 
 
-@_compile  # type: ignore[untyped-decorator]
+@jit
 def _train(
     places: Plan,
     vector: Array,

@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from distbp.blueprint import Blueprint
 from distbp.data.batches import ShardReader
@@ -26,6 +25,7 @@ from distbp.nn import kernels as kernel_sets
 from distbp.nn.arrays import Array
 from distbp.nn.dense_stack import LINE, Plan, backward_to_biases, bound_of, plan, weight_gradients
 from distbp.nn.gemm import Gemm
+from distbp.nn.jit import jit
 from distbp.nn.network import aligned_vector
 from distbp.nn.pointers import WAYS, meet
 from distbp.optimizers.compiled import Rule
@@ -42,8 +42,6 @@ from distbp.reduction import Block, assign, joins
 from distbp.schedules import PlateauState
 from distbp.totals import SURELY_FINITE
 
-_compile: Any = njit(cache=True, nogil=True, error_model="numpy")
-
 # Calls of all threads begin together, which costs some 300 us; a tenth of a second later they have ended, and
 # signals are heard.
 FLOPS_A_CALL = 1e10
@@ -51,7 +49,7 @@ MOST_STEPS = 256
 MOST_BYTES = 1 << 30  # of gradients: each shard has a vector of its own
 
 
-@_compile  # type: ignore[untyped-decorator]
+@jit
 def _train(
     places: Plan,
     vector: Array,

@@ -14,32 +14,24 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from distbp.nn import vector_math
 from distbp.nn.activations import LEAKY_SLOPE, Activation, Scratch
 from distbp.nn.arrays import Array
 from distbp.nn.gemm import openblas, products_by
+from distbp.nn.jit import jit
 from distbp.nn.kernels import NUMPY, Kernels, LossOfLabels
 from distbp.nn.products import NUMPY_PRODUCTS, Products
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
-    """`function` compiled when it is first called, for the dtypes that it is called with."""
-    try:
-        return njit(cache=True, nogil=True, error_model="numpy")(function)
-    except RuntimeError:  # no folder that a cache could be written to: compile in every process
-        return njit(nogil=True, error_model="numpy")(function)
-
-
-@_compiled
+@jit
 def add_bias(z: Array, bias: Array) -> None:
     for i in range(z.shape[0]):
         for j in range(z.shape[1]):
             z[i, j] += bias[j]
 
 
-@_compiled
+@jit
 def add_bias_relu(z: Array, bias: Array) -> None:
     zero = z.dtype.type(0)
     for i in range(z.shape[0]):
@@ -48,7 +40,7 @@ def add_bias_relu(z: Array, bias: Array) -> None:
             z[i, j] = zero if v < zero else v  # NaN stays
 
 
-@_compiled
+@jit
 def add_bias_leaky_relu(z: Array, bias: Array) -> None:
     zero, slope = z.dtype.type(0), z.dtype.type(LEAKY_SLOPE)
     for i in range(z.shape[0]):
@@ -57,7 +49,7 @@ def add_bias_leaky_relu(z: Array, bias: Array) -> None:
             z[i, j] = v * slope if v < zero else v
 
 
-@_compiled
+@jit
 def add_bias_sigmoid(z: Array, bias: Array) -> None:
     add_bias(z, bias)
     flat = z.reshape(-1)  # one long loop: rows may be shorter than a vector register
@@ -65,7 +57,7 @@ def add_bias_sigmoid(z: Array, bias: Array) -> None:
         flat[i] = vector_math.logistic(flat[i])
 
 
-@_compiled
+@jit
 def add_bias_tanh(z: Array, bias: Array) -> None:
     add_bias(z, bias)
     flat = z.reshape(-1)
@@ -73,7 +65,7 @@ def add_bias_tanh(z: Array, bias: Array) -> None:
         flat[i] = vector_math.tanh(flat[i])
 
 
-@_compiled
+@jit
 def _add_bias_and_halve(z: Array, bias: Array) -> None:
     half = z.dtype.type(0.5)
     for i in range(z.shape[0]):
@@ -81,7 +73,7 @@ def _add_bias_and_halve(z: Array, bias: Array) -> None:
             z[i, j] = (z[i, j] + bias[j]) * half
 
 
-@_compiled
+@jit
 def _halve_and_center(z: Array) -> None:
     half = z.dtype.type(0.5)
     for i in range(z.shape[0]):
@@ -89,7 +81,7 @@ def _halve_and_center(z: Array) -> None:
             z[i, j] = z[i, j] * half + half
 
 
-@_compiled
+@jit
 def linear_backward(y: Array, db: Array, dy: Array) -> None:
     db[:] = 0
     for i in range(dy.shape[0]):
@@ -97,7 +89,7 @@ def linear_backward(y: Array, db: Array, dy: Array) -> None:
             db[j] += dy[i, j]
 
 
-@_compiled
+@jit
 def relu_backward(y: Array, db: Array, dy: Array) -> None:
     zero, one = y.dtype.type(0), y.dtype.type(1)
     db[:] = 0
@@ -108,7 +100,7 @@ def relu_backward(y: Array, db: Array, dy: Array) -> None:
             db[j] += d
 
 
-@_compiled
+@jit
 def leaky_relu_backward(y: Array, db: Array, dy: Array) -> None:
     zero, one, slope = y.dtype.type(0), y.dtype.type(1), y.dtype.type(LEAKY_SLOPE)
     db[:] = 0
@@ -119,7 +111,7 @@ def leaky_relu_backward(y: Array, db: Array, dy: Array) -> None:
             db[j] += d
 
 
-@_compiled
+@jit
 def sigmoid_backward(y: Array, db: Array, dy: Array) -> None:
     one = y.dtype.type(1)
     db[:] = 0
@@ -130,7 +122,7 @@ def sigmoid_backward(y: Array, db: Array, dy: Array) -> None:
             db[j] += d
 
 
-@_compiled
+@jit
 def tanh_backward(y: Array, db: Array, dy: Array) -> None:
     one = y.dtype.type(1)
     db[:] = 0
@@ -141,7 +133,7 @@ def tanh_backward(y: Array, db: Array, dy: Array) -> None:
             db[j] += d
 
 
-@_compiled
+@jit
 def _shift_rows(z: Array, labels: Array, dz: Array, losses: Array) -> None:
     """dz <- z - the largest of each row; losses <- minus dz at the label."""
     for i in range(z.shape[0]):
@@ -153,7 +145,7 @@ def _shift_rows(z: Array, labels: Array, dz: Array, losses: Array) -> None:
         losses[i] = -dz[i, labels[i]]
 
 
-@_compiled
+@jit
 def _normalize_rows(labels: Array, weights: Array | None, dz: Array, totals: Array) -> None:
     """dz: exp of the shifted logits -> the gradient. totals <- the sum of each row before."""
     one = dz.dtype.type(1)
@@ -171,7 +163,7 @@ def _normalize_rows(labels: Array, weights: Array | None, dz: Array, totals: Arr
         dz[i, labels[i]] -= factor
 
 
-@_compiled
+@jit
 def _add_losses(losses: Array, logs: Array, weights: Array | None) -> float:
     total = 0.0
     for i in range(losses.shape[0]):
@@ -182,7 +174,7 @@ def _add_losses(losses: Array, logs: Array, weights: Array | None) -> float:
     return total
 
 
-@_compiled
+@jit
 def cross_entropy(
     z: Array, labels: Array, weights: Array | None, dz: Array, losses: Array, totals: Array
 ) -> float:
@@ -255,7 +247,7 @@ def _softmax_cross_entropy(rows: int, classes: int, dtype: np.dtype[Any]) -> Los
     return single if dtype == np.float32 else double
 
 
-@_compiled
+@jit
 def largest(values: Array) -> float:
     """The largest absolute value of a C-contiguous array, float32 or float64; NaN or infinity where one is
     among them.

@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from distbp.nn import compiled
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.arrays import Array
 from distbp.nn.gemm import PLAIN, TRANSPOSED, Gemm, product
+from distbp.nn.jit import jit
 from distbp.nn.layers.dense import Dense
 from distbp.nn.network import Network, aligned_vector
 
 _CODES = {"linear": 0, "relu": 1, "leaky_relu": 2, "sigmoid": 3, "tanh": 4}
 LINEAR, RELU, LEAKY_RELU, SIGMOID = 0, 1, 2, 3  # of _CODES, as constants of compiled code
 LINE = 16  # float32 values in 64 bytes
-
-_compile: Any = njit(cache=True, nogil=True, error_model="numpy")
 
 
 class Plan(NamedTuple):
@@ -74,13 +72,13 @@ def plan(network: Network, rows: int, gemm: Gemm) -> tuple[Plan, Array]:
     return places, aligned_vector(int(at[-1]), network.dtype)
 
 
-@_compile  # type: ignore[untyped-decorator]
+@jit
 def block(vector: Array, start: int, rows: int, columns: int) -> Array:
     """A matrix that stands in a flat vector."""
     return vector[start : start + rows * columns].reshape(rows, columns)
 
 
-@_compile  # type: ignore[untyped-decorator]
+@jit
 def backward_to_biases(
     places: Plan,
     vector: Array,
@@ -141,7 +139,7 @@ def backward_to_biases(
     return float(loss)
 
 
-@_compile  # type: ignore[untyped-decorator]
+@jit
 def factors(places: Plan, work: Array, x: Array, i: int) -> tuple[Array, Array]:
     """dz (rows, units) and the inputs (rows, features) of layer i: its weights' gradient is dz^T inputs."""
     rows = x.shape[0]
@@ -157,7 +155,7 @@ FEW_ROWS = 32
 PART_BYTES = 48 * 1024
 
 
-@_compile  # type: ignore[untyped-decorator]
+@jit
 def units_at_once(rows: int, units: int, features: int) -> int:
     """Into how large parts the product of a weights' gradient is cut. Part of the numerics, as the shape of a
     product may decide its last bits."""
@@ -166,7 +164,7 @@ def units_at_once(rows: int, units: int, features: int) -> int:
     return min(units, max(8, PART_BYTES // (4 * features)))
 
 
-@_compile  # type: ignore[untyped-decorator]
+@jit
 def weight_gradients(places: Plan, gradient: Array, work: Array, x: Array) -> None:
     """Writes the weights' gradients of all layers."""
     for i in range(places.units.size):
@@ -179,7 +177,7 @@ def weight_gradients(places: Plan, gradient: Array, work: Array, x: Array) -> No
             product(places.gemm, TRANSPOSED, PLAIN, dz[:, start:stop], inputs, out[start:stop])
 
 
-@_compile  # type: ignore[untyped-decorator]
+@jit
 def bound_by_factors(places: Plan, work: Array, x: Array) -> float:
     """No gradient is larger: each is a sum over the rows of dz times an input (of a bias, times 1). NaN or
     infinity where a factor is."""
@@ -190,7 +188,7 @@ def bound_by_factors(places: Plan, work: Array, x: Array) -> float:
     return bound
 
 
-@_compile  # type: ignore[untyped-decorator]
+@jit
 def bound_of(places: Plan, gradient: Array, work: Array, x: Array) -> float:
     """The same from whatever is fewer values, the factors or the gradient itself."""
     if x.shape[0] * (places.features + 2 * places.units.sum()) < gradient.size:
@@ -198,7 +196,7 @@ def bound_of(places: Plan, gradient: Array, work: Array, x: Array) -> float:
     return compiled.largest(gradient)  # type: ignore[no-any-return]
 
 
-@_compile  # type: ignore[untyped-decorator]
+@jit
 def _sums(
     places: Plan,
     vector: Array,

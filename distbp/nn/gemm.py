@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
 from distbp.nn.arrays import Array
+from distbp.nn.jit import jit
 from distbp.nn.products import Products
 
 _ROW_MAJOR = 101  # CBLAS_LAYOUT
@@ -66,7 +67,7 @@ _single = _caller(types.float32, ir.FloatType())
 _double = _caller(types.float64, ir.DoubleType())
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@jit
 def _transposed(b: Array) -> Array:
     """A copy of b^T that begins at a multiple of 64 bytes: the last bits of a product may depend on that."""
     rows, columns = b.shape
@@ -79,17 +80,12 @@ def _transposed(b: Array) -> Array:
     return copy
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def product(gemm: Gemm, left: int, right: int, a: Array, b: Array, out: Array) -> None:
-    """out <- op(a) op(b), where op is PLAIN or TRANSPOSED; rows of all three may be further apart than they
-    are long. All of one dtype, that of the functions of `gemm`."""
+@jit
+def _call(address: int, left: int, right: int, a: Array, b: Array, out: Array) -> None:
+    """Waits. Whoever calls keeps all three arrays: a compiled function lets go of one after it has last used
+    it, and the memory of one that it made itself is then free, whatever address was taken before."""
     m, n = out.shape
     k = a.shape[0] if left == TRANSPOSED else a.shape[1]
-    address = gemm.large
-    if m * n * k <= SMALL:
-        address = gemm.small
-        if n < NARROW <= m and left == PLAIN and right == TRANSPOSED:
-            b, right = _transposed(b), PLAIN
     at, bt, to = a.ctypes.data, b.ctypes.data, out.ctypes.data
     lda, ldb, ldc = a.strides[0] // a.itemsize, b.strides[0] // b.itemsize, out.strides[0] // out.itemsize
     if a.itemsize == 4:
@@ -99,7 +95,22 @@ def product(gemm: Gemm, left: int, right: int, a: Array, b: Array, out: Array) -
         _double(address, _ROW_MAJOR, left, right, m, n, k, 1.0, at, lda, bt, ldb, 0.0, to, ldc)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@jit
+def product(gemm: Gemm, left: int, right: int, a: Array, b: Array, out: Array) -> None:
+    """out <- op(a) op(b), where op is PLAIN or TRANSPOSED; rows of all three may be further apart than they
+    are long. All of one dtype, that of the functions of `gemm`."""
+    m, n = out.shape
+    k = a.shape[0] if left == TRANSPOSED else a.shape[1]
+    if m * n * k > SMALL:
+        _call(gemm.large, left, right, a, b, out)
+    elif n < NARROW <= m and left == PLAIN and right == TRANSPOSED:
+        copy = _transposed(b)
+        _call(gemm.small, left, PLAIN, a, copy, out)
+    else:
+        _call(gemm.small, left, right, a, b, out)
+
+
+@jit
 def _product(large: int, small: int, left: int, right: int, a: Array, b: Array, out: Array) -> None:
     product(Gemm(large, small), left, right, a, b, out)
 

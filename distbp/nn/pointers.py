@@ -6,16 +6,15 @@ import ctypes
 from typing import Any
 
 from llvmlite import ir
-from numba import carray, njit, types  # type: ignore[attr-defined]
+from numba import carray, types  # type: ignore[attr-defined]
 from numba.core import cgutils
 from numba.extending import intrinsic as _intrinsic
 
 from distbp.nn.arrays import Array
+from distbp.nn.jit import jit
 
 intrinsic: Any = _intrinsic
 insert: Any = cgutils.get_or_insert_function
-_compile: Any = njit(cache=True, nogil=True, error_model="numpy")
-
 LOOKS = 2000  # at a counter before the processor is offered to others; some microseconds
 OFFERS = 20  # of the processor before sleeping
 NAP_US = 50
@@ -125,13 +124,13 @@ def prefetch(context: Any, address: Any) -> Any:
     return types.void(types.int64), code
 
 
-@_compile  # type: ignore[untyped-decorator]
+@jit
 def vector_at(address: int, count: int, like: Array) -> Array:
     """The `count` values at an address, of the dtype of `like`."""
     return carray(_pointer(address), (count,), like.dtype)
 
 
-@_compile  # type: ignore[untyped-decorator]
+@jit
 def await_number(place: int, number: int, over: int, ways: tuple[int, int]) -> bool:
     """Waits until the int64 at an address is `number` or more; what was written before that is seen as well.
     False when the one at `over` is set: it will not come. ways: WAYS."""
@@ -148,7 +147,7 @@ def await_number(place: int, number: int, over: int, ways: tuple[int, int]) -> b
     return True
 
 
-@_compile  # type: ignore[untyped-decorator]
+@jit
 def meet(counters: Array, me: int, number: int, ways: tuple[int, int]) -> bool:
     """Waits until every thread has said `number`, a higher one at each meeting; then all see what each wrote
     before it. False when somebody has set the last counter: the others will not come.

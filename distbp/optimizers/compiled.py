@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-import numba
 import numpy as np
 
+from distbp.nn.jit import jit
 from distbp.optimizers.parts import (
     AddL2,
     Apply,
@@ -27,15 +27,12 @@ from distbp.optimizers.parts import (
     Trace,
 )
 
-# error_model "numpy": a division by zero gives inf as in NumPy. Python's check would keep the loops scalar.
-_compile: Any = numba.njit(cache=True, nogil=True, error_model="numpy")
-
 # In all of them: p parameters, g gradient sums (untouched), k what the sums are multiplied by, l2 the coupled
 # decay, keep = 1 - rate * (decoupled decay). Scalars come as Python floats, which Numba takes 2 us faster
 # than NumPy's, and are rounded to the vectors' dtype before the loop.
 
 
-@_compile  # type: ignore[untyped-decorator]
+@jit
 def _sgd(p: Array, g: Array, k: float, l2: float, keep: float, rate: float) -> None:
     t = p.dtype.type
     keep_, a, b = t(keep), t(rate * k), t(rate * l2)
@@ -43,7 +40,7 @@ def _sgd(p: Array, g: Array, k: float, l2: float, keep: float, rate: float) -> N
         p[i] = p[i] * keep_ - (a * g[i] + b * p[i])
 
 
-@_compile  # type: ignore[untyped-decorator]
+@jit
 def _momentum(
     p: Array, g: Array, b: Array, k: float, l2: float, keep: float, rate: float, momentum: float
 ) -> None:
@@ -54,7 +51,7 @@ def _momentum(
         p[i] = p[i] * keep_ - rate_ * b[i]
 
 
-@_compile  # type: ignore[untyped-decorator]
+@jit
 def _nesterov(
     p: Array, g: Array, b: Array, k: float, l2: float, keep: float, rate: float, momentum: float
 ) -> None:
@@ -66,7 +63,7 @@ def _nesterov(
         p[i] = p[i] * keep_ - rate_ * (u + momentum_ * b[i])
 
 
-@_compile  # type: ignore[untyped-decorator]
+@jit
 def _adam(
     p: Array,
     g: Array,
@@ -94,7 +91,7 @@ def _adam(
 _SGD, _MOMENTUM, _NESTEROV, _ADAM = 0, 1, 2, 3
 
 
-@_compile  # type: ignore[untyped-decorator]
+@jit
 def update(
     rule: int, p: Array, g: Array, first: Array, second: Array, k: float, l2: float, keep: float, c: Array
 ) -> None:

@@ -14,22 +14,20 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
-import numba
 import numpy as np
 
 from distbp.nn.arrays import Array
+from distbp.nn.jit import jit
 from distbp.nn.pointers import vector_at
 from distbp.optimizers.compiled import Rule, update
 from distbp.optimizers.parts import Step
 from distbp.schedules import PlateauState
 
-_compile: Any = numba.njit(cache=True, nogil=True, error_model="numpy")
-
 STRETCH = 4096  # parameters at a time: with their gradients and slots they stay in a core's first cache
 WORTH_A_THREAD = 131072  # parameters; waking a thread costs about as much as updating so many
 
 
-@_compile  # type: ignore[untyped-decorator]
+@jit
 def join_and_update(
     sources: Array,
     order: Array,

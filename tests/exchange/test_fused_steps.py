@@ -178,3 +178,10 @@ def test_numpys_kernels_fuse_nothing() -> None:
     with numerics.one_blas_thread():
         plain = replace(made.blueprint, kernels="numpy")
         assert InlineTeam(plain, made.data, Snapshot(0, {"vector": made.start()}))._fused is None
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_batches_of_hundreds_into_few_classes(kernels: str) -> None:
+    """Where the products are those of a real table: long ones, and narrow ones."""
+    data = classes(3000, features=54)
+    assert_same_bits(rig(kernels, data, units=128, batch_size=256, drop_last=True), 30)

@@ -21,6 +21,7 @@ from random import Random
 from typing import Any
 
 import httpx
+from served import QUICK
 
 from benchmarks.postgresql import PostgreSQL
 
@@ -132,7 +133,7 @@ class House:
         port = free_ports(1)[0]
         self.url = f"http://127.0.0.1:{port}"
         path = f"{PROGRAMS}:{os.environ.get('PATH', '')}"  # a Ray job is started as `python`
-        self.environment = {**os.environ, "XDG_CONFIG_HOME": str(folder / "config"), "PATH": path}
+        self.environment = {**os.environ, **QUICK, "XDG_CONFIG_HOME": str(folder / "config"), "PATH": path}
         self.head: Head | None = None
         serve = [str(PROGRAMS / "distbp"), "serve", "--port", str(port), "--data", str(self.home)]
         serve += ["--slots", str(slots)]

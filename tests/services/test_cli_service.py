@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from served import Served, environment
+from served import QUICK, Served, environment
 
 import distbp
-from distbp import cli
+from distbp import cli, settings
 from distbp.client.service import connect
 
 JOB = """
@@ -63,7 +63,8 @@ def test_a_job_from_submit_to_predict(served: Served, job: Path, tmp_path: Path)
     assert re.fullmatch(r"job_\w{20}", job_id)
     assert "queued" in done.stdout and "epoch   3" in done.stdout
     assert f"`distbp models get {job_id} DIR` fetches it" in done.stdout
-    local = distbp.train(distbp.TrainingJob.from_file(job), folder=tmp_path, output=tmp_path / "run")
+    with settings.environment(QUICK):
+        local = distbp.train(distbp.TrainingJob.from_file(job), folder=tmp_path, output=tmp_path / "run")
     assert local.params_sha256 in done.stdout
 
     assert run("submit", job, "--key", "once", "--json").stdout  # again: what it uploads is there already

@@ -20,8 +20,10 @@ import pytest
 from followers import Followers
 from mortal import House, until
 from postgres import postgresql_server
+from served import QUICK
 
 import distbp
+from distbp import settings
 from distbp.run_directory import METRICS, read_lines
 
 ROWS = {"format": "blobs", "samples": 8192, "features": 8, "classes": 4}
@@ -59,9 +61,10 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Local:
     def train(job: Mapping[str, Any]) -> distbp.Result:
         full = distbp.TrainingJob.from_mapping(job)
         if full.digest not in known:
-            known[full.digest] = distbp.train(
-                full, workers=0, output=tmp_path_factory.mktemp("local") / "run"
-            )
+            with settings.environment(QUICK):
+                known[full.digest] = distbp.train(
+                    full, workers=0, output=tmp_path_factory.mktemp("local") / "run"
+                )
         return known[full.digest]
 
     return train

@@ -19,9 +19,10 @@ from typing import Any
 
 import httpx
 import pytest
-from served import ROOT, Served, command, environment, run
+from served import QUICK, ROOT, Served, command, environment, run
 
 import distbp
+from distbp import settings
 from distbp.client import settings_file
 from distbp.client.service import connect
 from distbp.events import EpochEnded
@@ -45,7 +46,8 @@ LONG = {
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> distbp.Result:
     job = distbp.TrainingJob.from_mapping(LONG)
-    return distbp.train(job, output=tmp_path_factory.mktemp("undisturbed") / "run")
+    with settings.environment(QUICK):
+        return distbp.train(job, output=tmp_path_factory.mktemp("undisturbed") / "run")
 
 
 def until(happened: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:

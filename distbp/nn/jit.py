@@ -1,0 +1,57 @@
+"""Compiling functions with Numba (optional), and keeping the result for the next process."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+
+# Whatever is compiled: modules with compiled functions, and those whose constants such functions use.
+SOURCES = (
+    "data.compiled_rows",
+    "exchange.compiled_futex",
+    "exchange.compiled_rounds",
+    "exchange.fused_steps",
+    "exchange.futex",
+    "exchange.segment",
+    "exchange.threaded_steps",
+    "nn.activations",
+    "nn.compiled",
+    "nn.dense_stack",
+    "nn.gemm",
+    "nn.jit",
+    "nn.kernels",
+    "nn.pointers",
+    "nn.products",
+    "nn.vector_math",
+    "optimizers.compiled",
+    "optimizers.joined",
+    "totals",
+)
+
+
+@functools.cache
+def stamp() -> tuple[tuple[int, int], ...]:
+    """When each of the sources was last changed (ns), and its size."""
+    folder = Path(__file__).parents[1]
+    found = (folder.joinpath(*name.split(".")).with_suffix(".py").stat() for name in SOURCES)
+    return tuple((file.st_mtime_ns, file.st_size) for file in found)
+
+
+def jit(function: Callable[..., Any]) -> Any:
+    """`function` compiled when it is first called, for the types that it is called with. It runs without the
+    GIL, and a division by zero gives inf as in NumPy: Python's check would keep loops scalar.
+
+    What was compiled is kept beside the sources, or in the user's cache, as long as the sources stay as they
+    are. Numba itself looks at the function's own file only, but what a function calls is compiled into it: it
+    would go on with yesterday's.
+    """
+    try:
+        compiled: Any = njit(cache=True, nogil=True, error_model="numpy")(function)
+    except RuntimeError:  # no folder that a cache could be written to: compile in every process
+        return njit(nogil=True, error_model="numpy")(function)
+    compiled._cache._cache_file._source_stamp = stamp()
+    return compiled
