@@ -1,7 +1,7 @@
 """A peer's process, and those that it starts: they run while the peer is measured, and are stopped meanwhile.
 
-A Ray that waits takes several percent of a core (heartbeats, logs, metrics), and there are four of them in
-the two-core comparison: whoever is measured would pay for those who wait.
+A Ray that waits takes processor time (heartbeats, logs, metrics), and there are four of them in the two-core
+comparison: whoever is measured would pay for those who wait.
 """
 
 from __future__ import annotations

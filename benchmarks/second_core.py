@@ -2,8 +2,7 @@
 
 Two one-core trainings that share nothing, at the same time, are the most that a second core can give: the
 cores of a virtual machine may be two threads of one real core, or share its clock and memory with neighbors.
-Two workers train one model, and meet at every step. No other peer's processes are there meanwhile: even a
-peer that waits has helpers that now and then take a core, and a team that meets waits for whoever lost his.
+Two workers train one model, and meet at every step. No other peer is there meanwhile.
 
 python -m benchmarks.second_core [--rows mnist-256-256,...] [--write docs/benchmarks.md]
 """
