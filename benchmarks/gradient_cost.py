@@ -28,13 +28,13 @@ def costs(row: Row, rounds: int, seconds: float) -> tuple[float, float]:
     from distbp import TrainingJob
     from distbp.nn import kernels as kernel_sets
     from distbp.nn.network import Network, aligned_vector
-    from distbp.numerics import one_blas_thread
+    from distbp.numerics import kernel_set, one_blas_thread
 
     inputs, labels = samples(row)
     x, y = inputs[: row.batch], labels[: row.batch].astype(np.intp)
     job = TrainingJob.from_mapping(job_of(row, shards=1))
     network = Network(job.model.layers, (row.sizes[0],))
-    kernels = kernel_sets.load("auto")
+    kernels = kernel_sets.load(kernel_set("auto"))
     gradient = aligned_vector(network.size, network.dtype)
     program = network.bind(row.batch, network.initialize(0), gradient, kernels=kernels)
     loss = job.loss.bind(row.batch, network.output_shape, network.dtype, kernels)

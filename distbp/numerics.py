@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.metadata
+import importlib.util
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import threadpoolctl
+from packaging.requirements import Requirement
 
 from distbp.errors import FingerprintError
+from distbp.nn import blas
 
 
 @contextmanager
@@ -27,6 +31,45 @@ def one_blas_thread() -> Iterator[None]:
     another order; and parallelism comes from shards. Restores the former limit on leaving."""
     with threadpoolctl.threadpool_limits(limits=1):
         yield
+
+
+def kernel_set(wanted: str) -> str:
+    """The name of the kernel set to compute with: `wanted`, or for "auto" the last one of "numpy", "numba"
+    and "mkl" that is installed. Raises ImportError where what is wanted is not.
+
+    It does not import Numba, which takes a third of a second: the trainer's process may never need it.
+    """
+    checks: dict[str, list[Callable[[], object]]] = {
+        "mkl": [_find_numba, blas.load_mkl],
+        "numba": [_find_numba],
+        "numpy": [],
+    }
+    for name in checks if wanted == "auto" else [wanted]:
+        try:
+            for check in checks[name]:
+                check()
+        except ImportError:
+            if name == wanted:
+                raise
+        else:
+            return name
+    raise AssertionError("NumPy is always there")
+
+
+def _find_numba() -> None:
+    """Raises ImportError where Numba is missing, or would refuse the versions of what it needs."""
+    if importlib.util.find_spec("numba") is None:
+        raise ImportError("the package numba is not installed: pip install 'distbp[fast]'")
+    for text in importlib.metadata.requires("numba") or ():
+        needed = Requirement(text)
+        if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
+            continue
+        version = importlib.metadata.version(needed.name)
+        if not needed.specifier.contains(version, prereleases=True):
+            raise ImportError(
+                f"numba {importlib.metadata.version('numba')} needs {needed}, but {needed.name} {version} is"
+                " installed: pip install 'distbp[fast]'"
+            )
 
 
 def fingerprint(kernels: str) -> dict[str, str]:
@@ -92,17 +135,12 @@ NARROW = ", narrow products transposed"  # before this was so, they had other bi
 def _kernel_set(name: str) -> str:
     if name == "numpy":
         return name
-    import numba
-
+    compiled = f"numba {importlib.metadata.version('numba')}"
     if name != "mkl":
-        from distbp.nn.gemm import openblas
-
-        return f"numba {numba.__version__}" + (NARROW if openblas() else ", products by NumPy")
-    from distbp.nn.mkl import library, small_products
-
-    version, instructions = library()
-    small = ", small products by OpenBLAS" if small_products() else ""
-    return f"numba {numba.__version__}, mkl {version} ({instructions}){small}{NARROW}"
+        return compiled + (NARROW if blas.openblas() else ", products by NumPy")
+    version, instructions = blas.load_mkl()
+    small = ", small products by OpenBLAS" if blas.small_products_beside_mkl() else ""
+    return f"{compiled}, mkl {version} ({instructions}){small}{NARROW}"
 
 
 def _probe() -> str:

@@ -13,11 +13,10 @@ from distbp import checkpoint, events, numerics, settings
 from distbp.blueprint import Blueprint
 from distbp.control import Control
 from distbp.data.splits import SPLITS, Splits, open_splits
-from distbp.errors import JobError
+from distbp.errors import JobError, SettingsError
 from distbp.interrupts import Interrupts
 from distbp.job import TrainingJob
 from distbp.job.data_checks import check_against_data
-from distbp.nn import kernels
 from distbp.result import Result
 from distbp.run_directory import RunDirectory, read_result
 from distbp.run_log import log_events
@@ -85,12 +84,17 @@ def resume(
 
 
 def make_blueprint(job: TrainingJob, splits: Splits) -> Blueprint:
-    """The blueprint of a job on its data. Raises JobError where they do not fit, with every fault."""
+    """The blueprint of a job on its data. Raises JobError where they do not fit, with every fault;
+    SettingsError where DISTBP_KERNELS names what is not installed."""
     table = splits.tables["train"]
     faults = check_against_data(job, table.features, splits.targets(), splits.rows)
     if faults:
         raise JobError(faults)
-    name = kernels.load(str(settings.get("DISTBP_KERNELS"))).name
+    wanted = str(settings.get("DISTBP_KERNELS"))
+    try:
+        name = numerics.kernel_set(wanted)
+    except ImportError as error:
+        raise SettingsError(f"DISTBP_KERNELS={wanted} cannot be: {error}") from None
     blueprint = Blueprint(job, 1, table.features, splits.rows, name)
     network = blueprint.network()
     return Blueprint(

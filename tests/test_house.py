@@ -41,7 +41,6 @@ DOORS = {
         "distbp.nn.pointers",
         "distbp.nn.vector_math",
         "distbp.nn.without_scipy",
-        "distbp.numerics",
     },
     "llvmlite": {"distbp.nn.gemm", "distbp.nn.pointers"},
     "sklearn": {"distbp.data.formats.digits"},

@@ -8,7 +8,7 @@ import pytest
 import threadpoolctl
 
 from distbp.errors import FingerprintError
-from distbp.numerics import check_same, fingerprint, one_blas_thread
+from distbp.numerics import check_same, fingerprint, kernel_set, one_blas_thread
 
 
 def blas_threads() -> set[int]:
@@ -45,6 +45,61 @@ def test_another_process_has_the_same_one() -> None:
 def test_compiled_kernels_are_another_fingerprint() -> None:
     numba = pytest.importorskip("numba", reason="Numba is not installed")
     assert fingerprint("numba")["kernels"] == f"numba {numba.__version__}, narrow products transposed"
+
+
+def alone(program: str) -> str:
+    """What a program of its own prints: what is imported here already would stay imported."""
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    ).stdout.strip()
+
+
+def test_the_kernels_of_a_job_are_named_without_loading_them() -> None:
+    """It would take a third of a second of the trainer's start, whose workers load them again."""
+    pytest.importorskip("numba", reason="Numba is not installed")
+    program = """
+import sys
+from distbp.numerics import fingerprint, kernel_set, one_blas_thread
+name = kernel_set("auto")
+with one_blas_thread():
+    fingerprint(name)
+print(name, "numba" in sys.modules)
+from distbp.nn import kernels
+print(kernels.load(name).name, "numba" in sys.modules)
+"""
+    told, loaded = alone(program).splitlines()
+    name, imported = told.split()
+    assert name in ("numba", "mkl")
+    assert (imported, loaded) == ("False", f"{name} True")
+
+
+def test_without_numba_numpy_computes() -> None:
+    program = """
+import sys
+sys.modules["numba"] = None
+from distbp.numerics import kernel_set
+print(kernel_set("auto"))
+for wanted in ("numba", "mkl"):
+    try:
+        kernel_set(wanted)
+    except ImportError as error:
+        print(error)
+"""
+    missing = "the package numba is not installed: pip install 'distbp[fast]'"
+    assert alone(program).splitlines() == ["numpy", missing, missing]
+
+
+def test_a_numba_that_would_refuse_this_numpy_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    numba = pytest.importorskip("numba", reason="Numba is not installed")
+    needs = ["numpy<1.22,>=1", "llvmlite; extra == 'other'"]
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: needs)
+    assert kernel_set("auto") == "numpy"
+    refused = (
+        rf"numba {numba.__version__} needs numpy<1\.22,>=1, but numpy {np.__version__} is installed:"
+        r" pip install 'distbp\[fast\]'"
+    )
+    with pytest.raises(ImportError, match=refused):
+        kernel_set("numba")
 
 
 MINE = {"numpy": "2.1", "simd": "AVX2", "blas": "OpenBLAS 0.3", "kernels": "numpy", "probe": "aa"}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ from rigs import classes, make_job, make_rig
 
 from distbp import JobError, TrainingJob, events, train
 from distbp.checkpoint import list_steps, load
-from distbp.errors import DataError, NumericsError, StorageError
+from distbp.errors import DataError, NumericsError, SettingsError, StorageError
 from distbp.exchange.base import Snapshot
 from distbp.exchange.inline import InlineTeam
 from distbp.result import Result
@@ -50,6 +52,14 @@ def run(tmp_path: Path) -> Callable[..., Result]:
 
 def lines_of(result: Result) -> list[dict[str, Any]]:
     return read_lines(result.path / "metrics.jsonl")
+
+
+def test_kernels_that_are_not_installed(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTBP_KERNELS", "numba")
+    monkeypatch.setitem(sys.modules, "numba", None)
+    message = "DISTBP_KERNELS=numba cannot be: the package numba is not installed: pip install 'distbp[fast]'"
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        run(job())
 
 
 # What a run leaves ---------------------------------------------------------------------------------------

@@ -23,8 +23,8 @@ from distbp.data.compiled_rows import take_rows
 from distbp.data.prepared import PreparedRows
 from distbp.nn import kernels as kernel_sets
 from distbp.nn.arrays import Array
+from distbp.nn.blas import Gemm
 from distbp.nn.dense_stack import LINE, Plan, backward_to_biases, bound_of, plan, weight_gradients
-from distbp.nn.gemm import Gemm
 from distbp.nn.jit import jit
 from distbp.nn.network import aligned_vector
 from distbp.nn.pointers import WAYS, meet

@@ -18,7 +18,8 @@ import numpy as np
 from distbp.nn import vector_math
 from distbp.nn.activations import LEAKY_SLOPE, Activation, Scratch
 from distbp.nn.arrays import Array
-from distbp.nn.gemm import openblas, products_by
+from distbp.nn.blas import openblas
+from distbp.nn.gemm import products_by
 from distbp.nn.jit import jit
 from distbp.nn.kernels import NUMPY, Kernels, LossOfLabels
 from distbp.nn.products import NUMPY_PRODUCTS, Products

@@ -16,7 +16,8 @@ import numpy as np
 from distbp.nn import compiled
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.arrays import Array
-from distbp.nn.gemm import PLAIN, TRANSPOSED, Gemm, product
+from distbp.nn.blas import Gemm
+from distbp.nn.gemm import PLAIN, TRANSPOSED, product
 from distbp.nn.jit import jit
 from distbp.nn.layers.dense import Dense
 from distbp.nn.network import Network, aligned_vector

@@ -6,12 +6,8 @@ nanoseconds more than the library's own work, where one through NumPy costs abou
 
 from __future__ import annotations
 
-import ctypes
-import functools
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -19,6 +15,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from distbp.nn.arrays import Array
+from distbp.nn.blas import Gemm
 from distbp.nn.jit import jit
 from distbp.nn.products import Products
 
@@ -28,18 +25,6 @@ SMALL = 1_000_000  # multiplications; OpenBLAS has kernels of their own for prod
 # Into fewer columns than that, a vector register of float32, the product with a transposed matrix takes twice
 # as long as the one with a copy of it the other way round.
 NARROW = 16
-
-
-class Gemm(NamedTuple):
-    """The addresses of the function for large products and for those of at most `SMALL` multiplications."""
-
-    large: int
-    small: int
-
-
-# How NumPy's own OpenBLAS names cblas_sgemm, by the build of NumPy.
-_NAMES = ("scipy_cblas_{}gemm64_", "cblas_{}gemm64_", "scipy_cblas_{}gemm", "cblas_{}gemm")
-_LETTERS = {np.dtype(np.float32): "s", np.dtype(np.float64): "d"}
 
 
 def _caller(scalar: Any, scalar_ir: ir.Type) -> Any:
@@ -121,21 +106,3 @@ def products_by(gemm: Gemm) -> Products:
     return Products(
         partial(call, PLAIN, TRANSPOSED), partial(call, TRANSPOSED, PLAIN), partial(call, PLAIN, PLAIN)
     )
-
-
-def address_in(library: ctypes.CDLL, name: str) -> int | None:
-    function = getattr(library, name, None)
-    return None if function is None else ctypes.cast(function, ctypes.c_void_p).value
-
-
-@functools.cache
-def openblas() -> Callable[[np.dtype[Any]], Gemm] | None:
-    """dtype -> the products of the OpenBLAS that NumPy's wheels bring and use; None without it."""
-    folder = Path(np.__file__).parent.parent / "numpy.libs"
-    for path in sorted(folder.glob("*openblas*")):
-        library = ctypes.CDLL(str(path))
-        for name in _NAMES:
-            found = {dtype: address_in(library, name.format(s)) for dtype, s in _LETTERS.items()}
-            if all(found.values()):
-                return lambda dtype, found=found: Gemm(found[dtype], found[dtype])  # type: ignore[misc]
-    return None

@@ -19,6 +19,7 @@ SOURCES = (
     "exchange.segment",
     "exchange.threaded_steps",
     "nn.activations",
+    "nn.blas",
     "nn.compiled",
     "nn.dense_stack",
     "nn.gemm",

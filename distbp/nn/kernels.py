@@ -23,16 +23,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from distbp.nn.activations import Activation, Scratch
 from distbp.nn.arrays import Array
+from distbp.nn.blas import Gemm
 from distbp.nn.products import NUMPY_PRODUCTS, Products
-
-if TYPE_CHECKING:  # it loads Numba
-    from distbp.nn.gemm import Gemm
 
 LossOfLabels = Callable[[Array, Array, Array | None, Array], float]
 
@@ -118,22 +116,14 @@ NUMPY = Kernels("numpy", _activate, _activate_backward, _softmax_cross_entropy)
 
 
 def load(name: str) -> Kernels:
-    """The set called `name`: "numpy", "numba" (compiled), "mkl" (compiled, with MKL's matrix products), or
-    "auto": the last of these that is installed. Raises ImportError where it is not."""
-    if name in ("mkl", "auto"):
-        try:
-            from distbp.nn.mkl import MKL
+    """The set called `name`: "numpy", "numba" (compiled) or "mkl" (compiled, with MKL's matrix products).
+    Imports what it takes. Raises ImportError where that is not there, KeyError for another name."""
+    if name == "mkl":
+        from distbp.nn.mkl import MKL
 
-            return MKL
-        except ImportError:
-            if name == "mkl":
-                raise
-    if name in ("numba", "auto"):
-        try:
-            from distbp.nn.compiled import NUMBA
+        return MKL
+    if name == "numba":
+        from distbp.nn.compiled import NUMBA
 
-            return NUMBA
-        except ImportError:
-            if name == "numba":
-                raise
-    return NUMPY
+        return NUMBA
+    return {NUMPY.name: NUMPY}[name]

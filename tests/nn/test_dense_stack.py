@@ -11,8 +11,8 @@ import pytest
 numba = pytest.importorskip("numba", reason="Numba is not installed: there is no compiled stack")
 
 from distbp.nn import vector_math  # noqa: E402
+from distbp.nn.blas import Gemm  # noqa: E402
 from distbp.nn.dense_stack import DenseStack, bound_by_factors, covers, plan  # noqa: E402
-from distbp.nn.gemm import Gemm  # noqa: E402
 from distbp.nn.kernels import NUMPY, load  # noqa: E402
 from distbp.nn.layers import Dense, Dropout  # noqa: E402
 from distbp.nn.losses import SoftmaxCrossEntropy  # noqa: E402

@@ -9,7 +9,8 @@ import pytest
 
 pytest.importorskip("numba")
 
-from distbp.nn.gemm import NARROW, PLAIN, TRANSPOSED, Gemm, products_by
+from distbp.nn.blas import Gemm
+from distbp.nn.gemm import NARROW, PLAIN, TRANSPOSED, products_by
 
 _WHOLE, _SINGLE = ctypes.c_int64, ctypes.c_float
 _GEMM = ctypes.CFUNCTYPE(

@@ -9,6 +9,7 @@ import pytest
 
 from distbp.nn.activations import ACTIVATIONS, make_scratch
 from distbp.nn.kernels import NUMPY, Kernels, load
+from distbp.numerics import kernel_set
 
 DTYPES = [np.float32, np.float64]
 
@@ -132,6 +133,15 @@ def test_read_only_parameters_are_enough(kernels: Kernels) -> None:
     assert (z == 1).all()
 
 
-def test_load_names_the_set() -> None:
+def test_the_set_that_is_there_without_more() -> None:
     assert load("numpy") is NUMPY
-    assert load("auto").name in ("numpy", "numba", "mkl")
+
+
+def test_a_set_has_the_name_it_is_loaded_by(kernels: Kernels, request: pytest.FixtureRequest) -> None:
+    assert kernels.name == request.node.callspec.params["kernels"]
+
+
+def test_auto_is_for_those_who_choose_and_no_set() -> None:
+    assert load(kernel_set("auto")).name == kernel_set("auto")
+    with pytest.raises(KeyError):
+        load("auto")
