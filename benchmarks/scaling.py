@@ -199,8 +199,8 @@ def report(seconds: float, with_ray: bool, picture: Path | None, command: str) -
     facts = "\n".join(f"- {name}: {value}" for name, value in facts_of.facts().items())
     return (
         f"Made by `{command}`.\n\n"
-        f"The exchange alone, 2 workers: every worker writes its vector, the server joins them on as many"
-        " threads as in training.\n\n"
+        "The exchange alone, 2 workers: every worker writes all of its vector in place, and the server joins"
+        " the two on as many threads as in training.\n\n"
         f"{exchange_table(times)}\n\n"
         f"The constants:\n\n{constants_table(machine, found is not None)}\n\n"
         f"The six rows of the [benchmarks](benchmarks.md), 2 shards, as the model has them:\n\n"

@@ -144,8 +144,7 @@ def exchange_times(
     floats: int, dtype: np.dtype[Any], workers: int = WORKERS, seconds: float = MEASURE_S, threads: int = 1
 ) -> list[float]:
     """Seconds of each of many rounds of a shared-memory exchange without training: publish, every worker
-    writes a vector of `floats` into its slot, and the server joins them on `threads` threads. Raises
-    ExchangeError."""
+    writes all `floats` of its slot, and the server joins them on `threads` threads. Raises ExchangeError."""
     segment = seg.create(floats, dtype, _TOTALS, attempt=1)
     local = LocalWorkers(segment)
     with ExitStack() as stack:
@@ -217,13 +216,11 @@ def _start_helper(segment: Segment, me: int, workers: int) -> subprocess.Popen[b
 
 
 class _Writer:
-    """Stands for a worker: writes its sums, and computes nothing."""
-
-    def __init__(self, floats: int, dtype: Any) -> None:
-        self._sums = np.ones(floats, dtype)
+    """Stands for a worker: writes its sums in place, as a backward pass does, and computes nothing. It copies
+    none from elsewhere: no worker does, and beyond a cache's size it would be much of what is measured."""
 
     def compute(self, step: int, block: Block, gradient: Array, totals: Array) -> None:
-        np.copyto(gradient, self._sums)
+        gradient.fill(1)
         totals.fill(1)
 
 
@@ -232,9 +229,8 @@ def _help(words: str) -> None:
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     memory = MemoryHandle(**handle.pop("memory"))
     segment = seg.attach(SegmentHandle(memory, **handle))
-    writer = _Writer(segment.handle.size, segment.handle.dtype)
     with numerics.one_blas_thread():
-        WorkerPort(segment, me, workers).serve(cast(Worker, writer))
+        WorkerPort(segment, me, workers).serve(cast(Worker, _Writer()))
 
 
 def _end_with(parent: int) -> None:
