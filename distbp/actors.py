@@ -131,8 +131,8 @@ class ServerActor:
         except NotFiniteError as error:
             return "not finite", error.step
 
-    def snapshot(self) -> Snapshot:
-        return Snapshot(self._server.step, self._server.snapshot(), tuple(self._server.health))
+    def snapshot(self, whole: bool) -> Snapshot:
+        return Snapshot(self._server.step, self._server.snapshot(whole), tuple(self._server.health))
 
     def adopt(self, vector: Array) -> None:
         """Makes the workers of this node evaluate with other parameters; no step may follow."""

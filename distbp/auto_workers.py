@@ -88,8 +88,8 @@ class AutoTeam:
     def evaluate(self, split: str) -> Evaluation:
         return self._team.evaluate(split)
 
-    def snapshot(self) -> Snapshot:
-        return self._team.snapshot()
+    def snapshot(self, whole: bool = True) -> Snapshot:
+        return self._team.snapshot(whole)
 
     def adopt(self, vector: Array) -> bool:
         return self._team.adopt(vector)

@@ -177,8 +177,8 @@ class RayTeam:
             found.update({s: here.evaluate(split, s) for s in range(shards) if s not in found})
         return combine([found[shard] for shard in range(shards)])
 
-    def snapshot(self) -> Snapshot:
-        return self._ask(self._server.snapshot.remote())
+    def snapshot(self, whole: bool = True) -> Snapshot:
+        return self._ask(self._server.snapshot.remote(whole))
 
     def adopt(self, vector: Array) -> bool:
         if list(self._nodes) != [self._home] or len(self._servers) > 1:  # relays keep what they have

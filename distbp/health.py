@@ -93,6 +93,16 @@ class NormsOfUpdate:
         return [one for piece in self._found for one in piece]
 
 
+def norms_of(parts: Sequence[Sequence[tuple[int, slice]]], squares: Array, scale: float) -> list[Norms]:
+    """What `NormsOfUpdate` measures, from sums of squares that somebody else has found. squares: of every
+    part, in order, (parts, 3): of the gradient sums, of the values before the update, of the update."""
+    tensors = [tensor for piece in parts for tensor, _ in piece]
+    return [
+        Norms(tensor, gradient * scale * scale, values, update)
+        for tensor, (gradient, values, update) in zip(tensors, squares.tolist(), strict=True)
+    ]
+
+
 def health(network: Network, norms: Sequence[Norms]) -> list[TensorHealth]:
     """Of every trained tensor, from the norms of its parts, in order; empty before the end of an epoch."""
     if not norms:

@@ -15,7 +15,7 @@ import numpy as np
 
 from distbp.blueprint import Blueprint
 from distbp.errors import FencedError
-from distbp.health import Norms, NormsOfUpdate, TensorHealth, health, parts_of_pieces, within
+from distbp.health import Norms, NormsOfUpdate, TensorHealth, health, norms_of, parts_of_pieces, within
 from distbp.nn import kernels
 from distbp.nn.arrays import Array
 from distbp.nn.network import Network, aligned_vector
@@ -115,14 +115,14 @@ class ParameterServer:
         )
         self.slots = self._updater.slots  # the optimizer's state by name, as it lies
         rule = blueprint.update_rule() if kernels.load(blueprint.kernels).updates == "numba" else None
-        self.one_pass = one_pass(rule, vector[:count], self.slots, decays, threads)
+        self._parts = parts_of_pieces(network, first, first + count, PIECE)
+        self.one_pass = one_pass(rule, vector[:count], self.slots, decays, threads, self._parts)
         self._averaged = [self.gradient[at : min(at + PIECE, count)] for at in range(0, count, PIECE)]
         self._statistics = [
             (slice(t.start - first, t.stop - first), t.rate)
             for t in network.statistics
             if first <= t.start and t.stop <= stop
         ]
-        self._parts = parts_of_pieces(network, first, first + count, PIECE)
         self._whole = Block(0, blueprint.shards)
         self._joins: dict[tuple[Block, ...], list[Join]] = {}
         self._count = count
@@ -141,10 +141,13 @@ class ParameterServer:
         certain = self.totals[BOUND] < SURELY_FINITE and math.isfinite(self.totals[LOSS])
         if self.one_pass is not None and certain:
             scale, info = self._info(step, 0.0, plateau)  # nobody asks for the norm
-            if self._ends_epoch(step):
-                self._measured_update(info, scale, partial(self._join_piece, gradients, order))
-            else:
+            if not self._ends_epoch(step):
                 self.one_pass.apply(gradients, order, info, scale)
+            elif self.one_pass.measures:
+                squares = self.one_pass.apply_measured(gradients, order, info, scale)
+                self.norms = norms_of(self._parts, squares, scale)
+            else:
+                self._measured_update(info, scale, partial(self._join_piece, gradients, order))
             self._join(gradients, order, slice(self._count, None))
             self._end(step)
             return
@@ -191,9 +194,12 @@ class ParameterServer:
     def health(self) -> list[TensorHealth]:
         return health(self._network, self.norms)
 
-    def snapshot(self) -> dict[str, Array]:
-        """Copies of all arrays that a checkpoint needs."""
-        arrays = {"vector": self.vector.copy(), "epoch_totals": self.epoch_totals.copy()}
+    def snapshot(self, whole: bool = True) -> dict[str, Array]:
+        """Copies of all arrays that a checkpoint needs; not `whole`: of the epoch's totals alone."""
+        arrays = {"epoch_totals": self.epoch_totals.copy()}
+        if not whole:
+            return arrays
+        arrays = {"vector": self.vector.copy(), **arrays}
         for name, values in self._updater.slots.items():
             arrays[f"slots.{name}"] = values.copy()
         return arrays

@@ -84,8 +84,8 @@ class RangeServerActor:
     def run(self, first: int, stop: int, plateau: PlateauState) -> tuple[str, int]:
         return _run(self._rounds, first, stop, plateau)
 
-    def snapshot(self) -> tuple[dict[str, Array], list[Norms]]:
-        return self._rounds.server.snapshot(), self._rounds.server.norms
+    def snapshot(self, whole: bool) -> tuple[dict[str, Array], list[Norms]]:
+        return self._rounds.server.snapshot(whole), self._rounds.server.norms
 
     def ping(self) -> None:
         """A sign of life."""
@@ -158,9 +158,9 @@ class LeadActor:
     def push_pull(self, attempt: int, phase: int, packed: Sequence[Packed]) -> Publication:
         return self._rounds.desk.push_pull(attempt, phase, packed)
 
-    def snapshot(self) -> Snapshot:
-        server = self._rounds.server
-        found = [(server.snapshot(), server.norms), *ray.get([o.snapshot.remote() for o in self._others])]
+    def snapshot(self, whole: bool) -> Snapshot:
+        server, others = self._rounds.server, [other.snapshot.remote(whole) for other in self._others]
+        found = [(server.snapshot(whole), server.norms), *ray.get(others)]
         arrays = {
             name: value if name == "epoch_totals" else np.concatenate([part[name] for part, _ in found])
             for name, value in found[0][0].items()

@@ -197,17 +197,19 @@ class Trainer:
     def _end_epoch(self, team: Team, step: int) -> None:
         began = self._clock()
         epoch = -(-step // self._per_epoch)
-        snapshot = team.snapshot()
-        line: dict[str, Any] = {"epoch": epoch, "step": step, **self._training_values(snapshot)}
         last = step == self._total
+        parameters = self._network.parameter_count
+        every = digest_every(parameters * self._network.dtype.itemsize, self.blueprint.rows["train"])
+        whole = last or epoch % every == 0  # else nobody may ask for the parameters
+        snapshot = team.snapshot(whole)
+        line: dict[str, Any] = {"epoch": epoch, "step": step, **self._training_values(snapshot)}
         evaluated = epoch % self.job.evaluate_every == 0 or last
         if evaluated and "validation" in self.blueprint.rows:
             line.update(values(self.blueprint, self._network, team.evaluate("validation"), "validation"))
         rate = self.blueprint.learning_rate()(step - 1, self._state.plateau)
         measured: dict[str, Any] = {"learning_rate": rate}
-        parameters = snapshot.arrays["vector"][: self._network.parameter_count]
-        if last or epoch % digest_every(parameters.nbytes, self.blueprint.rows["train"]) == 0:
-            measured["params_sha256"] = params_digest(parameters)
+        if whole:
+            measured["params_sha256"] = params_digest(snapshot.arrays["vector"][:parameters])
         measured.update(self._health(snapshot, step))
         self.run.append_metric({**line, **measured})
         improved = False
@@ -226,7 +228,7 @@ class Trainer:
                 )
             )
         if (improved and self._keeps_best) or self._state.ended:
-            self._save(team, step, snapshot)
+            self._save(team, step, snapshot if whole else None)
         speed = self._train_samples / self._train_seconds if self._train_seconds else 0.0
         self._emit(events.EpochEnded(epoch, step, line, speed, self._clock() - began, improved))
 

@@ -215,6 +215,45 @@ def test_health_is_measured_at_the_last_step_of_an_epoch() -> None:
     assert weight.update_ratio == pytest.approx(ratio, rel=1e-9)
 
 
+@pytest.mark.parametrize("size", [1e-3, 1e25])  # the square of the larger one is no float32
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adamw"])
+def test_compiled_health_is_that_of_numpy(
+    optimizer: str, dtype: str, threads: int, size: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("numba", reason="Numba is not installed")
+    from distbp.optimizers import joined
+    from distbp.optimizers.joined_update import JoinedUpdate
+
+    monkeypatch.setattr(joined, "WORTH_A_THREAD", 1)
+    layers = [{"type": "dense", "units": 3000}, {"type": "dense", "units": 3}]  # more than one piece
+    job = make_job(layers, dtype=dtype, shards=4, optimizer={"type": optimizer}, regularization={"l2": 0.01})
+    r = make_rig(job, classes(8, features=16), kernels="numba")
+    draw = np.random.default_rng(3)
+    sums = [
+        Contribution(
+            Block(shard, shard + 1),
+            (size * draw.standard_normal(r.start().size)).astype(dtype),
+            np.array([1.0, 2, 2, 10 * size]),
+        )
+        for shard in range(4)
+    ]
+    found = []
+    for measures in (True, False):
+        monkeypatch.setattr(JoinedUpdate, "measures", measures)
+        server = r.server(r.start(), threads=threads)
+        with np.errstate(all="ignore"):
+            server.apply(0, copy.deepcopy(sums))  # the only step of an epoch
+        server.close()
+        assert len(server.one_pass.shares) == threads
+        found.append((state(server), server.health))
+    assert found[0] == found[1]
+    assert [one.path for one in found[0][1]] == [
+        f"layers.{layer}.dense.{name}" for layer in (0, 1) for name in ("weight", "bias")
+    ]
+
+
 def test_a_batch_of_no_weight_changes_nothing_but_decay() -> None:
     x, y = classes(16)
     job = make_job(optimizer={"type": "sgd"}, shuffle=False)

@@ -495,3 +495,29 @@ def test_large_vectors_on_little_data_are_hashed_less_often(
     from distbp.trainer import digest_every
 
     assert digest_every(parameter_bytes, rows) == every
+
+
+def test_an_epoch_without_a_digest_is_saved_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for small in (1 << 20, 0):  # bytes of parameters that are hashed at every epoch
+        monkeypatch.setattr("distbp.trainer.SMALL_BYTES", small)
+        stopping = {"metric": "validation_loss", "patience": 1, "min_delta": 0.01}
+        result = train(
+            job(epochs=30, early_stopping=stopping, checkpoint={"keep_last": 50, "keep_best": True}),
+            data=DATA,
+            output=tmp_path / str(small),
+        )
+        kept = {
+            step: load(result.path / "checkpoints", step) for step in list_steps(result.path / "checkpoints")
+        }
+        lines = lines_of(result)
+        hashed = [line["epoch"] for line in lines if line.pop("params_sha256", None)]
+        found.append((hashed, lines, {s: c.arrays["vector"].tobytes() for s, c in kept.items()}, result))
+    (every, lines, kept, result), (few, *rest, other) = found
+    assert result.status == "stopped early"
+    assert (every, few) == ([line["epoch"] for line in lines], [])  # it stops before the last epoch
+    assert len(kept) > 2
+    assert rest == [lines, kept]
+    assert other.params_sha256 == result.params_sha256

@@ -57,8 +57,9 @@ class Team(Protocol):
         """Loss and metric sums of a whole split with the current parameters; waits."""
         ...
 
-    def snapshot(self) -> Snapshot:
-        """The server's state between two steps; waits."""
+    def snapshot(self, whole: bool = True) -> Snapshot:
+        """The server's state between two steps; waits. Not `whole`: what an epoch reports, without what grows
+        with the number of parameters."""
         ...
 
     def adopt(self, vector: Array) -> bool:

@@ -114,8 +114,8 @@ class InlineTeam:
         self._each(some)
         return combine([found[shard] for shard in range(self._shards)])
 
-    def snapshot(self) -> Snapshot:
-        return Snapshot(self.server.step, self.server.snapshot(), tuple(self.server.health))
+    def snapshot(self, whole: bool = True) -> Snapshot:
+        return Snapshot(self.server.step, self.server.snapshot(whole), tuple(self.server.health))
 
     def adopt(self, vector: Array) -> bool:
         self.server.vector[:] = vector

@@ -22,9 +22,9 @@ import numpy as np
 
 _SEQUENTIAL = 1  # mkl_service.h: MKL_THREADING_SEQUENTIAL
 _REPRODUCIBLE = {"avx512": 12, "avx2": 10}  # MKL_CBWR_AVX512, MKL_CBWR_AVX2
-# How NumPy's own OpenBLAS names cblas_sgemm, by the build of NumPy.
-_NAMES = ("scipy_cblas_{}gemm64_", "cblas_{}gemm64_", "scipy_cblas_{}gemm", "cblas_{}gemm")
-_LETTERS = {np.dtype(np.float32): "s", np.dtype(np.float64): "d"}
+# How NumPy's own OpenBLAS names its functions, by the build of NumPy. 64: of the bits of whole numbers.
+_NAMES = ("scipy_cblas_{}64_", "cblas_{}64_", "scipy_cblas_{}", "cblas_{}")
+_LETTERS: dict[np.dtype[Any], str] = {np.dtype(np.float32): "s", np.dtype(np.float64): "d"}
 
 
 class Gemm(NamedTuple):
@@ -35,22 +35,46 @@ class Gemm(NamedTuple):
     small: int
 
 
+class Dots(NamedTuple):
+    """The addresses of cblas_sdot and cblas_ddot."""
+
+    single: int
+    double: int
+
+
 def _address_in(library: ctypes.CDLL, name: str) -> int | None:
     function = getattr(library, name, None)
     return None if function is None else ctypes.cast(function, ctypes.c_void_p).value
 
 
-@functools.cache
-def openblas() -> Callable[[np.dtype[Any]], Gemm] | None:
-    """dtype -> the products of the OpenBLAS that NumPy's wheels bring and use; None without it."""
+def _in_openblas(function: str) -> dict[np.dtype[Any], int] | None:
+    """dtype -> the address of a function, say "gemm", in the OpenBLAS that NumPy's wheels bring and use."""
     folder = Path(np.__file__).parent.parent / "numpy.libs"
     for path in sorted(folder.glob("*openblas*")):
         library = ctypes.CDLL(str(path))
         for name in _NAMES:
-            found = {dtype: _address_in(library, name.format(s)) for dtype, s in _LETTERS.items()}
-            if all(found.values()):
-                return lambda dtype, found=found: Gemm(found[dtype], found[dtype])  # type: ignore[misc]
+            found = {
+                dtype: address
+                for dtype, letter in _LETTERS.items()
+                if (address := _address_in(library, name.format(letter + function))) is not None
+            }
+            if len(found) == len(_LETTERS):
+                return found
     return None
+
+
+@functools.cache
+def openblas() -> Callable[[np.dtype[Any]], Gemm] | None:
+    """dtype -> the products of NumPy's own OpenBLAS; None without it."""
+    found = _in_openblas("gemm")
+    return None if found is None else lambda dtype: Gemm(found[dtype], found[dtype])
+
+
+@functools.cache
+def dots() -> Dots | None:
+    """The inner products of NumPy's own OpenBLAS, which `np.vdot` calls; None without it."""
+    found = _in_openblas("dot")
+    return None if found is None else Dots(found[np.dtype(np.float32)], found[np.dtype(np.float64)])
 
 
 def _mkl_path() -> str:

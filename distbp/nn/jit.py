@@ -22,6 +22,7 @@ SOURCES = (
     "nn.blas",
     "nn.compiled",
     "nn.dense_stack",
+    "nn.dot",
     "nn.gemm",
     "nn.jit",
     "nn.kernels",
@@ -30,6 +31,7 @@ SOURCES = (
     "nn.vector_math",
     "optimizers.compiled",
     "optimizers.joined",
+    "optimizers.measured",
     "totals",
 )
 

@@ -10,9 +10,7 @@ to be finite: nothing is checked here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
@@ -25,6 +23,21 @@ from distbp.schedules import PlateauState
 
 STRETCH = 4096  # parameters at a time: with their gradients and slots they stay in a core's first cache
 WORTH_A_THREAD = 131072  # parameters; waking a thread costs about as much as updating so many
+
+
+@jit
+def joined_sums(sources: Array, order: Array, start: int, like: Array, room: Array) -> Array:
+    """The joined gradient of the parameters `like`, which begin at `start`: the last addition's result in
+    `room`, or the only block's own sums."""
+    count, offset = like.size, start * like.itemsize
+    sums = vector_at(sources[0] + offset, count, like)
+    for j in range(order.shape[0]):
+        left = vector_at(sources[order[j, 0]] + offset, count, like)
+        right = vector_at(sources[order[j, 1]] + offset, count, like)
+        sums = left if j < order.shape[0] - 1 else room[:count]
+        for n in range(count):
+            sums[n] = left[n] + right[n]
+    return sums  # type: ignore[no-any-return]
 
 
 @jit
@@ -43,19 +56,11 @@ def join_and_update(
     """sources: addresses of the blocks' sums; order: the additions (left, right) of `reduction.joins`, in
     place but for the last; stretches: (start, stop, whether it decays); constants: keep, and what follows it
     (see `compiled.update`)."""
-    joined = np.empty(STRETCH, parameters.dtype)
+    room = np.empty(STRETCH, parameters.dtype)
     keep, after_keep = constants[0], constants[1:]
     for i in range(stretches.shape[0]):
         start, stop, decays = stretches[i, 0], stretches[i, 1], stretches[i, 2]
-        count = stop - start
-        offset = start * parameters.itemsize
-        sums = vector_at(sources[0] + offset, count, parameters)
-        for j in range(order.shape[0]):
-            left = vector_at(sources[order[j, 0]] + offset, count, parameters)
-            right = vector_at(sources[order[j, 1]] + offset, count, parameters)
-            sums = left if j < order.shape[0] - 1 else joined[:count]
-            for n in range(count):
-                sums[n] = left[n] + right[n]
+        sums = joined_sums(sources, order, start, parameters[start:stop], room)
         update(
             rule, parameters[start:stop], sums, first[start:stop], second[start:stop],
             scale, l2 if decays else 0.0, keep if decays else 1.0, after_keep,
@@ -74,7 +79,7 @@ def stretches_of(size: int, decays: Sequence[tuple[int, int]]) -> Array:
 
 
 def shares_of(stretches: Array, threads: int) -> list[Array]:
-    """Consecutive parts of about one size, one for each thread."""
+    """Consecutive rows, about as many for each thread."""
     cuts = [len(stretches) * thread // threads for thread in range(threads + 1)]
     return [stretches[a:b] for a, b in pairwise(cuts)]
 
@@ -108,53 +113,3 @@ def address(vector: Array) -> int:
 def worth_threads(size: int, most: int) -> int:
     """How many threads, at most `most`, a vector of `size` is worth."""
     return max(1, min(most, size // WORTH_A_THREAD))
-
-
-class JoinedUpdate:
-    """A rule bound to `parameters` (n,) and its slots; `decays`: stretches [start, stop) that decay.
-
-    `apply` is one update by as many threads as the vector is worth, at most `threads`. shares: the stretches
-    of each; pool: of all but the calling one; vectors: the parameters and the two slots."""
-
-    def __init__(
-        self,
-        rule: Rule,
-        parameters: Array,
-        slots: Mapping[str, Array],
-        decays: Sequence[tuple[int, int]],
-        threads: int,
-    ) -> None:
-        self.rule = rule
-        threads = worth_threads(parameters.size, threads)
-        self.shares = shares_of(stretches_of(parameters.size, decays), threads)
-        self.vectors = parameters, *slots_of(rule, slots, parameters)
-        self.pool = ThreadPoolExecutor(threads - 1, "distbp-update") if threads > 1 else None
-
-    def apply(
-        self, sums: Sequence[Array], order: Sequence[tuple[int, int]], step: Step, scale: float
-    ) -> None:
-        """sums: of each block, (n or more,), of which those left of an addition are overwritten; order: the
-        additions; scale: 1 / (the batch's weight)."""
-        sources = np.array([address(one) for one in sums], np.int64)
-        additions = np.array(order, np.int64).reshape(-1, 2)
-        rest: Any = (
-            self.rule.number,
-            *self.vectors,
-            float(scale),
-            self.rule.l2,
-            np.array(constants_of(self.rule, step)),
-        )
-        mine, *others = self.shares
-        waiting = [
-            self.pool.submit(join_and_update, sources, additions, share, *rest)
-            for share in others
-            if self.pool is not None
-        ]
-        join_and_update(sources, additions, mine, *rest)
-        for other in waiting:
-            other.result()
-
-    def close(self) -> None:
-        """Ends the threads. Harmless when there are none, and when called twice."""
-        if self.pool is not None:
-            self.pool.shutdown()

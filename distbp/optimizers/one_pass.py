@@ -15,12 +15,13 @@ def one_pass(
     slots: Mapping[str, Array],
     decays: Sequence[tuple[int, int]],
     threads: int,
+    parts: Sequence[Sequence[tuple[int, slice]]],
 ) -> Any:
     """The `JoinedUpdate` of a rule; None for rules that cannot, and for no rule (nothing is compiled)."""
     if rule is None:
         return None
     from distbp.optimizers.compiled import rule_of  # both load Numba
-    from distbp.optimizers.joined import JoinedUpdate
+    from distbp.optimizers.joined_update import JoinedUpdate
 
     compiled = rule_of(rule)
-    return None if compiled is None else JoinedUpdate(compiled, vector, slots, decays, threads)
+    return None if compiled is None else JoinedUpdate(compiled, vector, slots, decays, threads, parts)

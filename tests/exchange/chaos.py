@@ -121,8 +121,8 @@ class Checked:
         found: Evaluation = self.team.evaluate(split)
         return found
 
-    def snapshot(self) -> Snapshot:
-        found: Snapshot = self.team.snapshot()
+    def snapshot(self, whole: bool = True) -> Snapshot:
+        found: Snapshot = self.team.snapshot(whole)
         return found
 
     def adopt(self, vector: Any) -> bool:

@@ -146,8 +146,8 @@ class LocalTeam:
             found.update(zip(shards, pipe.recv(), strict=True))
         return combine([found[shard] for shard in range(self._blueprint.shards)])
 
-    def snapshot(self) -> Snapshot:
-        return Snapshot(self.server.step, self.server.snapshot(), tuple(self.server.health))
+    def snapshot(self, whole: bool = True) -> Snapshot:
+        return Snapshot(self.server.step, self.server.snapshot(whole), tuple(self.server.health))
 
     def close(self) -> None:
         if self._closed:

@@ -136,6 +136,9 @@ def test_the_whole_contract(make: Make) -> None:
             trained(other)
             expected = other.evaluate("validation")
             assert team.snapshot().health == other.snapshot().health
+            report, epoch = team.snapshot(whole=False), other.snapshot()
+            assert_same(dict(report.arrays), {"epoch_totals": epoch.arrays["epoch_totals"]})
+            assert (report.step, report.health) == (epoch.step, epoch.health)
         assert team.evaluate("validation").sums.tobytes() == expected.sums.tobytes()
         assert team.evaluate("validation").sums.tobytes() == expected.sums.tobytes()
     team.close()  # fine again

@@ -62,9 +62,9 @@ class Fragile:
         self._lose("evaluate")
         return self._team.evaluate(split)
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, whole: bool = True) -> Snapshot:
         self._lose("snapshot")
-        return self._team.snapshot()
+        return self._team.snapshot(whole)
 
     def close(self) -> None:
         self._team.close()
