@@ -13,8 +13,8 @@ import importlib.metadata
 import importlib.util
 import platform
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -39,21 +39,16 @@ def kernel_set(wanted: str) -> str:
 
     It does not import Numba, which takes a third of a second: the trainer's process may never need it.
     """
-    checks: dict[str, list[Callable[[], object]]] = {
-        "mkl": [_find_numba, blas.load_mkl],
-        "numba": [_find_numba],
-        "numpy": [],
-    }
-    for name in checks if wanted == "auto" else [wanted]:
-        try:
-            for check in checks[name]:
-                check()
-        except ImportError:
-            if name == wanted:
-                raise
-        else:
-            return name
-    raise AssertionError("NumPy is always there")
+    if wanted == "auto":
+        for name in ("mkl", "numba"):
+            with suppress(ImportError):
+                return kernel_set(name)
+        return "numpy"
+    if wanted != "numpy":
+        _find_numba()
+    if wanted == "mkl":
+        blas.load_mkl()
+    return wanted
 
 
 def _find_numba() -> None:

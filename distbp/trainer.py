@@ -200,7 +200,7 @@ class Trainer:
         last = step == self._total
         parameters = self._network.parameter_count
         every = digest_every(parameters * self._network.dtype.itemsize, self.blueprint.rows["train"])
-        whole = last or epoch % every == 0  # else nobody may ask for the parameters
+        whole = last or epoch % every == 0  # else perhaps nobody asks for the parameters
         snapshot = team.snapshot(whole)
         line: dict[str, Any] = {"epoch": epoch, "step": step, **self._training_values(snapshot)}
         evaluated = epoch % self.job.evaluate_every == 0 or last

@@ -380,3 +380,15 @@ def test_threads_end_and_closing_twice_is_harmless():
     np.testing.assert_array_equal(w, -np.ones(100))
     updater.close()
     updater.close()
+
+
+def test_parts_of_a_vector_decay_as_a_whole():
+    pytest.importorskip("numba", reason="Numba is not installed")
+    from distbp.optimizers.joined import with_decays
+
+    starts, ends = np.array([0, 4, 6]), np.array([4, 6, 9])
+    rows = with_decays(starts, ends, [(0, 4), (6, 9)])
+    np.testing.assert_array_equal(rows, [[0, 4, 1], [4, 6, 0], [6, 9, 1]])
+    np.testing.assert_array_equal(with_decays(starts, ends, [(0, 9)])[:, 2], 1)
+    with pytest.raises(ValueError, match=r"decay of 0\.\.5 begins or ends within one of the parts"):
+        with_decays(starts, ends, [(0, 5)])

@@ -72,9 +72,17 @@ def stretches_of(size: int, decays: Sequence[tuple[int, int]]) -> Array:
     cuts = sorted({0, size, *(at for pair in decays for at in pair), *range(0, size, STRETCH)})
     starts = np.array(cuts[:-1], np.int64)
     ends = np.array(cuts[1:], np.int64)
+    return with_decays(starts, ends, decays)
+
+
+def with_decays(starts: Array, ends: Array, decays: Sequence[tuple[int, int]]) -> Array:
+    """(start, stop, whether it decays) for each, int64. Raises ValueError where only some of one does."""
     decayed = np.zeros(len(starts), np.int64)
     for a, b in decays:
-        decayed[(starts >= a) & (ends <= b)] = 1
+        within = (starts >= a) & (ends <= b)
+        if (~within & (starts < b) & (a < ends)).any():
+            raise ValueError(f"decay of {a}..{b} begins or ends within one of the parts of the vector")
+        decayed[within] = 1
     return np.stack([starts, ends, decayed], axis=1)
 
 

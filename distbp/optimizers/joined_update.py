@@ -20,9 +20,10 @@ from distbp.optimizers.joined import (
     shares_of,
     slots_of,
     stretches_of,
+    with_decays,
     worth_threads,
 )
-from distbp.optimizers.measured import join_measure_and_update, with_decays
+from distbp.optimizers.measured import join_measure_and_update
 from distbp.optimizers.parts import Step
 
 
@@ -46,7 +47,8 @@ class JoinedUpdate:
         self.rule = rule
         threads = worth_threads(parameters.size, threads)
         self.shares = shares_of(stretches_of(parameters.size, decays), threads)
-        self._parts = with_decays(parts, decays)
+        places = np.array([(w.start, w.stop) for piece in parts for _, w in piece], np.int64).reshape(-1, 2)
+        self._parts = with_decays(places[:, 0], places[:, 1], decays)
         self._dots = dots()
         self.vectors = parameters, *slots_of(rule, slots, parameters)
         self.pool = ThreadPoolExecutor(threads - 1, "distbp-update") if threads > 1 else None

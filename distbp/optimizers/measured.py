@@ -7,8 +7,6 @@ calls of NumPy for each part of a tensor, so that threads mostly wait for each o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from distbp.nn.arrays import Array
@@ -55,15 +53,3 @@ def join_measure_and_update(
         for n in range(moved.size):
             moved[n] = values[n] - moved[n]
         squares[i, 2] = sum_of_squares(dots, moved)
-
-
-def with_decays(parts: Sequence[Sequence[tuple[int, slice]]], decays: Sequence[tuple[int, int]]) -> Array:
-    """parts: of every piece the (tensor, where). As (start, stop, whether it decays), int64, in order. Raises
-    ValueError where only some of one does."""
-    rows = []
-    for start, stop in ((where.start, where.stop) for piece in parts for _, where in piece):
-        within = any(a <= start and stop <= b for a, b in decays)
-        if not within and any(a < stop and start < b for a, b in decays):
-            raise ValueError(f"decays {decays} end within the part {start}..{stop}")
-        rows.append((start, stop, int(within)))
-    return np.array(rows, np.int64).reshape(-1, 3)
