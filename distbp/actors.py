@@ -17,7 +17,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import ray
 
 from distbp import numerics
@@ -67,7 +66,7 @@ def settle(kernels: str) -> ExitStack:
         without_scipy.load_numba()
     stack = ExitStack()
     stack.enter_context(numerics.one_blas_thread())
-    np.seterr(over="ignore", invalid="ignore", divide="ignore")  # found by the check of every step
+    stack.enter_context(numerics.quiet())
     return stack
 
 

@@ -48,7 +48,7 @@ def check_job(
     vector = aligned_vector(network.size, np.dtype(np.float64))
     vector[:] = network.initialize(small.seed)
     gradient = aligned_vector(network.size, np.dtype(np.float64))
-    with one_blas_thread():
+    with one_blas_thread(), np.errstate(invalid="ignore"):  # see `numerics.quiet`
         worker = Worker(blueprint, vector, data)
         totals = np.zeros(worker.totals_size)
         everything = Block(0, blueprint.shards)

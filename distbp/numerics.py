@@ -33,6 +33,13 @@ def one_blas_thread() -> Iterator[None]:
         yield
 
 
+def quiet() -> np.errstate:
+    """For the time of this block NumPy does not warn of numbers that are not finite. That each step is finite
+    is checked by ourselves; and the warning may be wrong: some of OpenBLAS's kernels also load what stands
+    beside their operands. They leave it out of the product, but the processor's flag is set."""
+    return np.errstate(over="ignore", invalid="ignore", divide="ignore")
+
+
 def kernel_set(wanted: str) -> str:
     """The name of the kernel set to compute with: `wanted`, or for "auto" the last one of "numpy", "numba"
     and "mkl" that is installed. Raises ImportError where what is wanted is not.

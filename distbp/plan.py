@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from distbp import calibrate, numerics
 from distbp.data.splits import open_splits
 from distbp.job import TrainingJob
@@ -79,8 +77,7 @@ def plan_job(
     splits = open_splits(job, Path(folder), by_split(data))
     blueprint = make_blueprint(job, splits)
     network = blueprint.network()
-    quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
-    with numerics.one_blas_thread(), quiet:
+    with numerics.one_blas_thread(), numerics.quiet():
         work = calibrate.measure_work(blueprint, splits.ready(blueprint), seconds)
         machine = calibrate.measure_machine(network.size, blueprint.dtype, seconds)
     machine = replace(machine, bandwidth=bandwidth_gbits * 1e9 / 8, latency_s=latency_ms / 1e3)

@@ -140,7 +140,9 @@ class Model:
                 _check_finite(prepared, start)
                 if program is None or program.rows != len(raw):
                     program = self.network.bind(len(raw), self.vector, kernels=NUMPY, arena=arena)
-                yield start, program.forward(prepared.reshape(len(raw), *self.input_shape))
+                with np.errstate(invalid="ignore"):  # which may be wrong, see `numerics.quiet`
+                    y = program.forward(prepared.reshape(len(raw), *self.input_shape))
+                yield start, y
 
     def _checked(self, x: Array) -> Array:
         x = np.asarray(x)

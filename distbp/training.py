@@ -119,8 +119,7 @@ def _drive(
     told = log_events(run, listener)
     for aside in start.set_aside if start else ():
         told(events.CheckpointSetAside(str(aside.path), aside.reason))
-    quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")  # found by the check of every step
-    with numerics.one_blas_thread(), quiet, Interrupts() as interrupts:
+    with numerics.one_blas_thread(), numerics.quiet(), Interrupts() as interrupts:
         teams.connected = interrupts.renew
         return Trainer(run, blueprint, splits, teams, told, interrupts, control=control).train(start)
 

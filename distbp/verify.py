@@ -99,8 +99,7 @@ def verify_run(run_dir: str | Path, step: int | None = None, *, data: Data | Non
     last = _last_step(path, recorded, step)
     step = last if step is None else step
     start = max((s for s in kept if s < step), default=0)
-    quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
-    with numerics.one_blas_thread(), quiet:
+    with numerics.one_blas_thread(), numerics.quiet():
         begin = checkpoint.load(path / "checkpoints", start) if start else None
         _check_numerics(path, begin, blueprint)
         replay = _Replay(blueprint, splits.ready(blueprint), begin)

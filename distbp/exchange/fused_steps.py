@@ -1,159 +1,143 @@
-"""Many steps of a job with one shard in one compiled call, for the inline exchange (Numba, optional).
+"""Many steps of a job in one compiled call for each thread, for the inline exchange (Numba, optional).
 
-Where server and worker are one process and nothing has to be joined, a weight's gradient need not be written
-out: it is computed for a few units at a time and applied while it lies in the nearest cache. Kernels,
-products and their shapes are those of `dense_stack` and `optimizers.compiled`, in the same order for every
-element, so the bits are those of `Worker.compute` and `ParameterServer.apply` for the same step.
-
-What needs all gradients at once is left to those two: the last step of an epoch (norms, saturation),
-clipping, and a step whose gradients are not known to be finite beforehand (see `bound_by_factors`).
+Where server and workers are one process nothing has to travel, and what a step does is left to
+`compiled_steps`. What that cannot do is left to `Worker.compute` and `ParameterServer.apply`: the last step
+of an epoch (norms, saturation), clipping, and a step whose gradients are not known to be finite beforehand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any
 
 import numpy as np
 
 from distbp.blueprint import Blueprint
 from distbp.data.batches import Holdings, ShardReader
-from distbp.data.compiled_rows import take_rows
 from distbp.data.prepared import PreparedRows
-from distbp.exchange.threaded_steps import ThreadedSteps, divides
+from distbp.exchange.compiled_steps import shares_of_units, train_steps, written_shares
 from distbp.nn import kernels as kernel_sets
 from distbp.nn.arrays import Array
-from distbp.nn.dense_stack import (
-    LINE,
-    Plan,
-    backward_to_biases,
-    block,
-    bound_by_factors,
-    factors,
-    plan,
-    units_at_once,
-)
-from distbp.nn.gemm import PLAIN, TRANSPOSED, product
-from distbp.nn.jit import jit
+from distbp.nn.dense_stack import LINE, plan
 from distbp.nn.network import aligned_vector
-from distbp.optimizers.compiled import Rule, rule_of, update
-from distbp.optimizers.joined import constants_of_steps, slots_of
+from distbp.nn.pointers import WAYS
+from distbp.optimizers.compiled import Rule, rule_of
+from distbp.optimizers.joined import address, constants_of_steps, slots_of
 from distbp.parameter_server import ParameterServer
+from distbp.reduction import Block, assign, joins
 from distbp.schedules import PlateauState
-from distbp.totals import SURELY_FINITE
 from distbp.worker import stacks
 
-# A call shall take some milliseconds: signals and requests to the run are heard between calls.
+# A call shall take some milliseconds: signals and requests to the run are heard between calls. Those of
+# several threads must begin together, which costs some 300 us, so they take up to a tenth of a second.
 FLOPS_A_CALL = 1e9
+FLOPS_A_CALL_OF_THREADS = 1e10
 MOST_STEPS = 256
-
-
-@jit
-def _train(
-    places: Plan,
-    vector: Array,
-    gradient: Array,
-    work: Array,
-    part: Array,
-    x: Array,
-    labels: Array,
-    losses: Array,
-    totals: Array,
-    inputs: Array,
-    targets: Array,
-    order: Array,
-    rule: int,
-    first: Array,
-    second: Array,
-    l2: float,
-    biases_decay: bool,
-    constants: Array,
-    loss_sums: Array,
-) -> int:
-    """Steps on the rows of `order`, one for each line of `constants` (keep, and what follows it); returns how
-    many were applied. A step that is not is left as if it had not begun."""
-    rows = x.shape[0]
-    scale = 1.0 / float(rows)
-    for step in range(constants.shape[0]):
-        take_rows(inputs, targets, order, step * rows, x, labels)
-        loss = backward_to_biases(places, vector, gradient, work, x, labels, None, losses, totals)
-        if not (np.isfinite(loss) and bound_by_factors(places, work, x) < SURELY_FINITE):
-            return step
-        keep, after_keep = constants[step, 0], constants[step, 1:]
-        for i in range(places.units.size):
-            dz, below = factors(places, work, x, i)
-            units, features = dz.shape[1], below.shape[1]
-            many = units_at_once(rows, units, features)
-            for start in range(0, units, many):
-                stop = min(start + many, units)
-                at, to = places.weights[i] + start * features, places.weights[i] + stop * features
-                some = block(part, at % LINE, stop - start, features)  # as it would lie in the gradient
-                product(places.gemm, TRANSPOSED, PLAIN, dz[:, start:stop], below, some)
-                update(
-                    rule, vector[at:to], some.reshape(-1), first[at:to], second[at:to],
-                    scale, l2, keep, after_keep,
-                )  # fmt: skip
-            at, to = places.biases[i], places.biases[i] + units
-            update(
-                rule, vector[at:to], gradient[at:to], first[at:to], second[at:to],
-                scale, l2 if biases_decay else 0.0, keep if biases_decay else 1.0, after_keep,
-            )  # fmt: skip
-        loss_sums[step] = loss
-    return len(constants)
+MOST_BYTES = 1 << 30  # of gradients: where there are several shards each has a vector of its own
 
 
 class FusedSteps:
     """`run(step, stop, plateau)`: trains some steps from `step` on, and returns how many; 0: the next one is
-    not for here."""
+    not for here. `threads`: at most one for each shard."""
 
     def __init__(
         self,
         blueprint: Blueprint,
         rule: Rule,
         server: ParameterServer,
-        reader: ShardReader,
+        readers: Sequence[ShardReader],
         data: PreparedRows,
+        threads: int,
     ) -> None:
-        self._server = server
-        self._reader = reader
-        self._rule = rule
-        self._rows = rows = blueprint.job.batch_size
-        network = blueprint.network()
-        sharding = blueprint.sharding()
+        shards, network, sharding = blueprint.shards, blueprint.network(), blueprint.sharding()
+        self._server, self._rule, self._readers = server, rule, readers
+        self._epoch = -1
+        self._batch = blueprint.job.batch_size
+        self._rows = rows = self._batch // shards
         self._steps_per_epoch = sharding.steps_per_epoch
-        self._full_batches = sharding.rows // rows
-        self._most = int(max(1, min(MOST_STEPS, FLOPS_A_CALL / (6 * rows * network.parameter_count))))
+        self._full_batches = sharding.rows // self._batch
+        most = FLOPS_A_CALL if threads == 1 else FLOPS_A_CALL_OF_THREADS
+        self._most = int(max(1, min(MOST_STEPS, most / (6 * self._batch * network.parameter_count))))
         kernels = kernel_sets.load(blueprint.kernels)
         assert kernels.gemm is not None
         places, work = plan(network, rows, kernels.gemm(network.dtype))
-        shapes = [(above[0], below[0]) for below, above in pairwise(network.shapes)]
-        largest = max(units_at_once(rows, units, below) * below for units, below in shapes)
-        part = aligned_vector(largest + LINE, network.dtype)
-        x = aligned_vector(rows * places.features, network.dtype).reshape(rows, places.features)
-        first, second = slots_of(rule, server.slots, server.vector)
-        scratch = np.empty(rows, data.targets.dtype), np.empty(rows), np.empty(rows, network.dtype)
-        self._fixed = (
-            places, server.vector, server.gradient, work, part, x, *scratch, data.inputs, data.targets,
+        decays = blueprint.decays(network)
+        by_units = shares_of_units(network, rows, decays, threads)
+        shares = by_units or written_shares(network.parameter_count, decays, threads)
+        slices = shards if by_units else threads
+        gradients = server.gradient.reshape(1, -1) if shards == 1 else _lines(shards, server.gradient)
+        order = joins(Block(0, shards), [Block(shard, shard + 1) for shard in range(shards)])
+        self._counters = np.zeros((threads + 1, 8), np.int64)
+        self._meeting = 0
+        self._shared = (
+            places, server.vector, data.inputs, data.targets,
+            gradients, np.array([address(one) for one in gradients]),
+            _lines(slices, server.vector, rows * places.features).reshape(slices, rows, places.features),
+            np.empty((slices, rows), data.targets.dtype), _lines(slices, work), by_units is None,
+            np.zeros((shards, 2)), np.array(order, np.int64).reshape(-1, 2), rule.number,
+            *slots_of(rule, server.slots, server.vector), rule.l2, self._counters, WAYS,
         )  # fmt: skip
-        self._state = rule.number, first, second, rule.l2, blueprint.job.regularization.biases
+        self._own = [
+            (me, *assign(shards, threads)[me], share.parts, share.stretches,
+             _lines(shards, server.vector, share.room + LINE), np.empty(rows), np.empty(rows, network.dtype))
+            for me, share in enumerate(shares)
+        ]  # fmt: skip
         self._losses = np.zeros(self._most)
+        self._pool = ThreadPoolExecutor(threads - 1, "distbp-steps") if threads > 1 else None
 
     def run(self, step: int, stop: int, plateau: PlateauState) -> int:
         epoch, index = divmod(step, self._steps_per_epoch)
         steps = min(stop - step, self._full_batches - index, self._steps_per_epoch - 1 - index, self._most)
-        if steps <= 0:
+        if steps <= 0 or self._counters[-1, 0]:  # after an interrupt nobody meets any more
             return 0
-        order = self._reader.order(epoch)[index * self._rows : (index + steps) * self._rows]
+        if epoch != self._epoch:  # as others wait for the one who shuffles, everybody does
+            self._together(self._shuffle, [(epoch, start, stop) for _, start, stop, *_ in self._own])
+            self._epoch = epoch
+        rows = slice(index * self._rows, (index + steps) * self._rows)
+        orders = np.stack([reader.order(epoch)[rows] for reader in self._readers])
         constants = constants_of_steps(
             self._rule, self._server.learning_rate, plateau, range(step, step + steps)
         )
-        done = int(_train(*self._fixed, order, *self._state, constants, self._losses))
+        done = self._call(orders, constants)
         if done:
-            self._server.advance(self._losses[:done], self._rows)
+            self._server.advance(self._losses[:done], self._batch)
         return done
 
     def close(self) -> None:
-        """There are no threads to end."""
+        """Ends the threads."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def _call(self, orders: Array, constants: Array) -> int:
+        mine: tuple[Any, ...] = (*self._shared, self._meeting, orders, constants, self._losses)
+        self._meeting += 2 * len(constants)
+        return int(self._together(train_steps, [(*mine, *own) for own in self._own]))
+
+    def _together(self, work: Callable[..., Any], each: Sequence[tuple[Any, ...]]) -> Any:
+        """Calls `work` in every thread with what each is given; returns this thread's answer. Waits, also
+        where this thread is interrupted: what the others use must stay as it is until they have ended."""
+        waiting = [self._pool.submit(work, *given) for given in each[1:]] if self._pool is not None else []
+        try:
+            answer = work(*each[0])
+        except BaseException:  # Ctrl-C between two calls: this thread comes to no meeting
+            self._counters[-1, 0] = 1
+            wait(waiting)
+            raise
+        for other in waiting:
+            other.result()
+        return answer
+
+    def _shuffle(self, epoch: int, start: int, stop: int) -> None:
+        for reader in self._readers[start:stop]:
+            reader.order(epoch)
+
+
+def _lines(count: int, like: Array, size: int | None = None) -> Array:
+    """`count` vectors of zeros, of the size (or `size`) and dtype of `like`; each begins at a multiple of 64
+    bytes and may be a little longer."""
+    width = -(-(like.size if size is None else size) // LINE) * LINE
+    return aligned_vector(count * width, like.dtype).reshape(count, width)
 
 
 def rows_for(blueprint: Blueprint, data: Holdings) -> PreparedRows | None:
@@ -179,7 +163,7 @@ def fused_steps(
     readers: Sequence[ShardReader],
     data: Holdings,
     threads: int = 1,
-) -> FusedSteps | ThreadedSteps | None:
+) -> FusedSteps | None:
     """For a job that can be trained so, else None. readers: of the shards, those that step by step training
     uses, too; threads: that share the shards."""
     kernels = kernel_sets.load(blueprint.kernels)
@@ -189,6 +173,11 @@ def fused_steps(
     rows = rows_for(blueprint, data)
     if rows is None:
         return None
-    if blueprint.shards == 1:
-        return FusedSteps(blueprint, rule, server, readers[0], rows)
-    return ThreadedSteps(blueprint, rule, server, readers, rows, threads) if divides(blueprint) else None
+    return FusedSteps(blueprint, rule, server, readers, rows, threads) if divides(blueprint) else None
+
+
+def divides(blueprint: Blueprint) -> bool:
+    """Whether slices are of one size, and the shards' gradients not too large."""
+    size = blueprint.network().size * blueprint.dtype.itemsize
+    whole = blueprint.job.batch_size % blueprint.shards == 0
+    return whole and (blueprint.shards == 1 or blueprint.shards * size <= MOST_BYTES)

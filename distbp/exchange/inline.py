@@ -1,7 +1,7 @@
 """The inline exchange: server and worker in this process, for `workers: 0` and for tests.
 
 Nothing travels. Where a step is worth it, threads share its shards, each with a `Worker` of its own. Jobs of
-dense layers skip most of Python, too (see `fused_steps` and `threaded_steps`).
+dense layers skip most of Python, too (see `fused_steps`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from distbp import numerics
 from distbp.blueprint import Blueprint
 from distbp.data.batches import Holdings
 from distbp.evaluation import Evaluation, combine
@@ -167,4 +168,4 @@ def _compute(step: int, worker: Worker, mine: Sequence[Contribution]) -> None:
 
 
 def _quiet() -> None:
-    np.seterr(over="ignore", invalid="ignore", divide="ignore")  # found by the check of every step
+    numerics.quiet().__enter__()  # as long as the thread lives

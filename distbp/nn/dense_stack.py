@@ -150,19 +150,22 @@ def factors(places: Plan, work: Array, x: Array, i: int) -> tuple[Array, Array]:
     return dz, block(work, places.outputs[i - 1], rows, places.units[i - 1])
 
 
-# The weights' gradient is computed for so many units at a time that it stays in the nearest cache until it is
-# used, where few rows make a product of a part as fast as one of the whole.
-FEW_ROWS = 32
-PART_BYTES = 48 * 1024
+# The weights' gradient is computed for so many units at a time that it stays in a near cache until it is
+# used, in the nearest one where few rows make a product of a part as fast as one of the whole.
+FEW_ROWS, MORE_ROWS = 32, 128
+PART_BYTES, LARGER_PART_BYTES = 48 * 1024, 208 * 1024
 
 
 @jit
 def units_at_once(rows: int, units: int, features: int) -> int:
     """Into how large parts the product of a weights' gradient is cut. Part of the numerics, as the shape of a
     product may decide its last bits."""
-    if rows > FEW_ROWS:
-        return units
-    return min(units, max(8, PART_BYTES // (4 * features)))
+    if rows <= FEW_ROWS:
+        return min(units, max(8, PART_BYTES // (4 * features)))
+    if rows <= MORE_ROWS:
+        parts = -(-4 * units * features // LARGER_PART_BYTES)
+        return min(units, -(-units // (parts * LINE)) * LINE)
+    return units
 
 
 @jit

@@ -15,8 +15,11 @@ from distbp.nn.jit import jit
 
 intrinsic: Any = _intrinsic
 insert: Any = cgutils.get_or_insert_function
+
+# Threads with like work wait for each other for microseconds, seldom for tenths of a millisecond. Who naps
+# comes back a tenth of a millisecond late, and at the next meeting the others wait for that one.
 LOOKS = 2000  # at a counter before the processor is offered to others; some microseconds
-OFFERS = 20  # of the processor before sleeping
+OFFERS = 2000  # of the processor before napping; some tenths of a millisecond
 NAP_US = 50
 
 # See sched_yield(2) and usleep(3). Where other programs use the processors too, whoever is awaited may wait

@@ -7,8 +7,6 @@ import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-import numpy as np
-
 from distbp import membership, numerics
 from distbp.blueprint import Blueprint
 from distbp.data.batches import WholeData
@@ -30,8 +28,7 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 def _work(pipe: Connection) -> None:
     """A worker process: serves one segment after the other."""
-    np.seterr(over="ignore", invalid="ignore", divide="ignore")
-    with numerics.one_blas_thread():
+    with numerics.one_blas_thread(), numerics.quiet():
         while True:
             try:
                 handle, blueprint, me, rows, faults = pipe.recv()

@@ -49,7 +49,7 @@ def rig(optimizer: str = "adam", shards: int = 8) -> Rig:
 
 @pytest.fixture(autouse=True)
 def as_in_training() -> Iterator[None]:
-    with numerics.one_blas_thread(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    with numerics.one_blas_thread(), numerics.quiet():
         yield
 
 

@@ -1,4 +1,4 @@
-"""Steps shared by threads: the bits of worker and server called for every step, for any number of threads."""
+"""Fused steps shared by threads: the bits of worker and server step by step, for any number of threads."""
 
 from __future__ import annotations
 
@@ -95,6 +95,54 @@ def test_jobs_that_no_compiled_call_covers(kernels: str, threads: int) -> None:
     assert_same_bits(made, threads, compiled=False)
 
 
+def shares(made: Rig, threads: int) -> Any:
+    from distbp.exchange.compiled_steps import shares_of_units
+
+    network, job = made.blueprint.network(), made.blueprint.job
+    return shares_of_units(network, job.batch_size // made.shards, network.decays, threads)
+
+
+WIDE = [
+    {"type": "dense", "units": 256, "activation": "relu"},
+    {"type": "dense", "units": 128, "activation": "tanh"},
+    {"type": "dense", "units": 3},
+]
+LIKE_WIDE = {"layers": WIDE, "regularization": {"l2": 0.01}, "optimizer": {"type": "adam"}}
+
+
+@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize("kernels", ["numba", "mkl"])
+@pytest.mark.parametrize(("batch", "shards"), [(128, 2), (72, 3), (64, 8)])
+def test_gradients_that_are_never_written_out(batch: int, shards: int, kernels: str, threads: int) -> None:
+    made = rig(classes(5 * batch, features=784), kernels, batch_size=batch, shards=shards, **LIKE_WIDE)
+    assert shares(made, min(threads, shards)) is not None
+    assert_same_bits(made, threads, steps=12)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 5])
+def test_each_parameter_is_updated_by_one_thread(threads: int) -> None:
+    made = rig(classes(640, features=784), batch_size=128, shards=8, **LIKE_WIDE)
+    updated = np.zeros(made.blueprint.network().parameter_count, np.int64)
+    loads = []
+    for share in shares(made, threads):
+        for _, _, _, start, stop, _ in share.parts:
+            updated[start:stop] += 1
+        loads.append((share.parts[:, 4] - share.parts[:, 3]).sum())
+    assert (updated == 1).all()
+    assert max(loads) <= 1.15 * sum(loads) / threads
+
+
+def test_gradients_that_are_written_out() -> None:
+    layers = [{"type": "dense", "units": 32, "activation": "relu"}, {"type": "dense", "units": 3}]
+    many_rows = rig(classes(2000, features=16), batch_size=400, shards=2, layers=layers)
+    assert shares(many_rows, 2) is None  # errors and inputs are more numbers than the gradient
+    unequal = rig(classes(100, features=512), batch_size=16, shards=2, layers=layers)
+    assert shares(unequal, 1) is not None
+    assert shares(unequal, 2) is None  # of two parts the first is three times as large
+    for one in (many_rows, unequal):
+        assert_same_bits(one, 2, steps=12)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_step_that_is_not_finite_is_refused_before_the_update(bad: float) -> None:
     x, y = classes(100, features=8)
@@ -117,12 +165,12 @@ def test_a_step_that_is_not_finite_is_refused_before_the_update(bad: float) -> N
 
 
 def test_an_interrupt_between_two_calls_leaves_no_thread_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    from distbp.exchange import threaded_steps
+    from distbp.exchange import fused_steps
 
     made = rig(classes(100, features=8))
     with numerics.one_blas_thread():
         interrupted = team(made, 2)
-        train = threaded_steps._train
+        train = fused_steps.train_steps
         main = threading.current_thread()
 
         def interrupt(*arguments: Any) -> int:
@@ -130,7 +178,7 @@ def test_an_interrupt_between_two_calls_leaves_no_thread_waiting(monkeypatch: py
                 raise KeyboardInterrupt
             return int(train(*arguments))
 
-        monkeypatch.setattr(threaded_steps, "_train", interrupt)
+        monkeypatch.setattr(fused_steps, "train_steps", interrupt)
         before = interrupted.server.vector.copy()
         with pytest.raises(KeyboardInterrupt):
             interrupted.run(0, 6, PlateauState(), lambda: False)
