@@ -8,7 +8,7 @@ of an epoch (norms, saturation), clipping, and a step whose gradients are not kn
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -117,15 +117,18 @@ class FusedSteps:
     def _together(self, work: Callable[..., Any], each: Sequence[tuple[Any, ...]]) -> Any:
         """Calls `work` in every thread with what each is given; returns this thread's answer. Waits, also
         where this thread is interrupted: what the others use must stay as it is until they have ended."""
-        waiting = [self._pool.submit(work, *given) for given in each[1:]] if self._pool is not None else []
+        waiting: list[Future[Any]] = []
         try:
+            for given in each[1:]:
+                assert self._pool is not None
+                waiting.append(self._pool.submit(work, *given))
             answer = work(*each[0])
+            for other in waiting:
+                other.result()
         except BaseException:  # Ctrl-C between two calls: this thread comes to no meeting
             self._counters[-1, 0] = 1
             wait(waiting)
             raise
-        for other in waiting:
-            other.result()
         return answer
 
     def _shuffle(self, epoch: int, start: int, stop: int) -> None:

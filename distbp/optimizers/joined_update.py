@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any
 
@@ -90,7 +90,10 @@ class JoinedUpdate:
         rest: Any = (self.rule.number, *self.vectors, float(scale), self.rule.l2, constants)
         mine, *others = each
         waiting = [self.pool.submit(work, *given, *rest) for given in others if self.pool is not None]
-        work(*mine, *rest)
+        try:
+            work(*mine, *rest)
+        finally:
+            wait(waiting)  # after Ctrl-C, too: they use the sums by their addresses
         for other in waiting:
             other.result()
 
