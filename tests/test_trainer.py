@@ -445,9 +445,9 @@ def steps() -> Iterator[Callable[[int], None]]:
 def test_the_hot_loop_allocates_nothing_that_stays(steps: Callable[[int], None]) -> None:
     gc.collect()
     gc.disable()  # a collection would empty the lists of freed objects that CPython keeps
-    steps(2521)  # up to 2,000 freed tuples of each length: the lists are full then
-    tracemalloc.start()
     try:
+        steps(2521)  # up to 2,000 freed tuples of each length: the lists are full then
+        tracemalloc.start()
         steps(20)
         before = tracemalloc.get_traced_memory()[0]
         steps(1000)

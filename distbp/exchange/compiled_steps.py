@@ -7,7 +7,8 @@ element, so the bits are those of `Worker.compute` and `ParameterServer.apply` f
 
 Where the factors of the weights' gradients are fewer numbers than these gradients, gradients are not written
 out: whoever updates some units computes their gradients, of all shards, from everybody's factors, and joins
-and applies them while they lie in the nearest cache. Else each thread computes its shards' gradients whole.
+and applies them, with slices of up to 128 rows while they lie in a near cache (see `units_at_once`). Else
+each thread computes its shards' gradients whole.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from distbp.nn.dense_stack import (
     bound_by_factors,
     bound_of,
     factors,
+    factors_are_fewer,
     units_at_once,
     weight_gradients,
 )
@@ -174,7 +176,7 @@ def shares_of_units(
     slices of `rows` rows are computed. None where gradients should be written out: as they are fewer numbers
     than their factors, or as the parts cannot be dealt equally."""
     shapes = list(pairwise(shape[0] for shape in network.shapes))
-    if rows * (shapes[0][0] + 2 * sum(units for _, units in shapes)) >= network.size:
+    if not factors_are_fewer(rows, shapes[0][0], sum(units for _, units in shapes), network.size):
         return None
     parts = np.array(list(_parts(network, rows, shapes)), np.int64)
     sizes = parts[:, 4] - parts[:, 3]

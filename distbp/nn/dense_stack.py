@@ -182,6 +182,13 @@ def weight_gradients(places: Plan, gradient: Array, work: Array, x: Array) -> No
 
 
 @jit
+def factors_are_fewer(rows: int, features: int, units: int, size: int) -> bool:
+    """Whether inputs and errors of a slice, and the outputs between, are fewer numbers than the gradient.
+    `units`: of all layers."""
+    return rows * (features + 2 * units) < size
+
+
+@jit
 def bound_by_factors(places: Plan, work: Array, x: Array) -> float:
     """No gradient is larger: each is a sum over the rows of dz times an input (of a bias, times 1). NaN or
     infinity where a factor is."""
@@ -195,7 +202,7 @@ def bound_by_factors(places: Plan, work: Array, x: Array) -> float:
 @jit
 def bound_of(places: Plan, gradient: Array, work: Array, x: Array) -> float:
     """The same from whatever is fewer values, the factors or the gradient itself."""
-    if x.shape[0] * (places.features + 2 * places.units.sum()) < gradient.size:
+    if factors_are_fewer(x.shape[0], places.features, places.units.sum(), gradient.size):
         return bound_by_factors(places, work, x)  # type: ignore[no-any-return]
     return compiled.largest(gradient)  # type: ignore[no-any-return]
 
