@@ -41,13 +41,13 @@ def quiet() -> np.errstate:
 
 
 def kernel_set(wanted: str) -> str:
-    """The name of the kernel set to compute with: `wanted`, or for "auto" the last one of "numpy", "numba"
-    and "mkl" that is installed. Raises ImportError where what is wanted is not.
+    """The name of the kernel set to compute with: `wanted`, or for "auto" the last one of "numpy", "numba",
+    "mkl" and "amx" that can be used here. Raises ImportError where what is wanted is not.
 
     It does not import Numba, which takes a third of a second: the trainer's process may never need it.
     """
     if wanted == "auto":
-        for name in ("mkl", "numba"):
+        for name in ("amx", "mkl", "numba"):
             with suppress(ImportError):
                 return kernel_set(name)
         return "numpy"
@@ -55,6 +55,9 @@ def kernel_set(wanted: str) -> str:
         _find_numba()
     if wanted == "mkl":
         blas.load_mkl()
+    if wanted == "amx":
+        blas.allow_tiles()
+        blas.products_beside_tiles()
     return wanted
 
 
@@ -103,6 +106,8 @@ def check_same(mine: Mapping[str, str], theirs: Mapping[str, str], who: str) -> 
         f"{name}: {mine[name]} here, {theirs.get(name, 'unknown')} there" for name in names
     )
     advice = "install the same versions on every machine"
+    if "kernels" in names:
+        advice += ", or set DISTBP_KERNELS there and here to what all of them have (mkl, numba or numpy)"
     if "blas" in names or "simd" in names or names == ["probe"]:
         advice = (
             "on mixed processors set OPENBLAS_CORETYPE (for example Haswell) and NPY_DISABLE_CPU_FEATURES"
@@ -134,9 +139,15 @@ def _blas() -> str:
 NARROW = ", narrow products transposed"  # before this was so, they had other bits
 
 
+# Parts: into which a float32 is split; terms: after which a sum is rounded. See `distbp.nn.tile_product`.
+TILES = ", large products by AMX in 3 parts, 128 terms"
+
+
 def _kernel_set(name: str) -> str:
     if name == "numpy":
         return name
+    if name == "amx":
+        return _kernel_set("mkl" if blas.products_beside_tiles() is blas.mkl else "numba") + TILES
     compiled = f"numba {importlib.metadata.version('numba')}"
     if name != "mkl":
         return compiled + (NARROW if blas.openblas() else ", products by NumPy")

@@ -67,8 +67,9 @@ SETTINGS = _table(
         "DISTBP_KERNELS",
         "auto",
         "",
-        "which kernels compute: NumPy's, compiled ones, those with MKL's products; auto: the last installed",
-        choices=("auto", "numpy", "numba", "mkl"),
+        "which kernels compute: NumPy's, compiled ones, those with MKL's products, those with large products"
+        " on the matrix unit (Intel AMX); auto: the last one that can be used",
+        choices=("auto", "numpy", "numba", "mkl", "amx"),
     ),
     Setting("DISTBP_MAX_FILE_BYTES", 2**40, "bytes", "the largest data file that is opened"),
     Setting(

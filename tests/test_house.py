@@ -40,10 +40,12 @@ DOORS = {
         "distbp.nn.gemm",
         "distbp.nn.jit",
         "distbp.nn.pointers",
+        "distbp.nn.tile_product",
+        "distbp.nn.tiles",
         "distbp.nn.vector_math",
         "distbp.nn.without_scipy",
     },
-    "llvmlite": {"distbp.nn.dot", "distbp.nn.gemm", "distbp.nn.pointers"},
+    "llvmlite": {"distbp.nn.dot", "distbp.nn.gemm", "distbp.nn.pointers", "distbp.nn.tiles"},
     "sklearn": {"distbp.data.formats.digits"},
     "matplotlib": {"distbp.curves"},
     "pydantic": {"distbp.job", "distbp.model", "distbp.cli_data"},
@@ -69,6 +71,7 @@ JIT = {"distbp.nn.jit", "distbp.nn.vector_math"}
 LATE = {
     # The table of kernel sets loads a compiled one only where it is wanted, and numba or MKL with it.
     ("distbp.nn.kernels", "distbp.nn.compiled"),
+    ("distbp.nn.kernels", "distbp.nn.amx"),
     ("distbp.nn.kernels", "distbp.nn.mkl"),
 }
 # Past 300 lines a file is asked whether it is two things. These were asked, and said no.

@@ -28,6 +28,15 @@ class Peer:
 
 _TABLE = (
     Peer("distbp", "benchmarks.distbp_inline", ("distbp",), (ONE_CORE,), ours=True),
+    # Without the matrix unit, for large products: with the instructions that the peers' float32 uses.
+    Peer(
+        "distbp, MKL",
+        "benchmarks.distbp_inline",
+        ("distbp", "numba"),
+        (ONE_CORE,),
+        ("--kernels", "mkl"),
+        ours=True,
+    ),
     Peer(
         "distbp, Numba only",
         "benchmarks.distbp_inline",
@@ -50,6 +59,14 @@ _TABLE = (
         ("distbp", "ray"),
         (TWO_CORE,),
         ("--workers", "auto"),
+        ours=True,
+    ),
+    Peer(
+        "distbp auto, MKL",
+        "benchmarks.distbp_workers",
+        ("distbp", "ray", "numba"),
+        (TWO_CORE,),
+        ("--workers", "auto", "--kernels", "mkl"),
         ours=True,
     ),
     Peer(

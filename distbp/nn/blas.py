@@ -6,6 +6,9 @@ and in the mode in which its bits depend on the instruction set alone (Condition
 Intel oneMKL Developer Guide). On processors with AVX-512 OpenBLAS has kernels of its own for small products,
 which are faster than MKL's; there they compute those.
 
+Beside either, large products in float32 may be computed on the processor's matrix unit (Intel AMX), where
+there is one.
+
 Nothing here loads Numba: the trainer's process names what its workers compute with, and compiles nothing.
 """
 
@@ -14,12 +17,19 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.metadata
+import os
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+# arch_prctl(2) and the kernel's Documentation/arch/x86/xstate.rst, "Dynamic features": a process has to ask
+# for the registers of the matrix unit once, which lets all its threads use them.
+_ARCH_PRCTL, _ASK, _TILE_DATA = 158, 0x1023, 18
+TILE_FLAGS = {"amx_tile", "amx_bf16", "avx512_bf16"}  # in /proc/cpuinfo
 _SEQUENTIAL = 1  # mkl_service.h: MKL_THREADING_SEQUENTIAL
 _REPRODUCIBLE = {"avx512": 12, "avx2": 10}  # MKL_CBWR_AVX512, MKL_CBWR_AVX2
 # How NumPy's own OpenBLAS names its functions, by the build of NumPy. 64: of the bits of whole numbers.
@@ -28,11 +38,13 @@ _LETTERS: dict[np.dtype[Any], str] = {np.dtype(np.float32): "s", np.dtype(np.flo
 
 
 class Gemm(NamedTuple):
-    """The addresses of cblas_sgemm or cblas_dgemm: the one for large products and the one for those of at
-    most `distbp.nn.gemm.SMALL` multiplications."""
+    """The addresses of cblas_sgemm or cblas_dgemm: the one for large products, the one for those of at most
+    `distbp.nn.gemm.SMALL` multiplications, and a function for large ones on the matrix unit (see
+    `distbp.nn.tile_product`), 0 where that is not used."""
 
     large: int
     small: int
+    tiles: int = 0
 
 
 class Dots(NamedTuple):
@@ -110,6 +122,34 @@ def mkl(dtype: np.dtype[Any]) -> Gemm:
     assert found is not None
     small = small_products_beside_mkl()
     return Gemm(found, found) if small is None else small(dtype)._replace(large=found)
+
+
+@functools.cache
+def allow_tiles() -> None:
+    """Asks the operating system, once for a process, for the processor's matrix unit (Intel AMX). Raises
+    ImportError where there is none, or it may not be used."""
+    info = Path("/proc/cpuinfo")
+    flags = re.search(r"^flags\s*:(.*)$", info.read_text(), re.MULTILINE) if info.exists() else None
+    missing = TILE_FLAGS - set(flags[1].split() if flags else ())
+    if missing:
+        names = ", ".join(sorted(missing))
+        raise ImportError(f"this processor has no {names}; use DISTBP_KERNELS=mkl or numba")
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.syscall(_ARCH_PRCTL, _ASK, _TILE_DATA) != 0:
+        reason = os.strerror(ctypes.get_errno())
+        raise ImportError(f"the system does not allow AMX ({reason}); use DISTBP_KERNELS=mkl or numba")
+
+
+def products_beside_tiles() -> Callable[[np.dtype[Any]], Gemm]:
+    """Who computes what the matrix unit is not used for: MKL, or OpenBLAS where that cannot be used. Raises
+    ImportError where there is neither."""
+    with suppress(ImportError):
+        load_mkl()
+        return mkl
+    found = openblas()
+    if found is None:
+        raise ImportError("no library for small products beside AMX is known in this build of NumPy")
+    return found
 
 
 def small_products_beside_mkl() -> Callable[[np.dtype[Any]], Gemm] | None:

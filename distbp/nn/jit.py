@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from numba import njit
+from numba.core.ccallback import CFunc
 
 # Whatever is compiled: modules with compiled functions, and those whose constants such functions use.
 SOURCES = (
@@ -27,6 +28,8 @@ SOURCES = (
     "nn.kernels",
     "nn.pointers",
     "nn.products",
+    "nn.tile_product",
+    "nn.tiles",
     "nn.vector_math",
     "optimizers.compiled",
     "optimizers.joined",
@@ -56,4 +59,17 @@ def jit(function: Callable[..., Any]) -> Any:
     except RuntimeError:  # no folder that a cache could be written to: compile in every process
         return njit(nogil=True, error_model="numpy")(function)
     compiled._cache._cache_file._source_stamp = stamp()
+    return compiled
+
+
+def callback(signature: Any, function: Callable[..., Any]) -> Any:
+    """`function` compiled at once, to be called by its `address` as C functions are. Kept as by `jit`."""
+    wanted, options = (signature.args, signature.return_type), {"nogil": True, "error_model": "numpy"}
+    compiled: Any = CFunc(function, wanted, {}, options)
+    try:
+        compiled.enable_caching()
+        compiled._cache._cache_file._source_stamp = stamp()
+    except RuntimeError:
+        compiled = CFunc(function, wanted, {}, options)
+    compiled.compile()
     return compiled

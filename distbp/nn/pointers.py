@@ -31,7 +31,7 @@ WAYS = tuple(
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _pointer(context: Any, address: Any) -> Any:
+def pointer(context: Any, address: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         return builder.inttoptr(values[0], ir.IntType(8).as_pointer())
 
@@ -130,7 +130,7 @@ def prefetch(context: Any, address: Any) -> Any:
 @jit
 def vector_at(address: int, count: int, like: Array) -> Array:
     """The `count` values at an address, of the dtype of `like`."""
-    return carray(_pointer(address), (count,), like.dtype)
+    return carray(pointer(address), (count,), like.dtype)
 
 
 @jit

@@ -38,8 +38,8 @@ ACTIVATIONS = ["linear", "relu", "leaky_relu", "sigmoid", "tanh"]
 
 
 def rig(kernels: str, data: Data, *, units: int = 33, activation: str = "relu", **fields: Any) -> Rig:
-    if kernels == "mkl":
-        pytest.importorskip("distbp.nn.mkl", reason="MKL is not installed", exc_type=ImportError)
+    if kernels in ("mkl", "amx"):
+        pytest.importorskip(f"distbp.nn.{kernels}", reason=f"no {kernels} here", exc_type=ImportError)
     layers = [
         {"type": "dense", "units": units, "activation": activation},
         {"type": "dense", "units": 16, "activation": activation},

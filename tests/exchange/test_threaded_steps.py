@@ -28,8 +28,8 @@ def _every_step_is_worth_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rig(data: Data, kernels: str = "numba", **fields: Any) -> Rig:
-    if kernels == "mkl":
-        pytest.importorskip("distbp.nn.mkl", reason="MKL is not installed", exc_type=ImportError)
+    if kernels in ("mkl", "amx"):
+        pytest.importorskip(f"distbp.nn.{kernels}", reason=f"no {kernels} here", exc_type=ImportError)
     elif kernels == "numba":
         pytest.importorskip("numba", reason="Numba is not installed")
     layers = [

@@ -106,12 +106,12 @@ def d_outputs(row: str, dtype: type = np.float64, rows: int = ROWS) -> Array:
     return np.random.default_rng(1).normal(size=(rows, *TABLE[row][3])).astype(dtype)
 
 
-@pytest.fixture(params=["numpy", "numba", "mkl"])
+@pytest.fixture(params=["numpy", "numba", "mkl", "amx"])
 def kernels(request: pytest.FixtureRequest) -> Kernels:
     if request.param != "numpy":
         pytest.importorskip(
-            "numba" if request.param == "numba" else "distbp.nn.mkl",
-            reason=f"the kernel set {request.param} is not installed",
+            "numba" if request.param == "numba" else f"distbp.nn.{request.param}",
+            reason=f"the kernel set {request.param} cannot be used here",
             exc_type=ImportError,
         )
     return load(request.param)

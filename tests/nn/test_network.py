@@ -50,12 +50,12 @@ def run(program: Program, x: Array, seed: int = 0) -> Array:
     return y
 
 
-@pytest.fixture(params=["numpy", "numba", "mkl"])
+@pytest.fixture(params=["numpy", "numba", "mkl", "amx"])
 def kernels(request: pytest.FixtureRequest) -> Kernels:
     if request.param != "numpy":
         pytest.importorskip(
-            "numba" if request.param == "numba" else "distbp.nn.mkl",
-            reason=f"the kernel set {request.param} is not installed",
+            "numba" if request.param == "numba" else f"distbp.nn.{request.param}",
+            reason=f"the kernel set {request.param} cannot be used here",
             exc_type=ImportError,
         )
     return kernel_sets.load(request.param)
