@@ -119,6 +119,13 @@ def test_gradients_that_are_never_written_out(batch: int, shards: int, kernels: 
     assert_same_bits(made, threads, steps=12)
 
 
+@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize("batch", [256, 600])  # slices of 128 rows, in parts, and of 300
+def test_large_products_on_the_matrix_unit(batch: int, threads: int) -> None:
+    made = rig(classes(3 * batch, features=784), "amx", batch_size=batch, shards=2, **LIKE_WIDE)
+    assert_same_bits(made, threads, steps=6)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3, 5])
 def test_each_parameter_is_updated_by_one_thread(threads: int) -> None:
     made = rig(classes(640, features=784), batch_size=128, shards=8, **LIKE_WIDE)
