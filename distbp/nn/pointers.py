@@ -111,20 +111,24 @@ def call(context: Any, address: Any, argument: Any) -> Any:
     return types.int32(types.int64, types.int64), code
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def prefetch(context: Any, address: Any) -> Any:
-    """Asks for the cache line of an address, which will be read soon; waits for nothing, and any address is
-    allowed."""
+def _prefetcher(to_write: int) -> Any:
+    def call(context: Any, address: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            byte, whole = ir.IntType(8).as_pointer(), ir.IntType(32)
+            kind = ir.FunctionType(ir.VoidType(), [byte, whole, whole, whole])
+            function = insert(builder.module, kind, "llvm.prefetch.p0")
+            keep, data = whole(3), whole(1)
+            builder.call(function, [builder.inttoptr(values[0], byte), whole(to_write), keep, data])
+            return context.get_dummy_value()
 
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        byte, whole = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, whole, whole, whole])
-        function = insert(builder.module, kind, "llvm.prefetch.p0")
-        read, keep, data = whole(0), whole(3), whole(1)
-        builder.call(function, [builder.inttoptr(values[0], byte), read, keep, data])
-        return context.get_dummy_value()
+        return types.void(types.int64), code
 
-    return types.void(types.int64), code
+    return intrinsic(call)
+
+
+# Ask for the cache line of an address, which will be read or written soon; they wait for nothing, and any
+# address is allowed.
+prefetch, prefetch_to_write = _prefetcher(0), _prefetcher(1)
 
 
 @jit

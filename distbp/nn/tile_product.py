@@ -21,7 +21,7 @@ from numba import carray, types  # type: ignore[attr-defined]
 from distbp.nn.arrays import Array
 from distbp.nn.gemm import TRANSPOSED
 from distbp.nn.jit import callback, jit
-from distbp.nn.pointers import pointer, prefetch
+from distbp.nn.pointers import pointer, prefetch, prefetch_to_write
 from distbp.nn.tiles import (
     BLOCK,
     PIECE,
@@ -120,6 +120,21 @@ def _write(block: int, to: int, step: int, rows: int, columns: int, transposed: 
 
 
 @jit
+def _corner(to: int, step: int, panel_line: int, kept_line: int, panels_in_columns: bool) -> int:
+    """The address of an element of the result."""
+    row, column = (kept_line, panel_line) if panels_in_columns else (panel_line, kept_line)
+    return to + row * step + 4 * column
+
+
+@jit
+def _prefetch_block(to: int, step: int) -> None:
+    """Before a block is multiplied that will be written: the caches take it in meanwhile."""
+    for row in range(SIDE):
+        prefetch_to_write(to + row * step)
+        prefetch_to_write(to + row * step + 64)
+
+
+@jit
 def _multiply(
     k: int, kept: int, kept_lines: int, kept_step: int, kept_in_rows: bool, panels: int, panel_lines: int,
     panel_step: int, panels_in_rows: bool, panels_left: bool, to: int, step: int, transposed: bool,
@@ -163,6 +178,12 @@ def _multiply(
                         panels_in_rows, panels_in_rows != panels_left, edge,
                     )  # fmt: skip
                     for j in range(wide):
+                        column = first + SIDE * j
+                        rows, columns = lines, min(SIDE, kept_lines - column)
+                        place = _corner(to, step, line, column, transposed == panels_left)
+                        last = term + terms == k
+                        if last:
+                            _prefetch_block(place, step)
                         other = packed + (term // SIDE * wide + j * count) * PIECE
                         left, right = (panel, other) if panels_left else (other, panel)
                         block = blocks + (i * most + j) * BLOCK
@@ -171,14 +192,10 @@ def _multiply(
                         else:
                             multiply_pieces(left, right, count, some)
                             add_block(some, block)
-            for i in range(high):
-                for j in range(wide):
-                    row, column = top + SIDE * i, first + SIDE * j
-                    rows, columns = min(SIDE, panel_lines - row), min(SIDE, kept_lines - column)
-                    if not panels_left:
-                        row, column, rows, columns = column, row, columns, rows
-                    place = to + (column * step + 4 * row if transposed else row * step + 4 * column)
-                    _write(blocks + (i * most + j) * BLOCK, place, step, rows, columns, transposed)
+                        if last:
+                            if not panels_left:
+                                rows, columns = columns, rows
+                            _write(block, place, step, rows, columns, transposed)
     end_tiles()
     room[0] = 0  # it is used by its address: until here
 
