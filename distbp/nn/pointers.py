@@ -111,14 +111,18 @@ def call(context: Any, address: Any, argument: Any) -> Any:
     return types.int32(types.int64, types.int64), code
 
 
+def emit_prefetch(builder: Any, place: Any, to_write: int = 0) -> None:
+    """Puts a prefetch of the cache line at `place`, a pointer to bytes, into what `builder` builds."""
+    whole = ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [place.type, whole, whole, whole])
+    keep, data = whole(3), whole(1)
+    builder.call(insert(builder.module, kind, "llvm.prefetch.p0"), [place, whole(to_write), keep, data])
+
+
 def _prefetcher(to_write: int) -> Any:
     def call(context: Any, address: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            byte, whole = ir.IntType(8).as_pointer(), ir.IntType(32)
-            kind = ir.FunctionType(ir.VoidType(), [byte, whole, whole, whole])
-            function = insert(builder.module, kind, "llvm.prefetch.p0")
-            keep, data = whole(3), whole(1)
-            builder.call(function, [builder.inttoptr(values[0], byte), whole(to_write), keep, data])
+            emit_prefetch(builder, builder.inttoptr(values[0], ir.IntType(8).as_pointer()), to_write)
             return context.get_dummy_value()
 
         return types.void(types.int64), code

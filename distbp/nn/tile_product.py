@@ -188,9 +188,9 @@ def _multiply(
                         left, right = (panel, other) if panels_left else (other, panel)
                         block = blocks + (i * most + j) * BLOCK
                         if term == 0:
-                            multiply_pieces(left, right, count, block)
+                            multiply_pieces(left, right, count, block, other + PIECE)
                         else:
-                            multiply_pieces(left, right, count, some)
+                            multiply_pieces(left, right, count, some, other + PIECE)
                             add_block(some, block)
                         if last:
                             if not panels_left:

@@ -18,7 +18,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils as _cgutils
 
-from distbp.nn.pointers import insert, intrinsic
+from distbp.nn.pointers import emit_prefetch, insert, intrinsic
 
 cgutils: Any = _cgutils  # which has no types
 
@@ -166,34 +166,35 @@ def add_block(context: Any, source: Any, to: Any) -> Any:
 
 
 # Which parts are multiplied, 0 being the largest: all but those that add less than float32 can hold. An
-# operand's part is loaded where it is not the one before. The small products are added up first, so that
-# rounding takes little from them.
-_PASSES = (((2, 0), (1, 0), (1, 1), (0, 1), (0, 2), (0, 0)),)
+# operand's part is loaded where it is not the one before. The largest product of a piece is added last.
+_PRODUCTS = ((2, 0), (1, 0), (1, 1), (0, 1), (0, 2), (0, 0))
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def multiply_pieces(context: Any, left: Any, right: Any, count: Any, to: Any) -> Any:
+def multiply_pieces(context: Any, left: Any, right: Any, count: Any, to: Any, ahead: Any) -> Any:
     """The sums of `count` pieces, one behind the other at each of two addresses: row i, column j of the block
-    at `to` is the inner product of line i of the left ones and line j of the right ones. `count` > 0."""
+    at `to` is the inner product of line i of the left ones and line j of the right ones. `count` > 0.
+
+    ahead: the address of the piece behind the first one of the operand that comes from further away; it and
+    those behind it are prefetched, one while the one before it is used."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        left, right, count, to = values
+        left, right, count, to, ahead = values
         for half in range(2):  # the right operand's tiles, one after the other
             for tile in range(2):
                 _tile_instruction(builder, "tilezero", _BYTE(_SUMS + tile))
-            for products in _PASSES:
-                _add_products(builder, products, left, builder.add(right, _LONG(TILE * half)), count)
+            offset = _LONG(TILE * half)
+            _add_products(builder, left, builder.add(right, offset), count, builder.add(ahead, offset))
             for tile in range(2):
                 place = _pointer(builder, to, 2 * TILE * tile + 64 * half, _BYTE)
                 _tile_instruction(builder, "tilestored64", _BYTE(_SUMS + tile), place, _LONG(2 * 64))
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64, types.int64, types.int64), code
+    return types.void(types.int64, types.int64, types.int64, types.int64, types.int64), code
 
 
-def _add_products(
-    builder: Any, products: tuple[tuple[int, int], ...], left: Any, right: Any, count: Any
-) -> None:
+def _add_products(builder: Any, left: Any, right: Any, count: Any, ahead: Any) -> None:
+    """Of both tiles of a part of the left operand, and of the one at `right` of the right one."""
     before = builder.block
     loop, after = builder.append_basic_block("pieces"), builder.append_basic_block("done")
     builder.branch(loop)
@@ -202,7 +203,7 @@ def _add_products(
     piece.add_incoming(_LONG(0), before)
     offset = builder.mul(piece, _LONG(PIECE))
     loaded: dict[int, int] = {}
-    for wanted in products:
+    for number, wanted in enumerate(_PRODUCTS):
         for operand, register, part, tiles in ((left, _LEFT, wanted[0], 2), (right, _RIGHT, wanted[1], 1)):
             if loaded.get(register) == part:
                 continue
@@ -214,6 +215,10 @@ def _add_products(
         for tile in range(2):
             sums, one = _BYTE(_SUMS + tile), _BYTE(_LEFT + tile)
             _tile_instruction(builder, "tdpbf16ps", sums, one, _BYTE(_RIGHT))
+        if number % 2 == 0:  # a tile of each part, spread over the products
+            for line in range(0, TILE, 64):
+                at = builder.add(offset, _LONG(TILE * number + line))
+                emit_prefetch(builder, _pointer(builder, ahead, at, _BYTE))
     following = builder.add(piece, _LONG(1))
     piece.add_incoming(following, builder.block)
     builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
