@@ -139,8 +139,9 @@ def _blas() -> str:
 NARROW = ", narrow products transposed"  # before this was so, they had other bits
 
 
-# Parts: into which a float32 is split; terms: after which a sum is rounded. See `distbp.nn.tile_product`.
-TILES = ", large products by AMX in 3 parts, 128 terms"
+# Parts: into which a float32 is split; terms: after which a sum is rounded; at a time: of how many terms the
+# small products come before the large one, which once was of all. See `distbp.nn.tile_product`, `.tiles`.
+TILES = ", large products by AMX in 3 parts, 128 terms, 32 at a time"
 
 
 def _kernel_set(name: str) -> str:

@@ -179,7 +179,6 @@ def _multiply(
                     )  # fmt: skip
                     for j in range(wide):
                         column = first + SIDE * j
-                        rows, columns = lines, min(SIDE, kept_lines - column)
                         place = _corner(to, step, line, column, transposed == panels_left)
                         last = term + terms == k
                         if last:
@@ -193,8 +192,8 @@ def _multiply(
                             multiply_pieces(left, right, count, some, other + PIECE)
                             add_block(some, block)
                         if last:
-                            if not panels_left:
-                                rows, columns = columns, rows
+                            others = min(SIDE, kept_lines - column)
+                            rows, columns = (lines, others) if panels_left else (others, lines)
                             _write(block, place, step, rows, columns, transposed)
     end_tiles()
     room[0] = 0  # it is used by its address: until here

@@ -132,7 +132,7 @@ def test_the_kernel_set_uses_it_for_large_products(
 
 
 def test_the_fingerprint_says_how() -> None:
-    assert f"{PARTS} parts, {TERMS} terms" in fingerprint("amx")["kernels"]
+    assert f"{PARTS} parts, {TERMS} terms, {SIDE} at a time" in fingerprint("amx")["kernels"]
     with pytest.raises(FingerprintError, match="or set DISTBP_KERNELS there and here"):
         check_same(fingerprint("amx"), fingerprint("numba"), "worker 1")
 
