@@ -70,7 +70,9 @@ def note_missing(peers: Sequence[Peer], results: Results) -> list[Peer]:
                 f"is missing: {', '.join(peer.missing)} not installed;"
                 " `pip install -c constraints.txt -e '.[bench]'`"
             )
-    return [peer for peer in peers if not peer.missing]
+        elif peer.refused:
+            results.absent[peer.name] = f"cannot be here: {peer.refused}"
+    return [peer for peer in peers if peer.name not in results.absent]
 
 
 def report(

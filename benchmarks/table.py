@@ -31,7 +31,7 @@ def markdown(rows: Sequence[Row], peers: Sequence[Peer], results: Results) -> st
     lines = [header, ["---"] + ["---:"] * (len(header) - 1)]
     for row in rows:
         medians = medians_of(row, results)
-        cells = [_cell(medians, peer) for peer in peers]
+        cells = [_cell(medians, peer, results.absent.get(peer.name, "")) for peer in peers]
         lines.append([row.label, *cells, _ratio(medians, peers)])
     text = _table(lines)
     if results.absent:
@@ -90,9 +90,9 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
-def _cell(medians: Mapping[str, float], peer: Peer) -> str:
+def _cell(medians: Mapping[str, float], peer: Peer, absent: str) -> str:
     if peer.name not in medians:
-        return "missing" if peer.missing else "failed"
+        return "failed" if absent.startswith("failed") else "missing"
     best = max(medians.values())
     number = _number(medians[peer.name])
     return f"**{number}**" if medians[peer.name] == best else number

@@ -42,12 +42,12 @@ def quiet() -> np.errstate:
 
 def kernel_set(wanted: str) -> str:
     """The name of the kernel set to compute with: `wanted`, or for "auto" the last one of "numpy", "numba",
-    "mkl" and "amx" that can be used here. Raises ImportError where what is wanted is not.
+    "fma", "mkl" and "amx" that can be used here. Raises ImportError where what is wanted is not.
 
     It does not import Numba, which takes a third of a second: the trainer's process may never need it.
     """
     if wanted == "auto":
-        for name in ("amx", "mkl", "numba"):
+        for name in ("amx", "mkl", "fma", "numba"):
             with suppress(ImportError):
                 return kernel_set(name)
         return "numpy"
@@ -55,6 +55,8 @@ def kernel_set(wanted: str) -> str:
         _find_numba()
     if wanted == "mkl":
         blas.load_mkl()
+    if wanted == "fma":
+        blas.products_beside_vectors()
     if wanted == "amx":
         blas.allow_tiles()
         blas.products_beside_tiles()
@@ -107,7 +109,7 @@ def check_same(mine: Mapping[str, str], theirs: Mapping[str, str], who: str) -> 
     )
     advice = "install the same versions on every machine"
     if "kernels" in names:
-        advice += ", or set DISTBP_KERNELS there and here to what all of them have (mkl, numba or numpy)"
+        advice += ", or set DISTBP_KERNELS there and here to what all of them have (mkl, fma, numba or numpy)"
     if "blas" in names or "simd" in names or names == ["probe"]:
         advice = (
             "on mixed processors set OPENBLAS_CORETYPE (for example Haswell) and NPY_DISABLE_CPU_FEATURES"
@@ -144,11 +146,17 @@ NARROW = ", narrow products transposed"  # before this was so, they had other bi
 TILES = ", large products by AMX in 3 parts, 128 terms, 32 at a time"
 
 
+# Terms: of which a sum of an element is made, before these are added up. See `distbp.nn.vector_product`.
+VECTORS = ", large products by FMA, 256 terms"
+
+
 def _kernel_set(name: str) -> str:
     if name == "numpy":
         return name
     if name == "amx":
         return _kernel_set("mkl" if blas.products_beside_tiles() is blas.mkl else "numba") + TILES
+    if name == "fma":
+        return _kernel_set("numba") + VECTORS
     compiled = f"numba {importlib.metadata.version('numba')}"
     if name != "mkl":
         return compiled + (NARROW if blas.openblas() else ", products by NumPy")

@@ -67,9 +67,10 @@ SETTINGS = _table(
         "DISTBP_KERNELS",
         "auto",
         "",
-        "which kernels compute: NumPy's, compiled ones, those with MKL's products, those with large products"
-        " on the matrix unit (Intel AMX); auto: the last one that can be used",
-        choices=("auto", "numpy", "numba", "mkl", "amx"),
+        "which kernels compute: NumPy's; compiled ones; those with large products of our own (AVX-512, AVX2);"
+        " with MKL's products; with large ones on the matrix unit (Intel AMX); auto: the last one that can be"
+        " used",
+        choices=("auto", "numpy", "numba", "fma", "mkl", "amx"),
     ),
     Setting("DISTBP_MAX_FILE_BYTES", 2**40, "bytes", "the largest data file that is opened"),
     Setting(

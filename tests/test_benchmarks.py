@@ -65,6 +65,19 @@ def test_a_missing_peer_is_named():
     assert "- **Nobody** is missing: no_such_module not installed;" in text
 
 
+def test_kernels_that_this_machine_cannot_use_are_named(monkeypatch):
+    def refuse(wanted):
+        raise ImportError(f"this processor has no {wanted}")
+
+    monkeypatch.setattr("distbp.numerics.kernel_set", refuse)
+    ours = Peer("ours", "benchmarks.distbp_inline", ("numpy",), (ONE_CORE,), ours=True, kernels="amx")
+    results = Results()
+    assert run.note_missing([ours], results) == []
+    text = table.markdown([SMALL], [ours], results)
+    assert "| 6-5-3, 4 | missing | - |" in text
+    assert "- **ours** cannot be here: this processor has no amx" in text
+
+
 def test_a_failed_peer_is_named_and_the_ratio_is_to_the_best():
     ours = Peer("ours", "benchmarks.distbp_inline", ("numpy",), (ONE_CORE,), ours=True)
     slow, fast, broken = (

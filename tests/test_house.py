@@ -41,11 +41,19 @@ DOORS = {
         "distbp.nn.jit",
         "distbp.nn.pointers",
         "distbp.nn.tile_product",
+        "distbp.nn.strips",
         "distbp.nn.tiles",
         "distbp.nn.vector_math",
+        "distbp.nn.vector_product",
         "distbp.nn.without_scipy",
     },
-    "llvmlite": {"distbp.nn.dot", "distbp.nn.gemm", "distbp.nn.pointers", "distbp.nn.tiles"},
+    "llvmlite": {
+        "distbp.nn.dot",
+        "distbp.nn.gemm",
+        "distbp.nn.pointers",
+        "distbp.nn.strips",
+        "distbp.nn.tiles",
+    },
     "sklearn": {"distbp.data.formats.digits"},
     "matplotlib": {"distbp.curves"},
     "pydantic": {"distbp.job", "distbp.model", "distbp.cli_data"},
@@ -72,6 +80,7 @@ LATE = {
     # The table of kernel sets loads a compiled one only where it is wanted, and numba or MKL with it.
     ("distbp.nn.kernels", "distbp.nn.compiled"),
     ("distbp.nn.kernels", "distbp.nn.amx"),
+    ("distbp.nn.kernels", "distbp.nn.fma"),
     ("distbp.nn.kernels", "distbp.nn.mkl"),
 }
 # Past 300 lines a file is asked whether it is two things. These were asked, and said no.

@@ -69,7 +69,7 @@ print(kernels.load(name).name, "numba" in sys.modules)
 """
     told, loaded = alone(program).splitlines()
     name, imported = told.split()
-    assert name in ("numba", "mkl", "amx")
+    assert name in ("numba", "fma", "mkl", "amx")
     assert (imported, loaded) == ("False", f"{name} True")
 
 
@@ -79,14 +79,14 @@ import sys
 sys.modules["numba"] = None
 from distbp.numerics import kernel_set
 print(kernel_set("auto"))
-for wanted in ("numba", "mkl", "amx"):
+for wanted in ("numba", "fma", "mkl", "amx"):
     try:
         kernel_set(wanted)
     except ImportError as error:
         print(error)
 """
     missing = "the package numba is not installed: pip install 'distbp[fast]'"
-    assert alone(program).splitlines() == ["numpy", missing, missing, missing]
+    assert alone(program).splitlines() == ["numpy", *[missing] * 4]
 
 
 def test_a_numba_that_would_refuse_this_numpy_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +116,7 @@ def test_equal_fingerprints_pass() -> None:
             {"numpy": "2.2", "kernels": "numba 0.61"},
             "worker 3 would compute other bits (numpy: 2.1 here, 2.2 there; kernels: numpy here, numba 0.61"
             " there); it is refused. To mend: install the same versions on every machine, or set"
-            " DISTBP_KERNELS there and here to what all of them have (mkl, numba or numpy).",
+            " DISTBP_KERNELS there and here to what all of them have (mkl, fma, numba or numpy).",
         ),
         (
             {"blas": "OpenBLAS 0.2", "probe": "bb"},

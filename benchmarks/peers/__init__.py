@@ -11,7 +11,8 @@ OURS = "distbp"
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """`needs`: modules that must be importable; `ours`: measured against the others, never one of them."""
+    """`needs`: modules that must be importable; `ours`: measured against the others, never one of them;
+    `kernels`: the kernel set that it is about, which not every processor can use."""
 
     name: str
     module: str
@@ -19,11 +20,23 @@ class Peer:
     comparisons: tuple[str, ...]
     arguments: tuple[str, ...] = ()
     ours: bool = False
+    kernels: str = ""
 
     @property
     def missing(self) -> tuple[str, ...]:
         """The needed modules that are not installed."""
         return tuple(module for module in self.needs if find_spec(module) is None)
+
+    @property
+    def refused(self) -> str:
+        """Why this machine cannot use its kernel set; empty where it can."""
+        from distbp.numerics import kernel_set
+
+        try:
+            kernel_set(self.kernels or "numpy")
+        except ImportError as error:
+            return str(error)
+        return ""
 
 
 _TABLE = (
@@ -36,6 +49,7 @@ _TABLE = (
         (ONE_CORE,),
         ("--kernels", "mkl"),
         ours=True,
+        kernels="mkl",
     ),
     Peer(
         "distbp, Numba only",
@@ -68,6 +82,7 @@ _TABLE = (
         (TWO_CORE,),
         ("--workers", "auto", "--kernels", "mkl"),
         ours=True,
+        kernels="mkl",
     ),
     Peer(
         "distbp 2 workers",

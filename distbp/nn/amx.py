@@ -11,7 +11,7 @@ import numpy as np
 from distbp.nn.blas import Gemm, allow_tiles, products_beside_tiles
 from distbp.nn.compiled import NUMBA
 from distbp.nn.gemm import products_by
-from distbp.nn.tile_product import tile_sgemm
+from distbp.nn.tile_product import LEAST, tile_sgemm
 
 allow_tiles()
 _others = products_beside_tiles()
@@ -19,7 +19,8 @@ _others = products_beside_tiles()
 
 def amx(dtype: np.dtype[Any]) -> Gemm:
     """The products of the kernel set."""
-    return _others(dtype)._replace(tiles=tile_sgemm() if dtype == np.float32 else 0)
+    found = _others(dtype)
+    return found._replace(own=tile_sgemm(), least=LEAST) if dtype == np.float32 else found
 
 
 AMX = replace(NUMBA, name="amx", products=lambda dtype: products_by(amx(dtype)), gemm=amx)

@@ -6,8 +6,8 @@ and in the mode in which its bits depend on the instruction set alone (Condition
 Intel oneMKL Developer Guide). On processors with AVX-512 OpenBLAS has kernels of its own for small products,
 which are faster than MKL's; there they compute those.
 
-Beside either, large products in float32 may be computed on the processor's matrix unit (Intel AMX), where
-there is one.
+Beside either, large products in float32 may be computed by our own code: on the processor's matrix unit
+(Intel AMX) where there is one, or, beside OpenBLAS alone, on its vector registers.
 
 Nothing here loads Numba: the trainer's process names what its workers compute with, and compiles nothing.
 """
@@ -30,6 +30,7 @@ import numpy as np
 # for the registers of the matrix unit once, which lets all its threads use them.
 _ARCH_PRCTL, _ASK, _TILE_DATA = 158, 0x1023, 18
 TILE_FLAGS = {"amx_tile", "amx_bf16", "avx512_bf16"}  # in /proc/cpuinfo
+VECTOR_FLAGS = ({"avx512f"}, {"avx2", "fma"})  # one or the other
 _SEQUENTIAL = 1  # mkl_service.h: MKL_THREADING_SEQUENTIAL
 _REPRODUCIBLE = {"avx512": 12, "avx2": 10}  # MKL_CBWR_AVX512, MKL_CBWR_AVX2
 # How NumPy's own OpenBLAS names its functions, by the build of NumPy. 64: of the bits of whole numbers.
@@ -38,13 +39,14 @@ _LETTERS: dict[np.dtype[Any], str] = {np.dtype(np.float32): "s", np.dtype(np.flo
 
 
 class Gemm(NamedTuple):
-    """The addresses of cblas_sgemm or cblas_dgemm: the one for large products, the one for those of at most
-    `distbp.nn.gemm.SMALL` multiplications, and a function for large ones on the matrix unit (see
-    `distbp.nn.tile_product`), 0 where that is not used."""
+    """The addresses of cblas_sgemm or cblas_dgemm: the one for large products, and the one for those of at
+    most `distbp.nn.gemm.SMALL` multiplications. `own`: of a function of ours with their arguments, for large
+    ones with at least so many rows, columns and terms as `least`; 0: there is none."""
 
     large: int
     small: int
-    tiles: int = 0
+    own: int = 0
+    least: int = 0
 
 
 class Dots(NamedTuple):
@@ -125,12 +127,18 @@ def mkl(dtype: np.dtype[Any]) -> Gemm:
 
 
 @functools.cache
+def processor_flags() -> frozenset[str]:
+    """What the processor can do, in Linux's words; nothing where the system does not say."""
+    info = Path("/proc/cpuinfo")
+    flags = re.search(r"^flags\s*:(.*)$", info.read_text(), re.MULTILINE) if info.exists() else None
+    return frozenset(flags[1].split() if flags else ())
+
+
+@functools.cache
 def allow_tiles() -> None:
     """Asks the operating system, once for a process, for the processor's matrix unit (Intel AMX). Raises
     ImportError where there is none, or it may not be used."""
-    info = Path("/proc/cpuinfo")
-    flags = re.search(r"^flags\s*:(.*)$", info.read_text(), re.MULTILINE) if info.exists() else None
-    missing = TILE_FLAGS - set(flags[1].split() if flags else ())
+    missing = TILE_FLAGS - processor_flags()
     if missing:
         names = ", ".join(sorted(missing))
         raise ImportError(f"this processor has no {names}; use DISTBP_KERNELS=mkl or numba")
@@ -138,6 +146,17 @@ def allow_tiles() -> None:
     if library.syscall(_ARCH_PRCTL, _ASK, _TILE_DATA) != 0:
         reason = os.strerror(ctypes.get_errno())
         raise ImportError(f"the system does not allow AMX ({reason}); use DISTBP_KERNELS=mkl or numba")
+
+
+def products_beside_vectors() -> Callable[[np.dtype[Any]], Gemm]:
+    """Who computes what our own products on vector registers are not used for: OpenBLAS. Raises ImportError
+    where its build is not known, or the processor has no fused multiply-adds on such registers."""
+    if not any(needed <= processor_flags() for needed in VECTOR_FLAGS):
+        raise ImportError("this processor has neither AVX-512 nor AVX2 with FMA; use DISTBP_KERNELS=numba")
+    found = openblas()
+    if found is None:
+        raise ImportError("no library for small products is known in this build of NumPy")
+    return found
 
 
 def products_beside_tiles() -> Callable[[np.dtype[Any]], Gemm]:

@@ -25,9 +25,7 @@ SMALL = 1_000_000  # multiplications; OpenBLAS has kernels of their own for prod
 # Into fewer columns than that, a vector register of float32, the product with a transposed matrix takes twice
 # as long as the one with a copy of it the other way round.
 NARROW = 16
-# Below so many lines or terms, packing for the matrix unit costs more than it saves.
-LEAST_FOR_TILES = 128
-MOST_TERMS_FOR_TILES = 1 << 16  # an operand is packed over all terms
+MOST_TERMS = 1 << 16  # of products of our own; on the matrix unit an operand is packed over all of them
 
 
 def _caller(scalar: Any, scalar_ir: ir.Type) -> Any:
@@ -90,8 +88,8 @@ def product(gemm: Gemm, left: int, right: int, a: Array, b: Array, out: Array) -
     m, n = out.shape
     k = a.shape[0] if left == TRANSPOSED else a.shape[1]
     if m * n * k > SMALL:
-        tiles = gemm.tiles != 0 and min(m, n, k) >= LEAST_FOR_TILES and k <= MOST_TERMS_FOR_TILES
-        _call(gemm.tiles if tiles else gemm.large, left, right, a, b, out)
+        ours = gemm.own != 0 and min(m, n, k) >= gemm.least and k <= MOST_TERMS
+        _call(gemm.own if ours else gemm.large, left, right, a, b, out)
     elif n < NARROW <= m and left == PLAIN and right == TRANSPOSED:
         copy = _transposed(b)
         _call(gemm.small, left, PLAIN, a, copy, out)
@@ -101,14 +99,14 @@ def product(gemm: Gemm, left: int, right: int, a: Array, b: Array, out: Array) -
 
 @jit
 def _product(
-    large: int, small: int, tiles: int, left: int, right: int, a: Array, b: Array, out: Array
+    large: int, small: int, own: int, least: int, left: int, right: int, a: Array, b: Array, out: Array
 ) -> None:
-    product(Gemm(large, small, tiles), left, right, a, b, out)
+    product(Gemm(large, small, own, least), left, right, a, b, out)
 
 
 def products_by(gemm: Gemm) -> Products:
     """The three products by the functions of `gemm`."""
-    call = partial(_product, *gemm)  # three numbers reach compiled code in half the time of a tuple
+    call = partial(_product, *gemm)  # numbers reach compiled code in half the time of a tuple
     return Products(
         partial(call, PLAIN, TRANSPOSED), partial(call, TRANSPOSED, PLAIN), partial(call, PLAIN, PLAIN)
     )

@@ -1,12 +1,12 @@
 """Kernels: the small element-wise steps between two matrix products, each as one call; and who computes those
 products.
 
-Four sets with one contract: plain NumPy here; compiled ones (`distbp.nn.compiled`, Numba, optional) that
-fuse several NumPy calls into one; those with MKL's products (`distbp.nn.mkl`, optional); and those with large
-float32 products on the processor's matrix unit (`distbp.nn.amx`, where there is one). They round
-differently, so the name of the set is part of the numerics fingerprint: every process of a job uses the same
-one. Each is a factory that is given the buffers (or their sizes) once and returns the function for the hot
-loop:
+Five sets with one contract: plain NumPy here; compiled ones (`distbp.nn.compiled`, Numba, optional) that
+fuse several NumPy calls into one; those with large float32 products of our own (`distbp.nn.fma`); those with
+MKL's products (`distbp.nn.mkl`, optional); and those with large float32 products on the processor's matrix
+unit (`distbp.nn.amx`, where there is one). They round differently, so the name of the set is part of the
+numerics fingerprint: every process of a job uses the same one. Each is a factory that is given the buffers
+(or their sizes) once and returns the function for the hot loop:
 
     activate(activation, z, bias, y, scratch) -> step()
         z <- z + bias; y <- f(z). z, y: (rows, units), one buffer where the activation allows; bias: (units,);
@@ -38,7 +38,8 @@ LossOfLabels = Callable[[Array, Array, Array | None, Array], float]
 
 @dataclass(frozen=True)
 class Kernels:
-    """A set of kernels; `name` is "numpy", "numba", "mkl" or "amx". The contract stands at the module's top.
+    """A set of kernels; `name` is "numpy", "numba", "fma", "mkl" or "amx". The contract stands at the top of
+    the module.
 
     `products(dtype)`: the matrix products. `updates`: which set of update rules goes with it. `gemm(dtype)`:
     who computes them in compiled code, for those who compile more than kernels (`dense_stack`); None: nobody.
@@ -117,13 +118,17 @@ NUMPY = Kernels("numpy", _activate, _activate_backward, _softmax_cross_entropy)
 
 
 def load(name: str) -> Kernels:
-    """The set called `name`: "numpy", "numba" (compiled), "mkl" (compiled, with MKL's matrix products) or
-    "amx" (compiled, with large products on the matrix unit). Imports what it takes. Raises ImportError where
-    that is not there, KeyError for another name."""
+    """The set called `name`: "numpy", "numba" (compiled), "fma" (with large products of our own, too), "mkl"
+    (with MKL's matrix products) or "amx" (with large products on the matrix unit). Imports what it takes.
+    Raises ImportError where that is not there, KeyError for another name."""
     if name == "amx":
         from distbp.nn.amx import AMX
 
         return AMX
+    if name == "fma":
+        from distbp.nn.fma import FMA
+
+        return FMA
     if name == "mkl":
         from distbp.nn.mkl import MKL
 

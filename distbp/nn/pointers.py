@@ -111,18 +111,20 @@ def call(context: Any, address: Any, argument: Any) -> Any:
     return types.int32(types.int64, types.int64), code
 
 
-def emit_prefetch(builder: Any, place: Any, to_write: int = 0) -> None:
-    """Puts a prefetch of the cache line at `place`, a pointer to bytes, into what `builder` builds."""
+def emit_prefetch(builder: Any, place: Any, to_write: int = 0, nearest: bool = True) -> None:
+    """Puts a prefetch of the cache line at `place`, a pointer to bytes, into what `builder` builds: to the
+    nearest cache, or to the second one."""
     whole = ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [place.type, whole, whole, whole])
-    keep, data = whole(3), whole(1)
+    keep, data = whole(3 if nearest else 2), whole(1)
     builder.call(insert(builder.module, kind, "llvm.prefetch.p0"), [place, whole(to_write), keep, data])
 
 
-def _prefetcher(to_write: int) -> Any:
+def _prefetcher(to_write: int, nearest: bool = True) -> Any:
     def call(context: Any, address: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            emit_prefetch(builder, builder.inttoptr(values[0], ir.IntType(8).as_pointer()), to_write)
+            place = builder.inttoptr(values[0], ir.IntType(8).as_pointer())
+            emit_prefetch(builder, place, to_write, nearest)
             return context.get_dummy_value()
 
         return types.void(types.int64), code
@@ -132,7 +134,7 @@ def _prefetcher(to_write: int) -> Any:
 
 # Ask for the cache line of an address, which will be read or written soon; they wait for nothing, and any
 # address is allowed.
-prefetch, prefetch_to_write = _prefetcher(0), _prefetcher(1)
+prefetch, prefetch_to_write, prefetch_to_second = _prefetcher(0), _prefetcher(1), _prefetcher(0, False)
 
 
 @jit

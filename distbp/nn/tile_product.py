@@ -36,6 +36,7 @@ from distbp.nn.tiles import (
     transpose,
 )
 
+LEAST = 128  # rows, columns and terms; for fewer of them packing costs more than it saves
 TERMS = 128  # of a sum before it is rounded to float32; part of the numerics
 PIECES = TERMS // SIDE
 LINE_BYTES = 4 * SIDE

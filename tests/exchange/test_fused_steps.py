@@ -20,7 +20,7 @@ from distbp.schedules import PlateauState
 pytest.importorskip("numba", reason="Numba is not installed: nothing can be fused")
 
 WHOLE = Block(0, 1)
-KERNELS = ["numba", "mkl"]
+KERNELS = ["numba", "fma", "mkl"]
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": {"type": "sgd", "learning_rate": 0.1}},
     "sgd with l2": {"optimizer": {"type": "sgd", "learning_rate": 0.1}, "regularization": {"l2": 0.01}},
@@ -38,7 +38,7 @@ ACTIVATIONS = ["linear", "relu", "leaky_relu", "sigmoid", "tanh"]
 
 
 def rig(kernels: str, data: Data, *, units: int = 33, activation: str = "relu", **fields: Any) -> Rig:
-    if kernels in ("mkl", "amx"):
+    if kernels != "numba":
         pytest.importorskip(f"distbp.nn.{kernels}", reason=f"no {kernels} here", exc_type=ImportError)
     layers = [
         {"type": "dense", "units": units, "activation": activation},

@@ -28,9 +28,9 @@ def stack(activation: str, dtype: Any = np.float32) -> Network:
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("rows", [1, 10, 50])
 @pytest.mark.parametrize("activation", ["linear", "relu", "leaky_relu", "sigmoid", "tanh"])
-@pytest.mark.parametrize("kernels", ["numba", "mkl", "amx"])
+@pytest.mark.parametrize("kernels", ["numba", "fma", "mkl", "amx"])
 def test_sums_are_those_of_the_layers(kernels: str, activation: str, rows: int, weighted: bool) -> None:
-    if kernels in ("mkl", "amx"):
+    if kernels != "numba":
         pytest.importorskip(f"distbp.nn.{kernels}", reason=f"no {kernels} here", exc_type=ImportError)
     network = stack(activation)
     assert covers(network)

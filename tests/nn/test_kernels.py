@@ -14,7 +14,7 @@ from distbp.numerics import kernel_set
 DTYPES = [np.float32, np.float64]
 
 
-@pytest.fixture(params=["numpy", "numba", "mkl", "amx"])
+@pytest.fixture(params=["numpy", "numba", "fma", "mkl", "amx"])
 def kernels(request: pytest.FixtureRequest) -> Kernels:
     if request.param != "numpy":
         pytest.importorskip(

@@ -106,7 +106,7 @@ def d_outputs(row: str, dtype: type = np.float64, rows: int = ROWS) -> Array:
     return np.random.default_rng(1).normal(size=(rows, *TABLE[row][3])).astype(dtype)
 
 
-@pytest.fixture(params=["numpy", "numba", "mkl", "amx"])
+@pytest.fixture(params=["numpy", "numba", "fma", "mkl", "amx"])
 def kernels(request: pytest.FixtureRequest) -> Kernels:
     if request.param != "numpy":
         pytest.importorskip(

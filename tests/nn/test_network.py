@@ -50,7 +50,7 @@ def run(program: Program, x: Array, seed: int = 0) -> Array:
     return y
 
 
-@pytest.fixture(params=["numpy", "numba", "mkl", "amx"])
+@pytest.fixture(params=["numpy", "numba", "fma", "mkl", "amx"])
 def kernels(request: pytest.FixtureRequest) -> Kernels:
     if request.param != "numpy":
         pytest.importorskip(

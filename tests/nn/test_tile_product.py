@@ -15,9 +15,9 @@ pytest.importorskip("distbp.nn.amx", reason="no matrix unit here", exc_type=Impo
 from distbp.errors import FingerprintError
 from distbp.nn.amx import AMX, amx
 from distbp.nn.blas import Gemm, allow_tiles
-from distbp.nn.gemm import LEAST_FOR_TILES, SMALL, products_by
+from distbp.nn.gemm import SMALL, products_by
 from distbp.nn.products import NUMPY_PRODUCTS
-from distbp.nn.tile_product import KEPT, PANELS, SIDE, TERMS, tile_sgemm
+from distbp.nn.tile_product import KEPT, LEAST, PANELS, SIDE, TERMS, tile_sgemm
 from distbp.nn.tiles import PARTS
 from distbp.numerics import check_same, fingerprint
 
@@ -116,9 +116,9 @@ def test_what_is_not_finite_does_not_become_finite(kind: str, value: float) -> N
 @pytest.mark.parametrize(
     ("shape", "tiles"),
     [
-        ((LEAST_FOR_TILES, LEAST_FOR_TILES, LEAST_FOR_TILES), True),
-        ((LEAST_FOR_TILES - 1, 256, 256), False),
-        ((256, 256, LEAST_FOR_TILES - 1), False),
+        ((LEAST, LEAST, LEAST), True),
+        ((LEAST - 1, 256, 256), False),
+        ((256, 256, LEAST - 1), False),
     ],
 )
 def test_the_kernel_set_uses_it_for_large_products(
@@ -138,7 +138,7 @@ def test_the_fingerprint_says_how() -> None:
 
 
 def test_not_for_float64() -> None:
-    assert amx(np.dtype(np.float64)).tiles == 0
+    assert amx(np.dtype(np.float64)).own == 0
 
 
 def test_where_there_is_no_unit_an_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
