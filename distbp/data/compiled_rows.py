@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from distbp.nn.arrays import Array
 from distbp.nn.jit import jit
-from distbp.nn.pointers import prefetch
+from distbp.nn.pointers import ask_to_write, prefetch
 
 LINE_BYTES = 64
 # In a shuffled table the next row is anywhere, and to wait for memory takes longer than to copy a short row.
@@ -28,6 +28,7 @@ def take_rows(inputs: Array, targets: Array, order: Array, first: int, x: Array,
             prefetch(address + line)
         prefetch(address + beginning - 1)  # a row seldom begins where a line does
         prefetch(targets.ctypes.data + soon * targets.itemsize)
+        ask_to_write(x.ctypes.data + (r + 1) * width, width)  # another thread may have read what was there
         row = order[first + r]
         labels[r] = targets[row]
         for j in range(x.shape[1]):

@@ -37,7 +37,7 @@ from distbp.nn.gemm import PLAIN, TRANSPOSED, product
 from distbp.nn.jit import jit
 from distbp.nn.network import Network
 from distbp.nn.pointers import meet
-from distbp.optimizers.compiled import update
+from distbp.optimizers.compiled import update, update_shared
 from distbp.optimizers.joined import join_and_update, shares_of, stretches_of, with_decays
 from distbp.totals import SURELY_FINITE
 
@@ -97,7 +97,7 @@ def train_steps(
 
     This thread, `me`, has the shards [start, stop), and `parts` or `stretches` of the parameters (see
     `Share`); all that follows is scratch of its own."""
-    shards, rows = sums.shape[0], xs.shape[1]
+    shards, rows, shared = sums.shape[0], xs.shape[1], counters.shape[0] > 2  # threads, and one more
     scale = 1.0 / float(shards * rows)
     for step in range(constants.shape[0]):
         for shard in range(start, stop):
@@ -138,10 +138,12 @@ def train_steps(
                     some = block(rooms[shard], start_in_room, end - begin, below.shape[1])
                     product(places.gemm, TRANSPOSED, PLAIN, dz[:, begin:end], below, some)
                 summed = joined(rooms, additions, start_in_room, start_in_room + to - at)
-            update(
-                rule, vector[at:to], summed, first[at:to], second[at:to],
-                scale, l2 if decays else 0.0, keep if decays else 1.0, after_keep,
-            )  # fmt: skip
+            decay, kept = (l2, keep) if decays else (0.0, 1.0)
+            mine, one, two = vector[at:to], first[at:to], second[at:to]
+            if shared:
+                update_shared(rule, mine, summed, one, two, scale, decay, kept, after_keep)
+            else:
+                update(rule, mine, summed, one, two, scale, decay, kept, after_keep)
         if me == 0:
             loss_sums[step] = loss[0]
         if not meet(counters, me, meeting + 2 * step + 2, ways):

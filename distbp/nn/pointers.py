@@ -138,6 +138,14 @@ prefetch, prefetch_to_write, prefetch_to_second = _prefetcher(0), _prefetcher(1)
 
 
 @jit
+def ask_to_write(address: int, size: int) -> None:
+    """Asks for `size` bytes that will be written soon. Where another core has read them, each cache line must
+    be taken from it first: stores wait for that one by one, what is asked for comes side by side."""
+    for line in range(address, address + size, 64):
+        prefetch_to_write(line)
+
+
+@jit
 def vector_at(address: int, count: int, like: Array) -> Array:
     """The `count` values at an address, of the dtype of `like`."""
     return carray(pointer(address), (count,), like.dtype)

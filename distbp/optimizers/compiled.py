@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from distbp.nn.jit import jit
+from distbp.nn.pointers import ask_to_write
 from distbp.optimizers.parts import (
     AddL2,
     Apply,
@@ -87,6 +88,7 @@ def _adam(
         p[i] = p[i] * keep_ - rate_ * (m[i] / (np.sqrt(v[i]) + epsilon_))
 
 
+ASKED = 1024  # parameters at a time; some more lines of a cache than a core can wait for at once
 # The kernels by number, for compiled code that applies a rule to pieces of its own.
 _SGD, _MOMENTUM, _NESTEROV, _ADAM = 0, 1, 2, 3
 
@@ -104,6 +106,17 @@ def update(
         _nesterov(p, g, first, k, l2, keep, c[0], c[1])
     else:
         _adam(p, g, first, second, k, l2, keep, c[0], c[1], c[2], c[3])
+
+
+@jit
+def update_shared(
+    rule: int, p: Array, g: Array, first: Array, second: Array, k: float, l2: float, keep: float, c: Array
+) -> None:
+    """The same for parameters that other cores have read: the next are asked for while some are updated."""
+    for start in range(0, p.size, ASKED):
+        part = slice(start, min(start + ASKED, p.size))
+        ask_to_write(p.ctypes.data + (start + ASKED) * p.itemsize, ASKED * p.itemsize)
+        update(rule, p[part], g[part], first[part], second[part], k, l2, keep, c)
 
 
 class _Chain(NamedTuple):

@@ -17,7 +17,7 @@ import numpy as np
 from distbp.nn.arrays import Array
 from distbp.nn.jit import jit
 from distbp.nn.pointers import vector_at
-from distbp.optimizers.compiled import Rule, update
+from distbp.optimizers.compiled import Rule, update_shared
 from distbp.optimizers.parts import Step
 from distbp.schedules import PlateauState
 
@@ -61,7 +61,7 @@ def join_and_update(
     for i in range(stretches.shape[0]):
         start, stop, decays = stretches[i, 0], stretches[i, 1], stretches[i, 2]
         sums = joined_sums(sources, order, start, parameters[start:stop], room)
-        update(
+        update_shared(
             rule, parameters[start:stop], sums, first[start:stop], second[start:stop],
             scale, l2 if decays else 0.0, keep if decays else 1.0, after_keep,
         )  # fmt: skip
