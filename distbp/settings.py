@@ -67,7 +67,7 @@ SETTINGS = _table(
         "DISTBP_KERNELS",
         "auto",
         "",
-        "which kernels compute: NumPy's; compiled ones; those with large products of our own (AVX-512, AVX2);"
+        "which kernels compute: NumPy's; compiled ones; those with large products of our own (AVX-512);"
         " with MKL's products; with large ones on the matrix unit (Intel AMX); auto: the last one that can be"
         " used",
         choices=("auto", "numpy", "numba", "fma", "mkl", "amx"),

@@ -47,7 +47,9 @@ def test_a_ratio_has_no_size_unit(monkeypatch):
 
 def test_bad_choice(monkeypatch):
     monkeypatch.setenv("DISTBP_KERNELS", "cuda")
-    message = "DISTBP_KERNELS is 'cuda', but must be one of: auto, numpy, numba, fma, mkl, amx. Mend or unset it."
+    message = (
+        "DISTBP_KERNELS is 'cuda', but must be one of: auto, numpy, numba, fma, mkl, amx. Mend or unset it."
+    )
     with pytest.raises(SettingsError, match=re.escape(message)):
         settings.get("DISTBP_KERNELS")
 

@@ -28,7 +28,8 @@ def take_rows(inputs: Array, targets: Array, order: Array, first: int, x: Array,
             prefetch(address + line)
         prefetch(address + beginning - 1)  # a row seldom begins where a line does
         prefetch(targets.ctypes.data + soon * targets.itemsize)
-        ask_to_write(x.ctypes.data + (r + 1) * width, width)  # another thread may have read what was there
+        if r + 1 < x.shape[0]:  # another thread may have read what was there
+            ask_to_write(x.ctypes.data + (r + 1) * width, width)
         row = order[first + r]
         labels[r] = targets[row]
         for j in range(x.shape[1]):

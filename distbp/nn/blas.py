@@ -30,7 +30,7 @@ import numpy as np
 # for the registers of the matrix unit once, which lets all its threads use them.
 _ARCH_PRCTL, _ASK, _TILE_DATA = 158, 0x1023, 18
 TILE_FLAGS = {"amx_tile", "amx_bf16", "avx512_bf16"}  # in /proc/cpuinfo
-VECTOR_FLAGS = ({"avx512f"}, {"avx2", "fma"})  # one or the other
+VECTOR_FLAGS = {"avx512f"}  # with AVX2, OpenBLAS is as fast as our own products or faster
 _SEQUENTIAL = 1  # mkl_service.h: MKL_THREADING_SEQUENTIAL
 _REPRODUCIBLE = {"avx512": 12, "avx2": 10}  # MKL_CBWR_AVX512, MKL_CBWR_AVX2
 # How NumPy's own OpenBLAS names its functions, by the build of NumPy. 64: of the bits of whole numbers.
@@ -150,9 +150,10 @@ def allow_tiles() -> None:
 
 def products_beside_vectors() -> Callable[[np.dtype[Any]], Gemm]:
     """Who computes what our own products on vector registers are not used for: OpenBLAS. Raises ImportError
-    where its build is not known, or the processor has no fused multiply-adds on such registers."""
-    if not any(needed <= processor_flags() for needed in VECTOR_FLAGS):
-        raise ImportError("this processor has neither AVX-512 nor AVX2 with FMA; use DISTBP_KERNELS=numba")
+    where its build is not known, or the processor has no AVX-512."""
+    missing = VECTOR_FLAGS - processor_flags()
+    if missing:
+        raise ImportError(f"this processor has no {', '.join(sorted(missing))}; use DISTBP_KERNELS=numba")
     found = openblas()
     if found is None:
         raise ImportError("no library for small products is known in this build of NumPy")

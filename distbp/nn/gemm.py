@@ -6,7 +6,8 @@ nanoseconds more than the library's own work, where one through NumPy costs abou
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from numba.extending import intrinsic
 
 from distbp.nn.arrays import Array
 from distbp.nn.blas import Gemm
-from distbp.nn.jit import jit
+from distbp.nn.jit import callback, jit
 from distbp.nn.products import Products
 
 _ROW_MAJOR = 101  # CBLAS_LAYOUT
@@ -102,6 +103,14 @@ def _product(
     large: int, small: int, own: int, least: int, left: int, right: int, a: Array, b: Array, out: Array
 ) -> None:
     product(Gemm(large, small, own, least), left, right, a, b, out)
+
+
+@cache  # which keeps what was compiled as long as its address may be used
+def compiled_as_sgemm(function: Callable[..., None]) -> Any:
+    """`function` compiled, to be called by its `address` with the arguments of cblas_sgemm, all whole numbers
+    of 64 bits."""
+    whole, single = types.int64, types.float32
+    return callback(types.void(*(whole,) * 6, single, *(whole,) * 4, single, *(whole,) * 2), function)
 
 
 def products_by(gemm: Gemm) -> Products:

@@ -15,12 +15,12 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from distbp.nn.blas import processor_flags
 from distbp.nn.pointers import emit_prefetch, insert, intrinsic
 
-# Values in a vector, and the most lines of a strip beside panels of 1, 2 and 3 vectors: there are 32
-# registers, or 16, for the sums, the vectors of the panel at a term, and one value of the strip.
-LANES, _ROWS = (16, (14, 14, 9)) if "avx512f" in processor_flags() else (8, (6, 6, 4))
+LANES = 16  # values in a vector of AVX-512
+# The most lines of a strip beside panels of 1, 2 and 3 vectors: there are 32 registers for the sums, the
+# vectors of the panel at a term, and one value of the strip.
+_ROWS = (14, 14, 9)
 VECTORS = len(_ROWS)  # of a panel, at most
 NARROW, WIDE = (_ROWS[1], 2), (_ROWS[2], 3)  # lines and vectors of strips and panels that use all registers
 

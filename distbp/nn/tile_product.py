@@ -12,15 +12,12 @@ and their products of less than 1.2e-38 are taken as zero.
 
 from __future__ import annotations
 
-import functools
-from typing import Any
-
 import numpy as np
-from numba import carray, types  # type: ignore[attr-defined]
+from numba import carray  # type: ignore[attr-defined]
 
 from distbp.nn.arrays import Array
-from distbp.nn.gemm import TRANSPOSED
-from distbp.nn.jit import callback, jit
+from distbp.nn.gemm import TRANSPOSED, compiled_as_sgemm
+from distbp.nn.jit import jit
 from distbp.nn.pointers import pointer, prefetch, prefetch_to_write
 from distbp.nn.tiles import (
     BLOCK,
@@ -211,14 +208,7 @@ def _sgemm(
     _multiply(k, a, m, 4 * lda, a_in_rows, b, n, 4 * ldb, b_in_rows, turned, c, 4 * ldc, turned)
 
 
-@functools.cache
-def _compiled() -> Any:
-    whole, single = types.int64, types.float32
-    signature = types.void(*(whole,) * 6, single, *(whole,) * 4, single, *(whole,) * 2)
-    return callback(signature, _sgemm)
-
-
 def tile_sgemm() -> int:
     """The address of a function with the arguments of cblas_sgemm, all whole numbers of 64 bits, for
     row-major matrices, alpha 1 and beta 0. Waits. The process must have been allowed to use the unit."""
-    return int(_compiled().address)
+    return int(compiled_as_sgemm(_sgemm).address)

@@ -2,7 +2,7 @@
 
 An element is a sum of parts of up to TERMS terms. The terms of a part are added in order by fused
 multiply-adds, then the parts in order. Which terms make a part depends on their number alone: not on where
-the element stands, how many others there are, where the operands lie, or how wide the registers are.
+the element stands, how many others there are, or where the operands lie.
 
 Of the left operand as much is packed as fits beside the rest in the second cache, of 1 MB or more (half of
 that where it is smaller, which costs time only); of the right one a panel at a time. While it is multiplied,
@@ -11,14 +11,10 @@ the caches take in what the next one is made from.
 
 from __future__ import annotations
 
-import functools
-from typing import Any
-
 import numpy as np
-from numba import types
 
-from distbp.nn.gemm import TRANSPOSED
-from distbp.nn.jit import callback, jit
+from distbp.nn.gemm import TRANSPOSED, compiled_as_sgemm
+from distbp.nn.jit import jit
 from distbp.nn.pointers import prefetch_to_second
 from distbp.nn.strips import LANES, NARROW, WIDE, copy_lanes, multiply_strip, transpose_lanes
 
@@ -132,14 +128,7 @@ def _sgemm(
     _multiply(m, n, k, a, 4 * lda, left != TRANSPOSED, b, 4 * ldb, right == TRANSPOSED, c, 4 * ldc)
 
 
-@functools.cache
-def _compiled() -> Any:
-    whole, single = types.int64, types.float32
-    signature = types.void(*(whole,) * 6, single, *(whole,) * 4, single, *(whole,) * 2)
-    return callback(signature, _sgemm)
-
-
 def vector_sgemm() -> int:
     """The address of a function with the arguments of cblas_sgemm, all whole numbers of 64 bits, for
     row-major matrices, alpha 1 and beta 0. Waits."""
-    return int(_compiled().address)
+    return int(compiled_as_sgemm(_sgemm).address)

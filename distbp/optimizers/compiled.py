@@ -114,8 +114,9 @@ def update_shared(
 ) -> None:
     """The same for parameters that other cores have read: the next are asked for while some are updated."""
     for start in range(0, p.size, ASKED):
-        part = slice(start, min(start + ASKED, p.size))
-        ask_to_write(p.ctypes.data + (start + ASKED) * p.itemsize, ASKED * p.itemsize)
+        stop = min(start + ASKED, p.size)  # what follows may be another's, who is writing it
+        part = slice(start, stop)
+        ask_to_write(p.ctypes.data + stop * p.itemsize, min(ASKED, p.size - stop) * p.itemsize)
         update(rule, p[part], g[part], first[part], second[part], k, l2, keep, c)
 
 
