@@ -72,7 +72,7 @@ def of_worker(make: Make, start: Snapshot, workers: int, fault: signal.Signals) 
     try:
         advance(team, WARM_UP)
         began = time.perf_counter()
-        os.kill(team.pids()["worker-1"], fault)  # type: ignore[attr-defined]
+        os.kill(team.places()["worker-1"].pid, fault)  # type: ignore[attr-defined]
         advance(team, 1)
         return time.perf_counter() - began
     finally:
@@ -86,7 +86,7 @@ def of_server(make: Make, start: Snapshot) -> float:
         advance(team, WARM_UP)
         saved = team.snapshot()
         began = time.perf_counter()
-        os.kill(team.pids()["server"], signal.SIGKILL)  # type: ignore[attr-defined]
+        os.kill(team.places()["server"].pid, signal.SIGKILL)  # type: ignore[attr-defined]
         try:
             advance(team, WARM_UP)
         except ServerLostError:

@@ -1,8 +1,12 @@
-"""The Ray actors: thin shells around the plain parameter server, worker and relay.
+"""The Ray actors: thin shells around the plain parameter server and worker.
 
 Restarts and retries are 0 everywhere: an actor that Ray restarts has lost its state, and a call that Ray
 repeats may have run; recovery is ours (see `distbp.cluster`). Few calls are made: one for a stretch of
 steps, one for a worker's whole life.
+
+A server or worker is started before it knows its job (see `distbp.head_start`): it loads what it will need,
+and `begin` tells it the rest. So that a program can start them before it has loaded anything else itself,
+whatever takes time to import is imported inside the functions here.
 """
 
 from __future__ import annotations
@@ -15,37 +19,29 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
-from distbp import numerics
-from distbp.blueprint import Blueprint
-from distbp.data.batches import Holdings
-from distbp.evaluation import Evaluation
-from distbp.exchange import segment as seg
-from distbp.exchange.audit import audit_of
-from distbp.exchange.base import Snapshot
-from distbp.exchange.desk import Desk, Packed
-from distbp.exchange.faults import FaultPlan, faulty_post
-from distbp.exchange.local_workers import LocalWorkers
-from distbp.exchange.ray_objects import RayLink, as_object
-from distbp.exchange.relay import Publication, Relay
-from distbp.exchange.rounds import Rounds
-from distbp.exchange.segment import MAX_WORKERS, Range, SegmentHandle
-from distbp.exchange.server_ranges import FanLink
-from distbp.exchange.shared_data import HeldShards, NodeStore, ShardData, SharedRows, whole_data
-from distbp.exchange.shared_memory import WorkerPort, post
-from distbp.nn import without_scipy
-from distbp.nn.arrays import Array
-from distbp.nn.kernels import NUMPY
-from distbp.parameter_server import NotFiniteError, ParameterServer
-from distbp.schedules import PlateauState
-from distbp.totals import totals_size
-from distbp.worker import Worker
+from distbp.imports import without_collections
+
+if TYPE_CHECKING:
+    from distbp.blueprint import Blueprint
+    from distbp.data.batches import Holdings
+    from distbp.evaluation import Evaluation
+    from distbp.exchange.base import Snapshot
+    from distbp.exchange.desk import Packed
+    from distbp.exchange.faults import FaultPlan
+    from distbp.exchange.relay import Publication
+    from distbp.exchange.segment import Range, SegmentHandle
+    from distbp.exchange.shared_data import ShardData, SharedRows
+    from distbp.nn.arrays import Array
+    from distbp.schedules import PlateauState
 
 _PR_SET_PDEATHSIG = 1  # see prctl(2)
 RELAY_CALLS = 64  # how many relays can wait in one server at a time
+ROW_CALLS = 64  # how many workers can wait for rows: all of a node, `exchange.segment.MAX_WORKERS`
+PATIENT = 10  # of nice(2)
 
 
 @dataclass(frozen=True)
@@ -57,20 +53,47 @@ class Place:
     fingerprint: Mapping[str, str]
 
 
-def settle(kernels: str) -> ExitStack:
-    """Puts this process into the state in which gradients are computed with these kernels, for good; and ties
-    its life to that of the raylet that started it, even while it is frozen and hears nothing."""
+def settle(kernels: str, patient: bool = False) -> ExitStack:
+    """Puts this process into the state in which gradients are computed, for good, with the kernel set that
+    `kernels` stands for (see `numerics.kernel_set`) loaded as far as it can be before a network is known; and
+    ties its life to that of the raylet that started it, even while it is frozen and hears nothing.
+
+    patient: loads with less priority than other programs on the same processors have."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if kernels != NUMPY.name:
-        without_scipy.load_numba()
+    loading = threading.Thread(target=_load, args=(kernels, patient), name="distbp-load")
+    loading.start()
+    loading.join()
+    from distbp import numerics
+
     stack = ExitStack()
     stack.enter_context(numerics.one_blas_thread())
     stack.enter_context(numerics.quiet())
     return stack
 
 
+def _load(kernels: str, patient: bool) -> None:
+    """To be run in a thread of its own: on Linux that has a priority of its own, which ends with it."""
+    if patient and sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, 0, PATIENT)
+    with without_collections():
+        import numpy as np
+
+        from distbp import numerics
+        from distbp.nn import kernels as kernel_sets
+        from distbp.nn import lean_numba
+
+        if kernels != kernel_sets.NUMPY.name:
+            lean_numba.load_numba()
+        with suppress(ImportError):  # where the set is not to be had, whoever computes says so
+            name = numerics.kernel_set(kernels)
+            # The first compiled function that a process calls takes longest: Numba sets itself up.
+            kernel_sets.load(name).largest(np.zeros(1, np.float32))
+
+
 def place_of(kernels: str) -> Place:
+    from distbp import numerics
+
     return Place(ray.get_runtime_context().get_node_id(), os.getpid(), numerics.fingerprint(kernels))
 
 
@@ -91,13 +114,26 @@ class Orders:
 
 
 class ServerActor:
-    """Hosts the `ParameterServer` and its segment. `beside`: on the trainer's node, where its workers reach
-    all rows; elsewhere those that were sent here."""
+    """Hosts the `ParameterServer` and its segment. `kernels`, `patient`: as of `settle`."""
 
-    def __init__(
+    def __init__(self, kernels: str, patient: bool = False) -> None:
+        self._stack = settle(kernels, patient)
+
+    def begin(
         self, blueprint: Blueprint, snapshot: Snapshot, attempt: int, beside: bool, late_factor: float
-    ) -> None:
-        self._stack = settle(blueprint.kernels)
+    ) -> tuple[Place, SegmentHandle]:
+        """To be called once, and waited for before anything else is called. `beside`: on the trainer's node,
+        where its workers reach all rows; elsewhere those that were sent here. Returns what `place` does."""
+        from distbp.exchange import segment as seg
+        from distbp.exchange.audit import audit_of
+        from distbp.exchange.desk import Desk
+        from distbp.exchange.local_workers import LocalWorkers
+        from distbp.exchange.ray_objects import as_object
+        from distbp.exchange.rounds import Rounds
+        from distbp.exchange.shared_data import NodeStore
+        from distbp.parameter_server import ParameterServer
+        from distbp.totals import totals_size
+
         self._blueprint = blueprint
         size = blueprint.network().size
         self._segment = seg.create(size, blueprint.dtype, totals_size(blueprint), attempt)
@@ -119,18 +155,23 @@ class ServerActor:
         self._desk = Desk(attempt, self._workers.nudge, as_object)
         self._rounds = Rounds(self._server, self._workers, remote=self._desk, late_factor=late_factor)
         self._rounds.rest()
+        return self.place()
 
     def place(self) -> tuple[Place, SegmentHandle]:
         return place_of(self._blueprint.kernels), self._segment.handle
 
     def run(self, stretch: int, first: int, stop: int, plateau: PlateauState) -> tuple[str, int]:
         """("trained", next step) or ("not finite", the step that was not applied)."""
+        from distbp.parameter_server import NotFiniteError
+
         try:
             return "trained", self._rounds.run(stretch, first, stop, plateau)
         except NotFiniteError as error:
             return "not finite", error.step
 
     def snapshot(self, whole: bool) -> Snapshot:
+        from distbp.exchange.base import Snapshot
+
         return Snapshot(self._server.step, self._server.snapshot(whole), tuple(self._server.health))
 
     def adopt(self, vector: Array) -> None:
@@ -176,19 +217,27 @@ class ServerActor:
 
 
 class WorkerActor:
-    """Hosts a `Worker`. `faults`: what happens to its pushes, in tests of recovery."""
+    """Hosts a `Worker`. `kernels`, `patient`: as of `settle`."""
 
-    def __init__(self, blueprint: Blueprint, faults: FaultPlan | None = None) -> None:
-        self._stack = settle(blueprint.kernels)
+    def __init__(self, kernels: str, patient: bool = False) -> None:
+        self._stack = settle(kernels, patient)
+
+    def begin(self, blueprint: Blueprint, faults: FaultPlan | None = None) -> Place:
+        """To be called once, and waited for before `join`. `faults`: what happens to its pushes, in tests of
+        recovery."""
         self._blueprint = blueprint
         self._faults = faults
-
-    def place(self) -> Place:
-        return place_of(self._blueprint.kernels)
+        return place_of(blueprint.kernels)
 
     def join(self, host: Any, me: int, data: Mapping[str, SharedRows] | None) -> None:
         """Attaches to the segment of `host`, the server's or relay's actor on this node, as its worker `me`.
         `data`: the splits on the trainer's node; None elsewhere, where the host has the rows."""
+        from distbp.exchange import segment as seg
+        from distbp.exchange.faults import faulty_post
+        from distbp.exchange.shared_data import HeldShards, whole_data
+        from distbp.exchange.shared_memory import WorkerPort, post
+        from distbp.worker import Worker
+
         blueprint = self._blueprint
         self._segment = seg.attach(ray.get(host.place.remote())[1])
         holdings: Holdings
@@ -212,56 +261,6 @@ class WorkerActor:
         return [self._worker.evaluate(split, shard) for shard in shards]
 
 
-class RelayActor:
-    """Hosts the `Relay` of a node, and the shards that were sent to it."""
-
-    def __init__(self, blueprint: Blueprint, attempt: int, servers: Sequence[tuple[Any, int, int]]) -> None:
-        """`servers`: the actor of each, and its range of the flat vector."""
-        self._stack = settle(blueprint.kernels)
-        self._blueprint = blueprint
-        size = blueprint.network().size
-        self._segment = seg.create(size, blueprint.dtype, totals_size(blueprint), attempt)
-        self._workers = LocalWorkers(self._segment, audit_of(blueprint, self._segment))
-        self._links = [RayLink(server, attempt) for server, _, _ in servers]
-        ranges = [(start, stop) for _, start, stop in servers]
-        link = self._links[0] if len(ranges) == 1 else FanLink(self._links, ranges, blueprint.dtype)
-        self._relay = Relay(self._workers, blueprint.shards, link)
-        self._orders = Orders(self._relay.assign)
-        self._store = NodeStore()
-
-    def place(self) -> tuple[Place, SegmentHandle]:
-        return place_of(self._blueprint.kernels), self._segment.handle
-
-    def assign(self, number: int, ranges: Mapping[int, Sequence[Range]]) -> None:
-        """Says who of this node hosts what; see `Orders`."""
-        self._orders.take(number, ranges)
-
-    @ray.method(concurrency_group="data")
-    def add_rows(self, part: ShardData) -> None:
-        """Brings a shard's rows to a node that is not the trainer's."""
-        self._store.add(part)
-
-    @ray.method(concurrency_group="rows")
-    def rows(self, shard: int) -> Mapping[str, SharedRows]:
-        """Names a shard's rows to a worker of this node; waits until they have come."""
-        return self._store.rows(shard)
-
-    def beats(self) -> dict[int, float]:
-        return self._workers.beats()
-
-    def traffic(self) -> tuple[int, int]:
-        """(calls to servers, bytes of gradient sums sent with them)."""
-        return sum(link.calls for link in self._links), sum(link.bytes for link in self._links)
-
-    def kill(self, pid: int) -> None:
-        """Ends a process of this node that does not answer."""
-        end_process(pid)
-
-    @ray.method(concurrency_group="serving")
-    def serve(self) -> None:
-        self._relay.run()
-
-
 def end_process(pid: int) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal.SIGKILL)
@@ -270,13 +269,10 @@ def end_process(pid: int) -> None:
 NEVER = {"max_restarts": 0, "max_task_retries": 0}
 # Groups have threads of their own, so that a call that lasts (a stretch, a life) holds up no other. Server
 # and relays wait most of the time, and take no CPU from the workers of their node.
-_DATA = {"data": 2, "rows": MAX_WORKERS}
+DATA_CALLS = {"data": 2, "rows": ROW_CALLS}
 Server = ray.remote(
-    num_cpus=0, max_concurrency=8, concurrency_groups={"relays": RELAY_CALLS, **_DATA}, **NEVER
+    num_cpus=0, max_concurrency=8, concurrency_groups={"relays": RELAY_CALLS, **DATA_CALLS}, **NEVER
 )(ServerActor)
 WorkerProcess = ray.remote(num_cpus=1, max_concurrency=2, concurrency_groups={"serving": 1}, **NEVER)(
     WorkerActor
-)
-NodeRelay = ray.remote(num_cpus=0, max_concurrency=4, concurrency_groups={"serving": 1, **_DATA}, **NEVER)(
-    RelayActor
 )

@@ -13,6 +13,7 @@ import distbp
 from distbp import cli_assets, cli_serve, cli_service, cli_tokens, cli_tools
 from distbp.cli_errors import EXIT_CODES, internal, named, reports_errors
 from distbp.errors import Fault, JobError
+from distbp.imports import without_collections
 
 if TYPE_CHECKING:
     from distbp.events import Started
@@ -96,8 +97,12 @@ def train(
 
     Ctrl-C and SIGTERM write a checkpoint and stop; `distbp resume` goes on.
     """
-    from distbp.progress import show
-    from distbp.training import train as train_job
+    with without_collections():
+        from distbp.ray_session import join_early
+
+        session = click.get_current_context().with_resource(join_early(workers, address))
+        from distbp.progress import show
+        from distbp.training import train as train_job
 
     job = _read(job_file)
     _needs_data(job, job_file)
@@ -110,7 +115,13 @@ def train(
         show(sys.stdout, as_json=as_json, notes=lambda event: _notes(job, event, workers)) as listener,
     ):
         result = train_job(
-            job, output=output, folder=job_file.parent, workers=workers, listener=listener, address=address
+            job,
+            output=output,
+            folder=job_file.parent,
+            workers=workers,
+            listener=listener,
+            address=address,
+            session=session,
         )
     _close(result, as_json)
 

@@ -17,8 +17,8 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
-from distbp import membership, numerics
-from distbp.actors import NodeRelay, Place, Server, WorkerProcess
+from distbp import head_start, membership, numerics
+from distbp.actors import Place
 from distbp.blueprint import Blueprint
 from distbp.data.batches import WholeData
 from distbp.errors import (
@@ -32,6 +32,7 @@ from distbp.evaluation import Evaluation, combine
 from distbp.exchange.base import Snapshot
 from distbp.exchange.segment import Range
 from distbp.exchange.shared_data import SharedRows, cut
+from distbp.head_start import HeadStart
 from distbp.heartbeats import Heartbeats, Silence
 from distbp.membership import Options
 from distbp.nn.arrays import Array
@@ -52,6 +53,7 @@ from distbp.recruiting import (
     short,
     why_ended,
 )
+from distbp.relay_actor import NodeRelay
 from distbp.schedules import PlateauState
 from distbp.worker import Worker
 
@@ -67,7 +69,8 @@ class RayTeam:
     """A `Team`. Needs a Ray session, whose nodes share nothing but Ray.
 
     handles: the splits of `data`, shared on this node (`share_rows`). `changed` is told why when workers come
-    or go. The constructor waits until all workers have joined. Raises ExchangeError, FingerprintError.
+    or go. early: processes to begin with. The constructor waits until all workers have joined. Raises
+    ExchangeError, FingerprintError.
     """
 
     def __init__(
@@ -79,8 +82,11 @@ class RayTeam:
         options: Options,
         handles: Mapping[str, SharedRows],
         changed: Callable[[str], None] = lambda reason: None,
+        early: HeadStart | None = None,
     ) -> None:
         self._blueprint = blueprint
+        self._sent = blueprint.slim()
+        self._early = early
         self._data = data
         self._options = options
         self._changed = changed
@@ -102,22 +108,24 @@ class RayTeam:
         self._here = ray.get_runtime_context().get_node_id()
         self._home = home_of(self._here)  # the server's node
         self._server_place: Place | None = None
-        network, where = blueprint.network(), {"scheduling_strategy": pinned(self._home)}
+        network, where = blueprint.network(), pinned(self._home)
         self._nodes: dict[str, Node] = {}
         if len(server_ranges(network, options.servers)) == 1:
             beside, late = self._home == self._here, options.late_factor
-            self._server = Server.options(**where).remote(blueprint, snapshot, attempt, beside, late)
+            self._server = head_start.server(early if beside else None, where, blueprint.kernels)
+            beginning = self._server.begin.remote(self._sent, snapshot, attempt, beside, late)
             self._nodes[self._home] = Node(self._server)
         else:  # then the server's node has a relay like all others
-            self._server = Lead.options(**where).remote(
-                blueprint, snapshot, attempt, options.servers, options.frozen_s
+            self._server = Lead.options(scheduling_strategy=where).remote(
+                self._sent, snapshot, attempt, options.servers, options.frozen_s
             )
+            beginning = self._server.place.remote()
         self._servers = [(self._server, 0, network.size)]  # each with its range of the vector
         self._recruits = Recruits(self._new_worker, self._introduce, mine)
         try:
             for _ in range(options.workers):
                 self._start_worker()
-            self._server_place, _ = self._ask(self._server.place.remote(), START_S)
+            self._server_place, _ = self._ask(beginning, START_S)
             numerics.check_same(mine, self._server_place.fingerprint, "the parameter server")
             self._heartbeats.expect(self._home if self._nodes else _LEAD)
             if not self._nodes:
@@ -212,15 +220,10 @@ class RayTeam:
             if node.serving is not None
         }
 
-    def pids(self) -> dict[str, int]:
-        """Process numbers of the server ("server") and the workers ("worker-N"), for those who watch."""
-        workers = {f"worker-{m.number}": m.place.pid for m in list(self._members.values())}
-        return workers | ({"server": self._server_place.pid} if self._server_place else {})
-
-    def nodes(self) -> dict[str, str]:
-        """The Ray nodes of the server ("server") and the workers ("worker-N")."""
-        workers = {f"worker-{m.number}": m.place.node for m in list(self._members.values())}
-        return {"server": self._home, **workers}
+    def places(self) -> dict[str, Place]:
+        """Where the server ("server") and the workers ("worker-N") are, for those who watch."""
+        workers = {f"worker-{m.number}": m.place for m in list(self._members.values())}
+        return workers | ({"server": self._server_place} if self._server_place else {})
 
     def rows_sent(self) -> dict[str, set[int]]:
         """Node -> the shards whose rows were sent there. The trainer's own node reaches all rows itself."""
@@ -244,13 +247,13 @@ class RayTeam:
         for reference, (actor, place) in processes.items():
             self._end(actor, place if reference in stuck else None)
         for node in self._nodes.values():
-            with suppress(RayError):
-                ray.kill(node.actor)
+            self._end(node.actor)
 
     # Workers come and go -----------------------------------------------------------------------------------
 
-    def _new_worker(self, where: Any) -> Any:
-        return WorkerProcess.options(scheduling_strategy=where).remote(self._blueprint, self._options.faults)
+    def _new_worker(self, where: Any) -> tuple[Any, Any]:
+        actor = head_start.worker(self._early, where, self._blueprint.kernels)
+        return actor, actor.begin.remote(self._sent, self._options.faults)
 
     def _start_worker(self) -> None:
         self._recruits.start(self._home, list(self._members.values()), self._doubtful)
@@ -284,7 +287,7 @@ class RayTeam:
 
     def _start_relay(self, node_id: str) -> Node:
         options = NodeRelay.options(scheduling_strategy=pinned(node_id))
-        actor = options.remote(self._blueprint, self._attempt, self._servers)
+        actor = options.remote(self._sent, self._attempt, self._servers)
         node = self._nodes[node_id] = Node(actor, actor.serve.remote())
         return node
 
@@ -370,7 +373,7 @@ class RayTeam:
         self._end(member.actor, member.place)
         self._changed(f"worker {member.number} {why}; {len(self._members)} go on")
 
-    def _end(self, actor: Any, place: Place | None) -> None:
+    def _end(self, actor: Any, place: Place | None = None) -> None:
         node = self._nodes.get(place.node) if place else None
         end_actor(actor, place, self._here, node.actor if node else None)
 
@@ -393,16 +396,14 @@ class RayTeam:
         """Gives up a node. Its relay is ended when it can be reached again; late pushes have no effect."""
         self._doubtful.add(name)
         self._heartbeats.forget(name)
-        with suppress(RayError):
-            ray.kill(self._nodes.pop(name).actor)
+        self._end(self._nodes.pop(name).actor)
         self._recruits.dismiss(name)
 
     def _retire_relays(self) -> None:
         """Ends relays of nodes that have no worker any more."""
         busy = {m.place.node for m in self._members.values()} | {self._home, *self._recruits.nodes()}
         for name in self._nodes.keys() - busy:
-            with suppress(RayError):
-                ray.kill(self._nodes.pop(name).actor)
+            self._end(self._nodes.pop(name).actor)
             self._heartbeats.forget(name)
 
     def _grow_or_shrink(self) -> bool:

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import threadpoolctl
-from packaging.requirements import Requirement
 
 from distbp.errors import FingerprintError
 from distbp.nn import blas
@@ -65,6 +64,10 @@ def kernel_set(wanted: str) -> str:
 
 def _find_numba() -> None:
     """Raises ImportError where Numba is missing, or would refuse the versions of what it needs."""
+    if sys.modules.get("numba") is not None:  # then it has looked for itself
+        return
+    from packaging.requirements import Requirement  # which most processes never need
+
     if importlib.util.find_spec("numba") is None:
         raise ImportError("the package numba is not installed: pip install 'distbp[fast]'")
     for text in importlib.metadata.requires("numba") or ():

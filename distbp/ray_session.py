@@ -11,13 +11,17 @@ import shutil
 import sys
 import tempfile
 import threading
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from distbp import settings
 from distbp.errors import ExchangeError
+from distbp.imports import without_collections
+
+if TYPE_CHECKING:
+    from distbp.head_start import HeadStart
 
 # Ray is imported within the functions: it reads its authentication mode from the environment when it is first
 # imported, and keeps it. So with what it prints: by default it writes a paragraph to stdout, among the output
@@ -39,6 +43,24 @@ def _without_token() -> bool:
     return bool(raylet.get_authentication_mode() != raylet.AuthenticationMode.TOKEN)
 
 
+def join_early(workers: int | str | None, address: str | None) -> AbstractContextManager[RaySession | None]:
+    """A connection to a cluster that is there, made at once; None where it is not sure that one is needed.
+
+    For a program that begins with it: while it imports its other modules and reads the job, the processes of
+    the team are started. Raises ExchangeError.
+    """
+    address = address or str(settings.get("RAY_ADDRESS")) or None
+    if address is None or not isinstance(workers, int) or workers == 0:
+        return nullcontext()
+    session = RaySession(workers, address, workers)
+    try:
+        session.wait()
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
 class RaySession:
     """This process as a Ray driver, from `wait` to `close`.
 
@@ -47,14 +69,20 @@ class RaySession:
     does not wait: Ray starts in a thread, which takes seconds and leaves the signal handlers of the main
     thread alone. That thread lives as long as the session, since the kernel ends an embedded Ray together
     with the thread that started it.
+
+    `head_start`: the server and the first `workers` of a team, started as soon as Ray is there; known from
+    `wait` on. None without workers.
     """
 
-    def __init__(self, cpus: int, address: str | None = None) -> None:
+    def __init__(self, cpus: int, address: str | None = None, workers: int = 0) -> None:
+        self.head_start: HeadStart | None = None
+        self._workers, self._kernels = workers, str(settings.get("DISTBP_KERNELS"))
         self._stack = ExitStack()
         self._error: BaseException | None = None
         self._ready, self._over = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+            self._start_early()
             return
         address = address or str(settings.get("RAY_ADDRESS")) or None
         if not address and _without_token():
@@ -83,14 +111,25 @@ class RaySession:
 
     def close(self) -> None:
         """Leaves Ray (and ends it, if it was started here). May be called twice."""
+        if self.head_start is not None:
+            self.head_start.dismiss()
         self._over.set()
         if self._thread is not None:
             self._thread.join()
         self._stack.close()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
     def _live(self, address: str | None, cpus: int) -> None:
         try:
             _connect(address, cpus)
+            self._start_early()
         except BaseException as error:
             self._error = error
             return
@@ -101,9 +140,16 @@ class RaySession:
         self._over.wait()
         ray.shutdown()
 
+    def _start_early(self) -> None:
+        if self._workers:
+            from distbp.head_start import HeadStart
+
+            self.head_start = HeadStart(self._workers, self._kernels)
+
 
 def _connect(address: str | None, cpus: int) -> None:
-    import ray
+    with without_collections():
+        import ray
 
     try:
         if address is not None:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.exceptions import ActorUnschedulableError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -68,13 +67,14 @@ class Node:
 class Recruits:
     """Those who are on their way.
 
-    start: makes a worker's actor with a scheduling strategy. introduce: answers a worker's place with its row
-    and the reference of its joining. fingerprint: that of the team.
+    start: makes a worker's actor with a scheduling strategy; gives it, and the reference of its place.
+    introduce: answers a worker's place with its row and the reference of its joining. fingerprint: that of
+    the team.
     """
 
     def __init__(
         self,
-        start: Callable[[Any], Any],
+        start: Callable[[Any], tuple[Any, Any]],
         introduce: Callable[[Any, Place], tuple[int, Any]],
         fingerprint: Mapping[str, str],
     ) -> None:
@@ -100,8 +100,8 @@ class Recruits:
         strategy: Any = "DEFAULT"
         for name in membership.places(home, rooms, taken, doubtful)[fresh : fresh + 1]:
             strategy = NodeAffinitySchedulingStrategy(name, soft=True, _spill_on_unavailable=True)
-        actor = self._start(strategy)
-        self._waiting[actor.place.remote()] = Arrival(actor)
+        actor, place = self._start(strategy)
+        self._waiting[place] = Arrival(actor)
 
     def welcome(self, wait_s: float) -> tuple[list[Member], list[Exception]]:
         """Takes everyone one stage further who is ready for it; waits until somebody is. Returns those who
@@ -211,6 +211,8 @@ def short(error: Exception) -> str:
 def awaited_cpus() -> float:
     """CPUs that tasks and actors of the cluster wait for, as Ray tells its autoscaler; takes milliseconds.
     Those who ask for more than any node has are left out: no room that we make helps them."""
+    from ray.autoscaler.v2.sdk import get_cluster_status  # a fiftieth of a second, and few jobs ask
+
     largest = max((n["Resources"].get("CPU", 0.0) for n in ray.nodes() if n["Alive"]), default=0.0)
     status = get_cluster_status(ray.get_runtime_context().gcs_address)
     found = 0.0

@@ -23,6 +23,7 @@ Changed = Callable[[str], None]
 
 class TeamMaker:
     """Makes the team of each attempt. workers: a number, "auto" or a range. address: of a Ray cluster.
+    session: a connection to Ray that the caller has made, and will close.
 
     A context manager. Where workers are sure to be needed, Ray begins to start (or is joined) on entering,
     while the caller opens the data; for "auto" when first needed, and left again where inline proves faster;
@@ -34,28 +35,30 @@ class TeamMaker:
         workers: int | str | WorkerRange,
         address: str | None = None,
         faults: FaultPlan | None = None,
+        session: RaySession | None = None,
     ) -> None:
         self._workers = workers
         self._address = address
         self._faults = faults
         self._stack = ExitStack()
         self._handles: dict[str, Any] | None = None
-        self._ray: RaySession | None = None
+        self._ray = session
         self.connected: Callable[[], None] = lambda: None  # called whenever Ray has been waited for
 
     def __enter__(self) -> Self:
         if isinstance(self._workers, WorkerRange):
-            self._start_ray(self._workers.max)
+            self._start_ray(self._workers.max, self._workers.min)
         elif isinstance(self._workers, int) and self._workers > 0:
-            self._start_ray(self._workers)
+            self._start_ray(self._workers, self._workers)
         return self
 
-    def _start_ray(self, workers: int) -> RaySession:
+    def _start_ray(self, most: int, workers: int) -> RaySession:
+        """`most`: workers that there may be; `workers`: to begin with."""
         if self._ray is not None and self._ray.left:
             self._ray.close()
             self._ray = None
         if self._ray is None:
-            self._ray = RaySession(max(os.cpu_count() or 1, workers) + 1, self._address)
+            self._ray = RaySession(max(os.cpu_count() or 1, most) + 1, self._address, workers)
             self._stack.callback(self._ray.close)
         return self._ray
 
@@ -94,7 +97,8 @@ class TeamMaker:
         least: int = 0,
         most: int = 0,
     ) -> Team:
-        self._start_ray(max(workers, most)).wait()
+        session = self._start_ray(max(workers, most), workers)
+        session.wait()
         self.connected()
         from distbp.cluster import RayTeam  # imports Ray: only within the session
 
@@ -104,4 +108,8 @@ class TeamMaker:
                 memory, self._handles[name] = share_rows(rows)
                 self._stack.callback(memory.close)
         options = Options(workers, least, most, servers=blueprint.job.servers, faults=self._faults)
-        return RayTeam(blueprint, data, snapshot, attempt, options, self._handles, changed)
+        early = session.head_start
+        team = RayTeam(blueprint, data, snapshot, attempt, options, self._handles, changed, early)
+        if early is not None:
+            early.dismiss()
+        return team

@@ -17,6 +17,7 @@ from distbp.errors import JobError, SettingsError
 from distbp.interrupts import Interrupts
 from distbp.job import TrainingJob
 from distbp.job.data_checks import check_against_data
+from distbp.ray_session import RaySession
 from distbp.result import Result
 from distbp.run_directory import RunDirectory, read_result
 from distbp.run_log import log_events
@@ -37,6 +38,7 @@ def train(
     address: str | None = None,
     confined: bool = False,
     control: Control | None = None,
+    session: RaySession | None = None,
 ) -> Result:
     """Trains `job` to its end in this process and the workers it starts; waits.
 
@@ -46,11 +48,11 @@ def train(
     paths in the job are relative to; `confined`: they may not leave it. workers: in place of the job's.
     listener: is told what happens (see `distbp.events`). address: of a Ray cluster to train on; None:
     RAY_ADDRESS, or a Ray embedded in this process. control: changes the workers, or stops, from another
-    thread.
+    thread. session: a connection to Ray in place of one to `address`; the caller closes it.
 
     Raises JobError, DataError, NumericsError, StorageError; Interrupted after a checkpoint on Ctrl-C.
     """
-    with TeamMaker(job.workers if workers is None else workers, address) as teams:
+    with TeamMaker(job.workers if workers is None else workers, address, session=session) as teams:
         splits = open_splits(job, Path(folder), by_split(data), confined=confined)
         blueprint = make_blueprint(job, splits)
         path = Path(output) if output is not None else _fresh_directory(job.name)

@@ -153,6 +153,7 @@ class Chaos:
         changed: Callable[[str], None],
     ) -> Checked:
         from distbp.cluster import RayTeam  # imports Ray: only within the session
+        from distbp.head_start import HeadStart
 
         chaos = self
 
@@ -163,14 +164,17 @@ class Chaos:
                 chaos._team = self
                 super().__init__(*args)
 
+        early = None
         if not self._handles:
+            early = HeadStart(self._schedule.workers, blueprint.kernels)
+            self._stack.callback(early.dismiss)
             for name, rows in data.splits.items():
                 memory, self._handles[name] = share_rows(rows)  # type: ignore[arg-type]
                 self._stack.callback(memory.close)
             self._thread = threading.Thread(target=self._act, name="chaos")
             self._thread.start()
         options = Options(self._schedule.workers, frozen_s=FROZEN_S, faults=self._schedule.faults)
-        team = Seen(blueprint, data, snapshot, attempt, options, self._handles, changed)
+        team = Seen(blueprint, data, snapshot, attempt, options, self._handles, changed, early)
         self._up.set()
         return Checked(team, snapshot.step, attempt)
 
@@ -194,9 +198,12 @@ class Chaos:
 
     def _do(self, event: Event) -> None:
         with suppress(AttributeError):  # the team is not made yet
-            pids = dict(self._team.pids())
+            pids = {name: place.pid for name, place in self._team.places().items()}
             server = [pids.pop("server")] if "server" in pids else []
             workers = sorted(pids.values())
+            if event.early and "kill" in event.action:  # those who have not joined, too
+                server = server or _named("ray::ServerActor")
+                workers = workers or _named("ray::WorkerActor")
             self.told.append(f"{event.action} of {workers}")
             if event.action == "scale":
                 self._team.scale(event.number)
@@ -234,3 +241,7 @@ def actors() -> dict[int, str]:
             ):
                 found[int(entry.name)] = name
     return found
+
+
+def _named(kind: str) -> list[int]:
+    return sorted(pid for pid, name in actors().items() if name.startswith(kind))

@@ -192,13 +192,13 @@ def test_a_worker_with_another_fingerprint_is_refused(
     """For real: OPENBLAS_CORETYPE makes it compute with another processor's kernels."""
     if platform.machine() != "x86_64":
         pytest.skip("the name of another core type is known for x86-64 only")
-    from distbp.cluster import RayTeam, WorkerProcess
+    from distbp.actors import WorkerProcess
+    from distbp.cluster import RayTeam
 
     def other_worker(self: Any, where: Any) -> Any:
         environment = {"env_vars": {"OPENBLAS_CORETYPE": "Nehalem"}}
-        return WorkerProcess.options(scheduling_strategy=where, runtime_env=environment).remote(
-            self._blueprint, None
-        )
+        actor = WorkerProcess.options(scheduling_strategy=where, runtime_env=environment).remote("auto")
+        return actor, actor.begin.remote(self._sent)
 
     monkeypatch.setattr(RayTeam, "_new_worker", other_worker)
     with pytest.raises(

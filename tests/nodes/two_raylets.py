@@ -107,7 +107,7 @@ def train(made: Rig, start: Snapshot, handles: Any, servers: int) -> dict[str, A
         found["measured"] = [facts(team)]
         found["traffic"] = list(team.traffic().values())
         places = {node["NodeID"]: node["Resources"].get("CPU", 0) for node in ray.nodes()}
-        found["cpus"] = {name: places[node] for name, node in team.nodes().items()}
+        found["cpus"] = {name: places[place.node] for name, place in team.places().items()}
         found["sent"] = sorted(map(sorted, team.rows_sent().values()))
         if servers == 1:
             team.scale(2)  # the last to come goes first: the other node is left

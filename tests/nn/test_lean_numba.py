@@ -1,4 +1,4 @@
-"""Numba's start without SciPy, in a process of its own: what is imported stays imported."""
+"""Numba's start without SciPy and cffi, in a process of its own: what is imported stays imported."""
 
 import subprocess
 import sys
@@ -11,9 +11,9 @@ pytest.importorskip("scipy")
 PROGRAM = """
 import sys
 import numpy as np
-from distbp.nn import without_scipy
+from distbp.nn import lean_numba
 {before}
-without_scipy.load_numba()
+lean_numba.load_numba()
 from distbp.nn.compiled import add_bias
 z = np.zeros((2, 3), np.float32)
 add_bias(z, np.ones(3, np.float32))
@@ -35,8 +35,8 @@ def test_a_missing_numba_is_told_by_who_needs_it() -> None:
     program = """
 import sys
 sys.modules["numba"] = None
-from distbp.nn import kernels, without_scipy
-without_scipy.load_numba()
+from distbp.nn import kernels, lean_numba
+lean_numba.load_numba()
 print("scipy" in sys.modules)
 try:
     kernels.load("numba")

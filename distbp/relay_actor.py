@@ -1,0 +1,75 @@
+"""The Ray actor of a node whose workers share no memory with the server: a thin shell around the relay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ray
+
+from distbp.actors import DATA_CALLS, NEVER, Orders, Place, end_process, place_of, settle
+from distbp.blueprint import Blueprint
+from distbp.exchange import segment as seg
+from distbp.exchange.audit import audit_of
+from distbp.exchange.local_workers import LocalWorkers
+from distbp.exchange.ray_objects import RayLink
+from distbp.exchange.relay import Relay
+from distbp.exchange.segment import Range, SegmentHandle
+from distbp.exchange.server_ranges import FanLink
+from distbp.exchange.shared_data import NodeStore, ShardData, SharedRows
+from distbp.totals import totals_size
+
+
+class RelayActor:
+    """Hosts the `Relay` of a node, and the shards that were sent to it."""
+
+    def __init__(self, blueprint: Blueprint, attempt: int, servers: Sequence[tuple[Any, int, int]]) -> None:
+        """`servers`: the actor of each, and its range of the flat vector."""
+        self._stack = settle(blueprint.kernels)
+        self._blueprint = blueprint
+        size = blueprint.network().size
+        self._segment = seg.create(size, blueprint.dtype, totals_size(blueprint), attempt)
+        self._workers = LocalWorkers(self._segment, audit_of(blueprint, self._segment))
+        self._links = [RayLink(server, attempt) for server, _, _ in servers]
+        ranges = [(start, stop) for _, start, stop in servers]
+        link = self._links[0] if len(ranges) == 1 else FanLink(self._links, ranges, blueprint.dtype)
+        self._relay = Relay(self._workers, blueprint.shards, link)
+        self._orders = Orders(self._relay.assign)
+        self._store = NodeStore()
+
+    def place(self) -> tuple[Place, SegmentHandle]:
+        return place_of(self._blueprint.kernels), self._segment.handle
+
+    def assign(self, number: int, ranges: Mapping[int, Sequence[Range]]) -> None:
+        """Says who of this node hosts what; see `Orders`."""
+        self._orders.take(number, ranges)
+
+    @ray.method(concurrency_group="data")
+    def add_rows(self, part: ShardData) -> None:
+        """Brings a shard's rows to a node that is not the trainer's."""
+        self._store.add(part)
+
+    @ray.method(concurrency_group="rows")
+    def rows(self, shard: int) -> Mapping[str, SharedRows]:
+        """Names a shard's rows to a worker of this node; waits until they have come."""
+        return self._store.rows(shard)
+
+    def beats(self) -> dict[int, float]:
+        return self._workers.beats()
+
+    def traffic(self) -> tuple[int, int]:
+        """(calls to servers, bytes of gradient sums sent with them)."""
+        return sum(link.calls for link in self._links), sum(link.bytes for link in self._links)
+
+    def kill(self, pid: int) -> None:
+        """Ends a process of this node that does not answer."""
+        end_process(pid)
+
+    @ray.method(concurrency_group="serving")
+    def serve(self) -> None:
+        self._relay.run()
+
+
+NodeRelay = ray.remote(
+    num_cpus=0, max_concurrency=4, concurrency_groups={"serving": 1, **DATA_CALLS}, **NEVER
+)(RelayActor)
