@@ -12,6 +12,7 @@ whatever takes time to import is imported inside the functions here.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import signal
 import sys
@@ -53,15 +54,16 @@ class Place:
     fingerprint: Mapping[str, str]
 
 
-def settle(kernels: str, patient: bool = False) -> ExitStack:
+def settle(kernels: str, *modules: str, patient: bool = False) -> ExitStack:
     """Puts this process into the state in which gradients are computed, for good, with the kernel set that
     `kernels` stands for (see `numerics.kernel_set`) loaded as far as it can be before a network is known; and
     ties its life to that of the raylet that started it, even while it is frozen and hears nothing.
 
-    patient: loads with less priority than other programs on the same processors have."""
+    modules: to import, too. patient: with less priority than other programs on the same processors have.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    loading = threading.Thread(target=_load, args=(kernels, patient), name="distbp-load")
+    loading = threading.Thread(target=_load, args=(kernels, modules, patient), name="distbp-load")
     loading.start()
     loading.join()
     from distbp import numerics
@@ -72,11 +74,13 @@ def settle(kernels: str, patient: bool = False) -> ExitStack:
     return stack
 
 
-def _load(kernels: str, patient: bool) -> None:
+def _load(kernels: str, modules: Sequence[str], patient: bool) -> None:
     """To be run in a thread of its own: on Linux that has a priority of its own, which ends with it."""
     if patient and sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, 0, PATIENT)
     with without_collections():
+        for name in modules:
+            importlib.import_module(name)
         import numpy as np
 
         from distbp import numerics
@@ -117,7 +121,9 @@ class ServerActor:
     """Hosts the `ParameterServer` and its segment. `kernels`, `patient`: as of `settle`."""
 
     def __init__(self, kernels: str, patient: bool = False) -> None:
-        self._stack = settle(kernels, patient)
+        self._stack = settle(
+            kernels, "distbp.exchange.rounds", "distbp.exchange.shared_data", patient=patient
+        )
 
     def begin(
         self, blueprint: Blueprint, snapshot: Snapshot, attempt: int, beside: bool, late_factor: float
@@ -220,7 +226,9 @@ class WorkerActor:
     """Hosts a `Worker`. `kernels`, `patient`: as of `settle`."""
 
     def __init__(self, kernels: str, patient: bool = False) -> None:
-        self._stack = settle(kernels, patient)
+        self._stack = settle(
+            kernels, "distbp.exchange.faults", "distbp.exchange.shared_data", patient=patient
+        )
 
     def begin(self, blueprint: Blueprint, faults: FaultPlan | None = None) -> Place:
         """To be called once, and waited for before `join`. `faults`: what happens to its pushes, in tests of
