@@ -30,14 +30,14 @@ _FLOAT64 = (
     3.8675334242222354e-08, -3.744210080962018e-09, -5.1739902140113095e-09, 3.1114333809799254e-10,
     4.2514714447963895e-10,
 )
-_FLOAT32 = (
+NORMAL_FLOAT32 = (
     1.2375126300326993, -0.1402406583213864, 0.00358549531406309, 0.08227841998347046,
     -0.10880522754949953, 0.09229076959130378, -0.05868544049363111, 0.02840925236412726,
     -0.009770087183368234, 0.001675912217981131, 0.00033016745627228067, -0.00022411674674416022,
     2.2046718905694024e-05,
 )
 # fmt: on
-_K = 3.75 * math.sqrt(2)  # in units of z = sqrt(2) x
+NORMAL_K = 3.75 * math.sqrt(2)  # in units of z = sqrt(2) x
 _FAR_NORMAL, _FAR_LOGISTIC = 40.0, 800.0  # tails beyond are less than the smallest number of either dtype
 
 
@@ -58,10 +58,10 @@ def normal_tail(z: Array, *, tail: Array, distance: Array, density: Array) -> No
     np.abs(z, out=distance)
     np.minimum(distance, _FAR_NORMAL, out=distance)
     t = density
-    np.add(distance, _K, out=t)
-    np.divide(-2 * _K, t, out=t)
+    np.add(distance, NORMAL_K, out=t)
+    np.divide(-2 * NORMAL_K, t, out=t)
     np.add(t, 1, out=t)
-    coefficients = _FLOAT32 if z.dtype == np.float32 else _FLOAT64
+    coefficients = NORMAL_FLOAT32 if z.dtype == np.float32 else _FLOAT64
     np.multiply(t, coefficients[-1], out=tail)
     for coefficient in coefficients[-2:0:-1]:
         np.add(tail, coefficient, out=tail)

@@ -7,7 +7,7 @@ nanoseconds more than the library's own work, where one through NumPy costs abou
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from numba.extending import intrinsic
 from distbp.nn.arrays import Array
 from distbp.nn.blas import Gemm
 from distbp.nn.jit import callback, jit
-from distbp.nn.products import Products
 
 _ROW_MAJOR = 101  # CBLAS_LAYOUT
 PLAIN, TRANSPOSED = 111, 112  # CBLAS_TRANSPOSE
@@ -55,6 +54,15 @@ _double = _caller(types.float64, ir.DoubleType())
 
 
 @jit
+def call_sgemm(
+    address: int, left: int, right: int, m: int, n: int, k: int, a: int, lda: int, b: int, ldb: int, kept: float, c: int,
+    ldc: int,
+) -> None:  # fmt: skip
+    """c <- op(a) op(b) + kept * c, by the cblas_sgemm at an address. Waits. Whoever calls keeps the memory."""
+    _single(address, _ROW_MAJOR, left, right, m, n, k, np.float32(1), a, lda, b, ldb, kept, c, ldc)
+
+
+@jit
 def _transposed(b: Array) -> Array:
     """A copy of b^T that begins at a multiple of 64 bytes: the last bits of a product may depend on that."""
     rows, columns = b.shape
@@ -68,7 +76,7 @@ def _transposed(b: Array) -> Array:
 
 
 @jit
-def _call(address: int, left: int, right: int, a: Array, b: Array, out: Array) -> None:
+def _call(address: int, left: int, right: int, a: Array, b: Array, kept: float, out: Array) -> None:
     """Waits. Whoever calls keeps all three arrays: a compiled function lets go of one after it has last used
     it, and the memory of one that it made itself is then free, whatever address was taken before."""
     m, n = out.shape
@@ -76,10 +84,10 @@ def _call(address: int, left: int, right: int, a: Array, b: Array, out: Array) -
     at, bt, to = a.ctypes.data, b.ctypes.data, out.ctypes.data
     lda, ldb, ldc = a.strides[0] // a.itemsize, b.strides[0] // b.itemsize, out.strides[0] // out.itemsize
     if a.itemsize == 4:
-        one, zero = np.float32(1), np.float32(0)
-        _single(address, _ROW_MAJOR, left, right, m, n, k, one, at, lda, bt, ldb, zero, to, ldc)
+        one, beta = np.float32(1), np.float32(kept)
+        _single(address, _ROW_MAJOR, left, right, m, n, k, one, at, lda, bt, ldb, beta, to, ldc)
     else:
-        _double(address, _ROW_MAJOR, left, right, m, n, k, 1.0, at, lda, bt, ldb, 0.0, to, ldc)
+        _double(address, _ROW_MAJOR, left, right, m, n, k, 1.0, at, lda, bt, ldb, kept, to, ldc)
 
 
 @jit
@@ -90,19 +98,19 @@ def product(gemm: Gemm, left: int, right: int, a: Array, b: Array, out: Array) -
     k = a.shape[0] if left == TRANSPOSED else a.shape[1]
     if m * n * k > SMALL:
         ours = gemm.own != 0 and min(m, n, k) >= gemm.least and k <= MOST_TERMS
-        _call(gemm.own if ours else gemm.large, left, right, a, b, out)
+        _call(gemm.own if ours else gemm.large, left, right, a, b, 0.0, out)
     elif n < NARROW <= m and left == PLAIN and right == TRANSPOSED:
         copy = _transposed(b)
-        _call(gemm.small, left, PLAIN, a, copy, out)
+        _call(gemm.small, left, PLAIN, a, copy, 0.0, out)
     else:
-        _call(gemm.small, left, right, a, b, out)
+        _call(gemm.small, left, right, a, b, 0.0, out)
 
 
 @jit
-def _product(
-    large: int, small: int, own: int, least: int, left: int, right: int, a: Array, b: Array, out: Array
-) -> None:
-    product(Gemm(large, small, own, least), left, right, a, b, out)
+def add_product(gemm: Gemm, left: int, right: int, a: Array, b: Array, out: Array) -> None:
+    """out += op(a) op(b), by the library: products of our own do not add."""
+    small = out.shape[0] * out.shape[1] * (a.shape[0] if left == TRANSPOSED else a.shape[1]) <= SMALL
+    _call(gemm.small if small else gemm.large, left, right, a, b, 1.0, out)
 
 
 @cache  # which keeps what was compiled as long as its address may be used
@@ -111,11 +119,3 @@ def compiled_as_sgemm(function: Callable[..., None]) -> Any:
     of 64 bits."""
     whole, single = types.int64, types.float32
     return callback(types.void(*(whole,) * 6, single, *(whole,) * 4, single, *(whole,) * 2), function)
-
-
-def products_by(gemm: Gemm) -> Products:
-    """The three products by the functions of `gemm`."""
-    call = partial(_product, *gemm)  # numbers reach compiled code in half the time of a tuple
-    return Products(
-        partial(call, PLAIN, TRANSPOSED), partial(call, TRANSPOSED, PLAIN), partial(call, PLAIN, PLAIN)
-    )

@@ -12,31 +12,11 @@ from numba.core.ccallback import CFunc
 
 # Whatever is compiled: modules with compiled functions, and those whose constants such functions use.
 SOURCES = (
-    "data.compiled_rows",
     "exchange.compiled_futex",
-    "exchange.compiled_rounds",
-    "exchange.compiled_steps",
     "exchange.futex",
-    "exchange.segment",
-    "nn.activations",
-    "nn.blas",
-    "nn.compiled",
-    "nn.dense_stack",
-    "nn.dot",
-    "nn.gemm",
-    "nn.jit",
-    "nn.kernels",
-    "nn.pointers",
-    "nn.products",
-    "nn.strips",
-    "nn.tile_product",
-    "nn.tiles",
-    "nn.vector_math",
-    "nn.vector_product",
-    "optimizers.compiled",
-    "optimizers.joined",
-    "optimizers.measured",
-    "totals",
+    "nn.*",
+    "nn.ops.*",
+    "optimizers.*",
 )
 
 
@@ -44,7 +24,8 @@ SOURCES = (
 def stamp() -> tuple[tuple[int, int], ...]:
     """When each of the sources was last changed (ns), and its size."""
     folder = Path(__file__).parents[1]
-    found = (folder.joinpath(*name.split(".")).with_suffix(".py").stat() for name in SOURCES)
+    files = (file for name in SOURCES for file in sorted(folder.glob(name.replace(".", "/") + ".py")))
+    found = (file.stat() for file in files)
     return tuple((file.st_mtime_ns, file.st_size) for file in found)
 
 

@@ -8,15 +8,17 @@ checkpoint is one array.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from distbp.nn.kernels import Kernels
-from distbp.nn.layers.base import Array, Binding, Layer, Position, Shape
-from distbp.streams import Purpose, Stream, generator
+from distbp.nn.layers.base import Array, Backward, Layer, Lowering, Shape, Value
+from distbp.nn.losses.base import Loss, lower_loss
+from distbp.nn.tape import BOUND_TOTAL, Ref, Row, Space, Tape, Watched
+from distbp.streams import Purpose, generator
 
 
 @dataclass(frozen=True)
@@ -48,57 +50,17 @@ def aligned_vector(size: int, dtype: Any) -> Array:
     return vector
 
 
-@dataclass
-class Arena:
-    """Buffers that programs of one network share, since only one of them runs at a time.
-
-    The n-th buffer asked for by any program is the same memory, as large as the largest wish so far.
-    """
-
-    _buffers: list[Array] = field(default_factory=list)
-    _next: int = 0
-
-    def restart(self) -> None:
-        self._next = 0
-
-    def empty(self, shape: Shape, dtype: Any) -> Array:
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        if self._next == len(self._buffers):
-            self._buffers.append(aligned_bytes(size))
-        elif len(self._buffers[self._next]) < size:
-            self._buffers[self._next] = aligned_bytes(size)
-        buffer = self._buffers[self._next]
-        self._next += 1
-        return np.asarray(buffer[:size].view(dtype).reshape(shape))
-
-
-# Layer number, and a function that counts (saturated, all) units of the last forward.
-Saturated = tuple[tuple[int, Callable[[], tuple[int, int]]], ...]
-
-
 @dataclass(frozen=True)
-class Program:
-    """A network bound to a number of rows, to a parameter vector and (for training) to a gradient vector.
+class Lowered:
+    """A network on the tape. `outputs`: of its last layer; `activations`: of every layer; `losses`: of each output, None
+    where no loss was given; `watched`: outputs of activation functions."""
 
-    forward(x) -> outputs; backward(d_outputs) writes the gradient vector. `saturated`: for each layer that
-    can saturate, its number and a function that counts (saturated, all) units of the last forward.
-    """
-
-    rows: int
-    forwards: tuple[Callable[[Array], Array], ...]
-    backwards: tuple[Callable[[Array], Array | None], ...]
-    saturated: Saturated
-
-    def forward(self, x: Array) -> Array:
-        for forward in self.forwards:
-            x = forward(x)
-        return x
-
-    def backward(self, d_outputs: Array) -> None:
-        d: Array | None = d_outputs
-        for backward in self.backwards:
-            assert d is not None
-            d = backward(d)
+    rows: list[Row]
+    work: int
+    outputs: Ref
+    activations: list[Ref]
+    losses: Ref | None
+    watched: list[Watched]
 
 
 class Network:
@@ -170,62 +132,70 @@ class Network:
             vector[tensor.start : tensor.stop] = next(s.initial for s in specs if s.name == tensor.name)
         return vector
 
-    def views(self, vector: Array, layer: int, tensors: Sequence[Tensor]) -> dict[str, Array]:
-        """Name -> view of `vector` for the tensors of one layer."""
-        return {t.name: vector[t.start : t.stop].reshape(t.shape) for t in tensors if t.layer == layer}
-
-    def bind(
-        self,
-        rows: int,
-        vector: Array,
-        gradient: Array | None = None,
-        *,
-        kernels: Kernels,
-        arena: Arena | None = None,
-        position: Position | None = None,
-        seed: int = 0,
-    ) -> Program:
-        """A program for slices of `rows` rows over `vector` (size,), which it never writes.
-
-        With `gradient` (size,) it trains: `backward` fills it. Without, it evaluates. Programs that share an
-        `arena` share buffers: run one at a time. `position` says at which step and shard dropout draws.
-        """
-        arena = arena or Arena()
-        arena.restart()
-        position = position or Position()
-        stream = Stream(seed, Purpose.DROPOUT)
-        bound = []
+    def lower(
+        self, most_rows: int, loss: Loss | None = None, *, training: bool = False, measuring: bool = False
+    ) -> Lowered:
+        """The network as a list of ops, for slices of at most `most_rows` rows; `training`: with the backward pass, which fills
+        the gradient space. `measuring`: what is watched can be read after a run."""
+        tape = Tape(most_rows, self.dtype, training, measuring)
+        values = [Value(Ref(Space.INPUTS, 0, math.prod(self.shapes[0]), 1), self.shapes[0])]
+        backwards: list[Backward] = []
         for index, layer in enumerate(self.layers):
-            empty = gradient if gradient is not None else vector
-            binding = _SharedBinding(
-                rows=rows,
-                input_shape=self.shapes[index],
-                dtype=self.dtype,
-                training=gradient is not None,
-                needs_input_gradient=index > self._trained_from,
+            tape.layer = index
+            low = Lowering(
+                tape=tape,
                 index=index,
-                parameters=self.views(vector, index, self.tensors),
-                gradients=self.views(empty, index, self.tensors),
-                statistics=self.views(vector, index, self.statistics),
-                statistic_sums=self.views(empty, index, self.statistics),
-                kernels=kernels,
-                position=position,
-                stream=stream,
-                arena=arena,
+                wanted=(index > self._trained_from,),
+                parameters=self._places(Space.PARAMETERS, index, self.tensors),
+                gradients=self._places(Space.GRADIENT, index, self.tensors),
+                statistics=self._places(Space.PARAMETERS, index, self.statistics),
+                statistic_sums=self._places(Space.GRADIENT, index, self.statistics),
+                bound=BOUND_TOTAL,
             )
-            bound.append(layer.bind(binding))
-        trained = list(enumerate(bound))[self._trained_from :]
-        return Program(
-            rows,
-            tuple(b.forward for b in bound),
-            tuple(b.backward for _, b in reversed(trained)) if gradient is not None else (),
-            tuple((index, b.saturated) for index, b in enumerate(bound) if b.saturated),
+            value, backward = layer.lower(low, values[-1])
+            values.append(value)
+            backwards.append(backward)
+        tape.layer = -1
+        losses = None
+        tape.keep(values[-1].ref)
+        if loss is not None:
+            dy, losses = lower_loss(tape, loss, values[-1].ref)
+            tape.keep(losses)
+            if training:
+                self._backward(tape, backwards, dy)
+        plan = tape.planned()
+        return Lowered(
+            plan.rows,
+            plan.work,
+            plan.place(values[-1].ref),
+            [plan.place(value.ref) for value in values[1:]],
+            None if losses is None else plan.place(losses),
+            plan.watched,
         )
 
+    def _backward(self, tape: Tape, backwards: Sequence[Backward], dy: Ref) -> None:
+        d: Ref | None = dy
+        for index in reversed(range(self._trained_from, len(self.layers))):
+            tape.layer = index
+            assert d is not None
+            (d,) = backwards[index](d)
+        tape.layer = -1
+        products = {row.refs[2].start for row in tape.rows if row.op.name == "product_tn" and row.refs[2].space == Space.GRADIENT}
+        for start, stop in _merged((t.start, t.stop) for t in (*self.tensors, *self.statistics) if t.start not in products):
+            tape.emit("bound", Ref(Space.GRADIENT, start, stop - start, plus=1), BOUND_TOTAL)
 
-@dataclass
-class _SharedBinding(Binding):
-    arena: Arena = field(default_factory=Arena)
+    def _places(self, space: Space, layer: int, tensors: Sequence[Tensor]) -> dict[str, Ref]:
+        """Name -> place for the tensors of one layer."""
+        return {
+            t.name: Ref(space, t.start, t.shape[-1], plus=math.prod(t.shape[:-1])) for t in tensors if t.layer == layer
+        }
 
-    def empty(self, *shape: int, dtype: Any = None) -> Array:
-        return self.arena.empty(shape, dtype or self.dtype)
+
+def _merged(stretches: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for start, stop in sorted(stretches):
+        if merged and merged[-1][1] == start:
+            merged[-1] = merged[-1][0], stop
+        else:
+            merged.append((start, stop))
+    return merged

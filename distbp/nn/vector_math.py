@@ -8,10 +8,13 @@ and none may be reassociated, so the bits do not depend on where in a vector a v
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numba import njit
+
+from distbp.nn.distributions import NORMAL_FLOAT32, NORMAL_K
 
 _inline: Any = njit(inline="always", error_model="numpy")
 
@@ -60,3 +63,41 @@ def tanh(x: np.float32) -> Any:
     power, rest = _reduced(twice)
     less_one = power * rest + (power - _ONE)
     return np.copysign(less_one / (less_one + _TWO), x)
+
+
+@_inline  # type: ignore[untyped-decorator]
+def expm1(x: np.float32) -> Any:
+    """e^x - 1 for x up to 88, without cancellation. -1 below -87."""
+    inside = _LOWEST if x < _LOWEST else x
+    inside = _HIGHEST if inside > _HIGHEST else inside
+    power, rest = _reduced(inside)
+    return power * rest + (power - _ONE)
+
+
+_L3, _L5, _L7, _L9, _L11, _L13, _L15 = (np.float32(1 / n) for n in (3, 5, 7, 9, 11, 13, 15))
+
+
+@_inline  # type: ignore[untyped-decorator]
+def log1p(x: np.float32) -> Any:
+    """log(1 + x) for x from 0 to 1: twice the inverse hyperbolic tangent of x / (2 + x), as a series."""
+    t = x / (_TWO + x)
+    s = t * t
+    series = s * (_L3 + s * (_L5 + s * (_L7 + s * (_L9 + s * (_L11 + s * (_L13 + s * _L15))))))
+    return _TWO * (t + t * series)
+
+
+_K = np.float32(NORMAL_K)
+_TWO_K, _FAR, _ROOT2 = np.float32(2 * NORMAL_K), np.float32(40), np.float32(math.sqrt(2))
+_DENSITY = np.float32(1 / math.sqrt(2 * math.pi))
+_P0, _P1, _P2, _P3, _P4, _P5, _P6, _P7, _P8, _P9, _P10, _P11, _P12 = (np.float32(c) for c in NORMAL_FLOAT32)
+
+
+@_inline  # type: ignore[untyped-decorator]
+def normal_tail(distance: np.float32) -> Any:
+    """(Phi(-d), Phi'(d)) for a distance d >= 0; see `distbp.nn.distributions`."""
+    d = _FAR if distance > _FAR else distance
+    t = _ONE - _TWO_K / (d + _K)
+    p = _P6 + t * (_P7 + t * (_P8 + t * (_P9 + t * (_P10 + t * (_P11 + t * _P12)))))
+    p = _P0 + t * (_P1 + t * (_P2 + t * (_P3 + t * (_P4 + t * (_P5 + t * p)))))
+    bell = exp(-(d * d) * _HALF)
+    return p / (_ONE + d * _ROOT2) * _HALF * bell, bell * _DENSITY

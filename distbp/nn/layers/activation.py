@@ -9,35 +9,24 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from distbp.nn.activations import ACTIVATIONS, Activation, make_scratch
-from distbp.nn.layers.base import Array, Binding, Bound, ParameterSpec, Shape, StatisticSpec, no_backward
+from distbp.nn.activations import lower_activation
+from distbp.nn.layers.base import ABSENT, Backward, Lowering, ParameterSpec, Shape, StatisticSpec, Value
+from distbp.nn.tape import Ref
 from distbp.options import option
 
 
-def _bind(activation: Activation, binding: Binding) -> Bound:
-    shape = (binding.rows, *binding.input_shape)
-    y = binding.empty(*shape)
-    scratch = make_scratch(binding.empty, shape)
-    x_seen: Array = y  # replaced by every forward
+def _lower(name: str, low: Lowering, x: Value) -> tuple[Value, Backward]:
+    columns = x.shape[-1] if x.shape else 1
+    ref = x.ref.reshaped(columns, x.ref.columns // columns)  # softmax works along the last axis
+    y, activate_backward = lower_activation(low.tape, name, ref, ABSENT)
 
-    def forward(x: Array) -> Array:
-        nonlocal x_seen
-        x_seen = x
-        activation.forward(x, y, scratch)
-        return y
+    def backward(dy: Ref) -> tuple[Ref | None]:
+        if not low.wanted[0]:
+            return (None,)
+        activate_backward(dy.reshaped(ref.columns, ref.times), ABSENT)
+        return (dy,)
 
-    def backward(dy: Array) -> Array | None:
-        if not binding.needs_input_gradient:
-            return None
-        activation.backward(dy, x_seen, y, scratch)
-        return dy
-
-    def saturated() -> tuple[int, int]:
-        assert activation.saturated is not None
-        return activation.saturated(x_seen, y), y.size
-
-    report = saturated if activation.saturated else None
-    return Bound(forward, backward if binding.training else no_backward, report)
+    return Value(y.reshaped(x.ref.columns, 1), x.shape), backward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +45,12 @@ class ActivationLayer:
     def statistics(self, input_shape: Shape) -> tuple[StatisticSpec, ...]:
         return ()
 
-    def bind(self, binding: Binding) -> Bound:
-        return _bind(ACTIVATIONS[self.function], binding)
+    def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
+        return _lower(self.function, low, x)
 
 
 def _layer_named_after(name: str) -> Any:
     """A layer dataclass with `type` = `name` and no options, for one row of ACTIVATIONS."""
-    activation = ACTIVATIONS[name]
     layer = dataclasses.make_dataclass(
         "".join(word.capitalize() for word in name.split("_")) + "Layer",
         [("type", Literal[name], dataclasses.field(default=name))],
@@ -71,7 +59,7 @@ def _layer_named_after(name: str) -> Any:
             "output_shape": lambda self, input_shape: input_shape,
             "parameters": lambda self, input_shape: (),
             "statistics": lambda self, input_shape: (),
-            "bind": lambda self, binding: _bind(activation, binding),
+            "lower": lambda self, low, x: _lower(name, low, x),
         },
         frozen=True,
         kw_only=True,

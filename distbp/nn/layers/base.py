@@ -1,47 +1,37 @@
 """The contract of a layer, before any layer.
 
-A layer is a frozen dataclass that says what it is (its options), which shapes it makes and which
-parameters it needs. It holds no arrays. `bind` gives, for slices of a fixed number of rows, a pair of
-functions over buffers that are allocated once:
+A layer is a frozen dataclass that says what it is (its options), which shapes it makes, which parameters it
+needs, and which ops compute it. It holds no arrays. `lower` emits the ops of the forward pass onto the tape and
+returns its output and what emits the ops of the backward pass:
 
-    forward(x)   x: (rows, *input_shape)   -> y: (rows, *output_shape)
-    backward(dy) dy: like y                -> dx: like x, or None where `needs_input_gradient` is false
+    lower(low, *inputs) -> (output, backward)
+        inputs, output   `Value`: a matrix of (rows, numbers of one sample) and the shape of a sample
+        backward(dy)     emits the backward ops; returns the gradient of each input, None where it is not wanted
 
 Rules that make the hot loop allocate nothing and the gradients exact:
-- `forward` never writes to `x`; `y` is a buffer of the layer (or a view of `x`), valid until its next
-  `forward`.
-- `backward` follows the `forward` of the same rows. It may overwrite `dy`. It writes (does not add) the SUM
-  over the rows of each parameter's gradient into `gradients[name]`, which is a view of the flat vector.
+- Forward ops never write to an input; the output is a buffer of the layer, or the input itself in another shape.
+- Backward ops may overwrite dy. They write (do not add) the SUM over the rows of each parameter's gradient into
+  `low.gradients[name]`. What is returned belongs to the caller, who may overwrite it.
 - Loss gradients are sums over rows, never means: the server divides once.
-- Nothing is random except through `binding.stream`, at a position (step, shard, layer).
-- Bound for evaluation (`training` false), `backward` is never called.
+- Nothing is random except what an op draws at a position (step, shard, layer).
+- Where `low.training` is false, `backward` is never called.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
-
-import numpy as np
+from typing import Any, NamedTuple, Protocol
 
 from distbp.nn.arrays import Array, Shape
+from distbp.nn.tape import ABSENT, Ref, Tape
 
-if TYPE_CHECKING:
-    from distbp.nn.kernels import Kernels
-    from distbp.streams import Stream
+__all__ = ["ABSENT", "Array", "Backward", "Layer", "Lowering", "ParameterSpec", "Shape", "StatisticSpec", "Value", "no_backward"]
 
-__all__ = [
-    "Array",
-    "Binding",
-    "Bound",
-    "Layer",
-    "ParameterSpec",
-    "Position",
-    "Shape",
-    "StatisticSpec",
-    "no_backward",
-]
+
+# Into fewer columns than that, a vector register of float32, the product with a transposed matrix takes twice as long as the
+# one with a copy of it the other way round.
+NARROW = 16
 
 
 @dataclass(frozen=True)
@@ -71,68 +61,75 @@ class StatisticSpec:
     rate: float
 
 
-@dataclass
-class Position:
-    """Where the slice being computed stands; the network sets it before each forward."""
+class Value(NamedTuple):
+    """What flows between layers: a matrix (rows, numbers of one sample), C order, and the shape of a sample."""
 
-    step: int = 0
-    shard: int = 0
+    ref: Ref
+    shape: Shape
 
 
-@dataclass
-class Binding:
-    """What a layer is given to bind itself to.
+Backward = Callable[[Ref], Sequence[Ref | None]]
 
-    `parameters`, `gradients`: name -> array of the spec's shape, views of the flat vectors. `statistics`:
-    running values (read only here). `statistic_sums`: where a training `forward` writes
-    `rows * (the statistic of this slice)`. `index`: the layer's number in the network.
+
+@dataclass(frozen=True)
+class Lowering:
+    """What a layer is given to emit its ops.
+
+    `parameters`, `gradients`, `statistics`, `statistic_sums`: name -> place. A vector is a matrix of one row; a tensor
+    of more than two axes has all but the last as its rows. `statistic_sums`: where training ops write the samples of the slice
+    times the statistic of the slice. `wanted`: for each input, whether its gradient is. `index`: the layer's number.
     """
 
-    rows: int
-    input_shape: Shape
-    dtype: np.dtype[Any]
-    training: bool
-    needs_input_gradient: bool
+    tape: Tape
     index: int
-    parameters: Mapping[str, Array]
-    gradients: Mapping[str, Array]
-    statistics: Mapping[str, Array]
-    statistic_sums: Mapping[str, Array]
-    kernels: Kernels
-    position: Position
-    stream: Stream
+    wanted: tuple[bool, ...]
+    parameters: Mapping[str, Ref]
+    gradients: Mapping[str, Ref]
+    statistics: Mapping[str, Ref]
+    statistic_sums: Mapping[str, Ref]
+    bound: Ref  # what `bound` ops add to
 
-    def empty(self, *shape: int, dtype: Any = None) -> Array:
-        """A new buffer, C-contiguous, of the network's dtype unless told. Called while binding only."""
-        return np.empty(shape, dtype or self.dtype)
+    @property
+    def training(self) -> bool:
+        return self.tape.training
+
+    def product(self, x: Ref, weight: Ref, out: Ref) -> None:
+        """Emits out <- x W^T, for a weight matrix of (units, features)."""
+        if weight.plus < NARROW <= self.tape.most_rows:
+            turned = self.tape.work(weight.plus, 0, weight.columns)
+            self.tape.emit("transpose", weight, turned)
+            self.tape.emit("product_nn", x, turned, out, whole=(0,))
+        else:
+            self.tape.emit("product_nt", x, weight, out, whole=(0,))
+
+    def weight_gradient(self, name: str, dz: Ref, x: Ref) -> None:
+        """Emits gradients[name] <- dz^T x. It may be computed later, part by part, where dz and x are fewer numbers."""
+        rows = self.tape.most_rows
+        out = self.gradients[name]
+        few = sum(m * n for m, n in (dz.shape(rows), x.shape(rows))) <= out.plus * out.columns
+        if few:
+            self.tape.keep(dz, x)
+        self.tape.emit("product_tn", dz, x, out, whole=(0,), deferred=few)
+        self.tape.emit(*(("bound_product", dz, x) if few else ("bound", out)), self.bound)
 
 
-class Bound(NamedTuple):
-    """`saturated()` counts (saturated, all) units of the last forward, for the health report; None where
-    the layer has no units that can saturate."""
-
-    forward: Callable[[Array], Array]
-    backward: Callable[[Array], Array | None]
-    saturated: Callable[[], tuple[int, int]] | None = None
+def no_backward(dy: Ref) -> Sequence[Ref | None]:
+    """The backward of a layer that was lowered for evaluation."""
+    raise RuntimeError("lowered for evaluation: there is no backward pass")
 
 
 class Layer(Protocol):
-    """What every layer dataclass offers. `type` is its name in a job."""
+    """What every layer dataclass offers. `type` is its name in a job; `inputs` are the shapes of one sample each."""
 
     @property
     def type(self) -> str: ...
 
-    def output_shape(self, input_shape: Shape) -> Shape:
-        """Raises ValueError, with a message for the user, where the shape does not fit."""
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """Raises ValueError, with a message for the user, where a shape does not fit."""
         ...
 
-    def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]: ...
+    def parameters(self, *inputs: Shape) -> tuple[ParameterSpec, ...]: ...
 
-    def statistics(self, input_shape: Shape) -> tuple[StatisticSpec, ...]: ...
+    def statistics(self, *inputs: Shape) -> tuple[StatisticSpec, ...]: ...
 
-    def bind(self, binding: Binding) -> Bound: ...
-
-
-def no_backward(dy: Array) -> Array | None:
-    """The `backward` of a layer that was bound for evaluation."""
-    raise RuntimeError("bound for evaluation: there is no backward pass")
+    def lower(self, low: Lowering, *inputs: Value) -> tuple[Value, Backward]: ...

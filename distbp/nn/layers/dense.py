@@ -11,9 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from distbp.nn.activations import ACTIVATIONS, make_scratch
+from distbp.nn.activations import lower_activation
 from distbp.nn.initializers import GlorotUniform, Initializer, Zeros
-from distbp.nn.layers.base import Array, Binding, Bound, ParameterSpec, Shape, StatisticSpec, no_backward
+from distbp.nn.layers.base import Backward, Lowering, ParameterSpec, Shape, StatisticSpec, Value
+from distbp.nn.tape import Ref
 from distbp.options import option
 
 
@@ -43,42 +44,18 @@ class Dense:
     def statistics(self, input_shape: Shape) -> tuple[StatisticSpec, ...]:
         return ()
 
-    def bind(self, binding: Binding) -> Bound:
-        rows, units = binding.rows, self.units
-        weight, bias = binding.parameters["weight"], binding.parameters["bias"]
-        activation = ACTIVATIONS[self.activation]
-        z = binding.empty(rows, units)
-        y = binding.empty(rows, units) if activation.keeps_input else z
-        scratch = make_scratch(binding.empty, (rows, units))
-        activate = binding.kernels.activate(activation, z, bias, y, scratch)
-        products = binding.kernels.products(binding.dtype)
-        nt, tn, nn = products.nt, products.tn, products.nn
-        x_seen: Array = y  # replaced by every forward
+    def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
+        z = low.tape.work(self.units)
+        low.product(x.ref, low.parameters["weight"], z)
+        y, activate_backward = lower_activation(low.tape, self.activation, z, low.parameters["bias"], y=z)
 
-        def forward(x: Array) -> Array:
-            nonlocal x_seen
-            x_seen = x
-            nt(x, weight, z)
-            activate()
-            return y
+        def backward(dy: Ref) -> tuple[Ref | None]:
+            activate_backward(dy, low.gradients["bias"])
+            low.weight_gradient("weight", dy, x.ref)
+            if not low.wanted[0]:
+                return (None,)
+            dx = low.tape.like(x.ref)
+            low.tape.emit("product_nn", dy, low.parameters["weight"], dx, whole=(0,))
+            return (dx,)
 
-        def saturated() -> tuple[int, int]:
-            assert activation.saturated is not None
-            return activation.saturated(z, y), y.size
-
-        report = saturated if activation.saturated else None
-        if not binding.training:
-            return Bound(forward, no_backward, report)
-
-        d_weight, d_bias = binding.gradients["weight"], binding.gradients["bias"]
-        activate_backward = binding.kernels.activate_backward(activation, z, y, scratch, d_bias)
-        dx = binding.empty(rows, weight.shape[1]) if binding.needs_input_gradient else None
-
-        def backward(dy: Array) -> Array | None:
-            activate_backward(dy)
-            tn(dy, x_seen, d_weight)
-            if dx is not None:
-                nn(dy, weight, dx)
-            return dx
-
-        return Bound(forward, backward, report)
+        return Value(y, (self.units,)), backward

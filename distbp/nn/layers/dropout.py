@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
-from distbp.nn.layers.base import Array, Binding, Bound, ParameterSpec, Shape, StatisticSpec, no_backward
+from distbp.nn.layers.base import Backward, Lowering, ParameterSpec, Shape, StatisticSpec, Value
+from distbp.nn.ops.elements import DROPOUT_LEVELS
+from distbp.nn.tape import POSITION, Ref
 from distbp.options import option
-
-_LEVELS = 1 << 16  # one random number of 16 bits decides over one value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,30 +32,17 @@ class Dropout:
     def statistics(self, input_shape: Shape) -> tuple[StatisticSpec, ...]:
         return ()
 
-    def bind(self, binding: Binding) -> Bound:
-        dropped = min(round(self.rate * _LEVELS), _LEVELS - 1)
-        if not binding.training:
-            return Bound(lambda x: x, no_backward)
-        if dropped == 0:
-            return Bound(lambda x: x, lambda dy: dy if binding.needs_input_gradient else None)
-        shape = (binding.rows, *binding.input_shape)
-        y, factors = binding.empty(*shape), binding.empty(*shape)
-        factor = _LEVELS / (_LEVELS - dropped)
-        words = -(-y.size * 2 // 8)
-        position, stream, index = binding.position, binding.stream, binding.index
+    def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
+        dropped = min(round(self.rate * DROPOUT_LEVELS), DROPOUT_LEVELS - 1)
+        if not low.training or dropped == 0:
+            return x, lambda dy: (dy,)
+        y, factors = low.tape.like(x.ref), low.tape.like(x.ref)
+        factor = DROPOUT_LEVELS / (DROPOUT_LEVELS - dropped)
+        low.tape.emit("dropout", POSITION, x.ref, factors, y, whole=(dropped, low.index), real=(factor,))
 
-        def forward(x: Array) -> Array:
-            bits = stream.at(position.step, position.shard, index).bit_generator.random_raw(words)
-            levels = bits.view(np.uint16)[: y.size].reshape(shape)
-            np.greater_equal(levels, dropped, out=factors, casting="unsafe")
-            np.multiply(factors, factor, out=factors)
-            np.multiply(x, factors, out=y)
-            return y
+        def backward(dy: Ref) -> tuple[Ref | None]:
+            if low.wanted[0]:
+                low.tape.emit("multiply", dy, factors, dy)
+            return (dy if low.wanted[0] else None,)
 
-        def backward(dy: Array) -> Array | None:
-            if not binding.needs_input_gradient:
-                return None
-            np.multiply(dy, factors, out=dy)
-            return dy
-
-        return Bound(forward, backward)
+        return Value(y, x.shape), backward

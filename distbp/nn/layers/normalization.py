@@ -7,14 +7,12 @@ taken over (Ioffe and Szegedy, ICML 2015, section 3). The variance that normaliz
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from distbp.nn.initializers import Constant, Zeros
-from distbp.nn.layers.base import Array, Binding, Bound, ParameterSpec, Shape, StatisticSpec, no_backward
+from distbp.nn.layers.base import ABSENT, Backward, Lowering, ParameterSpec, Shape, StatisticSpec, Value, no_backward
+from distbp.nn.tape import Ref
 from distbp.options import option
 
 
@@ -61,74 +59,22 @@ class BatchNormalization:
             StatisticSpec("variance", shape, 1.0, self.momentum),
         )
 
-    def bind(self, binding: Binding) -> Bound:
-        return _bind_training(self, binding) if binding.training else _bind_evaluation(self, binding)
-
-
-def _bind_evaluation(layer: BatchNormalization, binding: Binding) -> Bound:
-    scale, shift = binding.parameters["scale"], binding.parameters["shift"]
-    mean, variance = binding.statistics["mean"], binding.statistics["variance"]
-    y = binding.empty(binding.rows, *binding.input_shape)
-    factor = binding.empty(*scale.shape)
-
-    def forward(x: Array) -> Array:
-        np.add(variance, layer.epsilon, out=factor)
-        np.sqrt(factor, out=factor)
-        np.divide(scale, factor, out=factor)
-        np.subtract(x, mean, out=y)
-        np.multiply(y, factor, out=y)
-        np.add(y, shift, out=y)
-        return y
-
-    return Bound(forward, no_backward)
-
-
-def _bind_training(layer: BatchNormalization, binding: Binding) -> Bound:
-    scale, shift = binding.parameters["scale"], binding.parameters["shift"]
-    d_scale, d_shift = binding.gradients["scale"], binding.gradients["shift"]
-    mean_sum, variance_sum = binding.statistic_sums["mean"], binding.statistic_sums["variance"]
-    rows, shape, features = binding.rows, (binding.rows, *binding.input_shape), binding.input_shape[-1]
-    count = math.prod(shape) // features  # values of one feature in the slice
-    unbiased = rows * (count / (count - 1) if count > 1 else 1.0)
-    normalized = binding.empty(count, features)
-    y, products = binding.empty(count, features), binding.empty(count, features)
-    y_shaped = y.reshape(shape)
-    statistic, root = binding.empty(features), binding.empty(features)
-
-    def forward(x: Array) -> Array:
-        flat = x.reshape(count, features)
-        np.add.reduce(flat, axis=0, out=statistic)
-        np.divide(statistic, count, out=statistic)
-        np.multiply(statistic, rows, out=mean_sum)
-        np.subtract(flat, statistic, out=normalized)
-        np.multiply(normalized, normalized, out=y)
-        np.add.reduce(y, axis=0, out=statistic)
-        np.divide(statistic, count, out=statistic)
-        np.multiply(statistic, unbiased, out=variance_sum)
-        np.add(statistic, layer.epsilon, out=root)
-        np.sqrt(root, out=root)
-        np.divide(normalized, root, out=normalized)
-        np.multiply(normalized, scale, out=y)
-        np.add(y, shift, out=y)
-        return y_shaped
-
-    def backward(dy: Array) -> Array | None:
-        flat = dy.reshape(count, features)
-        np.multiply(flat, normalized, out=products)
-        np.add.reduce(products, axis=0, out=d_scale)
-        np.add.reduce(flat, axis=0, out=d_shift)
-        if not binding.needs_input_gradient:
-            return None
-        np.divide(d_shift, count, out=statistic)
-        np.subtract(flat, statistic, out=flat)
-        np.divide(d_scale, count, out=statistic)
-        np.multiply(normalized, statistic, out=normalized)
-        np.subtract(flat, normalized, out=flat)
-        np.divide(scale, root, out=root)
-        np.multiply(flat, root, out=flat)
-        return dy
-
-    return Bound(forward, backward)
+    def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
+        flat, features = _by_feature(x)
+        y = low.tape.like(flat)
+        scale, shift = low.parameters["scale"], low.parameters["shift"]
+        if not low.training:
+            low.tape.emit(
+                "batch_norm_running", flat, scale, shift, low.statistics["mean"], low.statistics["variance"], y,
+                real=(self.epsilon,),
+            )  # fmt: skip
+            return Value(y.reshaped(x.ref.columns, 1), x.shape), no_backward
+        normalized, root = low.tape.like(flat), low.tape.work(features, 0, 1)
+        low.tape.emit(
+            "batch_norm", flat, scale, shift, normalized, root, y,
+            low.statistic_sums["mean"], low.statistic_sums["variance"], whole=(flat.times,), real=(self.epsilon,),
+        )  # fmt: skip
+        return Value(y.reshaped(x.ref.columns, 1), x.shape), _backward("batch_norm", low, normalized, root)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,51 +98,27 @@ class LayerNormalization:
     def statistics(self, input_shape: Shape) -> tuple[StatisticSpec, ...]:
         return ()
 
-    def bind(self, binding: Binding) -> Bound:
-        scale, shift = binding.parameters["scale"], binding.parameters["shift"]
-        shape, features = (binding.rows, *binding.input_shape), binding.input_shape[-1]
-        count = math.prod(shape) // features
-        normalized, y = binding.empty(count, features), binding.empty(count, features)
-        products = binding.empty(count, features)
-        y_shaped = y.reshape(shape)
-        statistic, root = binding.empty(count, 1), binding.empty(count, 1)
+    def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
+        flat, _ = _by_feature(x)
+        y, normalized, root = low.tape.like(flat), low.tape.like(flat), low.tape.work(1, flat.times)
+        scale, shift = low.parameters["scale"], low.parameters["shift"]
+        low.tape.emit("layer_norm", flat, scale, shift, normalized, root, y, real=(self.epsilon,))
+        return Value(y.reshaped(x.ref.columns, 1), x.shape), _backward("layer_norm", low, normalized, root)
 
-        def forward(x: Array) -> Array:
-            flat = x.reshape(count, features)
-            np.add.reduce(flat, axis=1, keepdims=True, out=statistic)
-            np.divide(statistic, features, out=statistic)
-            np.subtract(flat, statistic, out=normalized)
-            np.multiply(normalized, normalized, out=y)
-            np.add.reduce(y, axis=1, keepdims=True, out=root)
-            np.divide(root, features, out=root)
-            np.add(root, self.epsilon, out=root)
-            np.sqrt(root, out=root)
-            np.divide(normalized, root, out=normalized)
-            np.multiply(normalized, scale, out=y)
-            np.add(y, shift, out=y)
-            return y_shaped
 
-        if not binding.training:
-            return Bound(forward, no_backward)
-        d_scale, d_shift = binding.gradients["scale"], binding.gradients["shift"]
+def _by_feature(x: Value) -> tuple[Ref, int]:
+    """The matrix whose columns are the features of the last axis, and their number."""
+    features = x.shape[-1]
+    return x.ref.reshaped(features, x.ref.columns // features), features
 
-        def backward(dy: Array) -> Array | None:
-            flat = dy.reshape(count, features)
-            np.multiply(flat, normalized, out=products)
-            np.add.reduce(products, axis=0, out=d_scale)
-            np.add.reduce(flat, axis=0, out=d_shift)
-            if not binding.needs_input_gradient:
-                return None
-            np.multiply(flat, scale, out=flat)
-            np.multiply(flat, normalized, out=products)
-            np.add.reduce(products, axis=1, keepdims=True, out=statistic)
-            np.divide(statistic, features, out=statistic)
-            np.multiply(normalized, statistic, out=normalized)
-            np.add.reduce(flat, axis=1, keepdims=True, out=statistic)
-            np.divide(statistic, features, out=statistic)
-            np.subtract(flat, statistic, out=flat)
-            np.subtract(flat, normalized, out=flat)
-            np.divide(flat, root, out=flat)
-            return dy
 
-        return Bound(forward, backward)
+def _backward(kind: str, low: Lowering, normalized: Ref, root: Ref) -> Backward:
+    def backward(dy: Ref) -> tuple[Ref | None]:
+        flat = dy.reshaped(normalized.columns, normalized.times)
+        low.tape.emit(
+            f"{kind}_backward", flat, normalized, root, low.parameters["scale"],
+            low.gradients["scale"], low.gradients["shift"], flat if low.wanted[0] else ABSENT,
+        )  # fmt: skip
+        return (dy if low.wanted[0] else None,)
+
+    return backward

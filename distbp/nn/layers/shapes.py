@@ -6,21 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from distbp.nn.layers.base import Array, Binding, Bound, ParameterSpec, Shape, StatisticSpec, no_backward
+from distbp.nn.layers.base import Backward, Lowering, ParameterSpec, Shape, StatisticSpec, Value
 from distbp.options import option
-
-
-def _bind(binding: Binding, output_shape: Shape) -> Bound:
-    inside = (binding.rows, *binding.input_shape)
-    outside = (binding.rows, *output_shape)
-
-    def forward(x: Array) -> Array:
-        return x.reshape(outside)
-
-    def backward(dy: Array) -> Array | None:
-        return dy.reshape(inside) if binding.needs_input_gradient else None
-
-    return Bound(forward, backward if binding.training else no_backward)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +25,8 @@ class Flatten:
     def statistics(self, input_shape: Shape) -> tuple[StatisticSpec, ...]:
         return ()
 
-    def bind(self, binding: Binding) -> Bound:
-        return _bind(binding, self.output_shape(binding.input_shape))
+    def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
+        return Value(x.ref, self.output_shape(x.shape)), lambda dy: (dy,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,5 +53,5 @@ class Reshape:
     def statistics(self, input_shape: Shape) -> tuple[StatisticSpec, ...]:
         return ()
 
-    def bind(self, binding: Binding) -> Bound:
-        return _bind(binding, self.output_shape(binding.input_shape))
+    def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
+        return Value(x.ref, self.output_shape(x.shape)), lambda dy: (dy,)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from distbp.nn.losses.base import Loss, LossFunction, Takes, TargetKind, Targets, Task
+from distbp.nn.losses.base import Loss, LossOp, Takes, TargetKind, Targets, Task, lower_loss
 from distbp.nn.losses.binary import BinaryCrossEntropy, SigmoidCrossEntropy
 from distbp.nn.losses.classification import NLL, Hinge, SoftmaxCrossEntropy
 from distbp.nn.losses.regression import MAE, MSE, Huber, Poisson, Quadratic
@@ -32,7 +32,7 @@ __all__ = [
     "Hinge",
     "Huber",
     "Loss",
-    "LossFunction",
+    "LossOp",
     "Poisson",
     "Quadratic",
     "SigmoidCrossEntropy",
@@ -41,4 +41,5 @@ __all__ = [
     "TargetKind",
     "Targets",
     "Task",
+    "lower_loss",
 ]

@@ -9,37 +9,35 @@ A loss is a frozen dataclass that says what it is (its options) and, for validat
     task      "classification" (one of several classes), "binary" (one or many independent yes-or-no
               outputs), "regression"
 
-It holds no arrays. `bind` gives a function over buffers that are allocated once:
+It holds no arrays. `op(outputs)` says which op of `distbp.nn.ops.losses` computes it, and with which numbers:
 
-    loss(outputs, targets, weights, d_outputs) -> float
-        outputs    (rows, outputs), never written to
-        weights    (rows,) of the network's dtype, class weight times sample weight; None: all are 1
-        d_outputs  like outputs, another buffer: takes the gradient; None where no gradient is wanted
-
-- It returns the weighted SUM over the rows, added up in float64, and writes the gradient of that same sum.
-  The caller adds up the weights and divides once. So a weighted mean divides by the sum of the weights, as
-  PyTorch's `weight=` does; Keras divides by the number of rows.
+- The op gives the weighted SUM over the rows, added up in float64, and the gradient of that same sum. The server adds
+  up the weights and divides once. So a weighted mean divides by the sum of the weights, as PyTorch's `weight=`
+  does; Keras divides by the number of rows.
 - A row's loss over several outputs is their sum or their mean: each loss says which.
-- Nothing is allocated that grows. Where a loss overflows it returns inf, and the trainer stops before the
-  update; NumPy's own warnings follow the caller's `np.errstate`.
+- Where a loss overflows it is inf, and the trainer stops before the update.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
-import numpy as np
-
-from distbp.nn.arrays import Array, Shape
-from distbp.nn.kernels import Kernels
+from distbp.nn.arrays import Shape
+from distbp.nn.tape import LOSS_TOTAL, WEIGHT_TOTAL, Ref, Space, Tape
 
 TargetKind = Literal["labels", "values"]
 Takes = Literal["logits", "scores", "probabilities", "outputs"]
 Task = Literal["classification", "binary", "regression"]
 
-LossFunction = Callable[[Array, Array, Array | None, Array | None], float]
+
+
+class LossOp(NamedTuple):
+    """The op that computes a loss: its name, its whole numbers, and its real numbers: (loss factor, gradient factor, ...)."""
+
+    name: str
+    real: tuple[float, ...]
+    whole: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,9 +73,7 @@ class Loss(Protocol):
         """
         ...
 
-    def bind(
-        self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels
-    ) -> LossFunction: ...
+    def op(self, outputs: int) -> LossOp: ...
 
 
 # An activation that already does what the loss will do, and the loss that goes with it.
@@ -147,46 +143,14 @@ def range_faults(name: str, targets: Targets, low: float, high: float | None = N
     return tuple(faults)
 
 
-def weighted_sum(rows: int) -> Callable[[Array, Array | None], float]:
-    """A function (losses: (rows, n), weights) -> the sum of weights * losses, in float64."""
-    row_losses = np.empty(rows)
-    add_up, multiply = np.add.reduce, np.multiply
-
-    def total(losses: Array, weights: Array | None) -> float:
-        if weights is None:
-            return float(add_up(losses, axis=None, dtype=np.float64))
-        add_up(losses, axis=1, dtype=np.float64, out=row_losses)
-        multiply(row_losses, weights, out=row_losses)
-        return float(add_up(row_losses))
-
-    return total
-
-
-# (outputs, targets, losses, d): writes each element's loss and its derivative, both up to a constant factor.
-Formula = Callable[[Array, Array, Array, Array], None]
-
-
-def bind_elementwise(
-    rows: int,
-    output_shape: Shape,
-    dtype: np.dtype[Any],
-    formula: Formula,
-    loss_factor: float = 1.0,
-    gradient_factor: float = 1.0,
-) -> LossFunction:
-    """The function of a loss that is a sum over elements. The factors of `formula` are applied here:
-    the loss's once to the sum, the gradient's only where it is not 1."""
-    losses = np.empty((rows, *output_shape), dtype)
-    scratch = np.empty((rows, *output_shape), dtype)
-    total, multiply = weighted_sum(rows), np.multiply
-
-    def loss(outputs: Array, targets: Array, weights: Array | None, d_outputs: Array | None) -> float:
-        formula(outputs, targets, losses, scratch if d_outputs is None else d_outputs)
-        if d_outputs is not None:
-            if gradient_factor != 1:
-                multiply(d_outputs, gradient_factor, out=d_outputs)
-            if weights is not None:
-                multiply(d_outputs, weights[:, None], out=d_outputs)
-        return loss_factor * total(losses, weights)
-
-    return loss
+def lower_loss(tape: Tape, loss: Loss, y: Ref) -> tuple[Ref, Ref]:
+    """Emits the loss of outputs y (rows, outputs), which adds to TOTALS: the loss sum and the sum of the weights. Returns the
+    gradient with respect to y, and the loss of each output (of labels: of each row)."""
+    op = loss.op(y.columns)
+    labels = loss.targets == "labels"
+    columns = 1 if labels else y.columns
+    losses, d = tape.work(columns), tape.like(y)
+    targets, weights = Ref(Space.TARGETS, 0, columns, 1), Ref(Space.WEIGHTS, 0, 1, 1)
+    tape.emit(op.name, y, targets, d, losses, whole=op.whole, real=op.real)
+    tape.emit("add_losses", losses, weights, d, LOSS_TOTAL, WEIGHT_TOTAL, real=op.real[:1])
+    return d, losses

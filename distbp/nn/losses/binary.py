@@ -7,22 +7,10 @@ Targets t are values from 0 to 1. A row's loss is the mean over its outputs, as 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import numpy as np
-
-from distbp.nn.arrays import Array, Shape
-from distbp.nn.kernels import Kernels
-from distbp.nn.losses.base import (
-    LossFunction,
-    Takes,
-    TargetKind,
-    Targets,
-    Task,
-    bind_elementwise,
-    common_faults,
-    range_faults,
-)
+from distbp.nn.arrays import Shape
+from distbp.nn.losses.base import LossOp, Takes, TargetKind, Targets, Task, common_faults, range_faults
 from distbp.options import option
 
 _OUTPUTS_HELP = "how the outputs of one row combine"
@@ -47,34 +35,13 @@ class SigmoidCrossEntropy:
         faults = common_faults(self, output_shape, activation, targets)
         return faults + range_faults(self.type, targets, 0, 1)
 
-    def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
-        factor = _factor(self.outputs, output_shape)
-        return bind_elementwise(rows, output_shape, dtype, _on_logits, factor, factor)
+    def op(self, outputs: int) -> LossOp:
+        return LossOp("sigmoid_cross_entropy", _factors(self.outputs, outputs))
 
 
-def _factor(outputs: str, output_shape: Shape) -> float:
-    return 1 / output_shape[0] if outputs == "mean" else 1.0
-
-
-def _on_logits(z: Array, t: Array, losses: Array, d: Array) -> None:
-    np.copysign(z, -1, out=losses)
-    np.exp(losses, out=losses)
-    np.log1p(losses, out=losses)
-    np.maximum(z, 0, out=d)
-    np.add(losses, d, out=losses)
-    np.multiply(z, t, out=d)
-    np.subtract(losses, d, out=losses)
-    # s(z) = (1 + tanh(z / 2)) / 2, which cannot overflow.
-    np.multiply(z, 0.5, out=d)
-    np.tanh(d, out=d)
-    np.multiply(d, 0.5, out=d)
-    np.add(d, 0.5, out=d)
-    np.subtract(d, t, out=d)
-
-
-# PyTorch's bounds: no logarithm under -100, no derivative divided by less than 1e-12.
-_LOWEST_LOG = -100
-_SMALLEST_DIVISOR = 1e-12
+def _factors(combine: str, outputs: int) -> tuple[float, float]:
+    factor = 1 / outputs if combine == "mean" else 1.0
+    return factor, factor
 
 
 @dataclass(frozen=True)
@@ -104,25 +71,5 @@ class BinaryCrossEntropy:
             )
         return faults
 
-    def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
-        scratch = np.empty((rows, *output_shape), dtype)
-
-        def formula(p: Array, t: Array, losses: Array, d: Array) -> None:
-            np.subtract(1, p, out=d)
-            with np.errstate(divide="ignore"):  # log(0) is -inf, which becomes -100
-                np.log(p, out=losses)
-                np.log(d, out=d)
-            np.maximum(losses, _LOWEST_LOG, out=losses)
-            np.multiply(losses, t, out=losses)
-            np.maximum(d, _LOWEST_LOG, out=d)
-            np.subtract(1, t, out=scratch)
-            np.multiply(d, scratch, out=d)
-            np.add(losses, d, out=losses)  # the sign is in the factor
-            np.subtract(1, p, out=d)
-            np.multiply(d, p, out=d)
-            np.maximum(d, _SMALLEST_DIVISOR, out=d)
-            np.subtract(p, t, out=scratch)
-            np.divide(scratch, d, out=d)
-
-        factor = _factor(self.outputs, output_shape)
-        return bind_elementwise(rows, output_shape, dtype, formula, -factor, factor)
+    def op(self, outputs: int) -> LossOp:
+        return LossOp("binary_cross_entropy", _factors(self.outputs, outputs))

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import numpy as np
-
-from distbp.nn.arrays import Array, Shape
-from distbp.nn.kernels import Kernels
-from distbp.nn.losses.base import LossFunction, Takes, TargetKind, Targets, Task, common_faults, weighted_sum
+from distbp.nn.arrays import Shape
+from distbp.nn.losses.base import LossOp, Takes, TargetKind, Targets, Task, common_faults
 from distbp.options import option
-
-# PyTorch's bounds for probabilities (see BCELoss): no logarithm under -100, no division by less than 1e-12.
-_LOWEST_LOG = -100
-_SMALLEST_DIVISOR = 1e-12
-
 
 @dataclass(frozen=True)
 class SoftmaxCrossEntropy:
@@ -38,48 +30,8 @@ class SoftmaxCrossEntropy:
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         return common_faults(self, output_shape, activation, targets)
 
-    def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
-        scratch = np.empty((rows, *output_shape), dtype)
-        if self.label_smoothing:
-            return _smoothed(self.label_smoothing, scratch)
-        kernel = kernels.softmax_cross_entropy(rows, output_shape[0], dtype)
-
-        def loss(z: Array, labels: Array, weights: Array | None, d_outputs: Array | None) -> float:
-            return kernel(z, labels, weights, scratch if d_outputs is None else d_outputs)
-
-        return loss
-
-
-def _smoothed(smoothing: float, scratch: Array) -> LossFunction:
-    rows, classes = scratch.shape
-    row = np.arange(rows)
-    highest = np.empty((rows, 1), scratch.dtype)
-    total = np.empty((rows, 1), scratch.dtype)
-    row_loss, part = np.empty(rows), np.empty(rows)
-    on, off = 1 - smoothing, smoothing / classes
-
-    def loss(z: Array, labels: Array, weights: Array | None, d_outputs: Array | None) -> float:
-        d = scratch if d_outputs is None else d_outputs
-        np.maximum.reduce(z, axis=1, keepdims=True, out=highest)
-        np.subtract(z, highest, out=d)
-        # log(sum of exp) - on * d_y - off * (sum of d)
-        np.multiply(d[row, labels], on, out=row_loss)
-        np.add.reduce(d, axis=1, dtype=np.float64, out=part)
-        np.multiply(part, off, out=part)
-        np.add(row_loss, part, out=part)
-        np.exp(d, out=d)
-        np.add.reduce(d, axis=1, keepdims=True, out=total)
-        np.log(total[:, 0], out=row_loss)
-        np.subtract(row_loss, part, out=row_loss)
-        np.divide(d, total, out=d)
-        np.subtract(d, off, out=d)
-        d[row, labels] -= on
-        if weights is not None:
-            np.multiply(row_loss, weights, out=row_loss)
-            np.multiply(d, weights[:, None], out=d)
-        return float(np.add.reduce(row_loss))
-
-    return loss
+    def op(self, outputs: int) -> LossOp:
+        return LossOp("softmax_cross_entropy", (1.0, 1.0, self.label_smoothing))
 
 
 @dataclass(frozen=True)
@@ -106,26 +58,8 @@ class NLL:
             )
         return faults
 
-    def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
-        row = np.arange(rows)
-        row_loss = np.empty(rows)
-        derivative = np.empty(rows, dtype)
-
-        def loss(p: Array, labels: Array, weights: Array | None, d_outputs: Array | None) -> float:
-            chosen = p[row, labels]
-            with np.errstate(divide="ignore"):  # log(0) is -inf, which becomes -100
-                np.log(chosen, out=row_loss)
-            np.maximum(row_loss, _LOWEST_LOG, out=row_loss)
-            if weights is not None:
-                np.multiply(row_loss, weights, out=row_loss)
-            if d_outputs is not None:
-                np.maximum(chosen, _SMALLEST_DIVISOR, out=derivative)
-                np.divide(-1 if weights is None else -weights, derivative, out=derivative)
-                d_outputs.fill(0)
-                d_outputs[row, labels] = derivative
-            return -float(np.add.reduce(row_loss))
-
-        return loss
+    def op(self, outputs: int) -> LossOp:
+        return LossOp("nll", (1.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -147,30 +81,5 @@ class Hinge:
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         return common_faults(self, output_shape, activation, targets)
 
-    def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
-        margin, squared, mean = self.margin, self.power == 2, 1 / output_shape[0]
-        row = np.arange(rows)
-        right = np.empty(rows, dtype)
-        losses = np.empty((rows, *output_shape), dtype)
-        scratch = np.empty((rows, *output_shape), dtype)
-        total = weighted_sum(rows)
-
-        def loss(z: Array, labels: Array, weights: Array | None, d_outputs: Array | None) -> float:
-            d = scratch if d_outputs is None else d_outputs
-            np.subtract(margin, z[row, labels], out=right)
-            np.add(z, right[:, None], out=losses)
-            np.maximum(losses, 0, out=losses)
-            losses[row, labels] = 0
-            if squared:
-                np.multiply(losses, 2 * mean, out=d)
-                np.multiply(losses, losses, out=losses)
-            else:
-                np.greater(losses, 0, out=d, casting="unsafe")
-                np.multiply(d, mean, out=d)
-            np.add.reduce(d, axis=1, out=right)
-            d[row, labels] -= right
-            if weights is not None:
-                np.multiply(d, weights[:, None], out=d)
-            return mean * total(losses, weights)
-
-        return loss
+    def op(self, outputs: int) -> LossOp:
+        return LossOp("hinge", (1 / outputs, 1 / outputs, self.margin), (self.power,))

@@ -6,22 +6,10 @@ PyTorch's conventions: mean over the outputs of a row, except `quadratic`, which
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import numpy as np
-
-from distbp.nn.arrays import Array, Shape
-from distbp.nn.kernels import Kernels
-from distbp.nn.losses.base import (
-    LossFunction,
-    Takes,
-    TargetKind,
-    Targets,
-    Task,
-    bind_elementwise,
-    common_faults,
-    range_faults,
-)
+from distbp.nn.arrays import Shape
+from distbp.nn.losses.base import LossOp, Takes, TargetKind, Targets, Task, common_faults, range_faults
 from distbp.options import option
 
 
@@ -42,8 +30,8 @@ class Quadratic:
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         return common_faults(self, output_shape, activation, targets)
 
-    def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
-        return bind_elementwise(rows, output_shape, dtype, _squares, 0.5)
+    def op(self, outputs: int) -> LossOp:
+        return LossOp("squares", (0.5, 1.0))
 
 
 @dataclass(frozen=True)
@@ -59,14 +47,8 @@ class MSE:
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         return common_faults(self, output_shape, activation, targets)
 
-    def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
-        outputs = output_shape[0]
-        return bind_elementwise(rows, output_shape, dtype, _squares, 1 / outputs, 2 / outputs)
-
-
-def _squares(y: Array, t: Array, losses: Array, d: Array) -> None:
-    np.subtract(y, t, out=d)
-    np.multiply(d, d, out=losses)
+    def op(self, outputs: int) -> LossOp:
+        return LossOp("squares", (1 / outputs, 2 / outputs))
 
 
 @dataclass(frozen=True)
@@ -82,14 +64,8 @@ class MAE:
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         return common_faults(self, output_shape, activation, targets)
 
-    def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
-        def formula(y: Array, t: Array, losses: Array, d: Array) -> None:
-            np.subtract(y, t, out=d)
-            np.absolute(d, out=losses)
-            np.sign(d, out=d)
-
-        mean = 1 / output_shape[0]
-        return bind_elementwise(rows, output_shape, dtype, formula, mean, mean)
+    def op(self, outputs: int) -> LossOp:
+        return LossOp("absolute", (1 / outputs, 1 / outputs))
 
 
 @dataclass(frozen=True)
@@ -110,24 +86,10 @@ class Huber:
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         return common_faults(self, output_shape, activation, targets)
 
-    def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
-        delta = self.delta
-
-        def formula(y: Array, t: Array, losses: Array, d: Array) -> None:
-            # With e = y - t and c = e clipped to +-delta, both branches are c (2e - c) / 2.
-            np.subtract(y, t, out=losses)
-            np.maximum(losses, -delta, out=d)
-            np.minimum(d, delta, out=d)
-            np.multiply(losses, 2, out=losses)
-            np.subtract(losses, d, out=losses)
-            np.multiply(losses, d, out=losses)
-
-        mean = 1 / output_shape[0]
-        return bind_elementwise(rows, output_shape, dtype, formula, mean / 2, mean)
+    def op(self, outputs: int) -> LossOp:
+        return LossOp("huber", (1 / (2 * outputs), 1 / outputs, self.delta))
 
 
-# What keeps log(y) and 1 / y finite at y = 0; PyTorch's default.
-_POISSON_EPSILON = 1e-8
 _MAY_BE_NEGATIVE = ("linear", "tanh", "leaky_relu", "elu", "gelu", "silu")
 
 
@@ -156,25 +118,5 @@ class Poisson:
             )
         return faults
 
-    def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
-        mean = 1 / output_shape[0]
-        if self.log_input:
-            return bind_elementwise(rows, output_shape, dtype, _poisson_of_logs, mean, mean)
-        rates = np.empty((rows, *output_shape), dtype)
-
-        def formula(y: Array, t: Array, losses: Array, d: Array) -> None:
-            np.add(y, _POISSON_EPSILON, out=rates)
-            np.log(rates, out=losses)
-            np.multiply(losses, t, out=losses)
-            np.subtract(y, losses, out=losses)
-            np.divide(t, rates, out=d)
-            np.subtract(1, d, out=d)
-
-        return bind_elementwise(rows, output_shape, dtype, formula, mean, mean)
-
-
-def _poisson_of_logs(y: Array, t: Array, losses: Array, d: Array) -> None:
-    np.exp(y, out=d)
-    np.multiply(y, t, out=losses)
-    np.subtract(d, losses, out=losses)
-    np.subtract(d, t, out=d)
+    def op(self, outputs: int) -> LossOp:
+        return LossOp("poisson_log" if self.log_input else "poisson", (1 / outputs, 1 / outputs))

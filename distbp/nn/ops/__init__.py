@@ -1,0 +1,15 @@
+"""All ops by name. The contract is in `distbp.nn.ops.base`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from distbp.nn.ops.activations import ACTIVATION_OPS
+from distbp.nn.ops.base import Op, table
+from distbp.nn.ops.checks import CHECKS
+from distbp.nn.ops.elements import ELEMENTS
+from distbp.nn.ops.losses import LOSS_OPS
+from distbp.nn.ops.normalization import NORMALIZATION
+from distbp.nn.ops.products import PRODUCTS
+
+OPS: Mapping[str, Op] = table(PRODUCTS, ELEMENTS, ACTIVATION_OPS, NORMALIZATION, LOSS_OPS, CHECKS)

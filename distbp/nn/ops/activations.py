@@ -1,0 +1,145 @@
+"""Activation functions as ops, simplest first. `distbp.nn.activations` says which op goes with which.
+
+    f           (x, bias, y, kept):  y <- f(x + bias). `y` may be `x`, unless the function keeps something.
+    f_backward  (kept, y, dy, db):   dy <- dy * f'(z), db <- the sum of dy over the rows.
+
+bias, db: (1, columns), absent where there is none. kept: the derivative, where it cannot be had from y; else absent.
+No finite input overflows, and NaN comes out where NaN goes in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from distbp.nn.arrays import Array
+from distbp.nn.distributions import logistic_tail, normal_tail
+from distbp.nn.ops.base import Op, Real, Whole, element_ops
+
+LEAKY_SLOPE = 0.01  # PyTorch's default
+
+Formula = Callable[[Array, Array], None]  # (z, y): y <- f(z), where y may be z
+Derivative = Callable[[Array], Array]  # y -> f'
+
+
+def _forward(formula: Formula) -> Callable[..., None]:
+    def forward(x: Array, bias: Array, y: Array, kept: Array, whole: Whole, real: Real) -> None:
+        np.add(x, bias, out=y) if len(bias) else np.copyto(y, x)
+        formula(y, y)
+
+    return forward
+
+
+def _backward(derivative: Derivative) -> Callable[..., None]:
+    def backward(kept: Array, y: Array, dy: Array, db: Array, whole: Whole, real: Real) -> None:
+        np.multiply(dy, derivative(y), out=dy)
+        _add_up(dy, db)
+
+    return backward
+
+
+def _add_up(dy: Array, db: Array) -> None:
+    if len(db):
+        np.add.reduce(dy, axis=0, keepdims=True, out=db)
+
+
+def _linear(z: Array, y: Array) -> None:
+    pass
+
+
+def _linear_backward(kept: Array, y: Array, dy: Array, db: Array, whole: Whole, real: Real) -> None:
+    _add_up(dy, db)
+
+
+def _step(z: Array, y: Array) -> None:
+    np.heaviside(z, 1, out=y)
+
+
+def _relu(z: Array, y: Array) -> None:
+    np.maximum(z, 0, out=y)  # the maximum of NaN and 0 is NaN
+
+
+def _leaky_relu(z: Array, y: Array) -> None:
+    np.maximum(z, z * z.dtype.type(LEAKY_SLOPE), out=y)
+
+
+def _leaky_relu_derivative(y: Array) -> Array:
+    return np.maximum(np.sign(y), y.dtype.type(LEAKY_SLOPE))  # y has the sign of z
+
+
+def _sigmoid(z: Array, y: Array) -> None:
+    np.divide(1, 1 + np.exp(np.minimum(-z, 88 if z.dtype == np.float32 else 709)), out=y)
+
+
+def _tanh(z: Array, y: Array) -> None:
+    np.tanh(z, out=y)
+
+
+def _elu(z: Array, y: Array) -> None:
+    """z where z > 0, else exp(z) - 1 (Clevert et al., ICLR 2016, with alpha 1)."""
+    np.add(np.maximum(z, 0), np.expm1(np.minimum(z, 0)), out=y)
+
+
+def _softplus(z: Array, y: Array) -> None:
+    """log(1 + exp(z)) = max(z, 0) + log(1 + exp(-|z|)): exact where PyTorch turns linear, above 20."""
+    np.add(np.maximum(z, 0), np.log1p(np.exp(-np.abs(z))), out=y)
+
+
+def _keeping(tail: Callable[..., None]) -> Callable[..., None]:
+    """y <- z F(z) for a distribution function F; the derivative F(z) + z F'(z) is kept.
+
+    With a = |z|, q = F(-a), p = F'(z): y = max(z, 0) - a q; with w = q - a p, never above a half, the derivative is w
+    for z < 0, else 1 - w.
+    """
+
+    def forward(x: Array, bias: Array, y: Array, kept: Array, whole: Whole, real: Real) -> None:
+        z = x + bias if len(bias) else x
+        q, a, p = np.empty_like(y), np.empty_like(y), np.empty_like(y)
+        tail(z, tail=q, distance=a, density=p)
+        np.copyto(kept, 0.5 + np.copysign(0.5 - (q - a * p), z))
+        np.subtract(np.maximum(z, 0), a * q, out=y)
+
+    return forward
+
+
+def _kept_backward(kept: Array, y: Array, dy: Array, db: Array, whole: Whole, real: Real) -> None:
+    np.multiply(dy, kept, out=dy)
+    _add_up(dy, db)
+
+
+def _softmax(z: Array, y: Array) -> None:
+    np.exp(z - z.max(axis=1, keepdims=True), out=y)  # shifted, so that exp cannot overflow
+    np.divide(y, y.sum(axis=1, keepdims=True), out=y)
+
+
+def _softmax_backward(kept: Array, y: Array, dy: Array, db: Array, whole: Whole, real: Real) -> None:
+    """dz = y (dy - the sum over the row of dy y)."""
+    np.multiply(dy - (dy * y).sum(axis=1, keepdims=True), y, out=dy)
+    _add_up(dy, db)
+
+
+_OVER_ROWS = "db: row after row"
+
+
+def _pair(name: str, forward: Callable[..., None], backward: Callable[..., None], cost: int) -> tuple[Op, Op]:
+    loop = "kept_backward" if backward is _kept_backward else f"{name}_backward"
+    return (
+        Op(name, "ffFF", forward, f"loops_activations:{name}", "", element_ops(1 + cost)),
+        Op(f"{name}_backward", "ffFF", backward, f"loops_activations:{loop}", _OVER_ROWS, element_ops(3)),
+    )
+
+
+ACTIVATION_OPS = (
+    *_pair("linear", _forward(_linear), _linear_backward, 0),
+    *_pair("step", _forward(_step), _backward(np.zeros_like), 1),
+    *_pair("relu", _forward(_relu), _backward(lambda y: (y > 0).astype(y.dtype)), 1),
+    *_pair("leaky_relu", _forward(_leaky_relu), _backward(_leaky_relu_derivative), 2),
+    *_pair("sigmoid", _forward(_sigmoid), _backward(lambda y: (1 - y) * y), 20),
+    *_pair("tanh", _forward(_tanh), _backward(lambda y: 1 - y * y), 20),
+    *_pair("elu", _forward(_elu), _backward(lambda y: np.minimum(y, 0) + 1), 20),
+    *_pair("softplus", _forward(_softplus), _backward(lambda y: -np.expm1(-y)), 40),
+    *_pair("silu", _keeping(logistic_tail), _kept_backward, 30),
+    *_pair("gelu", _keeping(normal_tail), _kept_backward, 60),
+    *_pair("softmax", _forward(_softmax), _softmax_backward, 20),
+)

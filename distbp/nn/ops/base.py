@@ -1,0 +1,72 @@
+"""The contract of an op, before any op.
+
+An op is one simple operation over matrices: a row of the table `distbp.nn.ops.OPS`. It has two functions with one
+signature, the definition in NumPy and the same as a loop for Numba:
+
+    function(*operands, whole, real)
+
+    operands   matrices (rows, columns), C-contiguous, in the order of `operands`; an absent one has no rows
+    whole      its whole numbers, int64: sizes and flags
+    real       its real numbers, float64: factors, bounds
+
+Rules that every op keeps:
+- An op reads and writes its operands only. It writes every element of an operand that it writes, unless it
+  says that it adds. It allocates nothing that grows with its operands, except in NumPy's definition.
+- An op knows no layer, no loss and no network. What it computes depends on its operands alone.
+- Where an op adds numbers, `order` says in which order. That order decides the last bits.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from distbp.nn.arrays import Array
+
+# The letters of `Op.operands`: f, the dtype of the network; i, int64; d, float64.
+Matrices = Sequence[Array]
+
+
+@dataclass(frozen=True)
+class Op:
+    """One row of the table.
+
+    `operands`: a letter each, see above, in upper case where the op writes it. `flops`: of a call, from the
+    operands' shapes. `order`: the order of its sums, in words; empty where it has none. `loop`: "module:function" of
+    its compiled form.
+    """
+
+    name: str
+    operands: str
+    define: Callable[..., None]
+    loop: str
+    order: str = ""
+    flops: Callable[[Sequence[tuple[int, int]]], int] = lambda shapes: shapes[0][0] * shapes[0][1]
+
+    def compiled(self) -> Callable[..., None]:
+        """The loop, ready for Numba. Imports Numba."""
+        module, _, name = self.loop.partition(":")
+        found: Callable[..., None] = getattr(importlib.import_module(f"distbp.nn.ops.{module}"), name)
+        return found
+
+
+def table(*families: Sequence[Op]) -> Mapping[str, Op]:
+    """A read-only table by name. Raises ValueError where a name stands twice."""
+    rows: dict[str, Op] = {}
+    for op in (one for family in families for one in family):
+        if op.name in rows:
+            raise ValueError(f"two ops are called {op.name!r}")
+        rows[op.name] = op
+    return MappingProxyType(rows)
+
+
+def element_ops(count: int) -> Callable[[Sequence[tuple[int, int]]], int]:
+    """flops of an op that does `count` operations for each element of its first operand."""
+    return lambda shapes: count * shapes[0][0] * shapes[0][1]
+
+
+Whole = Any
+Real = Any

@@ -1,0 +1,82 @@
+"""Operations element by element, copies in another order, and masks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from distbp.nn.arrays import Array
+from distbp.nn.ops.base import Op, Real, Whole
+from distbp.streams import Purpose, Stream
+
+DROPOUT_LEVELS = 1 << 16  # one random number of 16 bits decides over one value
+
+
+def _add(a: Array, b: Array, out: Array, whole: Whole, real: Real) -> None:
+    """out <- a + b; `out` may be `a`."""
+    np.add(a, b, out=out)
+
+
+def _multiply(a: Array, b: Array, out: Array, whole: Whole, real: Real) -> None:
+    """out <- a * b; `out` may be `a`."""
+    np.multiply(a, b, out=out)
+
+
+def _copy(a: Array, out: Array, whole: Whole, real: Real) -> None:
+    """out <- a, element after element; the shapes may differ."""
+    out.reshape(-1)[:] = a.reshape(-1)
+
+
+def _put_columns(a: Array, out: Array, whole: Whole, real: Real) -> None:
+    """Columns of `out` from whole[0] on <- a."""
+    out[:, whole[0] : whole[0] + a.shape[1]] = a
+
+
+def _take_columns(a: Array, out: Array, whole: Whole, real: Real) -> None:
+    """out <- columns of a from whole[0] on."""
+    out[:] = a[:, whole[0] : whole[0] + out.shape[1]]
+
+
+def _steps_first(a: Array, out: Array, whole: Whole, real: Real) -> None:
+    """Samples (rows, steps * features) -> (steps * rows, features): all samples of step 0, then those of step 1."""
+    rows, features = a.shape[0], out.shape[1]
+    steps = a.shape[1] // features
+    out.reshape(steps, rows, features)[:] = a.reshape(rows, steps, features).swapaxes(0, 1)
+
+
+def _samples_first(a: Array, out: Array, whole: Whole, real: Real) -> None:
+    """The inverse of `steps_first`."""
+    rows, features = out.shape[0], a.shape[1]
+    steps = out.shape[1] // features
+    out.reshape(rows, steps, features)[:] = a.reshape(steps, rows, features).swapaxes(0, 1)
+
+
+def _fill(out: Array, whole: Whole, real: Real) -> None:
+    """out <- real[0]."""
+    out.fill(real[0])
+
+
+def _dropout(position: Array, x: Array, factors: Array, y: Array, whole: Whole, real: Real) -> None:
+    """y <- x * factors; a factor is 0 where a random level is below whole[0], else real[0] (Srivastava et al., 2014).
+
+    position: (1, 3), step, shard, seed; whole[1]: the number of the layer. The levels are 16-bit parts of
+    Philox words, a pure function of seed, step, shard and layer.
+    """
+    step, shard, seed = (int(one) for one in position[0])
+    words = -(-x.size * 2 // 8)
+    bits = Stream(seed, Purpose.DROPOUT).at(step, shard, int(whole[1])).bit_generator.random_raw(words)
+    levels = bits.view(np.uint16)[: x.size].reshape(x.shape)
+    np.multiply(levels >= whole[0], x.dtype.type(real[0]), out=factors)
+    np.multiply(x, factors, out=y)
+
+
+ELEMENTS = (
+    Op("add", "ffF", _add, "loops_elements:add"),
+    Op("multiply", "ffF", _multiply, "loops_elements:multiply"),
+    Op("copy", "fF", _copy, "loops_elements:copy"),
+    Op("put_columns", "fF", _put_columns, "loops_elements:put_columns"),
+    Op("take_columns", "fF", _take_columns, "loops_elements:take_columns"),
+    Op("steps_first", "fF", _steps_first, "loops_elements:steps_first"),
+    Op("samples_first", "fF", _samples_first, "loops_elements:samples_first"),
+    Op("fill", "F", _fill, "loops_elements:fill"),
+    Op("dropout", "ifFF", _dropout, "loops_elements:dropout"),
+)

@@ -1,0 +1,234 @@
+"""The ops of `activations`, compiled (Numba, optional). Of float32, with the functions of `vector_math`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from distbp.nn import vector_math
+from distbp.nn.arrays import Array
+from distbp.nn.jit import jit
+from distbp.nn.ops.activations import LEAKY_SLOPE
+from distbp.nn.ops.rows import flat, single
+
+_ZERO, _ONE, _HALF = np.float32(0), np.float32(1), np.float32(0.5)
+_SLOPE = np.float32(LEAKY_SLOPE)
+
+
+@jit
+def _with_bias(x: Array, bias: Array, y: Array) -> None:
+    """y <- x + bias, row after row; then one long loop may follow: rows may be shorter than a vector register."""
+    if bias.shape[0]:
+        for i in range(x.shape[0]):
+            for j in range(x.shape[1]):
+                y[i, j] = x[i, j] + bias[0, j]
+    elif x.ctypes.data != y.ctypes.data:
+        for i in range(x.shape[0]):
+            for j in range(x.shape[1]):
+                y[i, j] = x[i, j]
+
+
+@jit
+def _add_up(dy: Array, db: Array) -> None:
+    if db.shape[0]:
+        db[0, :] = 0
+        for i in range(dy.shape[0]):
+            for j in range(dy.shape[1]):
+                db[0, j] += dy[i, j]
+
+
+def linear(row: int, spaces: int, rows: int) -> None:
+    _with_bias(single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2))
+
+
+def linear_backward(row: int, spaces: int, rows: int) -> None:
+    _add_up(single(row, spaces, rows, 2), single(row, spaces, rows, 3))
+
+
+def step(row: int, spaces: int, rows: int) -> None:
+    _with_bias(single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2))
+    y = flat(row, spaces, rows, 2)
+    for i in range(y.size):
+        y[i] = _ONE if y[i] >= _ZERO else (_ZERO if y[i] < _ZERO else y[i])
+
+
+def step_backward(row: int, spaces: int, rows: int) -> None:
+    dy, db = flat(row, spaces, rows, 2), single(row, spaces, rows, 3)
+    for i in range(dy.size):
+        dy[i] *= _ZERO
+    if db.shape[0]:
+        db[0, :] = 0
+
+
+def relu(row: int, spaces: int, rows: int) -> None:
+    x, bias, y = single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
+    for i in range(x.shape[0]):
+        if bias.shape[0]:
+            for j in range(x.shape[1]):
+                v = x[i, j] + bias[0, j]
+                y[i, j] = _ZERO if v < _ZERO else v  # NaN stays
+        else:
+            for j in range(x.shape[1]):
+                v = x[i, j]
+                y[i, j] = _ZERO if v < _ZERO else v
+
+
+def relu_backward(row: int, spaces: int, rows: int) -> None:
+    y, dy, db = single(row, spaces, rows, 1), single(row, spaces, rows, 2), single(row, spaces, rows, 3)
+    if db.shape[0]:
+        db[0, :] = 0
+        for i in range(dy.shape[0]):
+            for j in range(dy.shape[1]):
+                d = dy[i, j] * (_ONE if y[i, j] > _ZERO else _ZERO)  # NaN times zero is NaN
+                dy[i, j] = d
+                db[0, j] += d
+    else:
+        out, d_flat = flat(row, spaces, rows, 1), flat(row, spaces, rows, 2)
+        for i in range(d_flat.size):
+            d_flat[i] *= _ONE if out[i] > _ZERO else _ZERO
+
+
+def leaky_relu(row: int, spaces: int, rows: int) -> None:
+    _with_bias(single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2))
+    y = flat(row, spaces, rows, 2)
+    for i in range(y.size):
+        y[i] = y[i] * _SLOPE if y[i] < _ZERO else y[i]
+
+
+def leaky_relu_backward(row: int, spaces: int, rows: int) -> None:
+    y, dy = flat(row, spaces, rows, 1), flat(row, spaces, rows, 2)
+    for i in range(dy.size):
+        dy[i] *= _ONE if y[i] > _ZERO else _SLOPE
+    _add_up(single(row, spaces, rows, 2), single(row, spaces, rows, 3))
+
+
+def sigmoid(row: int, spaces: int, rows: int) -> None:
+    _with_bias(single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2))
+    y = flat(row, spaces, rows, 2)
+    for i in range(y.size):
+        y[i] = vector_math.logistic(y[i])
+
+
+def sigmoid_backward(row: int, spaces: int, rows: int) -> None:
+    y, dy, db = single(row, spaces, rows, 1), single(row, spaces, rows, 2), single(row, spaces, rows, 3)
+    if db.shape[0]:
+        db[0, :] = 0
+        for i in range(dy.shape[0]):
+            for j in range(dy.shape[1]):
+                d = dy[i, j] * (y[i, j] * (_ONE - y[i, j]))
+                dy[i, j] = d
+                db[0, j] += d
+    else:
+        out, d_flat = flat(row, spaces, rows, 1), flat(row, spaces, rows, 2)
+        for i in range(d_flat.size):
+            d_flat[i] *= out[i] * (_ONE - out[i])
+
+
+def tanh(row: int, spaces: int, rows: int) -> None:
+    _with_bias(single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2))
+    y = flat(row, spaces, rows, 2)
+    for i in range(y.size):
+        y[i] = vector_math.tanh(y[i])
+
+
+def tanh_backward(row: int, spaces: int, rows: int) -> None:
+    y, dy, db = single(row, spaces, rows, 1), single(row, spaces, rows, 2), single(row, spaces, rows, 3)
+    if db.shape[0]:
+        db[0, :] = 0
+        for i in range(dy.shape[0]):
+            for j in range(dy.shape[1]):
+                d = dy[i, j] * (_ONE - y[i, j] * y[i, j])
+                dy[i, j] = d
+                db[0, j] += d
+    else:
+        out, d_flat = flat(row, spaces, rows, 1), flat(row, spaces, rows, 2)
+        for i in range(d_flat.size):
+            d_flat[i] *= _ONE - out[i] * out[i]
+
+
+def elu(row: int, spaces: int, rows: int) -> None:
+    _with_bias(single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2))
+    y = flat(row, spaces, rows, 2)
+    for i in range(y.size):
+        y[i] = vector_math.expm1(min(y[i], _ZERO)) + max(y[i], _ZERO)
+
+
+def elu_backward(row: int, spaces: int, rows: int) -> None:
+    y, dy = flat(row, spaces, rows, 1), flat(row, spaces, rows, 2)
+    for i in range(dy.size):
+        dy[i] *= min(y[i], _ZERO) + _ONE
+    _add_up(single(row, spaces, rows, 2), single(row, spaces, rows, 3))
+
+
+def softplus(row: int, spaces: int, rows: int) -> None:
+    _with_bias(single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2))
+    y = flat(row, spaces, rows, 2)
+    for i in range(y.size):
+        y[i] = max(y[i], _ZERO) + vector_math.log1p(vector_math.exp(-np.abs(y[i])))
+
+
+def softplus_backward(row: int, spaces: int, rows: int) -> None:
+    y, dy = flat(row, spaces, rows, 1), flat(row, spaces, rows, 2)
+    for i in range(dy.size):
+        dy[i] *= -vector_math.expm1(-y[i])
+    _add_up(single(row, spaces, rows, 2), single(row, spaces, rows, 3))
+
+
+def silu(row: int, spaces: int, rows: int) -> None:
+    _with_bias(single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2))
+    y, kept = flat(row, spaces, rows, 2), flat(row, spaces, rows, 3)
+    for i in range(y.size):
+        z = y[i]
+        s = vector_math.logistic(z)
+        kept[i] = s * (_ONE + z * vector_math.logistic(-z))
+        y[i] = z * s
+
+
+def gelu(row: int, spaces: int, rows: int) -> None:
+    _with_bias(single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2))
+    y, kept = flat(row, spaces, rows, 2), flat(row, spaces, rows, 3)
+    for i in range(y.size):
+        z = y[i]
+        distance = np.abs(z)
+        tail, density = vector_math.normal_tail(distance)
+        rest = tail - distance * density
+        kept[i] = _HALF + np.copysign(_HALF - rest, z)
+        y[i] = max(z, _ZERO) - distance * tail
+
+
+def kept_backward(row: int, spaces: int, rows: int) -> None:
+    kept, dy = flat(row, spaces, rows, 0), flat(row, spaces, rows, 2)
+    for i in range(dy.size):
+        dy[i] *= kept[i]
+    _add_up(single(row, spaces, rows, 2), single(row, spaces, rows, 3))
+
+
+def softmax(row: int, spaces: int, rows: int) -> None:
+    y = single(row, spaces, rows, 2)
+    _with_bias(single(row, spaces, rows, 0), single(row, spaces, rows, 1), y)
+    for i in range(y.shape[0]):
+        largest = y[i, 0]
+        for j in range(1, y.shape[1]):
+            largest = max(largest, y[i, j])
+        for j in range(y.shape[1]):
+            y[i, j] -= largest
+    shifted = flat(row, spaces, rows, 2)
+    for i in range(shifted.size):
+        shifted[i] = vector_math.exp(shifted[i])
+    for i in range(y.shape[0]):
+        total = y[i, 0]
+        for j in range(1, y.shape[1]):
+            total += y[i, j]
+        share = _ONE / total
+        for j in range(y.shape[1]):
+            y[i, j] *= share
+
+
+def softmax_backward(row: int, spaces: int, rows: int) -> None:
+    y, dy = single(row, spaces, rows, 1), single(row, spaces, rows, 2)
+    for i in range(y.shape[0]):
+        total = _ZERO
+        for j in range(y.shape[1]):
+            total += dy[i, j] * y[i, j]
+        for j in range(y.shape[1]):
+            dy[i, j] = (dy[i, j] - total) * y[i, j]
+    _add_up(dy, single(row, spaces, rows, 3))

@@ -1,0 +1,31 @@
+"""The ops of `checks`, compiled (Numba, optional)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from distbp.nn.arrays import Array
+from distbp.nn.jit import jit
+from distbp.nn.ops.rows import bits, double, single
+
+
+@jit
+def largest(values: Array) -> float:
+    """The largest absolute value of float32 numbers, given as int32; NaN or infinity where one is among them.
+
+    Their order as whole numbers is that of the floats (IEEE 754), and above them the infinities and NaN: such a loop is
+    turned into vector instructions."""
+    most = np.int32(0)
+    for i in range(values.size):
+        most = max(most, np.int32(values[i] & np.int32(0x7FFFFFFF)))
+    return float(np.int32(most).view(np.float32))
+
+
+def bound_product(row: int, spaces: int, rows: int) -> None:
+    count, total = single(row, spaces, rows, 0).shape[0], double(row, spaces, rows, 2)
+    total[0, 0] += count * largest(bits(row, spaces, rows, 0)) * largest(bits(row, spaces, rows, 1))
+
+
+def bound(row: int, spaces: int, rows: int) -> None:
+    total = double(row, spaces, rows, 1)
+    total[0, 0] += largest(bits(row, spaces, rows, 0))

@@ -1,0 +1,125 @@
+"""The ops of `normalization`, compiled (Numba, optional)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from distbp.nn.arrays import Array
+from distbp.nn.jit import jit
+from distbp.nn.ops.rows import real, single, whole
+
+
+def batch_norm(row: int, spaces: int, rows: int) -> None:
+    x, scale, shift = single(row, spaces, rows, 0), single(row, spaces, rows, 1)[0], single(row, spaces, rows, 2)[0]
+    n, root, y = single(row, spaces, rows, 3), single(row, spaces, rows, 4)[0], single(row, spaces, rows, 5)
+    mean, variance = single(row, spaces, rows, 6)[0], single(row, spaces, rows, 7)[0]
+    count, features = x.shape
+    samples = np.float32(count // whole(row, 0))
+    divisor = np.float32(count)
+    unbiased = samples * np.float32(count / (count - 1.0) if count > 1 else 1.0)
+    epsilon = np.float32(real(row, 0))
+    mean[:] = 0
+    for i in range(count):
+        for j in range(features):
+            mean[j] += x[i, j]
+    for j in range(features):
+        mean[j] /= divisor
+    root[:] = 0
+    for i in range(count):
+        for j in range(features):
+            e = x[i, j] - mean[j]
+            n[i, j] = e
+            root[j] += e * e
+    for j in range(features):
+        spread = root[j] / divisor
+        mean[j] *= samples
+        variance[j] = spread * unbiased
+        root[j] = np.sqrt(spread + epsilon)
+    for i in range(count):
+        for j in range(features):
+            v = n[i, j] / root[j]
+            n[i, j] = v
+            y[i, j] = v * scale[j] + shift[j]
+
+
+def batch_norm_running(row: int, spaces: int, rows: int) -> None:
+    x, scale, shift = single(row, spaces, rows, 0), single(row, spaces, rows, 1)[0], single(row, spaces, rows, 2)[0]
+    mean, variance = single(row, spaces, rows, 3)[0], single(row, spaces, rows, 4)[0]
+    y = single(row, spaces, rows, 5)
+    epsilon = np.float32(real(row, 0))
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            y[i, j] = (x[i, j] - mean[j]) * (scale[j] / np.sqrt(variance[j] + epsilon)) + shift[j]
+
+
+def batch_norm_backward(row: int, spaces: int, rows: int) -> None:
+    dy, n, root = single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)[0]
+    scale = single(row, spaces, rows, 3)[0]
+    d_scale, d_shift = single(row, spaces, rows, 4)[0], single(row, spaces, rows, 5)[0]
+    dx = single(row, spaces, rows, 6)
+    _parameters(dy, n, d_scale, d_shift)
+    count = np.float32(dy.shape[0])
+    for i in range(dx.shape[0]):
+        for j in range(dx.shape[1]):
+            dx[i, j] = (dy[i, j] - d_shift[j] / count - n[i, j] * (d_scale[j] / count)) * (scale[j] / root[j])
+
+
+@jit
+def _parameters(dy: Array, n: Array, d_scale: Array, d_shift: Array) -> None:
+    d_scale[:] = 0
+    d_shift[:] = 0
+    for i in range(dy.shape[0]):
+        for j in range(dy.shape[1]):
+            d_scale[j] += dy[i, j] * n[i, j]
+            d_shift[j] += dy[i, j]
+
+
+@jit
+def _sum(values: Array, lanes: Array) -> float:
+    """The sum of a row, in eight sums that are added one after the other."""
+    lanes[:] = 0
+    most = values.size - values.size % 8
+    for j in range(0, most, 8):
+        for k in range(8):
+            lanes[k] += values[j + k]
+    total = lanes[0]
+    for k in range(1, 8):
+        total += lanes[k]
+    for j in range(most, values.size):
+        total += values[j]
+    return total  # type: ignore[no-any-return]
+
+
+def layer_norm(row: int, spaces: int, rows: int) -> None:
+    x, scale, shift = single(row, spaces, rows, 0), single(row, spaces, rows, 1)[0], single(row, spaces, rows, 2)[0]
+    n, root, y = single(row, spaces, rows, 3), single(row, spaces, rows, 4), single(row, spaces, rows, 5)
+    features, epsilon = np.float32(x.shape[1]), np.float32(real(row, 0))
+    lanes = np.empty(8, np.float32)
+    for i in range(x.shape[0]):
+        mean = _sum(x[i], lanes) / features
+        for j in range(x.shape[1]):
+            n[i, j] = x[i, j] - mean
+            y[i, j] = n[i, j] * n[i, j]
+        r = np.sqrt(_sum(y[i], lanes) / features + epsilon)
+        root[i, 0] = r
+        for j in range(x.shape[1]):
+            v = n[i, j] / r
+            n[i, j] = v
+            y[i, j] = v * scale[j] + shift[j]
+
+
+def layer_norm_backward(row: int, spaces: int, rows: int) -> None:
+    dy, n, root = single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
+    scale = single(row, spaces, rows, 3)[0]
+    d_scale, d_shift = single(row, spaces, rows, 4)[0], single(row, spaces, rows, 5)[0]
+    dx = single(row, spaces, rows, 6)
+    _parameters(dy, n, d_scale, d_shift)
+    features = np.float32(dy.shape[1])
+    lanes, g, along = np.empty(8, np.float32), np.empty(dy.shape[1], np.float32), np.empty(dy.shape[1], np.float32)
+    for i in range(dx.shape[0]):
+        for j in range(dx.shape[1]):
+            g[j] = dy[i, j] * scale[j]
+            along[j] = g[j] * n[i, j]
+        a, level = _sum(along, lanes) / features, _sum(g, lanes) / features
+        for j in range(dx.shape[1]):
+            dx[i, j] = (g[j] - level - n[i, j] * a) / root[i, 0]

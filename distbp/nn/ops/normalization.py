@@ -1,0 +1,91 @@
+"""Batch and layer normalization: y = scale * n + shift, with n = (x - mean) / sqrt(variance + epsilon).
+
+With g = dy * scale, the gradient is dx = (g - average(g) - n * average(g * n)) / sqrt(variance + epsilon), averaged over
+what the statistics are taken over (Ioffe and Szegedy, ICML 2015, section 3). The variance is the biased one.
+real: (epsilon,).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from distbp.nn.arrays import Array
+from distbp.nn.ops.base import Op, Real, Whole, element_ops
+
+
+def _batch(
+    x: Array, scale: Array, shift: Array, n: Array, root: Array, y: Array, mean: Array, variance: Array,
+    whole: Whole, real: Real,
+) -> None:  # fmt: skip
+    """Over the rows of x. mean, variance: what this slice gives to the running statistics, times its samples.
+
+    whole[0]: matrix rows for each sample. The running variance is the unbiased one. A slice with one value of a feature
+    has no variance: the server leaves the running statistics alone for it.
+    """
+    count = len(x)
+    samples = count // whole[0]
+    average = np.add.reduce(x, axis=0, keepdims=True) / x.dtype.type(count)
+    np.subtract(x, average, out=n)
+    spread = np.add.reduce(n * n, axis=0, keepdims=True) / x.dtype.type(count)
+    np.multiply(average, samples, out=mean)
+    np.multiply(spread, samples * (count / (count - 1) if count > 1 else 1.0), out=variance)
+    np.sqrt(spread + x.dtype.type(real[0]), out=root)
+    np.divide(n, root, out=n)
+    np.add(n * scale, shift, out=y)
+
+
+def _batch_running(
+    x: Array, scale: Array, shift: Array, mean: Array, variance: Array, y: Array, whole: Whole, real: Real
+) -> None:
+    """With the running statistics."""
+    np.subtract(x, mean, out=y)
+    np.multiply(y, scale / np.sqrt(variance + x.dtype.type(real[0])), out=y)
+    np.add(y, shift, out=y)
+
+
+def _batch_backward(
+    dy: Array, n: Array, root: Array, scale: Array, d_scale: Array, d_shift: Array, dx: Array, whole: Whole, real: Real
+) -> None:
+    """dx may be dy, or absent."""
+    np.add.reduce(dy * n, axis=0, keepdims=True, out=d_scale)
+    np.add.reduce(dy, axis=0, keepdims=True, out=d_shift)
+    if len(dx):
+        count = dy.dtype.type(len(dy))
+        np.multiply(dy - d_shift / count - n * (d_scale / count), scale / root, out=dx)
+
+
+def _layer(
+    x: Array, scale: Array, shift: Array, n: Array, root: Array, y: Array, whole: Whole, real: Real
+) -> None:
+    """Over the columns of x. root: (rows, 1)."""
+    features = x.dtype.type(x.shape[1])
+    np.subtract(x, np.add.reduce(x, axis=1, keepdims=True) / features, out=n)
+    np.sqrt(np.add.reduce(n * n, axis=1, keepdims=True) / features + x.dtype.type(real[0]), out=root)
+    np.divide(n, root, out=n)
+    np.add(n * scale, shift, out=y)
+
+
+def _layer_backward(
+    dy: Array, n: Array, root: Array, scale: Array, d_scale: Array, d_shift: Array, dx: Array, whole: Whole, real: Real
+) -> None:
+    """dx may be dy, or absent."""
+    np.add.reduce(dy * n, axis=0, keepdims=True, out=d_scale)
+    np.add.reduce(dy, axis=0, keepdims=True, out=d_shift)
+    if len(dx):
+        features = dy.dtype.type(dy.shape[1])
+        g = dy * scale
+        along = np.add.reduce(g * n, axis=1, keepdims=True) / features
+        level = np.add.reduce(g, axis=1, keepdims=True) / features
+        np.divide(g - level - n * along, root, out=dx)
+
+
+_OVER_ROWS = "row after row"
+NORMALIZATION = (
+    Op("batch_norm", "fffFFFFF", _batch, "loops_normalization:batch_norm", _OVER_ROWS, element_ops(8)),
+    Op("batch_norm_running", "fffffF", _batch_running, "loops_normalization:batch_norm_running", "", element_ops(3)),
+    Op("batch_norm_backward", "ffffFFF", _batch_backward, "loops_normalization:batch_norm_backward", _OVER_ROWS,
+       element_ops(9)),
+    Op("layer_norm", "fffFFF", _layer, "loops_normalization:layer_norm", "eight sums over each row", element_ops(8)),
+    Op("layer_norm_backward", "ffffFFF", _layer_backward, "loops_normalization:layer_norm_backward",
+       "gradients: row after row; within a row eight sums", element_ops(12)),
+)  # fmt: skip

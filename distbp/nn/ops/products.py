@@ -1,0 +1,63 @@
+"""Matrix products, and sums over rows. `whole`: (1,) where the product is added to `out`, else (0,)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from distbp.nn.arrays import Array
+from distbp.nn.ops.base import Op, Real, Whole
+
+
+def _nt(a: Array, b: Array, out: Array, whole: Whole, real: Real) -> None:
+    """out <- a b^T: the forward pass, x W^T."""
+    _put(out, whole, a, b.T)
+
+
+def _nn(a: Array, b: Array, out: Array, whole: Whole, real: Real) -> None:
+    """out <- a b: the gradient of the inputs, dz W."""
+    _put(out, whole, a, b)
+
+
+def _tn(a: Array, b: Array, out: Array, whole: Whole, real: Real) -> None:
+    """out <- a^T b: the gradient of the weights, dz^T x. The only product that may be deferred."""
+    _put(out, whole, a.T, b)
+
+
+def _put(out: Array, whole: Whole, a: Array, b: Array) -> None:
+    if whole[0]:
+        out += a @ b
+    else:
+        np.matmul(a, b, out=out)
+
+
+def _transpose(a: Array, out: Array, whole: Whole, real: Real) -> None:
+    """out <- a^T."""
+    np.copyto(out, a.T)
+
+
+def _sum_rows(a: Array, out: Array, whole: Whole, real: Real) -> None:
+    """out (1, columns) <- the sum of the rows of a."""
+    total = np.add.reduce(a, axis=0, keepdims=True)
+    np.add(out, total, out=out) if whole[0] else np.copyto(out, total)
+
+
+def _terms(shapes: Sequence[tuple[int, int]]) -> int:
+    (rows, columns), _, (m, n) = shapes
+    return 2 * m * n * rows * columns // max(1, m)
+
+
+def _terms_tn(shapes: Sequence[tuple[int, int]]) -> int:
+    (rows, _), _, (m, n) = shapes
+    return 2 * m * n * rows
+
+
+_BLAS = "the library's; it depends on the shapes and on places relative to 64 bytes"
+PRODUCTS = (
+    Op("product_nt", "ffF", _nt, "loops_products:nt", _BLAS, _terms),
+    Op("product_nn", "ffF", _nn, "loops_products:nn", _BLAS, _terms),
+    Op("product_tn", "ffF", _tn, "loops_products:tn", _BLAS + "; in parts of the first operand's columns", _terms_tn),
+    Op("transpose", "fF", _transpose, "loops_products:transpose"),
+    Op("sum_rows", "fF", _sum_rows, "loops_products:sum_rows", "row after row"),
+)

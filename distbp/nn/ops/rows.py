@@ -1,0 +1,114 @@
+"""How compiled ops read their row of the tape (Numba, optional).
+
+A compiled op is a function of three whole numbers: the address of its row, the address of the table of spaces, and the
+number of rows in the slice. A row is WORDS words of 8 bytes, then six for each operand:
+
+    whole numbers (WHOLE of them), real numbers (REAL of them)
+    for each operand: space, start, columns, times, plus, per row (see `distbp.nn.tape.Ref`)
+
+The table of spaces holds the address of each space, and behind them the four words of `distbp.nn.blas.Gemm`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.np import arrayobj
+
+from distbp.nn.jit import callback
+from distbp.nn.pointers import intrinsic
+
+WHOLE, REAL = 4, 4
+WORDS, OPERAND = WHOLE + REAL, 6
+SPACES = 8
+PRODUCTS = SPACES  # where the words of the products begin in the table of spaces
+
+_WORD = ir.IntType(64)
+_signature = types.void(types.int64, types.int64, types.int64)
+
+
+def compiled(function: Any) -> Any:
+    """The compiled op of a function (row, spaces, rows); its `address` is called by the executor."""
+    return callback(_signature, function)
+
+
+def _load(builder: Any, address: Any, number: int, kind: ir.Type = _WORD) -> Any:
+    """Word `number` at an address."""
+    place = builder.add(address, ir.Constant(_WORD, 8 * number))
+    return builder.load(builder.inttoptr(place, kind.as_pointer()))
+
+
+def _literal(number: Any) -> int:
+    """The value of an argument that is written as a number in the code of an op."""
+    return int(number.literal_value)
+
+
+def _reader(kind: Any, bits: ir.Type, first: int) -> Any:
+    """An intrinsic (row, number): a number of the row; the first one is word `first`."""
+
+    def read(context: Any, row: Any, number: Any) -> Any:
+        if not isinstance(number, types.IntegerLiteral):
+            return None
+
+        def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            return _load(builder, values[0], first + _literal(number), bits)
+
+        return kind(types.int64, number), code
+
+    return intrinsic(prefer_literal=True)(read)
+
+
+def _viewer(kind: Any, axes: int) -> Any:
+    """An intrinsic (row, spaces, rows, number): an operand as a matrix, or where `axes` is 1, its elements.
+
+    Its instructions are written here, as every op has some: Numba's own ways to make an array of an address take longer
+    to compile than what follows them."""
+    array_type, size = types.Array(kind, axes, "C"), kind.bitwidth // 8
+
+    def view(context: Any, row: Any, spaces: Any, rows: Any, number: Any) -> Any:
+        if not isinstance(number, types.IntegerLiteral):
+            return None
+
+        def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            row, spaces, rows, _ = values
+            first = WORDS + OPERAND * _literal(number)
+            space, start, n, times, plus, per_row = (_load(builder, row, first + i) for i in range(OPERAND))
+            base = _load(builder, builder.add(spaces, builder.mul(space, ir.Constant(_WORD, 8))), 0)
+            bytes_each = ir.Constant(_WORD, size)
+            start = builder.add(start, builder.mul(rows, per_row))
+            address = builder.add(base, builder.mul(start, bytes_each))
+            m = builder.add(builder.mul(rows, times), plus)
+            shape = (m, n) if axes == 2 else (builder.mul(m, n),)
+            strides = (builder.mul(n, bytes_each), bytes_each) if axes == 2 else (bytes_each,)
+            array = arrayobj.make_array(array_type)(context, builder)
+            arrayobj.populate_array(
+                array,
+                data=builder.inttoptr(address, array.data.type),
+                shape=cgutils.pack_array(builder, shape),
+                strides=cgutils.pack_array(builder, strides),
+                itemsize=bytes_each,
+                meminfo=None,
+            )
+            return array._getvalue()
+
+        return array_type(types.int64, types.int64, types.int64, number), code
+
+    return intrinsic(prefer_literal=True)(view)
+
+
+whole, real = _reader(types.int64, _WORD, 0), _reader(types.float64, ir.DoubleType(), WHOLE)
+single, flat = _viewer(types.float32, 2), _viewer(types.float32, 1)
+bits, labels, double = _viewer(types.int32, 1), _viewer(types.int64, 2), _viewer(types.float64, 2)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def word(context: Any, address: Any) -> Any:
+    """The whole number at an address."""
+
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return _load(builder, values[0], 0)
+
+    return types.int64(types.int64), code

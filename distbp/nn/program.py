@@ -1,0 +1,89 @@
+"""A network that is ready to run: its tape, the memory that it works in, and an executor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from distbp.nn.arrays import Array
+from distbp.nn.kernels import Kernels
+from distbp.nn.losses.base import Loss
+from distbp.nn.network import Lowered, Network, aligned_vector
+from distbp.nn.run_tape import Executor, NumpyExecutor, Spaces, matrix
+from distbp.nn.tape import TOTALS, Space
+
+
+def executor(lowered: Lowered, spaces: Spaces, kernels: Kernels, dtype: np.dtype[Any]) -> Executor:
+    """Compiled where the kernel set is and the dtype is float32, as compiled ops are; else NumPy's definitions."""
+    if kernels.gemm is None or dtype != np.float32:
+        return NumpyExecutor(lowered.rows, spaces)
+    from distbp.nn.run_compiled import CompiledExecutor  # loads Numba
+
+    return CompiledExecutor(lowered.rows, spaces, kernels.gemm(dtype))
+
+
+class Program:
+    """`network` over `vector`, which it never writes, for slices of at most `most_rows` rows.
+
+    With `loss` it computes the loss, too; with `gradient` (size,) it trains: a run fills it. `measuring`: outputs of activation
+    functions can be read after a run. Programs that share `work` run one at a time.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        most_rows: int,
+        vector: Array,
+        *,
+        kernels: Kernels,
+        loss: Loss | None = None,
+        gradient: Array | None = None,
+        seed: int = 0,
+        measuring: bool = False,
+        work: Array | None = None,
+    ) -> None:
+        self.network = network
+        self.lowered = lowered = network.lower(most_rows, loss, training=gradient is not None, measuring=measuring)
+        if work is None or len(work) < lowered.work:
+            work = aligned_vector(lowered.work, network.dtype)
+        self.work = work
+        self.totals = np.zeros(TOTALS)
+        self._position = np.array([0, 0, seed], np.int64)
+        spaces = {
+            Space.PARAMETERS: vector,
+            Space.WORK: work,
+            Space.TOTALS: self.totals,
+            Space.POSITION: self._position,
+        }
+        if gradient is not None:
+            spaces[Space.GRADIENT] = gradient
+        self._executor = executor(lowered, spaces, kernels, network.dtype)
+
+    def run(
+        self, x: Array, targets: Array | None = None, weights: Array | None = None, step: int = 0, shard: int = 0
+    ) -> None:
+        """Computes a slice. x: (rows, *input_shape) of the network's dtype; targets, weights: as the loss takes them. All
+        C-contiguous. `totals` then holds the loss sum, the weight, and the bound of the gradient."""
+        self.totals[:] = 0
+        self._position[0], self._position[1] = step, shard
+        self._executor.run(len(x), x, targets, weights)
+
+    def outputs(self, rows: int) -> Array:
+        """Of the last run of `rows` rows: a view (rows, *output_shape), valid until the next run."""
+        return self._read(self.lowered.outputs, rows).reshape(rows, *self.network.output_shape)
+
+    def activations(self, layer: int, rows: int) -> Array:
+        """The output of a layer, (rows, numbers); only of a program that is `measuring`."""
+        return self._read(self.lowered.activations[layer], rows)
+
+    def losses(self, rows: int) -> Array:
+        """The loss of each output (of labels: of each row), without weights: a view (rows, columns)."""
+        assert self.lowered.losses is not None
+        return self._read(self.lowered.losses, rows)
+
+    def read(self, ref: Any, rows: int) -> Array:
+        """A matrix of the last run, whose place was kept."""
+        return matrix(self.work, ref, rows)
+
+    _read = read

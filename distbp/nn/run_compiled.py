@@ -1,0 +1,88 @@
+"""The compiled executor of a tape (Numba, optional): a loop over the rows that calls each op by its address.
+
+No code is generated for a network: ops are compiled and kept one by one, and a job compiles those that it uses.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+
+from distbp.nn.arrays import Array
+from distbp.nn.blas import Gemm
+from distbp.nn.jit import jit
+from distbp.nn.ops.base import Op
+from distbp.nn.ops.rows import PRODUCTS, compiled
+from distbp.nn.pointers import intrinsic
+from distbp.nn.run_tape import Spaces, encode
+from distbp.nn.tape import Row, Space
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def call_op(context: Any, address: Any, row: Any, spaces: Any, rows: Any) -> Any:
+    """Calls the compiled op at an address."""
+
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        whole = ir.IntType(64)
+        function = ir.FunctionType(ir.VoidType(), [whole] * 3).as_pointer()
+        builder.call(builder.inttoptr(values[0], function), values[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), code
+
+
+@functools.cache  # keeps what was compiled as long as its address may be used
+def _compiled(loop: str, op: Op) -> Any:
+    return compiled(op.compiled())
+
+
+def addresses(ops: Sequence[Row]) -> Array:
+    """Of the compiled op of each row, int64. Compiles what this process has not compiled and no earlier one has kept."""
+    return np.array([_compiled(row.op.loop, row.op).address for row in ops], np.int64)
+
+
+@jit
+def run_rows(words: Array, starts: Array, ops: Array, spaces: Array, rows: int) -> None:
+    """Runs all rows of a tape on a slice of `rows` rows. spaces: the table, int64."""
+    base, table = words.ctypes.data, spaces.ctypes.data
+    for i in range(ops.size):
+        call_op(ops[i], base + 8 * starts[i], table, rows)
+
+
+def address(array: Array) -> int:
+    """Of an array's first value. Keep the array while the address is used."""
+    return int(array.__array_interface__["data"][0])
+
+
+def space_table(spaces: Spaces, gemm: Gemm) -> Array:
+    """The table of spaces that compiled ops read. Keep the arrays while it is used."""
+    table = np.zeros(PRODUCTS + 4, np.int64)
+    for space, array in spaces.items():
+        table[space] = address(array)
+    table[PRODUCTS:] = gemm
+    return table
+
+
+class CompiledExecutor:
+    """As `run_tape.NumpyExecutor`, compiled."""
+
+    def __init__(self, ops: Sequence[Row], spaces: Spaces, gemm: Gemm) -> None:
+        self._spaces = dict(spaces)
+        self._table = space_table(spaces, gemm)
+        self._addresses = addresses(ops)
+        self._plain, self._weighted = encode(ops, False), encode(ops, True)
+
+    def run(self, rows: int, inputs: Array, targets: Array | None = None, weights: Array | None = None) -> None:
+        table = self._table
+        table[Space.INPUTS] = address(inputs)
+        if targets is not None:
+            table[Space.TARGETS] = address(targets)
+        if weights is not None:
+            table[Space.WEIGHTS] = address(weights)
+        words, starts = self._plain if weights is None else self._weighted
+        run_rows(words, starts, self._addresses, table, rows)

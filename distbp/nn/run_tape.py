@@ -1,0 +1,83 @@
+"""Two executors of a tape: NumPy, which calls the definition of each op, and a compiled loop (Numba, optional)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from distbp.nn.arrays import Array
+from distbp.nn.tape import Ref, Row, Space
+
+Spaces = Mapping[Space, Array]  # flat arrays, or what is read anew at every run
+_CHANGING = (Space.INPUTS, Space.TARGETS, Space.WEIGHTS)
+
+
+class Executor(Protocol):
+    """Runs a list of ops over spaces."""
+
+    def run(self, rows: int, inputs: Array, targets: Array | None = None, weights: Array | None = None) -> None:
+        """Runs the ops on a slice of `rows` rows, whose inputs, targets and weights are C-contiguous, of the dtypes
+        of their spaces. Does not wait for anything."""
+        ...
+
+
+class NumpyExecutor:
+    """`spaces`: all but those of the slice, flat."""
+
+    def __init__(self, ops: Sequence[Row], spaces: Spaces) -> None:
+        self._ops = ops
+        self._spaces = dict(spaces)
+        self._bound: dict[int, list[tuple[Callable[..., None], list[Any], tuple[tuple[int, Ref], ...]]]] = {}
+
+    def run(self, rows: int, inputs: Array, targets: Array | None = None, weights: Array | None = None) -> None:
+        nothing = inputs[:0]
+        slices = {
+            Space.INPUTS: inputs.reshape(-1),
+            Space.TARGETS: nothing.reshape(-1) if targets is None else targets.reshape(-1),
+            Space.WEIGHTS: nothing.reshape(-1) if weights is None else weights.reshape(-1),
+        }
+        for function, operands, changing in self._bound.get(rows) or self._bind(rows):
+            for number, ref in changing:
+                operands[number] = matrix(slices[Space(ref.space)], ref, rows)
+            function(*operands)
+
+    def _bind(self, rows: int) -> list[tuple[Callable[..., None], list[Any], tuple[tuple[int, Ref], ...]]]:
+        bound = []
+        for row in self._ops:
+            operands: list[Any] = []
+            changing = []
+            for number, ref in enumerate(row.refs):
+                if ref.space in _CHANGING:
+                    changing.append((number, ref))
+                    operands.append(None)
+                else:
+                    operands.append(matrix(self._spaces[Space(ref.space)], ref, rows))
+            operands += [row.whole, row.real]
+            bound.append((row.op.define, operands, tuple(changing)))
+        self._bound[rows] = bound
+        return bound
+
+
+def matrix(space: Array, ref: Ref, rows: int) -> Array:
+    """The matrix at a place in a flat space; without rows where the space has too few elements to hold any."""
+    m, n = ref.shape(rows)
+    if ref.space in _CHANGING and not len(space):
+        return space.reshape(0, n)
+    start = ref.start + rows * ref.per_row
+    return space[start : start + m * n].reshape(m, n)
+
+
+def encode(ops: Sequence[Row], weighted: bool = True) -> tuple[Array, Array]:
+    """The words of all rows, and where each begins (see `distbp.nn.ops.rows`)."""
+    words: list[int] = []
+    starts = []
+    for row in ops:
+        starts.append(len(words))
+        real = np.array([*row.real, *[0.0] * (4 - len(row.real))]).view(np.int64).tolist()
+        words += [*row.whole, *[0] * (4 - len(row.whole)), *real]
+        for ref in row.refs:
+            absent = ref.space == Space.WEIGHTS and not weighted
+            words += [ref.space, ref.start, ref.columns, *((0, 0) if absent else (ref.times, ref.plus)), ref.per_row]
+    return np.array(words, np.int64), np.array(starts, np.int64)

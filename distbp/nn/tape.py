@@ -1,0 +1,196 @@
+"""The tape: a network as one list of simple operations over flat memory.
+
+A layer emits ops (`distbp.nn.ops`) onto the tape; everything that computes runs the list. An op's operands are
+matrices, each at a place in one of a few flat memories, the spaces. The number of rows of a matrix is a linear function of
+the rows in the slice, so one tape serves slices of any size up to `most_rows`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distbp.nn.arrays import Array
+from distbp.nn.ops import OPS
+from distbp.nn.ops.base import Op
+
+LINE = 64  # bytes: every buffer begins at a multiple of it, as the last bits of a product may depend on that
+
+
+class Space(IntEnum):
+    """The flat memories that ops address. All but the last four are of the network's dtype."""
+
+    PARAMETERS = 0
+    GRADIENT = 1
+    WORK = 2
+    INPUTS = 3  # the rows of the slice
+    WEIGHTS = 4  # of the rows in the loss; absent: all are 1
+    TARGETS = 5  # int64 labels or values
+    TOTALS = 6  # float64
+    POSITION = 7  # int64: step, shard, seed
+
+
+class Ref(NamedTuple):
+    """A matrix of (rows * times + plus, columns) elements in a space, for slices of `rows` rows.
+
+    It begins at element `start + rows * per_row`: of the space, or of the buffer with the number `buffer` in the work space,
+    whose place is planned when the tape is complete.
+    """
+
+    space: int
+    start: int
+    columns: int
+    times: int = 0
+    plus: int = 0
+    per_row: int = 0
+    buffer: int = -1
+
+    def shape(self, rows: int) -> tuple[int, int]:
+        return rows * self.times + self.plus, self.columns
+
+    def reshaped(self, columns: int, times: int) -> Ref:
+        """The same elements of every row as `times` rows of `columns`."""
+        return self._replace(columns=columns, times=times)
+
+    def step(self, number: int) -> Ref:
+        """Of a matrix that holds one matrix of the slice's rows after the other, the one with this number."""
+        return self._replace(times=1, per_row=self.per_row + number * self.columns)
+
+    def steps(self, first: int, count: int) -> Ref:
+        """The same for `count` consecutive ones."""
+        return self._replace(times=count, per_row=self.per_row + first * self.columns)
+
+
+ABSENT = Ref(Space.WORK, 0, 1)  # an operand that is not there: a matrix without rows
+LOSS_TOTAL, WEIGHT_TOTAL, BOUND_TOTAL = (Ref(Space.TOTALS, at, 1, plus=1) for at in range(3))
+TOTALS = 3
+POSITION = Ref(Space.POSITION, 0, 3, plus=1)  # step, shard, seed
+
+
+class Row(NamedTuple):
+    """One op on the tape. `layer`: the number of the layer that emitted it, -1 for the loss. `factors`: of a product
+    into the gradient that may be deferred."""
+
+    op: Op
+    refs: tuple[Ref, ...]
+    whole: tuple[int, ...]
+    real: tuple[float, ...]
+    layer: int
+    deferred: bool = False
+    measured: bool = False
+
+
+class Watched(NamedTuple):
+    """The output of an activation function by its `name`, and what it kept."""
+
+    layer: int
+    name: str
+    y: Ref
+    kept: Ref
+
+
+class Plan(NamedTuple):
+    """A complete tape: its rows with the place of every buffer, the elements of the work space, `place` from a Ref
+    as emitted to its place, and the outputs of activation functions."""
+
+    rows: list[Row]
+    work: int
+    place: Callable[[Ref], Ref]
+    watched: list[Watched]
+
+
+@dataclass
+class Tape:
+    """Collects ops. `most_rows`: of a slice. `measuring`: what is watched stays readable after a run."""
+
+    most_rows: int
+    dtype: np.dtype[Any]
+    training: bool
+    measuring: bool = False
+    rows: list[Row] = field(default_factory=list)
+    layer: int = -1
+    watched: list[Watched] = field(default_factory=list)
+    _sizes: list[int] = field(default_factory=list)  # of the buffers, in elements
+    _kept: set[int] = field(default_factory=set)
+
+    def work(self, columns: int, times: int = 1, plus: int = 0) -> Ref:
+        """A new buffer of (rows * times + plus, columns) elements of the network's dtype."""
+        self._sizes.append(columns * (self.most_rows * times + plus))
+        return Ref(Space.WORK, 0, columns, times, plus, 0, len(self._sizes) - 1)
+
+    def like(self, ref: Ref) -> Ref:
+        """A new buffer of the same shape."""
+        return self.work(ref.columns, ref.times, ref.plus)
+
+    def emit(
+        self,
+        name: str,
+        *refs: Ref,
+        whole: Sequence[int] = (),
+        real: Sequence[float] = (),
+        deferred: bool = False,
+        measured: bool = False,
+    ) -> None:
+        """Appends an op. Raises KeyError for an unknown one, ValueError for a wrong number of operands."""
+        op = OPS[name]
+        if len(refs) != len(op.operands):
+            raise ValueError(f"{name} takes {len(op.operands)} operands, got {len(refs)}")
+        self.rows.append(Row(op, refs, tuple(whole), tuple(real), self.layer, deferred, measured))
+
+    def keep(self, *refs: Ref) -> None:
+        """Keeps what is in these buffers until the end, as it is read there."""
+        self._kept.update(ref.buffer for ref in refs if ref.buffer >= 0)
+
+    def watch(self, name: str, y: Ref, kept: Ref) -> None:
+        """Notes the output of an activation function, for the health report."""
+        self.watched.append(Watched(self.layer, name, y, kept))
+        if self.measuring:
+            self.keep(y, kept)
+
+    def planned(self) -> Plan:
+        """Where everything stands.
+
+        A buffer is free after the last op that names it, and its place is used again by later ones.
+        """
+        first: dict[int, int] = {}
+        last: dict[int, int] = {}
+        for number, row in enumerate(self.rows):
+            for ref in row.refs:
+                if ref.buffer >= 0:
+                    first.setdefault(ref.buffer, number)
+                    last[ref.buffer] = number
+        for buffer in self._kept:
+            last[buffer] = len(self.rows)
+        starts, size = _places(self._sizes, first, last, LINE // self.dtype.itemsize)
+
+        def placed(ref: Ref) -> Ref:
+            return ref if ref.buffer < 0 else ref._replace(start=ref.start + starts[ref.buffer], buffer=-1)
+
+        rows = [row._replace(refs=tuple(placed(ref) for ref in row.refs)) for row in self.rows]
+        watched = [one._replace(y=placed(one.y), kept=placed(one.kept)) for one in self.watched]
+        return Plan(rows, size, placed, watched)
+
+
+def _places(
+    sizes: Sequence[int], first: dict[int, int], last: dict[int, int], unit: int
+) -> tuple[dict[int, int], int]:
+    """The first place, in units, where a buffer meets none that lives at the same time; in the order of birth."""
+    starts: dict[int, int] = {}
+    living: list[tuple[int, int, int]] = []  # (start, stop, last)
+    size = 0
+    for buffer in sorted(first, key=lambda b: first[b]):
+        living = [one for one in living if one[2] >= first[buffer]]
+        wanted = -(-sizes[buffer] // unit) * unit
+        start = 0
+        for begin, end, _ in sorted(living):
+            if start + wanted <= begin:
+                break
+            start = max(start, end)
+        starts[buffer] = start
+        living.append((start, start + wanted, last[buffer]))
+        size = max(size, start + wanted)
+    return starts, size
