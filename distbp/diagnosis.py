@@ -14,9 +14,8 @@ from distbp.data.batches import Holdings, ShardReader
 from distbp.errors import NumericsError
 from distbp.nn import kernels as kernel_sets
 from distbp.nn.arrays import Array
-from distbp.nn.kernels import Kernels
-from distbp.nn.layers.base import Position
-from distbp.nn.network import Network, Program
+from distbp.nn.network import Network
+from distbp.nn.program import Program
 
 MOST_ROWS = 10
 _MEND_DATA = "Mend the data, or set data.bad_rows: skip."
@@ -61,67 +60,35 @@ def _check_slice(
     blueprint: Blueprint, network: Network, vector: Array, reader: ShardReader, step: int
 ) -> Finding | None:
     x, targets, weights, count = reader.slice(step)
-    kernels = kernel_sets.load(blueprint.kernels)
-    gradient = np.zeros_like(vector)
-    program = network.bind(
-        count,
-        vector,
-        gradient,
-        kernels=kernels,
-        position=Position(step, reader.shard),
-        seed=blueprint.job.seed,
-    )
     if not np.isfinite(x).all():
         return "the data", "inputs", x, _bad_rows(x)
     if targets.dtype.kind == "f" and not np.isfinite(targets).all():
         return "the data", "targets", targets, _bad_rows(targets)
-    for index, forward in enumerate(program.forwards):
-        x = forward(x)
-        if not np.isfinite(x).all():
-            return _layer(network, index), "outputs", x, _bad_rows(x)
-    return _check_loss(blueprint, network, kernels, x, targets, weights) or _check_gradients(
-        blueprint, network, kernels, program, gradient, x, targets, weights
-    )
+    gradient = np.zeros_like(vector)
 
+    def run(forward_only: bool) -> Program:
+        program = Program(
+            network,
+            count,
+            vector,
+            kernels=kernel_sets.load(blueprint.kernels),
+            loss=blueprint.job.loss,
+            gradient=gradient,
+            seed=blueprint.job.seed,
+            forward_only=forward_only,
+        )
+        program.run(x, targets, weights, step, reader.shard)
+        return program
 
-def _check_loss(
-    blueprint: Blueprint, network: Network, kernels: Kernels, x: Array, targets: Array, weights: Array | None
-) -> Finding | None:
-    loss = blueprint.job.loss
-    one = loss.bind(1, network.output_shape, network.dtype, kernels)
-    d_outputs = np.zeros_like(x)
-    values = np.array(
-        [
-            one(
-                x[row : row + 1],
-                targets[row : row + 1],
-                None if weights is None else weights[row : row + 1],
-                d_outputs[row : row + 1],
-            )
-            for row in range(len(x))
-        ]
-    )
-    if not np.isfinite(values).all():
-        return "the loss", "value", values, _bad_rows(values)
-    if not np.isfinite(d_outputs).all():
-        return "the loss", "gradient", d_outputs, _bad_rows(d_outputs)
-    return None
-
-
-def _check_gradients(
-    blueprint: Blueprint,
-    network: Network,
-    kernels: Kernels,
-    program: Program,
-    gradient: Array,
-    x: Array,
-    targets: Array,
-    weights: Array | None,
-) -> Finding | None:
-    d_outputs = np.empty_like(x)
-    loss = blueprint.job.loss.bind(len(x), network.output_shape, network.dtype, kernels)
-    loss(x, targets, weights, d_outputs)
-    program.backward(d_outputs)
+    program = run(forward_only=True)
+    for index in range(len(network.layers)):
+        values = program.activations(index, count)
+        if not np.isfinite(values).all():
+            return _layer(network, index), "outputs", values, _bad_rows(values)
+    for name, values in (("value", program.losses(count)), ("gradient", program.loss_gradient(count))):
+        if not np.isfinite(values).all():
+            return "the loss", name, values, _bad_rows(values)
+    run(forward_only=False)
     for tensor in (*reversed(network.tensors), *network.statistics):
         values = gradient[tensor.start : tensor.stop]
         if not np.isfinite(values).all():

@@ -9,9 +9,10 @@ import numpy as np
 
 from distbp.blueprint import EVALUATION_ROWS, Blueprint
 from distbp.data.batches import Rows
+from distbp.nn.arrays import Array
 from distbp.nn.kernels import Kernels
-from distbp.nn.layers.base import Array
 from distbp.nn.network import Network
+from distbp.nn.program import Program
 from distbp.reduction import Block, middle
 
 
@@ -26,49 +27,47 @@ class Evaluation:
     weights: Array | None = None
 
 
-def evaluate_shard(
-    blueprint: Blueprint,
-    network: Network,
-    kernels: Kernels,
-    vector: Array,
-    data: Rows,
-    start: int,
-    stop: int,
-) -> Evaluation:
-    """The sums over rows [start, stop) of `data`, at most `EVALUATION_ROWS` rows at a time."""
-    metrics = blueprint.metrics(network)
-    loss = blueprint.job.loss
-    sums = np.zeros(2 + sum(m.size for m in metrics))
-    collect = any(m.collect for m in metrics)
-    kept: list[tuple[Array, Array, Array | None]] = []
-    for first in range(start, stop, EVALUATION_ROWS):
-        rows = np.arange(first, min(first + EVALUATION_ROWS, stop), dtype=np.int64)
-        program = network.bind(len(rows), vector, kernels=kernels, seed=blueprint.job.seed)
-        loss_sum = loss.bind(len(rows), network.output_shape, network.dtype, kernels)
-        x = np.empty((len(rows), *network.input_shape), network.dtype)
-        data.gather(rows, x)
-        outputs = program.forward(x)
-        targets = data.targets[rows]
-        sample_weights = None if data.weights is None else data.weights[rows]
-        weights = blueprint.weights_of(targets, sample_weights)
-        sums[0] += loss_sum(outputs, targets, weights, None)
-        sums[1] += len(rows) if weights is None else weights.sum(dtype=np.float64)
-        place = 2
-        for metric in metrics:
-            if not metric.collect:
-                metric.accumulate(outputs, targets, sample_weights, sums[place : place + metric.size])
-            place += metric.size
-        if collect:
-            kept.append((outputs.copy(), targets, sample_weights))
-    if not kept:
-        return Evaluation(sums)
-    weighted = kept[0][2] is not None
-    return Evaluation(
-        sums,
-        np.concatenate([k[0] for k in kept]),
-        np.concatenate([k[1] for k in kept]),
-        np.concatenate([k[2] for k in kept if k[2] is not None]) if weighted else None,
-    )
+class Evaluator:
+    """Evaluates `network` over `vector`, which it reads at every call."""
+
+    def __init__(self, blueprint: Blueprint, network: Network, kernels: Kernels, vector: Array) -> None:
+        self._blueprint = blueprint
+        self._metrics = blueprint.metrics(network)
+        self._program = Program(network, EVALUATION_ROWS, vector, kernels=kernels, loss=blueprint.job.loss)
+        self._x = np.empty((EVALUATION_ROWS, *network.input_shape), network.dtype)
+
+    def sums(self, data: Rows, start: int, stop: int) -> Evaluation:
+        """The sums over rows [start, stop) of `data`, at most `EVALUATION_ROWS` rows at a time."""
+        metrics, program = self._metrics, self._program
+        sums = np.zeros(2 + sum(m.size for m in metrics))
+        collect = any(m.collect for m in metrics)
+        kept: list[tuple[Array, Array, Array | None]] = []
+        for first in range(start, stop, EVALUATION_ROWS):
+            rows = np.arange(first, min(first + EVALUATION_ROWS, stop), dtype=np.int64)
+            x = self._x[: len(rows)]
+            data.gather(rows, x)
+            targets = data.targets[rows]
+            sample_weights = None if data.weights is None else data.weights[rows]
+            weights = self._blueprint.weights_of(targets, sample_weights)
+            program.run(x, targets, weights)
+            sums[:2] += program.totals[:2]
+            outputs = program.outputs(len(rows))
+            place = 2
+            for metric in metrics:
+                if not metric.collect:
+                    metric.accumulate(outputs, targets, sample_weights, sums[place : place + metric.size])
+                place += metric.size
+            if collect:
+                kept.append((outputs.copy(), targets, sample_weights))
+        if not kept:
+            return Evaluation(sums)
+        weighted = kept[0][2] is not None
+        return Evaluation(
+            sums,
+            np.concatenate([k[0] for k in kept]),
+            np.concatenate([k[1] for k in kept]),
+            np.concatenate([k[2] for k in kept if k[2] is not None]) if weighted else None,
+        )
 
 
 def combine(parts: Sequence[Evaluation]) -> Evaluation:

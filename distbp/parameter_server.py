@@ -7,30 +7,28 @@ step and reads the flat parameter vector afterward.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from distbp.blueprint import Blueprint
 from distbp.errors import FencedError
-from distbp.health import Norms, NormsOfUpdate, TensorHealth, health, norms_of, parts_of_pieces, within
+from distbp.health import Norms, TensorHealth, health, norms_of, within
 from distbp.nn import kernels
 from distbp.nn.arrays import Array
 from distbp.nn.network import Network, aligned_vector
 from distbp.optimizers import Step, Updater, sum_of_squares
-from distbp.optimizers.one_pass import one_pass
 from distbp.reduction import Block, Join, joins
 from distbp.schedules import PlateauState
 from distbp.totals import BOUND, LOSS, ROWS, SURELY_FINITE, WEIGHT, totals_size
 
-# The vector is worked on in pieces that stay in a core's cache. The places where pieces begin decide the
-# order in which squares are summed, so this number is part of the numerics.
+# The places where pieces of the vector begin decide the order in which squares are summed, so this number is part of the
+# numerics.
 PIECE = 32768
 
 NO_PLATEAU = PlateauState()
-JoinPiece = Callable[[int], None]
 
 
 class Contribution(NamedTuple):
@@ -103,20 +101,19 @@ class ParameterServer:
         self._steps_per_epoch = blueprint.steps_per_epoch
         self.learning_rate = blueprint.learning_rate()  # of (step, plateau)
         decays = [(a - first, b - first) for a, b in within(blueprint.decays(network), first, first + count)]
-        self._updater = Updater(
+        tensors = within([(t.start, t.stop) for t in network.tensors], first, first + count)
+        self.updater = Updater(
             blueprint.update_rule(),
             vector[:count],
-            self.gradient[:count],
             decays,
+            tensors=[(a - first, b - first) for a, b in tensors],
             slots=None if slots is None else {name: values.copy() for name, values in slots.items()},
-            piece=PIECE,
-            kernels_name=kernels.load(blueprint.kernels).updates,
+            compiled=kernels.load(blueprint.kernels).gemm is not None,
             threads=threads,
         )
-        self.slots = self._updater.slots  # the optimizer's state by name, as it lies
-        rule = blueprint.update_rule() if kernels.load(blueprint.kernels).updates == "numba" else None
-        self._parts = parts_of_pieces(network, first, first + count, PIECE)
-        self.one_pass = one_pass(rule, vector[:count], self.slots, decays, threads, self._parts)
+        self.slots = self.updater.slots  # the optimizer's state by name, as it lies
+        ends = [t.stop - first for t in network.tensors]
+        self._tensors = [bisect_right(ends, start) for start in self.updater.parts[:, 0].tolist()]  # of every part
         self._averaged = [self.gradient[at : min(at + PIECE, count)] for at in range(0, count, PIECE)]
         self._statistics = [
             (slice(t.start - first, t.stop - first), t.rate)
@@ -138,16 +135,8 @@ class ParameterServer:
         """
         order = self._begin(step, contributions)
         gradients = [c.gradient for c in contributions]
-        certain = self.totals[BOUND] < SURELY_FINITE and math.isfinite(self.totals[LOSS])
-        if self.one_pass is not None and certain:
-            scale, info = self._info(step, 0.0, plateau)  # nobody asks for the norm
-            if not self._ends_epoch(step):
-                self.one_pass.apply(gradients, order, info, scale)
-            elif self.one_pass.measures:
-                squares = self.one_pass.apply_measured(gradients, order, info, scale)
-                self.norms = norms_of(self._parts, squares, scale)
-            else:
-                self._measured_update(info, scale, partial(self._join_piece, gradients, order))
+        if self.one_pass and self.totals[BOUND] < SURELY_FINITE and math.isfinite(self.totals[LOSS]):
+            self._update(gradients, order, *self._info(step, 0.0, plateau))
             self._join(gradients, order, slice(self._count, None))
             self._end(step)
             return
@@ -155,6 +144,11 @@ class ParameterServer:
         if not sums.finite:
             raise NotFiniteError(step)
         self.finish(step, sums.squares[0], plateau)
+
+    @property
+    def one_pass(self) -> bool:
+        """Whether an update needs no look at the whole gradient before it."""
+        return self.updater.rule.clip is None
 
     @property
     def has_statistics(self) -> bool:
@@ -168,22 +162,23 @@ class ParameterServer:
 
     def finish(self, step: int, squares: float, plateau: PlateauState = NO_PLATEAU) -> None:
         """The second half: the update. `squares`: of the gradient sums of the whole vector (`joint`)."""
-        scale, info = self._info(step, squares, plateau)
-        if self._ends_epoch(step):
-            self._measured_update(info, scale)
-        else:
-            self._updater.apply(info, scale)  # overwrites the gradient
+        self._update([self.gradient], [], *self._info(step, squares, plateau))
         self._end(step)
 
-    def advance(self, losses: Array, rows: int) -> None:
-        """Notes steps that somebody else has applied to the vector and the slots, exactly as `apply` would
-        have, none of them the last of an epoch. losses: their loss sums; rows: of each, of weight 1."""
+    def _update(self, gradients: Sequence[Array], order: Sequence[Join], scale: float, info: Step) -> None:
+        if self._ends_epoch(info.number - 1):
+            squares = self.updater.apply_measured(gradients, order, info, scale)
+            self.norms = norms_of(self._tensors, squares, scale)
+        else:
+            self.updater.apply(gradients, order, info, scale)
+
+    def advance(self, loss: float, weight: float, rows: float) -> None:
+        """Notes a step that somebody else has applied to the vector, the slots and the statistics, exactly as `apply` would have;
+        not the last one of an epoch. The numbers are the totals of the step."""
         if self.step % self._steps_per_epoch == 0:
             self.epoch_totals[:] = 0
-        for loss in losses:  # one after the other, for a sum with the same bits
-            self.epoch_totals[LOSS] += loss
-        self.epoch_totals[[WEIGHT, ROWS]] += rows * len(losses)
-        self.advance_by(len(losses))
+        self.epoch_totals[[LOSS, WEIGHT, ROWS]] += loss, weight, rows
+        self.advance_by(1)
 
     def advance_by(self, steps: int) -> None:
         """The same where the totals of the epoch have been noted, too."""
@@ -200,22 +195,15 @@ class ParameterServer:
         if not whole:
             return arrays
         arrays = {"vector": self.vector.copy(), **arrays}
-        for name, values in self._updater.slots.items():
+        for name, values in self.slots.items():
             arrays[f"slots.{name}"] = values.copy()
         return arrays
 
     def close(self) -> None:
-        self._updater.close()
-        if self.one_pass is not None:
-            self.one_pass.close()
+        self.updater.close()
 
     def _ends_epoch(self, step: int) -> bool:
         return (step + 1) % self._steps_per_epoch == 0
-
-    def _measured_update(self, info: Step, scale: float, join: JoinPiece = lambda piece: None) -> None:
-        norms = NormsOfUpdate(self._parts, self.vector, self.gradient, scale, join)
-        self._updater.apply(info, scale, norms)
-        self.norms = norms.measured()
 
     def _begin(self, step: int, contributions: Sequence[Contribution]) -> list[Join]:
         """Joins the totals; returns the order of the gradients' joins. Raises FencedError, ValueError."""
@@ -249,9 +237,6 @@ class ParameterServer:
             np.add(gradients[left][piece], gradients[right][piece], out=gradients[left][piece])
         np.add(gradients[last.left][piece], gradients[last.right][piece], out=self.gradient[piece])
 
-    def _join_piece(self, gradients: Sequence[Array], order: Sequence[Join], piece: int) -> None:
-        self._join(gradients, order, slice(PIECE * piece, min(PIECE * (piece + 1), self._count)))
-
     def _check(self, gradients: Sequence[Array], order: Sequence[Join]) -> Sums:
         squares = []
         for number, start in enumerate(range(0, len(self.gradient), PIECE)):
@@ -271,7 +256,7 @@ class ParameterServer:
 
     def _end(self, step: int) -> None:
         """What follows every update."""
-        if self._statistics:
+        if self._statistics and self.totals[ROWS]:
             self._update_statistics(float(self.totals[ROWS]))
         if step % self._steps_per_epoch == 0:
             self.epoch_totals[:] = 0

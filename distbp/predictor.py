@@ -17,7 +17,8 @@ from distbp.metrics import metrics_for
 from distbp.nn.arrays import Array, Shape
 from distbp.nn.kernels import NUMPY
 from distbp.nn.losses.base import Loss
-from distbp.nn.network import Arena, Network
+from distbp.nn.network import Network
+from distbp.nn.program import Program
 from distbp.numerics import one_blas_thread
 
 ROWS = 1024  # of one forward pass
@@ -130,19 +131,16 @@ class Model:
     def _forward(self, x: Array) -> Iterator[tuple[int, Array]]:
         """(first row, outputs of up to ROWS rows); the outputs are valid until the next ones."""
         features = self.input_shape if self.preprocessing.mean is None else self.preprocessing.mean.shape
-        arena = Arena()
-        program = None
+        program = Program(self.network, min(ROWS, len(x)), self.vector, kernels=NUMPY)
         with one_blas_thread():
             for start in range(0, len(x), ROWS):
                 raw = x[start : start + ROWS]
                 prepared = np.empty((len(raw), *features), self.network.dtype)
                 self.preprocessing.apply(raw.reshape(prepared.shape), prepared)
                 _check_finite(prepared, start)
-                if program is None or program.rows != len(raw):
-                    program = self.network.bind(len(raw), self.vector, kernels=NUMPY, arena=arena)
                 with np.errstate(invalid="ignore"):  # which may be wrong, see `numerics.quiet`
-                    y = program.forward(prepared.reshape(len(raw), *self.input_shape))
-                yield start, y
+                    program.run(prepared)
+                yield start, program.outputs(len(raw))
 
     def _checked(self, x: Array) -> Array:
         x = np.asarray(x)

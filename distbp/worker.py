@@ -6,34 +6,17 @@ keeps current) and writes sums: a gradient vector and a few float64 totals for e
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
 import numpy as np
 
 from distbp.blueprint import Blueprint
 from distbp.data.batches import Holdings, ShardReader
-from distbp.evaluation import Evaluation, evaluate_shard
+from distbp.evaluation import Evaluation, Evaluator
 from distbp.nn import kernels as kernel_sets
-from distbp.nn.kernels import Kernels
-from distbp.nn.layers.base import Array, Position
-from distbp.nn.losses import SoftmaxCrossEntropy
-from distbp.nn.network import Arena, Network, Saturated, aligned_vector
+from distbp.nn.arrays import Array
+from distbp.nn.network import aligned_vector
+from distbp.nn.program import Program
 from distbp.reduction import Block, middle
 from distbp.totals import BOUND, LOSS, ROWS, SATURATION, WEIGHT, totals_size
-
-Sums = Callable[[Array, Array, Array | None], tuple[float, float]]
-
-
-class Bound(NamedTuple):
-    """Forward, loss and backward bound to a gradient vector: `sums(x, targets, weights)` fills it and returns
-    the loss sum and the bound (see `distbp.totals`). Found by the identity of `gradient`, which is kept here
-    so that it stays taken."""
-
-    sums: Sums
-    saturated: Saturated
-    gradient: Array
-
 
 class Worker:
     """`vector`: the flat parameter vector (size,), read at every step. `data`: the rows it can reach.
@@ -49,10 +32,10 @@ class Worker:
         self._sharding = blueprint.sharding()
         self._steps_per_epoch = self._sharding.steps_per_epoch
         self._kernels = kernel_sets.load(blueprint.kernels)
-        self._arena = Arena()
-        self._position = Position()
         self._readers: dict[int, ShardReader] = {}
-        self._bound: dict[tuple[int, int], Bound] = {}  # (rows, id of the gradient)
+        self._programs: dict[tuple[int, bool], tuple[Program, Array]] = {}  # by id of the gradient, measuring
+        self._work: Array | None = None
+        self._evaluator: Evaluator | None = None
         self._scratch: list[tuple[Array, Array]] = []  # right halves of the tree, by depth
 
     @property
@@ -71,7 +54,9 @@ class Worker:
     def evaluate(self, split: str, shard: int) -> Evaluation:
         """The metric sums of one shard's part of a split (for the tree over shards)."""
         rows, start, stop = self._data.split(split, shard)
-        return evaluate_shard(self.blueprint, self.network, self._kernels, self.vector, rows, start, stop)
+        if self._evaluator is None:
+            self._evaluator = Evaluator(self.blueprint, self.network, self._kernels, self.vector)
+        return self._evaluator.sums(rows, start, stop)
 
     def rows(self, step: int, shard: int) -> Array:
         """Row numbers of the training set in a shard's slice at `step`, int64."""
@@ -79,7 +64,7 @@ class Worker:
 
     def forget(self) -> None:
         """Drops programs bound to old gradient buffers, when the exchange has replaced them."""
-        self._bound.clear()
+        self._programs.clear()
 
     def _reduce(self, step: int, block: Block, gradient: Array, totals: Array, depth: int) -> None:
         if block.stop - block.start == 1:
@@ -103,20 +88,15 @@ class Worker:
             gradient.fill(0)
             totals.fill(0)
             return
-        key = (rows, id(gradient))
-        bound = self._bound.get(key) or self._bind(key, gradient)
-        position = self._position
-        position.step, position.shard = step, shard
-        totals[LOSS], totals[BOUND] = bound.sums(x, targets, weights)
-        totals[WEIGHT] = rows if weights is None else weights.sum(dtype=np.float64)
-        totals[ROWS] = rows
-        if (step + 1) % self._steps_per_epoch == 0:
-            place = SATURATION
-            for _, saturated in bound.saturated:
-                totals[place : place + 2] = saturated()
-                place += 2
-        else:
-            totals[SATURATION:BOUND] = 0
+        ends_epoch = (step + 1) % self._steps_per_epoch == 0
+        program = self._program(gradient, measuring=ends_epoch)
+        program.run(x, targets, weights, step, shard)
+        totals[LOSS], totals[WEIGHT], totals[BOUND] = program.totals
+        # One row has no variance: it stays out of running statistics (see `BatchNormalization`).
+        totals[ROWS] = rows if rows > 1 or not self.network.statistics else 0
+        totals[SATURATION:BOUND] = 0
+        if ends_epoch:
+            totals[SATURATION:BOUND] = [n for pair in program.saturated(rows) for n in pair]
 
     def reader(self, shard: int) -> ShardReader:
         """What gathers a shard's slices."""
@@ -125,40 +105,21 @@ class Worker:
             self._readers[shard] = ShardReader(rows, dealt, self._sharding, shard, self.blueprint.dtype)
         return self._readers[shard]
 
-    def _bind(self, key: tuple[int, int], gradient: Array) -> Bound:
-        rows, job, kernels = key[0], self.blueprint.job, self._kernels
-        if stacks(self.network, job.loss, kernels):
-            from distbp.nn.dense_stack import DenseStack  # loads Numba
-
-            assert kernels.gemm is not None
-            stack = DenseStack(self.network, rows, self.vector, gradient, kernels.gemm(self.network.dtype))
-            self._bound[key] = Bound(stack.sums, stack.saturated, gradient)
-            return self._bound[key]
-        program = self.network.bind(
-            rows,
-            self.vector,
-            gradient,
-            kernels=kernels,
-            arena=self._arena,
-            position=self._position,
-            seed=job.seed,
-        )
-        loss = job.loss.bind(rows, self.network.output_shape, self.network.dtype, kernels)
-        d_outputs = np.empty((rows, *self.network.output_shape), self.network.dtype)
-
-        def sums(x: Array, targets: Array, weights: Array | None) -> tuple[float, float]:
-            total = loss(program.forward(x), targets, weights, d_outputs)
-            program.backward(d_outputs)
-            return total, kernels.largest(gradient)
-
-        self._bound[key] = Bound(sums, program.saturated, gradient)
-        return self._bound[key]
-
-
-def stacks(network: Network, loss: Any, kernels: Kernels) -> bool:
-    """Whether a job's gradients are computed by one compiled call (`distbp.nn.dense_stack`)."""
-    if kernels.gemm is None or not isinstance(loss, SoftmaxCrossEntropy) or loss.label_smoothing:
-        return False
-    from distbp.nn.dense_stack import covers  # loads Numba
-
-    return covers(network)
+    def _program(self, gradient: Array, measuring: bool) -> Program:
+        """Found by the identity of `gradient`, which is kept so that it stays taken."""
+        key = id(gradient), measuring
+        if key not in self._programs:
+            program = Program(
+                self.network,
+                self._sharding.slice_rows(0, 0),
+                self.vector,
+                kernels=self._kernels,
+                loss=self.blueprint.job.loss,
+                gradient=gradient,
+                seed=self.blueprint.job.seed,
+                measuring=measuring,
+                work=self._work,
+            )
+            self._work = program.work
+            self._programs[key] = program, gradient
+        return self._programs[key][0]

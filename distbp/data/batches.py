@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
@@ -15,6 +17,7 @@ from distbp.nn.network import aligned_vector
 # One gather serves several steps: a NumPy call costs as much as copying a few kilobytes, and what is gathered
 # should still be in a core's second-level cache when it is used.
 BLOCK_BYTES = 128 * 1024
+STAGED_BYTES = 4 * 2**20  # of inputs that are made ready for compiled steps at a time
 ALIGNMENT = 64  # bytes
 
 
@@ -29,6 +32,13 @@ class Rows(Protocol):
 
     @property
     def weights(self) -> Array | None: ...
+
+    @property
+    def inputs(self) -> Array: ...
+
+    def ready(self, dtype: np.dtype[np.generic]) -> bool:
+        """Whether `inputs` are what `gather` would give, in this dtype and in plain memory."""
+        ...
 
     def gather(self, rows: Array, out: Array) -> None:
         """Writes the preprocessed inputs of `rows` (int64) to `out`, (len(rows), *input_shape)."""
@@ -76,6 +86,20 @@ class Slice(NamedTuple):
     rows: int
 
 
+class Sources(NamedTuple):
+    """How wide the rows of a shard's inputs, targets and weights are, in 4 bytes; 0: there are no weights."""
+
+    widths: tuple[int, int, int]
+
+
+class ShardPart(NamedTuple):
+    """Rows of some steps where compiled code finds them: addresses of the tables of inputs, targets and weights (0: none), and the row
+    numbers there, int64, slice after slice."""
+
+    sources: tuple[int, int, int]
+    order: Array
+
+
 class ShardReader:
     """Gives the slice of `shard` at any step; going forward step by step is the fast way."""
 
@@ -113,6 +137,41 @@ class ShardReader:
         stop = start + (size if index < self._full_batches else self.sharding.slice_rows(index, self.shard))
         weights = None if self._weights is None else self._weights[start:stop]
         return Slice(self._x[start:stop], self._targets[start:stop], weights, stop - start)
+
+    @property
+    def sources(self) -> Sources:
+        inputs = self._x[0].nbytes // 4
+        targets = self._targets.itemsize * math.prod(self._targets.shape[1:]) // 4
+        return Sources((inputs, targets, 0 if self._weights is None else 1))
+
+    @property
+    def most_steps(self) -> int:
+        """Of one `part`."""
+        return self._steps if self._ready else min(self._steps, max(1, STAGED_BYTES // max(1, self._slice * self._x[0].nbytes)))
+
+    @property
+    def _ready(self) -> bool:
+        """Whether compiled code can read the rows as they lie."""
+        return self._data.ready(self._x.dtype)
+
+    def part(self, epoch: int, index: int, steps: int) -> ShardPart:
+        """The rows of some steps of an epoch, from the one at `index` on. Valid until the next call."""
+        order = self.order(epoch)[index * self._slice : (index + steps) * self._slice]
+        data = self._data
+        if self._ready:
+            tables = data.inputs, data.targets, data.weights
+        else:
+            x = self._staged[: len(order)]
+            data.gather(order, x)
+            tables = x, data.targets[order], None if data.weights is None else data.weights[order]
+            order = np.arange(len(order), dtype=np.int64)
+        self._tables = tables
+        return ShardPart(tuple(0 if one is None else one.ctypes.data for one in tables), order)
+
+    @functools.cached_property
+    def _staged(self) -> Array:
+        rows = self.most_steps * max(1, self._slice)
+        return np.empty((rows, *self._x.shape[1:]), self._x.dtype)
 
     def order(self, epoch: int) -> Array:
         """The shard's row numbers in the order of an epoch, int64: its slices, one after the other."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distbp.nn.arrays import Array
 from distbp.nn.jit import jit
+from distbp.nn.ops.rows import floats
 from distbp.nn.pointers import ask_to_write, prefetch
 
 LINE_BYTES = 64
@@ -14,23 +15,18 @@ BEGINNING_BYTES = 512
 
 
 @jit
-def take_rows(inputs: Array, targets: Array, order: Array, first: int, x: Array, labels: Array) -> None:
-    """Copies the rows `order[first : first + len(x)]`.
-
-    inputs: (n, features) and targets: (n,), C-contiguous, x: (rows, features) and labels: (rows,), of the
-    same dtypes; order: int64, row numbers that are all there."""
-    width = inputs.shape[1] * inputs.itemsize
-    beginning, last = min(width, BEGINNING_BYTES), order.shape[0] - 1
-    for r in range(x.shape[0]):
-        soon = order[min(first + r + AHEAD, last)]
-        address = inputs.ctypes.data + soon * width
+def take_rows(source: int, width: int, order: Array, first: int, count: int, to: int) -> None:
+    """Copies the rows `order[first : first + count]` to an address. source: address of a table whose rows are `width` times 4
+    bytes long, of any dtype; order: int64, row numbers that are all there."""
+    row_bytes, last = 4 * width, order.shape[0] - 1
+    beginning = min(row_bytes, BEGINNING_BYTES)
+    for r in range(count):
+        address = source + order[min(first + r + AHEAD, last)] * row_bytes
         for line in range(0, beginning, LINE_BYTES):
             prefetch(address + line)
         prefetch(address + beginning - 1)  # a row seldom begins where a line does
-        prefetch(targets.ctypes.data + soon * targets.itemsize)
-        if r + 1 < x.shape[0]:  # another thread may have read what was there
-            ask_to_write(x.ctypes.data + (r + 1) * width, width)
-        row = order[first + r]
-        labels[r] = targets[row]
-        for j in range(x.shape[1]):
-            x[r, j] = inputs[row, j]
+        if r + 1 < count:  # another thread may have read what was there
+            ask_to_write(to + (r + 1) * row_bytes, row_bytes)
+        values, out = floats(source + order[first + r] * row_bytes, width), floats(to + r * row_bytes, width)
+        for j in range(width):
+            out[j] = values[j]

@@ -41,6 +41,11 @@ class PreparedRows:
     def input_shape(self) -> Shape:
         return self.inputs.shape[1:]
 
+    def ready(self, dtype: np.dtype[Any]) -> bool:
+        """Whether `inputs` are what `gather` would give, in this dtype and in plain memory."""
+        plain = not isinstance(self.inputs, np.memmap)  # whose pages must be given back
+        return self.preprocessing is None and plain and self.inputs.dtype == dtype and self.inputs.flags.c_contiguous
+
     def gather(self, rows: Array, out: Array) -> None:
         """Writes the preprocessed inputs of `rows` (int64) to `out`, (len(rows), *input_shape)."""
         if self.preprocessing is None:

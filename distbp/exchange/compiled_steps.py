@@ -1,208 +1,235 @@
-"""Many steps of a stack of dense layers, each thread in one compiled call (Numba, optional).
+"""Many steps of a job, each thread in one compiled call (Numba, optional).
 
-Each thread has some of the shards, as a worker has, and some of the parameters, as a server of a range has.
-Twice in a step they meet: when all shards are computed, and when all parameters are updated. Kernels,
-products and their shapes are those of `dense_stack` and `optimizers.compiled`, in the same order for every
-element, so the bits are those of `Worker.compute` and `ParameterServer.apply` for the same steps.
+Each thread has some of the shards, as a worker has, and some of the parameters, as a server of a range has. Twice in a step they
+meet: when all shards are computed, and when all parameters are updated; where gradients are clipped by their norm, once more
+between. Ops, rules and the order of every sum are those of `Worker.compute` and `ParameterServer.apply`, and so are the bits.
 
-Where the factors of the weights' gradients are fewer numbers than these gradients, gradients are not written
-out: whoever updates some units computes their gradients, of all shards, from everybody's factors, and joins
-and applies them, with slices of up to 128 rows while they lie in a near cache (see `units_at_once`). Else
-each thread computes its shards' gradients whole.
+A product into the gradient may be deferred: the thread that updates some units computes their gradients, of all shards, from
+everybody's factors, and joins and applies them while they lie in a near cache. Other gradients are written out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from distbp.data.compiled_rows import take_rows
 from distbp.nn.arrays import Array
-from distbp.nn.dense_stack import (
-    LINE,
-    Plan,
-    backward_to_biases,
-    block,
-    bound_by_factors,
-    bound_of,
-    factors,
-    factors_are_fewer,
-    units_at_once,
-    weight_gradients,
-)
-from distbp.nn.gemm import PLAIN, TRANSPOSED, product
+from distbp.nn.blas import Dots
+from distbp.nn.dot import sum_of_squares
 from distbp.nn.jit import jit
-from distbp.nn.network import Network
-from distbp.nn.pointers import meet
-from distbp.optimizers.compiled import update, update_shared
-from distbp.optimizers.joined import join_and_update, shares_of, stretches_of, with_decays
+from distbp.nn.ops.loops_products import deferred_part
+from distbp.nn.ops.rows import floats
+from distbp.nn.pointers import ask_to_write, meet
+from distbp.nn.run_compiled import call_op
+from distbp.nn.tape import Space
+from distbp.optimizers.compiled import STRETCH, add_into, apply_rule, joined_sums
+from distbp.optimizers.parts import CONSTANTS
 from distbp.totals import SURELY_FINITE
 
-BIAS = -1  # in place of a layer: the gradients of these parameters are written out in any case
-UNEQUAL = 1.15  # times a fair share of the parameters: then the others would wait too long for one thread
+INPUTS, TARGETS, WEIGHTS = int(Space.INPUTS), int(Space.TARGETS), int(Space.WEIGHTS)
+LOSS, WEIGHT, BOUND = 0, 1, 2  # of the totals of a slice
+LINE = 16  # float32 numbers in 64 bytes
+
+
+class Ops(NamedTuple):
+    """A list of ops: words, where each begins, the addresses of the compiled ones."""
+
+    words: Array
+    starts: Array
+    ops: Array
+
+
+class Shards(NamedTuple):
+    """What is computed with. tables: of spaces, (shards, ...); positions: (shards, 3); totals: (shards, 3); gradients: the
+    addresses of the shards' gradients; skipped: which ops are deferred; additions: that join the shards' sums."""
+
+    tables: Array
+    positions: Array
+    totals: Array
+    gradients: Array
+    skipped: Array
+    additions: Array
+
+
+class Rows(NamedTuple):
+    """The rows of some steps. sources: (shards, 3) addresses of inputs, targets and weights (0: none); widths: of a row of each, in
+    4 bytes; orders: (shards, ...) row numbers; counts, firsts: (steps, shards), rows of each slice and where they begin in
+    `orders`."""
+
+    sources: Array
+    widths: Array
+    orders: Array
+    counts: Array
+    firsts: Array
+
+
+class Share(NamedTuple):
+    """What one thread updates. `stretches`: (start, stop, whether it decays), whose gradients are written out; `parts`: (op,
+    first unit, stop unit, start, stop, whether it decays), of deferred products; `pieces`: (start, stop, number), of whose
+    joined gradient it finds the squares where gradients are clipped; `room`: for the gradients of a part, of each shard."""
+
+    stretches: Array
+    parts: Array
+    pieces: Array
+    room: Array
+
+
+class Update(NamedTuple):
+    """vectors: addresses of the parameters and slots; scaled: the op whose factor the scale belongs to; clip: the largest
+    norm, 0: none; squares: of each piece; statistics: (start, stop) of the running statistics, and rates of each."""
+
+    vectors: Array
+    scaled: int
+    clip: float
+    squares: Array
+    statistics: Array
+    rates: Array
 
 
 @jit
-def joined(sums: Array, additions: Array, start: int, stop: int) -> Array:
-    """The sum over all rows of `sums` of [start, stop). It ends in the first; others are overwritten, too."""
-    for j in range(additions.shape[0]):
-        left, right = sums[additions[j, 0], start:stop], sums[additions[j, 1], start:stop]
-        for n in range(left.size):
-            left[n] += right[n]
-    return sums[0, start:stop]
+def _compute(net: Ops, shards: Shards, rows: Rows, step: int, shard: int) -> None:
+    count, table = rows.counts[step, shard], shards.tables[shard]
+    shards.totals[shard, :] = 0
+    if count == 0:
+        return
+    for number, space in ((0, INPUTS), (1, TARGETS), (2, WEIGHTS)):
+        if rows.sources[shard, number]:
+            take_rows(
+                rows.sources[shard, number], rows.widths[number], rows.orders[shard], rows.firsts[step, shard], count,
+                table[space],
+            )  # fmt: skip
+    words, spaces = net.words.ctypes.data, table.ctypes.data
+    for i in range(net.ops.size):
+        if not shards.skipped[i]:
+            call_op(net.ops[i], words + 8 * net.starts[i], spaces, count)
+
+
+@jit
+def _update(
+    net: Ops, shards: Shards, rule: Ops, update: Update, share: Share, step: int, counts: Array, numbers: Array,
+    joined: bool, shared: bool,
+) -> None:  # fmt: skip
+    """numbers: (2, ops, 4) with the scale. joined: the gradients already lie joined in the first shard's."""
+    rooms = np.empty((2, STRETCH), np.float32)
+    base, room, direction = numbers.ctypes.data, rooms.ctypes.data, rooms[1].ctypes.data
+    size, nothing = 8 * CONSTANTS * rule.ops.size, shards.additions[:0]
+    for i in range(share.stretches.shape[0]):
+        start, stop, decays = share.stretches[i]
+        if shared:
+            ask_to_write(update.vectors[0] + 4 * start, 4 * (stop - start))
+        order = nothing if joined else shards.additions
+        sums = joined_sums(shards.gradients, order, start, stop - start, room)
+        apply_rule(
+            rule.words, rule.starts, rule.ops, update.vectors, sums, start, stop - start, direction, base + size * decays
+        )
+    for i in range(share.parts.shape[0]):
+        op, begin, end, start, stop, decays = share.parts[i]
+        if shared:
+            ask_to_write(update.vectors[0] + 4 * start, 4 * (stop - start))
+        at = start % LINE  # relative to 64 bytes a part begins as it would in the gradient
+        row = net.words.ctypes.data + 8 * net.starts[op]
+        for shard in range(share.room.shape[0]):
+            out = share.room[shard].ctypes.data + 4 * at
+            deferred_part(row, shards.tables[shard].ctypes.data, counts[shard], begin, end, out)
+        for j in range(shards.additions.shape[0]):
+            left = share.room[shards.additions[j, 0]].ctypes.data + 4 * at
+            add_into(left, share.room[shards.additions[j, 1]].ctypes.data + 4 * at, left, stop - start)
+        for first in range(start, stop, STRETCH):
+            count = min(STRETCH, stop - first)
+            apply_rule(
+                rule.words, rule.starts, rule.ops, update.vectors, share.room.ctypes.data + 4 * (at + first - start), first,
+                count, direction, base + size * decays,
+            )  # fmt: skip
+    rooms[0, 0] = 0  # it is used by its address until here
+
+
+@jit
+def _find_squares(shards: Shards, share: Share, update: Update, dots: Dots) -> None:
+    """Joins this thread's pieces in the gradient of the first shard, and finds the sum of squares of each."""
+    for i in range(share.pieces.shape[0]):
+        start, stop, number = share.pieces[i]
+        first = shards.gradients[0] + 4 * start
+        joined_sums(shards.gradients, shards.additions, start, stop - start, first)
+        update.squares[number] = sum_of_squares(dots, floats(first, stop - start))
+
+
+@jit
+def _statistics(shards: Shards, update: Update, counted: float) -> None:
+    """Moves the running statistics, as `ParameterServer` does. counted: rows that they are taken over."""
+    for i in range(update.statistics.shape[0]):
+        start, stop = update.statistics[i]
+        first = shards.gradients[0] + 4 * start
+        joined_sums(shards.gradients, shards.additions, start, stop - start, first)
+        sums, values = floats(first, stop - start), floats(update.vectors[0] + 4 * start, stop - start)
+        kept, new = np.float32(1.0 - update.rates[i]), np.float32(update.rates[i] / counted)
+        for j in range(stop - start):
+            values[j] = values[j] * kept + sums[j] * new
 
 
 @jit
 def train_steps(
-    places: Plan,
-    vector: Array,
-    inputs: Array,
-    targets: Array,
-    gradients: Array,
-    sources: Array,
-    xs: Array,
-    labels: Array,
-    works: Array,
-    written: bool,
-    sums: Array,
-    additions: Array,
-    rule: int,
-    first: Array,
-    second: Array,
-    l2: float,
+    net: Ops,
+    shards: Shards,
+    rule: Ops,
+    update: Update,
+    dots: Dots,
     counters: Array,
     ways: tuple[int, int],
-    meeting: int,
-    orders: Array,
+    rows: Rows,
     constants: Array,
-    loss_sums: Array,
+    first_step: int,
+    meeting: int,
+    found: Array,
     me: int,
     start: int,
     stop: int,
-    parts: Array,
-    stretches: Array,
-    rooms: Array,
-    losses: Array,
-    totals: Array,
+    share: Share,
 ) -> int:
-    """Steps on the rows of `orders` (shards, steps * rows), one for each line of `constants`; returns how
-    many were applied, the same in every thread. A step that is not is left as if it had not begun.
+    """Trains the steps of `rows` and `constants` (steps, 2, ops, 4); returns how many were applied, the same in every thread. A
+    step that is not is left as if it had not begun.
 
-    gradients: (shards, size or more), at the addresses `sources`; xs, labels, works: what a slice is computed
-    with, for each thread where gradients are `written`, else for each shard; sums: (shards, 2), loss and
-    bound; meeting: number of the last one.
-
-    This thread, `me`, has the shards [start, stop), and `parts` or `stretches` of the parameters (see
-    `Share`); all that follows is scratch of its own."""
-    shards, rows, shared = sums.shape[0], xs.shape[1], counters.shape[0] > 2  # threads, and one more
-    scale = 1.0 / float(shards * rows)
+    meeting: number of the last one; found: (steps, 3), takes the loss sum, the weight and the counted rows of each. This thread,
+    `me`, has the shards [start, stop) and its share of the parameters."""
+    shared, count = counters.shape[0] > 2, shards.totals.shape[0]  # threads, and one more
     for step in range(constants.shape[0]):
         for shard in range(start, stop):
-            at = me if written else shard
-            x, work = xs[at], works[at]
-            take_rows(inputs, targets, orders[shard], step * rows, x, labels[at])
-            gradient = gradients[shard]
-            sums[shard, 0] = backward_to_biases(
-                places, vector, gradient, work, x, labels[at], None, losses, totals
-            )
-            if written:
-                weight_gradients(places, gradient, work, x)
-                sums[shard, 1] = bound_of(places, gradient, work, x)
-            else:
-                sums[shard, 1] = bound_by_factors(places, work, x)
-        if not meet(counters, me, meeting + 2 * step + 1, ways):
+            shards.positions[shard, 0] = first_step + step
+            _compute(net, shards, rows, step, shard)
+        meeting += 1
+        if not meet(counters, me, meeting, ways):
             return step
-        bound, loss = 0.0, sums[:, 0].copy()
-        for shard in range(shards):
-            bound += sums[shard, 1]
-        for j in range(additions.shape[0]):
-            loss[additions[j, 0]] += loss[additions[j, 1]]
-        if not (np.isfinite(loss[0]) and bound < SURELY_FINITE):
+        bound, totals, counted = 0.0, shards.totals.copy(), 0
+        for shard in range(count):
+            bound += totals[shard, BOUND]
+            counted += rows.counts[step, shard] if rows.counts[step, shard] > 1 else 0
+        for j in range(shards.additions.shape[0]):
+            left, right = shards.additions[j]
+            totals[left, LOSS] += totals[right, LOSS]
+            totals[left, WEIGHT] += totals[right, WEIGHT]
+        loss, weight = totals[0, LOSS], totals[0, WEIGHT]
+        if not (np.isfinite(loss) and bound < SURELY_FINITE):
             return step
-        if written:
-            join_and_update(
-                sources, additions, stretches, rule, vector, first, second, scale, l2, constants[step]
-            )
-        keep, after_keep = constants[step, 0], constants[step, 1:]
-        for p in range(parts.shape[0]):
-            layer, begin, end, at, to, decays = parts[p]
-            if layer == BIAS:
-                summed = joined(gradients, additions, at, to)
-            else:
-                start_in_room = at % LINE  # relative to 64 bytes it begins as it would in the gradient
-                for shard in range(shards):
-                    dz, below = factors(places, works[shard], xs[shard], layer)
-                    some = block(rooms[shard], start_in_room, end - begin, below.shape[1])
-                    product(places.gemm, TRANSPOSED, PLAIN, dz[:, begin:end], below, some)
-                summed = joined(rooms, additions, start_in_room, start_in_room + to - at)
-            decay, kept = (l2, keep) if decays else (0.0, 1.0)
-            mine, one, two = vector[at:to], first[at:to], second[at:to]
-            if shared:
-                update_shared(rule, mine, summed, one, two, scale, decay, kept, after_keep)
-            else:
-                update(rule, mine, summed, one, two, scale, decay, kept, after_keep)
+        scale = 1.0 / weight if weight > 0 else 0.0
+        if update.clip > 0:
+            _find_squares(shards, share, update, dots)
+            meeting += 1
+            if not meet(counters, me, meeting, ways):
+                return step
+            total = 0.0
+            for i in range(update.squares.size):
+                total += update.squares[i]
+            scale *= min(1.0, update.clip / (np.sqrt(total) * scale + 1e-6))
+        numbers = constants[step].copy()
+        for decays in range(2):
+            numbers[decays, update.scaled, 0] *= scale
+        _update(net, shards, rule, update, share, step, rows.counts[step], numbers, update.clip > 0, shared)
         if me == 0:
-            loss_sums[step] = loss[0]
-        if not meet(counters, me, meeting + 2 * step + 2, ways):
+            if counted:
+                _statistics(shards, update, float(counted))
+            found[step, 0], found[step, 1], found[step, 2] = loss, weight, counted
+        meeting += 1
+        if not meet(counters, me, meeting, ways):
             return step
-    return len(constants)
-
-
-class Share(NamedTuple):
-    """What one thread updates: where gradients are written out, `stretches`, each (start, stop, whether it
-    decays); else `parts`, each (layer or BIAS, first unit, stop unit, start, stop, whether it decays)."""
-
-    parts: Array
-    stretches: Array
-
-    @property
-    def room(self) -> int:
-        """For how many gradients at a time it needs room."""
-        sizes = self.parts[:, 4] - self.parts[:, 3]
-        return int(sizes[self.parts[:, 0] != BIAS].max(initial=0))
-
-
-def written_shares(count: int, decays: Sequence[tuple[int, int]], threads: int) -> list[Share]:
-    """`count` parameters dealt to threads, where gradients are written out."""
-    nothing = np.empty((0, 6), np.int64)
-    return [Share(nothing, one) for one in shares_of(stretches_of(count, decays), threads)]
-
-
-def shares_of_units(
-    network: Network, rows: int, decays: Sequence[tuple[int, int]], threads: int
-) -> list[Share] | None:
-    """The parameters of a stack of dense layers dealt to threads, in the parts in which the gradients of
-    slices of `rows` rows are computed. None where gradients should be written out: as they are fewer numbers
-    than their factors, or as the parts cannot be dealt equally."""
-    shapes = list(pairwise(shape[0] for shape in network.shapes))
-    if not factors_are_fewer(rows, shapes[0][0], sum(units for _, units in shapes), network.size):
-        return None
-    parts = np.array(list(_parts(network, rows, shapes)), np.int64)
-    sizes = parts[:, 4] - parts[:, 3]
-    parts = np.column_stack([parts, with_decays(parts[:, 3], parts[:, 4], decays)[:, 2]])
-    dealt: list[list[int]] = [[] for _ in range(threads)]
-    loads = [0] * threads
-    for part in np.argsort(-sizes, kind="stable"):
-        least = loads.index(min(loads))
-        dealt[least].append(int(part))
-        loads[least] += int(sizes[part])
-    if max(loads) > UNEQUAL * sum(loads) / threads:
-        return None
-    return [Share(parts[sorted(mine)], np.empty((0, 3), np.int64)) for mine in dealt]
-
-
-def _parts(
-    network: Network, rows: int, shapes: Sequence[tuple[int, int]]
-) -> Iterator[tuple[int, int, int, int, int]]:
-    for tensor in network.tensors:
-        features, units = shapes[tensor.layer]
-        if tensor.name == "bias":
-            yield BIAS, 0, 0, tensor.start, tensor.stop
-            continue
-        many = units_at_once(rows, units, features)
-        for begin in range(0, units, many):
-            end = min(begin + many, units)
-            yield tensor.layer, begin, end, tensor.start + begin * features, tensor.start + end * features
+    return constants.shape[0]  # type: ignore[no-any-return]

@@ -1,7 +1,6 @@
 """The inline exchange: server and worker in this process, for `workers: 0` and for tests.
 
-Nothing travels. Where a step is worth it, threads share its shards, each with a `Worker` of its own. Jobs of
-dense layers skip most of Python, too (see `fused_steps`).
+Nothing travels. Where a step is worth it, threads share its shards. Compiled ops skip most of Python, too (see `inline_steps`).
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from distbp.blueprint import Blueprint
 from distbp.data.batches import Holdings
 from distbp.evaluation import Evaluation, combine
 from distbp.exchange.base import Snapshot
+from distbp.nn import kernels as kernel_sets
 from distbp.nn.arrays import Array
 from distbp.nn.network import aligned_vector
 from distbp.parameter_server import Contribution, ParameterServer
@@ -33,20 +33,21 @@ FLOPS_WORTH_PYTHON_THREADS = 5e7
 Parts = list[tuple[Worker, list[Contribution]]]
 
 
-def _fused(blueprint: Blueprint, server: ParameterServer, parts: Parts, data: Holdings, threads: int) -> Any:
-    if blueprint.kernels == "numpy":
+def _compiled(blueprint: Blueprint, server: ParameterServer, parts: Parts, threads: int) -> Any:
+    kernels = kernel_sets.load(blueprint.kernels)
+    if kernels.gemm is None:
         return None
-    from distbp.exchange.fused_steps import fused_steps  # loads Numba
+    from distbp.exchange.inline_steps import inline_steps  # loads Numba
 
     blocks = [(worker, one.block) for worker, mine in parts for one in mine]
     readers = [worker.reader(shard) for worker, block in blocks for shard in range(block.start, block.stop)]
-    return fused_steps(blueprint, server, readers, data, threads)
+    return inline_steps(blueprint, kernels, server, readers, threads)
 
 
 def threads_for(blueprint: Blueprint, worth: float, most: int | None = None) -> int:
     """How many threads share a step: no more than shards and processors (or `most`), and one where a step
     takes fewer than `worth` floating-point operations."""
-    flops = 6 * blueprint.job.batch_size * blueprint.network().parameter_count
+    flops = blueprint.job.batch_size * blueprint.network().flops
     if flops < worth:
         return 1
     return min(blueprint.shards, most or _processors())
@@ -89,14 +90,14 @@ class InlineTeam:
         self.worker = self._parts[0][0]
         self._pool = ThreadPoolExecutor(in_python - 1, "distbp-shards", _quiet) if in_python > 1 else None
         compiled = threads_for(blueprint, FLOPS_WORTH_THREADS, threads)
-        self._fused = _fused(blueprint, self.server, self._parts, data, compiled)
+        self._compiled = _compiled(blueprint, self.server, self._parts, compiled)
 
     def run(self, first: int, stop: int, plateau: PlateauState, stopping: Callable[[], bool]) -> int:
         step = first
         while step < stop:
             if stopping():
                 return step
-            done = self._fused.run(step, stop, plateau) if self._fused else 0
+            done = self._compiled.run(step, stop, plateau) if self._compiled else 0
             if not done:
                 self._each(partial(_compute, step))
                 self.server.apply(step, self._contributions, plateau)
@@ -132,8 +133,8 @@ class InlineTeam:
         )
 
     def close(self) -> None:
-        if self._fused:
-            self._fused.close()
+        if self._compiled:
+            self._compiled.close()
         if self._pool is not None:
             self._pool.shutdown()
         self.server.close()

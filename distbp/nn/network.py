@@ -52,14 +52,15 @@ def aligned_vector(size: int, dtype: Any) -> Array:
 
 @dataclass(frozen=True)
 class Lowered:
-    """A network on the tape. `outputs`: of its last layer; `activations`: of every layer; `losses`: of each output, None
-    where no loss was given; `watched`: outputs of activation functions."""
+    """A network on the tape. `outputs`: of its last layer; `activations`: of every layer; `losses`: of each output, and
+    `loss_gradient`, of the outputs: None where no loss was given; `watched`: outputs of activation functions."""
 
     rows: list[Row]
     work: int
     outputs: Ref
     activations: list[Ref]
     losses: Ref | None
+    loss_gradient: Ref | None
     watched: list[Watched]
 
 
@@ -115,6 +116,11 @@ class Network:
         """The ranges of the flat vector to which decay applies by default."""
         return [(t.start, t.stop) for t in self.tensors if t.decays]
 
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of one sample in one step: forward, and twice as many backward."""
+        return float(sum(layer.flops(shape) for layer, shape in zip(self.layers, self.shapes, strict=False))) or 1.0
+
     def initialize(self, seed: int) -> Array:
         """A fresh flat vector (size,): every tensor drawn in float64 from a stream of its own, then cast."""
         vector = aligned_vector(self.size, self.dtype)
@@ -133,10 +139,16 @@ class Network:
         return vector
 
     def lower(
-        self, most_rows: int, loss: Loss | None = None, *, training: bool = False, measuring: bool = False
+        self,
+        most_rows: int,
+        loss: Loss | None = None,
+        *,
+        training: bool = False,
+        measuring: bool = False,
+        forward_only: bool = False,
     ) -> Lowered:
         """The network as a list of ops, for slices of at most `most_rows` rows; `training`: with the backward pass, which fills
-        the gradient space. `measuring`: what is watched can be read after a run."""
+        the gradient space, unless `forward_only`. `measuring`: what is watched can be read after a run."""
         tape = Tape(most_rows, self.dtype, training, measuring)
         values = [Value(Ref(Space.INPUTS, 0, math.prod(self.shapes[0]), 1), self.shapes[0])]
         backwards: list[Backward] = []
@@ -156,12 +168,14 @@ class Network:
             values.append(value)
             backwards.append(backward)
         tape.layer = -1
-        losses = None
+        losses = dy = None
         tape.keep(values[-1].ref)
         if loss is not None:
             dy, losses = lower_loss(tape, loss, values[-1].ref)
             tape.keep(losses)
-            if training:
+            if forward_only:
+                tape.keep(dy, *(value.ref for value in values))
+            if training and not forward_only:
                 self._backward(tape, backwards, dy)
         plan = tape.planned()
         return Lowered(
@@ -170,6 +184,7 @@ class Network:
             plan.place(values[-1].ref),
             [plan.place(value.ref) for value in values[1:]],
             None if losses is None else plan.place(losses),
+            None if dy is None else plan.place(dy),
             plan.watched,
         )
 

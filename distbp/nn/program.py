@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
+from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.arrays import Array
 from distbp.nn.kernels import Kernels
 from distbp.nn.losses.base import Loss
 from distbp.nn.network import Lowered, Network, aligned_vector
 from distbp.nn.run_tape import Executor, NumpyExecutor, Spaces, matrix
-from distbp.nn.tape import TOTALS, Space
+from distbp.nn.tape import TOTALS, Ref, Space
 
 
 def executor(lowered: Lowered, spaces: Spaces, kernels: Kernels, dtype: np.dtype[Any]) -> Executor:
@@ -27,7 +29,8 @@ class Program:
     """`network` over `vector`, which it never writes, for slices of at most `most_rows` rows.
 
     With `loss` it computes the loss, too; with `gradient` (size,) it trains: a run fills it. `measuring`: outputs of activation
-    functions can be read after a run. Programs that share `work` run one at a time.
+    functions can be read after a run. `forward_only`: it runs as in training, but for the backward pass, and what layers and the
+    loss give can be read. Programs that share `work` run one at a time.
     """
 
     def __init__(
@@ -41,14 +44,18 @@ class Program:
         gradient: Array | None = None,
         seed: int = 0,
         measuring: bool = False,
+        forward_only: bool = False,
         work: Array | None = None,
     ) -> None:
         self.network = network
-        self.lowered = lowered = network.lower(most_rows, loss, training=gradient is not None, measuring=measuring)
+        self.lowered = lowered = network.lower(
+            most_rows, loss, training=gradient is not None, measuring=measuring, forward_only=forward_only
+        )
         if work is None or len(work) < lowered.work:
             work = aligned_vector(lowered.work, network.dtype)
         self.work = work
         self.totals = np.zeros(TOTALS)
+        self._inputs = work[:0]  # of the last run: a network without layers gives them back
         self._position = np.array([0, 0, seed], np.int64)
         spaces = {
             Space.PARAMETERS: vector,
@@ -67,6 +74,7 @@ class Program:
         C-contiguous. `totals` then holds the loss sum, the weight, and the bound of the gradient."""
         self.totals[:] = 0
         self._position[0], self._position[1] = step, shard
+        self._inputs = x
         self._executor.run(len(x), x, targets, weights)
 
     def outputs(self, rows: int) -> Array:
@@ -74,16 +82,27 @@ class Program:
         return self._read(self.lowered.outputs, rows).reshape(rows, *self.network.output_shape)
 
     def activations(self, layer: int, rows: int) -> Array:
-        """The output of a layer, (rows, numbers); only of a program that is `measuring`."""
+        """What a layer gave, (rows, numbers of a sample); of a program that is `forward_only`."""
         return self._read(self.lowered.activations[layer], rows)
+
+    def loss_gradient(self, rows: int) -> Array:
+        """With respect to the outputs, (rows, outputs); of a program that is `forward_only`."""
+        assert self.lowered.loss_gradient is not None
+        return self._read(self.lowered.loss_gradient, rows)
 
     def losses(self, rows: int) -> Array:
         """The loss of each output (of labels: of each row), without weights: a view (rows, columns)."""
         assert self.lowered.losses is not None
         return self._read(self.lowered.losses, rows)
 
-    def read(self, ref: Any, rows: int) -> Array:
-        """A matrix of the last run, whose place was kept."""
-        return matrix(self.work, ref, rows)
+    def saturated(self, rows: int) -> list[tuple[int, int]]:
+        """(saturated, all) outputs of each activation function that can saturate, in order; of a program that is `measuring`."""
+        return [
+            (count(self._read(one.y, rows), self._read(one.kept, rows)), math.prod(one.y.shape(rows)))
+            for one in self.lowered.watched
+            if (count := ACTIVATIONS[one.name].saturated) is not None
+        ]
 
-    _read = read
+    def _read(self, ref: Ref, rows: int) -> Array:
+        space = {Space.WORK: self.work, Space.INPUTS: self._inputs.reshape(-1)}[Space(ref.space)]
+        return matrix(space, ref, rows)

@@ -1,34 +1,49 @@
 """Update rules as small parts that compose. The contract of a part, then each part, simplest first.
 
 A rule is a chain of parts over flat vectors. The direction u starts as the gradient sum; each part turns
-it into the direction of the next one; the updater ends every chain with p <- p - u. So
+it into the direction of the next one; every chain ends with p <- p - u. So
 
     sgd    = (ScaleByLearningRate(),)
     adamw  = (DecayWeights(0.01), ScaleByAdam(), ScaleByLearningRate())
 
 A part is a frozen dataclass that holds no arrays. State lives outside of it, in slots: vectors as long as
-the parameters, one value for each parameter, which a checkpoint stores by name. `bind` gives the function
-that works on one piece of the vectors.
+the parameters, one value for each parameter, which a checkpoint stores by name. `emit` puts the ops of the part
+(`distbp.optimizers.ops`) onto the rule.
 
-Numbers that only scale the direction are not multiplied into it one by one: the direction is `factor * u`,
-and `apply(step, factor)` returns the factor of its result. The division by the batch's total weight,
-clipping by norm and the learning rate so cost nothing, and plain SGD is two NumPy calls.
+Numbers that only scale the direction are not multiplied into it one by one: the direction is `factor * u`. The division by
+the batch's total weight, clipping by norm and the learning rate so cost nothing, and plain SGD is one op.
 
-Every part works element by element, with the same operations for each element: the result does not depend
-on where a vector is cut. Conventions follow PyTorch; where another framework's differ, the part says so.
+Conventions follow PyTorch; where another framework's differ, the part says so.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distbp.nn.ops.base import Op
+from distbp.nn.tape import Ref, Row
+from distbp.optimizers.ops import RULE_OPS
+
 Array = NDArray[Any]
+
+
+class Vector(IntEnum):
+    """The spaces that the ops of a rule address: stretches of the flat vectors, and the numbers of a step."""
+
+    PARAMETERS = 0
+    SUMS = 1
+    DIRECTION = 2
+    SLOTS = 3  # the first of at most three
+    SECOND_SLOT = 4
+    THIRD_SLOT = 5
+    CONSTANTS = 7
 
 
 class Step(NamedTuple):
@@ -41,55 +56,102 @@ class Step(NamedTuple):
     gradient_norm: float = 0.0
 
 
-class Piece(NamedTuple):
-    """What a part is given to bind itself to: views of one stretch of the flat vectors, each (length,).
-
-    `gradient`: where a part writes a direction that it makes (never into `direction`, which may be another
-    part's slot). `direction`: the u it is given; may be `gradient` itself. `decayed`: the stretches, counted
-    within the piece, that L1, L2 and weight decay touch. `scratch`: free to use, not kept.
-    """
-
-    gradient: Array
-    direction: Array
-    parameters: Array
-    slots: Mapping[str, Array]
-    decayed: tuple[slice, ...]
-    scratch: Array
+Numbers = Callable[[Step], Sequence[float]]
+CONSTANTS = 4  # numbers of an op at one step; the first is the factor of its direction
 
 
-Apply = Callable[[Step, float], float]
+def _no_numbers(step: Step) -> Sequence[float]:
+    return ()
 
 
-class BoundPart(NamedTuple):
-    """`direction`: the array that holds the direction after `apply`; `apply(step, factor) -> factor`."""
+class Rule:
+    """A chain of parts as a list of ops. `slots`: name -> the value that every element starts with.
 
-    direction: Array
-    apply: Apply
+    Raises ValueError where two parts keep a slot of one name."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.rows: list[Row] = []
+        self.slots: dict[str, float] = {}
+        self.clip: ClipByNorm | None = None
+        self._numbers: list[tuple[tuple[Callable[[Step], float], ...], Numbers, Sequence[float] | None]] = []
+        self._factors: list[Callable[[Step], float]] = []
+        self._scaled = -1  # the row whose factor the scale of the batch belongs to
+        self._u = vector(Vector.SUMS)
+        for part in parts:
+            part.emit(self)
+        self.emit("descend", self.direction, vector(Vector.PARAMETERS))
+
+    @property
+    def direction(self) -> Ref:
+        """The direction that the next part is given."""
+        return self._u
+
+    def slot(self, name: str, initial: float) -> Ref:
+        """A slot of the rule."""
+        if name in self.slots:
+            raise ValueError(f"two parts of one update rule keep a slot named {name!r}")
+        self.slots[name] = initial
+        return vector(Vector.SLOTS + len(self.slots) - 1)
+
+    def multiply(self, factor: Callable[[Step], float]) -> None:
+        """Multiplies the direction by a number of the step."""
+        self._factors.append(factor)
+
+    def emit(
+        self, name: str, *refs: Ref, numbers: Numbers = _no_numbers, undecayed: Sequence[float] | None = None,
+        becomes: Ref | None = None, takes_factor: bool = True,
+    ) -> None:  # fmt: skip
+        """Appends an op. `numbers`: its own at a step; `undecayed`: those for parameters that do not decay; None: the same.
+        `becomes`: where the new direction is. `takes_factor`: it multiplies its direction by the factor."""
+        op: Op = RULE_OPS[name]
+        constants = Ref(Vector.CONSTANTS, CONSTANTS * len(self.rows), CONSTANTS, plus=1)
+        factors: tuple[Callable[[Step], float], ...] = ()
+        if takes_factor:
+            factors, self._factors = tuple(self._factors), []
+            if self._scaled < 0:
+                self._scaled = len(self.rows)
+        self.rows.append(Row(op, (*refs, constants), (), (), -1))
+        self._numbers.append((factors, numbers, undecayed))
+        if becomes is not None:
+            self._u = becomes
+
+    @property
+    def scaled(self) -> int:
+        """The row whose factor is to be multiplied by 1 / (the batch's weight), and by the factor of clipping."""
+        return self._scaled
+
+    def constants(self, step: Step) -> Array:
+        """(2, rows, 4) float64, what the ops read: for parameters that do not decay, and for those that do; but for the scale."""
+        # NumPy scalars among the numbers would make other types of them.
+        step = Step(int(step.number), float(step.learning_rate), float(step.gradient_norm))
+        found = np.zeros((2, len(self.rows), CONSTANTS))
+        for row, (factors, numbers, undecayed) in enumerate(self._numbers):
+            own = numbers(step)
+            found[:, row, 0] = math.prod(factor(step) for factor in factors)
+            found[1, row, 1 : 1 + len(own)] = own
+            found[0, row, 1 : 1 + len(own)] = own if undecayed is None else undecayed
+        return found
+
+    def scale(self, scale: float, norm: float) -> float:
+        """`scale` with the factor of clipping. norm: of the whole averaged gradient."""
+        return scale if self.clip is None else scale * self.clip.factor(norm)
+
+
+def vector(space: int) -> Ref:
+    """A stretch of a flat vector."""
+    return Ref(space, 0, 1, 1)
 
 
 class Part(Protocol):
-    def slots(self) -> Mapping[str, float]:
-        """The slots: name -> value that every element starts with."""
-        ...
-
-    def bind(self, piece: Piece) -> BoundPart: ...
-
-
-NO_SLOTS: Mapping[str, float] = {}
+    def emit(self, rule: Rule) -> None: ...
 
 
 @dataclass(frozen=True)
 class ScaleByLearningRate:
     """u <- learning_rate * u."""
 
-    def slots(self) -> Mapping[str, float]:
-        return NO_SLOTS
-
-    def bind(self, piece: Piece) -> BoundPart:
-        def apply(step: Step, factor: float) -> float:
-            return factor * step.learning_rate
-
-        return BoundPart(piece.direction, apply)
+    def emit(self, rule: Rule) -> None:
+        rule.multiply(lambda step: step.learning_rate)
 
 
 @dataclass(frozen=True)
@@ -99,19 +161,11 @@ class ClipByNorm:
 
     maximum: float
 
-    def slots(self) -> Mapping[str, float]:
-        return NO_SLOTS
+    def factor(self, norm: float) -> float:
+        return min(1.0, self.maximum / (norm + 1e-6))
 
-    def factor(self, step: Step) -> float:
-        return min(1.0, self.maximum / (step.gradient_norm + 1e-6))
-
-    def bind(self, piece: Piece) -> BoundPart:
-        clip = self.factor
-
-        def apply(step: Step, factor: float) -> float:
-            return factor * clip(step)
-
-        return BoundPart(piece.direction, apply)
+    def emit(self, rule: Rule) -> None:
+        rule.clip = self
 
 
 @dataclass(frozen=True)
@@ -120,19 +174,9 @@ class ClipByValue:
 
     maximum: float
 
-    def slots(self) -> Mapping[str, float]:
-        return NO_SLOTS
-
-    def bind(self, piece: Piece) -> BoundPart:
-        u, out, maximum = piece.direction, piece.gradient, self.maximum
-
-        def apply(step: Step, factor: float) -> float:
-            np.multiply(u, factor, out=out)
-            np.minimum(out, maximum, out=out)
-            np.maximum(out, -maximum, out=out)
-            return 1.0
-
-        return BoundPart(out, apply)
+    def emit(self, rule: Rule) -> None:
+        out = vector(Vector.DIRECTION)
+        rule.emit("clip_value", rule.direction, out, numbers=lambda step: (self.maximum,), becomes=out)
 
 
 @dataclass(frozen=True)
@@ -144,21 +188,8 @@ class AddL2:
 
     strength: float
 
-    def slots(self) -> Mapping[str, float]:
-        return NO_SLOTS
-
-    def bind(self, piece: Piece) -> BoundPart:
-        u, out, strength = piece.direction, piece.gradient, self.strength
-        stretches = [(out[s], piece.parameters[s], piece.scratch[s]) for s in piece.decayed]
-
-        def apply(step: Step, factor: float) -> float:
-            np.multiply(u, factor, out=out)
-            for direction, p, scratch in stretches:
-                np.multiply(p, strength, out=scratch)
-                np.add(direction, scratch, out=direction)
-            return 1.0
-
-        return BoundPart(out, apply)
+    def emit(self, rule: Rule) -> None:
+        _penalty(rule, "add_l2", self.strength)
 
 
 @dataclass(frozen=True)
@@ -167,22 +198,13 @@ class AddL1:
 
     strength: float
 
-    def slots(self) -> Mapping[str, float]:
-        return NO_SLOTS
+    def emit(self, rule: Rule) -> None:
+        _penalty(rule, "add_l1", self.strength)
 
-    def bind(self, piece: Piece) -> BoundPart:
-        u, out, strength = piece.direction, piece.gradient, self.strength
-        stretches = [(out[s], piece.parameters[s], piece.scratch[s]) for s in piece.decayed]
 
-        def apply(step: Step, factor: float) -> float:
-            np.multiply(u, factor, out=out)
-            for direction, p, scratch in stretches:
-                np.sign(p, out=scratch)
-                np.multiply(scratch, strength, out=scratch)
-                np.add(direction, scratch, out=direction)
-            return 1.0
-
-        return BoundPart(out, apply)
+def _penalty(rule: Rule, op: str, strength: float) -> None:
+    out, p = vector(Vector.DIRECTION), vector(Vector.PARAMETERS)
+    rule.emit(op, rule.direction, p, out, numbers=lambda step: (strength,), undecayed=(0.0,), becomes=out)
 
 
 @dataclass(frozen=True)
@@ -192,19 +214,11 @@ class DecayWeights:
 
     strength: float
 
-    def slots(self) -> Mapping[str, float]:
-        return NO_SLOTS
-
-    def bind(self, piece: Piece) -> BoundPart:
-        stretches, strength = [piece.parameters[s] for s in piece.decayed], self.strength
-
-        def apply(step: Step, factor: float) -> float:
-            keep = 1 - step.learning_rate * strength
-            for p in stretches:
-                np.multiply(p, keep, out=p)
-            return factor
-
-        return BoundPart(piece.direction, apply)
+    def emit(self, rule: Rule) -> None:
+        rule.emit(
+            "decay", vector(Vector.PARAMETERS), numbers=lambda step: (1 - step.learning_rate * self.strength,),
+            undecayed=(1.0,), takes_factor=False,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -218,26 +232,13 @@ class Trace:
     momentum: float
     nesterov: bool = False
 
-    def slots(self) -> Mapping[str, float]:
-        return {"momentum": 0.0}
-
-    def bind(self, piece: Piece) -> BoundPart:
-        u, out, b, momentum = piece.direction, piece.gradient, piece.slots["momentum"], self.momentum
-        scratch = piece.scratch
-
-        def plain(step: Step, factor: float) -> float:
-            np.multiply(u, factor, out=out)
-            np.multiply(b, momentum, out=b)
-            np.add(b, out, out=b)
-            return 1.0
-
-        def nesterov(step: Step, factor: float) -> float:
-            plain(step, factor)
-            np.multiply(b, momentum, out=scratch)
-            np.add(out, scratch, out=out)
-            return 1.0
-
-        return BoundPart(out, nesterov) if self.nesterov else BoundPart(b, plain)
+    def emit(self, rule: Rule) -> None:
+        b, out = rule.slot("momentum", 0.0), vector(Vector.DIRECTION)
+        numbers: Numbers = lambda step: (self.momentum,)  # noqa: E731
+        if self.nesterov:
+            rule.emit("nesterov", rule.direction, b, out, numbers=numbers, becomes=out)
+        else:
+            rule.emit("trace", rule.direction, b, numbers=numbers, becomes=b)
 
 
 @dataclass(frozen=True)
@@ -247,23 +248,9 @@ class ScaleByAdagrad:
     epsilon: float = 1e-10
     initial: float = 0.0
 
-    def slots(self) -> Mapping[str, float]:
-        return {"sum_of_squares": self.initial}
-
-    def bind(self, piece: Piece) -> BoundPart:
-        u, out, s, scratch = piece.direction, piece.gradient, piece.slots["sum_of_squares"], piece.scratch
-        epsilon = self.epsilon
-
-        def apply(step: Step, factor: float) -> float:
-            np.multiply(u, factor, out=out)
-            np.multiply(out, out, out=scratch)
-            np.add(s, scratch, out=s)
-            np.sqrt(s, out=scratch)
-            np.add(scratch, epsilon, out=scratch)
-            np.divide(out, scratch, out=out)
-            return 1.0
-
-        return BoundPart(out, apply)
+    def emit(self, rule: Rule) -> None:
+        s, out = rule.slot("sum_of_squares", self.initial), vector(Vector.DIRECTION)
+        rule.emit("adagrad", rule.direction, s, out, numbers=lambda step: (self.epsilon,), becomes=out)
 
 
 @dataclass(frozen=True)
@@ -278,35 +265,14 @@ class ScaleByRMS:
     epsilon: float = 1e-8
     centered: bool = False
 
-    def slots(self) -> Mapping[str, float]:
-        return {"mean_square": 0.0, "mean": 0.0} if self.centered else {"mean_square": 0.0}
-
-    def bind(self, piece: Piece) -> BoundPart:
-        u, out, scratch = piece.direction, piece.gradient, piece.scratch
-        v, m = piece.slots["mean_square"], piece.slots.get("mean")
-        decay, epsilon = self.decay, self.epsilon
-
-        def apply(step: Step, factor: float) -> float:
-            np.multiply(u, factor, out=out)
-            np.multiply(out, out, out=scratch)
-            np.multiply(scratch, 1 - decay, out=scratch)
-            np.multiply(v, decay, out=v)
-            np.add(v, scratch, out=v)
-            if m is None:
-                np.sqrt(v, out=scratch)
-            else:
-                np.multiply(out, 1 - decay, out=scratch)
-                np.multiply(m, decay, out=m)
-                np.add(m, scratch, out=m)
-                np.multiply(m, m, out=scratch)
-                np.subtract(v, scratch, out=scratch)
-                np.maximum(scratch, 0, out=scratch)  # rounding may leave a variance just below zero
-                np.sqrt(scratch, out=scratch)
-            np.add(scratch, epsilon, out=scratch)
-            np.divide(out, scratch, out=out)
-            return 1.0
-
-        return BoundPart(out, apply)
+    def emit(self, rule: Rule) -> None:
+        out, slots = vector(Vector.DIRECTION), [rule.slot("mean_square", 0.0)]
+        if self.centered:
+            slots.append(rule.slot("mean", 0.0))
+        rule.emit(
+            "centered_rms" if self.centered else "rms", rule.direction, *slots, out,
+            numbers=lambda step: (self.decay, 1 - self.decay, self.epsilon), becomes=out,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -323,33 +289,18 @@ class ScaleByAdam:
     epsilon: float = 1e-8
     epsilon_hat: bool = False
 
-    def slots(self) -> Mapping[str, float]:
-        return {"first_moment": 0.0, "second_moment": 0.0}
+    def emit(self, rule: Rule) -> None:
+        m, v = rule.slot("first_moment", 0.0), rule.slot("second_moment", 0.0)
+        out = vector(Vector.DIRECTION)
+        # m' / (sqrt(v') + epsilon) is c m / (sqrt(v) + e).
+        rule.emit(
+            "adam", rule.direction, m, v, out,
+            numbers=lambda step: (self.beta1, self.beta2, self._epsilon(step)), becomes=out,
+        )  # fmt: skip
+        rule.multiply(lambda step: self._root2(step) / (1 - self.beta1**step.number))
 
-    def corrections(self, step: Step) -> tuple[float, float]:
-        """(c, e) so that the new direction is c * m / (sqrt(v) + e)."""
-        root2 = math.sqrt(1 - self.beta2**step.number)
-        epsilon = self.epsilon if self.epsilon_hat else self.epsilon * root2
-        return root2 / (1 - self.beta1**step.number), epsilon
+    def _root2(self, step: Step) -> float:
+        return math.sqrt(1 - self.beta2**step.number)
 
-    def bind(self, piece: Piece) -> BoundPart:
-        u, out, scratch = piece.direction, piece.gradient, piece.scratch
-        m, v = piece.slots["first_moment"], piece.slots["second_moment"]
-        beta1, beta2, corrections = self.beta1, self.beta2, self.corrections
-
-        def apply(step: Step, factor: float) -> float:
-            np.multiply(u, factor, out=out)
-            np.multiply(out, 1 - beta1, out=scratch)
-            np.multiply(m, beta1, out=m)
-            np.add(m, scratch, out=m)
-            np.multiply(out, out, out=scratch)
-            np.multiply(scratch, 1 - beta2, out=scratch)
-            np.multiply(v, beta2, out=v)
-            np.add(v, scratch, out=v)
-            correction, epsilon = corrections(step)
-            np.sqrt(v, out=scratch)
-            np.add(scratch, epsilon, out=scratch)
-            np.divide(m, scratch, out=out)
-            return correction
-
-        return BoundPart(out, apply)
+    def _epsilon(self, step: Step) -> float:
+        return self.epsilon if self.epsilon_hat else self.epsilon * self._root2(step)

@@ -1,46 +1,37 @@
-"""The engine that applies an update rule, piece by piece.
+"""The engine that joins the sums of a step and applies an update rule, stretch by stretch.
 
-A piece is small enough to stay in a core's cache: every part of the chain runs on one piece before the
-next piece is touched, so memory is read and written once for a step, not once for a part. All views are made
-once. No element's arithmetic depends on its neighbors, so the bits are the same for any size of a piece,
-any number of threads and any split of the vectors over updaters.
+A stretch is small enough to stay in a core's cache: the sums are joined and every op of the rule runs on one stretch before
+the next one is touched, so memory is read and written once for a step. No element's arithmetic depends on its
+neighbors, so the bits are the same for any cut and any number of threads.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
-from distbp.optimizers.parts import Apply, Array, BoundPart, Part, Piece, Step
+from distbp.nn.arrays import Array
+from distbp.nn.run_tape import encode
+from distbp.optimizers.parts import Part, Rule, Step, Vector
 
-# Waking a thread costs about as much as SGD on this many pieces: fewer are not worth one.
-PIECES_WORTH_A_THREAD = 8
 PIECE = 32768
+WORTH_A_THREAD = 131072  # parameters; waking a thread costs about as much as updating so many
 
-_Chain = tuple[int, tuple[Apply, ...]]  # the number of a piece, and what updates it
-Fuse = Callable[[Sequence[Part], Piece], Apply | None]
-
-
-class Watch(Protocol):
-    """Is told of the update of every piece, by number, in the thread that does it."""
-
-    def before(self, piece: int) -> None: ...
-
-    def after(self, piece: int) -> None: ...
+Order = Sequence[tuple[int, int]]
 
 
 class Updater:
     """Applies a chain of parts to `parameters`, in place.
 
-    parameters, gradient: (n,), C-contiguous, one floating dtype. `gradient` holds sums over samples when
-    `apply` is called; its contents are undefined afterwards. decays: stretches [start, stop) of the vectors
-    that L1, L2 and weight decay touch, in any order. slots: existing state, by name, which is used as it
-    lies (not copied); None makes fresh state. kernels_name: "numpy" or "numba" (ImportError where Numba is
-    missing); the two may round differently. threads: how many threads share the pieces of a large vector.
+    parameters: (n,), C-contiguous, one floating dtype. decays: stretches [start, stop) of the vectors that L1, L2 and weight
+    decay touch, in any order. tensors: stretches that are measured one by one. slots: existing state, by name, which is used as
+    it lies (not copied); None makes fresh state. compiled: by compiled ops, for float32. threads: how many threads share a
+    large vector.
 
     `.slots` is the whole state: name -> (n,). Save it after an `apply` and give it back later, and the bits
     go on as if nothing had happened. ValueError where arrays, slots or decays do not fit.
@@ -50,58 +41,127 @@ class Updater:
         self,
         parts: Sequence[Part],
         parameters: Array,
-        gradient: Array,
         decays: Sequence[tuple[int, int]],
         *,
+        tensors: Sequence[tuple[int, int]] = (),
         slots: Mapping[str, Array] | None = None,
-        piece: int = PIECE,
-        kernels_name: str = "numpy",
+        compiled: bool = False,
         threads: int = 1,
+        piece: int = PIECE,
     ) -> None:
-        _check_vector("the gradient", gradient, parameters)
         _check_vector("the parameters", parameters, parameters)
-        self.slots: dict[str, Array] = _make_slots(parts, parameters, slots)
-        size = parameters.size
-        stretches = _merged(decays, size)
-        fuse = _fuse(kernels_name)
-        starts = range(0, size, piece)
-        self._threads = max(1, min(threads, len(starts) // PIECES_WORTH_A_THREAD))
-        share = math.ceil(len(starts) / self._threads)
-        self._shares: list[list[_Chain]] = []
-        for thread in range(self._threads):
-            scratch = np.empty(min(piece, size), parameters.dtype)
-            bound = []
-            for start in starts[thread * share : (thread + 1) * share]:
-                view = slice(start, min(start + piece, size))
-                one = Piece(
-                    gradient=gradient[view],
-                    direction=gradient[view],
-                    parameters=parameters[view],
-                    slots={name: slot[view] for name, slot in self.slots.items()},
-                    decayed=tuple(_within(stretches, view)),
-                    scratch=scratch[: view.stop - start],
-                )
-                bound.append((start // piece, _bind(parts, one, fuse)))
-            self._shares.append(bound)
+        self.rule = Rule(parts)
+        self.parameters = parameters
+        self.slots: dict[str, Array] = _make_slots(self.rule.slots, parameters, slots)
+        self._apply: Callable[..., None]
+        if compiled and parameters.dtype == np.float32:
+            from distbp.optimizers.compiled import STRETCH  # loads Numba
+
+            piece = STRETCH
+            self.program = program_of(self.rule, parameters, self.slots)
+            self._apply = self._compiled
+        else:
+            self._apply = self._in_numpy
+        merged = _merged(decays, parameters.size)
+        self.stretches = cut([(0, parameters.size)], merged, piece)
+        self.parts = cut(tensors, merged, piece)
+        self._threads = max(1, min(threads, parameters.size // WORTH_A_THREAD))
         self._pool = ThreadPoolExecutor(self._threads - 1, "distbp-update") if self._threads > 1 else None
 
-    def apply(self, step: Step, scale: float, watch: Watch | None = None) -> None:
-        """One update with the averaged gradient `scale * gradient`; scale is 1 / (the batch's weight)."""
-        # A NumPy float64 scalar would make every float32 operation a float64 one: slower, and other bits.
-        step = Step(int(step.number), float(step.learning_rate), float(step.gradient_norm))
-        scale = float(scale)
-        if self._pool is None:
-            _run(self._shares[0], step, scale, watch)
-            return
-        waiting = [self._pool.submit(_run, share, step, scale, watch) for share in self._shares[1:]]
-        _run(self._shares[0], step, scale, watch)
-        for other in waiting:
-            other.result()
+    def apply(self, sums: Sequence[Array], order: Order, step: Step, scale: float) -> None:
+        """One update with the averaged gradient `scale * (the joined sums)`; scale is 1 / (the batch's weight).
+
+        sums: of each block, (n or more,), of which those left of an addition are overwritten; order: the additions
+        (left, right) that join them. Waits."""
+        self._together(self.stretches, None, sums, order, step, scale)
+
+    def apply_measured(self, sums: Sequence[Array], order: Order, step: Step, scale: float) -> Array:
+        """The same. Returns for each of `parts` the sums of squares (parts, 3): of the gradient sums, of the parameters before the
+        update, and of the update."""
+        squares = np.zeros((len(self.parts), 3))
+        self._together(self.parts, squares, sums, order, step, scale)
+        return squares
 
     def close(self) -> None:
         """Ends the threads. Harmless when there are none, and when called twice."""
         if self._pool is not None:
             self._pool.shutdown()
+
+    def constants(self, step: Step, scale: float) -> Array:
+        """(2, rows, 4): what the ops of the rule read at a step."""
+        found = self.rule.constants(step)
+        found[:, self.rule.scaled, 0] *= self.rule.scale(float(scale), float(step.gradient_norm))
+        return found
+
+    def _together(
+        self, stretches: Array, squares: Array | None, sums: Sequence[Array], order: Order, step: Step, scale: float
+    ) -> None:
+        constants = self.constants(step, scale)
+        cuts = [len(stretches) * thread // self._threads for thread in range(self._threads + 1)]
+        mine, *others = [
+            (stretches[a:b], None if squares is None else squares[a:b], sums, order, constants) for a, b in pairwise(cuts)
+        ]
+        waiting = [self._pool.submit(self._apply, *given) for given in others if self._pool is not None]
+        try:
+            self._apply(*mine)
+        finally:
+            wait(waiting)  # after Ctrl-C, too: they use the sums by their addresses
+        for other in waiting:
+            other.result()
+
+    def _compiled(
+        self, stretches: Array, squares: Array | None, sums: Sequence[Array], order: Order, constants: Array
+    ) -> None:
+        from distbp.nn.run_compiled import address
+        from distbp.optimizers.compiled import measured_update, update
+
+        sources = np.array([address(one) for one in sums], np.int64)
+        additions = np.array(order, np.int64).reshape(-1, 2)
+        if squares is None:
+            update(*self.program, sources, additions, stretches, constants, self._threads > 1)
+        else:
+            measured_update(*self.program, sources, additions, stretches, constants, squares)
+
+    def _in_numpy(
+        self, stretches: Array, squares: Array | None, sums: Sequence[Array], order: Order, constants: Array
+    ) -> None:
+        for number, (start, stop, decays) in enumerate(stretches.tolist()):
+            piece = slice(start, stop)
+            joined = join([one[piece] for one in sums], order)
+            values = self.parameters[piece]
+            if squares is not None:
+                squares[number, :2] = sum_of_squares(joined), sum_of_squares(values)
+                before = values.copy()
+            spaces = {
+                Vector.PARAMETERS: values,
+                Vector.SUMS: joined,
+                Vector.DIRECTION: np.empty_like(values),
+                **{Vector(Vector.SLOTS + n): slot[piece] for n, slot in enumerate(self.slots.values())},
+            }
+            for place, row in enumerate(self.rule.rows):
+                *vectors, _ = row.refs
+                operands = [spaces[Vector(ref.space)] for ref in vectors]
+                row.op.define(*operands, constants[decays, place : place + 1], row.whole, row.real)
+            if squares is not None:
+                squares[number, 2] = sum_of_squares(values - before)
+
+
+def program_of(rule: Rule, parameters: Array, slots: Mapping[str, Array]) -> tuple[Array, Array, Array, Array]:
+    """What compiled code needs of a rule: words, starts, the addresses of its ops, and those of the vectors. Loads Numba."""
+    from distbp.nn.run_compiled import address, addresses
+
+    vectors = np.array([address(one) for one in (parameters, *slots.values())], np.int64)
+    return *encode(rule.rows), addresses(rule.rows), vectors
+
+
+def join(sums: Sequence[Array], order: Order) -> Array:
+    """The sum of the blocks' sums, in the fixed tree: the last addition's result is new, or it is the only block's own."""
+    if not order:
+        return sums[0]
+    *inner, (left, right) = order
+    for a, b in inner:
+        np.add(sums[a], sums[b], out=sums[a])
+    return np.add(sums[left], sums[right])  # type: ignore[no-any-return]
 
 
 def sum_of_squares(gradient: Array, piece: int = PIECE) -> float:
@@ -129,49 +189,15 @@ def _exact_sum_of_squares(part: Array) -> float:
     return float(np.vdot(wide, wide))
 
 
-def _run(pieces: Iterable[_Chain], step: Step, scale: float, watch: Watch | None) -> None:
-    for number, chain in pieces:
-        if watch is not None:
-            watch.before(number)
-        factor = scale
-        for apply in chain:
-            factor = apply(step, factor)
-        if watch is not None:
-            watch.after(number)
-
-
-def _bind(parts: Sequence[Part], piece: Piece, fuse: Fuse) -> tuple[Apply, ...]:
-    fused = fuse(parts, piece)
-    if fused is not None:
-        return (fused,)
-    applies = []
-    for part in parts:
-        direction, apply = part.bind(piece)
-        piece = piece._replace(direction=direction)
-        applies.append(apply)
-    return (*applies, _descend(piece).apply)
-
-
-def _descend(piece: Piece) -> BoundPart:
-    """The end of every chain: p <- p - u."""
-    u, p, scratch = piece.direction, piece.parameters, piece.scratch
-
-    def apply(step: Step, factor: float) -> float:
-        np.multiply(u, factor, out=scratch)
-        np.subtract(p, scratch, out=p)
-        return 0.0
-
-    return BoundPart(u, apply)
-
-
-def _fuse(kernels_name: str) -> Fuse:
-    if kernels_name == "numpy":
-        return lambda parts, piece: None
-    if kernels_name == "numba":
-        from distbp.optimizers.compiled import fuse
-
-        return fuse
-    raise ValueError(f"kernels_name is {kernels_name!r}; it must be 'numpy' or 'numba'")
+def cut(stretches: Sequence[tuple[int, int]], decays: Sequence[tuple[int, int]], piece: int = 4096) -> Array:
+    """The stretches as (start, stop, whether it decays), int64, cut at the ends of decays and at multiples of `piece`."""
+    found = []
+    for first, last in stretches:
+        ends = (at for pair in decays for at in pair if first < at < last)
+        cuts = sorted({first, last, *ends, *range(first - first % piece + piece, last, piece)})
+        for start, stop in pairwise(cuts):
+            found.append((start, stop, int(any(a <= start and stop <= b for a, b in decays))))
+    return np.array(found, np.int64).reshape(-1, 3)
 
 
 def _check_vector(what: str, vector: Array, like: Array) -> None:
@@ -183,13 +209,9 @@ def _check_vector(what: str, vector: Array, like: Array) -> None:
         )
 
 
-def _make_slots(parts: Sequence[Part], like: Array, given: Mapping[str, Array] | None) -> dict[str, Array]:
-    initial: dict[str, float] = {}
-    for part in parts:
-        for name, value in part.slots().items():
-            if name in initial:
-                raise ValueError(f"two parts of one update rule keep a slot named {name!r}")
-            initial[name] = value
+def _make_slots(
+    initial: Mapping[str, float], like: Array, given: Mapping[str, Array] | None
+) -> dict[str, Array]:
     if given is None:
         return {name: np.full(like.size, value, like.dtype) for name, value in initial.items()}
     if given.keys() != initial.keys():
@@ -203,7 +225,7 @@ def _make_slots(parts: Sequence[Part], like: Array, given: Mapping[str, Array] |
 
 
 def _merged(decays: Sequence[tuple[int, int]], size: int) -> list[tuple[int, int]]:
-    """In order, neighbors joined: fewer calls in the hot loop."""
+    """In order, neighbors joined."""
     merged: list[tuple[int, int]] = []
     for start, stop in sorted(decays):
         if not 0 <= start <= stop <= size or (merged and start < merged[-1][1]):
@@ -213,10 +235,3 @@ def _merged(decays: Sequence[tuple[int, int]], size: int) -> list[tuple[int, int
         elif start < stop:
             merged.append((start, stop))
     return merged
-
-
-def _within(stretches: Sequence[tuple[int, int]], view: slice) -> Iterable[slice]:
-    for start, stop in stretches:
-        first, last = max(start, view.start), min(stop, view.stop)
-        if first < last:
-            yield slice(first - view.start, last - view.start)

@@ -45,6 +45,9 @@ class ActivationLayer:
     def statistics(self, input_shape: Shape) -> tuple[StatisticSpec, ...]:
         return ()
 
+    def flops(self, input_shape: Shape) -> float:
+        return 0.0
+
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
         return _lower(self.function, low, x)
 
@@ -59,6 +62,7 @@ def _layer_named_after(name: str) -> Any:
             "output_shape": lambda self, input_shape: input_shape,
             "parameters": lambda self, input_shape: (),
             "statistics": lambda self, input_shape: (),
+            "flops": lambda self, input_shape: 0.0,
             "lower": lambda self, low, x: _lower(name, low, x),
         },
         frozen=True,

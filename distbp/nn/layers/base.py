@@ -34,6 +34,24 @@ __all__ = ["ABSENT", "Array", "Backward", "Layer", "Lowering", "ParameterSpec", 
 NARROW = 16
 
 
+# The gradient of weights is computed for so many units at a time that it stays in a near cache until it is used, in
+# the nearest one where few rows make a product of a part as fast as one of the whole.
+FEW_ROWS, MORE_ROWS = 32, 128
+PART_BYTES, LARGER_PART_BYTES = 48 * 1024, 208 * 1024
+LINE = 16  # float32 numbers in 64 bytes
+
+
+def units_at_once(rows: int, units: int, features: int) -> int:
+    """Into how large parts the product of a weights' gradient is cut. Part of the numerics, as the shape of a product may
+    decide its last bits."""
+    if rows <= FEW_ROWS:
+        return min(units, max(8, PART_BYTES // (4 * features)))
+    if rows <= MORE_ROWS:
+        parts = -(-4 * units * features // LARGER_PART_BYTES)
+        return min(units, -(-units // (parts * LINE)) * LINE)
+    return units
+
+
 @dataclass(frozen=True)
 class ParameterSpec:
     """One parameter tensor of a layer. `initializer` is an initializer dataclass (`distbp.nn.initializers`).
@@ -109,7 +127,8 @@ class Lowering:
         few = sum(m * n for m, n in (dz.shape(rows), x.shape(rows))) <= out.plus * out.columns
         if few:
             self.tape.keep(dz, x)
-        self.tape.emit("product_tn", dz, x, out, whole=(0,), deferred=few)
+        many = units_at_once(dz.shape(rows)[0], dz.columns, x.columns)
+        self.tape.emit("product_tn", dz, x, out, whole=(0, many), deferred=few)
         self.tape.emit(*(("bound_product", dz, x) if few else ("bound", out)), self.bound)
 
 
@@ -131,5 +150,9 @@ class Layer(Protocol):
     def parameters(self, *inputs: Shape) -> tuple[ParameterSpec, ...]: ...
 
     def statistics(self, *inputs: Shape) -> tuple[StatisticSpec, ...]: ...
+
+    def flops(self, *inputs: Shape) -> float:
+        """Floating-point operations of one sample in one step, forward and backward, where parameters take part."""
+        ...
 
     def lower(self, low: Lowering, *inputs: Value) -> tuple[Value, Backward]: ...

@@ -44,6 +44,9 @@ class Dense:
     def statistics(self, input_shape: Shape) -> tuple[StatisticSpec, ...]:
         return ()
 
+    def flops(self, input_shape: Shape) -> float:
+        return 6.0 * self.units * (input_shape[0] + 1)
+
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
         z = low.tape.work(self.units)
         low.product(x.ref, low.parameters["weight"], z)

@@ -32,6 +32,9 @@ class Dropout:
     def statistics(self, input_shape: Shape) -> tuple[StatisticSpec, ...]:
         return ()
 
+    def flops(self, input_shape: Shape) -> float:
+        return 0.0
+
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
         dropped = min(round(self.rate * DROPOUT_LEVELS), DROPOUT_LEVELS - 1)
         if not low.training or dropped == 0:

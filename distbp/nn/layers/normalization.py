@@ -59,6 +59,9 @@ class BatchNormalization:
             StatisticSpec("variance", shape, 1.0, self.momentum),
         )
 
+    def flops(self, input_shape: Shape) -> float:
+        return 12.0 * input_shape[-1]
+
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
         flat, features = _by_feature(x)
         y = low.tape.like(flat)
@@ -97,6 +100,9 @@ class LayerNormalization:
 
     def statistics(self, input_shape: Shape) -> tuple[StatisticSpec, ...]:
         return ()
+
+    def flops(self, input_shape: Shape) -> float:
+        return 12.0 * input_shape[-1]
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
         flat, _ = _by_feature(x)

@@ -25,6 +25,9 @@ class Flatten:
     def statistics(self, input_shape: Shape) -> tuple[StatisticSpec, ...]:
         return ()
 
+    def flops(self, input_shape: Shape) -> float:
+        return 0.0
+
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
         return Value(x.ref, self.output_shape(x.shape)), lambda dy: (dy,)
 
@@ -52,6 +55,9 @@ class Reshape:
 
     def statistics(self, input_shape: Shape) -> tuple[StatisticSpec, ...]:
         return ()
+
+    def flops(self, input_shape: Shape) -> float:
+        return 0.0
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
         return Value(x.ref, self.output_shape(x.shape)), lambda dy: (dy,)

@@ -125,8 +125,8 @@ _OVER_ROWS = "db: row after row"
 def _pair(name: str, forward: Callable[..., None], backward: Callable[..., None], cost: int) -> tuple[Op, Op]:
     loop = "kept_backward" if backward is _kept_backward else f"{name}_backward"
     return (
-        Op(name, "ffFF", forward, f"loops_activations:{name}", "", element_ops(1 + cost)),
-        Op(f"{name}_backward", "ffFF", backward, f"loops_activations:{loop}", _OVER_ROWS, element_ops(3)),
+        Op(name, "ffFF", forward, f"distbp.nn.ops.loops_activations:{name}", "", element_ops(1 + cost)),
+        Op(f"{name}_backward", "ffFF", backward, f"distbp.nn.ops.loops_activations:{loop}", _OVER_ROWS, element_ops(3)),
     )
 
 

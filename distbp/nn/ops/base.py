@@ -49,7 +49,7 @@ class Op:
     def compiled(self) -> Callable[..., None]:
         """The loop, ready for Numba. Imports Numba."""
         module, _, name = self.loop.partition(":")
-        found: Callable[..., None] = getattr(importlib.import_module(f"distbp.nn.ops.{module}"), name)
+        found: Callable[..., None] = getattr(importlib.import_module(module), name)
         return found
 
 

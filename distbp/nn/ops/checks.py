@@ -23,6 +23,6 @@ def _bound(values: Array, total: Array, whole: Whole, real: Real) -> None:
 
 
 CHECKS = (
-    Op("bound_product", "ffD", _bound_product, "loops_checks:bound_product"),
-    Op("bound", "fD", _bound, "loops_checks:bound"),
+    Op("bound_product", "ffD", _bound_product, "distbp.nn.ops.loops_checks:bound_product"),
+    Op("bound", "fD", _bound, "distbp.nn.ops.loops_checks:bound"),
 )

@@ -70,13 +70,13 @@ def _dropout(position: Array, x: Array, factors: Array, y: Array, whole: Whole, 
 
 
 ELEMENTS = (
-    Op("add", "ffF", _add, "loops_elements:add"),
-    Op("multiply", "ffF", _multiply, "loops_elements:multiply"),
-    Op("copy", "fF", _copy, "loops_elements:copy"),
-    Op("put_columns", "fF", _put_columns, "loops_elements:put_columns"),
-    Op("take_columns", "fF", _take_columns, "loops_elements:take_columns"),
-    Op("steps_first", "fF", _steps_first, "loops_elements:steps_first"),
-    Op("samples_first", "fF", _samples_first, "loops_elements:samples_first"),
-    Op("fill", "F", _fill, "loops_elements:fill"),
-    Op("dropout", "ifFF", _dropout, "loops_elements:dropout"),
+    Op("add", "ffF", _add, "distbp.nn.ops.loops_elements:add"),
+    Op("multiply", "ffF", _multiply, "distbp.nn.ops.loops_elements:multiply"),
+    Op("copy", "fF", _copy, "distbp.nn.ops.loops_elements:copy"),
+    Op("put_columns", "fF", _put_columns, "distbp.nn.ops.loops_elements:put_columns"),
+    Op("take_columns", "fF", _take_columns, "distbp.nn.ops.loops_elements:take_columns"),
+    Op("steps_first", "fF", _steps_first, "distbp.nn.ops.loops_elements:steps_first"),
+    Op("samples_first", "fF", _samples_first, "distbp.nn.ops.loops_elements:samples_first"),
+    Op("fill", "F", _fill, "distbp.nn.ops.loops_elements:fill"),
+    Op("dropout", "ifFF", _dropout, "distbp.nn.ops.loops_elements:dropout"),
 )

@@ -100,8 +100,9 @@ def sigmoid_cross_entropy(row: int, spaces: int, rows: int) -> None:
     for i in range(y.size):
         z = y[i]
         small = vector_math.exp(-np.abs(z))
-        losses[i] = (max(z, _ZERO) - z * t[i]) + vector_math.log1p(small)
-        d[i] = ((small if z < _ZERO else _ONE) / (_ONE + small) - t[i]) * factor
+        h = (_ONE if z >= _ZERO else _ZERO) - t[i]
+        losses[i] = vector_math.log1p(small) + z * h
+        d[i] = (h - np.copysign(small / (_ONE + small), z)) * factor
 
 
 def binary_cross_entropy(row: int, spaces: int, rows: int) -> None:

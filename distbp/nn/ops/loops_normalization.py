@@ -14,9 +14,9 @@ def batch_norm(row: int, spaces: int, rows: int) -> None:
     n, root, y = single(row, spaces, rows, 3), single(row, spaces, rows, 4)[0], single(row, spaces, rows, 5)
     mean, variance = single(row, spaces, rows, 6)[0], single(row, spaces, rows, 7)[0]
     count, features = x.shape
-    samples = np.float32(count // whole(row, 0))
+    samples = np.float32(count // whole(row, 0) if count > whole(row, 0) else 0)
     divisor = np.float32(count)
-    unbiased = samples * np.float32(count / (count - 1.0) if count > 1 else 1.0)
+    unbiased = samples * divisor / np.float32(max(1, count - 1))
     epsilon = np.float32(real(row, 0))
     mean[:] = 0
     for i in range(count):

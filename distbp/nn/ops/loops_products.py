@@ -7,26 +7,7 @@ import numpy as np
 from distbp.nn.arrays import Array
 from distbp.nn.gemm import MOST_TERMS, PLAIN, SMALL, TRANSPOSED, call_sgemm
 from distbp.nn.jit import jit
-from distbp.nn.ops.rows import PRODUCTS, single, whole, word
-
-# The gradient of weights is computed for so many units at a time that it stays in a near cache until it is used, in
-# the nearest one where few rows make a product of a part as fast as one of the whole.
-FEW_ROWS, MORE_ROWS = 32, 128
-PART_BYTES, LARGER_PART_BYTES = 48 * 1024, 208 * 1024
-LINE = 16  # float32 values in 64 bytes
-
-
-@jit
-def units_at_once(rows: int, units: int, features: int) -> int:
-    """Into how large parts the product of a weights' gradient is cut. Part of the numerics, as the shape of a product may
-    decide its last bits."""
-    if rows <= FEW_ROWS:
-        return min(units, max(8, PART_BYTES // (4 * features)))
-    if rows <= MORE_ROWS:
-        parts = -(-4 * units * features // LARGER_PART_BYTES)
-        return min(units, -(-units // (parts * LINE)) * LINE)
-    return units
-
+from distbp.nn.ops.rows import PRODUCTS, floats, single, whole, word
 
 @jit
 def _multiply(
@@ -69,11 +50,20 @@ def weight_gradient(spaces: int, a: Array, b: Array, kept: int, begin: int, end:
 
 def tn(row: int, spaces: int, rows: int) -> None:
     a, b, out = single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
-    units, features = a.shape[1], b.shape[1]
-    many = units_at_once(a.shape[0], units, features)
+    units, features, many = a.shape[1], b.shape[1], whole(row, 1)
     for start in range(0, units, many):
         stop = min(start + many, units)
         weight_gradient(spaces, a, b, whole(row, 0), start, stop, out.ctypes.data + 4 * start * features)
+
+
+@jit
+def deferred_part(row: int, spaces: int, rows: int, begin: int, end: int, out: int) -> None:
+    """Units [begin, end) of the product of a row of the tape, to the address `out`; zeros for a slice without rows."""
+    a, b = single(row, spaces, rows, 0), single(row, spaces, rows, 1)
+    if a.shape[0]:
+        weight_gradient(spaces, a, b, 0, begin, end, out)
+    else:
+        floats(out, (end - begin) * b.shape[1])[:] = 0
 
 
 def transpose(row: int, spaces: int, rows: int) -> None:

@@ -70,10 +70,14 @@ def _poisson(y: Array, t: Array, real: Real) -> tuple[Array, Array]:
 
 
 def _sigmoid_cross_entropy(z: Array, t: Array, real: Real) -> tuple[Array, Array]:
-    """max(z, 0) - z t + log(1 + exp(-|z|)); derivative s(z) - t. Neither overflows nor loses small losses."""
+    """-t log s(z) - (1 - t) log(1 - s(z)); derivative s(z) - t.
+
+    With h = 1 for z >= 0, else 0, and the tail q = s(-|z|), the derivative is (h - t) - q for z >= 0, else (h - t) + q, and the
+    loss log(1 + exp(-|z|)) + z (h - t), both terms at least 0. Neither overflows nor loses digits near 0.
+    """
     small = np.exp(-np.abs(z))
-    sigmoid = np.where(z < 0, small, 1).astype(z.dtype) / (1 + small)
-    return np.maximum(z, 0) - z * t + np.log1p(small), sigmoid - t
+    h = (z >= 0).astype(z.dtype) - t
+    return np.log1p(small) + z * h, h - np.copysign(small / (1 + small), z)
 
 
 def _binary_cross_entropy(p: Array, t: Array, real: Real) -> tuple[Array, Array]:
@@ -133,15 +137,15 @@ _ORDER = "a row's outputs in four sums, then row after row, in float64"
 
 
 def _values(name: str, formula: Formula, cost: int) -> Op:
-    return Op(name, "ffFF", _elementwise(formula), f"loops_losses:{name}", "", element_ops(cost))
+    return Op(name, "ffFF", _elementwise(formula), f"distbp.nn.ops.loops_losses:{name}", "", element_ops(cost))
 
 
 def _labels(name: str, loss: Callable[..., None], cost: int) -> Op:
-    return Op(name, "fiFF", loss, f"loops_losses:{name}", "classes one after the other", element_ops(cost))
+    return Op(name, "fiFF", loss, f"distbp.nn.ops.loops_losses:{name}", "classes one after the other", element_ops(cost))
 
 
 LOSS_OPS = (
-    Op("add_losses", "ffFDD", _add_losses, "loops_losses:add_losses", _ORDER, element_ops(2)),
+    Op("add_losses", "ffFDD", _add_losses, "distbp.nn.ops.loops_losses:add_losses", _ORDER, element_ops(2)),
     _values("squares", _squares, 4),
     _values("absolute", _absolute, 4),
     _values("huber", _huber, 8),

@@ -19,16 +19,17 @@ def _batch(
 ) -> None:  # fmt: skip
     """Over the rows of x. mean, variance: what this slice gives to the running statistics, times its samples.
 
-    whole[0]: matrix rows for each sample. The running variance is the unbiased one. A slice with one value of a feature
-    has no variance: the server leaves the running statistics alone for it.
+    whole[0]: matrix rows for each sample. The running variance is the unbiased one. A slice of one sample says nothing of a
+    variance and gives nothing.
     """
     count = len(x)
     samples = count // whole[0]
+    samples = samples if samples > 1 else 0
     average = np.add.reduce(x, axis=0, keepdims=True) / x.dtype.type(count)
     np.subtract(x, average, out=n)
     spread = np.add.reduce(n * n, axis=0, keepdims=True) / x.dtype.type(count)
     np.multiply(average, samples, out=mean)
-    np.multiply(spread, samples * (count / (count - 1) if count > 1 else 1.0), out=variance)
+    np.multiply(spread, samples * count / max(1, count - 1), out=variance)
     np.sqrt(spread + x.dtype.type(real[0]), out=root)
     np.divide(n, root, out=n)
     np.add(n * scale, shift, out=y)
@@ -81,11 +82,11 @@ def _layer_backward(
 
 _OVER_ROWS = "row after row"
 NORMALIZATION = (
-    Op("batch_norm", "fffFFFFF", _batch, "loops_normalization:batch_norm", _OVER_ROWS, element_ops(8)),
-    Op("batch_norm_running", "fffffF", _batch_running, "loops_normalization:batch_norm_running", "", element_ops(3)),
-    Op("batch_norm_backward", "ffffFFF", _batch_backward, "loops_normalization:batch_norm_backward", _OVER_ROWS,
+    Op("batch_norm", "fffFFFFF", _batch, "distbp.nn.ops.loops_normalization:batch_norm", _OVER_ROWS, element_ops(8)),
+    Op("batch_norm_running", "fffffF", _batch_running, "distbp.nn.ops.loops_normalization:batch_norm_running", "", element_ops(3)),
+    Op("batch_norm_backward", "ffffFFF", _batch_backward, "distbp.nn.ops.loops_normalization:batch_norm_backward", _OVER_ROWS,
        element_ops(9)),
-    Op("layer_norm", "fffFFF", _layer, "loops_normalization:layer_norm", "eight sums over each row", element_ops(8)),
-    Op("layer_norm_backward", "ffffFFF", _layer_backward, "loops_normalization:layer_norm_backward",
+    Op("layer_norm", "fffFFF", _layer, "distbp.nn.ops.loops_normalization:layer_norm", "eight sums over each row", element_ops(8)),
+    Op("layer_norm_backward", "ffffFFF", _layer_backward, "distbp.nn.ops.loops_normalization:layer_norm_backward",
        "gradients: row after row; within a row eight sums", element_ops(12)),
 )  # fmt: skip

@@ -21,7 +21,9 @@ def _nn(a: Array, b: Array, out: Array, whole: Whole, real: Real) -> None:
 
 
 def _tn(a: Array, b: Array, out: Array, whole: Whole, real: Real) -> None:
-    """out <- a^T b: the gradient of the weights, dz^T x. The only product that may be deferred."""
+    """out <- a^T b: the gradient of the weights, dz^T x. The only product that may be deferred.
+
+    whole[1]: of how many of its rows a part of `out` has that is computed at a time."""
     _put(out, whole, a.T, b)
 
 
@@ -55,9 +57,9 @@ def _terms_tn(shapes: Sequence[tuple[int, int]]) -> int:
 
 _BLAS = "the library's; it depends on the shapes and on places relative to 64 bytes"
 PRODUCTS = (
-    Op("product_nt", "ffF", _nt, "loops_products:nt", _BLAS, _terms),
-    Op("product_nn", "ffF", _nn, "loops_products:nn", _BLAS, _terms),
-    Op("product_tn", "ffF", _tn, "loops_products:tn", _BLAS + "; in parts of the first operand's columns", _terms_tn),
-    Op("transpose", "fF", _transpose, "loops_products:transpose"),
-    Op("sum_rows", "fF", _sum_rows, "loops_products:sum_rows", "row after row"),
+    Op("product_nt", "ffF", _nt, "distbp.nn.ops.loops_products:nt", _BLAS, _terms),
+    Op("product_nn", "ffF", _nn, "distbp.nn.ops.loops_products:nn", _BLAS, _terms),
+    Op("product_tn", "ffF", _tn, "distbp.nn.ops.loops_products:tn", _BLAS + "; in parts of the first operand's columns", _terms_tn),
+    Op("transpose", "fF", _transpose, "distbp.nn.ops.loops_products:transpose"),
+    Op("sum_rows", "fF", _sum_rows, "distbp.nn.ops.loops_products:sum_rows", "row after row"),
 )

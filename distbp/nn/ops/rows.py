@@ -61,6 +61,22 @@ def _reader(kind: Any, bits: ir.Type, first: int) -> Any:
     return intrinsic(prefer_literal=True)(read)
 
 
+def _array(context: Any, builder: Any, array_type: Any, address: Any, shape: tuple[Any, ...], size: int) -> Any:
+    """The C-contiguous array of one or two axes at an address, whose elements have `size` bytes."""
+    bytes_each = ir.Constant(_WORD, size)
+    strides = (bytes_each,) if len(shape) == 1 else (builder.mul(shape[1], bytes_each), bytes_each)
+    array = arrayobj.make_array(array_type)(context, builder)
+    arrayobj.populate_array(
+        array,
+        data=builder.inttoptr(address, array.data.type),
+        shape=cgutils.pack_array(builder, shape),
+        strides=cgutils.pack_array(builder, strides),
+        itemsize=bytes_each,
+        meminfo=None,
+    )
+    return array._getvalue()
+
+
 def _viewer(kind: Any, axes: int) -> Any:
     """An intrinsic (row, spaces, rows, number): an operand as a matrix, or where `axes` is 1, its elements.
 
@@ -77,22 +93,11 @@ def _viewer(kind: Any, axes: int) -> Any:
             first = WORDS + OPERAND * _literal(number)
             space, start, n, times, plus, per_row = (_load(builder, row, first + i) for i in range(OPERAND))
             base = _load(builder, builder.add(spaces, builder.mul(space, ir.Constant(_WORD, 8))), 0)
-            bytes_each = ir.Constant(_WORD, size)
             start = builder.add(start, builder.mul(rows, per_row))
-            address = builder.add(base, builder.mul(start, bytes_each))
+            address = builder.add(base, builder.mul(start, ir.Constant(_WORD, size)))
             m = builder.add(builder.mul(rows, times), plus)
             shape = (m, n) if axes == 2 else (builder.mul(m, n),)
-            strides = (builder.mul(n, bytes_each), bytes_each) if axes == 2 else (bytes_each,)
-            array = arrayobj.make_array(array_type)(context, builder)
-            arrayobj.populate_array(
-                array,
-                data=builder.inttoptr(address, array.data.type),
-                shape=cgutils.pack_array(builder, shape),
-                strides=cgutils.pack_array(builder, strides),
-                itemsize=bytes_each,
-                meminfo=None,
-            )
-            return array._getvalue()
+            return _array(context, builder, array_type, address, shape, size)
 
         return array_type(types.int64, types.int64, types.int64, number), code
 
@@ -112,3 +117,14 @@ def word(context: Any, address: Any) -> Any:
         return _load(builder, values[0], 0)
 
     return types.int64(types.int64), code
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def floats(context: Any, address: Any, count: Any) -> Any:
+    """The `count` float32 numbers at an address."""
+    array_type = types.Array(types.float32, 1, "C")
+
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return _array(context, builder, array_type, values[0], (values[1],), 4)
+
+    return array_type(types.int64, types.int64), code
