@@ -30,7 +30,7 @@ def add_l1(row: int, spaces: int, rows: int) -> None:
     c = double(row, spaces, rows, 3)
     f, strength = np.float32(c[0, 0]), np.float32(c[0, 1])
     for i in range(u.size):
-        sign = _ONE if p[i] > _ZERO else (-_ONE if p[i] < _ZERO else _ZERO)
+        sign = _ONE if p[i] > _ZERO else (-_ONE if p[i] < _ZERO else p[i])  # 0 and NaN stay
         out[i] = u[i] * f + sign * strength
 
 

@@ -52,11 +52,10 @@ def step(row: int, spaces: int, rows: int) -> None:
 
 
 def step_backward(row: int, spaces: int, rows: int) -> None:
-    dy, db = flat(row, spaces, rows, 2), single(row, spaces, rows, 3)
+    dy = flat(row, spaces, rows, 2)
     for i in range(dy.size):
-        dy[i] *= _ZERO
-    if db.shape[0]:
-        db[0, :] = 0
+        dy[i] *= _ZERO  # NaN stays
+    _add_up(single(row, spaces, rows, 2), single(row, spaces, rows, 3))
 
 
 def relu(row: int, spaces: int, rows: int) -> None:
@@ -97,7 +96,7 @@ def leaky_relu(row: int, spaces: int, rows: int) -> None:
 def leaky_relu_backward(row: int, spaces: int, rows: int) -> None:
     y, dy = flat(row, spaces, rows, 1), flat(row, spaces, rows, 2)
     for i in range(dy.size):
-        dy[i] *= _ONE if y[i] > _ZERO else _SLOPE
+        dy[i] *= _ONE if y[i] > _ZERO else (_SLOPE if y[i] <= _ZERO else y[i])  # NaN stays
     _add_up(single(row, spaces, rows, 2), single(row, spaces, rows, 3))
 
 

@@ -1,0 +1,346 @@
+"""Operands for every op of both tables: what `test_ops` runs them with. A new op is one row, or a few.
+
+A case makes operands (rows, columns) in float64 for sizes that the test chooses; NaN where the op writes without
+reading. `unread`: operands that have no influence on finite results. `sums`: from the operands afterward, the sums
+that are promised row after row, (terms, sum) each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distbp.nn.activations import ACTIVATIONS
+
+Array = np.ndarray
+
+
+class Call(NamedTuple):
+    """A whole number in place of an operand: it is the same as that one."""
+
+    operands: Sequence[Array | int]
+    whole: tuple[int, ...] = ()
+    real: tuple[float, ...] = ()
+
+
+class Draw:
+    """Random operands of a size."""
+
+    def __init__(self, rows: int, columns: int, seed: int = 0) -> None:
+        self.rows, self.columns = rows, columns
+        self.rng = np.random.default_rng([seed, rows, columns])
+
+    def normal(self, rows: int | None = None, columns: int | None = None) -> Array:
+        """Away from 0, where relu and others have kinks."""
+        values = self.rng.normal(scale=1.5, size=self._shape(rows, columns))
+        return values + np.sign(values) * 0.05
+
+    def between(self, low: float, high: float, rows: int | None = None, columns: int | None = None) -> Array:
+        return self.rng.uniform(low, high, self._shape(rows, columns))
+
+    def labels(self, classes: int) -> Array:
+        return self.rng.integers(0, classes, (self.rows, 1))
+
+    def out(self, rows: int | None = None, columns: int | None = None) -> Array:
+        return np.full(self._shape(rows, columns), np.nan)
+
+    def none(self) -> Array:
+        return np.empty((0, self.columns))
+
+    def _shape(self, rows: int | None, columns: int | None) -> tuple[int, int]:
+        return self.rows if rows is None else rows, self.columns if columns is None else columns
+
+
+@dataclass(frozen=True)
+class Case:
+    op: str
+    make: Callable[[Draw], Call]
+    about: str = ""
+    unread: frozenset[int] = frozenset()
+    symmetric: tuple[int, int] | None = None  # operands that may be swapped
+    sums: Callable[[list[Array]], list[tuple[Array, Array]]] | None = None
+    constants: tuple[int, ...] = ()  # of a rule: those that it reads
+    drops: frozenset[int] = frozenset()  # operands whose NaN does not come out: only part of them is read
+
+    def __str__(self) -> str:
+        return f"{self.op} {self.about}".strip()
+
+
+# With a derivative from y there is nothing to keep. y has the sign and the range that the function gives it.
+_OUTPUTS: dict[str, Callable[[Draw], Array]] = {
+    "sigmoid": lambda d: d.between(0.02, 0.98),
+    "tanh": lambda d: d.between(-0.97, 0.97),
+    "elu": lambda d: np.maximum(d.normal(), -0.9),
+    "softplus": lambda d: d.between(0.02, 4),
+    "softmax": lambda d: (lambda e: e / e.sum(axis=1, keepdims=True))(np.exp(d.normal())),
+}
+
+
+def _activation(name: str) -> list[Case]:
+    keeps = ACTIVATIONS[name].keeps
+
+    def forward(bias: bool, in_place: bool) -> Callable[[Draw], Call]:
+        return lambda d: Call(
+            [
+                d.normal(),
+                d.normal(1) if bias else d.none(),
+                0 if in_place else d.out(),
+                d.out() if keeps else d.none(),
+            ]
+        )
+
+    def backward(bias: bool) -> Callable[[Draw], Call]:
+        return lambda d: Call(
+            [
+                d.between(-0.1, 1.1) if keeps else d.none(),
+                _OUTPUTS.get(name, Draw.normal)(d),
+                d.normal(),
+                d.out(1) if bias else d.none(),
+            ]
+        )
+
+    def in_order(after: list[Array]) -> list[tuple[Array, Array]]:
+        return [(after[2], after[3])]
+
+    unread = frozenset({1} if keeps or name in ("linear", "step") else ())
+    swapped = (0, 2) if keeps else None
+    drops = frozenset(
+        {1} if name == "relu" else ()
+    )  # relu is flat where y is not above 0; dy has the NaN, too
+    return [
+        Case(name, forward(True, False), "with a bias"),
+        Case(name, forward(False, False), "without a bias"),
+        *([] if keeps else [Case(name, forward(True, True), "in place")]),
+        Case(f"{name}_backward", backward(True), "with a bias", unread, swapped, in_order, drops=drops),
+        Case(f"{name}_backward", backward(False), "without a bias", unread, swapped, drops=drops),
+    ]
+
+
+def _product(name: str, shape: Callable[[Draw, int], tuple[tuple[int, int], ...]], *whole: int) -> list[Case]:
+    def make(added: int) -> Callable[[Draw], Call]:
+        def call(d: Draw) -> Call:
+            a, b, out = shape(d, 6)
+            return Call(
+                [d.normal(*a), d.normal(*b), d.normal(*out) if added else d.out(*out)], (added, *whole)
+            )
+
+        return call
+
+    return [Case(name, make(0)), Case(name, make(1), "added")]
+
+
+PRODUCT_CASES = [
+    *_product("product_nt", lambda d, k: ((d.rows, k), (d.columns, k), (d.rows, d.columns))),
+    *_product("product_nn", lambda d, k: ((d.rows, k), (k, d.columns), (d.rows, d.columns))),
+    *_product("product_tn", lambda d, k: ((d.rows, d.columns), (d.rows, k), (d.columns, k)), 1000),
+    *_product("product_tn", lambda d, k: ((d.rows, d.columns), (d.rows, k), (d.columns, k)), 4),
+    Case("transpose", lambda d: Call([d.normal(), d.out(d.columns, d.rows)])),
+    Case("sum_rows", lambda d: Call([d.normal(), d.out(1)], (0,)), sums=lambda after: [(after[0], after[1])]),
+    Case("sum_rows", lambda d: Call([d.normal(), d.normal(1)], (1,)), "added"),
+]
+
+STEPS = 3
+ELEMENT_CASES = [
+    *(
+        Case(name, make, about, symmetric=(0, 1))
+        for name in ("add", "multiply")
+        for about, make in (
+            ("", lambda d: Call([d.normal(), d.normal(), d.out()])),
+            ("in place", lambda d: Call([d.normal(), d.normal(), 0])),
+        )
+    ),
+    Case("copy", lambda d: Call([d.normal(), d.out(d.columns, d.rows)])),
+    Case(
+        "put_columns",
+        lambda d: Call([d.normal(), d.normal(columns=d.columns + 5)], (2,)),
+        drops=frozenset({1}),
+    ),
+    Case(
+        "take_columns", lambda d: Call([d.normal(columns=d.columns + 5), d.out()], (5,)), drops=frozenset({0})
+    ),
+    Case(
+        "steps_first",
+        lambda d: Call([d.normal(columns=STEPS * d.columns), d.out(STEPS * d.rows)]),
+    ),
+    Case(
+        "samples_first",
+        lambda d: Call([d.normal(STEPS * d.rows), d.out(columns=STEPS * d.columns)]),
+    ),
+    Case("fill", lambda d: Call([d.out()], (), (1.25,))),
+    Case(
+        "dropout",
+        lambda d: Call(
+            [np.array([[3, 1, 9]]), d.normal(), d.out(), d.out()], (20_000, 2), (65_536 / 45_536,)
+        ),
+        drops=frozenset({1}),
+    ),
+]
+
+
+def _normalization(kind: str) -> list[Case]:
+    root = (
+        (lambda d: d.between(0.5, 2, 1)) if kind == "batch_norm" else (lambda d: d.between(0.5, 2, None, 1))
+    )
+
+    def backward(dx: str) -> Callable[[Draw], Call]:
+        def call(d: Draw) -> Call:
+            into: Array | int = {"apart": d.out(), "absent": d.none(), "in place": 0}[dx]
+            return Call([d.normal(), d.normal(), root(d), d.normal(1), d.out(1), d.out(1), into])
+
+        return call
+
+    def in_order(after: list[Array]) -> list[tuple[Array, Array]]:
+        return [(after[0] * after[1], after[4]), (after[0], after[5])]
+
+    name = f"{kind}_backward"
+    return [
+        Case(name, backward("apart"), sums=in_order),
+        Case(name, backward("in place"), "in place"),
+        Case(name, backward("absent"), "without dx", frozenset({2, 3})),
+    ]
+
+
+def _batch_norm(times: int) -> Callable[[Draw], Call]:
+    def make(d: Draw) -> Call:
+        rows = times * d.rows
+        one = [d.out(1) for _ in range(3)]
+        return Call(
+            [d.normal(rows), d.normal(1), d.normal(1), d.out(rows), one[0], d.out(rows), one[1], one[2]],
+            (times,),
+            (1e-3,),
+        )
+
+    return make
+
+
+NORMALIZATION_CASES = [
+    Case("batch_norm", _batch_norm(1)),
+    Case("batch_norm", _batch_norm(STEPS), "of positions"),
+    *_normalization("batch_norm"),
+    Case(
+        "batch_norm_running",
+        lambda d: Call(
+            [d.normal(), d.normal(1), d.normal(1), d.normal(1), d.between(0.5, 2, 1), d.out()], (), (1e-3,)
+        ),
+    ),
+    Case(
+        "layer_norm",
+        lambda d: Call(
+            [d.normal(), d.normal(1), d.normal(1), d.out(), d.out(columns=1), d.out()], (), (1e-3,)
+        ),
+    ),
+    *_normalization("layer_norm"),
+]
+
+
+def _values(
+    name: str,
+    y: Callable[[Draw], Array] = Draw.normal,
+    t: Callable[[Draw], Array] = Draw.normal,
+    *real: float,
+) -> Case:
+    return Case(name, lambda d: Call([y(d), t(d), d.out(), d.out()], (), (0.25, 0.75, *real)))
+
+
+def _labels(name: str, about: str = "", real: tuple[float, ...] = (), whole: tuple[int, ...] = ()) -> Case:
+    def make(d: Draw) -> Call:
+        classes = d.columns + 1
+        y = d.between(0.05, 0.95, columns=classes) if name == "nll" else d.normal(columns=classes)
+        return Call(
+            [y, d.labels(classes), d.out(columns=classes), d.out(columns=1)],
+            whole,
+            (0.25, 0.75 if name == "hinge" else 1.0, *real),
+        )
+
+    return Case(name, make, about, drops=frozenset({0} if name == "nll" else ()))
+
+
+def _counts(d: Draw) -> Array:
+    return d.rng.poisson(2.0, (d.rows, d.columns)).astype(np.float64)
+
+
+def _share(d: Draw) -> Array:
+    return d.between(0.05, 0.95)
+
+
+LOSS_CASES = [
+    Case(
+        "add_losses",
+        lambda d: Call(
+            [d.normal(), d.between(0.5, 2, None, 1), d.normal(), np.ones((1, 1)), np.ones((1, 1))], (), (0.3,)
+        ),
+        "weighted",
+    ),
+    Case(
+        "add_losses",
+        lambda d: Call(
+            [d.normal(), np.empty((0, 1)), d.normal(), np.ones((1, 1)), np.ones((1, 1))], (), (0.3,)
+        ),
+        "without weights",
+    ),
+    _values("squares"),
+    _values("absolute"),
+    _values("huber", Draw.normal, Draw.normal, 0.7),
+    _values("poisson_log", Draw.normal, _counts),
+    _values("poisson", lambda d: d.between(0.1, 4), _counts),
+    _values("sigmoid_cross_entropy", Draw.normal, _share),
+    _values("binary_cross_entropy", _share, _share),
+    _labels("softmax_cross_entropy", "", (0.0,)),
+    _labels("softmax_cross_entropy", "smoothed", (0.2,)),
+    _labels("nll"),
+    _labels("hinge", "linear", (0.7,), (1,)),
+    _labels("hinge", "squared", (0.7,), (2,)),
+]
+
+
+def _rising(d: Draw, more: int = 0) -> Array:
+    """The largest value stands in the last row."""
+    return d.between(-1, 1, columns=d.columns + more) * np.linspace(1, 9, d.rows)[:, None]
+
+
+CHECK_CASES = [
+    Case("bound_product", lambda d: Call([_rising(d), _rising(d, 2), np.ones((1, 1))])),
+    Case("bound", lambda d: Call([_rising(d), np.ones((1, 1))])),
+]
+
+
+def _rule(op: str, operands: Callable[[Draw], list[Any]], *constants: float) -> Case:
+    """constants: those of the op; 0 where it reads none at that place."""
+    numbers = [*constants, *[0.0] * (4 - len(constants))]
+    used = tuple(i for i, number in enumerate(numbers) if number)
+    return Case(op, lambda d: Call([*operands(d), np.array([numbers])]), constants=used)
+
+
+def _positive(d: Draw) -> Array:
+    return d.between(0.5, 3)
+
+
+RULE_CASES = [
+    _rule("clip_value", lambda d: [d.normal(), d.out()], 0.7, 0.5),
+    _rule("add_l2", lambda d: [d.normal(), d.normal(), d.out()], 0.7, 0.1),
+    _rule("add_l2", lambda d: [d.normal(), d.normal(), 0], 0.7, 0.1),
+    _rule("add_l1", lambda d: [d.normal(), d.normal(), d.out()], 0.7, 0.1),
+    _rule("decay", lambda d: [d.normal()], 0, 0.9),
+    _rule("trace", lambda d: [d.normal(), d.normal()], 0.7, 0.9),
+    _rule("nesterov", lambda d: [d.normal(), d.normal(), d.out()], 0.7, 0.9),
+    _rule("nesterov", lambda d: [d.normal(), d.normal(), 0], 0.7, 0.9),
+    _rule("adagrad", lambda d: [d.normal(), _positive(d), d.out()], 0.7, 0.01),
+    _rule("rms", lambda d: [d.normal(), _positive(d), d.out()], 0.7, 0.9, 0.1, 0.01),
+    _rule("centered_rms", lambda d: [d.normal(), 9 + _positive(d), d.normal(), d.out()], 0.7, 0.9, 0.1, 0.01),
+    _rule("adam", lambda d: [d.normal(), d.normal(), _positive(d), d.out()], 0.7, 0.9, 0.99, 0.01),
+    _rule("adam", lambda d: [d.normal(), d.normal(), _positive(d), 0], 0.7, 0.9, 0.99, 0.01),
+    _rule("descend", lambda d: [d.normal(), d.normal()], 0.01),
+]
+
+CASES = [
+    *PRODUCT_CASES,
+    *ELEMENT_CASES,
+    *(case for name in ACTIVATIONS for case in _activation(name)),
+    *NORMALIZATION_CASES,
+    *LOSS_CASES,
+    *CHECK_CASES,
+    *RULE_CASES,
+]

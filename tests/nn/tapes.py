@@ -1,0 +1,207 @@
+"""Tapes for tests: one op, one layer or one loss on its own, run by NumPy's definitions or compiled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from distbp.nn.activations import ACTIVATIONS
+from distbp.nn.arrays import Array, Shape
+from distbp.nn.kernels import NUMPY, Kernels, load
+from distbp.nn.layers.base import Backward, Layer, Lowering, Value
+from distbp.nn.losses import Loss, lower_loss
+from distbp.nn.network import aligned_vector
+from distbp.nn.ops.base import Op
+from distbp.nn.program import executor
+from distbp.nn.run_tape import NumpyExecutor, matrix
+from distbp.nn.tape import BOUND_TOTAL, TOTALS, Plan, Ref, Row, Space, Tape
+
+ROOM = 16  # elements between operands that nobody may write to; with float32 64 bytes
+_SPACES = {"f": Space.WORK, "i": Space.POSITION, "d": Space.TOTALS}
+
+
+def run_op(
+    op: Op, operands: Sequence[Array | int], whole: Any = (), real: Any = (), compiled: bool = False
+) -> list[Array]:
+    """What the operands hold after one call. A whole number instead of one: it is the same as that operand.
+
+    Operands stand apart, between NaN: whoever reads beyond one gets NaN. Raises AssertionError where anything
+    was written that the op does not say it writes.
+    """
+    letters = op.operands
+    dtypes = {"i": np.int64, "d": np.float64}
+    dtypes["f"] = next(one.dtype for one, at in zip(operands, letters, strict=True) if at in "fF")
+    sizes, refs = dict.fromkeys(dtypes, ROOM), []
+    for letter, one in zip(letters.lower(), operands, strict=True):
+        if isinstance(one, int):
+            refs.append(refs[one])
+            continue
+        rows, columns = one.shape
+        refs.append(Ref(_SPACES[letter], sizes[letter], columns, plus=rows))
+        sizes[letter] += -(-one.size // ROOM) * ROOM + ROOM
+    memory = {letter: aligned_vector(size, dtypes[letter]) for letter, size in sizes.items()}
+    for letter, space in memory.items():
+        space[:] = -12345 if letter == "i" else np.nan
+    views = [matrix(memory[letter], ref, 1) for letter, ref in zip(letters.lower(), refs, strict=True)]
+    for view, one in zip(views, operands, strict=True):
+        if not isinstance(one, int):
+            view[:] = one
+    before = {letter: space.copy() for letter, space in memory.items()}
+    rows_ = [Row(op, tuple(refs), tuple(whole), tuple(real), 0)]
+    spaces = {_SPACES[letter]: space for letter, space in memory.items()}
+    if compiled:
+        from distbp.nn.run_compiled import CompiledExecutor
+
+        gemm = load("numba").gemm
+        assert gemm is not None
+        CompiledExecutor(rows_, spaces, gemm(np.dtype(np.float32))).run(1, memory["f"][:1])
+    else:
+        with np.errstate(all="ignore"):
+            NumpyExecutor(rows_, spaces).run(1, memory["f"][:1])
+    found = [view.copy() for view in views]
+    for letter, ref in zip(letters, refs, strict=True):
+        if letter.isupper():
+            part = slice(ref.start, ref.start + ref.plus * ref.columns)
+            memory[letter.lower()][part] = before[letter.lower()][part]
+    for letter, space in memory.items():
+        assert space.tobytes() == before[letter].tobytes(), f"{op.name} wrote to what it does not write"
+    return found
+
+
+class _Tape:
+    """A complete tape with the memory that it works in."""
+
+    def __init__(self, plan: Plan, spaces: dict[Space, Array], dtype: Any, kernels: Kernels) -> None:
+        self.plan = plan
+        self.work, self.totals = aligned_vector(plan.work, dtype), np.zeros(TOTALS)
+        self.work[:] = np.nan
+        self.position = np.array([0, 0, 7], np.int64)
+        changing = {Space.WORK: self.work, Space.TOTALS: self.totals, Space.POSITION: self.position}
+        self.run = executor(plan, {**spaces, **changing}, kernels, np.dtype(dtype)).run  # type: ignore[arg-type]
+
+    def read(self, ref: Ref, x: Array) -> Array:
+        """A view, valid until the next run."""
+        place = self.plan.place(ref)
+        return matrix(self.work if place.space == Space.WORK else x.reshape(-1), place, len(x))
+
+
+class Rig:
+    """A layer lowered on its own, over random parameters and running statistics. `index`: its number."""
+
+    def __init__(
+        self,
+        layer: Layer,
+        input_shape: Shape,
+        *,
+        rows: int = 6,
+        dtype: Any = np.float64,
+        training: bool = True,
+        wanted: bool = True,
+        kernels: Kernels = NUMPY,
+        index: int = 2,
+    ) -> None:
+        rng = np.random.default_rng(12)
+        specs, statistics = layer.parameters(input_shape), layer.statistics(input_shape)
+        self.output_shape = layer.output_shape(input_shape)
+        size = sum(math.prod(s.shape) for s in (*specs, *statistics))
+        self.vector, self.gradient = aligned_vector(size, dtype), aligned_vector(size, dtype)
+        self.gradient[:] = np.nan
+        place, groups = 0, []
+        for group in (specs, statistics):
+            refs = {}
+            for spec in group:
+                rows_ = math.prod(spec.shape[:-1])
+                refs[spec.name] = Ref(Space.PARAMETERS, place, spec.shape[-1], plus=rows_)
+                place += math.prod(spec.shape)
+            groups.append((refs, {spec.name: spec.shape for spec in group}))
+        self.parameters, self.statistics = (self._views(self.vector, *group) for group in groups)
+        self.gradients, self.statistic_sums = (self._views(self.gradient, *group) for group in groups)
+        for array in self.parameters.values():
+            array[:] = rng.normal(size=array.shape) + 0.1
+        for array in self.statistics.values():
+            array[:] = rng.random(array.shape) + 0.5
+        self._layer, self._input_shape, self._groups = layer, input_shape, [refs for refs, _ in groups]
+        self._facts: Any = (rows, np.dtype(dtype), training, wanted, kernels, index)
+        self._forward = self._lowered(back=False)
+        self._both = self._lowered(back=True) if training else None
+
+    def _views(self, vector: Array, refs: dict[str, Ref], shapes: dict[str, Shape]) -> dict[str, Array]:
+        return {name: matrix(vector, ref, 0).reshape(shapes[name]) for name, ref in refs.items()}
+
+    def _lowered(self, back: bool) -> tuple[_Tape, Ref, Ref | None]:
+        rows, dtype, training, wanted, kernels, index = self._facts
+        tape = Tape(rows, dtype, training, measuring=True)
+        parameters, statistics = self._groups
+        into = [{n: r._replace(space=Space.GRADIENT) for n, r in group.items()} for group in self._groups]
+        low = Lowering(tape, index, (wanted,), parameters, into[0], statistics, into[1], BOUND_TOTAL)
+        x = Value(Ref(Space.INPUTS, 0, math.prod(self._input_shape), 1), self._input_shape)
+        y, backward = self._layer.lower(low, x)
+        assert y.shape == self.output_shape
+        tape.keep(y.ref)
+        dx = self._emit_backward(tape, y.ref, backward) if back else None
+        spaces = {Space.PARAMETERS: self.vector, Space.GRADIENT: self.gradient}
+        return _Tape(tape.planned(), spaces, dtype, kernels), y.ref, dx
+
+    def _emit_backward(self, tape: Tape, y: Ref, backward: Backward) -> Ref | None:
+        dy = tape.work(y.columns)
+        tape.emit("copy", Ref(Space.TARGETS, 0, y.columns, 1), dy)
+        (dx,) = backward(dy)
+        if dx is not None:
+            tape.keep(dx)
+        return dx
+
+    @property
+    def rows(self) -> list[Row]:
+        """Of the tape: forward alone, as for evaluation, where it was lowered for that, else with backward."""
+        return (self._both or self._forward)[0].plan.rows
+
+    def forward(self, x: Array, step: int = 0, shard: int = 0) -> Array:
+        """A view, valid until the next forward."""
+        tape, y, _ = self._forward
+        tape.position[:2] = step, shard
+        tape.run(len(x), x)
+        return tape.read(y, x).reshape(len(x), *self.output_shape)
+
+    def both(self, x: Array, dy: Array, step: int = 0, shard: int = 0) -> tuple[Array, Array | None]:
+        """(y, dx): forward and backward in one run. Views, valid until the next."""
+        assert self._both is not None
+        tape, y, dx = self._both
+        tape.position[:2] = step, shard
+        tape.run(len(x), x, dy)
+        out = tape.read(y, x).reshape(len(x), *self.output_shape)
+        return out, None if dx is None else tape.read(dx, x).reshape(x.shape)
+
+    def saturated(self, x: Array) -> list[tuple[int, int]]:
+        """(saturated, all) outputs of each activation that can saturate, of the last `both`."""
+        assert self._both is not None
+        tape = self._both[0]
+        counted = [
+            (ACTIVATIONS[one.name].saturated, tape.read(one.y, x), tape.read(one.kept, x))
+            for one in tape.plan.watched
+        ]
+        return [(count(y, kept), y.size) for count, y, kept in counted if count is not None]
+
+
+class LossRig:
+    """A loss lowered on its own."""
+
+    def __init__(
+        self, loss: Loss, rows: int, outputs: int, dtype: Any = np.float64, kernels: Kernels = NUMPY
+    ) -> None:
+        tape = Tape(rows, np.dtype(dtype), training=True)
+        self._d, self._losses = lower_loss(tape, loss, Ref(Space.INPUTS, 0, outputs, 1))
+        tape.keep(self._d, self._losses)
+        self._tape = _Tape(tape.planned(), {}, dtype, kernels)
+
+    def __call__(self, y: Array, targets: Array, weights: Array | None = None) -> float:
+        """The weighted sum of the rows' losses."""
+        self._tape.totals[:] = 0
+        with np.errstate(over="ignore"):
+            self._tape.run(len(y), y, targets, weights)
+        self.gradient = self._tape.read(self._d, y)
+        self.losses = self._tape.read(self._losses, y)
+        self.weight = float(self._tape.totals[1])
+        return float(self._tape.totals[0])
