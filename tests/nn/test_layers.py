@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pickle
 import tracemalloc
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
+from tapes import Rig
 
 from distbp.nn.activations import ACTIVATIONS
+from distbp.nn.gradcheck import check
 from distbp.nn.initializers import Normal
-from distbp.nn.kernels import Kernels, load
+from distbp.nn.kernels import NUMPY, Kernels
 from distbp.nn.layers import LAYERS
-from distbp.nn.layers.base import Array, Binding, Bound, Layer, Position, Shape
-from distbp.streams import Purpose, Stream
+from distbp.nn.layers.base import Array, Shape, no_backward
+from distbp.nn.tape import ABSENT, Space
 
 ROWS = 6
 DTYPES = [np.float32, np.float64]
@@ -38,62 +38,9 @@ TABLE: dict[str, tuple[str, dict[str, Any], Shape, Shape]] = {
 TRAINABLE = [row for row in TABLE if "step" not in row]
 
 
-@dataclass
-class Rig:
-    """A layer bound on its own, to random parameters."""
-
-    bound: Bound
-    layer: Layer
-    parameters: dict[str, Array]
-    gradients: dict[str, Array]
-    statistics: dict[str, Array]
-    statistic_sums: dict[str, Array]
-    position: Position
-
-
-def rig(
-    layer: Layer,
-    input_shape: Shape,
-    *,
-    rows: int = ROWS,
-    dtype: type = np.float64,
-    training: bool = True,
-    needs_input_gradient: bool = True,
-    kernels: Kernels | None = None,
-    index: int = 2,
-) -> Rig:
-    rng = np.random.default_rng(12)
-    parameters = {
-        spec.name: (rng.normal(size=spec.shape) + 0.1).astype(dtype) for spec in layer.parameters(input_shape)
-    }
-    gradients = {name: np.full_like(p, np.nan) for name, p in parameters.items()}
-    specs = layer.statistics(input_shape)
-    statistics = {s.name: (rng.random(s.shape) + 0.5).astype(dtype) for s in specs}
-    sums = {s.name: np.full(s.shape, np.nan, dtype) for s in specs}
-    for array in (*parameters.values(), *statistics.values()):
-        array.flags.writeable = False
-    position = Position()
-    binding = Binding(
-        rows=rows,
-        input_shape=input_shape,
-        dtype=np.dtype(dtype),
-        training=training,
-        needs_input_gradient=needs_input_gradient,
-        index=index,
-        parameters=parameters,
-        gradients=gradients,
-        statistics=statistics,
-        statistic_sums=sums,
-        kernels=kernels or load("numpy"),
-        position=position,
-        stream=Stream(7, Purpose.DROPOUT),
-    )
-    return Rig(layer.bind(binding), layer, parameters, gradients, statistics, sums, position)
-
-
 def make(row: str, **options: Any) -> Rig:
     kind, fields, input_shape, _ = TABLE[row]
-    return rig(LAYERS[kind](**fields), input_shape, **options)
+    return Rig(LAYERS[kind](**fields), input_shape, **options)
 
 
 def inputs(row: str, dtype: type = np.float64, rows: int = ROWS, seed: int = 0) -> Array:
@@ -106,17 +53,6 @@ def d_outputs(row: str, dtype: type = np.float64, rows: int = ROWS) -> Array:
     return np.random.default_rng(1).normal(size=(rows, *TABLE[row][3])).astype(dtype)
 
 
-@pytest.fixture(params=["numpy", "numba", "fma", "mkl", "amx"])
-def kernels(request: pytest.FixtureRequest) -> Kernels:
-    if request.param != "numpy":
-        pytest.importorskip(
-            "numba" if request.param == "numba" else f"distbp.nn.{request.param}",
-            reason=f"the kernel set {request.param} cannot be used here",
-            exc_type=ImportError,
-        )
-    return load(request.param)
-
-
 def test_every_layer_has_a_row() -> None:
     assert {kind for kind, *_ in TABLE.values()} == LAYERS.keys()
     assert LAYERS.keys() >= ACTIVATIONS.keys()
@@ -126,69 +62,69 @@ def test_every_layer_has_a_row() -> None:
 class TestEvery:
     @pytest.mark.parametrize("dtype", DTYPES)
     @pytest.mark.parametrize("training", [True, False])
-    def test_shapes_and_dtypes(self, row: str, dtype: type, training: bool, kernels: Kernels) -> None:
+    def test_shapes_and_finite_numbers(self, row: str, dtype: type, training: bool, kernels: Kernels) -> None:
         kind, fields, input_shape, output_shape = TABLE[row]
         layer = LAYERS[kind](**fields)
         assert layer.output_shape(input_shape) == output_shape
         for rows in (1, ROWS):
-            r = rig(layer, input_shape, rows=rows, dtype=dtype, training=training, kernels=kernels)
+            r = Rig(layer, input_shape, rows=rows, dtype=dtype, training=training, kernels=kernels)
             x = inputs(row, dtype, rows)
-            x.flags.writeable = False  # forward never writes to it
-            y = r.bound.forward(x)
+            kept, parameters = x.copy(), r.vector.copy()
+            y = r.forward(x)
             assert y.shape == (rows, *output_shape)
             assert y.dtype == dtype
             assert np.isfinite(y).all()
             if training:
-                dx = r.bound.backward(d_outputs(row, dtype, rows))
+                _, dx = r.both(x, d_outputs(row, dtype, rows))
                 assert dx is not None
-                assert dx.shape == x.shape
-                assert dx.dtype == dtype
-                for written in (*r.gradients.values(), *r.statistic_sums.values()):
-                    assert np.isfinite(written).all()
+                assert np.isfinite(dx).all()
+                assert np.isfinite(r.gradient).all()
+            np.testing.assert_array_equal(x, kept)  # nothing is written to the inputs and the parameters
+            np.testing.assert_array_equal(r.vector, parameters)
 
     def test_the_first_trained_layer_gives_no_input_gradient(self, row: str, kernels: Kernels) -> None:
-        with_dx, without = make(row, kernels=kernels), make(row, kernels=kernels, needs_input_gradient=False)
-        for r in (with_dx, without):
-            r.bound.forward(inputs(row))
-        assert with_dx.bound.backward(d_outputs(row)) is not None
-        assert without.bound.backward(d_outputs(row)) is None
-        for name, gradient in with_dx.gradients.items():
-            assert np.array_equal(gradient, without.gradients[name])
+        with_dx, without = make(row, kernels=kernels), make(row, kernels=kernels, wanted=False)
+        x, dy = inputs(row), d_outputs(row)
+        assert with_dx.both(x, dy)[1] is not None
+        found = without.both(x, dy)[1]
+        assert found is None or len(without.rows) == len(with_dx.rows)  # what only passes dy on may do so
+        np.testing.assert_array_equal(without.gradient, with_dx.gradient)
 
-    def test_gradients_are_sums_over_rows_written_not_added(self, row: str) -> None:
-        r = make(row)
-        r.bound.forward(inputs(row))
-        r.bound.backward(d_outputs(row))
-        once = {name: g.copy() for name, g in r.gradients.items()}
-        r.bound.forward(inputs(row, seed=5))
-        r.bound.backward(d_outputs(row) * 3)
-        r.bound.forward(inputs(row))
-        r.bound.backward(d_outputs(row))
-        for name, gradient in r.gradients.items():
-            assert np.array_equal(gradient, once[name])
+    def test_gradients_are_sums_over_rows_written_not_added(self, row: str, kernels: Kernels) -> None:
+        r = make(row, kernels=kernels)
+        r.both(inputs(row), d_outputs(row))
+        once = r.gradient.copy()
+        r.both(inputs(row, seed=5), d_outputs(row) * 3)
+        r.both(inputs(row), d_outputs(row))
+        np.testing.assert_array_equal(r.gradient, once)
 
     def test_the_same_call_gives_the_same_bits(self, row: str, kernels: Kernels) -> None:
         a, b = make(row, kernels=kernels), make(row, kernels=kernels)
-        b.bound.forward(inputs(row, seed=9))  # b has a past
-        y = a.bound.forward(inputs(row))
-        assert np.array_equal(y, b.bound.forward(inputs(row)))
-        da, db = a.bound.backward(d_outputs(row)), b.bound.backward(d_outputs(row))
-        assert da is not None
-        assert np.array_equal(da, db)
+        b.both(inputs(row, seed=9), d_outputs(row))  # b has a past
+        for one, other in zip(
+            a.both(inputs(row), d_outputs(row)), b.both(inputs(row), d_outputs(row)), strict=True
+        ):
+            np.testing.assert_array_equal(one, other)
+
+    def test_fewer_rows_than_the_tape_is_for(self, row: str, kernels: Kernels) -> None:
+        large, small = make(row, kernels=kernels, rows=50), make(row, kernels=kernels)
+        for one, other in zip(
+            large.both(inputs(row), d_outputs(row)), small.both(inputs(row), d_outputs(row)), strict=True
+        ):
+            np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(large.gradient, small.gradient, rtol=1e-12, atol=1e-13)
 
     def test_backward_leaves_the_output_alone(self, row: str, kernels: Kernels) -> None:
-        # "valid until the next forward": the layer above and the health report may still look at it.
-        r = make(row, kernels=kernels)
-        y = r.bound.forward(inputs(row))
-        kept = y.copy()
-        r.bound.backward(d_outputs(row))
-        assert np.array_equal(y, kept)
+        # The layer above and the health report may still look at it.
+        r, x = make(row, kernels=kernels), inputs(row)
+        y = r.forward(x).copy()
+        np.testing.assert_array_equal(r.both(x, d_outputs(row))[0], y)
 
     @pytest.mark.parametrize("training", [True, False])
     def test_nan_is_never_masked(self, row: str, training: bool, kernels: Kernels) -> None:
         x = inputs(row, np.float32)
         x.reshape(ROWS, -1)[2, 1] = np.nan
-        y = make(row, dtype=np.float32, training=training, kernels=kernels).bound.forward(x)
+        y = make(row, dtype=np.float32, training=training, kernels=kernels).forward(x)
         assert np.isnan(y[2]).any()
 
     @pytest.mark.parametrize("dtype", DTYPES)
@@ -196,50 +132,42 @@ class TestEvery:
         x = np.sign(inputs(row, dtype)) * dtype(1e4)
         for training in (True, False):
             r = make(row, dtype=dtype, training=training, kernels=kernels)
-            assert np.isfinite(r.bound.forward(x)).all()
-        r = make(row, dtype=dtype, kernels=kernels)
-        r.bound.forward(x)
-        dx = r.bound.backward(d_outputs(row, dtype))
+            assert np.isfinite(r.forward(x)).all()
+        _, dx = make(row, dtype=dtype, kernels=kernels).both(x, d_outputs(row, dtype))
         assert dx is not None
         assert np.isfinite(dx).all()
 
     def test_evaluation_is_the_same_for_each_row_alone(self, row: str) -> None:
-        whole = make(row, training=False).bound.forward(inputs(row)).copy()
+        whole = make(row, training=False).forward(inputs(row)).copy()
         one = make(row, training=False, rows=1)
         for i in range(ROWS):
-            y = one.bound.forward(inputs(row)[i : i + 1])
+            y = one.forward(np.ascontiguousarray(inputs(row)[i : i + 1]))
             np.testing.assert_allclose(y[0], whole[i], rtol=1e-13, atol=1e-15)
 
     def test_evaluation_has_no_backward(self, row: str) -> None:
-        r = make(row, training=False)
-        r.bound.forward(inputs(row))
-        with pytest.raises(RuntimeError, match="bound for evaluation: there is no backward pass"):
-            r.bound.backward(d_outputs(row))
+        ops = make(row, training=False).rows
+        assert not [op for op in ops if op.op.name.endswith("_backward")]
+        assert not [op for op in ops if any(ref.space == Space.GRADIENT for ref in op.refs)]
 
     def test_the_hot_loop_keeps_no_memory(self, row: str, kernels: Kernels) -> None:
         r, x, dy = make(row, kernels=kernels), inputs(row), d_outputs(row)
         for _ in range(3):
-            r.bound.forward(x)
-            r.bound.backward(dy)
+            r.both(x, dy)
         tracemalloc.start()
         try:
             before = tracemalloc.get_traced_memory()[0]
             for _ in range(50):
-                r.bound.forward(x)
-                r.bound.backward(dy)
+                r.both(x, dy)
             grown = tracemalloc.get_traced_memory()[0] - before
         finally:
             tracemalloc.stop()
-        assert grown < 2000  # the last call's view objects, nothing for each call
+        assert grown < 3000  # the last call's view objects, nothing for each call
 
-    def test_saturated_counts_units_of_the_last_forward(self, row: str) -> None:
-        r = make(row)
-        if r.bound.saturated is None:
-            return
-        y = r.bound.forward(inputs(row))
-        r.bound.backward(d_outputs(row))
-        count, of = r.bound.saturated()
-        assert 0 <= count <= of == y.size
+    def test_saturated_counts_units_of_the_last_run(self, row: str, kernels: Kernels) -> None:
+        r, x = make(row, kernels=kernels), inputs(row)
+        y, _ = r.both(x, d_outputs(row))
+        for count, of in r.saturated(x):
+            assert 0 <= count <= of == y.size
 
     def test_pickles_and_compares_by_value(self, row: str) -> None:
         kind, fields, _, _ = TABLE[row]
@@ -248,51 +176,55 @@ class TestEvery:
         assert layer.type == kind
 
 
-def central_difference(f: Callable[[], float], array: Array, h: float = 1e-5) -> Array:
-    numeric = np.empty_like(array)
-    array.flags.writeable = True
-    for place in np.ndindex(array.shape):
-        kept = array[place]
-        array[place] = kept + h
-        up = f()
-        array[place] = kept - h
-        down = f()
-        array[place] = kept
-        numeric[place] = (up - down) / (2 * h)
-    return numeric
-
-
 @pytest.mark.parametrize("row", TRAINABLE)
 def test_gradients_meet_central_differences(row: str, kernels: Kernels) -> None:
     r, x, dy = make(row, kernels=kernels), inputs(row), d_outputs(row)
-
-    def loss() -> float:
-        return float((r.bound.forward(x) * dy).sum())
-
-    loss()
-    dx = r.bound.backward(dy.copy())
+    _, dx = r.both(x, dy)
     assert dx is not None
+    # The forward pass writes the sums of the statistics: only the parameters have gradients.
     exact = {"input": dx.copy(), **{name: g.copy() for name, g in r.gradients.items()}}
     for name, array in {"input": x, **r.parameters}.items():
-        numeric = central_difference(loss, array)
-        error = np.linalg.norm(exact[name] - numeric) / max(np.linalg.norm(numeric), 1e-3)
-        assert error < 1e-7, name
+        report = check(lambda _: float((r.forward(x) * dy).sum()), array, exact[name])
+        assert report.passed, f"{name}: {report}"
+
+
+def test_lowered_for_evaluation_there_is_no_backward_pass() -> None:
+    with pytest.raises(RuntimeError, match="lowered for evaluation: there is no backward pass"):
+        no_backward(ABSENT)
 
 
 class TestDense:
-    def test_by_hand(self) -> None:
-        r = rig(LAYERS["dense"](units=1, activation="relu"), (2,), rows=2)
-        for array, values in ((r.parameters["weight"], [[2.0, -1.0]]), (r.parameters["bias"], [0.5])):
-            array.flags.writeable = True
-            array[:] = values
+    def test_by_hand(self, kernels: Kernels) -> None:
+        r = Rig(LAYERS["dense"](units=1, activation="relu"), (2,), rows=2, kernels=kernels)
+        r.parameters["weight"][:], r.parameters["bias"][:] = [[2.0, -1.0]], [0.5]
         # Rows: 2*1 - 1*1 + 0.5 = 1.5, and 2*0 - 1*3 + 0.5 = -2.5, which relu cuts off.
-        y = r.bound.forward(np.array([[1.0, 1.0], [0.0, 3.0]]))
+        y, dx = r.both(np.array([[1.0, 1.0], [0.0, 3.0]]), np.array([[10.0], [100.0]]))
         assert y.tolist() == [[1.5], [0.0]]
-        dx = r.bound.backward(np.array([[10.0], [100.0]]))
         assert dx is not None
         assert dx.tolist() == [[20.0, -10.0], [0.0, 0.0]]
         assert r.gradients["weight"].tolist() == [[10.0, 10.0]]
         assert r.gradients["bias"].tolist() == [10.0]
+
+    @pytest.mark.parametrize("units", [3, 16, 90])
+    @pytest.mark.parametrize("rows", [2, 40, 200])
+    def test_compiled_as_by_definition(self, units: int, rows: int, kernels: Kernels) -> None:
+        """Few and many units and rows: the weights may be turned, and their gradient computed in parts."""
+        layer = LAYERS["dense"](units=units, activation="tanh")
+        mine, plain = (
+            Rig(layer, (130,), rows=rows, dtype=t, kernels=k)
+            for t, k in ((np.float32, kernels), (np.float64, NUMPY))
+        )
+        plain.vector[:] = mine.vector
+        rng = np.random.default_rng(0)
+        x = rng.normal(scale=0.1, size=(rows, 130)).astype(np.float32)
+        dy = rng.normal(size=(rows, units)).astype(np.float32)
+        for one, other in zip(
+            mine.both(x, dy), plain.both(x.astype(np.float64), dy.astype(np.float64)), strict=True
+        ):
+            np.testing.assert_allclose(one, other, rtol=0, atol=2e-5 * float(np.abs(other).max()))
+        np.testing.assert_allclose(
+            mine.gradient, plain.gradient, rtol=0, atol=2e-5 * float(np.abs(plain.gradient).max())
+        )
 
     def test_parameters_decay_except_biases(self) -> None:
         layer = LAYERS["dense"](units=3, initializer=Normal(std=0.1))
@@ -307,64 +239,68 @@ class TestDense:
 
 
 class TestDropout:
-    def mask(self, step: int, shard: int, dtype: type = np.float64, index: int = 2) -> Array:
-        r = rig(LAYERS["dropout"](rate=0.25), (500,), rows=40, dtype=dtype, index=index)
-        r.position.step, r.position.shard = step, shard
-        return r.bound.forward(np.ones((40, 500), dtype)).copy()
+    def mask(
+        self, kernels: Kernels, step: int, shard: int, dtype: type = np.float64, index: int = 2
+    ) -> Array:
+        r = Rig(LAYERS["dropout"](rate=0.25), (500,), rows=40, dtype=dtype, index=index, kernels=kernels)
+        return r.forward(np.ones((40, 500), dtype), step, shard).copy()
 
-    def test_rate_is_the_share_dropped_and_the_rest_is_scaled(self) -> None:
-        y = self.mask(3, 1)
+    def test_rate_is_the_share_dropped_and_the_rest_is_scaled(self, kernels: Kernels) -> None:
+        y = self.mask(kernels, 3, 1)
         assert set(np.unique(y)) == {0.0, 1 / 0.75}
         # 20,000 draws: a standard error of the share is 0.003.
         assert (y == 0).mean() == pytest.approx(0.25, abs=0.015)
         assert y.mean() == pytest.approx(1, abs=0.02)
 
-    def test_the_mask_is_a_function_of_the_position(self) -> None:
-        here = self.mask(3, 1)
-        assert np.array_equal(here, self.mask(3, 1))
-        assert np.array_equal(here != 0, self.mask(3, 1, np.float32) != 0)
-        for other in (self.mask(4, 1), self.mask(3, 2), self.mask(3, 1, index=3)):
-            assert not np.array_equal(here, other)
+    def test_the_mask_is_a_function_of_the_position(self, kernels: Kernels) -> None:
+        here = self.mask(NUMPY, 3, 1)
+        assert np.array_equal(here, self.mask(kernels, 3, 1))
+        assert np.array_equal(here != 0, self.mask(kernels, 3, 1, np.float32) != 0)
+        for other in (
+            self.mask(kernels, 4, 1, np.float32),
+            self.mask(kernels, 3, 2, np.float32),
+            self.mask(kernels, 3, 1, np.float32, index=3),
+        ):
+            assert not np.array_equal(here != 0, other != 0)
 
-    def test_backward_uses_the_mask_of_the_forward(self) -> None:
-        r = make("dropout")
-        r.position.step = 11
-        y = r.bound.forward(np.ones((ROWS, 3, 4))).copy()
-        assert np.array_equal(r.bound.backward(np.ones((ROWS, 3, 4))), y)
+    def test_backward_uses_the_mask_of_the_forward(self, kernels: Kernels) -> None:
+        ones = np.ones((ROWS, 3, 4), np.float32)
+        y, dx = make("dropout", kernels=kernels, dtype=np.float32).both(ones, ones, step=11)
+        np.testing.assert_array_equal(dx, y)
 
     def test_evaluation_passes_the_input_on(self) -> None:
-        x = inputs("dropout")
-        assert make("dropout", training=False).bound.forward(x) is x
+        r, x = make("dropout", training=False), inputs("dropout")
+        assert np.shares_memory(r.forward(x), x)
+        assert r.rows == []
 
     def test_a_rate_next_to_one_does_not_divide_by_zero(self) -> None:
-        y = rig(LAYERS["dropout"](rate=0.9999999), (9,)).bound.forward(np.ones((ROWS, 9)))
+        y = Rig(LAYERS["dropout"](rate=0.9999999), (9,)).forward(np.ones((ROWS, 9)))
         assert np.isfinite(y).all()
 
 
 class TestBatchNormalization:
     def test_by_hand(self) -> None:
-        r = rig(LAYERS["batch_normalization"](epsilon=1e-12), (1,), rows=4)
+        r = Rig(LAYERS["batch_normalization"](epsilon=1e-12), (1,), rows=4)
         x = np.array([[1.0], [3.0], [5.0], [7.0]])  # mean 4, biased variance 5, unbiased 20 / 3
-        y = r.bound.forward(x)
+        y = r.forward(x)
         expected = (x - 4) / np.sqrt(5) * r.parameters["scale"] + r.parameters["shift"]
         np.testing.assert_allclose(y, expected, rtol=1e-11)
         assert r.statistic_sums["mean"] == pytest.approx(4 * 4)  # rows times the statistic
         assert r.statistic_sums["variance"] == pytest.approx(4 * 20 / 3)
 
     def test_positions_count_as_rows_and_sums_are_weighted_by_rows(self) -> None:
-        r = rig(LAYERS["batch_normalization"](), (5, 2), rows=3)
+        r = Rig(LAYERS["batch_normalization"](), (5, 2), rows=3)
         x = np.random.default_rng(0).normal(size=(3, 5, 2))
-        r.bound.forward(x)
+        r.forward(x)
         np.testing.assert_allclose(r.statistic_sums["mean"], 3 * x.mean(axis=(0, 1)))
         np.testing.assert_allclose(r.statistic_sums["variance"], 3 * x.var(axis=(0, 1), ddof=1))
 
     def test_a_slice_of_one_row_gives_the_shift(self) -> None:
-        r = rig(LAYERS["batch_normalization"](), (3,), rows=1)
-        y = r.bound.forward(np.array([[2.0, 3.0, 4.0]]))
+        r = Rig(LAYERS["batch_normalization"](), (3,), rows=1)
+        y, dx = r.both(np.array([[2.0, 3.0, 4.0]]), np.ones((1, 3)))
         assert np.array_equal(y[0], r.parameters["shift"])
-        assert r.statistic_sums["mean"].tolist() == [2.0, 3.0, 4.0]
-        assert r.statistic_sums["variance"].tolist() == [0.0, 0.0, 0.0]
-        dx = r.bound.backward(np.ones((1, 3)))
+        for sums in r.statistic_sums.values():  # one row says nothing of a variance
+            assert sums.tolist() == [0.0, 0.0, 0.0]
         assert dx is not None
         assert not dx.any()
 
@@ -373,7 +309,7 @@ class TestBatchNormalization:
         x = inputs("batch_normalization")
         normalized = (x - r.statistics["mean"]) / np.sqrt(r.statistics["variance"] + 1e-5)
         expected = normalized * r.parameters["scale"] + r.parameters["shift"]
-        np.testing.assert_allclose(r.bound.forward(x), expected, rtol=1e-12)
+        np.testing.assert_allclose(r.forward(x), expected, rtol=1e-12)
 
     def test_statistics_follow_the_momentum_of_pytorch(self) -> None:
         mean, variance = LAYERS["batch_normalization"](momentum=0.2).statistics((7,))
@@ -406,14 +342,14 @@ def test_layer_normalization_normalizes_each_position() -> None:
     x = inputs("layer_normalization of positions")
     normalized = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
     expected = normalized * r.parameters["scale"] + r.parameters["shift"]
-    np.testing.assert_allclose(r.bound.forward(x), expected, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(r.forward(x), expected, rtol=1e-12, atol=1e-14)
 
 
 class TestReshape:
     def test_keeps_the_order_and_copies_nothing(self) -> None:
         r = make("reshape")
         x = inputs("reshape")
-        y = r.bound.forward(x)
+        y = r.forward(x)
         assert np.shares_memory(x, y)
         assert np.array_equal(y.ravel(), x.ravel())
 

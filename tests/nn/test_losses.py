@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tapes import LossRig
 
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.gradcheck import check
-from distbp.nn.kernels import load
+from distbp.nn.kernels import NUMPY, Kernels
 from distbp.nn.losses import (
     LOSSES,
     MAE,
@@ -30,8 +31,6 @@ from distbp.nn.losses import (
 )
 from distbp.nn.losses.base import _SQUASHES
 from distbp.nn.losses.regression import _MAY_BE_NEGATIVE
-
-KERNELS = load("numpy")
 
 CASES = [
     Quadratic(),
@@ -75,13 +74,19 @@ def example(
     return y.astype(dtype), t, rng.uniform(0.1, 3, rows).astype(dtype)
 
 
-def bind(loss: Any, y: Any) -> Any:
-    return loss.bind(len(y), y.shape[1:], y.dtype, KERNELS)
+def value_and_gradient(
+    loss: Any, y: Any, t: Any, weights: Any = None, kernels: Kernels = NUMPY
+) -> tuple[float, Any]:
+    rig = LossRig(loss, *y.shape, y.dtype, kernels)
+    return rig(y, t, weights), rig.gradient.copy()
 
 
-def value_and_gradient(loss: Any, y: Any, t: Any, weights: Any = None) -> tuple[float, Any]:
-    d = np.full_like(y, np.nan)
-    return bind(loss, y)(y, t, weights, d), d
+def meets_differences(loss: Any, y: Any, t: Any, weights: Any) -> None:
+    rig = LossRig(loss, *y.shape)
+    rig(y, t, weights)
+    report = check(lambda x: rig(x, t, weights), y, rig.gradient.copy())
+    assert report.passed, str(report)
+    assert report.worst.error < 1e-7
 
 
 def test_every_loss_of_the_table_is_tested() -> None:
@@ -94,44 +99,37 @@ def test_every_loss_of_the_table_is_tested() -> None:
 @pytest.mark.parametrize("outputs", [2, 4])
 def test_gradient_agrees_with_central_differences(loss: Any, weighted: bool, outputs: int) -> None:
     y, t, w = example(loss, 7, outputs, seed=outputs)
-    function, weights = bind(loss, y), w if weighted else None
-    d = np.empty_like(y)
-    function(y, t, weights, d)
-    report = check(lambda x: function(x, t, weights, None), y, d)
-    assert report.passed, str(report)
-    assert report.worst.error < 1e-7
+    meets_differences(loss, y, t, w if weighted else None)
 
 
 @every_loss
 def test_one_output_where_the_loss_takes_values(loss: Any) -> None:
     if loss.targets == "labels":
         return
-    y, t, w = example(loss, 5, 1)
-    function = bind(loss, y)
-    d = np.empty_like(y)
-    function(y, t, w, d)
-    assert check(lambda x: function(x, t, w, None), y, d).passed
+    meets_differences(loss, *example(loss, 5, 1))
 
 
 @every_loss
 @every_dtype
-def test_sum_over_rows_and_not_a_mean(loss: Any, dtype: str) -> None:
+def test_sum_over_rows_and_not_a_mean(loss: Any, dtype: str, kernels: Kernels) -> None:
     y, t, w = example(loss, 6, dtype=dtype)
-    once, d_once = value_and_gradient(loss, y, t, w)
-    twice, d_twice = value_and_gradient(loss, np.tile(y, (2, 1)), np.concatenate([t, t]), np.tile(w, 2))
+    once, d_once = value_and_gradient(loss, y, t, w, kernels)
+    twice, d_twice = value_and_gradient(
+        loss, np.tile(y, (2, 1)), np.concatenate([t, t]), np.tile(w, 2), kernels
+    )
     assert twice == pytest.approx(2 * once, rel=1e-6)
     np.testing.assert_allclose(d_twice, np.tile(d_once, (2, 1)), rtol=1e-6, atol=1e-7)
 
 
 @every_loss
 @every_dtype
-def test_a_weight_of_two_is_the_row_twice(loss: Any, dtype: str) -> None:
+def test_a_weight_of_two_is_the_row_twice(loss: Any, dtype: str, kernels: Kernels) -> None:
     y, t, _ = example(loss, 5, dtype=dtype)
     weights = np.ones(5, dtype)
     weights[3] = 2
     order = [0, 1, 2, 3, 3, 4]
-    weighted, d_weighted = value_and_gradient(loss, y, t, weights)
-    repeated, d_repeated = value_and_gradient(loss, y[order], t[order])
+    weighted, d_weighted = value_and_gradient(loss, y, t, weights, kernels)
+    repeated, d_repeated = value_and_gradient(loss, y[order], t[order], kernels=kernels)
     assert weighted == pytest.approx(repeated, rel=1e-6)
     np.testing.assert_allclose(d_weighted[3], d_repeated[3] + d_repeated[4], rtol=1e-6)
 
@@ -156,43 +154,55 @@ def test_shards_add_up_and_weights_of_one_change_nothing(loss: Any, seed: int, r
 
 @every_loss
 @every_dtype
-def test_dtype_is_kept_inputs_are_not_touched_and_the_gradient_is_optional(loss: Any, dtype: str) -> None:
+def test_losses_of_rows_weights_and_inputs_that_are_not_touched(
+    loss: Any, dtype: str, kernels: Kernels
+) -> None:
     y, t, w = example(loss, 5, dtype=dtype)
     before = y.copy(), t.copy(), w.copy()
-    for array in (y, t, w):
-        array.flags.writeable = False
-    function = bind(loss, y)
-    for weights in (None, w):
-        d = np.empty_like(y)
-        value = function(y, t, weights, d)
-        assert type(value) is float
-        assert function(y, t, weights, None) == value
-        assert np.isfinite(d).all()
+    rig = LossRig(loss, 5, 4, dtype, kernels)
+    for weights, total in ((None, 5.0), (w, w.sum(dtype=np.float64))):
+        value = rig(y, t, weights)
+        assert rig.weight == pytest.approx(total, rel=1e-14)
+        assert rig.gradient.dtype == rig.losses.dtype == dtype
+        assert np.isfinite(rig.gradient).all()
+        rows = rig.losses.sum(axis=1, dtype=np.float64) * loss.op(4).real[0]
+        assert value == pytest.approx((rows * (1 if weights is None else w)).sum(), rel=1e-6)
     for array, kept in zip((y, t, w), before, strict=True):
         np.testing.assert_array_equal(array, kept)
 
 
 @every_loss
-def test_float32_agrees_with_float64(loss: Any) -> None:
+def test_float32_agrees_with_float64(loss: Any, kernels: Kernels) -> None:
     y, t, w = example(loss, 200, dtype="float32")
     wide = t if loss.targets == "labels" else t.astype(np.float64)
-    narrow, d_narrow = value_and_gradient(loss, y, t, w)
+    narrow, d_narrow = value_and_gradient(loss, y, t, w, kernels)
     exact, d_exact = value_and_gradient(loss, y.astype(np.float64), wide, w.astype(np.float64))
     assert narrow == pytest.approx(exact, rel=2e-6)
     np.testing.assert_allclose(d_narrow, d_exact, rtol=1e-4, atol=1e-6)
 
 
 @every_loss
-def test_nothing_grows(loss: Any) -> None:
+@every_dtype
+def test_nan_is_never_masked(loss: Any, dtype: str, kernels: Kernels) -> None:
+    y, t, w = example(loss, 4, dtype=dtype)
+    y[2] = np.nan
+    value, d = value_and_gradient(loss, y, t, w, kernels)
+    assert np.isnan(value)
+    assert np.isnan(d[2]).any()
+    assert np.isfinite(d[[0, 1, 3]]).all()
+
+
+@every_loss
+def test_nothing_grows(loss: Any, kernels: Kernels) -> None:
     y, t, w = example(loss, 16, dtype="float32")
-    function, d = bind(loss, y), np.empty_like(y)
-    function(y, t, w, d)
+    rig = LossRig(loss, 16, 4, "float32", kernels)
+    rig(y, t, w)
     tracemalloc.start()
     try:
-        function(y, t, w, d)
+        rig(y, t, w)
         before, _ = tracemalloc.get_traced_memory()
         for _ in range(300):
-            function(y, t, w, d)
+            rig(y, t, w)
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -283,11 +293,11 @@ def test_values_of_pytorch(
 def test_weighted_cross_entropy_conventions() -> None:
     logits, labels = np.array([[1, 2, 0.5], [0.2, -0.3, 1]]), np.array([0, 2])
     weights = np.array([2, 1, 0.5])[labels]
-    loss = bind(SoftmaxCrossEntropy(), logits)
-    weighted = loss(logits, labels, weights, None)
+    loss = LossRig(SoftmaxCrossEntropy(), 2, 3)
+    weighted = loss(logits, labels, weights)
     assert weighted / weights.sum() == pytest.approx(1.2801761356, abs=5e-11)  # PyTorch, and distbp
     assert weighted / 2 == pytest.approx(1.6002201695, abs=5e-11)  # Keras divides by the rows
-    assert loss(logits, labels, None, None) / 2 == pytest.approx(1.0038871629, abs=5e-11)
+    assert loss(logits, labels) / 2 == pytest.approx(1.0038871629, abs=5e-11)
 
 
 def test_activations_that_losses_speak_of_exist() -> None:
@@ -332,9 +342,9 @@ def test_smoothing_is_the_cross_entropy_with_softened_targets() -> None:
 @pytest.mark.parametrize(
     "loss", [SoftmaxCrossEntropy(), SoftmaxCrossEntropy(label_smoothing=0.1), Hinge()], ids=repr
 )
-def test_labels_with_huge_outputs(loss: Any, dtype: str) -> None:
+def test_labels_with_huge_outputs(loss: Any, dtype: str, kernels: Kernels) -> None:
     z = np.array([[1e4, -1e4, 0], [1e4, -1e4, 0]], dtype)
-    value, d = value_and_gradient(loss, z, np.array([0, 1]))
+    value, d = value_and_gradient(loss, z, np.array([0, 1]), kernels=kernels)
     expected = {"SoftmaxCrossEntropy": 2e4, "Hinge": (2e4 + 1 + 1e4 + 1) / 3}[type(loss).__name__]
     if isinstance(loss, SoftmaxCrossEntropy) and loss.label_smoothing:
         expected += 2 * 0.1 / 3 * 3e4 - 0.1 * 2e4  # -log p of the three classes: 0, 2e4, 1e4
@@ -343,32 +353,36 @@ def test_labels_with_huge_outputs(loss: Any, dtype: str) -> None:
 
 
 @every_dtype
-def test_sigmoid_cross_entropy_with_huge_logits(dtype: str) -> None:
+def test_sigmoid_cross_entropy_with_huge_logits(dtype: str, kernels: Kernels) -> None:
     z = np.array([[1e4], [-1e4], [1e4], [-1e4]], dtype)
-    value, d = value_and_gradient(SigmoidCrossEntropy(), z, np.array([[1], [0], [0], [1]], dtype))
+    value, d = value_and_gradient(
+        SigmoidCrossEntropy(), z, np.array([[1], [0], [0], [1]], dtype), kernels=kernels
+    )
     assert value == 2e4
     np.testing.assert_array_equal(d[:, 0], [0, 0, 1, -1])
     # A confident right answer still has a loss, far below the resolution of 1 - sigmoid.
     z = np.array([[40.0]], dtype)
-    assert value_and_gradient(SigmoidCrossEntropy(), z, np.ones((1, 1), dtype))[0] == pytest.approx(
-        np.exp(-40)
-    )
+    ones = np.ones((1, 1), dtype)
+    value, _ = value_and_gradient(SigmoidCrossEntropy(), z, ones, kernels=kernels)
+    assert value == pytest.approx(np.exp(-40))
 
 
 @every_dtype
-def test_probabilities_of_zero_and_one_have_finite_losses(dtype: str) -> None:
+def test_probabilities_of_zero_and_one_have_finite_losses(dtype: str, kernels: Kernels) -> None:
     p, t = np.array([[0.0], [1.0], [0.0], [1.0]], dtype), np.array([[0], [1], [1], [0]], dtype)
-    value, d = value_and_gradient(BinaryCrossEntropy(), p, t)
+    value, d = value_and_gradient(BinaryCrossEntropy(), p, t, kernels=kernels)
     assert value == pytest.approx(200)  # PyTorch's bound: no logarithm under -100
     assert np.isfinite(d).all()
-    value, d = value_and_gradient(NLL(), np.array([[0.0, 1.0], [0.0, 1.0]], dtype), np.array([0, 1]))
+    p = np.array([[0.0, 1.0], [0.0, 1.0]], dtype)
+    value, d = value_and_gradient(NLL(), p, np.array([0, 1]), kernels=kernels)
     assert value == pytest.approx(100)
     assert np.isfinite(d).all()
 
 
-def test_an_overflow_is_inf_and_not_a_wrong_number() -> None:
-    with np.errstate(over="ignore"):
-        assert value_and_gradient(Poisson(), np.array([[1e4]]), np.array([[1.0]]))[0] == np.inf
+@every_dtype
+def test_an_overflow_is_inf_and_not_a_wrong_number(dtype: str, kernels: Kernels) -> None:
+    y, t = np.array([[1e4]], dtype), np.array([[1.0]], dtype)
+    assert value_and_gradient(Poisson(), y, t, kernels=kernels)[0] == np.inf
 
 
 @pytest.mark.parametrize(
