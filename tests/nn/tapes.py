@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from operands import exact
 
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.arrays import Array, Shape
@@ -14,6 +15,7 @@ from distbp.nn.kernels import NUMPY, Kernels, load
 from distbp.nn.layers.base import Backward, Layer, Lowering, Value
 from distbp.nn.losses import Loss, lower_loss
 from distbp.nn.network import aligned_vector
+from distbp.nn.ops import OPS
 from distbp.nn.ops.base import Op
 from distbp.nn.program import executor
 from distbp.nn.run_tape import NumpyExecutor, matrix
@@ -69,6 +71,21 @@ def run_op(
     for letter, space in memory.items():
         assert space.tobytes() == before[letter].tobytes(), f"{op.name} wrote to what it does not write"
     return found
+
+
+def tape_product(kernels: Kernels, kind: str, a: Array, b: Array, added: Array | None = None) -> Array:
+    """By a tape of one op, as a network's."""
+    shape = exact(kind, a, b).shape
+    space, refs = aligned_vector(3 * (max(a.size, b.size, math.prod(shape)) + 16), a.dtype), []
+    for number, (rows, columns) in enumerate((a.shape, b.shape, shape)):
+        refs.append(Ref(Space.WORK, number * len(space) // 3 // 16 * 16, columns, plus=rows))
+    views = [space[r.start : r.start + r.plus * r.columns].reshape(r.plus, r.columns) for r in refs]
+    views[0][:], views[1][:] = a, b
+    views[2][:] = np.nan if added is None else added
+    row = Row(OPS[f"product_{kind}"], tuple(refs), (int(added is not None), shape[0]), (), 0)
+    plan = Plan([row], len(space), lambda ref: ref, [])
+    executor(plan, {Space.WORK: space}, kernels, a.dtype).run(1, space[:1])  # type: ignore[arg-type]
+    return views[2]
 
 
 class _Tape:

@@ -1,4 +1,4 @@
-"""Products from compiled code: what the library is handed, and that it stays there while it works."""
+"""Products from compiled code: what the library is handed."""
 
 from __future__ import annotations
 
@@ -6,50 +6,45 @@ import ctypes
 
 import numpy as np
 import pytest
+from operands import GEMM, PLAIN, TRANSPOSED
+from tapes import Rig
 
 pytest.importorskip("numba")
 
 from distbp.nn.blas import Gemm
-from distbp.nn.gemm import NARROW, PLAIN, TRANSPOSED, products_by
+from distbp.nn.kernels import Kernels
+from distbp.nn.layers import Dense
+from distbp.nn.layers.base import NARROW
 
-_WHOLE, _SINGLE = ctypes.c_int64, ctypes.c_float
-_GEMM = ctypes.CFUNCTYPE(
-    None, *(_WHOLE,) * 6, _SINGLE, *(_WHOLE,) * 4, _SINGLE, *(_WHOLE,) * 2
-)  # layout, ops, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc
+ROWS = NARROW
 
 
 def values(address: int, rows: int, columns: int, apart: int) -> np.ndarray:
-    whole = np.ctypeslib.as_array(ctypes.cast(address, ctypes.POINTER(_SINGLE)), (rows, apart))
+    whole = np.ctypeslib.as_array(ctypes.cast(address, ctypes.POINTER(ctypes.c_float)), (rows, apart))
     return whole[:, :columns].copy()
 
 
 @pytest.mark.parametrize("units", [1, 3, 7, NARROW - 1, NARROW, 40])
 @pytest.mark.parametrize("features", [5, 64, 300])
-def test_what_a_product_is_made_of_stays_until_it_is_made(units: int, features: int) -> None:
-    """The library here takes memory as real ones may, and writes to it, before it reads its operands."""
-    libc = ctypes.CDLL(None)
-    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
-    libc.free.argtypes = (ctypes.c_void_p,)
+def test_the_library_is_handed_the_inputs_and_the_weights(units: int, features: int) -> None:
+    """A narrow weight matrix the other way round, and that begins at a multiple of 64 bytes: the last bits of a
+    product may depend on it. What the library is told to write is what the layer gives."""
     found = []
 
     def call(layout, left, right, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc):
-        sizes = range(4 * units * features, 4 * units * features + 512, 16)  # and what is kept with it
-        taken = [libc.malloc(size) for size in sizes]
-        for place, size in zip(taken, sizes, strict=True):
-            ctypes.memset(place, 255, size)
         weight = values(b, n, k, ldb).T if right == TRANSPOSED else values(b, k, n, ldb)
-        found.append((left, values(a, m, k, lda), weight, b % 64 if right == PLAIN else 0))
-        for place in taken:
-            libc.free(place)
+        found.append((left, values(a, m, k, lda), weight, b % 64 if right == PLAIN else 0, alpha, beta))
+        np.ctypeslib.as_array(ctypes.cast(c, ctypes.POINTER(ctypes.c_float)), (m, ldc))[:, :n] = 7
 
-    function = _GEMM(call)
+    function = GEMM(call)
     address = ctypes.cast(function, ctypes.c_void_p).value
     assert address is not None
-    rng = np.random.default_rng(units * features)
-    x = rng.normal(size=(NARROW, features)).astype(np.float32)
-    weight = rng.normal(size=(units, features)).astype(np.float32)
-    products_by(Gemm(address, address)).nt(x, weight, np.empty((NARROW, units), np.float32))
-    [(left, given, transposed, beyond)] = found
-    assert left == PLAIN and beyond == 0
+    kernels = Kernels("of the test", lambda dtype: Gemm(address, address))
+    rig = Rig(Dense(units=units), (features,), rows=ROWS, dtype=np.float32, training=False, kernels=kernels)
+    x = np.random.default_rng(units * features).normal(size=(ROWS, features)).astype(np.float32)
+    y = rig.forward(x)
+    [(left, given, weight, beyond, alpha, beta)] = found
+    assert (left, beyond, alpha, beta) == (PLAIN, 0, 1, 0)
     np.testing.assert_array_equal(given, x)
-    np.testing.assert_array_equal(transposed, weight.T)
+    np.testing.assert_array_equal(weight, rig.parameters["weight"].T)
+    np.testing.assert_array_equal(y, np.float32(7) + np.broadcast_to(rig.parameters["bias"], y.shape))

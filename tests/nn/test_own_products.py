@@ -3,27 +3,26 @@ depend on its terms alone."""
 
 from __future__ import annotations
 
-import importlib
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from operands import KINDS, operands, product
+from operands import KINDS, Products, operands, product, products_at
 
 pytest.importorskip("numba", reason="Numba is not installed")
 
-from distbp.nn.blas import Gemm
-from distbp.nn.gemm import products_by
-from distbp.nn.products import Products
+from distbp.nn.kernels import load
 
 
 @pytest.fixture(params=["fma", "amx"])
 def own(request: pytest.FixtureRequest) -> Products:
     """The set's own function alone, whatever the sizes: it is called as a library is."""
-    name = request.param
-    pytest.importorskip(f"distbp.nn.{name}", reason=f"no {name} here", exc_type=ImportError)
-    address = getattr(importlib.import_module(f"distbp.nn.{name}"), name)(np.dtype(np.float32)).own
-    return products_by(Gemm(address, address))
+    try:
+        kernels = load(request.param)
+    except ImportError as error:
+        pytest.skip(str(error))
+    assert kernels.gemm is not None
+    return products_at(kernels.gemm(np.dtype(np.float32)).own)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -31,7 +30,7 @@ def test_nothing_beside_the_result_is_written(own: Products, kind: str) -> None:
     m, n, k = 61, 77, 130
     a, b = operands(kind, m, n, k)
     room = np.full((m + 2, n + 2), 7, np.float32)
-    getattr(own, kind)(a, b, room[1:-1, 1:-1])
+    own(kind, a, b, room[1:-1, 1:-1])
     assert room[1:-1, 1:-1].tobytes() == product(own, kind, a, b).tobytes()
     room[1:-1, 1:-1] = 7
     assert (room == 7).all()

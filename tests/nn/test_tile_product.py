@@ -7,22 +7,26 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operands import KINDS, exact, operands, product
+from operands import KINDS, exact, numpy_products, operands, product, products_at
+from tapes import tape_product
 
-pytest.importorskip("distbp.nn.amx", reason="no matrix unit here", exc_type=ImportError)
+pytest.importorskip("numba")
 
 from distbp.errors import FingerprintError
-from distbp.nn.amx import AMX, amx
-from distbp.nn.blas import Gemm, allow_tiles
-from distbp.nn.gemm import SMALL, products_by
-from distbp.nn.products import NUMPY_PRODUCTS
+from distbp.nn.blas import allow_tiles
+from distbp.nn.gemm import SMALL
+from distbp.nn.kernels import load
 from distbp.nn.tile_product import KEPT, LEAST, PANELS, SIDE, TERMS, tile_sgemm
 from distbp.nn.tiles import PARTS
 from distbp.numerics import check_same, fingerprint
 
 Array = np.ndarray
+try:
+    AMX = load("amx")
+except ImportError as error:
+    pytest.skip(f"no matrix unit here: {error}", allow_module_level=True)
 # By the matrix unit alone, whatever the sizes: it is called as a library is.
-TILES = products_by(Gemm(tile_sgemm(), tile_sgemm()))
+TILES = products_at(tile_sgemm())
 
 
 EDGES = [1, 2, 15, 16, 17, SIDE - 1, SIDE, SIDE + 1, TERMS, TERMS + 1]
@@ -43,7 +47,7 @@ def test_it_is_more_exact_than_numpy(kind: str, shape: tuple[int, int, int]) -> 
     a, b = operands(kind, *shape)
     right = exact(kind, a, b)
     mine, other = product(TILES, kind, a, b), np.empty(right.shape, np.float32)
-    getattr(NUMPY_PRODUCTS, kind)(a, b, other)
+    numpy_products(kind, a, b, other)
     assert np.std(mine - right) < 0.6 * np.std(other - right)
 
 
@@ -69,8 +73,7 @@ def test_the_kernel_set_uses_it_for_large_products(
 ) -> None:
     assert np.prod(shape) > SMALL
     a, b = operands(kind, *shape)
-    out = np.empty(shape[:2], np.float32)
-    getattr(AMX.products(np.dtype(np.float32)), kind)(a, b, out)
+    out = tape_product(AMX, kind, a, b)
     assert (out.tobytes() == product(TILES, kind, a, b).tobytes()) is tiles
 
 
@@ -81,7 +84,7 @@ def test_the_fingerprint_says_how() -> None:
 
 
 def test_not_for_float64() -> None:
-    assert amx(np.dtype(np.float64)).own == 0
+    assert AMX.gemm is not None and AMX.gemm(np.dtype(np.float64)).own == 0
 
 
 def test_where_there_is_no_unit_an_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

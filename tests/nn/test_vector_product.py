@@ -9,22 +9,26 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operands import KINDS, exact, operands, product
+from operands import KINDS, exact, numpy_products, operands, product, products_at
+from tapes import tape_product
 
-pytest.importorskip("distbp.nn.fma", reason="no vector registers here", exc_type=ImportError)
+pytest.importorskip("numba")
 
 from distbp.errors import FingerprintError
-from distbp.nn.blas import Gemm, products_beside_vectors
-from distbp.nn.fma import FMA, fma
-from distbp.nn.gemm import SMALL, products_by
-from distbp.nn.products import NUMPY_PRODUCTS
+from distbp.nn.blas import products_beside_vectors
+from distbp.nn.gemm import SMALL
+from distbp.nn.kernels import Kernels, load
 from distbp.nn.strips import LANES, NARROW, WIDE
 from distbp.nn.vector_product import FEW, KEPT_BYTES, LEAST, TERMS, vector_sgemm
 from distbp.numerics import check_same, fingerprint
 
 Array = np.ndarray
+try:
+    FMA = load("fma")
+except ImportError as error:
+    pytest.skip(f"no vector registers here: {error}", allow_module_level=True)
 # By our own function alone, whatever the sizes: it is called as a library is.
-VECTORS = products_by(Gemm(vector_sgemm(), vector_sgemm()))
+VECTORS = products_at(vector_sgemm())
 
 
 NOTHING = ctypes.CFUNCTYPE(None)(lambda: None)  # whatever it is called with
@@ -56,7 +60,7 @@ def test_more_lines_than_are_packed_at_a_time(kind: str) -> None:
     a, b = operands(kind, m, 70, k)
     right = exact(kind, a, b)
     mine, other = product(VECTORS, kind, a, b), np.empty(right.shape, np.float32)
-    getattr(NUMPY_PRODUCTS, kind)(a, b, other)
+    numpy_products(kind, a, b, other)
     assert np.std(mine - right) < 1.2 * np.std(other - right)
 
 
@@ -70,17 +74,14 @@ def test_the_kernel_set_uses_it_for_large_products(
 ) -> None:
     assert np.prod(shape) > SMALL
     a, b = operands(kind, *shape)
-    found = fma(np.dtype(np.float32))
-    results = []
-    for products in (FMA.products(np.dtype(np.float32)), products_by(found._replace(own=vector_sgemm()))):
-        results.append(np.empty(shape[:2], np.float32))
-        getattr(products, kind)(a, b, results[-1])
+    assert FMA.gemm is not None
+    found = FMA.gemm(np.dtype(np.float32))
     assert found.own == vector_sgemm()
-    assert results[0].tobytes() == results[1].tobytes()
+    if ours:
+        assert tape_product(FMA, kind, a, b).tobytes() == product(VECTORS, kind, a, b).tobytes()
     # A function that writes nothing in place of ours: who computes shows in the result.
-    untouched = np.full(shape[:2], 7, np.float32)
-    getattr(products_by(found._replace(own=_nothing())), kind)(a, b, untouched)
-    assert (untouched == 7).all() == ours
+    idle = Kernels("idle", lambda dtype: found._replace(own=_nothing()))
+    assert np.isnan(tape_product(idle, kind, a, b)).all() == ours
 
 
 def test_the_fingerprint_says_how() -> None:
@@ -90,7 +91,7 @@ def test_the_fingerprint_says_how() -> None:
 
 
 def test_not_for_float64() -> None:
-    assert fma(np.dtype(np.float64)).own == 0
+    assert FMA.gemm is not None and FMA.gemm(np.dtype(np.float64)).own == 0
 
 
 def test_where_there_are_no_such_registers_an_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
