@@ -1,9 +1,9 @@
 """Kernel sets: who computes matrix products, and whether ops are compiled.
 
-Five sets: "numpy"; "numba", compiled ops with the products of NumPy's OpenBLAS; "fma", the same with large float32
-products of our own (`distbp.nn.vector_product`); "mkl", with MKL's products (optional); and "amx", with large float32 products on
-the processor's matrix unit (`distbp.nn.tile_product`). They round differently, so the name of the set is part of the numerics
-fingerprint: every process of a job uses the same one.
+Five sets: "numpy"; "numba", compiled ops with the products of NumPy's OpenBLAS; "fma", the same with large
+float32 products of our own (`distbp.nn.vector_product`); "mkl", with MKL's products (optional); and "amx", with
+large float32 products on the processor's matrix unit (`distbp.nn.tile_product`). They round differently, so the
+name of the set is part of the numerics fingerprint: every process of a job uses the same one.
 """
 
 from __future__ import annotations
@@ -35,14 +35,22 @@ def load(name: str) -> Kernels:
     """The set called `name`. Raises ImportError where what it takes is not there, KeyError for another name."""
     return {
         "numpy": lambda: NUMPY,
-        "numba": lambda: Kernels("numba", blas.openblas()),
+        "numba": _numba,
         "fma": _fma,
         "mkl": _mkl,
         "amx": _amx,
     }[name]()
 
 
+def _numba() -> Kernels:
+    from distbp.nn import jit  # noqa: F401 - loads Numba, or says that it is not there
+
+    return Kernels("numba", blas.openblas())
+
+
 def _mkl() -> Kernels:
+    from distbp.nn import jit  # noqa: F401
+
     blas.load_mkl()
     return Kernels("mkl", blas.mkl)
 
