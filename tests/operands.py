@@ -30,8 +30,8 @@ def numpy_products(kind: str, a: Array, b: Array, out: Array) -> None:
 
 
 def products_at(address: int) -> Products:
-    """Products of float32 matrices by a function with the arguments of cblas_sgemm, all 64 bits wide. Rows may be
-    further apart than they are long."""
+    """Products of float32 matrices by a function with the arguments of cblas_sgemm, all 64 bits wide. Rows
+    may be further apart than they are long."""
     function = GEMM(address)
 
     def multiply(kind: str, a: Array, b: Array, out: Array) -> None:

@@ -1,7 +1,7 @@
 """Matrix products called from compiled code, by the BLAS library whose address is given (Numba, optional).
 
-A function is given by its address, that of cblas_sgemm. A call costs a few nanoseconds more than the library's own
-work, where one through NumPy costs about a microsecond. Compiled code is for float32 alone.
+A function is given by its address, that of cblas_sgemm. A call costs a few nanoseconds more than the
+library's own work, where one through NumPy costs about a microsecond. Compiled code is for float32 alone.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def call_sgemm(
     address: int, left: int, right: int, m: int, n: int, k: int, a: int, lda: int, b: int, ldb: int, kept: float,
     c: int, ldc: int,
 ) -> None:  # fmt: skip
-    """c <- op(a) op(b) + kept * c, by the cblas_sgemm at an address. Waits. Whoever calls keeps the memory."""
+    """c <- op(a) op(b) + kept * c, by the cblas_sgemm at an address. Waits. Whoever calls keeps the
+    memory."""
     _sgemm(address, _ROW_MAJOR, left, right, m, n, k, np.float32(1), a, lda, b, ldb, kept, c, ldc)
 
 

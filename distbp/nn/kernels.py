@@ -1,9 +1,10 @@
 """Kernel sets: who computes matrix products, and whether ops are compiled.
 
 Five sets: "numpy"; "numba", compiled ops with the products of NumPy's OpenBLAS; "fma", the same with large
-float32 products of our own (`distbp.nn.vector_product`); "mkl", with MKL's products (optional); and "amx", with
-large float32 products on the processor's matrix unit (`distbp.nn.tile_product`). They round differently, so the
-name of the set is part of the numerics fingerprint: every process of a job uses the same one.
+float32 products of our own (`distbp.nn.vector_product`); "mkl", with MKL's products (optional); and "amx",
+with large float32 products on the processor's matrix unit (`distbp.nn.tile_product`). They round
+differently, so the name of the set is part of the numerics fingerprint: every process of a job uses the
+same one.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ NUMPY = Kernels("numpy")
 
 
 def load(name: str) -> Kernels:
-    """The set called `name`. Raises ImportError where what it takes is not there, KeyError for another name."""
+    """The set called `name`. Raises ImportError where what it takes is not there, KeyError for another
+    name."""
     return {
         "numpy": lambda: NUMPY,
         "numba": _numba,

@@ -1,6 +1,7 @@
 """The compiled executor of a tape (Numba, optional): a loop over the rows that calls each op by its address.
 
-No code is generated for a network: ops are compiled and kept one by one, and a job compiles those that it uses.
+No code is generated for a network: ops are compiled and kept one by one, and a job compiles those that it
+uses.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def _compiled(loop: str, op: Op) -> Any:
 
 
 def addresses(ops: Sequence[Row]) -> Array:
-    """Of the compiled op of each row, int64. Compiles what this process has not compiled and no earlier one has kept."""
+    """Of the compiled op of each row, int64. Compiles what this process has not compiled and no earlier one
+    has kept."""
     return np.array([_compiled(row.op.loop, row.op).address for row in ops], np.int64)
 
 
@@ -77,7 +79,9 @@ class CompiledExecutor:
         self._addresses = addresses(ops)
         self._plain, self._weighted = encode(ops, False), encode(ops, True)
 
-    def run(self, rows: int, inputs: Array, targets: Array | None = None, weights: Array | None = None) -> None:
+    def run(
+        self, rows: int, inputs: Array, targets: Array | None = None, weights: Array | None = None
+    ) -> None:
         table = self._table
         table[Space.INPUTS] = address(inputs)
         if targets is not None:

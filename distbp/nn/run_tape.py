@@ -1,4 +1,5 @@
-"""Two executors of a tape: NumPy, which calls the definition of each op, and a compiled loop (Numba, optional)."""
+"""Two executors of a tape: NumPy, which calls the definition of each op, and a compiled loop (Numba,
+optional)."""
 
 from __future__ import annotations
 
@@ -17,9 +18,11 @@ _CHANGING = (Space.INPUTS, Space.TARGETS, Space.WEIGHTS)
 class Executor(Protocol):
     """Runs a list of ops over spaces."""
 
-    def run(self, rows: int, inputs: Array, targets: Array | None = None, weights: Array | None = None) -> None:
-        """Runs the ops on a slice of `rows` rows, whose inputs, targets and weights are C-contiguous, of the dtypes
-        of their spaces. Does not wait for anything."""
+    def run(
+        self, rows: int, inputs: Array, targets: Array | None = None, weights: Array | None = None
+    ) -> None:
+        """Runs the ops on a slice of `rows` rows, whose inputs, targets and weights are C-contiguous, of
+        the dtypes of their spaces. Does not wait for anything."""
         ...
 
 
@@ -31,7 +34,9 @@ class NumpyExecutor:
         self._spaces = dict(spaces)
         self._bound: dict[int, list[tuple[Callable[..., None], list[Any], tuple[tuple[int, Ref], ...]]]] = {}
 
-    def run(self, rows: int, inputs: Array, targets: Array | None = None, weights: Array | None = None) -> None:
+    def run(
+        self, rows: int, inputs: Array, targets: Array | None = None, weights: Array | None = None
+    ) -> None:
         nothing = inputs[:0]
         slices = {
             Space.INPUTS: inputs.reshape(-1),
@@ -61,7 +66,8 @@ class NumpyExecutor:
 
 
 def matrix(space: Array, ref: Ref, rows: int) -> Array:
-    """The matrix at a place in a flat space; without rows where the space has too few elements to hold any."""
+    """The matrix at a place in a flat space; without rows where the space has too few elements to hold
+    any."""
     m, n = ref.shape(rows)
     if ref.space in _CHANGING and not len(space):
         return space.reshape(0, n)
@@ -79,5 +85,11 @@ def encode(ops: Sequence[Row], weighted: bool = True) -> tuple[Array, Array]:
         words += [*row.whole, *[0] * (4 - len(row.whole)), *real]
         for ref in row.refs:
             absent = ref.space == Space.WEIGHTS and not weighted
-            words += [ref.space, ref.start, ref.columns, *((0, 0) if absent else (ref.times, ref.plus)), ref.per_row]
+            words += [
+                ref.space,
+                ref.start,
+                ref.columns,
+                *((0, 0) if absent else (ref.times, ref.plus)),
+                ref.per_row,
+            ]
     return np.array(words, np.int64), np.array(starts, np.int64)

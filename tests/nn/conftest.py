@@ -1,4 +1,5 @@
-"""What the tests of the network's mathematics share: one run for every kernel set that this machine offers."""
+"""What the tests of the network's mathematics share: one run for every kernel set that this machine
+offers."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Operands for every op of both tables: what `test_ops` runs them with. A new op is one row, or a few.
 
-A case makes operands (rows, columns) in float64 for sizes that the test chooses; NaN where the op writes without
-reading. `unread`: operands that have no influence on finite results. `sums`: from the operands afterward, the sums
-that are promised row after row, (terms, sum) each.
+A case makes operands (rows, columns) in float64 for sizes that the test chooses; NaN where the op writes
+without reading. `unread`: operands that have no influence on finite results. `sums`: from the operands
+afterward, the sums that are promised row after row, (terms, sum) each.
 """
 
 from __future__ import annotations

@@ -172,7 +172,8 @@ class Rig:
 
     @property
     def rows(self) -> list[Row]:
-        """Of the tape: forward alone, as for evaluation, where it was lowered for that, else with backward."""
+        """Of the tape: forward alone, as for evaluation, where it was lowered for that, else with
+        backward."""
         return (self._both or self._forward)[0].plan.rows
 
     def forward(self, x: Array, step: int = 0, shard: int = 0) -> Array:

@@ -27,8 +27,8 @@ def values(address: int, rows: int, columns: int, apart: int) -> np.ndarray:
 @pytest.mark.parametrize("units", [1, 3, 7, NARROW - 1, NARROW, 40])
 @pytest.mark.parametrize("features", [5, 64, 300])
 def test_the_library_is_handed_the_inputs_and_the_weights(units: int, features: int) -> None:
-    """A narrow weight matrix the other way round, and that begins at a multiple of 64 bytes: the last bits of a
-    product may depend on it. What the library is told to write is what the layer gives."""
+    """A narrow weight matrix the other way round, and that begins at a multiple of 64 bytes: the last bits
+    of a product may depend on it. What the library is told to write is what the layer gives."""
     found = []
 
     def call(layout, left, right, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc):

@@ -47,7 +47,8 @@ def chain(*middle: tuple[str, dict[str, Any]]) -> list[Layer]:
 
 
 def trains(network: Network, rows: int, vector: Array, **options: Any) -> tuple[Program, Array]:
-    """A program with the quadratic loss, whose gradient is the difference to the targets; and its gradient."""
+    """A program with the quadratic loss, whose gradient is the difference to the targets; and its
+    gradient."""
     gradient = np.full_like(vector, np.nan)
     options = {"kernels": NUMPY, "loss": Quadratic(), **options}
     return Program(network, rows, vector, gradient=gradient, **options), gradient

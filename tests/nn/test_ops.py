@@ -1,5 +1,5 @@
-"""Every op: its compiled loop against its definition, its derivative against differences, and that errors in it
-would be seen."""
+"""Every op: its compiled loop against its definition, its derivative against differences, and that errors
+in it would be seen."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Array = np.ndarray
 ALL = {**OPS, **RULE_OPS}
 SIZES = [(1, 1), (1, 7), (2, 3), (5, 1), (17, 33)]
 LARGE = (17, 33)
-# Of the float32 results, in units of the last place of the largest of them or of 1; the library may add up a product
-# in another order, and exp and others are exact to some units.
+# Of the float32 results, in units of the last place of the largest of them or of 1; the library may add up
+# a product in another order, and exp and others are exact to some units.
 ULPS, ULPS_TO_FLOAT64 = 24, 48
 
 Outcome = list[Array]
@@ -61,7 +61,8 @@ def written(op: Op, call: Call) -> list[int]:
 
 
 def agree(case: Case, found: Outcome, expected: Outcome, ulps: float) -> None:
-    """Raises AssertionError where an operand that is written differs by more than so many units of float32."""
+    """Raises AssertionError where an operand that is written differs by more than so many units of
+    float32."""
     for number, letter in enumerate(ALL[case.op].operands):
         if letter.isupper() and expected[number].size:
             right = expected[number].astype(np.float64)

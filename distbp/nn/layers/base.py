@@ -1,17 +1,19 @@
 """The contract of a layer, before any layer.
 
 A layer is a frozen dataclass that says what it is (its options), which shapes it makes, which parameters it
-needs, and which ops compute it. It holds no arrays. `lower` emits the ops of the forward pass onto the tape and
-returns its output and what emits the ops of the backward pass:
+needs, and which ops compute it. It holds no arrays. `lower` emits the ops of the forward pass onto the tape
+and returns its output and what emits the ops of the backward pass:
 
     lower(low, *inputs) -> (output, backward)
         inputs, output   `Value`: a matrix of (rows, numbers of one sample) and the shape of a sample
-        backward(dy)     emits the backward ops; returns the gradient of each input, None where it is not wanted
+        backward(dy)     emits the backward ops; returns the gradient of each input, None where it is not
+        wanted
 
 Rules that make the hot loop allocate nothing and the gradients exact:
-- Forward ops never write to an input; the output is a buffer of the layer, or the input itself in another shape.
-- Backward ops may overwrite dy. They write (do not add) the SUM over the rows of each parameter's gradient into
-  `low.gradients[name]`. What is returned belongs to the caller, who may overwrite it.
+- Forward ops never write to an input; the output is a buffer of the layer, or the input itself in another
+  shape.
+- Backward ops may overwrite dy. They write (do not add) the SUM over the rows of each parameter's gradient
+  into `low.gradients[name]`. What is returned belongs to the caller, who may overwrite it.
 - Loss gradients are sums over rows, never means: the server divides once.
 - Nothing is random except what an op draws at a position (step, shard, layer).
 - Where `low.training` is false, `backward` is never called.
@@ -26,24 +28,35 @@ from typing import Any, NamedTuple, Protocol
 from distbp.nn.arrays import Array, Shape
 from distbp.nn.tape import ABSENT, Ref, Tape
 
-__all__ = ["ABSENT", "Array", "Backward", "Layer", "Lowering", "ParameterSpec", "Shape", "StatisticSpec", "Value", "no_backward"]
+__all__ = [
+    "ABSENT",
+    "Array",
+    "Backward",
+    "Layer",
+    "Lowering",
+    "ParameterSpec",
+    "Shape",
+    "StatisticSpec",
+    "Value",
+    "no_backward",
+]
 
 
-# Into fewer columns than that, a vector register of float32, the product with a transposed matrix takes twice as long as the
-# one with a copy of it the other way round.
+# Into fewer columns than that, a vector register of float32, the product with a transposed matrix takes
+# twice as long as the one with a copy of it the other way round.
 NARROW = 16
 
 
-# The gradient of weights is computed for so many units at a time that it stays in a near cache until it is used, in
-# the nearest one where few rows make a product of a part as fast as one of the whole.
+# The gradient of weights is computed for so many units at a time that it stays in a near cache until it is
+# used, in the nearest one where few rows make a product of a part as fast as one of the whole.
 FEW_ROWS, MORE_ROWS = 32, 128
 PART_BYTES, LARGER_PART_BYTES = 48 * 1024, 208 * 1024
 LINE = 16  # float32 numbers in 64 bytes
 
 
 def units_at_once(rows: int, units: int, features: int) -> int:
-    """Into how large parts the product of a weights' gradient is cut. Part of the numerics, as the shape of a product may
-    decide its last bits."""
+    """Into how large parts the product of a weights' gradient is cut. Part of the numerics, as the shape of
+    a product may decide its last bits."""
     if rows <= FEW_ROWS:
         return min(units, max(8, PART_BYTES // (4 * features)))
     if rows <= MORE_ROWS:
@@ -80,7 +93,8 @@ class StatisticSpec:
 
 
 class Value(NamedTuple):
-    """What flows between layers: a matrix (rows, numbers of one sample), C order, and the shape of a sample."""
+    """What flows between layers: a matrix (rows, numbers of one sample), C order, and the shape of a
+    sample."""
 
     ref: Ref
     shape: Shape
@@ -93,9 +107,10 @@ Backward = Callable[[Ref], Sequence[Ref | None]]
 class Lowering:
     """What a layer is given to emit its ops.
 
-    `parameters`, `gradients`, `statistics`, `statistic_sums`: name -> place. A vector is a matrix of one row; a tensor
-    of more than two axes has all but the last as its rows. `statistic_sums`: where training ops write the samples of the slice
-    times the statistic of the slice. `wanted`: for each input, whether its gradient is. `index`: the layer's number.
+    `parameters`, `gradients`, `statistics`, `statistic_sums`: name -> place. A vector is a matrix of one
+    row; a tensor of more than two axes has all but the last as its rows. `statistic_sums`: where training
+    ops write the samples of the slice times the statistic of the slice. `wanted`: for each input, whether
+    its gradient is. `index`: the layer's number.
     """
 
     tape: Tape
@@ -121,7 +136,8 @@ class Lowering:
             self.tape.emit("product_nt", x, weight, out, whole=(0,))
 
     def weight_gradient(self, name: str, dz: Ref, x: Ref) -> None:
-        """Emits gradients[name] <- dz^T x. It may be computed later, part by part, where dz and x are fewer numbers."""
+        """Emits gradients[name] <- dz^T x. It may be computed later, part by part, where dz and x are fewer
+        numbers."""
         rows = self.tape.most_rows
         out = self.gradients[name]
         few = sum(m * n for m, n in (dz.shape(rows), x.shape(rows))) <= out.plus * out.columns
@@ -138,7 +154,8 @@ def no_backward(dy: Ref) -> Sequence[Ref | None]:
 
 
 class Layer(Protocol):
-    """What every layer dataclass offers. `type` is its name in a job; `inputs` are the shapes of one sample each."""
+    """What every layer dataclass offers. `type` is its name in a job; `inputs` are the shapes of one sample
+    each."""
 
     @property
     def type(self) -> str: ...
@@ -152,7 +169,8 @@ class Layer(Protocol):
     def statistics(self, *inputs: Shape) -> tuple[StatisticSpec, ...]: ...
 
     def flops(self, *inputs: Shape) -> float:
-        """Floating-point operations of one sample in one step, forward and backward, where parameters take part."""
+        """Floating-point operations of one sample in one step, forward and backward, where parameters take
+        part."""
         ...
 
     def lower(self, low: Lowering, *inputs: Value) -> tuple[Value, Backward]: ...

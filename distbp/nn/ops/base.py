@@ -1,7 +1,7 @@
 """The contract of an op, before any op.
 
-An op is one simple operation over matrices: a row of the table `distbp.nn.ops.OPS`. It has two functions with one
-signature, the definition in NumPy and the same as a loop for Numba:
+An op is one simple operation over matrices: a row of the table `distbp.nn.ops.OPS`. It has two functions
+with one signature, the definition in NumPy and the same as a loop for Numba:
 
     function(*operands, whole, real)
 
@@ -35,8 +35,8 @@ class Op:
     """One row of the table.
 
     `operands`: a letter each, see above, in upper case where the op writes it. `flops`: of a call, from the
-    operands' shapes. `order`: the order of its sums, in words; empty where it has none. `loop`: "module:function" of
-    its compiled form.
+    operands' shapes. `order`: the order of its sums, in words; empty where it has none. `loop`:
+    "module:function" of its compiled form.
     """
 
     name: str

@@ -37,7 +37,8 @@ def _take_columns(a: Array, out: Array, whole: Whole, real: Real) -> None:
 
 
 def _steps_first(a: Array, out: Array, whole: Whole, real: Real) -> None:
-    """Samples (rows, steps * features) -> (steps * rows, features): all samples of step 0, then those of step 1."""
+    """Samples (rows, steps * features) -> (steps * rows, features): all samples of step 0, then those of
+    step 1."""
     rows, features = a.shape[0], out.shape[1]
     steps = a.shape[1] // features
     out.reshape(steps, rows, features)[:] = a.reshape(rows, steps, features).swapaxes(0, 1)
@@ -56,7 +57,8 @@ def _fill(out: Array, whole: Whole, real: Real) -> None:
 
 
 def _dropout(position: Array, x: Array, factors: Array, y: Array, whole: Whole, real: Real) -> None:
-    """y <- x * factors; a factor is 0 where a random level is below whole[0], else real[0] (Srivastava et al., 2014).
+    """y <- x * factors; a factor is 0 where a random level is below whole[0], else real[0] (Srivastava et
+    al., 2014).
 
     position: (1, 3), step, shard, seed; whole[1]: the number of the layer. The levels are 16-bit parts of
     Philox words, a pure function of seed, step, shard and layer.

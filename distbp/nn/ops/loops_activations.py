@@ -16,7 +16,8 @@ _SLOPE = np.float32(LEAKY_SLOPE)
 
 @jit
 def _with_bias(x: Array, bias: Array, y: Array) -> None:
-    """y <- x + bias, row after row; then one long loop may follow: rows may be shorter than a vector register."""
+    """y <- x + bias, row after row; then one long loop may follow: rows may be shorter than a vector
+    register."""
     if bias.shape[0]:
         for i in range(x.shape[0]):
             for j in range(x.shape[1]):

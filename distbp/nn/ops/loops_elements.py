@@ -85,7 +85,8 @@ def _high_product(context: Any, a: Any, b: Any) -> Any:
     return types.uint64(types.uint64, types.uint64), code
 
 
-# Philox4x64-10: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011, section 4.3 and table 2.
+# Philox4x64-10: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011, section 4.3 and
+# table 2.
 _M0, _M1 = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
 _W0, _W1 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
 _PURPOSE = np.uint64(int(Purpose.DROPOUT))
@@ -102,7 +103,8 @@ def _philox(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
 
 
 def dropout(row: int, spaces: int, rows: int) -> None:
-    """The bits are those of NumPy's Philox at the same position: word n of the stream is word n % 4 at counter n // 4 + 1."""
+    """The bits are those of NumPy's Philox at the same position: word n of the stream is word n % 4 at
+    counter n // 4 + 1."""
     position = labels(row, spaces, rows, 0)
     x, factors = flat(row, spaces, rows, 1), flat(row, spaces, rows, 2)
     y = flat(row, spaces, rows, 3)

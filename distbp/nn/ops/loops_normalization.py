@@ -10,7 +10,11 @@ from distbp.nn.ops.rows import real, single, whole
 
 
 def batch_norm(row: int, spaces: int, rows: int) -> None:
-    x, scale, shift = single(row, spaces, rows, 0), single(row, spaces, rows, 1)[0], single(row, spaces, rows, 2)[0]
+    x, scale, shift = (
+        single(row, spaces, rows, 0),
+        single(row, spaces, rows, 1)[0],
+        single(row, spaces, rows, 2)[0],
+    )
     n, root, y = single(row, spaces, rows, 3), single(row, spaces, rows, 4)[0], single(row, spaces, rows, 5)
     mean, variance = single(row, spaces, rows, 6)[0], single(row, spaces, rows, 7)[0]
     count, features = x.shape
@@ -43,7 +47,11 @@ def batch_norm(row: int, spaces: int, rows: int) -> None:
 
 
 def batch_norm_running(row: int, spaces: int, rows: int) -> None:
-    x, scale, shift = single(row, spaces, rows, 0), single(row, spaces, rows, 1)[0], single(row, spaces, rows, 2)[0]
+    x, scale, shift = (
+        single(row, spaces, rows, 0),
+        single(row, spaces, rows, 1)[0],
+        single(row, spaces, rows, 2)[0],
+    )
     mean, variance = single(row, spaces, rows, 3)[0], single(row, spaces, rows, 4)[0]
     y = single(row, spaces, rows, 5)
     epsilon = np.float32(real(row, 0))
@@ -91,7 +99,11 @@ def _sum(values: Array, lanes: Array) -> float:
 
 
 def layer_norm(row: int, spaces: int, rows: int) -> None:
-    x, scale, shift = single(row, spaces, rows, 0), single(row, spaces, rows, 1)[0], single(row, spaces, rows, 2)[0]
+    x, scale, shift = (
+        single(row, spaces, rows, 0),
+        single(row, spaces, rows, 1)[0],
+        single(row, spaces, rows, 2)[0],
+    )
     n, root, y = single(row, spaces, rows, 3), single(row, spaces, rows, 4), single(row, spaces, rows, 5)
     features, epsilon = np.float32(x.shape[1]), np.float32(real(row, 0))
     lanes = np.empty(8, np.float32)
@@ -115,7 +127,11 @@ def layer_norm_backward(row: int, spaces: int, rows: int) -> None:
     dx = single(row, spaces, rows, 6)
     _parameters(dy, n, d_scale, d_shift)
     features = np.float32(dy.shape[1])
-    lanes, g, along = np.empty(8, np.float32), np.empty(dy.shape[1], np.float32), np.empty(dy.shape[1], np.float32)
+    lanes, g, along = (
+        np.empty(8, np.float32),
+        np.empty(dy.shape[1], np.float32),
+        np.empty(dy.shape[1], np.float32),
+    )
     for i in range(dx.shape[0]):
         for j in range(dx.shape[1]):
             g[j] = dy[i, j] * scale[j]

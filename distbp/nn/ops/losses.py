@@ -1,8 +1,9 @@
 """Losses as ops: (y, targets, d, losses), and what adds them up.
 
-y: (rows, outputs), what the last layer gives. targets: int64 labels (rows, 1), or values of the network's dtype (rows, outputs).
-losses <- the loss of each output (of labels: of each row, (rows, 1)), without the loss factor. d <- the gradient of the sum of
-the rows' losses with respect to y. Weights of the rows come in where losses are added up.
+y: (rows, outputs), what the last layer gives. targets: int64 labels (rows, 1), or values of the network's
+dtype (rows, outputs). losses <- the loss of each output (of labels: of each row, (rows, 1)), without the
+loss factor. d <- the gradient of the sum of the rows' losses with respect to y. Weights of the rows come in
+where losses are added up.
 
 real: (loss factor, gradient factor, ...): what a formula's loss and gradient are multiplied by.
 """
@@ -35,7 +36,8 @@ def _elementwise(formula: Formula) -> Callable[..., None]:
 def _add_losses(
     losses: Array, weights: Array, d: Array, loss: Array, weight: Array, whole: Whole, real: Real
 ) -> None:
-    """loss += the weighted sum of the losses, times real[0]; weight += the sum of the weights; d <- d times the weights."""
+    """loss += the weighted sum of the losses, times real[0]; weight += the sum of the weights; d <- d times
+    the weights."""
     rows = losses.sum(axis=1, dtype=np.float64)
     if len(weights):
         rows = rows * weights[:, 0]
@@ -53,7 +55,8 @@ def _absolute(y: Array, t: Array, real: Real) -> tuple[Array, Array]:
 
 
 def _huber(y: Array, t: Array, real: Real) -> tuple[Array, Array]:
-    """With e = y - t and c = e clipped to +-delta (real[2]), both branches are c (2e - c) / 2; twice that here."""
+    """With e = y - t and c = e clipped to +-delta (real[2]), both branches are c (2e - c) / 2; twice that
+    here."""
     e, delta = y - t, y.dtype.type(real[2])
     c = np.minimum(np.maximum(e, -delta), delta)
     return c * (2 * e - c), c
@@ -72,8 +75,9 @@ def _poisson(y: Array, t: Array, real: Real) -> tuple[Array, Array]:
 def _sigmoid_cross_entropy(z: Array, t: Array, real: Real) -> tuple[Array, Array]:
     """-t log s(z) - (1 - t) log(1 - s(z)); derivative s(z) - t.
 
-    With h = 1 for z >= 0, else 0, and the tail q = s(-|z|), the derivative is (h - t) - q for z >= 0, else (h - t) + q, and the
-    loss log(1 + exp(-|z|)) + z (h - t), both terms at least 0. Neither overflows nor loses digits near 0.
+    With h = 1 for z >= 0, else 0, and the tail q = s(-|z|), the derivative is (h - t) - q for z >= 0, else
+    (h - t) + q, and the loss log(1 + exp(-|z|)) + z (h - t), both terms at least 0. Neither overflows nor
+    loses digits near 0.
     """
     small = np.exp(-np.abs(z))
     h = (z >= 0).astype(z.dtype) - t
@@ -94,8 +98,8 @@ def y_type(like: Array, value: float) -> Array:
 def _softmax_cross_entropy(
     z: Array, labels: Array, d: Array, losses: Array, whole: Whole, real: Real
 ) -> None:
-    """-log softmax(z) at the label. real[2]: the share s of the target that is spread over all classes; the target is
-    (1 - s) onehot + s / classes (Szegedy et al., 2016)."""
+    """-log softmax(z) at the label. real[2]: the share s of the target that is spread over all classes; the
+    target is (1 - s) onehot + s / classes (Szegedy et al., 2016)."""
     row, label = np.arange(len(z)), labels[:, 0]
     on, off = y_type(z, 1 - real[2]), y_type(z, real[2] / z.shape[1])
     shifted = z - z.max(axis=1, keepdims=True)  # so that exp cannot overflow
@@ -137,11 +141,20 @@ _ORDER = "a row's outputs in four sums, then row after row, in float64"
 
 
 def _values(name: str, formula: Formula, cost: int) -> Op:
-    return Op(name, "ffFF", _elementwise(formula), f"distbp.nn.ops.loops_losses:{name}", "", element_ops(cost))
+    return Op(
+        name, "ffFF", _elementwise(formula), f"distbp.nn.ops.loops_losses:{name}", "", element_ops(cost)
+    )
 
 
 def _labels(name: str, loss: Callable[..., None], cost: int) -> Op:
-    return Op(name, "fiFF", loss, f"distbp.nn.ops.loops_losses:{name}", "classes one after the other", element_ops(cost))
+    return Op(
+        name,
+        "fiFF",
+        loss,
+        f"distbp.nn.ops.loops_losses:{name}",
+        "classes one after the other",
+        element_ops(cost),
+    )
 
 
 LOSS_OPS = (

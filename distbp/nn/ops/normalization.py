@@ -1,8 +1,8 @@
 """Batch and layer normalization: y = scale * n + shift, with n = (x - mean) / sqrt(variance + epsilon).
 
-With g = dy * scale, the gradient is dx = (g - average(g) - n * average(g * n)) / sqrt(variance + epsilon), averaged over
-what the statistics are taken over (Ioffe and Szegedy, ICML 2015, section 3). The variance is the biased one.
-real: (epsilon,).
+With g = dy * scale, the gradient is dx = (g - average(g) - n * average(g * n)) / sqrt(variance + epsilon),
+averaged over what the statistics are taken over (Ioffe and Szegedy, ICML 2015, section 3). The variance is
+the biased one. real: (epsilon,).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def _batch(
 ) -> None:  # fmt: skip
     """Over the rows of x. mean, variance: what this slice gives to the running statistics, times its samples.
 
-    whole[0]: matrix rows for each sample. The running variance is the unbiased one. A slice of one sample says nothing of a
-    variance and gives nothing.
+    whole[0]: matrix rows for each sample. The running variance is the unbiased one. A slice of one sample
+    says nothing of a variance and gives nothing.
     """
     count = len(x)
     samples = count // whole[0]
@@ -45,7 +45,15 @@ def _batch_running(
 
 
 def _batch_backward(
-    dy: Array, n: Array, root: Array, scale: Array, d_scale: Array, d_shift: Array, dx: Array, whole: Whole, real: Real
+    dy: Array,
+    n: Array,
+    root: Array,
+    scale: Array,
+    d_scale: Array,
+    d_shift: Array,
+    dx: Array,
+    whole: Whole,
+    real: Real,
 ) -> None:
     """dx may be dy, or absent."""
     np.add.reduce(dy * n, axis=0, keepdims=True, out=d_scale)
@@ -67,7 +75,15 @@ def _layer(
 
 
 def _layer_backward(
-    dy: Array, n: Array, root: Array, scale: Array, d_scale: Array, d_shift: Array, dx: Array, whole: Whole, real: Real
+    dy: Array,
+    n: Array,
+    root: Array,
+    scale: Array,
+    d_scale: Array,
+    d_shift: Array,
+    dx: Array,
+    whole: Whole,
+    real: Real,
 ) -> None:
     """dx may be dy, or absent."""
     np.add.reduce(dy * n, axis=0, keepdims=True, out=d_scale)

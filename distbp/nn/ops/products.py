@@ -59,7 +59,14 @@ _BLAS = "the library's; it depends on the shapes and on places relative to 64 by
 PRODUCTS = (
     Op("product_nt", "ffF", _nt, "distbp.nn.ops.loops_products:nt", _BLAS, _terms),
     Op("product_nn", "ffF", _nn, "distbp.nn.ops.loops_products:nn", _BLAS, _terms),
-    Op("product_tn", "ffF", _tn, "distbp.nn.ops.loops_products:tn", _BLAS + "; in parts of the first operand's columns", _terms_tn),
+    Op(
+        "product_tn",
+        "ffF",
+        _tn,
+        "distbp.nn.ops.loops_products:tn",
+        _BLAS + "; in parts of the first operand's columns",
+        _terms_tn,
+    ),
     Op("transpose", "fF", _transpose, "distbp.nn.ops.loops_products:transpose"),
     Op("sum_rows", "fF", _sum_rows, "distbp.nn.ops.loops_products:sum_rows", "row after row"),
 )
