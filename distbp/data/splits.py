@@ -11,7 +11,7 @@ import numpy as np
 
 from distbp import settings
 from distbp.data.batches import WholeData
-from distbp.data.checks import with_labels, with_values
+from distbp.data.checks import Allowed, check_rows, with_labels, with_values
 from distbp.data.formats import from_arrays, load
 from distbp.data.prepared import PreparedRows, prepare
 from distbp.data.preprocessing import Preprocessing, fit
@@ -33,6 +33,11 @@ class Splits:
 
     tables: Mapping[str, Table]
     preprocessing: Preprocessing
+
+    @property
+    def skipped(self) -> dict[str, dict[str, int]]:
+        """How many rows were left out of each split, by reason; without splits that are whole."""
+        return {name: dict(table.skipped) for name, table in self.tables.items() if table.skipped}
 
     @property
     def rows(self) -> dict[str, int]:
@@ -94,12 +99,16 @@ def open_splits(
             raise DataError("data.folder may not be given here: paths are relative to the job's own data")
         folder = folder / job.data.folder
     tables: dict[str, Table] = {}
+    plain = None if job.data.standardize else Preprocessing(job.data.scale)
     for name in SPLITS:
         source = getattr(job.data, name)
+        allowed = Allowed(np.dtype(job.dtype), plain, name)
         if given and given.get(name) is not None:
-            table = from_arrays(*given[name], bad_rows=job.data.bad_rows, name=f"the {name} arrays")
+            table = from_arrays(
+                *given[name], bad_rows=job.data.bad_rows, name=f"the {name} arrays", allowed=allowed
+            )
         elif source is not None:
-            table = load(source, folder, confined=confined, bad_rows=job.data.bad_rows)
+            table = load(source, folder, confined=confined, bad_rows=job.data.bad_rows, allowed=allowed)
         else:
             continue
         if job.model.layers[0].type == "dense":  # takes an image as a row of numbers; a view, no copy
@@ -109,13 +118,17 @@ def open_splits(
                 f"{table.name}: one row has the shape {table.features}, but the training rows have"
                 f" {tables['train'].features}; give the same columns"
             )
+        if name == "train":
+            preprocessing = fit(table, job.data.scale, job.data.standardize)
+        elif tables and plain is None:  # known by now; to the training rows themselves it can do no harm
+            table = check_rows(table, job.data.bad_rows, replace(allowed, preprocessing=preprocessing))
         tables[name] = table
     if "train" not in tables:
         raise DataError(
             "there is nothing to train on: name data.train in the job, or give arrays:"
             " train(job, data=(x, y))"
         )
-    return Splits(tables, fit(tables["train"], job.data.scale, job.data.standardize))
+    return Splits(tables, preprocessing)
 
 
 def _sample(table: Table) -> Table:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,8 @@ class Table:
     """Made by `build`, which checks; the constructor does not.
 
     `row_number(i)` is the row's number in its file (0-based), for messages: `first_row + i`, unless rows
-    were left out or shuffled and `row_numbers` lists them. `name` is the file, for messages.
+    were left out or shuffled and `row_numbers` lists them. `name` is the file, for messages. `skipped`: how
+    many rows were left out, by reason.
     """
 
     inputs: Array
@@ -36,6 +37,7 @@ class Table:
     row_numbers: Array | None = None
     name: str = ""
     targets_name: str = ""
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.inputs)

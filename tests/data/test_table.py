@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distbp.data.checks import check_rows, with_labels, with_values
+from distbp.data.checks import Allowed, check_rows, with_labels, with_values
 from distbp.data.formats import Npy, from_arrays, load
-from distbp.data.preprocessing import fit
+from distbp.data.preprocessing import Preprocessing, fit
 from distbp.data.table import chunks
 from distbp.errors import DataError
 
@@ -92,6 +92,64 @@ def test_the_row_is_the_row_in_the_file(tmp_path):
     with pytest.raises(DataError, match=r"x.npy: row 7, column 1 of the inputs is NaN. 1 of 4 rows are bad"):
         load(Npy(inputs="x.npy", rows=(5, 9)), tmp_path)
     assert len(load(Npy(inputs="x.npy", rows=(0, 7)), tmp_path)) == 7
+
+
+def test_rows_that_are_left_out_are_counted_by_the_first_reason():
+    inputs, targets = np.ones((7, 2)), np.zeros((7, 1))
+    inputs[1, 1], inputs[2, 0], inputs[2, 1], inputs[3, 0] = np.nan, np.inf, np.nan, -1e39
+    targets[1], targets[4] = np.nan, np.nan  # row 1 counts once
+    weights = np.array([1, 1, 1, 1, 1, -1, 1.0])
+    table = from_arrays(
+        inputs, targets, weights, bad_rows="skip", allowed=Allowed(np.dtype(np.float32), split="validation")
+    )
+    assert dict(table.skipped) == {
+        "NaN in the inputs": 1,
+        "Inf in the inputs": 1,
+        "too large inputs": 1,
+        "NaN in the targets": 1,
+        "weights below 0": 1,
+    }
+    assert [table.row_number(i) for i in range(len(table))] == [0, 6]
+
+
+X39, SINGLE = np.where(np.eye(4, 3) > 0, 1e39, 1.0), np.dtype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "allowed", "text"),
+    [
+        (
+            (X39, np.zeros(4)),
+            Allowed(SINGLE, split="validation"),
+            "row 0, column 0 of the validation inputs is 1e+39. 3 of 4 rows are bad; mend them, or set"
+            " bad_rows: skip. A float32 job takes numbers from -3.4e+38 to 3.4e+38",
+        ),
+        (
+            (np.ones((4, 1)), X39),
+            Allowed(SINGLE, split="test"),
+            "row 0, column 0 of the test targets is 1e+39.",
+        ),
+        ((np.ones((4, 1)), np.zeros(4), X39[:, 2]), Allowed(SINGLE), "row 2 of the weights is 1e+39."),
+        (
+            (np.array([[1], [2]]),),
+            Allowed(SINGLE, Preprocessing(scale=2e-39)),
+            "row 1, column 0 of the inputs is 2. 2 of 2 rows are bad.*once they are preprocessed",
+        ),
+        (
+            (np.array([[1.0], [2e300]]),),
+            Allowed(SINGLE, Preprocessing(1.0, np.zeros(1), np.ones(1))),
+            "row 1, column 0 of the inputs is 2e.300.*once they are preprocessed",
+        ),
+    ],
+)
+def test_numbers_that_the_job_cannot_hold_are_refused(arguments, allowed, text):
+    with pytest.raises(DataError, match=text.replace("+", ".")):
+        from_arrays(*arguments, allowed=allowed)
+    if "once" not in text:
+        assert not from_arrays(*arguments).skipped  # a float64 job can
+    else:
+        scaled = [np.asarray(a) * 1e-300 for a in arguments]
+        assert len(from_arrays(*scaled, allowed=allowed)) == len(scaled[0])
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from distbp.data.checks import BadRows, check_rows
+from distbp.data.checks import ANY, Allowed, BadRows, check_rows
 from distbp.data.table import Table, build
 from distbp.errors import DataError
 from distbp.nn.layers.base import Array
@@ -37,6 +37,7 @@ def from_arrays(
     *,
     bad_rows: BadRows = "refuse",
     name: str = "the arrays",
+    allowed: Allowed = ANY,
 ) -> Table:
     """A checked table of array-likes: inputs (n, *features), targets (n,) labels or values, or
     (n, outputs); weights (n,). Arrays of numbers are not copied. Raises DataError."""
@@ -46,7 +47,7 @@ def from_arrays(
         None if weights is None else _array(weights, f"{name}: weights"),
         name=name,
     )
-    return check_rows(table, bad_rows)
+    return check_rows(table, bad_rows, allowed)
 
 
 def _array(values: Any, name: str) -> Array:
