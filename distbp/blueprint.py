@@ -8,14 +8,14 @@ the number of workers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from distbp.data.sharding import Sharding
-from distbp.metrics import BoundMetric, metrics_for
+from distbp.metrics import BoundMetric, Frame, metrics_for
 from distbp.nn.arrays import Array, Shape
 from distbp.nn.network import Network
 from distbp.optimizers import Part, chain
@@ -31,7 +31,8 @@ EVALUATION_ROWS = 1024
 @dataclass(frozen=True)
 class Blueprint:
     """`shards` is resolved (never "auto"). `rows`: of each split, by name ("train", "validation", "test").
-    `class_weights`: for each class, or None. `kernels`: the kernel set's name, resolved."""
+    `class_weights`: for each class, or None. `kernels`: the kernel set's name, resolved. `frames`: where the
+    targets of a split lie, by name, for metrics of values."""
 
     job: TrainingJob
     shards: int
@@ -39,6 +40,7 @@ class Blueprint:
     rows: Mapping[str, int]
     kernels: str
     class_weights: tuple[float, ...] | None = None
+    frames: Mapping[str, Frame] = field(default_factory=dict)
 
     def slim(self) -> Blueprint:
         """This blueprint for the processes that compute: its job has the same fields, but for `data`, and no
@@ -66,8 +68,8 @@ class Blueprint:
         job = self.job
         return Sharding(self.rows["train"], job.batch_size, self.shards, job.seed, job.shuffle, job.drop_last)
 
-    def metrics(self, network: Network) -> list[BoundMetric]:
-        return metrics_for(self.job.loss, network.output_shape, self.job.metrics)
+    def metrics(self, network: Network, split: str = "") -> list[BoundMetric]:
+        return metrics_for(self.job.loss, network.output_shape, self.job.metrics, self.frames.get(split))
 
     def update_rule(self) -> tuple[Part, ...]:
         """The optimizer with clipping and penalties, as a chain of parts."""

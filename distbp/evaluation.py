@@ -34,9 +34,11 @@ def evaluate_shard(
     data: Rows,
     start: int,
     stop: int,
+    split: str = "",
 ) -> Evaluation:
-    """The sums over rows [start, stop) of `data`, at most `EVALUATION_ROWS` rows at a time."""
-    metrics = blueprint.metrics(network)
+    """The sums over rows [start, stop) of `data`, which are of `split`, at most `EVALUATION_ROWS` rows at a
+    time."""
+    metrics = blueprint.metrics(network, split)
     loss = blueprint.job.loss
     sums = np.zeros(2 + sum(m.size for m in metrics))
     collect = any(m.collect for m in metrics)
@@ -92,7 +94,7 @@ def values(blueprint: Blueprint, network: Network, whole: Evaluation, prefix: st
     """`{prefix}_loss` and `{prefix}_{metric}` of a whole split."""
     found = {f"{prefix}_loss": float(whole.sums[0] / whole.sums[1])}
     place = 2
-    for metric in blueprint.metrics(network):
+    for metric in blueprint.metrics(network, prefix):
         if metric.collect:
             assert whole.scores is not None and whole.targets is not None
             value = metric.finish_collected(whole.scores, whole.targets, whole.weights)

@@ -2,9 +2,9 @@
 
 A metric is bound to a loss (its `task` and what it `takes`) and the number of outputs. One of two kinds:
 
-- Sums: a vector of `size` float64 sums. `accumulate` adds a slice of rows to it; sums of different slices
-  combine by addition, in the fixed tree of the shards, so the value does not depend on the workers;
-  `finish` turns the total into the value.
+- Sums: a vector of `size` float64 sums (of squares: in a `Frame`). `accumulate` adds a slice of rows to it;
+  sums of different slices combine by addition, in the fixed tree of the shards, so the value does not depend
+  on the workers; `finish` turns the total into the value.
 - Collected (`collect` true, `size` 0): needs every row at once, for ranks: `finish_collected`.
 
     outputs  (rows, outputs), what the network gives
@@ -21,6 +21,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,19 +60,55 @@ class BoundMetric:
     finish_collected: Collected = _no_collected
 
 
+class Frame(NamedTuple):
+    """Where the targets of a set lie. Sums of squares are taken of (target - center) / size, so that they
+    keep their digits and stay within float64. One of each for every output; sizes are powers of two."""
+
+    center: tuple[float, ...]
+    size: tuple[float, ...]
+
+
+def frame_of(targets: Array, weights: Array | None = None) -> Frame:
+    """The frame of targets (rows, outputs): their mean, and at least the largest distance from it."""
+    t = targets if weights is None else targets[weights > 0]
+    origin = t[0].astype(np.float64) if len(t) else np.zeros(targets.shape[1])
+    shift, low, high = np.zeros((3, targets.shape[1]))
+    for start in range(0, len(t), 1 << 16):
+        away = t[start : start + (1 << 16)] - origin
+        shift += away.sum(axis=0)
+        low, high = np.minimum(low, away.min(axis=0)), np.maximum(high, away.max(axis=0))
+    shift /= max(1, len(t))
+    exponent = np.frexp(np.maximum(shift - low, high - shift))[1]
+    return Frame(
+        tuple((origin + shift).tolist()), tuple(np.ldexp(1.0, np.clip(exponent, -1000, 1023)).tolist())
+    )
+
+
 @dataclass(frozen=True)
 class Setting:
-    """What a metric is bound to. `k` is the number in `top_k`, else 0."""
+    """What a metric is bound to. `k` is the number in `top_k`, else 0. `frame`: of the targets, if known."""
 
     name: str
     task: Task
     outputs: int
     takes: Takes
     k: int = 0
+    frame: Frame | None = None
+
+    @property
+    def center(self) -> Array:
+        return np.array(self.frame.center if self.frame else [0.0] * self.outputs)
+
+    @property
+    def size(self) -> Array:
+        return np.array(self.frame.size if self.frame else [1.0] * self.outputs)
 
 
-def metrics_for(loss: Loss, output_shape: Shape, names: Sequence[str] | None = None) -> list[BoundMetric]:
+def metrics_for(
+    loss: Loss, output_shape: Shape, names: Sequence[str] | None = None, frame: Frame | None = None
+) -> list[BoundMetric]:
     """The metrics called `names`, or (None) the usual ones for the loss; each once, in the order given.
+    `frame`: of the targets that they will measure; the same one for all parts of a set.
 
     Raises JobError with a fault at `metrics.<i>` for every name that is not known or does not apply.
     """
@@ -84,7 +121,7 @@ def metrics_for(loss: Loss, output_shape: Shape, names: Sequence[str] | None = N
         if problem:
             faults.append(Fault(f"metrics.{i}", problem))
         else:
-            bound[name] = METRICS[kind].bind(Setting(name, loss.task, outputs, loss.takes, k))
+            bound[name] = METRICS[kind].bind(Setting(name, loss.task, outputs, loss.takes, k, frame))
     if faults:
         raise JobError(faults)
     return list(bound.values())
@@ -287,25 +324,29 @@ def _mae(setting: Setting) -> BoundMetric:
 
 def _rmse(setting: Setting) -> BoundMetric:
     """The root of the mean over rows and outputs of (y - t)^2."""
-    return _mean_metric(
-        setting.name, False, setting.outputs, lambda y, t: np.square(_errors(y, t)), math.sqrt
-    )
+    size = float(setting.size.max())
+
+    def squares(y: Array, t: Array) -> Array:
+        return np.square(_errors(y, t) / size)
+
+    return _mean_metric(setting.name, False, setting.outputs, squares, lambda mean: math.sqrt(mean) * size)
 
 
 def _r2(setting: Setting) -> BoundMetric:
     """1 - (sum of squared errors) / (sum of squares around the mean target); the mean over the outputs.
 
     Where the targets do not vary: 1 for no error at all, else 0, as scikit-learn. A standard deviation under
-    a millionth of the targets' size counts as none: below that the sums carry too few digits.
+    a millionth of the targets' distance from the frame's center counts as none: below that the sums carry too
+    few digits.
     """
-    n = setting.outputs
+    n, center, size = setting.outputs, setting.center, setting.size
 
     def accumulate(y: Array, targets: Array, weights: Array | None, sums: Sums) -> None:
         weight, error, first, second = sums[:1], *sums[1:].reshape(3, n)
         w = np.ones(len(y)) if weights is None else weights.astype(np.float64)
-        t = targets.astype(np.float64)
+        t = (targets - center) / size
         weight += np.sum(w)
-        error += np.sum(w[:, None] * np.square(_errors(y, targets)), axis=0)
+        error += np.sum(w[:, None] * np.square(_errors(y, targets) / size), axis=0)
         first += np.sum(w[:, None] * t, axis=0)
         second += np.sum(w[:, None] * t * t, axis=0)
 

@@ -271,7 +271,7 @@ class ParameterServer:
 
     def _end(self, step: int) -> None:
         """What follows every update."""
-        if self._statistics:
+        if self._statistics and self.totals[ROWS]:
             self._update_statistics(float(self.totals[ROWS]))
         if step % self._steps_per_epoch == 0:
             self.epoch_totals[:] = 0

@@ -13,8 +13,9 @@ from distbp.data.checks import check_rows, with_labels, with_values
 from distbp.data.preprocessing import Preprocessing
 from distbp.data.table import Table
 from distbp.errors import DataError, ModelError
-from distbp.metrics import metrics_for
+from distbp.metrics import frame_of, metrics_for
 from distbp.nn.arrays import Array, Shape
+from distbp.nn.distributions import logistic
 from distbp.nn.kernels import NUMPY
 from distbp.nn.losses.base import Loss
 from distbp.nn.network import Arena, Network
@@ -87,7 +88,10 @@ class Model:
             )
         y = self.outputs(x)
         if self.loss.takes == "logits":
-            y = _softmax(y) if self.task == "classification" else 0.5 + 0.5 * np.tanh(0.5 * y)
+            if self.task == "classification":
+                y = _softmax(y)
+            else:
+                logistic(y, y)
         return y[:, 0] if self.task == "binary" and y.shape[1:] == (1,) else y
 
     def evaluate(
@@ -101,10 +105,12 @@ class Model:
         `metrics`.
         """
         x = self._checked(x)
-        bound = metrics_for(self.loss, self.output_shape, self.metrics if metrics is None else metrics)
         table = self._targets(x, y, weights)
         targets, row_weights = table.targets, table.weights
         assert targets is not None
+        frame = frame_of(targets, row_weights) if self.task == "regression" else None
+        names = self.metrics if metrics is None else metrics
+        bound = metrics_for(self.loss, self.output_shape, names, frame)
         sums = [np.zeros(metric.size) for metric in bound]
         total, weight = 0.0, 0.0
         everything = np.empty((len(x), *self.output_shape), self.network.dtype)

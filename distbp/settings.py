@@ -118,6 +118,7 @@ SETTINGS = _table(
         "",
         "client: the token; empty: the one that `distbp serve` wrote down for this user",
     ),
+    Setting("NUMBA_DISABLE_JIT", "", "", "1: Numba compiles nothing, and kernels are those of NumPy"),
     Setting("XDG_CONFIG_HOME", "", "", "client: below it lies distbp/service.json; empty: ~/.config"),
     Setting("XDG_DATA_HOME", "", "", "service: below it lies distbp/, its folder; empty: ~/.local/share"),
     Setting(

@@ -2,6 +2,8 @@
 
 [loss, weight, rows, then (saturated, all) units for each layer that can saturate, bound]
 
+Rows are those that running statistics are taken over: where there are some, without slices of one row.
+
 The bound is at least every absolute value of the gradient, and of what it is joined to: a sum of bounds is a
 bound of the sums. Infinity or NaN says that nobody looked, or that the gradient is not finite.
 """

@@ -17,6 +17,7 @@ from distbp.errors import JobError, SettingsError
 from distbp.interrupts import Interrupts
 from distbp.job import TrainingJob
 from distbp.job.data_checks import check_against_data
+from distbp.metrics import Frame, frame_of
 from distbp.ray_session import RaySession
 from distbp.result import Result
 from distbp.run_directory import RunDirectory, read_result
@@ -106,7 +107,18 @@ def make_blueprint(job: TrainingJob, splits: Splits) -> Blueprint:
         splits.rows,
         name,
         _class_weights(job, table.targets, network.output_shape[-1]),
+        _frames(splits, network.output_shape[-1]) if job.loss.task == "regression" else {},
     )
+
+
+def _frames(splits: Splits, outputs: int) -> dict[str, Frame]:
+    """Of the splits that are evaluated: those of values, for one-hot labels need none."""
+    found = {name: table for name, table in splits.tables.items() if name != "train"}
+    return {
+        name: frame_of(table.targets.reshape(len(table), -1), table.weights)
+        for name, table in found.items()
+        if table.targets is not None and (table.targets.ndim == 2 or outputs == 1)
+    }
 
 
 def _drive(

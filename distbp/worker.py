@@ -71,7 +71,9 @@ class Worker:
     def evaluate(self, split: str, shard: int) -> Evaluation:
         """The metric sums of one shard's part of a split (for the tree over shards)."""
         rows, start, stop = self._data.split(split, shard)
-        return evaluate_shard(self.blueprint, self.network, self._kernels, self.vector, rows, start, stop)
+        return evaluate_shard(
+            self.blueprint, self.network, self._kernels, self.vector, rows, start, stop, split
+        )
 
     def rows(self, step: int, shard: int) -> Array:
         """Row numbers of the training set in a shard's slice at `step`, int64."""
@@ -109,7 +111,8 @@ class Worker:
         position.step, position.shard = step, shard
         totals[LOSS], totals[BOUND] = bound.sums(x, targets, weights)
         totals[WEIGHT] = rows if weights is None else weights.sum(dtype=np.float64)
-        totals[ROWS] = rows
+        # One row has no variance: it stays out of running statistics (see `BatchNormalization`).
+        totals[ROWS] = rows if rows > 1 or not self.network.statistics else 0
         if (step + 1) % self._steps_per_epoch == 0:
             place = SATURATION
             for _, saturated in bound.saturated:

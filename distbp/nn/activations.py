@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from distbp.nn.arrays import Array, Shape
-from distbp.nn.distributions import logistic_tail, normal_tail
+from distbp.nn.distributions import logistic, logistic_tail, normal_tail
 
 Scratch = tuple[Array, Array]
 Forward = Callable[[Array, Array, Scratch], None]
@@ -91,11 +91,7 @@ def _leaky_relu_backward(dy: Array, z: Array, y: Array, scratch: Scratch) -> Non
 
 
 def _sigmoid(z: Array, y: Array, scratch: Scratch) -> None:
-    # (1 + tanh(z / 2)) / 2 is 1 / (1 + exp(-z)) without the overflow of exp for large -z.
-    np.multiply(z, 0.5, out=y)
-    np.tanh(y, out=y)
-    np.multiply(y, 0.5, out=y)
-    np.add(y, 0.5, out=y)
+    logistic(z, y)
 
 
 def _sigmoid_backward(dy: Array, z: Array, y: Array, scratch: Scratch) -> None:

@@ -1,8 +1,8 @@
 """The compiled kernels (Numba, optional): the contract of `distbp.nn.kernels`, fewer and longer passes.
 
 Compiled where it pays: the bias and the activation forward, the derivative and the bias gradient backward,
-softmax cross-entropy. For float32 exp and tanh are those of `vector_math`; for float64 they are NumPy's,
-called between two compiled passes. Other activations fall back to NumPy's kernels. Products are those of
+softmax cross-entropy. For float32 exp and tanh are those of `vector_math`; for float64 they are NumPy's.
+Other activations fall back to NumPy's kernels. Products are those of
 NumPy's own BLAS, called without NumPy. No fast-math: NaN, Inf and the order of sums are as written.
 """
 
@@ -64,22 +64,6 @@ def add_bias_tanh(z: Array, bias: Array) -> None:
     flat = z.reshape(-1)
     for i in range(flat.size):
         flat[i] = vector_math.tanh(flat[i])
-
-
-@jit
-def _add_bias_and_halve(z: Array, bias: Array) -> None:
-    half = z.dtype.type(0.5)
-    for i in range(z.shape[0]):
-        for j in range(z.shape[1]):
-            z[i, j] = (z[i, j] + bias[j]) * half
-
-
-@jit
-def _halve_and_center(z: Array) -> None:
-    half = z.dtype.type(0.5)
-    for i in range(z.shape[0]):
-        for j in range(z.shape[1]):
-            z[i, j] = z[i, j] * half + half
 
 
 @jit
@@ -211,14 +195,6 @@ def _activate(
     compiled = _FORWARD_SINGLE if z.dtype == np.float32 else _FORWARD
     if y is z and activation.name in compiled:
         return partial(compiled[activation.name], z, bias)
-    if y is z and activation.name == "sigmoid":
-
-        def sigmoid() -> None:
-            _add_bias_and_halve(z, bias)
-            np.tanh(z, out=z)
-            _halve_and_center(z)
-
-        return sigmoid
     return NUMPY.activate(activation, z, bias, y, scratch)
 
 

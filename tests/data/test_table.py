@@ -132,8 +132,8 @@ X39, SINGLE = np.where(np.eye(4, 3) > 0, 1e39, 1.0), np.dtype(np.float32)
         ((np.ones((4, 1)), np.zeros(4), X39[:, 2]), Allowed(SINGLE), "row 2 of the weights is 1e+39."),
         (
             (np.array([[1], [2]]),),
-            Allowed(SINGLE, Preprocessing(scale=2e-39)),
-            "row 1, column 0 of the inputs is 2. 2 of 2 rows are bad.*once they are preprocessed",
+            Allowed(SINGLE, Preprocessing(scale=4e-39)),
+            "row 1, column 0 of the inputs is 2. 1 of 2 rows are bad.*once they are preprocessed",
         ),
         (
             (np.array([[1.0], [2e300]]),),

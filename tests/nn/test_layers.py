@@ -362,8 +362,8 @@ class TestBatchNormalization:
         r = rig(LAYERS["batch_normalization"](), (3,), rows=1)
         y = r.bound.forward(np.array([[2.0, 3.0, 4.0]]))
         assert np.array_equal(y[0], r.parameters["shift"])
-        assert r.statistic_sums["mean"].tolist() == [2.0, 3.0, 4.0]
-        assert r.statistic_sums["variance"].tolist() == [0.0, 0.0, 0.0]
+        assert not r.statistic_sums["mean"].any()  # the worker does not count the row, either
+        assert not r.statistic_sums["variance"].any()
         dx = r.bound.backward(np.ones((1, 3)))
         assert dx is not None
         assert not dx.any()

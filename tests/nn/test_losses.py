@@ -501,3 +501,15 @@ def test_a_fitting_loss_has_no_fault(loss: Any) -> None:
     kind = Targets(loss.targets, classes=3, columns=3, low=0, high=1)
     assert loss.faults((3,), activation or "linear", kind) == ()
     assert loss.faults((3,), None, Targets()) == ()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sigmoid_cross_entropy_keeps_the_digits_of_small_derivatives(dtype: type) -> None:
+    z = np.array([[-20.0], [20.0], [16.0], [-0.0], [300.0]], dtype)
+    t = np.array([[0.0], [1.0], [1.0], [0.25], [0.5]], dtype)
+    d = np.empty_like(z)
+    loss = SigmoidCrossEntropy().bind(5, (1,), np.dtype(dtype), load("numpy"))
+    rtol = 1e-6 if dtype is np.float32 else 1e-14
+    np.testing.assert_allclose(loss(z, t, None, d), np.log(2) + 150, rtol=rtol)
+    want = [2.0611536181902037e-09, -2.0611536181902037e-09, -1.1253516205509499e-07, 0.25, 0.5]
+    np.testing.assert_allclose(d[:, 0], want, rtol=rtol)

@@ -38,8 +38,9 @@ class BatchNormalization:
 
     So the statistics depend on `batch_size` and `shards`, which belong to the job, and never on the
     workers. The conventions are PyTorch's: running <- (1 - momentum) * running + momentum * new (Keras:
-    momentum is the share kept), epsilon inside the root, the running variance unbiased. A slice with one
-    value of a feature normalizes it to 0, and adds 0 to the running variance (PyTorch refuses it).
+    momentum is the share kept), epsilon inside the root, the running variance unbiased. A slice of one row
+    (in PyTorch an error) says nothing of a variance: it adds nothing to the running statistics. One value of
+    a feature is normalized to 0.
     Evaluation normalizes with the running statistics, which the server averages over the shards by rows.
     """
 
@@ -89,7 +90,8 @@ def _bind_training(layer: BatchNormalization, binding: Binding) -> Bound:
     mean_sum, variance_sum = binding.statistic_sums["mean"], binding.statistic_sums["variance"]
     rows, shape, features = binding.rows, (binding.rows, *binding.input_shape), binding.input_shape[-1]
     count = math.prod(shape) // features  # values of one feature in the slice
-    unbiased = rows * (count / (count - 1) if count > 1 else 1.0)
+    counted = rows if rows > 1 else 0  # as in `Worker`, whose sum of rows the server divides by
+    unbiased = counted * count / max(1, count - 1)
     normalized = binding.empty(count, features)
     y, products = binding.empty(count, features), binding.empty(count, features)
     y_shaped = y.reshape(shape)
@@ -99,7 +101,7 @@ def _bind_training(layer: BatchNormalization, binding: Binding) -> Bound:
         flat = x.reshape(count, features)
         np.add.reduce(flat, axis=0, out=statistic)
         np.divide(statistic, count, out=statistic)
-        np.multiply(statistic, rows, out=mean_sum)
+        np.multiply(statistic, counted, out=mean_sum)
         np.subtract(flat, statistic, out=normalized)
         np.multiply(normalized, normalized, out=y)
         np.add.reduce(y, axis=0, out=statistic)

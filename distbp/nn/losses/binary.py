@@ -32,8 +32,7 @@ _OUTPUTS_HELP = "how the outputs of one row combine"
 class SigmoidCrossEntropy:
     """-t log s(z) - (1 - t) log(1 - s(z)) on logits z, s the sigmoid; derivative s(z) - t.
 
-    Computed as max(z, 0) - z t + log(1 + exp(-|z|)), which neither overflows nor loses the small losses:
-    PyTorch's BCEWithLogitsLoss.
+    Neither overflows, nor loses small losses and derivatives: PyTorch's BCEWithLogitsLoss.
     """
 
     type: Literal["sigmoid_cross_entropy"] = "sigmoid_cross_entropy"
@@ -48,28 +47,31 @@ class SigmoidCrossEntropy:
         return faults + range_faults(self.type, targets, 0, 1)
 
     def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
+        h = np.empty((rows, *output_shape), dtype)
+
+        def formula(z: Array, t: Array, losses: Array, d: Array) -> None:
+            # With the tail q = s(-|z|) and h = 1 for z >= 0, else 0: s(z) - t = (h - t) -+ q, so that a
+            # derivative that is nearly 0 keeps its digits; the loss is log(1 + exp(-|z|)) + z (h - t), both
+            # terms at least 0.
+            np.copysign(z, -1, out=losses)
+            np.exp(losses, out=losses)
+            np.add(losses, 1, out=d)
+            np.divide(losses, d, out=d)
+            np.copysign(d, z, out=d)
+            np.log1p(losses, out=losses)
+            np.copysign(0.5, z, out=h)
+            np.add(h, 0.5, out=h)
+            np.subtract(h, t, out=h)
+            np.subtract(h, d, out=d)
+            np.multiply(h, z, out=h)
+            np.add(losses, h, out=losses)
+
         factor = _factor(self.outputs, output_shape)
-        return bind_elementwise(rows, output_shape, dtype, _on_logits, factor, factor)
+        return bind_elementwise(rows, output_shape, dtype, formula, factor, factor)
 
 
 def _factor(outputs: str, output_shape: Shape) -> float:
     return 1 / output_shape[0] if outputs == "mean" else 1.0
-
-
-def _on_logits(z: Array, t: Array, losses: Array, d: Array) -> None:
-    np.copysign(z, -1, out=losses)
-    np.exp(losses, out=losses)
-    np.log1p(losses, out=losses)
-    np.maximum(z, 0, out=d)
-    np.add(losses, d, out=losses)
-    np.multiply(z, t, out=d)
-    np.subtract(losses, d, out=losses)
-    # s(z) = (1 + tanh(z / 2)) / 2, which cannot overflow.
-    np.multiply(z, 0.5, out=d)
-    np.tanh(d, out=d)
-    np.multiply(d, 0.5, out=d)
-    np.add(d, 0.5, out=d)
-    np.subtract(d, t, out=d)
 
 
 # PyTorch's bounds: no logarithm under -100, no derivative divided by less than 1e-12.
