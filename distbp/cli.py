@@ -187,20 +187,23 @@ def validate(job_file: Path, no_data: bool, as_json: bool) -> None:
     job = _read(job_file)
     facts: dict[str, Any] = {"job": str(job_file), "digest": job.digest, "notes": []}
     if not no_data:
-        from distbp.data.splits import open_splits
+        from distbp.data.splits import open_splits, skipped_note
         from distbp.job.data_checks import notes_about
         from distbp.training import make_blueprint
 
         _needs_data(job, job_file)
         with named(job_file):
-            blueprint = make_blueprint(job, open_splits(job, job_file.parent))
+            splits = open_splits(job, job_file.parent)
+            blueprint = make_blueprint(job, splits)
         facts |= {
             "rows": dict(blueprint.rows),
             "parameters": blueprint.network().parameter_count,
             "shards": blueprint.shards,
             "steps_per_epoch": blueprint.steps_per_epoch,
             "total_steps": blueprint.total_steps,
-            "notes": notes_about(job, blueprint.rows, blueprint.shards),
+            "skipped": splits.skipped,
+            "notes": [skipped_note(name, blueprint.rows[name], why) for name, why in splits.skipped.items()]
+            + notes_about(job, blueprint.rows, blueprint.shards),
         }
     if as_json:
         click.echo(json.dumps(facts))
@@ -209,7 +212,7 @@ def validate(job_file: Path, no_data: bool, as_json: bool) -> None:
     for name, value in facts.items():
         if name == "rows":
             value = ", ".join(f"{count:,} {split}" for split, count in value.items())
-        if name not in ("job", "notes"):
+        if name not in ("job", "notes", "skipped"):
             click.echo(
                 f"  {name.replace('_', ' '):<16}{value:,}"
                 if isinstance(value, int)

@@ -12,7 +12,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Started:
-    """Before the first step. `first_step` is above 0 for a resumed run."""
+    """Before the first step. `first_step` is above 0 for a resumed run. `skipped`: rows that were left out of
+    each split, by reason."""
 
     name: str
     run_dir: str
@@ -28,6 +29,14 @@ class Started:
     first_step: int
     attempt: int
     kernels: str
+    skipped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Noted:
+    """Something that people should know about the run, in words; it is said once, and in `Result.notes`."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,8 @@ class Progressed:
 
 @dataclass(frozen=True)
 class EpochEnded:
-    """`metrics` is the line written to metrics.jsonl; `seconds` covers steps and evaluation."""
+    """`metrics` is the line written to metrics.jsonl; `seconds` covers steps and evaluation. `unhealthy`:
+    what is wrong with the run so far, by name (see `distbp.verdict`)."""
 
     epoch: int
     step: int
@@ -51,6 +61,7 @@ class EpochEnded:
     samples_per_second: float
     seconds: float
     improved: bool = False
+    unhealthy: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,6 +114,7 @@ class Finished:
 
 Event = (
     Started
+    | Noted
     | Progressed
     | EpochEnded
     | CheckpointSaved

@@ -12,7 +12,7 @@ from distbp.data.splits import open_splits
 from distbp.job import TrainingJob
 from distbp.nn.gradcheck import Report, Vector, check
 from distbp.nn.network import aligned_vector
-from distbp.numerics import one_blas_thread
+from distbp.numerics import one_blas_thread, quiet
 from distbp.reduction import Block
 from distbp.streams import Purpose, generator
 from distbp.totals import LOSS, WEIGHT
@@ -22,6 +22,7 @@ from distbp.worker import Worker
 MAX_ROWS = 64
 
 
+@quiet()
 def check_job(
     job: TrainingJob,
     folder: str | Path = ".",
@@ -48,7 +49,7 @@ def check_job(
     vector = aligned_vector(network.size, np.dtype(np.float64))
     vector[:] = network.initialize(small.seed)
     gradient = aligned_vector(network.size, np.dtype(np.float64))
-    with one_blas_thread(), np.errstate(invalid="ignore"):  # see `numerics.quiet`
+    with one_blas_thread():
         worker = Worker(blueprint, vector, data)
         totals = np.zeros(worker.totals_size)
         everything = Block(0, blueprint.shards)

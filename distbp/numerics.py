@@ -34,10 +34,10 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def quiet() -> np.errstate:
-    """For the time of this block NumPy neither warns of nor raises for numbers that overflow, underflow or are
-    not finite, whatever the caller has set. That each step is finite is checked by ourselves; and the warning
-    may be wrong: some of OpenBLAS's kernels also load what stands beside their operands. They leave it out of
-    the product, but the processor's flag is set. Decorates functions, too."""
+    """For the time of this block NumPy neither warns of nor raises for numbers that overflow, underflow or
+    are not finite, whatever the caller has set. That each step is finite is checked by ourselves; and the
+    warning may be wrong: some of OpenBLAS's kernels also load what stands beside their operands. They leave
+    it out of the product, but the processor's flag is set. Decorates functions, too."""
     return np.errstate(all="ignore")
 
 

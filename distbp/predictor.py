@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from distbp.data.checks import check_rows, with_labels, with_values
+from distbp.data.checks import Allowed, check_rows, first_bad, with_labels, with_values
 from distbp.data.preprocessing import Preprocessing
 from distbp.data.table import Table
 from distbp.errors import DataError, ModelError
@@ -19,7 +19,7 @@ from distbp.nn.distributions import logistic
 from distbp.nn.kernels import NUMPY
 from distbp.nn.losses.base import Loss
 from distbp.nn.network import Arena, Network
-from distbp.numerics import one_blas_thread
+from distbp.numerics import one_blas_thread, quiet
 
 ROWS = 1024  # of one forward pass
 
@@ -55,6 +55,7 @@ class Model:
         """ "classification", "binary" or "regression"."""
         return self.loss.task
 
+    @quiet()
     def outputs(self, x: Array) -> Array:
         """What the last layer gives, (n, *output_shape), for unprepared inputs x, (n, *input_shape).
 
@@ -67,6 +68,7 @@ class Model:
             result[start : start + len(y)] = y
         return result
 
+    @quiet()
     def predict(self, x: Array) -> Array:
         """Classification: (n,) class names or, without names, numbers. Yes-or-no: 0 or 1. Regression:
         values. The last two are (n, outputs), or (n,) for a single output."""
@@ -78,6 +80,7 @@ class Model:
             y = (y > (0.5 if self.loss.takes == "probabilities" else 0)).astype(np.intp)
         return y[:, 0] if y.shape[1:] == (1,) else y
 
+    @quiet()
     def predict_proba(self, x: Array) -> Array:
         """Probabilities: (n, classes) for classification; for yes-or-no outputs, of yes, (n, outputs) or
         (n,). Raises ModelError where the model has none."""
@@ -94,6 +97,7 @@ class Model:
                 logistic(y, y)
         return y[:, 0] if self.task == "binary" and y.shape[1:] == (1,) else y
 
+    @quiet()
     def evaluate(
         self, x: Array, y: Array, *, weights: Array | None = None, metrics: Sequence[str] | None = None
     ) -> dict[str, float]:
@@ -136,19 +140,18 @@ class Model:
     def _forward(self, x: Array) -> Iterator[tuple[int, Array]]:
         """(first row, outputs of up to ROWS rows); the outputs are valid until the next ones."""
         features = self.input_shape if self.preprocessing.mean is None else self.preprocessing.mean.shape
-        arena = Arena()
+        arena, allowed = Arena(), Allowed(self.network.dtype, self.preprocessing)
         program = None
         with one_blas_thread():
             for start in range(0, len(x), ROWS):
-                raw = x[start : start + ROWS]
-                prepared = np.empty((len(raw), *features), self.network.dtype)
-                self.preprocessing.apply(raw.reshape(prepared.shape), prepared)
-                _check_finite(prepared, start)
+                raw = x[start : start + ROWS].reshape(-1, *features)
+                if problem := first_bad(raw, allowed, "inputs", start):
+                    raise ModelError(f"{problem}; mend or leave out that row")
+                prepared = np.empty(raw.shape, self.network.dtype)
+                self.preprocessing.apply(raw, prepared)
                 if program is None or program.rows != len(raw):
                     program = self.network.bind(len(raw), self.vector, kernels=NUMPY, arena=arena)
-                with np.errstate(invalid="ignore"):  # which may be wrong, see `numerics.quiet`
-                    y = program.forward(prepared.reshape(len(raw), *self.input_shape))
-                yield start, y
+                yield start, program.forward(prepared.reshape(len(raw), *self.input_shape))
 
     def _checked(self, x: Array) -> Array:
         x = np.asarray(x)
@@ -180,7 +183,7 @@ class Model:
         if y.ndim == 1:  # float labels are checked to be whole numbers in one column
             y = y.astype(np.float64)[:, None] if single or y.dtype.kind == "f" else y.astype(np.intp)
         table = Table(np.zeros((len(x), 0)), y, row_weights, name="evaluate", targets_name="the targets")
-        table = check_rows(table) if len(x) else table
+        table = check_rows(table, allowed=Allowed(self.network.dtype)) if len(x) else table
         if self.loss.targets == "labels":
             return with_labels(table, outputs)
         table = with_values(table, outputs)
@@ -198,17 +201,6 @@ def _softmax(z: Array) -> Array:
     """Row by row, shifted by each row's maximum, so that exp cannot overflow."""
     e = np.exp(z - z.max(axis=1, keepdims=True))
     return np.asarray(e / e.sum(axis=1, keepdims=True))
-
-
-def _check_finite(x: Array, first: int) -> None:
-    good = np.isfinite(x)
-    if not good.all():
-        place = np.unravel_index(int(good.argmin()), x.shape)
-        column = ", ".join(str(int(p)) for p in place[1:])
-        raise ModelError(
-            f"row {first + int(place[0])}, column {column} of the inputs is {x[place]}: every input must be a"
-            " finite number; mend or leave out that row"
-        )
 
 
 def _numbers_of(names: Array, classes: tuple[Any, ...]) -> Array:

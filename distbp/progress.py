@@ -94,6 +94,8 @@ def _lines(event: events.Event, notes: Callable[[events.Started], Sequence[str]]
             f"warning: the damaged checkpoint {event.path} was set aside ({event.reason});"
             " the one before is used"
         )
+    elif isinstance(event, events.Noted):
+        yield f"note: {event.text}"
     elif isinstance(event, events.TeamChanged):
         yield f"step {event.step}, attempt {event.attempt}: {event.reason}"
     elif isinstance(event, events.StateChanged):

@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from distbp.job import TrainingJob
+from distbp.result import with_nan
 from distbp.schedules import PlateauState, plateau_of
+from distbp.verdict import Losses
 
 # Metrics of which less is more; of all others, more is.
 _LESS_IS_BETTER = ("loss", "mae", "rmse", "mse")
@@ -16,7 +18,8 @@ _LESS_IS_BETTER = ("loss", "mae", "rmse", "mse")
 @dataclass(frozen=True)
 class RunState:
     """`waited`: evaluations since the best one. `metrics_offset`: length of metrics.jsonl in bytes.
-    `ended`: why training is over ("epochs", "max_steps", "early_stopping"), or "" while it is not."""
+    `ended`: why training is over ("epochs", "max_steps", "early_stopping"), or "" while it is not. `losses`,
+    `dead`: what the verdict on the run is made of, see `distbp.verdict`."""
 
     attempt: int = 1
     metrics_offset: int = 0
@@ -27,13 +30,24 @@ class RunState:
     plateau: PlateauState = field(default_factory=PlateauState)
     last_metrics: dict[str, Any] = field(default_factory=dict)
     ended: str = ""
+    losses: Losses | None = None
+    dead: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        metrics = {
+            k: None if isinstance(v, float) and math.isnan(v) else v for k, v in self.last_metrics.items()
+        }
+        return {**asdict(self), "last_metrics": metrics, "losses": self.losses}
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> RunState:
-        return RunState(**{**data, "plateau": PlateauState(**data["plateau"])})
+        losses = data.get("losses")
+        plain = {
+            "plateau": PlateauState(**data["plateau"]),
+            "last_metrics": with_nan(data["last_metrics"]),
+            "losses": Losses(*losses) if losses else None,
+        }
+        return RunState(**{**data, **plain})
 
 
 def watched(job: TrainingJob, splits: set[str]) -> str | None:
@@ -50,21 +64,30 @@ def less_is_better(metric: str) -> bool:
 def after_evaluation(
     state: RunState, job: TrainingJob, metric: str | None, values: dict[str, Any], epoch: int, step: int
 ) -> tuple[RunState, bool]:
-    """The state after an epoch was measured, and whether it was the best so far. Pure."""
+    """The state after an epoch was measured, and whether it was the best so far. Pure.
+
+    A metric that is not defined on the data (see `undefined`) says nothing: nothing is reduced, nobody waits.
+    """
     state = replace(state, last_metrics=values)
     plateau = plateau_of(job.optimizer.schedule)
-    if plateau is not None and plateau.metric in values:
+    if plateau is not None and not math.isnan(values.get(plateau.metric, math.nan)):
         rate = job.optimizer.learning_rate
         state = replace(state, plateau=plateau.observe(state.plateau, rate, values[plateau.metric]))
-    if metric is None or metric not in values:
+    value = math.nan if metric is None else float(values.get(metric, math.nan))
+    if math.isnan(value):
         return state, False
-    value = float(values[metric])
     delta = job.early_stopping.min_delta if job.early_stopping else 0.0
-    sign = 1.0 if less_is_better(metric) else -1.0
-    better = not math.isnan(value) and (state.best is None or sign * value < sign * state.best - delta)
-    if better:
+    sign = 1.0 if less_is_better(str(metric)) else -1.0
+    if state.best is None or sign * value < sign * state.best - delta:
         return replace(state, best=value, best_epoch=epoch, best_step=step, waited=0), True
     return replace(state, waited=state.waited + 1), False
+
+
+def undefined(job: TrainingJob, metric: str | None, values: dict[str, Any]) -> list[str]:
+    """Of the metrics that decide something those that are NaN, as the AUC of rows of one class."""
+    plateau = plateau_of(job.optimizer.schedule)
+    names = {metric, plateau.metric if plateau else None} - {None}
+    return sorted(str(name) for name in names if math.isnan(values.get(str(name), 0.0)))
 
 
 def out_of_patience(state: RunState, job: TrainingJob) -> bool:

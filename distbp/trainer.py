@@ -18,7 +18,7 @@ from distbp.blueprint import Blueprint
 from distbp.checkpoint import Checkpoint
 from distbp.control import NOTHING, Control, take_file
 from distbp.data.batches import WholeData
-from distbp.data.splits import Splits
+from distbp.data.splits import Splits, skipped_note
 from distbp.diagnosis import diagnose
 from distbp.errors import CheckpointError, Interrupted, ServerLostError
 from distbp.evaluation import values
@@ -29,8 +29,9 @@ from distbp.nn.arrays import Array
 from distbp.parameter_server import NotFiniteError
 from distbp.result import Result
 from distbp.run_directory import RunDirectory
-from distbp.run_state import RunState, after_evaluation, out_of_patience, watched
+from distbp.run_state import RunState, after_evaluation, out_of_patience, undefined, watched
 from distbp.totals import LOSS, SATURATION, WEIGHT, saturating_layers
+from distbp.verdict import Losses, expected, unhealthy
 
 PROGRESS_S = 0.5  # between two Progressed events
 REQUESTS_S = 0.25  # between two looks for requests in the run directory
@@ -91,6 +92,7 @@ class Trainer:
         self._step = 0
         self._train_seconds = 0.0
         self._train_samples = 0
+        self._expected = expected(blueprint, self._data.splits["train"])
         self.notes: list[str] = []
 
     def train(self, start: Checkpoint | None) -> Result:
@@ -107,6 +109,7 @@ class Trainer:
                 with closing(self._start_team()) as team:
                     if not announced:
                         self._announce(team)
+                        self._note_beforehand()
                         announced = True
                     if self._asked_workers is not None:
                         team.scale(self._asked_workers)
@@ -210,11 +213,17 @@ class Trainer:
         measured: dict[str, Any] = {"learning_rate": rate}
         if whole:
             measured["params_sha256"] = params_digest(snapshot.arrays["vector"][:parameters])
-        measured.update(self._health(snapshot, step))
+        measured.update(self._health(snapshot, step, line, last))
         self.run.append_metric({**line, **measured})
         improved = False
         if evaluated:
             self._state, improved = after_evaluation(self._state, self.job, self._watched, line, epoch, step)
+            for name in undefined(self.job, self._watched, line):
+                self._note(
+                    f"{name} is not defined on this data (as an AUC is not without rows of both classes), so"
+                    " that it decides nothing: no epoch is the best, nothing stops early and no rate falls by"
+                    " it; give other data, or watch another metric"
+                )
         if last:
             self._state = replace(
                 self._state, ended="max_steps" if self._total == self.job.max_steps else "epochs"
@@ -230,14 +239,17 @@ class Trainer:
         if (improved and self._keeps_best) or self._state.ended:
             self._save(team, step, snapshot if whole else None)
         speed = self._train_samples / self._train_seconds if self._train_seconds else 0.0
-        self._emit(events.EpochEnded(epoch, step, line, speed, self._clock() - began, improved))
+        wrong = self._unhealthy(last)
+        self._emit(events.EpochEnded(epoch, step, line, speed, self._clock() - began, improved, wrong))
 
     def _training_values(self, snapshot: Snapshot) -> dict[str, Any]:
         totals = snapshot.arrays["epoch_totals"]
         return {"train_loss": float(totals[LOSS] / totals[WEIGHT]) if totals[WEIGHT] else math.nan}
 
-    def _health(self, snapshot: Snapshot, step: int) -> dict[str, Any]:
-        """Per-layer signs of slow learning, measured at the last step of a whole epoch."""
+    def _health(self, snapshot: Snapshot, step: int, line: dict[str, Any], last: bool) -> dict[str, Any]:
+        """Signs of slow learning by tensor and layer, measured at the last step of a whole epoch, and what
+        they say of the run."""
+        self._state = replace(self._state, losses=Losses.after(self._state.losses, line["train_loss"]))
         if step % self._per_epoch:
             return {}
         tensors = {
@@ -250,7 +262,13 @@ class Trainer:
             place = SATURATION + 2 * number
             count, units = totals[place], totals[place + 1]
             saturated[f"layers.{layer}"] = float(count / units) if units else 0.0
-        return {"health": {"tensors": tensors, "saturated": saturated}}
+        self._state = replace(self._state, dead=saturated)
+        found = {"tensors": tensors, "saturated": saturated, "unhealthy": self._unhealthy(last)}
+        return {"health": found}
+
+    def _unhealthy(self, ended: bool) -> dict[str, str]:
+        state = self._state
+        return {} if state.losses is None else unhealthy(self._expected, state.losses, state.dead, ended)
 
     # Checkpoints ---------------------------------------------------------------------------------------
 
@@ -327,6 +345,17 @@ class Trainer:
         start = Snapshot(self._saved.step, fresh)
         return self._make_team(self.blueprint, self._data, start, self._state.attempt, self._team_changed)
 
+    def _note_beforehand(self) -> None:
+        for split, reasons in self._splits.skipped.items():
+            self._note(skipped_note(split, self.blueprint.rows[split], reasons))
+        if self.blueprint.kernels == "numpy" and (why := numerics.why_not_compiled()):
+            self._note(f"kernels are those of NumPy, which are slower: {why}")
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+            self._emit(events.Noted(text))
+
     def _team_changed(self, reason: str) -> None:
         self.notes.append(reason)
         self._emit(events.TeamChanged(self._step, self._state.attempt, reason))
@@ -342,9 +371,8 @@ class Trainer:
         if self._restores_best and self._state.best is not None and best_step != snapshot.step:
             best = checkpoint.load(self.run.checkpoints, best_step)
             vector = best.arrays["vector"]
-            metrics = {
-                k: v for k, v in best.state["run"]["last_metrics"].items() if k not in ("epoch", "step")
-            }
+            measured = RunState.from_json(best.state["run"]).last_metrics
+            metrics = {k: v for k, v in measured.items() if k not in ("epoch", "step")}
             self._saved = Snapshot(best.step, best.arrays)
             metrics.update(self._test(team, vector))
         else:
@@ -382,6 +410,9 @@ class Trainer:
 
     def _result(self, team: Team, vector: Array, metrics: Mapping[str, Any], seconds: float) -> Result:
         steps = self._state.last_metrics.get("step", self._total)
+        wrong = self._unhealthy(ended=True)
+        for text in wrong.values():
+            self._note(text)
         return Result(
             status="stopped early" if self._state.ended == "early_stopping" else "completed",
             job_digest=self.job.digest,
@@ -397,6 +428,8 @@ class Trainer:
             numerics=numerics.fingerprint(self.blueprint.kernels),
             attempt=self._state.attempt,
             notes=tuple(self.notes),
+            skipped=self._splits.skipped,
+            unhealthy=wrong,
             path=self.run.path,
         )
 
@@ -417,6 +450,7 @@ class Trainer:
                 first_step=self._saved.step,
                 attempt=self._state.attempt,
                 kernels=self.blueprint.kernels,
+                skipped=self._splits.skipped,
             )
         )
 

@@ -28,6 +28,7 @@ from distbp.trainer import Trainer
 Data = Mapping[str, Any] | tuple[Any, ...]
 
 
+@numerics.quiet()
 def train(
     job: TrainingJob,
     *,
@@ -61,6 +62,7 @@ def train(
             return _drive(run, blueprint, splits, None, teams, listener, control)
 
 
+@numerics.quiet()
 def resume(
     run_dir: str | Path,
     *,
@@ -133,7 +135,7 @@ def _drive(
     told = log_events(run, listener)
     for aside in start.set_aside if start else ():
         told(events.CheckpointSetAside(str(aside.path), aside.reason))
-    with numerics.one_blas_thread(), numerics.quiet(), Interrupts() as interrupts:
+    with numerics.one_blas_thread(), Interrupts() as interrupts:
         teams.connected = interrupts.renew
         return Trainer(run, blueprint, splits, teams, told, interrupts, control=control).train(start)
 

@@ -75,6 +75,7 @@ class Verification:
         return {**asdict(self), "comparisons": compared, "equal": self.equal}
 
 
+@numerics.quiet()
 def verify_run(run_dir: str | Path, step: int | None = None, *, data: Data | None = None) -> Verification:
     """Recomputes `step` (None: the last recorded one) in this process; waits.
 
@@ -99,7 +100,7 @@ def verify_run(run_dir: str | Path, step: int | None = None, *, data: Data | Non
     last = _last_step(path, recorded, step)
     step = last if step is None else step
     start = max((s for s in kept if s < step), default=0)
-    with numerics.one_blas_thread(), numerics.quiet():
+    with numerics.one_blas_thread():
         begin = checkpoint.load(path / "checkpoints", start) if start else None
         _check_numerics(path, begin, blueprint)
         replay = _Replay(blueprint, splits.ready(blueprint), begin)

@@ -277,7 +277,8 @@ def test_inputs_that_are_no_numbers(tmp_path: Path) -> None:
     x = X.copy()
     x[1500, 1] = np.nan
     with pytest.raises(
-        ModelError, match="row 1500, column 1 of the inputs is nan: every input must be a finite"
+        ModelError,
+        match=r"row 1500, column 1 of the inputs is NaN\. Allowed are finite numbers; mend or leave out",
     ):
         load_model(tmp_path / "model").predict(x)
 

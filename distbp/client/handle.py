@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -173,6 +174,4 @@ class JobHandle:
 
 def result_of(status: Mapping[str, Any], fetch: Any) -> Result:
     """The Result of a completed job, from its status."""
-    made: dict[str, Any] = {**status["result"], "fetch": fetch}
-    made["notes"] = tuple(made.get("notes") or ())
-    return Result(**made)
+    return dataclasses.replace(Result.from_json(status["result"]), fetch=fetch)

@@ -114,6 +114,12 @@ def check_rows(table: Table, bad_rows: BadRows = "refuse", allowed: Allowed = AN
     return table
 
 
+def first_bad(array: Array, allowed: Allowed, what: str, first_row: int = 0) -> str | None:
+    """What is wrong with the first bad row of `array`, and what is allowed; None where all are good."""
+    found = _mark_bad(array, np.zeros(len(array), np.uint8), allowed, what, {})
+    return None if found is None else f"row {first_row + found[0]}{found[1]}. {found[2]}"
+
+
 def _mark_bad(
     array: Array, bad: Array, allowed: Allowed, what: str, counts: dict[str, int]
 ) -> tuple[int, str, str] | None:

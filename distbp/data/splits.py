@@ -131,6 +131,13 @@ def open_splits(
     return Splits(tables, preprocessing)
 
 
+def skipped_note(split: str, kept: int, reasons: Mapping[str, int]) -> str:
+    """What was left out of a split, in words."""
+    counts = ", ".join(f"{count:,}: {reason}" for reason, count in reasons.items())
+    count = sum(reasons.values())
+    return f"bad_rows: skip left out {count:,} of {kept + count:,} {split} rows ({counts})"
+
+
 def _sample(table: Table) -> Table:
     if len(table) <= SAMPLED_ROWS:
         return table

@@ -75,6 +75,11 @@ class Loss(Protocol):
         """
         ...
 
+    def constant(self, mean: Array, median: Array) -> Array:
+        """The best outputs (outputs,) that are the same for every row, or nearly. `mean`, `median`: of the
+        targets, float64; for labels both are the share of each class."""
+        ...
+
     def bind(
         self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels
     ) -> LossFunction: ...

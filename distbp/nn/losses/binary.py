@@ -46,6 +46,10 @@ class SigmoidCrossEntropy:
         faults = common_faults(self, output_shape, activation, targets)
         return faults + range_faults(self.type, targets, 0, 1)
 
+    def constant(self, mean: Array, median: Array) -> Array:
+        p = np.clip(mean, SMALLEST, 1 - SMALLEST)
+        return np.asarray(np.log(p) - np.log1p(-p))
+
     def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
         h = np.empty((rows, *output_shape), dtype)
 
@@ -76,7 +80,7 @@ def _factor(outputs: str, output_shape: Shape) -> float:
 
 # PyTorch's bounds: no logarithm under -100, no derivative divided by less than 1e-12.
 _LOWEST_LOG = -100
-_SMALLEST_DIVISOR = 1e-12
+SMALLEST = 1e-12
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,9 @@ class BinaryCrossEntropy:
             )
         return faults
 
+    def constant(self, mean: Array, median: Array) -> Array:
+        return mean
+
     def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
         scratch = np.empty((rows, *output_shape), dtype)
 
@@ -122,7 +129,7 @@ class BinaryCrossEntropy:
             np.add(losses, d, out=losses)  # the sign is in the factor
             np.subtract(1, p, out=d)
             np.multiply(d, p, out=d)
-            np.maximum(d, _SMALLEST_DIVISOR, out=d)
+            np.maximum(d, SMALLEST, out=d)
             np.subtract(p, t, out=scratch)
             np.divide(scratch, d, out=d)
 

@@ -14,7 +14,7 @@ from distbp.options import option
 
 # PyTorch's bounds for probabilities (see BCELoss): no logarithm under -100, no division by less than 1e-12.
 _LOWEST_LOG = -100
-_SMALLEST_DIVISOR = 1e-12
+SMALLEST = 1e-12
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,10 @@ class SoftmaxCrossEntropy:
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         return common_faults(self, output_shape, activation, targets)
+
+    def constant(self, mean: Array, median: Array) -> Array:
+        s = self.label_smoothing
+        return np.log(np.maximum((1 - s) * mean + s / len(mean), SMALLEST))
 
     def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
         scratch = np.empty((rows, *output_shape), dtype)
@@ -106,6 +110,9 @@ class NLL:
             )
         return faults
 
+    def constant(self, mean: Array, median: Array) -> Array:
+        return mean
+
     def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
         row = np.arange(rows)
         row_loss = np.empty(rows)
@@ -119,7 +126,7 @@ class NLL:
             if weights is not None:
                 np.multiply(row_loss, weights, out=row_loss)
             if d_outputs is not None:
-                np.maximum(chosen, _SMALLEST_DIVISOR, out=derivative)
+                np.maximum(chosen, SMALLEST, out=derivative)
                 np.divide(-1 if weights is None else -weights, derivative, out=derivative)
                 d_outputs.fill(0)
                 d_outputs[row, labels] = derivative
@@ -146,6 +153,9 @@ class Hinge:
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         return common_faults(self, output_shape, activation, targets)
+
+    def constant(self, mean: Array, median: Array) -> Array:
+        return np.where(mean == mean.max(), self.margin, 0.0)
 
     def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
         margin, squared, mean = self.margin, self.power == 2, 1 / output_shape[0]

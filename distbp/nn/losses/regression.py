@@ -42,6 +42,9 @@ class Quadratic:
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         return common_faults(self, output_shape, activation, targets)
 
+    def constant(self, mean: Array, median: Array) -> Array:
+        return mean
+
     def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
         return bind_elementwise(rows, output_shape, dtype, _squares, 0.5)
 
@@ -58,6 +61,9 @@ class MSE:
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         return common_faults(self, output_shape, activation, targets)
+
+    def constant(self, mean: Array, median: Array) -> Array:
+        return mean
 
     def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
         outputs = output_shape[0]
@@ -81,6 +87,9 @@ class MAE:
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         return common_faults(self, output_shape, activation, targets)
+
+    def constant(self, mean: Array, median: Array) -> Array:
+        return median
 
     def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
         def formula(y: Array, t: Array, losses: Array, d: Array) -> None:
@@ -109,6 +118,9 @@ class Huber:
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         return common_faults(self, output_shape, activation, targets)
+
+    def constant(self, mean: Array, median: Array) -> Array:
+        return median
 
     def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
         delta = self.delta
@@ -155,6 +167,9 @@ class Poisson:
                 f" {activation!r}; make its activation 'softplus', or set log_input: true",
             )
         return faults
+
+    def constant(self, mean: Array, median: Array) -> Array:
+        return np.log(mean + _POISSON_EPSILON) if self.log_input else mean
 
     def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
         mean = 1 / output_shape[0]

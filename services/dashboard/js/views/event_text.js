@@ -9,6 +9,7 @@ const TEXTS = {
   checkpoint_set_aside: (d) => `${d.path ?? ""}: ${d.reason ?? ""}`,
   early_stopping: (d) => `no better ${words(String(d.metric))} for ${count(d.epochs)} epochs; best ${number(d.best)} at epoch ${count(d.best_epoch)}`,
   team_changed: (d) => `step ${count(d.step)}: ${d.reason ?? ""}`,
+  noted: (d) => d.text ?? "",
   state: (d) => [d.from ? `${d.from} → ${d.to ?? d.state}` : (d.to ?? d.state), d.reason].filter(Boolean).join(": "),
 };
 
