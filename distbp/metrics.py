@@ -69,7 +69,8 @@ class Frame(NamedTuple):
 
 
 def frame_of(targets: Array, weights: Array | None = None) -> Frame:
-    """The frame of targets (rows, outputs): their mean, and at least the largest distance from it."""
+    """The frame of targets (rows, outputs): their mean, and at least the largest distance from it (where they
+    are all the same, their size)."""
     t = targets if weights is None else targets[weights > 0]
     origin = t[0].astype(np.float64) if len(t) else np.zeros(targets.shape[1])
     shift, low, high = np.zeros((3, targets.shape[1]))
@@ -78,7 +79,8 @@ def frame_of(targets: Array, weights: Array | None = None) -> Frame:
         shift += away.sum(axis=0)
         low, high = np.minimum(low, away.min(axis=0)), np.maximum(high, away.max(axis=0))
     shift /= max(1, len(t))
-    exponent = np.frexp(np.maximum(shift - low, high - shift))[1]
+    away = np.maximum(shift - low, high - shift)
+    exponent = np.frexp(np.where(away > 0, away, np.abs(origin)))[1]
     return Frame(
         tuple((origin + shift).tolist()), tuple(np.ldexp(1.0, np.clip(exponent, -1000, 1023)).tolist())
     )

@@ -23,7 +23,7 @@ from distbp.optimizers import Step, Updater, sum_of_squares
 from distbp.optimizers.one_pass import one_pass
 from distbp.reduction import Block, Join, joins
 from distbp.schedules import PlateauState
-from distbp.totals import BOUND, LOSS, ROWS, SURELY_FINITE, WEIGHT, totals_size
+from distbp.totals import BOUND, LIVE, LOSS, ROWS, SURELY_FINITE, WEIGHT, totals_size
 
 # The vector is worked on in pieces that stay in a core's cache. The places where pieces begin decide the
 # order in which squares are summed, so this number is part of the numerics.
@@ -175,14 +175,16 @@ class ParameterServer:
             self._updater.apply(info, scale)  # overwrites the gradient
         self._end(step)
 
-    def advance(self, losses: Array, rows: int) -> None:
+    def advance(self, losses: Array, rows: int, live: Array) -> None:
         """Notes steps that somebody else has applied to the vector and the slots, exactly as `apply` would
-        have, none of them the last of an epoch. losses: their loss sums; rows: of each, of weight 1."""
+        have, none of them the last of an epoch. losses: their loss sums; rows: of each, of weight 1; live:
+        see `totals`, of all of them."""
         if self.step % self._steps_per_epoch == 0:
             self.epoch_totals[:] = 0
         for loss in losses:  # one after the other, for a sum with the same bits
             self.epoch_totals[LOSS] += loss
         self.epoch_totals[[WEIGHT, ROWS]] += rows * len(losses)
+        self.epoch_totals[LIVE:] += live
         self.advance_by(len(losses))
 
     def advance_by(self, steps: int) -> None:

@@ -84,10 +84,16 @@ def after_evaluation(
 
 
 def undefined(job: TrainingJob, metric: str | None, values: dict[str, Any]) -> list[str]:
-    """Of the metrics that decide something those that are NaN, as the AUC of rows of one class."""
+    """What to say of the metrics that decide something and are NaN, as the AUC of rows of one class is."""
     plateau = plateau_of(job.optimizer.schedule)
     names = {metric, plateau.metric if plateau else None} - {None}
-    return sorted(str(name) for name in names if math.isnan(values.get(str(name), 0.0)))
+    return [
+        f"{name} is not defined on this data (an AUC needs rows of both classes), so that it decides nothing:"
+        " no epoch is the best, nothing stops early and no rate falls by it; watch another metric, or give"
+        " other data"
+        for name in sorted(map(str, names))
+        if math.isnan(values.get(name, 0.0))
+    ]
 
 
 def out_of_patience(state: RunState, job: TrainingJob) -> bool:

@@ -30,7 +30,7 @@ from distbp.parameter_server import NotFiniteError
 from distbp.result import Result
 from distbp.run_directory import RunDirectory
 from distbp.run_state import RunState, after_evaluation, out_of_patience, undefined, watched
-from distbp.totals import LOSS, SATURATION, WEIGHT, saturating_layers
+from distbp.totals import LOSS, WEIGHT, dead_share
 from distbp.verdict import Losses, expected, unhealthy
 
 PROGRESS_S = 0.5  # between two Progressed events
@@ -85,7 +85,6 @@ class Trainer:
         self._per_epoch = blueprint.steps_per_epoch
         self._total = blueprint.total_steps
         self._watched = watched(self.job, set(blueprint.rows))
-        self._saturating = saturating_layers(blueprint)
         self._state = RunState()
         self._saved = Snapshot(0, {})
         self._saved_at = 0.0
@@ -218,12 +217,8 @@ class Trainer:
         improved = False
         if evaluated:
             self._state, improved = after_evaluation(self._state, self.job, self._watched, line, epoch, step)
-            for name in undefined(self.job, self._watched, line):
-                self._note(
-                    f"{name} is not defined on this data (as an AUC is not without rows of both classes), so"
-                    " that it decides nothing: no epoch is the best, nothing stops early and no rate falls by"
-                    " it; give other data, or watch another metric"
-                )
+            for text in undefined(self.job, self._watched, line):
+                self._note(text)
         if last:
             self._state = replace(
                 self._state, ended="max_steps" if self._total == self.job.max_steps else "epochs"
@@ -256,12 +251,7 @@ class Trainer:
             h.path: {"gradient_norm": h.gradient_norm, "update_ratio": h.update_ratio}
             for h in snapshot.health
         }
-        totals = snapshot.arrays["epoch_totals"]
-        saturated = {}
-        for number, layer in enumerate(self._saturating):
-            place = SATURATION + 2 * number
-            count, units = totals[place], totals[place + 1]
-            saturated[f"layers.{layer}"] = float(count / units) if units else 0.0
+        saturated = dead_share(self.blueprint, snapshot.arrays["epoch_totals"])
         self._state = replace(self._state, dead=saturated)
         found = {"tensors": tensors, "saturated": saturated, "unhealthy": self._unhealthy(last)}
         return {"health": found}

@@ -18,9 +18,9 @@ from distbp.nn import kernels as kernel_sets
 from distbp.nn.kernels import Kernels
 from distbp.nn.layers.base import Array, Position
 from distbp.nn.losses import SoftmaxCrossEntropy
-from distbp.nn.network import Arena, Network, Saturated, aligned_vector
+from distbp.nn.network import Arena, Live, Network, aligned_vector
 from distbp.reduction import Block, middle
-from distbp.totals import BOUND, LOSS, ROWS, SATURATION, WEIGHT, totals_size
+from distbp.totals import BOUND, LIVE, LOSS, ROWS, WEIGHT, totals_size
 
 Sums = Callable[[Array, Array, Array | None], tuple[float, float]]
 
@@ -31,7 +31,7 @@ class Bound(NamedTuple):
     so that it stays taken."""
 
     sums: Sums
-    saturated: Saturated
+    live: Live
     gradient: Array
 
 
@@ -47,7 +47,6 @@ class Worker:
         self.vector = vector
         self._data = data
         self._sharding = blueprint.sharding()
-        self._steps_per_epoch = self._sharding.steps_per_epoch
         self._kernels = kernel_sets.load(blueprint.kernels)
         self._arena = Arena()
         self._position = Position()
@@ -62,8 +61,8 @@ class Worker:
     def compute(self, step: int, block: Block, gradient: Array, totals: Array) -> None:
         """Computes the sums of a block at `step` into `gradient` (size,) and `totals` (totals_size,) float64.
 
-        Pass the same array objects at every step: the backward pass is bound to them at the first. At the
-        last step of an epoch it also counts saturated units. Does not wait. The same arguments and parameters
+        Pass the same array objects at every step: the backward pass is bound to them at the first.
+        Does not wait. The same arguments and parameters
         give the same bits in every process with the same numerics fingerprint.
         """
         self._reduce(step, block, gradient, totals, 0)
@@ -113,13 +112,11 @@ class Worker:
         totals[WEIGHT] = rows if weights is None else weights.sum(dtype=np.float64)
         # One row has no variance: it stays out of running statistics (see `BatchNormalization`).
         totals[ROWS] = rows if rows > 1 or not self.network.statistics else 0
-        if (step + 1) % self._steps_per_epoch == 0:
-            place = SATURATION
-            for _, saturated in bound.saturated:
-                totals[place : place + 2] = saturated()
-                place += 2
-        else:
-            totals[SATURATION:BOUND] = 0
+        place = LIVE
+        for _, live in bound.live:
+            rows_of_units = live()
+            totals[place : place + len(rows_of_units)] = rows_of_units
+            place += len(rows_of_units)
 
     def reader(self, shard: int) -> ShardReader:
         """What gathers a shard's slices."""
@@ -135,7 +132,7 @@ class Worker:
 
             assert kernels.gemm is not None
             stack = DenseStack(self.network, rows, self.vector, gradient, kernels.gemm(self.network.dtype))
-            self._bound[key] = Bound(stack.sums, stack.saturated, gradient)
+            self._bound[key] = Bound(stack.sums, stack.live, gradient)
             return self._bound[key]
         program = self.network.bind(
             rows,
@@ -154,7 +151,7 @@ class Worker:
             program.backward(d_outputs)
             return total, kernels.largest(gradient)
 
-        self._bound[key] = Bound(sums, program.saturated, gradient)
+        self._bound[key] = Bound(sums, program.live, gradient)
         return self._bound[key]
 
 

@@ -24,6 +24,7 @@ from distbp.nn.arrays import Array
 from distbp.nn.dense_stack import (
     LINE,
     Plan,
+    add_live_rows,
     backward_to_biases,
     block,
     bound_by_factors,
@@ -87,6 +88,8 @@ def train_steps(
     rooms: Array,
     losses: Array,
     totals: Array,
+    live: Array,
+    of_step: Array,
 ) -> int:
     """Steps on the rows of `orders` (shards, steps * rows), one for each line of `constants`; returns how
     many were applied, the same in every thread. A step that is not is left as if it had not begun.
@@ -96,10 +99,12 @@ def train_steps(
     bound; meeting: number of the last one.
 
     This thread, `me`, has the shards [start, stop), and `parts` or `stretches` of the parameters (see
-    `Share`); all that follows is scratch of its own."""
+    `Share`); all that follows is scratch of its own, but `live`: to it the rows of applied steps are added in
+    which its units were live (see `totals`), float64, like `of_step`, float32."""
     shards, rows, shared = sums.shape[0], xs.shape[1], counters.shape[0] > 2  # threads, and one more
     scale = 1.0 / float(shards * rows)
     for step in range(constants.shape[0]):
+        of_step[:] = 0
         for shard in range(start, stop):
             at = me if written else shard
             x, work = xs[at], works[at]
@@ -108,6 +113,7 @@ def train_steps(
             sums[shard, 0] = backward_to_biases(
                 places, vector, gradient, work, x, labels[at], None, losses, totals
             )
+            add_live_rows(places, work, rows, of_step)
             if written:
                 weight_gradients(places, gradient, work, x)
                 sums[shard, 1] = bound_of(places, gradient, work, x)
@@ -148,6 +154,7 @@ def train_steps(
             loss_sums[step] = loss[0]
         if not meet(counters, me, meeting + 2 * step + 2, ways):
             return step
+        live += of_step
     return len(constants)
 
 

@@ -27,6 +27,7 @@ from distbp.optimizers.joined import address, constants_of_steps, slots_of
 from distbp.parameter_server import ParameterServer
 from distbp.reduction import Block, assign, joins
 from distbp.schedules import PlateauState
+from distbp.totals import LIVE
 from distbp.worker import stacks
 
 # A call shall take some milliseconds: signals and requests to the run are heard between calls. Those of
@@ -78,9 +79,11 @@ class FusedSteps:
             np.zeros((shards, 2)), np.array(order, np.int64).reshape(-1, 2), rule.number,
             *slots_of(rule, server.slots, server.vector), rule.l2, self._counters, WAYS,
         )  # fmt: skip
+        self._live = np.zeros((threads, len(server.epoch_totals) - LIVE))
         self._own = [
             (me, *assign(shards, threads)[me], share.parts, share.stretches,
-             _lines(shards, server.vector, share.room + LINE), np.empty(rows), np.empty(rows, network.dtype))
+             _lines(shards, server.vector, share.room + LINE), np.empty(rows), np.empty(rows, network.dtype),
+             self._live[me], np.zeros(self._live.shape[1], np.float32))
             for me, share in enumerate(shares)
         ]  # fmt: skip
         self._losses = np.zeros(self._most)
@@ -101,7 +104,8 @@ class FusedSteps:
         )
         done = self._call(orders, constants)
         if done:
-            self._server.advance(self._losses[:done], self._batch)
+            self._server.advance(self._losses[:done], self._batch, self._live.sum(axis=0))
+            self._live[:] = 0
         return done
 
     def close(self) -> None:

@@ -11,8 +11,8 @@ with the same scratch, untouched in between: a forward may leave the derivative 
 grows. All work element by element, except softmax, which works along the last axis. NaN comes out where
 NaN goes in, and no finite input overflows.
 
-`saturated(z, y)` counts units whose derivative is nearly zero (below 4 % of its maximum), so that a health
-report can show where learning has stopped; None where the function has no flat part.
+`saturated(z, y)` marks values whose derivative is nearly zero (below 4 % of its maximum), so that a health
+report can show which units no longer learn; None where the function has no flat part.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
@@ -48,7 +47,7 @@ class Activation:
     forward: Forward
     backward: Backward
     keeps_input: bool = False
-    saturated: Callable[[Array, Array], int] | None = None
+    saturated: Callable[[Array, Array], Array] | None = None
     trainable: bool = True
 
 
@@ -199,8 +198,11 @@ def _softmax_backward(dy: Array, z: Array, y: Array, scratch: Scratch) -> None:
     np.multiply(dy, y, out=dy)
 
 
-def _count(mask: Any) -> int:
-    return int(np.count_nonzero(mask))
+def live_rows(activation: Activation, z: Array, y: Array) -> Array:
+    """Of each unit the number of rows in which it is not saturated, (units,), float64."""
+    assert activation.saturated is not None
+    flat = activation.saturated(z, y).reshape(len(y), -1)
+    return np.asarray(len(y) - np.add.reduce(flat, axis=0, dtype=np.float64))
 
 
 ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
@@ -209,28 +211,24 @@ ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
         for a in (
             Activation("linear", _linear, _linear_backward),
             Activation("step", _step, _step_backward, trainable=False),
-            Activation("relu", _relu, _relu_backward, saturated=lambda z, y: _count(y == 0)),
+            Activation("relu", _relu, _relu_backward, saturated=lambda z, y: y == 0),
             Activation("leaky_relu", _leaky_relu, _leaky_relu_backward),
             Activation(
                 "sigmoid",
                 _sigmoid,
                 _sigmoid_backward,
-                saturated=lambda z, y: _count((y < 0.01) | (y > 0.99)),
+                saturated=lambda z, y: (y < 0.01) | (y > 0.99),
             ),
-            Activation("tanh", _tanh, _tanh_backward, saturated=lambda z, y: _count(np.abs(y) > 0.98)),
-            Activation("elu", _elu, _elu_backward, saturated=lambda z, y: _count(y < -0.96)),
+            Activation("tanh", _tanh, _tanh_backward, saturated=lambda z, y: np.abs(y) > 0.98),
+            Activation("elu", _elu, _elu_backward, saturated=lambda z, y: y < -0.96),
             Activation(
                 "softplus",
                 _softplus,
                 _softplus_backward,
-                saturated=lambda z, y: _count(y < -math.log1p(-0.04)),
+                saturated=lambda z, y: y < -math.log1p(-0.04),
             ),
-            Activation(
-                "silu", _silu, _stored_backward, keeps_input=True, saturated=lambda z, y: _count(z < -5)
-            ),
-            Activation(
-                "gelu", _gelu, _stored_backward, keeps_input=True, saturated=lambda z, y: _count(z < -2.7)
-            ),
+            Activation("silu", _silu, _stored_backward, keeps_input=True, saturated=lambda z, y: z < -5),
+            Activation("gelu", _gelu, _stored_backward, keeps_input=True, saturated=lambda z, y: z < -2.7),
             Activation("softmax", _softmax, _softmax_backward),
         )
     }

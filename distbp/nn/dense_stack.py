@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from distbp.nn import compiled
-from distbp.nn.activations import ACTIVATIONS
+from distbp.nn.activations import ACTIVATIONS, live_rows
 from distbp.nn.arrays import Array
 from distbp.nn.blas import Gemm
 from distbp.nn.gemm import PLAIN, TRANSPOSED, product
@@ -140,6 +140,33 @@ def backward_to_biases(
     return float(loss)
 
 
+_LOW, _HIGH, _FLAT = np.float32(0.01), np.float32(0.99), np.float32(0.98)
+
+
+@jit
+def add_live_rows(places: Plan, work: Array, rows: int, live: Array) -> None:
+    """Adds to `live`, float32, one after the other of all layers that can saturate, what `live_rows` counts
+    in the outputs that lie in `work`."""
+    zero, one, at = np.float32(0), np.float32(1), 0
+    for i in range(places.units.size):
+        units, code = places.units[i], places.codes[i]
+        if code in (LINEAR, LEAKY_RELU):
+            continue
+        y = block(work, places.outputs[i], rows, units)
+        some = live[at : at + units]
+        for row in range(rows):
+            if code == RELU:
+                for j in range(units):
+                    some[j] += zero if y[row, j] == zero else one
+            elif code == SIGMOID:
+                for j in range(units):
+                    some[j] += zero if y[row, j] < _LOW or y[row, j] > _HIGH else one
+            else:
+                for j in range(units):
+                    some[j] += zero if np.abs(y[row, j]) > _FLAT else one
+        at += units
+
+
 @jit
 def factors(places: Plan, work: Array, x: Array, i: int) -> tuple[Array, Array]:
     """dz (rows, units) and the inputs (rows, features) of layer i: its weights' gradient is dz^T inputs."""
@@ -228,7 +255,7 @@ class DenseStack:
     """The stack bound to slices of `rows` rows and to two flat vectors.
 
     `sums(x, labels, weights)`: writes the gradient sums; returns the loss sum, and a bound of the gradient's
-    absolute values (see `distbp.totals`). `saturated`: as of a `Program`."""
+    absolute values (see `distbp.totals`). `live`: as of a `Program`."""
 
     def __init__(self, network: Network, rows: int, vector: Array, gradient: Array, gemm: Gemm) -> None:
         self.places, self.work = plan(network, rows, gemm)
@@ -241,21 +268,17 @@ class DenseStack:
             )
 
         self.sums = sums
-        self.saturated = tuple(_saturated(network, places, work, rows))
+        self.live = tuple(_live(network, places, work, rows))
 
 
-def _saturated(
+def _live(
     network: Network, places: Plan, work: Array, rows: int
-) -> Sequence[tuple[int, Callable[[], tuple[int, int]]]]:
+) -> Sequence[tuple[int, Callable[[], Array]]]:
     found = []
     for i, layer in enumerate(network.layers):
         assert isinstance(layer, Dense)
-        count = ACTIVATIONS[layer.activation].saturated
-        if count is not None:
+        activation = ACTIVATIONS[layer.activation]
+        if activation.saturated is not None:
             y = block(work, places.outputs[i], rows, layer.units)
-            found.append((i, functools.partial(_count, count, y)))
+            found.append((i, functools.partial(live_rows, activation, y, y)))
     return found
-
-
-def _count(count: Callable[[Array, Array], int], y: Array) -> tuple[int, int]:
-    return count(y, y), y.size

@@ -72,22 +72,22 @@ class Arena:
         return np.asarray(buffer[:size].view(dtype).reshape(shape))
 
 
-# Layer number, and a function that counts (saturated, all) units of the last forward.
-Saturated = tuple[tuple[int, Callable[[], tuple[int, int]]], ...]
+# Layer number, and a function that gives each unit's live rows in the last forward, see `layers.base.Bound`.
+Live = tuple[tuple[int, Callable[[], Array]], ...]
 
 
 @dataclass(frozen=True)
 class Program:
     """A network bound to a number of rows, to a parameter vector and (for training) to a gradient vector.
 
-    forward(x) -> outputs; backward(d_outputs) writes the gradient vector. `saturated`: for each layer that
-    can saturate, its number and a function that counts (saturated, all) units of the last forward.
+    forward(x) -> outputs; backward(d_outputs) writes the gradient vector. `live`: for each layer that
+    can saturate, its number and a function that gives each unit's live rows in the last forward.
     """
 
     rows: int
     forwards: tuple[Callable[[Array], Array], ...]
     backwards: tuple[Callable[[Array], Array | None], ...]
-    saturated: Saturated
+    live: Live
 
     def forward(self, x: Array) -> Array:
         for forward in self.forwards:
@@ -219,7 +219,7 @@ class Network:
             rows,
             tuple(b.forward for b in bound),
             tuple(b.backward for _, b in reversed(trained)) if gradient is not None else (),
-            tuple((index, b.saturated) for index, b in enumerate(bound) if b.saturated),
+            tuple((index, b.live) for index, b in enumerate(bound) if b.live),
         )
 
 

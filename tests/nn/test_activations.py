@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distbp.nn.activations import ACTIVATIONS, Scratch, make_scratch
+from distbp.nn.activations import ACTIVATIONS, Scratch, live_rows, make_scratch
 from distbp.nn.distributions import normal_tail
 from distbp.nn.kernels import load
 
@@ -118,13 +118,13 @@ class TestEvery:
         dz = backward(name, z, np.ones_like(z))
         assert np.array_equal(dz.reshape(6, 4), backward(name, z.reshape(6, 4), np.ones((6, 4))))
 
-    def test_saturated_counts_flat_parts_only(self, name: str) -> None:
-        count = ACTIVATIONS[name].saturated
-        if count is None:
+    def test_units_are_live_in_rows_where_they_are_not_flat(self, name: str) -> None:
+        activation = ACTIVATIONS[name]
+        if activation.saturated is None:
             return
-        z = np.array([[-50.0, -50.0, 0.3, 0.4]])
+        z = np.array([[-50.0, -50.0, 0.3, 0.4], [-50.0, 0.5, -50.0, 0.4]])
         y = forward(name, z)
-        assert count(z if ACTIVATIONS[name].keeps_input else y, y) == 2
+        assert live_rows(activation, z if activation.keeps_input else y, y).tolist() == [0, 1, 1, 2]
 
 
 def test_the_step_function_cannot_train_and_has_no_gradient() -> None:

@@ -9,7 +9,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from distbp.nn.activations import ACTIVATIONS, Activation, make_scratch
+from distbp.nn.activations import ACTIVATIONS, Activation, live_rows, make_scratch
 from distbp.nn.layers.base import Array, Binding, Bound, ParameterSpec, Shape, StatisticSpec, no_backward
 from distbp.options import option
 
@@ -32,11 +32,7 @@ def _bind(activation: Activation, binding: Binding) -> Bound:
         activation.backward(dy, x_seen, y, scratch)
         return dy
 
-    def saturated() -> tuple[int, int]:
-        assert activation.saturated is not None
-        return activation.saturated(x_seen, y), y.size
-
-    report = saturated if activation.saturated else None
+    report = (lambda: live_rows(activation, x_seen, y)) if activation.saturated else None
     return Bound(forward, backward if binding.training else no_backward, report)
 
 

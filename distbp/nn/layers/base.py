@@ -108,12 +108,12 @@ class Binding:
 
 
 class Bound(NamedTuple):
-    """`saturated()` counts (saturated, all) units of the last forward, for the health report; None where
-    the layer has no units that can saturate."""
+    """`live()` gives, for each unit, in how many rows of the last forward it was not saturated, (units,), for
+    the health report; None where the layer has no units that can saturate."""
 
     forward: Callable[[Array], Array]
     backward: Callable[[Array], Array | None]
-    saturated: Callable[[], tuple[int, int]] | None = None
+    live: Callable[[], Array] | None = None
 
 
 class Layer(Protocol):

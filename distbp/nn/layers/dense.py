@@ -9,9 +9,10 @@ the other way around.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
-from distbp.nn.activations import ACTIVATIONS, make_scratch
+from distbp.nn.activations import ACTIVATIONS, live_rows, make_scratch
 from distbp.nn.initializers import GlorotUniform, Initializer, Zeros
 from distbp.nn.layers.base import Array, Binding, Bound, ParameterSpec, Shape, StatisticSpec, no_backward
 from distbp.options import option
@@ -62,11 +63,7 @@ class Dense:
             activate()
             return y
 
-        def saturated() -> tuple[int, int]:
-            assert activation.saturated is not None
-            return activation.saturated(z, y), y.size
-
-        report = saturated if activation.saturated else None
+        report = partial(live_rows, activation, z, y) if activation.saturated else None
         if not binding.training:
             return Bound(forward, no_backward, report)
 
