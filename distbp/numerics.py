@@ -64,8 +64,10 @@ def kernel_set(wanted: str) -> str:
     return wanted
 
 
-def why_not_compiled() -> str:
-    """Why nothing can be compiled here; "" where it can."""
+def why_not_compiled(kernels: str) -> str:
+    """Why a job computes with NumPy's kernels though nobody asked for them; "" where it does not."""
+    if kernels != "numpy" or settings.get("DISTBP_KERNELS") != "auto":
+        return ""
     try:
         _find_numba()
     except ImportError as error:

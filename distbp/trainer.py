@@ -338,7 +338,7 @@ class Trainer:
     def _note_beforehand(self) -> None:
         for split, reasons in self._splits.skipped.items():
             self._note(skipped_note(split, self.blueprint.rows[split], reasons))
-        if self.blueprint.kernels == "numpy" and (why := numerics.why_not_compiled()):
+        if why := numerics.why_not_compiled(self.blueprint.kernels):
             self._note(f"kernels are those of NumPy, which are slower: {why}")
 
     def _note(self, text: str) -> None:
