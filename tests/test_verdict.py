@@ -205,7 +205,9 @@ def test_rows_that_are_left_out_are_counted_and_told(run: Run, tmp_path: Path) -
     (tmp_path / "job.yaml").write_text(on_file.to_yaml())
     shown = CliRunner().invoke(group, ["validate", str(tmp_path / "job.yaml")])
     assert shown.exit_code == 0 and f"note: {note}" in shown.output
-    trained = CliRunner().invoke(group, ["train", str(tmp_path / "job.yaml"), "-o", str(tmp_path / "cli")])
+    trained = CliRunner().invoke(
+        group, ["train", str(tmp_path / "job.yaml"), "--output", str(tmp_path / "cli")]
+    )
     assert trained.exit_code == 0 and f"note: {note}" in trained.output + trained.stderr
 
 
@@ -307,7 +309,8 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from rigs import classes, make_job
 from distbp import train
-job = make_job([{"type": "dense", "units": 3, "activation": "sigmoid"}], epochs=1)
+layers = [{"type": "dense", "units": 4, "activation": "sigmoid"}, {"type": "dense", "units": 3}]
+job = make_job(layers, epochs=1)
 result = train(job, data=classes(20), output=sys.argv[2])
 print(result.numerics["kernels"], *result.notes, sep="|")
 """
