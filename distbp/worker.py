@@ -44,6 +44,7 @@ class Worker:
     def __init__(self, blueprint: Blueprint, vector: Array, data: Holdings) -> None:
         self.blueprint = blueprint
         self.network = blueprint.network()
+        self._measures = blueprint.measures(self.network)
         self.vector = vector
         self._data = data
         self._sharding = blueprint.sharding()
@@ -71,7 +72,7 @@ class Worker:
     def evaluate(self, split: str, shard: int) -> Evaluation:
         """The metric sums of one shard's part of a split (for the tree over shards)."""
         rows, start, stop = self._data.split(split, shard)
-        return evaluate_shard(self.blueprint, self.network, self._kernels, self.vector, rows, start, stop)
+        return evaluate_shard(self._measures, self.network, self._kernels, self.vector, rows, start, stop)
 
     def rows(self, step: int, shard: int) -> Array:
         """Row numbers of the training set in a shard's slice at `step`, int64."""

@@ -11,7 +11,7 @@ from distbp.client.handle import JobHandle
 from distbp.client.transport import Transport, fields
 from distbp.client.transport import connect as _connect
 from distbp.job import TrainingJob
-from distbp.training import Data, by_split
+from distbp.training import Data, by_split, check_job_given, path_given
 
 
 class Service:
@@ -48,9 +48,10 @@ class Service:
         """See `distbp.submit`."""
         from distbp.client.uploads import place_data
 
-        arrays = by_split(data) or {}
+        check_job_given(job)
+        arrays, place = by_split(data), path_given(folder, "folder")
         if arrays or upload:
-            job = place_data(self.transport, job, arrays, Path(folder), files=upload)
+            job = place_data(self.transport, job, arrays, place, files=upload)
         body = fields({"job": job.to_mapping(), "priority": priority, "deadline_s": deadline_s})
         # The key makes the service take it once, however often it must be sent.
         made = self.transport.call(

@@ -1,4 +1,4 @@
-"""Checks of what a table holds: finite inputs, labels that are labels, weights that can be summed.
+"""Checks of what a table holds: finite inputs and targets, labels that are there, weights that can be summed.
 
 All of them stream, so memory stays flat for memory-mapped tables.
 """
@@ -20,7 +20,7 @@ BadRows = Literal["refuse", "skip"]
 
 
 def check_rows(table: Table, bad_rows: BadRows = "refuse") -> Table:
-    """The table without bad rows: NaN or Inf anywhere, a label or weight below 0.
+    """The table without bad rows: NaN or Inf anywhere, no label, a weight below 0.
 
     "refuse": raises DataError with the file, row and column of the first, and the number of bad rows.
     "skip": leaves them out; DataError only if none is left, or no row weighs anything.
@@ -50,11 +50,11 @@ def check_rows(table: Table, bad_rows: BadRows = "refuse") -> Table:
 
 def _mark_bad(array: Array, keep: Array, table: Table, name: str, what: str, first: str) -> str:
     """Clears `keep` for the bad rows of `array`; returns the description of the first bad row so far."""
-    floats, signed = array.dtype.kind == "f", what == "weights" or (what == "targets" and array.ndim == 1)
-    if not floats and not signed:
+    floats, text, signed = array.dtype.kind == "f", array.dtype.kind == "U", what == "weights"
+    if not floats and not text and not signed:
         return first
     for start, chunk in chunks(array):
-        good = np.isfinite(chunk) if floats else np.ones(chunk.shape, dtype=bool)
+        good = np.isfinite(chunk) if floats else chunk != "" if text else np.ones(chunk.shape, dtype=bool)
         if signed:
             good &= chunk >= 0
         if good.all():
@@ -63,7 +63,9 @@ def _mark_bad(array: Array, keep: Array, table: Table, name: str, what: str, fir
             place = np.unravel_index(int(good.argmin()), good.shape)
             value = chunk[place]
             shown = (
-                "NaN"
+                "missing"
+                if text
+                else "NaN"
                 if value != value
                 else ("Inf" if value > 0 else "-Inf")
                 if np.isinf(value)
@@ -98,63 +100,3 @@ def _compact(array: Array, keep: Array) -> Array:
             file.write(np.ascontiguousarray(chunk[keep[start : start + len(chunk)]]).data)
         file.flush()
         return np.memmap(file, dtype=array.dtype, mode="r", shape=shape)
-
-
-def with_labels(table: Table, classes: int) -> Table:
-    """The table with labels (n,) intp in [0, classes). Values in one column are accepted if they are whole.
-
-    Raises DataError naming the row of the first label that does not fit.
-    """
-    targets, name = _required(table, "labels"), table.targets_name or table.name
-    if targets.ndim == 2:
-        if targets.shape[1] != 1:
-            raise DataError(
-                f"{name}: {targets.shape[1]} target columns, where the loss takes one label for each row; for"
-                " one-hot columns give targets.argmax(axis=1)"
-            )
-        values = targets[:, 0]
-        broken = ~np.isfinite(values) | (values != np.floor(values)) | (np.abs(values) > 2**53)
-        if broken.any():
-            row = int(broken.argmax())
-            raise DataError(
-                f"{name}: row {table.row_number(row)}: {values[row]} is not a label; labels are whole"
-                " numbers from"
-                f" 0 to {classes - 1}. For values, use a loss such as mse"
-            )
-        targets = values.astype(np.intp)
-    outside = (targets < 0) | (targets >= classes)
-    if outside.any():
-        row = int(outside.argmax())
-        raise DataError(
-            f"{name}: row {table.row_number(row)}: label {targets[row]}, but the model's {classes} outputs"
-            " allow"
-            f" 0 to {classes - 1}; give the last layer {int(targets.max()) + 1} units, or mend the labels"
-        )
-    return replace(table, targets=targets)
-
-
-def with_values(table: Table, outputs: int) -> Table:
-    """The table with values (n, outputs). Labels become one column of numbers for one output, and one-hot
-    columns (float32, exact) for several. Raises DataError where the number of columns does not fit."""
-    targets, name = _required(table, "targets"), table.targets_name or table.name
-    if targets.ndim == 1:
-        if outputs == 1:
-            return replace(table, targets=targets.astype(np.float64)[:, None])
-        one_hot = np.zeros((len(targets), outputs), dtype=np.float32)
-        labels = with_labels(table, outputs).targets
-        one_hot[np.arange(len(targets)), labels] = 1
-        return replace(table, targets=one_hot)
-    if targets.shape[1] != outputs:
-        raise DataError(
-            f"{name}: {targets.shape[1]} target columns, but the model has {outputs} outputs;"
-            f" give the last layer {targets.shape[1]} units"
-        )
-    return table
-
-
-def _required(table: Table, what: str) -> Array:
-    if table.targets is None:
-        raise DataError(
-            f"{table.name}: the data has no {what}, which training and evaluation need; name them"
-        )
-    return table.targets
