@@ -22,6 +22,7 @@ import numpy as np
 from pydantic import ValidationError
 
 import distbp
+from distbp.arguments import path_given
 from distbp.checkpoint import decode_arrays, encode_arrays, sealed_json, unseal_json
 from distbp.data.preprocessing import Preprocessing
 from distbp.errors import DataError, JobError, ModelError
@@ -173,7 +174,7 @@ def load_model(path: str | Path) -> Model:
 
     Executes nothing from the folder, and takes memory in proportion to its files only.
     """
-    path = Path(path)
+    path = path_given(path, "the model's folder")
     content = _read_json(path)
     layers, loss = _layers(path, content), _one(path, "loss", content["loss"], _kind("losses", "loss"))
     dtype, input_shape = content["dtype"], content["input_shape"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from distbp.arguments import check_kind
 from distbp.data.formats.arrays import arranged, as_array, columns_of, from_arrays
 from distbp.data.preprocessing import Preprocessing
 from distbp.data.sharding import evaluated_rows
@@ -86,7 +87,7 @@ class Model:
         elif self.task == "classification" or self.classes is not None:
             y = y.argmax(axis=1)[:, None]
         else:
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", under="ignore"):
                 y = self.loss.predictions(y)
         if self.classes is not None:
             y = np.array(self.classes)[y]
@@ -115,6 +116,7 @@ class Model:
         `metrics`.
         """
         x = self._checked(x)
+        check_kind(metrics, (list, tuple, type(None)), "metrics", "a list of names")
         bound = metrics_for(self.loss, self.output_shape, self.metrics if metrics is None else metrics)
         if not len(x):
             return {"loss": math.nan, **{metric.name: math.nan for metric in bound}}
@@ -162,10 +164,10 @@ class Model:
                     y = program.forward(prepared)
                 yield start, y
 
-    def _checked(self, x: Any) -> Array:
+    def _checked(self, given: Any) -> Array:
         try:
-            columns = columns_of(x, "the inputs")
-            x = arranged(as_array(x, "the inputs"), columns, self.columns, "the frame of inputs")
+            columns = columns_of(given, "the inputs")
+            x = arranged(as_array(given, "the inputs"), columns, self.columns, "the frame of inputs")
         except DataError as error:
             raise ModelError(str(error)) from None
         if x.dtype.kind not in "fiub":

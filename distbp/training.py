@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from distbp import checkpoint, events, numerics, settings
+from distbp.arguments import check_kind, kind_of, path_given, workers_given
 from distbp.blueprint import Blueprint
 from distbp.control import Control
 from distbp.data.splits import SPLITS, Splits, open_splits
@@ -59,7 +59,8 @@ def train(
     Raises ArgumentError, JobError, DataError, NumericsError, StorageError; Interrupted after a checkpoint on
     Ctrl-C.
     """
-    check_job_given(job)
+    check_job(job)
+    workers = _checked_call(workers, listener, address, control)
     given, folder = by_split(data), path_given(folder, "folder")
     path = None if output is None else path_given(output, "output")
     with TeamMaker(job.workers if workers is None else workers, address, session=session) as teams:
@@ -83,6 +84,7 @@ def resume(
 
     `data` as in `train`, where the run was begun with arrays. A finished run gives its result at once.
     """
+    workers = _checked_call(workers, listener, address, control)
     given = by_split(data)
     with RunDirectory.open(path_given(run_dir, "run_dir")) as run:
         done = read_result(run.path)
@@ -177,7 +179,7 @@ def by_split(data: Data | None) -> dict[str, Any]:
         if split not in SPLITS:
             raise ArgumentError(f"data has the key {split!r}; its keys are {', '.join(SPLITS)}")
         if arrays is not None and not (isinstance(arrays, tuple | list) and len(arrays) in (2, 3)):
-            what = f"{len(arrays)} of them" if isinstance(arrays, tuple | list) else f"a {_kind(arrays)}"
+            what = f"{len(arrays)} of them" if isinstance(arrays, tuple | list) else kind_of(arrays)
             raise ArgumentError(
                 f"data for {split!r} must be (x, y) or (x, y, weights), inputs and targets, not {what}; for"
                 " example train(job, data=(x, y))"
@@ -185,24 +187,19 @@ def by_split(data: Data | None) -> dict[str, Any]:
     return {split: tuple(arrays) for split, arrays in given.items() if arrays is not None}
 
 
-def check_job_given(job: Any) -> None:
+def check_job(job: Any) -> None:
     """Raises ArgumentError for what is not a TrainingJob."""
-    if not isinstance(job, TrainingJob):
-        raise ArgumentError(
-            f"the job must be a TrainingJob, not a {_kind(job)}; make one by TrainingJob(...),"
-            " TrainingJob.from_file(path) or TrainingJob.from_mapping(fields)"
-        )
+    ways = "TrainingJob(...), TrainingJob.from_file(path) or TrainingJob.from_mapping(fields)"
+    check_kind(job, TrainingJob, "the job", f"a TrainingJob (made by {ways})")
 
 
-def path_given(value: Any, what: str) -> Path:
-    """A path that a caller gave. Raises ArgumentError, naming the argument `what`."""
-    if not isinstance(value, str | os.PathLike):
-        raise ArgumentError(f"{what} must be a path (text or pathlib.Path), not a {_kind(value)}")
-    return Path(value)
-
-
-def _kind(value: Any) -> str:
-    return type(value).__name__
+def _checked_call(workers: Any, listener: Any, address: Any, control: Any) -> Any:
+    """`workers`, where the rest is of the right kind. Raises ArgumentError."""
+    if listener is not None and not callable(listener):
+        raise ArgumentError(f"listener must be a function of one event, not {kind_of(listener)}")
+    check_kind(address, (str, type(None)), "address", "the address of a Ray cluster, as text")
+    check_kind(control, (Control, type(None)), "control", "a distbp.Control")
+    return workers_given(workers, auto=True)
 
 
 def _fresh_directory(name: str) -> Path:

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from distbp.arguments import check_kind, path_given
 from distbp.client.handle import JobHandle
 from distbp.client.transport import Transport, fields
 from distbp.client.transport import connect as _connect
 from distbp.job import TrainingJob
-from distbp.training import Data, by_split, check_job_given, path_given
+from distbp.training import Data, by_split, check_job
 
 
 class Service:
@@ -48,7 +49,7 @@ class Service:
         """See `distbp.submit`."""
         from distbp.client.uploads import place_data
 
-        check_job_given(job)
+        check_job(job)
         arrays, place = by_split(data), path_given(folder, "folder")
         if arrays or upload:
             job = place_data(self.transport, job, arrays, place, files=upload)
@@ -104,6 +105,9 @@ def connect(url: str | None = None, token: str | None = None, *, patience_s: flo
 
     Raises UnreachableError where no service is known, SettingsError.
     """
+    for value, what in ((url, "url"), (token, "token")):
+        check_kind(value, (str, type(None)), what, "text")
+    check_kind(patience_s, (int, float, type(None)), "patience_s", "a number of seconds")
     return Service(_connect(url, token, patience_s))
 
 

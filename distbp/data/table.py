@@ -218,9 +218,14 @@ def _targets(targets: Array, name: str) -> Array:
 
 def _text(labels: Array, name: str) -> Array:
     try:
-        return np.array(labels) if labels.dtype.kind == "U" else np.char.decode(labels, "utf-8")
+        text = labels if labels.dtype.kind == "U" else np.char.decode(labels, "utf-8")
     except UnicodeDecodeError:
         raise DataError(f"{name}: the labels are bytes that are not UTF-8; write them as text") from None
+    text = np.array(text, text.dtype.newbyteorder("="))
+    points = text.view(np.uint32)
+    if ((points > 0x10FFFF) | ((points >= 0xD800) & (points < 0xE000))).any():
+        raise DataError(f"{name}: the labels hold text that is not Unicode; write them again as text")
+    return text
 
 
 def _weights(weights: Array, name: str) -> Array:

@@ -165,13 +165,7 @@ def _class_names(found: Mapping[str, Array], outputs: int) -> Classes | None:
     every = np.unique(np.concatenate(list(distinct.values())))
     if len(every) != outputs and plain["train"]:
         return None
-    try:
-        names: list[Any] = (every if len(every) == outputs else distinct["train"]).tolist()
-        for name in names:
-            str(name).encode()
-    except ValueError:
-        raise DataError("the labels hold text that is not Unicode; write them again as text") from None
-    return tuple(names)
+    return tuple((every if len(every) == outputs else distinct["train"]).tolist())
 
 
 _KINDS = {"i": "whole numbers", "b": "booleans", "U": "text"}

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from distbp.arguments import MAX_WORKERS
 from distbp.job.faults import Part, Words, line, native, raised, shown
 from distbp.job.kinds import Flag, Number, Text, Whole, kind
 from distbp.job.shards import MAX_SHARDS
 from distbp.job.tables import TABLES
-
-MAX_WORKERS = 4096
 
 if TYPE_CHECKING:
     from distbp.data.formats import Source as Source

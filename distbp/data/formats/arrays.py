@@ -79,14 +79,11 @@ def arranged(inputs: Array, columns: Columns | None, wanted: Columns | None, nam
     missing = [c for c in wanted if c not in columns]
     strange = [c for c in columns if c not in wanted]
     if missing or strange:
-        what = " and ".join(
-            [f"has no column {missing[0]!r}"] * bool(missing)
-            + [f"has a column {strange[0]!r}"] * bool(strange)
-        )
+        what = [f"has no column {c!r}" for c in missing[:1]] + [f"has a column {c!r}" for c in strange[:1]]
         known = ", ".join(map(repr, wanted[:10])) + (", ..." if len(wanted) > 10 else "")
         raise DataError(
-            f"{name} {what}; training had the columns {known}. Give these, in any order, or an array without"
-            " names"
+            f"{name} {' and '.join(what)}; training had the columns {known}. Give these, in any order, or an"
+            " array without names"
         )
     place = {c: i for i, c in enumerate(columns)}
     return np.ascontiguousarray(inputs[:, [place[c] for c in wanted]])
@@ -101,7 +98,7 @@ def as_array(values: Any, name: str, *, labels: bool = False) -> Array:
         raise DataError(f"{name} are a masked array; give a plain one, with values for the masked places")
     try:
         array = values if isinstance(values, np.memmap) else np.asarray(values)
-        if array.dtype.kind == "O" and hasattr(values, "columns"):
+        if array.dtype.kind not in "biuf" and hasattr(values, "columns"):
             parts = [_plain(np.asarray(values[c]), f"{name}, column {c!r}", labels) for c in values.columns]
             return np.column_stack(parts)
         series = hasattr(values, "dtype") and not isinstance(values, np.ndarray)  # whose types are its own
@@ -112,7 +109,7 @@ def as_array(values: Any, name: str, *, labels: bool = False) -> Array:
 
 def _plain(array: Array, name: str, labels: bool) -> Array:
     """Numbers, booleans or text in place of Python objects that are of one of these kinds."""
-    if array.dtype.kind not in "OT":
+    if array.dtype.kind not in "OTU" or (labels and array.dtype.kind == "U"):
         return array
     values = array.ravel().tolist()
     there = [v for v in values if not _is_missing(v)]

@@ -129,8 +129,9 @@ ANY_VALUE = (-math.inf, math.inf)
 
 def softmax(z: Array) -> Array:
     """Row by row, shifted by each row's maximum, so that exp cannot overflow."""
-    e = np.exp(z - z.max(axis=1, keepdims=True))
-    return np.asarray(e / e.sum(axis=1, keepdims=True))
+    with np.errstate(under="ignore"):
+        e = np.exp(z - z.max(axis=1, keepdims=True))
+        return np.asarray(e / e.sum(axis=1, keepdims=True))
 
 
 _SQUASHED = {"softmax_cross_entropy": "softmax", "sigmoid_cross_entropy": "sigmoid"}

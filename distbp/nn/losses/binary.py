@@ -47,7 +47,8 @@ class SigmoidCrossEntropy:
         return common_faults(self, output_shape, activation, targets)
 
     def predictions(self, outputs: Array) -> Array:
-        e = np.exp(-np.absolute(outputs))  # which cannot overflow
+        with np.errstate(under="ignore"):
+            e = np.exp(-np.absolute(outputs))  # which cannot overflow
         return np.asarray(np.where(outputs < 0, e, 1) / (1 + e), outputs.dtype)
 
     def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
