@@ -117,6 +117,8 @@ class Model:
         """
         x = self._checked(x)
         check_kind(metrics, (list, tuple, type(None)), "metrics", "a list of names")
+        for name in metrics or ():
+            check_kind(name, str, "each of metrics", "a name, as text")
         bound = metrics_for(self.loss, self.output_shape, self.metrics if metrics is None else metrics)
         if not len(x):
             return {"loss": math.nan, **{metric.name: math.nan for metric in bound}}
