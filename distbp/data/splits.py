@@ -85,15 +85,15 @@ def open_splits(
             continue
         if job.model.layers[0].type == "dense":  # takes an image as a row of numbers; a view, no copy
             table = replace(table, inputs=table.inputs.reshape(len(table), -1))
+        if tables and table.columns is not None:
+            wanted = tables["train"].columns
+            inputs = arranged(table.inputs, table.columns, wanted, table.name)
+            table = replace(table, inputs=inputs, columns=wanted)
         if tables and table.features != tables["train"].features:
             raise DataError(
                 f"{table.name}: one row has the shape {table.features}, but the training rows have"
                 f" {tables['train'].features}; give the same columns"
             )
-        if tables and table.columns is not None:
-            wanted = tables["train"].columns
-            inputs = arranged(table.inputs, table.columns, wanted, table.name)
-            table = replace(table, inputs=inputs, columns=wanted)
         tables[name] = table
     if "train" not in tables:
         raise DataError(
