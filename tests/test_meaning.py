@@ -124,7 +124,9 @@ def test_the_command_line_evaluates_as_training_did(tmp_path: Path) -> None:
     said = CliRunner().invoke(group, ["evaluate", str(tmp_path / "run"), "--split", "validation", "--json"])
     assert said.exit_code == 0, said.output
     assert json.loads(said.output)["loss"] == result.metrics["validation_loss"]
-    said = CliRunner().invoke(group, ["predict", str(tmp_path / "run"), "--probabilities"])
+    said = CliRunner().invoke(
+        group, ["predict", str(tmp_path / "run"), "--split", "train", "--probabilities"]
+    )
     assert said.exit_code == 0, said.output
     rows = list(csv.DictReader(io.StringIO(said.output)))
     assert [row["prediction"] for row in rows] == result.model().predict(X).tolist()

@@ -210,9 +210,10 @@ def test_a_model_of_named_columns_and_classes(api: Api, tmp_path: Path) -> None:
     }
     result = distbp.train(distbp.TrainingJob(**fields), folder=tmp_path, output=tmp_path / "run", workers=0)
     assert result.model().predict(x).tolist() == labels.tolist()
+    job_id = api.submit()
     job, token = api.start()
-    shutil.copytree(tmp_path / "run", api.work / job / "run")
-    end = {"outcome": "completed", "model": {"path": f"{job}/run/model", "bytes": 1}}
+    shutil.copytree(tmp_path / "run", api.work / job_id / "run")
+    end = {"outcome": "completed", "model": {"path": f"{job_id}/run/model", "bytes": 1}}
     assert api.report(job, token, 1, end=end).status_code == 200
     path = f"/v1/models/{api.call('GET', '/v1/models').json()['items'][0]['id']}:predict"
     rows = [{"pay": 2.0, "age": 1.0}, {"pay": 0.5, "age": -3.0}]
