@@ -202,8 +202,11 @@ def validate(job_file: Path, no_data: bool, as_json: bool) -> None:
             "steps_per_epoch": blueprint.steps_per_epoch,
             "total_steps": blueprint.total_steps,
             "skipped": splits.skipped,
-            "notes": [skipped_note(name, blueprint.rows[name], why) for name, why in splits.skipped.items()]
-            + notes_about(job, blueprint.rows, blueprint.shards),
+            "notes": [
+                *blueprint.notes,
+                *(skipped_note(name, blueprint.rows[name], why) for name, why in splits.skipped.items()),
+                *notes_about(job, blueprint.rows, blueprint.shards),
+            ],
         }
     if as_json:
         click.echo(json.dumps(facts))
@@ -274,7 +277,7 @@ _DATA_HELP = """MODEL is a model folder or a run directory. DATA is one of
 @_JSON
 @reports_errors
 def evaluate(model_dir: Path, data: tuple[str, ...], split: str, metrics: str | None, as_json: bool) -> None:
-    from distbp.cli_data import open_model, source_of, split_of
+    from distbp.cli_data import inputs_for, open_model, source_of, split_of
     from distbp.data.formats import load
     from distbp.errors import DataError
     from distbp.progress import number
@@ -284,7 +287,7 @@ def evaluate(model_dir: Path, data: tuple[str, ...], split: str, metrics: str | 
     if table.targets is None:
         raise DataError(f"{table.name}: there are no targets to compare with; name them after the inputs")
     names = None if metrics is None else [name.strip() for name in metrics.split(",")]
-    found = model.evaluate(table.inputs, table.targets, weights=table.weights, metrics=names)
+    found = model.evaluate(inputs_for(model, table), table.targets, weights=table.weights, metrics=names)
     if as_json:
         from distbp.progress import finite
 
@@ -381,7 +384,7 @@ def _needs_data(job: TrainingJob, job_file: Path) -> None:
 def _notes(job: TrainingJob, event: Started, workers: int | str | None) -> list[str]:
     from distbp.job.data_checks import notes_about
 
-    return notes_about(job, event.rows, event.shards, workers)
+    return [*event.notes, *notes_about(job, event.rows, event.shards, workers)]
 
 
 def _close(result: Result, as_json: bool) -> None:

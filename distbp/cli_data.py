@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from distbp.data.formats import Idx, Npy, Npz, Source, load
+from distbp.data.formats import Idx, Npy, Npz, Source, arranged, load
 from distbp.data.table import Table
 from distbp.errors import Fault, JobError, ModelError
 from distbp.job import TrainingJob
@@ -86,13 +86,18 @@ def split_of(run_dir: Path, split: str) -> Table:
     return load(source, run_dir / (job.data.folder or ""), bad_rows=job.data.bad_rows)
 
 
+def inputs_for(model: Model, table: Table) -> Array:
+    """The inputs of a table, with named columns in the order of the model's. Raises DataError."""
+    return np.asarray(arranged(table.inputs, table.columns, model.columns, table.name))
+
+
 def predictions(model: Model, table: Table, *, probabilities: bool) -> dict[str, Array]:
     """Columns by name: `row` (number in the file), `prediction` (or one column for each output), and, where
     wanted, the probability of each class."""
     columns: dict[str, Array] = {
         "row": np.array([table.row_number(i) for i in range(len(table))], dtype=np.int64)
     }
-    inputs = np.asarray(table.inputs)
+    inputs = inputs_for(model, table)
     columns |= _columns("prediction", model.predict(inputs))
     if probabilities:
         names = model.classes if model.task == "classification" else None

@@ -14,13 +14,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from distbp.arguments import path_given, workers_given
 from distbp.errors import StorageError
 from distbp.run_directory import LOCK, is_run, read_result
 from distbp.storage import DISK, commit_file, explained
 
 CONTROL = "control.json"
 _TAKEN = ".control-taken.json"
-MAX_WORKERS = 4096
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Control:
         self._asked = NOTHING
 
     def scale(self, workers: int) -> None:
-        """Asks for another number of workers. It changes the time, never the result. Raises ValueError."""
-        checked = _checked(workers)
+        """Asks for another number of workers. It changes the time, never the result. Raises ArgumentError."""
+        checked = workers_given(workers)
         with self._lock:
             self._asked = Request(checked, self._asked.stop)
 
@@ -67,10 +67,10 @@ def scale_run(run_dir: str | Path, workers: int) -> None:
     wait.
 
     What came of it stands in the run's events.jsonl. Raises StorageError where nobody trains there,
-    ValueError.
+    ArgumentError.
     """
-    path = Path(run_dir)
-    checked = _checked(workers)
+    path = path_given(run_dir, "run_dir")
+    checked = workers_given(workers)
     if not is_run(path):
         raise StorageError(f"{path} is not a run directory; give the folder that 'distbp train' writes to")
     if not _is_driven(path):
@@ -91,18 +91,12 @@ def take_file(path: Path) -> Request:
         return NOTHING
     try:
         found = json.loads(taken.read_bytes())
-        return Request(_checked(found["workers"]))
+        return Request(workers_given(found["workers"]))
     except (OSError, ValueError, KeyError, TypeError):
         return NOTHING
     finally:
         with suppress(OSError):
             taken.unlink()
-
-
-def _checked(workers: int) -> int:
-    if not isinstance(workers, int) or isinstance(workers, bool) or not 0 <= workers <= MAX_WORKERS:
-        raise ValueError(f"workers is {workers!r}, but must be a whole number from 0 to {MAX_WORKERS}")
-    return workers
 
 
 def _is_driven(path: Path) -> bool:

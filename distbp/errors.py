@@ -2,6 +2,7 @@
 
     DistbpError
     ├── JobError            the job is at fault: every fault at once, each with its path
+    ├── ArgumentError       a function was given something else than it takes; a ValueError, too
     ├── SettingsError       an environment variable has a value that is not allowed
     ├── DataError           a data file or array is at fault: file, row and column where known
     │   └── HostileFileError    a file that claims or hides more than it may hold
@@ -67,6 +68,10 @@ class JobError(DistbpError):
         count = len(self.faults)
         head = f"{source} has {count} fault{'s' if count != 1 else ''}:"
         super().__init__("\n".join([head, *(f"  {fault}" for fault in self.faults)]))
+
+
+class ArgumentError(DistbpError, ValueError):
+    pass
 
 
 class SettingsError(DistbpError):

@@ -1,18 +1,36 @@
-"""Evaluation: loss and metrics of a split, cut by shard and combined in the fixed tree."""
+"""Evaluation: loss and metrics of a split, cut by shard and combined in the fixed tree.
+
+Training and `Model.evaluate` call the same functions with the same shards, so they give the same numbers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from distbp.blueprint import EVALUATION_ROWS, Blueprint
 from distbp.data.batches import Rows
+from distbp.metrics import BoundMetric
 from distbp.nn.kernels import Kernels
 from distbp.nn.layers.base import Array
+from distbp.nn.losses.base import Loss
 from distbp.nn.network import Network
 from distbp.reduction import Block, middle
+
+# Rows of one forward pass. Part of the numerics: it decides the shapes of the products.
+EVALUATION_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is measured. `class_weights`: for each class, or None; they count in the loss, not in metrics."""
+
+    loss: Loss
+    metrics: Sequence[BoundMetric]
+    class_weights: tuple[float, ...] | None
 
 
 @dataclass(frozen=True)
@@ -26,33 +44,41 @@ class Evaluation:
     weights: Array | None = None
 
 
+def loss_weights(
+    class_weights: tuple[float, ...] | None, targets: Array, sample_weights: Array | None, dtype: Any
+) -> Array | None:
+    """Weights in the loss, (rows,) of `dtype`: class weight x sample weight; None: all are 1."""
+    weights = sample_weights
+    if class_weights is not None:
+        by_class = np.asarray(class_weights)[targets]
+        weights = by_class if weights is None else by_class * weights
+    return None if weights is None else np.ascontiguousarray(weights, dtype)
+
+
 def evaluate_shard(
-    blueprint: Blueprint,
+    measures: Measures,
     network: Network,
     kernels: Kernels,
     vector: Array,
     data: Rows,
     start: int,
     stop: int,
-    split: str = "",
 ) -> Evaluation:
-    """The sums over rows [start, stop) of `data`, which are of `split`, at most `EVALUATION_ROWS` rows at a
-    time."""
-    metrics = blueprint.metrics(network, split)
-    loss = blueprint.job.loss
+    """The sums over rows [start, stop) of `data`, at most `EVALUATION_ROWS` rows at a time."""
+    metrics, loss = measures.metrics, measures.loss
     sums = np.zeros(2 + sum(m.size for m in metrics))
     collect = any(m.collect for m in metrics)
     kept: list[tuple[Array, Array, Array | None]] = []
     for first in range(start, stop, EVALUATION_ROWS):
         rows = np.arange(first, min(first + EVALUATION_ROWS, stop), dtype=np.int64)
-        program = network.bind(len(rows), vector, kernels=kernels, seed=blueprint.job.seed)
+        program = network.bind(len(rows), vector, kernels=kernels)
         loss_sum = loss.bind(len(rows), network.output_shape, network.dtype, kernels)
         x = np.empty((len(rows), *network.input_shape), network.dtype)
         data.gather(rows, x)
         outputs = program.forward(x)
         targets = data.targets[rows]
         sample_weights = None if data.weights is None else data.weights[rows]
-        weights = blueprint.weights_of(targets, sample_weights)
+        weights = loss_weights(measures.class_weights, targets, sample_weights, network.dtype)
         sums[0] += loss_sum(outputs, targets, weights, None)
         sums[1] += len(rows) if weights is None else weights.sum(dtype=np.float64)
         place = 2
@@ -90,16 +116,16 @@ def combine(parts: Sequence[Evaluation]) -> Evaluation:
     return Evaluation(reduce(Block(0, len(parts))), joined("scores"), joined("targets"), joined("weights"))
 
 
-def values(blueprint: Blueprint, network: Network, whole: Evaluation, prefix: str) -> Mapping[str, float]:
-    """`{prefix}_loss` and `{prefix}_{metric}` of a whole split."""
-    found = {f"{prefix}_loss": float(whole.sums[0] / whole.sums[1])}
+def values(metrics: Sequence[BoundMetric], whole: Evaluation) -> dict[str, float]:
+    """`loss`, and each metric by name, of a whole split; nan where no row weighs anything."""
+    found = {"loss": float(whole.sums[0] / whole.sums[1]) if whole.sums[1] else math.nan}
     place = 2
-    for metric in blueprint.metrics(network, prefix):
+    for metric in metrics:
         if metric.collect:
             assert whole.scores is not None and whole.targets is not None
             value = metric.finish_collected(whole.scores, whole.targets, whole.weights)
         else:
             value = metric.finish(whole.sums[place : place + metric.size])
         place += metric.size
-        found[f"{prefix}_{metric.name}"] = float(value)
+        found[metric.name] = float(value)
     return found

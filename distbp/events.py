@@ -12,8 +12,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Started:
-    """Before the first step. `first_step` is above 0 for a resumed run. `skipped`: rows that were left out of
-    each split, by reason."""
+    """Before the first step. `first_step` is above 0 for a resumed run. `notes`: what the data made of the
+    job and may surprise. `skipped`: rows that were left out of each split, by reason."""
 
     name: str
     run_dir: str
@@ -29,6 +29,7 @@ class Started:
     first_step: int
     attempt: int
     kernels: str
+    notes: tuple[str, ...] = ()
     skipped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 

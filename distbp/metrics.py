@@ -7,7 +7,7 @@ A metric is bound to a loss (its `task` and what it `takes`) and the number of o
   on the workers; `finish` turns the total into the value.
 - Collected (`collect` true, `size` 0): needs every row at once, for ranks: `finish_collected`.
 
-    outputs  (rows, outputs), what the network gives
+    outputs  (rows, outputs), what the network gives; `Loss.predictions` says what that means
     targets  classification: labels (rows,), or one-hot rows (rows, classes); else values (rows, outputs)
     weights  (rows,) or None: all are 1
 
@@ -94,6 +94,7 @@ class Setting:
     task: Task
     outputs: int
     takes: Takes
+    predictions: Callable[[Array], Array]
     k: int = 0
     frame: Frame | None = None
 
@@ -123,7 +124,9 @@ def metrics_for(
         if problem:
             faults.append(Fault(f"metrics.{i}", problem))
         else:
-            bound[name] = METRICS[kind].bind(Setting(name, loss.task, outputs, loss.takes, k, frame))
+            bound[name] = METRICS[kind].bind(
+                Setting(name, loss.task, outputs, loss.takes, loss.predictions, k, frame)
+            )
     if faults:
         raise JobError(faults)
     return list(bound.values())
@@ -288,11 +291,6 @@ def auc_of(scores: Array, positive: Array, weights: Array | None = None) -> floa
     return _ratio(float(np.sum(up * (below + down / 2))), float(up.sum() * down.sum()))
 
 
-def _softmax(z: Array) -> Array:
-    e = np.exp(z - z.max(axis=1, keepdims=True))
-    return np.asarray(e / e.sum(axis=1, keepdims=True))
-
-
 def _auc(setting: Setting) -> BoundMetric:
     """The area under the ROC curve. Several outputs: the mean over the outputs (one class against the rest,
     on probabilities) for which both sides occur."""
@@ -300,8 +298,7 @@ def _auc(setting: Setting) -> BoundMetric:
     def evaluate(y: Array, targets: Array, weights: Array | None) -> float:
         scores = y.astype(np.float64)
         if setting.task == "classification":
-            if setting.takes == "logits":  # the softmax compares a class with the others of its row
-                scores = _softmax(scores)
+            scores = setting.predictions(scores)  # a softmax compares a class with the others of its row
             positive = _labels(targets)[:, None] == np.arange(setting.outputs)
         else:
             positive = targets > 0.5
@@ -315,21 +312,22 @@ def _auc(setting: Setting) -> BoundMetric:
 # Regression ----------------------------------------------------------------------------------------------
 
 
-def _errors(y: Array, targets: Array) -> Array:
-    return np.asarray(y.astype(np.float64) - targets)
+def _errors(setting: Setting) -> Callable[[Array, Array], Array]:
+    return lambda y, targets: np.asarray(setting.predictions(y.astype(np.float64)) - targets)
 
 
 def _mae(setting: Setting) -> BoundMetric:
     """The mean over rows and outputs of |y - t|."""
-    return _mean_metric(setting.name, False, setting.outputs, lambda y, t: np.abs(_errors(y, t)))
+    errors = _errors(setting)
+    return _mean_metric(setting.name, False, setting.outputs, lambda y, t: np.abs(errors(y, t)))
 
 
 def _rmse(setting: Setting) -> BoundMetric:
     """The root of the mean over rows and outputs of (y - t)^2."""
-    size = float(setting.size.max())
+    errors, size = _errors(setting), float(setting.size.max())
 
     def squares(y: Array, t: Array) -> Array:
-        return np.square(_errors(y, t) / size)
+        return np.square(errors(y, t) / size)
 
     return _mean_metric(setting.name, False, setting.outputs, squares, lambda mean: math.sqrt(mean) * size)
 
@@ -341,14 +339,14 @@ def _r2(setting: Setting) -> BoundMetric:
     a millionth of the targets' distance from the frame's center counts as none: below that the sums carry too
     few digits.
     """
-    n, center, size = setting.outputs, setting.center, setting.size
+    n, errors, center, size = setting.outputs, _errors(setting), setting.center, setting.size
 
     def accumulate(y: Array, targets: Array, weights: Array | None, sums: Sums) -> None:
         weight, error, first, second = sums[:1], *sums[1:].reshape(3, n)
         w = np.ones(len(y)) if weights is None else weights.astype(np.float64)
         t = (targets - center) / size
         weight += np.sum(w)
-        error += np.sum(w[:, None] * np.square(_errors(y, targets) / size), axis=0)
+        error += np.sum(w[:, None] * np.square(errors(y, targets) / size), axis=0)
         first += np.sum(w[:, None] * t, axis=0)
         second += np.sum(w[:, None] * t * t, axis=0)
 

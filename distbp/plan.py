@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from distbp import calibrate, numerics
+from distbp.arguments import path_given
 from distbp.data.splits import open_splits
 from distbp.job import TrainingJob
 from distbp.speed_model import Layout, Machine, StepTime, Work, best, node_limit, step_time
-from distbp.training import Data, by_split, make_blueprint
+from distbp.training import Data, by_split, check_job, make_blueprint
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ def plan_job(
     bandwidth_gbits, latency_ms: of the network between machines like this one. `data`, `folder` as for
     `train`. seconds: for each thing that is measured. Raises JobError, DataError, ExchangeError.
     """
-    splits = open_splits(job, Path(folder), by_split(data))
+    check_job(job)
+    splits = open_splits(job, path_given(folder, "folder"), by_split(data))
     blueprint = make_blueprint(job, splits)
     network = blueprint.network()
     with numerics.one_blas_thread(), numerics.quiet():

@@ -92,7 +92,7 @@ class Trainer:
         self._train_seconds = 0.0
         self._train_samples = 0
         self._expected = expected(blueprint, self._data.splits["train"])
-        self.notes: list[str] = []
+        self.notes = list(blueprint.notes)
 
     def train(self, start: Checkpoint | None) -> Result:
         """Trains to the end from `start` (None: the beginning), writes model and result; waits.
@@ -207,7 +207,7 @@ class Trainer:
         line: dict[str, Any] = {"epoch": epoch, "step": step, **self._training_values(snapshot)}
         evaluated = epoch % self.job.evaluate_every == 0 or last
         if evaluated and "validation" in self.blueprint.rows:
-            line.update(values(self.blueprint, self._network, team.evaluate("validation"), "validation"))
+            line.update(self._evaluate(team, "validation"))
         rate = self.blueprint.learning_rate()(step - 1, self._state.plateau)
         measured: dict[str, Any] = {"learning_rate": rate}
         if whole:
@@ -376,10 +376,15 @@ class Trainer:
         if "test" not in self.blueprint.rows:
             return {}
         if saved is None or team.adopt(saved):
-            return values(self.blueprint, self._network, team.evaluate("test"), "test")
+            return self._evaluate(team, "test")
         team.close()
         with closing(self._start_team()) as other:
-            return values(self.blueprint, self._network, other.evaluate("test"), "test")
+            return self._evaluate(other, "test")
+
+    def _evaluate(self, team: Team, split: str) -> dict[str, float]:
+        """`{split}_loss` and `{split}_{metric}`."""
+        found = values(self.blueprint.measures(self._network, split).metrics, team.evaluate(split))
+        return {f"{split}_{name}": value for name, value in found.items()}
 
     def _save_model(self, vector: Array) -> None:
         from distbp.curves import draw
@@ -393,6 +398,11 @@ class Trainer:
             vector=vector,
             preprocessing=self._splits.preprocessing,
             numerics=numerics.fingerprint(self.blueprint.kernels),
+            classes=self._splits.meaning.classes,
+            class_weights=self.blueprint.class_weights,
+            columns=self._splits.tables["train"].columns,
+            kernels=self.blueprint.kernels,
+            shards=self.blueprint.shards,
         )
         lines = read_lines(self.run.path / METRICS)
         if lines:
@@ -440,6 +450,7 @@ class Trainer:
                 first_step=self._saved.step,
                 attempt=self._state.attempt,
                 kernels=self.blueprint.kernels,
+                notes=self.blueprint.notes,
                 skipped=self._splits.skipped,
             )
         )

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from distbp import checkpoint, numerics
+from distbp.arguments import check_kind, path_given
 from distbp.blueprint import Blueprint
 from distbp.data.batches import Holdings
 from distbp.data.splits import open_splits
@@ -88,7 +89,8 @@ def verify_run(run_dir: str | Path, step: int | None = None, *, data: Data | Non
     machine computes other bits than the run's.
     """
     began = time.monotonic()
-    path = Path(run_dir)
+    path = path_given(run_dir, "run_dir")
+    check_kind(step, (int, type(None)), "step", "a whole number, counted from 1")
     if not is_run(path):
         raise CheckpointError(f"{path} is not a run directory; give the folder that 'distbp train' wrote to")
     job = TrainingJob.from_file(path / JOB)

@@ -70,9 +70,8 @@ class Worker:
     def evaluate(self, split: str, shard: int) -> Evaluation:
         """The metric sums of one shard's part of a split (for the tree over shards)."""
         rows, start, stop = self._data.split(split, shard)
-        return evaluate_shard(
-            self.blueprint, self.network, self._kernels, self.vector, rows, start, stop, split
-        )
+        measures = self.blueprint.measures(self.network, split)
+        return evaluate_shard(measures, self.network, self._kernels, self.vector, rows, start, stop)
 
     def rows(self, step: int, shard: int) -> Array:
         """Row numbers of the training set in a shard's slice at `step`, int64."""

@@ -134,28 +134,26 @@ LABELS = Targets("labels", classes=10)
         (
             _job("{type: dense, units: 8}", "softmax_cross_entropy"),
             (784,),
-            LABELS,
+            Targets("labels", classes=10, labels="10 classes: 0, 1, 2, 3, 4, 5, ..., 9"),
             [
-                "model.layers.0: the last layer has 8 outputs, but the labels go up to 9;"
-                " give the last layer 10 units"
+                "model.layers.0: the last layer has 8 outputs, but the labels are of 10 classes: 0, 1, 2, 3,"
+                " 4, 5, ..., 9; give the last layer 10 units, or number the classes from 0 to 7"
             ],
         ),
         (
             _job(TEN, "softmax_cross_entropy"),
             (784,),
-            Targets("values", columns=2, low=0.0, high=1.0),
+            Targets("values", columns=2),
             [
-                "loss: softmax_cross_entropy takes class labels (whole numbers from 0), but the targets are"
+                "loss: softmax_cross_entropy takes one class label for each row, but the targets are"
                 " values; for values use 'mse' or 'mae', for yes-or-no values 'sigmoid_cross_entropy'"
             ],
         ),
-        (_job(TEN, "softmax_cross_entropy"), (784,), Targets("values", columns=1, low=0.0, high=9.0), []),
-        (_job(TEN, "sigmoid_cross_entropy"), (784,), LABELS, []),
-        (_job("{type: dense, units: 1}", "mse"), (4,), LABELS, []),
+        (_job(TEN, "sigmoid_cross_entropy"), (784,), Targets("values"), []),
         (
             _job("{type: dense, units: 8}", "mse"),
             (4,),
-            LABELS,
+            Targets("values", columns=10),
             [
                 "model.layers.0: the last layer has 8 outputs, but the targets have 10 columns;"
                 " give the last layer 10 units"
@@ -164,23 +162,23 @@ LABELS = Targets("labels", classes=10)
         (
             _job("{type: dense, units: 1}", "mse"),
             (4,),
-            Targets("values", columns=2, low=-1.0, high=1.0),
+            Targets("values", columns=2),
             [
                 "model.layers.0: the last layer has 1 outputs, but the targets have 2 columns;"
                 " give the last layer 2 units"
             ],
         ),
         (
-            _job("{type: dense, units: 1}", "sigmoid_cross_entropy"),
-            (4,),
-            Targets("values", columns=1, low=-1.0, high=1.0),
-            ["loss: sigmoid_cross_entropy takes targets from 0 to 1, but the smallest is -1; rescale them"],
-        ),
-        (
             _job(TEN, "softmax_cross_entropy", "class_weight: {4: 2, 7: 3}\n"),
             (4,),
             Targets("labels", classes=5),
-            ["class_weight.7: is not a class of the training set: labels go up to 4"],
+            ["class_weight.7: is not a class of the training set, which has 0, 1, 2, 3, 4"],
+        ),
+        (
+            _job(TEN, "softmax_cross_entropy", "class_weight: {no: 2, '10': 3, maybe: 1}\n"),
+            (4,),
+            Targets("labels", classes=10, names=("no", "10", *"abcdefgh")),
+            ["class_weight.maybe: is not a class of the training set, which has no, 10, a, b, c, d, ..., h"],
         ),
     ],
 )

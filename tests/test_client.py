@@ -10,6 +10,7 @@ import sys
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -420,6 +421,43 @@ def test_packing_keeps_dtypes() -> None:
             "targets": "float64",
             "weights": "float64",
         }
+
+
+def test_labels_and_names_of_columns_come_with_the_data(script: Script) -> None:
+    """What was sent opens to what was given: text labels, and columns by name."""
+    table = replace(from_arrays(np.zeros((3, 2)), ["b", "a", "b"]), columns=("age", 7))
+    file = io.BytesIO()
+    uploads.pack(table, file)
+    with np.load(io.BytesIO(file.getvalue())) as archive:
+        assert archive["targets"].tolist() == ["b", "a", "b"]
+        assert archive["columns"].tolist() == ["age", "7"]
+    script.answers = lambda asked: (
+        (404, problem("not_found", "no")) if asked.method == "GET" else (202, {"id": "j"})
+    )
+    two = {"layers": [{"type": "dense", "units": 2}]}
+    job = JOB.replace(data={"train": None}, model=two, class_weight={"a": 2})
+    frame = Frame(np.zeros((4, 2)), ["age", "pay"])
+    with Service(transport(script.url)) as service:
+        service.submit(job, data=(frame, ["b", "a", "b", "a"]))
+        sent = json.loads(script.asked[-1].body)["job"]
+        assert sent["data"]["train"]["columns"] == "columns"
+        assert sent["class_weight"] == {"a": 2}
+        with pytest.raises(
+            JobError, match=r"class_weight.a: is not a class of the training set, which has b, c"
+        ):
+            service.submit(job, data=(frame, ["b", "c", "b", "c"]))
+        with pytest.raises(distbp.DistbpError, match="all rows of the train set weigh 0 in float32"):
+            service.submit(job, data=(frame, ["b", "a", "b", "a"], np.full(4, 1e-60)))
+
+
+class Frame:
+    """What distbp asks of a frame of numbers."""
+
+    def __init__(self, values: np.ndarray, columns: list[str]) -> None:
+        self.values, self.columns = values, columns
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return self.values
 
 
 def archive_of(files: dict[str, bytes]) -> bytes:

@@ -128,13 +128,15 @@ def test_class_names(tmp_path: Path, classes: list[Any]) -> None:
     if classes[0] == "setosa":
         assert model.evaluate(X, plain)["accuracy"] == 1
     else:
-        with pytest.raises(DataError, match="a class that the model does not have: 30; it has 10, 20, 40"):
+        with pytest.raises(
+            DataError, match="row 1: 30 is a class that the model does not have; it has 10, 20, 40"
+        ):
             model.evaluate(X[:2], np.array([10, 30]))
 
 
 def test_unknown_class_name(tmp_path: Path) -> None:
     saved(tmp_path / "model", classes=["a", "b", "c"])
-    with pytest.raises(DataError, match="a class that the model does not have: d; it has a, b, c"):
+    with pytest.raises(DataError, match="row 1: d is a class that the model does not have; it has a, b, c"):
         load_model(tmp_path / "model").evaluate(X[:2], np.array(["a", "d"]))
 
 
@@ -284,16 +286,24 @@ def test_inputs_that_are_no_numbers(tmp_path: Path) -> None:
 
 
 TARGETS = [
-    (np.zeros(3, int), None, "5 rows of inputs, but 3 of targets; give as many of both"),
-    (np.zeros(5, int), np.ones(4), "5 rows of inputs, but 4 of weights"),
+    (
+        np.zeros(3, int),
+        None,
+        "the targets of the data: 3 targets for the 5 rows of inputs in the data; give one for each",
+    ),
+    (np.zeros(5, int), np.ones(4), "the weights of the data: 4 weights for the 5 rows of inputs"),
     (np.array([0, 1, 2, 3, 0]), None, "row 3: label 3, but the model's 3 outputs allow 0 to 2"),
     (np.array([0, 0.5, 1, 1, 1]), None, "row 1: 0.5 is not a label"),
     (np.zeros((5, 3)), None, "3 target columns, where the loss takes one label for each row"),
-    (np.array(["a"] * 5), None, "expected numbers as targets, one row each, got dtype <U1"),
+    (
+        np.array(["a"] * 5),
+        None,
+        "the labels are text .'a'., but the classes are 0, 1, 2; give labels of that kind",
+    ),
     (
         np.zeros((5, 1, 1)),
         None,
-        r"expected numbers as targets, one row each, got dtype float64, shape \(5, 1, 1\)",
+        r"targets of shape \(5, 1, 1\); give labels \(rows,\) or values \(rows, outputs\)",
     ),
     (np.array([0, 1, np.nan, 1, 1]), None, "row 2.* is NaN"),
     (np.zeros(5, int), np.array([1, -1, 1, 1, 1.0]), "row 1 of the weights is -1"),
@@ -498,7 +508,7 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         changed(preprocessing={"scale": 1, "features": [3], "mean": [0] * 3, "std": [1] * 3}),
         "preprocessing is for inputs of another size",
     ),
-    "classes": (changed(classes=["a"]), "classes is not a list of 3, one for each output"),
+    "classes": (changed(classes=["a"]), "classes is not a list of 3, one for each class"),
     "classes of lists": (changed(classes=[[], [], []]), "classes is not a list of 3"),
     "class weights": (changed(class_weights=["1", "1", "1"]), "class_weights is not a list of 3"),
     "metrics": (changed(metrics=["acuracy"]), "'acuracy' is not known; did you mean 'accuracy'"),

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from distbp.arguments import check_kind, path_given
 from distbp.client.handle import JobHandle
 from distbp.client.transport import Transport, fields
 from distbp.client.transport import connect as _connect
 from distbp.job import TrainingJob
-from distbp.training import Data, by_split
+from distbp.training import Data, by_split, check_job
 
 
 class Service:
@@ -48,9 +49,10 @@ class Service:
         """See `distbp.submit`."""
         from distbp.client.uploads import place_data
 
-        arrays = by_split(data) or {}
+        check_job(job)
+        arrays, place = by_split(data), path_given(folder, "folder")
         if arrays or upload:
-            job = place_data(self.transport, job, arrays, Path(folder), files=upload)
+            job = place_data(self.transport, job, arrays, place, files=upload)
         body = fields({"job": job.to_mapping(), "priority": priority, "deadline_s": deadline_s})
         # The key makes the service take it once, however often it must be sent.
         made = self.transport.call(
@@ -103,6 +105,9 @@ def connect(url: str | None = None, token: str | None = None, *, patience_s: flo
 
     Raises UnreachableError where no service is known, SettingsError.
     """
+    for value, what in ((url, "url"), (token, "token")):
+        check_kind(value, (str, type(None)), what, "text")
+    check_kind(patience_s, (int, float, type(None)), "patience_s", "a number of seconds")
     return Service(_connect(url, token, patience_s))
 
 

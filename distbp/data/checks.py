@@ -1,4 +1,4 @@
-"""Checks of what a table holds: numbers that are finite in the job's dtype, labels that are labels, weights
+"""Checks of what a table holds: numbers that are finite in the job's dtype, labels that are there, weights
 that can be summed.
 
 All of them stream, so memory stays flat for memory-mapped tables.
@@ -20,8 +20,14 @@ from distbp.nn.layers.base import Array
 
 BadRows = Literal["refuse", "skip"]
 
-_NAN, _INF, _LARGE, _NEGATIVE = 1, 2, 3, 4
-_REASONS = {_NAN: "NaN in the {}", _INF: "Inf in the {}", _LARGE: "too large {}", _NEGATIVE: "{} below 0"}
+_NAN, _INF, _LARGE, _NEGATIVE, _MISSING = 1, 2, 3, 4, 5
+_REASONS = {
+    _NAN: "NaN in the {}",
+    _INF: "Inf in the {}",
+    _LARGE: "too large {}",
+    _NEGATIVE: "{} below 0",
+    _MISSING: "missing {}",
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,9 @@ class Allowed:
     def faults(self, values: Array, what: str, signed: bool) -> Array | None:
         """Of each value the reason why it is bad (see `_REASONS`), 0 for a good one; None where all are."""
         limit = self.limit(what)
+        if values.dtype.kind == "U":
+            missing = np.where(values == "", np.uint8(_MISSING), np.uint8(0))
+            return missing if missing.any() else None
         if values.dtype.kind == "f" or what == "inputs":
             used = self._prepared(values) if what == "inputs" else values
             low, high = float(used.min()), float(used.max())  # NaN where a value is, and then nothing holds
@@ -65,6 +74,8 @@ class Allowed:
 
     def told(self, reason: int, what: str) -> str:
         """What is allowed in place of a value that is bad for `reason`."""
+        if reason == _MISSING:
+            return "Every row needs one"
         if reason != _LARGE:
             return "Allowed are numbers of 0 or more" if reason == _NEGATIVE else "Allowed are finite numbers"
         limit = self.limit(what)
@@ -77,7 +88,7 @@ ANY = Allowed()  # whatever is finite as float64
 
 
 def check_rows(table: Table, bad_rows: BadRows = "refuse", allowed: Allowed = ANY) -> Table:
-    """The table without bad rows: a number that is not as `allowed`, a label or weight below 0.
+    """The table without bad rows: a number that is not as `allowed`, a missing label, a weight below 0.
 
     "refuse": raises DataError with the file, row and column of the first, and the number of bad rows.
     "skip": leaves them out and counts them in `skipped`; DataError only if none is left, or no row weighs
@@ -125,9 +136,9 @@ def _mark_bad(
 ) -> tuple[int, str, str] | None:
     """Marks the rows of `array` that are bad, and counts those that were not yet. Returns the first of them,
     what is wrong with it, and what is allowed."""
-    signed = what == "weights" or (what == "targets" and array.ndim == 1)
+    signed, text = what == "weights", array.dtype.kind == "U"
     unscaled = allowed.preprocessing is None or allowed.preprocessing.scale >= 1
-    if array.dtype.kind != "f" and not signed and (what != "inputs" or unscaled):
+    if array.dtype.kind != "f" and not signed and not text and (what != "inputs" or unscaled):
         return None
     first = None
     with np.errstate(all="ignore"):
@@ -154,7 +165,9 @@ def _mark_bad(
 def _worded(value: Any, place: tuple[Any, ...], reason: int, allowed: Allowed, what: str) -> str:
     column = place[0] if len(place) == 1 else tuple(int(p) for p in place)
     where = f", column {column}" if place else ""
-    shown = {_NAN: "NaN", _INF: "Inf" if value > 0 else "-Inf"}.get(reason, f"{value}")
+    shown = {_NAN: "NaN", _MISSING: "missing"}.get(reason, f"{value}")
+    if reason == _INF:
+        shown = "Inf" if value > 0 else "-Inf"
     split = f"{allowed.split} " if allowed.split else ""
     return f"{where} of the {split}{what} is {shown}"
 
@@ -181,63 +194,3 @@ def _compact(array: Array, keep: Array) -> Array:
             file.write(np.ascontiguousarray(chunk[keep[start : start + len(chunk)]]).data)
         file.flush()
         return np.memmap(file, dtype=array.dtype, mode="r", shape=shape)
-
-
-def with_labels(table: Table, classes: int) -> Table:
-    """The table with labels (n,) intp in [0, classes). Values in one column are accepted if they are whole.
-
-    Raises DataError naming the row of the first label that does not fit.
-    """
-    targets, name = _required(table, "labels"), table.targets_name or table.name
-    if targets.ndim == 2:
-        if targets.shape[1] != 1:
-            raise DataError(
-                f"{name}: {targets.shape[1]} target columns, where the loss takes one label for each row; for"
-                " one-hot columns give targets.argmax(axis=1)"
-            )
-        values = targets[:, 0]
-        broken = ~np.isfinite(values) | (values != np.floor(values)) | (np.abs(values) > 2**53)
-        if broken.any():
-            row = int(broken.argmax())
-            raise DataError(
-                f"{name}: row {table.row_number(row)}: {values[row]} is not a label; labels are whole"
-                " numbers from"
-                f" 0 to {classes - 1}. For values, use a loss such as mse"
-            )
-        targets = values.astype(np.intp)
-    outside = (targets < 0) | (targets >= classes)
-    if outside.any():
-        row = int(outside.argmax())
-        raise DataError(
-            f"{name}: row {table.row_number(row)}: label {targets[row]}, but the model's {classes} outputs"
-            " allow"
-            f" 0 to {classes - 1}; give the last layer {int(targets.max()) + 1} units, or mend the labels"
-        )
-    return replace(table, targets=targets)
-
-
-def with_values(table: Table, outputs: int) -> Table:
-    """The table with values (n, outputs). Labels become one column of numbers for one output, and one-hot
-    columns (float32, exact) for several. Raises DataError where the number of columns does not fit."""
-    targets, name = _required(table, "targets"), table.targets_name or table.name
-    if targets.ndim == 1:
-        if outputs == 1:
-            return replace(table, targets=targets.astype(np.float64)[:, None])
-        one_hot = np.zeros((len(targets), outputs), dtype=np.float32)
-        labels = with_labels(table, outputs).targets
-        one_hot[np.arange(len(targets)), labels] = 1
-        return replace(table, targets=one_hot)
-    if targets.shape[1] != outputs:
-        raise DataError(
-            f"{name}: {targets.shape[1]} target columns, but the model has {outputs} outputs;"
-            f" give the last layer {targets.shape[1]} units"
-        )
-    return table
-
-
-def _required(table: Table, what: str) -> Array:
-    if table.targets is None:
-        raise DataError(
-            f"{table.name}: the data has no {what}, which training and evaluation need; name them"
-        )
-    return table.targets

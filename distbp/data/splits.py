@@ -11,13 +11,14 @@ import numpy as np
 
 from distbp import settings
 from distbp.data.batches import WholeData
-from distbp.data.checks import Allowed, check_rows, with_labels, with_values
-from distbp.data.formats import from_arrays, load
+from distbp.data.checks import Allowed, check_rows
+from distbp.data.formats import arranged, from_arrays, load
 from distbp.data.prepared import PreparedRows, prepare
 from distbp.data.preprocessing import Preprocessing, fit
 from distbp.data.table import Table
+from distbp.data.targets import Meaning, understand
 from distbp.errors import DataError
-from distbp.nn.losses.base import Targets
+from distbp.nn.arrays import Shape
 
 if TYPE_CHECKING:  # these stand below the data in the house; here they are only read
     from distbp.blueprint import Blueprint
@@ -29,10 +30,11 @@ SAMPLED_ROWS = 4096
 
 @dataclass(frozen=True)
 class Splits:
-    """The tables of a job, by name; "train" is always there."""
+    """The tables of a job, by name; "train" is always there. `meaning`: of their targets to its loss."""
 
     tables: Mapping[str, Table]
     preprocessing: Preprocessing
+    meaning: Meaning
 
     @property
     def skipped(self) -> dict[str, dict[str, int]]:
@@ -48,42 +50,22 @@ class Splits:
         was given, in a time that does not grow with the data."""
         return {name: _sample(table).digest() for name, table in self.tables.items()}
 
-    def targets(self) -> Targets:
-        """What the training targets are, for checking the job against them."""
-        targets = self.tables["train"].targets
-        if targets is None:
-            return Targets()
-        if targets.ndim == 1:
-            return Targets("labels", classes=int(targets.max()) + 1)
-        return Targets(
-            "values", columns=targets.shape[1], low=float(targets.min()), high=float(targets.max())
-        )
-
-    def prepare(self, job: TrainingJob, outputs: int) -> dict[str, PreparedRows]:
-        """The splits ready for batches: targets as the loss takes them (labels, or values in the job's
-        dtype), inputs preprocessed in memory up to DISTBP_PREPARE_BYTES. Raises DataError."""
+    def prepare(self, job: TrainingJob) -> dict[str, PreparedRows]:
+        """The splits ready for batches: targets as the loss takes them, inputs preprocessed in memory up to
+        DISTBP_PREPARE_BYTES. Raises DataError."""
         limit = settings.get("DISTBP_PREPARE_BYTES")
         prepared = {}
         for name, table in self.tables.items():
             self.preprocessing.check(table.features, table.name)
-            if job.loss.targets == "labels":
-                table = with_labels(table, outputs)
-                assert table.targets is not None
-                targets = table.targets
-            else:
-                table = with_values(table, outputs)
-                assert table.targets is not None
-                targets = np.ascontiguousarray(table.targets, np.dtype(job.dtype))
-            dtype = np.dtype(job.dtype)
-            prepared[name] = prepare(table, targets, self.preprocessing, dtype, limit)
+            targets = self.meaning.targets[name]
+            prepared[name] = prepare(table, targets, self.preprocessing, np.dtype(job.dtype), limit)
         return prepared
 
     def ready(self, blueprint: Blueprint) -> WholeData:
         """All rows, prepared for training. The weights of the training rows contain the class weights, so
         that nobody multiplies them in a step; evaluation keeps the two apart, for metrics know no class
         weights. Raises DataError."""
-        outputs = blueprint.network().output_shape
-        prepared = self.prepare(blueprint.job, outputs[-1] if outputs else 1)
+        prepared = self.prepare(blueprint.job)
         train = prepared["train"]
         train.weights = blueprint.weights_of(train.targets, train.weights)
         return WholeData(prepared, blueprint.rows, blueprint.sharding())
@@ -113,6 +95,10 @@ def open_splits(
             continue
         if job.model.layers[0].type == "dense":  # takes an image as a row of numbers; a view, no copy
             table = replace(table, inputs=table.inputs.reshape(len(table), -1))
+        if tables and table.columns is not None:
+            wanted = tables["train"].columns
+            inputs = arranged(table.inputs, table.columns, wanted, table.name)
+            table = replace(table, inputs=inputs, columns=wanted)
         if tables and table.features != tables["train"].features:
             raise DataError(
                 f"{table.name}: one row has the shape {table.features}, but the training rows have"
@@ -128,7 +114,20 @@ def open_splits(
             "there is nothing to train on: name data.train in the job, or give arrays:"
             " train(job, data=(x, y))"
         )
-    return Splits(tables, preprocessing)
+    outputs = _outputs(job, tables["train"].features)
+    meaning = understand(tables, job.loss, outputs, np.dtype(job.dtype))
+    return Splits(tables, preprocessing, meaning)
+
+
+def _outputs(job: TrainingJob, features: Shape) -> int | None:
+    """How many numbers the network gives for a row; None where it does not fit, which others say."""
+    shape = features
+    try:
+        for layer in job.model.layers:
+            shape = layer.output_shape(shape)
+    except ValueError:
+        return None
+    return shape[0] if len(shape) == 1 else None
 
 
 def skipped_note(split: str, kept: int, reasons: Mapping[str, int]) -> str:

@@ -7,6 +7,7 @@ fields the part has. So a fault's path holds only what the user wrote (no union 
 from __future__ import annotations
 
 import difflib
+import os
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -95,9 +96,23 @@ class Part(BaseModel):
     @classmethod
     def _explain(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
         try:
-            return handler(value)
+            return handler(native(value))
         except ValidationError as error:
             raise raised(cls.__name__, explain(cls, value, details(error))) from None
+
+
+def native(value: Any) -> Any:
+    """What Python's other libraries give, as Python's own values: NumPy's scalars and arrays, series, paths;
+    also within mappings and lists."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "to_dict") and hasattr(value, "index"):  # a series: its index says the keys
+        return native(value.to_dict())
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {native(key): native(inner) for key, inner in value.items()}
+    return type(value)(map(native, value)) if type(value) in (list, tuple) else value
 
 
 def explain(part: type[BaseModel], value: Any, errors: Sequence[Any]) -> list[InitErrorDetails]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from distbp.arguments import path_given
 from distbp.errors import Fault, JobError
 
 MAX_BYTES = 1 << 20
@@ -47,7 +48,7 @@ def read_file(path: str | Path) -> Any:
 
     Raises JobError, naming the file.
     """
-    path = Path(path)
+    path = path_given(path, "the job's file")
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
@@ -103,6 +104,8 @@ def _fault(message: str, source: str) -> JobError:
 
 
 def _check_size(text: str, source: str) -> None:
+    if not isinstance(text, str):
+        raise _fault(f"must be given as text, not as a value of type {type(text).__name__}", source)
     # Counted in bytes only where it matters: a character is at most four bytes.
     if len(text) > MAX_BYTES // 4 and len(text.encode("utf-8", "replace")) > MAX_BYTES:
         raise _fault(f"is larger than {MAX_BYTES} bytes, the most that a job may have", source)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, model_validator
 
+from distbp.arguments import path_given
 from distbp.errors import Fault, JobError
 from distbp.job import text as _text
 from distbp.job.checks import check_job
@@ -178,7 +179,7 @@ class TrainingJob(Part):
 
         The digest stays: it does not count where the data lies on one machine.
         """
-        place = folder.absolute() / (self.data.folder or "")
+        place = path_given(folder, "folder").absolute() / (self.data.folder or "")
         return self.replace(data=self.data.model_copy(update={"folder": str(place)}))
 
     def resolved_shards(self, parameters: int) -> int:

@@ -195,7 +195,10 @@ class ModelPage(BaseModel):
 
 
 class Inputs(In):
-    inputs: list[Any] = Field(min_length=1, description="rows of numbers, in the shape of the training rows")
+    inputs: list[Any] = Field(
+        min_length=1,
+        description="rows of numbers, in the shape of the training rows; or mappings from column to number",
+    )
     probabilities: bool = Field(default=False, description="give those too")
 
 

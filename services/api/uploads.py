@@ -25,7 +25,7 @@ from services.api.places import Places
 from services.errors import BadValueError
 from services.store import Dataset, Store
 
-ARRAYS = ("inputs", "targets", "weights")
+ARRAYS = ("inputs", "targets", "weights", "columns")
 _FREE_BYTES = 2**28  # of the disk stay free for what else is written there
 
 
@@ -125,10 +125,11 @@ def _looked_at(path: Path) -> dict[str, Any]:
             f"{what}; a dataset is an .npz archive of inputs and, where there are any, targets and weights",
             "body",
         )
-    rows = {header.shape[:1] for header in found.values()}
+    rows = {header.shape[:1] for name, header in found.items() if name != "columns"}
     if len(rows) > 1 or rows == {()}:
         raise BadValueError("its arrays do not have the same number of rows", "body")
-    if not all(header.dtype.kind in "fiub" for header in found.values()):
+    text = ("targets", "columns")  # labels, and the names of the inputs
+    if not all(header.dtype.kind in ("fiubUS" if name in text else "fiub") for name, header in found.items()):
         raise HostileFileError("the dataset holds something else than numbers")
     return {
         "rows": next(iter(rows))[0],

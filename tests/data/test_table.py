@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distbp.data.checks import Allowed, check_rows, with_labels, with_values
+from distbp.data.checks import Allowed, check_rows
 from distbp.data.formats import Npy, from_arrays, load
 from distbp.data.preprocessing import Preprocessing, fit
 from distbp.data.table import chunks
@@ -58,10 +58,10 @@ def test_slices_are_views_with_the_rows_of_the_file():
 def test_bad_rows_are_skipped_and_the_others_keep_their_numbers():
     inputs = X.copy()
     inputs[1, 0] = np.nan
-    labels = np.array([0, 1, 2, -1, 4, 5])
+    labels = np.array(["a", "b", "c", "", "e", "f"])
     weights = np.array([1, 1, 1, 1, np.inf, 0.5])
     table = from_arrays(inputs, labels, weights, bad_rows="skip")
-    assert table.targets.tolist() == [0, 2, 5]
+    assert table.targets.tolist() == list("acf")
     assert table.weights.tolist() == [1, 1, 0.5]
     np.testing.assert_array_equal(table.inputs, X[[0, 2, 5]])
     assert [table.row_number(i) for i in range(3)] == [0, 2, 5]
@@ -193,7 +193,21 @@ def test_skipping_must_leave_something(arguments, text):
         ),
         ((X, 3), "the targets of the arrays: no targets for the 6 rows of inputs"),
         ((X, np.zeros((6, 0))), r"targets of shape \(6, 0\) hold no data; give at least one column"),
-        ((X, list("abcdef")), "the targets of the arrays: values of type <U1 cannot be trained on"),
+        ((X, np.array([list("ab")] * 6)), r"text of shape \(6, 2\); give one label for each row, shape"),
+        (
+            (X, ["a", "b", "", "a", "b", "a"]),
+            "the targets of the arrays: row 2 of the targets is missing. 1 of",
+        ),
+        ((X, [b"\xff"] * 6), "the labels are bytes that are not UTF-8; write them as text"),
+        (
+            (X, np.array(["a", 1, "b", 2, "a", "b"], dtype=object)),
+            "targets hold number and text; give numbers,",
+        ),
+        ((X, [{}] * 6), "the arrays: targets hold dict; give numbers, booleans or text, all of one kind"),
+        (
+            (X, np.zeros(6), list("abcdef")),
+            "the weights of the arrays: values of type <U1 cannot be trained on",
+        ),
         ((X, np.zeros(6), np.ones(5)), "the weights of the arrays: 5 weights for the 6 rows"),
         (
             (np.ma.masked_equal(X, 3),),
@@ -217,70 +231,6 @@ def test_arrays_are_not_copied_and_lists_are_fine():
     table = from_arrays([[1, 2], [3, 4]], [True, False])
     assert table.targets.tolist() == [1, 0]
     assert from_arrays([[True, False]]).inputs.dtype == np.uint8
-
-
-@pytest.mark.parametrize(
-    "targets", [[0, 1, 2, 0, 1, 2], [0.0, 1, 2, 0, 1, 2], [[0], [1], [2], [0], [1], [2]]]
-)
-def test_labels(targets):
-    table = with_labels(from_arrays(X, targets), 3)
-    assert table.targets.dtype == np.intp
-    assert table.targets.tolist() == [0, 1, 2, 0, 1, 2]
-    one_hot = with_values(table, 3)
-    np.testing.assert_array_equal(one_hot.targets, np.tile(np.eye(3), (2, 1)))
-    np.testing.assert_array_equal(with_values(table, 1).targets[:, 0], table.targets)
-
-
-@pytest.mark.parametrize(
-    ("make", "text"),
-    [
-        (
-            lambda: with_labels(from_arrays(X, [0, 1, 2, 3, 0, 0]).slice(2, 6), 3),
-            "the targets of the arrays: row 3: label 3, but the model's 3 outputs allow 0 to 2; give the"
-            " last layer"
-            " 4 units, or mend the labels",
-        ),
-        (
-            lambda: with_labels(from_arrays(X, [0, 1, 0.5, 1, 0, 0]), 2),
-            "row 2: 0.5 is not a label; labels are whole numbers from 0 to 1. For values, use a"
-            " loss such as mse",
-        ),
-        (
-            lambda: with_labels(from_arrays(X, [0.0, -1, 0, 0, 0, 0]), 2),
-            "row 1: label -1, but the model's 2 outputs",
-        ),
-        (
-            lambda: with_labels(from_arrays(X, np.eye(6)), 6),
-            "6 target columns, where the loss takes one label for",
-        ),
-        (
-            lambda: with_labels(from_arrays(X), 6),
-            "the arrays: the data has no labels, which training and evaluation",
-        ),
-        (
-            lambda: with_values(from_arrays(X), 6),
-            "the arrays: the data has no targets, which training and evaluation",
-        ),
-        (
-            lambda: with_values(from_arrays(X, np.eye(6)), 5),
-            "the targets of the arrays: 6 target columns, but the model has 5 outputs; give the"
-            " last layer 6 units",
-        ),
-        (
-            lambda: with_values(from_arrays(X, [0, 1, 2, 3, 0, 0]), 3),
-            "row 3: label 3, but the model's 3 outputs",
-        ),
-    ],
-)
-def test_targets_that_do_not_fit(make, text):
-    with pytest.raises(DataError) as caught:
-        make()
-    assert text in str(caught.value)
-
-
-def test_values_that_fit_are_not_copied():
-    targets = np.random.default_rng(0).normal(size=(6, 2))
-    assert np.shares_memory(with_values(from_arrays(X, targets), 2).targets, targets)
 
 
 def resident_bytes() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from distbp.data.checks import ANY, Allowed, BadRows, check_rows
-from distbp.data.formats.arrays import Arrays, from_arrays
+from distbp.data.formats.arrays import Arrays, arranged, from_arrays
 from distbp.data.formats.base import Rows, Source
 from distbp.data.formats.digits import Digits
 from distbp.data.formats.idx import Idx
@@ -43,6 +43,7 @@ __all__ = [
     "Source",
     "Spirals",
     "Teacher",
+    "arranged",
     "from_arrays",
     "load",
 ]

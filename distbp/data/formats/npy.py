@@ -88,7 +88,7 @@ def _dtype(descr: Any, name: str) -> np.dtype[Any]:
         dtype = np.dtype(descr)
     except (TypeError, ValueError):
         raise DataError(f"{name}: values of the unknown type {descr!r}; save an array of numbers") from None
-    check_real(dtype, name)
+    check_real(dtype, name, text=True)  # labels may be text
     return dtype
 
 

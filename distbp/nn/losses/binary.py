@@ -21,7 +21,6 @@ from distbp.nn.losses.base import (
     Task,
     bind_elementwise,
     common_faults,
-    range_faults,
 )
 from distbp.options import option
 
@@ -41,10 +40,15 @@ class SigmoidCrossEntropy:
     targets: ClassVar[TargetKind] = "values"
     takes: ClassVar[Takes] = "logits"
     task: ClassVar[Task] = "binary"
+    allowed: ClassVar[tuple[float, float]] = (0, 1)
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
-        faults = common_faults(self, output_shape, activation, targets)
-        return faults + range_faults(self.type, targets, 0, 1)
+        return common_faults(self, output_shape, activation, targets)
+
+    def predictions(self, outputs: Array) -> Array:
+        with np.errstate(under="ignore"):
+            e = np.exp(-np.absolute(outputs))  # which cannot overflow
+        return np.asarray(np.where(outputs < 0, e, 1) / (1 + e), outputs.dtype)
 
     def constant(self, mean: Array, median: Array) -> Array:
         p = np.clip(mean, SMALLEST, 1 - SMALLEST)
@@ -98,10 +102,10 @@ class BinaryCrossEntropy:
     targets: ClassVar[TargetKind] = "values"
     takes: ClassVar[Takes] = "probabilities"
     task: ClassVar[Task] = "binary"
+    allowed: ClassVar[tuple[float, float]] = (0, 1)
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         faults = common_faults(self, output_shape, activation, targets)
-        faults += range_faults(self.type, targets, 0, 1)
         if activation not in (None, "sigmoid"):
             faults += (
                 "binary_cross_entropy takes probabilities of independent outputs, but the last layer ends in"
@@ -112,6 +116,9 @@ class BinaryCrossEntropy:
 
     def constant(self, mean: Array, median: Array) -> Array:
         return mean
+
+    def predictions(self, outputs: Array) -> Array:
+        return outputs
 
     def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
         scratch = np.empty((rows, *output_shape), dtype)

@@ -9,7 +9,17 @@ import numpy as np
 
 from distbp.nn.arrays import Array, Shape
 from distbp.nn.kernels import Kernels
-from distbp.nn.losses.base import LossFunction, Takes, TargetKind, Targets, Task, common_faults, weighted_sum
+from distbp.nn.losses.base import (
+    ANY_VALUE,
+    LossFunction,
+    Takes,
+    TargetKind,
+    Targets,
+    Task,
+    common_faults,
+    softmax,
+    weighted_sum,
+)
 from distbp.options import option
 
 # PyTorch's bounds for probabilities (see BCELoss): no logarithm under -100, no division by less than 1e-12.
@@ -34,6 +44,7 @@ class SoftmaxCrossEntropy:
     targets: ClassVar[TargetKind] = "labels"
     takes: ClassVar[Takes] = "logits"
     task: ClassVar[Task] = "classification"
+    allowed: ClassVar[tuple[float, float]] = ANY_VALUE
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         return common_faults(self, output_shape, activation, targets)
@@ -41,6 +52,9 @@ class SoftmaxCrossEntropy:
     def constant(self, mean: Array, median: Array) -> Array:
         s = self.label_smoothing
         return np.log(np.maximum((1 - s) * mean + s / len(mean), SMALLEST))
+
+    def predictions(self, outputs: Array) -> Array:
+        return softmax(outputs)
 
     def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
         scratch = np.empty((rows, *output_shape), dtype)
@@ -100,6 +114,7 @@ class NLL:
     targets: ClassVar[TargetKind] = "labels"
     takes: ClassVar[Takes] = "probabilities"
     task: ClassVar[Task] = "classification"
+    allowed: ClassVar[tuple[float, float]] = ANY_VALUE
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         faults = common_faults(self, output_shape, activation, targets)
@@ -112,6 +127,9 @@ class NLL:
 
     def constant(self, mean: Array, median: Array) -> Array:
         return mean
+
+    def predictions(self, outputs: Array) -> Array:
+        return outputs
 
     def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
         row = np.arange(rows)
@@ -150,12 +168,16 @@ class Hinge:
     targets: ClassVar[TargetKind] = "labels"
     takes: ClassVar[Takes] = "scores"
     task: ClassVar[Task] = "classification"
+    allowed: ClassVar[tuple[float, float]] = ANY_VALUE
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         return common_faults(self, output_shape, activation, targets)
 
     def constant(self, mean: Array, median: Array) -> Array:
         return np.where(mean == mean.max(), self.margin, 0.0)
+
+    def predictions(self, outputs: Array) -> Array:
+        return outputs
 
     def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
         margin, squared, mean = self.margin, self.power == 2, 1 / output_shape[0]

@@ -5,6 +5,7 @@ PyTorch's conventions: mean over the outputs of a row, except `quadratic`, which
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -13,6 +14,7 @@ import numpy as np
 from distbp.nn.arrays import Array, Shape
 from distbp.nn.kernels import Kernels
 from distbp.nn.losses.base import (
+    ANY_VALUE,
     LossFunction,
     Takes,
     TargetKind,
@@ -20,7 +22,6 @@ from distbp.nn.losses.base import (
     Task,
     bind_elementwise,
     common_faults,
-    range_faults,
 )
 from distbp.options import option
 
@@ -38,12 +39,16 @@ class Quadratic:
     targets: ClassVar[TargetKind] = "values"
     takes: ClassVar[Takes] = "outputs"
     task: ClassVar[Task] = "regression"
+    allowed: ClassVar[tuple[float, float]] = ANY_VALUE
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         return common_faults(self, output_shape, activation, targets)
 
     def constant(self, mean: Array, median: Array) -> Array:
         return mean
+
+    def predictions(self, outputs: Array) -> Array:
+        return outputs
 
     def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
         return bind_elementwise(rows, output_shape, dtype, _squares, 0.5)
@@ -58,12 +63,16 @@ class MSE:
     targets: ClassVar[TargetKind] = "values"
     takes: ClassVar[Takes] = "outputs"
     task: ClassVar[Task] = "regression"
+    allowed: ClassVar[tuple[float, float]] = ANY_VALUE
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         return common_faults(self, output_shape, activation, targets)
 
     def constant(self, mean: Array, median: Array) -> Array:
         return mean
+
+    def predictions(self, outputs: Array) -> Array:
+        return outputs
 
     def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
         outputs = output_shape[0]
@@ -84,12 +93,16 @@ class MAE:
     targets: ClassVar[TargetKind] = "values"
     takes: ClassVar[Takes] = "outputs"
     task: ClassVar[Task] = "regression"
+    allowed: ClassVar[tuple[float, float]] = ANY_VALUE
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         return common_faults(self, output_shape, activation, targets)
 
     def constant(self, mean: Array, median: Array) -> Array:
         return median
+
+    def predictions(self, outputs: Array) -> Array:
+        return outputs
 
     def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
         def formula(y: Array, t: Array, losses: Array, d: Array) -> None:
@@ -115,12 +128,16 @@ class Huber:
     targets: ClassVar[TargetKind] = "values"
     takes: ClassVar[Takes] = "outputs"
     task: ClassVar[Task] = "regression"
+    allowed: ClassVar[tuple[float, float]] = ANY_VALUE
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         return common_faults(self, output_shape, activation, targets)
 
     def constant(self, mean: Array, median: Array) -> Array:
         return median
+
+    def predictions(self, outputs: Array) -> Array:
+        return outputs
 
     def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
         delta = self.delta
@@ -157,10 +174,10 @@ class Poisson:
     targets: ClassVar[TargetKind] = "values"
     takes: ClassVar[Takes] = "outputs"
     task: ClassVar[Task] = "regression"
+    allowed: ClassVar[tuple[float, float]] = (0, math.inf)
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         faults = common_faults(self, output_shape, activation, targets)
-        faults += range_faults(self.type, targets, 0)
         if not self.log_input and activation in _MAY_BE_NEGATIVE:
             faults += (
                 "poisson with log_input: false takes rates, which are positive, but the last layer ends in"
@@ -170,6 +187,9 @@ class Poisson:
 
     def constant(self, mean: Array, median: Array) -> Array:
         return np.log(mean + _POISSON_EPSILON) if self.log_input else mean
+
+    def predictions(self, outputs: Array) -> Array:
+        return np.exp(outputs) if self.log_input else outputs
 
     def bind(self, rows: int, output_shape: Shape, dtype: np.dtype[Any], kernels: Kernels) -> LossFunction:
         mean = 1 / output_shape[0]
