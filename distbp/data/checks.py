@@ -165,8 +165,10 @@ def _mark_bad(
 def _worded(value: Any, place: tuple[Any, ...], reason: int, allowed: Allowed, what: str) -> str:
     column = place[0] if len(place) == 1 else tuple(int(p) for p in place)
     where = f", column {column}" if place else ""
-    shown = {_NAN: "NaN", _MISSING: "missing"}.get(reason, f"{value}")
-    if reason == _INF:
+    shown = f"{value}"
+    if reason in (_NAN, _MISSING):
+        shown = "NaN" if reason == _NAN else "missing"
+    elif reason == _INF:
         shown = "Inf" if value > 0 else "-Inf"
     split = f"{allowed.split} " if allowed.split else ""
     return f"{where} of the {split}{what} is {shown}"
