@@ -163,8 +163,7 @@ class ParameterServer:
 
     def prepare(self, step: int, contributions: Sequence[Contribution]) -> Sums:
         """The first half of a step: joins the blocks, nothing more. Raises FencedError, ValueError."""
-        order = self._begin(step, contributions)
-        return self._check([c.gradient for c in contributions], order)
+        return self._check([c.gradient for c in contributions], self._begin(step, contributions))
 
     def finish(self, step: int, squares: float, plateau: PlateauState = NO_PLATEAU) -> None:
         """The second half: the update. `squares`: of the gradient sums of the whole vector (`joint`)."""
@@ -176,9 +175,8 @@ class ParameterServer:
         self._end(step)
 
     def advance(self, losses: Array, rows: int, live: Array) -> None:
-        """Notes steps that somebody else has applied to the vector and the slots, exactly as `apply` would
-        have, none of them the last of an epoch. losses: their loss sums; rows: of each, of weight 1; live:
-        see `totals`, of all of them."""
+        """Notes steps that somebody else has applied as `apply` would have, none the last of an epoch.
+        losses: their loss sums; rows: of each, of weight 1; live: see `totals`, of all of them."""
         if self.step % self._steps_per_epoch == 0:
             self.epoch_totals[:] = 0
         for loss in losses:  # one after the other, for a sum with the same bits
