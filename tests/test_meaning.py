@@ -344,7 +344,7 @@ def test_values_of_other_libraries_in_a_job() -> None:
             "folder": Path("there"),
             "train": {"format": "npz", "path": Path("x.npz"), "rows": np.array([0, 9])},
         },
-        early_stopping={"restore_best": np.True_, "patience": np.int16(2)},
+        early_stopping={"metric": "train_loss", "restore_best": np.True_, "patience": np.int16(2)},
         optimizer={"type": "sgd", "learning_rate": np.float64(0.5)},
         model={"layers": [{"type": "dense", "units": np.int32(2)}]},
     )
