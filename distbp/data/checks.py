@@ -156,8 +156,8 @@ def _mark_bad(
             part = bad[start : start + len(chunk)]
             for reason, count in enumerate(np.bincount(reasons[part == 0], minlength=len(_REASONS) + 1)):
                 if reason and count:
-                    text = _REASONS[reason].format(what)
-                    counts[text] = counts.get(text, 0) + int(count)
+                    told = _REASONS[reason].format(what)
+                    counts[told] = counts.get(told, 0) + int(count)
             part[(part == 0) & (reasons != 0)] = 1
     return first
 
