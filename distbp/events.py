@@ -12,7 +12,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Started:
-    """Before the first step. `first_step` is above 0 for a resumed run."""
+    """Before the first step. `first_step` is above 0 for a resumed run. `notes`: what is allowed, but may
+    surprise."""
 
     name: str
     run_dir: str
@@ -28,6 +29,7 @@ class Started:
     first_step: int
     attempt: int
     kernels: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,13 @@ _LESS_IS_BETTER = ("loss", "mae", "rmse", "mse")
 @dataclass(frozen=True)
 class RunState:
     """`waited`: evaluations since the best one. `metrics_offset`: length of metrics.jsonl in bytes.
-    `ended`: why training is over ("epochs", "max_steps", "early_stopping"), or "" while it is not."""
+    `metrics_sha256`: of so much of it. `best_metrics`: what was measured at the best evaluation. `ended`: why
+    training is over ("epochs", "max_steps", "early_stopping"), or "" while it is not. `aside`: where the end
+    was measured out of turn, what a longer run would have had there instead (see `gone_on`)."""
 
     attempt: int = 1
     metrics_offset: int = 0
+    metrics_sha256: str = ""
     best: float | None = None
     best_epoch: int = 0
     best_step: int = 0
@@ -27,6 +30,8 @@ class RunState:
     plateau: PlateauState = field(default_factory=PlateauState)
     last_metrics: dict[str, Any] = field(default_factory=dict)
     ended: str = ""
+    best_metrics: dict[str, Any] = field(default_factory=dict)
+    aside: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -34,6 +39,14 @@ class RunState:
     @staticmethod
     def from_json(data: dict[str, Any]) -> RunState:
         return RunState(**{**data, "plateau": PlateauState(**data["plateau"])})
+
+
+def gone_on(state: RunState) -> tuple[RunState, str]:
+    """The state of a run that ended, as it would be had training not ended there, and the text to add to
+    metrics.jsonl after its `metrics_offset`."""
+    if state.aside is None:
+        return replace(state, ended=""), ""
+    return RunState.from_json(state.aside["state"]), state.aside["line"]
 
 
 def watched(job: TrainingJob, splits: set[str]) -> str | None:
@@ -63,7 +76,9 @@ def after_evaluation(
     sign = 1.0 if less_is_better(metric) else -1.0
     better = not math.isnan(value) and (state.best is None or sign * value < sign * state.best - delta)
     if better:
-        return replace(state, best=value, best_epoch=epoch, best_step=step, waited=0), True
+        return replace(
+            state, best=value, best_epoch=epoch, best_step=step, waited=0, best_metrics=values
+        ), True
     return replace(state, waited=state.waited + 1), False
 
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distbp.errors import CheckpointError, StorageError
-from distbp.run_directory import METRICS, RunDirectory, is_run, json_line, read_lines, read_result
+from distbp.run_directory import METRICS, RunDirectory, is_run, job_text, json_line, read_lines, read_result
 from distbp.storage import Disk
 
 JOB = "name: é\n"
@@ -30,7 +30,7 @@ def test_a_new_run(tmp_path: Path) -> None:
         run.append_metric(
             {"train_loss": np.float32(0.1), "epoch": 1, "step": np.int64(3), "bad": float("nan")}
         )
-        assert run.job_text == JOB
+        assert job_text(path) == JOB
         assert is_run(path)
         # At once, for `tail -f`:
         assert read_lines(path / METRICS) == [

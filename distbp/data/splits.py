@@ -12,6 +12,7 @@ import numpy as np
 from distbp import settings
 from distbp.data.batches import WholeData
 from distbp.data.checks import with_labels, with_values
+from distbp.data.digest import table_record
 from distbp.data.formats import from_arrays, load
 from distbp.data.prepared import PreparedRows, prepare
 from distbp.data.preprocessing import Preprocessing, fit
@@ -24,7 +25,6 @@ if TYPE_CHECKING:  # these stand below the data in the house; here they are only
     from distbp.job import TrainingJob
 
 SPLITS = ("train", "validation", "test")
-SAMPLED_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Splits:
     def rows(self) -> dict[str, int]:
         return {name: len(table) for name, table in self.tables.items()}
 
-    def samples(self) -> dict[str, str]:
-        """A digest of up to `SAMPLED_ROWS` rows of each split, evenly spread, by name: tells that other data
-        was given, in a time that does not grow with the data."""
-        return {name: _sample(table).digest() for name, table in self.tables.items()}
+    def record(self, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """What tells that other data was given: by split, the digests of all its rows (see `table_record`).
+        `known`: an earlier record, for files that are the same since."""
+        return {name: table_record(table, (known or {}).get(name)) for name, table in self.tables.items()}
 
     def targets(self) -> Targets:
         """What the training targets are, for checking the job against them."""
@@ -116,15 +116,3 @@ def open_splits(
             " train(job, data=(x, y))"
         )
     return Splits(tables, fit(tables["train"], job.data.scale, job.data.standardize))
-
-
-def _sample(table: Table) -> Table:
-    if len(table) <= SAMPLED_ROWS:
-        return table
-    rows = np.arange(SAMPLED_ROWS) * len(table) // SAMPLED_ROWS
-    return replace(
-        table,
-        inputs=table.inputs[rows],
-        targets=None if table.targets is None else table.targets[rows],
-        weights=None if table.weights is None else table.weights[rows],
-    )

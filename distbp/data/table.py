@@ -7,7 +7,6 @@ weights  (n,) float64, or None
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -26,7 +25,8 @@ class Table:
     """Made by `build`, which checks; the constructor does not.
 
     `row_number(i)` is the row's number in its file (0-based), for messages: `first_row + i`, unless rows
-    were left out or shuffled and `row_numbers` lists them. `name` is the file, for messages.
+    were left out or shuffled and `row_numbers` lists them. `name` is the file, for messages. `marks`: of the
+    files that hold it (see `distbp.data.safety.DataFile`); () where it is not in files.
     """
 
     inputs: Array
@@ -36,6 +36,7 @@ class Table:
     row_numbers: Array | None = None
     name: str = ""
     targets_name: str = ""
+    marks: tuple[tuple[int, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -67,23 +68,6 @@ class Table:
     def at_row(self, first_row: int) -> Table:
         """The same rows, numbered from `first_row` of their file."""
         return replace(self, first_row=first_row)
-
-    def digest(self) -> str:
-        """SHA-256 over dtype, shape and little-endian bytes of inputs, targets and weights.
-
-        Read in chunks, so memory stays flat; the same for plain, compressed, big-endian and column-major
-        storage of the same values. Names and row numbers do not count.
-        """
-        total = hashlib.sha256()
-        for part, array in (("inputs", self.inputs), ("targets", self.targets), ("weights", self.weights)):
-            if array is None:
-                total.update(f"{part}: none;".encode())
-                continue
-            little = array.dtype.newbyteorder("<")
-            total.update(f"{part}: {little.str} {array.shape};".encode())
-            for _, chunk in chunks(array):
-                total.update(np.ascontiguousarray(chunk, dtype=little).data)
-        return total.hexdigest()
 
 
 def chunks(array: Array) -> Iterator[tuple[int, Array]]:
@@ -122,6 +106,7 @@ def build(
     name: str = "the array",
     targets_name: str = "",
     weights_name: str = "",
+    marks: tuple[tuple[int, ...], ...] = (),
 ) -> Table:
     """The table of rows [start, stop) (default all) of raw arrays; shapes, lengths and dtypes are checked.
 
@@ -162,6 +147,7 @@ def build(
         None if row_numbers is None else row_numbers[start:stop],
         name,
         targets_name,
+        marks,
     )
 
 

@@ -186,9 +186,8 @@ class Npz:
     rows: tuple[int, int] | None = option(None, help="[first, one past the last] row to use, counted from 0")
 
     def open(self, folder: Path, confined: bool = False) -> Table:
-        inputs, targets, weights = read_arrays(
-            find(folder, self.path, confined), [self.inputs, self.targets, self.weights]
-        )
+        file = find(folder, self.path, confined)
+        inputs, targets, weights = read_arrays(file, [self.inputs, self.targets, self.weights])
         assert inputs is not None
         return build(
             inputs,
@@ -198,4 +197,5 @@ class Npz:
             name=f"{self.path}[{self.inputs}]",
             targets_name=f"{self.path}[{self.targets}]",
             weights_name=f"{self.path}[{self.weights}]",
+            marks=(file.mark,),
         )

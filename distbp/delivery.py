@@ -1,0 +1,116 @@
+"""What a run delivers: its result, its model, its metrics. Whether they are those that it left.
+
+The last checkpoint knows: it holds the parameters, the best ones, and what was measured, under its hashes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from distbp.agreement import job_changes
+from distbp.checkpoint import Checkpoint
+from distbp.errors import CheckpointError, ModelError
+from distbp.job import TrainingJob
+from distbp.model import load_model, params_digest
+from distbp.nn.arrays import Array
+from distbp.result import Result
+from distbp.run_directory import METRICS, RESULT
+from distbp.run_state import RunState
+from distbp.storage import explained, read_file
+
+BEST = "best"  # the array of a checkpoint that holds the vector of the best evaluation
+
+
+def delivered(path: Path, done: Mapping[str, Any], job: TrainingJob, last: Checkpoint | None) -> Result:
+    """The result of a finished run. Raises CheckpointError where something is not what the run left."""
+    faults = delivery_faults(path, done, job, last)
+    if faults:
+        raise CheckpointError(
+            f"{path} is not what the run left:\n"
+            + "".join(f"  {fault}\n" for fault in faults)
+            + f"Put back what it was; or remove {RESULT}, and 'distbp resume' writes model and result again"
+            " from the last checkpoint"
+        )
+    return Result.from_json(done, path)
+
+
+def delivery_faults(
+    path: Path, done: Mapping[str, Any], job: TrainingJob, last: Checkpoint | None
+) -> list[str]:
+    """What of job.yaml, metrics.jsonl, result.json and model/ is not what the run left, in words. `last`: its
+    last checkpoint; without one only what is left can be compared with each other."""
+    unknown = {field.name for field in fields(Result)} - {"path", "fetch"} ^ done.keys()
+    if unknown:
+        return [f"{RESULT} has other fields than distbp writes: {', '.join(sorted(unknown))}"]
+    if last is None:
+        return list(_model_faults(path, done, job, None))
+    state = RunState.from_json(last.state["run"])
+    found = job_changes(last.state, job)
+    if not state.ended:
+        return [*found, f"the last checkpoint, of step {last.step}, is not that of the end"]
+    found += _metrics_faults(path, state)
+    expected, metrics = model_of(last, state, job)
+    found += _model_faults(path, done, job, expected)
+    found += [
+        f"{RESULT} says {name}: {done['metrics'].get(name)}, where {value} was measured"
+        for name, value in metrics.items()
+        if not _same(done["metrics"].get(name), value)
+    ]
+    if done["steps"] != last.step:
+        found.append(f"{RESULT} says {done['steps']} steps, where {last.step} were trained")
+    return found
+
+
+def model_of(last: Checkpoint, state: RunState, job: TrainingJob) -> tuple[Array, dict[str, Any]]:
+    """The vector that the model of an ended run holds, and its metrics (but for those of the test set)."""
+    stopping, vector, metrics = job.early_stopping, last.arrays["vector"], state.last_metrics
+    if stopping is not None and stopping.restore_best and state.best is not None:
+        vector = last.arrays.get(BEST, vector)
+        metrics = state.best_metrics
+    return vector, {name: value for name, value in metrics.items() if name not in ("epoch", "step")}
+
+
+def _metrics_faults(path: Path, state: RunState) -> Iterator[str]:
+    with explained(path / METRICS):
+        try:
+            data = read_file(path / METRICS)
+        except FileNotFoundError:
+            data = b""
+    if hashlib.sha256(data).hexdigest() != state.metrics_sha256:
+        yield f"{METRICS} is not what it was at the end"
+
+
+def _model_faults(
+    path: Path, done: Mapping[str, Any], job: TrainingJob, expected: Array | None
+) -> Iterator[str]:
+    if done["job_digest"] != job.digest:
+        yield f"{RESULT} is that of another job: it says the digest {done['job_digest']}, not {job.digest}"
+    try:
+        model = load_model(path / "model")
+    except ModelError as error:
+        yield str(error)
+        return
+    digest = model.facts["params_sha256"]
+    if model.facts.get("job_digest") != job.digest:
+        yield f"model/ is that of another job: it says the digest {model.facts.get('job_digest')}"
+    if expected is None:
+        if done["params_sha256"] != digest:
+            yield f"{RESULT} says params_sha256 {done['params_sha256']}, model/ has {digest}"
+        return
+    right = params_digest(expected[: model.network.parameter_count])
+    for name, said in ((RESULT, done["params_sha256"]), ("model/", digest)):
+        if said != right:
+            yield f"{name} has params_sha256 {said}, where the run came to {right}"
+    if digest == right and model.vector.tobytes() != expected.astype(model.vector.dtype).tobytes():
+        yield "model/ has other running statistics than the run came to"
+
+
+def _same(said: Any, measured: Any) -> bool:
+    """NaN and infinities are null in JSON."""
+    number = measured if isinstance(measured, int) or math.isfinite(measured) else None
+    return bool(said == number or (said != said and number is None))
