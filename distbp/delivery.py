@@ -53,14 +53,10 @@ def delivery_faults(
     found = job_changes(last.state, job)
     if not state.ended:
         return [*found, f"the last checkpoint, of step {last.step}, is not that of the end"]
-    found += _metrics_faults(path, state)
+    found += metrics_faults(path, state, whole=True)
     expected, metrics = model_of(last, state, job)
     found += _model_faults(path, done, job, expected)
-    found += [
-        f"{RESULT} says {name}: {done['metrics'].get(name)}, where {value} was measured"
-        for name, value in metrics.items()
-        if not _same(done["metrics"].get(name), value)
-    ]
+    found += result_faults(done, metrics)
     if done["steps"] != last.step:
         found.append(f"{RESULT} says {done['steps']} steps, where {last.step} were trained")
     return found
@@ -75,14 +71,27 @@ def model_of(last: Checkpoint, state: RunState, job: TrainingJob) -> tuple[Array
     return vector, {name: value for name, value in metrics.items() if name not in ("epoch", "step")}
 
 
-def _metrics_faults(path: Path, state: RunState) -> Iterator[str]:
+def result_faults(done: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
+    """What a result says of `metrics` that was measured otherwise. NaN and infinities are null in JSON."""
+    said, found = done["metrics"], []
+    for name, value in metrics.items():
+        number = value if value is not None and math.isfinite(value) else None
+        if not (said.get(name) == number or (number is None and said.get(name) != said.get(name))):
+            found.append(f"{RESULT} says {name}: {said.get(name)}, where {number} was measured")
+    return found
+
+
+def metrics_faults(path: Path, state: RunState, *, whole: bool = False) -> list[str]:
+    """Whether metrics.jsonl is as it was when a checkpoint with this state was saved. `whole`: with nothing
+    after it."""
     with explained(path / METRICS):
         try:
             data = read_file(path / METRICS)
         except FileNotFoundError:
             data = b""
-    if hashlib.sha256(data).hexdigest() != state.metrics_sha256:
-        yield f"{METRICS} is not what it was at the end"
+    if hashlib.sha256(data if whole else data[: state.metrics_offset]).hexdigest() == state.metrics_sha256:
+        return []
+    return [f"{METRICS} is not what it was when the last checkpoint was saved"]
 
 
 def _model_faults(
@@ -108,9 +117,3 @@ def _model_faults(
             yield f"{name} has params_sha256 {said}, where the run came to {right}"
     if digest == right and model.vector.tobytes() != expected.astype(model.vector.dtype).tobytes():
         yield "model/ has other running statistics than the run came to"
-
-
-def _same(said: Any, measured: Any) -> bool:
-    """NaN and infinities are null in JSON."""
-    number = measured if isinstance(measured, int) or math.isfinite(measured) else None
-    return bool(said == number or (said != said and number is None))
