@@ -188,6 +188,11 @@ class RunDirectory:
     def _locked(cls, path: Path, disk: Disk, clock: Callable[[], float]) -> Self:
         with explained(path / LOCK):
             fd = disk.open(path / LOCK, os.O_RDWR | os.O_CREAT | PLAIN)
+            try:
+                disk.size(fd)  # it is a file
+            except BaseException:
+                disk.close(fd)
+                raise
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

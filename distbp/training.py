@@ -78,13 +78,14 @@ def resume(
     address: str | None = None,
     control: Control | None = None,
     epochs: int | None = None,
+    init: str | Path | None = None,
 ) -> Result:
     """Goes on from the last good checkpoint of a run directory, to the same bits as if it had never stopped.
 
-    `data` as in `train`, where the run was begun with arrays. A finished run gives its result at once, after
-    a look whether model, metrics and result are those that it left. `epochs`: in place of the job's, which
-    job.yaml then says: a finished run goes on too, to the bits of one that was given so many at once (but for
-    schedules that depend on the length of training; a note says so).
+    `data` and `init` as in `train`, where the run was begun with them. A finished run gives its result at
+    once, after a look whether model, metrics and result are those that it left. `epochs`: in place of the
+    job's, which job.yaml then says: a finished run goes on too, to the bits of one that had so many at once
+    (but for schedules that depend on the length of training; a note says so).
 
     Raises CheckpointError where anything is not what it was, and as `train` does.
     """
@@ -101,7 +102,9 @@ def resume(
             blueprint = make_blueprint(job, splits)
             notes = []
             if start is None:
-                kept = run.path / INIT if (run.path / INIT).is_dir() else init_folder(job, run.path)
+                kept: Path | None = run.path / INIT
+                if not (run.path / INIT).is_dir():
+                    kept = model_folder(Path(init)) if init else init_folder(job, run.path)
                 notes = check_init(blueprint, splits, kept)
                 keep_init(kept, run.path)
             if done is not None and text is None:

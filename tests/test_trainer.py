@@ -530,10 +530,11 @@ def test_an_epoch_without_a_digest_is_saved_all_the_same(
         }
         lines = lines_of(result)
         hashed = [line["epoch"] for line in lines if line.pop("params_sha256", None)]
-        found.append((hashed, lines, {s: c.arrays["vector"].tobytes() for s, c in kept.items()}, result))
+        arrays = {(s, k): v.tobytes() for s, c in kept.items() for k, v in c.arrays.items()}
+        found.append((hashed, lines, arrays, result))
     (every, lines, kept, result), (few, *rest, other) = found
     assert result.status == "stopped early"
     assert (every, few) == ([line["epoch"] for line in lines], [])  # it stops before the last epoch
-    assert len(kept) > 2
+    assert (result.steps, "best") in kept
     assert rest == [lines, kept]
     assert other.params_sha256 == result.params_sha256
