@@ -106,6 +106,8 @@ def _taken(network: Network, model: Network) -> tuple[list[tuple[Tensor, Tensor]
         if what == "equal":
             for (_, new), (_, old) in zip(mine[i:stop], theirs[j:end], strict=True):
                 pairs += list(zip(new, old, strict=True))
+                if new[0].layer != old[0].layer:
+                    notes.append(f"init: layer {new[0].layer} begins with the model's layer {old[0].layer}")
             continue
         notes += [f"init: {_named(layer)} begins fresh" for layer in mine[i:stop]]
         notes += [f"init: the model's {_named(layer)} is not used" for layer in theirs[j:end]]

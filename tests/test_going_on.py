@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from rigs import classes, make_job
 
 from distbp import cli, events, resume, train
-from distbp.checkpoint import list_steps
+from distbp.checkpoint import list_steps, sealed_json, unseal_json
 from distbp.errors import CheckpointError, DistbpError
 from distbp.result import Result
 from distbp.verify import verify_run
@@ -157,7 +158,7 @@ def test_another_field_is_not_changed_with_it(tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(job(3), data=DATA, output=run)
     edit(run, "seed: 5", "seed: 6")
-    with pytest.raises(CheckpointError, match="the job: seed was 5, and is 6 in job.yaml"):
+    with pytest.raises(CheckpointError, match=r"the job: seed was 5, and is 6 in job\.yaml"):
         resume(run, data=DATA, epochs=5)
     assert "epochs: 3" in (run / "job.yaml").read_text()
 
@@ -190,8 +191,14 @@ def swap_model(run: Path, other: Path) -> None:
 
 
 CHANGES: dict[str, tuple[Any, str]] = {
-    "another run's model": (swap_model, r"model/ is that of another job.*model/ has params_sha256 \w+, where the run came to"),
-    "no model": (lambda run, other: (run / "model").rename(run.parent / "gone"), "does not exist; give the model folder"),
+    "another run's model": (
+        swap_model,
+        r"model/ is that of another job.*model/ has params_sha256 \w+, where the run came to",
+    ),
+    "no model": (
+        lambda run, other: (run / "model").rename(run.parent / "gone"),
+        "does not exist; give the model folder",
+    ),
     "a forged digest": (
         lambda run, other: forge(run, r'"params_sha256": "\w{4}', '"params_sha256": "0000'),
         r"result\.json has params_sha256 0000\w+, where the run came to \w+",
@@ -204,15 +211,27 @@ CHANGES: dict[str, tuple[Any, str]] = {
         lambda run, other: forge(run, r'"job_digest": "\w{4}', '"job_digest": "0000'),
         r"result\.json is that of another job: it says the digest 0000",
     ),
-    "fewer steps": (lambda run, other: forge(run, r'"steps": 15', '"steps": 14'), "14 steps, where 15 were"),
-    "no number": (lambda run, other: forge(run, r'"wall_seconds": [^,]+,', ""), "has other fields than .*: wall_seconds"),
-    "no JSON": (lambda run, other: (run / "result.json").write_text("[]x"), r"result\.json is not what distbp wrote"),
-    "metrics": (lambda run, other: forge(run, r'"epoch": 2', '"epoch": 3', "metrics.jsonl"), r"metrics\.jsonl is not what it was"),
-    "more metrics": (
-        lambda run, other: (run / "metrics.jsonl").open("a").write("{}\n"),
+    "fewer steps": (
+        lambda run, other: forge(run, r'"steps": 15', '"steps": 14'),
+        r"result\.json says 14 steps, where 15 were trained",
+    ),
+    "no number": (
+        lambda run, other: forge(run, r'"wall_seconds": [^,]+,', ""),
+        r"result\.json has other fields than distbp writes: wall_seconds",
+    ),
+    "no JSON": (
+        lambda run, other: (run / "result.json").write_text("[]x"),
+        r"result\.json is not what distbp wrote",
+    ),
+    "metrics": (
+        lambda run, other: forge(run, r'"epoch": 2', '"epoch": 3', "metrics.jsonl"),
         r"metrics\.jsonl is not what it was",
     ),
-}  # fmt: skip
+    "more metrics": (
+        lambda run, other: forge(run, r"\Z", "{}\n", "metrics.jsonl"),
+        r"metrics\.jsonl is not what it was",
+    ),
+}
 
 
 def forge(run: Path, old: str, new: str, name: str = "result.json") -> None:
@@ -252,8 +271,6 @@ def test_a_forged_test_metric_is_seen_by_verify(tmp_path: Path) -> None:
 
 def test_a_model_with_other_words_is_seen_by_verify(tmp_path: Path) -> None:
     """With a digest that is right again, as an attacker would."""
-    from distbp.checkpoint import sealed_json, unseal_json
-
     run = tmp_path / "run"
     train(job(3), data=DATA, output=run)
     content = unseal_json((run / "model/model.json").read_bytes())
@@ -276,7 +293,7 @@ def test_without_the_result_it_is_written_again(tmp_path: Path) -> None:
     """As the message says."""
     run = tmp_path / "run"
     first = train(job(3, early_stopping={"metric": "validation_loss"}), data=DATA, output=run)
-    swap_model(run, run) if False else (run / "model").rename(tmp_path / "gone")
+    (run / "model").rename(tmp_path / "gone")
     (run / "result.json").unlink()
     again = resume(run, data=DATA)
     assert (again.params_sha256, dict(again.metrics)) == (first.params_sha256, dict(first.metrics))
@@ -315,8 +332,6 @@ workers: 0
 
 
 def test_a_project_that_was_moved(tmp_path: Path) -> None:
-    import numpy as np
-
     project = tmp_path / "project"
     (project / "data").mkdir(parents=True)
     x, y = DATA["train"]
@@ -338,7 +353,6 @@ def test_a_project_that_was_moved(tmp_path: Path) -> None:
         found = run(*words)
         assert found.exit_code == 0, found.output
     (tmp_path / "moved/data").rename(tmp_path / "data")
-    with pytest.raises(
-        DistbpError, match=re.escape(f"data/train.npz: there is no such file in {tmp_path / 'moved'};")
-    ):
+    missing = f"data/train.npz: there is no such file in {tmp_path / 'moved'};"
+    with pytest.raises(DistbpError, match=re.escape(missing)):
         resume(moved, epochs=4)

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from rigs import classes, make_job
 
-from distbp import JobError, TrainingJob, cli, events, load_model, resume, train
+from distbp import Control, JobError, TrainingJob, cli, events, load_model, resume, train
 from distbp.errors import Interrupted
 from distbp.result import Result
 from distbp.verify import verify_run
@@ -63,7 +63,7 @@ def test_all_layers_are_those_of_the_model(tmp_path: Path, trained: Result) -> N
     told: list[events.Event] = []
     found, result = began_with(tmp_path, tuned(trained.path))
     for name, array in tensors(trained).items():
-        if "running" not in name:  # running statistics have moved by one step
+        if not name.endswith((".mean", ".variance")):  # running statistics have moved by one step
             np.testing.assert_array_equal(found[name], array, err_msg=name)
     count = sum(array.size for array in tensors(trained).values())
     assert result.notes == (f"init: 4 layers ({count} values) are those of the model of 'teacher' in model",)
@@ -83,9 +83,10 @@ def test_another_head_begins_fresh_and_is_told(tmp_path: Path, trained: Result) 
     fresh, _ = began_with(tmp_path, tuned(trained.path, layers).replace(init=None), "fresh")
     np.testing.assert_array_equal(found["layers.3.dense.weight"], fresh["layers.3.dense.weight"])
     assert result.notes[1:] == (
-        "init: layer 3 (dense: weight 7 x 3, bias 3) begins fresh",
-        "init: the model's layer 2 (dense: weight 7 x 5, bias 5) is not used",
-        "init: the model's layer 3 (dense: weight 5 x 3, bias 3) is not used",
+        "init: layer 2 begins with the model's layer 1",
+        "init: layer 3 (dense: weight 3 x 7, bias 3) begins fresh",
+        "init: the model's layer 2 (dense: weight 5 x 7, bias 5) is not used",
+        "init: the model's layer 3 (dense: weight 3 x 5, bias 3) is not used",
     )
 
 
@@ -101,7 +102,7 @@ def test_another_dtype(tmp_path: Path, trained: Result) -> None:
 
 
 def test_nothing_fits(tmp_path: Path, trained: Result) -> None:
-    job = tuned(trained.path, [{"type": "dense", "units": 3}])
+    job = tuned(trained.path, [{"type": "dense", "units": 4}])
     with pytest.raises(JobError, match=r"init: no layer of the model in .* fits this network: init: layer 0"):
         train(job, data=DATA, output=tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -122,9 +123,7 @@ def test_confined_it_stays_in_the_folder(tmp_path: Path, trained: Result) -> Non
         (tmp_path / "jail").mkdir(exist_ok=True)
         (tmp_path / "jail/link").unlink(missing_ok=True)
         (tmp_path / "jail/link").symlink_to(trained.path)
-        with pytest.raises(
-            JobError, match=r"init: .*(absolute paths are|'\.\.' is) not allowed|a link leads out"
-        ):
+        with pytest.raises(JobError, match=r"init: .*( not allowed|a link leads out)"):
             train(tuned(init), data=DATA, folder=tmp_path / "jail", output=tmp_path / "run", confined=True)
 
 
@@ -153,26 +152,19 @@ def test_killed_before_the_first_checkpoint_it_begins_with_the_same_model(
 
 
 def test_stopped_and_resumed(tmp_path: Path, trained: Result) -> None:
-    import distbp
-
     whole = train(tuned(trained.path), data=DATA, output=tmp_path / "whole")
-    control = distbp.Control()
+    control = Control()
     control.stop()
     with pytest.raises(Interrupted):
         train(tuned(trained.path), data=DATA, output=tmp_path / "run", control=control)
     assert resume(tmp_path / "run", data=DATA).params_sha256 == whole.params_sha256
 
 
-def test_on_workers(tmp_path: Path, trained: Result) -> None:
-    whole = train(tuned(trained.path), data=DATA, output=tmp_path / "whole")
-    result = train(tuned(trained.path), data=DATA, output=tmp_path / "run", workers=2)
-    assert (result.workers, result.params_sha256) == (2, whole.params_sha256)
-
-
 def test_the_commands(tmp_path: Path) -> None:
     text = (
-        "{data: {train: {format: blobs, samples: 100}}, model: {layers: [{type: dense, units: 4}, {type: dense,"
-        " units: 3}]}, loss: softmax_cross_entropy, epochs: 2, workers: 0}"
+        "{data: {train: {format: blobs, samples: 100}},"
+        " model: {layers: [{type: dense, units: 4}, {type: dense, units: 3}]},"
+        " loss: softmax_cross_entropy, epochs: 2, workers: 0}"
     )
     (tmp_path / "first.yaml").write_text(text)
     (tmp_path / "second.yaml").write_text(text[:-1] + ", seed: 3, init: runs/first}")
