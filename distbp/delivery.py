@@ -12,11 +12,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from distbp import numerics
 from distbp.agreement import job_changes
+from distbp.blueprint import Blueprint
 from distbp.checkpoint import Checkpoint
+from distbp.data.splits import Splits
 from distbp.errors import CheckpointError, ModelError
 from distbp.job import TrainingJob
-from distbp.model import load_model, params_digest
+from distbp.model import load_model, params_digest, save_model
 from distbp.nn.arrays import Array
 from distbp.result import Result
 from distbp.run_directory import METRICS, RESULT
@@ -69,6 +72,18 @@ def model_of(last: Checkpoint, state: RunState, job: TrainingJob) -> tuple[Array
         vector = last.arrays.get(BEST, vector)
         metrics = state.best_metrics
     return vector, {name: value for name, value in metrics.items() if name not in ("epoch", "step")}
+
+
+def write_run_model(path: Path, blueprint: Blueprint, splits: Splits, vector: Array) -> None:
+    """The model folder of a run that came to `vector`."""
+    save_model(
+        path,
+        job=blueprint.job,
+        network=blueprint.network(),
+        vector=vector,
+        preprocessing=splits.preprocessing,
+        numerics=numerics.fingerprint(blueprint.kernels),
+    )
 
 
 def result_faults(done: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from distbp import agreement, checkpoint, events, numerics
@@ -20,7 +19,7 @@ from distbp.checkpoint import Checkpoint
 from distbp.control import NOTHING, Control, take_file
 from distbp.data.batches import WholeData
 from distbp.data.splits import Splits
-from distbp.delivery import BEST
+from distbp.delivery import BEST, write_run_model
 from distbp.diagnosis import diagnose
 from distbp.errors import Interrupted, ServerLostError
 from distbp.evaluation import values
@@ -49,20 +48,6 @@ SMALL_BYTES = 1 << 20  # of parameters that are hashed at every epoch all the sa
 def digest_every(parameter_bytes: int, rows: int) -> int:
     """At every how many epochs metrics.jsonl tells the digest of the parameters; and at the last one."""
     return 1 if parameter_bytes <= SMALL_BYTES else max(1, -(-ROWS_WORTH_A_DIGEST // rows))
-
-
-def write_run_model(path: Path, blueprint: Blueprint, splits: Splits, vector: Array) -> None:
-    """The model folder of a run that came to `vector`."""
-    from distbp.model import save_model
-
-    save_model(
-        path,
-        job=blueprint.job,
-        network=blueprint.network(),
-        vector=vector,
-        preprocessing=splits.preprocessing,
-        numerics=numerics.fingerprint(blueprint.kernels),
-    )
 
 
 class Trainer:

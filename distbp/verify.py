@@ -26,7 +26,7 @@ from distbp.blueprint import Blueprint
 from distbp.checkpoint import Checkpoint, unseal_json
 from distbp.data.batches import Holdings
 from distbp.data.splits import Splits, open_splits
-from distbp.delivery import BEST, delivery_faults, metrics_faults, model_of, result_faults
+from distbp.delivery import BEST, delivery_faults, metrics_faults, model_of, result_faults, write_run_model
 from distbp.errors import CheckpointError
 from distbp.evaluation import values
 from distbp.exchange.base import Snapshot
@@ -38,7 +38,6 @@ from distbp.reduction import Block
 from distbp.run_directory import METRICS, is_run, read_job, read_lines, read_result
 from distbp.run_state import RunState, after_evaluation, gone_on, watched
 from distbp.storage import read_file
-from distbp.trainer import write_run_model
 from distbp.training import Data, by_split, make_blueprint
 from distbp.warm_start import first_weights
 
