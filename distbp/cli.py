@@ -128,13 +128,21 @@ def train(
 
 @group.command()
 @click.argument("run_dir", metavar="RUN_DIR|JOB", type=click.Path(path_type=Path))
+@click.option(
+    "--epochs", type=click.IntRange(1), help="In place of the job's: a finished run goes on to so many."
+)
 @_WORKERS
 @_ADDRESS
 @cli_service.URL
 @_JSON
 @reports_errors
 def resume(
-    run_dir: Path, workers: int | str | None, address: str | None, url: str | None, as_json: bool
+    run_dir: Path,
+    epochs: int | None,
+    workers: int | str | None,
+    address: str | None,
+    url: str | None,
+    as_json: bool,
 ) -> None:
     """Go on with a run, or with a job on a service, that was stopped.
 
@@ -144,9 +152,14 @@ def resume(
     \b
     Examples:
       distbp resume runs/first
+      distbp resume runs/first --epochs 40       train a finished run further
       distbp resume job_01j9ze3k8xq2v5w7y0ab
     """
     if cli_service.is_job_id(str(run_dir)):
+        if epochs is not None:
+            raise click.UsageError(
+                "--epochs is for runs; to train the model of a job further, submit a job with init: model:ID"
+            )
         if workers is not None or address is not None:
             raise click.UsageError(
                 "--workers and --address are for runs; a job is scaled with `distbp scale`"
@@ -164,7 +177,7 @@ def resume(
             told[:] = [event]
             listener(event)
 
-        result = resume_run(run_dir, workers=workers, listener=listen, address=address)
+        result = resume_run(run_dir, workers=workers, listener=listen, address=address, epochs=epochs)
         if not told:  # the run had ended before
             listener(Finished(result.to_json()))
     _close(result, as_json)
@@ -190,11 +203,13 @@ def validate(job_file: Path, no_data: bool, as_json: bool) -> None:
         from distbp.data.splits import open_splits, skipped_note
         from distbp.job.data_checks import notes_about
         from distbp.training import make_blueprint
+        from distbp.warm_start import check_init, init_folder
 
         _needs_data(job, job_file)
         with named(job_file):
             splits = open_splits(job, job_file.parent)
             blueprint = make_blueprint(job, splits)
+            inits = check_init(blueprint, splits, init_folder(job, job_file.parent))
         facts |= {
             "rows": dict(blueprint.rows),
             "parameters": blueprint.network().parameter_count,
@@ -203,6 +218,7 @@ def validate(job_file: Path, no_data: bool, as_json: bool) -> None:
             "total_steps": blueprint.total_steps,
             "skipped": splits.skipped,
             "notes": [
+                *inits,
                 *blueprint.notes,
                 *(skipped_note(name, blueprint.rows[name], why) for name, why in splits.skipped.items()),
                 *notes_about(job, blueprint.rows, blueprint.shards),

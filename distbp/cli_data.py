@@ -13,11 +13,11 @@ import numpy as np
 from distbp.data.formats import Idx, Npy, Npz, Source, arranged, load
 from distbp.data.table import Table
 from distbp.errors import Fault, JobError, ModelError
-from distbp.job import TrainingJob
 from distbp.job.faults import details, located
 from distbp.job.schema import KINDS
 from distbp.job.text import read_yaml
 from distbp.nn.arrays import Array
+from distbp.run_directory import read_job
 
 if TYPE_CHECKING:
     from distbp.predictor import Model
@@ -64,9 +64,9 @@ def _written_out(text: str) -> Source:
 def open_model(path: Path) -> Model:
     """The model in a folder, or in the run directory that has one. Raises ModelError."""
     from distbp.model import load_model
+    from distbp.warm_start import model_folder
 
-    inner = path / "model"
-    return load_model(inner if inner.is_dir() and not (path / "model.json").exists() else path)
+    return load_model(model_folder(path))
 
 
 def split_of(run_dir: Path, split: str) -> Table:
@@ -76,7 +76,7 @@ def split_of(run_dir: Path, split: str) -> Table:
         raise JobError(
             [Fault("", f"{run_dir} is not a run directory (it has no job.yaml); name the data")], "DATA"
         )
-    job = TrainingJob.from_file(file)
+    job = read_job(run_dir)
     source = getattr(job.data, split)
     if source is None:
         raise JobError(

@@ -28,7 +28,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object, f
 @_JSON
 @reports_errors
 def verify(run_dir: Path, step: int | None, as_json: bool) -> None:
-    """Recompute a step of a run and compare the bits.
+    """Recompute a step of a run, compare the bits, and check what it left.
 
     From the last checkpoint before the step to the first digest that the run recorded at or after it. Exit
     code 0: equal; 7: they differ.
@@ -122,9 +122,10 @@ def _verification(found: Verification) -> str:
     if found.shards:
         lines.append(f"gradient sums of step {found.step}, by shard (SHA-256):")
         lines += [f"  shard {number:<4} {digest}" for number, digest in enumerate(found.shards)]
+    lines += [f"changed: {change}" for change in found.changed]
     if found.equal:
         lines.append(f"step {found.step} is as the run computed it")
-    else:
+    elif not last.equal:
         lines.append(
             f"the bits differ within steps {_before(found) + 1} to {last.step}. Either the training data"
             " changed since, or a processor or its memory computed wrong, then or now. Verify again,"

@@ -246,16 +246,13 @@ def _bad(path: Path, what: str) -> ModelError:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    file = path / MODEL
-    if not file.is_file():
+    try:
+        content = unseal_json(read_file(path / MODEL, most=_MAX_JSON_BYTES))
+    except (FileNotFoundError, NotADirectoryError):
         what = (
             "has no model.json" if path.is_dir() else "is not a folder" if path.exists() else "does not exist"
         )
-        raise ModelError(f"{path} {what}; give the model folder of a run directory")
-    if file.stat().st_size > _MAX_JSON_BYTES:
-        raise _bad(path, f"{MODEL} is larger than {_MAX_JSON_BYTES >> 20} MiB")
-    try:
-        content = unseal_json(read_file(file))
+        raise ModelError(f"{path} {what}; give the model folder of a run directory") from None
     except ValueError as error:
         raise _bad(path, f"{MODEL} {error}") from None
     except OSError as error:
@@ -303,13 +300,13 @@ def _read_vector(path: Path, content: Mapping[str, Any], network: Network) -> Ar
     entry = content["files"].get(WEIGHTS)
     if set(content["files"]) != {WEIGHTS} or not isinstance(entry, dict):
         raise _bad(path, f"{MODEL} must name the file {WEIGHTS} and no other")
-    file = path / WEIGHTS
-    if not file.is_file():
-        raise _bad(path, f"{WEIGHTS} is missing")
-    if file.stat().st_size != entry.get("bytes"):
-        raise _bad(path, f"{WEIGHTS} has {file.stat().st_size} bytes; {MODEL} says {entry.get('bytes')}")
+    said = entry.get("bytes")
+    if not isinstance(said, int) or said > network.size * network.dtype.itemsize + _MAX_JSON_BYTES:
+        raise _bad(path, f"{MODEL} says that {WEIGHTS} has {said} bytes, which its layers do not fill")
     try:
-        data = read_file(file)
+        data = read_file(path / WEIGHTS, most=said)
+        if len(data) != said:
+            raise _bad(path, f"{WEIGHTS} has {len(data)} bytes; {MODEL} says {said}")
         if hashlib.sha256(data).hexdigest() != entry.get("sha256"):
             raise _bad(path, f"{WEIGHTS} does not have the SHA-256 that {MODEL} says")
         arrays = decode_arrays(data)

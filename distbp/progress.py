@@ -47,7 +47,7 @@ def json_lines(
     def listen(event: events.Event) -> None:
         fields = {"event": kind_of(event), **asdict(event)}
         if isinstance(event, events.Started):
-            fields["notes"] = list(notes(event))
+            fields["notes"] = [*event.notes, *notes(event)]
         stream.write(json.dumps(finite(fields), separators=(", ", ": ")) + "\n")
         stream.flush()
 
@@ -86,7 +86,7 @@ def finite(value: Any) -> Any:
 def _lines(event: events.Event, notes: Callable[[events.Started], Sequence[str]]) -> Iterator[str]:
     if isinstance(event, events.Started):
         yield started_line(event)
-        yield from (f"note: {note}" for note in notes(event))
+        yield from (f"note: {note}" for note in (*event.notes, *notes(event)))
     elif isinstance(event, events.EpochEnded):
         yield epoch_line(event)
     elif isinstance(event, events.CheckpointSetAside):

@@ -18,11 +18,14 @@ _LESS_IS_BETTER = ("loss", "mae", "rmse", "mse")
 @dataclass(frozen=True)
 class RunState:
     """`waited`: evaluations since the best one. `metrics_offset`: length of metrics.jsonl in bytes.
-    `ended`: why training is over ("epochs", "max_steps", "early_stopping"), or "" while it is not. `losses`,
+    `metrics_sha256`: of so much of it. `best_metrics`: what was measured at the best evaluation. `ended`: why
+    training is over ("epochs", "max_steps", "early_stopping"), or "" while it is not. `aside`: where the end
+    was measured out of turn, what a longer run would have had there instead (see `gone_on`). `losses`,
     `dead`: what the verdict on the run is made of, see `distbp.verdict`."""
 
     attempt: int = 1
     metrics_offset: int = 0
+    metrics_sha256: str = ""
     best: float | None = None
     best_epoch: int = 0
     best_step: int = 0
@@ -32,6 +35,8 @@ class RunState:
     ended: str = ""
     losses: Losses | None = None
     dead: dict[str, float] = field(default_factory=dict)
+    best_metrics: dict[str, Any] = field(default_factory=dict)
+    aside: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         metrics = {
@@ -48,6 +53,14 @@ class RunState:
             "losses": Losses(*losses) if losses else None,
         }
         return RunState(**{**data, **plain})
+
+
+def gone_on(state: RunState) -> tuple[RunState, str]:
+    """The state of a run that ended, as it would be had training not ended there, and the text to add to
+    metrics.jsonl after its `metrics_offset`."""
+    if state.aside is None:
+        return replace(state, ended=""), ""
+    return RunState.from_json(state.aside["state"]), state.aside["line"]
 
 
 def watched(job: TrainingJob, splits: set[str]) -> str | None:
@@ -79,7 +92,8 @@ def after_evaluation(
     delta = job.early_stopping.min_delta if job.early_stopping else 0.0
     sign = 1.0 if less_is_better(str(metric)) else -1.0
     if state.best is None or sign * value < sign * state.best - delta:
-        return replace(state, best=value, best_epoch=epoch, best_step=step, waited=0), True
+        better = replace(state, best=value, best_epoch=epoch, best_step=step, waited=0, best_metrics=values)
+        return better, True
     return replace(state, waited=state.waited + 1), False
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distbp import checkpoint, events, numerics, settings
+from distbp import agreement, checkpoint, events, numerics, settings
 from distbp.arguments import check_kind, kind_of, path_given, workers_given
 from distbp.blueprint import Blueprint
 from distbp.control import Control
 from distbp.data.splits import SPLITS, Splits, open_splits
 from distbp.data.targets import Meaning, shown
+from distbp.delivery import delivered
 from distbp.errors import ArgumentError, DataError, JobError, SettingsError
 from distbp.evaluation import loss_weights
 from distbp.interrupts import Interrupts
@@ -25,10 +26,11 @@ from distbp.metrics import Frame, frame_of
 from distbp.nn.network import Network
 from distbp.ray_session import RaySession
 from distbp.result import Result
-from distbp.run_directory import RunDirectory, read_result
+from distbp.run_directory import RunDirectory, job_text, read_job, read_result
 from distbp.run_log import log_events
 from distbp.teams import TeamMaker
 from distbp.trainer import Trainer
+from distbp.warm_start import INIT, check_init, init_folder, keep_init, model_folder
 
 Data = Mapping[str, Any] | tuple[Any, ...]
 
@@ -46,6 +48,7 @@ def train(
     confined: bool = False,
     control: Control | None = None,
     session: RaySession | None = None,
+    init: str | Path | None = None,
 ) -> Result:
     """Trains `job` to its end in this process and the workers it starts; waits.
 
@@ -56,7 +59,8 @@ def train(
     `confined`: they may not leave it. workers: in place of the job's.
     listener: is told what happens (see `distbp.events`). address: of a Ray cluster to train on; None:
     RAY_ADDRESS, or a Ray embedded in this process. control: changes the workers, or stops, from another
-    thread. session: a connection to Ray in place of one to `address`; the caller closes it.
+    thread. session: a connection to Ray in place of one to `address`; the caller closes it. init: where the
+    model lies that the job's `init` names, if not there.
 
     Raises ArgumentError, JobError, DataError, NumericsError, StorageError; Interrupted after a checkpoint on
     Ctrl-C.
@@ -66,11 +70,16 @@ def train(
     given, folder = by_split(data), path_given(folder, "folder")
     path = None if output is None else path_given(output, "output")
     with TeamMaker(job.workers if workers is None else workers, address, session=session) as teams:
-        splits = open_splits(job, folder, given, confined=confined)
+        place = folder.absolute()  # once: whoever calls may go to another folder meanwhile
+        path = None if path is None else path.absolute()
+        splits = open_splits(job, place, given, confined=confined)
         blueprint = make_blueprint(job, splits)
+        model = model_folder(Path(init)) if init else init_folder(job, place, confined=confined)
+        notes = check_init(blueprint, splits, model)
         path = path or _fresh_directory(job.name)
-        with RunDirectory.create(path, _job_text(job, folder)) as run:
-            return _drive(run, blueprint, splits, None, teams, listener, control)
+        with RunDirectory.create(path, _job_text(job, place)) as run:
+            keep_init(model, path)
+            return _drive(run, blueprint, splits, None, teams, listener, control, notes=notes)
 
 
 @numerics.quiet()
@@ -82,23 +91,41 @@ def resume(
     listener: events.Listener | None = None,
     address: str | None = None,
     control: Control | None = None,
+    epochs: int | None = None,
+    init: str | Path | None = None,
 ) -> Result:
     """Goes on from the last good checkpoint of a run directory, to the same bits as if it had never stopped.
 
-    `data` as in `train`, where the run was begun with arrays. A finished run gives its result at once.
+    `data` and `init` as in `train`, where the run was begun with them. A finished run gives its result at
+    once, after a look whether model, metrics and result are those that it left. `epochs`: in place of the
+    job's, which job.yaml then says: a finished run goes on too, to the bits of one that had so many at once
+    (but for schedules that depend on the length of training; a note says so).
+
+    Raises CheckpointError where anything is not what it was, and as `train` does.
     """
     workers = _checked_call(workers, listener, address, control)
     given = by_split(data)
-    with RunDirectory.open(path_given(run_dir, "run_dir")) as run:
-        done = read_result(run.path)
-        if done is not None:
-            return Result.from_json(done, run.path)
-        job = TrainingJob.from_yaml(run.job_text, str(run.path / "job.yaml"))
+    with RunDirectory.open(path_given(run_dir, "run_dir").absolute()) as run:
+        job, text = read_job(run.path), None
+        if epochs is not None and epochs != job.epochs:
+            text = TrainingJob.from_yaml(job_text(run.path)).replace(epochs=epochs).to_yaml()
+            job = job.replace(epochs=epochs)
+        done, start = read_result(run.path), checkpoint.load_latest(run.checkpoints)
+        if done is not None and not (start and agreement.longer(start.state, job)):
+            return delivered(run.path, done, job, start)
         with TeamMaker(job.workers if workers is None else workers, address) as teams:
             splits = open_splits(job, run.path, given)
             blueprint = make_blueprint(job, splits)
-            start = checkpoint.load_latest(run.checkpoints)
-            return _drive(run, blueprint, splits, start, teams, listener, control)
+            notes = []
+            if start is None:
+                kept: Path | None = run.path / INIT
+                if not (run.path / INIT).is_dir():
+                    kept = model_folder(Path(init)) if init else init_folder(job, run.path)
+                notes = check_init(blueprint, splits, kept)
+                keep_init(kept, run.path)
+            if done is not None and text is None:
+                text = job_text(run.path)  # a longer job was written by hand
+            return _drive(run, blueprint, splits, start, teams, listener, control, text, notes)
 
 
 def make_blueprint(job: TrainingJob, splits: Splits) -> Blueprint:
@@ -153,13 +180,16 @@ def _drive(
     teams: TeamMaker,
     listener: events.Listener | None,
     control: Control | None,
+    job_text: str | None = None,
+    notes: Sequence[str] = (),
 ) -> Result:
     told = log_events(run, listener)
     for aside in start.set_aside if start else ():
         told(events.CheckpointSetAside(str(aside.path), aside.reason))
     with numerics.one_blas_thread(), Interrupts() as interrupts:
         teams.connected = interrupts.renew
-        return Trainer(run, blueprint, splits, teams, told, interrupts, control=control).train(start)
+        trainer = Trainer(run, blueprint, splits, teams, told, interrupts, control=control, notes=notes)
+        return trainer.train(start, job_text)
 
 
 def _class_weights(
@@ -217,7 +247,7 @@ def _checked_call(workers: Any, listener: Any, address: Any, control: Any) -> An
 
 
 def _fresh_directory(name: str) -> Path:
-    base = Path("runs")
+    base = Path("runs").absolute()
     base.mkdir(exist_ok=True)
     slug = "".join(c if c.isalnum() or c in "-_" else "-" for c in name)
     first = base / slug

@@ -77,13 +77,15 @@ class Answer:
 @dataclass(frozen=True)
 class Assignment:
     """What a runner is to do. `job`: TrainingJob.to_mapping(). `received`: for each earlier attempt, the
-    highest report stored, so that a successor hands in the rest."""
+    highest report stored, so that a successor hands in the rest. `init`: where the model lies that the job
+    begins with, relative to the work volume; None where it names none, or the model is gone."""
 
     job_id: str
     attempt: int
     job: Mapping[str, Any]
     workers: int | None = None
     received: Mapping[str, int] = field(default_factory=dict)
+    init: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -156,14 +156,25 @@ def _drive(
     job = TrainingJob.from_mapping(assignment.job)
     folder = _place_data(job, home / "data", data, transport, control)
     path = home / "run"
+    init = None if assignment.init is None else home.parent / assignment.init
+    if job.init is not None and init is None and not is_run(path):
+        raise JobError([Fault("init", f"{job.init}: the model was deleted; begin with another")])
     while True:
         if control.stopping:
             raise Interrupted(str(path), 0)
         workers = control.training()
         try:
             if is_run(path):
-                return resume(path, workers=workers, listener=listen)
-            return train(job, output=path, folder=folder, workers=workers, listener=listen, confined=True)
+                return resume(path, workers=workers, listener=listen, init=init)
+            return train(
+                job,
+                output=path,
+                folder=folder,
+                workers=workers,
+                listener=listen,
+                confined=True,
+                init=init,
+            )
         except Interrupted:
             if control.stopping or not control.rescaled:
                 raise

@@ -104,6 +104,7 @@ def _worded(event: events.Event) -> str:
                 f" {event.parameters} parameters, {event.shards} shards on {event.workers} workers"
                 f" ({event.exchange})"
             )
+            text += "".join(f"\nnote: {note}" for note in event.notes)
         case events.EpochEnded():
             values = ", ".join(
                 f"{name} {value:.6g}"

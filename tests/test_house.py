@@ -95,6 +95,7 @@ LONG = {
     "distbp.model",
     "distbp.optimizers.parts",
     "distbp.trainer",
+    "distbp.run_directory",
 }
 LONGEST = 450
 

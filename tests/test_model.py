@@ -494,7 +494,7 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     ),
     "size": (
         lambda content: content["files"][WEIGHTS].update(bytes=10**15),
-        "has .* bytes; model.json says 1000000",
+        "model.json says that weights.safetensors has 1000000000000000 bytes, which its layers do not fill",
     ),
     "hash": (
         lambda content: content["files"][WEIGHTS].update(sha256="0" * 64),
@@ -546,14 +546,23 @@ FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "absent": (shutil.rmtree, "does not exist; give the model folder of a run directory"),
     "empty": (lambda p: (p / MODEL).unlink(), "has no model.json; give the model folder"),
     "a file": (lambda p: (shutil.rmtree(p), p.write_text("x")), "is not a folder; give the model folder"),
-    "no weights": (lambda p: (p / WEIGHTS).unlink(), "weights.safetensors is missing"),
+    "no weights": (lambda p: (p / WEIGHTS).unlink(), "weights.safetensors cannot be read \\(No such file"),
     "a pipe": (
         lambda p: ((p / WEIGHTS).unlink(), os.mkfifo(p / WEIGHTS)),  # opening it would wait forever
-        "weights.safetensors is missing",
+        "weights.safetensors cannot be read .it is a folder, a pipe or a device, not a regular file",
+    ),
+    "too long": (lambda p: os.truncate(p / WEIGHTS, 1 << 40), "cannot be read .it has [0-9,]{17} bytes"),
+    "a folder for weights": (
+        lambda p: ((p / WEIGHTS).unlink(), (p / WEIGHTS).mkdir()),
+        "weights.safetensors cannot be read .it is a folder",
+    ),
+    "a pipe for model.json": (
+        lambda p: ((p / MODEL).unlink(), os.mkfifo(p / MODEL)),
+        "model.json cannot be read .it is a folder, a pipe",
     ),
     "endless": (
         lambda p: ((p / MODEL).unlink(), (p / MODEL).symlink_to("/dev/zero")),
-        "has no model.json; give the model folder",
+        "model.json cannot be read .Too many levels of symbolic links",
     ),
     "deep": (lambda p: (p / MODEL).write_text("[" * 100_000), "model.json is not JSON"),
     "binary": (lambda p: (p / MODEL).write_bytes(b"\xff\x80\x00"), "model.json is not JSON"),

@@ -15,11 +15,14 @@ from distbp.errors import DataError, HostileFileError
 
 
 class DataFile(NamedTuple):
-    """A regular file that may be opened. `name` is the path as the job wrote it, for messages."""
+    """A regular file that may be opened. `name` is the path as the job wrote it, for messages. `mark`:
+    device, inode, size, and the times (ns) at which content and entry last changed. While that is the same,
+    so is what the file holds, unless it changed at about the time when it was read."""
 
     path: Path
     name: str
     size: int
+    mark: tuple[int, ...] = ()
 
 
 def resolve(folder: Path, path: str, confined: bool = False) -> Path:
@@ -66,7 +69,8 @@ def find(folder: Path, path: str, confined: bool = False) -> DataFile:
     except FileNotFoundError:
         near = _similar(place)
         hint = f"did you mean {near!r}?" if near else "data paths are relative to the folder of the job file"
-        raise DataError(f"{path}: there is no such file; {hint}") from None
+        where = "" if confined else f" in {folder.absolute()}"
+        raise DataError(f"{path}: there is no such file{where}; {hint}") from None
     except OSError as error:
         raise DataError(
             f"{path}: cannot be opened ({error.strerror}); check the path and its permissions"
@@ -83,7 +87,8 @@ def find(folder: Path, path: str, confined: bool = False) -> DataFile:
         )
     if found.st_size == 0:
         raise DataError(f"{path}: the file is empty; check that it was copied completely")
-    return DataFile(place, path, found.st_size)
+    mark = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return DataFile(place, path, found.st_size, mark)
 
 
 def _similar(place: Path) -> str | None:

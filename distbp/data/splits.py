@@ -12,6 +12,7 @@ import numpy as np
 from distbp import settings
 from distbp.data.batches import WholeData
 from distbp.data.checks import Allowed, check_rows
+from distbp.data.digest import table_record
 from distbp.data.formats import arranged, from_arrays, load
 from distbp.data.prepared import PreparedRows, prepare
 from distbp.data.preprocessing import Preprocessing, fit
@@ -25,7 +26,6 @@ if TYPE_CHECKING:  # these stand below the data in the house; here they are only
     from distbp.job import TrainingJob
 
 SPLITS = ("train", "validation", "test")
-SAMPLED_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Splits:
     def rows(self) -> dict[str, int]:
         return {name: len(table) for name, table in self.tables.items()}
 
-    def samples(self) -> dict[str, str]:
-        """A digest of up to `SAMPLED_ROWS` rows of each split, evenly spread, by name: tells that other data
-        was given, in a time that does not grow with the data."""
-        return {name: _sample(table).digest() for name, table in self.tables.items()}
+    def record(self, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """What tells that other data was given: by split, the digests of all its rows (see `table_record`).
+        `known`: an earlier record, for files that are the same since."""
+        return {name: table_record(table, (known or {}).get(name)) for name, table in self.tables.items()}
 
     def prepare(self, job: TrainingJob) -> dict[str, PreparedRows]:
         """The splits ready for batches: targets as the loss takes them, inputs preprocessed in memory up to
@@ -135,15 +135,3 @@ def skipped_note(split: str, kept: int, reasons: Mapping[str, int]) -> str:
     counts = ", ".join(f"{count:,}: {reason}" for reason, count in reasons.items())
     count = sum(reasons.values())
     return f"bad_rows: skip left out {count:,} of {kept + count:,} {split} rows ({counts})"
-
-
-def _sample(table: Table) -> Table:
-    if len(table) <= SAMPLED_ROWS:
-        return table
-    rows = np.arange(SAMPLED_ROWS) * len(table) // SAMPLED_ROWS
-    return replace(
-        table,
-        inputs=table.inputs[rows],
-        targets=None if table.targets is None else table.targets[rows],
-        weights=None if table.weights is None else table.weights[rows],
-    )

@@ -8,7 +8,6 @@ weights  (n,) float64, or None
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -29,7 +28,8 @@ class Table:
 
     `row_number(i)` is the row's number in its file (0-based), for messages: `first_row + i`, unless rows
     were left out or shuffled and `row_numbers` lists them. `name` is the file, for messages. `columns`: the
-    names of the columns of the inputs, where they have names. `skipped`: how many rows were left out, by
+    names of the columns of the inputs, where they have names. `marks`: of the files that hold it (see
+    `distbp.data.safety.DataFile`); () where it is not in files. `skipped`: how many rows were left out, by
     reason.
     """
 
@@ -41,6 +41,7 @@ class Table:
     name: str = ""
     targets_name: str = ""
     columns: Columns | None = None
+    marks: tuple[tuple[int, ...], ...] = ()
     skipped: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -69,23 +70,6 @@ class Table:
     def at_row(self, first_row: int) -> Table:
         """The same rows, numbered from `first_row` of their file."""
         return replace(self, first_row=first_row)
-
-    def digest(self) -> str:
-        """SHA-256 over dtype, shape and little-endian bytes of inputs, targets and weights.
-
-        Read in chunks, so memory stays flat; the same for plain, compressed, big-endian and column-major
-        storage of the same values. Names and row numbers do not count.
-        """
-        total = hashlib.sha256()
-        for part, array in (("inputs", self.inputs), ("targets", self.targets), ("weights", self.weights)):
-            if array is None:
-                total.update(f"{part}: none;".encode())
-                continue
-            little = array.dtype.newbyteorder("<")
-            total.update(f"{part}: {little.str} {array.shape};".encode())
-            for _, chunk in chunks(array):
-                total.update(np.ascontiguousarray(chunk, dtype=little).data)
-        return total.hexdigest()
 
 
 def chunks(array: Array) -> Iterator[tuple[int, Array]]:
@@ -125,6 +109,7 @@ def build(
     targets_name: str = "",
     weights_name: str = "",
     columns: Columns | None = None,
+    marks: tuple[tuple[int, ...], ...] = (),
 ) -> Table:
     """The table of rows [start, stop) (default all) of raw arrays; shapes, lengths and dtypes are checked.
 
@@ -166,6 +151,7 @@ def build(
         name,
         targets_name,
         columns,
+        marks,
     )
 
 

@@ -89,7 +89,9 @@ class Checkpoint(Part):
         default=60.0, gt=0, description="save when the last one is this old; null: never"
     )
     keep_last: Whole = Field(default=2, ge=1, description="how many of the newest to keep")
-    keep_best: Flag = Field(default=True, description="also keep the one of the best evaluation")
+    keep_best: Flag = Field(
+        default=True, description="also keep the parameters of the best evaluation, in every checkpoint"
+    )
 
 
 class Regularization(Part):

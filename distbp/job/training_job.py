@@ -50,6 +50,12 @@ class TrainingJob(Part):
     )
     data: Data = Field(default=Data(), description="where the samples lie")
     model: Model = Field(description="the network")
+    init: Text | None = Field(
+        default=None,
+        min_length=1,
+        description="a model folder or run directory whose weights to begin with, where layers have the same"
+        " type and shapes; on a service model:ID",
+    )
     loss: Loss = Field(description="what training makes small")
     optimizer: Optimizer = Field(default=Adam(), description="the update rule")
     batch_size: Whole = Field(

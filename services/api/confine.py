@@ -15,6 +15,7 @@ from services.errors import NotFoundError
 from services.store import Store
 
 DATASET = re.compile(r"dataset:(ds_[0-9a-f]{64})")
+MODEL = re.compile(r"model:(mdl_[0-9a-z]{1,64})")
 # Which fields of a format are paths. A test holds that every format is here.
 PATHS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -73,8 +74,22 @@ def _faults(job: TrainingJob, project: str, store: Store, data_folder: Path | No
                 yield from _file_faults(where, path, job.data.folder, data_folder)
     if uploads and files:
         yield Fault("data", "mixes uploaded datasets with files of the service; use one kind in a job")
+    yield from _init_faults(job.init, project, store)
     if job.data.folder is not None and not files:
         yield Fault("data.folder", "is only for files of the service; leave it out")
+
+
+def _init_faults(init: str | None, project: str, store: Store) -> Iterator[Fault]:
+    if init is None:
+        return
+    match = MODEL.fullmatch(init)
+    if match is None:
+        yield Fault("init", "is no model of this service; write model:ID, as `distbp models` lists them")
+        return
+    try:
+        store.models.get(project, match[1])
+    except NotFoundError:
+        yield Fault("init", f"there is no model {match[1]}; `distbp models` lists those that there are")
 
 
 def _dataset_faults(where: str, path: str, kind: str, project: str, store: Store) -> Iterator[Fault]:

@@ -333,6 +333,7 @@ class AssignmentOut(BaseModel):
     job: Object
     workers: int | None
     received: dict[str, int] = Field(description="by earlier attempt, the highest report that is stored")
+    init: str | None = Field(default=None, description="the model to begin with, on the work volume")
 
 
 class ClaimIn(In):

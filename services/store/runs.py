@@ -28,10 +28,11 @@ from services.store.journal import (
     rewind_metrics,
 )
 from services.store.records import Attempt, Job
-from services.store.schema import attempts, jobs
+from services.store.schema import attempts, jobs, models
 
 _TOKEN = re.compile(r"dbr_(job_[0-9a-z]{20})_([1-9][0-9]{0,8})_([A-Za-z0-9_-]{43})")
 _ALL_STEPS = 2**63 - 1
+MODEL = "model:"  # what a job's `init` begins with: model:mdl_...
 LEASE_S = 10.0  # a runner speaks every second
 
 
@@ -83,7 +84,10 @@ class Runs:
                 )
             )
             received = {str(number): int(last) for number, last in rows}
-        return Assignment(job_id, attempt, job.job, job.workers, received)
+            model = str(job.job.get("init") or "").removeprefix(MODEL)
+            mine = (models.c.id == model, models.c.project == job.project)
+            init = conn.execute(select(models.c.path).where(*mine)).scalar_one_or_none()
+        return Assignment(job_id, attempt, job.job, job.workers, received, init)
 
     def check(self, job_id: str, attempt: int) -> Job:
         """The job of an attempt that has not ended. Raises FencedError."""

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 
 from distbp.data.checks import Allowed, check_rows
+from distbp.data.digest import PART_BYTES, PARTS, array_digest, table_digests, table_record
 from distbp.data.formats import Npy, from_arrays, load
 from distbp.data.preprocessing import Preprocessing, fit
 from distbp.data.table import chunks
@@ -17,21 +20,49 @@ X = np.arange(12, dtype=np.float32).reshape(6, 2)
 
 
 def test_digest_is_that_of_the_bytes():
-    table = from_arrays(X, np.arange(6), np.full(6, 2.0))
-    want = hashlib.sha256(
-        b"inputs: <f4 (6, 2);"
-        + X.astype("<f4").tobytes()
-        + b"targets: <i8 (6,);"
-        + np.arange(6, dtype="<i8").tobytes()
-        + b"weights: <f8 (6,);"
-        + np.full(6, 2, "<f8").tobytes()
-    )
-    assert table.digest() == want.hexdigest()
+    table = from_arrays(X, np.arange(6))
+    part = hashlib.sha256(X.astype("<f4").tobytes()).digest()
+    assert table_digests(table) == {
+        "inputs": hashlib.sha256(b"<f4 (6, 2);" + part).hexdigest(),
+        "targets": array_digest(np.arange(6).astype(">i8").astype("<i8")),
+        "weights": None,
+    }
+
+
+def test_digest_of_many_parts_sees_every_value():
+    """Whatever the storage; with several threads."""
+    rows = np.random.default_rng(0).normal(size=(3 * PART_BYTES // 64 + 5, 8))
+    digest = array_digest(rows)
+    stored = {array_digest(rows.astype(">f8")), array_digest(np.asfortranarray(rows))}
+    assert stored == {digest}
+    for row in (0, PART_BYTES // 64, len(rows) - 1):
+        other = rows.copy()
+        other[row, 3] = np.nextafter(other[row, 3], 9)
+        assert array_digest(other) != digest
+    assert array_digest(rows[:-1]) != digest != array_digest(rows.reshape(-1, 4))
+
+
+def test_a_record_is_believed_while_the_files_are_the_same(tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", X)
+    np.save(tmp_path / "y.npy", np.arange(6))
+    source = Npy(inputs="x.npy", targets="y.npy")
+    fresh = table_record(load(source, tmp_path))
+    assert fresh["marks"] == []  # written just now: a change within the same tick would not show
+    monkeypatch.setattr("distbp.data.digest._SETTLED_NS", -1)
+    record = json.loads(json.dumps(table_record(load(source, tmp_path))))
+    assert len(record["marks"]) == 2
+    assert {part: record[part] for part in PARTS} == {part: fresh[part] for part in PARTS}
+    monkeypatch.setattr("distbp.data.digest.array_digest", lambda array: "computed")
+    assert table_record(load(source, tmp_path), record) == record
+    before = (tmp_path / "y.npy").stat()
+    np.save(tmp_path / "y.npy", np.arange(6)[::-1])
+    os.utime(tmp_path / "y.npy", ns=(before.st_atime_ns, before.st_mtime_ns))  # as if nothing had happened
+    assert table_record(load(source, tmp_path), record)["targets"] == "computed"
 
 
 def test_digest_sees_every_part():
     digests = {
-        from_arrays(*arguments).digest()
+        tuple(table_digests(from_arrays(*arguments)).values())
         for arguments in [
             (X,),
             (X.astype(np.float64),),
@@ -80,7 +111,8 @@ def test_skipped_rows_of_a_large_file_are_mapped(tmp_path, monkeypatch):
     monkeypatch.setenv("DISTBP_PREPARE_BYTES", "1MiB")
     mapped = load(source, tmp_path, bad_rows="skip")
     assert isinstance(mapped.inputs, np.memmap)
-    assert mapped.digest() == in_memory.digest() == from_arrays(np.delete(inputs, bad, 0)[9:]).digest()
+    whole = from_arrays(np.delete(inputs, bad, 0)[9:])
+    assert table_digests(mapped) == table_digests(in_memory) == table_digests(whole)
     assert mapped.row_number(7) == 18
     assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
 
@@ -254,7 +286,7 @@ def test_streaming_a_large_file_needs_little_memory(tmp_path):
         table = load(Npy(inputs="x.npy"), tmp_path)
         for _, _ in chunks(table.inputs):
             most = max(most, resident_bytes())
-        table.digest()
+        table_digests(table)
         fit(table, standardize=True)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
@@ -277,5 +309,5 @@ def test_changes_of_a_writable_map_are_left_alone(tmp_path):
     np.save(tmp_path / "x.npy", X)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="c")
     mapped[:] = 7
-    from_arrays(mapped).digest()
+    table_digests(from_arrays(mapped))
     assert (mapped == 7).all()

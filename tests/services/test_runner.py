@@ -632,3 +632,29 @@ def test_sigterm_before_training_is_kept(sqlite_store: Store, tmp_path: Path) ->
     end = runner.run(job_id, attempt, tmp_path, Early(sqlite_store, job_id, attempt), over=never)
     assert end.outcome == "interrupted"
     assert sqlite_store.jobs.get("main", job_id).state == "queued"
+
+
+def test_a_job_begins_with_a_model_of_the_service(sqlite_store: Store, tmp_path: Path) -> None:
+    """To the bits of a local run; also when it is taken up again, and not when the model is gone."""
+    first, attempt = lease(sqlite_store)
+    runner.run(first, attempt, tmp_path, Direct(sqlite_store, first, attempt), over=never)
+    model = sqlite_store.models.of_job("main", first)
+    assert model is not None
+    tuned = {**WORK, "seed": 3, "init": f"model:{model.id}"}
+    local = distbp.TrainingJob.from_mapping({**tuned, "init": str(tmp_path / model.path)})
+    expected = distbp.train(local, output=tmp_path / "local")
+    second, attempt = lease(sqlite_store, tuned)
+    transport = Direct(sqlite_store, second, attempt)
+    runner.run(second, attempt, tmp_path, transport, over=never)
+    done = sqlite_store.jobs.get("main", second)
+    assert done.state == "completed" and done.result is not None
+    assert done.result["params_sha256"] == expected.params_sha256
+    assert "note: init: 1 layers (12 values) are those of the model of 'line'" in "".join(
+        part.text for part in sqlite_store.journal.logs(second)
+    )
+    third, attempt = lease(sqlite_store, tuned)
+    sqlite_store.models.delete("main", model.id)
+    runner.run(third, attempt, tmp_path, Direct(sqlite_store, third, attempt), over=never)
+    failed = sqlite_store.jobs.get("main", third)
+    assert failed.state == "failed" and failed.error is not None
+    assert f"init: model:{model.id}: the model was deleted; begin with another" in failed.error["message"]

@@ -187,8 +187,9 @@ class Npz:
     rows: tuple[int, int] | None = option(None, help="[first, one past the last] row to use, counted from 0")
 
     def open(self, folder: Path, confined: bool = False) -> Table:
+        file = find(folder, self.path, confined)
         inputs, targets, weights, columns = read_arrays(
-            find(folder, self.path, confined), [self.inputs, self.targets, self.weights, self.columns]
+            file, [self.inputs, self.targets, self.weights, self.columns]
         )
         assert inputs is not None
         return build(
@@ -200,6 +201,7 @@ class Npz:
             targets_name=f"{self.path}[{self.targets}]",
             weights_name=f"{self.path}[{self.weights}]",
             columns=None if columns is None else self._column_names(columns, inputs),
+            marks=(file.mark,),
         )
 
     def _column_names(self, columns: Array, inputs: Array) -> Columns:

@@ -119,6 +119,19 @@ def test_files_and_datasets_are_not_mixed(tmp_path: Path) -> None:
     api.store.close()
 
 
+@pytest.mark.parametrize(
+    "path", [*HOSTILE_PATHS[:4], "runs/first", "model:", "model:../x", "model:mdl_" + "0" * 20]
+)
+def test_a_job_begins_with_models_of_its_project_only(api: Api, path: str) -> None:
+    body = problem_of(api.call("POST", "/v1/jobs", json={"job": {**JOB, "init": path}}), 422, "invalid_job")
+    (fault,) = body["faults"]
+    assert fault["path"] == "init"
+    assert (
+        "is no model of this service; write model:ID" in fault["message"]
+        or "there is no model mdl_" in fault["message"]
+    )
+
+
 def test_every_format_is_known_to_the_check() -> None:
     assert set(PATHS) == set(FORMATS) - {"arrays"}
     for name, kind in FORMATS.items():
