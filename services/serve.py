@@ -23,15 +23,17 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import Literal
+from typing import Any, Literal, cast
 
 import httpx
 import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from distbp.errors import SettingsError
 from services.api import check_protected, config_from_settings, create_app
 from services.api.config import is_loopback
+from services.api.connections import Connections, allowed_connections
 from services.dispatcher import Dispatcher
 from services.dispatcher import Limits as DispatcherLimits
 from services.errors import StoreError
@@ -44,6 +46,8 @@ Part = Literal["api", "dispatcher"]
 _STREAMS_END_S = 2  # open streams are cut after that; their clients come again
 _RUNNERS_END_S = 60.0
 _LOOK_S = 0.1
+_WAITING = 2048  # connections that nobody has accepted yet
+_ACCEPTED_AT_ONCE = 64  # and then looked at; each is an open file
 
 
 @dataclass(frozen=True)
@@ -149,12 +153,15 @@ class Api:
 
     def __init__(self, plan: Plan, store: Store, port: socket.socket) -> None:
         config = config_from_settings(plan.work_folder)
+        most = allowed_connections(config.limits.connections)
         config = replace(
             config,
+            limits=replace(config.limits, streams=min(config.limits.streams, most // 2)),
             data_folder=plan.files,
             hosts=config.hosts if _any_address(plan.host) else (*config.hosts, _in_url(plan.host)),
         )
         self._app = app = create_app(store, config)
+        connections = Connections(H11Protocol, most, config.limits)
         self._port = port
         self.server = uvicorn.Server(
             uvicorn.Config(
@@ -163,6 +170,9 @@ class Api:
                 log_level="warning",
                 access_log=False,
                 lifespan="off",
+                ws="none",
+                http=cast(Any, connections.protocol),
+                backlog=_ACCEPTED_AT_ONCE,
                 server_header=False,
                 proxy_headers=False,
                 timeout_graceful_shutdown=_STREAMS_END_S,
@@ -174,6 +184,7 @@ class Api:
         self.thread.start()
         while not self.server.started and self.thread.is_alive():
             time.sleep(0.01)
+        self._port.listen(_WAITING)  # asyncio lets no more wait than it accepts at once
 
     def stop(self) -> None:
         self._app.state.service.hub.end()  # else uvicorn would cut streams, with a traceback for each
@@ -296,7 +307,7 @@ def _listen(plan: Plan) -> socket.socket:
     try:
         port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         port.bind(address)
-        port.listen(2048)
+        port.listen(_WAITING)
     except OSError as error:
         port.close()
         raise SettingsError(_why_not(plan, error)) from None

@@ -144,6 +144,4 @@ def _checked(service: Service, caller: Caller, fields: schemas.Object) -> Traini
 def _asked(
     service: Service, caller: Caller, job_id: str, ask: Callable[[str, str, str], Job], done: str
 ) -> schemas.JobOut:
-    assert caller.token is not None  # a runner's token does not come this far
-    name = caller.token.name or caller.token.id
-    return schemas.JobOut.of(ask(caller.project, job_id, f"{done} by {name}"))
+    return schemas.JobOut.of(ask(caller.project, job_id, f"{done} by {caller.name}"))
