@@ -125,7 +125,10 @@ def serve(
         api: Api | None = None
         if port is not None:
             plan = replace(plan, port=port.getsockname()[1])
-            token = ensure_token(store, plan.home)
+            try:
+                token = ensure_token(store, plan.home)
+            except StoreError as error:
+                raise SettingsError(str(error)) from None
             check_protected(plan.host, store)
             api = Api(plan, store, port)
         dispatcher = Dispatching(plan, store, api) if "dispatcher" in plan.parts else None
@@ -282,9 +285,12 @@ def opened(plan: Plan) -> Iterator[Store]:
     except SQLAlchemyError as error:
         # The text may hold the password; what the driver says does not.
         reason = str(getattr(error, "orig", "") or type(error).__name__).strip().splitlines()[0]
-        raise SettingsError(
-            f"the database cannot be opened: {reason}. Is its server up, and --database right?"
-        ) from None
+        if plan.database_url.startswith("sqlite"):
+            name = plan.database_url.partition(":///")[2]
+            hint = f"Is {name} whole, and used by nothing else? If not, put it back from a backup"
+        else:
+            hint = "Is its server up, and --database right?"
+        raise SettingsError(f"the database cannot be opened: {reason}. {hint}") from None
     except StoreError as error:
         raise SettingsError(str(error)) from None
     try:

@@ -19,7 +19,6 @@ class Limits:
 
     small_bytes: int = 2**16
     job_bytes: int = 2**20
-    job_layers: int = 1000
     predict_bytes: int = 16 * 2**20
     report_bytes: int = 8 * 2**20
     dataset_bytes: int = 4 * 2**30

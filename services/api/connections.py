@@ -1,9 +1,9 @@
 """The connections of the API's port: how many there may be, and for how long each may keep it waiting.
 
-A request can be half sent and then left alone, an answer not read. Each would hold a connection, and so a file
-of this process, without end: such connections are closed after some seconds. Where there are as many as may be,
-the one that was opened first among those without a whole request makes room for a new one. So those who ask are
-served, however many only knock.
+A request can be half sent and then left alone, an answer not read. Each would hold a connection, and so a
+file of this process, without end: such connections are closed after some seconds. Where there are as many as
+may be, the one that was opened first among those without a whole request makes room for a new one. So those
+who ask are served, however many only knock.
 """
 
 from __future__ import annotations

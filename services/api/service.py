@@ -17,9 +17,9 @@ from services.store import Store
 
 @dataclass(frozen=True)
 class Service:
-    """`buckets`: of requests, by token; `failures`: of signing in, by address. `streams`, `uploads`, `bodies`:
-    that are open; `work`, `checks`: whose turn it is; by project. `dispatcher_seen`: when the dispatcher last
-    gave a sign, in seconds since 1970; None: never."""
+    """`buckets`: of requests, by token; `failures`: of signing in, by address. `streams`, `uploads`, `bodies`
+    that are open, `work` and `checks`: whose turn it is; by project. `dispatcher_seen`: when the dispatcher
+    last gave a sign, in seconds since 1970; None: never."""
 
     store: Store
     config: ApiConfig

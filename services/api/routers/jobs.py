@@ -9,7 +9,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Response
 
-from distbp.errors import Fault, JobError
 from distbp.job import TrainingJob
 from services.api import schemas
 from services.api.auth import Caller
@@ -131,11 +130,6 @@ def scale(job_id: JobId, body: schemas.Scaling, caller: CallerArg, service: Serv
 
 
 def _checked(service: Service, caller: Caller, fields: schemas.Object) -> TrainingJob:
-    model = fields.get("model")
-    layers, most = model.get("layers") if isinstance(model, dict) else None, service.config.limits.job_layers
-    if isinstance(layers, list) and len(layers) > most:  # before time is spent on each of them
-        message = f"has {len(layers)} layers; the service takes at most {most}"
-        raise JobError([Fault("model.layers", message)])
     job = TrainingJob.from_mapping(fields)
     check_data(job, caller.project, service.store, service.config.data_folder)
     return job
