@@ -145,13 +145,13 @@ def explain(
 ) -> list[InitErrorDetails]:
     """Pydantic's errors about `value`, a candidate for `part`, rewritten; the last may only count others.
     more: how many others are known of."""
-    inside = {error["loc"][0] for error in errors if error["loc"][:-1]}
+    inside = {error["loc"][:1] for error in errors if error["loc"][:-1]}
     named = [
         error
         for error in errors
         if not _counted(error)
         # Only items at fault are missing, and they have their own faults.
-        and not (error["type"] == "too_short" and error["loc"][0] in inside)
+        and not (error["type"] == "too_short" and error["loc"][:1] in inside)
     ]
     more += left_out(errors) + max(0, len(named) - MOST_FAULTS)
     # To find the name that was meant takes time, so it is done for those that will be told.
