@@ -204,9 +204,10 @@ def get(name: str) -> Any:
 
 
 # Of the environment of a service: what Python, Ray, libraries and locales need, and no secrets but Ray's.
-_HANDED_ON = frozenset(
-    ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH", "LD_PRELOAD", "SSL_CERT_FILE", "SSL_CERT_DIR", "NO_COLOR"]
-)
+_HANDED_ON = frozenset({
+    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "NO_COLOR",
+    "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH", "LD_PRELOAD", "SSL_CERT_FILE", "SSL_CERT_DIR",
+})  # fmt: skip
 _HANDED_ON_FROM = ("LC_", "PYTHON", "RAY_", "NUMBA_", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "MALLOC_")
 
 

@@ -83,11 +83,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Serving:
-    """What a service that has started says. `url`, `token`: None where the API is not part of it."""
+    """What a service that has started says. `url`, `token`: None where the API is not part of it. `link`: the
+    dashboard's address, which signs in, once."""
 
     plan: Plan
     url: str | None
     token: str | None
+    link: str | None = None
 
 
 class Stop:
@@ -136,7 +138,9 @@ def serve(
             for part in (api, dispatcher):
                 if part is not None:
                     part.start()
-            ready(Serving(plan, None if api is None else _url(plan), token))
+            url = None if api is None else _url(plan)
+            link = None if api is None or token is None else f"{url}/#link={api.link(token)}"
+            ready(Serving(plan, url, token, link))
             while not stop.asked:
                 time.sleep(_LOOK_S)
                 for part in (api, dispatcher):
@@ -188,6 +192,10 @@ class Api:
         while not self.server.started and self.thread.is_alive():
             time.sleep(0.01)
         self._port.listen(_WAITING)  # asyncio lets no more wait than it accepts at once
+
+    def link(self, token: str) -> str:
+        code: str = self._app.state.service.links.make(token)
+        return code
 
     def stop(self) -> None:
         self._app.state.service.hub.end()  # else uvicorn would cut streams, with a traceback for each

@@ -1,5 +1,6 @@
-"""What is given to the client's functions, checked before anything is sent. Every check returns the value, and
-raises the RemoteError that a service would: code "invalid", `param` the argument at fault."""
+"""What is given to the client's functions, checked before anything is sent. Every check returns the value,
+or raises the RemoteError that a service would: code "invalid", `param` the argument at fault.
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -12,6 +13,7 @@ from contextlib import asynccontextmanager
 from starlette.requests import Request
 
 from services.api.errors import RateError, SlowError, TooLargeError
+from services.store.database import sha256
 
 _MOST_BUCKETS = 10_000
 
@@ -64,6 +66,24 @@ class Slots:
                     del self._taken[key]
 
         return give_back
+
+
+class Links:
+    """Codes for signing in, each good for one use and a time. clock: seconds, rising."""
+
+    def __init__(self, clock: Callable[[], float], good_s: float = 3600.0) -> None:
+        self._clock, self._good_s = clock, good_s
+        self._kept: dict[str, tuple[str, float]] = {}  # hash of a code: (what it opens, until when)
+
+    def make(self, opens: str) -> str:
+        code = secrets.token_urlsafe(32)
+        self._kept[sha256(code)] = (opens, self._clock() + self._good_s)
+        return code
+
+    def take(self, code: str) -> str | None:
+        """What it opens; None where it was used before, is too old or was never made."""
+        opens, until = self._kept.pop(sha256(code), ("", 0.0))
+        return opens if opens and self._clock() < until else None
 
 
 class Turns:

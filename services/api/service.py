@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from services.api.config import ApiConfig
 from services.api.hub import Hub
-from services.api.limits import Buckets, Slots, Turns
+from services.api.limits import Buckets, Links, Slots, Turns
 from services.api.places import Places
 from services.api.prediction import Predictions
 from services.api.telemetry import Telemetry
@@ -27,6 +27,7 @@ class Service:
     hub: Hub
     buckets: Buckets
     failures: Buckets
+    links: Links
     streams: Slots
     uploads: Slots
     bodies: Slots
@@ -57,6 +58,7 @@ def make_service(
         failures=Buckets(
             limits.failures_per_s, limits.failures_burst, clock, "too many sign-ins failed from this address"
         ),
+        links=Links(clock),
         streams=Slots(limits.streams, limits.streams_per_token, "streams are open"),
         uploads=Slots(limits.uploads_at_once, limits.uploads_of_project, "uploads are on their way"),
         bodies=Slots(limits.bodies_at_once, limits.bodies_of_project, "bodies are on their way"),
