@@ -129,7 +129,7 @@ def test_where_stores_may_be_seen_out_of_order_there_is_a_fence() -> None:
 
 
 def test_what_is_announced_comes_after_what_it_announces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each store that says that others are there has a fence before it; each load that believes it, one after."""
+    """A store that says that others are there has a fence before it; a load that believes it, after."""
     from distbp.exchange import segment as seg
     from distbp.reduction import Block
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from served import WAIT_S, environment
+from served import WAIT_S, command, environment
 
 FILES = 1024
 JOB = {
@@ -30,6 +33,8 @@ class Crowded:
     def __init__(self, folder: Path, process: subprocess.Popen[str], url: str) -> None:
         self.process, self.url = process, url
         self.port = int(url.rpartition(":")[2])
+        self.home = folder / "data" / "distbp"
+        self.environment = environment(folder)
         self.token = (folder / "data" / "distbp" / "token").read_text().strip()
 
     def connect(self) -> socket.socket:
@@ -44,11 +49,11 @@ class Crowded:
 
 @contextmanager
 def crowded(folder: Path) -> Iterator[Crowded]:
-    command = [sys.executable, "-m", "distbp.cli", "serve", "--port", "0", "--slots", "1"]
+    words = [sys.executable, "-m", "distbp.cli", "serve", "--port", "0", "--slots", "1"]
     with (
         open(folder / "serve.err", "ab") as err,
         subprocess.Popen(
-            ["prlimit", f"--nofile={FILES}:{FILES}", *command],
+            ["prlimit", f"--nofile={FILES}:{FILES}", *words],
             stdout=subprocess.PIPE,
             stderr=err,
             env=environment(folder),
@@ -120,3 +125,26 @@ def test_too_many_headers_are_refused(service: Crowded) -> None:
     with httpx.Client(base_url=service.url, trust_env=False) as client:
         assert client.get("/livez", headers=many).status_code in (400, 431)
         assert client.get("/livez").status_code == 200
+
+
+def test_heavy_validations_of_one_project_leave_the_others_calls_alone(service: Crowded) -> None:
+    made = command(
+        service.environment, "token", "create", "--project", "red", "--scope", "read", "--data", service.home
+    )
+    layers = [{"type": "dense", "units": 8, "activation": "relu", "initializer": "he_normal"}] * 180
+    heavy = {"job": {**JOB, "model": {"layers": [*layers, {"type": "dense", "units": 3}]}}}
+    assert len(json.dumps(heavy)) > 14_000
+    with (
+        httpx.Client(base_url=service.url, timeout=120, trust_env=False) as client,
+        ThreadPoolExecutor(60) as pool,
+    ):
+        red = {"Authorization": f"Bearer {made.stdout.strip()}"}
+        asked = [pool.submit(client.post, "/v1/jobs:validate", json=heavy, headers=red) for _ in range(60)]
+        times = []
+        while not all(one.done() for one in asked):
+            began = time.monotonic()
+            assert service.ask("GET", "/v1/jobs").status_code == 200
+            assert service.ask("POST", "/v1/jobs:validate", json={"job": JOB}).status_code == 200
+            times.append((time.monotonic() - began) / 2)
+        assert {one.result().status_code for one in asked} == {200}
+    assert statistics.median(times) < 1

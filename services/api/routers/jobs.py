@@ -126,7 +126,8 @@ def resume(job_id: JobId, caller: CallerArg, service: ServiceArg) -> schemas.Job
 )
 def scale(job_id: JobId, body: schemas.Scaling, caller: CallerArg, service: ServiceArg) -> schemas.JobOut:
     """Gives a job another number of workers; it ends with the same bits."""
-    return schemas.JobOut.of(service.store.jobs.scale(caller.project, job_id, body.workers))
+    told = f"scaled by {caller.name}"
+    return schemas.JobOut.of(service.store.jobs.scale(caller.project, job_id, body.workers, told))
 
 
 def _checked(service: Service, caller: Caller, fields: schemas.Object) -> TrainingJob:
