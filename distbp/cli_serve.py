@@ -152,8 +152,8 @@ def _tell(serving: Serving) -> None:
     except OSError:
         noted = f"clients need DISTBP_URL={serving.url} and DISTBP_TOKEN"
     click.echo(f"distbp serves at {serving.url}")
-    if sys.stdout.isatty():  # and not where it would be kept in a log
-        click.echo(f"  dashboard  {serving.url}/#token={serving.token}")
+    click.echo(f"  dashboard  {serving.link}")
+    click.echo("             (this link signs in once, within the next hour)")
     click.echo(f"  token      in {serving.plan.home / 'token'}")
     click.echo(f"  {noted}")
     if serving.plan.host not in ("127.0.0.1", "localhost", "::1"):

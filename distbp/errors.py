@@ -59,14 +59,28 @@ class Fault:
         return f"{self.path}: {self.message}" if self.path else self.message
 
 
-class JobError(DistbpError):
-    """A job that cannot be trained. `faults` lists every fault found, not only the first."""
+MOST_FAULTS = 50  # that an error names; it counts the others
+_PATH, _MESSAGE = 200, 2000  # characters of a fault
 
-    def __init__(self, faults: Sequence[Fault], source: str = "the job") -> None:
-        self.faults = tuple(faults)
+
+def cut(text: str, most: int) -> str:
+    """`text`, without its end where it has more than `most` characters."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+class JobError(DistbpError):
+    """A job that cannot be trained. `faults` lists every fault found, not only the first; where they are more
+    than `MOST_FAULTS`, the last one counts the others. more: how many are not in `faults`."""
+
+    def __init__(self, faults: Sequence[Fault], source: str = "the job", more: int = 0) -> None:
+        if more or len(faults) > MOST_FAULTS + 1:
+            more += max(0, len(faults) - MOST_FAULTS)
+            faults = [*faults[:MOST_FAULTS], Fault("", f"and {more:,} more faults; mend these first")]
+        self.faults = tuple(Fault(cut(f.path, _PATH), cut(f.message, _MESSAGE)) for f in faults)
         self.source = source
         count = len(self.faults)
-        head = f"{source} has {count} fault{'s' if count != 1 else ''}:"
+        many = f"more than {MOST_FAULTS}" if count > MOST_FAULTS else count
+        head = f"{source} has {many} fault{'s' if count != 1 else ''}:"
         super().__init__("\n".join([head, *(f"  {fault}" for fault in self.faults)]))
 
 

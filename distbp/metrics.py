@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from distbp.errors import Fault, JobError
+from distbp.errors import Fault, JobError, cut
 from distbp.nn.arrays import Array, Shape
 from distbp.nn.losses.base import Loss, Takes, Task
 
@@ -135,11 +135,12 @@ def metrics_for(
 def _parse(name: str) -> tuple[str, int]:
     """("top_k", 5) for "top_5"; (name, 0) for any other."""
     head, _, number = name.rpartition("_")
-    return ("top_k", int(number)) if head == "top" and number.isdecimal() else (name, 0)
+    return ("top_k", int(number)) if head == "top" and number.isdecimal() and len(number) < 10 else (name, 0)
 
 
 def _problem(name: str, kind: str, k: int, task: Task, outputs: int) -> str | None:
     if kind not in METRICS:
+        name = cut(name, 60)
         near = difflib.get_close_matches(name, METRICS, n=1)
         mean = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(METRICS)}"
         return f"{name!r} is not known; {mean}"

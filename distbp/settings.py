@@ -204,6 +204,26 @@ def get(name: str) -> Any:
     return setting.default if text is None or text == "" else setting.parse(text)
 
 
+# Of the environment of a service: what Python, Ray, libraries and locales need, and no secrets but Ray's.
+_HANDED_ON = frozenset({
+    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "NO_COLOR",
+    "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH", "LD_PRELOAD", "SSL_CERT_FILE", "SSL_CERT_DIR",
+})  # fmt: skip
+_HANDED_ON_FROM = ("LC_", "PYTHON", "RAY_", "NUMBA_", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "MALLOC_")
+
+
+def for_runners() -> dict[str, str]:
+    """The environment of a process that trains for others: of the one here, what training needs. So jobs do
+    not see passwords, keys or tokens of whoever runs the service."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in _HANDED_ON
+        or name.startswith(_HANDED_ON_FROM)
+        or (name in SETTINGS and not SETTINGS[name].help.startswith(("client:", "service:")))
+    }
+
+
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
     """Within the block these environment variables are set, for libraries that read them; then as before."""

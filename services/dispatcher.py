@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from services.errors import FencedError
 from services.launchers import Handle, Launcher, LaunchError, Start
@@ -89,7 +89,7 @@ class Dispatcher:
     _stopped: bool = False
 
     def run(self) -> None:
-        """Until `stop`. Outlives the database and the cluster; ends with any other error."""
+        """Until `stop`. Outlives the database, the cluster and what else fails: each round looks anew."""
         silence = self.store.listen(lambda jobs: self._wake.set())
         failures = 0
         try:
@@ -99,11 +99,18 @@ class Dispatcher:
                     self.tick()
                     self.sign()
                     failures = 0
-                except (OperationalError, InterfaceError) as error:
+                except SQLAlchemyError as error:
                     failures += 1
                     if failures == 1:
-                        log.error("the database does not answer: %s", type(error.orig).__name__)
+                        what = type(getattr(error, "orig", None) or error).__name__
+                        log.error("the database does not answer: %s", what)
                     self._deaf = True  # nor could runners report
+                except Exception as error:
+                    failures += 1
+                    if failures == 1:
+                        foreseen = isinstance(error, OSError)  # no files or processes left, say
+                        log.error("this round failed: %s; trying again", error, exc_info=not foreseen)
+                    self._deaf = True
                 self._wake.wait(min(self.limits.poll_s * 2 ** min(failures, 5), 10.0))
         finally:
             silence()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -246,3 +248,64 @@ def test_a_note_on_one_row_slices_under_batch_normalization() -> None:
         "some slices of that last batch have one row, which batch_normalization turns into its shift alone;"
         " drop_last: true leaves that batch out",
     ]
+
+
+# As large as a job may be -----------------------------------------------------------------------------------
+
+MANY = 65_000
+LAYER = {"type": "dense", "units": 2}
+GOOD = {"data": {"train": {"format": "moons"}}, "model": {"layers": [LAYER]}, "loss": "softmax_cross_entropy"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "left_out"),
+    [
+        ({f"unknown_{i}": 1 for i in range(MANY)}, MANY - 50),
+        ({f"batch_siz{i}": 1 for i in range(MANY)}, MANY - 50),
+        ({"model": {"layers": [LAYER], **{f"layer{i}": 1 for i in range(MANY)}}}, MANY - 50),
+        ({"model": {"layers": [{**LAYER, **{f"unit{i}": 1 for i in range(MANY)}}]}}, MANY - 50),
+        ({"model": {"layers": [{**LAYER, "a": 1, "b": 2}] * 1000}}, 1950),
+        ({"model": {"layers": [LAYER] * MANY}}, 0),
+        ({"model": {"layers": ["dens"] * MANY}}, 0),
+        ({"metrics": [f"metric{i}" for i in range(MANY)]}, 0),
+        ({"class_weight": {f"x{i}": "a" for i in range(MANY)}}, 0),
+        ({"class_weight": ["a"] * MANY}, 0),
+        ({"x" * 1_000_000: 1}, 0),
+        ({"metrics": ["x" * 1_000_000]}, 0),
+        ({"metrics": ["top_" + "1" * 100_000]}, 0),
+        ({"early_stopping": {"metric": "x" * 1_000_000}}, 0),
+        ({"model": {"layers": [{"type": "reshape", "shape": [1] * MANY}, LAYER]}}, 0),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_page_of_faults_is_answered_shortly_and_soon(changes: dict[str, Any], left_out: int) -> None:
+    began = time.process_time()
+    with pytest.raises(JobError) as caught:
+        TrainingJob.from_mapping({**GOOD, **changes})
+    assert time.process_time() - began < 2
+    faults = caught.value.faults
+    assert len(str(caught.value)) < 30_000 and len(faults) <= 51
+    if left_out:
+        assert faults[-1] == Fault("", f"and {left_out:,} more faults; mend these first")
+        assert str(caught.value).startswith("the job has more than 50 faults:\n")
+        assert JobError(faults).faults == faults  # as a client has them from a service
+    else:
+        assert len(faults) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n".join(f"{i * (2**61 - 1)}: 1" for i in range(30_000)),  # one hash
+        "&" + "x" * 900_000 + " 1",
+        "!" + "x" * 900_000 + " 1",
+        f'{{"{"x" * 400_000}": 1, "{"x" * 400_000}": 2}}',
+    ],
+    ids=["numbers", "anchor", "tag", "twice"],
+)
+def test_a_page_of_text_is_refused_shortly_and_soon(text: str) -> None:
+    began = time.process_time()
+    with pytest.raises(JobError) as caught:
+        TrainingJob.from_yaml(text)
+    assert time.process_time() - began < 2
+    assert len(str(caught.value)) < 3000

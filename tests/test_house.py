@@ -91,6 +91,7 @@ LONG = {
     "distbp.cli",
     "distbp.cluster",
     "distbp.job.checks",
+    "distbp.job.faults",
     "distbp.metrics",
     "distbp.model",
     "distbp.optimizers.parts",

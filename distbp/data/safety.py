@@ -67,8 +67,10 @@ def find(folder: Path, path: str, confined: bool = False) -> DataFile:
     try:
         found = place.stat()
     except FileNotFoundError:
-        near = _similar(place)
-        hint = f"did you mean {near!r}?" if near else "data paths are relative to the folder of the job file"
+        # Who sent a job may not learn the names of what others keep there.
+        near = None if confined else _similar(place)
+        of = "data folder" if confined else "folder of the job file"
+        hint = f"did you mean {near!r}?" if near else f"data paths are relative to the {of}"
         where = "" if confined else f" in {folder.absolute()}"
         raise DataError(f"{path}: there is no such file{where}; {hint}") from None
     except OSError as error:

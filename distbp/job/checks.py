@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from distbp.errors import Fault, JobError
+from distbp.errors import Fault, JobError, cut
 from distbp.job.parts import WorkerRange
 from distbp.metrics import metrics_for
 from distbp.nn.activations import ACTIVATIONS
@@ -170,6 +170,7 @@ def _watched(job: TrainingJob, path: str, metric: str) -> Iterator[Fault]:
     known = watchable(job)
     if metric in known:
         return
+    metric = cut(metric, 60)
     if metric.startswith("validation_") and not any(name.startswith("validation_") for name in known):
         yield Fault(
             path,

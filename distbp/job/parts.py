@@ -11,10 +11,13 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from distbp.arguments import MAX_WORKERS
-from distbp.job.faults import Part, Words, line, native, raised, shown
+from distbp.job.faults import Part, Words, at_most, line, native, raised, shown
 from distbp.job.kinds import Flag, Number, Text, Whole, kind
 from distbp.job.shards import MAX_SHARDS
 from distbp.job.tables import TABLES
+
+MAX_LAYERS = 1000
+MAX_WEIGHTS = 10_000  # of classes
 
 if TYPE_CHECKING:
     from distbp.data.formats import Source as Source
@@ -61,7 +64,9 @@ class Data(Part):
 class Model(Part):
     """The network: a chain of layers."""
 
-    layers: tuple[Layer, ...] = Field(min_length=1, description="from the inputs to the outputs")
+    layers: Annotated[tuple[Layer, ...], at_most(MAX_LAYERS)] = Field(
+        min_length=1, max_length=MAX_LAYERS, description="from the inputs to the outputs"
+    )
 
 
 class EarlyStopping(Part):
@@ -188,10 +193,13 @@ ClassWeight = Annotated[
         dict[int | str, Weight],
         Field(min_length=1),
         BeforeValidator(_once),
+        at_most(MAX_WEIGHTS, "mapping"),
         Words("a mapping from class to weight"),
         Tag("mapping"),
     ]
-    | Annotated[tuple[Weight, ...], Field(min_length=1), Words("a list of weights"), Tag("list")]
+    | Annotated[
+        tuple[Weight, ...], Field(min_length=1), at_most(MAX_WEIGHTS), Words("a list of weights"), Tag("list")
+    ]
     | Annotated[Literal["balanced"], Tag("word")],
     _BY_SPELLING,
 ]

@@ -19,11 +19,12 @@ from typing import Any
 import yaml
 
 from distbp.arguments import path_given
-from distbp.errors import Fault, JobError
+from distbp.errors import Fault, JobError, cut
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 _MAX_DIGITS = 400
+_SHOWN = 60  # characters of a key, a tag, an anchor
 
 _INTEGER = re.compile(r"[-+]?[0-9]+\Z")
 _HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]+\Z")
@@ -119,7 +120,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise _RefusedError(f"the key {key!r} is written twice in one mapping; keep one of them")
+            raise _RefusedError(
+                f"the key {cut(str(key), _SHOWN)!r} is written twice in one mapping; keep one of them"
+            )
         found[key] = value
     return found
 
@@ -159,9 +162,11 @@ def _node(event: Any, events: Iterator[Any], depth: int) -> Any:
     if depth > MAX_DEPTH:
         raise _RefusedError(f"is nested deeper than {MAX_DEPTH} levels ({where})")
     if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-        raise _RefusedError(f"uses an anchor or alias ({event.anchor!r}, {where}); write the value out")
+        raise _RefusedError(
+            f"uses an anchor or alias ({cut(event.anchor, _SHOWN)!r}, {where}); write the value out"
+        )
     if event.tag not in (None, "!"):
-        raise _RefusedError(f"uses a tag ({event.tag!r}, {where}); write plain values only")
+        raise _RefusedError(f"uses a tag ({cut(event.tag, _SHOWN)!r}, {where}); write plain values only")
     if isinstance(event, yaml.ScalarEvent):
         return _scalar(event, where)
     if isinstance(event, yaml.SequenceStartEvent):
@@ -175,8 +180,12 @@ def _node(event: Any, events: Iterator[Any], depth: int) -> Any:
         place = _place(item.start_mark)
         if not isinstance(key, str | int) or isinstance(key, bool):
             raise _RefusedError(f"has a key that is neither text nor a whole number ({place})")
+        if isinstance(key, int) and abs(key) >> 53:  # multiples of 2^61 - 1 have one hash: minutes for a page
+            raise _RefusedError(f"has a number of more than 53 bits for a key ({place})")
         if key in found:
-            raise _RefusedError(f"has the key {key!r} twice in one mapping ({place}); keep one of them")
+            raise _RefusedError(
+                f"has the key {cut(str(key), _SHOWN)!r} twice in one mapping ({place}); keep one of them"
+            )
         found[key] = _node(next(events), events, depth + 1)
     return found
 

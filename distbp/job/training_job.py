@@ -13,7 +13,7 @@ from distbp.errors import Fault, JobError
 from distbp.job import text as _text
 from distbp.job.checks import check_job
 from distbp.job.digest import digest
-from distbp.job.faults import Part, Words, details, located
+from distbp.job.faults import Part, Words, at_most, details, left_out, located
 from distbp.job.kinds import Flag, Number, Text, Whole, plain
 from distbp.job.parts import (
     Checkpoint,
@@ -97,8 +97,9 @@ class TrainingJob(Part):
     dtype: Literal["float32", "float64"] = Field(
         default="float32", description="of parameters, inputs and gradients"
     )
-    metrics: tuple[Text, ...] | None = Field(
-        default=None, description="what to measure besides the loss; left out: the usual ones of the loss"
+    metrics: Annotated[tuple[Text, ...], at_most(100)] | None = Field(
+        default=None,
+        description="what to measure besides the loss; left out: the usual ones of the loss",
     )
     class_weight: ClassWeight | None = Field(
         default=None,
@@ -126,8 +127,10 @@ class TrainingJob(Part):
         try:
             job = handler(value)
         except ValidationError as error:
-            faults = list(located(details(error)))
-            raise JobError([*faults, *_checks_of_the_rest(value, faults, handler)]) from None
+            lines = details(error)
+            faults = list(located(lines))
+            rest = _checks_of_the_rest(value, faults, handler)
+            raise JobError([*faults, *rest], more=left_out(lines)) from None
         faults = check_job(job)
         if faults:
             raise JobError(faults)

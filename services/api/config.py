@@ -19,13 +19,26 @@ class Limits:
 
     small_bytes: int = 2**16
     job_bytes: int = 2**20
-    job_layers: int = 1000
     predict_bytes: int = 16 * 2**20
     report_bytes: int = 8 * 2**20
     dataset_bytes: int = 4 * 2**30
-    body_idle_s: float = 30.0  # between two pieces of a body
+    head_bytes: int = 2**15  # of the address and the headers of a request
+    head_s: float = 10.0  # for a request's headers to come, and for a connection without a request
+    unread_s: float = 30.0  # for a client to read some of what it was sent
+    body_idle_s: float = 10.0  # between two pieces of a body
+    body_bytes_per_s: int = 1024  # of a body, at least, after its first `body_idle_s`
+    bodies_at_once: int = 128  # that are on their way
+    bodies_of_project: int = 64
+    connections: int = 4096  # fewer where this process may not open as many files
     requests_per_s: float = 200.0
     requests_burst: int = 1000
+    failures_per_s: float = 0.5  # of sign-in, for each address
+    failures_burst: int = 50
+    work_at_once: int = 24  # requests that are worked on; the others wait in line
+    work_of_project: int = 8
+    checks_at_once: int = 2  # jobs that are checked, models that predict
+    checks_of_project: int = 1
+    waiting_of_project: int = 100  # in such a line
     streams: int = 1024
     streams_per_token: int = 256
     waiting_jobs: int = 100_000  # of a project, that have not ended
@@ -33,10 +46,10 @@ class Limits:
     datasets_bytes: int = 64 * 2**30  # of a project, together
     tokens: int = 1000  # of a project, that have not been revoked
     uploads_at_once: int = 8
+    uploads_of_project: int = 4
     predict_rows: int = 10_000
     predict_values: int = 1_000_000  # of one answer
     predict_model_bytes: int = 2 * 2**30
-    predict_at_once: int = 2
     models_kept: int = 4  # in memory, to predict again
 
     def body(self, kind: str) -> int:

@@ -1,4 +1,4 @@
-"""Predictions with stored models: a few are kept in memory, and few threads compute."""
+"""Predictions with stored models, a few of which are kept in memory."""
 
 from __future__ import annotations
 
@@ -35,23 +35,22 @@ class Predictions:
         self._places, self._limits = places, limits
         self._kept: OrderedDict[str, Loaded] = OrderedDict()
         self._lock = threading.Lock()
-        self._computing = threading.BoundedSemaphore(limits.predict_at_once)
 
     def predict(self, model: Model, inputs: list[Any], probabilities: bool) -> Predicted:
         """Raises BadValueError for inputs that do not fit, TooLargeError, ConflictError for a model whose
         files are gone or damaged."""
-        self._check_size(inputs)
-        with self._computing:
-            loaded = self._loaded(model)
-            x = _array(inputs, loaded.columns)
-            if len(x) * int(np.prod(loaded.output_shape)) > self._limits.predict_values:
-                raise TooLargeError("the answer would be too large; send fewer rows", "inputs")
-            try:
-                with np.errstate(all="ignore"):  # what overflows is refused below
-                    y = loaded.predict(x)
-                    p = loaded.predict_proba(x) if probabilities else None
-            except (ModelError, DataError) as error:
-                raise BadValueError(str(error), "inputs") from None
+        if not 0 < len(inputs) <= self._limits.predict_rows:
+            raise BadValueError(f"give 1 to {self._limits.predict_rows:,} rows", "inputs")
+        loaded = self._loaded(model)
+        x = _array(inputs, loaded.columns)
+        if len(x) * int(np.prod(loaded.output_shape)) > self._limits.predict_values:
+            raise TooLargeError("the answer would be too large; send fewer rows", "inputs")
+        try:
+            with np.errstate(all="ignore"):  # what overflows is refused below
+                y = loaded.predict(x)
+                p = loaded.predict_proba(x) if probabilities else None
+        except (ModelError, DataError) as error:
+            raise BadValueError(str(error), "inputs") from None
         for values in (y, p):
             if values is not None and values.dtype.kind == "f" and not np.isfinite(values).all():
                 raise BadValueError("the outputs for these inputs are not finite numbers", "inputs")
@@ -60,10 +59,6 @@ class Predictions:
     def forget(self, model_id: str) -> None:
         with self._lock:
             self._kept.pop(model_id, None)
-
-    def _check_size(self, inputs: list[Any]) -> None:
-        if not 0 < len(inputs) <= self._limits.predict_rows:
-            raise BadValueError(f"give 1 to {self._limits.predict_rows:,} rows", "inputs")
 
     def _loaded(self, model: Model) -> Loaded:
         with self._lock:

@@ -249,6 +249,14 @@ class TokenOut(BaseModel):
         return TokenOut(**{**vars(token), "scopes": list(token.scopes)})
 
 
+class LinkIn(In):
+    code: str = Field(min_length=1, max_length=100, description="of the link, after #link=")
+
+
+class SignedIn(BaseModel):
+    secret: str = Field(description="the text of a token")
+
+
 class TokenMade(BaseModel):
     token: TokenOut
     secret: str = Field(description="the token itself, dbp_...; it is shown this once and kept nowhere")

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from distbp import settings
 from services.launchers.base import Handle, LaunchError, Start
 
 
@@ -20,7 +21,8 @@ class LocalProcess:
     """Runners as processes of this machine, each a session of its own. They outlive the dispatcher.
 
     folder: the work volume; a job's folder in it gets `runner-N.json` (its process) and `runner-N.log`.
-    data: see `services.runner`. The token goes through a pipe: no argument, environment or file holds it.
+    data: see `services.runner`. The token goes through a pipe: no argument, environment or file holds it. Of
+    the environment here a runner has what training needs (`settings.for_runners`).
     """
 
     wants: ClassVar[Literal["token", "claim"]] = "token"
@@ -50,7 +52,7 @@ class LocalProcess:
         if self._data is not None:
             arguments += ["--data", str(self._data)]
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with open(path.with_suffix(".log"), "ab") as log:
                 child = subprocess.Popen(
                     [*self._command, *arguments],
@@ -58,6 +60,7 @@ class LocalProcess:
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
+                    env=settings.for_runners(),
                 )
             # The runner does nothing before it has its token, and ends where it gets none. So if we are
             # killed here, there is no runner that nobody knows of.

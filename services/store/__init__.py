@@ -17,8 +17,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from sqlalchemy import text
-
 from services.store.assets import Datasets, Models
 from services.store.database import Database
 from services.store.jobs import Jobs
@@ -83,9 +81,8 @@ class Store:
         return self.db.listen(listener)
 
     def ping(self) -> None:
-        """Raises SQLAlchemy's OperationalError where the database does not answer."""
-        with self.db.read() as conn:
-            conn.execute(text("SELECT 1"))
+        """See `Database.ping`."""
+        self.db.ping()
 
     def close(self) -> None:
         self.db.close()

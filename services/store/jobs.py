@@ -177,14 +177,15 @@ class Jobs:
         """Queues a paused job again, to go on from its last checkpoint. Fine to repeat."""
         return self._ask(project, job_id, states.after_resume, reason or "resumed by the user")
 
-    def scale(self, project: str, job_id: str, workers: int) -> Job:
+    def scale(self, project: str, job_id: str, workers: int, reason: str | None = None) -> Job:
         """From now on it has `workers` workers; the result stays the same to the bit."""
         with self._db.write() as conn:
             job = lock_job(conn, job_id, project)
             if job.ended:
                 raise ConflictError(f"the job has ended ({job.state}) and cannot be scaled")
             job = change(conn, self._db, job, workers=workers)
-            return add_events(conn, self._db, job, [{"kind": "scaled", "workers": workers}])
+            told = {} if reason is None else {"reason": reason}
+            return add_events(conn, self._db, job, [{"kind": "scaled", "workers": workers, **told}])
 
     def delete(self, project: str, job_id: str) -> Job:
         """Removes a job that has ended, with all that is known of it but its model. Returns what it was; its

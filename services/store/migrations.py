@@ -73,7 +73,7 @@ def version(conn: Connection) -> int:
 def migrate(db: Database, to: int = LATEST) -> int:
     """Brings the database to version `to`, and returns the one it had. Several processes may do so at once.
 
-    Raises StoreError where it is newer than this program.
+    Raises StoreError where it is newer than this program, or another program's.
     """
     with db.write() as conn:
         db.lock_all(conn)
@@ -82,6 +82,10 @@ def migrate(db: Database, to: int = LATEST) -> int:
             raise StoreError(
                 f"the database is of version {found}, and this program knows up to {LATEST}: it was used by a"
                 " newer distbp. Start that one, or give another database"
+            )
+        if found == 0 and db.sqlite and inspect(conn).get_table_names():
+            raise StoreError(
+                "the database is another program's; name one of distbp, or a file that is not there yet"
             )
         if found == 0 and to > 0:
             conn.execute(text("CREATE TABLE schema_version (version INTEGER NOT NULL PRIMARY KEY)"))

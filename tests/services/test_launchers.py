@@ -281,3 +281,34 @@ def test_a_cluster_that_is_not_there_is_away(tmp_path: Path) -> None:
     with pytest.raises(ClusterAwayError, match=r"the Ray cluster cannot be reached \(ConnectionError\)"):
         launcher.start(start())
     launcher.close()
+
+
+def test_a_runner_has_an_environment_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets_of_ours = {
+        "DISTBP_TOKEN": "dbp_ours",
+        "DISTBP_SERVICE_DATABASE": "postgresql://distbp:secret@db/distbp",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "PGPASSWORD": "secret",
+        "ANYTHING": "else",
+    }
+    wanted = {
+        "DISTBP_KERNELS": "numpy",
+        "RAY_AUTH_MODE": "token",
+        "OMP_NUM_THREADS": "1",
+        "LC_ALL": "C.UTF-8",
+    }
+    for name, value in (secrets_of_ours | wanted).items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "fake.py").write_text(textwrap.dedent(FAKE))
+    os.mkfifo(tmp_path / "fifo")
+    launcher = LocalProcess(tmp_path, command=[sys.executable, str(tmp_path / "fake.py")])
+    handle = launcher.start(Start(JOB, 1, "http://127.0.0.1:1", SECRET))
+    try:
+        with open(tmp_path / "fifo") as fifo:
+            found = json.load(fifo)["environ"]
+    finally:
+        launcher.kill(handle)
+    assert not secrets_of_ours.keys() & found.keys()
+    assert {name: found[name] for name in (*wanted, "PATH", "HOME")} == {
+        name: os.environ[name] for name in (*wanted, "PATH", "HOME")
+    }

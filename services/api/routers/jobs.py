@@ -9,7 +9,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Response
 
-from distbp.errors import Fault, JobError
 from distbp.job import TrainingJob
 from services.api import schemas
 from services.api.auth import Caller
@@ -127,15 +126,11 @@ def resume(job_id: JobId, caller: CallerArg, service: ServiceArg) -> schemas.Job
 )
 def scale(job_id: JobId, body: schemas.Scaling, caller: CallerArg, service: ServiceArg) -> schemas.JobOut:
     """Gives a job another number of workers; it ends with the same bits."""
-    return schemas.JobOut.of(service.store.jobs.scale(caller.project, job_id, body.workers))
+    told = f"scaled by {caller.name}"
+    return schemas.JobOut.of(service.store.jobs.scale(caller.project, job_id, body.workers, told))
 
 
 def _checked(service: Service, caller: Caller, fields: schemas.Object) -> TrainingJob:
-    model = fields.get("model")
-    layers, most = model.get("layers") if isinstance(model, dict) else None, service.config.limits.job_layers
-    if isinstance(layers, list) and len(layers) > most:  # before time is spent on each of them
-        message = f"has {len(layers)} layers; the service takes at most {most}"
-        raise JobError([Fault("model.layers", message)])
     job = TrainingJob.from_mapping(fields)
     check_data(job, caller.project, service.store, service.config.data_folder)
     return job
@@ -144,6 +139,4 @@ def _checked(service: Service, caller: Caller, fields: schemas.Object) -> Traini
 def _asked(
     service: Service, caller: Caller, job_id: str, ask: Callable[[str, str, str], Job], done: str
 ) -> schemas.JobOut:
-    assert caller.token is not None  # a runner's token does not come this far
-    name = caller.token.name or caller.token.id
-    return schemas.JobOut.of(ask(caller.project, job_id, f"{done} by {name}"))
+    return schemas.JobOut.of(ask(caller.project, job_id, f"{done} by {caller.name}"))

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import StreamingResponse
 
 from services.api import schemas
-from services.api.auth import PUBLIC, RUNNER, Caller
+from services.api.auth import PUBLIC, RUNNER, Caller, address
 from services.api.places import contents, open_file
 from services.api.routes import CallerArg, Route, ServiceArg, opens
 from services.errors import BadValueError, FencedError, NotFoundError
@@ -21,8 +21,11 @@ JobId = Annotated[str, Path(pattern=schemas.JOB_ID)]
 @router.post("/claims", operation_id="claim", **opens(PUBLIC, 409, body="small"))
 def claim(body: schemas.ClaimIn, request: Request, service: ServiceArg) -> schemas.ClaimOut:
     """Exchanges a claim code, once, for the token of an attempt."""
-    service.buckets.take(f"claims:{request.client.host if request.client else None}")
-    return schemas.ClaimOut(token=service.store.runs.claim(body.job, body.attempt, body.code))
+    try:
+        return schemas.ClaimOut(token=service.store.runs.claim(body.job, body.attempt, body.code))
+    except FencedError:
+        service.failures.take(address(request))
+        raise
 
 
 @router.get("/jobs/{job_id}", operation_id="get_assignment", **opens(RUNNER, 404, 409))

@@ -58,7 +58,13 @@ RUNNERS = {
     ("POST", "/v1/runner/jobs/{job_id}/heartbeats"): True,
     ("GET", "/v1/runner/jobs/{job_id}/datasets/{dataset_id}"): False,
 }
-OPEN = {("POST", "/v1/runner/claims"), ("GET", "/livez"), ("GET", "/readyz"), ("GET", "/metrics")}
+OPEN = {
+    ("POST", "/v1/sign-in"),
+    ("POST", "/v1/runner/claims"),
+    ("GET", "/livez"),
+    ("GET", "/readyz"),
+    ("GET", "/metrics"),
+}
 BODIES = {
     "/v1/jobs/{job_id}:scale": {"workers": 2},
     "/v1/models/{model_id}:predict": {"inputs": [[1.0, 2.0]]},
