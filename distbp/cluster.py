@@ -83,10 +83,12 @@ class RayTeam:
         handles: Mapping[str, SharedRows],
         changed: Callable[[str], None] = lambda reason: None,
         early: HeadStart | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._blueprint = blueprint
         self._sent = blueprint.slim()
         self._early = early
+        self._check = check  # while the team is made
         self._data = data
         self._options = options
         self._changed = changed
@@ -125,11 +127,11 @@ class RayTeam:
         try:
             for _ in range(options.workers):
                 self._start_worker()
-            self._server_place, _ = self._ask(beginning, START_S)
+            self._server_place, _ = self._ask_patiently(beginning)
             numerics.check_same(mine, self._server_place.fingerprint, "the parameter server")
             self._heartbeats.expect(self._home if self._nodes else _LEAD)
             if not self._nodes:
-                self._servers = self._ask(self._server.servers.remote(), START_S)
+                self._servers = self._ask_patiently(self._server.servers.remote())
             self._await_workers()
         except BaseException:
             self.close()
@@ -198,7 +200,7 @@ class RayTeam:
         """Changes the number of workers, from the next look at the team on (while steps run). From now on
         free CPUs do not change it."""
         if workers < 1:
-            return "the shards need at least one worker. 0 is for a run of its own: distbp resume --workers 0"
+            return "the shards need at least one worker"
         self._wanted = workers
         self._options = replace(self._options, least=0, most=0)
         cpus = ray.cluster_resources().get("CPU", 0.0)
@@ -262,6 +264,7 @@ class RayTeam:
         """At the start: until every worker has joined."""
         until = time.monotonic() + START_S
         while self._recruits:
+            self._check()
             self._silence()
             joined, lost = self._recruits.welcome(WATCH_S)
             self._members.update({m.number: m for m in joined})
@@ -435,6 +438,15 @@ class RayTeam:
             free = ray.available_resources().get("CPU", 0.0)
             count = len(self._members) + len(self._recruits)
             self._wanted = membership.target(count, self._wanted, least, most, free, awaited_cpus())
+
+    def _ask_patiently(self, reference: Any) -> Any:
+        """The answer of a server that starts, as `_ask` gives it."""
+        until = time.monotonic() + START_S
+        while not ray.wait([reference], timeout=WATCH_S)[0]:
+            self._check()
+            if time.monotonic() > until:
+                self._lose_server(f"gave no answer within {START_S:g} s")
+        return self._ask(reference, START_S)
 
     def _ask(self, reference: Any, timeout_s: float | None = None) -> Any:
         """The answer of the server; ServerLostError if it died, froze, or took longer than `timeout_s`."""

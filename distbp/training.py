@@ -11,10 +11,9 @@ import numpy as np
 
 from distbp import checkpoint, events, numerics, settings
 from distbp.blueprint import Blueprint
-from distbp.control import Control
 from distbp.data.splits import SPLITS, Splits, open_splits
 from distbp.errors import JobError, SettingsError
-from distbp.interrupts import Interrupts
+from distbp.interrupts import Control, Interrupts
 from distbp.job import TrainingJob
 from distbp.job.data_checks import check_against_data
 from distbp.ray_session import RaySession
@@ -48,13 +47,18 @@ def train(
     paths in the job are relative to; `confined`: they may not leave it. workers: in place of the job's.
     listener: is told what happens (see `distbp.events`). address: of a Ray cluster to train on; None:
     RAY_ADDRESS, or a Ray embedded in this process. control: changes the workers, or stops, from another
-    thread. session: a connection to Ray in place of one to `address`; the caller closes it.
+    thread or a signal handler. session: a connection to Ray in place of one to `address`; the caller closes
+    it.
 
-    Raises JobError, DataError, NumericsError, StorageError; Interrupted after a checkpoint on Ctrl-C.
+    Raises JobError, DataError, NumericsError, StorageError; Interrupted after a checkpoint on Ctrl-C, SIGTERM
+    and `control.stop()`, which may come at any moment, also while Ray starts.
     """
-    with TeamMaker(job.workers if workers is None else workers, address, session=session) as teams:
-        splits = open_splits(job, Path(folder), by_split(data), confined=confined)
-        blueprint = make_blueprint(job, splits)
+    control = control or Control()
+    wanted = job.workers if workers is None else workers
+    with Interrupts(control) as interrupts, TeamMaker(wanted, address, control, session=session) as teams:
+        with interrupts.at_once():
+            splits = open_splits(job, Path(folder), by_split(data), confined=confined)
+            blueprint = make_blueprint(job, splits)
         path = Path(output) if output is not None else _fresh_directory(job.name)
         with RunDirectory.create(path, _job_text(job, Path(folder))) as run:
             return _drive(run, blueprint, splits, None, teams, listener, control)
@@ -78,10 +82,13 @@ def resume(
         if done is not None:
             return Result.from_json(done, run.path)
         job = TrainingJob.from_yaml(run.job_text, str(run.path / "job.yaml"))
-        with TeamMaker(job.workers if workers is None else workers, address) as teams:
-            splits = open_splits(job, run.path, by_split(data))
-            blueprint = make_blueprint(job, splits)
-            start = checkpoint.load_latest(run.checkpoints)
+        control = control or Control()
+        wanted = job.workers if workers is None else workers
+        with Interrupts(control) as interrupts, TeamMaker(wanted, address, control) as teams:
+            with interrupts.at_once(str(run.path)):
+                splits = open_splits(job, run.path, by_split(data))
+                blueprint = make_blueprint(job, splits)
+                start = checkpoint.load_latest(run.checkpoints)
             return _drive(run, blueprint, splits, start, teams, listener, control)
 
 
@@ -116,14 +123,13 @@ def _drive(
     start: checkpoint.Checkpoint | None,
     teams: TeamMaker,
     listener: events.Listener | None,
-    control: Control | None,
+    control: Control,
 ) -> Result:
     told = log_events(run, listener)
     for aside in start.set_aside if start else ():
         told(events.CheckpointSetAside(str(aside.path), aside.reason))
-    with numerics.one_blas_thread(), numerics.quiet(), Interrupts() as interrupts:
-        teams.connected = interrupts.renew
-        return Trainer(run, blueprint, splits, teams, told, interrupts, control=control).train(start)
+    with numerics.one_blas_thread(), numerics.quiet():
+        return Trainer(run, blueprint, splits, teams, told, control).train(start)
 
 
 def _class_weights(job: TrainingJob, targets: Any, classes: int) -> tuple[float, ...] | None:

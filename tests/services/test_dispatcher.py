@@ -30,6 +30,7 @@ class Pretend:
         self.killed: list[str] = []
         self.refuses: LaunchError | None = None
         self.mute = False
+        self.said = ""
 
     def handle(self, job_id: str, attempt: int) -> Handle:
         return {"name": f"{job_id}-{attempt}"}
@@ -46,6 +47,9 @@ class Pretend:
         if self.mute:
             raise LaunchError("cannot tell")
         return handle["name"] in self.living
+
+    def last_words(self, handle: Handle) -> str:
+        return self.said
 
     def stop(self, handle: Handle) -> None:
         self.stopped.append(handle["name"])
