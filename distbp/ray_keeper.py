@@ -64,14 +64,14 @@ def _await_end(trainer: int) -> bool:
 def _end(folder: str, spared: str) -> None:
     """Kills, again and again, whoever has a file open below `folder` whose name does not end in `spared`."""
     deadline = time.monotonic() + END_S
-    while (found := list(_holders(folder, spared))) and time.monotonic() < deadline:
+    while (found := list(holders(folder, spared))) and time.monotonic() < deadline:
         for process in found:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         time.sleep(LOOK_S)
 
 
-def _holders(folder: str, spared: str) -> Iterator[int]:
+def holders(folder: str, spared: str) -> Iterator[int]:
     for name in os.listdir("/proc"):  # noqa: PTH208
         with suppress(OSError):  # it has ended meanwhile, or is another user's
             if name.isdigit() and int(name) != os.getpid() and _holds(f"/proc/{name}/fd", folder, spared):

@@ -42,6 +42,10 @@ _IMPORTED_BEFORE = (
 )
 
 
+def _connected() -> bool:
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
+
+
 def _without_token() -> bool:
     """Whether this process has imported Ray in a mode in which it cannot be a driver of `_own_token`'s."""
     if "ray" not in sys.modules:
@@ -88,7 +92,7 @@ class RaySession:
         self._error: BaseException | None = None
         self._ready, self._over = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
-        if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        if _connected():
             self._start_early()
             return
         address = address or str(settings.get("RAY_ADDRESS")) or None

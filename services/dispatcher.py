@@ -30,7 +30,7 @@ class Limits:
 
     slots: int = 1
     start_s: float = 30.0
-    stop_s: float = 60.0
+    stop_s: float = 180.0  # a Ray that starts, or ends, on a busy machine takes its time
     claim_s: float = 600.0
     poll_s: float = 0.5
 

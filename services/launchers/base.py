@@ -69,4 +69,4 @@ def last_line(log: str, most: int = 300) -> str:
     where they lie on that machine is not for everybody."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     plain = "".join(c for c in lines[-1] if c.isprintable()) if lines else ""
-    return re.sub(r"(?<![\w.])/(?:[^\s/'\":]+/)+", "", plain)[:most]
+    return re.sub(r"(?<![\w.:/])/(?:[^\s/'\":]+/)+", "", plain)[:most]

@@ -6,7 +6,7 @@ import itertools
 import math
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -273,8 +273,8 @@ class JobLife(RuleBasedStateMachine):
         assert {m.step: m.data["by"] for m in self.store.journal.metrics(self.id)} == self.metrics
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_job_lives_as_the_model_says(backend: str, request: pytest.FixtureRequest) -> None:
+@pytest.fixture(params=BACKENDS)
+def life(request: pytest.FixtureRequest) -> Iterator[type[JobLife]]:
     folder = Path(tempfile.mkdtemp())
 
     class Life(JobLife):
@@ -283,12 +283,32 @@ def test_a_job_lives_as_the_model_says(backend: str, request: pytest.FixtureRequ
             shutil.rmtree(folder)
             folder.mkdir()
             return Store(
-                database_without_rows(backend, request.getfixturevalue, folder), clock=clock, pool_size=1
+                database_without_rows(request.param, request.getfixturevalue, folder),
+                clock=clock,
+                pool_size=1,
             )
 
+    yield Life
+    shutil.rmtree(folder)
+
+
+def test_a_job_lives_as_the_model_says(life: type[JobLife]) -> None:
+    run_state_machine_as_test(life, settings=settings(max_examples=6, stateful_step_count=25, deadline=None))
+
+
+def test_an_attempt_that_never_trained_only_fills_in(life: type[JobLife]) -> None:
+    """Some seeds found that the model did not know it."""
+    job = life()
     try:
-        run_state_machine_as_test(
-            Life, settings=settings(max_examples=6, stateful_step_count=25, deadline=None)
-        )
+        job.dispatcher_leases(1)
+        job.runner_starts_training(0)
+        job.runner_reports([1])
+        job.lease_runs_out()
+        job.time_passes(61.0)
+        job.dispatcher_leases(1)
+        job.older_attempt_speaks()
+        job.runner_reports([1, 2])
+        assert job.metrics == {1: 1, 2: 2}
+        job.store_and_model_agree()
     finally:
-        shutil.rmtree(folder)
+        job.teardown()
