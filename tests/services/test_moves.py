@@ -1,5 +1,5 @@
-"""Pause, scale and resume of jobs with Ray workers on a service that runs, at random moments: while Ray starts, while
-steps run, while Ray ends. No attempt is called failed, and the bits are those of a run that nobody disturbed.
+"""Pause, scale and resume of jobs with Ray workers on a service, at random moments: while Ray starts, while
+steps run, while Ray ends. No attempt is called failed, and the bits are those of an undisturbed run.
 
 A few moves in `make test`, twenty in `make faults`.
 """
@@ -92,12 +92,9 @@ def move(house: House, job: str, chance: Random) -> list[str]:
 
 def asked(house: House, job: str, verb: str, body: Any = None) -> bool:
     """Asks for it; False where the job was quicker to end."""
-    try:
-        house.ask("POST", f"/v1/jobs/{job}:{verb}", **({} if body is None else {"json": body}))
-    except AssertionError:
-        assert state(house, job) in states.TERMINAL
-        return False
-    return True
+    answer = house.ask("POST", f"/v1/jobs/{job}:{verb}", **({} if body is None else {"json": body}))
+    assert "state" in answer or state(house, job) in states.TERMINAL, answer
+    return "state" in answer
 
 
 def settle(house: House, job: str) -> None:
@@ -121,10 +118,9 @@ def state(house: House, job: str) -> str:
 def check(house: House, job: str, undisturbed: distbp.Result) -> None:
     found = house.ask("GET", f"/v1/jobs/{job}")
     assert found["state"] == "completed", (found["error"], found["attempts"], house.story())
-    assert found["failures"] == {} if "failures" in found else True
     for attempt in found["attempts"]:
-        assert attempt["outcome"] in ("interrupted", "completed"), (attempt, house.story())
-        assert attempt["error"] is None, (attempt, house.story())
+        ended = attempt["outcome"], attempt["error"]
+        assert ended in (("interrupted", None), ("completed", None)), house.story()
     assert found["result"]["params_sha256"] == undisturbed.params_sha256
     rows = house.ask("GET", f"/v1/jobs/{job}/metrics?points=10000")["items"]
     assert [row["data"] for row in rows] == read_lines(undisturbed.path / METRICS)
