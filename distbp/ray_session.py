@@ -35,6 +35,7 @@ _QUIET = MappingProxyType({"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_
 # Sockets want short paths: of the 107 bytes that one may have, Ray's own names below its folder take 66.
 _LONGEST_BASE = 20
 _LOOK_S = 0.05
+_START_S = 120  # by default Ray gives itself 30 s, and a busy machine needs more
 
 _IMPORTED_BEFORE = (
     "this program imported Ray before distbp started one, without token authentication, and Ray keeps what it"
@@ -255,4 +256,8 @@ def _token() -> str:
 
 def _own_token(home: Path) -> dict[str, str]:
     """Settings for an embedded Ray that no other user of the machine can use."""
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(home / "token")}
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(home / "token"),
+        "RAY_raylet_start_wait_time_s": str(_START_S),
+    }

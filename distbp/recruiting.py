@@ -168,7 +168,7 @@ def home_of(here: str) -> str:
 
 
 def await_start(reference: Any, timeout_s: float, check: Callable[[], None]) -> None:
-    """Waits for the answer of an actor that starts, or so long. `check` is called meanwhile, and may raise."""
+    """Waits for the answer of an actor that starts, or so long; calls `check` meanwhile, which may raise."""
     until = time.monotonic() + timeout_s
     while not ray.wait([reference], timeout=LOOK_S)[0] and time.monotonic() < until:
         check()
