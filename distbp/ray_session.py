@@ -35,7 +35,8 @@ _QUIET = MappingProxyType({"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_
 # Sockets want short paths: of the 107 bytes that one may have, Ray's own names below its folder take 66.
 _LONGEST_BASE = 20
 _LOOK_S = 0.05
-_START_S = 120  # by default Ray gives itself 30 s, and a busy machine needs more
+# Ray gives itself 30 s to start, which on a busy machine is sometimes too little; then it says so.
+_STARTS, _TOO_SLOW = 4, "timed out during startup"
 
 _IMPORTED_BEFORE = (
     "this program imported Ray before distbp started one, without token authentication, and Ray keeps what it"
@@ -148,9 +149,17 @@ class RaySession:
         self.close()
 
     def _live(self, address: str | None, cpus: int, home: Path | None) -> None:
-        with nullcontext() if home is None else _kept(home) as folder_made:
+        with ExitStack() as ending:
             try:
-                _connect(address, cpus, home, folder_made)
+                for left in reversed(range(_STARTS)):
+                    folder_made = None if home is None else ending.enter_context(_kept(home))
+                    try:
+                        _connect(address, cpus, home, folder_made)
+                        break
+                    except ExchangeError as error:
+                        if not left or self._over.is_set() or _TOO_SLOW not in str(error):
+                            raise
+                        ending.close()  # what of it has started
                 self._start_early()
             except BaseException as error:
                 self._error = error
@@ -256,8 +265,4 @@ def _token() -> str:
 
 def _own_token(home: Path) -> dict[str, str]:
     """Settings for an embedded Ray that no other user of the machine can use."""
-    return {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(home / "token"),
-        "RAY_raylet_start_wait_time_s": str(_START_S),
-    }
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(home / "token")}

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -255,3 +256,38 @@ def test_a_folder_that_cannot_be_made_is_told(monkeypatch: pytest.MonkeyPatch, t
     ):
         session.wait()
     session.close()
+
+
+@pytest.mark.parametrize(("failures", "tries"), [(2, 3), (9, 4)])
+def test_a_ray_that_is_too_slow_to_start_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, failures: int, tries: int
+) -> None:
+    from distbp import ray_session
+    from distbp.errors import ExchangeError
+
+    folders: list[Path] = []
+
+    def connect(address: str | None, cpus: int, home: Path, folder_made: Callable[[], None]) -> None:
+        folder_made()
+        assert home.is_dir() and not any(home.iterdir())  # nothing of the one before
+        (home / "token").touch()
+        folders.append(home)
+        if len(folders) <= failures:
+            raise ExchangeError(
+                "Ray cannot be started on this machine: The current node timed out during startup"
+            )
+
+    monkeypatch.setattr(ray_session, "_connect", connect)
+    monkeypatch.setattr(ray_session, "_without_token", lambda: False)
+    monkeypatch.setattr(ray_session, "_connected", lambda: False)
+    # The real one must not be imported but by a session.
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(shutdown=lambda: None))
+    session = RaySession(1)
+    if failures < tries:
+        session.wait()
+    else:
+        with pytest.raises(ExchangeError, match="timed out during startup"):
+            session.wait()
+    session.close()
+    assert len(folders) == tries
+    assert not folders[0].exists()
