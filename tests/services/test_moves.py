@@ -34,7 +34,7 @@ WORK: Mapping[str, Any] = {
     "shards": 4,
     "checkpoint": {"every_steps": 1000},
 }
-WAIT_S = 400.0
+WAIT_S = 1200.0
 PAUSE_S = 8.0  # at most, between two moves: long enough for a Ray to start, or to be half-way
 
 
