@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,10 @@ import click
 
 import distbp
 from distbp import cli_assets, cli_serve, cli_service, cli_tokens, cli_tools
-from distbp.cli_errors import EXIT_CODES, internal, named, reports_errors
+from distbp.cli_errors import EXIT_CODES, internal, named, reports_errors, stopped
 from distbp.errors import Fault, JobError
 from distbp.imports import without_collections
+from distbp.interrupts import terminate
 
 if TYPE_CHECKING:
     from distbp.events import Started
@@ -431,6 +433,7 @@ for _command in (
 
 def main() -> None:
     """The entry point of the `distbp` command."""
+    signal.signal(signal.SIGTERM, terminate)
     try:
         # Not click's standalone mode: it ends with code 1 on Ctrl-C.
         code = group(prog_name="distbp", standalone_mode=False)
@@ -438,9 +441,8 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except click.Abort:
-        click.echo("stopped by Ctrl-C", err=True)
-        sys.exit(130)
+    except (click.Abort, KeyboardInterrupt) as stop:
+        stopped(stop.__cause__ if isinstance(stop, click.Abort) else stop)
     except Exception as error:  # the one place where everything may be caught: nothing comes after it
         internal(error)
 

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, ParamSpec
 import click
 
 from distbp import errors
+from distbp.interrupts import Terminated
 
 P = ParamSpec("P")
 
@@ -55,6 +56,8 @@ def exit_code(error: BaseException) -> int:
     """The exit code for an error; 1 for one that distbp did not raise on purpose."""
     if isinstance(error, errors.Interrupted):
         return 143 if error.signal_name == "SIGTERM" else 130
+    if isinstance(error, Terminated):
+        return 143
     if isinstance(error, KeyboardInterrupt):
         return 130
     if isinstance(error, errors.JobFailedError):
@@ -79,8 +82,8 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except errors.DistbpError as error:
             _end(str(error), exit_code(error))
-        except KeyboardInterrupt:
-            _end("stopped by Ctrl-C", 130)
+        except KeyboardInterrupt as error:
+            stopped(error)
         except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
             sys.stderr.close()
             sys.exit(0)
@@ -88,6 +91,13 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
             _end(_os_text(error), 5)
 
     return wrapper
+
+
+def stopped(error: BaseException | None) -> NoReturn:
+    """Ends as Ctrl-C (or SIGTERM) asks for."""
+    if isinstance(error, Terminated):
+        _end("stopped by SIGTERM", 143)
+    _end("stopped by Ctrl-C", 130)
 
 
 def _os_text(error: OSError) -> str:

@@ -136,16 +136,17 @@ class ModelError(DistbpError):
 
 
 class Interrupted(DistbpError):  # noqa: N818 - named after what happened, like KeyboardInterrupt
-    """Training stopped on request. `run_dir` can be resumed from `step`."""
+    """Training stopped on request. `run_dir` can be resumed from `step`; None: no step was begun. run_dir: ""
+    where there is none yet. `signal_name`: who asked."""
 
-    def __init__(self, run_dir: str, step: int, signal_name: str = "") -> None:
+    def __init__(self, run_dir: str, step: int | None, signal_name: str = "") -> None:
         self.run_dir = run_dir
         self.step = step
         self.signal_name = signal_name
         by = f" by {signal_name}" if signal_name else ""
-        super().__init__(
-            f"stopped{by} after step {step}; a checkpoint was written. Go on with: distbp resume {run_dir}"
-        )
+        when = "before training began" if step is None else f"after step {step}; a checkpoint was written"
+        how = f"Go on with: distbp resume {run_dir}" if run_dir else "Nothing is lost; start it again"
+        super().__init__(f"stopped{by} {when}. {how}")
 
 
 class RemoteError(DistbpError):

@@ -16,7 +16,7 @@ from typing import Any
 from distbp import agreement, checkpoint, events, numerics
 from distbp.blueprint import Blueprint
 from distbp.checkpoint import Checkpoint
-from distbp.control import NOTHING, Control, take_file
+from distbp.control import take_file
 from distbp.data.batches import WholeData
 from distbp.data.splits import Splits, skipped_note
 from distbp.delivery import BEST, write_run_model
@@ -24,7 +24,7 @@ from distbp.diagnosis import diagnose
 from distbp.errors import Interrupted, ServerLostError
 from distbp.evaluation import values
 from distbp.exchange.base import Snapshot, Team
-from distbp.interrupts import Interrupts
+from distbp.interrupts import Control
 from distbp.model import params_digest
 from distbp.nn.arrays import Array
 from distbp.parameter_server import NotFiniteError
@@ -64,20 +64,18 @@ class Trainer:
         splits: Splits,
         make_team: MakeTeam,
         listener: events.Listener,
-        interrupts: Interrupts,
+        control: Control,
         *,
-        control: Control | None = None,
         clock: Callable[[], float] = time.monotonic,
         notes: Sequence[str] = (),
     ) -> None:
         self.run = run
-        self._control = control or Control()
+        self._control = control
         self._asked_at = 0.0  # when the run directory was last looked at for requests
         self._asked_workers: int | None = None
         self.blueprint = blueprint
         self.job = blueprint.job
         self._listener = listener
-        self._interrupts = interrupts
         self._clock = clock
         self._make_team = make_team
         network = blueprint.network()
@@ -102,7 +100,7 @@ class Trainer:
         """Trains to the end from `start` (None: the beginning), writes model and result; waits. `job_text`:
         of a longer job, for job.yaml, once it is known that the run can go on with it.
 
-        Raises Interrupted after a checkpoint when a signal came; NumericsError, StorageError, DataError.
+        Raises Interrupted after a checkpoint when asked to stop; NumericsError, StorageError, DataError.
         """
         began = self._clock()
         self.notes += self._restore(start)
@@ -155,9 +153,9 @@ class Trainer:
             stop = min(stop, (step // every + 1) * every)
         began = self._clock()
         until = began + PROGRESS_S
-        clock, interrupted = self._clock, self._interrupts.is_set
+        clock, control = self._clock, self._control
         try:
-            reached = team.run(step, stop, self._state.plateau, lambda: clock() > until or interrupted())
+            reached = team.run(step, stop, self._state.plateau, lambda: clock() > until or control.stopping)
         except NotFiniteError as error:
             vector = team.snapshot().arrays["vector"]
             number = self._splits.tables["train"].row_number
@@ -167,30 +165,31 @@ class Trainer:
         ended = reached % self._per_epoch == 0 or reached == self._total
         if reached > step and ended:
             self._end_epoch(team, reached)
-        if self._interrupts.is_set() and not self._state.ended:
+        if self._control.stopping and not self._state.ended:
             self._save(team, reached)
-            raise Interrupted(str(self.run.path), reached, self._interrupts.name)
+            raise self._interrupted(reached)
         if reached > step and self._checkpoint_due(reached):
             self._save(team, reached)
         return reached
 
     def _obey(self, team: Team, step: int) -> None:
         """Does what was asked for while steps ran (see `distbp.control`)."""
-        asked = self._control.take()
-        if self._clock() - self._asked_at >= REQUESTS_S:
+        asked = self._control.asked()
+        if asked is None and self._clock() - self._asked_at >= REQUESTS_S:
             self._asked_at = self._clock()
-            asked = asked if asked != NOTHING else take_file(self.run.path)
-        if asked.stop:
-            self._interrupts.request("a call of stop()")
-        if asked.workers is None:
+            asked = take_file(self.run.path)
+        if asked is None or self._control.stopping:
             return
         self._step = step
-        refused = team.scale(asked.workers)
+        refused = team.scale(asked)
         if refused is None:
-            self._asked_workers = asked.workers
-            self._team_changed(f"{asked.workers} workers were asked for; there are {team.workers} now")
+            self._asked_workers = asked
+            self._team_changed(f"{asked} workers were asked for; there are {team.workers} now")
         else:
-            self._team_changed(f"{asked.workers} workers were asked for, but cannot be, because {refused}")
+            self._team_changed(f"{asked} workers were asked for, but cannot be, because {refused}")
+
+    def _interrupted(self, step: int) -> Interrupted:
+        return Interrupted(str(self.run.path), step, self._control.stopped_by)
 
     def _count(self, first: int, stop: int, seconds: float) -> None:
         sharding = self.blueprint.sharding()
@@ -303,9 +302,11 @@ class Trainer:
             return True
         return seconds is not None and self._clock() - self._saved_at >= seconds
 
-    def _save(self, team: Team, step: int, snapshot: Snapshot | None = None) -> None:
+    def _save(self, team: Team | None, step: int, snapshot: Snapshot | None = None) -> None:
         began = self._clock()
-        snapshot = snapshot or team.snapshot()
+        if snapshot is None:
+            assert team is not None
+            snapshot = team.snapshot()
         offset, sha256 = self.run.metrics_seal()
         self._state = replace(self._state, metrics_offset=offset, metrics_sha256=sha256)
         arrays = dict(snapshot.arrays)
@@ -367,7 +368,12 @@ class Trainer:
     def _start_team(self) -> Team:
         fresh = {name: array.copy() for name, array in self._saved.arrays.items()}
         start = Snapshot(self._saved.step, fresh)
-        return self._make_team(self.blueprint, self._data, start, self._state.attempt, self._team_changed)
+        try:
+            return self._make_team(self.blueprint, self._data, start, self._state.attempt, self._team_changed)
+        except Interrupted:
+            if self._saved.step not in checkpoint.list_steps(self.run.checkpoints):
+                self._save(None, self._saved.step, self._saved)
+            raise self._interrupted(self._saved.step) from None
 
     def _note_beforehand(self) -> None:
         for split, reasons in self._splits.skipped.items():

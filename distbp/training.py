@@ -13,13 +13,12 @@ import numpy as np
 from distbp import agreement, checkpoint, events, numerics, settings
 from distbp.arguments import check_kind, kind_of, path_given, workers_given
 from distbp.blueprint import Blueprint
-from distbp.control import Control
 from distbp.data.splits import SPLITS, Splits, open_splits
 from distbp.data.targets import Meaning, shown
 from distbp.delivery import delivered
 from distbp.errors import ArgumentError, DataError, JobError, SettingsError
 from distbp.evaluation import loss_weights
-from distbp.interrupts import Interrupts
+from distbp.interrupts import Control, Interrupts
 from distbp.job import TrainingJob
 from distbp.job.data_checks import check_against_data, class_number
 from distbp.metrics import Frame, frame_of
@@ -59,23 +58,24 @@ def train(
     `confined`: they may not leave it. workers: in place of the job's.
     listener: is told what happens (see `distbp.events`). address: of a Ray cluster to train on; None:
     RAY_ADDRESS, or a Ray embedded in this process. control: changes the workers, or stops, from another
-    thread. session: a connection to Ray in place of one to `address`; the caller closes it. init: where the
-    model lies that the job's `init` names, if not there.
+    thread or a signal handler. session: a connection to Ray in place of one to `address`; the caller closes
+    it. init: where the model lies that the job's `init` names, if not there.
 
     Raises ArgumentError, JobError, DataError, NumericsError, StorageError; Interrupted after a checkpoint on
-    Ctrl-C.
+    Ctrl-C, SIGTERM and `control.stop()`, which may come at any moment, also while Ray starts.
     """
     check_job(job)
     workers = _checked_call(workers, listener, address, control)
-    given, folder = by_split(data), path_given(folder, "folder")
-    path = None if output is None else path_given(output, "output")
-    with TeamMaker(job.workers if workers is None else workers, address, session=session) as teams:
-        place = folder.absolute()  # once: whoever calls may go to another folder meanwhile
-        path = None if path is None else path.absolute()
-        splits = open_splits(job, place, given, confined=confined)
-        blueprint = make_blueprint(job, splits)
-        model = model_folder(Path(init)) if init else init_folder(job, place, confined=confined)
-        notes = check_init(blueprint, splits, model)
+    given, place = by_split(data), path_given(folder, "folder").absolute()  # once: callers may go elsewhere
+    path = None if output is None else path_given(output, "output").absolute()
+    control = control or Control()
+    wanted = job.workers if workers is None else workers
+    with Interrupts(control) as interrupts, TeamMaker(wanted, address, control, session=session) as teams:
+        with interrupts.at_once():
+            splits = open_splits(job, place, given, confined=confined)
+            blueprint = make_blueprint(job, splits)
+            model = model_folder(Path(init)) if init else init_folder(job, place, confined=confined)
+            notes = check_init(blueprint, splits, model)
         path = path or _fresh_directory(job.name)
         with RunDirectory.create(path, _job_text(job, place)) as run:
             keep_init(model, path)
@@ -113,16 +113,19 @@ def resume(
         done, start = read_result(run.path), checkpoint.load_latest(run.checkpoints)
         if done is not None and not (start and agreement.longer(start.state, job)):
             return delivered(run.path, done, job, start)
-        with TeamMaker(job.workers if workers is None else workers, address) as teams:
-            splits = open_splits(job, run.path, given)
-            blueprint = make_blueprint(job, splits)
+        control = control or Control()
+        wanted = job.workers if workers is None else workers
+        with Interrupts(control) as interrupts, TeamMaker(wanted, address, control) as teams:
             notes = []
-            if start is None:
-                kept: Path | None = run.path / INIT
-                if not (run.path / INIT).is_dir():
-                    kept = model_folder(Path(init)) if init else init_folder(job, run.path)
-                notes = check_init(blueprint, splits, kept)
-                keep_init(kept, run.path)
+            with interrupts.at_once(str(run.path)):
+                splits = open_splits(job, run.path, given)
+                blueprint = make_blueprint(job, splits)
+                if start is None:
+                    kept: Path | None = run.path / INIT
+                    if not (run.path / INIT).is_dir():
+                        kept = model_folder(Path(init)) if init else init_folder(job, run.path)
+                    notes = check_init(blueprint, splits, kept)
+                    keep_init(kept, run.path)
             if done is not None and text is None:
                 text = job_text(run.path)  # a longer job was written by hand
             return _drive(run, blueprint, splits, start, teams, listener, control, text, notes)
@@ -179,16 +182,15 @@ def _drive(
     start: checkpoint.Checkpoint | None,
     teams: TeamMaker,
     listener: events.Listener | None,
-    control: Control | None,
+    control: Control,
     job_text: str | None = None,
     notes: Sequence[str] = (),
 ) -> Result:
     told = log_events(run, listener)
     for aside in start.set_aside if start else ():
         told(events.CheckpointSetAside(str(aside.path), aside.reason))
-    with numerics.one_blas_thread(), Interrupts() as interrupts:
-        teams.connected = interrupts.renew
-        trainer = Trainer(run, blueprint, splits, teams, told, interrupts, control=control, notes=notes)
+    with numerics.one_blas_thread(), numerics.quiet():
+        trainer = Trainer(run, blueprint, splits, teams, told, control, notes=notes)
         return trainer.train(start, job_text)
 
 

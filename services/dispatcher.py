@@ -30,7 +30,7 @@ class Limits:
 
     slots: int = 1
     start_s: float = 30.0
-    stop_s: float = 60.0
+    stop_s: float = 180.0  # a Ray that starts, or ends, on a busy machine takes its time
     claim_s: float = 600.0
     poll_s: float = 0.5
 
@@ -178,10 +178,12 @@ class Dispatcher:
             except LaunchError as error:
                 # It cannot be reached, so it cannot be killed; it is fenced, and ends when it hears of that.
                 log.warning("%s, attempt %d: %s", attempt.job_id, attempt.attempt, error)
-        lost = {"class": "lost", "code": verdict.code, "message": verdict.message}
+        said = self.launcher.last_words(self._handle(one)) if verdict.code == "runner_died" else ""
+        message = verdict.message + (f"; its log ends with: {said}" if said else "")
+        lost = {"class": "lost", "code": verdict.code, "message": message}
         expired = now if verdict.code == "runner_silent" else None
         if self.store.queue.lost(attempt.job_id, attempt.attempt, lost, expired_before=expired):
-            log.info("%s, attempt %d: %s", attempt.job_id, attempt.attempt, verdict.message)
+            log.info("%s, attempt %d: %s", attempt.job_id, attempt.attempt, message)
 
     def _start(self, lease: Lease) -> None:
         job_id, attempt = lease.job.id, lease.attempt

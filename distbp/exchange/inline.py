@@ -124,12 +124,7 @@ class InlineTeam:
 
     def scale(self, workers: int) -> str | None:
         """An inline team has no workers, and stays as it is."""
-        if workers == 0:
-            return None
-        return (
-            "this process computes everything itself. Stop it (Ctrl-C), and go on with:"
-            f" distbp resume RUN_DIR --workers {workers}"
-        )
+        return None if workers == 0 else "this process computes everything itself"
 
     def close(self) -> None:
         if self._fused:

@@ -14,15 +14,19 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from distbp import settings
-from services.launchers.base import Handle, LaunchError, Start
+from services.launchers.base import Handle, LaunchError, Start, last_line
+
+_TAIL = 1 << 13  # bytes of a log
 
 
 class LocalProcess:
     """Runners as processes of this machine, each a session of its own. They outlive the dispatcher.
 
     folder: the work volume; a job's folder in it gets `runner-N.json` (its process) and `runner-N.log`.
-    data: see `services.runner`. The token goes through a pipe: no argument, environment or file holds it. Of
-    the environment here a runner has what training needs (`settings.for_runners`).
+    data: see `services.runner`. They start in `folder`, and look for no modules there (`-P`): nothing that is
+    where `distbp serve` was called takes the place of a module of ours. The token goes through a pipe: no
+    argument, environment or file holds it. Of the environment here a runner has what training needs
+    (`settings.for_runners`).
     """
 
     wants: ClassVar[Literal["token", "claim"]] = "token"
@@ -32,10 +36,10 @@ class LocalProcess:
         folder: Path,
         *,
         data: Path | None = None,
-        command: Sequence[str] = (sys.executable, "-m", "services.runner"),
+        command: Sequence[str] = (sys.executable, "-P", "-m", "services.runner"),
     ) -> None:
         self._folder = folder.absolute()
-        self._data = data
+        self._data = None if data is None else data.absolute()
         self._command = tuple(command)
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -59,6 +63,7 @@ class LocalProcess:
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
+                    cwd=self._folder,
                     start_new_session=True,
                     env=settings.for_runners(),
                 )
@@ -79,6 +84,14 @@ class LocalProcess:
 
     def alive(self, handle: Handle) -> bool:
         return self._pid(handle) is not None
+
+    def last_words(self, handle: Handle) -> str:
+        try:
+            with open(self._pidfile(handle).with_suffix(".log"), "rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL))
+                return last_line(log.read().decode(errors="replace"))
+        except OSError:
+            return ""
 
     def stop(self, handle: Handle) -> None:
         self._signal(handle, signal.SIGTERM)

@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from services.launchers import ClusterAwayError, Launcher, LaunchError, LocalProcess, RayJobs, Start
+from services.launchers.base import last_line
 from services.store.records import new_id
 
 JOB = new_id("job_")  # of this run: a cluster remembers the ids it has seen
@@ -230,6 +231,53 @@ def test_the_token_of_a_local_runner_shows_nowhere(tmp_path: Path) -> None:
     other.kill(handle)
     assert not other.alive(handle)
     assert not launcher.alive(handle)
+
+
+def test_a_runner_that_cannot_start_says_why(tmp_path: Path) -> None:
+    launcher = LocalProcess(tmp_path, command=[sys.executable, "-P", "-m", "distbp.no_such_module"])
+    handle = launcher.start(start())
+    wait_for_end(json.loads((tmp_path / JOB / "runner-1.json").read_text())["pid"])
+    name = Path(sys.executable).name
+    assert not launcher.alive(handle)
+    assert launcher.last_words(handle) == f"{name}: No module named distbp.no_such_module"
+    assert launcher.last_words(launcher.handle(JOB, 2)) == ""  # there is no such runner
+
+
+def test_a_runner_of_a_ray_job_that_cannot_start_says_why(tmp_path: Path) -> None:
+    class Logs(FakeRay):
+        def get_job_logs(self, name: str) -> str:
+            self._job(name)
+            return "Traceback\n  File ...\nModuleNotFoundError: No module named 'services'\n\n"
+
+    client = Logs()
+    launcher = RayJobs(lambda: client, tmp_path, command=["true"])
+    handle = launcher.start(start())
+    client.jobs[handle["submission"]].wait()
+    assert launcher.last_words(handle) == "ModuleNotFoundError: No module named 'services'"
+    assert launcher.last_words(launcher.handle(JOB, 2)) == ""
+    launcher.close()
+
+
+def test_last_words_are_one_short_line_without_places() -> None:
+    log = "first\nOSError: [Errno 2] No such file: '/home/ann/secret/x.npy' \x1b[31m1/2 http://a/b\n \n"
+    assert last_line(log) == "OSError: [Errno 2] No such file: 'x.npy' [31m1/2 http://a/b"
+    assert last_line("") == ""
+    assert len(last_line("x" * 1000)) == 300
+
+
+def test_nothing_where_the_service_was_called_takes_the_place_of_a_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders that happen to be called like ours, or like what we import."""
+    for name in ("services", "distbp", "numpy"):
+        (tmp_path / "caller" / name).mkdir(parents=True)
+        (tmp_path / "caller" / name / "__init__.py").write_text("raise SystemExit('shadowed')")
+    monkeypatch.chdir(tmp_path / "caller")
+    launcher = LocalProcess(tmp_path / "work")
+    handle = launcher.start(Start(JOB, 1, "http://127.0.0.1:9", ""))  # no token: it says so, and ends
+    wait_for_end(json.loads((tmp_path / "work" / JOB / "runner-1.json").read_text())["pid"])
+    assert not launcher.alive(handle)
+    assert launcher.last_words(handle) == "runner: the dispatcher ended before it gave the token"
 
 
 def test_a_frozen_runner_is_killed(tmp_path: Path) -> None:

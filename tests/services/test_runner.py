@@ -20,7 +20,10 @@ from hypothesis import strategies as st
 import distbp
 from distbp import errors
 from distbp.errors import StorageError
+from distbp.exchange.inline import InlineTeam
+from distbp.interrupts import Control
 from distbp.run_directory import METRICS, read_lines
+from distbp.teams import TeamMaker
 from services import policy, runner
 from services.error_classes import CLASSES, class_of, described
 from services.errors import FencedError, OutOfOrderError, ServiceError
@@ -331,37 +334,56 @@ def test_orders_of_the_user_are_obeyed(
         same_bits(sqlite_store, job_id, undisturbed)
 
 
+class Pair(InlineTeam):
+    """Stands for two workers: real ones take seconds to start (see test_moves.py)."""
+
+    workers = 2  # type: ignore[assignment]
+
+
 def test_scaling_goes_on_within_the_attempt(
     sqlite_store: Store, tmp_path: Path, undisturbed: distbp.Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    resumed_with: list[int | None] = []
+    """While it trains: no stop, no checkpoint for it, no other attempt."""
 
-    def resume(path: Path, *, workers: int | None, listener: Any) -> distbp.Result:
-        resumed_with.append(workers)
-        return distbp.resume(path, workers=0, listener=listener)  # a worker process takes seconds to start
+    def on_ray(self: TeamMaker, blueprint: Any, data: Any, start: Any, attempt: int, *_: Any) -> Pair:
+        return Pair(blueprint, data, start, attempt)
 
-    monkeypatch.setattr(runner, "resume", resume)
+    monkeypatch.setattr(TeamMaker, "_on_ray", on_ray)
     job_id, attempt = lease(sqlite_store)
     transport = Direct(sqlite_store, job_id, attempt)
     heard = threading.Event()
 
     def scale(when: str, what: object) -> None:
         if when == "before" and isinstance(what, Report) and what.metrics and not heard.is_set():
-            sqlite_store.jobs.scale("main", job_id, 1)
-        if when == "after" and sqlite_store.jobs.get("main", job_id).workers == 1:
+            sqlite_store.jobs.scale("main", job_id, 2)
+        if when == "after" and sqlite_store.jobs.get("main", job_id).workers == 2:
             heard.set()
 
     transport.fault = scale
     with _slow_epochs(heard):
         runner.run(job_id, attempt, tmp_path, transport, over=never)
     same_bits(sqlite_store, job_id, undisturbed)
-    assert resumed_with == [1]
     found = sqlite_store.journal.events(job_id, limit=1000)
-    assert [e.kind for e in found].count("attempt_started") == 2
+    assert [e.kind for e in found].count("attempt_started") == 1
+    told = [e.data["reason"] for e in found if e.kind == "team_changed"]
+    assert told == ["2 workers were asked for; there are 2 now"]
+    job = sqlite_store.jobs.get("main", job_id)
+    assert job.result is not None and job.result["workers"] == 2
+
+
+def test_orders_are_handed_on_once() -> None:
+    control = Control()
+    orders = runner.Orders(control)
+    for workers in (None, 2, 2, 3):
+        orders.hear(Answer(0, workers=workers))
+    assert (control.asked(), control.asked(), control.stopping) == (3, None, False)
+    orders.hear(Answer(0, "pause", 3))
+    orders.hear(Answer(0, "cancel", 3))
+    assert control.stopped_by == "a request to pause"
 
 
 class _slow_epochs:  # noqa: N801 - reads as a verb
-    """Training waits after its first epoch until `heard` (and the signal that follows from it) is there."""
+    """Training waits after its first epoch until `heard` (and the order that follows from it) is there."""
 
     def __init__(self, heard: threading.Event) -> None:
         self.patch = pytest.MonkeyPatch()
@@ -626,7 +648,8 @@ def test_sigterm_before_training_is_kept(sqlite_store: Store, tmp_path: Path) ->
 
     class Early(Direct):
         def assignment(self) -> Assignment:
-            os.kill(os.getpid(), signal.SIGTERM)
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGTERM)
             return super().assignment()
 
     end = runner.run(job_id, attempt, tmp_path, Early(sqlite_store, job_id, attempt), over=never)
