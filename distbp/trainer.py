@@ -280,9 +280,11 @@ class Trainer:
             "data": self._samples,
             "numerics": numerics.fingerprint(self.blueprint.kernels),
         }
-        path = checkpoint.save(self.run.checkpoints, step, snapshot.arrays, state)
+        disk = self.run.disk
+        path = checkpoint.save(self.run.checkpoints, step, snapshot.arrays, state, disk=disk)
         keep = {self._state.best_step} if self._state.best is not None and self._keeps_best else set()
-        checkpoint.prune(self.run.checkpoints, keep_last=self.job.checkpoint.keep_last, keep=keep)
+        kept = self.job.checkpoint.keep_last
+        checkpoint.prune(self.run.checkpoints, keep_last=kept, keep=keep, disk=disk)
         self._saved, self._saved_at = snapshot, self._clock()
         self._emit(events.CheckpointSaved(step, str(path), self._clock() - began))
 
@@ -375,6 +377,7 @@ class Trainer:
             vector=vector,
             preprocessing=self._splits.preprocessing,
             numerics=numerics.fingerprint(self.blueprint.kernels),
+            disk=self.run.disk,
         )
         lines = read_lines(self.run.path / METRICS)
         if lines:

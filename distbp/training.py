@@ -15,12 +15,14 @@ from distbp.control import Control
 from distbp.data.splits import SPLITS, Splits, open_splits
 from distbp.errors import JobError, SettingsError
 from distbp.interrupts import Interrupts
-from distbp.job import TrainingJob
+from distbp.job import TrainingJob, WorkerRange
 from distbp.job.data_checks import check_against_data
+from distbp.memory_need import check_memory, needed
 from distbp.ray_session import RaySession
 from distbp.result import Result
 from distbp.run_directory import RunDirectory, read_result
 from distbp.run_log import log_events
+from distbp.storage import DISK, Disk
 from distbp.teams import TeamMaker
 from distbp.trainer import Trainer
 
@@ -33,12 +35,13 @@ def train(
     data: Data | None = None,
     output: str | Path | None = None,
     folder: str | Path = ".",
-    workers: int | str | None = None,
+    workers: int | str | WorkerRange | None = None,
     listener: events.Listener | None = None,
     address: str | None = None,
     confined: bool = False,
     control: Control | None = None,
     session: RaySession | None = None,
+    disk: Disk | None = None,
 ) -> Result:
     """Trains `job` to its end in this process and the workers it starts; waits.
 
@@ -48,7 +51,8 @@ def train(
     paths in the job are relative to; `confined`: they may not leave it. workers: in place of the job's.
     listener: is told what happens (see `distbp.events`). address: of a Ray cluster to train on; None:
     RAY_ADDRESS, or a Ray embedded in this process. control: changes the workers, or stops, from another
-    thread. session: a connection to Ray in place of one to `address`; the caller closes it.
+    thread. session: a connection to Ray in place of one to `address`; the caller closes it. disk: the
+    calls by which the run is written (see `distbp.storage.Disk`), to count or to limit them.
 
     Raises JobError, DataError, NumericsError, StorageError; Interrupted after a checkpoint on Ctrl-C.
     """
@@ -56,7 +60,7 @@ def train(
         splits = open_splits(job, Path(folder), by_split(data), confined=confined)
         blueprint = make_blueprint(job, splits)
         path = Path(output) if output is not None else _fresh_directory(job.name)
-        with RunDirectory.create(path, _job_text(job, Path(folder))) as run:
+        with RunDirectory.create(path, _job_text(job, Path(folder)), disk=disk or DISK) as run:
             return _drive(run, blueprint, splits, None, teams, listener, control)
 
 
@@ -64,16 +68,18 @@ def resume(
     run_dir: str | Path,
     *,
     data: Data | None = None,
-    workers: int | str | None = None,
+    workers: int | str | WorkerRange | None = None,
     listener: events.Listener | None = None,
     address: str | None = None,
     control: Control | None = None,
+    disk: Disk | None = None,
 ) -> Result:
     """Goes on from the last good checkpoint of a run directory, to the same bits as if it had never stopped.
 
-    `data` as in `train`, where the run was begun with arrays. A finished run gives its result at once.
+    `data` as in `train`, where the run was begun with arrays; `disk` as there. A finished run gives its
+    result at once.
     """
-    with RunDirectory.open(Path(run_dir)) as run:
+    with RunDirectory.open(Path(run_dir), disk=disk or DISK) as run:
         done = read_result(run.path)
         if done is not None:
             return Result.from_json(done, run.path)
@@ -86,7 +92,8 @@ def resume(
 
 
 def make_blueprint(job: TrainingJob, splits: Splits) -> Blueprint:
-    """The blueprint of a job on its data. Raises JobError where they do not fit, with every fault;
+    """The blueprint of a job on its data. Raises JobError where they do not fit, with every fault, or where
+    the job needs more memory than there is (NoMemoryError: than is free);
     SettingsError where DISTBP_KERNELS names what is not installed."""
     table = splits.tables["train"]
     faults = check_against_data(job, table.features, splits.targets(), splits.rows)
@@ -97,6 +104,10 @@ def make_blueprint(job: TrainingJob, splits: Splits) -> Blueprint:
         name = numerics.kernel_set(wanted)
     except ImportError as error:
         raise SettingsError(f"DISTBP_KERNELS={wanted} cannot be: {error}") from None
+    need = needed(
+        job, table.features, splits.rows, data=splits.copied_bytes(job), threads=settings.processors()
+    )
+    check_memory(need)
     blueprint = Blueprint(job, 1, table.features, splits.rows, name)
     network = blueprint.network()
     return Blueprint(

@@ -35,10 +35,10 @@ class Buckets:
 
 
 class Slots:
-    """Streams at once: `total` of all, `each` of one key."""
+    """Streams (or `what`) at once: `total` of all, `each` of one key."""
 
-    def __init__(self, total: int, each: int) -> None:
-        self._total, self._each = total, each
+    def __init__(self, total: int, each: int, what: str = "streams") -> None:
+        self._total, self._each, self._what = total, each, what
         self._taken: Counter[str] = Counter()
 
     @property
@@ -48,7 +48,7 @@ class Slots:
     def take(self, key: str) -> Callable[[], None]:
         """Returns what gives it back (once; more calls do nothing). Raises RateError."""
         if self._taken[key] >= self._each or self.taken >= self._total:
-            raise RateError("too many streams are open; close some, or try again later", 5)
+            raise RateError(f"too many {self._what} are open; close some, or try again later", 5)
         self._taken[key] += 1
         open_ = True
 

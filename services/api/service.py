@@ -47,7 +47,7 @@ def make_service(
         hub=Hub(store, config.poll_s),
         buckets=Buckets(limits.requests_per_s, limits.requests_burst, clock),
         streams=Slots(limits.streams, limits.streams_per_token),
-        uploads=Slots(limits.uploads_at_once, limits.uploads_at_once),
+        uploads=Slots(limits.uploads_at_once, limits.uploads_of_project, "uploads"),
         predictions=Predictions(places, limits),
         telemetry=Telemetry(store),
         dispatcher_seen=dispatcher_seen or places.dispatcher_seen,

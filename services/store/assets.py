@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, Table, delete, func, select
+from sqlalchemy import Select, Table, case, delete, func, select, update
 
 from services.errors import BadValueError, NotFoundError
 from services.store.database import Database, clean
 from services.store.records import Dataset, Model, Page
-from services.store.schema import datasets, models
+from services.store.schema import datasets, jobs, models
 
 MOST = 1000
 _ID = re.compile(r"(ds|mdl)_[0-9a-z]{1,64}")
@@ -58,11 +58,6 @@ class Datasets:
         """By id."""
         return _page(self._db, datasets, Dataset, project, limit, cursor, newest_first=False)
 
-    def total_bytes(self, project: str) -> int:
-        query = select(func.coalesce(func.sum(datasets.c.bytes), 0)).where(datasets.c.project == project)
-        with self._db.read() as conn:
-            return int(conn.execute(query).scalar_one())
-
     def delete(self, project: str, dataset_id: str) -> bool:
         """Forgets it. True: no other project has the same bytes, so the file may go. Raises NotFoundError."""
         with self._db.write() as conn:
@@ -97,12 +92,15 @@ class Models:
         """Newest first."""
         return _page(self._db, models, Model, project, limit, cursor, newest_first=True)
 
-    def delete(self, project: str, model_id: str) -> Model:
-        """Forgets it; its files are the caller's to remove. Raises NotFoundError."""
+    def delete(self, project: str, model_id: str) -> tuple[Model, bool]:
+        """Forgets it; its files are the caller's to remove. Says whether its job is still there. Raises
+        NotFoundError."""
         found = self.get(project, model_id)
         with self._db.write() as conn:
             conn.execute(delete(models).where(models.c.id == model_id, models.c.project == project))
-        return found
+            left = case((jobs.c.disk_bytes > found.bytes, jobs.c.disk_bytes - found.bytes), else_=0)
+            there = update(jobs).where(jobs.c.id == found.job_id).values(disk_bytes=left)
+            return found, conn.execute(there).rowcount > 0
 
 
 def _one(table: Table, project: str, item_id: str) -> Select[Any]:

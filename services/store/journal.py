@@ -107,6 +107,8 @@ def move(
         values["queued_at"] = now
     if to != "recovering":
         values["not_before"] = None
+    if to not in states.ACTIVE:
+        values |= {"slots_held": 0, "disk_granted": 0}
     if values.get("error"):
         told["error"] = values["error"]
     job = change(conn, db, job, state=to, reason=reason, **values)

@@ -39,7 +39,7 @@ async def upload(
     check_type(request, "application/octet-stream", "the bytes of an .npz archive")
     assert caller.token is not None
     limits = service.config.limits
-    give_back = service.uploads.take(caller.key)
+    give_back = service.uploads.take(caller.project)
     try:
         body = pieces(request, limits.dataset_bytes, limits.body_idle_s)
         wanted = Upload(caller.project, name, caller.token.id, sha256)
