@@ -85,11 +85,14 @@ def needed(
     )
 
 
-def too_much(need: Need | None, there: int, whose: str) -> list[Fault]:
-    """What to say of a need above `there` bytes; nothing where it fits. whose: as "this machine has"."""
+def too_much(need: Need | None, there: int, says: str) -> list[Fault]:
+    """What to say of a need above `there` bytes; nothing where it fits. says: as "this machine has {}"."""
     if need is None or need.total <= there:
         return []
-    most = max(need.parts, key=lambda name: need.parts[name])
+    # The batch is at fault only where the rest would fit.
+    model = {name: count for name, count in need.parts.items() if name != "values of a batch"}
+    parts = need.parts if sum(model.values()) <= there else model
+    most = max(parts, key=lambda name: parts[name])
     layer = f"model.layers.{need.largest}"
     where, advice = {
         "parameters": (layer, "make the layers narrower"),
@@ -99,7 +102,7 @@ def too_much(need: Need | None, there: int, whose: str) -> list[Fault]:
         "data": ("data", "use fewer rows, or fewer outputs"),
     }[most]
     listed = ", ".join(f"{name} {size(count)}" for name, count in need.parts.items() if count)
-    text = f"the job needs {size(need.total)} of memory ({listed}), and {whose} {size(there)}; {advice}"
+    text = f"the job needs {size(need.total)} of memory ({listed}), and {says.format(size(there))}; {advice}"
     return [Fault(where, text)]
 
 
@@ -107,9 +110,9 @@ def check_memory(need: Need | None, root: Path = _ROOT) -> None:
     """Raises JobError where a job needs more memory than there is, NoMemoryError where it needs more than is
     free now; with both figures."""
     total, free = total_bytes(root), free_bytes(root)
-    if faults := too_much(need, total, "this machine lets it have"):
+    if faults := too_much(need, total, "this machine lets it have {}"):
         raise JobError(faults)
-    if faults := too_much(need, free, "of that is free now"):
+    if faults := too_much(need, free, f"of {size(total)} there {{}} is free now"):
         raise NoMemoryError(faults)
 
 

@@ -68,7 +68,7 @@ def check_room(job: TrainingJob, project: str, store: Store) -> None:
         item = 8 if job.dtype == "float64" else 4
         data = 0 if shape is None else sum(rows.values()) * math.prod(shape) * item
         need = needed(job, shape, rows, data=data)
-        faults += too_much(need, memory, "the service's machine has")
+        faults += too_much(need, memory, "the service's machine has {}")
     if faults:
         raise JobError(faults)
 
