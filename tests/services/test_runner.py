@@ -196,7 +196,7 @@ def test_waits_grow_while_the_api_is_away_and_end_with_it(tmp_path: Path) -> Non
     class Away(Direct):
         away = True
 
-        def heartbeat(self, progress: object) -> Answer:
+        def heartbeat(self, progress: object, disk: int | None = None) -> Answer:
             if self.away:
                 raise AwayError("gone")
             beats.append(progress)
