@@ -125,6 +125,7 @@ jobs = Table(
     Index("jobs_project_state", "project", "state", "id"),
     Index("jobs_queue", "state", "project", text("priority DESC"), "queued_at", "id"),
     Index("jobs_deadline", "deadline_at"),
+    Index("jobs_disk", "project", "state", "disk_bytes", "disk_granted", "id"),  # summed with every heartbeat
 )
 
 attempts = Table(

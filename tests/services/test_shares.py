@@ -168,10 +168,10 @@ def test_a_range_counts_what_it_takes(store: Store, clock: Clock) -> None:
     assert (again.state, again.slots, again.slots_most, again.slots_held) == ("queued", 1, 8, 0)
 
 
-def test_quotas_of_slots_and_jobs_leave_the_rest_to_others(store: Store) -> None:
-    for _ in range(3):
-        submit(store, "a")
-    submit(store, "b")
+def test_quotas_of_slots_and_jobs_leave_the_rest_to_others(store: Store, clock: Clock) -> None:
+    for project in "aaab":
+        clock.pass_(1)
+        submit(store, project)
     room = Room(4, project_slots=3, project_jobs=2)
     started = [store.queue.lease(room, 30) for _ in range(4)]
     assert [lease and lease.job.project for lease in started] == ["a", "b", "a", None]
