@@ -6,12 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, Table, case, delete, func, select, update
+from sqlalchemy import Select, Table, delete, func, select
 
 from services.errors import BadValueError, NotFoundError
 from services.store.database import Database, clean
+from services.store.journal import change, lock_job, settle_disk
 from services.store.records import Dataset, Model, Page
-from services.store.schema import datasets, jobs, models
+from services.store.schema import datasets, models
 
 MOST = 1000
 _ID = re.compile(r"(ds|mdl)_[0-9a-z]{1,64}")
@@ -98,9 +99,14 @@ class Models:
         found = self.get(project, model_id)
         with self._db.write() as conn:
             conn.execute(delete(models).where(models.c.id == model_id, models.c.project == project))
-            left = case((jobs.c.disk_bytes > found.bytes, jobs.c.disk_bytes - found.bytes), else_=0)
-            there = update(jobs).where(jobs.c.id == found.job_id).values(disk_bytes=left)
-            return found, conn.execute(there).rowcount > 0
+            try:
+                job = lock_job(conn, found.job_id, project)
+            except NotFoundError:
+                return found, False
+            less = min(found.bytes, job.disk_bytes)
+            change(conn, self._db, job, disk_bytes=job.disk_bytes - less)
+            settle_disk(conn, project, -less)
+            return found, True
 
 
 def _one(table: Table, project: str, item_id: str) -> Select[Any]:

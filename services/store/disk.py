@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, case, func, select
 
@@ -24,7 +23,7 @@ class DiskQuota:
 
 def disk_bytes(conn: Connection, project: str) -> int:
     """What the project fills, as far as it was measured."""
-    return _settled(conn, project) + _sum(conn, jobs.c.disk_bytes, jobs.c.project == project)
+    return _settled(conn, project) + _sum(conn, jobs.c.disk_bytes, _running(project))
 
 
 def grant(conn: Connection, db: Database, job: Job, used: int, quota: DiskQuota) -> Job:
@@ -32,15 +31,10 @@ def grant(conn: Connection, db: Database, job: Job, used: int, quota: DiskQuota)
     have until it is heard again: an equal share of what is free for each of the project's running jobs, and
     never more than the others were not granted. So together they stay below the quota at any moment."""
     conn.execute(select(projects.c.name).where(projects.c.name == job.project).with_for_update())
-    others: Any = (jobs.c.project == job.project) & (jobs.c.id != job.id)
-    active = jobs.c.state.in_(ACTIVE)
-    more = active & (jobs.c.disk_granted > jobs.c.disk_bytes)
-    taken = case((more, jobs.c.disk_granted), else_=jobs.c.disk_bytes)
+    taken = case((jobs.c.disk_granted > jobs.c.disk_bytes, jobs.c.disk_granted), else_=jobs.c.disk_bytes)
     query = select(
-        func.coalesce(func.sum(jobs.c.disk_bytes), 0),
-        func.coalesce(func.sum(taken), 0),
-        func.coalesce(func.sum(case((active, 1), else_=0)), 0),
-    ).where(others)
+        func.coalesce(func.sum(jobs.c.disk_bytes), 0), func.coalesce(func.sum(taken), 0), func.count()
+    ).where(_running(job.project) & (jobs.c.id != job.id))
     theirs, granted, running = conn.execute(query).one()
     left = quota.project - _settled(conn, job.project)
     share = max(0, left - int(theirs) - used) // (int(running) + 1)
@@ -50,11 +44,16 @@ def grant(conn: Connection, db: Database, job: Job, used: int, quota: DiskQuota)
     return change(conn, db, job, disk_bytes=used, disk_granted=allowed)
 
 
+def _running(project: str) -> ColumnElement[bool]:
+    return jobs.c.state.in_(ACTIVE) & (jobs.c.project == project)
+
+
 def _settled(conn: Connection, project: str) -> int:
-    """Datasets, and models that are all that is left of their job."""
+    """Of jobs that do not run, datasets, and models that are all that is left of their job."""
     there = select(jobs.c.id).where(jobs.c.id == models.c.job_id).exists()
     kept = _sum(conn, models.c.bytes, (models.c.project == project) & ~there)
-    return kept + _sum(conn, datasets.c.bytes, datasets.c.project == project)
+    uploaded = _sum(conn, datasets.c.bytes, datasets.c.project == project)
+    return kept + uploaded + _sum(conn, projects.c.disk_bytes, projects.c.name == project)
 
 
 def _sum(conn: Connection, column: ColumnElement[int], where: ColumnElement[bool]) -> int:

@@ -13,7 +13,7 @@ from services.policy import Room, turns
 from services.states import TERMINAL, State
 from services.store.database import Database, clean
 from services.store.disk import disk_bytes
-from services.store.journal import add_events, change, lock_job, move
+from services.store.journal import add_events, change, lock_job, move, settle_disk
 from services.store.line import heads, read_room, usage
 from services.store.records import JOB_ID as _JOB_ID
 from services.store.records import Attempt, Job, Page, Pulse, new_id
@@ -92,7 +92,7 @@ class Jobs:
                     f"the project fills {filled:,} bytes of disk, and may fill {most_disk:,}; delete jobs,"
                     " models or datasets"
                 )
-            db.insert_new(conn, projects, {"name": project, "created_at": now})
+            db.insert_new(conn, projects, {"name": project, "created_at": now, "disk_bytes": 0})
             row_values = {
                 "id": job_id,
                 "project": project,
@@ -222,6 +222,7 @@ class Jobs:
             for table in (events, metrics, logs, attempts):
                 conn.execute(delete(table).where(table.c.job_id == job_id))
             conn.execute(delete(jobs).where(jobs.c.id == job_id))
+            settle_disk(conn, project, -job.disk_bytes)
             conn.info["touched"].add(job_id)
             return job
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from sqlalchemy import Connection, case, func, select
+from sqlalchemy import Connection, func, select
 
 from services.policy import Head, Room, Usage, hindrance, place, turns
 from services.states import ACTIVE
@@ -44,14 +44,14 @@ def read_room(conn: Connection) -> Room | None:
 
 def usage(conn: Connection) -> dict[str, Usage]:
     """What every project holds, by name. Those that hold nothing are there where they were served once."""
-    held = func.coalesce(func.sum(case((jobs.c.state.in_(ACTIVE), jobs.c.slots_held))), 0)
-    running = func.coalesce(func.sum(case((jobs.c.state.in_(ACTIVE), 1))), 0)
-    query = (
-        select(projects.c.name, held, running, projects.c.served_at)
-        .outerjoin(jobs, (jobs.c.project == projects.c.name) & jobs.c.state.in_(ACTIVE))
-        .group_by(projects.c.name, projects.c.served_at)
+    held = (
+        select(jobs.c.project, func.sum(jobs.c.slots_held), func.count())
+        .where(jobs.c.state.in_(ACTIVE))
+        .group_by(jobs.c.project)
     )
-    return {name: Usage(int(s), int(n), at or 0.0) for name, s, n, at in conn.execute(query)}
+    found = {name: (int(slots), int(number)) for name, slots, number in conn.execute(held)}
+    served = conn.execute(select(projects.c.name, projects.c.served_at))
+    return {name: Usage(*found.get(name, (0, 0)), at or 0.0) for name, at in served}
 
 
 def heads(conn: Connection, used: Mapping[str, Usage], widest: int) -> list[Head]:

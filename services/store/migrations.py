@@ -67,7 +67,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE jobs ADD COLUMN slots_held INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE jobs ADD COLUMN disk_bytes BIGINT NOT NULL DEFAULT 0",
         "ALTER TABLE jobs ADD COLUMN disk_granted BIGINT NOT NULL DEFAULT 0",
-        "CREATE INDEX jobs_disk ON jobs (project, state, disk_bytes, disk_granted, id)",
+        "ALTER TABLE projects ADD COLUMN disk_bytes BIGINT NOT NULL DEFAULT 0",
+        "DROP INDEX jobs_queue",
+        "CREATE INDEX jobs_queue ON jobs (state, project, priority DESC, queued_at, id, slots)",
         """UPDATE jobs SET slots_most = slots, slots_held = CASE WHEN state IN
             ('starting', 'running', 'pausing', 'cancelling') THEN slots ELSE 0 END""",
     ),

@@ -58,6 +58,7 @@ projects = Table(
     Column("name", Text, primary_key=True),
     _needed("created_at", Double),
     Column("served_at", Double),  # when a job of it was last started
+    _needed("disk_bytes", BigInteger),  # of its jobs that do not run
 )
 
 # What the dispatcher has to give, said by itself: one row, number 1.
@@ -123,9 +124,8 @@ jobs = Table(
     Column("error", JsonText),
     Index("jobs_project", "project", "id", "name"),  # a search by name reads no more than this
     Index("jobs_project_state", "project", "state", "id"),
-    Index("jobs_queue", "state", "project", text("priority DESC"), "queued_at", "id"),
+    Index("jobs_queue", "state", "project", text("priority DESC"), "queued_at", "id", "slots"),
     Index("jobs_deadline", "deadline_at"),
-    Index("jobs_disk", "project", "state", "disk_bytes", "disk_granted", "id"),  # summed with every heartbeat
 )
 
 attempts = Table(
