@@ -74,7 +74,7 @@ def test_no_project_starves_another(tmp_path: Path) -> None:
 def test_a_disk_quota_holds_against_a_checkpoint_at_every_step(tmp_path: Path) -> None:
     most = 10_000_000
     greedy = {"every_steps": 1, "keep_last": 1_000_000}
-    wide = {"layers": [{"type": "dense", "units": 100_000}, {"type": "dense", "units": 3}]}
+    wide = {"layers": [{"type": "dense", "units": 20_000}, {"type": "dense", "units": 3}]}
     job = distbp.TrainingJob.from_mapping({**ENDLESS, "model": wide, "checkpoint": greedy})
     served = Served(tmp_path)
     served.environment["DISTBP_SERVICE_PROJECT_BYTES"] = str(most)
