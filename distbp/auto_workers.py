@@ -8,10 +8,10 @@ moment, and the faster way stays.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 
+from distbp import settings
 from distbp.blueprint import Blueprint
 from distbp.data.batches import WholeData
 from distbp.errors import ExchangeError, Interrupted
@@ -56,7 +56,7 @@ class AutoTeam:
         self._changed = changed
         self._total = blueprint.total_steps
         self._speeds: dict[int, float] = {}  # workers -> steps a second
-        self._candidates = candidates(os.cpu_count() or 1, blueprint.shards)
+        self._candidates = candidates(settings.processors(), blueprint.shards)
         self._decided = begin is not None or not self._candidates
         if begin is None and self._decided:
             changed("workers: auto chose 0 (one shard, or one processor: nothing to share)")

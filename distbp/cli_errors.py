@@ -82,6 +82,8 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except errors.DistbpError as error:
             _end(str(error), exit_code(error))
+        except MemoryError as error:
+            _end(f"the memory of this machine ran out: {error}".rstrip(": "), 2)
         except KeyboardInterrupt as error:
             stopped(error)
         except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -134,7 +133,7 @@ def _plan(only: Any, given: dict[str, Any]) -> Any:
 
 def _slots(text: str) -> int:
     if text == "auto":
-        return os.cpu_count() or 1
+        return settings.processors()
     if not (text.isdecimal() and 1 <= int(text[:9]) <= 10**6):
         raise SettingsError(f"the number of slots is {text!r}, but must be auto or a whole number above 0")
     return int(text)

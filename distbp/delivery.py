@@ -24,7 +24,7 @@ from distbp.nn.arrays import Array
 from distbp.result import Result
 from distbp.run_directory import METRICS, RESULT
 from distbp.run_state import RunState
-from distbp.storage import explained, read_file
+from distbp.storage import DISK, Disk, explained, read_file
 
 BEST = "best"  # the array of a checkpoint that holds the vector of the best evaluation
 
@@ -74,7 +74,9 @@ def model_of(last: Checkpoint, state: RunState, job: TrainingJob) -> tuple[Array
     return vector, {name: value for name, value in metrics.items() if name not in ("epoch", "step")}
 
 
-def write_run_model(path: Path, blueprint: Blueprint, splits: Splits, vector: Array) -> None:
+def write_run_model(
+    path: Path, blueprint: Blueprint, splits: Splits, vector: Array, disk: Disk = DISK
+) -> None:
     """The model folder of a run that came to `vector`."""
     save_model(
         path,
@@ -88,6 +90,7 @@ def write_run_model(path: Path, blueprint: Blueprint, splits: Splits, vector: Ar
         columns=splits.tables["train"].columns,
         kernels=blueprint.kernels,
         shards=blueprint.shards,
+        disk=disk,
     )
 
 

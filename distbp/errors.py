@@ -2,6 +2,7 @@
 
     DistbpError
     ├── JobError            the job is at fault: every fault at once, each with its path
+    │   └── NoMemoryError       the job needs more memory than is free now, but not more than there is
     ├── ArgumentError       a function was given something else than it takes; a ValueError, too
     ├── SettingsError       an environment variable has a value that is not allowed
     ├── DataError           a data file or array is at fault: file, row and column where known
@@ -10,6 +11,7 @@
     ├── FingerprintError    two processes do not compute the same bits
     ├── CheckpointError     no checkpoint can be read, or it does not belong to this job
     │   └── StorageError        the disk refused a write (full, read-only, not permitted)
+    │       └── QuotaError          the disk that a service gives a job is used up
     ├── ModelError          a saved model cannot be read, or does not fit the data given to it
     ├── Interrupted         stopped by a signal after a checkpoint was written
     ├── RemoteError         a service refused what it was asked
@@ -84,6 +86,10 @@ class JobError(DistbpError):
         super().__init__("\n".join([head, *(f"  {fault}" for fault in self.faults)]))
 
 
+class NoMemoryError(JobError):
+    pass
+
+
 class ArgumentError(DistbpError, ValueError):
     pass
 
@@ -128,6 +134,10 @@ class CheckpointError(DistbpError):
 
 
 class StorageError(CheckpointError):
+    pass
+
+
+class QuotaError(StorageError):
     pass
 
 

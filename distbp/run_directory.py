@@ -142,7 +142,7 @@ class RunDirectory:
     def __init__(self, path: Path, lock: int, disk: Disk, clock: Callable[[], float]) -> None:
         self.path = path
         self._lock = lock
-        self._disk = disk
+        self.disk = self._disk = disk
         self._clock = clock
         self._events = -1
         self._metrics = -1

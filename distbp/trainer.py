@@ -317,8 +317,9 @@ class Trainer:
             "run": self._state.to_json(),
             **agreement.record(self.job, self._recorded_data(), fingerprint),
         }
-        path = checkpoint.save(self.run.checkpoints, step, arrays, state)
-        checkpoint.prune(self.run.checkpoints, keep_last=self.job.checkpoint.keep_last)
+        disk = self.run.disk
+        path = checkpoint.save(self.run.checkpoints, step, arrays, state, disk=disk)
+        checkpoint.prune(self.run.checkpoints, keep_last=self.job.checkpoint.keep_last, disk=disk)
         self._saved, self._saved_at = snapshot, self._clock()
         self._emit(events.CheckpointSaved(step, str(path), self._clock() - began))
 
@@ -428,7 +429,7 @@ class Trainer:
         from distbp.curves import draw
         from distbp.run_directory import METRICS, read_lines
 
-        write_run_model(self.run.model, self.blueprint, self._splits, vector)
+        write_run_model(self.run.model, self.blueprint, self._splits, vector, self.run.disk)
         lines = read_lines(self.run.path / METRICS)
         if lines:
             draw(lines, self.run.path / "curves.svg")

@@ -19,14 +19,16 @@ from distbp.delivery import delivered
 from distbp.errors import ArgumentError, DataError, JobError, SettingsError
 from distbp.evaluation import loss_weights
 from distbp.interrupts import Control, Interrupts
-from distbp.job import TrainingJob
+from distbp.job import TrainingJob, WorkerRange
 from distbp.job.data_checks import check_against_data, class_number
+from distbp.memory_need import check_memory, needed
 from distbp.metrics import Frame, frame_of
 from distbp.nn.network import Network
 from distbp.ray_session import RaySession
 from distbp.result import Result
 from distbp.run_directory import RunDirectory, job_text, read_job, read_result
 from distbp.run_log import log_events
+from distbp.storage import DISK, Disk
 from distbp.teams import TeamMaker
 from distbp.trainer import Trainer
 from distbp.warm_start import INIT, check_init, init_folder, keep_init, model_folder
@@ -41,13 +43,14 @@ def train(
     data: Data | None = None,
     output: str | Path | None = None,
     folder: str | Path = ".",
-    workers: int | str | None = None,
+    workers: int | str | WorkerRange | None = None,
     listener: events.Listener | None = None,
     address: str | None = None,
     confined: bool = False,
     control: Control | None = None,
     session: RaySession | None = None,
     init: str | Path | None = None,
+    disk: Disk | None = None,
 ) -> Result:
     """Trains `job` to its end in this process and the workers it starts; waits.
 
@@ -59,7 +62,8 @@ def train(
     listener: is told what happens (see `distbp.events`). address: of a Ray cluster to train on; None:
     RAY_ADDRESS, or a Ray embedded in this process. control: changes the workers, or stops, from another
     thread or a signal handler. session: a connection to Ray in place of one to `address`; the caller closes
-    it. init: where the model lies that the job's `init` names, if not there.
+    it. init: where the model lies that the job's `init` names, if not there. disk: the calls by which the run
+    is written (see `distbp.storage.Disk`), to count or to limit them.
 
     Raises ArgumentError, JobError, DataError, NumericsError, StorageError; Interrupted after a checkpoint on
     Ctrl-C, SIGTERM and `control.stop()`, which may come at any moment, also while Ray starts.
@@ -77,7 +81,7 @@ def train(
             model = model_folder(Path(init)) if init else init_folder(job, place, confined=confined)
             notes = check_init(blueprint, splits, model)
         path = path or _fresh_directory(job.name)
-        with RunDirectory.create(path, _job_text(job, place)) as run:
+        with RunDirectory.create(path, _job_text(job, place), disk=disk or DISK) as run:
             keep_init(model, path)
             return _drive(run, blueprint, splits, None, teams, listener, control, notes=notes)
 
@@ -87,17 +91,18 @@ def resume(
     run_dir: str | Path,
     *,
     data: Data | None = None,
-    workers: int | str | None = None,
+    workers: int | str | WorkerRange | None = None,
     listener: events.Listener | None = None,
     address: str | None = None,
     control: Control | None = None,
     epochs: int | None = None,
     init: str | Path | None = None,
+    disk: Disk | None = None,
 ) -> Result:
     """Goes on from the last good checkpoint of a run directory, to the same bits as if it had never stopped.
 
-    `data` and `init` as in `train`, where the run was begun with them. A finished run gives its result at
-    once, after a look whether model, metrics and result are those that it left. `epochs`: in place of the
+    `data` and `init` as in `train`, where the run was begun with them; `disk` as there. A finished run gives
+    its result at once, after a look whether model, metrics and result are those that it left. `epochs`: in place of the
     job's, which job.yaml then says: a finished run goes on too, to the bits of one that had so many at once
     (but for schedules that depend on the length of training; a note says so).
 
@@ -105,7 +110,7 @@ def resume(
     """
     workers = _checked_call(workers, listener, address, control)
     given = by_split(data)
-    with RunDirectory.open(path_given(run_dir, "run_dir").absolute()) as run:
+    with RunDirectory.open(path_given(run_dir, "run_dir").absolute(), disk=disk or DISK) as run:
         job, text = read_job(run.path), None
         if epochs is not None and epochs != job.epochs:
             text = TrainingJob.from_yaml(job_text(run.path)).replace(epochs=epochs).to_yaml()
@@ -132,7 +137,8 @@ def resume(
 
 
 def make_blueprint(job: TrainingJob, splits: Splits) -> Blueprint:
-    """The blueprint of a job on its data. Raises JobError where they do not fit, with every fault;
+    """The blueprint of a job on its data. Raises JobError where they do not fit, with every fault, or where
+    the job needs more memory than there is (NoMemoryError: than is free);
     SettingsError where DISTBP_KERNELS names what is not installed."""
     table = splits.tables["train"]
     class_weights, notes = check_splits(job, splits)
@@ -141,6 +147,10 @@ def make_blueprint(job: TrainingJob, splits: Splits) -> Blueprint:
         name = numerics.kernel_set(wanted)
     except ImportError as error:
         raise SettingsError(f"DISTBP_KERNELS={wanted} cannot be: {error}") from None
+    need = needed(
+        job, table.features, splits.rows, data=splits.copied_bytes(job), threads=settings.processors()
+    )
+    check_memory(need)
     blueprint = Blueprint(job, 1, table.features, splits.rows, name, class_weights, notes)
     network = blueprint.network()
     frames = _frames(splits) if job.loss.task == "regression" else {}

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from services.errors import FencedError
 from services.launchers import Handle, Launcher, LaunchError, Start
+from services.policy import Room
 from services.store import Lease, Store
 from services.store.queue import Working
 
@@ -24,15 +25,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Limits:
-    """slots: room for all jobs that run. start_s: for a runner to be heard the first time; after that
-    the store's lease counts. stop_s: for a runner to end after its job was paused or cancelled.
-    claim_s: how long a claim code is good. poll_s: between two looks at the store."""
+    """slots: room for all jobs that run; project_slots, project_jobs: the most of it that one project may
+    have. memory_bytes: of the machine of the runners; None: not known. start_s: for a runner to be heard the
+    first time; after that the store's lease counts. stop_s: for a runner to end after its job was paused or
+    cancelled. claim_s: how long a claim code is good. poll_s: between two looks at the store."""
 
     slots: int = 1
+    project_slots: int = 10**9
+    project_jobs: int = 10**9
+    memory_bytes: int | None = None
     start_s: float = 30.0
     stop_s: float = 180.0  # a Ray that starts, or ends, on a busy machine takes its time
     claim_s: float = 600.0
     poll_s: float = 0.5
+
+    @property
+    def room(self) -> Room:
+        return Room(self.slots, self.project_slots, self.project_jobs)
 
 
 @dataclass(frozen=True)
@@ -115,6 +124,10 @@ class Dispatcher:
         finally:
             silence()
 
+    def announce(self) -> None:
+        """Says what there is to give; call it before the API takes jobs."""
+        self.store.queue.announce(self.limits.room, self.limits.memory_bytes)
+
     def stop(self) -> None:
         """Ends `run` after the tick in progress. Runners go on."""
         self._stopped = True
@@ -138,7 +151,7 @@ class Dispatcher:
         self._watch()
         self.store.queue.requeue_due()
         while not self._stopped:
-            lease = self.store.queue.lease(self.limits.slots, self.limits.start_s)
+            lease = self.store.queue.lease(self.limits.room, self.limits.start_s)
             if lease is None:
                 return
             self._start(lease)

@@ -28,13 +28,15 @@ from typing import Any
 
 import httpx
 
-from distbp import events
+from distbp import events, settings
 from distbp.errors import Fault, Interrupted, JobError
 from distbp.interrupts import Control, Interrupts
-from distbp.job import TrainingJob
+from distbp.job import TrainingJob, WorkerRange
+from distbp.job.parts import MAX_WORKERS
 from distbp.result import Result
 from distbp.run_directory import METRICS, is_run
 from distbp.training import resume, train
+from services.allotment import Allotment
 from services.error_classes import class_of, described
 from services.errors import FencedError
 from services.reporter import Reporter
@@ -83,11 +85,19 @@ def run(
         assignment = _patiently(transport.assignment, over or _leave)
         orders.workers = assignment.workers
         spool = Spool(home / f"reports-{attempt}.jsonl", attempt)
-        reporter = Reporter(transport, spool, orders.hear, over or _leave)
+        disk = Allotment(home, assignment.disk)
+
+        def hear(answer: Answer) -> None:
+            disk.hear(answer.disk)
+            orders.hear(answer)
+
+        reporter = Reporter(transport, spool, hear, over or _leave)
+        reporter.disk = lambda: disk.used
         try:
             _hand_in(assignment, home, spool)
             reporter.start()
-            end = _attempt(assignment, home, data, transport, spool, reporter, control)
+            end = _attempt(assignment, home, data, transport, spool, reporter, control, disk)
+            disk.measure()
             spool.append(end=end, log=_last_words(end))
             reporter.finish()
             return end
@@ -106,6 +116,7 @@ def _attempt(
     spool: Spool,
     reporter: Reporter,
     control: Control,
+    disk: Allotment,
 ) -> End:
     tell, started = listener(spool, reporter), False
 
@@ -115,7 +126,7 @@ def _attempt(
         tell(event)
 
     try:
-        result = _drive(assignment, home, data, transport, hear, control)
+        result = _drive(assignment, home, data, transport, hear, control, disk)
         if not started:  # an earlier attempt had finished, and was lost before it could say so
             tell_metrics(spool, result.path / METRICS)
     except Interrupted:
@@ -135,26 +146,35 @@ def _drive(
     transport: Transport,
     listen: events.Listener,
     control: Control,
+    disk: Allotment,
 ) -> Result:
     job = TrainingJob.from_mapping(assignment.job)
     folder = _place_data(job, home / "data", data, transport, control)
+    disk.measure()
     path = home / "run"
     init = None if assignment.init is None else home.parent / assignment.init
     if job.init is not None and init is None and not is_run(path):
         raise JobError([Fault("init", f"{job.init}: the model was deleted; begin with another")])
-    workers = assignment.workers
-    if is_run(path):
-        return resume(path, workers=workers, listener=listen, control=control, init=init)
-    return train(
-        job,
-        output=path,
-        folder=folder,
-        workers=workers,
-        listener=listen,
-        confined=True,
-        control=control,
-        init=init,
-    )
+    workers, processors = _within(assignment.slots, job, assignment.workers)
+    here: Any = {"workers": workers, "listener": listen, "disk": disk, "control": control, "init": init}
+    with settings.environment({"DISTBP_PROCESSORS": str(processors)}):
+        if is_run(path):
+            return resume(path, **here)
+        return train(job, output=path, folder=folder, confined=True, **here)
+
+
+def _within(slots: int, job: TrainingJob, scaled: int | None) -> tuple[int | WorkerRange | None, int]:
+    """The workers to train with (None: as the job says), and the processors that one process computes on:
+    as many processes as the job was scaled to, which the service has made room for, or as it has slots. A
+    range gets what fits; what computes in the trainer's own process takes as many processors."""
+    if scaled is not None:
+        return scaled, max(1, scaled)
+    slots = slots or (1 if isinstance(job.workers, str) else MAX_WORKERS)  # not said
+    if isinstance(job.workers, WorkerRange):
+        most = max(job.workers.min, min(job.workers.max, slots))
+        return WorkerRange(min=job.workers.min, max=most), most
+    workers = min(job.workers, slots) if isinstance(job.workers, int) else None
+    return workers, slots
 
 
 def _place_data(

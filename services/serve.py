@@ -30,7 +30,9 @@ import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from distbp import settings
 from distbp.errors import SettingsError
+from distbp.memory_need import total_bytes
 from services.api import check_protected, config_from_settings, create_app
 from services.api.config import is_loopback
 from services.api.connections import Connections, allowed_connections
@@ -218,10 +220,16 @@ class Dispatching:
             store,
             _launcher(plan),
             url,
-            DispatcherLimits(slots=plan.slots),
+            DispatcherLimits(
+                slots=plan.slots,
+                project_slots=settings.get("DISTBP_SERVICE_PROJECT_SLOTS"),
+                project_jobs=settings.get("DISTBP_SERVICE_PROJECT_JOBS"),
+                memory_bytes=total_bytes() if plan.launcher == "local" else None,
+            ),
             api_answers=(lambda: api.server.started) if api is not None else _probe(url),
             sign=alive.touch,
         )
+        self._dispatcher.announce()
         self._store = store
         self._runners_are_here = plan.launcher == "local"
         self.thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)

@@ -63,7 +63,7 @@ class House:
         self.said: list[str] = []
         self.left = 0
         monkeypatch.setattr(auto_workers, "InlineTeam", self.machine.team(0))
-        monkeypatch.setattr(auto_workers.os, "cpu_count", lambda: 2)
+        monkeypatch.setattr(auto_workers.settings, "processors", lambda: 2)
         start = Snapshot(0, {"vector": rig.blueprint.network().initialize(0)})
 
         def on_ray(

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from rigs import classes, make_job, make_rig
 
-from distbp import calibrate, cli, numerics
+from distbp import calibrate, cli, numerics, settings
 from distbp.errors import ExchangeError
 from distbp.plan import Plan, describe, draw_speedups, plan_job, predict
 from distbp.speed_model import Layout, Machine, Work
@@ -85,7 +85,7 @@ def test_a_plan_from_arrays() -> None:
     found = plan_job(JOB, data=classes(70), bandwidth_gbits=25, latency_ms=0.5, seconds=QUICK_S)
     assert (found.total_steps, found.batch_size, found.work.shards) == (15, 16, 4)
     assert (found.machine.bandwidth, found.machine.latency_s) == (25e9 / 8, 0.5e-3)
-    assert found.machine.cores == calibrate.cores()
+    assert found.machine.cores == settings.processors()
     json.dumps(found.to_json(), allow_nan=False)
 
 

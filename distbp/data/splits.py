@@ -61,6 +61,16 @@ class Splits:
             prepared[name] = prepare(table, targets, self.preprocessing, np.dtype(job.dtype), limit)
         return prepared
 
+    def copied_bytes(self, job: TrainingJob) -> int:
+        """Of the inputs that `prepare` makes anew in memory."""
+        dtype, limit = np.dtype(job.dtype), settings.get("DISTBP_PREPARE_BYTES")
+        sizes = [
+            table.inputs.size * dtype.itemsize
+            for table in self.tables.values()
+            if table.inputs.dtype != dtype or not self.preprocessing.is_identity(dtype)
+        ]
+        return sum(size for size in sizes if size <= limit)
+
     def ready(self, blueprint: Blueprint) -> WholeData:
         """All rows, prepared for training. The weights of the training rows contain the class weights, so
         that nobody multiplies them in a step; evaluation keeps the two apart, for metrics know no class

@@ -6,7 +6,6 @@ dense layers skip most of Python, too (see `fused_steps`).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from distbp import numerics
+from distbp import numerics, settings
 from distbp.blueprint import Blueprint
 from distbp.data.batches import Holdings
 from distbp.evaluation import Evaluation, combine
@@ -49,12 +48,7 @@ def threads_for(blueprint: Blueprint, worth: float, most: int | None = None) -> 
     flops = 6 * blueprint.job.batch_size * blueprint.network().parameter_count
     if flops < worth:
         return 1
-    return min(blueprint.shards, most or _processors())
-
-
-def _processors() -> int:
-    """That this process may use; where the system does not tell, those of the machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(blueprint.shards, most or settings.processors())
 
 
 class InlineTeam:

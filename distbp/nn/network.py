@@ -8,6 +8,7 @@ checkpoint is one array.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -121,7 +122,7 @@ class Network:
             except ValueError as error:
                 raise ValueError(f"layer {index} ({layer.type}): {error}") from None
             for spec in layer.parameters(shape):
-                size = int(np.prod(spec.shape))
+                size = math.prod(spec.shape)  # of any size: NumPy would overflow
                 path = f"layers.{index}.{layer.type}.{spec.name}"
                 self.tensors.append(
                     Tensor(path, index, spec.name, spec.shape, offset, offset + size, spec.decays)
@@ -130,7 +131,7 @@ class Network:
         self.parameter_count = offset
         for index, layer in enumerate(self.layers):
             for stat in layer.statistics(self.shapes[index]):
-                size = int(np.prod(stat.shape))
+                size = math.prod(stat.shape)
                 path = f"layers.{index}.{layer.type}.{stat.name}"
                 statistics.append(
                     Tensor(path, index, stat.name, stat.shape, offset, offset + size, False, stat.rate)

@@ -9,6 +9,7 @@ from pathlib import Path
 from distbp import settings
 from distbp.errors import SettingsError
 from services.store import Store
+from services.store.disk import DiskQuota
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
@@ -42,8 +43,9 @@ class Limits:
     streams: int = 1024
     streams_per_token: int = 256
     waiting_jobs: int = 100_000  # of a project, that have not ended
+    deadline_s: float = 30 * 86400.0  # of a job that is submitted without one
     datasets: int = 1000  # of a project; 1000 is the most
-    datasets_bytes: int = 64 * 2**30  # of a project, together
+    disk: DiskQuota = field(default_factory=lambda: DiskQuota(64 * 2**30, 64 * 2**30))
     tokens: int = 1000  # of a project, that have not been revoked
     uploads_at_once: int = 8
     uploads_of_project: int = 4
@@ -94,9 +96,13 @@ def config_from_settings(work: Path) -> ApiConfig:
         dashboard=dashboard if (dashboard / "index.html").is_file() else None,
         limits=Limits(
             dataset_bytes=settings.get("DISTBP_SERVICE_DATASET_BYTES"),
-            datasets_bytes=settings.get("DISTBP_SERVICE_PROJECT_BYTES"),
+            disk=DiskQuota(
+                settings.get("DISTBP_SERVICE_PROJECT_BYTES"), settings.get("DISTBP_SERVICE_JOB_BYTES")
+            ),
             requests_per_s=float(settings.get("DISTBP_SERVICE_REQUESTS_PER_S")),
             waiting_jobs=settings.get("DISTBP_SERVICE_WAITING_JOBS"),
+            deadline_s=float(settings.get("DISTBP_SERVICE_DEADLINE_S")),
+            uploads_of_project=settings.get("DISTBP_SERVICE_PROJECT_UPLOADS"),
         ),
         metrics_open=settings.get("DISTBP_SERVICE_METRICS") == "open",
     )

@@ -59,6 +59,20 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX models_project ON models (project, id)",
         "CREATE UNIQUE INDEX models_job ON models (job_id)",
     ),
+    (  # 3: shares of several projects: slots, turns, disk
+        """CREATE TABLE room (number INTEGER NOT NULL PRIMARY KEY, slots INTEGER NOT NULL,
+            project_slots INTEGER NOT NULL, project_jobs INTEGER NOT NULL, memory_bytes BIGINT)""",
+        "ALTER TABLE projects ADD COLUMN served_at DOUBLE PRECISION",
+        "ALTER TABLE jobs ADD COLUMN slots_most INTEGER NOT NULL DEFAULT 1",
+        "ALTER TABLE jobs ADD COLUMN slots_held INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE jobs ADD COLUMN disk_bytes BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE jobs ADD COLUMN disk_granted BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE projects ADD COLUMN disk_bytes BIGINT NOT NULL DEFAULT 0",
+        "DROP INDEX jobs_queue",
+        "CREATE INDEX jobs_queue ON jobs (state, project, priority DESC, queued_at, id, slots)",
+        """UPDATE jobs SET slots_most = slots, slots_held = CASE WHEN state IN
+            ('starting', 'running', 'pausing', 'cancelling') THEN slots ELSE 0 END""",
+    ),
 )
 LATEST = len(MIGRATIONS)
 

@@ -18,13 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import distbp
-from distbp import errors
+from distbp import errors, settings
+from distbp.checkpoint import load_latest
 from distbp.errors import StorageError
 from distbp.exchange.inline import InlineTeam
 from distbp.interrupts import Control
+from distbp.job import WorkerRange
 from distbp.run_directory import METRICS, read_lines
 from distbp.teams import TeamMaker
 from services import policy, runner
+from services.allotment import measured
 from services.error_classes import CLASSES, class_of, described
 from services.errors import FencedError, OutOfOrderError, ServiceError
 from services.launchers import LocalProcess
@@ -32,6 +35,7 @@ from services.reporter import Reporter
 from services.reports import Answer, Assignment, End, Report
 from services.spool import Spool, left_over
 from services.store import Store
+from services.store.disk import DiskQuota
 from services.transport import AwayError, HttpTransport, RefusedError, claim
 
 DATA = {"format": "blobs", "samples": 96, "features": 3}
@@ -52,18 +56,23 @@ WORK = {
 class Direct:
     """A transport straight into the store. `fault`, called before and after every call, may raise."""
 
-    def __init__(self, store: Store, job_id: str, attempt: int) -> None:
-        self.store, self.job_id, self.attempt = store, job_id, attempt
+    def __init__(self, store: Store, job_id: str, attempt: int, quota: DiskQuota | None = None) -> None:
+        self.store, self.job_id, self.attempt, self.quota = store, job_id, attempt, quota
         self.fault: Callable[[str, Any], None] = lambda when, what: None
 
     def assignment(self) -> Assignment:
-        return self.store.runs.assignment(self.job_id, self.attempt)
+        return self.store.runs.assignment(self.job_id, self.attempt, self.quota)
 
     def report(self, report: Report) -> Answer:
-        return self._call(report, lambda: self.store.runs.report(self.job_id, report))
+        return self._call(report, lambda: self.store.runs.report(self.job_id, report, quota=self.quota))
 
-    def heartbeat(self, progress: Mapping[str, Any] | None) -> Answer:
-        return self._call("heartbeat", lambda: self.store.runs.heartbeat(self.job_id, self.attempt, progress))
+    def heartbeat(self, progress: Mapping[str, Any] | None, disk: int | None = None) -> Answer:
+        return self._call(
+            "heartbeat",
+            lambda: self.store.runs.heartbeat(
+                self.job_id, self.attempt, progress, disk=disk, quota=self.quota
+            ),
+        )
 
     def fetch_dataset(self, dataset_id: str, path: Path) -> None:
         raise NotImplementedError
@@ -190,7 +199,7 @@ def test_waits_grow_while_the_api_is_away_and_end_with_it(tmp_path: Path) -> Non
     class Away(Direct):
         away = True
 
-        def heartbeat(self, progress: object) -> Answer:
+        def heartbeat(self, progress: object, disk: int | None = None) -> Answer:
             if self.away:
                 raise AwayError("gone")
             beats.append(progress)
@@ -404,6 +413,60 @@ class _slow_epochs:  # noqa: N801 - reads as a verb
 
     def __exit__(self, *error: object) -> None:
         self.patch.undo()
+
+
+def test_a_disk_quota_holds_and_the_last_checkpoint_is_intact(sqlite_store: Store, tmp_path: Path) -> None:
+    greedy = {"every_steps": 1, "keep_last": 1_000_000}
+    job_id, attempt = lease(sqlite_store, {**WORK, "epochs": 10_000, "checkpoint": greedy})
+    quota = DiskQuota(project=2_000_000, job=10**9)
+    end = runner.run(job_id, attempt, tmp_path, Direct(sqlite_store, job_id, attempt, quota), over=never)
+    assert end.outcome == "failed" and end.error is not None
+    assert (end.error["class"], end.error["code"]) == ("user", "quota")
+    assert "What was stored before is intact. Delete jobs, models or datasets" in end.error["message"]
+    job = sqlite_store.jobs.get("main", job_id)
+    assert job.state == "failed"  # and is not tried again
+    filled = measured(tmp_path / job_id)
+    assert 1_000_000 < filled <= quota.project
+    assert job.disk_bytes <= quota.project
+    latest = load_latest(tmp_path / job_id / "run" / "checkpoints")
+    assert latest is not None and latest.set_aside == () and latest.step > 10
+
+
+@pytest.mark.parametrize(
+    ("slots", "workers", "scaled", "used"),
+    [
+        (0, "auto", None, (None, 1)),  # a service that does not say
+        (1, "auto", None, (None, 1)),
+        (2, 0, None, (0, 2)),
+        (2, 8, None, (2, 2)),  # never more processes than slots
+        (2, 1, 3, (3, 3)),  # for which the service has made room
+        (1, 4, 0, (0, 1)),
+        (3, {"min": 1, "max": 8}, None, ({"min": 1, "max": 3}, 3)),
+        (9, {"min": 2, "max": 4}, None, ({"min": 2, "max": 4}, 4)),
+    ],
+)
+def test_a_runner_uses_no_more_than_its_slots(
+    slots: int, workers: Any, scaled: int | None, used: tuple[Any, int]
+) -> None:
+    job = distbp.TrainingJob.from_mapping({**WORK, "workers": workers, "shards": 16})
+    found, processors = runner._within(slots, job, scaled)
+    assert (found.model_dump() if isinstance(found, WorkerRange) else found, processors) == used
+
+
+def test_threads_are_no_more_than_slots(
+    sqlite_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def train(*_: object, **__: object) -> distbp.Result:
+        seen.append(settings.processors())
+        raise StorageError("enough")
+
+    monkeypatch.setattr(runner, "train", train)
+    job_id, attempt = lease(sqlite_store)
+    runner.run(job_id, attempt, tmp_path, Direct(sqlite_store, job_id, attempt), over=never)
+    assert seen == [1]
+    assert settings.get("DISTBP_PROCESSORS") == settings.SETTINGS["DISTBP_PROCESSORS"].default
 
 
 def test_a_fault_of_the_user_ends_the_job_with_every_fault(sqlite_store: Store, tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ def claim(body: schemas.ClaimIn, request: Request, service: ServiceArg) -> schem
 def assignment(job_id: JobId, caller: CallerArg, service: ServiceArg) -> schemas.AssignmentOut:
     """What the attempt is to do."""
     _own(caller, job_id)
-    return schemas.AssignmentOut(**service.store.runs.assignment(job_id, caller.attempt).to_json())
+    quota = service.config.limits.disk
+    return schemas.AssignmentOut(**service.store.runs.assignment(job_id, caller.attempt, quota).to_json())
 
 
 @router.post("/jobs/{job_id}/reports", operation_id="report", **opens(RUNNER, 404, 409, body="report"))
@@ -43,7 +44,10 @@ def report(
     _own(caller, job_id, body.attempt)
     _check_model(body, job_id)
     answer = service.store.runs.report(
-        job_id, Report.from_json(body.model_dump(exclude_unset=True)), service.config.lease_s
+        job_id,
+        Report.from_json(body.model_dump(exclude_unset=True)),
+        service.config.lease_s,
+        quota=service.config.limits.disk,
     )
     return _answered(answer)
 
@@ -55,7 +59,14 @@ def heartbeat(
     """The runner lives; the answer says what to do."""
     _own(caller, job_id, body.attempt)
     return _answered(
-        service.store.runs.heartbeat(job_id, caller.attempt, body.progress, service.config.lease_s)
+        service.store.runs.heartbeat(
+            job_id,
+            caller.attempt,
+            body.progress,
+            service.config.lease_s,
+            disk=body.disk,
+            quota=service.config.limits.disk,
+        )
     )
 
 

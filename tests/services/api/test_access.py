@@ -51,6 +51,7 @@ USERS: dict[tuple[str, str], tuple[str, bool, bool]] = {
     ("POST", "/v1/tokens"): ("manages", False, True),
     ("DELETE", "/v1/tokens/{token_id}"): ("manages", True, False),
     ("GET", "/v1/whoami"): ("submits", False, False),
+    ("GET", "/v1/usage"): ("submits", False, False),
 }
 RUNNERS = {
     ("GET", "/v1/runner/jobs/{job_id}"): False,

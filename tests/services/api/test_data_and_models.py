@@ -16,6 +16,7 @@ from api_kit import JOB, Api, make_api, problem_of, streaming
 
 import distbp
 from services.api import Limits
+from services.store.disk import DiskQuota
 
 BYTES = {"Content-Type": "application/octet-stream"}
 
@@ -110,7 +111,7 @@ def test_uploads_that_are_not_what_they_say(api: Api) -> None:
 
 
 def test_uploads_stay_within_the_limits(tmp_path: Path) -> None:
-    api = make_api(tmp_path, Limits(dataset_bytes=50_000, datasets_bytes=60_000, datasets=3))
+    api = make_api(tmp_path, Limits(dataset_bytes=50_000, disk=DiskQuota(60_000, 60_000), datasets=3))
     large = archive(inputs=np.random.default_rng(1).random((5000, 2)))
     problem_of(upload(api, large), 413, "too_large")
     half = [archive(inputs=np.full((2000, 2), float(n))) for n in range(2)]
