@@ -164,8 +164,8 @@ function numbers(known) {
     const now = Date.now() / 1000;
     const left = alive && isNumber(job.eta_s) ? Math.max(0, job.eta_s - (now - known.at)) : NaN;
     set("time", duration(trained(job, now)), [isNumber(left) && `about ${duration(left)} left`, job.attempt > 1 && `attempt ${job.attempt}`]);
-    const workers = (over ? job.result?.workers : progress?.workers) ?? job.workers ?? begun.workers;
-    const written = typeof job.job.workers === "object" ? `${job.job.workers.min} to ${job.job.workers.max}` : String(job.job.workers ?? "–");
+    const workers = (over ? job.result?.workers : progress?.workers) ?? job.workers ?? begun.workers ?? job.job.workers;
+    const written = typeof workers === "object" ? `${workers.min} to ${workers.max}` : String(workers ?? "–");
     set("workers", isNumber(workers) ? (workers === 0 ? "in process" : count(workers)) : written, [begun.shards && many(begun.shards, "shard")]);
     bar.value = share({ ...job, progress: progress ?? job.progress, total_steps: total }) ?? 0;
     bar.dataset.state = job.state;
