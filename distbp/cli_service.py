@@ -150,7 +150,7 @@ def status(job_id: str | None, wait: bool, url: str | None, as_json: bool) -> No
 @URL
 @reports_errors
 def logs(job_id: str, follow: bool, url: str | None) -> None:
-    """Print the log of a job.
+    """Print the log of a job, each line with its time.
 
     \b
     Examples:
@@ -158,7 +158,7 @@ def logs(job_id: str, follow: bool, url: str | None) -> None:
       distbp logs job_01j9ze3k8xq2v5w7y0ab > job.log
     """
     with session(url) as service:
-        for text in handle(service, job_id).logs(follow=follow):
+        for text in handle(service, job_id).logs(follow=follow, times=True):
             sys.stdout.write(text)
             sys.stdout.flush()
 

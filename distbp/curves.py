@@ -108,7 +108,9 @@ def _style(axis: Axes, name: str, series: Mapping[str, Points]) -> None:
     if wide:
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_title(f"{name.replace('_', ' ')}{' (logarithmic)' if wide else ''}", loc="left", fontsize=10, color=_INK)
+    axis.set_title(
+        f"{name.replace('_', ' ')}{' (logarithmic)' if wide else ''}", loc="left", fontsize=10, color=_INK
+    )
     axis.set_xlabel("epoch", color=_INK)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
     axis.grid(axis="y", color=_FAINT, lw=0.8)

@@ -1,4 +1,4 @@
-"""What the names of metrics say, wherever they are compared or shown: which comes first, of which less is better."""
+"""What the names of metrics say, wherever they are shown: which comes first, of which less is better."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def less_is_better(name: str) -> bool:
 
 
 def measured(names: Iterable[str]) -> list[str]:
-    """The metrics in names such as "validation_f1", each once: the loss, then what says most, then the others."""
+    """The metrics in names such as "validation_f1", each once: the loss, then what says most, then others."""
     found = [name for split, _, name in (full.partition("_") for full in names) if split in SPLITS and name]
     return [n for n in _FIRST if n in found] + [n for n in dict.fromkeys(found) if n not in _FIRST]
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Result:
     """`status`: "completed" or "stopped early". `params_sha256`: of the little-endian flat parameter vector
-    that the model holds. `samples_per_second`: over training steps only. `path`: the run directory.
+    that the model holds. `samples_per_second`: over training steps only, without those in which kernels may
+    have been compiled. `model_epoch`: that the model and `metrics` are of. `path`: the run directory.
     `fetch`: loads the model of a job on a service, which has no run directory here."""
 
     status: str
@@ -31,6 +32,7 @@ class Result:
     numerics: Mapping[str, str]
     attempt: int = 1
     notes: tuple[str, ...] = ()
+    model_epoch: int | None = None
     path: Path = field(default=Path(), compare=False)
     fetch: Callable[[], Model] | None = field(default=None, compare=False, repr=False)
 

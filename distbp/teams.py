@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
+from distbp import settings
 from distbp.blueprint import Blueprint
 from distbp.data.batches import WholeData
 from distbp.exchange.base import Snapshot, Team
@@ -44,6 +45,7 @@ class TeamMaker:
         self._handles: dict[str, Any] | None = None
         self._ray = session
         self.connected: Callable[[], None] = lambda: None  # called whenever Ray has been waited for
+        self.waiting: Callable[[str], None] = lambda what: None  # told what is waited for, before that
 
     def __enter__(self) -> Self:
         if isinstance(self._workers, WorkerRange):
@@ -98,6 +100,8 @@ class TeamMaker:
         most: int = 0,
     ) -> Team:
         session = self._start_ray(max(workers, most), workers)
+        there = self._address or settings.get("RAY_ADDRESS")
+        self.waiting("joining Ray" if there else "starting Ray, which takes some seconds")
         session.wait()
         self.connected()
         from distbp.cluster import RayTeam  # imports Ray: only within the session
@@ -107,6 +111,7 @@ class TeamMaker:
             for name, rows in data.splits.items():
                 memory, self._handles[name] = share_rows(rows)
                 self._stack.callback(memory.close)
+        self.waiting(f"starting the parameter server and {workers} worker{'s' if workers != 1 else ''}")
         options = Options(workers, least, most, servers=blueprint.job.servers, faults=self._faults)
         early = session.head_start
         team = RayTeam(blueprint, data, snapshot, attempt, options, self._handles, changed, early)

@@ -91,6 +91,7 @@ class Trainer:
         self._step = 0
         self._train_seconds = 0.0
         self._train_samples = 0
+        self._fresh = self._cold = True  # no step, no whole epoch was seen from this team
         self.notes: list[str] = []
 
     def train(self, start: Checkpoint | None) -> Result:
@@ -144,6 +145,15 @@ class Trainer:
         every = self.job.checkpoint.every_steps
         if every:
             stop = min(stop, (step // every + 1) * every)
+        # What is compiled or loaded in a team's first step, and in the last one of its first epoch (which
+        # measures health), is no part of its speed: these are stretches of their own.
+        last = (step // self._per_epoch + 1) * self._per_epoch - 1
+        counted = not (self._fresh or (self._cold and step == last))
+        if self._fresh:
+            stop = step + 1
+        elif self._cold and step < last:
+            stop = min(stop, last)
+        workers = team.workers
         began = self._clock()
         until = began + PROGRESS_S
         clock, interrupted = self._clock, self._interrupts.is_set
@@ -153,7 +163,10 @@ class Trainer:
             vector = team.snapshot().arrays["vector"]
             number = self._splits.tables["train"].row_number
             raise diagnose(self.blueprint, vector, self._data, error.step, number) from None
-        self._count(step, reached, self._clock() - began)
+        changed = team.workers != workers  # then starting the others is in the time
+        self._count(team, step, reached, self._clock() - began, counted and not changed)
+        self._fresh = changed or (self._fresh and reached == step)
+        self._cold = self._cold or changed
         self._obey(team, reached)
         ended = reached % self._per_epoch == 0 or reached == self._total
         if reached > step and ended:
@@ -183,19 +196,21 @@ class Trainer:
         else:
             self._team_changed(f"{asked.workers} workers were asked for, but cannot be, because {refused}")
 
-    def _count(self, first: int, stop: int, seconds: float) -> None:
+    def _count(self, team: Team, first: int, stop: int, seconds: float, counted: bool) -> None:
         sharding = self.blueprint.sharding()
-        samples = sharding.rows_before(stop) - sharding.rows_before(first)
-        self._train_samples += samples
-        self._train_seconds += seconds
+        samples = sharding.rows_before(stop) - sharding.rows_before(first) if counted else 0
+        if counted:
+            self._train_samples += samples
+            self._train_seconds += seconds
         speed = samples / seconds if seconds > 0 else 0.0
         epoch = max(0, stop - 1) // self._per_epoch + 1
-        self._emit(events.Progressed(stop, self._total, epoch, speed))
+        self._emit(events.Progressed(stop, self._total, epoch, speed, workers=team.workers))
 
     # Epochs --------------------------------------------------------------------------------------------
 
     def _end_epoch(self, team: Team, step: int) -> None:
         began = self._clock()
+        self._cold = False
         epoch = -(-step // self._per_epoch)
         last = step == self._total
         parameters = self._network.parameter_count
@@ -231,6 +246,8 @@ class Trainer:
             self._save(team, step, snapshot if whole else None)
         speed = self._train_samples / self._train_seconds if self._train_seconds else 0.0
         self._emit(events.EpochEnded(epoch, step, line, speed, self._clock() - began, improved))
+        if self._state.ended:
+            self._emit(events.Waiting("writing the model"))
 
     def _training_values(self, snapshot: Snapshot) -> dict[str, Any]:
         totals = snapshot.arrays["epoch_totals"]
@@ -323,6 +340,8 @@ class Trainer:
         return self._saved.step
 
     def _start_team(self) -> Team:
+        self._fresh = self._cold = True
+        self._emit(events.Waiting("loading the kernels; the first time on a machine they are compiled"))
         fresh = {name: array.copy() for name, array in self._saved.arrays.items()}
         start = Snapshot(self._saved.step, fresh)
         return self._make_team(self.blueprint, self._data, start, self._state.attempt, self._team_changed)
@@ -382,6 +401,7 @@ class Trainer:
 
     def _result(self, team: Team, vector: Array, metrics: Mapping[str, Any], seconds: float) -> Result:
         steps = self._state.last_metrics.get("step", self._total)
+        restored = self._restores_best and self._state.best is not None
         return Result(
             status="stopped early" if self._state.ended == "early_stopping" else "completed",
             job_digest=self.job.digest,
@@ -397,6 +417,7 @@ class Trainer:
             numerics=numerics.fingerprint(self.blueprint.kernels),
             attempt=self._state.attempt,
             notes=tuple(self.notes),
+            model_epoch=self._state.best_epoch if restored else -(-steps // self._per_epoch),
             path=self.run.path,
         )
 
@@ -417,6 +438,7 @@ class Trainer:
                 first_step=self._saved.step,
                 attempt=self._state.attempt,
                 kernels=self.blueprint.kernels,
+                watched=self._watched,
             )
         )
 

@@ -53,6 +53,8 @@ def train(
     Raises JobError, DataError, NumericsError, StorageError; Interrupted after a checkpoint on Ctrl-C.
     """
     with TeamMaker(job.workers if workers is None else workers, address, session=session) as teams:
+        if listener is not None:
+            listener(events.Waiting("reading the data"))
         splits = open_splits(job, Path(folder), by_split(data), confined=confined)
         blueprint = make_blueprint(job, splits)
         path = Path(output) if output is not None else _fresh_directory(job.name)
@@ -79,6 +81,8 @@ def resume(
             return Result.from_json(done, run.path)
         job = TrainingJob.from_yaml(run.job_text, str(run.path / "job.yaml"))
         with TeamMaker(job.workers if workers is None else workers, address) as teams:
+            if listener is not None:
+                listener(events.Waiting("reading the data"))
             splits = open_splits(job, run.path, by_split(data))
             blueprint = make_blueprint(job, splits)
             start = checkpoint.load_latest(run.checkpoints)
@@ -123,6 +127,7 @@ def _drive(
         told(events.CheckpointSetAside(str(aside.path), aside.reason))
     with numerics.one_blas_thread(), numerics.quiet(), Interrupts() as interrupts:
         teams.connected = interrupts.renew
+        teams.waiting = lambda what: told(events.Waiting(what))
         return Trainer(run, blueprint, splits, teams, told, interrupts, control=control).train(start)
 
 

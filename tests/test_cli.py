@@ -71,7 +71,7 @@ def test_train_says_what_happens_and_where_everything_lies(job: Path, tmp_path: 
     assert [line[:9] for line in lines[2:5]] == ["epoch   1", "epoch   2", "epoch   3"]
     assert lines[5].startswith("completed after 21 steps (3 epochs)")
     found = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert f"  weights (SHA-256)     {found['params_sha256']}" in lines
+    assert f"  weights       {found['params_sha256']}" in lines
     assert f"  model                 {tmp_path / 'run' / 'model'}" in lines
     assert f"  curves                {tmp_path / 'run' / 'curves.svg'}" in lines
     assert result.stderr == ""

@@ -56,8 +56,8 @@ def card(status: Mapping[str, Any], metrics: Metrics) -> str:
 
 
 def picture(metrics: Metrics, curves: Sequence[tuple[str, str]]) -> str:
-    """An SVG of some columns (name, color) over the steps, "" where none has a value. Losses that span decades
-    are drawn on a logarithmic axis, which the label says."""
+    """An SVG of some columns (name, color) over the steps, "" where none has a value. The axis is logarithmic
+    where losses span decades; the label says so."""
     found = [(name, color, _points(metrics, name)) for name, color in curves]
     found = [(name, color, points) for name, color, points in found if points]
     if not found:

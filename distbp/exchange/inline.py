@@ -49,10 +49,10 @@ def threads_for(blueprint: Blueprint, worth: float, most: int | None = None) -> 
     flops = 6 * blueprint.job.batch_size * blueprint.network().parameter_count
     if flops < worth:
         return 1
-    return min(blueprint.shards, most or _processors())
+    return min(blueprint.shards, most or processors())
 
 
-def _processors() -> int:
+def processors() -> int:
     """That this process may use; where the system does not tell, those of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -98,7 +98,10 @@ def set_up_more(service: FakeService) -> None:
         now - 300,
         rows=10,
     )
-    said = "the training loss ended at 42,156, far above the 2.303 of a constant prediction: the rate is too high; try a tenth of it"
+    said = (
+        "the training loss ended at 42,156, far above the 2.303 of a constant prediction: the rate is too"
+        " high; try a tenth of it"
+    )
     wrong = {"diverged": said}
     last = {name: value for name, value in grows[-1].items() if name.endswith(("_loss", "_accuracy"))}
     _end(service, DIVERGED, {**adam["result"], "metrics": last, "unhealthy": wrong, "model_epoch": 10})

@@ -1,4 +1,4 @@
-"""What the pages say of a job is what is so: the model's epoch, every metric, why it waits, what went wrong."""
+"""What the pages say of a job is so: the model's epoch, every metric, why it waits, what went wrong."""
 
 from __future__ import annotations
 
@@ -178,7 +178,8 @@ def test_on_a_phone_nothing_lies_over_anything(page: Browser, service: FakeServi
         "  const parts = [...row.children].filter((e) => e.offsetParent && e.getBoundingClientRect().width);"
         "  const boxes = parts.map((e) => e.getBoundingClientRect());"
         "  boxes.forEach((a, i) => boxes.forEach((b, j) => {"
-        "    if (i < j && a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1)"
+        "    const across = a.left < b.right - 1 && b.left < a.right - 1;"
+        "    if (i < j && across && a.top < b.bottom - 1 && b.top < a.bottom - 1)"
         "      hits.push(`${parts[i].className} ${parts[j].className}: ${row.textContent}`);"
         "  }));"
         "}"
