@@ -80,6 +80,7 @@ class JobOut(BaseModel):
     step: int = Field(description="the furthest that was reported")
     progress: Object | None = Field(description="what the runner says of itself now")
     metrics: Object | None = Field(description="of the result, once there is one")
+    unhealthy: Object = Field(description="what is wrong with the run that ended, {name: sentence}")
     error: JobError | None
 
     @staticmethod
@@ -116,9 +117,14 @@ class JobPage(BaseModel):
 
 
 def _fields(job: Job) -> Object:
-    found = {name: getattr(job, name) for name in JobOut.model_fields if name not in ("metrics", "error")}
+    found = {
+        name: getattr(job, name)
+        for name in JobOut.model_fields
+        if name not in ("metrics", "unhealthy", "error")
+    }
     found["error"] = None if job.error is None else JobError(**job.error)
-    found["metrics"] = _maybe((job.result or {}).get("metrics"))
+    result = job.result or {}
+    found["metrics"], found["unhealthy"] = _maybe(result.get("metrics")), dict(result.get("unhealthy") or {})
     return found
 
 
