@@ -157,7 +157,7 @@ function numbers(known) {
     const [name] = measures([...namesIn(rows), ...Object.keys(job.metrics ?? {})]);
     say(tiles.measure.label, name ? words(name) : "Metric");
     set("measure", ...(name ? measured(name) : ["–"]));
-    const step = Math.max(job.step, progress?.step ?? 0);
+    const step = Math.max(job.step, (progress ?? job.progress)?.step ?? 0);
     set("step", count(step), [total && `of ${count(total)}`]);
     const speed = job.result?.samples_per_second ?? (alive ? progress?.samples_per_second : null) ?? (alive || over ? ended?.samples_per_second : null);
     set("speed", isNumber(speed) ? count(speed) : "–", [isNumber(last.learning_rate) && `learning rate ${+last.learning_rate.toPrecision(4)}`]);
