@@ -214,17 +214,18 @@ def never_silent(
     """A listener that passes events on to `tell`. Where none came for some seconds, a thread of its own says
     on `stream` what goes on."""
     follow, lock = _doing(), threading.Lock()
-    began = written = clock()
+    began = written = heard = clock()
     doing = ""
     over = over or threading.Event()
 
     def listen(event: events.Event) -> None:
-        nonlocal doing, written
+        nonlocal doing, written, heard
         with lock:
+            heard = clock()
             doing = follow(event) or doing
             tell(event)
             if not isinstance(event, events.Waiting | events.Progressed):
-                written = clock()
+                written = heard
 
     def watch() -> None:
         nonlocal written
@@ -232,7 +233,8 @@ def never_silent(
             with lock:
                 now = clock()
                 if doing and now - written >= (SILENCE_S if now - began < 60 else LATER_SILENCE_S):
-                    stream.write(f"... {doing}\n")
+                    since = f" (for {now - heard:.0f} s)" if now - heard >= 1 else ""
+                    stream.write(f"... {doing}{since}\n")
                     stream.flush()
                     written = now
 

@@ -162,7 +162,7 @@ def test_nothing_is_silent_for_long() -> None:
     stream, now, over = io.StringIO(), [0.0], threading.Event()
     with never_silent(stream, plain_lines(stream), clock=lambda: now[0], over=over) as listen:
         for event, said in (
-            (events.Waiting("starting Ray"), "... starting Ray\n"),
+            (events.Waiting("starting Ray"), "... starting Ray (for 5 s)\n"),
             (STARTED, ""),
             (events.Progressed(391, 3910, 1, 2e5), "... epoch 1 of 10, step 391 of 3,910, 200,000 samples/s"),
         ):
