@@ -21,6 +21,7 @@ from typing import Any, TextIO
 from distbp import events
 from distbp.epoch_table import WIDTH, in_order, table_head, table_row
 from distbp.epoch_table import number as number
+from distbp.metric_names import SPLITS
 from distbp.result import Result
 
 SILENCE_S, LATER_SILENCE_S = 4.0, 60.0  # in the first minute, and after it: then it would fill logs
@@ -107,11 +108,9 @@ def _worded(notes: Callable[[events.Started], Sequence[str]]) -> Lines:
             yield from started_lines(event)
             yield from (f"note: {note}" for note in notes(event))
         elif isinstance(event, events.EpochEnded):
-            names = [
-                n
-                for n, value in event.metrics.items()
-                if n not in ("epoch", "step") and isinstance(value, float)
-            ]
+            # A service tells whole lines of metrics.jsonl, the learning rate and the health among them.
+            floats = [name for name, value in event.metrics.items() if isinstance(value, float)]
+            names = [name for name in floats if name.split("_")[0] in SPLITS]
             if not set(names) <= set(columns):  # at first; and where not every epoch is evaluated
                 columns = in_order({*columns, *names})
                 yield from table_head(columns, watched)

@@ -123,7 +123,8 @@ def epoch(number: int, *, speed: float = 1e5, **metrics: float) -> events.EpochE
 
 
 def test_epochs_are_rows_under_one_head() -> None:
-    told = [epoch(n, train_loss=1 / n, validation_loss=42156.0, validation_accuracy=0.089) for n in (1, 2)]
+    shown = {"validation_loss": 42156.0, "validation_accuracy": 0.089}
+    told = [epoch(n, train_loss=1 / n, **shown, learning_rate=0.1) for n in (1, 2)]  # a line of a service's
     lines = _shown(replace(STARTED, watched=None), *told)
     assert lines[-4:] == [
         "           train  validation",
