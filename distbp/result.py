@@ -20,7 +20,8 @@ def with_nan(metrics: Mapping[str, Any]) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Result:
     """`status`: "completed" or "stopped early". `params_sha256`: of the little-endian flat parameter vector
-    that the model holds. `samples_per_second`: over training steps only. `path`: the run directory.
+    that the model holds. `samples_per_second`: over training steps only, without those in which kernels may
+    have been compiled. `model_epoch`: that the model and `metrics` are of. `path`: the run directory.
     `skipped`: rows left out of each split, by reason. `unhealthy`: what is wrong with the run, by name (see
     `distbp.verdict`); empty: nothing. A metric that is not defined on the data is NaN, null in JSON.
     `fetch`: loads the model of a job on a service, which has no run directory here."""
@@ -41,6 +42,7 @@ class Result:
     notes: tuple[str, ...] = ()
     skipped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     unhealthy: Mapping[str, str] = field(default_factory=dict)
+    model_epoch: int | None = None
     path: Path = field(default=Path(), compare=False)
     fetch: Callable[[], Model] | None = field(default=None, compare=False, repr=False)
 

@@ -7,12 +7,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from distbp.job import TrainingJob
+from distbp.metric_names import less_is_better
 from distbp.result import with_nan
 from distbp.schedules import PlateauState, plateau_of
 from distbp.verdict import Losses
-
-# Metrics of which less is more; of all others, more is.
-_LESS_IS_BETTER = ("loss", "mae", "rmse", "mse")
 
 
 @dataclass(frozen=True)
@@ -68,10 +66,6 @@ def watched(job: TrainingJob, splits: set[str]) -> str | None:
     if job.early_stopping is not None:
         return str(job.early_stopping.metric)
     return "validation_loss" if "validation" in splits else None
-
-
-def less_is_better(metric: str) -> bool:
-    return metric.endswith(_LESS_IS_BETTER)
 
 
 def after_evaluation(

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
+from distbp import settings
 from distbp.blueprint import Blueprint
 from distbp.data.batches import WholeData
 from distbp.errors import Interrupted
@@ -48,6 +49,7 @@ class TeamMaker:
         self._handles: dict[str, Any] | None = None
         self._ray = session
         self._control = control or Control()
+        self.waiting: Callable[[str], None] = lambda what: None  # told what is waited for, before that
 
     def __enter__(self) -> Self:
         if isinstance(self._workers, WorkerRange):
@@ -109,6 +111,8 @@ class TeamMaker:
         most: int = 0,
     ) -> Team:
         session = self._start_ray(max(workers, most), workers)
+        there = self._address or settings.get("RAY_ADDRESS")
+        self.waiting("joining Ray" if there else "starting Ray, which takes some seconds")
         session.wait(self._check)
         from distbp.cluster import RayTeam  # imports Ray: only within the session
 
@@ -117,6 +121,7 @@ class TeamMaker:
             for name, rows in data.splits.items():
                 memory, self._handles[name] = share_rows(rows)
                 self._stack.callback(memory.close)
+        self.waiting(f"starting the parameter server and {workers} worker{'s' if workers != 1 else ''}")
         options = Options(workers, least, most, servers=blueprint.job.servers, faults=self._faults)
         early = session.head_start
         team = RayTeam(

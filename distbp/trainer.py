@@ -93,6 +93,7 @@ class Trainer:
         self._step = 0
         self._train_seconds = 0.0
         self._train_samples = 0
+        self._fresh = self._cold = True  # no step, no whole epoch was seen from this team
         self._expected = expected(blueprint, self._data.splits["train"])
         self.notes = [*notes, *blueprint.notes]
 
@@ -151,6 +152,15 @@ class Trainer:
         every = self.job.checkpoint.every_steps
         if every:
             stop = min(stop, (step // every + 1) * every)
+        # What is compiled or loaded in a team's first step, and in the last one of its first epoch (which
+        # measures health), is no part of its speed: these are stretches of their own.
+        last = (step // self._per_epoch + 1) * self._per_epoch - 1
+        counted = not (self._fresh or (self._cold and step == last))
+        if self._fresh:
+            stop = step + 1
+        elif self._cold and step < last:
+            stop = min(stop, last)
+        workers = team.workers
         began = self._clock()
         until = began + PROGRESS_S
         clock, control = self._clock, self._control
@@ -160,7 +170,10 @@ class Trainer:
             vector = team.snapshot().arrays["vector"]
             number = self._splits.tables["train"].row_number
             raise diagnose(self.blueprint, vector, self._data, error.step, number) from None
-        self._count(step, reached, self._clock() - began)
+        changed = team.workers != workers  # then starting the others is in the time
+        self._count(team, step, reached, self._clock() - began, counted and not changed)
+        self._fresh = changed or (self._fresh and reached == step)
+        self._cold = self._cold or changed
         self._obey(team, reached)
         ended = reached % self._per_epoch == 0 or reached == self._total
         if reached > step and ended:
@@ -191,19 +204,21 @@ class Trainer:
     def _interrupted(self, step: int) -> Interrupted:
         return Interrupted(str(self.run.path), step, self._control.stopped_by)
 
-    def _count(self, first: int, stop: int, seconds: float) -> None:
+    def _count(self, team: Team, first: int, stop: int, seconds: float, counted: bool) -> None:
         sharding = self.blueprint.sharding()
-        samples = sharding.rows_before(stop) - sharding.rows_before(first)
-        self._train_samples += samples
-        self._train_seconds += seconds
+        samples = sharding.rows_before(stop) - sharding.rows_before(first) if counted else 0
+        if counted:
+            self._train_samples += samples
+            self._train_seconds += seconds
         speed = samples / seconds if seconds > 0 else 0.0
         epoch = max(0, stop - 1) // self._per_epoch + 1
-        self._emit(events.Progressed(stop, self._total, epoch, speed))
+        self._emit(events.Progressed(stop, self._total, epoch, speed, workers=team.workers))
 
     # Epochs --------------------------------------------------------------------------------------------
 
     def _end_epoch(self, team: Team, step: int) -> None:
         began = self._clock()
+        self._cold = False
         epoch = -(-step // self._per_epoch)
         last = step == self._total
         parameters = self._network.parameter_count
@@ -250,6 +265,8 @@ class Trainer:
         speed = self._train_samples / self._train_seconds if self._train_seconds else 0.0
         wrong = self._unhealthy(last)
         self._emit(events.EpochEnded(epoch, step, line, speed, self._clock() - began, improved, wrong))
+        if self._state.ended:
+            self._emit(events.Waiting("writing the model"))
 
     def _aside(self, line: Mapping[str, Any] | None) -> dict[str, Any]:
         """For `gone_on`: the state now, with metrics.jsonl as it is now, and the line that would follow."""
@@ -367,6 +384,8 @@ class Trainer:
         return self._saved.step
 
     def _start_team(self) -> Team:
+        self._fresh = self._cold = True
+        self._emit(events.Waiting("loading the kernels; the first time on a machine they are compiled"))
         fresh = {name: array.copy() for name, array in self._saved.arrays.items()}
         start = Snapshot(self._saved.step, fresh)
         try:
@@ -439,6 +458,7 @@ class Trainer:
         wrong = self._unhealthy(ended=True)
         for text in wrong.values():
             self._note(text)
+        restored = self._restores_best and self._state.best is not None
         return Result(
             status="stopped early" if self._state.ended == "early_stopping" else "completed",
             job_digest=self.job.digest,
@@ -456,6 +476,7 @@ class Trainer:
             notes=tuple(self.notes),
             skipped=self._splits.skipped,
             unhealthy=wrong,
+            model_epoch=self._state.best_epoch if restored else -(-steps // self._per_epoch),
             path=self.run.path,
         )
 
@@ -478,6 +499,7 @@ class Trainer:
                 kernels=self.blueprint.kernels,
                 notes=tuple(self.notes),
                 skipped=self._splits.skipped,
+                watched=self._watched,
             )
         )
 

@@ -75,6 +75,7 @@ def train(
     control = control or Control()
     wanted = job.workers if workers is None else workers
     with Interrupts(control) as interrupts, TeamMaker(wanted, address, control, session=session) as teams:
+        _tell(listener, "reading the data")
         with interrupts.at_once():
             splits = open_splits(job, place, given, confined=confined)
             blueprint = make_blueprint(job, splits)
@@ -102,9 +103,9 @@ def resume(
     """Goes on from the last good checkpoint of a run directory, to the same bits as if it had never stopped.
 
     `data` and `init` as in `train`, where the run was begun with them; `disk` as there. A finished run gives
-    its result at once, after a look whether model, metrics and result are those that it left. `epochs`: in place of the
-    job's, which job.yaml then says: a finished run goes on too, to the bits of one that had so many at once
-    (but for schedules that depend on the length of training; a note says so).
+    its result at once, after a look whether model, metrics and result are those that it left. `epochs`: in
+    place of the job's, which job.yaml then says: a finished run goes on too, to the bits of one that had so
+    many at once (but for schedules that depend on the length of training; a note says so).
 
     Raises CheckpointError where anything is not what it was, and as `train` does.
     """
@@ -122,6 +123,7 @@ def resume(
         wanted = job.workers if workers is None else workers
         with Interrupts(control) as interrupts, TeamMaker(wanted, address, control) as teams:
             notes = []
+            _tell(listener, "reading the data")
             with interrupts.at_once(str(run.path)):
                 splits = open_splits(job, run.path, given)
                 blueprint = make_blueprint(job, splits)
@@ -199,9 +201,15 @@ def _drive(
     told = log_events(run, listener)
     for aside in start.set_aside if start else ():
         told(events.CheckpointSetAside(str(aside.path), aside.reason))
+    teams.waiting = lambda what: told(events.Waiting(what))
     with numerics.one_blas_thread(), numerics.quiet():
         trainer = Trainer(run, blueprint, splits, teams, told, control, notes=notes)
         return trainer.train(start, job_text)
+
+
+def _tell(listener: events.Listener | None, what: str) -> None:
+    if listener is not None:
+        listener(events.Waiting(what))
 
 
 def _class_weights(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -332,8 +333,21 @@ def test_the_card_is_safe_html_with_curves() -> None:
     assert "NaN in &lt;b&gt;layer&lt;/b&gt;" in html
     assert "width:75.0%" in html and "step 3 of 4, attempt 2" in html
     assert html.count("<polyline") == 2
+    assert 'aria-label="train loss (logarithmic) by step"' in html  # from 1 to 0.001
     assert len(html) < 12_000
     assert "<svg" not in card({**status, "progress": None}, Metrics([]))
+
+
+def test_the_card_draws_every_metric_and_says_what_is_wrong() -> None:
+    status = {"id": "job_1", "name": "prices", "state": "completed", "step": 9, "attempt": 1, "metrics": None}
+    names = ("train_loss", "validation_loss", "validation_rmse", "validation_r2", "validation_auc")
+    rows = [{"step": n, "learning_rate": 0.1, **dict.fromkeys(names, n / 10)} for n in range(1, 10)]
+    html = card(
+        {**status, "result": {"unhealthy": {"diverged": "the loss <b>ended</b> high"}}}, Metrics(rows)
+    )
+    labels = re.findall(r'aria-label="([^"]*) by step"', html)
+    assert labels == ["train loss, validation loss", "validation r2", "validation auc", "validation rmse"]
+    assert "the loss &lt;b&gt;ended&lt;/b&gt; high" in html
 
 
 def test_what_a_service_tells_becomes_events() -> None:

@@ -84,7 +84,7 @@ def test_a_run_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ]  # fmt: skip
     assert TrainingJob.from_file(result.path / "job.yaml").digest == result.job_digest
     assert json.loads((result.path / "result.json").read_text()) == json.loads(json.dumps(result.to_json()))
-    kinds = [type(event) for event in told if not isinstance(event, events.Progressed)]
+    kinds = [type(event) for event in told if not isinstance(event, events.Progressed | events.Waiting)]
     assert kinds[0] is events.Started and kinds[-1] is events.Finished
     assert kinds.count(events.EpochEnded) == 20
     logged = [line["event"] for line in read_lines(result.path / "events.jsonl")]
@@ -221,6 +221,7 @@ def test_early_stopping_restores_the_best_weights(run: Any) -> None:
     assert result.status == "stopped early"
     assert len(lines) == best + 1 + WATCHED["patience"] < 60
     assert result.steps == len(lines) * PER_EPOCH
+    assert result.model_epoch == best + 1
     (stopped,) = (event for event in told if isinstance(event, events.Stopped))
     assert stopped == events.Stopped("validation_loss", 2, best + 1, losses[best])
     assert result.metrics["validation_loss"] == losses[best]
@@ -246,6 +247,7 @@ def test_a_team_that_takes_no_other_weights_makes_room_for_one_that_begins_with_
 def test_the_last_weights_where_the_best_are_not_wanted(run: Any) -> None:
     result = run(stopped_job(early_stopping={**WATCHED, "restore_best": False}))
     assert result.metrics["validation_loss"] == lines_of(result)[-1]["validation_loss"]
+    assert result.model_epoch == len(lines_of(result))
 
 
 def test_more_is_better_for_accuracy(run: Any) -> None:
@@ -257,6 +259,22 @@ def test_more_is_better_for_accuracy(run: Any) -> None:
 def test_min_delta(run: Any) -> None:
     result = run(stopped_job(early_stopping={**WATCHED, "min_delta": 100.0}))
     assert len(lines_of(result)) == 3  # nothing improves on the first by as much
+
+
+def test_steps_in_which_kernels_may_be_compiled_are_not_part_of_the_speed(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one, and the last one of the first epoch, which measures health: stretches of their own."""
+    monkeypatch.setattr("distbp.trainer.PROGRESS_S", 1e9)
+    told: list[events.Event] = []
+    result = run(job(epochs=2), listener=told.append)
+    progressed = [event for event in told if isinstance(event, events.Progressed)]
+    counted = [(event.step, event.samples_per_second > 0) for event in progressed]
+    assert counted == [(1, False), (PER_EPOCH - 1, True), (PER_EPOCH, False), (2 * PER_EPOCH, True)]
+    assert {event.workers for event in progressed} == {0}
+    assert result.samples_per_second > 0
+    what = [event.what for event in told if isinstance(event, events.Waiting)]
+    assert what[0] == "reading the data" and what[1].startswith("loading the kernels")
 
 
 def test_the_best_parameters_are_kept_in_every_checkpoint(run: Any) -> None:

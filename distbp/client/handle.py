@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -52,9 +53,10 @@ class JobHandle:
         goes on until the job ends, without a gap though the service may be restarted."""
         return self._rows("events", "event", follow)
 
-    def logs(self, *, follow: bool = False) -> Iterator[str]:
-        """The log, in pieces of whole lines; follow: as for `events`."""
-        return (str(row["text"]) for row in self._rows("logs", "log", follow))
+    def logs(self, *, follow: bool = False, times: bool = False) -> Iterator[str]:
+        """The log, in pieces of whole lines; follow: as for `events`; times: a line begins with its own."""
+        rows = self._rows("logs", "log", follow)
+        return (_timed(row) if times else str(row["text"]) for row in rows)
 
     def metrics(self) -> Metrics:
         """What was measured so far: arrays by name; `.frame()` gives a pandas frame, `.rows` everything."""
@@ -178,6 +180,11 @@ class JobHandle:
 
     def _ask(self, what: str) -> None:
         self._transport.call("POST", f"{self._path}:{what}")
+
+
+def _timed(row: Mapping[str, Any]) -> str:
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["at"]))
+    return "".join(f"{at}  {line}" for line in str(row["text"]).splitlines(keepends=True))
 
 
 def result_of(status: Mapping[str, Any], fetch: Any) -> Result:

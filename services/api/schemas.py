@@ -113,6 +113,7 @@ class JobOut(BaseModel):
     step: int = Field(description="the furthest that was reported")
     progress: Object | None = Field(description="what the runner says of itself now")
     metrics: Object | None = Field(description="of the result, once there is one")
+    unhealthy: Object = Field(description="what is wrong with the run that ended, {name: sentence}")
     error: JobError | None
 
     @staticmethod
@@ -155,7 +156,7 @@ class JobPage(BaseModel):
 
 
 def _fields(job: Job, waiting: Waiting | None) -> Object:
-    made = ("metrics", "error", "eta_s", "waiting")
+    made = ("metrics", "unhealthy", "error", "eta_s", "waiting")
     found = {name: getattr(job, name) for name in JobOut.model_fields if name not in made}
     found["slots"] = job.slots_held or job.slots
     found["waiting"] = None if waiting is None else WaitingOut.of(waiting)
@@ -163,7 +164,8 @@ def _fields(job: Job, waiting: Waiting | None) -> Object:
     if waiting is not None:
         found["reason"] = waiting.message
     found["error"] = None if job.error is None else JobError(**job.error)
-    found["metrics"] = _maybe((job.result or {}).get("metrics"))
+    result = job.result or {}
+    found["metrics"], found["unhealthy"] = _maybe(result.get("metrics")), dict(result.get("unhealthy") or {})
     return found
 
 
