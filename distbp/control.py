@@ -16,7 +16,7 @@ from pathlib import Path
 
 from distbp.errors import StorageError
 from distbp.run_directory import LOCK, is_run, read_result
-from distbp.storage import DISK, commit_file, explained
+from distbp.storage import DISK, commit_file, explained, user_path
 
 CONTROL = "control.json"
 _TAKEN = ".control-taken.json"
@@ -69,7 +69,7 @@ def scale_run(run_dir: str | Path, workers: int) -> None:
     What came of it stands in the run's events.jsonl. Raises StorageError where nobody trains there,
     ValueError.
     """
-    path = Path(run_dir)
+    path = user_path(run_dir)
     checked = _checked(workers)
     if not is_run(path):
         raise StorageError(f"{path} is not a run directory; give the folder that 'distbp train' writes to")

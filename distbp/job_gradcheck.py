@@ -14,6 +14,7 @@ from distbp.nn.gradcheck import Report, Vector, check
 from distbp.nn.network import aligned_vector
 from distbp.numerics import one_blas_thread
 from distbp.reduction import Block
+from distbp.storage import user_path
 from distbp.streams import Purpose, generator
 from distbp.totals import LOSS, WEIGHT
 from distbp.training import make_blueprint
@@ -41,7 +42,7 @@ def check_job(
     most = max(1, rows // 2) if normalizes else rows
     shards = job.shards if job.shards == "auto" else min(job.shards, most)
     small = job.replace(dtype="float64", batch_size=rows, shards=shards, workers="auto", servers=1)
-    splits = open_splits(small, Path(folder), given)
+    splits = open_splits(small, user_path(folder), given)
     blueprint = make_blueprint(small, splits)
     network = blueprint.network()
     data = splits.ready(blueprint)

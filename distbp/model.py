@@ -41,6 +41,7 @@ from distbp.storage import (
     read_file,
     remove_folder,
     sync_folder,
+    user_path,
     write_durable,
 )
 
@@ -162,7 +163,7 @@ def load_model(path: str | Path) -> Model:
 
     Executes nothing from the folder, and takes memory in proportion to its files only.
     """
-    path = Path(path)
+    path = user_path(path)
     content = _read_json(path)
     layers, loss = _layers(path, content), _one(path, "loss", content["loss"], _kind("losses", "loss"))
     dtype, input_shape = content["dtype"], content["input_shape"]

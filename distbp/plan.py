@@ -8,8 +8,11 @@ from typing import Any
 
 from distbp import calibrate, numerics
 from distbp.data.splits import open_splits
+from distbp.errors import SettingsError
+from distbp.imports import missing
 from distbp.job import TrainingJob
 from distbp.speed_model import Layout, Machine, StepTime, Work, best, node_limit, step_time
+from distbp.storage import user_path
 from distbp.training import Data, by_split, make_blueprint
 
 
@@ -74,7 +77,7 @@ def plan_job(
     bandwidth_gbits, latency_ms: of the network between machines like this one. `data`, `folder` as for
     `train`. seconds: for each thing that is measured. Raises JobError, DataError, ExchangeError.
     """
-    splits = open_splits(job, Path(folder), by_split(data))
+    splits = open_splits(job, user_path(folder), by_split(data))
     blueprint = make_blueprint(job, splits)
     network = blueprint.network()
     with numerics.one_blas_thread(), numerics.quiet():
@@ -170,8 +173,11 @@ def _advice(plan: Plan) -> list[str]:
 
 
 def draw_speedups(plan: Plan, path: Path) -> None:
-    """The predicted speed-up by workers, as SVG or PNG."""
-    from distbp.curves import draw_lines
+    """The predicted speed-up by workers, as SVG or PNG. Raises SettingsError without matplotlib."""
+    try:
+        from distbp.curves import draw_lines
+    except ModuleNotFoundError:
+        raise SettingsError(missing("a picture", "matplotlib", "distbp[plot]")) from None
 
     points = [(s.workers, plan.speedup(s)) for s in (*plan.here[1:], *(s for _, s in plan.nodes))]
     highest = max(n for n, _ in points)

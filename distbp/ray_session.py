@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import functools
 import importlib
+import importlib.util
 import logging
 import secrets
 import shutil
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from distbp import settings
 from distbp.errors import ExchangeError
-from distbp.imports import without_collections
+from distbp.imports import missing, without_collections
 
 if TYPE_CHECKING:
     from distbp.head_start import HeadStart
@@ -33,6 +34,11 @@ _IMPORTED_BEFORE = (
     "this program imported Ray before distbp started one, without token authentication, and Ray keeps what it"
     " was imported with. Train before the first `import ray`, or call ray.init() first: distbp joins that Ray"
 )
+
+
+def installed() -> bool:
+    """Whether there is a Ray to train on: a slim install has none."""
+    return importlib.util.find_spec("ray") is not None
 
 
 def _without_token() -> bool:
@@ -83,6 +89,9 @@ class RaySession:
         self._thread: threading.Thread | None = None
         if "ray" in sys.modules and sys.modules["ray"].is_initialized():
             self._start_early()
+            return
+        if not installed():
+            self._error = ExchangeError(missing("training on workers", "Ray", "ray") + "; or say workers: 0")
             return
         address = address or str(settings.get("RAY_ADDRESS")) or None
         if not address and _without_token():

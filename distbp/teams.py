@@ -16,7 +16,7 @@ from distbp.exchange.inline import InlineTeam
 from distbp.exchange.shared_data import share_rows
 from distbp.job import WorkerRange
 from distbp.membership import Options
-from distbp.ray_session import RaySession
+from distbp.ray_session import RaySession, installed
 
 Changed = Callable[[str], None]
 
@@ -76,6 +76,9 @@ class TeamMaker:
         self, blueprint: Blueprint, data: WholeData, snapshot: Snapshot, attempt: int, changed: Changed
     ) -> Team:
         if self._workers == 0:
+            return InlineTeam(blueprint, data, snapshot, attempt)
+        if self._workers == "auto" and not installed():
+            changed("workers: auto chose 0 (Ray is not installed)")
             return InlineTeam(blueprint, data, snapshot, attempt)
         if self._workers == "auto":
             from distbp.auto_workers import AutoTeam

@@ -23,6 +23,7 @@ from distbp.diagnosis import diagnose
 from distbp.errors import CheckpointError, Interrupted, ServerLostError
 from distbp.evaluation import values
 from distbp.exchange.base import Snapshot, Team
+from distbp.imports import missing
 from distbp.interrupts import Interrupts
 from distbp.model import params_digest
 from distbp.nn.arrays import Array
@@ -364,7 +365,6 @@ class Trainer:
             return values(self.blueprint, self._network, other.evaluate("test"), "test")
 
     def _save_model(self, vector: Array) -> None:
-        from distbp.curves import draw
         from distbp.model import save_model
         from distbp.run_directory import METRICS, read_lines
 
@@ -377,7 +377,13 @@ class Trainer:
             numerics=numerics.fingerprint(self.blueprint.kernels),
         )
         lines = read_lines(self.run.path / METRICS)
-        if lines:
+        if not lines:
+            return
+        try:
+            from distbp.curves import draw
+        except ModuleNotFoundError:  # of a slim install
+            self.notes.append(missing("curves.svg", "matplotlib", "distbp[plot]"))
+        else:
             draw(lines, self.run.path / "curves.svg")
 
     def _result(self, team: Team, vector: Array, metrics: Mapping[str, Any], seconds: float) -> Result:

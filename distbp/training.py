@@ -21,6 +21,7 @@ from distbp.ray_session import RaySession
 from distbp.result import Result
 from distbp.run_directory import RunDirectory, read_result
 from distbp.run_log import log_events
+from distbp.storage import absolute, user_path
 from distbp.teams import TeamMaker
 from distbp.trainer import Trainer
 
@@ -53,10 +54,10 @@ def train(
     Raises JobError, DataError, NumericsError, StorageError; Interrupted after a checkpoint on Ctrl-C.
     """
     with TeamMaker(job.workers if workers is None else workers, address, session=session) as teams:
-        splits = open_splits(job, Path(folder), by_split(data), confined=confined)
+        splits = open_splits(job, user_path(folder), by_split(data), confined=confined)
         blueprint = make_blueprint(job, splits)
-        path = Path(output) if output is not None else _fresh_directory(job.name)
-        with RunDirectory.create(path, _job_text(job, Path(folder))) as run:
+        path = user_path(output) if output is not None else _fresh_directory(job.name)
+        with RunDirectory.create(path, _job_text(job, user_path(folder))) as run:
             return _drive(run, blueprint, splits, None, teams, listener, control)
 
 
@@ -73,7 +74,7 @@ def resume(
 
     `data` as in `train`, where the run was begun with arrays. A finished run gives its result at once.
     """
-    with RunDirectory.open(Path(run_dir)) as run:
+    with RunDirectory.open(user_path(run_dir)) as run:
         done = read_result(run.path)
         if done is not None:
             return Result.from_json(done, run.path)
@@ -161,4 +162,4 @@ def _fresh_directory(name: str) -> Path:
 
 def _job_text(job: TrainingJob, folder: Path) -> str:
     """The job with its data paths absolute, so that the run directory can be resumed from anywhere."""
-    return job.located(folder.resolve()).to_yaml()
+    return job.located(absolute(folder)).to_yaml()

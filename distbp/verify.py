@@ -33,6 +33,7 @@ from distbp.nn.network import aligned_vector
 from distbp.reduction import Block
 from distbp.run_directory import JOB, METRICS, is_run, read_lines, read_result
 from distbp.run_state import RunState, after_evaluation, watched
+from distbp.storage import user_path
 from distbp.training import Data, by_split, make_blueprint
 
 
@@ -87,7 +88,7 @@ def verify_run(run_dir: str | Path, step: int | None = None, *, data: Data | Non
     machine computes other bits than the run's.
     """
     began = time.monotonic()
-    path = Path(run_dir)
+    path = user_path(run_dir)
     if not is_run(path):
         raise CheckpointError(f"{path} is not a run directory; give the folder that 'distbp train' wrote to")
     job = TrainingJob.from_file(path / JOB)

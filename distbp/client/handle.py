@@ -17,6 +17,7 @@ from distbp.errors import JobCancelledError, JobFailedError, RemoteError
 from distbp.events import Listener
 from distbp.predictor import Model
 from distbp.result import Result
+from distbp.storage import user_path
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -99,7 +100,7 @@ class JobHandle:
         if status["model_id"] is None:
             raise RemoteError(f"the model of {self.id} was deleted", code="not_found")
         about = self._transport.call("GET", f"/v1/models/{status['model_id']}")
-        return fetch_model(self._transport, about, None if path is None else Path(path))
+        return fetch_model(self._transport, about, None if path is None else user_path(path))
 
     def cancel(self) -> None:
         """Ends it for good. Returns at once; a runner that works on it ends soon after. Fine to repeat."""

@@ -11,6 +11,7 @@ from distbp.client.handle import JobHandle
 from distbp.client.transport import Transport, fields
 from distbp.client.transport import connect as _connect
 from distbp.job import TrainingJob
+from distbp.storage import user_path
 from distbp.training import Data, by_split
 
 
@@ -50,7 +51,7 @@ class Service:
 
         arrays = by_split(data) or {}
         if arrays or upload:
-            job = place_data(self.transport, job, arrays, Path(folder), files=upload)
+            job = place_data(self.transport, job, arrays, user_path(folder), files=upload)
         body = fields({"job": job.to_mapping(), "priority": priority, "deadline_s": deadline_s})
         # The key makes the service take it once, however often it must be sent.
         made = self.transport.call(

@@ -18,6 +18,7 @@ from distbp.data.preprocessing import Preprocessing, fit
 from distbp.data.table import Table
 from distbp.errors import DataError
 from distbp.nn.losses.base import Targets
+from distbp.storage import user_path
 
 if TYPE_CHECKING:  # these stand below the data in the house; here they are only read
     from distbp.blueprint import Blueprint
@@ -92,7 +93,7 @@ def open_splits(
     if job.data.folder is not None:
         if confined:
             raise DataError("data.folder may not be given here: paths are relative to the job's own data")
-        folder = folder / job.data.folder
+        folder = folder / user_path(job.data.folder)
     tables: dict[str, Table] = {}
     for name in SPLITS:
         source = getattr(job.data, name)

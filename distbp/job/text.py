@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from distbp.errors import Fault, JobError
+from distbp.storage import user_path
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
@@ -47,7 +48,7 @@ def read_file(path: str | Path) -> Any:
 
     Raises JobError, naming the file.
     """
-    path = Path(path)
+    path = user_path(path)
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
