@@ -76,10 +76,10 @@ class TeamMaker:
         self, blueprint: Blueprint, data: WholeData, snapshot: Snapshot, attempt: int, changed: Changed
     ) -> Team:
         if self._workers == 0:
-            return InlineTeam(blueprint, data, snapshot, attempt)
+            return InlineTeam(blueprint, data, snapshot, attempt, changed=changed)
         if self._workers == "auto" and not installed():
             changed("workers: auto chose 0 (Ray is not installed)")
-            return InlineTeam(blueprint, data, snapshot, attempt)
+            return InlineTeam(blueprint, data, snapshot, attempt, changed=changed)
         if self._workers == "auto":
             from distbp.auto_workers import AutoTeam
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from numba import njit
+from numba.core import event
 from numba.core.ccallback import CFunc
 
 # Whatever is compiled: modules with compiled functions, and those whose constants such functions use.
@@ -41,11 +44,32 @@ SOURCES = (
 
 
 @functools.cache
-def stamp() -> tuple[tuple[int, int], ...]:
-    """When each of the sources was last changed (ns), and its size."""
+def stamp() -> str:
+    """A digest of the sources. (Their times will not do: an image that is built changes them.)"""
     folder = Path(__file__).parents[1]
-    found = (folder.joinpath(*name.split(".")).with_suffix(".py").stat() for name in SOURCES)
-    return tuple((file.st_mtime_ns, file.st_size) for file in found)
+    digest = hashlib.sha256()
+    for name in SOURCES:
+        digest.update(folder.joinpath(*name.split(".")).with_suffix(".py").read_bytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def told(first: Callable[[], None]) -> Iterator[None]:
+    """Within this block `first` is called, once, before something is compiled that no process has kept."""
+
+    class Once(event.Listener):  # type: ignore[misc]
+        waits = True
+
+        def on_start(self, _: Any) -> None:
+            if self.waits:
+                self.waits = False
+                first()
+
+        def on_end(self, _: Any) -> None:
+            pass
+
+    with event.install_listener("numba:compile", Once()):
+        yield
 
 
 def jit(function: Callable[..., Any]) -> Any:

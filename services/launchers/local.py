@@ -20,7 +20,8 @@ class LocalProcess:
     """Runners as processes of this machine, each a session of its own. They outlive the dispatcher.
 
     folder: the work volume; a job's folder in it gets `runner-N.json` (its process) and `runner-N.log`.
-    data: see `services.runner`. The token goes through a pipe: no argument, environment or file holds it.
+    data: see `services.runner`. command: -P, so that no folder or file where the service was started, named as
+    a module is, takes its place. The token goes through a pipe: no argument, environment or file holds it.
     """
 
     wants: ClassVar[Literal["token", "claim"]] = "token"
@@ -30,7 +31,7 @@ class LocalProcess:
         folder: Path,
         *,
         data: Path | None = None,
-        command: Sequence[str] = (sys.executable, "-m", "services.runner"),
+        command: Sequence[str] = (sys.executable, "-P", "-m", "services.runner"),
     ) -> None:
         self._folder = folder.absolute()
         self._data = data

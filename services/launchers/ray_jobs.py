@@ -31,7 +31,7 @@ class RayJobs:
         work: Path,
         *,
         data: Path | None = None,
-        command: Sequence[str] = ("python", "-m", "services.runner"),
+        command: Sequence[str] = ("python", "-P", "-m", "services.runner"),
         timeout_s: float = 20.0,
     ) -> None:
         self._make = client
