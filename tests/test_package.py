@@ -65,7 +65,8 @@ def test_what_is_in_them(built: Path) -> None:
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)
     (sdist,) = built.glob("*.tar.gz")
-    inside = {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
+    with tarfile.open(sdist) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
     assert {"LICENSE", "constraints.txt", "deploy/requirements-slim.txt", "docs/job.md"} <= inside
 
 

@@ -57,7 +57,7 @@ def stamp() -> str:
 def told(first: Callable[[], None]) -> Iterator[None]:
     """Within this block `first` is called, once, before something is compiled that no process has kept."""
 
-    class Once(event.Listener):  # type: ignore[misc]
+    class Once(event.Listener):
         waits = True
 
         def on_start(self, _: Any) -> None:

@@ -20,8 +20,8 @@ class LocalProcess:
     """Runners as processes of this machine, each a session of its own. They outlive the dispatcher.
 
     folder: the work volume; a job's folder in it gets `runner-N.json` (its process) and `runner-N.log`.
-    data: see `services.runner`. command: -P, so that no folder or file where the service was started, named as
-    a module is, takes its place. The token goes through a pipe: no argument, environment or file holds it.
+    data: see `services.runner`. The token goes through a pipe: no argument, environment or file holds it.
+    command: -P, so that nothing that lies where the service was started takes the place of a module.
     """
 
     wants: ClassVar[Literal["token", "claim"]] = "token"
