@@ -22,6 +22,28 @@ hypothesis.settings.load_profile("distbp")
 
 # Parameters of tests that name a kernel set.
 _KERNELS = ("kernels", "own")
+# What starts Ray, a service, a browser or many processes; so do tests with the mark `heavy`.
+_HEAVY_FIXTURES = frozenset({"browser", "pool", "postgresql", "ray_dashboard", "ray_here", "served"})
+_HEAVY_FILES = frozenset(
+    f"test_{name}.py"
+    for name in (
+        "chaos",
+        "cli_service",
+        "dashboard",
+        "examples",
+        "faults",
+        "head_start",
+        "hosts",
+        "launchers",
+        "mnist",
+        "recovery",
+        "scale_on_ray",
+        "serve",
+        "submits",
+        "two_raylets",
+        "with_the_api",
+    )
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,13 +68,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         seen: set[str] = set()
         for item in items:
             name = item.nodeid.partition("[")[0]
-            if name in seen or item.get_closest_marker("heavy"):
+            if name in seen or _is_heavy(item):
                 gone.add(item)
             elif item not in gone:
                 seen.add(name)
     if gone:
         config.hook.pytest_deselected(items=list(gone))
         items[:] = [item for item in items if item not in gone]
+
+
+def _is_heavy(item: pytest.Item) -> bool:
+    fixtures = getattr(item, "fixturenames", ())
+    marked = item.get_closest_marker("heavy") is not None
+    return marked or item.path.name in _HEAVY_FILES or not _HEAVY_FIXTURES.isdisjoint(fixtures)
 
 
 def _lacks(item: pytest.Item) -> str:

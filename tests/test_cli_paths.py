@@ -1,4 +1,4 @@
-"""Paths and streams of the command line: `~`, what is in the way, folders that are gone, outputs that are full."""
+"""Paths and streams of the command line: `~`, what is in the way, folders that are gone, full outputs."""
 
 from __future__ import annotations
 

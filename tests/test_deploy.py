@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -380,3 +381,23 @@ def test_expressions_of_the_dashboard_are_promql(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump({"groups": [{"name": "checked", "rules": rules}]}))
     done = subprocess.run([promtool, "check", "rules", file], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_slim_requirements_are_those_of_the_package_without_ray() -> None:
+    lines = (DEPLOY / "requirements-slim.txt").read_text("utf-8").splitlines()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert [line for line in lines if not line.startswith("#")] == [
+        text for text in project["dependencies"] if not text.startswith("ray")
+    ]
+
+
+def test_lowest_versions_are_the_bounds() -> None:
+    done = subprocess.run(
+        [sys.executable, DEPLOY / "requirements.py", ROOT / "pyproject.toml", "--lowest", "service"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert {"numpy==2", "fastapi==0.118", "ray==2.56", "httpx==0.27"} <= set(lines)
+    assert all("==" in line for line in lines)
