@@ -164,6 +164,24 @@ def test_a_worker_waits_for_the_token_and_the_head(tmp_path: Path, monkeypatch: 
     assert len(token.read_text()) == 64
 
 
+def test_a_node_takes_the_kernels_of_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray_node = load("ray_node")
+    image, cache = tmp_path / "image", tmp_path / "cache"
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    ray_node.take_kernels(image)  # nothing to take, and nowhere to
+    image.mkdir()
+    (image / "a.nbi").write_text("compiled")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(cache))
+    ray_node.take_kernels(image)
+    assert (cache / "a.nbi").read_text() == "compiled"
+    (cache / "a.nbi").write_text("of this node")
+    ray_node.take_kernels(image)
+    assert (cache / "a.nbi").read_text() == "of this node"
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(image / "a.nbi" / "cache"))
+    ray_node.take_kernels(image)  # refused: they will be compiled
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "image"]
+
+
 def test_requirements_of_the_image(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, DEPLOY / "requirements.py", ROOT / "pyproject.toml", "fast", "digits", "cluster"],
