@@ -1,6 +1,6 @@
 """The runner: a process of its own that drives one attempt at one job, and reports to the API.
 
-    python -m services.runner --job ID --attempt N --api URL --work FOLDER (--token-fd FD | --claim CODE)
+    python -m services.runner --job ID --attempt N --api URL --work DIR (--token-fd FD | --claim CODE)
 
 Below `--work`, which all runners share, a job has its folder:
 

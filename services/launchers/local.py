@@ -20,7 +20,7 @@ class LocalProcess:
     """Runners as processes of this machine, each a session of its own. They outlive the dispatcher.
 
     folder: the work volume; a job's folder in it gets `runner-N.json` (its process) and `runner-N.log`.
-    data: see `services.runner`. The token goes through a pipe: no argument, environment or file holds it.
+    data: see `services.runner`. The token goes through a pipe: no argument, environment or file has it.
     command: -P, so that nothing that lies where the service was started takes the place of a module.
     """
 
