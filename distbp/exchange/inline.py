@@ -79,7 +79,7 @@ class InlineTeam:
         kernels have to be compiled first."""
         self._stack = ExitStack()
         if blueprint.kernels != "numpy":
-            from distbp.nn.jit import told
+            from distbp.nn.lean_numba import told
 
             self._stack.enter_context(told(lambda: changed(COMPILING)))
         vector = snapshot.arrays["vector"]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from numba import njit
-from numba.core import event
 from numba.core.ccallback import CFunc
 
 # Whatever is compiled: modules with compiled functions, and those whose constants such functions use.
@@ -51,25 +49,6 @@ def stamp() -> str:
     for name in SOURCES:
         digest.update(folder.joinpath(*name.split(".")).with_suffix(".py").read_bytes())
     return digest.hexdigest()
-
-
-@contextmanager
-def told(first: Callable[[], None]) -> Iterator[None]:
-    """Within this block `first` is called, once, before something is compiled that no process has kept."""
-
-    class Once(event.Listener):
-        waits = True
-
-        def on_start(self, _: Any) -> None:
-            if self.waits:
-                self.waits = False
-                first()
-
-        def on_end(self, _: Any) -> None:
-            pass
-
-    with event.install_listener("numba:compile", Once()):
-        yield
 
 
 def jit(function: Callable[..., Any]) -> Any:

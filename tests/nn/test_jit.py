@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("numba")
 
 from distbp.nn import jit
+from distbp.nn.lean_numba import told
 
 FUNCTION = """
 from distbp.nn.jit import jit
@@ -63,7 +64,7 @@ def test_the_stamp_is_of_what_the_sources_say(tmp_path: Path, monkeypatch: pytes
 def test_compiling_is_told_of_once(hits) -> None:
     said: list[str] = []
     for kept in (False, True):
-        with jit.told(lambda: said.append("compiles")):
+        with told(lambda: said.append("compiles")):
             assert hits() is kept
     assert said == ["compiles"]
 
