@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distbp.errors import ArgumentError
+from distbp.storage import absolute
 
 MAX_WORKERS = 4096
 
@@ -23,8 +24,10 @@ def check_kind(value: Any, kinds: type | tuple[type, ...], what: str, instead: s
 
 
 def path_given(value: Any, what: str) -> Path:
+    """A path from the root; a `~` at its beginning is the user's own folder. Raises StorageError where the
+    working directory is gone."""
     check_kind(value, (str, os.PathLike), what, "a path (text or pathlib.Path)")
-    return Path(value)
+    return absolute(value)
 
 
 def workers_given(value: Any, *, auto: bool = False) -> Any:

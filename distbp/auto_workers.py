@@ -52,7 +52,9 @@ class AutoTeam:
         self._make: Callable[[Snapshot, int], Team] = lambda start, workers: on_ray(
             blueprint, data, start, attempt, changed, workers
         )
-        self._inline: Callable[[Snapshot], Team] = lambda start: InlineTeam(blueprint, data, start, attempt)
+        self._inline: Callable[[Snapshot], Team] = lambda start: InlineTeam(
+            blueprint, data, start, attempt, changed=changed
+        )
         self._team: Team = begin or self._inline(snapshot)
         self._changed = changed
         self._total = blueprint.total_steps

@@ -12,10 +12,12 @@ import click
 
 import distbp
 from distbp import cli_assets, cli_serve, cli_service, cli_tokens, cli_tools
-from distbp.cli_errors import EXIT_CODES, internal, named, reports_errors, stopped
+from distbp.cli_errors import EXIT_CODES, internal, named, open_streams, reports_errors, stopped
+from distbp.cli_paths import NewFile, UserPath
 from distbp.errors import Fault, JobError
 from distbp.imports import without_collections
 from distbp.interrupts import terminate
+from distbp.storage import absolute
 
 if TYPE_CHECKING:
     from distbp.events import Started
@@ -39,14 +41,14 @@ Examples:
 Exit codes:
 """ + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())
 
-_JOB = click.argument("job_file", metavar="JOB.yaml", type=click.Path(path_type=Path))
+_JOB = click.argument("job_file", metavar="JOB.yaml", type=UserPath())
 _ADDRESS = click.option(
     "--address", help="Of a Ray cluster to train on. Default: RAY_ADDRESS, or a Ray of its own."
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs.")
 
 
-class _Workers(click.ParamType[int | str]):
+class _Workers(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
     name = "N|auto"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
@@ -66,18 +68,20 @@ _WORKERS = click.option(
     epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
 @click.version_option(distbp.__version__, prog_name="distbp")
+@reports_errors
 def group() -> None:
     """Distributed minibatch training on CPUs: any number of workers, any failure, the same bits.
 
     A job is a YAML file; `docs/job.md` lists every field.
     """
+    absolute("")  # a working directory that was deleted is told of before anything else
 
 
 @group.command()
 @_JOB
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=UserPath(),
     help="The run directory: absent or empty. Default: runs/NAME.",
 )
 @_WORKERS
@@ -129,7 +133,7 @@ def train(
 
 
 @group.command()
-@click.argument("run_dir", metavar="RUN_DIR|JOB", type=click.Path(path_type=Path))
+@click.argument("run_dir", metavar="RUN_DIR|JOB", type=UserPath())
 @click.option(
     "--epochs", type=click.IntRange(1), help="In place of the job's: a finished run goes on to so many."
 )
@@ -266,7 +270,7 @@ def schema() -> None:
     click.echo(json.dumps(job_schema(), indent=2))
 
 
-_MODEL = click.argument("model_dir", metavar="MODEL", type=click.Path(path_type=Path))
+_MODEL = click.argument("model_dir", metavar="MODEL", type=UserPath())
 _DATA = click.argument("data", metavar="[DATA]...", nargs=-1)
 _SPLIT = click.option(
     "--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True,
@@ -336,23 +340,21 @@ def evaluate(model_dir: Path, data: tuple[str, ...], split: str, metrics: str | 
 @_DATA
 @_SPLIT
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="A .csv or .npz file. Default: CSV to the output."
+    "-o", "--output", type=NewFile(".csv", ".npz"), help="A .csv or .npz file. Default: CSV to the output."
 )
 @click.option("--probabilities", is_flag=True, help="Also the probability of each class.")
 @reports_errors
 def predict(
     model_dir: Path, data: tuple[str, ...], split: str, output: Path | None, probabilities: bool
 ) -> None:
-    from distbp.cli_data import open_model, predictions, source_of, split_of, write_csv, write_predictions
+    from distbp.cli_data import csv_text, open_model, predictions, source_of, split_of, write_predictions
     from distbp.data.formats import load
 
-    if output is not None and output.suffix not in (".csv", ".npz"):
-        raise click.BadParameter(f"{output} must end in .csv or .npz", param_hint="--output")
     model = open_model(model_dir)
     table = load(source_of(data, with_targets=False), Path()) if data else split_of(model_dir, split)
     columns = predictions(model, table, probabilities=probabilities)
     if output is None:
-        write_csv(columns, sys.stdout)
+        click.echo(csv_text(columns).encode(), nl=False)  # UTF-8, as in a file, whatever the terminal's is
     else:
         write_predictions(columns, output)
         click.echo(f"{len(table):,} predictions in {output}")
@@ -439,6 +441,7 @@ for _command in (
 def main() -> None:
     """The entry point of the `distbp` command."""
     signal.signal(signal.SIGTERM, terminate)
+    open_streams()
     try:
         # Not click's standalone mode: it ends with code 1 on Ctrl-C.
         code = group(prog_name="distbp", standalone_mode=False)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from distbp.cli_errors import reports_errors
+from distbp.cli_paths import UserPath
 from distbp.cli_service import JSON, STATES, URL, handle, is_job_id, session
 
 _LIMIT = click.option(
@@ -128,7 +129,7 @@ def models(context: click.Context, limit: int, url: str | None, as_json: bool) -
 
 @models.command("get")
 @click.argument("model", metavar="MODEL|JOB")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=UserPath())
 @URL
 @reports_errors
 def get_model(model: str, folder: Path, url: str | None) -> None:

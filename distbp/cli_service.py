@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from distbp.cli_errors import named, reports_errors
+from distbp.cli_paths import UserPath
 
 if TYPE_CHECKING:
     from distbp.client.handle import JobHandle
@@ -59,7 +60,7 @@ def handle(service: Service, job_id: str) -> JobHandle:
 
 
 @click.command()
-@click.argument("job_file", metavar="JOB.yaml", type=click.Path(path_type=Path))
+@click.argument("job_file", metavar="JOB.yaml", type=UserPath())
 @click.option("--wait", is_flag=True, help="Show its progress, and end when it has.")
 @click.option("--priority", type=click.IntRange(-100, 100), default=0, help="Higher runs first (0).")
 @click.option(

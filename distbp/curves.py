@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from distbp.metric_names import less_is_better, measured, spans_decades
+from distbp.storage import commit_file, explained
 
 # Split -> color and name; two that differ in lightness too, so that a gray print and any eye can tell them.
 _SPLITS = {"train": ("#0b6e99", "training"), "validation": ("#d9680f", "validation")}
@@ -39,7 +40,7 @@ def draw(lines: Sequence[Mapping[str, Any]], path: Path, title: str = "") -> Pat
     """Draws the records of metrics.jsonl into `path` (.svg or .png) and returns it.
 
     The same records give the same bytes: no dates, no random names. Raises ValueError where there is nothing
-    to draw, OSError where the file cannot be written.
+    to draw, StorageError where the file cannot be written.
     """
     names = _panels(lines)
     if not names:
@@ -61,10 +62,12 @@ def draw(lines: Sequence[Mapping[str, Any]], path: Path, title: str = "") -> Pat
 
 def _write(figure: Figure, path: Path) -> None:
     FigureCanvasAgg(figure)
-    temporary = path.with_name(f".tmp-{path.name}")
-    metadata = {"Date": None, "Creator": "distbp"} if path.suffix == ".svg" else {"Software": "distbp"}
-    figure.savefig(temporary, format=path.suffix.removeprefix("."), dpi=144, metadata=metadata)
-    os.replace(temporary, path)  # noqa: PTH105
+    kind = path.suffix.lower().removeprefix(".")
+    metadata = {"Date": None, "Creator": "distbp"} if kind == "svg" else {"Software": "distbp"}
+    file = io.BytesIO()
+    figure.savefig(file, format=kind, dpi=144, metadata=metadata)
+    with explained(path):
+        commit_file(path, file.getvalue())
 
 
 def _panels(lines: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -10,6 +10,8 @@ from distbp import calibrate, numerics
 from distbp.arguments import path_given
 from distbp.auto_workers import RAY_START_S, candidates, choose
 from distbp.data.splits import open_splits
+from distbp.errors import SettingsError
+from distbp.imports import missing
 from distbp.job import TrainingJob
 from distbp.speed_model import Layout, Machine, StepTime, Work, node_limit, step_time
 from distbp.training import Data, by_split, check_job, make_blueprint
@@ -188,8 +190,11 @@ def _advice(plan: Plan) -> list[str]:
 
 
 def draw_speedups(plan: Plan, path: Path) -> None:
-    """The predicted speed-up by workers, as SVG or PNG."""
-    from distbp.curves import draw_lines
+    """The predicted speed-up by workers, as SVG or PNG. Raises SettingsError without matplotlib."""
+    try:
+        from distbp.curves import draw_lines
+    except ModuleNotFoundError:
+        raise SettingsError(missing("a picture", "matplotlib", "distbp[plot]")) from None
 
     points = [(s.workers, plan.speedup(s)) for s in (*plan.here[1:], *(s for _, s in plan.nodes))]
     highest = max(n for n, _ in points)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import logging
 import os
 import secrets
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from distbp import ray_keeper, settings
 from distbp.errors import ExchangeError
-from distbp.imports import without_collections
+from distbp.imports import missing, without_collections
 
 if TYPE_CHECKING:
     from distbp.head_start import HeadStart
@@ -46,6 +47,11 @@ _IMPORTED_BEFORE = (
 
 def _connected() -> bool:
     return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
+
+
+def installed() -> bool:
+    """Whether there is a Ray to train on: a slim install has none."""
+    return importlib.util.find_spec("ray") is not None
 
 
 def _without_token() -> bool:
@@ -96,6 +102,9 @@ class RaySession:
         self._thread: threading.Thread | None = None
         if _connected():
             self._start_early()
+            return
+        if not installed():
+            self._error = ExchangeError(missing("training on workers", "Ray", "ray") + "; or say workers: 0")
             return
         address = address or str(settings.get("RAY_ADDRESS")) or None
         if not address and _without_token():

@@ -83,6 +83,8 @@ _EXPLANATIONS: Mapping[int, tuple[str, str]] = MappingProxyType(
         errno.EPERM: ("operation not permitted", "choose a folder that this user may write"),
         errno.EIO: ("the disk reports an input/output error", "check the disk, then use another one"),
         errno.ENAMETOOLONG: ("the path is too long", "choose a shorter one"),
+        errno.ENOENT: ("the folder does not exist", "make it, or choose another"),
+        errno.EISDIR: ("a folder has that name", "choose another name"),
         errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another path"),
         errno.ELOOP: ("a link stands where a regular file belongs", "put the file itself there"),
         errno.EISDIR: ("a folder, a pipe or a device stands where a file belongs", "remove it"),
@@ -98,6 +100,21 @@ def explain(error: OSError, path: Path) -> str:
     if error.errno in (errno.ELOOP, errno.EISDIR, errno.EOVERFLOW):
         return f"{path} cannot be used: {what}; {advice}, then go on."
     return f"{what}: could not write {path}. What was stored before is intact; {advice}, then go on."
+
+
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """`path`, where a `~` at its beginning is the user's own folder, as shells have it."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises where a user is unknown
+
+
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """`user_path`, from the root. Raises StorageError where the working directory is gone."""
+    try:
+        return user_path(path).absolute()
+    except FileNotFoundError:
+        raise StorageError(
+            "the working directory was deleted; go to another folder (cd), then try again"
+        ) from None
 
 
 @contextmanager

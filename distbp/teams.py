@@ -19,7 +19,7 @@ from distbp.exchange.shared_data import share_rows
 from distbp.interrupts import Control
 from distbp.job import WorkerRange
 from distbp.membership import Options
-from distbp.ray_session import RaySession
+from distbp.ray_session import RaySession, installed
 
 Changed = Callable[[str], None]
 
@@ -85,6 +85,9 @@ class TeamMaker:
     def __call__(
         self, blueprint: Blueprint, data: WholeData, snapshot: Snapshot, attempt: int, changed: Changed
     ) -> Team:
+        if self._workers == "auto" and not installed():
+            changed("workers: auto chose 0 (Ray is not installed)")
+            return InlineTeam(blueprint, data, snapshot, attempt, changed=changed)
         from distbp.auto_workers import AutoTeam
 
         begin: Team | None = None
@@ -94,7 +97,7 @@ class TeamMaker:
         elif isinstance(self._workers, int) and self._workers > 0:
             begin = self._on_ray(blueprint, data, snapshot, attempt, changed, self._workers)
         elif self._workers == 0:
-            begin = InlineTeam(blueprint, data, snapshot, attempt)
+            begin = InlineTeam(blueprint, data, snapshot, attempt, changed=changed)
         return AutoTeam(
             blueprint, data, snapshot, attempt, self._on_ray, changed, self._leave_ray, begin=begin
         )

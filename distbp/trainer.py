@@ -24,6 +24,7 @@ from distbp.diagnosis import diagnose
 from distbp.errors import Interrupted, ServerLostError
 from distbp.evaluation import values
 from distbp.exchange.base import Snapshot, Team
+from distbp.imports import missing
 from distbp.interrupts import Control
 from distbp.model import params_digest
 from distbp.nn.arrays import Array
@@ -445,12 +446,17 @@ class Trainer:
         return {f"{split}_{name}": value for name, value in found.items()}
 
     def _save_model(self, vector: Array) -> None:
-        from distbp.curves import draw
         from distbp.run_directory import METRICS, read_lines
 
         write_run_model(self.run.model, self.blueprint, self._splits, vector, self.run.disk)
         lines = read_lines(self.run.path / METRICS)
-        if lines:
+        if not lines:
+            return
+        try:
+            from distbp.curves import draw
+        except ModuleNotFoundError:  # of a slim install
+            self.notes.append(missing("curves.svg", "matplotlib", "distbp[plot]"))
+        else:
             draw(lines, self.run.path / "curves.svg")
 
     def _result(self, team: Team, vector: Array, metrics: Mapping[str, Any], seconds: float) -> Result:

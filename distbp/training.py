@@ -70,8 +70,8 @@ def train(
     """
     check_job(job)
     workers = _checked_call(workers, listener, address, control)
-    given, place = by_split(data), path_given(folder, "folder").absolute()  # once: callers may go elsewhere
-    path = None if output is None else path_given(output, "output").absolute()
+    given, place = by_split(data), path_given(folder, "folder")  # once: callers may go elsewhere
+    path = None if output is None else path_given(output, "output")
     control = control or Control()
     wanted = job.workers if workers is None else workers
     with Interrupts(control) as interrupts, TeamMaker(wanted, address, control, session=session) as teams:
@@ -111,7 +111,7 @@ def resume(
     """
     workers = _checked_call(workers, listener, address, control)
     given = by_split(data)
-    with RunDirectory.open(path_given(run_dir, "run_dir").absolute(), disk=disk or DISK) as run:
+    with RunDirectory.open(path_given(run_dir, "run_dir"), disk=disk or DISK) as run:
         job, text = read_job(run.path), None
         if epochs is not None and epochs != job.epochs:
             text = TrainingJob.from_yaml(job_text(run.path)).replace(epochs=epochs).to_yaml()
@@ -276,4 +276,4 @@ def _fresh_directory(name: str) -> Path:
 
 def _job_text(job: TrainingJob, folder: Path) -> str:
     """The job with its data paths absolute, so that the run directory can be resumed from anywhere."""
-    return job.located(folder.resolve()).to_yaml()
+    return job.located(folder).to_yaml()

@@ -97,7 +97,7 @@ def verify_run(run_dir: str | Path, step: int | None = None, *, data: Data | Non
     machine computes other bits than the run's.
     """
     began = time.monotonic()
-    path = path_given(run_dir, "run_dir").absolute()
+    path = path_given(run_dir, "run_dir")
     check_kind(step, (int, type(None)), "step", "a whole number, counted from 1")
     if not is_run(path):
         raise CheckpointError(f"{path} is not a run directory; give the folder that 'distbp train' wrote to")

@@ -1,6 +1,6 @@
 """The runner: a process of its own that drives one attempt at one job, and reports to the API.
 
-    python -m services.runner --job ID --attempt N --api URL --work FOLDER (--token-fd FD | --claim CODE)
+    python -m services.runner --job ID --attempt N --api URL --work DIR (--token-fd FD | --claim CODE)
 
 Below `--work`, which all runners share, a job has its folder:
 
@@ -29,10 +29,10 @@ from typing import Any
 import httpx
 
 from distbp import events, settings
+from distbp.arguments import MAX_WORKERS
 from distbp.errors import Fault, Interrupted, JobError
 from distbp.interrupts import Control, Interrupts
 from distbp.job import TrainingJob, WorkerRange
-from distbp.job.parts import MAX_WORKERS
 from distbp.result import Result
 from distbp.run_directory import METRICS, is_run
 from distbp.training import resume, train

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import distbp
-from distbp import cli, cli_errors, errors, training
+from distbp import cli, errors, training
 from distbp.cli_assets import _headline
 from distbp.cli_errors import EXIT_CODES, exit_code
 from distbp.cli_service import _described
@@ -439,20 +439,6 @@ def test_main_ends_with_the_code_of_click(
         cli.main()
     assert ended.value.code == code
     assert shown in capsys.readouterr().err
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "out.csv"
-    path.write_bytes(b"old")
-
-    def half(file: Any) -> None:
-        file.write(b"new")
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OSError, match="No space left"):
-        cli_errors.write_whole(path, half)
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 # Help --------------------------------------------------------------------------------------------------

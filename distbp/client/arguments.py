@@ -14,6 +14,7 @@ from typing import Any
 
 from distbp.data.splits import SPLITS
 from distbp.errors import RemoteError, cut
+from distbp.storage import user_path
 
 JOB_ID = re.compile(r"job_[0-9a-hjkmnp-tv-z]{20}")
 KEY = re.compile(r"[\x21-\x7e]{1,200}")
@@ -63,7 +64,7 @@ def flag(param: str, value: Any) -> bool:
 def path(param: str, value: Any) -> Path:
     if not isinstance(value, str | os.PathLike) or "\0" in os.fspath(value):
         raise refused(param, "a path", value)
-    return Path(value)
+    return user_path(value)
 
 
 def instance(param: str, value: Any, kind: type, wanted: str) -> Any:

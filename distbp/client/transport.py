@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from distbp.client import arguments as given
 from distbp.client.settings_file import Access, find_access
 from distbp.errors import Fault, JobError, RemoteError, UnreachableError
+from distbp.imports import missing
 
 if TYPE_CHECKING:
     import httpx
@@ -207,9 +208,7 @@ def _library() -> Any:
     try:
         import httpx
     except ImportError:
-        raise UnreachableError(
-            "talking to a service needs httpx, which is not installed; run: pip install 'distbp[client]'"
-        ) from None
+        raise UnreachableError(missing("talking to a service", "httpx", "distbp[client]")) from None
     return httpx
 
 

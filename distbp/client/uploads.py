@@ -20,6 +20,7 @@ from distbp.data.splits import SPLITS, open_splits
 from distbp.data.table import Table
 from distbp.errors import RemoteError
 from distbp.job import TrainingJob
+from distbp.storage import user_path
 from distbp.training import check_splits
 
 DATASET = "dataset:"
@@ -40,7 +41,7 @@ def place_data(
 
     What can be checked here is checked before anything is sent. Raises JobError, DataError, RemoteError.
     """
-    place = folder if job.data.folder is None else folder / job.data.folder
+    place = folder if job.data.folder is None else folder / user_path(job.data.folder)
     tables: dict[str, Table] = {}
     elsewhere = False  # some data is not here, so what is here cannot be checked against it
     for split in SPLITS:

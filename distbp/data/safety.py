@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from distbp import settings
 from distbp.errors import DataError, HostileFileError
+from distbp.storage import user_path
 
 
 class DataFile(NamedTuple):
@@ -29,14 +30,14 @@ def resolve(folder: Path, path: str, confined: bool = False) -> Path:
     """The place that `path` means, relative to `folder`.
 
     Confined (for jobs that others send): absolute paths, `..`, and links that lead out of `folder` are
-    refused with HostileFileError. Otherwise `path` may be absolute and may leave `folder`.
+    refused with HostileFileError. Otherwise `path` may be absolute, begin with `~`, and leave `folder`.
     """
     if not path or "\0" in path:
         raise DataError(
             f"{path!r} is not a file name; write the path of a data file, relative to the job's folder"
         )
     if not confined:
-        return folder / path
+        return folder / user_path(path)
     written = Path(path)
     if written.is_absolute():
         raise HostileFileError(

@@ -20,6 +20,7 @@ from distbp.data.table import Table
 from distbp.data.targets import Meaning, understand
 from distbp.errors import DataError
 from distbp.nn.arrays import Shape
+from distbp.storage import user_path
 
 if TYPE_CHECKING:  # these stand below the data in the house; here they are only read
     from distbp.blueprint import Blueprint
@@ -89,7 +90,7 @@ def open_splits(
     if job.data.folder is not None:
         if confined:
             raise DataError("data.folder may not be given here: paths are relative to the job's own data")
-        folder = folder / job.data.folder
+        folder = folder / user_path(job.data.folder)
     tables: dict[str, Table] = {}
     plain = None if job.data.standardize else Preprocessing(job.data.scale)
     for name in SPLITS:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,8 @@ from distbp.parameter_server import Contribution, ParameterServer
 from distbp.reduction import Block, assign, blocks_within
 from distbp.schedules import PlateauState
 from distbp.worker import Worker
+
+COMPILING = "compiles kernels for this kind of job first: up to a minute, once on this machine"
 
 # Two threads meet several times in a step, which takes microseconds from compiled code, and tens from Python.
 FLOPS_WORTH_THREADS = 5e6
@@ -64,8 +67,15 @@ class InlineTeam:
         snapshot: Snapshot,
         attempt: int = 1,
         threads: int | None = None,
+        changed: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`threads`: at most so many; None: as many as this process has processors."""
+        """`threads`: at most so many; None: as many as this process has processors. changed: is told where
+        kernels have to be compiled first."""
+        self._stack = ExitStack()
+        if blueprint.kernels != "numpy":
+            from distbp.nn.lean_numba import told
+
+            self._stack.enter_context(told(lambda: changed(COMPILING)))
         vector = snapshot.arrays["vector"]
         in_python = threads_for(blueprint, FLOPS_WORTH_PYTHON_THREADS, threads)
         self.server = ParameterServer(
@@ -121,6 +131,7 @@ class InlineTeam:
         return None if workers == 0 else "this process computes everything itself"
 
     def close(self) -> None:
+        self._stack.close()
         if self._fused:
             self._fused.close()
         if self._pool is not None:

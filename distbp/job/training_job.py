@@ -30,6 +30,7 @@ from distbp.job.parts import (
 )
 from distbp.job.shards import automatic_shards
 from distbp.optimizers.recipes import Adam
+from distbp.storage import user_path
 
 
 class TrainingJob(Part):
@@ -188,7 +189,7 @@ class TrainingJob(Part):
 
         The digest stays: it does not count where the data lies on one machine.
         """
-        place = path_given(folder, "folder").absolute() / (self.data.folder or "")
+        place = path_given(folder, "folder") / user_path(self.data.folder or "")
         return self.replace(data=self.data.model_copy(update={"folder": str(place)}))
 
     def resolved_shards(self, parameters: int) -> int:

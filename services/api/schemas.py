@@ -342,7 +342,7 @@ class Me(BaseModel):
     version: str = Field(description="of distbp on the service")
 
 
-# Runners (see services.reports) -----------------------------------------------------------------------------
+# Runners (see services.reports) -----------------------------------------------------------------------
 
 
 class EventIn(BaseModel):

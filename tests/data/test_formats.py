@@ -184,9 +184,10 @@ def test_the_shuffle_of_the_digits_never_changes():
 
 def test_digits_without_scikit_learn(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(
-        DataError, match=r"scikit-learn, which is not installed; pip install distbp\[digits\]$"
-    ):
+    message = (
+        r"^the format digits needs scikit-learn, which is not installed; run: pip install 'distbp\[digits\]'$"
+    )
+    with pytest.raises(DataError, match=message):
         Digits().open(Path())
 
 

@@ -21,7 +21,6 @@ from distbp.nn.products import Products
 def own(request: pytest.FixtureRequest) -> Products:
     """The set's own function alone, whatever the sizes: it is called as a library is."""
     name = request.param
-    pytest.importorskip(f"distbp.nn.{name}", reason=f"no {name} here", exc_type=ImportError)
     address = getattr(importlib.import_module(f"distbp.nn.{name}"), name)(np.dtype(np.float32)).own
     return products_by(Gemm(address, address))
 
