@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from distbp import settings
 from distbp.imports import without_collections
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ class ServerActor:
             attempt=attempt,
             slots=snapshot.slots,
             epoch_totals=snapshot.arrays.get("epoch_totals"),
-            threads=os.cpu_count() or 1,
+            threads=settings.processors(),
         )
         self._store = store = NodeStore()
         self._workers = LocalWorkers(
