@@ -17,7 +17,7 @@ import numpy as np
 
 from distbp.nn.layers.base import Array, Backward, Layer, Lowering, Shape, Value
 from distbp.nn.losses.base import Loss, lower_loss
-from distbp.nn.tape import BOUND_TOTAL, Ref, Row, Space, Tape, Watched
+from distbp.nn.tape import BOUND_TOTAL, TOTALS, Ref, Row, Space, Tape, Watched
 from distbp.streams import Purpose, generator
 
 
@@ -53,7 +53,7 @@ def aligned_vector(size: int, dtype: Any) -> Array:
 @dataclass(frozen=True)
 class Lowered:
     """A network on the tape. `outputs`: of its last layer; `activations`: of every layer; `losses`: of each output, and
-    `loss_gradient`, of the outputs: None where no loss was given; `watched`: outputs of activation functions."""
+    `loss_gradient`, of the outputs: None where no loss was given; `watched`: where the live rows of units are counted."""
 
     rows: list[Row]
     work: int
@@ -62,6 +62,11 @@ class Lowered:
     losses: Ref | None
     loss_gradient: Ref | None
     watched: list[Watched]
+
+    @property
+    def totals(self) -> int:
+        """How many numbers the space of totals has."""
+        return TOTALS + sum(one.units for one in self.watched)
 
 
 class Network:
@@ -84,7 +89,7 @@ class Network:
             except ValueError as error:
                 raise ValueError(f"layer {index} ({layer.type}): {error}") from None
             for spec in layer.parameters(shape):
-                size = int(np.prod(spec.shape))
+                size = math.prod(spec.shape)  # of any size: NumPy would overflow
                 path = f"layers.{index}.{layer.type}.{spec.name}"
                 self.tensors.append(
                     Tensor(path, index, spec.name, spec.shape, offset, offset + size, spec.decays)
@@ -93,7 +98,7 @@ class Network:
         self.parameter_count = offset
         for index, layer in enumerate(self.layers):
             for stat in layer.statistics(self.shapes[index]):
-                size = int(np.prod(stat.shape))
+                size = math.prod(stat.shape)
                 path = f"layers.{index}.{layer.type}.{stat.name}"
                 statistics.append(
                     Tensor(path, index, stat.name, stat.shape, offset, offset + size, False, stat.rate)
@@ -144,12 +149,11 @@ class Network:
         loss: Loss | None = None,
         *,
         training: bool = False,
-        measuring: bool = False,
         forward_only: bool = False,
     ) -> Lowered:
         """The network as a list of ops, for slices of at most `most_rows` rows; `training`: with the backward pass, which fills
-        the gradient space, unless `forward_only`. `measuring`: what is watched can be read after a run."""
-        tape = Tape(most_rows, self.dtype, training, measuring)
+        the gradient space, unless `forward_only`."""
+        tape = Tape(most_rows, self.dtype, training)
         values = [Value(Ref(Space.INPUTS, 0, math.prod(self.shapes[0]), 1), self.shapes[0])]
         backwards: list[Backward] = []
         for index, layer in enumerate(self.layers):

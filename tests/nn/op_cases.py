@@ -301,7 +301,19 @@ def _rising(d: Draw, more: int = 0) -> Array:
     return d.between(-1, 1, columns=d.columns + more) * np.linspace(1, 9, d.rows)[:, None]
 
 
+def _live(kept: bool, *flat: float) -> Callable[[Draw], Call]:
+    def make(d: Draw) -> Call:
+        y = np.maximum(d.normal(), 0) if flat[0] == 0 else d.normal()
+        return Call([y, d.between(-0.2, 0.9) if kept else d.none(), np.ones((1, d.columns))], (), flat)
+
+    return make
+
+
+_NOWHERE = (np.inf, -np.inf)
 CHECK_CASES = [
+    Case("live_rows", _live(False, 0.0, 0.0, *_NOWHERE), "as of relu", drops=frozenset({0})),
+    Case("live_rows", _live(False, -np.inf, -0.98, 0.98, np.inf), "as of tanh", drops=frozenset({0})),
+    Case("live_rows", _live(True, -1.0, 1.0, *_NOWHERE), "with a derivative", drops=frozenset({0, 1})),
     Case("bound_product", lambda d: Call([_rising(d), _rising(d, 2), np.ones((1, 1))])),
     Case("bound", lambda d: Call([_rising(d), np.ones((1, 1))])),
 ]

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from operands import exact
 
-from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.arrays import Array, Shape
 from distbp.nn.kernels import NUMPY, Kernels, load
 from distbp.nn.layers.base import Backward, Layer, Lowering, Value
@@ -93,7 +92,8 @@ class _Tape:
 
     def __init__(self, plan: Plan, spaces: dict[Space, Array], dtype: Any, kernels: Kernels) -> None:
         self.plan = plan
-        self.work, self.totals = aligned_vector(plan.work, dtype), np.zeros(TOTALS)
+        self.work = aligned_vector(plan.work, dtype)
+        self.totals = np.zeros(TOTALS + sum(one.units for one in plan.watched))
         self.work[:] = np.nan
         self.position = np.array([0, 0, 7], np.int64)
         changing = {Space.WORK: self.work, Space.TOTALS: self.totals, Space.POSITION: self.position}
@@ -150,7 +150,7 @@ class Rig:
 
     def _lowered(self, back: bool) -> tuple[_Tape, Ref, Ref | None]:
         rows, dtype, training, wanted, kernels, index = self._facts
-        tape = Tape(rows, dtype, training, measuring=True)
+        tape = Tape(rows, dtype, training)
         parameters, statistics = self._groups
         into = [{n: r._replace(space=Space.GRADIENT) for n, r in group.items()} for group in self._groups]
         low = Lowering(tape, index, (wanted,), parameters, into[0], statistics, into[1], BOUND_TOTAL)
@@ -192,15 +192,11 @@ class Rig:
         out = tape.read(y, x).reshape(len(x), *self.output_shape)
         return out, None if dx is None else tape.read(dx, x).reshape(x.shape)
 
-    def saturated(self, x: Array) -> list[tuple[int, int]]:
-        """(saturated, all) outputs of each activation that can saturate, of the last `both`."""
+    def live(self) -> list[Array]:
+        """The rows in which each unit was not saturated, of each activation that can be, in all runs of `both`."""
         assert self._both is not None
         tape = self._both[0]
-        counted = [
-            (ACTIVATIONS[one.name].saturated, tape.read(one.y, x), tape.read(one.kept, x))
-            for one in tape.plan.watched
-        ]
-        return [(count(y, kept), y.size) for count, y, kept in counted if count is not None]
+        return [matrix(tape.totals, one.total, 0)[0] for one in tape.plan.watched]
 
 
 class LossRig:

@@ -120,11 +120,15 @@ class TestEvery:
             dz = backward(name, z.reshape(shape), np.ones(shape, np.float32), kernels)
             assert np.array_equal(dz.reshape(6, 4), backward(name, z, np.ones_like(z), kernels))
 
-    def test_saturated_counts_flat_parts_only(self, name: str, kernels: Kernels) -> None:
-        count = ACTIVATIONS[name].saturated
-        if count is None:
+    def test_units_are_live_in_rows_where_they_are_not_flat(self, name: str, kernels: Kernels) -> None:
+        flat = ACTIVATIONS[name].flat
+        if flat is None:
             return
-        assert count(*forward(name, np.array([[-50.0, -50.0, 0.3, 0.4]], np.float32), kernels=kernels)) == 2
+        z = np.array([[-50.0, -50.0, 0.3, 0.4], [-50.0, 0.5, -50.0, 0.4]], np.float32)
+        y, kept = forward(name, z, kernels=kernels)
+        given = [y, kept, np.ones((1, 4))]
+        total = run_op(OPS["live_rows"], given, real=flat, compiled=kernels.gemm is not None)[2]
+        assert total.tolist() == [[1, 2, 2, 3]]
 
 
 def test_the_step_function_cannot_train_and_has_no_gradient() -> None:
@@ -147,3 +151,25 @@ def test_normal_tail_meets_the_library_of_c(z: float) -> None:
 @pytest.mark.parametrize("name", ["gelu", "silu"])
 def test_limits_at_infinity(name: str) -> None:
     assert forward(name, np.array([[-np.inf, np.inf]]))[0].tolist() == [[0.0, np.inf]]
+
+
+# By 60 digits of mpmath.
+TAILS = {-16: 1.1253516205509499e-07, -20: 2.0611536181902037e-09, -40: 4.248354255291589e-18, 0: 0.5}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_tail_of_the_sigmoid_keeps_its_digits(kernels: Kernels, dtype: type) -> None:
+    z = np.array([[*TAILS, -86, -700 if dtype is np.float64 else -86, -1e30, np.nan, 1e30]], dtype)
+    far = np.exp(z[0, -5:-3].astype(np.float64))
+    y = forward("sigmoid", z, in_place=True, kernels=kernels)[0][0]
+    np.testing.assert_allclose(y[:-3], [*TAILS.values(), *far], rtol=4e-7 if dtype is np.float32 else 1e-15)
+    assert y[-3] < 1e-37 and np.isnan(y[-2]) and y[-1] == 1
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["silu", "gelu", "softplus", "elu", "tanh"])
+def test_what_is_nearly_zero_keeps_its_digits(name: str, dtype: type) -> None:
+    z = np.array([[-1e-30, 1e-30, -1e-4, 3e-5, -8, -9]]).astype(dtype)
+    z = z if name in ("silu", "gelu", "softplus") else z[:, :4]
+    want = [REFERENCE[name](float(v)) for v in z[0]]
+    np.testing.assert_allclose(forward(name, z)[0][0], want, rtol=2e-5 if dtype is np.float32 else 1e-13)

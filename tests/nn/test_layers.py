@@ -163,11 +163,16 @@ class TestEvery:
             tracemalloc.stop()
         assert grown < 3000  # the last call's view objects, nothing for each call
 
-    def test_saturated_counts_units_of_the_last_run(self, row: str, kernels: Kernels) -> None:
-        r, x = make(row, kernels=kernels), inputs(row)
-        y, _ = r.both(x, d_outputs(row))
-        for count, of in r.saturated(x):
-            assert 0 <= count <= of == y.size
+    def test_live_rows_of_each_unit(self, row: str, kernels: Kernels) -> None:
+        r = make(row, kernels=kernels)
+        y, _ = r.both(inputs(row), d_outputs(row))
+        for live in r.live():
+            assert live.shape == (y[0].size,)
+            assert (live >= 0).all() and (live <= ROWS).all()
+        once = [live.copy() for live in r.live()]
+        r.both(inputs(row), d_outputs(row))
+        for live, before in zip(r.live(), once, strict=True):  # they add up
+            np.testing.assert_array_equal(live, 2 * before)
 
     def test_pickles_and_compares_by_value(self, row: str) -> None:
         kind, fields, _, _ = TABLE[row]

@@ -13,7 +13,7 @@ from distbp.nn.kernels import NUMPY, Kernels
 from distbp.nn.network import aligned_vector
 from distbp.nn.program import executor
 from distbp.nn.run_tape import matrix
-from distbp.nn.tape import ABSENT, LINE, Plan, Ref, Space, Tape
+from distbp.nn.tape import LINE, TOTALS, Plan, Ref, Space, Tape
 
 COLUMNS = 3
 UNIT = LINE // 4  # float32 numbers in a cache line
@@ -117,18 +117,11 @@ def test_memory_is_used_again() -> None:
     assert chain(50).planned().work == chain(2).planned().work == 2 * -(-8 * COLUMNS // UNIT) * UNIT
 
 
-def test_what_is_watched_stays_only_where_it_is_measured() -> None:
-    sizes = []
-    for measuring in (False, True):
-        tape = Tape(8, np.dtype(np.float32), True, measuring)
-        last = INPUTS
-        for _ in range(10):
-            out = tape.work(COLUMNS)
-            tape.emit("relu", last, ABSENT, out, ABSENT)
-            tape.watch("relu", out, ABSENT)
-            last = out
-        sizes.append(tape.planned().work)
-    assert sizes[1] == 5 * sizes[0]
+def test_live_rows_have_a_place_each_among_the_totals() -> None:
+    tape = Tape(8, np.dtype(np.float32), training=True)
+    places = [tape.watch(units) for units in (5, 2)]
+    assert [(ref.start, ref.columns) for ref in places] == [(TOTALS, 5), (TOTALS + 5, 2)]
+    assert [one.total for one in tape.planned().watched] == places
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5])
