@@ -1,4 +1,5 @@
-"""The activation functions by name, and the facts about each. `distbp.nn.ops.activations` has their formulas."""
+"""The activation functions by name, and the facts about each. `distbp.nn.ops.activations` has their
+formulas."""
 
 from __future__ import annotations
 
@@ -14,9 +15,10 @@ _NOWHERE = (math.inf, -math.inf)
 
 @dataclass(frozen=True)
 class Activation:
-    """`keeps`: its derivative cannot be had from its output, so the forward pass keeps it. `flat`: two ranges of the
-    output, both ends included, in which the derivative is nearly zero (below 4 % of its maximum); None where there is
-    none. `trainable` false: the derivative is zero almost everywhere, so it can predict but not train."""
+    """`keeps`: its derivative cannot be had from its output, so the forward pass keeps it. `flat`: two
+    ranges of the output, both ends included, in which the derivative is nearly zero (below 4 % of its
+    maximum); None where there is none. `trainable` false: the derivative is zero almost everywhere, so it
+    can predict but not train."""
 
     name: str
     keeps: bool = False
@@ -27,8 +29,9 @@ class Activation:
 def lower_activation(
     tape: Tape, name: str, x: Ref, bias: Ref, y: Ref | None = None
 ) -> tuple[Ref, Callable[[Ref, Ref], None]]:
-    """Emits y <- f(x + bias). Returns y, and what emits dy <- dy * f'(z) and db <- the sum of dy over the rows, given
-    dy and db. `y`: where to write it, may be `x`; None: a new buffer. `bias` and `db` may be ABSENT.
+    """Emits y <- f(x + bias). Returns y, and what emits dy <- dy * f'(z) and db <- the sum of dy over the
+    rows, given dy and db. `y`: where to write it, may be `x`; None: a new buffer. `bias` and `db` may be
+    ABSENT.
 
     Where training it also counts the rows in which each unit of a sample is not saturated."""
     activation = ACTIVATIONS[name]

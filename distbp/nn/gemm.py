@@ -44,8 +44,8 @@ def _sgemm(
 
 @jit
 def call_sgemm(
-    address: int, left: int, right: int, m: int, n: int, k: int, a: int, lda: int, b: int, ldb: int, kept: float,
-    c: int, ldc: int,
+    address: int, left: int, right: int, m: int, n: int, k: int, a: int, lda: int, b: int, ldb: int,
+    kept: float, c: int, ldc: int,
 ) -> None:  # fmt: skip
     """c <- op(a) op(b) + kept * c, by the cblas_sgemm at an address. Waits. Whoever calls keeps the
     memory."""

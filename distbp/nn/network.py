@@ -52,8 +52,9 @@ def aligned_vector(size: int, dtype: Any) -> Array:
 
 @dataclass(frozen=True)
 class Lowered:
-    """A network on the tape. `outputs`: of its last layer; `activations`: of every layer; `losses`: of each output, and
-    `loss_gradient`, of the outputs: None where no loss was given; `watched`: where the live rows of units are counted."""
+    """A network on the tape. `outputs`: of its last layer; `activations`: of every layer; `losses`: of each
+    output, and `loss_gradient`, of the outputs: None where no loss was given; `watched`: where the live
+    rows of units are counted."""
 
     rows: list[Row]
     work: int
@@ -124,7 +125,10 @@ class Network:
     @property
     def flops(self) -> float:
         """Floating-point operations of one sample in one step: forward, and twice as many backward."""
-        return float(sum(layer.flops(shape) for layer, shape in zip(self.layers, self.shapes, strict=False))) or 1.0
+        return (
+            float(sum(layer.flops(shape) for layer, shape in zip(self.layers, self.shapes, strict=False)))
+            or 1.0
+        )
 
     def initialize(self, seed: int) -> Array:
         """A fresh flat vector (size,): every tensor drawn in float64 from a stream of its own, then cast."""
@@ -151,8 +155,8 @@ class Network:
         training: bool = False,
         forward_only: bool = False,
     ) -> Lowered:
-        """The network as a list of ops, for slices of at most `most_rows` rows; `training`: with the backward pass, which fills
-        the gradient space, unless `forward_only`."""
+        """The network as a list of ops, for slices of at most `most_rows` rows; `training`: with the
+        backward pass, which fills the gradient space, unless `forward_only`."""
         tape = Tape(most_rows, self.dtype, training)
         values = [Value(Ref(Space.INPUTS, 0, math.prod(self.shapes[0]), 1), self.shapes[0])]
         backwards: list[Backward] = []
@@ -199,14 +203,22 @@ class Network:
             assert d is not None
             (d,) = backwards[index](d)
         tape.layer = -1
-        products = {row.refs[2].start for row in tape.rows if row.op.name == "product_tn" and row.refs[2].space == Space.GRADIENT}
-        for start, stop in _merged((t.start, t.stop) for t in (*self.tensors, *self.statistics) if t.start not in products):
+        products = {
+            row.refs[2].start
+            for row in tape.rows
+            if row.op.name == "product_tn" and row.refs[2].space == Space.GRADIENT
+        }
+        for start, stop in _merged(
+            (t.start, t.stop) for t in (*self.tensors, *self.statistics) if t.start not in products
+        ):
             tape.emit("bound", Ref(Space.GRADIENT, start, stop - start, plus=1), BOUND_TOTAL)
 
     def _places(self, space: Space, layer: int, tensors: Sequence[Tensor]) -> dict[str, Ref]:
         """Name -> place for the tensors of one layer."""
         return {
-            t.name: Ref(space, t.start, t.shape[-1], plus=math.prod(t.shape[:-1])) for t in tensors if t.layer == layer
+            t.name: Ref(space, t.start, t.shape[-1], plus=math.prod(t.shape[:-1]))
+            for t in tensors
+            if t.layer == layer
         }
 
 

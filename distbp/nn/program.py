@@ -15,7 +15,8 @@ from distbp.nn.tape import LOSS_TOTAL, TOTALS, Ref, Space, Tape
 
 
 def executor(lowered: Lowered, spaces: Spaces, kernels: Kernels, dtype: np.dtype[Any]) -> Executor:
-    """Compiled where the kernel set is and the dtype is float32, as compiled ops are; else NumPy's definitions."""
+    """Compiled where the kernel set is and the dtype is float32, as compiled ops are; else NumPy's
+    definitions."""
     if kernels.gemm is None or dtype != np.float32:
         return NumpyExecutor(lowered.rows, spaces)
     from distbp.nn.run_compiled import CompiledExecutor  # loads Numba
@@ -26,8 +27,9 @@ def executor(lowered: Lowered, spaces: Spaces, kernels: Kernels, dtype: np.dtype
 class Program:
     """`network` over `vector`, which it never writes, for slices of at most `most_rows` rows.
 
-    With `loss` it computes the loss, too; with `gradient` (size,) it trains: a run fills it. `forward_only`: it runs as in training, but for the backward pass, and what layers and the
-    loss give can be read. Programs that share `work` run one at a time.
+    With `loss` it computes the loss, too; with `gradient` (size,) it trains: a run fills it.
+    `forward_only`: it runs as in training, but for the backward pass, and what layers and the loss give can
+    be read. Programs that share `work` run one at a time.
     """
 
     def __init__(
@@ -64,11 +66,16 @@ class Program:
         self._executor = executor(lowered, spaces, kernels, network.dtype)
 
     def run(
-        self, x: Array, targets: Array | None = None, weights: Array | None = None, step: int = 0, shard: int = 0
+        self,
+        x: Array,
+        targets: Array | None = None,
+        weights: Array | None = None,
+        step: int = 0,
+        shard: int = 0,
     ) -> None:
-        """Computes a slice. x: (rows, *input_shape) of the network's dtype; targets, weights: as the loss takes them. All
-        C-contiguous. `totals` then holds the loss sum, the weight, the bound of the gradient, and the live
-        rows of each unit that can saturate."""
+        """Computes a slice. x: (rows, *input_shape) of the network's dtype; targets, weights: as the loss
+        takes them. All C-contiguous. `totals` then holds the loss sum, the weight, the bound of the
+        gradient, and the live rows of each unit that can saturate."""
         self.totals[:] = 0
         self._position[0], self._position[1] = step, shard
         self._inputs = x

@@ -1,8 +1,8 @@
 """The tape: a network as one list of simple operations over flat memory.
 
-A layer emits ops (`distbp.nn.ops`) onto the tape; everything that computes runs the list. An op's operands are
-matrices, each at a place in one of a few flat memories, the spaces. The number of rows of a matrix is a linear function of
-the rows in the slice, so one tape serves slices of any size up to `most_rows`.
+A layer emits ops (`distbp.nn.ops`) onto the tape; everything that computes runs the list. An op's operands
+are matrices, each at a place in one of a few flat memories, the spaces. The number of rows of a matrix is a
+linear function of the rows in the slice, so one tape serves slices of any size up to `most_rows`.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Space(IntEnum):
 class Ref(NamedTuple):
     """A matrix of (rows * times + plus, columns) elements in a space, for slices of `rows` rows.
 
-    It begins at element `start + rows * per_row`: of the space, or of the buffer with the number `buffer` in the work space,
-    whose place is planned when the tape is complete.
+    It begins at element `start + rows * per_row`: of the space, or of the buffer with the number `buffer`
+    in the work space, whose place is planned when the tape is complete.
     """
 
     space: int
@@ -71,8 +71,8 @@ POSITION = Ref(Space.POSITION, 0, 3, plus=1)  # step, shard, seed
 
 
 class Row(NamedTuple):
-    """One op on the tape. `layer`: the number of the layer that emitted it, -1 for the loss. `factors`: of a product
-    into the gradient that may be deferred."""
+    """One op on the tape. `layer`: the number of the layer that emitted it, -1 for the loss. `factors`: of
+    a product into the gradient that may be deferred."""
 
     op: Op
     refs: tuple[Ref, ...]
@@ -84,7 +84,8 @@ class Row(NamedTuple):
 
 
 class Watched(NamedTuple):
-    """The units of a layer whose activation function can saturate, and where their live rows stand in TOTALS."""
+    """The units of a layer whose activation function can saturate, and where their live rows stand in
+    TOTALS."""
 
     layer: int
     units: int
@@ -92,8 +93,8 @@ class Watched(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A complete tape: its rows with the place of every buffer, the elements of the work space, `place` from a Ref
-    as emitted to its place, and the outputs of activation functions."""
+    """A complete tape: its rows with the place of every buffer, the elements of the work space, `place`
+    from a Ref as emitted to its place, and the outputs of activation functions."""
 
     rows: list[Row]
     work: int
@@ -174,7 +175,8 @@ class Tape:
 def _places(
     sizes: Sequence[int], first: dict[int, int], last: dict[int, int], unit: int
 ) -> tuple[dict[int, int], int]:
-    """The first place, in units, where a buffer meets none that lives at the same time; in the order of birth."""
+    """The first place, in units, where a buffer meets none that lives at the same time; in the order of
+    birth."""
     starts: dict[int, int] = {}
     living: list[tuple[int, int, int]] = []  # (start, stop, last)
     size = 0

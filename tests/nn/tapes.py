@@ -193,7 +193,8 @@ class Rig:
         return out, None if dx is None else tape.read(dx, x).reshape(x.shape)
 
     def live(self) -> list[Array]:
-        """The rows in which each unit was not saturated, of each activation that can be, in all runs of `both`."""
+        """The rows in which each unit was not saturated, of each activation that can be, in all runs of
+        `both`."""
         assert self._both is not None
         tape = self._both[0]
         return [matrix(tape.totals, one.total, 0)[0] for one in tape.plan.watched]

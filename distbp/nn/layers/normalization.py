@@ -78,14 +78,15 @@ class BatchNormalization:
         scale, shift = low.parameters["scale"], low.parameters["shift"]
         if not low.training:
             low.tape.emit(
-                "batch_norm_running", flat, scale, shift, low.statistics["mean"], low.statistics["variance"], y,
-                real=(self.epsilon,),
+                "batch_norm_running", flat, scale, shift,
+                low.statistics["mean"], low.statistics["variance"], y, real=(self.epsilon,),
             )  # fmt: skip
             return Value(y.reshaped(x.ref.columns, 1), x.shape), no_backward
         normalized, root = low.tape.like(flat), low.tape.work(features, 0, 1)
         low.tape.emit(
             "batch_norm", flat, scale, shift, normalized, root, y,
-            low.statistic_sums["mean"], low.statistic_sums["variance"], whole=(flat.times,), real=(self.epsilon,),
+            low.statistic_sums["mean"], low.statistic_sums["variance"],
+            whole=(flat.times,), real=(self.epsilon,),
         )  # fmt: skip
         return Value(y.reshaped(x.ref.columns, 1), x.shape), _backward("batch_norm", low, normalized, root)
 

@@ -15,9 +15,9 @@ A loss is a frozen dataclass that says what it is (its options) and, for validat
 
 It holds no arrays. `op(outputs)` says which op of `distbp.nn.ops.losses` computes it, and with which numbers:
 
-- The op gives the weighted SUM over the rows, added up in float64, and the gradient of that same sum. The server adds
-  up the weights and divides once. So a weighted mean divides by the sum of the weights, as PyTorch's `weight=`
-  does; Keras divides by the number of rows.
+- The op gives the weighted SUM over the rows, added up in float64, and the gradient of that same sum. The
+  server adds up the weights and divides once. So a weighted mean divides by the sum of the weights, as
+  PyTorch's `weight=` does; Keras divides by the number of rows.
 - A row's loss over several outputs is their sum or their mean: each loss says which.
 - Where a loss overflows it is inf, and the trainer stops before the update.
 """
@@ -38,9 +38,9 @@ Takes = Literal["logits", "scores", "probabilities", "outputs"]
 Task = Literal["classification", "binary", "regression"]
 
 
-
 class LossOp(NamedTuple):
-    """The op that computes a loss: its name, its whole numbers, and its real numbers: (loss factor, gradient factor, ...)."""
+    """The op that computes a loss: its name, its whole numbers, and its real numbers: (loss factor,
+    gradient factor, ...)."""
 
     name: str
     real: tuple[float, ...]
@@ -161,8 +161,9 @@ def _label_faults(name: str, outputs: int, targets: Targets) -> list[str]:
 
 
 def lower_loss(tape: Tape, loss: Loss, y: Ref) -> tuple[Ref, Ref]:
-    """Emits the loss of outputs y (rows, outputs), which adds to TOTALS: the loss sum and the sum of the weights. Returns the
-    gradient with respect to y, and the loss of each output (of labels: of each row)."""
+    """Emits the loss of outputs y (rows, outputs), which adds to TOTALS: the loss sum and the sum of the
+    weights. Returns the gradient with respect to y, and the loss of each output (of labels: of each
+    row)."""
     op = loss.op(y.columns)
     labels = loss.targets == "labels"
     columns = 1 if labels else y.columns

@@ -3,8 +3,8 @@
     f           (x, bias, y, kept):  y <- f(x + bias). `y` may be `x`, unless the function keeps something.
     f_backward  (kept, y, dy, db):   dy <- dy * f'(z), db <- the sum of dy over the rows.
 
-bias, db: (1, columns), absent where there is none. kept: the derivative, where it cannot be had from y; else absent.
-No finite input overflows, and NaN comes out where NaN goes in.
+bias, db: (1, columns), absent where there is none. kept: the derivative, where it cannot be had from y;
+else absent. No finite input overflows, and NaN comes out where NaN goes in.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def _softplus(z: Array, y: Array) -> None:
 def _keeping(tail: Callable[..., None]) -> Callable[..., None]:
     """y <- z F(z) for a distribution function F; the derivative F(z) + z F'(z) is kept.
 
-    With a = |z|, q = F(-a), p = F'(z): y = max(z, 0) - a q; with w = q - a p, never above a half, the derivative is w
-    for z < 0, else 1 - w.
+    With a = |z|, q = F(-a), p = F'(z): y = max(z, 0) - a q; with w = q - a p, never above a half, the
+    derivative is w for z < 0, else 1 - w.
     """
 
     def forward(x: Array, bias: Array, y: Array, kept: Array, whole: Whole, real: Real) -> None:
@@ -126,7 +126,14 @@ def _pair(name: str, forward: Callable[..., None], backward: Callable[..., None]
     loop = "kept_backward" if backward is _kept_backward else f"{name}_backward"
     return (
         Op(name, "ffFF", forward, f"distbp.nn.ops.loops_activations:{name}", "", element_ops(1 + cost)),
-        Op(f"{name}_backward", "ffFF", backward, f"distbp.nn.ops.loops_activations:{loop}", _OVER_ROWS, element_ops(3)),
+        Op(
+            f"{name}_backward",
+            "ffFF",
+            backward,
+            f"distbp.nn.ops.loops_activations:{loop}",
+            _OVER_ROWS,
+            element_ops(3),
+        ),
     )
 
 

@@ -13,8 +13,8 @@ from distbp.nn.ops.rows import bits, double, real, single
 def largest(values: Array) -> float:
     """The largest absolute value of float32 numbers, given as int32; NaN or infinity where one is among them.
 
-    Their order as whole numbers is that of the floats (IEEE 754), and above them the infinities and NaN: such a loop is
-    turned into vector instructions."""
+    Their order as whole numbers is that of the floats (IEEE 754), and above them the infinities and NaN:
+    such a loop is turned into vector instructions."""
     most = np.int32(0)
     for i in range(values.size):
         most = max(most, np.int32(values[i] & np.int32(0x7FFFFFFF)))
@@ -33,7 +33,12 @@ def bound(row: int, spaces: int, rows: int) -> None:
 
 def live_rows(row: int, spaces: int, rows: int) -> None:
     y, kept, total = single(row, spaces, rows, 0), single(row, spaces, rows, 1), double(row, spaces, rows, 2)
-    a, b, c, d = np.float32(real(row, 0)), np.float32(real(row, 1)), np.float32(real(row, 2)), np.float32(real(row, 3))
+    a, b, c, d = (
+        np.float32(real(row, 0)),
+        np.float32(real(row, 1)),
+        np.float32(real(row, 2)),
+        np.float32(real(row, 3)),
+    )
     few, one, zero = np.float32(0.1), np.float32(1), np.float32(0)
     live = np.zeros(y.shape[1], np.float32)
     for i in range(y.shape[0]):

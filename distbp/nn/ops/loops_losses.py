@@ -11,11 +11,19 @@ from distbp.nn.ops.losses import LOWEST_LOG, POISSON_EPSILON, SMALLEST_DIVISOR
 from distbp.nn.ops.rows import double, flat, labels, real, single, whole
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
-_EPSILON, _DIVISOR, _LOWEST = np.float32(POISSON_EPSILON), np.float32(SMALLEST_DIVISOR), np.float32(LOWEST_LOG)
+_EPSILON, _DIVISOR, _LOWEST = (
+    np.float32(POISSON_EPSILON),
+    np.float32(SMALLEST_DIVISOR),
+    np.float32(LOWEST_LOG),
+)
 
 
 def add_losses(row: int, spaces: int, rows: int) -> None:
-    losses, weights, d = single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
+    losses, weights, d = (
+        single(row, spaces, rows, 0),
+        single(row, spaces, rows, 1),
+        single(row, spaces, rows, 2),
+    )
     loss, weight = double(row, spaces, rows, 3), double(row, spaces, rows, 4)
     weighted, factor = weights.shape[0] > 0, real(row, 0)
     total, weights_total = 0.0, 0.0

@@ -12,10 +12,11 @@ from distbp.nn.ops.rows import PRODUCTS, floats, single, whole, word
 
 @jit
 def _multiply(
-    spaces: int, left: int, right: int, m: int, n: int, k: int, a: int, lda: int, b: int, ldb: int, kept: int, c: int,
-    ldc: int,
+    spaces: int, left: int, right: int, m: int, n: int, k: int, a: int, lda: int, b: int, ldb: int,
+    kept: int, c: int, ldc: int,
 ) -> None:  # fmt: skip
-    """c (m, n) <- op(a) op(b) + kept * c, of float32 matrices by their addresses; by the functions in the table of spaces."""
+    """c (m, n) <- op(a) op(b) + kept * c, of float32 matrices by their addresses; by the functions in the
+    table of spaces."""
     at = spaces + 8 * PRODUCTS
     large, small, own, least = word(at), word(at + 8), word(at + 16), word(at + 24)
     function = small
@@ -29,14 +30,28 @@ def nt(row: int, spaces: int, rows: int) -> None:
     a, b, out = single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
     (m, n), k = out.shape, a.shape[1]
     _multiply(
-        spaces, PLAIN, TRANSPOSED, m, n, k, a.ctypes.data, k, b.ctypes.data, k, whole(row, 0), out.ctypes.data, n
+        spaces,
+        PLAIN,
+        TRANSPOSED,
+        m,
+        n,
+        k,
+        a.ctypes.data,
+        k,
+        b.ctypes.data,
+        k,
+        whole(row, 0),
+        out.ctypes.data,
+        n,
     )
 
 
 def nn(row: int, spaces: int, rows: int) -> None:
     a, b, out = single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
     (m, n), k = out.shape, a.shape[1]
-    _multiply(spaces, PLAIN, PLAIN, m, n, k, a.ctypes.data, k, b.ctypes.data, n, whole(row, 0), out.ctypes.data, n)
+    _multiply(
+        spaces, PLAIN, PLAIN, m, n, k, a.ctypes.data, k, b.ctypes.data, n, whole(row, 0), out.ctypes.data, n
+    )
 
 
 @jit
@@ -44,8 +59,8 @@ def weight_gradient(spaces: int, a: Array, b: Array, kept: int, begin: int, end:
     """Columns [begin, end) of a, transposed, times b, to the address `out`."""
     rows, units, features = a.shape[0], a.shape[1], b.shape[1]
     _multiply(
-        spaces, TRANSPOSED, PLAIN, end - begin, features, rows, a.ctypes.data + 4 * begin, units, b.ctypes.data, features,
-        kept, out, features,
+        spaces, TRANSPOSED, PLAIN, end - begin, features, rows, a.ctypes.data + 4 * begin, units,
+        b.ctypes.data, features, kept, out, features,
     )  # fmt: skip
 
 
@@ -59,7 +74,8 @@ def tn(row: int, spaces: int, rows: int) -> None:
 
 @jit
 def deferred_part(row: int, spaces: int, rows: int, begin: int, end: int, out: int) -> None:
-    """Units [begin, end) of the product of a row of the tape, to the address `out`; zeros for a slice without rows."""
+    """Units [begin, end) of the product of a row of the tape, to the address `out`; zeros for a slice
+    without rows."""
     a, b = single(row, spaces, rows, 0), single(row, spaces, rows, 1)
     if a.shape[0]:
         weight_gradient(spaces, a, b, 0, begin, end, out)

@@ -7,6 +7,8 @@ the biased one. real: (epsilon,).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from distbp.nn.arrays import Array
@@ -97,12 +99,20 @@ def _layer_backward(
 
 
 _OVER_ROWS = "row after row"
+_LOOPS = "distbp.nn.ops.loops_normalization:"
+
+
+def _op(name: str, operands: str, define: Callable[..., None], order: str, cost: int) -> Op:
+    return Op(name, operands, define, _LOOPS + name, order, element_ops(cost))
+
+
 NORMALIZATION = (
-    Op("batch_norm", "fffFFFFF", _batch, "distbp.nn.ops.loops_normalization:batch_norm", _OVER_ROWS, element_ops(8)),
-    Op("batch_norm_running", "fffffF", _batch_running, "distbp.nn.ops.loops_normalization:batch_norm_running", "", element_ops(3)),
-    Op("batch_norm_backward", "ffffFFF", _batch_backward, "distbp.nn.ops.loops_normalization:batch_norm_backward", _OVER_ROWS,
-       element_ops(9)),
-    Op("layer_norm", "fffFFF", _layer, "distbp.nn.ops.loops_normalization:layer_norm", "eight sums over each row", element_ops(8)),
-    Op("layer_norm_backward", "ffffFFF", _layer_backward, "distbp.nn.ops.loops_normalization:layer_norm_backward",
-       "gradients: row after row; within a row eight sums", element_ops(12)),
+    _op("batch_norm", "fffFFFFF", _batch, _OVER_ROWS, 8),
+    _op("batch_norm_running", "fffffF", _batch_running, "", 3),
+    _op("batch_norm_backward", "ffffFFF", _batch_backward, _OVER_ROWS, 9),
+    _op("layer_norm", "fffFFF", _layer, "eight sums over each row", 8),
+    _op(
+        "layer_norm_backward", "ffffFFF", _layer_backward,
+        "gradients: row after row; within a row eight sums", 12,
+    ),
 )  # fmt: skip

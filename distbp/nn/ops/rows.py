@@ -1,7 +1,7 @@
 """How compiled ops read their row of the tape (Numba, optional).
 
-A compiled op is a function of three whole numbers: the address of its row, the address of the table of spaces, and the
-number of rows in the slice. A row is WORDS words of 8 bytes, then six for each operand:
+A compiled op is a function of three whole numbers: the address of its row, the address of the table of
+spaces, and the number of rows in the slice. A row is WORDS words of 8 bytes, then six for each operand:
 
     whole numbers (WHOLE of them), real numbers (REAL of them)
     for each operand: space, start, columns, times, plus, per row (see `distbp.nn.tape.Ref`)
@@ -63,7 +63,9 @@ def _reader(kind: Any, bits: ir.Type, first: int) -> Any:
     return intrinsic(prefer_literal=True)(read)
 
 
-def _array(context: Any, builder: Any, array_type: Any, address: Any, shape: tuple[Any, ...], size: int) -> Any:
+def _array(
+    context: Any, builder: Any, array_type: Any, address: Any, shape: tuple[Any, ...], size: int
+) -> Any:
     """The C-contiguous array of one or two axes at an address, whose elements have `size` bytes."""
     bytes_each = ir.Constant(_WORD, size)
     strides = (bytes_each,) if len(shape) == 1 else (builder.mul(shape[1], bytes_each), bytes_each)
@@ -82,8 +84,8 @@ def _array(context: Any, builder: Any, array_type: Any, address: Any, shape: tup
 def _viewer(kind: Any, axes: int) -> Any:
     """An intrinsic (row, spaces, rows, number): an operand as a matrix, or where `axes` is 1, its elements.
 
-    Its instructions are written here, as every op has some: Numba's own ways to make an array of an address take longer
-    to compile than what follows them."""
+    Its instructions are written here, as every op has some: Numba's own ways to make an array of an address
+    take longer to compile than what follows them."""
     array_type, size = types.Array(kind, axes, "C"), kind.bitwidth // 8
 
     def view(context: Any, row: Any, spaces: Any, rows: Any, number: Any) -> Any:
