@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from distbp.nn.jit import callback, jit
+from distbp.nn.pointers import intrinsic
 
 _ROW_MAJOR = 101  # CBLAS_LAYOUT
 PLAIN, TRANSPOSED = 111, 112  # CBLAS_TRANSPOSE
