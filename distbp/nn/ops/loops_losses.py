@@ -10,7 +10,7 @@ from distbp.nn import vector_math
 from distbp.nn.ops.losses import LOWEST_LOG, POISSON_EPSILON, SMALLEST_DIVISOR
 from distbp.nn.ops.rows import double, flat, labels, real, single, whole
 
-_ZERO, _ONE = np.float32(0), np.float32(1)
+_ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 _EPSILON, _DIVISOR, _LOWEST = (
     np.float32(POISSON_EPSILON),
     np.float32(SMALLEST_DIVISOR),
@@ -108,7 +108,7 @@ def sigmoid_cross_entropy(row: int, spaces: int, rows: int) -> None:
     for i in range(y.size):
         z = y[i]
         small = vector_math.exp(-np.abs(z))
-        h = (_ONE if z >= _ZERO else _ZERO) - t[i]
+        h = _HALF + np.copysign(_HALF, z) - t[i]  # by the sign, as below: of -0, too
         losses[i] = vector_math.log1p(small) + z * h
         d[i] = (h - np.copysign(small / (_ONE + small), z)) * factor
 

@@ -80,7 +80,7 @@ def _sigmoid_cross_entropy(z: Array, t: Array, real: Real) -> tuple[Array, Array
     loses digits near 0.
     """
     small = np.exp(-np.abs(z))
-    h = (z >= 0).astype(z.dtype) - t
+    h = 0.5 + np.copysign(0.5, z) - t  # by the sign, as below: of -0, too
     return np.log1p(small) + z * h, h - np.copysign(small / (1 + small), z)
 
 
