@@ -15,6 +15,7 @@ from rigs import Rig, classes, make_job, make_rig
 
 from distbp.errors import FencedError
 from distbp.nn.arrays import Array
+from distbp.optimizers import updater
 from distbp.parameter_server import Contribution, NotFiniteError, ParameterServer
 from distbp.reduction import Block, blocks_within
 from distbp.schedules import PlateauState
@@ -223,35 +224,37 @@ def test_compiled_health_is_that_of_numpy(
     optimizer: str, dtype: str, threads: int, size: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("numba", reason="Numba is not installed")
-    from distbp.optimizers import joined
-    from distbp.optimizers.joined_update import JoinedUpdate
-
-    monkeypatch.setattr(joined, "WORTH_A_THREAD", 1)
+    monkeypatch.setattr(updater, "WORTH_A_THREAD", 1)
     layers = [{"type": "dense", "units": 3000}, {"type": "dense", "units": 3}]  # more than one piece
     job = make_job(layers, dtype=dtype, shards=4, optimizer={"type": optimizer}, regularization={"l2": 0.01})
-    r = make_rig(job, classes(8, features=16), kernels="numba")
-    draw = np.random.default_rng(3)
-    sums = [
-        Contribution(
-            Block(shard, shard + 1),
-            (size * draw.standard_normal(r.start().size)).astype(dtype),
-            np.array([1.0, 2, 2, 10 * size]),
-        )
-        for shard in range(4)
-    ]
     found = []
-    for measures in (True, False):
-        monkeypatch.setattr(JoinedUpdate, "measures", measures)
+    for kernels in ("numba", "numpy"):
+        r, draw = make_rig(job, classes(8, features=16), kernels=kernels), np.random.default_rng(3)
+        sums = [
+            Contribution(
+                Block(shard, shard + 1),
+                (size * draw.standard_normal(r.start().size)).astype(dtype),
+                np.array([1.0, 2, 2, 10 * size]),
+            )
+            for shard in range(4)
+        ]
         server = r.server(r.start(), threads=threads)
         with np.errstate(all="ignore"):
-            server.apply(0, copy.deepcopy(sums))  # the only step of an epoch
+            server.apply(0, sums)  # the only step of an epoch
         server.close()
-        assert len(server.one_pass.shares) == threads
-        found.append((state(server), server.health))
-    assert found[0] == found[1]
-    assert [one.path for one in found[0][1]] == [
+        found.append((server.vector, server.health))
+    (vector, compiled), (expected, by_numpy) = found
+    np.testing.assert_allclose(vector, expected, rtol=1e-4, atol=1e-6)
+    assert [one.path for one in compiled] == [
         f"layers.{layer}.dense.{name}" for layer in (0, 1) for name in ("weight", "bias")
     ]
+    for one, other in zip(compiled, by_numpy, strict=True):
+        assert one.path == other.path
+        assert one.gradient_norm == pytest.approx(other.gradient_norm, rel=1e-5)
+        if np.isfinite(other.update_ratio):
+            assert one.update_ratio == pytest.approx(other.update_ratio, rel=1e-4)
+        else:
+            assert np.isnan(one.update_ratio) == np.isnan(other.update_ratio)
 
 
 def test_a_batch_of_no_weight_changes_nothing_but_decay() -> None:
