@@ -56,7 +56,8 @@ def by_hand(rig: Rig, vector: Array, step: int, shard: int) -> Contribution:
     )
     program.run(x, t, weights, step, shard)
     sums.totals[LOSS], _, sums.totals[BOUND] = program.totals
-    sums.totals[WEIGHT], sums.totals[ROWS] = weights.sum(dtype=np.float64), len(rows)
+    sums.totals[WEIGHT] = weights.sum(dtype=np.float64)
+    sums.totals[ROWS] = len(rows) if len(rows) > 1 else 0  # one row has no variance
     return sums
 
 
