@@ -102,8 +102,8 @@ def _compute(net: Ops, shards: Shards, rows: Rows, step: int, shard: int) -> Non
     for number, space in ((0, INPUTS), (1, TARGETS), (2, WEIGHTS)):
         if rows.sources[shard, number]:
             take_rows(
-                rows.sources[shard, number], rows.widths[number], rows.orders[shard], rows.firsts[step, shard],
-                count, table[space],
+                rows.sources[shard, number], rows.widths[number], rows.orders[shard],
+                rows.firsts[step, shard], count, table[space],
             )  # fmt: skip
     words, spaces = net.words.ctypes.data, table.ctypes.data
     for i in range(net.ops.size):
@@ -146,7 +146,8 @@ def _update(
             count = min(STRETCH, stop - first)
             apply_rule(
                 rule.words, rule.starts, rule.ops, update.vectors,
-                share.room.ctypes.data + 4 * (at + first - start), first, count, direction, base + size * decays,
+                share.room.ctypes.data + 4 * (at + first - start), first, count, direction,
+                base + size * decays,
             )  # fmt: skip
     rooms[0, 0] = 0  # it is used by its address until here
 

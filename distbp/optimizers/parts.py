@@ -221,7 +221,8 @@ class DecayWeights:
     def emit(self, rule: Rule) -> None:
         rule.emit(
             "decay", vector(Vector.PARAMETERS),
-            numbers=lambda step: (1 - step.learning_rate * self.strength,), undecayed=(1.0,), takes_factor=False,
+            numbers=lambda step: (1 - step.learning_rate * self.strength,), undecayed=(1.0,),
+            takes_factor=False,
         )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from itertools import pairwise
+from operator import is_not
 
 import numpy as np
 
@@ -55,9 +56,10 @@ class Updater:
         self.slots: dict[str, Array] = _make_slots(self.rule.slots, parameters, slots)
         self._apply: Callable[..., None]
         if compiled and parameters.dtype == np.float32:
-            from distbp.optimizers.compiled import STRETCH  # loads Numba
+            from distbp.optimizers import compiled as code  # loads Numba
 
-            piece = STRETCH
+            self._code = code
+            piece = code.STRETCH
             self.program = program_of(self.rule, parameters, self.slots)
             self._apply = self._compiled
         else:
@@ -65,6 +67,7 @@ class Updater:
         merged = _merged(decays, parameters.size)
         self.stretches = cut([(0, parameters.size)], merged, piece)
         self.parts = cut(tensors, merged, piece)
+        self._places: tuple[list[Array], Order, Array, Array] = [], [], *_places([], [])
         self._threads = max(1, min(threads, parameters.size // WORTH_A_THREAD))
         # Overflow is found by what is looked at afterward; NumPy's warnings are of each thread.
         self._pool = (
@@ -89,7 +92,8 @@ class Updater:
         return squares
 
     def close(self) -> None:
-        """Ends the threads. Harmless when there are none, and when called twice."""
+        """Ends the threads, and lets go of the sums. Harmless when called twice."""
+        self._places = [], [], *_places([], [])
         if self._pool is not None:
             self._pool.shutdown()
 
@@ -109,12 +113,15 @@ class Updater:
         scale: float,
     ) -> None:
         constants = self.constants(step, scale)
+        if self._pool is None:
+            self._apply(stretches, squares, sums, order, constants)
+            return
         cuts = [len(stretches) * thread // self._threads for thread in range(self._threads + 1)]
         mine, *others = [
             (stretches[a:b], None if squares is None else squares[a:b], sums, order, constants)
             for a, b in pairwise(cuts)
         ]
-        waiting = [self._pool.submit(self._apply, *given) for given in others if self._pool is not None]
+        waiting = [self._pool.submit(self._apply, *given) for given in others]
         try:
             self._apply(*mine)
         finally:
@@ -125,15 +132,15 @@ class Updater:
     def _compiled(
         self, stretches: Array, squares: Array | None, sums: Sequence[Array], order: Order, constants: Array
     ) -> None:
-        from distbp.nn.run_compiled import address
-        from distbp.optimizers.compiled import measured_update, update
-
-        sources = np.array([address(one) for one in sums], np.int64)
-        additions = np.array(order, np.int64).reshape(-1, 2)
+        # Most steps have the sums of the last one, and to find their places takes as long as a small update.
+        known, joined, sources, additions = self._places
+        if order != joined or len(sums) != len(known) or any(map(is_not, sums, known)):
+            sources, additions = _places(sums, order)
+            self._places = list(sums), order, sources, additions
         if squares is None:
-            update(*self.program, sources, additions, stretches, constants, self._threads > 1)
+            self._code.update(*self.program, sources, additions, stretches, constants, self._threads > 1)
         else:
-            measured_update(*self.program, sources, additions, stretches, constants, squares)
+            self._code.measured_update(*self.program, sources, additions, stretches, constants, squares)
 
     def _in_numpy(
         self, stretches: Array, squares: Array | None, sums: Sequence[Array], order: Order, constants: Array
@@ -168,6 +175,12 @@ def program_of(
 
     vectors = np.array([address(one) for one in (parameters, *slots.values())], np.int64)
     return *encode(rule.rows), addresses(rule.rows), vectors
+
+
+def _places(sums: Sequence[Array], order: Order) -> tuple[Array, Array]:
+    """What compiled code needs of a step's sums: their addresses, and the additions."""
+    addresses = [one.__array_interface__["data"][0] for one in sums]
+    return np.array(addresses, np.int64), np.array(order, np.int64).reshape(-1, 2)
 
 
 def join(sums: Sequence[Array], order: Order) -> Array:
