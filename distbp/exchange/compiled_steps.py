@@ -210,7 +210,8 @@ def train_steps(
         bound, totals, counted = 0.0, shards.totals.copy(), 0
         for shard in range(count):
             bound += totals[shard, BOUND]
-            counted += rows.counts[step, shard] if rows.counts[step, shard] > 1 else 0
+            if rows.counts[step, shard] > 1 or update.rates.size == 0:  # as `Worker` counts them
+                counted += rows.counts[step, shard]
         for j in range(shards.additions.shape[0]):
             left, right = shards.additions[j]
             totals[left, LOSS] += totals[right, LOSS]
