@@ -45,7 +45,7 @@ def dense(*units: int, activation: str = "relu") -> list[dict[str, Any]]:
     return [*hidden, {"type": "dense", "units": 3}]
 
 
-def rig(data: Data, kernels: str = "numba", **fields: Any) -> Rig:
+def rig(data: Data, kernels: str = "numba", /, **fields: Any) -> Rig:
     try:
         numerics.kernel_set(kernels)
     except ImportError as error:
@@ -347,8 +347,9 @@ def test_a_step_that_is_not_finite_is_refused_before_the_update(
 @pytest.mark.parametrize("threads", [1, 2])
 def test_large_but_finite_gradients_are_left_to_worker_and_server(threads: int) -> None:
     x, y = classes(100, features=8)
-    made = rig(((x * 1e30).astype(np.float32), y), layers=dense(4, activation="linear"))
-    start = made.start() * np.float32(1e-30)
+    made = rig(((x * 1e37).astype(np.float32), y), layers=dense(4, activation="linear"))
+    start = made.start()
+    start[: 4 * 8] *= np.float32(1e-37)  # the first layer's weights
     mine, plain = team(made, threads, start), step_by_step(made, 1, start)
     seen = steps_of_python(mine)
     mine.run(0, 1, PlateauState(), lambda: False)
