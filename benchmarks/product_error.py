@@ -7,10 +7,12 @@ and of NumPy's."""
 from __future__ import annotations
 
 import numpy as np
-from distbp.nn.products import NUMPY_PRODUCTS
 
 from distbp import settings
 from distbp.nn import kernels
+from distbp.nn.layers import Dense
+from distbp.nn.network import Network
+from distbp.nn.program import Program
 from distbp.numerics import kernel_set, one_blas_thread
 
 LINES, TERMS = 256, (128, 256, 2048, 16384)
@@ -18,17 +20,18 @@ LINES, TERMS = 256, (128, 256, 2048, 16384)
 
 def main() -> None:
     name = kernel_set(settings.get("DISTBP_KERNELS"))
-    products = kernels.load(name).products(np.dtype(np.float32))
     rng = np.random.default_rng(0)
     print(f"| terms | {name} | NumPy |\n| ---: | ---: | ---: |")
     for terms in TERMS:
         a, b = (rng.normal(size=(LINES, terms)).astype(np.float32) for _ in range(2))
+        network = Network([Dense(units=LINES)], (terms,))
+        vector = np.append(b.ravel(), np.zeros(LINES, np.float32))  # no biases
         right = a.astype(np.float64) @ b.astype(np.float64).T
         errors = []
-        for one in (products, NUMPY_PRODUCTS):
-            out = np.empty((LINES, LINES), np.float32)
-            one.nt(a, b, out)
-            errors.append(np.sqrt(np.mean((out - right) ** 2) / np.mean(right**2)))
+        for one in (kernels.load(name), kernels.NUMPY):
+            layer = Program(network, LINES, vector, kernels=one)
+            layer.run(a)
+            errors.append(np.sqrt(np.mean((layer.outputs(LINES) - right) ** 2) / np.mean(right**2)))
         print(f"| {terms} | {errors[0]:.1e} | {errors[1]:.1e} |")
 
 

@@ -58,12 +58,12 @@ class Calls:
 
 def exchanges(seconds: float) -> dict[int, list[float]]:
     """Floats -> seconds of each round of the exchange alone."""
-    from distbp.optimizers.joined import worth_threads  # loads Numba
+    from distbp.optimizers.updater import WORTH_A_THREAD
 
     # On as many threads as the server joins with in training.
     return {
         floats: calibrate.exchange_times(
-            floats, FLOAT, seconds=seconds, threads=worth_threads(floats, settings.processors())
+            floats, FLOAT, seconds=seconds, threads=max(1, min(settings.processors(), floats // WORTH_A_THREAD))
         )
         for floats in EXCHANGE_BARS
     }

@@ -15,10 +15,11 @@ from rigs import Rig, classes, make_job, make_rig
 
 from distbp.errors import FencedError
 from distbp.nn.arrays import Array
+from distbp.optimizers import updater
 from distbp.parameter_server import Contribution, NotFiniteError, ParameterServer
 from distbp.reduction import Block, blocks_within
 from distbp.schedules import PlateauState
-from distbp.totals import LOSS, ROWS, WEIGHT
+from distbp.totals import BOUND, LOSS, ROWS, WEIGHT
 
 LAYERS = (
     {"type": "dense", "units": 6, "activation": "relu"},
@@ -111,6 +112,7 @@ def test_what_is_not_finite_is_never_applied(value: float, where: str, shards: i
         sums[-1].totals[LOSS] = value
     else:
         sums[-1].gradient[{"first": 0, "last": count - 1, "statistic": -1}[where]] = value
+        sums[-1].totals[BOUND] = abs(value)  # as a worker finds it
     with np.errstate(invalid="ignore"), pytest.raises(NotFiniteError) as caught:
         server.apply(1, sums)
     assert caught.value.step == 1
@@ -175,7 +177,7 @@ def test_running_statistics_are_those_of_the_batch_by_rows() -> None:
     mean = sum(len(s) * s.mean(axis=0) for s in slices) / 11
     variance = sum(len(s) * s.var(axis=0, ddof=1) for s in slices) / 11
     network = r.blueprint.network()
-    running = network.views(vector, 0, network.statistics)
+    running = {t.name: vector[t.start : t.stop] for t in network.statistics}
     np.testing.assert_allclose(running["mean"], 0.25 * mean, rtol=1e-13)
     np.testing.assert_allclose(running["variance"], 0.75 + 0.25 * variance, rtol=1e-13)
 
@@ -223,36 +225,37 @@ def test_compiled_health_is_that_of_numpy(
     optimizer: str, dtype: str, threads: int, size: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("numba", reason="Numba is not installed")
-    from distbp.optimizers.joined_update import JoinedUpdate
-
-    from distbp.optimizers import joined
-
-    monkeypatch.setattr(joined, "WORTH_A_THREAD", 1)
+    monkeypatch.setattr(updater, "WORTH_A_THREAD", 1)
     layers = [{"type": "dense", "units": 3000}, {"type": "dense", "units": 3}]  # more than one piece
     job = make_job(layers, dtype=dtype, shards=4, optimizer={"type": optimizer}, regularization={"l2": 0.01})
-    r = make_rig(job, classes(8, features=16), kernels="numba")
-    draw = np.random.default_rng(3)
-    sums = [
-        Contribution(
-            Block(shard, shard + 1),
-            (size * draw.standard_normal(r.start().size)).astype(dtype),
-            np.array([1.0, 2, 2, 10 * size]),
-        )
-        for shard in range(4)
-    ]
     found = []
-    for measures in (True, False):
-        monkeypatch.setattr(JoinedUpdate, "measures", measures)
+    for kernels in ("numba", "numpy"):
+        r, draw = make_rig(job, classes(8, features=16), kernels=kernels), np.random.default_rng(3)
+        sums = [
+            Contribution(
+                Block(shard, shard + 1),
+                (size * draw.standard_normal(r.start().size)).astype(dtype),
+                np.array([1.0, 2, 2, 10 * size]),
+            )
+            for shard in range(4)
+        ]
         server = r.server(r.start(), threads=threads)
         with np.errstate(all="ignore"):
-            server.apply(0, copy.deepcopy(sums))  # the only step of an epoch
+            server.apply(0, sums)  # the only step of an epoch
         server.close()
-        assert len(server.one_pass.shares) == threads
-        found.append((state(server), server.health))
-    assert found[0] == found[1]
-    assert [one.path for one in found[0][1]] == [
+        found.append((server.vector, server.health))
+    (vector, compiled), (expected, by_numpy) = found
+    np.testing.assert_allclose(vector, expected, rtol=1e-4, atol=1e-6)
+    assert [one.path for one in compiled] == [
         f"layers.{layer}.dense.{name}" for layer in (0, 1) for name in ("weight", "bias")
     ]
+    for one, other in zip(compiled, by_numpy, strict=True):
+        assert one.path == other.path
+        assert one.gradient_norm == pytest.approx(other.gradient_norm, rel=1e-5)
+        if np.isfinite(other.update_ratio):
+            assert one.update_ratio == pytest.approx(other.update_ratio, rel=1e-4)
+        else:
+            assert np.isnan(one.update_ratio) == np.isnan(other.update_ratio)
 
 
 def test_a_batch_of_no_weight_changes_nothing_but_decay() -> None:

@@ -12,10 +12,10 @@ from rigs import Rig, classes, make_job, make_rig
 
 from distbp.nn.arrays import Array
 from distbp.nn.kernels import NUMPY
-from distbp.nn.layers.base import Position
+from distbp.nn.program import Program
 from distbp.parameter_server import Contribution
 from distbp.reduction import Block, blocks_within, middle
-from distbp.totals import LIVE, LOSS, ROWS, WEIGHT, saturating_layers, totals_size
+from distbp.totals import BOUND, LIVE, LOSS, ROWS, WEIGHT, saturating_layers, totals_size
 
 LAYERS = (
     {"type": "dense", "units": 6, "activation": "sigmoid"},
@@ -45,15 +45,19 @@ def by_hand(rig: Rig, vector: Array, step: int, shard: int) -> Contribution:
     if not len(rows):
         return sums
     x, t, weights = (part[rows] for part in rig.training_arrays())
-    network = rig.blueprint.network()
-    program = network.bind(
-        len(rows), vector, sums.gradient, kernels=NUMPY, position=Position(step, shard), seed=5
+    program = Program(
+        rig.blueprint.network(),
+        len(rows),
+        vector,
+        kernels=NUMPY,
+        loss=rig.blueprint.job.loss,
+        gradient=sums.gradient,
+        seed=5,
     )
-    loss = rig.blueprint.job.loss.bind(len(rows), (3,), network.dtype, NUMPY)
-    d_outputs = np.empty((len(rows), 3), network.dtype)
-    sums.totals[LOSS] = loss(program.forward(x), t, weights, d_outputs)
-    sums.totals[WEIGHT], sums.totals[ROWS] = weights.sum(dtype=np.float64), len(rows)
-    program.backward(d_outputs)
+    program.run(x, t, weights, step, shard)
+    sums.totals[LOSS], _, sums.totals[BOUND] = program.totals
+    sums.totals[WEIGHT] = weights.sum(dtype=np.float64)
+    sums.totals[ROWS] = len(rows) if len(rows) > 1 else 0  # one row has no variance
     return sums
 
 
@@ -199,7 +203,9 @@ def test_evaluation_is_the_same_for_any_shards_and_equals_plain_sums() -> None:
         parts = [r.worker(vector).evaluate("validation", shard) for shard in range(shards)]
         found.append(sum(part.sums for part in parts))
     network = r.blueprint.network()
-    outputs = network.bind(29, vector, kernels=NUMPY).forward(held_out[0])
+    program = Program(network, 29, vector, kernels=NUMPY)
+    program.run(held_out[0])
+    outputs = program.outputs(29)
     loss_weights = held_out[2] * np.array([1.0, 2, 3])[held_out[1]]
     shifted = outputs - outputs.max(axis=1, keepdims=True)
     losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(29), held_out[1]]

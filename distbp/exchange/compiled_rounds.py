@@ -24,7 +24,9 @@ from distbp.exchange.local_workers import LocalWorkers
 from distbp.nn.arrays import Array
 from distbp.nn.jit import jit
 from distbp.nn.pointers import await_number, call, load, load_int32, store, vector_at
-from distbp.optimizers.joined import address, constants_of_steps, join_and_update
+from distbp.nn.run_compiled import address
+from distbp.optimizers import Step
+from distbp.optimizers.compiled import update
 from distbp.parameter_server import ParameterServer
 from distbp.reduction import Block
 from distbp.schedules import PlateauState
@@ -60,13 +62,13 @@ class Places(NamedTuple):
 
 
 class Update(NamedTuple):
-    """What `join_and_update` takes and is the same at every step."""
+    """A rule as `optimizers.compiled.update` takes it, and the op whose factor the scale belongs to."""
 
-    rule: int
-    vector: Array
-    first: Array
-    second: Array
-    l2: float
+    words: Array
+    starts: Array
+    ops: Array
+    vectors: Array
+    scaled: int
 
 
 class Team(NamedTuple):
@@ -131,16 +133,20 @@ def _join_totals(places: Places, like: Array) -> Array:
 
 
 @jit
-def _apply(places: Places, update: Update, stretches: Array, scale: float, constants: Array) -> None:
-    join_and_update(
-        places.sources, places.order, stretches, update.rule, update.vector, update.first, update.second,
-        scale, update.l2, constants,
-    )  # fmt: skip
+def _apply(
+    places: Places, how: Update, stretches: Array, scale: float, constants: Array, shared: bool
+) -> None:
+    numbers = constants.copy()
+    for decays in range(2):
+        numbers[decays, how.scaled, 0] *= scale
+    update(
+        how.words, how.starts, how.ops, how.vectors, places.sources, places.order, stretches, numbers, shared
+    )
 
 
 @jit
 def _lead(
-    node: Node, ways: Ways, version: int, stop_asked: Array, stretch: int, places: Places, update: Update,
+    node: Node, ways: Ways, version: int, stop_asked: Array, stretch: int, places: Places, how: Update,
     team: Team, stretches: Array, constants: Array, epoch_totals: Array, per_epoch: int, begin: int,
 ) -> int:  # fmt: skip
     """Steps from `begin` on, one for each line of `constants`; returns how many were applied. `stretches`: of
@@ -167,7 +173,7 @@ def _lead(
             team.scale[0] = scale
             store(numbers + 64 * GO, i + 1)
             change(team.bell.ctypes.data, ways)
-        _apply(places, update, stretches, scale, constants[i])
+        _apply(places, how, stretches, scale, constants[i], helpers > 0)
         for helper in range(helpers):
             await_number(numbers + 64 * (DONE + helper), i + 1, numbers + 64 * OVER, (ways.offer, ways.nap))
         if step % per_epoch == 0:
@@ -178,12 +184,12 @@ def _lead(
 
 @jit
 def _rounds(
-    node: Node, ways: Ways, version: int, stop_asked: Array, stretch: int, places: Places, update: Update,
+    node: Node, ways: Ways, version: int, stop_asked: Array, stretch: int, places: Places, how: Update,
     team: Team, stretches: Array, constants: Array, epoch_totals: Array, per_epoch: int, begin: int,
 ) -> int:  # fmt: skip
     """`_lead`, and the helpers' leave."""
     done = _lead(
-        node, ways, version, stop_asked, stretch, places, update, team, stretches, constants, epoch_totals,
+        node, ways, version, stop_asked, stretch, places, how, team, stretches, constants, epoch_totals,
         per_epoch, begin,
     )  # fmt: skip
     store(team.numbers.ctypes.data + 64 * OVER, 1)
@@ -194,7 +200,7 @@ def _rounds(
 
 @jit
 def _help(
-    me: int, ways: Ways, places: Places, update: Update, team: Team, stretches: Array, constants: Array
+    me: int, ways: Ways, places: Places, how: Update, team: Team, stretches: Array, constants: Array
 ) -> None:
     """A helper's part of every step, until it is over."""
     numbers, bell = team.numbers.ctypes.data, team.bell.ctypes.data
@@ -211,7 +217,7 @@ def _help(
                 call(ways.offer, 0)
                 continue
             offers = 0 if sleep(bell, seen, ways) else HELPERS_OFFERS
-        _apply(places, update, stretches, team.scale[0], constants[i])
+        _apply(places, how, stretches, team.scale[0], constants[i], True)
         store(numbers + 64 * (DONE + me), i + 1)
 
 
@@ -222,13 +228,12 @@ class CompiledRounds:
 
     def __init__(self, server: ParameterServer, workers: LocalWorkers, stop_asked: Array) -> None:
         self._server, self._workers, self._stop_asked = server, workers, stop_asked
-        self._joined = joined = server.one_pass
-        parameters, first, second = joined.vectors
-        self._update = Update(joined.rule.number, parameters, first, second, joined.rule.l2)
+        self._updater = updater = server.updater
+        self._update = Update(*updater.program, updater.rule.scaled)
         segment = workers.segment
         self._node = Node(segment.control, segment.published.address, segment.arrived.address)
         self._ways = ways()
-        helpers = len(joined.shares) - 1
+        helpers = len(updater.shares) - 1
         self._team = Team(np.zeros((DONE + helpers, 8), np.int64), np.zeros(1, np.int32), np.zeros(1))
         self._per_epoch = server.blueprint.steps_per_epoch
         self._version = -1
@@ -239,18 +244,20 @@ class CompiledRounds:
         places = self._found()
         if steps <= 0 or places is None:
             return 0
-        server, joined, team = self._server, self._joined, self._team
-        constants = constants_of_steps(joined.rule, server.learning_rate, plateau, range(step, step + steps))
+        server, updater, team = self._server, self._updater, self._team
+        infos = [Step(n + 1, server.learning_rate(n, plateau)) for n in range(step, step + steps)]
+        constants = np.stack([updater.rule.constants(info) for info in infos])
         self._workers.segment.beat()
         team.numbers[:] = 0
         helpers = [
-            joined.pool.submit(_help, me, self._ways, places, self._update, team, share, constants)
-            for me, share in enumerate(joined.shares[1:])
+            updater.pool.submit(_help, me, self._ways, places, self._update, team, share, constants)
+            for me, share in enumerate(updater.shares[1:])
+            if updater.pool is not None
         ]
         done = int(
             _rounds(
                 self._node, self._ways, self._version, self._stop_asked, stretch, places, self._update, team,
-                joined.shares[0], constants, server.epoch_totals, self._per_epoch, step,
+                updater.shares[0], constants, server.epoch_totals, self._per_epoch, step,
             )
         )  # fmt: skip
         for helper in helpers:
@@ -282,5 +289,5 @@ def compiled_rounds(
     server: ParameterServer, workers: LocalWorkers, stop_asked: Array
 ) -> CompiledRounds | None:
     """For a server whose updates are one pass, of workers whose answers nobody compares; else None."""
-    plain = server.one_pass is not None and not server.has_statistics and not workers.audited
+    plain = server.one_pass and server.updater.compiled and not server.has_statistics and not workers.audited
     return CompiledRounds(server, workers, stop_asked) if plain else None

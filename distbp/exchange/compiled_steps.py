@@ -1,11 +1,13 @@
 """Many steps of a job, each thread in one compiled call (Numba, optional).
 
-Each thread has some of the shards, as a worker has, and some of the parameters, as a server of a range has. Twice in a step they
-meet: when all shards are computed, and when all parameters are updated; where gradients are clipped by their norm, once more
-between. Ops, rules and the order of every sum are those of `Worker.compute` and `ParameterServer.apply`, and so are the bits.
+Each thread has some of the shards, as a worker has, and some of the parameters, as a server of a range has.
+Twice in a step they meet: when all shards are computed, and when all parameters are updated; where
+gradients are clipped by their norm, once more between. Ops, rules and the order of every sum are those of
+`Worker.compute` and `ParameterServer.apply`, and so are the bits.
 
-A product into the gradient may be deferred: the thread that updates some units computes their gradients, of all shards, from
-everybody's factors, and joins and applies them while they lie in a near cache. Other gradients are written out.
+A product into the gradient may be deferred: the thread that updates some units computes their gradients, of
+all shards, from everybody's factors, and joins and applies them while they lie in a near cache. Other
+gradients are written out.
 """
 
 from __future__ import annotations
@@ -42,8 +44,9 @@ class Ops(NamedTuple):
 
 
 class Shards(NamedTuple):
-    """What is computed with. tables: of spaces, (shards, ...); positions: (shards, 3); totals: (shards, 3); gradients: the
-    addresses of the shards' gradients; skipped: which ops are deferred; additions: that join the shards' sums."""
+    """What is computed with. tables: of spaces, (shards, ...); positions: (shards, 3); totals: (shards, 3);
+    gradients: the addresses of the shards' gradients; skipped: which ops are deferred; additions: that join
+    the shards' sums."""
 
     tables: Array
     positions: Array
@@ -54,9 +57,9 @@ class Shards(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """The rows of some steps. sources: (shards, 3) addresses of inputs, targets and weights (0: none); widths: of a row of each, in
-    4 bytes; orders: (shards, ...) row numbers; counts, firsts: (steps, shards), rows of each slice and where they begin in
-    `orders`."""
+    """The rows of some steps. sources: (shards, 3) addresses of inputs, targets and weights (0: none);
+    widths: of a row of each, in 4 bytes; orders: (shards, ...) row numbers; counts, firsts: (steps,
+    shards), rows of each slice and where they begin in `orders`."""
 
     sources: Array
     widths: Array
@@ -66,9 +69,10 @@ class Rows(NamedTuple):
 
 
 class Share(NamedTuple):
-    """What one thread updates. `stretches`: (start, stop, whether it decays), whose gradients are written out; `parts`: (op,
-    first unit, stop unit, start, stop, whether it decays), of deferred products; `pieces`: (start, stop, number), of whose
-    joined gradient it finds the squares where gradients are clipped; `room`: for the gradients of a part, of each shard."""
+    """What one thread updates. `stretches`: (start, stop, whether it decays), whose gradients are written
+    out; `parts`: (op, first unit, stop unit, start, stop, whether it decays), of deferred products;
+    `pieces`: (start, stop, number), of whose joined gradient it finds the squares where gradients are
+    clipped; `room`: for the gradients of a part, of each shard."""
 
     stretches: Array
     parts: Array
@@ -77,8 +81,9 @@ class Share(NamedTuple):
 
 
 class Update(NamedTuple):
-    """vectors: addresses of the parameters and slots; scaled: the op whose factor the scale belongs to; clip: the largest
-    norm, 0: none; squares: of each piece; statistics: (start, stop) of the running statistics, and rates of each."""
+    """vectors: addresses of the parameters and slots; scaled: the op whose factor the scale belongs to;
+    clip: the largest norm, 0: none; squares: of each piece; statistics: (start, stop) of the running
+    statistics, and rates of each."""
 
     vectors: Array
     scaled: int
@@ -97,8 +102,8 @@ def _compute(net: Ops, shards: Shards, rows: Rows, step: int, shard: int) -> Non
     for number, space in ((0, INPUTS), (1, TARGETS), (2, WEIGHTS)):
         if rows.sources[shard, number]:
             take_rows(
-                rows.sources[shard, number], rows.widths[number], rows.orders[shard], rows.firsts[step, shard], count,
-                table[space],
+                rows.sources[shard, number], rows.widths[number], rows.orders[shard],
+                rows.firsts[step, shard], count, table[space],
             )  # fmt: skip
     words, spaces = net.words.ctypes.data, table.ctypes.data
     for i in range(net.ops.size):
@@ -108,8 +113,8 @@ def _compute(net: Ops, shards: Shards, rows: Rows, step: int, shard: int) -> Non
 
 @jit
 def _update(
-    net: Ops, shards: Shards, rule: Ops, update: Update, share: Share, step: int, counts: Array, numbers: Array,
-    joined: bool, shared: bool,
+    net: Ops, shards: Shards, rule: Ops, update: Update, share: Share, step: int, counts: Array,
+    numbers: Array, joined: bool, shared: bool,
 ) -> None:  # fmt: skip
     """numbers: (2, ops, 4) with the scale. joined: the gradients already lie joined in the first shard's."""
     rooms = np.empty((2, STRETCH), np.float32)
@@ -122,8 +127,9 @@ def _update(
         order = nothing if joined else shards.additions
         sums = joined_sums(shards.gradients, order, start, stop - start, room)
         apply_rule(
-            rule.words, rule.starts, rule.ops, update.vectors, sums, start, stop - start, direction, base + size * decays
-        )
+            rule.words, rule.starts, rule.ops, update.vectors, sums, start, stop - start, direction,
+            base + size * decays,
+        )  # fmt: skip
     for i in range(share.parts.shape[0]):
         op, begin, end, start, stop, decays = share.parts[i]
         if shared:
@@ -139,8 +145,9 @@ def _update(
         for first in range(start, stop, STRETCH):
             count = min(STRETCH, stop - first)
             apply_rule(
-                rule.words, rule.starts, rule.ops, update.vectors, share.room.ctypes.data + 4 * (at + first - start), first,
-                count, direction, base + size * decays,
+                rule.words, rule.starts, rule.ops, update.vectors,
+                share.room.ctypes.data + 4 * (at + first - start), first, count, direction,
+                base + size * decays,
             )  # fmt: skip
     rooms[0, 0] = 0  # it is used by its address until here
 
@@ -188,11 +195,12 @@ def train_steps(
     stop: int,
     share: Share,
 ) -> int:
-    """Trains the steps of `rows` and `constants` (steps, 2, ops, 4); returns how many were applied, the same in every thread. A
-    step that is not is left as if it had not begun.
+    """Trains the steps of `rows` and `constants` (steps, 2, ops, 4); returns how many were applied, the
+    same in every thread. A step that is not is left as if it had not begun.
 
-    meeting: number of the last one; found: (steps, 3), takes the loss sum, the weight and the counted rows of each; to
-    `live` (threads, units) the live rows of applied steps are added. This thread, `me`, has the shards [start, stop) and its share of the parameters."""
+    meeting: number of the last one; found: (steps, 3), takes the loss sum, the weight and the counted rows
+    of each; to `live` (threads, units) the live rows of applied steps are added. This thread, `me`, has the
+    shards [start, stop) and its share of the parameters."""
     shared, count = counters.shape[0] > 2, shards.totals.shape[0]  # threads, and one more
     for step in range(constants.shape[0]):
         for shard in range(start, stop):
@@ -204,7 +212,8 @@ def train_steps(
         bound, totals, counted = 0.0, shards.totals.copy(), 0
         for shard in range(count):
             bound += totals[shard, BOUND]
-            counted += rows.counts[step, shard] if rows.counts[step, shard] > 1 else 0
+            if rows.counts[step, shard] > 1 or update.rates.size == 0:  # as `Worker` counts them
+                counted += rows.counts[step, shard]
         for j in range(shards.additions.shape[0]):
             left, right = shards.additions[j]
             totals[left, LOSS] += totals[right, LOSS]

@@ -1,6 +1,7 @@
 """The inline exchange: server and worker in this process, for `workers: 0` and for tests.
 
-Nothing travels. Where a step is worth it, threads share its shards. Compiled ops skip most of Python, too (see `inline_steps`).
+Nothing travels. Where a step is worth it, threads share its shards. Compiled ops skip most of Python, too
+(see `inline_steps`).
 """
 
 from __future__ import annotations

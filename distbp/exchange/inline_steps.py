@@ -1,8 +1,8 @@
 """Many steps of a job in one compiled call for each thread, for the inline exchange (Numba, optional).
 
-Where server and workers are one process nothing has to travel, and what a step does is left to `compiled_steps`. The last step of
-an epoch (norms, saturation), and a step whose gradients are not known to be finite beforehand, are left to
-`Worker.compute` and `ParameterServer.apply`.
+Where server and workers are one process nothing has to travel, and what a step does is left to
+`compiled_steps`. The last step of an epoch (norms, saturation), and a step whose gradients are not known to
+be finite beforehand, are left to `Worker.compute` and `ParameterServer.apply`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ class InlineSteps:
         self._steps_per_epoch = self._sharding.steps_per_epoch
         network = blueprint.network()
         flops = network.flops * blueprint.job.batch_size
-        self._most = int(max(1, min(MOST_STEPS, (FLOPS_A_CALL if threads == 1 else FLOPS_A_CALL_OF_THREADS) / flops)))
+        self._most = int(
+            max(1, min(MOST_STEPS, (FLOPS_A_CALL if threads == 1 else FLOPS_A_CALL_OF_THREADS) / flops))
+        )
         self._most = min(self._most, *(reader.most_steps for reader in readers))
         shards, rows = blueprint.shards, self._sharding.slice_rows(0, 0)
         rule = server.updater.rule
@@ -69,7 +71,11 @@ class InlineSteps:
         self._own = assign(shards, threads)
         # Shards of one thread work in the same memory, unless others read there what is deferred.
         works = _lines(shards if deferring else threads, lowered.work, server.vector.dtype)
-        gradients = server.gradient.reshape(1, -1) if shards == 1 else _lines(shards, network.size, server.vector.dtype)
+        gradients = (
+            server.gradient.reshape(1, -1)
+            if shards == 1
+            else _lines(shards, network.size, server.vector.dtype)
+        )
         positions = np.zeros((shards, 3), np.int64)
         positions[:, 1], positions[:, 2] = np.arange(shards), blueprint.job.seed
         totals = np.zeros((shards, lowered.totals))
@@ -80,7 +86,9 @@ class InlineSteps:
             for shard in range(start, stop):
                 slices = {
                     space: aligned_vector(rows * width, np.float32)
-                    for space, width in zip((Space.INPUTS, Space.TARGETS, Space.WEIGHTS), sources[shard].widths, strict=True)
+                    for space, width in zip(
+                        (Space.INPUTS, Space.TARGETS, Space.WEIGHTS), sources[shard].widths, strict=True
+                    )
                 }
                 self._kept += slices.values()
                 spaces = {
@@ -106,7 +114,8 @@ class InlineSteps:
             ),
             Ops(*rule_program),
             Update(
-                vectors, rule.scaled, 0.0 if rule.clip is None else float(rule.clip.maximum), np.zeros(pieces),
+                vectors, rule.scaled, 0.0 if rule.clip is None else float(rule.clip.maximum),
+                np.zeros(pieces),
                 np.array([(t.start, t.stop) for t in statistics], np.int64).reshape(-1, 2),
                 np.array([t.rate for t in statistics], np.float64),
             ),
@@ -119,9 +128,17 @@ class InlineSteps:
         for me, share in enumerate(shares):
             own = range(pieces * me // threads, pieces * (me + 1) // threads)
             squared = [(PIECE * n, min(PIECE * (n + 1), network.parameter_count), n) for n in own]
-            room = _lines(shards, share.room + LINE, server.vector.dtype) if len(share.parts) else np.zeros((shards, 1), np.float32)
+            room = (
+                _lines(shards, share.room + LINE, server.vector.dtype)
+                if len(share.parts)
+                else np.zeros((shards, 1), np.float32)
+            )
             self._threads.append(
-                (me, *self._own[me], Share(share.stretches, share.parts, np.array(squared, np.int64).reshape(-1, 3), room))
+                (
+                    me,
+                    *self._own[me],
+                    Share(share.stretches, share.parts, np.array(squared, np.int64).reshape(-1, 3), room),
+                )
             )
         self._found = np.zeros((self._most, 3))
         self._live = np.zeros((threads, lowered.totals - TOTALS))
@@ -136,7 +153,10 @@ class InlineSteps:
             self._together(self._shuffle, [(epoch, start, stop) for start, stop in self._own])
             self._epoch = epoch
         counts = np.array(
-            [[self._sharding.slice_rows(index + i, shard) for shard in range(len(self._readers))] for i in range(steps)]
+            [
+                [self._sharding.slice_rows(index + i, shard) for shard in range(len(self._readers))]
+                for i in range(steps)
+            ]
         )
         parts = [reader.part(epoch, index, steps) for reader in self._readers]
         widest = max(len(part.order) for part in parts)
@@ -144,7 +164,13 @@ class InlineSteps:
         for shard, part in enumerate(parts):
             orders[shard, : len(part.order)] = part.order
         firsts = np.vstack([np.zeros_like(counts[:1]), np.cumsum(counts, axis=0)[:-1]])
-        rows = Rows(np.array([part.sources for part in parts]), np.array(self._readers[0].sources.widths), orders, counts, firsts)
+        rows = Rows(
+            np.array([part.sources for part in parts]),
+            np.array(self._readers[0].sources.widths),
+            orders,
+            counts,
+            firsts,
+        )
         learning_rate = self._server.learning_rate
         constants = np.stack(
             [self._rule.constants(Step(n + 1, learning_rate(n, plateau))) for n in range(step, step + steps)]
@@ -215,7 +241,9 @@ def _shares(
         free.append((at, count))
     stretches = cut(free, merged)
     # Of a deferred parameter the gradient is computed, too: as many multiplications as the batch has rows.
-    costs = [(stop - start) * (1 + rows / 32) for *_, start, stop, _ in parts] + [b - a for a, b, _ in stretches.tolist()]
+    costs = [(stop - start) * (1 + rows / 32) for *_, start, stop, _ in parts] + [
+        b - a for a, b, _ in stretches.tolist()
+    ]
     dealt: list[list[int]] = [[] for _ in range(threads)]
     loads = [0.0] * threads
     for item in sorted(range(len(costs)), key=lambda i: -costs[i]):
@@ -227,7 +255,8 @@ def _shares(
     every = np.array(parts, np.int64).reshape(-1, 6)
     return [
         _Dealt(
-            stretches[[i - len(parts) for i in sorted(mine) if i >= len(parts)]], every[[i for i in sorted(mine) if i < len(parts)]]
+            stretches[[i - len(parts) for i in sorted(mine) if i >= len(parts)]],
+            every[[i for i in sorted(mine) if i < len(parts)]],
         )
         for mine in dealt
     ]
@@ -245,7 +274,8 @@ def _parts(lowered: Lowered, decays: Sequence[tuple[int, int]]) -> Any:
 
 
 def _lines(count: int, size: int, dtype: Any) -> Array:
-    """`count` vectors of zeros; each begins at a multiple of 64 bytes and may be a little longer than `size`."""
+    """`count` vectors of zeros; each begins at a multiple of 64 bytes and may be a little longer than
+    `size`."""
     width = -(-size // LINE) * LINE
     return aligned_vector(count * width, dtype).reshape(count, width)
 
@@ -257,8 +287,8 @@ def inline_steps(
     readers: Sequence[ShardReader],
     threads: int = 1,
 ) -> InlineSteps | None:
-    """None where nothing is compiled, or the shards' own memory would be too much. readers: of the shards, those that step by
-    step training uses, too; threads: that share the shards."""
+    """None where nothing is compiled, or the shards' own memory would be too much. readers: of the shards,
+    those that step by step training uses, too; threads: that share the shards."""
     if kernels.gemm is None or blueprint.dtype != np.float32:
         return None
     network, sharding = blueprint.network(), blueprint.sharding()

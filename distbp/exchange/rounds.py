@@ -34,8 +34,7 @@ class Remote(Protocol):
 
 
 def _compiled(server: ParameterServer, workers: LocalWorkers, stop_asked: Array) -> Any:
-    return None
-    if server.one_pass is None:  # so Numba is not loaded where nothing is compiled
+    if not server.updater.compiled:  # so Numba is not loaded where nothing is compiled
         return None
     from distbp.exchange.compiled_rounds import compiled_rounds
 

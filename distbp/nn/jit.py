@@ -13,11 +13,12 @@ from numba.core.ccallback import CFunc
 
 # Whatever is compiled: modules with compiled functions, and those whose constants such functions use.
 SOURCES = (
-    "exchange.compiled_futex",
-    "exchange.futex",
+    "data.compiled_rows",
+    "exchange.*",
     "nn.*",
     "nn.ops.*",
     "optimizers.*",
+    "totals",
 )
 
 

@@ -1,7 +1,8 @@
-"""Joins the sums of a step's blocks and applies a rule, stretch by stretch, in one pass over memory (Numba, optional).
+"""Joins a step's sums and applies a rule, stretch by stretch, in one pass over memory (Numba, optional).
 
-The joined gradient of a few thousand parameters is used while it lies in the nearest cache, and is never written out. The
-additions are those of the fixed tree. Nothing is checked here: the gradients are known to be finite.
+The joined gradient of a few thousand parameters is used while it lies in the nearest cache, and is never
+written out. The additions are those of the fixed tree. Nothing is checked here: the gradients are known to
+be finite.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def add_into(left: int, right: int, out: int, count: int) -> None:
 
 @jit
 def joined_sums(sources: Array, order: Array, start: int, count: int, room: int) -> int:
-    """The address of the joined gradient of `count` parameters from `start` on: `room`, or in the only block's own sums."""
+    """The address of the joined gradient of `count` parameters from `start` on: `room`, or in the only
+    block's own sums."""
     at = sources[0] + 4 * start
     for j in range(order.shape[0]):
         left, right = sources[order[j, 0]] + 4 * start, sources[order[j, 1]] + 4 * start
@@ -41,10 +43,18 @@ def joined_sums(sources: Array, order: Array, start: int, count: int, room: int)
 
 @jit
 def apply_rule(
-    words: Array, starts: Array, ops: Array, vectors: Array, sums: int, start: int, count: int, room: int, constants: int
+    words: Array,
+    starts: Array,
+    ops: Array,
+    vectors: Array,
+    sums: int,
+    start: int,
+    count: int,
+    room: int,
+    constants: int,
 ) -> None:
-    """Runs the ops of a rule on `count` parameters from `start` on. vectors: addresses of the parameters and of the slots;
-    sums: of their gradient sums; room: of as many numbers; constants: of (rows, 4)."""
+    """Runs the ops of a rule on `count` parameters from `start` on. vectors: addresses of the parameters
+    and of the slots; sums: of their gradient sums; room: of as many numbers; constants: of (rows, 4)."""
     table = np.empty(8, np.int64)
     table[PARAMETERS] = vectors[0] + 4 * start
     table[SUMS] = sums
@@ -68,9 +78,9 @@ def update(
     constants: Array,
     shared: bool,
 ) -> None:
-    """One update of the stretches, (start, stop, whether it decays) each. sources: addresses of the blocks' sums; order:
-    the additions (left, right), in place but for the last; constants: (2, rows, 4) with the scale. shared: other threads have
-    read the parameters, so they are asked for before they are written."""
+    """One update of the stretches, (start, stop, whether it decays) each. sources: addresses of the blocks'
+    sums; order: the additions (left, right), in place but for the last; constants: (2, rows, 4) with the
+    scale. shared: other threads have read the parameters, so they are asked for before they are written."""
     rooms = np.empty((2, STRETCH), np.float32)
     base, room, direction = constants.ctypes.data, rooms.ctypes.data, rooms[1].ctypes.data
     size = 8 * CONSTANTS * ops.size
@@ -85,19 +95,21 @@ def update(
 
 @jit
 def squares_of(at: int, count: int) -> float:
-    """The sum of squares of float32 numbers, in float64: eight sums, added one after the other."""
+    """The sum of squares of float32 numbers, in float64: eight sums, added one after the other.
+
+    Numba's `float` would leave the numbers as they are, and their squares may be beyond float32."""
     x = floats(at, count)
     lanes = np.zeros(8)
     most = count - count % 8
     for i in range(0, most, 8):
         for k in range(8):
-            v = float(x[i + k])
+            v = np.float64(x[i + k])
             lanes[k] += v * v
     total = 0.0
     for k in range(8):
         total += lanes[k]
     for i in range(most, count):
-        total += float(x[i]) * float(x[i])
+        total += np.float64(x[i]) * np.float64(x[i])
     return total
 
 
@@ -113,10 +125,11 @@ def measured_update(
     constants: Array,
     squares: Array,
 ) -> None:
-    """As `update`, of parts that lie in one tensor each; squares: (parts, 3), the sums of squares of the gradient sums, of the
-    parameters before, and of the update."""
+    """As `update`, of parts that lie in one tensor each; squares: (parts, 3), the sums of squares of the
+    gradient sums, of the parameters before, and of the update."""
     rooms = np.empty((3, STRETCH), np.float32)
-    base, room, direction, change = constants.ctypes.data, rooms.ctypes.data, rooms[1].ctypes.data, rooms[2].ctypes.data
+    base, room = constants.ctypes.data, rooms.ctypes.data
+    direction, change = rooms[1].ctypes.data, rooms[2].ctypes.data
     size = 8 * CONSTANTS * ops.size
     for i in range(parts.shape[0]):
         start, count, decays = parts[i, 0], parts[i, 1] - parts[i, 0], parts[i, 2]

@@ -71,7 +71,8 @@ def adagrad(row: int, spaces: int, rows: int) -> None:
 def rms(row: int, spaces: int, rows: int) -> None:
     u, v, out = flat(row, spaces, rows, 0), flat(row, spaces, rows, 1), flat(row, spaces, rows, 2)
     c = double(row, spaces, rows, 3)
-    f, kept, rest, epsilon = np.float32(c[0, 0]), np.float32(c[0, 1]), np.float32(c[0, 2]), np.float32(c[0, 3])
+    f, kept = np.float32(c[0, 0]), np.float32(c[0, 1])
+    rest, epsilon = np.float32(c[0, 2]), np.float32(c[0, 3])
     for i in range(u.size):
         g = u[i] * f
         v[i] = v[i] * kept + (g * g) * rest
@@ -81,7 +82,8 @@ def rms(row: int, spaces: int, rows: int) -> None:
 def centered_rms(row: int, spaces: int, rows: int) -> None:
     u, v, m = flat(row, spaces, rows, 0), flat(row, spaces, rows, 1), flat(row, spaces, rows, 2)
     out, c = flat(row, spaces, rows, 3), double(row, spaces, rows, 4)
-    f, kept, rest, epsilon = np.float32(c[0, 0]), np.float32(c[0, 1]), np.float32(c[0, 2]), np.float32(c[0, 3])
+    f, kept = np.float32(c[0, 0]), np.float32(c[0, 1])
+    rest, epsilon = np.float32(c[0, 2]), np.float32(c[0, 3])
     for i in range(u.size):
         g = u[i] * f
         v[i] = v[i] * kept + (g * g) * rest
@@ -92,7 +94,8 @@ def centered_rms(row: int, spaces: int, rows: int) -> None:
 def adam(row: int, spaces: int, rows: int) -> None:
     u, m, v = flat(row, spaces, rows, 0), flat(row, spaces, rows, 1), flat(row, spaces, rows, 2)
     out, c = flat(row, spaces, rows, 3), double(row, spaces, rows, 4)
-    f, beta1, beta2, epsilon = np.float32(c[0, 0]), np.float32(c[0, 1]), np.float32(c[0, 2]), np.float32(c[0, 3])
+    f, beta1 = np.float32(c[0, 0]), np.float32(c[0, 1])
+    beta2, epsilon = np.float32(c[0, 2]), np.float32(c[0, 3])
     rest1, rest2 = np.float32(1 - c[0, 1]), np.float32(1 - c[0, 2])
     for i in range(u.size):
         g = u[i] * f

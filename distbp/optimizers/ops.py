@@ -1,8 +1,9 @@
 """The ops of update rules: (u, ..., constants), element by element over a stretch of the flat vectors.
 
-u: the direction so far, first the gradient sum; out: the direction that an op makes; may be u. constants: (1, 4) float64,
-the factor f of the direction u, and the op's own numbers. Every op does the same for each element, so the result does not depend on
-where a vector is cut. Formulas and sources stand with the parts (`distbp.optimizers.parts`).
+u: the direction so far, first the gradient sum; out: the direction that an op makes; may be u. constants:
+(1, 4) float64, the factor f of the direction u, and the op's own numbers. Every op does the same for each
+element, so the result does not depend on where a vector is cut. Formulas and sources stand with the parts
+(`distbp.optimizers.parts`).
 """
 
 from __future__ import annotations

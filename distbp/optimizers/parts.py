@@ -7,11 +7,12 @@ it into the direction of the next one; every chain ends with p <- p - u. So
     adamw  = (DecayWeights(0.01), ScaleByAdam(), ScaleByLearningRate())
 
 A part is a frozen dataclass that holds no arrays. State lives outside of it, in slots: vectors as long as
-the parameters, one value for each parameter, which a checkpoint stores by name. `emit` puts the ops of the part
-(`distbp.optimizers.ops`) onto the rule.
+the parameters, one value for each parameter, which a checkpoint stores by name. `emit` puts the ops of the
+part (`distbp.optimizers.ops`) onto the rule.
 
-Numbers that only scale the direction are not multiplied into it one by one: the direction is `factor * u`. The division by
-the batch's total weight, clipping by norm and the learning rate so cost nothing, and plain SGD is one op.
+Numbers that only scale the direction are not multiplied into it one by one: the direction is `factor * u`.
+The division by the batch's total weight, clipping by norm and the learning rate so cost nothing, and plain
+SGD is one op.
 
 Conventions follow PyTorch; where another framework's differ, the part says so.
 """
@@ -101,8 +102,9 @@ class Rule:
         self, name: str, *refs: Ref, numbers: Numbers = _no_numbers, undecayed: Sequence[float] | None = None,
         becomes: Ref | None = None, takes_factor: bool = True,
     ) -> None:  # fmt: skip
-        """Appends an op. `numbers`: its own at a step; `undecayed`: those for parameters that do not decay; None: the same.
-        `becomes`: where the new direction is. `takes_factor`: it multiplies its direction by the factor."""
+        """Appends an op. `numbers`: its own at a step; `undecayed`: those for parameters that do not decay;
+        None: the same. `becomes`: where the new direction is. `takes_factor`: it multiplies its direction
+        by the factor."""
         op: Op = RULE_OPS[name]
         constants = Ref(Vector.CONSTANTS, CONSTANTS * len(self.rows), CONSTANTS, plus=1)
         factors: tuple[Callable[[Step], float], ...] = ()
@@ -117,11 +119,13 @@ class Rule:
 
     @property
     def scaled(self) -> int:
-        """The row whose factor is to be multiplied by 1 / (the batch's weight), and by the factor of clipping."""
+        """The row whose factor is to be multiplied by 1 / (the batch's weight), and by the factor of
+        clipping."""
         return self._scaled
 
     def constants(self, step: Step) -> Array:
-        """(2, rows, 4) float64, what the ops read: for parameters that do not decay, and for those that do; but for the scale."""
+        """(2, rows, 4) float64, what the ops read: for parameters that do not decay, and for those that do;
+        but for the scale."""
         # NumPy scalars among the numbers would make other types of them.
         step = Step(int(step.number), float(step.learning_rate), float(step.gradient_norm))
         found = np.zeros((2, len(self.rows), CONSTANTS))
@@ -216,8 +220,9 @@ class DecayWeights:
 
     def emit(self, rule: Rule) -> None:
         rule.emit(
-            "decay", vector(Vector.PARAMETERS), numbers=lambda step: (1 - step.learning_rate * self.strength,),
-            undecayed=(1.0,), takes_factor=False,
+            "decay", vector(Vector.PARAMETERS),
+            numbers=lambda step: (1 - step.learning_rate * self.strength,), undecayed=(1.0,),
+            takes_factor=False,
         )  # fmt: skip
 
 

@@ -1,16 +1,18 @@
 """The engine that joins the sums of a step and applies an update rule, stretch by stretch.
 
-A stretch is small enough to stay in a core's cache: the sums are joined and every op of the rule runs on one stretch before
-the next one is touched, so memory is read and written once for a step. No element's arithmetic depends on its
-neighbors, so the bits are the same for any cut and any number of threads.
+A stretch is small enough to stay in a core's cache: the sums are joined and every op of the rule runs on
+one stretch before the next one is touched, so memory is read and written once for a step. No element's
+arithmetic depends on its neighbors, so the bits are the same for any cut and any number of threads.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from itertools import pairwise
+from operator import is_not
 
 import numpy as np
 
@@ -27,10 +29,10 @@ Order = Sequence[tuple[int, int]]
 class Updater:
     """Applies a chain of parts to `parameters`, in place.
 
-    parameters: (n,), C-contiguous, one floating dtype. decays: stretches [start, stop) of the vectors that L1, L2 and weight
-    decay touch, in any order. tensors: stretches that are measured one by one. slots: existing state, by name, which is used as
-    it lies (not copied); None makes fresh state. compiled: by compiled ops, for float32. threads: how many threads share a
-    large vector.
+    parameters: (n,), C-contiguous, one floating dtype. decays: stretches [start, stop) of the vectors that
+    L1, L2 and weight decay touch, in any order. tensors: stretches that are measured one by one. slots:
+    existing state, by name, which is used as it lies (not copied); None makes fresh state. compiled: by
+    compiled ops, for float32. threads: how many threads share a large vector.
 
     `.slots` is the whole state: name -> (n,). Save it after an `apply` and give it back later, and the bits
     go on as if nothing had happened. ValueError where arrays, slots or decays do not fit.
@@ -53,10 +55,12 @@ class Updater:
         self.parameters = parameters
         self.slots: dict[str, Array] = _make_slots(self.rule.slots, parameters, slots)
         self._apply: Callable[..., None]
-        if compiled and parameters.dtype == np.float32:
-            from distbp.optimizers.compiled import STRETCH  # loads Numba
+        self.compiled = compiled and parameters.dtype == np.float32
+        if self.compiled:
+            from distbp.optimizers import compiled as code  # loads Numba
 
-            piece = STRETCH
+            self._code = code
+            piece = code.STRETCH
             self.program = program_of(self.rule, parameters, self.slots)
             self._apply = self._compiled
         else:
@@ -64,27 +68,43 @@ class Updater:
         merged = _merged(decays, parameters.size)
         self.stretches = cut([(0, parameters.size)], merged, piece)
         self.parts = cut(tensors, merged, piece)
+        self._places: tuple[list[Array], Order, Array, Array] = [], [], *_places([], [])
         self._threads = max(1, min(threads, parameters.size // WORTH_A_THREAD))
-        self._pool = ThreadPoolExecutor(self._threads - 1, "distbp-update") if self._threads > 1 else None
+        # Overflow is found by what is looked at afterward; NumPy's warnings are of each thread.
+        self.pool = (
+            ThreadPoolExecutor(self._threads - 1, "distbp-update", partial(np.seterr, all="ignore"))
+            if self._threads > 1
+            else None
+        )
 
     def apply(self, sums: Sequence[Array], order: Order, step: Step, scale: float) -> None:
-        """One update with the averaged gradient `scale * (the joined sums)`; scale is 1 / (the batch's weight).
+        """One update with the averaged gradient `scale * (the joined sums)`; scale is 1 / (the batch's
+        weight).
 
-        sums: of each block, (n or more,), of which those left of an addition are overwritten; order: the additions
-        (left, right) that join them. Waits."""
+        sums: of each block, (n or more,), of which those left of an addition are overwritten; order: the
+        additions (left, right) that join them. Waits."""
         self._together(self.stretches, None, sums, order, step, scale)
 
     def apply_measured(self, sums: Sequence[Array], order: Order, step: Step, scale: float) -> Array:
-        """The same. Returns for each of `parts` the sums of squares (parts, 3): of the gradient sums, of the parameters before the
-        update, and of the update."""
+        """The same. Returns for each of `parts` the sums of squares (parts, 3): of the gradient sums, of
+        the parameters before the update, and of the update."""
         squares = np.zeros((len(self.parts), 3))
         self._together(self.parts, squares, sums, order, step, scale)
         return squares
 
     def close(self) -> None:
-        """Ends the threads. Harmless when there are none, and when called twice."""
-        if self._pool is not None:
-            self._pool.shutdown()
+        """Ends the threads, and lets go of the sums. Harmless when called twice."""
+        self._places = [], [], *_places([], [])
+        if self.pool is not None:
+            self.pool.shutdown()
+
+    @property
+    def shares(self) -> list[Array]:
+        """The stretches of each thread."""
+        return [self.stretches[a:b] for a, b in self._cuts(self.stretches)]
+
+    def _cuts(self, stretches: Array) -> Iterator[tuple[int, int]]:
+        return pairwise(len(stretches) * thread // self._threads for thread in range(self._threads + 1))
 
     def constants(self, step: Step, scale: float) -> Array:
         """(2, rows, 4): what the ops of the rule read at a step."""
@@ -93,14 +113,23 @@ class Updater:
         return found
 
     def _together(
-        self, stretches: Array, squares: Array | None, sums: Sequence[Array], order: Order, step: Step, scale: float
+        self,
+        stretches: Array,
+        squares: Array | None,
+        sums: Sequence[Array],
+        order: Order,
+        step: Step,
+        scale: float,
     ) -> None:
         constants = self.constants(step, scale)
-        cuts = [len(stretches) * thread // self._threads for thread in range(self._threads + 1)]
+        if self.pool is None:
+            self._apply(stretches, squares, sums, order, constants)
+            return
         mine, *others = [
-            (stretches[a:b], None if squares is None else squares[a:b], sums, order, constants) for a, b in pairwise(cuts)
+            (stretches[a:b], None if squares is None else squares[a:b], sums, order, constants)
+            for a, b in self._cuts(stretches)
         ]
-        waiting = [self._pool.submit(self._apply, *given) for given in others if self._pool is not None]
+        waiting = [self.pool.submit(self._apply, *given) for given in others]
         try:
             self._apply(*mine)
         finally:
@@ -111,15 +140,15 @@ class Updater:
     def _compiled(
         self, stretches: Array, squares: Array | None, sums: Sequence[Array], order: Order, constants: Array
     ) -> None:
-        from distbp.nn.run_compiled import address
-        from distbp.optimizers.compiled import measured_update, update
-
-        sources = np.array([address(one) for one in sums], np.int64)
-        additions = np.array(order, np.int64).reshape(-1, 2)
+        # Most steps have the sums of the last one, and to find their places takes as long as a small update.
+        known, joined, sources, additions = self._places
+        if order != joined or len(sums) != len(known) or any(map(is_not, sums, known)):
+            sources, additions = _places(sums, order)
+            self._places = list(sums), order, sources, additions
         if squares is None:
-            update(*self.program, sources, additions, stretches, constants, self._threads > 1)
+            self._code.update(*self.program, sources, additions, stretches, constants, self._threads > 1)
         else:
-            measured_update(*self.program, sources, additions, stretches, constants, squares)
+            self._code.measured_update(*self.program, sources, additions, stretches, constants, squares)
 
     def _in_numpy(
         self, stretches: Array, squares: Array | None, sums: Sequence[Array], order: Order, constants: Array
@@ -145,16 +174,26 @@ class Updater:
                 squares[number, 2] = sum_of_squares(values - before)
 
 
-def program_of(rule: Rule, parameters: Array, slots: Mapping[str, Array]) -> tuple[Array, Array, Array, Array]:
-    """What compiled code needs of a rule: words, starts, the addresses of its ops, and those of the vectors. Loads Numba."""
+def program_of(
+    rule: Rule, parameters: Array, slots: Mapping[str, Array]
+) -> tuple[Array, Array, Array, Array]:
+    """What compiled code needs of a rule: words, starts, the addresses of its ops, and those of the
+    vectors. Loads Numba."""
     from distbp.nn.run_compiled import address, addresses
 
     vectors = np.array([address(one) for one in (parameters, *slots.values())], np.int64)
     return *encode(rule.rows), addresses(rule.rows), vectors
 
 
+def _places(sums: Sequence[Array], order: Order) -> tuple[Array, Array]:
+    """What compiled code needs of a step's sums: their addresses, and the additions."""
+    addresses = [one.__array_interface__["data"][0] for one in sums]
+    return np.array(addresses, np.int64), np.array(order, np.int64).reshape(-1, 2)
+
+
 def join(sums: Sequence[Array], order: Order) -> Array:
-    """The sum of the blocks' sums, in the fixed tree: the last addition's result is new, or it is the only block's own."""
+    """The sum of the blocks' sums, in the fixed tree: the last addition's result is new, or it is the only
+    block's own."""
     if not order:
         return sums[0]
     *inner, (left, right) = order
@@ -189,7 +228,8 @@ def _exact_sum_of_squares(part: Array) -> float:
 
 
 def cut(stretches: Sequence[tuple[int, int]], decays: Sequence[tuple[int, int]], piece: int = 4096) -> Array:
-    """The stretches as (start, stop, whether it decays), int64, cut at the ends of decays and at multiples of `piece`."""
+    """The stretches as (start, stop, whether it decays), int64, cut at the ends of decays and at multiples
+    of `piece`."""
     found = []
     for first, last in stretches:
         ends = (at for pair in decays for at in pair if first < at < last)

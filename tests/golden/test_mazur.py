@@ -15,8 +15,10 @@ from distbp.nn.arrays import Array
 from distbp.nn.layers import Dense
 from distbp.nn.losses import Quadratic
 from distbp.nn.network import Network
+from distbp.nn.program import Program
 from distbp.optimizers import Step, Updater
 from distbp.optimizers.recipes import SGD
+from distbp.totals import LOSS
 
 RATE = 0.5
 X, T = np.array([[0.05, 0.10]]), np.array([[0.01, 0.99]])
@@ -42,26 +44,31 @@ class Example:
             ("layers.1.dense.bias", 10),
         ]
         self.gradient = np.zeros(12)
-        self.program = network.bind(1, self.vector, self.gradient, kernels=kernels.NUMPY)
-        self.loss = Quadratic().bind(1, (2,), network.dtype, kernels.NUMPY)
-        self.updater = Updater(SGD(learning_rate=RATE).parts(), self.vector, self.gradient, network.decays)
+        options = {"kernels": kernels.NUMPY, "loss": Quadratic()}
+        self.training = Program(network, 1, self.vector, gradient=self.gradient, **options)
+        self.program = Program(network, 1, self.vector, forward_only=True, **options)
+        self.updater = Updater(SGD(learning_rate=RATE).parts(), self.vector, network.decays)
+
+    def hidden(self) -> Array:
+        self.program.run(X, T)
+        return self.program.activations(0, 1).copy()
 
     def outputs(self) -> Array:
-        return self.program.forward(X)
+        self.program.run(X, T)
+        return self.program.outputs(1).copy()
 
     def error(self) -> float:
-        return self.loss(self.outputs(), T, None, None)
+        self.program.run(X, T)
+        return float(self.program.totals[LOSS])
 
     def differentiate(self) -> None:
-        d_outputs = np.empty((1, 2))
-        self.loss(self.outputs(), T, None, d_outputs)
-        self.program.backward(d_outputs)
+        self.training.run(X, T)
         self.gradient *= self.trained
 
     def train(self, steps: int) -> None:
         for number in range(1, steps + 1):
             self.differentiate()
-            self.updater.apply(Step(number, RATE), 1.0)
+            self.updater.apply([self.gradient], [], Step(number, RATE), 1.0)
 
 
 def example(biases: bool = False) -> Example:
@@ -70,7 +77,7 @@ def example(biases: bool = False) -> Example:
 
 def test_forward() -> None:
     net = example()
-    hidden = net.program.forwards[0](X).copy()
+    hidden = net.hidden()
     np.testing.assert_allclose(hidden, [[0.593269992, 0.596884378]], atol=5e-10)
     assert hidden[0] @ W2[:2] + 0.60 == pytest.approx(1.105905967, abs=5e-10)
     np.testing.assert_allclose(net.outputs(), [[0.75136507, 0.772928465]], atol=5e-9)

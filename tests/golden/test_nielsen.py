@@ -21,9 +21,10 @@ from distbp.blueprint import Blueprint
 from distbp.data.formats import FORMATS
 from distbp.nn import kernels
 from distbp.nn.arrays import Array
+from distbp.nn.program import Program
 from distbp.parameter_server import Contribution, ParameterServer
 from distbp.reduction import Block
-from distbp.totals import LOSS, ROWS, WEIGHT
+from distbp.totals import BOUND, LOSS, ROWS, WEIGHT
 
 SIZES = (784, 30, 10)
 BATCH = 10
@@ -78,14 +79,15 @@ class Book:
         self.server = ParameterServer(self.blueprint, self.vector)
         self.slices, self.mean_of_means = slices, mean_of_means
         self.order = list(range(rows))  # the book shuffles its training data in place
-        loss = job.loss
         self.shards = []
         for shard, count in enumerate(slices):
             gradient = np.zeros_like(self.vector)
-            program = self.network.bind(count, self.vector, gradient, kernels=kernels.NUMPY)
-            bound = loss.bind(count, (10,), np.dtype(float), kernels.NUMPY)
+            program = Program(
+                self.network, count, self.vector, kernels=kernels.NUMPY, loss=job.loss, gradient=gradient
+            )
             sums = Contribution(Block(shard, shard + 1), gradient, np.zeros_like(self.server.totals))
-            self.shards.append((program, bound, np.empty((count, 10)), sums))
+            self.shards.append((program, sums))
+        self.measuring: dict[int, Program] = {}  # by the number of rows
         self.draw(scaled=True)
 
     def draw(self, scaled: bool) -> None:
@@ -112,23 +114,33 @@ class Book:
 
     def step(self, x: Array, t: Array) -> None:
         start = 0
-        for (program, loss, d_outputs, sums), count in zip(self.shards, self.slices, strict=True):
+        for (program, sums), count in zip(self.shards, self.slices, strict=True):
             part = slice(start, start + count)
             start += count
-            sums.totals[LOSS] = loss(program.forward(x[part]), t[part], None, d_outputs)
-            sums.totals[WEIGHT] = sums.totals[ROWS] = count
-            program.backward(d_outputs)
+            program.run(x[part], t[part])
+            sums.totals[LOSS], sums.totals[WEIGHT], sums.totals[BOUND] = program.totals
+            sums.totals[ROWS] = count
             if self.mean_of_means:
                 np.divide(sums.gradient, count, out=sums.gradient)
                 sums.totals[WEIGHT] = 1
-        self.server.apply(self.server.step, [sums for *_, sums in self.shards])
+        self.server.apply(self.server.step, [sums for _, sums in self.shards])
 
     def measure(self, data: Images) -> tuple[float, int]:
         """(cost, number of right answers)"""
         rows = len(data.x)
-        z = self.network.bind(rows, self.vector, kernels=kernels.NUMPY).forward(data.x)
-        loss = self.blueprint.job.loss.bind(rows, (10,), np.dtype(float), kernels.NUMPY)
-        return loss(z, data.t, None, None) / rows, int((z.argmax(axis=1) == data.t.argmax(axis=1)).sum())
+        if rows not in self.measuring:
+            self.measuring[rows] = Program(
+                self.network,
+                rows,
+                self.vector,
+                kernels=kernels.NUMPY,
+                loss=self.blueprint.job.loss,
+                forward_only=True,
+            )
+        program = self.measuring[rows]
+        program.run(data.x, data.t)
+        right = program.outputs(rows).argmax(axis=1) == data.t.argmax(axis=1)
+        return float(program.totals[LOSS]) / rows, int(right.sum())
 
 
 def golden(folder: Path, name: str) -> Any:
