@@ -19,14 +19,29 @@ Rules that make the hot loop allocate nothing and the gradients exact:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from distbp.nn.arrays import Array, Shape
 from distbp.nn.tape import ABSENT, Ref, Tape
 
-__all__ = ["ABSENT", "Array", "Backward", "Layer", "Lowering", "ParameterSpec", "Shape", "StatisticSpec", "Value", "no_backward"]
+__all__ = [
+    "ABSENT",
+    "Array",
+    "Backward",
+    "Facts",
+    "Layer",
+    "Lowering",
+    "ParameterSpec",
+    "Shape",
+    "StatisticSpec",
+    "Takes",
+    "Value",
+    "entering",
+    "no_backward",
+]
 
 
 # Into fewer columns than that, a vector register of float32, the product with a transposed matrix takes twice as long as the
@@ -137,8 +152,39 @@ def no_backward(dy: Ref) -> Sequence[Ref | None]:
     raise RuntimeError("lowered for evaluation: there is no backward pass")
 
 
-class Layer(Protocol):
-    """What every layer dataclass offers. `type` is its name in a job; `inputs` are the shapes of one sample each."""
+Takes = Literal["row", "numbers", "image", "sequence", "ids"]
+
+
+class Facts(Protocol):
+    """What a layer states of itself, for checks that have no data. These values hold for most layers."""
+
+    takes: ClassVar[Takes] = "numbers"  # of one sample: one row of numbers; numbers of any shape; ...
+    trains: ClassVar[bool] = False  # it has parameters
+    keeps_values: ClassVar[bool] = False  # it predicts its inputs, maybe in another shape
+    rescales: ClassVar[bool] = False  # the size of its inputs does not matter
+    rows_needed: ClassVar[int] = 1  # in every slice
+    activation_option: ClassVar[str] = ""  # the option that names the activation that it ends in
+
+    @property
+    def ends_in(self) -> str | None:
+        """The name of the activation that makes the outputs; None where there is none."""
+        return str(getattr(self, self.activation_option)) if self.activation_option else None
+
+    @property
+    def own_shape(self) -> Shape | None:
+        """The shape of the outputs, where it is the same for all inputs that fit."""
+        return None
+
+
+def entering(layer: Facts, shape: Shape) -> Shape:
+    """The shape in which a layer at the start of a network takes a sample: one that takes a row is given the numbers
+    of an image as a row."""
+    return (math.prod(shape),) if layer.takes == "row" else shape
+
+
+class Layer(Facts, Protocol):
+    """What every layer dataclass offers. `type` is its name in a job; `inputs` are the shapes of one sample
+    each."""
 
     @property
     def type(self) -> str: ...
