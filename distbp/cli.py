@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import distbp
-from distbp import cli_assets, cli_serve, cli_service, cli_tokens, cli_tools
+from distbp import cli_assets, cli_describe, cli_serve, cli_service, cli_tokens, cli_tools
 from distbp.cli_errors import EXIT_CODES, internal, named, open_streams, reports_errors, stopped
 from distbp.cli_paths import NewFile, UserPath
 from distbp.errors import Fault, JobError
@@ -423,6 +423,7 @@ for _command in (
     cli_tools.verify,
     cli_tools.scale,
     cli_tools.plan,
+    cli_describe.describe,
     cli_serve.serve,
     cli_service.submit,
     cli_service.status,
