@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from distbp.cli_errors import named, reports_errors
-from distbp.cli_paths import UserPath
-from distbp.errors import Fault, JobError
+from distbp.cli_paths import UserPath, job_at
 
 if TYPE_CHECKING:
     from distbp.describe import Description, Operand, TapeRow
@@ -41,13 +40,8 @@ def describe(job_file: Path, tape: bool, as_json: bool) -> None:
       distbp describe job.yaml --tape
     """
     from distbp.describe import describe_job
-    from distbp.job import TrainingJob
 
-    job = TrainingJob.from_file(job_file)
-    if job.data.train is None:
-        raise JobError(
-            [Fault("data.train", "is required on the command line (the training set)")], str(job_file)
-        )
+    job = job_at(job_file)
     with named(job_file):
         found = describe_job(job, job_file.parent, tape=tape)
     click.echo(json.dumps(found.to_json()) if as_json else "\n".join(lines(found)))
