@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import distbp
-from distbp import cli_assets, cli_serve, cli_service, cli_tokens, cli_tools
+from distbp import cli_assets, cli_describe, cli_serve, cli_service, cli_tokens, cli_tools
 from distbp.cli_errors import EXIT_CODES, internal, named, open_streams, reports_errors, stopped
-from distbp.cli_paths import NewFile, UserPath
-from distbp.errors import Fault, JobError
+from distbp.cli_paths import NewFile, UserPath, job_at
 from distbp.imports import without_collections
 from distbp.interrupts import terminate
 from distbp.storage import absolute
@@ -110,8 +109,7 @@ def train(
         from distbp.progress import show
         from distbp.training import train as train_job
 
-    job = _read(job_file)
-    _needs_data(job, job_file)
+    job = job_at(job_file)
     if output is not None and (output / "job.yaml").exists():
         raise click.UsageError(
             f"{output} holds a run; go on with `distbp resume {output}`, or name another folder"
@@ -203,7 +201,7 @@ def validate(job_file: Path, no_data: bool, as_json: bool) -> None:
     Example:
       distbp validate job.yaml
     """
-    job = _read(job_file)
+    job = job_at(job_file, needs_data=not no_data)
     facts: dict[str, Any] = {"job": str(job_file), "digest": job.digest, "notes": []}
     if no_data:
         from distbp.memory_need import check_memory, needed
@@ -216,7 +214,6 @@ def validate(job_file: Path, no_data: bool, as_json: bool) -> None:
         from distbp.training import make_blueprint
         from distbp.warm_start import check_init, init_folder
 
-        _needs_data(job, job_file)
         with named(job_file):
             splits = open_splits(job, job_file.parent)
             blueprint = make_blueprint(job, splits)
@@ -381,8 +378,7 @@ def gradcheck(job_file: Path, coordinates: int) -> None:
     """
     from distbp.job_gradcheck import check_job
 
-    job = _read(job_file)
-    _needs_data(job, job_file)
+    job = job_at(job_file)
     with named(job_file):
         report = check_job(job, job_file.parent, coordinates=coordinates)
     for part in report.parts:
@@ -391,19 +387,6 @@ def gradcheck(job_file: Path, coordinates: int) -> None:
         click.echo(f"error: {report}", err=True)
         sys.exit(4)
     click.echo(str(report))
-
-
-def _read(job_file: Path) -> TrainingJob:
-    from distbp.job import TrainingJob
-
-    return TrainingJob.from_file(job_file)
-
-
-def _needs_data(job: TrainingJob, job_file: Path) -> None:
-    if job.data.train is None:
-        raise JobError(
-            [Fault("data.train", "is required on the command line (the training set)")], str(job_file)
-        )
 
 
 def _notes(job: TrainingJob, event: Started, workers: int | str | None) -> list[str]:
@@ -423,6 +406,7 @@ for _command in (
     cli_tools.verify,
     cli_tools.scale,
     cli_tools.plan,
+    cli_describe.describe,
     cli_serve.serve,
     cli_service.submit,
     cli_service.status,

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from distbp.errors import Fault, JobError
 from distbp.storage import user_path
+
+if TYPE_CHECKING:
+    from distbp.job import TrainingJob
 
 
 class UserPath(click.Path):
@@ -40,3 +44,13 @@ class NewFile(UserPath):
         if not os.access(path.parent, os.W_OK):
             self.fail(f"{path} cannot be: this user may not write into {path.parent}", param, ctx)
         return path
+
+
+def job_at(path: Path, *, needs_data: bool = True) -> TrainingJob:
+    """The job in a file. `needs_data`: it must say where its training set lies. Raises JobError."""
+    from distbp.job import TrainingJob
+
+    job = TrainingJob.from_file(path)
+    if needs_data and job.data.train is None:
+        raise JobError([Fault("data.train", "is required on the command line (the training set)")], str(path))
+    return job

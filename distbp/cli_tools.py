@@ -11,8 +11,7 @@ import click
 
 from distbp import cli_service
 from distbp.cli_errors import CORRUPTED, named, reports_errors
-from distbp.cli_paths import NewFile, UserPath
-from distbp.errors import Fault, JobError
+from distbp.cli_paths import NewFile, UserPath, job_at
 
 if TYPE_CHECKING:
     from distbp.verify import Verification
@@ -29,7 +28,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object, f
 @_JSON
 @reports_errors
 def verify(run_dir: Path, step: int | None, as_json: bool) -> None:
-    """Recompute a step of a run, compare the bits, and check what it left.
+    """Recompute a step of a run, compare bits, check what it left.
 
     From the last checkpoint before the step to the first digest that the run recorded at or after it. Exit
     code 0: equal; 7: they differ.
@@ -89,14 +88,9 @@ def plan(job_file: Path, bandwidth: float, latency: float, picture: Path | None,
     Example:
       distbp plan job.yaml --bandwidth 25
     """
-    from distbp.job import TrainingJob
     from distbp.plan import describe, draw_speedups, plan_job
 
-    job = TrainingJob.from_file(job_file)
-    if job.data.train is None:
-        raise JobError(
-            [Fault("data.train", "is required on the command line (the training set)")], str(job_file)
-        )
+    job = job_at(job_file)
     with named(job_file):
         found = plan_job(job, folder=job_file.parent, bandwidth_gbits=bandwidth, latency_ms=latency)
     if picture is not None:

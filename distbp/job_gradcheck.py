@@ -12,6 +12,7 @@ from distbp import training
 from distbp.arguments import path_given
 from distbp.data.splits import open_splits
 from distbp.job import TrainingJob
+from distbp.job.checks import neediest
 from distbp.nn.gradcheck import Report, Vector, check
 from distbp.nn.network import aligned_vector
 from distbp.numerics import one_blas_thread, quiet
@@ -40,8 +41,7 @@ def check_job(
     """
     training.check_job(job)
     rows = min(job.batch_size, MAX_ROWS)
-    normalizes = any(layer.type == "batch_normalization" for layer in job.model.layers)  # needs two rows
-    most = max(1, rows // 2) if normalizes else rows
+    most = max(1, rows // neediest(job.model.layers).rows_needed)
     shards = job.shards if job.shards == "auto" else min(job.shards, most)
     small = job.replace(dtype="float64", batch_size=rows, shards=shards, workers="auto", servers=1)
     splits = open_splits(small, path_given(folder, "folder"), training.by_split(given))

@@ -60,7 +60,7 @@ def needed(
     item = network.dtype.itemsize
     vector, trained = network.size * item, network.parameter_count * item
     state = len(Rule(chain(job.optimizer)).slots) * trained
-    shards = job.resolved_shards(network.parameter_count)
+    shards = job.resolved_shards(network.flops)
     parts = min(shards, max(1, job.workers if isinstance(job.workers, int) and job.workers else threads))
     levels = 1 + math.ceil(math.log2(math.ceil(shards / parts)))
     train = rows.get("train")

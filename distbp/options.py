@@ -21,15 +21,21 @@ from typing import Any
 REQUIRED: Any = dataclasses.MISSING
 
 
-def option(default: Any = REQUIRED, *, help: str, **bounds: Any) -> Any:
+def option(default: Any = REQUIRED, *, help: str, path: bool = False, **bounds: Any) -> Any:
     """A dataclass field with a default, a one-line help and bounds (`gt`, `ge`, `lt`, `le`, `min_length`).
 
-    Without a default the field is required. The bounds are checked by `distbp.job`, not here.
+    Without a default the field is required. `path`: it names a file. The bounds are checked
+    by `distbp.job`, not here.
     """
-    metadata = {"help": help, "bounds": bounds}
+    metadata = {"help": help, "path": path, "bounds": bounds}
     if isinstance(default, list | dict):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def paths(kind: Any) -> tuple[str, ...]:
+    """The options of a dataclass, or of an instance of one, that name files."""
+    return tuple(field.name for field in dataclasses.fields(kind) if field.metadata.get("path"))
 
 
 def registry(*kinds: type) -> Mapping[str, type]:

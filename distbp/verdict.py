@@ -16,7 +16,6 @@ import numpy as np
 from distbp.blueprint import Blueprint
 from distbp.data.prepared import PreparedRows
 from distbp.nn.arrays import Array
-from distbp.nn.layers.normalization import BatchNormalization, LayerNormalization
 from distbp.nn.program import loss_sum
 
 SAMPLE = 1 << 22  # numbers that are looked at: of so many rows, evenly spread, are outputs and inputs
@@ -80,7 +79,7 @@ def expected(blueprint: Blueprint, rows: PreparedRows) -> Expected:
 
 
 def _size(blueprint: Blueprint, rows: PreparedRows) -> float:
-    if isinstance(blueprint.job.model.layers[0], BatchNormalization | LayerNormalization):
+    if blueprint.job.model.layers[0].rescales:
         return math.nan
     count = max(1, min(len(rows), SAMPLE // max(1, math.prod(rows.input_shape))))
     x = np.empty((count, *rows.input_shape), blueprint.dtype)

@@ -33,7 +33,7 @@ from distbp.client.settings_file import Access
 from distbp.client.streams import Message, follow, parse
 from distbp.client.telling import Translator
 from distbp.client.transport import Transport
-from distbp.data.formats import FORMATS, from_arrays
+from distbp.data.formats import from_arrays
 from distbp.errors import JobError, ModelError, RemoteError, UnreachableError
 
 JOB = distbp.TrainingJob(
@@ -415,13 +415,6 @@ def test_arrays_that_do_not_fit_are_not_sent(script: Script) -> None:
         with pytest.raises(distbp.DistbpError, match="3 targets for the 4 rows"):
             service.submit(job, data=(np.zeros((4, 2)), np.array([0, 1, 2])))
     assert script.asked == []
-
-
-def test_every_format_with_files_is_known() -> None:
-    from services.api.confine import PATHS
-
-    assert {name: fields for name, fields in PATHS.items() if fields} == dict(uploads.FILES)
-    assert set(PATHS) | {"arrays"} == set(FORMATS)
 
 
 def test_packing_keeps_dtypes() -> None:

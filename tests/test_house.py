@@ -70,6 +70,7 @@ DOORS = {
     "click": {
         "distbp.cli",
         "distbp.cli_assets",
+        "distbp.cli_describe",
         "distbp.cli_errors",
         "distbp.cli_paths",
         "distbp.cli_serve",

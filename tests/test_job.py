@@ -322,9 +322,10 @@ def test_plain_words_are_read_as_yaml_1_2(text: str, value: Any) -> None:
     ],
 )
 def test_automatic_shards_follow_from_the_job_alone(batch_size: int, parameters: int, shards: int) -> None:
-    assert automatic_shards(batch_size, parameters) == shards
-    assert TrainingJob(**BASE, batch_size=batch_size).resolved_shards(parameters) == shards
-    assert TrainingJob(**BASE, batch_size=max(3, batch_size), shards=3).resolved_shards(parameters) == 3
+    flops = 6.0 * parameters
+    assert automatic_shards(batch_size, flops) == shards
+    assert TrainingJob(**BASE, batch_size=batch_size).resolved_shards(flops) == shards
+    assert TrainingJob(**BASE, batch_size=max(3, batch_size), shards=3).resolved_shards(flops) == 3
 
 
 def test_a_located_job_finds_its_data_from_anywhere(tmp_path: Path) -> None:

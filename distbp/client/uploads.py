@@ -9,7 +9,6 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -20,14 +19,11 @@ from distbp.data.splits import SPLITS, open_splits
 from distbp.data.table import Table
 from distbp.errors import RemoteError
 from distbp.job import TrainingJob
+from distbp.options import paths
 from distbp.storage import user_path
 from distbp.training import check_splits
 
 DATASET = "dataset:"
-# Which fields of a format are paths. A test compares it with the formats.
-FILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"npz": ("path",), "npy": ("inputs", "targets", "weights"), "idx": ("images", "labels")}
-)
 _PIECE = 2**20
 _ANSWER_S = 900.0  # the service unpacks all of the archive once before it answers
 _OLD = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can say: equal data, equal bytes
@@ -108,7 +104,7 @@ def pack(table: Table, file: BinaryIO) -> str:
 
 
 def _is_here(source: Any, folder: Path) -> bool:
-    names = FILES.get(source.type, ())
+    names = paths(source)
     if not names:
         return False
     path = getattr(source, names[0])

@@ -20,6 +20,7 @@ from distbp.data.table import Table
 from distbp.data.targets import Meaning, understand
 from distbp.errors import DataError
 from distbp.nn.arrays import Shape
+from distbp.nn.layers.base import entering
 from distbp.storage import user_path
 
 if TYPE_CHECKING:  # these stand below the data in the house; here they are only read
@@ -104,8 +105,8 @@ def open_splits(
             table = load(source, folder, confined=confined, bad_rows=job.data.bad_rows, allowed=allowed)
         else:
             continue
-        if job.model.layers[0].type == "dense":  # takes an image as a row of numbers; a view, no copy
-            table = replace(table, inputs=table.inputs.reshape(len(table), -1))
+        shape = entering(job.model.layers[0], table.features)
+        table = replace(table, inputs=table.inputs.reshape(len(table), *shape))  # a view, no copy
         if tables and table.columns is not None:
             wanted = tables["train"].columns
             inputs = arranged(table.inputs, table.columns, wanted, table.name)

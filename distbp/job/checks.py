@@ -21,25 +21,18 @@ from distbp.schedules import WarmUp, plateau_of
 if TYPE_CHECKING:
     from distbp.job.training_job import TrainingJob
 
-_KEEP_THE_VALUES = ("flatten", "reshape", "dropout")
-
-
-def activation_of(layer: Any) -> str | None:
-    """The name of the activation that a layer applies to its outputs; None where it is no activation."""
-    if layer.type == "activation":
-        return str(layer.function)
-    if layer.type in ACTIVATIONS:
-        return str(layer.type)
-    activation = getattr(layer, "activation", None)
-    return None if activation is None else str(activation)
-
 
 def last_activation(layers: Iterable[Any]) -> str | None:
     """The activation that makes the outputs; None where it is not known."""
     for layer in reversed(tuple(layers)):
-        if layer.type not in _KEEP_THE_VALUES:
-            return activation_of(layer)
+        if not layer.keeps_values:
+            return layer.ends_in  # type: ignore[no-any-return]
     return None
+
+
+def neediest(layers: Iterable[Any]) -> Any:
+    """The layer that needs the most rows in every slice (`rows_needed`)."""
+    return max(layers, key=lambda layer: layer.rows_needed)
 
 
 def shapes(layers: Iterable[Any], input_shape: Shape | None) -> Iterator[tuple[int, Shape | None, str]]:
@@ -55,10 +48,7 @@ def shapes(layers: Iterable[Any], input_shape: Shape | None) -> Iterator[tuple[i
                 shape = layer.output_shape(shape)
             except ValueError as error:
                 shape, problem = None, str(error)
-        if shape is None and hasattr(layer, "units"):
-            shape = (layer.units,)
-        elif shape is None and hasattr(layer, "shape"):
-            shape = tuple(layer.shape)
+        shape = layer.own_shape if shape is None else shape
         yield index, shape, problem
 
 
@@ -75,20 +65,19 @@ def _shapes_fit(job: TrainingJob) -> Iterator[Fault]:
 def _steps_learn_nothing(job: TrainingJob) -> Iterator[Fault]:
     trained = False
     for index, layer in enumerate(job.model.layers):
-        trained = trained or hasattr(layer, "units") or "normalization" in layer.type
-        name = activation_of(layer)
+        trained = trained or layer.trains
+        name = layer.ends_in
         if trained and name is not None and not ACTIVATIONS[name].trainable:
-            field = "activation" if hasattr(layer, "activation") else "function"
-            path = f"model.layers.{index}" + ("" if layer.type == name else f".{field}")
+            field = "" if layer.activation_option == "type" else f".{layer.activation_option}"
             yield Fault(
-                path,
+                f"model.layers.{index}{field}",
                 f"{name!r} has a derivative of zero, so nothing before it can learn; train with"
                 f" 'sigmoid', and use {name!r} only to predict",
             )
 
 
 def _something_to_train(job: TrainingJob) -> Iterator[Fault]:
-    if not any(hasattr(layer, "units") or "normalization" in layer.type for layer in job.model.layers):
+    if not any(layer.trains for layer in job.model.layers):
         yield Fault("model.layers", "hold nothing that can be trained; add a {type: dense, units: ...} layer")
 
 
@@ -110,18 +99,23 @@ def _shards_fit_the_batch(job: TrainingJob) -> Iterator[Fault]:
 
 
 def _slices_normalize(job: TrainingJob) -> Iterator[Fault]:
-    normalizes = any(n.type == "batch_normalization" for n in job.model.layers)
-    if normalizes and job.shards != "auto" and 1 < job.shards <= job.batch_size < 2 * job.shards:
+    layer = neediest(job.model.layers)
+    if job.shards != "auto" and 1 < job.shards <= job.batch_size < layer.rows_needed * job.shards:
         yield Fault(
             "shards",
-            f"leave slices of one sample ({job.batch_size} over {job.shards} shards), and batch_normalization"
-            f" needs two; set shards to at most {job.batch_size // 2}, or use layer_normalization",
+            f"leave too small slices ({job.batch_size} samples over {job.shards} shards), and {layer.type}"
+            f" needs {layer.rows_needed} in each; set shards to at most"
+            f" {job.batch_size // layer.rows_needed}, or use layer_normalization",
         )
 
 
 def _batches_normalize(job: TrainingJob) -> Iterator[Fault]:
-    if job.batch_size == 1 and any(n.type == "batch_normalization" for n in job.model.layers):
-        yield Fault("batch_size", "must be at least 2 with batch_normalization; or use layer_normalization")
+    layer = neediest(job.model.layers)
+    if job.batch_size < layer.rows_needed:
+        yield Fault(
+            "batch_size",
+            f"must be at least {layer.rows_needed} with {layer.type}; or use layer_normalization",
+        )
 
 
 def _workers_have_work(job: TrainingJob) -> Iterator[Fault]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from distbp.data.targets import label_text, shown
 from distbp.errors import Fault, JobError
-from distbp.job.checks import last_activation, output_shape, shapes
+from distbp.job.checks import last_activation, neediest, output_shape, shapes
 from distbp.job.training_job import TrainingJob
 from distbp.metrics import metrics_for
 from distbp.nn.layers.base import Shape
@@ -74,10 +74,10 @@ def _notes_about_batches(job: TrainingJob, train: int, shards: int) -> list[str]
         notes.append(f"drop_last leaves out {rest:,} of {train:,} rows in every epoch (others each time)")
     elif rest:
         notes.append(f"the last batch of every epoch has {rest:,} rows instead of {job.batch_size}")
-        normalizes = any(layer.type == "batch_normalization" for layer in job.model.layers)
-        if normalizes and rest < 2 * shards:
+        layer = neediest(job.model.layers)
+        if rest < layer.rows_needed * shards and layer.rows_needed > 1:
             notes.append(
-                "some slices of that last batch have one row, which batch_normalization turns into its shift"
+                f"some slices of that last batch have one row, which {layer.type} turns into its shift"
                 " alone; drop_last: true leaves that batch out"
             )
     return notes

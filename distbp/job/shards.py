@@ -9,18 +9,15 @@ _MIN_SLICE_ROWS = 32
 _MIN_SLICE_FLOPS = 4e6
 
 
-def step_flops(batch_size: int, parameters: int) -> float:
-    """Floating-point operations of one step: 2 for each sample and weight forward, 4 backward."""
-    return 6.0 * parameters * batch_size
+def automatic_shards(batch_size: int, flops: float) -> int:
+    """The largest power of two, at most 8, whose slices have at least 32 rows and 4 million operations.
 
-
-def automatic_shards(batch_size: int, parameters: int) -> int:
-    """The largest power of two, at most 8, whose slices have at least 32 rows and 4 million operations."""
+    flops: floating-point operations of one sample in a step (`Network.flops`)."""
     shards = 1
     while (
         shards < _MAX_AUTOMATIC
         and batch_size // (2 * shards) >= _MIN_SLICE_ROWS
-        and step_flops(batch_size, parameters) / (2 * shards) >= _MIN_SLICE_FLOPS
+        and batch_size * flops / (2 * shards) >= _MIN_SLICE_FLOPS
     ):
         shards *= 2
     return shards

@@ -192,9 +192,9 @@ class TrainingJob(Part):
         place = path_given(folder, "folder") / user_path(self.data.folder or "")
         return self.replace(data=self.data.model_copy(update={"folder": str(place)}))
 
-    def resolved_shards(self, parameters: int) -> int:
-        """The number of shards; `auto` is a function of the job alone. `parameters`: trained values."""
-        return automatic_shards(self.batch_size, parameters) if self.shards == "auto" else self.shards
+    def resolved_shards(self, flops: float) -> int:
+        """The number of shards; `auto` is a function of the job alone. `flops`: of one sample in a step."""
+        return automatic_shards(self.batch_size, flops) if self.shards == "auto" else self.shards
 
 
 def _checks_of_the_rest(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,19 +10,19 @@ import numpy as np
 from distbp.nn.arrays import Array
 from distbp.nn.kernels import Kernels
 from distbp.nn.losses.base import Loss, lower_loss
-from distbp.nn.network import Lowered, Network, aligned_vector
+from distbp.nn.network import Network, aligned_vector
 from distbp.nn.run_tape import Executor, NumpyExecutor, Spaces, matrix
-from distbp.nn.tape import LOSS_TOTAL, TOTALS, Ref, Space, Tape
+from distbp.nn.tape import LOSS_TOTAL, TOTALS, Ref, Row, Space, Tape
 
 
-def executor(lowered: Lowered, spaces: Spaces, kernels: Kernels, dtype: np.dtype[Any]) -> Executor:
+def executor(ops: Sequence[Row], spaces: Spaces, kernels: Kernels, dtype: np.dtype[Any]) -> Executor:
     """Compiled where the kernel set is and the dtype is float32, as compiled ops are; else NumPy's
     definitions."""
     if kernels.gemm is None or dtype != np.float32:
-        return NumpyExecutor(lowered.rows, spaces)
+        return NumpyExecutor(ops, spaces)
     from distbp.nn.run_compiled import CompiledExecutor  # loads Numba
 
-    return CompiledExecutor(lowered.rows, spaces, kernels.gemm(dtype))
+    return CompiledExecutor(ops, spaces, kernels.gemm(dtype))
 
 
 class Program:
@@ -63,7 +64,7 @@ class Program:
         }
         if gradient is not None:
             spaces[Space.GRADIENT] = gradient
-        self._executor = executor(lowered, spaces, kernels, network.dtype)
+        self._executor = executor(lowered.rows, spaces, kernels, network.dtype)
 
     def run(
         self,

@@ -5,33 +5,21 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from types import MappingProxyType
 
+from distbp.data.formats import Arrays
 from distbp.data.safety import find, resolve
 from distbp.errors import DataError, Fault, JobError
 from distbp.job import TrainingJob, WorkerRange
 from distbp.memory_need import needed, too_much
-from distbp.nn.arrays import Shape
+from distbp.nn.layers.base import Shape, entering
+from distbp.options import paths
 from services.errors import NotFoundError
 from services.store import Store
 
 DATASET = re.compile(r"dataset:(ds_[0-9a-f]{64})")
 MODEL = re.compile(r"model:(mdl_[0-9a-z]{1,64})")
-# Which fields of a format are paths. A test holds that every format is here.
-PATHS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "npz": ("path",),
-        "npy": ("inputs", "targets", "weights"),
-        "idx": ("images", "labels"),
-        "digits": (),
-        "blobs": (),
-        "moons": (),
-        "spirals": (),
-        "teacher": (),
-    }
-)
 
 
 def check_data(job: TrainingJob, project: str, store: Store, data_folder: Path | None) -> None:
@@ -83,8 +71,7 @@ def _known_data(job: TrainingJob, project: str, store: Store) -> tuple[Shape | N
         number = samples if rows is None else rows[1] - rows[0]
         return None if features is None else (features,), {} if number is None else {"train": number}
     shape = store.datasets.get(project, match[1]).info["arrays"]["inputs"]["shape"]
-    flat = job.model.layers[0].type == "dense"  # takes an image as a row of numbers
-    return ((math.prod(shape[1:]),) if flat else tuple(shape[1:])), {"train": int(shape[0])}
+    return entering(job.model.layers[0], tuple(shape[1:])), {"train": int(shape[0])}
 
 
 def _faults(job: TrainingJob, project: str, store: Store, data_folder: Path | None) -> Iterator[Fault]:
@@ -96,14 +83,13 @@ def _faults(job: TrainingJob, project: str, store: Store, data_folder: Path | No
         source = getattr(job.data, split)
         if source is None:
             continue
-        names = PATHS.get(source.type)
-        if names is None:
+        if isinstance(source, Arrays):
             yield Fault(
                 f"data.{split}",
                 f"{source.type!r} lives in the memory of the process that made it; upload it as a dataset",
             )
             continue
-        for name in names:
+        for name in paths(source):
             path = getattr(source, name)
             if path is None:
                 continue

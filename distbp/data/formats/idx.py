@@ -73,8 +73,10 @@ class Idx:
     """Images and labels in IDX files."""
 
     type: Literal["idx"] = "idx"
-    images: str = option(help="path of the inputs, plain or .gz", min_length=1)
-    labels: str | None = option(None, help="path of the labels, plain or .gz; not needed for prediction")
+    images: str = option(help="path of the inputs, plain or .gz", path=True, min_length=1)
+    labels: str | None = option(
+        None, help="path of the labels, plain or .gz; not needed for prediction", path=True
+    )
     rows: tuple[int, int] | None = option(None, help="[first, one past the last] row to use, counted from 0")
 
     def open(self, folder: Path, confined: bool = False) -> Table:

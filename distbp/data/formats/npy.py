@@ -122,9 +122,9 @@ class Npy:
     """Arrays in .npy files, memory-mapped, so they may be larger than memory."""
 
     type: Literal["npy"] = "npy"
-    inputs: str = option(help="path of the inputs, an array (rows, features...)", min_length=1)
-    targets: str | None = option(None, help="path of the labels (rows,) or values (rows, outputs)")
-    weights: str | None = option(None, help="path of the sample weights (rows,)")
+    inputs: str = option(help="path of the inputs, an array (rows, features...)", path=True, min_length=1)
+    targets: str | None = option(None, help="path of the labels (rows,) or values (rows, outputs)", path=True)
+    weights: str | None = option(None, help="path of the sample weights (rows,)", path=True)
     rows: tuple[int, int] | None = option(None, help="[first, one past the last] row to use, counted from 0")
 
     def open(self, folder: Path, confined: bool = False) -> Table:

@@ -179,7 +179,7 @@ class Npz:
     """Arrays in one .npz archive, as `numpy.savez(path, inputs=x, targets=y)` writes it."""
 
     type: Literal["npz"] = "npz"
-    path: str = option(help="path of the archive", min_length=1)
+    path: str = option(help="path of the archive", path=True, min_length=1)
     inputs: str = option("inputs", help="name of the array of inputs (rows, features...)", min_length=1)
     targets: str | None = option("targets", help="name of the labels or values; null for none")
     weights: str | None = option(None, help="name of the sample weights (rows,)")

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from distbp.nn.activations import lower_activation
-from distbp.nn.layers.base import ABSENT, Backward, Lowering, ParameterSpec, Shape, StatisticSpec, Value
+from distbp.nn.layers.base import (
+    ABSENT,
+    Backward,
+    Facts,
+    Lowering,
+    ParameterSpec,
+    Shape,
+    StatisticSpec,
+    Value,
+)
 from distbp.nn.tape import Ref
 from distbp.options import option
 
@@ -30,9 +39,10 @@ def _lower(name: str, low: Lowering, x: Value) -> tuple[Value, Backward]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActivationLayer:
+class ActivationLayer(Facts):
     """y = f(x), element by element (softmax: along the last axis). Any input shape; no parameters."""
 
+    activation_option = "function"
     type: Literal["activation"] = "activation"
     function: str = option(help="the activation", choices="activations")
 
@@ -57,7 +67,9 @@ def _layer_named_after(name: str) -> Any:
     layer = dataclasses.make_dataclass(
         "".join(word.capitalize() for word in name.split("_")) + "Layer",
         [("type", Literal[name], dataclasses.field(default=name))],
+        bases=(Facts,),
         namespace={
+            "activation_option": "type",
             "__doc__": f"The activation {name} as a layer: `{{type: activation, function: {name}}}`.",
             "output_shape": lambda self, input_shape: input_shape,
             "parameters": lambda self, input_shape: (),

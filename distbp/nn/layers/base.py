@@ -21,9 +21,10 @@ Rules that make the hot loop allocate nothing and the gradients exact:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from distbp.nn.arrays import Array, Shape
 from distbp.nn.tape import ABSENT, Ref, Tape
@@ -32,12 +33,16 @@ __all__ = [
     "ABSENT",
     "Array",
     "Backward",
+    "Facts",
     "Layer",
     "Lowering",
     "ParameterSpec",
     "Shape",
     "StatisticSpec",
     "Value",
+    "Takes",
+    "Value",
+    "entering",
     "no_backward",
 ]
 
@@ -153,7 +158,37 @@ def no_backward(dy: Ref) -> Sequence[Ref | None]:
     raise RuntimeError("lowered for evaluation: there is no backward pass")
 
 
-class Layer(Protocol):
+Takes = Literal["row", "numbers", "image", "sequence", "ids"]
+
+
+class Facts(Protocol):
+    """What a layer states of itself, for checks that have no data. These values hold for most layers."""
+
+    takes: ClassVar[Takes] = "numbers"  # of one sample: one row of numbers; numbers of any shape; ...
+    trains: ClassVar[bool] = False  # it has parameters
+    keeps_values: ClassVar[bool] = False  # it predicts its inputs, maybe in another shape
+    rescales: ClassVar[bool] = False  # the size of its inputs does not matter
+    rows_needed: ClassVar[int] = 1  # in every slice
+    activation_option: ClassVar[str] = ""  # the option that names the activation that it ends in
+
+    @property
+    def ends_in(self) -> str | None:
+        """The name of the activation that makes the outputs; None where there is none."""
+        return str(getattr(self, self.activation_option)) if self.activation_option else None
+
+    @property
+    def own_shape(self) -> Shape | None:
+        """The shape of the outputs, where it is the same for all inputs that fit."""
+        return None
+
+
+def entering(layer: Facts, shape: Shape) -> Shape:
+    """The shape in which a layer at the start of a network takes a sample: one that takes a row is given the numbers
+    of an image as a row."""
+    return (math.prod(shape),) if layer.takes == "row" else shape
+
+
+class Layer(Facts, Protocol):
     """What every layer dataclass offers. `type` is its name in a job; `inputs` are the shapes of one sample
     each."""
 

@@ -13,18 +13,25 @@ from typing import Literal
 
 from distbp.nn.activations import lower_activation
 from distbp.nn.initializers import GlorotUniform, Initializer, Zeros
-from distbp.nn.layers.base import Backward, Lowering, ParameterSpec, Shape, StatisticSpec, Value
+from distbp.nn.layers.base import Backward, Facts, Lowering, ParameterSpec, Shape, StatisticSpec, Value
 from distbp.nn.tape import Ref
 from distbp.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dense:
+class Dense(Facts):
+    takes = "row"
+    trains = True
+    activation_option = "activation"
     type: Literal["dense"] = "dense"
     units: int = option(help="number of outputs", gt=0)
     activation: str = option("linear", help="applied to the outputs", choices="activations")
     initializer: Initializer = option(GlorotUniform(), help="of the weights", choices="initializers")
     bias_initializer: Initializer = option(Zeros(), help="of the biases", choices="initializers")
+
+    @property
+    def own_shape(self) -> Shape:
+        return (self.units,)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 1:

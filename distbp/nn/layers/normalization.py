@@ -14,6 +14,7 @@ from distbp.nn.initializers import Constant, Zeros
 from distbp.nn.layers.base import (
     ABSENT,
     Backward,
+    Facts,
     Lowering,
     ParameterSpec,
     Shape,
@@ -40,7 +41,7 @@ def _scale_and_shift(features: int) -> tuple[ParameterSpec, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchNormalization:
+class BatchNormalization(Facts):
     """Each feature is normalized over the rows (and positions) of the slice that one shard computes.
 
     So the statistics depend on `batch_size` and `shards`, which belong to the job, and never on the
@@ -51,6 +52,9 @@ class BatchNormalization:
     Evaluation normalizes with the running statistics, which the server averages over the shards by rows.
     """
 
+    trains = True
+    rescales = True
+    rows_needed = 2
     type: Literal["batch_normalization"] = "batch_normalization"
     momentum: float = option(0.1, help="share of the new batch in the running statistics", gt=0, le=1)
     epsilon: float = option(1e-5, help="added to the variance", gt=0)
@@ -92,13 +96,15 @@ class BatchNormalization:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerNormalization:
+class LayerNormalization(Facts):
     """Each sample is normalized over its last axis (Ba, Kiros and Hinton, 2016).
 
     As `torch.nn.LayerNorm(features)`: epsilon inside the root, one scale and shift for each feature. Nothing
     depends on the other rows, so training and evaluation are the same.
     """
 
+    trains = True
+    rescales = True
     type: Literal["layer_normalization"] = "layer_normalization"
     epsilon: float = option(1e-5, help="added to the variance", gt=0)
 

@@ -6,14 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from distbp.nn.layers.base import Backward, Lowering, ParameterSpec, Shape, StatisticSpec, Value
+from distbp.nn.layers.base import Backward, Facts, Lowering, ParameterSpec, Shape, StatisticSpec, Value
 from distbp.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flatten:
+class Flatten(Facts):
     """(rows, a, b, ...) -> (rows, a * b * ...), as `torch.nn.Flatten`."""
 
+    keeps_values = True
     type: Literal["flatten"] = "flatten"
 
     def output_shape(self, input_shape: Shape) -> Shape:
@@ -33,11 +34,16 @@ class Flatten:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reshape:
+class Reshape(Facts):
     """(rows, ...) -> (rows, *shape). The sizes are those of one sample, without the rows."""
 
+    keeps_values = True
     type: Literal["reshape"] = "reshape"
     shape: tuple[int, ...] = option(help="shape of one sample, without the rows", min_length=1)
+
+    @property
+    def own_shape(self) -> Shape:
+        return tuple(self.shape)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if any(size < 1 for size in self.shape):

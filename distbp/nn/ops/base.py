@@ -44,7 +44,7 @@ class Op:
     define: Callable[..., None]
     loop: str
     order: str = ""
-    flops: Callable[[Sequence[tuple[int, int]]], int] = lambda shapes: shapes[0][0] * shapes[0][1]
+    flops: Callable[[Sequence[tuple[int, int]]], int] = lambda shapes: max(m * n for m, n in shapes)
 
     def compiled(self) -> Callable[..., None]:
         """The loop, ready for Numba. Imports Numba."""
@@ -64,8 +64,8 @@ def table(*families: Sequence[Op]) -> Mapping[str, Op]:
 
 
 def element_ops(count: int) -> Callable[[Sequence[tuple[int, int]]], int]:
-    """flops of an op that does `count` operations for each element of its first operand."""
-    return lambda shapes: count * shapes[0][0] * shapes[0][1]
+    """flops of an op that does `count` operations for each element of its largest operand."""
+    return lambda shapes: count * max(m * n for m, n in shapes)
 
 
 Whole = Any

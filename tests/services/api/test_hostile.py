@@ -22,7 +22,7 @@ from api_kit import JOB, Api, make_api, operations, problem_of
 from test_data_and_models import BYTES, GOOD, upload
 
 from distbp.data.formats import FORMATS
-from services.api.confine import PATHS
+from distbp.options import paths
 
 IDS = [
     "..",
@@ -178,12 +178,13 @@ def test_a_job_begins_with_models_of_its_project_only(api: Api, path: str) -> No
     )
 
 
-def test_every_format_is_known_to_the_check() -> None:
-    assert set(PATHS) == set(FORMATS) - {"arrays"}
+def test_every_option_that_names_a_file_is_known_to_the_check() -> None:
     for name, kind in FORMATS.items():
         texts = {f.name for f in fields(kind) if str(f.type).startswith("str")}
-        not_paths = {"npz": {"inputs", "targets", "weights"}, "arrays": {"sha256"}}.get(name, set())
-        assert texts - not_paths == set(PATHS.get(name, ())), name
+        not_paths = {"npz": {"inputs", "targets", "weights", "columns"}, "arrays": {"sha256"}}.get(
+            name, set()
+        )
+        assert texts - not_paths == set(paths(kind)), name
 
 
 def bomb(size: int) -> bytes:

@@ -1,0 +1,87 @@
+"""What layers state of themselves is true, and what is decided by it."""
+
+from __future__ import annotations
+
+import random
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from distbp.job.shards import automatic_shards
+from distbp.nn.activations import ACTIVATIONS
+from distbp.nn.kernels import NUMPY
+from distbp.nn.layers import LAYERS
+from distbp.nn.layers.base import Takes, entering
+from distbp.nn.losses import LOSSES
+from distbp.nn.network import Network, aligned_vector
+from distbp.nn.program import Program
+
+
+def test_shards_of_networks_are_those_that_the_number_of_parameters_gave() -> None:
+    def before(batch_size: int, parameters: int) -> int:
+        shards = 1
+        while (
+            shards < 8
+            and batch_size // (2 * shards) >= 32
+            and 6.0 * parameters * batch_size / (2 * shards) >= 4e6
+        ):
+            shards *= 2
+        return shards
+
+    draw, found = random.Random(7), set()
+    for _ in range(400):
+        layers = []
+        for _ in range(draw.randint(1, 4)):
+            layers.append(LAYERS["dense"](units=round(2 ** draw.uniform(0, 9))))
+            layers += [
+                LAYERS[name]()
+                for name in ("batch_normalization", "relu", "layer_normalization")
+                if draw.random() < 0.2
+            ]
+        network = Network(layers, (round(2 ** draw.uniform(0, 9)),))
+        batch_size = round(2 ** draw.uniform(0, 12))
+        assert network.flops == 6 * network.parameter_count
+        shards = automatic_shards(batch_size, network.flops)
+        assert shards == before(batch_size, network.parameter_count)
+        found.add(shards)
+    assert found == {1, 2, 4, 8}
+
+
+@pytest.mark.parametrize("name", sorted(LAYERS))
+def test_facts_of_layers_are_true(name: str) -> None:
+    layer = LAYERS[name](
+        **{"dense": {"units": 3}, "reshape": {"shape": (2, 3)}, "activation": {"function": "relu"}}.get(
+            name, {}
+        )
+    )
+    shape = (6,)
+    assert layer.trains == bool(layer.parameters(shape)) == bool(layer.flops(shape))
+    assert layer.own_shape in (None, layer.output_shape(shape))
+    assert layer.takes in get_args(Takes)
+    if layer.takes == "row":
+        with pytest.raises(ValueError, match="flatten"):
+            layer.output_shape((2, 3))
+        assert layer.output_shape(entering(layer, (2, 3))) == layer.output_shape((6,))
+    else:
+        assert layer.output_shape(entering(layer, (1, 6))) in ((1, 6), (6,), (2, 3))
+    x = np.linspace(-40.0, 70.0, 24, dtype=np.float32).reshape(4, 6)
+    network = Network([layer], shape)
+    program = Program(network, 4, network.initialize(1), kernels=NUMPY)
+    program.run(x)
+    y = program.outputs(4).reshape(4, -1)
+    if layer.keeps_values:
+        np.testing.assert_array_equal(y, x)
+    if layer.ends_in is not None:
+        assert layer.ends_in in ACTIVATIONS
+    if layer.rescales:  # in training, where batch normalization has its statistics of the slice
+        outputs = []
+        for factor in (1, 64):
+            gradient = aligned_vector(network.size, np.float32)
+            trained = Program(
+                network, 4, network.initialize(1), kernels=NUMPY, loss=LOSSES["mse"](), gradient=gradient,
+                forward_only=True,
+            )  # fmt: skip
+            trained.run(x * factor, np.zeros((4, 6), np.float32))
+            outputs.append(trained.outputs(4).copy())
+        np.testing.assert_allclose(*outputs, rtol=1e-4, atol=1e-5)
