@@ -1,4 +1,4 @@
-"""A network: a chain of layers over one flat vector.
+"""A network: layers in a graph without cycles, over one flat vector.
 
 The flat vector holds every trained tensor, layer after layer, and then the running statistics (batch
 normalization). The flat gradient vector has the same places: the sums of the gradients, and what the
@@ -18,6 +18,7 @@ import numpy as np
 from distbp.nn.layers.base import Array, Backward, Layer, Lowering, Shape, Value
 from distbp.nn.losses.base import Loss, lower_loss
 from distbp.nn.tape import BOUND_TOTAL, Ref, Row, Space, Tape, Watched
+from distbp.nn.wiring import DATA, Wiring, takes_ids, wiring_of
 from distbp.streams import Purpose, generator
 
 
@@ -65,25 +66,30 @@ class Lowered:
 
 
 class Network:
-    """Shapes and places of a chain of layers. Holds no arrays and no state.
+    """Shapes and places of layers, in order. Holds no arrays and no state.
 
-    Raises ValueError where the shapes do not fit; the message names the layer.
+    `wiring`: for each layer the numbers of those before it whose outputs it takes, -1 for the data; left out: as their `inputs`
+    say, which is a chain where they are not given. The last layer gives the outputs. Raises ValueError where names or shapes do
+    not fit; the message names the layer.
     """
 
-    def __init__(self, layers: Sequence[Layer], input_shape: Shape, dtype: Any = np.float32) -> None:
+    def __init__(
+        self, layers: Sequence[Layer], input_shape: Shape, dtype: Any = np.float32, wiring: Wiring | None = None
+    ) -> None:
         self.layers = tuple(layers)
+        self.wiring = wiring_of(self.layers) if wiring is None else wiring
         self.dtype = np.dtype(dtype)
         self.shapes: list[Shape] = [tuple(input_shape)]  # of the input, and of each layer's output
         self.tensors: list[Tensor] = []
         statistics: list[Tensor] = []
         offset = 0
         for index, layer in enumerate(self.layers):
-            shape = self.shapes[-1]
+            shapes = self._input_shapes(index)
             try:
-                self.shapes.append(layer.output_shape(shape))
+                self.shapes.append(layer.output_shape(*shapes))
             except ValueError as error:
                 raise ValueError(f"layer {index} ({layer.type}): {error}") from None
-            for spec in layer.parameters(shape):
+            for spec in layer.parameters(*shapes):
                 size = int(np.prod(spec.shape))
                 path = f"layers.{index}.{layer.type}.{spec.name}"
                 self.tensors.append(
@@ -92,7 +98,7 @@ class Network:
                 offset += size
         self.parameter_count = offset
         for index, layer in enumerate(self.layers):
-            for stat in layer.statistics(self.shapes[index]):
+            for stat in layer.statistics(*self._input_shapes(index)):
                 size = int(np.prod(stat.shape))
                 path = f"layers.{index}.{layer.type}.{stat.name}"
                 statistics.append(
@@ -101,7 +107,19 @@ class Network:
                 offset += size
         self.statistics = tuple(statistics)
         self.size = offset
-        self._trained_from = min((t.layer for t in self.tensors), default=len(self.layers))
+        trained = {DATA: False}  # of each output: whether it depends on a parameter
+        holding = {t.layer for t in self.tensors}
+        for index, sources in enumerate(self.wiring):
+            trained[index] = index in holding or any(trained[source] for source in sources)
+        self._trained = trained
+
+    def _input_shapes(self, layer: int) -> list[Shape]:
+        return [self.shapes[source + 1] for source in self.wiring[layer]]
+
+    @property
+    def takes_ids(self) -> bool:
+        """Whether the data are ids, int64, not numbers of the network's dtype."""
+        return takes_ids(self.layers, self.wiring)
 
     @property
     def input_shape(self) -> Shape:
@@ -119,7 +137,7 @@ class Network:
     @property
     def flops(self) -> float:
         """Floating-point operations of one sample in one step: forward, and twice as many backward."""
-        return float(sum(layer.flops(shape) for layer, shape in zip(self.layers, self.shapes, strict=False))) or 1.0
+        return float(sum(layer.flops(*self._input_shapes(index)) for index, layer in enumerate(self.layers))) or 1.0
 
     def initialize(self, seed: int) -> Array:
         """A fresh flat vector (size,): every tensor drawn in float64 from a stream of its own, then cast."""
@@ -127,14 +145,14 @@ class Network:
         for number, tensor in enumerate(self.tensors):
             spec = next(
                 s
-                for s in self.layers[tensor.layer].parameters(self.shapes[tensor.layer])
+                for s in self.layers[tensor.layer].parameters(*self._input_shapes(tensor.layer))
                 if s.name == tensor.name
             )
             draw = generator(seed, Purpose.INITIALIZE, number)
             values = spec.initializer.draw(spec.shape, spec.fan_in, spec.fan_out, draw)
             vector[tensor.start : tensor.stop] = np.asarray(values).ravel()
         for tensor in self.statistics:
-            specs = self.layers[tensor.layer].statistics(self.shapes[tensor.layer])
+            specs = self.layers[tensor.layer].statistics(*self._input_shapes(tensor.layer))
             vector[tensor.start : tensor.stop] = next(s.initial for s in specs if s.name == tensor.name)
         return vector
 
@@ -157,14 +175,14 @@ class Network:
             low = Lowering(
                 tape=tape,
                 index=index,
-                wanted=(index > self._trained_from,),
+                wanted=tuple(self._trained[source] for source in self.wiring[index]),
                 parameters=self._places(Space.PARAMETERS, index, self.tensors),
                 gradients=self._places(Space.GRADIENT, index, self.tensors),
                 statistics=self._places(Space.PARAMETERS, index, self.statistics),
                 statistic_sums=self._places(Space.GRADIENT, index, self.statistics),
                 bound=BOUND_TOTAL,
             )
-            value, backward = layer.lower(low, values[-1])
+            value, backward = layer.lower(low, *(values[source + 1] for source in self.wiring[index]))
             values.append(value)
             backwards.append(backward)
         tape.layer = -1
@@ -189,11 +207,19 @@ class Network:
         )
 
     def _backward(self, tape: Tape, backwards: Sequence[Backward], dy: Ref) -> None:
-        d: Ref | None = dy
-        for index in reversed(range(self._trained_from, len(self.layers))):
+        gradients = {len(self.layers) - 1: dy}  # of the output of each layer
+        for index in reversed(range(len(self.layers))):
+            if not self._trained[index]:
+                continue
             tape.layer = index
-            assert d is not None
-            (d,) = backwards[index](d)
+            for source, d in zip(self.wiring[index], backwards[index](gradients.pop(index)), strict=True):
+                if d is None or not self._trained[source]:
+                    continue
+                d = d.reshaped(math.prod(self.shapes[source + 1]), 1)
+                if source in gradients:
+                    tape.emit("add", gradients[source], d, gradients[source])
+                else:
+                    gradients[source] = d
         tape.layer = -1
         products = {row.refs[2].start for row in tape.rows if row.op.name == "product_tn" and row.refs[2].space == Space.GRADIENT}
         for start, stop in _merged((t.start, t.stop) for t in (*self.tensors, *self.statistics) if t.start not in products):

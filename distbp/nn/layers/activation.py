@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from distbp.nn.activations import lower_activation
-from distbp.nn.layers.base import ABSENT, Backward, Lowering, ParameterSpec, Shape, StatisticSpec, Value
+from distbp.nn.layers.base import ABSENT, Backward, Facts, Lowering, Shape, Value
 from distbp.nn.tape import Ref
 from distbp.options import option
 
@@ -30,7 +30,7 @@ def _lower(name: str, low: Lowering, x: Value) -> tuple[Value, Backward]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActivationLayer:
+class ActivationLayer(Facts):
     """y = f(x), element by element (softmax: along the last axis). Any input shape; no parameters."""
 
     type: Literal["activation"] = "activation"
@@ -38,15 +38,6 @@ class ActivationLayer:
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
-
-    def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
-        return ()
-
-    def statistics(self, input_shape: Shape) -> tuple[StatisticSpec, ...]:
-        return ()
-
-    def flops(self, input_shape: Shape) -> float:
-        return 0.0
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
         return _lower(self.function, low, x)
@@ -57,12 +48,10 @@ def _layer_named_after(name: str) -> Any:
     layer = dataclasses.make_dataclass(
         "".join(word.capitalize() for word in name.split("_")) + "Layer",
         [("type", Literal[name], dataclasses.field(default=name))],
+        bases=(Facts,),
         namespace={
             "__doc__": f"The activation {name} as a layer: `{{type: activation, function: {name}}}`.",
             "output_shape": lambda self, input_shape: input_shape,
-            "parameters": lambda self, input_shape: (),
-            "statistics": lambda self, input_shape: (),
-            "flops": lambda self, input_shape: 0.0,
             "lower": lambda self, low, x: _lower(name, low, x),
         },
         frozen=True,

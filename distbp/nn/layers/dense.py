@@ -9,22 +9,29 @@ the other way around.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from distbp.nn.activations import lower_activation
 from distbp.nn.initializers import GlorotUniform, Initializer, Zeros
-from distbp.nn.layers.base import Backward, Lowering, ParameterSpec, Shape, StatisticSpec, Value
+from distbp.nn.layers.base import Backward, Facts, Lowering, ParameterSpec, Shape, Takes, Value
 from distbp.nn.tape import Ref
 from distbp.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dense:
+class Dense(Facts):
+    takes: ClassVar[Takes] = "row"
+    trains: ClassVar[bool] = True
+
     type: Literal["dense"] = "dense"
     units: int = option(help="number of outputs", gt=0)
     activation: str = option("linear", help="applied to the outputs", choices="activations")
     initializer: Initializer = option(GlorotUniform(), help="of the weights", choices="initializers")
     bias_initializer: Initializer = option(Zeros(), help="of the biases", choices="initializers")
+
+    @property
+    def own_shape(self) -> Shape:
+        return (self.units,)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 1:
@@ -41,9 +48,6 @@ class Dense:
             ParameterSpec("bias", (self.units,), self.bias_initializer, inputs, self.units, decays=False),
         )
 
-    def statistics(self, input_shape: Shape) -> tuple[StatisticSpec, ...]:
-        return ()
-
     def flops(self, input_shape: Shape) -> float:
         return 6.0 * self.units * (input_shape[0] + 1)
 
@@ -54,7 +58,7 @@ class Dense:
 
         def backward(dy: Ref) -> tuple[Ref | None]:
             activate_backward(dy, low.gradients["bias"])
-            low.weight_gradient("weight", dy, x.ref)
+            low.weight_gradient(low.gradients["weight"], dy, x.ref)
             if not low.wanted[0]:
                 return (None,)
             dx = low.tape.like(x.ref)

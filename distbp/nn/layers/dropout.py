@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from distbp.nn.layers.base import Backward, Lowering, ParameterSpec, Shape, StatisticSpec, Value
+from distbp.nn.layers.base import Backward, Facts, Lowering, Shape, Value
 from distbp.nn.ops.elements import DROPOUT_LEVELS
 from distbp.nn.tape import POSITION, Ref
 from distbp.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dropout:
+class Dropout(Facts):
     """While training, each value is set to 0 with probability `rate`, else multiplied by 1 / (1 - rate).
 
     `rate` is the share DROPPED, as in PyTorch and Keras. It is rounded to a multiple of 1 / 65536, and the
@@ -20,20 +20,13 @@ class Dropout:
     and the layer's number, and the same for both dtypes. In evaluation the layer passes its input on.
     """
 
+    keeps_values: ClassVar[bool] = True
+
     type: Literal["dropout"] = "dropout"
     rate: float = option(0.5, help="share of the values that is dropped", ge=0, lt=1)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
-
-    def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
-        return ()
-
-    def statistics(self, input_shape: Shape) -> tuple[StatisticSpec, ...]:
-        return ()
-
-    def flops(self, input_shape: Shape) -> float:
-        return 0.0
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
         dropped = min(round(self.rate * DROPOUT_LEVELS), DROPOUT_LEVELS - 1)

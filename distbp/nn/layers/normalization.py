@@ -8,10 +8,10 @@ taken over (Ioffe and Szegedy, ICML 2015, section 3). The variance that normaliz
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from distbp.nn.initializers import Constant, Zeros
-from distbp.nn.layers.base import ABSENT, Backward, Lowering, ParameterSpec, Shape, StatisticSpec, Value, no_backward
+from distbp.nn.layers.base import ABSENT, Backward, Facts, Lowering, ParameterSpec, Shape, StatisticSpec, Value, no_backward
 from distbp.nn.tape import Ref
 from distbp.options import option
 
@@ -31,7 +31,7 @@ def _scale_and_shift(features: int) -> tuple[ParameterSpec, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchNormalization:
+class BatchNormalization(Facts):
     """Each feature is normalized over the rows (and positions) of the slice that one shard computes.
 
     So the statistics depend on `batch_size` and `shards`, which belong to the job, and never on the
@@ -40,6 +40,8 @@ class BatchNormalization:
     value of a feature normalizes it to 0, and adds 0 to the running variance (PyTorch refuses it).
     Evaluation normalizes with the running statistics, which the server averages over the shards by rows.
     """
+
+    trains: ClassVar[bool] = True
 
     type: Literal["batch_normalization"] = "batch_normalization"
     momentum: float = option(0.1, help="share of the new batch in the running statistics", gt=0, le=1)
@@ -81,12 +83,14 @@ class BatchNormalization:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerNormalization:
+class LayerNormalization(Facts):
     """Each sample is normalized over its last axis (Ba, Kiros and Hinton, 2016).
 
     As `torch.nn.LayerNorm(features)`: epsilon inside the root, one scale and shift for each feature. Nothing
     depends on the other rows, so training and evaluation are the same.
     """
+
+    trains: ClassVar[bool] = True
 
     type: Literal["layer_normalization"] = "layer_normalization"
     epsilon: float = option(1e-5, help="added to the variance", gt=0)
@@ -97,9 +101,6 @@ class LayerNormalization:
 
     def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
         return _scale_and_shift(_features("layer_normalization", input_shape))
-
-    def statistics(self, input_shape: Shape) -> tuple[StatisticSpec, ...]:
-        return ()
 
     def flops(self, input_shape: Shape) -> float:
         return 12.0 * input_shape[-1]
