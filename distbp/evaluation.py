@@ -34,7 +34,7 @@ class Evaluator:
         self._blueprint = blueprint
         self._metrics = blueprint.metrics(network)
         self._program = Program(network, EVALUATION_ROWS, vector, kernels=kernels, loss=blueprint.job.loss)
-        self._x = np.empty((EVALUATION_ROWS, *network.input_shape), network.dtype)
+        self._x = np.empty((EVALUATION_ROWS, *network.input_shape), network.input_dtype)
 
     def sums(self, data: Rows, start: int, stop: int) -> Evaluation:
         """The sums over rows [start, stop) of `data`, at most `EVALUATION_ROWS` rows at a time."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from distbp.data.checks import check_rows, with_labels, with_values
+from distbp.data.ids import as_ids
 from distbp.data.preprocessing import Preprocessing
 from distbp.data.table import Table
 from distbp.errors import DataError, ModelError
@@ -131,16 +132,24 @@ class Model:
     def _forward(self, x: Array) -> Iterator[tuple[int, Array]]:
         """(first row, outputs of up to ROWS rows); the outputs are valid until the next ones."""
         features = self.input_shape if self.preprocessing.mean is None else self.preprocessing.mean.shape
+        if self.network.ids_below is not None:
+            x = self._ids(x)
         program = Program(self.network, min(ROWS, len(x)), self.vector, kernels=NUMPY)
         with one_blas_thread():
             for start in range(0, len(x), ROWS):
                 raw = x[start : start + ROWS]
-                prepared = np.empty((len(raw), *features), self.network.dtype)
+                prepared = np.empty((len(raw), *features), self.network.input_dtype)
                 self.preprocessing.apply(raw.reshape(prepared.shape), prepared)
                 _check_finite(prepared, start)
                 with np.errstate(invalid="ignore"):  # which may be wrong, see `numerics.quiet`
                     program.run(prepared)
                 yield start, program.outputs(len(raw))
+
+    def _ids(self, x: Array) -> Array:
+        try:
+            return as_ids(x, self.network.ids_below or 0, "the inputs")
+        except DataError as error:
+            raise ModelError(str(error)) from None
 
     def _checked(self, x: Array) -> Array:
         x = np.asarray(x)

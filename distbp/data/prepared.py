@@ -1,6 +1,6 @@
 """A split ready to be gathered into batches: preprocessed once where it fits in memory, else row by row.
 
-Preprocessing is element-wise, so both ways give the same bits.
+Ids stay as they are. Preprocessing is element-wise, so both ways give the same bits.
 """
 
 from __future__ import annotations

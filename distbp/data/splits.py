@@ -13,11 +13,13 @@ from distbp import settings
 from distbp.data.batches import WholeData
 from distbp.data.checks import with_labels, with_values
 from distbp.data.formats import from_arrays, load
+from distbp.data.ids import with_ids
 from distbp.data.prepared import PreparedRows, prepare
 from distbp.data.preprocessing import Preprocessing, fit
 from distbp.data.table import Table
 from distbp.errors import DataError
 from distbp.nn.losses.base import Targets
+from distbp.nn.wiring import data_facts
 
 if TYPE_CHECKING:  # these stand below the data in the house; here they are only read
     from distbp.blueprint import Blueprint
@@ -69,7 +71,7 @@ class Splits:
                 table = with_values(table, outputs)
                 assert table.targets is not None
                 targets = np.ascontiguousarray(table.targets, np.dtype(job.dtype))
-            dtype = np.dtype(job.dtype)
+            dtype = np.dtype(job.dtype if data_facts(job.model.layers).ids_below is None else np.int64)
             prepared[name] = prepare(table, targets, self.preprocessing, dtype, limit)
         return prepared
 
@@ -94,6 +96,7 @@ def open_splits(
             raise DataError("data.folder may not be given here: paths are relative to the job's own data")
         folder = folder / job.data.folder
     tables: dict[str, Table] = {}
+    first = data_facts(job.model.layers)
     for name in SPLITS:
         source = getattr(job.data, name)
         if given and given.get(name) is not None:
@@ -102,8 +105,10 @@ def open_splits(
             table = load(source, folder, confined=confined, bad_rows=job.data.bad_rows)
         else:
             continue
-        if job.model.layers[0].type == "dense":  # takes an image as a row of numbers; a view, no copy
+        if first.takes == {"row"}:  # which an image is made; a view, no copy
             table = replace(table, inputs=table.inputs.reshape(len(table), -1))
+        if first.ids_below is not None:
+            table = with_ids(table, first.ids_below)
         if tables and table.features != tables["train"].features:
             raise DataError(
                 f"{table.name}: one row has the shape {table.features}, but the training rows have"

@@ -18,7 +18,7 @@ import numpy as np
 from distbp.nn.layers.base import Array, Backward, Layer, Lowering, Shape, Value
 from distbp.nn.losses.base import Loss, lower_loss
 from distbp.nn.tape import BOUND_TOTAL, Ref, Row, Space, Tape, Watched
-from distbp.nn.wiring import DATA, Wiring, takes_ids, wiring_of
+from distbp.nn.wiring import DATA, Wiring, ids_below, wiring_of
 from distbp.streams import Purpose, generator
 
 
@@ -117,9 +117,14 @@ class Network:
         return [self.shapes[source + 1] for source in self.wiring[layer]]
 
     @property
-    def takes_ids(self) -> bool:
-        """Whether the data are ids, int64, not numbers of the network's dtype."""
-        return takes_ids(self.layers, self.wiring)
+    def ids_below(self) -> int | None:
+        """One more than the largest id that the data may hold; None where they are numbers."""
+        return ids_below(self.layers, self.wiring)
+
+    @property
+    def input_dtype(self) -> np.dtype[Any]:
+        """Of the data: int64 where they are ids, else the dtype of the network."""
+        return self.dtype if self.ids_below is None else np.dtype(np.int64)
 
     @property
     def input_shape(self) -> Shape:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from distbp.nn.layers.base import Layer
+from distbp.nn.layers.base import Layer, Takes
 
 DATA = -1  # the number of the data among the sources of a layer
 INPUT = "input"  # and its name
@@ -57,7 +57,9 @@ def wire(
         if layer.name == INPUT:
             problems.append(Problem(f"{index}.name", f"{INPUT!r} is the name of the data; choose another"))
         elif layer.name in known:
-            text = f"{layer.name!r} is the name of layer {known[layer.name]}; give each layer a name of its own"
+            text = (
+                f"{layer.name!r} is the name of layer {known[layer.name]}; give each layer a name of its own"
+            )
             problems.append(Problem(f"{index}.name", text))
         else:
             known[layer.name] = index
@@ -73,10 +75,12 @@ def wire(
 def _kinds_of_data(layers: Sequence[Layer], wiring: Sequence[Sequence[int | None]]) -> list[Problem]:
     """Only the data are ids, and then to every layer that takes them."""
     problems = []
-    ids = takes_ids(layers, wiring)
+    ids = ids_below(layers, wiring) is not None
     for index, (layer, sources) in enumerate(zip(layers, wiring, strict=True)):
         if layer.takes == "ids" and any(source != DATA for source in sources):
-            text = f"{layer.type} takes ids, which only the data are; put it first, or give it inputs: [{INPUT}]"
+            text = (
+                f"{layer.type} takes ids, which only the data are; put it first, or give it inputs: [{INPUT}]"
+            )
             problems.append(Problem(f"{index}", text))
         elif layer.takes != "ids" and ids and DATA in sources:
             text = f"{layer.type} takes numbers, but the data are ids, as another layer takes them so"
@@ -102,7 +106,21 @@ def wiring_of(layers: Sequence[Layer]) -> Wiring:
     return tuple(tuple(source for source in sources if source is not None) for sources in wiring)
 
 
-def takes_ids(layers: Sequence[Layer], wiring: Sequence[Sequence[int | None]]) -> bool:
-    """Whether the data are ids: some layer takes them so."""
-    return any(layer.takes == "ids" for layer, sources in zip(layers, wiring, strict=True) if DATA in sources)
+def ids_below(layers: Sequence[Layer], wiring: Sequence[Sequence[int | None]]) -> int | None:
+    """One more than the largest id that the data may hold; None where they are numbers."""
+    bounds = [layer.ids_below for layer, sources in zip(layers, wiring, strict=True) if DATA in sources]
+    return min((bound for bound in bounds if bound is not None), default=None)
 
+
+class DataFacts(NamedTuple):
+    """What the layers that take the data ask of them: see `Facts.takes` and `Facts.ids_below`."""
+
+    takes: set[Takes]
+    ids_below: int | None
+
+
+def data_facts(layers: Sequence[Layer]) -> DataFacts:
+    """Of layers whose names may be at fault."""
+    wiring, _ = wire(layers)
+    takes = {layer.takes for layer, sources in zip(layers, wiring, strict=True) if DATA in sources}
+    return DataFacts(takes, ids_below(layers, wiring))

@@ -28,7 +28,7 @@ def data(network: Network, rows: int, ids: int = 0) -> tuple[Array, Array]:
     """Inputs (ids below `ids`, where the network takes some) and targets for all outputs."""
     draw = np.random.default_rng(rows)
     shape = (rows, *network.input_shape)
-    x = draw.integers(0, ids, shape) if network.takes_ids else draw.normal(size=shape).astype(network.dtype)
+    x = draw.integers(0, ids, shape) if network.ids_below else draw.normal(size=shape).astype(network.dtype)
     return x, draw.normal(size=(rows, int(np.prod(network.output_shape)))).astype(network.dtype)
 
 
@@ -78,7 +78,9 @@ def compiled_kernels() -> Kernels:
     return kernel_sets.load("numba")
 
 
-def check_compiled(layers: Sequence[Layer], shape: Shape, rows: int, most_rows: int = 0, ids: int = 0) -> None:
+def check_compiled(
+    layers: Sequence[Layer], shape: Shape, rows: int, most_rows: int = 0, ids: int = 0
+) -> None:
     """The compiled ops give what NumPy's definitions give, up to rounding; every element of the gradient is written."""
     network = Network(layers, shape, np.float32)
     x, targets = data(network, rows, ids)
@@ -90,4 +92,6 @@ def check_compiled(layers: Sequence[Layer], shape: Shape, rows: int, most_rows: 
     np.testing.assert_allclose(found[0], loss, rtol=1e-4)
     np.testing.assert_allclose(found[1], outputs, rtol=1e-4, atol=1e-4 * np.abs(outputs).max())
     count = network.parameter_count
-    np.testing.assert_allclose(found[2][:count], gradient[:count], rtol=1e-3, atol=2e-5 * np.abs(gradient[:count]).max())
+    np.testing.assert_allclose(
+        found[2][:count], gradient[:count], rtol=1e-3, atol=2e-5 * np.abs(gradient[:count]).max()
+    )

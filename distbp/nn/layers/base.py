@@ -171,13 +171,19 @@ class Facts:
         """The shape of the output where the options alone say it."""
         return None
 
-    def parameters(self, *inputs: Shape) -> tuple[ParameterSpec, ...]:
+    @property
+    def ids_below(self) -> int | None:
+        """One more than the largest id; None for a layer that takes numbers."""
+        return None
+
+    # Of the shapes of the inputs, as `Layer` says; so declared, a layer may take one shape only.
+    def parameters(self, *inputs: Any, **_: Any) -> tuple[ParameterSpec, ...]:
         return ()
 
-    def statistics(self, *inputs: Shape) -> tuple[StatisticSpec, ...]:
+    def statistics(self, *inputs: Any, **_: Any) -> tuple[StatisticSpec, ...]:
         return ()
 
-    def flops(self, *inputs: Shape) -> float:
+    def flops(self, *inputs: Any, **_: Any) -> float:
         return 0.0
 
 
@@ -200,6 +206,9 @@ class Layer(Protocol):
 
     @property
     def own_shape(self) -> Shape | None: ...
+
+    @property
+    def ids_below(self) -> int | None: ...
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """Raises ValueError, with a message for the user, where a shape does not fit."""

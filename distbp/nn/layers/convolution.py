@@ -44,9 +44,12 @@ class Conv2d(Facts):
     kernel_size: Pair = option(help="of a filter; one number, or [height, width]")
     stride: Pair = option(1, help="how far a filter moves; one number, or [down, right]")
     padding: Padding = option(
-        0, help="zeros on each side; one number, [above and below, left and right], or `same` (with stride 1) or `valid`"
+        0,
+        help="zeros on each side; one number, [above and below, left and right], or `same` (with stride 1) or `valid`",
     )
-    dilation: Pair = option(1, help="distance between the numbers that a filter looks at; one number, or [down, right]")
+    dilation: Pair = option(
+        1, help="distance between the numbers that a filter looks at; one number, or [down, right]"
+    )
     groups: int = option(1, help="into how many parts channels and filters are cut, each for itself", gt=0)
     activation: str = option("linear", help="applied to the outputs", choices="activations")
     initializer: Initializer = option(GlorotUniform(), help="of the weights", choices="initializers")
@@ -58,7 +61,10 @@ class Conv2d(Facts):
         if not isinstance(self.padding, str):
             check_pair("padding", self.padding, 0)
         if self.padding == "same" and pair(self.stride) != (1, 1):
-            raise OptionError("padding", "may be 'same' with stride 1 only, as the output is smaller with another; give numbers")
+            raise OptionError(
+                "padding",
+                "may be 'same' with stride 1 only, as the output is smaller with another; give numbers",
+            )
         if self.filters % self.groups:
             raise OptionError("groups", f"must divide filters ({self.filters}), but is {self.groups}")
 
@@ -68,7 +74,9 @@ class Conv2d(Facts):
             self.type, input_shape, self.kernel_size, self.stride, self.padding, self.dilation, channels
         )
         if windows.channels % self.groups:
-            raise ValueError(f"groups is {self.groups}, which does not divide the {windows.channels} channels of the input")
+            raise ValueError(
+                f"groups is {self.groups}, which does not divide the {windows.channels} channels of the input"
+            )
         return windows
 
     def output_shape(self, input_shape: Shape) -> Shape:
@@ -77,11 +85,13 @@ class Conv2d(Facts):
 
     def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
         windows = self._windows(input_shape)
-        shape = (self.filters, windows.count, windows.kernel_height, windows.kernel_width)
+        shape = (self.filters, windows.looked_at, windows.kernel_height, windows.kernel_width)
         fan_out = self.filters * windows.kernel_height * windows.kernel_width
         return (
             ParameterSpec("weight", shape, self.initializer, windows.terms, fan_out),
-            ParameterSpec("bias", (self.filters,), self.bias_initializer, windows.terms, fan_out, decays=False),
+            ParameterSpec(
+                "bias", (self.filters,), self.bias_initializer, windows.terms, fan_out, decays=False
+            ),
         )
 
     def flops(self, input_shape: Shape) -> float:
@@ -95,7 +105,9 @@ class Conv2d(Facts):
                 ref._replace(start=ref.start + group * many * terms, columns=terms, plus=many)
                 for ref in (low.parameters["weight"], low.gradients["weight"])
             )
-            yield _Group(windows._replace(first=group * windows.count), group * many, many, weight, d_weight)
+            yield _Group(
+                windows._replace(first=group * windows.looked_at), group * many, many, weight, d_weight
+            )
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
         tape, windows = low.tape, self._windows(x.shape)

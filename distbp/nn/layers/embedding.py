@@ -27,11 +27,17 @@ class Embedding(Facts):
     size: int = option(help="numbers in the vector of an id", gt=0)
     initializer: Initializer = option(Normal(std=1.0), help="of the table", choices="initializers")
 
+    @property
+    def ids_below(self) -> int:
+        return self.entries
+
     def output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape, self.size)
 
     def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
-        return (ParameterSpec("weight", (self.entries, self.size), self.initializer, self.entries, self.size),)
+        return (
+            ParameterSpec("weight", (self.entries, self.size), self.initializer, self.entries, self.size),
+        )
 
     def flops(self, input_shape: Shape) -> float:
         return 1.0 * math.prod(input_shape) * self.size  # each number of the gradient is added once

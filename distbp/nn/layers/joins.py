@@ -44,11 +44,12 @@ class Add(_SameShapes):
         def backward(dy: Ref) -> Sequence[Ref | None]:
             found: list[Ref | None] = []
             for wanted in low.wanted:
-                if wanted and any(found):
-                    found.append(low.tape.like(y))
-                    low.tape.emit("copy", dy, found[-1])
-                else:
-                    found.append(dy if wanted else None)
+                d = None
+                if wanted:
+                    d = low.tape.like(y) if any(found) else dy
+                    if d is not dy:
+                        low.tape.emit("copy", dy, d)
+                found.append(d)
             return found
 
         return Value(y, inputs[0].shape), backward
@@ -75,9 +76,10 @@ class Multiply(_SameShapes):
         def backward(dy: Ref) -> Sequence[Ref | None]:
             found: list[Ref | None] = []
             for number, wanted in enumerate(low.wanted):
-                found.append(low.tape.like(y) if wanted else None)
-                if wanted:  # dy times all the other factors
-                    product([dy, *factors[:number], *factors[number + 1 :]], found[-1])
+                d = low.tape.like(y) if wanted else None
+                if d is not None:  # dy times all the other factors
+                    product([dy, *factors[:number], *factors[number + 1 :]], d)
+                found.append(d)
             return found
 
         return Value(y, inputs[0].shape), backward
@@ -96,9 +98,13 @@ class Concatenate(Facts):
         axes = len(inputs[0])
         shapes = " and ".join(str(list(shape)) for shape in inputs)
         if not -axes <= self.axis < axes:
-            raise ValueError(f"axis is {self.axis}, but the inputs have {axes} axes: their shapes are {shapes}")
+            raise ValueError(
+                f"axis is {self.axis}, but the inputs have {axes} axes: their shapes are {shapes}"
+            )
         at = self.axis % axes
-        if len({(*shape[:at], *shape[at + 1 :]) for shape in inputs}) > 1 or any(len(shape) != axes for shape in inputs):
+        if len({(*shape[:at], *shape[at + 1 :]) for shape in inputs}) > 1 or any(
+            len(shape) != axes for shape in inputs
+        ):
             raise ValueError(f"the inputs must have one shape but for axis {self.axis}, but have {shapes}")
         return (*inputs[0][:at], sum(shape[at] for shape in inputs), *inputs[0][at + 1 :])
 
@@ -115,9 +121,10 @@ class Concatenate(Facts):
         def backward(dy: Ref) -> Sequence[Ref | None]:
             found: list[Ref | None] = []
             for part, first, wanted in zip(parts, firsts, low.wanted, strict=True):
-                found.append(low.tape.work(part.columns, times) if wanted else None)
-                if wanted:
-                    low.tape.emit("take_columns", dy.reshaped(columns, times), found[-1], whole=(first,))
+                d = low.tape.work(part.columns, times) if wanted else None
+                if d is not None:
+                    low.tape.emit("take_columns", dy.reshaped(columns, times), d, whole=(first,))
+                found.append(d)
             return found
 
         return Value(y.reshaped(columns * times, 1), shape), backward

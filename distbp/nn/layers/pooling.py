@@ -25,7 +25,10 @@ class _Pool2d(Facts):
             check_pair("stride", self.stride, 1)
         check_pair("padding", self.padding, 0)
         if any(2 * pad > size for pad, size in zip(pair(self.padding), pair(self.kernel_size), strict=True)):
-            raise OptionError("padding", f"must be at most half of kernel_size, not {self.padding}, else a window holds nothing")
+            raise OptionError(
+                "padding",
+                f"must be at most half of kernel_size, not {self.padding}, else a window holds nothing",
+            )
 
     def _windows(self, input_shape: Shape) -> Windows:
         stride = self.kernel_size if self.stride is None else self.stride

@@ -34,7 +34,9 @@ class Elman(Facts):
     units: int = option(help="numbers in the state", gt=0)
     activation: Literal["tanh", "relu"] = option("tanh", help="f")
     return_sequences: bool = option(False, help="give the state after every step, not only after the last")
-    initializer: Initializer = option(GlorotUniform(), help="of the weights of the inputs", choices="initializers")
+    initializer: Initializer = option(
+        GlorotUniform(), help="of the weights of the inputs", choices="initializers"
+    )
     recurrent_initializer: Initializer = option(
         Orthogonal(), help="of the weights of the state before", choices="initializers"
     )
@@ -92,7 +94,13 @@ class Elman(Facts):
             for t in reversed(range(steps)):
                 if t < steps - 1:
                     add = int(self.return_sequences)
-                    tape.emit("product_nn", dz.step(t + 1), low.parameters["recurrent_weight"], dz.step(t), whole=(add,))
+                    tape.emit(
+                        "product_nn",
+                        dz.step(t + 1),
+                        low.parameters["recurrent_weight"],
+                        dz.step(t),
+                        whole=(add,),
+                    )
                 tape.emit(f"{self.activation}_backward", ABSENT, h.step(t), dz.step(t), ABSENT)
             tape.emit("sum_rows", dz, low.gradients["bias"], whole=(0,))
             low.weight_gradient(low.gradients["weight"], dz, inputs)

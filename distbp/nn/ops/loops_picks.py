@@ -14,7 +14,9 @@ def gather_rows(row: int, spaces: int, rows: int) -> None:
     number = 0
     for i in range(ids.shape[0]):
         for k in range(ids.shape[1]):
-            source = min(max(ids[i, k], 0), table.shape[0] - 1)  # never outside of the table, whatever came in
+            source = min(
+                max(ids[i, k], 0), table.shape[0] - 1
+            )  # never outside of the table, whatever came in
             for j in range(table.shape[1]):
                 out[number, j] = table[source, j]
             number += 1

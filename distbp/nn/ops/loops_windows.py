@@ -50,9 +50,19 @@ def _copy_window(
 
 def windows(row: int, spaces: int, rows: int) -> None:
     x, out = flat(row, spaces, rows, 0), flat(row, spaces, rows, 1)
-    channels, height, width, first, count = whole(row, 0), whole(row, 1), whole(row, 2), whole(row, 3), whole(row, 4)
+    channels, height, width, first, count = (
+        whole(row, 0),
+        whole(row, 1),
+        whole(row, 2),
+        whole(row, 3),
+        whole(row, 4),
+    )
     kernel, stride = (whole(row, 5), whole(row, 6)), (whole(row, 7), whole(row, 8))
-    before, dilation, size = (whole(row, 9), whole(row, 10)), (whole(row, 11), whole(row, 12)), (whole(row, 13), whole(row, 14))
+    before, dilation, size = (
+        (whole(row, 9), whole(row, 10)),
+        (whole(row, 11), whole(row, 12)),
+        (whole(row, 13), whole(row, 14)),
+    )
     terms, image = kernel[0] * kernel[1], channels * height * width
     to = 0
     for n in range(single(row, spaces, rows, 0).shape[0]):
@@ -68,9 +78,19 @@ def windows(row: int, spaces: int, rows: int) -> None:
 
 def windows_backward(row: int, spaces: int, rows: int) -> None:
     d, dx = flat(row, spaces, rows, 0), flat(row, spaces, rows, 1)
-    channels, height, width, first, count = whole(row, 0), whole(row, 1), whole(row, 2), whole(row, 3), whole(row, 4)
+    channels, height, width, first, count = (
+        whole(row, 0),
+        whole(row, 1),
+        whole(row, 2),
+        whole(row, 3),
+        whole(row, 4),
+    )
     kernel, stride = (whole(row, 5), whole(row, 6)), (whole(row, 7), whole(row, 8))
-    before, dilation, size = (whole(row, 9), whole(row, 10)), (whole(row, 11), whole(row, 12)), (whole(row, 13), whole(row, 14))
+    before, dilation, size = (
+        (whole(row, 9), whole(row, 10)),
+        (whole(row, 11), whole(row, 12)),
+        (whole(row, 13), whole(row, 14)),
+    )
     terms, image, part = kernel[0] * kernel[1], channels * height * width, count * height * width
     to = 0
     for n in range(single(row, spaces, rows, 1).shape[0]):
@@ -114,10 +134,15 @@ def take_channels(row: int, spaces: int, rows: int) -> None:
 
 @jit
 def _largest(
-    x: Array, at: int, width: int, down: tuple[int, int, int], right: tuple[int, int, int], dilation: tuple[int, int]
+    x: Array,
+    at: int,
+    width: int,
+    down: tuple[int, int, int],
+    right: tuple[int, int, int],
+    dilation: tuple[int, int],
 ) -> Any:
     """Where the first of the largest numbers of a window stands, and the number. NaN is larger than any number."""
-    best, found = _LOWEST, np.int64(-1)
+    best, found = _LOWEST, -1
     for i in range(down[1], down[2]):
         base = at + (down[0] + i * dilation[0]) * width + right[0]
         for j in range(right[1], right[2]):
@@ -131,7 +156,11 @@ def max_pool(row: int, spaces: int, rows: int) -> None:
     x, y = flat(row, spaces, rows, 0), flat(row, spaces, rows, 1)
     channels, height, width = whole(row, 0), whole(row, 1), whole(row, 2)
     kernel, stride = (whole(row, 5), whole(row, 6)), (whole(row, 7), whole(row, 8))
-    before, dilation, size = (whole(row, 9), whole(row, 10)), (whole(row, 11), whole(row, 12)), (whole(row, 13), whole(row, 14))
+    before, dilation, size = (
+        (whole(row, 9), whole(row, 10)),
+        (whole(row, 11), whole(row, 12)),
+        (whole(row, 13), whole(row, 14)),
+    )
     to = 0
     for n in range(single(row, spaces, rows, 0).shape[0] * channels):
         for p in range(size[0]):
@@ -146,7 +175,11 @@ def max_pool_backward(row: int, spaces: int, rows: int) -> None:
     x, dy, dx = flat(row, spaces, rows, 0), flat(row, spaces, rows, 1), flat(row, spaces, rows, 2)
     channels, height, width = whole(row, 0), whole(row, 1), whole(row, 2)
     kernel, stride = (whole(row, 5), whole(row, 6)), (whole(row, 7), whole(row, 8))
-    before, dilation, size = (whole(row, 9), whole(row, 10)), (whole(row, 11), whole(row, 12)), (whole(row, 13), whole(row, 14))
+    before, dilation, size = (
+        (whole(row, 9), whole(row, 10)),
+        (whole(row, 11), whole(row, 12)),
+        (whole(row, 13), whole(row, 14)),
+    )
     for k in range(dx.size):
         dx[k] = _ZERO
     to = 0

@@ -16,13 +16,13 @@ from distbp.nn.ops.base import Op, Real, Whole, element_ops
 
 
 class Windows(NamedTuple):
-    """Sizes are (vertical, horizontal); `first` and `count`: which channels are looked at; `out`: how many windows there are."""
+    """Sizes are (vertical, horizontal); `looked_at` channels from number `first` on; `out`: how many windows there are."""
 
     channels: int
     height: int
     width: int
     first: int
-    count: int
+    looked_at: int
     kernel_height: int
     kernel_width: int
     stride_down: int
@@ -42,7 +42,7 @@ class Windows(NamedTuple):
     @property
     def terms(self) -> int:
         """Numbers in a window of all its channels."""
-        return self.count * self.kernel_height * self.kernel_width
+        return self.looked_at * self.kernel_height * self.kernel_width
 
 
 def _padded(x: Array, w: Windows, value: float = 0.0) -> Array:
@@ -50,8 +50,8 @@ def _padded(x: Array, w: Windows, value: float = 0.0) -> Array:
     height = (w.out_height - 1) * w.stride_down + (w.kernel_height - 1) * w.dilation_down + 1
     width = (w.out_width - 1) * w.stride_right + (w.kernel_width - 1) * w.dilation_right + 1
     size = max(height, w.top + w.height), max(width, w.left + w.width)
-    padded = np.full((len(x), w.count, *size), value, x.dtype)
-    images = x.reshape(len(x), w.channels, w.height, w.width)[:, w.first : w.first + w.count]
+    padded = np.full((len(x), w.looked_at, *size), value, x.dtype)
+    images = x.reshape(len(x), w.channels, w.height, w.width)[:, w.first : w.first + w.looked_at]
     padded[:, :, w.top : w.top + w.height, w.left : w.left + w.width] = images
     return padded
 
@@ -75,7 +75,7 @@ def _windows(x: Array, out: Array, whole: Whole, real: Real) -> None:
     """out (rows * places, terms) <- the windows of x (rows, channels * height * width), channel by channel; padding is 0."""
     w = Windows(*whole)
     padded = _padded(x, w)
-    view = out.reshape(len(x), w.out_height, w.out_width, w.count, w.kernel_height, w.kernel_width)
+    view = out.reshape(len(x), w.out_height, w.out_width, w.looked_at, w.kernel_height, w.kernel_width)
     for i, j, (rows, columns) in _terms(w):
         view[..., i, j] = padded[:, :, rows, columns].transpose(0, 2, 3, 1)
 
@@ -84,11 +84,11 @@ def _windows_backward(d: Array, dx: Array, whole: Whole, real: Real) -> None:
     """dx <- for each number of the images, the sum of what stands in d for it in all windows; of the channels looked at."""
     w = Windows(*whole)
     padded = np.zeros_like(_padded(dx, w))
-    view = d.reshape(len(dx), w.out_height, w.out_width, w.count, w.kernel_height, w.kernel_width)
+    view = d.reshape(len(dx), w.out_height, w.out_width, w.looked_at, w.kernel_height, w.kernel_width)
     for i, j, (rows, columns) in _terms(w):
         padded[:, :, rows, columns] += view[..., i, j].transpose(0, 3, 1, 2)
     images = dx.reshape(len(dx), w.channels, w.height, w.width)
-    images[:, w.first : w.first + w.count] = _inside(padded, w)
+    images[:, w.first : w.first + w.looked_at] = _inside(padded, w)
 
 
 def _put_channels(a: Array, out: Array, whole: Whole, real: Real) -> None:
@@ -104,7 +104,11 @@ def _take_channels(a: Array, out: Array, whole: Whole, real: Real) -> None:
 
 
 def _by_channel(images: Array, places: Array, whole: Whole) -> Array:
-    return images.reshape(len(images), -1, len(places) // len(images)) if len(images) else images.reshape(0, whole[0] + 1, 1)
+    return (
+        images.reshape(len(images), -1, len(places) // len(images))
+        if len(images)
+        else images.reshape(0, whole[0] + 1, 1)
+    )
 
 
 def _stacked(x: Array, w: Windows, value: float) -> Array:
@@ -138,7 +142,7 @@ def _average_pool_backward(dy: Array, dx: Array, whole: Whole, real: Real) -> No
 
 def _spread(dy: Array, dx: Array, w: Windows, share: Callable[[int], Any]) -> None:
     padded = np.zeros_like(_padded(dx, w))
-    d = dy.reshape(len(dx), w.count, w.out_height, w.out_width)
+    d = dy.reshape(len(dx), w.looked_at, w.out_height, w.out_width)
     for number, (_, _, (rows, columns)) in enumerate(_terms(w)):
         padded[:, :, rows, columns] += d * share(number)
     dx.reshape(len(dx), w.channels, w.height, w.width)[:] = _inside(padded, w)
@@ -153,6 +157,20 @@ WINDOWS = (
     Op("take_channels", "fF", _take_channels, f"{_HERE}take_channels"),
     Op("max_pool", "fF", _max_pool, f"{_HERE}max_pool"),
     Op("max_pool_backward", "ffF", _max_pool_backward, f"{_HERE}max_pool_backward", _OVER_WINDOWS),
-    Op("average_pool", "fF", _average_pool, f"{_HERE}average_pool", "of each window: row after row", element_ops(1)),
-    Op("average_pool_backward", "fF", _average_pool_backward, f"{_HERE}average_pool_backward", _OVER_WINDOWS, element_ops(1)),
+    Op(
+        "average_pool",
+        "fF",
+        _average_pool,
+        f"{_HERE}average_pool",
+        "of each window: row after row",
+        element_ops(1),
+    ),
+    Op(
+        "average_pool_backward",
+        "fF",
+        _average_pool_backward,
+        f"{_HERE}average_pool_backward",
+        _OVER_WINDOWS,
+        element_ops(1),
+    ),
 )
