@@ -22,7 +22,8 @@ REQUIRED: Any = dataclasses.MISSING
 
 
 class OptionError(ValueError):
-    """Options that do not go together, from the `__post_init__` of a dataclass: the field at fault, and what is wrong."""
+    """Options that do not go together, from the `__post_init__` of a dataclass: the field at fault, and what
+    is wrong."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)

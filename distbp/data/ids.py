@@ -13,13 +13,14 @@ from distbp.nn.arrays import Array
 
 
 def with_ids(table: Table, below: int) -> Table:
-    """The table with inputs of int64, from 0 to `below` - 1. Raises DataError that names the first that is none."""
+    """The table with inputs of int64, from 0 to `below` - 1. Raises DataError that names the first that is
+    none."""
     return replace(table, inputs=as_ids(table.inputs, below, table.name, table.row_number))
 
 
 def as_ids(inputs: Array, below: int, name: str, row_number: Callable[[int], int] = int) -> Array:
-    """Inputs (rows, ...) as int64: the same array where it is so already. Raises DataError with row and column of the first that
-    is not a whole number from 0 to `below` - 1."""
+    """Inputs (rows, ...) as int64: the same array where it is so already. Raises DataError with row and
+    column of the first that is not a whole number from 0 to `below` - 1."""
     ready = inputs.dtype == np.int64
     found = inputs if ready else np.empty(inputs.shape, np.int64)
     for start, rows in chunks(inputs):
@@ -30,8 +31,9 @@ def as_ids(inputs: Array, below: int, name: str, row_number: Callable[[int], int
             row, *column = (int(part) for part in np.unravel_index(int(good.argmin()), good.shape))
             place = "" if not column else f", column {column[0] if len(column) == 1 else tuple(column)}"
             raise DataError(
-                f"{name}: row {row_number(start + row)}{place} of the inputs is {rows[(row, *column)]}, but ids are whole"
-                f" numbers from 0 to {below - 1}, as the embedding has {below} entries; mend the data, or give it more entries"
+                f"{name}: row {row_number(start + row)}{place} of the inputs is {rows[(row, *column)]},"
+                f" but ids are whole numbers from 0 to {below - 1}, as the embedding has {below} entries; mend"
+                " the data, or give it more entries"
             )
         if not ready:
             found[start : start + len(rows)] = rows

@@ -80,7 +80,8 @@ def _ids_stay(job: TrainingJob) -> Iterator[Fault]:
     if job.data.standardize:
         yield Fault("data.standardize", "would change the ids that an embedding takes; leave it out")
     if job.data.scale != 1:
-        yield Fault("data.scale", f"would change the ids that an embedding takes, but is {job.data.scale:g}; leave it out")
+        text = f"would change the ids that an embedding takes, but is {job.data.scale:g}; leave it out"
+        yield Fault("data.scale", text)
 
 
 def _shapes_fit(job: TrainingJob) -> Iterator[Fault]:

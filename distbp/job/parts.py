@@ -58,7 +58,8 @@ class Data(Part):
 
 
 class Model(Part):
-    """The network: layers in order. Each takes the output of the one above, or of those that its `inputs` name."""
+    """The network: layers in order. Each takes the output of the one above, or of those that its
+    `inputs` name."""
 
     layers: tuple[Layer, ...] = Field(min_length=1, description="from the inputs to the outputs")
 

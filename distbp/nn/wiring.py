@@ -66,8 +66,9 @@ def wire(
     used = {source for sources in wiring for source in sources}
     if None not in used:  # else it may be the one that was meant
         for index in sorted(set(range(len(layers) - 1)) - used):
-            called = "" if layers[index].name is None else f" {layers[index].name!r}"
-            text = f"no layer takes the output of this one{called}; name it in the inputs of a later layer, or take it out"
+            called = "" if layers[index].name is None else f" ({layers[index].name!r})"
+            text = f"no layer takes the output of this one{called};"
+            text += " name it in the inputs of a later layer, or take it out"
             problems.append(Problem(f"{index}", text))
     return tuple(wiring), problems + _kinds_of_data(layers, wiring)
 
@@ -78,9 +79,7 @@ def _kinds_of_data(layers: Sequence[Layer], wiring: Sequence[Sequence[int | None
     ids = ids_below(layers, wiring) is not None
     for index, (layer, sources) in enumerate(zip(layers, wiring, strict=True)):
         if layer.takes == "ids" and any(source != DATA for source in sources):
-            text = (
-                f"{layer.type} takes ids, which only the data are; put it first, or give it inputs: [{INPUT}]"
-            )
+            text = f"{layer.type} takes ids, and only the data are ids; put it first, or give it inputs: [{INPUT}]"
             problems.append(Problem(f"{index}", text))
         elif layer.takes != "ids" and ids and DATA in sources:
             text = f"{layer.type} takes numbers, but the data are ids, as another layer takes them so"
@@ -94,12 +93,13 @@ def _count(index: int, layer: Layer, given: int) -> list[Problem]:
     if layer.joins:
         text = f"{layer.type} takes two or more inputs, not 1; name them, as inputs: [a, b]"
     else:
-        text = f"{layer.type} takes 1 input, not {given}; join them in a layer of type add, multiply or concatenate"
+        text = f"{layer.type} takes 1 input, not {given}; join them in a layer first (add, multiply, concatenate)"
     return [Problem(f"{index}.inputs", text)]
 
 
 def wiring_of(layers: Sequence[Layer]) -> Wiring:
-    """The sources of each layer. Raises ValueError where the names do not fit; the message says all that is wrong."""
+    """The sources of each layer. Raises ValueError where the names do not fit; the message says all that is
+    wrong."""
     wiring, problems = wire(layers)
     if problems:
         raise ValueError("; ".join(f"layer {problem.place}: {problem.message}" for problem in problems))

@@ -1,13 +1,21 @@
-"""What the tests of layers share: a network as a program, its gradients checked, its two executors compared."""
+"""What the tests of layers share: a network as a program, its gradients checked, its two executors
+compared."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
 from typing import Any
+from unittest import mock
 
 import numpy as np
+import pytest
+from rigs import make_job, make_rig
 
+from distbp import numerics
+from distbp.exchange import inline
+from distbp.exchange.base import Snapshot
+from distbp.exchange.inline import InlineTeam
 from distbp.nn import kernels as kernel_sets
 from distbp.nn.arrays import Array, Shape
 from distbp.nn.gradcheck import Report, check
@@ -17,6 +25,8 @@ from distbp.nn.layers.base import Layer
 from distbp.nn.losses import LOSSES
 from distbp.nn.network import Network, aligned_vector
 from distbp.nn.program import Program
+from distbp.reduction import Block
+from distbp.schedules import PlateauState
 
 
 def layer(kind: str, **options: Any) -> Layer:
@@ -75,13 +85,15 @@ def gradcheck(layers: Sequence[Layer], shape: Shape, rows: int, most_rows: int =
 
 @functools.cache
 def compiled_kernels() -> Kernels:
+    pytest.importorskip("numba", reason="Numba is not installed")
     return kernel_sets.load("numba")
 
 
 def check_compiled(
     layers: Sequence[Layer], shape: Shape, rows: int, most_rows: int = 0, ids: int = 0
 ) -> None:
-    """The compiled ops give what NumPy's definitions give, up to rounding; every element of the gradient is written."""
+    """The compiled ops give what NumPy's definitions give, up to rounding; every element of the gradient is
+    written."""
     network = Network(layers, shape, np.float32)
     x, targets = data(network, rows, ids)
     vector = vector_of(network)
@@ -95,3 +107,38 @@ def check_compiled(
     np.testing.assert_allclose(
         found[2][:count], gradient[:count], rtol=1e-3, atol=2e-5 * np.abs(gradient[:count]).max()
     )
+
+
+def check_same_bits(
+    layers: Sequence[Any], x: Array, y: Array, shards: int, kernels: str = "numba", **fields: Any
+) -> None:
+    """Training gives one vector, bit for bit: with one thread and two, and step by step on one worker and on
+    one for each shard. The last batch of an epoch leaves smaller slices; some are empty."""
+    if kernels == "numba":
+        pytest.importorskip("numba", reason="Numba is not installed")
+    job = make_job(layers, shards=shards, batch_size=8 * shards, epochs=3, **fields)
+    made = make_rig(job, (x, y), kernels=kernels)
+    blocks = [Block(shard, shard + 1) for shard in range(shards)]
+    steps, found = 3 * made.blueprint.steps_per_epoch, {}
+    with (
+        numerics.one_blas_thread(),
+        np.errstate(all="ignore"),
+        mock.patch.multiple(inline, FLOPS_WORTH_THREADS=0, FLOPS_WORTH_PYTHON_THREADS=0),
+    ):
+        for threads in (1, 2):
+            start = Snapshot(0, {"vector": made.start()})
+            team = InlineTeam(made.blueprint, made.data, start, threads=threads)
+            assert team.run(0, steps, PlateauState(), lambda: False) == steps
+            found[f"{threads} threads"] = team.server.vector.tobytes()
+            team.close()
+        for workers in ([Block(0, shards)], blocks):
+            server = made.server(made.start())
+            each = [made.worker(server.vector) for _ in workers]
+            sums = [made.contribution(server.vector, block) for block in workers]
+            for step in range(steps):
+                for worker, one in zip(each, sums, strict=True):
+                    worker.compute(step, one.block, one.gradient, one.totals)
+                server.apply(step, sums)
+            found[f"{len(workers)} workers"] = server.vector.tobytes()
+    assert server.vector.tobytes() != made.start().tobytes()
+    assert len(set(found.values())) == 1, {name: hash(bits) for name, bits in found.items()}

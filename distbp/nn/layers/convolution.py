@@ -1,8 +1,8 @@
 """Convolution over images (LeCun et al., "Gradient-based learning applied to document recognition", 1998).
 
-The windows of the images are copied side by side, one in a row: X of (places of all samples, terms). Then it is a dense
-layer over windows: Y = f(X W^T + b), with dW = dZ^T X, db = the sum of dZ over the places, dX = dZ W. Each number of an image
-stands in several windows, so its derivative is the sum of theirs.
+The windows of the images are copied side by side, one in a row: X of (places of all samples, terms). Then it
+is a dense layer over windows: Y = f(X W^T + b), with dW = dZ^T X, db = the sum of dZ over the places, dX = dZ
+W. Each number of an image stands in several windows, so its derivative is the sum of theirs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from distbp.options import OptionError, option
 
 
 class _Group(NamedTuple):
-    """Some channels of the input and the filters that look at them. `weight`, `d_weight`: (filters, terms)."""
+    """Some channels of the input and the filters that look at them. `weight`, `d_weight`: (filters,
+    terms)."""
 
     windows: Windows
     first: int
@@ -34,7 +35,8 @@ class _Group(NamedTuple):
 class Conv2d(Facts):
     """A convolution (in truth a cross-correlation) over images: inputs (channels, height, width).
 
-    The conventions are those of `torch.nn.Conv2d`: zeros around the image, weights (filters, channels / groups, height, width).
+    The conventions are those of `torch.nn.Conv2d`: zeros around the image, weights (filters, channels /
+    groups, height, width).
     """
 
     trains: ClassVar[bool] = True
@@ -45,7 +47,7 @@ class Conv2d(Facts):
     stride: Pair = option(1, help="how far a filter moves; one number, or [down, right]")
     padding: Padding = option(
         0,
-        help="zeros on each side; one number, [above and below, left and right], or `same` (with stride 1) or `valid`",
+        help="zeros on each side; one number, [above and below, left and right], `same` (stride 1) or `valid`",
     )
     dilation: Pair = option(
         1, help="distance between the numbers that a filter looks at; one number, or [down, right]"
@@ -63,7 +65,7 @@ class Conv2d(Facts):
         if self.padding == "same" and pair(self.stride) != (1, 1):
             raise OptionError(
                 "padding",
-                "may be 'same' with stride 1 only, as the output is smaller with another; give numbers",
+                "may be 'same' with stride 1 only; give numbers",
             )
         if self.filters % self.groups:
             raise OptionError("groups", f"must divide filters ({self.filters}), but is {self.groups}")

@@ -14,7 +14,8 @@ from distbp.options import option
 
 @dataclass(frozen=True, kw_only=True)
 class Embedding(Facts):
-    """The row of a table for each id, as `torch.nn.Embedding`: (...) ids from 0 to entries - 1 -> (..., size).
+    """The row of a table for each id, as `torch.nn.Embedding`: (...) ids from 0 to entries - 1 -> (...,
+    size).
 
     The data must be whole numbers; they stay so, and are not scaled.
     """

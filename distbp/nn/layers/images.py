@@ -35,11 +35,12 @@ def image_windows(
     dilation: Pair,
     channels: int | None = None,
 ) -> Windows:
-    """The windows over images of a shape, of `channels` channels at a time (None: all). Raises ValueError where none fits."""
+    """The windows over images of a shape, of `channels` channels at a time (None: all). Raises ValueError
+    where none fits."""
     if len(input_shape) != 3:
         raise ValueError(
-            f"{kind} takes images, a shape of (channels, height, width), but is given shape {list(input_shape)};"
-            " put a {type: reshape, shape: [channels, height, width]} layer before it"
+            f"{kind} takes images, a shape of (channels, height, width), but is given shape"
+            f" {list(input_shape)}; put a {{type: reshape, shape: [channels, height, width]}} layer before it"
         )
     kernel_size, strides, dilations = pair(kernel), pair(stride), pair(dilation)
     spans = [(k - 1) * d + 1 for k, d in zip(kernel_size, dilations, strict=True)]
@@ -59,7 +60,7 @@ def image_windows(
     if min(places) < 1:
         raise ValueError(
             f"a window of {spans[0]} x {spans[1]} does not fit into images of {sizes[0]} x {sizes[1]}"
-            f" with {both[0]} and {both[1]} of padding; make kernel_size or dilation smaller, or padding larger"
+            f" with {both[0]} and {both[1]} of padding; make kernel_size smaller, or padding larger"
         )
     every, height, width = input_shape
     looked_at = every if channels is None else channels

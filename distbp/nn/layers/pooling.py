@@ -41,7 +41,8 @@ class _Pool2d(Facts):
 
 @dataclass(frozen=True, kw_only=True)
 class MaxPool2d(_Pool2d):
-    """The largest number of each window, as `torch.nn.MaxPool2d`; of equal ones the first takes the derivative."""
+    """The largest number of each window, as `torch.nn.MaxPool2d`; of equal ones the first takes the
+    derivative."""
 
     keeps_values: ClassVar[bool] = True
 

@@ -1,12 +1,14 @@
-"""The recurrent layer of Elman ("Finding structure in time", Cognitive Science 14, 1990): h_t = f(W x_t + R h_(t-1) + b).
+"""The recurrent layer of Elman ("Finding structure in time", Cognitive Science 14, 1990).
+
+Its state is h_t = f(W x_t + R h_(t-1) + b), from h = 0.
 
 The network is unrolled over the steps, which is backpropagation through time: with dz_t = dh_t * f'(z_t),
 
     dh_t = dy_t + dz_(t+1) R                 from the outputs, and from the step after
     dW = sum of dz_t^T x_t, dR = sum of dz_t^T h_(t-1), db = sum of dz_t, dx_t = dz_t W
 
-Inside, all samples of one step lie together, then those of the next. So there is one product with W for the inputs of all steps,
-and one for the gradient of each weight matrix; only the products with R go step by step.
+Inside, all samples of one step lie together, then those of the next. So there is one product with W for the
+inputs of all steps, and one for the gradient of each weight matrix; only the products with R go step by step.
 """
 
 from __future__ import annotations
@@ -49,8 +51,8 @@ class Elman(Facts):
     def output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 2:
             raise ValueError(
-                f"elman takes steps of features, a shape of two sizes, but is given shape {list(input_shape)};"
-                " put a {type: reshape, shape: [steps, features]} layer before it"
+                f"elman takes steps of features, a shape of two sizes, but is given shape"
+                f" {list(input_shape)}; put a {{type: reshape, shape: [steps, features]}} layer before it"
             )
         return (input_shape[0], self.units) if self.return_sequences else (self.units,)
 

@@ -25,9 +25,16 @@ def _extent(place: int, stride: int, before: int, kernel: int, dilation: int, si
 
 @jit
 def _copy_window(
-    x: Array, at: int, out: Array, to: int, height: int, width: int, kernel: tuple[int, int], down: tuple[int, int, int],
-    right: tuple[int, int, int], dilation: tuple[int, int],
-) -> None:  # fmt: skip
+    x: Array,
+    at: int,
+    out: Array,
+    to: int,
+    width: int,
+    kernel: tuple[int, int],
+    down: tuple[int, int, int],
+    right: tuple[int, int, int],
+    dilation: tuple[int, int],
+) -> None:
     """Of one channel, that begins at `at`, one window to `to`. down, right: see `_extent`."""
     for i in range(kernel[0]):
         place = to + i * kernel[1]
@@ -72,7 +79,7 @@ def windows(row: int, spaces: int, rows: int) -> None:
                 right = _extent(q, stride[1], before[1], kernel[1], dilation[1], width)
                 for c in range(count):
                     at = n * image + (first + c) * height * width
-                    _copy_window(x, at, out, to, height, width, kernel, down, right, dilation)
+                    _copy_window(x, at, out, to, width, kernel, down, right, dilation)
                     to += terms
 
 
@@ -141,7 +148,8 @@ def _largest(
     right: tuple[int, int, int],
     dilation: tuple[int, int],
 ) -> Any:
-    """Where the first of the largest numbers of a window stands, and the number. NaN is larger than any number."""
+    """Where the first of the largest numbers of a window stands, and the number. NaN is larger than any
+    number."""
     best, found = _LOWEST, -1
     for i in range(down[1], down[2]):
         base = at + (down[0] + i * dilation[0]) * width + right[0]

@@ -1,7 +1,8 @@
 """Windows over images: copies of them side by side, the way back, and pooling.
 
-An image is a sample of (channels, height, width) numbers. The whole numbers are those of a `Windows`. A window at place (i, j) of
-the output begins at row i * stride - top and column j * stride - left of the image; what lies outside of it is padding.
+An image is a sample of (channels, height, width) numbers. The whole numbers are those of a `Windows`. A
+window at place (i, j) of the output begins at row i * stride - top and column j * stride - left of the image;
+what lies outside of it is padding.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from distbp.nn.ops.base import Op, Real, Whole, element_ops
 
 
 class Windows(NamedTuple):
-    """Sizes are (vertical, horizontal); `looked_at` channels from number `first` on; `out`: how many windows there are."""
+    """Sizes are (vertical, horizontal); `looked_at` channels from number `first` on; `out`: how many windows
+    there are."""
 
     channels: int
     height: int
@@ -72,7 +74,8 @@ def _terms(w: Windows) -> Iterator[tuple[int, int, tuple[slice, slice]]]:
 
 
 def _windows(x: Array, out: Array, whole: Whole, real: Real) -> None:
-    """out (rows * places, terms) <- the windows of x (rows, channels * height * width), channel by channel; padding is 0."""
+    """out (rows * places, terms) <- the windows of x (rows, channels * height * width), channel by channel;
+    padding is 0."""
     w = Windows(*whole)
     padded = _padded(x, w)
     view = out.reshape(len(x), w.out_height, w.out_width, w.looked_at, w.kernel_height, w.kernel_width)
@@ -81,7 +84,8 @@ def _windows(x: Array, out: Array, whole: Whole, real: Real) -> None:
 
 
 def _windows_backward(d: Array, dx: Array, whole: Whole, real: Real) -> None:
-    """dx <- for each number of the images, the sum of what stands in d for it in all windows; of the channels looked at."""
+    """dx <- for each number of the images, the sum of what stands in d for it in all windows; of the channels
+    looked at."""
     w = Windows(*whole)
     padded = np.zeros_like(_padded(dx, w))
     view = d.reshape(len(dx), w.out_height, w.out_width, w.looked_at, w.kernel_height, w.kernel_width)
@@ -92,7 +96,8 @@ def _windows_backward(d: Array, dx: Array, whole: Whole, real: Real) -> None:
 
 
 def _put_channels(a: Array, out: Array, whole: Whole, real: Real) -> None:
-    """Channels whole[0] and following of `out` (rows, all channels * places) <- a (rows * places, channels)."""
+    """Channels whole[0] and following of `out` (rows, all channels * places) <- a (rows * places,
+    channels)."""
     channels, view = a.shape[1], _by_channel(out, a, whole)
     view[:, whole[0] : whole[0] + channels] = a.reshape(len(out), -1, channels).swapaxes(1, 2)
 
@@ -118,7 +123,8 @@ def _stacked(x: Array, w: Windows, value: float) -> Array:
 
 
 def _max_pool(x: Array, y: Array, whole: Whole, real: Real) -> None:
-    """y (rows, channels * places) <- the largest number of each window of each channel; NaN where one is among them."""
+    """y (rows, channels * places) <- the largest number of each window of each channel; NaN where one is
+    among them."""
     w = Windows(*whole)
     y[:] = _stacked(x, w, -np.inf).max(axis=0).reshape(y.shape)
 
