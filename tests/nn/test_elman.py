@@ -11,9 +11,10 @@ from nn.lowered import check_compiled, check_same_bits, gradcheck, layer, train_
 from distbp.nn.arrays import Array
 from distbp.nn.network import Network
 
+DENSE = layer("dense", units=2)
 NETS: dict[str, tuple[list[Any], tuple[int, ...]]] = {
-    "two": ([layer("elman", units=5, return_sequences=True), layer("elman", units=3), layer("dense", units=2)], (4, 3)),
-    "wide": ([layer("elman", units=17, return_sequences=True), layer("flatten"), layer("dense", units=2)], (3, 2)),
+    "two": ([layer("elman", units=5, return_sequences=True), layer("elman", units=3), DENSE], (4, 3)),
+    "wide": ([layer("elman", units=17, return_sequences=True), layer("flatten"), DENSE], (3, 2)),
     "one step": ([layer("elman", units=4), layer("dense", units=2)], (1, 3)),
     "one step of sequences": ([layer("elman", units=4, return_sequences=True), layer("flatten")], (1, 3)),
     "relu": ([layer("elman", units=6, activation="relu"), layer("dense", units=2)], (5, 1)),
@@ -91,7 +92,11 @@ def first_number_decides(rows: int, steps: int, features: int) -> tuple[Array, A
 @pytest.mark.parametrize("shards", [2, 3])
 @pytest.mark.parametrize("kernels", ["numpy", "numba"])
 def test_same_bits(kernels: str, shards: int) -> None:
-    layers = [layer("elman", units=7, return_sequences=True), layer("elman", units=9), layer("dense", units=2)]
+    layers = [
+        layer("elman", units=7, return_sequences=True),
+        layer("elman", units=9),
+        layer("dense", units=2),
+    ]
     check_same_bits(layers, *first_number_decides(50, 5, 3), shards, kernels)
 
 
@@ -106,7 +111,9 @@ def test_same_bits_where_products_are_deferred() -> None:
 
 def test_facts() -> None:
     one = layer("elman", units=4)
-    assert one.output_shape((7, 3)) == (4,) and layer("elman", units=4, return_sequences=True).output_shape((7, 3)) == (7, 4)
+    assert one.output_shape((7, 3)) == (4,) and layer("elman", units=4, return_sequences=True).output_shape(
+        (7, 3)
+    ) == (7, 4)
     assert one.flops((7, 3)) == 6 * 7 * 4 * (3 + 4 + 1)
     assert [(spec.name, spec.shape, spec.decays) for spec in one.parameters((7, 3))] == [
         ("weight", (4, 3), True),

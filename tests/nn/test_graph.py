@@ -77,7 +77,12 @@ def test_a_chain_is_the_default() -> None:
 
 
 def test_wiring_may_be_given_as_numbers() -> None:
-    layers: list[Layer] = [layer("dense", units=4), layer("dense", units=4), layer("add"), layer("dense", units=1)]
+    layers: list[Layer] = [
+        layer("dense", units=4),
+        layer("dense", units=4),
+        layer("add"),
+        layer("dense", units=1),
+    ]
     network = Network(layers, (4,), np.float64, ((-1,), (0,), (0, 1), (2,)))
     x, vector = np.ones((2, 4)), np.zeros(network.size)
     vector[16:20], vector[36:40] = 2.0, 3.0  # the biases of the first two, whose weights are 0
@@ -160,15 +165,15 @@ DENSE = {"type": "dense", "units": 4}
         (
             [{**DENSE, "name": "a"}, {**DENSE, "name": "b"}, {**DENSE, "inputs": ["a"]}],
             [
-                "model.layers.1: no layer takes the output of this one ('b'); name it in the inputs of a later"
-                " layer, or take it out"
+                "model.layers.1: no layer takes the output of this one ('b'); name it in the inputs of a"
+                " later layer, or take it out"
             ],
         ),
         (
             [{**DENSE, "name": "a"}, {**DENSE, "name": "b"}, {**DENSE, "inputs": ["a", "b"]}],
             [
-                "model.layers.2.inputs: dense takes 1 input, not 2; join them in a layer first (add, multiply,"
-                " concatenate)"
+                "model.layers.2.inputs: dense takes 1 input, not 2; join them in a layer first (add,"
+                " multiply, concatenate)"
             ],
         ),
         (
@@ -176,7 +181,11 @@ DENSE = {"type": "dense", "units": 4}
             ["model.layers.1.inputs: add takes two or more inputs, not 1; name them, as inputs: [a, b]"],
         ),
         (
-            [{**DENSE, "name": "a"}, {**DENSE, "units": 3, "name": "b"}, {"type": "add", "inputs": ["a", "b"]}],
+            [
+                {**DENSE, "name": "a"},
+                {**DENSE, "units": 3, "name": "b"},
+                {"type": "add", "inputs": ["a", "b"]},
+            ],
             ["model.layers.2: the inputs must have one shape, but have [4] and [3]"],
         ),
         (
@@ -216,7 +225,9 @@ def test_the_loss_sees_through_what_keeps_values() -> None:
     ]
     TrainingJob(model={"layers": layers}, loss="softmax_cross_entropy")
     with pytest.raises(JobError, match="but the last layer ends in 'softmax'"):
-        TrainingJob(model={"layers": [layers[0], {"type": "dropout", "inputs": ["a"]}]}, loss="softmax_cross_entropy")
+        TrainingJob(
+            model={"layers": [layers[0], {"type": "dropout", "inputs": ["a"]}]}, loss="softmax_cross_entropy"
+        )
 
 
 def test_other_names_of_the_same_graph_have_the_same_digest() -> None:
