@@ -79,10 +79,12 @@ def test_ids_stay_whole_numbers(dtype: Any) -> None:
 
 def test_large_ids_are_exact() -> None:
     """2^24 + 1 is no float32."""
-    x = np.array([2**24 + 1, 2**24], np.int64)
+    x = np.array([[2**24 + 1], [2**24]], np.int64)
     layers = [layer("embedding", entries=2**24 + 2, size=1)]
     splits = open_splits(
-        make_job([*layers, layer("dense", units=2)]), Path(), {"train": (x, np.array([0, 1]))}
+        make_job([*layers, layer("flatten"), layer("dense", units=2)]),
+        Path(),
+        {"train": (x, np.array([0, 1]))},
     )
     assert splits.tables["train"].inputs.tolist() == x.tolist()
 
