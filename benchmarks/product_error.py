@@ -7,10 +7,10 @@ and of NumPy's."""
 from __future__ import annotations
 
 import numpy as np
+from distbp.nn.products import NUMPY_PRODUCTS
 
 from distbp import settings
 from distbp.nn import kernels
-from distbp.nn.products import NUMPY_PRODUCTS
 from distbp.numerics import kernel_set, one_blas_thread
 
 LINES, TERMS = 256, (128, 256, 2048, 16384)

@@ -25,7 +25,7 @@ from benchmarks.distbp_session import job_of
 from benchmarks.rows import ROWS, Row
 from benchmarks.synthetic import samples
 from benchmarks.table import replace_section
-from distbp import TrainingJob, calibrate, numerics
+from distbp import TrainingJob, calibrate, numerics, settings
 from distbp.curves import draw_lines
 from distbp.data.splits import open_splits
 from distbp.plan import predict
@@ -63,7 +63,7 @@ def exchanges(seconds: float) -> dict[int, list[float]]:
     # On as many threads as the server joins with in training.
     return {
         floats: calibrate.exchange_times(
-            floats, FLOAT, seconds=seconds, threads=worth_threads(floats, calibrate.cores())
+            floats, FLOAT, seconds=seconds, threads=worth_threads(floats, settings.processors())
         )
         for floats in EXCHANGE_BARS
     }

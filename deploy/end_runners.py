@@ -23,8 +23,8 @@ PROC = Path("/proc")
 
 
 def runners(proc: Path = PROC) -> set[int]:
-    """The processes that run `python -m services.runner`. (Of the shell in which Ray starts one, the name is
-    only a part of an argument.)"""
+    """The processes that run `python -m services.runner`. (In the shell by which Ray starts one, it
+    is only a part of an argument.)"""
     found = set()
     for folder in proc.iterdir():
         if folder.name.isdigit():

@@ -1,5 +1,7 @@
 """Starts a Ray node in a container: python ray_node.py head|worker [OPTION OF RAY START...]
 
+`python ray_node.py kernels` takes the compiled kernels of the image to where they can be used, and no more.
+
 The token that all nodes share (RAY_AUTH_TOKEN_PATH) is made by the head where there is none: it exists in its
 volume only. What is not secret (ports, CPUs) stands in docker-compose.yml.
 
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,6 +30,7 @@ STOP_WAIT_S = 45
 # A node that is told to stop waits so long for its actors to leave. Ours stay until they are ended.
 DRAIN_S = 3
 LOOK_S = 0.2
+KERNELS = Path("/opt/distbp/kernels")
 
 
 def make_token(path: Path) -> None:
@@ -41,6 +45,20 @@ def make_token(path: Path) -> None:
     with suppress(FileExistsError):
         os.link(new, path)
     new.unlink()
+
+
+def take_kernels(image: Path = KERNELS) -> None:
+    """Copies what the image has compiled to NUMBA_CACHE_DIR, where that is not there yet: Numba wants a
+    folder that it can write to. Two at once do it twice, and one of them counts."""
+    cache = Path(os.environ.get("NUMBA_CACHE_DIR", ""))
+    if cache == Path() or cache.exists() or not image.is_dir():
+        return
+    new = cache.with_name(f".{cache.name}.{secrets.token_hex(4)}")
+    try:
+        shutil.copytree(image, new)
+        new.rename(cache)
+    except OSError:  # they will be compiled
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def object_store_bytes(shared_memory: str = "/dev/shm") -> int:
@@ -76,6 +94,9 @@ def hold(command: list[str]) -> int:
 
 
 def main(role: str, options: list[str]) -> None:
+    take_kernels()
+    if role == "kernels":
+        return
     command = ["ray", "start", "--block", "--disable-usage-stats", *options]
     command.append(f"--object-store-memory={object_store_bytes()}")
     os.environ.setdefault("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", str(DRAIN_S))

@@ -1,7 +1,7 @@
-"""What this project needs, one requirement a line: python requirements.py PYPROJECT [EXTRA...]
+"""What this project needs, one requirement a line: python requirements.py PYPROJECT [--lowest] [EXTRA...]
 
 To be built and to run, with the extras named and those that they name in turn. So an image can hold all that
-before it has the code, and keep it while only the code changes.
+before it has the code, and keep it while only the code changes. With --lowest: each at its lower bound.
 """
 
 from __future__ import annotations
@@ -34,4 +34,6 @@ def requirements(pyproject: Path, extras: list[str]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    print(*dict.fromkeys(requirements(Path(sys.argv[1]), sys.argv[2:])), sep="\n")
+    pyproject, *words = sys.argv[1:]
+    found = dict.fromkeys(requirements(Path(pyproject), [word for word in words if word != "--lowest"]))
+    print(*(line.replace(">=", "==") if "--lowest" in words else line for line in found), sep="\n")

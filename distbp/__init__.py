@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from distbp.client.service import Service as Service
     from distbp.client.service import connect as connect
     from distbp.client.service import submit as submit
-    from distbp.control import Control as Control
     from distbp.errors import DistbpError as DistbpError
     from distbp.errors import Fault as Fault
     from distbp.errors import JobError as JobError
+    from distbp.interrupts import Control as Control
     from distbp.job import TrainingJob as TrainingJob
     from distbp.model import load_model as load_model
     from distbp.predictor import Model as Model
@@ -33,7 +33,7 @@ __version__ = "0.1.0"
 
 _HOMES = MappingProxyType(
     {
-        "Control": "distbp.control",
+        "Control": "distbp.interrupts",
         "DistbpError": "distbp.errors",
         "Fault": "distbp.errors",
         "JobError": "distbp.errors",

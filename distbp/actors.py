@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from distbp import settings
 from distbp.imports import without_collections
 
 if TYPE_CHECKING:
@@ -92,7 +93,10 @@ def _load(kernels: str, modules: Sequence[str], patient: bool) -> None:
         with suppress(ImportError):  # where the set is not to be had, whoever computes says so
             name = numerics.kernel_set(kernels)
             # The first compiled function that a process calls takes longest: Numba sets itself up.
-            kernel_sets.load(name).largest(np.zeros(1, np.float32))
+            if kernel_sets.load(name).gemm is not None:
+                from distbp.nn.run_compiled import run_rows
+
+                run_rows(*[np.zeros(0, np.int64)] * 4, 0)
 
 
 def place_of(kernels: str) -> Place:
@@ -151,7 +155,7 @@ class ServerActor:
             attempt=attempt,
             slots=snapshot.slots,
             epoch_totals=snapshot.arrays.get("epoch_totals"),
-            threads=os.cpu_count() or 1,
+            threads=settings.processors(),
         )
         self._store = store = NodeStore()
         self._workers = LocalWorkers(

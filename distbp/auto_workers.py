@@ -1,18 +1,20 @@
-"""`workers: auto`: try, measure, keep the fastest. It may, because the bits do not depend on it.
+"""A team that can become another one: on request, and for `workers: auto` to try, measure, keep the fastest.
+It may, because the bits do not depend on it.
 
 Every step taken while measuring is a step of the job, so nothing is thrown away. Training begins inline. When
 what is left would take long enough to repay the start of Ray, the same job goes on with workers for a
-moment, and the faster way stays.
+moment, and the faster way stays. `distbp plan` predicts the speeds, and chooses by the same `choose`.
 """
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from distbp import settings
 from distbp.blueprint import Blueprint
 from distbp.data.batches import WholeData
+from distbp.errors import ExchangeError, Interrupted
 from distbp.evaluation import Evaluation
 from distbp.exchange.base import Snapshot, Team
 from distbp.exchange.inline import InlineTeam
@@ -21,14 +23,16 @@ from distbp.schedules import PlateauState
 
 MEASURE_S = 0.5  # of steps, for each way
 WARM_UP_STEPS = 3
-REPAY_S = 15.0  # time left, inline, below which starting Ray is not worth it
+RAY_START_S = 5.0  # of an embedded Ray with its workers
+REPAY_S = 3 * RAY_START_S  # time left, inline, below which starting it is not worth it
 BETTER = 1.05  # times as fast as inline, to be worth other processes
 
 
 class AutoTeam:
     """A `Team` that chooses among others. `on_ray(blueprint, data, snapshot, attempt, changed, workers)`.
 
-    off_ray: called when workers proved not to be worth it; does not wait."""
+    off_ray: called when there are no workers any more; does not wait. begin: the team that was asked for,
+    which stays until another is asked for; None: measure."""
 
     def __init__(
         self,
@@ -40,6 +44,7 @@ class AutoTeam:
         changed: Callable[[str], None],
         off_ray: Callable[[], None] = lambda: None,
         *,
+        begin: Team | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
@@ -47,15 +52,17 @@ class AutoTeam:
         self._make: Callable[[Snapshot, int], Team] = lambda start, workers: on_ray(
             blueprint, data, start, attempt, changed, workers
         )
-        self._inline: Callable[[Snapshot], Team] = lambda start: InlineTeam(blueprint, data, start, attempt)
-        self._team: Team = self._inline(snapshot)
+        self._inline: Callable[[Snapshot], Team] = lambda start: InlineTeam(
+            blueprint, data, start, attempt, changed=changed
+        )
+        self._team: Team = begin or self._inline(snapshot)
         self._changed = changed
-        self._shards = blueprint.shards
         self._total = blueprint.total_steps
         self._speeds: dict[int, float] = {}  # workers -> steps a second
-        self._candidates = candidates(os.cpu_count() or 1, blueprint.shards)
-        self._decided = not self._candidates
-        if self._decided:
+        self._candidates = candidates(settings.processors(), blueprint.shards)
+        self._left = 0  # steps, when inline was measured
+        self._decided = begin is not None or not self._candidates
+        if begin is None and self._decided:
             changed("workers: auto chose 0 (one shard, or one processor: nothing to share)")
         self._warm_up = WARM_UP_STEPS
         self._steps = 0
@@ -99,9 +106,12 @@ class AutoTeam:
         self._decided = True
         if workers and self._team.workers:
             return self._team.scale(workers)
-        if workers != self._team.workers:
-            self._change(workers)
-        return None
+        if workers == self._team.workers:
+            return None
+        refused = self._change(workers)
+        if not self._team.workers:
+            self._off_ray()
+        return refused
 
     def close(self) -> None:
         self._team.close()
@@ -110,12 +120,16 @@ class AutoTeam:
         """One way is measured; on to the next, or to the decision."""
         now = self._team.workers
         self._speeds[now] = self._steps / self._seconds
-        left_s = (self._total - step) / self._speeds[0]
-        if self._candidates and left_s > REPAY_S:
-            self._change(self._candidates.pop(0))
+        self._left = self._left or self._total - step
+        if self._candidates and repays(self._speeds[0], self._left):
+            refused = self._change(self._candidates.pop(0))
             self._warm_up, self._steps, self._seconds = WARM_UP_STEPS, 0, 0.0
+            if refused is not None:
+                self._decided = True
+                self._off_ray()
+                self._changed(f"workers: auto chose 0 ({refused})")
             return
-        best = choose(self._speeds)
+        best = choose(self._speeds, self._left)
         if best != now:
             self._change(best)
         if best == 0:
@@ -124,14 +138,25 @@ class AutoTeam:
         measured = ", ".join(f"{n} workers {v:,.0f}" for n, v in sorted(self._speeds.items()))
         why = f"steps a second: {measured}"
         if len(self._speeds) == 1:
+            left_s = self._left / self._speeds[0]
             why += f"; {left_s:.0f} s are left, too few to repay the start of other processes"
         self._changed(f"workers: auto chose {best} ({why})")
 
-    def _change(self, workers: int) -> None:
+    def _change(self, workers: int) -> str | None:
+        """Goes on with so many workers; with none, and the reason, where they cannot be had."""
         snapshot = self._team.snapshot()
         fresh = Snapshot(snapshot.step, {k: v.copy() for k, v in snapshot.arrays.items()}, snapshot.health)
         self._team.close()
-        self._team = self._make(fresh, workers) if workers else self._inline(fresh)
+        if workers:
+            try:
+                self._team = self._make(fresh, workers)
+                return None
+            except (ExchangeError, Interrupted) as error:
+                refused = "the run is to stop" if isinstance(error, Interrupted) else str(error)
+                self._team = self._inline(fresh)
+                return refused
+        self._team = self._inline(fresh)
+        return None
 
 
 def candidates(cpus: int, shards: int) -> list[int]:
@@ -140,7 +165,13 @@ def candidates(cpus: int, shards: int) -> list[int]:
     return [n for n in dict.fromkeys((most, most // 2)) if n > 1]
 
 
-def choose(speeds: dict[int, float]) -> int:
-    """The fastest number of workers; inline (0) unless another is clearly faster."""
+def repays(inline: float, steps: int) -> bool:
+    """Whether so many steps, at so many a second inline, may repay the start of Ray."""
+    return steps / inline > REPAY_S
+
+
+def choose(speeds: Mapping[int, float], steps: int) -> int:
+    """How many workers are best for so many steps, by the steps a second of each number: the fastest; inline
+    (0, which is among them) unless another is clearly faster and Ray's start is repaid."""
     best = max(speeds, key=lambda n: speeds[n])
-    return best if speeds[best] >= BETTER * speeds[0] else 0
+    return best if speeds[best] >= BETTER * speeds[0] and repays(speeds[0], steps) else 0

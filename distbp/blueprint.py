@@ -8,14 +8,15 @@ the number of workers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from distbp.data.sharding import Sharding
-from distbp.metrics import BoundMetric, metrics_for
+from distbp.evaluation import Measures, loss_weights
+from distbp.metrics import Frame, metrics_for
 from distbp.nn.arrays import Array, Shape
 from distbp.nn.network import Network
 from distbp.optimizers import Part, chain
@@ -24,14 +25,13 @@ from distbp.schedules import Constant, PlateauState, Progress
 if TYPE_CHECKING:
     from distbp.job import TrainingJob
 
-# Rows of one forward pass in evaluation. Part of the numerics: it decides the shapes of the products.
-EVALUATION_ROWS = 1024
-
 
 @dataclass(frozen=True)
 class Blueprint:
     """`shards` is resolved (never "auto"). `rows`: of each split, by name ("train", "validation", "test").
-    `class_weights`: for each class, or None. `kernels`: the kernel set's name, resolved."""
+    `class_weights`: for each class, or None. `kernels`: the kernel set's name, resolved. `notes`: what the
+    data made of the job and may surprise. `frames`: where the targets of a split lie, by name, for metrics of
+    values."""
 
     job: TrainingJob
     shards: int
@@ -39,6 +39,8 @@ class Blueprint:
     rows: Mapping[str, int]
     kernels: str
     class_weights: tuple[float, ...] | None = None
+    notes: tuple[str, ...] = ()
+    frames: Mapping[str, Frame] = field(default_factory=dict)
 
     def slim(self) -> Blueprint:
         """This blueprint for the processes that compute: its job has the same fields, but for `data`, and no
@@ -66,8 +68,9 @@ class Blueprint:
         job = self.job
         return Sharding(self.rows["train"], job.batch_size, self.shards, job.seed, job.shuffle, job.drop_last)
 
-    def metrics(self, network: Network) -> list[BoundMetric]:
-        return metrics_for(self.job.loss, network.output_shape, self.job.metrics)
+    def measures(self, network: Network, split: str = "") -> Measures:
+        metrics = metrics_for(self.job.loss, network.output_shape, self.job.metrics, self.frames.get(split))
+        return Measures(self.job.loss, metrics, self.class_weights)
 
     def update_rule(self) -> tuple[Part, ...]:
         """The optimizer with clipping and penalties, as a chain of parts."""
@@ -96,11 +99,7 @@ class Blueprint:
 
     def weights_of(self, targets: Array, sample_weights: Array | None) -> Array | None:
         """Weights in the loss, (rows,) in the job's dtype: class weight x sample weight; None: all are 1."""
-        weights = sample_weights
-        if self.class_weights is not None:
-            by_class = np.asarray(self.class_weights)[targets]
-            weights = by_class if weights is None else by_class * weights
-        return None if weights is None else np.ascontiguousarray(weights, self.dtype)
+        return loss_weights(self.class_weights, targets, sample_weights, self.dtype)
 
 
 def _plain(part: Any, without: frozenset[str] = frozenset()) -> Any:

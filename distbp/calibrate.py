@@ -23,7 +23,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from distbp import numerics
+from distbp import numerics, settings
 from distbp.blueprint import Blueprint
 from distbp.data.batches import Holdings
 from distbp.errors import ExchangeError
@@ -50,11 +50,6 @@ WARM_STEPS = 3  # the first of them binds programs and starts threads
 MOST_AHEAD = 256  # steps between two looks at the clock
 PATIENCE_S = 30.0  # for a process that measures with us
 _TOTALS = 3
-
-
-def cores() -> int:
-    """The CPUs that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def measure_work(blueprint: Blueprint, data: Holdings, seconds: float = MEASURE_S) -> Work:
@@ -127,7 +122,7 @@ def measure_machine(floats: int, dtype: np.dtype[Any], seconds: float = MEASURE_
     `Machine`'s own."""
     join_s = statistics.median(join_times(floats, dtype, seconds / 3))
     round_s = statistics.median(exchange_times(SMALL, dtype, seconds=seconds))
-    standard = Machine(cores())
+    standard = Machine(settings.processors())
     wake_s = max(round_s - WORKERS * standard.answer_s, 1e-6)
     return Machine(standard.cores, wake_s=wake_s, join_s_per_byte=join_s / (floats * dtype.itemsize))
 

@@ -51,7 +51,8 @@ from distbp.storage import (
 Array = npt.NDArray[Any]
 
 STATE, MANIFEST = "state.safetensors", "manifest.json"
-FORMAT, VERSION = "distbp checkpoint", 1
+FORMAT, VERSION = "distbp checkpoint", 2
+_MAX_MANIFEST_BYTES = 1 << 26
 _NEW, _OLD, _GONE, _DAMAGED = ".new-", ".old-", ".gone-", "damaged-"
 # NumPy's names of the format's dtypes, in the order in which the library puts tensors of different dtypes.
 _DTYPES: Mapping[str, str] = MappingProxyType(
@@ -177,8 +178,8 @@ def list_steps(folder: Path, *, disk: Disk = DISK) -> list[int]:
     return sorted({step for step, _ in _candidates(folder, disk)})
 
 
-def prune(folder: Path, *, keep_last: int, keep: Collection[int] = (), disk: Disk = DISK) -> list[int]:
-    """Removes all but the last `keep_last` (at least 1) and the steps in `keep`; returns the steps removed.
+def prune(folder: Path, *, keep_last: int, disk: Disk = DISK) -> list[int]:
+    """Removes all but the last `keep_last` (at least 1); returns the steps removed.
 
     Raises StorageError; what was to be kept is intact then.
     """
@@ -186,12 +187,11 @@ def prune(folder: Path, *, keep_last: int, keep: Collection[int] = (), disk: Dis
         raise ValueError(f"keep_last is {keep_last}, but at least one checkpoint must stay")
     with explained(folder):
         steps = list_steps(folder, disk=disk)
-        kept = {*steps[-keep_last:], *keep}
-        removed = [step for step in steps if step not in kept]
+        removed = steps[:-keep_last]
         if removed:
             _tidy(folder, disk)
             # A process that was killed may have left the newest one complete but not yet durable.
-            for step in kept.intersection(steps):
+            for step in steps[-keep_last:]:
                 sync_folder(folder / _name(step), disk)
             _discard(folder, [_name(step) for step in removed], disk)
     return removed
@@ -292,8 +292,10 @@ def _finished(path: Path, disk: Disk) -> bool:
 
 
 def _read(path: Path, step: int, disk: Disk) -> Checkpoint:
+    if path.is_symlink():
+        raise _DamagedError("it is a link, not a folder of its own")
     try:
-        manifest = unseal_json(_read_or_damaged(path / MANIFEST, disk))
+        manifest = unseal_json(_read_or_damaged(path / MANIFEST, disk, _MAX_MANIFEST_BYTES))
     except ValueError as error:
         raise _DamagedError(f"{MANIFEST} {error}") from None
     if manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
@@ -304,7 +306,7 @@ def _read(path: Path, step: int, disk: Disk) -> Checkpoint:
     if manifest.get("step") != step or set(manifest.get("files", {})) != {STATE}:
         raise _DamagedError(f"{MANIFEST} belongs to step {manifest.get('step')}, not {step}")
     entry = manifest["files"][STATE]
-    data = _read_or_damaged(path / STATE, disk)
+    data = _read_or_damaged(path / STATE, disk, entry["bytes"])
     if len(data) != entry["bytes"]:
         raise _DamagedError(f"{STATE} has {len(data)} bytes; {MANIFEST} says {entry['bytes']}")
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
@@ -312,12 +314,14 @@ def _read(path: Path, step: int, disk: Disk) -> Checkpoint:
     return Checkpoint(step, path, decode_arrays(data), manifest["state"])
 
 
-def _read_or_damaged(path: Path, disk: Disk) -> bytes:
+def _read_or_damaged(path: Path, disk: Disk, most: int) -> bytes:
     with explained(path):
         try:
-            return read_file(path, disk)
+            return read_file(path, disk, most=most)
         except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.EIO, errno.EISDIR, errno.ELOOP):
+            if error.errno not in (
+                errno.ENOENT, errno.EIO, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EOVERFLOW
+            ):  # fmt: skip
                 raise
             raise _DamagedError(f"{path.name} cannot be read ({error.strerror})") from None
 

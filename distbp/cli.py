@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,12 @@ import click
 
 import distbp
 from distbp import cli_assets, cli_serve, cli_service, cli_tokens, cli_tools
-from distbp.cli_errors import EXIT_CODES, internal, named, reports_errors
+from distbp.cli_errors import EXIT_CODES, internal, named, open_streams, reports_errors, stopped
+from distbp.cli_paths import NewFile, UserPath
 from distbp.errors import Fault, JobError
 from distbp.imports import without_collections
+from distbp.interrupts import terminate
+from distbp.storage import absolute
 
 if TYPE_CHECKING:
     from distbp.events import Started
@@ -37,14 +41,14 @@ Examples:
 Exit codes:
 """ + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())
 
-_JOB = click.argument("job_file", metavar="JOB.yaml", type=click.Path(path_type=Path))
+_JOB = click.argument("job_file", metavar="JOB.yaml", type=UserPath())
 _ADDRESS = click.option(
     "--address", help="Of a Ray cluster to train on. Default: RAY_ADDRESS, or a Ray of its own."
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs.")
 
 
-class _Workers(click.ParamType[int | str]):
+class _Workers(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
     name = "N|auto"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
@@ -64,18 +68,20 @@ _WORKERS = click.option(
     epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
 @click.version_option(distbp.__version__, prog_name="distbp")
+@reports_errors
 def group() -> None:
     """Distributed minibatch training on CPUs: any number of workers, any failure, the same bits.
 
     A job is a YAML file; `docs/job.md` lists every field.
     """
+    absolute("")  # a working directory that was deleted is told of before anything else
 
 
 @group.command()
 @_JOB
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=UserPath(),
     help="The run directory: absent or empty. Default: runs/NAME.",
 )
 @_WORKERS
@@ -127,14 +133,22 @@ def train(
 
 
 @group.command()
-@click.argument("run_dir", metavar="RUN_DIR|JOB", type=click.Path(path_type=Path))
+@click.argument("run_dir", metavar="RUN_DIR|JOB", type=UserPath())
+@click.option(
+    "--epochs", type=click.IntRange(1), help="In place of the job's: a finished run goes on to so many."
+)
 @_WORKERS
 @_ADDRESS
 @cli_service.URL
 @_JSON
 @reports_errors
 def resume(
-    run_dir: Path, workers: int | str | None, address: str | None, url: str | None, as_json: bool
+    run_dir: Path,
+    epochs: int | None,
+    workers: int | str | None,
+    address: str | None,
+    url: str | None,
+    as_json: bool,
 ) -> None:
     """Go on with a run, or with a job on a service, that was stopped.
 
@@ -144,9 +158,14 @@ def resume(
     \b
     Examples:
       distbp resume runs/first
+      distbp resume runs/first --epochs 40       train a finished run further
       distbp resume job_01j9ze3k8xq2v5w7y0ab
     """
     if cli_service.is_job_id(str(run_dir)):
+        if epochs is not None:
+            raise click.UsageError(
+                "--epochs is for runs; to train the model of a job further, submit a job with init: model:ID"
+            )
         if workers is not None or address is not None:
             raise click.UsageError(
                 "--workers and --address are for runs; a job is scaled with `distbp scale`"
@@ -164,7 +183,7 @@ def resume(
             told[:] = [event]
             listener(event)
 
-        result = resume_run(run_dir, workers=workers, listener=listen, address=address)
+        result = resume_run(run_dir, workers=workers, listener=listen, address=address, epochs=epochs)
         if not told:  # the run had ended before
             listener(Finished(result.to_json()))
     _close(result, as_json)
@@ -186,21 +205,35 @@ def validate(job_file: Path, no_data: bool, as_json: bool) -> None:
     """
     job = _read(job_file)
     facts: dict[str, Any] = {"job": str(job_file), "digest": job.digest, "notes": []}
-    if not no_data:
-        from distbp.data.splits import open_splits
+    if no_data:
+        from distbp.memory_need import check_memory, needed
+
+        with named(job_file):
+            check_memory(needed(job, None, {}))
+    else:
+        from distbp.data.splits import open_splits, skipped_note
         from distbp.job.data_checks import notes_about
         from distbp.training import make_blueprint
+        from distbp.warm_start import check_init, init_folder
 
         _needs_data(job, job_file)
         with named(job_file):
-            blueprint = make_blueprint(job, open_splits(job, job_file.parent))
+            splits = open_splits(job, job_file.parent)
+            blueprint = make_blueprint(job, splits)
+            inits = check_init(blueprint, splits, init_folder(job, job_file.parent))
         facts |= {
             "rows": dict(blueprint.rows),
             "parameters": blueprint.network().parameter_count,
             "shards": blueprint.shards,
             "steps_per_epoch": blueprint.steps_per_epoch,
             "total_steps": blueprint.total_steps,
-            "notes": notes_about(job, blueprint.rows, blueprint.shards),
+            "skipped": splits.skipped,
+            "notes": [
+                *inits,
+                *blueprint.notes,
+                *(skipped_note(name, blueprint.rows[name], why) for name, why in splits.skipped.items()),
+                *notes_about(job, blueprint.rows, blueprint.shards),
+            ],
         }
     if as_json:
         click.echo(json.dumps(facts))
@@ -209,7 +242,7 @@ def validate(job_file: Path, no_data: bool, as_json: bool) -> None:
     for name, value in facts.items():
         if name == "rows":
             value = ", ".join(f"{count:,} {split}" for split, count in value.items())
-        if name not in ("job", "notes"):
+        if name not in ("job", "notes", "skipped"):
             click.echo(
                 f"  {name.replace('_', ' '):<16}{value:,}"
                 if isinstance(value, int)
@@ -237,7 +270,7 @@ def schema() -> None:
     click.echo(json.dumps(job_schema(), indent=2))
 
 
-_MODEL = click.argument("model_dir", metavar="MODEL", type=click.Path(path_type=Path))
+_MODEL = click.argument("model_dir", metavar="MODEL", type=UserPath())
 _DATA = click.argument("data", metavar="[DATA]...", nargs=-1)
 _SPLIT = click.option(
     "--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True,
@@ -271,7 +304,7 @@ _DATA_HELP = """MODEL is a model folder or a run directory. DATA is one of
 @_JSON
 @reports_errors
 def evaluate(model_dir: Path, data: tuple[str, ...], split: str, metrics: str | None, as_json: bool) -> None:
-    from distbp.cli_data import open_model, source_of, split_of
+    from distbp.cli_data import inputs_for, open_model, source_of, split_of
     from distbp.data.formats import load
     from distbp.errors import DataError
     from distbp.progress import number
@@ -281,7 +314,7 @@ def evaluate(model_dir: Path, data: tuple[str, ...], split: str, metrics: str | 
     if table.targets is None:
         raise DataError(f"{table.name}: there are no targets to compare with; name them after the inputs")
     names = None if metrics is None else [name.strip() for name in metrics.split(",")]
-    found = model.evaluate(table.inputs, table.targets, weights=table.weights, metrics=names)
+    found = model.evaluate(inputs_for(model, table), table.targets, weights=table.weights, metrics=names)
     if as_json:
         from distbp.progress import finite
 
@@ -307,23 +340,21 @@ def evaluate(model_dir: Path, data: tuple[str, ...], split: str, metrics: str | 
 @_DATA
 @_SPLIT
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="A .csv or .npz file. Default: CSV to the output."
+    "-o", "--output", type=NewFile(".csv", ".npz"), help="A .csv or .npz file. Default: CSV to the output."
 )
 @click.option("--probabilities", is_flag=True, help="Also the probability of each class.")
 @reports_errors
 def predict(
     model_dir: Path, data: tuple[str, ...], split: str, output: Path | None, probabilities: bool
 ) -> None:
-    from distbp.cli_data import open_model, predictions, source_of, split_of, write_csv, write_predictions
+    from distbp.cli_data import csv_text, open_model, predictions, source_of, split_of, write_predictions
     from distbp.data.formats import load
 
-    if output is not None and output.suffix not in (".csv", ".npz"):
-        raise click.BadParameter(f"{output} must end in .csv or .npz", param_hint="--output")
     model = open_model(model_dir)
     table = load(source_of(data, with_targets=False), Path()) if data else split_of(model_dir, split)
     columns = predictions(model, table, probabilities=probabilities)
     if output is None:
-        write_csv(columns, sys.stdout)
+        click.echo(csv_text(columns).encode(), nl=False)  # UTF-8, as in a file, whatever the terminal's is
     else:
         write_predictions(columns, output)
         click.echo(f"{len(table):,} predictions in {output}")
@@ -378,7 +409,7 @@ def _needs_data(job: TrainingJob, job_file: Path) -> None:
 def _notes(job: TrainingJob, event: Started, workers: int | str | None) -> list[str]:
     from distbp.job.data_checks import notes_about
 
-    return notes_about(job, event.rows, event.shards, workers)
+    return [*event.notes, *notes_about(job, event.rows, event.shards, workers)]
 
 
 def _close(result: Result, as_json: bool) -> None:
@@ -409,6 +440,8 @@ for _command in (
 
 def main() -> None:
     """The entry point of the `distbp` command."""
+    signal.signal(signal.SIGTERM, terminate)
+    open_streams()
     try:
         # Not click's standalone mode: it ends with code 1 on Ctrl-C.
         code = group(prog_name="distbp", standalone_mode=False)
@@ -416,9 +449,8 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except click.Abort:
-        click.echo("stopped by Ctrl-C", err=True)
-        sys.exit(130)
+    except (click.Abort, KeyboardInterrupt) as stop:
+        stopped(stop.__cause__ if isinstance(stop, click.Abort) else stop)
     except Exception as error:  # the one place where everything may be caught: nothing comes after it
         internal(error)
 

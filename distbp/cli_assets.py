@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from distbp.cli_errors import reports_errors
+from distbp.cli_paths import UserPath
 from distbp.cli_service import JSON, STATES, URL, handle, is_job_id, session
 
 _LIMIT = click.option(
@@ -46,7 +47,8 @@ def list_jobs(states: tuple[str, ...], name: str | None, limit: int, url: str | 
             progress = job["progress"] or {}
             total = progress.get("total_steps")
             done = f"{100 * progress['step'] // total} %" if total and not job["finished_at"] else ""
-            rows.append((job["id"], job["name"], job["state"], done, _headline(job), ago(job["created_at"])))
+            state = ", ".join([job["state"], *job.get("unhealthy", {})])
+            rows.append((job["id"], job["name"], state, done, _headline(job), ago(job["created_at"])))
         if not as_json:
             _print(("job", "name", "state", "done", "metrics", "submitted"), rows, "no jobs")
 
@@ -127,7 +129,7 @@ def models(context: click.Context, limit: int, url: str | None, as_json: bool) -
 
 @models.command("get")
 @click.argument("model", metavar="MODEL|JOB")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=UserPath())
 @URL
 @reports_errors
 def get_model(model: str, folder: Path, url: str | None) -> None:
@@ -256,14 +258,13 @@ def _print(heads: tuple[str, ...], rows: list[Any], none: str) -> None:
 
 def _headline(job: Mapping[str, Any]) -> str:
     """The measure by which people know a model: of the test set, else of the validation set."""
+    from distbp.metric_names import measured
     from distbp.progress import number
 
     found = {n: v for n, v in (job.get("metrics") or {}).items() if _is_number(v)}
-    for split in ("test", "validation", "train"):
-        names = sorted((n for n in found if n.startswith(split)), key=lambda n: n.endswith("loss"))
-        if names:
-            return f"{names[0].replace('_', ' ')} {number(found[names[0]])}"
-    return ""
+    order = sorted(measured(found), key=lambda name: name == "loss")
+    names = [f"{split}_{name}" for split in ("test", "validation", "train") for name in order]
+    return next((f"{name.replace('_', ' ')} {number(found[name])}" for name in names if name in found), "")
 
 
 def _curves(job: Any) -> dict[str, Any]:

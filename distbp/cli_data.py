@@ -6,18 +6,19 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distbp.data.formats import Idx, Npy, Npz, Source, load
+from distbp.data.formats import Idx, Npy, Npz, Source, arranged, load
 from distbp.data.table import Table
-from distbp.errors import Fault, JobError, ModelError
-from distbp.job import TrainingJob
+from distbp.errors import Fault, JobError
 from distbp.job.faults import details, located
 from distbp.job.schema import KINDS
 from distbp.job.text import read_yaml
 from distbp.nn.arrays import Array
+from distbp.run_directory import read_job
+from distbp.storage import commit_file, explained, user_path
 
 if TYPE_CHECKING:
     from distbp.predictor import Model
@@ -28,7 +29,7 @@ def source_of(words: Sequence[str], *, with_targets: bool) -> Source:
 
     Raises JobError where it is neither.
     """
-    first, *rest = words
+    first, *rest = (word if "{" in word else str(user_path(word)) for word in words)
     if not Path(first).exists():
         if rest:
             raise JobError([Fault("", f"there is no file {first!r}")], "DATA")
@@ -64,9 +65,9 @@ def _written_out(text: str) -> Source:
 def open_model(path: Path) -> Model:
     """The model in a folder, or in the run directory that has one. Raises ModelError."""
     from distbp.model import load_model
+    from distbp.warm_start import model_folder
 
-    inner = path / "model"
-    return load_model(inner if inner.is_dir() and not (path / "model.json").exists() else path)
+    return load_model(model_folder(path))
 
 
 def split_of(run_dir: Path, split: str) -> Table:
@@ -76,14 +77,19 @@ def split_of(run_dir: Path, split: str) -> Table:
         raise JobError(
             [Fault("", f"{run_dir} is not a run directory (it has no job.yaml); name the data")], "DATA"
         )
-    job = TrainingJob.from_file(file)
+    job = read_job(run_dir)
     source = getattr(job.data, split)
     if source is None:
         raise JobError(
             [Fault(f"data.{split}", "is not in this job; choose another --split, or name the data")],
             str(file),
         )
-    return load(source, run_dir / (job.data.folder or ""), bad_rows=job.data.bad_rows)
+    return load(source, run_dir / user_path(job.data.folder or ""), bad_rows=job.data.bad_rows)
+
+
+def inputs_for(model: Model, table: Table) -> Array:
+    """The inputs of a table, with named columns in the order of the model's. Raises DataError."""
+    return np.asarray(arranged(table.inputs, table.columns, model.columns, table.name))
 
 
 def predictions(model: Model, table: Table, *, probabilities: bool) -> dict[str, Array]:
@@ -92,7 +98,7 @@ def predictions(model: Model, table: Table, *, probabilities: bool) -> dict[str,
     columns: dict[str, Array] = {
         "row": np.array([table.row_number(i) for i in range(len(table))], dtype=np.int64)
     }
-    inputs = np.asarray(table.inputs)
+    inputs = inputs_for(model, table)
     columns |= _columns("prediction", model.predict(inputs))
     if probabilities:
         names = model.classes if model.task == "classification" else None
@@ -107,23 +113,22 @@ def _columns(name: str, values: Array, names: Sequence[Any] | None = None) -> di
     return {f"{name}_{names[i] if names else i}": flat[:, i] for i in range(flat.shape[1])}
 
 
-def write_csv(columns: dict[str, Array], file: TextIO) -> None:
+def csv_text(columns: dict[str, Array]) -> str:
     """Numbers with as many digits as it takes to read the same float back."""
+    file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+    return file.getvalue()
 
 
 def write_predictions(columns: dict[str, Array], path: Path) -> None:
-    """`.npz` or `.csv`, by the name. Raises ModelError for another name, OSError if it cannot be."""
-    from distbp.cli_errors import write_whole
-
-    if path.suffix == ".npz":
+    """`.npz` or `.csv`, by the name, whole or not at all. Raises StorageError."""
+    file = io.BytesIO()
+    if path.suffix.lower() == ".npz":
         arrays: dict[str, Any] = dict(columns)
-        write_whole(path, lambda file: np.savez_compressed(file, **arrays))
-    elif path.suffix == ".csv":
-        text = io.StringIO()
-        write_csv(columns, text)
-        write_whole(path, lambda file: file.write(text.getvalue().encode()))
+        np.savez_compressed(file, **arrays)
     else:
-        raise ModelError(f"{path}: the output must end in .csv or .npz")
+        file.write(csv_text(columns).encode())
+    with explained(path):
+        commit_file(path, file.getvalue())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec
@@ -13,6 +15,7 @@ from typing import Any, NoReturn, ParamSpec
 import click
 
 from distbp import errors
+from distbp.interrupts import Terminated
 
 P = ParamSpec("P")
 
@@ -55,6 +58,8 @@ def exit_code(error: BaseException) -> int:
     """The exit code for an error; 1 for one that distbp did not raise on purpose."""
     if isinstance(error, errors.Interrupted):
         return 143 if error.signal_name == "SIGTERM" else 130
+    if isinstance(error, Terminated):
+        return 143
     if isinstance(error, KeyboardInterrupt):
         return 130
     if isinstance(error, errors.JobFailedError):
@@ -77,17 +82,55 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             command(*args, **kwargs)
+            sys.stdout.flush()  # what is refused is said here, and not at the interpreter's end
         except errors.DistbpError as error:
             _end(str(error), exit_code(error))
-        except KeyboardInterrupt:
-            _end("stopped by Ctrl-C", 130)
+        except MemoryError as error:
+            _end(f"the memory of this machine ran out: {error}".rstrip(": "), 2)
+        except KeyboardInterrupt as error:
+            stopped(error)
         except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
-            sys.stderr.close()
+            _mute()
             sys.exit(0)
         except OSError as error:
+            _mute()
             _end(_os_text(error), 5)
+        except UnicodeEncodeError as error:
+            words = repr(error.object[error.start : error.end])
+            _end(
+                f"{words} cannot be written as {error.encoding}: a name or path is in another encoding;"
+                " rename it, or set PYTHONUTF8=1",
+                2,
+            )
 
     return wrapper
+
+
+def stopped(error: BaseException | None) -> NoReturn:
+    """Ends as Ctrl-C (or SIGTERM) asks for."""
+    if isinstance(error, Terminated):
+        _end("stopped by SIGTERM", 143)
+    _end("stopped by Ctrl-C", 130)
+
+
+def open_streams() -> None:
+    """Streams that were closed lead nowhere (else the next file that is opened takes their number); what has
+    no place in their encoding, such as bytes in the name of a file, is written as \\xNN."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        stream: Any = getattr(sys, name)
+        if stream is None:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 - for good
+        elif number and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _mute() -> None:
+    """Nothing more goes to an output that refuses it."""
+    with suppress(OSError, ValueError, AttributeError):  # one that is no file
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _os_text(error: OSError) -> str:
@@ -115,14 +158,3 @@ def named(path: str | Path) -> Iterator[None]:
         yield
     except errors.JobError as error:
         raise errors.JobError(error.faults, str(path)) from None
-
-
-def write_whole(path: Path, write: Callable[[Any], None]) -> None:
-    """Writes a file under another name and then renames it: never half a file. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.writing")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,10 @@ import click
 
 from distbp import settings
 from distbp.cli_errors import reports_errors
+from distbp.cli_paths import UserPath
 from distbp.errors import SettingsError
+from distbp.imports import missing
+from distbp.storage import absolute, user_path
 
 if TYPE_CHECKING:
     from services.serve import Serving
@@ -25,13 +27,13 @@ if TYPE_CHECKING:
 @click.option("--port", type=click.IntRange(0, 65535), help="Default: DISTBP_SERVICE_PORT, or 8470.")
 @click.option(
     "--data",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=UserPath(folder=True),
     help="Where the service keeps its database, jobs, models and token. Default: DISTBP_SERVICE_HOME, or"
     " ~/.local/share/distbp.",
 )
 @click.option(
     "--work",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=UserPath(folder=True),
     help="The folder that API, dispatcher and runners share. Default: DISTBP_SERVICE_WORK, or DATA/work.",
 )
 @click.option(
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--files",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=UserPath(folder=True),
     help="A folder with data files that jobs may name. Default: DISTBP_SERVICE_DATA, or none.",
 )
 @click.option("--slots", help="Workers at the same time, over all jobs. Default: the CPUs.", metavar="N")
@@ -91,18 +93,16 @@ def open_store(data: Path | None, database: str | None) -> Iterator[Any]:
 
 def _home(data: Path | None) -> Path:
     home = data or settings.get("DISTBP_SERVICE_HOME")
-    share = settings.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(home) if home else Path(share) / "distbp"
+    share = settings.get("XDG_DATA_HOME") or "~/.local/share"
+    return user_path(home) if home else user_path(share) / "distbp"
 
 
 def _door() -> Any:
     try:
         from services.serve import serve as run
     except ImportError as error:
-        raise SettingsError(
-            f"the service needs {error.name or 'more packages'}, which is not installed; run: pip install"
-            " 'distbp[service]'"
-        ) from None
+        package = error.name or "more packages"
+        raise SettingsError(missing("the service", package, "distbp[service]")) from None
     return run
 
 
@@ -115,15 +115,15 @@ def _plan(only: Any, given: dict[str, Any]) -> Any:
         return settings.get(f"DISTBP_SERVICE_{name}") if value is None else value
 
     work, files = chosen("work", "WORK"), chosen("files", "DATA")
-    if files and not Path(files).is_dir():
+    if files and not user_path(files).is_dir():
         raise SettingsError(f"the folder {files} with files that jobs may name does not exist. Make it")
     return Plan(
         home=_home(given["data"]),
         host=chosen("host", "HOST"),
         port=chosen("port", "PORT"),
-        work=Path(work) if work else None,
+        work=user_path(work) if work else None,
         database=chosen("database", "DATABASE"),
-        files=Path(files).absolute() if files else None,
+        files=absolute(files) if files else None,
         api_url=chosen("api_url", "API"),
         launcher=chosen("launcher", "LAUNCHER"),
         ray=chosen("ray", "RAY"),
@@ -134,7 +134,7 @@ def _plan(only: Any, given: dict[str, Any]) -> Any:
 
 def _slots(text: str) -> int:
     if text == "auto":
-        return os.cpu_count() or 1
+        return settings.processors()
     if not (text.isdecimal() and 1 <= int(text[:9]) <= 10**6):
         raise SettingsError(f"the number of slots is {text!r}, but must be auto or a whole number above 0")
     return int(text)
@@ -152,8 +152,8 @@ def _tell(serving: Serving) -> None:
     except OSError:
         noted = f"clients need DISTBP_URL={serving.url} and DISTBP_TOKEN"
     click.echo(f"distbp serves at {serving.url}")
-    if sys.stdout.isatty():  # and not where it would be kept in a log
-        click.echo(f"  dashboard  {serving.url}/#token={serving.token}")
+    click.echo(f"  dashboard  {serving.link}")
+    click.echo("             (this link signs in once, within the next hour)")
     click.echo(f"  token      in {serving.plan.home / 'token'}")
     click.echo(f"  {noted}")
     if serving.plan.host not in ("127.0.0.1", "localhost", "::1"):

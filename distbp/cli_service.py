@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from distbp.cli_errors import named, reports_errors
+from distbp.cli_paths import UserPath
 
 if TYPE_CHECKING:
     from distbp.client.handle import JobHandle
@@ -59,7 +60,7 @@ def handle(service: Service, job_id: str) -> JobHandle:
 
 
 @click.command()
-@click.argument("job_file", metavar="JOB.yaml", type=click.Path(path_type=Path))
+@click.argument("job_file", metavar="JOB.yaml", type=UserPath())
 @click.option("--wait", is_flag=True, help="Show its progress, and end when it has.")
 @click.option("--priority", type=click.IntRange(-100, 100), default=0, help="Higher runs first (0).")
 @click.option(
@@ -150,7 +151,7 @@ def status(job_id: str | None, wait: bool, url: str | None, as_json: bool) -> No
 @URL
 @reports_errors
 def logs(job_id: str, follow: bool, url: str | None) -> None:
-    """Print the log of a job.
+    """Print the log of a job, each line with its time.
 
     \b
     Examples:
@@ -158,7 +159,7 @@ def logs(job_id: str, follow: bool, url: str | None) -> None:
       distbp logs job_01j9ze3k8xq2v5w7y0ab > job.log
     """
     with session(url) as service:
-        for text in handle(service, job_id).logs(follow=follow):
+        for text in handle(service, job_id).logs(follow=follow, times=True):
             sys.stdout.write(text)
             sys.stdout.flush()
 
@@ -248,6 +249,7 @@ def _service_status(service: Service, as_json: bool) -> None:
 
 def _described(found: Mapping[str, Any]) -> str:
     from distbp.cli_text import ago, cell_text
+    from distbp.progress import duration
 
     progress = found["progress"] or {}
     reason = f" ({found['reason']})" if found["reason"] else ""
@@ -255,6 +257,8 @@ def _described(found: Mapping[str, Any]) -> str:
     rows: dict[str, Any] = {"submitted": ago(found["created_at"])}
     if progress.get("total_steps"):
         rows["step"] = f"{progress['step']:,} of {progress['total_steps']:,}"
+    if found.get("eta_s") is not None:
+        rows["time left"] = duration(found["eta_s"])
     if found["workers"] is not None:
         rows["workers"] = f"{found['workers']} (scaled)"
     rows["attempt"] = found["attempt"]
@@ -265,7 +269,9 @@ def _described(found: Mapping[str, Any]) -> str:
     }
     if found["model_id"] is not None:
         rows["model"] = found["model_id"]
-    lines += [f"  {name:<22}{cell_text(value)}" for name, value in rows.items()]
+        rows["model of epoch"] = (found["result"] or {}).get("model_epoch")
+    lines += [f"  {name:<22}{cell_text(value)}".rstrip() for name, value in rows.items() if value is not None]
+    lines += [f"  warning: {sentence}" for sentence in found.get("unhealthy", {}).values()]
     for attempt in found["attempts"]:
         if attempt["error"]:
             lines.append(f"  attempt {attempt['attempt']}: {attempt['error'].get('message')}")

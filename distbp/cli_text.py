@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distbp.memory_need import size as size
 from distbp.progress import duration, number
 
 
@@ -43,16 +44,6 @@ def ago(moment: float | None, now: float | None = None) -> str:
     if seconds >= 2 * 86400:
         return f"{int(seconds // 86400)} days ago"
     return f"{duration(float(round(seconds))).replace('.0 s', ' s')} ago"
-
-
-def size(count: int) -> str:
-    """Bytes, with the unit that fits."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from distbp.cli_errors import reports_errors
+from distbp.cli_paths import UserPath
 from distbp.cli_serve import open_store
 from distbp.cli_service import JSON, URL, session
 
@@ -43,9 +44,7 @@ def token() -> None:
 )
 @click.option("--days", type=click.FloatRange(0, min_open=True), help="Until it expires. Default: never.")
 @click.option("--project", help="Another project; on the service's machine, with --data or --database.")
-@click.option(
-    "--data", type=click.Path(path_type=Path, file_okay=False), help="The service's folder, as for `serve`."
-)
+@click.option("--data", type=UserPath(folder=True), help="The service's folder, as for `serve`.")
 @click.option("--database", help="Its database, as for `serve`.")
 @URL
 @JSON

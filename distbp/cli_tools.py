@@ -11,13 +11,14 @@ import click
 
 from distbp import cli_service
 from distbp.cli_errors import CORRUPTED, named, reports_errors
+from distbp.cli_paths import NewFile, UserPath
 from distbp.errors import Fault, JobError
 
 if TYPE_CHECKING:
     from distbp.verify import Verification
 
-_RUN = click.argument("run_dir", metavar="RUN_DIR", type=click.Path(path_type=Path))
-_RUN_OR_JOB = click.argument("run_dir", metavar="RUN_DIR|JOB", type=click.Path(path_type=Path))
+_RUN = click.argument("run_dir", metavar="RUN_DIR", type=UserPath())
+_RUN_OR_JOB = click.argument("run_dir", metavar="RUN_DIR|JOB", type=UserPath())
 _ABOVE_0 = click.FloatRange(0, min_open=True)
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 
@@ -28,7 +29,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object, f
 @_JSON
 @reports_errors
 def verify(run_dir: Path, step: int | None, as_json: bool) -> None:
-    """Recompute a step of a run and compare the bits.
+    """Recompute a step of a run, compare the bits, and check what it left.
 
     From the last checkpoint before the step to the first digest that the run recorded at or after it. Exit
     code 0: equal; 7: they differ.
@@ -72,10 +73,10 @@ def scale(run_dir: Path, workers: int, url: str | None) -> None:
 
 
 @click.command()
-@click.argument("job_file", metavar="JOB.yaml", type=click.Path(path_type=Path))
+@click.argument("job_file", metavar="JOB.yaml", type=UserPath())
 @click.option("--bandwidth", type=_ABOVE_0, default=10.0, show_default=True, help="Between nodes, Gbit/s.")
 @click.option("--latency", type=_ABOVE_0, default=0.1, show_default=True, help="Between nodes, one way, ms.")
-@click.option("--picture", type=click.Path(path_type=Path), help="Draw the speed-up into this .svg or .png.")
+@click.option("--picture", type=NewFile(".svg", ".png"), help="Draw the speed-up into this .svg or .png.")
 @_JSON
 @reports_errors
 def plan(job_file: Path, bandwidth: float, latency: float, picture: Path | None, as_json: bool) -> None:
@@ -91,8 +92,6 @@ def plan(job_file: Path, bandwidth: float, latency: float, picture: Path | None,
     from distbp.job import TrainingJob
     from distbp.plan import describe, draw_speedups, plan_job
 
-    if picture is not None and picture.suffix not in (".svg", ".png"):
-        raise click.BadParameter(f"{picture} must end in .svg or .png", param_hint="--picture")
     job = TrainingJob.from_file(job_file)
     if job.data.train is None:
         raise JobError(
@@ -122,9 +121,10 @@ def _verification(found: Verification) -> str:
     if found.shards:
         lines.append(f"gradient sums of step {found.step}, by shard (SHA-256):")
         lines += [f"  shard {number:<4} {digest}" for number, digest in enumerate(found.shards)]
+    lines += [f"changed: {change}" for change in found.changed]
     if found.equal:
         lines.append(f"step {found.step} is as the run computed it")
-    else:
+    elif not last.equal:
         lines.append(
             f"the bits differ within steps {_before(found) + 1} to {last.step}. Either the training data"
             " changed since, or a processor or its memory computed wrong, then or now. Verify again,"

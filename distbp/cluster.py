@@ -44,6 +44,7 @@ from distbp.recruiting import (
     Member,
     Node,
     Recruits,
+    await_start,
     awaited_cpus,
     end_actor,
     home_of,
@@ -69,8 +70,8 @@ class RayTeam:
     """A `Team`. Needs a Ray session, whose nodes share nothing but Ray.
 
     handles: the splits of `data`, shared on this node (`share_rows`). `changed` is told why when workers come
-    or go. early: processes to begin with. The constructor waits until all workers have joined. Raises
-    ExchangeError, FingerprintError.
+    or go. early: processes to begin with. The constructor waits until all workers have joined, and calls
+    `check` meanwhile, which may raise. Raises ExchangeError, FingerprintError.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class RayTeam:
         handles: Mapping[str, SharedRows],
         changed: Callable[[str], None] = lambda reason: None,
         early: HeadStart | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._blueprint = blueprint
         self._sent = blueprint.slim()
@@ -125,12 +127,13 @@ class RayTeam:
         try:
             for _ in range(options.workers):
                 self._start_worker()
+            await_start(beginning, START_S, check)
             self._server_place, _ = self._ask(beginning, START_S)
             numerics.check_same(mine, self._server_place.fingerprint, "the parameter server")
             self._heartbeats.expect(self._home if self._nodes else _LEAD)
             if not self._nodes:
                 self._servers = self._ask(self._server.servers.remote(), START_S)
-            self._await_workers()
+            self._await_workers(check)
         except BaseException:
             self.close()
             raise
@@ -198,7 +201,7 @@ class RayTeam:
         """Changes the number of workers, from the next look at the team on (while steps run). From now on
         free CPUs do not change it."""
         if workers < 1:
-            return "the shards need at least one worker. 0 is for a run of its own: distbp resume --workers 0"
+            return "the shards need at least one worker"
         self._wanted = workers
         self._options = replace(self._options, least=0, most=0)
         cpus = ray.cluster_resources().get("CPU", 0.0)
@@ -214,11 +217,8 @@ class RayTeam:
 
     def traffic(self) -> dict[str, tuple[int, int]]:
         """Relay's node -> (its calls to the server, bytes of gradient sums sent with them)."""
-        return {
-            name: ray.get(node.actor.traffic.remote())
-            for name, node in self._nodes.items()
-            if node.serving is not None
-        }
+        relays = {name: node.actor for name, node in self._nodes.items() if node.serving is not None}
+        return {name: ray.get(actor.traffic.remote()) for name, actor in relays.items()}
 
     def places(self) -> dict[str, Place]:
         """Where the server ("server") and the workers ("worker-N") are, for those who watch."""
@@ -258,10 +258,11 @@ class RayTeam:
     def _start_worker(self) -> None:
         self._recruits.start(self._home, list(self._members.values()), self._doubtful)
 
-    def _await_workers(self) -> None:
+    def _await_workers(self, check: Callable[[], None]) -> None:
         """At the start: until every worker has joined."""
         until = time.monotonic() + START_S
         while self._recruits:
+            check()
             self._silence()
             joined, lost = self._recruits.welcome(WATCH_S)
             self._members.update({m.number: m for m in joined})
@@ -282,12 +283,11 @@ class RayTeam:
         """Brings a worker together with the server's or the relay's actor on its node."""
         node = self._nodes.get(place.node) or self._start_relay(place.node)
         me = node.take_row()
-        handles = self._handles if place.node == self._here else None
-        return me, actor.join.remote(node.actor, me, handles)
+        return me, actor.join.remote(node.actor, me, self._handles if place.node == self._here else None)
 
     def _start_relay(self, node_id: str) -> Node:
-        options = NodeRelay.options(scheduling_strategy=pinned(node_id))
-        actor = options.remote(self._sent, self._attempt, self._servers)
+        relay = NodeRelay.options(scheduling_strategy=pinned(node_id))
+        actor = relay.remote(self._sent, self._attempt, self._servers)
         node = self._nodes[node_id] = Node(actor, actor.serve.remote())
         return node
 

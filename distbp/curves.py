@@ -1,9 +1,9 @@
-"""The picture of a training run: its loss, and accuracy or another metric, by epoch."""
+"""The picture of a training run: its loss, and every other metric, by epoch."""
 
 from __future__ import annotations
 
+import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -15,10 +15,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from distbp.metric_names import less_is_better, measured, spans_decades
+from distbp.storage import commit_file, explained
+
 # Split -> color and name; two that differ in lightness too, so that a gray print and any eye can tell them.
 _SPLITS = {"train": ("#0b6e99", "training"), "validation": ("#d9680f", "validation")}
-_PREFERRED = ("accuracy", "class_accuracy", "r2", "f1", "auc")
-_LESS_IS_BETTER = ("loss", "mae", "rmse", "mse")
 _INK, _FAINT = "#333333", "#d5d5d5"
 _MARKED_POINTS = 12  # shorter curves show their points
 
@@ -39,17 +40,21 @@ def draw(lines: Sequence[Mapping[str, Any]], path: Path, title: str = "") -> Pat
     """Draws the records of metrics.jsonl into `path` (.svg or .png) and returns it.
 
     The same records give the same bytes: no dates, no random names. Raises ValueError where there is nothing
-    to draw, OSError where the file cannot be written.
+    to draw, StorageError where the file cannot be written.
     """
     names = _panels(lines)
     if not names:
         raise ValueError("there is no loss in the metrics, so there is no curve to draw")
     with matplotlib.rc_context(_SETTINGS):
-        figure = Figure(figsize=(5.2 * len(names), 3.9), facecolor="white")
+        across = 2 if len(names) == 4 else min(3, len(names))
+        down = -(-len(names) // across)
+        figure = Figure(figsize=(5.2 * across, 3.9 * down), facecolor="white")
         figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.08)
-        axes = figure.subplots(1, len(names), squeeze=False)[0]
-        for axis, name in zip(axes, names, strict=True):
+        axes = figure.subplots(down, across, squeeze=False).flat
+        for axis, name in zip(axes, names, strict=False):
             _panel(axis, name, lines)
+        for axis in [*axes][len(names) :]:
+            axis.set_axis_off()
         figure.suptitle(title or _title(lines), x=0.02, ha="left", fontsize=12, color=_INK)
         _write(figure, path)
     return path
@@ -57,24 +62,19 @@ def draw(lines: Sequence[Mapping[str, Any]], path: Path, title: str = "") -> Pat
 
 def _write(figure: Figure, path: Path) -> None:
     FigureCanvasAgg(figure)
-    temporary = path.with_name(f".tmp-{path.name}")
-    metadata = {"Date": None, "Creator": "distbp"} if path.suffix == ".svg" else {"Software": "distbp"}
-    figure.savefig(temporary, format=path.suffix.removeprefix("."), dpi=144, metadata=metadata)
-    os.replace(temporary, path)  # noqa: PTH105
+    kind = path.suffix.lower().removeprefix(".")
+    metadata = {"Date": None, "Creator": "distbp"} if kind == "svg" else {"Software": "distbp"}
+    file = io.BytesIO()
+    figure.savefig(file, format=kind, dpi=144, metadata=metadata)
+    with explained(path):
+        commit_file(path, file.getvalue())
 
 
 def _panels(lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names of the one or two panels: "loss", then the metric that says most."""
-    known: dict[str, None] = {}
-    for line in lines:
-        for key, value in line.items():
-            split, _, name = key.partition("_")
-            if split in _SPLITS and name and isinstance(value, int | float):
-                known[name] = None
-    if "loss" not in known:
-        return []
-    others = [name for name in _PREFERRED if name in known] + [name for name in known if name != "loss"]
-    return ["loss", *others[:1]]
+    """A panel for each metric, the loss first; none where there is no loss."""
+    numbers = [key for line in lines for key, value in line.items() if isinstance(value, int | float)]
+    names = measured(key for key in numbers if key.partition("_")[0] in _SPLITS)
+    return names if "loss" in names else []
 
 
 def _points(lines: Sequence[Mapping[str, Any]], key: str) -> Points:
@@ -107,12 +107,13 @@ def _panel(axis: Axes, name: str, lines: Sequence[Mapping[str, Any]]) -> None:
 def _style(axis: Axes, name: str, series: Mapping[str, Points]) -> None:
     values = [value for points in series.values() for _, value in points]
     epochs = [epoch for points in series.values() for epoch, _ in points]
-    # A loss that falls through more than a power of ten and a half shows its end only on a logarithmic scale.
-    wide = name == "loss" and values and min(values) > 0 and max(values) > 30 * min(values)
+    wide = less_is_better(name) and spans_decades(values)
     if wide:
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_title(f"{name}{' (logarithmic)' if wide else ''}", loc="left", fontsize=10, color=_INK)
+    axis.set_title(
+        f"{name.replace('_', ' ')}{' (logarithmic)' if wide else ''}", loc="left", fontsize=10, color=_INK
+    )
     axis.set_xlabel("epoch", color=_INK)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
     axis.grid(axis="y", color=_FAINT, lw=0.8)
@@ -154,7 +155,7 @@ def _label_ends(axis: Axes, ends: list[tuple[float, float, str, str]]) -> None:
 
 def _mark_best(axis: Axes, points: Points, name: str, color: str) -> None:
     """A ring around the best point; its value stands above the panel, where no line can cross it."""
-    less = name.endswith(_LESS_IS_BETTER)
+    less = less_is_better(name)
     epoch, value = min(points, key=lambda point: (point[1] if less else -point[1], point[0]))
     axis.plot([epoch], [value], "o", ms=9, mfc="none", mec=color, mew=1.6, zorder=4)
     axis.set_title(f"best: {value:.4g} (epoch {epoch:g})", loc="right", fontsize=9, color=color)

@@ -2,6 +2,8 @@
 
     DistbpError
     ├── JobError            the job is at fault: every fault at once, each with its path
+    │   └── NoMemoryError       the job needs more memory than is free now, but not more than there is
+    ├── ArgumentError       a function was given something else than it takes; a ValueError, too
     ├── SettingsError       an environment variable has a value that is not allowed
     ├── DataError           a data file or array is at fault: file, row and column where known
     │   └── HostileFileError    a file that claims or hides more than it may hold
@@ -9,6 +11,7 @@
     ├── FingerprintError    two processes do not compute the same bits
     ├── CheckpointError     no checkpoint can be read, or it does not belong to this job
     │   └── StorageError        the disk refused a write (full, read-only, not permitted)
+    │       └── QuotaError          the disk that a service gives a job is used up
     ├── ModelError          a saved model cannot be read, or does not fit the data given to it
     ├── Interrupted         stopped by a signal after a checkpoint was written
     ├── RemoteError         a service refused what it was asked
@@ -58,15 +61,37 @@ class Fault:
         return f"{self.path}: {self.message}" if self.path else self.message
 
 
-class JobError(DistbpError):
-    """A job that cannot be trained. `faults` lists every fault found, not only the first."""
+MOST_FAULTS = 50  # that an error names; it counts the others
+_PATH, _MESSAGE = 200, 2000  # characters of a fault
 
-    def __init__(self, faults: Sequence[Fault], source: str = "the job") -> None:
-        self.faults = tuple(faults)
+
+def cut(text: str, most: int) -> str:
+    """`text`, without its end where it has more than `most` characters."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+class JobError(DistbpError):
+    """A job that cannot be trained. `faults` lists every fault found, not only the first; where they are more
+    than `MOST_FAULTS`, the last one counts the others. more: how many are not in `faults`."""
+
+    def __init__(self, faults: Sequence[Fault], source: str = "the job", more: int = 0) -> None:
+        if more or len(faults) > MOST_FAULTS + 1:
+            more += max(0, len(faults) - MOST_FAULTS)
+            faults = [*faults[:MOST_FAULTS], Fault("", f"and {more:,} more faults; mend these first")]
+        self.faults = tuple(Fault(cut(f.path, _PATH), cut(f.message, _MESSAGE)) for f in faults)
         self.source = source
         count = len(self.faults)
-        head = f"{source} has {count} fault{'s' if count != 1 else ''}:"
+        many = f"more than {MOST_FAULTS}" if count > MOST_FAULTS else count
+        head = f"{source} has {many} fault{'s' if count != 1 else ''}:"
         super().__init__("\n".join([head, *(f"  {fault}" for fault in self.faults)]))
+
+
+class NoMemoryError(JobError):
+    pass
+
+
+class ArgumentError(DistbpError, ValueError):
+    pass
 
 
 class SettingsError(DistbpError):
@@ -112,21 +137,26 @@ class StorageError(CheckpointError):
     pass
 
 
+class QuotaError(StorageError):
+    pass
+
+
 class ModelError(DistbpError):
     pass
 
 
 class Interrupted(DistbpError):  # noqa: N818 - named after what happened, like KeyboardInterrupt
-    """Training stopped on request. `run_dir` can be resumed from `step`."""
+    """Training stopped on request. `run_dir` can be resumed from `step`; None: no step was begun. run_dir: ""
+    where there is none yet. `signal_name`: who asked."""
 
-    def __init__(self, run_dir: str, step: int, signal_name: str = "") -> None:
+    def __init__(self, run_dir: str, step: int | None, signal_name: str = "") -> None:
         self.run_dir = run_dir
         self.step = step
         self.signal_name = signal_name
         by = f" by {signal_name}" if signal_name else ""
-        super().__init__(
-            f"stopped{by} after step {step}; a checkpoint was written. Go on with: distbp resume {run_dir}"
-        )
+        when = "before training began" if step is None else f"after step {step}; a checkpoint was written"
+        how = f"Go on with: distbp resume {run_dir}" if run_dir else "Nothing is lost; start it again"
+        super().__init__(f"stopped{by} {when}. {how}")
 
 
 class RemoteError(DistbpError):

@@ -1,19 +1,37 @@
-"""Evaluation: loss and metrics of a split, cut by shard and combined in the fixed tree."""
+"""Evaluation: loss and metrics of a split, cut by shard and combined in the fixed tree.
+
+Training and `Model.evaluate` call the same functions with the same shards, so they give the same numbers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from distbp.blueprint import EVALUATION_ROWS, Blueprint
 from distbp.data.batches import Rows
+from distbp.metrics import BoundMetric
 from distbp.nn.arrays import Array
 from distbp.nn.kernels import Kernels
+from distbp.nn.losses.base import Loss
 from distbp.nn.network import Network
 from distbp.nn.program import Program
 from distbp.reduction import Block, middle
+
+# Rows of one forward pass. Part of the numerics: it decides the shapes of the products.
+EVALUATION_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is measured. `class_weights`: for each class, or None; they count in the loss, not in metrics."""
+
+    loss: Loss
+    metrics: Sequence[BoundMetric]
+    class_weights: tuple[float, ...] | None
 
 
 @dataclass(frozen=True)
@@ -27,18 +45,27 @@ class Evaluation:
     weights: Array | None = None
 
 
-class Evaluator:
-    """Evaluates `network` over `vector`, which it reads at every call."""
+def loss_weights(
+    class_weights: tuple[float, ...] | None, targets: Array, sample_weights: Array | None, dtype: Any
+) -> Array | None:
+    """Weights in the loss, (rows,) of `dtype`: class weight x sample weight; None: all are 1."""
+    weights = sample_weights
+    if class_weights is not None:
+        by_class = np.asarray(class_weights)[targets]
+        weights = by_class if weights is None else by_class * weights
+    return None if weights is None else np.ascontiguousarray(weights, dtype)
 
-    def __init__(self, blueprint: Blueprint, network: Network, kernels: Kernels, vector: Array) -> None:
-        self._blueprint = blueprint
-        self._metrics = blueprint.metrics(network)
-        self._program = Program(network, EVALUATION_ROWS, vector, kernels=kernels, loss=blueprint.job.loss)
+
+class Evaluator:
+    """Evaluates `network` with `loss` over `vector`, which it reads at every call."""
+
+    def __init__(self, loss: Loss, network: Network, kernels: Kernels, vector: Array) -> None:
+        self._program = Program(network, EVALUATION_ROWS, vector, kernels=kernels, loss=loss)
         self._x = np.empty((EVALUATION_ROWS, *network.input_shape), network.input_dtype)
 
-    def sums(self, data: Rows, start: int, stop: int) -> Evaluation:
+    def sums(self, measures: Measures, data: Rows, start: int, stop: int) -> Evaluation:
         """The sums over rows [start, stop) of `data`, at most `EVALUATION_ROWS` rows at a time."""
-        metrics, program = self._metrics, self._program
+        metrics, program = measures.metrics, self._program
         sums = np.zeros(2 + sum(m.size for m in metrics))
         collect = any(m.collect for m in metrics)
         kept: list[tuple[Array, Array, Array | None]] = []
@@ -48,7 +75,7 @@ class Evaluator:
             data.gather(rows, x)
             targets = data.targets[rows]
             sample_weights = None if data.weights is None else data.weights[rows]
-            weights = self._blueprint.weights_of(targets, sample_weights)
+            weights = loss_weights(measures.class_weights, targets, sample_weights, x.dtype)
             program.run(x, targets, weights)
             sums[:2] += program.totals[:2]
             outputs = program.outputs(len(rows))
@@ -87,16 +114,16 @@ def combine(parts: Sequence[Evaluation]) -> Evaluation:
     return Evaluation(reduce(Block(0, len(parts))), joined("scores"), joined("targets"), joined("weights"))
 
 
-def values(blueprint: Blueprint, network: Network, whole: Evaluation, prefix: str) -> Mapping[str, float]:
-    """`{prefix}_loss` and `{prefix}_{metric}` of a whole split."""
-    found = {f"{prefix}_loss": float(whole.sums[0] / whole.sums[1])}
+def values(metrics: Sequence[BoundMetric], whole: Evaluation) -> dict[str, float]:
+    """`loss`, and each metric by name, of a whole split; nan where no row weighs anything."""
+    found = {"loss": float(whole.sums[0] / whole.sums[1]) if whole.sums[1] else math.nan}
     place = 2
-    for metric in blueprint.metrics(network):
+    for metric in metrics:
         if metric.collect:
             assert whole.scores is not None and whole.targets is not None
             value = metric.finish_collected(whole.scores, whole.targets, whole.weights)
         else:
             value = metric.finish(whole.sums[place : place + metric.size])
         place += metric.size
-        found[f"{prefix}_{metric.name}"] = float(value)
+        found[metric.name] = float(value)
     return found

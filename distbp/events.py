@@ -11,8 +11,18 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """What comes next may take some seconds: `what`, for people, as "starting Ray". It is over with the next
+    event."""
+
+    what: str
+
+
+@dataclass(frozen=True)
 class Started:
-    """Before the first step. `first_step` is above 0 for a resumed run."""
+    """Before the first step. `first_step` is above 0 for a resumed run. `notes`: what the data made of the
+    job and may surprise. `skipped`: rows that were left out of each split, by reason. `watched`: the metric
+    that chooses the best epoch; None where there is no validation set."""
 
     name: str
     run_dir: str
@@ -28,22 +38,36 @@ class Started:
     first_step: int
     attempt: int
     kernels: str
+    notes: tuple[str, ...] = ()
+    skipped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    watched: str | None = None
+
+
+@dataclass(frozen=True)
+class Noted:
+    """Something that people should know about the run, in words; it is said once, and in `Result.notes`."""
+
+    text: str
 
 
 @dataclass(frozen=True)
 class Progressed:
-    """A few times a second. `samples_per_second` is over the steps since the last such event."""
+    """A few times a second. `samples_per_second` is over the steps since the last such event; 0 for steps in
+    which kernels may have been compiled. `workers`: that there are now."""
 
     step: int
     total_steps: int
     epoch: int
     samples_per_second: float
     train_loss: float | None = None
+    workers: int | None = None
 
 
 @dataclass(frozen=True)
 class EpochEnded:
-    """`metrics` is the line written to metrics.jsonl; `seconds` covers steps and evaluation."""
+    """`metrics` is the line written to metrics.jsonl; `seconds` covers steps and evaluation.
+    `samples_per_second`: of the run so far, without steps in which kernels may have been compiled.
+    `unhealthy`: what is wrong with the run so far, by name (see `distbp.verdict`)."""
 
     epoch: int
     step: int
@@ -51,6 +75,7 @@ class EpochEnded:
     samples_per_second: float
     seconds: float
     improved: bool = False
+    unhealthy: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -102,7 +127,9 @@ class Finished:
 
 
 Event = (
-    Started
+    Waiting
+    | Started
+    | Noted
     | Progressed
     | EpochEnded
     | CheckpointSaved

@@ -1,4 +1,4 @@
-"""Imports, for whoever waits for them."""
+"""Imports, for whoever waits for them, or has not installed what they need."""
 
 from __future__ import annotations
 
@@ -18,3 +18,8 @@ def without_collections() -> Iterator[None]:
     finally:
         if collects:
             gc.enable()
+
+
+def missing(what: str, package: str, install: str) -> str:
+    """The message where `what` needs a package that is not there. install: what pip is to install."""
+    return f"{what} needs {package}, which is not installed; run: pip install '{install}'"

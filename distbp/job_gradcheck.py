@@ -8,20 +8,22 @@ from typing import Any
 
 import numpy as np
 
+from distbp import training
+from distbp.arguments import path_given
 from distbp.data.splits import open_splits
 from distbp.job import TrainingJob
 from distbp.nn.gradcheck import Report, Vector, check
 from distbp.nn.network import aligned_vector
-from distbp.numerics import one_blas_thread
+from distbp.numerics import one_blas_thread, quiet
 from distbp.reduction import Block
 from distbp.streams import Purpose, generator
 from distbp.totals import LOSS, WEIGHT
-from distbp.training import make_blueprint
 from distbp.worker import Worker
 
 MAX_ROWS = 64
 
 
+@quiet()
 def check_job(
     job: TrainingJob,
     folder: str | Path = ".",
@@ -36,19 +38,20 @@ def check_job(
     `train`; `given`: arrays by split.
     Penalties and clipping are the parameter server's and are not part of it. Raises JobError, DataError.
     """
+    training.check_job(job)
     rows = min(job.batch_size, MAX_ROWS)
     normalizes = any(layer.type == "batch_normalization" for layer in job.model.layers)  # needs two rows
     most = max(1, rows // 2) if normalizes else rows
     shards = job.shards if job.shards == "auto" else min(job.shards, most)
     small = job.replace(dtype="float64", batch_size=rows, shards=shards, workers="auto", servers=1)
-    splits = open_splits(small, Path(folder), given)
-    blueprint = make_blueprint(small, splits)
+    splits = open_splits(small, path_given(folder, "folder"), training.by_split(given))
+    blueprint = training.make_blueprint(small, splits)
     network = blueprint.network()
     data = splits.ready(blueprint)
     vector = aligned_vector(network.size, np.dtype(np.float64))
     vector[:] = network.initialize(small.seed)
     gradient = aligned_vector(network.size, np.dtype(np.float64))
-    with one_blas_thread(), np.errstate(invalid="ignore"):  # see `numerics.quiet`
+    with one_blas_thread():
         worker = Worker(blueprint, vector, data)
         totals = np.zeros(worker.totals_size)
         everything = Block(0, blueprint.shards)

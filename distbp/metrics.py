@@ -2,12 +2,12 @@
 
 A metric is bound to a loss (its `task` and what it `takes`) and the number of outputs. One of two kinds:
 
-- Sums: a vector of `size` float64 sums. `accumulate` adds a slice of rows to it; sums of different slices
-  combine by addition, in the fixed tree of the shards, so the value does not depend on the workers;
-  `finish` turns the total into the value.
+- Sums: a vector of `size` float64 sums (of squares: in a `Frame`). `accumulate` adds a slice of rows to it;
+  sums of different slices combine by addition, in the fixed tree of the shards, so the value does not depend
+  on the workers; `finish` turns the total into the value.
 - Collected (`collect` true, `size` 0): needs every row at once, for ranks: `finish_collected`.
 
-    outputs  (rows, outputs), what the network gives
+    outputs  (rows, outputs), what the network gives; `Loss.predictions` says what that means
     targets  classification: labels (rows,), or one-hot rows (rows, classes); else values (rows, outputs)
     weights  (rows,) or None: all are 1
 
@@ -21,11 +21,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distbp.errors import Fault, JobError
+from distbp.errors import Fault, JobError, cut
 from distbp.nn.arrays import Array, Shape
 from distbp.nn.losses.base import Loss, Takes, Task
 
@@ -59,19 +60,58 @@ class BoundMetric:
     finish_collected: Collected = _no_collected
 
 
+class Frame(NamedTuple):
+    """Where the targets of a set lie. Sums of squares are taken of (target - center) / size, so that they
+    keep their digits and stay within float64. One of each for every output; sizes are powers of two."""
+
+    center: tuple[float, ...]
+    size: tuple[float, ...]
+
+
+def frame_of(targets: Array, weights: Array | None = None) -> Frame:
+    """The frame of targets (rows, outputs): their mean, and at least the largest distance from it (where they
+    are all the same, their size)."""
+    t = targets if weights is None else targets[weights > 0]
+    origin = t[0].astype(np.float64) if len(t) else np.zeros(targets.shape[1])
+    shift, low, high = np.zeros((3, targets.shape[1]))
+    for start in range(0, len(t), 1 << 16):
+        away = t[start : start + (1 << 16)] - origin
+        shift += away.sum(axis=0)
+        low, high = np.minimum(low, away.min(axis=0)), np.maximum(high, away.max(axis=0))
+    shift /= max(1, len(t))
+    away = np.maximum(shift - low, high - shift)
+    exponent = np.frexp(np.where(away > 0, away, np.abs(origin)))[1]
+    return Frame(
+        tuple((origin + shift).tolist()), tuple(np.ldexp(1.0, np.clip(exponent, -1000, 1023)).tolist())
+    )
+
+
 @dataclass(frozen=True)
 class Setting:
-    """What a metric is bound to. `k` is the number in `top_k`, else 0."""
+    """What a metric is bound to. `k` is the number in `top_k`, else 0. `frame`: of the targets, if known."""
 
     name: str
     task: Task
     outputs: int
     takes: Takes
+    predictions: Callable[[Array], Array]
     k: int = 0
+    frame: Frame | None = None
+
+    @property
+    def center(self) -> Array:
+        return np.array(self.frame.center if self.frame else [0.0] * self.outputs)
+
+    @property
+    def size(self) -> Array:
+        return np.array(self.frame.size if self.frame else [1.0] * self.outputs)
 
 
-def metrics_for(loss: Loss, output_shape: Shape, names: Sequence[str] | None = None) -> list[BoundMetric]:
+def metrics_for(
+    loss: Loss, output_shape: Shape, names: Sequence[str] | None = None, frame: Frame | None = None
+) -> list[BoundMetric]:
     """The metrics called `names`, or (None) the usual ones for the loss; each once, in the order given.
+    `frame`: of the targets that they will measure; the same one for all parts of a set.
 
     Raises JobError with a fault at `metrics.<i>` for every name that is not known or does not apply.
     """
@@ -84,7 +124,9 @@ def metrics_for(loss: Loss, output_shape: Shape, names: Sequence[str] | None = N
         if problem:
             faults.append(Fault(f"metrics.{i}", problem))
         else:
-            bound[name] = METRICS[kind].bind(Setting(name, loss.task, outputs, loss.takes, k))
+            bound[name] = METRICS[kind].bind(
+                Setting(name, loss.task, outputs, loss.takes, loss.predictions, k, frame)
+            )
     if faults:
         raise JobError(faults)
     return list(bound.values())
@@ -93,11 +135,12 @@ def metrics_for(loss: Loss, output_shape: Shape, names: Sequence[str] | None = N
 def _parse(name: str) -> tuple[str, int]:
     """("top_k", 5) for "top_5"; (name, 0) for any other."""
     head, _, number = name.rpartition("_")
-    return ("top_k", int(number)) if head == "top" and number.isdecimal() else (name, 0)
+    return ("top_k", int(number)) if head == "top" and number.isdecimal() and len(number) < 10 else (name, 0)
 
 
 def _problem(name: str, kind: str, k: int, task: Task, outputs: int) -> str | None:
     if kind not in METRICS:
+        name = cut(name, 60)
         near = difflib.get_close_matches(name, METRICS, n=1)
         mean = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(METRICS)}"
         return f"{name!r} is not known; {mean}"
@@ -249,11 +292,6 @@ def auc_of(scores: Array, positive: Array, weights: Array | None = None) -> floa
     return _ratio(float(np.sum(up * (below + down / 2))), float(up.sum() * down.sum()))
 
 
-def _softmax(z: Array) -> Array:
-    e = np.exp(z - z.max(axis=1, keepdims=True))
-    return np.asarray(e / e.sum(axis=1, keepdims=True))
-
-
 def _auc(setting: Setting) -> BoundMetric:
     """The area under the ROC curve. Several outputs: the mean over the outputs (one class against the rest,
     on probabilities) for which both sides occur."""
@@ -261,8 +299,7 @@ def _auc(setting: Setting) -> BoundMetric:
     def evaluate(y: Array, targets: Array, weights: Array | None) -> float:
         scores = y.astype(np.float64)
         if setting.task == "classification":
-            if setting.takes == "logits":  # the softmax compares a class with the others of its row
-                scores = _softmax(scores)
+            scores = setting.predictions(scores)  # a softmax compares a class with the others of its row
             positive = _labels(targets)[:, None] == np.arange(setting.outputs)
         else:
             positive = targets > 0.5
@@ -276,36 +313,41 @@ def _auc(setting: Setting) -> BoundMetric:
 # Regression ----------------------------------------------------------------------------------------------
 
 
-def _errors(y: Array, targets: Array) -> Array:
-    return np.asarray(y.astype(np.float64) - targets)
+def _errors(setting: Setting) -> Callable[[Array, Array], Array]:
+    return lambda y, targets: np.asarray(setting.predictions(y.astype(np.float64)) - targets)
 
 
 def _mae(setting: Setting) -> BoundMetric:
     """The mean over rows and outputs of |y - t|."""
-    return _mean_metric(setting.name, False, setting.outputs, lambda y, t: np.abs(_errors(y, t)))
+    errors = _errors(setting)
+    return _mean_metric(setting.name, False, setting.outputs, lambda y, t: np.abs(errors(y, t)))
 
 
 def _rmse(setting: Setting) -> BoundMetric:
     """The root of the mean over rows and outputs of (y - t)^2."""
-    return _mean_metric(
-        setting.name, False, setting.outputs, lambda y, t: np.square(_errors(y, t)), math.sqrt
-    )
+    errors, size = _errors(setting), float(setting.size.max())
+
+    def squares(y: Array, t: Array) -> Array:
+        return np.square(errors(y, t) / size)
+
+    return _mean_metric(setting.name, False, setting.outputs, squares, lambda mean: math.sqrt(mean) * size)
 
 
 def _r2(setting: Setting) -> BoundMetric:
     """1 - (sum of squared errors) / (sum of squares around the mean target); the mean over the outputs.
 
     Where the targets do not vary: 1 for no error at all, else 0, as scikit-learn. A standard deviation under
-    a millionth of the targets' size counts as none: below that the sums carry too few digits.
+    a millionth of the targets' distance from the frame's center counts as none: below that the sums carry too
+    few digits.
     """
-    n = setting.outputs
+    n, errors, center, size = setting.outputs, _errors(setting), setting.center, setting.size
 
     def accumulate(y: Array, targets: Array, weights: Array | None, sums: Sums) -> None:
         weight, error, first, second = sums[:1], *sums[1:].reshape(3, n)
         w = np.ones(len(y)) if weights is None else weights.astype(np.float64)
-        t = targets.astype(np.float64)
+        t = (targets - center) / size
         weight += np.sum(w)
-        error += np.sum(w[:, None] * np.square(_errors(y, targets)), axis=0)
+        error += np.sum(w[:, None] * np.square(errors(y, targets) / size), axis=0)
         first += np.sum(w[:, None] * t, axis=0)
         second += np.sum(w[:, None] * t * t, axis=0)
 

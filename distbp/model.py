@@ -15,17 +15,20 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import ValidationError
 
 import distbp
+from distbp.arguments import path_given
 from distbp.checkpoint import decode_arrays, encode_arrays, sealed_json, unseal_json
 from distbp.data.preprocessing import Preprocessing
 from distbp.errors import DataError, JobError, ModelError
 from distbp.job.faults import details, located
 from distbp.job.kinds import Kind, plain
+from distbp.job.shards import MAX_SHARDS
 from distbp.job.tables import TABLES
 from distbp.metrics import metrics_for
 from distbp.nn.arrays import Array
@@ -53,9 +56,11 @@ MODEL, WEIGHTS = "model.json", "weights.safetensors"
 FORMAT, VERSION = "distbp model", 1
 _MAX_JSON_BYTES = 1 << 28
 _MAX_LAYERS = 10_000
+_EACH = MappingProxyType({"classes": "class", "class_weights": "output", "columns": "input"})
 _FIELDS: Mapping[str, Any] = {
     "classes": (list, type(None)),
     "class_weights": (list, type(None)),
+    "columns": (list, type(None)),
     "dtype": str,
     "files": dict,
     "input_shape": list,
@@ -79,12 +84,16 @@ def save_model(
     numerics: Mapping[str, Any],
     classes: Sequence[Any] | None = None,
     class_weights: Sequence[float] | None = None,
+    columns: Sequence[str | int] | None = None,
+    kernels: str = "numpy",
+    shards: int = 1,
     disk: Disk = DISK,
 ) -> Path:
     """Writes the model of a finished job into the folder `path`, whole or not at all; replaces one there.
 
-    `classes`: names or numbers of the classes, in the order of the outputs. Raises StorageError where the
-    disk refuses, ModelError where `path` holds something else.
+    `classes`: names of the classes, in the order of the outputs. `columns`: names of the inputs. `kernels`
+    and `shards`: with which training evaluated. Raises StorageError where the disk refuses, ModelError where
+    `path` holds something else.
     """
     content = {
         "layers": plain(network.layers),
@@ -94,6 +103,9 @@ def save_model(
         "preprocessing": preprocessing.to_json(),
         "classes": None if classes is None else np.asarray(classes).tolist(),
         "class_weights": None if class_weights is None else [float(w) for w in class_weights],
+        "columns": None if columns is None else list(columns),
+        "kernels": kernels,
+        "shards": shards,
         "name": job.name,
         "job_digest": job.digest,
         "numerics": dict(numerics),
@@ -162,20 +174,20 @@ def load_model(path: str | Path) -> Model:
 
     Executes nothing from the folder, and takes memory in proportion to its files only.
     """
-    path = Path(path)
+    path = path_given(path, "the model's folder")
     content = _read_json(path)
     layers, loss = _layers(path, content), _one(path, "loss", content["loss"], _kind("losses", "loss"))
     dtype, input_shape = content["dtype"], content["input_shape"]
     if dtype not in ("float32", "float64"):
         raise _bad(path, f"dtype is {dtype!r}, not float32 or float64")
-    if not _is_list(input_shape, int) or not all(0 < n < 1 << 40 for n in input_shape):
+    if not _is_list(input_shape, (int,)) or not all(0 < n < 1 << 40 for n in input_shape):
         raise _bad(path, f"input_shape is {input_shape!r}, not a list of sizes")
     try:
         network = Network(layers, tuple(input_shape), dtype)
         preprocessing = Preprocessing.from_json(content["preprocessing"])
         faults = loss.faults(network.output_shape, None, Targets())
         metrics = content["metrics"]
-        if metrics is not None and not _is_list(metrics, str):
+        if metrics is not None and not _is_list(metrics, (str,)):
             raise _bad(path, "metrics is not a list of names")
         metrics_for(loss, network.output_shape, metrics)
     except (ValueError, OverflowError, TypeError, AttributeError, DataError, JobError) as error:
@@ -187,22 +199,39 @@ def load_model(path: str | Path) -> Model:
     if preprocessing.mean is not None and preprocessing.mean.size != math.prod(network.input_shape):
         raise _bad(path, "preprocessing is for inputs of another size")
     outputs = network.output_shape[0]
-    for name, kinds in (("classes", (str, int, float)), ("class_weights", (int, float))):
-        listed = content[name]
-        if listed is not None and (not _is_list(listed, kinds) or len(listed) != outputs):
-            raise _bad(path, f"{name} is not a list of {outputs}, one for each output")
-        if listed is not None and loss.targets != "labels":
-            raise _bad(path, f"{name} is given, but the loss {loss.type!r} knows no classes")
+    named = 2 if loss.task == "binary" and outputs == 1 else outputs
+    features = math.prod(network.input_shape)
+    for name, kinds, count in (
+        ("classes", (str, int, float, bool), named),
+        ("class_weights", (int, float), outputs),
+        ("columns", (str, int), features),
+    ):
+        listed = content.get(name)
+        if listed is not None and (not _is_list(listed, kinds) or len(listed) != count):
+            raise _bad(path, f"{name} is not a list of {count}, one for each {_EACH[name]}")
+        if listed is not None and name != "class_weights" and len(set(listed)) < count:
+            raise _bad(path, f"{name} has a name twice")
+    classes, columns = content["classes"], content.get("columns")
+    if classes is not None and len({isinstance(name, str) for name in classes}) > 1:
+        raise _bad(path, "classes holds text and numbers")
+    if content["class_weights"] is not None and loss.targets != "labels":
+        raise _bad(path, f"class_weights is given, but the loss {loss.type!r} knows no classes")
+    shards = content.get("shards", 1)
+    if type(shards) is not int or not 0 < shards <= MAX_SHARDS:
+        raise _bad(path, f"shards is {shards!r}, not a number from 1 to {MAX_SHARDS}")
     vector = _read_vector(path, content, network)
     return Model(
         network,
         vector,
         loss,
         preprocessing,
-        None if content["classes"] is None else tuple(content["classes"]),
+        None if classes is None else tuple(classes),
         None if content["class_weights"] is None else tuple(map(float, content["class_weights"])),
         None if metrics is None else tuple(metrics),
         {name: v for name, v in content.items() if name not in _FIELDS or name == "params_sha256"},
+        None if columns is None else tuple(columns),
+        shards,
+        str(content.get("kernels", "numpy")),
     )
 
 
@@ -217,16 +246,13 @@ def _bad(path: Path, what: str) -> ModelError:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    file = path / MODEL
-    if not file.is_file():
+    try:
+        content = unseal_json(read_file(path / MODEL, most=_MAX_JSON_BYTES))
+    except (FileNotFoundError, NotADirectoryError):
         what = (
             "has no model.json" if path.is_dir() else "is not a folder" if path.exists() else "does not exist"
         )
-        raise ModelError(f"{path} {what}; give the model folder of a run directory")
-    if file.stat().st_size > _MAX_JSON_BYTES:
-        raise _bad(path, f"{MODEL} is larger than {_MAX_JSON_BYTES >> 20} MiB")
-    try:
-        content = unseal_json(read_file(file))
+        raise ModelError(f"{path} {what}; give the model folder of a run directory") from None
     except ValueError as error:
         raise _bad(path, f"{MODEL} {error}") from None
     except OSError as error:
@@ -263,9 +289,9 @@ def _kind(table: str, what: str) -> Kind:
     return Kind(table, what, TABLES)
 
 
-def _is_list(value: Any, kinds: type | tuple[type, ...]) -> bool:
+def _is_list(value: Any, kinds: tuple[type, ...]) -> bool:
     return isinstance(value, list) and all(
-        isinstance(v, kinds) and not isinstance(v, bool) and v == v for v in value
+        isinstance(v, kinds) and (bool in kinds or not isinstance(v, bool)) and v == v for v in value
     )
 
 
@@ -274,13 +300,13 @@ def _read_vector(path: Path, content: Mapping[str, Any], network: Network) -> Ar
     entry = content["files"].get(WEIGHTS)
     if set(content["files"]) != {WEIGHTS} or not isinstance(entry, dict):
         raise _bad(path, f"{MODEL} must name the file {WEIGHTS} and no other")
-    file = path / WEIGHTS
-    if not file.is_file():
-        raise _bad(path, f"{WEIGHTS} is missing")
-    if file.stat().st_size != entry.get("bytes"):
-        raise _bad(path, f"{WEIGHTS} has {file.stat().st_size} bytes; {MODEL} says {entry.get('bytes')}")
+    said = entry.get("bytes")
+    if not isinstance(said, int) or said > network.size * network.dtype.itemsize + _MAX_JSON_BYTES:
+        raise _bad(path, f"{MODEL} says that {WEIGHTS} has {said} bytes, which its layers do not fill")
     try:
-        data = read_file(file)
+        data = read_file(path / WEIGHTS, most=said)
+        if len(data) != said:
+            raise _bad(path, f"{WEIGHTS} has {len(data)} bytes; {MODEL} says {said}")
         if hashlib.sha256(data).hexdigest() != entry.get("sha256"):
             raise _bad(path, f"{WEIGHTS} does not have the SHA-256 that {MODEL} says")
         arrays = decode_arrays(data)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
+from distbp import settings
 from distbp.errors import FingerprintError
 from distbp.nn import blas
 
@@ -33,10 +34,11 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def quiet() -> np.errstate:
-    """For the time of this block NumPy does not warn of numbers that are not finite. That each step is finite
-    is checked by ourselves; and the warning may be wrong: some of OpenBLAS's kernels also load what stands
-    beside their operands. They leave it out of the product, but the processor's flag is set."""
-    return np.errstate(over="ignore", invalid="ignore", divide="ignore")
+    """For the time of this block NumPy neither warns of nor raises for numbers that overflow, underflow or
+    are not finite, whatever the caller has set. That each step is finite is checked by ourselves; and the
+    warning may be wrong: some of OpenBLAS's kernels also load what stands beside their operands. They leave
+    it out of the product, but the processor's flag is set. Decorates functions, too."""
+    return np.errstate(all="ignore")
 
 
 def kernel_set(wanted: str) -> str:
@@ -62,9 +64,25 @@ def kernel_set(wanted: str) -> str:
     return wanted
 
 
+def why_not_compiled(kernels: str) -> str:
+    """Why a job computes with NumPy's kernels though nobody asked for them; "" where it does not."""
+    if kernels != "numpy" or settings.get("DISTBP_KERNELS") != "auto":
+        return ""
+    try:
+        _find_numba()
+    except ImportError as error:
+        return str(error)
+    return ""
+
+
 def _find_numba() -> None:
-    """Raises ImportError where Numba is missing, or would refuse the versions of what it needs."""
-    if sys.modules.get("numba") is not None:  # then it has looked for itself
+    """Raises ImportError where Numba is missing, switched off, or would refuse the versions of what it
+    needs."""
+    loaded: Any = sys.modules.get("numba")
+    asked = settings.get("NUMBA_DISABLE_JIT") not in ("", "0")
+    if asked or (loaded is not None and loaded.config.DISABLE_JIT):
+        raise ImportError("NUMBA_DISABLE_JIT is set, so that Numba compiles nothing: unset it")
+    if loaded is not None:  # then it has looked for itself
         return
     from packaging.requirements import Requirement  # which most processes never need
 

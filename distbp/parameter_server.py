@@ -22,7 +22,7 @@ from distbp.nn.network import Network, aligned_vector
 from distbp.optimizers import Step, Updater, sum_of_squares
 from distbp.reduction import Block, Join, joins
 from distbp.schedules import PlateauState
-from distbp.totals import BOUND, LOSS, ROWS, SURELY_FINITE, WEIGHT, totals_size
+from distbp.totals import BOUND, LIVE, LOSS, ROWS, SURELY_FINITE, WEIGHT, totals_size
 
 # The places where pieces of the vector begin decide the order in which squares are summed, so this number is part of the
 # numerics.
@@ -157,8 +157,7 @@ class ParameterServer:
 
     def prepare(self, step: int, contributions: Sequence[Contribution]) -> Sums:
         """The first half of a step: joins the blocks, nothing more. Raises FencedError, ValueError."""
-        order = self._begin(step, contributions)
-        return self._check([c.gradient for c in contributions], order)
+        return self._check([c.gradient for c in contributions], self._begin(step, contributions))
 
     def finish(self, step: int, squares: float, plateau: PlateauState = NO_PLATEAU) -> None:
         """The second half: the update. `squares`: of the gradient sums of the whole vector (`joint`)."""
@@ -173,12 +172,16 @@ class ParameterServer:
             self.updater.apply(gradients, order, info, scale)
 
     def advance(self, loss: float, weight: float, rows: float) -> None:
-        """Notes a step that somebody else has applied to the vector, the slots and the statistics, exactly as `apply` would have;
-        not the last one of an epoch. The numbers are the totals of the step."""
+        """Notes a step that somebody else has applied to the vector, the slots and the statistics, exactly as
+        `apply` would have; not the last one of an epoch. The numbers are the totals of the step."""
         if self.step % self._steps_per_epoch == 0:
             self.epoch_totals[:] = 0
         self.epoch_totals[[LOSS, WEIGHT, ROWS]] += loss, weight, rows
         self.advance_by(1)
+
+    def add_live_rows(self, live: Array) -> None:
+        """Notes in how many rows of such steps each unit was live, (units,), see `distbp.totals`."""
+        self.epoch_totals[LIVE:] += live
 
     def advance_by(self, steps: int) -> None:
         """The same where the totals of the epoch have been noted, too."""

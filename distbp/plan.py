@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from distbp import calibrate, numerics
+from distbp.arguments import path_given
+from distbp.auto_workers import RAY_START_S, candidates, choose
 from distbp.data.splits import open_splits
+from distbp.errors import SettingsError
+from distbp.imports import missing
 from distbp.job import TrainingJob
-from distbp.speed_model import Layout, Machine, StepTime, Work, best, node_limit, step_time
-from distbp.training import Data, by_split, make_blueprint
+from distbp.speed_model import Layout, Machine, StepTime, Work, node_limit, step_time
+from distbp.training import Data, by_split, check_job, make_blueprint
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,15 @@ class Plan:
 
     @property
     def best(self) -> StepTime:
-        """The fewest workers on this machine that are as fast as any."""
-        return best(self.here)
+        """What `workers: auto` would choose on this machine at these speeds."""
+        tried = (0, *candidates(self.machine.cores, self.work.shards))
+        times = {step.workers: step for step in self.here if step.workers in tried}
+        return times[choose({n: 1 / step.total_s for n, step in times.items()}, self.total_steps)]
+
+    @property
+    def seconds(self) -> float:
+        """The whole job with the best number of workers, Ray's start included, without evaluation."""
+        return self.best.total_s * self.total_steps + (RAY_START_S if self.best.workers else 0)
 
     def samples_per_second(self, step: StepTime) -> float:
         return self.batch_size / step.total_s
@@ -56,6 +67,7 @@ class Plan:
             "here": [told(step) for step in self.here],
             "nodes": [{"nodes": nodes, **told(step)} for nodes, step in self.nodes],
             "best_workers": self.best.workers,
+            "seconds": self.seconds,
             "most_nodes": node_limit(self.work, self.machine, self.layout),
         }
 
@@ -74,7 +86,8 @@ def plan_job(
     bandwidth_gbits, latency_ms: of the network between machines like this one. `data`, `folder` as for
     `train`. seconds: for each thing that is measured. Raises JobError, DataError, ExchangeError.
     """
-    splits = open_splits(job, Path(folder), by_split(data))
+    check_job(job)
+    splits = open_splits(job, path_given(folder, "folder"), by_split(data))
     blueprint = make_blueprint(job, splits)
     network = blueprint.network()
     with numerics.one_blas_thread(), numerics.quiet():
@@ -99,7 +112,8 @@ def predict(
 ) -> tuple[tuple[StepTime, ...], tuple[tuple[int, StepTime], ...]]:
     """What `Plan` holds as `here` and `nodes`."""
     most = min(machine.cores, work.shards)
-    numbers = sorted({0, 1, most, *(n for n in (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96) if n < most)})
+    usual = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
+    numbers = sorted({0, 1, most, *candidates(machine.cores, work.shards), *(n for n in usual if n < most)})
     alone = replace(layout, servers=1)
     here = tuple(step_time(work, machine, n, alone) for n in numbers)
     full = -(-work.shards // machine.cores)
@@ -142,9 +156,15 @@ def _advice(plan: Plan) -> list[str]:
         else f"workers: {found.workers}, {plan.speedup(found):.2f} times inline"
     )
     lines = [
-        f"best on this machine: {workers}; the whole job takes about"
-        f" {_time(found.total_s * plan.total_steps)} without evaluation"
+        f"best on this machine: {workers}; the whole job takes about {_time(plan.seconds)} without evaluation"
     ]
+    fastest_here = min(plan.here, key=lambda step: step.total_s)
+    if found.workers == 0 and fastest_here.workers:
+        lines.append(
+            f"{fastest_here.workers} worker{'s' if fastest_here.workers > 1 else ''} would make a step"
+            f" {plan.speedup(fastest_here):.2f} times as fast, but starting Ray takes some {RAY_START_S:g} s:"
+            " too little to gain"
+        )
     if work.shards <= machine.cores:
         lines.append(
             f"more than {work.shards} worker{'s' if work.shards != 1 else ''} can do nothing for this"
@@ -170,8 +190,11 @@ def _advice(plan: Plan) -> list[str]:
 
 
 def draw_speedups(plan: Plan, path: Path) -> None:
-    """The predicted speed-up by workers, as SVG or PNG."""
-    from distbp.curves import draw_lines
+    """The predicted speed-up by workers, as SVG or PNG. Raises SettingsError without matplotlib."""
+    try:
+        from distbp.curves import draw_lines
+    except ModuleNotFoundError:
+        raise SettingsError(missing("a picture", "matplotlib", "distbp[plot]")) from None
 
     points = [(s.workers, plan.speedup(s)) for s in (*plan.here[1:], *(s for _, s in plan.nodes))]
     highest = max(n for n, _ in points)

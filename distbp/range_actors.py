@@ -17,7 +17,7 @@ import numpy as np
 import ray
 from ray.exceptions import RayError
 
-from distbp import numerics
+from distbp import numerics, settings
 from distbp.actors import NEVER, RELAY_CALLS, Place, end_process, place_of, settle
 from distbp.blueprint import Blueprint
 from distbp.exchange.base import Snapshot
@@ -44,7 +44,7 @@ def _rounds(blueprint: Blueprint, part: Snapshot, attempt: int, first: int, agre
         attempt=attempt,
         slots=part.slots,
         epoch_totals=part.arrays.get("epoch_totals"),
-        threads=os.cpu_count() or 1,
+        threads=settings.processors(),
         first=first,
     )
     return RangeRounds(server, attempt, agree, as_object)

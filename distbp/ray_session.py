@@ -1,24 +1,30 @@
-"""Connecting to Ray: a cluster that is there, or one embedded in this machine for the time of a run."""
+"""Connecting to Ray: a cluster that is there, or one embedded in this machine for the time of a run.
+
+An embedded Ray is for this process alone: its folder is private, it listens on this machine only and asks for
+a token, and a keeper (see `distbp.ray_keeper`) ends it with this process.
+"""
 
 from __future__ import annotations
 
-import atexit
 import functools
 import importlib
+import importlib.util
 import logging
+import os
 import secrets
-import shutil
+import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from distbp import settings
+from distbp import ray_keeper, settings
 from distbp.errors import ExchangeError
-from distbp.imports import without_collections
+from distbp.imports import missing, without_collections
 
 if TYPE_CHECKING:
     from distbp.head_start import HeadStart
@@ -27,12 +33,25 @@ if TYPE_CHECKING:
 # imported, and keeps it. So with what it prints: by default it writes a paragraph to stdout, among the output
 # of the command, for every worker that dies, though the team goes on without it.
 _QUIET = MappingProxyType({"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "^"})
-
+# Sockets want short paths: of the 107 bytes that one may have, Ray's own names below its folder take 66.
+_LONGEST_BASE = 20
+_LOOK_S = 0.05
+# Ray gives itself 30 s to start, which on a busy machine is sometimes too little; then it says so.
+_STARTS, _TOO_SLOW = 4, "timed out during startup"
 
 _IMPORTED_BEFORE = (
     "this program imported Ray before distbp started one, without token authentication, and Ray keeps what it"
     " was imported with. Train before the first `import ray`, or call ray.init() first: distbp joins that Ray"
 )
+
+
+def _connected() -> bool:
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
+
+
+def installed() -> bool:
+    """Whether there is a Ray to train on: a slim install has none."""
+    return importlib.util.find_spec("ray") is not None
 
 
 def _without_token() -> bool:
@@ -81,23 +100,28 @@ class RaySession:
         self._error: BaseException | None = None
         self._ready, self._over = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
-        if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        if _connected():
             self._start_early()
+            return
+        if not installed():
+            self._error = ExchangeError(missing("training on workers", "Ray", "ray") + "; or say workers: 0")
             return
         address = address or str(settings.get("RAY_ADDRESS")) or None
         if not address and _without_token():
             self._error = ExchangeError(_IMPORTED_BEFORE)
             return
-        self._stack.enter_context(settings.environment({**_QUIET, **({} if address else _own_token())}))
+        home = None if address else _place()
+        self._stack.enter_context(settings.environment({**_QUIET, **(_own_token(home) if home else {})}))
         self._thread = threading.Thread(
-            target=self._live, args=(address, cpus), name="distbp-ray", daemon=True
+            target=self._live, args=(address, cpus, home), name="distbp-ray", daemon=True
         )
         self._thread.start()
 
-    def wait(self) -> None:
-        """Waits until Ray is there. Raises ExchangeError where it cannot be started or reached."""
-        if self._thread is not None:
-            self._ready.wait()
+    def wait(self, check: Callable[[], None] = lambda: None) -> None:
+        """Waits until Ray is there. `check` is called meanwhile, and may raise. Raises ExchangeError where it
+        cannot be started or reached."""
+        while self._thread is not None and not self._ready.wait(_LOOK_S):
+            check()
         if self._error is not None:
             raise self._error
 
@@ -110,13 +134,20 @@ class RaySession:
         self._over.set()
 
     def close(self) -> None:
-        """Leaves Ray (and ends it, if it was started here). May be called twice."""
-        if self.head_start is not None:
-            self.head_start.dismiss()
+        """Leaves Ray (and ends it, if it was started here). May be called twice. Ctrl-C has to wait: a
+        process that ends while Ray starts or ends in it is aborted."""
         self._over.set()
-        if self._thread is not None:
-            self._thread.join()
+        interrupted: KeyboardInterrupt | None = None
+        while self._thread is not None and self._thread.is_alive():
+            try:
+                self._thread.join()
+            except KeyboardInterrupt as error:
+                interrupted = error
+        if self._thread is None and self.head_start is not None:
+            self.head_start.dismiss()
         self._stack.close()
+        if interrupted is not None:
+            raise interrupted
 
     def __enter__(self) -> Self:
         return self
@@ -126,19 +157,30 @@ class RaySession:
     ) -> None:
         self.close()
 
-    def _live(self, address: str | None, cpus: int) -> None:
-        try:
-            _connect(address, cpus)
-            self._start_early()
-        except BaseException as error:
-            self._error = error
-            return
-        finally:
-            self._ready.set()
-        import ray
+    def _live(self, address: str | None, cpus: int, home: Path | None) -> None:
+        with ExitStack() as ending:
+            try:
+                for left in reversed(range(_STARTS)):
+                    folder_made = None if home is None else ending.enter_context(_kept(home))
+                    try:
+                        _connect(address, cpus, home, folder_made)
+                        break
+                    except ExchangeError as error:
+                        if not left or self._over.is_set() or _TOO_SLOW not in str(error):
+                            raise
+                        ending.close()  # what of it has started
+                self._start_early()
+            except BaseException as error:
+                self._error = error
+                return
+            finally:
+                self._ready.set()
+            import ray
 
-        self._over.wait()
-        ray.shutdown()
+            self._over.wait()
+            if self.head_start is not None:
+                self.head_start.dismiss()
+            ray.shutdown()
 
     def _start_early(self) -> None:
         if self._workers:
@@ -147,20 +189,29 @@ class RaySession:
             self.head_start = HeadStart(self._workers, self._kernels)
 
 
-def _connect(address: str | None, cpus: int) -> None:
+def _connect(
+    address: str | None, cpus: int, home: Path | None, folder_made: Callable[[], None] | None
+) -> None:
     with without_collections():
         import ray
 
     try:
-        if address is not None:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        else:
+        if home is None or folder_made is None:
+            with _constants(RAY_DISABLE_FAILURE_SIGNAL_HANDLER=True):
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            return
+        folder_made()
+        token = home / "token"
+        token.touch(mode=0o600)
+        token.write_text(_token())
+        with _constants(RAY_DISABLE_FAILURE_SIGNAL_HANDLER=True, ENABLE_RAY_CLUSTER=False):
             ray.init(
                 address="local",
                 num_cpus=cpus,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
+                _temp_dir=str(home / "r"),  # Ray opens it to everybody, so it lies below a private folder
             )
     except Exception as error:  # of any class: a slow start is a bare Exception
         if address is None:
@@ -171,16 +222,56 @@ def _connect(address: str | None, cpus: int) -> None:
         ) from None
 
 
+@contextmanager
+def _constants(**values: bool) -> Iterator[None]:
+    """What Ray has read from the environment when it was imported, perhaps by somebody else. Left alone its
+    C++ side takes SIGTERM away from this process and aborts it, and processes that Ray starts listen on every
+    address of this machine."""
+    constants: Any = importlib.import_module("ray._private.ray_constants")
+    before = {name: getattr(constants, name) for name in values}
+    vars(constants).update(values)
+    try:
+        yield
+    finally:
+        vars(constants).update(before)
+
+
+def _place() -> Path:
+    """Where the private folder of an embedded Ray will be."""
+    base = os.path.realpath(tempfile.gettempdir())
+    return Path(base if len(base) <= _LONGEST_BASE else "/tmp", f"distbp-ray-{secrets.token_hex(4)}")
+
+
+@contextmanager
+def _kept(home: Path) -> Iterator[Callable[[], None]]:
+    """The folder `home`, private, and all of an embedded Ray that keeps files in it, until the block ends or
+    this process does. Gives a function that waits until the folder is there, and raises OSError."""
+    command = [sys.executable, "-I", "-S", ray_keeper.__file__, str(home), str(os.getpid())]
+    pipe = subprocess.PIPE
+    # A session of its own: whoever kills ours (as the service's launcher does) does not kill it.
+    with subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as keeper:
+        assert keeper.stdout is not None
+        output = keeper.stdout
+
+        def folder_made() -> None:
+            said = output.readline().decode(errors="replace")
+            if said != "\n":
+                raise OSError(said.strip() or "its keeper has ended")
+
+        try:
+            yield folder_made
+        finally:
+            keeper.communicate(b"end")
+
+
 @functools.cache
-def _own_token() -> dict[str, str]:
-    """Settings for an embedded Ray that no other user of the machine can use. One token for the life of this
-    process: Ray reads it once."""
-    folder = Path(tempfile.mkdtemp(prefix="distbp-ray-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    token = folder / "token"
-    token.touch(mode=0o600)
-    token.write_text(secrets.token_hex(32))
-    return {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
-    }
+def _token() -> str:
+    """One for the life of this process: Ray reads it once."""
+    return secrets.token_hex(32)
+
+
+def _own_token(home: Path) -> dict[str, str]:
+    """Settings for an embedded Ray that no other user of the machine can use."""
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(home / "token")}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from distbp.exchange.segment import MAX_WORKERS
 
 # What an actor's call fails with where it has died, or where its node had left before it began.
 GONE = (RayActorError, ActorUnschedulableError)
+LOOK_S = 0.05
 
 
 @dataclass
@@ -163,6 +165,13 @@ def home_of(here: str) -> str:
         return here
     found: str = max(sorted(cpus), key=lambda name: cpus[name])
     return found
+
+
+def await_start(reference: Any, timeout_s: float, check: Callable[[], None]) -> None:
+    """Waits for the answer of an actor that starts, or so long; calls `check` meanwhile, which may raise."""
+    until = time.monotonic() + timeout_s
+    while not ray.wait([reference], timeout=LOOK_S)[0] and time.monotonic() < until:
+        check()
 
 
 def end_actor(actor: Any, place: Place | None, here: str, host: Any) -> None:

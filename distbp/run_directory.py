@@ -9,12 +9,15 @@
     result.json     written once, at the end
     .lock           held by the process that drives the run; names it
 
-A checkpoint keeps the length of metrics.jsonl; resuming cuts the file back to it.
+    init/           the model that training began with, where the job names one (see distbp.warm_start)
+
+A checkpoint keeps the length and the digest of metrics.jsonl; resuming cuts the file back to it.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -24,23 +27,31 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from distbp.errors import CheckpointError, StorageError
 from distbp.storage import (
     DISK,
+    PLAIN,
     TEMPORARY,
     Disk,
     commit_file,
     explained,
     make_folder,
     read_file,
+    sync_folder,
     write_all,
 )
 
+if TYPE_CHECKING:
+    from distbp.job import TrainingJob
+
 JOB, EVENTS, METRICS, RESULT, LOCK = "job.yaml", "events.jsonl", "metrics.jsonl", "result.json", ".lock"
+EMPTY_SHA256 = hashlib.sha256().hexdigest()
+_MAX_JOB_BYTES = 1 << 22
+_WRITE_AGAIN = "remove it, and 'distbp resume' writes it again from the last checkpoint"
 
 
 def json_line(record: Mapping[str, Any], leading: Sequence[str] = ("step", "epoch")) -> bytes:
@@ -69,24 +80,55 @@ def _plain(value: Any) -> Any:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The records of a .jsonl file, oldest first; [] where it is absent. A last line that is not finished
     (it is being written, or its writer was killed) is left out."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return []
+    with explained(path):
+        try:
+            data = read_file(path)
+        except FileNotFoundError:
+            return []
     return [json.loads(line) for line in data.split(b"\n")[:-1]]
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
     """The result.json of the run in `path`; None while there is none."""
+    with explained(path / RESULT):
+        try:
+            data = read_file(path / RESULT)
+        except FileNotFoundError:
+            return None
     try:
-        result: dict[str, Any] = json.loads((path / RESULT).read_bytes())
-    except FileNotFoundError:
-        return None
-    return result
+        return dict(json.loads(data))
+    except (ValueError, TypeError, RecursionError):
+        raise CheckpointError(f"{path / RESULT} is not what distbp wrote; {_WRITE_AGAIN}") from None
 
 
 def is_run(path: Path) -> bool:
     return (path / JOB).is_file()
+
+
+def read_job(path: Path) -> TrainingJob:
+    """The job of the run in `path`; its data is looked for where it was, and else where it lies now if run
+    and data were moved together. Raises JobError, StorageError."""
+    from distbp.job import TrainingJob
+
+    job = TrainingJob.from_yaml(job_text(path), str(path / JOB))
+    folder = Path(job.data.folder or path)
+    if folder.is_dir() or (began := _began_in(path)) is None:
+        return job
+    moved = Path(os.path.normpath(path.absolute() / os.path.relpath(folder, began)))
+    return job.replace(data=job.data.model_copy(update={"folder": str(moved)})) if moved.is_dir() else job
+
+
+def job_text(path: Path) -> str:
+    """The text of a run's job.yaml."""
+    with explained(path / JOB):
+        return read_file(path / JOB, most=_MAX_JOB_BYTES).decode("utf-8", "replace")
+
+
+def _began_in(path: Path) -> Path | None:
+    """Where the run directory was when the run began, as its log tells."""
+    with suppress(OSError, ValueError, KeyError, TypeError, StorageError):
+        return Path(next(line["run_dir"] for line in read_lines(path / EVENTS) if "run_dir" in line))
+    return None
 
 
 class RunDirectory:
@@ -100,10 +142,11 @@ class RunDirectory:
     def __init__(self, path: Path, lock: int, disk: Disk, clock: Callable[[], float]) -> None:
         self.path = path
         self._lock = lock
-        self._disk = disk
+        self.disk = self._disk = disk
         self._clock = clock
         self._events = -1
         self._metrics = -1
+        self._metrics_hash = hashlib.sha256()  # of metrics.jsonl as it is
 
     @classmethod
     def create(
@@ -144,7 +187,12 @@ class RunDirectory:
     @classmethod
     def _locked(cls, path: Path, disk: Disk, clock: Callable[[], float]) -> Self:
         with explained(path / LOCK):
-            fd = disk.open(path / LOCK, os.O_RDWR | os.O_CREAT)
+            fd = disk.open(path / LOCK, os.O_RDWR | os.O_CREAT | PLAIN)
+            try:
+                disk.size(fd)  # it is a file
+            except BaseException:
+                disk.close(fd)
+                raise
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -166,9 +214,10 @@ class RunDirectory:
 
     def _opened(self) -> Self:
         with explained(self.path / EVENTS):
-            self._events = _open_log(self.path / EVENTS, self._disk)
+            self._events, _ = _open_log(self.path / EVENTS, self._disk)
         with explained(self.path / METRICS):
-            self._metrics = _open_log(self.path / METRICS, self._disk)
+            self._metrics, lines = _open_log(self.path / METRICS, self._disk)
+            self._metrics_hash.update(lines)
         return self
 
     def close(self) -> None:
@@ -195,15 +244,23 @@ class RunDirectory:
     def model(self) -> Path:
         return self.path / "model"
 
-    @property
-    def job_text(self) -> str:
-        """The text of job.yaml."""
-        return (self.path / JOB).read_text("utf-8")
+    def write_job(self, text: str) -> None:
+        """Replaces job.yaml, and takes away the result of the job that stood there: the run goes on."""
+        with explained(self.path / JOB):
+            commit_file(self.path / JOB, text.encode(), self._disk)
+            if RESULT in self._disk.listdir(self.path):
+                self._disk.unlink(self.path / RESULT)
+                sync_folder(self.path, self._disk)
 
     def append_metric(self, record: Mapping[str, Any]) -> None:
         """Adds one line to metrics.jsonl (see `json_line`), at once visible to readers. Give it nothing that
         depends on time, machine or number of workers."""
-        self._append(self._metrics, METRICS, json_line(record))
+        self.append_metric_text(json_line(record))
+
+    def append_metric_text(self, text: bytes) -> None:
+        """The same for lines that were made before."""
+        self._append(self._metrics, METRICS, text)
+        self._metrics_hash.update(text)
 
     def append_event(self, kind: str, /, **fields: Any) -> None:
         """Adds {"time": (UTC, ISO 8601), "event": kind, ...} to events.jsonl, at once visible to readers."""
@@ -211,28 +268,39 @@ class RunDirectory:
         record = {**fields, "time": moment.replace("+00:00", "Z"), "event": kind}
         self._append(self._events, EVENTS, json_line(record, ("time", "event", "step", "epoch")))
 
-    def metrics_offset(self) -> int:
-        """The length of metrics.jsonl in bytes, made durable: for the checkpoint about to be saved."""
+    def metrics_seal(self) -> tuple[int, str]:
+        """The length of metrics.jsonl in bytes, and its SHA-256, made durable: for the checkpoint about to be
+        saved."""
         with explained(self.path / METRICS):
             self._disk.fsync(self._metrics)
             self._disk.fsync(self._events)
-            return self._disk.size(self._metrics)
+            return self._disk.size(self._metrics), self._metrics_hash.hexdigest()
 
-    def rewind_metrics(self, offset: int) -> None:
-        """Cuts metrics.jsonl back to what `metrics_offset` gave when the checkpoint was saved (0: all).
+    def check_metrics(self, offset: int, sha256: str) -> bytes:
+        """The first `offset` bytes of metrics.jsonl, which are those that `metrics_seal` saw.
 
-        Raises CheckpointError where the file is shorter than that, or no line ends there.
+        Raises CheckpointError where they are not.
         """
         path = self.path / METRICS
         with explained(path):
-            data = read_file(path, self._disk)
-            if len(data) < offset or data[:offset][-1:] not in (b"", b"\n"):
-                raise CheckpointError(
-                    f"{path} was changed after the checkpoint was saved: a line should end at byte {offset}"
-                    f" of {len(data)}. Put the file back, or train again from the start"
-                )
+            data = read_file(path, self._disk)[:offset]
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise CheckpointError(
+                f"{path} was changed after the checkpoint was saved: its first {offset:,} bytes are not what"
+                " they were. Put the file back, or train again from the start"
+            )
+        return data
+
+    def rewind_metrics(self, offset: int, sha256: str = EMPTY_SHA256) -> None:
+        """Cuts metrics.jsonl back to what `metrics_seal` gave when the checkpoint was saved (0: all).
+
+        Raises CheckpointError where the file was changed before that place.
+        """
+        data = self.check_metrics(offset, sha256)
+        with explained(self.path / METRICS):
             self._disk.truncate(self._metrics, offset)
             self._disk.fsync(self._metrics)
+        self._metrics_hash = hashlib.sha256(data)
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Writes result.json, whole or not at all. Replaces an earlier one."""
@@ -265,11 +333,12 @@ def _check_empty(path: Path, disk: Disk) -> None:
         )
 
 
-def _open_log(path: Path, disk: Disk) -> int:
-    """Opens a .jsonl file for appending; cuts off a last line whose writer was killed in the middle."""
-    fd = disk.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+def _open_log(path: Path, disk: Disk) -> tuple[int, bytes]:
+    """Opens a .jsonl file for appending, and gives what it holds; cuts off a last line whose writer was
+    killed in the middle."""
+    fd = disk.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | PLAIN)
     data = read_file(path, disk)
     whole = data.rfind(b"\n") + 1
     if whole < len(data):
         disk.truncate(fd, whole)
-    return fd
+    return fd, data[:whole]

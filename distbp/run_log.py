@@ -10,10 +10,11 @@ from distbp.run_directory import RunDirectory
 
 
 def log_events(run: RunDirectory, then: events.Listener | None = None) -> events.Listener:
-    """Writes every event but the frequent Progressed to events.jsonl, and passes all on to `then`."""
+    """Writes every event to events.jsonl, but Progressed and Waiting, which are of the moment; passes all
+    on to `then`."""
 
     def listen(event: events.Event) -> None:
-        if not isinstance(event, events.Progressed):
+        if not isinstance(event, events.Progressed | events.Waiting):
             fields = asdict(event)
             if isinstance(event, events.EpochEnded):
                 fields["metrics"] = {k: v for k, v in event.metrics.items() if k != "health"}

@@ -234,7 +234,9 @@ class OneCycle:
 class ReduceOnPlateau:
     """Multiplies the rate by `factor` when a metric has not improved for more than `patience` evaluations.
 
-    PyTorch's ReduceLROnPlateau, one `observe` for each evaluation. A metric that is NaN is no improvement.
+    PyTorch's ReduceLROnPlateau, one `observe` for each evaluation, but for metrics below 0: there, too, an
+    improvement is one by more than the threshold, relative to the magnitude of the best (PyTorch takes a
+    slightly worse one for better). A metric that is NaN is no improvement; training does not tell of those.
     """
 
     type: Literal["reduce_on_plateau"] = "reduce_on_plateau"
@@ -272,9 +274,8 @@ class ReduceOnPlateau:
         sign = 1.0 if self.mode == "min" else -1.0
         if best is None:
             return sign * metric < math.inf
-        if self.threshold_mode == "relative":
-            return sign * metric < sign * best * (1 - sign * self.threshold)
-        return sign * metric < sign * best - self.threshold
+        size = abs(best) if self.threshold_mode == "relative" else 1.0
+        return sign * metric < sign * best - self.threshold * size
 
 
 def plateau_of(schedule: Any) -> ReduceOnPlateau | None:

@@ -104,6 +104,12 @@ SETTINGS = _table(
         "prepared inputs up to this size are kept in memory; larger ones are prepared batch by batch",
     ),
     Setting(
+        "DISTBP_PROCESSORS",
+        100_000,
+        "processors",
+        "the most that one process computes on, where it has more; a service's runner has as many as slots",
+    ),
+    Setting(
         "RAY_ADDRESS", "", "", "the Ray cluster to train on; empty: one embedded in the training process"
     ),
     Setting(
@@ -118,6 +124,7 @@ SETTINGS = _table(
         "",
         "client: the token; empty: the one that `distbp serve` wrote down for this user",
     ),
+    Setting("NUMBA_DISABLE_JIT", "", "", "1: Numba compiles nothing, and kernels are those of NumPy"),
     Setting("XDG_CONFIG_HOME", "", "", "client: below it lies distbp/service.json; empty: ~/.config"),
     Setting("XDG_DATA_HOME", "", "", "service: below it lies distbp/, its folder; empty: ~/.local/share"),
     Setting(
@@ -177,7 +184,22 @@ SETTINGS = _table(
         "DISTBP_SERVICE_PROJECT_BYTES",
         64 * 2**30,
         "bytes",
-        "service: the most that a project's datasets fill",
+        "service: the most that a project's datasets, jobs and models fill on the disk together",
+    ),
+    Setting(
+        "DISTBP_SERVICE_JOB_BYTES",
+        64 * 2**30,
+        "bytes",
+        "service: the most that one job fills on the disk, checkpoints and all",
+    ),
+    Setting("DISTBP_SERVICE_PROJECT_SLOTS", 10**9, "slots", "service: slots that a project holds at a time"),
+    Setting("DISTBP_SERVICE_PROJECT_JOBS", 10**9, "jobs", "service: jobs of a project that run at a time"),
+    Setting("DISTBP_SERVICE_PROJECT_UPLOADS", 4, "uploads", "service: uploads of a project at a time"),
+    Setting(
+        "DISTBP_SERVICE_DEADLINE_S",
+        30 * 86400,
+        "seconds",
+        "service: the deadline of a job that is submitted without one, from then on",
     ),
     Setting("DISTBP_SERVICE_REQUESTS_PER_S", 200, "requests", "service: what one token may ask in a second"),
     Setting("DISTBP_SERVICE_WAITING_JOBS", 100_000, "jobs", "service: jobs of a project that have not ended"),
@@ -201,6 +223,32 @@ def get(name: str) -> Any:
     setting = SETTINGS[name]
     text = os.environ.get(name)
     return setting.default if text is None or text == "" else setting.parse(text)
+
+
+# Of the environment of a service: what Python, Ray, libraries and locales need, and no secrets but Ray's.
+_HANDED_ON = frozenset({
+    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "NO_COLOR",
+    "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH", "LD_PRELOAD", "SSL_CERT_FILE", "SSL_CERT_DIR",
+})  # fmt: skip
+_HANDED_ON_FROM = ("LC_", "PYTHON", "RAY_", "NUMBA_", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "MALLOC_")
+
+
+def for_runners() -> dict[str, str]:
+    """The environment of a process that trains for others: of the one here, what training needs. So jobs do
+    not see passwords, keys or tokens of whoever runs the service."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in _HANDED_ON
+        or name.startswith(_HANDED_ON_FROM)
+        or (name in SETTINGS and not SETTINGS[name].help.startswith(("client:", "service:")))
+    }
+
+
+def processors() -> int:
+    """That this process may compute on: of its affinity, no more than DISTBP_PROCESSORS."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(there, int(get("DISTBP_PROCESSORS")))
 
 
 @contextmanager

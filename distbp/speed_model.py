@@ -17,11 +17,8 @@ The form follows from how a step runs (see `distbp.exchange`); the constants are
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import NormalDist
-
-BETTER = 1.05  # times as fast, to be worth more processes
 
 
 @dataclass(frozen=True)
@@ -132,13 +129,6 @@ def step_time(work: Work, machine: Machine, workers: int, layout: Layout = SIMPL
         network = 2 * machine.latency_s + there + back + machine.call_s + senders * machine.serve_s
     wake = machine.wake_s + counts[0] * machine.answer_s
     return StepTime(workers, compute, wake, joins, work.update_s / servers, network)
-
-
-def best(times: Iterable[StepTime]) -> StepTime:
-    """The fewest workers that come within 5 % of the fastest."""
-    found = sorted(times, key=lambda t: t.workers)
-    fastest = min(t.total_s for t in found)
-    return next(t for t in found if t.total_s <= BETTER * fastest)
 
 
 def node_limit(work: Work, machine: Machine, layout: Layout = SIMPLE) -> int:

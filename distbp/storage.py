@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from types import MappingProxyType
 from distbp.errors import StorageError
 
 TEMPORARY = ".tmp-"
+MAX_TEXT_BYTES = 1 << 30  # of a file of text that is read whole; a line of metrics has some 500 bytes
 
 
 class Disk:
@@ -37,7 +39,11 @@ class Disk:
         return os.write(fd, data)
 
     def size(self, fd: int) -> int:
-        return os.fstat(fd).st_size
+        """Of a regular file, in bytes; OSError for a folder, a pipe, a device."""
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EISDIR, "it is a folder, a pipe or a device, not a regular file")
+        return found.st_size
 
     def truncate(self, fd: int, size: int) -> None:
         os.ftruncate(fd, size)
@@ -66,6 +72,7 @@ class Disk:
 
 
 DISK = Disk()
+PLAIN = os.O_NOFOLLOW | os.O_NONBLOCK  # to open no link, and not to wait for who writes into a pipe
 
 _EXPLANATIONS: Mapping[int, tuple[str, str]] = MappingProxyType(
     {
@@ -76,7 +83,11 @@ _EXPLANATIONS: Mapping[int, tuple[str, str]] = MappingProxyType(
         errno.EPERM: ("operation not permitted", "choose a folder that this user may write"),
         errno.EIO: ("the disk reports an input/output error", "check the disk, then use another one"),
         errno.ENAMETOOLONG: ("the path is too long", "choose a shorter one"),
+        errno.ENOENT: ("the folder does not exist", "make it, or choose another"),
+        errno.EISDIR: ("a folder has that name", "choose another name"),
         errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another path"),
+        errno.ELOOP: ("a link stands where a regular file belongs", "put the file itself there"),
+        errno.EISDIR: ("a folder, a pipe or a device stands where a file belongs", "remove it"),
     }
 )
 
@@ -86,7 +97,24 @@ def explain(error: OSError, path: Path) -> str:
     what, advice = _EXPLANATIONS.get(
         error.errno or 0, (error.strerror or type(error).__name__, "check the path and the disk")
     )
+    if error.errno in (errno.ELOOP, errno.EISDIR, errno.EOVERFLOW):
+        return f"{path} cannot be used: {what}; {advice}, then go on."
     return f"{what}: could not write {path}. What was stored before is intact; {advice}, then go on."
+
+
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """`path`, where a `~` at its beginning is the user's own folder, as shells have it."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises where a user is unknown
+
+
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """`user_path`, from the root. Raises StorageError where the working directory is gone."""
+    try:
+        return user_path(path).absolute()
+    except FileNotFoundError:
+        raise StorageError(
+            "the working directory was deleted; go to another folder (cd), then try again"
+        ) from None
 
 
 @contextmanager
@@ -108,13 +136,23 @@ def opened(path: Path, flags: int, disk: Disk = DISK) -> Iterator[int]:
         disk.close(fd)
 
 
-def read_file(path: Path, disk: Disk = DISK) -> bytes:
-    """The whole file. Raises OSError."""
-    with opened(path, os.O_RDONLY, disk) as fd:
-        pieces = []
-        while piece := disk.read(fd, max(1, disk.size(fd))):
+def read_file(path: Path, disk: Disk = DISK, *, most: int = MAX_TEXT_BYTES) -> bytes:
+    """The whole of a regular file of at most `most` bytes.
+
+    Raises OSError, before anything is read, for a link, a folder, a pipe, a device, and for a larger file.
+    """
+    with opened(path, os.O_RDONLY | PLAIN, disk) as fd:
+        pieces: list[bytes] = []
+        total = 0
+        while True:
+            size = disk.size(fd)
+            if max(size, total) > most:
+                raise OSError(errno.EOVERFLOW, f"it has {size:,} bytes, where at most {most:,} are read")
+            piece = disk.read(fd, max(1, size))
+            if not piece:
+                return b"".join(pieces)  # for a single piece this copies nothing
             pieces.append(piece)
-    return b"".join(pieces)  # for a single piece this copies nothing
+            total += len(piece)
 
 
 def write_all(fd: int, data: bytes | memoryview, disk: Disk = DISK) -> None:

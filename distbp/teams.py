@@ -8,22 +8,26 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
+from distbp import settings
 from distbp.blueprint import Blueprint
 from distbp.data.batches import WholeData
+from distbp.errors import Interrupted
 from distbp.exchange.base import Snapshot, Team
 from distbp.exchange.faults import FaultPlan
 from distbp.exchange.inline import InlineTeam
 from distbp.exchange.shared_data import share_rows
+from distbp.interrupts import Control
 from distbp.job import WorkerRange
 from distbp.membership import Options
-from distbp.ray_session import RaySession
+from distbp.ray_session import RaySession, installed
 
 Changed = Callable[[str], None]
 
 
 class TeamMaker:
     """Makes the team of each attempt. workers: a number, "auto" or a range. address: of a Ray cluster.
-    session: a connection to Ray that the caller has made, and will close.
+    control: may stop the run while a team is made, which raises Interrupted then. session: a connection to
+    Ray that the caller has made, and will close.
 
     A context manager. Where workers are sure to be needed, Ray begins to start (or is joined) on entering,
     while the caller opens the data; for "auto" when first needed, and left again where inline proves faster;
@@ -34,6 +38,7 @@ class TeamMaker:
         self,
         workers: int | str | WorkerRange,
         address: str | None = None,
+        control: Control | None = None,
         faults: FaultPlan | None = None,
         session: RaySession | None = None,
     ) -> None:
@@ -43,7 +48,8 @@ class TeamMaker:
         self._stack = ExitStack()
         self._handles: dict[str, Any] | None = None
         self._ray = session
-        self.connected: Callable[[], None] = lambda: None  # called whenever Ray has been waited for
+        self._control = control or Control()
+        self.waiting: Callable[[str], None] = lambda what: None  # told what is waited for, before that
 
     def __enter__(self) -> Self:
         if isinstance(self._workers, WorkerRange):
@@ -62,6 +68,10 @@ class TeamMaker:
             self._stack.callback(self._ray.close)
         return self._ray
 
+    def _check(self) -> None:
+        if self._control.stopping:
+            raise Interrupted("", None, self._control.stopped_by)
+
     def _leave_ray(self) -> None:
         """Its helpers take some percent of a processor, for as long as they live."""
         if self._ray is not None:
@@ -75,16 +85,22 @@ class TeamMaker:
     def __call__(
         self, blueprint: Blueprint, data: WholeData, snapshot: Snapshot, attempt: int, changed: Changed
     ) -> Team:
-        if self._workers == 0:
-            return InlineTeam(blueprint, data, snapshot, attempt)
-        if self._workers == "auto":
-            from distbp.auto_workers import AutoTeam
+        if self._workers == "auto" and not installed():
+            changed("workers: auto chose 0 (Ray is not installed)")
+            return InlineTeam(blueprint, data, snapshot, attempt, changed=changed)
+        from distbp.auto_workers import AutoTeam
 
-            return AutoTeam(blueprint, data, snapshot, attempt, self._on_ray, changed, self._leave_ray)
+        begin: Team | None = None
         if isinstance(self._workers, WorkerRange):
             least, most = self._workers.min, self._workers.max
-            return self._on_ray(blueprint, data, snapshot, attempt, changed, least, least, most)
-        return self._on_ray(blueprint, data, snapshot, attempt, changed, int(self._workers))
+            begin = self._on_ray(blueprint, data, snapshot, attempt, changed, least, least, most)
+        elif isinstance(self._workers, int) and self._workers > 0:
+            begin = self._on_ray(blueprint, data, snapshot, attempt, changed, self._workers)
+        elif self._workers == 0:
+            begin = InlineTeam(blueprint, data, snapshot, attempt, changed=changed)
+        return AutoTeam(
+            blueprint, data, snapshot, attempt, self._on_ray, changed, self._leave_ray, begin=begin
+        )
 
     def _on_ray(
         self,
@@ -98,8 +114,9 @@ class TeamMaker:
         most: int = 0,
     ) -> Team:
         session = self._start_ray(max(workers, most), workers)
-        session.wait()
-        self.connected()
+        there = self._address or settings.get("RAY_ADDRESS")
+        self.waiting("joining Ray" if there else "starting Ray, which takes some seconds")
+        session.wait(self._check)
         from distbp.cluster import RayTeam  # imports Ray: only within the session
 
         if self._handles is None:
@@ -107,9 +124,12 @@ class TeamMaker:
             for name, rows in data.splits.items():
                 memory, self._handles[name] = share_rows(rows)
                 self._stack.callback(memory.close)
+        self.waiting(f"starting the parameter server and {workers} worker{'s' if workers != 1 else ''}")
         options = Options(workers, least, most, servers=blueprint.job.servers, faults=self._faults)
         early = session.head_start
-        team = RayTeam(blueprint, data, snapshot, attempt, options, self._handles, changed, early)
+        team = RayTeam(
+            blueprint, data, snapshot, attempt, options, self._handles, changed, early, self._check
+        )
         if early is not None:
             early.dismiss()
         return team

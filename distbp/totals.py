@@ -1,6 +1,8 @@
 """The totals that travel with the gradient of a block: a few float64 sums, joined in the same tree.
 
-[loss, weight, rows, then (saturated, all) units for each layer that can saturate, bound]
+[loss, weight, rows, then for each unit that can saturate the rows in which it did not, bound]
+
+Rows are those that running statistics are taken over: where there are some, without slices of one row.
 
 Rows are those that running statistics are taken over: where there are some, without slices of one row.
 
@@ -10,22 +12,32 @@ bound of the sums. Infinity or NaN says that nobody looked, or that the gradient
 
 from __future__ import annotations
 
-from distbp.blueprint import Blueprint
-from distbp.nn.activations import ACTIVATIONS
+import numpy as np
 
-LOSS, WEIGHT, ROWS, SATURATION = 0, 1, 2, 3
+from distbp.blueprint import Blueprint
+from distbp.nn.arrays import Array
+
+LOSS, WEIGHT, ROWS, LIVE = 0, 1, 2, 3
 BOUND = -1
 
 # A gradient with a smaller bound is finite: it is less than the largest float32.
 SURELY_FINITE = 1e38
 
 
-def saturating_layers(blueprint: Blueprint) -> list[int]:
-    """Numbers of the layers that report saturated units, in the order of the totals."""
-    watched = blueprint.network().lower(1).watched
-    return [one.layer for one in watched if ACTIVATIONS[one.name].saturated]
+def saturating_layers(blueprint: Blueprint) -> dict[int, int]:
+    """Of the layers that can saturate, by number, how many units they have, in the order of the totals."""
+    return {one.layer: one.units for one in blueprint.network().lower(1).watched}
+
+
+def dead_share(blueprint: Blueprint, epoch_totals: Array) -> dict[str, float]:
+    """By layer, the share of units that were saturated on all rows of an epoch."""
+    found, place = {}, LIVE
+    for layer, units in saturating_layers(blueprint).items():
+        found[f"layers.{layer}"] = float(np.mean(epoch_totals[place : place + units] == 0))
+        place += units
+    return found
 
 
 def totals_size(blueprint: Blueprint) -> int:
     """How many totals a block has."""
-    return SATURATION + 2 * len(saturating_layers(blueprint)) + 1
+    return LIVE + sum(saturating_layers(blueprint).values()) + 1

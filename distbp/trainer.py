@@ -8,29 +8,33 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from distbp import checkpoint, events, numerics
+from distbp import agreement, checkpoint, events, numerics
 from distbp.blueprint import Blueprint
 from distbp.checkpoint import Checkpoint
-from distbp.control import NOTHING, Control, take_file
+from distbp.control import take_file
 from distbp.data.batches import WholeData
-from distbp.data.splits import Splits
+from distbp.data.splits import Splits, skipped_note
+from distbp.delivery import BEST, write_run_model
 from distbp.diagnosis import diagnose
-from distbp.errors import CheckpointError, Interrupted, ServerLostError
+from distbp.errors import Interrupted, ServerLostError
 from distbp.evaluation import values
 from distbp.exchange.base import Snapshot, Team
-from distbp.interrupts import Interrupts
+from distbp.imports import missing
+from distbp.interrupts import Control
 from distbp.model import params_digest
 from distbp.nn.arrays import Array
 from distbp.parameter_server import NotFiniteError
 from distbp.result import Result
-from distbp.run_directory import RunDirectory
-from distbp.run_state import RunState, after_evaluation, out_of_patience, watched
-from distbp.totals import LOSS, SATURATION, WEIGHT, saturating_layers
+from distbp.run_directory import RunDirectory, json_line
+from distbp.run_state import RunState, after_evaluation, out_of_patience, undefined, watched
+from distbp.totals import LOSS, WEIGHT, dead_share
+from distbp.verdict import Losses, expected, unhealthy
+from distbp.warm_start import first_weights
 
 PROGRESS_S = 0.5  # between two Progressed events
 REQUESTS_S = 0.25  # between two looks for requests in the run directory
@@ -61,45 +65,49 @@ class Trainer:
         splits: Splits,
         make_team: MakeTeam,
         listener: events.Listener,
-        interrupts: Interrupts,
+        control: Control,
         *,
-        control: Control | None = None,
         clock: Callable[[], float] = time.monotonic,
+        notes: Sequence[str] = (),
     ) -> None:
         self.run = run
-        self._control = control or Control()
+        self._control = control
         self._asked_at = 0.0  # when the run directory was last looked at for requests
         self._asked_workers: int | None = None
         self.blueprint = blueprint
         self.job = blueprint.job
         self._listener = listener
-        self._interrupts = interrupts
         self._clock = clock
         self._make_team = make_team
         network = blueprint.network()
         self._network = network
         self._data = splits.ready(blueprint)
         self._splits = splits
-        self._samples = splits.samples()
         self._per_epoch = blueprint.steps_per_epoch
         self._total = blueprint.total_steps
         self._watched = watched(self.job, set(blueprint.rows))
-        self._saturating = saturating_layers(blueprint)
         self._state = RunState()
+        self._data_record: dict[str, Any] | None = None
         self._saved = Snapshot(0, {})
+        self._best: Array | None = None  # the vector of the best evaluation, where it is kept
         self._saved_at = 0.0
         self._step = 0
         self._train_seconds = 0.0
         self._train_samples = 0
-        self.notes: list[str] = []
+        self._fresh = self._cold = True  # no step, no whole epoch was seen from this team
+        self._expected = expected(blueprint, self._data.splits["train"])
+        self.notes = [*notes, *blueprint.notes]
 
-    def train(self, start: Checkpoint | None) -> Result:
-        """Trains to the end from `start` (None: the beginning), writes model and result; waits.
+    def train(self, start: Checkpoint | None, job_text: str | None = None) -> Result:
+        """Trains to the end from `start` (None: the beginning), writes model and result; waits. `job_text`:
+        of a longer job, for job.yaml, once it is known that the run can go on with it.
 
-        Raises Interrupted after a checkpoint when a signal came; NumericsError, StorageError, DataError.
+        Raises Interrupted after a checkpoint when asked to stop; NumericsError, StorageError, DataError.
         """
         began = self._clock()
-        self._restore(start)
+        self.notes += self._restore(start)
+        if job_text is not None:
+            self.run.write_job(job_text)
         take_file(self.run.path)  # it was meant for a process that is gone
         announced, furthest, barren = False, 0, 0
         while True:
@@ -107,6 +115,7 @@ class Trainer:
                 with closing(self._start_team()) as team:
                     if not announced:
                         self._announce(team)
+                        self._note_beforehand()
                         announced = True
                     if self._asked_workers is not None:
                         team.scale(self._asked_workers)
@@ -144,58 +153,73 @@ class Trainer:
         every = self.job.checkpoint.every_steps
         if every:
             stop = min(stop, (step // every + 1) * every)
+        # What is compiled or loaded in a team's first step, and in the last one of its first epoch (which
+        # measures health), is no part of its speed: these are stretches of their own.
+        last = (step // self._per_epoch + 1) * self._per_epoch - 1
+        counted = not (self._fresh or (self._cold and step == last))
+        if self._fresh:
+            stop = step + 1
+        elif self._cold and step < last:
+            stop = min(stop, last)
+        workers = team.workers
         began = self._clock()
         until = began + PROGRESS_S
-        clock, interrupted = self._clock, self._interrupts.is_set
+        clock, control = self._clock, self._control
         try:
-            reached = team.run(step, stop, self._state.plateau, lambda: clock() > until or interrupted())
+            reached = team.run(step, stop, self._state.plateau, lambda: clock() > until or control.stopping)
         except NotFiniteError as error:
             vector = team.snapshot().arrays["vector"]
             number = self._splits.tables["train"].row_number
             raise diagnose(self.blueprint, vector, self._data, error.step, number) from None
-        self._count(step, reached, self._clock() - began)
+        changed = team.workers != workers  # then starting the others is in the time
+        self._count(team, step, reached, self._clock() - began, counted and not changed)
+        self._fresh = changed or (self._fresh and reached == step)
+        self._cold = self._cold or changed
         self._obey(team, reached)
         ended = reached % self._per_epoch == 0 or reached == self._total
         if reached > step and ended:
             self._end_epoch(team, reached)
-        if self._interrupts.is_set() and not self._state.ended:
+        if self._control.stopping and not self._state.ended:
             self._save(team, reached)
-            raise Interrupted(str(self.run.path), reached, self._interrupts.name)
+            raise self._interrupted(reached)
         if reached > step and self._checkpoint_due(reached):
             self._save(team, reached)
         return reached
 
     def _obey(self, team: Team, step: int) -> None:
         """Does what was asked for while steps ran (see `distbp.control`)."""
-        asked = self._control.take()
-        if self._clock() - self._asked_at >= REQUESTS_S:
+        asked = self._control.asked()
+        if asked is None and self._clock() - self._asked_at >= REQUESTS_S:
             self._asked_at = self._clock()
-            asked = asked if asked != NOTHING else take_file(self.run.path)
-        if asked.stop:
-            self._interrupts.request("a call of stop()")
-        if asked.workers is None:
+            asked = take_file(self.run.path)
+        if asked is None or self._control.stopping:
             return
         self._step = step
-        refused = team.scale(asked.workers)
+        refused = team.scale(asked)
         if refused is None:
-            self._asked_workers = asked.workers
-            self._team_changed(f"{asked.workers} workers were asked for; there are {team.workers} now")
+            self._asked_workers = asked
+            self._team_changed(f"{asked} workers were asked for; there are {team.workers} now")
         else:
-            self._team_changed(f"{asked.workers} workers were asked for, but cannot be, because {refused}")
+            self._team_changed(f"{asked} workers were asked for, but cannot be, because {refused}")
 
-    def _count(self, first: int, stop: int, seconds: float) -> None:
+    def _interrupted(self, step: int) -> Interrupted:
+        return Interrupted(str(self.run.path), step, self._control.stopped_by)
+
+    def _count(self, team: Team, first: int, stop: int, seconds: float, counted: bool) -> None:
         sharding = self.blueprint.sharding()
-        samples = sharding.rows_before(stop) - sharding.rows_before(first)
-        self._train_samples += samples
-        self._train_seconds += seconds
+        samples = sharding.rows_before(stop) - sharding.rows_before(first) if counted else 0
+        if counted:
+            self._train_samples += samples
+            self._train_seconds += seconds
         speed = samples / seconds if seconds > 0 else 0.0
         epoch = max(0, stop - 1) // self._per_epoch + 1
-        self._emit(events.Progressed(stop, self._total, epoch, speed))
+        self._emit(events.Progressed(stop, self._total, epoch, speed, workers=team.workers))
 
     # Epochs --------------------------------------------------------------------------------------------
 
     def _end_epoch(self, team: Team, step: int) -> None:
         began = self._clock()
+        self._cold = False
         epoch = -(-step // self._per_epoch)
         last = step == self._total
         parameters = self._network.parameter_count
@@ -203,22 +227,32 @@ class Trainer:
         whole = last or epoch % every == 0  # else perhaps nobody asks for the parameters
         snapshot = team.snapshot(whole)
         line: dict[str, Any] = {"epoch": epoch, "step": step, **self._training_values(snapshot)}
-        evaluated = epoch % self.job.evaluate_every == 0 or last
-        if evaluated and "validation" in self.blueprint.rows:
-            line.update(values(self.blueprint, self._network, team.evaluate("validation"), "validation"))
         rate = self.blueprint.learning_rate()(step - 1, self._state.plateau)
-        measured: dict[str, Any] = {"learning_rate": rate}
+        self._observe(snapshot, step, line["train_loss"])
+        measured: dict[str, Any] = {"learning_rate": rate, **self._health(snapshot, step, last)}
+        digest = params_digest(snapshot.arrays["vector"][:parameters]) if whole else None
+        in_turn = epoch % self.job.evaluate_every == 0 and step % self._per_epoch == 0
+        aside = None
+        if last and not in_turn:  # a longer run would not measure now, and its metrics.jsonl is another one
+            usual = {**line, **measured, **self._health(snapshot, step, False)}
+            usual |= {"params_sha256": digest} if epoch % every == 0 else {}
+            aside = self._aside(usual if step % self._per_epoch == 0 else None)
+        evaluated = in_turn or last
+        if evaluated and "validation" in self.blueprint.rows:
+            line.update(self._evaluate(team, "validation"))
         if whole:
-            measured["params_sha256"] = params_digest(snapshot.arrays["vector"][:parameters])
-        measured.update(self._health(snapshot, step))
+            measured["params_sha256"] = digest
         self.run.append_metric({**line, **measured})
         improved = False
         if evaluated:
             self._state, improved = after_evaluation(self._state, self.job, self._watched, line, epoch, step)
+            for text in undefined(self.job, self._watched, line):
+                self._note(text)
+        if improved and self._keeps_best:
+            self._best = (snapshot if whole else team.snapshot()).arrays["vector"]
         if last:
-            self._state = replace(
-                self._state, ended="max_steps" if self._total == self.job.max_steps else "epochs"
-            )
+            ended = "max_steps" if self._total == self.job.max_steps else "epochs"
+            self._state = replace(self._state, ended=ended, aside=aside)
         elif evaluated and out_of_patience(self._state, self.job):
             self._state = replace(self._state, ended="early_stopping")
             assert self._state.best is not None
@@ -227,30 +261,46 @@ class Trainer:
                     str(self._watched), self._state.waited, self._state.best_epoch, self._state.best
                 )
             )
-        if (improved and self._keeps_best) or self._state.ended:
+        if self._state.ended:
             self._save(team, step, snapshot if whole else None)
         speed = self._train_samples / self._train_seconds if self._train_seconds else 0.0
-        self._emit(events.EpochEnded(epoch, step, line, speed, self._clock() - began, improved))
+        wrong = self._unhealthy(last)
+        self._emit(events.EpochEnded(epoch, step, line, speed, self._clock() - began, improved, wrong))
+        if self._state.ended:
+            self._emit(events.Waiting("writing the model"))
+
+    def _aside(self, line: Mapping[str, Any] | None) -> dict[str, Any]:
+        """For `gone_on`: the state now, with metrics.jsonl as it is now, and the line that would follow."""
+        offset, sha256 = self.run.metrics_seal()
+        state = replace(self._state, metrics_offset=offset, metrics_sha256=sha256)
+        return {"state": state.to_json(), "line": json_line(line).decode() if line is not None else ""}
 
     def _training_values(self, snapshot: Snapshot) -> dict[str, Any]:
         totals = snapshot.arrays["epoch_totals"]
         return {"train_loss": float(totals[LOSS] / totals[WEIGHT]) if totals[WEIGHT] else math.nan}
 
-    def _health(self, snapshot: Snapshot, step: int) -> dict[str, Any]:
-        """Per-layer signs of slow learning, measured at the last step of a whole epoch."""
+    def _observe(self, snapshot: Snapshot, step: int, train_loss: float) -> None:
+        """Notes what the verdict on the run is made of."""
+        self._state = replace(self._state, losses=Losses.after(self._state.losses, train_loss))
+        if step % self._per_epoch == 0:
+            dead = dead_share(self.blueprint, snapshot.arrays["epoch_totals"])
+            self._state = replace(self._state, dead=dead)
+
+    def _health(self, snapshot: Snapshot, step: int, last: bool) -> dict[str, Any]:
+        """Signs of slow learning by tensor and layer, measured at the last step of a whole epoch, and what
+        they say of the run."""
         if step % self._per_epoch:
             return {}
         tensors = {
             h.path: {"gradient_norm": h.gradient_norm, "update_ratio": h.update_ratio}
             for h in snapshot.health
         }
-        totals = snapshot.arrays["epoch_totals"]
-        saturated = {}
-        for number, layer in enumerate(self._saturating):
-            place = SATURATION + 2 * number
-            count, units = totals[place], totals[place + 1]
-            saturated[f"layers.{layer}"] = float(count / units) if units else 0.0
-        return {"health": {"tensors": tensors, "saturated": saturated}}
+        found = {"tensors": tensors, "saturated": self._state.dead, "unhealthy": self._unhealthy(last)}
+        return {"health": found}
+
+    def _unhealthy(self, ended: bool) -> dict[str, str]:
+        state = self._state
+        return {} if state.losses is None else unhealthy(self._expected, state.losses, state.dead, ended)
 
     # Checkpoints ---------------------------------------------------------------------------------------
 
@@ -270,49 +320,61 @@ class Trainer:
             return True
         return seconds is not None and self._clock() - self._saved_at >= seconds
 
-    def _save(self, team: Team, step: int, snapshot: Snapshot | None = None) -> None:
+    def _save(self, team: Team | None, step: int, snapshot: Snapshot | None = None) -> None:
         began = self._clock()
-        snapshot = snapshot or team.snapshot()
-        self._state = replace(self._state, metrics_offset=self.run.metrics_offset())
+        if snapshot is None:
+            assert team is not None
+            snapshot = team.snapshot()
+        offset, sha256 = self.run.metrics_seal()
+        self._state = replace(self._state, metrics_offset=offset, metrics_sha256=sha256)
+        arrays = dict(snapshot.arrays)
+        if self._best is not None and self._state.best_step != step:
+            arrays[BEST] = self._best
+        fingerprint = numerics.fingerprint(self.blueprint.kernels)
         state = {
             "run": self._state.to_json(),
-            "job_digest": self.job.digest,
-            "data": self._samples,
-            "numerics": numerics.fingerprint(self.blueprint.kernels),
+            **agreement.record(self.job, self._recorded_data(), fingerprint),
         }
-        path = checkpoint.save(self.run.checkpoints, step, snapshot.arrays, state)
-        keep = {self._state.best_step} if self._state.best is not None and self._keeps_best else set()
-        checkpoint.prune(self.run.checkpoints, keep_last=self.job.checkpoint.keep_last, keep=keep)
+        disk = self.run.disk
+        path = checkpoint.save(self.run.checkpoints, step, arrays, state, disk=disk)
+        checkpoint.prune(self.run.checkpoints, keep_last=self.job.checkpoint.keep_last, disk=disk)
         self._saved, self._saved_at = snapshot, self._clock()
         self._emit(events.CheckpointSaved(step, str(path), self._clock() - began))
 
-    def _restore(self, start: Checkpoint | None) -> None:
+    def _recorded_data(self, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """See `Splits.record`; computed once in this process."""
+        if self._data_record is None:
+            self._data_record = self._splits.record(known)
+        return self._data_record
+
+    def _restore(self, start: Checkpoint | None) -> list[str]:
+        """Takes up a checkpoint (None: the beginning); returns what is to be told about it."""
         self._saved_at = self._clock()
+        self._best = None
         if start is None:
             self._state = RunState()
-            self._saved = Snapshot(0, {"vector": self._network.initialize(self.job.seed)})
+            vector = first_weights(self._network, self.job.seed, self.run.path)
+            self._saved = Snapshot(0, {"vector": vector})
             self.run.rewind_metrics(0)
-            return
-        if start.state["job_digest"] != self.job.digest:
-            raise CheckpointError(
-                f"the checkpoint of step {start.step} belongs to another job: job.yaml was changed after it"
-                " was written. Put the old job.yaml back, or train the new one in a fresh directory"
-            )
-        for name, digest in start.state["data"].items():
-            if self._samples.get(name) != digest:
-                raise CheckpointError(
-                    f"the {name} data is not what it was when the checkpoint of step {start.step} was"
-                    " written. Give the same data, or train in a fresh directory"
-                )
+            self._recorded_data()  # of the rows before anything is made of them
+            return []
+        agreement.check(start, self.job, self._recorded_data(start.state["data"]))
         numerics.check_same(
             numerics.fingerprint(self.blueprint.kernels),
             start.state["numerics"],
             "this run was begun on a machine that",
         )
-        state = RunState.from_json(start.state["run"])
-        self._state = replace(state, attempt=state.attempt + 1)
-        self._saved = Snapshot(start.step, start.arrays)
-        self.run.rewind_metrics(state.metrics_offset)
+        former = RunState.from_json(start.state["run"])
+        self.run.check_metrics(former.metrics_offset, former.metrics_sha256)
+        state, text, notes = agreement.continued(start, self.blueprint)
+        self._state = replace(state, attempt=former.attempt + 1)
+        arrays = dict(start.arrays)
+        best = arrays.pop(BEST, arrays["vector"] if state.best_step == start.step else None)
+        self._best = best if self._keeps_best else None
+        self._saved = Snapshot(start.step, arrays)
+        self.run.rewind_metrics(state.metrics_offset, state.metrics_sha256)
+        self.run.append_metric_text(text)
+        return notes
 
     def _rewind(self) -> int:
         """Goes back to the last checkpoint (or the beginning) within this process; returns its step."""
@@ -323,9 +385,27 @@ class Trainer:
         return self._saved.step
 
     def _start_team(self) -> Team:
+        self._fresh = self._cold = True
+        self._emit(events.Waiting("loading the kernels; the first time on a machine they are compiled"))
         fresh = {name: array.copy() for name, array in self._saved.arrays.items()}
         start = Snapshot(self._saved.step, fresh)
-        return self._make_team(self.blueprint, self._data, start, self._state.attempt, self._team_changed)
+        try:
+            return self._make_team(self.blueprint, self._data, start, self._state.attempt, self._team_changed)
+        except Interrupted:
+            if self._saved.step not in checkpoint.list_steps(self.run.checkpoints):
+                self._save(None, self._saved.step, self._saved)
+            raise self._interrupted(self._saved.step) from None
+
+    def _note_beforehand(self) -> None:
+        for split, reasons in self._splits.skipped.items():
+            self._note(skipped_note(split, self.blueprint.rows[split], reasons))
+        if why := numerics.why_not_compiled(self.blueprint.kernels):
+            self._note(f"kernels are those of NumPy, which are slower: {why}")
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+            self._emit(events.Noted(text))
 
     def _team_changed(self, reason: str) -> None:
         self.notes.append(reason)
@@ -339,13 +419,10 @@ class Trainer:
         vector = snapshot.arrays["vector"]
         metrics = {k: v for k, v in self._state.last_metrics.items() if k not in ("epoch", "step")}
         best_step = self._state.best_step
-        if self._restores_best and self._state.best is not None and best_step != snapshot.step:
-            best = checkpoint.load(self.run.checkpoints, best_step)
-            vector = best.arrays["vector"]
-            metrics = {
-                k: v for k, v in best.state["run"]["last_metrics"].items() if k not in ("epoch", "step")
-            }
-            self._saved = Snapshot(best.step, best.arrays)
+        if self._restores_best and self._best is not None and best_step != snapshot.step:
+            vector = self._best
+            metrics = {k: v for k, v in self._state.best_metrics.items() if k not in ("epoch", "step")}
+            self._saved = Snapshot(best_step, {"vector": vector})
             metrics.update(self._test(team, vector))
         else:
             metrics.update(self._test(team))
@@ -353,35 +430,41 @@ class Trainer:
         return vector, metrics
 
     def _test(self, team: Team, saved: Array | None = None) -> Mapping[str, float]:
-        """The metrics of the test set, if there is one; with the parameters of the checkpoint in `_saved`
-        where they are given, for which a team that cannot take them makes room for another."""
+        """The metrics of the test set, if there is one; with the parameters in `_saved` where they are given,
+        for which a team that cannot take them makes room for another."""
         if "test" not in self.blueprint.rows:
             return {}
         if saved is None or team.adopt(saved):
-            return values(self.blueprint, self._network, team.evaluate("test"), "test")
+            return self._evaluate(team, "test")
         team.close()
         with closing(self._start_team()) as other:
-            return values(self.blueprint, self._network, other.evaluate("test"), "test")
+            return self._evaluate(other, "test")
+
+    def _evaluate(self, team: Team, split: str) -> dict[str, float]:
+        """`{split}_loss` and `{split}_{metric}`."""
+        found = values(self.blueprint.measures(self._network, split).metrics, team.evaluate(split))
+        return {f"{split}_{name}": value for name, value in found.items()}
 
     def _save_model(self, vector: Array) -> None:
-        from distbp.curves import draw
-        from distbp.model import save_model
         from distbp.run_directory import METRICS, read_lines
 
-        save_model(
-            self.run.model,
-            job=self.job,
-            network=self._network,
-            vector=vector,
-            preprocessing=self._splits.preprocessing,
-            numerics=numerics.fingerprint(self.blueprint.kernels),
-        )
+        write_run_model(self.run.model, self.blueprint, self._splits, vector, self.run.disk)
         lines = read_lines(self.run.path / METRICS)
-        if lines:
+        if not lines:
+            return
+        try:
+            from distbp.curves import draw
+        except ModuleNotFoundError:  # of a slim install
+            self.notes.append(missing("curves.svg", "matplotlib", "distbp[plot]"))
+        else:
             draw(lines, self.run.path / "curves.svg")
 
     def _result(self, team: Team, vector: Array, metrics: Mapping[str, Any], seconds: float) -> Result:
         steps = self._state.last_metrics.get("step", self._total)
+        wrong = self._unhealthy(ended=True)
+        for text in wrong.values():
+            self._note(text)
+        restored = self._restores_best and self._state.best is not None
         return Result(
             status="stopped early" if self._state.ended == "early_stopping" else "completed",
             job_digest=self.job.digest,
@@ -397,6 +480,9 @@ class Trainer:
             numerics=numerics.fingerprint(self.blueprint.kernels),
             attempt=self._state.attempt,
             notes=tuple(self.notes),
+            skipped=self._splits.skipped,
+            unhealthy=wrong,
+            model_epoch=self._state.best_epoch if restored else -(-steps // self._per_epoch),
             path=self.run.path,
         )
 
@@ -417,6 +503,9 @@ class Trainer:
                 first_step=self._saved.step,
                 attempt=self._state.attempt,
                 kernels=self.blueprint.kernels,
+                notes=tuple(self.notes),
+                skipped=self._splits.skipped,
+                watched=self._watched,
             )
         )
 

@@ -3,13 +3,15 @@
 A run records digests at no cost to its steps: `params_sha256` in lines of metrics.jsonl (all of them, but for
 large networks on little data), and whole states in its checkpoints. Any step lies between two of them;
 recomputing from the one before it shows whether the run computed what it should. The number of workers,
-crashes and resumes in between do not matter.
+crashes and resumes in between do not matter. What a finished run delivers is compared too: the model, written
+again from the last checkpoint; the result, and the test set measured again; the data, every row.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -19,21 +21,26 @@ from typing import Any
 
 import numpy as np
 
-from distbp import checkpoint, numerics
+from distbp import agreement, checkpoint, numerics
+from distbp.arguments import check_kind, path_given
 from distbp.blueprint import Blueprint
+from distbp.checkpoint import Checkpoint, unseal_json
 from distbp.data.batches import Holdings
-from distbp.data.splits import open_splits
+from distbp.data.splits import Splits, open_splits
+from distbp.delivery import BEST, delivery_faults, metrics_faults, model_of, result_faults, write_run_model
 from distbp.errors import CheckpointError
+from distbp.evaluation import values
 from distbp.exchange.base import Snapshot
 from distbp.exchange.inline import InlineTeam
-from distbp.job import TrainingJob
-from distbp.model import params_digest
+from distbp.model import MODEL, params_digest
 from distbp.nn.arrays import Array
 from distbp.nn.network import aligned_vector
 from distbp.reduction import Block
-from distbp.run_directory import JOB, METRICS, is_run, read_lines, read_result
-from distbp.run_state import RunState, after_evaluation, watched
+from distbp.run_directory import METRICS, is_run, read_job, read_lines, read_result
+from distbp.run_state import RunState, after_evaluation, gone_on, watched
+from distbp.storage import read_file
 from distbp.training import Data, by_split, make_blueprint
+from distbp.warm_start import first_weights
 
 
 @dataclass(frozen=True)
@@ -55,8 +62,9 @@ class Comparison:
 @dataclass(frozen=True)
 class Verification:
     """`step`: the one asked about (the first is 1). `start`: steps done in the state that recomputing began
-    with. `shards`: for each shard the SHA-256 of its gradient sums and totals in that step: what another run
-    or machine can be compared with, to find which shard differs."""
+    with. `changed`: what of the job's data, of metrics.jsonl and of what the run delivered is not what it
+    was, in words. `shards`: for each shard the SHA-256 of its gradient sums and totals in that step: what
+    another run or machine can be compared with, to find which shard differs."""
 
     run_dir: str
     step: int
@@ -65,16 +73,18 @@ class Verification:
     comparisons: tuple[Comparison, ...]
     shards: tuple[str, ...]
     seconds: float
+    changed: tuple[str, ...] = ()
 
     @property
     def equal(self) -> bool:
-        return all(c.equal for c in self.comparisons)
+        return not self.changed and all(c.equal for c in self.comparisons)
 
     def to_json(self) -> dict[str, Any]:
         compared = [{**asdict(c), "equal": c.equal} for c in self.comparisons]
         return {**asdict(self), "comparisons": compared, "equal": self.equal}
 
 
+@numerics.quiet()
 def verify_run(run_dir: str | Path, step: int | None = None, *, data: Data | None = None) -> Verification:
     """Recomputes `step` (None: the last recorded one) in this process; waits.
 
@@ -87,10 +97,11 @@ def verify_run(run_dir: str | Path, step: int | None = None, *, data: Data | Non
     machine computes other bits than the run's.
     """
     began = time.monotonic()
-    path = Path(run_dir)
+    path = path_given(run_dir, "run_dir")
+    check_kind(step, (int, type(None)), "step", "a whole number, counted from 1")
     if not is_run(path):
         raise CheckpointError(f"{path} is not a run directory; give the folder that 'distbp train' wrote to")
-    job = TrainingJob.from_file(path / JOB)
+    job = read_job(path)
     splits = open_splits(job, path, by_split(data))
     blueprint = make_blueprint(job, splits)
     lines = {line["step"]: line for line in read_lines(path / METRICS) if line.get("params_sha256")}
@@ -99,10 +110,12 @@ def verify_run(run_dir: str | Path, step: int | None = None, *, data: Data | Non
     last = _last_step(path, recorded, step)
     step = last if step is None else step
     start = max((s for s in kept if s < step), default=0)
-    with numerics.one_blas_thread(), numerics.quiet():
+    with numerics.one_blas_thread():
         begin = checkpoint.load(path / "checkpoints", start) if start else None
         _check_numerics(path, begin, blueprint)
-        replay = _Replay(blueprint, splits.ready(blueprint), begin)
+        newest = checkpoint.load(path / "checkpoints", kept[-1]) if kept else None
+        changed = [] if newest is None else agreement.data_changes(newest.state, splits.record())
+        replay = _Replay(blueprint, splits.ready(blueprint), begin, path)
         with closing(replay.team):
             comparisons: list[Comparison] = []
             shards: tuple[str, ...] = ()
@@ -116,23 +129,53 @@ def verify_run(run_dir: str | Path, step: int | None = None, *, data: Data | Non
                 if not comparisons[-1].equal:
                     break
                 replay.observe(lines.get(reached))
+            changed += _changed(path, newest, blueprint, splits, replay.team)
     name = f"the checkpoint of step {start}" if start else "the first weights"
     seconds = time.monotonic() - began
-    return Verification(str(path), step, start, name, tuple(comparisons), shards, seconds)
+    return Verification(str(path), step, start, name, tuple(comparisons), shards, seconds, tuple(changed))
+
+
+def _changed(
+    path: Path, newest: Checkpoint | None, blueprint: Blueprint, splits: Splits, team: InlineTeam
+) -> list[str]:
+    """What of metrics, result and model is not what the run left; `team` is of no use afterwards."""
+    done, job = read_result(path), blueprint.job
+    if newest is None or done is None or agreement.longer(newest.state, job):
+        return [] if newest is None else metrics_faults(path, RunState.from_json(newest.state["run"]))
+    found = delivery_faults(path, done, job, newest)
+    state = RunState.from_json(newest.state["run"])
+    if found or not state.ended:
+        return found
+    vector, _ = model_of(newest, state, job)
+    with tempfile.TemporaryDirectory(prefix="distbp-verify-") as folder:
+        write_run_model(Path(folder) / "model", blueprint, splits, vector)
+        left, right = (unseal_json(read_file(place / "model" / MODEL)) for place in (path, Path(folder)))
+    found += [
+        f"model/{MODEL}: {name} is not what job and data give"
+        for name in sorted({*left, *right} - {"distbp", "numerics"})
+        if left.get(name) != right.get(name)
+    ]
+    if "test" in blueprint.rows:
+        team.adopt(vector)
+        metrics = blueprint.measures(blueprint.network(), "test").metrics
+        measured = values(metrics, team.evaluate("test"))
+        found += result_faults(done, {f"test_{name}": value for name, value in measured.items()})
+    return found
 
 
 class _Replay:
     """The run once more, inline, from a checkpoint (None: from the beginning)."""
 
-    def __init__(self, blueprint: Blueprint, data: Holdings, begin: checkpoint.Checkpoint | None) -> None:
+    def __init__(self, blueprint: Blueprint, data: Holdings, begin: Checkpoint | None, path: Path) -> None:
         self._blueprint = blueprint
         self._count = blueprint.network().parameter_count
         self._watched = watched(blueprint.job, set(blueprint.rows))
-        self._state = RunState() if begin is None else RunState.from_json(begin.state["run"])
         if begin is None:
-            start = Snapshot(0, {"vector": blueprint.network().initialize(blueprint.job.seed)})
+            self._state = RunState()
+            start = Snapshot(0, {"vector": first_weights(blueprint.network(), blueprint.job.seed, path)})
         else:
-            start = Snapshot(begin.step, {name: array.copy() for name, array in begin.arrays.items()})
+            self._state, _ = gone_on(RunState.from_json(begin.state["run"]))
+            start = Snapshot(begin.step, {k: array.copy() for k, array in begin.arrays.items() if k != BEST})
         self.step = start.step
         self.team = InlineTeam(blueprint, data, start)
 
@@ -159,7 +202,7 @@ class _Replay:
         if folder is None:
             assert line is not None
             return Comparison(self.step, METRICS, line["params_sha256"], computed)
-        saved = checkpoint.load(folder, self.step).arrays
+        saved = {k: v for k, v in checkpoint.load(folder, self.step).arrays.items() if k != BEST}
         differing = tuple(
             name
             for name in sorted({*saved, *arrays})
@@ -204,12 +247,13 @@ def _last_step(path: Path, recorded: list[int], step: int | None) -> int:
     return found[0] if step is not None else found[-1]
 
 
-def _check_numerics(path: Path, begin: checkpoint.Checkpoint | None, blueprint: Blueprint) -> None:
+def _check_numerics(path: Path, begin: Checkpoint | None, blueprint: Blueprint) -> None:
     if begin is not None:
-        if begin.state["job_digest"] != blueprint.job.digest:
+        changes = agreement.job_changes(begin.state, blueprint.job)
+        if changes:
             raise CheckpointError(
-                f"the checkpoint of step {begin.step} belongs to another job: job.yaml was changed after"
-                " it was written. Put the old job.yaml back to verify the run"
+                f"the checkpoint of step {begin.step} belongs to another job; put the old job.yaml back to"
+                f" verify the run. Changed is {'; '.join(changes)}"
             )
         theirs = begin.state["numerics"]
     else:

@@ -15,8 +15,10 @@ from distbp.nn import kernels as kernel_sets
 from distbp.nn.arrays import Array
 from distbp.nn.network import aligned_vector
 from distbp.nn.program import Program
+from distbp.nn.tape import TOTALS
 from distbp.reduction import Block, middle
-from distbp.totals import BOUND, LOSS, ROWS, SATURATION, WEIGHT, totals_size
+from distbp.totals import BOUND, LIVE, LOSS, ROWS, WEIGHT, totals_size
+
 
 class Worker:
     """`vector`: the flat parameter vector (size,), read at every step. `data`: the rows it can reach.
@@ -30,10 +32,9 @@ class Worker:
         self.vector = vector
         self._data = data
         self._sharding = blueprint.sharding()
-        self._steps_per_epoch = self._sharding.steps_per_epoch
         self._kernels = kernel_sets.load(blueprint.kernels)
         self._readers: dict[int, ShardReader] = {}
-        self._programs: dict[tuple[int, bool], tuple[Program, Array]] = {}  # by id of the gradient, measuring
+        self._programs: dict[int, tuple[Program, Array]] = {}  # by id of the gradient
         self._work: Array | None = None
         self._evaluator: Evaluator | None = None
         self._scratch: list[tuple[Array, Array]] = []  # right halves of the tree, by depth
@@ -45,8 +46,8 @@ class Worker:
     def compute(self, step: int, block: Block, gradient: Array, totals: Array) -> None:
         """Computes the sums of a block at `step` into `gradient` (size,) and `totals` (totals_size,) float64.
 
-        Pass the same array objects at every step: the backward pass is bound to them at the first. At the
-        last step of an epoch it also counts saturated units. Does not wait. The same arguments and parameters
+        Pass the same array objects at every step: the backward pass is bound to them at the first.
+        Does not wait. The same arguments and parameters
         give the same bits in every process with the same numerics fingerprint.
         """
         self._reduce(step, block, gradient, totals, 0)
@@ -55,8 +56,8 @@ class Worker:
         """The metric sums of one shard's part of a split (for the tree over shards)."""
         rows, start, stop = self._data.split(split, shard)
         if self._evaluator is None:
-            self._evaluator = Evaluator(self.blueprint, self.network, self._kernels, self.vector)
-        return self._evaluator.sums(rows, start, stop)
+            self._evaluator = Evaluator(self.blueprint.job.loss, self.network, self._kernels, self.vector)
+        return self._evaluator.sums(self.blueprint.measures(self.network, split), rows, start, stop)
 
     def rows(self, step: int, shard: int) -> Array:
         """Row numbers of the training set in a shard's slice at `step`, int64."""
@@ -88,15 +89,12 @@ class Worker:
             gradient.fill(0)
             totals.fill(0)
             return
-        ends_epoch = (step + 1) % self._steps_per_epoch == 0
-        program = self._program(gradient, measuring=ends_epoch)
+        program = self._program(gradient)
         program.run(x, targets, weights, step, shard)
-        totals[LOSS], totals[WEIGHT], totals[BOUND] = program.totals
+        totals[LOSS], totals[WEIGHT], totals[BOUND] = program.totals[:TOTALS]
+        totals[LIVE:BOUND] = program.totals[TOTALS:]
         # One row has no variance: it stays out of running statistics (see `BatchNormalization`).
         totals[ROWS] = rows if rows > 1 or not self.network.statistics else 0
-        totals[SATURATION:BOUND] = 0
-        if ends_epoch:
-            totals[SATURATION:BOUND] = [n for pair in program.saturated(rows) for n in pair]
 
     def reader(self, shard: int) -> ShardReader:
         """What gathers a shard's slices."""
@@ -105,10 +103,9 @@ class Worker:
             self._readers[shard] = ShardReader(rows, dealt, self._sharding, shard, self.network.input_dtype)
         return self._readers[shard]
 
-    def _program(self, gradient: Array, measuring: bool) -> Program:
+    def _program(self, gradient: Array) -> Program:
         """Found by the identity of `gradient`, which is kept so that it stays taken."""
-        key = id(gradient), measuring
-        if key not in self._programs:
+        if id(gradient) not in self._programs:
             program = Program(
                 self.network,
                 self._sharding.slice_rows(0, 0),
@@ -117,9 +114,8 @@ class Worker:
                 loss=self.blueprint.job.loss,
                 gradient=gradient,
                 seed=self.blueprint.job.seed,
-                measuring=measuring,
                 work=self._work,
             )
             self._work = program.work
-            self._programs[key] = program, gradient
-        return self._programs[key][0]
+            self._programs[id(gradient)] = program, gradient
+        return self._programs[id(gradient)][0]

@@ -18,6 +18,7 @@ import numpy as np
 import distbp
 from distbp import events
 from distbp.data.formats import Digits
+from distbp.progress import never_silent
 
 JOB = Path(__file__).resolve().parent / "digits.yaml"
 GOAL = 0.97
@@ -39,7 +40,8 @@ def main() -> int:
         if folder.exists():  # of an earlier demo
             shutil.rmtree(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        results.append(distbp.train(job, output=folder, workers=workers, listener=report))
+        with never_silent(sys.stdout, report) as listener:  # Ray and the first compilation take seconds
+            results.append(distbp.train(job, output=folder, workers=workers, listener=listener))
     result = results[0]
     accuracy = result.metrics["test_accuracy"]
     print(f"\nTest accuracy: {accuracy:.4f} on 270 images that were never trained on")

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from services.errors import FencedError
 from services.launchers import Handle, Launcher, LaunchError, Start
+from services.policy import Room
 from services.store import Lease, Store
 from services.store.queue import Working
 
@@ -24,15 +25,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Limits:
-    """slots: room for all jobs that run. start_s: for a runner to be heard the first time; after that
-    the store's lease counts. stop_s: for a runner to end after its job was paused or cancelled.
-    claim_s: how long a claim code is good. poll_s: between two looks at the store."""
+    """slots: room for all jobs that run; project_slots, project_jobs: the most of it that one project may
+    have. memory_bytes: of the machine of the runners; None: not known. start_s: for a runner to be heard the
+    first time; after that the store's lease counts. stop_s: for a runner to end after its job was paused or
+    cancelled. claim_s: how long a claim code is good. poll_s: between two looks at the store."""
 
     slots: int = 1
+    project_slots: int = 10**9
+    project_jobs: int = 10**9
+    memory_bytes: int | None = None
     start_s: float = 30.0
-    stop_s: float = 60.0
+    stop_s: float = 180.0  # a Ray that starts, or ends, on a busy machine takes its time
     claim_s: float = 600.0
     poll_s: float = 0.5
+
+    @property
+    def room(self) -> Room:
+        return Room(self.slots, self.project_slots, self.project_jobs)
 
 
 @dataclass(frozen=True)
@@ -89,7 +98,7 @@ class Dispatcher:
     _stopped: bool = False
 
     def run(self) -> None:
-        """Until `stop`. Outlives the database and the cluster; ends with any other error."""
+        """Until `stop`. Outlives the database, the cluster and what else fails: each round looks anew."""
         silence = self.store.listen(lambda jobs: self._wake.set())
         failures = 0
         try:
@@ -99,14 +108,25 @@ class Dispatcher:
                     self.tick()
                     self.sign()
                     failures = 0
-                except (OperationalError, InterfaceError) as error:
+                except SQLAlchemyError as error:
                     failures += 1
                     if failures == 1:
-                        log.error("the database does not answer: %s", type(error.orig).__name__)
+                        what = type(getattr(error, "orig", None) or error).__name__
+                        log.error("the database does not answer: %s", what)
                     self._deaf = True  # nor could runners report
+                except Exception as error:
+                    failures += 1
+                    if failures == 1:
+                        foreseen = isinstance(error, OSError)  # no files or processes left, say
+                        log.error("this round failed: %s; trying again", error, exc_info=not foreseen)
+                    self._deaf = True
                 self._wake.wait(min(self.limits.poll_s * 2 ** min(failures, 5), 10.0))
         finally:
             silence()
+
+    def announce(self) -> None:
+        """Says what there is to give; call it before the API takes jobs."""
+        self.store.queue.announce(self.limits.room, self.limits.memory_bytes)
 
     def stop(self) -> None:
         """Ends `run` after the tick in progress. Runners go on."""
@@ -131,7 +151,7 @@ class Dispatcher:
         self._watch()
         self.store.queue.requeue_due()
         while not self._stopped:
-            lease = self.store.queue.lease(self.limits.slots, self.limits.start_s)
+            lease = self.store.queue.lease(self.limits.room, self.limits.start_s)
             if lease is None:
                 return
             self._start(lease)
@@ -171,10 +191,12 @@ class Dispatcher:
             except LaunchError as error:
                 # It cannot be reached, so it cannot be killed; it is fenced, and ends when it hears of that.
                 log.warning("%s, attempt %d: %s", attempt.job_id, attempt.attempt, error)
-        lost = {"class": "lost", "code": verdict.code, "message": verdict.message}
+        said = self.launcher.last_words(self._handle(one)) if verdict.code == "runner_died" else ""
+        message = verdict.message + (f"; its log ends with: {said}" if said else "")
+        lost = {"class": "lost", "code": verdict.code, "message": message}
         expired = now if verdict.code == "runner_silent" else None
         if self.store.queue.lost(attempt.job_id, attempt.attempt, lost, expired_before=expired):
-            log.info("%s, attempt %d: %s", attempt.job_id, attempt.attempt, verdict.message)
+            log.info("%s, attempt %d: %s", attempt.job_id, attempt.attempt, message)
 
     def _start(self, lease: Lease) -> None:
         job_id, attempt = lease.job.id, lease.attempt

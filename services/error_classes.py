@@ -11,11 +11,13 @@ from typing import Any
 from distbp import errors
 
 CLASSES: tuple[tuple[type[BaseException], str], ...] = (
+    (errors.NoMemoryError, "infrastructure"),  # others have it now
     (errors.JobError, "user"),
     (errors.SettingsError, "internal"),
     (errors.DataError, "user"),
     (errors.NumericsError, "user"),
     (errors.FingerprintError, "infrastructure"),  # another machine may have what this one has not
+    (errors.QuotaError, "user"),
     (errors.StorageError, "infrastructure"),  # a disk that is full today
     (errors.CheckpointError, "internal"),
     (errors.ModelError, "user"),

@@ -27,27 +27,79 @@ BACKOFF_FIRST_S, BACKOFF_MOST_S = 1.0, 60.0
 
 
 @dataclass(frozen=True)
+class Room:
+    """What there is for all jobs, and the most that one project may have of it at a time."""
+
+    slots: int
+    project_slots: int = 10**9
+    project_jobs: int = 10**9
+
+    @property
+    def widest(self) -> int:
+        """The slots of the widest job that can ever start."""
+        return min(self.slots, self.project_slots)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the jobs of one project hold now. `served_at`: when one of them was last started; 0: never."""
+
+    slots: int = 0
+    jobs: int = 0
+    served_at: float = 0.0
+
+
+@dataclass(frozen=True)
 class Head:
-    """The job that is first in the queue of its project. `running`: slots its project uses now."""
+    """The job that is first in the queue of its project. `slots`: the fewest it can run with; `most`: those
+    it takes where more are free. `used`: what its project holds."""
 
     job_id: str
     project: str
     priority: int
     queued_at: float
     slots: int
-    running: int
+    most: int
+    used: Usage = Usage()
 
 
-def choose(heads: Sequence[Head], free: int, slots: int) -> Head | None:
-    """Whose turn it is: the highest priority, then the project that uses least, then the longest wait.
+def turns(heads: Sequence[Head], room: Room) -> list[Head]:
+    """The heads that may start as soon as there are slots, in the order of their turns: the project that
+    holds the fewest slots, then the one that was not served for the longest. So no project waits for
+    another's jobs to run out, whatever their priorities, which order the jobs within a project."""
+    may = [head for head in heads if hindrance(head, room) is None]
+    return sorted(may, key=lambda h: (h.used.slots, h.used.served_at, -h.priority, h.queued_at, h.job_id))
 
-    None where that one has no room yet: nobody overtakes it, or a wide job would wait forever. A job wider
-    than all `slots` runs when it has them to itself.
-    """
-    if not heads or slots < 1:
+
+def hindrance(head: Head, room: Room) -> Literal["never", "project_jobs", "project_slots"] | None:
+    """Why a head cannot have its turn, however many slots are free; None: it can."""
+    if head.slots > room.widest:
+        return "never"
+    if head.used.jobs >= room.project_jobs:
+        return "project_jobs"
+    if head.used.slots + head.slots > room.project_slots:
+        return "project_slots"
+    return None
+
+
+def choose(heads: Sequence[Head], room: Room, free: int) -> tuple[Head, int] | None:
+    """Whose turn it is, and the slots that it gets: up to its `most`, but the others whose turn comes keep
+    what they need. None where the first has no room yet: nobody overtakes it, or a wide job would wait
+    forever."""
+    order = turns(heads, room)
+    if not order or order[0].slots > free:
         return None
-    first = min(heads, key=lambda h: (-h.priority, h.running, h.queued_at, h.job_id))
-    return first if min(first.slots, slots) <= free else None
+    first, *others = order
+    spare = free - sum(other.slots for other in others)
+    allowed = min(first.most, spare, room.project_slots - first.used.slots)
+    return first, max(first.slots, allowed)
+
+
+def place(mine: int, before: Mapping[str, bool], waiting: Mapping[str, int]) -> int:
+    """A job's place in the whole line, from 1, where projects take turns job by job. mine: its place in the
+    queue of its own project, from 1. waiting: jobs that wait, by other project; before: whether that
+    project's turn comes before that of the job's own."""
+    return mine + sum(min(count, mine - 1 + before[name]) for name, count in waiting.items())
 
 
 def backoff_s(failures: int) -> float:

@@ -43,6 +43,7 @@ class Reporter:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
         self.progress: Mapping[str, Any] | None = None  # told with the next heartbeat; the last one counts
+        self.disk: Callable[[], int | None] = lambda: None  # bytes that the job's folder has
 
     def start(self) -> None:
         self._thread.start()
@@ -67,10 +68,10 @@ class Reporter:
         try:
             if report is not None:
                 # With it goes how far the run is: where epochs are short, no heartbeat ever has its turn.
-                answer = self._transport.report(replace(report, progress=self.progress))
+                answer = self._transport.report(replace(report, progress=self.progress, disk=self.disk()))
                 self._spool.acknowledge(answer.received)
             else:
-                answer = self._transport.heartbeat(self.progress)
+                answer = self._transport.heartbeat(self.progress, self.disk())
         except AwayError:
             self._failures += 1
             return False

@@ -3,7 +3,7 @@
     POST /v1/runner/claims                {job, attempt, code}                      -> {token}
     GET  /v1/runner/jobs/{id}                                                       -> Assignment
     POST /v1/runner/jobs/{id}/reports     Report                                    -> Answer
-    POST /v1/runner/jobs/{id}/heartbeats  {attempt, progress: {...} | null}         -> Answer
+    POST /v1/runner/jobs/{id}/heartbeats  {attempt, progress: {...} | null, disk}   -> Answer
     GET  /v1/runner/jobs/{id}/datasets/{dataset_id}                                 -> bytes
 
 All but the first carry `Authorization: Bearer <runner token>`, bound to one attempt of one job.
@@ -33,7 +33,7 @@ class End:
 class Report:
     """`seq` counts a runner's reports from 1; the store takes each once, in order. `events`: {kind, ...}; the
     kind "attempt_started" carries `from_step` and takes back every metric of a later step. `metrics`: lines
-    of metrics.jsonl, each with `step`. `log`: text to append."""
+    of metrics.jsonl, each with `step`. `log`: text to append. `disk`: bytes that the job's folder has."""
 
     attempt: int
     seq: int
@@ -42,6 +42,7 @@ class Report:
     log: str = ""
     progress: Mapping[str, Any] | None = None
     end: End | None = None
+    disk: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -58,17 +59,20 @@ class Report:
             log=str(data.get("log") or ""),
             progress=data.get("progress"),
             end=End(**end) if end is not None else None,
+            disk=data.get("disk"),
         )
 
 
 @dataclass(frozen=True)
 class Answer:
     """To a report or heartbeat. `received`: the highest report stored. `command`: "pause", "cancel" or None.
-    `workers`: what the job was scaled to, or None: as the job says."""
+    `workers`: what the job was scaled to, or None: as the job says. `disk`: bytes that its folder may have
+    until the next answer; None: any number."""
 
     received: int
     command: str | None = None
     workers: int | None = None
+    disk: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -77,13 +81,18 @@ class Answer:
 @dataclass(frozen=True)
 class Assignment:
     """What a runner is to do. `job`: TrainingJob.to_mapping(). `received`: for each earlier attempt, the
-    highest report stored, so that a successor hands in the rest."""
+    highest report stored, so that a successor hands in the rest. `init`: where the model lies that the job
+    begins with, relative to the work volume; None where it names none, or the model is gone. `slots`:
+    processes that may compute; 0: not said. `disk`: as in Answer."""
 
     job_id: str
     attempt: int
     job: Mapping[str, Any]
     workers: int | None = None
     received: Mapping[str, int] = field(default_factory=dict)
+    init: str | None = None
+    slots: int = 0
+    disk: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,6 +1,6 @@
 """The runner: a process of its own that drives one attempt at one job, and reports to the API.
 
-    python -m services.runner --job ID --attempt N --api URL --work FOLDER (--token-fd FD | --claim CODE)
+    python -m services.runner --job ID --attempt N --api URL --work DIR (--token-fd FD | --claim CODE)
 
 Below `--work`, which all runners share, a job has its folder:
 
@@ -8,33 +8,35 @@ Below `--work`, which all runners share, a job has its folder:
     <job id>/data/              uploaded datasets, under the names by which the job calls them
     <job id>/reports-N.jsonl    what attempt N has to report (see `services.spool`)
 
-SIGTERM: a checkpoint, and the end of the attempt; so do pause and cancel. When a newer attempt has begun, the
-process ends at once, with status 75. Status 0: how the attempt ended is reported.
+SIGTERM, pause and cancel: a checkpoint, and the end of the attempt. Another number of workers: while it goes
+on. All of them by one `distbp.Control`. When a newer attempt has begun, the process ends at once, with status
+75. Status 0: how the attempt ended is reported.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from distbp import events
+from distbp import events, settings
+from distbp.arguments import MAX_WORKERS
 from distbp.errors import Fault, Interrupted, JobError
-from distbp.job import TrainingJob
+from distbp.interrupts import Control, Interrupts
+from distbp.job import TrainingJob, WorkerRange
 from distbp.result import Result
 from distbp.run_directory import METRICS, is_run
 from distbp.training import resume, train
+from services.allotment import Allotment
 from services.error_classes import class_of, described
 from services.errors import FencedError
 from services.reporter import Reporter
@@ -47,35 +49,19 @@ FENCED_STATUS = 75
 DATASET = "dataset:"  # what the path of an uploaded dataset begins with: dataset:ds_<SHA-256>
 
 
-class Control:
-    """What the runner was told to do. Training stops at SIGTERM, so telling is a signal to ourselves; it is
-    repeated until training has heard, since it may not have been listening yet."""
+class Orders:
+    """What the service tells this attempt, handed on to the `Control` that training listens to."""
 
-    def __init__(self, workers: int | None, signal_self: Callable[[], None]) -> None:
-        self.workers = workers
-        self._training_with = workers
-        self._signal = signal_self
-        self._ended = False
-        self.stopping = False
+    def __init__(self, control: Control) -> None:
+        self.control = control
+        self.workers: int | None = None  # None: as the job says
 
     def hear(self, answer: Answer) -> None:
-        self.workers = answer.workers
         if answer.command in ("pause", "cancel"):
-            self.stopping = True
-        if not self._ended and (self.stopping or self.rescaled):
-            self._signal()
-
-    @property
-    def rescaled(self) -> bool:
-        return self.workers != self._training_with
-
-    def training(self) -> int | None:
-        """The number of workers to train with from now on; None: as the job says."""
-        self._training_with = self.workers
-        return self.workers
-
-    def end(self) -> None:
-        self._ended = True
+            self.control.stop(f"a request to {answer.command}")
+        elif answer.workers is not None and answer.workers != self.workers:
+            self.workers = answer.workers
+            self.control.scale(answer.workers)
 
 
 def run(
@@ -86,25 +72,32 @@ def run(
     *,
     data: Path | None = None,
     over: Callable[[str], None] | None = None,
-    signal_self: Callable[[], None] | None = None,
 ) -> End:
     """Drives one attempt to its end, and returns it when the service has heard of it.
 
     data: the folder with files that jobs may name, besides uploaded datasets. over: called where a newer
     attempt has begun (default: ends the process).
     """
-    control = Control(None, signal_self or (lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    control = Control()
+    orders = Orders(control)
     home = work / job_id
-    with _sigterm(control):
+    with Interrupts(control):
         assignment = _patiently(transport.assignment, over or _leave)
-        control.workers = assignment.workers
+        orders.workers = assignment.workers
         spool = Spool(home / f"reports-{attempt}.jsonl", attempt)
-        reporter = Reporter(transport, spool, control.hear, over or _leave)
+        disk = Allotment(home, assignment.disk)
+
+        def hear(answer: Answer) -> None:
+            disk.hear(answer.disk)
+            orders.hear(answer)
+
+        reporter = Reporter(transport, spool, hear, over or _leave)
+        reporter.disk = lambda: disk.used
         try:
             _hand_in(assignment, home, spool)
             reporter.start()
-            end = _attempt(assignment, home, data, transport, spool, reporter, control)
-            control.end()
+            end = _attempt(assignment, home, data, transport, spool, reporter, control, disk)
+            disk.measure()
             spool.append(end=end, log=_last_words(end))
             reporter.finish()
             return end
@@ -123,6 +116,7 @@ def _attempt(
     spool: Spool,
     reporter: Reporter,
     control: Control,
+    disk: Allotment,
 ) -> End:
     tell, started = listener(spool, reporter), False
 
@@ -132,7 +126,7 @@ def _attempt(
         tell(event)
 
     try:
-        result = _drive(assignment, home, data, transport, hear, control)
+        result = _drive(assignment, home, data, transport, hear, control, disk)
         if not started:  # an earlier attempt had finished, and was lost before it could say so
             tell_metrics(spool, result.path / METRICS)
     except Interrupted:
@@ -152,22 +146,35 @@ def _drive(
     transport: Transport,
     listen: events.Listener,
     control: Control,
+    disk: Allotment,
 ) -> Result:
     job = TrainingJob.from_mapping(assignment.job)
     folder = _place_data(job, home / "data", data, transport, control)
+    disk.measure()
     path = home / "run"
-    while True:
-        if control.stopping:
-            raise Interrupted(str(path), 0)
-        workers = control.training()
-        try:
-            if is_run(path):
-                return resume(path, workers=workers, listener=listen)
-            return train(job, output=path, folder=folder, workers=workers, listener=listen, confined=True)
-        except Interrupted:
-            if control.stopping or not control.rescaled:
-                raise
-        # Another number of workers: on we go, to the same bits.
+    init = None if assignment.init is None else home.parent / assignment.init
+    if job.init is not None and init is None and not is_run(path):
+        raise JobError([Fault("init", f"{job.init}: the model was deleted; begin with another")])
+    workers, processors = _within(assignment.slots, job, assignment.workers)
+    here: Any = {"workers": workers, "listener": listen, "disk": disk, "control": control, "init": init}
+    with settings.environment({"DISTBP_PROCESSORS": str(processors)}):
+        if is_run(path):
+            return resume(path, **here)
+        return train(job, output=path, folder=folder, confined=True, **here)
+
+
+def _within(slots: int, job: TrainingJob, scaled: int | None) -> tuple[int | WorkerRange | None, int]:
+    """The workers to train with (None: as the job says), and the processors that one process computes on:
+    as many processes as the job was scaled to, which the service has made room for, or as it has slots. A
+    range gets what fits; what computes in the trainer's own process takes as many processors."""
+    if scaled is not None:
+        return scaled, max(1, scaled)
+    slots = slots or (1 if isinstance(job.workers, str) else MAX_WORKERS)  # not said
+    if isinstance(job.workers, WorkerRange):
+        most = max(job.workers.min, min(job.workers.max, slots))
+        return WorkerRange(min=job.workers.min, max=most), most
+    workers = min(job.workers, slots) if isinstance(job.workers, int) else None
+    return workers, slots
 
 
 def _place_data(
@@ -255,23 +262,6 @@ def _leave(reason: str) -> None:
     """Ends this process, at once: another has its job. Its workers see it go, and end too."""
     print(f"runner: {reason}", file=sys.stderr, flush=True)
     os._exit(FENCED_STATUS)
-
-
-@contextmanager
-def _sigterm(control: Control) -> Iterator[None]:
-    """Outside of training (which has its own way of hearing it) SIGTERM is kept until training begins."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, frame: object) -> None:
-        control.stopping = True
-
-    former = signal.signal(signal.SIGTERM, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, former)
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

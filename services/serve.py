@@ -23,15 +23,19 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import Literal
+from typing import Any, Literal, cast
 
 import httpx
 import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from distbp import settings
 from distbp.errors import SettingsError
+from distbp.memory_need import total_bytes
 from services.api import check_protected, config_from_settings, create_app
 from services.api.config import is_loopback
+from services.api.connections import Connections, allowed_connections
 from services.dispatcher import Dispatcher
 from services.dispatcher import Limits as DispatcherLimits
 from services.errors import StoreError
@@ -44,6 +48,8 @@ Part = Literal["api", "dispatcher"]
 _STREAMS_END_S = 2  # open streams are cut after that; their clients come again
 _RUNNERS_END_S = 60.0
 _LOOK_S = 0.1
+_WAITING = 2048  # connections that nobody has accepted yet
+_ACCEPTED_AT_ONCE = 64  # and then looked at; each is an open file
 
 
 @dataclass(frozen=True)
@@ -79,11 +85,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Serving:
-    """What a service that has started says. `url`, `token`: None where the API is not part of it."""
+    """What a service that has started says. `url`, `token`: None where the API is not part of it. `link`: the
+    dashboard's address, which signs in, once."""
 
     plan: Plan
     url: str | None
     token: str | None
+    link: str | None = None
 
 
 class Stop:
@@ -121,7 +129,10 @@ def serve(
         api: Api | None = None
         if port is not None:
             plan = replace(plan, port=port.getsockname()[1])
-            token = ensure_token(store, plan.home)
+            try:
+                token = ensure_token(store, plan.home)
+            except StoreError as error:
+                raise SettingsError(str(error)) from None
             check_protected(plan.host, store)
             api = Api(plan, store, port)
         dispatcher = Dispatching(plan, store, api) if "dispatcher" in plan.parts else None
@@ -129,7 +140,9 @@ def serve(
             for part in (api, dispatcher):
                 if part is not None:
                     part.start()
-            ready(Serving(plan, None if api is None else _url(plan), token))
+            url = None if api is None else _url(plan)
+            link = None if api is None or token is None else f"{url}/#link={api.link(token)}"
+            ready(Serving(plan, url, token, link))
             while not stop.asked:
                 time.sleep(_LOOK_S)
                 for part in (api, dispatcher):
@@ -149,12 +162,15 @@ class Api:
 
     def __init__(self, plan: Plan, store: Store, port: socket.socket) -> None:
         config = config_from_settings(plan.work_folder)
+        most = allowed_connections(config.limits.connections)
         config = replace(
             config,
+            limits=replace(config.limits, streams=min(config.limits.streams, most // 2)),
             data_folder=plan.files,
             hosts=config.hosts if _any_address(plan.host) else (*config.hosts, _in_url(plan.host)),
         )
         self._app = app = create_app(store, config)
+        connections = Connections(H11Protocol, most, config.limits)
         self._port = port
         self.server = uvicorn.Server(
             uvicorn.Config(
@@ -163,6 +179,9 @@ class Api:
                 log_level="warning",
                 access_log=False,
                 lifespan="off",
+                ws="none",
+                http=cast(Any, connections.protocol),
+                backlog=_ACCEPTED_AT_ONCE,
                 server_header=False,
                 proxy_headers=False,
                 timeout_graceful_shutdown=_STREAMS_END_S,
@@ -174,6 +193,11 @@ class Api:
         self.thread.start()
         while not self.server.started and self.thread.is_alive():
             time.sleep(0.01)
+        self._port.listen(_WAITING)  # asyncio lets no more wait than it accepts at once
+
+    def link(self, token: str) -> str:
+        code: str = self._app.state.service.links.make(token)
+        return code
 
     def stop(self) -> None:
         self._app.state.service.hub.end()  # else uvicorn would cut streams, with a traceback for each
@@ -196,10 +220,16 @@ class Dispatching:
             store,
             _launcher(plan),
             url,
-            DispatcherLimits(slots=plan.slots),
+            DispatcherLimits(
+                slots=plan.slots,
+                project_slots=settings.get("DISTBP_SERVICE_PROJECT_SLOTS"),
+                project_jobs=settings.get("DISTBP_SERVICE_PROJECT_JOBS"),
+                memory_bytes=total_bytes() if plan.launcher == "local" else None,
+            ),
             api_answers=(lambda: api.server.started) if api is not None else _probe(url),
             sign=alive.touch,
         )
+        self._dispatcher.announce()
         self._store = store
         self._runners_are_here = plan.launcher == "local"
         self.thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
@@ -271,9 +301,12 @@ def opened(plan: Plan) -> Iterator[Store]:
     except SQLAlchemyError as error:
         # The text may hold the password; what the driver says does not.
         reason = str(getattr(error, "orig", "") or type(error).__name__).strip().splitlines()[0]
-        raise SettingsError(
-            f"the database cannot be opened: {reason}. Is its server up, and --database right?"
-        ) from None
+        if plan.database_url.startswith("sqlite"):
+            name = plan.database_url.partition(":///")[2]
+            hint = f"Is {name} whole, and used by nothing else? If not, put it back from a backup"
+        else:
+            hint = "Is its server up, and --database right?"
+        raise SettingsError(f"the database cannot be opened: {reason}. {hint}") from None
     except StoreError as error:
         raise SettingsError(str(error)) from None
     try:
@@ -296,7 +329,7 @@ def _listen(plan: Plan) -> socket.socket:
     try:
         port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         port.bind(address)
-        port.listen(2048)
+        port.listen(_WAITING)
     except OSError as error:
         port.close()
         raise SettingsError(_why_not(plan, error)) from None

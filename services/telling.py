@@ -47,6 +47,8 @@ def listener(spool: Spool, reporter: Reporter, clock: Callable[[], float] = time
                 spool.append(events=(_event("checkpoint_set_aside", event, clock()),), log=_worded(event))
             case events.Stopped():
                 spool.append(events=(_event("early_stopping", event, clock()),), log=_worded(event))
+            case events.Noted():
+                spool.append(events=(_event("noted", event, clock()),), log=_worded(event))
             case events.TeamChanged():
                 spool.append(events=(_event("team_changed", event, clock()),), log=_worded(event))
             case events.Finished():
@@ -102,6 +104,7 @@ def _worded(event: events.Event) -> str:
                 f" {event.parameters} parameters, {event.shards} shards on {event.workers} workers"
                 f" ({event.exchange})"
             )
+            text += "".join(f"\nnote: {note}" for note in event.notes)
         case events.EpochEnded():
             values = ", ".join(
                 f"{name} {value:.6g}"
@@ -115,6 +118,8 @@ def _worded(event: events.Event) -> str:
             text = f"damaged checkpoint {Path(event.path).name} set aside: {event.reason}"
         case events.Stopped():
             text = f"stopped early: no better {event.metric} for {event.epochs} epochs"
+        case events.Noted():
+            text = f"note: {event.text}"
         case events.TeamChanged():
             text = f"step {event.step}: {event.reason}"
         case _:

@@ -40,7 +40,7 @@ class Transport(Protocol):
 
     def report(self, report: Report) -> Answer: ...
 
-    def heartbeat(self, progress: Mapping[str, Any] | None) -> Answer: ...
+    def heartbeat(self, progress: Mapping[str, Any] | None, disk: int | None = None) -> Answer: ...
 
     def fetch_dataset(self, dataset_id: str, path: Path) -> None:
         """Writes the dataset's bytes to `path`, checked against its id. DataError where they differ."""
@@ -61,8 +61,8 @@ class HttpTransport:
     def report(self, report: Report) -> Answer:
         return Answer(**self._call("POST", f"{self._base}/reports", report.to_json()))
 
-    def heartbeat(self, progress: Mapping[str, Any] | None) -> Answer:
-        body = {"attempt": self._attempt, "progress": progress}
+    def heartbeat(self, progress: Mapping[str, Any] | None, disk: int | None = None) -> Answer:
+        body = {"attempt": self._attempt, "progress": progress, "disk": disk}
         return Answer(**self._call("POST", f"{self._base}/heartbeats", body))
 
     def fetch_dataset(self, dataset_id: str, path: Path) -> None:

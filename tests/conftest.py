@@ -1,19 +1,111 @@
-"""Fixtures for all tests. Heavy things belong to the folder that needs them."""
+"""Fixtures for all tests, and which of them run here. Heavy things belong to the folder that needs them."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 from leftovers import Watch
 
 from distbp import settings
+from distbp.numerics import kernel_set
 
-# No deadline: machines under load are slow, not wrong.
-hypothesis.settings.register_profile("distbp", deadline=None, max_examples=50)
+# No deadline: machines under load are slow, not wrong. The gate tries the same examples each time; `make
+# test-random` tries others, with --hypothesis-profile=random and a seed.
+hypothesis.settings.register_profile("distbp", deadline=None, max_examples=50, derandomize=True)
+hypothesis.settings.register_profile("random", deadline=None, max_examples=50, print_blob=True)
 hypothesis.settings.load_profile("distbp")
+
+# Parameters of tests that name a kernel set.
+_KERNELS = ("kernels", "own")
+# What starts Ray, a service, a browser or many processes; so do tests with the mark `heavy`.
+_HEAVY_FIXTURES = frozenset({"browser", "pool", "postgresql", "ray_dashboard", "ray_here", "served"})
+_HEAVY_FILES = frozenset(
+    f"test_{name}.py"
+    for name in (
+        "chaos",
+        "cli_service",
+        "dashboard",
+        "examples",
+        "faults",
+        "head_start",
+        "hosts",
+        "launchers",
+        "mnist",
+        "recovery",
+        "scale_on_ray",
+        "serve",
+        "submits",
+        "two_raylets",
+        "with_the_api",
+    )
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--quick", action="store_true", help="one case of each test, and none that starts Ray or a service"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What cannot run here is one skip for each reason, and not one for each test."""
+    lacking: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        reason = _lacks(item)
+        if reason:
+            lacking.setdefault(reason, []).append(item)
+    gone: set[pytest.Item] = set()
+    for reason, those in lacking.items():
+        first, *others = those
+        first.add_marker(pytest.mark.skip(reason=f"{reason} ({len(those)} tests)"))
+        gone.update(others)
+    if config.getoption("--quick"):
+        seen: set[str] = set()
+        for item in items:
+            name = item.nodeid.partition("[")[0]
+            if name in seen or _is_heavy(item):
+                gone.add(item)
+            elif item not in gone:
+                seen.add(name)
+    if gone:
+        config.hook.pytest_deselected(items=list(gone))
+        items[:] = [item for item in items if item not in gone]
+
+
+def _is_heavy(item: pytest.Item) -> bool:
+    fixtures = getattr(item, "fixturenames", ())
+    marked = item.get_closest_marker("heavy") is not None
+    return marked or item.path.name in _HEAVY_FILES or not _HEAVY_FIXTURES.isdisjoint(fixtures)
+
+
+def _lacks(item: pytest.Item) -> str:
+    """Why the test cannot run here; "" where it can."""
+    if "test_data" in getattr(item, "fixturenames", ()) and not (_test_data() / "data").is_dir():
+        return f"no test data: {_test_data() / 'data'} does not exist; set DISTBP_TEST_DATA"
+    parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+    for name in _KERNELS:
+        if isinstance(parameters.get(name), str):
+            return _missing_kernels(parameters[name])
+    return ""
+
+
+@functools.cache
+def _missing_kernels(name: str) -> str:
+    try:
+        kernel_set(name)
+    except ImportError as error:
+        return f"the kernel set {name} cannot be used here: {error}"
+    return ""
+
+
+def _test_data() -> Path:
+    named = settings.get("DISTBP_TEST_DATA")
+    return Path(named) if named else Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,9 +119,6 @@ def nothing_is_left() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:
-    """The folder with `data/` and `golden/`: DISTBP_TEST_DATA, or `shared` beside the repository."""
-    named = settings.get("DISTBP_TEST_DATA")
-    folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared"
-    if not (folder / "data").is_dir():
-        pytest.skip(f"no test data: {folder / 'data'} does not exist; set DISTBP_TEST_DATA")
-    return folder
+    """The folder with `data/` and `golden/`: DISTBP_TEST_DATA, or `shared` beside the repository. Tests that
+    ask for it are skipped where it is not there."""
+    return _test_data()

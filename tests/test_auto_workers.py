@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from rigs import Rig, classes, make_job, make_rig
 
-from distbp import auto_workers
-from distbp.auto_workers import MEASURE_S, AutoTeam, candidates, choose
+from distbp import auto_workers, speed_model
+from distbp.auto_workers import MEASURE_S, REPAY_S, AutoTeam, candidates, choose
 from distbp.exchange.base import Snapshot
 from distbp.exchange.inline import InlineTeam
 from distbp.parameter_server import NO_PLATEAU
+from distbp.plan import Plan, predict
 from distbp.schedules import PlateauState
+from distbp.speed_model import Layout, Work
 
 LAYERS = ({"type": "dense", "units": 3},)
 LONG = 100_000  # epochs, for which another way may repay its start
@@ -63,7 +65,7 @@ class House:
         self.said: list[str] = []
         self.left = 0
         monkeypatch.setattr(auto_workers, "InlineTeam", self.machine.team(0))
-        monkeypatch.setattr(auto_workers.os, "cpu_count", lambda: 2)
+        monkeypatch.setattr(auto_workers.settings, "processors", lambda: 2)
         start = Snapshot(0, {"vector": rig.blueprint.network().initialize(0)})
 
         def on_ray(
@@ -122,6 +124,24 @@ def test_the_bits_are_those_of_one_way(rig: Rig, monkeypatch: pytest.MonkeyPatch
         np.testing.assert_array_equal(house.team.snapshot().arrays[name], values)
 
 
+@pytest.mark.parametrize("epochs", [500, 20_000])
+@pytest.mark.parametrize("shard_s", [2e-5, 1e-3, 5e-3])
+def test_a_plan_advises_what_auto_chooses(
+    shard_s: float, epochs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine that is as fast as was predicted."""
+    rig = make_rig(make_job(LAYERS, batch_size=16, epochs=epochs, shards=2), classes(64))
+    work, machine, layout = Work(2, shard_s, 4_000, 1e-6), speed_model.Machine(cores=2), Layout()
+    total = rig.blueprint.total_steps
+    plan = Plan("made", 1000, 16, total, work, machine, layout, *predict(work, machine, layout))
+    house = House(rig, {step.workers: step.total_s for step in plan.here}, monkeypatch)
+    step = 0
+    while not house.said and step < total:
+        step = house.team.run(step, total, NO_PLATEAU, lambda: False)
+    assert house.team.workers == plan.best.workers
+    assert plan.best.workers == (2 if shard_s > 2e-5 and shard_s * 2 * 4 * epochs > REPAY_S else 0)
+
+
 def test_who_asks_for_a_number_gets_it(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     house = House(rig, {0: 0.01, 2: 0.006}, monkeypatch)
     assert house.team.scale(2) is None
@@ -141,7 +161,14 @@ def test_candidates(cpus: int, shards: int, found: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("speeds", "best"), [({0: 100.0}, 0), ({0: 100.0, 2: 104.0}, 0), ({0: 100.0, 2: 120.0, 4: 130.0}, 4)]
+    ("speeds", "steps", "best"),
+    [
+        ({0: 100.0}, 10_000, 0),
+        ({0: 100.0, 2: 104.0}, 10_000, 0),
+        ({0: 100.0, 2: 120.0, 4: 130.0}, 10_000, 4),
+        ({0: 100.0, 2: 120.0, 4: 1300.0}, 1_500, 0),  # 15 s are left: Ray's start would not be repaid
+        ({0: 100.0, 2: 120.0, 4: 1300.0}, 1_501, 4),
+    ],
 )
-def test_the_choice(speeds: dict[int, float], best: int) -> None:
-    assert choose(speeds) == best
+def test_the_choice(speeds: dict[int, float], steps: int, best: int) -> None:
+    assert choose(speeds, steps) == best

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -134,28 +136,26 @@ LABELS = Targets("labels", classes=10)
         (
             _job("{type: dense, units: 8}", "softmax_cross_entropy"),
             (784,),
-            LABELS,
+            Targets("labels", classes=10, labels="10 classes: 0, 1, 2, 3, 4, 5, ..., 9"),
             [
-                "model.layers.0: the last layer has 8 outputs, but the labels go up to 9;"
-                " give the last layer 10 units"
+                "model.layers.0: the last layer has 8 outputs, but the labels are of 10 classes: 0, 1, 2, 3,"
+                " 4, 5, ..., 9; give the last layer 10 units, or number the classes from 0 to 7"
             ],
         ),
         (
             _job(TEN, "softmax_cross_entropy"),
             (784,),
-            Targets("values", columns=2, low=0.0, high=1.0),
+            Targets("values", columns=2),
             [
-                "loss: softmax_cross_entropy takes class labels (whole numbers from 0), but the targets are"
+                "loss: softmax_cross_entropy takes one class label for each row, but the targets are"
                 " values; for values use 'mse' or 'mae', for yes-or-no values 'sigmoid_cross_entropy'"
             ],
         ),
-        (_job(TEN, "softmax_cross_entropy"), (784,), Targets("values", columns=1, low=0.0, high=9.0), []),
-        (_job(TEN, "sigmoid_cross_entropy"), (784,), LABELS, []),
-        (_job("{type: dense, units: 1}", "mse"), (4,), LABELS, []),
+        (_job(TEN, "sigmoid_cross_entropy"), (784,), Targets("values"), []),
         (
             _job("{type: dense, units: 8}", "mse"),
             (4,),
-            LABELS,
+            Targets("values", columns=10),
             [
                 "model.layers.0: the last layer has 8 outputs, but the targets have 10 columns;"
                 " give the last layer 10 units"
@@ -164,23 +164,23 @@ LABELS = Targets("labels", classes=10)
         (
             _job("{type: dense, units: 1}", "mse"),
             (4,),
-            Targets("values", columns=2, low=-1.0, high=1.0),
+            Targets("values", columns=2),
             [
                 "model.layers.0: the last layer has 1 outputs, but the targets have 2 columns;"
                 " give the last layer 2 units"
             ],
         ),
         (
-            _job("{type: dense, units: 1}", "sigmoid_cross_entropy"),
-            (4,),
-            Targets("values", columns=1, low=-1.0, high=1.0),
-            ["loss: sigmoid_cross_entropy takes targets from 0 to 1, but the smallest is -1; rescale them"],
-        ),
-        (
             _job(TEN, "softmax_cross_entropy", "class_weight: {4: 2, 7: 3}\n"),
             (4,),
             Targets("labels", classes=5),
-            ["class_weight.7: is not a class of the training set: labels go up to 4"],
+            ["class_weight.7: is not a class of the training set, which has 0, 1, 2, 3, 4"],
+        ),
+        (
+            _job(TEN, "softmax_cross_entropy", "class_weight: {no: 2, '10': 3, maybe: 1}\n"),
+            (4,),
+            Targets("labels", classes=10, names=("no", "10", *"abcdefgh")),
+            ["class_weight.maybe: is not a class of the training set, which has no, 10, a, b, c, d, ..., h"],
         ),
     ],
 )
@@ -248,3 +248,64 @@ def test_a_note_on_one_row_slices_under_batch_normalization() -> None:
         "some slices of that last batch have one row, which batch_normalization turns into its shift alone;"
         " drop_last: true leaves that batch out",
     ]
+
+
+# As large as a job may be -----------------------------------------------------------------------------------
+
+MANY = 65_000
+LAYER = {"type": "dense", "units": 2}
+GOOD = {"data": {"train": {"format": "moons"}}, "model": {"layers": [LAYER]}, "loss": "softmax_cross_entropy"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "left_out"),
+    [
+        ({f"unknown_{i}": 1 for i in range(MANY)}, MANY - 50),
+        ({f"batch_siz{i}": 1 for i in range(MANY)}, MANY - 50),
+        ({"model": {"layers": [LAYER], **{f"layer{i}": 1 for i in range(MANY)}}}, MANY - 50),
+        ({"model": {"layers": [{**LAYER, **{f"unit{i}": 1 for i in range(MANY)}}]}}, MANY - 50),
+        ({"model": {"layers": [{**LAYER, "a": 1, "b": 2}] * 1000}}, 1950),
+        ({"model": {"layers": [LAYER] * MANY}}, 0),
+        ({"model": {"layers": ["dens"] * MANY}}, 0),
+        ({"metrics": [f"metric{i}" for i in range(MANY)]}, 0),
+        ({"class_weight": {f"x{i}": "a" for i in range(MANY)}}, 0),
+        ({"class_weight": ["a"] * MANY}, 0),
+        ({"x" * 1_000_000: 1}, 0),
+        ({"metrics": ["x" * 1_000_000]}, 0),
+        ({"metrics": ["top_" + "1" * 100_000]}, 0),
+        ({"early_stopping": {"metric": "x" * 1_000_000}}, 0),
+        ({"model": {"layers": [{"type": "reshape", "shape": [1] * MANY}, LAYER]}}, 0),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_page_of_faults_is_answered_shortly_and_soon(changes: dict[str, Any], left_out: int) -> None:
+    began = time.process_time()
+    with pytest.raises(JobError) as caught:
+        TrainingJob.from_mapping({**GOOD, **changes})
+    assert time.process_time() - began < 2
+    faults = caught.value.faults
+    assert len(str(caught.value)) < 30_000 and len(faults) <= 51
+    if left_out:
+        assert faults[-1] == Fault("", f"and {left_out:,} more faults; mend these first")
+        assert str(caught.value).startswith("the job has more than 50 faults:\n")
+        assert JobError(faults).faults == faults  # as a client has them from a service
+    else:
+        assert len(faults) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n".join(f"{i * (2**61 - 1)}: 1" for i in range(30_000)),  # one hash
+        "&" + "x" * 900_000 + " 1",
+        "!" + "x" * 900_000 + " 1",
+        f'{{"{"x" * 400_000}": 1, "{"x" * 400_000}": 2}}',
+    ],
+    ids=["numbers", "anchor", "tag", "twice"],
+)
+def test_a_page_of_text_is_refused_shortly_and_soon(text: str) -> None:
+    began = time.process_time()
+    with pytest.raises(JobError) as caught:
+        TrainingJob.from_yaml(text)
+    assert time.process_time() - began < 2
+    assert len(str(caught.value)) < 3000

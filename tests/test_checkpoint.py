@@ -17,6 +17,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,11 +153,11 @@ def test_list_load_and_prune(tmp_path: Path) -> None:
         save(tmp_path, step)
     assert checkpoint.list_steps(tmp_path) == [1, 10, 20, 30]
     assert checkpoint.load(tmp_path, 10).state["step"] == 10
-    assert checkpoint.prune(tmp_path, keep_last=2, keep={1, 99}) == [10]
-    assert tree(tmp_path) == whole(1, 20, 30)
-    assert checkpoint.prune(tmp_path, keep_last=2, keep={1}) == []
-    with pytest.raises(CheckpointError, match=r"holds no checkpoint of step 10; it holds: 1, 20, 30"):
-        checkpoint.load(tmp_path, 10)
+    assert checkpoint.prune(tmp_path, keep_last=3) == [1]
+    assert tree(tmp_path) == whole(10, 20, 30)
+    assert checkpoint.prune(tmp_path, keep_last=3) == []
+    with pytest.raises(CheckpointError, match=r"holds no checkpoint of step 1; it holds: 10, 20, 30"):
+        checkpoint.load(tmp_path, 1)
     with pytest.raises(ValueError, match="keep_last is 0, but at least one checkpoint must stay"):
         checkpoint.prune(tmp_path, keep_last=0)
 
@@ -491,7 +492,28 @@ DAMAGES = {
         checkpoint.canonical_json({"digest": "0" * 64})
     ),
     "manifest.json belongs to step 1, not 2": _move,
+    # What would be read without end, wait for ever, or is not what was written here.
+    r"state.safetensors cannot be read \(Too many levels of symbolic links\)": lambda p: _in_place_of(
+        p / checkpoint.STATE, lambda file: file.symlink_to("/dev/zero")
+    ),
+    r"manifest.json cannot be read \(it is a folder, a pipe or a device, not a regular file\)": (
+        lambda p: _in_place_of(p / checkpoint.MANIFEST, os.mkfifo)
+    ),
+    r"state.safetensors cannot be read \(it is a folder, .*\)": lambda p: _in_place_of(
+        p / checkpoint.STATE, Path.mkdir
+    ),
+    r"state.safetensors cannot be read \(it has [\d,]{13,} bytes, where at most \d+ are read\)": (
+        lambda p: os.truncate(p / checkpoint.STATE, 1 << 40)
+    ),
+    r"manifest.json cannot be read \(it has [\d,]{13,} bytes, where at most [\d,]+ are read\)": (
+        lambda p: os.truncate(p / checkpoint.MANIFEST, 1 << 40)
+    ),
 }
+
+
+def _in_place_of(path: Path, make: Callable[[Path], Any]) -> None:
+    path.unlink()
+    make(path)
 
 
 @pytest.mark.parametrize(("reason", "damage"), DAMAGES.items(), ids=DAMAGES.keys())
@@ -506,7 +528,7 @@ def test_a_damaged_one_is_set_aside_and_the_one_before_used(
     assert loaded.step == 1
     (aside,) = loaded.set_aside
     assert (aside.step, aside.path) == (2, tmp_path / "damaged-step-00000002")
-    assert re.fullmatch(reason, aside.reason)
+    assert re.fullmatch(reason, aside.reason), aside.reason
     assert aside.path.is_dir()
     assert found(tmp_path) == (1, 0)  # the next look does not stumble over it
     save(tmp_path, 2)
@@ -529,10 +551,19 @@ def test_a_later_format_is_named_and_left_alone(tmp_path: Path) -> None:
     path = save(tmp_path, 1)
     manifest = json.loads((path / checkpoint.MANIFEST).read_text())
     del manifest["digest"]
-    (path / checkpoint.MANIFEST).write_bytes(checkpoint.sealed_json({**manifest, "version": 2}))
-    with pytest.raises(CheckpointError, match="version 2; this distbp reads 'distbp checkpoint' version 1"):
+    (path / checkpoint.MANIFEST).write_bytes(checkpoint.sealed_json({**manifest, "version": 9}))
+    with pytest.raises(CheckpointError, match="version 9; this distbp reads 'distbp checkpoint' version 2"):
         checkpoint.load_latest(tmp_path)
     assert checkpoint.list_steps(tmp_path) == [1]
+
+
+def test_a_link_to_a_checkpoint_is_none(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    other = save(tmp_path / "other", 2)
+    (tmp_path / other.name).symlink_to(other)
+    loaded = checkpoint.load_latest(tmp_path)
+    assert loaded is not None and loaded.step == 1
+    assert loaded.set_aside[0].reason == "it is a link, not a folder of its own"
 
 
 def test_a_folder_without_manifest_is_no_checkpoint(tmp_path: Path) -> None:

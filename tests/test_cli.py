@@ -16,8 +16,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 import distbp
-from distbp import cli, cli_errors, errors, training
+from distbp import cli, errors, training
+from distbp.cli_assets import _headline
 from distbp.cli_errors import EXIT_CODES, exit_code
+from distbp.cli_service import _described
 from distbp.job import TrainingJob
 
 JOB = """
@@ -63,15 +65,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_train_says_what_happens_and_where_everything_lies(job: Path, tmp_path: Path) -> None:
     result = run("train", job, "--output", tmp_path / "run")
     assert result.exit_code == 0
-    lines = result.stdout.splitlines()
-    assert lines[0].startswith(
-        "blobs: 51 parameters, 200 train rows, 100 validation rows, 100 test rows, 2 shards"
-    )
-    assert lines[1] == "note: the last batch of every epoch has 8 rows instead of 32"
-    assert [line[:9] for line in lines[2:5]] == ["epoch   1", "epoch   2", "epoch   3"]
-    assert lines[5].startswith("completed after 21 steps (3 epochs)")
+    lines = [line for line in result.stdout.splitlines() if not line.startswith("... ")]  # on a slow machine
+    assert lines[:4] == [
+        "blobs: 51 parameters, 2 shards, in this process",
+        "200 train rows, 100 validation rows, 100 test rows; 3 epochs of 7 steps",
+        "note: the last batch of every epoch has 8 rows instead of 32",
+        "* marks the best epoch so far, by its validation loss",
+    ]
+    assert lines[5].split() == ["epoch", "loss", "loss", "accuracy", "samples/s"]
+    assert [line[:7] for line in lines[6:9]] == ["    1  ", "    2  ", "    3  "]
+    assert lines[9].startswith("completed: 21 steps (3 epochs)")
     found = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert f"  weights (SHA-256)     {found['params_sha256']}" in lines
+    assert f"  weights       {found['params_sha256']}" in lines
     assert f"  model                 {tmp_path / 'run' / 'model'}" in lines
     assert f"  curves                {tmp_path / 'run' / 'curves.svg'}" in lines
     assert result.stderr == ""
@@ -115,7 +120,7 @@ def test_a_run_is_not_overwritten(job: Path, trained: Path) -> None:
 def test_resuming_a_finished_run_gives_its_result(trained: Path) -> None:
     result = run("resume", trained)
     assert result.exit_code == 0
-    assert result.stdout.startswith("completed after 21 steps")
+    assert result.stdout.startswith("completed: 21 steps")
     events = [json.loads(line) for line in run("resume", trained, "--json").stdout.splitlines()]
     assert [e["event"] for e in events] == ["finished"]
 
@@ -436,20 +441,6 @@ def test_main_ends_with_the_code_of_click(
     assert shown in capsys.readouterr().err
 
 
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "out.csv"
-    path.write_bytes(b"old")
-
-    def half(file: Any) -> None:
-        file.write(b"new")
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OSError, match="No space left"):
-        cli_errors.write_whole(path, half)
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 # Help --------------------------------------------------------------------------------------------------
 
 
@@ -501,3 +492,38 @@ def test_every_public_name_exists_and_is_listed(name: str) -> None:
 def test_an_unknown_public_name_is_refused() -> None:
     with pytest.raises(AttributeError, match="module 'distbp' has no attribute 'tain'; it has Control, "):
         _ = distbp.tain
+
+
+STATUS = {
+    "id": "job_1",
+    "name": "prices",
+    "state": "completed",
+    "reason": None,
+    "created_at": 0.0,
+    "progress": {"step": 120, "total_steps": 240},
+    "workers": None,
+    "attempt": 1,
+    "metrics": {"train_loss": 42156.0, "validation_rmse": 3.0, "validation_r2": -1.5},
+    "model_id": "mdl_1",
+    "result": {"model_epoch": 7},
+    "attempts": [],
+    "error": None,
+}
+
+
+def test_status_says_what_is_wrong_what_the_model_is_and_how_long_it_takes() -> None:
+    lines = _described(
+        {**STATUS, "unhealthy": {"diverged": "the loss ended high"}, "eta_s": 95.0}
+    ).splitlines()
+    assert lines[0] == "job_1  prices  completed"
+    assert "  step                  120 of 240" in lines
+    assert "  time left             1 min 35 s" in lines
+    assert "  model of epoch        7" in lines
+    assert lines[-1] == "  warning: the loss ended high"
+    assert not any("time left" in line for line in _described(STATUS).splitlines())
+
+
+def test_the_metric_of_a_list_is_the_one_that_says_most() -> None:
+    assert _headline(STATUS) == "validation r2 -1.5000"
+    assert _headline({"metrics": {"train_loss": 0.5, "validation_loss": 0.25}}) == "validation loss 0.2500"
+    assert _headline({"metrics": None}) == ""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import subprocess
 import sys
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from distbp.client.card import card
 from distbp.client.handle import JobHandle
 from distbp.client.measured import Metrics, all_rows
 from distbp.client.models import fetch_model
-from distbp.client.service import Service
+from distbp.client.service import Service, connect
 from distbp.client.settings_file import Access
 from distbp.client.streams import Message, follow, parse
 from distbp.client.telling import Translator
@@ -331,8 +333,21 @@ def test_the_card_is_safe_html_with_curves() -> None:
     assert "NaN in &lt;b&gt;layer&lt;/b&gt;" in html
     assert "width:75.0%" in html and "step 3 of 4, attempt 2" in html
     assert html.count("<polyline") == 2
+    assert 'aria-label="train loss (logarithmic) by step"' in html  # from 1 to 0.001
     assert len(html) < 12_000
     assert "<svg" not in card({**status, "progress": None}, Metrics([]))
+
+
+def test_the_card_draws_every_metric_and_says_what_is_wrong() -> None:
+    status = {"id": "job_1", "name": "prices", "state": "completed", "step": 9, "attempt": 1, "metrics": None}
+    names = ("train_loss", "validation_loss", "validation_rmse", "validation_r2", "validation_auc")
+    rows = [{"step": n, "learning_rate": 0.1, **dict.fromkeys(names, n / 10)} for n in range(1, 10)]
+    html = card(
+        {**status, "result": {"unhealthy": {"diverged": "the loss <b>ended</b> high"}}}, Metrics(rows)
+    )
+    labels = re.findall(r'aria-label="([^"]*) by step"', html)
+    assert labels == ["train loss, validation loss", "validation r2", "validation auc", "validation rmse"]
+    assert "the loss &lt;b&gt;ended&lt;/b&gt; high" in html
 
 
 def test_what_a_service_tells_becomes_events() -> None:
@@ -422,6 +437,43 @@ def test_packing_keeps_dtypes() -> None:
         }
 
 
+def test_labels_and_names_of_columns_come_with_the_data(script: Script) -> None:
+    """What was sent opens to what was given: text labels, and columns by name."""
+    table = replace(from_arrays(np.zeros((3, 2)), ["b", "a", "b"]), columns=("age", 7))
+    file = io.BytesIO()
+    uploads.pack(table, file)
+    with np.load(io.BytesIO(file.getvalue())) as archive:
+        assert archive["targets"].tolist() == ["b", "a", "b"]
+        assert archive["columns"].tolist() == ["age", "7"]
+    script.answers = lambda asked: (
+        (404, problem("not_found", "no")) if asked.method == "GET" else (202, {"id": "j"})
+    )
+    two = {"layers": [{"type": "dense", "units": 2}]}
+    job = JOB.replace(data={"train": None}, model=two, class_weight={"a": 2})
+    frame = Frame(np.zeros((4, 2)), ["age", "pay"])
+    with Service(transport(script.url)) as service:
+        service.submit(job, data=(frame, ["b", "a", "b", "a"]))
+        sent = json.loads(script.asked[-1].body)["job"]
+        assert sent["data"]["train"]["columns"] == "columns"
+        assert sent["class_weight"] == {"a": 2}
+        with pytest.raises(
+            JobError, match=r"class_weight.a: is not a class of the training set, which has b, c"
+        ):
+            service.submit(job, data=(frame, ["b", "c", "b", "c"]))
+        with pytest.raises(distbp.DistbpError, match="all rows of the train set weigh 0 in float32"):
+            service.submit(job, data=(frame, ["b", "a", "b", "a"], np.full(4, 1e-60)))
+
+
+class Frame:
+    """What distbp asks of a frame of numbers."""
+
+    def __init__(self, values: np.ndarray, columns: list[str]) -> None:
+        self.values, self.columns = values, columns
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return self.values
+
+
 def archive_of(files: dict[str, bytes]) -> bytes:
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w") as tar:
@@ -477,3 +529,80 @@ def test_importing_distbp_needs_no_httpx_and_says_so_where_it_is_needed() -> Non
     assert done.stdout == (
         "[]\ntalking to a service needs httpx, which is not installed; run: pip install 'distbp[client]'\n"
     )
+
+
+# What is given wrongly ----------------------------------------------------------------------------------
+
+X, Y = np.zeros((4, 2), np.float32), np.zeros(4, np.int64)
+
+
+@pytest.mark.parametrize(
+    ("given", "param", "text"),
+    [
+        ({"key": "ü"}, "key", "1 to 200 printable characters of ASCII, without spaces, not 'ü'"),
+        ({"key": ""}, "key", "1 to 200 printable characters of ASCII, without spaces, not ''"),
+        ({"key": "a b\n"}, "key", "without spaces"),
+        ({"key": 7}, "key", "without spaces, not 7"),
+        ({"deadline_s": float("nan")}, "deadline_s", "seconds, more than 0 and at most 1e+09, not nan"),
+        ({"deadline_s": float("inf")}, "deadline_s", "not inf"),
+        ({"deadline_s": -1}, "deadline_s", "not -1"),
+        ({"deadline_s": 0}, "deadline_s", "not 0"),
+        ({"deadline_s": "60"}, "deadline_s", "not '60'"),
+        ({"deadline_s": True}, "deadline_s", "not True"),
+        ({"deadline_s": 10**400}, "deadline_s", "seconds, more than 0"),
+        ({"priority": 101}, "priority", "a whole number from -100 to 100, not 101"),
+        ({"priority": 1.5}, "priority", "not 1.5"),
+        ({"priority": "high"}, "priority", "not 'high'"),
+        ({"priority": None}, "priority", "not None"),
+        ({"upload": "no"}, "upload", "True or False, not 'no'"),
+        ({"folder": 3}, "folder", "a path, not 3"),
+        ({"job": {"loss": "mse"}}, "job", "a TrainingJob, not {'loss': 'mse'}"),
+        ({"data": X}, "data", "(inputs, targets) or (inputs, targets, weights), not 'ndarray'"),
+        ({"data": (X,)}, "data", "not without targets"),
+        ({"data": (X, None)}, "data", "not without targets"),
+        ({"data": (X, Y, None, Y)}, "data", "not 4 arrays"),
+        ({"data": {"train": (X, Y), "validation": X}}, "data['validation']", "not 'ndarray'"),
+        ({"data": {"train": (X, Y), "test": (X, None)}}, "data['test']", "not without targets"),
+        ({"data": {"training": (X, Y)}}, "data", "by split, of train, validation, test, not 'training'"),
+        ({"url": 5}, "url", "an address, as http://host:8470, not 5"),
+        ({"token": "dbp_ü"}, "token", "the text of a token, as dbp_..., not 'dbp_ü'"),
+    ],
+    ids=lambda value: None if isinstance(value, dict) else str(value)[:20],
+)
+def test_what_is_wrong_is_refused_by_name_and_nothing_is_sent(
+    script: Script, given: dict[str, Any], param: str, text: str
+) -> None:
+    given = {"job": JOB, "url": script.url, "token": "dbp_x", **given}
+    with pytest.raises(RemoteError) as caught:
+        distbp.submit(**given)
+    assert (caught.value.param, caught.value.code) == (param, "invalid")
+    assert str(caught.value).startswith(f"{param} must be ") and text in str(caught.value)
+    assert not script.asked
+
+
+def test_every_other_argument_is_checked_too(script: Script) -> None:
+    service = Service(Transport(Access(script.url, "")))
+    handle = JobHandle(service.transport, "job_01j9ze3k8xq2v5w7y0ab")
+    for call, param in [
+        (lambda: service.job("../tokens"), "job_id"),
+        (lambda: service.job(None), "job_id"),  # type: ignore[arg-type]
+        (lambda: service.jobs(states=("asleep",)), "states"),
+        (lambda: service.jobs(states="failed"), "states"),  # type: ignore[arg-type]
+        (lambda: service.jobs(name="ü"), "name"),
+        (lambda: service.jobs(limit=-1), "limit"),
+        (lambda: service.models(limit=2.5), "limit"),  # type: ignore[arg-type]
+        (lambda: service.datasets(limit="all"), "limit"),  # type: ignore[arg-type]
+        (lambda: handle.wait(timeout_s=float("nan")), "timeout_s"),
+        (lambda: handle.result(timeout_s=-1), "timeout_s"),
+        (lambda: handle.wait(listener=3), "listener"),  # type: ignore[arg-type]
+        (lambda: handle.wait(progress="yes"), "progress"),  # type: ignore[arg-type]
+        (lambda: handle.scale(-1), "workers"),
+        (lambda: handle.scale(True), "workers"),
+        (lambda: handle.scale(4097), "workers"),
+        (lambda: handle.model(7), "path"),  # type: ignore[arg-type]
+        (lambda: connect(script.url, patience_s=float("nan")), "patience_s"),
+    ]:
+        with pytest.raises(RemoteError, match=f"^{param} must be ") as caught:
+            call()
+        assert caught.value.param == param
+    assert not script.asked

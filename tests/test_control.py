@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import pickle
+import os
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,12 @@ from click.testing import CliRunner
 from rigs import classes, make_job
 
 from distbp import Control, cli, events, resume, train
-from distbp.control import CONTROL, NOTHING, Request, scale_run, take_file
-from distbp.errors import Interrupted, StorageError
+from distbp.checkpoint import list_steps
+from distbp.control import CONTROL, scale_run, take_file
+from distbp.errors import ExchangeError, Interrupted, StorageError
 from distbp.exchange.inline import InlineTeam
-from distbp.run_directory import RunDirectory, read_lines
+from distbp.interrupts import SIGNALS, Interrupts, Terminated, terminate
+from distbp.run_directory import METRICS, RunDirectory, read_lines
 from distbp.teams import TeamMaker
 
 DATA = classes(70)
@@ -100,16 +103,143 @@ def test_a_team_that_cannot_says_why(tmp_path: Path, elastic: None) -> None:
     assert reasons(tmp_path / "run") == ["9 workers were asked for, but cannot be, because there are 8 CPUs"]
 
 
-def test_an_inline_team_says_what_to_do(tmp_path: Path) -> None:
-    control = Control()
-    train(
-        job(), data=DATA, output=tmp_path / "run", control=control,
-        listener=at_epoch(1, lambda: control.scale(2)),
+def test_a_team_of_one_process_becomes_another_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0 workers, then 2, then 0: while it trains, to the same bits. (Real ones: tests/exchange.)"""
+    left: list[str] = []
+    monkeypatch.setattr(
+        TeamMaker, "_on_ray",
+        lambda self, blueprint, data, start, attempt, changed, workers: ElasticTeam(
+            blueprint, data, start, attempt
+        ),
     )  # fmt: skip
-    assert reasons(tmp_path / "run") == [
-        "2 workers were asked for, but cannot be, because this process computes everything itself. Stop it"
-        " (Ctrl-C), and go on with: distbp resume RUN_DIR --workers 2"
+    monkeypatch.setattr(TeamMaker, "_leave_ray", lambda self: left.append("Ray"))
+    control, run = Control(), tmp_path / "run"
+    wanted = [2, 0]
+
+    def listen(event: events.Event) -> None:
+        if isinstance(event, events.EpochEnded) and wanted:
+            control.scale(wanted.pop(0))
+
+    result = train(job(workers=0), data=DATA, output=run, control=control, listener=listen)
+    assert reasons(run) == [
+        "2 workers were asked for; there are 2 now",
+        "0 workers were asked for; there are 0 now",
     ]
+    assert left == ["Ray"]
+    assert (result.workers, result.attempt) == (0, 1)
+    assert result.params_sha256 == train(job(), data=DATA, output=tmp_path / "other").params_sha256
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_where_workers_cannot_be_had_one_process_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops: bool
+) -> None:
+    control, run = Control(), tmp_path / "run"
+
+    def cannot(self: TeamMaker, *rest: Any) -> Any:
+        if stops:
+            control.stop()
+            self._check()
+        raise ExchangeError("Ray cannot be started on this machine: no")
+
+    monkeypatch.setattr(TeamMaker, "_on_ray", cannot)
+    listener = at_epoch(2, lambda: control.scale(2))
+    if stops:
+        with pytest.raises(Interrupted, match=r"^stopped by a call of stop\(\) after step \d+; a checkpoint"):
+            train(job(workers=0), data=DATA, output=run, control=control, listener=listener)
+        result = resume(run, data=DATA)
+    else:
+        result = train(job(workers=0), data=DATA, output=run, control=control, listener=listener)
+    why = "the run is to stop" if stops else "Ray cannot be started on this machine: no"
+    assert reasons(run) == [f"2 workers were asked for, but cannot be, because {why}"]
+    assert result.params_sha256 == train(job(), data=DATA, output=tmp_path / "other").params_sha256
+
+
+def test_stopped_while_its_workers_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is a checkpoint to go on from, though no step was taken; and one of a run that goes on stays."""
+    control, run = Control(), tmp_path / "run"
+
+    def start(self: TeamMaker, *rest: Any) -> Any:
+        self._control.stop("SIGTERM")
+        self._check()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TeamMaker, "_on_ray", start)
+        patch.setattr(TeamMaker, "__enter__", lambda self: self)
+        with pytest.raises(Interrupted, match=r"^stopped by SIGTERM after step 0; a checkpoint was written"):
+            train(job(), data=DATA, output=run, workers=2, control=control)
+        with pytest.raises(Interrupted, match=r"^stopped by SIGTERM after step 0; a checkpoint was written"):
+            resume(run, data=DATA, workers=2)
+    assert list_steps(run / "checkpoints") == [0]
+    done = resume(run, data=DATA)
+    other = train(job(), data=DATA, output=tmp_path / "other")
+    assert done.params_sha256 == other.params_sha256
+    assert (run / METRICS).read_bytes() == (other.path / METRICS).read_bytes()
+
+
+def test_stopped_before_it_began(tmp_path: Path) -> None:
+    control = Control()
+    control.stop()
+    with pytest.raises(
+        Interrupted,
+        match=r"^stopped by a call of stop\(\) before training began. Nothing is lost; start it again$",
+    ):
+        train(job(), data=DATA, output=tmp_path / "run", control=control)
+    assert not (tmp_path / "run").exists()
+    train(job(), data=DATA, output=tmp_path / "run", listener=at_epoch(2, lambda: None))
+    (tmp_path / "run" / "result.json").unlink()
+    with pytest.raises(Interrupted, match=r"before training began. Go on with: distbp resume .*run$"):
+        resume(tmp_path / "run", data=DATA, control=control)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_data_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """It does not wait for the end of what may take long, and leaves nothing behind."""
+
+    def read(*rest: Any, **more: Any) -> Any:
+        os.kill(os.getpid(), number)
+        pytest.fail("the signal came to nothing")
+
+    monkeypatch.setattr("distbp.training.open_splits", read)
+    former = signal.getsignal(number)
+    with pytest.raises(Interrupted, match=f"^stopped by {number.name} before training began"):
+        train(job(), data=DATA, output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert signal.getsignal(number) == former
+
+
+def test_stopping_for_the_second_time_and_by_another_changes_nothing() -> None:
+    control = Control()
+    with Interrupts(control):
+        for number in (signal.SIGTERM, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        with pytest.raises(KeyboardInterrupt):  # Ctrl-C is for the impatient
+            os.kill(os.getpid(), signal.SIGINT)
+    assert control.stopped_by == "SIGTERM"
+
+
+def test_a_command_that_was_stopped_is_not_interrupted_in_its_last_words() -> None:
+    former = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        signal.signal(signal.SIGTERM, terminate)
+        with Interrupts(Control()):
+            pass
+        assert signal.getsignal(signal.SIGTERM) is terminate
+        with Interrupts(Control()):
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.signal(signal.SIGTERM, terminate)
+        with pytest.raises(Terminated):
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def test_stopping(tmp_path: Path) -> None:
@@ -146,14 +276,14 @@ def test_the_last_request_counts(driven: Path) -> None:
     with RunDirectory.open(driven):
         scale_run(driven, 3)
         scale_run(driven, 4)
-        assert take_file(driven) == Request(4)
-        assert take_file(driven) == NOTHING
+        assert take_file(driven) == 4
+        assert take_file(driven) is None
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"workers": -1}', '{"workers": true}', '{"other": 1}'])
 def test_files_that_make_no_sense_ask_for_nothing(tmp_path: Path, text: str) -> None:
     (tmp_path / CONTROL).write_text(text)
-    assert take_file(tmp_path) == NOTHING
+    assert take_file(tmp_path) is None
     assert not list(tmp_path.iterdir())
 
 
@@ -182,6 +312,8 @@ def test_requests_from_many_threads() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert control.take() == Request(3, True)
-    assert control.take() == NOTHING
-    assert pickle.loads(pickle.dumps(NOTHING)) == NOTHING
+    assert (control.asked(), control.stopped_by) == (3, "a call of stop()")
+    assert control.asked() is None
+    control.scale(2)
+    control.scale(4)
+    assert control.asked() == 4  # the last one counts

@@ -99,6 +99,28 @@ def test_any_losses(tmp_path_factory: pytest.TempPathFactory, lines: list[dict[s
         assert draw(lines, folder / "a.png").stat().st_size > 1000
 
 
+@pytest.mark.parametrize(
+    ("names", "panels", "size"),
+    [
+        (("rmse", "r2"), ["loss (logarithmic)", "r2", "rmse (logarithmic)"], (2246, 561)),
+        (("auc", "accuracy", "f1"), ["loss (logarithmic)", "accuracy", "f1", "auc"], (1497, 1123)),
+        (("top_5",), ["loss (logarithmic)", "top 5"], (1497, 561)),
+    ],
+)
+def test_every_metric_has_its_panel(
+    tmp_path: Path, names: tuple[str, ...], panels: list[str], size: tuple[int, int]
+) -> None:
+    lines = [
+        {"epoch": e, "train_loss": 5 / e**2, **{f"validation_{name}": 5 / e**2 for name in names}}
+        for e in range(1, 21)
+    ]
+    text = draw(lines, tmp_path / "a.svg").read_text("utf-8")
+    places = [text.index(f"<!-- {name} -->") for name in panels]
+    assert places == sorted(places), panels
+    height, width = matplotlib.image.imread(draw(lines, tmp_path / "a.png")).shape[:2]
+    assert (width, height) == size
+
+
 def test_nothing_to_draw(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no loss in the metrics, so there is no curve to draw"):
         draw([{"epoch": 1, "learning_rate": 0.1}], tmp_path / "a.svg")

@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,24 @@ def test_a_worker_waits_for_the_token_and_the_head(tmp_path: Path, monkeypatch: 
         ray_node.await_head(token, address)
     assert looks == [ray_node.LOOK_S] * 4
     assert len(token.read_text()) == 64
+
+
+def test_a_node_takes_the_kernels_of_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray_node = load("ray_node")
+    image, cache = tmp_path / "image", tmp_path / "cache"
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    ray_node.take_kernels(image)  # nothing to take, and nowhere to
+    image.mkdir()
+    (image / "a.nbi").write_text("compiled")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(cache))
+    ray_node.take_kernels(image)
+    assert (cache / "a.nbi").read_text() == "compiled"
+    (cache / "a.nbi").write_text("of this node")
+    ray_node.take_kernels(image)
+    assert (cache / "a.nbi").read_text() == "of this node"
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(image / "a.nbi" / "cache"))
+    ray_node.take_kernels(image)  # refused: they will be compiled
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "image"]
 
 
 def test_requirements_of_the_image(tmp_path: Path) -> None:
@@ -380,3 +399,23 @@ def test_expressions_of_the_dashboard_are_promql(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump({"groups": [{"name": "checked", "rules": rules}]}))
     done = subprocess.run([promtool, "check", "rules", file], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_slim_requirements_are_those_of_the_package_without_ray() -> None:
+    lines = (DEPLOY / "requirements-slim.txt").read_text("utf-8").splitlines()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert [line for line in lines if not line.startswith("#")] == [
+        text for text in project["dependencies"] if not text.startswith("ray")
+    ]
+
+
+def test_lowest_versions_are_the_bounds() -> None:
+    done = subprocess.run(
+        [sys.executable, DEPLOY / "requirements.py", ROOT / "pyproject.toml", "--lowest", "service"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert {"numpy==2", "fastapi==0.118", "ray==2.56", "httpx==0.27"} <= set(lines)
+    assert all("==" in line for line in lines)

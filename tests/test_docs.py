@@ -23,6 +23,7 @@ from distbp import errors, events
 from distbp.cli import group
 from distbp.cli_errors import EXIT_CODES
 from distbp.job import TrainingJob
+from distbp.nn.initializers import INITIALIZERS
 from distbp.settings import SETTINGS, Setting
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -196,6 +197,49 @@ def test_example_jobs_are_good(path: Path) -> None:
     job = TrainingJob.from_file(path)
     assert job.name == path.stem.replace("_", "-")
     assert job.data.train is not None
+
+
+# What is quoted is there -------------------------------------------------------------------------------
+
+
+def test_code_that_learn_quotes_is_in_the_engine() -> None:
+    page = (ROOT / "docs" / "learn.md").read_text("utf-8")
+    quoted = re.findall(r"^\| \d\. [^|]+\|[^|]+\| `(.+)` \|$", page, re.MULTILINE)
+    assert len(quoted) == 4
+    engine = "\n".join(path.read_text("utf-8") for path in (ROOT / "distbp" / "nn").rglob("*.py"))
+    for code in quoted:
+        assert code in engine, code
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_initializers_that_are_named_exist(page: Path) -> None:
+    text = page.read_text("utf-8")
+    names = re.findall(r"`((?:glorot|he|lecun|xavier|kaiming)(?:_\w+)?)`", text)
+    names += re.findall(r"initializer: (\w+)", text)
+    assert set(names) <= set(INITIALIZERS), page_name(page)
+
+
+def test_files_that_learn_says_to_read_are_there() -> None:
+    reading = section((ROOT / "docs" / "learn.md").read_text("utf-8"), "Reading the code")
+    files = re.findall(r"`([\w/]+\.py)`", reading)
+    assert len(files) > 5
+    assert [name for name in files if not (ROOT / "distbp" / name).exists()] == []
+
+
+def test_training_from_python_shows_nothing_by_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "`train` and `resume` show nothing by themselves." in section(API, "Listening")
+    job = TrainingJob(
+        data={"train": {"format": "blobs", "samples": 64}},
+        model={"layers": [{"type": "dense", "units": 3}]},
+        loss="softmax_cross_entropy",
+        epochs=1,
+        workers=0,
+    )
+    distbp.train(job, output=tmp_path / "run")
+    distbp.resume(tmp_path / "run")
+    assert capsys.readouterr() == ("", "")
 
 
 # Links resolve -----------------------------------------------------------------------------------------

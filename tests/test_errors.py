@@ -101,3 +101,9 @@ def test_an_interruption_says_how_to_go_on() -> None:
         "stopped by SIGTERM after step 12; a checkpoint was written. Go on with: distbp resume runs/a"
     )
     assert str(Interrupted("r", 0)).startswith("stopped after step 0;")
+    assert str(Interrupted("r", None, "SIGTERM")) == (
+        "stopped by SIGTERM before training began. Go on with: distbp resume r"
+    )
+    assert str(Interrupted("", None, "SIGINT")) == (
+        "stopped by SIGINT before training began. Nothing is lost; start it again"
+    )

@@ -64,6 +64,7 @@ DOORS = {
         "distbp.cli",
         "distbp.cli_assets",
         "distbp.cli_errors",
+        "distbp.cli_paths",
         "distbp.cli_serve",
         "distbp.cli_service",
         "distbp.cli_tokens",
@@ -91,10 +92,12 @@ LONG = {
     "distbp.cli",
     "distbp.cluster",
     "distbp.job.checks",
+    "distbp.job.faults",
     "distbp.metrics",
     "distbp.model",
     "distbp.optimizers.parts",
     "distbp.trainer",
+    "distbp.run_directory",
 }
 LONGEST = 450
 

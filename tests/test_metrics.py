@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from distbp.errors import JobError
-from distbp.metrics import DEFAULTS, METRICS, BoundMetric, auc_of, metrics_for
+from distbp.metrics import DEFAULTS, METRICS, BoundMetric, auc_of, frame_of, metrics_for
 from distbp.nn.losses import (
     MSE,
     NLL,
@@ -273,3 +273,25 @@ def test_the_wrong_half_of_the_contract_says_so() -> None:
         collected.finish(np.zeros(0))
     with pytest.raises(RuntimeError, match="call accumulate and finish"):
         summed.finish_collected(nothing, nothing, None)
+
+
+@weighting
+@pytest.mark.parametrize("size", [1e-200, 1e-50, 1.0, 1e200])
+@pytest.mark.parametrize("center", [0.0, 1.7e9])
+def test_values_anywhere_and_of_any_size_keep_their_digits(
+    center: float, size: float, weighted: bool
+) -> None:
+    rng = np.random.default_rng(3)
+    t = (center + 500 * rng.normal(size=(ROWS, 1))) * size
+    t[:, 0].sort()  # each slice has another mean
+    y = t + 5e-7 * size * rng.normal(size=t.shape)
+    w = rng.uniform(1, 3, ROWS) if weighted else None
+    frame = frame_of(t, w)
+    r2, rmse, mae = metrics_for(MSE(), (1,), ["r2", "rmse", "mae"], frame)
+    assert value_of(r2, y, t, w) == pytest.approx(1, abs=1e-12)
+    assert 3e-7 < value_of(rmse, y, t, w) / size < 1e-6
+    assert 2e-7 < value_of(mae, y, t, w) / size < 1e-6
+    assert value_of(r2, t + 250 * size, t, w) == pytest.approx(0.75, abs=0.1)
+    flat = np.full_like(t, (center + 0.1) * size)
+    (r2,) = metrics_for(MSE(), (1,), ["r2"], frame_of(flat, w))
+    assert value_of(r2, flat, flat, w) == 1 and value_of(r2, flat * (1 + 1e-9), flat, w) == 0

@@ -128,13 +128,15 @@ def test_class_names(tmp_path: Path, classes: list[Any]) -> None:
     if classes[0] == "setosa":
         assert model.evaluate(X, plain)["accuracy"] == 1
     else:
-        with pytest.raises(DataError, match="a class that the model does not have: 30; it has 10, 20, 40"):
+        with pytest.raises(
+            DataError, match="row 1: 30 is a class that the model does not have; it has 10, 20, 40"
+        ):
             model.evaluate(X[:2], np.array([10, 30]))
 
 
 def test_unknown_class_name(tmp_path: Path) -> None:
     saved(tmp_path / "model", classes=["a", "b", "c"])
-    with pytest.raises(DataError, match="a class that the model does not have: d; it has a, b, c"):
+    with pytest.raises(DataError, match="row 1: d is a class that the model does not have; it has a, b, c"):
         load_model(tmp_path / "model").evaluate(X[:2], np.array(["a", "d"]))
 
 
@@ -277,22 +279,31 @@ def test_inputs_that_are_no_numbers(tmp_path: Path) -> None:
     x = X.copy()
     x[1500, 1] = np.nan
     with pytest.raises(
-        ModelError, match="row 1500, column 1 of the inputs is nan: every input must be a finite"
+        ModelError,
+        match=r"row 1500, column 1 of the inputs is NaN\. Allowed are finite numbers; mend or leave out",
     ):
         load_model(tmp_path / "model").predict(x)
 
 
 TARGETS = [
-    (np.zeros(3, int), None, "5 rows of inputs, but 3 of targets; give as many of both"),
-    (np.zeros(5, int), np.ones(4), "5 rows of inputs, but 4 of weights"),
+    (
+        np.zeros(3, int),
+        None,
+        "the targets of the data: 3 targets for the 5 rows of inputs in the data; give one for each",
+    ),
+    (np.zeros(5, int), np.ones(4), "the weights of the data: 4 weights for the 5 rows of inputs"),
     (np.array([0, 1, 2, 3, 0]), None, "row 3: label 3, but the model's 3 outputs allow 0 to 2"),
     (np.array([0, 0.5, 1, 1, 1]), None, "row 1: 0.5 is not a label"),
     (np.zeros((5, 3)), None, "3 target columns, where the loss takes one label for each row"),
-    (np.array(["a"] * 5), None, "expected numbers as targets, one row each, got dtype <U1"),
+    (
+        np.array(["a"] * 5),
+        None,
+        "the labels are text .'a'., but the classes are 0, 1, 2; give labels of that kind",
+    ),
     (
         np.zeros((5, 1, 1)),
         None,
-        r"expected numbers as targets, one row each, got dtype float64, shape \(5, 1, 1\)",
+        r"targets of shape \(5, 1, 1\); give labels \(rows,\) or values \(rows, outputs\)",
     ),
     (np.array([0, 1, np.nan, 1, 1]), None, "row 2.* is NaN"),
     (np.zeros(5, int), np.array([1, -1, 1, 1, 1.0]), "row 1 of the weights is -1"),
@@ -483,7 +494,7 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     ),
     "size": (
         lambda content: content["files"][WEIGHTS].update(bytes=10**15),
-        "has .* bytes; model.json says 1000000",
+        "model.json says that weights.safetensors has 1000000000000000 bytes, which its layers do not fill",
     ),
     "hash": (
         lambda content: content["files"][WEIGHTS].update(sha256="0" * 64),
@@ -497,7 +508,7 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         changed(preprocessing={"scale": 1, "features": [3], "mean": [0] * 3, "std": [1] * 3}),
         "preprocessing is for inputs of another size",
     ),
-    "classes": (changed(classes=["a"]), "classes is not a list of 3, one for each output"),
+    "classes": (changed(classes=["a"]), "classes is not a list of 3, one for each class"),
     "classes of lists": (changed(classes=[[], [], []]), "classes is not a list of 3"),
     "class weights": (changed(class_weights=["1", "1", "1"]), "class_weights is not a list of 3"),
     "metrics": (changed(metrics=["acuracy"]), "'acuracy' is not known; did you mean 'accuracy'"),
@@ -535,14 +546,23 @@ FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "absent": (shutil.rmtree, "does not exist; give the model folder of a run directory"),
     "empty": (lambda p: (p / MODEL).unlink(), "has no model.json; give the model folder"),
     "a file": (lambda p: (shutil.rmtree(p), p.write_text("x")), "is not a folder; give the model folder"),
-    "no weights": (lambda p: (p / WEIGHTS).unlink(), "weights.safetensors is missing"),
+    "no weights": (lambda p: (p / WEIGHTS).unlink(), "weights.safetensors cannot be read \\(No such file"),
     "a pipe": (
         lambda p: ((p / WEIGHTS).unlink(), os.mkfifo(p / WEIGHTS)),  # opening it would wait forever
-        "weights.safetensors is missing",
+        "weights.safetensors cannot be read .it is a folder, a pipe or a device, not a regular file",
+    ),
+    "too long": (lambda p: os.truncate(p / WEIGHTS, 1 << 40), "cannot be read .it has [0-9,]{17} bytes"),
+    "a folder for weights": (
+        lambda p: ((p / WEIGHTS).unlink(), (p / WEIGHTS).mkdir()),
+        "weights.safetensors cannot be read .it is a folder",
+    ),
+    "a pipe for model.json": (
+        lambda p: ((p / MODEL).unlink(), os.mkfifo(p / MODEL)),
+        "model.json cannot be read .it is a folder, a pipe",
     ),
     "endless": (
         lambda p: ((p / MODEL).unlink(), (p / MODEL).symlink_to("/dev/zero")),
-        "has no model.json; give the model folder",
+        "model.json cannot be read .Too many levels of symbolic links",
     ),
     "deep": (lambda p: (p / MODEL).write_text("[" * 100_000), "model.json is not JSON"),
     "binary": (lambda p: (p / MODEL).write_bytes(b"\xff\x80\x00"), "model.json is not JSON"),

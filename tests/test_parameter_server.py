@@ -223,8 +223,9 @@ def test_compiled_health_is_that_of_numpy(
     optimizer: str, dtype: str, threads: int, size: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("numba", reason="Numba is not installed")
-    from distbp.optimizers import joined
     from distbp.optimizers.joined_update import JoinedUpdate
+
+    from distbp.optimizers import joined
 
     monkeypatch.setattr(joined, "WORTH_A_THREAD", 1)
     layers = [{"type": "dense", "units": 3000}, {"type": "dense", "units": 3}]  # more than one piece

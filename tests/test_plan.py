@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from rigs import classes, make_job, make_rig
 
-from distbp import calibrate, cli, numerics
+from distbp import calibrate, cli, numerics, settings
 from distbp.errors import ExchangeError
 from distbp.plan import Plan, describe, draw_speedups, plan_job, predict
 from distbp.speed_model import Layout, Machine, Work
@@ -85,7 +85,7 @@ def test_a_plan_from_arrays() -> None:
     found = plan_job(JOB, data=classes(70), bandwidth_gbits=25, latency_ms=0.5, seconds=QUICK_S)
     assert (found.total_steps, found.batch_size, found.work.shards) == (15, 16, 4)
     assert (found.machine.bandwidth, found.machine.latency_s) == (25e9 / 8, 0.5e-3)
-    assert found.machine.cores == calibrate.cores()
+    assert found.machine.cores == settings.processors()
     json.dumps(found.to_json(), allow_nan=False)
 
 
@@ -102,8 +102,8 @@ def test_the_words_of_a_plan() -> None:
     # 8 workers: 8 shards of 2 ms, 60 us and 8 of 8 us, 7 joins of 0.28 ms, 1 ms of update: 19.1 ms of 129.
     after = lines[lines.index("", 4) + 1 :]
     assert after[0] == (
-        "best on this machine: workers: 8, 6.76 times inline; the whole job takes about 95.4 s without"
-        " evaluation"
+        "best on this machine: workers: 8, 6.76 times inline; the whole job takes about 100 s without"
+        " evaluation"  # 5 of them are the start of Ray
     )
     # 4 MB there and back take 6.4 ms, the call 1.5, the other node's joins 2; four shards fewer save 8.
     assert after[1] == "a second node like this one, over 10 Gbit/s and 0.1 ms, makes no step shorter"
@@ -124,6 +124,19 @@ def test_a_small_job_is_computed_inline() -> None:
     text = describe(found)
     assert "best on this machine: workers: 0 (inline)" in text
     assert "a second node like this one, over 10 Gbit/s and 0.1 ms, makes no step shorter" in text
+
+
+def test_workers_that_do_not_repay_the_start_of_ray_are_not_advised() -> None:
+    """Two workers would halve a step, of a job that takes three seconds in all."""
+    found = made_plan(
+        replace(WORK, shards=2, shard_s=3e-4, update_s=1e-6, bytes=4_000), replace(MACHINE, cores=2)
+    )
+    assert found.here[0].total_s * found.total_steps == pytest.approx(3.0, rel=0.1)
+    assert found.best.workers == 0
+    text = describe(found)
+    assert "best on this machine: workers: 0 (inline); the whole job takes about 3" in text
+    assert "2 workers would make a step 1." in text
+    assert "times as fast, but starting Ray takes some 5 s: too little to gain" in text
 
 
 def test_ranges_are_named_where_they_help() -> None:

@@ -132,7 +132,7 @@ def test_a_signal_writes_a_checkpoint_and_the_run_goes_on_from_it(
     told: list[events.Event] = []
     result = resume(path, data=DATA, listener=told.append)
     assert_same(result, whole)
-    started = told[0]
+    started = next(event for event in told if not isinstance(event, events.Waiting))
     assert isinstance(started, events.Started)
     assert (started.first_step, started.attempt, result.attempt) == (step + 1, 2, 2)
 
@@ -254,11 +254,10 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
     told: list[events.Event] = []
     result = resume(path, data=DATA, listener=told.append)
     assert_same(result, whole)
-    aside = told[0]
+    aside, started, *_ = (event for event in told if not isinstance(event, events.Waiting))
     assert isinstance(aside, events.CheckpointSetAside)
     assert "does not have the SHA-256" in aside.reason
     assert Path(aside.path).name == "damaged-step-00000017"
-    started = told[1]
     assert isinstance(started, events.Started)
     assert started.first_step == 15
     logged = [line["event"] for line in read_lines(path / "events.jsonl")]
@@ -287,30 +286,58 @@ def test_a_changed_job_is_refused(tmp_path: Path, at_step: Any) -> None:
     with pytest.raises(CheckpointError) as caught:
         resume(path, data=DATA)
     assert str(caught.value) == (
-        "the checkpoint of step 17 belongs to another job: job.yaml was changed after it was written."
-        " Put the old job.yaml back, or train the new one in a fresh directory"
+        "the checkpoint of step 17 was written of something else:\n"
+        "  the job: optimizer.learning_rate was 0.05, and is 0.06 in job.yaml\n"
+        "Put back what it was, or train in a fresh directory"
     )
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
-@pytest.mark.parametrize("change", ["inputs", "targets", "missing"])
+@pytest.mark.parametrize("change", ["inputs", "targets", "weights", "missing"])
 def test_other_data_is_refused(tmp_path: Path, at_step: Any, split: str, change: str) -> None:
     path = interrupted_run(tmp_path / "run", at_step)
     x, y, *rest = DATA[split]
+    how = f"the {change} of the {split} data are not what they were"
     given: dict[str, Any] = {
         **DATA,
         split: (x + (change == "inputs"), y[::-1] if change == "targets" else y, *rest),
     }
+    if change == "weights":
+        given[split] = (x, y) if rest else (x, y, np.ones(len(x)))
+        how = f"the weights of the {split} data {'are gone' if rest else 'were added'}"
     if change == "missing":
         if split == "train":
             return  # said elsewhere
         del given[split]
+        how = f"the {split} data is gone"
     with pytest.raises(CheckpointError) as caught:
         resume(path, data=given)
     assert str(caught.value) == (
-        f"the {split} data is not what it was when the checkpoint of step 17 was written."
-        " Give the same data, or train in a fresh directory"
+        f"the checkpoint of step 17 was written of something else:\n  {how}\n"
+        "Put back what it was, or train in a fresh directory"
     )
+
+
+def test_every_row_counts(tmp_path: Path, at_step: Any) -> None:
+    """One label in 20,000: where a sample of rows was compared, most of them could be changed."""
+    x, y = classes(20_000)
+    job = make_job(batch_size=1000, epochs=2)
+    at_step(3, stop_at(3))
+    with pytest.raises(Interrupted):
+        train(job, data=(x, y), output=tmp_path / "run")
+    other = y.copy()
+    other[12_347] = (other[12_347] + 1) % 3
+    with pytest.raises(CheckpointError, match="the targets of the train data are not what they were"):
+        resume(tmp_path / "run", data=(x, other))
+    assert resume(tmp_path / "run", data=(x, y)).steps == 40
+
+
+def test_a_split_that_was_added_is_refused(tmp_path: Path, at_step: Any) -> None:
+    at_step(3, stop_at(3))
+    with pytest.raises(Interrupted):
+        train(make_job(epochs=3), data=DATA["train"], output=tmp_path / "run")
+    with pytest.raises(CheckpointError, match="the test data was added"):
+        resume(tmp_path / "run", data={"train": DATA["train"], "test": DATA["test"]})
 
 
 def test_a_job_that_became_wrong_is_refused_by_name(tmp_path: Path, at_step: Any) -> None:
@@ -326,9 +353,11 @@ def test_what_cannot_change_the_result_may_be_changed(whole: Result, tmp_path: P
     assert_same(resume(path, data=DATA), whole)
 
 
-def test_metrics_that_were_changed_are_refused(tmp_path: Path, at_step: Any) -> None:
+@pytest.mark.parametrize("old", [b"train_loss", b"0."])
+def test_metrics_that_were_changed_are_refused(tmp_path: Path, at_step: Any, old: bytes) -> None:
     path = interrupted_run(tmp_path / "run", at_step)
-    (path / "metrics.jsonl").write_text("")
+    lines = (path / "metrics.jsonl").read_bytes()
+    (path / "metrics.jsonl").write_bytes(lines.replace(old, old[:-1] + b"1", 1))
     with pytest.raises(CheckpointError, match=r"metrics\.jsonl was changed after the checkpoint was saved"):
         resume(path, data=DATA)
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distbp.errors import CheckpointError, StorageError
-from distbp.run_directory import METRICS, RunDirectory, is_run, json_line, read_lines, read_result
+from distbp.run_directory import METRICS, RunDirectory, is_run, job_text, json_line, read_lines, read_result
 from distbp.storage import Disk
 
 JOB = "name: é\n"
@@ -30,7 +34,7 @@ def test_a_new_run(tmp_path: Path) -> None:
         run.append_metric(
             {"train_loss": np.float32(0.1), "epoch": 1, "step": np.int64(3), "bad": float("nan")}
         )
-        assert run.job_text == JOB
+        assert job_text(path) == JOB
         assert is_run(path)
         # At once, for `tail -f`:
         assert read_lines(path / METRICS) == [
@@ -170,13 +174,14 @@ def test_a_resumed_run_leaves_the_same_bytes(
         drive(run, range(12))
     with RunDirectory.create(folder / "killed", JOB) as run:
         drive(run, range(saved))
-        offset = run.metrics_offset()
+        seal = run.metrics_seal()
         drive(run, range(saved, saved + more))
     with (folder / "killed" / METRICS).open("ab") as file:
         file.write(torn)
     with RunDirectory.open(folder / "killed") as run:
-        run.rewind_metrics(offset)
+        run.rewind_metrics(*seal)
         drive(run, range(saved, 12))
+        assert run.metrics_seal()[1] == hashlib.sha256((folder / "whole" / METRICS).read_bytes()).hexdigest()
     assert (folder / "killed" / METRICS).read_bytes() == (folder / "whole" / METRICS).read_bytes()
 
 
@@ -190,17 +195,44 @@ def test_torn_last_lines_go_when_the_run_is_opened(tmp_path: Path) -> None:
     assert read_lines(tmp_path / "absent.jsonl") == []
 
 
-@pytest.mark.parametrize("damage", [b"", b'{"step": 0', b'{"step": 0, "loss": 1.5}\n' + b"x" * 40])
-def test_metrics_that_were_changed_are_not_cut(tmp_path: Path, damage: bytes) -> None:
+@pytest.mark.parametrize("damage", [b"", b'{"step": 0', b'{"step": 0, "loss": 1.5}\n' + b"x" * 40, 1])
+def test_metrics_that_were_changed_are_not_cut(tmp_path: Path, damage: bytes | int) -> None:
     with RunDirectory.create(tmp_path, JOB) as run:
         drive(run, range(2))
-        offset = run.metrics_offset()
+        seal = run.metrics_seal()
+        if isinstance(damage, int):  # one digit of a value, and the file is as long as before
+            damage = (tmp_path / METRICS).read_bytes().replace(b"0.5", b"0.4")
         (tmp_path / METRICS).write_bytes(damage)
         with pytest.raises(
-            CheckpointError, match=f"a line should end at byte {offset} of {len(damage)}. Put the"
+            CheckpointError, match=f"its first {seal[0]} bytes are not what they were. Put the file back"
         ):
-            run.rewind_metrics(offset)
+            run.rewind_metrics(*seal)
         assert (tmp_path / METRICS).read_bytes() == damage
+
+
+HOSTILE: dict[str, Callable[[Path], Any]] = {
+    "a link": lambda file: file.symlink_to("/dev/zero"),
+    "a pipe": os.mkfifo,
+    "a folder": Path.mkdir,
+    "endless": lambda file: (file.touch(), os.truncate(file, 1 << 42)),
+}
+
+
+@pytest.mark.parametrize("name", ["job.yaml", "events.jsonl", METRICS, "result.json", ".lock"])
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_what_is_no_file_of_a_run_is_refused_unread(tmp_path: Path, name: str, kind: str) -> None:
+    RunDirectory.create(tmp_path, JOB).close()
+    (tmp_path / name).unlink(missing_ok=True)
+    HOSTILE[kind](tmp_path / name)
+    began = time.monotonic()
+    if (name, kind) == (".lock", "endless"):  # never read, but by who finds it locked
+        RunDirectory.open(tmp_path).close()
+        return
+    with pytest.raises((StorageError, CheckpointError), match=r"is not a run directory|cannot be used: "):
+        RunDirectory.open(tmp_path).close()
+        read_result(tmp_path)
+        job_text(tmp_path)
+    assert time.monotonic() - began < 1
 
 
 # ---------------------------------------------------------------- full disks and crashes
@@ -212,7 +244,7 @@ def session(path: Path, disk: Disk) -> None:
     )
     try:
         run.append_metric({"step": 1})
-        run.append_event("saved", step=run.metrics_offset())
+        run.append_event("saved", step=run.metrics_seal()[0])
         run.rewind_metrics(0)
         run.append_metric({"step": 1})
         run.write_result({"status": "done"})

@@ -49,6 +49,8 @@ def test_plateau_reductions_are_pytorchs_and_survive_json(case):
     schedule = ReduceOnPlateau(**case["options"])
     state = PlateauState()
     for step, (metric, expected) in enumerate(zip(PLATEAUS["metrics"], case["rates"], strict=True)):
+        if metric < 0 and schedule.threshold_mode == "relative":
+            break  # where PyTorch takes what is slightly worse for better
         state = schedule.observe(state, PLATEAUS["base_rate"], metric)
         state = PlateauState(**json.loads(json.dumps(dataclasses.asdict(state), allow_nan=False)))
         rate = schedule.rate(PLATEAUS["base_rate"], Progress(step, 10, 40, state))
@@ -134,3 +136,17 @@ def test_a_plateau_is_found_and_used_behind_a_warm_up():
 def test_contradicting_durations_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("level", [-10.6, 10.6, 0.0])
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("threshold_mode", ["relative", "absolute"])
+def test_a_metric_that_stands_still_is_no_improvement_whatever_its_sign(level, mode, threshold_mode):
+    schedule = ReduceOnPlateau(patience=2, mode=mode, threshold_mode=threshold_mode, factor=0.5)
+    worse = 1e-5 if mode == "min" else -1e-5
+    state = PlateauState()
+    for metric in (level, level, level + worse, level):
+        state = schedule.observe(state, 0.1, metric)
+    assert (state.best, state.rate) == (level, 0.05)
+    better = schedule.observe(state, 0.1, level - 1e4 * worse)
+    assert (better.best, better.bad) == (level - 1e4 * worse, 0)

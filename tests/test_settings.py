@@ -13,7 +13,7 @@ from distbp.errors import SettingsError
 def test_every_setting_has_a_default_of_its_kind_and_a_help_line(name, monkeypatch):
     monkeypatch.delenv(name, raising=False)
     setting = settings.SETTINGS[name]
-    assert name.startswith(("DISTBP_", "RAY_", "XDG_"))
+    assert name.startswith(("DISTBP_", "RAY_", "XDG_", "NUMBA_"))
     assert settings.get(name) == setting.default
     assert setting.help
     assert isinstance(setting.default, int) == bool(setting.unit)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distbp.simulate import shared_link, simulate
-from distbp.speed_model import Layout, Machine, Work, best, node_counts, node_limit, step_time
+from distbp.speed_model import Layout, Machine, Work, node_counts, node_limit, step_time
 
 WORK = Work(shards=1024, shard_s=2e-3, bytes=4_000_000, update_s=1e-3)
 MACHINE = Machine(cores=8)
@@ -83,13 +83,6 @@ def test_workers_without_shards_change_nothing(work: Work, count: int, layout: L
 def test_more_workers_than_cores_do_not_help() -> None:
     crowded = Layout(per_node=16)
     assert step_time(WORK, MACHINE, 16, crowded).total_s >= step_time(WORK, MACHINE, 8).total_s
-
-
-def test_the_fewest_workers_that_are_as_fast() -> None:
-    small = Work(shards=4, shard_s=10e-6, bytes=1000, update_s=5e-6)
-    assert best(step_time(small, MACHINE, n) for n in (0, 1, 2, 4)).workers == 0
-    large = Work(shards=8, shard_s=10e-3, bytes=1000, update_s=5e-6)
-    assert best(step_time(large, MACHINE, n) for n in (0, 1, 2, 4, 8)).workers == 8
 
 
 def test_ranges_and_combining_move_the_limit_of_the_server() -> None:

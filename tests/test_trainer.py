@@ -84,7 +84,7 @@ def test_a_run_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ]  # fmt: skip
     assert TrainingJob.from_file(result.path / "job.yaml").digest == result.job_digest
     assert json.loads((result.path / "result.json").read_text()) == json.loads(json.dumps(result.to_json()))
-    kinds = [type(event) for event in told if not isinstance(event, events.Progressed)]
+    kinds = [type(event) for event in told if not isinstance(event, events.Progressed | events.Waiting)]
     assert kinds[0] is events.Started and kinds[-1] is events.Finished
     assert kinds.count(events.EpochEnded) == 20
     logged = [line["event"] for line in read_lines(result.path / "events.jsonl")]
@@ -221,12 +221,13 @@ def test_early_stopping_restores_the_best_weights(run: Any) -> None:
     assert result.status == "stopped early"
     assert len(lines) == best + 1 + WATCHED["patience"] < 60
     assert result.steps == len(lines) * PER_EPOCH
+    assert result.model_epoch == best + 1
     (stopped,) = (event for event in told if isinstance(event, events.Stopped))
     assert stopped == events.Stopped("validation_loss", 2, best + 1, losses[best])
     assert result.metrics["validation_loss"] == losses[best]
     assert result.metrics["train_loss"] == lines[best]["train_loss"]
-    kept = load(result.path / "checkpoints", (best + 1) * PER_EPOCH)
-    assert result.params_sha256 == hashlib.sha256(kept.arrays["vector"].tobytes()).hexdigest()
+    kept = load(result.path / "checkpoints", result.steps)
+    assert result.params_sha256 == hashlib.sha256(kept.arrays["best"].tobytes()).hexdigest()
     measured = result.model().evaluate(*VALIDATION)
     assert measured["loss"] == pytest.approx(losses[best], rel=1e-5)
     assert result.metrics["test_loss"] == pytest.approx(result.model().evaluate(*TEST)["loss"], rel=1e-5)
@@ -246,6 +247,7 @@ def test_a_team_that_takes_no_other_weights_makes_room_for_one_that_begins_with_
 def test_the_last_weights_where_the_best_are_not_wanted(run: Any) -> None:
     result = run(stopped_job(early_stopping={**WATCHED, "restore_best": False}))
     assert result.metrics["validation_loss"] == lines_of(result)[-1]["validation_loss"]
+    assert result.model_epoch == len(lines_of(result))
 
 
 def test_more_is_better_for_accuracy(run: Any) -> None:
@@ -259,18 +261,46 @@ def test_min_delta(run: Any) -> None:
     assert len(lines_of(result)) == 3  # nothing improves on the first by as much
 
 
-def test_the_best_checkpoint_is_kept_beside_the_last_ones(run: Any) -> None:
+def test_steps_in_which_kernels_may_be_compiled_are_not_part_of_the_speed(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one, and the last one of the first epoch, which measures health: stretches of their own."""
+    monkeypatch.setattr("distbp.trainer.PROGRESS_S", 1e9)
+    told: list[events.Event] = []
+    result = run(job(epochs=2), listener=told.append)
+    progressed = [event for event in told if isinstance(event, events.Progressed)]
+    counted = [(event.step, event.samples_per_second > 0) for event in progressed]
+    assert counted == [(1, False), (PER_EPOCH - 1, True), (PER_EPOCH, False), (2 * PER_EPOCH, True)]
+    assert {event.workers for event in progressed} == {0}
+    assert result.samples_per_second > 0
+    what = [event.what for event in told if isinstance(event, events.Waiting)]
+    assert what[0] == "reading the data" and what[1].startswith("loading the kernels")
+
+
+def test_the_best_parameters_are_kept_in_every_checkpoint(run: Any) -> None:
     result = run(stopped_job(checkpoint={"every_steps": 1, "keep_last": 2}, early_stopping=None, epochs=12))
-    losses = [line["validation_loss"] for line in lines_of(result)]
-    best = (int(np.argmin(losses)) + 1) * PER_EPOCH
-    assert best < 55
-    assert list_steps(result.path / "checkpoints") == [best, 59, 60]
+    lines = lines_of(result)
+    best = lines[int(np.argmin([line["validation_loss"] for line in lines]))]
+    assert best["step"] < 55
+    assert list_steps(result.path / "checkpoints") == [59, 60]
+    for step in (59, 60):
+        kept = load(result.path / "checkpoints", step)
+        assert hashlib.sha256(kept.arrays["best"].tobytes()).hexdigest() == best["params_sha256"]
 
 
-def test_the_best_checkpoint_is_not_kept_where_told_so(run: Any) -> None:
+def test_better_epochs_write_nothing_to_the_disk(run: Any) -> None:
+    """But for the lines of the logs: a checkpoint of each cost twenty times the training of a small job."""
+    told: list[events.Event] = []
+    optimizer = {"type": "sgd", "learning_rate": 1e-3}  # slowly, and better each time
+    run(job(epochs=30, optimizer=optimizer), data={**DATA, "validation": TRAIN}, listener=told.append)
+    assert sum(event.improved for event in told if isinstance(event, events.EpochEnded)) > 20
+    assert [event.step for event in told if isinstance(event, events.CheckpointSaved)] == [30 * PER_EPOCH]
+
+
+def test_the_best_parameters_are_not_kept_where_told_so(run: Any) -> None:
     checkpoint = {"every_steps": 1, "keep_last": 2, "keep_best": False}
     result = run(stopped_job(checkpoint=checkpoint, early_stopping=None, epochs=12))
-    assert list_steps(result.path / "checkpoints") == [59, 60]
+    assert "best" not in load(result.path / "checkpoints", 60).arrays
 
 
 def test_the_rate_falls_on_a_plateau(run: Any) -> None:
@@ -518,10 +548,11 @@ def test_an_epoch_without_a_digest_is_saved_all_the_same(
         }
         lines = lines_of(result)
         hashed = [line["epoch"] for line in lines if line.pop("params_sha256", None)]
-        found.append((hashed, lines, {s: c.arrays["vector"].tobytes() for s, c in kept.items()}, result))
+        arrays = {(s, k): v.tobytes() for s, c in kept.items() for k, v in c.arrays.items()}
+        found.append((hashed, lines, arrays, result))
     (every, lines, kept, result), (few, *rest, other) = found
     assert result.status == "stopped early"
     assert (every, few) == ([line["epoch"] for line in lines], [])  # it stops before the last epoch
-    assert len(kept) > 2
+    assert (result.steps, "best") in kept
     assert rest == [lines, kept]
     assert other.params_sha256 == result.params_sha256

@@ -118,7 +118,7 @@ def test_what_cannot_be_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         verify_run(tmp_path, data=DATA)
     text = (run / "job.yaml").read_text()
     (run / "job.yaml").write_text(text.replace("seed: 5", "seed: 6"))
-    with pytest.raises(CheckpointError, match=r"checkpoint of step 14 belongs to another job"):
+    with pytest.raises(CheckpointError, match=r"another job; .* Changed is the job: seed was 5, and is 6"):
         verify_run(run, data=DATA)
     (run / "job.yaml").write_text(text)
     monkeypatch.setattr("distbp.numerics.fingerprint", lambda kernels: {"blas": "another"})

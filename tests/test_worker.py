@@ -15,7 +15,7 @@ from distbp.nn.kernels import NUMPY
 from distbp.nn.layers.base import Position
 from distbp.parameter_server import Contribution
 from distbp.reduction import Block, blocks_within, middle
-from distbp.totals import LOSS, ROWS, SATURATION, WEIGHT, saturating_layers, totals_size
+from distbp.totals import LIVE, LOSS, ROWS, WEIGHT, saturating_layers, totals_size
 
 LAYERS = (
     {"type": "dense", "units": 6, "activation": "sigmoid"},
@@ -73,7 +73,7 @@ def tree(rig: Rig, vector: Array, step: int, block: Block) -> Contribution:
 
 def assert_same(a: Contribution, b: Contribution) -> None:
     assert a.gradient.tobytes() == b.gradient.tobytes()
-    np.testing.assert_array_equal(a.totals[:SATURATION], b.totals[:SATURATION])
+    np.testing.assert_array_equal(a.totals[:LIVE], b.totals[:LIVE])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -175,16 +175,17 @@ def test_weights_are_summed_in_float64() -> None:
     assert totals[ROWS] == 16
 
 
-def test_saturated_units_are_counted_at_the_last_step_of_an_epoch() -> None:
+def test_live_rows_of_units_are_counted_at_every_step() -> None:
     r = rig(rows=40, batch_size=16, shards=2)
-    assert saturating_layers(r.blueprint) == [0, 3]
-    assert totals_size(r.blueprint) == SATURATION + 4 + 1  # and the bound
+    assert saturating_layers(r.blueprint) == {0: 6, 3: 5}
+    assert totals_size(r.blueprint) == LIVE + 6 + 5 + 1  # and the bound
     vector = r.start()
     vector[: 6 * 5] *= 1000  # the first layer's weights
-    middle_of, last = (compute(r, vector, step, Block(0, 2)).totals[SATURATION:-1] for step in (1, 2))
-    assert not middle_of.any()
-    assert last[1] == 8 * 6 and last[3] == 8 * 5  # rows of the last batch, times units
-    assert last[0] > 0.9 * last[1]
+    vector[: 2 * 5] = 0  # but not of its first two units
+    for step, rows in ((1, 16), (2, 8)):
+        live = compute(r, vector, step, Block(0, 2)).totals[LIVE:-1]
+        assert live[:2].tolist() == [rows, rows]
+        assert live[2:6].sum() < 0.1 * 4 * rows
 
 
 def test_evaluation_is_the_same_for_any_shards_and_equals_plain_sums() -> None:

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes or mends a virtual environment: sh tools/environment.sh FOLDER EXTRA [PYTHON]
-# Installs this project into FOLDER with the optional dependencies EXTRA, at the versions of constraints.txt.
+# Installs this project into FOLDER with the optional dependencies EXTRA, at the versions of constraints.txt. EXTRA
+# may be `lowest`: what users install is then at its lower bound, and the tools of the tests as ever.
 set -eu
 folder=$1
 extra=$2
@@ -41,12 +42,29 @@ fi
 
 log=$folder/install.log
 echo "installing into $folder (the first time takes a few minutes; log: $log)" >&2
-if ! "$folder/bin/python" -m pip install --disable-pip-version-check --no-input \
-    -c constraints.txt -e ".[$extra]" >"$log" 2>&1; then
+install() {
+    "$folder/bin/python" -m pip install --disable-pip-version-check --no-input "$@" >>"$log" 2>&1
+}
+: >"$log"
+if [ "$extra" = lowest ]; then
+    users=plot,fast,digits,cluster
+    lowest=$folder/lowest.txt
+    "$folder/bin/python" deploy/requirements.py pyproject.toml --lowest $(echo $users | tr , ' ') >"$lowest"
+    tools=$(grep -E '^(pytest|pytest-randomly|hypothesis|jsonschema)==' constraints.txt)
+    install -r "$lowest" $tools && install --no-deps -e .
+else
+    install -c constraints.txt -e ".[$extra]"
+fi || {
     tail -n 20 "$log" >&2
     echo "the installation failed; the whole log is in $log" >&2
     exit 1
-fi
+}
 
 # Ray starts a process for every worker: each would compile the sources where nobody has kept the result.
 "$folder/bin/python" -m compileall -q distbp services
+
+# So with compiled kernels: the first job of each environment would wait for them.
+if [ "$extra" = dev ]; then
+    echo "compiling kernels, once (less than a minute)" >&2
+    "$folder/bin/python" deploy/warm.py >>"$log" 2>&1 || echo "they will be compiled by the first job" >&2
+fi

@@ -8,13 +8,12 @@ from html import escape
 from typing import Any
 
 from distbp.client.measured import Metrics
+from distbp.metric_names import less_is_better, measured, spans_decades
 from distbp.progress import number
 
 WIDTH, HEIGHT, MARGIN = 360, 120, 6
 _MOST_POINTS = 200  # of a curve: one for two pixels
-# Losses share one scale, and lie in one picture; shares of 1 in the other.
-_LOSSES = (("train_loss", "#2a78d6"), ("validation_loss", "#eb6834"))
-_SHARES = (("validation_accuracy", "#1baf7a"),)
+_COLORS = {"train": "#2a78d6", "validation": "#eb6834"}
 _STATES = {"completed": "#008300", "failed": "#d03b3b", "cancelled": "#898781", "running": "#2a78d6"}
 
 
@@ -38,7 +37,12 @@ def card(status: Mapping[str, Any], metrics: Metrics) -> str:
     error = (status.get("error") or {}).get("message") or status.get("reason")
     if error and status["state"] != "completed":
         lines.append(f'<div style="white-space:pre-wrap">{escape(str(error))}</div>')
-    curves = [picture(metrics, _LOSSES), picture(metrics, _SHARES, 0.0, 1.0)]
+    unhealthy = (status.get("result") or {}).get("unhealthy") or {}
+    lines += [f'<div style="color:#b07000">{escape(str(sentence))}</div>' for sentence in unhealthy.values()]
+    curves = [
+        picture(metrics, [(f"{split}_{name}", color) for split, color in _COLORS.items()])
+        for name in measured(metrics)
+    ]
     lines.append(f'<div style="display:flex;flex-wrap:wrap;gap:12px">{"".join(curves)}</div>')
     final = {name: value for name, value in (status.get("metrics") or {}).items() if _is_number(value)}
     if final:
@@ -51,26 +55,23 @@ def card(status: Mapping[str, Any], metrics: Metrics) -> str:
     return f'<div style="{style};max-width:780px">{"".join(lines)}</div>'
 
 
-def picture(
-    metrics: Metrics,
-    curves: Sequence[tuple[str, str]],
-    low: float | None = None,
-    high: float | None = None,
-) -> str:
-    """An SVG of some columns over the steps, "" where none has a value; low, high: of the axis, None: of the
-    values."""
+def picture(metrics: Metrics, curves: Sequence[tuple[str, str]]) -> str:
+    """An SVG of some columns (name, color) over the steps, "" where none has a value. The axis is logarithmic
+    where losses span decades; the label says so."""
     found = [(name, color, _points(metrics, name)) for name, color in curves]
     found = [(name, color, points) for name, color, points in found if points]
     if not found:
         return ""
     values = [y for _, _, points in found for _, y in points]
-    low, high = min(values) if low is None else low, max(values) if high is None else high
+    bent = all(less_is_better(name) for name, _, _ in found) and spans_decades(values)
+    scale = math.log if bent else float
+    low, high = scale(min(values)), scale(max(values))
     first = min(points[0][0] for _, _, points in found)
     last = max(points[-1][0] for _, _, points in found)
 
     def at(x: float, y: float) -> str:
         across = (x - first) / (last - first) if last > first else 0.5
-        up = (min(max(y, low), high) - low) / (high - low) if high > low else 0.5
+        up = (scale(y) - low) / (high - low) if high > low else 0.5
         return (
             f"{MARGIN + across * (WIDTH - 2 * MARGIN):.1f},{HEIGHT - MARGIN - up * (HEIGHT - 2 * MARGIN):.1f}"
         )
@@ -87,7 +88,7 @@ def picture(
         f'<span style="color:{color}">&#9644;</span> {escape(name.replace("_", " "))} {number(points[-1][1])}'
         for name, color, points in found
     )
-    label = escape(", ".join(name.replace("_", " ") for name, _, _ in found))
+    label = escape(", ".join(name.replace("_", " ") for name, _, _ in found)) + bent * " (logarithmic)"
     return (
         f'<div><svg width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
         f' aria-label="{label} by step"><rect width="{WIDTH}" height="{HEIGHT}" rx="4" fill="#8881"/>'

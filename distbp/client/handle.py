@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distbp.client import arguments as given
 from distbp.client.measured import Metrics, all_rows
 from distbp.client.models import fetch_model
 from distbp.client.streams import follow
@@ -50,9 +53,10 @@ class JobHandle:
         goes on until the job ends, without a gap though the service may be restarted."""
         return self._rows("events", "event", follow)
 
-    def logs(self, *, follow: bool = False) -> Iterator[str]:
-        """The log, in pieces of whole lines; follow: as for `events`."""
-        return (str(row["text"]) for row in self._rows("logs", "log", follow))
+    def logs(self, *, follow: bool = False, times: bool = False) -> Iterator[str]:
+        """The log, in pieces of whole lines; follow: as for `events`; times: a line begins with its own."""
+        rows = self._rows("logs", "log", follow)
+        return (_timed(row) if times else str(row["text"]) for row in rows)
 
     def metrics(self) -> Metrics:
         """What was measured so far: arrays by name; `.frame()` gives a pandas frame, `.rows` everything."""
@@ -73,6 +77,11 @@ class JobHandle:
         the job.
         """
         transport = self._transport
+        if timeout_s is not None:
+            timeout_s = given.seconds("timeout_s", timeout_s, zero=True)
+        if listener is not None and not callable(listener):
+            raise given.refused("listener", "a function of an event", listener)
+        given.flag("progress", progress)
         until = None if timeout_s is None else transport.clock() + timeout_s
         translate = Translator(self._by_step)
         with self._display(progress) as listen:
@@ -92,6 +101,7 @@ class JobHandle:
     def model(self, path: str | Path | None = None) -> Model:
         """The trained model, downloaded and checked by its digests; path: a folder (absent or empty) in which
         it is kept as well. Waits for the job. Raises ModelError besides what `wait` raises."""
+        folder = None if path is None else given.path("path", path)
         status = self.status()
         if status["state"] != "completed":
             self.wait()
@@ -99,7 +109,7 @@ class JobHandle:
         if status["model_id"] is None:
             raise RemoteError(f"the model of {self.id} was deleted", code="not_found")
         about = self._transport.call("GET", f"/v1/models/{status['model_id']}")
-        return fetch_model(self._transport, about, None if path is None else Path(path))
+        return fetch_model(self._transport, about, folder)
 
     def cancel(self) -> None:
         """Ends it for good. Returns at once; a runner that works on it ends soon after. Fine to repeat."""
@@ -115,7 +125,8 @@ class JobHandle:
 
     def scale(self, workers: int) -> None:
         """From now on it has `workers` workers; the result stays the same. Returns at once."""
-        self._transport.call("POST", f"{self._path}:scale", json={"workers": workers})
+        body = {"workers": given.whole("workers", workers, 0, 4096)}
+        self._transport.call("POST", f"{self._path}:scale", json=body)
 
     def delete(self) -> None:
         """Removes a job that has ended, with its checkpoints, from the service. Its model stays."""
@@ -171,8 +182,11 @@ class JobHandle:
         self._transport.call("POST", f"{self._path}:{what}")
 
 
+def _timed(row: Mapping[str, Any]) -> str:
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["at"]))
+    return "".join(f"{at}  {line}" for line in str(row["text"]).splitlines(keepends=True))
+
+
 def result_of(status: Mapping[str, Any], fetch: Any) -> Result:
     """The Result of a completed job, from its status."""
-    made: dict[str, Any] = {**status["result"], "fetch": fetch}
-    made["notes"] = tuple(made.get("notes") or ())
-    return Result(**made)
+    return dataclasses.replace(Result.from_json(status["result"]), fetch=fetch)

@@ -70,7 +70,7 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
     names: dict[str, None] = {}
     for row in rows:
         for name, value in row.items():
-            if _is_number(value):
+            if value is None or _is_number(value):  # null is NaN
                 names[name] = None
     columns: dict[str, Array] = {}
     for name in names:

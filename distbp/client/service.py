@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from distbp.arguments import check_kind
+from distbp.client import arguments as given
 from distbp.client.handle import JobHandle
 from distbp.client.transport import Transport, fields
 from distbp.client.transport import connect as _connect
 from distbp.job import TrainingJob
-from distbp.training import Data, by_split
+from distbp.training import Data
 
 
 class Service:
@@ -48,14 +50,18 @@ class Service:
         """See `distbp.submit`."""
         from distbp.client.uploads import place_data
 
-        arrays = by_split(data) or {}
-        if arrays or upload:
-            job = place_data(self.transport, job, arrays, Path(folder), files=upload)
-        body = fields({"job": job.to_mapping(), "priority": priority, "deadline_s": deadline_s})
+        given.instance("job", job, TrainingJob, "a TrainingJob")
+        arrays, place = given.arrays(data), given.path("folder", folder)
+        body: dict[str, Any] = {"priority": given.whole("priority", priority, -100, 100)}
+        if deadline_s is not None:
+            body["deadline_s"] = given.seconds("deadline_s", deadline_s)
+        wanted = "1 to 200 printable characters of ASCII, without spaces"
         # The key makes the service take it once, however often it must be sent.
-        made = self.transport.call(
-            "POST", "/v1/jobs", json=body, headers={"Idempotency-Key": key or uuid.uuid4().hex}
-        )
+        key = uuid.uuid4().hex if key is None else given.text("key", key, given.KEY, wanted)
+        if given.flag("upload", upload) or arrays:
+            job = place_data(self.transport, job, arrays, place, files=upload)
+        body["job"] = job.to_mapping()
+        made = self.transport.call("POST", "/v1/jobs", json=body, headers={"Idempotency-Key": key})
         return JobHandle(self.transport, made["id"])
 
     def ready(self) -> dict[str, Any]:
@@ -65,14 +71,16 @@ class Service:
 
     def job(self, job_id: str) -> JobHandle:
         """A job by its id. Nothing is asked yet."""
-        return JobHandle(self.transport, job_id)
+        return JobHandle(self.transport, given.text("job_id", job_id, given.JOB_ID, "an id as job_01j9..."))
 
     def jobs(
         self, *, states: tuple[str, ...] = (), name: str | None = None, limit: int | None = None
     ) -> Iterator[dict[str, Any]]:
         """The project's jobs, newest first, as mappings (`id`, `name`, `state`, `metrics`, ...). states: only
         those; name: text that the name contains; limit: at most so many."""
-        return self._pages("/v1/jobs", limit, {"state": list(states) or None, "name": name})
+        if name is not None:
+            given.text("name", name, given.NAME, "1 to 100 letters, digits, spaces, '.', '_' or '-'")
+        return self._pages("/v1/jobs", limit, {"state": given.states("states", states) or None, "name": name})
 
     def models(self, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
         """The project's models, newest first."""
@@ -83,6 +91,11 @@ class Service:
         return self._pages("/v1/datasets", limit, {})
 
     def _pages(self, path: str, limit: int | None, params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        if limit is not None:
+            limit = given.whole("limit", limit, 0, 10**9)
+        return self._each(path, limit, params)
+
+    def _each(self, path: str, limit: int | None, params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         cursor, left = None, limit
         while left is None or left > 0:
             size = 200 if left is None else min(left, 200)
@@ -103,6 +116,9 @@ def connect(url: str | None = None, token: str | None = None, *, patience_s: flo
 
     Raises UnreachableError where no service is known, SettingsError.
     """
+    for value, what in ((url, "url"), (token, "token")):
+        check_kind(value, (str, type(None)), what, "text")
+    check_kind(patience_s, (int, float, type(None)), "patience_s", "a number of seconds")
     return Service(_connect(url, token, patience_s))
 
 
@@ -125,7 +141,8 @@ def submit(
     the service. priority: -100 to 100, higher runs first. deadline_s: seconds from now after which it fails.
     key: the same key always gives the same job; None: a new one. url, token: see `connect`.
 
-    Raises JobError with every fault, DataError, UnreachableError, RemoteError.
+    Raises JobError with every fault, DataError, UnreachableError, RemoteError (its `param` names an argument
+    at fault; then nothing was sent).
     """
     service = connect(url, token)
     return service.submit(

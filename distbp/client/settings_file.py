@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from distbp import settings
 from distbp.errors import SettingsError
+from distbp.storage import user_path
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Access:
 def file_path() -> Path:
     """The file in which `distbp serve` leaves address and token for clients of the same user."""
     base = settings.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / "distbp" / "service.json"
+    return user_path(base or "~/.config") / "distbp" / "service.json"
 
 
 def remember(access: Access) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 
 from distbp import events
 from distbp.client.streams import Message
+from distbp.result import with_nan
 
 KINDS: Mapping[str, Any] = {
     "attempt_started": events.Started,
@@ -15,6 +16,7 @@ KINDS: Mapping[str, Any] = {
     "checkpoint_set_aside": events.CheckpointSetAside,
     "epoch_ended": events.EpochEnded,
     "early_stopping": events.Stopped,
+    "noted": events.Noted,
     "team_changed": events.TeamChanged,
 }
 Rows = Callable[[int], Mapping[int, Mapping[str, Any]]]
@@ -54,7 +56,7 @@ class Translator:
         if step not in self._known:
             # A job that is ahead of us has more of them: one call fetches what the next events need.
             self._known = dict(self._rows(step))
-        return self._known.pop(step, {})
+        return with_nan(self._known.pop(step, {}))
 
 
 def _made(kind: Any, data: Mapping[str, Any]) -> events.Event | None:

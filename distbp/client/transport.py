@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,8 +11,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from distbp.client import arguments as given
 from distbp.client.settings_file import Access, find_access
 from distbp.errors import Fault, JobError, RemoteError, UnreachableError
+from distbp.imports import missing
 
 if TYPE_CHECKING:
     import httpx
@@ -20,6 +23,7 @@ PATIENCE_S = 60.0
 CONNECT_S, ANSWER_S = 5.0, 60.0
 _AGAIN = frozenset({408, 425, 429, 502, 503, 504})
 _PAUSE_FIRST_S, _PAUSE_MOST_S = 0.1, 2.0
+_PRINTABLE = re.compile(r"[\x21-\x7e]{1,2000}")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -180,6 +184,12 @@ class Patience:
 
 def connect(url: str | None, token: str | None, patience_s: float | None) -> Transport:
     """To the service that is given, or known (see `find_access`). Raises UnreachableError, SettingsError."""
+    if url is not None:
+        given.text("url", url, _PRINTABLE, "an address, as http://host:8470")
+    if token is not None:
+        given.text("token", token, given.KEY, "the text of a token, as dbp_...")
+    if patience_s is not None:
+        patience_s = given.seconds("patience_s", patience_s, zero=True)
     access = find_access(url, token)
     if access is None:
         raise UnreachableError(
@@ -198,9 +208,7 @@ def _library() -> Any:
     try:
         import httpx
     except ImportError:
-        raise UnreachableError(
-            "talking to a service needs httpx, which is not installed; run: pip install 'distbp[client]'"
-        ) from None
+        raise UnreachableError(missing("talking to a service", "httpx", "distbp[client]")) from None
     return httpx
 
 

@@ -16,11 +16,12 @@ import numpy as np
 
 from distbp.client.transport import Transport
 from distbp.data.formats import Npz, from_arrays, load
-from distbp.data.splits import SPLITS, Splits, open_splits
+from distbp.data.splits import SPLITS, open_splits
 from distbp.data.table import Table
-from distbp.errors import JobError, RemoteError
+from distbp.errors import RemoteError
 from distbp.job import TrainingJob
-from distbp.job.data_checks import check_against_data
+from distbp.storage import user_path
+from distbp.training import check_splits
 
 DATASET = "dataset:"
 # Which fields of a format are paths. A test compares it with the formats.
@@ -40,7 +41,7 @@ def place_data(
 
     What can be checked here is checked before anything is sent. Raises JobError, DataError, RemoteError.
     """
-    place = folder if job.data.folder is None else folder / job.data.folder
+    place = folder if job.data.folder is None else folder / user_path(job.data.folder)
     tables: dict[str, Table] = {}
     elsewhere = False  # some data is not here, so what is here cannot be checked against it
     for split in SPLITS:
@@ -57,7 +58,7 @@ def place_data(
         return job
     if not elsewhere:
         given = {split: (t.inputs, t.targets, t.weights) for split, t in tables.items()}
-        _check(job, open_splits(job, folder, given))
+        check_splits(job, open_splits(job, folder, given))
     sources: dict[str, Any] = {}
     for split, table in tables.items():
         dataset = upload(transport, table, f"{job.name} {split}")
@@ -65,6 +66,7 @@ def place_data(
             path=DATASET + dataset,
             targets=None if table.targets is None else "targets",
             weights=None if table.weights is None else "weights",
+            columns=None if table.columns is None else "columns",
         )
     if not elsewhere:
         sources["folder"] = None
@@ -91,22 +93,18 @@ def upload(transport: Transport, table: Table, name: str) -> str:
 def pack(table: Table, file: BinaryIO) -> str:
     """Writes a table as an .npz archive; the same table gives the same bytes. Returns their SHA-256."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name in ("inputs", "targets", "weights"):
+        for name in ("inputs", "targets", "weights", "columns"):
             array = getattr(table, name)
             if array is None:
                 continue
+            if name == "columns" and not all(isinstance(column, int) for column in array):
+                array = list(map(str, array))
             with archive.open(zipfile.ZipInfo(f"{name}.npy", _OLD), "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
     digest = hashlib.sha256()
     for piece in _pieces(file):
         digest.update(piece)
     return digest.hexdigest()
-
-
-def _check(job: TrainingJob, splits: Splits) -> None:
-    faults = check_against_data(job, splits.tables["train"].features, splits.targets(), splits.rows)
-    if faults:
-        raise JobError(faults)
 
 
 def _is_here(source: Any, folder: Path) -> bool:

@@ -33,6 +33,14 @@ class Rows(Protocol):
     @property
     def weights(self) -> Array | None: ...
 
+    def gather(self, rows: Array, out: Array) -> None:
+        """Writes the preprocessed inputs of `rows` (int64) to `out`, (len(rows), *input_shape)."""
+        ...
+
+
+class TrainingRows(Rows, Protocol):
+    """Rows that compiled code may read where they lie."""
+
     @property
     def inputs(self) -> Array: ...
 
@@ -40,15 +48,11 @@ class Rows(Protocol):
         """Whether `inputs` are what `gather` would give, in this dtype and in plain memory."""
         ...
 
-    def gather(self, rows: Array, out: Array) -> None:
-        """Writes the preprocessed inputs of `rows` (int64) to `out`, (len(rows), *input_shape)."""
-        ...
-
 
 class Holdings(Protocol):
     """The rows that a process holds: everything, or only those of the shards it may be asked to host."""
 
-    def train(self, shard: int) -> tuple[Rows, Array]:
+    def train(self, shard: int) -> tuple[TrainingRows, Array]:
         """Where a shard's training rows are, and their row numbers there, as dealt (int64)."""
         ...
 
@@ -67,7 +71,7 @@ class WholeData:
         self.rows = rows
         self.sharding = sharding
 
-    def train(self, shard: int) -> tuple[Rows, Array]:
+    def train(self, shard: int) -> tuple[TrainingRows, Array]:
         return self.splits["train"], self.sharding.dealt(shard)
 
     def split(self, name: str, shard: int) -> tuple[Rows, int, int]:
@@ -104,7 +108,7 @@ class ShardReader:
     """Gives the slice of `shard` at any step; going forward step by step is the fast way."""
 
     def __init__(
-        self, data: Rows, dealt: Array, sharding: Sharding, shard: int, dtype: np.dtype[np.generic]
+        self, data: TrainingRows, dealt: Array, sharding: Sharding, shard: int, dtype: np.dtype[np.generic]
     ) -> None:
         self.sharding = sharding
         self.shard = shard
@@ -166,7 +170,8 @@ class ShardReader:
             tables = x, data.targets[order], None if data.weights is None else data.weights[order]
             order = np.arange(len(order), dtype=np.int64)
         self._tables = tables
-        return ShardPart(tuple(0 if one is None else one.ctypes.data for one in tables), order)
+        inputs, targets, weights = (0 if one is None else int(one.ctypes.data) for one in tables)
+        return ShardPart((inputs, targets, weights), order)
 
     @functools.cached_property
     def _staged(self) -> Array:

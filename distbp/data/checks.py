@@ -1,4 +1,5 @@
-"""Checks of what a table holds: finite inputs, labels that are labels, weights that can be summed.
+"""Checks of what a table holds: numbers that are finite in the job's dtype, labels that are there, weights
+that can be summed.
 
 All of them stream, so memory stays flat for memory-mapped tables.
 """
@@ -6,41 +7,117 @@ All of them stream, so memory stays flat for memory-mapped tables.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 
 from distbp import settings
+from distbp.data.preprocessing import Preprocessing
 from distbp.data.table import Table, chunks
 from distbp.errors import DataError
 from distbp.nn.layers.base import Array
 
 BadRows = Literal["refuse", "skip"]
 
+_NAN, _INF, _LARGE, _NEGATIVE, _MISSING = 1, 2, 3, 4, 5
+_REASONS = {
+    _NAN: "NaN in the {}",
+    _INF: "Inf in the {}",
+    _LARGE: "too large {}",
+    _NEGATIVE: "{} below 0",
+    _MISSING: "missing {}",
+}
 
-def check_rows(table: Table, bad_rows: BadRows = "refuse") -> Table:
-    """The table without bad rows: NaN or Inf anywhere, a label or weight below 0.
+
+@dataclass(frozen=True)
+class Allowed:
+    """What the numbers of a table must be: finite in the job's `dtype`, the inputs after `preprocessing`
+    (None: it makes them small, whatever they are). `split`: which set it is, for messages, or ""."""
+
+    dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype(np.float64))
+    preprocessing: Preprocessing | None = field(default_factory=Preprocessing)
+    split: str = ""
+
+    def limit(self, what: str) -> float:
+        """The largest magnitude of inputs, targets or weights."""
+        free = what == "inputs" and self.preprocessing is None
+        return float(np.finfo(np.float64 if free else self.dtype).max)
+
+    def faults(self, values: Array, what: str, signed: bool) -> Array | None:
+        """Of each value the reason why it is bad (see `_REASONS`), 0 for a good one; None where all are."""
+        limit = self.limit(what)
+        if values.dtype.kind == "U":
+            missing = np.where(values == "", np.uint8(_MISSING), np.uint8(0))
+            return missing if missing.any() else None
+        if values.dtype.kind == "f" or what == "inputs":
+            used = self._prepared(values) if what == "inputs" else values
+            low, high = float(used.min()), float(used.max())  # NaN where a value is, and then nothing holds
+            if low >= (0 if signed else -limit) and high <= limit:
+                return None
+            found = np.zeros(values.shape, np.uint8)
+            found[np.abs(used, dtype=np.float64) > limit] = _LARGE
+            found[np.isinf(values)] = _INF
+            found[np.isnan(values)] = _NAN
+        else:
+            found = np.zeros(values.shape, np.uint8)
+        if signed:
+            found[values < 0] = _NEGATIVE
+        return found if found.any() else None
+
+    def _prepared(self, values: Array) -> Array:
+        if self.preprocessing is None or self.preprocessing.is_identity(np.float64):
+            return values
+        prepared = np.empty(values.shape)
+        self.preprocessing.apply(values, prepared)
+        return prepared
+
+    def told(self, reason: int, what: str) -> str:
+        """What is allowed in place of a value that is bad for `reason`."""
+        if reason == _MISSING:
+            return "Every row needs one"
+        if reason != _LARGE:
+            return "Allowed are numbers of 0 or more" if reason == _NEGATIVE else "Allowed are finite numbers"
+        limit = self.limit(what)
+        plain = self.preprocessing is None or self.preprocessing.is_identity(np.float64)
+        after = "" if plain or what != "inputs" else ", once they are preprocessed"
+        return f"A {self.dtype} job takes numbers from {-limit:.3g} to {limit:.3g}{after}"
+
+
+ANY = Allowed()  # whatever is finite as float64
+
+
+def check_rows(table: Table, bad_rows: BadRows = "refuse", allowed: Allowed = ANY) -> Table:
+    """The table without bad rows: a number that is not as `allowed`, a missing label, a weight below 0.
 
     "refuse": raises DataError with the file, row and column of the first, and the number of bad rows.
-    "skip": leaves them out; DataError only if none is left, or no row weighs anything.
+    "skip": leaves them out and counts them in `skipped`; DataError only if none is left, or no row weighs
+    anything.
     """
-    keep = np.ones(len(table), dtype=bool)
-    first = ""
+    bad = np.zeros(len(table), dtype=np.uint8)  # why the row is bad, by what comes first in it
+    counts: dict[str, int] = {}
+    first = told = ""
     for array, name, what in (
         (table.inputs, table.name, "inputs"),
         (table.targets, table.targets_name or table.name, "targets"),
         (table.weights, table.name, "weights"),
     ):
-        if array is not None:
-            first = _mark_bad(array, keep, table, name, what, first)
-    bad = len(table) - int(keep.sum())
-    if bad and bad_rows == "refuse":
-        raise DataError(f"{first}. {bad:,} of {len(table):,} rows are bad; mend them, or set bad_rows: skip")
-    if bad == len(table):
-        raise DataError(f"{first}. All {bad:,} rows are bad, so that none is left; mend the data")
-    if bad:
-        table = _without(table, keep)
+        if array is not None and array.size:
+            found = _mark_bad(array, bad, allowed, what, counts)
+            if found and not first:
+                row, place, told = found
+                first = f"{name}: row {table.row_number(row)}{place}"
+    skipped = sum(counts.values())
+    if skipped and bad_rows == "refuse":
+        raise DataError(
+            f"{first}. {skipped:,} of {len(table):,} rows are bad; mend them, or set bad_rows: skip. {told}"
+        )
+    if skipped == len(table):
+        raise DataError(f"{first}. All {skipped:,} rows are bad, so that none is left; mend the data. {told}")
+    if skipped:
+        before = table.skipped
+        table = _without(table, bad == 0)
+        table = replace(table, skipped={k: before.get(k, 0) + counts.get(k, 0) for k in {**before, **counts}})
     if table.weights is not None and not table.weights.any():
         raise DataError(
             f"{table.name}: all weights are 0, so that nothing can be learned; give some row a weight"
@@ -48,32 +125,53 @@ def check_rows(table: Table, bad_rows: BadRows = "refuse") -> Table:
     return table
 
 
-def _mark_bad(array: Array, keep: Array, table: Table, name: str, what: str, first: str) -> str:
-    """Clears `keep` for the bad rows of `array`; returns the description of the first bad row so far."""
-    floats, signed = array.dtype.kind == "f", what == "weights" or (what == "targets" and array.ndim == 1)
-    if not floats and not signed:
-        return first
-    for start, chunk in chunks(array):
-        good = np.isfinite(chunk) if floats else np.ones(chunk.shape, dtype=bool)
-        if signed:
-            good &= chunk >= 0
-        if good.all():
-            continue
-        if not first:
-            place = np.unravel_index(int(good.argmin()), good.shape)
-            value = chunk[place]
-            shown = (
-                "NaN"
-                if value != value
-                else ("Inf" if value > 0 else "-Inf")
-                if np.isinf(value)
-                else f"{value}"
-            )
-            column = place[1] if len(place) == 2 else tuple(int(p) for p in place[1:])
-            where = f", column {column}" if len(place) > 1 else ""
-            first = f"{name}: row {table.row_number(start + int(place[0]))}{where} of the {what} is {shown}"
-        keep[start : start + len(chunk)] &= good.reshape(len(chunk), -1).all(axis=1)
+def first_bad(array: Array, allowed: Allowed, what: str, first_row: int = 0) -> str | None:
+    """What is wrong with the first bad row of `array`, and what is allowed; None where all are good."""
+    found = _mark_bad(array, np.zeros(len(array), np.uint8), allowed, what, {})
+    return None if found is None else f"row {first_row + found[0]}{found[1]}. {found[2]}"
+
+
+def _mark_bad(
+    array: Array, bad: Array, allowed: Allowed, what: str, counts: dict[str, int]
+) -> tuple[int, str, str] | None:
+    """Marks the rows of `array` that are bad, and counts those that were not yet. Returns the first of them,
+    what is wrong with it, and what is allowed."""
+    signed, text = what == "weights", array.dtype.kind == "U"
+    unscaled = allowed.preprocessing is None or allowed.preprocessing.scale >= 1
+    if array.dtype.kind != "f" and not signed and not text and (what != "inputs" or unscaled):
+        return None
+    first = None
+    with np.errstate(all="ignore"):
+        for start, chunk in chunks(array):
+            found = allowed.faults(chunk, what, signed)
+            if found is None:
+                continue
+            flat = found.reshape(len(chunk), -1)
+            reasons = flat[np.arange(len(chunk)), (flat != 0).argmax(axis=1)]
+            if first is None:
+                row = int((reasons != 0).argmax())
+                place = np.unravel_index(int((found[row] != 0).argmax()), found.shape[1:])
+                worded = _worded(chunk[row][place], place, reasons[row], allowed, what)
+                first = start + row, worded, allowed.told(reasons[row], what)
+            part = bad[start : start + len(chunk)]
+            for reason, count in enumerate(np.bincount(reasons[part == 0], minlength=len(_REASONS) + 1)):
+                if reason and count:
+                    told = _REASONS[reason].format(what)
+                    counts[told] = counts.get(told, 0) + int(count)
+            part[(part == 0) & (reasons != 0)] = 1
     return first
+
+
+def _worded(value: Any, place: tuple[Any, ...], reason: int, allowed: Allowed, what: str) -> str:
+    column = place[0] if len(place) == 1 else tuple(int(p) for p in place)
+    where = f", column {column}" if place else ""
+    shown = f"{value}"
+    if reason in (_NAN, _MISSING):
+        shown = "NaN" if reason == _NAN else "missing"
+    elif reason == _INF:
+        shown = "Inf" if value > 0 else "-Inf"
+    split = f"{allowed.split} " if allowed.split else ""
+    return f"{where} of the {split}{what} is {shown}"
 
 
 def _without(table: Table, keep: Array) -> Table:
@@ -98,63 +196,3 @@ def _compact(array: Array, keep: Array) -> Array:
             file.write(np.ascontiguousarray(chunk[keep[start : start + len(chunk)]]).data)
         file.flush()
         return np.memmap(file, dtype=array.dtype, mode="r", shape=shape)
-
-
-def with_labels(table: Table, classes: int) -> Table:
-    """The table with labels (n,) intp in [0, classes). Values in one column are accepted if they are whole.
-
-    Raises DataError naming the row of the first label that does not fit.
-    """
-    targets, name = _required(table, "labels"), table.targets_name or table.name
-    if targets.ndim == 2:
-        if targets.shape[1] != 1:
-            raise DataError(
-                f"{name}: {targets.shape[1]} target columns, where the loss takes one label for each row; for"
-                " one-hot columns give targets.argmax(axis=1)"
-            )
-        values = targets[:, 0]
-        broken = ~np.isfinite(values) | (values != np.floor(values)) | (np.abs(values) > 2**53)
-        if broken.any():
-            row = int(broken.argmax())
-            raise DataError(
-                f"{name}: row {table.row_number(row)}: {values[row]} is not a label; labels are whole"
-                " numbers from"
-                f" 0 to {classes - 1}. For values, use a loss such as mse"
-            )
-        targets = values.astype(np.intp)
-    outside = (targets < 0) | (targets >= classes)
-    if outside.any():
-        row = int(outside.argmax())
-        raise DataError(
-            f"{name}: row {table.row_number(row)}: label {targets[row]}, but the model's {classes} outputs"
-            " allow"
-            f" 0 to {classes - 1}; give the last layer {int(targets.max()) + 1} units, or mend the labels"
-        )
-    return replace(table, targets=targets)
-
-
-def with_values(table: Table, outputs: int) -> Table:
-    """The table with values (n, outputs). Labels become one column of numbers for one output, and one-hot
-    columns (float32, exact) for several. Raises DataError where the number of columns does not fit."""
-    targets, name = _required(table, "targets"), table.targets_name or table.name
-    if targets.ndim == 1:
-        if outputs == 1:
-            return replace(table, targets=targets.astype(np.float64)[:, None])
-        one_hot = np.zeros((len(targets), outputs), dtype=np.float32)
-        labels = with_labels(table, outputs).targets
-        one_hot[np.arange(len(targets)), labels] = 1
-        return replace(table, targets=one_hot)
-    if targets.shape[1] != outputs:
-        raise DataError(
-            f"{name}: {targets.shape[1]} target columns, but the model has {outputs} outputs;"
-            f" give the last layer {targets.shape[1]} units"
-        )
-    return table
-
-
-def _required(table: Table, what: str) -> Array:
-    if table.targets is None:
-        raise DataError(
-            f"{table.name}: the data has no {what}, which training and evaluation need; name them"
-        )
-    return table.targets

@@ -35,7 +35,8 @@ class Preprocessing:
     def apply(self, raw: Array, out: Array) -> None:
         """Writes the prepared rows into `out`, float32 or float64, of the shape of `raw`.
 
-        One or two NumPy calls, which allocate no more than NumPy's fixed casting buffers.
+        One or two NumPy calls. Nothing that grows is allocated but, to standardize for float32, the
+        differences.
         """
         if self.mean is None or self.std is None:
             if self.scale == 1:
@@ -43,9 +44,11 @@ class Preprocessing:
             else:
                 np.divide(raw, self.scale, out=out, dtype=_precision(raw, out), casting="same_kind")
             return
-        # In float64, because the difference of large values (years, prices) has few digits left in float32.
-        np.subtract(raw, self.mean, out=out, dtype=np.float64, casting="same_kind")
-        np.divide(out, self.std, out=out, dtype=np.float64, casting="same_kind")
+        # In float64 up to the quotient: the difference of large values (years, prices) has few digits left in
+        # float32, and that of tiny ones none.
+        wide = out if out.dtype == np.float64 else np.empty(out.shape)
+        np.subtract(raw, self.mean, out=wide, dtype=np.float64)
+        np.divide(wide, self.std, out=out, casting="same_kind")
 
     def is_identity(self, dtype: Any) -> bool:
         """Whether `apply` would leave inputs stored as `dtype` as they are (for a network of `dtype`)."""
@@ -94,30 +97,48 @@ def fit(table: Table, scale: float = 1.0, standardize: bool = False) -> Preproce
     """The preprocessing for a training table, whose statistics it takes.
 
     mean = sum x / n, std = sqrt(sum (x - mean)^2 / n) in float64, over fixed chunks in row order: flat
-    memory, the same bits on every machine. A constant column gets the std `scale` (1 unless told), so
-    it becomes 0. Raises DataError for a scale that is not above 0, or statistics that overflow.
+    memory, the same bits on every machine. Each column is first brought near 1 by a power of two, so that
+    neither sums nor squares leave float64; that rounds nothing. A constant column gets the std `scale` (1
+    unless told), so it becomes 0. Raises DataError for a scale that is not above 0, or
+    where differences would overflow.
     """
     _check_scale(scale)
     if not standardize:
         return Preprocessing(float(scale))
-    # Around the first row: exact for constant columns, and no cancellation for large values.
-    origin = table.inputs[0].astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean = origin + _sum_rows(table.inputs, origin, 1) / len(table)
-        # The second term takes away what the rounding of the mean added (Chan, Golub and LeVeque, 1983).
-        residue = _sum_rows(table.inputs, mean, 1) / len(table)
-        variance = _sum_rows(table.inputs, mean, 2) / len(table) - residue * residue
-    if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
+    exponent = _exponents(table.inputs)
+    if exponent.max(initial=0) > _MOST:
         raise DataError(f"{table.name}: values are too large to standardize in float64; scale the data down")
-    std = np.sqrt(np.maximum(variance, 0))
+    # Around the first row: exact for constant columns, and no cancellation for large values.
+    origin = np.ldexp(table.inputs[0].astype(np.float64), -exponent)
+    mean = origin + _sum_rows(table.inputs, exponent, origin, 1) / len(table)
+    # The second term takes away what the rounding of the mean added (Chan, Golub and LeVeque, 1983).
+    residue = _sum_rows(table.inputs, exponent, mean, 1) / len(table)
+    variance = _sum_rows(table.inputs, exponent, mean, 2) / len(table) - residue * residue
+    std = np.ldexp(np.sqrt(np.maximum(variance, 0)), exponent)
     std[std == 0] = scale
-    return Preprocessing(float(scale), mean, std)
+    return Preprocessing(float(scale), np.ldexp(mean, exponent), std)
 
 
-def _sum_rows(inputs: Array, center: Array, power: int) -> Array:
+_MOST = 1023  # a difference of two smaller numbers is a float64
+
+
+def _exponents(inputs: Array) -> Array:
+    """Of each column the power of two that its largest magnitude is just below; 0 where no sum of squares
+    can leave float64, as in all narrower types."""
+    if inputs.dtype.kind != "f" or inputs.dtype.itemsize < 8:
+        return np.zeros(inputs.shape[1:], np.int32)
+    largest = np.zeros(inputs.shape[1:])
+    for _, chunk in chunks(inputs):
+        np.maximum(largest, np.abs(chunk).max(axis=0), out=largest)
+    return np.asarray(np.frexp(largest)[1])
+
+
+def _sum_rows(inputs: Array, exponent: Array, center: Array, power: int) -> Array:
     total = np.zeros(inputs.shape[1:])
     for _, chunk in chunks(inputs):
         rows = np.array(chunk, dtype=np.float64, order="C")
+        if exponent.any():
+            np.ldexp(rows, -exponent, out=rows)
         rows -= center
         if power == 2:
             rows *= rows

@@ -12,28 +12,32 @@ from typing import NamedTuple
 
 from distbp import settings
 from distbp.errors import DataError, HostileFileError
+from distbp.storage import user_path
 
 
 class DataFile(NamedTuple):
-    """A regular file that may be opened. `name` is the path as the job wrote it, for messages."""
+    """A regular file that may be opened. `name` is the path as the job wrote it, for messages. `mark`:
+    device, inode, size, and the times (ns) at which content and entry last changed. While that is the same,
+    so is what the file holds, unless it changed at about the time when it was read."""
 
     path: Path
     name: str
     size: int
+    mark: tuple[int, ...] = ()
 
 
 def resolve(folder: Path, path: str, confined: bool = False) -> Path:
     """The place that `path` means, relative to `folder`.
 
     Confined (for jobs that others send): absolute paths, `..`, and links that lead out of `folder` are
-    refused with HostileFileError. Otherwise `path` may be absolute and may leave `folder`.
+    refused with HostileFileError. Otherwise `path` may be absolute, begin with `~`, and leave `folder`.
     """
     if not path or "\0" in path:
         raise DataError(
             f"{path!r} is not a file name; write the path of a data file, relative to the job's folder"
         )
     if not confined:
-        return folder / path
+        return folder / user_path(path)
     written = Path(path)
     if written.is_absolute():
         raise HostileFileError(
@@ -64,9 +68,12 @@ def find(folder: Path, path: str, confined: bool = False) -> DataFile:
     try:
         found = place.stat()
     except FileNotFoundError:
-        near = _similar(place)
-        hint = f"did you mean {near!r}?" if near else "data paths are relative to the folder of the job file"
-        raise DataError(f"{path}: there is no such file; {hint}") from None
+        # Who sent a job may not learn the names of what others keep there.
+        near = None if confined else _similar(place)
+        of = "data folder" if confined else "folder of the job file"
+        hint = f"did you mean {near!r}?" if near else f"data paths are relative to the {of}"
+        where = "" if confined else f" in {folder.absolute()}"
+        raise DataError(f"{path}: there is no such file{where}; {hint}") from None
     except OSError as error:
         raise DataError(
             f"{path}: cannot be opened ({error.strerror}); check the path and its permissions"
@@ -83,7 +90,8 @@ def find(folder: Path, path: str, confined: bool = False) -> DataFile:
         )
     if found.st_size == 0:
         raise DataError(f"{path}: the file is empty; check that it was copied completely")
-    return DataFile(place, path, found.st_size)
+    mark = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return DataFile(place, path, found.st_size, mark)
 
 
 def _similar(place: Path) -> str | None:

@@ -1,16 +1,16 @@
 """A table: what every format opens to. One sample is one row.
 
 inputs   (n, *features), any real dtype, kept as stored (uint8 stays uint8); may be memory-mapped
-targets  (n,) intp: labels; or (n, outputs) float32/float64: values; or None
+targets  (n,) intp, bool or text: labels or values (see `distbp.data.targets`); or (n, outputs) float32 or
+         float64: values; or None. Empty text is a missing label.
 weights  (n,) float64, or None
 """
 
 from __future__ import annotations
 
-import hashlib
 import mmap
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from distbp.errors import DataError
 from distbp.nn.layers.base import Array, Shape
 
+Columns = tuple[str | int, ...]
 _CHUNK_ELEMENTS = 2**18  # part of the numerics: the statistics are added up chunk by chunk
 
 
@@ -26,7 +27,10 @@ class Table:
     """Made by `build`, which checks; the constructor does not.
 
     `row_number(i)` is the row's number in its file (0-based), for messages: `first_row + i`, unless rows
-    were left out or shuffled and `row_numbers` lists them. `name` is the file, for messages.
+    were left out or shuffled and `row_numbers` lists them. `name` is the file, for messages. `columns`: the
+    names of the columns of the inputs, where they have names. `marks`: of the files that hold it (see
+    `distbp.data.safety.DataFile`); () where it is not in files. `skipped`: how many rows were left out, by
+    reason.
     """
 
     inputs: Array
@@ -36,6 +40,9 @@ class Table:
     row_numbers: Array | None = None
     name: str = ""
     targets_name: str = ""
+    columns: Columns | None = None
+    marks: tuple[tuple[int, ...], ...] = ()
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -44,10 +51,6 @@ class Table:
     def features(self) -> Shape:
         """The shape of one row of the inputs."""
         return self.inputs.shape[1:]
-
-    @property
-    def has_labels(self) -> bool:
-        return self.targets is not None and self.targets.ndim == 1
 
     def row_number(self, row: int) -> int:
         return self.first_row + row if self.row_numbers is None else int(self.row_numbers[row])
@@ -67,23 +70,6 @@ class Table:
     def at_row(self, first_row: int) -> Table:
         """The same rows, numbered from `first_row` of their file."""
         return replace(self, first_row=first_row)
-
-    def digest(self) -> str:
-        """SHA-256 over dtype, shape and little-endian bytes of inputs, targets and weights.
-
-        Read in chunks, so memory stays flat; the same for plain, compressed, big-endian and column-major
-        storage of the same values. Names and row numbers do not count.
-        """
-        total = hashlib.sha256()
-        for part, array in (("inputs", self.inputs), ("targets", self.targets), ("weights", self.weights)):
-            if array is None:
-                total.update(f"{part}: none;".encode())
-                continue
-            little = array.dtype.newbyteorder("<")
-            total.update(f"{part}: {little.str} {array.shape};".encode())
-            for _, chunk in chunks(array):
-                total.update(np.ascontiguousarray(chunk, dtype=little).data)
-        return total.hexdigest()
 
 
 def chunks(array: Array) -> Iterator[tuple[int, Array]]:
@@ -122,11 +108,13 @@ def build(
     name: str = "the array",
     targets_name: str = "",
     weights_name: str = "",
+    columns: Columns | None = None,
+    marks: tuple[tuple[int, ...], ...] = (),
 ) -> Table:
     """The table of rows [start, stop) (default all) of raw arrays; shapes, lengths and dtypes are checked.
 
-    1-D whole-number targets are labels; other targets are values, and 1-D ones become one column. The
-    content is checked by `distbp.data.checks`. Raises DataError.
+    Whole numbers (n,), booleans and text stay what they are; other targets are values, and 1-D ones become
+    one column. The content is checked by `distbp.data.checks`. Raises DataError.
     """
     targets_name, weights_name = (
         targets_name or f"the targets of {name}",
@@ -146,7 +134,7 @@ def build(
     for array, its_name, kind in ((targets, targets_name, "targets"), (weights, weights_name, "weights")):
         if array is None:
             continue
-        check_real(array.dtype, its_name)
+        check_real(array.dtype, its_name, text=kind == "targets")
         if array.ndim == 0 or len(array) != len(inputs):
             count = len(array) if array.ndim else "no"
             raise DataError(
@@ -156,12 +144,14 @@ def build(
     start, stop = check_range(rows, len(inputs), name)
     return Table(
         _numbers(inputs[start:stop]),
-        None if targets is None else _targets(targets[start:stop], start, targets_name),
+        None if targets is None else _targets(targets[start:stop], targets_name),
         None if weights is None else _weights(weights[start:stop], weights_name),
         start,
         None if row_numbers is None else row_numbers[start:stop],
         name,
         targets_name,
+        columns,
+        marks,
     )
 
 
@@ -177,8 +167,11 @@ def check_range(rows: tuple[int, int] | None, count: int, name: str) -> tuple[in
     return start, stop
 
 
-def check_real(dtype: np.dtype[Any], name: str) -> None:
-    """Raises DataError unless `dtype` is bool, an integer, or a float of 2, 4 or 8 bytes."""
+def check_real(dtype: np.dtype[Any], name: str, *, text: bool = False) -> None:
+    """Raises DataError unless `dtype` is bool, an integer, or a float of 2, 4 or 8 bytes; or text, where that
+    is allowed."""
+    if text and dtype.kind in "US":
+        return
     if dtype.kind not in "biuf" or dtype.itemsize > 8:
         hint = "objects are never read from files" if dtype.hasobject else "convert it to numbers first"
         raise DataError(
@@ -192,7 +185,7 @@ def _numbers(array: Array) -> Array:
     return array.view(np.uint8) if array.dtype.kind == "b" else array
 
 
-def _targets(targets: Array, start: int, name: str) -> Array:
+def _targets(targets: Array, name: str) -> Array:
     if targets.ndim > 2:
         raise DataError(
             f"{name}: targets of shape {targets.shape}; give labels (rows,) or values (rows, outputs),"
@@ -200,15 +193,27 @@ def _targets(targets: Array, start: int, name: str) -> Array:
         )
     if targets.ndim == 2 and targets.shape[1] == 0:
         raise DataError(f"{name}: targets of shape {targets.shape} hold no data; give at least one column")
-    if targets.ndim == 1 and targets.dtype.kind != "f":
-        if targets.dtype == np.uint64 and (large := targets > np.iinfo(np.intp).max).any():
-            row = int(large.argmax())
-            raise DataError(
-                f"{name}: row {start + row}: label {targets[row]} is too large; number the classes from 0"
-            )
+    if targets.dtype.kind in "USb" and targets.shape[1:] in ((), (1,)):
+        return _text(targets.ravel(), name) if targets.dtype.kind in "US" else np.array(targets.ravel())
+    if targets.dtype.kind in "US":
+        raise DataError(f"{name}: text of shape {targets.shape}; give one label for each row, shape (rows,)")
+    huge = targets.dtype == np.uint64 and bool((targets > np.iinfo(np.intp).max).any())
+    if targets.ndim == 1 and targets.dtype.kind != "f" and not huge:
         return np.ascontiguousarray(targets, dtype=np.intp)
     dtype = np.float32 if targets.dtype.kind == "f" and targets.dtype.itemsize <= 4 else np.float64
     return np.asarray(targets.reshape(len(targets), -1), dtype=dtype)
+
+
+def _text(labels: Array, name: str) -> Array:
+    try:
+        text = labels if labels.dtype.kind == "U" else np.char.decode(labels, "utf-8")
+    except UnicodeDecodeError:
+        raise DataError(f"{name}: the labels are bytes that are not UTF-8; write them as text") from None
+    text = np.array(text, text.dtype.newbyteorder("="))
+    points = text.view(np.uint32)
+    if ((points > 0x10FFFF) | ((points >= 0xD800) & (points < 0xE000))).any():
+        raise DataError(f"{name}: the labels hold text that is not Unicode; write them again as text")
+    return text
 
 
 def _weights(weights: Array, name: str) -> Array:

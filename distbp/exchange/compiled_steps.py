@@ -23,7 +23,7 @@ from distbp.nn.ops.loops_products import deferred_part
 from distbp.nn.ops.rows import floats
 from distbp.nn.pointers import ask_to_write, meet
 from distbp.nn.run_compiled import call_op
-from distbp.nn.tape import Space
+from distbp.nn.tape import TOTALS, Space
 from distbp.optimizers.compiled import STRETCH, add_into, apply_rule, joined_sums
 from distbp.optimizers.parts import CONSTANTS
 from distbp.totals import SURELY_FINITE
@@ -182,6 +182,7 @@ def train_steps(
     first_step: int,
     meeting: int,
     found: Array,
+    live: Array,
     me: int,
     start: int,
     stop: int,
@@ -190,8 +191,8 @@ def train_steps(
     """Trains the steps of `rows` and `constants` (steps, 2, ops, 4); returns how many were applied, the same in every thread. A
     step that is not is left as if it had not begun.
 
-    meeting: number of the last one; found: (steps, 3), takes the loss sum, the weight and the counted rows of each. This thread,
-    `me`, has the shards [start, stop) and its share of the parameters."""
+    meeting: number of the last one; found: (steps, 3), takes the loss sum, the weight and the counted rows of each; to
+    `live` (threads, units) the live rows of applied steps are added. This thread, `me`, has the shards [start, stop) and its share of the parameters."""
     shared, count = counters.shape[0] > 2, shards.totals.shape[0]  # threads, and one more
     for step in range(constants.shape[0]):
         for shard in range(start, stop):
@@ -225,6 +226,8 @@ def train_steps(
         for decays in range(2):
             numbers[decays, update.scaled, 0] *= scale
         _update(net, shards, rule, update, share, step, rows.counts[step], numbers, update.clip > 0, shared)
+        for shard in range(start, stop):
+            live[me] += totals[shard, TOTALS:]
         if me == 0:
             if counted:
                 _statistics(shards, update, float(counted))

@@ -12,6 +12,7 @@ import os
 import platform
 import threading
 import time
+from collections.abc import Callable
 
 from distbp.errors import ExchangeError
 from distbp.nn.layers.base import Array
@@ -19,11 +20,37 @@ from distbp.nn.layers.base import Array
 _NUMBERS = {"x86_64": 202, "aarch64": 98, "riscv64": 98, "ppc64le": 221, "s390x": 238}
 SYSTEM_CALL = _NUMBERS.get(platform.machine())  # its number
 WAIT, WAKE = 0, 1  # what it can do
+_WAKE_OWN = WAKE | 128  # of a word that no other process waits for
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class _Timespec(ctypes.Structure):
     _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+
+
+def _no_fence() -> None:
+    """These processors show stores to others in their order, and load in order (Intel SDM 3A, 8.2.2; for
+    s390x, Principles of Operation, 5.14); each access here is a call of its own, which no compiler moves."""
+
+
+def _fence_of_the_kernel() -> Callable[[], None]:
+    """Python has no barrier of its own. To wake waiters the kernel must first see what was stored before, and
+    executes a full one (smp_mb, in its kernel/futex), also where nobody waits, in less than a microsecond."""
+    word = ctypes.c_int32()
+    address = ctypes.byref(word)
+
+    def fence() -> None:
+        _libc.syscall(SYSTEM_CALL, address, _WAKE_OWN, 1, None, None, 0)
+
+    return fence
+
+
+def fence_for(machine: str) -> Callable[[], None]:
+    """A function that lets no load or store of this thread pass it, as others see them."""
+    return _no_fence if machine in ("x86_64", "s390x") else _fence_of_the_kernel()
+
+
+fence = fence_for(platform.machine())
 
 
 class Futex:
@@ -43,11 +70,15 @@ class Futex:
 
     @property
     def value(self) -> int:
-        return self._words[self._index]
+        """What was stored before it can be read after."""
+        found = self._words[self._index]
+        fence()
+        return found
 
     def set(self, value: int) -> None:
         """Stores `value` (31 bits) and wakes everybody. Where several processes write, each must only store
         values that nobody stored before, or a waiter may take a change for none."""
+        fence()
         self._words[self._index] = value
         _libc.syscall(SYSTEM_CALL, self._address, WAKE, 0x7FFFFFFF, None, None, 0)
 
@@ -65,7 +96,7 @@ class Futex:
         words, index = self._words, self._index
         for _ in range(spins):
             if words[index] != seen:
-                return words[index]
+                return self.value
             os.sched_yield()
         until = 0.0
         while words[index] == seen:
@@ -81,4 +112,4 @@ class Futex:
             # Zero does not mean a change: the wake-up may belong to an earlier one, whose maker was held up.
             if result == -1 and ctypes.get_errno() not in (errno.EAGAIN, errno.ETIMEDOUT, errno.EINTR):
                 raise OSError(ctypes.get_errno(), "futex wait failed")
-        return words[index]
+        return self.value

@@ -5,15 +5,15 @@ Nothing travels. Where a step is worth it, threads share its shards. Compiled op
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from distbp import numerics
+from distbp import numerics, settings
 from distbp.blueprint import Blueprint
 from distbp.data.batches import Holdings
 from distbp.evaluation import Evaluation, combine
@@ -25,6 +25,8 @@ from distbp.parameter_server import Contribution, ParameterServer
 from distbp.reduction import Block, assign, blocks_within
 from distbp.schedules import PlateauState
 from distbp.worker import Worker
+
+COMPILING = "compiles kernels for this kind of job first: up to a minute, once on this machine"
 
 # Two threads meet several times in a step, which takes microseconds from compiled code, and tens from Python.
 FLOPS_WORTH_THREADS = 5e6
@@ -50,12 +52,7 @@ def threads_for(blueprint: Blueprint, worth: float, most: int | None = None) -> 
     flops = blueprint.job.batch_size * blueprint.network().flops
     if flops < worth:
         return 1
-    return min(blueprint.shards, most or _processors())
-
-
-def _processors() -> int:
-    """That this process may use; where the system does not tell, those of the machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(blueprint.shards, most or settings.processors())
 
 
 class InlineTeam:
@@ -71,8 +68,15 @@ class InlineTeam:
         snapshot: Snapshot,
         attempt: int = 1,
         threads: int | None = None,
+        changed: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`threads`: at most so many; None: as many as this process has processors."""
+        """`threads`: at most so many; None: as many as this process has processors. changed: is told where
+        kernels have to be compiled first."""
+        self._stack = ExitStack()
+        if blueprint.kernels != "numpy":
+            from distbp.nn.lean_numba import told
+
+            self._stack.enter_context(told(lambda: changed(COMPILING)))
         vector = snapshot.arrays["vector"]
         in_python = threads_for(blueprint, FLOPS_WORTH_PYTHON_THREADS, threads)
         self.server = ParameterServer(
@@ -125,14 +129,10 @@ class InlineTeam:
 
     def scale(self, workers: int) -> str | None:
         """An inline team has no workers, and stays as it is."""
-        if workers == 0:
-            return None
-        return (
-            "this process computes everything itself. Stop it (Ctrl-C), and go on with:"
-            f" distbp resume RUN_DIR --workers {workers}"
-        )
+        return None if workers == 0 else "this process computes everything itself"
 
     def close(self) -> None:
+        self._stack.close()
         if self._compiled:
             self._compiled.close()
         if self._pool is not None:

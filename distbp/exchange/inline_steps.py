@@ -15,7 +15,7 @@ import numpy as np
 
 from distbp.blueprint import Blueprint
 from distbp.data.batches import ShardReader
-from distbp.exchange.compiled_steps import LINE, Ops, Rows, Share, Shards, Update, train_steps
+from distbp.exchange.compiled_steps import LINE, Ops, Rows, Shards, Share, Update, train_steps
 from distbp.nn.arrays import Array
 from distbp.nn.blas import Dots, dots
 from distbp.nn.kernels import Kernels
@@ -72,7 +72,7 @@ class InlineSteps:
         gradients = server.gradient.reshape(1, -1) if shards == 1 else _lines(shards, network.size, server.vector.dtype)
         positions = np.zeros((shards, 3), np.int64)
         positions[:, 1], positions[:, 2] = np.arange(shards), blueprint.job.seed
-        totals = np.zeros((shards, TOTALS))
+        totals = np.zeros((shards, lowered.totals))
         sources = [reader.sources for reader in readers]
         tables, self._kept = [], [works, gradients, positions, totals]
         assert kernels.gemm is not None
@@ -124,6 +124,7 @@ class InlineSteps:
                 (me, *self._own[me], Share(share.stretches, share.parts, np.array(squared, np.int64).reshape(-1, 3), room))
             )
         self._found = np.zeros((self._most, 3))
+        self._live = np.zeros((threads, lowered.totals - TOTALS))
         self._pool = ThreadPoolExecutor(threads - 1, "distbp-steps") if threads > 1 else None
 
     def run(self, step: int, stop: int, plateau: PlateauState) -> int:
@@ -151,6 +152,9 @@ class InlineSteps:
         done = self._call(rows, constants, step)
         for loss, weight, counted in self._found[:done].tolist():
             self._server.advance(loss, weight, counted)
+        if done:
+            self._server.add_live_rows(self._live.sum(axis=0))
+            self._live[:] = 0
         return done
 
     def close(self) -> None:
@@ -159,7 +163,7 @@ class InlineSteps:
             self._pool.shutdown()
 
     def _call(self, rows: Rows, constants: Array, step: int) -> int:
-        shared = (*self._shared, self._counters, WAYS, rows, constants, step, self._meeting, self._found)
+        shared = (*self._shared, self._counters, WAYS, rows, constants, step, self._meeting, self._found, self._live)
         self._meeting += 3 * len(constants)
         return int(self._together(train_steps, [(*shared, *own) for own in self._threads]))
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from distbp.exchange import segment as seg
 from distbp.exchange.audit import Audit
+from distbp.exchange.futex import fence
 from distbp.exchange.gathering import Gathering, runs
 from distbp.exchange.segment import Range, Segment, Slot
 from distbp.parameter_server import Contribution
@@ -71,6 +72,7 @@ class LocalWorkers:
         if self._audit:
             self._plan(step, self._audit)
         words = self.segment.words
+        fence()  # the vector before its number
         words[seg.STEP] = step
         words[seg.STATE] = seg.RUNNING
         self.segment.published.advance()
@@ -78,6 +80,7 @@ class LocalWorkers:
     def rest(self, step: int) -> None:
         """The vector is that of `step`, and there is nothing to compute until the next `publish`."""
         words = self.segment.words
+        fence()
         words[seg.VECTOR_STEP] = step
         words[seg.STATE] = seg.WAITING
         self.segment.published.advance()

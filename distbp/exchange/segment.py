@@ -5,8 +5,8 @@
     slots     for each worker a few: the gradient sums of one block, with a header that is written last
 
 A worker writes only its own row of the control block and its own slots. Aligned 8-byte stores are atomic on
-every processor that Linux and NumPy support, and a header is only believed when its attempt and step are
-the current ones.
+every processor that Linux and NumPy support; where their order matters stands a `fence`. A header is only
+believed when its attempt and step are the current ones.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 from distbp.errors import ExchangeError
 from distbp.exchange import memory
-from distbp.exchange.futex import Futex
+from distbp.exchange.futex import Futex, fence
 from distbp.nn.layers.base import Array
 from distbp.reduction import Block
 
@@ -114,20 +114,24 @@ class Segment:
                 )
         words = self.words
         words[VERSION] += 1  # odd: do not believe what you read
+        fence()
         for worker, given in ranges.items():
             row = self.row(worker)
             for index, one in enumerate(given):
                 at = row + FIRST_RANGE + 3 * index
                 words[at], words[at + 1], words[at + 2] = one
             words[row + RANGES] = len(given)
+        fence()
         words[VERSION] += 1
 
     def ranges(self, worker: int) -> list[Range]:
         """What a worker hosts; none while the server is about to change it (it announces the change)."""
         words, row = self.words, self.row(worker)
         version = words[VERSION]
+        fence()
         places = range(row + FIRST_RANGE, row + FIRST_RANGE + 3 * words[row + RANGES], 3)
         found = [Range(words[at], words[at + 1], words[at + 2]) for at in places]
+        fence()
         return found if words[VERSION] == version and version % 2 == 0 else []
 
     def beat(self, worker: int | None = None) -> None:
@@ -156,9 +160,11 @@ class Slot(NamedTuple):
     def post(self, attempt: int, step: int, block: Block) -> None:
         header = self.header
         header[SLOT_STEP] = -1
+        fence()
         header[SLOT_ATTEMPT] = attempt
         header[SLOT_START] = block.start
         header[SLOT_STOP] = block.stop
+        fence()  # gradient and totals, too
         header[SLOT_STEP] = step
 
     def posted(self, attempt: int, step: int) -> Block | None:
@@ -166,7 +172,9 @@ class Slot(NamedTuple):
         header = self.header
         if header[SLOT_STEP] != step or header[SLOT_ATTEMPT] != attempt:
             return None
+        fence()
         block = Block(header[SLOT_START], header[SLOT_STOP])
+        fence()
         return block if header[SLOT_STEP] == step else None
 
 

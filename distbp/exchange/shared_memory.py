@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from distbp.errors import ExchangeError
 from distbp.exchange import segment as seg
+from distbp.exchange.futex import fence
 from distbp.exchange.gathering import runs
 from distbp.exchange.segment import Segment, Slot
 from distbp.reduction import Block, blocks_within
@@ -68,6 +69,7 @@ class WorkerPort:
         while True:
             seen = segment.published.value
             if words[seg.VECTOR_STEP] >= step:
+                fence()
                 return
             if words[seg.STATE] == seg.CLOSED:
                 raise ExchangeError(f"the exchange was closed before step {step} was published")
@@ -77,6 +79,7 @@ class WorkerPort:
         """Computes the next block that is asked for; false when there is none left at this step."""
         segment = self._segment
         step = segment.words[seg.STEP]
+        fence()  # the vector after its number
         if step != self._step:
             self._step = step
             self._done = []

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from distbp.errors import Fault, JobError
+from distbp.errors import Fault, JobError, cut
 from distbp.job.faults import unknown
 from distbp.job.parts import WorkerRange
 from distbp.metrics import metrics_for
@@ -188,6 +188,7 @@ def _watched(job: TrainingJob, path: str, metric: str) -> Iterator[Fault]:
     known = watchable(job)
     if metric in known:
         return
+    metric = cut(metric, 60)
     if metric.startswith("validation_") and not any(name.startswith("validation_") for name in known):
         yield Fault(
             path,
@@ -265,21 +266,21 @@ def _class_weights_have_classes(job: TrainingJob) -> Iterator[Fault]:
     shape = output_shape(job.model.layers)
     if job.class_weight == "balanced":
         return
-    if isinstance(job.class_weight, Mapping):
-        outside = [label for label in job.class_weight if shape is not None and label >= shape[0]]
-        if outside and shape is not None:
-            yield Fault(
-                "class_weight",
-                f"names class {outside[0]}, but the last layer has classes 0 to {shape[0] - 1}",
-            )
-    elif shape is not None and len(job.class_weight) != shape[0]:
+    by_name = isinstance(job.class_weight, Mapping)
+    outputs = None if shape is None else shape[0]
+    if by_name and outputs is not None and len(job.class_weight) > outputs:
         yield Fault(
             "class_weight",
-            f"must have one weight for each of the {shape[0]} classes of the last layer, not"
+            f"names {len(job.class_weight)} classes, but the last layer has {outputs} outputs",
+        )
+    elif not by_name and outputs is not None and len(job.class_weight) != outputs:
+        yield Fault(
+            "class_weight",
+            f"must have one weight for each of the {outputs} classes of the last layer, not"
             f" {len(job.class_weight)}",
         )
     weights = job.class_weight.values() if isinstance(job.class_weight, Mapping) else job.class_weight
-    if not any(weights) and not isinstance(job.class_weight, Mapping):
+    if not any(weights) and (not by_name or len(job.class_weight) == outputs):
         yield Fault(
             "class_weight", "is 0 for every class, so nothing can be learned; give some class a weight"
         )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+from distbp.data.targets import label_text, shown
 from distbp.errors import Fault, JobError
 from distbp.job.checks import last_activation, output_shape, shapes
 from distbp.job.training_job import TrainingJob
@@ -19,7 +20,7 @@ def check_against_data(
     """Every fault that shows only once the data is known; empty where the job can be trained.
 
     `input_shape`: of one row of the training set, () for a single number. `targets`: what the training
-    targets are. `rows`: of each split by name, where known.
+    targets are to the loss. `rows`: of each split by name, where known.
     """
     layers = job.model.layers
     faults = [
@@ -85,7 +86,7 @@ def _notes_about_batches(job: TrainingJob, train: int, shards: int) -> list[str]
 def _loss_and_metrics(job: TrainingJob, shape: Shape, targets: Targets) -> Iterator[Fault]:
     last = f"model.layers.{len(job.model.layers) - 1}"
     activation = last_activation(job.model.layers)
-    for problem in job.loss.faults(shape, activation, _as_the_loss_takes(job, shape, targets)):
+    for problem in job.loss.faults(shape, activation, targets):
         yield Fault(last if problem.startswith("the last layer") else "loss", problem)
     try:
         metrics_for(job.loss, shape, job.metrics)
@@ -93,30 +94,23 @@ def _loss_and_metrics(job: TrainingJob, shape: Shape, targets: Targets) -> Itera
         yield from error.faults
 
 
-def _as_the_loss_takes(job: TrainingJob, shape: Shape, targets: Targets) -> Targets:
-    """The targets after the conversions that loading makes: labels to one-hot columns (or to one column of
-    numbers), one column of whole numbers to labels (loading says which number is not whole)."""
-    if job.loss.targets == "values" and targets.kind == "labels":
-        classes, outputs = targets.classes, shape[-1] if shape else 1
-        if outputs == 1:
-            high = None if classes is None else float(classes - 1)
-            return Targets("values", columns=1, low=0.0, high=high)
-        columns = None if classes is None else max(classes, outputs)
-        return Targets("values", columns=columns, low=0.0, high=1.0)
-    if job.loss.targets == "labels" and targets.kind == "values" and targets.columns == 1:
-        classes = None if targets.high is None or targets.high < 0 else int(targets.high) + 1
-        return replace(targets, kind="labels", columns=None, classes=classes)
-    return targets
-
-
 def _class_weights(job: TrainingJob, targets: Targets) -> Iterator[Fault]:
     if isinstance(job.class_weight, Mapping) and targets.classes is not None:
+        names = targets.names or tuple(range(targets.classes))
         for label in job.class_weight:
-            if label >= targets.classes:
+            if class_number(label, names) is None:
                 yield Fault(
-                    f"class_weight.{label}",
-                    f"is not a class of the training set: labels go up to {targets.classes - 1}",
+                    f"class_weight.{label}", f"is not a class of the training set, which has {shown(names)}"
                 )
+
+
+def class_number(label: int | str, names: Sequence[Any]) -> int | None:
+    """The number of the class that a key of `class_weight` names; None: there is none."""
+    text = str(label)
+    if names and isinstance(names[0], bool):
+        text = {"0": "false", "1": "true"}.get(text, text.lower())
+    texts = [label_text(name) for name in names]
+    return texts.index(text) if text in texts else None
 
 
 def _splits(job: TrainingJob, rows: Mapping[str, int]) -> Iterator[Fault]:

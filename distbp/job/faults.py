@@ -7,15 +7,23 @@ fields the part has. So a fault's path holds only what the user wrote (no union 
 from __future__ import annotations
 
 import difflib
+import os
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWrapHandler, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from distbp.errors import Fault
+from distbp.errors import MOST_FAULTS, Fault, cut
 
 Location = tuple[int | str, ...]
 _BOUNDS = {"gt": "greater than", "ge": "at least", "lt": "less than", "le": "at most"}
@@ -29,7 +37,7 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return repr(value if len(value) <= _SHOWN else value[: _SHOWN - 3] + "...")
+        return repr(cut(value, _SHOWN))
     if isinstance(value, int | float):
         if isinstance(value, float):
             return str(int(value)) if value.is_integer() and abs(value) < 1e15 else str(value)
@@ -53,6 +61,8 @@ def nearest(value: str, known: Iterable[str]) -> str | None:
     """The name that `value` most likely was meant to be (close to it, or the shortest that contains it), or
     None. Upper case and dashes do not count."""
     names = sorted(known)
+    if len(value) > _SHOWN:
+        return None
     plain = value.strip().lower().replace("-", "_").replace(" ", "_")
     if plain in names:
         return plain
@@ -77,9 +87,18 @@ def raised(title: str, lines: Sequence[InitErrorDetails]) -> ValidationError:
 
 
 def located(lines: Iterable[Mapping[str, Any]]) -> tuple[Fault, ...]:
-    """The faults of pydantic's error details, in the order of the fields."""
-    found = {Fault(".".join(map(str, e["loc"])), e["msg"]): None for e in lines}
+    """The faults of pydantic's error details, in the order of the fields; without those only counted."""
+    found = {Fault(".".join(map(str, e["loc"])), e["msg"]): None for e in lines if not _counted(e)}
     return tuple(found)
+
+
+def left_out(lines: Iterable[Mapping[str, Any]]) -> int:
+    """How many faults were only counted."""
+    return sum(map(_counted, lines))
+
+
+def _counted(error: Mapping[str, Any]) -> int:
+    return int((error.get("ctx") or {}).get("more", 0)) if error["type"] == "fault" else 0
 
 
 def details(error: ValidationError) -> list[Any]:
@@ -94,22 +113,76 @@ class Part(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _explain(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        value, more = _without_most_strange(cls, value)
         try:
-            return handler(value)
+            return handler(native(value))
         except ValidationError as error:
-            raise raised(cls.__name__, explain(cls, value, details(error))) from None
+            raise raised(cls.__name__, explain(cls, value, details(error), more)) from None
 
 
-def explain(part: type[BaseModel], value: Any, errors: Sequence[Any]) -> list[InitErrorDetails]:
-    """Pydantic's errors about `value`, a candidate for `part`, rewritten."""
+def native(value: Any) -> Any:
+    """What Python's other libraries give, as Python's own values: NumPy's scalars and arrays, series, paths;
+    also within mappings and lists."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "to_dict") and hasattr(value, "index"):  # a series: its index says the keys
+        return native(value.to_dict())
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {native(key): native(inner) for key, inner in value.items()}
+    return type(value)(map(native, value)) if type(value) in (list, tuple) else value
+
+
+def at_most(count: int, what: str = "list") -> BeforeValidator:
+    """Refuses more items before time is spent on each of them."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, Mapping | list | tuple) and len(value) > count:
+            text = f"must be a {what} of at most {count}, not of {len(value)}"
+            raise PydanticCustomError("fault", "{text}", {"text": text})
+        return value
+
+    return BeforeValidator(check)
+
+
+def _without_most_strange(part: type[BaseModel], value: Any) -> tuple[Any, int]:
+    """`value` with `MOST_FAULTS` keys that `part` does not have, and how many more there were."""
+    if not isinstance(value, Mapping) or len(value) <= len(part.model_fields) + MOST_FAULTS:
+        return value, 0
+    strange = [key for key in value if key not in part.model_fields][MOST_FAULTS:]
+    surplus = set(strange)
+    return {key: inner for key, inner in value.items() if key not in surplus}, len(strange)
+
+
+def explain(
+    part: type[BaseModel], value: Any, errors: Sequence[Any], more: int = 0
+) -> list[InitErrorDetails]:
+    """Pydantic's errors about `value`, a candidate for `part`, rewritten; the last may only count others.
+    more: how many others are known of."""
+    inside = {error["loc"][:1] for error in errors if error["loc"][:-1]}
+    named = [
+        error
+        for error in errors
+        if not _counted(error)
+        # Only items at fault are missing, and they have their own faults.
+        and not (error["type"] == "too_short" and error["loc"][:1] in inside)
+    ]
+    more += left_out(errors) + max(0, len(named) - MOST_FAULTS)
+    # To find the name that was meant takes time, so it is done for those that will be told.
+    lines = _rewritten(part, value, named[:MOST_FAULTS])
+    if more:
+        lines.append({**line((), ""), "type": PydanticCustomError("fault", "", {"more": more})})
+    return lines
+
+
+def _rewritten(part: type[BaseModel], value: Any, errors: Sequence[Any]) -> list[InitErrorDetails]:
     fields = part.model_fields
     if not isinstance(value, Mapping):
         return [e if e["type"] == "fault" else _wrong_kind(part, value) for e in map(_kept, errors)]
-    meant = {
-        near
-        for key in value
-        if isinstance(key, str) and key not in fields and (near := nearest(key, set(fields) - set(value)))
-    }
+    strange = [error["loc"][0] for error in errors if error["type"] == "extra_forbidden"]
+    missing = set(fields) - set(value)
+    meant = {nearest(key, missing) for key in strange if isinstance(key, str)}
     lines: list[InitErrorDetails] = []
     unions: set[str] = set()
     for error in errors:
@@ -117,8 +190,6 @@ def explain(part: type[BaseModel], value: Any, errors: Sequence[Any]) -> list[In
         name = str(location[0]) if location else ""
         if error["type"] == "missing" and len(location) == 1 and name in meant:
             continue  # the misspelt key says it already
-        if error["type"] == "too_short" and any(e["loc"][:-1] and e["loc"][0] == name for e in errors):
-            continue  # only items at fault are missing, and they have their own faults
         if name in fields and _is_union(fields[name]):
             if name not in unions:
                 unions.add(name)

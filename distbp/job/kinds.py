@@ -29,6 +29,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from distbp.errors import MOST_FAULTS
 from distbp.job.faults import Part, Words, line, nearest, raised, shown, unknown
 from distbp.options import REQUIRED, OptionError
 
@@ -141,13 +142,13 @@ class Kind:
         options = dict(value)
         known = f"known: {', '.join(sorted(self.table))}"
         if self.key not in options:
-            keys = [k for k in options if isinstance(k, str)]
+            keys = [k for k in options if isinstance(k, str)][:MOST_FAULTS]
             near = next((k for k in keys if k == "type" or nearest(k, [self.key])), None)
             if near is None:
                 raise raised(
                     self.what, [line((self.key,), f"is required (which {self.what}); {known}", value)]
                 )
-            text = f"{near!r} is not known; did you mean {self.key!r}?"
+            text = f"{shown(near)} is not known; did you mean {self.key!r}?"
             raise raised(self.what, [line((near,), text, value)])
         name = options.pop(self.key)
         if not isinstance(name, str):

@@ -3,17 +3,21 @@ Schema, the reference page and the faults."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
 
-from distbp.job.faults import Part, Words, line, raised
+from distbp.arguments import MAX_WORKERS
+from distbp.job.faults import Part, Words, at_most, line, native, raised, shown
 from distbp.job.kinds import Flag, Number, Text, Whole, kind
 from distbp.job.shards import MAX_SHARDS
 from distbp.job.tables import TABLES
 
-MAX_WORKERS = 4096
+MAX_LAYERS = 1000
+MAX_WEIGHTS = 10_000  # of classes
 
 if TYPE_CHECKING:
     from distbp.data.formats import Source as Source
@@ -46,7 +50,7 @@ class Data(Part):
         description="give every input mean 0 and deviation 1, by the statistics of the training rows alone",
     )
     bad_rows: Literal["refuse", "skip"] = Field(
-        default="refuse", description="what to do with rows that hold NaN, Inf or a negative label or weight"
+        default="refuse", description="what to do with rows that hold NaN, Inf, no label or a negative weight"
     )
 
     @model_validator(mode="after")
@@ -61,7 +65,9 @@ class Model(Part):
     """The network: layers in order. Each takes the output of the one above, or of those that its
     `inputs` name."""
 
-    layers: tuple[Layer, ...] = Field(min_length=1, description="from the inputs to the outputs")
+    layers: Annotated[tuple[Layer, ...], at_most(MAX_LAYERS)] = Field(
+        min_length=1, max_length=MAX_LAYERS, description="from the inputs to the outputs"
+    )
 
 
 class EarlyStopping(Part):
@@ -89,7 +95,9 @@ class Checkpoint(Part):
         default=60.0, gt=0, description="save when the last one is this old; null: never"
     )
     keep_last: Whole = Field(default=2, ge=1, description="how many of the newest to keep")
-    keep_best: Flag = Field(default=True, description="also keep the one of the best evaluation")
+    keep_best: Flag = Field(
+        default=True, description="also keep the parameters of the best evaluation, in every checkpoint"
+    )
 
 
 class Regularization(Part):
@@ -131,9 +139,31 @@ class WorkerRange(Part):
         return self
 
 
-def _label(value: Any) -> Any:
-    """JSON has text keys only, so "3" is class 3."""
-    return int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 10 else value
+def _label(value: Any) -> int | str:
+    """A class as a job writes it: a whole number, or text. JSON has text keys only, so "3" is class 3."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return int(value) if re.fullmatch(r"0|-?[1-9][0-9]{0,17}", value) else value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if not hasattr(value, "__index__"):
+        raise PydanticCustomError(
+            "wrong_type", f"must be a class, a whole number or text, not {shown(value)}"
+        )
+    return int(value)
+
+
+def _once(value: Any) -> Any:
+    """A mapping whose keys are classes. Two spellings of one class would silently hide a weight."""
+    found: dict[Any, Any] = {}
+    for key, weight in value.items():
+        label = _label(native(key))
+        if label in found:
+            text = f"names class {label} twice, as a number and as text; keep one of them"
+            raise PydanticCustomError("fault", "{text}", {"text": text})
+        found[label] = weight
+    return found
 
 
 def _spelling(value: Any) -> str | None:
@@ -148,7 +178,6 @@ def _spelling(value: Any) -> str | None:
 
 
 _BY_SPELLING = Discriminator(_spelling)
-Label = Annotated[Whole, Field(ge=0), BeforeValidator(_label)]
 Weight = Annotated[Number, Field(ge=0)]
 Shards = Annotated[
     Annotated[Whole, Field(ge=1, le=MAX_SHARDS), Tag("number")] | Annotated[Literal["auto"], Tag("word")],
@@ -162,9 +191,16 @@ Workers = Annotated[
 ]
 ClassWeight = Annotated[
     Annotated[
-        dict[Label, Weight], Field(min_length=1), Words("a mapping from class to weight"), Tag("mapping")
+        dict[int | str, Weight],
+        Field(min_length=1),
+        BeforeValidator(_once),
+        at_most(MAX_WEIGHTS, "mapping"),
+        Words("a mapping from class to weight"),
+        Tag("mapping"),
     ]
-    | Annotated[tuple[Weight, ...], Field(min_length=1), Words("a list of weights"), Tag("list")]
+    | Annotated[
+        tuple[Weight, ...], Field(min_length=1), at_most(MAX_WEIGHTS), Words("a list of weights"), Tag("list")
+    ]
     | Annotated[Literal["balanced"], Tag("word")],
     _BY_SPELLING,
 ]

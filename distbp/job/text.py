@@ -18,11 +18,13 @@ from typing import Any
 
 import yaml
 
-from distbp.errors import Fault, JobError
+from distbp.arguments import path_given
+from distbp.errors import Fault, JobError, cut
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 _MAX_DIGITS = 400
+_SHOWN = 60  # characters of a key, a tag, an anchor
 
 _INTEGER = re.compile(r"[-+]?[0-9]+\Z")
 _HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]+\Z")
@@ -47,7 +49,7 @@ def read_file(path: str | Path) -> Any:
 
     Raises JobError, naming the file.
     """
-    path = Path(path)
+    path = path_given(path, "the job's file")
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
@@ -103,6 +105,8 @@ def _fault(message: str, source: str) -> JobError:
 
 
 def _check_size(text: str, source: str) -> None:
+    if not isinstance(text, str):
+        raise _fault(f"must be given as text, not as a value of type {type(text).__name__}", source)
     # Counted in bytes only where it matters: a character is at most four bytes.
     if len(text) > MAX_BYTES // 4 and len(text.encode("utf-8", "replace")) > MAX_BYTES:
         raise _fault(f"is larger than {MAX_BYTES} bytes, the most that a job may have", source)
@@ -116,7 +120,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise _RefusedError(f"the key {key!r} is written twice in one mapping; keep one of them")
+            raise _RefusedError(
+                f"the key {cut(str(key), _SHOWN)!r} is written twice in one mapping; keep one of them"
+            )
         found[key] = value
     return found
 
@@ -156,9 +162,11 @@ def _node(event: Any, events: Iterator[Any], depth: int) -> Any:
     if depth > MAX_DEPTH:
         raise _RefusedError(f"is nested deeper than {MAX_DEPTH} levels ({where})")
     if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-        raise _RefusedError(f"uses an anchor or alias ({event.anchor!r}, {where}); write the value out")
+        raise _RefusedError(
+            f"uses an anchor or alias ({cut(event.anchor, _SHOWN)!r}, {where}); write the value out"
+        )
     if event.tag not in (None, "!"):
-        raise _RefusedError(f"uses a tag ({event.tag!r}, {where}); write plain values only")
+        raise _RefusedError(f"uses a tag ({cut(event.tag, _SHOWN)!r}, {where}); write plain values only")
     if isinstance(event, yaml.ScalarEvent):
         return _scalar(event, where)
     if isinstance(event, yaml.SequenceStartEvent):
@@ -172,8 +180,12 @@ def _node(event: Any, events: Iterator[Any], depth: int) -> Any:
         place = _place(item.start_mark)
         if not isinstance(key, str | int) or isinstance(key, bool):
             raise _RefusedError(f"has a key that is neither text nor a whole number ({place})")
+        if isinstance(key, int) and abs(key) >> 53:  # multiples of 2^61 - 1 have one hash: minutes for a page
+            raise _RefusedError(f"has a number of more than 53 bits for a key ({place})")
         if key in found:
-            raise _RefusedError(f"has the key {key!r} twice in one mapping ({place}); keep one of them")
+            raise _RefusedError(
+                f"has the key {cut(str(key), _SHOWN)!r} twice in one mapping ({place}); keep one of them"
+            )
         found[key] = _node(next(events), events, depth + 1)
     return found
 

@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, model_validator
 
+from distbp.arguments import path_given
 from distbp.errors import Fault, JobError
 from distbp.job import text as _text
 from distbp.job.checks import check_job
 from distbp.job.digest import digest
-from distbp.job.faults import Part, Words, details, located
+from distbp.job.faults import Part, Words, at_most, details, left_out, located
 from distbp.job.kinds import Flag, Number, Text, Whole, plain
 from distbp.job.parts import (
     Checkpoint,
@@ -29,6 +30,7 @@ from distbp.job.parts import (
 )
 from distbp.job.shards import automatic_shards
 from distbp.optimizers.recipes import Adam
+from distbp.storage import user_path
 
 
 class TrainingJob(Part):
@@ -49,6 +51,12 @@ class TrainingJob(Part):
     )
     data: Data = Field(default=Data(), description="where the samples lie")
     model: Model = Field(description="the network")
+    init: Text | None = Field(
+        default=None,
+        min_length=1,
+        description="a model folder or run directory whose weights to begin with, where layers have the same"
+        " type and shapes; on a service model:ID",
+    )
     loss: Loss = Field(description="what training makes small")
     optimizer: Optimizer = Field(default=Adam(), description="the update rule")
     batch_size: Whole = Field(
@@ -90,8 +98,9 @@ class TrainingJob(Part):
     dtype: Literal["float32", "float64"] = Field(
         default="float32", description="of parameters, inputs and gradients"
     )
-    metrics: tuple[Text, ...] | None = Field(
-        default=None, description="what to measure besides the loss; left out: the usual ones of the loss"
+    metrics: Annotated[tuple[Text, ...], at_most(100)] | None = Field(
+        default=None,
+        description="what to measure besides the loss; left out: the usual ones of the loss",
     )
     class_weight: ClassWeight | None = Field(
         default=None,
@@ -119,8 +128,10 @@ class TrainingJob(Part):
         try:
             job = handler(value)
         except ValidationError as error:
-            faults = list(located(details(error)))
-            raise JobError([*faults, *_checks_of_the_rest(value, faults, handler)]) from None
+            lines = details(error)
+            faults = list(located(lines))
+            rest = _checks_of_the_rest(value, faults, handler)
+            raise JobError([*faults, *rest], more=left_out(lines)) from None
         faults = check_job(job)
         if faults:
             raise JobError(faults)
@@ -178,7 +189,7 @@ class TrainingJob(Part):
 
         The digest stays: it does not count where the data lies on one machine.
         """
-        place = folder.absolute() / (self.data.folder or "")
+        place = path_given(folder, "folder") / user_path(self.data.folder or "")
         return self.replace(data=self.data.model_copy(update={"folder": str(place)}))
 
     def resolved_shards(self, parameters: int) -> int:

@@ -6,37 +6,41 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
-import numpy as np
-
-from distbp.nn.arrays import Array
 from distbp.nn.tape import ABSENT, Ref, Tape
+
+_NOWHERE = (math.inf, -math.inf)
 
 
 @dataclass(frozen=True)
 class Activation:
-    """`keeps`: its derivative cannot be had from its output, so the forward pass keeps it. `saturated(y, kept)`: counts outputs
-    where the function is flat (its derivative stays below 4 % of its maximum), for the health report; None where it is nowhere.
-    `trainable` false: the derivative is zero almost everywhere, so it can predict but not train."""
+    """`keeps`: its derivative cannot be had from its output, so the forward pass keeps it. `flat`: two ranges of the
+    output, both ends included, in which the derivative is nearly zero (below 4 % of its maximum); None where there is
+    none. `trainable` false: the derivative is zero almost everywhere, so it can predict but not train."""
 
     name: str
     keeps: bool = False
-    saturated: Callable[[Array, Array], int] | None = None
+    flat: tuple[float, float, float, float] | None = None
     trainable: bool = True
 
 
 def lower_activation(
-    tape: Tape, name: str, x: Ref, bias: Ref, y: Ref | None = None
+    tape: Tape, name: str, x: Ref, bias: Ref, y: Ref | None = None, shared: bool = False
 ) -> tuple[Ref, Callable[[Ref, Ref], None]]:
-    """Emits y <- f(x + bias). Returns y, and what emits dy <- dy * f'(z) and db <- the sum of dy over the rows, given dy and
-    db. `y`: where to write it, may be `x`; None: a new buffer. `bias` and `db` may be ABSENT."""
+    """Emits y <- f(x + bias). Returns y, and what emits dy <- dy * f'(z) and db <- the sum of dy over the rows, given
+    dy and db. `y`: where to write it, may be `x`; None: a new buffer. `bias` and `db` may be ABSENT.
+
+    Where training it also counts the rows in which each unit is not saturated. A unit is a number of a sample, or where
+    `shared`, a column, which the rows of a sample share."""
     activation = ACTIVATIONS[name]
     if y is None:
         y = tape.like(x)
     kept = tape.like(x) if activation.keeps else ABSENT
     tape.emit(name, x, bias, y, kept)
-    tape.watch(name, y, kept)
+    units, times = (y.columns, y.times) if shared else (y.columns * y.times, 1)
+    count_live_rows(
+        tape, name, y.reshaped(units, times), kept if kept is ABSENT else kept.reshaped(units, times)
+    )
 
     def backward(dy: Ref, db: Ref) -> None:
         tape.emit(f"{name}_backward", kept, y, dy, db)
@@ -44,8 +48,13 @@ def lower_activation(
     return y, backward
 
 
-def _count(mask: Any) -> int:
-    return int(np.count_nonzero(mask))
+def count_live_rows(tape: Tape, name: str, y: Ref, kept: Ref) -> None:
+    """Watches the columns of y, outputs of an activation function: where training, counts rows that are not flat."""
+    flat = ACTIVATIONS[name].flat
+    if flat is not None:
+        total = tape.watch(y.columns)
+        if tape.training:
+            tape.emit("live_rows", y, kept, total, real=flat)
 
 
 ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
@@ -54,14 +63,14 @@ ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
         for a in (
             Activation("linear"),
             Activation("step", trainable=False),
-            Activation("relu", saturated=lambda y, kept: _count(y == 0)),
+            Activation("relu", flat=(0.0, 0.0, *_NOWHERE)),
             Activation("leaky_relu"),
-            Activation("sigmoid", saturated=lambda y, kept: _count((y < 0.01) | (y > 0.99))),
-            Activation("tanh", saturated=lambda y, kept: _count(np.abs(y) > 0.98)),
-            Activation("elu", saturated=lambda y, kept: _count(y < -0.96)),
-            Activation("softplus", saturated=lambda y, kept: _count(y < -math.log1p(-0.04))),
-            Activation("silu", True, lambda y, kept: _count((y <= 0) & (y > -0.0335) & (kept < 0.1))),
-            Activation("gelu", True, lambda y, kept: _count((y <= 0) & (y > -0.0094) & (kept < 0.1))),
+            Activation("sigmoid", flat=(-math.inf, 0.01, 0.99, math.inf)),
+            Activation("tanh", flat=(-math.inf, -0.98, 0.98, math.inf)),
+            Activation("elu", flat=(-math.inf, -0.96, *_NOWHERE)),
+            Activation("softplus", flat=(-math.inf, -math.log1p(-0.04), *_NOWHERE)),
+            Activation("silu", keeps=True, flat=(-0.0335, 0.0, *_NOWHERE)),  # of z below -5
+            Activation("gelu", keeps=True, flat=(-0.0094, 0.0, *_NOWHERE)),  # of z below -2.7
             Activation("softmax"),
         )
     }

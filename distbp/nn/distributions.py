@@ -1,6 +1,6 @@
 """Tails of the logistic and the normal distribution, for whole arrays.
 
-Both functions have one form: distance <- min(|z|, far), tail <- F(-|z|), density <- F'(z), where F is the
+Both tails have one form: distance <- min(|z|, far), tail <- F(-|z|), density <- F'(z), where F is the
 distribution function. All arrays have one shape and float dtype; the last three are written and may not
 overlap `z`. Tails are accurate relative to themselves, not only to 1. Nothing is allocated.
 
@@ -39,6 +39,19 @@ NORMAL_FLOAT32 = (
 # fmt: on
 NORMAL_K = 3.75 * math.sqrt(2)  # in units of z = sqrt(2) x
 _FAR_NORMAL, _FAR_LOGISTIC = 40.0, 800.0  # tails beyond are less than the smallest number of either dtype
+
+
+_MOST = {np.dtype(np.float32): 88.0, np.dtype(np.float64): 709.0}  # e^z is still a number
+
+
+def logistic(z: Array, out: Array) -> None:
+    """out <- 1 / (1 + exp(-z)), accurate relative to itself as long as that is a normal number; `out` may be
+    `z`. The form with tanh(z / 2) loses a digit for each 2.3 below 0."""
+    np.maximum(z, -_MOST[z.dtype], out=out)
+    np.negative(out, out=out)
+    np.exp(out, out=out)
+    np.add(out, 1, out=out)
+    np.divide(1, out, out=out)
 
 
 def logistic_tail(z: Array, *, tail: Array, distance: Array, density: Array) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,14 @@ SOURCES = (
 
 
 @functools.cache
-def stamp() -> tuple[tuple[int, int], ...]:
-    """When each of the sources was last changed (ns), and its size."""
+def stamp() -> str:
+    """A digest of the sources. (Their times will not do: an image that is built changes them.)"""
     folder = Path(__file__).parents[1]
-    files = (file for name in SOURCES for file in sorted(folder.glob(name.replace(".", "/") + ".py")))
-    found = (file.stat() for file in files)
-    return tuple((file.st_mtime_ns, file.st_size) for file in found)
+    digest = hashlib.sha256()
+    for name in SOURCES:
+        for file in sorted(folder.glob(name.replace(".", "/") + ".py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def jit(function: Callable[..., Any]) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
 # SciPy: Numba imports its linear algebra with the first function that it loads, to offer products in compiled
 # code, which is a third of a second; ours come from elsewhere (`distbp.nn.gemm`). cffi: for functions that
@@ -28,3 +30,23 @@ def load_numba() -> None:
     finally:
         for name in hidden:
             del sys.modules[name]
+
+
+@contextmanager
+def told(first: Callable[[], None]) -> Iterator[None]:
+    """Within this block `first` is called, once, before something is compiled that no process has kept."""
+    from numba.core import event
+
+    class Once(event.Listener):
+        waits = True
+
+        def on_start(self, _: Any) -> None:
+            if self.waits:
+                self.waits = False
+                first()
+
+        def on_end(self, _: Any) -> None:
+            pass
+
+    with event.install_listener("numba:compile", Once()):
+        yield

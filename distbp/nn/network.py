@@ -17,7 +17,7 @@ import numpy as np
 
 from distbp.nn.layers.base import Array, Backward, Layer, Lowering, Shape, Value
 from distbp.nn.losses.base import Loss, lower_loss
-from distbp.nn.tape import BOUND_TOTAL, Ref, Row, Space, Tape, Watched
+from distbp.nn.tape import BOUND_TOTAL, TOTALS, Ref, Row, Space, Tape, Watched
 from distbp.nn.wiring import DATA, Wiring, ids_below, wiring_of
 from distbp.streams import Purpose, generator
 
@@ -54,7 +54,7 @@ def aligned_vector(size: int, dtype: Any) -> Array:
 @dataclass(frozen=True)
 class Lowered:
     """A network on the tape. `outputs`: of its last layer; `activations`: of every layer; `losses`: of each output, and
-    `loss_gradient`, of the outputs: None where no loss was given; `watched`: outputs of activation functions."""
+    `loss_gradient`, of the outputs: None where no loss was given; `watched`: where the live rows of units are counted."""
 
     rows: list[Row]
     work: int
@@ -63,6 +63,11 @@ class Lowered:
     losses: Ref | None
     loss_gradient: Ref | None
     watched: list[Watched]
+
+    @property
+    def totals(self) -> int:
+        """How many numbers the space of totals has."""
+        return TOTALS + sum(one.units for one in self.watched)
 
 
 class Network:
@@ -74,7 +79,11 @@ class Network:
     """
 
     def __init__(
-        self, layers: Sequence[Layer], input_shape: Shape, dtype: Any = np.float32, wiring: Wiring | None = None
+        self,
+        layers: Sequence[Layer],
+        input_shape: Shape,
+        dtype: Any = np.float32,
+        wiring: Wiring | None = None,
     ) -> None:
         self.layers = tuple(layers)
         self.wiring = wiring_of(self.layers) if wiring is None else wiring
@@ -90,7 +99,7 @@ class Network:
             except ValueError as error:
                 raise ValueError(f"layer {index} ({layer.type}): {error}") from None
             for spec in layer.parameters(*shapes):
-                size = int(np.prod(spec.shape))
+                size = math.prod(spec.shape)  # of any size: NumPy would overflow
                 path = f"layers.{index}.{layer.type}.{spec.name}"
                 self.tensors.append(
                     Tensor(path, index, spec.name, spec.shape, offset, offset + size, spec.decays)
@@ -99,7 +108,7 @@ class Network:
         self.parameter_count = offset
         for index, layer in enumerate(self.layers):
             for stat in layer.statistics(*self._input_shapes(index)):
-                size = int(np.prod(stat.shape))
+                size = math.prod(stat.shape)
                 path = f"layers.{index}.{layer.type}.{stat.name}"
                 statistics.append(
                     Tensor(path, index, stat.name, stat.shape, offset, offset + size, False, stat.rate)
@@ -142,7 +151,10 @@ class Network:
     @property
     def flops(self) -> float:
         """Floating-point operations of one sample in one step: forward, and twice as many backward."""
-        return float(sum(layer.flops(*self._input_shapes(index)) for index, layer in enumerate(self.layers))) or 1.0
+        return (
+            float(sum(layer.flops(*self._input_shapes(index)) for index, layer in enumerate(self.layers)))
+            or 1.0
+        )
 
     def initialize(self, seed: int) -> Array:
         """A fresh flat vector (size,): every tensor drawn in float64 from a stream of its own, then cast."""
@@ -167,12 +179,11 @@ class Network:
         loss: Loss | None = None,
         *,
         training: bool = False,
-        measuring: bool = False,
         forward_only: bool = False,
     ) -> Lowered:
         """The network as a list of ops, for slices of at most `most_rows` rows; `training`: with the backward pass, which fills
-        the gradient space, unless `forward_only`. `measuring`: what is watched can be read after a run."""
-        tape = Tape(most_rows, self.dtype, training, measuring)
+        the gradient space, unless `forward_only`."""
+        tape = Tape(most_rows, self.dtype, training)
         values = [Value(Ref(Space.INPUTS, 0, math.prod(self.shapes[0]), 1), self.shapes[0])]
         backwards: list[Backward] = []
         for index, layer in enumerate(self.layers):
@@ -226,14 +237,22 @@ class Network:
                 else:
                     gradients[source] = d
         tape.layer = -1
-        products = {row.refs[2].start for row in tape.rows if row.op.name == "product_tn" and row.refs[2].space == Space.GRADIENT}
-        for start, stop in _merged((t.start, t.stop) for t in (*self.tensors, *self.statistics) if t.start not in products):
+        products = {
+            row.refs[2].start
+            for row in tape.rows
+            if row.op.name == "product_tn" and row.refs[2].space == Space.GRADIENT
+        }
+        for start, stop in _merged(
+            (t.start, t.stop) for t in (*self.tensors, *self.statistics) if t.start not in products
+        ):
             tape.emit("bound", Ref(Space.GRADIENT, start, stop - start, plus=1), BOUND_TOTAL)
 
     def _places(self, space: Space, layer: int, tensors: Sequence[Tensor]) -> dict[str, Ref]:
         """Name -> place for the tensors of one layer."""
         return {
-            t.name: Ref(space, t.start, t.shape[-1], plus=math.prod(t.shape[:-1])) for t in tensors if t.layer == layer
+            t.name: Ref(space, t.start, t.shape[-1], plus=math.prod(t.shape[:-1]))
+            for t in tensors
+            if t.layer == layer
         }
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
-from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.arrays import Array
 from distbp.nn.kernels import Kernels
-from distbp.nn.losses.base import Loss
+from distbp.nn.losses.base import Loss, lower_loss
 from distbp.nn.network import Lowered, Network, aligned_vector
 from distbp.nn.run_tape import Executor, NumpyExecutor, Spaces, matrix
-from distbp.nn.tape import TOTALS, Ref, Space
+from distbp.nn.tape import LOSS_TOTAL, TOTALS, Ref, Space, Tape
 
 
 def executor(lowered: Lowered, spaces: Spaces, kernels: Kernels, dtype: np.dtype[Any]) -> Executor:
@@ -28,8 +26,7 @@ def executor(lowered: Lowered, spaces: Spaces, kernels: Kernels, dtype: np.dtype
 class Program:
     """`network` over `vector`, which it never writes, for slices of at most `most_rows` rows.
 
-    With `loss` it computes the loss, too; with `gradient` (size,) it trains: a run fills it. `measuring`: outputs of activation
-    functions can be read after a run. `forward_only`: it runs as in training, but for the backward pass, and what layers and the
+    With `loss` it computes the loss, too; with `gradient` (size,) it trains: a run fills it. `forward_only`: it runs as in training, but for the backward pass, and what layers and the
     loss give can be read. Programs that share `work` run one at a time.
     """
 
@@ -43,18 +40,17 @@ class Program:
         loss: Loss | None = None,
         gradient: Array | None = None,
         seed: int = 0,
-        measuring: bool = False,
         forward_only: bool = False,
         work: Array | None = None,
     ) -> None:
         self.network = network
         self.lowered = lowered = network.lower(
-            most_rows, loss, training=gradient is not None, measuring=measuring, forward_only=forward_only
+            most_rows, loss, training=gradient is not None, forward_only=forward_only
         )
         if work is None or len(work) < lowered.work:
             work = aligned_vector(lowered.work, network.dtype)
         self.work = work
-        self.totals = np.zeros(TOTALS)
+        self.totals = np.zeros(lowered.totals)
         self._inputs = work[:0]  # of the last run: a network without layers gives them back
         self._position = np.array([0, 0, seed], np.int64)
         spaces = {
@@ -71,7 +67,8 @@ class Program:
         self, x: Array, targets: Array | None = None, weights: Array | None = None, step: int = 0, shard: int = 0
     ) -> None:
         """Computes a slice. x: (rows, *input_shape) of the network's dtype; targets, weights: as the loss takes them. All
-        C-contiguous. `totals` then holds the loss sum, the weight, and the bound of the gradient."""
+        C-contiguous. `totals` then holds the loss sum, the weight, the bound of the gradient, and the live
+        rows of each unit that can saturate."""
         self.totals[:] = 0
         self._position[0], self._position[1] = step, shard
         self._inputs = x
@@ -95,14 +92,17 @@ class Program:
         assert self.lowered.losses is not None
         return self._read(self.lowered.losses, rows)
 
-    def saturated(self, rows: int) -> list[tuple[int, int]]:
-        """(saturated, all) outputs of each activation function that can saturate, in order; of a program that is `measuring`."""
-        return [
-            (count(self._read(one.y, rows), self._read(one.kept, rows)), math.prod(one.y.shape(rows)))
-            for one in self.lowered.watched
-            if (count := ACTIVATIONS[one.name].saturated) is not None
-        ]
-
     def _read(self, ref: Ref, rows: int) -> Array:
         space = {Space.WORK: self.work, Space.INPUTS: self._inputs.reshape(-1)}[Space(ref.space)]
         return matrix(space, ref, rows)
+
+
+def loss_sum(loss: Loss, outputs: Array, targets: Array, weights: Array | None) -> float:
+    """The weighted sum of the losses of outputs (rows, outputs), by NumPy's definitions."""
+    rows, columns = outputs.shape
+    tape = Tape(rows, outputs.dtype, training=False)
+    lower_loss(tape, loss, Ref(Space.INPUTS, 0, columns, 1))
+    plan, totals = tape.planned(), np.zeros(TOTALS)
+    spaces = {Space.WORK: np.empty(plan.work, outputs.dtype), Space.TOTALS: totals}
+    NumpyExecutor(plan.rows, spaces).run(rows, outputs, targets, weights)
+    return float(totals[LOSS_TOTAL.start])

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distbp.nn.arrays import Array
 from distbp.nn.ops import OPS
 from distbp.nn.ops.base import Op
 
@@ -67,7 +66,7 @@ class Ref(NamedTuple):
 
 ABSENT = Ref(Space.WORK, 0, 1)  # an operand that is not there: a matrix without rows
 LOSS_TOTAL, WEIGHT_TOTAL, BOUND_TOTAL = (Ref(Space.TOTALS, at, 1, plus=1) for at in range(3))
-TOTALS = 3
+TOTALS = 3  # then the live rows of each unit that can saturate
 POSITION = Ref(Space.POSITION, 0, 3, plus=1)  # step, shard, seed
 
 
@@ -85,12 +84,11 @@ class Row(NamedTuple):
 
 
 class Watched(NamedTuple):
-    """The output of an activation function by its `name`, and what it kept."""
+    """The units of a layer whose activation function can saturate, and where their live rows stand in TOTALS."""
 
     layer: int
-    name: str
-    y: Ref
-    kept: Ref
+    units: int
+    total: Ref
 
 
 class Plan(NamedTuple):
@@ -105,12 +103,11 @@ class Plan(NamedTuple):
 
 @dataclass
 class Tape:
-    """Collects ops. `most_rows`: of a slice. `measuring`: what is watched stays readable after a run."""
+    """Collects ops. `most_rows`: of a slice."""
 
     most_rows: int
     dtype: np.dtype[Any]
     training: bool
-    measuring: bool = False
     rows: list[Row] = field(default_factory=list)
     layer: int = -1
     watched: list[Watched] = field(default_factory=list)
@@ -145,11 +142,11 @@ class Tape:
         """Keeps what is in these buffers until the end, as it is read there."""
         self._kept.update(ref.buffer for ref in refs if ref.buffer >= 0)
 
-    def watch(self, name: str, y: Ref, kept: Ref) -> None:
-        """Notes the output of an activation function, for the health report."""
-        self.watched.append(Watched(self.layer, name, y, kept))
-        if self.measuring:
-            self.keep(y, kept)
+    def watch(self, units: int) -> Ref:
+        """A place in TOTALS for the live rows of each of so many units, for the health report."""
+        start = TOTALS + sum(one.units for one in self.watched)
+        self.watched.append(Watched(self.layer, units, Ref(Space.TOTALS, start, units, plus=1)))
+        return self.watched[-1].total
 
     def planned(self) -> Plan:
         """Where everything stands.
@@ -171,8 +168,7 @@ class Tape:
             return ref if ref.buffer < 0 else ref._replace(start=ref.start + starts[ref.buffer], buffer=-1)
 
         rows = [row._replace(refs=tuple(placed(ref) for ref in row.refs)) for row in self.rows]
-        watched = [one._replace(y=placed(one.y), kept=placed(one.kept)) for one in self.watched]
-        return Plan(rows, size, placed, watched)
+        return Plan(rows, size, placed, list(self.watched))
 
 
 def _places(

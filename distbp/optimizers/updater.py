@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
@@ -161,7 +160,7 @@ def join(sums: Sequence[Array], order: Order) -> Array:
     *inner, (left, right) = order
     for a, b in inner:
         np.add(sums[a], sums[b], out=sums[a])
-    return np.add(sums[left], sums[right])  # type: ignore[no-any-return]
+    return np.add(sums[left], sums[right])
 
 
 def sum_of_squares(gradient: Array, piece: int = PIECE) -> float:

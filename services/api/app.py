@@ -58,7 +58,13 @@ def create_app(
         app.include_router(router)
     if config.dashboard is not None:
         _serve(app, config.dashboard)
-    app.add_middleware(Guard, hosts=config.hosts, origins=config.origins, telemetry=service.telemetry)
+    app.add_middleware(
+        Guard,
+        hosts=config.hosts,
+        origins=config.origins,
+        telemetry=service.telemetry,
+        head_bytes=config.limits.head_bytes,
+    )
     _document(app)
     return app
 

@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from services.api.errors import ForbiddenError, UnauthorizedError
+from services.api.service import Service
 from services.store import Store, Token
 
 RUNNER = "runner"
@@ -25,6 +26,18 @@ class Caller:
     token: Token | None = None
     job_id: str = ""
     attempt: int = 0
+
+    @property
+    def name(self) -> str:
+        """Who acts, for others to read: a token's name and id."""
+        assert self.token is not None  # routes for runners do not ask
+        name = self.token.name
+        return f"{name} (token {self.token.id})" if name else f"token {self.token.id}"
+
+    @property
+    def shares(self) -> str:
+        """By which limits count: a token's project, or the attempt of a runner."""
+        return self.key if self.token is None else f"project:{self.token.project}"
 
     @property
     def project(self) -> str:
@@ -59,9 +72,19 @@ def identify(store: Store, text: str) -> Caller:
     raise UnauthorizedError("this token opens nothing: it is wrong, revoked or expired", "Authorization")
 
 
-async def authorize(store: Store, request: Request, scope: str) -> Caller:
-    """The caller, where it may do what needs `scope`. Raises UnauthorizedError, ForbiddenError."""
-    caller = await run_in_threadpool(identify, store, bearer(request))
+def address(request: Request) -> str:
+    return request.client.host if request.client else ""
+
+
+async def authorize(service: Service, request: Request, scope: str) -> Caller:
+    """The caller, where it may do what needs `scope`. Raises UnauthorizedError, ForbiddenError; RateError
+    for a wrong token after too many of this address. A right one is let in: others may share the address."""
+    text = bearer(request)
+    try:
+        caller = await run_in_threadpool(identify, service.store, text)
+    except UnauthorizedError:
+        service.failures.take(address(request))
+        raise
     if not caller.may(scope):
         if scope == RUNNER:
             raise ForbiddenError("this is for runners; it needs the token of an attempt")

@@ -9,6 +9,7 @@ from pathlib import Path
 from distbp import settings
 from distbp.errors import SettingsError
 from services.store import Store
+from services.store.disk import DiskQuota
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
@@ -19,24 +20,38 @@ class Limits:
 
     small_bytes: int = 2**16
     job_bytes: int = 2**20
-    job_layers: int = 1000
     predict_bytes: int = 16 * 2**20
     report_bytes: int = 8 * 2**20
     dataset_bytes: int = 4 * 2**30
-    body_idle_s: float = 30.0  # between two pieces of a body
+    head_bytes: int = 2**15  # of the address and the headers of a request
+    head_s: float = 10.0  # for a request's headers to come, and for a connection without a request
+    unread_s: float = 30.0  # for a client to read some of what it was sent
+    body_idle_s: float = 10.0  # between two pieces of a body
+    body_bytes_per_s: int = 1024  # of a body, at least, after its first `body_idle_s`
+    bodies_at_once: int = 128  # that are on their way
+    bodies_of_project: int = 64
+    connections: int = 4096  # fewer where this process may not open as many files
     requests_per_s: float = 200.0
     requests_burst: int = 1000
+    failures_per_s: float = 0.5  # of sign-in, for each address
+    failures_burst: int = 50
+    work_at_once: int = 24  # requests that are worked on; the others wait in line
+    work_of_project: int = 8
+    checks_at_once: int = 2  # jobs that are checked, models that predict
+    checks_of_project: int = 1
+    waiting_of_project: int = 100  # in such a line
     streams: int = 1024
     streams_per_token: int = 256
     waiting_jobs: int = 100_000  # of a project, that have not ended
+    deadline_s: float = 30 * 86400.0  # of a job that is submitted without one
     datasets: int = 1000  # of a project; 1000 is the most
-    datasets_bytes: int = 64 * 2**30  # of a project, together
+    disk: DiskQuota = field(default_factory=lambda: DiskQuota(64 * 2**30, 64 * 2**30))
     tokens: int = 1000  # of a project, that have not been revoked
     uploads_at_once: int = 8
+    uploads_of_project: int = 4
     predict_rows: int = 10_000
     predict_values: int = 1_000_000  # of one answer
     predict_model_bytes: int = 2 * 2**30
-    predict_at_once: int = 2
     models_kept: int = 4  # in memory, to predict again
 
     def body(self, kind: str) -> int:
@@ -81,9 +96,13 @@ def config_from_settings(work: Path) -> ApiConfig:
         dashboard=dashboard if (dashboard / "index.html").is_file() else None,
         limits=Limits(
             dataset_bytes=settings.get("DISTBP_SERVICE_DATASET_BYTES"),
-            datasets_bytes=settings.get("DISTBP_SERVICE_PROJECT_BYTES"),
+            disk=DiskQuota(
+                settings.get("DISTBP_SERVICE_PROJECT_BYTES"), settings.get("DISTBP_SERVICE_JOB_BYTES")
+            ),
             requests_per_s=float(settings.get("DISTBP_SERVICE_REQUESTS_PER_S")),
             waiting_jobs=settings.get("DISTBP_SERVICE_WAITING_JOBS"),
+            deadline_s=float(settings.get("DISTBP_SERVICE_DEADLINE_S")),
+            uploads_of_project=settings.get("DISTBP_SERVICE_PROJECT_UPLOADS"),
         ),
         metrics_open=settings.get("DISTBP_SERVICE_METRICS") == "open",
     )

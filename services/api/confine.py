@@ -3,6 +3,7 @@ the service's data folder. Nothing else of the machine, and nothing over the net
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,10 +12,13 @@ from types import MappingProxyType
 from distbp.data.safety import find, resolve
 from distbp.errors import DataError, Fault, JobError
 from distbp.job import TrainingJob, WorkerRange
+from distbp.memory_need import needed, too_much
+from distbp.nn.arrays import Shape
 from services.errors import NotFoundError
 from services.store import Store
 
 DATASET = re.compile(r"dataset:(ds_[0-9a-f]{64})")
+MODEL = re.compile(r"model:(mdl_[0-9a-z]{1,64})")
 # Which fields of a format are paths. A test holds that every format is here.
 PATHS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -37,11 +41,50 @@ def check_data(job: TrainingJob, project: str, store: Store, data_folder: Path |
         raise JobError(faults)
 
 
-def slots_of(job: TrainingJob) -> int:
-    """The room that a job takes while it runs: its workers; one where the service may choose."""
+def slots_of(job: TrainingJob) -> tuple[int, int]:
+    """The fewest slots that a job runs with, and the most that it takes: one for each worker. Without workers
+    of its own (0, auto) it computes on one processor."""
     if isinstance(job.workers, WorkerRange):
-        return job.workers.min
-    return 1 if job.workers == "auto" else max(1, job.workers)
+        return job.workers.min, job.workers.max
+    slots = 1 if job.workers == "auto" else max(1, job.workers)
+    return slots, slots
+
+
+def check_room(job: TrainingJob, project: str, store: Store) -> None:
+    """Raises JobError for a job that can never run here: wider than all there is, or with more memory."""
+    faults, room, memory = [], store.queue.room(), store.queue.memory_bytes()
+    least = slots_of(job)[0]
+    if room is not None and least > room.widest:
+        whose = "the service has" if room.widest == room.slots else "a project may have"
+        path = "workers.min" if isinstance(job.workers, WorkerRange) else "workers"
+        faults.append(
+            Fault(
+                path,
+                f"needs {least:,} slots, and {whose} {room.widest:,}: it could never start; ask for at most"
+                f" {room.widest:,}",
+            )
+        )
+    if memory is not None:
+        shape, rows = _known_data(job, project, store)
+        item = 8 if job.dtype == "float64" else 4
+        data = 0 if shape is None else sum(rows.values()) * math.prod(shape) * item
+        need = needed(job, shape, rows, data=data)
+        faults += too_much(need, memory, "the service's machine has {}")
+    if faults:
+        raise JobError(faults)
+
+
+def _known_data(job: TrainingJob, project: str, store: Store) -> tuple[Shape | None, dict[str, int]]:
+    """The shape of one row of the training set, and how many rows, where the job or an upload says so."""
+    match = DATASET.fullmatch(str(getattr(job.data.train, "path", "")))
+    if match is None:
+        source = job.data.train
+        features, samples, rows = (getattr(source, name, None) for name in ("features", "samples", "rows"))
+        number = samples if rows is None else rows[1] - rows[0]
+        return None if features is None else (features,), {} if number is None else {"train": number}
+    shape = store.datasets.get(project, match[1]).info["arrays"]["inputs"]["shape"]
+    flat = job.model.layers[0].type == "dense"  # takes an image as a row of numbers
+    return ((math.prod(shape[1:]),) if flat else tuple(shape[1:])), {"train": int(shape[0])}
 
 
 def _faults(job: TrainingJob, project: str, store: Store, data_folder: Path | None) -> Iterator[Fault]:
@@ -73,8 +116,22 @@ def _faults(job: TrainingJob, project: str, store: Store, data_folder: Path | No
                 yield from _file_faults(where, path, job.data.folder, data_folder)
     if uploads and files:
         yield Fault("data", "mixes uploaded datasets with files of the service; use one kind in a job")
+    yield from _init_faults(job.init, project, store)
     if job.data.folder is not None and not files:
         yield Fault("data.folder", "is only for files of the service; leave it out")
+
+
+def _init_faults(init: str | None, project: str, store: Store) -> Iterator[Fault]:
+    if init is None:
+        return
+    match = MODEL.fullmatch(init)
+    if match is None:
+        yield Fault("init", "is no model of this service; write model:ID, as `distbp models` lists them")
+        return
+    try:
+        store.models.get(project, match[1])
+    except NotFoundError:
+        yield Fault("init", f"there is no model {match[1]}; `distbp models` lists those that there are")
 
 
 def _dataset_faults(where: str, path: str, kind: str, project: str, store: Store) -> Iterator[Fault]:

@@ -1,7 +1,7 @@
 """Every refusal of the API in one form: {code, message, param?, faults?, expected?}. Never a traceback.
 
-Errors of this package are ServiceErrors (see `services.errors`) with a code and a status of their own; this
-page maps those of distbp, FastAPI and SQLAlchemy too.
+Errors of this package are ServiceErrors (see `services.errors`) with a code and a status of their own;
+this page maps those of distbp, FastAPI and SQLAlchemy too.
 """
 
 from __future__ import annotations

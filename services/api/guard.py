@@ -1,4 +1,5 @@
-"""Around every request: is it for us, and from a page that may ask? On every answer: headers that protect.
+"""Around every request: is it plain, for us, and from a page that may ask? On every answer: headers that
+protect.
 
 Host: a page elsewhere can make its own name mean our address (DNS rebinding), but then it says so in Host.
 Origin: browsers tell which page asks. Probes of health come under any name, and learn nothing.
@@ -36,7 +37,8 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class Guard:
-    """`hosts`, `origins`: see ApiConfig. clock: seconds, rising."""
+    """`hosts`, `origins`: see ApiConfig. head_bytes: the most of an address and its headers. clock: seconds,
+    rising."""
 
     def __init__(
         self,
@@ -45,12 +47,13 @@ class Guard:
         hosts: tuple[str, ...],
         origins: tuple[str, ...],
         telemetry: Telemetry,
+        head_bytes: int,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._app = app
         self._hosts = frozenset(host.lower() for host in hosts)
         self._origins = frozenset(origin.lower() for origin in origins)
-        self._telemetry = telemetry
+        self._telemetry, self._head_bytes = telemetry, head_bytes
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,6 +87,24 @@ class Guard:
 
     def _refusal(self, scope: Scope) -> Any:
         headers = Headers(scope=scope)
+        if "transfer-encoding" in headers and ("content-length" in headers or scope["http_version"] < "1.1"):
+            # RFC 9112, 6.1: who passed it on may have read another body than we; what follows is not safe.
+            return problem(
+                400,
+                "bad_request",
+                "the request says twice how long its body is; send Content-Length or, in HTTP/1.1,"
+                " Transfer-Encoding",
+                headers={"Connection": "close"},
+                param="Transfer-Encoding",
+            )
+        size = sum(len(name) + len(value) for name, value in scope["headers"])
+        if size + len(scope["raw_path"]) + len(scope["query_string"]) > self._head_bytes:
+            return problem(
+                431,
+                "too_large",
+                f"the address and the headers have more than {self._head_bytes:,} bytes; send fewer",
+                headers={"Connection": "close"},
+            )
         host = headers.get("host", "").lower()
         if scope["path"] not in _ANY_HOST and _name(host) not in self._hosts:
             return problem(

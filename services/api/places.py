@@ -98,10 +98,14 @@ class Places:
     def remove_job(self, job_id: str, *, keep_model: bool) -> None:
         """Removes the files of a job that has ended, but for its model."""
         if not keep_model:
-            shutil.rmtree(self.work / job_id, ignore_errors=True)
+            _remove(self.work / job_id)
             return
         _remove_but(self.work / job_id, "run")
         _remove_but(self.run(job_id), "model")
+
+    def remove_model(self, job_id: str, *, keep_job: bool) -> None:
+        """Removes the files of a model; those of its job, too, where that was deleted before."""
+        _remove(self.run(job_id) / "model" if keep_job else self.work / job_id)
 
 
 def _remove_but(folder: Path, name: str) -> None:
@@ -110,11 +114,15 @@ def _remove_but(folder: Path, name: str) -> None:
     except OSError:
         return
     for entry in entries:
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            with suppress(OSError):
-                entry.unlink()
+        _remove(entry)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _checkpoint(folder: Path, step: int) -> CheckpointFile | None:

@@ -1,4 +1,4 @@
-"""Predictions with stored models: a few are kept in memory, and few threads compute."""
+"""Predictions with stored models, a few of which are kept in memory."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from distbp.data.formats import arranged
+from distbp.data.table import Columns
 from distbp.errors import DataError, ModelError
 from distbp.model import load_model
 from distbp.nn.arrays import Array
@@ -33,22 +35,22 @@ class Predictions:
         self._places, self._limits = places, limits
         self._kept: OrderedDict[str, Loaded] = OrderedDict()
         self._lock = threading.Lock()
-        self._computing = threading.BoundedSemaphore(limits.predict_at_once)
 
     def predict(self, model: Model, inputs: list[Any], probabilities: bool) -> Predicted:
         """Raises BadValueError for inputs that do not fit, TooLargeError, ConflictError for a model whose
         files are gone or damaged."""
-        x = self._array(inputs)
-        with self._computing:
-            loaded = self._loaded(model)
-            if len(x) * int(np.prod(loaded.output_shape)) > self._limits.predict_values:
-                raise TooLargeError("the answer would be too large; send fewer rows", "inputs")
-            try:
-                with np.errstate(all="ignore"):  # what overflows is refused below
-                    y = loaded.predict(x)
-                    p = loaded.predict_proba(x) if probabilities else None
-            except (ModelError, DataError) as error:
-                raise BadValueError(str(error), "inputs") from None
+        if not 0 < len(inputs) <= self._limits.predict_rows:
+            raise BadValueError(f"give 1 to {self._limits.predict_rows:,} rows", "inputs")
+        loaded = self._loaded(model)
+        x = _array(inputs, loaded.columns)
+        if len(x) * int(np.prod(loaded.output_shape)) > self._limits.predict_values:
+            raise TooLargeError("the answer would be too large; send fewer rows", "inputs")
+        try:
+            with np.errstate(all="ignore"):  # what overflows is refused below
+                y = loaded.predict(x)
+                p = loaded.predict_proba(x) if probabilities else None
+        except (ModelError, DataError) as error:
+            raise BadValueError(str(error), "inputs") from None
         for values in (y, p):
             if values is not None and values.dtype.kind == "f" and not np.isfinite(values).all():
                 raise BadValueError("the outputs for these inputs are not finite numbers", "inputs")
@@ -57,17 +59,6 @@ class Predictions:
     def forget(self, model_id: str) -> None:
         with self._lock:
             self._kept.pop(model_id, None)
-
-    def _array(self, inputs: list[Any]) -> Array:
-        if not 0 < len(inputs) <= self._limits.predict_rows:
-            raise BadValueError(f"give 1 to {self._limits.predict_rows:,} rows", "inputs")
-        try:
-            x = np.array(inputs)
-        except (ValueError, OverflowError):
-            raise BadValueError("the rows do not all have the same shape", "inputs") from None
-        if x.dtype.kind not in "fiu":
-            raise BadValueError("the inputs are not all numbers", "inputs")
-        return x
 
     def _loaded(self, model: Model) -> Loaded:
         with self._lock:
@@ -87,3 +78,24 @@ class Predictions:
             while len(self._kept) > self._limits.models_kept:
                 self._kept.popitem(last=False)
         return found
+
+
+def _array(inputs: list[Any], columns: Columns | None) -> Array:
+    """Rows of numbers; or mappings from the names of the model's columns to numbers, in any order."""
+    names = tuple(inputs[0]) if isinstance(inputs[0], dict) else None
+    if names is not None:
+        if columns is None:
+            raise BadValueError("the model's inputs have no names; give rows of numbers", "inputs")
+        if not all(isinstance(row, dict) and row.keys() == inputs[0].keys() for row in inputs):
+            raise BadValueError("the rows do not all name the same columns", "inputs")
+        inputs = [[row[name] for name in names] for row in inputs]
+    try:
+        x = np.array(inputs)
+    except (ValueError, OverflowError):
+        raise BadValueError("the rows do not all have the same shape", "inputs") from None
+    if x.dtype.kind not in "fiu":
+        raise BadValueError("the inputs are not all numbers", "inputs")
+    try:
+        return x if columns is None else arranged(x, names, tuple(map(str, columns)), "each row")
+    except DataError as error:
+        raise BadValueError(str(error), "inputs") from None

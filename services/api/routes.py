@@ -12,10 +12,11 @@ from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException, Request
 from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from starlette.types import Message, Scope
 
-from services.api.auth import PUBLIC, Caller, authorize
+from services.api.auth import PUBLIC, Caller, address, authorize
 from services.api.errors import UnsupportedTypeError, described
 from services.api.json_text import read_json
 from services.api.limits import check_length, pieces
@@ -23,6 +24,7 @@ from services.api.service import Service
 from services.errors import BadValueError
 
 _SCOPE, _BODY = "x-scope", "x-body"
+_HEAVY = frozenset({"job", "predict"})  # bodies that cost much time to work on
 
 
 def opens(
@@ -44,14 +46,14 @@ def opens(
 
 
 class _ReadRequest(Request):
-    """A request whose body was read already."""
+    """A request whose body was read already: `body`, which as JSON is `value`."""
 
-    def __init__(self, scope: Scope, body: bytes) -> None:
+    def __init__(self, scope: Scope, body: bytes, value: Any) -> None:
         async def receive() -> Message:
             return {"type": "http.request", "body": body, "more_body": False}
 
         super().__init__(scope, receive)
-        self._value = read_json(body) if body else None
+        self._value = value
 
     async def json(self) -> Any:
         return self._value
@@ -73,21 +75,38 @@ class Route(APIRoute):
             request.scope["distbp.route"] = self.path_format
             if any(":" in str(value) for value in request.path_params.values()):
                 raise HTTPException(405)  # no id has a colon: it is a verb of another method, or of none
+            shares = address(request)
             if scope != PUBLIC:
-                caller = await authorize(service.store, request, scope)
+                caller = await authorize(service, request, scope)
                 service.buckets.take(caller.key)
                 request.state.caller = caller
+                shares = caller.shares
             _check_query(request, known)
-            limits = service.config.limits
-            most = limits.body(kind) if kind else 0
+            most = service.config.limits.body(kind) if kind else 0
             check_length(request, most)
-            if kind and not raw:
+            if raw or (scope == PUBLIC and not kind):
+                return await handle(request)
+            body = b""
+            if kind:
                 check_type(request, "application/json", "JSON")
-                body = b"".join([piece async for piece in pieces(request, most, limits.body_idle_s)])
-                request = _ReadRequest(request.scope, body)
-            return await handle(request)
+                body = await _whole_body(service, request, most, shares)
+            # In the event loop nobody's work may last, and of the threads nobody may take all.
+            async with (service.checks if kind in _HEAVY else service.work).take(shares):
+                value = await run_in_threadpool(read_json, body) if body else None
+                if kind:
+                    request = _ReadRequest(request.scope, body, value)
+                return await handle(request)
 
         return checked
+
+
+async def _whole_body(service: Service, request: Request, most: int, key: str) -> bytes:
+    limits, give_back = service.config.limits, service.bodies.take(key)
+    try:
+        found = pieces(request, most, limits.body_idle_s, limits.body_bytes_per_s)
+        return b"".join([piece async for piece in found])
+    finally:
+        give_back()
 
 
 def _check_query(request: Request, known: frozenset[str]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from services.states import State
 from services.store import Dataset, Job, Model, Token
+from services.store.line import Waiting
 
 JOB_ID = r"^job_[0-9a-hjkmnp-tv-z]{20}$"
 MODEL_ID = r"^mdl_[0-9a-hjkmnp-tv-z]{20}$"
@@ -35,9 +37,14 @@ class Submission(In):
         description="a TrainingJob as a mapping, see `distbp schema`. Data: made or built in, files below the"
         " service's data folder, or {format: npz, path: 'dataset:ds_...'}"
     )
-    priority: int = Field(default=0, ge=-100, le=100, description="higher runs first")
+    priority: int = Field(
+        default=0, ge=-100, le=100, description="higher runs first, among the jobs of the project"
+    )
     deadline_s: float | None = Field(
-        default=None, gt=0, le=1e9, description="seconds from now after which the job fails"
+        default=None,
+        gt=0,
+        le=1e9,
+        description="seconds from now after which the job fails; left out: as the service sets it",
     )
 
 
@@ -60,6 +67,28 @@ class JobError(BaseModel):
     message: str | None = None
 
 
+class InUse(BaseModel):
+    project: str
+    slots: int
+    jobs: int
+
+
+class WaitingOut(BaseModel):
+    why: Literal["slots", "turn", "project_slots", "project_jobs", "never", "retry", "starting", "dispatcher"]
+    message: str
+    needed: int = Field(description="slots, at least")
+    free: int | None = Field(description="slots that no job holds")
+    slots: int | None = Field(description="of the service; null: no dispatcher has said yet")
+    in_use: list[InUse] = Field(description="who holds slots, the largest ten first")
+    place: int | None = Field(description="in line over all projects, which take turns; 1: next")
+    retry_at: float | None = Field(description="when a job that recovers is queued again")
+
+    @staticmethod
+    def of(waiting: Waiting) -> WaitingOut:
+        in_use = [InUse(project=name, slots=one.slots, jobs=one.jobs) for name, one in waiting.in_use]
+        return WaitingOut(**{**vars(waiting), "in_use": in_use})
+
+
 class JobOut(BaseModel):
     id: str
     name: str
@@ -67,7 +96,11 @@ class JobOut(BaseModel):
     reason: str | None = Field(description="why it is in this state, for people")
     digest: str
     priority: int
-    slots: int = Field(description="the room it takes while it runs")
+    slots: int = Field(description="those it holds; where it does not run, the fewest it needs")
+    slots_most: int = Field(description="those it takes where more are free")
+    disk_bytes: int = Field(description="of its run, checkpoints, model and fetched data, as last measured")
+    eta_s: float | None = Field(description="seconds that training still takes, where that can be told")
+    waiting: WaitingOut | None = Field(description="why it has not started; null: it does not wait")
     workers: int | None = Field(description="what it was scaled to; null: as the job says")
     submitted_by: str | None = Field(description="the id of a token")
     created_at: float
@@ -80,11 +113,12 @@ class JobOut(BaseModel):
     step: int = Field(description="the furthest that was reported")
     progress: Object | None = Field(description="what the runner says of itself now")
     metrics: Object | None = Field(description="of the result, once there is one")
+    unhealthy: Object = Field(description="what is wrong with the run that ended, {name: sentence}")
     error: JobError | None
 
     @staticmethod
-    def of(job: Job) -> JobOut:
-        return JobOut(**_fields(job))
+    def of(job: Job, waiting: Waiting | None = None) -> JobOut:
+        return JobOut(**_fields(job, waiting))
 
 
 class AttemptOut(BaseModel):
@@ -104,9 +138,15 @@ class JobDetail(JobOut):
     attempts: list[AttemptOut]
 
     @staticmethod
-    def with_all(job: Job, model_id: str | None, attempts: list[AttemptOut]) -> JobDetail:
+    def with_all(
+        job: Job, waiting: Waiting | None, model_id: str | None, attempts: list[AttemptOut]
+    ) -> JobDetail:
         return JobDetail(
-            **_fields(job), job=dict(job.job), result=_maybe(job.result), model_id=model_id, attempts=attempts
+            **_fields(job, waiting),
+            job=dict(job.job),
+            result=_maybe(job.result),
+            model_id=model_id,
+            attempts=attempts,
         )
 
 
@@ -115,11 +155,42 @@ class JobPage(BaseModel):
     cursor: str | None = Field(description="give it to the next call; null: this was all")
 
 
-def _fields(job: Job) -> Object:
-    found = {name: getattr(job, name) for name in JobOut.model_fields if name not in ("metrics", "error")}
+def _fields(job: Job, waiting: Waiting | None) -> Object:
+    made = ("metrics", "unhealthy", "error", "eta_s", "waiting")
+    found = {name: getattr(job, name) for name in JobOut.model_fields if name not in made}
+    found["slots"] = job.slots_held or job.slots
+    found["waiting"] = None if waiting is None else WaitingOut.of(waiting)
+    found["eta_s"] = _eta_s(job)
+    if waiting is not None:
+        found["reason"] = waiting.message
     found["error"] = None if job.error is None else JobError(**job.error)
-    found["metrics"] = _maybe((job.result or {}).get("metrics"))
+    result = job.result or {}
+    found["metrics"], found["unhealthy"] = _maybe(result.get("metrics")), dict(result.get("unhealthy") or {})
     return found
+
+
+def _eta_s(job: Job) -> float | None:
+    """From the steps that are left and the speed of the last ones; evaluations take time of their own."""
+    told = [(job.progress or {}).get(name) for name in ("samples_per_second", "total_steps", "step")]
+    speed, total, step = (value if isinstance(value, int | float) else 0 for value in told)
+    if job.state != "running" or speed <= 0 or total <= 0:
+        return None
+    left = max(0, total - step) * job.job.get("batch_size", 1) / speed
+    return left if math.isfinite(left) else None
+
+
+class Share(BaseModel):
+    used: int
+    most: int | None = Field(description="null: not known")
+
+
+class UsageOut(BaseModel):
+    project: str
+    slots: Share = Field(description="held by its jobs")
+    running: Share = Field(description="jobs that hold slots")
+    waiting: Share = Field(description="jobs that have not ended, running or not")
+    disk_bytes: Share = Field(description="of its datasets, jobs and models")
+    deadline_s: float = Field(description="of a job that is submitted without one")
 
 
 def _maybe(value: Any) -> Object | None:
@@ -195,7 +266,10 @@ class ModelPage(BaseModel):
 
 
 class Inputs(In):
-    inputs: list[Any] = Field(min_length=1, description="rows of numbers, in the shape of the training rows")
+    inputs: list[Any] = Field(
+        min_length=1,
+        description="rows of numbers, in the shape of the training rows; or mappings from column to number",
+    )
     probabilities: bool = Field(default=False, description="give those too")
 
 
@@ -246,6 +320,14 @@ class TokenOut(BaseModel):
         return TokenOut(**{**vars(token), "scopes": list(token.scopes)})
 
 
+class LinkIn(In):
+    code: str = Field(min_length=1, max_length=100, description="of the link, after #link=")
+
+
+class SignedIn(BaseModel):
+    secret: str = Field(description="the text of a token")
+
+
 class TokenMade(BaseModel):
     token: TokenOut
     secret: str = Field(description="the token itself, dbp_...; it is shown this once and kept nowhere")
@@ -260,7 +342,7 @@ class Me(BaseModel):
     version: str = Field(description="of distbp on the service")
 
 
-# Runners (see services.reports) -----------------------------------------------------------------------------
+# Runners (see services.reports) -----------------------------------------------------------------------
 
 
 class EventIn(BaseModel):
@@ -301,6 +383,7 @@ class EndIn(In):
 
 
 Attempt = Annotated[int, Field(ge=1, le=10**9)]
+Disk = Annotated[int, Field(ge=0, le=MOST_STEPS, description="bytes that the job's folder has")]
 
 
 class ReportIn(In):
@@ -311,17 +394,20 @@ class ReportIn(In):
     log: str = Field(default="", max_length=2**20)
     progress: Object | None = None
     end: EndIn | None = None
+    disk: Disk | None = None
 
 
 class HeartbeatIn(In):
     attempt: Attempt
     progress: Object | None = None
+    disk: Disk | None = None
 
 
 class AnswerOut(BaseModel):
     received: int = Field(description="the highest report that is stored")
     command: Literal["pause", "cancel"] | None
     workers: int | None
+    disk: int | None = Field(description="bytes that the job's folder may have now; null: any number")
 
 
 class AssignmentOut(BaseModel):
@@ -330,6 +416,9 @@ class AssignmentOut(BaseModel):
     job: Object
     workers: int | None
     received: dict[str, int] = Field(description="by earlier attempt, the highest report that is stored")
+    init: str | None = Field(default=None, description="the model to begin with, on the work volume")
+    slots: int = Field(description="processes that may compute")
+    disk: int | None = Field(description="bytes that the job's folder may have now; null: any number")
 
 
 class ClaimIn(In):

@@ -22,7 +22,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from services.api.auth import Caller, authorize
-from services.api.errors import ForbiddenError, UnauthorizedError
+from services.api.errors import ForbiddenError, RateError, UnauthorizedError
 from services.api.service import Service
 from services.errors import BadValueError
 from services.states import TERMINAL
@@ -119,8 +119,8 @@ async def _still_welcome(service: Service, request: Request, caller: Caller) -> 
     """Whether the token still opens this: it may have been revoked while the stream was open. While the
     database cannot say, the client is sent away, and comes again."""
     try:
-        return (await authorize(service.store, request, "read")).key == caller.key
-    except (UnauthorizedError, ForbiddenError, SQLAlchemyError):
+        return (await authorize(service, request, "read")).key == caller.key
+    except (UnauthorizedError, ForbiddenError, RateError, SQLAlchemyError):
         return False
 
 

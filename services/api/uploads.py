@@ -25,7 +25,7 @@ from services.api.places import Places
 from services.errors import BadValueError
 from services.store import Dataset, Store
 
-ARRAYS = ("inputs", "targets", "weights")
+ARRAYS = ("inputs", "targets", "weights", "columns")
 _FREE_BYTES = 2**28  # of the disk stay free for what else is written there
 
 
@@ -53,15 +53,12 @@ async def receive(
         with open(path, "xb", opener=_private) as file:
             async for piece in body:
                 size += len(piece)
-                if used + size > limits.datasets_bytes:
-                    raise TooLargeError(
-                        f"the project's datasets may have {limits.datasets_bytes:,} bytes together;"
-                        " delete some"
-                    )
+                if used + size > limits.disk.project:
+                    raise _full(limits)
                 digest.update(piece)
                 await run_in_threadpool(_write, file, piece, places)
             await run_in_threadpool(os.fsync, file.fileno())
-        return await run_in_threadpool(_keep, path, digest.hexdigest(), size, upload, store, places)
+        return await run_in_threadpool(_keep, path, digest.hexdigest(), size, upload, store, places, limits)
     except OSError as error:
         raise UnavailableError(
             f"the dataset cannot be stored: {error.strerror or 'the disk failed'}"
@@ -84,7 +81,14 @@ def _room(project: str, store: Store, limits: Limits) -> int:
     count = len(store.datasets.page(project, limit=limits.datasets).items)
     if count >= limits.datasets:
         raise ForbiddenError(f"the project has {count} datasets, and may have no more; delete some")
-    return store.datasets.total_bytes(project)
+    return store.disk_bytes(project)
+
+
+def _full(limits: Limits) -> TooLargeError:
+    return TooLargeError(
+        f"the project's datasets, jobs and models may have {limits.disk.project:,} bytes together; delete"
+        " some"
+    )
 
 
 def _write(file: Any, piece: bytes, places: Places) -> None:
@@ -94,7 +98,7 @@ def _write(file: Any, piece: bytes, places: Places) -> None:
 
 
 def _keep(
-    path: Path, digest: str, size: int, upload: Upload, store: Store, places: Places
+    path: Path, digest: str, size: int, upload: Upload, store: Store, places: Places, limits: Limits
 ) -> tuple[Dataset, bool]:
     if upload.sha256 is not None and upload.sha256 != digest:
         raise BadValueError(
@@ -104,6 +108,8 @@ def _keep(
     dataset_id = f"ds_{digest}"
     final = places.dataset(dataset_id)
     with _alone(places):
+        if store.disk_bytes(upload.project) + size > limits.disk.project:
+            raise _full(limits)  # others came meanwhile
         path.replace(final)  # over an equal one, if it is there
         folder = os.open(final.parent, os.O_RDONLY)
         try:
@@ -125,10 +131,11 @@ def _looked_at(path: Path) -> dict[str, Any]:
             f"{what}; a dataset is an .npz archive of inputs and, where there are any, targets and weights",
             "body",
         )
-    rows = {header.shape[:1] for header in found.values()}
+    rows = {header.shape[:1] for name, header in found.items() if name != "columns"}
     if len(rows) > 1 or rows == {()}:
         raise BadValueError("its arrays do not have the same number of rows", "body")
-    if not all(header.dtype.kind in "fiub" for header in found.values()):
+    text = ("targets", "columns")  # labels, and the names of the inputs
+    if not all(header.dtype.kind in ("fiubUS" if name in text else "fiub") for name, header in found.items()):
         raise HostileFileError("the dataset holds something else than numbers")
     return {
         "rows": next(iter(rows))[0],

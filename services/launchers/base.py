@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
@@ -52,8 +53,20 @@ class Launcher(Protocol):
     def alive(self, handle: Handle) -> bool:
         """Whether it runs, or waits to."""
 
+    def last_words(self, handle: Handle) -> str:
+        """The last line that a runner wrote, for one that has ended; "" where nobody knows. (How an attempt
+        went, it reports. This is for one that could not, since it did not even start.)"""
+
     def stop(self, handle: Handle) -> None:
         """Asks it to leave a checkpoint and end; does not wait. Fine where it is gone."""
 
     def kill(self, handle: Handle) -> None:
         """Ends it, and waits until it is gone. Fine where it is gone."""
+
+
+def last_line(log: str, most: int = 300) -> str:
+    """The last line of a log that says something, without control characters, and files by their names only:
+    where they lie on that machine is not for everybody."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    plain = "".join(c for c in lines[-1] if c.isprintable()) if lines else ""
+    return re.sub(r"(?<![\w.:/])/(?:[^\s/'\":]+/)+", "", plain)[:most]

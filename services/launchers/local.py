@@ -13,14 +13,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from services.launchers.base import Handle, LaunchError, Start
+from distbp import settings
+from services.launchers.base import Handle, LaunchError, Start, last_line
+
+_TAIL = 1 << 13  # bytes of a log
 
 
 class LocalProcess:
     """Runners as processes of this machine, each a session of its own. They outlive the dispatcher.
 
     folder: the work volume; a job's folder in it gets `runner-N.json` (its process) and `runner-N.log`.
-    data: see `services.runner`. The token goes through a pipe: no argument, environment or file holds it.
+    data: see `services.runner`. They start in `folder`, and look for no modules there (`-P`): nothing that is
+    where `distbp serve` was called takes the place of a module of ours. The token goes through a pipe: no
+    argument, environment or file holds it. Of the environment here a runner has what training needs
+    (`settings.for_runners`).
     """
 
     wants: ClassVar[Literal["token", "claim"]] = "token"
@@ -30,10 +36,10 @@ class LocalProcess:
         folder: Path,
         *,
         data: Path | None = None,
-        command: Sequence[str] = (sys.executable, "-m", "services.runner"),
+        command: Sequence[str] = (sys.executable, "-P", "-m", "services.runner"),
     ) -> None:
         self._folder = folder.absolute()
-        self._data = data
+        self._data = None if data is None else data.absolute()
         self._command = tuple(command)
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -50,14 +56,16 @@ class LocalProcess:
         if self._data is not None:
             arguments += ["--data", str(self._data)]
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with open(path.with_suffix(".log"), "ab") as log:
                 child = subprocess.Popen(
                     [*self._command, *arguments],
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
+                    cwd=self._folder,
                     start_new_session=True,
+                    env=settings.for_runners(),
                 )
             # The runner does nothing before it has its token, and ends where it gets none. So if we are
             # killed here, there is no runner that nobody knows of.
@@ -76,6 +84,14 @@ class LocalProcess:
 
     def alive(self, handle: Handle) -> bool:
         return self._pid(handle) is not None
+
+    def last_words(self, handle: Handle) -> str:
+        try:
+            with open(self._pidfile(handle).with_suffix(".log"), "rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL))
+                return last_line(log.read().decode(errors="replace"))
+        except OSError:
+            return ""
 
     def stop(self, handle: Handle) -> None:
         self._signal(handle, signal.SIGTERM)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from services.launchers.base import ClusterAwayError, Handle, LaunchError, Start
+from services.launchers.base import ClusterAwayError, Handle, LaunchError, Start, last_line
 
 
 class RayJobs:
@@ -31,7 +31,7 @@ class RayJobs:
         work: Path,
         *,
         data: Path | None = None,
-        command: Sequence[str] = ("python", "-m", "services.runner"),
+        command: Sequence[str] = ("python", "-P", "-m", "services.runner"),
         timeout_s: float = 20.0,
     ) -> None:
         self._make = client
@@ -80,6 +80,11 @@ class RayJobs:
         except _UnknownJobError:
             return False
         return str(getattr(status, "value", status)) in ("PENDING", "RUNNING")
+
+    def last_words(self, handle: Handle) -> str:
+        with suppress(LaunchError):
+            return last_line(str(self._call("get_job_logs", handle["submission"])))
+        return ""
 
     def stop(self, handle: Handle) -> None:
         with suppress(_UnknownJobError):

@@ -5,8 +5,8 @@
     store.journal    events, metrics and logs, to read      (journal.py)
     store.tokens     projects and tokens                    (tokens.py)
     store.datasets, store.models                            (assets.py)
-    store.queue      what a dispatcher does                 (queue.py)
-    store.runs       what a runner does, fenced by attempt  (runs.py)
+    store.queue      what a dispatcher does                 (queue.py, line.py)
+    store.runs       what a runner does, fenced by attempt  (runs.py, disk.py)
 
 Every method is one transaction, and may be called from any thread. Database errors of SQLAlchemy
 (OperationalError: the server is away, the disk is full) pass through: the caller answers "try again".
@@ -17,10 +17,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from sqlalchemy import text
-
 from services.store.assets import Datasets, Models
 from services.store.database import Database
+from services.store.disk import disk_bytes
 from services.store.jobs import Jobs
 from services.store.journal import Journal
 from services.store.migrations import migrate
@@ -82,10 +81,14 @@ class Store:
         """See `Database.listen`: hears which jobs this process changed."""
         return self.db.listen(listener)
 
-    def ping(self) -> None:
-        """Raises SQLAlchemy's OperationalError where the database does not answer."""
+    def disk_bytes(self, project: str) -> int:
+        """What a project's datasets, jobs and models fill on the disk, as far as it was measured."""
         with self.db.read() as conn:
-            conn.execute(text("SELECT 1"))
+            return disk_bytes(conn, project)
+
+    def ping(self) -> None:
+        """See `Database.ping`."""
+        self.db.ping()
 
     def close(self) -> None:
         self.db.close()

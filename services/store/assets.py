@@ -10,6 +10,7 @@ from sqlalchemy import Select, Table, delete, func, select
 
 from services.errors import BadValueError, NotFoundError
 from services.store.database import Database, clean
+from services.store.journal import change, lock_job, settle_disk
 from services.store.records import Dataset, Model, Page
 from services.store.schema import datasets, models
 
@@ -58,11 +59,6 @@ class Datasets:
         """By id."""
         return _page(self._db, datasets, Dataset, project, limit, cursor, newest_first=False)
 
-    def total_bytes(self, project: str) -> int:
-        query = select(func.coalesce(func.sum(datasets.c.bytes), 0)).where(datasets.c.project == project)
-        with self._db.read() as conn:
-            return int(conn.execute(query).scalar_one())
-
     def delete(self, project: str, dataset_id: str) -> bool:
         """Forgets it. True: no other project has the same bytes, so the file may go. Raises NotFoundError."""
         with self._db.write() as conn:
@@ -97,12 +93,20 @@ class Models:
         """Newest first."""
         return _page(self._db, models, Model, project, limit, cursor, newest_first=True)
 
-    def delete(self, project: str, model_id: str) -> Model:
-        """Forgets it; its files are the caller's to remove. Raises NotFoundError."""
+    def delete(self, project: str, model_id: str) -> tuple[Model, bool]:
+        """Forgets it; its files are the caller's to remove. Says whether its job is still there. Raises
+        NotFoundError."""
         found = self.get(project, model_id)
         with self._db.write() as conn:
             conn.execute(delete(models).where(models.c.id == model_id, models.c.project == project))
-        return found
+            try:
+                job = lock_job(conn, found.job_id, project)
+            except NotFoundError:
+                return found, False
+            less = min(found.bytes, job.disk_bytes)
+            change(conn, self._db, job, disk_bytes=job.disk_bytes - less)
+            settle_disk(conn, project, -less)
+            return found, True
 
 
 def _one(table: Table, project: str, item_id: str) -> Select[Any]:

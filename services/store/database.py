@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import math
 import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Table, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import TimeoutError as WaitedTooLong
 
 from services.errors import BadValueError, StoreError
 
-_BUSY_MS = 30_000
+_WAIT_S = 3.0  # for another that writes, and for a connection; then the caller is told to try again
 _LOCK_KEY = 0x64697374  # "dist": of PostgreSQL's advisory lock
 
 
 class Database:
     """`url`: as SQLAlchemy has it: `sqlite:////path/file.db`, `postgresql://user:secret@host/name`.
 
-    SQLite: a file, in write-ahead mode; every commit is on disk; one writer at a time, which waits its turn.
-    clock: seconds since 1970.
+    SQLite: a file, in write-ahead mode, which nobody else can read; every commit is on disk; one writer at a
+    time, which waits its turn. Who waits for more than a few seconds gets an error of SQLAlchemy.
+    clock: seconds since 1970. Raises StoreError for an empty file.
     """
 
     def __init__(self, url: str, *, clock: Callable[[], float] = time.time, pool_size: int = 10) -> None:
@@ -45,14 +48,20 @@ class Database:
         self.clock = clock
         self._listeners: list[Callable[[frozenset[str]], None]] = []
         self._writing = threading.Lock()
-        options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": pool_size}
+        options: dict[str, Any] = {
+            "pool_size": pool_size,
+            "max_overflow": pool_size,
+            "pool_timeout": _WAIT_S,
+        }
         if self.sqlite:
             if not parsed.database or parsed.database == ":memory:":
                 raise StoreError("a SQLite database needs a file: sqlite:////path/to/file.db")
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            _make_private(Path(parsed.database))
         else:
             parsed = parsed.set(drivername="postgresql+psycopg")
             options["pool_pre_ping"] = True  # the server may have been restarted
+            if "connect_timeout" not in parsed.query:
+                options["connect_args"] = {"connect_timeout": math.ceil(_WAIT_S)}
         self.engine = create_engine(parsed, **options)
         if self.sqlite:
             event.listen(self.engine, "connect", _prepare_sqlite)
@@ -69,15 +78,33 @@ class Database:
             yield conn
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """A transaction that writes: all of it, or (after an exception) nothing."""
+    def write(self, wait_s: float = _WAIT_S) -> Iterator[Connection]:
+        """A transaction that writes: all of it, or (after an exception) nothing. wait_s: for
+        other threads."""
         # SQLite lets one write at a time; our own lock is fair, its waiting is not.
-        with self._writing if self.sqlite else nullcontext(), self._writer.begin() as conn:
+        with self._turn(wait_s), self._writer.begin() as conn:
             touched = conn.info["touched"] = set()
             yield conn
         if touched:
             for listener in self._listeners:
                 listener(frozenset(touched))
+
+    @contextmanager
+    def _turn(self, wait_s: float = _WAIT_S) -> Iterator[None]:
+        if not self.sqlite:
+            yield
+            return
+        if not self._writing.acquire(timeout=wait_s):
+            raise WaitedTooLong("other writers did not end in time")
+        try:
+            yield
+        finally:
+            self._writing.release()
+
+    def ping(self) -> None:
+        """Raises an error of SQLAlchemy where the database does not answer, or where nobody can write."""
+        with self._turn(), self._writer.begin() as conn:
+            conn.execute(text("SELECT 1"))
 
     def lock_all(self, conn: Connection) -> None:
         """Until the end of this transaction no other passes here. (A SQLite writer is alone as it is.)"""
@@ -115,20 +142,49 @@ def sha256(text_: str) -> str:
     return hashlib.sha256(text_.encode()).hexdigest()
 
 
+def _make_private(file: Path) -> None:
+    """Makes the database where there is none: under another name first, so that one that is there is never
+    empty. Raises StoreError for an empty file, which a service has not left."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _alone(file.parent):
+        if not file.exists():
+            new = file.with_name(f".{file.name}.new")
+            new.unlink(missing_ok=True)
+            os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            with closing(sqlite3.connect(new)) as connection:
+                connection.execute("PRAGMA journal_mode=WAL").close()
+            new.replace(file)
+    # It is not opened here: closing a second descriptor of the file would drop SQLite's own locks.
+    if file.stat().st_size == 0:
+        raise StoreError(
+            f"{file} is empty, so what the service knew is lost. Put the file back from a backup; or move it"
+            " away, and the file with the token beside it, to begin anew"
+        )
+    for part in ("", "-wal", "-shm"):
+        with suppress(OSError):  # it is not there, or another user's
+            file.with_name(f"{file.name}{part}").chmod(0o600)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """No other process or thread is within this for the same folder."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _prepare_sqlite(connection: sqlite3.Connection, record: Any) -> None:
     connection.isolation_level = None  # we begin transactions ourselves
-    for pragma in (f"busy_timeout={_BUSY_MS}", "synchronous=FULL"):
+    for pragma in (f"busy_timeout={_WAIT_S * 1000:.0f}", "synchronous=FULL"):
         connection.execute(f"PRAGMA {pragma}").close()
-    # Two that make a new file a write-ahead one at once would each wait for the other: SQLite then fails one
-    # of them, at once, whatever the timeout. So they come one by one. The lock is the folder's: closing a
-    # second descriptor of the file itself would drop SQLite's own locks.
-    file = connection.execute("PRAGMA database_list").fetchone()[2]
-    folder = os.open(Path(file).parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        connection.execute("PRAGMA journal_mode=WAL").close()
-    finally:
-        os.close(folder)
+    if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        # Two that make a file a write-ahead one at once would each wait for the other: SQLite then fails one
+        # of them, at once, whatever the timeout. So they come one by one.
+        with _alone(Path(connection.execute("PRAGMA database_list").fetchone()[2]).parent):
+            connection.execute("PRAGMA journal_mode=WAL").close()
 
 
 def _begin_sqlite(conn: Connection) -> None:

@@ -9,9 +9,12 @@ from sqlalchemy import Connection, delete, func, insert, select
 
 from services import states
 from services.errors import BadValueError, ConflictError, NotFoundError
+from services.policy import Room, turns
 from services.states import TERMINAL, State
 from services.store.database import Database, clean
-from services.store.journal import add_events, change, lock_job, move
+from services.store.disk import disk_bytes
+from services.store.journal import add_events, change, lock_job, move, settle_disk
+from services.store.line import heads, read_room, usage
 from services.store.records import JOB_ID as _JOB_ID
 from services.store.records import Attempt, Job, Page, Pulse, new_id
 from services.store.schema import attempts, events, idempotency_keys, jobs, logs, metrics, projects
@@ -36,14 +39,18 @@ class Jobs:
         body_sha256: str = "",
         priority: int = 0,
         slots: int = 1,
+        slots_most: int | None = None,
         deadline_s: float | None = None,
         most_waiting: int | None = None,
+        most_disk: int | None = None,
     ) -> tuple[Job, bool]:
         """Queues a job (TrainingJob.to_mapping()); returns it, and whether it is new.
 
         key, body_sha256: of the request. The same key gives the same job, however often; with another body
-        it is a ConflictError. deadline_s: seconds from now until it fails where it has not ended.
-        most_waiting: how many jobs the project may have that have not ended; ConflictError beyond that.
+        it is a ConflictError. slots: the fewest that it runs with; slots_most: those it takes where more are
+        free (None: no more). deadline_s: seconds from now until it fails where it has not ended.
+        most_waiting: how many jobs the project may have that have not ended, most_disk: bytes that it may
+        fill; ConflictError beyond that.
         """
         db = self._db
         now = db.clock()
@@ -80,7 +87,12 @@ class Jobs:
                         f"the project has {waiting} jobs that have not ended, and may have {most_waiting};"
                         " wait for some, or cancel them"
                     )
-            db.insert_new(conn, projects, {"name": project, "created_at": now})
+            if most_disk is not None and (filled := disk_bytes(conn, project)) >= most_disk:
+                raise ConflictError(
+                    f"the project fills {filled:,} bytes of disk, and may fill {most_disk:,}; delete jobs,"
+                    " models or datasets"
+                )
+            db.insert_new(conn, projects, {"name": project, "created_at": now, "disk_bytes": 0})
             row_values = {
                 "id": job_id,
                 "project": project,
@@ -90,6 +102,10 @@ class Jobs:
                 "digest": digest,
                 "priority": priority,
                 "slots": slots,
+                "slots_most": max(slots, slots_most or slots),
+                "slots_held": 0,
+                "disk_bytes": 0,
+                "disk_granted": 0,
                 "submitted_by": submitted_by,
                 "created_at": now,
                 "updated_at": now,
@@ -177,14 +193,25 @@ class Jobs:
         """Queues a paused job again, to go on from its last checkpoint. Fine to repeat."""
         return self._ask(project, job_id, states.after_resume, reason or "resumed by the user")
 
-    def scale(self, project: str, job_id: str, workers: int) -> Job:
-        """From now on it has `workers` workers; the result stays the same to the bit."""
+    def scale(self, project: str, job_id: str, workers: int, reason: str | None = None) -> Job:
+        """From now on it has `workers` workers; the result stays the same to the bit.
+
+        Raises BadValueError for more than can ever be, ConflictError for more than are free to a job that
+        runs.
+        """
+        slots = max(1, workers)
         with self._db.write() as conn:
+            self._db.lock_all(conn)  # it may take slots, as a dispatcher does
             job = lock_job(conn, job_id, project)
             if job.ended:
                 raise ConflictError(f"the job has ended ({job.state}) and cannot be scaled")
-            job = change(conn, self._db, job, workers=workers)
-            return add_events(conn, self._db, job, [{"kind": "scaled", "workers": workers}])
+            room = read_room(conn)
+            if room is not None:
+                _check_room(conn, job, slots, room)
+            held = {"slots_held": slots} if job.active else {}
+            job = change(conn, self._db, job, workers=workers, slots=slots, slots_most=slots, **held)
+            told = {} if reason is None else {"reason": reason}
+            return add_events(conn, self._db, job, [{"kind": "scaled", "workers": workers, **told}])
 
     def delete(self, project: str, job_id: str) -> Job:
         """Removes a job that has ended, with all that is known of it but its model. Returns what it was; its
@@ -196,6 +223,7 @@ class Jobs:
             for table in (events, metrics, logs, attempts):
                 conn.execute(delete(table).where(table.c.job_id == job_id))
             conn.execute(delete(jobs).where(jobs.c.id == job_id))
+            settle_disk(conn, project, -job.disk_bytes)
             conn.info["touched"].add(job_id)
             return job
 
@@ -204,6 +232,29 @@ class Jobs:
             job = lock_job(conn, job_id, project)
             to: State = where(job.state)
             return job if to == job.state else move(conn, self._db, job, to, "user", reason)
+
+
+def _check_room(conn: Connection, job: Job, slots: int, room: Room) -> None:
+    """Raises where a job may not be scaled to `slots`."""
+    if slots > room.widest:
+        whose = "the service has" if room.widest == room.slots else "a project may have"
+        raise BadValueError(
+            f"{slots:,} workers need as many slots, and {whose} {room.widest:,}; ask for fewer", "workers"
+        )
+    more = slots - job.slots_held
+    if not job.active or more <= 0:
+        return
+    used = usage(conn)
+    free = room.slots - sum(one.slots for one in used.values())
+    own = room.project_slots - used[job.project].slots
+    others = [h for h in turns(heads(conn, used, room.widest), room) if h.project != job.project]
+    if more > min(free, own) or others:
+        why = "jobs of other projects wait for slots" if others else f"{max(0, min(free, own)):,} are free"
+        raise ConflictError(
+            f"the job has {job.slots_held:,} slots and would need {more:,} more, but {why}; ask for fewer, or"
+            " pause it, scale it and resume it, and it waits for its turn",
+            "workers",
+        )
 
 
 def _again(conn: Connection, project: str, job_id: str) -> Job:

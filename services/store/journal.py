@@ -13,7 +13,7 @@ from services.errors import NotFoundError
 from services.states import Actor, State
 from services.store.database import Database
 from services.store.records import JOB_ID, Event, Job, LogText, Metric
-from services.store.schema import events, jobs, logs, metrics
+from services.store.schema import events, jobs, logs, metrics, projects
 
 MOST = 1000  # rows of one page
 _HIGHEST = 2**63 - 1  # a number that a database can hold
@@ -86,6 +86,13 @@ def lock_job(conn: Connection, job_id: str, project: str | None = None) -> Job:
     return Job.of(row)
 
 
+def settle_disk(conn: Connection, project: str, more: int) -> None:
+    """The jobs of the project that do not run have `more` bytes on the disk than before."""
+    if more:
+        total = projects.c.disk_bytes + more
+        conn.execute(update(projects).where(projects.c.name == project).values(disk_bytes=total))
+
+
 def change(conn: Connection, db: Database, job: Job, **values: Any) -> Job:
     """Writes `values` into the row of `job`."""
     values = {**values, "updated_at": db.clock()}
@@ -107,6 +114,10 @@ def move(
         values["queued_at"] = now
     if to != "recovering":
         values["not_before"] = None
+    if to not in states.ACTIVE:
+        values |= {"slots_held": 0, "disk_granted": 0}
+    if job.active != (to in states.ACTIVE):
+        settle_disk(conn, job.project, job.disk_bytes if job.active else -job.disk_bytes)
     if values.get("error"):
         told["error"] = values["error"]
     job = change(conn, db, job, state=to, reason=reason, **values)

@@ -59,6 +59,20 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX models_project ON models (project, id)",
         "CREATE UNIQUE INDEX models_job ON models (job_id)",
     ),
+    (  # 3: shares of several projects: slots, turns, disk
+        """CREATE TABLE room (number INTEGER NOT NULL PRIMARY KEY, slots INTEGER NOT NULL,
+            project_slots INTEGER NOT NULL, project_jobs INTEGER NOT NULL, memory_bytes BIGINT)""",
+        "ALTER TABLE projects ADD COLUMN served_at DOUBLE PRECISION",
+        "ALTER TABLE jobs ADD COLUMN slots_most INTEGER NOT NULL DEFAULT 1",
+        "ALTER TABLE jobs ADD COLUMN slots_held INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE jobs ADD COLUMN disk_bytes BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE jobs ADD COLUMN disk_granted BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE projects ADD COLUMN disk_bytes BIGINT NOT NULL DEFAULT 0",
+        "DROP INDEX jobs_queue",
+        "CREATE INDEX jobs_queue ON jobs (state, project, priority DESC, queued_at, id, slots)",
+        """UPDATE jobs SET slots_most = slots, slots_held = CASE WHEN state IN
+            ('starting', 'running', 'pausing', 'cancelling') THEN slots ELSE 0 END""",
+    ),
 )
 LATEST = len(MIGRATIONS)
 
@@ -73,7 +87,7 @@ def version(conn: Connection) -> int:
 def migrate(db: Database, to: int = LATEST) -> int:
     """Brings the database to version `to`, and returns the one it had. Several processes may do so at once.
 
-    Raises StoreError where it is newer than this program.
+    Raises StoreError where it is newer than this program, or another program's.
     """
     with db.write() as conn:
         db.lock_all(conn)
@@ -82,6 +96,10 @@ def migrate(db: Database, to: int = LATEST) -> int:
             raise StoreError(
                 f"the database is of version {found}, and this program knows up to {LATEST}: it was used by a"
                 " newer distbp. Start that one, or give another database"
+            )
+        if found == 0 and db.sqlite and inspect(conn).get_table_names():
+            raise StoreError(
+                "the database is another program's; name one of distbp, or a file that is not there yet"
             )
         if found == 0 and to > 0:
             conn.execute(text("CREATE TABLE schema_version (version INTEGER NOT NULL PRIMARY KEY)"))

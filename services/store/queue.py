@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, insert, select, update
+from sqlalchemy import Connection, and_, insert, select, update
 
 from services.errors import FencedError
-from services.policy import Head, choose
-from services.states import ACTIVE, TERMINAL, State
+from services.policy import Room, Usage, choose
+from services.states import TERMINAL, State
 from services.store.database import Database, sha256
 from services.store.endings import end_attempt, fail_overdue
 from services.store.journal import add_events, lock_job, move
+from services.store.line import heads, read_room, usage
 from services.store.records import Attempt, Job, Lease
 from services.store.schema import attempts, jobs, projects
+from services.store.schema import room as room_table
 
 BATCH = 100  # jobs handled by one call of `requeue_due` and `overdue`
 
@@ -37,16 +39,38 @@ class Queue:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def lease(self, slots: int, lease_s: float) -> Lease | None:
+    def announce(self, room: Room, memory_bytes: int | None = None) -> None:
+        """Says what there is, for those who ask whether a job can ever start, or why it waits. memory_bytes:
+        of the machine on which runners run; None: not known."""
+        values = {**asdict(room), "memory_bytes": memory_bytes}
+        with self._db.write() as conn:
+            self._db.insert_new(conn, room_table, {"number": 1, **values})
+            conn.execute(update(room_table).values(values))
+
+    def room(self) -> Room | None:
+        """What the dispatcher announced; None where none has run yet."""
+        with self._db.read() as conn:
+            return read_room(conn)
+
+    def memory_bytes(self) -> int | None:
+        """Of the machine on which runners run; None where that is not known."""
+        with self._db.read() as conn:
+            found: int | None = conn.execute(select(room_table.c.memory_bytes)).scalar_one_or_none()
+        return found
+
+    def lease(self, room: Room | int, lease_s: float) -> Lease | None:
         """Takes the job whose turn it is (see `policy.choose`) as a new attempt, or None: nothing waits, or
-        there is no room. slots: the room there is for all jobs that run."""
+        there is no room. room: what there is for all jobs; a number: of slots."""
         db = self._db
+        room = Room(room) if isinstance(room, int) else room
         with db.write() as conn:
             db.lock_all(conn)  # the room is counted and taken by one dispatcher at a time
-            used = _used(conn)
-            head = choose(_heads(conn, used), slots - sum(used.values()), slots)
-            if head is None:
+            used = usage(conn)
+            free = room.slots - sum(one.slots for one in used.values())
+            chosen = choose(heads(conn, used, room.widest), room, free)
+            if chosen is None:
                 return None
+            head, slots = chosen
             job = lock_job(conn, head.job_id)
             if job.state != "queued":  # its user was faster
                 return None
@@ -61,6 +85,7 @@ class Queue:
                 "last_seq": 0,
             }
             conn.execute(insert(attempts), [row])
+            conn.execute(update(projects).where(projects.c.name == job.project).values(served_at=now))
             started = job.started_at if job.started_at is not None else now
             job = move(
                 conn,
@@ -72,6 +97,7 @@ class Queue:
                 attempt=attempt,
                 started_at=started,
                 progress=None,
+                slots_held=slots,
             )
         return Lease(job, attempt, expires)
 
@@ -141,10 +167,10 @@ class Queue:
         due = select(jobs.c.id).where(jobs.c.deadline_at <= now, jobs.c.state.not_in(TERMINAL))
         return self._each(due, None, lambda conn, job: fail_overdue(conn, self._db, job))
 
-    def used(self) -> dict[str, int]:
-        """Slots in use, by project."""
+    def used(self) -> dict[str, Usage]:
+        """What every project holds, by name."""
         with self._db.read() as conn:
-            return _used(conn)
+            return usage(conn)
 
     def _each(self, query: Any, state: State | None, act: Any) -> tuple[Job, ...]:
         with self._db.read() as conn:
@@ -176,31 +202,3 @@ def _attempt(conn: Connection, job_id: str, attempt: int) -> Attempt:
     if row is None:
         raise FencedError(f"{job_id} has no attempt {attempt}")
     return Attempt.of(row)
-
-
-def _used(conn: Connection) -> dict[str, int]:
-    query = (
-        select(jobs.c.project, func.sum(jobs.c.slots))
-        .where(jobs.c.state.in_(ACTIVE))
-        .group_by(jobs.c.project)
-    )
-    return {project: int(total) for project, total in conn.execute(query)}
-
-
-def _heads(conn: Connection, used: Mapping[str, int]) -> list[Head]:
-    """The first of every project's queue: one look into the index each, however long they are."""
-    inner = jobs.alias()
-    first = (
-        select(inner.c.id)
-        .where(inner.c.state == "queued", inner.c.project == projects.c.name)
-        .order_by(inner.c.priority.desc(), inner.c.queued_at, inner.c.id)
-        .limit(1)
-        .correlate(projects)
-        .scalar_subquery()
-    )
-    columns = (jobs.c.id, jobs.c.project, jobs.c.priority, jobs.c.queued_at, jobs.c.slots)
-    query = select(*columns).select_from(projects).join(jobs, jobs.c.id == first)
-    return [
-        Head(row.id, row.project, row.priority, row.queued_at, row.slots, used.get(row.project, 0))
-        for row in conn.execute(query)
-    ]

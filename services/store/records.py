@@ -37,10 +37,12 @@ class _Record:
 
 @dataclass(frozen=True)
 class Job(_Record):
-    """`job`: TrainingJob.to_mapping(). `slots`: the room it takes while it runs. `workers`: what it was
-    scaled to, or None. `attempt`: the current one; 0: none yet. `step`: the furthest reported by any attempt.
-    `progress`: the last that the runner said. `error`: {class, code, message}. `event_count`,
-    `metric_count`, `log_count`: the highest numbers given so far. Times in seconds since 1970."""
+    """`job`: TrainingJob.to_mapping(). `slots`: the fewest it can run with; `slots_most`: those it takes
+    where more are free; `slots_held`: those it holds (0: none). `disk_bytes`: of its folder, as last
+    measured; `disk_granted`: what that may have for now. `workers`: what it was scaled to, or None.
+    `attempt`: the current one; 0: none yet. `step`: the furthest reported by any attempt. `progress`: the
+    last that the runner said. `error`: {class, code, message}. `event_count`, `metric_count`, `log_count`:
+    the highest numbers given so far. Times in seconds since 1970."""
 
     id: str
     project: str
@@ -51,6 +53,10 @@ class Job(_Record):
     digest: str
     priority: int
     slots: int
+    slots_most: int
+    slots_held: int
+    disk_bytes: int
+    disk_granted: int
     workers: int | None
     submitted_by: str | None
     created_at: float

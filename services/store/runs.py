@@ -17,6 +17,7 @@ from services import states
 from services.errors import FencedError, NotFoundError, OutOfOrderError
 from services.reports import Answer, Assignment, Report
 from services.store.database import Database, sha256
+from services.store.disk import DiskQuota, grant
 from services.store.endings import end_attempt
 from services.store.journal import (
     add_events,
@@ -28,10 +29,11 @@ from services.store.journal import (
     rewind_metrics,
 )
 from services.store.records import Attempt, Job
-from services.store.schema import attempts, jobs
+from services.store.schema import attempts, jobs, models
 
 _TOKEN = re.compile(r"dbr_(job_[0-9a-z]{20})_([1-9][0-9]{0,8})_([A-Za-z0-9_-]{43})")
 _ALL_STEPS = 2**63 - 1
+MODEL = "model:"  # what a job's `init` begins with: model:mdl_...
 LEASE_S = 10.0  # a runner speaks every second
 
 
@@ -72,18 +74,24 @@ class Runs:
                 raise FencedError("the claim code is wrong, was used, or has expired")
         return f"dbr_{job_id}_{attempt}_{secret}"
 
-    def assignment(self, job_id: str, attempt: int) -> Assignment:
-        """What the attempt is to do. Raises FencedError."""
-        with self._db.read() as conn:
-            job = _job(conn, job_id)
+    def assignment(self, job_id: str, attempt: int, quota: DiskQuota | None = None) -> Assignment:
+        """What the attempt is to do. quota: of the disk; None: there is none. Raises FencedError."""
+        with self._db.write() as conn:
+            job = lock_job(conn, job_id)
             _current(conn, job, attempt)
+            if quota is not None:
+                job = grant(conn, self._db, job, job.disk_bytes, quota)
             rows = conn.execute(
                 select(attempts.c.attempt, attempts.c.last_seq).where(
                     attempts.c.job_id == job_id, attempts.c.attempt < attempt
                 )
             )
             received = {str(number): int(last) for number, last in rows}
-        return Assignment(job_id, attempt, job.job, job.workers, received)
+            model = str(job.job.get("init") or "").removeprefix(MODEL)
+            mine = (models.c.id == model, models.c.project == job.project)
+            init = conn.execute(select(models.c.path).where(*mine)).scalar_one_or_none()
+        disk = None if quota is None else job.disk_granted
+        return Assignment(job_id, attempt, job.job, job.workers, received, init, job.slots_held, disk)
 
     def check(self, job_id: str, attempt: int) -> Job:
         """The job of an attempt that has not ended. Raises FencedError."""
@@ -93,18 +101,29 @@ class Runs:
         return job
 
     def heartbeat(
-        self, job_id: str, attempt: int, progress: Mapping[str, Any] | None = None, lease_s: float = LEASE_S
+        self,
+        job_id: str,
+        attempt: int,
+        progress: Mapping[str, Any] | None = None,
+        lease_s: float = LEASE_S,
+        *,
+        disk: int | None = None,
+        quota: DiskQuota | None = None,
     ) -> Answer:
-        """The runner lives: its lease is extended, and it hears what to do. Raises FencedError."""
+        """The runner lives: its lease is extended, and it hears what to do. disk: bytes that its folder has.
+        Raises FencedError."""
         with self._db.write() as conn:
             job = lock_job(conn, job_id)
             found = _current(conn, job, attempt)
             self._extend(conn, job, lease_s)
             if progress is not None and progress != job.progress:
                 job = change(conn, self._db, job, progress=dict(progress))
-        return _answer(job, found.last_seq)
+            job = self._measured(conn, job, disk, quota)
+        return _answer(job, found.last_seq, quota)
 
-    def report(self, job_id: str, report: Report, lease_s: float = LEASE_S) -> Answer:
+    def report(
+        self, job_id: str, report: Report, lease_s: float = LEASE_S, *, quota: DiskQuota | None = None
+    ) -> Answer:
         """Stores a report, whole or not at all, and once: one that is repeated is only answered.
 
         Raises FencedError where the attempt has ended or is not the current one; OutOfOrderError where
@@ -114,7 +133,7 @@ class Runs:
             job = lock_job(conn, job_id)
             found = _attempt(conn, job, report.attempt)
             if report.seq <= found.last_seq:
-                return _answer(job, found.last_seq)
+                return _answer(job, found.last_seq, quota)
             if found.state == "ended":
                 raise _fenced(job, report.attempt)
             if report.seq != found.last_seq + 1:
@@ -122,6 +141,7 @@ class Runs:
                     f"report {report.seq} came before report {found.last_seq + 1}", found.last_seq + 1
                 )
             job = self._store(conn, job, found, report)
+            job = self._measured(conn, job, report.disk, quota)
             values = {"last_seq": report.seq}
             conn.execute(update(attempts).where(*_mine(job)).values(values))
             if report.end is None:
@@ -137,7 +157,14 @@ class Runs:
                     result=report.end.result,
                     model=report.end.model,
                 )
-        return _answer(job, report.seq)
+        return _answer(job, report.seq, quota)
+
+    def _measured(self, conn: Connection, job: Job, disk: int | None, quota: DiskQuota | None) -> Job:
+        if disk is None:
+            return job
+        if quota is None:
+            return change(conn, self._db, job, disk_bytes=disk)
+        return grant(conn, self._db, job, disk, quota)
 
     def _store(self, conn: Connection, job: Job, found: Attempt, report: Report) -> Job:
         db = self._db
@@ -197,5 +224,6 @@ def _fenced(job: Job, attempt: int) -> FencedError:
     return FencedError(f"attempt {attempt} of {job.id} is over: {now}. Stop")
 
 
-def _answer(job: Job, received: int) -> Answer:
-    return Answer(received, states.command_for(job.state), job.workers)
+def _answer(job: Job, received: int, quota: DiskQuota | None) -> Answer:
+    disk = None if quota is None else job.disk_granted
+    return Answer(received, states.command_for(job.state), job.workers, disk)

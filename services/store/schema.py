@@ -52,7 +52,25 @@ def _needed(name: str, kind: Any, **more: Any) -> Column[Any]:
 
 schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
 
-projects = Table("projects", metadata, Column("name", Text, primary_key=True), _needed("created_at", Double))
+projects = Table(
+    "projects",
+    metadata,
+    Column("name", Text, primary_key=True),
+    _needed("created_at", Double),
+    Column("served_at", Double),  # when a job of it was last started
+    _needed("disk_bytes", BigInteger),  # of its jobs that do not run
+)
+
+# What the dispatcher has to give, said by itself: one row, number 1.
+room = Table(
+    "room",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    _needed("slots", Integer),
+    _needed("project_slots", Integer),
+    _needed("project_jobs", Integer),
+    Column("memory_bytes", BigInteger),
+)
 
 tokens = Table(
     "tokens",
@@ -81,6 +99,10 @@ jobs = Table(
     _needed("digest", Text),
     _needed("priority", Integer),
     _needed("slots", Integer),
+    _needed("slots_most", Integer),
+    _needed("slots_held", Integer),
+    _needed("disk_bytes", BigInteger),
+    _needed("disk_granted", BigInteger),
     Column("workers", Integer),
     Column("submitted_by", Text),
     _needed("created_at", Double),
@@ -102,7 +124,7 @@ jobs = Table(
     Column("error", JsonText),
     Index("jobs_project", "project", "id", "name"),  # a search by name reads no more than this
     Index("jobs_project_state", "project", "state", "id"),
-    Index("jobs_queue", "state", "project", text("priority DESC"), "queued_at", "id"),
+    Index("jobs_queue", "state", "project", text("priority DESC"), "queued_at", "id", "slots"),
     Index("jobs_deadline", "deadline_at"),
 )
 

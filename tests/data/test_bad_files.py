@@ -122,9 +122,9 @@ BAD = {
     "missing": (
         source(Npy(inputs="no.npy")),
         DataError,
-        "no.npy: there is no such file; data paths are relative",
+        "no.npy: there is no such file in .*; data paths are relative",
     ),
-    "misspelt": (misspelt, DataError, "trian.npy: there is no such file; did you mean 'train.npy'?"),
+    "misspelt": (misspelt, DataError, "trian.npy: there is no such file in .*; did you mean 'train.npy'?"),
     "folder": (directory, DataError, "x.npy: this is a folder; name a data file in it"),
     "pipe": (
         pipe,

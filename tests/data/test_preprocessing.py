@@ -56,6 +56,19 @@ def test_large_offsets_keep_their_digits():
     np.testing.assert_allclose(out, (raw - raw.mean()) / raw.std(), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [1e-50, 1e-200, 1e-306, 1e200, 8e306])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_columns_of_any_size_become_what_they_are_at_size_one(size, dtype):
+    raw = np.random.default_rng(0).normal(3, 2, size=(200, 3))
+    want, found = np.empty(raw.shape, dtype), np.empty(raw.shape, dtype)
+    fit(from_arrays(raw), standardize=True).apply(raw, want)
+    scaled = raw * [size, 1, size]
+    with np.errstate(all="raise"):
+        fit(from_arrays(scaled), standardize=True).apply(scaled, found)
+    np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-6)
+    assert found.std(axis=0) == pytest.approx([1, 1, 1])
+
+
 @given(
     hnp.arrays(
         np.float64,
@@ -144,7 +157,7 @@ def test_is_identity():
         (lambda: fit(from_arrays(np.eye(3)), scale=0), "scale is 0, but must be a number above 0"),
         (lambda: fit(from_arrays(np.eye(3)), scale=float("nan")), "scale is nan, but must be a number above"),
         (
-            lambda: fit(from_arrays(np.array([[1e300], [-1e300]])), standardize=True),
+            lambda: fit(from_arrays(np.array([[1.7e308], [-1.7e308]])), standardize=True),
             "the arrays: values are too large to standardize in float64; scale the data down",
         ),
         (lambda: Preprocessing.from_json({}), r"the model's preprocessing is damaged \('scale'\)"),

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from distbp.data.checks import check_rows, with_labels, with_values
+from distbp.data.checks import Allowed, check_rows
+from distbp.data.digest import PART_BYTES, PARTS, array_digest, table_digests, table_record
 from distbp.data.formats import Npy, from_arrays, load
-from distbp.data.preprocessing import fit
+from distbp.data.preprocessing import Preprocessing, fit
 from distbp.data.table import chunks
 from distbp.errors import DataError
 
@@ -17,21 +20,49 @@ X = np.arange(12, dtype=np.float32).reshape(6, 2)
 
 
 def test_digest_is_that_of_the_bytes():
-    table = from_arrays(X, np.arange(6), np.full(6, 2.0))
-    want = hashlib.sha256(
-        b"inputs: <f4 (6, 2);"
-        + X.astype("<f4").tobytes()
-        + b"targets: <i8 (6,);"
-        + np.arange(6, dtype="<i8").tobytes()
-        + b"weights: <f8 (6,);"
-        + np.full(6, 2, "<f8").tobytes()
-    )
-    assert table.digest() == want.hexdigest()
+    table = from_arrays(X, np.arange(6))
+    part = hashlib.sha256(X.astype("<f4").tobytes()).digest()
+    assert table_digests(table) == {
+        "inputs": hashlib.sha256(b"<f4 (6, 2);" + part).hexdigest(),
+        "targets": array_digest(np.arange(6).astype(">i8").astype("<i8")),
+        "weights": None,
+    }
+
+
+def test_digest_of_many_parts_sees_every_value():
+    """Whatever the storage; with several threads."""
+    rows = np.random.default_rng(0).normal(size=(3 * PART_BYTES // 64 + 5, 8))
+    digest = array_digest(rows)
+    stored = {array_digest(rows.astype(">f8")), array_digest(np.asfortranarray(rows))}
+    assert stored == {digest}
+    for row in (0, PART_BYTES // 64, len(rows) - 1):
+        other = rows.copy()
+        other[row, 3] = np.nextafter(other[row, 3], 9)
+        assert array_digest(other) != digest
+    assert array_digest(rows[:-1]) != digest != array_digest(rows.reshape(-1, 4))
+
+
+def test_a_record_is_believed_while_the_files_are_the_same(tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", X)
+    np.save(tmp_path / "y.npy", np.arange(6))
+    source = Npy(inputs="x.npy", targets="y.npy")
+    fresh = table_record(load(source, tmp_path))
+    assert fresh["marks"] == []  # written just now: a change within the same tick would not show
+    monkeypatch.setattr("distbp.data.digest._SETTLED_NS", -1)
+    record = json.loads(json.dumps(table_record(load(source, tmp_path))))
+    assert len(record["marks"]) == 2
+    assert {part: record[part] for part in PARTS} == {part: fresh[part] for part in PARTS}
+    monkeypatch.setattr("distbp.data.digest.array_digest", lambda array: "computed")
+    assert table_record(load(source, tmp_path), record) == record
+    before = (tmp_path / "y.npy").stat()
+    np.save(tmp_path / "y.npy", np.arange(6)[::-1])
+    os.utime(tmp_path / "y.npy", ns=(before.st_atime_ns, before.st_mtime_ns))  # as if nothing had happened
+    assert table_record(load(source, tmp_path), record)["targets"] == "computed"
 
 
 def test_digest_sees_every_part():
     digests = {
-        from_arrays(*arguments).digest()
+        tuple(table_digests(from_arrays(*arguments)).values())
         for arguments in [
             (X,),
             (X.astype(np.float64),),
@@ -58,10 +89,10 @@ def test_slices_are_views_with_the_rows_of_the_file():
 def test_bad_rows_are_skipped_and_the_others_keep_their_numbers():
     inputs = X.copy()
     inputs[1, 0] = np.nan
-    labels = np.array([0, 1, 2, -1, 4, 5])
+    labels = np.array(["a", "b", "c", "", "e", "f"])
     weights = np.array([1, 1, 1, 1, np.inf, 0.5])
     table = from_arrays(inputs, labels, weights, bad_rows="skip")
-    assert table.targets.tolist() == [0, 2, 5]
+    assert table.targets.tolist() == list("acf")
     assert table.weights.tolist() == [1, 1, 0.5]
     np.testing.assert_array_equal(table.inputs, X[[0, 2, 5]])
     assert [table.row_number(i) for i in range(3)] == [0, 2, 5]
@@ -80,7 +111,8 @@ def test_skipped_rows_of_a_large_file_are_mapped(tmp_path, monkeypatch):
     monkeypatch.setenv("DISTBP_PREPARE_BYTES", "1MiB")
     mapped = load(source, tmp_path, bad_rows="skip")
     assert isinstance(mapped.inputs, np.memmap)
-    assert mapped.digest() == in_memory.digest() == from_arrays(np.delete(inputs, bad, 0)[9:]).digest()
+    whole = from_arrays(np.delete(inputs, bad, 0)[9:])
+    assert table_digests(mapped) == table_digests(in_memory) == table_digests(whole)
     assert mapped.row_number(7) == 18
     assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
 
@@ -92,6 +124,64 @@ def test_the_row_is_the_row_in_the_file(tmp_path):
     with pytest.raises(DataError, match=r"x.npy: row 7, column 1 of the inputs is NaN. 1 of 4 rows are bad"):
         load(Npy(inputs="x.npy", rows=(5, 9)), tmp_path)
     assert len(load(Npy(inputs="x.npy", rows=(0, 7)), tmp_path)) == 7
+
+
+def test_rows_that_are_left_out_are_counted_by_the_first_reason():
+    inputs, targets = np.ones((7, 2)), np.zeros((7, 1))
+    inputs[1, 1], inputs[2, 0], inputs[2, 1], inputs[3, 0] = np.nan, np.inf, np.nan, -1e39
+    targets[1], targets[4] = np.nan, np.nan  # row 1 counts once
+    weights = np.array([1, 1, 1, 1, 1, -1, 1.0])
+    table = from_arrays(
+        inputs, targets, weights, bad_rows="skip", allowed=Allowed(np.dtype(np.float32), split="validation")
+    )
+    assert dict(table.skipped) == {
+        "NaN in the inputs": 1,
+        "Inf in the inputs": 1,
+        "too large inputs": 1,
+        "NaN in the targets": 1,
+        "weights below 0": 1,
+    }
+    assert [table.row_number(i) for i in range(len(table))] == [0, 6]
+
+
+X39, SINGLE = np.where(np.eye(4, 3) > 0, 1e39, 1.0), np.dtype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "allowed", "text"),
+    [
+        (
+            (X39, np.zeros(4)),
+            Allowed(SINGLE, split="validation"),
+            "row 0, column 0 of the validation inputs is 1e+39. 3 of 4 rows are bad; mend them, or set"
+            " bad_rows: skip. A float32 job takes numbers from -3.4e+38 to 3.4e+38",
+        ),
+        (
+            (np.ones((4, 1)), X39),
+            Allowed(SINGLE, split="test"),
+            "row 0, column 0 of the test targets is 1e+39.",
+        ),
+        ((np.ones((4, 1)), np.zeros(4), X39[:, 2]), Allowed(SINGLE), "row 2 of the weights is 1e+39."),
+        (
+            (np.array([[1], [2]]),),
+            Allowed(SINGLE, Preprocessing(scale=4e-39)),
+            "row 1, column 0 of the inputs is 2. 1 of 2 rows are bad.*once they are preprocessed",
+        ),
+        (
+            (np.array([[1.0], [2e300]]),),
+            Allowed(SINGLE, Preprocessing(1.0, np.zeros(1), np.ones(1))),
+            "row 1, column 0 of the inputs is 2e.300.*once they are preprocessed",
+        ),
+    ],
+)
+def test_numbers_that_the_job_cannot_hold_are_refused(arguments, allowed, text):
+    with pytest.raises(DataError, match=text.replace("+", ".")):
+        from_arrays(*arguments, allowed=allowed)
+    if "once" not in text:
+        assert not from_arrays(*arguments).skipped  # a float64 job can
+    else:
+        scaled = [np.asarray(a) * 1e-300 for a in arguments]
+        assert len(from_arrays(*scaled, allowed=allowed)) == len(scaled[0])
 
 
 @pytest.mark.parametrize(
@@ -135,7 +225,21 @@ def test_skipping_must_leave_something(arguments, text):
         ),
         ((X, 3), "the targets of the arrays: no targets for the 6 rows of inputs"),
         ((X, np.zeros((6, 0))), r"targets of shape \(6, 0\) hold no data; give at least one column"),
-        ((X, list("abcdef")), "the targets of the arrays: values of type <U1 cannot be trained on"),
+        ((X, np.array([list("ab")] * 6)), r"text of shape \(6, 2\); give one label for each row, shape"),
+        (
+            (X, ["a", "b", "", "a", "b", "a"]),
+            "the targets of the arrays: row 2 of the targets is missing. 1 of",
+        ),
+        ((X, [b"\xff"] * 6), "the labels are bytes that are not UTF-8; write them as text"),
+        (
+            (X, np.array(["a", 1, "b", 2, "a", "b"], dtype=object)),
+            "targets hold number and text; give numbers,",
+        ),
+        ((X, [{}] * 6), "the arrays: targets hold dict; give numbers, booleans or text, all of one kind"),
+        (
+            (X, np.zeros(6), list("abcdef")),
+            "the weights of the arrays: values of type <U1 cannot be trained on",
+        ),
         ((X, np.zeros(6), np.ones(5)), "the weights of the arrays: 5 weights for the 6 rows"),
         (
             (np.ma.masked_equal(X, 3),),
@@ -161,70 +265,6 @@ def test_arrays_are_not_copied_and_lists_are_fine():
     assert from_arrays([[True, False]]).inputs.dtype == np.uint8
 
 
-@pytest.mark.parametrize(
-    "targets", [[0, 1, 2, 0, 1, 2], [0.0, 1, 2, 0, 1, 2], [[0], [1], [2], [0], [1], [2]]]
-)
-def test_labels(targets):
-    table = with_labels(from_arrays(X, targets), 3)
-    assert table.targets.dtype == np.intp
-    assert table.targets.tolist() == [0, 1, 2, 0, 1, 2]
-    one_hot = with_values(table, 3)
-    np.testing.assert_array_equal(one_hot.targets, np.tile(np.eye(3), (2, 1)))
-    np.testing.assert_array_equal(with_values(table, 1).targets[:, 0], table.targets)
-
-
-@pytest.mark.parametrize(
-    ("make", "text"),
-    [
-        (
-            lambda: with_labels(from_arrays(X, [0, 1, 2, 3, 0, 0]).slice(2, 6), 3),
-            "the targets of the arrays: row 3: label 3, but the model's 3 outputs allow 0 to 2; give the"
-            " last layer"
-            " 4 units, or mend the labels",
-        ),
-        (
-            lambda: with_labels(from_arrays(X, [0, 1, 0.5, 1, 0, 0]), 2),
-            "row 2: 0.5 is not a label; labels are whole numbers from 0 to 1. For values, use a"
-            " loss such as mse",
-        ),
-        (
-            lambda: with_labels(from_arrays(X, [0.0, -1, 0, 0, 0, 0]), 2),
-            "row 1: label -1, but the model's 2 outputs",
-        ),
-        (
-            lambda: with_labels(from_arrays(X, np.eye(6)), 6),
-            "6 target columns, where the loss takes one label for",
-        ),
-        (
-            lambda: with_labels(from_arrays(X), 6),
-            "the arrays: the data has no labels, which training and evaluation",
-        ),
-        (
-            lambda: with_values(from_arrays(X), 6),
-            "the arrays: the data has no targets, which training and evaluation",
-        ),
-        (
-            lambda: with_values(from_arrays(X, np.eye(6)), 5),
-            "the targets of the arrays: 6 target columns, but the model has 5 outputs; give the"
-            " last layer 6 units",
-        ),
-        (
-            lambda: with_values(from_arrays(X, [0, 1, 2, 3, 0, 0]), 3),
-            "row 3: label 3, but the model's 3 outputs",
-        ),
-    ],
-)
-def test_targets_that_do_not_fit(make, text):
-    with pytest.raises(DataError) as caught:
-        make()
-    assert text in str(caught.value)
-
-
-def test_values_that_fit_are_not_copied():
-    targets = np.random.default_rng(0).normal(size=(6, 2))
-    assert np.shares_memory(with_values(from_arrays(X, targets), 2).targets, targets)
-
-
 def resident_bytes() -> int:
     fields = Path("/proc/self/statm").read_text(encoding="utf-8").split()
     return int(fields[1]) * 4096
@@ -246,7 +286,7 @@ def test_streaming_a_large_file_needs_little_memory(tmp_path):
         table = load(Npy(inputs="x.npy"), tmp_path)
         for _, _ in chunks(table.inputs):
             most = max(most, resident_bytes())
-        table.digest()
+        table_digests(table)
         fit(table, standardize=True)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
@@ -269,5 +309,5 @@ def test_changes_of_a_writable_map_are_left_alone(tmp_path):
     np.save(tmp_path / "x.npy", X)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="c")
     mapped[:] = 7
-    from_arrays(mapped).digest()
+    table_digests(from_arrays(mapped))
     assert (mapped == 7).all()

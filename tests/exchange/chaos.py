@@ -24,7 +24,7 @@ from distbp.evaluation import Evaluation
 from distbp.exchange.base import Snapshot
 from distbp.exchange.faults import FaultPlan
 from distbp.exchange.shared_data import share_rows
-from distbp.interrupts import Interrupts
+from distbp.interrupts import Control
 from distbp.membership import Options
 from distbp.result import Result
 from distbp.run_directory import RunDirectory
@@ -220,13 +220,8 @@ def drive(path: Path, job: TrainingJob, make_team: Any) -> Result:
     """As `distbp.train` does it, with another maker of teams."""
     splits = open_splits(job, Path(), DATA)
     blueprint = make_blueprint(job, splits)
-    with (
-        RunDirectory.create(path, job.to_yaml()) as run,
-        numerics.one_blas_thread(),
-        Interrupts() as interrupts,
-    ):
-        trainer = Trainer(run, blueprint, splits, make_team, lambda event: None, interrupts)
-        return trainer.train(None)
+    with RunDirectory.create(path, job.to_yaml()) as run, numerics.one_blas_thread():
+        return Trainer(run, blueprint, splits, make_team, lambda event: None, Control()).train(None)
 
 
 def actors() -> dict[int, str]:

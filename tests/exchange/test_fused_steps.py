@@ -38,8 +38,6 @@ ACTIVATIONS = ["linear", "relu", "leaky_relu", "sigmoid", "tanh"]
 
 
 def rig(kernels: str, data: Data, *, units: int = 33, activation: str = "relu", **fields: Any) -> Rig:
-    if kernels != "numba":
-        pytest.importorskip(f"distbp.nn.{kernels}", reason=f"no {kernels} here", exc_type=ImportError)
     layers = [
         {"type": "dense", "units": units, "activation": activation},
         {"type": "dense", "units": 16, "activation": activation},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import threading
 import time
@@ -104,3 +105,48 @@ def test_other_systems_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(futex.platform, "machine", lambda: "arm64")
     with pytest.raises(ExchangeError, match=r"needs Linux on one of aarch64, .*; this is Darwin on arm64"):
         Futex(shared.array(0, (32,), np.int32), 0)
+
+
+def test_where_stores_may_be_seen_out_of_order_there_is_a_fence() -> None:
+    """On x86-64 none is needed; elsewhere the kernel's, which any machine can execute."""
+    calls = []
+
+    class Library:
+        @staticmethod
+        def syscall(*given: object) -> int:
+            calls.append(given)
+            return int(real(*given))
+
+    real, futex._libc = futex._libc.syscall, Library()
+    try:
+        futex.fence_for("x86_64")()
+        assert not calls
+        futex.fence_for("aarch64")()
+    finally:
+        futex._libc = ctypes.CDLL(None, use_errno=True)
+    ((number, _, operation, most, *_),) = calls
+    assert (number, operation, most) == (futex.SYSTEM_CALL, 129, 1)  # FUTEX_WAKE_PRIVATE
+
+
+def test_what_is_announced_comes_after_what_it_announces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that says that others are there has a fence before it; a load that believes it, after."""
+    from distbp.exchange import segment as seg
+    from distbp.reduction import Block
+
+    made = seg.create(4, np.float32, 3, attempt=1)
+    slot, told = made.slot(0, 0), []
+
+    def fence() -> None:
+        told.append((slot.header[seg.SLOT_STEP], slot.header[seg.SLOT_STOP], made.words[seg.VERSION] % 2))
+
+    monkeypatch.setattr(seg, "fence", fence)
+    slot.post(1, 7, Block(0, 2))
+    assert told == [(-1, 0, 0), (-1, 2, 0)]
+    told.clear()
+    assert slot.posted(1, 7) == Block(0, 2) and len(told) == 2
+    told.clear()
+    made.set_ranges({0: [seg.Range(0, 2)]})
+    assert [odd for *_, odd in told] == [1, 1]
+    told.clear()
+    assert made.ranges(0) == [seg.Range(0, 2)] and len(told) == 2
+    made.close()

@@ -53,7 +53,9 @@ def made(maker: TeamMaker, workers: int) -> Any:
     rig = make_rig(make_job(shards=4, epochs=2), classes(64))
     with closing(maker(rig.blueprint, rig.data, Snapshot(0, {"vector": rig.start()}), 1, str)) as team:
         assert team.workers == workers
-        return {m.actor._actor_id.hex() for m in team._members.values()}, team._server._actor_id.hex()
+        return {
+            m.actor._actor_id.hex() for m in team._team._members.values()
+        }, team._team._server._actor_id.hex()
 
 
 def test_a_team_begins_with_the_processes_that_were_started_early(ray_here: None) -> None:

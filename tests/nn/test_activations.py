@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distbp.nn.activations import ACTIVATIONS, Scratch, make_scratch
+from distbp.nn.activations import ACTIVATIONS, Scratch, live_rows, make_scratch
 from distbp.nn.distributions import normal_tail
+from distbp.nn.kernels import load
 
 REFERENCE: dict[str, Callable[[float], float]] = {
     "linear": lambda z: z,
@@ -117,13 +118,13 @@ class TestEvery:
         dz = backward(name, z, np.ones_like(z))
         assert np.array_equal(dz.reshape(6, 4), backward(name, z.reshape(6, 4), np.ones((6, 4))))
 
-    def test_saturated_counts_flat_parts_only(self, name: str) -> None:
-        count = ACTIVATIONS[name].saturated
-        if count is None:
+    def test_units_are_live_in_rows_where_they_are_not_flat(self, name: str) -> None:
+        activation = ACTIVATIONS[name]
+        if activation.saturated is None:
             return
-        z = np.array([[-50.0, -50.0, 0.3, 0.4]])
+        z = np.array([[-50.0, -50.0, 0.3, 0.4], [-50.0, 0.5, -50.0, 0.4]])
         y = forward(name, z)
-        assert count(z if ACTIVATIONS[name].keeps_input else y, y) == 2
+        assert live_rows(activation, z if activation.keeps_input else y, y).tolist() == [0, 1, 1, 2]
 
 
 def test_the_step_function_cannot_train_and_has_no_gradient() -> None:
@@ -146,3 +147,30 @@ def test_normal_tail_meets_the_library_of_c(z: float) -> None:
 @pytest.mark.parametrize("name", ["gelu", "silu"])
 def test_limits_at_infinity(name: str) -> None:
     assert forward(name, np.array([-np.inf, np.inf])).tolist() == [0.0, np.inf]
+
+
+# By 60 digits of mpmath.
+TAILS = {-16: 1.1253516205509499e-07, -20: 2.0611536181902037e-09, -40: 4.248354255291589e-18, 0: 0.5}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kernels", ["numpy", "numba"])
+def test_the_tail_of_the_sigmoid_keeps_its_digits(kernels: str, dtype: type) -> None:
+    if kernels == "numba":
+        pytest.importorskip("numba")
+    z = np.array([[*TAILS, -86, -700 if dtype is np.float64 else -86, -1e30, np.nan, 1e30]], dtype)
+    far = np.exp(z[0, -5:-3].astype(np.float64))
+    with np.errstate(all="raise", under="ignore"):
+        load(kernels).activate(ACTIVATIONS["sigmoid"], z, np.zeros(z.shape[1], dtype), z, scratch_like(z))()
+    want = [*TAILS.values(), *far]
+    np.testing.assert_allclose(z[0, :-3], want, rtol=4e-7 if dtype is np.float32 else 1e-15)
+    assert z[0, -3] < 1e-38 and np.isnan(z[0, -2]) and z[0, -1] == 1
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["silu", "gelu", "softplus", "elu", "tanh"])
+def test_what_is_nearly_zero_keeps_its_digits(name: str, dtype: type) -> None:
+    z = np.array([-1e-30, 1e-30, -1e-4, 3e-5, -8, -9]).astype(dtype)
+    z = z if name in ("silu", "gelu", "softplus") else z[:4]
+    want = [REFERENCE[name](float(v)) for v in z]
+    np.testing.assert_allclose(forward(name, z), want, rtol=2e-5 if dtype is np.float32 else 1e-13)

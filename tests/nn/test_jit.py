@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 pytest.importorskip("numba")
 
 from distbp.nn import jit
+from distbp.nn.lean_numba import told
 
 FUNCTION = """
 from distbp.nn.jit import jit
@@ -42,13 +44,29 @@ def test_it_is_kept(hits) -> None:
 def test_another_source_has_changed(hits, monkeypatch: pytest.MonkeyPatch) -> None:
     """Numba alone goes on with what it has: the function's own file is the same."""
     assert [hits(), hits()] == [False, True]
-    monkeypatch.setattr(jit, "stamp", lambda: ((1, 2),))
+    monkeypatch.setattr(jit, "stamp", lambda: "other")
     assert [hits(), hits()] == [False, True]
 
 
-def test_the_stamp_tells_of_every_source() -> None:
-    assert len(jit.stamp()) == len(jit.SOURCES)
-    assert all(changed > 0 and size > 0 for changed, size in jit.stamp())
+def test_the_stamp_is_of_what_the_sources_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jit, "SOURCES", ("one", "two"))
+    monkeypatch.setattr(jit, "__file__", str(tmp_path / "nn" / "jit.py"))
+    one, two = tmp_path / "one.py", tmp_path / "two.py"
+    one.write_text("A = 1")
+    two.write_text("B = 1")
+    first = jit.stamp.__wrapped__()
+    os.utime(two, (1, 1))  # as a copy in an image has it
+    assert jit.stamp.__wrapped__() == first
+    two.write_text("B = 2")
+    assert jit.stamp.__wrapped__() != first
+
+
+def test_compiling_is_told_of_once(hits) -> None:
+    said: list[str] = []
+    for kept in (False, True):
+        with told(lambda: said.append("compiles")):
+            assert hits() is kept
+    assert said == ["compiles"]
 
 
 def test_without_a_folder_for_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:

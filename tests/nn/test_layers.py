@@ -108,12 +108,6 @@ def d_outputs(row: str, dtype: type = np.float64, rows: int = ROWS) -> Array:
 
 @pytest.fixture(params=["numpy", "numba", "fma", "mkl", "amx"])
 def kernels(request: pytest.FixtureRequest) -> Kernels:
-    if request.param != "numpy":
-        pytest.importorskip(
-            "numba" if request.param == "numba" else f"distbp.nn.{request.param}",
-            reason=f"the kernel set {request.param} cannot be used here",
-            exc_type=ImportError,
-        )
     return load(request.param)
 
 
@@ -232,14 +226,15 @@ class TestEvery:
             tracemalloc.stop()
         assert grown < 2000  # the last call's view objects, nothing for each call
 
-    def test_saturated_counts_units_of_the_last_forward(self, row: str) -> None:
+    def test_live_rows_of_each_unit_in_the_last_forward(self, row: str) -> None:
         r = make(row)
-        if r.bound.saturated is None:
+        if r.bound.live is None:
             return
         y = r.bound.forward(inputs(row))
         r.bound.backward(d_outputs(row))
-        count, of = r.bound.saturated()
-        assert 0 <= count <= of == y.size
+        live = r.bound.live()
+        assert live.shape == (y[0].size,)
+        assert (live >= 0).all() and (live <= len(y)).all()
 
     def test_pickles_and_compares_by_value(self, row: str) -> None:
         kind, fields, _, _ = TABLE[row]
@@ -362,8 +357,8 @@ class TestBatchNormalization:
         r = rig(LAYERS["batch_normalization"](), (3,), rows=1)
         y = r.bound.forward(np.array([[2.0, 3.0, 4.0]]))
         assert np.array_equal(y[0], r.parameters["shift"])
-        assert r.statistic_sums["mean"].tolist() == [2.0, 3.0, 4.0]
-        assert r.statistic_sums["variance"].tolist() == [0.0, 0.0, 0.0]
+        assert not r.statistic_sums["mean"].any()  # the worker does not count the row, either
+        assert not r.statistic_sums["variance"].any()
         dx = r.bound.backward(np.ones((1, 3)))
         assert dx is not None
         assert not dx.any()

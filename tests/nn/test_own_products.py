@@ -12,16 +12,16 @@ from operands import KINDS, operands, product
 
 pytest.importorskip("numba", reason="Numba is not installed")
 
+from distbp.nn.products import Products
+
 from distbp.nn.blas import Gemm
 from distbp.nn.gemm import products_by
-from distbp.nn.products import Products
 
 
 @pytest.fixture(params=["fma", "amx"])
 def own(request: pytest.FixtureRequest) -> Products:
     """The set's own function alone, whatever the sizes: it is called as a library is."""
     name = request.param
-    pytest.importorskip(f"distbp.nn.{name}", reason=f"no {name} here", exc_type=ImportError)
     address = getattr(importlib.import_module(f"distbp.nn.{name}"), name)(np.dtype(np.float32)).own
     return products_by(Gemm(address, address))
 

@@ -11,11 +11,12 @@ from operands import KINDS, exact, operands, product
 
 pytest.importorskip("distbp.nn.amx", reason="no matrix unit here", exc_type=ImportError)
 
-from distbp.errors import FingerprintError
 from distbp.nn.amx import AMX, amx
+from distbp.nn.products import NUMPY_PRODUCTS
+
+from distbp.errors import FingerprintError
 from distbp.nn.blas import Gemm, allow_tiles
 from distbp.nn.gemm import SMALL, products_by
-from distbp.nn.products import NUMPY_PRODUCTS
 from distbp.nn.tile_product import KEPT, LEAST, PANELS, SIDE, TERMS, tile_sgemm
 from distbp.nn.tiles import PARTS
 from distbp.numerics import check_same, fingerprint

@@ -13,11 +13,12 @@ from operands import KINDS, exact, operands, product
 
 pytest.importorskip("distbp.nn.fma", reason="no vector registers here", exc_type=ImportError)
 
+from distbp.nn.fma import FMA, fma
+from distbp.nn.products import NUMPY_PRODUCTS
+
 from distbp.errors import FingerprintError
 from distbp.nn.blas import Gemm, products_beside_vectors
-from distbp.nn.fma import FMA, fma
 from distbp.nn.gemm import SMALL, products_by
-from distbp.nn.products import NUMPY_PRODUCTS
 from distbp.nn.strips import LANES, NARROW, WIDE
 from distbp.nn.vector_product import FEW, KEPT_BYTES, LEAST, TERMS, vector_sgemm
 from distbp.numerics import check_same, fingerprint

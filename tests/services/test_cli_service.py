@@ -61,7 +61,7 @@ def test_a_job_from_submit_to_predict(served: Served, job: Path, tmp_path: Path)
     done = run("submit", job, "--wait")
     job_id = done.stdout.splitlines()[0]
     assert re.fullmatch(r"job_\w{20}", job_id)
-    assert "queued" in done.stdout and "epoch   3" in done.stdout
+    assert "queued" in done.stdout and "\n    3  " in done.stdout
     assert f"`distbp models get {job_id} DIR` fetches it" in done.stdout
     with settings.environment(QUICK):
         local = distbp.train(distbp.TrainingJob.from_file(job), folder=tmp_path, output=tmp_path / "run")
@@ -75,7 +75,9 @@ def test_a_job_from_submit_to_predict(served: Served, job: Path, tmp_path: Path)
     assert len(objects(run("datasets", "--json").stdout)) == 1
     assert "blobs train" in run("datasets").stdout
 
-    assert "epoch 3, step 9: train_loss" in run("logs", job_id).stdout
+    lines = run("logs", job_id).stdout.splitlines()
+    assert all(re.match(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d  \S", line) for line in lines)
+    assert any("  epoch 3, step 9: train_loss" in line for line in lines)
     assert run("logs", "-f", job_id).stdout == run("logs", job_id).stdout
     status = json.loads(run("status", job_id, "--json").stdout)
     assert status["state"] == "completed"

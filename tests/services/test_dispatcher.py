@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 from stores import Clock, submit
 
+from services import policy
 from services.dispatcher import Dispatcher, Limits, Sight, Verdict, judge
 from services.launchers import ClusterAwayError, Handle, LaunchError, Start
 from services.reports import End, Report
@@ -30,6 +31,7 @@ class Pretend:
         self.killed: list[str] = []
         self.refuses: LaunchError | None = None
         self.mute = False
+        self.said = ""
 
     def handle(self, job_id: str, attempt: int) -> Handle:
         return {"name": f"{job_id}-{attempt}"}
@@ -46,6 +48,9 @@ class Pretend:
         if self.mute:
             raise LaunchError("cannot tell")
         return handle["name"] in self.living
+
+    def last_words(self, handle: Handle) -> str:
+        return self.said
 
     def stop(self, handle: Handle) -> None:
         self.stopped.append(handle["name"])
@@ -96,8 +101,8 @@ def sight(state: str = "running", alive: bool | None = True, lease: float = 10, 
         (sight(alive=False), "lost", "runner_died"),
         (sight(lease=5), "kill", "runner_silent"),
         (sight(lease=5, alive=None), "kill", "runner_silent"),
-        (sight("cancelling", asked_s=60), "leave", ""),
-        (sight("cancelling", asked_s=61), "kill", "runner_deaf"),
+        (sight("cancelling", asked_s=180), "leave", ""),
+        (sight("cancelling", asked_s=181), "kill", "runner_deaf"),
     ],
 )
 def test_judgement(seen: Sight, act: str, code: str) -> None:
@@ -140,6 +145,27 @@ def test_a_dead_runner_is_noticed_at_once_and_followed_by_another(house: House) 
     house.tick()
     assert [start.attempt for start in house.launcher.starts] == [1, 2]
     assert house.launcher.killed == []
+
+
+def test_why_a_runner_could_not_start_is_in_the_error_of_its_job(house: House) -> None:
+    job_id = submit(house.store).id
+    house.launcher.said = "ModuleNotFoundError: No module named 'numpy'"
+    message = "the runner's process ended without a word; its log ends with: " + house.launcher.said
+    house.tick()
+    house.launcher.living.clear()
+    house.tick()
+    assert house.store.jobs.get("main", job_id).reason == message
+    for _ in range(policy.BUDGETS["lost"]):
+        house.clock.pass_(policy.BACKOFF_MOST_S)
+        house.tick()
+        house.launcher.living.clear()
+        house.tick()
+    assert house.state(job_id) == "failed"
+    assert house.store.jobs.get("main", job_id).error == {
+        "class": "lost",
+        "code": "runner_died",
+        "message": message,
+    }
 
 
 def test_a_silent_runner_is_killed_before_another_starts(house: House) -> None:
@@ -216,7 +242,7 @@ def test_a_runner_that_does_not_obey_is_killed(house: House, ask: str, end: str)
     house.tick()
     house.run(job_id)
     getattr(house.store.jobs, ask)("main", job_id)
-    for _ in range(8):
+    for _ in range(25):
         house.tick()
         if house.state(job_id) == end:
             break

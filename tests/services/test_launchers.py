@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from services.launchers import ClusterAwayError, Launcher, LaunchError, LocalProcess, RayJobs, Start
+from services.launchers.base import last_line
 from services.store.records import new_id
 
 JOB = new_id("job_")  # of this run: a cluster remembers the ids it has seen
@@ -232,6 +233,53 @@ def test_the_token_of_a_local_runner_shows_nowhere(tmp_path: Path) -> None:
     assert not launcher.alive(handle)
 
 
+def test_a_runner_that_cannot_start_says_why(tmp_path: Path) -> None:
+    launcher = LocalProcess(tmp_path, command=[sys.executable, "-P", "-m", "distbp.no_such_module"])
+    handle = launcher.start(start())
+    wait_for_end(json.loads((tmp_path / JOB / "runner-1.json").read_text())["pid"])
+    name = Path(sys.executable).name
+    assert not launcher.alive(handle)
+    assert launcher.last_words(handle) == f"{name}: No module named distbp.no_such_module"
+    assert launcher.last_words(launcher.handle(JOB, 2)) == ""  # there is no such runner
+
+
+def test_a_runner_of_a_ray_job_that_cannot_start_says_why(tmp_path: Path) -> None:
+    class Logs(FakeRay):
+        def get_job_logs(self, name: str) -> str:
+            self._job(name)
+            return "Traceback\n  File ...\nModuleNotFoundError: No module named 'services'\n\n"
+
+    client = Logs()
+    launcher = RayJobs(lambda: client, tmp_path, command=["true"])
+    handle = launcher.start(start())
+    client.jobs[handle["submission"]].wait()
+    assert launcher.last_words(handle) == "ModuleNotFoundError: No module named 'services'"
+    assert launcher.last_words(launcher.handle(JOB, 2)) == ""
+    launcher.close()
+
+
+def test_last_words_are_one_short_line_without_places() -> None:
+    log = "first\nOSError: [Errno 2] No such file: '/home/ann/secret/x.npy' \x1b[31m1/2 http://a/b\n \n"
+    assert last_line(log) == "OSError: [Errno 2] No such file: 'x.npy' [31m1/2 http://a/b"
+    assert last_line("") == ""
+    assert len(last_line("x" * 1000)) == 300
+
+
+def test_nothing_where_the_service_was_called_takes_the_place_of_a_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders that happen to be called like ours, or like what we import."""
+    for name in ("services", "distbp", "numpy"):
+        (tmp_path / "caller" / name).mkdir(parents=True)
+        (tmp_path / "caller" / name / "__init__.py").write_text("raise SystemExit('shadowed')")
+    monkeypatch.chdir(tmp_path / "caller")
+    launcher = LocalProcess(tmp_path / "work")
+    handle = launcher.start(Start(JOB, 1, "http://127.0.0.1:9", ""))  # no token: it says so, and ends
+    wait_for_end(json.loads((tmp_path / "work" / JOB / "runner-1.json").read_text())["pid"])
+    assert not launcher.alive(handle)
+    assert launcher.last_words(handle) == "runner: the dispatcher ended before it gave the token"
+
+
 def test_a_frozen_runner_is_killed(tmp_path: Path) -> None:
     launcher = LocalProcess(tmp_path, command=[sys.executable, "-c", "import signal; signal.pause()"])
     handle = launcher.start(start())
@@ -281,3 +329,34 @@ def test_a_cluster_that_is_not_there_is_away(tmp_path: Path) -> None:
     with pytest.raises(ClusterAwayError, match=r"the Ray cluster cannot be reached \(ConnectionError\)"):
         launcher.start(start())
     launcher.close()
+
+
+def test_a_runner_has_an_environment_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets_of_ours = {
+        "DISTBP_TOKEN": "dbp_ours",
+        "DISTBP_SERVICE_DATABASE": "postgresql://distbp:secret@db/distbp",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "PGPASSWORD": "secret",
+        "ANYTHING": "else",
+    }
+    wanted = {
+        "DISTBP_KERNELS": "numpy",
+        "RAY_AUTH_MODE": "token",
+        "OMP_NUM_THREADS": "1",
+        "LC_ALL": "C.UTF-8",
+    }
+    for name, value in (secrets_of_ours | wanted).items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "fake.py").write_text(textwrap.dedent(FAKE))
+    os.mkfifo(tmp_path / "fifo")
+    launcher = LocalProcess(tmp_path, command=[sys.executable, str(tmp_path / "fake.py")])
+    handle = launcher.start(Start(JOB, 1, "http://127.0.0.1:1", SECRET))
+    try:
+        with open(tmp_path / "fifo") as fifo:
+            found = json.load(fifo)["environ"]
+    finally:
+        launcher.kill(handle)
+    assert not secrets_of_ours.keys() & found.keys()
+    assert {name: found[name] for name in (*wanted, "PATH", "HOME")} == {
+        name: os.environ[name] for name in (*wanted, "PATH", "HOME")
+    }

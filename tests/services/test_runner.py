@@ -18,10 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import distbp
-from distbp import errors
+from distbp import errors, settings
+from distbp.checkpoint import load_latest
 from distbp.errors import StorageError
+from distbp.exchange.inline import InlineTeam
+from distbp.interrupts import Control
+from distbp.job import WorkerRange
 from distbp.run_directory import METRICS, read_lines
+from distbp.teams import TeamMaker
 from services import policy, runner
+from services.allotment import measured
 from services.error_classes import CLASSES, class_of, described
 from services.errors import FencedError, OutOfOrderError, ServiceError
 from services.launchers import LocalProcess
@@ -29,6 +35,7 @@ from services.reporter import Reporter
 from services.reports import Answer, Assignment, End, Report
 from services.spool import Spool, left_over
 from services.store import Store
+from services.store.disk import DiskQuota
 from services.transport import AwayError, HttpTransport, RefusedError, claim
 
 DATA = {"format": "blobs", "samples": 96, "features": 3}
@@ -49,18 +56,23 @@ WORK = {
 class Direct:
     """A transport straight into the store. `fault`, called before and after every call, may raise."""
 
-    def __init__(self, store: Store, job_id: str, attempt: int) -> None:
-        self.store, self.job_id, self.attempt = store, job_id, attempt
+    def __init__(self, store: Store, job_id: str, attempt: int, quota: DiskQuota | None = None) -> None:
+        self.store, self.job_id, self.attempt, self.quota = store, job_id, attempt, quota
         self.fault: Callable[[str, Any], None] = lambda when, what: None
 
     def assignment(self) -> Assignment:
-        return self.store.runs.assignment(self.job_id, self.attempt)
+        return self.store.runs.assignment(self.job_id, self.attempt, self.quota)
 
     def report(self, report: Report) -> Answer:
-        return self._call(report, lambda: self.store.runs.report(self.job_id, report))
+        return self._call(report, lambda: self.store.runs.report(self.job_id, report, quota=self.quota))
 
-    def heartbeat(self, progress: Mapping[str, Any] | None) -> Answer:
-        return self._call("heartbeat", lambda: self.store.runs.heartbeat(self.job_id, self.attempt, progress))
+    def heartbeat(self, progress: Mapping[str, Any] | None, disk: int | None = None) -> Answer:
+        return self._call(
+            "heartbeat",
+            lambda: self.store.runs.heartbeat(
+                self.job_id, self.attempt, progress, disk=disk, quota=self.quota
+            ),
+        )
 
     def fetch_dataset(self, dataset_id: str, path: Path) -> None:
         raise NotImplementedError
@@ -187,7 +199,7 @@ def test_waits_grow_while_the_api_is_away_and_end_with_it(tmp_path: Path) -> Non
     class Away(Direct):
         away = True
 
-        def heartbeat(self, progress: object) -> Answer:
+        def heartbeat(self, progress: object, disk: int | None = None) -> Answer:
             if self.away:
                 raise AwayError("gone")
             beats.append(progress)
@@ -331,37 +343,56 @@ def test_orders_of_the_user_are_obeyed(
         same_bits(sqlite_store, job_id, undisturbed)
 
 
+class Pair(InlineTeam):
+    """Stands for two workers: real ones take seconds to start (see test_moves.py)."""
+
+    workers = 2  # type: ignore[assignment]
+
+
 def test_scaling_goes_on_within_the_attempt(
     sqlite_store: Store, tmp_path: Path, undisturbed: distbp.Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    resumed_with: list[int | None] = []
+    """While it trains: no stop, no checkpoint for it, no other attempt."""
 
-    def resume(path: Path, *, workers: int | None, listener: Any) -> distbp.Result:
-        resumed_with.append(workers)
-        return distbp.resume(path, workers=0, listener=listener)  # a worker process takes seconds to start
+    def on_ray(self: TeamMaker, blueprint: Any, data: Any, start: Any, attempt: int, *_: Any) -> Pair:
+        return Pair(blueprint, data, start, attempt)
 
-    monkeypatch.setattr(runner, "resume", resume)
+    monkeypatch.setattr(TeamMaker, "_on_ray", on_ray)
     job_id, attempt = lease(sqlite_store)
     transport = Direct(sqlite_store, job_id, attempt)
     heard = threading.Event()
 
     def scale(when: str, what: object) -> None:
         if when == "before" and isinstance(what, Report) and what.metrics and not heard.is_set():
-            sqlite_store.jobs.scale("main", job_id, 1)
-        if when == "after" and sqlite_store.jobs.get("main", job_id).workers == 1:
+            sqlite_store.jobs.scale("main", job_id, 2)
+        if when == "after" and sqlite_store.jobs.get("main", job_id).workers == 2:
             heard.set()
 
     transport.fault = scale
     with _slow_epochs(heard):
         runner.run(job_id, attempt, tmp_path, transport, over=never)
     same_bits(sqlite_store, job_id, undisturbed)
-    assert resumed_with == [1]
     found = sqlite_store.journal.events(job_id, limit=1000)
-    assert [e.kind for e in found].count("attempt_started") == 2
+    assert [e.kind for e in found].count("attempt_started") == 1
+    told = [e.data["reason"] for e in found if e.kind == "team_changed"]
+    assert told == ["2 workers were asked for; there are 2 now"]
+    job = sqlite_store.jobs.get("main", job_id)
+    assert job.result is not None and job.result["workers"] == 2
+
+
+def test_orders_are_handed_on_once() -> None:
+    control = Control()
+    orders = runner.Orders(control)
+    for workers in (None, 2, 2, 3):
+        orders.hear(Answer(0, workers=workers))
+    assert (control.asked(), control.asked(), control.stopping) == (3, None, False)
+    orders.hear(Answer(0, "pause", 3))
+    orders.hear(Answer(0, "cancel", 3))
+    assert control.stopped_by == "a request to pause"
 
 
 class _slow_epochs:  # noqa: N801 - reads as a verb
-    """Training waits after its first epoch until `heard` (and the signal that follows from it) is there."""
+    """Training waits after its first epoch until `heard` (and the order that follows from it) is there."""
 
     def __init__(self, heard: threading.Event) -> None:
         self.patch = pytest.MonkeyPatch()
@@ -382,6 +413,60 @@ class _slow_epochs:  # noqa: N801 - reads as a verb
 
     def __exit__(self, *error: object) -> None:
         self.patch.undo()
+
+
+def test_a_disk_quota_holds_and_the_last_checkpoint_is_intact(sqlite_store: Store, tmp_path: Path) -> None:
+    greedy = {"every_steps": 1, "keep_last": 1_000_000}
+    job_id, attempt = lease(sqlite_store, {**WORK, "epochs": 10_000, "checkpoint": greedy})
+    quota = DiskQuota(project=2_000_000, job=10**9)
+    end = runner.run(job_id, attempt, tmp_path, Direct(sqlite_store, job_id, attempt, quota), over=never)
+    assert end.outcome == "failed" and end.error is not None
+    assert (end.error["class"], end.error["code"]) == ("user", "quota")
+    assert "What was stored before is intact. Delete jobs, models or datasets" in end.error["message"]
+    job = sqlite_store.jobs.get("main", job_id)
+    assert job.state == "failed"  # and is not tried again
+    filled = measured(tmp_path / job_id)
+    assert 1_000_000 < filled <= quota.project
+    assert job.disk_bytes <= quota.project
+    latest = load_latest(tmp_path / job_id / "run" / "checkpoints")
+    assert latest is not None and latest.set_aside == () and latest.step > 10
+
+
+@pytest.mark.parametrize(
+    ("slots", "workers", "scaled", "used"),
+    [
+        (0, "auto", None, (None, 1)),  # a service that does not say
+        (1, "auto", None, (None, 1)),
+        (2, 0, None, (0, 2)),
+        (2, 8, None, (2, 2)),  # never more processes than slots
+        (2, 1, 3, (3, 3)),  # for which the service has made room
+        (1, 4, 0, (0, 1)),
+        (3, {"min": 1, "max": 8}, None, ({"min": 1, "max": 3}, 3)),
+        (9, {"min": 2, "max": 4}, None, ({"min": 2, "max": 4}, 4)),
+    ],
+)
+def test_a_runner_uses_no_more_than_its_slots(
+    slots: int, workers: Any, scaled: int | None, used: tuple[Any, int]
+) -> None:
+    job = distbp.TrainingJob.from_mapping({**WORK, "workers": workers, "shards": 16})
+    found, processors = runner._within(slots, job, scaled)
+    assert (found.model_dump() if isinstance(found, WorkerRange) else found, processors) == used
+
+
+def test_threads_are_no_more_than_slots(
+    sqlite_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def train(*_: object, **__: object) -> distbp.Result:
+        seen.append(settings.processors())
+        raise StorageError("enough")
+
+    monkeypatch.setattr(runner, "train", train)
+    job_id, attempt = lease(sqlite_store)
+    runner.run(job_id, attempt, tmp_path, Direct(sqlite_store, job_id, attempt), over=never)
+    assert seen == [1]
+    assert settings.get("DISTBP_PROCESSORS") == settings.SETTINGS["DISTBP_PROCESSORS"].default
 
 
 def test_a_fault_of_the_user_ends_the_job_with_every_fault(sqlite_store: Store, tmp_path: Path) -> None:
@@ -626,9 +711,36 @@ def test_sigterm_before_training_is_kept(sqlite_store: Store, tmp_path: Path) ->
 
     class Early(Direct):
         def assignment(self) -> Assignment:
-            os.kill(os.getpid(), signal.SIGTERM)
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGTERM)
             return super().assignment()
 
     end = runner.run(job_id, attempt, tmp_path, Early(sqlite_store, job_id, attempt), over=never)
     assert end.outcome == "interrupted"
     assert sqlite_store.jobs.get("main", job_id).state == "queued"
+
+
+def test_a_job_begins_with_a_model_of_the_service(sqlite_store: Store, tmp_path: Path) -> None:
+    """To the bits of a local run; also when it is taken up again, and not when the model is gone."""
+    first, attempt = lease(sqlite_store)
+    runner.run(first, attempt, tmp_path, Direct(sqlite_store, first, attempt), over=never)
+    model = sqlite_store.models.of_job("main", first)
+    assert model is not None
+    tuned = {**WORK, "seed": 3, "init": f"model:{model.id}"}
+    local = distbp.TrainingJob.from_mapping({**tuned, "init": str(tmp_path / model.path)})
+    expected = distbp.train(local, output=tmp_path / "local")
+    second, attempt = lease(sqlite_store, tuned)
+    transport = Direct(sqlite_store, second, attempt)
+    runner.run(second, attempt, tmp_path, transport, over=never)
+    done = sqlite_store.jobs.get("main", second)
+    assert done.state == "completed" and done.result is not None
+    assert done.result["params_sha256"] == expected.params_sha256
+    assert "note: init: 1 layers (12 values) are those of the model of 'line'" in "".join(
+        part.text for part in sqlite_store.journal.logs(second)
+    )
+    third, attempt = lease(sqlite_store, tuned)
+    sqlite_store.models.delete("main", model.id)
+    runner.run(third, attempt, tmp_path, Direct(sqlite_store, third, attempt), over=never)
+    failed = sqlite_store.jobs.get("main", third)
+    assert failed.state == "failed" and failed.error is not None
+    assert f"init: model:{model.id}: the model was deleted; begin with another" in failed.error["message"]

@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -108,23 +111,36 @@ def test_it_says_where_it_is_and_keeps_the_token_to_itself(served: Served) -> No
     assert served.token not in served.said + served.errors  # output may be kept in a log
 
 
-def test_on_a_terminal_it_prints_a_link_that_signs_in(tmp_path: Path) -> None:
-    ours, theirs = os.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "distbp.cli", "serve", "--port", "0", "--only", "api"],
-        stdout=theirs,
-        stderr=subprocess.DEVNULL,
-        env=environment(tmp_path),
-    )
-    os.close(theirs)
-    said = b""
-    while b"Ctrl-C stops it" not in said:
-        said += os.read(ours, 4096)
-    process.terminate()
-    assert process.wait(30) == 0
-    os.close(ours)
-    token = (tmp_path / "data" / "distbp" / "token").read_text().strip()
-    assert re.search(rf"dashboard  http://127\.0\.0\.1:\d+/#token={token}", said.decode())
+def test_it_prints_a_link_that_signs_in_once(served: Served) -> None:
+    found = re.search(rf"^  dashboard  {served.url}/#link=([\w-]{{43}})$", served.said, re.MULTILINE)
+    assert found is not None
+
+    def sign_in(code: str) -> httpx.Response:
+        return httpx.post(f"{served.url}/v1/sign-in", json={"code": code}, trust_env=False)
+
+    assert sign_in("A" * 43).status_code == 401
+    assert sign_in(found[1]).json() == {"secret": served.token}
+    again = sign_in(found[1])
+    assert again.status_code == 401
+    assert again.json()["message"] == "this link was used, or is too old; sign in with a token"
+
+
+def test_actions_name_the_token_and_its_person(served: Served) -> None:
+    me = httpx.get(
+        f"{served.url}/v1/whoami", headers={"Authorization": f"Bearer {served.token}"}, trust_env=False
+    ).json()["token"]
+    assert me["name"] == pwd.getpwuid(os.getuid()).pw_name
+    with connect(served.url, served.token) as service:
+        job = service.submit(distbp.TrainingJob.from_mapping({**LONG, "epochs": 10_000}))
+        job.cancel()
+        until(lambda: job.state == "cancelled", "cancelled")
+        reasons = [event["data"].get("reason") for event in job.events()]
+    assert f"cancelled by {me['name']} (token {me['id']})" in reasons
+
+
+def test_the_files_of_a_service_are_its_users_alone(served: Served) -> None:
+    for path in served.home.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
 
 
 def test_the_dashboard_and_health_answer(served: Served) -> None:
@@ -294,6 +310,38 @@ def test_a_database_that_is_not_there(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: the database cannot be opened: connection ")
     assert done.stderr.endswith("Is its server up, and --database right?\n")
     assert "very-secret" not in done.stderr
+
+
+@pytest.mark.parametrize("left", [b"", b"no database at all " * 1000, None])
+def test_a_database_that_was_lost_is_not_taken_for_a_new_one(tmp_path: Path, left: bytes | None) -> None:
+    home = tmp_path / "data" / "distbp"
+    service = Served(tmp_path)
+    service.start("--only", "api")
+    assert service.stop() == 0
+    token = service.token
+    for path in home.glob("distbp.db*"):
+        path.unlink()
+    if left is not None:
+        (home / "distbp.db").write_bytes(left)
+    said = [refused(tmp_path, "--only", "api", "--port", "0") for _ in range(2)]
+    assert said[0] == said[1]
+    assert said[0].startswith(
+        {
+            b"": f"error: {home / 'distbp.db'} is empty, so what the service knew is lost. Put the file back",
+            None: f"error: {home / 'token'} is of a service whose database is gone: the one given is new.",
+        }.get(left, "error: the database cannot be opened: file is not a database. Is ")
+    )
+    assert "backup" in said[0]
+    assert service.token == token  # nobody made another
+    if left is not None:
+        assert (home / "distbp.db").read_bytes() == left
+
+
+def test_another_programs_database(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "theirs.db")) as theirs:
+        theirs.execute("CREATE TABLE mine (x)")
+    said = refused(tmp_path, "--database", f"sqlite:///{tmp_path / 'theirs.db'}", "--port", "0")
+    assert said.startswith("error: the database is another program's; name one of distbp, or a file that is")
 
 
 # Finding it -----------------------------------------------------------------------------------------------

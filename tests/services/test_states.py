@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -103,7 +104,8 @@ class JobLife(RuleBasedStateMachine):
         self.seq = 0
         self.ended = True  # the current attempt
         self.metrics: dict[int, int] = {}  # step: attempt that reported it
-        self.settled = 0
+        self.settled = 0.0  # up to this step the attempt only fills in what earlier ones could not report
+        self.workers: int | None = None  # what the job was scaled to
 
     def teardown(self) -> None:
         self.store.close()
@@ -125,6 +127,15 @@ class JobLife(RuleBasedStateMachine):
         assert call("main", self.id).state == to
         self._moved(to, "user")
 
+    @rule(workers=st.integers(1, 2))
+    def user_scales(self, workers: int) -> None:
+        if self.state in states.TERMINAL:
+            with pytest.raises(ConflictError, match=r"has ended .* and cannot be scaled"):
+                self.store.jobs.scale("main", self.id, workers)
+            return
+        assert self.store.jobs.scale("main", self.id, workers).state == self.state
+        self.workers = workers
+
     @rule(slots=st.integers(0, 2))
     def dispatcher_leases(self, slots: int) -> None:
         lease = self.store.queue.lease(slots, 30)
@@ -134,7 +145,9 @@ class JobLife(RuleBasedStateMachine):
         assert lease is not None
         self.attempt += 1
         assert lease.attempt == self.attempt
-        self.seq, self.ended, self.settled = 0, False, 0
+        assert self.store.runs.assignment(self.id, self.attempt).workers == self.workers
+        # Before it begins to train, it can only tell what earlier ones have measured.
+        self.seq, self.ended, self.settled = 0, False, math.inf
         self._moved("starting", "dispatcher")
 
     @precondition(lambda self: not self.ended and self.state in ("starting", "running"))
@@ -153,7 +166,8 @@ class JobLife(RuleBasedStateMachine):
         self.seq += 1
         lines = tuple({"step": step, "by": self.attempt} for step in steps)
         answer = self.store.runs.report(self.id, Report(self.attempt, self.seq, metrics=lines, log="x\n"))
-        assert (answer.received, answer.command) == (self.seq, states.command_for(self.state))
+        told = (self.seq, states.command_for(self.state), self.workers)
+        assert (answer.received, answer.command, answer.workers) == told
         for step in steps:
             if step > self.settled or step not in self.metrics:
                 self.metrics[step] = self.attempt
@@ -192,6 +206,20 @@ class JobLife(RuleBasedStateMachine):
         before = self.store.jobs.get("main", self.id)
         self.store.runs.report(self.id, Report(self.attempt, self.seq, end=End(outcome, error=error)))
         self._ended(before, outcome, kind, "runner")
+
+    @precondition(lambda self: not self.ended)
+    @rule()
+    def runner_obeys(self) -> None:
+        """It hears what it is told, and ends with a checkpoint where that is a pause or a cancel: no attempt
+        of a job that is paused, scaled and resumed is called failed."""
+        answer = self.store.runs.heartbeat(self.id, self.attempt)
+        assert (answer.command, answer.workers) == (states.command_for(self.state), self.workers)
+        if answer.command is None:
+            return
+        self.runner_ends("interrupted", "user")
+        assert self.state == {"pause": "paused", "cancel": "cancelled"}[answer.command]
+        last = self.store.jobs.attempts("main", self.id)[-1]
+        assert (last.outcome, last.error) == ("interrupted", None)
 
     @precondition(lambda self: not self.ended)
     @rule()
@@ -245,8 +273,8 @@ class JobLife(RuleBasedStateMachine):
         assert {m.step: m.data["by"] for m in self.store.journal.metrics(self.id)} == self.metrics
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_job_lives_as_the_model_says(backend: str, request: pytest.FixtureRequest) -> None:
+@pytest.fixture(params=BACKENDS)
+def life(request: pytest.FixtureRequest) -> Iterator[type[JobLife]]:
     folder = Path(tempfile.mkdtemp())
 
     class Life(JobLife):
@@ -255,12 +283,32 @@ def test_a_job_lives_as_the_model_says(backend: str, request: pytest.FixtureRequ
             shutil.rmtree(folder)
             folder.mkdir()
             return Store(
-                database_without_rows(backend, request.getfixturevalue, folder), clock=clock, pool_size=1
+                database_without_rows(request.param, request.getfixturevalue, folder),
+                clock=clock,
+                pool_size=1,
             )
 
+    yield Life
+    shutil.rmtree(folder)
+
+
+def test_a_job_lives_as_the_model_says(life: type[JobLife]) -> None:
+    run_state_machine_as_test(life, settings=settings(max_examples=6, stateful_step_count=25, deadline=None))
+
+
+def test_an_attempt_that_never_trained_only_fills_in(life: type[JobLife]) -> None:
+    """Some seeds found that the model did not know it."""
+    job = life()
     try:
-        run_state_machine_as_test(
-            Life, settings=settings(max_examples=6, stateful_step_count=25, deadline=None)
-        )
+        job.dispatcher_leases(1)
+        job.runner_starts_training(0)
+        job.runner_reports([1])
+        job.lease_runs_out()
+        job.time_passes(61.0)
+        job.dispatcher_leases(1)
+        job.older_attempt_speaks()
+        job.runner_reports([1, 2])
+        assert job.metrics == {1: 1, 2: 2}
+        job.store_and_model_agree()
     finally:
-        shutil.rmtree(folder)
+        job.teardown()

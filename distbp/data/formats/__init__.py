@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distbp.data.checks import BadRows, check_rows
-from distbp.data.formats.arrays import Arrays, from_arrays
+from distbp.data.checks import ANY, Allowed, BadRows, check_rows
+from distbp.data.formats.arrays import Arrays, arranged, from_arrays
 from distbp.data.formats.base import Rows, Source
 from distbp.data.formats.digits import Digits
 from distbp.data.formats.idx import Idx
@@ -18,9 +18,16 @@ from distbp.options import registry
 FORMATS = registry(Idx, Npy, Npz, Arrays, Digits, Blobs, Moons, Spirals, Teacher)
 
 
-def load(source: Source, folder: Path, *, confined: bool = False, bad_rows: BadRows = "refuse") -> Table:
+def load(
+    source: Source,
+    folder: Path,
+    *,
+    confined: bool = False,
+    bad_rows: BadRows = "refuse",
+    allowed: Allowed = ANY,
+) -> Table:
     """Opens a source and checks its content (see `check_rows`). Raises DataError or HostileFileError."""
-    return check_rows(source.open(folder, confined), bad_rows)
+    return check_rows(source.open(folder, confined), bad_rows, allowed)
 
 
 __all__ = [
@@ -36,6 +43,7 @@ __all__ = [
     "Source",
     "Spirals",
     "Teacher",
+    "arranged",
     "from_arrays",
     "load",
 ]

@@ -14,6 +14,7 @@ import numpy as np
 
 from distbp.data.table import Table, build
 from distbp.errors import DataError
+from distbp.imports import missing
 from distbp.nn.arrays import Array
 from distbp.options import option
 from distbp.streams import Purpose, generator
@@ -54,8 +55,6 @@ def _read() -> tuple[Array, Array]:
     folders = package.submodule_search_locations if package else None
     path = Path(folders[0], "datasets", "data", "digits.csv.gz") if folders else None
     if path is None or not path.is_file():
-        raise DataError(
-            "the digits come with scikit-learn, which is not installed; pip install distbp[digits]"
-        )
+        raise DataError(missing("the format digits", "scikit-learn", "distbp[digits]"))
     table = np.loadtxt(path, dtype=np.uint8, delimiter=",")
     return table[:, :-1], table[:, -1].astype(np.intp)

@@ -78,10 +78,12 @@ class Idx:
     rows: tuple[int, int] | None = option(None, help="[first, one past the last] row to use, counted from 0")
 
     def open(self, folder: Path, confined: bool = False) -> Table:
-        images, count = read_array(find(folder, self.images, confined), self.rows)
-        labels = None
+        file = find(folder, self.images, confined)
+        images, count = read_array(file, self.rows)
+        labels, marks = None, [file.mark]
         if self.labels is not None:
             file = find(folder, self.labels, confined)
+            marks.append(file.mark)
             labels, labelled = read_array(file, None)
             if labelled != count:
                 raise DataError(
@@ -90,5 +92,5 @@ class Idx:
                 )
             start, stop = check_range(self.rows, count, self.images)
             labels = labels[start:stop]
-        table = build(images, labels, name=self.images, targets_name=self.labels or "")
+        table = build(images, labels, name=self.images, targets_name=self.labels or "", marks=tuple(marks))
         return table.at_row(self.rows[0]) if self.rows else table

@@ -88,7 +88,7 @@ def _dtype(descr: Any, name: str) -> np.dtype[Any]:
         dtype = np.dtype(descr)
     except (TypeError, ValueError):
         raise DataError(f"{name}: values of the unknown type {descr!r}; save an array of numbers") from None
-    check_real(dtype, name)
+    check_real(dtype, name, text=True)  # labels may be text
     return dtype
 
 
@@ -128,14 +128,17 @@ class Npy:
     rows: tuple[int, int] | None = option(None, help="[first, one past the last] row to use, counted from 0")
 
     def open(self, folder: Path, confined: bool = False) -> Table:
-        def array(path: str | None) -> Array | None:
-            return None if path is None else map_array(find(folder, path, confined))
+        def file(path: str | None) -> DataFile | None:
+            return None if path is None else find(folder, path, confined)
 
+        inputs, *others = find(folder, self.inputs, confined), file(self.targets), file(self.weights)
+        targets, weights = (None if other is None else map_array(other) for other in others)
         return build(
-            map_array(find(folder, self.inputs, confined)),
-            array(self.targets),
-            array(self.weights),
+            map_array(inputs),
+            targets,
+            weights,
             rows=self.rows,
+            marks=tuple(other.mark for other in (inputs, *others) if other is not None),
             name=self.inputs,
             targets_name=self.targets or "",
             weights_name=self.weights or "",

@@ -19,7 +19,7 @@ from typing import BinaryIO, Literal
 from distbp import settings
 from distbp.data.formats.npy import Header, read_header
 from distbp.data.safety import DataFile, check_claim, find
-from distbp.data.table import Table, build
+from distbp.data.table import Columns, Table, build
 from distbp.data.unpack import read_window
 from distbp.errors import DataError, HostileFileError
 from distbp.nn.layers.base import Array
@@ -183,11 +183,13 @@ class Npz:
     inputs: str = option("inputs", help="name of the array of inputs (rows, features...)", min_length=1)
     targets: str | None = option("targets", help="name of the labels or values; null for none")
     weights: str | None = option(None, help="name of the sample weights (rows,)")
+    columns: str | None = option(None, help="name of the array of the inputs' column names (features,), text")
     rows: tuple[int, int] | None = option(None, help="[first, one past the last] row to use, counted from 0")
 
     def open(self, folder: Path, confined: bool = False) -> Table:
-        inputs, targets, weights = read_arrays(
-            find(folder, self.path, confined), [self.inputs, self.targets, self.weights]
+        file = find(folder, self.path, confined)
+        inputs, targets, weights, columns = read_arrays(
+            file, [self.inputs, self.targets, self.weights, self.columns]
         )
         assert inputs is not None
         return build(
@@ -198,4 +200,15 @@ class Npz:
             name=f"{self.path}[{self.inputs}]",
             targets_name=f"{self.path}[{self.targets}]",
             weights_name=f"{self.path}[{self.weights}]",
+            columns=None if columns is None else self._column_names(columns, inputs),
+            marks=(file.mark,),
         )
+
+    def _column_names(self, columns: Array, inputs: Array) -> Columns:
+        names = tuple(columns.ravel().tolist()) if columns.dtype.kind in "iU" else ()
+        if columns.shape != inputs.shape[1:] or len(set(names)) != len(columns):
+            raise DataError(
+                f"{self.path}[{self.columns}]: an array of {columns.dtype}, shape {columns.shape}; give a"
+                f" name of its own for each of the columns of {self.inputs}, shape {inputs.shape[1:]}"
+            )
+        return names

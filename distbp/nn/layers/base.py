@@ -29,7 +29,19 @@ from distbp.nn.arrays import Array, Shape
 from distbp.nn.tape import ABSENT, Ref, Tape
 from distbp.options import option
 
-__all__ = ["ABSENT", "Array", "Backward", "Facts", "Layer", "Lowering", "ParameterSpec", "Shape", "StatisticSpec", "Value", "no_backward"]
+__all__ = [
+    "ABSENT",
+    "Array",
+    "Backward",
+    "Facts",
+    "Layer",
+    "Lowering",
+    "ParameterSpec",
+    "Shape",
+    "StatisticSpec",
+    "Value",
+    "no_backward",
+]
 
 
 # Into fewer columns than that, a vector register of float32, the product with a transposed matrix takes twice as long as the
@@ -161,7 +173,9 @@ class Facts:
     trains: ClassVar[bool] = False
     keeps_values: ClassVar[bool] = False
 
-    name: str | None = option(None, help="by which later layers name its output in their `inputs`", min_length=1)
+    name: str | None = option(
+        None, help="by which later layers name its output in their `inputs`", min_length=1
+    )
     inputs: tuple[str, ...] | None = option(
         None, help="names of earlier layers, or `input`, the data; left out: the layer above", min_length=1
     )

@@ -124,7 +124,9 @@ class Conv2d(Facts):
             low.product(seen[-1], group.weight, part)
             if len(groups) > 1:
                 tape.emit("put_columns", part, z, whole=(group.first,))
-        a, activate_backward = lower_activation(tape, self.activation, z, low.parameters["bias"], y=z)
+        a, activate_backward = lower_activation(
+            tape, self.activation, z, low.parameters["bias"], y=z, shared=True
+        )
         y = tape.work(self.filters * places)
         tape.emit("put_channels", a, y, whole=(0,))
 

@@ -11,7 +11,17 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from distbp.nn.initializers import Constant, Zeros
-from distbp.nn.layers.base import ABSENT, Backward, Facts, Lowering, ParameterSpec, Shape, StatisticSpec, Value, no_backward
+from distbp.nn.layers.base import (
+    ABSENT,
+    Backward,
+    Facts,
+    Lowering,
+    ParameterSpec,
+    Shape,
+    StatisticSpec,
+    Value,
+    no_backward,
+)
 from distbp.nn.tape import Ref
 from distbp.options import option
 
@@ -36,8 +46,9 @@ class BatchNormalization(Facts):
 
     So the statistics depend on `batch_size` and `shards`, which belong to the job, and never on the
     workers. The conventions are PyTorch's: running <- (1 - momentum) * running + momentum * new (Keras:
-    momentum is the share kept), epsilon inside the root, the running variance unbiased. A slice with one
-    value of a feature normalizes it to 0, and adds 0 to the running variance (PyTorch refuses it).
+    momentum is the share kept), epsilon inside the root, the running variance unbiased. A slice of one row
+    (in PyTorch an error) says nothing of a variance: it adds nothing to the running statistics. One value of
+    a feature is normalized to 0.
     Evaluation normalizes with the running statistics, which the server averages over the shards by rows.
     """
 

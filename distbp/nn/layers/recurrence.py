@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from distbp.nn.activations import count_live_rows
 from distbp.nn.initializers import GlorotUniform, Initializer, Orthogonal, Zeros
 from distbp.nn.layers.base import ABSENT, Backward, Facts, Lowering, ParameterSpec, Shape, Value
 from distbp.nn.tape import Ref
@@ -81,7 +82,7 @@ class Elman(Facts):
             if t > 0 and recur is not None:
                 recur(h.step(t - 1), h.step(t), add=True)
             tape.emit(self.activation, h.step(t), low.parameters["bias"], h.step(t), ABSENT)
-        tape.watch(self.activation, h, ABSENT)
+        count_live_rows(tape, self.activation, h, ABSENT)
         y = h.step(steps - 1)
         if self.return_sequences and steps > 1:
             y = tape.work(steps * units)

@@ -1,6 +1,6 @@
 """The contract of a loss, before any loss.
 
-A loss is a frozen dataclass that says what it is (its options) and, for validation and metrics, four facts:
+A loss is a frozen dataclass that says what it is (its options) and, for validation and metrics, these facts:
 
     targets   "labels": (rows,) intp class numbers; "values": (rows, outputs) floats of the network's dtype
     takes     what the last layer must give: "logits" (any number; the loss applies the sigmoid or softmax),
@@ -8,6 +8,10 @@ A loss is a frozen dataclass that says what it is (its options) and, for validat
               (the numbers themselves)
     task      "classification" (one of several classes), "binary" (one or many independent yes-or-no
               outputs), "regression"
+    allowed   (lowest, highest) target that it takes
+    predictions(outputs)
+              what outputs of the network say in the unit of the targets: probabilities, rates, values.
+              Metrics, `predict` and evaluation go by it.
 
 It holds no arrays. `op(outputs)` says which op of `distbp.nn.ops.losses` computes it, and with which numbers:
 
@@ -20,10 +24,13 @@ It holds no arrays. `op(outputs)` says which op of `distbp.nn.ops.losses` comput
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
-from distbp.nn.arrays import Shape
+import numpy as np
+
+from distbp.nn.arrays import Array, Shape
 from distbp.nn.tape import LOSS_TOTAL, WEIGHT_TOTAL, Ref, Space, Tape
 
 TargetKind = Literal["labels", "values"]
@@ -42,17 +49,18 @@ class LossOp(NamedTuple):
 
 @dataclass(frozen=True)
 class Targets:
-    """What validation knows about the targets before training; None means not known.
+    """What validation knows about the training targets, as the loss takes them; None means not known.
 
-    `classes`: for labels, the largest label + 1. `columns`, `low`, `high`: for values, how many numbers a
-    row has, and the smallest and largest of all.
+    `classes`: for labels, how many outputs they need. `names`: their names in the order of the outputs; None:
+    their numbers. `labels`: the labels, in words, where they do not fit the outputs. `columns`: for values,
+    how many numbers a row has.
     """
 
     kind: TargetKind | None = None
     classes: int | None = None
+    names: tuple[Any, ...] | None = None
+    labels: str = ""
     columns: int | None = None
-    low: float | None = None
-    high: float | None = None
 
 
 class Loss(Protocol):
@@ -61,9 +69,14 @@ class Loss(Protocol):
     targets: ClassVar[TargetKind]
     takes: ClassVar[Takes]
     task: ClassVar[Task]
+    allowed: ClassVar[tuple[float, float]]
 
     @property
     def type(self) -> str: ...
+
+    def predictions(self, outputs: Array) -> Array:
+        """(rows, outputs) of what the network gives -> the same shape and dtype; may be `outputs` itself."""
+        ...
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         """Every reason why this loss does not fit, each saying how to mend it; empty where it fits.
@@ -71,6 +84,11 @@ class Loss(Protocol):
         `output_shape`: of one row of the network's outputs. `activation`: the name of the activation that
         makes them ("linear" for none); None where it is not known.
         """
+        ...
+
+    def constant(self, mean: Array, median: Array) -> Array:
+        """The best outputs (outputs,) that are the same for every row, or nearly. `mean`, `median`: of the
+        targets, float64; for labels both are the share of each class."""
         ...
 
     def op(self, outputs: int) -> LossOp: ...
@@ -109,9 +127,19 @@ def common_faults(
     return tuple(faults)
 
 
+ANY_VALUE = (-math.inf, math.inf)
+
+
+def softmax(z: Array) -> Array:
+    """Row by row, shifted by each row's maximum, so that exp cannot overflow."""
+    with np.errstate(under="ignore"):
+        e = np.exp(z - z.max(axis=1, keepdims=True))
+        return np.asarray(e / e.sum(axis=1, keepdims=True))
+
+
 _SQUASHED = {"softmax_cross_entropy": "softmax", "sigmoid_cross_entropy": "sigmoid"}
 _KIND_FAULTS = {
-    "labels": "{name} takes class labels (whole numbers from 0), but the targets are values;"
+    "labels": "{name} takes one class label for each row, but the targets are values;"
     " for values use 'mse' or 'mae', for yes-or-no values 'sigmoid_cross_entropy'",
     "values": "{name} takes values, but the targets are class labels;"
     " for labels use 'softmax_cross_entropy', or make the labels one-hot",
@@ -124,23 +152,12 @@ def _label_faults(name: str, outputs: int, targets: Targets) -> list[str]:
             f"{name} chooses between classes, but the last layer has 1 output; give it one unit for each"
             " class, or use 'sigmoid_cross_entropy' for one yes-or-no output"
         ]
-    if targets.classes is not None and targets.classes > outputs:
+    if targets.labels:
         return [
-            f"the last layer has {outputs} outputs, but the labels go up to {targets.classes - 1};"
-            f" give the last layer {targets.classes} units"
+            f"the last layer has {outputs} outputs, but the labels are of {targets.labels};"
+            f" give the last layer {targets.classes} units, or number the classes from 0 to {outputs - 1}"
         ]
     return []
-
-
-def range_faults(name: str, targets: Targets, low: float, high: float | None = None) -> tuple[str, ...]:
-    """A fault where the targets are known to leave low..high (`high` None: no upper bound)."""
-    allowed = f"from {low:g} to {high:g}" if high is not None else f"of {low:g} or more"
-    faults = []
-    if targets.low is not None and targets.low < low:
-        faults.append(f"{name} takes targets {allowed}, but the smallest is {targets.low:g}; rescale them")
-    if high is not None and targets.high is not None and targets.high > high:
-        faults.append(f"{name} takes targets {allowed}, but the largest is {targets.high:g}; rescale them")
-    return tuple(faults)
 
 
 def lower_loss(tape: Tape, loss: Loss, y: Ref) -> tuple[Ref, Ref]:

@@ -9,8 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from distbp.nn.arrays import Shape
-from distbp.nn.losses.base import LossOp, Takes, TargetKind, Targets, Task, common_faults, range_faults
+import numpy as np
+
+from distbp.nn.arrays import Array, Shape
+from distbp.nn.losses.base import LossOp, Takes, TargetKind, Targets, Task, common_faults
+from distbp.nn.ops.losses import SMALLEST_DIVISOR as SMALLEST
 from distbp.options import option
 
 _OUTPUTS_HELP = "how the outputs of one row combine"
@@ -20,8 +23,7 @@ _OUTPUTS_HELP = "how the outputs of one row combine"
 class SigmoidCrossEntropy:
     """-t log s(z) - (1 - t) log(1 - s(z)) on logits z, s the sigmoid; derivative s(z) - t.
 
-    Computed as max(z, 0) - z t + log(1 + exp(-|z|)), which neither overflows nor loses the small losses:
-    PyTorch's BCEWithLogitsLoss.
+    Neither overflows, nor loses small losses and derivatives: PyTorch's BCEWithLogitsLoss.
     """
 
     type: Literal["sigmoid_cross_entropy"] = "sigmoid_cross_entropy"
@@ -30,10 +32,19 @@ class SigmoidCrossEntropy:
     targets: ClassVar[TargetKind] = "values"
     takes: ClassVar[Takes] = "logits"
     task: ClassVar[Task] = "binary"
+    allowed: ClassVar[tuple[float, float]] = (0, 1)
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
-        faults = common_faults(self, output_shape, activation, targets)
-        return faults + range_faults(self.type, targets, 0, 1)
+        return common_faults(self, output_shape, activation, targets)
+
+    def predictions(self, outputs: Array) -> Array:
+        with np.errstate(under="ignore"):
+            e = np.exp(-np.absolute(outputs))  # which cannot overflow
+        return np.asarray(np.where(outputs < 0, e, 1) / (1 + e), outputs.dtype)
+
+    def constant(self, mean: Array, median: Array) -> Array:
+        p = np.clip(mean, SMALLEST, 1 - SMALLEST)
+        return np.asarray(np.log(p) - np.log1p(-p))
 
     def op(self, outputs: int) -> LossOp:
         return LossOp("sigmoid_cross_entropy", _factors(self.outputs, outputs))
@@ -59,10 +70,10 @@ class BinaryCrossEntropy:
     targets: ClassVar[TargetKind] = "values"
     takes: ClassVar[Takes] = "probabilities"
     task: ClassVar[Task] = "binary"
+    allowed: ClassVar[tuple[float, float]] = (0, 1)
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         faults = common_faults(self, output_shape, activation, targets)
-        faults += range_faults(self.type, targets, 0, 1)
         if activation not in (None, "sigmoid"):
             faults += (
                 "binary_cross_entropy takes probabilities of independent outputs, but the last layer ends in"
@@ -70,6 +81,12 @@ class BinaryCrossEntropy:
                 " 'sigmoid_cross_entropy'",
             )
         return faults
+
+    def constant(self, mean: Array, median: Array) -> Array:
+        return mean
+
+    def predictions(self, outputs: Array) -> Array:
+        return outputs
 
     def op(self, outputs: int) -> LossOp:
         return LossOp("binary_cross_entropy", _factors(self.outputs, outputs))

@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from distbp.nn.arrays import Shape
-from distbp.nn.losses.base import LossOp, Takes, TargetKind, Targets, Task, common_faults
+import numpy as np
+
+from distbp.nn.arrays import Array, Shape
+from distbp.nn.losses.base import ANY_VALUE, LossOp, Takes, TargetKind, Targets, Task, common_faults, softmax
+from distbp.nn.ops.losses import SMALLEST_DIVISOR as SMALLEST
 from distbp.options import option
+
 
 @dataclass(frozen=True)
 class SoftmaxCrossEntropy:
@@ -26,9 +30,17 @@ class SoftmaxCrossEntropy:
     targets: ClassVar[TargetKind] = "labels"
     takes: ClassVar[Takes] = "logits"
     task: ClassVar[Task] = "classification"
+    allowed: ClassVar[tuple[float, float]] = ANY_VALUE
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         return common_faults(self, output_shape, activation, targets)
+
+    def constant(self, mean: Array, median: Array) -> Array:
+        s = self.label_smoothing
+        return np.log(np.maximum((1 - s) * mean + s / len(mean), SMALLEST))
+
+    def predictions(self, outputs: Array) -> Array:
+        return softmax(outputs)
 
     def op(self, outputs: int) -> LossOp:
         return LossOp("softmax_cross_entropy", (1.0, 1.0, self.label_smoothing))
@@ -48,6 +60,7 @@ class NLL:
     targets: ClassVar[TargetKind] = "labels"
     takes: ClassVar[Takes] = "probabilities"
     task: ClassVar[Task] = "classification"
+    allowed: ClassVar[tuple[float, float]] = ANY_VALUE
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         faults = common_faults(self, output_shape, activation, targets)
@@ -57,6 +70,12 @@ class NLL:
                 " make its activation 'softmax', or 'linear' with loss 'softmax_cross_entropy'",
             )
         return faults
+
+    def constant(self, mean: Array, median: Array) -> Array:
+        return mean
+
+    def predictions(self, outputs: Array) -> Array:
+        return outputs
 
     def op(self, outputs: int) -> LossOp:
         return LossOp("nll", (1.0, 1.0))
@@ -77,9 +96,16 @@ class Hinge:
     targets: ClassVar[TargetKind] = "labels"
     takes: ClassVar[Takes] = "scores"
     task: ClassVar[Task] = "classification"
+    allowed: ClassVar[tuple[float, float]] = ANY_VALUE
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         return common_faults(self, output_shape, activation, targets)
+
+    def constant(self, mean: Array, median: Array) -> Array:
+        return np.where(mean == mean.max(), self.margin, 0.0)
+
+    def predictions(self, outputs: Array) -> Array:
+        return outputs
 
     def op(self, outputs: int) -> LossOp:
         return LossOp("hinge", (1 / outputs, 1 / outputs, self.margin), (self.power,))

@@ -5,11 +5,15 @@ PyTorch's conventions: mean over the outputs of a row, except `quadratic`, which
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from distbp.nn.arrays import Shape
-from distbp.nn.losses.base import LossOp, Takes, TargetKind, Targets, Task, common_faults, range_faults
+import numpy as np
+
+from distbp.nn.arrays import Array, Shape
+from distbp.nn.losses.base import ANY_VALUE, LossOp, Takes, TargetKind, Targets, Task, common_faults
+from distbp.nn.ops.losses import POISSON_EPSILON
 from distbp.options import option
 
 
@@ -26,9 +30,16 @@ class Quadratic:
     targets: ClassVar[TargetKind] = "values"
     takes: ClassVar[Takes] = "outputs"
     task: ClassVar[Task] = "regression"
+    allowed: ClassVar[tuple[float, float]] = ANY_VALUE
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         return common_faults(self, output_shape, activation, targets)
+
+    def constant(self, mean: Array, median: Array) -> Array:
+        return mean
+
+    def predictions(self, outputs: Array) -> Array:
+        return outputs
 
     def op(self, outputs: int) -> LossOp:
         return LossOp("squares", (0.5, 1.0))
@@ -43,9 +54,16 @@ class MSE:
     targets: ClassVar[TargetKind] = "values"
     takes: ClassVar[Takes] = "outputs"
     task: ClassVar[Task] = "regression"
+    allowed: ClassVar[tuple[float, float]] = ANY_VALUE
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         return common_faults(self, output_shape, activation, targets)
+
+    def constant(self, mean: Array, median: Array) -> Array:
+        return mean
+
+    def predictions(self, outputs: Array) -> Array:
+        return outputs
 
     def op(self, outputs: int) -> LossOp:
         return LossOp("squares", (1 / outputs, 2 / outputs))
@@ -60,9 +78,16 @@ class MAE:
     targets: ClassVar[TargetKind] = "values"
     takes: ClassVar[Takes] = "outputs"
     task: ClassVar[Task] = "regression"
+    allowed: ClassVar[tuple[float, float]] = ANY_VALUE
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         return common_faults(self, output_shape, activation, targets)
+
+    def constant(self, mean: Array, median: Array) -> Array:
+        return median
+
+    def predictions(self, outputs: Array) -> Array:
+        return outputs
 
     def op(self, outputs: int) -> LossOp:
         return LossOp("absolute", (1 / outputs, 1 / outputs))
@@ -82,9 +107,16 @@ class Huber:
     targets: ClassVar[TargetKind] = "values"
     takes: ClassVar[Takes] = "outputs"
     task: ClassVar[Task] = "regression"
+    allowed: ClassVar[tuple[float, float]] = ANY_VALUE
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         return common_faults(self, output_shape, activation, targets)
+
+    def constant(self, mean: Array, median: Array) -> Array:
+        return median
+
+    def predictions(self, outputs: Array) -> Array:
+        return outputs
 
     def op(self, outputs: int) -> LossOp:
         return LossOp("huber", (1 / (2 * outputs), 1 / outputs, self.delta))
@@ -107,16 +139,22 @@ class Poisson:
     targets: ClassVar[TargetKind] = "values"
     takes: ClassVar[Takes] = "outputs"
     task: ClassVar[Task] = "regression"
+    allowed: ClassVar[tuple[float, float]] = (0, math.inf)
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         faults = common_faults(self, output_shape, activation, targets)
-        faults += range_faults(self.type, targets, 0)
         if not self.log_input and activation in _MAY_BE_NEGATIVE:
             faults += (
                 "poisson with log_input: false takes rates, which are positive, but the last layer ends in"
                 f" {activation!r}; make its activation 'softplus', or set log_input: true",
             )
         return faults
+
+    def constant(self, mean: Array, median: Array) -> Array:
+        return np.log(mean + POISSON_EPSILON) if self.log_input else mean
+
+    def predictions(self, outputs: Array) -> Array:
+        return np.exp(outputs) if self.log_input else outputs
 
     def op(self, outputs: int) -> LossOp:
         return LossOp("poisson_log" if self.log_input else "poisson", (1 / outputs, 1 / outputs))

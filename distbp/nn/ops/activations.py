@@ -65,7 +65,7 @@ def _leaky_relu(z: Array, y: Array) -> None:
 
 
 def _leaky_relu_derivative(y: Array) -> Array:
-    return np.maximum(np.sign(y), y.dtype.type(LEAKY_SLOPE))  # y has the sign of z
+    return np.asarray(np.maximum(np.sign(y), y.dtype.type(LEAKY_SLOPE)))  # y has the sign of z
 
 
 def _sigmoid(z: Array, y: Array) -> None:

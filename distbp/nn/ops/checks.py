@@ -1,4 +1,4 @@
-"""Bounds of the gradient, proof that it is finite without a look at each of its elements."""
+"""Bounds of the gradient, proof that it is finite without a look at each of its elements; and which units are alive."""
 
 from __future__ import annotations
 
@@ -22,7 +22,17 @@ def _bound(values: Array, total: Array, whole: Whole, real: Real) -> None:
     total[0, 0] += _largest(values)
 
 
+def _live_rows(y: Array, kept: Array, total: Array, whole: Whole, real: Real) -> None:
+    """total (1, units) += the rows in which y lies in neither of the ranges real[0] to real[1], real[2] to real[3]; or where
+    there is a derivative `kept`, in which that is 0.1 or more."""
+    flat = ((y >= real[0]) & (y <= real[1])) | ((y >= real[2]) & (y <= real[3]))
+    if len(kept):
+        flat &= kept < 0.1
+    total += len(y) - np.add.reduce(flat, axis=0, keepdims=True, dtype=np.float64)
+
+
 CHECKS = (
+    Op("live_rows", "ffD", _live_rows, "distbp.nn.ops.loops_checks:live_rows", "whole numbers, exact in any order"),
     Op("bound_product", "ffD", _bound_product, "distbp.nn.ops.loops_checks:bound_product"),
     Op("bound", "fD", _bound, "distbp.nn.ops.loops_checks:bound"),
 )

@@ -6,7 +6,7 @@ import numpy as np
 
 from distbp.nn.arrays import Array
 from distbp.nn.jit import jit
-from distbp.nn.ops.rows import bits, double, single
+from distbp.nn.ops.rows import bits, double, real, single
 
 
 @jit
@@ -29,3 +29,21 @@ def bound_product(row: int, spaces: int, rows: int) -> None:
 def bound(row: int, spaces: int, rows: int) -> None:
     total = double(row, spaces, rows, 1)
     total[0, 0] += largest(bits(row, spaces, rows, 0))
+
+
+def live_rows(row: int, spaces: int, rows: int) -> None:
+    y, kept, total = single(row, spaces, rows, 0), single(row, spaces, rows, 1), double(row, spaces, rows, 2)
+    a, b, c, d = np.float32(real(row, 0)), np.float32(real(row, 1)), np.float32(real(row, 2)), np.float32(real(row, 3))
+    few, one, zero = np.float32(0.1), np.float32(1), np.float32(0)
+    live = np.zeros(y.shape[1], np.float32)
+    for i in range(y.shape[0]):
+        for j in range(y.shape[1]):
+            v = y[i, j]
+            flat = (v >= a and v <= b) or (v >= c and v <= d)
+            live[j] += zero if flat else one
+        if kept.shape[0]:
+            for j in range(y.shape[1]):
+                v = y[i, j]
+                live[j] += one if v >= a and v <= b and kept[i, j] >= few else zero
+    for j in range(y.shape[1]):
+        total[0, j] += live[j]

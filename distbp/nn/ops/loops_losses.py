@@ -165,7 +165,7 @@ def hinge(row: int, spaces: int, rows: int) -> None:
     squared, margin = whole(row, 0) == 2, np.float32(real(row, 2))
     factor = np.float32(real(row, 1) * whole(row, 0))
     for i in range(z.shape[0]):
-        right, rise, loss, slopes = label[i, 0], _ZERO, 0.0, _ZERO
+        right, loss, slopes = label[i, 0], _ZERO, _ZERO
         rise = margin - z[i, right]
         for j in range(z.shape[1]):
             over = max(z[i, j] + rise, _ZERO) if j != right else _ZERO

@@ -9,6 +9,7 @@ from distbp.nn.gemm import MOST_TERMS, PLAIN, SMALL, TRANSPOSED, call_sgemm
 from distbp.nn.jit import jit
 from distbp.nn.ops.rows import PRODUCTS, floats, single, whole, word
 
+
 @jit
 def _multiply(
     spaces: int, left: int, right: int, m: int, n: int, k: int, a: int, lda: int, b: int, ldb: int, kept: int, c: int,

@@ -16,7 +16,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.np import arrayobj
+from numba.np import arrayobj as _arrayobj
 
 from distbp.nn.jit import callback
 from distbp.nn.ops.base import REAL, WHOLE
@@ -27,6 +27,8 @@ SPACES = 8
 PRODUCTS = SPACES  # where the words of the products begin in the table of spaces
 
 _WORD = ir.IntType(64)
+arrayobj: Any = _arrayobj
+pack: Any = cgutils.pack_array
 _signature = types.void(types.int64, types.int64, types.int64)
 
 
@@ -69,8 +71,8 @@ def _array(context: Any, builder: Any, array_type: Any, address: Any, shape: tup
     arrayobj.populate_array(
         array,
         data=builder.inttoptr(address, array.data.type),
-        shape=cgutils.pack_array(builder, shape),
-        strides=cgutils.pack_array(builder, strides),
+        shape=pack(builder, shape),
+        strides=pack(builder, strides),
         itemsize=bytes_each,
         meminfo=None,
     )

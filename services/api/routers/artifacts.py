@@ -95,6 +95,7 @@ def predict(
 
 @router.delete("/models/{model_id}", status_code=204, operation_id="delete_model", **opens("manage", 404))
 def delete(model_id: ModelId, caller: CallerArg, service: ServiceArg) -> None:
-    """Forgets a model; its files go with its job's."""
-    service.store.models.delete(caller.project, model_id)
+    """Removes a model with its files, and what its job has left, where that was deleted before."""
+    found, keep_job = service.store.models.delete(caller.project, model_id)
     service.predictions.forget(model_id)
+    service.places.remove_model(found.job_id, keep_job=keep_job)

@@ -39,9 +39,9 @@ async def upload(
     check_type(request, "application/octet-stream", "the bytes of an .npz archive")
     assert caller.token is not None
     limits = service.config.limits
-    give_back = service.uploads.take(caller.key)
+    give_back = service.uploads.take(caller.shares)
     try:
-        body = pieces(request, limits.dataset_bytes, limits.body_idle_s)
+        body = pieces(request, limits.dataset_bytes, limits.body_idle_s, limits.body_bytes_per_s)
         wanted = Upload(caller.project, name, caller.token.id, sha256)
         found, _ = await receive(body, wanted, service.store, service.places, limits)
     finally:

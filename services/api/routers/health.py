@@ -55,7 +55,7 @@ _METRICS["responses"][200] = {"content": {"text/plain": {"schema": {"type": "str
 async def metrics(request: Request, service: ServiceArg) -> Response:
     """Totals for Prometheus; with a token where the service is configured so."""
     if not service.config.metrics_open:
-        await authorize(service.store, request, "read")
+        await authorize(service, request, "read")
     text = await run_in_threadpool(service.telemetry.text)
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 

@@ -9,15 +9,16 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Response
 
-from distbp.errors import Fault, JobError
 from distbp.job import TrainingJob
 from services.api import schemas
 from services.api.auth import Caller
-from services.api.confine import check_data, slots_of
+from services.api.confine import check_data, check_room, slots_of
 from services.api.routes import CallerArg, Route, ServiceArg, opens
 from services.api.service import Service
-from services.states import State
+from services.policy import Usage
+from services.states import TERMINAL, State
 from services.store import Job
+from services.store.line import reasons
 
 router = APIRouter(prefix="/v1", tags=["jobs"], route_class=Route)
 JobId = Annotated[str, Path(pattern=schemas.JOB_ID)]
@@ -37,6 +38,7 @@ def submit(
 ) -> schemas.JobOut:
     """Queues a job. Its faults are all named at once; with an Idempotency-Key it may be sent again."""
     job = _checked(service, caller, body.job)
+    limits, (least, most) = service.config.limits, slots_of(job)
     canonical = json.dumps(body.model_dump(), sort_keys=True, separators=(",", ":"))
     found, new = service.store.jobs.submit(
         caller.project,
@@ -46,14 +48,16 @@ def submit(
         key=key,
         body_sha256=hashlib.sha256(canonical.encode()).hexdigest(),
         priority=body.priority,
-        slots=slots_of(job),
-        deadline_s=body.deadline_s,
-        most_waiting=service.config.limits.waiting_jobs,
+        slots=least,
+        slots_most=most,
+        deadline_s=limits.deadline_s if body.deadline_s is None else body.deadline_s,
+        most_waiting=limits.waiting_jobs,
+        most_disk=limits.disk.project,
     )
     response.headers["Location"] = f"/v1/jobs/{found.id}"
     if not new:
         response.headers["Idempotency-Replayed"] = "true"
-    return schemas.JobOut.of(found)
+    return _out(service, found)
 
 
 @router.post("/jobs:validate", operation_id="validate_job", **opens("read", body="job"))
@@ -78,7 +82,9 @@ def page(
     found = service.store.jobs.page(
         caller.project, states=tuple(state or ()), name=name, limit=limit, cursor=cursor
     )
-    return schemas.JobPage(items=[schemas.JobOut.of(job) for job in found.items], cursor=found.cursor)
+    why = reasons(service.store.db, caller.project, found.items)
+    items = [schemas.JobOut.of(job, why.get(job.id)) for job in found.items]
+    return schemas.JobPage(items=items, cursor=found.cursor)
 
 
 @router.get("/jobs/{job_id}", operation_id="get_job", **opens("read", 404))
@@ -90,12 +96,13 @@ def get(job_id: JobId, caller: CallerArg, service: ServiceArg) -> schemas.JobDet
         schemas.AttemptOut(**{name: getattr(attempt, name) for name in schemas.AttemptOut.model_fields})
         for attempt in service.store.jobs.attempts(caller.project, job_id)
     ]
-    return schemas.JobDetail.with_all(job, None if model is None else model.id, attempts)
+    why = reasons(service.store.db, caller.project, [job]).get(job_id)
+    return schemas.JobDetail.with_all(job, why, None if model is None else model.id, attempts)
 
 
 @router.delete("/jobs/{job_id}", status_code=204, operation_id="delete_job", **opens("manage", 404, 409))
 def delete(job_id: JobId, caller: CallerArg, service: ServiceArg) -> None:
-    """Removes a job that has ended, with its checkpoints. Its model stays."""
+    """Removes a job that has ended, with its checkpoints. Its model stays, until it is deleted itself."""
     model = service.store.models.of_job(caller.project, job_id)
     service.store.jobs.delete(caller.project, job_id)
     service.places.remove_job(job_id, keep_model=model is not None)
@@ -127,23 +134,39 @@ def resume(job_id: JobId, caller: CallerArg, service: ServiceArg) -> schemas.Job
 )
 def scale(job_id: JobId, body: schemas.Scaling, caller: CallerArg, service: ServiceArg) -> schemas.JobOut:
     """Gives a job another number of workers; it ends with the same bits."""
-    return schemas.JobOut.of(service.store.jobs.scale(caller.project, job_id, body.workers))
+    told = f"scaled by {caller.name}"
+    return _out(service, service.store.jobs.scale(caller.project, job_id, body.workers, told))
+
+
+@router.get("/usage", operation_id="get_usage", **opens("read"))
+def usage(caller: CallerArg, service: ServiceArg) -> schemas.UsageOut:
+    """What the project uses, and the most that it may use."""
+    store, limits, project = service.store, service.config.limits, caller.project
+    held, room = store.queue.used().get(project, Usage()), store.queue.room()
+    counts = store.jobs.counts(project)
+    waiting = sum(number for state, number in counts.items() if state not in TERMINAL)
+    return schemas.UsageOut(
+        project=project,
+        slots=schemas.Share(used=held.slots, most=None if room is None else room.widest),
+        running=schemas.Share(used=held.jobs, most=None if room is None else room.project_jobs),
+        waiting=schemas.Share(used=waiting, most=limits.waiting_jobs),
+        disk_bytes=schemas.Share(used=store.disk_bytes(project), most=limits.disk.project),
+        deadline_s=limits.deadline_s,
+    )
+
+
+def _out(service: Service, job: Job) -> schemas.JobOut:
+    return schemas.JobOut.of(job, reasons(service.store.db, job.project, [job]).get(job.id))
 
 
 def _checked(service: Service, caller: Caller, fields: schemas.Object) -> TrainingJob:
-    model = fields.get("model")
-    layers, most = model.get("layers") if isinstance(model, dict) else None, service.config.limits.job_layers
-    if isinstance(layers, list) and len(layers) > most:  # before time is spent on each of them
-        message = f"has {len(layers)} layers; the service takes at most {most}"
-        raise JobError([Fault("model.layers", message)])
     job = TrainingJob.from_mapping(fields)
     check_data(job, caller.project, service.store, service.config.data_folder)
+    check_room(job, caller.project, service.store)
     return job
 
 
 def _asked(
     service: Service, caller: Caller, job_id: str, ask: Callable[[str, str, str], Job], done: str
 ) -> schemas.JobOut:
-    assert caller.token is not None  # a runner's token does not come this far
-    name = caller.token.name or caller.token.id
-    return schemas.JobOut.of(ask(caller.project, job_id, f"{done} by {name}"))
+    return _out(service, ask(caller.project, job_id, f"{done} by {caller.name}"))

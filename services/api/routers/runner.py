@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import StreamingResponse
 
 from services.api import schemas
-from services.api.auth import PUBLIC, RUNNER, Caller
+from services.api.auth import PUBLIC, RUNNER, Caller, address
 from services.api.places import contents, open_file
 from services.api.routes import CallerArg, Route, ServiceArg, opens
 from services.errors import BadValueError, FencedError, NotFoundError
@@ -21,15 +21,19 @@ JobId = Annotated[str, Path(pattern=schemas.JOB_ID)]
 @router.post("/claims", operation_id="claim", **opens(PUBLIC, 409, body="small"))
 def claim(body: schemas.ClaimIn, request: Request, service: ServiceArg) -> schemas.ClaimOut:
     """Exchanges a claim code, once, for the token of an attempt."""
-    service.buckets.take(f"claims:{request.client.host if request.client else None}")
-    return schemas.ClaimOut(token=service.store.runs.claim(body.job, body.attempt, body.code))
+    try:
+        return schemas.ClaimOut(token=service.store.runs.claim(body.job, body.attempt, body.code))
+    except FencedError:
+        service.failures.take(address(request))
+        raise
 
 
 @router.get("/jobs/{job_id}", operation_id="get_assignment", **opens(RUNNER, 404, 409))
 def assignment(job_id: JobId, caller: CallerArg, service: ServiceArg) -> schemas.AssignmentOut:
     """What the attempt is to do."""
     _own(caller, job_id)
-    return schemas.AssignmentOut(**service.store.runs.assignment(job_id, caller.attempt).to_json())
+    quota = service.config.limits.disk
+    return schemas.AssignmentOut(**service.store.runs.assignment(job_id, caller.attempt, quota).to_json())
 
 
 @router.post("/jobs/{job_id}/reports", operation_id="report", **opens(RUNNER, 404, 409, body="report"))
@@ -40,7 +44,10 @@ def report(
     _own(caller, job_id, body.attempt)
     _check_model(body, job_id)
     answer = service.store.runs.report(
-        job_id, Report.from_json(body.model_dump(exclude_unset=True)), service.config.lease_s
+        job_id,
+        Report.from_json(body.model_dump(exclude_unset=True)),
+        service.config.lease_s,
+        quota=service.config.limits.disk,
     )
     return _answered(answer)
 
@@ -52,7 +59,14 @@ def heartbeat(
     """The runner lives; the answer says what to do."""
     _own(caller, job_id, body.attempt)
     return _answered(
-        service.store.runs.heartbeat(job_id, caller.attempt, body.progress, service.config.lease_s)
+        service.store.runs.heartbeat(
+            job_id,
+            caller.attempt,
+            body.progress,
+            service.config.lease_s,
+            disk=body.disk,
+            quota=service.config.limits.disk,
+        )
     )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Request
 
 import distbp
 from services.api import schemas
-from services.api.errors import ForbiddenError
+from services.api.auth import PUBLIC, address
+from services.api.errors import ForbiddenError, UnauthorizedError
 from services.api.routes import CallerArg, Route, ServiceArg, opens
 
 router = APIRouter(prefix="/v1", tags=["tokens"], route_class=Route)
@@ -39,6 +40,16 @@ def revoke(
 ) -> schemas.TokenOut:
     """From now on it opens nothing; streams that it opened end at their next heartbeat."""
     return schemas.TokenOut.of(service.store.tokens.revoke(caller.project, token_id))
+
+
+@router.post("/sign-in", operation_id="sign_in", **opens(PUBLIC, 401, body="small"))
+def sign_in(body: schemas.LinkIn, request: Request, service: ServiceArg) -> schemas.SignedIn:
+    """Exchanges the code of a link that `distbp serve` printed, once, for the token of its user."""
+    found = service.links.take(body.code)
+    if found is None:
+        service.failures.take(address(request))
+        raise UnauthorizedError("this link was used, or is too old; sign in with a token", "code")
+    return schemas.SignedIn(secret=found)
 
 
 @router.get("/whoami", operation_id="whoami", **opens("read"))

@@ -5,22 +5,25 @@ import { color, onThemeChange, seriesColor } from "./colors.js";
 import { eachFrame, fill, h } from "./dom.js";
 import { isNumber, number, percent } from "./format.js";
 import { endLabels, labelRoom } from "./labels.js";
+import { spansDecades } from "./metrics.js";
 
 // Steps and epochs are whole numbers.
 const WHOLE = Array.from({ length: 12 }, (_, power) => [1, 2, 5].map((one) => one * 10 ** power)).flat();
 const FONT = "12px system-ui, sans-serif";
 
 /**
- * A chart's element and `show({x, series})`. x: rising numbers; series: [{label, values, color?, dash?}] with null
- * where there is no value. options: title, unit of x (`over`), `share` (values are shares of one), `log`, `toggle`
- * (a button for the logarithmic axis), `digits` of values, `empty` (what to say when there is nothing).
+ * A chart's element and `show({x, series})`. x: rising numbers; series: [{label, values, color?, dash?, mark?}] with
+ * null where there is no value; mark: the index that the model is of, with a ring. options: title, unit of x (`over`),
+ * `share` (values are shares of one), `log` ("auto": where values span decades), `toggle` (a button for it), `digits`
+ * of values, `empty` (what to say when there is nothing).
  */
 export function chart({ title, over = "epoch", share = false, log = false, toggle = false, digits = 4, empty = "No values yet." }, signal) {
   const value = (one) => (share ? percent : number)(one, digits);
   const readout = h("div", { class: "readout" });
   const plot = h("div", { class: "plot", tabindex: "0", role: "img" });
   const none = h("p", { class: "plot-empty" }, empty);
-  const scale = h("button", { class: "plain small", type: "button", "aria-pressed": String(log) }, "log");
+  const scale = h("button", { class: "plain small", type: "button", title: "Logarithmic axis" }, "log");
+  let chosen = null; // by whoever looks
   const element = h(
     "figure",
     { class: "chart" },
@@ -31,6 +34,7 @@ export function chart({ title, over = "epoch", share = false, log = false, toggl
   let kind = "";
   let now = { x: [], series: [] };
 
+  const isLog = () => chosen ?? (log === "auto" ? spansDecades(now.series) : log);
   const has = () => now.x.length > 0 && now.series.length > 0;
   const build = () => {
     made?.destroy();
@@ -39,27 +43,28 @@ export function chart({ title, over = "epoch", share = false, log = false, toggl
     made = new globalThis.uPlot(options(), data(), plot);
     read();
   };
-  const data = () => [now.x, ...now.series.map((one) => (log ? one.values.map((v) => (v > 0 ? v : null)) : one.values))];
+  const data = () => [now.x, ...now.series.map((one) => (isLog() ? one.values.map((v) => (v > 0 ? v : null)) : one.values))];
 
   function options() {
+    const bent = isLog();
     const context = document.createElement("canvas").getContext("2d");
     const grid = { stroke: color("grid"), width: 1 };
     const axis = { stroke: color("muted"), font: FONT, grid, ticks: { show: false } };
     return {
       width: plot.clientWidth,
       height: plot.clientHeight,
-      padding: [8, labelRoom(now.series, context, FONT), 0, 0],
+      padding: [8, labelRoom(now.series, context, FONT, 0.34 * plot.clientWidth), 0, 0],
       legend: { show: false },
       cursor: { y: false, drag: { x: true, y: false }, points: { size: 7 } },
-      scales: { x: { time: false }, y: log ? { distr: 3, range: (u, low, high) => (isNumber(low) ? [low / 1.25, high * 1.25] : [0.1, 1]) } : { range: near(share) } },
+      scales: { x: { time: false }, y: bent ? { distr: 3, range: (u, low, high) => (isNumber(low) ? [low / 1.25, high * 1.25] : [0.1, 1]) } : { range: near(share) } },
       axes: [
-        { ...axis, size: 28, grid: { show: false }, space: 40, incrs: WHOLE, values: (_, ticks) => ticks.map(short) },
+        { ...axis, size: 24, label: over, labelSize: 16, labelFont: FONT, labelGap: 0, grid: { show: false }, space: 40, incrs: WHOLE, values: (_, ticks) => ticks.map(short) },
         {
           ...axis,
           size: 52,
           space: 28,
           values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : share ? `${+(100 * tick).toFixed(1)} %` : short(tick))),
-          ...(log ? { splits: (u, axis, low, high) => roundTicks(low, high), filter: all, grid: { ...grid, filter: all } } : {}),
+          ...(bent ? { splits: (u, axis, low, high) => roundTicks(low, high), filter: all, grid: { ...grid, filter: all } } : {}),
         },
       ],
       series: [
@@ -69,6 +74,7 @@ export function chart({ title, over = "epoch", share = false, log = false, toggl
           stroke: one.color ?? seriesColor(index),
           width: 1.75,
           dash: one.dash,
+          mark: one.mark,
           spanGaps: true,
           points: { show: now.x.length < 2 },
         })),
@@ -80,25 +86,28 @@ export function chart({ title, over = "epoch", share = false, log = false, toggl
 
   function read() {
     const at = made?.cursor.idx ?? null;
-    const index = at ?? now.x.length - 1;
+    // At rest each curve says the model's value, or its last; where these lie apart, no one place is theirs. What has
+    // no room wraps out of sight, the last first.
+    const rest = now.series.map((one) => one.mark ?? one.values.findLastIndex(isNumber));
+    const index = at ?? (rest.every((one) => one === rest[0]) ? rest[0] : -1);
+    const named = now.series.length <= 2 && plot.clientWidth > 340;
     const spots = now.series.map((one, i) => {
-      const found = at === null ? one.values.findLast(isNumber) : one.values[index];
       const dot = h("i", { class: "dot" });
       dot.style.background = one.color ?? seriesColor(i);
-      return h("span", {}, dot, `${value(found)}`);
+      return h("span", {}, dot, named ? `${one.label} ` : null, value(one.values[at ?? rest[i]]));
     });
-    // At rest each curve says its last value; where they end apart, no one place is theirs. What has no room wraps
-    // out of sight, the last first.
-    const together = at !== null || now.series.every((one) => isNumber(one.values.at(-1)));
-    fill(readout, spots, now.x.length && together ? h("b", {}, `${over} ${short(now.x[index])}`) : null);
-    const told = now.series.map((one) => `${one.label} ${value(one.values.findLast(isNumber))}`).join(", ");
-    plot.setAttribute("aria-label", has() ? `${title}, ${over} ${short(now.x.at(-1))}: ${told}` : `${title}: ${empty}`);
+    const model = at === null && now.series.some((one) => one.mark !== undefined) ? ", the model" : "";
+    fill(readout, spots, index >= 0 ? h("b", {}, `${over} ${short(now.x[index])}${model}`) : null);
+    const told = now.series.map((one, i) => `${one.label} ${value(one.values[rest[i]])}`).join(", ");
+    const place = short(index >= 0 ? now.x[index] : now.x.at(-1));
+    plot.setAttribute("aria-label", has() ? `${title}, ${over} ${place}${model}: ${told}` : `${title}: ${empty}`);
   }
 
   const draw = eachFrame(() => {
     if (signal.aborted) return;
     none.hidden = has();
-    const wanted = JSON.stringify([log, now.series.map((one) => [one.label, one.color, one.dash]), now.x.length < 2]);
+    scale.setAttribute("aria-pressed", String(isLog()));
+    const wanted = JSON.stringify([isLog(), now.series.map((one) => [one.label, one.color, one.dash, one.mark]), now.x.length < 2]);
     if (made === null || wanted !== kind) {
       kind = wanted;
       build();
@@ -109,8 +118,7 @@ export function chart({ title, over = "epoch", share = false, log = false, toggl
   });
 
   scale.addEventListener("click", () => {
-    log = !log;
-    scale.setAttribute("aria-pressed", String(log));
+    chosen = !isLog();
     draw();
   });
   plot.addEventListener("keydown", (event) => {

@@ -39,9 +39,10 @@ export function toast(text, tone = "") {
 /** A page's or part's empty state. */
 export const emptiness = (title, ...more) => h("div", { class: "empty" }, h("h2", {}, title), ...more);
 
-/** What went wrong, and a way to try again. */
-export function trouble(error, again) {
+/** What went wrong, and a way to try again; from what is not there, a way back. */
+export function trouble(error, again, back = ["#/jobs", "All jobs"]) {
   const parts = [h("p", { class: "quiet" }, error.message)];
+  if (error.status === 404) parts.push(h("a", { class: "button", href: back[0] }, back[1]));
   if (again) parts.push(h("button", { type: "button", onclick: again }, "Try again"));
   const title = error.status === 404 ? "There is no such thing here" : "That did not work";
   return h("div", { class: "empty", role: "alert" }, h("h2", {}, title), parts);

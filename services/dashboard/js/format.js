@@ -21,8 +21,8 @@ export function number(value, digits = 4) {
 export const count = (value) => (isNumber(value) ? whole.format(Math.round(value)) : NONE);
 export const percent = (value, digits = 4) => (isNumber(value) ? `${(100 * value).toFixed(digits - 2)} %` : NONE);
 
-/** For names that are shares of one (accuracy, ...) as percent, for others as numbers. */
-export const byName = (name) => (/accuracy|saturated|precision|recall|f1/.test(name) ? percent : number);
+/** "3 shards", "1 shard". */
+export const many = (value, word) => `${count(value)} ${word}${value === 1 ? "" : "s"}`;
 
 export function duration(seconds) {
   if (!isNumber(seconds) || seconds < 0) return NONE;
@@ -58,5 +58,7 @@ export function bytes(value) {
   return `${step === 0 ? value : value.toFixed(1)} ${units[step]}`;
 }
 
-/** "validation_loss" as "validation loss". */
-export const words = (name) => name.replaceAll("_", " ");
+const SHORT = { auc: "AUC", f1: "F1", mae: "MAE", mse: "MSE", r2: "R²", rmse: "RMSE" };
+
+/** "validation_loss" as "validation loss", "r2" as "R²". */
+export const words = (name) => name.split("_").map((word) => SHORT[word] ?? word).join(" ");

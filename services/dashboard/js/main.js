@@ -1,6 +1,6 @@
 // The page: who is signed in, which view is shown, and what the header does.
 
-import { call } from "./api.js";
+import { call, post } from "./api.js";
 import { themeButton } from "./colors.js";
 import { loading, trouble } from "./dialogs.js";
 import { fill } from "./dom.js";
@@ -27,16 +27,22 @@ const go = (place) => {
   location.hash = place;
 };
 
-/** `distbp serve` prints an address with #token=...: that part never leaves the browser, and is taken out of it. */
-function takeToken() {
-  const handed = /^#token=(dbp_[\w-]+)$/.exec(location.hash);
-  if (!handed) return;
+/** `distbp serve` prints an address with #link=..., which is good once; #token=... holds a token itself. Neither part
+ *  is ever sent as an address, and both are taken out of it. Returns why a link does not open anything. */
+async function takeToken() {
+  const [, kind, handed] = /^#(token|link)=([\w-]+)$/.exec(location.hash) ?? [];
+  if (!handed) return null;
   history.replaceState(null, "", "#/jobs");
-  signIn(handed[1], null);
+  try {
+    signIn(kind === "token" ? handed : (await post("/v1/sign-in", { code: handed })).secret, null);
+  } catch (error) {
+    return error;
+  }
+  return null;
 }
 
 async function show() {
-  takeToken();
+  const failed = await takeToken();
   here.abort();
   here = new AbortController();
   const { signal } = here;
@@ -44,7 +50,7 @@ async function show() {
   document.getElementById("nav").hidden = !token();
   if (!token()) {
     document.title = "Sign in · distbp";
-    return signInView(fill(main), show);
+    return signInView(fill(main, failed ? trouble(failed) : null), show);
   }
   fill(main, loading());
   try {

@@ -24,15 +24,22 @@ export const place = (row, over) => (over === "epoch" && isNumber(row.data.epoch
 
 export const column = (rows, pick) => rows.map((row) => pick(row.data) ?? null);
 
-/** {x, series} of the curves with these names. */
-export function curves(rows, names, over = "epoch") {
+/** The index of the row that a model is of; undefined where nobody knows. */
+export function markOf(rows, epoch) {
+  const found = isNumber(epoch) ? rows.findIndex((row) => row.data.epoch === epoch) : -1;
+  return found < 0 ? undefined : found;
+}
+
+/** {x, series} of the curves with these names. epoch: that the model is of, where it is known. */
+export function curves(rows, names, epoch) {
+  const mark = markOf(rows, epoch);
   return {
-    x: rows.map((row) => place(row, over)),
-    series: names.map((name) => ({ label: name.split("_")[0], values: column(rows, (data) => data[name]) })),
+    x: rows.map((row) => place(row, "epoch")),
+    series: names.map((name) => ({ label: name.split("_")[0], values: column(rows, (data) => data[name]), mark })),
   };
 }
 
-/** Jobs side by side: one curve of each over the union of their x. jobs: [{label, color, rows}]. */
+/** Jobs side by side: one curve of each over the union of their x. jobs: [{label, color, rows, epoch}]. */
 export function beside(jobs, name, over) {
   const tables = jobs.map((job) => {
     const rows = job.rows.filter((row) => isNumber(row.data[name]));
@@ -41,6 +48,10 @@ export function beside(jobs, name, over) {
   const filled = tables.map((table) => (table[0].length ? table : [[0], [null]]));
   if (!tables.some((table) => table[0].length)) return { x: [], series: [] };
   const [x, ...columns] = globalThis.uPlot.join(filled);
-  const series = jobs.map((job, index) => ({ label: job.label, color: job.color, values: columns[index].map((v) => v ?? null) }));
+  const series = jobs.map((job, index) => {
+    const at = markOf(job.rows, job.epoch);
+    const mark = at === undefined ? undefined : x.indexOf(place(job.rows[at], over));
+    return { label: job.label, color: job.color, values: columns[index].map((v) => v ?? null), mark: mark < 0 ? undefined : mark };
+  });
   return { x, series };
 }

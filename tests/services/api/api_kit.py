@@ -27,7 +27,14 @@ JOB: dict[str, Any] = {
     "epochs": 1,
 }
 # Small where a test goes to the limit; the rates do not get in the way of the others.
-LIMITS = Limits(small_bytes=2000, dataset_bytes=400_000, requests_per_s=1e6, requests_burst=10**6)
+LIMITS = Limits(
+    small_bytes=2000,
+    dataset_bytes=400_000,
+    requests_per_s=1e6,
+    requests_burst=10**6,
+    failures_per_s=1e6,
+    failures_burst=10**6,
+)
 
 
 @dataclass(frozen=True)

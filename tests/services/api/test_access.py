@@ -51,6 +51,7 @@ USERS: dict[tuple[str, str], tuple[str, bool, bool]] = {
     ("POST", "/v1/tokens"): ("manages", False, True),
     ("DELETE", "/v1/tokens/{token_id}"): ("manages", True, False),
     ("GET", "/v1/whoami"): ("submits", False, False),
+    ("GET", "/v1/usage"): ("submits", False, False),
 }
 RUNNERS = {
     ("GET", "/v1/runner/jobs/{job_id}"): False,
@@ -58,7 +59,13 @@ RUNNERS = {
     ("POST", "/v1/runner/jobs/{job_id}/heartbeats"): True,
     ("GET", "/v1/runner/jobs/{job_id}/datasets/{dataset_id}"): False,
 }
-OPEN = {("POST", "/v1/runner/claims"), ("GET", "/livez"), ("GET", "/readyz"), ("GET", "/metrics")}
+OPEN = {
+    ("POST", "/v1/sign-in"),
+    ("POST", "/v1/runner/claims"),
+    ("GET", "/livez"),
+    ("GET", "/readyz"),
+    ("GET", "/metrics"),
+}
 BODIES = {
     "/v1/jobs/{job_id}:scale": {"workers": 2},
     "/v1/models/{model_id}:predict": {"inputs": [[1.0, 2.0]]},

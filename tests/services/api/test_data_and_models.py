@@ -16,6 +16,7 @@ from api_kit import JOB, Api, make_api, problem_of, streaming
 
 import distbp
 from services.api import Limits
+from services.store.disk import DiskQuota
 
 BYTES = {"Content-Type": "application/octet-stream"}
 
@@ -110,7 +111,7 @@ def test_uploads_that_are_not_what_they_say(api: Api) -> None:
 
 
 def test_uploads_stay_within_the_limits(tmp_path: Path) -> None:
-    api = make_api(tmp_path, Limits(dataset_bytes=50_000, datasets_bytes=60_000, datasets=3))
+    api = make_api(tmp_path, Limits(dataset_bytes=50_000, disk=DiskQuota(60_000, 60_000), datasets=3))
     large = archive(inputs=np.random.default_rng(1).random((5000, 2)))
     problem_of(upload(api, large), 413, "too_large")
     half = [archive(inputs=np.full((2000, 2), float(n))) for n in range(2)]
@@ -196,6 +197,47 @@ def test_a_model_is_downloaded_and_loads(api: Api, finished: tuple[str, str], tm
     found = api.call("POST", f"/v1/models/{model_id}:predict", json=body).json()
     assert found["predictions"] == expected.predict(x).tolist()
     assert found["probabilities"] == expected.predict_proba(x).tolist()
+
+
+def test_a_model_of_named_columns_and_classes(api: Api, tmp_path: Path) -> None:
+    x, labels = np.array([[1.0, 2.0], [-3.0, 0.5]] * 4), np.array(["yes", "no"] * 4)
+    np.savez(tmp_path / "t.npz", inputs=x, targets=labels, columns=np.array(["age", "pay"]))
+    fields = {
+        "data": {"train": {"format": "npz", "path": "t.npz", "columns": "columns"}},
+        "model": {"layers": [{"type": "dense", "units": 2}]},
+        "loss": "softmax_cross_entropy",
+        "optimizer": {"type": "adam", "learning_rate": 0.1},
+        "epochs": 20,
+    }
+    result = distbp.train(distbp.TrainingJob(**fields), folder=tmp_path, output=tmp_path / "run", workers=0)
+    assert result.model().predict(x).tolist() == labels.tolist()
+    job_id = api.submit()
+    job, token = api.start()
+    shutil.copytree(tmp_path / "run", api.work / job_id / "run")
+    end = {"outcome": "completed", "model": {"path": f"{job_id}/run/model", "bytes": 1}}
+    assert api.report(job, token, 1, end=end).status_code == 200
+    path = f"/v1/models/{api.call('GET', '/v1/models').json()['items'][0]['id']}:predict"
+    rows = [{"pay": 2.0, "age": 1.0}, {"pay": 0.5, "age": -3.0}]
+    for inputs in (rows, x[:2].tolist()):
+        assert api.call("POST", path, json={"inputs": inputs}).json()["predictions"] == ["yes", "no"]
+    for inputs, said in (
+        ([{"pay": 2.0}], "each row has no column 'age'; training had the columns 'age', 'pay'"),
+        ([{"pay": 2.0, "age": 1, "x": 1}], "each row has a column 'x'"),
+        ([rows[0], {"pay": 2.0}], "the rows do not all name the same columns"),
+        ([rows[0], [1.0, 2.0]], "the rows do not all name the same columns"),
+        ([[1.0, 2.0], rows[0]], "the rows do not all have the same shape"),
+    ):
+        assert said in problem_of(api.call("POST", path, json={"inputs": inputs}), 422)["message"]
+
+
+def test_labels_in_a_dataset_may_be_text(api: Api) -> None:
+    named = archive(
+        inputs=np.zeros((8, 2)), targets=np.array(["a", "b"] * 4), columns=np.array(["age", "pay"])
+    )
+    answer = upload(api, named)
+    assert answer.status_code == 201
+    assert answer.json()["info"]["rows"] == 8
+    problem_of(upload(api, archive(inputs=np.array([["a", "b"]] * 8))), 422)
 
 
 def test_inputs_that_do_not_fit(api: Api, finished: tuple[str, str]) -> None:

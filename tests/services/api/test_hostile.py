@@ -7,9 +7,11 @@ import json
 import logging
 import os
 import pickle
+import sqlite3
 import struct
 import time
 import zipfile
+from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -106,6 +108,50 @@ def test_paths_and_addresses_in_jobs(tmp_path: Path, with_folder: bool) -> None:
     api.store.close()
 
 
+def test_a_misspelt_file_tells_no_names_of_others(tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "salaries-2026.npz").write_bytes(GOOD)
+    api = make_api(tmp_path, data_folder=folder)
+    data = {"train": {"format": "npz", "path": "salaries-2025.npz"}}
+    body = problem_of(api.call("POST", "/v1/jobs", json={"job": {**JOB, "data": data}}), 422, "invalid_job")
+    assert body["faults"][0]["message"] == (
+        "salaries-2025.npz: there is no such file; data paths are relative to the data folder"
+    )
+    api.runner.close()
+    api.store.close()
+
+
+def test_a_locked_database_is_said_soon_and_does_not_stop_who_only_reads(tmp_path: Path) -> None:
+    api = make_api(tmp_path)
+    assert api.call("GET", "/readyz", "").status_code == 200
+    with closing(sqlite3.connect(tmp_path / "service.db", isolation_level=None)) as another:
+        another.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        answer = api.call("POST", "/v1/jobs", json={"job": JOB})
+        body = problem_of(answer, 503, "unavailable")
+        assert body["message"] == "the database does not answer; try again"
+        assert int(answer.headers["retry-after"]) >= 1
+        ready = api.call("GET", "/readyz", "")
+        assert (ready.status_code, ready.json()["checks"]["database"]) == (503, "does not answer")
+        assert api.call("GET", "/v1/jobs").status_code == 200
+        assert time.monotonic() - began < 20
+        another.execute("ROLLBACK")
+    assert api.call("GET", "/readyz", "").status_code == 200
+    assert api.call("POST", "/v1/jobs", json={"job": JOB}).status_code == 202
+    api.runner.close()
+    api.store.close()
+
+
+def test_a_page_of_faults_is_answered_shortly(api: Api) -> None:
+    many = {**JOB, **{f"unknown_{number}": 1 for number in range(50_000)}}
+    for path in ("/v1/jobs", "/v1/jobs:validate"):
+        answer = api.call("POST", path, json={"job": many})
+        body = problem_of(answer, 422, "invalid_job")
+        assert len(body["faults"]) == 51 and len(answer.content) < 50_000
+        assert body["faults"][-1]["message"] == "and 49,950 more faults; mend these first"
+
+
 def test_files_and_datasets_are_not_mixed(tmp_path: Path) -> None:
     folder = tmp_path / "files"
     folder.mkdir()
@@ -117,6 +163,19 @@ def test_files_and_datasets_are_not_mixed(tmp_path: Path) -> None:
     assert "only for files of the service" in paths_refused(api, f"dataset:{dataset}", folder="x")[0]
     api.runner.close()
     api.store.close()
+
+
+@pytest.mark.parametrize(
+    "path", [*HOSTILE_PATHS[:4], "runs/first", "model:", "model:../x", "model:mdl_" + "0" * 20]
+)
+def test_a_job_begins_with_models_of_its_project_only(api: Api, path: str) -> None:
+    body = problem_of(api.call("POST", "/v1/jobs", json={"job": {**JOB, "init": path}}), 422, "invalid_job")
+    (fault,) = body["faults"]
+    assert fault["path"] == "init"
+    assert (
+        "is no model of this service; write model:ID" in fault["message"]
+        or "there is no model mdl_" in fault["message"]
+    )
 
 
 def test_every_format_is_known_to_the_check() -> None:
@@ -215,7 +274,7 @@ def test_jobs_that_ask_for_too_much(api: Api) -> None:
     many = {**JOB, "model": {"layers": [{"type": "dense", "units": 3}] * 1001}}
     body = problem_of(api.call("POST", "/v1/jobs", json={"job": many}), 422, "invalid_job")
     assert body["faults"] == [
-        {"path": "model.layers", "message": "has 1001 layers; the service takes at most 1000"}
+        {"path": "model.layers", "message": "must be a list of at most 1000, not of 1001"}
     ]
     padded = {"job": {**JOB, "name": "x" * 2**20}}
     problem_of(api.call("POST", "/v1/jobs", json=padded), 413, "too_large")

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
-from api_kit import JOB, Api, problem_of
+import pytest
+from api_kit import JOB, Api, make_api, problem_of
+
+from services.api import Limits
+from services.policy import Room
 
 
 def test_submit_watch_and_read(api: Api) -> None:
@@ -20,7 +25,7 @@ def test_submit_watch_and_read(api: Api) -> None:
     start = {"kind": "attempt_started", "from_step": 0, "at": 5.0, "shards": 1}
     lines = [{"step": s, "epoch": 1, "train_loss": 1.0 / s} for s in (1, 2)]
     answer = api.report(job, token, 1, events=[start], metrics=lines, log="hello\n")
-    assert answer.json() == {"received": 1, "command": None, "workers": None}
+    assert answer.json() == {"received": 1, "command": None, "workers": None, "disk": 64 * 2**30}
     assert api.report(job, token, 1, events=[start]).json()["received"] == 1  # heard before
     late = problem_of(api.report(job, token, 4), 409, "out_of_order")
     assert late["expected"] == 2
@@ -30,6 +35,7 @@ def test_submit_watch_and_read(api: Api) -> None:
         "received": 1,
         "command": None,
         "workers": 3,
+        "disk": 64 * 2**30,
     }
     assert api.call("POST", f"/v1/jobs/{job_id}:pause").json()["state"] == "pausing"
     answer = api.call("POST", f"/v1/runner/jobs/{job_id}/heartbeats", token, json=beat)
@@ -122,6 +128,94 @@ def test_a_job_goes_with_its_files_and_its_model_stays(api: Api) -> None:
     (api.work / second).mkdir()
     assert api.call("DELETE", f"/v1/jobs/{second}").status_code == 204
     assert not (api.work / second).exists()
+
+
+@pytest.mark.parametrize("order", [("jobs", "models"), ("models", "jobs")])
+def test_a_job_and_its_model_are_gone_when_both_were_deleted(api: Api, order: tuple[str, str]) -> None:
+    job_id = api.submit()
+    job, token = api.start()
+    model = api.work / job_id / "run" / "model"
+    model.mkdir(parents=True)
+    (model / "weights.safetensors").write_bytes(bytes(5000))
+    (model.parent / "metrics.jsonl").write_text("{}\n")
+    end = {"outcome": "completed", "model": {"path": f"{job_id}/run/model", "bytes": 5000}}
+    assert api.report(job, token, 1, disk=9000, end=end).status_code == 200
+    assert api.call("GET", "/v1/usage").json()["disk_bytes"] == {"used": 9000, "most": 64 * 2**30}
+    ids = {"jobs": job_id, "models": api.call("GET", "/v1/models").json()["items"][0]["id"]}
+    assert api.call("DELETE", f"/v1/{order[0]}/{ids[order[0]]}").status_code == 204
+    assert model.exists() == (order[0] == "jobs")
+    left = 5000 if order[0] == "jobs" else 4000
+    assert api.call("GET", "/v1/usage").json()["disk_bytes"]["used"] == left
+    assert api.call("DELETE", f"/v1/{order[1]}/{ids[order[1]]}").status_code == 204
+    assert not (api.work / job_id).exists()
+    assert api.call("GET", "/v1/usage").json()["disk_bytes"]["used"] == 0
+    assert api.call("GET", "/v1/models").json()["items"] == []
+
+
+def test_what_can_never_run_is_refused_with_the_figures(api: Api) -> None:
+    wide = {**JOB, "workers": 4096, "shards": 1024, "batch_size": 4096}
+    assert api.call("POST", "/v1/jobs:validate", json={"job": {**wide, "workers": 1024}}).status_code == 200
+    api.store.queue.announce(Room(2), 2**30)
+    for path in ("/v1/jobs", "/v1/jobs:validate"):
+        body = problem_of(api.call("POST", path, json={"job": {**wide, "workers": 1024}}), 422, "invalid_job")
+        assert body["faults"] == [
+            {
+                "path": "workers",
+                "message": "needs 1,024 slots, and the service has 2: it could never start; ask for at most"
+                " 2",
+            }
+        ]
+        ranged = {**wide, "workers": {"min": 3, "max": 8}}
+        body = problem_of(api.call("POST", path, json={"job": ranged}), 422, "invalid_job")
+        assert body["faults"][0]["path"] == "workers.min"
+        for units in (10**6, 10**9, 10**12):
+            layers = [{"type": "dense", "units": units}, {"type": "dense", "units": units}]
+            body = problem_of(api.call("POST", path, json={"job": {**JOB, "model": {"layers": layers}}}), 422)
+            (fault,) = body["faults"]
+            assert fault["path"] == "model.layers.1"
+            assert "of memory (" in fault["message"] and "service's machine has 1.0 GiB" in fault["message"]
+    assert api.submit(workers={"min": 1, "max": 8}, shards=8)
+    problem_of(api.call("POST", f"/v1/jobs/{api.submit()}:scale", json={"workers": 9}), 422, "invalid")
+
+
+def test_a_job_that_waits_says_why_and_one_that_runs_when_it_ends(api: Api) -> None:
+    api.store.queue.announce(Room(1))
+    first, second = api.submit(), api.submit()
+    job, token = api.start()
+    waits = second if job.id == first else first
+    found = api.call("GET", f"/v1/jobs/{waits}").json()
+    assert found["reason"] == found["waiting"]["message"]
+    assert found["reason"] == "needs 1 slot of 1, and none is free (in use: blue 1); place 1 in line"
+    assert found["waiting"] == {
+        "why": "slots",
+        "message": found["reason"],
+        "needed": 1,
+        "free": 0,
+        "slots": 1,
+        "in_use": [{"project": "blue", "slots": 1, "jobs": 1}],
+        "place": 1,
+        "retry_at": None,
+    }
+    listed = {one["id"]: one for one in api.call("GET", "/v1/jobs").json()["items"]}
+    assert listed[waits]["waiting"] == found["waiting"] and listed[job.id]["waiting"] is None
+    start = {"kind": "attempt_started", "from_step": 0}
+    progress: dict[str, Any] = {"step": 10, "total_steps": 110, "samples_per_second": 64.0}
+    assert api.report(job, token, 1, events=[start], progress=progress).status_code == 200
+    assert api.call("GET", f"/v1/jobs/{job.id}").json()["eta_s"] == 50.0
+    assert api.report(job, token, 2, progress={**progress, "samples_per_second": "x"}).status_code == 200
+    assert api.call("GET", f"/v1/jobs/{job.id}").json()["eta_s"] is None
+    usage = api.call("GET", "/v1/usage").json()
+    assert usage["slots"] == {"used": 1, "most": 1} and usage["waiting"]["used"] == 2
+
+
+def test_a_job_without_a_deadline_gets_that_of_the_service(tmp_path: Path) -> None:
+    api = make_api(tmp_path, Limits(deadline_s=600.0))
+    for given, after in ((None, 600.0), (5.0, 5.0)):
+        body = {"job": JOB} if given is None else {"job": JOB, "deadline_s": given}
+        found = api.call("POST", "/v1/jobs", json=body).json()
+        assert found["deadline_at"] == found["created_at"] + after
+    api.runner.close()
+    api.store.close()
 
 
 def test_a_runner_speaks_for_its_own_attempt_only(api: Api) -> None:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 from api_kit import JOB, Api, make_api, problem_of
+from starlette.requests import Request
 
 from services.api import Limits
-from services.api.errors import RateError
+from services.api.errors import RateError, SlowError
 from services.api.json_text import read_json
-from services.api.limits import Buckets, Slots
+from services.api.limits import Buckets, Slots, Turns, pieces
 from services.errors import ServiceError
 
 
 def test_a_bucket_fills_again() -> None:
     now = [0.0]
-    buckets = Buckets(2.0, 3, lambda: now[0])
+    buckets = Buckets(2.0, 3, lambda: now[0], "too many")
     for _ in range(3):
         buckets.take("a")
     with pytest.raises(RateError, match="as long as Retry-After says") as caught:
@@ -35,7 +37,7 @@ def test_a_bucket_fills_again() -> None:
 
 
 def test_buckets_are_forgotten_when_there_are_many() -> None:
-    buckets = Buckets(1.0, 1, lambda: 0.0)
+    buckets = Buckets(1.0, 1, lambda: 0.0, "too many")
     for number in range(10_001):
         buckets.take(str(number))
     buckets.take("0")  # its bucket was the one silent for longest
@@ -44,7 +46,7 @@ def test_buckets_are_forgotten_when_there_are_many() -> None:
 
 
 def test_slots_are_given_back_once() -> None:
-    slots = Slots(3, 2)
+    slots = Slots(3, 2, "streams are open")
     first, _ = slots.take("a"), slots.take("a")
     with pytest.raises(RateError, match="too many streams"):
         slots.take("a")
@@ -115,3 +117,68 @@ def test_json_is_read_strictly() -> None:
     ]:
         with pytest.raises(ServiceError, match=message):
             read_json(text)
+
+
+def test_a_body_must_come_soon_enough() -> None:
+    now = [0.0]
+
+    async def read(*gaps_s: float, size: int) -> int:
+        async def receive() -> dict[str, object]:
+            gap_s = next(left, None)
+            if gap_s is None:
+                await asyncio.Event().wait()
+            now[0] += gap_s or 0.0
+            return {"type": "http.request", "body": b" " * size, "more_body": True}
+
+        left, count = iter(gaps_s), 0
+        request = Request({"type": "http", "method": "POST", "headers": []}, receive)  # type: ignore[arg-type]
+        with pytest.raises(SlowError, match=r"the body comes too slowly: [0-9,]+ bytes so far"):
+            async for piece in pieces(request, 10**6, 0.1, 1000, lambda: now[0]):
+                count += len(piece)
+        return count
+
+    assert asyncio.run(read(size=1)) == 0  # nothing came
+    assert asyncio.run(read(*[0.06] * 100, size=1)) <= 3  # a byte now and then
+    assert asyncio.run(read(*[0.06] * 100, size=100)) == 100 * 100  # it is only the end that is missing
+
+
+def test_the_keys_take_turns_and_one_cannot_take_all() -> None:
+    async def main() -> list[str]:
+        turns, order, gate = Turns(2, 1, 3), [], asyncio.Event()
+
+        async def work(name: str) -> None:
+            async with turns.take(name[0]):
+                order.append(name)
+                await gate.wait()
+
+        many = [asyncio.create_task(work(f"a{number}")) for number in range(4)]
+        await asyncio.sleep(0)
+        other = asyncio.create_task(work("b0"))
+        await asyncio.sleep(0)
+        with pytest.raises(RateError, match="of this project wait already"):
+            await work("a4")
+        assert order == ["a0", "b0"]
+        gate.set()
+        await asyncio.gather(*many, other)
+        many[0] = asyncio.create_task(work("a5"))  # all is as it was
+        await many[0]
+        return order
+
+    assert asyncio.run(main()) == ["a0", "b0", "a1", "a2", "a3", "a5"]
+
+
+def test_sign_ins_that_fail_are_limited_and_others_are_not(tmp_path: Path) -> None:
+    api = make_api(tmp_path, Limits(failures_per_s=0.5, failures_burst=3))
+    wrong = api.tokens["all"][:-43] + "a" * 43
+    for token in ("nonsense", wrong, "dbr_job_1_x"):
+        problem_of(api.call("GET", "/v1/whoami", token), 401, "unauthorized")
+    for token in ("nonsense", wrong):
+        answer = api.call("GET", "/v1/jobs", token)
+        problem_of(answer, 429, "rate_limited")
+        assert 1 <= int(answer.headers["retry-after"]) <= 2
+    claim = {"job": "job_01j9ze3k8xq2v5w7y0ab", "attempt": 1, "code": "guessed"}
+    problem_of(api.call("POST", "/v1/runner/claims", "", json=claim), 429, "rate_limited")
+    assert api.call("GET", "/v1/whoami").status_code == 200  # who has a token is not locked out by that
+    problem_of(api.call("GET", "/v1/whoami", ""), 401)  # and without one there is nothing to guess
+    api.runner.close()
+    api.store.close()

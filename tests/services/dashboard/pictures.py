@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parents[2]), str(HERE.parent), str(HERE)]
+sys.path[:0] = [str(folder) for folder in (HERE.parents[2], HERE.parents[1], HERE.parent, HERE)]
 
 from browser import DESKTOP, PHONE, Browser  # noqa: E402
 from mortal import House, until  # noqa: E402
@@ -36,7 +36,7 @@ def jobs() -> list[dict[str, Any]]:
         "loss": "mse",
     }
     return [
-        {**adam, "epochs": 40},
+        {**adam, "epochs": 40, "early_stopping": {"patience": 12}},  # its model is of the best epoch
         {**momentum, "epochs": 40},
         diverges,
         {**wide, "epochs": 20000},  # paused while it runs

@@ -12,6 +12,10 @@ DONE = "job_00000000000000000003"
 FAILED = "job_00000000000000000002"
 PAUSED = "job_00000000000000000001"
 QUEUED = "job_00000000000000000005"
+VALUES = "job_00000000000000000006"
+DIVERGED = "job_00000000000000000007"
+BEST = "job_00000000000000000008"
+WAITING = "job_00000000000000000009"
 MODEL = "mdl_00000000000000000001"
 FIRST_ROWS = 9  # of the running job
 
@@ -53,6 +57,82 @@ def set_up(service: FakeService) -> None:
             "metrics": metrics,
         },
     }
+
+
+def set_up_more(service: FakeService) -> None:
+    """Jobs of which more is to be said: values in place of classes, a run that went wrong, one that stopped
+    early and kept its best epoch, and one that waits for room."""
+    now = time.time()
+    adam = recorded("adam")
+    rows = [
+        {
+            **row,
+            **{
+                f"validation_{name}": row["validation_loss"] * size
+                for name, size in (("mae", 0.7), ("rmse", 1))
+            },
+            "validation_r2": 1 - row["validation_loss"] / 2,
+        }
+        for row in adam["metrics"]
+    ]
+    for row in rows:
+        del row["validation_accuracy"]
+    _add(
+        service,
+        VALUES,
+        {**adam, "metrics": rows, "job": {**adam["job"], "name": "prices"}},
+        "running",
+        now - 30,
+        rows=12,
+    )
+    service.push(VALUES, progress={**progress(service, VALUES), "workers": 4}, eta_s=95.0)
+    grows = [
+        {**row, "train_loss": 2.0 * 3**k, "validation_loss": 2.5 * 3**k, "validation_accuracy": 0.089}
+        for k, row in enumerate(adam["metrics"][:10])
+    ]
+    _add(
+        service,
+        DIVERGED,
+        {**adam, "metrics": grows, "job": {**adam["job"], "name": "digits wild"}},
+        "completed",
+        now - 300,
+        rows=10,
+    )
+    said = (
+        "the training loss ended at 42,156, far above the 2.303 of a constant prediction: the rate is too"
+        " high; try a tenth of it"
+    )
+    wrong = {"diverged": said}
+    last = {name: value for name, value in grows[-1].items() if name.endswith(("_loss", "_accuracy"))}
+    _end(service, DIVERGED, {**adam["result"], "metrics": last, "unhealthy": wrong, "model_epoch": 10})
+    turns = [
+        {**row, "validation_loss": row["validation_loss"] if row["epoch"] <= 7 else 2.0 * row["epoch"] / 7}
+        for row in adam["metrics"][:12]
+    ]
+    early = {**adam["job"], "name": "digits early", "early_stopping": {"restore_best": True}}
+    _add(service, BEST, {**adam, "metrics": turns, "job": early}, "completed", now - 600, rows=12)
+    kept = {name: value for name, value in turns[6].items() if name.endswith(("_loss", "_accuracy"))}
+    _end(service, BEST, {**adam["result"], "status": "stopped early", "metrics": kept, "model_epoch": 7})
+    service.push(BEST, progress={"step": 240, "total_steps": 480})
+    _add(
+        service,
+        WAITING,
+        {**adam, "job": {**adam["job"], "name": "digits waiting"}},
+        "queued",
+        now - 40,
+        rows=0,
+    )
+    why = "needs 2 slots of 2, and none is free: alpha uses 2; place 3 in line"
+    service.push(
+        WAITING, reason=why, waiting={"why": "slots", "message": why, "needed": 2, "free": 0, "place": 3}
+    )
+
+
+def _end(service: FakeService, job_id: str, result: dict[str, Any]) -> None:
+    job = service.jobs[job_id]
+    job.result = result
+    job.fields["finished_at"] = job.fields["started_at"] + 30
+    job.fields["unhealthy"] = result.get("unhealthy", {})
 
 
 def progress(service: FakeService, job_id: str) -> dict[str, Any]:

@@ -113,6 +113,25 @@ def test_a_job_is_watched_paused_and_its_end_is_seen(real: Real, watched: Browse
     assert real.store.jobs.get("blue", job_id).state == "cancelled"
 
 
+def test_a_run_that_ended_badly_is_seen_in_the_list(real: Real, watched: Browser) -> None:
+    page, run = watched, recorded("adam")
+    job_id = real.submit(run)
+    runner = real.runner()
+    runner.report(events=[{"kind": "attempt_started", **run["started"], "from_step": 0, "attempt": 1}])
+    runner.report(metrics=run["metrics"][:5], progress={"step": 100, "total_steps": 480})
+    wrong = {"diverged": "the loss ended far above that of a constant"}
+    result = {**run["result"], "unhealthy": wrong, "model_epoch": 4}
+    runner.report(end={"outcome": "completed", "result": result})
+    page.fresh(real.address)
+    page.sign_in(real.token)
+    page.see(".job-row .badge small", "diverged")
+    page.see(".job-row .steps", "100 of 480")
+    page.see(".job-name", "digits adam").click()
+    page.see(".verdict", wrong["diverged"])
+    page.until(lambda: "epoch 4" in page.find(".tile")[0].text, "the model's epoch")
+    assert real.store.jobs.get("blue", job_id).state == "completed"
+
+
 def test_a_link_with_a_token_signs_in_and_forgets_it(real: Real, watched: Browser) -> None:
     page = watched
     page.fresh(real.address)

@@ -5,12 +5,15 @@ import { chart } from "../chart.js";
 import { SERIES, onThemeChange, seriesColor } from "../colors.js";
 import { emptiness, loading, trouble } from "../dialogs.js";
 import { fill, h, say } from "../dom.js";
-import { byName, count, words } from "../format.js";
+import { count, isNumber, words } from "../format.js";
+import { byName, isShare, lessIsBetter } from "../metrics.js";
 import { beside, namesIn } from "../rows.js";
 import { keys } from "../shortcuts.js";
-import { TERMINAL, badge, setBadge } from "../states.js";
+import { TERMINAL, badge, ills, setBadge } from "../states.js";
 
 const EVERY_MS = 1500;
+
+const modelEpoch = (job) => job.detail?.result?.model_epoch;
 
 export async function compareView(root, { query, signal, go }) {
   const ids = [...new Set((query.get("jobs") ?? "").split(",").filter((id) => /^job_[0-9a-z]+$/.test(id)))].slice(0, SERIES);
@@ -62,11 +65,15 @@ export async function compareView(root, { query, signal, go }) {
     return () => {
       dot.style.background = seriesColor(index);
       say(name, job.fault ? job.id : label(job));
-      setBadge(state, job.detail?.state ?? "queued");
+      setBadge(state, job.detail?.state ?? "queued", job.detail ? ills(job.detail, job.rows.at(-1)?.data) : {});
       state.hidden = job.detail === null;
-      const last = job.rows.findLast((row) => row.data[metric] !== undefined && row.data[metric] !== null);
-      say(value, last ? byName(metric)(last.data[metric]) : "–");
-      say(note, job.fault ?? (last ? `${words(metric)}, epoch ${count(last.data.epoch)}` : "no values yet"));
+      // Of a job that is done, what its model reaches; else the newest value.
+      const final = job.detail?.result?.metrics?.[metric];
+      const last = job.rows.findLast((row) => isNumber(row.data[metric]))?.data;
+      const [found, epoch] = isNumber(final) ? [final, modelEpoch(job)] : [last?.[metric], last?.epoch];
+      say(value, isNumber(found) ? byName(metric)(found) : "–");
+      const told = [words(metric), isNumber(epoch) && `epoch ${count(epoch)}`, isNumber(final) && "the model"].filter(Boolean).join(", ");
+      say(note, job.fault ?? (isNumber(found) ? told : "no values yet"));
     };
   });
 
@@ -76,7 +83,8 @@ export async function compareView(root, { query, signal, go }) {
   function renew() {
     draw.abort();
     draw = new AbortController();
-    one = chart({ title: words(metric || "loss"), over, share: /accuracy/.test(metric), toggle: true }, draw.signal);
+    const share = isShare(metric);
+    one = chart({ title: words(metric || "loss"), over, share, log: lessIsBetter(metric) && "auto", toggle: !share }, draw.signal);
     fill(place, one.element);
     show();
   }
@@ -90,7 +98,7 @@ export async function compareView(root, { query, signal, go }) {
       return renew();
     }
     lines.forEach((line) => line());
-    return one?.show(beside(jobs.map((job, index) => ({ label: label(job), color: seriesColor(index), rows: job.rows })), metric, over));
+    return one?.show(beside(jobs.map((job, index) => ({ label: label(job), color: seriesColor(index), rows: job.rows, epoch: modelEpoch(job) })), metric, over));
   }
 
   const load = async (job) => {

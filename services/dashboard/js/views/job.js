@@ -1,18 +1,20 @@
 // One job, live: its state and buttons, its numbers, its curves, and all the rest in tabs.
 
-import { call } from "../api.js";
+import { call, poll } from "../api.js";
 import { chart } from "../chart.js";
 import { loading, trouble } from "../dialogs.js";
 import { eachFrame, fill, h, say } from "../dom.js";
-import { count, duration, isNumber, number, percent } from "../format.js";
+import { count, duration, isNumber, many, words } from "../format.js";
+import { best, byName, held, isShare, lessIsBetter, measures } from "../metrics.js";
 import { curves, namesIn, takeRow } from "../rows.js";
 import { keys } from "../shortcuts.js";
 import { follow } from "../sse.js";
-import { TERMINAL, badge, setBadge, share } from "../states.js";
+import { LIVING, TERMINAL, badge, ills, setBadge, share, trained } from "../states.js";
 import { tabs } from "../tabs.js";
 import { actions } from "./job_actions.js";
 import { panels } from "./job_panels.js";
 
+const EVERY_MS = 5000;
 let lastTab = "layers"; // the tab stays as one goes from job to job
 
 export async function jobView(root, { id, signal, go }) {
@@ -26,12 +28,16 @@ export async function jobView(root, { id, signal, go }) {
   }
   if (signal.aborted) return;
   document.title = `${job.name} · distbp`;
-  const known = { job, rows: [], events: [], progress: job.progress, listeners: new Set() };
+  // at: when `job` was asked for, in seconds
+  const known = { job, at: Date.now() / 1000, rows: [], events: [], progress: job.progress, listeners: new Set() };
+  let asked_at = Date.now();
   const tell = eachFrame(() => !signal.aborted && known.listeners.forEach((call) => call()));
 
   async function refresh() {
+    asked_at = Date.now();
     try {
       known.job = await call(`/v1/jobs/${id}`, { signal });
+      known.at = Date.now() / 1000;
       if (TERMINAL.has(known.job.state)) known.progress = null;
       tell();
     } catch {
@@ -44,6 +50,9 @@ export async function jobView(root, { id, signal, go }) {
   root.append(tabbed.element);
   keys({ Escape: ["Back to all jobs", () => go("/jobs")] }, signal);
   tell();
+  poll(async () => {
+    if (!LIVING.has(known.job.state) && !TERMINAL.has(known.job.state)) await refresh();
+  }, EVERY_MS, signal);
 
   if (TERMINAL.has(job.state)) {
     call(`/v1/jobs/${id}/metrics?points=2000`, { signal }).then((found) => ((known.rows = found.items), tell()), () => {});
@@ -58,7 +67,8 @@ export async function jobView(root, { id, signal, go }) {
   follow(`/v1/jobs/${id}/events:stream`, (event, data) => {
     if (event === "event") known.events.push(data);
     if (event === "progress") known.progress = data;
-    if (event === "end" || event === "event") {
+    // What waits for room hears of it in the answer alone; so does the time that is left.
+    if (event === "end" || event === "event" || Date.now() - asked_at > EVERY_MS) {
       clearTimeout(soon);
       soon = setTimeout(refresh, 80);
     }
@@ -70,13 +80,21 @@ function header(known, { refresh, go, signal }) {
   const state = badge(known.job.state);
   const reason = h("span", { class: "quiet" });
   const fault = h("div", { class: "problem", role: "alert", hidden: true });
+  const verdict = h("ul", { class: "problem verdict", role: "status", "aria-label": "What is wrong with this run", hidden: true });
   const buttons = actions(known, { refresh, go, signal });
+  let told = "";
   known.listeners.add(() => {
     const { job } = known;
-    setBadge(state, job.state);
-    say(reason, job.reason === job.error?.message ? "" : (job.reason ?? "")); // the fault below says it
+    const found = ills(job, known.rows.at(-1)?.data);
+    setBadge(state, job.state, found);
+    const why = job.waiting?.message ?? job.reason ?? "";
+    say(reason, why === job.error?.message ? "" : why); // the fault below says it
     fault.hidden = !job.error;
     if (job.error) fill(fault, h("b", {}, job.error.code ?? "error"), h("p", {}, job.error.message ?? ""));
+    const now = JSON.stringify(found);
+    verdict.hidden = now === "{}";
+    if (now !== told) fill(verdict, Object.values(found).map((sentence) => h("li", {}, sentence)));
+    told = now;
     buttons.show();
   });
   return h(
@@ -88,65 +106,98 @@ function header(known, { refresh, go, signal }) {
         h("p", { class: "under" }, state, h("span", { class: "id" }, known.job.id), reason)),
       buttons.element),
     fault,
+    verdict,
   );
 }
 
 function numbers(known) {
   const tiles = {};
   const tile = (name, label) => {
-    tiles[name] = { value: h("dd", {}), note: h("dd", { class: "note" }) };
-    return h("div", { class: "tile" }, h("dt", {}, label), tiles[name].value, tiles[name].note);
+    tiles[name] = { label: h("dt", {}, label), value: h("dd", {}), note: h("dd", { class: "note" }) };
+    return h("div", { class: "tile" }, tiles[name].label, tiles[name].value, tiles[name].note);
   };
   const bar = h("progress", { max: 1, class: "wide", "aria-label": "Progress" });
-  const set = (name, value, note = "") => {
+  const set = (name, value, notes = []) => {
+    const note = notes.filter(Boolean).join(", ");
     say(tiles[name].value, value);
     say(tiles[name].note, note);
+    tiles[name].note.title = note;
   };
   const element = h(
     "section",
     { "aria-label": "Numbers" },
     h("dl", { class: "tiles" },
-      tile("loss", "Loss"), tile("accuracy", "Accuracy"), tile("step", "Step"), tile("speed", "Samples / s"), tile("time", "Time"), tile("workers", "Workers")),
+      tile("loss", "Loss"), tile("measure", "Metric"), tile("step", "Step"), tile("speed", "Samples / s"), tile("time", "Time"), tile("workers", "Workers")),
     bar,
   );
+
+  // A metric's value as the model has it, or the newest; and what to say beside it.
+  function measured(name) {
+    const { job, rows } = known;
+    const final = job.metrics;
+    const { split, value } = held(final ?? rows.at(-1)?.data ?? {}, name);
+    const write = byName(name);
+    const top = best(rows, `${split}_${name}`);
+    const others = ["train", "test"].filter((one) => final && one !== split && isNumber(final[`${one}_${name}`]));
+    const notes = final
+      ? [isNumber(job.result?.model_epoch) && `epoch ${count(job.result.model_epoch)}`, ...others.map((one) => `${one} ${write(final[`${one}_${name}`])}`)]
+      : [top && top.value !== value && `best ${write(top.value)} at epoch ${count(top.epoch)}`];
+    return [write(value), notes];
+  }
+
   known.listeners.add(() => {
     const { job, rows, events, progress } = known;
     const last = rows.at(-1)?.data ?? {};
     const begun = events.findLast((event) => event.kind === "attempt_started")?.data ?? {};
     const total = progress?.total_steps ?? begun.total_steps;
     const ended = events.findLast((event) => event.kind === "epoch_ended")?.data;
-    const final = job.metrics ?? {};
-    const held = (name) => last[`validation_${name}`] ?? final[`validation_${name}`];
-    const train = (name) => last[`train_${name}`] ?? final[`train_${name}`];
-    set("loss", number(held("loss") ?? train("loss")), isNumber(held("loss")) && isNumber(train("loss")) ? `train ${number(train("loss"))}` : "");
-    set("accuracy", percent(held("accuracy") ?? train("accuracy")), isNumber(final.test_accuracy) ? `test ${percent(final.test_accuracy)}` : "");
-    const step = Math.max(job.step, progress?.step ?? 0);
-    set("step", count(step), total ? `of ${count(total)}` : "");
-    const speed = job.result?.samples_per_second ?? progress?.samples_per_second ?? ended?.samples_per_second;
-    set("speed", isNumber(speed) ? count(speed) : "–", isNumber(last.learning_rate) ? `rate ${+last.learning_rate.toPrecision(4)}` : "");
-    const until = job.finished_at ?? Date.now() / 1000;
-    set("time", duration(job.result?.wall_seconds ?? (job.started_at ? until - job.started_at : NaN)), job.attempt > 1 ? `attempt ${job.attempt}` : "");
-    const workers = job.result?.workers ?? progress?.workers ?? job.workers ?? begun.workers;
-    set("workers", isNumber(workers) ? (workers === 0 ? "in process" : count(workers)) : String(job.job.workers ?? "–"), begun.shards ? `${begun.shards} shards` : "");
-    const part = share({ ...job, progress, total_steps: total });
-    bar.value = part ?? 0;
+    const alive = LIVING.has(job.state);
+    const over = TERMINAL.has(job.state);
+    set("loss", ...measured("loss"));
+    const [name] = measures([...namesIn(rows), ...Object.keys(job.metrics ?? {})]);
+    say(tiles.measure.label, name ? words(name) : "Metric");
+    set("measure", ...(name ? measured(name) : ["–"]));
+    const step = Math.max(job.step, (progress ?? job.progress)?.step ?? 0);
+    set("step", count(step), [total && `of ${count(total)}`]);
+    const speed = job.result?.samples_per_second ?? (alive ? progress?.samples_per_second : null) ?? (alive || over ? ended?.samples_per_second : null);
+    set("speed", isNumber(speed) ? count(speed) : "–", [isNumber(last.learning_rate) && `learning rate ${+last.learning_rate.toPrecision(4)}`]);
+    const now = Date.now() / 1000;
+    const left = alive && isNumber(job.eta_s) ? Math.max(0, job.eta_s - (now - known.at)) : NaN;
+    set("time", duration(trained(job, now)), [isNumber(left) && `about ${duration(left)} left`, job.attempt > 1 && `attempt ${job.attempt}`]);
+    const workers = (over ? job.result?.workers : progress?.workers) ?? job.workers ?? begun.workers ?? job.job.workers;
+    const written = typeof workers === "object" ? `${workers.min} to ${workers.max}` : String(workers ?? "–");
+    set("workers", isNumber(workers) ? (workers === 0 ? "in process" : count(workers)) : written, [begun.shards && many(begun.shards, "shard")]);
+    bar.value = share({ ...job, progress: progress ?? job.progress, total_steps: total }) ?? 0;
     bar.dataset.state = job.state;
   });
   return element;
 }
 
+/** A chart of the loss, and one of each other metric that was measured. */
 function plots(known, signal) {
-  const loss = chart({ title: "Loss", toggle: true, empty: "The curve begins with the first epoch." }, signal);
-  const accuracy = chart({ title: "Accuracy", share: true, empty: "This job measures no accuracy, or not yet." }, signal);
+  const loss = chart({ title: "Loss", log: "auto", toggle: true, empty: "The curve begins with the first epoch." }, signal);
+  const none = h("figure", { class: "chart" }, h("figcaption", {}, h("h3", {}, "Metrics")),
+    h("div", { class: "plot-box" }, h("div", { class: "plot" }), h("p", { class: "plot-empty" }, "What is measured besides the loss is drawn here.")));
+  const made = new Map([["loss", loss]]);
+  const element = h("section", { class: "plots metrics", "aria-label": "Curves" }, loss.element, none);
   let seen = "";
   known.listeners.add(() => {
-    const { rows } = known;
-    const now = `${rows.length} ${rows.at(-1)?.step} ${rows.at(-1)?.attempt}`;
+    const { rows, job } = known;
+    const epoch = job.result?.model_epoch;
+    const now = `${rows.length} ${rows.at(-1)?.step} ${rows.at(-1)?.attempt} ${epoch}`;
     if (now === seen) return;
     seen = now;
     const names = namesIn(rows);
-    loss.show(curves(rows, names.filter((name) => /^(train|validation)_loss$/.test(name)).sort().reverse()));
-    accuracy.show(curves(rows, names.filter((name) => /^(train|validation)_accuracy$/.test(name)).sort().reverse()));
+    for (const name of measures(names)) {
+      if (made.has(name)) continue;
+      const one = chart({ title: words(name), share: isShare(name), log: lessIsBetter(name) && "auto", toggle: lessIsBetter(name) }, signal);
+      made.set(name, one);
+      element.append(one.element);
+    }
+    if (rows.length) none.remove();
+    const charts = element.childElementCount;
+    element.dataset.columns = String(charts === 4 ? 2 : Math.min(3, charts));
+    for (const [name, one] of made) one.show(curves(rows, [`validation_${name}`, `train_${name}`].filter((full) => names.includes(full)), epoch));
   });
-  return h("section", { class: "plots two", "aria-label": "Curves" }, loss.element, accuracy.element);
+  return element;
 }

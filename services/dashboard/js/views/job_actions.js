@@ -3,6 +3,7 @@
 import { call, post } from "../api.js";
 import { dialog, toast } from "../dialogs.js";
 import { h } from "../dom.js";
+import { count, many } from "../format.js";
 import { may } from "../session.js";
 import { keys } from "../shortcuts.js";
 import { TERMINAL, mayCancel, mayPause, mayResume, mayScale } from "../states.js";
@@ -32,7 +33,9 @@ export function actions(known, { refresh, go, signal }) {
   }
 
   async function scale() {
-    const now = known.job.workers ?? known.progress?.workers ?? 1;
+    const begun = known.events.findLast((event) => event.kind === "attempt_started")?.data;
+    const written = known.job.job.workers;
+    const now = known.job.workers ?? known.progress?.workers ?? begun?.workers ?? written?.min ?? (typeof written === "number" ? written : 1);
     const input = h("input", { type: "number", name: "workers", min: 0, max: 4096, step: 1, required: true, value: now, autofocus: true });
     const values = await dialog({
       title: "Scale",
@@ -41,7 +44,21 @@ export function actions(known, { refresh, go, signal }) {
       yes: "Scale",
       no: "Leave it",
     });
-    if (values) await ask("scale", { workers: Number(values.workers) });
+    if (!values) return;
+    const workers = Number(values.workers);
+    if (workers <= now / 2 && workers < now) {
+      const sure = await dialog({
+        title: `Go from ${many(now, "worker")} down to ${workers === 0 ? "none" : count(workers)}?`,
+        text: workers === 0
+          ? "The job goes on in the runner's own process, at the speed that this machine gives it. It ends with the same bits."
+          : `The job may take about ${count(now / workers)} times as long as now. It ends with the same bits.`,
+        yes: "Scale down",
+        no: `Keep ${count(now)}`,
+        danger: true,
+      });
+      if (!sure) return;
+    }
+    await ask("scale", { workers });
   }
 
   async function remove() {

@@ -3,7 +3,9 @@
 import { call } from "../api.js";
 import { toast, trouble } from "../dialogs.js";
 import { fill, h } from "../dom.js";
-import { bytes, moment, time } from "../format.js";
+import { bytes, count, moment, time, words } from "../format.js";
+import { best, byName, held, measures } from "../metrics.js";
+import { namesIn } from "../rows.js";
 import { save } from "../save.js";
 import { follow } from "../sse.js";
 import { TERMINAL } from "../states.js";
@@ -15,6 +17,7 @@ import { workersPanel } from "./workers.js";
 const LINES = 5000; // of the log, kept in the page
 
 export const panels = (known) => [
+  { id: "metrics", label: "Metrics", make: during(known, metricsPanel) },
   { id: "layers", label: "Layers", make: during(known, layersPanel) },
   { id: "workers", label: "Workers", make: during(known, workersPanel) },
   { id: "events", label: "Events", make: during(known, eventsPanel) },
@@ -31,6 +34,38 @@ const during = (known, make) => (panel, signal) => {
   signal.addEventListener("abort", () => known.listeners.delete(show));
   show();
 };
+
+const SETS = ["train", "validation", "test"];
+
+function metricsPanel(panel, known) {
+  const body = h("div", { class: "scroll" });
+  let seen = "";
+  panel.append(body);
+  return () => {
+    const { rows, job } = known;
+    const now = `${rows.length} ${rows.at(-1)?.step} ${job.state} ${job.model_id}`;
+    if (now === seen) return;
+    seen = now;
+    const values = job.metrics ?? rows.at(-1)?.data ?? {};
+    const names = [...namesIn(rows), ...Object.keys(values)];
+    fill(body, names.length === 0 ? h("p", { class: "quiet" }, "Metrics are reported with each epoch.") : metricTable(rows, values, ["loss", ...measures(names)], job));
+  };
+}
+
+function metricTable(rows, values, names, job) {
+  const epoch = job.metrics ? job.result?.model_epoch : rows.at(-1)?.data.epoch;
+  const caption = `${job.metrics ? "The model" : "Now"}${epoch === undefined ? "" : `, of epoch ${count(epoch)}`}`;
+  return h("table", {},
+    h("caption", {}, caption),
+    h("thead", {}, h("tr", {}, h("th", {}, "Metric"), SETS.map((one) => h("th", { class: "right" }, one)), h("th", { class: "right" }, "Best epoch"))),
+    h("tbody", {}, names.map((name) => {
+      const { split } = held(values, name);
+      const top = best(rows, `${split}_${name}`);
+      return h("tr", {}, h("td", {}, words(name)),
+        SETS.map((one) => h("td", { class: "right" }, byName(name)(values[`${one}_${name}`]))),
+        h("td", { class: "right" }, top ? `${byName(name)(top.value)} at ${count(top.epoch)}` : "–"));
+    })));
+}
 
 function eventsPanel(panel, known) {
   const list = h("ol", { class: "events" });
@@ -52,14 +87,14 @@ function eventsPanel(panel, known) {
 }
 
 function logPanel(panel, known, signal) {
-  const text = h("pre", { class: "log", tabindex: "0", "aria-label": "Log" });
+  const text = h("div", { class: "log", role: "log", tabindex: "0", "aria-label": "Log" });
   const none = h("p", { class: "quiet" }, "The log is empty.");
   panel.append(none, text);
   follow(`/v1/jobs/${known.job.id}/logs:stream`, (event, data) => {
     if (event !== "log") return;
     none.hidden = true;
     const below = text.scrollHeight - text.scrollTop - text.clientHeight < 40;
-    text.append(data.text);
+    for (const line of data.text.replace(/\n$/, "").split("\n")) text.append(h("p", {}, h("time", { title: moment(data.at) }, time(data.at)), h("span", {}, line)));
     while (text.childNodes.length > LINES) text.firstChild.remove();
     if (below) text.scrollTop = text.scrollHeight;
   }, signal);

@@ -35,7 +35,7 @@ export function jobsView(root, { query, signal, go }) {
   const head = h(
     "div",
     { class: "job-row job-head", "aria-hidden": "true" },
-    ["", "Name", "State", "Progress", "Loss", "Accuracy", "Started"].map((label, i) => h("span", { class: i > 3 ? "right" : null }, label)),
+    ["", "Name", "State", "Progress", "Loss", "Metric", "Started"].map((label, i) => h("span", { class: i > 3 ? "right" : null }, label)),
   );
   const body = h("div", {}, loading("Loading jobs"));
   const further = h("button", { type: "button", class: "further", hidden: true, onclick: addPage }, "Show older jobs");

@@ -8,7 +8,7 @@ export function layersPanel(panel, known, signal) {
   const empty = "Health is reported with each epoch.";
   const gradient = chart({ title: "Gradient norm", log: true, digits: 3, empty }, signal);
   const update = chart({ title: "Update ratio", log: true, digits: 3, empty }, signal);
-  const saturated = chart({ title: "Saturated units", share: true, digits: 3, empty: "No layer that can saturate." }, signal);
+  const saturated = chart({ title: "Saturated units", share: true, digits: 3, empty: "Layers whose units can saturate are drawn here." }, signal);
   let seen = "";
   panel.append(
     h("p", { class: "quiet" }, "Weights of each layer. Update ratio: the size of a step beside the size of the weights; about 0.001 is common."),

@@ -3,7 +3,8 @@
 import { call, post } from "../api.js";
 import { loading, trouble } from "../dialogs.js";
 import { fill, h, say } from "../dom.js";
-import { byName, bytes, count, isNumber, moment, number, percent, words } from "../format.js";
+import { bytes, count, isNumber, moment, number, percent, words } from "../format.js";
+import { byName } from "../metrics.js";
 import { readRows } from "../read_rows.js";
 import { save } from "../save.js";
 import { keys } from "../shortcuts.js";
@@ -16,7 +17,7 @@ export async function modelView(root, { id, signal, go }) {
   try {
     model = await call(`/v1/models/${id}`, { signal });
   } catch (error) {
-    if (!signal.aborted) fill(root, trouble(error));
+    if (!signal.aborted) fill(root, trouble(error, null, ["#/models", "All models"]));
     return;
   }
   document.title = `${model.name} · distbp`;

@@ -3,7 +3,8 @@
 import { call } from "../api.js";
 import { emptiness, loading, toast, trouble } from "../dialogs.js";
 import { fill, h } from "../dom.js";
-import { ago, byName, bytes } from "../format.js";
+import { ago, bytes, isNumber, words } from "../format.js";
+import { byName, measures } from "../metrics.js";
 
 export async function modelsView(root, { signal }) {
   const body = h("div", { class: "models", role: "list" });
@@ -33,12 +34,12 @@ export async function modelsView(root, { signal }) {
 }
 
 function row(model) {
-  const shown = Object.entries(model.info.metrics ?? {}).filter(([name]) => /^(test|validation)_(accuracy|loss)$/.test(name)).sort(([a], [b]) => rank(a) - rank(b)).slice(0, 2);
+  const values = model.info.metrics ?? {};
+  const best = ["test", "validation", "train"].flatMap((split) => [...measures(Object.keys(values)), "loss"].map((name) => `${split}_${name}`));
+  const shown = best.filter((name) => isNumber(values[name])).slice(0, 2);
   return h("a", { class: "model-row", role: "listitem", href: `#/models/${model.id}` },
     h("span", {}, h("b", {}, model.name), h("span", { class: "id" }, model.id)),
-    shown.map(([name, value]) => h("span", { class: "value", data: { label: name.replaceAll("_", " ") } }, byName(name)(value))),
+    shown.map((name) => h("span", { class: "value", data: { label: words(name) } }, byName(name)(values[name]))),
     h("span", { class: "quiet right" }, bytes(model.bytes)),
     h("span", { class: "quiet right" }, ago(model.created_at)));
 }
-
-const rank = (name) => ["test_accuracy", "validation_accuracy", "test_loss", "validation_loss"].indexOf(name);

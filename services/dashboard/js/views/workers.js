@@ -1,8 +1,8 @@
 // Who hosts which shards, and the attempts so far. Shards are fixed; workers come and go.
 
 import { fill, h } from "../dom.js";
-import { duration, moment } from "../format.js";
-import { TERMINAL } from "../states.js";
+import { duration, many, moment } from "../format.js";
+import { LIVING } from "../states.js";
 
 /** Consecutive ranges of shards, as equal as can be, as distbp.reduction.assign makes them. Pure. */
 export function assign(shards, workers) {
@@ -19,29 +19,33 @@ export function workersPanel(panel, known) {
   return () => {
     const { job, events, progress } = known;
     const begun = events.findLast((event) => event.kind === "attempt_started")?.data;
-    const workers = progress?.workers ?? begun?.workers ?? job.result?.workers;
+    const alive = LIVING.has(job.state);
+    const workers = (alive ? progress?.workers : job.result?.workers) ?? begun?.workers;
     const changes = events.filter((event) => event.kind === "team_changed");
     const now = JSON.stringify([begun, workers, changes.length, job.attempts, job.state]);
     if (now === seen) return;
     seen = now;
     fill(
       body,
-      begun ? team(begun.shards, workers, TERMINAL.has(job.state)) : h("p", { class: "quiet" }, "No attempt has begun yet."),
+      begun && alive ? team(begun.shards, workers) : h("p", { class: "quiet" }, begun ? past(job.state, begun.shards, workers) : "No attempt has begun yet."),
       changes.length ? h("p", {}, `Last change: ${changes.at(-1).data.reason}`) : null,
       attempts(job.attempts),
     );
   };
 }
 
-function team(shards, workers, over) {
+const past = (state, shards, workers) =>
+  `No worker runs: the job is ${state}. It had ${many(shards, "shard")} ${workers > 0 ? `on ${many(workers, "worker")}` : "in the runner itself"}.`;
+
+function team(shards, workers) {
   const hosts = workers > 0 ? assign(shards, workers) : [[0, shards]];
-  return h("div", { class: "team", data: { over: String(over) }, role: "list", "aria-label": "Workers and their shards" },
+  return h("div", { class: "team", role: "list", "aria-label": "Workers and their shards" },
     hosts.map(([start, stop], index) =>
       h("div", { class: "worker", role: "listitem" },
         h("span", {}, workers > 0 ? `worker ${index}` : "in the runner itself"),
         h("span", { class: "shards", "aria-label": `shards ${start} to ${stop - 1}` },
           stop - start > MOST ? `${start}–${stop - 1}` : Array.from({ length: stop - start }, (_, i) => h("i", {}, String(start + i)))))),
-    workers > hosts.length ? h("p", { class: "quiet" }, `${workers - hosts.length} more workers than shards: they host none.`) : null);
+    workers > hosts.length ? h("p", { class: "quiet" }, `${many(workers - hosts.length, "more worker")} than shards: without any.`) : null);
 }
 
 function attempts(list) {

@@ -1,0 +1,101 @@
+"""What is given to the client's functions, checked before anything is sent. Every check returns the value,
+or raises the RemoteError that a service would: code "invalid", `param` the argument at fault.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from distbp.data.splits import SPLITS
+from distbp.errors import RemoteError, cut
+from distbp.storage import user_path
+
+JOB_ID = re.compile(r"job_[0-9a-hjkmnp-tv-z]{20}")
+KEY = re.compile(r"[\x21-\x7e]{1,200}")
+NAME = re.compile(r"[A-Za-z0-9 ._-]{1,100}")
+STATES = ("queued", "starting", "running", "pausing", "paused", "recovering", "cancelling", "completed",
+          "failed", "cancelled")  # fmt: skip
+_MOST_S = 1e9
+
+
+def refused(param: str, wanted: str, value: Any) -> RemoteError:
+    return RemoteError(f"{param} must be {wanted}, not {cut(repr(value), 80)}", code="invalid", param=param)
+
+
+def text(param: str, value: Any, pattern: re.Pattern[str], wanted: str) -> str:
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise refused(param, wanted, value)
+    return value
+
+
+def whole(param: str, value: Any, low: int, high: int) -> int:
+    try:
+        found = operator.index(value)
+    except TypeError:
+        found = low - 1
+    if isinstance(value, bool) or not low <= found <= high:
+        raise refused(param, f"a whole number from {low} to {high}", value)
+    return found
+
+
+def seconds(param: str, value: Any, *, zero: bool = False) -> float:
+    wanted = f"seconds, {'at least' if zero else 'more than'} 0 and at most {_MOST_S:g}"
+    try:
+        found = math.nan if isinstance(value, bool | str | bytes) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        found = math.nan
+    if not (0 <= found <= _MOST_S and (zero or found > 0)):
+        raise refused(param, wanted, value)
+    return found
+
+
+def flag(param: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise refused(param, "True or False", value)
+    return value
+
+
+def path(param: str, value: Any) -> Path:
+    if not isinstance(value, str | os.PathLike) or "\0" in os.fspath(value):
+        raise refused(param, "a path", value)
+    return user_path(value)
+
+
+def instance(param: str, value: Any, kind: type, wanted: str) -> Any:
+    if not isinstance(value, kind):
+        raise refused(param, wanted, value)
+    return value
+
+
+def states(param: str, value: Any) -> list[str]:
+    known = f"some of {', '.join(STATES)}"
+    if isinstance(value, str) or not isinstance(value, Collection):
+        raise refused(param, f"a tuple of {known}", value)
+    for state in value:
+        if state not in STATES:
+            raise refused(param, known, state)
+    return list(value)
+
+
+def arrays(value: Any) -> dict[str, tuple[Any, ...]]:
+    """By split (inputs, targets) or (inputs, targets, weights)."""
+    found = value if isinstance(value, Mapping) else {} if value is None else {"train": value}
+    for split, given in found.items():
+        if split not in SPLITS:
+            raise refused("data", f"arrays by split, of {', '.join(SPLITS)}", split)
+        where = f"data[{split!r}]" if isinstance(value, Mapping) else "data"
+        wanted = "(inputs, targets) or (inputs, targets, weights)"
+        if given is None and split != "train":
+            continue
+        if not isinstance(given, tuple | list):
+            raise refused(where, wanted, type(given).__name__)
+        if len(given) not in (2, 3) or any(part is None for part in given[:2]):
+            what = "without targets" if len(given) in (1, 2, 3) else f"{len(given)} arrays"
+            raise RemoteError(f"{where} must be {wanted}, not {what}", code="invalid", param=where)
+    return {split: tuple(given) for split, given in found.items() if given is not None}

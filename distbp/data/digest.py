@@ -1,0 +1,65 @@
+"""A digest of all values of an array, in a time that shows only for gigabytes.
+
+SHA-256 over dtype, shape, and the SHA-256 of every part of some megabytes, which threads compute side by side
+(hashlib lets go of Python's lock). Measured on two cores of a server with SHA instructions: 2.5 GB/s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from distbp.data.table import Table, release_pages
+from distbp.nn.layers.base import Array
+
+PART_BYTES = 1 << 22  # decides the digests
+PARTS = ("inputs", "targets", "weights")
+_THREADS = 4
+_SETTLED_NS = 2_000_000_000  # a file that changed so shortly ago may change again within the same clock tick
+
+
+def array_digest(array: Array) -> str:
+    """64 hexadecimal digits, the same for plain, mapped, big-endian and column-major storage of the same
+    values of a dtype. Memory stays flat."""
+    little = array.dtype.newbyteorder("<")
+    row_bytes = max(1, array[:1].nbytes)
+    rows = max(1, PART_BYTES // row_bytes)
+
+    def part(start: int) -> bytes:
+        values = np.ascontiguousarray(array[start : start + rows], dtype=little)
+        found = hashlib.sha256(values.data).digest()
+        release_pages(array)
+        return found
+
+    starts = range(0, len(array), rows)
+    total = hashlib.sha256(f"{little.str} {array.shape};".encode())
+    if len(starts) < 2:
+        total.update(b"".join(map(part, starts)))
+    else:
+        with ThreadPoolExecutor(_THREADS, "distbp-digest") as pool:
+            total.update(b"".join(pool.map(part, starts)))
+    return total.hexdigest()
+
+
+def table_digests(table: Table) -> dict[str, str | None]:
+    """The digest of each of `PARTS`; None for one that is not there. Names and row numbers do not count."""
+    arrays = {name: getattr(table, name) for name in PARTS}
+    return {name: None if array is None else array_digest(array) for name, array in arrays.items()}
+
+
+def table_record(table: Table, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """`table_digests`, and the `marks` of the files that hold the table, unless they changed just now.
+
+    known: an earlier record, believed where the files have the marks that stand in it.
+    """
+    marks = [list(mark) for mark in table.marks]
+    if known is not None and marks and known["marks"] == marks:
+        return dict(known)
+    latest = max((time_ns for mark in marks for time_ns in mark[-2:]), default=0)
+    settled = time.time_ns() - latest > _SETTLED_NS
+    return {**table_digests(table), "marks": marks if settled else []}

@@ -1,0 +1,26 @@
+"""What the names of metrics say, wherever they are shown: which comes first, of which less is better."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+SPLITS = ("train", "validation", "test")
+_FIRST = ("loss", "accuracy", "class_accuracy", "r2", "f1", "auc")
+_LESS_IS_BETTER = ("loss", "mae", "rmse", "mse")
+_WIDE = 30  # times the smallest value: a straight axis would show the start alone
+
+
+def less_is_better(name: str) -> bool:
+    """Of all others more is better."""
+    return name.endswith(_LESS_IS_BETTER)
+
+
+def measured(names: Iterable[str]) -> list[str]:
+    """The metrics in names such as "validation_f1", each once: the loss, then what says most, then others."""
+    found = [name for split, _, name in (full.partition("_") for full in names) if split in SPLITS and name]
+    return [n for n in _FIRST if n in found] + [n for n in dict.fromkeys(found) if n not in _FIRST]
+
+
+def spans_decades(values: Sequence[float]) -> bool:
+    """Whether values, all finite, are above 0 and need a logarithmic axis."""
+    return bool(values) and min(values) > 0 and max(values) > _WIDE * min(values)

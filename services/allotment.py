@@ -1,0 +1,109 @@
+"""The disk that a runner may fill: counted with every write, and refused before it is passed."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+from distbp.errors import QuotaError
+from distbp.storage import Disk
+
+_BLOCK = 4096  # what a file or folder takes for itself
+_ANSWERS = 2  # of the service, after which no more disk is hoped for
+
+
+class Allotment(Disk):
+    """The calls on the disk of a runner, whose `folder` may have `most` bytes in all (None: any number).
+
+    Where that would be passed, it waits for what the service says to `used` (see `hear`): the share of a job
+    grows where others of its project leave some. Then QuotaError. Removing and ending files is never refused.
+    """
+
+    def __init__(self, folder: Path, most: int | None) -> None:
+        self._folder = folder
+        self._most = most
+        self._answers = 0
+        self._changed = threading.Condition()
+        self._used = measured(folder)
+
+    @property
+    def used(self) -> int:
+        """Bytes that the folder has."""
+        return self._used
+
+    def hear(self, most: int | None) -> None:
+        """What the service answered to the last `used` that it was told."""
+        with self._changed:
+            self._most = most
+            self._answers += 1
+            self._changed.notify_all()
+
+    def measure(self) -> None:
+        """Counts anew, what others have written there too."""
+        with self._changed:
+            self._used = measured(self._folder)
+
+    def open(self, path: Path, flags: int) -> int:
+        if flags & os.O_CREAT:
+            self._take(_BLOCK)
+        return super().open(path, flags)
+
+    def write(self, fd: int, data: memoryview) -> int:
+        self._take(len(data))
+        return super().write(fd, data)
+
+    def mkdir(self, path: Path) -> None:
+        self._take(_BLOCK)
+        super().mkdir(path)
+
+    def unlink(self, path: Path) -> None:
+        size = _size(path)
+        super().unlink(path)
+        self._take(-size)
+
+    def rmdir(self, path: Path) -> None:
+        super().rmdir(path)
+        self._take(-_BLOCK)
+
+    def _take(self, count: int) -> None:
+        with self._changed:
+            if count > 0 and self._lacks(count):
+                self._used = measured(self._folder)
+                last = self._answers + _ANSWERS
+                while self._lacks(count) and self._answers < last:
+                    self._changed.wait()
+            if count > 0 and self._lacks(count):
+                raise QuotaError(
+                    f"the disk that the service gives this job is used up: its folder has {self._used:,}"
+                    f" bytes and may have {self._most:,}, with all else that its project keeps. What was"
+                    " stored before is intact. Delete jobs, models or datasets of the project, or let the job"
+                    " keep fewer checkpoints (checkpoint.keep_last, checkpoint.every_steps), and submit it"
+                    " again"
+                )
+            self._used += count
+
+    def _lacks(self, count: int) -> bool:
+        return self._most is not None and self._used + count > self._most
+
+
+def measured(folder: Path) -> int:
+    """Bytes that a folder and all in it take on the disk; links count as links."""
+    total = 0
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:
+        return 0
+    for entry in entries:
+        path = Path(entry.path)
+        total += _BLOCK + measured(path) if entry.is_dir(follow_symlinks=False) else _size(path)
+    return total
+
+
+def _size(path: Path) -> int:
+    """Of a file: its blocks, no less than its bytes (some file systems count late); 0 where it is gone."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return 0
+    return max(found.st_blocks * 512, found.st_size)

@@ -1,0 +1,23 @@
+"""A job that begins with a model, on workers: the same bits as in one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rigs import classes, make_job
+
+from distbp import train
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_on_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distbp.curves.draw", lambda lines, path: None)
+    layers = ({"type": "dense", "units": 7, "activation": "tanh"}, {"type": "dense", "units": 3})
+    job = make_job(layers, batch_size=16, epochs=2)
+    first = train(job, data=classes(70), output=tmp_path / "first")
+    tuned = job.replace(init=str(first.path), seed=8)
+    alone = train(tuned, data=classes(70), output=tmp_path / "alone")
+    shared = train(tuned, data=classes(70), output=tmp_path / "shared", workers=2)
+    assert shared.workers == 2
+    assert shared.params_sha256 == alone.params_sha256 != first.params_sha256
