@@ -32,8 +32,8 @@ def as_ids(inputs: Array, below: int, name: str, row_number: Callable[[int], int
             place = "" if not column else f", column {column[0] if len(column) == 1 else tuple(column)}"
             raise DataError(
                 f"{name}: row {row_number(start + row)}{place} of the inputs is {rows[(row, *column)]},"
-                f" but ids are whole numbers from 0 to {below - 1}, as the embedding has {below} entries; mend"
-                " the data, or give it more entries"
+                f" but ids are whole numbers from 0 to {below - 1}, as the embedding has {below} entries;"
+                " mend the data, or give it more entries"
             )
         if not ready:
             found[start : start + len(rows)] = rows

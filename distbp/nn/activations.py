@@ -1,4 +1,5 @@
-"""The activation functions by name, and the facts about each. `distbp.nn.ops.activations` has their formulas."""
+"""The activation functions by name, and the facts about each. `distbp.nn.ops.activations` has their
+formulas."""
 
 from __future__ import annotations
 
@@ -14,9 +15,10 @@ _NOWHERE = (math.inf, -math.inf)
 
 @dataclass(frozen=True)
 class Activation:
-    """`keeps`: its derivative cannot be had from its output, so the forward pass keeps it. `flat`: two ranges of the
-    output, both ends included, in which the derivative is nearly zero (below 4 % of its maximum); None where there is
-    none. `trainable` false: the derivative is zero almost everywhere, so it can predict but not train."""
+    """`keeps`: its derivative cannot be had from its output, so the forward pass keeps it. `flat`: two ranges
+    of the output, both ends included, in which the derivative is nearly zero (below 4 % of its maximum); None
+    where there is none. `trainable` false: the derivative is zero almost everywhere, so it can predict but
+    not train."""
 
     name: str
     keeps: bool = False
@@ -27,11 +29,12 @@ class Activation:
 def lower_activation(
     tape: Tape, name: str, x: Ref, bias: Ref, y: Ref | None = None, shared: bool = False
 ) -> tuple[Ref, Callable[[Ref, Ref], None]]:
-    """Emits y <- f(x + bias). Returns y, and what emits dy <- dy * f'(z) and db <- the sum of dy over the rows, given
-    dy and db. `y`: where to write it, may be `x`; None: a new buffer. `bias` and `db` may be ABSENT.
+    """Emits y <- f(x + bias). Returns y, and what emits dy <- dy * f'(z) and db <- the sum of dy over the
+    rows, given dy and db. `y`: where to write it, may be `x`; None: a new buffer. `bias` and `db` may be
+    ABSENT.
 
-    Where training it also counts the rows in which each unit is not saturated. A unit is a number of a sample, or where
-    `shared`, a column, which the rows of a sample share."""
+    Where training it also counts the rows in which each unit is not saturated. A unit is a number of a
+    sample, or where `shared`, a column, which the rows of a sample share."""
     activation = ACTIVATIONS[name]
     if y is None:
         y = tape.like(x)
@@ -49,7 +52,8 @@ def lower_activation(
 
 
 def count_live_rows(tape: Tape, name: str, y: Ref, kept: Ref) -> None:
-    """Watches the columns of y, outputs of an activation function: where training, counts rows that are not flat."""
+    """Watches the columns of y, outputs of an activation function: where training, counts rows that are not
+    flat."""
     flat = ACTIVATIONS[name].flat
     if flat is not None:
         total = tape.watch(y.columns)

@@ -53,8 +53,9 @@ def aligned_vector(size: int, dtype: Any) -> Array:
 
 @dataclass(frozen=True)
 class Lowered:
-    """A network on the tape. `outputs`: of its last layer; `activations`: of every layer; `losses`: of each output, and
-    `loss_gradient`, of the outputs: None where no loss was given; `watched`: where the live rows of units are counted."""
+    """A network on the tape. `outputs`: of its last layer; `activations`: of every layer; `losses`: of each
+    output, and `loss_gradient`, of the outputs: None where no loss was given; `watched`: where the live rows
+    of units are counted."""
 
     rows: list[Row]
     work: int
@@ -73,9 +74,9 @@ class Lowered:
 class Network:
     """Shapes and places of layers, in order. Holds no arrays and no state.
 
-    `wiring`: for each layer the numbers of those before it whose outputs it takes, -1 for the data; left out: as their `inputs`
-    say, which is a chain where they are not given. The last layer gives the outputs. Raises ValueError where names or shapes do
-    not fit; the message names the layer.
+    `wiring`: for each layer the numbers of those before it whose outputs it takes, -1 for the data; left out:
+    as their `inputs` say, which is a chain where they are not given. The last layer gives the outputs. Raises
+    ValueError where names or shapes do not fit; the message names the layer.
     """
 
     def __init__(
@@ -181,8 +182,8 @@ class Network:
         training: bool = False,
         forward_only: bool = False,
     ) -> Lowered:
-        """The network as a list of ops, for slices of at most `most_rows` rows; `training`: with the backward pass, which fills
-        the gradient space, unless `forward_only`."""
+        """The network as a list of ops, for slices of at most `most_rows` rows; `training`: with the backward
+        pass, which fills the gradient space, unless `forward_only`."""
         tape = Tape(most_rows, self.dtype, training)
         values = [Value(Ref(Space.INPUTS, 0, math.prod(self.shapes[0]), 1), self.shapes[0])]
         backwards: list[Backward] = []

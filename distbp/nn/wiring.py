@@ -79,7 +79,8 @@ def _kinds_of_data(layers: Sequence[Layer], wiring: Sequence[Sequence[int | None
     ids = ids_below(layers, wiring) is not None
     for index, (layer, sources) in enumerate(zip(layers, wiring, strict=True)):
         if layer.takes == "ids" and any(source != DATA for source in sources):
-            text = f"{layer.type} takes ids, and only the data are ids; put it first, or give it inputs: [{INPUT}]"
+            text = f"{layer.type} takes ids, and only the data are ids;"
+            text += f" put it first, or give it inputs: [{INPUT}]"
             problems.append(Problem(f"{index}", text))
         elif layer.takes != "ids" and ids and DATA in sources:
             text = f"{layer.type} takes numbers, but the data are ids, as another layer takes them so"
@@ -93,7 +94,8 @@ def _count(index: int, layer: Layer, given: int) -> list[Problem]:
     if layer.joins:
         text = f"{layer.type} takes two or more inputs, not 1; name them, as inputs: [a, b]"
     else:
-        text = f"{layer.type} takes 1 input, not {given}; join them in a layer first (add, multiply, concatenate)"
+        text = f"{layer.type} takes 1 input, not {given};"
+        text += " join them in a layer first (add, multiply, concatenate)"
     return [Problem(f"{index}.inputs", text)]
 
 

@@ -18,6 +18,20 @@ from distbp.nn.layers.shapes import Flatten, Reshape
 from distbp.options import registry
 
 LAYERS: Mapping[str, Any] = registry(
-    Dense, ActivationLayer, Flatten, Reshape, Dropout, BatchNormalization, LayerNormalization, Add, Multiply, Concatenate,
-    Conv2d, MaxPool2d, AveragePool2d, Elman, Embedding, *NAMED,
-)  # fmt: skip
+    Dense,
+    ActivationLayer,
+    Flatten,
+    Reshape,
+    Dropout,
+    BatchNormalization,
+    LayerNormalization,
+    Add,
+    Multiply,
+    Concatenate,
+    Conv2d,
+    MaxPool2d,
+    AveragePool2d,
+    Elman,
+    Embedding,
+    *NAMED,
+)

@@ -1,16 +1,19 @@
 """The contract of a layer, before any layer.
 
-A layer is a frozen dataclass, a `Facts`, that says what it is (its options), which shapes it makes, which parameters it
-needs, and which ops compute it. It holds no arrays. `lower` emits the ops of the forward pass onto the tape and
-returns its output and what emits the ops of the backward pass:
+A layer is a frozen dataclass, a `Facts`, that says what it is (its options), which shapes it makes, which
+parameters it needs, and which ops compute it. It holds no arrays. `lower` emits the ops of the forward pass
+onto the tape and returns its output and what emits the ops of the backward pass:
 
     lower(low, *inputs) -> (output, backward)
         inputs, output   `Value`: a matrix of (rows, numbers of one sample) and the shape of a sample
-        backward(dy)     emits the backward ops; returns the gradient of each input, None where it is not wanted
+        backward(dy)     emits the backward ops; returns the gradient of each input, None where it is not
+        wanted
 
 Rules that make the hot loop allocate nothing and the gradients exact:
-- Forward ops never write to an input; the output is a buffer of the layer, or the input itself in another shape.
-- Backward ops may overwrite dy. They write (do not add) the SUM over the rows of each parameter's gradient into
+- Forward ops never write to an input; the output is a buffer of the layer, or the input itself in another
+  shape.
+- Backward ops may overwrite dy. They write (do not add) the SUM over the rows of each parameter's gradient
+  into
   `low.gradients[name]`. What is returned belongs to the caller, who may overwrite it.
 - Loss gradients are sums over rows, never means: the server divides once.
 - Where a layer has several inputs, it returns a buffer of its own for each gradient that is wanted.
@@ -44,21 +47,21 @@ __all__ = [
 ]
 
 
-# Into fewer columns than that, a vector register of float32, the product with a transposed matrix takes twice as long as the
-# one with a copy of it the other way round.
+# Into fewer columns than that, a vector register of float32, the product with a transposed matrix takes twice
+# as long as the one with a copy of it the other way round.
 NARROW = 16
 
 
-# The gradient of weights is computed for so many units at a time that it stays in a near cache until it is used, in
-# the nearest one where few rows make a product of a part as fast as one of the whole.
+# The gradient of weights is computed for so many units at a time that it stays in a near cache until it is
+# used, in the nearest one where few rows make a product of a part as fast as one of the whole.
 FEW_ROWS, MORE_ROWS = 32, 128
 PART_BYTES, LARGER_PART_BYTES = 48 * 1024, 208 * 1024
 LINE = 16  # float32 numbers in 64 bytes
 
 
 def units_at_once(rows: int, units: int, features: int) -> int:
-    """Into how large parts the product of a weights' gradient is cut. Part of the numerics, as the shape of a product may
-    decide its last bits."""
+    """Into how large parts the product of a weights' gradient is cut. Part of the numerics, as the shape of a
+    product may decide its last bits."""
     if rows <= FEW_ROWS:
         return min(units, max(8, PART_BYTES // (4 * features)))
     if rows <= MORE_ROWS:
@@ -95,7 +98,8 @@ class StatisticSpec:
 
 
 class Value(NamedTuple):
-    """What flows between layers: a matrix (rows, numbers of one sample), C order, and the shape of a sample."""
+    """What flows between layers: a matrix (rows, numbers of one sample), C order, and the shape of a
+    sample."""
 
     ref: Ref
     shape: Shape
@@ -108,9 +112,10 @@ Backward = Callable[[Ref], Sequence[Ref | None]]
 class Lowering:
     """What a layer is given to emit its ops.
 
-    `parameters`, `gradients`, `statistics`, `statistic_sums`: name -> place. A vector is a matrix of one row; a tensor
-    of more than two axes has all but the last as its rows. `statistic_sums`: where training ops write the samples of the slice
-    times the statistic of the slice. `wanted`: for each input, whether its gradient is. `index`: the layer's number.
+    `parameters`, `gradients`, `statistics`, `statistic_sums`: name -> place. A vector is a matrix of one row;
+    a tensor of more than two axes has all but the last as its rows. `statistic_sums`: where training ops
+    write the samples of the slice times the statistic of the slice. `wanted`: for each input, whether its
+    gradient is. `index`: the layer's number.
     """
 
     tape: Tape
@@ -131,8 +136,8 @@ class Lowering:
         self.product_with(weight, x.shape(self.tape.most_rows)[0])(x, out)
 
     def product_with(self, weight: Ref, rows: int) -> Callable[..., None]:
-        """What emits out <- x W^T, or out += x W^T, given x, out, and whether to add; for many products with one weight matrix
-        of (units, features). rows: of x."""
+        """What emits out <- x W^T, or out += x W^T, given x, out, and whether to add; for many products with
+        one weight matrix of (units, features). rows: of x."""
         if weight.plus < NARROW <= rows:
             turned = self.tape.work(weight.plus, 0, weight.columns)
             self.tape.emit("transpose", weight, turned)
@@ -140,8 +145,8 @@ class Lowering:
         return lambda x, out, add=False: self.tape.emit("product_nt", x, weight, out, whole=(int(add),))
 
     def weight_gradient(self, out: Ref, dz: Ref, x: Ref) -> None:
-        """Emits out <- dz^T x, where `out` is in the gradient. It may be computed later, part by part, where dz and x are fewer
-        numbers."""
+        """Emits out <- dz^T x, where `out` is in the gradient. It may be computed later, part by part, where
+        dz and x are fewer numbers."""
         rows = self.tape.most_rows
         few = sum(m * n for m, n in (dz.shape(rows), x.shape(rows))) <= out.plus * out.columns
         if few:
@@ -161,11 +166,12 @@ Takes = Literal["row", "numbers", "ids"]
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What checks, the data and the cost read of every layer; the defaults are those of a layer without parameters.
+    """What checks, the data and the cost read of every layer; the defaults are those of a layer without
+    parameters.
 
-    `takes`: "row" (of numbers: an image of the data is made one), "numbers" of any shape that `output_shape` takes, or "ids",
-    whole numbers. `joins`: it takes two or more inputs, else one. `trains`: it has parameters. `keeps_values`: it gives its input
-    in another shape, or with some numbers left out.
+    `takes`: "row" (of numbers: an image of the data is made one), "numbers" of any shape that `output_shape`
+    takes, or "ids", whole numbers. `joins`: it takes two or more inputs, else one. `trains`: it has
+    parameters. `keeps_values`: it gives its input in another shape, or with some numbers left out.
     """
 
     takes: ClassVar[Takes] = "numbers"
@@ -202,7 +208,8 @@ class Facts:
 
 
 class Layer(Protocol):
-    """What every layer dataclass offers. `type` is its name in a job; `inputs` are the shapes of one sample each."""
+    """What every layer dataclass offers. `type` is its name in a job; `inputs` are the shapes of one sample
+    each."""
 
     takes: ClassVar[Takes]
     joins: ClassVar[bool]
@@ -233,7 +240,8 @@ class Layer(Protocol):
     def statistics(self, *inputs: Shape) -> tuple[StatisticSpec, ...]: ...
 
     def flops(self, *inputs: Shape) -> float:
-        """Floating-point operations of one sample in one step, forward and backward, where parameters take part."""
+        """Floating-point operations of one sample in one step, forward and backward, where parameters take
+        part."""
         ...
 
     def lower(self, low: Lowering, *inputs: Value) -> tuple[Value, Backward]: ...

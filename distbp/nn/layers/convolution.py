@@ -47,7 +47,7 @@ class Conv2d(Facts):
     stride: Pair = option(1, help="how far a filter moves; one number, or [down, right]")
     padding: Padding = option(
         0,
-        help="zeros on each side; one number, [above and below, left and right], `same` (stride 1) or `valid`",
+        help="zeros on each side; one number, [above and below, left and right], `same` or `valid`",
     )
     dilation: Pair = option(
         1, help="distance between the numbers that a filter looks at; one number, or [down, right]"
