@@ -16,10 +16,7 @@ _LOWEST = np.float32(-np.inf)
 
 @jit
 def _extent(place: int, stride: int, before: int, kernel: int, dilation: int, size: int) -> Any:
-    """Where a window begins along one axis, and its terms [first, stop) that are inside of the image.
-
-    With a term in place of the window, and the window's step in place of the dilation, it gives the windows
-    in which that term is inside."""
+    """Where a window begins along one axis, and its terms [first, stop) that are inside of the image."""
     start = place * stride - before
     first = max(0, (-start + dilation - 1) // dilation)
     stop = min(kernel, (size - start + dilation - 1) // dilation)
@@ -27,64 +24,97 @@ def _extent(place: int, stride: int, before: int, kernel: int, dilation: int, si
 
 
 @jit
-def _copy_terms(
-    x: Array, at: int, step: int, out: Array, to: int, terms: int, first: int, stop: int, count: int
+def _copy_window(
+    x: Array,
+    at: int,
+    out: Array,
+    to: int,
+    width: int,
+    kernel: tuple[int, int],
+    down: tuple[int, int, int],
+    right: tuple[int, int, int],
+    dilation: tuple[int, int],
 ) -> None:
-    """One term of a row of `count` windows: x[at + step * q] where it is inside, else 0. One long loop, as a
-    window of few numbers would be a short one."""
-    for q in range(min(first, count)):
-        out[to + q * terms] = _ZERO
-    for q in range(first, stop):
-        out[to + q * terms] = x[at + q * step]
-    for q in range(max(first, stop), count):
-        out[to + q * terms] = _ZERO
+    """Of one channel, that begins at `at`, one window to `to`. down, right: see `_extent`."""
+    for i in range(kernel[0]):
+        place = to + i * kernel[1]
+        if i < down[1] or i >= down[2]:
+            for j in range(kernel[1]):
+                out[place + j] = _ZERO
+            continue
+        base = at + (down[0] + i * dilation[0]) * width + right[0]
+        for j in range(right[1]):
+            out[place + j] = _ZERO
+        if dilation[1] == 1:
+            for j in range(right[1], right[2]):
+                out[place + j] = x[base + j]
+        else:
+            for j in range(right[1], right[2]):
+                out[place + j] = x[base + j * dilation[1]]
+        for j in range(max(right[1], right[2]), kernel[1]):
+            out[place + j] = _ZERO
 
 
 def windows(row: int, spaces: int, rows: int) -> None:
     x, out = flat(row, spaces, rows, 0), flat(row, spaces, rows, 1)
-    channels, height, width, first = whole(row, 0), whole(row, 1), whole(row, 2), whole(row, 3)
-    looked_at, kernel, stride = whole(row, 4), (whole(row, 5), whole(row, 6)), (whole(row, 7), whole(row, 8))
-    before, dilation = (whole(row, 9), whole(row, 10)), (whole(row, 11), whole(row, 12))
-    size = whole(row, 13), whole(row, 14)
-    terms = looked_at * kernel[0] * kernel[1]
+    channels, height, width, first, count = (
+        whole(row, 0),
+        whole(row, 1),
+        whole(row, 2),
+        whole(row, 3),
+        whole(row, 4),
+    )
+    kernel, stride = (whole(row, 5), whole(row, 6)), (whole(row, 7), whole(row, 8))
+    before, dilation, size = (
+        (whole(row, 9), whole(row, 10)),
+        (whole(row, 11), whole(row, 12)),
+        (whole(row, 13), whole(row, 14)),
+    )
+    terms, image = kernel[0] * kernel[1], channels * height * width
+    to = 0
     for n in range(single(row, spaces, rows, 0).shape[0]):
         for p in range(size[0]):
-            to = (n * size[0] + p) * size[1] * terms
-            down, begin, end = _extent(p, stride[0], before[0], kernel[0], dilation[0], height)
-            for c in range(looked_at):
-                image = (n * channels + first + c) * height * width
-                for i in range(kernel[0]):
-                    for j in range(kernel[1]):
-                        right, low, high = _extent(j, dilation[1], before[1], size[1], stride[1], width)
-                        if i < begin or i >= end:
-                            low, high = 0, 0
-                        at = image + (down + i * dilation[0]) * width + right
-                        _copy_terms(x, at, stride[1], out, to, terms, low, high, size[1])
-                        to += 1
+            down = _extent(p, stride[0], before[0], kernel[0], dilation[0], height)
+            for q in range(size[1]):
+                right = _extent(q, stride[1], before[1], kernel[1], dilation[1], width)
+                for c in range(count):
+                    at = n * image + (first + c) * height * width
+                    _copy_window(x, at, out, to, width, kernel, down, right, dilation)
+                    to += terms
 
 
 def windows_backward(row: int, spaces: int, rows: int) -> None:
     d, dx = flat(row, spaces, rows, 0), flat(row, spaces, rows, 1)
-    channels, height, width, first = whole(row, 0), whole(row, 1), whole(row, 2), whole(row, 3)
-    looked_at, kernel, stride = whole(row, 4), (whole(row, 5), whole(row, 6)), (whole(row, 7), whole(row, 8))
-    before, dilation = (whole(row, 9), whole(row, 10)), (whole(row, 11), whole(row, 12))
-    size = whole(row, 13), whole(row, 14)
-    terms = looked_at * kernel[0] * kernel[1]
+    channels, height, width, first, count = (
+        whole(row, 0),
+        whole(row, 1),
+        whole(row, 2),
+        whole(row, 3),
+        whole(row, 4),
+    )
+    kernel, stride = (whole(row, 5), whole(row, 6)), (whole(row, 7), whole(row, 8))
+    before, dilation, size = (
+        (whole(row, 9), whole(row, 10)),
+        (whole(row, 11), whole(row, 12)),
+        (whole(row, 13), whole(row, 14)),
+    )
+    terms, image, part = kernel[0] * kernel[1], channels * height * width, count * height * width
+    to = 0
     for n in range(single(row, spaces, rows, 1).shape[0]):
-        images = (n * channels + first) * height * width
-        for k in range(images, images + looked_at * height * width):
+        begin = n * image + first * height * width
+        for k in range(begin, begin + part):
             dx[k] = _ZERO
         for p in range(size[0]):
-            place = (n * size[0] + p) * size[1] * terms
-            down, begin, end = _extent(p, stride[0], before[0], kernel[0], dilation[0], height)
-            for c in range(looked_at):
-                for i in range(begin, end):
-                    for j in range(kernel[1]):
-                        right, low, high = _extent(j, dilation[1], before[1], size[1], stride[1], width)
-                        at = images + (c * height + down + i * dilation[0]) * width + right
-                        term = place + (c * kernel[0] + i) * kernel[1] + j
-                        for q in range(low, high):
-                            dx[at + q * stride[1]] += d[term + q * terms]
+            down = _extent(p, stride[0], before[0], kernel[0], dilation[0], height)
+            for q in range(size[1]):
+                right = _extent(q, stride[1], before[1], kernel[1], dilation[1], width)
+                for c in range(count):
+                    at = begin + c * height * width
+                    for i in range(down[1], down[2]):
+                        base, place = at + (down[0] + i * dilation[0]) * width + right[0], to + i * kernel[1]
+                        for j in range(right[1], right[2]):
+                            dx[base + j * dilation[1]] += d[place + j]
+                    to += terms
 
 
 def put_channels(row: int, spaces: int, rows: int) -> None:

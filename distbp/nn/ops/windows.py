@@ -156,10 +156,9 @@ def _spread(dy: Array, dx: Array, w: Windows, share: Callable[[int], Any]) -> No
 
 _HERE = "distbp.nn.ops.loops_windows:"
 _OVER_WINDOWS = "of each number of the images: window after window, row by row"
-_OVER_TERMS = "of each number of the images: by rows of windows, then by its place in the window"
 WINDOWS = (
     Op("windows", "fF", _windows, f"{_HERE}windows"),
-    Op("windows_backward", "fF", _windows_backward, f"{_HERE}windows_backward", _OVER_TERMS),
+    Op("windows_backward", "fF", _windows_backward, f"{_HERE}windows_backward", _OVER_WINDOWS),
     Op("put_channels", "fF", _put_channels, f"{_HERE}put_channels"),
     Op("take_channels", "fF", _take_channels, f"{_HERE}take_channels"),
     Op("max_pool", "fF", _max_pool, f"{_HERE}max_pool"),
