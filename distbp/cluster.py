@@ -311,7 +311,7 @@ class RayTeam:
                 for s in range(r.start, r.stop)
             }
             for shard in sorted(wanted - node.sent):
-                part = ray.put(cut(self._data, shard, self._blueprint.dtype))
+                part = ray.put(cut(self._data, shard, self._blueprint.network().input_dtype))
                 self._ordered.append(node.actor.add_rows.remote(part))
                 node.sent.add(shard)
 

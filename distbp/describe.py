@@ -148,10 +148,11 @@ def _layers(network: Network) -> list[LayerFacts]:
     counts = [0] * len(network.layers)
     for tensor in network.tensors:
         counts[tensor.layer] += tensor.stop - tensor.start
-    shapes = zip(network.layers, network.shapes[:-1], network.shapes[1:], counts, strict=True)
     return [
-        LayerFacts(number, layer.type, output, count, layer.flops(given))
-        for number, (layer, given, output, count) in enumerate(shapes)
+        LayerFacts(number, layer.type, output, count, layer.flops(*network.input_shapes(number)))
+        for number, (layer, output, count) in enumerate(
+            zip(network.layers, network.shapes[1:], counts, strict=True)
+        )
     ]
 
 

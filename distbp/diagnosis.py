@@ -43,7 +43,7 @@ def diagnose(
             )
     for shard in range(blueprint.shards):
         rows, dealt = data.train(shard)
-        reader = ShardReader(rows, dealt, blueprint.sharding(), shard, blueprint.dtype)
+        reader = ShardReader(rows, dealt, blueprint.sharding(), shard, network.input_dtype)
         if not reader.slice(step).rows:
             continue
         with np.errstate(all="ignore"):

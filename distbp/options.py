@@ -21,6 +21,15 @@ from typing import Any
 REQUIRED: Any = dataclasses.MISSING
 
 
+class OptionError(ValueError):
+    """Options that do not go together, from the `__post_init__` of a dataclass: the field at fault, and what
+    is wrong."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
 def option(default: Any = REQUIRED, *, help: str, path: bool = False, **bounds: Any) -> Any:
     """A dataclass field with a default, a one-line help and bounds (`gt`, `ge`, `lt`, `le`, `min_length`).
 

@@ -113,7 +113,9 @@ class ParameterServer:
         )
         self.slots = self.updater.slots  # the optimizer's state by name, as it lies
         ends = [t.stop - first for t in network.tensors]
-        self._tensors = [bisect_right(ends, start) for start in self.updater.parts[:, 0].tolist()]  # of every part
+        self._tensors = [
+            bisect_right(ends, start) for start in self.updater.parts[:, 0].tolist()
+        ]  # of every part
         self._averaged = [self.gradient[at : min(at + PIECE, count)] for at in range(0, count, PIECE)]
         self._statistics = [
             (slice(t.start - first, t.stop - first), t.rate)

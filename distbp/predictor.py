@@ -12,6 +12,7 @@ import numpy as np
 from distbp.arguments import check_kind
 from distbp.data.checks import Allowed, first_bad
 from distbp.data.formats.arrays import arranged, as_array, columns_of, from_arrays
+from distbp.data.ids import as_ids
 from distbp.data.preprocessing import Preprocessing
 from distbp.data.sharding import evaluated_rows
 from distbp.data.table import Columns
@@ -150,6 +151,13 @@ class Model:
     def prepare(self, x: Array, first: int, out: Array) -> None:
         """Rows of x, of which the first has the number `first`, as the first layer sees them, into `out`,
         (rows, *input_shape). Raises ModelError for what is not finite, or too large for the model's dtype."""
+        below = self.network.ids_below
+        if below is not None:
+            try:
+                out[:] = as_ids(x.reshape(out.shape), below, "the inputs", first.__add__)
+            except DataError as error:
+                raise ModelError(str(error)) from None
+            return
         features = self.input_shape if self.preprocessing.mean is None else self.preprocessing.mean.shape
         raw = x.reshape(len(x), *features)
         if problem := first_bad(raw, Allowed(self.network.dtype, self.preprocessing), "inputs", first):
@@ -161,7 +169,7 @@ class Model:
         if not len(x):
             return
         program = Program(self.network, min(ROWS, len(x)), self.vector, kernels=NUMPY)
-        prepared = np.empty((min(ROWS, len(x)), *self.input_shape), self.network.dtype)
+        prepared = np.empty((min(ROWS, len(x)), *self.input_shape), self.network.input_dtype)
         with one_blas_thread():
             for start in range(0, len(x), ROWS):
                 raw = x[start : start + ROWS]

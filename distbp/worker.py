@@ -100,7 +100,7 @@ class Worker:
         """What gathers a shard's slices."""
         if shard not in self._readers:
             rows, dealt = self._data.train(shard)
-            self._readers[shard] = ShardReader(rows, dealt, self._sharding, shard, self.blueprint.dtype)
+            self._readers[shard] = ShardReader(rows, dealt, self._sharding, shard, self.network.input_dtype)
         return self._readers[shard]
 
     def _program(self, gradient: Array) -> Program:

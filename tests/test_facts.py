@@ -12,10 +12,11 @@ from distbp.job.shards import automatic_shards
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.kernels import NUMPY
 from distbp.nn.layers import LAYERS
-from distbp.nn.layers.base import Takes, entering
+from distbp.nn.layers.base import Takes
 from distbp.nn.losses import LOSSES
 from distbp.nn.network import Network, aligned_vector
 from distbp.nn.program import Program
+from distbp.nn.wiring import entering
 
 
 def test_shards_of_networks_are_those_that_the_number_of_parameters_gave() -> None:
@@ -62,9 +63,9 @@ def test_facts_of_layers_are_true(name: str) -> None:
     if layer.takes == "row":
         with pytest.raises(ValueError, match="flatten"):
             layer.output_shape((2, 3))
-        assert layer.output_shape(entering(layer, (2, 3))) == layer.output_shape((6,))
+        assert layer.output_shape(entering([layer], (2, 3))) == layer.output_shape((6,))
     else:
-        assert layer.output_shape(entering(layer, (1, 6))) in ((1, 6), (6,), (2, 3))
+        assert layer.output_shape(entering([layer], (1, 6))) in ((1, 6), (6,), (2, 3))
     x = np.linspace(-40.0, 70.0, 24, dtype=np.float32).reshape(4, 6)
     network = Network([layer], shape)
     program = Program(network, 4, network.initialize(1), kernels=NUMPY)

@@ -401,6 +401,10 @@ def test_every_row_of_every_table_has_a_model_and_round_trips() -> None:
         "shape": [2],
         "value": 1.0,
         "function": "relu",
+        "filters": 2,
+        "kernel_size": 3,
+        "entries": 5,
+        "size": 2,
         "path": "a.npz",
     }
     needed |= {"images": "a.gz", "inputs": "a.npy", "warmup_steps": 5}
@@ -410,6 +414,8 @@ def test_every_row_of_every_table_has_a_model_and_round_trips() -> None:
             options = {k: v for k, v in needed.items() if k in fields} if name not in kind.short else {}
             if name == "warm_up":
                 options = {"warmup_steps": 5}
+            if kind is KINDS["layers"]:
+                options.pop("inputs", None)  # of a file format
             value = kind.validate({kind.key: name, **options})
             assert type(value) is cls
             assert kind.validate(value) == value

@@ -151,7 +151,11 @@ class ShardReader:
     @property
     def most_steps(self) -> int:
         """Of one `part`."""
-        return self._steps if self._ready else min(self._steps, max(1, STAGED_BYTES // max(1, self._slice * self._x[0].nbytes)))
+        return (
+            self._steps
+            if self._ready
+            else min(self._steps, max(1, STAGED_BYTES // max(1, self._slice * self._x[0].nbytes)))
+        )
 
     @property
     def _ready(self) -> bool:

@@ -1,6 +1,6 @@
 """A split ready to be gathered into batches: preprocessed once where it fits in memory, else row by row.
 
-Preprocessing is element-wise, so both ways give the same bits.
+Ids stay as they are. Preprocessing is element-wise, so both ways give the same bits.
 """
 
 from __future__ import annotations
@@ -44,7 +44,12 @@ class PreparedRows:
     def ready(self, dtype: np.dtype[Any]) -> bool:
         """Whether `inputs` are what `gather` would give, in this dtype and in plain memory."""
         plain = not isinstance(self.inputs, np.memmap)  # whose pages must be given back
-        return self.preprocessing is None and plain and self.inputs.dtype == dtype and self.inputs.flags.c_contiguous
+        return (
+            self.preprocessing is None
+            and plain
+            and self.inputs.dtype == dtype
+            and self.inputs.flags.c_contiguous
+        )
 
     def gather(self, rows: Array, out: Array) -> None:
         """Writes the preprocessed inputs of `rows` (int64) to `out`, (len(rows), *input_shape)."""

@@ -53,7 +53,7 @@ class Preprocessing:
     def is_identity(self, dtype: Any) -> bool:
         """Whether `apply` would leave inputs stored as `dtype` as they are (for a network of `dtype`)."""
         stored = np.dtype(dtype)
-        return stored.kind == "f" and stored.isnative and self.scale == 1 and self.mean is None
+        return stored.kind in "fi" and stored.isnative and self.scale == 1 and self.mean is None
 
     def check(self, features: Shape, name: str) -> None:
         """Raises DataError unless rows of the shape `features` can be prepared."""

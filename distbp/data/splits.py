@@ -14,13 +14,15 @@ from distbp.data.batches import WholeData
 from distbp.data.checks import Allowed, check_rows
 from distbp.data.digest import table_record
 from distbp.data.formats import arranged, from_arrays, load
+from distbp.data.ids import with_ids
 from distbp.data.prepared import PreparedRows, prepare
 from distbp.data.preprocessing import Preprocessing, fit
 from distbp.data.table import Table
 from distbp.data.targets import Meaning, understand
 from distbp.errors import DataError
 from distbp.nn.arrays import Shape
-from distbp.nn.layers.base import entering
+from distbp.nn.network import Network
+from distbp.nn.wiring import data_facts
 from distbp.storage import user_path
 
 if TYPE_CHECKING:  # these stand below the data in the house; here they are only read
@@ -60,12 +62,12 @@ class Splits:
         for name, table in self.tables.items():
             self.preprocessing.check(table.features, table.name)
             targets = self.meaning.targets[name]
-            prepared[name] = prepare(table, targets, self.preprocessing, np.dtype(job.dtype), limit)
+            prepared[name] = prepare(table, targets, self.preprocessing, input_dtype(job), limit)
         return prepared
 
     def copied_bytes(self, job: TrainingJob) -> int:
         """Of the inputs that `prepare` makes anew in memory."""
-        dtype, limit = np.dtype(job.dtype), settings.get("DISTBP_PREPARE_BYTES")
+        dtype, limit = input_dtype(job), settings.get("DISTBP_PREPARE_BYTES")
         sizes = [
             table.inputs.size * dtype.itemsize
             for table in self.tables.values()
@@ -83,6 +85,11 @@ class Splits:
         return WholeData(prepared, blueprint.rows, blueprint.sharding())
 
 
+def input_dtype(job: TrainingJob) -> np.dtype[Any]:
+    """Of what the first layers take: int64 where they take ids."""
+    return np.dtype(job.dtype if data_facts(job.model.layers).ids_below is None else np.int64)
+
+
 def open_splits(
     job: TrainingJob, folder: Path, given: Mapping[str, Any] | None = None, *, confined: bool = False
 ) -> Splits:
@@ -93,6 +100,7 @@ def open_splits(
             raise DataError("data.folder may not be given here: paths are relative to the job's own data")
         folder = folder / user_path(job.data.folder)
     tables: dict[str, Table] = {}
+    first = data_facts(job.model.layers)
     plain = None if job.data.standardize else Preprocessing(job.data.scale)
     for name in SPLITS:
         source = getattr(job.data, name)
@@ -105,8 +113,10 @@ def open_splits(
             table = load(source, folder, confined=confined, bad_rows=job.data.bad_rows, allowed=allowed)
         else:
             continue
-        shape = entering(job.model.layers[0], table.features)
-        table = replace(table, inputs=table.inputs.reshape(len(table), *shape))  # a view, no copy
+        if first.takes == {"row"}:  # which an image is made; a view, no copy
+            table = replace(table, inputs=table.inputs.reshape(len(table), -1))
+        if first.ids_below is not None:
+            table = with_ids(table, first.ids_below)
         if tables and table.columns is not None:
             wanted = tables["train"].columns
             inputs = arranged(table.inputs, table.columns, wanted, table.name)
@@ -133,10 +143,8 @@ def open_splits(
 
 def _outputs(job: TrainingJob, features: Shape) -> int | None:
     """How many numbers the network gives for a row; None where it does not fit, which others say."""
-    shape = features
     try:
-        for layer in job.model.layers:
-            shape = layer.output_shape(shape)
+        shape = Network(job.model.layers, features).output_shape
     except ValueError:
         return None
     return shape[0] if len(shape) == 1 else None

@@ -189,7 +189,17 @@ class InlineSteps:
             self._pool.shutdown()
 
     def _call(self, rows: Rows, constants: Array, step: int) -> int:
-        shared = (*self._shared, self._counters, WAYS, rows, constants, step, self._meeting, self._found, self._live)
+        shared = (
+            *self._shared,
+            self._counters,
+            WAYS,
+            rows,
+            constants,
+            step,
+            self._meeting,
+            self._found,
+            self._live,
+        )
         self._meeting += 3 * len(constants)
         return int(self._together(train_steps, [(*shared, *own) for own in self._threads]))
 

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from distbp.errors import Fault, JobError, cut
+from distbp.job.faults import unknown
 from distbp.job.parts import WorkerRange
 from distbp.metrics import metrics_for
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.layers.base import Shape
 from distbp.nn.losses.base import Targets
+from distbp.nn.wiring import DATA, data_facts, wire
 from distbp.schedules import WarmUp, plateau_of
 
 if TYPE_CHECKING:
@@ -24,9 +26,13 @@ if TYPE_CHECKING:
 
 def last_activation(layers: Iterable[Any]) -> str | None:
     """The activation that makes the outputs; None where it is not known."""
-    for layer in reversed(tuple(layers)):
-        if not layer.keeps_values:
-            return layer.ends_in  # type: ignore[no-any-return]
+    layers = tuple(layers)
+    wiring = wire(layers)[0]
+    index: int | None = len(layers) - 1
+    while index is not None and index != DATA:
+        if not layers[index].keeps_values:
+            return layers[index].ends_in  # type: ignore[no-any-return]
+        index = wiring[index][0]
     return None
 
 
@@ -40,20 +46,37 @@ def shapes(layers: Iterable[Any], input_shape: Shape | None) -> Iterator[tuple[i
 
     Without an input shape it is known from the first layer that says its own.
     """
-    shape = input_shape
-    for index, layer in enumerate(layers):
-        problem = ""
-        if shape is not None:
+    layers = tuple(layers)
+    known: dict[int | None, Shape | None] = {DATA: input_shape}
+    for index, sources in enumerate(wire(layers)[0]):
+        layer, shape, problem = layers[index], None, ""
+        inputs = [known.get(source) for source in sources]
+        if layer.joins == (len(inputs) > 1) and None not in inputs:
             try:
-                shape = layer.output_shape(shape)
+                shape = layer.output_shape(*inputs)
             except ValueError as error:
-                shape, problem = None, str(error)
-        shape = layer.own_shape if shape is None else shape
-        yield index, shape, problem
+                problem = str(error)
+        known[index] = layer.own_shape if shape is None else shape
+        yield index, known[index], problem
 
 
 def output_shape(layers: Iterable[Any], input_shape: Shape | None = None) -> Shape | None:
     return list(shapes(layers, input_shape))[-1][1]
+
+
+def _names_fit(job: TrainingJob) -> Iterator[Fault]:
+    for place, message in wire(job.model.layers, unknown)[1]:
+        yield Fault(f"model.layers.{place}", message)
+
+
+def _ids_stay(job: TrainingJob) -> Iterator[Fault]:
+    if data_facts(job.model.layers).ids_below is None:
+        return
+    if job.data.standardize:
+        yield Fault("data.standardize", "would change the ids that an embedding takes; leave it out")
+    if job.data.scale != 1:
+        text = f"would change the ids that an embedding takes, but is {job.data.scale:g}; leave it out"
+        yield Fault("data.scale", text)
 
 
 def _shapes_fit(job: TrainingJob) -> Iterator[Fault]:
@@ -63,11 +86,11 @@ def _shapes_fit(job: TrainingJob) -> Iterator[Fault]:
 
 
 def _steps_learn_nothing(job: TrainingJob) -> Iterator[Fault]:
-    trained = False
-    for index, layer in enumerate(job.model.layers):
-        trained = trained or layer.trains
+    trained: dict[int | None, bool] = {}  # outputs that depend on parameters
+    for index, (layer, sources) in enumerate(zip(job.model.layers, wire(job.model.layers)[0], strict=True)):
+        trained[index] = layer.trains or any(trained.get(source, False) for source in sources)
         name = layer.ends_in
-        if trained and name is not None and not ACTIVATIONS[name].trainable:
+        if trained[index] and name is not None and not ACTIVATIONS[name].trainable:
             field = "" if layer.activation_option == "type" else f".{layer.activation_option}"
             yield Fault(
                 f"model.layers.{index}{field}",
@@ -283,6 +306,8 @@ Check = Callable[["TrainingJob"], Iterator[Fault]]
 CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (_splits_need_training_data, frozenset({"data"})),
     (_rows_in_order, frozenset({"data"})),
+    (_names_fit, frozenset({"model"})),
+    (_ids_stay, frozenset({"model", "data"})),
     (_shapes_fit, frozenset({"model"})),
     (_something_to_train, frozenset({"model"})),
     (_steps_learn_nothing, frozenset({"model"})),

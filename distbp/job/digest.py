@@ -1,16 +1,17 @@
 """The canonical form of a job, and its digest.
 
 Two spellings of the same job have the same digest: defaults written out or not, `1` or `1.0`, keys in any
-order, a bare name or a mapping, YAML, JSON or Python. Left out, because they cannot change a bit of the
-weights: `name`, `workers`, `servers`, `audit`, `checkpoint`, and `data.folder`, which says where the data
-lies on one machine. What the data files hold is not part of it; their paths, as the job writes them, are.
+order, a bare name or a mapping, other names of layers, YAML, JSON or Python. Left out, as they cannot change
+a bit of the weights: `name`, `workers`, `servers`, `audit`, `checkpoint`, and `data.folder`, which says where
+the data lies on one machine. What the data files hold is not part of it; their paths, as the job writes them,
+are.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 CANNOT_CHANGE_THE_BITS = ("name", "workers", "servers", "audit", "checkpoint")
@@ -20,6 +21,7 @@ def canonical(fields: Mapping[str, Any]) -> str:
     """JSON text that is the same for every spelling. `fields`: a validated job as plain values."""
     kept = {key: value for key, value in fields.items() if key not in CANNOT_CHANGE_THE_BITS}
     kept["data"] = {key: value for key, value in kept["data"].items() if key != "folder"}
+    kept["model"] = {**kept["model"], "layers": _wired(kept["model"]["layers"])}
     if kept.get("class_weight") is not None and kept["class_weight"] != "balanced":
         kept["class_weight"] = _by_class(kept["class_weight"])
     if kept.get("metrics") is not None:
@@ -30,6 +32,19 @@ def canonical(fields: Mapping[str, Any]) -> str:
 def digest(fields: Mapping[str, Any]) -> str:
     """SHA-256 of the canonical form, 64 hexadecimal digits."""
     return hashlib.sha256(canonical(fields).encode("ascii")).hexdigest()
+
+
+def _wired(layers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Layers without names: their inputs by number, -1 the data, and only where it is not the layer above."""
+    numbers, found = {"input": -1}, []
+    for index, layer in enumerate(layers):
+        sources = [index - 1]
+        if layer["inputs"] is not None:
+            sources = [numbers[name] for name in layer["inputs"]]
+        numbers[layer["name"]] = index
+        inputs = None if sources == [index - 1] else sources
+        found.append({**layer, "name": None, "inputs": inputs})
+    return found
 
 
 def _by_class(weights: Any) -> dict[str, float] | None:

@@ -31,7 +31,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from distbp.errors import MOST_FAULTS
 from distbp.job.faults import Part, Words, line, nearest, raised, shown, unknown
-from distbp.options import REQUIRED
+from distbp.options import REQUIRED, OptionError
 
 Tables = Mapping[str, Mapping[str, Any]]
 # Where a JSON Schema will hold the kinds of a table; `distbp.job.schema` puts the real place.
@@ -123,6 +123,8 @@ class Kind:
         fields = {f: getattr(checked, f) for f in type(checked).model_fields if f != self.key}
         try:
             return self.table[name](**fields)
+        except OptionError as error:
+            raise raised(self.what, [line((error.field,), str(error), value)]) from None
         except ValueError as error:  # what the dataclass itself refuses: options that do not go together
             raise raised(self.what, [line((), f"{name}: {error}", value)]) from None
 

@@ -62,7 +62,8 @@ class Data(Part):
 
 
 class Model(Part):
-    """The network: a chain of layers."""
+    """The network: layers in order. Each takes the output of the one above, or of those that its
+    `inputs` name."""
 
     layers: Annotated[tuple[Layer, ...], at_most(MAX_LAYERS)] = Field(
         min_length=1, max_length=MAX_LAYERS, description="from the inputs to the outputs"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any
 
 from pydantic import BaseModel
@@ -25,6 +26,7 @@ from distbp.job.schema import KINDS
 from distbp.job.tables import TABLES
 from distbp.job.training_job import TrainingJob
 from distbp.metrics import METRICS
+from distbp.nn.layers.base import Facts
 
 _HEAD = """# The job: every field
 
@@ -87,13 +89,19 @@ def _lines() -> Iterator[str]:
     for name, title in _TITLES.items():
         yield f"\n## {title}\n"
         kind = KINDS[name]
+        everywhere = set()
+        if name == "layers":
+            everywhere = {field.name for field in dataclasses.fields(Facts)}
+            yield "Every layer may have these fields; with them any graph without cycles can be written.\n"
+            model = kind.model(next(iter(kind.table)))
+            yield from _table(model, without=model.model_fields.keys() - everywhere)
         for row in sorted(kind.table):
             model = kind.model(row)
             yield f"\n### {kind.what} `{row}`\n"
             if _text(model):
                 yield f"{_text(model)}\n"
-            if len(model.model_fields) > 1:
-                yield from _table(model, without=kind.key)
+            if model.model_fields.keys() - everywhere - {kind.key}:
+                yield from _table(model, without=everywhere | {kind.key})
     yield "\n## Activations\n"
     yield ", ".join(f"`{name}`" for name in sorted(TABLES["activations"]))
     yield "\n## Metrics\n"
@@ -107,10 +115,10 @@ def _text(model: type[BaseModel]) -> str:
     return " ".join((model.__doc__ or "").split()).replace("|", "\\|")
 
 
-def _table(model: type[BaseModel], without: str = "") -> Iterator[str]:
+def _table(model: type[BaseModel], without: Set[str] = frozenset()) -> Iterator[str]:
     yield "| field | allowed | default | meaning |\n| --- | --- | --- | --- |"
     for name, field in model.model_fields.items():
-        if name != without:
+        if name not in without:
             cells = (f"`{name}`", allowed_field(field), _default(field), field.description or "")
             yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 

@@ -27,29 +27,38 @@ class Activation:
 
 
 def lower_activation(
-    tape: Tape, name: str, x: Ref, bias: Ref, y: Ref | None = None
+    tape: Tape, name: str, x: Ref, bias: Ref, y: Ref | None = None, shared: bool = False
 ) -> tuple[Ref, Callable[[Ref, Ref], None]]:
     """Emits y <- f(x + bias). Returns y, and what emits dy <- dy * f'(z) and db <- the sum of dy over the
     rows, given dy and db. `y`: where to write it, may be `x`; None: a new buffer. `bias` and `db` may be
     ABSENT.
 
-    Where training it also counts the rows in which each unit of a sample is not saturated."""
+    Where training it also counts the rows in which each unit is not saturated. A unit is a number of a
+    sample, or where `shared`, a column, which the rows of a sample share."""
     activation = ACTIVATIONS[name]
     if y is None:
         y = tape.like(x)
     kept = tape.like(x) if activation.keeps else ABSENT
     tape.emit(name, x, bias, y, kept)
-    if activation.flat is not None:
-        units = y.columns * y.times
-        total = tape.watch(units)
-        if tape.training:
-            sample = kept if kept is ABSENT else kept.reshaped(units, 1)
-            tape.emit("live_rows", y.reshaped(units, 1), sample, total, real=activation.flat)
+    units, times = (y.columns, y.times) if shared else (y.columns * y.times, 1)
+    count_live_rows(
+        tape, name, y.reshaped(units, times), kept if kept is ABSENT else kept.reshaped(units, times)
+    )
 
     def backward(dy: Ref, db: Ref) -> None:
         tape.emit(f"{name}_backward", kept, y, dy, db)
 
     return y, backward
+
+
+def count_live_rows(tape: Tape, name: str, y: Ref, kept: Ref) -> None:
+    """Watches the columns of y, outputs of an activation function: where training, counts rows that are not
+    flat."""
+    flat = ACTIVATIONS[name].flat
+    if flat is not None:
+        total = tape.watch(y.columns)
+        if tape.training:
+            tape.emit("live_rows", y, kept, total, real=flat)
 
 
 ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(

@@ -1,4 +1,4 @@
-"""A network: a chain of layers over one flat vector.
+"""A network: layers in a graph without cycles, over one flat vector.
 
 The flat vector holds every trained tensor, layer after layer, and then the running statistics (batch
 normalization). The flat gradient vector has the same places: the sums of the gradients, and what the
@@ -18,6 +18,7 @@ import numpy as np
 from distbp.nn.layers.base import Array, Backward, Layer, Lowering, Shape, Value
 from distbp.nn.losses.base import Loss, lower_loss
 from distbp.nn.tape import BOUND_TOTAL, TOTALS, Ref, Row, Space, Tape, Watched
+from distbp.nn.wiring import DATA, Wiring, ids_below, wiring_of
 from distbp.streams import Purpose, generator
 
 
@@ -71,25 +72,34 @@ class Lowered:
 
 
 class Network:
-    """Shapes and places of a chain of layers. Holds no arrays and no state.
+    """Shapes and places of layers, in order. Holds no arrays and no state.
 
-    Raises ValueError where the shapes do not fit; the message names the layer.
+    `wiring`: for each layer the numbers of those before it whose outputs it takes, -1 for the data; left out:
+    as their `inputs` say, which is a chain where they are not given. The last layer gives the outputs. Raises
+    ValueError where names or shapes do not fit; the message names the layer.
     """
 
-    def __init__(self, layers: Sequence[Layer], input_shape: Shape, dtype: Any = np.float32) -> None:
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        input_shape: Shape,
+        dtype: Any = np.float32,
+        wiring: Wiring | None = None,
+    ) -> None:
         self.layers = tuple(layers)
+        self.wiring = wiring_of(self.layers) if wiring is None else wiring
         self.dtype = np.dtype(dtype)
         self.shapes: list[Shape] = [tuple(input_shape)]  # of the input, and of each layer's output
         self.tensors: list[Tensor] = []
         statistics: list[Tensor] = []
         offset = 0
         for index, layer in enumerate(self.layers):
-            shape = self.shapes[-1]
+            shapes = self.input_shapes(index)
             try:
-                self.shapes.append(layer.output_shape(shape))
+                self.shapes.append(layer.output_shape(*shapes))
             except ValueError as error:
                 raise ValueError(f"layer {index} ({layer.type}): {error}") from None
-            for spec in layer.parameters(shape):
+            for spec in layer.parameters(*shapes):
                 size = math.prod(spec.shape)  # of any size: NumPy would overflow
                 path = f"layers.{index}.{layer.type}.{spec.name}"
                 self.tensors.append(
@@ -98,7 +108,7 @@ class Network:
                 offset += size
         self.parameter_count = offset
         for index, layer in enumerate(self.layers):
-            for stat in layer.statistics(self.shapes[index]):
+            for stat in layer.statistics(*self.input_shapes(index)):
                 size = math.prod(stat.shape)
                 path = f"layers.{index}.{layer.type}.{stat.name}"
                 statistics.append(
@@ -107,7 +117,24 @@ class Network:
                 offset += size
         self.statistics = tuple(statistics)
         self.size = offset
-        self._trained_from = min((t.layer for t in self.tensors), default=len(self.layers))
+        trained = {DATA: False}  # of each output: whether it depends on a parameter
+        holding = {t.layer for t in self.tensors}
+        for index, sources in enumerate(self.wiring):
+            trained[index] = index in holding or any(trained[source] for source in sources)
+        self._trained = trained
+
+    def input_shapes(self, layer: int) -> list[Shape]:
+        return [self.shapes[source + 1] for source in self.wiring[layer]]
+
+    @property
+    def ids_below(self) -> int | None:
+        """One more than the largest id that the data may hold; None where they are numbers."""
+        return ids_below(self.layers, self.wiring)
+
+    @property
+    def input_dtype(self) -> np.dtype[Any]:
+        """Of the data: int64 where they are ids, else the dtype of the network."""
+        return self.dtype if self.ids_below is None else np.dtype(np.int64)
 
     @property
     def input_shape(self) -> Shape:
@@ -126,7 +153,7 @@ class Network:
     def flops(self) -> float:
         """Floating-point operations of one sample in one step: forward, and twice as many backward."""
         return (
-            float(sum(layer.flops(shape) for layer, shape in zip(self.layers, self.shapes, strict=False)))
+            float(sum(layer.flops(*self.input_shapes(index)) for index, layer in enumerate(self.layers)))
             or 1.0
         )
 
@@ -136,14 +163,14 @@ class Network:
         for number, tensor in enumerate(self.tensors):
             spec = next(
                 s
-                for s in self.layers[tensor.layer].parameters(self.shapes[tensor.layer])
+                for s in self.layers[tensor.layer].parameters(*self.input_shapes(tensor.layer))
                 if s.name == tensor.name
             )
             draw = generator(seed, Purpose.INITIALIZE, number)
             values = spec.initializer.draw(spec.shape, spec.fan_in, spec.fan_out, draw)
             vector[tensor.start : tensor.stop] = np.asarray(values).ravel()
         for tensor in self.statistics:
-            specs = self.layers[tensor.layer].statistics(self.shapes[tensor.layer])
+            specs = self.layers[tensor.layer].statistics(*self.input_shapes(tensor.layer))
             vector[tensor.start : tensor.stop] = next(s.initial for s in specs if s.name == tensor.name)
         return vector
 
@@ -165,14 +192,14 @@ class Network:
             low = Lowering(
                 tape=tape,
                 index=index,
-                wanted=(index > self._trained_from,),
+                wanted=tuple(self._trained[source] for source in self.wiring[index]),
                 parameters=self._places(Space.PARAMETERS, index, self.tensors),
                 gradients=self._places(Space.GRADIENT, index, self.tensors),
                 statistics=self._places(Space.PARAMETERS, index, self.statistics),
                 statistic_sums=self._places(Space.GRADIENT, index, self.statistics),
                 bound=BOUND_TOTAL,
             )
-            value, backward = layer.lower(low, values[-1])
+            value, backward = layer.lower(low, *(values[source + 1] for source in self.wiring[index]))
             values.append(value)
             backwards.append(backward)
         tape.layer = -1
@@ -197,11 +224,19 @@ class Network:
         )
 
     def _backward(self, tape: Tape, backwards: Sequence[Backward], dy: Ref) -> None:
-        d: Ref | None = dy
-        for index in reversed(range(self._trained_from, len(self.layers))):
+        gradients = {len(self.layers) - 1: dy}  # of the output of each layer
+        for index in reversed(range(len(self.layers))):
+            if not self._trained[index]:
+                continue
             tape.layer = index
-            assert d is not None
-            (d,) = backwards[index](d)
+            for source, d in zip(self.wiring[index], backwards[index](gradients.pop(index)), strict=True):
+                if d is None or not self._trained[source]:
+                    continue
+                d = d.reshaped(math.prod(self.shapes[source + 1]), 1)
+                if source in gradients:
+                    tape.emit("add", gradients[source], d, gradients[source])
+                else:
+                    gradients[source] = d
         tape.layer = -1
         products = {
             row.refs[2].start

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from distbp.nn.arrays import Array
+from distbp.nn.ops.base import REAL, WHOLE
 from distbp.nn.tape import Ref, Row, Space
 
 Spaces = Mapping[Space, Array]  # flat arrays, or what is read anew at every run
@@ -81,8 +82,8 @@ def encode(ops: Sequence[Row], weighted: bool = True) -> tuple[Array, Array]:
     starts = []
     for row in ops:
         starts.append(len(words))
-        real = np.array([*row.real, *[0.0] * (4 - len(row.real))]).view(np.int64).tolist()
-        words += [*row.whole, *[0] * (4 - len(row.whole)), *real]
+        real = np.array([*row.real, *[0.0] * (REAL - len(row.real))]).view(np.int64).tolist()
+        words += [*row.whole, *[0] * (WHOLE - len(row.whole)), *real]
         for ref in row.refs:
             absent = ref.space == Space.WEIGHTS and not weighted
             words += [

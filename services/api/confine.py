@@ -13,7 +13,8 @@ from distbp.data.safety import find, resolve
 from distbp.errors import DataError, Fault, JobError
 from distbp.job import TrainingJob, WorkerRange
 from distbp.memory_need import needed, too_much
-from distbp.nn.layers.base import Shape, entering
+from distbp.nn.layers.base import Shape
+from distbp.nn.wiring import entering
 from distbp.options import paths
 from services.errors import NotFoundError
 from services.store import Store
@@ -71,7 +72,7 @@ def _known_data(job: TrainingJob, project: str, store: Store) -> tuple[Shape | N
         number = samples if rows is None else rows[1] - rows[0]
         return None if features is None else (features,), {} if number is None else {"train": number}
     shape = store.datasets.get(project, match[1]).info["arrays"]["inputs"]["shape"]
-    return entering(job.model.layers[0], tuple(shape[1:])), {"train": int(shape[0])}
+    return entering(job.model.layers, tuple(shape[1:])), {"train": int(shape[0])}
 
 
 def _faults(job: TrainingJob, project: str, store: Store, data_folder: Path | None) -> Iterator[Fault]:

@@ -6,12 +6,32 @@ from collections.abc import Mapping
 from typing import Any
 
 from distbp.nn.layers.activation import NAMED, ActivationLayer
+from distbp.nn.layers.convolution import Conv2d
 from distbp.nn.layers.dense import Dense
 from distbp.nn.layers.dropout import Dropout
+from distbp.nn.layers.embedding import Embedding
+from distbp.nn.layers.joins import Add, Concatenate, Multiply
 from distbp.nn.layers.normalization import BatchNormalization, LayerNormalization
+from distbp.nn.layers.pooling import AveragePool2d, MaxPool2d
+from distbp.nn.layers.recurrence import Elman
 from distbp.nn.layers.shapes import Flatten, Reshape
 from distbp.options import registry
 
 LAYERS: Mapping[str, Any] = registry(
-    Dense, ActivationLayer, Flatten, Reshape, Dropout, BatchNormalization, LayerNormalization, *NAMED
+    Dense,
+    ActivationLayer,
+    Flatten,
+    Reshape,
+    Dropout,
+    BatchNormalization,
+    LayerNormalization,
+    Add,
+    Multiply,
+    Concatenate,
+    Conv2d,
+    MaxPool2d,
+    AveragePool2d,
+    Elman,
+    Embedding,
+    *NAMED,
 )

@@ -7,19 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from distbp.nn.activations import lower_activation
-from distbp.nn.layers.base import (
-    ABSENT,
-    Backward,
-    Facts,
-    Lowering,
-    ParameterSpec,
-    Shape,
-    StatisticSpec,
-    Value,
-)
+from distbp.nn.layers.base import ABSENT, Backward, Facts, Lowering, Shape, Value
 from distbp.nn.tape import Ref
 from distbp.options import option
 
@@ -42,21 +33,12 @@ def _lower(name: str, low: Lowering, x: Value) -> tuple[Value, Backward]:
 class ActivationLayer(Facts):
     """y = f(x), element by element (softmax: along the last axis). Any input shape; no parameters."""
 
-    activation_option = "function"
+    activation_option: ClassVar[str] = "function"
     type: Literal["activation"] = "activation"
     function: str = option(help="the activation", choices="activations")
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
-
-    def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
-        return ()
-
-    def statistics(self, input_shape: Shape) -> tuple[StatisticSpec, ...]:
-        return ()
-
-    def flops(self, input_shape: Shape) -> float:
-        return 0.0
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
         return _lower(self.function, low, x)
@@ -72,9 +54,6 @@ def _layer_named_after(name: str) -> Any:
             "activation_option": "type",
             "__doc__": f"The activation {name} as a layer: `{{type: activation, function: {name}}}`.",
             "output_shape": lambda self, input_shape: input_shape,
-            "parameters": lambda self, input_shape: (),
-            "statistics": lambda self, input_shape: (),
-            "flops": lambda self, input_shape: 0.0,
             "lower": lambda self, low, x: _lower(name, low, x),
         },
         frozen=True,

@@ -15,19 +15,21 @@ Rules that make the hot loop allocate nothing and the gradients exact:
 - Backward ops may overwrite dy. They write (do not add) the SUM over the rows of each parameter's gradient
   into `low.gradients[name]`. What is returned belongs to the caller, who may overwrite it.
 - Loss gradients are sums over rows, never means: the server divides once.
+- Where a layer has several inputs, it returns a buffer of its own for each gradient that is wanted.
+- A value in ids (`takes = "ids"`) is of int64 and lies where the data lie; its gradient is never wanted.
 - Nothing is random except what an op draws at a position (step, shard, layer).
 - Where `low.training` is false, `backward` is never called.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from distbp.nn.arrays import Array, Shape
 from distbp.nn.tape import ABSENT, Ref, Tape
+from distbp.options import option
 
 __all__ = [
     "ABSENT",
@@ -39,10 +41,8 @@ __all__ = [
     "ParameterSpec",
     "Shape",
     "StatisticSpec",
-    "Value",
     "Takes",
     "Value",
-    "entering",
     "no_backward",
 ]
 
@@ -133,18 +133,21 @@ class Lowering:
 
     def product(self, x: Ref, weight: Ref, out: Ref) -> None:
         """Emits out <- x W^T, for a weight matrix of (units, features)."""
-        if weight.plus < NARROW <= self.tape.most_rows:
+        self.product_with(weight, x.shape(self.tape.most_rows)[0])(x, out)
+
+    def product_with(self, weight: Ref, rows: int) -> Callable[..., None]:
+        """What emits out <- x W^T, or out += x W^T, given x, out, and whether to add; for many products with
+        one weight matrix of (units, features). rows: of x."""
+        if weight.plus < NARROW <= rows:
             turned = self.tape.work(weight.plus, 0, weight.columns)
             self.tape.emit("transpose", weight, turned)
-            self.tape.emit("product_nn", x, turned, out, whole=(0,))
-        else:
-            self.tape.emit("product_nt", x, weight, out, whole=(0,))
+            return lambda x, out, add=False: self.tape.emit("product_nn", x, turned, out, whole=(int(add),))
+        return lambda x, out, add=False: self.tape.emit("product_nt", x, weight, out, whole=(int(add),))
 
-    def weight_gradient(self, name: str, dz: Ref, x: Ref) -> None:
-        """Emits gradients[name] <- dz^T x. It may be computed later, part by part, where dz and x are fewer
-        numbers."""
+    def weight_gradient(self, out: Ref, dz: Ref, x: Ref) -> None:
+        """Emits out <- dz^T x, where `out` is in the gradient. It may be computed later, part by part, where
+        dz and x are fewer numbers."""
         rows = self.tape.most_rows
-        out = self.gradients[name]
         few = sum(m * n for m, n in (dz.shape(rows), x.shape(rows))) <= out.plus * out.columns
         if few:
             self.tape.keep(dz, x)
@@ -158,18 +161,35 @@ def no_backward(dy: Ref) -> Sequence[Ref | None]:
     raise RuntimeError("lowered for evaluation: there is no backward pass")
 
 
-Takes = Literal["row", "numbers", "image", "sequence", "ids"]
+Takes = Literal["row", "numbers", "ids"]
 
 
-class Facts(Protocol):
-    """What a layer states of itself, for checks that have no data. These values hold for most layers."""
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What checks, the data and the cost read of every layer; the defaults are those of a layer without
+    parameters.
 
-    takes: ClassVar[Takes] = "numbers"  # of one sample: one row of numbers; numbers of any shape; ...
-    trains: ClassVar[bool] = False  # it has parameters
-    keeps_values: ClassVar[bool] = False  # it predicts its inputs, maybe in another shape
-    rescales: ClassVar[bool] = False  # the size of its inputs does not matter
-    rows_needed: ClassVar[int] = 1  # in every slice
-    activation_option: ClassVar[str] = ""  # the option that names the activation that it ends in
+    `takes`: "row" (of numbers: an image of the data is made one), "numbers" of any shape that `output_shape`
+    takes, or "ids", whole numbers. `joins`: it takes two or more inputs, else one. `trains`: it has
+    parameters. `keeps_values`: it gives its input in another shape, or with some numbers left out.
+    `rescales`: the size of its inputs does not matter. `rows_needed`: in every slice. `activation_option`:
+    the option that names the activation that it ends in.
+    """
+
+    takes: ClassVar[Takes] = "numbers"
+    joins: ClassVar[bool] = False
+    trains: ClassVar[bool] = False
+    keeps_values: ClassVar[bool] = False
+    rescales: ClassVar[bool] = False
+    rows_needed: ClassVar[int] = 1
+    activation_option: ClassVar[str] = ""
+
+    name: str | None = option(
+        None, help="by which later layers name its output in their `inputs`", min_length=1
+    )
+    inputs: tuple[str, ...] | None = option(
+        None, help="names of earlier layers, or `input`, the data; left out: the layer above", min_length=1
+    )
 
     @property
     def ends_in(self) -> str | None:
@@ -178,22 +198,53 @@ class Facts(Protocol):
 
     @property
     def own_shape(self) -> Shape | None:
-        """The shape of the outputs, where it is the same for all inputs that fit."""
+        """The shape of the output where the options alone say it."""
         return None
 
+    @property
+    def ids_below(self) -> int | None:
+        """One more than the largest id; None for a layer that takes numbers."""
+        return None
 
-def entering(layer: Facts, shape: Shape) -> Shape:
-    """The shape in which a layer at the start of a network takes a sample: one that takes a row is given the numbers
-    of an image as a row."""
-    return (math.prod(shape),) if layer.takes == "row" else shape
+    # Of the shapes of the inputs, as `Layer` says; so declared, a layer may take one shape only.
+    def parameters(self, *inputs: Any, **_: Any) -> tuple[ParameterSpec, ...]:
+        return ()
+
+    def statistics(self, *inputs: Any, **_: Any) -> tuple[StatisticSpec, ...]:
+        return ()
+
+    def flops(self, *inputs: Any, **_: Any) -> float:
+        return 0.0
 
 
-class Layer(Facts, Protocol):
+class Layer(Protocol):
     """What every layer dataclass offers. `type` is its name in a job; `inputs` are the shapes of one sample
     each."""
 
+    takes: ClassVar[Takes]
+    joins: ClassVar[bool]
+    trains: ClassVar[bool]
+    keeps_values: ClassVar[bool]
+    rescales: ClassVar[bool]
+    rows_needed: ClassVar[int]
+    activation_option: ClassVar[str]
+
+    @property
+    def ends_in(self) -> str | None: ...
     @property
     def type(self) -> str: ...
+
+    @property
+    def name(self) -> str | None: ...
+
+    @property
+    def inputs(self) -> tuple[str, ...] | None: ...
+
+    @property
+    def own_shape(self) -> Shape | None: ...
+
+    @property
+    def ids_below(self) -> int | None: ...
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """Raises ValueError, with a message for the user, where a shape does not fit."""

@@ -9,20 +9,21 @@ the other way around.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from distbp.nn.activations import lower_activation
 from distbp.nn.initializers import GlorotUniform, Initializer, Zeros
-from distbp.nn.layers.base import Backward, Facts, Lowering, ParameterSpec, Shape, StatisticSpec, Value
+from distbp.nn.layers.base import Backward, Facts, Lowering, ParameterSpec, Shape, Takes, Value
 from distbp.nn.tape import Ref
 from distbp.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dense(Facts):
-    takes = "row"
-    trains = True
-    activation_option = "activation"
+    takes: ClassVar[Takes] = "row"
+    trains: ClassVar[bool] = True
+    activation_option: ClassVar[str] = "activation"
+
     type: Literal["dense"] = "dense"
     units: int = option(help="number of outputs", gt=0)
     activation: str = option("linear", help="applied to the outputs", choices="activations")
@@ -48,9 +49,6 @@ class Dense(Facts):
             ParameterSpec("bias", (self.units,), self.bias_initializer, inputs, self.units, decays=False),
         )
 
-    def statistics(self, input_shape: Shape) -> tuple[StatisticSpec, ...]:
-        return ()
-
     def flops(self, input_shape: Shape) -> float:
         return 6.0 * self.units * (input_shape[0] + 1)
 
@@ -61,7 +59,7 @@ class Dense(Facts):
 
         def backward(dy: Ref) -> tuple[Ref | None]:
             activate_backward(dy, low.gradients["bias"])
-            low.weight_gradient("weight", dy, x.ref)
+            low.weight_gradient(low.gradients["weight"], dy, x.ref)
             if not low.wanted[0]:
                 return (None,)
             dx = low.tape.like(x.ref)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from distbp.nn.layers.base import Backward, Facts, Lowering, ParameterSpec, Shape, StatisticSpec, Value
+from distbp.nn.layers.base import Backward, Facts, Lowering, Shape, Value
 from distbp.nn.ops.elements import DROPOUT_LEVELS
 from distbp.nn.tape import POSITION, Ref
 from distbp.options import option
@@ -20,21 +20,13 @@ class Dropout(Facts):
     and the layer's number, and the same for both dtypes. In evaluation the layer passes its input on.
     """
 
-    keeps_values = True
+    keeps_values: ClassVar[bool] = True
+
     type: Literal["dropout"] = "dropout"
     rate: float = option(0.5, help="share of the values that is dropped", ge=0, lt=1)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
-
-    def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
-        return ()
-
-    def statistics(self, input_shape: Shape) -> tuple[StatisticSpec, ...]:
-        return ()
-
-    def flops(self, input_shape: Shape) -> float:
-        return 0.0
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
         dropped = min(round(self.rate * DROPOUT_LEVELS), DROPOUT_LEVELS - 1)

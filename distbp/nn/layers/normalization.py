@@ -8,7 +8,7 @@ taken over (Ioffe and Szegedy, ICML 2015, section 3). The variance that normaliz
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from distbp.nn.initializers import Constant, Zeros
 from distbp.nn.layers.base import (
@@ -52,9 +52,10 @@ class BatchNormalization(Facts):
     Evaluation normalizes with the running statistics, which the server averages over the shards by rows.
     """
 
-    trains = True
-    rescales = True
-    rows_needed = 2
+    trains: ClassVar[bool] = True
+    rescales: ClassVar[bool] = True
+    rows_needed: ClassVar[int] = 2
+
     type: Literal["batch_normalization"] = "batch_normalization"
     momentum: float = option(0.1, help="share of the new batch in the running statistics", gt=0, le=1)
     epsilon: float = option(1e-5, help="added to the variance", gt=0)
@@ -103,8 +104,9 @@ class LayerNormalization(Facts):
     depends on the other rows, so training and evaluation are the same.
     """
 
-    trains = True
-    rescales = True
+    trains: ClassVar[bool] = True
+    rescales: ClassVar[bool] = True
+
     type: Literal["layer_normalization"] = "layer_normalization"
     epsilon: float = option(1e-5, help="added to the variance", gt=0)
 
@@ -114,9 +116,6 @@ class LayerNormalization(Facts):
 
     def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
         return _scale_and_shift(_features("layer_normalization", input_shape))
-
-    def statistics(self, input_shape: Shape) -> tuple[StatisticSpec, ...]:
-        return ()
 
     def flops(self, input_shape: Shape) -> float:
         return 12.0 * input_shape[-1]

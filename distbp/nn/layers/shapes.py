@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from distbp.nn.layers.base import Backward, Facts, Lowering, ParameterSpec, Shape, StatisticSpec, Value
+from distbp.nn.layers.base import Backward, Facts, Lowering, Shape, Value
 from distbp.options import option
 
 
@@ -14,20 +14,12 @@ from distbp.options import option
 class Flatten(Facts):
     """(rows, a, b, ...) -> (rows, a * b * ...), as `torch.nn.Flatten`."""
 
-    keeps_values = True
+    keeps_values: ClassVar[bool] = True
+
     type: Literal["flatten"] = "flatten"
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return (math.prod(input_shape),)
-
-    def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
-        return ()
-
-    def statistics(self, input_shape: Shape) -> tuple[StatisticSpec, ...]:
-        return ()
-
-    def flops(self, input_shape: Shape) -> float:
-        return 0.0
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
         return Value(x.ref, self.output_shape(x.shape)), lambda dy: (dy,)
@@ -37,7 +29,8 @@ class Flatten(Facts):
 class Reshape(Facts):
     """(rows, ...) -> (rows, *shape). The sizes are those of one sample, without the rows."""
 
-    keeps_values = True
+    keeps_values: ClassVar[bool] = True
+
     type: Literal["reshape"] = "reshape"
     shape: tuple[int, ...] = option(help="shape of one sample, without the rows", min_length=1)
 
@@ -55,15 +48,6 @@ class Reshape(Facts):
                 f" holds {needs}"
             )
         return tuple(self.shape)
-
-    def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
-        return ()
-
-    def statistics(self, input_shape: Shape) -> tuple[StatisticSpec, ...]:
-        return ()
-
-    def flops(self, input_shape: Shape) -> float:
-        return 0.0
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
         return Value(x.ref, self.output_shape(x.shape)), lambda dy: (dy,)

@@ -19,9 +19,9 @@ from numba.core import cgutils
 from numba.np import arrayobj as _arrayobj
 
 from distbp.nn.jit import callback
+from distbp.nn.ops.base import REAL, WHOLE
 from distbp.nn.pointers import intrinsic
 
-WHOLE, REAL = 4, 4
 WORDS, OPERAND = WHOLE + REAL, 6
 SPACES = 8
 PRODUCTS = SPACES  # where the words of the products begin in the table of spaces

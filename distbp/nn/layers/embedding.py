@@ -1,0 +1,55 @@
+"""The embedding layer: a vector for each id, from a table that is trained."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from distbp.nn.initializers import Initializer, Normal
+from distbp.nn.layers.base import Backward, Facts, Lowering, ParameterSpec, Shape, Takes, Value
+from distbp.nn.tape import Ref
+from distbp.options import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedding(Facts):
+    """The row of a table for each id, as `torch.nn.Embedding`: (...) ids from 0 to entries - 1 -> (...,
+    size).
+
+    The data must be whole numbers; they stay so, and are not scaled.
+    """
+
+    takes: ClassVar[Takes] = "ids"
+    trains: ClassVar[bool] = True
+
+    type: Literal["embedding"] = "embedding"
+    entries: int = option(help="how many ids there are: each is at least 0 and less", gt=0)
+    size: int = option(help="numbers in the vector of an id", gt=0)
+    initializer: Initializer = option(Normal(std=1.0), help="of the table", choices="initializers")
+
+    @property
+    def ids_below(self) -> int:
+        return self.entries
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return (*input_shape, self.size)
+
+    def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
+        return (
+            ParameterSpec("weight", (self.entries, self.size), self.initializer, self.entries, self.size),
+        )
+
+    def flops(self, input_shape: Shape) -> float:
+        return 1.0 * math.prod(input_shape) * self.size  # each number of the gradient is added once
+
+    def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
+        many = math.prod(x.shape)
+        y = low.tape.work(self.size, many)
+        low.tape.emit("gather_rows", x.ref, low.parameters["weight"], y)
+
+        def backward(dy: Ref) -> tuple[Ref | None]:
+            low.tape.emit("scatter_add_rows", x.ref, dy.reshaped(self.size, many), low.gradients["weight"])
+            return (None,)
+
+        return Value(y.reshaped(self.size * many, 1), self.output_shape(x.shape)), backward

@@ -1,0 +1,130 @@
+"""Layers that make one value of several: sums, products, and one beside the other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from distbp.nn.layers.base import Backward, Facts, Lowering, Shape, Value
+from distbp.nn.tape import Ref
+from distbp.options import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SameShapes(Facts):
+    joins: ClassVar[bool] = True
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        if len(set(inputs)) > 1:
+            shapes = " and ".join(str(list(shape)) for shape in inputs)
+            raise ValueError(f"the inputs must have one shape, but have {shapes}")
+        return inputs[0]
+
+
+def _row(value: Value) -> Ref:
+    """All numbers of a sample in one row."""
+    return value.ref.reshaped(math.prod(value.shape), 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Add(_SameShapes):
+    """The sum of the inputs, number by number: y = a + b + ..."""
+
+    type: Literal["add"] = "add"
+
+    def lower(self, low: Lowering, *inputs: Value) -> tuple[Value, Backward]:
+        first, *others = map(_row, inputs)
+        y = low.tape.like(first)
+        for other in others:
+            low.tape.emit("add", first, other, y)
+            first = y
+
+        def backward(dy: Ref) -> Sequence[Ref | None]:
+            found: list[Ref | None] = []
+            for wanted in low.wanted:
+                d = None
+                if wanted:
+                    d = low.tape.like(y) if any(found) else dy
+                    if d is not dy:
+                        low.tape.emit("copy", dy, d)
+                found.append(d)
+            return found
+
+        return Value(y, inputs[0].shape), backward
+
+
+@dataclass(frozen=True, kw_only=True)
+class Multiply(_SameShapes):
+    """The product of the inputs, number by number: y = a * b * ...; a gate where one input is a sigmoid."""
+
+    type: Literal["multiply"] = "multiply"
+
+    def lower(self, low: Lowering, *inputs: Value) -> tuple[Value, Backward]:
+        factors = list(map(_row, inputs))
+        y = low.tape.like(factors[0])
+
+        def product(of: Sequence[Ref], out: Ref) -> None:
+            first = of[0]
+            for factor in of[1:]:
+                low.tape.emit("multiply", first, factor, out)
+                first = out
+
+        product(factors, y)
+
+        def backward(dy: Ref) -> Sequence[Ref | None]:
+            found: list[Ref | None] = []
+            for number, wanted in enumerate(low.wanted):
+                d = low.tape.like(y) if wanted else None
+                if d is not None:  # dy times all the other factors
+                    product([dy, *factors[:number], *factors[number + 1 :]], d)
+                found.append(d)
+            return found
+
+        return Value(y, inputs[0].shape), backward
+
+
+@dataclass(frozen=True, kw_only=True)
+class Concatenate(Facts):
+    """The inputs one beside the other along one axis; the other sizes must be equal."""
+
+    joins: ClassVar[bool] = True
+
+    type: Literal["concatenate"] = "concatenate"
+    axis: int = option(-1, help="of one sample, from 0; -1: the last one (channels of an image: 0)")
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        axes = len(inputs[0])
+        shapes = " and ".join(str(list(shape)) for shape in inputs)
+        if not -axes <= self.axis < axes:
+            raise ValueError(
+                f"axis is {self.axis}, but the inputs have {axes} axes: their shapes are {shapes}"
+            )
+        at = self.axis % axes
+        if len({(*shape[:at], *shape[at + 1 :]) for shape in inputs}) > 1 or any(
+            len(shape) != axes for shape in inputs
+        ):
+            raise ValueError(f"the inputs must have one shape but for axis {self.axis}, but have {shapes}")
+        return (*inputs[0][:at], sum(shape[at] for shape in inputs), *inputs[0][at + 1 :])
+
+    def lower(self, low: Lowering, *inputs: Value) -> tuple[Value, Backward]:
+        shape = self.output_shape(*(value.shape for value in inputs))
+        at = self.axis % len(shape)
+        times, columns = math.prod(shape[:at]), math.prod(shape[at:])
+        parts = [value.ref.reshaped(math.prod(value.shape[at:]), times) for value in inputs]
+        firsts = [sum(part.columns for part in parts[:number]) for number in range(len(parts))]
+        y = low.tape.work(columns, times)
+        for part, first in zip(parts, firsts, strict=True):
+            low.tape.emit("put_columns", part, y, whole=(first,))
+
+        def backward(dy: Ref) -> Sequence[Ref | None]:
+            found: list[Ref | None] = []
+            for part, first, wanted in zip(parts, firsts, low.wanted, strict=True):
+                d = low.tape.work(part.columns, times) if wanted else None
+                if d is not None:
+                    low.tape.emit("take_columns", dy.reshaped(columns, times), d, whole=(first,))
+                found.append(d)
+            return found
+
+        return Value(y.reshaped(columns * times, 1), shape), backward

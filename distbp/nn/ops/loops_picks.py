@@ -1,0 +1,36 @@
+"""The ops of `picks`, compiled (Numba, optional)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from distbp.nn.ops.rows import flat, labels, single
+
+_ZERO = np.float32(0)
+
+
+def gather_rows(row: int, spaces: int, rows: int) -> None:
+    ids, table, out = labels(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
+    number = 0
+    for i in range(ids.shape[0]):
+        for k in range(ids.shape[1]):
+            source = min(
+                max(ids[i, k], 0), table.shape[0] - 1
+            )  # never outside of the table, whatever came in
+            for j in range(table.shape[1]):
+                out[number, j] = table[source, j]
+            number += 1
+
+
+def scatter_add_rows(row: int, spaces: int, rows: int) -> None:
+    ids, d, out = labels(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
+    everything = flat(row, spaces, rows, 2)
+    for k in range(everything.size):
+        everything[k] = _ZERO
+    number = 0
+    for i in range(ids.shape[0]):
+        for k in range(ids.shape[1]):
+            to = min(max(ids[i, k], 0), out.shape[0] - 1)
+            for j in range(out.shape[1]):
+                out[to, j] += d[number, j]
+            number += 1

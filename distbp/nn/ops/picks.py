@@ -1,0 +1,34 @@
+"""Rows of a table by their numbers, and the way back."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from distbp.nn.arrays import Array
+from distbp.nn.ops.base import Op, Real, Whole, element_ops
+
+
+def _gather_rows(ids: Array, table: Array, out: Array, whole: Whole, real: Real) -> None:
+    """out <- the rows of the table with the numbers `ids` (int64, of any shape, all in the table), one after
+    the other."""
+    np.take(table, ids.reshape(-1), axis=0, out=out, mode="clip")
+
+
+def _scatter_add_rows(ids: Array, d: Array, out: Array, whole: Whole, real: Real) -> None:
+    """out <- 0, then each row of d is added to the row of `out` with its number."""
+    out.fill(0)
+    np.add.at(out, np.clip(ids.reshape(-1), 0, len(out) - 1), d)
+
+
+_HERE = "distbp.nn.ops.loops_picks:"
+PICKS = (
+    Op("gather_rows", "ifF", _gather_rows, f"{_HERE}gather_rows", "", element_ops(0)),
+    Op(
+        "scatter_add_rows",
+        "ifF",
+        _scatter_add_rows,
+        f"{_HERE}scatter_add_rows",
+        "in the order of the ids",
+        lambda shapes: shapes[1][0] * shapes[1][1],
+    ),
+)

@@ -1,0 +1,135 @@
+"""Which layers a layer takes its inputs from, as whole numbers.
+
+A job names layers; a layer can name earlier ones only, so a cycle cannot be written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from distbp.nn.layers.base import Layer, Shape, Takes
+
+DATA = -1  # the number of the data among the sources of a layer
+INPUT = "input"  # and its name
+
+Wiring = tuple[tuple[int, ...], ...]  # for each layer the numbers of its sources
+
+
+class Problem(NamedTuple):
+    """What is wrong with the names of a layer: `place` is a path from the list of layers, as `3.inputs.0`."""
+
+    place: str
+    message: str
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    return f"{name!r} is not known; known: {', '.join(sorted(known))}"
+
+
+def wire(
+    layers: Sequence[Layer], unknown: Callable[[str, Iterable[str]], str] = _unknown
+) -> tuple[tuple[tuple[int | None, ...], ...], list[Problem]]:
+    """The sources of each layer, None for one that is not known, and every fault in their names.
+
+    `unknown`: the words for a name that is not among the known ones.
+    """
+    known, later = {INPUT: DATA}, {layer.name: index for index, layer in enumerate(layers)}
+    wiring: list[tuple[int | None, ...]] = []
+    problems: list[Problem] = []
+    for index, layer in enumerate(layers):
+        if layer.inputs is None:
+            sources: tuple[int | None, ...] = (index - 1,)
+        else:
+            sources = tuple(known.get(name) for name in layer.inputs)
+            for place, (name, source) in enumerate(zip(layer.inputs, sources, strict=True)):
+                if source is None and name in later:
+                    text = f"{name!r} is layer {later[name]}; a layer takes the outputs of layers before it"
+                elif source is None:
+                    text = unknown(name, known)
+                else:
+                    continue
+                problems.append(Problem(f"{index}.inputs.{place}", text))
+        wiring.append(sources)
+        problems += _count(index, layer, len(sources))
+        if layer.name is None:
+            continue
+        if layer.name == INPUT:
+            problems.append(Problem(f"{index}.name", f"{INPUT!r} is the name of the data; choose another"))
+        elif layer.name in known:
+            text = (
+                f"{layer.name!r} is the name of layer {known[layer.name]}; give each layer a name of its own"
+            )
+            problems.append(Problem(f"{index}.name", text))
+        else:
+            known[layer.name] = index
+    used = {source for sources in wiring for source in sources}
+    if None not in used:  # else it may be the one that was meant
+        for index in sorted(set(range(len(layers) - 1)) - used):
+            called = "" if layers[index].name is None else f" ({layers[index].name!r})"
+            text = f"no layer takes the output of this one{called};"
+            text += " name it in the inputs of a later layer, or take it out"
+            problems.append(Problem(f"{index}", text))
+    return tuple(wiring), problems + _kinds_of_data(layers, wiring)
+
+
+def _kinds_of_data(layers: Sequence[Layer], wiring: Sequence[Sequence[int | None]]) -> list[Problem]:
+    """Only the data are ids, and then to every layer that takes them."""
+    problems = []
+    ids = ids_below(layers, wiring) is not None
+    for index, (layer, sources) in enumerate(zip(layers, wiring, strict=True)):
+        if layer.takes == "ids" and any(source != DATA for source in sources):
+            text = f"{layer.type} takes ids, and only the data are ids;"
+            text += f" put it first, or give it inputs: [{INPUT}]"
+            problems.append(Problem(f"{index}", text))
+        elif layer.takes != "ids" and ids and DATA in sources:
+            text = f"{layer.type} takes numbers, but the data are ids, as another layer takes them so"
+            problems.append(Problem(f"{index}", text))
+    return problems
+
+
+def _count(index: int, layer: Layer, given: int) -> list[Problem]:
+    if layer.joins == (given > 1):
+        return []
+    if layer.joins:
+        text = f"{layer.type} takes two or more inputs, not 1; name them, as inputs: [a, b]"
+    else:
+        text = f"{layer.type} takes 1 input, not {given};"
+        text += " join them in a layer first (add, multiply, concatenate)"
+    return [Problem(f"{index}.inputs", text)]
+
+
+def wiring_of(layers: Sequence[Layer]) -> Wiring:
+    """The sources of each layer. Raises ValueError where the names do not fit; the message says all that is
+    wrong."""
+    wiring, problems = wire(layers)
+    if problems:
+        raise ValueError("; ".join(f"layer {problem.place}: {problem.message}" for problem in problems))
+    return tuple(tuple(source for source in sources if source is not None) for sources in wiring)
+
+
+def ids_below(layers: Sequence[Layer], wiring: Sequence[Sequence[int | None]]) -> int | None:
+    """One more than the largest id that the data may hold; None where they are numbers."""
+    bounds = [layer.ids_below for layer, sources in zip(layers, wiring, strict=True) if DATA in sources]
+    return min((bound for bound in bounds if bound is not None), default=None)
+
+
+class DataFacts(NamedTuple):
+    """What the layers that take the data ask of them: see `Facts.takes` and `Facts.ids_below`."""
+
+    takes: set[Takes]
+    ids_below: int | None
+
+
+def data_facts(layers: Sequence[Layer]) -> DataFacts:
+    """Of layers whose names may be at fault."""
+    wiring, _ = wire(layers)
+    takes = {layer.takes for layer, sources in zip(layers, wiring, strict=True) if DATA in sources}
+    return DataFacts(takes, ids_below(layers, wiring))
+
+
+def entering(layers: Sequence[Layer], shape: Shape) -> Shape:
+    """The shape in which a network takes a sample of the data: where all that take it take a row, it is given
+    the numbers of an image as a row."""
+    return (math.prod(shape),) if data_facts(layers).takes == {"row"} else shape
