@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 
 from distbp.nn.arrays import Array
 from distbp.nn.blas import Gemm
-from distbp.nn.jit import callback, jit
+from distbp.nn.jit import callback, inner, jit
 
 _ROW_MAJOR = 101  # CBLAS_LAYOUT
 PLAIN, TRANSPOSED = 111, 112  # CBLAS_TRANSPOSE
@@ -53,7 +53,7 @@ _single = _caller(types.float32, ir.FloatType())
 _double = _caller(types.float64, ir.DoubleType())
 
 
-@jit
+@inner
 def call_sgemm(
     address: int, left: int, right: int, m: int, n: int, k: int, a: int, lda: int, b: int, ldb: int, kept: float, c: int,
     ldc: int,

@@ -14,13 +14,15 @@ from distbp.nn.run_tape import Executor, NumpyExecutor, Spaces, matrix
 from distbp.nn.tape import LOSS_TOTAL, TOTALS, Ref, Space, Tape
 
 
-def executor(lowered: Lowered, spaces: Spaces, kernels: Kernels, dtype: np.dtype[Any]) -> Executor:
-    """Compiled where the kernel set is and the dtype is float32, as compiled ops are; else NumPy's definitions."""
+def executor(
+    lowered: Lowered, most_rows: int, spaces: Spaces, kernels: Kernels, dtype: np.dtype[Any]
+) -> Executor:
+    """For slices of at most `most_rows` rows. Compiled where the kernel set is and the dtype is float32, as compiled ops are; else NumPy's definitions."""
     if kernels.gemm is None or dtype != np.float32:
         return NumpyExecutor(lowered.rows, spaces)
-    from distbp.nn.run_compiled import CompiledExecutor  # loads Numba
+    from distbp.nn.run_compiled import CompiledExecutor, products_of  # loads Numba
 
-    return CompiledExecutor(lowered.rows, spaces, kernels.gemm(dtype))
+    return CompiledExecutor(lowered.rows, spaces, products_of(lowered.rows, most_rows, kernels.gemm, dtype))
 
 
 class Program:
@@ -61,7 +63,7 @@ class Program:
         }
         if gradient is not None:
             spaces[Space.GRADIENT] = gradient
-        self._executor = executor(lowered, spaces, kernels, network.dtype)
+        self._executor = executor(lowered, most_rows, spaces, kernels, network.dtype)
 
     def run(
         self, x: Array, targets: Array | None = None, weights: Array | None = None, step: int = 0, shard: int = 0
