@@ -28,6 +28,7 @@ def costs(row: Row, rounds: int, seconds: float) -> tuple[float, float]:
     from distbp import TrainingJob
     from distbp.nn import kernels as kernel_sets
     from distbp.nn.network import Network, aligned_vector
+    from distbp.nn.program import Program
     from distbp.numerics import kernel_set, one_blas_thread
 
     inputs, labels = samples(row)
@@ -36,16 +37,15 @@ def costs(row: Row, rounds: int, seconds: float) -> tuple[float, float]:
     network = Network(job.model.layers, (row.sizes[0],))
     kernels = kernel_sets.load(kernel_set("auto"))
     gradient = aligned_vector(network.size, network.dtype)
-    program = network.bind(row.batch, network.initialize(0), gradient, kernels=kernels)
-    loss = job.loss.bind(row.batch, network.output_shape, network.dtype, kernels)
-    d_outputs = np.empty((row.batch, *network.output_shape), network.dtype)
+    vector = network.initialize(0)
+    ahead = Program(network, row.batch, vector, kernels=kernels, loss=job.loss)
+    whole = Program(network, row.batch, vector, kernels=kernels, loss=job.loss, gradient=gradient)
 
     def forward() -> None:
-        loss(program.forward(x), y, None, d_outputs)
+        ahead.run(x, y)
 
     def both() -> None:
-        loss(program.forward(x), y, None, d_outputs)
-        program.backward(d_outputs)
+        whole.run(x, y)
 
     with one_blas_thread():
         repeats = _repeats(both, seconds)
