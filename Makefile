@@ -56,7 +56,8 @@ check: $(VENV)  ## lint, format and types
 	@echo "make check: no faults"
 
 bench: $(VENV_BENCH)  ## against PyTorch, JAX, scikit-learn and Ray Train; writes docs/benchmarks.md
-	@.venv-bench/bin/python -m benchmarks.run --one-core --write docs/benchmarks.md
+	@.venv-bench/bin/python -m benchmarks.run --one-core $(if $(BASE),--base $(BASE)) --write docs/benchmarks.md
+	@.venv-bench/bin/python -m benchmarks.run --any-job $(if $(BASE),--base $(BASE)) --write docs/benchmarks.md
 	@.venv-bench/bin/python -m benchmarks.run --two-core --write docs/benchmarks.md
 
 clean:  ## removes what the other verbs made, the environments too

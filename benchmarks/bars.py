@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.peers import ONE_CORE, PEERS, TWO_CORE
-from benchmarks.rows import ROWS, Row
+from benchmarks.peers import ANY_JOB, ONE_CORE, PEERS, TWO_CORE
+from benchmarks.rows import ANY_ROWS, ROWS, Row
 from benchmarks.table import Results, medians_of
 
 ALL = tuple(ROWS)
@@ -27,6 +27,8 @@ class Bar:
 BARS = (
     Bar(ONE_CORE, "distbp", BEST, 1.0, ALL),
     Bar(ONE_CORE, "distbp", "PyTorch eager", 4.0, ("mnist-30", "mnist-100")),
+    Bar(ANY_JOB, "distbp", BEST, 1.0, tuple(ANY_ROWS)),
+    Bar(ANY_JOB, "distbp", BEST, 1.2, ("mse-sgd", "mse-adam")),
     Bar(TWO_CORE, "distbp auto", BEST, 1.0, ALL),
     Bar(TWO_CORE, "distbp auto", "PyTorch DDP", 3.0, tuple(name for name in ALL if name != "wide-2048")),
     Bar(TWO_CORE, "distbp auto", "PyTorch DDP", 1.05, ("wide-2048",)),
@@ -48,7 +50,9 @@ def verdicts(comparison: str, rows: Sequence[Row], results: Results) -> list[str
         for row in rows:
             found = medians_of(row, results)
             others = {
-                n: r for n, r in found.items() if (not PEERS[n].ours if bar.other == BEST else n == bar.other)
+                n: r
+                for n, r in found.items()
+                if (n in PEERS and not PEERS[n].ours if bar.other == BEST else n == bar.other)
             }
             if (
                 bar.comparison != comparison

@@ -1,15 +1,11 @@
-"""distbp in one process on one core: `distbp.train` with `workers=0` and one shard."""
+"""distbp in one process on one core: `distbp.train` with `workers=0`, one shard where no row says more."""
 
 from __future__ import annotations
 
-import os
-
 from benchmarks.distbp_session import main
-from benchmarks.peers.common import parse, parser
+from benchmarks.peers.common import parse_ours
+from benchmarks.rows import ALL_ROWS
 
 if __name__ == "__main__":
-    known = parser()
-    known.add_argument("--kernels", default="auto", help="as DISTBP_KERNELS")
-    options = parse(known)
-    os.environ["DISTBP_KERNELS"] = options.kernels
-    main(workers=0, shards=1, options=options)
+    options = parse_ours()
+    main(workers=0, shards=ALL_ROWS[options.row].shards_of_one_core, options=options)

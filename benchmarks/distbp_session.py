@@ -15,19 +15,41 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.common import answer, fix_threads
-from benchmarks.rows import ROWS, Row
+from benchmarks.rows import ALL_ROWS, MOMENTUM, Row
 
 
 def job_of(row: Row, shards: int) -> dict[str, Any]:
     """The fields of the row's training job. No checkpoints and no metrics: no peer has them."""
     *hidden, classes = row.sizes[1:]
-    layers = [{"type": "dense", "units": units, "activation": row.activation} for units in hidden]
+    layers: list[dict[str, Any]] = []
+    for units in hidden:
+        if row.normalized:
+            layers += [{"type": "dense", "units": units}, {"type": "batch_normalization"}]
+            layers.append({"type": "activation", "function": row.activation})
+        else:
+            layers.append({"type": "dense", "units": units, "activation": row.activation})
+        if row.dropout:
+            layers.append({"type": "dropout", "rate": row.dropout})
     layers.append({"type": "dense", "units": classes})
+    for layer in layers:
+        if layer["type"] == "dense":
+            layer["initializer"] = "glorot_uniform"
+    optimizer = {"type": row.optimizer, "learning_rate": row.learning_rate}
+    if row.optimizer == "momentum":
+        optimizer["momentum"] = MOMENTUM
+    apart: dict[str, Any] = {}
+    if row.clip_norm:
+        apart["clip"] = {"norm": row.clip_norm}
+    if row.class_weights:
+        apart["class_weight"] = {k: 1 + k / classes for k in range(classes)}
+    if row.l1:
+        apart["regularization"] = {"l1": row.l1}
     return {
+        **apart,
         "name": row.name,
-        "model": {"layers": [{**layer, "initializer": "glorot_uniform"} for layer in layers]},
-        "loss": "softmax_cross_entropy",
-        "optimizer": {"type": "sgd", "learning_rate": row.learning_rate},
+        "model": {"layers": layers},
+        "loss": row.loss,
+        "optimizer": optimizer,
         "batch_size": row.batch,
         "epochs": 1_000_000,  # more than anybody will measure
         "drop_last": True,
@@ -106,7 +128,7 @@ def main(workers: int | str, shards: int, options: argparse.Namespace) -> None:
     import distbp
     from benchmarks.synthetic import samples
 
-    row = ROWS[options.row]
+    row = ALL_ROWS[options.row]
     job = distbp.TrainingJob(**job_of(row, shards))
     watch = Stopwatch(row, workers, None if options.serve else options.seconds)
     with tempfile.TemporaryDirectory(prefix="distbp-bench-") as folder:

@@ -9,7 +9,6 @@ from benchmarks.rows import Row
 from benchmarks.synthetic import samples
 from distbp import TrainingJob
 from distbp.blueprint import Blueprint
-from distbp.data.batches import WholeData
 from distbp.data.splits import open_splits
 from distbp.exchange.base import Snapshot
 from distbp.exchange.inline import InlineTeam
@@ -22,6 +21,6 @@ def inline_team(row: Row, shards: int = 1) -> tuple[Blueprint, InlineTeam]:
     splits = open_splits(job, Path(), {"train": samples(row)})
     blueprint = make_blueprint(job, splits)
     network = blueprint.network()
-    data = WholeData(splits.prepare(job, row.sizes[-1]), blueprint.rows, blueprint.sharding())
+    data = splits.ready(blueprint)
     start = Snapshot(0, {"vector": network.initialize(job.seed)})
     return blueprint, InlineTeam(blueprint, data, start)

@@ -39,13 +39,13 @@ def costs(row: Row, rounds: int, seconds: float) -> tuple[float, float]:
     gradient = aligned_vector(network.size, network.dtype)
     vector = network.initialize(0)
     ahead = Program(network, row.batch, vector, kernels=kernels, loss=job.loss, forward_only=True)
-    training = Program(network, row.batch, vector, kernels=kernels, loss=job.loss, gradient=gradient)
+    whole = Program(network, row.batch, vector, kernels=kernels, loss=job.loss, gradient=gradient)
 
     def forward() -> None:
         ahead.run(x, y)
 
     def both() -> None:
-        training.run(x, y)
+        whole.run(x, y)
 
     with one_blas_thread():
         repeats = _repeats(both, seconds)

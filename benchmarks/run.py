@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -18,11 +19,11 @@ from typing import Any
 
 from benchmarks import bars, machine, table
 from benchmarks.peer_process import PeerError, PeerProcess
-from benchmarks.peers import ONE_CORE, PEERS, TWO_CORE, Peer
-from benchmarks.rows import ROWS, Row
+from benchmarks.peers import ANY_JOB, ONE_CORE, PEERS, TWO_CORE, Peer, with_base
+from benchmarks.rows import ALL_ROWS, ANY_ROWS, ROWS, Row
 from benchmarks.table import Results
 
-SECONDS = {ONE_CORE: 1.5, TWO_CORE: 1.0}
+SECONDS = {ONE_CORE: 1.5, TWO_CORE: 1.0, ANY_JOB: 1.0}
 
 
 def run_row(
@@ -93,15 +94,17 @@ def report(
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command's options."""
-    names = ", ".join(ROWS)
+    names = ", ".join(ALL_ROWS)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
-    parser.add_argument("--rows", help=f"comma-separated, of: {names} (default: all)")
+    parser.add_argument("--rows", help=f"comma-separated, of: {names} (default: all of the comparison)")
     parser.add_argument("--peers", help=f"comma-separated, of: {', '.join(PEERS)} (default: all that apply)")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each peer (default 5)")
     parser.add_argument("--seconds", type=float, help="length of one measurement (default 1.5, two-core 1)")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--one-core", dest="comparison", action="store_const", const=ONE_CORE)
     which.add_argument("--two-core", dest="comparison", action="store_const", const=TWO_CORE)
+    which.add_argument("--any-job", dest="comparison", action="store_const", const=ANY_JOB)
+    parser.add_argument("--base", type=Path, help="a checkout of another commit, as one more column")
     parser.add_argument("--write", type=Path, help="also put the tables into this Markdown page")
     parser.set_defaults(comparison=ONE_CORE)
     return parser.parse_args(arguments)
@@ -118,20 +121,39 @@ def chosen(names: str | None, known: dict[str, Any], what: str) -> list[Any]:
     return [known[name] for name in picked]
 
 
+def commit_of(checkout: Path) -> str:
+    """`distbp at` its commit. Raises SystemExit where the folder is no checkout."""
+    command = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    if found.returncode or not (checkout / "distbp").is_dir():
+        raise SystemExit(f"--base {checkout}: not a checkout of distbp; make one with `git worktree add`")
+    return f"distbp at {found.stdout.strip()}"
+
+
+def scikit_can(row: Row) -> bool:
+    """Whether scikit-learn's networks can do what the row asks for."""
+    beyond = row.normalized or row.dropout or row.clip_norm or row.class_weights or row.l1
+    return not beyond and row.activation != "gelu" and row.optimizer in ("sgd", "adam")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one comparison; the exit code is 1 when a peer that is installed failed."""
     options = parse(arguments)
-    rows = chosen(options.rows, ROWS, "--rows")
+    usual = ANY_ROWS if options.comparison == ANY_JOB else ROWS
+    rows = chosen(options.rows, ALL_ROWS if options.rows else usual, "--rows")
     applying = {name: p for name, p in PEERS.items() if options.comparison in p.comparisons}
     peers = chosen(options.peers, applying, "--peers")
+    if options.base:
+        peers = with_base(peers, str(options.base.resolve()), commit_of(options.base))
     results = Results()
     installed = note_missing(peers, results)
     available = sorted(os.sched_getaffinity(0))
     # The last core is the one measured: the first one usually serves the machine's interrupts.
-    cores = available[-1:] if options.comparison == ONE_CORE else available[-2:]
+    cores = available[-2:] if options.comparison == TWO_CORE else available[-1:]
     seconds = options.seconds or SECONDS[options.comparison]
     for row in rows:
-        run_row(row, installed, cores, options.rounds, seconds, results)
+        able = [peer for peer in installed if peer.name != "scikit-learn" or scikit_can(row)]
+        run_row(row, able, cores, options.rounds, seconds, results)
     command = shlex.join(
         ["python", "-m", "benchmarks.run", *(sys.argv[1:] if arguments is None else arguments)]
     )

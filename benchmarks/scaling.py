@@ -63,7 +63,10 @@ def exchanges(seconds: float) -> dict[int, list[float]]:
     # On as many threads as the server joins with in training.
     return {
         floats: calibrate.exchange_times(
-            floats, FLOAT, seconds=seconds, threads=max(1, min(settings.processors(), floats // WORTH_A_THREAD))
+            floats,
+            FLOAT,
+            seconds=seconds,
+            threads=max(1, min(settings.processors(), floats // WORTH_A_THREAD)),
         )
         for floats in EXCHANGE_BARS
     }

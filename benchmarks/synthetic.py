@@ -13,7 +13,8 @@ PROBE_ROWS = 1_000
 
 
 def samples(row: Row) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs (samples, features) float32, standard normal, and labels (samples,) int64 that a net can learn.
+    """Inputs (samples, features) float32, standard normal, and targets that a net can learn:
+    labels (samples,) int64, or values (samples, outputs) float32.
 
     The labels are the largest of random linear scores with a little noise, so that a falling loss shows
     that a peer really trains.
@@ -23,7 +24,16 @@ def samples(row: Row) -> tuple[np.ndarray, np.ndarray]:
     teacher = random.standard_normal((row.sizes[0], row.sizes[-1]), dtype=np.float32)
     scores = inputs @ teacher
     scores += random.gumbel(scale=0.1 * np.sqrt(row.sizes[0]), size=scores.shape)
+    if row.loss == "mse":
+        return inputs, (scores / np.sqrt(row.sizes[0])).astype(np.float32)
+    if row.loss == "sigmoid_cross_entropy":
+        return inputs, (scores > 0).astype(np.float32)
     return inputs, scores.argmax(axis=1).astype(np.int64)
+
+
+def class_weights(row: Row) -> np.ndarray:
+    """Of each class, float32."""
+    return (1 + np.arange(row.sizes[-1]) / row.sizes[-1]).astype(np.float32)
 
 
 def first_weights(row: Row) -> list[tuple[np.ndarray, np.ndarray]]:

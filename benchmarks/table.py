@@ -92,7 +92,7 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
 
 def _cell(medians: Mapping[str, float], peer: Peer, absent: str) -> str:
     if peer.name not in medians:
-        return "failed" if absent.startswith("failed") else "missing"
+        return ("failed" if absent.startswith("failed") else "missing") if absent else "-"
     best = max(medians.values())
     number = _number(medians[peer.name])
     return f"**{number}**" if medians[peer.name] == best else number

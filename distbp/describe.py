@@ -269,7 +269,7 @@ def _seconds(
     """Of one op alone, on this machine."""
     flops = row.op.flops([ref.shape(rows) for ref in row.refs])
     repeats = int(max(1, min(MOST_REPEATS, CALL_FLOPS / max(1, flops))))
-    run = executor([row] * repeats, spaces, kernels, network.dtype).run
+    run = executor([row] * repeats, rows, spaces, kernels, network.dtype).run
     draw, times = np.random.default_rng(1), []
     for _ in range(CALLS + 1):  # the first one finds or compiles it
         for space in (Space.GRADIENT, Space.WORK):  # an op may have made them tiny, and tiny numbers are slow

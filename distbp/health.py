@@ -37,8 +37,8 @@ class Norms:
 
 
 def norms_of(tensors: Sequence[int], squares: Array, scale: float) -> list[Norms]:
-    """From what an update has measured. tensors: of every part; squares: (parts, 3), see `Updater.apply_measured`; scale: what
-    the gradient sums are multiplied by."""
+    """From what an update has measured. tensors: of every part; squares: (parts, 3), see
+    `Updater.apply_measured`; scale: what the gradient sums are multiplied by."""
     return [
         Norms(tensor, gradient * scale * scale, values, update)
         for tensor, (gradient, values, update) in zip(tensors, squares.tolist(), strict=True)

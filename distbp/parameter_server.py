@@ -24,8 +24,8 @@ from distbp.reduction import Block, Join, joins
 from distbp.schedules import PlateauState
 from distbp.totals import BOUND, LIVE, LOSS, ROWS, SURELY_FINITE, WEIGHT, totals_size
 
-# The places where pieces of the vector begin decide the order in which squares are summed, so this number is part of the
-# numerics.
+# The places where pieces of the vector begin decide the order in which squares are summed, so this number is
+# part of the numerics.
 PIECE = 32768
 
 NO_PLATEAU = PlateauState()
@@ -173,13 +173,15 @@ class ParameterServer:
         else:
             self.updater.apply(gradients, order, info, scale)
 
-    def advance(self, loss: float, weight: float, rows: float) -> None:
-        """Notes a step that somebody else has applied to the vector, the slots and the statistics, exactly as
-        `apply` would have; not the last one of an epoch. The numbers are the totals of the step."""
+    def advance(self, steps: Sequence[Sequence[float]]) -> None:
+        """Notes steps that somebody else has applied to the vector, the slots and the statistics, exactly as
+        `apply` would have; all of one epoch, and not its last one. The numbers are the totals of each: loss,
+        weight, rows."""
         if self.step % self._steps_per_epoch == 0:
             self.epoch_totals[:] = 0
-        self.epoch_totals[[LOSS, WEIGHT, ROWS]] += loss, weight, rows
-        self.advance_by(1)
+        places = [LOSS, WEIGHT, ROWS]  # added one after the other, as the order decides the last bits
+        self.epoch_totals[places] = np.add.accumulate(np.vstack([self.epoch_totals[places], *steps]))[-1]
+        self.advance_by(len(steps))
 
     def add_live_rows(self, live: Array) -> None:
         """Notes in how many rows of such steps each unit was live, (units,), see `distbp.totals`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,10 +13,11 @@ import pytest
 
 from benchmarks import bars, distbp_session, run, table
 from benchmarks.peer_process import PeerProcess, family
-from benchmarks.peers import ONE_CORE, PEERS, TWO_CORE, Peer
-from benchmarks.rows import ROWS, Row
+from benchmarks.peers import ANY_JOB, ONE_CORE, PEERS, TWO_CORE, Peer, with_base
+from benchmarks.rows import ALL_ROWS, ANY_ROWS, ROWS, Row
 from benchmarks.synthetic import first_weights, orders, samples
 from benchmarks.table import Results
+from distbp import TrainingJob
 
 SMALL = Row("small", (6, 5, 3), 4, "relu", 50)
 
@@ -35,12 +37,48 @@ def test_the_six_rows():
     assert all(row.batch % 2 == 0 for row in ROWS.values())
 
 
+def test_rows_of_any_job_are_jobs_of_ours():
+    """Each differs from the others, in its label too, and is a job that distbp takes."""
+    assert len({row.label for row in ALL_ROWS.values()}) == len(ALL_ROWS) - 2  # two stand in both comparisons
+    assert ANY_ROWS["clip-norm"].label == "54-128-64-7, 256, momentum, clip by norm"
+    for row in ANY_ROWS.values():
+        job = TrainingJob.from_mapping(distbp_session.job_of(row, row.shards_of_one_core))
+        assert (job.loss.type, job.optimizer.type, job.shards) == (
+            row.loss,
+            row.optimizer,
+            row.shards_of_one_core,
+        )
+        assert (job.clip is not None) == bool(row.clip_norm)
+        inputs, targets = samples(replace(row, samples=40))
+        assert inputs.shape == (40, row.sizes[0])
+        assert targets.shape == ((40,) if row.loss == "softmax_cross_entropy" else (40, row.sizes[-1]))
+
+
+def test_another_commit_is_one_more_column(tmp_path: Path):
+    ours, other = with_base([PEERS["distbp"], PEERS["JAX jit+scan"]], "/base", "distbp at 1234567")[:2]
+    assert (ours.name, other.name) == ("distbp", "distbp at 1234567")
+    assert other.ours and other.module == ours.module and other.arguments[-2:] == ("--package", "/base")
+    with pytest.raises(SystemExit, match="not a checkout of distbp; make one with `git worktree add`"):
+        run.commit_of(tmp_path)
+
+
+def test_scikit_learn_takes_part_where_it_can_do_the_job():
+    assert {name for name, row in ALL_ROWS.items() if not run.scikit_can(row)} == {
+        "normalized",
+        "gelu",
+        "dropout",
+        "clip-norm",
+        "class-weights",
+        "adagrad-l1",
+    }
+
+
 def test_every_peer_has_a_module_and_a_comparison():
     for peer in PEERS.values():
         assert find_spec(peer.module) is not None, peer.module
-        assert peer.comparisons and set(peer.comparisons) <= {ONE_CORE, TWO_CORE}
+        assert peer.comparisons and set(peer.comparisons) <= {ONE_CORE, TWO_CORE, ANY_JOB}
         assert peer.needs
-    for comparison in (ONE_CORE, TWO_CORE):
+    for comparison in (ONE_CORE, TWO_CORE, ANY_JOB):
         ours = [peer.ours for peer in PEERS.values() if comparison in peer.comparisons]
         assert ours[0], "our first variant gives the ratio"
         assert not all(ours)
@@ -50,7 +88,7 @@ def test_bars_name_known_rows_and_peers():
     for bar in bars.BARS:
         assert bar.ours in PEERS
         assert bar.other == bars.BEST or bar.other in PEERS
-        assert set(bar.rows) <= set(ROWS)
+        assert set(bar.rows) <= set(ALL_ROWS)
 
 
 def test_a_missing_peer_is_named():
@@ -156,7 +194,7 @@ def test_sections_are_replaced_and_the_rest_stays(tmp_path: Path):
         table.replace_section(page, ONE_CORE, text)
     found = page.read_text()
     assert "second" in found and "first\n" not in found
-    assert found.count("Not measured yet") == table.TEMPLATE.read_text().count("Not measured yet") - 1 == 7
+    assert found.count("Not measured yet") == table.TEMPLATE.read_text().count("Not measured yet") - 1 == 8
     with pytest.raises(SystemExit, match="expected one pair of markers 'nowhere:begin'"):
         table.replace_section(page, "nowhere", "text")
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
-ONE_CORE, TWO_CORE = "one-core", "two-core"
+ONE_CORE, TWO_CORE, ANY_JOB = "one-core", "two-core", "any-job"
 OURS = "distbp"
 
 
@@ -40,7 +41,7 @@ class Peer:
 
 
 _TABLE = (
-    Peer("distbp", "benchmarks.distbp_inline", ("distbp",), (ONE_CORE,), ours=True),
+    Peer("distbp", "benchmarks.distbp_inline", ("distbp",), (ONE_CORE, ANY_JOB), ours=True),
     # Without the matrix unit, for large products: with the instructions that the peers' float32 uses.
     Peer(
         "distbp, MKL",
@@ -100,14 +101,24 @@ _TABLE = (
         ("--workers", "1"),
         ours=True,
     ),
-    Peer("PyTorch eager", "benchmarks.peers.pytorch_eager", ("torch",), (ONE_CORE, TWO_CORE)),
+    Peer("PyTorch eager", "benchmarks.peers.pytorch_eager", ("torch",), (ONE_CORE, TWO_CORE, ANY_JOB)),
     Peer("PyTorch by hand", "benchmarks.peers.pytorch_handwritten", ("torch",), (ONE_CORE,)),
-    Peer("JAX jit+scan", "benchmarks.peers.jax_scan", ("jax",), (ONE_CORE, TWO_CORE)),
+    Peer("JAX jit+scan", "benchmarks.peers.jax_scan", ("jax",), (ONE_CORE, TWO_CORE, ANY_JOB)),
     # XLA's threads cost a small net half its speed, and XLA takes as many as it is given cores.
     Peer("JAX on one core", "benchmarks.peers.jax_scan", ("jax",), (TWO_CORE,), ("--first-cores", "1")),
-    Peer("scikit-learn", "benchmarks.peers.scikit_learn", ("sklearn",), (ONE_CORE,)),
+    Peer("scikit-learn", "benchmarks.peers.scikit_learn", ("sklearn",), (ONE_CORE, ANY_JOB)),
     Peer("PyTorch DDP", "benchmarks.peers.pytorch_ddp", ("torch",), (TWO_CORE,)),
     Peer("Ray Train", "benchmarks.peers.ray_train", ("torch", "ray"), (TWO_CORE,)),
 )
+
+
+def with_base(peers: Sequence[Peer], package: str, name: str) -> list[Peer]:
+    """The peers, and after the first of ours the same of another checkout, called `name`."""
+    found = list(peers)
+    ours = next(number for number, peer in enumerate(found) if peer.ours)
+    arguments = (*found[ours].arguments, "--package", package)
+    found.insert(ours + 1, replace(found[ours], name=name, arguments=arguments))
+    return found
+
 
 PEERS: dict[str, Peer] = {peer.name: peer for peer in _TABLE}

@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.rows import ROWS, Row
+from benchmarks.rows import ALL_ROWS, Row
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -82,7 +82,7 @@ def build_and_warm(row: Row, build: Callable[[Row], Net]) -> Measure:
 def parser() -> argparse.ArgumentParser:
     """The options of every peer's process."""
     known = argparse.ArgumentParser()
-    known.add_argument("--row", choices=sorted(ROWS), required=True)
+    known.add_argument("--row", choices=sorted(ALL_ROWS), required=True)
     known.add_argument("--seconds", type=float, default=2.0, help="length of the one measurement")
     known.add_argument("--cores", default="0", help="core numbers, as 0 or 0,1")
     known.add_argument("--first-cores", type=int, metavar="N", help="use only the first N of --cores")
@@ -94,6 +94,23 @@ def parse(known: argparse.ArgumentParser | None = None) -> argparse.Namespace:
     """The command line's options, `cores` as a list of numbers."""
     options = (known or parser()).parse_args()
     options.cores = [int(core) for core in options.cores.split(",")][: options.first_cores]
+    return options
+
+
+def parse_ours(workers: str | None = None) -> argparse.Namespace:
+    """The same for distbp's own processes. Chooses the kernels, and where `distbp` comes from."""
+    known = parser()
+    known.add_argument("--kernels", default="auto", help="as DISTBP_KERNELS")
+    known.add_argument("--package", help="a checkout to import distbp from, instead of this one")
+    if workers is not None:
+        known.add_argument(
+            "--workers", default=workers, type=lambda text: text if text == "auto" else int(text)
+        )
+    options = parse(known)
+    os.environ["DISTBP_KERNELS"] = options.kernels
+    if options.package:
+        sys.path.insert(0, options.package)
+        os.environ["PYTHONPATH"] = options.package  # of Ray's workers
     return options
 
 
@@ -111,12 +128,12 @@ def main(build: Callable[[Row], Net], threads: int | None = None) -> None:
     """A peer in one process, one thread for each core unless `threads` says otherwise."""
     options = parse()
     fix_threads(options.cores, threads or len(options.cores))
-    serve(options, build_and_warm(ROWS[options.row], build))
+    serve(options, build_and_warm(ALL_ROWS[options.row], build))
 
 
 def main_session(session: Callable[[argparse.Namespace, Row], AbstractContextManager[Measure]]) -> None:
     """A peer that starts processes of its own: `session` starts and ends them and measures in between."""
     options = parse()
     fix_threads(options.cores, 1)
-    with session(options, ROWS[options.row]) as one:
+    with session(options, ALL_ROWS[options.row]) as one:
         serve(options, one)

@@ -48,7 +48,7 @@ def rank_loop(row: Row, net: nn.Module, folder: Path) -> None:
         seconds = message.item()
         if seconds <= 0:
             return
-        before = torch_net.mean_loss(net, inputs, labels)
+        before = torch_net.mean_loss(row, net, inputs, labels)
         distributed.barrier()
         steps, start, passed = 0, time.perf_counter(), 0.0
         # All ranks must stop after the same stretch: rank 0 decides and says so.
@@ -57,7 +57,7 @@ def rank_loop(row: Row, net: nn.Module, folder: Path) -> None:
             passed = time.perf_counter() - start
             message[0] = float(passed < seconds)
             distributed.broadcast(message, src=0)
-        after = torch_net.mean_loss(net, inputs, labels)
+        after = torch_net.mean_loss(row, net, inputs, labels)
         if pipes:
             pipes.send(answer(row, steps, passed, before, after))
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.peers.common import Net
-from benchmarks.rows import Row
-from benchmarks.synthetic import PROBE_ROWS, first_weights, orders, samples
+from benchmarks.rows import MOMENTUM, Row
+from benchmarks.synthetic import PROBE_ROWS, class_weights, first_weights, orders, samples
 
 # Rows gathered at once: a few batches, so that one index_select serves several small steps and its result
 # is still in the cache when they read it.
@@ -22,28 +22,53 @@ GATHER_ROWS = 2_048
 TRIAL_S = 0.3
 
 Step = Callable[[Tensor, Tensor], None]
+Loss = Callable[[Tensor, Tensor], Tensor]
 MakeStep = Callable[[nn.Sequential], Step]
 
 
 def make_net(row: Row) -> nn.Sequential:
     """The dense net of a row, with the first weights that every peer gets."""
-    activation = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU}[row.activation]
+    activation = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU, "gelu": nn.GELU}[row.activation]
     layers: list[nn.Module] = []
     for weights, biases in first_weights(row):
         dense = nn.Linear(*weights.shape)
         with torch.no_grad():
             dense.weight.copy_(torch.from_numpy(weights.T))
             dense.bias.copy_(torch.from_numpy(biases))
-        layers += [dense, activation()]
-    return nn.Sequential(*layers[:-1])
+        layers.append(dense)
+        layers += [nn.BatchNorm1d(weights.shape[1])] if row.normalized else []
+        layers.append(activation())
+        layers += [nn.Dropout(row.dropout)] if row.dropout else []
+    last = max(number for number, layer in enumerate(layers) if isinstance(layer, nn.Linear))
+    return nn.Sequential(*layers[: last + 1])
+
+
+def loss_of(row: Row) -> Loss:
+    """The mean loss of outputs (rows, outputs) and targets."""
+    if row.loss == "mse":
+        return functional.mse_loss
+    if row.loss == "sigmoid_cross_entropy":
+        return functional.binary_cross_entropy_with_logits
+    weights = torch.from_numpy(class_weights(row)) if row.class_weights else None
+    return partial(functional.cross_entropy, weight=weights)
 
 
 def optimizer_step(row: Row, net: nn.Module, **form: bool) -> Step:
-    """A step with torch.optim.SGD in one of its forms (`foreach=False`, `foreach=True`, `fused=True`)."""
-    optimizer = torch.optim.SGD(net.parameters(), lr=row.learning_rate, **form)
+    """A step with the row's optimizer in one of its forms (`foreach=False`, `foreach=True`, `fused=True`)."""
+    kind = {"adam": torch.optim.Adam, "adagrad": torch.optim.Adagrad}.get(row.optimizer, torch.optim.SGD)
+    options = {"momentum": MOMENTUM} if row.optimizer == "momentum" else {}
+    optimizer = kind(net.parameters(), lr=row.learning_rate, **options, **form)
+    loss, parameters = loss_of(row), list(net.parameters())
+    weights = [parameter for parameter in parameters if parameter.ndim == 2]
 
     def step(x: Tensor, y: Tensor) -> None:
-        functional.cross_entropy(net(x), y).backward()
+        loss(net(x), y).backward()
+        if row.clip_norm:
+            nn.utils.clip_grad_norm_(parameters, row.clip_norm)
+        if row.l1:
+            with torch.no_grad():
+                signs = torch._foreach_sign(weights)
+                torch._foreach_add_([weight.grad for weight in weights], signs, alpha=row.l1)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
@@ -69,7 +94,7 @@ def handwritten_step(row: Row, net: nn.Sequential) -> Step:
 
 
 def optimizer_forms(row: Row) -> list[MakeStep]:
-    """The three forms of torch.optim.SGD; which one is fastest depends on the net."""
+    """The three forms of an optimizer of PyTorch; which one is fastest depends on the net."""
     forms: list[dict[str, bool]] = [{"foreach": False}, {"foreach": True}, {"fused": True}]
     return [partial(optimizer_step, row, **form) for form in forms]
 
@@ -85,10 +110,13 @@ def train(step: Step, inputs: Tensor, labels: Tensor, order: Any) -> None:
             step(x, y)
 
 
-def mean_loss(net: nn.Module, inputs: Tensor, labels: Tensor) -> float:
+def mean_loss(row: Row, net: nn.Module, inputs: Tensor, labels: Tensor) -> float:
     """Mean loss over the first rows of the table."""
+    net.eval()
     with torch.no_grad():
-        return functional.cross_entropy(net(inputs[:PROBE_ROWS]), labels[:PROBE_ROWS]).item()
+        found = loss_of(row)(net(inputs[:PROBE_ROWS]), labels[:PROBE_ROWS]).item()
+    net.train()
+    return found
 
 
 def build_fastest(row: Row, forms: Sequence[MakeStep]) -> Net:
@@ -113,4 +141,4 @@ def build_fastest(row: Row, forms: Sequence[MakeStep]) -> Net:
     torch.set_num_threads(threads)
     net = make_net(row)
     step = form(net)
-    return Net(lambda order: train(step, inputs, labels, order), lambda: mean_loss(net, inputs, labels))
+    return Net(lambda order: train(step, inputs, labels, order), lambda: mean_loss(row, net, inputs, labels))

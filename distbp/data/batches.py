@@ -97,8 +97,8 @@ class Sources(NamedTuple):
 
 
 class ShardPart(NamedTuple):
-    """Rows of some steps where compiled code finds them: addresses of the tables of inputs, targets and weights (0: none), and the row
-    numbers there, int64, slice after slice."""
+    """Rows of some steps where compiled code finds them: addresses of the tables of inputs, targets and
+    weights (0: none), and the row numbers there, int64, slice after slice."""
 
     sources: tuple[int, int, int]
     order: Array

@@ -16,8 +16,8 @@ BEGINNING_BYTES = 512
 
 @jit
 def take_rows(source: int, width: int, order: Array, first: int, count: int, to: int) -> None:
-    """Copies the rows `order[first : first + count]` to an address. source: address of a table whose rows are `width` times 4
-    bytes long, of any dtype; order: int64, row numbers that are all there."""
+    """Copies the rows `order[first : first + count]` to an address. source: address of a table whose rows
+    are `width` times 4 bytes long, of any dtype; order: int64, row numbers that are all there."""
     row_bytes, last = 4 * width, order.shape[0] - 1
     beginning = min(row_bytes, BEGINNING_BYTES)
     for r in range(count):

@@ -20,9 +20,9 @@ from distbp.data.compiled_rows import take_rows
 from distbp.nn.arrays import Array
 from distbp.nn.blas import Dots
 from distbp.nn.dot import sum_of_squares
-from distbp.nn.jit import jit
+from distbp.nn.jit import inner, jit
 from distbp.nn.ops.loops_products import deferred_part
-from distbp.nn.ops.rows import floats
+from distbp.nn.ops.rows import SPACES, address_of, floats
 from distbp.nn.pointers import ask_to_write, meet
 from distbp.nn.run_compiled import call_op
 from distbp.nn.tape import TOTALS, Space
@@ -93,7 +93,7 @@ class Update(NamedTuple):
     rates: Array
 
 
-@jit
+@inner
 def _compute(net: Ops, shards: Shards, rows: Rows, step: int, shard: int) -> None:
     count, table = rows.counts[step, shard], shards.tables[shard]
     shards.totals[shard, :] = 0
@@ -102,23 +102,37 @@ def _compute(net: Ops, shards: Shards, rows: Rows, step: int, shard: int) -> Non
     for number, space in ((0, INPUTS), (1, TARGETS), (2, WEIGHTS)):
         if rows.sources[shard, number]:
             take_rows(
-                rows.sources[shard, number], rows.widths[number], rows.orders[shard],
-                rows.firsts[step, shard], count, table[space],
-            )  # fmt: skip
-    words, spaces = net.words.ctypes.data, table.ctypes.data
+                rows.sources[shard, number],
+                rows.widths[number],
+                rows.orders[shard],
+                rows.firsts[step, shard],
+                count,
+                table[space],
+            )
+    words, spaces = address_of(net.words), address_of(table)
     for i in range(net.ops.size):
         if not shards.skipped[i]:
             call_op(net.ops[i], words + 8 * net.starts[i], spaces, count)
 
 
-@jit
+@inner
 def _update(
-    net: Ops, shards: Shards, rule: Ops, update: Update, share: Share, step: int, counts: Array,
-    numbers: Array, joined: bool, shared: bool,
-) -> None:  # fmt: skip
-    """numbers: (2, ops, 4) with the scale. joined: the gradients already lie joined in the first shard's."""
-    rooms = np.empty((2, STRETCH), np.float32)
-    base, room, direction = numbers.ctypes.data, rooms.ctypes.data, rooms[1].ctypes.data
+    net: Ops,
+    shards: Shards,
+    rule: Ops,
+    update: Update,
+    share: Share,
+    step: int,
+    counts: Array,
+    numbers: Array,
+    joined: bool,
+    shared: bool,
+    rooms: Array,
+    addresses: Array,
+) -> None:
+    """numbers: (2, ops, 4) with the scale. joined: the gradients already lie joined in the first shard's.
+    rooms (2, STRETCH) and addresses (SPACES,): to work in."""
+    base, room, direction = address_of(numbers), address_of(rooms), address_of(rooms[1])
     size, nothing = 8 * CONSTANTS * rule.ops.size, shards.additions[:0]
     for i in range(share.stretches.shape[0]):
         start, stop, decays = share.stretches[i]
@@ -127,32 +141,46 @@ def _update(
         order = nothing if joined else shards.additions
         sums = joined_sums(shards.gradients, order, start, stop - start, room)
         apply_rule(
-            rule.words, rule.starts, rule.ops, update.vectors, sums, start, stop - start, direction,
+            rule.words,
+            rule.starts,
+            rule.ops,
+            update.vectors,
+            sums,
+            start,
+            stop - start,
+            direction,
             base + size * decays,
-        )  # fmt: skip
+            addresses,
+        )
     for i in range(share.parts.shape[0]):
         op, begin, end, start, stop, decays = share.parts[i]
         if shared:
             ask_to_write(update.vectors[0] + 4 * start, 4 * (stop - start))
         at = start % LINE  # relative to 64 bytes a part begins as it would in the gradient
-        row = net.words.ctypes.data + 8 * net.starts[op]
+        row = address_of(net.words) + 8 * net.starts[op]
         for shard in range(share.room.shape[0]):
-            out = share.room[shard].ctypes.data + 4 * at
-            deferred_part(row, shards.tables[shard].ctypes.data, counts[shard], begin, end, out)
+            out = address_of(share.room[shard]) + 4 * at
+            deferred_part(row, address_of(shards.tables[shard]), counts[shard], begin, end, out)
         for j in range(shards.additions.shape[0]):
             left = share.room[shards.additions[j, 0]].ctypes.data + 4 * at
             add_into(left, share.room[shards.additions[j, 1]].ctypes.data + 4 * at, left, stop - start)
         for first in range(start, stop, STRETCH):
             count = min(STRETCH, stop - first)
             apply_rule(
-                rule.words, rule.starts, rule.ops, update.vectors,
-                share.room.ctypes.data + 4 * (at + first - start), first, count, direction,
+                rule.words,
+                rule.starts,
+                rule.ops,
+                update.vectors,
+                address_of(share.room) + 4 * (at + first - start),
+                first,
+                count,
+                direction,
                 base + size * decays,
-            )  # fmt: skip
-    rooms[0, 0] = 0  # it is used by its address until here
+                addresses,
+            )
 
 
-@jit
+@inner
 def _find_squares(shards: Shards, share: Share, update: Update, dots: Dots) -> None:
     """Joins this thread's pieces in the gradient of the first shard, and finds the sum of squares of each."""
     for i in range(share.pieces.shape[0]):
@@ -162,7 +190,7 @@ def _find_squares(shards: Shards, share: Share, update: Update, dots: Dots) -> N
         update.squares[number] = sum_of_squares(dots, floats(first, stop - start))
 
 
-@jit
+@inner
 def _statistics(shards: Shards, update: Update, counted: float) -> None:
     """Moves the running statistics, as `ParameterServer` does. counted: rows that they are taken over."""
     for i in range(update.statistics.shape[0]):
@@ -202,6 +230,8 @@ def train_steps(
     of each; to `live` (threads, units) the live rows of applied steps are added. This thread, `me`, has the
     shards [start, stop) and its share of the parameters."""
     shared, count = counters.shape[0] > 2, shards.totals.shape[0]  # threads, and one more
+    rooms, addresses = np.empty((2, STRETCH), np.float32), np.empty(SPACES, np.int64)
+    sums, numbers = np.empty((count, 2)), np.empty((2, constants.shape[2], constants.shape[3]))
     for step in range(constants.shape[0]):
         for shard in range(start, stop):
             shards.positions[shard, 0] = first_step + step
@@ -209,16 +239,17 @@ def train_steps(
         meeting += 1
         if not meet(counters, me, meeting, ways):
             return step
-        bound, totals, counted = 0.0, shards.totals.copy(), 0
+        bound, counted = 0.0, 0
         for shard in range(count):
-            bound += totals[shard, BOUND]
+            sums[shard, 0], sums[shard, 1] = shards.totals[shard, LOSS], shards.totals[shard, WEIGHT]
+            bound += shards.totals[shard, BOUND]
             if rows.counts[step, shard] > 1 or update.rates.size == 0:  # as `Worker` counts them
                 counted += rows.counts[step, shard]
         for j in range(shards.additions.shape[0]):
             left, right = shards.additions[j]
-            totals[left, LOSS] += totals[right, LOSS]
-            totals[left, WEIGHT] += totals[right, WEIGHT]
-        loss, weight = totals[0, LOSS], totals[0, WEIGHT]
+            sums[left, 0] += sums[right, 0]
+            sums[left, 1] += sums[right, 1]
+        loss, weight = sums[0, 0], sums[0, 1]
         if not (np.isfinite(loss) and bound < SURELY_FINITE):
             return step
         scale = 1.0 / weight if weight > 0 else 0.0
@@ -231,12 +262,28 @@ def train_steps(
             for i in range(update.squares.size):
                 total += update.squares[i]
             scale *= min(1.0, update.clip / (np.sqrt(total) * scale + 1e-6))
-        numbers = constants[step].copy()
         for decays in range(2):
+            for op in range(numbers.shape[1]):
+                for i in range(numbers.shape[2]):
+                    numbers[decays, op, i] = constants[step, decays, op, i]
             numbers[decays, update.scaled, 0] *= scale
-        _update(net, shards, rule, update, share, step, rows.counts[step], numbers, update.clip > 0, shared)
+        _update(
+            net,
+            shards,
+            rule,
+            update,
+            share,
+            step,
+            rows.counts[step],
+            numbers,
+            update.clip > 0,
+            shared,
+            rooms,
+            addresses,
+        )
         for shard in range(start, stop):
-            live[me] += totals[shard, TOTALS:]
+            for unit in range(live.shape[1]):
+                live[me, unit] += shards.totals[shard, TOTALS + unit]
         if me == 0:
             if counted:
                 _statistics(shards, update, float(counted))
@@ -244,4 +291,5 @@ def train_steps(
         meeting += 1
         if not meet(counters, me, meeting, ways):
             return step
+    rooms[0, 0], addresses[0], numbers[0, 0, 0] = 0, 0, 0  # they are used by their addresses until here
     return constants.shape[0]  # type: ignore[no-any-return]

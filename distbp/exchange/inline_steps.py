@@ -21,7 +21,7 @@ from distbp.nn.blas import Dots, dots
 from distbp.nn.kernels import Kernels
 from distbp.nn.network import Lowered, aligned_vector
 from distbp.nn.pointers import WAYS
-from distbp.nn.run_compiled import address, addresses, space_table
+from distbp.nn.run_compiled import address, addresses, products_of, space_table
 from distbp.nn.run_tape import encode
 from distbp.nn.tape import TOTALS, Space
 from distbp.optimizers import Step
@@ -82,6 +82,7 @@ class InlineSteps:
         sources = [reader.sources for reader in readers]
         tables, self._kept = [], [works, gradients, positions, totals]
         assert kernels.gemm is not None
+        products = products_of(lowered.rows, rows, kernels.gemm, network.dtype)
         for thread, (start, stop) in enumerate(self._own):
             for shard in range(start, stop):
                 slices = {
@@ -99,7 +100,7 @@ class InlineSteps:
                     Space.POSITION: positions[shard],
                     **slices,
                 }
-                tables.append(space_table(spaces, kernels.gemm(network.dtype)))
+                tables.append(space_table(spaces, products))
         weighted = bool(sources[0].widths[2])
         net = Ops(*encode(lowered.rows, weighted), addresses(lowered.rows))
         skipped = np.array([deferring and row.deferred for row in lowered.rows])
@@ -141,6 +142,11 @@ class InlineSteps:
                 )
             )
         self._found = np.zeros((self._most, 3))
+        # All slices but those of an epoch's last step are as long as the first one.
+        widths = [self._sharding.slice_rows(0, shard) for shard in range(shards)]
+        self._counts = np.full((self._most, shards), widths)
+        self._firsts = np.arange(self._most)[:, None] * self._counts
+        self._widths = np.array(sources[0].widths)
         self._live = np.zeros((threads, lowered.totals - TOTALS))
         self._pool = ThreadPoolExecutor(threads - 1, "distbp-steps") if threads > 1 else None
 
@@ -152,33 +158,25 @@ class InlineSteps:
         if epoch != self._epoch:  # as others wait for the one who shuffles, everybody does
             self._together(self._shuffle, [(epoch, start, stop) for start, stop in self._own])
             self._epoch = epoch
-        counts = np.array(
-            [
-                [self._sharding.slice_rows(index + i, shard) for shard in range(len(self._readers))]
-                for i in range(steps)
-            ]
-        )
         parts = [reader.part(epoch, index, steps) for reader in self._readers]
         widest = max(len(part.order) for part in parts)
         orders = np.zeros((len(parts), widest), np.int64)
         for shard, part in enumerate(parts):
             orders[shard, : len(part.order)] = part.order
-        firsts = np.vstack([np.zeros_like(counts[:1]), np.cumsum(counts, axis=0)[:-1]])
         rows = Rows(
             np.array([part.sources for part in parts]),
-            np.array(self._readers[0].sources.widths),
+            self._widths,
             orders,
-            counts,
-            firsts,
+            self._counts[:steps],
+            self._firsts[:steps],
         )
         learning_rate = self._server.learning_rate
-        constants = np.stack(
-            [self._rule.constants(Step(n + 1, learning_rate(n, plateau))) for n in range(step, step + steps)]
+        constants = self._rule.constants(
+            *(Step(n + 1, learning_rate(n, plateau)) for n in range(step, step + steps))
         )
         done = self._call(rows, constants, step)
-        for loss, weight, counted in self._found[:done].tolist():
-            self._server.advance(loss, weight, counted)
         if done:
+            self._server.advance(self._found[:done].tolist())
             self._server.add_live_rows(self._live.sum(axis=0))
             self._live[:] = 0
         return done

@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 
 from distbp.nn.arrays import Array
 from distbp.nn.blas import Dots
-from distbp.nn.jit import jit
+from distbp.nn.jit import inner, jit
 
 
 def _caller(scalar: Any, scalar_ir: ir.Type) -> Any:
@@ -35,7 +35,7 @@ _single = _caller(types.float32, ir.FloatType())
 _double = _caller(types.float64, ir.DoubleType())
 
 
-@jit
+@inner
 def _squares(dots: Dots, x: Array) -> float:
     """Waits. Whoever calls keeps `x` meanwhile, as with `gemm._call`."""
     at = x.ctypes.data

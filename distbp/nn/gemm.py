@@ -14,7 +14,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from distbp.nn.jit import callback, jit
+from distbp.nn.jit import callback, inner
 from distbp.nn.pointers import intrinsic
 
 _ROW_MAJOR = 101  # CBLAS_LAYOUT
@@ -42,7 +42,7 @@ def _sgemm(
     return types.void(*wanted), code
 
 
-@jit
+@inner
 def call_sgemm(
     address: int, left: int, right: int, m: int, n: int, k: int, a: int, lda: int, b: int, ldb: int,
     kept: float, c: int, ldc: int,

@@ -33,7 +33,7 @@ def stamp() -> str:
     return digest.hexdigest()
 
 
-def jit(function: Callable[..., Any]) -> Any:
+def jit(function: Callable[..., Any], **options: Any) -> Any:
     """`function` compiled when it is first called, for the types that it is called with. It runs without the
     GIL, and a division by zero gives inf as in NumPy: Python's check would keep loops scalar.
 
@@ -41,12 +41,19 @@ def jit(function: Callable[..., Any]) -> Any:
     are. Numba itself looks at the function's own file only, but what a function calls is compiled into it: it
     would go on with yesterday's.
     """
+    options = {"nogil": True, "error_model": "numpy", **options}
     try:
-        compiled: Any = njit(cache=True, nogil=True, error_model="numpy")(function)
+        compiled: Any = njit(cache=True, **options)(function)
     except RuntimeError:  # no folder that a cache could be written to: compile in every process
-        return njit(nogil=True, error_model="numpy")(function)
+        return njit(**options)(function)
     compiled._cache._cache_file._source_stamp = stamp()
     return compiled
+
+
+def inner(function: Callable[..., Any]) -> Any:
+    """As `jit`, for a function that only compiled code calls. What Python needs to call it is left out: for
+    the types of the engine's arguments that takes longer to compile than the function."""
+    return jit(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 def callback(signature: Any, function: Callable[..., Any]) -> Any:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,12 +21,19 @@ from distbp.nn.blas import Gemm
 Products = Callable[[np.dtype[Any]], Gemm]
 
 
+class Chosen(Protocol):
+    """Who computes the products of a job: `large`: whether any can be too large for the functions for small
+    ones."""
+
+    def __call__(self, dtype: np.dtype[Any], large: bool = True) -> Gemm: ...
+
+
 @dataclass(frozen=True)
 class Kernels:
     """A kernel set. `gemm(dtype)`: who computes products in compiled ops; None: nothing is compiled."""
 
     name: str
-    gemm: Products | None = None
+    gemm: Chosen | None = None
 
 
 NUMPY = Kernels("numpy")
@@ -47,14 +54,14 @@ def load(name: str) -> Kernels:
 def _numba() -> Kernels:
     from distbp.nn import jit  # noqa: F401 - loads Numba, or says that it is not there
 
-    return Kernels("numba", blas.openblas())
+    return Kernels("numba", _from_library(blas.openblas()))
 
 
 def _mkl() -> Kernels:
     from distbp.nn import jit  # noqa: F401
 
     blas.load_mkl()
-    return Kernels("mkl", blas.mkl)
+    return Kernels("mkl", _from_library(blas.mkl))
 
 
 def _fma() -> Kernels:
@@ -70,9 +77,15 @@ def _amx() -> Kernels:
     return Kernels("amx", _with_own(blas.products_beside_tiles(), tile_sgemm, LEAST))
 
 
-def _with_own(others: Products, own: Callable[[], int], least: int) -> Products:
-    def gemm(dtype: np.dtype[Any]) -> Gemm:
+def _from_library(products: Products | None) -> Chosen | None:
+    return None if products is None else lambda dtype, large=True: products(dtype)
+
+
+def _with_own(others: Products, own: Callable[[], int], least: int) -> Chosen:
+    """Our own are compiled, which takes seconds, where a job has large products only."""
+
+    def gemm(dtype: np.dtype[Any], large: bool = True) -> Gemm:
         found = others(dtype)
-        return found._replace(own=own(), least=least) if dtype == np.float32 else found
+        return found._replace(own=own(), least=least) if large and dtype == np.float32 else found
 
     return gemm

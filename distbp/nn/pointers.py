@@ -11,7 +11,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic as _intrinsic
 
 from distbp.nn.arrays import Array
-from distbp.nn.jit import jit
+from distbp.nn.jit import inner, jit
 
 intrinsic: Any = _intrinsic
 insert: Any = cgutils.get_or_insert_function
@@ -137,7 +137,7 @@ def _prefetcher(to_write: int, nearest: bool = True) -> Any:
 prefetch, prefetch_to_write, prefetch_to_second = _prefetcher(0), _prefetcher(1), _prefetcher(0, False)
 
 
-@jit
+@inner
 def ask_to_write(address: int, size: int) -> None:
     """Asks for `size` bytes that will be written soon. Where another core has read them, each cache line must
     be taken from it first: stores wait for that one by one, what is asked for comes side by side."""
@@ -151,7 +151,7 @@ def vector_at(address: int, count: int, like: Array) -> Array:
     return carray(pointer(address), (count,), like.dtype)
 
 
-@jit
+@inner
 def await_number(place: int, number: int, over: int, ways: tuple[int, int]) -> bool:
     """Waits until the int64 at an address is `number` or more; what was written before that is seen as well.
     False when the one at `over` is set: it will not come. ways: WAYS."""

@@ -15,14 +15,16 @@ from distbp.nn.run_tape import Executor, NumpyExecutor, Spaces, matrix
 from distbp.nn.tape import LOSS_TOTAL, TOTALS, Ref, Row, Space, Tape
 
 
-def executor(ops: Sequence[Row], spaces: Spaces, kernels: Kernels, dtype: np.dtype[Any]) -> Executor:
-    """Compiled where the kernel set is and the dtype is float32, as compiled ops are; else NumPy's
-    definitions."""
+def executor(
+    ops: Sequence[Row], most_rows: int, spaces: Spaces, kernels: Kernels, dtype: np.dtype[Any]
+) -> Executor:
+    """For slices of at most `most_rows` rows. Compiled where the kernel set is and the dtype is float32, as
+    compiled ops are; else NumPy's definitions."""
     if kernels.gemm is None or dtype != np.float32:
         return NumpyExecutor(ops, spaces)
-    from distbp.nn.run_compiled import CompiledExecutor  # loads Numba
+    from distbp.nn.run_compiled import CompiledExecutor, products_of  # loads Numba
 
-    return CompiledExecutor(ops, spaces, kernels.gemm(dtype))
+    return CompiledExecutor(ops, spaces, products_of(ops, most_rows, kernels.gemm, dtype))
 
 
 class Program:
@@ -64,7 +66,7 @@ class Program:
         }
         if gradient is not None:
             spaces[Space.GRADIENT] = gradient
-        self._executor = executor(lowered.rows, spaces, kernels, network.dtype)
+        self._executor = executor(lowered.rows, most_rows, spaces, kernels, network.dtype)
 
     def run(
         self,

@@ -16,7 +16,9 @@ from numba import types
 
 from distbp.nn.arrays import Array
 from distbp.nn.blas import Gemm
+from distbp.nn.gemm import SMALL
 from distbp.nn.jit import jit
+from distbp.nn.kernels import Chosen
 from distbp.nn.ops.base import Op
 from distbp.nn.ops.rows import PRODUCTS, compiled
 from distbp.nn.pointers import intrinsic
@@ -59,6 +61,12 @@ def run_rows(words: Array, starts: Array, ops: Array, spaces: Array, rows: int) 
 def address(array: Array) -> int:
     """Of an array's first value. Keep the array while the address is used."""
     return int(array.__array_interface__["data"][0])
+
+
+def products_of(ops: Sequence[Row], most_rows: int, gemm: Chosen, dtype: np.dtype[Any]) -> Gemm:
+    """Who computes the products of ops on slices of at most `most_rows` rows."""
+    flops = max((row.op.flops([ref.shape(most_rows) for ref in row.refs]) for row in ops), default=0)
+    return gemm(dtype, flops > 2 * SMALL)
 
 
 def space_table(spaces: Spaces, gemm: Gemm) -> Array:

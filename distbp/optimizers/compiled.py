@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from distbp.nn.arrays import Array
-from distbp.nn.jit import jit
-from distbp.nn.ops.rows import floats
+from distbp.nn.jit import inner, jit
+from distbp.nn.ops.rows import SPACES, address_of, floats
 from distbp.nn.pointers import ask_to_write
 from distbp.nn.run_compiled import call_op
 from distbp.optimizers.parts import CONSTANTS, Vector
@@ -21,7 +21,7 @@ PARAMETERS, SUMS, DIRECTION = int(Vector.PARAMETERS), int(Vector.SUMS), int(Vect
 SLOTS, NUMBERS = int(Vector.SLOTS), int(Vector.CONSTANTS)
 
 
-@jit
+@inner
 def add_into(left: int, right: int, out: int, count: int) -> None:
     """out <- left + right, of `count` float32 numbers at addresses."""
     a, b, c = floats(left, count), floats(right, count), floats(out, count)
@@ -29,7 +29,7 @@ def add_into(left: int, right: int, out: int, count: int) -> None:
         c[n] = a[n] + b[n]
 
 
-@jit
+@inner
 def joined_sums(sources: Array, order: Array, start: int, count: int, room: int) -> int:
     """The address of the joined gradient of `count` parameters from `start` on: `room`, or in the only
     block's own sums."""
@@ -41,7 +41,7 @@ def joined_sums(sources: Array, order: Array, start: int, count: int, room: int)
     return at  # type: ignore[no-any-return]
 
 
-@jit
+@inner
 def apply_rule(
     words: Array,
     starts: Array,
@@ -52,10 +52,11 @@ def apply_rule(
     count: int,
     room: int,
     constants: int,
+    table: Array,
 ) -> None:
-    """Runs the ops of a rule on `count` parameters from `start` on. vectors: addresses of the parameters
-    and of the slots; sums: of their gradient sums; room: of as many numbers; constants: of (rows, 4)."""
-    table = np.empty(8, np.int64)
+    """Runs the ops of a rule on `count` parameters from `start` on. vectors: addresses of the parameters and
+    of the slots; sums: of their gradient sums; room: of as many numbers; constants: of (rows, 4); table:
+    takes the addresses of the spaces, (SPACES,)."""
     table[PARAMETERS] = vectors[0] + 4 * start
     table[SUMS] = sums
     table[DIRECTION] = room
@@ -63,7 +64,7 @@ def apply_rule(
         table[SLOTS + slot] = vectors[1 + slot] + 4 * start
     table[NUMBERS] = constants
     for i in range(ops.size):
-        call_op(ops[i], words.ctypes.data + 8 * starts[i], table.ctypes.data, count)
+        call_op(ops[i], address_of(words) + 8 * starts[i], address_of(table), count)
 
 
 @jit
@@ -81,19 +82,19 @@ def update(
     """One update of the stretches, (start, stop, whether it decays) each. sources: addresses of the blocks'
     sums; order: the additions (left, right), in place but for the last; constants: (2, rows, 4) with the
     scale. shared: other threads have read the parameters, so they are asked for before they are written."""
-    rooms = np.empty((2, STRETCH), np.float32)
-    base, room, direction = constants.ctypes.data, rooms.ctypes.data, rooms[1].ctypes.data
+    rooms, table = np.empty((2, STRETCH), np.float32), np.empty(SPACES, np.int64)
+    base, room, direction = address_of(constants), address_of(rooms), address_of(rooms[1])
     size = 8 * CONSTANTS * ops.size
     for i in range(stretches.shape[0]):
         start, count, decays = stretches[i, 0], stretches[i, 1] - stretches[i, 0], stretches[i, 2]
         if shared:
             ask_to_write(vectors[0] + 4 * start, 4 * count)
         sums = joined_sums(sources, order, start, count, room)
-        apply_rule(words, starts, ops, vectors, sums, start, count, direction, base + size * decays)
+        apply_rule(words, starts, ops, vectors, sums, start, count, direction, base + size * decays, table)
     rooms[0, 0] = 0  # it is used by its address until here
 
 
-@jit
+@inner
 def squares_of(at: int, count: int) -> float:
     """The sum of squares of float32 numbers, in float64: eight sums, added one after the other.
 
@@ -127,9 +128,13 @@ def measured_update(
 ) -> None:
     """As `update`, of parts that lie in one tensor each; squares: (parts, 3), the sums of squares of the
     gradient sums, of the parameters before, and of the update."""
-    rooms = np.empty((3, STRETCH), np.float32)
-    base, room = constants.ctypes.data, rooms.ctypes.data
-    direction, change = rooms[1].ctypes.data, rooms[2].ctypes.data
+    rooms, table = np.empty((3, STRETCH), np.float32), np.empty(SPACES, np.int64)
+    base, room, direction, change = (
+        address_of(constants),
+        address_of(rooms),
+        address_of(rooms[1]),
+        address_of(rooms[2]),
+    )
     size = 8 * CONSTANTS * ops.size
     for i in range(parts.shape[0]):
         start, count, decays = parts[i, 0], parts[i, 1] - parts[i, 0], parts[i, 2]
@@ -139,7 +144,7 @@ def measured_update(
         before, after = floats(change, count), floats(values, count)
         for n in range(count):
             before[n] = after[n]
-        apply_rule(words, starts, ops, vectors, sums, start, count, direction, base + size * decays)
+        apply_rule(words, starts, ops, vectors, sums, start, count, direction, base + size * decays, table)
         for n in range(count):
             before[n] = after[n] - before[n]
         squares[i, 2] = squares_of(change, count)

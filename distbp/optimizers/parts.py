@@ -123,17 +123,19 @@ class Rule:
         clipping."""
         return self._scaled
 
-    def constants(self, step: Step) -> Array:
-        """(2, rows, 4) float64, what the ops read: for parameters that do not decay, and for those that do;
-        but for the scale."""
+    def constants(self, *steps: Step) -> Array:
+        """(steps, 2, rows, 4) float64, what the ops read: for parameters that do not decay, and for those
+        that do; but for the scale."""
         # NumPy scalars among the numbers would make other types of them.
-        step = Step(int(step.number), float(step.learning_rate), float(step.gradient_norm))
-        found = np.zeros((2, len(self.rows), CONSTANTS))
+        steps = tuple(Step(int(number), float(rate), float(norm)) for number, rate, norm in steps)
+        found = np.zeros((len(steps), 2, len(self.rows), CONSTANTS))
         for row, (factors, numbers, undecayed) in enumerate(self._numbers):
-            own = numbers(step)
-            found[:, row, 0] = math.prod(factor(step) for factor in factors)
-            found[1, row, 1 : 1 + len(own)] = own
-            found[0, row, 1 : 1 + len(own)] = own if undecayed is None else undecayed
+            found[:, :, row, 0] = np.array(
+                [math.prod([factor(step) for factor in factors]) for step in steps]
+            )[:, None]
+            own = np.array([numbers(step) for step in steps])
+            found[:, 1, row, 1 : 1 + own.shape[1]] = own
+            found[:, 0, row, 1 : 1 + own.shape[1]] = own if undecayed is None else undecayed
         return found
 
     def scale(self, scale: float, norm: float) -> float:

@@ -108,7 +108,7 @@ class Updater:
 
     def constants(self, step: Step, scale: float) -> Array:
         """(2, rows, 4): what the ops of the rule read at a step."""
-        found = self.rule.constants(step)
+        found: Array = self.rule.constants(step)[0]
         found[:, self.rule.scaled, 0] *= self.rule.scale(float(scale), float(step.gradient_norm))
         return found
 

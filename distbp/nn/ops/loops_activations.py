@@ -6,7 +6,7 @@ import numpy as np
 
 from distbp.nn import vector_math
 from distbp.nn.arrays import Array
-from distbp.nn.jit import jit
+from distbp.nn.jit import inner
 from distbp.nn.ops.activations import LEAKY_SLOPE
 from distbp.nn.ops.rows import flat, single
 
@@ -14,7 +14,7 @@ _ZERO, _ONE, _HALF = np.float32(0), np.float32(1), np.float32(0.5)
 _SLOPE = np.float32(LEAKY_SLOPE)
 
 
-@jit
+@inner
 def _with_bias(x: Array, bias: Array, y: Array) -> None:
     """y <- x + bias, row after row; then one long loop may follow: rows may be shorter than a vector
     register."""
@@ -28,7 +28,7 @@ def _with_bias(x: Array, bias: Array, y: Array) -> None:
                 y[i, j] = x[i, j]
 
 
-@jit
+@inner
 def _add_up(dy: Array, db: Array) -> None:
     if db.shape[0]:
         db[0, :] = 0

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from distbp.nn.arrays import Array
-from distbp.nn.jit import jit
+from distbp.nn.jit import inner
 from distbp.nn.ops.rows import bits, double, real, single
 
 
-@jit
+@inner
 def largest(values: Array) -> float:
     """The largest absolute value of float32 numbers, given as int32; NaN or infinity where one is among them.
 

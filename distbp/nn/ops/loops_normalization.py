@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from distbp.nn.arrays import Array
-from distbp.nn.jit import jit
+from distbp.nn.jit import inner
 from distbp.nn.ops.rows import real, single, whole
 
 
@@ -72,7 +72,7 @@ def batch_norm_backward(row: int, spaces: int, rows: int) -> None:
             dx[i, j] = (dy[i, j] - d_shift[j] / count - n[i, j] * (d_scale[j] / count)) * (scale[j] / root[j])
 
 
-@jit
+@inner
 def _parameters(dy: Array, n: Array, d_scale: Array, d_shift: Array) -> None:
     d_scale[:] = 0
     d_shift[:] = 0
@@ -82,7 +82,7 @@ def _parameters(dy: Array, n: Array, d_scale: Array, d_shift: Array) -> None:
             d_shift[j] += dy[i, j]
 
 
-@jit
+@inner
 def _sum(values: Array, lanes: Array) -> float:
     """The sum of a row, in eight sums that are added one after the other."""
     lanes[:] = 0

@@ -5,16 +5,33 @@ from __future__ import annotations
 import numpy as np
 
 from distbp.nn.arrays import Array
-from distbp.nn.gemm import MOST_TERMS, PLAIN, SMALL, TRANSPOSED, call_sgemm
-from distbp.nn.jit import jit
-from distbp.nn.ops.rows import PRODUCTS, floats, single, whole, word
+from distbp.nn.gemm import MOST_TERMS, SMALL, call_sgemm
+from distbp.nn.gemm import PLAIN as _PLAIN
+from distbp.nn.gemm import TRANSPOSED as _TRANSPOSED
+from distbp.nn.jit import inner
+from distbp.nn.ops.rows import PRODUCTS, address_of, floats, single, whole, word
+
+# NumPy's numbers, and so those of arguments that are not constants: `_multiply` is compiled once for all its
+# callers.
+PLAIN, TRANSPOSED = np.int64(_PLAIN), np.int64(_TRANSPOSED)
 
 
-@jit
+@inner
 def _multiply(
-    spaces: int, left: int, right: int, m: int, n: int, k: int, a: int, lda: int, b: int, ldb: int,
-    kept: int, c: int, ldc: int,
-) -> None:  # fmt: skip
+    spaces: int,
+    left: int,
+    right: int,
+    m: int,
+    n: int,
+    k: int,
+    a: int,
+    lda: int,
+    b: int,
+    ldb: int,
+    kept: int,
+    c: int,
+    ldc: int,
+) -> None:
     """c (m, n) <- op(a) op(b) + kept * c, of float32 matrices by their addresses; by the functions in the
     table of spaces."""
     at = spaces + 8 * PRODUCTS
@@ -36,12 +53,12 @@ def nt(row: int, spaces: int, rows: int) -> None:
         m,
         n,
         k,
-        a.ctypes.data,
+        address_of(a),
         k,
-        b.ctypes.data,
+        address_of(b),
         k,
         whole(row, 0),
-        out.ctypes.data,
+        address_of(out),
         n,
     )
 
@@ -50,18 +67,29 @@ def nn(row: int, spaces: int, rows: int) -> None:
     a, b, out = single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
     (m, n), k = out.shape, a.shape[1]
     _multiply(
-        spaces, PLAIN, PLAIN, m, n, k, a.ctypes.data, k, b.ctypes.data, n, whole(row, 0), out.ctypes.data, n
+        spaces, PLAIN, PLAIN, m, n, k, address_of(a), k, address_of(b), n, whole(row, 0), address_of(out), n
     )
 
 
-@jit
+@inner
 def weight_gradient(spaces: int, a: Array, b: Array, kept: int, begin: int, end: int, out: int) -> None:
     """Columns [begin, end) of a, transposed, times b, to the address `out`."""
     rows, units, features = a.shape[0], a.shape[1], b.shape[1]
     _multiply(
-        spaces, TRANSPOSED, PLAIN, end - begin, features, rows, a.ctypes.data + 4 * begin, units,
-        b.ctypes.data, features, kept, out, features,
-    )  # fmt: skip
+        spaces,
+        TRANSPOSED,
+        PLAIN,
+        end - begin,
+        features,
+        rows,
+        address_of(a) + 4 * begin,
+        units,
+        address_of(b),
+        features,
+        np.int64(kept),
+        out,
+        features,
+    )
 
 
 def tn(row: int, spaces: int, rows: int) -> None:
@@ -69,10 +97,10 @@ def tn(row: int, spaces: int, rows: int) -> None:
     units, features, many = a.shape[1], b.shape[1], whole(row, 1)
     for start in range(0, units, many):
         stop = min(start + many, units)
-        weight_gradient(spaces, a, b, whole(row, 0), start, stop, out.ctypes.data + 4 * start * features)
+        weight_gradient(spaces, a, b, whole(row, 0), start, stop, address_of(out) + 4 * start * features)
 
 
-@jit
+@inner
 def deferred_part(row: int, spaces: int, rows: int, begin: int, end: int, out: int) -> None:
     """Units [begin, end) of the product of a row of the tape, to the address `out`; zeros for a slice
     without rows."""
@@ -90,7 +118,7 @@ def transpose(row: int, spaces: int, rows: int) -> None:
             out[j, i] = a[i, j]
 
 
-@jit
+@inner
 def add_up_rows(a: Array, out: Array) -> None:
     """out (columns,) += the rows of a."""
     for i in range(a.shape[0]):

@@ -124,6 +124,18 @@ def word(context: Any, address: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def address_of(context: Any, array: Any) -> Any:
+    """Of an array's first value, int64, as addresses are everywhere: Numba's own are unsigned, and with both
+    kinds functions would be compiled twice. Keep the array while the address is used."""
+
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        found = arrayobj.make_array(signature.args[0])(context, builder, values[0])
+        return builder.ptrtoint(found.data, _WORD)
+
+    return types.int64(array), code
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def floats(context: Any, address: Any, count: Any) -> Any:
     """The `count` float32 numbers at an address."""
     array_type = types.Array(types.float32, 1, "C")
