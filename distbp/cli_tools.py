@@ -29,7 +29,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object, f
 @_JSON
 @reports_errors
 def verify(run_dir: Path, step: int | None, as_json: bool) -> None:
-    """Recompute a step of a run, compare the bits, and check what it left.
+    """Recompute a step of a run, and check what it left.
 
     From the last checkpoint before the step to the first digest that the run recorded at or after it. Exit
     code 0: equal; 7: they differ.
