@@ -42,6 +42,7 @@ EXIT_CODES = {
 # The first row whose class fits decides.
 _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.JobError, 2),
+    (errors.ArgumentError, 2),
     (errors.SettingsError, 2),
     (errors.DataError, 3),
     (errors.ModelError, 3),

@@ -13,6 +13,7 @@ from distbp import errors
 CLASSES: tuple[tuple[type[BaseException], str], ...] = (
     (errors.NoMemoryError, "infrastructure"),  # others have it now
     (errors.JobError, "user"),
+    (errors.ArgumentError, "internal"),
     (errors.SettingsError, "internal"),
     (errors.DataError, "user"),
     (errors.NumericsError, "user"),

@@ -210,8 +210,8 @@ def test_a_fault_against_the_data_names_the_file(tmp_path: Path) -> None:
         assert result.exit_code == 2
         assert result.stderr == (
             f"error: {path} has 1 fault:\n"
-            "  model.layers.1: the last layer has 2 outputs, but the labels go up to 2;"
-            " give the last layer 3 units\n"
+            "  model.layers.1: the last layer has 2 outputs, but the labels are of 3 classes: 0, 1, 2;"
+            " give the last layer 3 units, or number the classes from 0 to 1\n"
         )
 
 
@@ -313,7 +313,11 @@ def test_rows_are_numbered_as_in_the_file(trained: Path) -> None:
         (["evaluate", "{tmp}"], 3, "model.json"),
         (["predict", "{run}", "{x}", "-o", "out.txt"], 2, "out.txt must end in .csv or .npz"),
         (["predict", "{run}", "{wide}"], 3, "expected inputs of shape (rows, 2), got (4, 5)"),
-        (["predict", "{run}", "{x}", "-o", "{tmp}/no/such/folder.csv"], 5, "no such file or directory"),
+        (
+            ["predict", "{run}", "{x}", "-o", "{tmp}/no/such/folder.csv"],
+            2,
+            "is no folder; make it, or choose another",
+        ),
         (
             ["train", "{tmp}/missing.yaml"],
             2,

@@ -15,6 +15,7 @@ from distbp.errors import (
     JobCancelledError,
     JobError,
     JobFailedError,
+    NoMemoryError,
     NumericsError,
     RemoteError,
 )
@@ -30,6 +31,7 @@ def subclasses(kind: type) -> Iterator[type]:
 
 EXAMPLES: dict[type, DistbpError] = {  # of those with a constructor of their own
     JobError: JobError([Fault("epochs", "must be 1 or more, not 0"), Fault("", "is empty")], "job.yaml"),
+    NoMemoryError: NoMemoryError([Fault("", "the job needs 3 GB of memory")], "job.yaml"),
     NumericsError: NumericsError(7, "layer 1 (dense)", "outputs", "NaN", [3, 5], "Lower the rate."),
     Interrupted: Interrupted("runs/a", 12, "SIGTERM"),
     RemoteError: RemoteError("there is no job", code="not_found", status=404, param="job"),

@@ -151,7 +151,7 @@ def _mark_bad(
             if first is None:
                 row = int((reasons != 0).argmax())
                 place = np.unravel_index(int((found[row] != 0).argmax()), found.shape[1:])
-                worded = _worded(chunk[row][place], place, reasons[row], allowed, what)
+                worded = _worded(chunk[(row, *place)], place, reasons[row], allowed, what)
                 first = start + row, worded, allowed.told(reasons[row], what)
             part = bad[start : start + len(chunk)]
             for reason, count in enumerate(np.bincount(reasons[part == 0], minlength=len(_REASONS) + 1)):
