@@ -1,7 +1,7 @@
-"""Matrix products called from compiled code, by the BLAS library whose address is given (Numba, optional).
+"""Matrix products of a BLAS library, called from compiled code by address (Numba, optional).
 
-A function is given by its address, that of cblas_sgemm (float32) or cblas_dgemm (float64). A call costs a few
-nanoseconds more than the library's own work, where one through NumPy costs about a microsecond.
+The address is that of cblas_sgemm (float32) or cblas_dgemm (float64). A call adds a few nanoseconds to the
+library's own work; a call through NumPy adds about a microsecond.
 """
 
 from __future__ import annotations
@@ -22,16 +22,19 @@ from distbp.nn.products import Products
 
 _ROW_MAJOR = 101  # CBLAS_LAYOUT
 PLAIN, TRANSPOSED = 111, 112  # CBLAS_TRANSPOSE
-SMALL = 1_000_000  # multiplications; OpenBLAS has kernels of their own for products up to this size
-# Into fewer columns than that, a vector register of float32, the product with a transposed matrix takes twice
-# as long as the one with a copy of it the other way round.
+SMALL = 1_000_000  # multiplications; OpenBLAS has special kernels for products up to this size
+# Columns: one vector register of float32. Into fewer columns, a product with a transposed matrix takes twice
+# as long as a product with a transposed copy of it.
 NARROW = 16
-MOST_TERMS = 1 << 16  # of products of our own; on the matrix unit an operand is packed over all of them
+MOST_TERMS = 1 << 16  # of products of our own: for the matrix unit an operand is packed over all terms
 
 
 def _caller(scalar: Any, scalar_ir: ir.Type) -> Any:
-    """An intrinsic that calls the function at an address as cblas_?gemm. Whole numbers are passed with 64
-    bits: a library that takes 32 reads the lower half, on x86-64 and on 64-bit ARM."""
+    """An intrinsic that calls the function at an address with the arguments of cblas_?gemm.
+
+    It passes whole numbers with 64 bits. A library that takes 32 bits reads the lower half, on x86-64 and on
+    64-bit ARM.
+    """
     whole, whole_ir = types.int64, ir.IntType(64)
     wanted = (*(whole,) * 7, scalar, *(whole,) * 4, scalar, *(whole,) * 2)
     called = (*(whole_ir,) * 6, scalar_ir, *(whole_ir,) * 4, scalar_ir, *(whole_ir,) * 2)
@@ -56,7 +59,8 @@ _double = _caller(types.float64, ir.DoubleType())
 
 @jit
 def _transposed(b: Array) -> Array:
-    """A copy of b^T that begins at a multiple of 64 bytes: the last bits of a product may depend on that."""
+    """A copy of b^T, (columns, rows), at a multiple of 64 bytes: the last bits of a product may depend on
+    that."""
     rows, columns = b.shape
     room = np.empty(rows * columns + 64 // b.itemsize, b.dtype)
     start = -room.ctypes.data % 64 // b.itemsize
@@ -69,8 +73,11 @@ def _transposed(b: Array) -> Array:
 
 @jit
 def _call(address: int, left: int, right: int, a: Array, b: Array, out: Array) -> None:
-    """Waits. Whoever calls keeps all three arrays: a compiled function lets go of one after it has last used
-    it, and the memory of one that it made itself is then free, whatever address was taken before."""
+    """out <- op(a) op(b) by the function at `address`; waits.
+
+    The caller must use all three arrays after this call or hold them elsewhere. A compiled function frees an
+    array that it made after the last use of the array, even if somebody has its address.
+    """
     m, n = out.shape
     k = a.shape[0] if left == TRANSPOSED else a.shape[1]
     at, bt, to = a.ctypes.data, b.ctypes.data, out.ctypes.data
@@ -84,8 +91,11 @@ def _call(address: int, left: int, right: int, a: Array, b: Array, out: Array) -
 
 @jit
 def product(gemm: Gemm, left: int, right: int, a: Array, b: Array, out: Array) -> None:
-    """out <- op(a) op(b), where op is PLAIN or TRANSPOSED; rows of all three may be further apart than they
-    are long. All of one dtype, that of the functions of `gemm`."""
+    """out (m, n) <- op(a) op(b), where `left` and `right` say PLAIN or TRANSPOSED for each op; waits.
+
+    All three have the dtype of the functions of `gemm`, float32 or float64, and contiguous rows. The rows may
+    be further apart than they are long.
+    """
     m, n = out.shape
     k = a.shape[0] if left == TRANSPOSED else a.shape[1]
     if m * n * k > SMALL:
@@ -105,17 +115,19 @@ def _product(
     product(Gemm(large, small, own, least), left, right, a, b, out)
 
 
-@cache  # which keeps what was compiled as long as its address may be used
+@cache  # keeps the compiled function alive as long as its address may be used
 def compiled_as_sgemm(function: Callable[..., None]) -> Any:
-    """`function` compiled, to be called by its `address` with the arguments of cblas_sgemm, all whole numbers
-    of 64 bits."""
+    """`function` compiled as a callback with the arguments of cblas_sgemm, all whole numbers with 64 bits.
+
+    Its `address` is that of the C function.
+    """
     whole, single = types.int64, types.float32
     return callback(types.void(*(whole,) * 6, single, *(whole,) * 4, single, *(whole,) * 2), function)
 
 
 def products_by(gemm: Gemm) -> Products:
-    """The three products by the functions of `gemm`."""
-    call = partial(_product, *gemm)  # numbers reach compiled code in half the time of a tuple
+    """The three products (a b^T, a^T b, a b) by the functions of `gemm`."""
+    call = partial(_product, *gemm)  # passing numbers takes half the time of passing a tuple
     return Products(
         partial(call, PLAIN, TRANSPOSED), partial(call, TRANSPOSED, PLAIN), partial(call, PLAIN, PLAIN)
     )
