@@ -20,8 +20,7 @@ class HeadStart:
     """Actors on this node that do not know their job yet (see `distbp.actors`).
 
     workers: how many to start, at most one for each CPU of this node. kernels: the kernel set that they load,
-    as in the setting DISTBP_KERNELS. The constructor asks for the actors and does not wait for them.
-    """
+    as in the setting DISTBP_KERNELS. The constructor asks for the actors and does not wait for them."""
 
     def __init__(self, workers: int, kernels: str) -> None:
         here = ray.get_runtime_context().get_node_id()

@@ -12,8 +12,7 @@ def without_collections() -> Iterator[None]:
     """Turns off the garbage collector within this block.
 
     An import makes many objects and leaves almost no garbage. The collector takes an eighth of the time in
-    which Ray and Numba are imported.
-    """
+    which Ray and Numba are imported."""
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -26,6 +25,5 @@ def without_collections() -> Iterator[None]:
 def missing(what: str, package: str, install: str) -> str:
     """The message of an error: `what` needs `package`, which is not installed.
 
-    install: the argument for pip.
-    """
+    install: the argument for pip."""
     return f"{what} needs {package}, which is not installed; run: pip install '{install}'"

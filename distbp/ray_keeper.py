@@ -76,8 +76,7 @@ def _end(folder: str, spared: str) -> None:
 def holders(folder: str, spared: str) -> Iterator[int]:
     """The ids of processes with an open file below `folder` whose name does not end in `spared`.
 
-    An empty `spared` spares nobody. This process is left out.
-    """
+    An empty `spared` spares nobody. This process is left out."""
     for name in os.listdir("/proc"):  # noqa: PTH208
         with suppress(OSError):  # the process has ended meanwhile, or is another user's
             if name.isdigit() and int(name) != os.getpid() and _holds(f"/proc/{name}/fd", folder, spared):

@@ -25,8 +25,7 @@ class Audit:
     """The audits of one step after another.
 
     share: the part of all (step, block) answers that is audited, 0 to 1. shards: of the job. name: gives
-    words for a worker by its row in the segment.
-    """
+    words for a worker by its row in the segment."""
 
     def __init__(self, seed: int, share: float, shards: int, name: Callable[[int], str]) -> None:
         self._share = share
@@ -41,8 +40,7 @@ class Audit:
     def plan(self, step: int, hosts: Mapping[int, Sequence[Range]]) -> dict[int, list[Range]]:
         """Begins `step`. Returns worker -> the ranges to compute besides those that it hosts.
 
-        hosts: worker -> the ranges that it hosts. With fewer than two busy workers nothing is audited.
-        """
+        hosts: worker -> the ranges that it hosts. With fewer than two busy workers nothing is audited."""
         self._step = step
         self.forget()
         extra: dict[int, list[Range]] = {}

@@ -33,8 +33,7 @@ class Ways(NamedTuple):
 def ways() -> Ways:
     """The addresses in this process.
 
-    Call it only after making a `Futex`, which raises an error on a system without futex(2).
-    """
+    Call it only after making a `Futex`, which raises an error on a system without futex(2)."""
     system = ctypes.cast(ctypes.CDLL(None).syscall, ctypes.c_void_p).value or 0
     return Ways(WAYS[0], WAYS[1], system, SYSTEM_CALL or 0, _PATIENCE.ctypes.data)
 

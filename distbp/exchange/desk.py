@@ -23,8 +23,7 @@ Packed = tuple[int, int, Array, Array]  # start, stop, gradient, totals
 class Desk:
     """One thread publishes and takes. Calls from relays come in threads of their own.
 
-    nudge: wakes the thread that gathers. pack: copies a vector into what can be sent.
-    """
+    nudge: wakes the thread that gathers. pack: copies a vector into what can be sent."""
 
     def __init__(self, attempt: int, nudge: Callable[[], None], pack: Callable[[Array], Any]) -> None:
         self._attempt = attempt
@@ -58,8 +57,7 @@ class Desk:
         """Takes sums that answer `phase`, and waits for a later phase. Called by relays.
 
         Drops sums of a phase that is over. Returns OVER for another attempt or after `close`. Leaves out the
-        vector if the relay has it.
-        """
+        vector if the relay has it."""
         # Ray gives read-only arrays, and the server joins in place.
         mine = [
             Contribution(Block(a, b), gradient.copy(), totals.copy()) for a, b, gradient, totals in pushed

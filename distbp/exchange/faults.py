@@ -21,8 +21,7 @@ from distbp.reduction import Block
 class FaultPlan:
     """The probability of each fault for one push, 0 to 1, and the longest delay in seconds.
 
-    flip: one bit of the gradient sums is inverted. No exchange can repair that; an audit finds it.
-    """
+    flip: one bit of the gradient sums is inverted. No exchange can repair that; an audit finds it."""
 
     seed: int
     drop: float = 0.0

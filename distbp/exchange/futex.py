@@ -29,19 +29,15 @@ class _Timespec(ctypes.Structure):
 
 
 def _no_fence() -> None:
-    """Does nothing. These processors store in program order, as others see it, and load in order.
-
-    (Intel SDM 3A, 8.2.2; for s390x, Principles of Operation, 5.14.) Each access in Python is a call of its
-    own, which no compiler moves.
-    """
+    """Does nothing. These processors store in program order, as others see it, and load in order. (Intel SDM
+    3A, 8.2.2; for s390x, Principles of Operation, 5.14.) Each access in Python is a call of its own, which no
+    compiler moves."""
 
 
 def _fence_of_the_kernel() -> Callable[[], None]:
-    """A fence by a system call that wakes nobody, since Python has no barrier of its own.
-
-    Before the kernel wakes waiters it must see all earlier stores, so it executes a full barrier (smp_mb, in
-    its kernel/futex), even if nobody waits. That takes less than a microsecond.
-    """
+    """A fence by a system call that wakes nobody, since Python has no barrier of its own. Before the kernel
+    wakes waiters it must see all earlier stores, so it executes a full barrier (smp_mb, in its kernel/futex),
+    even if nobody waits. That takes less than a microsecond."""
     word = ctypes.c_int32()
     address = ctypes.byref(word)
 
@@ -62,8 +58,7 @@ fence = fence_for(platform.machine())
 class Futex:
     """The entry at `index` of `words`, an int32 array in shared memory.
 
-    Raises ExchangeError on a system without futexes, or on a machine whose system call is not known.
-    """
+    Raises ExchangeError on a system without futexes, or on a machine whose system call is not known."""
 
     def __init__(self, words: Array, index: int) -> None:
         if SYSTEM_CALL is None or os.uname().sysname != "Linux":
@@ -88,8 +83,7 @@ class Futex:
         """Stores `value` (31 bits) and wakes all waiters; does not wait.
 
         If several processes write, each may only store values that nobody stored before. Otherwise a waiter
-        may miss a change.
-        """
+        may miss a change."""
         fence()
         self._words[self._index] = value
         _libc.syscall(SYSTEM_CALL, self._address, WAKE, 0x7FFFFFFF, None, None, 0)
@@ -105,8 +99,7 @@ class Futex:
 
         First looks `spins` times and yields the processor in between: this notices a change within
         microseconds without a sleep and a wake-up, which cost about ten times more. Raises OSError if
-        futex(2) fails.
-        """
+        futex(2) fails."""
         words, index = self._words, self._index
         for _ in range(spins):
             if words[index] != seen:

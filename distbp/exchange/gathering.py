@@ -14,8 +14,7 @@ class Gathering(Generic[T]):
     """One answer for every shard, from blocks that may repeat, nest, or come from several workers.
 
     All answers for a block have the same bits, so the first one counts. Blocks are nodes of one tree: two
-    blocks are equal, nested or disjoint, and never overlap partly. shards: of the job.
-    """
+    blocks are equal, nested or disjoint, and never overlap partly. shards: of the job."""
 
     def __init__(self, shards: int) -> None:
         self._all = (1 << shards) - 1

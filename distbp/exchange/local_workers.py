@@ -20,8 +20,7 @@ class LocalWorkers:
     """The workers of a segment. One thread publishes and gathers; others may call `assign`, `beats`, `close`.
 
     audit: compares some answers; None: none. reached: whether the rows of a shard are on this node, so that
-    every worker here can compute it.
-    """
+    every worker here can compute it."""
 
     def __init__(
         self,
@@ -51,8 +50,7 @@ class LocalWorkers:
     def hosted(self, shards: int) -> tuple[int, list[tuple[int, int, Block]]]:
         """(the segment's version, [(worker, slot, block)]): who computes what at every step.
 
-        The order of a worker's blocks is that of `WorkerPort`.
-        """
+        The order of a worker's blocks is that of `WorkerPort`."""
         with self._lock:
             found = [
                 (worker, slot, block)
@@ -92,8 +90,7 @@ class LocalWorkers:
     def take(self, step: int, gathering: Gathering[Contribution]) -> None:
         """Offers to `gathering` what was posted for `step` and was not taken before. Does not wait.
 
-        Raises CorruptionError if an audit finds two workers that differ.
-        """
+        Raises CorruptionError if an audit finds two workers that differ."""
         segment, words = self.segment, self.segment.words
         attempt = words[seg.ATTEMPT]
         for worker in list(self._ranges):
@@ -135,8 +132,7 @@ class LocalWorkers:
         """Asks workers without any of the missing shards to compute them too, at this step only.
 
         The first answer counts; a second one has the same bits. Returns False if no worker is free, or if
-        none of the shards has its rows on this node.
-        """
+        none of the shards has its rows on this node."""
         missing = [shard for shard in missing if self._reached(shard)]
         if not missing:
             return False

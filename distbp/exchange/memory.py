@@ -23,8 +23,7 @@ from distbp.nn.layers.base import Array
 class MemoryHandle:
     """The name of a memory for other processes of the node. Valid while the process `pid` keeps it open.
 
-    size: bytes.
-    """
+    size: bytes."""
 
     pid: int
     fd: int
@@ -61,8 +60,7 @@ def create(size: int) -> Memory:
 def attach(handle: MemoryHandle) -> Memory:
     """Maps a memory that another process of this node created.
 
-    Raises ExchangeError if its creator has ended or belongs to another user.
-    """
+    Raises ExchangeError if its creator has ended or belongs to another user."""
     try:
         fd = os.open(f"/proc/{handle.pid}/fd/{handle.fd}", os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
@@ -98,8 +96,7 @@ class SharedArrays:
 def share(arrays: Mapping[str, Array]) -> tuple[Memory, SharedArrays]:
     """Copies arrays into a new memory, each from a new page on.
 
-    The caller keeps the Memory for as long as others attach.
-    """
+    The caller keeps the Memory for as long as others attach."""
     places = {}
     size = 0
     for name, array in arrays.items():

@@ -26,8 +26,7 @@ class Publication(NamedTuple):
     """What the server publishes.
 
     step: below 0 says that the exchange is over. running: whether to compute the step. vector: (size,), that
-    of the step; None if the relay has it.
-    """
+    of the step; None if the relay has it."""
 
     step: int
     running: bool
@@ -52,16 +51,14 @@ class Link(Protocol):
         """Pushes the node's sums for the step of `phase` (see `desk`). Does not wait.
 
         The reply arrives when the server publishes a later phase. The caller may overwrite the arrays as soon
-        as this returns.
-        """
+        as this returns."""
         ...
 
 
 class Relay:
     """The relay of a node. One thread calls `run`; other threads may call `assign` and `end`.
 
-    shards: of the job.
-    """
+    shards: of the job."""
 
     def __init__(self, workers: LocalWorkers, shards: int, link: Link) -> None:
         self._workers = workers
@@ -118,9 +115,7 @@ class Relay:
 
     def _push(self, phase: int, sent: set[int]) -> Reply | None:
         """Gathers the blocks that this node was asked for and has not sent, joins them, and sends them.
-
-        Returns None if `end` was called meanwhile.
-        """
+        Returns None if `end` was called meanwhile."""
         workers, gathering = self._workers, self._gathering
         while True:
             seen = workers.arrivals

@@ -45,8 +45,7 @@ class Rounds:
     """Drives a `ParameterServer` whose vector is that of the segment.
 
     remote: other nodes; None without any. late_factor: a shard is late after so many times the usual time of
-    a step; then workers that have answered compute it, too. 0 turns that off. clock: seconds.
-    """
+    a step; then workers that have answered compute it, too. 0 turns that off. clock: seconds."""
 
     def __init__(
         self,
@@ -70,16 +69,14 @@ class Rounds:
     def stop_soon(self, stretch: int) -> None:
         """Makes `run` of that stretch return after the step in progress. Does not wait.
 
-        Another thread calls it, possibly before `run` or after it.
-        """
+        Another thread calls it, possibly before `run` or after it."""
         self._stop_asked[0] = stretch
 
     def run(self, stretch: int, first: int, stop: int, plateau: PlateauState) -> int:
         """Trains steps `first` to `stop - 1`; waits. Returns the next step.
 
         stretch: a number that no earlier call had. Raises NotFiniteError before it applies a step with NaN or
-        Inf, and CorruptionError if an audit finds a difference.
-        """
+        Inf, and CorruptionError if an audit finds a difference."""
         server, gathering = self.server, self._gathering
         step = first
         try:

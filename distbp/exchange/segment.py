@@ -46,8 +46,7 @@ _HEADER = 8
 class Range(NamedTuple):
     """Shards [start, stop) for one worker.
 
-    only_step: -1 for every step; else the one step at which it computes them beside their host.
-    """
+    only_step: -1 for every step; else the one step at which it computes them beside their host."""
 
     start: int
     stop: int
@@ -87,8 +86,7 @@ class Segment:
     def slot(self, worker: int, number: int) -> Slot:
         """Slot `number` of a worker, from 0. Always the same object, so that programs stay bound to it.
 
-        Raises ExchangeError from MAX_SLOTS on.
-        """
+        Raises ExchangeError from MAX_SLOTS on."""
         if number >= MAX_SLOTS:
             raise ExchangeError(f"a worker hosts more than {MAX_SLOTS} blocks of shards; use more workers")
         found = self._slots.get((worker, number))
@@ -115,8 +113,7 @@ class Segment:
         """Writes what these workers host; other workers keep what they have. One thread of the server calls
         it.
 
-        Raises ExchangeError for more than MAX_RANGES ranges of a worker.
-        """
+        Raises ExchangeError for more than MAX_RANGES ranges of a worker."""
         for given in ranges.values():
             if len(given) > MAX_RANGES:
                 raise ExchangeError(
@@ -163,8 +160,7 @@ class Slot(NamedTuple):
     process.
 
     The header is written last, and SLOT_STEP last of all. A reader believes it if SLOT_STEP is the same
-    before and after it reads the rest.
-    """
+    before and after it reads the rest."""
 
     header: memoryview
     totals: Array

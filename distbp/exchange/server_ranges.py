@@ -39,8 +39,7 @@ Agree = Callable[[int, Sums], Verdict]  # (step, sums of this server) -> one ver
 class Council:
     """The meeting of the servers once a step. Each server calls `agree` in a thread of its own.
 
-    stopping: whether the stretch is to end after this step.
-    """
+    stopping: whether the stretch is to end after this step."""
 
     def __init__(self, servers: int, stopping: Callable[[], bool] = lambda: False) -> None:
         self._servers = servers
@@ -54,8 +53,7 @@ class Council:
     def agree(self, server: int, step: int, sums: Sums) -> Verdict:
         """Waits until all servers have given their sums for `step`. Returns the same verdict to each.
 
-        Raises ExchangeError if it is closed meanwhile.
-        """
+        Raises ExchangeError if it is closed meanwhile."""
         with self._turn:
             self._sums[server] = sums
             if len(self._sums) == self._servers:
@@ -98,8 +96,7 @@ class RangeRounds:
         step.
 
         Raises NotFiniteError before it applies a step with NaN or Inf; ExchangeError if it is closed
-        meanwhile.
-        """
+        meanwhile."""
         server = self.server
         step = first
         try:
@@ -161,8 +158,7 @@ class FanReply:
     """The `Reply` of several servers. It is complete when every server has answered.
 
     If some servers are ahead, it has the step of the one behind. Then either the parts of the others are the
-    same at both steps, or nobody waits for the sums that are made with them.
-    """
+    same at both steps, or nobody waits for the sums that are made with them."""
 
     def __init__(self, replies: Sequence[tuple[Reply, Array]], vector: Array) -> None:
         self._waiting = list(replies)

@@ -33,8 +33,7 @@ class FilePlace:
 class SharedRows:
     """The name of the rows of a split, or of one shard's part of it, for other processes of the node.
 
-    preprocessing: applied to inputs when they are gathered; None: they are prepared already.
-    """
+    preprocessing: applied to inputs when they are gathered; None: they are prepared already."""
 
     arrays: SharedArrays
     inputs: FilePlace | None = None  # None: they are in `arrays`
@@ -51,8 +50,7 @@ def share_rows(rows: PreparedRows) -> tuple[Memory, SharedRows]:
     """Moves the rows to shared memory. `rows` itself then reads from there, so that one copy remains.
 
     Inputs that are mapped from a file stay in the file. The caller keeps the Memory for as long as others
-    attach.
-    """
+    attach."""
     place = _place_in_file(rows.inputs)
     arrays = {"targets": rows.targets}
     if place is None:
@@ -83,8 +81,7 @@ def _place_in_file(array: Array) -> FilePlace | None:
 class ShardData:
     """All rows of one shard, as plain arrays: name of the split -> {"inputs", "targets", "weights"}.
 
-    Training rows stand in the order in which they were dealt.
-    """
+    Training rows stand in the order in which they were dealt."""
 
     shard: int
     splits: Mapping[str, Mapping[str, Array]]
@@ -111,8 +108,7 @@ def cut(data: WholeData, shard: int, dtype: np.dtype[np.generic]) -> ShardData:
 class HeldShards:
     """The `Holdings` of a process that has the rows of some shards only.
 
-    fetch: gives the names of a shard's rows by split. Called when a shard is first needed; may wait.
-    """
+    fetch: gives the names of a shard's rows by split. Called when a shard is first needed; may wait."""
 
     def __init__(self, fetch: Callable[[int], Mapping[str, SharedRows]]) -> None:
         self._fetch = fetch
@@ -137,8 +133,7 @@ class HeldShards:
 class NodeStore:
     """Shards that were sent to this node, in memory that its workers map.
 
-    One process of the node has it; all threads of that process may call it.
-    """
+    One process of the node has it; all threads of that process may call it."""
 
     def __init__(self) -> None:
         self._memories: list[Memory] = []

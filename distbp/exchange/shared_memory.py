@@ -46,8 +46,7 @@ class WorkerPort:
     def serve(self, worker: Worker) -> None:
         """Computes what the control block asks of this worker, step after step; waits until it is closed.
 
-        Raises what `Worker.compute` raises.
-        """
+        Raises what `Worker.compute` raises."""
         segment, words = self._segment, self._segment.words
         stop_beating = self._beat()
         try:
@@ -68,8 +67,7 @@ class WorkerPort:
     def await_vector(self, step: int) -> None:
         """Waits until the server rests with the vector of `step` or a later one. Any thread may call it.
 
-        Raises ExchangeError if the segment is closed meanwhile.
-        """
+        Raises ExchangeError if the segment is closed meanwhile."""
         segment, words = self._segment, self._segment.words
         while True:
             seen = segment.published.value
@@ -102,10 +100,7 @@ class WorkerPort:
 
     def _next_block(self, step: int) -> Block | None:
         """The first block that this worker was asked for at `step` and has not computed; None if there is
-        none.
-
-        The blocks that it hosts come first, then those that it was asked for at this step only.
-        """
+        none. The blocks that it hosts come first, then those that it was asked for at this step only."""
         ranges = self._segment.ranges(self._me)
         wanted = {
             s for start, stop, only in ranges if only == -1 for s in range(start, min(stop, self._shards))

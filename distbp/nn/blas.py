@@ -43,8 +43,7 @@ class Gemm(NamedTuple):
     """Addresses of functions with the arguments of cblas_sgemm or cblas_dgemm.
 
     `small`: for products of at most `distbp.nn.gemm.SMALL` multiplications. `large`: for the others. `own`:
-    our function, for large products with at least `least` rows, columns and terms; 0 if there is none.
-    """
+    our function, for large products with at least `least` rows, columns and terms; 0 if there is none."""
 
     large: int
     small: int
@@ -111,8 +110,7 @@ def _mkl_path() -> str:
 def load_mkl() -> tuple[str, str]:
     """Loads MKL, once for a process. Returns (its version, the instruction set that fixes its bits).
 
-    Raises ImportError if the package is missing, or if MKL cannot be fixed to an instruction set here.
-    """
+    Raises ImportError if the package is missing, or if MKL cannot be fixed to an instruction set here."""
     runtime = ctypes.CDLL(_mkl_path(), mode=ctypes.RTLD_GLOBAL)
     runtime.MKL_Set_Threading_Layer(_SEQUENTIAL)
     for name, mode in _REPRODUCIBLE.items():
@@ -143,8 +141,7 @@ def processor_flags() -> frozenset[str]:
 def allow_tiles() -> None:
     """Asks the system, once for a process, for permission to use the matrix unit (Intel AMX).
 
-    Raises ImportError if the processor has none, or if the system refuses.
-    """
+    Raises ImportError if the processor has none, or if the system refuses."""
     missing = TILE_FLAGS - processor_flags()
     if missing:
         names = ", ".join(sorted(missing))
@@ -158,8 +155,7 @@ def allow_tiles() -> None:
 def products_beside_vectors() -> Callable[[np.dtype[Any]], Gemm]:
     """The library for the products that our code on vector registers does not compute: OpenBLAS.
 
-    Raises ImportError if the build of OpenBLAS is unknown, or if the processor has no AVX-512.
-    """
+    Raises ImportError if the build of OpenBLAS is unknown, or if the processor has no AVX-512."""
     missing = VECTOR_FLAGS - processor_flags()
     if missing:
         raise ImportError(f"this processor has no {', '.join(sorted(missing))}; use DISTBP_KERNELS=numba")
@@ -172,8 +168,7 @@ def products_beside_vectors() -> Callable[[np.dtype[Any]], Gemm]:
 def products_beside_tiles() -> Callable[[np.dtype[Any]], Gemm]:
     """The library for the products that the matrix unit does not compute: MKL, or OpenBLAS without MKL.
 
-    Raises ImportError if there is neither.
-    """
+    Raises ImportError if there is neither."""
     with suppress(ImportError):
         load_mkl()
         return mkl

@@ -18,11 +18,8 @@ from distbp.nn.jit import jit
 
 
 def _caller(scalar: Any, scalar_ir: ir.Type) -> Any:
-    """An intrinsic that calls the function at an address with the arguments of cblas_?dot.
-
-    It passes whole numbers with 64 bits. A library that takes 32 bits reads the lower half, on x86-64 and on
-    64-bit ARM.
-    """
+    """An intrinsic that calls the function at an address with the arguments of cblas_?dot. It passes whole
+    numbers with 64 bits. A library that takes 32 bits reads the lower half, on x86-64 and on 64-bit ARM."""
 
     def call(context: Any, address: Any, n: Any, x: Any, step_x: Any, y: Any, step_y: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -53,8 +50,7 @@ def sum_of_squares(dots: Dots, x: Array) -> float:
     vector.
 
     Returns NaN if a value is NaN or infinite, and infinity if all values are finite and float64 cannot hold
-    the sum.
-    """
+    the sum."""
     total = _squares(dots, x)
     if np.isfinite(total):
         return total  # type: ignore[no-any-return]

@@ -30,11 +30,8 @@ MOST_TERMS = 1 << 16  # of products of our own: for the matrix unit an operand i
 
 
 def _caller(scalar: Any, scalar_ir: ir.Type) -> Any:
-    """An intrinsic that calls the function at an address with the arguments of cblas_?gemm.
-
-    It passes whole numbers with 64 bits. A library that takes 32 bits reads the lower half, on x86-64 and on
-    64-bit ARM.
-    """
+    """An intrinsic that calls the function at an address with the arguments of cblas_?gemm. It passes whole
+    numbers with 64 bits. A library that takes 32 bits reads the lower half, on x86-64 and on 64-bit ARM."""
     whole, whole_ir = types.int64, ir.IntType(64)
     wanted = (*(whole,) * 7, scalar, *(whole,) * 4, scalar, *(whole,) * 2)
     called = (*(whole_ir,) * 6, scalar_ir, *(whole_ir,) * 4, scalar_ir, *(whole_ir,) * 2)
@@ -73,11 +70,9 @@ def _transposed(b: Array) -> Array:
 
 @jit
 def _call(address: int, left: int, right: int, a: Array, b: Array, out: Array) -> None:
-    """out <- op(a) op(b) by the function at `address`; waits.
-
-    The caller must use all three arrays after this call or hold them elsewhere. A compiled function frees an
-    array that it made after the last use of the array, even if somebody has its address.
-    """
+    """out <- op(a) op(b) by the function at `address`; waits. The caller must use all three arrays after this
+    call or hold them elsewhere. A compiled function frees an array that it made after the last use of the
+    array, even if somebody has its address."""
     m, n = out.shape
     k = a.shape[0] if left == TRANSPOSED else a.shape[1]
     at, bt, to = a.ctypes.data, b.ctypes.data, out.ctypes.data
@@ -94,8 +89,7 @@ def product(gemm: Gemm, left: int, right: int, a: Array, b: Array, out: Array) -
     """out (m, n) <- op(a) op(b), where `left` and `right` say PLAIN or TRANSPOSED for each op; waits.
 
     All three have the dtype of the functions of `gemm`, float32 or float64, and contiguous rows. The rows may
-    be further apart than they are long.
-    """
+    be further apart than they are long."""
     m, n = out.shape
     k = a.shape[0] if left == TRANSPOSED else a.shape[1]
     if m * n * k > SMALL:
@@ -119,8 +113,7 @@ def _product(
 def compiled_as_sgemm(function: Callable[..., None]) -> Any:
     """`function` compiled as a callback with the arguments of cblas_sgemm, all whole numbers with 64 bits.
 
-    Its `address` is that of the C function.
-    """
+    Its `address` is that of the C function."""
     whole, single = types.int64, types.float32
     return callback(types.void(*(whole,) * 6, single, *(whole,) * 4, single, *(whole,) * 2), function)
 

@@ -59,8 +59,7 @@ def jit(function: Callable[..., Any]) -> Any:
 
     The result is kept beside the sources, or in the user's cache, until any of the sources changes. Numba
     itself looks at the function's own file only. But the functions that it calls are compiled into it, so
-    Numba would keep an outdated result.
-    """
+    Numba would keep an outdated result."""
     try:
         compiled: Any = njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError:  # there is no folder to keep it in: compile in every process

@@ -18,8 +18,7 @@ def load_numba() -> None:
 
     For processes of our own only: other code that is compiled there has no `np.dot`. Both packages can be
     imported afterward. Modules that are imported already stay as they are. Raises nothing if Numba is
-    missing; the first caller that needs it will.
-    """
+    missing; the first caller that needs it will."""
     hidden = [name for name in _UNUSED if name not in sys.modules]
     # An entry of None makes Python raise ImportError for the module.
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]

@@ -119,8 +119,7 @@ def call(context: Any, address: Any, argument: Any) -> Any:
 def emit_prefetch(builder: Any, place: Any, to_write: int = 0, nearest: bool = True) -> None:
     """Adds to the code of `builder` a prefetch of the cache line at `place`, a pointer to bytes.
 
-    to_write: 1 if the line will be written. nearest: into the first-level cache, else into the second.
-    """
+    to_write: 1 if the line will be written. nearest: into the first-level cache, else into the second."""
     whole = ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [place.type, whole, whole, whole])
     keep, data = whole(3 if nearest else 2), whole(1)
@@ -149,8 +148,7 @@ def ask_to_write(address: int, size: int) -> None:
     """Prefetches `size` bytes at an address that will soon be written. Does not wait.
 
     If another core has read them, each cache line must first be taken from it. Stores wait for their lines
-    one by one; prefetched lines arrive side by side.
-    """
+    one by one; prefetched lines arrive side by side."""
     for line in range(address, address + size, 64):
         prefetch_to_write(line)
 
@@ -165,8 +163,7 @@ def vector_at(address: int, count: int, like: Array) -> Array:
 def await_number(place: int, number: int, over: int, ways: tuple[int, int]) -> bool:
     """Waits until the int64 at the address `place` is `number` or more. Returns True.
 
-    Returns False if the int64 at the address `over` is not 0: the number will not come. ways: WAYS.
-    """
+    Returns False if the int64 at the address `over` is not 0: the number will not come. ways: WAYS."""
     looks = 0
     while load(place) < number:
         looks += 1
@@ -186,8 +183,7 @@ def meet(counters: Array, me: int, number: int, ways: tuple[int, int]) -> bool:
 
     counters: (threads + 1, 8) int64, a cache line for each thread and a last one. me: the number of the
     calling thread, from 0. number: higher at each meeting. ways: WAYS. Returns False if a thread has set the
-    last counter: the others will not come.
-    """
+    last counter: the others will not come."""
     base = counters.ctypes.data
     others = counters.shape[0] - 1
     store(base + 64 * me, number)

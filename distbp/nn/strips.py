@@ -74,8 +74,7 @@ def _store(builder: Any, values: Any, address: Any, mask: Any) -> None:
 def copy_lanes(context: Any, source: Any, count: Any, to: Any) -> Any:
     """Copies the first `count` of the LANES float32 at `source` to `to`, and writes zeros behind them.
 
-    A `count` of LANES or more copies all.
-    """
+    A `count` of LANES or more copies all."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         source, count, to = values
@@ -93,8 +92,7 @@ def transpose_lanes(
 
     step, to_step: bytes from one row to the next, at `source` and at `to`. Rows of the result are written in
     order, each with LANES values. With a `to_step` below the size of a vector, each row overwrites what the
-    one before it wrote too far.
-    """
+    one before it wrote too far."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         source, step, rows, count, to, to_step = values
@@ -132,8 +130,7 @@ def multiply_strip(
     to `to`, in rows that are `step` bytes apart. If `add` is not 0 they are added to what is there.
 
     strip: address of (terms, rows) float32. panel: address of (terms, vectors * LANES) float32, at a multiple
-    of a vector's size, with as many vectors as `columns` needs.
-    """
+    of a vector's size, with as many vectors as `columns` needs."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         rows, *rest, columns, add = values
@@ -155,10 +152,8 @@ def multiply_strip(
 
 
 def _strip(module: Any, rows: int, vectors: int) -> Any:
-    """The LLVM function for a strip of `rows` lines and a panel of `vectors` vectors.
-
-    Each pair has its own function, because code cannot choose a register by a number.
-    """
+    """The LLVM function for a strip of `rows` lines and a panel of `vectors` vectors. Each pair has its own
+    function, because code cannot choose a register by a number."""
     name = f"distbp_strip_{rows}_{vectors}"
     if name in module.globals:
         return module.globals[name]

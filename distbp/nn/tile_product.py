@@ -52,12 +52,10 @@ def matrix_at(address: int, rows: int, columns: int) -> Array:
 
 @jit
 def _pack(source: int, step: int, to: int, lines_are_rows: bool, transposed: bool, pieces: int) -> None:
-    """Packs SIDE lines over `pieces` times SIDE terms into pieces at `to`.
-
-    source: address of the first value. step: bytes from one row to the next. lines_are_rows: whether a row of
-    the source holds a line or a term. transposed: whether the rows of the tiles are transposed at the end; a
-    row of a tile holds a line for the unit's left operand, and a pair of terms for its right one.
-    """
+    """Packs SIDE lines over `pieces` times SIDE terms into pieces at `to`. source: address of the first
+    value. step: bytes from one row to the next. lines_are_rows: whether a row of the source holds a line or a
+    term. transposed: whether the rows of the tiles are transposed at the end; a row of a tile holds a line
+    for the unit's left operand, and a pair of terms for its right one."""
     if lines_are_rows:
         for line in range(SIDE):
             for piece in range(pieces):
@@ -87,9 +85,7 @@ def _pack_lines(
     source: int, step: int, lines: int, terms: int, to: int, lines_are_rows: bool, transposed: bool, edge: int
 ) -> None:
     """Packs up to SIDE lines over any number of terms; missing values count as zero. Arguments as of `_pack`.
-
-    edge: address of working memory for (SIDE, SIDE) float32.
-    """
+    edge: address of working memory for (SIDE, SIDE) float32."""
     whole = terms // SIDE if lines == SIDE else 0
     _pack(source, step, to, lines_are_rows, transposed, whole)
     room = matrix_at(edge, SIDE, SIDE)
@@ -144,12 +140,10 @@ def _multiply(
     k: int, kept: int, kept_lines: int, kept_step: int, kept_in_rows: bool, panels: int, panel_lines: int,
     panel_step: int, panels_in_rows: bool, panels_left: bool, to: int, step: int, transposed: bool,
 ) -> None:  # fmt: skip
-    """Writes the inner products of all lines of two operands over k terms. Addresses; steps are in bytes.
-
-    One operand is kept: it is packed once, some blocks of lines at a time. The other operand is packed panel
-    by panel for each of these. panels_left: whether the panels are the unit's left operand. Lines of the
-    unit's left operand are the rows of the result, or its columns if it is written `transposed`.
-    """
+    """Writes the inner products of all lines of two operands over k terms. Addresses; steps are in bytes. One
+    operand is kept: it is packed once, some blocks of lines at a time. The other operand is packed panel by
+    panel for each of these. panels_left: whether the panels are the unit's left operand. Lines of the unit's
+    left operand are the rows of the result, or its columns if it is written `transposed`."""
     pieces = -(-k // SIDE)
     most = max(1, min(KEPT, KEPT_BYTES // (pieces * PIECE)))  # blocks of lines
     # At multiples of 64 bytes: a panel, one block of sums, an edge; the sums of all blocks; the kept pieces.
@@ -221,6 +215,5 @@ def tile_sgemm() -> int:
     """The address of a function with the arguments of cblas_sgemm, all whole numbers with 64 bits.
 
     It takes row-major matrices, alpha 1 and beta 0, and waits. Compiles it first, where no process has kept
-    it. The process must have permission to use the unit (`distbp.nn.blas.allow_tiles`).
-    """
+    it. The process must have permission to use the unit (`distbp.nn.blas.allow_tiles`)."""
     return int(compiled_as_sgemm(_sgemm).address)

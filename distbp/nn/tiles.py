@@ -101,8 +101,7 @@ def split_pairs(context: Any, first: Any, second: Any, to: Any) -> Any:
 
     The first parts (the values rounded) go to `to`, the second parts (the rest, rounded) two tiles behind,
     and the third parts (the rest of that) four tiles behind. `first` and `second` need an alignment of 4
-    bytes.
-    """
+    bytes."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         kind = ir.FunctionType(_BFLOATS, [_FLOATS, _FLOATS])
@@ -126,8 +125,7 @@ def transpose(context: Any, source: Any, step: Any, to: Any, to_step: Any) -> An
     """Transposes 16 rows of 16 values of four bytes.
 
     step, to_step: bytes from one row to the next, at `source` and at `to`. `to` needs an alignment of 4
-    bytes, and may be `source`.
-    """
+    bytes, and may be `source`."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         source, step, to, to_step = values
@@ -188,8 +186,7 @@ def multiply_pieces(context: Any, left: Any, right: Any, count: Any, to: Any, ah
     left, right: addresses of the pieces, which lie one behind the other. to: address of (SIDE, SIDE) float32;
     element (i, j) becomes the inner product of line i of the left pieces and line j of the right ones. ahead:
     address of the second piece of the operand that is further from the processor. It and the pieces behind it
-    are prefetched, each while the one before it is multiplied.
-    """
+    are prefetched, each while the one before it is multiplied."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         left, right, count, to, ahead = values
@@ -207,12 +204,10 @@ def multiply_pieces(context: Any, left: Any, right: Any, count: Any, to: Any, ah
 
 
 def _add_products(builder: Any, left: Any, right: Any, count: Any, ahead: Any) -> None:
-    """Emits the loop over `count` pieces for half of a block of sums.
-
-    left: address of the left pieces, of which both tiles of each part are used. right: address of one tile of
-    the first part in the right pieces; of each part that one is used. Adds their products to the sums in the
-    two _SUMS registers. The prefetches at `ahead` are spread over the products.
-    """
+    """Emits the loop over `count` pieces for half of a block of sums. left: address of the left pieces, of
+    which both tiles of each part are used. right: address of one tile of the first part in the right pieces;
+    of each part that one is used. Adds their products to the sums in the two _SUMS registers. The prefetches
+    at `ahead` are spread over the products."""
     before = builder.block
     loop, after = builder.append_basic_block("pieces"), builder.append_basic_block("done")
     builder.branch(loop)

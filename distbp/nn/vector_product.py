@@ -30,10 +30,8 @@ LINE = 64  # bytes of a cache line
 @jit
 def _pack(source: int, step: int, in_rows: bool, lines: int, terms: int, to: int, wide: int) -> None:
     """Packs lines of an operand to `to`. The values of a term lie together, `wide` bytes from the next term.
-
     source: address of the first float32. step: bytes from one row to the next. in_rows: whether a row of the
-    source holds a line or a term.
-    """
+    source holds a line or a term."""
     if in_rows:
         for term in range(0, terms, LANES):
             some = min(LANES, terms - term)
@@ -72,10 +70,8 @@ def _multiply_part(
     source: int, source_step: int, in_rows: bool, following: int,
 ) -> None:  # fmt: skip
     """Multiplies all `count` strips with a panel; meanwhile prefetches the `following` lines of the next one.
-
     strips, panel, to, source: addresses. step, source_step: bytes from one row to the next. add: whether the
-    products are added to what is at `to`. in_rows: as of `_pack`, of the next panel.
-    """
+    products are added to what is at `to`. in_rows: as of `_pack`, of the next panel."""
     for i in range(count):
         first, last = i * rows // count, (i + 1) * rows // count
         _prefetch(source, source_step, in_rows, following, terms if following else 0, i, count)
@@ -139,6 +135,5 @@ def vector_sgemm() -> int:
     """The address of a function with the arguments of cblas_sgemm, all whole numbers with 64 bits.
 
     It takes row-major matrices, alpha 1 and beta 0, and waits. Compiles it first, where no process has kept
-    it.
-    """
+    it."""
     return int(compiled_as_sgemm(_sgemm).address)
