@@ -71,8 +71,7 @@ class RayTeam:
 
     handles: the splits of `data`, shared on this node (`share_rows`). changed: called with the reason when
     workers come or go. early: processes that were started before. The constructor waits until all workers
-    have joined, and calls `check` meanwhile. Raises ExchangeError, FingerprintError, ServerLostError, and
-    what `check` raises."""
+    have joined, and calls `check` meanwhile. Raises ExchangeError, FingerprintError, ServerLostError."""
 
     def __init__(
         self,

@@ -144,7 +144,7 @@ def test_versions_agree() -> None:
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=page_name)
 def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
-    """From a folder beside examples/. A block that prints digests is followed by what it printed somewhere."""
+    """Runs each from a folder beside examples/. The page shows what a block printed that prints digests."""
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     for block in blocks(page, "python"):
         if "distbp.submit(" in block:  # needs a service: run by tests/services/test_serve.py
