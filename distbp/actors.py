@@ -1,12 +1,12 @@
 """The Ray actors: thin shells around the plain parameter server and worker.
 
-Restarts and retries are 0 everywhere: an actor that Ray restarts has lost its state, and a call that Ray
-repeats may have run; recovery is ours (see `distbp.cluster`). Few calls are made: one for a stretch of
-steps, one for a worker's whole life.
+Ray restarts and retries nothing here. An actor that Ray restarts has lost its state, and a call that Ray
+repeats may have run already; `distbp.cluster` does the recovery. Calls are few: one for a stretch of steps,
+and one for a worker's whole life.
 
-A server or worker is started before it knows its job (see `distbp.head_start`): it loads what it will need,
-and `begin` tells it the rest. So that a program can start them before it has loaded anything else itself,
-whatever takes time to import is imported inside the functions here.
+A server or worker starts before it knows its job (see `distbp.head_start`). It loads what it will need, and
+`begin` tells it the job. Functions of this module import what takes time to import, so that a program can
+start the actors before it has loaded anything else itself.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
     from distbp.schedules import PlateauState
 
 _PR_SET_PDEATHSIG = 1  # see prctl(2)
-RELAY_CALLS = 64  # how many relays can wait in one server at a time
-ROW_CALLS = 64  # how many workers can wait for rows: all of a node, `exchange.segment.MAX_WORKERS`
-PATIENT = 10  # of nice(2)
+RELAY_CALLS = 64  # relays that can wait in one server at a time
+ROW_CALLS = 64  # workers that can wait for rows: all of a node, `exchange.segment.MAX_WORKERS`
+PATIENT = 10  # the niceness of a patient process; see nice(2)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where an actor's process is, and which bits it computes."""
+    """The place of an actor's process: Ray's id of its node, its process id, and its numerics fingerprint."""
 
     node: str
     pid: int
@@ -56,12 +56,12 @@ class Place:
 
 
 def settle(kernels: str, *modules: str, patient: bool = False) -> ExitStack:
-    """Puts this process into the state in which gradients are computed, for good, with the kernel set that
-    `kernels` stands for (see `numerics.kernel_set`) loaded as far as it can be before a network is known; and
-    ties its life to that of the raylet that started it, even while it is frozen and hears nothing.
+    """Prepares this process for computing gradients; waits until all is loaded.
 
-    modules: to import, too. patient: with less priority than other programs on the same processors have.
-    """
+    It loads the kernel set, limits BLAS to one thread, and silences NumPy's warnings, each for the life of
+    the process. The system kills the process with the raylet that started it, even if it is frozen.
+    kernels: as of `numerics.kernel_set`. modules: to import, too. patient: loads with a lower priority than
+    other programs. Returns what the process must keep."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     loading = threading.Thread(target=_load, args=(kernels, modules, patient), name="distbp-load")
@@ -76,7 +76,7 @@ def settle(kernels: str, *modules: str, patient: bool = False) -> ExitStack:
 
 
 def _load(kernels: str, modules: Sequence[str], patient: bool) -> None:
-    """To be run in a thread of its own: on Linux that has a priority of its own, which ends with it."""
+    """Loads modules and kernels. Runs in its own thread, since on Linux each thread has its own priority."""
     if patient and sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, 0, PATIENT)
     with without_collections():
@@ -90,7 +90,7 @@ def _load(kernels: str, modules: Sequence[str], patient: bool) -> None:
 
         if kernels != kernel_sets.NUMPY.name:
             lean_numba.load_numba()
-        with suppress(ImportError):  # where the set is not to be had, whoever computes says so
+        with suppress(ImportError):  # if the set is missing, the first computation says so
             name = numerics.kernel_set(kernels)
             # The first compiled function that a process calls takes longest: Numba sets itself up.
             if kernel_sets.load(name).gemm is not None:
@@ -100,14 +100,17 @@ def _load(kernels: str, modules: Sequence[str], patient: bool) -> None:
 
 
 def place_of(kernels: str) -> Place:
+    """The place of this process, with the fingerprint of a kernel set."""
     from distbp import numerics
 
     return Place(ray.get_runtime_context().get_node_id(), os.getpid(), numerics.fingerprint(kernels))
 
 
 class Orders:
-    """What the trainer says about a node: who hosts what. Calls of an actor with several threads may overtake
-    each other, so orders are numbered, and an older one changes nothing."""
+    """The trainer's orders to a node: who hosts what.
+
+    Calls of an actor with several threads may overtake each other. So orders have numbers; older ones than
+    the newest change nothing."""
 
     def __init__(self, assign: Callable[[Mapping[int, Sequence[Range]]], None]) -> None:
         self._assign = assign
@@ -122,7 +125,7 @@ class Orders:
 
 
 class ServerActor:
-    """Hosts the `ParameterServer` and its segment. `kernels`, `patient`: as of `settle`."""
+    """Hosts the `ParameterServer` and its segment. kernels, patient: as of `settle`."""
 
     def __init__(self, kernels: str, patient: bool = False) -> None:
         self._stack = settle(
@@ -132,8 +135,10 @@ class ServerActor:
     def begin(
         self, blueprint: Blueprint, snapshot: Snapshot, attempt: int, beside: bool, late_factor: float
     ) -> tuple[Place, SegmentHandle]:
-        """To be called once, and waited for before anything else is called. `beside`: on the trainer's node,
-        where its workers reach all rows; elsewhere those that were sent here. Returns what `place` does."""
+        """Makes the server from the state before a step. Called once; other calls wait until it has returned.
+
+        beside: whether this is the trainer's node, where workers reach all rows; on another node they reach
+        the rows that were sent there. late_factor: as of `Rounds`. Returns what `place` returns."""
         from distbp.exchange import segment as seg
         from distbp.exchange.audit import audit_of
         from distbp.exchange.desk import Desk
@@ -168,10 +173,11 @@ class ServerActor:
         return self.place()
 
     def place(self) -> tuple[Place, SegmentHandle]:
+        """The place of this process, and what a worker of its node needs to attach."""
         return place_of(self._blueprint.kernels), self._segment.handle
 
     def run(self, stretch: int, first: int, stop: int, plateau: PlateauState) -> tuple[str, int]:
-        """("trained", next step) or ("not finite", the step that was not applied)."""
+        """Trains; waits. Returns ("trained", next step) or ("not finite", the step that was not applied)."""
         from distbp.parameter_server import NotFiniteError
 
         try:
@@ -180,40 +186,42 @@ class ServerActor:
             return "not finite", error.step
 
     def snapshot(self, whole: bool) -> Snapshot:
+        """The state between two steps; see `Team.snapshot`."""
         from distbp.exchange.base import Snapshot
 
         return Snapshot(self._server.step, self._server.snapshot(whole), tuple(self._server.health))
 
     def adopt(self, vector: Array) -> None:
-        """Makes the workers of this node evaluate with other parameters; no step may follow."""
+        """Replaces the vector (size,) for evaluation. No step may follow."""
         self._segment.vector[:] = vector
 
     def assign(self, number: int, ranges: Mapping[int, Sequence[Range]]) -> None:
-        """Says who of this node hosts what; see `Orders`."""
+        """Sets who of this node hosts what; see `Orders`."""
         self._orders.take(number, ranges)
 
     @ray.method(concurrency_group="data")
     def add_rows(self, part: ShardData) -> None:
-        """Brings a shard's rows to a node that is not the trainer's."""
+        """Stores the rows of a shard on this node, if it is not the trainer's."""
         self._store.add(part)
 
     @ray.method(concurrency_group="rows")
     def rows(self, shard: int) -> Mapping[str, SharedRows]:
-        """Names a shard's rows to a worker of this node; waits until they have come."""
+        """The names of a shard's rows, for a worker of this node; waits until the rows have arrived."""
         return self._store.rows(shard)
 
     def stop_soon(self, stretch: int) -> None:
         self._rounds.stop_soon(stretch)
 
     def beats(self) -> dict[int, float]:
+        """Row of a worker -> seconds since its last sign of life."""
         return self._workers.beats()
 
     def ledger(self) -> tuple[int, int, int]:
-        """(attempt, next step, updates applied by this attempt)."""
+        """(attempt, next step, number of updates that this attempt applied)."""
         return self._server.attempt, self._server.step, self._server.applied
 
     def kill(self, pid: int) -> None:
-        """Ends a process of this node that does not answer."""
+        """Kills a process of this node that does not answer."""
         end_process(pid)
 
     @ray.method(concurrency_group="relays")
@@ -227,7 +235,7 @@ class ServerActor:
 
 
 class WorkerActor:
-    """Hosts a `Worker`. `kernels`, `patient`: as of `settle`."""
+    """Hosts a `Worker`. kernels, patient: as of `settle`."""
 
     def __init__(self, kernels: str, patient: bool = False) -> None:
         self._stack = settle(
@@ -235,15 +243,19 @@ class WorkerActor:
         )
 
     def begin(self, blueprint: Blueprint, faults: FaultPlan | None = None) -> Place:
-        """To be called once, and waited for before `join`. `faults`: what happens to its pushes, in tests of
-        recovery."""
+        """Tells the worker its job. Called once; `join` follows after it has returned.
+
+        faults: what happens to the worker's pushes, in tests of recovery; None: nothing."""
         self._blueprint = blueprint
         self._faults = faults
         return place_of(blueprint.kernels)
 
     def join(self, host: Any, me: int, data: Mapping[str, SharedRows] | None) -> None:
-        """Attaches to the segment of `host`, the server's or relay's actor on this node, as its worker `me`.
-        `data`: the splits on the trainer's node; None elsewhere, where the host has the rows."""
+        """Attaches to the segment of `host`, the actor of the server or relay on this node, as its worker
+        `me`.
+
+        data: the splits, on the trainer's node; None on another node, where the host has the rows. Raises
+        ExchangeError if the host has ended."""
         from distbp.exchange import segment as seg
         from distbp.exchange.faults import faulty_post
         from distbp.exchange.shared_data import HeldShards, whole_data
@@ -264,23 +276,24 @@ class WorkerActor:
 
     @ray.method(concurrency_group="serving")
     def serve(self) -> None:
-        """Computes until the segment is closed: one call for the worker's whole life."""
+        """Computes until the segment is closed; waits. One call for the worker's whole life."""
         self._port.serve(self._worker)
 
     def evaluate(self, split: str, shards: Sequence[int], step: int) -> list[Evaluation]:
-        """Waits until the vector of `step` is here."""
+        """Loss and metric sums of a split for each of `shards`, with the vector of `step`; waits for it."""
         self._port.await_vector(step)
         return [self._worker.evaluate(split, shard) for shard in shards]
 
 
 def end_process(pid: int) -> None:
+    """Kills a process of this node; does nothing if it has ended or belongs to another user."""
     with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal.SIGKILL)
 
 
 NEVER = {"max_restarts": 0, "max_task_retries": 0}
-# Groups have threads of their own, so that a call that lasts (a stretch, a life) holds up no other. Server
-# and relays wait most of the time, and take no CPU from the workers of their node.
+# Each group of calls has its own threads, so that a long call (a stretch, a worker's life) holds up no other.
+# Server and relays mostly wait, so they reserve no CPU of their node.
 DATA_CALLS = {"data": 2, "rows": ROW_CALLS}
 Server = ray.remote(
     num_cpus=0, max_concurrency=8, concurrency_groups={"relays": RELAY_CALLS, **DATA_CALLS}, **NEVER

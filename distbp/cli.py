@@ -42,7 +42,7 @@ Exit codes:
 
 _JOB = click.argument("job_file", metavar="JOB.yaml", type=UserPath())
 _ADDRESS = click.option(
-    "--address", help="Of a Ray cluster to train on. Default: RAY_ADDRESS, or a Ray of its own."
+    "--address", help="The Ray cluster to train on. Default: RAY_ADDRESS, or a Ray of its own."
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs.")
 
@@ -59,7 +59,7 @@ class _Workers(click.ParamType):  # type: ignore[type-arg]  # generic since clic
 
 
 _WORKERS = click.option(
-    "--workers", type=_Workers(), help="In place of the job's. Changes the time, never the result."
+    "--workers", type=_Workers(), help="Replaces the job's. Changes the time, never the result."
 )
 
 
@@ -100,7 +100,7 @@ def train(
       distbp train job.yaml --output runs/first --workers 2
       distbp train job.yaml --json | jq 'select(.event == "epoch_ended") | .metrics'
 
-    Ctrl-C and SIGTERM write a checkpoint and stop; `distbp resume` goes on.
+    Ctrl-C and SIGTERM write a checkpoint and stop; `distbp resume` continues.
     """
     with without_collections():
         from distbp.ray_session import join_early
@@ -133,7 +133,7 @@ def train(
 @group.command()
 @click.argument("run_dir", metavar="RUN_DIR|JOB", type=UserPath())
 @click.option(
-    "--epochs", type=click.IntRange(1), help="In place of the job's: a finished run goes on to so many."
+    "--epochs", type=click.IntRange(1), help="Replaces the job's number; a finished run continues to it."
 )
 @_WORKERS
 @_ADDRESS
@@ -148,10 +148,10 @@ def resume(
     url: str | None,
     as_json: bool,
 ) -> None:
-    """Go on with a run, or with a job on a service, that was stopped.
+    """Continue a run, or a job on a service, that was stopped.
 
-    From its last checkpoint, in the middle of an epoch, to the same bits as if it had never stopped. A run
-    goes on here and now; a job that was paused is queued again.
+    It continues from the last checkpoint, in the middle of an epoch, to the same bits as if it had never
+    stopped. A run continues in this process; a paused job is queued again.
 
     \b
     Examples:
@@ -271,7 +271,7 @@ _MODEL = click.argument("model_dir", metavar="MODEL", type=UserPath())
 _DATA = click.argument("data", metavar="[DATA]...", nargs=-1)
 _SPLIT = click.option(
     "--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True,
-    help="Where no DATA is named: which set of the run's own job.",
+    help="Without DATA: which set of the run's own job to use.",
 )  # fmt: skip
 _DATA_HELP = """MODEL is a model folder or a run directory. DATA is one of
 
@@ -297,7 +297,7 @@ _DATA_HELP = """MODEL is a model folder or a run directory. DATA is one of
 @_MODEL
 @_DATA
 @_SPLIT
-@click.option("--metrics", help="Names, divided by commas. Default: those of the training job.")
+@click.option("--metrics", help="Names, separated by commas. Default: those of the training job.")
 @_JSON
 @reports_errors
 def evaluate(model_dir: Path, data: tuple[str, ...], split: str, metrics: str | None, as_json: bool) -> None:
@@ -339,7 +339,7 @@ def evaluate(model_dir: Path, data: tuple[str, ...], split: str, metrics: str | 
 @click.option(
     "-o", "--output", type=NewFile(".csv", ".npz"), help="A .csv or .npz file. Default: CSV to the output."
 )
-@click.option("--probabilities", is_flag=True, help="Also the probability of each class.")
+@click.option("--probabilities", is_flag=True, help="Add the probability of each class.")
 @reports_errors
 def predict(
     model_dir: Path, data: tuple[str, ...], split: str, output: Path | None, probabilities: bool
@@ -364,7 +364,7 @@ def predict(
     type=click.IntRange(1),
     default=20,
     show_default=True,
-    help="How many of each tensor to check.",
+    help="How many coordinates of each tensor to check.",
 )
 @reports_errors
 def gradcheck(job_file: Path, coordinates: int) -> None:

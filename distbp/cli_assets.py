@@ -14,13 +14,17 @@ from distbp.cli_paths import UserPath
 from distbp.cli_service import JSON, STATES, URL, handle, is_job_id, session
 
 _LIMIT = click.option(
-    "--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many."
+    "--limit", type=click.IntRange(1), default=50, show_default=True, help="List at most this many."
 )
 
 
 @click.command("list")
 @click.option(
-    "--state", "states", type=click.Choice(STATES), multiple=True, help="Only these; may be repeated."
+    "--state",
+    "states",
+    type=click.Choice(STATES),
+    multiple=True,
+    help="Only jobs in this state; may be repeated.",
 )
 @click.option("--name", help="Only jobs with this text in their name.")
 @_LIMIT
@@ -203,7 +207,7 @@ def datasets(context: click.Context, limit: int, url: str | None, as_json: bool)
 
 @datasets.command("upload")
 @click.argument("data", metavar="DATA...", nargs=-1, required=True)
-@click.option("--name", help="For people. Default: that of the first file.")
+@click.option("--name", help="A name for people. Default: that of the first file.")
 @URL
 @reports_errors
 def upload_dataset(data: tuple[str, ...], name: str | None, url: str | None) -> None:

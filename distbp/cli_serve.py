@@ -45,23 +45,21 @@ if TYPE_CHECKING:
     type=UserPath(folder=True),
     help="A folder with data files that jobs may name. Default: DISTBP_SERVICE_DATA, or none.",
 )
-@click.option("--slots", help="Workers at the same time, over all jobs. Default: the CPUs.", metavar="N")
-@click.option("--only", type=click.Choice(["api", "dispatcher"]), help="One part, in a process of its own.")
+@click.option("--slots", help="Workers at a time, over all jobs. Default: the CPUs.", metavar="N")
+@click.option("--only", type=click.Choice(["api", "dispatcher"]), help="Run one part, in its own process.")
 @click.option(
     "--launcher",
     type=click.Choice(["local", "ray-jobs"]),
     help="Runners as processes of this machine, or as jobs of a Ray cluster. Default: local.",
 )
-@click.option("--ray", help="Of the cluster's dashboard, as http://head:8265. Default: DISTBP_SERVICE_RAY.")
-@click.option(
-    "--api-url", help="By which runners reach the API. Default: DISTBP_SERVICE_API, or this machine."
-)
+@click.option("--ray", help="The cluster's dashboard, as http://head:8265. Default: DISTBP_SERVICE_RAY.")
+@click.option("--api-url", help="The API's URL for runners. Default: DISTBP_SERVICE_API, or this machine.")
 @reports_errors
 def serve(only: Any, **given: Any) -> None:
     """Start the service: API, dashboard and dispatcher.
 
     At the first start it makes a token, which clients of this user on this machine find by themselves. Ctrl-C
-    stops it: jobs that train leave a checkpoint, and go on when it is started again.
+    stops it: running jobs write checkpoints, and continue when it starts again.
 
     \b
     Examples:
@@ -157,6 +155,8 @@ def _tell(serving: Serving) -> None:
     click.echo(f"  token      in {serving.plan.home / 'token'}")
     click.echo(f"  {noted}")
     if serving.plan.host not in ("127.0.0.1", "localhost", "::1"):
-        click.echo("  other machines reach it, in the clear: put TLS in front where the network is not yours")
-    click.echo("Ctrl-C stops it; jobs go on at the next start")
+        click.echo(
+            "  other machines reach it without encryption: put TLS in front, unless the network is yours"
+        )
+    click.echo("Ctrl-C stops it; jobs continue at the next start")
     sys.stdout.flush()

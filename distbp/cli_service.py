@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from distbp.client.service import Service
 
 _JOB_ID = re.compile(r"job_[0-9a-z]+|last")
-URL = click.option(
-    "--url", help="Of the service. Default: DISTBP_URL, or the one that `distbp serve` started."
-)
+URL = click.option("--url", help="The service. Default: DISTBP_URL, or the one that `distbp serve` started.")
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs.")
 JOB = click.argument("job_id", metavar="JOB")
 STATES = (
@@ -67,10 +65,10 @@ def handle(service: Service, job_id: str) -> JobHandle:
     "--deadline",
     "deadline_s",
     type=click.FloatRange(0, min_open=True),
-    help="In seconds: where it has not ended by then, it fails.",
+    help="Seconds from now. A job that has not ended by then fails.",
 )
 @click.option("--key", help="The same key always gives the same job, however often it is submitted.")
-@click.option("--no-upload", is_flag=True, help="Its files are the service's; upload none from here.")
+@click.option("--no-upload", is_flag=True, help="Upload no files: the job's are in the service's folder.")
 @URL
 @JSON
 @reports_errors
@@ -147,7 +145,7 @@ def status(job_id: str | None, wait: bool, url: str | None, as_json: bool) -> No
 
 @click.command()
 @JOB
-@click.option("-f", "--follow", is_flag=True, help="Go on as it is written, until the job ends.")
+@click.option("-f", "--follow", is_flag=True, help="Continue until the job ends.")
 @URL
 @reports_errors
 def logs(job_id: str, follow: bool, url: str | None) -> None:
@@ -212,7 +210,7 @@ def scale_job(job_id: str, workers: int, url: str | None) -> None:
     with session(url) as service:
         job = handle(service, job_id)
         job.scale(workers)
-        click.echo(f"{job.id}: asked for {workers} workers; `distbp logs {job.id}` says what came of it")
+        click.echo(f"{job.id}: asked for {workers} workers; `distbp logs {job.id}` shows the change")
 
 
 def show_until_end(job: JobHandle, as_json: bool) -> None:
@@ -229,7 +227,7 @@ def show_until_end(job: JobHandle, as_json: bool) -> None:
             click.echo(summary(job.wait(progress=True)))
             click.echo(f"  {'model':<22}`distbp models get {job.id} DIR` fetches it")
     except KeyboardInterrupt:
-        click.echo(f"{job.id} goes on; see `distbp status {job.id}`", err=True)
+        click.echo(f"{job.id} continues; see `distbp status {job.id}`", err=True)
         sys.exit(130)
 
 

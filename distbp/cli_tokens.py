@@ -34,7 +34,7 @@ def token() -> None:
 
 
 @token.command()
-@click.option("--name", default="", help="For people: whose it is, or what for.")
+@click.option("--name", default="", help="A note for people: its owner or its purpose.")
 @click.option(
     "--scope",
     "scopes",
@@ -42,7 +42,9 @@ def token() -> None:
     multiple=True,
     help="May be repeated. Default: read, submit, manage.",
 )
-@click.option("--days", type=click.FloatRange(0, min_open=True), help="Until it expires. Default: never.")
+@click.option(
+    "--days", type=click.FloatRange(0, min_open=True), help="Days until it expires. Default: never."
+)
 @click.option("--project", help="Another project; on the service's machine, with --data or --database.")
 @click.option("--data", type=UserPath(folder=True), help="The service's folder, as for `serve`.")
 @click.option("--database", help="Its database, as for `serve`.")

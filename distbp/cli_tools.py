@@ -24,14 +24,14 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object, f
 
 @click.command()
 @_RUN
-@click.option("--step", type=click.IntRange(1), help="Counted from 1. Default: the last that was recorded.")
+@click.option("--step", type=click.IntRange(1), help="The step, from 1. Default: the last one recorded.")
 @_JSON
 @reports_errors
 def verify(run_dir: Path, step: int | None, as_json: bool) -> None:
     """Recompute a step of a run, compare bits, check what it left.
 
-    From the last checkpoint before the step to the first digest that the run recorded at or after it. Exit
-    code 0: equal; 7: they differ.
+    It starts from the last checkpoint before the step, and ends at the first digest that the run recorded at
+    or after it. Exit code 0: equal; 7: different.
 
     \b
     Examples:
@@ -49,13 +49,14 @@ def verify(run_dir: Path, step: int | None, as_json: bool) -> None:
 
 @click.command()
 @_RUN_OR_JOB
-@click.option("--workers", type=click.IntRange(0, 4096), required=True, help="How many there shall be.")
+@click.option("--workers", type=click.IntRange(0, 4096), required=True, help="The number wanted.")
 @cli_service.URL
 @reports_errors
 def scale(run_dir: Path, workers: int, url: str | None) -> None:
     """Change the workers of a run or job while it trains.
 
-    A run in another process of this machine, or a job on a service. Changes the time, never the result.
+    The run trains in another process of this machine; a job trains on a service. Changes the time, never
+    the result.
 
     \b
     Examples:
@@ -68,7 +69,7 @@ def scale(run_dir: Path, workers: int, url: str | None) -> None:
     from distbp.control import scale_run
 
     scale_run(run_dir, workers)
-    click.echo(f"asked for {workers} workers; what came of it will stand in {run_dir / 'events.jsonl'}")
+    click.echo(f"asked for {workers} workers; {run_dir / 'events.jsonl'} will record the change")
 
 
 @click.command()
@@ -81,8 +82,8 @@ def scale(run_dir: Path, workers: int, url: str | None) -> None:
 def plan(job_file: Path, bandwidth: float, latency: float, picture: Path | None, as_json: bool) -> None:
     """Predict the speed of a job by its workers.
 
-    Measures a few steps and an exchange on this machine (about two seconds), and says how many workers are
-    best and what limits them, here and on more machines like this one.
+    It measures a few steps and an exchange on this machine (about two seconds). It prints the best number of
+    workers and what limits it, here and on more machines like this one.
 
     \b
     Example:

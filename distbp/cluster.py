@@ -1,9 +1,9 @@
-"""A team on Ray: a parameter-server actor and worker actors, started, watched and replaced by the trainer.
+"""A team on Ray: the trainer starts, watches and replaces a parameter-server actor and worker actors.
 
 The trainer's process owns every actor, so none outlives it. It makes one call for a stretch of steps and then
-watches: a worker that dies, freezes or is sent away hands its shards to the others within the current step,
-by one call that rewrites who hosts what; a replacement joins when the cluster has room. The server is not
-replaced: its end is reported (`ServerLostError`), and the trainer begins a new attempt from a checkpoint.
+watches the team. When a worker dies, freezes or is sent away, one call rewrites who hosts what, and the
+others compute its shards within the current step. A replacement joins when the cluster has room. A server is
+not replaced: its end raises ServerLostError, and the trainer begins a new attempt from a checkpoint.
 """
 
 from __future__ import annotations
@@ -58,21 +58,20 @@ from distbp.relay_actor import NodeRelay
 from distbp.schedules import PlateauState
 from distbp.worker import Worker
 
-START_S = 120.0  # to start an actor; on a full cluster it waits for room that long
+START_S = 120.0  # to wait for an actor to start; a full cluster may first have to make room
 WATCH_S = 0.05  # between two looks at the team while steps run
 LEAVE_S = 1.0  # for processes to end by themselves
 GROW_S = 1.0  # between two looks at free CPUs
-_LEAD = ""  # in place of a node: the lead of several servers, which is not a node's only actor
-LOST_IN_VAIN = 8  # workers lost, and twice the number wanted, without a stretch of steps done: not by chance
+_LEAD = ""  # stands for a node: the lead of several servers, which is not the only actor of its node
+LOST_IN_VAIN = 8  # plus twice the number wanted: so many losses without a completed step are no accident
 
 
 class RayTeam:
-    """A `Team`. Needs a Ray session, whose nodes share nothing but Ray.
+    """A `Team` on a Ray session. Its nodes share nothing but Ray.
 
-    handles: the splits of `data`, shared on this node (`share_rows`). `changed` is told why when workers come
-    or go. early: processes to begin with. The constructor waits until all workers have joined, and calls
-    `check` meanwhile, which may raise. Raises ExchangeError, FingerprintError.
-    """
+    handles: the splits of `data`, shared on this node (`share_rows`). changed: called with the reason when
+    workers come or go. early: processes that were started before. The constructor waits until all workers
+    have joined, and calls `check` meanwhile. Raises ExchangeError, FingerprintError, ServerLostError."""
 
     def __init__(
         self,
@@ -98,7 +97,7 @@ class RayTeam:
         self._wanted = options.workers
         self._members: dict[int, Member] = {}
         self._lost_in_vain = 0  # workers, since the last stretch of steps
-        self._doubtful: set[str] = set()  # nodes that fell silent; the last choice for new workers
+        self._doubtful: set[str] = set()  # nodes that were silent; the last choice for new workers
         self._orders = 0
         self._ordered: list[Any] = []  # references of orders that may have failed
         self._heartbeats = Heartbeats(options.frozen_s)
@@ -150,7 +149,7 @@ class RayTeam:
         return len(self._members)
 
     def _beside_server(self, member: Member) -> bool:
-        """Whether the worker shares its memory with the server."""
+        """Whether a worker shares memory with the server."""
         return len(self._servers) == 1 and member.place.node == self._home
 
     def run(self, first: int, stop: int, plateau: PlateauState, stopping: Callable[[], bool]) -> int:
@@ -180,7 +179,7 @@ class RayTeam:
         while asked:
             for reference in self._look(list(asked)):
                 _, mine = asked.pop(reference)
-                with suppress(RayError):  # its shards are computed here
+                with suppress(RayError):  # it was lost: its shards are computed here
                     found.update(zip(mine, ray.get(reference), strict=True))
             asked = {r: (number, mine) for r, (number, mine) in asked.items() if number in self._members}
         if len(found) < shards:
@@ -198,8 +197,7 @@ class RayTeam:
         return True
 
     def scale(self, workers: int) -> str | None:
-        """Changes the number of workers, from the next look at the team on (while steps run). From now on
-        free CPUs do not change it."""
+        """See `Team.scale`. From now on free CPUs do not change the number of workers."""
         if workers < 1:
             return "the shards need at least one worker"
         self._wanted = workers
@@ -212,21 +210,21 @@ class RayTeam:
         return None
 
     def ledger(self) -> tuple[int, int, int]:
-        """The server's (attempt, next step, updates applied)."""
+        """(attempt, next step, number of updates that this attempt applied), from the server; waits."""
         return self._ask(self._server.ledger.remote())
 
     def traffic(self) -> dict[str, tuple[int, int]]:
-        """Relay's node -> (its calls to the server, bytes of gradient sums sent with them)."""
+        """Node of a relay -> (calls to the server, bytes of gradient sums sent with them); waits."""
         relays = {name: node.actor for name, node in self._nodes.items() if node.serving is not None}
         return {name: ray.get(actor.traffic.remote()) for name, actor in relays.items()}
 
     def places(self) -> dict[str, Place]:
-        """Where the server ("server") and the workers ("worker-N") are, for those who watch."""
+        """The places of the server ("server") and of the workers ("worker-N"). Any thread may call it."""
         workers = {f"worker-{m.number}": m.place for m in list(self._members.values())}
         return workers | ({"server": self._server_place} if self._server_place else {})
 
     def rows_sent(self) -> dict[str, set[int]]:
-        """Node -> the shards whose rows were sent there. The trainer's own node reaches all rows itself."""
+        """Node -> the shards whose rows were sent there, without the trainer's own node, which has all."""
         return {name: set(node.sent) for name, node in self._nodes.items() if name != self._here}
 
     def close(self) -> None:
@@ -242,7 +240,7 @@ class RayTeam:
             leaving = self._server.close.remote()
             processes[leaving] = self._server, self._server_place
             stuck = list(processes)
-            if not self._server_lost:  # else nobody tells the workers to leave
+            if not self._server_lost:  # without a server, nobody tells the workers to leave
                 _, stuck = ray.wait(stuck, num_returns=len(stuck), timeout=LEAVE_S)
         for reference, (actor, place) in processes.items():
             self._end(actor, place if reference in stuck else None)
@@ -259,7 +257,7 @@ class RayTeam:
         self._recruits.start(self._home, list(self._members.values()), self._doubtful)
 
     def _await_workers(self, check: Callable[[], None]) -> None:
-        """At the start: until every worker has joined."""
+        """Waits, at the start, until every worker has joined. Raises as the constructor does."""
         until = time.monotonic() + START_S
         while self._recruits:
             check()
@@ -280,7 +278,7 @@ class RayTeam:
         self._assign()
 
     def _introduce(self, actor: Any, place: Place) -> tuple[int, Any]:
-        """Brings a worker together with the server's or the relay's actor on its node."""
+        """Connects a worker with the server or relay of its node. Returns its row, and when it has joined."""
         node = self._nodes.get(place.node) or self._start_relay(place.node)
         me = node.take_row()
         return me, actor.join.remote(node.actor, me, self._handles if place.node == self._here else None)
@@ -292,8 +290,8 @@ class RayTeam:
         return node
 
     def _assign(self) -> None:
-        """Deals the shards to the members that there are. Waits for nobody: a node that is gone shall not
-        hold up the others."""
+        """Deals the shards to the members, and sends rows to the nodes that lack them. Does not wait: a node
+        that is gone must not hold up the others."""
         ranges = self._ranges()
         self._orders += 1
         for name, node in list(self._nodes.items()):
@@ -316,7 +314,7 @@ class RayTeam:
                 node.sent.add(shard)
 
     def _ranges(self) -> dict[int, list[Range]]:
-        # The server's node comes first: where there are more workers than shards, the last have no work.
+        # The server's node comes first: if there are more workers than shards, the last ones have no work.
         return membership.spread(
             self._blueprint.shards,
             [("" if m.place.node == self._home else m.place.node, m.number) for m in self._members.values()],
@@ -325,8 +323,8 @@ class RayTeam:
     # Watching ----------------------------------------------------------------------------------------------
 
     def _look(self, awaited: Sequence[Any]) -> list[Any]:
-        """Waits a moment for any of `awaited`, deals with what happened to the team meanwhile, and returns
-        those of `awaited` that are ready."""
+        """Waits at most WATCH_S for any of `awaited`, and handles what happened to the team meanwhile.
+        Returns those of `awaited` that are ready. Raises as `_attend` does."""
         serving = [m.serving for m in self._members.values()]
         serving += [n.serving for n in self._nodes.values() if n.serving is not None]
         ready, _ = ray.wait([*awaited, *serving], timeout=WATCH_S)
@@ -336,7 +334,8 @@ class RayTeam:
         return [reference for reference in awaited if reference in ready]
 
     def _attend(self, ready: Collection[Any]) -> None:
-        """Deals with whatever happened to the team since the last look."""
+        """Handles what happened since the last look. Raises ServerLostError, WorkerLostError,
+        CorruptionError."""
         silence = self._silence()
         silent = f"gave no sign of life for {self._options.frozen_s:g} s"
         lost = {m.number: why_ended(m.serving) for m in self._members.values() if m.serving in ready}
@@ -356,12 +355,12 @@ class RayTeam:
         self._ordered = outstanding(self._ordered)
         changed = self._grow_or_shrink()
         if (lost or changed) and self._members:
-            self._assign()  # before anything else: a step may be waiting for it
+            self._assign()  # first of all: a step may wait for it
         for why in lost.values():
             self._mourn(why)
 
     def _silence(self) -> Silence:
-        """Who gave no sign of life for too long. Raises ServerLostError where it is the server."""
+        """Returns which processes are frozen. Raises ServerLostError if the server is one of them."""
         server = _LEAD if len(self._servers) > 1 else self._home
         silence = self._heartbeats.look({server: Node(self._server), **self._nodes})
         if server in silence.nodes:
@@ -382,8 +381,8 @@ class RayTeam:
         raise ServerLostError(f"the parameter server {why}")
 
     def _mourn(self, why: str) -> None:
-        """Counts a lost worker. Raises WorkerLostError where workers are lost again and again, and
-        ServerLostError where it was the server that left them alone."""
+        """Counts a lost worker. Raises ServerLostError if the server is lost, too, and WorkerLostError if too
+        many workers were lost since the last completed step."""
         self._ask(self._server.place.remote(), self._options.frozen_s)
         self._lost_in_vain += 1
         if self._lost_in_vain >= LOST_IN_VAIN + 2 * self._wanted:
@@ -393,21 +392,21 @@ class RayTeam:
             )
 
     def _leave(self, name: str) -> None:
-        """Gives up a node. Its relay is ended when it can be reached again; late pushes have no effect."""
+        """Gives up a node. Ray ends its relay when it reaches the node again; late pushes have no effect."""
         self._doubtful.add(name)
         self._heartbeats.forget(name)
         self._end(self._nodes.pop(name).actor)
         self._recruits.dismiss(name)
 
     def _retire_relays(self) -> None:
-        """Ends relays of nodes that have no worker any more."""
+        """Ends the relays of nodes without workers."""
         busy = {m.place.node for m in self._members.values()} | {self._home, *self._recruits.nodes()}
         for name in self._nodes.keys() - busy:
             self._end(self._nodes.pop(name).actor)
             self._heartbeats.forget(name)
 
     def _grow_or_shrink(self) -> bool:
-        """Starts or ends workers toward the number wanted; true if the team is another now."""
+        """Starts or ends workers toward the number wanted. Returns whether the members changed."""
         joined, lost = self._recruits.welcome(0)
         self._members.update({m.number: m for m in joined})
         if joined:
@@ -422,7 +421,7 @@ class RayTeam:
         for _ in range(-surplus):
             self._start_worker()
         leaving = max(0, surplus - self._recruits.dismiss(most=max(0, surplus)))
-        # Those on other nodes first, for the way to them is the longer one.
+        # Workers on other nodes leave first, because their exchange is slower.
         order = sorted(self._members.values(), key=lambda m: (m.place.node != self._home, m.number))
         for member in order[len(order) - leaving :]:
             self._drop(member, "was sent away")
@@ -437,12 +436,13 @@ class RayTeam:
             self._wanted = membership.target(count, self._wanted, least, most, free, awaited_cpus())
 
     def _ask(self, reference: Any, timeout_s: float | None = None) -> Any:
-        """The answer of the server; ServerLostError if it died, froze, or took longer than `timeout_s`."""
+        """The server's answer; waits. Raises its DistbpError, or ServerLostError if it ended or was too
+        late."""
         try:
             while timeout_s is None and reference not in self._look([reference]):
                 pass
             return ray.get(reference, timeout=timeout_s)
-        except GONE as error:  # also where a server has asked another one that had died
+        except GONE as error:  # also if a server has asked another server that had died
             self._lose_server(f"died ({short(error)})")
         except RayTaskError as error:
             raise error.cause if isinstance(error.cause, DistbpError) else error from None

@@ -1,5 +1,8 @@
-"""A head start for the processes of a team: its server and workers are started as soon as Ray is there, and
-load what they will need while the trainer reads the job and its data."""
+"""A head start for the processes of a team.
+
+The server and the workers start as soon as Ray is there. They load what they will need while the trainer
+reads the job and its data.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,17 @@ from distbp.actors import Server, WorkerProcess
 
 
 class HeadStart:
-    """Actors that do not know their job yet (see `distbp.actors`), on this node where it has room.
+    """Actors on this node that do not know their job yet (see `distbp.actors`).
 
-    workers: at most so many. kernels: which kernel set they load, as the setting DISTBP_KERNELS says. Asks
-    for them and does not wait.
-    """
+    workers: how many to start, at most one for each CPU of this node. kernels: the kernel set that they load,
+    as in the setting DISTBP_KERNELS. The constructor asks for the actors and does not wait for them."""
 
     def __init__(self, workers: int, kernels: str) -> None:
         here = ray.get_runtime_context().get_node_id()
         cpus = int(next((n["Resources"].get("CPU", 0) for n in ray.nodes() if n["NodeID"] == here), 0))
         self._servers: list[Any] = []
         self._workers: list[Any] = []
-        if cpus < 1:  # then the team will stand on other nodes
+        if cpus < 1:  # then the team will be on other nodes
             return
         pinned = NodeAffinitySchedulingStrategy(here, soft=False)
         self._servers.append(Server.options(scheduling_strategy=pinned).remote(kernels, True))
@@ -36,7 +38,7 @@ class HeadStart:
             self._workers.append(WorkerProcess.options(scheduling_strategy=first).remote(kernels, patient))
 
     def dismiss(self) -> None:
-        """Ends those that nobody took."""
+        """Ends the actors that nobody took."""
         for actor in [*self._servers, *self._workers]:
             with suppress(RayError):
                 ray.kill(actor)
@@ -44,19 +46,19 @@ class HeadStart:
         self._workers.clear()
 
     def take_server(self) -> Any:
-        """The server's actor, for whoever takes it first; then None."""
+        """The server's actor at the first call, then None."""
         return self._servers.pop() if self._servers else None
 
     def take_worker(self) -> Any:
-        """A worker's actor, or None where there is none left."""
+        """A worker's actor, or None if none is left."""
         return self._workers.pop(0) if self._workers else None
 
 
 def server(early: HeadStart | None, where: Any, kernels: str) -> Any:
-    """A server's actor: one that was started early, or a new one with the scheduling strategy `where`."""
+    """A server's actor: one that was started early, else a new one with the scheduling strategy `where`."""
     return (early and early.take_server()) or Server.options(scheduling_strategy=where).remote(kernels)
 
 
 def worker(early: HeadStart | None, where: Any, kernels: str) -> Any:
-    """A worker's actor, in the same way."""
+    """A worker's actor: one that was started early, else a new one with the scheduling strategy `where`."""
     return (early and early.take_worker()) or WorkerProcess.options(scheduling_strategy=where).remote(kernels)

@@ -1,4 +1,4 @@
-"""Imports, for whoever waits for them, or has not installed what they need."""
+"""Faster imports of large packages, and the message for a package that is missing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_collections() -> Iterator[None]:
-    """Within this block no garbage is looked for: imports make many objects and leave next to none. For Ray
-    and Numba that is an eighth of their time."""
+    """Turns off the garbage collector within this block.
+
+    An import makes many objects and leaves almost no garbage. The collector takes an eighth of the time in
+    which Ray and Numba are imported."""
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -21,5 +23,7 @@ def without_collections() -> Iterator[None]:
 
 
 def missing(what: str, package: str, install: str) -> str:
-    """The message where `what` needs a package that is not there. install: what pip is to install."""
+    """The message of an error: `what` needs `package`, which is not installed.
+
+    install: the argument for pip."""
     return f"{what} needs {package}, which is not installed; run: pip install '{install}'"

@@ -1,8 +1,9 @@
 """The Ray actors of a team with several parameter servers, each with a range of the flat vector.
 
-The trainer knows one of them, the lead, which answers for all as a single server would; it owns the others,
-so none outlives it. Workers of every node are behind a relay, which sends each server its part of the sums.
-When one is lost, all are: the lead ends itself, and the trainer begins a new attempt from a checkpoint.
+The trainer knows one of them, the lead, which answers for all as a single server would. The lead owns the
+others, so none outlives it. The workers of every node are behind a relay, which sends each server its part of
+the sums. When a server is lost, the lead ends itself and with it the others, and the trainer begins a new
+attempt from a checkpoint.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from distbp.schedules import PlateauState
 
 
 def _rounds(blueprint: Blueprint, part: Snapshot, attempt: int, first: int, agree: Agree) -> RangeRounds:
-    """`part`: the snapshot of a range, see `_cut`."""
+    """The rounds of the server of a range. part: its snapshot, from `_cut`. first: where the range begins."""
     given = part.arrays["vector"]
     vector = aligned_vector(len(given), given.dtype)
     vector[:] = given
@@ -51,7 +52,8 @@ def _rounds(blueprint: Blueprint, part: Snapshot, attempt: int, first: int, agre
 
 
 def _cut(snapshot: Snapshot, start: int, stop: int) -> Snapshot:
-    """What the server of a range needs; slots are of the trained values only, which end before the vector."""
+    """The snapshot of a range [start, stop). Slots cover trained values only, so they end before the
+    vector."""
     arrays = {k: v if k == "epoch_totals" else v[start:stop] for k, v in snapshot.arrays.items()}
     return Snapshot(snapshot.step, arrays)
 
@@ -64,7 +66,8 @@ def _run(rounds: RangeRounds, first: int, stop: int, plateau: PlateauState) -> t
 
 
 class RangeServerActor:
-    """One of the servers, `number` in the order of the vector; its range begins at `first`."""
+    """Server `number`, from 0 in the order of the vector. Its range begins at `first`. lead: the lead's
+    actor."""
 
     def __init__(
         self, blueprint: Blueprint, part: Snapshot, attempt: int, number: int, first: int, lead: Any
@@ -99,7 +102,9 @@ class RangeServerActor:
 
 
 class LeadActor:
-    """The first of the servers; does for the trainer what a single one does (see `ServerActor`)."""
+    """The first of the servers. It does for the trainer what a single server does (see `ServerActor`).
+
+    frozen_s: seconds without a sign of life after which another server counts as frozen."""
 
     def __init__(
         self, blueprint: Blueprint, snapshot: Snapshot, attempt: int, servers: int, frozen_s: float
@@ -128,23 +133,24 @@ class LeadActor:
         self._pings: dict[int, tuple[Any, float]] = {}  # number -> reference, when asked
 
     def place(self) -> tuple[Place, None]:
-        """Waits until all servers are there. Raises FingerprintError."""
+        """The place of the lead; waits until all servers are there. Raises FingerprintError if one
+        differs."""
         mine = place_of(self._blueprint.kernels)
         for place in ray.get([other.place.remote() for other in self._others]):
             numerics.check_same(mine.fingerprint, place.fingerprint, f"a server on node {place.node[:12]}")
         return mine, None
 
     def servers(self) -> list[tuple[Any, int, int]]:
-        """For the relays: each server's actor and range."""
+        """(actor, start, stop) of each server, for the relays."""
         actors = [self._me, *self._others]
         return [(actor, start, stop) for actor, (start, stop) in zip(actors, self._ranges, strict=True)]
 
     def run(self, stretch: int, first: int, stop: int, plateau: PlateauState) -> tuple[str, int]:
-        """("trained", next step) or ("not finite", the step that was not applied)."""
+        """Trains; waits. Returns ("trained", next step) or ("not finite", the step that was not applied)."""
         self._stretch = stretch
         theirs = [other.run.remote(first, stop, plateau) for other in self._others]
         mine = _run(self._rounds, first, stop, plateau)
-        ray.get(theirs)  # the same
+        ray.get(theirs)  # all have the same outcome
         return mine
 
     def stop_soon(self, stretch: int) -> None:
@@ -169,7 +175,8 @@ class LeadActor:
         return Snapshot(server.step, arrays, tuple(health(self._network, norms)))
 
     def beats(self) -> dict[int, float]:
-        """A sign of life, for all: ends this process where another server has given none for too long."""
+        """A sign of life of all servers. Ends this process if another server died or is frozen. Does not
+        wait."""
         for number, other in enumerate(self._others):
             if number not in self._pings:
                 self._pings[number] = other.ping.remote(), time.monotonic()
@@ -186,12 +193,12 @@ class LeadActor:
         return {}
 
     def ledger(self) -> tuple[int, int, int]:
-        """(attempt, next step, updates applied by this attempt)."""
+        """(attempt, next step, number of updates that this attempt applied)."""
         server = self._rounds.server
         return server.attempt, server.step, server.applied
 
     def kill(self, pid: int) -> None:
-        """Ends a process of this node that does not answer."""
+        """Kills a process of this node that does not answer."""
         end_process(pid)
 
     def close(self) -> None:
@@ -202,6 +209,7 @@ class LeadActor:
 
 
 def _give_up(why: str) -> None:
+    """Ends this process at once, with a reason on standard error."""
     print(f"distbp: the servers end: {why}", file=sys.stderr, flush=True)
     os._exit(1)
 

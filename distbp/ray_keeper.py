@@ -1,13 +1,14 @@
-"""The keeper of an embedded Ray: a small process that makes Ray's folder, and that ends all of that Ray and
-removes the folder when the trainer asks for it, or is gone, however that came about.
+"""The keeper of an embedded Ray: a small process that makes Ray's folder, and removes Ray and the folder at
+the end.
 
     python -I -S ray_keeper.py FOLDER PID        PID: of the trainer, which is the parent
 
-Ray leaves some of its processes to notice by themselves that their driver was killed, which takes up to
-minutes. All of them write logs below FOLDER, to which nobody else has access; by that they are known.
+The end is when the trainer asks for it, or when the trainer is gone for any reason. Then the keeper kills all
+processes of that Ray: some of them would notice only after minutes that their driver was killed. The keeper
+finds them by their open log files below FOLDER, to which nobody else has access.
 
-It says an empty line when the folder is there, else what is in the way. Imports nothing of distbp: it is
-started as a file, by an interpreter that loads next to nothing.
+It prints an empty line when the folder is there, else the reason why it cannot be made. It imports nothing of
+distbp: an interpreter that loads almost nothing runs it as a file.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
-END_S = 10.0  # for processes that were killed to be gone
-LOOK_S = 0.02
+END_S = 10.0  # to wait for killed processes to be gone
+LOOK_S = 0.02  # between two looks at what is left
 
 
 def main(folder: str, trainer: int) -> None:
-    # What is meant for the trainer (Ctrl-C in its terminal, a machine that shuts down) is its to answer.
+    """Makes `folder`, waits for the end of the trainer, and cleans up. Raises nothing."""
+    # Ctrl-C in the terminal and the shutdown of the machine are for the trainer to answer.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     try:
@@ -38,7 +40,7 @@ def main(folder: str, trainer: int) -> None:
     try:
         _say("")
         lives = _await_end(trainer)
-        # The trainer itself, and children it has forked, have files of the driver open.
+        # The trainer and children that it forked have files of the driver open; they are spared.
         _end(folder, f"_{trainer}.log" if lives else "")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -50,7 +52,7 @@ def _say(text: str) -> None:
 
 
 def _await_end(trainer: int) -> bool:
-    """Until the trainer closes or writes to our input (True), or has ended."""
+    """Waits until the trainer closes or writes to our input (returns True), or has ended (returns False)."""
     try:
         gone = os.pidfd_open(trainer)
     except ProcessLookupError:
@@ -62,7 +64,7 @@ def _await_end(trainer: int) -> bool:
 
 
 def _end(folder: str, spared: str) -> None:
-    """Kills, again and again, whoever has a file open below `folder` whose name does not end in `spared`."""
+    """Kills the `holders` of `folder` until there are none, for at most END_S."""
     deadline = time.monotonic() + END_S
     while (found := list(holders(folder, spared))) and time.monotonic() < deadline:
         for process in found:
@@ -72,8 +74,11 @@ def _end(folder: str, spared: str) -> None:
 
 
 def holders(folder: str, spared: str) -> Iterator[int]:
+    """The ids of processes with an open file below `folder` whose name does not end in `spared`.
+
+    An empty `spared` spares nobody. This process is left out."""
     for name in os.listdir("/proc"):  # noqa: PTH208
-        with suppress(OSError):  # it has ended meanwhile, or is another user's
+        with suppress(OSError):  # the process has ended meanwhile, or is another user's
             if name.isdigit() and int(name) != os.getpid() and _holds(f"/proc/{name}/fd", folder, spared):
                 yield int(name)
 

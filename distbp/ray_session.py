@@ -1,6 +1,6 @@
-"""Connecting to Ray: a cluster that is there, or one embedded in this machine for the time of a run.
+"""Connects to Ray: to a running cluster, or to a Ray that is embedded in this machine for the time of a run.
 
-An embedded Ray is for this process alone: its folder is private, it listens on this machine only and asks for
+An embedded Ray is for this process alone. Its folder is private, it listens on this machine only, it asks for
 a token, and a keeper (see `distbp.ray_keeper`) ends it with this process.
 """
 
@@ -29,14 +29,14 @@ from distbp.imports import missing, without_collections
 if TYPE_CHECKING:
     from distbp.head_start import HeadStart
 
-# Ray is imported within the functions: it reads its authentication mode from the environment when it is first
-# imported, and keeps it. So with what it prints: by default it writes a paragraph to stdout, among the output
-# of the command, for every worker that dies, though the team goes on without it.
+# Functions import Ray, because Ray reads settings from the environment at its first import and keeps them:
+# the authentication mode, and what it prints. By default it prints a paragraph to stdout, among the output of
+# the command, for every worker that dies, although the team continues without it.
 _QUIET = MappingProxyType({"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "^"})
-# Sockets want short paths: of the 107 bytes that one may have, Ray's own names below its folder take 66.
+# The path of a socket has at most 107 bytes. Ray's own names below its folder take 66 of them.
 _LONGEST_BASE = 20
 _LOOK_S = 0.05
-# Ray gives itself 30 s to start, which on a busy machine is sometimes too little; then it says so.
+# Ray gives up its start after 30 s, which can be too short on a busy machine. Its error then has these words.
 _STARTS, _TOO_SLOW = 4, "timed out during startup"
 
 _IMPORTED_BEFORE = (
@@ -50,12 +50,12 @@ def _connected() -> bool:
 
 
 def installed() -> bool:
-    """Whether there is a Ray to train on: a slim install has none."""
+    """Whether Ray is installed. A slim install has none."""
     return importlib.util.find_spec("ray") is not None
 
 
 def _without_token() -> bool:
-    """Whether this process has imported Ray in a mode in which it cannot be a driver of `_own_token`'s."""
+    """Whether this process has imported Ray without token authentication, which an embedded Ray asks for."""
     if "ray" not in sys.modules:
         return False
     raylet: Any = importlib.import_module("ray._raylet")
@@ -63,11 +63,10 @@ def _without_token() -> bool:
 
 
 def join_early(workers: int | str | None, address: str | None) -> AbstractContextManager[RaySession | None]:
-    """A connection to a cluster that is there, made at once; None where it is not sure that one is needed.
+    """A connection to a running cluster; waits for it. None if it is not certain that the job needs one.
 
-    For a program that begins with it: while it imports its other modules and reads the job, the processes of
-    the team are started. Raises ExchangeError.
-    """
+    A program calls it first of all: the processes of the team start while the program imports its other
+    modules and reads the job. Raises ExchangeError if the cluster cannot be reached."""
     address = address or str(settings.get("RAY_ADDRESS")) or None
     if address is None or not isinstance(workers, int) or workers == 0:
         return nullcontext()
@@ -83,15 +82,16 @@ def join_early(workers: int | str | None, address: str | None) -> AbstractContex
 class RaySession:
     """This process as a Ray driver, from `wait` to `close`.
 
-    Joins `address`, else RAY_ADDRESS, else whatever this process is connected to already; else starts a Ray
-    of its own with `cpus` logical CPUs: no dashboard, token authentication, ended by `close`. The constructor
-    does not wait: Ray starts in a thread, which takes seconds and leaves the signal handlers of the main
-    thread alone. That thread lives as long as the session, since the kernel ends an embedded Ray together
-    with the thread that started it.
+    If this process is connected already, it uses that connection. Otherwise it joins `address`, or else
+    RAY_ADDRESS. Otherwise it starts a Ray of its own with `cpus` logical CPUs, without a dashboard, with
+    token authentication; `close` ends it.
 
-    `head_start`: the server and the first `workers` of a team, started as soon as Ray is there; known from
-    `wait` on. None without workers.
-    """
+    The constructor does not wait. Ray starts in a thread, which takes seconds and leaves the signal handlers
+    of the main thread alone. The thread lives as long as the session, because the kernel ends an embedded Ray
+    together with the thread that started it.
+
+    head_start: the server and the first `workers` of a team, which start as soon as Ray is there. It is set
+    when `wait` returns, and None without workers."""
 
     def __init__(self, cpus: int, address: str | None = None, workers: int = 0) -> None:
         self.head_start: HeadStart | None = None
@@ -118,8 +118,9 @@ class RaySession:
         self._thread.start()
 
     def wait(self, check: Callable[[], None] = lambda: None) -> None:
-        """Waits until Ray is there. `check` is called meanwhile, and may raise. Raises ExchangeError where it
-        cannot be started or reached."""
+        """Waits until Ray is there. Calls `check` meanwhile, which may raise an error.
+
+        Raises ExchangeError if Ray cannot be started or reached."""
         while self._thread is not None and not self._ready.wait(_LOOK_S):
             check()
         if self._error is not None:
@@ -127,15 +128,17 @@ class RaySession:
 
     @property
     def left(self) -> bool:
+        """Whether `leave` or `close` has been called."""
         return self._over.is_set()
 
     def leave(self) -> None:
-        """Begins to leave Ray, as `close` does, and does not wait for it."""
+        """Begins to leave Ray, as `close` does. Does not wait."""
         self._over.set()
 
     def close(self) -> None:
-        """Leaves Ray (and ends it, if it was started here). May be called twice. Ctrl-C has to wait: a
-        process that ends while Ray starts or ends in it is aborted."""
+        """Leaves Ray, and ends it if this session started it; waits. May be called twice.
+
+        Ctrl-C takes effect afterward: a process that exits while Ray starts or ends in it is aborted."""
         self._over.set()
         interrupted: KeyboardInterrupt | None = None
         while self._thread is not None and self._thread.is_alive():
@@ -168,7 +171,7 @@ class RaySession:
                     except ExchangeError as error:
                         if not left or self._over.is_set() or _TOO_SLOW not in str(error):
                             raise
-                        ending.close()  # what of it has started
+                        ending.close()  # ends the parts of it that have started
                 self._start_early()
             except BaseException as error:
                 self._error = error
@@ -213,7 +216,7 @@ def _connect(
                 logging_level=logging.ERROR,
                 _temp_dir=str(home / "r"),  # Ray opens it to everybody, so it lies below a private folder
             )
-    except Exception as error:  # of any class: a slow start is a bare Exception
+    except Exception as error:  # any class: a slow start raises a bare Exception
         if address is None:
             raise ExchangeError(f"Ray cannot be started on this machine: {error}") from None
         raise ExchangeError(
@@ -224,9 +227,9 @@ def _connect(
 
 @contextmanager
 def _constants(**values: bool) -> Iterator[None]:
-    """What Ray has read from the environment when it was imported, perhaps by somebody else. Left alone its
-    C++ side takes SIGTERM away from this process and aborts it, and processes that Ray starts listen on every
-    address of this machine."""
+    """Sets constants that Ray read from the environment at its import, within this block. With its defaults,
+    Ray's C++ side takes SIGTERM from this process and aborts it, and processes that Ray starts listen on
+    every address of this machine."""
     constants: Any = importlib.import_module("ray._private.ray_constants")
     before = {name: getattr(constants, name) for name in values}
     vars(constants).update(values)
@@ -237,18 +240,19 @@ def _constants(**values: bool) -> Iterator[None]:
 
 
 def _place() -> Path:
-    """Where the private folder of an embedded Ray will be."""
+    """The path of the private folder for an embedded Ray. Does not make it."""
     base = os.path.realpath(tempfile.gettempdir())
     return Path(base if len(base) <= _LONGEST_BASE else "/tmp", f"distbp-ray-{secrets.token_hex(4)}")
 
 
 @contextmanager
 def _kept(home: Path) -> Iterator[Callable[[], None]]:
-    """The folder `home`, private, and all of an embedded Ray that keeps files in it, until the block ends or
-    this process does. Gives a function that waits until the folder is there, and raises OSError."""
+    """Starts a keeper for the private folder `home` and the embedded Ray with its files there. The keeper
+    removes both when the block ends, or when this process does. Yields a function that waits until the folder
+    is there; it raises OSError if the folder cannot be made."""
     command = [sys.executable, "-I", "-S", ray_keeper.__file__, str(home), str(os.getpid())]
     pipe = subprocess.PIPE
-    # A session of its own: whoever kills ours (as the service's launcher does) does not kill it.
+    # The keeper has its own session, so that it survives a kill of ours, as by the service's launcher.
     with subprocess.Popen(
         command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, start_new_session=True
     ) as keeper:
@@ -268,10 +272,10 @@ def _kept(home: Path) -> Iterator[Callable[[], None]]:
 
 @functools.cache
 def _token() -> str:
-    """One for the life of this process: Ray reads it once."""
+    """The token of this process. There is one for its life, because Ray reads it once."""
     return secrets.token_hex(32)
 
 
 def _own_token(home: Path) -> dict[str, str]:
-    """Settings for an embedded Ray that no other user of the machine can use."""
+    """Environment variables for an embedded Ray that no other user of the machine can use."""
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(home / "token")}

@@ -1,7 +1,7 @@
-"""Workers on their way into a team on Ray: from a process that was asked for to a member that serves.
+"""Workers on their way into a team on Ray: from a requested process to a member that serves.
 
-Nothing here waits for one worker: each takes its stages (its process is there, it has joined) when it is
-ready, so one that hangs on the way holds up nobody.
+A worker passes two stages: its process is there, and it has joined. Each worker passes a stage when it is
+ready, so a worker that hangs holds up no other.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ from distbp.actors import Place
 from distbp.errors import CorruptionError, FingerprintError, ServerLostError
 from distbp.exchange.segment import MAX_WORKERS
 
-# What an actor's call fails with where it has died, or where its node had left before it began.
+# Errors of a call to an actor that has died, or whose node left before it began.
 GONE = (RayActorError, ActorUnschedulableError)
 LOOK_S = 0.05
 
 
 @dataclass
 class Arrival:
-    """A worker that has been started and is not a member yet. `place`: once known; then it is joining."""
+    """A worker that was started and is not a member yet. place: None until its process is there.
+
+    me: its row in the segment of its node, -1 until it is known."""
 
     actor: Any
     place: Place | None = None
@@ -39,7 +41,8 @@ class Arrival:
 
 @dataclass
 class Member:
-    """A worker that has joined. `me`: its row in the segment of its node. `serving`: ends when it ends."""
+    """A worker that has joined. me: its row in the segment of its node. serving: a reference, ready when it
+    ends."""
 
     number: int
     me: int
@@ -50,8 +53,10 @@ class Member:
 
 @dataclass
 class Node:
-    """A node with workers. `actor`: the server's on its node, a relay's elsewhere. `serving`: ends with the
-    relay. `sent`: shards whose rows were sent there."""
+    """A node with workers.
+
+    actor: that of the server on its node, and of the relay on other nodes. serving: a reference that is ready
+    when the relay ends; None for the server. sent: the shards whose rows were sent there."""
 
     actor: Any
     serving: Any = None
@@ -59,7 +64,9 @@ class Node:
     sent: set[int] = field(default_factory=set)
 
     def take_row(self) -> int:
-        """A row that no worker had before: the slots of one that died may still be read."""
+        """A row that no worker had before, since the slots of a dead worker may still be read.
+
+        Raises ServerLostError if no row is left, so that a new attempt begins."""
         if self.rows_used >= MAX_WORKERS:
             raise ServerLostError(f"{MAX_WORKERS} workers have come and gone on one node: it begins afresh")
         self.rows_used += 1
@@ -67,12 +74,11 @@ class Node:
 
 
 class Recruits:
-    """Those who are on their way.
+    """The workers on their way.
 
-    start: makes a worker's actor with a scheduling strategy; gives it, and the reference of its place.
-    introduce: answers a worker's place with its row and the reference of its joining. fingerprint: that of
-    the team.
-    """
+    start: makes a worker's actor with a scheduling strategy; returns (actor, reference of its place).
+    introduce: takes an actor and its place; returns (its row, reference that is ready when it has joined).
+    fingerprint: that of the team."""
 
     def __init__(
         self,
@@ -90,12 +96,15 @@ class Recruits:
         return len(self._waiting)
 
     def nodes(self) -> list[str]:
-        """The nodes of those who have one already."""
+        """The nodes of the workers whose process is there."""
         return [a.place.node for a in self._waiting.values() if a.place]
 
     def start(self, home: str, members: Sequence[Member], doubtful: Collection[str]) -> None:
-        """Asks for one more worker. Fills the server's node first, where memory is shared, then one node
-        after the other. Where others have taken the room there, Ray finds another place."""
+        """Asks for one more worker; does not wait.
+
+        It fills the server's node first, where memory is shared, then one node after the other, and doubtful
+        nodes last. If another program has taken the room, Ray finds another place. home: the server's node.
+        """
         taken = [m.place.node for m in members] + self.nodes()
         fresh = len(self._waiting) - len(self.nodes())
         rooms = {n["NodeID"]: n["Resources"].get("CPU", 0.0) for n in ray.nodes() if n["Alive"]}
@@ -106,8 +115,10 @@ class Recruits:
         self._waiting[place] = Arrival(actor)
 
     def welcome(self, wait_s: float) -> tuple[list[Member], list[Exception]]:
-        """Takes everyone one stage further who is ready for it; waits until somebody is. Returns those who
-        are members now, and why others were lost: RayError, or FingerprintError where one was refused."""
+        """Takes each worker that is ready one stage further; waits at most `wait_s` until one is.
+
+        Returns (new members, errors of lost workers): RayError, or FingerprintError for a worker that was
+        refused."""
         joined: list[Member] = []
         lost: list[Exception] = []
         if not self._waiting:
@@ -137,7 +148,7 @@ class Recruits:
         return joined, lost
 
     def dismiss(self, node: str | None = None, most: int = MAX_WORKERS) -> int:
-        """Ends those on a node (None: on any), at most so many, the last ones first; returns how many."""
+        """Ends at most `most` workers on a node (None: on any), the latest first. Returns how many."""
         found = [
             r
             for r, a in self._waiting.items()
@@ -155,11 +166,12 @@ def _end(arrival: Arrival) -> None:
 
 
 def pinned(node_id: str) -> Any:
+    """A scheduling strategy for this node and no other."""
     return NodeAffinitySchedulingStrategy(node_id, soft=False)
 
 
 def home_of(here: str) -> str:
-    """The server's node: this one, or, where it offers no CPU (a process that only submits), the largest."""
+    """The server's node: `here`, or the node with the most CPUs if `here` offers none."""
     cpus = {n["NodeID"]: n["Resources"].get("CPU", 0.0) for n in ray.nodes() if n["Alive"]}
     if cpus.get(here, 0.0) > 0 or not any(cpus.values()):
         return here
@@ -168,15 +180,19 @@ def home_of(here: str) -> str:
 
 
 def await_start(reference: Any, timeout_s: float, check: Callable[[], None]) -> None:
-    """Waits for the answer of an actor that starts, or so long; calls `check` meanwhile, which may raise."""
+    """Waits at most `timeout_s` for the answer of an actor that starts. Calls `check`, which may raise an
+    error."""
     until = time.monotonic() + timeout_s
     while not ray.wait([reference], timeout=LOOK_S)[0] and time.monotonic() < until:
         check()
 
 
 def end_actor(actor: Any, place: Place | None, here: str, host: Any) -> None:
-    """Ends an actor; with its `place`, for good: Ray asks it to exit, which a frozen one does not hear.
-    `host`: the server's or relay's actor on its node."""
+    """Ends an actor; does not wait.
+
+    With `place` its process is killed, too: Ray asks a process to exit, and a frozen process does not hear
+    that. here: this node. host: the actor of the server or relay on its node, which kills it there; None
+    without one."""
     with suppress(RayError):
         ray.kill(actor)
     if place is not None and place.node == here:
@@ -187,8 +203,10 @@ def end_actor(actor: Any, place: Place | None, here: str, host: Any) -> None:
 
 
 def outstanding(orders: list[Any]) -> list[Any]:
-    """Those of `orders` that are not done yet. Orders wait for nobody, but their failures must not pass in
-    silence; that of an actor that is gone is noticed otherwise."""
+    """The references of `orders` that are not ready yet. Does not wait.
+
+    Raises the error of an order that failed. The failure of an actor that is gone is ignored; the team
+    notices that by itself."""
     if not orders:
         return orders
     done, rest = ray.wait(orders, num_returns=len(orders), timeout=0)
@@ -199,7 +217,7 @@ def outstanding(orders: list[Any]) -> list[Any]:
 
 
 def why_ended(serving: Any) -> str:
-    """Why a worker does not serve any more."""
+    """Why a worker has stopped serving, in words that follow "worker N"."""
     try:
         ray.get(serving)
     except RayTaskError as error:
@@ -210,7 +228,8 @@ def why_ended(serving: Any) -> str:
 
 
 def short(error: Exception) -> str:
-    """What a person needs of an error: Ray's first line, or the last where the actor's own code failed."""
+    """The part of an error that helps a person: Ray's first line, or the last one if the actor's own code
+    failed."""
     if isinstance(error, RayTaskError):
         return f"{type(error.cause).__name__}: {error.cause}"
     lines: list[str] = str(error).strip().splitlines()
@@ -218,9 +237,11 @@ def short(error: Exception) -> str:
 
 
 def awaited_cpus() -> float:
-    """CPUs that tasks and actors of the cluster wait for, as Ray tells its autoscaler; takes milliseconds.
-    Those who ask for more than any node has are left out: no room that we make helps them."""
-    from ray.autoscaler.v2.sdk import get_cluster_status  # a fiftieth of a second, and few jobs ask
+    """The CPUs that tasks and actors of the cluster wait for, as Ray tells its autoscaler. Takes
+    milliseconds.
+
+    Requests for more CPUs than any node has do not count: no room that a team makes helps them."""
+    from ray.autoscaler.v2.sdk import get_cluster_status  # importing it takes 20 ms, and few jobs need it
 
     largest = max((n["Resources"].get("CPU", 0.0) for n in ray.nodes() if n["Alive"]), default=0.0)
     status = get_cluster_status(ray.get_runtime_context().gcs_address)
@@ -234,7 +255,7 @@ def awaited_cpus() -> float:
 
 
 def raise_corruption(serving: Any) -> None:
-    """A relay whose workers differ in their bits ends with that, and nobody may go on."""
+    """Raises the CorruptionError with which a relay ended, if it did: then the job must stop."""
     try:
         ray.get(serving)
     except RayTaskError as error:

@@ -1,4 +1,4 @@
-"""The Ray actor of a node whose workers share no memory with the server: a thin shell around the relay."""
+"""The Ray actor of the relay of a node: a thin shell around `distbp.exchange.relay`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from distbp.totals import totals_size
 
 
 class RelayActor:
-    """Hosts the `Relay` of a node, and the shards that were sent to it."""
+    """Hosts the `Relay` of a node, and the rows of the shards that were sent to the node."""
 
     def __init__(self, blueprint: Blueprint, attempt: int, servers: Sequence[tuple[Any, int, int]]) -> None:
-        """`servers`: the actor of each, and its range of the flat vector."""
+        """servers: (actor, start, stop) of each; [start, stop) is its range of the flat vector."""
         self._stack = settle(blueprint.kernels)
         self._blueprint = blueprint
         size = blueprint.network().size
@@ -41,20 +41,21 @@ class RelayActor:
         return place_of(self._blueprint.kernels), self._segment.handle
 
     def assign(self, number: int, ranges: Mapping[int, Sequence[Range]]) -> None:
-        """Says who of this node hosts what; see `Orders`."""
+        """Sets who of this node hosts what; see `Orders`."""
         self._orders.take(number, ranges)
 
     @ray.method(concurrency_group="data")
     def add_rows(self, part: ShardData) -> None:
-        """Brings a shard's rows to a node that is not the trainer's."""
+        """Stores the rows of a shard on this node, which is not the trainer's."""
         self._store.add(part)
 
     @ray.method(concurrency_group="rows")
     def rows(self, shard: int) -> Mapping[str, SharedRows]:
-        """Names a shard's rows to a worker of this node; waits until they have come."""
+        """The names of a shard's rows, for a worker of this node; waits until the rows have arrived."""
         return self._store.rows(shard)
 
     def beats(self) -> dict[int, float]:
+        """Row of a worker -> seconds since its last sign of life."""
         return self._workers.beats()
 
     def traffic(self) -> tuple[int, int]:
@@ -62,11 +63,12 @@ class RelayActor:
         return sum(link.calls for link in self._links), sum(link.bytes for link in self._links)
 
     def kill(self, pid: int) -> None:
-        """Ends a process of this node that does not answer."""
+        """Kills a process of this node that does not answer."""
         end_process(pid)
 
     @ray.method(concurrency_group="serving")
     def serve(self) -> None:
+        """Runs the relay; waits until it ends."""
         self._relay.run()
 
 

@@ -89,7 +89,7 @@ def test_scaling_by_the_command(tmp_path: Path, elastic: None) -> None:
 
     result = train(job(), data=DATA, output=run, listener=at_epoch(2, scale))
     assert said[0].exit_code == 0
-    assert said[0].stdout == (f"asked for 3 workers; what came of it will stand in {run / 'events.jsonl'}\n")
+    assert said[0].stdout == (f"asked for 3 workers; {run / 'events.jsonl'} will record the change\n")
     assert result.workers == 3
     assert not [p.name for p in run.iterdir() if "control" in p.name]
 

@@ -10,9 +10,10 @@ import fnmatch
 import functools
 import graphlib
 import re
+import runpy
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -287,3 +288,55 @@ def test_importing_distbp_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+# The picture -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def draw() -> Callable[[Path], str]:
+    found: Callable[[Path], str] = runpy.run_path(str(ROOT / "tools" / "draw_house.py"))["draw"]
+    return found
+
+
+def test_the_picture_of_the_house_is_current(draw: Callable[[Path], str]) -> None:
+    picture = (ROOT / "docs" / "images" / "house.svg").read_text("utf-8")
+    assert picture == draw(PACKAGE), "run: python tools/draw_house.py > docs/images/house.svg"
+
+
+def boxes(svg: str) -> dict[str, tuple[int, str]]:
+    """Name of a room -> the height at which its name stands, and its size in words."""
+    found = re.findall(r'class="name" x="[\d.]+" y="(\d+)">([^<]+)</text>.*class="size"[^>]*>([^<]+)<', svg)
+    return {name: (int(height), size) for height, name, size in found}
+
+
+def test_a_house_is_drawn_floor_by_floor(draw: Callable[[Path], str], tmp_path: Path) -> None:
+    house = {
+        "__init__.py": "from house import cli",
+        "core/__init__.py": "",
+        "core/errors.py": "class E(Exception):\n    pass\n",
+        "nn/__init__.py": "",
+        "nn/tape.py": "import house.core.errors\nfrom house.nn import ops\n",
+        "nn/ops.py": "from house.core import errors\nX = 1\n",
+        "job.py": "if TYPE_CHECKING:\n    import house.cli\nimport house.core.errors\n",
+        "cli/__init__.py": "",
+        "cli/main.py": "def main():\n    from house import job, nn\n    from house.core import errors\n",
+    }
+    for name, text in house.items():
+        path = tmp_path / "house" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    svg = draw(tmp_path / "house")
+    found = boxes(svg)
+    assert {name: size for name, (_, size) in found.items()} == {
+        "core/": "1 file, 2 lines",
+        "nn/": "2 files, 4 lines",
+        "job.py": "3 lines",
+        "cli/": "1 file, 3 lines",
+    }
+    assert found["core/"][0] < found["nn/"][0] == found["job.py"][0] < found["cli/"][0]
+    assert svg.count('class="arrow"') == 4, "from the command line to core is two steps, and drawn as two"
+    assert svg == draw(tmp_path / "house")
+    (tmp_path / "house" / "core" / "errors.py").write_text("import house.cli.main\n\n")
+    with pytest.raises(graphlib.CycleError):
+        draw(tmp_path / "house")

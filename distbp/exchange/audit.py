@@ -1,9 +1,8 @@
-"""The audit for silent data corruption: some answers are computed by two workers, and their bits compared.
+"""The audit for silent data corruption: two workers compute some of the answers, and their bits are compared.
 
 All workers compute the same bits for the same block, so a difference means that a processor or its memory was
-wrong. Which blocks are audited at a step, and by whom, is drawn from a counter-based stream. It changes
-nothing in the result: the answers are compared before the server joins them, and either of two equal ones
-will do.
+wrong. A counter-based stream decides which blocks of a step are audited, and by whom. The audit never changes
+the result: answers are compared before the server joins them, and two equal answers are interchangeable.
 """
 
 from __future__ import annotations
@@ -23,8 +22,10 @@ from distbp.streams import Purpose, Stream
 
 
 class Audit:
-    """The audits of one step after another. `share`: of all (step, block) answers, 0 to 1. `name`: words for
-    a worker, given its row in the segment."""
+    """The audits of one step after another.
+
+    share: the part of all (step, block) answers that is audited, 0 to 1. shards: of the job. name: gives
+    words for a worker by its row in the segment."""
 
     def __init__(self, seed: int, share: float, shards: int, name: Callable[[int], str]) -> None:
         self._share = share
@@ -32,12 +33,14 @@ class Audit:
         self._name = name
         self._stream = Stream(seed, Purpose.AUDIT)
         self._step = -1
-        self._due: dict[Block, tuple[int, int]] = {}  # who computes it first, and who again
+        self._due: dict[Block, tuple[int, int]] = {}  # the workers that compute it: host, second
         self._heard: dict[tuple[Block, int], Contribution] = {}
         self.compared = 0  # blocks, over all steps
 
     def plan(self, step: int, hosts: Mapping[int, Sequence[Range]]) -> dict[int, list[Range]]:
-        """Begins `step`: what workers are asked for besides what they host. `hosts`: worker -> its ranges."""
+        """Begins `step`. Returns worker -> the ranges to compute besides those that it hosts.
+
+        hosts: worker -> the ranges that it hosts. With fewer than two busy workers nothing is audited."""
         self._step = step
         self.forget()
         extra: dict[int, list[Range]] = {}
@@ -57,21 +60,21 @@ class Audit:
         return extra
 
     def give_up(self, block: Block) -> None:
-        """There is no room to ask for this one."""
+        """Drops the audit of a block, because there was no room to ask for it."""
         self._due.pop(block, None)
 
     def forget(self) -> None:
-        """Drops what is still due at this step: somebody who should answer may be gone."""
+        """Drops all audits that are due at this step: a worker that should answer may be gone."""
         self._due.clear()
         self._heard.clear()
 
     @property
     def settled(self) -> bool:
-        """Whether every answer that was to be compared has been."""
+        """Whether every comparison of this step is done or dropped."""
         return not self._due
 
     def hear(self, worker: int, answer: Contribution) -> None:
-        """Takes note of an answer. Raises CorruptionError where it differs from another worker's."""
+        """Notes an answer. Raises CorruptionError if it differs from the other worker's."""
         block = answer.block
         due = self._due.get(block)
         if due is None or worker not in due:
@@ -105,7 +108,7 @@ class Audit:
 
 
 def same_bits(first: Array, second: Array) -> bool:
-    """Bit for bit: NaN equals NaN, 0 does not equal -0."""
+    """Whether two arrays of one dtype have equal bits: NaN equals NaN, and 0 does not equal -0."""
     kind = f"u{first.itemsize}"
     return bool(np.array_equal(first.view(kind), second.view(kind)))
 
@@ -116,7 +119,7 @@ def _differing(first: Array, second: Array) -> Array:
 
 
 def audit_of(blueprint: Blueprint, segment: Segment) -> Audit | None:
-    """The audit that a job asks for among the workers of a segment; None where it asks for none."""
+    """The audit among the workers of a segment that the job asks for; None if it asks for none."""
     job = blueprint.job
     if not job.audit:
         return None

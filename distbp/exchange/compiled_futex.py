@@ -1,6 +1,6 @@
-"""Waiting for a word in shared memory and waking those who wait, from compiled code (Numba, optional).
+"""Waits for a word in shared memory and wakes waiters, from compiled code (Numba, optional).
 
-As `distbp.exchange.futex` does it, without the interpreter. See futex(2).
+It does what `distbp.exchange.futex` does, without the interpreter. See futex(2).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from distbp.exchange.futex import SYSTEM_CALL, WAIT, WAKE
 from distbp.nn.jit import jit
 from distbp.nn.pointers import WAYS, load_int32, store_int32, system_call
 
-PATIENCE_S = 0.05  # to sleep without news
+PATIENCE_S = 0.05  # the longest sleep without a change
 EVERYBODY = 0x7FFFFFFF
 _PATIENCE = np.array([0, round(PATIENCE_S * 1e9)], np.int64)  # struct timespec: seconds, nanoseconds
 
 
 class Ways(NamedTuple):
-    """Addresses of sched_yield(2), usleep(3) and syscall(2), the number of futex(2), and the address of how
-    long to sleep."""
+    """What compiled code needs to wait: addresses of sched_yield(2), usleep(3) and syscall(2), the number of
+    futex(2), and the address of the longest sleep, a struct timespec."""
 
     offer: int
     nap: int
@@ -31,20 +31,22 @@ class Ways(NamedTuple):
 
 
 def ways() -> Ways:
-    """Of this process. For who has a `Futex`: without one there may be no such system call."""
+    """The addresses in this process.
+
+    Call it only after making a `Futex`, which raises an error on a system without futex(2)."""
     system = ctypes.cast(ctypes.CDLL(None).syscall, ctypes.c_void_p).value or 0
     return Ways(WAYS[0], WAYS[1], system, SYSTEM_CALL or 0, _PATIENCE.ctypes.data)
 
 
 @jit
 def change(word: int, ways: Ways) -> None:
-    """Gives the int32 at an address the next value, and wakes all who wait for that. One writer at a time."""
+    """Stores the next value of the int32 at an address, and wakes its waiters. One writer at a time."""
     store_int32(word, (load_int32(word) + 1) & EVERYBODY)
     system_call(ways.system, ways.futex, word, WAKE, EVERYBODY, 0, 0, 0)
 
 
 @jit
 def sleep(word: int, seen: int, ways: Ways) -> bool:
-    """Waits until the int32 at an address is another than `seen`. False when that takes too long."""
+    """Waits at most PATIENCE_S for the int32 at an address to differ from `seen`. Returns whether it does."""
     system_call(ways.system, ways.futex, word, WAIT, seen, ways.patience, 0, 0)
     return load_int32(word) != seen  # type: ignore[no-any-return]

@@ -1,8 +1,8 @@
-"""The server's side of the way to other nodes: what it publishes to their relays, and what they push.
+"""The server's end of the connection to other nodes: what it publishes to their relays, and what they push.
 
-What is published has a *phase*, which only grows: `2 * step` says that the vector is that of `step` and that
-there is nothing to do, `2 * step + 1` asks for the sums of `step`. A relay that says which phase it has seen
-gets no vector that it holds already.
+Each publication has a *phase*, a number that only grows. `2 * step` says that the vector is that of `step`
+and that there is nothing to do. `2 * step + 1` asks for the sums of `step`. A relay names the phase that it
+has seen, and does not get a vector that it has.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ Packed = tuple[int, int, Array, Array]  # start, stop, gradient, totals
 
 
 class Desk:
-    """The server's side. One thread publishes and takes; calls from relays come in threads of their own.
+    """One thread publishes and takes. Calls from relays come in threads of their own.
 
-    nudge: wakes the thread that gathers. pack: makes a copy of a vector that can be sent.
-    """
+    nudge: wakes the thread that gathers. pack: copies a vector into what can be sent."""
 
     def __init__(self, attempt: int, nudge: Callable[[], None], pack: Callable[[Array], Any]) -> None:
         self._attempt = attempt
@@ -33,30 +32,33 @@ class Desk:
         self._turn = threading.Condition()
         self._phase = -1
         self._source: Array | None = None
-        self._packed: Any = None  # the vector of this phase, once somebody asked for it
+        self._packed: Any = None  # the vector of this phase, once a relay has asked for it
         self._pushed: list[Contribution] = []
         self._open = True
         self._callers = 0
 
     def publish(self, step: int, vector: Array) -> None:
-        """Asks for the sums of `step`. After it the vector may change once they are complete."""
+        """Asks for the sums of `step`. The vector may change as soon as they are complete. Does not wait."""
         self._advance(2 * step + 1, vector)
 
     def rest(self, step: int, vector: Array) -> None:
-        """The vector is that of `step`, and stays it until the next `publish`."""
+        """Publishes the vector of `step`, which stays as it is until the next `publish`. Does not wait."""
         self._advance(2 * step, vector)
 
     def take(self, step: int, gathering: Gathering[Contribution]) -> None:
-        """Offers what was pushed for `step`, which must be the one published last."""
+        """Offers to `gathering` what was pushed for `step`, which must be the last one published. Does not
+        wait."""
         with self._turn:
             pushed, self._pushed = self._pushed, []
         for contribution in pushed:
             gathering.offer(contribution.block, contribution)
 
     def push_pull(self, attempt: int, phase: int, pushed: Sequence[Packed]) -> Publication:
-        """Called by relays. Takes sums that answer `phase`, unless that is over or of another attempt, and
-        waits for a later phase. The vector is left out where the relay has it."""
-        # Arrays come out of Ray read-only, and the server joins in place.
+        """Takes sums that answer `phase`, and waits for a later phase. Called by relays.
+
+        Drops sums of a phase that is over. Returns OVER for another attempt or after `close`. Leaves out the
+        vector if the relay has it."""
+        # Ray gives read-only arrays, and the server joins in place.
         mine = [
             Contribution(Block(a, b), gradient.copy(), totals.copy()) for a, b, gradient, totals in pushed
         ]
@@ -79,27 +81,27 @@ class Desk:
             return Publication(step, bool(running), self._vector())
 
     def close(self) -> None:
-        """Tells all relays that it is over."""
+        """Tells all relays that the exchange is over."""
         with self._turn:
             self._open = False
             self._turn.notify_all()
 
     def _advance(self, phase: int, vector: Array) -> None:
         with self._turn:
-            if phase <= self._phase:  # a step that was published and not applied
+            if phase <= self._phase:  # a step that was published before and not applied
                 return
             if phase != self._phase + 1 or self._phase % 2:
-                self._packed = None  # else: to run after rest, with the same vector
+                self._packed = None  # otherwise it runs after a rest, with the same vector
             self._phase = phase
             self._source = vector
             self._pushed.clear()
             if self._callers and self._packed is None:
-                self._vector()  # now, for it may change as soon as this returns
+                self._vector()  # now: the vector may change as soon as this returns
             self._turn.notify_all()
 
     def _vector(self) -> Any:
-        # A relay that comes while the server updates may get parts of two steps. That is harmless: the sums
-        # it makes of them answer a phase that is over.
+        # A relay that asks while the server updates may get parts of two steps. That does no harm: its sums
+        # answer a phase that is over.
         if self._packed is None:
             assert self._source is not None
             self._packed = self._pack(self._source)

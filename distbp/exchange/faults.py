@@ -1,7 +1,7 @@
-"""Faults on purpose: an exchange whose messages are dropped, repeated, delayed and reordered, under a seed.
+"""Injected faults: an exchange that drops, repeats, delays and reorders messages, under a seed.
 
-It wraps how a worker announces a finished slot; everything else is the real exchange. Training must end with
-the same bits (it does: a push that had no effect is repeated, and one that came twice is dropped).
+It wraps the announcement of a finished slot; all the rest is the real exchange. Training ends with the same
+bits, because a worker repeats a push without effect, and the server drops a push that comes twice.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from distbp.reduction import Block
 
 @dataclass(frozen=True)
 class FaultPlan:
-    """The probability of each fault for one push, and the longest delay in seconds. `flip`: that one bit of
-    the gradient sums is another, which no exchange can mend and an audit finds."""
+    """The probability of each fault for one push, 0 to 1, and the longest delay in seconds.
+
+    flip: one bit of the gradient sums is inverted. No exchange can repair that; an audit finds it."""
 
     seed: int
     drop: float = 0.0
@@ -32,7 +33,7 @@ class FaultPlan:
 
 
 def faulty_post(plan: FaultPlan, worker: int) -> Callable[[Slot, int, int, Block], None]:
-    """A `post` that goes wrong as planned. Dropped pushes get through when the worker repeats them."""
+    """A `post` with the faults of `plan`. A dropped push arrives when the worker repeats it."""
     random = np.random.default_rng([plan.seed, worker])
     flips = np.random.default_rng([plan.seed, worker, 1])
     held: list[tuple[Slot, int, int, Block]] = []
@@ -50,7 +51,7 @@ def faulty_post(plan: FaultPlan, worker: int) -> Callable[[Slot, int, int, Block
         if dice[0] < plan.drop:
             return
         if dice[1] < plan.reorder and not held:
-            held.append((slot, attempt, step, block))  # until the next push, which goes first
+            held.append((slot, attempt, step, block))  # until after the next push
             return
         if dice[2] < plan.delay:
             late = threading.Timer(plan.delay_s * random.random(), deliver, (slot, attempt, step, block))

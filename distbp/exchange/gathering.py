@@ -1,4 +1,4 @@
-"""Which blocks of a step have arrived, and whether they are all. Pure: no waiting, no memory, no clock."""
+"""Collects the blocks of a step until all shards have one. Pure: no waiting, no shared memory, no clock."""
 
 from __future__ import annotations
 
@@ -11,27 +11,26 @@ T = TypeVar("T")
 
 
 class Gathering(Generic[T]):
-    """Collects one answer for every shard out of blocks that may repeat, nest, or come from several workers.
+    """One answer for every shard, from blocks that may repeat, nest, or come from several workers.
 
-    All answers for one block are the same bits, so the first is as good as any. Blocks are nodes of one
-    tree: two of them are equal, nested or apart, never partly overlapping.
-    """
+    All answers for a block have the same bits, so the first one counts. Blocks are nodes of one tree: two
+    blocks are equal, nested or disjoint, and never overlap partly. shards: of the job."""
 
     def __init__(self, shards: int) -> None:
         self._all = (1 << shards) - 1
         self.start()
 
     def start(self) -> None:
-        """Forgets everything, for the next step."""
+        """Forgets all answers, for the next step."""
         self._have = 0
         self._found: dict[Block, T] = {}
 
     def offer(self, block: Block, answer: T) -> bool:
-        """Takes the answer unless it is not needed any more; says whether it was taken."""
+        """Takes the answer if some shard of `block` still needs one. Returns whether it did."""
         mask = ((1 << (block.stop - block.start)) - 1) << block.start
         if self._have & mask == mask:
             return False
-        if self._have & mask:  # parts of it came earlier, from others: the larger block replaces them
+        if self._have & mask:  # others sent parts of it before: the larger block replaces them
             for held in [b for b in self._found if block.start <= b.start and b.stop <= block.stop]:
                 del self._found[held]
         self._have |= mask
@@ -40,24 +39,25 @@ class Gathering(Generic[T]):
 
     @property
     def complete(self) -> bool:
+        """Whether every shard has an answer."""
         return self._have == self._all
 
     def has(self, shards: Iterable[int]) -> bool:
-        """Whether all of these have been answered for."""
+        """Whether all of these shards have an answer."""
         return all(self._have >> shard & 1 for shard in shards)
 
     def answers(self) -> list[tuple[Block, T]]:
-        """What was taken, in shard order; once complete, every shard is in exactly one block."""
+        """The answers by block, in shard order. When complete, every shard is in exactly one block."""
         return sorted(self._found.items())
 
     def missing(self) -> list[int]:
-        """The shards that nobody has answered for yet."""
+        """The shards without an answer, in order."""
         rest = self._all & ~self._have
         return [shard for shard in range(rest.bit_length()) if rest >> shard & 1]
 
 
 def runs(shards: Sequence[int]) -> list[tuple[int, int]]:
-    """Sorted shard numbers as ranges [start, stop) of neighbors."""
+    """Sorted shard numbers as ranges [start, stop) of consecutive ones."""
     found: list[tuple[int, int]] = []
     for shard in shards:
         if found and found[-1][1] == shard:

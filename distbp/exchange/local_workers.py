@@ -1,4 +1,4 @@
-"""The server's end of a segment: publish a step to the workers of this node, and take in what they post."""
+"""The server's end of a segment: publishes a step to the workers of this node, and takes what they post."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from distbp.exchange.segment import Range, Segment, Slot
 from distbp.parameter_server import Contribution
 from distbp.reduction import Block, blocks_within
 
-SPINS = 20  # looks at the word before sleeping
+SPINS = 20  # looks at the futex word before sleeping
 
 
 class LocalWorkers:
-    """One thread publishes and gathers; `assign`, `beats` and `close` may be called from others.
+    """The workers of a segment. One thread publishes and gathers; others may call `assign`, `beats`, `close`.
 
-    reached: whether the rows of a shard are on this node, so that any worker here can compute it."""
+    audit: compares some answers; None: none. reached: whether the rows of a shard are on this node, so that
+    every worker here can compute it."""
 
     def __init__(
         self,
@@ -32,23 +33,24 @@ class LocalWorkers:
         self._audit = audit
         self._lock = threading.Lock()  # over the ranges in the control block
         self._ranges: dict[int, list[Range]] = {}
-        self._audits: dict[int, list[Range]] = {}  # worker -> what it computes again at this step
+        self._audits: dict[int, list[Range]] = {}  # worker -> what it computes a second time at this step
         self._taken: set[tuple[int, int]] = set()  # (worker, slot) read at this step
         self._nudges = 0
 
     def assign(self, ranges: Mapping[int, Sequence[Range]]) -> None:
-        """Says who hosts which shards, from the current step on; workers not named host nothing."""
+        """Sets who hosts which shards, from the current step on. A worker without an entry hosts nothing."""
         with self._lock:
             gone = self._ranges.keys() - ranges.keys()
             self._ranges = {worker: list(given) for worker, given in ranges.items()}
-            if self._audit:  # who was asked may be gone
+            if self._audit:  # a worker that was asked may be gone
                 self._audit.forget()
                 self._audits = {}
             self._write({**dict.fromkeys(gone, ()), **self._ranges})
 
     def hosted(self, shards: int) -> tuple[int, list[tuple[int, int, Block]]]:
-        """(the segment's version, who computes what at every step): (worker, slot, block), as
-        `WorkerPort` takes them up."""
+        """(the segment's version, [(worker, slot, block)]): who computes what at every step.
+
+        The order of a worker's blocks is that of `WorkerPort`."""
         with self._lock:
             found = [
                 (worker, slot, block)
@@ -63,11 +65,11 @@ class LocalWorkers:
 
     @property
     def audited(self) -> bool:
-        """Whether some answers are computed twice and compared."""
+        """Whether this exchange compares some answers of two workers."""
         return self._audit is not None
 
     def publish(self, step: int) -> None:
-        """The vector is that of `step`: compute."""
+        """Asks the workers to compute `step`, with the vector as it is now. Does not wait."""
         self._taken.clear()
         if self._audit:
             self._plan(step, self._audit)
@@ -78,7 +80,7 @@ class LocalWorkers:
         self.segment.published.advance()
 
     def rest(self, step: int) -> None:
-        """The vector is that of `step`, and there is nothing to compute until the next `publish`."""
+        """Tells the workers that the vector is that of `step`, and to wait for the next `publish`."""
         words = self.segment.words
         fence()
         words[seg.VECTOR_STEP] = step
@@ -86,8 +88,9 @@ class LocalWorkers:
         self.segment.published.advance()
 
     def take(self, step: int, gathering: Gathering[Contribution]) -> None:
-        """Offers what has been posted for `step` and was not taken before. Does not wait. Raises
-        CorruptionError where two workers differ."""
+        """Offers to `gathering` what was posted for `step` and was not taken before. Does not wait.
+
+        Raises CorruptionError if an audit finds two workers that differ."""
         segment, words = self.segment, self.segment.words
         attempt = words[seg.ATTEMPT]
         for worker in list(self._ranges):
@@ -106,27 +109,30 @@ class LocalWorkers:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is still to be compared at this step."""
+        """Whether all comparisons of this step are done."""
         return self._audit is None or self._audit.settled
 
     def wait(self, seen: int, timeout_s: float) -> bool:
-        """Waits for something to be posted after `arrivals` gave `seen`; false when the time is up."""
+        """Waits at most `timeout_s` for a post after `arrivals` gave `seen`. Returns whether one came."""
         self.segment.beat()
         return self.segment.arrived.wait(seen, timeout_s, SPINS) != seen
 
     @property
     def arrivals(self) -> int:
-        """To be read before `take`, and given to `wait` after it."""
+        """The number of posts so far, in some order. Read it before `take`, and pass it to `wait` after
+        that."""
         return self.segment.arrived.value
 
     def nudge(self) -> None:
-        """Ends a `wait` from another thread of this process, since something came by another way."""
+        """Ends a `wait`. Called by another thread of this process when something came by another way."""
         self._nudges = (self._nudges + 1) & 0xFFFFFF
         self.segment.arrived.set(0x7F << 24 | self._nudges)
 
     def help_out(self, step: int, missing: Sequence[int]) -> bool:
-        """Gives the missing shards, for this step only, also to workers that have none of them; false where
-        nobody is free, or has their rows. The first answer counts: it is the same answer."""
+        """Asks workers without any of the missing shards to compute them too, at this step only.
+
+        The first answer counts; a second one has the same bits. Returns False if no worker is free, or if
+        none of the shards has its rows on this node."""
         missing = [shard for shard in missing if self._reached(shard)]
         if not missing:
             return False
@@ -141,7 +147,7 @@ class LocalWorkers:
         return True
 
     def beats(self) -> dict[int, float]:
-        """Seconds since each worker last gave a sign of life."""
+        """Worker -> seconds since its last sign of life."""
         return {worker: self.segment.beat_age_s(worker) for worker in list(self._ranges)}
 
     def close(self) -> None:
@@ -150,7 +156,7 @@ class LocalWorkers:
         self.segment.published.advance()
 
     def _plan(self, step: int, audit: Audit) -> None:
-        """Asks for the answers that are computed twice at `step`."""
+        """Asks for the second answers that the audit wants at `step`."""
         with self._lock:
             planned = audit.plan(step, self._ranges)
             if not planned and not self._audits:
@@ -162,7 +168,7 @@ class LocalWorkers:
                 for one in extra[room:]:
                     audit.give_up(Block(one.start, one.stop))
             ranges = {w: [*given, *self._audits.get(w, ())] for w, given in self._ranges.items()}
-            self.segment.set_ranges(ranges)  # announced together with the step
+            self.segment.set_ranges(ranges)  # the step announces them
 
     def _write(self, ranges: Mapping[int, Sequence[Range]]) -> None:
         self.segment.set_ranges(ranges)

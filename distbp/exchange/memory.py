@@ -1,8 +1,8 @@
-"""Memory shared by the processes of one node, which vanishes with the last of them.
+"""Memory shared by the processes of one node. It vanishes with the last of them.
 
-It is a Linux memfd: a file without a name. Another process of the same user opens it through
-/proc/<pid>/fd/<fd> of its creator. So there is nothing to clean up after a kill -9, nothing for a resource
-tracker to get wrong, and no limit from the size of /dev/shm in a container.
+The memory is a Linux memfd, a file without a name. Another process of the same user opens it through
+/proc/<pid>/fd/<fd> of its creator. So a kill -9 leaves nothing to clean up, no resource tracker is needed,
+and the size of /dev/shm in a container does not limit it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from distbp.nn.layers.base import Array
 
 @dataclass(frozen=True)
 class MemoryHandle:
-    """Names a memory to other processes of the node, while the process `pid` keeps it open."""
+    """The name of a memory for other processes of the node. Valid while the process `pid` keeps it open.
+
+    size: bytes."""
 
     pid: int
     fd: int
@@ -29,7 +31,7 @@ class MemoryHandle:
 
 
 class Memory:
-    """A mapped memory of `handle.size` bytes. Pages that nobody touched take no memory."""
+    """A mapped memory of `handle.size` bytes. A page takes memory only after somebody has touched it."""
 
     def __init__(self, handle: MemoryHandle, mapped: mmap.mmap, owned: bool) -> None:
         self.handle = handle
@@ -37,28 +39,28 @@ class Memory:
         self._owned = owned
 
     def array(self, offset: int, shape: tuple[int, ...], dtype: Any) -> Array:
-        """A view of the bytes from `offset` on."""
+        """A view of the bytes from `offset` on. Writing to it writes to the shared memory."""
         return np.ndarray(shape, dtype, buffer=self._map, offset=offset)
 
     def close(self) -> None:
-        """Gives up this process's name for the memory; views in use keep the mapping alive."""
+        """Closes the creator's file descriptor, so that nobody can attach anymore. Views keep the mapping
+        alive."""
         if self._owned:
             os.close(self.handle.fd)
             self._owned = False
 
 
 def create(size: int) -> Memory:
-    """A new memory of `size` bytes, all zero."""
+    """Creates a memory of `size` bytes, all zero."""
     fd = os.memfd_create("distbp", os.MFD_CLOEXEC)
     os.ftruncate(fd, max(size, mmap.PAGESIZE))
     return Memory(MemoryHandle(os.getpid(), fd, size), mmap.mmap(fd, max(size, mmap.PAGESIZE)), True)
 
 
 def attach(handle: MemoryHandle) -> Memory:
-    """Maps the memory that another process of this node created.
+    """Maps a memory that another process of this node created.
 
-    Raises ExchangeError when its creator is gone or belongs to another user.
-    """
+    Raises ExchangeError if its creator has ended or belongs to another user."""
     try:
         fd = os.open(f"/proc/{handle.pid}/fd/{handle.fd}", os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
@@ -75,13 +77,13 @@ def attach(handle: MemoryHandle) -> Memory:
 
 @dataclass(frozen=True)
 class SharedArrays:
-    """Names arrays in one memory: name -> (offset, shape, dtype)."""
+    """The names of arrays in one memory. `places`: name -> (offset in bytes, shape, dtype)."""
 
     memory: MemoryHandle
     places: Mapping[str, tuple[int, tuple[int, ...], str]]
 
     def attach(self) -> dict[str, Array]:
-        """The arrays, read-only; no copy. Raises ExchangeError as `attach` does."""
+        """Maps the arrays by name, read-only, without a copy. Raises ExchangeError as `attach` does."""
         memory = attach(self.memory)
         found = {}
         for name, (offset, shape, dtype) in self.places.items():
@@ -92,7 +94,9 @@ class SharedArrays:
 
 
 def share(arrays: Mapping[str, Array]) -> tuple[Memory, SharedArrays]:
-    """Copies arrays into a new memory, each on a page of its own. Keep the Memory while others attach."""
+    """Copies arrays into a new memory, each from a new page on.
+
+    The caller keeps the Memory for as long as others attach."""
     places = {}
     size = 0
     for name, array in arrays.items():

@@ -1,8 +1,8 @@
-"""A relay: stands for all workers of another node.
+"""A relay stands for all workers of a node that is not the server's.
 
-On its node it is what the server is on the server's: it publishes to the workers' segment and gathers what
-they post. Toward the server it is one worker: it joins its node's blocks up to the largest nodes of the tree
-that lie within them, so one vector for each crosses the network, and the bits are those of the tree.
+To the workers of its node it is the server: it publishes to their segment and gathers what they post. To the
+server it is one worker: it joins the blocks of its node into the largest blocks of the tree that they make
+up. So one vector for each of these crosses the network, and the bits are those of the tree.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from distbp.exchange.segment import Range
 from distbp.parameter_server import Contribution
 from distbp.reduction import Block, blocks_within, joins
 
-WAIT_S = 0.05  # between two looks at what this node was asked for
+WAIT_S = 0.05  # between two checks of what this node was asked for
 
 
 class Publication(NamedTuple):
-    """What the server says: the vector (size,) of `step` (None: as it was), and whether to compute with it.
-    A step below 0 says that it is over."""
+    """What the server publishes.
+
+    step: below 0 says that the exchange is over. running: whether to compute the step. vector: (size,), that
+    of the step; None if the relay has it."""
 
     step: int
     running: bool
@@ -37,20 +39,26 @@ OVER = Publication(-1, False, None)
 class Reply(Protocol):
     """An answer on its way."""
 
-    def wait(self, timeout_s: float) -> Publication | None: ...
+    def wait(self, timeout_s: float) -> Publication | None:
+        """Waits at most `timeout_s`. Returns None if the answer has not arrived."""
+        ...
 
 
 class Link(Protocol):
-    """The way to the server."""
+    """The connection of a relay to the server."""
 
     def push_pull(self, phase: int, contributions: Sequence[Contribution]) -> Reply:
-        """Pushes the node's sums for the step of `phase` (see `desk`); the reply comes when the server
-        publishes a later one. The arrays may be overwritten as soon as this returns."""
+        """Pushes the node's sums for the step of `phase` (see `desk`). Does not wait.
+
+        The reply arrives when the server publishes a later phase. The caller may overwrite the arrays as soon
+        as this returns."""
         ...
 
 
 class Relay:
-    """`run` serves until the server says that it is over; `assign` may be called from other threads."""
+    """The relay of a node. One thread calls `run`; other threads may call `assign` and `end`.
+
+    shards: of the job."""
 
     def __init__(self, workers: LocalWorkers, shards: int, link: Link) -> None:
         self._workers = workers
@@ -61,7 +69,7 @@ class Relay:
         self._ended = threading.Event()
 
     def assign(self, ranges: Mapping[int, Sequence[Range]]) -> None:
-        """Says who of this node hosts what, from the current step on."""
+        """Sets who of this node hosts what, from the current step on. Does not wait."""
         self._wanted = frozenset(
             shard for given in ranges.values() for one in given for shard in range(one.start, one.stop)
         )
@@ -69,14 +77,14 @@ class Relay:
         self._workers.nudge()
 
     def run(self) -> None:
-        """Serves until it is over, or the way to the server is lost (whatever error that is); waits."""
+        """Serves until the server says that it is over; waits. Raises what the link raises if it is lost."""
         try:
             self._serve()
         finally:
             self._workers.close()
 
     def end(self) -> None:
-        """Makes `run` return soon. From another thread."""
+        """Makes `run` return soon. Called by another thread; does not wait."""
         self._ended.set()
         self._workers.nudge()
 
@@ -106,7 +114,8 @@ class Relay:
                 reply = link.push_pull(phase, [])
 
     def _push(self, phase: int, sent: set[int]) -> Reply | None:
-        """Gathers what this node was asked for and has not sent, joins it, and sends it."""
+        """Gathers the blocks that this node was asked for and has not sent, joins them, and sends them.
+        Returns None if `end` was called meanwhile."""
         workers, gathering = self._workers, self._gathering
         while True:
             seen = workers.arrivals
@@ -124,7 +133,7 @@ class Relay:
                 parts = [b for b in found if node.start <= b.start and b.stop <= node.stop]
                 if parts:
                     ready[node] = _join(node, [found[b] for b in parts])
-                else:  # a larger block was computed before this node was asked for less
+                else:  # workers computed a larger block before this node was asked for less
                     whole = next(b for b in found if b.start <= node.start and node.stop <= b.stop)
                     ready[whole] = found[whole]
         sent.update(shard for block in ready for shard in range(block.start, block.stop))
@@ -132,7 +141,7 @@ class Relay:
 
 
 def _join(node: Block, parts: Sequence[Contribution]) -> Contribution:
-    """The sums over `node` from those of the blocks that make it up, in the tree's order, in place."""
+    """Adds the sums of the blocks that make up `node`, in the tree's order, in place."""
     for left, right in joins(node, [p.block for p in parts]):
         np.add(parts[left].gradient, parts[right].gradient, out=parts[left].gradient)
         np.add(parts[left].totals, parts[right].totals, out=parts[left].totals)

@@ -1,4 +1,4 @@
-"""The server's rounds: publish a step, gather its blocks, apply the update, again."""
+"""The server's rounds. A round publishes a step, gathers its blocks, and applies the update."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from distbp.nn.arrays import Array
 from distbp.parameter_server import Contribution, ParameterServer
 from distbp.schedules import PlateauState
 
-IDLE_WAIT_S = 0.05  # between two looks at lateness while waiting for answers
-LATE_FLOOR_S = 0.25  # nothing is late before this
-LONG_STEP_S = 0.02  # for longer ones compiled rounds are not worth it, nor have they the patience
+IDLE_WAIT_S = 0.05  # between two checks for late answers
+LATE_FLOOR_S = 0.25  # no answer is late before this
+LONG_STEP_S = 0.02  # compiled rounds do not pay for longer steps, and do not wait that long
 
 
 class Remote(Protocol):
-    """Nodes whose answers come by another way than the segment of this one."""
+    """Nodes whose answers do not come through the segment of this node."""
 
     def publish(self, step: int, vector: Array) -> None: ...
 
     def rest(self, step: int, vector: Array) -> None:
-        """The vector is that of `step`; there is nothing to compute until the next `publish`."""
+        """Tells them that the vector is that of `step`, and to wait for the next `publish`."""
         ...
 
     def take(self, step: int, gathering: Gathering[Contribution]) -> None:
-        """Offers what came in for `step` since the last call; does not wait."""
+        """Offers to `gathering` what came in for `step` since the last call. Does not wait."""
         ...
 
 
 def _compiled(server: ParameterServer, workers: LocalWorkers, stop_asked: Array) -> Any:
-    if not server.updater.compiled:  # so Numba is not loaded where nothing is compiled
+    if not server.updater.compiled:  # without compiled code, Numba is not loaded
         return None
     from distbp.exchange.compiled_rounds import compiled_rounds
 
@@ -44,9 +44,8 @@ def _compiled(server: ParameterServer, workers: LocalWorkers, stop_asked: Array)
 class Rounds:
     """Drives a `ParameterServer` whose vector is that of the segment.
 
-    `late_factor`: shards that are missing after so many times the usual time of a step are also computed by
-    workers that have answered. 0 turns that off.
-    """
+    remote: other nodes; None without any. late_factor: a shard is late after so many times the usual time of
+    a step; then workers that have answered compute it, too. 0 turns that off. clock: seconds."""
 
     def __init__(
         self,
@@ -68,14 +67,16 @@ class Rounds:
         self._compiled = _compiled(server, workers, self._stop_asked)
 
     def stop_soon(self, stretch: int) -> None:
-        """Makes `run` of that stretch return after the step in progress. From another thread, which may be
-        ahead of `run` or behind it."""
+        """Makes `run` of that stretch return after the step in progress. Does not wait.
+
+        Another thread calls it, possibly before `run` or after it."""
         self._stop_asked[0] = stretch
 
     def run(self, stretch: int, first: int, stop: int, plateau: PlateauState) -> int:
-        """Trains steps `first` to `stop - 1`; waits. Returns the next step. Raises NotFiniteError.
+        """Trains steps `first` to `stop - 1`; waits. Returns the next step.
 
-        `stretch`: a number that no earlier call had."""
+        stretch: a number that no earlier call had. Raises NotFiniteError before it applies a step with NaN or
+        Inf, and CorruptionError if an audit finds a difference."""
         server, gathering = self.server, self._gathering
         step = first
         try:
@@ -98,13 +99,13 @@ class Rounds:
         return step
 
     def rest(self) -> None:
-        """Makes the vector known to those who evaluate with it."""
+        """Publishes the vector for evaluation, without a step to compute."""
         self.workers.rest(self.server.step)
         if self._remote:
             self._remote.rest(self.server.step, self.server.vector)
 
     def _some(self, stretch: int, step: int, stop: int, plateau: PlateauState) -> int:
-        """Trains as many steps as one compiled call can."""
+        """Trains as many steps as one compiled call can; returns how many, 0 for none."""
         if self._compiled is None or self._usual_s > LONG_STEP_S:
             return 0
         began = self._clock()

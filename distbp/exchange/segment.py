@@ -1,12 +1,12 @@
-"""The memory that a parameter server and the workers of its node share: its layout, and nothing else.
+"""The layout of the memory that a parameter server and the workers of its node share.
 
-    control   what step it is, who hosts which shards, two futex words
+    control   the step, who hosts which shards, two futex words
     vector    the flat parameter vector; the server writes it between steps
-    slots     for each worker a few: the gradient sums of one block, with a header that is written last
+    slots     some for each worker: the gradient sums of one block, and a header that is written last
 
 A worker writes only its own row of the control block and its own slots. Aligned 8-byte stores are atomic on
-every processor that Linux and NumPy support; where their order matters stands a `fence`. A header is only
-believed when its attempt and step are the current ones.
+every processor that Linux and NumPy support. A `fence` stands where their order matters. The server believes
+a header only if its attempt and step are the current ones.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from distbp.exchange.futex import Futex, fence
 from distbp.nn.layers.base import Array
 from distbp.reduction import Block
 
-MAX_WORKERS = 64  # of one node, over the life of a segment
-MAX_RANGES = 8  # of shards, for one worker
+MAX_WORKERS = 64  # on one node, over the life of a segment
+MAX_RANGES = 8  # ranges of shards for one worker
 MAX_SLOTS = 48  # blocks that one worker can push in one step
 
 # 8-byte words of the control block.
-# VECTOR_STEP: the vector is that of this step or a later one; written when nothing is to be computed.
+# VECTOR_STEP: the vector is that of this step or of a later one. Written when there is nothing to compute.
 ATTEMPT, STEP, STATE, VERSION, SERVER_BEAT, VECTOR_STEP = range(6)
 _ROWS = 16  # where the workers' rows begin
 _ROW = 8 + 3 * MAX_RANGES
@@ -44,7 +44,9 @@ _HEADER = 8
 
 
 class Range(NamedTuple):
-    """Shards [start, stop) for one worker; at every step, or (a shard that is late elsewhere) only at one."""
+    """Shards [start, stop) for one worker.
+
+    only_step: -1 for every step; else the one step at which it computes them beside their host."""
 
     start: int
     stop: int
@@ -53,7 +55,7 @@ class Range(NamedTuple):
 
 @dataclass(frozen=True)
 class SegmentHandle:
-    """All that another process of the node needs to attach."""
+    """What another process of the node needs to attach. `size`, `totals`: as of `Segment`."""
 
     memory: memory.MemoryHandle
     size: int
@@ -66,7 +68,7 @@ def _align(count: int, to: int) -> int:
 
 
 class Segment:
-    """A mapped segment. `size`: entries of the flat vector; `totals`: float64 entries beside a gradient."""
+    """A mapped segment. `size`: entries of the flat vector. `totals`: float64 entries beside a gradient."""
 
     def __init__(self, mapped: memory.Memory, size: int, dtype: Any, totals: int) -> None:
         self._memory = mapped
@@ -82,7 +84,9 @@ class Segment:
         self._slots: dict[tuple[int, int], Slot] = {}
 
     def slot(self, worker: int, number: int) -> Slot:
-        """The `number`-th slot of a worker; always the same object, so that programs stay bound to it."""
+        """Slot `number` of a worker, from 0. Always the same object, so that programs stay bound to it.
+
+        Raises ExchangeError from MAX_SLOTS on."""
         if number >= MAX_SLOTS:
             raise ExchangeError(f"a worker hosts more than {MAX_SLOTS} blocks of shards; use more workers")
         found = self._slots.get((worker, number))
@@ -97,16 +101,19 @@ class Segment:
         return found
 
     def row(self, worker: int) -> int:
-        """Where a worker's row of the control block begins, in 8-byte words."""
+        """The index of the first 8-byte word of a worker's row in the control block."""
         return _ROWS + worker * _ROW
 
     @property
     def version(self) -> int:
-        """Of who hosts what; another after each change, and odd during one."""
+        """A number that changes with every change of who hosts what. It is odd during a change."""
         return self.words[VERSION]
 
     def set_ranges(self, ranges: Mapping[int, Sequence[Range]]) -> None:
-        """Says what these workers host; others keep what they have. Called by the server, by one thread."""
+        """Writes what these workers host; other workers keep what they have. One thread of the server calls
+        it.
+
+        Raises ExchangeError for more than MAX_RANGES ranges of a worker."""
         for given in ranges.values():
             if len(given) > MAX_RANGES:
                 raise ExchangeError(
@@ -125,7 +132,7 @@ class Segment:
         words[VERSION] += 1
 
     def ranges(self, worker: int) -> list[Range]:
-        """What a worker hosts; none while the server is about to change it (it announces the change)."""
+        """What a worker hosts. Empty while the server changes it; the server then announces the change."""
         words, row = self.words, self.row(worker)
         version = words[VERSION]
         fence()
@@ -135,12 +142,12 @@ class Segment:
         return found if words[VERSION] == version and version % 2 == 0 else []
 
     def beat(self, worker: int | None = None) -> None:
-        """Records that the worker (None: the server) lives."""
+        """Records a sign of life of a worker (None: of the server)."""
         at = SERVER_BEAT if worker is None else self.row(worker) + BEAT
         self.words[at] = time.monotonic_ns()
 
     def beat_age_s(self, worker: int | None = None) -> float:
-        """Seconds since the last beat. The clock is the node's, the same in all its processes."""
+        """Seconds since the last sign of life. All processes of a node share the clock."""
         at = SERVER_BEAT if worker is None else self.row(worker) + BEAT
         return (time.monotonic_ns() - self.words[at]) / 1e9
 
@@ -149,8 +156,11 @@ class Segment:
 
 
 class Slot(NamedTuple):
-    """One block's sums. `header` is written last, SLOT_STEP last of all; it is believed when SLOT_STEP is the
-    same before and after the rest was read. `address`: of the header in this process."""
+    """The sums of one block. `totals`: float64. `gradient`: (size,). `address`: of the header in this
+    process.
+
+    The header is written last, and SLOT_STEP last of all. A reader believes it if SLOT_STEP is the same
+    before and after it reads the rest."""
 
     header: memoryview
     totals: Array
@@ -158,6 +168,7 @@ class Slot(NamedTuple):
     address: int
 
     def post(self, attempt: int, step: int, block: Block) -> None:
+        """Writes the header: the sums in this slot are those of `block` at `step`."""
         header = self.header
         header[SLOT_STEP] = -1
         fence()
@@ -168,7 +179,7 @@ class Slot(NamedTuple):
         header[SLOT_STEP] = step
 
     def posted(self, attempt: int, step: int) -> Block | None:
-        """The block whose sums of `step` are here; None when they are not (yet)."""
+        """The block whose sums of `step` are in this slot; None if they are not there yet."""
         header = self.header
         if header[SLOT_STEP] != step or header[SLOT_ATTEMPT] != attempt:
             return None
@@ -179,7 +190,7 @@ class Slot(NamedTuple):
 
 
 def _layout(size: int, itemsize: int, totals: int) -> tuple[int, int, int, int]:
-    """(vector, first slot, bytes of a slot, bytes in all), offsets from the start of the memory."""
+    """(offset of the vector, offset of the first slot, size of a slot, size of the memory), in bytes."""
     vector_at = _align(_FUTEX_BYTES + 8 * (_ROWS + MAX_WORKERS * _ROW), 4096)
     slots_at = vector_at + _align(size * itemsize, 4096)
     slot_bytes = _align(_align(8 * (_HEADER + totals), 64) + size * itemsize, 4096)
@@ -187,7 +198,7 @@ def _layout(size: int, itemsize: int, totals: int) -> tuple[int, int, int, int]:
 
 
 def create(size: int, dtype: Any, totals: int, attempt: int) -> Segment:
-    """A new segment, for the server. Slots that no worker uses take no memory."""
+    """Creates a segment, in the server's process. Slots that no worker uses take no memory."""
     total = _layout(size, np.dtype(dtype).itemsize, totals)[3]
     segment = Segment(memory.create(total), size, dtype, totals)
     segment.words[ATTEMPT] = attempt
@@ -198,5 +209,5 @@ def create(size: int, dtype: Any, totals: int, attempt: int) -> Segment:
 
 
 def attach(handle: SegmentHandle) -> Segment:
-    """The same segment, for a worker. Raises ExchangeError when the server is gone."""
+    """Maps a segment, in a worker's process. Raises ExchangeError if the server has ended."""
     return Segment(memory.attach(handle.memory), handle.size, handle.dtype, handle.totals)

@@ -1,8 +1,8 @@
-"""Several servers, each with a range of the flat vector: how they keep step, how a relay reaches them all.
+"""Several servers, each with a range of the flat vector: how they keep step, and how a relay reaches them.
 
-A relay cuts its sums and sends each server its own part, so the traffic of a large model is shared by as many
-network cards. Before an update the servers agree: their sums of squares are added in the order of the vector,
-so clipping by the global norm and the check for NaN and Inf are those of one server, to the bit.
+A relay cuts its sums and sends each server its part, so the network cards of all servers share the traffic of
+a large model. Before an update the servers agree: their sums of squares are added in the order of the vector.
+So clipping by the global norm and the check for NaN and Inf are those of one server, to the bit.
 """
 
 from __future__ import annotations
@@ -26,18 +26,20 @@ IDLE_WAIT_S = 0.5
 
 
 class Verdict(NamedTuple):
-    """`squares`: of the whole gradient. `stop`: end the stretch after this step."""
+    """squares: the sum of squares of the whole gradient. stop: whether the stretch ends after this step."""
 
     squares: float
     finite: bool
     stop: bool
 
 
-Agree = Callable[[int, Sums], Verdict]  # (step, this server's) -> the same for all
+Agree = Callable[[int, Sums], Verdict]  # (step, sums of this server) -> one verdict for all
 
 
 class Council:
-    """Where the servers meet once a step. Each calls `agree` in a thread of its own."""
+    """The meeting of the servers once a step. Each server calls `agree` in a thread of its own.
+
+    stopping: whether the stretch is to end after this step."""
 
     def __init__(self, servers: int, stopping: Callable[[], bool] = lambda: False) -> None:
         self._servers = servers
@@ -49,10 +51,9 @@ class Council:
         self._open = True
 
     def agree(self, server: int, step: int, sums: Sums) -> Verdict:
-        """Waits until all servers have said what they know of `step`; then says the same to each.
+        """Waits until all servers have given their sums for `step`. Returns the same verdict to each.
 
-        Raises ExchangeError when it is closed meanwhile.
-        """
+        Raises ExchangeError if it is closed meanwhile."""
         with self._turn:
             self._sums[server] = sums
             if len(self._sums) == self._servers:
@@ -73,7 +74,7 @@ class Council:
 
 
 class RangeRounds:
-    """The rounds of one of several servers: publish its range, gather its part of the sums, agree, update."""
+    """The rounds of one of several servers: it publishes its range, gathers its sums, agrees, and updates."""
 
     def __init__(
         self,
@@ -92,7 +93,10 @@ class RangeRounds:
 
     def run(self, first: int, stop: int, plateau: PlateauState) -> int:
         """Trains steps `first` to `stop - 1`, or until the servers agree to stop; waits. Returns the next
-        step. Raises NotFiniteError; ExchangeError when closed meanwhile."""
+        step.
+
+        Raises NotFiniteError before it applies a step with NaN or Inf; ExchangeError if it is closed
+        meanwhile."""
         server = self.server
         step = first
         try:
@@ -113,6 +117,7 @@ class RangeRounds:
         return step
 
     def rest(self) -> None:
+        """Publishes the range for evaluation, without a step to compute."""
         self.desk.rest(self.server.step, self.server.vector)
 
     def close(self) -> None:
@@ -133,7 +138,7 @@ class RangeRounds:
 
 
 class FanLink:
-    """A `Link` to several servers. ranges: what each has of the flat vector (size,)."""
+    """A `Link` to several servers. ranges: [start, stop) of each in the flat vector (size,)."""
 
     def __init__(
         self, links: Sequence[Link], ranges: Sequence[tuple[int, int]], dtype: np.dtype[Any]
@@ -150,8 +155,10 @@ class FanLink:
 
 
 class FanReply:
-    """Complete when every server has answered. Where some are ahead, it says what the one behind says: then
-    the others' parts are the same for both, or nobody waits for sums that are made with them."""
+    """The `Reply` of several servers. It is complete when every server has answered.
+
+    If some servers are ahead, it has the step of the one behind. Then either the parts of the others are the
+    same at both steps, or nobody waits for the sums that are made with them."""
 
     def __init__(self, replies: Sequence[tuple[Reply, Array]], vector: Array) -> None:
         self._waiting = list(replies)

@@ -1,4 +1,4 @@
-"""Training data that the processes of a node share without copies, and the part that another node needs."""
+"""Training data that the processes of a node share without copies, and the rows that another node needs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from distbp.nn.arrays import Array
 
 @dataclass(frozen=True)
 class FilePlace:
-    """An array within a file that is mapped where it lies."""
+    """The place of an array in a file that other processes can map. `offset`: bytes."""
 
     path: str
     offset: int
@@ -31,22 +31,26 @@ class FilePlace:
 
 @dataclass(frozen=True)
 class SharedRows:
-    """Names the rows of one split (or of one shard's part of it) to other processes of the node."""
+    """The name of the rows of a split, or of one shard's part of it, for other processes of the node.
+
+    preprocessing: applied to inputs when they are gathered; None: they are prepared already."""
 
     arrays: SharedArrays
-    inputs: FilePlace | None = None  # None: among `arrays`
+    inputs: FilePlace | None = None  # None: they are in `arrays`
     preprocessing: Preprocessing | None = None
 
     def attach(self) -> PreparedRows:
-        """The rows; raises ExchangeError when their owner is gone."""
+        """Maps the rows. Raises ExchangeError if their owner has ended."""
         arrays = self.arrays.attach()
         inputs = arrays["inputs"] if self.inputs is None else self.inputs.attach()
         return PreparedRows(inputs, arrays["targets"], arrays.get("weights"), self.preprocessing)
 
 
 def share_rows(rows: PreparedRows) -> tuple[Memory, SharedRows]:
-    """Moves the rows to shared memory: afterwards `rows` itself reads from there, so there is one copy.
-    Inputs that are mapped from a file stay there. Keep the Memory as long as others attach."""
+    """Moves the rows to shared memory. `rows` itself then reads from there, so that one copy remains.
+
+    Inputs that are mapped from a file stay in the file. The caller keeps the Memory for as long as others
+    attach."""
     place = _place_in_file(rows.inputs)
     arrays = {"targets": rows.targets}
     if place is None:
@@ -63,7 +67,7 @@ def share_rows(rows: PreparedRows) -> tuple[Memory, SharedRows]:
 
 
 def _place_in_file(array: Array) -> FilePlace | None:
-    """Where a (slice of a) memory-mapped array lies, if another process can map it the same way."""
+    """The place of a memory-mapped array, or of a slice of one; None if another process cannot map it so."""
     if not isinstance(array, np.memmap) or not array.flags.c_contiguous or array.filename is None:
         return None
     root: np.memmap[tuple[int, ...], np.dtype[np.generic]] = array
@@ -75,15 +79,16 @@ def _place_in_file(array: Array) -> FilePlace | None:
 
 @dataclass(frozen=True)
 class ShardData:
-    """All rows that one shard needs, as plain arrays: split name -> {"inputs", "targets", "weights"}. The
-    training rows are in the order in which they were dealt."""
+    """All rows of one shard, as plain arrays: name of the split -> {"inputs", "targets", "weights"}.
+
+    Training rows stand in the order in which they were dealt."""
 
     shard: int
     splits: Mapping[str, Mapping[str, Array]]
 
 
 def cut(data: WholeData, shard: int, dtype: np.dtype[np.generic]) -> ShardData:
-    """Copies out what a shard needs, for a node that does not reach the data itself."""
+    """Copies the rows of a shard, for a node that cannot read the data itself. dtype: of the inputs."""
     splits = {}
     for name, source in data.splits.items():
         if name == "train":
@@ -101,10 +106,9 @@ def cut(data: WholeData, shard: int, dtype: np.dtype[np.generic]) -> ShardData:
 
 
 class HeldShards:
-    """Holdings of a process that has only the rows of some shards, each from its first row on.
+    """The `Holdings` of a process that has the rows of some shards only.
 
-    fetch: names the rows of a shard by split; asked when a shard is first needed. It may wait.
-    """
+    fetch: gives the names of a shard's rows by split. Called when a shard is first needed; may wait."""
 
     def __init__(self, fetch: Callable[[int], Mapping[str, SharedRows]]) -> None:
         self._fetch = fetch
@@ -127,8 +131,9 @@ class HeldShards:
 
 
 class NodeStore:
-    """Shards that were sent to this node, in memory that its workers map. Lives in one process of the node,
-    whose threads may all call it."""
+    """Shards that were sent to this node, in memory that its workers map.
+
+    One process of the node has it; all threads of that process may call it."""
 
     def __init__(self) -> None:
         self._memories: list[Memory] = []
@@ -136,7 +141,7 @@ class NodeStore:
         self._arrived = threading.Condition()
 
     def add(self, part: ShardData) -> None:
-        """Copies a shard's rows; those of a shard that is there already are ignored."""
+        """Copies the rows of a shard. Ignores a shard that is there already."""
         names = {}
         for name, arrays in part.splits.items():
             memory, names[name] = share(arrays)
@@ -146,16 +151,16 @@ class NodeStore:
             self._arrived.notify_all()
 
     def __contains__(self, shard: int) -> bool:
-        """Whether the rows of a shard have come."""
+        """Whether the rows of a shard have arrived."""
         return shard in self._shards
 
     def rows(self, shard: int) -> Mapping[str, SharedRows]:
-        """Names the rows of a shard; waits until they have come."""
+        """The names of a shard's rows, by split; waits until they have arrived."""
         with self._arrived:
             self._arrived.wait_for(lambda: shard in self._shards)
             return self._shards[shard]
 
 
 def whole_data(handles: Mapping[str, SharedRows], rows: Mapping[str, int], sharding: Sharding) -> WholeData:
-    """Holdings of a process on the trainer's node."""
+    """The `Holdings` of a process on the trainer's node. rows: name of the split -> number of its rows."""
     return WholeData({name: handle.attach() for name, handle in handles.items()}, rows, sharding)

@@ -1,6 +1,6 @@
-"""The shared-memory exchange, the worker's end: wait for a step, compute, post, wait again.
+"""The worker's end of the shared-memory exchange: waits for a step, computes it, posts the sums.
 
-Gradients are written in place: the backward pass is bound to the slot that the server reads.
+The backward pass writes gradients straight into the slot that the server reads.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from distbp.exchange.segment import Segment, Slot
 from distbp.reduction import Block, blocks_within
 from distbp.worker import Worker
 
-# How a finished slot is announced. The fault injector puts its own in place of `post`.
+# Announces a finished slot. The fault injector replaces `post` by its own.
 Post = Callable[[Slot, int, int, Block], None]
 
 BEAT_S = 0.25  # between two signs of life
-RESEND_S = 0.2  # an answer that had no effect for so long is announced again
-SPINS = 300  # looks at the word before sleeping; about 0.3 ms, in which the server joins and updates
+RESEND_S = 0.2  # an answer without effect is announced again after this
+SPINS = 300  # looks at the futex word before sleeping: about 0.3 ms, while the server joins and updates
 
 
 def post(slot: Slot, attempt: int, step: int, block: Block) -> None:
@@ -30,7 +30,7 @@ def post(slot: Slot, attempt: int, step: int, block: Block) -> None:
 
 
 class WorkerPort:
-    """A worker's end of a segment. `me`: its row. Call `serve` from one thread; it waits until closed."""
+    """A worker's end of a segment. `me`: the worker's row. `shards`: of the job. One thread calls `serve`."""
 
     def __init__(self, segment: Segment, me: int, shards: int, announce: Post = post) -> None:
         self._segment = segment
@@ -44,13 +44,15 @@ class WorkerPort:
         self._done: list[tuple[Block, Slot]] = []
 
     def serve(self, worker: Worker) -> None:
-        """Computes whatever the control block asks of this worker, step after step, until it says closed."""
+        """Computes what the control block asks of this worker, step after step; waits until it is closed.
+
+        Raises what `Worker.compute` raises."""
         segment, words = self._segment, self._segment.words
         stop_beating = self._beat()
         try:
             attempt = words[seg.ATTEMPT]
             while True:
-                seen = segment.published.value  # before looking at what it announces
+                seen = segment.published.value  # read before what it announces
                 state = words[seg.STATE]
                 if state == seg.CLOSED:
                     return
@@ -63,8 +65,9 @@ class WorkerPort:
             stop_beating()
 
     def await_vector(self, step: int) -> None:
-        """Waits until the vector is that of `step`, where the server is at rest. From any thread; raises
-        ExchangeError when the segment is closed meanwhile."""
+        """Waits until the server rests with the vector of `step` or a later one. Any thread may call it.
+
+        Raises ExchangeError if the segment is closed meanwhile."""
         segment, words = self._segment, self._segment.words
         while True:
             seen = segment.published.value
@@ -76,10 +79,10 @@ class WorkerPort:
             segment.published.wait(seen, RESEND_S)
 
     def _work(self, worker: Worker, attempt: int, seen: int) -> bool:
-        """Computes the next block that is asked for; false when there is none left at this step."""
+        """Computes the next block that was asked for. Returns False if none is left at this step."""
         segment = self._segment
         step = segment.words[seg.STEP]
-        fence()  # the vector after its number
+        fence()  # read the vector after its number
         if step != self._step:
             self._step = step
             self._done = []
@@ -96,8 +99,8 @@ class WorkerPort:
         return True
 
     def _next_block(self, step: int) -> Block | None:
-        """The first node of the tree that this worker was asked for at `step` and has not computed. What it
-        hosts comes first; then what it was asked for at this step only, as it was asked for."""
+        """The first block that this worker was asked for at `step` and has not computed; None if there is
+        none. The blocks that it hosts come first, then those that it was asked for at this step only."""
         ranges = self._segment.ranges(self._me)
         wanted = {
             s for start, stop, only in ranges if only == -1 for s in range(start, min(stop, self._shards))
@@ -120,7 +123,7 @@ class WorkerPort:
             self._wake_server()
 
     def _wake_server(self) -> None:
-        # Values of different workers never meet, so no wake-up is taken for an earlier one.
+        # Workers never store equal values, so nobody takes this wake-up for an earlier one.
         self._count = (self._count + 1) & 0xFFFFFF
         self._segment.arrived.set((self._me + 1) << 24 | self._count)
 

@@ -1,15 +1,16 @@
-"""Which BLAS libraries there are to compute matrix products, and where their functions are.
+"""The BLAS libraries that compute matrix products, and the addresses of their functions.
 
-Two: the OpenBLAS that NumPy's wheels bring, and Intel's MKL (optional; the package `mkl`), which on Intel
-processors is up to 1.4 times as fast on the shapes of small batches. MKL runs on the calling thread only,
-and in the mode in which its bits depend on the instruction set alone (Conditional Numerical Reproducibility;
-Intel oneMKL Developer Guide). On processors with AVX-512 OpenBLAS has kernels of its own for small products,
-which are faster than MKL's; there they compute those.
+There are two libraries. OpenBLAS comes with NumPy's wheels. Intel's MKL (optional, the package `mkl`) is up
+to 1.4 times as fast on Intel processors for the shapes of small batches. MKL runs on the calling thread only,
+in the mode in which its bits depend on the instruction set alone (Conditional Numerical Reproducibility;
+Intel oneMKL Developer Guide). On processors with AVX-512, OpenBLAS has special kernels for small products,
+which are faster than MKL's; there OpenBLAS computes the small products.
 
-Beside either, large products in float32 may be computed by our own code: on the processor's matrix unit
-(Intel AMX) where there is one, or, beside OpenBLAS alone, on its vector registers.
+Large float32 products may come from code of our own beside either library: from the processor's matrix unit
+(Intel AMX), or, beside OpenBLAS alone, from its vector registers.
 
-Nothing here loads Numba: the trainer's process names what its workers compute with, and compiles nothing.
+This module does not load Numba: the trainer's process names the products of its workers, and compiles
+nothing.
 """
 
 from __future__ import annotations
@@ -26,22 +27,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# arch_prctl(2) and the kernel's Documentation/arch/x86/xstate.rst, "Dynamic features": a process has to ask
-# for the registers of the matrix unit once, which lets all its threads use them.
+# arch_prctl(2), and "Dynamic features" in the kernel's Documentation/arch/x86/xstate.rst: a process asks for
+# the registers of the matrix unit once, and then all its threads may use them.
 _ARCH_PRCTL, _ASK, _TILE_DATA = 158, 0x1023, 18
 TILE_FLAGS = {"amx_tile", "amx_bf16", "avx512_bf16"}  # in /proc/cpuinfo
 VECTOR_FLAGS = {"avx512f"}  # with AVX2, OpenBLAS is as fast as our own products or faster
 _SEQUENTIAL = 1  # mkl_service.h: MKL_THREADING_SEQUENTIAL
 _REPRODUCIBLE = {"avx512": 12, "avx2": 10}  # MKL_CBWR_AVX512, MKL_CBWR_AVX2
-# How NumPy's own OpenBLAS names its functions, by the build of NumPy. 64: of the bits of whole numbers.
+# Names of functions in NumPy's own OpenBLAS; they depend on the build. 64: whole numbers have 64 bits.
 _NAMES = ("scipy_cblas_{}64_", "cblas_{}64_", "scipy_cblas_{}", "cblas_{}")
 _LETTERS: dict[np.dtype[Any], str] = {np.dtype(np.float32): "s", np.dtype(np.float64): "d"}
 
 
 class Gemm(NamedTuple):
-    """The addresses of cblas_sgemm or cblas_dgemm: the one for large products, and the one for those of at
-    most `distbp.nn.gemm.SMALL` multiplications. `own`: of a function of ours with their arguments, for large
-    ones with at least so many rows, columns and terms as `least`; 0: there is none."""
+    """Addresses of functions with the arguments of cblas_sgemm or cblas_dgemm.
+
+    `small`: for products of at most `distbp.nn.gemm.SMALL` multiplications. `large`: for the others. `own`:
+    our function, for large products with at least `least` rows, columns and terms; 0 if there is none."""
 
     large: int
     small: int
@@ -62,7 +64,8 @@ def _address_in(library: ctypes.CDLL, name: str) -> int | None:
 
 
 def _in_openblas(function: str) -> dict[np.dtype[Any], int] | None:
-    """dtype -> the address of a function, say "gemm", in the OpenBLAS that NumPy's wheels bring and use."""
+    """dtype -> the address of a function, for example "gemm", in the OpenBLAS of NumPy's wheels; None without
+    it."""
     folder = Path(np.__file__).parent.parent / "numpy.libs"
     for path in sorted(folder.glob("*openblas*")):
         library = ctypes.CDLL(str(path))
@@ -79,20 +82,20 @@ def _in_openblas(function: str) -> dict[np.dtype[Any], int] | None:
 
 @functools.cache
 def openblas() -> Callable[[np.dtype[Any]], Gemm] | None:
-    """dtype -> the products of NumPy's own OpenBLAS; None without it."""
+    """A function dtype -> products, for NumPy's own OpenBLAS; None without it."""
     found = _in_openblas("gemm")
     return None if found is None else lambda dtype: Gemm(found[dtype], found[dtype])
 
 
 @functools.cache
 def dots() -> Dots | None:
-    """The inner products of NumPy's own OpenBLAS, which `np.vdot` calls; None without it."""
+    """The inner products of NumPy's own OpenBLAS, the functions that `np.vdot` calls; None without it."""
     found = _in_openblas("dot")
     return None if found is None else Dots(found[np.dtype(np.float32)], found[np.dtype(np.float64)])
 
 
 def _mkl_path() -> str:
-    """Of MKL's single library. Raises ImportError."""
+    """The path of MKL's single dynamic library. Raises ImportError without the package `mkl`."""
     try:
         files = importlib.metadata.files("mkl") or []
     except importlib.metadata.PackageNotFoundError:
@@ -105,10 +108,9 @@ def _mkl_path() -> str:
 
 @functools.cache
 def load_mkl() -> tuple[str, str]:
-    """Loads MKL, once for a process: (its version, the instruction set that fixes its bits).
+    """Loads MKL, once for a process. Returns (its version, the instruction set that fixes its bits).
 
-    Raises ImportError where the package or an instruction set it can be held to is missing.
-    """
+    Raises ImportError if the package is missing, or if MKL cannot be fixed to an instruction set here."""
     runtime = ctypes.CDLL(_mkl_path(), mode=ctypes.RTLD_GLOBAL)
     runtime.MKL_Set_Threading_Layer(_SEQUENTIAL)
     for name, mode in _REPRODUCIBLE.items():
@@ -118,7 +120,8 @@ def load_mkl() -> tuple[str, str]:
 
 
 def mkl(dtype: np.dtype[Any]) -> Gemm:
-    """The products of MKL, and of OpenBLAS where its small ones are faster. Raises ImportError."""
+    """MKL's products for a dtype, with OpenBLAS's small ones where these are faster. Raises ImportError as
+    `load_mkl`."""
     load_mkl()
     found = _address_in(ctypes.CDLL(_mkl_path()), "cblas_sgemm" if dtype == np.float32 else "cblas_dgemm")
     assert found is not None
@@ -128,7 +131,7 @@ def mkl(dtype: np.dtype[Any]) -> Gemm:
 
 @functools.cache
 def processor_flags() -> frozenset[str]:
-    """What the processor can do, in Linux's words; nothing where the system does not say."""
+    """The flags of the processor, as Linux names them; empty if the system does not tell them."""
     info = Path("/proc/cpuinfo")
     flags = re.search(r"^flags\s*:(.*)$", info.read_text(), re.MULTILINE) if info.exists() else None
     return frozenset(flags[1].split() if flags else ())
@@ -136,8 +139,9 @@ def processor_flags() -> frozenset[str]:
 
 @functools.cache
 def allow_tiles() -> None:
-    """Asks the operating system, once for a process, for the processor's matrix unit (Intel AMX). Raises
-    ImportError where there is none, or it may not be used."""
+    """Asks the system, once for a process, for permission to use the matrix unit (Intel AMX).
+
+    Raises ImportError if the processor has none, or if the system refuses."""
     missing = TILE_FLAGS - processor_flags()
     if missing:
         names = ", ".join(sorted(missing))
@@ -149,8 +153,9 @@ def allow_tiles() -> None:
 
 
 def products_beside_vectors() -> Callable[[np.dtype[Any]], Gemm]:
-    """Who computes what our own products on vector registers are not used for: OpenBLAS. Raises ImportError
-    where its build is not known, or the processor has no AVX-512."""
+    """The library for the products that our code on vector registers does not compute: OpenBLAS.
+
+    Raises ImportError if the build of OpenBLAS is unknown, or if the processor has no AVX-512."""
     missing = VECTOR_FLAGS - processor_flags()
     if missing:
         raise ImportError(f"this processor has no {', '.join(sorted(missing))}; use DISTBP_KERNELS=numba")
@@ -161,8 +166,9 @@ def products_beside_vectors() -> Callable[[np.dtype[Any]], Gemm]:
 
 
 def products_beside_tiles() -> Callable[[np.dtype[Any]], Gemm]:
-    """Who computes what the matrix unit is not used for: MKL, or OpenBLAS where that cannot be used. Raises
-    ImportError where there is neither."""
+    """The library for the products that the matrix unit does not compute: MKL, or OpenBLAS without MKL.
+
+    Raises ImportError if there is neither."""
     with suppress(ImportError):
         load_mkl()
         return mkl
@@ -173,6 +179,7 @@ def products_beside_tiles() -> Callable[[np.dtype[Any]], Gemm]:
 
 
 def small_products_beside_mkl() -> Callable[[np.dtype[Any]], Gemm] | None:
-    """Who computes small products instead of MKL; None: nobody. Raises ImportError."""
+    """The library for small products instead of MKL; None: MKL computes them. Raises ImportError as
+    `load_mkl`."""
     _, instructions = load_mkl()
     return openblas() if instructions == "avx512" else None

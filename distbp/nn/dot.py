@@ -1,6 +1,6 @@
 """Sums of squares in compiled code, with the bits of `optimizers.sum_of_squares` (Numba, optional).
 
-They are the inner products of the BLAS library that `np.vdot` calls, by their addresses.
+They come from the inner products of the BLAS library that `np.vdot` calls, by their addresses.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from distbp.nn.jit import inner, jit
 
 
 def _caller(scalar: Any, scalar_ir: ir.Type) -> Any:
-    """An intrinsic that calls the function at an address as cblas_?dot, with whole numbers of 64 bits: a
-    library that takes 32 reads the lower half, on x86-64 and on 64-bit ARM."""
+    """An intrinsic that calls the function at an address with the arguments of cblas_?dot. It passes whole
+    numbers with 64 bits. A library that takes 32 bits reads the lower half, on x86-64 and on 64-bit ARM."""
 
     def call(context: Any, address: Any, n: Any, x: Any, step_x: Any, y: Any, step_y: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -37,7 +37,7 @@ _double = _caller(types.float64, ir.DoubleType())
 
 @inner
 def _squares(dots: Dots, x: Array) -> float:
-    """Waits. Whoever calls keeps `x` meanwhile, as with `gemm._call`."""
+    """The sum of squares of `x`; waits. The caller keeps `x` alive, as for `gemm._call`."""
     at = x.ctypes.data
     if x.itemsize == 4:
         return float(_single(dots.single, x.size, at, 1, at, 1))
@@ -46,12 +46,15 @@ def _squares(dots: Dots, x: Array) -> float:
 
 @jit
 def sum_of_squares(dots: Dots, x: Array) -> float:
-    """x: (n,), contiguous float32 or float64, no longer than a piece. NaN means that a value is NaN or
-    infinite; infinity, that all are finite and the sum is more than float64 holds."""
+    """The sum of squares of `x`: (n,), contiguous float32 or float64, at most as long as a piece of the
+    vector.
+
+    Returns NaN if a value is NaN or infinite, and infinity if all values are finite and float64 cannot hold
+    the sum."""
     total = _squares(dots, x)
     if np.isfinite(total):
         return total  # type: ignore[no-any-return]
-    wide = x.astype(np.float64)  # float32 squares overflow from 1.8e19 on
+    wide = x.astype(np.float64)  # squares of float32 overflow from 1.8e19 on
     for value in wide:
         if not np.isfinite(value):
             return np.nan

@@ -1,7 +1,7 @@
-"""Matrix products called from compiled code, by the BLAS library whose address is given (Numba, optional).
+"""Matrix products of a BLAS library, called from compiled code by address (Numba, optional).
 
-A function is given by its address, that of cblas_sgemm. A call costs a few nanoseconds more than the
-library's own work, where one through NumPy costs about a microsecond. Compiled code is for float32 alone.
+A function is given by its address, that of cblas_sgemm. A call adds a few nanoseconds to the library's own
+work; a call through NumPy adds about a microsecond. Compiled code is for float32 alone.
 """
 
 from __future__ import annotations
@@ -52,9 +52,10 @@ def call_sgemm(
     _sgemm(address, _ROW_MAJOR, left, right, m, n, k, np.float32(1), a, lda, b, ldb, kept, c, ldc)
 
 
-@cache  # which keeps what was compiled as long as its address may be used
+@cache  # keeps the compiled function alive as long as its address may be used
 def compiled_as_sgemm(function: Callable[..., None]) -> Any:
-    """`function` compiled, to be called by its `address` with the arguments of cblas_sgemm, all whole numbers
-    of 64 bits."""
+    """`function` compiled as a callback with the arguments of cblas_sgemm, all whole numbers with 64 bits.
+
+    Its `address` is that of the C function."""
     whole, single = types.int64, types.float32
     return callback(types.void(*(whole,) * 6, single, *(whole,) * 4, single, *(whole,) * 2), function)

@@ -1,4 +1,4 @@
-"""Compiling functions with Numba (optional), and keeping the result for the next process."""
+"""Compiles functions with Numba (optional) and keeps the result for the next process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from numba import njit
 from numba.core.ccallback import CFunc
 
-# Whatever is compiled: modules with compiled functions, and those whose constants such functions use.
+# Modules with compiled functions, and modules whose constants such functions use.
 SOURCES = (
     "data.compiled_rows",
     "exchange.*",
@@ -24,7 +24,7 @@ SOURCES = (
 
 @functools.cache
 def stamp() -> str:
-    """A digest of the sources. (Their times will not do: an image that is built changes them.)"""
+    """The SHA-256 of all sources. (Their times will not do: building an image changes them.)"""
     folder = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for name in SOURCES:
@@ -34,17 +34,18 @@ def stamp() -> str:
 
 
 def jit(function: Callable[..., Any], **options: Any) -> Any:
-    """`function` compiled when it is first called, for the types that it is called with. It runs without the
-    GIL, and a division by zero gives inf as in NumPy: Python's check would keep loops scalar.
+    """Returns `function`, to be compiled at its first call for the types of the arguments.
 
-    What was compiled is kept beside the sources, or in the user's cache, as long as the sources stay as they
-    are. Numba itself looks at the function's own file only, but what a function calls is compiled into it: it
-    would go on with yesterday's.
-    """
+    The compiled function runs without the GIL. A division by zero gives inf as in NumPy, because Python's
+    check would keep loops scalar.
+
+    The result is kept beside the sources, or in the user's cache, until any of the sources changes. Numba
+    itself looks at the function's own file only. But the functions that it calls are compiled into it, so
+    Numba would keep an outdated result."""
     options = {"nogil": True, "error_model": "numpy", **options}
     try:
         compiled: Any = njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder that a cache could be written to: compile in every process
+    except RuntimeError:  # there is no folder to keep it in: compile in every process
         return njit(**options)(function)
     compiled._cache._cache_file._source_stamp = stamp()
     return compiled
@@ -57,7 +58,8 @@ def inner(function: Callable[..., Any]) -> Any:
 
 
 def callback(signature: Any, function: Callable[..., Any]) -> Any:
-    """`function` compiled at once, to be called by its `address` as C functions are. Kept as by `jit`."""
+    """Compiles `function` at once for a signature; waits. C code calls it by its `address`. Kept as by
+    `jit`."""
     wanted, options = (signature.args, signature.return_type), {"nogil": True, "error_model": "numpy"}
     compiled: Any = CFunc(function, wanted, {}, options)
     try:

@@ -1,4 +1,4 @@
-"""Numba as processes need it that train and do nothing else: what they do not use is not loaded with it."""
+"""Numba for processes that only train: the parts that they do not use are not loaded."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-# SciPy: Numba imports its linear algebra with the first function that it loads, to offer products in compiled
-# code, which is a third of a second; ours come from elsewhere (`distbp.nn.gemm`). cffi: for functions that
-# were declared with it; there are none here.
+# SciPy: Numba imports its linear algebra for products in compiled code, which takes a third of a second. Our
+# products come from elsewhere (`distbp.nn.gemm`). cffi: for functions that were declared with it; there are
+# none.
 _UNUSED = ("scipy", "cffi")
 
 
 def load_numba() -> None:
-    """Loads what Numba needs for compiled functions while it finds neither SciPy nor cffi; waits for that.
+    """Imports Numba with SciPy and cffi hidden from it; waits for the import.
 
-    Only for a process of our own: what else is compiled there has no `np.dot`. Both can be imported
-    afterward. Does nothing to what has been imported already. Raises nothing where Numba is missing: whoever
-    needs it says so.
-    """
+    For processes of our own only: other code that is compiled there has no `np.dot`. Both packages can be
+    imported afterward. Modules that are imported already stay as they are. Raises nothing if Numba is
+    missing; the first caller that needs it will."""
     hidden = [name for name in _UNUSED if name not in sys.modules]
-    # None is how Python is told that a module is not there.
+    # An entry of None makes Python raise ImportError for the module.
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
     try:
         with suppress(ImportError):
@@ -34,7 +33,8 @@ def load_numba() -> None:
 
 @contextmanager
 def told(first: Callable[[], None]) -> Iterator[None]:
-    """Within this block `first` is called, once, before something is compiled that no process has kept."""
+    """Within this block, calls `first` once, before the first function is compiled that no process has
+    kept."""
     from numba.core import event
 
     class Once(event.Listener):

@@ -1,4 +1,7 @@
-"""Memory by its address, and what threads and processes need to meet, for compiled code (Numba, optional)."""
+"""Memory access by address, and meeting points of threads and processes, for compiled code (Numba, optional).
+
+Addresses are int64 numbers of bytes. No function here raises an error.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,14 @@ from distbp.nn.jit import inner, jit
 intrinsic: Any = _intrinsic
 insert: Any = cgutils.get_or_insert_function
 
-# Threads with like work wait for each other for microseconds, seldom for tenths of a millisecond. Who naps
-# comes back a tenth of a millisecond late, and at the next meeting the others wait for that one.
-LOOKS = 2000  # at a counter before the processor is offered to others; some microseconds
-OFFERS = 2000  # of the processor before napping; some tenths of a millisecond
+# Threads with equal work wait for each other for microseconds, rarely for tenths of a millisecond. A thread
+# that naps wakes a tenth of a millisecond late, and the other threads wait for it at the next meeting.
+LOOKS = 2000  # reads of a counter before the thread yields its processor; some microseconds
+OFFERS = 2000  # yields of the processor before the thread naps; some tenths of a millisecond
 NAP_US = 50
 
-# See sched_yield(2) and usleep(3). Where other programs use the processors too, whoever is awaited may wait
-# for one that is only being looked from.
+# Addresses of sched_yield(2) and usleep(3). A thread that only reads a counter keeps its processor busy. If
+# other programs use the processors too, the thread that it waits for may be waiting for this processor.
 WAYS = tuple(
     ctypes.cast(function, ctypes.c_void_p).value or 0
     for function in (ctypes.CDLL(None).sched_yield, ctypes.CDLL(None).usleep)
@@ -32,6 +35,8 @@ WAYS = tuple(
 
 @intrinsic  # type: ignore[untyped-decorator]
 def pointer(context: Any, address: Any) -> Any:
+    """The address as a pointer to bytes, for `numba.carray`."""
+
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         return builder.inttoptr(values[0], ir.IntType(8).as_pointer())
 
@@ -40,7 +45,7 @@ def pointer(context: Any, address: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def load(context: Any, address: Any) -> Any:
-    """The int64 at an address; what its writer wrote before it is seen as well."""
+    """The int64 at an address. An acquire load: everything stored before that number is visible after it."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         return builder.load_atomic(
@@ -52,7 +57,7 @@ def load(context: Any, address: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def load_int32(context: Any, address: Any) -> Any:
-    """The int32 at an address; what its writer wrote before it is seen as well."""
+    """The int32 at an address. An acquire load: everything stored before that number is visible after it."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         pointer = builder.inttoptr(values[0], ir.IntType(32).as_pointer())
@@ -63,7 +68,7 @@ def load_int32(context: Any, address: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def store_int32(context: Any, address: Any, value: Any) -> Any:
-    """Writes an int32 after everything that was written before."""
+    """Stores an int32. A release store: all earlier stores are visible before it."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         pointer = builder.inttoptr(values[0], ir.IntType(32).as_pointer())
@@ -77,7 +82,7 @@ def store_int32(context: Any, address: Any, value: Any) -> Any:
 def system_call(
     context: Any, address: Any, number: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any
 ) -> Any:
-    """Calls syscall(2), which is at an address; all arguments are whole numbers."""
+    """Calls syscall(2) at an address with int64 arguments; returns its result. Waits as long as the call."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         whole = ir.IntType(64)
@@ -89,7 +94,7 @@ def system_call(
 
 @intrinsic  # type: ignore[untyped-decorator]
 def store(context: Any, address: Any, value: Any) -> Any:
-    """Writes a whole number after everything that was written before."""
+    """Stores an int64. A release store: all earlier stores are visible before it."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         pointer = builder.inttoptr(values[0], ir.IntType(64).as_pointer())
@@ -101,7 +106,7 @@ def store(context: Any, address: Any, value: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def call(context: Any, address: Any, argument: Any) -> Any:
-    """Calls the function int f(unsigned) at an address."""
+    """Calls the C function `int f(unsigned)` at an address; returns its result."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         whole = ir.IntType(32)
@@ -112,8 +117,9 @@ def call(context: Any, address: Any, argument: Any) -> Any:
 
 
 def emit_prefetch(builder: Any, place: Any, to_write: int = 0, nearest: bool = True) -> None:
-    """Puts a prefetch of the cache line at `place`, a pointer to bytes, into what `builder` builds: to the
-    nearest cache, or to the second one."""
+    """Adds to the code of `builder` a prefetch of the cache line at `place`, a pointer to bytes.
+
+    to_write: 1 if the line will be written. nearest: into the first-level cache, else into the second."""
     whole = ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [place.type, whole, whole, whole])
     keep, data = whole(3 if nearest else 2), whole(1)
@@ -132,29 +138,32 @@ def _prefetcher(to_write: int, nearest: bool = True) -> Any:
     return intrinsic(call)
 
 
-# Ask for the cache line of an address, which will be read or written soon; they wait for nothing, and any
-# address is allowed.
+# Prefetch the cache line of an address that will soon be read or written. They do not wait, and any address
+# is allowed.
 prefetch, prefetch_to_write, prefetch_to_second = _prefetcher(0), _prefetcher(1), _prefetcher(0, False)
 
 
 @inner
 def ask_to_write(address: int, size: int) -> None:
-    """Asks for `size` bytes that will be written soon. Where another core has read them, each cache line must
-    be taken from it first: stores wait for that one by one, what is asked for comes side by side."""
+    """Prefetches `size` bytes at an address that will soon be written. Does not wait.
+
+    If another core has read them, each cache line must first be taken from it. Stores wait for their lines
+    one by one; prefetched lines arrive side by side."""
     for line in range(address, address + size, 64):
         prefetch_to_write(line)
 
 
 @jit
 def vector_at(address: int, count: int, like: Array) -> Array:
-    """The `count` values at an address, of the dtype of `like`."""
+    """An array view, (count,), of the values at an address, with the dtype of `like`."""
     return carray(pointer(address), (count,), like.dtype)
 
 
 @inner
 def await_number(place: int, number: int, over: int, ways: tuple[int, int]) -> bool:
-    """Waits until the int64 at an address is `number` or more; what was written before that is seen as well.
-    False when the one at `over` is set: it will not come. ways: WAYS."""
+    """Waits until the int64 at the address `place` is `number` or more. Returns True.
+
+    Returns False if the int64 at the address `over` is not 0: the number will not come. ways: WAYS."""
     looks = 0
     while load(place) < number:
         looks += 1
@@ -170,10 +179,11 @@ def await_number(place: int, number: int, over: int, ways: tuple[int, int]) -> b
 
 @jit
 def meet(counters: Array, me: int, number: int, ways: tuple[int, int]) -> bool:
-    """Waits until every thread has said `number`, a higher one at each meeting; then all see what each wrote
-    before it. False when somebody has set the last counter: the others will not come.
+    """Waits until every thread has called this with `number`. Then each sees what the others wrote before.
 
-    counters: (threads + 1, 8) int64, a cache line for each. ways: WAYS."""
+    counters: (threads + 1, 8) int64, a cache line for each thread and a last one. me: the number of the
+    calling thread, from 0. number: higher at each meeting. ways: WAYS. Returns False if a thread has set the
+    last counter: the others will not come."""
     base = counters.ctypes.data
     others = counters.shape[0] - 1
     store(base + 64 * me, number)

@@ -1,10 +1,10 @@
-"""What products of float32 matrices are made of on a processor's vector registers, for compiled code (Numba,
-optional), on memory at addresses.
+"""Building blocks of float32 matrix products on vector registers (AVX-512), for compiled code (Numba,
+optional).
 
-A *strip* is a few lines of the left operand, a *panel* a few vectors of lines of the right one. Both are
-packed, so that what belongs to one term lies together. Their products are added up in registers: a vector
-for each line of the strip and each vector of the panel (Goto, van de Geijn: Anatomy of High-Performance
-Matrix Multiplication, 2008, section 6).
+A *strip* is a few lines of the left operand. A *panel* is a few vectors of lines of the right operand. Both
+are packed, so that the values of one term lie together. Registers hold the sums: a vector for each line of
+the strip and each vector of the panel (Goto, van de Geijn: Anatomy of High-Performance Matrix Multiplication,
+2008, section 6). Addresses and steps are int64 numbers of bytes.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from numba import types
 from distbp.nn.pointers import emit_prefetch, insert, intrinsic
 
 LANES = 16  # values in a vector of AVX-512
-# The most lines of a strip beside panels of 1, 2 and 3 vectors: there are 32 registers for the sums, the
-# vectors of the panel at a term, and one value of the strip.
+# The most lines of a strip for panels of 1, 2 and 3 vectors. The 32 registers hold the sums, the vectors of
+# the panel at a term, and one value of the strip.
 _ROWS = (14, 14, 9)
-VECTORS = len(_ROWS)  # of a panel, at most
+VECTORS = len(_ROWS)  # in a panel, at most
 NARROW, WIDE = (_ROWS[1], 2), (_ROWS[2], 3)  # lines and vectors of strips and panels that use all registers
 
 _BIT, _BYTE, _WHOLE, _LONG, _FLOAT = *(ir.IntType(bits) for bits in (1, 8, 32, 64)), ir.FloatType()
 _FLOATS, _INDICES, _MASK = (ir.VectorType(kind, LANES) for kind in (_FLOAT, _WHOLE, _BIT))
 _ZEROS = ir.Constant(_FLOATS, [0.0] * LANES)
-_NAME = f"v{LANES}f32"  # of a vector, in those of LLVM's functions
+_NAME = f"v{LANES}f32"  # of the vector type, as LLVM writes it in names of functions
 
 
 def _plus(builder: Any, address: Any, step: Any, times: int) -> Any:
@@ -44,13 +44,14 @@ def _everywhere(builder: Any, value: Any, kind: ir.Type) -> Any:
 
 
 def _mask(builder: Any, count: Any, skipped: int = 0) -> Any:
-    """Of the first `count - skipped` lanes."""
+    """A mask that is set for the first `count - skipped` lanes."""
     lanes = ir.Constant(_INDICES, [skipped + lane for lane in range(LANES)])
     return builder.icmp_signed("<", lanes, _everywhere(builder, builder.trunc(count, _WHOLE), _INDICES))
 
 
 def _load(builder: Any, address: Any, mask: Any) -> Any:
-    """A vector that may begin anywhere. Where a mask is given and not set nothing is read: zero."""
+    """Loads a vector with an alignment of 4 bytes. Lanes where `mask` is not set are not read, and are
+    zero."""
     place = _pointer(builder, address, _FLOATS)
     if mask is None:
         return builder.load(place, align=4)
@@ -71,7 +72,9 @@ def _store(builder: Any, values: Any, address: Any, mask: Any) -> None:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def copy_lanes(context: Any, source: Any, count: Any, to: Any) -> Any:
-    """LANES values: the first `count` of those at an address (all, if it is larger), and zeros."""
+    """Copies the first `count` of the LANES float32 at `source` to `to`, and writes zeros behind them.
+
+    A `count` of LANES or more copies all."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         source, count, to = values
@@ -85,9 +88,11 @@ def copy_lanes(context: Any, source: Any, count: Any, to: Any) -> Any:
 def transpose_lanes(
     context: Any, source: Any, step: Any, rows: Any, count: Any, to: Any, to_step: Any
 ) -> Any:
-    """(LANES, LANES) values, transposed: of each of the first `rows` rows, which are `step` bytes apart, the
-    first `count` are read. The rows of the result, `to_step` bytes apart, are written in order, all of them
-    and whole: what one has written beyond its part, those after it overwrite."""
+    """Transposes a (rows, count) float32 matrix, both at most LANES, into LANES whole rows at `to`.
+
+    step, to_step: bytes from one row to the next, at `source` and at `to`. Rows of the result are written in
+    order, each with LANES values. With a `to_step` below the size of a vector, each row overwrites what the
+    one before it wrote too far."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         source, step, rows, count, to, to_step = values
@@ -101,7 +106,7 @@ def transpose_lanes(
             ir.Constant(_INDICES, [at for j in range(first, first + half) for at in (j, LANES + j)])
             for first in (0, half)
         )
-        for _ in range(LANES.bit_length() - 1):  # the first half is dealt between the second, as cards are
+        for _ in range(LANES.bit_length() - 1):  # each pass interleaves both halves, as in a riffle shuffle
             lines = [
                 builder.shuffle_vector(lines[i], lines[i + half], which)
                 for i in range(half)
@@ -118,12 +123,14 @@ def transpose_lanes(
 def multiply_strip(
     context: Any, rows: Any, strip: Any, panel: Any, terms: Any, to: Any, step: Any, columns: Any, add: Any
 ) -> Any:
-    """The inner products of the lines of a strip with the first `columns` ones of a panel over `terms` > 0
-    terms, each added up in order from zero, by fused multiply-adds. They are written at `to`, in rows that
-    are `step` bytes apart; where `add` is not 0, added to what is there.
+    """Multiplies the `rows` lines of a strip with the first `columns` lines of a panel over `terms` > 0
+    terms.
 
-    strip: address of (terms, rows) values; panel: of (terms, vectors * LANES), at a multiple of a vector,
-    with as many vectors as the columns need."""
+    Each inner product is added up in order from zero by fused multiply-adds. The results, (rows, columns), go
+    to `to`, in rows that are `step` bytes apart. If `add` is not 0 they are added to what is there.
+
+    strip: address of (terms, rows) float32. panel: address of (terms, vectors * LANES) float32, at a multiple
+    of a vector's size, with as many vectors as `columns` needs."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         rows, *rest, columns, add = values
@@ -145,7 +152,8 @@ def multiply_strip(
 
 
 def _strip(module: Any, rows: int, vectors: int) -> Any:
-    """A function of its own for so many lines and vectors, as registers have no numbers to choose from."""
+    """The LLVM function for a strip of `rows` lines and a panel of `vectors` vectors. Each pair has its own
+    function, because code cannot choose a register by a number."""
     name = f"distbp_strip_{rows}_{vectors}"
     if name in module.globals:
         return module.globals[name]
@@ -159,7 +167,7 @@ def _strip(module: Any, rows: int, vectors: int) -> Any:
         for i in range(rows)
         for j in range(vectors)
     ]
-    for place in places:  # until the sums are there, the caches take in where they go
+    for place in places:  # the lines of the result arrive while the sums are computed
         emit_prefetch(builder, _pointer(builder, place, _BYTE), to_write=1)
     sums = _sums(function, builder, (strip, rows), (panel, vectors), terms)
     whole, some = function.append_basic_block("whole"), function.append_basic_block("some")
@@ -182,7 +190,8 @@ def _strip(module: Any, rows: int, vectors: int) -> Any:
 def _sums(
     function: Any, builder: Any, left: tuple[Any, int], right: tuple[Any, int], terms: Any
 ) -> Sequence[Any]:
-    """The loop over the terms; the builder then stands behind it."""
+    """Emits the loop over the terms and leaves the builder behind it. Returns the sums: vectors, line by
+    line."""
     (strip, rows), (panel, vectors) = left, right
     before, loop = builder.block, function.append_basic_block("terms")
     builder.branch(loop)

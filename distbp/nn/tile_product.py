@@ -1,13 +1,13 @@
 """Products of large float32 matrices on the processor's matrix unit (Numba, optional; see `tiles`).
 
-The operands are packed, part by part, into pieces that lie in the order in which the unit loads them, and in
-the second cache until they are used; blocks of 32 by 32 sums are made of them. The sums of up to TERMS terms
-are added up in the unit, those in order: how an element is added up depends on the number of terms alone, not
-on where it stands, how many others there are, or where the operands lie.
+The operands are packed into pieces, in the order in which the unit loads them. The pieces stay in the second
+cache until they are multiplied into blocks of 32 by 32 sums. The unit adds up to TERMS terms; these sums are
+then added in order. The order depends on the number of terms alone: not on the place of an element, on the
+size of the matrices, or on where the operands lie in memory.
 
-Its error is smaller than that of the libraries' float32 products, because the unit adds up more exactly.
-Values of more than 3.39e38 become infinite, and where there are infinite values the results may be NaN. Parts
-and their products of less than 1.2e-38 are taken as zero.
+The error is smaller than that of the libraries' float32 products, because the unit adds more exactly. Values
+above 3.39e38 become infinite, and infinite values may give NaN. Parts below 1.2e-38, and products of parts
+below that, count as zero.
 """
 
 from __future__ import annotations
@@ -33,27 +33,29 @@ from distbp.nn.tiles import (
     transpose,
 )
 
-LEAST = 128  # rows, columns and terms; for fewer of them packing costs more than it saves
+LEAST = 128  # rows, columns and terms; with fewer, packing costs more than it saves
 TERMS = 128  # of a sum before it is rounded to float32; part of the numerics
 PIECES = TERMS // SIDE
 LINE_BYTES = 4 * SIDE
 AHEAD = 4  # rows
-# So that sums, and TERMS terms of what is kept, stay in the second cache, of 1 MB or more.
-PANELS = 8  # for which sums are kept
-KEPT = 16  # blocks of lines of the operand that is kept packed,
-KEPT_BYTES = 4 << 20  # and no more than that, but for the first
+# Chosen so that the sums and TERMS terms of the kept operand stay in a second cache of 1 MB or more.
+PANELS = 8  # panels whose sums are kept at a time
+KEPT = 16  # blocks of lines of the operand that is kept packed, at most
+KEPT_BYTES = 4 << 20  # of that operand, at most; one block is kept whatever its size
 
 
 @jit
 def matrix_at(address: int, rows: int, columns: int) -> Array:
-    """float32, C-contiguous."""
+    """A C-contiguous float32 view, (rows, columns), of the memory at an address."""
     return carray(pointer(address), (rows, columns), np.float32)
 
 
 @jit
 def _pack(source: int, step: int, to: int, lines_are_rows: bool, transposed: bool, pieces: int) -> None:
-    """SIDE lines over `pieces` times SIDE terms. Lines stand in rows, or terms do; rows are `step` bytes
-    apart. Tiles hold a line in a row, or for the right operand of the unit a pair of terms."""
+    """Packs SIDE lines over `pieces` times SIDE terms into pieces at `to`. source: address of the first
+    value. step: bytes from one row to the next. lines_are_rows: whether a row of the source holds a line or a
+    term. transposed: whether the rows of the tiles are transposed at the end; a row of a tile holds a line
+    for the unit's left operand, and a pair of terms for its right one."""
     if lines_are_rows:
         for line in range(SIDE):
             for piece in range(pieces):
@@ -82,7 +84,8 @@ def _pack(source: int, step: int, to: int, lines_are_rows: bool, transposed: boo
 def _pack_lines(
     source: int, step: int, lines: int, terms: int, to: int, lines_are_rows: bool, transposed: bool, edge: int
 ) -> None:
-    """Up to SIDE lines, and any number of terms: what is missing is zero. edge: room for SIDE x SIDE."""
+    """Packs up to SIDE lines over any number of terms; missing values count as zero. Arguments as of `_pack`.
+    edge: address of working memory for (SIDE, SIDE) float32."""
     whole = terms // SIDE if lines == SIDE else 0
     _pack(source, step, to, lines_are_rows, transposed, whole)
     room = matrix_at(edge, SIDE, SIDE)
@@ -98,7 +101,7 @@ def _pack_lines(
 
 @jit
 def _write(block: int, to: int, step: int, rows: int, columns: int, transposed: bool) -> None:
-    """The first rows and columns of a block of sums, into rows that are `step` bytes apart."""
+    """Writes the first rows and columns of a block of sums to `to`, in rows that are `step` bytes apart."""
     if rows == SIDE and columns == SIDE:
         if transposed:
             for i in range(2):
@@ -119,14 +122,14 @@ def _write(block: int, to: int, step: int, rows: int, columns: int, transposed: 
 
 @jit
 def _corner(to: int, step: int, panel_line: int, kept_line: int, panels_in_columns: bool) -> int:
-    """The address of an element of the result."""
+    """The address of the element of the result where a block begins."""
     row, column = (kept_line, panel_line) if panels_in_columns else (panel_line, kept_line)
     return to + row * step + 4 * column
 
 
 @jit
 def _prefetch_block(to: int, step: int) -> None:
-    """Before a block is multiplied that will be written: the caches take it in meanwhile."""
+    """Prefetches a block of the result, so that its lines arrive while the sums are computed."""
     for row in range(SIDE):
         prefetch_to_write(to + row * step)
         prefetch_to_write(to + row * step + 64)
@@ -137,14 +140,13 @@ def _multiply(
     k: int, kept: int, kept_lines: int, kept_step: int, kept_in_rows: bool, panels: int, panel_lines: int,
     panel_step: int, panels_in_rows: bool, panels_left: bool, to: int, step: int, transposed: bool,
 ) -> None:  # fmt: skip
-    """The inner products of lines of two operands over k terms, at two addresses; steps are in bytes.
-
-    One is packed once, and for as many of its lines as are `kept` the other is packed by panels. Where
-    `panels_left`, the unit's left operand is that one. Its lines are the rows of the result, or, where that
-    is written `transposed`, the columns."""
+    """Writes the inner products of all lines of two operands over k terms. Addresses; steps are in bytes. One
+    operand is kept: it is packed once, some blocks of lines at a time. The other operand is packed panel by
+    panel for each of these. panels_left: whether the panels are the unit's left operand. Lines of the unit's
+    left operand are the rows of the result, or its columns if it is written `transposed`."""
     pieces = -(-k // SIDE)
     most = max(1, min(KEPT, KEPT_BYTES // (pieces * PIECE)))  # blocks of lines
-    # In lines of 64 bytes: a panel, sums, an edge; the sums of all blocks; what is kept.
+    # At multiples of 64 bytes: a panel, one block of sums, an edge; the sums of all blocks; the kept pieces.
     room = np.empty(PIECES * PIECE + 2 * BLOCK + PANELS * most * BLOCK + most * pieces * PIECE + 64, np.uint8)
     panel = (room.ctypes.data + 63) // 64 * 64
     some, edge = panel + PIECES * PIECE, panel + PIECES * PIECE + BLOCK
@@ -194,21 +196,24 @@ def _multiply(
                             rows, columns = (lines, others) if panels_left else (others, lines)
                             _write(block, place, step, rows, columns, transposed)
     end_tiles()
-    room[0] = 0  # it is used by its address: until here
+    room[0] = 0  # keeps the array alive until here: the code above uses its address
 
 
 def _sgemm(
     layout: int, left: int, right: int, m: int, n: int, k: int, alpha: float,
     a: int, lda: int, b: int, ldb: int, beta: float, c: int, ldc: int,
 ) -> None:  # fmt: skip
-    # Of a dense layer, the larger operand is the right one, the weights or the inputs: that makes the panels.
+    # In a dense layer the right operand (weights or inputs) is the larger one, so it makes the panels.
     a_in_rows, b_in_rows = left != TRANSPOSED, right == TRANSPOSED
-    # Lines in rows need no transposing as the unit's left operand: so as (b a^T)^T, where both are.
+    # The unit's left operand needs no transposing if its lines are rows. If both operands have their lines in
+    # rows, compute (b a^T)^T.
     turned = a_in_rows and b_in_rows
     _multiply(k, a, m, 4 * lda, a_in_rows, b, n, 4 * ldb, b_in_rows, turned, c, 4 * ldc, turned)
 
 
 def tile_sgemm() -> int:
-    """The address of a function with the arguments of cblas_sgemm, all whole numbers of 64 bits, for
-    row-major matrices, alpha 1 and beta 0. Waits. The process must have been allowed to use the unit."""
+    """The address of a function with the arguments of cblas_sgemm, all whole numbers with 64 bits.
+
+    It takes row-major matrices, alpha 1 and beta 0, and waits. Compiles it first, where no process has kept
+    it. The process must have permission to use the unit (`distbp.nn.blas.allow_tiles`)."""
     return int(compiled_as_sgemm(_sgemm).address)

@@ -1,13 +1,16 @@
-"""The matrix unit of x86 processors (Intel AMX), for compiled code (Numba, optional): what one instruction or
-a handful of them does, on memory at addresses that are multiples of 64 bytes.
+"""Instructions of the matrix unit of x86 processors (Intel AMX), for compiled code (Numba, optional).
 
-The unit multiplies tiles: 16 rows of 64 bytes, a row being 16 pairs of bfloat16 of one operand, or 16 sums in
-float32 (Intel 64 and IA-32 Architectures Software Developer's Manual, vol. 1, ch. 18; TDPBF16PS in vol. 2). A
-float32 is the sum of three bfloat16, so products of these parts add up to a product in float32 (Henry, Tang,
-Heinecke: Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations, 2019).
+Each function emits one instruction or a few. Addresses are int64 and, where nothing else is said, multiples
+of 64 bytes.
 
-A *piece* is what is packed at a time: 32 lines of an operand over 32 terms of the sums, as six tiles, two for
-each part, the largest parts first.
+The unit multiplies tiles of 16 rows of 64 bytes. A row holds 16 pairs of bfloat16 of one operand, or 16
+float32 sums (Intel 64 and IA-32 Architectures Software Developer's Manual, vol. 1, ch. 18; TDPBF16PS in vol.
+2). A float32 is the sum of three bfloat16 *parts*, so products of parts add up to a float32 product (Henry,
+Tang, Heinecke: Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations,
+2019).
+
+A *piece* holds 32 lines of an operand over 32 terms of the sums. It is six tiles, two for each part, the
+largest parts first. Operands are packed piece by piece.
 """
 
 from __future__ import annotations
@@ -32,14 +35,15 @@ _BYTE, _SHORT, _WHOLE, _LONG = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir
 _FLOATS, _WORDS = ir.VectorType(ir.FloatType(), 16), ir.VectorType(_WHOLE, 16)  # a row of a tile
 _SHORTS = ir.VectorType(_SHORT, 32)
 
-# Registers: two for sums, two for the left operand's tiles of a part, one for the right one's. Not all eight:
-# a register that is in use takes room from renaming. While another thread runs on the same core, the unit
-# multiplies at 0.4 times its speed with eight, 0.8 with six and 0.9 with five.
+# Registers: two for sums, two for tiles of the left operand, one for a tile of the right operand. The other
+# three stay unused, because each register in use takes room from register renaming. While another thread runs
+# on the same core, the unit multiplies at 0.4 times its speed with eight registers, 0.8 with six and 0.9 with
+# five.
 _SUMS, _LEFT, _RIGHT, _REGISTERS = 0, 2, 4, 5
 
 
 class _BFloat(ir.Type):  # type: ignore[misc]
-    """bfloat16, which llvmlite has no name for."""
+    """The LLVM type bfloat, for which llvmlite has no name."""
 
     def _to_string(self) -> str:
         return "bfloat"
@@ -66,7 +70,7 @@ def _tile_instruction(builder: Any, name: str, *arguments: Any) -> None:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def begin_tiles(context: Any) -> Any:
-    """Makes the registers in use, of the calling thread, tiles of 16 rows of 64 bytes."""
+    """Configures the used tile registers of the calling thread as 16 rows of 64 bytes (LDTILECFG)."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         palette, rest = [1], [0] * 15
@@ -82,7 +86,7 @@ def begin_tiles(context: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def end_tiles(context: Any) -> Any:
-    """Gives the registers back: a thread that uses none is switched to and from faster."""
+    """Releases the tile registers (TILERELEASE), so that the system switches this thread faster."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         _tile_instruction(builder, "tilerelease")
@@ -93,8 +97,11 @@ def end_tiles(context: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def split_pairs(context: Any, first: Any, second: Any, to: Any) -> Any:
-    """16 float32 at each of two addresses as pairs (one of each), rounded to bfloat16, at `to`; what that
-    left of them, rounded, two tiles further; and what that left, four tiles further."""
+    """Splits 16 float32 at each of two addresses into three bfloat16 parts, stored as 16 pairs, one of each.
+
+    The first parts (the values rounded) go to `to`, the second parts (the rest, rounded) two tiles behind,
+    and the third parts (the rest of that) four tiles behind. `first` and `second` need an alignment of 4
+    bytes."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         kind = ir.FunctionType(_BFLOATS, [_FLOATS, _FLOATS])
@@ -115,8 +122,10 @@ def split_pairs(context: Any, first: Any, second: Any, to: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def transpose(context: Any, source: Any, step: Any, to: Any, to_step: Any) -> Any:
-    """16 rows of 16 values of four bytes, `step` bytes apart, transposed to rows `to_step` bytes apart, which
-    may begin anywhere; the places may be the same."""
+    """Transposes 16 rows of 16 values of four bytes.
+
+    step, to_step: bytes from one row to the next, at `source` and at `to`. `to` needs an alignment of 4
+    bytes, and may be `source`."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         source, step, to, to_step = values
@@ -127,7 +136,7 @@ def transpose(context: Any, source: Any, step: Any, to: Any, to_step: Any) -> An
         wide = ir.VectorType(_WHOLE, 16)
         low = ir.Constant(wide, [at for j in range(8) for at in (j, 16 + j)])
         high = ir.Constant(wide, [at for j in range(8, 16) for at in (j, 16 + j)])
-        for _ in range(4):  # each time the first half of the rows is dealt between the second, as cards are
+        for _ in range(4):  # each pass interleaves both halves of the rows, as in a riffle shuffle
             rows = [
                 builder.shuffle_vector(rows[i], rows[i + 8], which) for i in range(8) for which in (low, high)
             ]
@@ -140,7 +149,7 @@ def transpose(context: Any, source: Any, step: Any, to: Any, to_step: Any) -> An
 
 @intrinsic  # type: ignore[untyped-decorator]
 def copy_line(context: Any, source: Any, to: Any) -> Any:
-    """SIDE values of four bytes, to a place that may begin anywhere."""
+    """Copies SIDE values of four bytes. `to` needs an alignment of 4 bytes."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         for at in (0, 64):
@@ -153,7 +162,7 @@ def copy_line(context: Any, source: Any, to: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def add_block(context: Any, source: Any, to: Any) -> Any:
-    """Adds a block of sums to another one."""
+    """Adds the (SIDE, SIDE) float32 sums at `source` to those at `to`."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         for at in range(0, BLOCK, 64):
@@ -172,15 +181,16 @@ _PRODUCTS = ((2, 0), (1, 0), (1, 1), (0, 1), (0, 2), (0, 0))
 
 @intrinsic  # type: ignore[untyped-decorator]
 def multiply_pieces(context: Any, left: Any, right: Any, count: Any, to: Any, ahead: Any) -> Any:
-    """The sums of `count` pieces, one behind the other at each of two addresses: row i, column j of the block
-    at `to` is the inner product of line i of the left ones and line j of the right ones. `count` > 0.
+    """Multiplies `count` > 0 pieces of the left operand with as many of the right one, and adds the products.
 
-    ahead: the address of the piece behind the first one of the operand that comes from further away; it and
-    those behind it are prefetched, one while the one before it is used."""
+    left, right: addresses of the pieces, which lie one behind the other. to: address of (SIDE, SIDE) float32;
+    element (i, j) becomes the inner product of line i of the left pieces and line j of the right ones. ahead:
+    address of the second piece of the operand that is further from the processor. It and the pieces behind it
+    are prefetched, each while the one before it is multiplied."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         left, right, count, to, ahead = values
-        for half in range(2):  # the right operand's tiles, one after the other
+        for half in range(2):  # one tile of the right operand after the other
             for tile in range(2):
                 _tile_instruction(builder, "tilezero", _BYTE(_SUMS + tile))
             offset = _LONG(TILE * half)
@@ -194,7 +204,10 @@ def multiply_pieces(context: Any, left: Any, right: Any, count: Any, to: Any, ah
 
 
 def _add_products(builder: Any, left: Any, right: Any, count: Any, ahead: Any) -> None:
-    """Of both tiles of a part of the left operand, and of the one at `right` of the right one."""
+    """Emits the loop over `count` pieces for half of a block of sums. left: address of the left pieces, of
+    which both tiles of each part are used. right: address of one tile of the first part in the right pieces;
+    of each part that one is used. Adds their products to the sums in the two _SUMS registers. The prefetches
+    at `ahead` are spread over the products."""
     before = builder.block
     loop, after = builder.append_basic_block("pieces"), builder.append_basic_block("done")
     builder.branch(loop)

@@ -1,9 +1,10 @@
 """exp, the logistic function and tanh for compiled loops over float32 (Numba, optional).
 
-Straight-line code without calls or branches, so that the compiler turns a loop over it into vector
-instructions; the C library's functions would run one value at a time. NaN stays NaN. Largest errors, against
-float64: 1 ulp for exp, 2 for the logistic function, 3 for tanh. Every operation is written out
-and none may be reassociated, so the bits do not depend on where in a vector a value stands.
+Each function is straight-line code without calls or branches, so the compiler turns a loop over it into
+vector instructions. The C library's functions would compute one value at a time. NaN gives NaN. The largest
+errors, against float64, are 1 ulp for exp, 2 ulp for the logistic function, and 3 ulp for tanh. Every
+operation is written out and the compiler may reorder none, so the bits do not depend on the position of a
+value in a vector.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from distbp.nn.distributions import NORMAL_FLOAT32, NORMAL_K
 _inline: Any = njit(inline="always", error_model="numpy")
 
 _LOG2_E = np.float32(1.4426950408889634)
-# ln 2 in two parts, the first with so few bits that its product with a small whole number is exact (Cody and
+# ln 2 in two parts. The first has so few bits that its product with a small whole number is exact (Cody and
 # Waite, "Software Manual for the Elementary Functions", 1980).
 _LN2_HIGH = np.float32(0.693359375)
 _LN2_LOW = np.float32(0.693147180559945309417 - 0.693359375)
@@ -30,9 +31,9 @@ _LOWEST, _HIGHEST = np.float32(-87.0), np.float32(88.0)
 
 @_inline  # type: ignore[untyped-decorator]
 def _reduced(x: np.float32) -> Any:
-    """(2^n, exp(r) - 1) with x = n ln 2 + r and |r| <= ln 2 / 2; x from -87 to 88."""
+    """Returns (2^n, exp(r) - 1), where x = n ln 2 + r and |r| <= ln 2 / 2. x must be from -87 to 88."""
     n = np.floor(x * _LOG2_E + _HALF)
-    n = n if n == n else np.float32(0)  # of NaN there is no whole number; r below stays NaN
+    n = n if n == n else np.float32(0)  # NaN has no whole number; r below stays NaN
     r = (x - n * _LN2_HIGH) - n * _LN2_LOW
     series = r * (_C2 + r * (_C3 + r * (_C4 + r * (_C5 + r * (_C6 + r * _C7)))))
     power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
@@ -41,7 +42,7 @@ def _reduced(x: np.float32) -> Any:
 
 @_inline  # type: ignore[untyped-decorator]
 def exp(x: np.float32) -> Any:
-    """e^x. 0 below -87, where float32 begins to lose digits; e^88 above 88."""
+    """e^x. Returns 0 below -87, where float32 begins to lose digits, and e^88 above 88."""
     inside = _LOWEST if x < _LOWEST else x
     inside = _HIGHEST if inside > _HIGHEST else inside
     power, rest = _reduced(inside)
@@ -57,7 +58,7 @@ def logistic(x: np.float32) -> Any:
 
 @_inline  # type: ignore[untyped-decorator]
 def tanh(x: np.float32) -> Any:
-    """(e^2|x| - 1) / (e^2|x| + 1), with the sign of x; the numerator without cancellation."""
+    """(e^2|x| - 1) / (e^2|x| + 1) with the sign of x. The numerator is computed without cancellation."""
     twice = np.abs(x) * _TWO
     twice = np.float32(40) if twice > np.float32(40) else twice
     power, rest = _reduced(twice)

@@ -1,12 +1,12 @@
 """Products of large float32 matrices on the processor's vector registers (Numba, optional; see `strips`).
 
-An element is a sum of parts of up to TERMS terms. The terms of a part are added in order by fused
-multiply-adds, then the parts in order. Which terms make a part depends on their number alone: not on where
-the element stands, how many others there are, or where the operands lie.
+An element is a sum of parts of up to TERMS terms. Fused multiply-adds add the terms of a part in order; then
+the parts are added in order. The parts depend on the number of terms alone: not on the place of the element,
+on the size of the matrices, or on where the operands lie in memory.
 
-Of the left operand as much is packed as fits beside the rest in the second cache, of 1 MB or more (half of
-that where it is smaller, which costs time only); of the right one a panel at a time. While it is multiplied,
-the caches take in what the next one is made from.
+Of the left operand, KEPT_BYTES are packed at a time. They fit into a second cache of 1 MB or more; a smaller
+cache costs time and changes no bit. Of the right operand, one panel is packed at a time. While it is
+multiplied, the source of the next panel is prefetched.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from distbp.nn.strips import LANES, NARROW, WIDE, copy_lanes, multiply_strip, tr
 
 TERMS = 256  # of a part; part of the numerics
 KEPT_BYTES = 512 * 1024  # of the left operand
-# Panels are wide where more lines than that are added up over more terms: then they cost less to pack and to
-# write. Else strips have more lines, so that a part of a few lines is cut into fewer.
+# With more lines and more terms than this, panels are wide, since wide panels cost less to pack and to write.
+# Otherwise strips have more lines, so that a few lines are cut into fewer strips.
 FEW = 192
-LEAST = 32  # rows, columns and terms; for fewer of them packing costs more than it saves
-LINE = 64  # bytes of a cache
+LEAST = 32  # rows, columns and terms; with fewer, packing costs more than it saves
+LINE = 64  # bytes of a cache line
 
 
 @jit
 def _pack(source: int, step: int, in_rows: bool, lines: int, terms: int, to: int, wide: int) -> None:
-    """Lines of an operand so that the values of a term lie together, `wide` bytes from those of the next one.
-    Lines stand in rows, or terms do; rows are `step` bytes apart."""
+    """Packs lines of an operand to `to`. The values of a term lie together, `wide` bytes from the next term.
+    source: address of the first float32. step: bytes from one row to the next. in_rows: whether a row of the
+    source holds a line or a term."""
     if in_rows:
         for term in range(0, terms, LANES):
             some = min(LANES, terms - term)
@@ -49,7 +50,7 @@ def _pack(source: int, step: int, in_rows: bool, lines: int, terms: int, to: int
 
 @jit
 def _prefetch(source: int, step: int, in_rows: bool, lines: int, terms: int, part: int, parts: int) -> None:
-    """One of equal parts of what `_pack` reads."""
+    """Prefetches part `part` of `parts` equal parts of what `_pack` reads, into the second cache."""
     if in_rows:
         rows, begin, end = lines, 4 * terms * part // parts, 4 * terms * (part + 1) // parts
         first = 0
@@ -59,7 +60,7 @@ def _prefetch(source: int, step: int, in_rows: bool, lines: int, terms: int, par
     for row in range(first, rows):
         for at in range(source + row * step + begin, source + row * step + end, LINE):
             prefetch_to_second(at)
-        if not in_rows:  # which need not begin with a line of the cache
+        if not in_rows:  # a row need not begin with a cache line
             prefetch_to_second(source + row * step + end - 1)
 
 
@@ -68,8 +69,9 @@ def _multiply_part(
     strips: int, rows: int, count: int, panel: int, columns: int, terms: int, to: int, step: int, add: bool,
     source: int, source_step: int, in_rows: bool, following: int,
 ) -> None:  # fmt: skip
-    """All `count` strips with a panel. Meanwhile what lies at `source`, for the `following` lines of the next
-    panel, is prefetched."""
+    """Multiplies all `count` strips with a panel; meanwhile prefetches the `following` lines of the next one.
+    strips, panel, to, source: addresses. step, source_step: bytes from one row to the next. add: whether the
+    products are added to what is at `to`. in_rows: as of `_pack`, of the next panel."""
     for i in range(count):
         first, last = i * rows // count, (i + 1) * rows // count
         _prefetch(source, source_step, in_rows, following, terms if following else 0, i, count)
@@ -82,14 +84,15 @@ def _multiply(
     m: int, n: int, k: int, a: int, a_step: int, a_in_rows: bool, b: int, b_step: int, b_in_rows: bool,
     to: int, step: int,
 ) -> None:  # fmt: skip
-    """The inner products of m and n lines of two operands over k terms, at addresses; steps are in bytes."""
+    """Writes the inner products, (m, n), of m and n lines over k terms to `to`. Addresses; steps are in
+    bytes."""
     parts = -(-k // TERMS)
     longest = -(-k // parts)
     lines, side = WIDE if m > FEW and k > FEW else NARROW
     most = max(1, KEPT_BYTES // (4 * longest * lines)) * lines
     vectors = -(-n // LANES)
     panels = -(-vectors // side)
-    # A panel, and strips; with them what `transpose_lanes` may write beyond their end.
+    # A panel and strips, each with room for what `transpose_lanes` may write behind its end.
     panel_bytes = 4 * LANES * side * (longest + LANES)
     room = np.empty(LINE + panel_bytes + 4 * min(m, most) * longest + 4 * LANES * (lines + 1), np.uint8)
     panel = (room.ctypes.data + LINE - 1) // LINE * LINE
@@ -118,7 +121,7 @@ def _multiply(
                     source, b_step, b_in_rows, max(0, after - right),
                 )  # fmt: skip
                 left = right
-    room[0] = 0  # it is used by its address: until here
+    room[0] = 0  # keeps the array alive until here: the code above uses its address
 
 
 def _sgemm(
@@ -129,6 +132,8 @@ def _sgemm(
 
 
 def vector_sgemm() -> int:
-    """The address of a function with the arguments of cblas_sgemm, all whole numbers of 64 bits, for
-    row-major matrices, alpha 1 and beta 0. Waits."""
+    """The address of a function with the arguments of cblas_sgemm, all whole numbers with 64 bits.
+
+    It takes row-major matrices, alpha 1 and beta 0, and waits. Compiles it first, where no process has kept
+    it."""
     return int(compiled_as_sgemm(_sgemm).address)
