@@ -180,6 +180,48 @@ ELEMENT_CASES = [
 ]
 
 
+# Two channels of 4 x 6. A row of padding on top; the last window's last number is the last one of the image.
+WINDOWS = (2, 4, 6, 0, 2, 3, 3, 2, 1, 1, 0, 1, 2, 2, 2)
+POOL = (2, 4, 6, 0, 2, 3, 3, 2, 1, 1, 0, 1, 1, 2, 4)  # pools have no gaps
+IMAGE, PLACES, TERMS, POOLED = 2 * 4 * 6, 2 * 2, 2 * 3 * 3, 2 * 2 * 4
+WINDOW_CASES = [
+    Case("windows", lambda d: Call([d.normal(columns=IMAGE), d.out(d.rows * PLACES, TERMS)], WINDOWS)),
+    Case(
+        "windows_backward",
+        lambda d: Call([d.normal(d.rows * PLACES, TERMS), d.out(columns=IMAGE)], WINDOWS),
+    ),
+    Case(
+        "put_channels",
+        lambda d: Call([d.normal(d.rows * 3, d.columns), d.normal(columns=3 * (d.columns + 5))], (2,)),
+        drops=frozenset({1}),
+    ),
+    Case(
+        "take_channels",
+        lambda d: Call([d.normal(columns=3 * (d.columns + 5)), d.out(d.rows * 3, d.columns)], (5,)),
+    ),
+    Case("max_pool", lambda d: Call([d.normal(columns=IMAGE), d.out(columns=POOLED)], POOL)),
+    Case(
+        "max_pool_backward",
+        lambda d: Call([d.normal(columns=IMAGE), d.normal(columns=POOLED), d.out(columns=IMAGE)], POOL),
+        drops=frozenset({0}),  # it only chooses
+    ),
+    Case(
+        "average_pool",
+        lambda d: Call([d.normal(columns=IMAGE), d.out(columns=POOLED)], POOL, (1 / 9,)),
+    ),
+    Case(
+        "average_pool_backward",
+        lambda d: Call([d.normal(columns=POOLED), d.out(columns=IMAGE)], POOL, (1 / 9,)),
+    ),
+    Case(
+        "gather_rows",
+        lambda d: Call([d.labels(7), d.normal(7), d.out()]),
+        drops=frozenset({1}),  # a row that nobody names
+    ),
+    Case("scatter_add_rows", lambda d: Call([d.labels(7), d.normal(), d.out(7)])),
+]
+
+
 def _normalization(kind: str) -> list[Case]:
     root = (
         (lambda d: d.between(0.5, 2, 1)) if kind == "batch_norm" else (lambda d: d.between(0.5, 2, None, 1))
@@ -350,6 +392,7 @@ RULE_CASES = [
 CASES = [
     *PRODUCT_CASES,
     *ELEMENT_CASES,
+    *WINDOW_CASES,
     *(case for name in ACTIVATIONS for case in _activation(name)),
     *NORMALIZATION_CASES,
     *LOSS_CASES,

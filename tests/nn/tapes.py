@@ -82,22 +82,24 @@ def tape_product(kernels: Kernels, kind: str, a: Array, b: Array, added: Array |
     views[0][:], views[1][:] = a, b
     views[2][:] = np.nan if added is None else added
     row = Row(OPS[f"product_{kind}"], tuple(refs), (int(added is not None), shape[0]), (), 0)
-    plan = Plan([row], len(space), lambda ref: ref, [])
-    executor(plan, {Space.WORK: space}, kernels, a.dtype).run(1, space[:1])  # type: ignore[arg-type]
+    executor([row], 1, {Space.WORK: space}, kernels, a.dtype).run(1, space[:1])
     return views[2]
 
 
 class _Tape:
     """A complete tape with the memory that it works in."""
 
-    def __init__(self, plan: Plan, spaces: dict[Space, Array], dtype: Any, kernels: Kernels) -> None:
+    def __init__(
+        self, plan: Plan, most_rows: int, spaces: dict[Space, Array], dtype: Any, kernels: Kernels
+    ) -> None:
         self.plan = plan
         self.work = aligned_vector(plan.work, dtype)
         self.totals = np.zeros(TOTALS + sum(one.units for one in plan.watched))
         self.work[:] = np.nan
         self.position = np.array([0, 0, 7], np.int64)
         changing = {Space.WORK: self.work, Space.TOTALS: self.totals, Space.POSITION: self.position}
-        self.run = executor(plan, {**spaces, **changing}, kernels, np.dtype(dtype)).run  # type: ignore[arg-type]
+        every = {**spaces, **changing}
+        self.run = executor(plan.rows, most_rows, every, kernels, np.dtype(dtype)).run
 
     def read(self, ref: Ref, x: Array) -> Array:
         """A view, valid until the next run."""
@@ -160,7 +162,7 @@ class Rig:
         tape.keep(y.ref)
         dx = self._emit_backward(tape, y.ref, backward) if back else None
         spaces = {Space.PARAMETERS: self.vector, Space.GRADIENT: self.gradient}
-        return _Tape(tape.planned(), spaces, dtype, kernels), y.ref, dx
+        return _Tape(tape.planned(), rows, spaces, dtype, kernels), y.ref, dx
 
     def _emit_backward(self, tape: Tape, y: Ref, backward: Backward) -> Ref | None:
         dy = tape.work(y.columns)
@@ -209,7 +211,7 @@ class LossRig:
         tape = Tape(rows, np.dtype(dtype), training=True)
         self._d, self._losses = lower_loss(tape, loss, Ref(Space.INPUTS, 0, outputs, 1))
         tape.keep(self._d, self._losses)
-        self._tape = _Tape(tape.planned(), {}, dtype, kernels)
+        self._tape = _Tape(tape.planned(), rows, {}, dtype, kernels)
 
     def __call__(self, y: Array, targets: Array, weights: Array | None = None) -> float:
         """The weighted sum of the rows' losses."""

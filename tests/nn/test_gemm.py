@@ -39,7 +39,7 @@ def test_the_library_is_handed_the_inputs_and_the_weights(units: int, features: 
     function = GEMM(call)
     address = ctypes.cast(function, ctypes.c_void_p).value
     assert address is not None
-    kernels = Kernels("of the test", lambda dtype: Gemm(address, address))
+    kernels = Kernels("of the test", lambda dtype, large: Gemm(address, address))
     rig = Rig(Dense(units=units), (features,), rows=ROWS, dtype=np.float32, training=False, kernels=kernels)
     x = np.random.default_rng(units * features).normal(size=(ROWS, features)).astype(np.float32)
     y = rig.forward(x)

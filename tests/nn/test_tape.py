@@ -60,7 +60,7 @@ def results(tape: Tape, read: list[Ref], rows: int, kernels: Kernels) -> list[by
     work = aligned_vector(plan.work, np.float32)
     work[:] = np.nan
     x = np.random.default_rng(rows).normal(size=(rows, COLUMNS)).astype(np.float32)
-    executor(plan, {Space.WORK: work}, kernels, np.dtype(np.float32)).run(rows, x)  # type: ignore[arg-type]
+    executor(plan.rows, rows, {Space.WORK: work}, kernels, np.dtype(np.float32)).run(rows, x)
     found = [matrix(work, plan.place(ref), rows) for ref in read]
     assert not any(np.isnan(one).any() for one in found)
     return [one.tobytes() for one in found]
@@ -142,7 +142,7 @@ def test_steps_of_a_sequence_are_places_in_a_slice(rows: int, kernels: Kernels) 
     plan: Plan = tape.planned()
     work = aligned_vector(plan.work, np.float32)
     given = np.random.default_rng(0).normal(size=(rows, steps * features)).astype(np.float32)
-    executor(plan, {Space.WORK: work}, kernels, np.dtype(np.float32)).run(rows, given)  # type: ignore[arg-type]
+    executor(plan.rows, rows, {Space.WORK: work}, kernels, np.dtype(np.float32)).run(rows, given)
     expected = given.reshape(rows, steps, features).swapaxes(0, 1).cumsum(axis=0)
     np.testing.assert_array_equal(
         matrix(work, plan.place(sums), rows).reshape(steps, rows, features), expected

@@ -8,7 +8,7 @@ what lies outside of it is padding.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -133,7 +133,7 @@ def _max_pool_backward(x: Array, dy: Array, dx: Array, whole: Whole, real: Real)
     """dx <- dy where the largest number of a window stands, the first one where several are equal; else 0."""
     w = Windows(*whole)
     chosen = _stacked(x, w, -np.inf).argmax(axis=0)
-    _spread(dy, dx, w, lambda number: chosen == number)
+    _spread(dy, dx, w, lambda d, number: np.where(chosen == number, d, d.dtype.type(0)))
 
 
 def _average_pool(x: Array, y: Array, whole: Whole, real: Real) -> None:
@@ -143,14 +143,14 @@ def _average_pool(x: Array, y: Array, whole: Whole, real: Real) -> None:
 
 def _average_pool_backward(dy: Array, dx: Array, whole: Whole, real: Real) -> None:
     """dx <- the sum over the windows that hold a number, of dy times real[0]."""
-    _spread(dy, dx, Windows(*whole), lambda number: dy.dtype.type(real[0]))
+    _spread(dy, dx, Windows(*whole), lambda d, number: d * d.dtype.type(real[0]))
 
 
-def _spread(dy: Array, dx: Array, w: Windows, share: Callable[[int], Any]) -> None:
+def _spread(dy: Array, dx: Array, w: Windows, share: Callable[[Array, int], Array]) -> None:
     padded = np.zeros_like(_padded(dx, w))
     d = dy.reshape(len(dx), w.looked_at, w.out_height, w.out_width)
     for number, (_, _, (rows, columns)) in enumerate(_terms(w)):
-        padded[:, :, rows, columns] += d * share(number)
+        padded[:, :, rows, columns] += share(d, number)
     dx.reshape(len(dx), w.channels, w.height, w.width)[:] = _inside(padded, w)
 
 
