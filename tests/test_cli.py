@@ -313,7 +313,11 @@ def test_rows_are_numbered_as_in_the_file(trained: Path) -> None:
         (["evaluate", "{tmp}"], 3, "model.json"),
         (["predict", "{run}", "{x}", "-o", "out.txt"], 2, "out.txt must end in .csv or .npz"),
         (["predict", "{run}", "{wide}"], 3, "expected inputs of shape (rows, 2), got (4, 5)"),
-        (["predict", "{run}", "{x}", "-o", "{tmp}/no/such/folder.csv"], 2, "is no folder; make it, or choose another"),
+        (
+            ["predict", "{run}", "{x}", "-o", "{tmp}/no/such/folder.csv"],
+            2,
+            "is no folder; make it, or choose another",
+        ),
         (
             ["train", "{tmp}/missing.yaml"],
             2,

@@ -64,6 +64,7 @@ DOORS = {
         "distbp.cli",
         "distbp.cli_assets",
         "distbp.cli_errors",
+        "distbp.cli_options",
         "distbp.cli_paths",
         "distbp.cli_serve",
         "distbp.cli_service",

@@ -182,7 +182,9 @@ def test_every_format_is_known_to_the_check() -> None:
     assert set(PATHS) == set(FORMATS) - {"arrays"}
     for name, kind in FORMATS.items():
         texts = {f.name for f in fields(kind) if str(f.type).startswith("str")}
-        not_paths = {"npz": {"inputs", "targets", "weights", "columns"}, "arrays": {"sha256"}}.get(name, set())
+        not_paths = {"npz": {"inputs", "targets", "weights", "columns"}, "arrays": {"sha256"}}.get(
+            name, set()
+        )
         assert texts - not_paths == set(PATHS.get(name, ())), name
 
 
