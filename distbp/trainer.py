@@ -17,7 +17,7 @@ from distbp.blueprint import Blueprint
 from distbp.checkpoint import Checkpoint
 from distbp.control import take_file
 from distbp.data.batches import WholeData
-from distbp.data.splits import Splits, skipped_note
+from distbp.data.splits import Splits
 from distbp.delivery import BEST
 from distbp.diagnosis import diagnose
 from distbp.errors import Interrupted, ServerLostError
@@ -28,7 +28,7 @@ from distbp.model import params_digest
 from distbp.nn.arrays import Array
 from distbp.parameter_server import NotFiniteError
 from distbp.result import Result
-from distbp.run_directory import RunDirectory, json_line
+from distbp.run_directory import RunDirectory
 from distbp.run_state import RunState, after_evaluation, out_of_patience, undefined, watched
 from distbp.verdict import expected, unhealthy
 from distbp.warm_start import first_weights
@@ -38,15 +38,6 @@ REQUESTS_S = 0.25  # between two looks for requests in the run directory
 BARREN_ATTEMPTS = 5  # servers lost one after the other, no step further: then it is not by chance
 # (blueprint, data, start, attempt, whom to tell why the team changed) -> team
 MakeTeam = Callable[[Blueprint, WholeData, Snapshot, int, Callable[[str], None]], Team]
-
-# Hashing takes some 10 ns a parameter, a row of an epoch some 0.06: for so many rows it is 0.3 % of the time.
-ROWS_WORTH_A_DIGEST = 65536
-SMALL_BYTES = 1 << 20  # of parameters that are hashed at every epoch all the same
-
-
-def digest_every(parameter_bytes: int, rows: int) -> int:
-    """At every how many epochs metrics.jsonl tells the digest of the parameters; and at the last one."""
-    return 1 if parameter_bytes <= SMALL_BYTES else max(1, -(-ROWS_WORTH_A_DIGEST // rows))
 
 
 class Trainer:
@@ -76,8 +67,7 @@ class Trainer:
         self._listener = listener
         self._clock = clock
         self._make_team = make_team
-        network = blueprint.network()
-        self._network = network
+        self._network = blueprint.network()
         self._data = splits.ready(blueprint)
         self._splits = splits
         self._per_epoch = blueprint.steps_per_epoch
@@ -220,7 +210,7 @@ class Trainer:
         epoch = -(-step // self._per_epoch)
         last = step == self._total
         parameters = self._network.parameter_count
-        every = digest_every(parameters * self._network.dtype.itemsize, self.blueprint.rows["train"])
+        every = accounts.digest_every(parameters * self._network.dtype.itemsize, self.blueprint.rows["train"])
         whole = last or epoch % every == 0  # else perhaps nobody asks for the parameters
         snapshot = team.snapshot(whole)
         line: dict[str, Any] = {"epoch": epoch, "step": step, **accounts.training_values(snapshot)}
@@ -252,10 +242,9 @@ class Trainer:
             self._best = (snapshot if whole else team.snapshot()).arrays["vector"]
         if last:
             aside = None
-            if not in_turn:
-                aside = accounts.aside(before, None if step % self._per_epoch else usual, seal)
-            elif json_line(usual) != json_line({**line, **measured}):
-                aside = accounts.aside(self._state, usual, seal)
+            if not in_turn or accounts.differ(usual, {**line, **measured}):
+                would = None if step % self._per_epoch else usual
+                aside = accounts.aside(self._state if in_turn else before, would, seal)
             ended = "max_steps" if self._total == self.job.max_steps else "epochs"
             self._state = replace(self._state, ended=ended, aside=aside)
         elif evaluated and out_of_patience(self._state, self.job):
@@ -275,9 +264,8 @@ class Trainer:
             self._emit(events.Waiting("writing the model"))
 
     def _health(self, snapshot: Snapshot, step: int, last: bool) -> dict[str, Any]:
-        if step % self._per_epoch:
-            return {}
-        return accounts.health(self._state, snapshot, self._unhealthy(last))
+        whole = step % self._per_epoch == 0
+        return accounts.health(self._state, snapshot, self._unhealthy(last)) if whole else {}
 
     def _unhealthy(self, ended: bool) -> dict[str, str]:
         state = self._state
@@ -346,8 +334,10 @@ class Trainer:
             "this run was begun on a machine that",
         )
         former = RunState.from_json(start.state["run"])
-        self.run.check_metrics(former.metrics_offset, former.metrics_sha256)
         state, text, notes = agreement.continued(start, self.blueprint)
+        # Killed while it went on: then metrics.jsonl already says what a longer run says there.
+        if not (text and self.run.has_metrics(state.metrics_offset, state.metrics_sha256, text)):
+            self.run.check_metrics(former.metrics_offset, former.metrics_sha256)
         self._state = replace(state, attempt=former.attempt + 1)
         arrays = dict(start.arrays)
         best = arrays.pop(BEST, arrays["vector"] if state.best_step == start.step else None)
@@ -378,10 +368,8 @@ class Trainer:
             raise self._interrupted(self._saved.step) from None
 
     def _note_beforehand(self) -> None:
-        for split, reasons in self._splits.skipped.items():
-            self._note(skipped_note(split, self.blueprint.rows[split], reasons))
-        if why := numerics.why_not_compiled(self.blueprint.kernels):
-            self._note(f"kernels are those of NumPy, which are slower: {why}")
+        for text in accounts.notes_beforehand(self.blueprint, self._splits):
+            self._note(text)
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
@@ -427,10 +415,8 @@ class Trainer:
         return {f"{split}_{name}": value for name, value in found.items()}
 
     def _result(self, team: Team, vector: Array, metrics: Mapping[str, Any], seconds: float) -> Result:
-        wrong = self._unhealthy(ended=True)
-        for text in wrong.values():
+        for text in (wrong := self._unhealthy(ended=True)).values():
             self._note(text)
-        restored = self._restores_best and self._state.best is not None
         return accounts.result(
             self.run,
             self.blueprint,
@@ -443,7 +429,7 @@ class Trainer:
             wall_seconds=seconds,
             notes=self.notes,
             unhealthy=wrong,
-            restored=restored,
+            restored=self._restores_best and self._state.best is not None,
         )
 
     def _announce(self, team: Team) -> None:

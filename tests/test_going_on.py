@@ -178,7 +178,7 @@ def test_the_command(tmp_path: Path) -> None:
     more = run("resume", folder, "--epochs", 4)
     assert more.exit_code == 0, more.output
     assert re.search("going on from step 8", more.output)
-    assert "completed after 16 steps (4 epochs)" in more.output
+    assert "completed: 16 steps (4 epochs)" in more.output
     refused = run("resume", "job_01j9ze3k8xq2v5w7y0ab", "--epochs", 4)
     assert "--epochs is for runs; to train the model of a job further" in refused.output
 

@@ -409,7 +409,7 @@ CALLS: dict[str, tuple[Callable[..., Any], str]] = {
         "workers is 2.5, but must be a whole number from 0 to 4096",
     ),
     "scale_run": (lambda: scale_run("r", True), "workers is True, but must be a whole number"),
-    "connect": (lambda: connect(8080), "url must be text, not a value of type int"),
+    "connect": (lambda: connect(8080), "url must be an address, as http://host:8470, not 8080"),
     "from_file": (lambda: TrainingJob.from_file(3), "the job's file must be a path"),
     "from_yaml": (lambda: TrainingJob.from_yaml(3), "must be given as text, not as a value of type int"),
     "from_json": (

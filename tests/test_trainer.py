@@ -526,7 +526,7 @@ def test_training_from_a_mapped_file_keeps_the_resident_size(
 def test_large_vectors_on_little_data_are_hashed_less_often(
     parameter_bytes: int, rows: int, every: int
 ) -> None:
-    from distbp.trainer import digest_every
+    from distbp.accounts import digest_every
 
     assert digest_every(parameter_bytes, rows) == every
 
@@ -536,7 +536,7 @@ def test_an_epoch_without_a_digest_is_saved_all_the_same(
 ) -> None:
     found = []
     for small in (1 << 20, 0):  # bytes of parameters that are hashed at every epoch
-        monkeypatch.setattr("distbp.trainer.SMALL_BYTES", small)
+        monkeypatch.setattr("distbp.accounts.SMALL_BYTES", small)
         stopping = {"metric": "validation_loss", "patience": 1, "min_delta": 0.01}
         result = train(
             job(epochs=30, early_stopping=stopping, checkpoint={"keep_last": 50, "keep_best": True}),
