@@ -359,13 +359,13 @@ def test_a_row_that_overflows_is_named_by_its_number_in_the_data(run: Any) -> No
 
 
 def test_a_job_that_does_not_fit_its_data_leaves_nothing_behind(run: Any, tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="the labels go up to 2; give the last layer 3 units"):
+    with pytest.raises(JobError, match="the labels are of 3 classes: 0, 1, 2; give the last layer 3 units"):
         run(job([{"type": "dense", "units": 2}]))
     assert not (tmp_path / "run").exists()
 
 
 def test_data_of_an_unknown_split(run: Any) -> None:
-    with pytest.raises(ValueError, match=r"data has \['valid'\]; its keys are train, validation, test"):
+    with pytest.raises(ValueError, match=r"data has the key 'valid'; its keys are train, validation, test"):
         run(job(), data={"train": TRAIN, "valid": VALIDATION})
 
 
