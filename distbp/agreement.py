@@ -97,12 +97,13 @@ def continued(start: Checkpoint, blueprint: Blueprint) -> tuple[RunState, bytes,
     if blueprint.total_steps == start.step:
         return state, b"", []
     if state.ended:
-        if state.ended == "early_stopping" or (state.aside is None and out_of_patience(state, job)):
+        ended = state.ended
+        state, text = gone_on(state)
+        if ended == "early_stopping" or out_of_patience(state, job):
             raise CheckpointError(
                 f"the run stopped early at step {start.step}, as early_stopping says, and would have with any"
                 " number of epochs. To train its model further, start a job with init: RUN_DIR"
             )
-        state, text = gone_on(state)
     else:
         text = ""
     return state, text.encode(), list(_about_rates(start, blueprint))

@@ -13,6 +13,7 @@ import click
 import distbp
 from distbp import cli_assets, cli_describe, cli_serve, cli_service, cli_tokens, cli_tools
 from distbp.cli_errors import EXIT_CODES, internal, named, open_streams, reports_errors, stopped
+from distbp.cli_options import ADDRESS, DATA, DATA_HELP, JOB, JSON, MODEL, SPLIT, WORKERS
 from distbp.cli_paths import NewFile, UserPath, job_at
 from distbp.imports import without_collections
 from distbp.interrupts import terminate
@@ -40,28 +41,6 @@ Examples:
 Exit codes:
 """ + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())
 
-_JOB = click.argument("job_file", metavar="JOB.yaml", type=UserPath())
-_ADDRESS = click.option(
-    "--address", help="The Ray cluster to train on. Default: RAY_ADDRESS, or a Ray of its own."
-)
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs.")
-
-
-class _Workers(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
-    name = "N|auto"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        if value == "auto":
-            return "auto"
-        if not (value.isdecimal() and int(value) <= 4096):
-            self.fail(f"{value!r} is neither a whole number from 0 to 4096 nor auto", param, ctx)
-        return int(value)
-
-
-_WORKERS = click.option(
-    "--workers", type=_Workers(), help="Replaces the job's. Changes the time, never the result."
-)
-
 
 @click.group(
     epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -77,15 +56,15 @@ def group() -> None:
 
 
 @group.command()
-@_JOB
+@JOB
 @click.option(
     "--output",
     type=UserPath(),
     help="The run directory: absent or empty. Default: runs/NAME.",
 )
-@_WORKERS
-@_ADDRESS
-@_JSON
+@WORKERS
+@ADDRESS
+@JSON
 @reports_errors
 def train(
     job_file: Path, output: Path | None, workers: int | str | None, address: str | None, as_json: bool
@@ -135,10 +114,10 @@ def train(
 @click.option(
     "--epochs", type=click.IntRange(1), help="Replaces the job's number; a finished run continues to it."
 )
-@_WORKERS
-@_ADDRESS
+@WORKERS
+@ADDRESS
 @cli_service.URL
-@_JSON
+@JSON
 @reports_errors
 def resume(
     run_dir: Path,
@@ -188,9 +167,9 @@ def resume(
 
 
 @group.command()
-@_JOB
+@JOB
 @click.option("--no-data", is_flag=True, help="Do not open the data; check the job alone.")
-@_JSON
+@JSON
 @reports_errors
 def validate(job_file: Path, no_data: bool, as_json: bool) -> None:
     """Name every fault of a job, without training.
@@ -267,26 +246,10 @@ def schema() -> None:
     click.echo(json.dumps(job_schema(), indent=2))
 
 
-_MODEL = click.argument("model_dir", metavar="MODEL", type=UserPath())
-_DATA = click.argument("data", metavar="[DATA]...", nargs=-1)
-_SPLIT = click.option(
-    "--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True,
-    help="Without DATA: which set of the run's own job to use.",
-)  # fmt: skip
-_DATA_HELP = """MODEL is a model folder or a run directory. DATA is one of
-
-    \b
-      inputs.npy targets.npy          arrays (rows, features...) and (rows,) or (rows, outputs)
-      data.npz                        with arrays `inputs` and `targets`
-      images-idx3.gz labels-idx1.gz   IDX files
-      '{format: digits, split: test}' a source as a job writes it; see docs/job.md
-"""
-
-
 @group.command(
     help=f"""Measure a model on data.
 
-    {_DATA_HELP}
+    {DATA_HELP}
     \b
     Examples:
       distbp evaluate runs/first
@@ -294,11 +257,11 @@ _DATA_HELP = """MODEL is a model folder or a run directory. DATA is one of
       distbp evaluate runs/first/model test.npz --metrics accuracy,f1
     """
 )
-@_MODEL
-@_DATA
-@_SPLIT
-@click.option("--metrics", help="Names, separated by commas. Default: those of the training job.")
-@_JSON
+@MODEL
+@DATA
+@SPLIT
+@click.option("--metrics", help="Names, divided by commas. Default: those of the training job.")
+@JSON
 @reports_errors
 def evaluate(model_dir: Path, data: tuple[str, ...], split: str, metrics: str | None, as_json: bool) -> None:
     from distbp.cli_data import inputs_for, open_model, source_of, split_of
@@ -325,7 +288,7 @@ def evaluate(model_dir: Path, data: tuple[str, ...], split: str, metrics: str | 
 @group.command(
     help=f"""Predict with a model, as CSV or npz.
 
-    {_DATA_HELP}
+    {DATA_HELP}
     \b
     Examples:
       distbp predict runs/first inputs.npy
@@ -333,9 +296,9 @@ def evaluate(model_dir: Path, data: tuple[str, ...], split: str, metrics: str | 
       distbp predict runs/first '{{format: digits, split: test}}' -o predictions.npz
     """
 )
-@_MODEL
-@_DATA
-@_SPLIT
+@MODEL
+@DATA
+@SPLIT
 @click.option(
     "-o", "--output", type=NewFile(".csv", ".npz"), help="A .csv or .npz file. Default: CSV to the output."
 )
@@ -358,7 +321,7 @@ def predict(
 
 
 @group.command()
-@_JOB
+@JOB
 @click.option(
     "--coordinates",
     type=click.IntRange(1),

@@ -291,6 +291,13 @@ class RunDirectory:
             )
         return data
 
+    def has_metrics(self, offset: int, sha256: str, more: bytes) -> bool:
+        """Whether metrics.jsonl begins with what `metrics_seal` saw, then `more`, or ends on the way."""
+        with explained(self.path / METRICS):
+            data = read_file(self.path / METRICS, self._disk)
+        rest = data[offset : offset + len(more)]
+        return hashlib.sha256(data[:offset]).hexdigest() == sha256 and more.startswith(rest)
+
     def rewind_metrics(self, offset: int, sha256: str = EMPTY_SHA256) -> None:
         """Cuts metrics.jsonl back to what `metrics_seal` gave when the checkpoint was saved (0: all).
 

@@ -18,7 +18,7 @@ class RunState:
     """`waited`: evaluations since the best one. `metrics_offset`: length of metrics.jsonl in bytes.
     `metrics_sha256`: of so much of it. `best_metrics`: what was measured at the best evaluation. `ended`: why
     training is over ("epochs", "max_steps", "early_stopping"), or "" while it is not. `aside`: where the end
-    was measured out of turn, what a longer run would have had there instead (see `gone_on`). `losses`,
+    is told otherwise, what a longer run would have had there instead (see `gone_on`). `losses`,
     `dead`: what the verdict on the run is made of, see `distbp.verdict`."""
 
     attempt: int = 1

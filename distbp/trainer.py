@@ -6,34 +6,31 @@ goes on from its last checkpoint, in the middle of an epoch, to the same bits an
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from distbp import agreement, checkpoint, events, numerics
+from distbp import accounts, agreement, checkpoint, events, numerics
 from distbp.blueprint import Blueprint
 from distbp.checkpoint import Checkpoint
 from distbp.control import take_file
 from distbp.data.batches import WholeData
-from distbp.data.splits import Splits, skipped_note
-from distbp.delivery import BEST, write_run_model
+from distbp.data.splits import Splits
+from distbp.delivery import BEST
 from distbp.diagnosis import diagnose
 from distbp.errors import Interrupted, ServerLostError
 from distbp.evaluation import values
 from distbp.exchange.base import Snapshot, Team
-from distbp.imports import missing
 from distbp.interrupts import Control
 from distbp.model import params_digest
 from distbp.nn.arrays import Array
 from distbp.parameter_server import NotFiniteError
 from distbp.result import Result
-from distbp.run_directory import RunDirectory, json_line
+from distbp.run_directory import RunDirectory
 from distbp.run_state import RunState, after_evaluation, out_of_patience, undefined, watched
-from distbp.totals import LOSS, WEIGHT, dead_share
-from distbp.verdict import Losses, expected, unhealthy
+from distbp.verdict import expected, unhealthy
 from distbp.warm_start import first_weights
 
 PROGRESS_S = 0.5  # between two Progressed events
@@ -41,15 +38,6 @@ REQUESTS_S = 0.25  # between two looks for requests in the run directory
 BARREN_ATTEMPTS = 5  # servers lost one after the other, no step further: then it is not by chance
 # (blueprint, data, start, attempt, whom to tell why the team changed) -> team
 MakeTeam = Callable[[Blueprint, WholeData, Snapshot, int, Callable[[str], None]], Team]
-
-# Hashing takes some 10 ns a parameter, a row of an epoch some 0.06: for so many rows it is 0.3 % of the time.
-ROWS_WORTH_A_DIGEST = 65536
-SMALL_BYTES = 1 << 20  # of parameters that are hashed at every epoch all the same
-
-
-def digest_every(parameter_bytes: int, rows: int) -> int:
-    """At every how many epochs metrics.jsonl tells the digest of the parameters; and at the last one."""
-    return 1 if parameter_bytes <= SMALL_BYTES else max(1, -(-ROWS_WORTH_A_DIGEST // rows))
 
 
 class Trainer:
@@ -79,8 +67,7 @@ class Trainer:
         self._listener = listener
         self._clock = clock
         self._make_team = make_team
-        network = blueprint.network()
-        self._network = network
+        self._network = blueprint.network()
         self._data = splits.ready(blueprint)
         self._splits = splits
         self._per_epoch = blueprint.steps_per_epoch
@@ -223,23 +210,26 @@ class Trainer:
         epoch = -(-step // self._per_epoch)
         last = step == self._total
         parameters = self._network.parameter_count
-        every = digest_every(parameters * self._network.dtype.itemsize, self.blueprint.rows["train"])
+        every = accounts.digest_every(parameters * self._network.dtype.itemsize, self.blueprint.rows["train"])
         whole = last or epoch % every == 0  # else perhaps nobody asks for the parameters
         snapshot = team.snapshot(whole)
-        line: dict[str, Any] = {"epoch": epoch, "step": step, **self._training_values(snapshot)}
+        line: dict[str, Any] = {"epoch": epoch, "step": step, **accounts.training_values(snapshot)}
         rate = self.blueprint.learning_rate()(step - 1, self._state.plateau)
-        self._observe(snapshot, step, line["train_loss"])
-        measured: dict[str, Any] = {"learning_rate": rate, **self._health(snapshot, step, last)}
+        before, seal = self._state, self.run.metrics_seal() if last else (0, "")
+        self._state = accounts.observed(before, self.blueprint, snapshot, step)
         digest = params_digest(snapshot.arrays["vector"][:parameters]) if whole else None
         in_turn = epoch % self.job.evaluate_every == 0 and step % self._per_epoch == 0
-        aside = None
-        if last and not in_turn:  # a longer run would not measure now, and its metrics.jsonl is another one
-            usual = {**line, **measured, **self._health(snapshot, step, False)}
-            usual |= {"params_sha256": digest} if epoch % every == 0 else {}
-            aside = self._aside(usual if step % self._per_epoch == 0 else None)
+        if step % self._per_epoch == 0:
+            before = self._state
+        # What a longer run would say here, which is not at its end and does not measure out of turn.
+        usual = {**line, "learning_rate": rate, **self._health(snapshot, step, False)}
+        usual |= {"params_sha256": digest} if epoch % every == 0 else {}
         evaluated = in_turn or last
         if evaluated and "validation" in self.blueprint.rows:
-            line.update(self._evaluate(team, "validation"))
+            found = self._evaluate(team, "validation")
+            line.update(found)
+            usual |= found if in_turn else {}
+        measured: dict[str, Any] = {"learning_rate": rate, **self._health(snapshot, step, last)}
         if whole:
             measured["params_sha256"] = digest
         self.run.append_metric({**line, **measured})
@@ -251,6 +241,10 @@ class Trainer:
         if improved and self._keeps_best:
             self._best = (snapshot if whole else team.snapshot()).arrays["vector"]
         if last:
+            aside = None
+            if not in_turn or accounts.differ(usual, {**line, **measured}):
+                would = None if step % self._per_epoch else usual
+                aside = accounts.aside(self._state if in_turn else before, would, seal)
             ended = "max_steps" if self._total == self.job.max_steps else "epochs"
             self._state = replace(self._state, ended=ended, aside=aside)
         elif evaluated and out_of_patience(self._state, self.job):
@@ -269,34 +263,9 @@ class Trainer:
         if self._state.ended:
             self._emit(events.Waiting("writing the model"))
 
-    def _aside(self, line: Mapping[str, Any] | None) -> dict[str, Any]:
-        """For `gone_on`: the state now, with metrics.jsonl as it is now, and the line that would follow."""
-        offset, sha256 = self.run.metrics_seal()
-        state = replace(self._state, metrics_offset=offset, metrics_sha256=sha256)
-        return {"state": state.to_json(), "line": json_line(line).decode() if line is not None else ""}
-
-    def _training_values(self, snapshot: Snapshot) -> dict[str, Any]:
-        totals = snapshot.arrays["epoch_totals"]
-        return {"train_loss": float(totals[LOSS] / totals[WEIGHT]) if totals[WEIGHT] else math.nan}
-
-    def _observe(self, snapshot: Snapshot, step: int, train_loss: float) -> None:
-        """Notes what the verdict on the run is made of."""
-        self._state = replace(self._state, losses=Losses.after(self._state.losses, train_loss))
-        if step % self._per_epoch == 0:
-            dead = dead_share(self.blueprint, snapshot.arrays["epoch_totals"])
-            self._state = replace(self._state, dead=dead)
-
     def _health(self, snapshot: Snapshot, step: int, last: bool) -> dict[str, Any]:
-        """Signs of slow learning by tensor and layer, measured at the last step of a whole epoch, and what
-        they say of the run."""
-        if step % self._per_epoch:
-            return {}
-        tensors = {
-            h.path: {"gradient_norm": h.gradient_norm, "update_ratio": h.update_ratio}
-            for h in snapshot.health
-        }
-        found = {"tensors": tensors, "saturated": self._state.dead, "unhealthy": self._unhealthy(last)}
-        return {"health": found}
+        whole = step % self._per_epoch == 0
+        return accounts.health(self._state, snapshot, self._unhealthy(last)) if whole else {}
 
     def _unhealthy(self, ended: bool) -> dict[str, str]:
         state = self._state
@@ -365,8 +334,10 @@ class Trainer:
             "this run was begun on a machine that",
         )
         former = RunState.from_json(start.state["run"])
-        self.run.check_metrics(former.metrics_offset, former.metrics_sha256)
         state, text, notes = agreement.continued(start, self.blueprint)
+        # Killed while it went on: then metrics.jsonl already says what a longer run says there.
+        if not (text and self.run.has_metrics(state.metrics_offset, state.metrics_sha256, text)):
+            self.run.check_metrics(former.metrics_offset, former.metrics_sha256)
         self._state = replace(state, attempt=former.attempt + 1)
         arrays = dict(start.arrays)
         best = arrays.pop(BEST, arrays["vector"] if state.best_step == start.step else None)
@@ -397,10 +368,8 @@ class Trainer:
             raise self._interrupted(self._saved.step) from None
 
     def _note_beforehand(self) -> None:
-        for split, reasons in self._splits.skipped.items():
-            self._note(skipped_note(split, self.blueprint.rows[split], reasons))
-        if why := numerics.why_not_compiled(self.blueprint.kernels):
-            self._note(f"kernels are those of NumPy, which are slower: {why}")
+        for text in accounts.notes_beforehand(self.blueprint, self._splits):
+            self._note(text)
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
@@ -426,7 +395,7 @@ class Trainer:
             metrics.update(self._test(team, vector))
         else:
             metrics.update(self._test(team))
-        self._save_model(vector)
+        self.notes += accounts.save_model(self.run, self.blueprint, self._splits, vector)
         return vector, metrics
 
     def _test(self, team: Team, saved: Array | None = None) -> Mapping[str, float]:
@@ -445,66 +414,34 @@ class Trainer:
         found = values(self.blueprint.measures(self._network, split).metrics, team.evaluate(split))
         return {f"{split}_{name}": value for name, value in found.items()}
 
-    def _save_model(self, vector: Array) -> None:
-        from distbp.run_directory import METRICS, read_lines
-
-        write_run_model(self.run.model, self.blueprint, self._splits, vector, self.run.disk)
-        lines = read_lines(self.run.path / METRICS)
-        if not lines:
-            return
-        try:
-            from distbp.curves import draw
-        except ModuleNotFoundError:  # of a slim install
-            self.notes.append(missing("curves.svg", "matplotlib", "distbp[plot]"))
-        else:
-            draw(lines, self.run.path / "curves.svg")
-
     def _result(self, team: Team, vector: Array, metrics: Mapping[str, Any], seconds: float) -> Result:
-        steps = self._state.last_metrics.get("step", self._total)
-        wrong = self._unhealthy(ended=True)
-        for text in wrong.values():
+        for text in (wrong := self._unhealthy(ended=True)).values():
             self._note(text)
-        restored = self._restores_best and self._state.best is not None
-        return Result(
-            status="stopped early" if self._state.ended == "early_stopping" else "completed",
-            job_digest=self.job.digest,
-            steps=steps,
-            epochs=steps / self._per_epoch,
-            params_sha256=params_digest(vector[: self._network.parameter_count]),
-            metrics=dict(metrics),
+        return accounts.result(
+            self.run,
+            self.blueprint,
+            team,
+            self._splits,
+            self._state,
+            vector=vector,
+            metrics=metrics,
             samples_per_second=self._train_samples / self._train_seconds if self._train_seconds else 0.0,
             wall_seconds=seconds,
-            workers=team.workers,
-            shards=self.blueprint.shards,
-            exchange=team.exchange,
-            numerics=numerics.fingerprint(self.blueprint.kernels),
-            attempt=self._state.attempt,
-            notes=tuple(self.notes),
-            skipped=self._splits.skipped,
+            notes=self.notes,
             unhealthy=wrong,
-            model_epoch=self._state.best_epoch if restored else -(-steps // self._per_epoch),
-            path=self.run.path,
+            restored=self._restores_best and self._state.best is not None,
         )
 
     def _announce(self, team: Team) -> None:
         self._emit(
-            events.Started(
-                name=self.job.name,
-                run_dir=str(self.run.path),
-                job_digest=self.job.digest,
-                parameters=self._network.parameter_count,
-                rows=dict(self.blueprint.rows),
-                shards=self.blueprint.shards,
-                workers=team.workers,
-                exchange=team.exchange,
-                epochs=-(-self._total // self._per_epoch),
-                steps_per_epoch=self._per_epoch,
-                total_steps=self._total,
+            accounts.started(
+                self.run,
+                self.blueprint,
+                team,
+                self._splits,
                 first_step=self._saved.step,
                 attempt=self._state.attempt,
-                kernels=self.blueprint.kernels,
-                notes=tuple(self.notes),
-                skipped=self._splits.skipped,
+                notes=self.notes,
                 watched=self._watched,
             )
         )

@@ -81,8 +81,9 @@ def test_the_bits_of_one_long_run(tmp_path: Path, name: str) -> None:
         edit(run, "max_steps: 13", "max_steps: 35")
     told: list[events.Event] = []
     result = resume(run, data=DATA, epochs=7, listener=told.append)
-    assert isinstance(told[0], events.Started)
-    assert (told[0].first_step, told[0].notes) == (first.steps, ())
+    began = next(event for event in told if not isinstance(event, events.Waiting))
+    assert isinstance(began, events.Started)
+    assert (began.first_step, began.notes) == (first.steps, ())
     assert_same(result, whole)
     assert resume(run) == result  # and is a finished run again
     assert verify_run(run, data=DATA).equal
@@ -177,7 +178,7 @@ def test_the_command(tmp_path: Path) -> None:
     more = run("resume", folder, "--epochs", 4)
     assert more.exit_code == 0, more.output
     assert re.search("going on from step 8", more.output)
-    assert "completed after 16 steps (4 epochs)" in more.output
+    assert "completed: 16 steps (4 epochs)" in more.output
     refused = run("resume", "job_01j9ze3k8xq2v5w7y0ab", "--epochs", 4)
     assert "--epochs is for runs; to train the model of a job further" in refused.output
 

@@ -73,6 +73,7 @@ DOORS = {
         "distbp.cli_assets",
         "distbp.cli_describe",
         "distbp.cli_errors",
+        "distbp.cli_options",
         "distbp.cli_paths",
         "distbp.cli_serve",
         "distbp.cli_service",

@@ -359,13 +359,13 @@ def test_a_row_that_overflows_is_named_by_its_number_in_the_data(run: Any) -> No
 
 
 def test_a_job_that_does_not_fit_its_data_leaves_nothing_behind(run: Any, tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="the labels go up to 2; give the last layer 3 units"):
+    with pytest.raises(JobError, match="the labels are of 3 classes: 0, 1, 2; give the last layer 3 units"):
         run(job([{"type": "dense", "units": 2}]))
     assert not (tmp_path / "run").exists()
 
 
 def test_data_of_an_unknown_split(run: Any) -> None:
-    with pytest.raises(ValueError, match=r"data has \['valid'\]; its keys are train, validation, test"):
+    with pytest.raises(ValueError, match=r"data has the key 'valid'; its keys are train, validation, test"):
         run(job(), data={"train": TRAIN, "valid": VALIDATION})
 
 
@@ -526,7 +526,7 @@ def test_training_from_a_mapped_file_keeps_the_resident_size(
 def test_large_vectors_on_little_data_are_hashed_less_often(
     parameter_bytes: int, rows: int, every: int
 ) -> None:
-    from distbp.trainer import digest_every
+    from distbp.accounts import digest_every
 
     assert digest_every(parameter_bytes, rows) == every
 
@@ -536,7 +536,7 @@ def test_an_epoch_without_a_digest_is_saved_all_the_same(
 ) -> None:
     found = []
     for small in (1 << 20, 0):  # bytes of parameters that are hashed at every epoch
-        monkeypatch.setattr("distbp.trainer.SMALL_BYTES", small)
+        monkeypatch.setattr("distbp.accounts.SMALL_BYTES", small)
         stopping = {"metric": "validation_loss", "patience": 1, "min_delta": 0.01}
         result = train(
             job(epochs=30, early_stopping=stopping, checkpoint={"keep_last": 50, "keep_best": True}),

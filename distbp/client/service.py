@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from distbp.arguments import check_kind
 from distbp.client import arguments as given
 from distbp.client.handle import JobHandle
 from distbp.client.transport import Transport, fields
@@ -116,9 +115,6 @@ def connect(url: str | None = None, token: str | None = None, *, patience_s: flo
 
     Raises UnreachableError where no service is known, SettingsError.
     """
-    for value, what in ((url, "url"), (token, "token")):
-        check_kind(value, (str, type(None)), what, "text")
-    check_kind(patience_s, (int, float, type(None)), "patience_s", "a number of seconds")
     return Service(_connect(url, token, patience_s))
 
 

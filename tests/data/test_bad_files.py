@@ -554,7 +554,8 @@ def test_bad_file(name, tmp_path):
     finally:
         tracemalloc.stop()
     assert text in str(caught.value)
-    assert str(tmp_path) not in str(caught.value)
+    if name not in ("missing", "misspelt"):  # these name the folder that was searched
+        assert str(tmp_path) not in str(caught.value)
     assert peak < 8 * MIB
     assert not (tmp_path / "hacked").exists()
 
