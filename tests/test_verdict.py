@@ -8,7 +8,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,10 @@ from distbp.cli import group
 from distbp.client.measured import Metrics
 from distbp.errors import DataError
 from distbp.nn.activations import ACTIVATIONS
+from distbp.nn.arrays import Array
 from distbp.nn.losses import LOSSES
+from distbp.nn.network import Tensor
+from distbp.nn.program import loss_sum
 from distbp.optimizers import OPTIMIZERS
 from distbp.result import Result
 from distbp.run_directory import read_lines
@@ -46,6 +49,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 def stack(activation: str = "relu", units: int = 8, **first: Any) -> list[dict[str, Any]]:
     hidden = {"type": "dense", "units": units, "activation": activation, **first}
     return [hidden, {"type": "dense", "units": 3}]
+
+
+def by_name(vector: Array, tensors: Iterable[Tensor], layer: int) -> dict[str, Array]:
+    return {t.name: vector[t.start : t.stop].reshape(t.shape) for t in tensors if t.layer == layer}
 
 
 # Health --------------------------------------------------------------------------------------------------
@@ -119,7 +126,8 @@ def test_the_share_of_dead_units_does_not_depend_on_how_steps_are_computed(
         found = [
             line["health"]["saturated"]["layers.0"] for line in read_lines(result.path / "metrics.jsonl")
         ]
-        weights = result.model().network.views(result.model().vector, 0, result.model().network.tensors)
+        model = result.model()
+        weights = by_name(model.vector, model.network.tensors, layer=0)
         z = rows[0].astype(np.float64) @ weights["weight"].T + weights["bias"]
         flat = {"relu": z <= 0, "sigmoid": np.abs(z) > math.log(99), "tanh": np.abs(np.tanh(z)) > 0.98}
         assert found == [flat[activation].all(axis=0).mean()] * 2
@@ -165,12 +173,9 @@ def test_the_constant_of_a_loss_is_the_best_one(name: str) -> None:
     targets = rng.choice(3, rows, p=[0.6, 0.3, 0.1]) if labels else rng.uniform(0, high, (rows, outputs))
     share = np.bincount(targets, minlength=3) / rows if labels else targets.mean(axis=0)
     best = loss.constant(share, share if labels else np.median(targets, axis=0))
-    from distbp.nn.kernels import NUMPY
-
-    function = loss.bind(rows, (outputs,), np.dtype(np.float64), NUMPY)
 
     def of(constant: Any) -> float:
-        return function(np.tile(constant, (rows, 1)), targets, None, None)
+        return loss_sum(loss, np.tile(constant, (rows, 1)), targets, None)
 
     nearly = 0.02 if name == "huber" else 1e-9  # its best lies between the mean and the median
     for output in range(outputs):
@@ -339,6 +344,6 @@ def test_a_last_batch_of_one_row_leaves_the_running_statistics_alone(run: Run, m
     layers = [{"type": "batch_normalization", "momentum": momentum}, {"type": "dense", "units": 3}]
     job = make_job(layers, batch_size=128, shards=4, epochs=60, shuffle=True)
     model = run(job, (x, y)).model()
-    found = model.network.views(model.vector, 0, model.network.statistics)
+    found = by_name(model.vector, model.network.statistics, layer=0)
     assert found["variance"] == pytest.approx(x.var(axis=0), rel=0.2)
     assert found["mean"] == pytest.approx(x.mean(axis=0), rel=0.2)

@@ -24,7 +24,7 @@ from distbp.nn.arrays import Array
 from distbp.nn.program import Program
 from distbp.parameter_server import Contribution, ParameterServer
 from distbp.reduction import Block
-from distbp.totals import BOUND, LOSS, ROWS, WEIGHT
+from distbp.totals import BOUND, LIVE, LOSS, ROWS, WEIGHT
 
 SIZES = (784, 30, 10)
 BATCH = 10
@@ -118,7 +118,8 @@ class Book:
             part = slice(start, start + count)
             start += count
             program.run(x[part], t[part])
-            sums.totals[LOSS], sums.totals[WEIGHT], sums.totals[BOUND] = program.totals
+            sums.totals[LOSS], sums.totals[WEIGHT], sums.totals[BOUND], *live = program.totals
+            sums.totals[LIVE:BOUND] = live
             sums.totals[ROWS] = count
             if self.mean_of_means:
                 np.divide(sums.gradient, count, out=sums.gradient)
