@@ -100,11 +100,11 @@ class Setting:
 
     @property
     def center(self) -> Array:
-        return np.array(self.frame.center if self.frame else [0.0] * self.outputs)
+        return np.array(self.frame.center) if self.frame else np.broadcast_to(0.0, self.outputs)
 
     @property
     def size(self) -> Array:
-        return np.array(self.frame.size if self.frame else [1.0] * self.outputs)
+        return np.array(self.frame.size) if self.frame else np.broadcast_to(1.0, self.outputs)
 
 
 def metrics_for(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -49,17 +49,38 @@ def test_shards_of_networks_are_those_that_the_number_of_parameters_gave() -> No
     assert found == {1, 2, 4, 8}
 
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "dense": {"units": 3},
+    "reshape": {"shape": (2, 3)},
+    "activation": {"function": "relu"},
+    "conv2d": {"filters": 2, "kernel_size": 2},
+    "max_pool2d": {"kernel_size": 2},
+    "average_pool2d": {"kernel_size": 2},
+    "elman": {"units": 2},
+    "embedding": {"entries": 5, "size": 2},
+}
+INPUT_SHAPES = {"conv2d": (1, 2, 3), "max_pool2d": (1, 2, 3), "average_pool2d": (1, 2, 3), "elman": (3, 2)}
+
+
 @pytest.mark.parametrize("name", sorted(LAYERS))
-def test_facts_of_layers_are_true(name: str) -> None:
-    layer = LAYERS[name](
-        **{"dense": {"units": 3}, "reshape": {"shape": (2, 3)}, "activation": {"function": "relu"}}.get(
-            name, {}
-        )
-    )
-    shape = (6,)
-    assert layer.trains == bool(layer.parameters(shape)) == bool(layer.flops(shape))
-    assert layer.own_shape in (None, layer.output_shape(shape))
+def test_facts_of_layers_that_need_no_run(name: str) -> None:
+    layer = LAYERS[name](**OPTIONS.get(name, {}))
+    shapes = [INPUT_SHAPES.get(name, (6,))] * (2 if layer.joins else 1)
+    assert layer.trains == bool(layer.parameters(*shapes)) == bool(layer.flops(*shapes))
+    assert layer.own_shape in (None, layer.output_shape(*shapes))
     assert layer.takes in get_args(Takes)
+    assert (layer.ids_below is not None) == (layer.takes == "ids")
+    if layer.ends_in is not None:
+        assert layer.ends_in in ACTIVATIONS
+
+
+OF_ANY_NUMBERS = [n for n, kind in LAYERS.items() if not kind.joins and n not in INPUT_SHAPES]
+
+
+@pytest.mark.parametrize("name", sorted({*OF_ANY_NUMBERS} - {"embedding"}))
+def test_facts_of_layers_are_true(name: str) -> None:
+    layer = LAYERS[name](**OPTIONS.get(name, {}))
+    shape = (6,)
     if layer.takes == "row":
         with pytest.raises(ValueError, match="flatten"):
             layer.output_shape((2, 3))
@@ -73,8 +94,6 @@ def test_facts_of_layers_are_true(name: str) -> None:
     y = program.outputs(4).reshape(4, -1)
     if layer.keeps_values:
         np.testing.assert_array_equal(y, x)
-    if layer.ends_in is not None:
-        assert layer.ends_in in ACTIVATIONS
     if layer.rescales:  # in training, where batch normalization has its statistics of the slice
         outputs = []
         for factor in (1, 64):
