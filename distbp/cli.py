@@ -182,12 +182,11 @@ def validate(job_file: Path, no_data: bool, as_json: bool) -> None:
     """
     job = job_at(job_file, needs_data=not no_data)
     facts: dict[str, Any] = {"job": str(job_file), "digest": job.digest, "notes": []}
-    if no_data:
-        from distbp.memory_need import check_memory, needed
+    from distbp.memory_need import check_memory, needed
 
-        with named(job_file):
-            check_memory(needed(job, None, {}))
-    else:
+    with named(job_file):
+        check_memory(needed(job, None, {}))
+    if not no_data:
         from distbp.data.splits import open_splits, skipped_note
         from distbp.job.data_checks import notes_about
         from distbp.training import make_blueprint

@@ -77,6 +77,7 @@ def train(
     with Interrupts(control) as interrupts, TeamMaker(wanted, address, control, session=session) as teams:
         _tell(listener, "reading the data")
         with interrupts.at_once():
+            check_memory(needed(job, None, {}))  # before targets of so many outputs are made
             splits = open_splits(job, place, given, confined=confined)
             blueprint = make_blueprint(job, splits)
             model = model_folder(Path(init)) if init else init_folder(job, place, confined=confined)
@@ -125,6 +126,7 @@ def resume(
             notes = []
             _tell(listener, "reading the data")
             with interrupts.at_once(str(run.path)):
+                check_memory(needed(job, None, {}))  # before targets of so many outputs are made
                 splits = open_splits(job, run.path, given)
                 blueprint = make_blueprint(job, splits)
                 if start is None:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -158,7 +159,8 @@ def _workers_have_work(job: TrainingJob) -> Iterator[Fault]:
 def _metrics_apply(job: TrainingJob) -> Iterator[Fault]:
     loss = job.loss
     try:
-        metrics_for(loss, output_shape(job.model.layers) or (1 << 20,), job.metrics)
+        outputs = math.prod(output_shape(job.model.layers) or (1 << 20,))
+        metrics_for(loss, (min(outputs, 1 << 20),), job.metrics)  # which takes memory for each output
     except JobError as error:
         yield from error.faults
 
