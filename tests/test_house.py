@@ -98,9 +98,11 @@ LATE = {
 }
 # Past 300 lines a file is asked whether it is two things. These were asked, and said no.
 LONG = {
+    "distbp.actors",
     "distbp.checkpoint",
     "distbp.cli",
     "distbp.cluster",
+    "distbp.exchange.inline_steps",
     "distbp.job.checks",
     "distbp.job.faults",
     "distbp.metrics",

@@ -23,13 +23,27 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "dense": {"units": 5},
     "dropout": {"rate": 0.3},
     "reshape": {"shape": [5, 1]},
+    "conv2d": {"filters": 2, "kernel_size": 2},
+    "max_pool2d": {"kernel_size": 2},
+    "average_pool2d": {"kernel_size": 2},
+    "elman": {"units": 4},
+    **{name: {"inputs": ["first", "other"]} for name in ("add", "multiply", "concatenate")},
+}
+IDS = {"embedding"}  # takes the data themselves; see tests/nn/test_embedding.py
+IMAGE = {"type": "reshape", "shape": [2, 3, 4]}
+BEFORE: dict[str, list[dict[str, Any]]] = {  # where a row of 5 numbers does not do
+    "conv2d": [{"type": "dense", "units": 24}, IMAGE],
+    "max_pool2d": [{"type": "dense", "units": 24}, IMAGE],
+    "average_pool2d": [{"type": "dense", "units": 24}, IMAGE],
+    "elman": [{"type": "dense", "units": 6}, {"type": "reshape", "shape": [3, 2]}],
+    **{name: [{"type": "tanh", "name": "other"}] for name in ("add", "multiply", "concatenate")},
 }
 CANNOT_TRAIN = {name for name, activation in ACTIVATIONS.items() if not activation.trainable}
 INNER = [
     *(
         {"type": name, **OPTIONS.get(name, {})}
         for name in LAYERS
-        if name not in CANNOT_TRAIN | {"activation"}
+        if name not in CANNOT_TRAIN | IDS | {"activation"}
     ),
     *({"type": "activation", "function": name} for name in ACTIVATIONS if name not in CANNOT_TRAIN),
     *({"type": "dense", "units": 5, "activation": name} for name in ACTIVATIONS if name not in CANNOT_TRAIN),
@@ -67,7 +81,8 @@ def job_and_data(
     if loss.get("log_input") is False:
         last = "softplus"  # a rate is above 0
     layers = [
-        {"type": "dense", "units": 5, "activation": "tanh"},
+        {"type": "dense", "units": 5, "activation": "tanh", "name": "first"},
+        *BEFORE.get(inner["type"], []),
         inner,
         {"type": "flatten"},
         {"type": "dense", "units": OUTPUTS, "activation": last},
@@ -86,7 +101,7 @@ def assert_agrees(job: TrainingJob, given: dict[str, Any], coordinates: int = 4)
 
 
 def test_every_layer_and_loss_is_here() -> None:
-    assert {case["type"] for case in INNER} | CANNOT_TRAIN == set(LAYERS)
+    assert {case["type"] for case in INNER} | CANNOT_TRAIN | IDS == set(LAYERS)
     assert {case["type"] for case in LOSS_CASES} == set(LOSSES)
 
 

@@ -246,7 +246,7 @@ class CompiledRounds:
             return 0
         server, updater, team = self._server, self._updater, self._team
         infos = [Step(n + 1, server.learning_rate(n, plateau)) for n in range(step, step + steps)]
-        constants = np.stack([updater.rule.constants(info) for info in infos])
+        constants = updater.rule.constants(*infos)
         self._workers.segment.beat()
         team.numbers[:] = 0
         helpers = [
