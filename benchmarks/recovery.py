@@ -50,7 +50,7 @@ def maker(row: Row, stack: ExitStack) -> tuple[Blueprint, Make]:
     job = TrainingJob.from_mapping(job_of(row, shards=SHARDS))
     splits = open_splits(job, Path(), {"train": samples(row)})
     blueprint = make_blueprint(job, splits)
-    prepared = splits.prepare(job, row.sizes[-1])
+    prepared = splits.prepare(job)
     handles = {}
     for name, rows in prepared.items():
         memory, handles[name] = share_rows(rows)
