@@ -51,7 +51,7 @@ def _connected() -> bool:
 
 def installed() -> bool:
     """Whether Ray is installed. A slim install has none."""
-    return importlib.util.find_spec("ray") is not None
+    return "ray" in sys.modules or importlib.util.find_spec("ray") is not None
 
 
 def _without_token() -> bool:

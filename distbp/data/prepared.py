@@ -31,7 +31,6 @@ class PreparedRows:
         self.targets = targets
         self.weights = weights
         self.preprocessing = preprocessing
-        self._raw = np.empty((0, *inputs.shape[1:]), inputs.dtype)
         self._gathered = 0
 
     def __len__(self) -> int:
@@ -56,11 +55,8 @@ class PreparedRows:
         if self.preprocessing is None:
             np.take(self.inputs, rows, axis=0, out=out, mode="clip")
         else:
-            if len(self._raw) < len(rows):
-                self._raw = np.empty((len(rows), *self.input_shape), self.inputs.dtype)
-            raw = self._raw[: len(rows)]
-            np.take(self.inputs, rows, axis=0, out=raw, mode="clip")
-            self.preprocessing.apply(raw, out)
+            # Threads gather at the same time, so each call has its own memory for the rows as they are.
+            self.preprocessing.apply(np.take(self.inputs, rows, axis=0, mode="clip"), out)
         if isinstance(self.inputs, np.memmap):
             self._gathered += len(rows) * FAULT_BYTES + out.nbytes
             if self._gathered > RELEASE_BYTES:

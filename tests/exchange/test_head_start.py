@@ -125,7 +125,7 @@ def test_the_command_connects_before_it_reads_the_job(
             super().__init__(*arguments)
 
     monkeypatch.setattr(ray_session, "RaySession", Session)
-    monkeypatch.setattr("distbp.cli._read", lambda path: seen.append("read") or job_of(0))
+    monkeypatch.setattr("distbp.cli.job_at", lambda path: seen.append("read") or job_of(0))
     address = ray.get_runtime_context().gcs_address
     (tmp_path / "job.yaml").write_text("name: missing\n")
     done = CliRunner().invoke(
@@ -158,14 +158,21 @@ import distbp.head_start
 print(sorted(name for name in sys.modules if name.split(".")[0] in ("distbp", "numpy", "numba", "pydantic")))
 """
     assert alone(program).strip() == str(
-        ["distbp", "distbp.actors", "distbp.head_start", "distbp.imports"],
+        [
+            "distbp",
+            "distbp.actors",
+            "distbp.errors",
+            "distbp.head_start",
+            "distbp.imports",
+            "distbp.settings",
+        ],
     )
 
 
 FACTS = """
 network = blueprint.network()
 facts = network.size, blueprint.total_steps, blueprint.sharding(), blueprint.decays(network)
-print(*facts, blueprint.update_rule(), [one.name for one in blueprint.metrics(network)])
+print(*facts, blueprint.update_rule(), [one.name for one in blueprint.measures(network).metrics])
 """
 
 
