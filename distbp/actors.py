@@ -92,11 +92,10 @@ def _load(kernels: str, modules: Sequence[str], patient: bool) -> None:
             lean_numba.load_numba()
         with suppress(ImportError):  # if the set is missing, the first computation says so
             name = numerics.kernel_set(kernels)
-            # The first compiled function that a process calls takes longest: Numba sets itself up.
             if kernel_sets.load(name).gemm is not None:
                 from distbp.nn.run_compiled import run_rows
 
-                run_rows(*[np.zeros(0, np.int64)] * 4, 0)
+                run_rows(*[np.zeros(0, np.int64)] * 4, 0)  # the first call takes long: Numba sets itself up
 
 
 def place_of(kernels: str) -> Place:
@@ -107,10 +106,8 @@ def place_of(kernels: str) -> Place:
 
 
 class Orders:
-    """The trainer's orders to a node: who hosts what.
-
-    Calls of an actor with several threads may overtake each other. So orders have numbers; older ones than
-    the newest change nothing."""
+    """The trainer's orders to a node: who hosts what. Calls of an actor with several threads may overtake
+    each other, so orders have numbers, and those older than the newest change nothing."""
 
     def __init__(self, assign: Callable[[Mapping[int, Sequence[Range]]], None]) -> None:
         self._assign = assign

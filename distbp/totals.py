@@ -4,8 +4,6 @@
 
 Rows are those that running statistics are taken over: where there are some, without slices of one row.
 
-Rows are those that running statistics are taken over: where there are some, without slices of one row.
-
 The bound is at least every absolute value of the gradient, and of what it is joined to: a sum of bounds is a
 bound of the sums. Infinity or NaN says that nobody looked, or that the gradient is not finite.
 """

@@ -88,21 +88,11 @@ DOORS = {
 MATHEMATICS = {"numpy", "numba", "llvmlite", "distbp.nn", "distbp.options", "distbp.streams", "distbp.errors"}
 # Who imports one of these has compiled functions.
 JIT = {"distbp.nn.jit", "distbp.nn.vector_math"}
-# Imports within a function against the order of rooms, each with its reason.
-LATE = {
-    # The table of kernel sets loads a compiled one only where it is wanted, and numba or MKL with it.
-    ("distbp.nn.kernels", "distbp.nn.compiled"),
-    ("distbp.nn.kernels", "distbp.nn.amx"),
-    ("distbp.nn.kernels", "distbp.nn.fma"),
-    ("distbp.nn.kernels", "distbp.nn.mkl"),
-}
 # Past 300 lines a file is asked whether it is two things. These were asked, and said no.
 LONG = {
-    "distbp.actors",
     "distbp.checkpoint",
     "distbp.cli",
     "distbp.cluster",
-    "distbp.exchange.inline_steps",
     "distbp.job.checks",
     "distbp.job.faults",
     "distbp.metrics",
@@ -116,7 +106,6 @@ LONGEST = 450
 
 class Import(NamedTuple):
     target: str  # a module of this package where there is one, else the name as it is written
-    late: bool  # within a function
     line: int
 
 
@@ -128,25 +117,24 @@ def tree(name: str) -> ast.Module:
 @functools.cache
 def imports(name: str) -> tuple[Import, ...]:
     """What a file imports when it runs; imports for type checking alone do not count."""
-    return tuple(_imports(tree(name), late=False))
+    return tuple(_imports(tree(name)))
 
 
-def _imports(node: ast.AST, late: bool) -> Iterator[Import]:
+def _imports(node: ast.AST) -> Iterator[Import]:
     if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
         for child in node.orelse:
-            yield from _imports(child, late)
+            yield from _imports(child)
         return
     if isinstance(node, ast.Import):
-        yield from (Import(alias.name, late, node.lineno) for alias in node.names)
+        yield from (Import(alias.name, node.lineno) for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
         assert node.level == 0, f"line {node.lineno}: write imports in full"
         assert node.module is not None
         for alias in node.names:
             module = f"{node.module}.{alias.name}"
-            yield Import(module if module in FILES else node.module, late, node.lineno)
-    late = late or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            yield Import(module if module in FILES else node.module, node.lineno)
     for child in ast.iter_child_nodes(node):
-        yield from _imports(child, late)
+        yield from _imports(child)
 
 
 def rooms() -> list[str]:
@@ -185,8 +173,8 @@ def test_every_room_has_files() -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_imports_come_from_rooms_above(name: str) -> None:
     own = room_of(name)
-    for target, late, line in imports(name):
-        if not within(target, "distbp") or target == "distbp" or (late and (name, target) in LATE):
+    for target, line in imports(name):
+        if not within(target, "distbp") or target == "distbp":
             continue
         assert own is not None, f"distbp/__init__.py imports nothing at import time, but line {line} does"
         there = room_of(target)
@@ -198,15 +186,13 @@ def test_no_circles() -> None:
         name: {i.target for i in imports(name) if i.target in FILES and i.target != name} - {"distbp"}
         for name in FILES
     }
-    for name, target in LATE:
-        graph[name].discard(target)
     graphlib.TopologicalSorter(graph).prepare()
 
 
 @pytest.mark.parametrize("library", DOORS)
 def test_doors(library: str) -> None:
     for name in FILES:
-        for target, _, line in imports(name):
+        for target, line in imports(name):
             if within(target, library):
                 assert within(name, *DOORS[library]), f"{name}, line {line} imports {library}"
 
@@ -238,7 +224,7 @@ def test_mathematics_needs_numpy_only() -> None:
     standard = set(sys.stdlib_module_names)
     for name in FILES:
         if within(name, "distbp.nn"):
-            for target, _, line in imports(name):
+            for target, line in imports(name):
                 top = target.split(".")[0]
                 assert top in standard or within(target, *MATHEMATICS), f"{name}, line {line}: {target}"
 

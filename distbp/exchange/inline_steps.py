@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from distbp.blueprint import Blueprint
 from distbp.data.batches import ShardReader
 from distbp.exchange.compiled_steps import LINE, Ops, Rows, Shards, Share, Update, train_steps
+from distbp.exchange.thread_shares import thread_shares
 from distbp.nn.arrays import Array
 from distbp.nn.blas import Dots, dots
 from distbp.nn.kernels import Kernels
@@ -25,7 +26,7 @@ from distbp.nn.run_compiled import address, addresses, products_of, space_table
 from distbp.nn.run_tape import encode
 from distbp.nn.tape import TOTALS, Space
 from distbp.optimizers import Step
-from distbp.optimizers.updater import cut, program_of
+from distbp.optimizers.updater import program_of
 from distbp.parameter_server import PIECE, ParameterServer
 from distbp.reduction import Block, assign, joins
 from distbp.schedules import PlateauState
@@ -36,7 +37,6 @@ FLOPS_A_CALL = 1e9
 FLOPS_A_CALL_OF_THREADS = 1e10
 MOST_STEPS = 256
 MOST_BYTES = 1 << 30  # of gradients and work memory: where there are several shards each has its own
-UNEQUAL = 1.15  # times a fair share of the work: then the others would wait too long for one thread
 
 
 class InlineSteps:
@@ -65,7 +65,9 @@ class InlineSteps:
         shards, rows = blueprint.shards, self._sharding.slice_rows(0, 0)
         rule = server.updater.rule
         decays = blueprint.decays(network)
-        shares = _shares(lowered, network.parameter_count, rows * shards, decays, threads, rule.clip is None)
+        shares = thread_shares(
+            lowered, network.parameter_count, rows * shards, decays, threads, rule.clip is None
+        )
         deferring = any(len(share.parts) for share in shares)
         order = joins(Block(0, shards), [Block(shard, shard + 1) for shard in range(shards)])
         self._own = assign(shards, threads)
@@ -221,64 +223,6 @@ class InlineSteps:
     def _shuffle(self, epoch: int, start: int, stop: int) -> None:
         for reader in self._readers[start:stop]:
             reader.order(epoch)
-
-
-class _Dealt(NamedTuple):
-    stretches: Array
-    parts: Array
-
-    @property
-    def room(self) -> int:
-        """The most parameters of a part."""
-        return int((self.parts[:, 4] - self.parts[:, 3]).max(initial=0))
-
-
-def _shares(
-    lowered: Lowered, count: int, rows: int, decays: Sequence[tuple[int, int]], threads: int, may_defer: bool
-) -> list[_Dealt]:
-    """`count` parameters dealt to threads, so that each has as much work. rows: of a batch."""
-    merged = sorted(decays)
-    parts = list(_parts(lowered, merged)) if may_defer else []
-    covered = sorted((start, stop) for _, _, _, start, stop, _ in parts)
-    free, at = [], 0
-    for start, stop in covered:
-        if at < start:
-            free.append((at, start))
-        at = stop
-    if at < count:
-        free.append((at, count))
-    stretches = cut(free, merged)
-    # Of a deferred parameter the gradient is computed, too: as many multiplications as the batch has rows.
-    costs = [(stop - start) * (1 + rows / 32) for *_, start, stop, _ in parts] + [
-        b - a for a, b, _ in stretches.tolist()
-    ]
-    dealt: list[list[int]] = [[] for _ in range(threads)]
-    loads = [0.0] * threads
-    for item in sorted(range(len(costs)), key=lambda i: -costs[i]):
-        least = loads.index(min(loads))
-        dealt[least].append(item)
-        loads[least] += costs[item]
-    if parts and max(loads) > UNEQUAL * sum(loads) / threads:
-        return _shares(lowered, count, rows, decays, threads, may_defer=False)
-    every = np.array(parts, np.int64).reshape(-1, 6)
-    return [
-        _Dealt(
-            stretches[[i - len(parts) for i in sorted(mine) if i >= len(parts)]],
-            every[[i for i in sorted(mine) if i < len(parts)]],
-        )
-        for mine in dealt
-    ]
-
-
-def _parts(lowered: Lowered, decays: Sequence[tuple[int, int]]) -> Any:
-    for number, row in enumerate(lowered.rows):
-        if not row.deferred:
-            continue
-        out, many = row.refs[2], row.whole[1]
-        for begin in range(0, out.plus, many):
-            end = min(begin + many, out.plus)
-            start, stop = out.start + begin * out.columns, out.start + end * out.columns
-            yield number, begin, end, start, stop, int(any(a <= start and stop <= b for a, b in decays))
 
 
 def _lines(count: int, size: int, dtype: Any) -> Array:

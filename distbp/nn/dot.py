@@ -37,7 +37,7 @@ _double = _caller(types.float64, ir.DoubleType())
 
 @inner
 def _squares(dots: Dots, x: Array) -> float:
-    """The sum of squares of `x`; waits. The caller keeps `x` alive, as for `gemm._call`."""
+    """The sum of squares of `x`; waits. The caller keeps `x` alive."""
     at = x.ctypes.data
     if x.itemsize == 4:
         return float(_single(dots.single, x.size, at, 1, at, 1))

@@ -7,14 +7,25 @@ from typing import Any
 import numpy as np
 
 from distbp.nn.arrays import Array
-from distbp.nn.jit import jit
+from distbp.nn.jit import inner
 from distbp.nn.ops.rows import flat, real, single, whole
+from distbp.nn.ops.windows import Windows
 
 _ZERO = np.float32(0)
 _LOWEST = np.float32(-np.inf)
 
 
-@jit
+@inner
+def _windows_of(row: int) -> Any:
+    """The whole numbers of an op, as `Windows`."""
+    return Windows(
+        whole(row, 0), whole(row, 1), whole(row, 2), whole(row, 3), whole(row, 4), whole(row, 5),
+        whole(row, 6), whole(row, 7), whole(row, 8), whole(row, 9), whole(row, 10), whole(row, 11),
+        whole(row, 12), whole(row, 13), whole(row, 14),
+    )  # fmt: skip
+
+
+@inner
 def _extent(place: int, stride: int, before: int, kernel: int, dilation: int, size: int) -> Any:
     """Where a window begins along one axis, and its terms [first, stop) that are inside of the image."""
     start = place * stride - before
@@ -23,97 +34,72 @@ def _extent(place: int, stride: int, before: int, kernel: int, dilation: int, si
     return start, min(first, kernel), max(stop, 0)
 
 
-@jit
-def _copy_window(
-    x: Array,
-    at: int,
-    out: Array,
-    to: int,
-    width: int,
-    kernel: tuple[int, int],
-    down: tuple[int, int, int],
-    right: tuple[int, int, int],
-    dilation: tuple[int, int],
-) -> None:
-    """Of one channel, that begins at `at`, one window to `to`. down, right: see `_extent`."""
-    for i in range(kernel[0]):
-        place = to + i * kernel[1]
+@inner
+def _rows_of(w: Any, p: int) -> Any:
+    """The extent of the windows in row p of the output, from top to bottom."""
+    return _extent(p, w.stride_down, w.top, w.kernel_height, w.dilation_down, w.height)
+
+
+@inner
+def _columns_of(w: Any, q: int) -> Any:
+    """The extent of the windows in column q of the output, from left to right."""
+    return _extent(q, w.stride_right, w.left, w.kernel_width, w.dilation_right, w.width)
+
+
+@inner
+def _copy_window(x: Array, at: int, out: Array, to: int, w: Any, down: Any, right: Any) -> None:
+    """Of one channel, that begins at `at`, one window to `to`. down, right: its extents."""
+    for i in range(w.kernel_height):
+        place = to + i * w.kernel_width
         if i < down[1] or i >= down[2]:
-            for j in range(kernel[1]):
+            for j in range(w.kernel_width):
                 out[place + j] = _ZERO
             continue
-        base = at + (down[0] + i * dilation[0]) * width + right[0]
+        base = at + (down[0] + i * w.dilation_down) * w.width + right[0]
         for j in range(right[1]):
             out[place + j] = _ZERO
-        if dilation[1] == 1:
+        if w.dilation_right == 1:
             for j in range(right[1], right[2]):
                 out[place + j] = x[base + j]
         else:
             for j in range(right[1], right[2]):
-                out[place + j] = x[base + j * dilation[1]]
-        for j in range(max(right[1], right[2]), kernel[1]):
+                out[place + j] = x[base + j * w.dilation_right]
+        for j in range(max(right[1], right[2]), w.kernel_width):
             out[place + j] = _ZERO
 
 
 def windows(row: int, spaces: int, rows: int) -> None:
-    x, out = flat(row, spaces, rows, 0), flat(row, spaces, rows, 1)
-    channels, height, width, first, count = (
-        whole(row, 0),
-        whole(row, 1),
-        whole(row, 2),
-        whole(row, 3),
-        whole(row, 4),
-    )
-    kernel, stride = (whole(row, 5), whole(row, 6)), (whole(row, 7), whole(row, 8))
-    before, dilation, size = (
-        (whole(row, 9), whole(row, 10)),
-        (whole(row, 11), whole(row, 12)),
-        (whole(row, 13), whole(row, 14)),
-    )
-    terms, image = kernel[0] * kernel[1], channels * height * width
+    x, out, w = flat(row, spaces, rows, 0), flat(row, spaces, rows, 1), _windows_of(row)
+    terms, channel = w.kernel_height * w.kernel_width, w.height * w.width
     to = 0
     for n in range(single(row, spaces, rows, 0).shape[0]):
-        for p in range(size[0]):
-            down = _extent(p, stride[0], before[0], kernel[0], dilation[0], height)
-            for q in range(size[1]):
-                right = _extent(q, stride[1], before[1], kernel[1], dilation[1], width)
-                for c in range(count):
-                    at = n * image + (first + c) * height * width
-                    _copy_window(x, at, out, to, width, kernel, down, right, dilation)
+        for p in range(w.out_height):
+            down = _rows_of(w, p)
+            for q in range(w.out_width):
+                right = _columns_of(w, q)
+                for c in range(w.first, w.first + w.looked_at):
+                    _copy_window(x, (n * w.channels + c) * channel, out, to, w, down, right)
                     to += terms
 
 
 def windows_backward(row: int, spaces: int, rows: int) -> None:
-    d, dx = flat(row, spaces, rows, 0), flat(row, spaces, rows, 1)
-    channels, height, width, first, count = (
-        whole(row, 0),
-        whole(row, 1),
-        whole(row, 2),
-        whole(row, 3),
-        whole(row, 4),
-    )
-    kernel, stride = (whole(row, 5), whole(row, 6)), (whole(row, 7), whole(row, 8))
-    before, dilation, size = (
-        (whole(row, 9), whole(row, 10)),
-        (whole(row, 11), whole(row, 12)),
-        (whole(row, 13), whole(row, 14)),
-    )
-    terms, image, part = kernel[0] * kernel[1], channels * height * width, count * height * width
+    d, dx, w = flat(row, spaces, rows, 0), flat(row, spaces, rows, 1), _windows_of(row)
+    terms, channel = w.kernel_height * w.kernel_width, w.height * w.width
     to = 0
     for n in range(single(row, spaces, rows, 1).shape[0]):
-        begin = n * image + first * height * width
-        for k in range(begin, begin + part):
+        begin = (n * w.channels + w.first) * channel
+        for k in range(begin, begin + w.looked_at * channel):
             dx[k] = _ZERO
-        for p in range(size[0]):
-            down = _extent(p, stride[0], before[0], kernel[0], dilation[0], height)
-            for q in range(size[1]):
-                right = _extent(q, stride[1], before[1], kernel[1], dilation[1], width)
-                for c in range(count):
-                    at = begin + c * height * width
+        for p in range(w.out_height):
+            down = _rows_of(w, p)
+            for q in range(w.out_width):
+                right = _columns_of(w, q)
+                for c in range(w.looked_at):
+                    at = begin + c * channel + down[0] * w.width + right[0]
                     for i in range(down[1], down[2]):
-                        base, place = at + (down[0] + i * dilation[0]) * width + right[0], to + i * kernel[1]
+                        base, place = at + i * w.dilation_down * w.width, to + i * w.kernel_width
                         for j in range(right[1], right[2]):
-                            dx[base + j * dilation[1]] += d[place + j]
+                            dx[base + j * w.dilation_right] += d[place + j]
                     to += terms
 
 
@@ -139,64 +125,42 @@ def take_channels(row: int, spaces: int, rows: int) -> None:
                 out[n * places + p, c] = a[n, (first + c) * places + p]
 
 
-@jit
-def _largest(
-    x: Array,
-    at: int,
-    width: int,
-    down: tuple[int, int, int],
-    right: tuple[int, int, int],
-    dilation: tuple[int, int],
-) -> Any:
+@inner
+def _largest(x: Array, at: int, w: Any, down: Any, right: Any) -> Any:
     """Where the first of the largest numbers of a window stands, and the number. NaN is larger than any
     number."""
     best, found = _LOWEST, -1
     for i in range(down[1], down[2]):
-        base = at + (down[0] + i * dilation[0]) * width + right[0]
+        base = at + (down[0] + i * w.dilation_down) * w.width + right[0]
         for j in range(right[1], right[2]):
-            value = x[base + j * dilation[1]]
+            value = x[base + j * w.dilation_right]
             if found < 0 or value > best or (value != value and best == best):
-                best, found = value, base + j * dilation[1]
+                best, found = value, base + j * w.dilation_right
     return found, best
 
 
 def max_pool(row: int, spaces: int, rows: int) -> None:
-    x, y = flat(row, spaces, rows, 0), flat(row, spaces, rows, 1)
-    channels, height, width = whole(row, 0), whole(row, 1), whole(row, 2)
-    kernel, stride = (whole(row, 5), whole(row, 6)), (whole(row, 7), whole(row, 8))
-    before, dilation, size = (
-        (whole(row, 9), whole(row, 10)),
-        (whole(row, 11), whole(row, 12)),
-        (whole(row, 13), whole(row, 14)),
-    )
+    x, y, w = flat(row, spaces, rows, 0), flat(row, spaces, rows, 1), _windows_of(row)
     to = 0
-    for n in range(single(row, spaces, rows, 0).shape[0] * channels):
-        for p in range(size[0]):
-            down = _extent(p, stride[0], before[0], kernel[0], dilation[0], height)
-            for q in range(size[1]):
-                right = _extent(q, stride[1], before[1], kernel[1], dilation[1], width)
-                y[to] = _largest(x, n * height * width, width, down, right, dilation)[1]
+    for n in range(single(row, spaces, rows, 0).shape[0] * w.channels):
+        for p in range(w.out_height):
+            down = _rows_of(w, p)
+            for q in range(w.out_width):
+                y[to] = _largest(x, n * w.height * w.width, w, down, _columns_of(w, q))[1]
                 to += 1
 
 
 def max_pool_backward(row: int, spaces: int, rows: int) -> None:
     x, dy, dx = flat(row, spaces, rows, 0), flat(row, spaces, rows, 1), flat(row, spaces, rows, 2)
-    channels, height, width = whole(row, 0), whole(row, 1), whole(row, 2)
-    kernel, stride = (whole(row, 5), whole(row, 6)), (whole(row, 7), whole(row, 8))
-    before, dilation, size = (
-        (whole(row, 9), whole(row, 10)),
-        (whole(row, 11), whole(row, 12)),
-        (whole(row, 13), whole(row, 14)),
-    )
+    w = _windows_of(row)
     for k in range(dx.size):
         dx[k] = _ZERO
     to = 0
-    for n in range(single(row, spaces, rows, 0).shape[0] * channels):
-        for p in range(size[0]):
-            down = _extent(p, stride[0], before[0], kernel[0], dilation[0], height)
-            for q in range(size[1]):
-                right = _extent(q, stride[1], before[1], kernel[1], dilation[1], width)
-                found = _largest(x, n * height * width, width, down, right, dilation)[0]
+    for n in range(single(row, spaces, rows, 0).shape[0] * w.channels):
+        for p in range(w.out_height):
+            down = _rows_of(w, p)
+            for q in range(w.out_width):
+                found = _largest(x, n * w.height * w.width, w, down, _columns_of(w, q))[0]
                 if found >= 0:  # a window in the padding has none
                     dx[found] += dy[to]
                 to += 1
@@ -204,39 +168,36 @@ def max_pool_backward(row: int, spaces: int, rows: int) -> None:
 
 def average_pool(row: int, spaces: int, rows: int) -> None:
     x, y, factor = flat(row, spaces, rows, 0), flat(row, spaces, rows, 1), np.float32(real(row, 0))
-    channels, height, width = whole(row, 0), whole(row, 1), whole(row, 2)
-    kernel, stride = (whole(row, 5), whole(row, 6)), (whole(row, 7), whole(row, 8))
-    before, size = (whole(row, 9), whole(row, 10)), (whole(row, 13), whole(row, 14))
+    w = _windows_of(row)
     to = 0
-    for n in range(single(row, spaces, rows, 0).shape[0] * channels):
-        for p in range(size[0]):
-            down = _extent(p, stride[0], before[0], kernel[0], 1, height)
-            for q in range(size[1]):
-                right = _extent(q, stride[1], before[1], kernel[1], 1, width)
-                total = _ZERO
+    for n in range(single(row, spaces, rows, 0).shape[0] * w.channels):
+        for p in range(w.out_height):
+            down = _rows_of(w, p)
+            for q in range(w.out_width):
+                right, total = _columns_of(w, q), _ZERO
+                at = (n * w.height + down[0]) * w.width + right[0]
                 for i in range(down[1], down[2]):
-                    base = (n * height + down[0] + i) * width + right[0]
+                    base = at + i * w.dilation_down * w.width
                     for j in range(right[1], right[2]):
-                        total += x[base + j]
+                        total += x[base + j * w.dilation_right]
                 y[to] = total * factor
                 to += 1
 
 
 def average_pool_backward(row: int, spaces: int, rows: int) -> None:
     dy, dx, factor = flat(row, spaces, rows, 0), flat(row, spaces, rows, 1), np.float32(real(row, 0))
-    channels, height, width = whole(row, 0), whole(row, 1), whole(row, 2)
-    kernel, stride = (whole(row, 5), whole(row, 6)), (whole(row, 7), whole(row, 8))
-    before, size = (whole(row, 9), whole(row, 10)), (whole(row, 13), whole(row, 14))
+    w = _windows_of(row)
     for k in range(dx.size):
         dx[k] = _ZERO
     to = 0
-    for n in range(single(row, spaces, rows, 1).shape[0] * channels):
-        for p in range(size[0]):
-            down = _extent(p, stride[0], before[0], kernel[0], 1, height)
-            for q in range(size[1]):
-                right = _extent(q, stride[1], before[1], kernel[1], 1, width)
+    for n in range(single(row, spaces, rows, 1).shape[0] * w.channels):
+        for p in range(w.out_height):
+            down = _rows_of(w, p)
+            for q in range(w.out_width):
+                right = _columns_of(w, q)
+                at = (n * w.height + down[0]) * w.width + right[0]
                 for i in range(down[1], down[2]):
-                    base = (n * height + down[0] + i) * width + right[0]
+                    base = at + i * w.dilation_down * w.width
                     for j in range(right[1], right[2]):
-                        dx[base + j] += dy[to] * factor
+                        dx[base + j * w.dilation_right] += dy[to] * factor
                 to += 1
