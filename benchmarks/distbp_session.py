@@ -83,7 +83,7 @@ class Stopwatch:
         self._settled = workers != "auto"  # choosing the number of workers is no part of the measurement
 
     def __call__(self, event: Any) -> None:
-        from distbp import events
+        from distbp.run import events
 
         if isinstance(event, events.Started):
             if isinstance(self._wanted_workers, int) and event.workers != self._wanted_workers:

@@ -8,11 +8,11 @@ from benchmarks.distbp_session import job_of
 from benchmarks.rows import Row
 from benchmarks.synthetic import samples
 from distbp import TrainingJob
-from distbp.blueprint import Blueprint
-from distbp.data.splits import open_splits
-from distbp.exchange.base import Snapshot
-from distbp.exchange.inline import InlineTeam
-from distbp.training import make_blueprint
+from distbp.engine.blueprint import Blueprint
+from distbp.run.splits import open_splits
+from distbp.run.train import make_blueprint
+from distbp.team.base import Snapshot
+from distbp.team.inline import InlineTeam
 
 
 def inline_team(row: Row, shards: int = 1) -> tuple[Blueprint, InlineTeam]:

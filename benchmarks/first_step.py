@@ -36,7 +36,7 @@ batch_size: 1024
 epochs: 2
 shards: 4
 """
-# What any program with a server and two workers does; the same options as `distbp.ray_session`.
+# What any program with a server and two workers does; the same options as `distbp.team.ray.session`.
 BARE = f"""
 import logging, sys
 import ray

@@ -30,8 +30,8 @@ PRIVATE_BAR_MIB = TABLE_MIB // 4
 def step_growth(row: Row) -> tuple[int, int]:
     """Bytes that 1,000 steps of training leave behind, and the most they held at once above the start."""
     from benchmarks.engine import inline_team
-    from distbp.numerics import one_blas_thread
-    from distbp.parameter_server import NO_PLATEAU
+    from distbp.engine.numerics import one_blas_thread
+    from distbp.engine.parameter_server import NO_PLATEAU
 
     _, team = inline_team(row)
     with one_blas_thread():
@@ -106,7 +106,7 @@ def mapped_epochs(epochs: int) -> tuple[Resident, list[Resident]]:
     import numpy as np
 
     import distbp
-    from distbp import events
+    from distbp.run import events
 
     features, classes = 1024, 10
     rows = TABLE_MIB * MIB // (4 * features)

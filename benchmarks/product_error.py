@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from distbp import settings
+from distbp.core import settings
+from distbp.engine.numerics import kernel_set, one_blas_thread
 from distbp.nn import kernels
 from distbp.nn.layers import Dense
 from distbp.nn.network import Network
 from distbp.nn.program import Program
-from distbp.numerics import kernel_set, one_blas_thread
 
 LINES, TERMS = 256, (128, 256, 2048, 16384)
 

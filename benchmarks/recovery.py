@@ -24,17 +24,18 @@ from benchmarks.distbp_session import job_of
 from benchmarks.rows import ROWS, Row
 from benchmarks.synthetic import samples
 from benchmarks.table import replace_section
-from distbp import TrainingJob, numerics
-from distbp.blueprint import Blueprint
+from distbp import TrainingJob
+from distbp.core.errors import ServerLostError
 from distbp.data.batches import WholeData
-from distbp.data.splits import open_splits
-from distbp.errors import ServerLostError
-from distbp.exchange.base import Snapshot, Team
-from distbp.exchange.shared_data import share_rows
-from distbp.membership import Options
-from distbp.ray_session import RaySession
-from distbp.schedules import PlateauState
-from distbp.training import make_blueprint
+from distbp.engine import numerics
+from distbp.engine.blueprint import Blueprint
+from distbp.optim.schedules import PlateauState
+from distbp.run.splits import open_splits
+from distbp.run.train import make_blueprint
+from distbp.team.base import Snapshot, Team
+from distbp.team.exchange.shared_data import share_rows
+from distbp.team.membership import Options
+from distbp.team.ray.session import RaySession
 
 SHARDS = 4
 WARM_UP = 20  # steps before the fault
@@ -45,7 +46,7 @@ Make = Callable[[int, Snapshot, int], Team]  # workers, start, attempt
 
 def maker(row: Row, stack: ExitStack) -> tuple[Blueprint, Make]:
     """How to make teams that train on a row's data."""
-    from distbp.cluster import RayTeam  # imports Ray: only within the session
+    from distbp.team.ray.ray_team import RayTeam  # imports Ray: only within the session
 
     job = TrainingJob.from_mapping(job_of(row, shards=SHARDS))
     splits = open_splits(job, Path(), {"train": samples(row)})

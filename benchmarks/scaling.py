@@ -25,13 +25,16 @@ from benchmarks.distbp_session import job_of
 from benchmarks.rows import ROWS, Row
 from benchmarks.synthetic import samples
 from benchmarks.table import replace_section
-from distbp import TrainingJob, calibrate, numerics, settings
-from distbp.curves import draw_lines
-from distbp.data.splits import open_splits
-from distbp.plan import predict
-from distbp.simulate import simulate
-from distbp.speed_model import Layout, Machine, Work, node_limit, step_time
-from distbp.training import make_blueprint
+from distbp import TrainingJob
+from distbp.core import settings
+from distbp.engine import numerics
+from distbp.plan import calibrate
+from distbp.plan.plan import predict
+from distbp.plan.simulate import simulate
+from distbp.plan.speed_model import Layout, Machine, Work, node_limit, step_time
+from distbp.run.curves import draw_lines
+from distbp.run.splits import open_splits
+from distbp.run.train import make_blueprint
 
 # Floats -> milliseconds that a round of the exchange alone may take with two workers.
 EXCHANGE_BARS = {25_000: 0.15, 1_000_000: 1.0, 10_000_000: 15.0}
@@ -58,7 +61,7 @@ class Calls:
 
 def exchanges(seconds: float) -> dict[int, list[float]]:
     """Floats -> seconds of each round of the exchange alone."""
-    from distbp.optimizers.updater import WORTH_A_THREAD
+    from distbp.optim.updater import WORTH_A_THREAD
 
     # On as many threads as the server joins with in training.
     return {
@@ -74,7 +77,7 @@ def exchanges(seconds: float) -> dict[int, list[float]]:
 
 def calls(count: int = 200) -> Calls:
     """Measured with an actor on an embedded Ray, which gets 100 KB with each call."""
-    from distbp.ray_session import RaySession
+    from distbp.team.ray.session import RaySession
 
     session = RaySession(2)
     try:

@@ -18,35 +18,35 @@ if TYPE_CHECKING:
     from distbp.client.service import Service as Service
     from distbp.client.service import connect as connect
     from distbp.client.service import submit as submit
-    from distbp.errors import DistbpError as DistbpError
-    from distbp.errors import Fault as Fault
-    from distbp.errors import JobError as JobError
-    from distbp.interrupts import Control as Control
+    from distbp.core.errors import DistbpError as DistbpError
+    from distbp.core.errors import Fault as Fault
+    from distbp.core.errors import JobError as JobError
+    from distbp.core.interrupts import Control as Control
     from distbp.job import TrainingJob as TrainingJob
-    from distbp.model import load_model as load_model
-    from distbp.predictor import Model as Model
-    from distbp.result import Result as Result
-    from distbp.training import resume as resume
-    from distbp.training import train as train
+    from distbp.model.folder import load_model as load_model
+    from distbp.model.predictor import Model as Model
+    from distbp.run.result import Result as Result
+    from distbp.run.train import resume as resume
+    from distbp.run.train import train as train
 
 __version__ = "0.1.0"
 
 _HOMES = MappingProxyType(
     {
-        "Control": "distbp.interrupts",
-        "DistbpError": "distbp.errors",
-        "Fault": "distbp.errors",
-        "JobError": "distbp.errors",
+        "Control": "distbp.core.interrupts",
+        "DistbpError": "distbp.core.errors",
+        "Fault": "distbp.core.errors",
+        "JobError": "distbp.core.errors",
         "JobHandle": "distbp.client.handle",
-        "Model": "distbp.predictor",
-        "Result": "distbp.result",
+        "Model": "distbp.model.predictor",
+        "Result": "distbp.run.result",
         "Service": "distbp.client.service",
         "TrainingJob": "distbp.job",
         "connect": "distbp.client.service",
-        "load_model": "distbp.model",
-        "resume": "distbp.training",
+        "load_model": "distbp.model.folder",
+        "resume": "distbp.run.train",
         "submit": "distbp.client.service",
-        "train": "distbp.training",
+        "train": "distbp.run.train",
     }
 )
 

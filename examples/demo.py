@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 import distbp
-from distbp import events
 from distbp.data.formats import Digits
-from distbp.progress import never_silent
+from distbp.run import events
+from distbp.run.progress import never_silent
 
 JOB = Path(__file__).resolve().parent / "digits.yaml"
 GOAL = 0.97

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import distbp
-from distbp import events
+from distbp.run import events
 
 
 def points(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

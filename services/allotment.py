@@ -6,8 +6,8 @@ import os
 import threading
 from pathlib import Path
 
-from distbp.errors import QuotaError
-from distbp.storage import Disk
+from distbp.core.errors import QuotaError
+from distbp.core.storage import Disk
 
 _BLOCK = 4096  # what a file or folder takes for itself
 _ANSWERS = 2  # of the service, after which no more disk is hoped for

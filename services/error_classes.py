@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from distbp import errors
+from distbp.core import errors
 
 CLASSES: tuple[tuple[type[BaseException], str], ...] = (
     (errors.NoMemoryError, "infrastructure"),  # others have it now

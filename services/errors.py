@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from distbp.errors import DistbpError
+from distbp.core.errors import DistbpError
 
 
 class ServiceError(DistbpError):

@@ -28,14 +28,15 @@ from typing import Any
 
 import httpx
 
-from distbp import events, settings
-from distbp.arguments import MAX_WORKERS
-from distbp.errors import Fault, Interrupted, JobError
-from distbp.interrupts import Control, Interrupts
+from distbp.core import settings
+from distbp.core.arguments import MAX_WORKERS
+from distbp.core.errors import Fault, Interrupted, JobError
+from distbp.core.interrupts import Control, Interrupts
 from distbp.job import TrainingJob, WorkerRange
-from distbp.result import Result
-from distbp.run_directory import METRICS, is_run
-from distbp.training import resume, train
+from distbp.run import events
+from distbp.run.result import Result
+from distbp.run.run_directory import METRICS, is_run
+from distbp.run.train import resume, train
 from services.allotment import Allotment
 from services.error_classes import class_of, described
 from services.errors import FencedError

@@ -30,9 +30,9 @@ import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from distbp import settings
-from distbp.errors import SettingsError
-from distbp.memory_need import total_bytes
+from distbp.core import settings
+from distbp.core.errors import SettingsError
+from distbp.engine.memory_need import total_bytes
 from services.api import check_protected, config_from_settings, create_app
 from services.api.config import is_loopback
 from services.api.connections import Connections, allowed_connections

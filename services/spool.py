@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distbp.storage import explained
+from distbp.core.storage import explained
 from services.reports import End, Report
 
 

@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from distbp import events
-from distbp.run_directory import METRICS, json_line, read_lines
+from distbp.run import events
+from distbp.run.run_directory import METRICS, json_line, read_lines
 from services.reporter import Reporter
 from services.spool import Spool
 

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import httpx
 
-from distbp.errors import DataError
-from distbp.storage import explained
+from distbp.core.errors import DataError
+from distbp.core.storage import explained
 from services.errors import FencedError, OutOfOrderError, ServiceError
 from services.reports import Answer, Assignment, Report
 

@@ -11,8 +11,8 @@ import hypothesis
 import pytest
 from leftovers import Watch
 
-from distbp import settings
-from distbp.numerics import kernel_set
+from distbp.core import settings
+from distbp.engine.numerics import kernel_set
 
 # No deadline: machines under load are slow, not wrong. The gate tries the same examples each time; `make
 # test-random` tries others, with --hypothesis-profile=random and a seed.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distbp.storage import Disk
+from distbp.core.storage import Disk
 
 CALLS = tuple(name for name in vars(Disk) if not name.startswith("_"))
 CHANGES = ("write", "truncate", "fsync", "mkdir", "rename", "unlink", "rmdir")

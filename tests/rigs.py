@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from distbp import TrainingJob
-from distbp.blueprint import Blueprint
+from distbp.core.arrays import Array
+from distbp.core.reduction import Block
 from distbp.data.batches import WholeData
-from distbp.data.splits import Splits, open_splits
-from distbp.nn.arrays import Array
-from distbp.parameter_server import Contribution, ParameterServer
-from distbp.reduction import Block
-from distbp.totals import totals_size
-from distbp.training import make_blueprint
-from distbp.worker import Worker
+from distbp.engine.blueprint import Blueprint
+from distbp.engine.parameter_server import Contribution, ParameterServer
+from distbp.engine.totals import totals_size
+from distbp.engine.worker import Worker
+from distbp.run.splits import Splits, open_splits
+from distbp.run.train import make_blueprint
 
 Data = tuple[Any, ...]
 

@@ -39,7 +39,7 @@ class Served:
         given = [str(word) for word in (*words, "--port", self.port)]
         with open(self.folder / "serve.err", "ab") as err:
             self._process = subprocess.Popen(
-                [sys.executable, *WARNINGS, "-m", "distbp.cli", "serve", *given],
+                [sys.executable, *WARNINGS, "-m", "distbp.cli.main", "serve", *given],
                 stdout=subprocess.PIPE,
                 stderr=err,
                 env=self.environment,
@@ -120,7 +120,7 @@ def command(
     env: Mapping[str, str], *words: str | Path, code: int | None = 0
 ) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "distbp.cli", *map(str, words)],
+        [sys.executable, "-W", "error", "-m", "distbp.cli.main", *map(str, words)],
         env=dict(env),
         capture_output=True,
         text=True,

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from rigs import Rig, classes, make_job, make_rig
 
-from distbp import auto_workers, speed_model
-from distbp.auto_workers import MEASURE_S, REPAY_S, AutoTeam, candidates, choose
-from distbp.exchange.base import Snapshot
-from distbp.exchange.inline import InlineTeam
-from distbp.parameter_server import NO_PLATEAU
-from distbp.plan import Plan, predict
-from distbp.schedules import PlateauState
-from distbp.speed_model import Layout, Work
+from distbp.engine.parameter_server import NO_PLATEAU
+from distbp.optim.schedules import PlateauState
+from distbp.plan import speed_model
+from distbp.plan.plan import Plan, predict
+from distbp.plan.speed_model import Layout, Work
+from distbp.team import auto as auto_workers
+from distbp.team.auto import MEASURE_S, REPAY_S, AutoTeam, candidates, choose
+from distbp.team.base import Snapshot
+from distbp.team.inline import InlineTeam
 
 LAYERS = ({"type": "dense", "units": 3},)
 LONG = 100_000  # epochs, for which another way may repay its start

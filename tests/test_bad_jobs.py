@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from distbp.errors import Fault, JobError
+from distbp.core.errors import Fault, JobError
 from distbp.job import TrainingJob
 from distbp.job.data_checks import check_against_data, notes_about
 from distbp.job.text import MAX_BYTES, read_json

@@ -107,7 +107,7 @@ def test_kernels_that_this_machine_cannot_use_are_named(monkeypatch):
     def refuse(wanted):
         raise ImportError(f"this processor has no {wanted}")
 
-    monkeypatch.setattr("distbp.numerics.kernel_set", refuse)
+    monkeypatch.setattr("distbp.engine.numerics.kernel_set", refuse)
     ours = Peer("ours", "benchmarks.distbp_inline", ("numpy",), (ONE_CORE,), ours=True, kernels="amx")
     results = Results()
     assert run.note_missing([ours], results) == []

@@ -28,9 +28,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import distbp
-from distbp import checkpoint
-from distbp.errors import CheckpointError, StorageError
-from distbp.storage import Disk
+from distbp.core import sealed
+from distbp.core.errors import CheckpointError, StorageError
+from distbp.core.storage import Disk
+from distbp.run import checkpoint
 
 ROOT = Path("/checkpoints")
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -127,9 +128,9 @@ def test_round_trip_of_anything(arrays: dict[str, np.ndarray], state: dict[str, 
 
 
 def test_the_file_is_what_the_safetensors_library_would_write() -> None:
-    arrays = {f"t{i}": np.ones((2, i), dtype) for i, dtype in enumerate(checkpoint._DTYPES)}
+    arrays = {f"t{i}": np.ones((2, i), dtype) for i, dtype in enumerate(sealed._DTYPES)}
     arrays |= {"é": np.arange(4).reshape(2, 2), "again": np.zeros(3)}
-    assert b"".join(checkpoint.encode_arrays(arrays)) == safetensors.numpy.save(arrays)
+    assert b"".join(sealed.encode_arrays(arrays)) == safetensors.numpy.save(arrays)
 
 
 def test_weights_are_little_endian_and_strides_do_not_matter(tmp_path: Path) -> None:
@@ -358,7 +359,7 @@ def test_the_system_sees_no_other_calls(tmp_path: Path) -> None:
 
 def test_only_the_disk_touches_the_disk() -> None:
     """No other line of these files calls the system's file functions."""
-    package = Path(distbp.checkpoint.__file__).parent
+    package = Path(distbp.run.checkpoint.__file__).parent
     for name in ("storage.py", "checkpoint.py"):
         module = ast.parse((package / name).read_text())
         body = [n for n in module.body if not (isinstance(n, ast.ClassDef) and n.name == "Disk")]
@@ -489,7 +490,7 @@ DAMAGES = {
     "manifest.json is not JSON": lambda p: (p / checkpoint.MANIFEST).write_bytes(b"\x00" * 40),
     "manifest.json was changed after it was written": lambda p: (p / checkpoint.MANIFEST).write_bytes(b"{}"),
     "manifest.json does not match its own digest": lambda p: (p / checkpoint.MANIFEST).write_bytes(
-        checkpoint.canonical_json({"digest": "0" * 64})
+        sealed.canonical_json({"digest": "0" * 64})
     ),
     "manifest.json belongs to step 1, not 2": _move,
     # What would be read without end, wait for ever, or is not what was written here.
@@ -551,7 +552,7 @@ def test_a_later_format_is_named_and_left_alone(tmp_path: Path) -> None:
     path = save(tmp_path, 1)
     manifest = json.loads((path / checkpoint.MANIFEST).read_text())
     del manifest["digest"]
-    (path / checkpoint.MANIFEST).write_bytes(checkpoint.sealed_json({**manifest, "version": 9}))
+    (path / checkpoint.MANIFEST).write_bytes(sealed.sealed_json({**manifest, "version": 9}))
     with pytest.raises(CheckpointError, match="version 9; this distbp reads 'distbp checkpoint' version 2"):
         checkpoint.load_latest(tmp_path)
     assert checkpoint.list_steps(tmp_path) == [1]

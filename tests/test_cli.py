@@ -16,11 +16,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 import distbp
-from distbp import cli, errors, training
-from distbp.cli_assets import _headline
-from distbp.cli_errors import EXIT_CODES, exit_code
-from distbp.cli_service import _described
+from distbp.cli import main as cli
+from distbp.cli.assets import _headline
+from distbp.cli.errors import EXIT_CODES, exit_code
+from distbp.cli.service import _described
+from distbp.core import errors
 from distbp.job import TrainingJob
+from distbp.run import train as training
 
 JOB = """
 name: blobs
@@ -141,7 +143,7 @@ def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(
     command = [
         sys.executable,
         "-m",
-        "distbp.cli",
+        "distbp.cli.main",
         "train",
         str(job),
         "--output",
@@ -235,8 +237,8 @@ def test_gradcheck_of_a_job(job: Path) -> None:
 
 
 def test_a_failed_gradcheck_has_its_exit_code(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from distbp import job_gradcheck
     from distbp.nn.gradcheck import Report, Worst
+    from distbp.run import gradcheck as job_gradcheck
 
     worst = Worst("layers.0.dense.weight", 3, 1.0, 2.0, 0.5, 20)
     monkeypatch.setattr(job_gradcheck, "check_job", lambda *a, **k: Report((worst,), 1e-7))
@@ -477,7 +479,7 @@ def _modules_after(statement: str) -> set[str]:
 
 def test_the_command_line_starts_light() -> None:
     heavy = {"ray", "matplotlib", "sklearn", "numpy", "pydantic", "rich", "numba", "yaml"}
-    assert not _modules_after("import distbp, distbp.cli") & heavy
+    assert not _modules_after("import distbp, distbp.cli.main") & heavy
 
 
 def test_importing_distbp_never_imports_ray() -> None:

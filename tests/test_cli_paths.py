@@ -13,9 +13,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 import distbp
-from distbp import cli, storage
-from distbp.cli_data import write_predictions
-from distbp.errors import StorageError
+from distbp.cli import main as cli
+from distbp.cli.data import write_predictions
+from distbp.core import storage
+from distbp.core.errors import StorageError
 
 JOB = """
 data: {train: {format: moons, samples: 64}, test: {format: moons, samples: 8}}
@@ -34,7 +35,7 @@ def call(
     *words: str | Path, folder: Path, command: str = '"$@"', **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """The program itself, below a shell, with other variables."""
-    program = [sys.executable, "-m", "distbp.cli", *words]
+    program = [sys.executable, "-m", "distbp.cli.main", *words]
     environment = {**os.environ, "DISTBP_KERNELS": "numpy", **variables}
     return subprocess.run(
         ["sh", "-c", command, "sh", *program], cwd=folder, env=environment, capture_output=True, text=True,
@@ -56,8 +57,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_is_in_the_way_of_an_output_is_said_before_any_work(
     command: list[str], home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distbp.cli_data.open_model", lambda _: pytest.fail("it began"), raising=True)
-    monkeypatch.setattr("distbp.plan.plan_job", lambda *_, **__: pytest.fail("it began"), raising=True)
+    monkeypatch.setattr("distbp.cli.data.open_model", lambda _: pytest.fail("it began"), raising=True)
+    monkeypatch.setattr("distbp.plan.plan.plan_job", lambda *_, **__: pytest.fail("it began"), raising=True)
     name, option = command
     ending = ".csv" if name == "predict" else ".svg"
     folder = tmp_path / f"folder{ending}"

@@ -22,7 +22,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import distbp
-from distbp import events
 from distbp.client import uploads
 from distbp.client.card import card
 from distbp.client.handle import JobHandle
@@ -33,8 +32,9 @@ from distbp.client.settings_file import Access
 from distbp.client.streams import Message, follow, parse
 from distbp.client.telling import Translator
 from distbp.client.transport import Transport
+from distbp.core.errors import JobError, ModelError, RemoteError, UnreachableError
 from distbp.data.formats import from_arrays
-from distbp.errors import JobError, ModelError, RemoteError, UnreachableError
+from distbp.run import events
 
 JOB = distbp.TrainingJob(
     data={"train": {"format": "blobs"}},
@@ -512,7 +512,7 @@ def test_a_model_is_checked(script: Script, tmp_path: Path) -> None:
 def test_importing_distbp_needs_no_httpx_and_says_so_where_it_is_needed() -> None:
     code = (
         "import sys; sys.modules['httpx'] = None\n"
-        "import distbp, distbp.cli\n"
+        "import distbp, distbp.cli.main\n"
         "submit = distbp.submit\n"
         "print([m for m in ('ray', 'rich', 'sqlalchemy', 'fastapi') if m in sys.modules])\n"
         "try: distbp.connect('http://127.0.0.1:1')\n"

@@ -14,14 +14,16 @@ import pytest
 from click.testing import CliRunner
 from rigs import classes, make_job
 
-from distbp import Control, cli, events, resume, train
-from distbp.checkpoint import list_steps
-from distbp.control import CONTROL, scale_run, take_file
-from distbp.errors import ExchangeError, Interrupted, StorageError
-from distbp.exchange.inline import InlineTeam
-from distbp.interrupts import SIGNALS, Interrupts, Terminated, terminate
-from distbp.run_directory import METRICS, RunDirectory, read_lines
-from distbp.teams import TeamMaker
+from distbp import Control, resume, train
+from distbp.cli import main as cli
+from distbp.core.errors import ExchangeError, Interrupted, StorageError
+from distbp.core.interrupts import SIGNALS, Interrupts, Terminated, terminate
+from distbp.run import events
+from distbp.run.checkpoint import list_steps
+from distbp.run.control import CONTROL, scale_run, take_file
+from distbp.run.run_directory import METRICS, RunDirectory, read_lines
+from distbp.team.inline import InlineTeam
+from distbp.team.maker import TeamMaker
 
 DATA = classes(70)
 
@@ -29,8 +31,8 @@ DATA = classes(70)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTBP_KERNELS", "numpy")
-    monkeypatch.setattr("distbp.curves.draw", lambda lines, path: None)
-    monkeypatch.setattr("distbp.trainer.REQUESTS_S", 0.0)  # after every stretch
+    monkeypatch.setattr("distbp.run.curves.draw", lambda lines, path: None)
+    monkeypatch.setattr("distbp.run.trainer.REQUESTS_S", 0.0)  # after every stretch
 
 
 class ElasticTeam(InlineTeam):
@@ -204,7 +206,7 @@ def test_a_signal_while_data_is_read(
         os.kill(os.getpid(), number)
         pytest.fail("the signal came to nothing")
 
-    monkeypatch.setattr("distbp.training.open_splits", read)
+    monkeypatch.setattr("distbp.run.train.open_splits", read)
     former = signal.getsignal(number)
     with pytest.raises(Interrupted, match=f"^stopped by {number.name} before training began"):
         train(job(), data=DATA, output=tmp_path / "run")

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distbp.curves import draw
+from distbp.run.curves import draw
 
 LINES = [
     {
@@ -30,7 +30,7 @@ LINES = [
 def test_svg_is_the_same_bytes_in_another_process(tmp_path: Path) -> None:
     draw(LINES, tmp_path / "a.svg")
     draw(LINES, tmp_path / "b.svg")
-    script = f"from pathlib import Path; from distbp.curves import draw; draw({LINES!r}, Path('c.svg'))"
+    script = f"from pathlib import Path; from distbp.run.curves import draw; draw({LINES!r}, Path('c.svg'))"
     environment = {
         **os.environ,
         "PYTHONPATH": str(Path(__file__).resolve().parents[1]),

@@ -22,7 +22,7 @@ import jsonschema
 import pytest
 import yaml
 
-from distbp import settings
+from distbp.core import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"

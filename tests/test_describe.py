@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from distbp.cli import group
-from distbp.cli_describe import lines
-from distbp.describe import Description, describe_job
+from distbp.cli.describe import lines
+from distbp.cli.main import group
 from distbp.job import TrainingJob
 from distbp.nn.ops import OPS
-from distbp.optimizers.ops import RULE_OPS
+from distbp.optim.ops import RULE_OPS
+from distbp.plan.describe import Description, describe_job
 
 TEXT = """
 name: small

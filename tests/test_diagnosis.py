@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from rigs import Rig, classes, make_job, make_rig
 
+from distbp.core.arrays import Array
+from distbp.core.errors import NumericsError
 from distbp.data.prepared import PreparedRows
-from distbp.diagnosis import diagnose
-from distbp.errors import NumericsError
-from distbp.nn.arrays import Array
+from distbp.engine.diagnosis import diagnose
 
 LAYERS = (
     {"type": "dense", "units": 6, "activation": "relu"},

@@ -19,12 +19,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import distbp
-from distbp import errors, events
-from distbp.cli import group
-from distbp.cli_errors import EXIT_CODES
+from distbp.cli.errors import EXIT_CODES
+from distbp.cli.main import group
+from distbp.core import errors
+from distbp.core.settings import SETTINGS, Setting
 from distbp.job import TrainingJob
 from distbp.nn.initializers import INITIALIZERS
-from distbp.settings import SETTINGS, Setting
+from distbp.run import events
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -174,7 +175,7 @@ def test_console_blocks_run(page: Path, tmp_path: Path) -> None:
             program, *words = line.split()
             assert program == "distbp", line
             done = subprocess.run(
-                [sys.executable, "-m", "distbp.cli", *words],
+                [sys.executable, "-m", "distbp.cli.main", *words],
                 cwd=tmp_path,
                 env=environment(),
                 capture_output=True,

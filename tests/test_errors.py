@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from distbp import errors
-from distbp.errors import (
+from distbp.core import errors
+from distbp.core.errors import (
     DistbpError,
     Fault,
     Interrupted,
@@ -19,12 +19,12 @@ from distbp.errors import (
     NumericsError,
     RemoteError,
 )
-from distbp.parameter_server import NotFiniteError
+from distbp.engine.parameter_server import NotFiniteError
 
 
 def subclasses(kind: type) -> Iterator[type]:
     for child in kind.__subclasses__():
-        if child.__module__ == "distbp.errors":
+        if child.__module__ == "distbp.core.errors":
             yield child
             yield from subclasses(child)
 

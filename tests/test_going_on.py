@@ -12,11 +12,14 @@ import pytest
 from click.testing import CliRunner
 from rigs import classes, make_job
 
-from distbp import cli, events, resume, train
-from distbp.checkpoint import list_steps, sealed_json, unseal_json
-from distbp.errors import CheckpointError, DistbpError
-from distbp.result import Result
-from distbp.verify import verify_run
+from distbp import resume, train
+from distbp.cli import main as cli
+from distbp.core.errors import CheckpointError, DistbpError
+from distbp.core.sealed import sealed_json, unseal_json
+from distbp.run import events
+from distbp.run.checkpoint import list_steps
+from distbp.run.result import Result
+from distbp.run.verify import verify_run
 
 DATA = {"train": classes(70), "validation": classes(33, seed=1), "test": classes(20, seed=2)}
 LAYERS = (
@@ -46,7 +49,7 @@ JOBS: dict[str, dict[str, Any]] = {
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("DISTBP_KERNELS", "numpy")
-    monkeypatch.setattr("distbp.curves.draw", lambda lines, path: None)
+    monkeypatch.setattr("distbp.run.curves.draw", lambda lines, path: None)
     yield
 
 

@@ -18,7 +18,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distbp.errors import JobError
+from distbp.core.errors import JobError
 from distbp.job import TrainingJob
 from distbp.job.digest import canonical
 from distbp.job.reference import reference
@@ -28,8 +28,8 @@ from distbp.job.text import read_yaml, write_yaml
 from distbp.nn.initializers import HeNormal, Normal
 from distbp.nn.layers import Dense
 from distbp.nn.losses import SoftmaxCrossEntropy
-from distbp.optimizers.recipes import SGD, Adam
-from distbp.schedules import Cosine, WarmUp
+from distbp.optim.recipes import SGD, Adam
+from distbp.optim.schedules import Cosine, WarmUp
 
 ROOT = Path(__file__).resolve().parents[1]
 MNIST = """

@@ -12,11 +12,11 @@ import pytest
 from rigs import make_job
 
 from distbp import TrainingJob
-from distbp.job_gradcheck import MAX_ROWS, check_job
+from distbp.engine.worker import Worker
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.layers import LAYERS
 from distbp.nn.losses import LOSSES
-from distbp.worker import Worker
+from distbp.run.gradcheck import MAX_ROWS, check_job
 
 ROWS, FEATURES, OUTPUTS = 23, 4, 3
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -25,13 +25,13 @@ from distbp import (
     submit,
     train,
 )
-from distbp.cli import group
-from distbp.control import scale_run
-from distbp.errors import ArgumentError, DataError, ModelError, RemoteError
-from distbp.events import Started
-from distbp.job_gradcheck import check_job
-from distbp.plan import plan_job
-from distbp.verify import verify_run
+from distbp.cli.main import group
+from distbp.core.errors import ArgumentError, DataError, ModelError, RemoteError
+from distbp.plan.plan import plan_job
+from distbp.run.control import scale_run
+from distbp.run.events import Started
+from distbp.run.gradcheck import check_job
+from distbp.run.verify import verify_run
 
 RNG = np.random.default_rng(3)
 X = RNG.normal(size=(90, 3))

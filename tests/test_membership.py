@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distbp.membership import frozen, places, spread, target
+from distbp.team.membership import frozen, places, spread, target
 
 
 @pytest.mark.parametrize(

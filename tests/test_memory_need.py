@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from distbp import TrainingJob, cli, memory_need, train
-from distbp.errors import JobError, NoMemoryError
-from distbp.memory_need import check_memory, free_bytes, needed, size, too_much, total_bytes
+from distbp import TrainingJob, train
+from distbp.cli import main as cli
+from distbp.core.errors import JobError, NoMemoryError
+from distbp.engine import memory_need
+from distbp.engine.memory_need import check_memory, free_bytes, needed, size, too_much, total_bytes
 
 GIB = 2**30
 
@@ -78,7 +80,7 @@ def test_what_there_is(tmp_path: Path, cgroup: str, files: dict[str, Any], total
 
 
 def test_an_address_space_that_is_limited_counts() -> None:
-    code = "from distbp.memory_need import total_bytes; print(total_bytes())"
+    code = "from distbp.engine.memory_need import total_bytes; print(total_bytes())"
     limit = 3 * GIB
 
     def less() -> None:
@@ -131,7 +133,7 @@ def test_an_estimate_is_no_more_than_what_training_takes(tmp_path: Path) -> None
     """Nobody may be refused who would fit: the peak of a run is above the need."""
     code = """
 import resource, numpy as np, distbp
-from distbp.memory_need import needed
+from distbp.engine.memory_need import needed
 layers = [{"type": "dense", "units": n} for n in (2000, 2000, 3)]
 job = distbp.TrainingJob.from_mapping({"model": {"layers": layers}, "loss": "softmax_cross_entropy",
     "batch_size": 8, "max_steps": 2, "workers": 0, "optimizer": "adam", "shards": 1})
@@ -187,7 +189,7 @@ def test_running_out_all_the_same_is_said_in_words(monkeypatch: pytest.MonkeyPat
         raise MemoryError("Unable to allocate 40.0 GiB")
 
     monkeypatch.setattr(memory_need, "needed", out)
-    monkeypatch.setattr("distbp.training.needed", out)
+    monkeypatch.setattr("distbp.run.train.needed", out)
     (tmp_path / "job.yaml").write_text(
         "data: {train: {format: blobs}}\nmodel: {layers: [{type: dense, units: 3}]}\nloss: mse\n"
     )

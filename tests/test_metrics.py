@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distbp.errors import JobError
-from distbp.metrics import DEFAULTS, METRICS, BoundMetric, auc_of, frame_of, metrics_for
+from distbp.core.errors import JobError
 from distbp.nn.losses import (
     MSE,
     NLL,
@@ -19,6 +18,7 @@ from distbp.nn.losses import (
     SigmoidCrossEntropy,
     SoftmaxCrossEntropy,
 )
+from distbp.nn.metrics import DEFAULTS, METRICS, BoundMetric, auc_of, frame_of, metrics_for
 
 sk = pytest.importorskip("sklearn.metrics", reason="scikit-learn is the reference for metrics")
 

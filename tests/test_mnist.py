@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from distbp import TrainingJob, train
-from distbp.result import Result
+from distbp.run.result import Result
 
 TRAIN = {"format": "idx", "images": "train-images-idx3-ubyte.gz", "labels": "train-labels-idx1-ubyte.gz"}
 DATA = {

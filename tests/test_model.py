@@ -22,13 +22,13 @@ from disks import fails_from
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distbp import checkpoint
+from distbp.core import sealed
+from distbp.core.errors import DataError, JobError, ModelError, StorageError
 from distbp.data.preprocessing import Preprocessing
-from distbp.errors import DataError, JobError, ModelError, StorageError
 from distbp.job import TrainingJob
 from distbp.job.kinds import Kind
 from distbp.job.tables import TABLES
-from distbp.model import MODEL, WEIGHTS, Model, load_model, params_digest, save_model
+from distbp.model.folder import MODEL, WEIGHTS, Model, load_model, params_digest, save_model
 from distbp.nn.network import Network
 
 LAYERS = [{"type": "dense", "units": 4, "activation": "tanh"}, {"type": "dense", "units": 3}]
@@ -518,9 +518,9 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 
 def rewrite(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     """Changes model.json as an attacker would: with a digest that is right again."""
-    content = checkpoint.unseal_json((path / MODEL).read_bytes())
+    content = sealed.unseal_json((path / MODEL).read_bytes())
     change(content)
-    (path / MODEL).write_bytes(checkpoint.sealed_json(content))
+    (path / MODEL).write_bytes(sealed.sealed_json(content))
 
 
 @pytest.mark.parametrize(("change", "message"), HOSTILE.values(), ids=HOSTILE.keys())

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from distbp.errors import FingerprintError
-from distbp.numerics import check_same, fingerprint, kernel_set, one_blas_thread
+from distbp.core.errors import FingerprintError
+from distbp.engine.numerics import check_same, fingerprint, kernel_set, one_blas_thread
 
 
 def blas_threads() -> set[int]:
@@ -34,7 +34,7 @@ def test_the_fingerprint_is_text_and_stays() -> None:
 
 
 def test_another_process_has_the_same_one() -> None:
-    code = "from distbp.numerics import *\nwith one_blas_thread(): print(fingerprint('numpy'))"
+    code = "from distbp.engine.numerics import *\nwith one_blas_thread(): print(fingerprint('numpy'))"
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
@@ -59,7 +59,7 @@ def test_the_kernels_of_a_job_are_named_without_loading_them() -> None:
     pytest.importorskip("numba", reason="Numba is not installed")
     program = """
 import sys
-from distbp.numerics import fingerprint, kernel_set, one_blas_thread
+from distbp.engine.numerics import fingerprint, kernel_set, one_blas_thread
 name = kernel_set("auto")
 with one_blas_thread():
     fingerprint(name)
@@ -74,7 +74,7 @@ def test_without_numba_numpy_computes() -> None:
     program = """
 import sys
 sys.modules["numba"] = None
-from distbp.numerics import kernel_set
+from distbp.engine.numerics import kernel_set
 print(kernel_set("auto"))
 for wanted in ("numba", "fma", "mkl", "amx"):
     try:

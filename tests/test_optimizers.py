@@ -14,9 +14,9 @@ from golden.optimizer_problem import KEPT_STEPS, RATE_CHANGE, START, gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distbp.optimizers import OPTIMIZERS, Step, Updater, chain, sum_of_squares, updater
-from distbp.optimizers.parts import ScaleByLearningRate, Trace
-from distbp.optimizers.recipes import SGD, Adam, AdamW, Momentum, Nesterov
+from distbp.optim import OPTIMIZERS, Step, Updater, chain, sum_of_squares, updater
+from distbp.optim.parts import ScaleByLearningRate, Trace
+from distbp.optim.recipes import SGD, Adam, AdamW, Momentum, Nesterov
 
 RECORD = json.loads((Path(__file__).parent / "golden" / "torch_optimizers.json").read_text())
 
@@ -372,7 +372,7 @@ def test_the_kind_of_scalar_does_not_change_a_bit(name, engine):
 def test_momentum_leaves_the_slot_to_itself_whatever_follows():
     # A part after `Trace` must write its direction elsewhere than into the slot.
     start, gradients = vectors(10)
-    from distbp.optimizers.parts import AddL2, ClipByValue, ScaleByAdagrad
+    from distbp.optim.parts import AddL2, ClipByValue, ScaleByAdagrad
 
     _, plain = run((Trace(0.9), ScaleByLearningRate()), start, gradients)
     for part in (AddL2(0.3), ClipByValue(0.01), ScaleByAdagrad()):

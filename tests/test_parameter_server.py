@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rigs import Rig, classes, make_job, make_rig
 
-from distbp.errors import FencedError
-from distbp.nn.arrays import Array
-from distbp.optimizers import updater
-from distbp.parameter_server import Contribution, NotFiniteError, ParameterServer
-from distbp.reduction import Block, blocks_within
-from distbp.schedules import PlateauState
-from distbp.totals import BOUND, LOSS, ROWS, WEIGHT
+from distbp.core.arrays import Array
+from distbp.core.errors import FencedError
+from distbp.core.reduction import Block, blocks_within
+from distbp.engine.parameter_server import Contribution, NotFiniteError, ParameterServer
+from distbp.engine.totals import BOUND, LOSS, ROWS, WEIGHT
+from distbp.optim import updater
+from distbp.optim.schedules import PlateauState
 
 LAYERS = (
     {"type": "dense", "units": 6, "activation": "relu"},

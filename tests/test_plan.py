@@ -14,10 +14,13 @@ import pytest
 from click.testing import CliRunner
 from rigs import classes, make_job, make_rig
 
-from distbp import calibrate, cli, numerics, settings
-from distbp.errors import ExchangeError
-from distbp.plan import Plan, describe, draw_speedups, plan_job, predict
-from distbp.speed_model import Layout, Machine, Work
+from distbp.cli import main as cli
+from distbp.core import settings
+from distbp.core.errors import ExchangeError
+from distbp.engine import numerics
+from distbp.plan import calibrate
+from distbp.plan.plan import Plan, describe, draw_speedups, plan_job, predict
+from distbp.plan.speed_model import Layout, Machine, Work
 
 FLOAT = np.dtype(np.float32)
 QUICK_S = 0.02

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from distbp import events
-from distbp.progress import (
+from distbp.run import events
+from distbp.run.progress import (
     Pace,
     duration,
     json_lines,
@@ -25,7 +25,7 @@ from distbp.progress import (
     show,
     summary,
 )
-from distbp.result import Result
+from distbp.run.result import Result
 
 STARTED = events.Started(
     name="mnist",

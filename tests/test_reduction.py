@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distbp.nn.arrays import Array
-from distbp.reduction import Block, assign, blocks_within, joins, middle
+from distbp.core.arrays import Array
+from distbp.core.reduction import Block, assign, blocks_within, joins, middle
 
 shard_counts = st.integers(1, 70)
 

@@ -16,14 +16,15 @@ import pytest
 from disks import in_child
 from rigs import classes, make_job
 
-from distbp import TrainingJob, events, resume, train
-from distbp.checkpoint import list_steps
-from distbp.errors import CheckpointError, Interrupted, JobError, StorageError
-from distbp.parameter_server import ParameterServer
-from distbp.result import Result
-from distbp.run_directory import is_run, read_lines
-from distbp.storage import Disk
-from distbp.worker import Worker
+from distbp import TrainingJob, resume, train
+from distbp.core.errors import CheckpointError, Interrupted, JobError, StorageError
+from distbp.core.storage import Disk
+from distbp.engine.parameter_server import ParameterServer
+from distbp.engine.worker import Worker
+from distbp.run import events
+from distbp.run.checkpoint import list_steps
+from distbp.run.result import Result
+from distbp.run.run_directory import is_run, read_lines
 
 DATA = {"train": classes(70, weighted=True), "validation": classes(33, seed=1), "test": classes(20, seed=2)}
 STEPS_PER_EPOCH = 5  # 4 of 16 rows and one of 6
@@ -55,7 +56,7 @@ def quick() -> Iterator[None]:
     """Most of such a short run's time is the picture of its curves, which is tested elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISTBP_KERNELS", "numpy")
-        patch.setattr("distbp.curves.draw", lambda lines, path: None)
+        patch.setattr("distbp.run.curves.draw", lambda lines, path: None)
         yield
 
 

@@ -20,9 +20,17 @@ from disks import WatchedDisk, dies_at, fails_from, in_child
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distbp.errors import CheckpointError, StorageError
-from distbp.run_directory import METRICS, RunDirectory, is_run, job_text, json_line, read_lines, read_result
-from distbp.storage import Disk
+from distbp.core.errors import CheckpointError, StorageError
+from distbp.core.storage import Disk
+from distbp.run.run_directory import (
+    METRICS,
+    RunDirectory,
+    is_run,
+    job_text,
+    json_line,
+    read_lines,
+    read_result,
+)
 
 JOB = "name: é\n"
 
@@ -117,7 +125,9 @@ def test_two_cannot_drive_one_run(tmp_path: Path) -> None:
         )
         with pytest.raises(StorageError, match=message):
             RunDirectory.open(tmp_path / "run")
-        script = "import sys; from pathlib import Path; from distbp.run_directory import RunDirectory as R;"
+        script = (
+            "import sys; from pathlib import Path; from distbp.run.run_directory import RunDirectory as R;"
+        )
         script += "R.open(Path(sys.argv[1]))"
         other = subprocess.run(
             [sys.executable, "-c", script, str(tmp_path / "run")],
@@ -130,7 +140,9 @@ def test_two_cannot_drive_one_run(tmp_path: Path) -> None:
 
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
-    script = "import sys, os; from pathlib import Path; from distbp.run_directory import RunDirectory as R;"
+    script = (
+        "import sys, os; from pathlib import Path; from distbp.run.run_directory import RunDirectory as R;"
+    )
     script += "r = R.create(Path(sys.argv[1]), 'x'); os.kill(os.getpid(), 9)"
     command = [sys.executable, "-c", script, str(tmp_path / "run")]
     assert subprocess.run(command, cwd=Path(__file__).parents[1]).returncode == -9

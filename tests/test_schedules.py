@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distbp.schedules import (
+from distbp.optim.schedules import (
     SCHEDULES,
     Constant,
     Cosine,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from distbp import settings
-from distbp.errors import SettingsError
+from distbp.core import settings
+from distbp.core.errors import SettingsError
 
 
 @pytest.mark.parametrize("name", settings.SETTINGS)

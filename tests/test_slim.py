@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 import distbp
-from distbp import plan
-from distbp.errors import ExchangeError, SettingsError
+from distbp.core.errors import ExchangeError, SettingsError
+from distbp.plan import plan
 
 JOB = distbp.TrainingJob(
     model={"layers": [{"type": "dense", "units": 2}]}, loss="softmax_cross_entropy", epochs=1
@@ -24,13 +22,8 @@ PLOT = "needs matplotlib, which is not installed; run: pip install 'distbp[plot]
 
 @pytest.fixture(autouse=True)
 def slim(monkeypatch: pytest.MonkeyPatch) -> None:
-    find = importlib.util.find_spec
-
-    def found(name: str, *rest: Any) -> Any:
-        return None if name == "ray" else find(name, *rest)
-
-    monkeypatch.setattr(importlib.util, "find_spec", found)
-    monkeypatch.setitem(sys.modules, "distbp.curves", None)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "distbp.run.curves", None)
     monkeypatch.setenv("DISTBP_KERNELS", "numpy")
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distbp.streams import Purpose, Stream, generator
+from distbp.core.streams import Purpose, Stream, generator
 
 words = st.integers(0, 2**64 - 1)
 positions = st.lists(words, max_size=3)

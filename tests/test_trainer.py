@@ -16,14 +16,15 @@ import numpy as np
 import pytest
 from rigs import classes, make_job, make_rig
 
-from distbp import JobError, TrainingJob, events, train
-from distbp.checkpoint import list_steps, load
-from distbp.errors import DataError, NumericsError, SettingsError, StorageError
-from distbp.exchange.base import Snapshot
-from distbp.exchange.inline import InlineTeam
-from distbp.result import Result
-from distbp.run_directory import read_lines
-from distbp.schedules import PlateauState
+from distbp import JobError, TrainingJob, train
+from distbp.core.errors import DataError, NumericsError, SettingsError, StorageError
+from distbp.optim.schedules import PlateauState
+from distbp.run import events
+from distbp.run.checkpoint import list_steps, load
+from distbp.run.result import Result
+from distbp.run.run_directory import read_lines
+from distbp.team.base import Snapshot
+from distbp.team.inline import InlineTeam
 
 TRAIN, VALIDATION, TEST = classes(70), classes(33, seed=1), classes(20, seed=2)
 DATA = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
@@ -35,7 +36,7 @@ PER_EPOCH = 5
 def quick(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     monkeypatch.setenv("DISTBP_KERNELS", "numpy")
     if "with_picture" not in request.keywords:
-        monkeypatch.setattr("distbp.curves.draw", lambda lines, path: None)
+        monkeypatch.setattr("distbp.run.curves.draw", lambda lines, path: None)
 
 
 def job(layers: Any = LAYERS, **fields: Any) -> TrainingJob:
@@ -265,7 +266,7 @@ def test_steps_in_which_kernels_may_be_compiled_are_not_part_of_the_speed(
     run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first one, and the last one of the first epoch, which measures health: stretches of their own."""
-    monkeypatch.setattr("distbp.trainer.PROGRESS_S", 1e9)
+    monkeypatch.setattr("distbp.run.trainer.PROGRESS_S", 1e9)
     told: list[events.Event] = []
     result = run(job(epochs=2), listener=told.append)
     progressed = [event for event in told if isinstance(event, events.Progressed)]
@@ -513,7 +514,7 @@ def test_training_from_a_mapped_file_keeps_the_resident_size(
         if isinstance(event, events.Started | events.Progressed):
             sizes.append(resident_bytes())
 
-    monkeypatch.setattr("distbp.trainer.PROGRESS_S", 0.005)
+    monkeypatch.setattr("distbp.run.trainer.PROGRESS_S", 0.005)
     train(j, folder=large_file, output=tmp_path / "run", listener=listener)
     assert len(sizes) > 10
     assert max(sizes) - sizes[0] < 20 * 2**20, [size >> 20 for size in sizes]
@@ -526,7 +527,7 @@ def test_training_from_a_mapped_file_keeps_the_resident_size(
 def test_large_vectors_on_little_data_are_hashed_less_often(
     parameter_bytes: int, rows: int, every: int
 ) -> None:
-    from distbp.accounts import digest_every
+    from distbp.run.accounts import digest_every
 
     assert digest_every(parameter_bytes, rows) == every
 
@@ -536,7 +537,7 @@ def test_an_epoch_without_a_digest_is_saved_all_the_same(
 ) -> None:
     found = []
     for small in (1 << 20, 0):  # bytes of parameters that are hashed at every epoch
-        monkeypatch.setattr("distbp.accounts.SMALL_BYTES", small)
+        monkeypatch.setattr("distbp.run.accounts.SMALL_BYTES", small)
         stopping = {"metric": "validation_loss", "patience": 1, "min_delta": 0.01}
         result = train(
             job(epochs=30, early_stopping=stopping, checkpoint={"keep_last": 50, "keep_best": True}),

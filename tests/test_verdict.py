@@ -17,19 +17,20 @@ import pytest
 from click.testing import CliRunner
 from rigs import classes, make_job
 
-from distbp import TrainingJob, events, resume, train
-from distbp.cli import group
+from distbp import TrainingJob, resume, train
+from distbp.cli.main import group
 from distbp.client.measured import Metrics
-from distbp.errors import DataError
+from distbp.core.arrays import Array
+from distbp.core.errors import DataError
 from distbp.nn.activations import ACTIVATIONS
-from distbp.nn.arrays import Array
 from distbp.nn.losses import LOSSES
 from distbp.nn.network import Tensor
 from distbp.nn.program import loss_sum
-from distbp.optimizers import OPTIMIZERS
-from distbp.result import Result
-from distbp.run_directory import read_lines
-from distbp.verdict import Expected, Losses, unhealthy
+from distbp.optim import OPTIMIZERS
+from distbp.run import events
+from distbp.run.result import Result
+from distbp.run.run_directory import read_lines
+from distbp.run.verdict import Expected, Losses, unhealthy
 
 Run = Callable[..., Result]
 SMALL = {"batch_size": 16, "shards": 2, "epochs": 6}
@@ -38,7 +39,7 @@ SMALL = {"batch_size": 16, "shards": 2, "epochs": 6}
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("DISTBP_KERNELS", "numpy")
-    monkeypatch.setattr("distbp.curves.draw", lambda lines, path: None)
+    monkeypatch.setattr("distbp.run.curves.draw", lambda lines, path: None)
 
     def start(job: TrainingJob, data: Any, name: str = "run", **options: Any) -> Result:
         return train(job, data=data, output=tmp_path / name, **options)

@@ -11,11 +11,12 @@ import pytest
 from click.testing import CliRunner
 from rigs import classes, make_job
 
-from distbp import cli, train
-from distbp.checkpoint import list_steps, load, save
-from distbp.errors import CheckpointError, FingerprintError
-from distbp.run_directory import read_lines
-from distbp.verify import verify_run
+from distbp import train
+from distbp.cli import main as cli
+from distbp.core.errors import CheckpointError, FingerprintError
+from distbp.run.checkpoint import list_steps, load, save
+from distbp.run.run_directory import read_lines
+from distbp.run.verify import verify_run
 
 DATA = {"train": classes(70), "validation": classes(33, seed=1)}
 PER_EPOCH = 5
@@ -24,7 +25,7 @@ PER_EPOCH = 5
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTBP_KERNELS", "numpy")
-    monkeypatch.setattr("distbp.curves.draw", lambda lines, path: None)
+    monkeypatch.setattr("distbp.run.curves.draw", lambda lines, path: None)
 
 
 def trained(path: Path, **fields: Any) -> Path:
@@ -121,7 +122,7 @@ def test_what_cannot_be_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(CheckpointError, match=r"another job; .* Changed is the job: seed was 5, and is 6"):
         verify_run(run, data=DATA)
     (run / "job.yaml").write_text(text)
-    monkeypatch.setattr("distbp.numerics.fingerprint", lambda kernels: {"blas": "another"})
+    monkeypatch.setattr("distbp.engine.numerics.fingerprint", lambda kernels: {"blas": "another"})
     with pytest.raises(
         FingerprintError, match=r"this run was made on a machine that would compute other bits"
     ):

@@ -13,10 +13,12 @@ import pytest
 from click.testing import CliRunner
 from rigs import classes, make_job
 
-from distbp import Control, JobError, TrainingJob, cli, events, load_model, resume, train
-from distbp.errors import Interrupted
-from distbp.result import Result
-from distbp.verify import verify_run
+from distbp import Control, JobError, TrainingJob, load_model, resume, train
+from distbp.cli import main as cli
+from distbp.core.errors import Interrupted
+from distbp.run import events
+from distbp.run.result import Result
+from distbp.run.verify import verify_run
 
 DATA = {"train": classes(70), "validation": classes(33, seed=1)}
 LAYERS = (
@@ -31,7 +33,7 @@ LAYERS = (
 def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISTBP_KERNELS", "numpy")
-        patch.setattr("distbp.curves.draw", lambda lines, path: None)
+        patch.setattr("distbp.run.curves.draw", lambda lines, path: None)
         yield
 
 

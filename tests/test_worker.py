@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rigs import Rig, classes, make_job, make_rig
 
-from distbp.nn.arrays import Array
+from distbp.core.arrays import Array
+from distbp.core.reduction import Block, blocks_within, middle
+from distbp.engine.parameter_server import Contribution
+from distbp.engine.totals import BOUND, LIVE, LOSS, ROWS, WEIGHT, saturating_layers, totals_size
 from distbp.nn.kernels import NUMPY
 from distbp.nn.program import Program
-from distbp.parameter_server import Contribution
-from distbp.reduction import Block, blocks_within, middle
-from distbp.totals import BOUND, LIVE, LOSS, ROWS, WEIGHT, saturating_layers, totals_size
 
 LAYERS = (
     {"type": "dense", "units": 6, "activation": "sigmoid"},

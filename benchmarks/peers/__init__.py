@@ -31,7 +31,9 @@ class Peer:
     @property
     def refused(self) -> str:
         """Why this machine cannot use its kernel set; empty where it can."""
-        from distbp.numerics import kernel_set  # loads NumPy, and a peer's threads must be fixed before that
+        from distbp.engine.numerics import (
+            kernel_set,  # loads NumPy, and a peer's threads must be fixed before that
+        )
 
         try:
             kernel_set(self.kernels or "numpy")

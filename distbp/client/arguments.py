@@ -12,9 +12,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from distbp.data.splits import SPLITS
-from distbp.errors import RemoteError, cut
-from distbp.storage import user_path
+from distbp.core.errors import RemoteError, cut
+from distbp.core.storage import user_path
+from distbp.run.splits import SPLITS
 
 JOB_ID = re.compile(r"job_[0-9a-hjkmnp-tv-z]{20}")
 KEY = re.compile(r"[\x21-\x7e]{1,200}")

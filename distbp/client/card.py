@@ -8,8 +8,8 @@ from html import escape
 from typing import Any
 
 from distbp.client.measured import Metrics
-from distbp.metric_names import less_is_better, measured, spans_decades
-from distbp.progress import number
+from distbp.core.metric_names import less_is_better, measured, spans_decades
+from distbp.run.progress import number
 
 WIDTH, HEIGHT, MARGIN = 360, 120, 6
 _MOST_POINTS = 200  # of a curve: one for two pixels

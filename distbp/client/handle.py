@@ -16,10 +16,10 @@ from distbp.client.models import fetch_model
 from distbp.client.streams import follow
 from distbp.client.telling import Translator
 from distbp.client.transport import Transport, fields
-from distbp.errors import JobCancelledError, JobFailedError, RemoteError
-from distbp.events import Listener
-from distbp.predictor import Model
-from distbp.result import Result
+from distbp.core.errors import JobCancelledError, JobFailedError, RemoteError
+from distbp.model.predictor import Model
+from distbp.run.events import Listener
+from distbp.run.result import Result
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -144,7 +144,7 @@ class JobHandle:
         if not progress:
             return nullcontext(lambda event: None)
         from distbp.client.notebook import live_card
-        from distbp.progress import show
+        from distbp.run.progress import show
 
         return live_card(self._repr_html_) or show(sys.stdout)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from distbp.client.transport import Patience, Transport
-from distbp.errors import ModelError, UnreachableError
-from distbp.model import MODEL, WEIGHTS, load_model
-from distbp.predictor import Model
+from distbp.core.errors import ModelError, UnreachableError
+from distbp.model.folder import MODEL, WEIGHTS, load_model
+from distbp.model.predictor import Model
 
 _PIECE = 2**20
 _SILENCE_S = 60.0

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from distbp import events
+from distbp.run import events
 
 EVERY_S = 0.5
 

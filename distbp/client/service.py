@@ -12,7 +12,7 @@ from distbp.client.handle import JobHandle
 from distbp.client.transport import Transport, fields
 from distbp.client.transport import connect as _connect
 from distbp.job import TrainingJob
-from distbp.training import Data
+from distbp.run.train import Data
 
 
 class Service:

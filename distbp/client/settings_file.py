@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from distbp import settings
-from distbp.errors import SettingsError
-from distbp.storage import user_path
+from distbp.core import settings
+from distbp.core.errors import SettingsError
+from distbp.core.storage import user_path
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distbp.client.transport import Patience, Transport
-from distbp.errors import RemoteError, UnreachableError
+from distbp.core.errors import RemoteError, UnreachableError
 
 SILENCE_S = 45.0  # the service gives a sign every 15 s
 _AGAIN = (408, 429, 502, 503, 504)

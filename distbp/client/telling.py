@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
-from distbp import events
 from distbp.client.streams import Message
-from distbp.result import with_nan
+from distbp.run import events
+from distbp.run.result import with_nan
 
 KINDS: Mapping[str, Any] = {
     "attempt_started": events.Started,

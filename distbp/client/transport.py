@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from distbp.client import arguments as given
 from distbp.client.settings_file import Access, find_access
-from distbp.errors import Fault, JobError, RemoteError, UnreachableError
-from distbp.imports import missing
+from distbp.core.errors import Fault, JobError, RemoteError, UnreachableError
+from distbp.core.imports import missing
 
 if TYPE_CHECKING:
     import httpx

@@ -14,14 +14,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from distbp.client.transport import Transport
+from distbp.core.errors import RemoteError
+from distbp.core.options import paths
+from distbp.core.storage import user_path
 from distbp.data.formats import Npz, from_arrays, load
-from distbp.data.splits import SPLITS, open_splits
 from distbp.data.table import Table
-from distbp.errors import RemoteError
 from distbp.job import TrainingJob
-from distbp.options import paths
-from distbp.storage import user_path
-from distbp.training import check_splits
+from distbp.run.splits import SPLITS, open_splits
+from distbp.run.train import check_splits
 
 DATASET = "dataset:"
 _PIECE = 2**20

@@ -9,9 +9,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from distbp.core.arrays import Array
 from distbp.data.prepared import PreparedRows
 from distbp.data.sharding import Sharding, evaluated_rows
-from distbp.nn.arrays import Array
 from distbp.nn.network import aligned_vector
 
 # One gather serves several steps: a NumPy call costs as much as copying a few kilobytes, and what is gathered

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from distbp import settings
+from distbp.core import settings
+from distbp.core.errors import DataError
 from distbp.data.preprocessing import Preprocessing
 from distbp.data.table import Table, chunks
-from distbp.errors import DataError
 from distbp.nn.layers.base import Array
 
 BadRows = Literal["refuse", "skip"]

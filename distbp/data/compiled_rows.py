@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from distbp.nn.arrays import Array
-from distbp.nn.jit import jit
+from distbp.core.arrays import Array
+from distbp.machine.jit import jit
+from distbp.machine.pointers import ask_to_write, prefetch
 from distbp.nn.ops.rows import floats
-from distbp.nn.pointers import ask_to_write, prefetch
 
 LINE_BYTES = 64
 # In a shuffled table the next row is anywhere, and to wait for memory takes longer than to copy a short row.

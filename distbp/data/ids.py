@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from distbp.core.arrays import Array
+from distbp.core.errors import DataError
 from distbp.data.table import Table, chunks
-from distbp.errors import DataError
-from distbp.nn.arrays import Array
 
 
 def with_ids(table: Table, below: int) -> Table:

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from distbp.core.arrays import Array, Shape
 from distbp.data.preprocessing import Preprocessing
 from distbp.data.table import Table, chunks, release_pages
-from distbp.nn.arrays import Array, Shape
 
 # A memory-mapped file's resident pages are given back after about so many bytes of it have become resident.
 RELEASE_BYTES = 64 * 2**20

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from distbp.core.errors import DataError
 from distbp.data.table import Table, chunks
-from distbp.errors import DataError
 from distbp.nn.layers.base import Array, Shape
 
 

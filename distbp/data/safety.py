@@ -1,6 +1,6 @@
 """Which files may be opened, and how much a file may claim. Checked before anything is allocated.
 
-Every number here comes from `distbp.settings`, so a limit can be raised by whoever trusts the file.
+Every number here comes from `distbp.core.settings`, so a limit can be raised by whoever trusts the file.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
-from distbp import settings
-from distbp.errors import DataError, HostileFileError
-from distbp.storage import user_path
+from distbp.core import settings
+from distbp.core.errors import DataError, HostileFileError
+from distbp.core.storage import user_path
 
 
 class DataFile(NamedTuple):

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from distbp.core.streams import Purpose, generator
 from distbp.nn.layers.base import Array
-from distbp.streams import Purpose, generator
 
 
 def slice_bounds(batch_rows: int, shards: int, shard: int) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from distbp.errors import DataError
+from distbp.core.errors import DataError
 from distbp.nn.layers.base import Array, Shape
 
 Columns = tuple[str | int, ...]

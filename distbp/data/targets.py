@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from distbp.core.arrays import Array
+from distbp.core.errors import DataError
 from distbp.data.table import Table
-from distbp.errors import DataError
-from distbp.nn.arrays import Array
 from distbp.nn.losses.base import Loss, Targets
 
 Classes = tuple[Any, ...]

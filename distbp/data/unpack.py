@@ -8,8 +8,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from distbp.core.errors import DataError, HostileFileError
 from distbp.data.safety import DataFile
-from distbp.errors import DataError, HostileFileError
 from distbp.nn.layers.base import Array
 
 Read = Callable[[int], bytes]

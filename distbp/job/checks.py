@@ -11,15 +11,15 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from distbp.errors import Fault, JobError, cut
+from distbp.core.errors import Fault, JobError, cut
 from distbp.job.faults import unknown
 from distbp.job.parts import WorkerRange
-from distbp.metrics import metrics_for
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.layers.base import Shape
 from distbp.nn.losses.base import Targets
+from distbp.nn.metrics import metrics_for
 from distbp.nn.wiring import DATA, data_facts, wire
-from distbp.schedules import WarmUp, plateau_of
+from distbp.optim.schedules import WarmUp, plateau_of
 
 if TYPE_CHECKING:
     from distbp.job.training_job import TrainingJob

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from distbp.core.errors import Fault, JobError
 from distbp.data.targets import label_text, shown
-from distbp.errors import Fault, JobError
 from distbp.job.checks import last_activation, neediest, output_shape, shapes
 from distbp.job.training_job import TrainingJob
-from distbp.metrics import metrics_for
 from distbp.nn.layers.base import Shape
 from distbp.nn.losses.base import Targets
+from distbp.nn.metrics import metrics_for
 
 
 def check_against_data(

@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from distbp.errors import MOST_FAULTS, Fault, cut
+from distbp.core.errors import MOST_FAULTS, Fault, cut
 
 Location = tuple[int | str, ...]
 _BOUNDS = {"gt": "greater than", "ge": "at least", "lt": "less than", "le": "at most"}

@@ -1,7 +1,7 @@
 """The adapter between the tables of kinds (layers, losses, optimizers, ...) and pydantic.
 
-A kind is a frozen dataclass whose options are described by `distbp.options.option`. `kind(table)` gives the
-annotation of a field that holds one of them. The field takes
+A kind is a frozen dataclass whose options are described by `distbp.core.options.option`. `kind(table)` gives
+the annotation of a field that holds one of them. The field takes
 
     {type: he_normal}             a mapping; the other keys are the options
     he_normal                     a name alone, where every option has a default
@@ -29,9 +29,9 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from distbp.errors import MOST_FAULTS
+from distbp.core.errors import MOST_FAULTS
+from distbp.core.options import REQUIRED, OptionError
 from distbp.job.faults import Part, Words, line, nearest, raised, shown, unknown
-from distbp.options import REQUIRED, OptionError
 
 Tables = Mapping[str, Mapping[str, Any]]
 # Where a JSON Schema will hold the kinds of a table; `distbp.job.schema` puts the real place.

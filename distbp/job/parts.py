@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from distbp.arguments import MAX_WORKERS
+from distbp.core.arguments import MAX_WORKERS
 from distbp.job.faults import Part, Words, at_most, line, native, raised, shown
 from distbp.job.kinds import Flag, Number, Text, Whole, kind
 from distbp.job.shards import MAX_SHARDS
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from distbp.data.formats import Source as Source
     from distbp.nn.layers.base import Layer as Layer
     from distbp.nn.losses.base import Loss as Loss
-    from distbp.optimizers import Optimizer as Optimizer
+    from distbp.optim import Optimizer as Optimizer
 else:  # each holds an instance of a row of the table
     Source = kind("formats", "data format", TABLES, key="format")
     Layer = kind("layers", "layer", TABLES)

@@ -25,8 +25,8 @@ from distbp.job.parts import (
 from distbp.job.schema import KINDS
 from distbp.job.tables import TABLES
 from distbp.job.training_job import TrainingJob
-from distbp.metrics import METRICS
 from distbp.nn.layers.base import Facts
+from distbp.nn.metrics import METRICS
 
 _HEAD = """# The job: every field
 

@@ -11,8 +11,8 @@ from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.initializers import INITIALIZERS
 from distbp.nn.layers import LAYERS
 from distbp.nn.losses import LOSSES
-from distbp.optimizers import OPTIMIZERS
-from distbp.schedules import SCHEDULES
+from distbp.optim import OPTIMIZERS
+from distbp.optim.schedules import SCHEDULES
 
 TABLES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {

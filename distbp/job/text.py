@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
-from distbp.arguments import path_given
-from distbp.errors import Fault, JobError, cut
+from distbp.core.arguments import path_given
+from distbp.core.errors import Fault, JobError, cut
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, model_validator
 
-from distbp.arguments import path_given
-from distbp.errors import Fault, JobError
+from distbp.core.arguments import path_given
+from distbp.core.errors import Fault, JobError
+from distbp.core.storage import user_path
 from distbp.job import text as _text
 from distbp.job.checks import check_job
 from distbp.job.digest import digest
@@ -29,8 +30,7 @@ from distbp.job.parts import (
     Workers,
 )
 from distbp.job.shards import automatic_shards
-from distbp.optimizers.recipes import Adam
-from distbp.storage import user_path
+from distbp.optim.recipes import Adam
 
 
 class TrainingJob(Part):
@@ -38,7 +38,7 @@ class TrainingJob(Part):
 
     It is immutable and holds no data. Made from Python (`TrainingJob(...)`, mappings or instances), or by
     `from_yaml`, `from_json`, `from_file`. A job that cannot be trained raises JobError with every fault.
-    `loss` and `optimizer` hold the dataclasses of `distbp.nn.losses` and `distbp.optimizers`, and
+    `loss` and `optimizer` hold the dataclasses of `distbp.nn.losses` and `distbp.optim`, and
     `model.layers` those of `distbp.nn.layers`.
     """
 

@@ -29,8 +29,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from distbp.nn.arrays import Shape
-from distbp.options import option, registry
+from distbp.core.arrays import Shape
+from distbp.core.options import option, registry
 
 Float64Array = NDArray[np.float64]
 

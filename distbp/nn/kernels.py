@@ -1,10 +1,10 @@
 """Kernel sets: who computes matrix products, and whether ops are compiled.
 
 Five sets: "numpy"; "numba", compiled ops with the products of NumPy's OpenBLAS; "fma", the same with large
-float32 products of our own (`distbp.nn.vector_product`); "mkl", with MKL's products (optional); and "amx",
-with large float32 products on the processor's matrix unit (`distbp.nn.tile_product`). They round
-differently, so the name of the set is part of the numerics fingerprint: every process of a job uses the
-same one.
+float32 products of our own (`distbp.machine.own_products.vector_product`); "mkl", with MKL's products
+(optional); and "amx", with large float32 products on the processor's matrix unit
+(`distbp.machine.own_products.tile_product`). They round differently, so the name of the set is part of the
+numerics fingerprint: every process of a job uses the same one.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from distbp.nn import blas
-from distbp.nn.blas import Gemm
+from distbp.machine import blas
+from distbp.machine.blas import Gemm
 
 Products = Callable[[np.dtype[Any]], Gemm]
 
@@ -52,26 +52,26 @@ def load(name: str) -> Kernels:
 
 
 def _numba() -> Kernels:
-    from distbp.nn import jit  # noqa: F401 - loads Numba, or says that it is not there
+    from distbp.machine import jit  # noqa: F401 - loads Numba, or says that it is not there
 
     return Kernels("numba", _from_library(blas.openblas()))
 
 
 def _mkl() -> Kernels:
-    from distbp.nn import jit  # noqa: F401
+    from distbp.machine import jit  # noqa: F401
 
     blas.load_mkl()
     return Kernels("mkl", _from_library(blas.mkl))
 
 
 def _fma() -> Kernels:
-    from distbp.nn.vector_product import LEAST, vector_sgemm  # loads Numba
+    from distbp.machine.own_products.vector_product import LEAST, vector_sgemm  # loads Numba
 
     return Kernels("fma", _with_own(blas.products_beside_vectors(), vector_sgemm, LEAST))
 
 
 def _amx() -> Kernels:
-    from distbp.nn.tile_product import LEAST, tile_sgemm  # loads Numba
+    from distbp.machine.own_products.tile_product import LEAST, tile_sgemm  # loads Numba
 
     blas.allow_tiles()
     return Kernels("amx", _with_own(blas.products_beside_tiles(), tile_sgemm, LEAST))

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from distbp.core.streams import Purpose, generator
 from distbp.nn.layers.base import Array, Backward, Layer, Lowering, Shape, Value
 from distbp.nn.losses.base import Loss, lower_loss
 from distbp.nn.tape import BOUND_TOTAL, TOTALS, Ref, Row, Space, Tape, Watched
 from distbp.nn.wiring import DATA, Wiring, ids_below, wiring_of
-from distbp.streams import Purpose, generator
 
 
 @dataclass(frozen=True)

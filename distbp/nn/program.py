@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from distbp.nn.arrays import Array
+from distbp.core.arrays import Array
 from distbp.nn.kernels import Kernels
 from distbp.nn.losses.base import Loss, lower_loss
 from distbp.nn.network import Network, aligned_vector

@@ -14,14 +14,14 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from distbp.nn.arrays import Array
-from distbp.nn.blas import Gemm
-from distbp.nn.gemm import SMALL
-from distbp.nn.jit import jit
+from distbp.core.arrays import Array
+from distbp.machine.blas import Gemm
+from distbp.machine.gemm import SMALL
+from distbp.machine.jit import jit
+from distbp.machine.pointers import intrinsic
 from distbp.nn.kernels import Chosen
 from distbp.nn.ops.base import Op
 from distbp.nn.ops.rows import PRODUCTS, compiled
-from distbp.nn.pointers import intrinsic
 from distbp.nn.run_tape import Spaces, encode
 from distbp.nn.tape import Row, Space
 

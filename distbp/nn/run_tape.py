@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from distbp.nn.arrays import Array
+from distbp.core.arrays import Array
 from distbp.nn.ops.base import REAL, WHOLE
 from distbp.nn.tape import Ref, Row, Space
 

@@ -6,8 +6,8 @@ import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distbp import settings
-from distbp.errors import SettingsError
+from distbp.core import settings
+from distbp.core.errors import SettingsError
 from services.store import Store
 from services.store.disk import DiskQuota
 

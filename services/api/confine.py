@@ -8,14 +8,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from distbp.core.errors import DataError, Fault, JobError
+from distbp.core.options import paths
 from distbp.data.formats import Arrays
 from distbp.data.safety import find, resolve
-from distbp.errors import DataError, Fault, JobError
+from distbp.engine.memory_need import needed, too_much
 from distbp.job import TrainingJob, WorkerRange
-from distbp.memory_need import needed, too_much
 from distbp.nn.layers.base import Shape
 from distbp.nn.wiring import entering
-from distbp.options import paths
 from services.errors import NotFoundError
 from services.store import Store
 

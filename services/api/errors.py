@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from distbp.errors import DataError, JobError, ModelError
+from distbp.core.errors import DataError, JobError, ModelError
 from services.errors import BadValueError, OutOfOrderError, ServiceError
 
 log = logging.getLogger("distbp.api")

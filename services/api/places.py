@@ -1,7 +1,7 @@
 """Where things lie on the work volume, and opening them: nothing outside of it, whatever a link says.
 
 <job>/                          all of a job (see services.runner)
-<job>/run/                      its run directory (see distbp.run_directory)
+<job>/run/                      its run directory (see distbp.run.run_directory)
 datasets/ds_<sha256>.npz        uploaded data
 datasets/.incoming-<random>     being uploaded
 dispatcher.alive                touched by the dispatcher in every round
@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from distbp.checkpoint import MANIFEST, STATE, list_steps
+from distbp.core.errors import DataError
 from distbp.data.safety import resolve
-from distbp.errors import DataError
-from distbp.model import MODEL, WEIGHTS
+from distbp.model.folder import MODEL, WEIGHTS
+from distbp.run.checkpoint import MANIFEST, STATE, list_steps
 from services.errors import NotFoundError
 
 _DATASET = re.compile(r"ds_[0-9a-f]{64}")

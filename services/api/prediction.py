@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from distbp.core.arrays import Array
+from distbp.core.errors import DataError, ModelError
 from distbp.data.formats import arranged
 from distbp.data.table import Columns
-from distbp.errors import DataError, ModelError
-from distbp.model import load_model
-from distbp.nn.arrays import Array
-from distbp.predictor import Model as Loaded
+from distbp.model.folder import load_model
+from distbp.model.predictor import Model as Loaded
 from services.api.config import Limits
 from services.api.errors import TooLargeError, log
 from services.api.places import Places

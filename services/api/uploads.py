@@ -16,9 +16,9 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
+from distbp.core.errors import HostileFileError
 from distbp.data.formats.npz import describe
 from distbp.data.safety import find
-from distbp.errors import HostileFileError
 from services.api.config import Limits
 from services.api.errors import ForbiddenError, TooLargeError, UnavailableError
 from services.api.places import Places

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from distbp import settings
+from distbp.core import settings
 from services.launchers.base import Handle, LaunchError, Start, last_line
 
 _TAIL = 1 << 13  # bytes of a log

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from data_files import idx_bytes, idx_header, npy_bytes, npy_header, npy_header_text, write_idx
 
+from distbp.core.errors import DataError, HostileFileError
 from distbp.data.formats import Idx, Npy, Npz, Spirals, Teacher, load
 from distbp.data.safety import resolve
-from distbp.errors import DataError, HostileFileError
 
 MIB = 2**20
 GOOD = np.arange(6, dtype=np.float32).reshape(2, 3)

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from distbp.core.errors import DataError
 from distbp.data.digest import table_digests
 from distbp.data.formats import (
     FORMATS,
@@ -29,7 +30,6 @@ from distbp.data.formats import (
     from_arrays,
     load,
 )
-from distbp.errors import DataError
 
 DTYPES = ["u1", "i1", "<i2", ">i4", "<i8", "<u2", "<f2", "<f4", ">f4", "<f8", ">f8", "?"]
 SYNTHETIC = [

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from distbp.core.errors import DataError
 from distbp.data.formats import from_arrays
 from distbp.data.preprocessing import Preprocessing, fit
-from distbp.errors import DataError
 
 RAW = ["u1", "i2", "<i8", "<f2", "<f4", ">f4", "<f8"]
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distbp.core.arrays import Array
 from distbp.data import batches
 from distbp.data.batches import ShardReader, WholeData
 from distbp.data.prepared import PreparedRows
 from distbp.data.sharding import Sharding, evaluated_rows, slice_bounds
-from distbp.nn.arrays import Array
 
 shardings = st.builds(
     Sharding,

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from distbp.core.errors import DataError
 from distbp.data.checks import Allowed, check_rows
 from distbp.data.digest import PART_BYTES, PARTS, array_digest, table_digests, table_record
 from distbp.data.formats import Npy, from_arrays, load
 from distbp.data.preprocessing import Preprocessing, fit
 from distbp.data.table import chunks
-from distbp.errors import DataError
 
 X = np.arange(12, dtype=np.float32).reshape(6, 2)
 

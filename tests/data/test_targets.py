@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from distbp.core.errors import DataError
 from distbp.data.formats import from_arrays
 from distbp.data.formats.arrays import arranged, columns_of
 from distbp.data.targets import Meaning, as_taken, shown, understand
-from distbp.errors import DataError
 from distbp.nn.losses import LOSSES, Targets
 
 X = np.arange(12, dtype=np.float32).reshape(6, 2)

@@ -16,21 +16,22 @@ from typing import Any
 from leftovers import MARK
 from rigs import classes, make_job
 
-from distbp import TrainingJob, numerics
-from distbp.blueprint import Blueprint
+from distbp import TrainingJob
+from distbp.core.interrupts import Control
 from distbp.data.batches import WholeData
-from distbp.data.splits import open_splits
-from distbp.evaluation import Evaluation
-from distbp.exchange.base import Snapshot
-from distbp.exchange.faults import FaultPlan
-from distbp.exchange.shared_data import share_rows
-from distbp.interrupts import Control
-from distbp.membership import Options
-from distbp.result import Result
-from distbp.run_directory import RunDirectory
-from distbp.schedules import PlateauState
-from distbp.trainer import Trainer
-from distbp.training import make_blueprint
+from distbp.engine import numerics
+from distbp.engine.blueprint import Blueprint
+from distbp.engine.evaluation import Evaluation
+from distbp.optim.schedules import PlateauState
+from distbp.run.result import Result
+from distbp.run.run_directory import RunDirectory
+from distbp.run.splits import open_splits
+from distbp.run.train import make_blueprint
+from distbp.run.trainer import Trainer
+from distbp.team.base import Snapshot
+from distbp.team.exchange.faults import FaultPlan
+from distbp.team.exchange.shared_data import share_rows
+from distbp.team.membership import Options
 
 DATA = {"train": classes(310, weighted=True), "validation": classes(60, seed=1), "test": classes(50, seed=2)}
 LAYERS = (
@@ -152,8 +153,8 @@ class Chaos:
         attempt: int,
         changed: Callable[[str], None],
     ) -> Checked:
-        from distbp.cluster import RayTeam  # imports Ray: only within the session
-        from distbp.head_start import HeadStart
+        from distbp.team.ray.head_start import HeadStart
+        from distbp.team.ray.ray_team import RayTeam  # imports Ray: only within the session
 
         chaos = self
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from local_team import Pool
 
-from distbp import settings
-from distbp.ray_session import RaySession
+from distbp.core import settings
+from distbp.team.ray.session import RaySession
 
 RAY_CPUS = 10  # logical ones: enough for eight workers
 

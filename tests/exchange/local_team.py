@@ -7,21 +7,22 @@ import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-from distbp import membership, numerics
-from distbp.blueprint import Blueprint
 from distbp.data.batches import WholeData
-from distbp.evaluation import Evaluation, combine
-from distbp.exchange import segment as seg
-from distbp.exchange.base import Snapshot
-from distbp.exchange.faults import FaultPlan, faulty_post
-from distbp.exchange.local_workers import LocalWorkers
-from distbp.exchange.rounds import Rounds
-from distbp.exchange.shared_data import SharedRows, share_rows, whole_data
-from distbp.exchange.shared_memory import WorkerPort, post
-from distbp.parameter_server import ParameterServer
-from distbp.schedules import PlateauState
-from distbp.totals import totals_size
-from distbp.worker import Worker
+from distbp.engine import numerics
+from distbp.engine.blueprint import Blueprint
+from distbp.engine.evaluation import Evaluation, combine
+from distbp.engine.parameter_server import ParameterServer
+from distbp.engine.totals import totals_size
+from distbp.engine.worker import Worker
+from distbp.optim.schedules import PlateauState
+from distbp.team import membership
+from distbp.team.base import Snapshot
+from distbp.team.exchange import segment as seg
+from distbp.team.exchange.faults import FaultPlan, faulty_post
+from distbp.team.exchange.local_workers import LocalWorkers
+from distbp.team.exchange.rounds import Rounds
+from distbp.team.exchange.shared_data import SharedRows, share_rows, whole_data
+from distbp.team.exchange.worker_port import WorkerPort, post
 
 _SPAWN = multiprocessing.get_context("spawn")
 

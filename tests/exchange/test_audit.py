@@ -16,18 +16,18 @@ from hypothesis import strategies as st
 from rigs import Rig, classes, make_job, make_rig
 
 from distbp import TrainingJob
-from distbp.errors import CorruptionError
-from distbp.exchange import segment as seg
-from distbp.exchange.audit import Audit, audit_of, same_bits
-from distbp.exchange.faults import FaultPlan, faulty_post
-from distbp.exchange.local_workers import LocalWorkers
-from distbp.exchange.rounds import Rounds
-from distbp.exchange.segment import Range
-from distbp.exchange.shared_memory import WorkerPort, post
-from distbp.parameter_server import Contribution
-from distbp.reduction import Block, assign, blocks_within
-from distbp.schedules import PlateauState
-from distbp.totals import totals_size
+from distbp.core.errors import CorruptionError
+from distbp.core.reduction import Block, assign, blocks_within
+from distbp.engine.parameter_server import Contribution
+from distbp.engine.totals import totals_size
+from distbp.optim.schedules import PlateauState
+from distbp.team.exchange import segment as seg
+from distbp.team.exchange.audit import Audit, audit_of, same_bits
+from distbp.team.exchange.faults import FaultPlan, faulty_post
+from distbp.team.exchange.local_workers import LocalWorkers
+from distbp.team.exchange.rounds import Rounds
+from distbp.team.exchange.segment import Range
+from distbp.team.exchange.worker_port import WorkerPort, post
 
 STEPS, SHARDS = 12, 8
 

@@ -17,7 +17,7 @@ from chaos import DATA, DENSE, Chaos, Schedule, actors, drive, job_of, schedule_
 from leftovers import GRACE_S, wait_for_end
 
 from distbp import resume, train
-from distbp.result import Result
+from distbp.run.result import Result
 
 QUICK, ALL = 25, 410
 COMPILED_QUICK, COMPILED_ALL = 3, 60  # where the rounds of the server are compiled
@@ -30,7 +30,7 @@ TESTS = Path(__file__).resolve().parents[1]
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No compiled kernels to load, and no picture to draw, in hundreds of short runs."""
     monkeypatch.setenv("DISTBP_KERNELS", "numpy")
-    monkeypatch.setattr("distbp.curves.draw", lambda lines, path: None)
+    monkeypatch.setattr("distbp.run.curves.draw", lambda lines, path: None)
     yield
 
 
@@ -39,7 +39,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Expected:
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISTBP_KERNELS", "numpy")
-        patch.setattr("distbp.curves.draw", lambda lines, path: None)
+        patch.setattr("distbp.run.curves.draw", lambda lines, path: None)
         for optimizer in range(len(chaos.OPTIMIZERS)):
             path = tmp_path_factory.mktemp("undisturbed") / "run"
             result = train(job_of(optimizer), data=DATA, output=path, workers=0)

@@ -12,15 +12,15 @@ import pytest
 from local_team import LocalTeam, Pool
 from rigs import Rig, classes, make_job, make_rig
 
-from distbp import numerics
-from distbp.exchange.base import Snapshot, Team
-from distbp.exchange.faults import FaultPlan
-from distbp.exchange.inline import InlineTeam
-from distbp.exchange.shared_data import share_rows
-from distbp.membership import Options
-from distbp.nn.arrays import Array
-from distbp.parameter_server import NotFiniteError
-from distbp.schedules import PlateauState
+from distbp.core.arrays import Array
+from distbp.engine import numerics
+from distbp.engine.parameter_server import NotFiniteError
+from distbp.optim.schedules import PlateauState
+from distbp.team.base import Snapshot, Team
+from distbp.team.exchange.faults import FaultPlan
+from distbp.team.exchange.shared_data import share_rows
+from distbp.team.inline import InlineTeam
+from distbp.team.membership import Options
 
 LAYERS = (
     {"type": "dense", "units": 6, "activation": "tanh"},
@@ -65,7 +65,7 @@ def inline(made: Rig, start: Snapshot | None = None, attempt: int = 1) -> Team:
 
 
 def on_ray(made: Rig, workers: int, faults: FaultPlan | None, start: Snapshot | None, attempt: int) -> Team:
-    from distbp.cluster import RayTeam  # imports Ray: only when there is a session
+    from distbp.team.ray.ray_team import RayTeam  # imports Ray: only when there is a session
 
     shared = {name: share_rows(rows) for name, rows in made.data.splits.items()}  # type: ignore[arg-type]
     options = Options(workers, faults=faults)

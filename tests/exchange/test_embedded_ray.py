@@ -20,9 +20,11 @@ import pytest
 from leftovers import wait_for_end
 from rigs import classes, make_job
 
-from distbp import Control, events, ray_keeper, resume, train
-from distbp.errors import Interrupted
-from distbp.ray_session import RaySession
+from distbp import Control, resume, train
+from distbp.core.errors import Interrupted
+from distbp.run import events
+from distbp.team.ray import keeper as ray_keeper
+from distbp.team.ray.session import RaySession
 
 WAIT_S = 120.0
 JOB = """
@@ -50,7 +52,7 @@ class Training:
         words = ["train", str(base / "job.yaml"), "--workers", "1", "--output", str(run), "--json"]
         mine = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "distbp.cli", *words],
+            [sys.executable, "-m", "distbp.cli.main", *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -243,8 +245,8 @@ def test_a_team_of_one_process_gets_workers_and_gives_them_back(tmp_path: Path) 
 
 
 def test_a_folder_that_cannot_be_made_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from distbp import ray_session
-    from distbp.errors import ExchangeError
+    from distbp.core.errors import ExchangeError
+    from distbp.team.ray import session as ray_session
 
     monkeypatch.setattr(ray_session, "_place", lambda: tmp_path / "absent" / "folder")
     monkeypatch.setattr(ray_session, "_without_token", lambda: False)
@@ -261,8 +263,8 @@ def test_a_folder_that_cannot_be_made_is_told(monkeypatch: pytest.MonkeyPatch, t
 def test_a_ray_that_is_too_slow_to_start_is_started_again(
     monkeypatch: pytest.MonkeyPatch, failures: int, tries: int
 ) -> None:
-    from distbp import ray_session
-    from distbp.errors import ExchangeError
+    from distbp.core.errors import ExchangeError
+    from distbp.team.ray import session as ray_session
 
     folders: list[Path] = []
 

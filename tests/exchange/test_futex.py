@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from distbp.errors import ExchangeError
-from distbp.exchange import futex, memory
-from distbp.exchange.futex import Futex
+from distbp.core.errors import ExchangeError
+from distbp.machine import futex, memory
+from distbp.machine.futex import Futex
 
 SPAWN = multiprocessing.get_context("spawn")
 PATIENCE_S = 60.0  # of a waiter; a test that waits this long has failed
@@ -130,8 +130,8 @@ def test_where_stores_may_be_seen_out_of_order_there_is_a_fence() -> None:
 
 def test_what_is_announced_comes_after_what_it_announces(monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that says that others are there has a fence before it; a load that believes it, after."""
-    from distbp.exchange import segment as seg
-    from distbp.reduction import Block
+    from distbp.core.reduction import Block
+    from distbp.team.exchange import segment as seg
 
     made = seg.create(4, np.float32, 3, attempt=1)
     slot, told = made.slot(0, 0), []

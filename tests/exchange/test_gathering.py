@@ -7,8 +7,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distbp.exchange.gathering import Gathering, runs
-from distbp.reduction import Block, blocks_within, joins
+from distbp.core.reduction import Block, blocks_within, joins
+from distbp.team.exchange.gathering import Gathering, runs
 
 
 def gather(shards: int, *blocks: tuple[int, int]) -> Gathering[int]:

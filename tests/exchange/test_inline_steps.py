@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 from rigs import Data, Rig, classes, make_job, make_rig
 
-from distbp import numerics
+from distbp.core.reduction import Block
 from distbp.data.prepared import PreparedRows
-from distbp.exchange import inline
-from distbp.exchange.base import Snapshot
-from distbp.exchange.inline import InlineTeam
+from distbp.engine import numerics
+from distbp.engine.parameter_server import NotFiniteError
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.losses import LOSSES
-from distbp.optimizers import OPTIMIZERS
-from distbp.optimizers import updater as updaters
-from distbp.parameter_server import NotFiniteError
-from distbp.reduction import Block
-from distbp.schedules import PlateauState
+from distbp.optim import OPTIMIZERS
+from distbp.optim import updater as updaters
+from distbp.optim.schedules import PlateauState
+from distbp.team import inline
+from distbp.team.base import Snapshot
+from distbp.team.inline import InlineTeam
 
 pytest.importorskip("numba", reason="Numba is not installed: nothing is compiled")
 
@@ -360,7 +360,7 @@ def test_large_but_finite_gradients_are_left_to_worker_and_server(threads: int) 
 
 
 def test_an_interrupt_leaves_no_thread_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    from distbp.exchange import inline_steps
+    from distbp.engine import inline_steps
 
     made = rig(classes(100, features=8))
     interrupted, plain = team(made, 2), step_by_step(made, 6)

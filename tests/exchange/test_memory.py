@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distbp.errors import ExchangeError
-from distbp.exchange import memory
-from distbp.exchange.memory import MemoryHandle, share
+from distbp.core.errors import ExchangeError
+from distbp.machine import memory
+from distbp.machine.memory import MemoryHandle, share
 
 SPAWN = multiprocessing.get_context("spawn")
 SIZE = 8 << 20

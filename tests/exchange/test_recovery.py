@@ -20,16 +20,17 @@ from chaos import DATA, drive, job_of
 from leftovers import MARK, wait_for_end
 from rigs import classes, make_job, make_rig
 
-from distbp import TrainingJob, numerics, train
-from distbp.errors import FingerprintError, ServerLostError, WorkerLostError
-from distbp.evaluation import Evaluation
-from distbp.exchange.base import Snapshot
-from distbp.exchange.faults import FaultPlan
-from distbp.exchange.inline import InlineTeam
-from distbp.exchange.shared_data import share_rows
-from distbp.membership import Options
-from distbp.result import Result
-from distbp.schedules import PlateauState
+from distbp import TrainingJob, train
+from distbp.core.errors import FingerprintError, ServerLostError, WorkerLostError
+from distbp.engine import numerics
+from distbp.engine.evaluation import Evaluation
+from distbp.optim.schedules import PlateauState
+from distbp.run.result import Result
+from distbp.team.base import Snapshot
+from distbp.team.exchange.faults import FaultPlan
+from distbp.team.exchange.shared_data import share_rows
+from distbp.team.inline import InlineTeam
+from distbp.team.membership import Options
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -37,7 +38,7 @@ TESTS = Path(__file__).resolve().parents[1]
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("DISTBP_KERNELS", "numpy")
-    monkeypatch.setattr("distbp.curves.draw", lambda lines, path: None)
+    monkeypatch.setattr("distbp.run.curves.draw", lambda lines, path: None)
     yield
 
 
@@ -152,7 +153,7 @@ def test_a_server_that_is_lost_often_but_gets_on_does_not(
 
 
 def team_of(options: Options, told: list[str] | None = None) -> Any:
-    from distbp.cluster import RayTeam  # imports Ray: only within the session
+    from distbp.team.ray.ray_team import RayTeam  # imports Ray: only within the session
 
     made = make_rig(make_job(shards=4, epochs=2), classes(64))
     names, memories = {}, []
@@ -170,7 +171,7 @@ def team_of(options: Options, told: list[str] | None = None) -> Any:
 def test_workers_that_fail_again_and_again_end_the_run_with_their_reason(
     ray_here: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distbp.cluster.LOST_IN_VAIN", 1)
+    monkeypatch.setattr("distbp.team.ray.ray_team.LOST_IN_VAIN", 1)
     told: list[str] = []
     broken = FaultPlan(seed=1, drop="never")  # type: ignore[arg-type]  # fails when the worker first pushes
     team = team_of(Options(1, faults=broken), told)
@@ -192,8 +193,8 @@ def test_a_worker_with_another_fingerprint_is_refused(
     """For real: OPENBLAS_CORETYPE makes it compute with another processor's kernels."""
     if platform.machine() != "x86_64":
         pytest.skip("the name of another core type is known for x86-64 only")
-    from distbp.actors import WorkerProcess
-    from distbp.cluster import RayTeam
+    from distbp.team.ray.actors import WorkerProcess
+    from distbp.team.ray.ray_team import RayTeam
 
     def other_worker(self: Any, where: Any) -> Any:
         environment = {"env_vars": {"OPENBLAS_CORETYPE": "Nehalem"}}

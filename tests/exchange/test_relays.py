@@ -18,21 +18,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rigs import Rig, classes, make_job, make_rig
 
-from distbp import membership
-from distbp.exchange import segment as seg
-from distbp.exchange.desk import Desk, Packed
-from distbp.exchange.gathering import Gathering, runs
-from distbp.exchange.local_workers import LocalWorkers
-from distbp.exchange.relay import Publication, Relay
-from distbp.exchange.rounds import Rounds
-from distbp.exchange.segment import MAX_RANGES, Range, Slot
-from distbp.exchange.shared_memory import WorkerPort
-from distbp.nn.arrays import Array
-from distbp.parameter_server import Contribution
-from distbp.reduction import Block
-from distbp.schedules import PlateauState
-from distbp.totals import totals_size
-from distbp.worker import Worker
+from distbp.core.arrays import Array
+from distbp.core.reduction import Block
+from distbp.engine.parameter_server import Contribution
+from distbp.engine.totals import totals_size
+from distbp.engine.worker import Worker
+from distbp.optim.schedules import PlateauState
+from distbp.team import membership
+from distbp.team.exchange import segment as seg
+from distbp.team.exchange.desk import Desk, Packed
+from distbp.team.exchange.gathering import Gathering, runs
+from distbp.team.exchange.local_workers import LocalWorkers
+from distbp.team.exchange.relay import Publication, Relay
+from distbp.team.exchange.rounds import Rounds
+from distbp.team.exchange.segment import MAX_RANGES, Range, Slot
+from distbp.team.exchange.worker_port import WorkerPort
 
 STEPS = 6
 PATIENCE_S = 60.0

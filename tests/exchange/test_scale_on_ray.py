@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from rigs import classes, make_job
 
-from distbp import Control, events, train
-from distbp.errors import Interrupted
-from distbp.run_directory import read_lines
-from distbp.verify import verify_run
+from distbp import Control, train
+from distbp.core.errors import Interrupted
+from distbp.run import events
+from distbp.run.run_directory import read_lines
+from distbp.run.verify import verify_run
 
 DATA = classes(4000)
 
@@ -21,8 +22,8 @@ DATA = classes(4000)
 def test_ray_imported_too_early_is_told_at_once() -> None:
     code = """
 import ray
-from distbp.errors import ExchangeError
-from distbp.ray_session import RaySession
+from distbp.core.errors import ExchangeError
+from distbp.team.ray.session import RaySession
 try:
     RaySession(1).wait()
 except ExchangeError as error:
@@ -42,7 +43,7 @@ except ExchangeError as error:
 @pytest.mark.usefixtures("ray_here")
 def test_workers_come_and_go_and_the_bits_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTBP_KERNELS", "numpy")
-    from distbp.recruiting import awaited_cpus  # imports Ray, which must not be before its session
+    from distbp.team.ray.recruiting import awaited_cpus  # imports Ray, which must not be before its session
 
     assert awaited_cpus() == 0.0
     control = Control()

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distbp.errors import ExchangeError
-from distbp.exchange import segment as seg
-from distbp.exchange.local_workers import LocalWorkers
-from distbp.exchange.segment import MAX_RANGES, MAX_SLOTS, MAX_WORKERS, Range, Segment
-from distbp.nn.arrays import Array
-from distbp.reduction import Block
+from distbp.core.arrays import Array
+from distbp.core.errors import ExchangeError
+from distbp.core.reduction import Block
+from distbp.team.exchange import segment as seg
+from distbp.team.exchange.local_workers import LocalWorkers
+from distbp.team.exchange.segment import MAX_RANGES, MAX_SLOTS, MAX_WORKERS, Range, Segment
 
 
 @pytest.fixture

@@ -13,18 +13,18 @@ import pytest
 from rigs import Rig, classes, make_job, make_rig
 from test_relays import PATIENCE_S, Wire
 
-from distbp.errors import ExchangeError
-from distbp.exchange import segment as seg
-from distbp.exchange.local_workers import LocalWorkers
-from distbp.exchange.relay import Publication, Relay
-from distbp.exchange.segment import Range
-from distbp.exchange.server_ranges import Council, FanLink, FanReply, RangeRounds
-from distbp.exchange.shared_memory import WorkerPort
-from distbp.health import health
-from distbp.parameter_server import PIECE, NotFiniteError, ParameterServer, Sums, joint, ranges
-from distbp.reduction import Block
-from distbp.schedules import PlateauState
-from distbp.worker import Worker, totals_size
+from distbp.core.errors import ExchangeError
+from distbp.core.reduction import Block
+from distbp.engine.health import health
+from distbp.engine.parameter_server import PIECE, NotFiniteError, ParameterServer, Sums, joint, ranges
+from distbp.engine.worker import Worker, totals_size
+from distbp.optim.schedules import PlateauState
+from distbp.team.exchange import segment as seg
+from distbp.team.exchange.local_workers import LocalWorkers
+from distbp.team.exchange.relay import Publication, Relay
+from distbp.team.exchange.segment import Range
+from distbp.team.exchange.server_ranges import Council, FanLink, FanReply, RangeRounds
+from distbp.team.exchange.worker_port import WorkerPort
 
 STEPS = 5  # two epochs and a half
 SHARDS = 4

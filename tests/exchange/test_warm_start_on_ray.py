@@ -12,7 +12,7 @@ from distbp import train
 
 @pytest.mark.usefixtures("ray_here")
 def test_on_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distbp.curves.draw", lambda lines, path: None)
+    monkeypatch.setattr("distbp.run.curves.draw", lambda lines, path: None)
     layers = ({"type": "dense", "units": 7, "activation": "tanh"}, {"type": "dense", "units": 3})
     job = make_job(layers, batch_size=16, epochs=2)
     first = train(job, data=classes(70), output=tmp_path / "first")

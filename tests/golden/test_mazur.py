@@ -10,15 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from distbp.core.arrays import Array
+from distbp.engine.totals import LOSS
 from distbp.nn import kernels
-from distbp.nn.arrays import Array
 from distbp.nn.layers import Dense
 from distbp.nn.losses import Quadratic
 from distbp.nn.network import Network
 from distbp.nn.program import Program
-from distbp.optimizers import Step, Updater
-from distbp.optimizers.recipes import SGD
-from distbp.totals import LOSS
+from distbp.optim import Step, Updater
+from distbp.optim.recipes import SGD
 
 RATE = 0.5
 X, T = np.array([[0.05, 0.10]]), np.array([[0.01, 0.99]])

@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 from rigs import make_job
 
-from distbp.blueprint import Blueprint
+from distbp.core.arrays import Array
+from distbp.core.reduction import Block
 from distbp.data.formats import FORMATS
+from distbp.engine.blueprint import Blueprint
+from distbp.engine.parameter_server import Contribution, ParameterServer
+from distbp.engine.totals import BOUND, LIVE, LOSS, ROWS, WEIGHT
 from distbp.nn import kernels
-from distbp.nn.arrays import Array
 from distbp.nn.program import Program
-from distbp.parameter_server import Contribution, ParameterServer
-from distbp.reduction import Block
-from distbp.totals import BOUND, LIVE, LOSS, ROWS, WEIGHT
 
 SIZES = (784, 30, 10)
 BATCH = 10

@@ -12,12 +12,10 @@ import numpy as np
 import pytest
 from rigs import make_job, make_rig
 
-from distbp import numerics
-from distbp.exchange import inline
-from distbp.exchange.base import Snapshot
-from distbp.exchange.inline import InlineTeam
+from distbp.core.arrays import Array, Shape
+from distbp.core.reduction import Block
+from distbp.engine import numerics
 from distbp.nn import kernels as kernel_sets
-from distbp.nn.arrays import Array, Shape
 from distbp.nn.gradcheck import Report, check
 from distbp.nn.kernels import NUMPY, Kernels
 from distbp.nn.layers import LAYERS
@@ -25,8 +23,10 @@ from distbp.nn.layers.base import Layer
 from distbp.nn.losses import LOSSES
 from distbp.nn.network import Network, aligned_vector
 from distbp.nn.program import Program
-from distbp.reduction import Block
-from distbp.schedules import PlateauState
+from distbp.optim.schedules import PlateauState
+from distbp.team import inline
+from distbp.team.base import Snapshot
+from distbp.team.inline import InlineTeam
 
 
 def layer(kind: str, **options: Any) -> Layer:

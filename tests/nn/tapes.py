@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from operands import exact
 
-from distbp.nn.arrays import Array, Shape
+from distbp.core.arrays import Array, Shape
 from distbp.nn.kernels import NUMPY, Kernels, load
 from distbp.nn.layers.base import Backward, Layer, Lowering, Value
 from distbp.nn.losses import Loss, lower_loss

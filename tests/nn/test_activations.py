@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tapes import run_op
 
+from distbp.machine.distributions import normal_tail
 from distbp.nn.activations import ACTIVATIONS
-from distbp.nn.distributions import normal_tail
 from distbp.nn.gradcheck import check
 from distbp.nn.kernels import Kernels
 from distbp.nn.ops import OPS

@@ -9,7 +9,7 @@ import pytest
 from nn.lowered import check_compiled, check_same_bits, gradcheck, layer, train_once
 
 from distbp import JobError, TrainingJob
-from distbp.nn.arrays import Array
+from distbp.core.arrays import Array
 from distbp.nn.network import Network
 from distbp.nn.ops import OPS
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from nn.lowered import check_compiled, check_same_bits, gradcheck, layer, train_once
 
-from distbp.nn.arrays import Array
+from distbp.core.arrays import Array
 from distbp.nn.network import Network
 
 DENSE = layer("dense", units=2)

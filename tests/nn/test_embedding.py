@@ -11,12 +11,12 @@ from nn.lowered import check_compiled, check_same_bits, gradcheck, layer, train_
 from rigs import make_job, make_rig
 
 from distbp import JobError, TrainingJob
+from distbp.core.errors import DataError, ModelError
 from distbp.data.preprocessing import Preprocessing
-from distbp.data.splits import open_splits
-from distbp.errors import DataError, ModelError
+from distbp.model.predictor import Model
 from distbp.nn.losses import LOSSES
 from distbp.nn.network import Network
-from distbp.predictor import Model
+from distbp.run.splits import open_splits
 
 NETS: dict[str, tuple[list[Any], tuple[int, ...]]] = {
     "words": ([layer("embedding", entries=7, size=3), layer("flatten"), layer("dense", units=2)], (5,)),

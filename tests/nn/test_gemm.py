@@ -11,7 +11,7 @@ from tapes import Rig
 
 pytest.importorskip("numba")
 
-from distbp.nn.blas import Gemm
+from distbp.machine.blas import Gemm
 from distbp.nn.kernels import Kernels
 from distbp.nn.layers import Dense
 from distbp.nn.layers.base import NARROW

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from distbp.core.streams import Purpose, generator
 from distbp.nn.initializers import INITIALIZERS, Constant, LecunNormal, Normal, Orthogonal, Uniform
-from distbp.streams import Purpose, generator
 
 FAN_IN, FAN_OUT = 300, 200
 SHAPE = (FAN_OUT, FAN_IN)

@@ -10,11 +10,11 @@ import pytest
 
 pytest.importorskip("numba")
 
-from distbp.nn import jit
-from distbp.nn.lean_numba import told
+from distbp.machine import jit
+from distbp.machine.lean_numba import told
 
 FUNCTION = """
-from distbp.nn.jit import jit
+from distbp.machine.jit import jit
 @jit
 def twice(x):
     return 2 * x

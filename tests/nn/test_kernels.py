@@ -10,10 +10,10 @@ import pytest
 from operands import KINDS, exact, operands
 from tapes import LossRig, Rig, tape_product
 
+from distbp.engine.numerics import kernel_set
 from distbp.nn.kernels import NUMPY, Kernels, load
 from distbp.nn.layers import LAYERS
 from distbp.nn.losses import SoftmaxCrossEntropy
-from distbp.numerics import kernel_set
 
 DTYPES = [np.float32, np.float64]
 

@@ -14,7 +14,7 @@ import numpy as np
 from distbp.nn import lean_numba
 {before}
 lean_numba.load_numba()
-from distbp.nn.jit import jit
+from distbp.machine.jit import jit
 from distbp.nn.ops.loops_products import add_up_rows
 z = np.zeros(3, np.float32)
 jit(lambda ones, z: add_up_rows(ones, z))(np.ones((2, 3), np.float32), z)

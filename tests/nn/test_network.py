@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distbp.core.arrays import Array, Shape
+from distbp.engine.totals import SURELY_FINITE
 from distbp.nn.activations import ACTIVATIONS
-from distbp.nn.arrays import Array, Shape
 from distbp.nn.initializers import Constant, Normal, Orthogonal
 from distbp.nn.kernels import NUMPY, Kernels
 from distbp.nn.layers import LAYERS
@@ -21,7 +22,6 @@ from distbp.nn.losses import MSE, Quadratic, SoftmaxCrossEntropy
 from distbp.nn.network import Network, aligned_bytes, aligned_vector
 from distbp.nn.program import Program
 from distbp.nn.tape import Space
-from distbp.totals import SURELY_FINITE
 
 FEATURES = (2, 3)
 # Every layer, each between others: (type, options). Shapes (2, 3) go in and out, but for the reshaping ones.

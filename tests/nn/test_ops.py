@@ -15,7 +15,7 @@ from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.gradcheck import check
 from distbp.nn.ops import OPS
 from distbp.nn.ops.base import Op
-from distbp.optimizers.ops import RULE_OPS
+from distbp.optim.ops import RULE_OPS
 
 Array = np.ndarray
 ALL = {**OPS, **RULE_OPS}

@@ -12,13 +12,13 @@ from tapes import tape_product
 
 pytest.importorskip("numba")
 
-from distbp.errors import FingerprintError
-from distbp.nn.blas import allow_tiles
-from distbp.nn.gemm import SMALL
+from distbp.core.errors import FingerprintError
+from distbp.engine.numerics import check_same, fingerprint
+from distbp.machine.blas import allow_tiles
+from distbp.machine.gemm import SMALL
+from distbp.machine.own_products.tile_product import KEPT, LEAST, PANELS, SIDE, TERMS, tile_sgemm
+from distbp.machine.own_products.tiles import PARTS
 from distbp.nn.kernels import load
-from distbp.nn.tile_product import KEPT, LEAST, PANELS, SIDE, TERMS, tile_sgemm
-from distbp.nn.tiles import PARTS
-from distbp.numerics import check_same, fingerprint
 
 Array = np.ndarray
 try:
@@ -88,7 +88,7 @@ def test_not_for_float64() -> None:
 
 
 def test_where_there_is_no_unit_an_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distbp.nn.blas.TILE_FLAGS", {"amx_tile", "amx_of_tomorrow"})
+    monkeypatch.setattr("distbp.machine.blas.TILE_FLAGS", {"amx_tile", "amx_of_tomorrow"})
     message = r"this processor has no amx_of_tomorrow; use DISTBP_KERNELS=mkl or numba"
     with pytest.raises(ImportError, match=message):
         allow_tiles.__wrapped__()

@@ -14,13 +14,13 @@ from tapes import tape_product
 
 pytest.importorskip("numba")
 
-from distbp.errors import FingerprintError
-from distbp.nn.blas import products_beside_vectors
-from distbp.nn.gemm import SMALL
+from distbp.core.errors import FingerprintError
+from distbp.engine.numerics import check_same, fingerprint
+from distbp.machine.blas import products_beside_vectors
+from distbp.machine.gemm import SMALL
+from distbp.machine.own_products.strips import LANES, NARROW, WIDE
+from distbp.machine.own_products.vector_product import FEW, KEPT_BYTES, LEAST, TERMS, vector_sgemm
 from distbp.nn.kernels import Kernels, load
-from distbp.nn.strips import LANES, NARROW, WIDE
-from distbp.nn.vector_product import FEW, KEPT_BYTES, LEAST, TERMS, vector_sgemm
-from distbp.numerics import check_same, fingerprint
 
 Array = np.ndarray
 try:
@@ -95,6 +95,6 @@ def test_not_for_float64() -> None:
 
 
 def test_where_there_are_no_such_registers_an_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distbp.nn.blas.VECTOR_FLAGS", {"avx_of_tomorrow"})
+    monkeypatch.setattr("distbp.machine.blas.VECTOR_FLAGS", {"avx_of_tomorrow"})
     with pytest.raises(ImportError, match=r"has no avx_of_tomorrow; use DISTBP_KERNELS=numba"):
         products_beside_vectors()

@@ -24,7 +24,7 @@ class Training:
     """A run of the command on `host`, on the cluster of `head`. `events`: all that came so far."""
 
     def __init__(self, host: Host, head: Host, arguments: Sequence[str]) -> None:
-        command = [sys.executable, "-m", "distbp.cli", *arguments, "--json"]
+        command = [sys.executable, "-m", "distbp.cli.main", *arguments, "--json"]
         self.process = host.start(
             [*command, "--address", f"{head.address}:{PORT}"],
             stdout=subprocess.PIPE,

@@ -17,13 +17,14 @@ from typing import Any
 
 from rigs import Rig, classes, make_job, make_rig
 
-from distbp import numerics, settings
-from distbp.errors import ServerLostError
-from distbp.exchange.base import Snapshot
-from distbp.exchange.inline import InlineTeam
-from distbp.exchange.shared_data import share_rows
-from distbp.ray_session import RaySession
-from distbp.schedules import PlateauState
+from distbp.core import settings
+from distbp.core.errors import ServerLostError
+from distbp.engine import numerics
+from distbp.optim.schedules import PlateauState
+from distbp.team.base import Snapshot
+from distbp.team.exchange.shared_data import share_rows
+from distbp.team.inline import InlineTeam
+from distbp.team.ray.session import RaySession
 
 SHARDS, STEPS, MORE = 8, 40, 20
 STORE_BYTES = 100 * 2**20
@@ -95,8 +96,8 @@ def main(folder: Path) -> None:
 def train(made: Rig, start: Snapshot, handles: Any, servers: int) -> dict[str, Any]:
     import ray
 
-    from distbp.cluster import RayTeam
-    from distbp.membership import Options
+    from distbp.team.membership import Options
+    from distbp.team.ray.ray_team import RayTeam
 
     notes: list[str] = []
     options = Options(4 if servers == 1 else 2, servers=servers)
@@ -134,8 +135,8 @@ def train(made: Rig, start: Snapshot, handles: Any, servers: int) -> dict[str, A
 
 def begin_at(home: str, made: Rig, start: Snapshot, handles: Any) -> str:
     """How a team fails whose server's node leaves between the choice of it and the server's start."""
-    from distbp import cluster
-    from distbp.membership import Options
+    from distbp.team.membership import Options
+    from distbp.team.ray import ray_team as cluster
 
     cluster.home_of = lambda here: home
     try:

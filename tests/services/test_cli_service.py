@@ -13,8 +13,9 @@ from click.testing import CliRunner, Result
 from served import QUICK, Served, environment
 
 import distbp
-from distbp import cli, settings
+from distbp.cli import main as cli
 from distbp.client.service import connect
+from distbp.core import settings
 
 JOB = """
 name: blobs

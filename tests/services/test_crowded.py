@@ -49,7 +49,7 @@ class Crowded:
 
 @contextmanager
 def crowded(folder: Path) -> Iterator[Crowded]:
-    words = [sys.executable, "-m", "distbp.cli", "serve", "--port", "0", "--slots", "1"]
+    words = [sys.executable, "-m", "distbp.cli.main", "serve", "--port", "0", "--slots", "1"]
     with (
         open(folder / "serve.err", "ab") as err,
         subprocess.Popen(

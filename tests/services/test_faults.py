@@ -23,8 +23,8 @@ from postgres import postgresql_server
 from served import QUICK
 
 import distbp
-from distbp import settings
-from distbp.run_directory import METRICS, read_lines
+from distbp.core import settings
+from distbp.run.run_directory import METRICS, read_lines
 
 ROWS = {"format": "blobs", "samples": 8192, "features": 8, "classes": 4}
 WORK: Mapping[str, Any] = {

@@ -17,8 +17,8 @@ from mortal import House, until
 from served import QUICK
 
 import distbp
-from distbp import settings
-from distbp.run_directory import METRICS, read_lines
+from distbp.core import settings
+from distbp.run.run_directory import METRICS, read_lines
 from services import states
 
 WORK: Mapping[str, Any] = {

@@ -18,14 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import distbp
-from distbp import errors, settings
-from distbp.checkpoint import load_latest
-from distbp.errors import StorageError
-from distbp.exchange.inline import InlineTeam
-from distbp.interrupts import Control
+from distbp.core import errors, settings
+from distbp.core.errors import StorageError
+from distbp.core.interrupts import Control
 from distbp.job import WorkerRange
-from distbp.run_directory import METRICS, read_lines
-from distbp.teams import TeamMaker
+from distbp.run.checkpoint import load_latest
+from distbp.run.run_directory import METRICS, read_lines
+from distbp.team.inline import InlineTeam
+from distbp.team.maker import TeamMaker
 from services import policy, runner
 from services.allotment import measured
 from services.error_classes import CLASSES, class_of, described
@@ -511,7 +511,7 @@ def test_every_error_has_a_class() -> None:
         return {kind}.union(*(subclasses(sub) for sub in kind.__subclasses__()))
 
     mapped = tuple(kind for kind, _ in CLASSES)
-    ours = {kind for kind in subclasses(errors.DistbpError) if kind.__module__ == "distbp.errors"}
+    ours = {kind for kind in subclasses(errors.DistbpError) if kind.__module__ == "distbp.core.errors"}
     of_clients = {
         errors.RemoteError,
         errors.UnreachableError,

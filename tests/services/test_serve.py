@@ -25,10 +25,10 @@ import pytest
 from served import QUICK, ROOT, Served, command, environment, run
 
 import distbp
-from distbp import settings
 from distbp.client import settings_file
 from distbp.client.service import connect
-from distbp.events import EpochEnded
+from distbp.core import settings
+from distbp.run.events import EpochEnded
 
 LONG = {
     "name": "long",

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stores import Clock, submit
 
-from distbp.errors import QuotaError
+from distbp.core.errors import QuotaError
 from services.allotment import Allotment, measured
 from services.errors import BadValueError, ConflictError
 from services.policy import Head, Room, Usage, choose, hindrance, place, turns

@@ -12,7 +12,7 @@ import pytest
 from served import Served, serving
 
 import distbp
-from distbp.checkpoint import load_latest
+from distbp.run.checkpoint import load_latest
 from services.allotment import measured
 from services.store import Store
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from distbp.core.options import registry
 from distbp.data.checks import ANY, Allowed, BadRows, check_rows
 from distbp.data.formats.arrays import Arrays, arranged, from_arrays
 from distbp.data.formats.base import Rows, Source
@@ -13,7 +14,6 @@ from distbp.data.formats.npy import Npy
 from distbp.data.formats.npz import Npz
 from distbp.data.formats.synthetic import Blobs, Moons, Spirals, Teacher
 from distbp.data.table import Table
-from distbp.options import registry
 
 FORMATS = registry(Idx, Npy, Npz, Arrays, Digits, Blobs, Moons, Spirals, Teacher)
 

@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from distbp.core.errors import DataError
+from distbp.core.options import option
 from distbp.data.checks import ANY, Allowed, BadRows, check_rows
 from distbp.data.table import Columns, Table, build
-from distbp.errors import DataError
 from distbp.nn.layers.base import Array
-from distbp.options import option
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,12 +12,12 @@ from typing import Literal
 
 import numpy as np
 
+from distbp.core.arrays import Array
+from distbp.core.errors import DataError
+from distbp.core.imports import missing
+from distbp.core.options import option
+from distbp.core.streams import Purpose, generator
 from distbp.data.table import Table, build
-from distbp.errors import DataError
-from distbp.imports import missing
-from distbp.nn.arrays import Array
-from distbp.options import option
-from distbp.streams import Purpose, generator
 
 SPLITS = {"train": (0, 1257), "validation": (1257, 1527), "test": (1527, 1797), "all": (0, 1797)}
 

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal
 
-from distbp import settings
+from distbp.core import settings
+from distbp.core.errors import DataError, HostileFileError
+from distbp.core.options import option
 from distbp.data.formats.npy import Header, read_header
 from distbp.data.safety import DataFile, check_claim, find
 from distbp.data.table import Columns, Table, build
 from distbp.data.unpack import read_window
-from distbp.errors import DataError, HostileFileError
 from distbp.nn.layers.base import Array
-from distbp.options import option
 
 # What zipfile lets through for archives that are damaged or made to be.
 _DAMAGED = (

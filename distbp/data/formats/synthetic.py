@@ -13,13 +13,13 @@ from typing import Literal
 
 import numpy as np
 
-from distbp import settings
+from distbp.core import settings
+from distbp.core.errors import DataError
+from distbp.core.options import option
+from distbp.core.streams import Purpose, Stream, generator
 from distbp.data.formats.base import Rows
 from distbp.data.table import Table, build, check_range
-from distbp.errors import DataError
 from distbp.nn.layers.base import Array
-from distbp.options import option
-from distbp.streams import Purpose, Stream, generator
 
 BLOCK = 4096
 Block = Callable[[np.random.Generator], tuple[Array, Array]]  # -> float32 inputs, targets of BLOCK rows

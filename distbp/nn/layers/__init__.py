@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from distbp.core.options import registry
 from distbp.nn.layers.activation import NAMED, ActivationLayer
 from distbp.nn.layers.convolution import Conv2d
 from distbp.nn.layers.dense import Dense
@@ -15,7 +16,6 @@ from distbp.nn.layers.normalization import BatchNormalization, LayerNormalizatio
 from distbp.nn.layers.pooling import AveragePool2d, MaxPool2d
 from distbp.nn.layers.recurrence import Elman
 from distbp.nn.layers.shapes import Flatten, Reshape
-from distbp.options import registry
 
 LAYERS: Mapping[str, Any] = registry(
     Dense,

@@ -9,10 +9,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from distbp.core.options import option
 from distbp.nn.activations import lower_activation
 from distbp.nn.layers.base import ABSENT, Backward, Facts, Lowering, Shape, Value
 from distbp.nn.tape import Ref
-from distbp.options import option
 
 
 def _lower(name: str, low: Lowering, x: Value) -> tuple[Value, Backward]:

@@ -27,9 +27,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
-from distbp.nn.arrays import Array, Shape
+from distbp.core.arrays import Array, Shape
+from distbp.core.options import option
 from distbp.nn.tape import ABSENT, Ref, Tape
-from distbp.options import option
 
 __all__ = [
     "ABSENT",

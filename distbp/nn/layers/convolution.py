@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
+from distbp.core.options import OptionError, option
 from distbp.nn.activations import lower_activation
 from distbp.nn.initializers import GlorotUniform, Initializer, Zeros
 from distbp.nn.layers.base import Backward, Facts, Lowering, ParameterSpec, Shape, Value
 from distbp.nn.layers.images import Padding, Pair, check_pair, image_windows, pair
 from distbp.nn.ops.windows import Windows
 from distbp.nn.tape import Ref
-from distbp.options import OptionError, option
 
 
 class _Group(NamedTuple):

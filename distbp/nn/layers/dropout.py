@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from distbp.core.options import option
 from distbp.nn.layers.base import Backward, Facts, Lowering, Shape, Value
 from distbp.nn.ops.elements import DROPOUT_LEVELS
 from distbp.nn.tape import POSITION, Ref
-from distbp.options import option
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from distbp.core.options import option
 from distbp.nn.initializers import Initializer, Normal
 from distbp.nn.layers.base import Backward, Facts, Lowering, ParameterSpec, Shape, Takes, Value
 from distbp.nn.tape import Ref
-from distbp.options import option
 
 
 @dataclass(frozen=True, kw_only=True)

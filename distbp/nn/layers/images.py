@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from distbp.core.options import OptionError
 from distbp.nn.layers.base import Shape
 from distbp.nn.ops.windows import Windows
-from distbp.options import OptionError
 
 Pair = int | tuple[int, int]
 Padding = int | tuple[int, int] | Literal["same", "valid"]

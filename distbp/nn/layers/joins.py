@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from distbp.core.options import option
 from distbp.nn.layers.base import Backward, Facts, Lowering, Shape, Value
 from distbp.nn.tape import Ref
-from distbp.options import option
 
 
 @dataclass(frozen=True, kw_only=True)

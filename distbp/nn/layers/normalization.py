@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from distbp.core.options import option
 from distbp.nn.initializers import Constant, Zeros
 from distbp.nn.layers.base import (
     ABSENT,
@@ -23,7 +24,6 @@ from distbp.nn.layers.base import (
     no_backward,
 )
 from distbp.nn.tape import Ref
-from distbp.options import option
 
 
 def _features(kind: str, input_shape: Shape) -> int:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from distbp.core.options import OptionError, option
 from distbp.nn.layers.base import Backward, Facts, Lowering, Shape, Value
 from distbp.nn.layers.images import Pair, check_pair, image_windows, pair
 from distbp.nn.ops.windows import Windows
 from distbp.nn.tape import Ref
-from distbp.options import OptionError, option
 
 
 @dataclass(frozen=True, kw_only=True)

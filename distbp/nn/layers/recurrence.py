@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from distbp.core.options import option
 from distbp.nn.activations import count_live_rows
 from distbp.nn.initializers import GlorotUniform, Initializer, Orthogonal, Zeros
 from distbp.nn.layers.base import ABSENT, Backward, Facts, Lowering, ParameterSpec, Shape, Value
 from distbp.nn.tape import Ref
-from distbp.options import option
 
 
 @dataclass(frozen=True, kw_only=True)

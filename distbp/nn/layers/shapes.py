@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from distbp.core.options import option
 from distbp.nn.layers.base import Backward, Facts, Lowering, Shape, Value
-from distbp.options import option
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from distbp.core.options import registry
 from distbp.nn.losses.base import Loss, LossOp, Takes, TargetKind, Targets, Task, lower_loss
 from distbp.nn.losses.binary import BinaryCrossEntropy, SigmoidCrossEntropy
 from distbp.nn.losses.classification import NLL, Hinge, SoftmaxCrossEntropy
 from distbp.nn.losses.regression import MAE, MSE, Huber, Poisson, Quadratic
-from distbp.options import registry
 
 LOSSES: Mapping[str, type] = registry(
     Quadratic,

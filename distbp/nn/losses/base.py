@@ -30,7 +30,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from distbp.nn.arrays import Array, Shape
+from distbp.core.arrays import Array, Shape
 from distbp.nn.tape import LOSS_TOTAL, WEIGHT_TOTAL, Ref, Space, Tape
 
 TargetKind = Literal["labels", "values"]

@@ -11,10 +11,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from distbp.nn.arrays import Array, Shape
+from distbp.core.arrays import Array, Shape
+from distbp.core.options import option
 from distbp.nn.losses.base import LossOp, Takes, TargetKind, Targets, Task, common_faults
 from distbp.nn.ops.losses import SMALLEST_DIVISOR as SMALLEST
-from distbp.options import option
 
 _OUTPUTS_HELP = "how the outputs of one row combine"
 

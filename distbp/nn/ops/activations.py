@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from distbp.nn.arrays import Array
-from distbp.nn.distributions import logistic_tail, normal_tail
+from distbp.core.arrays import Array
+from distbp.machine.distributions import logistic_tail, normal_tail
 from distbp.nn.ops.base import Op, Real, Whole, element_ops
 
 LEAKY_SLOPE = 0.01  # PyTorch's default

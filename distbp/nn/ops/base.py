@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from distbp.nn.arrays import Array
+from distbp.core.arrays import Array
 
 WHOLE, REAL = 16, 4  # how many whole and real numbers an op may have
 # The letters of `Op.operands`: f, the dtype of the network; i, int64; d, float64.

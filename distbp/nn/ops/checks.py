@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from distbp.nn.arrays import Array
+from distbp.core.arrays import Array
 from distbp.nn.ops.base import Op, Real, Whole
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from distbp.nn.arrays import Array
+from distbp.core.arrays import Array
+from distbp.core.streams import Purpose, Stream
 from distbp.nn.ops.base import Op, Real, Whole
-from distbp.streams import Purpose, Stream
 
 DROPOUT_LEVELS = 1 << 16  # one random number of 16 bits decides over one value
 

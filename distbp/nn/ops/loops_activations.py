@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from distbp.nn import vector_math
-from distbp.nn.arrays import Array
-from distbp.nn.jit import inner
+from distbp.core.arrays import Array
+from distbp.machine import vector_math
+from distbp.machine.jit import inner
 from distbp.nn.ops.activations import LEAKY_SLOPE
 from distbp.nn.ops.rows import flat, single
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from distbp.nn.arrays import Array
-from distbp.nn.jit import inner
+from distbp.core.arrays import Array
+from distbp.machine.jit import inner
 from distbp.nn.ops.rows import bits, double, real, single
 
 

@@ -8,9 +8,9 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 
+from distbp.core.streams import Purpose
+from distbp.machine.pointers import intrinsic
 from distbp.nn.ops.rows import flat, labels, real, single, whole
-from distbp.nn.pointers import intrinsic
-from distbp.streams import Purpose
 
 _inline: Any = njit(inline="always", error_model="numpy")
 

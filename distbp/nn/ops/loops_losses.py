@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from distbp.nn import vector_math
+from distbp.machine import vector_math
 from distbp.nn.ops.losses import LOWEST_LOG, POISSON_EPSILON, SMALLEST_DIVISOR
 from distbp.nn.ops.rows import double, flat, labels, real, single, whole
 

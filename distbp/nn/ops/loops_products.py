@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from distbp.nn.arrays import Array
-from distbp.nn.gemm import MOST_TERMS, SMALL, call_sgemm
-from distbp.nn.gemm import PLAIN as _PLAIN
-from distbp.nn.gemm import TRANSPOSED as _TRANSPOSED
-from distbp.nn.jit import inner
+from distbp.core.arrays import Array
+from distbp.machine.gemm import MOST_TERMS, SMALL, call_sgemm
+from distbp.machine.gemm import PLAIN as _PLAIN
+from distbp.machine.gemm import TRANSPOSED as _TRANSPOSED
+from distbp.machine.jit import inner
 from distbp.nn.ops.rows import PRODUCTS, address_of, floats, single, whole, word
 
 # NumPy's numbers, and so those of arguments that are not constants: `_multiply` is compiled once for all its

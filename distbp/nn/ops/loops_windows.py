@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from distbp.nn.arrays import Array
-from distbp.nn.jit import inner
+from distbp.core.arrays import Array
+from distbp.machine.jit import inner
 from distbp.nn.ops.rows import flat, real, single, whole
 from distbp.nn.ops.windows import Windows
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from distbp.nn.arrays import Array
+from distbp.core.arrays import Array
 from distbp.nn.ops.base import Op, Real, Whole, element_ops
 
 # PyTorch's bounds (see BCELoss): no logarithm under -100, no division by less than 1e-12.

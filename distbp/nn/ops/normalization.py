@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from distbp.nn.arrays import Array
+from distbp.core.arrays import Array
 from distbp.nn.ops.base import Op, Real, Whole, element_ops
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from distbp.nn.arrays import Array
+from distbp.core.arrays import Array
 from distbp.nn.ops.base import Op, Real, Whole
 
 

@@ -6,7 +6,8 @@ spaces, and the number of rows in the slice. A row is WORDS words of 8 bytes, th
     whole numbers (WHOLE of them), real numbers (REAL of them)
     for each operand: space, start, columns, times, plus, per row (see `distbp.nn.tape.Ref`)
 
-The table of spaces holds the address of each space, and behind them the four words of `distbp.nn.blas.Gemm`.
+The table of spaces holds the address of each space, and behind them the four words of
+`distbp.machine.blas.Gemm`.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from numba import types
 from numba.core import cgutils
 from numba.np import arrayobj as _arrayobj
 
-from distbp.nn.jit import callback
+from distbp.machine.jit import callback
+from distbp.machine.pointers import intrinsic
 from distbp.nn.ops.base import REAL, WHOLE
-from distbp.nn.pointers import intrinsic
 
 WORDS, OPERAND = WHOLE + REAL, 6
 SPACES = 8

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distbp.nn.arrays import Array
+from distbp.core.arrays import Array
 from distbp.nn.ops.base import Op, Real, Whole, element_ops
 
 

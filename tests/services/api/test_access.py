@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from api_kit import Api, make_api, operations, problem_of
 
-from distbp.errors import SettingsError
+from distbp.core.errors import SettingsError
 from services.api import Limits, check_protected, config_from_settings
 from services.api.config import is_loopback
 from services.store import Store

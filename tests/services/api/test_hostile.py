@@ -21,8 +21,8 @@ import pytest
 from api_kit import JOB, Api, make_api, operations, problem_of
 from test_data_and_models import BYTES, GOOD, upload
 
+from distbp.core.options import paths
 from distbp.data.formats import FORMATS
-from distbp.options import paths
 
 IDS = [
     "..",

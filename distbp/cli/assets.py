@@ -1,0 +1,284 @@
+"""Commands over many things on a service: jobs in a list or side by side, models, datasets, tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from distbp.cli.errors import reports_errors
+from distbp.cli.paths import UserPath
+from distbp.cli.service import JSON, STATES, URL, handle, is_job_id, session
+
+_LIMIT = click.option(
+    "--limit", type=click.IntRange(1), default=50, show_default=True, help="List at most this many."
+)
+
+
+@click.command("list")
+@click.option(
+    "--state",
+    "states",
+    type=click.Choice(STATES),
+    multiple=True,
+    help="Only jobs in this state; may be repeated.",
+)
+@click.option("--name", help="Only jobs with this text in their name.")
+@_LIMIT
+@URL
+@JSON
+@reports_errors
+def list_jobs(states: tuple[str, ...], name: str | None, limit: int, url: str | None, as_json: bool) -> None:
+    """List jobs, newest first.
+
+    \b
+    Examples:
+      distbp list
+      distbp list --state running --state queued
+      distbp list --name mnist --json | jq -r .id
+    """
+    from distbp.cli.text import ago
+
+    with session(url) as service:
+        rows = []
+        for job in service.jobs(states=states, name=name, limit=limit):
+            if as_json:
+                click.echo(json.dumps(job))
+                continue
+            progress = job["progress"] or {}
+            total = progress.get("total_steps")
+            done = f"{100 * progress['step'] // total} %" if total and not job["finished_at"] else ""
+            state = ", ".join([job["state"], *job.get("unhealthy", {})])
+            rows.append((job["id"], job["name"], state, done, _headline(job), ago(job["created_at"])))
+        if not as_json:
+            _print(("job", "name", "state", "done", "metrics", "submitted"), rows, "no jobs")
+
+
+@click.command()
+@click.argument("job_ids", metavar="JOB JOB...", nargs=-1, required=True)
+@URL
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, with the curves.")
+@reports_errors
+def compare(job_ids: tuple[str, ...], url: str | None, as_json: bool) -> None:
+    """Put jobs side by side: what differs in them, and what came of it.
+
+    \b
+    Example:
+      distbp compare job_01j9ze3k8xq2v5w7y0ab job_01j9zf0c2d4e6f8g0h2j
+    """
+    from distbp.cli.text import flat, table
+
+    if len(job_ids) < 2:
+        raise click.UsageError("name two jobs or more")
+    with session(url) as service:
+        jobs = [handle(service, job_id) for job_id in job_ids]
+        found = [job.status() for job in jobs]
+        if as_json:
+            curves = [{name: list(rows) for name, rows in _curves(job).items()} for job in jobs]
+            click.echo(
+                json.dumps({"jobs": [{**one, "curves": c} for one, c in zip(found, curves, strict=True)]})
+            )
+            return
+    fields = [flat(one["job"]) for one in found]
+    names = list(dict.fromkeys(name for one in fields for name in one))
+    differ = [name for name in names if len({json.dumps(one.get(name)) for one in fields}) > 1]
+    rows: list[list[Any]] = [["state", *(one["state"] for one in found)]]
+    rows += [[name, *(one.get(name) for one in fields)] for name in differ if name != "name"]
+    metrics = [{n: v for n, v in (one["metrics"] or {}).items() if _is_number(v)} for one in found]
+    measured = list(dict.fromkeys(name for one in metrics for name in one))
+    rows += [[name.replace("_", " "), *(one.get(name) for one in metrics)] for name in measured]
+    rows.append(["steps", *(one["step"] for one in found)])
+    rows.append(["seconds", *(_seconds(one) for one in found)])
+    heads = ["", *(f"{one['name']} {one['id'][-6:]}" for one in found)]
+    click.echo(table(heads, rows))
+
+
+@click.group(invoke_without_command=True)
+@_LIMIT
+@URL
+@JSON
+@click.pass_context
+@reports_errors
+def models(context: click.Context, limit: int, url: str | None, as_json: bool) -> None:
+    """List the models of jobs; get or delete one.
+
+    \b
+    Examples:
+      distbp models
+      distbp models get last digits-model
+      distbp predict digits-model images.npy
+      distbp models delete mdl_01j9ze3k8xq2v5w7y0ab
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from distbp.cli.text import ago, size
+
+    with session(url) as service:
+        rows = []
+        for one in service.models(limit=limit):
+            if as_json:
+                click.echo(json.dumps(one))
+            else:
+                metrics = {"metrics": one["info"].get("metrics")}
+                rows.append(
+                    (one["id"], one["name"], one["job_id"], size(one["bytes"]), _headline(metrics),
+                     ago(one["created_at"]))
+                )  # fmt: skip
+        if not as_json:
+            _print(("model", "name", "job", "size", "metrics", "made"), rows, "no models")
+
+
+@models.command("get")
+@click.argument("model", metavar="MODEL|JOB")
+@click.argument("folder", metavar="DIR", type=UserPath())
+@URL
+@reports_errors
+def get_model(model: str, folder: Path, url: str | None) -> None:
+    """Download a model into a folder, absent or empty.
+
+    Its digests are checked. `distbp predict DIR` and `distbp.load_model(DIR)` take it from there.
+
+    \b
+    Example:
+      distbp models get last digits-model
+    """
+    from distbp.client.models import fetch_model
+
+    with session(url) as service:
+        if is_job_id(model):
+            handle(service, model).model(folder)
+        else:
+            fetch_model(service.transport, service.transport.call("GET", _path("models", model)), folder)
+    click.echo(f"the model is in {folder}")
+
+
+@models.command("delete")
+@click.argument("model", metavar="MODEL")
+@URL
+@reports_errors
+def delete_model(model: str, url: str | None) -> None:
+    """Forget a model. Its files go with its job's.
+
+    \b
+    Example:
+      distbp models delete mdl_01j9ze3k8xq2v5w7y0ab
+    """
+    _delete(url, "models", model)
+
+
+@click.group(invoke_without_command=True)
+@_LIMIT
+@URL
+@JSON
+@click.pass_context
+@reports_errors
+def datasets(context: click.Context, limit: int, url: str | None, as_json: bool) -> None:
+    """List uploaded data; upload or delete some.
+
+    Jobs name it as {format: npz, path: "dataset:ds_..."}. Submitting a job uploads what it needs by itself.
+
+    \b
+    Examples:
+      distbp datasets
+      distbp datasets upload train.npz
+      distbp datasets upload inputs.npy targets.npy --name wine
+      distbp datasets delete ds_9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from distbp.cli.text import ago, size
+
+    with session(url) as service:
+        rows = []
+        for one in service.datasets(limit=limit):
+            if as_json:
+                click.echo(json.dumps(one))
+            else:
+                rows.append(
+                    (one["id"], one["name"], one["info"].get("rows"), size(one["bytes"]),
+                     ago(one["created_at"]))
+                )  # fmt: skip
+        if not as_json:
+            _print(("dataset", "name", "rows", "size", "uploaded"), rows, "no datasets")
+
+
+@datasets.command("upload")
+@click.argument("data", metavar="DATA...", nargs=-1, required=True)
+@click.option("--name", help="A name for people. Default: that of the first file.")
+@URL
+@reports_errors
+def upload_dataset(data: tuple[str, ...], name: str | None, url: str | None) -> None:
+    """Upload data, and print its id. The same data gives the same id, and is sent once.
+
+    DATA as for `distbp evaluate`: inputs.npy targets.npy, data.npz, IDX files, or a source as a job has it.
+
+    \b
+    Example:
+      distbp datasets upload inputs.npy targets.npy --name wine
+    """
+    from distbp.cli.data import source_of
+    from distbp.client.uploads import upload
+    from distbp.data.formats import load
+
+    table = load(source_of(data, with_targets=True), Path())
+    with session(url) as service:
+        click.echo(upload(service.transport, table, name or Path(data[0]).name))
+
+
+@datasets.command("delete")
+@click.argument("dataset", metavar="DATASET")
+@URL
+@reports_errors
+def delete_dataset(dataset: str, url: str | None) -> None:
+    """Forget uploaded data. Jobs that have not fetched it yet will fail.
+
+    \b
+    Example:
+      distbp datasets delete ds_9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+    """
+    _delete(url, "datasets", dataset)
+
+
+def _delete(url: str | None, kind: str, which: str) -> None:
+    with session(url) as service:
+        service.transport.call("DELETE", _path(kind, which))
+    click.echo(f"{which} deleted")
+
+
+def _path(kind: str, which: str) -> str:
+    if not which.replace("_", "").isalnum() or not which.isascii():
+        raise click.UsageError(f"{which!r} is no id; `distbp {kind}` shows them")
+    return f"/v1/{kind}/{which}"
+
+
+def _print(heads: tuple[str, ...], rows: list[Any], none: str) -> None:
+    from distbp.cli.text import table
+
+    click.echo(table(heads, rows) if rows else none)
+
+
+def _headline(job: Mapping[str, Any]) -> str:
+    """The measure by which people know a model: of the test set, else of the validation set."""
+    from distbp.core.metric_names import measured
+    from distbp.run.progress import number
+
+    found = {n: v for n, v in (job.get("metrics") or {}).items() if _is_number(v)}
+    order = sorted(measured(found), key=lambda name: name == "loss")
+    names = [f"{split}_{name}" for split in ("test", "validation", "train") for name in order]
+    return next((f"{name.replace('_', ' ')} {number(found[name])}" for name in names if name in found), "")
+
+
+def _curves(job: Any) -> dict[str, Any]:
+    return {name: [v if v == v else None for v in column.tolist()] for name, column in job.metrics().items()}
+
+
+def _seconds(job: Mapping[str, Any]) -> float | None:
+    result = job.get("result") or {}
+    return result.get("wall_seconds")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

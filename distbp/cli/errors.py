@@ -1,0 +1,161 @@
+"""From errors to exit codes and one readable block on stderr."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import wraps
+from pathlib import Path
+from typing import Any, NoReturn, ParamSpec
+
+import click
+
+from distbp.core import errors
+from distbp.core.interrupts import Terminated
+
+P = ParamSpec("P")
+
+CORRUPTED = 7
+REFUSED = 8
+FAILED_JOB = 9
+
+# Exit code -> what it means; shown by `distbp --help`, promised to scripts.
+EXIT_CODES = {
+    0: "done",
+    1: "an error inside distbp: please report it",
+    2: "the command line or the job is at fault",
+    3: "a data file or a model is at fault",
+    4: "NaN or Inf appeared in training, or a gradient check failed",
+    5: "no checkpoint can be read or written, or the disk is full",
+    6: "processes that train together lost each other",
+    CORRUPTED: "bits differ: a run from what was recomputed of it, or one worker from another",
+    REFUSED: "no service answers, or it refused what it was asked",
+    FAILED_JOB: "a job on a service was cancelled, or failed for another reason than those above",
+    130: "stopped by Ctrl-C, after a checkpoint",
+    143: "stopped by SIGTERM, after a checkpoint",
+}
+
+# The first row whose class fits decides.
+_CODES: tuple[tuple[type[BaseException], int], ...] = (
+    (errors.JobError, 2),
+    (errors.ArgumentError, 2),
+    (errors.SettingsError, 2),
+    (errors.DataError, 3),
+    (errors.ModelError, 3),
+    (errors.NumericsError, 4),
+    (errors.CheckpointError, 5),
+    (errors.FingerprintError, 6),
+    (errors.CorruptionError, CORRUPTED),
+    (errors.ExchangeError, 6),
+    (errors.RemoteError, REFUSED),
+)
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code for an error; 1 for one that distbp did not raise on purpose."""
+    if isinstance(error, errors.Interrupted):
+        return 143 if error.signal_name == "SIGTERM" else 130
+    if isinstance(error, Terminated):
+        return 143
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    if isinstance(error, errors.JobFailedError):
+        return _code_of_job(error.code)
+    return next((code for kind, code in _CODES if isinstance(error, kind)), 1)
+
+
+def _code_of_job(name: str) -> int:
+    """For a job that failed on a service: what it would be here. `name`: of the error, as `hostile_file`."""
+    kind = getattr(errors, "".join(part.capitalize() for part in name.split("_")) + "Error", None)
+    if not isinstance(kind, type) or not issubclass(kind, errors.DistbpError):
+        return FAILED_JOB
+    return next((code for parent, code in _CODES if issubclass(kind, parent)), FAILED_JOB)
+
+
+def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
+    """A command that ends with a message and an exit code instead of a traceback."""
+
+    @wraps(command)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+            sys.stdout.flush()  # what is refused is said here, and not at the interpreter's end
+        except errors.DistbpError as error:
+            _end(str(error), exit_code(error))
+        except MemoryError as error:
+            _end(f"the memory of this machine ran out: {error}".rstrip(": "), 2)
+        except KeyboardInterrupt as error:
+            stopped(error)
+        except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+            _mute()
+            sys.exit(0)
+        except OSError as error:
+            _mute()
+            _end(_os_text(error), 5)
+        except UnicodeEncodeError as error:
+            words = repr(error.object[error.start : error.end])
+            _end(
+                f"{words} cannot be written as {error.encoding}: a name or path is in another encoding;"
+                " rename it, or set PYTHONUTF8=1",
+                2,
+            )
+
+    return wrapper
+
+
+def stopped(error: BaseException | None) -> NoReturn:
+    """Ends as Ctrl-C (or SIGTERM) asks for."""
+    if isinstance(error, Terminated):
+        _end("stopped by SIGTERM", 143)
+    _end("stopped by Ctrl-C", 130)
+
+
+def open_streams() -> None:
+    """Streams that were closed lead nowhere (else the next file that is opened takes their number); what has
+    no place in their encoding, such as bytes in the name of a file, is written as \\xNN."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        stream: Any = getattr(sys, name)
+        if stream is None:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 - for good
+        elif number and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _mute() -> None:
+    """Nothing more goes to an output that refuses it."""
+    with suppress(OSError, ValueError, AttributeError):  # one that is no file
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def _os_text(error: OSError) -> str:
+    reason = (error.strerror or str(error)).lower()
+    return f"{error.filename}: {reason}" if error.filename else reason
+
+
+def _end(message: str, code: int) -> NoReturn:
+    prefix = "" if code in (130, 143) else "error: "
+    click.echo(f"{prefix}{message}", err=True)
+    sys.exit(code)
+
+
+def internal(error: Exception) -> NoReturn:
+    """Ends with the traceback of what nobody foresaw."""
+    traceback.print_exception(error)
+    click.echo("\nThis is an error inside distbp. Please report it, with the lines above.", err=True)
+    sys.exit(1)
+
+
+@contextmanager
+def named(path: str | Path) -> Iterator[None]:
+    """Errors about a job say which file it came from."""
+    try:
+        yield
+    except errors.JobError as error:
+        raise errors.JobError(error.faults, str(path)) from None

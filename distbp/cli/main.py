@@ -1,0 +1,410 @@
+"""The command line. Everything heavy is imported inside the commands, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import distbp
+from distbp.cli import assets as cli_assets
+from distbp.cli import describe as cli_describe
+from distbp.cli import serve as cli_serve
+from distbp.cli import service as cli_service
+from distbp.cli import tokens as cli_tokens
+from distbp.cli import tools as cli_tools
+from distbp.cli.errors import EXIT_CODES, internal, named, open_streams, reports_errors, stopped
+from distbp.cli.options import ADDRESS, DATA, DATA_HELP, JOB, JSON, MODEL, SPLIT, WORKERS
+from distbp.cli.paths import NewFile, UserPath, job_at
+from distbp.core.imports import without_collections
+from distbp.core.interrupts import terminate
+from distbp.core.storage import absolute
+
+if TYPE_CHECKING:
+    from distbp.job import TrainingJob
+    from distbp.run.events import Started
+    from distbp.run.result import Result
+
+_EPILOG = """\b
+Examples:
+  distbp train job.yaml                       train; the run lies in runs/
+  distbp train job.yaml --workers 4 --output runs/first
+  distbp resume runs/first                    go on after Ctrl-C, a crash, or kill -9
+  distbp evaluate runs/first                  the test set of the run's own job
+  distbp predict runs/first images.npy -o predictions.csv
+  distbp validate job.yaml                    every fault at once, without training
+  distbp schema > job.schema.json             completion and checking in an editor
+  distbp serve                                a service on this machine
+  distbp submit job.yaml --wait               the same job, on the service
+  distbp list                                 its jobs
+
+\b
+Exit codes:
+""" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())
+
+
+@click.group(
+    epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(distbp.__version__, prog_name="distbp")
+@reports_errors
+def group() -> None:
+    """Distributed minibatch training on CPUs: any number of workers, any failure, the same bits.
+
+    A job is a YAML file; `docs/job.md` lists every field.
+    """
+    absolute("")  # a working directory that was deleted is told of before anything else
+
+
+@group.command()
+@JOB
+@click.option(
+    "--output",
+    type=UserPath(),
+    help="The run directory: absent or empty. Default: runs/NAME.",
+)
+@WORKERS
+@ADDRESS
+@JSON
+@reports_errors
+def train(
+    job_file: Path, output: Path | None, workers: int | str | None, address: str | None, as_json: bool
+) -> None:
+    """Train a job.
+
+    The run directory then holds the model, its metrics and its curves.
+
+    \b
+    Examples:
+      distbp train job.yaml
+      distbp train job.yaml --output runs/first --workers 2
+      distbp train job.yaml --json | jq 'select(.event == "epoch_ended") | .metrics'
+
+    Ctrl-C and SIGTERM write a checkpoint and stop; `distbp resume` continues.
+    """
+    with without_collections():
+        from distbp.team.ray.session import join_early
+
+        session = click.get_current_context().with_resource(join_early(workers, address))
+        from distbp.run.progress import show
+        from distbp.run.train import train as train_job
+
+    job = job_at(job_file)
+    if output is not None and (output / "job.yaml").exists():
+        raise click.UsageError(
+            f"{output} holds a run; go on with `distbp resume {output}`, or name another folder"
+        )
+    with (
+        named(job_file),
+        show(sys.stdout, as_json=as_json, notes=lambda event: _notes(job, event, workers)) as listener,
+    ):
+        result = train_job(
+            job,
+            output=output,
+            folder=job_file.parent,
+            workers=workers,
+            listener=listener,
+            address=address,
+            session=session,
+        )
+    _close(result, as_json)
+
+
+@group.command()
+@click.argument("run_dir", metavar="RUN_DIR|JOB", type=UserPath())
+@click.option(
+    "--epochs", type=click.IntRange(1), help="Replaces the job's number; a finished run continues to it."
+)
+@WORKERS
+@ADDRESS
+@cli_service.URL
+@JSON
+@reports_errors
+def resume(
+    run_dir: Path,
+    epochs: int | None,
+    workers: int | str | None,
+    address: str | None,
+    url: str | None,
+    as_json: bool,
+) -> None:
+    """Continue a run, or a job on a service, that was stopped.
+
+    It continues from the last checkpoint, in the middle of an epoch, to the same bits as if it had never
+    stopped. A run continues in this process; a paused job is queued again.
+
+    \b
+    Examples:
+      distbp resume runs/first
+      distbp resume runs/first --epochs 40       train a finished run further
+      distbp resume job_01j9ze3k8xq2v5w7y0ab
+    """
+    if cli_service.is_job_id(str(run_dir)):
+        if epochs is not None:
+            raise click.UsageError(
+                "--epochs is for runs; to train the model of a job further, submit a job with init: model:ID"
+            )
+        if workers is not None or address is not None:
+            raise click.UsageError(
+                "--workers and --address are for runs; a job is scaled with `distbp scale`"
+            )
+        cli_service.resume_job(str(run_dir), url)
+        return
+    from distbp.run.events import Event, Finished
+    from distbp.run.progress import show
+    from distbp.run.train import resume as resume_run
+
+    with named(run_dir / "job.yaml"), show(sys.stdout, as_json=as_json) as listener:
+        told: list[Event] = []
+
+        def listen(event: Event) -> None:
+            told[:] = [event]
+            listener(event)
+
+        result = resume_run(run_dir, workers=workers, listener=listen, address=address, epochs=epochs)
+        if not told:  # the run had ended before
+            listener(Finished(result.to_json()))
+    _close(result, as_json)
+
+
+@group.command()
+@JOB
+@click.option("--no-data", is_flag=True, help="Do not open the data; check the job alone.")
+@JSON
+@reports_errors
+def validate(job_file: Path, no_data: bool, as_json: bool) -> None:
+    """Name every fault of a job, without training.
+
+    Also opens its data, and checks that the two fit.
+
+    \b
+    Example:
+      distbp validate job.yaml
+    """
+    job = job_at(job_file, needs_data=not no_data)
+    facts: dict[str, Any] = {"job": str(job_file), "digest": job.digest, "notes": []}
+    from distbp.engine.memory_need import check_memory, needed
+
+    with named(job_file):
+        check_memory(needed(job, None, {}))
+    if not no_data:
+        from distbp.job.data_checks import notes_about
+        from distbp.run.splits import open_splits, skipped_note
+        from distbp.run.train import make_blueprint
+        from distbp.run.warm_start import check_init, init_folder
+
+        with named(job_file):
+            splits = open_splits(job, job_file.parent)
+            blueprint = make_blueprint(job, splits)
+            inits = check_init(blueprint, splits, init_folder(job, job_file.parent))
+        facts |= {
+            "rows": dict(blueprint.rows),
+            "parameters": blueprint.network().parameter_count,
+            "shards": blueprint.shards,
+            "steps_per_epoch": blueprint.steps_per_epoch,
+            "total_steps": blueprint.total_steps,
+            "skipped": splits.skipped,
+            "notes": [
+                *inits,
+                *blueprint.notes,
+                *(skipped_note(name, blueprint.rows[name], why) for name, why in splits.skipped.items()),
+                *notes_about(job, blueprint.rows, blueprint.shards),
+            ],
+        }
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    click.echo(f"{job_file} is a good job")
+    for name, value in facts.items():
+        if name == "rows":
+            value = ", ".join(f"{count:,} {split}" for split, count in value.items())
+        if name not in ("job", "notes", "skipped"):
+            click.echo(
+                f"  {name.replace('_', ' '):<16}{value:,}"
+                if isinstance(value, int)
+                else f"  {name:<16}{value}"
+            )
+    for note in facts["notes"]:
+        click.echo(f"  note: {note}")
+
+
+@group.command()
+@reports_errors
+def schema() -> None:
+    """Print the JSON Schema of a job.
+
+    Draft 2020-12, with a description of every field.
+
+    \b
+    Example:
+      distbp schema > job.schema.json
+    and, as the first line of a job, for editors with yaml-language-server:
+      # yaml-language-server: $schema=job.schema.json
+    """
+    from distbp.job.schema import job_schema
+
+    click.echo(json.dumps(job_schema(), indent=2))
+
+
+@group.command(
+    help=f"""Measure a model on data.
+
+    {DATA_HELP}
+    \b
+    Examples:
+      distbp evaluate runs/first
+      distbp evaluate runs/first --split validation
+      distbp evaluate runs/first/model test.npz --metrics accuracy,f1
+    """
+)
+@MODEL
+@DATA
+@SPLIT
+@click.option("--metrics", help="Names, divided by commas. Default: those of the training job.")
+@JSON
+@reports_errors
+def evaluate(model_dir: Path, data: tuple[str, ...], split: str, metrics: str | None, as_json: bool) -> None:
+    from distbp.cli.data import inputs_for, open_model, source_of, split_of
+    from distbp.core.errors import DataError
+    from distbp.data.formats import load
+    from distbp.run.progress import number
+
+    model = open_model(model_dir)
+    table = load(source_of(data, with_targets=True), Path()) if data else split_of(model_dir, split)
+    if table.targets is None:
+        raise DataError(f"{table.name}: there are no targets to compare with; name them after the inputs")
+    names = None if metrics is None else [name.strip() for name in metrics.split(",")]
+    found = model.evaluate(inputs_for(model, table), table.targets, weights=table.weights, metrics=names)
+    if as_json:
+        from distbp.run.progress import finite
+
+        click.echo(json.dumps(finite({"rows": len(table), **found})))
+        return
+    click.echo(f"{len(table):,} rows of {table.name}")
+    for name, value in found.items():
+        click.echo(f"  {name.replace('_', ' '):<16}{number(value)}")
+
+
+@group.command(
+    help=f"""Predict with a model, as CSV or npz.
+
+    {DATA_HELP}
+    \b
+    Examples:
+      distbp predict runs/first inputs.npy
+      distbp predict runs/first inputs.npy -o predictions.csv --probabilities
+      distbp predict runs/first '{{format: digits, split: test}}' -o predictions.npz
+    """
+)
+@MODEL
+@DATA
+@SPLIT
+@click.option(
+    "-o", "--output", type=NewFile(".csv", ".npz"), help="A .csv or .npz file. Default: CSV to the output."
+)
+@click.option("--probabilities", is_flag=True, help="Add the probability of each class.")
+@reports_errors
+def predict(
+    model_dir: Path, data: tuple[str, ...], split: str, output: Path | None, probabilities: bool
+) -> None:
+    from distbp.cli.data import csv_text, open_model, predictions, source_of, split_of, write_predictions
+    from distbp.data.formats import load
+
+    model = open_model(model_dir)
+    table = load(source_of(data, with_targets=False), Path()) if data else split_of(model_dir, split)
+    columns = predictions(model, table, probabilities=probabilities)
+    if output is None:
+        click.echo(csv_text(columns).encode(), nl=False)  # UTF-8, as in a file, whatever the terminal's is
+    else:
+        write_predictions(columns, output)
+        click.echo(f"{len(table):,} predictions in {output}")
+
+
+@group.command()
+@JOB
+@click.option(
+    "--coordinates",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="How many coordinates of each tensor to check.",
+)
+@reports_errors
+def gradcheck(job_file: Path, coordinates: int) -> None:
+    """Check the gradients of a job.
+
+    Those of its first batch, in float64, against central differences.
+
+    \b
+    Example:
+      distbp gradcheck job.yaml --coordinates 50
+    """
+    from distbp.run.gradcheck import check_job
+
+    job = job_at(job_file)
+    with named(job_file):
+        report = check_job(job, job_file.parent, coordinates=coordinates)
+    for part in report.parts:
+        click.echo(f"  {part.part:<32} {part.checked:>4} checked, largest relative error {part.error:.1e}")
+    if not report.passed:
+        click.echo(f"error: {report}", err=True)
+        sys.exit(4)
+    click.echo(str(report))
+
+
+def _notes(job: TrainingJob, event: Started, workers: int | str | None) -> list[str]:
+    from distbp.job.data_checks import notes_about
+
+    return [*event.notes, *notes_about(job, event.rows, event.shards, workers)]
+
+
+def _close(result: Result, as_json: bool) -> None:
+    from distbp.run.progress import summary
+
+    if not as_json:
+        click.echo(summary(result))
+
+
+for _command in (
+    cli_tools.verify,
+    cli_tools.scale,
+    cli_tools.plan,
+    cli_describe.describe,
+    cli_serve.serve,
+    cli_service.submit,
+    cli_service.status,
+    cli_service.logs,
+    cli_service.cancel,
+    cli_service.pause,
+    cli_assets.list_jobs,
+    cli_assets.compare,
+    cli_assets.models,
+    cli_assets.datasets,
+    cli_tokens.token,
+):
+    group.add_command(_command)
+
+
+def main() -> None:
+    """The entry point of the `distbp` command."""
+    signal.signal(signal.SIGTERM, terminate)
+    open_streams()
+    try:
+        # Not click's standalone mode: it ends with code 1 on Ctrl-C.
+        code = group(prog_name="distbp", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt) as stop:
+        stopped(stop.__cause__ if isinstance(stop, click.Abort) else stop)
+    except Exception as error:  # the one place where everything may be caught: nothing comes after it
+        internal(error)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Paths on the command line: `~` is the user's own folder, and what is in the way of a file that a command is
+to write is said before it begins."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from distbp.core.errors import Fault, JobError
+from distbp.core.storage import user_path
+
+if TYPE_CHECKING:
+    from distbp.job import TrainingJob
+
+
+class UserPath(click.Path):
+    """A path, as it is given but for a `~` in front. folder: whatever is there already is no file."""
+
+    def __init__(self, *, folder: bool = False) -> None:
+        super().__init__(path_type=Path, file_okay=not folder)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(user_path(value), param, ctx)
+
+
+class NewFile(UserPath):
+    """A file that will be written: in a folder that is there, with one of `suffixes`, in any case."""
+
+    def __init__(self, *suffixes: str) -> None:
+        super().__init__()
+        self._suffixes = suffixes
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path: Path = super().convert(value, param, ctx)
+        if path.suffix.lower() not in self._suffixes:
+            self.fail(f"{path} must end in {' or '.join(self._suffixes)}", param, ctx)
+        if path.is_dir():
+            self.fail(f"{path} is a folder; name a file in it", param, ctx)
+        if not path.parent.is_dir():
+            self.fail(f"{path} cannot be: {path.parent} is no folder; make it, or choose another", param, ctx)
+        if not os.access(path.parent, os.W_OK):
+            self.fail(f"{path} cannot be: this user may not write into {path.parent}", param, ctx)
+        return path
+
+
+def job_at(path: Path, *, needs_data: bool = True) -> TrainingJob:
+    """The job in a file. `needs_data`: it must say where its training set lies. Raises JobError."""
+    from distbp.job import TrainingJob
+
+    job = TrainingJob.from_file(path)
+    if needs_data and job.data.train is None:
+        raise JobError([Fault("data.train", "is required on the command line (the training set)")], str(path))
+    return job

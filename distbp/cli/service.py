@@ -1,0 +1,278 @@
+"""Commands for jobs on a service. What they share with other commands: `session`, `handle`."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from distbp.cli.errors import named, reports_errors
+from distbp.cli.paths import UserPath
+
+if TYPE_CHECKING:
+    from distbp.client.handle import JobHandle
+    from distbp.client.service import Service
+
+_JOB_ID = re.compile(r"job_[0-9a-z]+|last")
+URL = click.option("--url", help="The service. Default: DISTBP_URL, or the one that `distbp serve` started.")
+JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs.")
+JOB = click.argument("job_id", metavar="JOB")
+STATES = (
+    "queued", "starting", "running", "pausing", "paused", "recovering", "cancelling", "completed", "failed",
+    "cancelled",
+)  # fmt: skip
+
+
+@contextmanager
+def session(url: str | None) -> Iterator[Service]:
+    from distbp.client.service import connect
+
+    with connect(url) as service:
+        yield service
+
+
+def is_job_id(text: str) -> bool:
+    """Whether a command means a job on a service, and not a folder of this machine."""
+    return _JOB_ID.fullmatch(text) is not None and not Path(text).exists()
+
+
+def handle(service: Service, job_id: str) -> JobHandle:
+    """The job; `last`: the newest of the project. Raises BadParameter where the text is no id."""
+    if job_id == "last":
+        newest = next(service.jobs(limit=1), None)
+        if newest is None:
+            raise click.UsageError("there are no jobs yet; submit one with `distbp submit JOB.yaml`")
+        job_id = newest["id"]
+    if not _JOB_ID.fullmatch(job_id):
+        raise click.UsageError(
+            f"{job_id!r} is no id of a job; ids look like job_01j9ze3k8xq2v5w7y0ab (`distbp list` shows"
+            " them), or say last"
+        )
+    return service.job(job_id)
+
+
+@click.command()
+@click.argument("job_file", metavar="JOB.yaml", type=UserPath())
+@click.option("--wait", is_flag=True, help="Show its progress, and end when it has.")
+@click.option("--priority", type=click.IntRange(-100, 100), default=0, help="Higher runs first (0).")
+@click.option(
+    "--deadline",
+    "deadline_s",
+    type=click.FloatRange(0, min_open=True),
+    help="Seconds from now. A job that has not ended by then fails.",
+)
+@click.option("--key", help="The same key always gives the same job, however often it is submitted.")
+@click.option("--no-upload", is_flag=True, help="Upload no files: the job's are in the service's folder.")
+@URL
+@JSON
+@reports_errors
+def submit(
+    job_file: Path,
+    wait: bool,
+    priority: int,
+    deadline_s: float | None,
+    key: str | None,
+    no_upload: bool,
+    url: str | None,
+    as_json: bool,
+) -> None:
+    """Submit a job to a service.
+
+    Prints its id. Data files that are on this machine are uploaded, unless the service has them already.
+
+    \b
+    Examples:
+      distbp submit job.yaml
+      distbp submit job.yaml --wait
+      id=$(distbp submit job.yaml --priority 10 --key nightly-2026-01-31)
+
+    Ctrl-C ends the waiting, not the job.
+    """
+    from distbp.job import TrainingJob
+
+    job = TrainingJob.from_file(job_file)
+    with session(url) as service, named(job_file):
+        made = service.submit(
+            job,
+            folder=job_file.parent,
+            upload=not no_upload,
+            priority=priority,
+            deadline_s=deadline_s,
+            key=key,
+        )
+        if as_json and not wait:
+            click.echo(json.dumps(made.status()))
+        elif not as_json:
+            click.echo(made.id)
+        if wait:
+            show_until_end(made, as_json)
+        elif not as_json:
+            click.echo(f"queued; see `distbp logs -f {made.id}`, or {service.url}/#/jobs/{made.id}", err=True)
+
+
+@click.command()
+@click.argument("job_id", metavar="[JOB]", required=False)
+@click.option("--wait", is_flag=True, help="Show its progress, and end when it has.")
+@URL
+@JSON
+@reports_errors
+def status(job_id: str | None, wait: bool, url: str | None, as_json: bool) -> None:
+    """Say how a job is; without JOB, how the service is.
+
+    \b
+    Examples:
+      distbp status
+      distbp status last
+      distbp status job_01j9ze3k8xq2v5w7y0ab --json | jq .metrics
+    """
+    with session(url) as service:
+        if job_id is None:
+            _service_status(service, as_json)
+            return
+        job = handle(service, job_id)
+        if wait:
+            show_until_end(job, as_json)
+            return
+        found = job.status()
+        click.echo(json.dumps(found) if as_json else _described(found))
+
+
+@click.command()
+@JOB
+@click.option("-f", "--follow", is_flag=True, help="Continue until the job ends.")
+@URL
+@reports_errors
+def logs(job_id: str, follow: bool, url: str | None) -> None:
+    """Print the log of a job, each line with its time.
+
+    \b
+    Examples:
+      distbp logs last -f
+      distbp logs job_01j9ze3k8xq2v5w7y0ab > job.log
+    """
+    with session(url) as service:
+        for text in handle(service, job_id).logs(follow=follow, times=True):
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+
+@click.command()
+@click.argument("job_ids", metavar="JOB...", nargs=-1, required=True)
+@URL
+@reports_errors
+def cancel(job_ids: tuple[str, ...], url: str | None) -> None:
+    """End jobs for good.
+
+    \b
+    Example:
+      distbp cancel job_01j9ze3k8xq2v5w7y0ab
+    """
+    with session(url) as service:
+        for job_id in job_ids:
+            job = handle(service, job_id)
+            job.cancel()
+            click.echo(f"{job.id} {job.state}")
+
+
+@click.command()
+@click.argument("job_ids", metavar="JOB...", nargs=-1, required=True)
+@URL
+@reports_errors
+def pause(job_ids: tuple[str, ...], url: str | None) -> None:
+    """Stop jobs for a while: each leaves a checkpoint first.
+
+    \b
+    Example:
+      distbp pause last
+      distbp resume last
+    """
+    with session(url) as service:
+        for job_id in job_ids:
+            job = handle(service, job_id)
+            job.pause()
+            click.echo(f"{job.id} {job.state}")
+
+
+def resume_job(job_id: str, url: str | None) -> None:
+    with session(url) as service:
+        job = handle(service, job_id)
+        job.resume()
+        click.echo(f"{job.id} {job.state}")
+
+
+def scale_job(job_id: str, workers: int, url: str | None) -> None:
+    with session(url) as service:
+        job = handle(service, job_id)
+        job.scale(workers)
+        click.echo(f"{job.id}: asked for {workers} workers; `distbp logs {job.id}` shows the change")
+
+
+def show_until_end(job: JobHandle, as_json: bool) -> None:
+    """Waits for the job with the display of local training. Raises JobFailedError."""
+    from distbp.run.events import Finished
+    from distbp.run.progress import json_lines, summary
+
+    try:
+        if as_json:
+            listen = json_lines(sys.stdout)
+            result = job.wait(listener=listen)
+            listen(Finished(result.to_json()))
+        else:
+            click.echo(summary(job.wait(progress=True)))
+            click.echo(f"  {'model':<22}`distbp models get {job.id} DIR` fetches it")
+    except KeyboardInterrupt:
+        click.echo(f"{job.id} continues; see `distbp status {job.id}`", err=True)
+        sys.exit(130)
+
+
+def _service_status(service: Service, as_json: bool) -> None:
+    who = service.transport.call("GET", "/v1/whoami")
+    ready = service.ready()
+    if as_json:
+        click.echo(json.dumps({"url": service.url, "ready": ready, **who}))
+        return
+    token = who["token"]
+    click.echo(f"{service.url}  distbp {who['version']}, {ready['status']}")
+    for part, found in ready["checks"].items():
+        click.echo(f"  {part:<12}{found}")
+    click.echo(f"  {'project':<12}{token['project']}")
+    click.echo(f"  {'token':<12}{token['id']} {token['name']} ({', '.join(token['scopes'])})")
+
+
+def _described(found: Mapping[str, Any]) -> str:
+    from distbp.cli.text import ago, cell_text
+    from distbp.run.progress import duration
+
+    progress = found["progress"] or {}
+    reason = f" ({found['reason']})" if found["reason"] else ""
+    lines = [f"{found['id']}  {found['name']}  {found['state']}{reason}"]
+    rows: dict[str, Any] = {"submitted": ago(found["created_at"])}
+    if progress.get("total_steps"):
+        rows["step"] = f"{progress['step']:,} of {progress['total_steps']:,}"
+    if found.get("eta_s") is not None:
+        rows["time left"] = duration(found["eta_s"])
+    if found["workers"] is not None:
+        rows["workers"] = f"{found['workers']} (scaled)"
+    rows["attempt"] = found["attempt"]
+    rows |= {
+        name.replace("_", " "): value
+        for name, value in (found["metrics"] or {}).items()
+        if isinstance(value, int | float)
+    }
+    if found["model_id"] is not None:
+        rows["model"] = found["model_id"]
+        rows["model of epoch"] = (found["result"] or {}).get("model_epoch")
+    lines += [f"  {name:<22}{cell_text(value)}".rstrip() for name, value in rows.items() if value is not None]
+    lines += [f"  warning: {sentence}" for sentence in found.get("unhealthy", {}).values()]
+    for attempt in found["attempts"]:
+        if attempt["error"]:
+            lines.append(f"  attempt {attempt['attempt']}: {attempt['error'].get('message')}")
+    if found["error"] and not any(a["error"] for a in found["attempts"][-1:]):
+        lines.append(f"  error: {found['error'].get('message')}")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""What every room needs: errors, options, settings, random streams, storage, the fixed tree."""

@@ -1,0 +1,286 @@
+"""Settings from the environment: one table, and the only place that reads `os.environ`.
+
+A setting is about the machine, never about the result of a job; what changes the result is in the job.
+Sizes may be written in bytes or with KiB, MiB, GiB or TiB.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from distbp.core.errors import SettingsError
+
+_UNITS = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """`unit` is what a number counts ("bytes", "times"); empty for text. `choices` empty: any text. `most`:
+    the largest number; None: any."""
+
+    name: str
+    default: int | str
+    unit: str
+    help: str
+    choices: tuple[str, ...] = ()
+    most: int | None = None
+
+    def parse(self, text: str) -> int | str:
+        """The value that `text` stands for. Raises SettingsError, saying what is allowed."""
+        if isinstance(self.default, str):
+            if self.choices and text not in self.choices:
+                allowed = ", ".join(self.choices)
+                raise SettingsError(
+                    f"{self.name} is {text!r}, but must be one of: {allowed}. Mend or unset it."
+                )
+            return text
+        match = re.fullmatch(r"(\d{1,18}) *(|KiB|MiB|GiB|TiB)", text.strip())
+        size = match is not None and (self.unit == "bytes" or not match[2])
+        value = int(match[1]) * _UNITS[match[2]] if match is not None and size else 0
+        if self.most is not None and not 1 <= value <= self.most:
+            raise SettingsError(
+                f"{self.name} is {text!r}, but must be a whole number from 1 to {self.most}. Mend or unset"
+                " it."
+            )
+        if value < 1:
+            example = "1073741824 or 1GiB" if self.unit == "bytes" else str(self.default)
+            raise SettingsError(
+                f"{self.name} is {text!r}, but must be a whole number of {self.unit} above 0,"
+                f" such as {example}. Mend or unset it."
+            )
+        return value
+
+
+def _table(*settings: Setting) -> Mapping[str, Setting]:
+    return MappingProxyType({setting.name: setting for setting in settings})
+
+
+SETTINGS = _table(
+    Setting(
+        "DISTBP_KERNELS",
+        "auto",
+        "",
+        "which kernels compute: NumPy's; compiled ones; those with large products of our own (AVX-512);"
+        " with MKL's products; with large ones on the matrix unit (Intel AMX); auto: the last one that can be"
+        " used",
+        choices=("auto", "numpy", "numba", "fma", "mkl", "amx"),
+    ),
+    Setting("DISTBP_MAX_FILE_BYTES", 2**40, "bytes", "the largest data file that is opened"),
+    Setting(
+        "DISTBP_MAX_UNPACKED_BYTES",
+        4 * 2**30,
+        "bytes",
+        "the most that a compressed file or archive, or a generated table, may fill in memory",
+    ),
+    Setting(
+        "DISTBP_MAX_EXPANSION",
+        200,
+        "times",
+        "how many times its packed size a compressed file may unpack to",
+    ),
+    Setting(
+        "DISTBP_EXPANSION_FREE_BYTES",
+        16 * 2**20,
+        "bytes",
+        "up to this unpacked size a file may have any expansion (small files of zeros are harmless)",
+    ),
+    Setting(
+        "DISTBP_MAX_DIRECTORY_BYTES",
+        2**20,
+        "bytes",
+        "the largest table of contents of an archive that is read",
+    ),
+    Setting(
+        "DISTBP_PREPARE_BYTES",
+        2 * 2**30,
+        "bytes",
+        "prepared inputs up to this size are kept in memory; larger ones are prepared batch by batch",
+    ),
+    Setting(
+        "DISTBP_PROCESSORS",
+        100_000,
+        "processors",
+        "the most that one process computes on, where it has more; a service's runner has as many as slots",
+    ),
+    Setting(
+        "RAY_ADDRESS", "", "", "the Ray cluster to train on; empty: one embedded in the training process"
+    ),
+    Setting(
+        "DISTBP_URL",
+        "",
+        "",
+        "client: the address of the service; empty: the one that `distbp serve` wrote down for this user",
+    ),
+    Setting(
+        "DISTBP_TOKEN",
+        "",
+        "",
+        "client: the token; empty: the one that `distbp serve` wrote down for this user",
+    ),
+    Setting("NUMBA_DISABLE_JIT", "", "", "1: Numba compiles nothing, and kernels are those of NumPy"),
+    Setting("XDG_CONFIG_HOME", "", "", "client: below it lies distbp/service.json; empty: ~/.config"),
+    Setting("XDG_DATA_HOME", "", "", "service: below it lies distbp/, its folder; empty: ~/.local/share"),
+    Setting(
+        "DISTBP_SERVICE_HOME", "", "", "service: its folder (`--data`); empty: distbp/ below XDG_DATA_HOME"
+    ),
+    Setting(
+        "DISTBP_SERVICE_WORK",
+        "",
+        "",
+        "service: the folder that API, dispatcher and all runners share; empty: work/ in its folder",
+    ),
+    Setting(
+        "DISTBP_SERVICE_DATABASE",
+        "",
+        "",
+        "service: the URL of its database, as postgresql://user@host/name; empty: SQLite in its folder",
+    ),
+    Setting("DISTBP_SERVICE_HOST", "127.0.0.1", "", "service: the address that the API listens on"),
+    Setting("DISTBP_SERVICE_PORT", 8470, "port", "service: the port of the API", most=65535),
+    Setting(
+        "DISTBP_SERVICE_API",
+        "",
+        "",
+        "service: the URL by which runners reach the API; empty: this machine, at the port of the API",
+    ),
+    Setting(
+        "DISTBP_SERVICE_LAUNCHER",
+        "local",
+        "",
+        "service: how runners are started: as processes of the dispatcher's machine, or as Ray jobs",
+        choices=("local", "ray-jobs"),
+    ),
+    Setting("DISTBP_SERVICE_RAY", "", "", "service: the dashboard of the Ray cluster, as http://head:8265"),
+    Setting(
+        "DISTBP_SERVICE_SLOTS",
+        "auto",
+        "",
+        "service: the workers that run at the same time, over all jobs; auto: the CPUs of this machine",
+    ),
+    Setting(
+        "DISTBP_SERVICE_DATA", "", "", "service: the folder with files that jobs may name; empty: none may"
+    ),
+    Setting(
+        "DISTBP_SERVICE_HOSTS",
+        "",
+        "",
+        "service: names it is reached by, besides localhost, with commas between",
+    ),
+    Setting(
+        "DISTBP_SERVICE_ORIGINS",
+        "",
+        "",
+        "service: other origins whose pages may call it, as https://example.org, with commas between",
+    ),
+    Setting("DISTBP_SERVICE_DATASET_BYTES", 4 * 2**30, "bytes", "service: the largest dataset it takes"),
+    Setting(
+        "DISTBP_SERVICE_PROJECT_BYTES",
+        64 * 2**30,
+        "bytes",
+        "service: the most that a project's datasets, jobs and models fill on the disk together",
+    ),
+    Setting(
+        "DISTBP_SERVICE_JOB_BYTES",
+        64 * 2**30,
+        "bytes",
+        "service: the most that one job fills on the disk, checkpoints and all",
+    ),
+    Setting("DISTBP_SERVICE_PROJECT_SLOTS", 10**9, "slots", "service: slots that a project holds at a time"),
+    Setting("DISTBP_SERVICE_PROJECT_JOBS", 10**9, "jobs", "service: jobs of a project that run at a time"),
+    Setting("DISTBP_SERVICE_PROJECT_UPLOADS", 4, "uploads", "service: uploads of a project at a time"),
+    Setting(
+        "DISTBP_SERVICE_DEADLINE_S",
+        30 * 86400,
+        "seconds",
+        "service: the deadline of a job that is submitted without one, from then on",
+    ),
+    Setting("DISTBP_SERVICE_REQUESTS_PER_S", 200, "requests", "service: what one token may ask in a second"),
+    Setting("DISTBP_SERVICE_WAITING_JOBS", 100_000, "jobs", "service: jobs of a project that have not ended"),
+    Setting(
+        "DISTBP_SERVICE_METRICS",
+        "open",
+        "",
+        "service: whether /metrics, which holds totals only, answers without a token",
+        choices=("open", "token"),
+    ),
+    Setting("DISTBP_TEST_DATA", "", "", "the folder with the tests' data (data/ and golden/ below it)"),
+)
+
+
+def get(name: str) -> Any:
+    """The value of a setting: an int where it has a unit, else text.
+
+    Raises SettingsError when the environment holds a value that is not allowed, KeyError for a name
+    that is not in `SETTINGS`.
+    """
+    setting = SETTINGS[name]
+    text = os.environ.get(name)
+    return setting.default if text is None or text == "" else setting.parse(text)
+
+
+# Of the environment of a service: what Python, Ray, libraries and locales need, and no secrets but Ray's.
+_HANDED_ON = frozenset({
+    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "NO_COLOR",
+    "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH", "LD_PRELOAD", "SSL_CERT_FILE", "SSL_CERT_DIR",
+})  # fmt: skip
+_HANDED_ON_FROM = ("LC_", "PYTHON", "RAY_", "NUMBA_", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "MALLOC_")
+
+
+def for_runners() -> dict[str, str]:
+    """The environment of a process that trains for others: of the one here, what training needs. So jobs do
+    not see passwords, keys or tokens of whoever runs the service."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in _HANDED_ON
+        or name.startswith(_HANDED_ON_FROM)
+        or (name in SETTINGS and not SETTINGS[name].help.startswith(("client:", "service:")))
+    }
+
+
+def processors() -> int:
+    """That this process may compute on: of its affinity, no more than DISTBP_PROCESSORS."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(there, int(get("DISTBP_PROCESSORS")))
+
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Within the block these environment variables are set, for libraries that read them; then as before."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def check_environment() -> None:
+    """Raises SettingsError, naming all of them, if a `DISTBP_` variable is unknown or has a bad value."""
+    faults = []
+    for name, text in sorted(os.environ.items()):
+        if not name.startswith("DISTBP_"):
+            continue
+        if name not in SETTINGS:
+            near = difflib.get_close_matches(name, SETTINGS, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; known are: {', '.join(SETTINGS)}"
+            faults.append(f"{name} is not a setting{hint}")
+            continue
+        try:
+            if text:
+                SETTINGS[name].parse(text)
+        except SettingsError as error:
+            faults.append(str(error))
+    if faults:
+        raise SettingsError("\n".join(faults))

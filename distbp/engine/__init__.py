@@ -1,0 +1,1 @@
+"""One step without exchange or cluster."""

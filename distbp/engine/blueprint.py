@@ -1,0 +1,109 @@
+"""What every process of a job must agree on, and what each builds from it for itself.
+
+The trainer opens the data, checks the job against it, and makes a `Blueprint`: plain, picklable, small. The
+parameter server and each worker build their network, loss and update rule from it. Nothing in it depends on
+the number of workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from distbp.core.arrays import Array, Shape
+from distbp.data.sharding import Sharding
+from distbp.engine.evaluation import Measures, loss_weights
+from distbp.nn.metrics import Frame, metrics_for
+from distbp.nn.network import Network
+from distbp.optim import Part, chain
+from distbp.optim.schedules import Constant, PlateauState, Progress
+
+if TYPE_CHECKING:
+    from distbp.job import TrainingJob
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """`shards` is resolved (never "auto"). `rows`: of each split, by name ("train", "validation", "test").
+    `class_weights`: for each class, or None. `kernels`: the kernel set's name, resolved. `notes`: what the
+    data made of the job and may surprise. `frames`: where the targets of a split lie, by name, for metrics of
+    values."""
+
+    job: TrainingJob
+    shards: int
+    input_shape: Shape
+    rows: Mapping[str, int]
+    kernels: str
+    class_weights: tuple[float, ...] | None = None
+    notes: tuple[str, ...] = ()
+    frames: Mapping[str, Frame] = field(default_factory=dict)
+
+    def slim(self) -> Blueprint:
+        """This blueprint for the processes that compute: its job has the same fields, but for `data`, and no
+        methods. So they need not import `distbp.job`, which takes a twentieth of a second."""
+        return replace(self, job=cast("TrainingJob", _plain(self.job, without=frozenset({"data"}))))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.job.dtype)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.sharding().steps_per_epoch
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole job; it may end in the middle of an epoch where `max_steps` says so."""
+        steps = [] if self.job.epochs is None else [self.job.epochs * self.steps_per_epoch]
+        return min([*steps, *([] if self.job.max_steps is None else [self.job.max_steps])])
+
+    def network(self) -> Network:
+        return Network(self.job.model.layers, self.input_shape, self.dtype)
+
+    def sharding(self) -> Sharding:
+        job = self.job
+        return Sharding(self.rows["train"], job.batch_size, self.shards, job.seed, job.shuffle, job.drop_last)
+
+    def measures(self, network: Network, split: str = "") -> Measures:
+        metrics = metrics_for(self.job.loss, network.output_shape, self.job.metrics, self.frames.get(split))
+        return Measures(self.job.loss, metrics, self.class_weights)
+
+    def update_rule(self) -> tuple[Part, ...]:
+        """The optimizer with clipping and penalties, as a chain of parts."""
+        clip, penalty = self.job.clip, self.job.regularization
+        return chain(
+            self.job.optimizer,
+            clip_norm=clip.norm if clip else None,
+            clip_value=clip.value if clip else None,
+            l1=penalty.l1,
+            l2=penalty.l2,
+        )
+
+    def decays(self, network: Network) -> list[tuple[int, int]]:
+        """The ranges of the flat vector that penalties and weight decay touch."""
+        if self.job.regularization.biases:
+            return [(0, network.parameter_count)]
+        return network.decays
+
+    def learning_rate(self) -> Callable[[int, PlateauState], float]:
+        """The rate of the update at a step (0-based), given the state of reduce-on-plateau."""
+        base, schedule = self.job.optimizer.learning_rate, self.job.optimizer.schedule
+        if isinstance(schedule, Constant):
+            return lambda step, plateau: base
+        per_epoch, total = self.steps_per_epoch, self.total_steps
+        return lambda step, plateau: schedule.rate(base, Progress(step, per_epoch, total, plateau))
+
+    def weights_of(self, targets: Array, sample_weights: Array | None) -> Array | None:
+        """Weights in the loss, (rows,) in the job's dtype: class weight x sample weight; None: all are 1."""
+        return loss_weights(self.class_weights, targets, sample_weights, self.dtype)
+
+
+def _plain(part: Any, without: frozenset[str] = frozenset()) -> Any:
+    """A part of a job as a namespace; what is not of pydantic stays as it is."""
+    if not hasattr(type(part), "model_fields"):
+        return part
+    return SimpleNamespace(**{name: _plain(value) for name, value in part if name not in without})

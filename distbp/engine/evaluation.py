@@ -1,0 +1,129 @@
+"""Evaluation: loss and metrics of a split, cut by shard and combined in the fixed tree.
+
+Training and `Model.evaluate` call the same functions with the same shards, so they give the same numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.core.reduction import Block, middle
+from distbp.data.batches import Rows
+from distbp.nn.kernels import Kernels
+from distbp.nn.losses.base import Loss
+from distbp.nn.metrics import BoundMetric
+from distbp.nn.network import Network
+from distbp.nn.program import Program
+
+# Rows of one forward pass. Part of the numerics: it decides the shapes of the products.
+EVALUATION_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is measured. `class_weights`: for each class, or None; they count in the loss, not in metrics."""
+
+    loss: Loss
+    metrics: Sequence[BoundMetric]
+    class_weights: tuple[float, ...] | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Sums over some rows: `sums` float64 = [loss, loss weight, then each metric's sums]. `scores`,
+    `targets`, `weights`: the rows themselves, for the metrics that need all of them (else None)."""
+
+    sums: Array
+    scores: Array | None = None
+    targets: Array | None = None
+    weights: Array | None = None
+
+
+def loss_weights(
+    class_weights: tuple[float, ...] | None, targets: Array, sample_weights: Array | None, dtype: Any
+) -> Array | None:
+    """Weights in the loss, (rows,) of `dtype`: class weight x sample weight; None: all are 1."""
+    weights = sample_weights
+    if class_weights is not None:
+        by_class = np.asarray(class_weights)[targets]
+        weights = by_class if weights is None else by_class * weights
+    return None if weights is None else np.ascontiguousarray(weights, dtype)
+
+
+class Evaluator:
+    """Evaluates `network` with `loss` over `vector`, which it reads at every call."""
+
+    def __init__(self, loss: Loss, network: Network, kernels: Kernels, vector: Array) -> None:
+        self._program = Program(network, EVALUATION_ROWS, vector, kernels=kernels, loss=loss)
+        self._x = np.empty((EVALUATION_ROWS, *network.input_shape), network.input_dtype)
+
+    def sums(self, measures: Measures, data: Rows, start: int, stop: int) -> Evaluation:
+        """The sums over rows [start, stop) of `data`, at most `EVALUATION_ROWS` rows at a time."""
+        metrics, program = measures.metrics, self._program
+        sums = np.zeros(2 + sum(m.size for m in metrics))
+        collect = any(m.collect for m in metrics)
+        kept: list[tuple[Array, Array, Array | None]] = []
+        for first in range(start, stop, EVALUATION_ROWS):
+            rows = np.arange(first, min(first + EVALUATION_ROWS, stop), dtype=np.int64)
+            x = self._x[: len(rows)]
+            data.gather(rows, x)
+            targets = data.targets[rows]
+            sample_weights = None if data.weights is None else data.weights[rows]
+            weights = loss_weights(measures.class_weights, targets, sample_weights, x.dtype)
+            program.run(x, targets, weights)
+            sums[:2] += program.totals[:2]
+            outputs = program.outputs(len(rows))
+            place = 2
+            for metric in metrics:
+                if not metric.collect:
+                    metric.accumulate(outputs, targets, sample_weights, sums[place : place + metric.size])
+                place += metric.size
+            if collect:
+                kept.append((outputs.copy(), targets, sample_weights))
+        if not kept:
+            return Evaluation(sums)
+        weighted = kept[0][2] is not None
+        return Evaluation(
+            sums,
+            np.concatenate([k[0] for k in kept]),
+            np.concatenate([k[1] for k in kept]),
+            np.concatenate([k[2] for k in kept if k[2] is not None]) if weighted else None,
+        )
+
+
+def combine(parts: Sequence[Evaluation]) -> Evaluation:
+    """The evaluation of a whole split from those of its shards, in shard order, summed in the fixed tree."""
+
+    def reduce(block: Block) -> Array:
+        if block.size == 1:
+            return parts[block.start].sums
+        half = middle(block)
+        total: Array = reduce(Block(block.start, half)) + reduce(Block(half, block.stop))
+        return total
+
+    def joined(name: str) -> Array | None:
+        arrays = [getattr(p, name) for p in parts if getattr(p, name) is not None]
+        return np.concatenate(arrays) if arrays else None
+
+    return Evaluation(reduce(Block(0, len(parts))), joined("scores"), joined("targets"), joined("weights"))
+
+
+def values(metrics: Sequence[BoundMetric], whole: Evaluation) -> dict[str, float]:
+    """`loss`, and each metric by name, of a whole split; nan where no row weighs anything."""
+    found = {"loss": float(whole.sums[0] / whole.sums[1]) if whole.sums[1] else math.nan}
+    place = 2
+    for metric in metrics:
+        if metric.collect:
+            assert whole.scores is not None and whole.targets is not None
+            value = metric.finish_collected(whole.scores, whole.targets, whole.weights)
+        else:
+            value = metric.finish(whole.sums[place : place + metric.size])
+        place += metric.size
+        found[metric.name] = float(value)
+    return found

@@ -1,0 +1,185 @@
+"""The memory that a job needs, worked out before any of it is taken, and the memory that there is.
+
+The need is what training surely fills: parameters and optimizer state twice (at work, and as they are to be
+saved), a gradient for each thread or worker and for each level of its part of the tree, the values of one
+slice, prepared data. What there is: of the machine, of every control group around this process (cgroups v1
+and v2) and of its `ulimit -v`, the least. Pages of files that the system may drop count as free.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from distbp.core.arrays import Shape
+from distbp.core.errors import Fault, JobError, NoMemoryError
+from distbp.engine.evaluation import EVALUATION_ROWS
+from distbp.nn.network import Network
+from distbp.optim import Rule, chain
+
+if TYPE_CHECKING:
+    from distbp.job import TrainingJob
+
+_ROOT = Path("/")
+
+
+@dataclass(frozen=True)
+class Need:
+    """`parts`: bytes by what they are for. `largest`: the number of the layer with the most parameters."""
+
+    parts: Mapping[str, int]
+    largest: int
+
+    @property
+    def total(self) -> int:
+        return sum(self.parts.values())
+
+
+def needed(
+    job: TrainingJob,
+    input_shape: Shape | None,
+    rows: Mapping[str, int],
+    *,
+    data: int = 0,
+    threads: int = 1,
+) -> Need | None:
+    """The memory that training takes, all its processes together. input_shape: of one row; None where it is
+    not known: then of the narrowest that the first layer could take. rows: of each split, where known. data:
+    bytes of the inputs as they are made ready. threads: that compute where the job says no number of workers.
+    None where the shapes do not fit."""
+    try:
+        network = Network(job.model.layers, (1,) if input_shape is None else input_shape, job.dtype)
+    except ValueError:
+        return None
+    item = network.dtype.itemsize
+    vector, trained = network.size * item, network.parameter_count * item
+    state = len(Rule(chain(job.optimizer)).slots) * trained
+    shards = job.resolved_shards(network.flops)
+    parts = min(shards, max(1, job.workers if isinstance(job.workers, int) and job.workers else threads))
+    levels = 1 + math.ceil(math.log2(math.ceil(shards / parts)))
+    train = rows.get("train")
+    slice_rows = math.ceil((job.batch_size if train is None else min(job.batch_size, train)) / shards)
+    numbers = [math.prod(shape) for shape in network.shapes]
+    largest_split = max([count for name, count in rows.items() if name != "train"], default=0)
+    of_training = parts * slice_rows * (2 * sum(numbers) - numbers[0])
+    values = max(of_training, min(EVALUATION_ROWS, largest_split) * sum(numbers))
+    targets = sum(rows.values()) * numbers[-1] if job.loss.targets == "values" else 0
+    by_layer = [0] * len(job.model.layers)
+    for tensor in network.tensors:
+        by_layer[tensor.layer] += tensor.stop - tensor.start
+    return Need(
+        {
+            "parameters": 2 * vector,
+            "optimizer state": 2 * state,
+            "gradients": (parts * levels + (parts > 1)) * vector,
+            "values of a batch": values * item,
+            "data": targets * item + data,
+        },
+        int(np.argmax(by_layer)),
+    )
+
+
+def too_much(need: Need | None, there: int, says: str) -> list[Fault]:
+    """What to say of a need above `there` bytes; nothing where it fits. says: as "this machine has {}"."""
+    if need is None or need.total <= there:
+        return []
+    # The batch is at fault only where the rest would fit.
+    model = {name: count for name, count in need.parts.items() if name != "values of a batch"}
+    parts = need.parts if sum(model.values()) <= there else model
+    most = max(parts, key=lambda name: parts[name])
+    layer = f"model.layers.{need.largest}"
+    where, advice = {
+        "parameters": (layer, "make the layers narrower"),
+        "optimizer state": (layer, "make the layers narrower, or use sgd"),
+        "gradients": (layer, "make the layers narrower, or use fewer shards or workers"),
+        "values of a batch": ("batch_size", "lower it, or make the layers narrower"),
+        "data": ("data", "use fewer rows, or fewer outputs"),
+    }[most]
+    listed = ", ".join(f"{name} {size(count)}" for name, count in need.parts.items() if count)
+    text = f"the job needs {size(need.total)} of memory ({listed}), and {says.format(size(there))}; {advice}"
+    return [Fault(where, text)]
+
+
+def check_memory(need: Need | None, root: Path = _ROOT) -> None:
+    """Raises JobError where a job needs more memory than there is, NoMemoryError where it needs more than is
+    free now; with both figures."""
+    total, free = total_bytes(root), free_bytes(root)
+    if faults := too_much(need, total, "this machine lets it have {}"):
+        raise JobError(faults)
+    if faults := too_much(need, free, f"of {size(total)} there {{}} is free now"):
+        raise NoMemoryError(faults)
+
+
+def total_bytes(root: Path = _ROOT) -> int:
+    """The memory that this process could have if no other used any. `root`: of the file system, for tests."""
+    return min(_meminfo(root)["MemTotal"], *(limit for limit, _ in _limits(root)))
+
+
+def free_bytes(root: Path = _ROOT) -> int:
+    """The memory that this process can have now."""
+    found = _meminfo(root)
+    free = found.get("MemAvailable", found["MemTotal"])
+    return max(0, min(free, *(limit - used for limit, used in _limits(root))))
+
+
+def size(count: int) -> str:
+    """Bytes, with the unit that fits."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.4g} EiB"
+
+
+def _meminfo(root: Path) -> dict[str, int]:
+    lines = (root / "proc/meminfo").read_text().splitlines()
+    return {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
+
+
+def _limits(root: Path) -> Iterator[tuple[int, int]]:
+    """(limit, used) of everything that limits this process."""
+    address_space = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if address_space != resource.RLIM_INFINITY:
+        pages = int((root / "proc/self/statm").read_text().split()[0])
+        yield address_space, pages * resource.getpagesize()
+    else:
+        yield 2**63, 0
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, kinds, path = line.split(":", 2)
+        mounts = ["sys/fs/cgroup", "sys/fs/cgroup/unified"] if not kinds else ["sys/fs/cgroup/memory"]
+        if not kinds or "memory" in kinds.split(","):
+            for mount in mounts:
+                yield from _groups(root / mount, path)
+
+
+def _groups(mount: Path, path: str) -> Iterator[tuple[int, int]]:
+    """Of a control group and of all around it. In a container the path may be that of the host: then what
+    is mounted is the container's own group."""
+    group = mount / path.lstrip("/")
+    while True:
+        for limit, used, old in (
+            ("memory.max", "memory.current", ""),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+        ):
+            text = _text(group / limit).strip()
+            if text.isdecimal():
+                stat = dict(line.split()[:2] for line in _text(group / "memory.stat").splitlines())
+                files = sum(int(stat.get(f"{old}{name}", 0)) for name in ("inactive_file", "active_file"))
+                yield int(text), max(0, int(_text(group / used) or 0) - files)
+        if group == mount or mount not in group.parents:
+            return
+        group = group.parent
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,292 @@
+"""The parameter server: joins the shards' sums in the fixed tree, and applies each update once.
+
+A plain class: it knows no exchange and no cluster. Whoever hosts it hands it the sums of all blocks of a
+step and reads the flat parameter vector afterward.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.core.errors import FencedError
+from distbp.core.reduction import Block, Join, joins
+from distbp.engine.blueprint import Blueprint
+from distbp.engine.health import Norms, TensorHealth, health, norms_of, within
+from distbp.engine.totals import BOUND, LIVE, LOSS, ROWS, SURELY_FINITE, WEIGHT, totals_size
+from distbp.nn import kernels
+from distbp.nn.network import Network, aligned_vector
+from distbp.optim import Step, Updater, sum_of_squares
+from distbp.optim.schedules import PlateauState
+
+# The places where pieces of the vector begin decide the order in which squares are summed, so this number is
+# part of the numerics.
+PIECE = 32768
+
+NO_PLATEAU = PlateauState()
+
+
+class Contribution(NamedTuple):
+    """The sums of one block at one step: gradient (size,), totals float64. The server may overwrite both."""
+
+    block: Block
+    gradient: Array
+    totals: Array
+
+
+class NotFiniteError(ArithmeticError):
+    """The sums of `step` hold NaN or Inf; nothing was updated."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        super().__init__(step)
+
+
+class Sums(NamedTuple):
+    """What a server knows of a step's gradient before the update: the sum of squares of each piece of its
+    range, in order, and whether everything is finite."""
+
+    squares: tuple[float, ...]
+    finite: bool
+
+
+def joint(parts: Sequence[Sums]) -> Sums:
+    """Of the whole vector, from those of its ranges, in order: one sum, with the same bits for any cut."""
+    total = 0.0
+    for part in parts:
+        for squares in part.squares:
+            total += squares
+    return Sums((total,), math.isfinite(total) and all(part.finite for part in parts))
+
+
+class ParameterServer:
+    """`vector`: the flat parameter vector (size,), which it alone writes. `attempt`: fences older ones.
+
+    `slots`: the optimizer's state by name, as `snapshot` gave it. Call it within `one_blas_thread`.
+
+    `first`: a server of a range has the stretch of the flat vector that begins there (see `ranges`); its
+    contributions, slots and snapshots are of that stretch alone, and its steps are `prepare` and `finish`.
+    """
+
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        vector: Array,
+        *,
+        step: int = 0,
+        attempt: int = 1,
+        slots: Mapping[str, Array] | None = None,
+        epoch_totals: Array | None = None,
+        threads: int = 1,
+        first: int = 0,
+    ) -> None:
+        self.blueprint = blueprint
+        self.vector = vector
+        self.step = step  # the next one to apply
+        self.attempt = attempt
+        self.applied = 0  # updates applied by this attempt; the ledger: step == first step + applied
+        network = blueprint.network()
+        self._network = network
+        stop = first + len(vector)
+        count = max(0, min(network.parameter_count, stop) - first)  # trained values; statistics follow
+        self.gradient = aligned_vector(len(vector), vector.dtype)
+        self.totals = np.zeros(totals_size(blueprint))
+        self.epoch_totals = self.totals[:BOUND].copy() if epoch_totals is None else epoch_totals.copy()
+        self.norms: list[Norms] = []  # at the last step of an epoch
+        self._steps_per_epoch = blueprint.steps_per_epoch
+        self.learning_rate = blueprint.learning_rate()  # of (step, plateau)
+        decays = [(a - first, b - first) for a, b in within(blueprint.decays(network), first, first + count)]
+        tensors = within([(t.start, t.stop) for t in network.tensors], first, first + count)
+        self.updater = Updater(
+            blueprint.update_rule(),
+            vector[:count],
+            decays,
+            tensors=[(a - first, b - first) for a, b in tensors],
+            slots=None if slots is None else {name: values.copy() for name, values in slots.items()},
+            compiled=kernels.load(blueprint.kernels).gemm is not None,
+            threads=threads,
+        )
+        self.slots = self.updater.slots  # the optimizer's state by name, as it lies
+        ends = [t.stop - first for t in network.tensors]
+        self._tensors = [
+            bisect_right(ends, start) for start in self.updater.parts[:, 0].tolist()
+        ]  # of every part
+        self._averaged = [self.gradient[at : min(at + PIECE, count)] for at in range(0, count, PIECE)]
+        self._statistics = [
+            (slice(t.start - first, t.stop - first), t.rate)
+            for t in network.statistics
+            if first <= t.start and t.stop <= stop
+        ]
+        self._whole = Block(0, blueprint.shards)
+        self._joins: dict[tuple[Block, ...], list[Join]] = {}
+        self._count = count
+
+    def apply(
+        self, step: int, contributions: Sequence[Contribution], plateau: PlateauState = NO_PLATEAU
+    ) -> None:
+        """Joins the blocks of `step`, divides by the total weight and updates the vector, once.
+
+        Together the blocks cover every shard once. `plateau`: the state of the schedule reduce_on_plateau.
+        Raises FencedError for any other step than the next; NotFiniteError before the update; ValueError
+        where the blocks are not those of a step. After each of them nothing has changed.
+        """
+        order = self._begin(step, contributions)
+        gradients = [c.gradient for c in contributions]
+        if self.one_pass and self.totals[BOUND] < SURELY_FINITE and math.isfinite(self.totals[LOSS]):
+            self._update(gradients, order, *self._info(step, 0.0, plateau))
+            self._join(gradients, order, slice(self._count, None))
+            self._end(step)
+            return
+        sums = joint([self._check(gradients, order)])
+        if not sums.finite:
+            raise NotFiniteError(step)
+        self.finish(step, sums.squares[0], plateau)
+
+    @property
+    def one_pass(self) -> bool:
+        """Whether an update needs no look at the whole gradient before it."""
+        return self.updater.rule.clip is None
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether the vector holds more than what is trained."""
+        return self._count < len(self.vector)
+
+    def prepare(self, step: int, contributions: Sequence[Contribution]) -> Sums:
+        """The first half of a step: joins the blocks, nothing more. Raises FencedError, ValueError."""
+        return self._check([c.gradient for c in contributions], self._begin(step, contributions))
+
+    def finish(self, step: int, squares: float, plateau: PlateauState = NO_PLATEAU) -> None:
+        """The second half: the update. `squares`: of the gradient sums of the whole vector (`joint`)."""
+        self._update([self.gradient], [], *self._info(step, squares, plateau))
+        self._end(step)
+
+    def _update(self, gradients: Sequence[Array], order: Sequence[Join], scale: float, info: Step) -> None:
+        if self._ends_epoch(info.number - 1):
+            squares = self.updater.apply_measured(gradients, order, info, scale)
+            self.norms = norms_of(self._tensors, squares, scale)
+        else:
+            self.updater.apply(gradients, order, info, scale)
+
+    def advance(self, steps: Sequence[Sequence[float]]) -> None:
+        """Notes steps that somebody else has applied to the vector, the slots and the statistics, exactly as
+        `apply` would have; all of one epoch, and not its last one. The numbers are the totals of each: loss,
+        weight, rows."""
+        if self.step % self._steps_per_epoch == 0:
+            self.epoch_totals[:] = 0
+        places = [LOSS, WEIGHT, ROWS]  # added one after the other, as the order decides the last bits
+        self.epoch_totals[places] = np.add.accumulate(np.vstack([self.epoch_totals[places], *steps]))[-1]
+        self.advance_by(len(steps))
+
+    def add_live_rows(self, live: Array) -> None:
+        """Notes in how many rows of such steps each unit was live, (units,), see `distbp.engine.totals`."""
+        self.epoch_totals[LIVE:] += live
+
+    def advance_by(self, steps: int) -> None:
+        """The same where the totals of the epoch have been noted, too."""
+        self.step += steps
+        self.applied += steps
+
+    @property
+    def health(self) -> list[TensorHealth]:
+        return health(self._network, self.norms)
+
+    def snapshot(self, whole: bool = True) -> dict[str, Array]:
+        """Copies of all arrays that a checkpoint needs; not `whole`: of the epoch's totals alone."""
+        arrays = {"epoch_totals": self.epoch_totals.copy()}
+        if not whole:
+            return arrays
+        arrays = {"vector": self.vector.copy(), **arrays}
+        for name, values in self.slots.items():
+            arrays[f"slots.{name}"] = values.copy()
+        return arrays
+
+    def close(self) -> None:
+        self.updater.close()
+
+    def _ends_epoch(self, step: int) -> bool:
+        return (step + 1) % self._steps_per_epoch == 0
+
+    def _begin(self, step: int, contributions: Sequence[Contribution]) -> list[Join]:
+        """Joins the totals; returns the order of the gradients' joins. Raises FencedError, ValueError."""
+        if step != self.step:
+            raise FencedError(
+                f"attempt {self.attempt}: step {step} was pushed, but the next one is {self.step}"
+            )
+        blocks = tuple(c.block for c in contributions)
+        order = self.order_of(blocks)
+        totals = [c.totals for c in contributions]
+        for left, right in order:
+            np.add(totals[left], totals[right], out=totals[left])
+        np.copyto(self.totals, totals[order[-1].left if order else 0])
+        return order
+
+    def order_of(self, blocks: tuple[Block, ...]) -> list[Join]:
+        """The additions that join the sums of `blocks`, which are found once. Raises ValueError."""
+        order = self._joins.get(blocks)
+        if order is None:
+            order = self._joins[blocks] = joins(self._whole, blocks)
+        return order
+
+    def _join(self, gradients: Sequence[Array], order: Sequence[Join], piece: slice) -> None:
+        """Joins a piece of the gradients into that of the server's."""
+        if not order:
+            if gradients[0] is not self.gradient:
+                np.copyto(self.gradient[piece], gradients[0][piece])
+            return
+        *inner, last = order
+        for left, right in inner:
+            np.add(gradients[left][piece], gradients[right][piece], out=gradients[left][piece])
+        np.add(gradients[last.left][piece], gradients[last.right][piece], out=self.gradient[piece])
+
+    def _check(self, gradients: Sequence[Array], order: Sequence[Join]) -> Sums:
+        squares = []
+        for number, start in enumerate(range(0, len(self.gradient), PIECE)):
+            self._join(gradients, order, slice(start, start + PIECE))
+            if number < len(self._averaged):  # while the piece is in the cache
+                squares.append(sum_of_squares(self._averaged[number]))
+        return Sums(tuple(squares), math.isfinite(self.totals[LOSS]) and self._statistics_are_finite())
+
+    def _info(self, step: int, squares: float, plateau: PlateauState) -> tuple[float, Step]:
+        weight = float(self.totals[WEIGHT])
+        scale = 1.0 / weight if weight > 0 else 0.0
+        return scale, Step(
+            number=step + 1,
+            learning_rate=float(self.learning_rate(step, plateau)),
+            gradient_norm=math.sqrt(squares) * scale,
+        )
+
+    def _end(self, step: int) -> None:
+        """What follows every update."""
+        if self._statistics and self.totals[ROWS]:
+            self._update_statistics(float(self.totals[ROWS]))
+        if step % self._steps_per_epoch == 0:
+            self.epoch_totals[:] = 0
+        self.epoch_totals += self.totals[:BOUND]
+        self.step += 1
+        self.applied += 1
+
+    def _statistics_are_finite(self) -> bool:
+        sums = self.gradient[self._count :]
+        return not len(sums) or bool(np.isfinite(sums).all())
+
+    def _update_statistics(self, rows: float) -> None:
+        for place, rate in self._statistics:
+            values, sums = self.vector[place], self.gradient[place]
+            np.multiply(values, 1.0 - rate, out=values)
+            np.multiply(sums, rate / rows, out=sums)
+            np.add(values, sums, out=values)
+
+
+def ranges(network: Network, servers: int) -> list[tuple[int, int]]:
+    """The stretches of the flat vector that so many servers have: cut where pieces begin, as equal as can be.
+    Fewer than asked for where there are fewer pieces."""
+    pieces = max(1, -(-network.parameter_count // PIECE))
+    count = min(servers, pieces)
+    cuts = [PIECE * (pieces * server // count) for server in range(count)]
+    return list(zip(cuts, [*cuts[1:], network.size], strict=True))

@@ -1,0 +1,79 @@
+"""How the parameters are dealt to threads that share a step: stretches of the vector, and parts of products
+that are deferred to the thread that applies them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.nn.network import Lowered
+from distbp.optim.updater import cut
+
+UNEQUAL = 1.15  # times a fair share of the work: then the others would wait too long for one thread
+
+
+class ThreadShare(NamedTuple):
+    """What one thread updates. stretches: (n, 3), of (start, stop, whether it decays); parts: (n, 6), see
+    `_parts`."""
+
+    stretches: Array
+    parts: Array
+
+    @property
+    def room(self) -> int:
+        """The most parameters of a part."""
+        return int((self.parts[:, 4] - self.parts[:, 3]).max(initial=0))
+
+
+def thread_shares(
+    lowered: Lowered, count: int, rows: int, decays: Sequence[tuple[int, int]], threads: int, may_defer: bool
+) -> list[ThreadShare]:
+    """`count` parameters dealt to threads, so that each has as much work. rows: of a batch."""
+    merged = sorted(decays)
+    parts = list(_parts(lowered, merged)) if may_defer else []
+    covered = sorted((start, stop) for _, _, _, start, stop, _ in parts)
+    free, at = [], 0
+    for start, stop in covered:
+        if at < start:
+            free.append((at, start))
+        at = stop
+    if at < count:
+        free.append((at, count))
+    stretches = cut(free, merged)
+    # Of a deferred parameter the gradient is computed, too: as many multiplications as the batch has rows.
+    costs = [(stop - start) * (1 + rows / 32) for *_, start, stop, _ in parts] + [
+        b - a for a, b, _ in stretches.tolist()
+    ]
+    dealt: list[list[int]] = [[] for _ in range(threads)]
+    loads = [0.0] * threads
+    for item in sorted(range(len(costs)), key=lambda i: -costs[i]):
+        least = loads.index(min(loads))
+        dealt[least].append(item)
+        loads[least] += costs[item]
+    if parts and max(loads) > UNEQUAL * sum(loads) / threads:
+        return thread_shares(lowered, count, rows, decays, threads, may_defer=False)
+    every = np.array(parts, np.int64).reshape(-1, 6)
+    return [
+        ThreadShare(
+            stretches[[i - len(parts) for i in sorted(mine) if i >= len(parts)]],
+            every[[i for i in sorted(mine) if i < len(parts)]],
+        )
+        for mine in dealt
+    ]
+
+
+def _parts(
+    lowered: Lowered, decays: Sequence[tuple[int, int]]
+) -> Iterator[tuple[int, int, int, int, int, int]]:
+    """Of every deferred product: (op, first unit, stop unit, start, stop, whether it decays)."""
+    for number, row in enumerate(lowered.rows):
+        if not row.deferred:
+            continue
+        out, many = row.refs[2], row.whole[1]
+        for begin in range(0, out.plus, many):
+            end = min(begin + many, out.plus)
+            start, stop = out.start + begin * out.columns, out.start + end * out.columns
+            yield number, begin, end, start, stop, int(any(a <= start and stop <= b for a, b in decays))

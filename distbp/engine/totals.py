@@ -1,0 +1,41 @@
+"""The totals that travel with the gradient of a block: a few float64 sums, joined in the same tree.
+
+[loss, weight, rows, then for each unit that can saturate the rows in which it did not, bound]
+
+Rows are those that running statistics are taken over: where there are some, without slices of one row.
+
+The bound is at least every absolute value of the gradient, and of what it is joined to: a sum of bounds is a
+bound of the sums. Infinity or NaN says that nobody looked, or that the gradient is not finite.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.engine.blueprint import Blueprint
+
+LOSS, WEIGHT, ROWS, LIVE = 0, 1, 2, 3
+BOUND = -1
+
+# A gradient with a smaller bound is finite: it is less than the largest float32.
+SURELY_FINITE = 1e38
+
+
+def saturating_layers(blueprint: Blueprint) -> dict[int, int]:
+    """Of the layers that can saturate, by number, how many units they have, in the order of the totals."""
+    return {one.layer: one.units for one in blueprint.network().lower(1).watched}
+
+
+def dead_share(blueprint: Blueprint, epoch_totals: Array) -> dict[str, float]:
+    """By layer, the share of units that were saturated on all rows of an epoch."""
+    found, place = {}, LIVE
+    for layer, units in saturating_layers(blueprint).items():
+        found[f"layers.{layer}"] = float(np.mean(epoch_totals[place : place + units] == 0))
+        place += units
+    return found
+
+
+def totals_size(blueprint: Blueprint) -> int:
+    """How many totals a block has."""
+    return LIVE + sum(saturating_layers(blueprint).values()) + 1

@@ -1,0 +1,1 @@
+"""What the processor does: compiling, addresses, BLAS, vector math, futexes, shared memory."""

@@ -1,0 +1,52 @@
+"""Waits for a word in shared memory and wakes waiters, from compiled code (Numba, optional).
+
+It does what `distbp.machine.futex` does, without the interpreter. See futex(2).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import NamedTuple
+
+import numpy as np
+
+from distbp.machine.futex import SYSTEM_CALL, WAIT, WAKE
+from distbp.machine.jit import jit
+from distbp.machine.pointers import WAYS, load_int32, store_int32, system_call
+
+PATIENCE_S = 0.05  # the longest sleep without a change
+EVERYBODY = 0x7FFFFFFF
+_PATIENCE = np.array([0, round(PATIENCE_S * 1e9)], np.int64)  # struct timespec: seconds, nanoseconds
+
+
+class Ways(NamedTuple):
+    """What compiled code needs to wait: addresses of sched_yield(2), usleep(3) and syscall(2), the number of
+    futex(2), and the address of the longest sleep, a struct timespec."""
+
+    offer: int
+    nap: int
+    system: int
+    futex: int
+    patience: int
+
+
+def ways() -> Ways:
+    """The addresses in this process.
+
+    Call it only after making a `Futex`, which raises an error on a system without futex(2)."""
+    system = ctypes.cast(ctypes.CDLL(None).syscall, ctypes.c_void_p).value or 0
+    return Ways(WAYS[0], WAYS[1], system, SYSTEM_CALL or 0, _PATIENCE.ctypes.data)
+
+
+@jit
+def change(word: int, ways: Ways) -> None:
+    """Stores the next value of the int32 at an address, and wakes its waiters. One writer at a time."""
+    store_int32(word, (load_int32(word) + 1) & EVERYBODY)
+    system_call(ways.system, ways.futex, word, WAKE, EVERYBODY, 0, 0, 0)
+
+
+@jit
+def sleep(word: int, seen: int, ways: Ways) -> bool:
+    """Waits at most PATIENCE_S for the int32 at an address to differ from `seen`. Returns whether it does."""
+    system_call(ways.system, ways.futex, word, WAIT, seen, ways.patience, 0, 0)
+    return load_int32(word) != seen  # type: ignore[no-any-return]

@@ -1,0 +1,61 @@
+"""Sums of squares in compiled code, with the bits of `optimizers.sum_of_squares` (Numba, optional).
+
+They come from the inner products of the BLAS library that `np.vdot` calls, by their addresses.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from distbp.core.arrays import Array
+from distbp.machine.blas import Dots
+from distbp.machine.jit import inner, jit
+
+
+def _caller(scalar: Any, scalar_ir: ir.Type) -> Any:
+    """An intrinsic that calls the function at an address with the arguments of cblas_?dot. It passes whole
+    numbers with 64 bits. A library that takes 32 bits reads the lower half, on x86-64 and on 64-bit ARM."""
+
+    def call(context: Any, address: Any, n: Any, x: Any, step_x: Any, y: Any, step_y: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            function = ir.FunctionType(scalar_ir, (ir.IntType(64),) * 5).as_pointer()
+            return builder.call(builder.inttoptr(values[0], function), values[1:])
+
+        return scalar(*(types.int64,) * 6), code
+
+    return intrinsic(call)
+
+
+_single = _caller(types.float32, ir.FloatType())
+_double = _caller(types.float64, ir.DoubleType())
+
+
+@inner
+def _squares(dots: Dots, x: Array) -> float:
+    """The sum of squares of `x`; waits. The caller keeps `x` alive."""
+    at = x.ctypes.data
+    if x.itemsize == 4:
+        return float(_single(dots.single, x.size, at, 1, at, 1))
+    return float(_double(dots.double, x.size, at, 1, at, 1))
+
+
+@jit
+def sum_of_squares(dots: Dots, x: Array) -> float:
+    """The sum of squares of `x`: (n,), contiguous float32 or float64, at most as long as a piece of the
+    vector.
+
+    Returns NaN if a value is NaN or infinite, and infinity if all values are finite and float64 cannot hold
+    the sum."""
+    total = _squares(dots, x)
+    if np.isfinite(total):
+        return total  # type: ignore[no-any-return]
+    wide = x.astype(np.float64)  # squares of float32 overflow from 1.8e19 on
+    for value in wide:
+        if not np.isfinite(value):
+            return np.nan
+    return _squares(dots, wide)  # type: ignore[no-any-return]

@@ -1,0 +1,73 @@
+"""Compiles functions with Numba (optional) and keeps the result for the next process."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+from numba.core.ccallback import CFunc
+
+# Modules with compiled functions, and modules whose constants such functions use.
+SOURCES = (
+    "data.compiled_rows",
+    "engine.*",
+    "machine.*",
+    "machine.own_products.*",
+    "nn.*",
+    "nn.ops.*",
+    "optim.*",
+    "team.exchange.*",
+)
+
+
+@functools.cache
+def stamp() -> str:
+    """The SHA-256 of all sources. (Their times will not do: building an image changes them.)"""
+    folder = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for name in SOURCES:
+        for file in sorted(folder.glob(name.replace(".", "/") + ".py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def jit(function: Callable[..., Any], **options: Any) -> Any:
+    """Returns `function`, to be compiled at its first call for the types of the arguments.
+
+    The compiled function runs without the GIL. A division by zero gives inf as in NumPy, because Python's
+    check would keep loops scalar.
+
+    The result is kept beside the sources, or in the user's cache, until any of the sources changes. Numba
+    itself looks at the function's own file only. But the functions that it calls are compiled into it, so
+    Numba would keep an outdated result."""
+    options = {"nogil": True, "error_model": "numpy", **options}
+    try:
+        compiled: Any = njit(cache=True, **options)(function)
+    except RuntimeError:  # there is no folder to keep it in: compile in every process
+        return njit(**options)(function)
+    compiled._cache._cache_file._source_stamp = stamp()
+    return compiled
+
+
+def inner(function: Callable[..., Any]) -> Any:
+    """As `jit`, for a function that only compiled code calls. What Python needs to call it is left out: for
+    the types of the engine's arguments that takes longer to compile than the function."""
+    return jit(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def callback(signature: Any, function: Callable[..., Any]) -> Any:
+    """Compiles `function` at once for a signature; waits. C code calls it by its `address`. Kept as by
+    `jit`."""
+    wanted, options = (signature.args, signature.return_type), {"nogil": True, "error_model": "numpy"}
+    compiled: Any = CFunc(function, wanted, {}, options)
+    try:
+        compiled.enable_caching()
+        compiled._cache._cache_file._source_stamp = stamp()
+    except RuntimeError:
+        compiled = CFunc(function, wanted, {}, options)
+    compiled.compile()
+    return compiled

@@ -1,0 +1,1 @@
+"""Large float32 products of our own."""

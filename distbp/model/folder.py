@@ -1,0 +1,336 @@
+"""The folder of a trained model: written at the end of training, loaded to predict.
+
+    model.json            layers, shapes, loss, preprocessing, class names, where it came from; written last
+    weights.safetensors   every tensor by name, as `layers.0.dense.weight`
+
+Nothing in it is code, and nothing is pickled. `load_model` takes nothing on trust: layers and loss pass the
+same checks as in a job, every size must match the weights before memory is taken, and digests show a single
+flipped bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import ValidationError
+
+import distbp
+from distbp.core.arguments import path_given
+from distbp.core.arrays import Array
+from distbp.core.errors import DataError, JobError, ModelError
+from distbp.core.sealed import decode_arrays, encode_arrays, sealed_json, unseal_json
+from distbp.core.storage import (
+    DISK,
+    TEMPORARY,
+    Disk,
+    explained,
+    make_folder,
+    read_file,
+    remove_folder,
+    sync_folder,
+    write_durable,
+)
+from distbp.data.preprocessing import Preprocessing
+from distbp.job.faults import details, located
+from distbp.job.kinds import Kind, plain
+from distbp.job.shards import MAX_SHARDS
+from distbp.job.tables import TABLES
+from distbp.model.predictor import Model
+from distbp.nn.losses.base import Targets
+from distbp.nn.metrics import metrics_for
+from distbp.nn.network import Network, aligned_vector
+
+if TYPE_CHECKING:
+    from distbp.job import TrainingJob
+
+__all__ = ["Model", "load_model", "params_digest", "save_model", "write_model"]
+
+MODEL, WEIGHTS = "model.json", "weights.safetensors"
+FORMAT, VERSION = "distbp model", 1
+_MAX_JSON_BYTES = 1 << 28
+_MAX_LAYERS = 10_000
+_EACH = MappingProxyType({"classes": "class", "class_weights": "output", "columns": "input"})
+_FIELDS: Mapping[str, Any] = {
+    "classes": (list, type(None)),
+    "class_weights": (list, type(None)),
+    "columns": (list, type(None)),
+    "dtype": str,
+    "files": dict,
+    "input_shape": list,
+    "layers": list,
+    "loss": dict,
+    "metrics": (list, type(None)),
+    "output_shape": list,
+    "params_sha256": str,
+    "preprocessing": dict,
+    "task": str,
+}
+
+
+def save_model(
+    path: Path,
+    *,
+    job: TrainingJob,
+    network: Network,
+    vector: Array,
+    preprocessing: Preprocessing,
+    numerics: Mapping[str, Any],
+    classes: Sequence[Any] | None = None,
+    class_weights: Sequence[float] | None = None,
+    columns: Sequence[str | int] | None = None,
+    kernels: str = "numpy",
+    shards: int = 1,
+    disk: Disk = DISK,
+) -> Path:
+    """Writes the model of a finished job into the folder `path`, whole or not at all; replaces one there.
+
+    `classes`: names of the classes, in the order of the outputs. `columns`: names of the inputs. `kernels`
+    and `shards`: with which training evaluated. Raises StorageError where the disk refuses, ModelError where
+    `path` holds something else.
+    """
+    content = {
+        "layers": plain(network.layers),
+        "input_shape": list(network.input_shape),
+        "loss": plain(job.loss),
+        "metrics": None if job.metrics is None else list(job.metrics),
+        "preprocessing": preprocessing.to_json(),
+        "classes": None if classes is None else np.asarray(classes).tolist(),
+        "class_weights": None if class_weights is None else [float(w) for w in class_weights],
+        "columns": None if columns is None else list(columns),
+        "kernels": kernels,
+        "shards": shards,
+        "name": job.name,
+        "job_digest": job.digest,
+        "numerics": dict(numerics),
+    }
+    return write_model(path, content, network, vector, disk=disk)
+
+
+def write_model(
+    path: Path, content: Mapping[str, Any], network: Network, vector: Array, *, disk: Disk = DISK
+) -> Path:
+    """Adds what follows from `network` and `vector` to `content` and writes the folder (see `save_model`)."""
+    tensors = (*network.tensors, *network.statistics)
+    pieces = encode_arrays({t.path: vector[t.start : t.stop].reshape(t.shape) for t in tensors})
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    text = sealed_json(
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "distbp": distbp.__version__,
+            **content,
+            "output_shape": list(network.output_shape),
+            "dtype": network.dtype.name,
+            "task": _kind("losses", "loss").validate(content["loss"]).task,
+            "params_sha256": params_digest(vector[: network.parameter_count]),
+            "files": {WEIGHTS: {"bytes": sum(p.nbytes for p in pieces), "sha256": digest.hexdigest()}},
+        }
+    )
+    new, old = path.with_name(f"{TEMPORARY}{path.name}"), path.with_name(f"{TEMPORARY}old-{path.name}")
+    moved = False
+    with explained(path):
+        make_folder(path.parent, disk)
+        names = disk.listdir(path.parent)
+        if old.name in names and path.name not in names:  # a replacement was cut short
+            disk.rename(old, path)
+            names = disk.listdir(path.parent)
+        if path.name in names and not {MODEL, WEIGHTS}.issuperset(disk.listdir(path)):
+            raise ModelError(f"{path} holds other files than a model; choose another folder")
+        try:
+            for leftover in sorted({new.name, old.name}.intersection(names)):
+                remove_folder(path.with_name(leftover), disk)
+            disk.mkdir(new)
+            write_durable(new / WEIGHTS, pieces, disk)
+            write_durable(new / MODEL, [text], disk)
+            sync_folder(new, disk)
+            if path.name in names:
+                disk.rename(path, old)
+                moved = True
+            disk.rename(new, path)
+        except BaseException:
+            with suppress(OSError):
+                if moved:
+                    disk.rename(old, path)
+                remove_folder(new, disk)
+            raise
+        sync_folder(path.parent, disk)
+        if moved:
+            with suppress(OSError):  # the new one is in place; the next save tries again
+                remove_folder(old, disk)
+    return path
+
+
+def load_model(path: str | Path) -> Model:
+    """The model in the folder `path`, checked. Raises ModelError, which says what is wrong with it.
+
+    Executes nothing from the folder, and takes memory in proportion to its files only.
+    """
+    path = path_given(path, "the model's folder")
+    content = _read_json(path)
+    layers, loss = _layers(path, content), _one(path, "loss", content["loss"], _kind("losses", "loss"))
+    dtype, input_shape = content["dtype"], content["input_shape"]
+    if dtype not in ("float32", "float64"):
+        raise _bad(path, f"dtype is {dtype!r}, not float32 or float64")
+    if not _is_list(input_shape, (int,)) or not all(0 < n < 1 << 40 for n in input_shape):
+        raise _bad(path, f"input_shape is {input_shape!r}, not a list of sizes")
+    try:
+        network = Network(layers, tuple(input_shape), dtype)
+        preprocessing = Preprocessing.from_json(content["preprocessing"])
+        faults = loss.faults(network.output_shape, None, Targets())
+        metrics = content["metrics"]
+        if metrics is not None and not _is_list(metrics, (str,)):
+            raise _bad(path, "metrics is not a list of names")
+        metrics_for(loss, network.output_shape, metrics)
+    except (ValueError, OverflowError, TypeError, AttributeError, DataError, JobError) as error:
+        raise _bad(path, str(error)) from None
+    if faults:
+        raise _bad(path, "; ".join(faults))
+    if content["output_shape"] != list(network.output_shape) or content["task"] != loss.task:
+        raise _bad(path, "output_shape or task does not follow from its layers and loss")
+    if preprocessing.mean is not None and preprocessing.mean.size != math.prod(network.input_shape):
+        raise _bad(path, "preprocessing is for inputs of another size")
+    outputs = network.output_shape[0]
+    named = 2 if loss.task == "binary" and outputs == 1 else outputs
+    features = math.prod(network.input_shape)
+    for name, kinds, count in (
+        ("classes", (str, int, float, bool), named),
+        ("class_weights", (int, float), outputs),
+        ("columns", (str, int), features),
+    ):
+        listed = content.get(name)
+        if listed is not None and (not _is_list(listed, kinds) or len(listed) != count):
+            raise _bad(path, f"{name} is not a list of {count}, one for each {_EACH[name]}")
+        if listed is not None and name != "class_weights" and len(set(listed)) < count:
+            raise _bad(path, f"{name} has a name twice")
+    classes, columns = content["classes"], content.get("columns")
+    if classes is not None and len({isinstance(name, str) for name in classes}) > 1:
+        raise _bad(path, "classes holds text and numbers")
+    if content["class_weights"] is not None and loss.targets != "labels":
+        raise _bad(path, f"class_weights is given, but the loss {loss.type!r} knows no classes")
+    shards = content.get("shards", 1)
+    if type(shards) is not int or not 0 < shards <= MAX_SHARDS:
+        raise _bad(path, f"shards is {shards!r}, not a number from 1 to {MAX_SHARDS}")
+    vector = _read_vector(path, content, network)
+    return Model(
+        network,
+        vector,
+        loss,
+        preprocessing,
+        None if classes is None else tuple(classes),
+        None if content["class_weights"] is None else tuple(map(float, content["class_weights"])),
+        None if metrics is None else tuple(metrics),
+        {name: v for name, v in content.items() if name not in _FIELDS or name == "params_sha256"},
+        None if columns is None else tuple(columns),
+        shards,
+        str(content.get("kernels", "numpy")),
+    )
+
+
+def params_digest(parameters: Array) -> str:
+    """The `params_sha256` of a model: SHA-256 of the trained parameters as little-endian bytes."""
+    little = np.ascontiguousarray(parameters, parameters.dtype.newbyteorder("<"))
+    return hashlib.sha256(little.view(np.uint8).data).hexdigest()
+
+
+def _bad(path: Path, what: str) -> ModelError:
+    return ModelError(f"{path} is not a usable model: {what}")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = unseal_json(read_file(path / MODEL, most=_MAX_JSON_BYTES))
+    except (FileNotFoundError, NotADirectoryError):
+        what = (
+            "has no model.json" if path.is_dir() else "is not a folder" if path.exists() else "does not exist"
+        )
+        raise ModelError(f"{path} {what}; give the model folder of a run directory") from None
+    except ValueError as error:
+        raise _bad(path, f"{MODEL} {error}") from None
+    except OSError as error:
+        raise _bad(path, f"{MODEL} cannot be read ({error.strerror})") from None
+    if content.get("format") != FORMAT or content.get("version") != VERSION:
+        raise ModelError(
+            f"{path} was written as {content.get('format')!r} version {content.get('version')!r}; this distbp"
+            f" reads {FORMAT!r} version {VERSION}. Use the distbp that wrote it"
+        )
+    for name, kinds in _FIELDS.items():
+        if not isinstance(content.get(name), kinds):
+            raise _bad(path, f"{name} is missing in {MODEL} or of the wrong type")
+    return content
+
+
+def _layers(path: Path, content: Mapping[str, Any]) -> list[Any]:
+    if not 0 < len(content["layers"]) <= _MAX_LAYERS:
+        raise _bad(path, f"it has {len(content['layers'])} layers, where 1 to {_MAX_LAYERS:,} are allowed")
+    kind = _kind("layers", "layer")
+    return [_one(path, f"layers.{i}", layer, kind) for i, layer in enumerate(content["layers"])]
+
+
+def _one(path: Path, place: str, description: Any, kind: Kind) -> Any:
+    """The layer or loss that a description means, checked as in a job."""
+    try:
+        return kind.validate(description)
+    except ValidationError as error:
+        faults = located(details(error))
+        text = "; ".join(f"{'.'.join(filter(None, (place, f.path)))}: {f.message}" for f in faults)
+        raise _bad(path, text) from None
+
+
+def _kind(table: str, what: str) -> Kind:
+    return Kind(table, what, TABLES)
+
+
+def _is_list(value: Any, kinds: tuple[type, ...]) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(v, kinds) and (bool in kinds or not isinstance(v, bool)) and v == v for v in value
+    )
+
+
+def _read_vector(path: Path, content: Mapping[str, Any], network: Network) -> Array:
+    """The flat vector, after every size has been compared with the file's."""
+    entry = content["files"].get(WEIGHTS)
+    if set(content["files"]) != {WEIGHTS} or not isinstance(entry, dict):
+        raise _bad(path, f"{MODEL} must name the file {WEIGHTS} and no other")
+    said = entry.get("bytes")
+    if not isinstance(said, int) or said > network.size * network.dtype.itemsize + _MAX_JSON_BYTES:
+        raise _bad(path, f"{MODEL} says that {WEIGHTS} has {said} bytes, which its layers do not fill")
+    try:
+        data = read_file(path / WEIGHTS, most=said)
+        if len(data) != said:
+            raise _bad(path, f"{WEIGHTS} has {len(data)} bytes; {MODEL} says {said}")
+        if hashlib.sha256(data).hexdigest() != entry.get("sha256"):
+            raise _bad(path, f"{WEIGHTS} does not have the SHA-256 that {MODEL} says")
+        arrays = decode_arrays(data)
+    except OSError as error:
+        raise _bad(path, f"{WEIGHTS} cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise _bad(path, f"{WEIGHTS} is {error}") from None
+    tensors = (*network.tensors, *network.statistics)
+    strange = sorted(arrays.keys() ^ {t.path for t in tensors})
+    if strange:
+        where = "has no" if strange[0] not in arrays else "has a strange"
+        raise _bad(path, f"{WEIGHTS} {where} tensor {strange[0]!r}")
+    for tensor in tensors:
+        found = arrays[tensor.path]
+        if found.shape != tensor.shape or found.dtype != network.dtype:
+            raise _bad(
+                path,
+                f"{tensor.path} should be {network.dtype} of shape {tensor.shape}, but {WEIGHTS} holds"
+                f" {found.dtype} of shape {found.shape}",
+            )
+    vector = aligned_vector(network.size, network.dtype)
+    for tensor in tensors:
+        vector[tensor.start : tensor.stop] = arrays[tensor.path].ravel()
+    if params_digest(vector[: network.parameter_count]) != content["params_sha256"]:
+        raise _bad(path, "the weights do not have the params_sha256 that it says")
+    vector.setflags(write=False)
+    return vector

@@ -1,0 +1,214 @@
+"""A trained model in memory: outputs, predictions, probabilities, evaluation; `model.folder` loads one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from distbp.core.arguments import check_kind
+from distbp.core.arrays import Array, Shape
+from distbp.core.errors import DataError, ModelError
+from distbp.data.checks import Allowed, first_bad
+from distbp.data.formats.arrays import arranged, as_array, columns_of, from_arrays
+from distbp.data.ids import as_ids
+from distbp.data.preprocessing import Preprocessing
+from distbp.data.sharding import evaluated_rows
+from distbp.data.table import Columns
+from distbp.data.targets import as_taken
+from distbp.engine.evaluation import Evaluator, Measures, combine, values
+from distbp.engine.numerics import kernel_set, one_blas_thread, quiet
+from distbp.nn import kernels as kernel_sets
+from distbp.nn.kernels import NUMPY, Kernels
+from distbp.nn.losses.base import Loss
+from distbp.nn.metrics import frame_of, metrics_for
+from distbp.nn.network import Network
+from distbp.nn.program import Program
+
+ROWS = 1024  # of one forward pass
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model in memory. Immutable, and safe to use from several threads.
+
+    `vector` is the flat vector of `network`. `classes`: the names of the classes, in the order of the outputs
+    (of no and yes, for one yes-or-no output); None: their numbers. `class_weights`: those of training, used
+    in the loss of `evaluate`. `facts`: the rest of model.json (`job_digest`, `distbp`, `numerics`, ...).
+    `columns`: the names of the inputs, where training had a frame. `shards`, `kernels`: those of training's
+    evaluations.
+    """
+
+    network: Network
+    vector: Array
+    loss: Loss
+    preprocessing: Preprocessing
+    classes: tuple[Any, ...] | None
+    class_weights: tuple[float, ...] | None
+    metrics: tuple[str, ...] | None
+    facts: Mapping[str, Any]
+    columns: Columns | None = None
+    shards: int = 1
+    kernels: str = "numpy"
+
+    @property
+    def input_shape(self) -> Shape:
+        return self.network.input_shape
+
+    @property
+    def output_shape(self) -> Shape:
+        return self.network.output_shape
+
+    @property
+    def task(self) -> str:
+        """ "classification", "binary" or "regression"."""
+        return self.loss.task
+
+    @quiet()
+    def outputs(self, x: Any) -> Array:
+        """What the last layer gives, (n, *output_shape), for unprepared inputs x, (n, *input_shape).
+
+        Where the network takes one row of numbers, rows of any shape with as many numbers are taken too. The
+        columns of a frame are found by their names, where training had names. Raises ModelError for another
+        shape, a column that is missing or unknown, or inputs that are not finite numbers.
+        """
+        x = self._checked(x)
+        result = np.empty((len(x), *self.output_shape), self.network.dtype)
+        for start, y in self._forward(x):
+            result[start : start + len(y)] = y
+        return result
+
+    @quiet()
+    def predict(self, x: Any) -> Array:
+        """(n,) class names, where the model has them. Else classification: (n,) class numbers; yes-or-no: 0
+        or 1; regression: values, in the unit of the targets. The last two are (n, outputs), or (n,) for a
+        single output."""
+        y = self.outputs(x)
+        if self.task == "binary" and (self.classes is None or y.shape[1] == 1):
+            y = (y > (0.5 if self.loss.takes == "probabilities" else 0)).astype(np.intp)
+        elif self.task == "classification" or self.classes is not None:
+            y = y.argmax(axis=1)[:, None]
+        else:
+            with np.errstate(over="ignore", under="ignore"):
+                y = self.loss.predictions(y)
+        if self.classes is not None:
+            y = np.array(self.classes)[y]
+        return np.asarray(y[:, 0] if y.shape[1:] == (1,) else y)
+
+    @quiet()
+    def predict_proba(self, x: Any) -> Array:
+        """Probabilities: (n, classes) for classification; for yes-or-no outputs, of yes, (n, outputs) or
+        (n,). Raises ModelError where the model has none."""
+        if self.task == "regression" or self.loss.takes in ("scores", "outputs"):
+            raise ModelError(
+                f"a model trained with the loss {self.loss.type!r} gives {self.loss.takes}, no probabilities;"
+                " use predict"
+            )
+        y = self.loss.predictions(self.outputs(x))
+        return np.asarray(y[:, 0] if self.task == "binary" and y.shape[1:] == (1,) else y)
+
+    @quiet()
+    def evaluate(
+        self, x: Any, y: Any, *, weights: Any = None, metrics: Sequence[str] | None = None
+    ) -> dict[str, float]:
+        """The loss and metrics of predictions for x against targets y, by name, as plain floats: the numbers
+        that training gives for these rows.
+
+        y: classes (n,) as `predict` gives them (class numbers do too where the classes are named by text); or
+        values (n, outputs), or (n,) for one output. `weights`: (n,), of the rows. `metrics`: names; None:
+        those of the training job. Raises ModelError for x, DataError for y and `weights`, JobError for
+        `metrics`.
+        """
+        x = self._checked(x)
+        check_kind(metrics, (list, tuple, type(None)), "metrics", "a list of names")
+        for name in metrics or ():
+            check_kind(name, str, "each of metrics", "a name, as text")
+        names = self.metrics if metrics is None else metrics
+        if not len(x):
+            found = metrics_for(self.loss, self.output_shape, names)
+            return {"loss": math.nan, **{metric.name: math.nan for metric in found}}
+        if y is None:
+            raise DataError("evaluate compares with targets; give y")
+        allowed = Allowed(self.network.dtype)
+        table = from_arrays(np.zeros((len(x), 1), np.uint8), y, weights, name="the data", allowed=allowed)
+        targets = as_taken(table, self.loss, self.output_shape[0], self.network.dtype, self.classes)
+        frame = frame_of(targets, table.weights) if self.task == "regression" else None
+        bound = metrics_for(self.loss, self.output_shape, names, frame)
+        rows = _Rows(self, x, targets, table.weights)
+        measures = Measures(self.loss, bound, self.class_weights)
+        kernels = _kernels(self.kernels)
+        with one_blas_thread(), quiet():
+            evaluator = Evaluator(self.loss, self.network, kernels, self.vector)
+            parts = [
+                evaluator.sums(measures, rows, *evaluated_rows(len(x), self.shards, i))
+                for i in range(self.shards)
+            ]
+            return values(bound, combine(parts))
+
+    def prepare(self, x: Array, first: int, out: Array) -> None:
+        """Rows of x, of which the first has the number `first`, as the first layer sees them, into `out`,
+        (rows, *input_shape). Raises ModelError for what is not finite, or too large for the model's dtype."""
+        below = self.network.ids_below
+        if below is not None:
+            try:
+                out[:] = as_ids(x.reshape(out.shape), below, "the inputs", first.__add__)
+            except DataError as error:
+                raise ModelError(str(error)) from None
+            return
+        features = self.input_shape if self.preprocessing.mean is None else self.preprocessing.mean.shape
+        raw = x.reshape(len(x), *features)
+        if problem := first_bad(raw, Allowed(self.network.dtype, self.preprocessing), "inputs", first):
+            raise ModelError(f"{problem}; mend or leave out that row")
+        self.preprocessing.apply(raw, out.reshape(raw.shape))
+
+    def _forward(self, x: Array) -> Iterator[tuple[int, Array]]:
+        """(first row, outputs of up to ROWS rows); the outputs are valid until the next ones."""
+        if not len(x):
+            return
+        program = Program(self.network, min(ROWS, len(x)), self.vector, kernels=NUMPY)
+        prepared = np.empty((min(ROWS, len(x)), *self.input_shape), self.network.input_dtype)
+        with one_blas_thread():
+            for start in range(0, len(x), ROWS):
+                raw = x[start : start + ROWS]
+                self.prepare(raw, start, prepared[: len(raw)])
+                program.run(prepared[: len(raw)])
+                yield start, program.outputs(len(raw))
+
+    def _checked(self, given: Any) -> Array:
+        try:
+            columns = columns_of(given, "the inputs")
+            x = arranged(as_array(given, "the inputs"), columns, self.columns, "the frame of inputs")
+        except DataError as error:
+            raise ModelError(str(error)) from None
+        if x.dtype.kind not in "fiub":
+            raise ModelError(f"expected numbers as inputs, got an array of dtype {x.dtype}")
+        wanted = self.input_shape
+        flat = len(wanted) == 1 and x.ndim > 1 and math.prod(x.shape[1:]) == wanted[0]
+        if x.shape[1:] == wanted or flat:
+            return x
+        expected = f"expected inputs of shape (rows, {', '.join(map(str, wanted))}), got {x.shape}"
+        if x.shape == wanted:
+            raise ModelError(f"{expected}; for a single row give x[None]")
+        raise ModelError(f"{expected}; give the same columns as in training")
+
+
+class _Rows:
+    """The rows of one evaluation, prepared batch by batch (see `distbp.data.batches.Rows`)."""
+
+    def __init__(self, model: Model, x: Array, targets: Array, weights: Array | None) -> None:
+        self._model, self._x = model, x
+        self.input_shape, self.targets, self.weights = model.input_shape, targets, weights
+
+    def gather(self, rows: Array, out: Array) -> None:
+        self._model.prepare(self._x[rows], int(rows[0]), out)
+
+
+def _kernels(name: str) -> Kernels:
+    """The set with which training evaluated; where it cannot be had, NumPy, whose last bits may differ."""
+    try:
+        return kernel_sets.load(kernel_set(name))
+    except (ImportError, KeyError):
+        return NUMPY

@@ -1,0 +1,205 @@
+"""The optimizers that a job can name: each is its options and a short chain of parts.
+
+Conventions are PyTorch's (`torch.optim`); the docstrings name what other frameworks do. `weight_decay` is
+coupled (added to the gradient) except in `adamw`. It touches weights only, unless the job's regularization
+says `biases: true`; PyTorch decays biases too unless told otherwise by parameter groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from distbp.core.options import option, registry
+from distbp.optim.parts import (
+    AddL1,
+    AddL2,
+    ClipByNorm,
+    ClipByValue,
+    DecayWeights,
+    Part,
+    ScaleByAdagrad,
+    ScaleByAdam,
+    ScaleByLearningRate,
+    ScaleByRMS,
+    Trace,
+)
+from distbp.optim.schedules import Constant, Schedule
+
+_SCHEDULE_HELP = "how the learning rate changes during training"
+_DECAY_HELP = "times the weight, added to the averaged gradient (coupled)"
+
+
+class Optimizer(Protocol):
+    """What every optimizer dataclass offers. `type` is its name in a job. The rate of one step is
+    `schedule.rate(learning_rate, progress)`."""
+
+    @property
+    def type(self) -> str: ...
+
+    @property
+    def learning_rate(self) -> float: ...
+
+    @property
+    def schedule(self) -> Schedule: ...
+
+    def parts(self) -> tuple[Part, ...]:
+        """The rule as a chain (see `distbp.optim.parts`), without clipping and regularization."""
+        ...
+
+
+def chain(
+    optimizer: Optimizer,
+    *,
+    clip_norm: float | None = None,
+    clip_value: float | None = None,
+    l1: float = 0.0,
+    l2: float = 0.0,
+) -> tuple[Part, ...]:
+    """The whole update rule: clip by norm, then by value, add L2, add L1, then the optimizer.
+
+    `l2` adds l2 * w to the averaged gradient (the penalty l2 / 2 * sum of w^2). Under SGD that is
+    w <- (1 - rate * l2) w - rate * gradient: Nielsen's rule with l2 = lambda / n, n the training rows.
+    """
+    clip = () if clip_norm is None else (ClipByNorm(clip_norm),)
+    limit = () if clip_value is None else (ClipByValue(clip_value),)
+    lasso = (AddL1(l1),) if l1 else ()
+    return (*clip, *limit, *_l2(l2), *lasso, *optimizer.parts())
+
+
+def _l2(strength: float) -> tuple[Part, ...]:
+    return (AddL2(strength),) if strength else ()
+
+
+@dataclass(frozen=True)
+class SGD:
+    """w <- w - rate * gradient."""
+
+    type: Literal["sgd"] = "sgd"
+    learning_rate: float = option(0.1, help="step size", gt=0)
+    schedule: Schedule = option(Constant(), help=_SCHEDULE_HELP, choices="schedules")
+    weight_decay: float = option(0.0, help=_DECAY_HELP, ge=0)
+
+    def parts(self) -> tuple[Part, ...]:
+        return (*_l2(self.weight_decay), ScaleByLearningRate())
+
+
+@dataclass(frozen=True)
+class Momentum:
+    """b <- momentum * b + gradient; w <- w - rate * b (PyTorch, Optax). `convention: keras` (also
+    scikit-learn's): v <- momentum * v - rate * gradient; w <- w + v. The two differ when the rate changes."""
+
+    type: Literal["momentum"] = "momentum"
+    learning_rate: float = option(0.05, help="step size", gt=0)
+    momentum: float = option(0.9, help="the part of the last step's direction that is kept", ge=0, lt=1)
+    convention: Literal["pytorch", "keras"] = option(
+        "pytorch", help="is the rate outside of the momentum, or in"
+    )
+    schedule: Schedule = option(Constant(), help=_SCHEDULE_HELP, choices="schedules")
+    weight_decay: float = option(0.0, help=_DECAY_HELP, ge=0)
+
+    def parts(self) -> tuple[Part, ...]:
+        return (*_l2(self.weight_decay), *_momentum(self.momentum, False, self.convention))
+
+
+@dataclass(frozen=True)
+class Nesterov:
+    """b <- momentum * b + gradient; w <- w - rate * (gradient + momentum * b), with the new b (PyTorch).
+    `convention: keras`: v <- momentum * v - rate * gradient; w <- w + momentum * v - rate * gradient."""
+
+    type: Literal["nesterov"] = "nesterov"
+    learning_rate: float = option(0.05, help="step size", gt=0)
+    momentum: float = option(0.9, help="the part of the last step's direction that is kept", ge=0, lt=1)
+    convention: Literal["pytorch", "keras"] = option(
+        "pytorch", help="is the rate outside of the momentum, or in"
+    )
+    schedule: Schedule = option(Constant(), help=_SCHEDULE_HELP, choices="schedules")
+    weight_decay: float = option(0.0, help=_DECAY_HELP, ge=0)
+
+    def parts(self) -> tuple[Part, ...]:
+        return (*_l2(self.weight_decay), *_momentum(self.momentum, True, self.convention))
+
+
+def _momentum(momentum: float, nesterov: bool, convention: str) -> tuple[Part, ...]:
+    trace, rate = Trace(momentum, nesterov), ScaleByLearningRate()
+    return (rate, trace) if convention == "keras" else (trace, rate)
+
+
+@dataclass(frozen=True)
+class Adagrad:
+    """s <- s + gradient^2; w <- w - rate * gradient / (sqrt(s) + epsilon). PyTorch's `lr_decay` is a
+    schedule's business here."""
+
+    type: Literal["adagrad"] = "adagrad"
+    learning_rate: float = option(0.01, help="step size", gt=0)
+    epsilon: float = option(1e-10, help="added to the root", gt=0)
+    initial_sum: float = option(0.0, help="what s starts with", ge=0)
+    schedule: Schedule = option(Constant(), help=_SCHEDULE_HELP, choices="schedules")
+    weight_decay: float = option(0.0, help=_DECAY_HELP, ge=0)
+
+    def parts(self) -> tuple[Part, ...]:
+        rule = ScaleByAdagrad(self.epsilon, self.initial_sum)
+        return (*_l2(self.weight_decay), rule, ScaleByLearningRate())
+
+
+@dataclass(frozen=True)
+class RMSprop:
+    """v <- decay * v + (1 - decay) * gradient^2; w <- w - rate * gradient / (sqrt(v) + epsilon), through
+    momentum where `momentum` is not 0. `centered` divides by the standard deviation."""
+
+    type: Literal["rmsprop"] = "rmsprop"
+    learning_rate: float = option(0.001, help="step size", gt=0)
+    decay: float = option(0.99, help="the part of v that is kept (PyTorch's alpha)", ge=0, lt=1)
+    momentum: float = option(0.0, help="the part of the last step's direction that is kept", ge=0, lt=1)
+    centered: bool = option(False, help="subtract the square of the running mean")
+    epsilon: float = option(1e-8, help="added to the root", gt=0)
+    schedule: Schedule = option(Constant(), help=_SCHEDULE_HELP, choices="schedules")
+    weight_decay: float = option(0.0, help=_DECAY_HELP, ge=0)
+
+    def parts(self) -> tuple[Part, ...]:
+        rule = ScaleByRMS(self.decay, self.epsilon, self.centered)
+        trace = (Trace(self.momentum),) if self.momentum else ()
+        return (*_l2(self.weight_decay), rule, *trace, ScaleByLearningRate())
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Kingma and Ba (2015). Epsilon is added to the bias-corrected root (PyTorch, Optax); `epsilon_hat`
+    adds it before the correction (Keras, scikit-learn)."""
+
+    type: Literal["adam"] = "adam"
+    learning_rate: float = option(0.001, help="step size", gt=0)
+    beta1: float = option(0.9, help="the part of the first moment that is kept", ge=0, lt=1)
+    beta2: float = option(0.999, help="the part of the second moment that is kept", ge=0, lt=1)
+    epsilon: float = option(1e-8, help="added to the root", gt=0)
+    epsilon_hat: bool = option(False, help="add epsilon before the bias correction")
+    schedule: Schedule = option(Constant(), help=_SCHEDULE_HELP, choices="schedules")
+    weight_decay: float = option(0.0, help=_DECAY_HELP, ge=0)
+
+    def parts(self) -> tuple[Part, ...]:
+        rule = ScaleByAdam(self.beta1, self.beta2, self.epsilon, self.epsilon_hat)
+        return (*_l2(self.weight_decay), rule, ScaleByLearningRate())
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """Adam with decoupled decay (Loshchilov and Hutter, 2019), in PyTorch's order:
+    w <- w * (1 - rate * weight_decay), then Adam's step."""
+
+    type: Literal["adamw"] = "adamw"
+    learning_rate: float = option(0.001, help="step size", gt=0)
+    beta1: float = option(0.9, help="the part of the first moment that is kept", ge=0, lt=1)
+    beta2: float = option(0.999, help="the part of the second moment that is kept", ge=0, lt=1)
+    epsilon: float = option(1e-8, help="added to the root", gt=0)
+    epsilon_hat: bool = option(False, help="add epsilon before the bias correction")
+    schedule: Schedule = option(Constant(), help=_SCHEDULE_HELP, choices="schedules")
+    weight_decay: float = option(0.01, help="the part of a weight lost in one step is rate * this", ge=0)
+
+    def parts(self) -> tuple[Part, ...]:
+        rule = ScaleByAdam(self.beta1, self.beta2, self.epsilon, self.epsilon_hat)
+        decay = (DecayWeights(self.weight_decay),) if self.weight_decay else ()
+        return (*decay, rule, ScaleByLearningRate())
+
+
+OPTIMIZERS: Mapping[str, type] = registry(SGD, Momentum, Nesterov, Adagrad, RMSprop, Adam, AdamW)

@@ -1,0 +1,276 @@
+"""The engine that joins the sums of a step and applies an update rule, stretch by stretch.
+
+A stretch is small enough to stay in a core's cache: the sums are joined and every op of the rule runs on
+one stretch before the next one is touched, so memory is read and written once for a step. No element's
+arithmetic depends on its neighbors, so the bits are the same for any cut and any number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
+from itertools import pairwise
+from operator import is_not
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.nn.run_tape import encode
+from distbp.optim.parts import Part, Rule, Step, Vector
+
+PIECE = 32768
+WORTH_A_THREAD = 131072  # parameters; waking a thread costs about as much as updating so many
+
+Order = Sequence[tuple[int, int]]
+
+
+class Updater:
+    """Applies a chain of parts to `parameters`, in place.
+
+    parameters: (n,), C-contiguous, one floating dtype. decays: stretches [start, stop) of the vectors that
+    L1, L2 and weight decay touch, in any order. tensors: stretches that are measured one by one. slots:
+    existing state, by name, which is used as it lies (not copied); None makes fresh state. compiled: by
+    compiled ops, for float32. threads: how many threads share a large vector.
+
+    `.slots` is the whole state: name -> (n,). Save it after an `apply` and give it back later, and the bits
+    go on as if nothing had happened. ValueError where arrays, slots or decays do not fit.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        parameters: Array,
+        decays: Sequence[tuple[int, int]],
+        *,
+        tensors: Sequence[tuple[int, int]] = (),
+        slots: Mapping[str, Array] | None = None,
+        compiled: bool = False,
+        threads: int = 1,
+        piece: int = PIECE,
+    ) -> None:
+        _check_vector("the parameters", parameters, parameters)
+        self.rule = Rule(parts)
+        self.parameters = parameters
+        self.slots: dict[str, Array] = _make_slots(self.rule.slots, parameters, slots)
+        self._apply: Callable[..., None]
+        self.compiled = compiled and parameters.dtype == np.float32
+        if self.compiled:
+            from distbp.optim import compiled as code  # loads Numba
+
+            self._code = code
+            piece = code.STRETCH
+            self.program = program_of(self.rule, parameters, self.slots)
+            self._apply = self._compiled
+        else:
+            self._apply = self._in_numpy
+        merged = _merged(decays, parameters.size)
+        self.stretches = cut([(0, parameters.size)], merged, piece)
+        self.parts = cut(tensors, merged, piece)
+        self._places: tuple[list[Array], Order, Array, Array] = [], [], *_places([], [])
+        self._threads = max(1, min(threads, parameters.size // WORTH_A_THREAD))
+        # Overflow is found by what is looked at afterward; NumPy's warnings are of each thread.
+        self.pool = (
+            ThreadPoolExecutor(self._threads - 1, "distbp-update", partial(np.seterr, all="ignore"))
+            if self._threads > 1
+            else None
+        )
+
+    def apply(self, sums: Sequence[Array], order: Order, step: Step, scale: float) -> None:
+        """One update with the averaged gradient `scale * (the joined sums)`; scale is 1 / (the batch's
+        weight).
+
+        sums: of each block, (n or more,), of which those left of an addition are overwritten; order: the
+        additions (left, right) that join them. Waits."""
+        self._together(self.stretches, None, sums, order, step, scale)
+
+    def apply_measured(self, sums: Sequence[Array], order: Order, step: Step, scale: float) -> Array:
+        """The same. Returns for each of `parts` the sums of squares (parts, 3): of the gradient sums, of
+        the parameters before the update, and of the update."""
+        squares = np.zeros((len(self.parts), 3))
+        self._together(self.parts, squares, sums, order, step, scale)
+        return squares
+
+    def close(self) -> None:
+        """Ends the threads, and lets go of the sums. Harmless when called twice."""
+        self._places = [], [], *_places([], [])
+        if self.pool is not None:
+            self.pool.shutdown()
+
+    @property
+    def shares(self) -> list[Array]:
+        """The stretches of each thread."""
+        return [self.stretches[a:b] for a, b in self._cuts(self.stretches)]
+
+    def _cuts(self, stretches: Array) -> Iterator[tuple[int, int]]:
+        return pairwise(len(stretches) * thread // self._threads for thread in range(self._threads + 1))
+
+    def constants(self, step: Step, scale: float) -> Array:
+        """(2, rows, 4): what the ops of the rule read at a step."""
+        found: Array = self.rule.constants(step)[0]
+        found[:, self.rule.scaled, 0] *= self.rule.scale(float(scale), float(step.gradient_norm))
+        return found
+
+    def _together(
+        self,
+        stretches: Array,
+        squares: Array | None,
+        sums: Sequence[Array],
+        order: Order,
+        step: Step,
+        scale: float,
+    ) -> None:
+        constants = self.constants(step, scale)
+        if self.pool is None:
+            self._apply(stretches, squares, sums, order, constants)
+            return
+        mine, *others = [
+            (stretches[a:b], None if squares is None else squares[a:b], sums, order, constants)
+            for a, b in self._cuts(stretches)
+        ]
+        waiting = [self.pool.submit(self._apply, *given) for given in others]
+        try:
+            self._apply(*mine)
+        finally:
+            wait(waiting)  # after Ctrl-C, too: they use the sums by their addresses
+        for other in waiting:
+            other.result()
+
+    def _compiled(
+        self, stretches: Array, squares: Array | None, sums: Sequence[Array], order: Order, constants: Array
+    ) -> None:
+        # Most steps have the sums of the last one, and to find their places takes as long as a small update.
+        known, joined, sources, additions = self._places
+        if order != joined or len(sums) != len(known) or any(map(is_not, sums, known)):
+            sources, additions = _places(sums, order)
+            self._places = list(sums), order, sources, additions
+        if squares is None:
+            self._code.update(*self.program, sources, additions, stretches, constants, self._threads > 1)
+        else:
+            self._code.measured_update(*self.program, sources, additions, stretches, constants, squares)
+
+    def _in_numpy(
+        self, stretches: Array, squares: Array | None, sums: Sequence[Array], order: Order, constants: Array
+    ) -> None:
+        for number, (start, stop, decays) in enumerate(stretches.tolist()):
+            piece = slice(start, stop)
+            joined = join([one[piece] for one in sums], order)
+            values = self.parameters[piece]
+            if squares is not None:
+                squares[number, :2] = sum_of_squares(joined), sum_of_squares(values)
+                before = values.copy()
+            spaces = {
+                Vector.PARAMETERS: values,
+                Vector.SUMS: joined,
+                Vector.DIRECTION: np.empty_like(values),
+                **{Vector(Vector.SLOTS + n): slot[piece] for n, slot in enumerate(self.slots.values())},
+            }
+            for place, row in enumerate(self.rule.rows):
+                *vectors, _ = row.refs
+                operands = [spaces[Vector(ref.space)] for ref in vectors]
+                row.op.define(*operands, constants[decays, place : place + 1], row.whole, row.real)
+            if squares is not None:
+                squares[number, 2] = sum_of_squares(values - before)
+
+
+def program_of(
+    rule: Rule, parameters: Array, slots: Mapping[str, Array]
+) -> tuple[Array, Array, Array, Array]:
+    """What compiled code needs of a rule: words, starts, the addresses of its ops, and those of the
+    vectors. Loads Numba."""
+    from distbp.nn.run_compiled import address, addresses
+
+    vectors = np.array([address(one) for one in (parameters, *slots.values())], np.int64)
+    return *encode(rule.rows), addresses(rule.rows), vectors
+
+
+def _places(sums: Sequence[Array], order: Order) -> tuple[Array, Array]:
+    """What compiled code needs of a step's sums: their addresses, and the additions."""
+    addresses = [one.__array_interface__["data"][0] for one in sums]
+    return np.array(addresses, np.int64), np.array(order, np.int64).reshape(-1, 2)
+
+
+def join(sums: Sequence[Array], order: Order) -> Array:
+    """The sum of the blocks' sums, in the fixed tree: the last addition's result is new, or it is the only
+    block's own."""
+    if not order:
+        return sums[0]
+    *inner, (left, right) = order
+    for a, b in inner:
+        np.add(sums[a], sums[b], out=sums[a])
+    return np.add(sums[left], sums[right])
+
+
+def sum_of_squares(gradient: Array, piece: int = PIECE) -> float:
+    """The sum of g^2, for the norm, and in the same pass the check that every entry is finite.
+
+    gradient: (n,), float32 or float64. NaN means that an entry is NaN or infinite; infinity, that all are
+    finite and their sum of squares is more than float64 holds. Pieces are added in order in float64, so a
+    vector cut at multiples of `piece` gives the same bits when the sums of its pieces are added in order.
+    """
+    total = 0.0
+    for start in range(0, gradient.size, piece):
+        part = gradient[start : start + piece]
+        squares = float(np.vdot(part, part))  # as np.dot, but it does not warn of overflow: 3 us less
+        if not math.isfinite(squares):
+            squares = _exact_sum_of_squares(part)
+        total += squares
+    return total
+
+
+def _exact_sum_of_squares(part: Array) -> float:
+    """For a piece whose plain sum is not finite: float32 squares overflow from 1.8e19 on."""
+    if not np.isfinite(part).all():
+        return math.nan
+    wide = part.astype(np.float64)
+    return float(np.vdot(wide, wide))
+
+
+def cut(stretches: Sequence[tuple[int, int]], decays: Sequence[tuple[int, int]], piece: int = 4096) -> Array:
+    """The stretches as (start, stop, whether it decays), int64, cut at the ends of decays and at multiples
+    of `piece`."""
+    found = []
+    for first, last in stretches:
+        ends = (at for pair in decays for at in pair if first < at < last)
+        cuts = sorted({first, last, *ends, *range(first - first % piece + piece, last, piece)})
+        for start, stop in pairwise(cuts):
+            found.append((start, stop, int(any(a <= start and stop <= b for a, b in decays))))
+    return np.array(found, np.int64).reshape(-1, 3)
+
+
+def _check_vector(what: str, vector: Array, like: Array) -> None:
+    fits = vector.shape == (like.size,) and vector.dtype == like.dtype
+    if not (fits and vector.flags.c_contiguous and vector.flags.writeable and vector.dtype.kind == "f"):
+        raise ValueError(
+            f"{what} must be a writable contiguous vector ({like.size},) of {like.dtype};"
+            f" found shape {vector.shape} of {vector.dtype}"
+        )
+
+
+def _make_slots(
+    initial: Mapping[str, float], like: Array, given: Mapping[str, Array] | None
+) -> dict[str, Array]:
+    if given is None:
+        return {name: np.full(like.size, value, like.dtype) for name, value in initial.items()}
+    if given.keys() != initial.keys():
+        raise ValueError(
+            f"the saved optimizer state has the slots {sorted(given)}, but this optimizer keeps"
+            f" {sorted(initial)}; resume with the optimizer that wrote it"
+        )
+    for name, slot in given.items():
+        _check_vector(f"optimizer slot {name!r}", slot, like)
+    return {name: given[name] for name in initial}
+
+
+def _merged(decays: Sequence[tuple[int, int]], size: int) -> list[tuple[int, int]]:
+    """In order, neighbors joined."""
+    merged: list[tuple[int, int]] = []
+    for start, stop in sorted(decays):
+        if not 0 <= start <= stop <= size or (merged and start < merged[-1][1]):
+            raise ValueError(f"decays must be stretches within 0..{size} that do not overlap; found {decays}")
+        if merged and start == merged[-1][1]:
+            merged[-1] = (merged[-1][0], stop)
+        elif start < stop:
+            merged.append((start, stop))
+    return merged

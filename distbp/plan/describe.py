@@ -1,0 +1,282 @@
+"""A job from the outside: its layers, what a step of it costs, and its tape, op by op (`distbp describe`)."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distbp.core import settings
+from distbp.core.arguments import path_given
+from distbp.core.arrays import Array, Shape
+from distbp.engine import numerics
+from distbp.engine.blueprint import Blueprint
+from distbp.engine.memory_need import Need, needed
+from distbp.job import TrainingJob
+from distbp.nn import kernels as kernel_sets
+from distbp.nn.kernels import Kernels
+from distbp.nn.network import Lowered, Network, Tensor, aligned_vector
+from distbp.nn.program import executor
+from distbp.nn.tape import Ref, Row, Space
+from distbp.optim.parts import Rule, Step, Vector
+from distbp.optim.updater import PIECE
+from distbp.run.splits import open_splits
+from distbp.run.train import by_split, check_job, make_blueprint
+
+Slices = tuple[Array, Array | None, Array | None]  # inputs, targets, weights
+
+CALLS = 5  # of an op, for their median
+CALL_FLOPS, MOST_REPEATS = 2e6, 32  # of a call: an op of a microsecond is repeated in it
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """`parameters`: how many; `flops`: of one sample in one step."""
+
+    number: int
+    type: str
+    output_shape: Shape
+    parameters: int
+    flops: float
+
+
+@dataclass(frozen=True)
+class Operand:
+    """Elements [start, stop) of a space, as a matrix. `tensor`: its path, where it is one."""
+
+    space: str
+    start: int
+    stop: int
+    rows: int
+    columns: int
+    writes: bool
+    tensor: str | None = None
+
+    def __str__(self) -> str:
+        place = f"{self.space}[{self.start}:{self.stop}] ({self.rows} x {self.columns})"
+        return place if self.tensor is None else f"{place} {self.tensor}"
+
+
+@dataclass(frozen=True)
+class TapeRow:
+    """One op. `section`: forward, loss, backward or update. `layer`: its number; None where it is of none.
+    `whole`, `real`: the op's own numbers. `flops`, `seconds`: for one slice, or of an update, for all
+    parameters. `share`: of the step, in which all but updates run once for each shard."""
+
+    number: int
+    section: str
+    op: str
+    layer: int | None
+    operands: tuple[Operand, ...]
+    whole: tuple[int, ...]
+    real: tuple[float, ...]
+    flops: int
+    deferred: bool
+    seconds: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Description:
+    """`flops`: of one step, as the layers state them. `work`: numbers that the tape of one slice works in.
+    `memory`: what training takes, in bytes by what for. `tape`: None where it was not asked for."""
+
+    name: str
+    input_shape: Shape
+    layers: tuple[LayerFacts, ...]
+    parameters: int
+    batch_size: int
+    shards: int
+    slice_rows: int
+    flops: float
+    memory: Mapping[str, int]
+    work: int
+    kernels: str
+    dtype: str
+    tape: tuple[TapeRow, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@numerics.quiet()
+def describe_job(
+    job: TrainingJob, folder: str | Path = ".", *, tape: bool = False, given: Mapping[str, Any] | None = None
+) -> Description:
+    """Opens the job's data and says what its network is. `tape`: also lists its ops, and measures each
+    of them alone, on random data; waits. `folder`, `given`: as in `train`. Raises JobError, DataError."""
+    check_job(job)
+    splits = open_splits(job, path_given(folder, "folder"), by_split(given))
+    blueprint = make_blueprint(job, splits)
+    network, slice_rows = blueprint.network(), blueprint.sharding().slice_rows(0, 0)
+    lowered = network.lower(slice_rows, job.loss, training=True)
+    need = needed(
+        job,
+        blueprint.input_shape,
+        blueprint.rows,
+        data=splits.copied_bytes(job),
+        threads=settings.processors(),
+    )
+    assert isinstance(need, Need)  # the network was built
+    rows: tuple[TapeRow, ...] | None = None
+    if tape:
+        with numerics.one_blas_thread():
+            weighted = splits.ready(blueprint).splits["train"].weights is not None
+            rows = _tape(blueprint, network, lowered, slice_rows, weighted)
+    return Description(
+        job.name,
+        network.input_shape,
+        tuple(_layers(network)),
+        network.parameter_count,
+        job.batch_size,
+        blueprint.shards,
+        slice_rows,
+        network.flops * job.batch_size,
+        dict(need.parts),
+        lowered.work,
+        blueprint.kernels,
+        job.dtype,
+        rows,
+    )
+
+
+def _layers(network: Network) -> list[LayerFacts]:
+    counts = [0] * len(network.layers)
+    for tensor in network.tensors:
+        counts[tensor.layer] += tensor.stop - tensor.start
+    return [
+        LayerFacts(number, layer.type, output, count, layer.flops(*network.input_shapes(number)))
+        for number, (layer, output, count) in enumerate(
+            zip(network.layers, network.shapes[1:], counts, strict=True)
+        )
+    ]
+
+
+def _tape(
+    blueprint: Blueprint, network: Network, lowered: Lowered, slice_rows: int, weighted: bool
+) -> tuple[TapeRow, ...]:
+    kernels, count = kernel_sets.load(blueprint.kernels), network.parameter_count
+    ops = lowered.rows
+    rule = Rule(blueprint.update_rule())
+    spaces, slices = _random(blueprint, network, lowered, slice_rows, weighted)
+    of_network = [_seconds(row, spaces, slices, slice_rows, kernels, network) for row in ops]
+    stretch = min(count, PIECE)
+    spaces, slices = _random_vectors(rule, network, stretch)
+    of_rule = [
+        _seconds(row, spaces, slices, stretch, kernels, network) * count / stretch for row in rule.rows
+    ]
+    total = blueprint.shards * sum(of_network) + sum(of_rule)
+    found = []
+    sections = [*_sections(ops), *["update"] * len(rule.rows)]
+    for number, (row, section) in enumerate(zip([*ops, *rule.rows], sections, strict=True)):
+        update = section == "update"
+        rows = count if update else slice_rows
+        seconds = of_rule[number - len(ops)] if update else of_network[number]
+        found.append(
+            TapeRow(
+                number,
+                section,
+                row.op.name,
+                row.layer if row.layer >= 0 else None,
+                _operands(row, rows, list(rule.slots) if update else None, network, weighted),
+                row.whole,
+                row.real,
+                int(row.op.flops([ref.shape(rows) for ref in row.refs])),
+                row.deferred,
+                seconds,
+                seconds * (1 if update else blueprint.shards) / total,
+            )
+        )
+    return tuple(found)
+
+
+def _sections(ops: Sequence[Row]) -> list[str]:
+    """Of each op: the loss comes after the forward pass, and a layer after it is of the backward pass."""
+    loss = next(number for number, row in enumerate(ops) if row.layer < 0)
+    backward = next(number for number, row in enumerate(ops) if number > loss and row.layer >= 0)
+    return ["forward"] * loss + ["loss"] * (backward - loss) + ["backward"] * (len(ops) - backward)
+
+
+def _operands(
+    row: Row, rows: int, slots: Sequence[str] | None, network: Network, weighted: bool
+) -> tuple[Operand, ...]:
+    """Those that are there. slots: of an update rule, by name; None: the op is the network's."""
+    found = []
+    for ref, letter in zip(row.refs, row.op.operands, strict=True):
+        m, n = ref.shape(rows)
+        if not m or (slots is None and ref.space == Space.WEIGHTS and not weighted):
+            continue
+        start = ref.start + rows * ref.per_row
+        name = Space(ref.space).name.lower() if slots is None else _vector_name(ref, slots)
+        tensor = _tensor(ref, start, network) if slots is None else None
+        path = None if tensor is None else tensor.path
+        found.append(Operand(name, start, start + m * n, m, n, letter.isupper(), path))
+    return tuple(found)
+
+
+def _vector_name(ref: Ref, slots: Sequence[str]) -> str:
+    number = ref.space - Vector.SLOTS
+    return slots[number] if 0 <= number < len(slots) else Vector(ref.space).name.lower()
+
+
+def _tensor(ref: Ref, start: int, network: Network) -> Tensor | None:
+    if ref.space not in (Space.PARAMETERS, Space.GRADIENT):
+        return None
+    return next((t for t in (*network.tensors, *network.statistics) if t.start <= start < t.stop), None)
+
+
+def _random(
+    blueprint: Blueprint, network: Network, lowered: Lowered, slice_rows: int, weighted: bool
+) -> tuple[dict[Space, Array], Slices]:
+    """Spaces for a slice, with numbers that every op can take."""
+    draw, outputs = np.random.default_rng(0), network.output_shape[-1]
+    loss, dtype = blueprint.job.loss, network.dtype
+    spaces = {
+        Space.PARAMETERS: network.initialize(blueprint.job.seed),
+        Space.GRADIENT: aligned_vector(network.size, dtype),
+        Space.WORK: aligned_vector(lowered.work, dtype),
+        Space.TOTALS: np.zeros(lowered.totals),
+        Space.POSITION: np.zeros(3, np.int64),
+    }
+    inputs = aligned_vector(slice_rows * int(np.prod(network.input_shape)), dtype)
+    inputs[:] = draw.uniform(0.1, 0.9, inputs.shape)
+    targets: Array
+    if loss.targets == "labels":
+        targets = draw.integers(0, outputs, slice_rows)
+    else:
+        targets = draw.uniform(0.1, 0.9, (slice_rows, outputs)).astype(dtype)
+    return spaces, (inputs, targets, np.ones(slice_rows, dtype) if weighted else None)
+
+
+def _random_vectors(rule: Rule, network: Network, count: int) -> tuple[dict[Space, Array], Slices]:
+    """The same for a rule, whose slots have the numbers of the spaces inputs, weights and targets."""
+    constants = rule.constants(Step(1, 1e-9, 1.0))[0, 1]
+    first, second, third = (aligned_vector(count, network.dtype) for _ in range(3))
+    spaces = {
+        Space(v): aligned_vector(count, network.dtype)
+        for v in (Vector.PARAMETERS, Vector.SUMS, Vector.DIRECTION)
+    }
+    return {**spaces, Space(Vector.CONSTANTS): constants.reshape(-1)}, (first, third, second)
+
+
+def _seconds(
+    row: Row, spaces: Mapping[Space, Array], slices: Slices, rows: int, kernels: Kernels, network: Network
+) -> float:
+    """Of one op alone, on this machine."""
+    flops = row.op.flops([ref.shape(rows) for ref in row.refs])
+    repeats = int(max(1, min(MOST_REPEATS, CALL_FLOPS / max(1, flops))))
+    run = executor([row] * repeats, rows, spaces, kernels, network.dtype).run
+    draw, times = np.random.default_rng(1), []
+    for _ in range(CALLS + 1):  # the first one finds or compiles it
+        for space in (Space.GRADIENT, Space.WORK):  # an op may have made them tiny, and tiny numbers are slow
+            values = spaces[space]
+            values[:] = draw.uniform(0.1, 0.9, values.shape)
+        began = time.perf_counter()
+        run(rows, *slices)
+        times.append((time.perf_counter() - began) / repeats)
+    return statistics.median(times[1:])

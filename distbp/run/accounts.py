@@ -1,0 +1,158 @@
+"""What the trainer says of a run: when it starts, in a line of metrics.jsonl, when it has ended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from distbp.core.arrays import Array
+from distbp.core.imports import missing
+from distbp.engine import numerics
+from distbp.engine.blueprint import Blueprint
+from distbp.engine.totals import LOSS, WEIGHT, dead_share
+from distbp.model.folder import params_digest
+from distbp.run.delivery import write_run_model
+from distbp.run.events import Started
+from distbp.run.result import Result
+from distbp.run.run_directory import METRICS, RunDirectory, json_line, read_lines
+from distbp.run.run_state import RunState
+from distbp.run.splits import Splits, skipped_note
+from distbp.run.verdict import Losses
+from distbp.team.base import Snapshot, Team
+
+# Hashing takes some 10 ns a parameter, a row of an epoch some 0.06: for so many rows it is 0.3 % of the time.
+ROWS_WORTH_A_DIGEST = 65536
+SMALL_BYTES = 1 << 20  # of parameters that are hashed at every epoch all the same
+
+
+def digest_every(parameter_bytes: int, rows: int) -> int:
+    """At every how many epochs metrics.jsonl tells the digest of the parameters; and at the last one."""
+    return 1 if parameter_bytes <= SMALL_BYTES else max(1, -(-ROWS_WORTH_A_DIGEST // rows))
+
+
+def training_values(snapshot: Snapshot) -> dict[str, Any]:
+    totals = snapshot.arrays["epoch_totals"]
+    return {"train_loss": float(totals[LOSS] / totals[WEIGHT]) if totals[WEIGHT] else math.nan}
+
+
+def observed(state: RunState, blueprint: Blueprint, snapshot: Snapshot, step: int) -> RunState:
+    """With what the verdict on the run is made of."""
+    losses = Losses.after(state.losses, training_values(snapshot)["train_loss"])
+    if step % blueprint.steps_per_epoch:
+        return replace(state, losses=losses)
+    return replace(state, losses=losses, dead=dead_share(blueprint, snapshot.arrays["epoch_totals"]))
+
+
+def health(state: RunState, snapshot: Snapshot, unhealthy: Mapping[str, str]) -> dict[str, Any]:
+    """Signs of slow learning by tensor and layer, measured at the last step of a whole epoch, and what they
+    say of the run."""
+    tensors = {
+        h.path: {"gradient_norm": h.gradient_norm, "update_ratio": h.update_ratio} for h in snapshot.health
+    }
+    return {"health": {"tensors": tensors, "saturated": state.dead, "unhealthy": unhealthy}}
+
+
+def aside(state: RunState, line: Mapping[str, Any] | None, seal: tuple[int, str]) -> dict[str, Any]:
+    """For `gone_on`: the state that a longer run would have now, with metrics.jsonl of the seal, and the line
+    that would follow."""
+    state = replace(state, metrics_offset=seal[0], metrics_sha256=seal[1])
+    return {"state": state.to_json(), "line": json_line(line).decode() if line is not None else ""}
+
+
+def differ(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """As lines of metrics.jsonl."""
+    return json_line(one) != json_line(other)
+
+
+def notes_beforehand(blueprint: Blueprint, splits: Splits) -> list[str]:
+    found = [skipped_note(name, blueprint.rows[name], why) for name, why in splits.skipped.items()]
+    if why := numerics.why_not_compiled(blueprint.kernels):
+        found.append(f"kernels are those of NumPy, which are slower: {why}")
+    return found
+
+
+def save_model(run: RunDirectory, blueprint: Blueprint, splits: Splits, vector: Array) -> list[str]:
+    """Writes the model and draws the curves; returns what is to be told about it."""
+    write_run_model(run.model, blueprint, splits, vector, run.disk)
+    lines = read_lines(run.path / METRICS)
+    if not lines:
+        return []
+    try:
+        from distbp.run.curves import draw
+    except ModuleNotFoundError:  # of a slim install
+        return [missing("curves.svg", "matplotlib", "distbp[plot]")]
+    draw(lines, run.path / "curves.svg")
+    return []
+
+
+def started(
+    run: RunDirectory,
+    blueprint: Blueprint,
+    team: Team,
+    splits: Splits,
+    *,
+    first_step: int,
+    attempt: int,
+    notes: Sequence[str],
+    watched: str | None,
+) -> Started:
+    return Started(
+        name=blueprint.job.name,
+        run_dir=str(run.path),
+        job_digest=blueprint.job.digest,
+        parameters=blueprint.network().parameter_count,
+        rows=dict(blueprint.rows),
+        shards=blueprint.shards,
+        workers=team.workers,
+        exchange=team.exchange,
+        epochs=-(-blueprint.total_steps // blueprint.steps_per_epoch),
+        steps_per_epoch=blueprint.steps_per_epoch,
+        total_steps=blueprint.total_steps,
+        first_step=first_step,
+        attempt=attempt,
+        kernels=blueprint.kernels,
+        notes=tuple(notes),
+        skipped=splits.skipped,
+        watched=watched,
+    )
+
+
+def result(
+    run: RunDirectory,
+    blueprint: Blueprint,
+    team: Team,
+    splits: Splits,
+    state: RunState,
+    *,
+    vector: Array,
+    metrics: Mapping[str, Any],
+    samples_per_second: float,
+    wall_seconds: float,
+    notes: Sequence[str],
+    unhealthy: Mapping[str, str],
+    restored: bool,
+) -> Result:
+    per_epoch = blueprint.steps_per_epoch
+    steps = state.last_metrics.get("step", blueprint.total_steps)
+    return Result(
+        status="stopped early" if state.ended == "early_stopping" else "completed",
+        job_digest=blueprint.job.digest,
+        steps=steps,
+        epochs=steps / per_epoch,
+        params_sha256=params_digest(vector[: blueprint.network().parameter_count]),
+        metrics=dict(metrics),
+        samples_per_second=samples_per_second,
+        wall_seconds=wall_seconds,
+        workers=team.workers,
+        shards=blueprint.shards,
+        exchange=team.exchange,
+        numerics=numerics.fingerprint(blueprint.kernels),
+        attempt=state.attempt,
+        notes=tuple(notes),
+        skipped=splits.skipped,
+        unhealthy=unhealthy,
+        model_epoch=state.best_epoch if restored else -(-steps // per_epoch),
+        path=run.path,
+    )

@@ -1,0 +1,143 @@
+"""What a checkpoint and those who go on from it must agree on: job, data, and what was measured.
+
+A checkpoint says of what it was made (`record`). Whatever was added, removed or changed since is named, all
+of it at once; only a longer training is no other job.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from distbp.core.errors import CheckpointError
+from distbp.data.digest import PARTS
+from distbp.engine.blueprint import Blueprint
+from distbp.job import TrainingJob
+from distbp.job.digest import canonical
+from distbp.optim.schedules import PlateauState
+from distbp.run.checkpoint import Checkpoint
+from distbp.run.run_state import RunState, gone_on, out_of_patience
+from distbp.run.splits import SPLITS
+
+_LENGTHS = ("epochs", "max_steps")
+_MOST_NAMED = 8
+_MOST_RATES = 1000  # that are compared, evenly spread
+
+
+def record(job: TrainingJob, data: Mapping[str, Any], numerics: Mapping[str, str]) -> dict[str, Any]:
+    """For the state of a checkpoint. `data`: of `Splits.record`."""
+    fields = json.loads(canonical(job.to_mapping()))
+    return {"job": fields, "job_digest": job.digest, "data": dict(data), "numerics": dict(numerics)}
+
+
+def check(start: Checkpoint, job: TrainingJob, data: Mapping[str, Any]) -> None:
+    """Raises CheckpointError where job or data are not what they were, but for a longer training."""
+    changes = [*job_changes(start.state, job), *data_changes(start.state, data)]
+    if changes:
+        named = changes[:_MOST_NAMED]
+        if len(changes) > _MOST_NAMED:
+            named.append(f"{len(changes) - _MOST_NAMED} more changes")
+        raise CheckpointError(
+            f"the checkpoint of step {start.step} was written of something else:\n"
+            + "".join(f"  {change}\n" for change in named)
+            + "Put back what it was, or train in a fresh directory"
+        )
+
+
+def job_changes(state: Mapping[str, Any], job: TrainingJob) -> list[str]:
+    """Every field of the job that is another one now, but for its length."""
+    then, now = dict(_leaves(state["job"])), dict(_leaves(json.loads(canonical(job.to_mapping()))))
+    return [
+        f"the job: {name} was {_said(then, name)}, and is {_said(now, name)} in job.yaml"
+        for name in sorted({*then, *now})
+        if name not in _LENGTHS and then.get(name) != now.get(name)
+    ]
+
+
+def data_changes(state: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
+    """Every part of every split that is another one now."""
+    found = []
+    for split in SPLITS:
+        then, now = state["data"].get(split), data.get(split)
+        if then is None or now is None:
+            if then != now:
+                found.append(f"the {split} data {'was added' if then is None else 'is gone'}")
+            continue
+        for part in PARTS:
+            if then[part] != now[part]:
+                how = "were added" if then[part] is None else "are gone" if now[part] is None else ""
+                found.append(f"the {part} of the {split} data {how or 'are not what they were'}")
+    return found
+
+
+def longer(state: Mapping[str, Any], job: TrainingJob) -> bool:
+    """Whether the job's length is another one than that of the checkpoint with this state."""
+    return any(state["job"].get(name) != getattr(job, name) for name in _LENGTHS)
+
+
+def continued(start: Checkpoint, blueprint: Blueprint) -> tuple[RunState, bytes, list[str]]:
+    """The state to go on with from a checkpoint, what to add to metrics.jsonl, and notes.
+
+    Raises CheckpointError where the job is another length now, and no longer than what is done, or where the
+    run had ended for another reason than its length.
+    """
+    job, state = blueprint.job, RunState.from_json(start.state["run"])
+    if not longer(start.state, job):
+        return state, b"", []
+    if blueprint.total_steps < start.step or (blueprint.total_steps == start.step and not state.ended):
+        per_epoch = blueprint.steps_per_epoch
+        raise CheckpointError(
+            f"job.yaml says {blueprint.total_steps / per_epoch:g} epochs ({_lengths(job)}), but"
+            f" {start.step / per_epoch:g} are done. Give more, or train in a fresh directory"
+        )
+    if blueprint.total_steps == start.step:
+        return state, b"", []
+    if state.ended:
+        ended = state.ended
+        state, text = gone_on(state)
+        if ended == "early_stopping" or out_of_patience(state, job):
+            raise CheckpointError(
+                f"the run stopped early at step {start.step}, as early_stopping says, and would have with any"
+                " number of epochs. To train its model further, start a job with init: RUN_DIR"
+            )
+    else:
+        text = ""
+    return state, text.encode(), list(_about_rates(start, blueprint))
+
+
+def _about_rates(start: Checkpoint, blueprint: Blueprint) -> Iterator[str]:
+    then = {name: start.state["job"].get(name) for name in _LENGTHS}
+    former = replace(blueprint, job=blueprint.job.replace(**then)).learning_rate()
+    rate, steps = blueprint.learning_rate(), np.linspace(0, start.step - 1, _MOST_RATES).astype(int)
+    nothing = PlateauState()
+    if any(former(step, nothing) != rate(step, nothing) for step in set(steps.tolist())):
+        yield (
+            f"the schedule {blueprint.job.optimizer.schedule.type!r} depends on the length of training: the"
+            f" first {start.step:,} steps had the rates of {_lengths_of(then)}, so this is not what"
+            f" {_lengths(blueprint.job)} at once would have given"
+        )
+
+
+def _lengths(job: TrainingJob) -> str:
+    return _lengths_of({name: getattr(job, name) for name in _LENGTHS})
+
+
+def _lengths_of(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}: {value}" for name, value in values.items() if value is not None)
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict | list) and value:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in items:
+            yield from _leaves(inner, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value
+
+
+def _said(fields: Mapping[str, Any], name: str) -> str:
+    return json.dumps(fields[name]) if name in fields else "absent"

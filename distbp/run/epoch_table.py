@@ -1,0 +1,63 @@
+"""The table of epochs on a terminal and in a log: one head, a row for each epoch, 80 columns at most."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+from distbp.core.metric_names import SPLITS, measured
+from distbp.run import events
+
+WIDTH = 80
+_LEFT, _RIGHT = 5, 14  # of the columns of the epoch, and of samples/s with the star
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Columns of a table: the training set's, then the validation set's, each with what says most first."""
+    ranks = {name: rank for rank, name in enumerate(measured(sorted(names)))}
+    return sorted(names, key=lambda name: (SPLITS.index(name.split("_")[0]), ranks[name.partition("_")[2]]))
+
+
+def _shown(columns: Sequence[str]) -> list[tuple[str, str, int]]:
+    """(split, "" where the column before has the same; metric; width) of as many columns as have room."""
+    for least in (9, 7):
+        found, before, room = [], "", WIDTH - _LEFT - _RIGHT
+        for column in columns:
+            split, _, metric = column.partition("_")
+            width = max(least, len(metric), len(split) if split != before else 0)
+            room -= width + 2
+            found.append((split if split != before else "", metric.replace("_", " "), width))
+            before = split
+        if room >= 0:
+            return found
+    while sum(width + 2 for _, _, width in found) > WIDTH - _LEFT - _RIGHT:
+        found.pop()
+    return found
+
+
+def table_head(columns: Sequence[str], watched: str | None) -> Iterator[str]:
+    """The lines above the first epoch, at most WIDTH wide. watched: what chooses the best epoch, or None."""
+    if watched is not None:
+        yield f"* marks the best epoch so far, by its {watched.replace('_', ' ')}"
+    shown = _shown(columns)
+    hidden = [column.replace("_", " ") for column in columns[len(shown) :]]
+    if hidden:
+        yield f"in metrics.jsonl, and not shown here: {', '.join(hidden)}"
+    yield (" " * _LEFT + "".join(f"  {split:>{width}}" for split, _, width in shown)).rstrip()
+    yield "epoch" + "".join(f"  {metric:>{width}}" for _, metric, width in shown) + f"  {'samples/s':>9}"
+
+
+def table_row(columns: Sequence[str], event: events.EpochEnded) -> str:
+    cells = []
+    for column, (_, _, width) in zip(columns, _shown(columns), strict=False):
+        value = event.metrics.get(column)
+        cells.append(f"  {number(value) if isinstance(value, float) else '':>{width}}")
+    speed = f"{event.samples_per_second:,.0f}" if event.samples_per_second else ""
+    return f"{event.epoch:>{_LEFT}}{''.join(cells)}  {speed:>9}{'  *' if event.improved else ''}".rstrip()
+
+
+def number(value: float) -> str:
+    """Four significant digits; no exponent where five digits will do."""
+    if not math.isfinite(value):
+        return str(value)
+    return f"{value:.4f}" if 0.001 <= abs(value) < 1000 or value == 0 else f"{value:.4g}"

@@ -1,0 +1,30 @@
+"""A listener that keeps the story of a run in events.jsonl."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+
+from distbp.run import events
+from distbp.run.run_directory import RunDirectory
+
+
+def log_events(run: RunDirectory, then: events.Listener | None = None) -> events.Listener:
+    """Writes every event to events.jsonl, but Progressed and Waiting, which are of the moment; passes all
+    on to `then`."""
+
+    def listen(event: events.Event) -> None:
+        if not isinstance(event, events.Progressed | events.Waiting):
+            fields = asdict(event)
+            if isinstance(event, events.EpochEnded):
+                fields["metrics"] = {k: v for k, v in event.metrics.items() if k != "health"}
+            run.append_event(_kind(event), **fields)
+        if then is not None:
+            then(event)
+
+    return listen
+
+
+def _kind(event: events.Event) -> str:
+    """EpochEnded -> epoch_ended."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()

@@ -1,0 +1,157 @@
+"""Opening the data of a job: its splits as tables, checked and prepared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distbp.core import settings
+from distbp.core.arrays import Shape
+from distbp.core.errors import DataError
+from distbp.core.storage import user_path
+from distbp.data.batches import WholeData
+from distbp.data.checks import Allowed, check_rows
+from distbp.data.digest import table_record
+from distbp.data.formats import arranged, from_arrays, load
+from distbp.data.ids import with_ids
+from distbp.data.prepared import PreparedRows, prepare
+from distbp.data.preprocessing import Preprocessing, fit
+from distbp.data.table import Table
+from distbp.data.targets import Meaning, understand
+from distbp.nn.network import Network
+from distbp.nn.wiring import data_facts
+
+if TYPE_CHECKING:  # these stand below the data in the house; here they are only read
+    from distbp.engine.blueprint import Blueprint
+    from distbp.job import TrainingJob
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The tables of a job, by name; "train" is always there. `meaning`: of their targets to its loss."""
+
+    tables: Mapping[str, Table]
+    preprocessing: Preprocessing
+    meaning: Meaning
+
+    @property
+    def skipped(self) -> dict[str, dict[str, int]]:
+        """How many rows were left out of each split, by reason; without splits that are whole."""
+        return {name: dict(table.skipped) for name, table in self.tables.items() if table.skipped}
+
+    @property
+    def rows(self) -> dict[str, int]:
+        return {name: len(table) for name, table in self.tables.items()}
+
+    def record(self, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """What tells that other data was given: by split, the digests of all its rows (see `table_record`).
+        `known`: an earlier record, for files that are the same since."""
+        return {name: table_record(table, (known or {}).get(name)) for name, table in self.tables.items()}
+
+    def prepare(self, job: TrainingJob) -> dict[str, PreparedRows]:
+        """The splits ready for batches: targets as the loss takes them, inputs preprocessed in memory up to
+        DISTBP_PREPARE_BYTES. Raises DataError."""
+        limit = settings.get("DISTBP_PREPARE_BYTES")
+        prepared = {}
+        for name, table in self.tables.items():
+            self.preprocessing.check(table.features, table.name)
+            targets = self.meaning.targets[name]
+            prepared[name] = prepare(table, targets, self.preprocessing, input_dtype(job), limit)
+        return prepared
+
+    def copied_bytes(self, job: TrainingJob) -> int:
+        """Of the inputs that `prepare` makes anew in memory."""
+        dtype, limit = input_dtype(job), settings.get("DISTBP_PREPARE_BYTES")
+        sizes = [
+            table.inputs.size * dtype.itemsize
+            for table in self.tables.values()
+            if table.inputs.dtype != dtype or not self.preprocessing.is_identity(dtype)
+        ]
+        return sum(size for size in sizes if size <= limit)
+
+    def ready(self, blueprint: Blueprint) -> WholeData:
+        """All rows, prepared for training. The weights of the training rows contain the class weights, so
+        that nobody multiplies them in a step; evaluation keeps the two apart, for metrics know no class
+        weights. Raises DataError."""
+        prepared = self.prepare(blueprint.job)
+        train = prepared["train"]
+        train.weights = blueprint.weights_of(train.targets, train.weights)
+        return WholeData(prepared, blueprint.rows, blueprint.sharding())
+
+
+def input_dtype(job: TrainingJob) -> np.dtype[Any]:
+    """Of what the first layers take: int64 where they take ids."""
+    return np.dtype(job.dtype if data_facts(job.model.layers).ids_below is None else np.int64)
+
+
+def open_splits(
+    job: TrainingJob, folder: Path, given: Mapping[str, Any] | None = None, *, confined: bool = False
+) -> Splits:
+    """Opens what the job names, relative to `folder`, or takes the arrays `given` for a split, as (inputs,
+    targets) or (inputs, targets, weights). Raises DataError."""
+    if job.data.folder is not None:
+        if confined:
+            raise DataError("data.folder may not be given here: paths are relative to the job's own data")
+        folder = folder / user_path(job.data.folder)
+    tables: dict[str, Table] = {}
+    first = data_facts(job.model.layers)
+    plain = None if job.data.standardize else Preprocessing(job.data.scale)
+    for name in SPLITS:
+        source = getattr(job.data, name)
+        allowed = Allowed(np.dtype(job.dtype), plain, name)
+        if given and given.get(name) is not None:
+            table = from_arrays(
+                *given[name], bad_rows=job.data.bad_rows, name=f"the {name} arrays", allowed=allowed
+            )
+        elif source is not None:
+            table = load(source, folder, confined=confined, bad_rows=job.data.bad_rows, allowed=allowed)
+        else:
+            continue
+        if first.takes == {"row"}:  # which an image is made; a view, no copy
+            table = replace(table, inputs=table.inputs.reshape(len(table), -1))
+        if first.ids_below is not None:
+            table = with_ids(table, first.ids_below)
+        if tables and table.columns is not None:
+            wanted = tables["train"].columns
+            inputs = arranged(table.inputs, table.columns, wanted, table.name)
+            table = replace(table, inputs=inputs, columns=wanted)
+        if tables and table.features != tables["train"].features:
+            raise DataError(
+                f"{table.name}: one row has the shape {table.features}, but the training rows have"
+                f" {tables['train'].features}; give the same columns"
+            )
+        if name == "train":
+            preprocessing = fit(table, job.data.scale, job.data.standardize)
+        elif tables and plain is None:  # known by now; to the training rows themselves it can do no harm
+            table = check_rows(table, job.data.bad_rows, replace(allowed, preprocessing=preprocessing))
+        tables[name] = table
+    if "train" not in tables:
+        raise DataError(
+            "there is nothing to train on: name data.train in the job, or give arrays:"
+            " train(job, data=(x, y))"
+        )
+    outputs = _outputs(job, tables["train"].features)
+    meaning = understand(tables, job.loss, outputs, np.dtype(job.dtype))
+    return Splits(tables, preprocessing, meaning)
+
+
+def _outputs(job: TrainingJob, features: Shape) -> int | None:
+    """How many numbers the network gives for a row; None where it does not fit, which others say."""
+    try:
+        shape = Network(job.model.layers, features).output_shape
+    except ValueError:
+        return None
+    return shape[0] if len(shape) == 1 else None
+
+
+def skipped_note(split: str, kept: int, reasons: Mapping[str, int]) -> str:
+    """What was left out of a split, in words."""
+    counts = ", ".join(f"{count:,}: {reason}" for reason, count in reasons.items())
+    count = sum(reasons.values())
+    return f"bad_rows: skip left out {count:,} of {kept + count:,} {split} rows ({counts})"

@@ -1,0 +1,283 @@
+"""`train` and `resume`: from a job to a run directory that holds a model."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distbp.core import settings
+from distbp.core.arguments import check_kind, kind_of, path_given, workers_given
+from distbp.core.errors import ArgumentError, DataError, JobError, SettingsError
+from distbp.core.interrupts import Control, Interrupts
+from distbp.core.storage import DISK, Disk
+from distbp.data.targets import Meaning, shown
+from distbp.engine import numerics
+from distbp.engine.blueprint import Blueprint
+from distbp.engine.evaluation import loss_weights
+from distbp.engine.memory_need import check_memory, needed
+from distbp.job import TrainingJob, WorkerRange
+from distbp.job.data_checks import check_against_data, class_number
+from distbp.nn.metrics import Frame, frame_of
+from distbp.nn.network import Network
+from distbp.run import agreement, checkpoint, events
+from distbp.run.delivery import delivered
+from distbp.run.result import Result
+from distbp.run.run_directory import RunDirectory, job_text, read_job, read_result
+from distbp.run.run_log import log_events
+from distbp.run.splits import SPLITS, Splits, open_splits
+from distbp.run.trainer import Trainer
+from distbp.run.warm_start import INIT, check_init, init_folder, keep_init, model_folder
+from distbp.team.maker import TeamMaker
+from distbp.team.ray.session import RaySession
+
+Data = Mapping[str, Any] | tuple[Any, ...]
+
+
+@numerics.quiet()
+def train(
+    job: TrainingJob,
+    *,
+    data: Data | None = None,
+    output: str | Path | None = None,
+    folder: str | Path = ".",
+    workers: int | str | WorkerRange | None = None,
+    listener: events.Listener | None = None,
+    address: str | None = None,
+    confined: bool = False,
+    control: Control | None = None,
+    session: RaySession | None = None,
+    init: str | Path | None = None,
+    disk: Disk | None = None,
+) -> Result:
+    """Trains `job` to its end in this process and the workers it starts; waits.
+
+    data: arrays in place of what the job's `data` names: (x, y) or (x, y, weights) to train on, or a mapping
+    with such tuples for "train", "validation", "test". x: (n, *features), or a frame, whose names of columns
+    the model keeps; y: (n,) labels (numbers, text, booleans) or values, or (n, outputs). output: the run
+    directory, absent or empty; None: a new one below `runs/`. folder: what paths in the job are relative to;
+    `confined`: they may not leave it. workers: in place of the job's.
+    listener: is told what happens (see `distbp.run.events`). address: of a Ray cluster to train on; None:
+    RAY_ADDRESS, or a Ray embedded in this process. control: changes the workers, or stops, from another
+    thread or a signal handler. session: a connection to Ray in place of one to `address`; the caller closes
+    it. init: where the model lies that the job's `init` names, if not there. disk: the calls by which the run
+    is written (see `distbp.core.storage.Disk`), to count or to limit them.
+
+    Raises ArgumentError, JobError, DataError, NumericsError, StorageError; Interrupted after a checkpoint on
+    Ctrl-C, SIGTERM and `control.stop()`, which may come at any moment, also while Ray starts.
+    """
+    check_job(job)
+    workers = _checked_call(workers, listener, address, control)
+    given, place = by_split(data), path_given(folder, "folder")  # once: callers may go elsewhere
+    path = None if output is None else path_given(output, "output")
+    control = control or Control()
+    wanted = job.workers if workers is None else workers
+    with Interrupts(control) as interrupts, TeamMaker(wanted, address, control, session=session) as teams:
+        _tell(listener, "reading the data")
+        with interrupts.at_once():
+            check_memory(needed(job, None, {}))  # before targets of so many outputs are made
+            splits = open_splits(job, place, given, confined=confined)
+            blueprint = make_blueprint(job, splits)
+            model = model_folder(Path(init)) if init else init_folder(job, place, confined=confined)
+            notes = check_init(blueprint, splits, model)
+        path = path or _fresh_directory(job.name)
+        with RunDirectory.create(path, _job_text(job, place), disk=disk or DISK) as run:
+            keep_init(model, path)
+            return _drive(run, blueprint, splits, None, teams, listener, control, notes=notes)
+
+
+@numerics.quiet()
+def resume(
+    run_dir: str | Path,
+    *,
+    data: Data | None = None,
+    workers: int | str | WorkerRange | None = None,
+    listener: events.Listener | None = None,
+    address: str | None = None,
+    control: Control | None = None,
+    epochs: int | None = None,
+    init: str | Path | None = None,
+    disk: Disk | None = None,
+) -> Result:
+    """Goes on from the last good checkpoint of a run directory, to the same bits as if it had never stopped.
+
+    `data` and `init` as in `train`, where the run was begun with them; `disk` as there. A finished run gives
+    its result at once, after a look whether model, metrics and result are those that it left. `epochs`: in
+    place of the job's, which job.yaml then says: a finished run goes on too, to the bits of one that had so
+    many at once (but for schedules that depend on the length of training; a note says so).
+
+    Raises CheckpointError where anything is not what it was, and as `train` does.
+    """
+    workers = _checked_call(workers, listener, address, control)
+    given = by_split(data)
+    with RunDirectory.open(path_given(run_dir, "run_dir"), disk=disk or DISK) as run:
+        job, text = read_job(run.path), None
+        if epochs is not None and epochs != job.epochs:
+            text = TrainingJob.from_yaml(job_text(run.path)).replace(epochs=epochs).to_yaml()
+            job = job.replace(epochs=epochs)
+        done, start = read_result(run.path), checkpoint.load_latest(run.checkpoints)
+        if done is not None and not (start and agreement.longer(start.state, job)):
+            return delivered(run.path, done, job, start)
+        control = control or Control()
+        wanted = job.workers if workers is None else workers
+        with Interrupts(control) as interrupts, TeamMaker(wanted, address, control) as teams:
+            notes = []
+            _tell(listener, "reading the data")
+            with interrupts.at_once(str(run.path)):
+                check_memory(needed(job, None, {}))  # before targets of so many outputs are made
+                splits = open_splits(job, run.path, given)
+                blueprint = make_blueprint(job, splits)
+                if start is None:
+                    kept: Path | None = run.path / INIT
+                    if not (run.path / INIT).is_dir():
+                        kept = model_folder(Path(init)) if init else init_folder(job, run.path)
+                    notes = check_init(blueprint, splits, kept)
+                    keep_init(kept, run.path)
+            if done is not None and text is None:
+                text = job_text(run.path)  # a longer job was written by hand
+            return _drive(run, blueprint, splits, start, teams, listener, control, text, notes)
+
+
+def make_blueprint(job: TrainingJob, splits: Splits) -> Blueprint:
+    """The blueprint of a job on its data. Raises JobError where they do not fit, with every fault, or where
+    the job needs more memory than there is (NoMemoryError: than is free);
+    SettingsError where DISTBP_KERNELS names what is not installed."""
+    table = splits.tables["train"]
+    class_weights, notes = check_splits(job, splits)
+    wanted = str(settings.get("DISTBP_KERNELS"))
+    try:
+        name = numerics.kernel_set(wanted)
+    except ImportError as error:
+        raise SettingsError(f"DISTBP_KERNELS={wanted} cannot be: {error}") from None
+    need = needed(
+        job, table.features, splits.rows, data=splits.copied_bytes(job), threads=settings.processors()
+    )
+    check_memory(need)
+    blueprint = Blueprint(job, 1, table.features, splits.rows, name, class_weights, notes)
+    network = blueprint.network()
+    frames = _frames(splits) if job.loss.task == "regression" else {}
+    return replace(blueprint, shards=job.resolved_shards(network.flops), frames=frames)
+
+
+def check_splits(job: TrainingJob, splits: Splits) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:
+    """The weights of the classes, and notes, where the job fits its data. Raises JobError with every fault,
+    DataError where the rows of a split weigh nothing in the loss."""
+    table = splits.tables["train"]
+    faults = check_against_data(job, table.features, splits.meaning.facts, splits.rows)
+    if faults:
+        raise JobError(faults)
+    classes = Network(job.model.layers, table.features, np.dtype(job.dtype)).output_shape[-1]
+    weights, notes = _class_weights(job, splits.meaning, classes)
+    for split, targets in splits.meaning.targets.items():
+        of_rows = loss_weights(weights, targets, splits.tables[split].weights, job.dtype)
+        if of_rows is not None and not of_rows.any():
+            raise DataError(
+                f"{splits.tables[split].name}: all rows of the {split} set weigh 0 in {job.dtype}, so that"
+                " nothing can be learned or measured; give some row, and its class, a weight"
+            )
+    return weights, notes
+
+
+def _frames(splits: Splits) -> dict[str, Frame]:
+    """Of the splits that are evaluated."""
+    return {
+        name: frame_of(targets, splits.tables[name].weights)
+        for name, targets in splits.meaning.targets.items()
+        if name != "train" and targets.ndim == 2
+    }
+
+
+def _drive(
+    run: RunDirectory,
+    blueprint: Blueprint,
+    splits: Splits,
+    start: checkpoint.Checkpoint | None,
+    teams: TeamMaker,
+    listener: events.Listener | None,
+    control: Control,
+    job_text: str | None = None,
+    notes: Sequence[str] = (),
+) -> Result:
+    told = log_events(run, listener)
+    for aside in start.set_aside if start else ():
+        told(events.CheckpointSetAside(str(aside.path), aside.reason))
+    teams.waiting = lambda what: told(events.Waiting(what))
+    with numerics.one_blas_thread(), numerics.quiet():
+        trainer = Trainer(run, blueprint, splits, teams, told, control, notes=notes)
+        return trainer.train(start, job_text)
+
+
+def _tell(listener: events.Listener | None, what: str) -> None:
+    if listener is not None:
+        listener(events.Waiting(what))
+
+
+def _class_weights(
+    job: TrainingJob, meaning: Meaning, classes: int
+) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:
+    """One weight for each class, and what to say of them. "balanced": rows / (classes that have rows * rows
+    of the class), as scikit-learn does; a class without rows weighs 1."""
+    given = job.class_weight
+    names = meaning.classes or tuple(range(classes))
+    if given is None:
+        return None, ()
+    if given == "balanced":
+        counts = np.bincount(meaning.targets["train"], minlength=classes)
+        there = counts > 0
+        balanced = np.where(there, counts.sum() / (there.sum() * np.maximum(counts, 1)), 1.0)
+        absent = tuple(name for name, has in zip(names, there, strict=True) if not has)
+        note = f"no training row is of class {shown(absent)}; class_weight: balanced gives it weight 1"
+        return tuple(balanced.tolist()), (note,) if absent else ()
+    if isinstance(given, Mapping):
+        by_number = {class_number(label, names): float(weight) for label, weight in given.items()}
+        return tuple(by_number.get(number, 1.0) for number in range(classes)), ()
+    return tuple(float(w) for w in given), ()
+
+
+def by_split(data: Data | None) -> dict[str, Any]:
+    """Arrays as `train` takes them, by split; none where there is no data. Raises ArgumentError."""
+    if data is None:
+        return {}
+    given = data if isinstance(data, Mapping) else {"train": data}
+    for split, arrays in given.items():
+        if split not in SPLITS:
+            raise ArgumentError(f"data has the key {split!r}; its keys are {', '.join(SPLITS)}")
+        if arrays is not None and not (isinstance(arrays, tuple | list) and len(arrays) in (2, 3)):
+            what = f"{len(arrays)} of them" if isinstance(arrays, tuple | list) else kind_of(arrays)
+            raise ArgumentError(
+                f"data for {split!r} must be (x, y) or (x, y, weights), inputs and targets, not {what}; for"
+                " example train(job, data=(x, y))"
+            )
+    return {split: tuple(arrays) for split, arrays in given.items() if arrays is not None}
+
+
+def check_job(job: Any) -> None:
+    """Raises ArgumentError for what is not a TrainingJob."""
+    ways = "TrainingJob(...), TrainingJob.from_file(path) or TrainingJob.from_mapping(fields)"
+    check_kind(job, TrainingJob, "the job", f"a TrainingJob (made by {ways})")
+
+
+def _checked_call(workers: Any, listener: Any, address: Any, control: Any) -> Any:
+    """`workers`, where the rest is of the right kind. Raises ArgumentError."""
+    if listener is not None and not callable(listener):
+        raise ArgumentError(f"listener must be a function of one event, not {kind_of(listener)}")
+    check_kind(address, (str, type(None)), "address", "the address of a Ray cluster, as text")
+    check_kind(control, (Control, type(None)), "control", "a distbp.Control")
+    return workers_given(workers, auto=True)
+
+
+def _fresh_directory(name: str) -> Path:
+    base = Path("runs").absolute()
+    base.mkdir(exist_ok=True)
+    slug = "".join(c if c.isalnum() or c in "-_" else "-" for c in name)
+    first = base / slug
+    return first if not first.exists() else Path(tempfile.mkdtemp(prefix=f"{slug}-", dir=base))
+
+
+def _job_text(job: TrainingJob, folder: Path) -> str:
+    """The job with its data paths absolute, so that the run directory can be resumed from anywhere."""
+    return job.located(folder).to_yaml()

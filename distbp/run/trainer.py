@@ -1,0 +1,450 @@
+"""The trainer: steps in stretches, evaluation, checkpoints, early stopping. It knows no exchange.
+
+`train` and `resume` are the ways in; `Trainer` is the loop they share. A run can be killed at any moment: it
+goes on from its last checkpoint, in the middle of an epoch, to the same bits and the same metrics.jsonl.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+from distbp.core.arrays import Array
+from distbp.core.errors import Interrupted, ServerLostError
+from distbp.core.interrupts import Control
+from distbp.data.batches import WholeData
+from distbp.engine import numerics
+from distbp.engine.blueprint import Blueprint
+from distbp.engine.diagnosis import diagnose
+from distbp.engine.evaluation import values
+from distbp.engine.parameter_server import NotFiniteError
+from distbp.model.folder import params_digest
+from distbp.run import accounts, agreement, checkpoint, events
+from distbp.run.checkpoint import Checkpoint
+from distbp.run.control import take_file
+from distbp.run.delivery import BEST
+from distbp.run.result import Result
+from distbp.run.run_directory import RunDirectory
+from distbp.run.run_state import RunState, after_evaluation, out_of_patience, undefined, watched
+from distbp.run.splits import Splits
+from distbp.run.verdict import expected, unhealthy
+from distbp.run.warm_start import first_weights
+from distbp.team.base import Snapshot, Team
+
+PROGRESS_S = 0.5  # between two Progressed events
+REQUESTS_S = 0.25  # between two looks for requests in the run directory
+BARREN_ATTEMPTS = 5  # servers lost one after the other, no step further: then it is not by chance
+# (blueprint, data, start, attempt, whom to tell why the team changed) -> team
+MakeTeam = Callable[[Blueprint, WholeData, Snapshot, int, Callable[[str], None]], Team]
+
+
+class Trainer:
+    """Drives one run. `run` is locked by this process; `make_team` starts server and workers.
+
+    Call `train` within `one_blas_thread`.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        blueprint: Blueprint,
+        splits: Splits,
+        make_team: MakeTeam,
+        listener: events.Listener,
+        control: Control,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.run = run
+        self._control = control
+        self._asked_at = 0.0  # when the run directory was last looked at for requests
+        self._asked_workers: int | None = None
+        self.blueprint = blueprint
+        self.job = blueprint.job
+        self._listener = listener
+        self._clock = clock
+        self._make_team = make_team
+        self._network = blueprint.network()
+        self._data = splits.ready(blueprint)
+        self._splits = splits
+        self._per_epoch = blueprint.steps_per_epoch
+        self._total = blueprint.total_steps
+        self._watched = watched(self.job, set(blueprint.rows))
+        self._state = RunState()
+        self._data_record: dict[str, Any] | None = None
+        self._saved = Snapshot(0, {})
+        self._best: Array | None = None  # the vector of the best evaluation, where it is kept
+        self._saved_at = 0.0
+        self._step = 0
+        self._train_seconds = 0.0
+        self._train_samples = 0
+        self._fresh = self._cold = True  # no step, no whole epoch was seen from this team
+        self._expected = expected(blueprint, self._data.splits["train"])
+        self.notes = [*notes, *blueprint.notes]
+
+    def train(self, start: Checkpoint | None, job_text: str | None = None) -> Result:
+        """Trains to the end from `start` (None: the beginning), writes model and result; waits. `job_text`:
+        of a longer job, for job.yaml, once it is known that the run can go on with it.
+
+        Raises Interrupted after a checkpoint when asked to stop; NumericsError, StorageError, DataError.
+        """
+        began = self._clock()
+        self.notes += self._restore(start)
+        if job_text is not None:
+            self.run.write_job(job_text)
+        take_file(self.run.path)  # it was meant for a process that is gone
+        announced, furthest, barren = False, 0, 0
+        while True:
+            try:
+                with closing(self._start_team()) as team:
+                    if not announced:
+                        self._announce(team)
+                        self._note_beforehand()
+                        announced = True
+                    if self._asked_workers is not None:
+                        team.scale(self._asked_workers)
+                    self._train(team)
+                    vector, metrics = self._finish(team)
+                    result = self._result(team, vector, metrics, self._clock() - began)
+                break
+            except ServerLostError as error:
+                barren = 0 if self._step > furthest else barren + 1
+                furthest = max(furthest, self._step)
+                if barren == BARREN_ATTEMPTS:
+                    raise
+                self._begin_attempt(error)
+        self.run.write_result(result.to_json())
+        self._emit(events.Finished(result.to_json()))
+        return result
+
+    # Steps ---------------------------------------------------------------------------------------------
+
+    def _train(self, team: Team) -> None:
+        step = self._saved.step
+        while not self._state.ended:
+            step = self._step = self._advance(team, step)
+
+    def _begin_attempt(self, error: ServerLostError) -> None:
+        """The server is gone: all goes back to the last checkpoint, as if nothing had come after it."""
+        attempt = self._state.attempt + 1
+        step = self._step = self._rewind()
+        self._state = replace(self._state, attempt=attempt)
+        self._team_changed(f"{error}; attempt {attempt} goes on from step {step}")
+
+    def _advance(self, team: Team, step: int) -> int:
+        """Trains up to the next event: an epoch's end, a checkpoint, a progress report, a signal."""
+        stop = min((step // self._per_epoch + 1) * self._per_epoch, self._total)
+        every = self.job.checkpoint.every_steps
+        if every:
+            stop = min(stop, (step // every + 1) * every)
+        # What is compiled or loaded in a team's first step, and in the last one of its first epoch (which
+        # measures health), is no part of its speed: these are stretches of their own.
+        last = (step // self._per_epoch + 1) * self._per_epoch - 1
+        counted = not (self._fresh or (self._cold and step == last))
+        if self._fresh:
+            stop = step + 1
+        elif self._cold and step < last:
+            stop = min(stop, last)
+        workers = team.workers
+        began = self._clock()
+        until = began + PROGRESS_S
+        clock, control = self._clock, self._control
+        try:
+            reached = team.run(step, stop, self._state.plateau, lambda: clock() > until or control.stopping)
+        except NotFiniteError as error:
+            vector = team.snapshot().arrays["vector"]
+            number = self._splits.tables["train"].row_number
+            raise diagnose(self.blueprint, vector, self._data, error.step, number) from None
+        changed = team.workers != workers  # then starting the others is in the time
+        self._count(team, step, reached, self._clock() - began, counted and not changed)
+        self._fresh = changed or (self._fresh and reached == step)
+        self._cold = self._cold or changed
+        self._obey(team, reached)
+        ended = reached % self._per_epoch == 0 or reached == self._total
+        if reached > step and ended:
+            self._end_epoch(team, reached)
+        if self._control.stopping and not self._state.ended:
+            self._save(team, reached)
+            raise self._interrupted(reached)
+        if reached > step and self._checkpoint_due(reached):
+            self._save(team, reached)
+        return reached
+
+    def _obey(self, team: Team, step: int) -> None:
+        """Does what was asked for while steps ran (see `distbp.run.control`)."""
+        asked = self._control.asked()
+        if asked is None and self._clock() - self._asked_at >= REQUESTS_S:
+            self._asked_at = self._clock()
+            asked = take_file(self.run.path)
+        if asked is None or self._control.stopping:
+            return
+        self._step = step
+        refused = team.scale(asked)
+        if refused is None:
+            self._asked_workers = asked
+            self._team_changed(f"{asked} workers were asked for; there are {team.workers} now")
+        else:
+            self._team_changed(f"{asked} workers were asked for, but cannot be, because {refused}")
+
+    def _interrupted(self, step: int) -> Interrupted:
+        return Interrupted(str(self.run.path), step, self._control.stopped_by)
+
+    def _count(self, team: Team, first: int, stop: int, seconds: float, counted: bool) -> None:
+        sharding = self.blueprint.sharding()
+        samples = sharding.rows_before(stop) - sharding.rows_before(first) if counted else 0
+        if counted:
+            self._train_samples += samples
+            self._train_seconds += seconds
+        speed = samples / seconds if seconds > 0 else 0.0
+        epoch = max(0, stop - 1) // self._per_epoch + 1
+        self._emit(events.Progressed(stop, self._total, epoch, speed, workers=team.workers))
+
+    # Epochs --------------------------------------------------------------------------------------------
+
+    def _end_epoch(self, team: Team, step: int) -> None:
+        began = self._clock()
+        self._cold = False
+        epoch = -(-step // self._per_epoch)
+        last = step == self._total
+        parameters = self._network.parameter_count
+        every = accounts.digest_every(parameters * self._network.dtype.itemsize, self.blueprint.rows["train"])
+        whole = last or epoch % every == 0  # else perhaps nobody asks for the parameters
+        snapshot = team.snapshot(whole)
+        line: dict[str, Any] = {"epoch": epoch, "step": step, **accounts.training_values(snapshot)}
+        rate = self.blueprint.learning_rate()(step - 1, self._state.plateau)
+        before, seal = self._state, self.run.metrics_seal() if last else (0, "")
+        self._state = accounts.observed(before, self.blueprint, snapshot, step)
+        digest = params_digest(snapshot.arrays["vector"][:parameters]) if whole else None
+        in_turn = epoch % self.job.evaluate_every == 0 and step % self._per_epoch == 0
+        if step % self._per_epoch == 0:
+            before = self._state
+        # What a longer run would say here, which is not at its end and does not measure out of turn.
+        usual = {**line, "learning_rate": rate, **self._health(snapshot, step, False)}
+        usual |= {"params_sha256": digest} if epoch % every == 0 else {}
+        evaluated = in_turn or last
+        if evaluated and "validation" in self.blueprint.rows:
+            found = self._evaluate(team, "validation")
+            line.update(found)
+            usual |= found if in_turn else {}
+        measured: dict[str, Any] = {"learning_rate": rate, **self._health(snapshot, step, last)}
+        if whole:
+            measured["params_sha256"] = digest
+        self.run.append_metric({**line, **measured})
+        improved = False
+        if evaluated:
+            self._state, improved = after_evaluation(self._state, self.job, self._watched, line, epoch, step)
+            for text in undefined(self.job, self._watched, line):
+                self._note(text)
+        if improved and self._keeps_best:
+            self._best = (snapshot if whole else team.snapshot()).arrays["vector"]
+        if last:
+            aside = None
+            if not in_turn or accounts.differ(usual, {**line, **measured}):
+                would = None if step % self._per_epoch else usual
+                aside = accounts.aside(self._state if in_turn else before, would, seal)
+            ended = "max_steps" if self._total == self.job.max_steps else "epochs"
+            self._state = replace(self._state, ended=ended, aside=aside)
+        elif evaluated and out_of_patience(self._state, self.job):
+            self._state = replace(self._state, ended="early_stopping")
+            assert self._state.best is not None
+            self._emit(
+                events.Stopped(
+                    str(self._watched), self._state.waited, self._state.best_epoch, self._state.best
+                )
+            )
+        if self._state.ended:
+            self._save(team, step, snapshot if whole else None)
+        speed = self._train_samples / self._train_seconds if self._train_seconds else 0.0
+        wrong = self._unhealthy(last)
+        self._emit(events.EpochEnded(epoch, step, line, speed, self._clock() - began, improved, wrong))
+        if self._state.ended:
+            self._emit(events.Waiting("writing the model"))
+
+    def _health(self, snapshot: Snapshot, step: int, last: bool) -> dict[str, Any]:
+        whole = step % self._per_epoch == 0
+        return accounts.health(self._state, snapshot, self._unhealthy(last)) if whole else {}
+
+    def _unhealthy(self, ended: bool) -> dict[str, str]:
+        state = self._state
+        return {} if state.losses is None else unhealthy(self._expected, state.losses, state.dead, ended)
+
+    # Checkpoints ---------------------------------------------------------------------------------------
+
+    @property
+    def _restores_best(self) -> bool:
+        return self.job.early_stopping is not None and self.job.early_stopping.restore_best
+
+    @property
+    def _keeps_best(self) -> bool:
+        return self.job.checkpoint.keep_best or self._restores_best
+
+    def _checkpoint_due(self, step: int) -> bool:
+        if self._saved.step == step:
+            return False
+        every, seconds = self.job.checkpoint.every_steps, self.job.checkpoint.every_seconds
+        if every and step % every == 0:
+            return True
+        return seconds is not None and self._clock() - self._saved_at >= seconds
+
+    def _save(self, team: Team | None, step: int, snapshot: Snapshot | None = None) -> None:
+        began = self._clock()
+        if snapshot is None:
+            assert team is not None
+            snapshot = team.snapshot()
+        offset, sha256 = self.run.metrics_seal()
+        self._state = replace(self._state, metrics_offset=offset, metrics_sha256=sha256)
+        arrays = dict(snapshot.arrays)
+        if self._best is not None and self._state.best_step != step:
+            arrays[BEST] = self._best
+        fingerprint = numerics.fingerprint(self.blueprint.kernels)
+        state = {
+            "run": self._state.to_json(),
+            **agreement.record(self.job, self._recorded_data(), fingerprint),
+        }
+        disk = self.run.disk
+        path = checkpoint.save(self.run.checkpoints, step, arrays, state, disk=disk)
+        checkpoint.prune(self.run.checkpoints, keep_last=self.job.checkpoint.keep_last, disk=disk)
+        self._saved, self._saved_at = snapshot, self._clock()
+        self._emit(events.CheckpointSaved(step, str(path), self._clock() - began))
+
+    def _recorded_data(self, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """See `Splits.record`; computed once in this process."""
+        if self._data_record is None:
+            self._data_record = self._splits.record(known)
+        return self._data_record
+
+    def _restore(self, start: Checkpoint | None) -> list[str]:
+        """Takes up a checkpoint (None: the beginning); returns what is to be told about it."""
+        self._saved_at = self._clock()
+        self._best = None
+        if start is None:
+            self._state = RunState()
+            vector = first_weights(self._network, self.job.seed, self.run.path)
+            self._saved = Snapshot(0, {"vector": vector})
+            self.run.rewind_metrics(0)
+            self._recorded_data()  # of the rows before anything is made of them
+            return []
+        agreement.check(start, self.job, self._recorded_data(start.state["data"]))
+        numerics.check_same(
+            numerics.fingerprint(self.blueprint.kernels),
+            start.state["numerics"],
+            "this run was begun on a machine that",
+        )
+        former = RunState.from_json(start.state["run"])
+        state, text, notes = agreement.continued(start, self.blueprint)
+        # Killed while it went on: then metrics.jsonl already says what a longer run says there.
+        if not (text and self.run.has_metrics(state.metrics_offset, state.metrics_sha256, text)):
+            self.run.check_metrics(former.metrics_offset, former.metrics_sha256)
+        self._state = replace(state, attempt=former.attempt + 1)
+        arrays = dict(start.arrays)
+        best = arrays.pop(BEST, arrays["vector"] if state.best_step == start.step else None)
+        self._best = best if self._keeps_best else None
+        self._saved = Snapshot(start.step, arrays)
+        self.run.rewind_metrics(state.metrics_offset, state.metrics_sha256)
+        self.run.append_metric_text(text)
+        return notes
+
+    def _rewind(self) -> int:
+        """Goes back to the last checkpoint (or the beginning) within this process; returns its step."""
+        latest = checkpoint.load_latest(self.run.checkpoints)
+        for aside in latest.set_aside if latest else ():
+            self._emit(events.CheckpointSetAside(str(aside.path), aside.reason))
+        self._restore(latest)
+        return self._saved.step
+
+    def _start_team(self) -> Team:
+        self._fresh = self._cold = True
+        self._emit(events.Waiting("loading the kernels; the first time on a machine they are compiled"))
+        fresh = {name: array.copy() for name, array in self._saved.arrays.items()}
+        start = Snapshot(self._saved.step, fresh)
+        try:
+            return self._make_team(self.blueprint, self._data, start, self._state.attempt, self._team_changed)
+        except Interrupted:
+            if self._saved.step not in checkpoint.list_steps(self.run.checkpoints):
+                self._save(None, self._saved.step, self._saved)
+            raise self._interrupted(self._saved.step) from None
+
+    def _note_beforehand(self) -> None:
+        for text in accounts.notes_beforehand(self.blueprint, self._splits):
+            self._note(text)
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+            self._emit(events.Noted(text))
+
+    def _team_changed(self, reason: str) -> None:
+        self.notes.append(reason)
+        self._emit(events.TeamChanged(self._step, self._state.attempt, reason))
+
+    # The end -------------------------------------------------------------------------------------------
+
+    def _finish(self, team: Team) -> tuple[Array, dict[str, Any]]:
+        """The vector of the model, and all final metrics."""
+        snapshot = team.snapshot()
+        vector = snapshot.arrays["vector"]
+        metrics = {k: v for k, v in self._state.last_metrics.items() if k not in ("epoch", "step")}
+        best_step = self._state.best_step
+        if self._restores_best and self._best is not None and best_step != snapshot.step:
+            vector = self._best
+            metrics = {k: v for k, v in self._state.best_metrics.items() if k not in ("epoch", "step")}
+            self._saved = Snapshot(best_step, {"vector": vector})
+            metrics.update(self._test(team, vector))
+        else:
+            metrics.update(self._test(team))
+        self.notes += accounts.save_model(self.run, self.blueprint, self._splits, vector)
+        return vector, metrics
+
+    def _test(self, team: Team, saved: Array | None = None) -> Mapping[str, float]:
+        """The metrics of the test set, if any. A team that cannot take `saved` makes room for another."""
+        if "test" not in self.blueprint.rows:
+            return {}
+        if saved is None or team.adopt(saved):
+            return self._evaluate(team, "test")
+        team.close()
+        with closing(self._start_team()) as other:
+            return self._evaluate(other, "test")
+
+    def _evaluate(self, team: Team, split: str) -> dict[str, float]:
+        """`{split}_loss` and `{split}_{metric}`."""
+        found = values(self.blueprint.measures(self._network, split).metrics, team.evaluate(split))
+        return {f"{split}_{name}": value for name, value in found.items()}
+
+    def _result(self, team: Team, vector: Array, metrics: Mapping[str, Any], seconds: float) -> Result:
+        for text in (wrong := self._unhealthy(ended=True)).values():
+            self._note(text)
+        return accounts.result(
+            self.run,
+            self.blueprint,
+            team,
+            self._splits,
+            self._state,
+            vector=vector,
+            metrics=metrics,
+            samples_per_second=self._train_samples / self._train_seconds if self._train_seconds else 0.0,
+            wall_seconds=seconds,
+            notes=self.notes,
+            unhealthy=wrong,
+            restored=self._restores_best and self._state.best is not None,
+        )
+
+    def _announce(self, team: Team) -> None:
+        self._emit(
+            accounts.started(
+                self.run,
+                self.blueprint,
+                team,
+                self._splits,
+                first_step=self._saved.step,
+                attempt=self._state.attempt,
+                notes=self.notes,
+                watched=self._watched,
+            )
+        )
+
+    def _emit(self, event: events.Event) -> None:
+        self._listener(event)

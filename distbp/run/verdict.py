@@ -1,0 +1,122 @@
+"""Whether a run is well: said after every epoch, from what was measured anyway, and at the end.
+
+What it is compared with is found once, from the data alone: the loss of the best constant prediction, that of
+a network whose outputs are all 0, and the size of the inputs. So the verdict is the same for any number of
+workers, and after any resume. It changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.data.prepared import PreparedRows
+from distbp.engine.blueprint import Blueprint
+from distbp.nn.program import loss_sum
+
+SAMPLE = 1 << 22  # numbers that are looked at: of so many rows, evenly spread, are outputs and inputs
+EARLY = 5  # epochs that a run has to become better than a constant
+NEARLY = 1e-3  # of the constant's loss: less than that is not better
+DEAD = 0.5  # share of a layer's units
+LARGE, SMALL = 10.0, 1e-3  # root mean squares of columns of inputs that no initializer expects
+
+
+class Expected(NamedTuple):
+    """`constant`: the loss of the best constant prediction; `untrained`: of outputs of 0. `inputs`: the root
+    mean square of the largest column of prepared inputs; NaN where the first layer normalizes them."""
+
+    constant: float
+    untrained: float
+    inputs: float
+
+
+class Losses(NamedTuple):
+    """Of the training rows, over whole epochs."""
+
+    first: float
+    lowest: float
+    last: float
+    epochs: int
+
+    @staticmethod
+    def after(before: Losses | None, loss: float) -> Losses:
+        if before is None:
+            return Losses(loss, loss, loss, 1)
+        return Losses(before.first, min(before.lowest, loss), loss, before.epochs + 1)
+
+
+def expected(blueprint: Blueprint, rows: PreparedRows) -> Expected:
+    """What the training rows let expect. Takes milliseconds, for large data a tenth of a second."""
+    loss, network = blueprint.job.loss, blueprint.network()
+    (outputs,) = network.output_shape
+    some = slice(None, None, max(1, -(-len(rows) * outputs // SAMPLE)))
+    targets, weights = rows.targets[some], None if rows.weights is None else rows.weights[some]
+    total = len(targets) if weights is None else float(weights.sum(dtype=np.float64))
+    if not total:
+        return Expected(math.nan, math.nan, math.nan)
+    if targets.ndim == 1:
+        mean = middle = np.bincount(targets, weights, outputs) / total
+    else:
+        mean = np.average(targets, axis=0, weights=weights).astype(np.float64)
+        middle = np.median(targets, axis=0).astype(np.float64)
+
+    def of(constant: Array) -> float:
+        found = 0.0
+        for start in range(0, len(targets), size := max(1, 2**18 // outputs)):
+            part = slice(start, start + size)
+            t = targets[part] if targets.ndim == 1 else targets[part].astype(np.float64)
+            w = None if weights is None else weights[part].astype(np.float64)
+            found += loss_sum(loss, np.tile(constant, (len(t), 1)), t, w)
+        return found / total
+
+    best = loss.constant(mean, middle)
+    start = best if loss.takes == "probabilities" else np.zeros(outputs)
+    return Expected(of(best), of(start), _size(blueprint, rows))
+
+
+def _size(blueprint: Blueprint, rows: PreparedRows) -> float:
+    if blueprint.job.model.layers[0].rescales:
+        return math.nan
+    count = max(1, min(len(rows), SAMPLE // max(1, math.prod(rows.input_shape))))
+    x = np.empty((count, *rows.input_shape), blueprint.dtype)
+    rows.gather(np.arange(count) * len(rows) // count, x)
+    return float(np.sqrt(np.mean(np.square(x, dtype=np.float64), axis=0).max()))
+
+
+def unhealthy(expected: Expected, losses: Losses, dead: Mapping[str, float], ended: bool) -> dict[str, str]:
+    """What is wrong with a run, by name: a sentence for people, saying what to try; empty where all is well.
+
+    Names: "diverged", "no_better" (than a constant), "saturated", "unscaled_inputs". `dead`: the share of
+    units, by layer, that were saturated on all rows of the epoch.
+    """
+    found = {}
+    constant, last = expected.constant, losses.last
+    bar = max(constant, expected.untrained)
+    above, size = last - bar, abs(bar)
+    # It rose, or it never came near what an untrained network gives.
+    if above > size and (last - losses.lowest > size or (above > 9 * size and last > losses.first / 2)):
+        found["diverged"] = (
+            f"training diverged: its loss ended at {last:.4g}, where always giving the same answer has"
+            f" {constant:.4g}; lower learning_rate, or set clip"
+        )
+    elif (ended or losses.epochs >= EARLY) and constant - losses.lowest <= NEARLY * abs(constant) != 0:
+        found["no_better"] = (
+            f"the training loss never was below {losses.lowest:.4g}, and always giving the same answer"
+            f" has {constant:.4g}: nothing was learned; try another learning_rate, or scale the inputs"
+        )
+    layers = [f"{name} ({share:.0%})" for name, share in dead.items() if share >= DEAD]
+    if layers:
+        found["saturated"] = (
+            f"units are dead on all rows of the epoch in {', '.join(layers)}, and do not learn; lower"
+            " learning_rate, or take the activation leaky_relu"
+        )
+    if expected.inputs > LARGE or expected.inputs < SMALL:
+        found["unscaled_inputs"] = (
+            f"the inputs are not scaled: a typical value of the largest column is {expected.inputs:.4g};"
+            " set data.standardize: true, or data.scale"
+        )
+    return found

@@ -1,0 +1,77 @@
+"""What the trainer drives: a team, that is a parameter server and its workers behind one exchange.
+
+The trainer is not on the path of a step. It asks for *stretches* of steps, for evaluations and for snapshots,
+and the team runs the steps among its members. Every team gives the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from distbp.core.arrays import Array
+from distbp.engine.evaluation import Evaluation
+from distbp.engine.health import TensorHealth
+from distbp.optim.schedules import PlateauState
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of the server before `step`: all that a checkpoint needs, and what an epoch reports.
+
+    `arrays`: "vector" (size,), "epoch_totals" float64, and the optimizer's "slots.*". Copies.
+    """
+
+    step: int
+    arrays: Mapping[str, Array]
+    health: tuple[TensorHealth, ...] = field(default=())
+
+    @property
+    def slots(self) -> dict[str, Array] | None:
+        """The optimizer's state by name; None in the snapshot of a fresh run, which has none yet."""
+        if "epoch_totals" not in self.arrays:
+            return None
+        prefix = "slots."
+        return {k.removeprefix(prefix): v for k, v in self.arrays.items() if k.startswith(prefix)}
+
+
+class Team(Protocol):
+    """`exchange`: its name for people ("inline", "shared memory", "ray objects"). `workers`: how many now."""
+
+    @property
+    def exchange(self) -> str: ...
+
+    @property
+    def workers(self) -> int: ...
+
+    def run(self, first: int, stop: int, plateau: PlateauState, stopping: Callable[[], bool]) -> int:
+        """Trains steps `first` to `stop - 1`; waits. Returns the next step: `stop`, or an earlier one if
+        `stopping()` became true, which is asked often and never in the middle of a step.
+
+        Raises NotFiniteError (the step was not applied) or ServerLostError (go on from a checkpoint).
+        """
+        ...
+
+    def evaluate(self, split: str) -> Evaluation:
+        """Loss and metric sums of a whole split with the current parameters; waits."""
+        ...
+
+    def snapshot(self, whole: bool = True) -> Snapshot:
+        """The server's state between two steps; waits. Not `whole`: what an epoch reports, without what grows
+        with the number of parameters."""
+        ...
+
+    def adopt(self, vector: Array) -> bool:
+        """Takes other parameters, to evaluate with before it is closed; waits. False where it cannot, and a
+        new team is needed."""
+        ...
+
+    def scale(self, workers: int) -> str | None:
+        """Asks for another number of workers, which come and go while steps run; does not wait. Returns why
+        that cannot be, in words that go on after "because", or None."""
+        ...
+
+    def close(self) -> None:
+        """Ends all that the team started. May be called twice."""
+        ...

@@ -1,0 +1,135 @@
+"""Which team trains: inline, or a parameter server and workers on Ray."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from distbp.core import settings
+from distbp.core.errors import Interrupted
+from distbp.core.interrupts import Control
+from distbp.data.batches import WholeData
+from distbp.engine.blueprint import Blueprint
+from distbp.job import WorkerRange
+from distbp.team.base import Snapshot, Team
+from distbp.team.exchange.faults import FaultPlan
+from distbp.team.exchange.shared_data import share_rows
+from distbp.team.inline import InlineTeam
+from distbp.team.membership import Options
+from distbp.team.ray.session import RaySession, installed
+
+Changed = Callable[[str], None]
+
+
+class TeamMaker:
+    """Makes the team of each attempt. workers: a number, "auto" or a range. address: of a Ray cluster.
+    control: may stop the run while a team is made, which raises Interrupted then. session: a connection to
+    Ray that the caller has made, and will close.
+
+    A context manager. Where workers are sure to be needed, Ray begins to start (or is joined) on entering,
+    while the caller opens the data; for "auto" when first needed, and left again where inline proves faster;
+    inline training never imports it. It is left at the end.
+    """
+
+    def __init__(
+        self,
+        workers: int | str | WorkerRange,
+        address: str | None = None,
+        control: Control | None = None,
+        faults: FaultPlan | None = None,
+        session: RaySession | None = None,
+    ) -> None:
+        self._workers = workers
+        self._address = address
+        self._faults = faults
+        self._stack = ExitStack()
+        self._handles: dict[str, Any] | None = None
+        self._ray = session
+        self._control = control or Control()
+        self.waiting: Callable[[str], None] = lambda what: None  # told what is waited for, before that
+
+    def __enter__(self) -> Self:
+        if isinstance(self._workers, WorkerRange):
+            self._start_ray(self._workers.max, self._workers.min)
+        elif isinstance(self._workers, int) and self._workers > 0:
+            self._start_ray(self._workers, self._workers)
+        return self
+
+    def _start_ray(self, most: int, workers: int) -> RaySession:
+        """`most`: workers that there may be; `workers`: to begin with."""
+        if self._ray is not None and self._ray.left:
+            self._ray.close()
+            self._ray = None
+        if self._ray is None:
+            self._ray = RaySession(max(os.cpu_count() or 1, most) + 1, self._address, workers)
+            self._stack.callback(self._ray.close)
+        return self._ray
+
+    def _check(self) -> None:
+        if self._control.stopping:
+            raise Interrupted("", None, self._control.stopped_by)
+
+    def _leave_ray(self) -> None:
+        """Its helpers take some percent of a processor, for as long as they live."""
+        if self._ray is not None:
+            self._ray.leave()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def __call__(
+        self, blueprint: Blueprint, data: WholeData, snapshot: Snapshot, attempt: int, changed: Changed
+    ) -> Team:
+        if self._workers == "auto" and not installed():
+            changed("workers: auto chose 0 (Ray is not installed)")
+            return InlineTeam(blueprint, data, snapshot, attempt, changed=changed)
+        from distbp.team.auto import AutoTeam
+
+        begin: Team | None = None
+        if isinstance(self._workers, WorkerRange):
+            least, most = self._workers.min, self._workers.max
+            begin = self._on_ray(blueprint, data, snapshot, attempt, changed, least, least, most)
+        elif isinstance(self._workers, int) and self._workers > 0:
+            begin = self._on_ray(blueprint, data, snapshot, attempt, changed, self._workers)
+        elif self._workers == 0:
+            begin = InlineTeam(blueprint, data, snapshot, attempt, changed=changed)
+        return AutoTeam(
+            blueprint, data, snapshot, attempt, self._on_ray, changed, self._leave_ray, begin=begin
+        )
+
+    def _on_ray(
+        self,
+        blueprint: Blueprint,
+        data: WholeData,
+        snapshot: Snapshot,
+        attempt: int,
+        changed: Changed,
+        workers: int,
+        least: int = 0,
+        most: int = 0,
+    ) -> Team:
+        session = self._start_ray(max(workers, most), workers)
+        there = self._address or settings.get("RAY_ADDRESS")
+        self.waiting("joining Ray" if there else "starting Ray, which takes some seconds")
+        session.wait(self._check)
+        from distbp.team.ray.ray_team import RayTeam  # imports Ray: only within the session
+
+        if self._handles is None:
+            self._handles = {}
+            for name, rows in data.splits.items():
+                memory, self._handles[name] = share_rows(rows)
+                self._stack.callback(memory.close)
+        self.waiting(f"starting the parameter server and {workers} worker{'s' if workers != 1 else ''}")
+        options = Options(workers, least, most, servers=blueprint.job.servers, faults=self._faults)
+        early = session.head_start
+        team = RayTeam(
+            blueprint, data, snapshot, attempt, options, self._handles, changed, early, self._check
+        )
+        if early is not None:
+            early.dismiss()
+        return team

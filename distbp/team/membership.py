@@ -1,0 +1,71 @@
+"""How many workers there are, where, and who hosts which shards: pure decisions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from distbp.core.reduction import assign
+from distbp.team.exchange.faults import FaultPlan
+from distbp.team.exchange.segment import Range
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a team is run; nothing here changes the result.
+
+    workers: how many to begin with. least, most: limits for growing into free CPUs; equal: do not.
+    late_factor: see `Rounds`. frozen_s: without a sign of life, a process is taken for frozen, and ended.
+    servers: how many share the flat vector. faults: injected, for tests of recovery.
+    """
+
+    workers: int
+    least: int = 0
+    most: int = 0
+    late_factor: float = 4.0
+    frozen_s: float = 5.0
+    servers: int = 1
+    faults: FaultPlan | None = None
+
+
+def spread(shards: int, members: Sequence[tuple[str, int]]) -> dict[int, list[Range]]:
+    """Member -> its ranges of shards, as equal as can be; members of one node host neighbors, so that a node
+    can join their sums before it sends them. `members`: (node, member), any order.
+
+    Where there are more members than shards, the last ones host nothing.
+    """
+    ordered = sorted(members)
+    used = min(len(ordered), shards)
+    ranges: dict[int, list[Range]] = {member: [] for _, member in ordered}
+    for (_, member), (start, stop) in zip(ordered[:used], assign(shards, used), strict=True):
+        ranges[member] = [Range(start, stop)]
+    return ranges
+
+
+def frozen(beat_ages_s: Mapping[int, float], limit_s: float) -> list[int]:
+    """The members that gave no sign of life for longer than `limit_s`."""
+    return [member for member, age in beat_ages_s.items() if age > limit_s]
+
+
+def target(
+    current: int, wanted: int, least: int, most: int, free_cpus: float, awaited_cpus: float = 0.0
+) -> int:
+    """How many workers there should be: `wanted`, or (least < most) as many as there are CPUs for.
+
+    `current`: workers, and those on their way. `awaited_cpus`: what everybody in the cluster waits for,
+    workers on their way too. Where that is more than is free, workers make room.
+    """
+    if least == most:
+        return wanted
+    return max(least, min(most, current + math.floor(free_cpus - awaited_cpus)))
+
+
+def places(
+    home: str, cpus: Mapping[str, float], taken: Sequence[str], doubtful: Collection[str] = ()
+) -> list[str]:
+    """One entry for each worker that there is room for: the server's node first, then the node with the
+    most room, and so on, so that few nodes are used. `taken`: one node for each worker that runs."""
+    rooms = {name: int(count) - taken.count(name) for name, count in cpus.items() if name not in doubtful}
+    order = sorted(rooms, key=lambda name: (name != home, -rooms[name], name))
+    return [name for name in order for _ in range(rooms[name])]

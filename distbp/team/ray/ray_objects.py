@@ -1,0 +1,57 @@
+"""The Ray-objects exchange: between the server and the relays of other nodes, one actor call a step.
+
+A relay's call pushes its sums and waits in a thread of the server's actor until something newer is published;
+the vector comes back as a reference to one object, which crosses to each node once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+
+from distbp.core.arrays import Array
+from distbp.engine.parameter_server import Contribution
+from distbp.team.exchange.relay import Publication
+
+# Ray carries values up to 100 KB within its messages; larger ones are worth an object of their own.
+INLINE_BYTES = 100 * 1024
+
+
+def as_object(vector: Array) -> Any:
+    """A copy that can travel: the next update writes to the vector while slow relays still read this one."""
+    return vector.copy() if vector.nbytes <= INLINE_BYTES else ray.put(vector)
+
+
+class RayReply:
+    """A `Reply` that is a Ray reference."""
+
+    def __init__(self, reference: Any) -> None:
+        self._reference = reference
+
+    def wait(self, timeout_s: float) -> Publication | None:
+        ready, _ = ray.wait([self._reference], timeout=timeout_s)
+        if not ready:
+            return None
+        found: Publication = ray.get(self._reference)
+        if isinstance(found.vector, ray.ObjectRef):
+            return found._replace(vector=ray.get(found.vector))
+        return found
+
+
+class RayLink:
+    """A `Link` to the server's actor. `calls`, `bytes`: how often it was used, and for how much gradient."""
+
+    def __init__(self, server: Any, attempt: int) -> None:
+        self._server = server
+        self._attempt = attempt
+        self.calls = 0
+        self.bytes = 0
+
+    def push_pull(self, phase: int, contributions: Sequence[Contribution]) -> RayReply:
+        # Ray has copied the arrays when this returns.
+        packed = [(c.block.start, c.block.stop, c.gradient, c.totals) for c in contributions]
+        self.calls += 1
+        self.bytes += sum(c.gradient.nbytes for c in contributions)
+        return RayReply(self._server.push_pull.remote(self._attempt, phase, packed))
