@@ -26,14 +26,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from distbp_service.store import Store
+from distbp_service.store.records import new_id
+from distbp_service.store.schema import jobs
 
 from benchmarks import machine
 from benchmarks.postgresql import PostgreSQL, programs
 from benchmarks.service_screens import screens
 from benchmarks.table import replace_section
-from services.store import Store
-from services.store.records import new_id
-from services.store.schema import jobs
 
 JOB = {
     "data": {"train": {"format": "blobs"}},

@@ -7,9 +7,8 @@ import json
 import time
 
 import httpx
-
-from services.reports import Report
-from services.store import Store
+from distbp_service.reports import Report
+from distbp_service.store import Store
 
 METRICS, PAUSE_S = 20, 0.5
 

@@ -18,12 +18,12 @@ from pathlib import Path
 # For a checkpoint, and for the last words to the API. `stop_grace_period` and the like have to be longer.
 WAIT_S = 60.0
 LOOK_S = 0.1
-MODULE = b"services.runner"
+MODULE = b"distbp_service.runner"
 PROC = Path("/proc")
 
 
 def runners(proc: Path = PROC) -> set[int]:
-    """The processes that run `python -m services.runner`. (In the shell by which Ray starts one, it
+    """The processes that run `python -m distbp_service.runner`. (In the shell by which Ray starts one, it
     is only a part of an argument.)"""
     found = set()
     for folder in proc.iterdir():

@@ -111,7 +111,7 @@ def end(number, frame):
     os._exit(0)
 signal.signal(signal.SIGTERM, end if sys.argv[2] == "good" else signal.SIG_IGN)
 (proc / str(os.getpid())).mkdir()
-(proc / str(os.getpid()) / "cmdline").write_bytes(b"python\\0-m\\0services.runner\\0--job\\0job_1\\0")
+(proc / str(os.getpid()) / "cmdline").write_bytes(b"python\\0-m\\0distbp_service.runner\\0--job\\0job_1\\0")
 print(flush=True)
 signal.pause()
 """
@@ -121,7 +121,7 @@ def test_runners_are_asked_to_end_and_waited_for(tmp_path: Path) -> None:
     end_runners = load("end_runners")
     other = tmp_path / str(os.getpid())  # a shell, in whose argument the name is
     other.mkdir()
-    (other / "cmdline").write_bytes(b"/bin/sh\0-c\0python -m services.runner --job job_1\0")
+    (other / "cmdline").write_bytes(b"/bin/sh\0-c\0python -m distbp_service.runner --job job_1\0")
     (tmp_path / "4194305").mkdir()  # has just ended: no process has this number
     (tmp_path / "meminfo").touch()
     children = [
@@ -339,8 +339,8 @@ def test_cluster_file_for_machines_fits_rays_schema() -> None:
 
 
 def served_metrics(tmp_path: Path) -> set[str]:
-    from services.api.telemetry import Telemetry
-    from services.store import Store
+    from distbp_service.api.telemetry import Telemetry
+    from distbp_service.store import Store
 
     store = Store(f"sqlite:///{tmp_path / 'store.db'}")
     try:
@@ -372,7 +372,7 @@ def test_dashboard_and_alerts_use_metrics_that_are_served(tmp_path: Path) -> Non
 def test_states_that_are_named_exist() -> None:
     from typing import get_args
 
-    from services.states import State
+    from distbp_service.states import State
 
     named = {
         s for text in expressions() for m in re.findall(r'state=~?"([^"]+)"', text) for s in m.split("|")

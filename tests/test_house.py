@@ -21,9 +21,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "distbp"
+SERVICE = ROOT / "services" / "distbp_service"
 FILES = {
-    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-    for path in sorted(PACKAGE.rglob("*.py"))
+    ".".join(path.relative_to(package.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in (PACKAGE, SERVICE)
+    for path in sorted(package.rglob("*.py"))
 }
 
 # Which files may import what of the libraries that are not everywhere.
@@ -38,6 +40,8 @@ DOORS = {
         "distbp.team.ray.session",
         "distbp.team.ray.relay_actor",
         "distbp.team.ray.ray_objects",
+        "distbp.team.ray.nodes",
+        "distbp_service.launchers.ray_jobs",
     },
     "numba": {
         "distbp.machine.dot",
@@ -66,11 +70,12 @@ DOORS = {
     },
     "sklearn": {"distbp.data.formats.digits"},
     "matplotlib": {"distbp.run.curves"},
-    "pydantic": {"distbp.job", "distbp.model", "distbp.cli.data"},
+    "pydantic": {"distbp.job", "distbp.model", "distbp.cli.data", "distbp_service.api"},
     "yaml": {"distbp.job.text"},
     "click": {
         "distbp.cli.main",
         "distbp.cli.assets",
+        "distbp.cli.checks",
         "distbp.cli.describe",
         "distbp.cli.errors",
         "distbp.cli.options",
@@ -81,8 +86,17 @@ DOORS = {
         "distbp.cli.tools",
     },
     "rich": {"distbp.cli.main", "distbp.run.progress"},
-    "httpx": {"distbp.client.transport"},
-    "services": {"distbp.cli.serve"},
+    "httpx": {
+        "distbp.client.transport",
+        "distbp_service.runner",
+        "distbp_service.serve",
+        "distbp_service.transport",
+    },
+    "fastapi": {"distbp_service.api"},
+    "starlette": {"distbp_service.api"},
+    "uvicorn": {"distbp_service.serve"},
+    "prometheus_client": {"distbp_service.api.telemetry"},
+    "distbp_service": {"distbp.cli.serve", "distbp_service"},
 }
 # What the mathematics may import besides the standard library.
 MATHEMATICS = {
@@ -110,8 +124,10 @@ LONG = {
     "distbp.optim.parts",
     "distbp.run.trainer",
     "distbp.run.run_directory",
+    "distbp_service.api.schemas",
+    "distbp_service.serve",
 }
-LONGEST = 450
+LONGEST = 400
 
 
 class Import(NamedTuple):
@@ -147,19 +163,21 @@ def _imports(node: ast.AST) -> Iterator[Import]:
         yield from _imports(child)
 
 
-def rooms() -> list[str]:
-    """The rooms from top to bottom: first cells of the table under "The rooms"."""
+def rooms(title: str, package: str) -> list[str]:
+    """The rooms from top to bottom: first cells of the table under a title of the page."""
     page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
-    section = re.split(r"^## ", page.split("## The rooms\n", 1)[1], flags=re.MULTILINE)[0]
-    return [f"distbp.{room}" for room in re.findall(r"^\| `([a-z_]+?)(?:\.py|/)` \|", section, re.MULTILINE)]
+    section = re.split(r"^## ", page.split(f"## {title}\n", 1)[1], flags=re.MULTILINE)[0]
+    found = re.findall(r"^\| `([a-z_]+?)(?:\.py|/)` \|", section, re.MULTILINE)
+    return [f"{package}.{room}" for room in found]
 
 
-ROOMS = rooms()
+# The service stands below all of distbp, but for the command that starts it.
+ROOMS = [*rooms("The rooms", "distbp"), *rooms("The rooms of the service", "distbp_service")]
 
 
 def room_of(module: str) -> int | None:
-    """The number of a module's room, from the top; None for the package itself, which is above all."""
-    if module == "distbp":
+    """The number of a module's room, from the top; None for the packages themselves."""
+    if module in ("distbp", "distbp_service"):
         return None
     room = ".".join(module.split(".")[:2])
     return ROOMS.index(room) if room in ROOMS else -1
@@ -184,16 +202,17 @@ def test_every_room_has_files() -> None:
 def test_imports_come_from_rooms_above(name: str) -> None:
     own = room_of(name)
     for target, line in imports(name):
-        if not within(target, "distbp") or target == "distbp":
+        if not within(target, "distbp", "distbp_service") or target == "distbp" or name == "distbp.cli.serve":
             continue
-        assert own is not None, f"distbp/__init__.py imports nothing at import time, but line {line} does"
+        assert own is not None, f"{name} imports nothing at import time, but line {line} does"
         there = room_of(target)
         assert there is not None and there <= own, f"{name}, line {line}: {target} is in a room below"
 
 
 def test_no_circles() -> None:
     graph = {
-        name: {i.target for i in imports(name) if i.target in FILES and i.target != name} - {"distbp"}
+        name: {i.target for i in imports(name) if i.target in FILES and i.target != name}
+        - {"distbp", "distbp_service"}
         for name in FILES
     }
     graphlib.TopologicalSorter(graph).prepare()

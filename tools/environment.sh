@@ -61,7 +61,7 @@ fi || {
 }
 
 # Ray starts a process for every worker: each would compile the sources where nobody has kept the result.
-"$folder/bin/python" -m compileall -q distbp services
+"$folder/bin/python" -m compileall -q distbp services/distbp_service
 
 # So with compiled kernels: the first job of each environment would wait for them.
 if [ "$extra" = dev ]; then

@@ -19,7 +19,7 @@ from distbp.core.imports import missing
 from distbp.core.storage import absolute, user_path
 
 if TYPE_CHECKING:
-    from services.serve import Serving
+    from distbp_service.serve import Serving
 
 
 @click.command()
@@ -77,7 +77,7 @@ def serve(only: Any, **given: Any) -> None:
 def open_store(data: Path | None, database: str | None) -> Iterator[Any]:
     """The store of the service whose folder or database is given, or set by the environment."""
     _door()
-    from services.serve import Plan, opened
+    from distbp_service.serve import Plan, opened
 
     home, where = _home(data), database or settings.get("DISTBP_SERVICE_DATABASE")
     if not where and not (home / "distbp.db").exists():
@@ -97,7 +97,7 @@ def _home(data: Path | None) -> Path:
 
 def _door() -> Any:
     try:
-        from services.serve import serve as run
+        from distbp_service.serve import serve as run
     except ImportError as error:
         package = error.name or "more packages"
         raise SettingsError(missing("the service", package, "distbp[service]")) from None
@@ -106,7 +106,7 @@ def _door() -> Any:
 
 def _plan(only: Any, given: dict[str, Any]) -> Any:
     """What was said on the command line, and else by the environment."""
-    from services.serve import Plan
+    from distbp_service.serve import Plan
 
     def chosen(option: str, name: str) -> Any:
         value = given[option]

@@ -119,7 +119,7 @@ class ShardReader:
         self._slice = sharding.slice_rows(0, shard)  # rows of every slice but perhaps the last one's
         slice_bytes = max(1, int(np.prod(data.input_shape)) * dtype.itemsize * self._slice)
         # Slices in one gather. A slice begins at a multiple of 64 bytes whichever slices are gathered with
-        # it: the last bits of a product may depend on that (see `distbp.nn.products`).
+        # it: the last bits of a product may depend on that (see docs/numerics.md).
         self._ahead = max(1, BLOCK_BYTES // slice_bytes) if slice_bytes % ALIGNMENT == 0 else 1
         capacity = min(self._ahead, self._steps) * max(1, self._slice)
         self._x = aligned_vector(capacity * int(np.prod(data.input_shape)), dtype).reshape(

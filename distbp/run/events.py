@@ -114,7 +114,7 @@ class TeamChanged:
 
 @dataclass(frozen=True)
 class StateChanged:
-    """A job on a service is now `state` (see `services.states`); `reason`: why, for people, or ""."""
+    """A job on a service is now `state` (see `distbp_service.states`); `reason`: why, for people, or ""."""
 
     state: str
     reason: str

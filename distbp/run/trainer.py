@@ -16,22 +16,21 @@ from distbp.core.arrays import Array
 from distbp.core.errors import Interrupted, ServerLostError
 from distbp.core.interrupts import Control
 from distbp.data.batches import WholeData
-from distbp.engine import numerics
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.diagnosis import diagnose
 from distbp.engine.evaluation import values
 from distbp.engine.parameter_server import NotFiniteError
 from distbp.model.folder import params_digest
-from distbp.run import accounts, agreement, checkpoint, events
+from distbp.run import accounts, checkpoint, events
 from distbp.run.checkpoint import Checkpoint
+from distbp.run.checkpointer import Checkpointer
 from distbp.run.control import take_file
-from distbp.run.delivery import BEST
+from distbp.run.pace import Pace
 from distbp.run.result import Result
 from distbp.run.run_directory import RunDirectory
 from distbp.run.run_state import RunState, after_evaluation, out_of_patience, undefined, watched
 from distbp.run.splits import Splits
 from distbp.run.verdict import expected, unhealthy
-from distbp.run.warm_start import first_weights
 from distbp.team.base import Snapshot, Team
 
 PROGRESS_S = 0.5  # between two Progressed events
@@ -75,14 +74,11 @@ class Trainer:
         self._total = blueprint.total_steps
         self._watched = watched(self.job, set(blueprint.rows))
         self._state = RunState()
-        self._data_record: dict[str, Any] | None = None
+        self._checkpointer = Checkpointer(run, blueprint, splits, clock)
         self._saved = Snapshot(0, {})
         self._best: Array | None = None  # the vector of the best evaluation, where it is kept
-        self._saved_at = 0.0
         self._step = 0
-        self._train_seconds = 0.0
-        self._train_samples = 0
-        self._fresh = self._cold = True  # no step, no whole epoch was seen from this team
+        self._pace = Pace(self._per_epoch)
         self._expected = expected(blueprint, self._data.splits["train"])
         self.notes = [*notes, *blueprint.notes]
 
@@ -141,14 +137,7 @@ class Trainer:
         every = self.job.checkpoint.every_steps
         if every:
             stop = min(stop, (step // every + 1) * every)
-        # What is compiled or loaded in a team's first step, and in the last one of its first epoch (which
-        # measures health), is no part of its speed: these are stretches of their own.
-        last = (step // self._per_epoch + 1) * self._per_epoch - 1
-        counted = not (self._fresh or (self._cold and step == last))
-        if self._fresh:
-            stop = step + 1
-        elif self._cold and step < last:
-            stop = min(stop, last)
+        stop, counted = self._pace.stretch(step, stop)
         workers = team.workers
         began = self._clock()
         until = began + PROGRESS_S
@@ -160,9 +149,7 @@ class Trainer:
             number = self._splits.tables["train"].row_number
             raise diagnose(self.blueprint, vector, self._data, error.step, number) from None
         changed = team.workers != workers  # then starting the others is in the time
-        self._count(team, step, reached, self._clock() - began, counted and not changed)
-        self._fresh = changed or (self._fresh and reached == step)
-        self._cold = self._cold or changed
+        self._count(team, step, reached, self._clock() - began, counted, changed)
         self._obey(team, reached)
         ended = reached % self._per_epoch == 0 or reached == self._total
         if reached > step and ended:
@@ -170,7 +157,7 @@ class Trainer:
         if self._control.stopping and not self._state.ended:
             self._save(team, reached)
             raise self._interrupted(reached)
-        if reached > step and self._checkpoint_due(reached):
+        if reached > step and self._saved.step != reached and self._checkpointer.due(reached):
             self._save(team, reached)
         return reached
 
@@ -193,13 +180,11 @@ class Trainer:
     def _interrupted(self, step: int) -> Interrupted:
         return Interrupted(str(self.run.path), step, self._control.stopped_by)
 
-    def _count(self, team: Team, first: int, stop: int, seconds: float, counted: bool) -> None:
-        sharding = self.blueprint.sharding()
-        samples = sharding.rows_before(stop) - sharding.rows_before(first) if counted else 0
-        if counted:
-            self._train_samples += samples
-            self._train_seconds += seconds
-        speed = samples / seconds if seconds > 0 else 0.0
+    def _count(self, team: Team, first: int, stop: int, seconds: float, counted: bool, changed: bool) -> None:
+        sharding, counted = self.blueprint.sharding(), counted and not changed
+        rows = sharding.rows_before(stop) - sharding.rows_before(first) if counted else 0
+        self._pace.count(rows, seconds, stop > first, changed)
+        speed = rows / seconds if seconds > 0 else 0.0
         epoch = max(0, stop - 1) // self._per_epoch + 1
         self._emit(events.Progressed(stop, self._total, epoch, speed, workers=team.workers))
 
@@ -207,7 +192,7 @@ class Trainer:
 
     def _end_epoch(self, team: Team, step: int) -> None:
         began = self._clock()
-        self._cold = False
+        self._pace.epoch_ended()
         epoch = -(-step // self._per_epoch)
         last = step == self._total
         parameters = self._network.parameter_count
@@ -258,9 +243,9 @@ class Trainer:
             )
         if self._state.ended:
             self._save(team, step, snapshot if whole else None)
-        speed = self._train_samples / self._train_seconds if self._train_seconds else 0.0
-        wrong = self._unhealthy(last)
-        self._emit(events.EpochEnded(epoch, step, line, speed, self._clock() - began, improved, wrong))
+        seconds, wrong = self._clock() - began, self._unhealthy(last)
+        speed = self._pace.rows_per_second
+        self._emit(events.EpochEnded(epoch, step, line, speed, seconds, improved, wrong))
         if self._state.ended:
             self._emit(events.Waiting("writing the model"))
 
@@ -282,70 +267,19 @@ class Trainer:
     def _keeps_best(self) -> bool:
         return self.job.checkpoint.keep_best or self._restores_best
 
-    def _checkpoint_due(self, step: int) -> bool:
-        if self._saved.step == step:
-            return False
-        every, seconds = self.job.checkpoint.every_steps, self.job.checkpoint.every_seconds
-        if every and step % every == 0:
-            return True
-        return seconds is not None and self._clock() - self._saved_at >= seconds
-
     def _save(self, team: Team | None, step: int, snapshot: Snapshot | None = None) -> None:
         began = self._clock()
         if snapshot is None:
             assert team is not None
             snapshot = team.snapshot()
-        offset, sha256 = self.run.metrics_seal()
-        self._state = replace(self._state, metrics_offset=offset, metrics_sha256=sha256)
-        arrays = dict(snapshot.arrays)
-        if self._best is not None and self._state.best_step != step:
-            arrays[BEST] = self._best
-        fingerprint = numerics.fingerprint(self.blueprint.kernels)
-        state = {
-            "run": self._state.to_json(),
-            **agreement.record(self.job, self._recorded_data(), fingerprint),
-        }
-        disk = self.run.disk
-        path = checkpoint.save(self.run.checkpoints, step, arrays, state, disk=disk)
-        checkpoint.prune(self.run.checkpoints, keep_last=self.job.checkpoint.keep_last, disk=disk)
-        self._saved, self._saved_at = snapshot, self._clock()
+        self._state, path = self._checkpointer.save(step, snapshot, self._state, self._best)
+        self._saved = snapshot
         self._emit(events.CheckpointSaved(step, str(path), self._clock() - began))
-
-    def _recorded_data(self, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """See `Splits.record`; computed once in this process."""
-        if self._data_record is None:
-            self._data_record = self._splits.record(known)
-        return self._data_record
 
     def _restore(self, start: Checkpoint | None) -> list[str]:
         """Takes up a checkpoint (None: the beginning); returns what is to be told about it."""
-        self._saved_at = self._clock()
-        self._best = None
-        if start is None:
-            self._state = RunState()
-            vector = first_weights(self._network, self.job.seed, self.run.path)
-            self._saved = Snapshot(0, {"vector": vector})
-            self.run.rewind_metrics(0)
-            self._recorded_data()  # of the rows before anything is made of them
-            return []
-        agreement.check(start, self.job, self._recorded_data(start.state["data"]))
-        numerics.check_same(
-            numerics.fingerprint(self.blueprint.kernels),
-            start.state["numerics"],
-            "this run was begun on a machine that",
-        )
-        former = RunState.from_json(start.state["run"])
-        state, text, notes = agreement.continued(start, self.blueprint)
-        # Killed while it went on: then metrics.jsonl already says what a longer run says there.
-        if not (text and self.run.has_metrics(state.metrics_offset, state.metrics_sha256, text)):
-            self.run.check_metrics(former.metrics_offset, former.metrics_sha256)
-        self._state = replace(state, attempt=former.attempt + 1)
-        arrays = dict(start.arrays)
-        best = arrays.pop(BEST, arrays["vector"] if state.best_step == start.step else None)
+        self._saved, self._state, best, notes = self._checkpointer.restore(start)
         self._best = best if self._keeps_best else None
-        self._saved = Snapshot(start.step, arrays)
-        self.run.rewind_metrics(state.metrics_offset, state.metrics_sha256)
-        self.run.append_metric_text(text)
         return notes
 
     def _rewind(self) -> int:
@@ -357,7 +291,7 @@ class Trainer:
         return self._saved.step
 
     def _start_team(self) -> Team:
-        self._fresh = self._cold = True
+        self._pace.team_started()
         self._emit(events.Waiting("loading the kernels; the first time on a machine they are compiled"))
         fresh = {name: array.copy() for name, array in self._saved.arrays.items()}
         start = Snapshot(self._saved.step, fresh)
@@ -425,7 +359,7 @@ class Trainer:
             self._state,
             vector=vector,
             metrics=metrics,
-            samples_per_second=self._train_samples / self._train_seconds if self._train_seconds else 0.0,
+            samples_per_second=self._pace.rows_per_second,
             wall_seconds=seconds,
             notes=self.notes,
             unhealthy=wrong,

@@ -64,7 +64,7 @@ def test_the_stamp_is_of_what_the_sources_say(tmp_path: Path, monkeypatch: pytes
 def test_the_sources_are_all_that_is_compiled() -> None:
     folder = Path(jit.__file__).parents[1]
     found = {file for name in jit.SOURCES for file in folder.glob(name.replace(".", "/") + ".py")}
-    parts = ("nn/run_compiled", "nn/ops/loops_losses", "optimizers/loops", "nn/vector_math", "exchange/futex")
+    parts = ("nn/run_compiled", "nn/ops/loops_losses", "optim/loops", "machine/vector_math", "machine/futex")
     assert found >= {folder / f"{part}.py" for part in parts}
 
 

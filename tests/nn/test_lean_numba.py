@@ -11,7 +11,7 @@ pytest.importorskip("scipy")
 PROGRAM = """
 import sys
 import numpy as np
-from distbp.nn import lean_numba
+from distbp.machine import lean_numba
 {before}
 lean_numba.load_numba()
 from distbp.machine.jit import jit
@@ -37,7 +37,8 @@ def test_a_missing_numba_is_told_by_who_needs_it() -> None:
     program = """
 import sys
 sys.modules["numba"] = None
-from distbp.nn import kernels, lean_numba
+from distbp.machine import lean_numba
+from distbp.nn import kernels
 lean_numba.load_numba()
 print("scipy" in sys.modules)
 try:

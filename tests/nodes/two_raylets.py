@@ -106,10 +106,10 @@ def train(made: Rig, start: Snapshot, handles: Any, servers: int) -> dict[str, A
         found: dict[str, Any] = {"exchange": team.exchange, "workers": team.workers}
         team.run(0, STEPS, PlateauState(), lambda: False)
         found["measured"] = [facts(team)]
-        found["traffic"] = list(team.traffic().values())
+        found["traffic"] = list(team.nodes.traffic().values())
         places = {node["NodeID"]: node["Resources"].get("CPU", 0) for node in ray.nodes()}
         found["cpus"] = {name: places[place.node] for name, place in team.places().items()}
-        found["sent"] = sorted(map(sorted, team.rows_sent().values()))
+        found["sent"] = sorted(map(sorted, team.nodes.rows_sent().values()))
         if servers == 1:
             team.scale(2)  # the last to come goes first: the other node is left
         team.run(STEPS, STEPS + MORE, PlateauState(), lambda: False)
@@ -118,7 +118,7 @@ def train(made: Rig, start: Snapshot, handles: Any, servers: int) -> dict[str, A
         found["notes"] = notes
         found["ledger"] = team.ledger()
         if servers > 1:
-            _, (second, _, _) = team._servers
+            _, (second, _, _) = team.nodes.servers
             os.kill(ray.get(second.place.remote()).pid, signal.SIGKILL)
             try:  # as the trainer does when it loses workers; the first server may still answer
                 team._ask(team._server.place.remote(), options.frozen_s)

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from distbp_service.store import Store
 from postgres import postgresql_server
 from served import Served, serving
 from stores import BACKENDS, Clock, database_without_rows, empty_database
-
-from services.store import Store
 
 
 @pytest.fixture(scope="session")

@@ -213,7 +213,7 @@ class House:
         """(pid, job, attempt) of the runners that live."""
         found = []
         for pid, words in commands():
-            if "services.runner" in words and str(self.work.absolute()) in words:
+            if "distbp_service.runner" in words and str(self.work.absolute()) in words:
                 job, attempt = (words[words.index(option) + 1] for option in ("--job", "--attempt"))
                 found.append((pid, job, int(attempt)))
         return found
@@ -270,7 +270,7 @@ class House:
         for pid, words in commands():
             if any(self._secret in word or "dbr_job_" in word for word in words):
                 self.exposed.add(f"arguments of {words[:4]}")
-            if "services.runner" in words:
+            if "distbp_service.runner" in words:
                 with suppress(OSError):
                     environment = Path(f"/proc/{pid}/environ").read_bytes()
                     if b"dbr_job_" in environment or self._secret.encode() in environment:

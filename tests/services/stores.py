@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-
-from services.store import Job, Store
-from services.store.schema import metadata
+from distbp_service.store import Job, Store
+from distbp_service.store.schema import metadata
 
 BACKENDS = ("sqlite", "postgresql")
 JOB = {"name": "wine", "model": {"layers": ["linear"]}}

@@ -7,16 +7,15 @@ from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import pytest
+from distbp_service import policy
+from distbp_service.dispatcher import Dispatcher, Limits, Sight, Verdict, judge
+from distbp_service.launchers import ClusterAwayError, Handle, LaunchError, Start
+from distbp_service.reports import End, Report
+from distbp_service.store import Store
+from distbp_service.store.queue import Working
+from distbp_service.store.records import Attempt
 from sqlalchemy.exc import OperationalError
 from stores import Clock, submit
-
-from services import policy
-from services.dispatcher import Dispatcher, Limits, Sight, Verdict, judge
-from services.launchers import ClusterAwayError, Handle, LaunchError, Start
-from services.reports import End, Report
-from services.store import Store
-from services.store.queue import Working
-from services.store.records import Attempt
 
 
 class Pretend:

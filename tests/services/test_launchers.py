@@ -21,10 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from services.launchers import ClusterAwayError, Launcher, LaunchError, LocalProcess, RayJobs, Start
-from services.launchers.base import last_line
-from services.store.records import new_id
+from distbp_service.launchers import ClusterAwayError, Launcher, LaunchError, LocalProcess, RayJobs, Start
+from distbp_service.launchers.base import last_line
+from distbp_service.store.records import new_id
 
 JOB = new_id("job_")  # of this run: a cluster remembers the ids it has seen
 SECRET = "canary-secret"
@@ -247,13 +246,13 @@ def test_a_runner_of_a_ray_job_that_cannot_start_says_why(tmp_path: Path) -> Non
     class Logs(FakeRay):
         def get_job_logs(self, name: str) -> str:
             self._job(name)
-            return "Traceback\n  File ...\nModuleNotFoundError: No module named 'services'\n\n"
+            return "Traceback\n  File ...\nModuleNotFoundError: No module named 'distbp_service'\n\n"
 
     client = Logs()
     launcher = RayJobs(lambda: client, tmp_path, command=["true"])
     handle = launcher.start(start())
     client.jobs[handle["submission"]].wait()
-    assert launcher.last_words(handle) == "ModuleNotFoundError: No module named 'services'"
+    assert launcher.last_words(handle) == "ModuleNotFoundError: No module named 'distbp_service'"
     assert launcher.last_words(launcher.handle(JOB, 2)) == ""
     launcher.close()
 
@@ -269,7 +268,7 @@ def test_nothing_where_the_service_was_called_takes_the_place_of_a_module(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Folders that happen to be called like ours, or like what we import."""
-    for name in ("services", "distbp", "numpy"):
+    for name in ("distbp_service", "distbp", "numpy"):
         (tmp_path / "caller" / name).mkdir(parents=True)
         (tmp_path / "caller" / name / "__init__.py").write_text("raise SystemExit('shadowed')")
     monkeypatch.chdir(tmp_path / "caller")

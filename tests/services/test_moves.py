@@ -13,13 +13,13 @@ from random import Random
 from typing import Any
 
 import pytest
+from distbp_service import states
 from mortal import House, until
 from served import QUICK
 
 import distbp
 from distbp.core import settings
 from distbp.run.run_directory import METRICS, read_lines
-from services import states
 
 WORK: Mapping[str, Any] = {
     "name": "moved",

@@ -14,6 +14,17 @@ from typing import Any
 
 import httpx
 import pytest
+from distbp_service import policy, runner
+from distbp_service.allotment import measured
+from distbp_service.error_classes import CLASSES, class_of, described
+from distbp_service.errors import FencedError, OutOfOrderError, ServiceError
+from distbp_service.launchers import LocalProcess
+from distbp_service.reporter import Reporter
+from distbp_service.reports import Answer, Assignment, End, Report
+from distbp_service.spool import Spool, left_over
+from distbp_service.store import Store
+from distbp_service.store.disk import DiskQuota
+from distbp_service.transport import AwayError, HttpTransport, RefusedError, claim
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,17 +37,6 @@ from distbp.run.checkpoint import load_latest
 from distbp.run.run_directory import METRICS, read_lines
 from distbp.team.inline import InlineTeam
 from distbp.team.maker import TeamMaker
-from services import policy, runner
-from services.allotment import measured
-from services.error_classes import CLASSES, class_of, described
-from services.errors import FencedError, OutOfOrderError, ServiceError
-from services.launchers import LocalProcess
-from services.reporter import Reporter
-from services.reports import Answer, Assignment, End, Report
-from services.spool import Spool, left_over
-from services.store import Store
-from services.store.disk import DiskQuota
-from services.transport import AwayError, HttpTransport, RefusedError, claim
 
 DATA = {"format": "blobs", "samples": 96, "features": 3}
 WORK = {
@@ -399,7 +399,7 @@ class _slow_epochs:  # noqa: N801 - reads as a verb
         self.heard = heard
 
     def __enter__(self) -> None:
-        from services import telling
+        from distbp_service import telling
 
         append, heard = Spool.append, self.heard
 
@@ -653,7 +653,7 @@ def test_a_runner_process_leaves_a_checkpoint_on_sigterm_and_ends_when_fenced(
     url = f"http://127.0.0.1:{server.server_address[1]}"
     launcher = LocalProcess(tmp_path)
     try:
-        from services.launchers import Start
+        from distbp_service.launchers import Start
 
         handle = launcher.start(Start(job_id, attempt, url, store.queue.issue_token(job_id, attempt)))
         assert started[0].wait(60), (tmp_path / job_id / "runner-1.log").read_text()

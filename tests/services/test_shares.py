@@ -6,18 +6,18 @@ import os
 from pathlib import Path
 
 import pytest
+from distbp_service.allotment import Allotment, measured
+from distbp_service.errors import BadValueError, ConflictError
+from distbp_service.policy import Head, Room, Usage, choose, hindrance, place, turns
+from distbp_service.reports import End, Report
+from distbp_service.store import Store
+from distbp_service.store.disk import DiskQuota
+from distbp_service.store.line import Waiting, reasons
 from hypothesis import given
 from hypothesis import strategies as st
 from stores import Clock, submit
 
 from distbp.core.errors import QuotaError
-from services.allotment import Allotment, measured
-from services.errors import BadValueError, ConflictError
-from services.policy import Head, Room, Usage, choose, hindrance, place, turns
-from services.reports import End, Report
-from services.store import Store
-from services.store.disk import DiskQuota
-from services.store.line import Waiting, reasons
 
 
 def head(

@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from distbp_service import policy, states
+from distbp_service.errors import ConflictError, FencedError, OutOfOrderError
+from distbp_service.reports import End, Report
+from distbp_service.store import Store
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -21,11 +25,6 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from stores import BACKENDS, Clock, database_without_rows, submit
-
-from services import policy, states
-from services.errors import ConflictError, FencedError, OutOfOrderError
-from services.reports import End, Report
-from services.store import Store
 
 ALL = tuple(itertools.product(states.STATES, states.STATES, ("user", "dispatcher", "runner")))
 

@@ -7,11 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import inspect, text
-from stores import JOB, Clock, submit
-
-from services import policy
-from services.errors import (
+from distbp_service import policy
+from distbp_service.errors import (
     BadValueError,
     ConflictError,
     FencedError,
@@ -19,12 +16,14 @@ from services.errors import (
     OutOfOrderError,
     StoreError,
 )
-from services.reports import End, Report
-from services.store import Store
-from services.store.database import Database
-from services.store.migrations import LATEST, migrate, version
-from services.store.records import JOB_ID, new_id
-from services.store.schema import metadata
+from distbp_service.reports import End, Report
+from distbp_service.store import Store
+from distbp_service.store.database import Database
+from distbp_service.store.migrations import LATEST, migrate, version
+from distbp_service.store.records import JOB_ID, new_id
+from distbp_service.store.schema import metadata
+from sqlalchemy import inspect, text
+from stores import JOB, Clock, submit
 
 LOST = {"class": "lost", "code": "lost", "message": "gone"}
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from distbp_service.allotment import measured
+from distbp_service.store import Store
 from served import Served, serving
 
 import distbp
 from distbp.run.checkpoint import load_latest
-from services.allotment import measured
-from services.store import Store
 
 ENDLESS: dict[str, Any] = {
     "data": {"train": {"format": "blobs", "samples": 64}},

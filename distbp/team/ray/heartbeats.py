@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import RayError
 
 from distbp.team import membership
-from distbp.team.ray.recruiting import Node
+from distbp.team.ray.nodes import Node
 
 QUESTIONS = 5  # within the time after which a process counts as frozen
 LOOK_S = 0.5  # the most that one look adds to a silence: the trainer itself may have been held up

@@ -30,29 +30,27 @@ from distbp.optim.schedules import PlateauState
 from distbp.team import membership
 from distbp.team.base import Snapshot
 from distbp.team.exchange.segment import Range
-from distbp.team.exchange.shared_data import SharedRows, cut
+from distbp.team.exchange.shared_data import SharedRows
 from distbp.team.membership import Options
 from distbp.team.ray import head_start
 from distbp.team.ray.actors import Place
 from distbp.team.ray.head_start import HeadStart
 from distbp.team.ray.heartbeats import Heartbeats, Silence
+from distbp.team.ray.nodes import Node, Nodes
 from distbp.team.ray.range_actors import Lead
 from distbp.team.ray.recruiting import (
     GONE,
     Member,
-    Node,
     Recruits,
     await_start,
     awaited_cpus,
     end_actor,
     home_of,
-    outstanding,
     pinned,
     raise_corruption,
     short,
     why_ended,
 )
-from distbp.team.ray.relay_actor import NodeRelay
 
 START_S = 120.0  # to wait for an actor to start; a full cluster may first have to make room
 WATCH_S = 0.05  # between two looks at the team while steps run
@@ -94,40 +92,37 @@ class RayTeam:
         self._members: dict[int, Member] = {}
         self._lost_in_vain = 0  # workers, since the last stretch of steps
         self._doubtful: set[str] = set()  # nodes that were silent; the last choice for new workers
-        self._orders = 0
-        self._ordered: list[Any] = []  # references of orders that may have failed
         self._heartbeats = Heartbeats(options.frozen_s)
         self._grown = time.monotonic()
         self._closed = False
         self._server_lost = False
-        self._handles = handles
         mine = numerics.fingerprint(blueprint.kernels)
         self._here = ray.get_runtime_context().get_node_id()
         self._home = home_of(self._here)  # the server's node
         self._server_place: Place | None = None
         network, where = blueprint.network(), pinned(self._home)
-        self._nodes: dict[str, Node] = {}
+        self.nodes = Nodes(self._sent, data, attempt, self._here, handles)
         if len(server_ranges(network, options.servers)) == 1:
             beside, late = self._home == self._here, options.late_factor
             self._server = head_start.server(early if beside else None, where, blueprint.kernels)
             beginning = self._server.begin.remote(self._sent, snapshot, attempt, beside, late)
-            self._nodes[self._home] = Node(self._server)
+            self.nodes[self._home] = Node(self._server)
         else:  # then the server's node has a relay like all others
             self._server = Lead.options(scheduling_strategy=where).remote(
                 self._sent, snapshot, attempt, options.servers, options.frozen_s
             )
             beginning = self._server.place.remote()
-        self._servers = [(self._server, 0, network.size)]  # each with its range of the vector
-        self._recruits = Recruits(self._new_worker, self._introduce, mine)
+        self.nodes.servers = [(self._server, 0, network.size)]
+        self._recruits = Recruits(self._new_worker, self.nodes.introduce, mine)
         try:
             for _ in range(options.workers):
                 self._start_worker()
             await_start(beginning, START_S, check)
             self._server_place, _ = self._ask(beginning, START_S)
             numerics.check_same(mine, self._server_place.fingerprint, "the parameter server")
-            self._heartbeats.expect(self._home if self._nodes else _LEAD)
-            if not self._nodes:
-                self._servers = self._ask(self._server.servers.remote(), START_S)
+            self._heartbeats.expect(self._home if self.nodes else _LEAD)
+            if not self.nodes:
+                self.nodes.servers = self._ask(self._server.servers.remote(), START_S)
             self._await_workers(check)
         except BaseException:
             self.close()
@@ -146,7 +141,7 @@ class RayTeam:
 
     def _beside_server(self, member: Member) -> bool:
         """Whether a worker shares memory with the server."""
-        return len(self._servers) == 1 and member.place.node == self._home
+        return len(self.nodes.servers) == 1 and member.place.node == self._home
 
     def run(self, first: int, stop: int, plateau: PlateauState, stopping: Callable[[], bool]) -> int:
         self._stretch += 1
@@ -187,7 +182,7 @@ class RayTeam:
         return self._ask(self._server.snapshot.remote(whole))
 
     def adopt(self, vector: Array) -> bool:
-        if list(self._nodes) != [self._home] or len(self._servers) > 1:  # relays keep what they have
+        if list(self.nodes) != [self._home] or len(self.nodes.servers) > 1:  # relays keep what they have
             return False
         self._ask(self._server.adopt.remote(vector))
         return True
@@ -209,19 +204,10 @@ class RayTeam:
         """(attempt, next step, number of updates that this attempt applied), from the server; waits."""
         return self._ask(self._server.ledger.remote())
 
-    def traffic(self) -> dict[str, tuple[int, int]]:
-        """Node of a relay -> (calls to the server, bytes of gradient sums sent with them); waits."""
-        relays = {name: node.actor for name, node in self._nodes.items() if node.serving is not None}
-        return {name: ray.get(actor.traffic.remote()) for name, actor in relays.items()}
-
     def places(self) -> dict[str, Place]:
         """The places of the server ("server") and of the workers ("worker-N"). Any thread may call it."""
         workers = {f"worker-{m.number}": m.place for m in list(self._members.values())}
         return workers | ({"server": self._server_place} if self._server_place else {})
-
-    def rows_sent(self) -> dict[str, set[int]]:
-        """Node -> the shards whose rows were sent there, without the trainer's own node, which has all."""
-        return {name: set(node.sent) for name, node in self._nodes.items() if name != self._here}
 
     def close(self) -> None:
         if self._closed:
@@ -240,7 +226,7 @@ class RayTeam:
                 _, stuck = ray.wait(stuck, num_returns=len(stuck), timeout=LEAVE_S)
         for reference, (actor, place) in processes.items():
             self._end(actor, place if reference in stuck else None)
-        for node in self._nodes.values():
+        for node in self.nodes.values():
             self._end(node.actor)
 
     # Workers come and go -----------------------------------------------------------------------------------
@@ -273,41 +259,14 @@ class RayTeam:
                 )
         self._assign()
 
-    def _introduce(self, actor: Any, place: Place) -> tuple[int, Any]:
-        """Connects a worker with the server or relay of its node. Returns its row, and when it has joined."""
-        node = self._nodes.get(place.node) or self._start_relay(place.node)
-        me = node.take_row()
-        return me, actor.join.remote(node.actor, me, self._handles if place.node == self._here else None)
-
-    def _start_relay(self, node_id: str) -> Node:
-        relay = NodeRelay.options(scheduling_strategy=pinned(node_id))
-        actor = relay.remote(self._sent, self._attempt, self._servers)
-        node = self._nodes[node_id] = Node(actor, actor.serve.remote())
-        return node
-
     def _assign(self) -> None:
-        """Deals the shards to the members, and sends rows to the nodes that lack them. Does not wait: a node
-        that is gone must not hold up the others."""
-        ranges = self._ranges()
-        self._orders += 1
-        for name, node in list(self._nodes.items()):
-            mine = {m.me: ranges[m.number] for m in self._members.values() if m.place.node == name}
-            self._ordered.append(node.actor.assign.remote(self._orders, mine))
-        self._retire_relays()
-        for name, node in self._nodes.items():
-            if name == self._here:
-                continue
-            wanted = {
-                s
-                for m in self._members.values()
-                if m.place.node == name
-                for r in ranges[m.number]
-                for s in range(r.start, r.stop)
-            }
-            for shard in sorted(wanted - node.sent):
-                part = ray.put(cut(self._data, shard, self._blueprint.network().input_dtype))
-                self._ordered.append(node.actor.add_rows.remote(part))
-                node.sent.add(shard)
+        """Deals the shards to the members; does not wait."""
+        self.nodes.assign(list(self._members.values()), self._ranges())
+        busy = {m.place.node for m in self._members.values()} | {self._home, *self._recruits.nodes()}
+        for name in self.nodes.keys() - busy:  # relays of nodes without workers
+            self._end(self.nodes.pop(name).actor)
+            self._heartbeats.forget(name)
+        self.nodes.send_rows(list(self._members.values()), self._ranges())
 
     def _ranges(self) -> dict[int, list[Range]]:
         # The server's node comes first: if there are more workers than shards, the last ones have no work.
@@ -322,7 +281,7 @@ class RayTeam:
         """Waits at most WATCH_S for any of `awaited`, and handles what happened to the team meanwhile.
         Returns those of `awaited` that are ready. Raises as `_attend` does."""
         serving = [m.serving for m in self._members.values()]
-        serving += [n.serving for n in self._nodes.values() if n.serving is not None]
+        serving += [n.serving for n in self.nodes.values() if n.serving is not None]
         ready, _ = ray.wait([*awaited, *serving], timeout=WATCH_S)
         if any(reference in serving for reference in ready) or not ready:
             ready, _ = ray.wait([*awaited, *serving], num_returns=len(awaited) + len(serving), timeout=0)
@@ -338,9 +297,9 @@ class RayTeam:
         lost.update(
             {m.number: silent for m in self._members.values() if (m.place.node, m.me) in silence.rows}
         )
-        gone = {name for name, node in self._nodes.items() if node.serving in ready}
+        gone = {name for name, node in self.nodes.items() if node.serving in ready}
         for name in gone:
-            raise_corruption(self._nodes[name].serving)
+            raise_corruption(self.nodes[name].serving)
         for name in gone | silence.nodes:
             why = "lost its relay" if name in gone else silent
             on_node = [m.number for m in self._members.values() if m.place.node == name]
@@ -348,7 +307,7 @@ class RayTeam:
             self._leave(name)
         for number, why in lost.items():
             self._drop(self._members[number], why)
-        self._ordered = outstanding(self._ordered)
+        self.nodes.look_at_orders()
         changed = self._grow_or_shrink()
         if (lost or changed) and self._members:
             self._assign()  # first of all: a step may wait for it
@@ -357,8 +316,8 @@ class RayTeam:
 
     def _silence(self) -> Silence:
         """Returns which processes are frozen. Raises ServerLostError if the server is one of them."""
-        server = _LEAD if len(self._servers) > 1 else self._home
-        silence = self._heartbeats.look({server: Node(self._server), **self._nodes})
+        server = _LEAD if len(self.nodes.servers) > 1 else self._home
+        silence = self._heartbeats.look({server: Node(self._server), **self.nodes})
         if server in silence.nodes:
             self._lose_server(f"gave no sign of life for {self._options.frozen_s:g} s")
         return silence
@@ -369,7 +328,7 @@ class RayTeam:
         self._changed(f"worker {member.number} {why}; {len(self._members)} go on")
 
     def _end(self, actor: Any, place: Place | None = None) -> None:
-        node = self._nodes.get(place.node) if place else None
+        node = self.nodes.get(place.node) if place else None
         end_actor(actor, place, self._here, node.actor if node else None)
 
     def _lose_server(self, why: str) -> None:
@@ -391,15 +350,8 @@ class RayTeam:
         """Gives up a node. Ray ends its relay when it reaches the node again; late pushes have no effect."""
         self._doubtful.add(name)
         self._heartbeats.forget(name)
-        self._end(self._nodes.pop(name).actor)
+        self._end(self.nodes.pop(name).actor)
         self._recruits.dismiss(name)
-
-    def _retire_relays(self) -> None:
-        """Ends the relays of nodes without workers."""
-        busy = {m.place.node for m in self._members.values()} | {self._home, *self._recruits.nodes()}
-        for name in self._nodes.keys() - busy:
-            self._end(self._nodes.pop(name).actor)
-            self._heartbeats.forget(name)
 
     def _grow_or_shrink(self) -> bool:
         """Starts or ends workers toward the number wanted. Returns whether the members changed."""

@@ -11,14 +11,14 @@ import signal
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.exceptions import ActorUnschedulableError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from distbp.core.errors import CorruptionError, FingerprintError, ServerLostError
+from distbp.core.errors import CorruptionError, FingerprintError
 from distbp.engine import numerics
 from distbp.team import membership
 from distbp.team.exchange.segment import MAX_WORKERS
@@ -50,28 +50,6 @@ class Member:
     actor: Any
     place: Place
     serving: Any
-
-
-@dataclass
-class Node:
-    """A node with workers.
-
-    actor: that of the server on its node, and of the relay on other nodes. serving: a reference that is ready
-    when the relay ends; None for the server. sent: the shards whose rows were sent there."""
-
-    actor: Any
-    serving: Any = None
-    rows_used: int = 0
-    sent: set[int] = field(default_factory=set)
-
-    def take_row(self) -> int:
-        """A row that no worker had before, since the slots of a dead worker may still be read.
-
-        Raises ServerLostError if no row is left, so that a new attempt begins."""
-        if self.rows_used >= MAX_WORKERS:
-            raise ServerLostError(f"{MAX_WORKERS} workers have come and gone on one node: it begins afresh")
-        self.rows_used += 1
-        return self.rows_used - 1
 
 
 class Recruits:
@@ -201,20 +179,6 @@ def end_actor(actor: Any, place: Place | None, here: str, host: Any) -> None:
             os.kill(place.pid, signal.SIGKILL)
     elif place is not None and host is not None:
         host.kill.remote(place.pid)
-
-
-def outstanding(orders: list[Any]) -> list[Any]:
-    """The references of `orders` that are not ready yet. Does not wait.
-
-    Raises the error of an order that failed. The failure of an actor that is gone is ignored; the team
-    notices that by itself."""
-    if not orders:
-        return orders
-    done, rest = ray.wait(orders, num_returns=len(orders), timeout=0)
-    for reference in done:
-        with suppress(*GONE):
-            ray.get(reference)
-    return list(rest)
 
 
 def why_ended(serving: Any) -> str:

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from distbp_service.api import ApiConfig, Limits, create_app
+from distbp_service.api.app import ROUTERS
+from distbp_service.store import Job, Store
 from fastapi import FastAPI
-
-from services.api import ApiConfig, Limits, create_app
-from services.api.app import ROUTERS
-from services.store import Job, Store
 
 JOB: dict[str, Any] = {
     "name": "blobs",

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from api_kit import Api, make_api, operations, problem_of
+from distbp_service.api import Limits, check_protected, config_from_settings
+from distbp_service.api.config import is_loopback
+from distbp_service.store import Store
 
 from distbp.core.errors import SettingsError
-from services.api import Limits, check_protected, config_from_settings
-from services.api.config import is_loopback
-from services.store import Store
 
 JOB, MODEL = "job_" + "0" * 20, "mdl_" + "0" * 20
 DATASET, TOKEN = "ds_" + "0" * 64, "0" * 12
@@ -283,7 +283,7 @@ def test_it_does_not_listen_unprotected(tmp_path: Any) -> None:
 
 
 def test_the_api_is_no_ray_driver() -> None:
-    code = "import sys, services.api; sys.exit('ray' in sys.modules)"
+    code = "import sys, distbp_service.api; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
 
 

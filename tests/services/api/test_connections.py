@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from services.api import Limits
-from services.api.connections import Connections
+from distbp_service.api import Limits
+from distbp_service.api.connections import Connections
 
 LIMITS = Limits(head_s=10, unread_s=30)
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 from api_kit import JOB, Api, make_api, problem_of, streaming
+from distbp_service.api import Limits
+from distbp_service.store.disk import DiskQuota
 
 import distbp
-from services.api import Limits
-from services.store.disk import DiskQuota
 
 BYTES = {"Content-Type": "application/octet-stream"}
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 
+from distbp_service.api.downsample import choose_rows, largest_triangles
 from hypothesis import given
 from hypothesis import strategies as st
-
-from services.api.downsample import choose_rows, largest_triangles
 
 
 @given(

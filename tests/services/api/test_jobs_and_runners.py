@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 from api_kit import JOB, Api, make_api, problem_of
-
-from services.api import Limits
-from services.policy import Room
+from distbp_service.api import Limits
+from distbp_service.policy import Room
 
 
 def test_submit_watch_and_read(api: Api) -> None:

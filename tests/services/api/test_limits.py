@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 from api_kit import JOB, Api, make_api, problem_of
+from distbp_service.api import Limits
+from distbp_service.api.errors import RateError, SlowError
+from distbp_service.api.json_text import read_json
+from distbp_service.api.limits import Buckets, Slots, Turns, pieces
+from distbp_service.errors import ServiceError
 from starlette.requests import Request
-
-from services.api import Limits
-from services.api.errors import RateError, SlowError
-from services.api.json_text import read_json
-from services.api.limits import Buckets, Slots, Turns, pieces
-from services.errors import ServiceError
 
 
 def test_a_bucket_fills_again() -> None:

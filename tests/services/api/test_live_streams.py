@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 from api_kit import Api, make_api, problem_of, streaming
-
-from services.api import Limits
-from services.reports import Report
-from services.store import Job, Store
+from distbp_service.api import Limits
+from distbp_service.reports import Report
+from distbp_service.store import Job, Store
 
 
 def running(api: Api) -> tuple[Job, str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distbp_service.api.guard import HEADERS
 from serving import Serving
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -20,9 +21,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from services.api.guard import HEADERS
-
-DASHBOARD = Path(__file__).parents[3] / "services" / "dashboard"
+DASHBOARD = Path(__file__).parents[3] / "services" / "distbp_service" / "dashboard"
 RECORDED = Path(__file__).parent / "recorded"
 TOKEN = "dbp_0123456789ab_secret"
 READER = "dbp_0123456789cd_reader"

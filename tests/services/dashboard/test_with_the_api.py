@@ -11,11 +11,10 @@ from typing import Any
 import httpx
 import pytest
 from browser import Browser
+from distbp_service.api import ApiConfig, create_app
+from distbp_service.store import Store
 from fake_service import DASHBOARD, recorded
 from serving import Serving
-
-from services.api import ApiConfig, create_app
-from services.store import Store
 
 
 @dataclass

@@ -1,0 +1,131 @@
+"""What an installation decides about its API."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from distbp.core import settings
+from distbp.core.errors import SettingsError
+from distbp_service.store import Store
+from distbp_service.store.disk import DiskQuota
+
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Sizes in bytes, times in seconds, rates for each token."""
+
+    small_bytes: int = 2**16
+    job_bytes: int = 2**20
+    predict_bytes: int = 16 * 2**20
+    report_bytes: int = 8 * 2**20
+    dataset_bytes: int = 4 * 2**30
+    head_bytes: int = 2**15  # of the address and the headers of a request
+    head_s: float = 10.0  # for a request's headers to come, and for a connection without a request
+    unread_s: float = 30.0  # for a client to read some of what it was sent
+    body_idle_s: float = 10.0  # between two pieces of a body
+    body_bytes_per_s: int = 1024  # of a body, at least, after its first `body_idle_s`
+    bodies_at_once: int = 128  # that are on their way
+    bodies_of_project: int = 64
+    connections: int = 4096  # fewer where this process may not open as many files
+    requests_per_s: float = 200.0
+    requests_burst: int = 1000
+    failures_per_s: float = 0.5  # of sign-in, for each address
+    failures_burst: int = 50
+    work_at_once: int = 24  # requests that are worked on; the others wait in line
+    work_of_project: int = 8
+    checks_at_once: int = 2  # jobs that are checked, models that predict
+    checks_of_project: int = 1
+    waiting_of_project: int = 100  # in such a line
+    streams: int = 1024
+    streams_per_token: int = 256
+    waiting_jobs: int = 100_000  # of a project, that have not ended
+    deadline_s: float = 30 * 86400.0  # of a job that is submitted without one
+    datasets: int = 1000  # of a project; 1000 is the most
+    disk: DiskQuota = field(default_factory=lambda: DiskQuota(64 * 2**30, 64 * 2**30))
+    tokens: int = 1000  # of a project, that have not been revoked
+    uploads_at_once: int = 8
+    uploads_of_project: int = 4
+    predict_rows: int = 10_000
+    predict_values: int = 1_000_000  # of one answer
+    predict_model_bytes: int = 2 * 2**30
+    models_kept: int = 4  # in memory, to predict again
+
+    def body(self, kind: str) -> int:
+        """The most bytes of a body of this kind ("small", "job", "predict", "report", "dataset")."""
+        most: int = getattr(self, f"{kind}_bytes")
+        return most
+
+
+@dataclass(frozen=True)
+class ApiConfig:
+    """`work`: the volume shared with runners (see `places`). `data_folder`: below it lie files that jobs may
+    name; None: jobs use uploaded datasets only. `hosts`: what the Host header may name, without port.
+    `origins`: pages of other origins that may call, as `https://example.org`. `dashboard`: its folder; None:
+    not served. `dispatcher_late_s`: without a sign of it for so long, the service is not ready.
+    `metrics_open`: /metrics (totals only) answers without a token.
+    """
+
+    work: Path
+    data_folder: Path | None = None
+    hosts: tuple[str, ...] = LOOPBACK_NAMES
+    origins: tuple[str, ...] = ()
+    dashboard: Path | None = None
+    limits: Limits = field(default_factory=Limits)
+    lease_s: float = 30.0
+    heartbeat_s: float = 15.0
+    poll_s: float = 0.25
+    dispatcher_late_s: float = 30.0
+    metrics_open: bool = True
+
+
+def config_from_settings(work: Path) -> ApiConfig:
+    """What DISTBP_SERVICE_... say; the dashboard that comes with this package. Raises SettingsError."""
+    folder = settings.get("DISTBP_SERVICE_DATA")
+    if folder and not Path(folder).is_dir():
+        raise SettingsError(f"DISTBP_SERVICE_DATA is {folder!r}, which is no folder. Make it, or unset it.")
+    dashboard = Path(__file__).parent.parent / "dashboard"
+    return ApiConfig(
+        work,
+        data_folder=Path(folder) if folder else None,
+        hosts=(*LOOPBACK_NAMES, *_listed("DISTBP_SERVICE_HOSTS")),
+        origins=_listed("DISTBP_SERVICE_ORIGINS"),
+        dashboard=dashboard if (dashboard / "index.html").is_file() else None,
+        limits=Limits(
+            dataset_bytes=settings.get("DISTBP_SERVICE_DATASET_BYTES"),
+            disk=DiskQuota(
+                settings.get("DISTBP_SERVICE_PROJECT_BYTES"), settings.get("DISTBP_SERVICE_JOB_BYTES")
+            ),
+            requests_per_s=float(settings.get("DISTBP_SERVICE_REQUESTS_PER_S")),
+            waiting_jobs=settings.get("DISTBP_SERVICE_WAITING_JOBS"),
+            deadline_s=float(settings.get("DISTBP_SERVICE_DEADLINE_S")),
+            uploads_of_project=settings.get("DISTBP_SERVICE_PROJECT_UPLOADS"),
+        ),
+        metrics_open=settings.get("DISTBP_SERVICE_METRICS") == "open",
+    )
+
+
+def _listed(name: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in settings.get(name).split(",") if part.strip())
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine reaches what listens there. Names other than localhost are not trusted."""
+    if address == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def check_protected(address: str, store: Store) -> None:
+    """Raises SettingsError where the API would listen for others while nobody has a token."""
+    if not is_loopback(address) and not store.tokens.any():
+        raise SettingsError(
+            f"refusing to listen on {address}: other machines reach it, and there is no token yet. Create one"
+            " with 'distbp token create', or listen on 127.0.0.1"
+        )

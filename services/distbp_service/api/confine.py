@@ -1,0 +1,145 @@
+"""A job that others send may use: data that is made or built in, datasets of its project, and files below
+the service's data folder. Nothing else of the machine, and nothing over the network."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from distbp.core.errors import DataError, Fault, JobError
+from distbp.core.options import paths
+from distbp.data.formats import Arrays
+from distbp.data.safety import find, resolve
+from distbp.engine.memory_need import needed, too_much
+from distbp.job import TrainingJob, WorkerRange
+from distbp.nn.layers.base import Shape
+from distbp.nn.wiring import entering
+from distbp_service.errors import NotFoundError
+from distbp_service.store import Store
+
+DATASET = re.compile(r"dataset:(ds_[0-9a-f]{64})")
+MODEL = re.compile(r"model:(mdl_[0-9a-z]{1,64})")
+
+
+def check_data(job: TrainingJob, project: str, store: Store, data_folder: Path | None) -> None:
+    """Raises JobError, with every fault, where the job's data is not what it may use."""
+    faults = list(_faults(job, project, store, data_folder))
+    if faults:
+        raise JobError(faults)
+
+
+def slots_of(job: TrainingJob) -> tuple[int, int]:
+    """The fewest slots that a job runs with, and the most that it takes: one for each worker. Without workers
+    of its own (0, auto) it computes on one processor."""
+    if isinstance(job.workers, WorkerRange):
+        return job.workers.min, job.workers.max
+    slots = 1 if job.workers == "auto" else max(1, job.workers)
+    return slots, slots
+
+
+def check_room(job: TrainingJob, project: str, store: Store) -> None:
+    """Raises JobError for a job that can never run here: wider than all there is, or with more memory."""
+    faults, room, memory = [], store.queue.room(), store.queue.memory_bytes()
+    least = slots_of(job)[0]
+    if room is not None and least > room.widest:
+        whose = "the service has" if room.widest == room.slots else "a project may have"
+        path = "workers.min" if isinstance(job.workers, WorkerRange) else "workers"
+        faults.append(
+            Fault(
+                path,
+                f"needs {least:,} slots, and {whose} {room.widest:,}: it could never start; ask for at most"
+                f" {room.widest:,}",
+            )
+        )
+    if memory is not None:
+        shape, rows = _known_data(job, project, store)
+        item = 8 if job.dtype == "float64" else 4
+        data = 0 if shape is None else sum(rows.values()) * math.prod(shape) * item
+        need = needed(job, shape, rows, data=data)
+        faults += too_much(need, memory, "the service's machine has {}")
+    if faults:
+        raise JobError(faults)
+
+
+def _known_data(job: TrainingJob, project: str, store: Store) -> tuple[Shape | None, dict[str, int]]:
+    """The shape of one row of the training set, and how many rows, where the job or an upload says so."""
+    match = DATASET.fullmatch(str(getattr(job.data.train, "path", "")))
+    if match is None:
+        source = job.data.train
+        features, samples, rows = (getattr(source, name, None) for name in ("features", "samples", "rows"))
+        number = samples if rows is None else rows[1] - rows[0]
+        return None if features is None else (features,), {} if number is None else {"train": number}
+    shape = store.datasets.get(project, match[1]).info["arrays"]["inputs"]["shape"]
+    return entering(job.model.layers, tuple(shape[1:])), {"train": int(shape[0])}
+
+
+def _faults(job: TrainingJob, project: str, store: Store, data_folder: Path | None) -> Iterator[Fault]:
+    uploads, files = False, False
+    if job.data.train is None:
+        yield Fault("data.train", "is required: a service has no arrays at hand; upload a dataset, or submit"
+                    " from Python with data=(X, y)")  # fmt: skip
+    for split in ("train", "validation", "test"):
+        source = getattr(job.data, split)
+        if source is None:
+            continue
+        if isinstance(source, Arrays):
+            yield Fault(
+                f"data.{split}",
+                f"{source.type!r} lives in the memory of the process that made it; upload it as a dataset",
+            )
+            continue
+        for name in paths(source):
+            path = getattr(source, name)
+            if path is None:
+                continue
+            where = f"data.{split}.{name}"
+            if path.startswith("dataset:"):
+                uploads = True
+                yield from _dataset_faults(where, path, source.type, project, store)
+            else:
+                files = True
+                yield from _file_faults(where, path, job.data.folder, data_folder)
+    if uploads and files:
+        yield Fault("data", "mixes uploaded datasets with files of the service; use one kind in a job")
+    yield from _init_faults(job.init, project, store)
+    if job.data.folder is not None and not files:
+        yield Fault("data.folder", "is only for files of the service; leave it out")
+
+
+def _init_faults(init: str | None, project: str, store: Store) -> Iterator[Fault]:
+    if init is None:
+        return
+    match = MODEL.fullmatch(init)
+    if match is None:
+        yield Fault("init", "is no model of this service; write model:ID, as `distbp models` lists them")
+        return
+    try:
+        store.models.get(project, match[1])
+    except NotFoundError:
+        yield Fault("init", f"there is no model {match[1]}; `distbp models` lists those that there are")
+
+
+def _dataset_faults(where: str, path: str, kind: str, project: str, store: Store) -> Iterator[Fault]:
+    match = DATASET.fullmatch(path)
+    if match is None:
+        yield Fault(where, "is not a dataset; write dataset:ds_ and 64 hexadecimal digits, as uploading gave")
+        return
+    if kind != "npz":
+        yield Fault(where, f"is an uploaded dataset, so the format is 'npz', not {kind!r}")
+    try:
+        store.datasets.get(project, match[1])
+    except NotFoundError:
+        yield Fault(where, f"there is no dataset {match[1]}; upload it first")
+
+
+def _file_faults(where: str, path: str, folder: str | None, data_folder: Path | None) -> Iterator[Fault]:
+    if data_folder is None:
+        yield Fault(where, "names a file, and this service reads none; upload the data as a dataset")
+        return
+    try:
+        inner = data_folder if folder is None else resolve(data_folder, folder, confined=True)
+        find(inner, path, confined=True)
+    except DataError as error:
+        yield Fault(where, str(error))

@@ -1,0 +1,101 @@
+"""Predictions with stored models, a few of which are kept in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.core.errors import DataError, ModelError
+from distbp.data.formats import arranged
+from distbp.data.table import Columns
+from distbp.model.folder import load_model
+from distbp.model.predictor import Model as Loaded
+from distbp_service.api.config import Limits
+from distbp_service.api.errors import TooLargeError, log
+from distbp_service.api.places import Places
+from distbp_service.errors import BadValueError, ConflictError
+from distbp_service.store import Model
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """`predictions`: one for each row. `probabilities`: one list (or number) for each, where asked for."""
+
+    predictions: list[Any]
+    probabilities: list[Any] | None
+
+
+class Predictions:
+    def __init__(self, places: Places, limits: Limits) -> None:
+        self._places, self._limits = places, limits
+        self._kept: OrderedDict[str, Loaded] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def predict(self, model: Model, inputs: list[Any], probabilities: bool) -> Predicted:
+        """Raises BadValueError for inputs that do not fit, TooLargeError, ConflictError for a model whose
+        files are gone or damaged."""
+        if not 0 < len(inputs) <= self._limits.predict_rows:
+            raise BadValueError(f"give 1 to {self._limits.predict_rows:,} rows", "inputs")
+        loaded = self._loaded(model)
+        x = _array(inputs, loaded.columns)
+        if len(x) * int(np.prod(loaded.output_shape)) > self._limits.predict_values:
+            raise TooLargeError("the answer would be too large; send fewer rows", "inputs")
+        try:
+            with np.errstate(all="ignore"):  # what overflows is refused below
+                y = loaded.predict(x)
+                p = loaded.predict_proba(x) if probabilities else None
+        except (ModelError, DataError) as error:
+            raise BadValueError(str(error), "inputs") from None
+        for values in (y, p):
+            if values is not None and values.dtype.kind == "f" and not np.isfinite(values).all():
+                raise BadValueError("the outputs for these inputs are not finite numbers", "inputs")
+        return Predicted(y.tolist(), None if p is None else p.tolist())
+
+    def forget(self, model_id: str) -> None:
+        with self._lock:
+            self._kept.pop(model_id, None)
+
+    def _loaded(self, model: Model) -> Loaded:
+        with self._lock:
+            found = self._kept.get(model.id)
+            if found is not None:
+                self._kept.move_to_end(model.id)
+                return found
+        if model.bytes > self._limits.predict_model_bytes:
+            raise TooLargeError("the model is too large to predict with here; download it", None)
+        try:
+            found = load_model(self._places.model(model.path))
+        except ModelError as error:
+            log.error("model %s: %s", model.id, error)
+            raise ConflictError("the model's files are gone or damaged; train it again") from None
+        with self._lock:
+            self._kept[model.id] = found
+            while len(self._kept) > self._limits.models_kept:
+                self._kept.popitem(last=False)
+        return found
+
+
+def _array(inputs: list[Any], columns: Columns | None) -> Array:
+    """Rows of numbers; or mappings from the names of the model's columns to numbers, in any order."""
+    names = tuple(inputs[0]) if isinstance(inputs[0], dict) else None
+    if names is not None:
+        if columns is None:
+            raise BadValueError("the model's inputs have no names; give rows of numbers", "inputs")
+        if not all(isinstance(row, dict) and row.keys() == inputs[0].keys() for row in inputs):
+            raise BadValueError("the rows do not all name the same columns", "inputs")
+        inputs = [[row[name] for name in names] for row in inputs]
+    try:
+        x = np.array(inputs)
+    except (ValueError, OverflowError):
+        raise BadValueError("the rows do not all have the same shape", "inputs") from None
+    if x.dtype.kind not in "fiu":
+        raise BadValueError("the inputs are not all numbers", "inputs")
+    try:
+        return x if columns is None else arranged(x, names, tuple(map(str, columns)), "each row")
+    except DataError as error:
+        raise BadValueError(str(error), "inputs") from None

@@ -1,0 +1,171 @@
+"""What a job tells: events, metrics, logs; as pages and as streams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Path, Query, Request
+from starlette.responses import StreamingResponse
+
+from distbp_service.api import schemas
+from distbp_service.api.downsample import choose_rows
+from distbp_service.api.routes import CallerArg, Route, ServiceArg, opens
+from distbp_service.api.service import Service
+from distbp_service.api.streams import BATCH, checked_job, start_after, stream
+from distbp_service.errors import BadValueError
+
+router = APIRouter(prefix="/v1", tags=["journal"], route_class=Route)
+JobId = Annotated[str, Path(pattern=schemas.JOB_ID)]
+After = Annotated[int, Query(ge=0, le=schemas.MOST_STEPS, description="what comes after this number")]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+LastEventId = Annotated[
+    str | None, Header(alias="Last-Event-ID", pattern=r"^[0-9]{0,18}$", description="goes before `after`")
+]
+_CHOSEN_FROM = 20_000
+_MESSAGE = {
+    "description": "one message of the stream",
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "pattern": "^[0-9]+$"},
+        "event": {"type": "string", "enum": ["event", "metric", "log", "progress", "end"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+        "retry": {"type": "string"},
+    },
+}
+_STREAM: dict[str, Any] = {
+    "response_class": StreamingResponse,
+    "response_description": "server-sent events; the last one is `end`",
+}
+
+
+def _streams(*errors: int) -> dict[str, Any]:
+    found = opens("read", *errors)
+    found["responses"][200] = {"content": {"text/event-stream": {"schema": _MESSAGE}}}
+    return {**found, **_STREAM}
+
+
+@router.get("/jobs/{job_id}/events", operation_id="list_events", **opens("read", 404))
+def events(
+    job_id: JobId, caller: CallerArg, service: ServiceArg, after: After = 0, limit: Limit = 100
+) -> schemas.EventPage:
+    """What happened, oldest first."""
+    service.store.jobs.get(caller.project, job_id)
+    items = [_event(number, data) for number, data in _events(service, job_id, after, limit)]
+    return schemas.EventPage(items=items, after=items[-1].number if items else after)
+
+
+@router.get("/jobs/{job_id}/events:stream", operation_id="stream_events", **_streams(404))
+async def events_stream(
+    job_id: JobId,
+    request: Request,
+    caller: CallerArg,
+    service: ServiceArg,
+    after: After = 0,
+    last: LastEventId = None,
+) -> StreamingResponse:
+    """Events as they happen: {number, at, attempt, kind, data}, without a gap after Last-Event-ID."""
+    await checked_job(service, caller, job_id)
+    start = start_after(request, after)
+    return stream(
+        service, request, caller, job_id, "event", start, lambda n: _events(service, job_id, n, BATCH)
+    )
+
+
+@router.get("/jobs/{job_id}/metrics", operation_id="get_metrics", **opens("read", 404))
+def metrics(
+    job_id: JobId,
+    caller: CallerArg,
+    service: ServiceArg,
+    start: Annotated[int, Query(alias="from", ge=0, le=schemas.MOST_STEPS, description="first step")] = 0,
+    stop: Annotated[
+        int | None, Query(alias="to", ge=0, le=schemas.MOST_STEPS, description="last step")
+    ] = None,
+    points: Annotated[
+        int, Query(ge=2, le=10_000, description="at most so many rows, chosen so that curves look the same")
+    ] = 1000,
+) -> schemas.MetricRange:
+    """Metrics by step. Where there are more than `points`, those that matter for the curves' looks."""
+    if stop is not None and stop < start:
+        raise BadValueError("'to' must not be below 'from'", "to")
+    service.store.jobs.get(caller.project, job_id)
+    rows = service.store.journal.metrics(job_id, start=start, stop=stop, points=_CHOSEN_FROM)
+    chosen = choose_rows([row.step for row in rows], [row.data for row in rows], points)
+    items = [
+        schemas.MetricOut(step=rows[i].step, attempt=rows[i].attempt, data=dict(rows[i].data)) for i in chosen
+    ]
+    return schemas.MetricRange(items=items, total=len(rows))
+
+
+@router.get("/jobs/{job_id}/metrics:stream", operation_id="stream_metrics", **_streams(404))
+async def metrics_stream(
+    job_id: JobId,
+    request: Request,
+    caller: CallerArg,
+    service: ServiceArg,
+    after: After = 0,
+    last: LastEventId = None,
+) -> StreamingResponse:
+    """Metrics as they are measured: {step, attempt, data}. A step at or below the last one given means that a
+    new attempt began there: it replaces that step and all later ones."""
+    await checked_job(service, caller, job_id)
+
+    def read(serial: int) -> Sequence[tuple[int, Any]]:
+        rows = service.store.journal.metrics_after(job_id, serial, limit=BATCH)
+        return [(row.serial, {"step": row.step, "attempt": row.attempt, "data": row.data}) for row in rows]
+
+    return stream(service, request, caller, job_id, "metric", start_after(request, after), read)
+
+
+@router.get("/jobs/{job_id}/logs", operation_id="get_logs", **opens("read", 404))
+def logs(
+    job_id: JobId, caller: CallerArg, service: ServiceArg, after: After = 0, limit: Limit = 100
+) -> schemas.LogPage:
+    """Pieces of the job's log, oldest first."""
+    service.store.jobs.get(caller.project, job_id)
+    items = [schemas.LogOut(**data) for _, data in _logs(service, job_id, after, limit)]
+    return schemas.LogPage(items=items, after=items[-1].number if items else after)
+
+
+@router.get("/jobs/{job_id}/logs:stream", operation_id="stream_logs", **_streams(404))
+async def logs_stream(
+    job_id: JobId,
+    request: Request,
+    caller: CallerArg,
+    service: ServiceArg,
+    after: After = 0,
+    last: LastEventId = None,
+) -> StreamingResponse:
+    """The log as it is written: {number, at, attempt, text}."""
+    await checked_job(service, caller, job_id)
+    start = start_after(request, after)
+    return stream(service, request, caller, job_id, "log", start, lambda n: _logs(service, job_id, n, BATCH))
+
+
+def _events(service: Service, job_id: str, after: int, limit: int) -> Sequence[tuple[int, Any]]:
+    rows = service.store.journal.events(job_id, after=after, limit=limit)
+    return [
+        (
+            row.number,
+            {
+                "number": row.number,
+                "at": row.at,
+                "attempt": row.attempt,
+                "kind": row.kind,
+                "data": dict(row.data),
+            },
+        )
+        for row in rows
+    ]
+
+
+def _event(number: int, data: Any) -> schemas.EventOut:
+    return schemas.EventOut(**data)
+
+
+def _logs(service: Service, job_id: str, after: int, limit: int) -> Sequence[tuple[int, Any]]:
+    rows = service.store.journal.logs(job_id, after=after, limit=limit)
+    return [
+        (row.number, {"number": row.number, "at": row.at, "attempt": row.attempt, "text": row.text})
+        for row in rows
+    ]

@@ -1,0 +1,139 @@
+"""A route that asks, before anything of a request is read: which token, which scope, how often, how large?
+
+    @router.post("/jobs", **opens("submit", 404, body="job"))
+
+`opens` says it once, for the check and for OpenAPI (`security`, `x-scope`, the errors).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+from fastapi import Depends, HTTPException, Request
+from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+from starlette.types import Message, Scope
+
+from distbp_service.api.auth import PUBLIC, Caller, address, authorize
+from distbp_service.api.errors import UnsupportedTypeError, described
+from distbp_service.api.json_text import read_json
+from distbp_service.api.limits import check_length, pieces
+from distbp_service.api.service import Service
+from distbp_service.errors import BadValueError
+
+_SCOPE, _BODY = "x-scope", "x-body"
+_HEAVY = frozenset({"job", "predict"})  # bodies that cost much time to work on
+
+
+def opens(
+    scope: str, *errors: int, body: str | None = None, raw: bool = False, extra: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Keyword arguments of a route that needs `scope` (PUBLIC: none). errors: statuses besides those that
+    every such route has. body: the kind of its body (see `Limits.body`). raw: the route reads it itself."""
+    found = [422, 429, 503, *errors]
+    if scope != PUBLIC:
+        found += [401, 403]
+    if body is not None:
+        found += [400, 408, 413, 415]
+    documented: dict[str, Any] = {_SCOPE: scope, **(extra or {})}
+    if body is not None:
+        documented[_BODY] = f"{body}:raw" if raw else body
+    if scope != PUBLIC:
+        documented["security"] = [{"token": []}]
+    return {"openapi_extra": documented, "responses": described(*found)}
+
+
+class _ReadRequest(Request):
+    """A request whose body was read already: `body`, which as JSON is `value`."""
+
+    def __init__(self, scope: Scope, body: bytes, value: Any) -> None:
+        async def receive() -> Message:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        super().__init__(scope, receive)
+        self._value = value
+
+    async def json(self) -> Any:
+        return self._value
+
+
+class Route(APIRoute):
+    """See above. The caller is in `request.state.caller`."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        extra = self.openapi_extra or {}
+        scope: str = extra[_SCOPE]  # a route that does not say who may call it is a mistake
+        kind, _, raw = extra.get(_BODY, "").partition(":")
+
+        known = frozenset(str(parameter.alias) for parameter in self.dependant.query_params)
+
+        async def checked(request: Request) -> Response:
+            service: Service = request.app.state.service
+            request.scope["distbp.route"] = self.path_format
+            if any(":" in str(value) for value in request.path_params.values()):
+                raise HTTPException(405)  # no id has a colon: it is a verb of another method, or of none
+            shares = address(request)
+            if scope != PUBLIC:
+                caller = await authorize(service, request, scope)
+                service.buckets.take(caller.key)
+                request.state.caller = caller
+                shares = caller.shares
+            _check_query(request, known)
+            most = service.config.limits.body(kind) if kind else 0
+            check_length(request, most)
+            if raw or (scope == PUBLIC and not kind):
+                return await handle(request)
+            body = b""
+            if kind:
+                check_type(request, "application/json", "JSON")
+                body = await _whole_body(service, request, most, shares)
+            # In the event loop nobody's work may last, and of the threads nobody may take all.
+            async with (service.checks if kind in _HEAVY else service.work).take(shares):
+                value = await run_in_threadpool(read_json, body) if body else None
+                if kind:
+                    request = _ReadRequest(request.scope, body, value)
+                return await handle(request)
+
+        return checked
+
+
+async def _whole_body(service: Service, request: Request, most: int, key: str) -> bytes:
+    limits, give_back = service.config.limits, service.bodies.take(key)
+    try:
+        found = pieces(request, most, limits.body_idle_s, limits.body_bytes_per_s)
+        return b"".join([piece async for piece in found])
+    finally:
+        give_back()
+
+
+def _check_query(request: Request, known: frozenset[str]) -> None:
+    """A parameter that is misspelled would otherwise be silently without effect."""
+    unknown = request.query_params.keys() - known
+    if unknown:
+        offered = ", ".join(sorted(known)) or "none"
+        raise BadValueError(
+            f"there is no parameter {min(unknown)[:80]!r} here; known are: {offered}", min(unknown)[:80]
+        )
+
+
+def check_type(request: Request, wanted: str, what: str) -> None:
+    """Raises UnsupportedTypeError where the body is not of the type `wanted`."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != wanted:
+        raise UnsupportedTypeError(f"send {what}, with 'Content-Type: {wanted}'", "Content-Type")
+
+
+def _caller(request: Request) -> Caller:
+    caller: Caller = request.state.caller
+    return caller
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+CallerArg = Annotated[Caller, Depends(_caller)]
+ServiceArg = Annotated[Service, Depends(_service)]

@@ -1,0 +1,159 @@
+"""Taking in a dataset: streamed to disk, hashed on the way, opened through distbp's checks, and only then
+given its name, which is its hash. Two uploads of the same bytes leave one file."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+
+from distbp.core.errors import HostileFileError
+from distbp.data.formats.npz import describe
+from distbp.data.safety import find
+from distbp_service.api.config import Limits
+from distbp_service.api.errors import ForbiddenError, TooLargeError, UnavailableError
+from distbp_service.api.places import Places
+from distbp_service.errors import BadValueError
+from distbp_service.store import Dataset, Store
+
+ARRAYS = ("inputs", "targets", "weights", "columns")
+_FREE_BYTES = 2**28  # of the disk stay free for what else is written there
+
+
+@dataclass(frozen=True)
+class Upload:
+    project: str
+    name: str
+    created_by: str
+    sha256: str | None  # what the client says
+
+
+async def receive(
+    body: AsyncIterator[bytes], upload: Upload, store: Store, places: Places, limits: Limits
+) -> tuple[Dataset, bool]:
+    """The dataset, and whether the project had it not.
+
+    Raises BadValueError (another hash than said, no archive of arrays), DataError (hostile, damaged),
+    ForbiddenError (the project has as many as it may), TooLargeError, UnavailableError (no disk).
+    """
+    used = await run_in_threadpool(_room, upload.project, store, limits)
+    path = places.datasets / f".incoming-{secrets.token_hex(16)}"
+    try:
+        await run_in_threadpool(places.datasets.mkdir, parents=True, exist_ok=True)
+        digest, size = hashlib.sha256(), 0
+        with open(path, "xb", opener=_private) as file:
+            async for piece in body:
+                size += len(piece)
+                if used + size > limits.disk.project:
+                    raise _full(limits)
+                digest.update(piece)
+                await run_in_threadpool(_write, file, piece, places)
+            await run_in_threadpool(os.fsync, file.fileno())
+        return await run_in_threadpool(_keep, path, digest.hexdigest(), size, upload, store, places, limits)
+    except OSError as error:
+        raise UnavailableError(
+            f"the dataset cannot be stored: {error.strerror or 'the disk failed'}"
+        ) from None
+    finally:
+        with suppress(OSError):
+            path.unlink()
+
+
+def remove(project: str, dataset_id: str, store: Store, places: Places) -> None:
+    """Forgets a dataset of the project, and its file where no other project has it. NotFoundError."""
+    path = places.dataset(dataset_id)
+    with _alone(places):
+        if store.datasets.delete(project, dataset_id):
+            with suppress(OSError):
+                path.unlink()
+
+
+def _room(project: str, store: Store, limits: Limits) -> int:
+    count = len(store.datasets.page(project, limit=limits.datasets).items)
+    if count >= limits.datasets:
+        raise ForbiddenError(f"the project has {count} datasets, and may have no more; delete some")
+    return store.disk_bytes(project)
+
+
+def _full(limits: Limits) -> TooLargeError:
+    return TooLargeError(
+        f"the project's datasets, jobs and models may have {limits.disk.project:,} bytes together; delete"
+        " some"
+    )
+
+
+def _write(file: Any, piece: bytes, places: Places) -> None:
+    if shutil.disk_usage(places.datasets).free < _FREE_BYTES + len(piece):
+        raise UnavailableError("the disk for datasets is full; delete some, or ask who runs the service")
+    file.write(piece)
+
+
+def _keep(
+    path: Path, digest: str, size: int, upload: Upload, store: Store, places: Places, limits: Limits
+) -> tuple[Dataset, bool]:
+    if upload.sha256 is not None and upload.sha256 != digest:
+        raise BadValueError(
+            f"the bytes that came have the SHA-256 {digest}, not the one given; send them again", "sha256"
+        )
+    info = _looked_at(path)
+    dataset_id = f"ds_{digest}"
+    final = places.dataset(dataset_id)
+    with _alone(places):
+        if store.disk_bytes(upload.project) + size > limits.disk.project:
+            raise _full(limits)  # others came meanwhile
+        path.replace(final)  # over an equal one, if it is there
+        folder = os.open(final.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return store.datasets.add(
+            upload.project, dataset_id, name=upload.name, size=size, info=info, created_by=upload.created_by
+        )
+
+
+def _looked_at(path: Path) -> dict[str, Any]:
+    """Shapes and dtypes of the arrays, after all of the archive was unpacked once, through the limits."""
+    found = describe(find(path.parent, path.name, confined=True)._replace(name="the dataset"))
+    strange = sorted(found.keys() - set(ARRAYS))
+    if strange or "inputs" not in found:
+        what = f"it has an array {strange[0][:80]!r}" if strange else "it has no array 'inputs'"
+        raise BadValueError(
+            f"{what}; a dataset is an .npz archive of inputs and, where there are any, targets and weights",
+            "body",
+        )
+    rows = {header.shape[:1] for name, header in found.items() if name != "columns"}
+    if len(rows) > 1 or rows == {()}:
+        raise BadValueError("its arrays do not have the same number of rows", "body")
+    text = ("targets", "columns")  # labels, and the names of the inputs
+    if not all(header.dtype.kind in ("fiubUS" if name in text else "fiub") for name, header in found.items()):
+        raise HostileFileError("the dataset holds something else than numbers")
+    return {
+        "rows": next(iter(rows))[0],
+        "arrays": {
+            name: {"shape": list(header.shape), "dtype": str(header.dtype)}
+            for name, header in sorted(found.items())
+        },
+    }
+
+
+@contextmanager
+def _alone(places: Places) -> Iterator[None]:
+    """No other process or thread names or removes datasets meanwhile."""
+    places.datasets.mkdir(parents=True, exist_ok=True)
+    with open(places.datasets / ".lock", "w", opener=_private) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)

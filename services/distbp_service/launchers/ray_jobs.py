@@ -1,0 +1,130 @@
+"""Runners as jobs of a Ray cluster."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from distbp_service.launchers.base import ClusterAwayError, Handle, LaunchError, Start, last_line
+
+
+class RayJobs:
+    """Runners as jobs of a Ray cluster, through the REST API of its dashboard. This process never joins the
+    cluster, so it outlives it.
+
+    client: makes a `ray.job_submission.JobSubmissionClient`, or what can stand in for one; called when first
+    needed. work, data: as `distbp_service.runner` has them, on a volume that the cluster's nodes share.
+    timeout_s: of one call.
+    """
+
+    wants: ClassVar[Literal["token", "claim"]] = "claim"
+
+    def __init__(
+        self,
+        client: Callable[[], Any],
+        work: Path,
+        *,
+        data: Path | None = None,
+        command: Sequence[str] = ("python", "-P", "-m", "distbp_service.runner"),
+        timeout_s: float = 20.0,
+    ) -> None:
+        self._make = client
+        self._client: Any = None
+        self._work = work
+        self._data = data
+        self._command = tuple(command)
+        self._timeout_s = timeout_s
+        # The client may hang for as long as the head node does: it has a thread of its own to hang in.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ray-jobs")
+
+    @staticmethod
+    def connect(address: str) -> Callable[[], Any]:
+        """Of the dashboard, such as http://head:8265. Ray's token comes from where Ray looks for it: set
+        RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH for this process too. (Left alone, Ray's head asks for a
+        token and its client sends none.)"""
+
+        def make() -> Any:
+            from ray.job_submission import JobSubmissionClient
+
+            return JobSubmissionClient(address)
+
+        return make
+
+    def handle(self, job_id: str, attempt: int) -> Handle:
+        return {"launcher": "ray", "submission": f"{job_id}-{attempt}"}
+
+    def start(self, start: Start) -> Handle:
+        handle = self.handle(start.job_id, start.attempt)
+        arguments = ["--job", start.job_id, "--attempt", str(start.attempt), "--api", start.api_url]
+        arguments += ["--work", str(self._work), "--claim", start.secret]
+        if self._data is not None:
+            arguments += ["--data", str(self._data)]
+        entry = shlex.join([*self._command, *arguments])
+        try:
+            self._call("submit_job", entrypoint=entry, submission_id=handle["submission"])
+        except LaunchError:
+            # A duplicate id is answered like any error. If the job is there, an earlier try had come through.
+            if not self.alive(handle):
+                raise
+        return handle
+
+    def alive(self, handle: Handle) -> bool:
+        try:
+            status = self._call("get_job_status", handle["submission"])
+        except _UnknownJobError:
+            return False
+        return str(getattr(status, "value", status)) in ("PENDING", "RUNNING")
+
+    def last_words(self, handle: Handle) -> str:
+        with suppress(LaunchError):
+            return last_line(str(self._call("get_job_logs", handle["submission"])))
+        return ""
+
+    def stop(self, handle: Handle) -> None:
+        with suppress(_UnknownJobError):
+            self._call("stop_job", handle["submission"])
+
+    def kill(self, handle: Handle, timeout_s: float = 30.0) -> None:
+        # Ray itself kills what does not end a few seconds after it was asked to.
+        self.stop(handle)
+        deadline = time.monotonic() + timeout_s
+        while self.alive(handle):
+            if time.monotonic() > deadline:
+                raise LaunchError(f"Ray job {handle['submission']} does not end, although it was stopped")
+            time.sleep(0.2)
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _call(self, name: str, *arguments: Any, **named: Any) -> Any:
+        def call() -> Any:
+            if self._client is None:
+                self._client = self._make()
+            return getattr(self._client, name)(*arguments, **named)
+
+        try:
+            return self._thread.submit(call).result(self._timeout_s)
+        except FutureTimeout:
+            failure: LaunchError = ClusterAwayError(
+                f"the Ray cluster did not answer within {self._timeout_s:g} s"
+            )
+        except Exception as error:
+            # Ray's client raises RuntimeError for every answer that is not 200, with status and body in its
+            # text. That text may hold the entry point, so it goes nowhere, not even along as the cause.
+            if isinstance(error, OSError):  # ConnectionError: of Python, and of Ray's HTTP client
+                failure = ClusterAwayError(f"the Ray cluster cannot be reached ({type(error).__name__})")
+            elif "does not exist" in str(error) and "404" in str(error):
+                failure = _UnknownJobError("the Ray cluster knows no such job")
+            else:
+                failure = LaunchError(f"the Ray cluster refused {name} ({type(error).__name__})")
+        raise failure
+
+
+class _UnknownJobError(LaunchError):
+    pass

@@ -1,0 +1,138 @@
+"""Uploaded datasets and trained models: what is known of them. Their bytes lie on the work volume."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from sqlalchemy import Select, Table, delete, func, select
+
+from distbp_service.errors import BadValueError, NotFoundError
+from distbp_service.store.database import Database, clean
+from distbp_service.store.journal import change, lock_job, settle_disk
+from distbp_service.store.records import Dataset, Model, Page
+from distbp_service.store.schema import datasets, models
+
+MOST = 1000
+_ID = re.compile(r"(ds|mdl)_[0-9a-z]{1,64}")
+T = TypeVar("T", Dataset, Model)
+
+
+class Datasets:
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def add(
+        self,
+        project: str,
+        dataset_id: str,
+        *,
+        name: str,
+        size: int,
+        info: Mapping[str, Any] | None = None,
+        created_by: str | None = None,
+    ) -> tuple[Dataset, bool]:
+        """Makes known what was uploaded, and says whether the project had it not. size: bytes."""
+        row = {
+            "project": project,
+            "id": dataset_id,
+            "name": clean(name, "name"),
+            "bytes": size,
+            "info": dict(info or {}),
+            "created_by": created_by,
+            "created_at": self._db.clock(),
+        }
+        with self._db.write() as conn:
+            new = self._db.insert_new(conn, datasets, row)
+            found = conn.execute(_one(datasets, project, dataset_id)).one()
+        return Dataset.of(found), new
+
+    def get(self, project: str, dataset_id: str) -> Dataset:
+        with self._db.read() as conn:
+            row = conn.execute(_one(datasets, project, dataset_id)).one_or_none()
+        if row is None:
+            raise NotFoundError(f"there is no dataset {dataset_id}")
+        return Dataset.of(row)
+
+    def page(self, project: str, *, limit: int = 50, cursor: str | None = None) -> Page[Dataset]:
+        """By id."""
+        return _page(self._db, datasets, Dataset, project, limit, cursor, newest_first=False)
+
+    def delete(self, project: str, dataset_id: str) -> bool:
+        """Forgets it. True: no other project has the same bytes, so the file may go. Raises NotFoundError."""
+        with self._db.write() as conn:
+            mine = (datasets.c.project == project, datasets.c.id == dataset_id)
+            found = conn.execute(_one(datasets, project, dataset_id)).one_or_none()
+            if found is None or conn.execute(delete(datasets).where(*mine)).rowcount == 0:
+                raise NotFoundError(f"there is no dataset {dataset_id}")
+            left = select(func.count()).select_from(datasets).where(datasets.c.id == dataset_id)
+            return conn.execute(left).scalar_one() == 0
+
+
+class Models:
+    """They are added when a job completes (see `Runs.report`)."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def get(self, project: str, model_id: str) -> Model:
+        with self._db.read() as conn:
+            row = conn.execute(_one(models, project, model_id)).one_or_none()
+        if row is None:
+            raise NotFoundError(f"there is no model {model_id}")
+        return Model.of(row)
+
+    def of_job(self, project: str, job_id: str) -> Model | None:
+        query = select(models).where(models.c.job_id == job_id, models.c.project == project)
+        with self._db.read() as conn:
+            row = conn.execute(query).one_or_none()
+        return None if row is None else Model.of(row)
+
+    def page(self, project: str, *, limit: int = 50, cursor: str | None = None) -> Page[Model]:
+        """Newest first."""
+        return _page(self._db, models, Model, project, limit, cursor, newest_first=True)
+
+    def delete(self, project: str, model_id: str) -> tuple[Model, bool]:
+        """Forgets it; its files are the caller's to remove. Says whether its job is still there. Raises
+        NotFoundError."""
+        found = self.get(project, model_id)
+        with self._db.write() as conn:
+            conn.execute(delete(models).where(models.c.id == model_id, models.c.project == project))
+            try:
+                job = lock_job(conn, found.job_id, project)
+            except NotFoundError:
+                return found, False
+            less = min(found.bytes, job.disk_bytes)
+            change(conn, self._db, job, disk_bytes=job.disk_bytes - less)
+            settle_disk(conn, project, -less)
+            return found, True
+
+
+def _one(table: Table, project: str, item_id: str) -> Select[Any]:
+    if not _ID.fullmatch(item_id):
+        raise NotFoundError("there is nothing with such an id")
+    return select(table).where(table.c.project == project, table.c.id == item_id)
+
+
+def _page(
+    db: Database,
+    table: Table,
+    kind: type[T],
+    project: str,
+    limit: int,
+    cursor: str | None,
+    *,
+    newest_first: bool,
+) -> Page[T]:
+    query = select(table).where(table.c.project == project)
+    if cursor is not None:
+        if not _ID.fullmatch(cursor):
+            raise BadValueError("the cursor is not one that a page gave", "cursor")
+        query = query.where(table.c.id < cursor if newest_first else table.c.id > cursor)
+    limit = max(1, min(limit, MOST))
+    order = table.c.id.desc() if newest_first else table.c.id
+    with db.read() as conn:
+        rows = conn.execute(query.order_by(order).limit(limit + 1)).all()
+    items = tuple(kind.of(row) for row in rows[:limit])
+    return Page(items, items[-1].id if len(rows) > limit else None)

@@ -1,0 +1,193 @@
+"""One database, SQLite or PostgreSQL: transactions that read or write, and who hears of them."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import math
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Table, create_engine, event, make_url, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import TimeoutError as WaitedTooLong
+
+from distbp_service.errors import BadValueError, StoreError
+
+_WAIT_S = 3.0  # for another that writes, and for a connection; then the caller is told to try again
+_LOCK_KEY = 0x64697374  # "dist": of PostgreSQL's advisory lock
+
+
+class Database:
+    """`url`: as SQLAlchemy has it: `sqlite:////path/file.db`, `postgresql://user:secret@host/name`.
+
+    SQLite: a file, in write-ahead mode, which nobody else can read; every commit is on disk; one writer at a
+    time, which waits its turn. Who waits for more than a few seconds gets an error of SQLAlchemy.
+    clock: seconds since 1970. Raises StoreError for an empty file.
+    """
+
+    def __init__(self, url: str, *, clock: Callable[[], float] = time.time, pool_size: int = 10) -> None:
+        try:
+            parsed = make_url(url)
+        except ArgumentError:
+            raise StoreError(
+                "the database URL cannot be read; write sqlite:////path/to/file.db or"
+                " postgresql://user:password@host/name"
+            ) from None
+        backend = parsed.get_backend_name()
+        if backend not in ("sqlite", "postgresql"):
+            raise StoreError(f"databases of kind {backend} are not supported; use sqlite or postgresql")
+        self.sqlite = backend == "sqlite"
+        self.clock = clock
+        self._listeners: list[Callable[[frozenset[str]], None]] = []
+        self._writing = threading.Lock()
+        options: dict[str, Any] = {
+            "pool_size": pool_size,
+            "max_overflow": pool_size,
+            "pool_timeout": _WAIT_S,
+        }
+        if self.sqlite:
+            if not parsed.database or parsed.database == ":memory:":
+                raise StoreError("a SQLite database needs a file: sqlite:////path/to/file.db")
+            _make_private(Path(parsed.database))
+        else:
+            parsed = parsed.set(drivername="postgresql+psycopg")
+            options["pool_pre_ping"] = True  # the server may have been restarted
+            if "connect_timeout" not in parsed.query:
+                options["connect_args"] = {"connect_timeout": math.ceil(_WAIT_S)}
+        self.engine = create_engine(parsed, **options)
+        if self.sqlite:
+            event.listen(self.engine, "connect", _prepare_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
+        self._writer = self.engine.execution_options(distbp_write=True)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that reads."""
+        with self.engine.begin() as conn:
+            yield conn
+
+    @contextmanager
+    def write(self, wait_s: float = _WAIT_S) -> Iterator[Connection]:
+        """A transaction that writes: all of it, or (after an exception) nothing. wait_s: for
+        other threads."""
+        # SQLite lets one write at a time; our own lock is fair, its waiting is not.
+        with self._turn(wait_s), self._writer.begin() as conn:
+            touched = conn.info["touched"] = set()
+            yield conn
+        if touched:
+            for listener in self._listeners:
+                listener(frozenset(touched))
+
+    @contextmanager
+    def _turn(self, wait_s: float = _WAIT_S) -> Iterator[None]:
+        if not self.sqlite:
+            yield
+            return
+        if not self._writing.acquire(timeout=wait_s):
+            raise WaitedTooLong("other writers did not end in time")
+        try:
+            yield
+        finally:
+            self._writing.release()
+
+    def ping(self) -> None:
+        """Raises an error of SQLAlchemy where the database does not answer, or where nobody can write."""
+        with self._turn(), self._writer.begin() as conn:
+            conn.execute(text("SELECT 1"))
+
+    def lock_all(self, conn: Connection) -> None:
+        """Until the end of this transaction no other passes here. (A SQLite writer is alone as it is.)"""
+        if not self.sqlite:
+            conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+
+    def insert_new(self, conn: Connection, table: Table, values: Mapping[str, Any]) -> bool:
+        """Adds a row, unless there is one with its key; says whether it did. Waits for another transaction
+        that is adding the same."""
+        # Drivers do not agree on what `rowcount` says here; a row that comes back says it plainly.
+        statement = self.insert(table).values(values).on_conflict_do_nothing()
+        return conn.execute(statement.returning(next(iter(table.primary_key)))).first() is not None
+
+    def insert(self, table: Table) -> Any:
+        """An INSERT that has `.on_conflict_do_nothing()` and `.on_conflict_do_update()`."""
+        return sqlite.insert(table) if self.sqlite else postgresql.insert(table)
+
+    def listen(self, listener: Callable[[frozenset[str]], None]) -> Callable[[], None]:
+        """`listener` is called after every commit of this process, with the ids of the jobs it changed,
+        in the thread that made it. Other processes' commits are not heard. Returns what ends it."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+
+def clean(value: str, param: str) -> str:
+    """`value`, where every database can hold it. Raises BadValueError for NUL and for half characters."""
+    if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
+        raise BadValueError(
+            f"{param} holds a character that text cannot have (NUL, or half of a pair)", param
+        )
+    return value
+
+
+def sha256(text_: str) -> str:
+    return hashlib.sha256(text_.encode()).hexdigest()
+
+
+def _make_private(file: Path) -> None:
+    """Makes the database where there is none: under another name first, so that one that is there is never
+    empty. Raises StoreError for an empty file, which a service has not left."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _alone(file.parent):
+        if not file.exists():
+            new = file.with_name(f".{file.name}.new")
+            new.unlink(missing_ok=True)
+            os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            with closing(sqlite3.connect(new)) as connection:
+                connection.execute("PRAGMA journal_mode=WAL").close()
+            new.replace(file)
+    # It is not opened here: closing a second descriptor of the file would drop SQLite's own locks.
+    if file.stat().st_size == 0:
+        raise StoreError(
+            f"{file} is empty, so what the service knew is lost. Put the file back from a backup; or move it"
+            " away, and the file with the token beside it, to begin anew"
+        )
+    for part in ("", "-wal", "-shm"):
+        with suppress(OSError):  # it is not there, or another user's
+            file.with_name(f"{file.name}{part}").chmod(0o600)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """No other process or thread is within this for the same folder."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, record: Any) -> None:
+    connection.isolation_level = None  # we begin transactions ourselves
+    for pragma in (f"busy_timeout={_WAIT_S * 1000:.0f}", "synchronous=FULL"):
+        connection.execute(f"PRAGMA {pragma}").close()
+    if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        # Two that make a file a write-ahead one at once would each wait for the other: SQLite then fails one
+        # of them, at once, whatever the timeout. So they come one by one.
+        with _alone(Path(connection.execute("PRAGMA database_list").fetchone()[2]).parent):
+            connection.execute("PRAGMA journal_mode=WAL").close()
+
+
+def _begin_sqlite(conn: Connection) -> None:
+    # A transaction that starts as a reader and becomes a writer fails when another wrote in between.
+    write = conn.get_execution_options().get("distbp_write")
+    conn.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

@@ -1,0 +1,193 @@
+"""Events, metrics and logs of a job: read by anyone of its project, written by the moves of other parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from distbp_service import states
+from distbp_service.errors import NotFoundError
+from distbp_service.states import Actor, State
+from distbp_service.store.database import Database
+from distbp_service.store.records import JOB_ID, Event, Job, LogText, Metric
+from distbp_service.store.schema import events, jobs, logs, metrics, projects
+
+MOST = 1000  # rows of one page
+_HIGHEST = 2**63 - 1  # a number that a database can hold
+
+
+class Journal:
+    """Reads. The ids that it is given were checked by `Jobs.get`: nothing here knows of projects."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def events(self, job_id: str, *, after: int = 0, limit: int = 100) -> tuple[Event, ...]:
+        """Those with a number above `after`, oldest first."""
+        query = select(events).where(events.c.job_id == job_id, events.c.number > min(after, _HIGHEST))
+        with self._db.read() as conn:
+            rows = conn.execute(query.order_by(events.c.number).limit(min(limit, MOST)))
+            return tuple(Event.of(row) for row in rows)
+
+    def metrics(
+        self, job_id: str, *, start: int = 0, stop: int | None = None, points: int | None = None
+    ) -> tuple[Metric, ...]:
+        """Those of steps `start` to `stop` (None: the last), both included, by step. points: at least 2; no
+        more than that many, evenly spread, the first and the last among them."""
+        where = [metrics.c.job_id == job_id, metrics.c.step >= min(start, _HIGHEST)]
+        if stop is not None:
+            where.append(metrics.c.step <= min(stop, _HIGHEST))
+        query = select(metrics).where(*where).order_by(metrics.c.step)
+        with self._db.read() as conn:
+            if points is not None:
+                steps = (
+                    conn.execute(select(metrics.c.step).where(*where).order_by(metrics.c.step))
+                    .scalars()
+                    .all()
+                )
+                if len(steps) > points:
+                    last = len(steps) - 1
+                    kept = [steps[round(i * last / max(points - 1, 1))] for i in range(points)]
+                    query = query.where(metrics.c.step.in_(kept))
+            return tuple(Metric.of(row) for row in conn.execute(query))
+
+    def metrics_after(self, job_id: str, serial: int = 0, *, limit: int = 100) -> tuple[Metric, ...]:
+        """Those written after `serial`, in the order of writing: for streams."""
+        query = select(metrics).where(metrics.c.job_id == job_id, metrics.c.serial > min(serial, _HIGHEST))
+        with self._db.read() as conn:
+            rows = conn.execute(query.order_by(metrics.c.serial).limit(min(limit, MOST)))
+            return tuple(Metric.of(row) for row in rows)
+
+    def logs(self, job_id: str, *, after: int = 0, limit: int = 100) -> tuple[LogText, ...]:
+        """Pieces of log with a number above `after`, oldest first."""
+        query = select(logs).where(logs.c.job_id == job_id, logs.c.number > min(after, _HIGHEST))
+        with self._db.read() as conn:
+            rows = conn.execute(query.order_by(logs.c.number).limit(min(limit, MOST)))
+            return tuple(LogText.of(row) for row in rows)
+
+
+# Writing: within a transaction, on a job that `lock_job` has locked. ----------------------------------------
+
+
+def lock_job(conn: Connection, job_id: str, project: str | None = None) -> Job:
+    """The job, unchanged by others until the transaction ends. project: None for parts that serve all.
+    Raises NotFoundError."""
+    if not JOB_ID.fullmatch(job_id):
+        raise NotFoundError("there is no job with such an id; job ids look like job_01j9ze3k8xq2v5w7y0ab")
+    query = select(jobs).where(jobs.c.id == job_id)
+    if project is not None:
+        query = query.where(jobs.c.project == project)
+    row = conn.execute(query.with_for_update()).one_or_none()
+    if row is None:
+        raise NotFoundError(f"there is no job {job_id}")
+    return Job.of(row)
+
+
+def settle_disk(conn: Connection, project: str, more: int) -> None:
+    """The jobs of the project that do not run have `more` bytes on the disk than before."""
+    if more:
+        total = projects.c.disk_bytes + more
+        conn.execute(update(projects).where(projects.c.name == project).values(disk_bytes=total))
+
+
+def change(conn: Connection, db: Database, job: Job, **values: Any) -> Job:
+    """Writes `values` into the row of `job`."""
+    values = {**values, "updated_at": db.clock()}
+    conn.execute(update(jobs).where(jobs.c.id == job.id).values(values))
+    conn.info["touched"].add(job.id)
+    return replace(job, **values)
+
+
+def move(
+    conn: Connection, db: Database, job: Job, to: State, by: Actor, reason: str | None = None, **values: Any
+) -> Job:
+    """Moves the job to another state, if `by` may (ConflictError otherwise), and tells of it in an event."""
+    states.check(job.state, to, by)
+    told: dict[str, Any] = {"kind": "state", "from": job.state, "to": to, "by": by, "reason": reason}
+    now = db.clock()
+    if to in states.TERMINAL:
+        values["finished_at"] = now
+    if to == "queued":
+        values["queued_at"] = now
+    if to != "recovering":
+        values["not_before"] = None
+    if to not in states.ACTIVE:
+        values |= {"slots_held": 0, "disk_granted": 0}
+    if job.active != (to in states.ACTIVE):
+        settle_disk(conn, job.project, job.disk_bytes if job.active else -job.disk_bytes)
+    if values.get("error"):
+        told["error"] = values["error"]
+    job = change(conn, db, job, state=to, reason=reason, **values)
+    return add_events(conn, db, job, [told])
+
+
+def add_events(conn: Connection, db: Database, job: Job, found: Iterable[Mapping[str, Any]]) -> Job:
+    """Appends events ({kind, ...}), numbered without gaps."""
+    rows = []
+    for number, entry in enumerate(found, job.event_count + 1):
+        data = {key: value for key, value in entry.items() if key not in ("kind", "at")}
+        at = entry.get("at", db.clock())
+        rows.append(
+            {
+                "job_id": job.id,
+                "number": number,
+                "at": float(at),
+                "attempt": job.attempt,
+                "kind": str(entry["kind"]),
+                "data": data,
+            }
+        )
+    if not rows:
+        return job
+    conn.execute(insert(events), rows)
+    return change(conn, db, job, event_count=job.event_count + len(rows))
+
+
+def rewind_metrics(conn: Connection, job: Job, step: int) -> None:
+    """Takes back every metric of a step above `step`."""
+    conn.execute(delete(metrics).where(metrics.c.job_id == job.id, metrics.c.step > step))
+
+
+def add_metrics(
+    conn: Connection, db: Database, job: Job, found: Iterable[Mapping[str, Any]], settled: int | None
+) -> Job:
+    """Adds lines of metrics.jsonl. Those of steps up to `settled` were reported by an earlier attempt, unless
+    it was lost before it could: they are only filled in. A later step replaces what is there."""
+    serial, furthest = job.metric_count, job.step
+    for line in found:
+        serial += 1
+        step = int(line["step"])
+        row = {"job_id": job.id, "step": step, "serial": serial, "attempt": job.attempt, "data": dict(line)}
+        statement = db.insert(metrics).values(row)
+        keys = [metrics.c.job_id, metrics.c.step]
+        if settled is not None and step <= settled:
+            statement = statement.on_conflict_do_nothing(index_elements=keys)
+        else:
+            fresh = {name: row[name] for name in ("serial", "attempt")}
+            statement = statement.on_conflict_do_update(
+                index_elements=keys, set_={**fresh, "data": statement.excluded.data}
+            )
+        conn.execute(statement)
+        furthest = max(furthest, step)
+    return change(conn, db, job, metric_count=serial, step=furthest) if serial > job.metric_count else job
+
+
+def add_log(conn: Connection, db: Database, job: Job, text: str) -> Job:
+    number = job.log_count + 1
+    row = {
+        "job_id": job.id,
+        "number": number,
+        "at": db.clock(),
+        "attempt": job.attempt,
+        "text": _printable(text),
+    }
+    conn.execute(insert(logs), [row])
+    return change(conn, db, job, log_count=number)
+
+
+def _printable(text: str) -> str:
+    """Without what PostgreSQL refuses in text: NUL, and halves of surrogate pairs."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
