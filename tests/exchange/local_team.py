@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
+from rigs import Rig
+
 from distbp.data.batches import WholeData
 from distbp.engine import numerics
 from distbp.engine.blueprint import Blueprint
@@ -16,13 +18,14 @@ from distbp.engine.totals import totals_size
 from distbp.engine.worker import Worker
 from distbp.optim.schedules import PlateauState
 from distbp.team import membership
-from distbp.team.base import Snapshot
+from distbp.team.base import Snapshot, Team
 from distbp.team.exchange import segment as seg
 from distbp.team.exchange.faults import FaultPlan, faulty_post
 from distbp.team.exchange.local_workers import LocalWorkers
 from distbp.team.exchange.rounds import Rounds
 from distbp.team.exchange.shared_data import SharedRows, share_rows, whole_data
 from distbp.team.exchange.worker_port import WorkerPort, post
+from distbp.team.membership import Options
 
 _SPAWN = multiprocessing.get_context("spawn")
 
@@ -159,3 +162,15 @@ class LocalTeam:
         self._segment.close()
         for memory in self._memories:
             memory.close()
+
+
+def on_ray(made: Rig, workers: int, faults: FaultPlan | None, start: Snapshot, attempt: int) -> Team:
+    """A team on the Ray that there is."""
+    from distbp.team.ray.ray_team import RayTeam  # imports Ray: only when there is a session
+
+    shared = {name: share_rows(rows) for name, rows in made.data.splits.items()}  # type: ignore[arg-type]
+    options = Options(workers, faults=faults)
+    names = {name: names for name, (_, names) in shared.items()}
+    team = RayTeam(made.blueprint, made.data, start, attempt, options, names)
+    team.memories = [memory for memory, _ in shared.values()]  # type: ignore[attr-defined]  # as long as it lives
+    return team

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from local_team import LocalTeam, Pool
+from local_team import LocalTeam, Pool, on_ray
 from rigs import Rig, classes, make_job, make_rig
 
 from distbp.core.arrays import Array
@@ -18,9 +18,7 @@ from distbp.engine.parameter_server import NotFiniteError
 from distbp.optim.schedules import PlateauState
 from distbp.team.base import Snapshot, Team
 from distbp.team.exchange.faults import FaultPlan
-from distbp.team.exchange.shared_data import share_rows
 from distbp.team.inline import InlineTeam
-from distbp.team.membership import Options
 
 LAYERS = (
     {"type": "dense", "units": 6, "activation": "tanh"},
@@ -64,17 +62,6 @@ def inline(made: Rig, start: Snapshot | None = None, attempt: int = 1) -> Team:
     return InlineTeam(made.blueprint, made.data, start or fresh(made), attempt)
 
 
-def on_ray(made: Rig, workers: int, faults: FaultPlan | None, start: Snapshot | None, attempt: int) -> Team:
-    from distbp.team.ray.ray_team import RayTeam  # imports Ray: only when there is a session
-
-    shared = {name: share_rows(rows) for name, rows in made.data.splits.items()}  # type: ignore[arg-type]
-    options = Options(workers, faults=faults)
-    names = {name: names for name, (_, names) in shared.items()}
-    team = RayTeam(made.blueprint, made.data, start or fresh(made), attempt, options, names)
-    team.memories = [memory for memory, _ in shared.values()]  # type: ignore[attr-defined]  # as long as it lives
-    return team
-
-
 ROWS = ["inline", "processes-1", "processes-3", "processes-2-faults", "ray-2-faults"]
 
 
@@ -87,7 +74,9 @@ def make(request: pytest.FixtureRequest) -> Make:
     workers = int(rest[0])
     if kind == "ray":
         request.getfixturevalue("ray_here")
-        return lambda made, start=None, attempt=1: on_ray(made, workers, faults, start, attempt)
+        return lambda made, start=None, attempt=1: on_ray(
+            made, workers, faults, start or fresh(made), attempt
+        )
     pool: Pool = request.getfixturevalue("pool")
     return lambda made, start=None, attempt=1: LocalTeam(
         pool, made.blueprint, made.data, start or fresh(made), attempt, workers, faults
@@ -187,7 +176,7 @@ def test_any_number_of_workers_on_ray(
     optimizer: str, workers: int, faults: FaultPlan | None, ray_here: None
 ) -> None:
     made = rig(optimizer)
-    with closing(on_ray(made, workers, faults, None, 1)) as team:
+    with closing(on_ray(made, workers, faults, fresh(made), 1)) as team:
         assert_same(trained(team), undisturbed(optimizer))
 
 

@@ -1,0 +1,121 @@
+"""One row for each kind of network: any number of workers gives the same bits, on Ray and after a stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from local_team import LocalTeam, Pool, on_ray
+from rigs import Rig, make_job, make_rig
+
+from distbp.core.arrays import Array
+from distbp.engine import numerics
+from distbp.optim.schedules import PlateauState
+from distbp.team.base import Snapshot, Team
+from distbp.team.exchange.faults import FaultPlan
+from distbp.team.inline import InlineTeam
+
+STEPS = 6
+FAULTS = FaultPlan(seed=5, drop=0.15, repeat=0.2, delay=0.2, reorder=0.15)
+IMAGES = [
+    {"type": "conv2d", "filters": 4, "kernel_size": 3, "activation": "relu"},
+    {"type": "max_pool2d", "kernel_size": 2},
+    {"type": "batch_normalization"},
+    {"type": "flatten"},
+]
+# Two ways from the first layer, one of which jumps over a layer, and are joined.
+GRAPH = [
+    {"type": "dense", "units": 6, "activation": "tanh", "name": "low"},
+    {"type": "dense", "units": 6, "activation": "gelu", "name": "high"},
+    {"type": "add", "inputs": ["low", "high"], "name": "sum"},
+    {"type": "dense", "units": 4, "inputs": ["low"], "name": "side"},
+    {"type": "concatenate", "inputs": ["sum", "side"]},
+    {"type": "dropout", "rate": 0.2},
+]
+NETWORKS: dict[str, tuple[list[dict[str, Any]], tuple[int, ...]]] = {
+    "convolution": (IMAGES, (2, 7, 6)),
+    "recurrence": ([{"type": "elman", "units": 5}], (6, 3)),
+    "ids": ([{"type": "embedding", "entries": 9, "size": 3}, {"type": "elman", "units": 4}], (5,)),
+    "graph": (GRAPH, (5,)),
+}
+PLATEAU = PlateauState()
+
+
+@cache
+def rig(name: str) -> Rig:
+    layers, shape = NETWORKS[name]
+    rng = np.random.default_rng(2)
+    ids = name == "ids"
+
+    def rows(count: int) -> tuple[Array, Array]:
+        x = rng.integers(0, 9, (count, *shape)) if ids else rng.normal(size=(count, *shape))
+        return x, x.reshape(count, -1)[:, 0].argsort().argsort() % 3
+
+    job = make_job(
+        [*layers, {"type": "dense", "units": 3}],
+        batch_size=20,
+        epochs=3,
+        optimizer={"type": "adam", "learning_rate": 0.02},
+        clip={"norm": 0.9},
+    )
+    return make_rig(job, rows(50), {"validation": rows(17)})
+
+
+@pytest.fixture(autouse=True)
+def as_in_training() -> Iterator[None]:
+    with numerics.one_blas_thread(), numerics.quiet():
+        yield
+
+
+def fresh(name: str) -> Snapshot:
+    return Snapshot(0, {"vector": rig(name).start()})
+
+
+def outcome(team: Team, first: int = 0) -> tuple[bytes, bytes]:
+    """Trains to the end; the parameters with the optimizer's state, and the sums over the validation set."""
+    assert team.run(first, STEPS, PLATEAU, lambda: False) == STEPS
+    return team.snapshot().arrays["vector"].tobytes(), team.evaluate("validation").sums.tobytes()
+
+
+@cache
+def undisturbed(name: str) -> tuple[bytes, bytes]:
+    with closing(InlineTeam(rig(name).blueprint, rig(name).data, fresh(name), 1)) as team:
+        return outcome(team)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_training_changes_every_layer(name: str) -> None:
+    start = rig(name).start()
+    end = np.frombuffer(undisturbed(name)[0], start.dtype)[: start.size]
+    for tensor in rig(name).blueprint.network().tensors:
+        here = slice(tensor.start, tensor.stop)
+        assert (start[here] != end[here]).any(), tensor.name
+
+
+@pytest.mark.parametrize("faults", [None, FAULTS], ids=["calm", "faults"])
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_any_number_of_workers(name: str, workers: int, faults: FaultPlan | None, pool: Pool) -> None:
+    made = rig(name)
+    with closing(LocalTeam(pool, made.blueprint, made.data, fresh(name), 1, workers, faults)) as team:
+        assert outcome(team) == undisturbed(name)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_another_number_of_workers_goes_on_from_a_snapshot(name: str, pool: Pool) -> None:
+    made = rig(name)
+    with closing(LocalTeam(pool, made.blueprint, made.data, fresh(name), 1, 3)) as team:
+        assert team.run(0, 2, PLATEAU, lambda: False) == 2
+        half = team.snapshot()
+    with closing(InlineTeam(made.blueprint, made.data, half, 2)) as team:
+        assert outcome(team, 2) == undisturbed(name)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_workers_on_ray(name: str, ray_here: None) -> None:
+    with closing(on_ray(rig(name), 2, FAULTS, fresh(name), 1)) as team:
+        assert outcome(team) == undisturbed(name)
