@@ -46,7 +46,7 @@ def undisturbed(tmp_path: Path) -> distbp.Result:
 
 
 def test_a_few_moves(tmp_path: Path, undisturbed: distbp.Result) -> None:
-    prove(tmp_path, undisturbed, moves=3, seed=1, workers=[1])
+    prove(tmp_path, undisturbed, moves=2, seed=1, workers=[2])
 
 
 @pytest.mark.faults

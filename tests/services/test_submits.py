@@ -13,7 +13,8 @@ import pytest
 from mortal import House, until
 from postgres import postgresql_server
 
-CLIENTS, EACH = 20, 50
+CLIENTS = 20
+FEW, MANY = 10, 50  # submits of each client: in `make test`, in `make faults`
 JOB = {
     "data": {"train": {"format": "blobs"}},
     "model": {"layers": [{"type": "dense", "units": 3}]},
@@ -73,16 +74,19 @@ def client(house: House, keys: list[str], counting: Counting) -> list[str]:
     return ids
 
 
-def submit_all(house: House, keys: Callable[[int], list[str]], kills: int, seed: int) -> list[str]:
-    """The ids that CLIENTS clients were answered, while the API was killed `kills` times."""
+def submit_all(house: House, keys: Callable[[int, int], str], each: int, kills: int, seed: int) -> list[str]:
+    """The ids that the clients got for `each` submits of theirs, while the API was killed `kills` times."""
     chance, counting = Random(seed), Counting()
-    moments = sorted(chance.sample(range(CLIENTS * EACH * 9 // 10), kills))
+    moments = sorted(chance.sample(range(CLIENTS * each * 9 // 10), kills))
     with ThreadPoolExecutor(CLIENTS) as pool:
-        clients = [pool.submit(client, house, keys(number), counting) for number in range(CLIENTS)]
+        clients = [
+            pool.submit(client, house, [keys(number, n) for n in range(each)], counting)
+            for number in range(CLIENTS)
+        ]
         for moment in moments:
             counting.wait_for(moment)
             until(lambda: house.kill("api", chance, chance.uniform(0.0, 0.3)), house.story)
-        return [job_id for each in clients for job_id in each.result(120)]
+        return [job_id for one in clients for job_id in one.result(120)]
 
 
 def listed(house: House) -> list[str]:
@@ -97,20 +101,22 @@ def listed(house: House) -> list[str]:
         cursor = f"&cursor={page['cursor']}"
 
 
-FAULTS = pytest.mark.faults  # the other half, for `make faults`
+def rows(first: str, other: str) -> pytest.MarkDecorator:
+    """A few submits to one kind of database in `make test`; many, to both, in `make faults`."""
+    many = [pytest.param(kind, MANY, marks=pytest.mark.faults) for kind in (first, other)]
+    return pytest.mark.parametrize(("house", "each"), [(first, FEW), *many], indirect=["house"])
 
 
-@pytest.mark.parametrize("house", ["sqlite", pytest.param("postgresql", marks=FAULTS)], indirect=True)
-def test_a_thousand_submits_are_a_thousand_jobs(house: House) -> None:
-    ids = submit_all(house, lambda n: [f"{n}-{each}" for each in range(EACH)], kills=4, seed=5)
-    assert len(ids) == len(set(ids)) == CLIENTS * EACH
-    names = listed(house)
-    assert sorted(names) == sorted(f"job {n}-{each}" for n in range(CLIENTS) for each in range(EACH))
+@rows("sqlite", "postgresql")
+def test_every_submit_is_a_job(house: House, each: int) -> None:
+    ids = submit_all(house, lambda number, n: f"{number}-{n}", each, kills=3, seed=5)
+    assert len(ids) == len(set(ids)) == CLIENTS * each
+    assert sorted(listed(house)) == sorted(f"job {n}-{m}" for n in range(CLIENTS) for m in range(each))
 
 
-@pytest.mark.parametrize("house", [pytest.param("sqlite", marks=FAULTS), "postgresql"], indirect=True)
-def test_the_same_key_a_thousand_times_is_one_job(house: House) -> None:
-    ids = submit_all(house, lambda n: ["same"] * EACH, kills=2, seed=6)
-    assert len(ids) == CLIENTS * EACH
+@rows("postgresql", "sqlite")
+def test_the_same_key_again_and_again_is_one_job(house: House, each: int) -> None:
+    ids = submit_all(house, lambda number, n: "same", each, kills=2, seed=6)
+    assert len(ids) == CLIENTS * each
     assert len(set(ids)) == 1
     assert listed(house) == ["job same"]

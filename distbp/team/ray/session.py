@@ -53,7 +53,7 @@ def _connected() -> bool:
 
 def installed() -> bool:
     """Whether Ray is installed. A slim install has none."""
-    return importlib.util.find_spec("ray") is not None
+    return sys.modules.get("ray") is not None or importlib.util.find_spec("ray") is not None
 
 
 def _without_token() -> bool:
