@@ -276,9 +276,12 @@ def test_links(page: Path) -> None:
 def test_files_that_are_named_exist(page: Path) -> None:
     """Paths such as `distbp/nn/layers/base.py` and `examples/digits.yaml` in running text."""
     for name in re.findall(
-        r"`((?:distbp|tests|docs|examples|benchmarks|tools)/[\w/.]+)`", page.read_text("utf-8")
+        r"`((?:distbp|services|tests|docs|examples|benchmarks|tools)/[\w/.]+)`", page.read_text("utf-8")
     ):
         assert (ROOT / name).exists(), name
+    for name in re.findall(r"`([\w/]+/\w+\.py)`", page.read_text("utf-8")):  # within a package
+        bases = (ROOT, ROOT / "distbp", ROOT / "services" / "distbp_service")
+        assert any((base / name).exists() for base in bases), name
 
 
 # What is installed -------------------------------------------------------------------------------------

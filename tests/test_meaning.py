@@ -133,6 +133,21 @@ def test_the_command_line_evaluates_as_training_did(tmp_path: Path) -> None:
     assert list(rows[0]) == ["row", "prediction", "probability_ham", "probability_spam"]
 
 
+def test_the_command_line_leaves_out_the_rows_that_training_left_out(tmp_path: Path) -> None:
+    x = X.astype(np.float64)
+    x[3, 0] = 1e39  # beyond float32
+    np.savez(tmp_path / "train.npz", inputs=x, targets=SIDE)
+    data = {"train": {"format": "npz", "path": "train.npz"}, "bad_rows": "skip"}
+    result = train(job(data=data, epochs=1), folder=tmp_path, output=tmp_path / "run")
+    assert sum(result.skipped["train"].values()) == 1
+    said = CliRunner().invoke(group, ["evaluate", str(tmp_path / "run"), "--split", "train"])
+    assert said.exit_code == 0, said.output
+    assert f"bad_rows: skip left out 1 of {len(X)} train rows" in said.output
+    said = CliRunner().invoke(group, ["predict", str(tmp_path / "run"), "--split", "train"])
+    assert said.exit_code == 0, said.output
+    assert [int(row["row"]) for row in csv.DictReader(io.StringIO(said.output))][:4] == [0, 1, 2, 4]
+
+
 @pytest.mark.parametrize(
     ("no", "yes"), [("no", "yes"), (False, True), (-1, 1), (10, 30)], ids=["text", "bool", "below 0", "gap"]
 )
@@ -247,6 +262,11 @@ def test_class_weights_for_no_class(tmp_path: Path) -> None:
         JobError, match="class_weight: names class 1 twice, as a number and as text; keep one"
     ):
         job(class_weight={1: 5, "1": 2})
+    for twice in ({1: 5, "true": 2}, {"True": 5, "true": 2}, {0: 5, "false": 2}):
+        with pytest.raises(
+            JobError, match=r"class_weight\.\w+: is the class that .* names too; write it once"
+        ):
+            train(job(class_weight=twice), data=(X, SIDE == 1), output=tmp_path / "run")
     with pytest.raises(JobError, match="class_weight: is 0 for every class, so nothing can be learned"):
         job(class_weight={0: 0, 1: 0})
 
@@ -338,6 +358,7 @@ def test_values_of_other_libraries_in_a_job() -> None:
         seed=np.uint8(3),
         batch_size=np.int64(8),
         audit=np.float32(0),
+        dtype=np.float64,
         metrics=np.array(["accuracy", "f1"]),
         name=np.str_("net"),
         data={
@@ -351,6 +372,7 @@ def test_values_of_other_libraries_in_a_job() -> None:
     plain = TrainingJob.from_yaml(given.to_yaml())
     assert plain == given
     assert given.class_weight == (1, 10)
+    assert given.dtype == job(dtype=np.dtype("f8")).dtype == "float64"
     assert given.data.folder == "there"
     assert given.data.train.rows == (0, 9)
     with pytest.raises(JobError, match=r"shuffle: must be true or false, not 1"):
@@ -400,6 +422,9 @@ CALLS: dict[str, tuple[Callable[..., Any], str]] = {
     ),
     "address": (lambda: resume("r", address=6379), "address must be the address of a Ray cluster, as text"),
     "control": (lambda: resume("r", control="stop"), "control must be a distbp.Control, not a value of type"),
+    "init": (lambda: train(job(), data=(X, SIDE), init=5), "init must be a path .text or pathlib.Path."),
+    "disk": (lambda: resume("r", disk=5), "disk must be a distbp.core.storage.Disk, not a value"),
+    "confined": (lambda: train(job(), data=(X, SIDE), confined="x"), "confined must be True or False"),
     "resume": (lambda: resume(None), "run_dir must be a path .text or pathlib.Path., not None"),
     "verify": (lambda: verify_run(3), "run_dir must be a path"),
     "verify a step": (lambda: verify_run("r", "last"), "step must be a whole number, counted from 1"),

@@ -160,7 +160,7 @@ def get_model(model: str, folder: Path, url: str | None) -> None:
 @URL
 @reports_errors
 def delete_model(model: str, url: str | None) -> None:
-    """Forget a model. Its files go with its job's.
+    """Delete a model and its weights.
 
     \b
     Example:

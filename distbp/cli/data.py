@@ -13,6 +13,7 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.core.errors import Fault, JobError
 from distbp.core.storage import commit_file, explained, user_path
+from distbp.data.checks import Allowed
 from distbp.data.formats import Idx, Npy, Npz, Source, arranged, load
 from distbp.data.table import Table
 from distbp.job.faults import details, located
@@ -70,8 +71,9 @@ def open_model(path: Path) -> Model:
     return load_model(model_folder(path))
 
 
-def split_of(run_dir: Path, split: str) -> Table:
-    """A split of the data of the job in a run directory. Raises JobError, DataError."""
+def split_of(run_dir: Path, split: str, model: Model) -> Table:
+    """A split of the data of the job in a run directory, with the rows that training would take. Raises
+    JobError, DataError."""
     file = run_dir / "job.yaml"
     if not file.exists():
         raise JobError(
@@ -84,7 +86,9 @@ def split_of(run_dir: Path, split: str) -> Table:
             [Fault(f"data.{split}", "is not in this job; choose another --split, or name the data")],
             str(file),
         )
-    return load(source, run_dir / user_path(job.data.folder or ""), bad_rows=job.data.bad_rows)
+    allowed = Allowed(model.network.dtype, model.preprocessing, split)
+    folder = run_dir / user_path(job.data.folder or "")
+    return load(source, folder, bad_rows=job.data.bad_rows, allowed=allowed)
 
 
 def inputs_for(model: Model, table: Table) -> Array:

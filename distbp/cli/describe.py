@@ -12,6 +12,7 @@ import click
 
 from distbp.cli.errors import named, reports_errors
 from distbp.cli.paths import UserPath, job_at
+from distbp.core.words import counted
 
 if TYPE_CHECKING:
     from distbp.plan.describe import Description, Operand, TapeRow
@@ -62,8 +63,8 @@ def lines(found: Description) -> Iterator[str]:
     yield ""
     for name, value in (
         ("parameters", f"{found.parameters:,} ({found.dtype})"),
-        ("batch", f"{found.batch_size:,} rows in {_count(found.shards, 'shard')}"),
-        ("slice", f"at most {_count(found.slice_rows, 'row')}"),
+        ("batch", f"{found.batch_size:,} rows in {counted(found.shards, 'shard')}"),
+        ("slice", f"at most {counted(found.slice_rows, 'row')}"),
         ("flops of a step", f"{found.flops:,.0f}"),
         ("work of a slice", f"{found.work:,} numbers"),
         ("memory", size(sum(found.memory.values()))),
@@ -76,9 +77,9 @@ def lines(found: Description) -> Iterator[str]:
 
 def _tape(found: Description, tape: tuple[TapeRow, ...]) -> Iterator[str]:
     yield ""
-    yield "The tape: the ops of one step, in order, for a slice of " + _count(found.slice_rows, "row")
-    yield f"share: of the time of a step with {_count(found.shards, 'shard')}, each op measured alone on this"
-    yield f"machine, on random data, on one core, by the kernel set {found.kernels}"
+    yield "The tape: the ops of one step, in order, for a slice of " + counted(found.slice_rows, "row")
+    yield f"share: of the time of a step with {counted(found.shards, 'shard')}, each op measured alone on"
+    yield f"this machine, on random data, on one core, by the kernel set {found.kernels}"
     for section, rows in groupby(tape, lambda row: row.section):
         yield ""
         yield _SECTIONS[section]
@@ -106,7 +107,3 @@ def _operand(operand: Operand) -> Iterator[str]:
 
 def _shape(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape)) or "one number"
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count:,} {what}{'s' if count != 1 else ''}"

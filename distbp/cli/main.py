@@ -24,6 +24,7 @@ from distbp.cli.paths import NewFile, UserPath, job_at
 from distbp.core.imports import without_collections
 from distbp.core.interrupts import terminate
 from distbp.core.storage import absolute
+from distbp.core.words import counted
 
 if TYPE_CHECKING:
     from distbp.job import TrainingJob
@@ -194,9 +195,10 @@ def evaluate(model_dir: Path, data: tuple[str, ...], split: str, metrics: str | 
     from distbp.core.errors import DataError
     from distbp.data.formats import load
     from distbp.run.progress import number
+    from distbp.run.splits import skipped_note
 
     model = open_model(model_dir)
-    table = load(source_of(data, with_targets=True), Path()) if data else split_of(model_dir, split)
+    table = load(source_of(data, with_targets=True), Path()) if data else split_of(model_dir, split, model)
     if table.targets is None:
         raise DataError(f"{table.name}: there are no targets to compare with; name them after the inputs")
     names = None if metrics is None else [name.strip() for name in metrics.split(",")]
@@ -206,7 +208,9 @@ def evaluate(model_dir: Path, data: tuple[str, ...], split: str, metrics: str | 
 
         click.echo(json.dumps(finite({"rows": len(table), **found})))
         return
-    click.echo(f"{len(table):,} rows of {table.name}")
+    click.echo(f"{counted(len(table), 'row')} of {table.name}")
+    if table.skipped:
+        click.echo("  " + skipped_note(split if not data else "", len(table), table.skipped))
     for name, value in found.items():
         click.echo(f"  {name.replace('_', ' '):<16}{number(value)}")
 
@@ -237,7 +241,7 @@ def predict(
     from distbp.data.formats import load
 
     model = open_model(model_dir)
-    table = load(source_of(data, with_targets=False), Path()) if data else split_of(model_dir, split)
+    table = load(source_of(data, with_targets=False), Path()) if data else split_of(model_dir, split, model)
     columns = predictions(model, table, probabilities=probabilities)
     if output is None:
         click.echo(csv_text(columns).encode(), nl=False)  # UTF-8, as in a file, whatever the terminal's is

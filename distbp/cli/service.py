@@ -14,6 +14,7 @@ import click
 
 from distbp.cli.errors import named, reports_errors
 from distbp.cli.paths import UserPath
+from distbp.core.words import counted
 
 if TYPE_CHECKING:
     from distbp.client.handle import JobHandle
@@ -210,7 +211,9 @@ def scale_job(job_id: str, workers: int, url: str | None) -> None:
     with session(url) as service:
         job = handle(service, job_id)
         job.scale(workers)
-        click.echo(f"{job.id}: asked for {workers} workers; `distbp logs {job.id}` shows the change")
+        click.echo(
+            f"{job.id}: asked for {counted(workers, 'worker')}; `distbp logs {job.id}` shows the change"
+        )
 
 
 def show_until_end(job: JobHandle, as_json: bool) -> None:

@@ -12,6 +12,7 @@ import click
 from distbp.cli import service as cli_service
 from distbp.cli.errors import CORRUPTED, named, reports_errors
 from distbp.cli.paths import NewFile, UserPath, job_at
+from distbp.core.words import counted
 
 if TYPE_CHECKING:
     from distbp.run.verify import Verification
@@ -69,7 +70,7 @@ def scale(run_dir: Path, workers: int, url: str | None) -> None:
     from distbp.run.control import scale_run
 
     scale_run(run_dir, workers)
-    click.echo(f"asked for {workers} workers; {run_dir / 'events.jsonl'} will record the change")
+    click.echo(f"asked for {counted(workers, 'worker')}; {run_dir / 'events.jsonl'} will record the change")
 
 
 @click.command()

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from distbp.core.errors import Fault, JobError
+from distbp.core.words import counted
 from distbp.data.targets import label_text, shown
 from distbp.job.checks import last_activation, neediest, output_shape, shapes
 from distbp.job.training_job import TrainingJob
@@ -48,15 +49,11 @@ def notes_about(
     if isinstance(wanted, int) and wanted > shards:
         hosts = "1 worker has" if shards == 1 else f"{shards} workers have"
         notes.append(
-            f"{wanted} workers were asked for, but only {hosts} work: the job has {_count(shards, 'shard')}"
+            f"{wanted} workers were asked for, but only {hosts} work: the job has {counted(shards, 'shard')}"
         )
     if job.audit and wanted in (0, 1):
         notes.append("audit compares two workers with each other; it does nothing with fewer")
     return notes + _notes_about_batches(job, rows.get("train", 0), shards)
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _notes_about_batches(job: TrainingJob, train: int, shards: int) -> list[str]:
@@ -64,16 +61,17 @@ def _notes_about_batches(job: TrainingJob, train: int, shards: int) -> list[str]
         return []
     notes = []
     if train < job.batch_size:
+        rows = counted(train, "row")
         notes.append(
-            f"batch_size is {job.batch_size}, but the training set has {train:,} rows: every epoch is one"
-            f" step of {train:,} rows"
+            f"batch_size is {job.batch_size}, but the training set has {rows}: every epoch is one step"
+            f" of {rows}"
         )
         return notes
     rest = train % job.batch_size
     if rest and job.drop_last:
         notes.append(f"drop_last leaves out {rest:,} of {train:,} rows in every epoch (others each time)")
     elif rest:
-        notes.append(f"the last batch of every epoch has {rest:,} rows instead of {job.batch_size}")
+        notes.append(f"the last batch of every epoch has {counted(rest, 'row')} instead of {job.batch_size}")
         layer = neediest(job.model.layers)
         if rest < layer.rows_needed * shards and layer.rows_needed > 1:
             notes.append(
@@ -97,11 +95,15 @@ def _loss_and_metrics(job: TrainingJob, shape: Shape, targets: Targets) -> Itera
 def _class_weights(job: TrainingJob, targets: Targets) -> Iterator[Fault]:
     if isinstance(job.class_weight, Mapping) and targets.classes is not None:
         names = targets.names or tuple(range(targets.classes))
+        written: dict[int, int | str] = {}
         for label in job.class_weight:
-            if class_number(label, names) is None:
-                yield Fault(
-                    f"class_weight.{label}", f"is not a class of the training set, which has {shown(names)}"
-                )
+            path, number = f"class_weight.{label}", class_number(label, names)
+            if number is None:
+                yield Fault(path, f"is not a class of the training set, which has {shown(names)}")
+            elif number in written:
+                yield Fault(path, f"is the class that {written[number]!r} names too; write it once")
+            else:
+                written[number] = label
 
 
 def class_number(label: int | str, names: Sequence[Any]) -> int | None:

@@ -12,6 +12,7 @@ import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import numpy as np
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -121,13 +122,15 @@ class Part(BaseModel):
 
 
 def native(value: Any) -> Any:
-    """What Python's other libraries give, as Python's own values: NumPy's scalars and arrays, series, paths;
-    also within mappings and lists."""
+    """What Python's other libraries give, as Python's own values: NumPy's scalars, arrays and types, series,
+    paths; also within mappings and lists."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if hasattr(value, "to_dict") and hasattr(value, "index"):  # a series: its index says the keys
         return native(value.to_dict())
-    if hasattr(value, "tolist"):
+    if isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic)):
+        return np.dtype(value).name
+    if hasattr(value, "tolist") and not isinstance(value, type):
         return value.tolist()
     if isinstance(value, Mapping):
         return {native(key): native(inner) for key, inner in value.items()}

@@ -50,7 +50,9 @@ class Data(Part):
         description="give every input mean 0 and deviation 1, by the statistics of the training rows alone",
     )
     bad_rows: Literal["refuse", "skip"] = Field(
-        default="refuse", description="what to do with rows that hold NaN, Inf, no label or a negative weight"
+        default="refuse",
+        description="what to do with rows that hold NaN, Inf, no label, a negative weight or a number that"
+        " the dtype cannot hold",
     )
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ from dataclasses import asdict
 from typing import Any, TextIO
 
 from distbp.core.metric_names import SPLITS
+from distbp.core.words import counted
 from distbp.run import events
 from distbp.run.epoch_table import WIDTH, in_order, table_head, table_row
 from distbp.run.epoch_table import number as number
@@ -142,10 +143,10 @@ def _other_lines(event: events.Event) -> Iterator[str]:
 
 
 def started_lines(event: events.Started) -> Iterator[str]:
-    rows = ", ".join(f"{count:,} {name} rows" for name, count in event.rows.items())
-    hosts = f"{_many(event.workers, 'worker')}, {event.exchange}" if event.workers else "in this process"
-    yield f"{event.name}: {event.parameters:,} parameters, {_many(event.shards, 'shard')}, {hosts}"
-    text = f"{rows}; {_many(event.epochs, 'epoch')} of {_many(event.steps_per_epoch, 'step')}"
+    rows = ", ".join(counted(count, f"{name} row") for name, count in event.rows.items())
+    hosts = f"{counted(event.workers, 'worker')}, {event.exchange}" if event.workers else "in this process"
+    yield f"{event.name}: {event.parameters:,} parameters, {counted(event.shards, 'shard')}, {hosts}"
+    text = f"{rows}; {counted(event.epochs, 'epoch')} of {counted(event.steps_per_epoch, 'step')}"
     yield f"{text}; going on from step {event.first_step:,}" if event.first_step else text
 
 
@@ -157,10 +158,6 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
-
-
-def _many(count: int, word: str) -> str:
-    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
 
 
 class Pace:
@@ -276,8 +273,9 @@ def _live(stream: TextIO, notes: Callable[[events.Started], Sequence[str]]) -> I
 def summary(result: Result) -> str:
     """What came out and where it lies, for the end of a run."""
     shown = {name: value for name, value in result.metrics.items() if isinstance(value, int | float)}
+    epochs = f"{result.epochs:g} epoch{'s' if result.epochs != 1 else ''}"
     lines = [
-        f"{result.status}: {_many(result.steps, 'step')} ({result.epochs:g} epochs) in"
+        f"{result.status}: {counted(result.steps, 'step')} ({epochs}) in"
         f" {duration(result.wall_seconds)}, {result.samples_per_second:,.0f} samples/s"
     ]
     if result.model_epoch is not None and result.model_epoch != math.ceil(result.epochs):

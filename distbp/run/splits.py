@@ -13,6 +13,7 @@ from distbp.core import settings
 from distbp.core.arrays import Shape
 from distbp.core.errors import DataError
 from distbp.core.storage import user_path
+from distbp.core.words import counted
 from distbp.data.batches import WholeData
 from distbp.data.checks import Allowed, check_rows
 from distbp.data.digest import table_record
@@ -154,4 +155,4 @@ def skipped_note(split: str, kept: int, reasons: Mapping[str, int]) -> str:
     """What was left out of a split, in words."""
     counts = ", ".join(f"{count:,}: {reason}" for reason, count in reasons.items())
     count = sum(reasons.values())
-    return f"bad_rows: skip left out {count:,} of {kept + count:,} {split} rows ({counts})"
+    return f"bad_rows: skip left out {count:,} of {counted(kept + count, f'{split} row'.strip())} ({counts})"

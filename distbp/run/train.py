@@ -71,8 +71,10 @@ def train(
     Ctrl-C, SIGTERM and `control.stop()`, which may come at any moment, also while Ray starts.
     """
     check_job(job)
-    workers = _checked_call(workers, listener, address, control)
+    workers = _checked_call(workers, listener, address, control, disk)
+    check_kind(confined, bool, "confined", "True or False")
     given, place = by_split(data), path_given(folder, "folder")  # once: callers may go elsewhere
+    init = None if init is None else path_given(init, "init")
     path = None if output is None else path_given(output, "output")
     control = control or Control()
     wanted = job.workers if workers is None else workers
@@ -82,7 +84,7 @@ def train(
             check_memory(needed(job, None, {}))  # before targets of so many outputs are made
             splits = open_splits(job, place, given, confined=confined)
             blueprint = make_blueprint(job, splits)
-            model = model_folder(Path(init)) if init else init_folder(job, place, confined=confined)
+            model = model_folder(init) if init else init_folder(job, place, confined=confined)
             notes = check_init(blueprint, splits, model)
         path = path or _fresh_directory(job.name)
         with RunDirectory.create(path, _job_text(job, place), disk=disk or DISK) as run:
@@ -112,7 +114,8 @@ def resume(
 
     Raises CheckpointError where anything is not what it was, and as `train` does.
     """
-    workers = _checked_call(workers, listener, address, control)
+    workers = _checked_call(workers, listener, address, control, disk)
+    init = None if init is None else path_given(init, "init")
     given = by_split(data)
     with RunDirectory.open(path_given(run_dir, "run_dir"), disk=disk or DISK) as run:
         job, text = read_job(run.path), None
@@ -134,7 +137,7 @@ def resume(
                 if start is None:
                     kept: Path | None = run.path / INIT
                     if not (run.path / INIT).is_dir():
-                        kept = model_folder(Path(init)) if init else init_folder(job, run.path)
+                        kept = model_folder(init) if init else init_folder(job, run.path)
                     notes = check_init(blueprint, splits, kept)
                     keep_init(kept, run.path)
             if done is not None and text is None:
@@ -261,12 +264,13 @@ def check_job(job: Any) -> None:
     check_kind(job, TrainingJob, "the job", f"a TrainingJob (made by {ways})")
 
 
-def _checked_call(workers: Any, listener: Any, address: Any, control: Any) -> Any:
+def _checked_call(workers: Any, listener: Any, address: Any, control: Any, disk: Any) -> Any:
     """`workers`, where the rest is of the right kind. Raises ArgumentError."""
     if listener is not None and not callable(listener):
         raise ArgumentError(f"listener must be a function of one event, not {kind_of(listener)}")
     check_kind(address, (str, type(None)), "address", "the address of a Ray cluster, as text")
     check_kind(control, (Control, type(None)), "control", "a distbp.Control")
+    check_kind(disk, (Disk, type(None)), "disk", "a distbp.core.storage.Disk")
     return workers_given(workers, auto=True)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from distbp.core.arrays import Array
 from distbp.core.errors import Interrupted, ServerLostError
 from distbp.core.interrupts import Control
+from distbp.core.words import counted
 from distbp.data.batches import WholeData
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.diagnosis import diagnose
@@ -25,11 +26,11 @@ from distbp.run import accounts, checkpoint, events
 from distbp.run.checkpoint import Checkpoint
 from distbp.run.checkpointer import Checkpointer
 from distbp.run.control import take_file
-from distbp.run.pace import Pace
 from distbp.run.result import Result
 from distbp.run.run_directory import RunDirectory
 from distbp.run.run_state import RunState, after_evaluation, out_of_patience, undefined, watched
 from distbp.run.splits import Splits
+from distbp.run.throughput import Throughput
 from distbp.run.verdict import expected, unhealthy
 from distbp.team.base import Snapshot, Team
 
@@ -78,7 +79,7 @@ class Trainer:
         self._saved = Snapshot(0, {})
         self._best: Array | None = None  # the vector of the best evaluation, where it is kept
         self._step = 0
-        self._pace = Pace(self._per_epoch)
+        self._throughput = Throughput(self._per_epoch)
         self._expected = expected(blueprint, self._data.splits["train"])
         self.notes = [*notes, *blueprint.notes]
 
@@ -137,7 +138,7 @@ class Trainer:
         every = self.job.checkpoint.every_steps
         if every:
             stop = min(stop, (step // every + 1) * every)
-        stop, counted = self._pace.stretch(step, stop)
+        stop, counted = self._throughput.stretch(step, stop)
         workers = team.workers
         began = self._clock()
         until = began + PROGRESS_S
@@ -171,11 +172,12 @@ class Trainer:
             return
         self._step = step
         refused = team.scale(asked)
+        wanted = f"{counted(asked, 'worker')} {'was' if asked == 1 else 'were'} asked for"
         if refused is None:
             self._asked_workers = asked
-            self._team_changed(f"{asked} workers were asked for; there are {team.workers} now")
+            self._team_changed(f"{wanted}; there {'is' if team.workers == 1 else 'are'} {team.workers} now")
         else:
-            self._team_changed(f"{asked} workers were asked for, but cannot be, because {refused}")
+            self._team_changed(f"{wanted}, but cannot be, because {refused}")
 
     def _interrupted(self, step: int) -> Interrupted:
         return Interrupted(str(self.run.path), step, self._control.stopped_by)
@@ -183,7 +185,7 @@ class Trainer:
     def _count(self, team: Team, first: int, stop: int, seconds: float, counted: bool, changed: bool) -> None:
         sharding, counted = self.blueprint.sharding(), counted and not changed
         rows = sharding.rows_before(stop) - sharding.rows_before(first) if counted else 0
-        self._pace.count(rows, seconds, stop > first, changed)
+        self._throughput.count(rows, seconds, stop > first, changed)
         speed = rows / seconds if seconds > 0 else 0.0
         epoch = max(0, stop - 1) // self._per_epoch + 1
         self._emit(events.Progressed(stop, self._total, epoch, speed, workers=team.workers))
@@ -192,7 +194,7 @@ class Trainer:
 
     def _end_epoch(self, team: Team, step: int) -> None:
         began = self._clock()
-        self._pace.epoch_ended()
+        self._throughput.epoch_ended()
         epoch = -(-step // self._per_epoch)
         last = step == self._total
         parameters = self._network.parameter_count
@@ -244,7 +246,7 @@ class Trainer:
         if self._state.ended:
             self._save(team, step, snapshot if whole else None)
         seconds, wrong = self._clock() - began, self._unhealthy(last)
-        speed = self._pace.rows_per_second
+        speed = self._throughput.rows_per_second
         self._emit(events.EpochEnded(epoch, step, line, speed, seconds, improved, wrong))
         if self._state.ended:
             self._emit(events.Waiting("writing the model"))
@@ -291,7 +293,7 @@ class Trainer:
         return self._saved.step
 
     def _start_team(self) -> Team:
-        self._pace.team_started()
+        self._throughput.team_started()
         self._emit(events.Waiting("loading the kernels; the first time on a machine they are compiled"))
         fresh = {name: array.copy() for name, array in self._saved.arrays.items()}
         start = Snapshot(self._saved.step, fresh)
@@ -359,7 +361,7 @@ class Trainer:
             self._state,
             vector=vector,
             metrics=metrics,
-            samples_per_second=self._pace.rows_per_second,
+            samples_per_second=self._throughput.rows_per_second,
             wall_seconds=seconds,
             notes=self.notes,
             unhealthy=wrong,

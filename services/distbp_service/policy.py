@@ -26,6 +26,12 @@ BUDGETS: Mapping[str, int] = MappingProxyType(
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 1.0, 60.0
 
 
+def slots_for(workers: int, servers: int = 1) -> int:
+    """The slots of a job: one for each worker, and one for each further server. Without workers it computes
+    in one process, on one processor."""
+    return workers + servers - 1 if workers else 1
+
+
 @dataclass(frozen=True)
 class Room:
     """What there is for all jobs, and the most that one project may have of it at a time."""

@@ -166,15 +166,15 @@ def _drive(
 
 def _within(slots: int, job: TrainingJob, scaled: int | None) -> tuple[int | WorkerRange | None, int]:
     """The workers to train with (None: as the job says), and the processors that one process computes on:
-    as many processes as the job was scaled to, which the service has made room for, or as it has slots. A
-    range gets what fits; what computes in the trainer's own process takes as many processors."""
+    as many processes as the job was scaled to, which the service has made room for, or as it has slots."""
     if scaled is not None:
         return scaled, max(1, scaled)
     slots = slots or (1 if isinstance(job.workers, str) else MAX_WORKERS)  # not said
+    room = max(1, slots - job.servers + 1)  # a slot each for further servers
     if isinstance(job.workers, WorkerRange):
-        most = max(job.workers.min, min(job.workers.max, slots))
+        most = max(job.workers.min, min(job.workers.max, room))
         return WorkerRange(min=job.workers.min, max=most), most
-    workers = min(job.workers, slots) if isinstance(job.workers, int) else None
+    workers = min(job.workers, room) if isinstance(job.workers, int) else None
     return workers, slots
 
 

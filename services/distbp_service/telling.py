@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from distbp.core.words import counted
 from distbp.run import events
 from distbp.run.run_directory import METRICS, json_line, read_lines
 from distbp_service.reporter import Reporter
@@ -101,8 +102,8 @@ def _worded(event: events.Event) -> str:
         case events.Started():
             text = (
                 f"training from step {event.first_step} of {event.total_steps}:"
-                f" {event.parameters} parameters, {event.shards} shards on {event.workers} workers"
-                f" ({event.exchange})"
+                f" {counted(event.parameters, 'parameter')}, {counted(event.shards, 'shard')} on"
+                f" {counted(event.workers, 'worker')} ({event.exchange})"
             )
             text += "".join(f"\nnote: {note}" for note in event.notes)
         case events.EpochEnded():
@@ -117,7 +118,7 @@ def _worded(event: events.Event) -> str:
         case events.CheckpointSetAside():
             text = f"damaged checkpoint {Path(event.path).name} set aside: {event.reason}"
         case events.Stopped():
-            text = f"stopped early: no better {event.metric} for {event.epochs} epochs"
+            text = f"stopped early: no better {event.metric} for {counted(event.epochs, 'epoch')}"
         case events.Noted():
             text = f"note: {event.text}"
         case events.TeamChanged():

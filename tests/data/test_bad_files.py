@@ -17,7 +17,7 @@ import pytest
 from data_files import idx_bytes, idx_header, npy_bytes, npy_header, npy_header_text, write_idx
 
 from distbp.core.errors import DataError, HostileFileError
-from distbp.data.formats import Idx, Npy, Npz, Spirals, Teacher, load
+from distbp.data.formats import Blobs, Idx, Npy, Npz, Spirals, Teacher, load
 from distbp.data.safety import resolve
 
 MIB = 2**20
@@ -533,6 +533,22 @@ BAD = {
         "teacher: 1,000,000,000 rows of 101 numbers take more than the 4,294,967,296 bytes allowed; use"
         " fewer rows,"
         " or raise DISTBP_MAX_UNPACKED_BYTES",
+    ),
+    "synthetic: a block is too large": (
+        source(Blobs(samples=1, features=10**9)),
+        DataError,
+        "blobs: a block of 4,096 rows of 1,000,000,000 numbers take more than the 4,294,967,296 bytes"
+        " allowed; use fewer numbers in a row",
+    ),
+    "synthetic: too many classes": (
+        source(Blobs(classes=10**12)),
+        DataError,
+        "blobs: the 2,000,000,000,000 numbers that all rows share take more than the",
+    ),
+    "synthetic: too many units": (
+        source(Teacher(hidden=10**8)),
+        DataError,
+        "that all rows share take more than the 4,294,967,296 bytes allowed; use fewer features, classes or",
     ),
     "synthetic: one class": (
         source(Teacher(task="classification")),

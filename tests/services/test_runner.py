@@ -16,6 +16,7 @@ import httpx
 import pytest
 from distbp_service import policy, runner
 from distbp_service.allotment import measured
+from distbp_service.api.confine import slots_of
 from distbp_service.error_classes import CLASSES, class_of, described
 from distbp_service.errors import FencedError, OutOfOrderError, ServiceError
 from distbp_service.launchers import LocalProcess
@@ -451,6 +452,18 @@ def test_a_runner_uses_no_more_than_its_slots(
     job = distbp.TrainingJob.from_mapping({**WORK, "workers": workers, "shards": 16})
     found, processors = runner._within(slots, job, scaled)
     assert (found.model_dump() if isinstance(found, WorkerRange) else found, processors) == used
+
+
+@pytest.mark.parametrize(
+    ("workers", "servers", "least", "most"),
+    [(2, 1, 2, 2), (1, 64, 64, 64), (0, 64, 1, 1), ("auto", 9, 1, 1), ({"min": 1, "max": 4}, 3, 3, 6)],
+)
+def test_a_server_takes_a_slot_as_a_worker_does(workers: Any, servers: int, least: int, most: int) -> None:
+    job = distbp.TrainingJob.from_mapping({**WORK, "workers": workers, "shards": 16, "servers": servers})
+    assert slots_of(job) == (least, most)
+    found, _ = runner._within(most, job, None)
+    widest = found.max if isinstance(found, WorkerRange) else found
+    assert widest == (workers["max"] if isinstance(workers, dict) else None if workers == "auto" else workers)
 
 
 def test_threads_are_no_more_than_slots(

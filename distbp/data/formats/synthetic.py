@@ -23,21 +23,31 @@ from distbp.nn.layers.base import Array
 
 BLOCK = 4096
 Block = Callable[[np.random.Generator], tuple[Array, Array]]  # -> float32 inputs, targets of BLOCK rows
+Begin = Callable[[np.random.Generator], Block]  # draws what all rows of the set have in common
 
 _SAMPLES = "number of rows in the set"
 _ROWS = "[first, one past the last] row to use, counted from 0"
 _SEED = "of the set; the same options and seed give the same rows"
 
 
-def _generate(name: str, samples: int, rows: Rows, seed: int, width: int, make: Block) -> Table:
+def _generate(
+    name: str, samples: int, rows: Rows, seed: int, width: int, begin: Begin, shared: int = 0
+) -> Table:
+    """width: numbers in a row. shared: numbers that `begin` draws. Raises DataError before any of it is made
+    where it would take more memory than is allowed."""
     start, stop = check_range(rows, samples, name)
     limit = settings.get("DISTBP_MAX_UNPACKED_BYTES")
-    if (stop - start) * width * 4 > limit:
-        raise DataError(
-            f"{name}: {stop - start:,} rows of {width:,} numbers take more than the {limit:,} bytes allowed;"
-            " use"
-            " fewer rows, or raise DISTBP_MAX_UNPACKED_BYTES"
-        )
+    for what, size, remedy in (
+        (f"{stop - start:,} rows of {width:,} numbers", (stop - start) * width * 4, "fewer rows"),
+        (f"a block of {BLOCK:,} rows of {width:,} numbers", BLOCK * width * 8, "fewer numbers in a row"),
+        (f"the {shared:,} numbers that all rows share", shared * 8, "fewer features, classes or units"),
+    ):
+        if size > limit:
+            raise DataError(
+                f"{name}: {what} take more than the {limit:,} bytes allowed; use {remedy}, or raise"
+                " DISTBP_MAX_UNPACKED_BYTES"
+            )
+    make = begin(generator(seed, Purpose.SYNTHETIC, 0))
     stream = Stream(seed, Purpose.SYNTHETIC)
     inputs, targets = [], []
     for block in range(start // BLOCK, (stop - 1) // BLOCK + 1):
@@ -61,15 +71,18 @@ class Blobs:
     rows: tuple[int, int] | None = option(None, help=_ROWS)
 
     def open(self, folder: Path, confined: bool = False) -> Table:
-        fixed = generator(self.seed, Purpose.SYNTHETIC, 0)
-        centers = fixed.uniform(-10, 10, (self.classes, self.features))
+        def begin(fixed: np.random.Generator) -> Block:
+            centers = fixed.uniform(-10, 10, (self.classes, self.features))
 
-        def make(random: np.random.Generator) -> tuple[Array, Array]:
-            labels = random.integers(self.classes, size=BLOCK)
-            points = centers[labels] + self.noise * random.standard_normal((BLOCK, self.features))
-            return points.astype(np.float32), labels
+            def make(random: np.random.Generator) -> tuple[Array, Array]:
+                labels = random.integers(self.classes, size=BLOCK)
+                points = centers[labels] + self.noise * random.standard_normal((BLOCK, self.features))
+                return points.astype(np.float32), labels
 
-        return _generate("blobs", self.samples, self.rows, self.seed, self.features, make)
+            return make
+
+        shared = self.classes * self.features
+        return _generate("blobs", self.samples, self.rows, self.seed, self.features, begin, shared)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +104,7 @@ class Moons:
             points += self.noise * random.standard_normal(points.shape)
             return points.astype(np.float32), labels
 
-        return _generate("moons", self.samples, self.rows, self.seed, 2, make)
+        return _generate("moons", self.samples, self.rows, self.seed, 2, lambda _: make)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +128,7 @@ class Spirals:
             points += self.noise * random.standard_normal(points.shape)
             return points.astype(np.float32), labels
 
-        return _generate("spirals", self.samples, self.rows, self.seed, 2, make)
+        return _generate("spirals", self.samples, self.rows, self.seed, 2, lambda _: make)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,14 +154,19 @@ class Teacher:
             raise DataError(
                 "teacher: classification needs at least 2 outputs, one a class; set outputs: 2 or more"
             )
-        fixed = generator(self.seed, Purpose.SYNTHETIC, 0)
-        first = fixed.standard_normal((self.features, self.hidden)) / np.sqrt(self.features)
-        second = fixed.standard_normal((self.hidden, self.outputs)) / np.sqrt(self.hidden)
 
-        def make(random: np.random.Generator) -> tuple[Array, Array]:
-            x = random.standard_normal((BLOCK, self.features), dtype=np.float32)
-            y = np.tanh(x.astype(np.float64) @ first) @ second
-            y += self.noise * random.standard_normal(y.shape)
-            return x, y.argmax(axis=1) if self.task == "classification" else y
+        def begin(fixed: np.random.Generator) -> Block:
+            first = fixed.standard_normal((self.features, self.hidden)) / np.sqrt(self.features)
+            second = fixed.standard_normal((self.hidden, self.outputs)) / np.sqrt(self.hidden)
 
-        return _generate("teacher", self.samples, self.rows, self.seed, self.features + self.outputs, make)
+            def make(random: np.random.Generator) -> tuple[Array, Array]:
+                x = random.standard_normal((BLOCK, self.features), dtype=np.float32)
+                y = np.tanh(x.astype(np.float64) @ first) @ second
+                y += self.noise * random.standard_normal(y.shape)
+                return x, y.argmax(axis=1) if self.task == "classification" else y
+
+            return make
+
+        width = self.features + self.outputs
+        shared = self.hidden * max(width, BLOCK)  # the values of the hidden layer, for a block, too
+        return _generate("teacher", self.samples, self.rows, self.seed, width, begin, shared)

@@ -17,6 +17,7 @@ from distbp.job import TrainingJob, WorkerRange
 from distbp.nn.layers.base import Shape
 from distbp.nn.wiring import entering
 from distbp_service.errors import NotFoundError
+from distbp_service.policy import slots_for
 from distbp_service.store import Store
 
 DATASET = re.compile(r"dataset:(ds_[0-9a-f]{64})")
@@ -31,11 +32,10 @@ def check_data(job: TrainingJob, project: str, store: Store, data_folder: Path |
 
 
 def slots_of(job: TrainingJob) -> tuple[int, int]:
-    """The fewest slots that a job runs with, and the most that it takes: one for each worker. Without workers
-    of its own (0, auto) it computes on one processor."""
+    """The fewest slots that a job runs with, and the most that it takes: see `policy.slots_for`."""
     if isinstance(job.workers, WorkerRange):
-        return job.workers.min, job.workers.max
-    slots = 1 if job.workers == "auto" else max(1, job.workers)
+        return slots_for(job.workers.min, job.servers), slots_for(job.workers.max, job.servers)
+    slots = slots_for(0 if job.workers == "auto" else job.workers, job.servers)
     return slots, slots
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, delete, func, insert, select
 
 from distbp_service import states
 from distbp_service.errors import BadValueError, ConflictError, NotFoundError
-from distbp_service.policy import Room, turns
+from distbp_service.policy import Room, slots_for, turns
 from distbp_service.states import TERMINAL, State
 from distbp_service.store.database import Database, clean
 from distbp_service.store.disk import disk_bytes
@@ -199,10 +199,10 @@ class Jobs:
         Raises BadValueError for more than can ever be, ConflictError for more than are free to a job that
         runs.
         """
-        slots = max(1, workers)
         with self._db.write() as conn:
             self._db.lock_all(conn)  # it may take slots, as a dispatcher does
             job = lock_job(conn, job_id, project)
+            slots = slots_for(workers, int(job.job.get("servers", 1)))
             if job.ended:
                 raise ConflictError(f"the job has ended ({job.state}) and cannot be scaled")
             room = read_room(conn)
@@ -239,7 +239,7 @@ def _check_room(conn: Connection, job: Job, slots: int, room: Room) -> None:
     if slots > room.widest:
         whose = "the service has" if room.widest == room.slots else "a project may have"
         raise BadValueError(
-            f"{slots:,} workers need as many slots, and {whose} {room.widest:,}; ask for fewer", "workers"
+            f"that needs {slots:,} slots, and {whose} {room.widest:,}; ask for fewer workers", "workers"
         )
     more = slots - job.slots_held
     if not job.active or more <= 0:

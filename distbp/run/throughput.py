@@ -1,9 +1,9 @@
-"""How fast a run trains: steps that load or compile are kept out of the speed that people see."""
+"""How fast a run trains; steps that load or compile are kept out of it."""
 
 from __future__ import annotations
 
 
-class Pace:
+class Throughput:
     """Counts rows and seconds of the steps of one run.
 
     What is compiled or loaded in a team's first step is no part of its speed. Neither is what is loaded in
