@@ -22,6 +22,7 @@ class Real:
     store: Store
     address: str
     token: str
+    app: Any
 
     def submit(self, run: dict[str, Any]) -> str:
         answer = httpx.post(
@@ -68,8 +69,9 @@ def real(tmp_path: Path) -> Iterator[Real]:
     work.mkdir()
     token = store.tokens.create("blue", ("read", "submit", "manage"), name="Ada")[1]
     config = ApiConfig(work, dashboard=DASHBOARD, poll_s=0.05, heartbeat_s=0.5)
-    serving = Serving(create_app(store, config, dispatcher_seen=time.time))
-    yield Real(store, serving.address, token)
+    app = create_app(store, config, dispatcher_seen=time.time)
+    serving = Serving(app)
+    yield Real(store, serving.address, token, app)
     serving.stop()
     store.close()
 
@@ -131,10 +133,12 @@ def test_a_run_that_ended_badly_is_seen_in_the_list(real: Real, watched: Browser
     assert real.store.jobs.get("blue", job_id).state == "completed"
 
 
-def test_a_link_with_a_token_signs_in_and_forgets_it(real: Real, watched: Browser) -> None:
+@pytest.mark.parametrize("kind", ["token", "link"])  # `distbp serve` prints the second
+def test_a_link_signs_in_and_is_forgotten(kind: str, real: Real, watched: Browser) -> None:
     page = watched
     page.fresh(real.address)
-    page.driver.get(f"{real.address}/#token={real.token}")
+    handed = real.token if kind == "token" else real.app.state.service.links.make(real.token)
+    page.driver.get(f"{real.address}/#{kind}={handed}")
     page.gone(".sign-in")
     page.until(lambda: page.driver.current_url == f"{real.address}/#/jobs", "the address without it")
     page.driver.refresh()  # it is this tab's now
