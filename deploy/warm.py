@@ -16,6 +16,7 @@ def main() -> None:
         ("softmax_cross_entropy", 2, (x[:, 0] > 0).astype(np.int64)),
         ("mse", 1, x[:, :1]),
     ):
+        print(f"compiling what a small network with the loss {loss} needs", flush=True)
         job = distbp.TrainingJob(
             model={
                 "layers": [

@@ -40,10 +40,29 @@ if ! { [ -z "$wanted" ] && "$folder/bin/python" -c "$is_new_enough; import pip" 
     fi
 fi
 
+# Runs a command and says every few seconds how long it has taken, and the last line of the log: nobody should have
+# to wonder whether it still works.
+told() {
+    (
+        began=$(date +%s)
+        while sleep 4; do
+            echo "  $(($(date +%s) - began)) s: $(grep -v '^WARNING' "$log" | tail -n 1 | cut -c 1-90)" >&2
+        done
+    ) &
+    teller=$!
+    "$@" && code=0 || code=$?
+    kill "$teller" 2>/dev/null || true
+    wait "$teller" 2>/dev/null || true
+    return "$code"
+}
+
 log=$folder/install.log
 echo "installing into $folder (the first time takes a few minutes; log: $log)" >&2
+logged() {
+    "$@" >>"$log" 2>&1
+}
 install() {
-    "$folder/bin/python" -m pip install --disable-pip-version-check --no-input "$@" >>"$log" 2>&1
+    told logged "$folder/bin/python" -m pip install --disable-pip-version-check --no-input "$@"
 }
 : >"$log"
 if [ "$extra" = lowest ]; then
@@ -65,6 +84,6 @@ fi || {
 
 # So with compiled kernels: the first job of each environment would wait for them.
 if [ "$extra" = dev ]; then
-    echo "compiling kernels, once (less than a minute)" >&2
-    "$folder/bin/python" deploy/warm.py >>"$log" 2>&1 || echo "they will be compiled by the first job" >&2
+    echo "compiling kernels, once (a minute or so)" >&2
+    told logged "$folder/bin/python" deploy/warm.py || echo "they will be compiled by the first job" >&2
 fi
