@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import os
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
-from leftovers import Watch
+from leftovers import MARK, Watch
 
 from distbp.core import settings
 from distbp.engine.numerics import kernel_set
@@ -20,6 +20,7 @@ hypothesis.settings.register_profile("distbp", deadline=None, max_examples=50, d
 hypothesis.settings.register_profile("random", deadline=None, max_examples=50, print_blob=True)
 hypothesis.settings.load_profile("distbp")
 
+_WATCH = pytest.StashKey[Watch]()
 # Parameters of tests that name a kernel set.
 _KERNELS = ("kernels", "own")
 # What starts Ray, a service, a browser or many processes; so do tests with the mark `heavy`.
@@ -52,8 +53,40 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)  # before other processes start
+def pytest_sessionstart(session: pytest.Session) -> None:
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is None:
+        session.config.stash[_WATCH] = Watch()
+    else:
+        os.environ[MARK] += f"-{worker}"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails the run when processes, shared memory or files remain."""
+    watch = session.config.stash.get(_WATCH, None)
+    leftovers = [] if watch is None else watch.leftovers()
+    if leftovers:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        print("\nFAILED: the tests left behind:", *leftovers, sep="\n  ")
+
+
+def _group(item: pytest.Item) -> str | None:
+    """Tests of one group run one after the other in one process: those that share a Ray, and those that start
+    services, which time each other."""
+    if not {"ray_here", "pool"}.isdisjoint(getattr(item, "fixturenames", ())):
+        return "ray"
+    if "services" in item.path.parts:
+        return "services"
+    return None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What cannot run here is one skip for each reason, and not one for each test."""
+    for item in items:
+        if group := _group(item):
+            item.add_marker(pytest.mark.xdist_group(group))
     lacking: dict[str, list[pytest.Item]] = {}
     for item in items:
         reason = _lacks(item)
@@ -106,15 +139,6 @@ def _missing_kernels(name: str) -> str:
 def _test_data() -> Path:
     named = settings.get("DISTBP_TEST_DATA")
     return Path(named) if named else Path(__file__).resolve().parents[2] / "shared"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    """Fails the run (as an error of its last test) when processes, shared memory or files remain."""
-    watch = Watch()
-    yield
-    leftovers = watch.leftovers()
-    assert not leftovers, "the tests left behind:\n" + "\n".join(leftovers)
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._value = uuid.uuid4().hex
-        os.environ[MARK] = self._value
+        os.environ[MARK] = self._value  # a process that runs a part of the tests adds its own name
         self._memory = set(_memory())
         self._files = set(_files(REPOSITORY))
 
@@ -56,7 +56,7 @@ class Watch:
                 parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
             except OSError:  # ended meanwhile, or another user's
                 continue
-            ours = mark in environment or parent == os.getpid()
+            ours = any(one.startswith(mark) for one in environment) or parent == os.getpid()
             # A zombie has no command; Python's own helper lives as long as this process.
             if ours and command and "multiprocessing.resource_tracker" not in command:
                 found.append((int(entry.name), command.strip()[:200]))

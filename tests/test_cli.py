@@ -401,7 +401,7 @@ def _all_errors(kind: type[errors.DistbpError]) -> list[type[errors.DistbpError]
 
 def test_every_error_that_distbp_raises_has_a_code_of_its_own() -> None:
     for kind in _all_errors(errors.DistbpError)[1:]:
-        if kind.__module__.startswith("distbp"):
+        if kind.__module__.startswith("distbp."):
             error = kind.__new__(kind)
             error.signal_name = error.code = ""  # type: ignore[attr-defined]
             assert exit_code(error) in EXIT_CODES

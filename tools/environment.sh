@@ -69,7 +69,7 @@ if [ "$extra" = lowest ]; then
     users=plot,fast,digits,cluster
     lowest=$folder/lowest.txt
     "$folder/bin/python" deploy/requirements.py pyproject.toml --lowest $(echo $users | tr , ' ') >"$lowest"
-    tools=$(grep -E '^(pytest|pytest-randomly|hypothesis|jsonschema)==' constraints.txt)
+    tools=$(grep -E '^(pytest|pytest-randomly|pytest-xdist|hypothesis|jsonschema)==' constraints.txt)
     install -r "$lowest" $tools && install --no-deps -e .
 else
     install -c constraints.txt -e ".[$extra]"

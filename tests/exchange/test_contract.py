@@ -182,7 +182,7 @@ def test_any_number_of_workers_on_ray(
 
 def test_more_workers_than_shards_on_ray(ray_here: None) -> None:
     made = rig("momentum", 3)
-    with closing(on_ray(made, 5, None, None, 1)) as team:
+    with closing(on_ray(made, 5, None, fresh(made), 1)) as team:
         assert team.workers == 5
         assert_same(trained(team), undisturbed("momentum", 3))
         assert team.exchange == "shared memory"
