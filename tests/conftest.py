@@ -73,13 +73,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _group(item: pytest.Item) -> str | None:
-    """Tests of one group run one after the other in one process: those that share a Ray, and those that start
-    services, which time each other."""
+    """Tests of one group run one after the other in one process: those that share what takes long to start,
+    and those of services, which would time each other."""
     if not {"ray_here", "pool"}.isdisjoint(getattr(item, "fixturenames", ())):
         return "ray"
-    if "services" in item.path.parts:
-        return "services"
-    return None
+    return next((name for name in ("dashboard", "services", "nodes") if name in item.path.parts), None)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

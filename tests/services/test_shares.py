@@ -225,7 +225,7 @@ def test_a_job_that_recovers_says_when_it_is_tried_again(store: Store, clock: Cl
 def test_scaling_stays_within_what_there_is(store: Store) -> None:
     job_id = submit(store, "a").id
     store.queue.announce(Room(3, project_slots=2))
-    with pytest.raises(BadValueError, match="9 workers need as many slots, and a project may have 2; ask"):
+    with pytest.raises(BadValueError, match="9 workers need 9 slots, and a project may have 2; ask"):
         store.jobs.scale("a", job_id, 9)
     store.queue.announce(Room(3))
     assert store.queue.lease(3, 30) is not None

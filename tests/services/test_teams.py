@@ -58,7 +58,7 @@ def test_no_project_starves_another(tmp_path: Path) -> None:
         assert found["reason"] == "needs 1 slot of 2, and none is free (in use: a 2); place 1 in line"
         with pytest.raises(distbp.JobError, match=r"workers: needs 1,024 slots, and the service has 2"):
             b.submit(job.replace(batch_size=4096, shards=1024, workers=1024))
-        with pytest.raises(distbp.DistbpError, match="9 workers need as many slots, and the service has 2"):
+        with pytest.raises(distbp.DistbpError, match="9 workers need 9 slots, and the service has 2"):
             theirs.scale(9)
         mine[0].cancel()
         until(lambda: mine[0].state == "cancelled")

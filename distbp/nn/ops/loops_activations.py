@@ -16,13 +16,19 @@ _SLOPE = np.float32(LEAKY_SLOPE)
 
 @inner
 def _with_bias(x: Array, bias: Array, y: Array) -> None:
-    """y <- x + bias, row after row; then one long loop may follow: rows may be shorter than a vector
-    register."""
-    if bias.shape[0]:
+    """y <- x + bias, row after row; one long loop may follow: rows may be shorter than a vector register.
+
+    In place it names one array only: where two may be one, a compiler takes them element by element."""
+    in_place = x.ctypes.data == y.ctypes.data
+    if bias.shape[0] and in_place:
+        for i in range(y.shape[0]):
+            for j in range(y.shape[1]):
+                y[i, j] += bias[0, j]
+    elif bias.shape[0]:
         for i in range(x.shape[0]):
             for j in range(x.shape[1]):
                 y[i, j] = x[i, j] + bias[0, j]
-    elif x.ctypes.data != y.ctypes.data:
+    elif not in_place:
         for i in range(x.shape[0]):
             for j in range(x.shape[1]):
                 y[i, j] = x[i, j]
@@ -60,16 +66,10 @@ def step_backward(row: int, spaces: int, rows: int) -> None:
 
 
 def relu(row: int, spaces: int, rows: int) -> None:
-    x, bias, y = single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
-    for i in range(x.shape[0]):
-        if bias.shape[0]:
-            for j in range(x.shape[1]):
-                v = x[i, j] + bias[0, j]
-                y[i, j] = _ZERO if v < _ZERO else v  # NaN stays
-        else:
-            for j in range(x.shape[1]):
-                v = x[i, j]
-                y[i, j] = _ZERO if v < _ZERO else v
+    _with_bias(single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2))
+    y = flat(row, spaces, rows, 2)
+    for i in range(y.size):
+        y[i] = _ZERO if y[i] < _ZERO else y[i]  # NaN stays
 
 
 def relu_backward(row: int, spaces: int, rows: int) -> None:

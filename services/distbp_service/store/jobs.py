@@ -207,7 +207,7 @@ class Jobs:
                 raise ConflictError(f"the job has ended ({job.state}) and cannot be scaled")
             room = read_room(conn)
             if room is not None:
-                _check_room(conn, job, slots, room)
+                _check_room(conn, job, workers, slots, room)
             held = {"slots_held": slots} if job.active else {}
             job = change(conn, self._db, job, workers=workers, slots=slots, slots_most=slots, **held)
             told = {} if reason is None else {"reason": reason}
@@ -234,12 +234,12 @@ class Jobs:
             return job if to == job.state else move(conn, self._db, job, to, "user", reason)
 
 
-def _check_room(conn: Connection, job: Job, slots: int, room: Room) -> None:
-    """Raises where a job may not be scaled to `slots`."""
+def _check_room(conn: Connection, job: Job, workers: int, slots: int, room: Room) -> None:
+    """Raises where a job may not be scaled to `workers`, which need `slots`."""
     if slots > room.widest:
         whose = "the service has" if room.widest == room.slots else "a project may have"
         raise BadValueError(
-            f"that needs {slots:,} slots, and {whose} {room.widest:,}; ask for fewer workers", "workers"
+            f"{workers:,} workers need {slots:,} slots, and {whose} {room.widest:,}; ask for fewer", "workers"
         )
     more = slots - job.slots_held
     if not job.active or more <= 0:
