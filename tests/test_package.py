@@ -101,8 +101,10 @@ def test_the_whole_install_trains_on_workers_and_serves_beside_a_folder_named_se
     program = tmp_path / "venv" / "bin" / "distbp"
     serve = [program, "serve", "--port", "0", "--data", tmp_path / "home"]
     config = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path / "config")}
-    with (tmp_path / "log").open("wb") as log:
-        service = subprocess.Popen(serve, cwd=tmp_path, env=config, stdout=subprocess.PIPE, stderr=log)
+    with (
+        (tmp_path / "log").open("wb") as log,
+        subprocess.Popen(serve, cwd=tmp_path, env=config, stdout=subprocess.PIPE, stderr=log) as service,
+    ):
         try:
             assert service.stdout is not None
             assert b"distbp serves at" in service.stdout.readline(), (tmp_path / "log").read_text()
