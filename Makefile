@@ -36,7 +36,7 @@ lowest: $(VENV_LOWEST)  ## the quick tests with the lowest versions that pyproje
 	@.venv-lowest/bin/python -m pytest $(GATE) --quick
 
 package: $(VENV)  ## wheel and sdist into dist/, tried in fresh environments
-	@$(RUN) -m pytest $(GATE) -m package tests/test_package.py
+	@$(RUN) -m pytest $(GATE) -n 0 -m package tests/test_package.py
 
 test-slow: $(VENV)  ## the long ones: full training curves, MNIST
 	@$(RUN) -m pytest -m slow

@@ -151,10 +151,11 @@ class Trainer:
             raise diagnose(self.blueprint, vector, self._data, error.step, number) from None
         changed = team.workers != workers  # then starting the others is in the time
         self._count(team, step, reached, self._clock() - began, counted, changed)
-        self._obey(team, reached)
         ended = reached % self._per_epoch == 0 or reached == self._total
-        if reached > step and ended:
+        if reached > step and ended:  # first of all: another team knows nothing of the last step's health
             self._end_epoch(team, reached)
+        if not self._state.ended:
+            self._obey(team, reached)
         if self._control.stopping and not self._state.ended:
             self._save(team, reached)
             raise self._interrupted(reached)

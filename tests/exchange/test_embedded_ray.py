@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -23,6 +24,7 @@ from rigs import classes, make_job
 from distbp import Control, resume, train
 from distbp.core.errors import Interrupted
 from distbp.run import events
+from distbp.run.run_directory import METRICS
 from distbp.team.ray import keeper as ray_keeper
 from distbp.team.ray.session import RaySession
 
@@ -229,9 +231,8 @@ def test_a_team_of_one_process_gets_workers_and_gives_them_back(tmp_path: Path) 
         if isinstance(event, events.EpochEnded) and event.epoch == 2 and wanted:
             control.scale(wanted.pop(0))
         elif isinstance(event, events.TeamChanged):
-            had.append(
-                int(event.reason.rsplit("there are ", 1)[1].split()[0]) if "asked" in event.reason else -1
-            )
+            found = re.search(r"asked for; there (?:is|are) (\d+) now", event.reason)
+            had.append(int(found[1]) if found else -1)
             if wanted:
                 control.scale(wanted.pop(0))
 
@@ -242,6 +243,27 @@ def test_a_team_of_one_process_gets_workers_and_gives_them_back(tmp_path: Path) 
     assert result.attempt == 1
     assert next(n for n in had if n >= 0) == 2
     assert not wanted
+    assert (run / METRICS).read_bytes() == (tmp_path / "other" / METRICS).read_bytes()
+
+
+@pytest.mark.usefixtures("ray_here")
+@pytest.mark.parametrize(("workers", "then"), [(0, 1), (2, 0)])
+def test_another_team_at_the_end_of_an_epoch_changes_no_metric(
+    workers: int, then: int, tmp_path: Path
+) -> None:
+    """The health of the last step is known to the team that made it."""
+    control, moments = Control(), [16, 24]
+
+    def listen(event: events.Event) -> None:
+        if isinstance(event, events.Progressed) and event.step in moments:
+            moments.remove(event.step)
+            control.scale(then)
+
+    job = make_job(shards=4, epochs=6, batch_size=8, optimizer={"type": "adam"})
+    train(job, data=DATA, output=tmp_path / "run", workers=workers, control=control, listener=listen)
+    train(job, data=DATA, output=tmp_path / "other", workers=0)
+    assert not moments
+    assert (tmp_path / "run" / METRICS).read_bytes() == (tmp_path / "other" / METRICS).read_bytes()
 
 
 def test_a_folder_that_cannot_be_made_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
