@@ -133,7 +133,9 @@ class Direction:
         tape, order, recur = self._low.tape, self._order, None
         self._low.product(self._inputs, self._parameters["weight"], self._a)
         if len(order) > 1:
-            recur = self._low.product_with(self._parameters["recurrent_weight"], tape.most_rows)
+            weight = self._parameters["recurrent_weight"]
+            times = 1 if self._cell.in_place else len(order)  # Elman's keep the bits that they had
+            recur = self._low.product_with(weight, tape.most_rows, times)
         if not self._cell.in_place:
             tape.emit("fill", self._nothing, real=(0.0,))
         if self._cell.apart:

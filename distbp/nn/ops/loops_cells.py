@@ -16,22 +16,19 @@ from distbp.nn.ops.rows import single
 _ONE = np.float32(1)
 
 
-@inner
-def _gate(z: Array, bias: Array, i: int, start: int, stop: int) -> None:
-    """Of row i, columns [start, stop) of z <- the logistic function of z + bias."""
-    for j in range(start, stop):
-        z[i, j] = vector_math.logistic(z[i, j] + bias[0, j])
-
-
 def lstm(row: int, spaces: int, rows: int) -> None:
     z, bias, past = single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
     memory, h = single(row, spaces, rows, 3), single(row, spaces, rows, 4)
     units = h.shape[1]
     for i in range(h.shape[0]):
-        _gate(z, bias, i, 0, 2 * units)
-        for j in range(2 * units, 3 * units):
-            z[i, j] = vector_math.tanh(z[i, j] + bias[0, j])
-        _gate(z, bias, i, 3 * units, 4 * units)
+        for j in range(z.shape[1]):
+            z[i, j] += bias[0, j]
+        for j in range(2 * units):
+            z[i, j] = vector_math.logistic(z[i, j])
+        for j in range(units):
+            z[i, 2 * units + j] = vector_math.tanh(z[i, 2 * units + j])
+        for j in range(units):
+            z[i, 3 * units + j] = vector_math.logistic(z[i, 3 * units + j])
         for j in range(units):
             memory[i, j] = z[i, units + j] * past[i, j] + z[i, j] * z[i, 2 * units + j]
         for j in range(units):
@@ -62,12 +59,18 @@ def gru(row: int, spaces: int, rows: int) -> None:
     within, past, h = single(row, spaces, rows, 3), single(row, spaces, rows, 4), single(row, spaces, rows, 5)
     units = h.shape[1]
     for i in range(h.shape[0]):
+        for j in range(z.shape[1]):
+            z[i, j] += bias[0, j]
         for j in range(2 * units):
-            z[i, j] = vector_math.logistic(z[i, j] + bias[0, j] + u[i, j])
+            z[i, j] += u[i, j]
+        for j in range(2 * units):
+            z[i, j] = vector_math.logistic(z[i, j])
         for j in range(units):
-            q = u[i, 2 * units + j] + within[0, j]
-            u[i, 2 * units + j] = q
-            z[i, 2 * units + j] = vector_math.tanh(z[i, 2 * units + j] + bias[0, 2 * units + j] + z[i, j] * q)
+            u[i, 2 * units + j] += within[0, j]
+        for j in range(units):
+            z[i, 2 * units + j] += z[i, j] * u[i, 2 * units + j]
+        for j in range(units):
+            z[i, 2 * units + j] = vector_math.tanh(z[i, 2 * units + j])
         for j in range(units):
             n = z[i, 2 * units + j]
             h[i, j] = n + z[i, units + j] * (past[i, j] - n)
