@@ -93,7 +93,7 @@ def nets(kind: str) -> dict[str, tuple[list[Any], tuple[int, ...]]]:
 
     return {
         "last": ([last(5), DENSE], (4, 3)),
-        "stacked": ([many(5, bidirectional=True), many(2), last(3, bidirectional=True), DENSE], (4, 3)),
+        "stacked": ([many(3, bidirectional=True), many(2), last(2, bidirectional=True), DENSE], (4, 3)),
         "wide": ([many(17), layer("flatten"), DENSE], (3, 2)),
         "one step": ([last(4, bidirectional=True), DENSE], (1, 3)),
         "one step of sequences": ([many(4, bidirectional=True), many(1), layer("flatten")], (1, 1)),

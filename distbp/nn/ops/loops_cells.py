@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from distbp.core.arrays import Array
 from distbp.machine import vector_math
-from distbp.machine.jit import inner
 from distbp.nn.ops.rows import single
 
 _ONE = np.float32(1)
