@@ -57,9 +57,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "max_pool2d": {"kernel_size": 2},
     "average_pool2d": {"kernel_size": 2},
     "elman": {"units": 2},
+    "lstm": {"units": 2},
+    "gru": {"units": 2, "bidirectional": True},
     "embedding": {"entries": 5, "size": 2},
 }
-INPUT_SHAPES = {"conv2d": (1, 2, 3), "max_pool2d": (1, 2, 3), "average_pool2d": (1, 2, 3), "elman": (3, 2)}
+INPUT_SHAPES = {
+    **dict.fromkeys(("conv2d", "max_pool2d", "average_pool2d"), (1, 2, 3)),
+    **dict.fromkeys(("elman", "lstm", "gru"), (3, 2)),
+}
 
 
 @pytest.mark.parametrize("name", sorted(LAYERS))

@@ -27,6 +27,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "max_pool2d": {"kernel_size": 2},
     "average_pool2d": {"kernel_size": 2},
     "elman": {"units": 4},
+    "lstm": {"units": 4, "bidirectional": True},
+    "gru": {"units": 4, "return_sequences": True},
     **{name: {"inputs": ["first", "other"]} for name in ("add", "multiply", "concatenate")},
 }
 IDS = {"embedding"}  # takes the data themselves; see tests/nn/test_embedding.py
@@ -35,7 +37,10 @@ BEFORE: dict[str, list[dict[str, Any]]] = {  # where a row of 5 numbers does not
     "conv2d": [{"type": "dense", "units": 24}, IMAGE],
     "max_pool2d": [{"type": "dense", "units": 24}, IMAGE],
     "average_pool2d": [{"type": "dense", "units": 24}, IMAGE],
-    "elman": [{"type": "dense", "units": 6}, {"type": "reshape", "shape": [3, 2]}],
+    **{
+        name: [{"type": "dense", "units": 6}, {"type": "reshape", "shape": [3, 2]}]
+        for name in ("elman", "lstm", "gru")
+    },
     **{name: [{"type": "tanh", "name": "other"}] for name in ("add", "multiply", "concatenate")},
 }
 CANNOT_TRAIN = {name for name, activation in ACTIVATIONS.items() if not activation.trainable}

@@ -4,7 +4,7 @@ formulas."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -42,7 +42,7 @@ def lower_activation(
     tape.emit(name, x, bias, y, kept)
     units, times = (y.columns, y.times) if shared else (y.columns * y.times, 1)
     count_live_rows(
-        tape, name, y.reshaped(units, times), kept if kept is ABSENT else kept.reshaped(units, times)
+        tape, name, [y.reshaped(units, times)], kept if kept is ABSENT else kept.reshaped(units, times)
     )
 
     def backward(dy: Ref, db: Ref) -> None:
@@ -51,14 +51,15 @@ def lower_activation(
     return y, backward
 
 
-def count_live_rows(tape: Tape, name: str, y: Ref, kept: Ref) -> None:
-    """Watches the columns of y, outputs of an activation function: where training, counts rows that are not
-    flat."""
+def count_live_rows(tape: Tape, name: str, outputs: Sequence[Ref], kept: Ref) -> None:
+    """Watches the columns of outputs of an activation function, which count as if they lay side by side:
+    where training, counts rows that are not flat."""
     flat = ACTIVATIONS[name].flat
     if flat is not None:
-        total = tape.watch(y.columns)
-        if tape.training:
-            tape.emit("live_rows", y, kept, total, real=flat)
+        total = tape.watch(sum(y.columns for y in outputs))
+        for number, y in enumerate(outputs if tape.training else ()):
+            place = total._replace(start=total.start + number * y.columns, columns=y.columns)
+            tape.emit("live_rows", y, kept, place, real=flat)
 
 
 ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(

@@ -39,6 +39,8 @@ GRAPH = [
 NETWORKS: dict[str, tuple[list[dict[str, Any]], tuple[int, ...]]] = {
     "convolution": (IMAGES, (2, 7, 6)),
     "recurrence": ([{"type": "elman", "units": 5}], (6, 3)),
+    "lstm both ways": ([{"type": "lstm", "units": 4, "bidirectional": True}], (6, 3)),
+    "gru": ([{"type": "gru", "units": 5, "return_sequences": True}, {"type": "flatten"}], (4, 3)),
     "ids": ([{"type": "embedding", "entries": 9, "size": 3}, {"type": "elman", "units": 4}], (5,)),
     "graph": (GRAPH, (5,)),
 }

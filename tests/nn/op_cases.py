@@ -221,6 +221,34 @@ WINDOW_CASES = [
 ]
 
 
+CELL_CASES = [
+    Case(
+        "lstm_step",
+        lambda d: Call(
+            [d.normal(columns=4 * d.columns), d.normal(1, 4 * d.columns), d.normal(), d.out(), d.out()]
+        ),
+    ),
+    Case(
+        "lstm_step_backward",
+        lambda d: Call([_share(d, 4), d.normal(), d.normal(), d.normal(), d.normal()]),
+    ),
+    Case(
+        "gru_step",
+        lambda d: Call(
+            [
+                *(d.normal(columns=3 * d.columns) for _ in range(2)),
+                *(d.normal(1, 3 * d.columns), d.normal(1)),
+                *(d.normal(), d.out()),
+            ]
+        ),
+    ),
+    Case(
+        "gru_step_backward",
+        lambda d: Call([_share(d, 3), d.normal(columns=3 * d.columns), d.normal(), d.normal()]),
+    ),
+]
+
+
 def _normalization(kind: str) -> list[Case]:
     root = (
         (lambda d: d.between(0.5, 2, 1)) if kind == "batch_norm" else (lambda d: d.between(0.5, 2, None, 1))
@@ -303,8 +331,8 @@ def _counts(d: Draw) -> Array:
     return d.rng.poisson(2.0, (d.rows, d.columns)).astype(np.float64)
 
 
-def _share(d: Draw) -> Array:
-    return d.between(0.05, 0.95)
+def _share(d: Draw, times: int = 1) -> Array:
+    return d.between(0.05, 0.95, columns=times * d.columns)
 
 
 LOSS_CASES = [
@@ -392,6 +420,7 @@ CASES = [
     *PRODUCT_CASES,
     *ELEMENT_CASES,
     *WINDOW_CASES,
+    *CELL_CASES,
     *(case for name in ACTIVATIONS for case in _activation(name)),
     *NORMALIZATION_CASES,
     *LOSS_CASES,

@@ -45,7 +45,17 @@ TABLE: dict[str, tuple[str, dict[str, Any], Shape, Shape]] = {
     "max_pool2d": ("max_pool2d", {"kernel_size": 2}, (2, 4, 6), (2, 2, 3)),
     "average_pool2d": ("average_pool2d", {"kernel_size": 2}, (2, 4, 6), (2, 2, 3)),
     "elman": ("elman", {"units": 3}, (4, 2), (3,)),
-    "elman of sequences": ("elman", {"units": 3, "return_sequences": True}, (4, 2), (4, 3)),
+    **{
+        f"{kind}{of}": (kind, {"units": 3, **options}, (4, 2), shape)
+        for kind in ("elman", "lstm", "gru")
+        for of, options, shape in (
+            (" of sequences", {"return_sequences": True}, (4, 3)),
+            (" both ways", {"bidirectional": True}, (6,)),
+            (" of sequences both ways", {"return_sequences": True, "bidirectional": True}, (4, 6)),
+        )
+    },
+    "lstm": ("lstm", {"units": 3}, (4, 2), (3,)),
+    "gru": ("gru", {"units": 3}, (4, 2), (3,)),
 }
 TRAINABLE = [row for row in TABLE if "step" not in row]
 

@@ -277,6 +277,8 @@ def test_every_backward_op_has_a_forward_op() -> None:
         "windows",
         "max_pool",
         "average_pool",
+        "lstm_step",
+        "gru_step",
     }
 
 
@@ -303,6 +305,25 @@ def test_derivatives_of_normalizations(name: str, size: tuple[int, int]) -> None
     back = run_op(OPS[f"{name}_backward"], [weight, after[3], after[4], after[1], out(1), out(1), out()])
     for number, gradient in ((0, back[6]), (1, back[4]), (2, back[5])):
         meets_differences(lambda: evaluate(name, given, call, {5: weight}), given[number], gradient)
+
+
+@pytest.mark.parametrize("size", [(1, 3), (6, 5)], ids=str)
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_derivatives_of_cells(name: str, size: tuple[int, int]) -> None:
+    call = next(case for case in CASES if case.op == f"{name}_step").make(Draw(*size))
+    given, h, m = list(call.operands), Draw(*size, seed=1).normal(), Draw(*size, seed=2).normal()
+    z, u, *_ = after = run_op(OPS[f"{name}_step"], given)
+    if name == "lstm":
+        weights = {4: h, 3: m}
+        back = run_op(OPS["lstm_step_backward"], [z, given[2], after[3], h, m])
+        gradients = [(0, back[0]), (1, back[0].sum(axis=0, keepdims=True)), (2, back[4])]
+    else:
+        weights = {5: h}
+        dz, du, _, dh = run_op(OPS["gru_step_backward"], [z, u, given[4], h])
+        inner = du[:, -size[1] :].sum(axis=0, keepdims=True)
+        gradients = [(0, dz), (1, du), (2, dz.sum(axis=0, keepdims=True)), (3, inner), (4, dh)]
+    for number, gradient in gradients:
+        meets_differences(lambda: evaluate(f"{name}_step", given, Call([]), weights), given[number], gradient)
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -14,7 +14,7 @@ from distbp.nn.layers.embedding import Embedding
 from distbp.nn.layers.joins import Add, Concatenate, Multiply
 from distbp.nn.layers.normalization import BatchNormalization, LayerNormalization
 from distbp.nn.layers.pooling import AveragePool2d, MaxPool2d
-from distbp.nn.layers.recurrence import Elman
+from distbp.nn.layers.recurrent import Elman, Gru, Lstm
 from distbp.nn.layers.shapes import Flatten, Reshape
 
 LAYERS: Mapping[str, Any] = registry(
@@ -32,6 +32,8 @@ LAYERS: Mapping[str, Any] = registry(
     MaxPool2d,
     AveragePool2d,
     Elman,
+    Lstm,
+    Gru,
     Embedding,
     *NAMED,
 )

@@ -50,6 +50,8 @@ __all__ = [
 # Into fewer columns than that, a vector register of float32, the product with a transposed matrix takes
 # twice as long as the one with a copy of it the other way round.
 NARROW = 16
+# So does a product with a matrix of fewer elements than that, a little; for so many rows it is worth a copy.
+FEW_WEIGHTS, MANY_ROWS = 1 << 17, 1024
 
 
 # The gradient of weights is computed for so many units at a time that it stays in a near cache until it is
@@ -135,10 +137,11 @@ class Lowering:
         """Emits out <- x W^T, for a weight matrix of (units, features)."""
         self.product_with(weight, x.shape(self.tape.most_rows)[0])(x, out)
 
-    def product_with(self, weight: Ref, rows: int) -> Callable[..., None]:
+    def product_with(self, weight: Ref, rows: int, times: int = 1) -> Callable[..., None]:
         """What emits out <- x W^T, or out += x W^T, given x, out, and whether to add; for many products with
-        one weight matrix of (units, features). rows: of x."""
-        if weight.plus < NARROW <= rows:
+        one weight matrix of (units, features). rows: of x; times: how many products, where that counts."""
+        often = times * rows >= MANY_ROWS and weight.plus * weight.columns < FEW_WEIGHTS
+        if weight.plus < NARROW <= rows or (times > 1 and often):
             turned = self.tape.work(weight.plus, 0, weight.columns)
             self.tape.emit("transpose", weight, turned)
             return lambda x, out, add=False: self.tape.emit("product_nn", x, turned, out, whole=(int(add),))

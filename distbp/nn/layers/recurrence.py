@@ -1,123 +1,192 @@
-"""The recurrent layer of Elman ("Finding structure in time", Cognitive Science 14, 1990).
+"""Recurrence: a cell that is taken over steps, from a state of zeros. One loop, and a table of cells.
 
-Its state is h_t = f(W x_t + R h_(t-1) + b), from h = 0.
+The gates of step t come from a_t = W x_t + R h_(t-1) + b. W, R and b have as many rows for each unit as the
+cell has gates; s is the logistic function:
 
-The network is unrolled over the steps, which is backpropagation through time: with dz_t = dh_t * f'(z_t),
+    elman   h_t = f(a_t)                            Elman, Cognitive Science 14, 1990
+    lstm    i, f, g, o = s, s, tanh, s of a_t       Hochreiter and Schmidhuber, Neural Computation 9, 1997;
+            c_t = f c_(t-1) + i g                   with the forget gate f: Gers et al., same journal 12, 2000
+            h_t = o tanh(c_t)
+    gru     r, z = s of a_t                         Cho et al., EMNLP 2014, with the reset gate r outside of
+            n = tanh(W_n x_t + b_n + r q_t)         the product, as PyTorch and cuDNN have it
+            q_t = R_n h_(t-1) + b_q
+            h_t = (1 - z) n + z h_(t-1)
 
-    dh_t = dy_t + dz_(t+1) R                 from the outputs, and from the step after
-    dW = sum of dz_t^T x_t, dR = sum of dz_t^T h_(t-1), db = sum of dz_t, dx_t = dz_t W
+The network is unrolled over the steps, which is backpropagation through time: with da_t, the gradient of a_t,
+from the cell's backward op (`distbp.nn.ops.cells`),
+
+    dh_t = dy_t + da_(t+1) R                        from the outputs, and from the step after
+    dW = sum of da_t^T x_t, dR = sum of da_t^T h_(t-1), db = sum of da_t, dx_t = da_t W
+
+For the GRU, R meets da with r dn in place of dn, and dh_t gets z dh_(t+1), too.
 
 Inside, all samples of one step lie together, then those of the next. So there is one product with W for the
 inputs of all steps, and one for the gradient of each weight matrix; only the products with R go step by step.
+The second direction of a bidirectional layer has parameters of its own, and takes the steps from the last to
+the first; nothing is moved for that (Schuster and Paliwal, IEEE Transactions on Signal Processing 45, 1997).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from types import MappingProxyType
+from typing import NamedTuple
 
-from distbp.core.options import option
-from distbp.nn.activations import count_live_rows
-from distbp.nn.initializers import GlorotUniform, Initializer, Orthogonal, Zeros
-from distbp.nn.layers.base import ABSENT, Backward, Facts, Lowering, ParameterSpec, Shape, Value
-from distbp.nn.tape import Ref
+from distbp.nn.layers.base import ABSENT, Lowering
+from distbp.nn.tape import Ref, Tape
+
+Parameters = Mapping[str, Ref]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Elman(Facts):
-    """An Elman layer over steps: h_t = f(W x_t + R h_(t-1) + b), from h = 0. Inputs (steps, features).
+class Step(NamedTuple):
+    """Where the numbers of one step lie, a matrix of the slice's rows each. a: W x_t, and R h_(t-1) where it
+    is not apart, in u. h, c: the carry, `h_before` and `c_before` of the step before."""
 
-    As `torch.nn.RNN` with one layer, whose two biases are one here.
+    a: Ref
+    u: Ref
+    h_before: Ref
+    c_before: Ref
+    h: Ref
+    c: Ref
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A row of the table: the carry (h, c) and a_t -> the carry of the next step, and its derivative.
+
+    `forward` emits it. `backward`, given dh and dc, emits the gradient of a_t: it overwrites `a` with it, or
+    where the state lies in `a`, dh; and dc with that of the memory before. `apart`: R h is not added to W x,
+    as its last gate has a bias of its own, `recurrent_bias`; `u` is overwritten with the gradient of it, and
+    dh with a part of that of the state before.
     """
 
-    trains: ClassVar[bool] = True
-    activation_option: ClassVar[str] = "activation"
+    gates: int
+    forward: Callable[[Tape, Step, Parameters], None]
+    backward: Callable[[Tape, Step, Ref, Ref], None]
+    in_place: bool = False
+    memory: bool = False
+    apart: bool = False
 
-    type: Literal["elman"] = "elman"
-    units: int = option(help="numbers in the state", gt=0)
-    activation: Literal["tanh", "relu"] = option("tanh", help="f")
-    return_sequences: bool = option(False, help="give the state after every step, not only after the last")
-    initializer: Initializer = option(
-        GlorotUniform(), help="of the weights of the inputs", choices="initializers"
+
+def _elman(name: str) -> Cell:
+    return Cell(
+        1,
+        lambda tape, s, p: tape.emit(name, s.a, p["bias"], s.h, ABSENT),
+        lambda tape, s, dh, dc: tape.emit(f"{name}_backward", ABSENT, s.h, dh, ABSENT),
+        in_place=True,
     )
-    recurrent_initializer: Initializer = option(
-        Orthogonal(), help="of the weights of the state before", choices="initializers"
-    )
-    bias_initializer: Initializer = option(Zeros(), help="of the biases", choices="initializers")
+
+
+CELLS: Mapping[str, Cell] = MappingProxyType(
+    {
+        "tanh": _elman("tanh"),
+        "relu": _elman("relu"),
+        "lstm": Cell(
+            4,
+            lambda tape, s, p: tape.emit("lstm_step", s.a, p["bias"], s.c_before, s.c, s.h),
+            lambda tape, s, dh, dc: tape.emit("lstm_step_backward", s.a, s.c_before, s.c, dh, dc),
+            memory=True,
+        ),
+        "gru": Cell(
+            3,
+            lambda tape, s, p: tape.emit(
+                "gru_step", s.a, s.u, p["bias"], p["recurrent_bias"], s.h_before, s.h
+            ),
+            lambda tape, s, dh, dc: tape.emit("gru_step_backward", s.a, s.u, s.h_before, dh),
+            apart=True,
+        ),
+    }
+)
+
+
+class Direction:
+    """A cell over the steps in one order, on the tape. inputs: (steps * rows, features).
+
+    h: the states, (steps * rows, units). parameters, gradients: by name.
+    """
+
+    def __init__(
+        self,
+        low: Lowering,
+        cell: Cell,
+        inputs: Ref,
+        order: Sequence[int],
+        parameters: Parameters,
+        gradients: Parameters,
+    ) -> None:
+        self._low, self._cell, self._inputs, self._order = low, cell, inputs, order
+        self._parameters, self._gradients = parameters, gradients
+        tape, steps, self._units = low.tape, len(order), parameters["recurrent_weight"].columns
+        self._a = tape.work(cell.gates * self._units, steps)
+        self._u = tape.like(self._a) if cell.apart else self._a
+        self.h = self._a if cell.in_place else tape.work(self._units, steps)
+        self._c = tape.like(self.h)
+        self._nothing = tape.work(self._units)  # the carry before the first step
 
     @property
-    def own_shape(self) -> Shape | None:
-        return None if self.return_sequences else (self.units,)
+    def last(self) -> Ref:
+        """The state after all steps."""
+        return self.h.step(self._order[-1])
 
-    def output_shape(self, input_shape: Shape) -> Shape:
-        if len(input_shape) != 2:
-            raise ValueError(
-                f"elman takes steps of features, a shape of two sizes, but is given shape"
-                f" {list(input_shape)}; put a {{type: reshape, shape: [steps, features]}} layer before it"
-            )
-        return (input_shape[0], self.units) if self.return_sequences else (self.units,)
+    def forward(self) -> None:
+        tape, order, recur = self._low.tape, self._order, None
+        self._low.product(self._inputs, self._parameters["weight"], self._a)
+        if len(order) > 1:
+            weight = self._parameters["recurrent_weight"]
+            times = 1 if self._cell.in_place else len(order)  # Elman's keep the bits that they had
+            recur = self._low.product_with(weight, tape.most_rows, times)
+        if not self._cell.in_place:
+            tape.emit("fill", self._nothing, real=(0.0,))
+        if self._cell.apart:
+            tape.emit("fill", self._u.step(order[0]), real=(0.0,))
+        for number, t in enumerate(order):
+            if number and recur is not None:
+                recur(self.h.step(order[number - 1]), self._u.step(t), add=not self._cell.apart)
+            self._cell.forward(tape, self._step(number), self._parameters)
 
-    def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
-        features, units = input_shape[1], self.units
-        return (
-            ParameterSpec("weight", (units, features), self.initializer, features, units),
-            ParameterSpec("recurrent_weight", (units, units), self.recurrent_initializer, units, units),
-            ParameterSpec("bias", (units,), self.bias_initializer, features, units, decays=False),
-        )
+    def _step(self, number: int) -> Step:
+        t = self._order[number]
+        before = (self._nothing, self._nothing)
+        if number:
+            before = self.h.step(self._order[number - 1]), self._c.step(self._order[number - 1])
+        return Step(self._a.step(t), self._u.step(t), *before, self.h.step(t), self._c.step(t))
 
-    def flops(self, input_shape: Shape) -> float:
-        steps, features = input_shape
-        return 6.0 * steps * self.units * (features + self.units + 1)
+    def backward(self, put: Callable[[Ref], None], every: bool) -> Ref:
+        """put: emits what writes the gradient of the states, of all steps if `every`, or of the last.
 
-    def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
-        tape, units, (steps, features) = low.tape, self.units, x.shape
-        inputs = x.ref.reshaped(features, 1)
+        Returns the gradient of the products with W, (steps * rows, gates * units)."""
+        tape, cell, order = self._low.tape, self._cell, self._order
+        d = tape.work(self._units, len(order) if every or cell.in_place else 1)
+        put(d.step(order[-1]) if cell.in_place and not every else d)
+        da = d if cell.in_place else self._a
+        du = self._u if cell.apart else da
+        dc = tape.work(self._units)
+        if cell.memory:
+            tape.emit("fill", dc, real=(0.0,))
+        for number in reversed(range(len(order))):
+            dh = d.step(order[number]) if every or cell.in_place else d
+            if number + 1 < len(order):
+                after = order[number + 1]
+                if cell.apart and every:
+                    tape.emit("add", dh, d.step(after), dh)
+                weight, add = self._parameters["recurrent_weight"], int(every or cell.apart)
+                tape.emit("product_nn", du.step(after), weight, dh, whole=(add,))
+            cell.backward(tape, self._step(number), dh, dc)
+        self._parameters_backward(da, du)
+        return da
+
+    def _parameters_backward(self, da: Ref, du: Ref) -> None:
+        tape, low, gradients, steps = self._low.tape, self._low, self._gradients, len(self._order)
+        tape.emit("sum_rows", da, gradients["bias"], whole=(0,))
+        low.weight_gradient(gradients["weight"], da, self._inputs)
         if steps > 1:
-            inputs = tape.work(features, steps)
-            tape.emit("steps_first", x.ref.reshaped(steps * features, 1), inputs)
-        h = tape.work(units, steps)
-        low.product(inputs, low.parameters["weight"], h)
-        recur = low.product_with(low.parameters["recurrent_weight"], tape.most_rows) if steps > 1 else None
-        for t in range(steps):
-            if t > 0 and recur is not None:
-                recur(h.step(t - 1), h.step(t), add=True)
-            tape.emit(self.activation, h.step(t), low.parameters["bias"], h.step(t), ABSENT)
-        count_live_rows(tape, self.activation, h, ABSENT)
-        y = h.step(steps - 1)
-        if self.return_sequences and steps > 1:
-            y = tape.work(steps * units)
-            tape.emit("samples_first", h, y)
-
-        def backward(dy: Ref) -> Sequence[Ref | None]:
-            dz = tape.work(units, steps)
-            if self.return_sequences:
-                tape.emit("steps_first", dy.reshaped(steps * units, 1), dz)
-            else:
-                tape.emit("copy", dy, dz.step(steps - 1))
-            for t in reversed(range(steps)):
-                if t < steps - 1:
-                    add = int(self.return_sequences)
-                    tape.emit(
-                        "product_nn",
-                        dz.step(t + 1),
-                        low.parameters["recurrent_weight"],
-                        dz.step(t),
-                        whole=(add,),
-                    )
-                tape.emit(f"{self.activation}_backward", ABSENT, h.step(t), dz.step(t), ABSENT)
-            tape.emit("sum_rows", dz, low.gradients["bias"], whole=(0,))
-            low.weight_gradient(low.gradients["weight"], dz, inputs)
-            recurrent = low.gradients["recurrent_weight"]
-            if steps > 1:
-                low.weight_gradient(recurrent, dz.steps(1, steps - 1), h.steps(0, steps - 1))
-            else:
-                tape.emit("fill", recurrent, real=(0.0,))
-            if not low.wanted[0]:
-                return (None,)
-            d_inputs, dx = tape.like(inputs), tape.work(steps * features)
-            tape.emit("product_nn", dz, low.parameters["weight"], d_inputs, whole=(0,))
-            tape.emit("samples_first", d_inputs, dx)
-            return (dx,)
-
-        return Value(y, self.output_shape(x.shape)), backward
+            backwards = int(self._order[0] > 0)
+            rows, before = du.steps(1 - backwards, steps - 1), self.h.steps(backwards, steps - 1)
+            low.weight_gradient(gradients["recurrent_weight"], rows, before)
+        else:
+            tape.emit("fill", gradients["recurrent_weight"], real=(0.0,))
+        if self._cell.apart:
+            sums = tape.work(du.columns, 0, 1)
+            tape.emit("sum_rows", du, sums, whole=(0,))
+            tape.emit("take_columns", sums, gradients["recurrent_bias"], whole=(du.columns - self._units,))

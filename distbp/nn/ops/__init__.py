@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from distbp.nn.ops.activations import ACTIVATION_OPS
 from distbp.nn.ops.base import Op, table
+from distbp.nn.ops.cells import CELL_OPS
 from distbp.nn.ops.checks import CHECKS
 from distbp.nn.ops.elements import ELEMENTS
 from distbp.nn.ops.losses import LOSS_OPS
@@ -15,5 +16,5 @@ from distbp.nn.ops.products import PRODUCTS
 from distbp.nn.ops.windows import WINDOWS
 
 OPS: Mapping[str, Op] = table(
-    PRODUCTS, ELEMENTS, ACTIVATION_OPS, NORMALIZATION, LOSS_OPS, CHECKS, WINDOWS, PICKS
+    PRODUCTS, ELEMENTS, ACTIVATION_OPS, NORMALIZATION, LOSS_OPS, CHECKS, WINDOWS, PICKS, CELL_OPS
 )

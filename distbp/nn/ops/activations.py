@@ -68,7 +68,7 @@ def _leaky_relu_derivative(y: Array) -> Array:
     return np.asarray(np.maximum(np.sign(y), y.dtype.type(LEAKY_SLOPE)))  # y has the sign of z
 
 
-def _sigmoid(z: Array, y: Array) -> None:
+def logistic(z: Array, y: Array) -> None:
     np.divide(1, 1 + np.exp(np.minimum(-z, 88 if z.dtype == np.float32 else 709)), out=y)
 
 
@@ -142,7 +142,7 @@ ACTIVATION_OPS = (
     *_pair("step", _forward(_step), _backward(np.zeros_like), 1),
     *_pair("relu", _forward(_relu), _backward(lambda y: (y > 0).astype(y.dtype)), 1),
     *_pair("leaky_relu", _forward(_leaky_relu), _backward(_leaky_relu_derivative), 2),
-    *_pair("sigmoid", _forward(_sigmoid), _backward(lambda y: (1 - y) * y), 20),
+    *_pair("sigmoid", _forward(logistic), _backward(lambda y: (1 - y) * y), 20),
     *_pair("tanh", _forward(_tanh), _backward(lambda y: 1 - y * y), 20),
     *_pair("elu", _forward(_elu), _backward(lambda y: np.minimum(y, 0) + 1), 20),
     *_pair("softplus", _forward(_softplus), _backward(lambda y: -np.expm1(-y)), 40),

@@ -1,0 +1,219 @@
+"""Recurrent layers: options, parameters, shapes. `recurrence` has their formulas and the loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.core.options import option
+from distbp.nn.activations import count_live_rows
+from distbp.nn.initializers import GlorotUniform, Initializer, Orthogonal, Zeros
+from distbp.nn.layers.base import ABSENT, Backward, Facts, Lowering, ParameterSpec, Shape, Value
+from distbp.nn.layers.recurrence import CELLS, Cell, Direction, Parameters
+from distbp.nn.tape import Ref, Tape
+
+
+@dataclass(frozen=True)
+class _EachGate:
+    """Draws the part of each gate on its own, and adds a number to it: so each is orthogonal, for one."""
+
+    initializer: Initializer
+    shifts: tuple[float, ...]
+
+    def draw(self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator) -> Array:
+        part = (shape[0] // len(self.shifts), *shape[1:])
+        return np.concatenate(
+            [self.initializer.draw(part, fan_in, fan_out, generator) + shift for shift in self.shifts]
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Recurrent(Facts):
+    """What recurrent layers share: all but the cell."""
+
+    trains: ClassVar[bool] = True
+
+    type: str = ""
+    units: int = option(help="numbers in the state", gt=0)
+    return_sequences: bool = option(False, help="give the state after every step, not only after the last")
+    bidirectional: bool = option(
+        False,
+        help="take the steps from last to first, too, with parameters of its own, and give both states",
+    )
+    initializer: Initializer = option(
+        GlorotUniform(), help="of the weights of the inputs", choices="initializers"
+    )
+    recurrent_initializer: Initializer = option(
+        Orthogonal(), help="of the weights of the state before", choices="initializers"
+    )
+    bias_initializer: Initializer = option(Zeros(), help="of the biases", choices="initializers")
+
+    @property
+    def _cell(self) -> Cell:
+        return CELLS[self.type]
+
+    @property
+    def _bias_shifts(self) -> tuple[float, ...]:
+        return (0.0,) * self._cell.gates
+
+    @property
+    def _suffixes(self) -> tuple[str, ...]:
+        """Of the names of the parameters of each direction; as PyTorch's."""
+        return ("", "_reverse") if self.bidirectional else ("",)
+
+    @property
+    def own_shape(self) -> Shape | None:
+        return None if self.return_sequences else (self.units * len(self._suffixes),)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        if len(input_shape) != 2:
+            raise ValueError(
+                f"{self.type} takes steps of features, a shape of two sizes, but is given shape"
+                f" {list(input_shape)}; put a {{type: reshape, shape: [steps, features]}} layer before it"
+            )
+        units = self.units * len(self._suffixes)
+        return (input_shape[0], units) if self.return_sequences else (units,)
+
+    def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
+        features, units, gates = input_shape[1], self.units, self._cell.gates
+
+        def drawn(initializer: Initializer, shifts: tuple[float, ...]) -> Any:
+            return _EachGate(initializer, shifts) if gates > 1 else initializer
+
+        none, found = (0.0,) * gates, []
+        weight, recurrent = drawn(self.initializer, none), drawn(self.recurrent_initializer, none)
+        bias = drawn(self.bias_initializer, self._bias_shifts)
+        for suffix in self._suffixes:
+            found += [
+                ParameterSpec(f"weight{suffix}", (gates * units, features), weight, features, units),
+                ParameterSpec(f"recurrent_weight{suffix}", (gates * units, units), recurrent, units, units),
+                ParameterSpec(f"bias{suffix}", (gates * units,), bias, features, units, decays=False),
+            ]
+            if self._cell.apart:
+                name, draw = f"recurrent_bias{suffix}", self.bias_initializer
+                found.append(ParameterSpec(name, (units,), draw, units, units, decays=False))
+        return tuple(found)
+
+    def flops(self, input_shape: Shape) -> float:
+        return 6.0 * input_shape[0] * sum(math.prod(one.shape) for one in self.parameters(input_shape))
+
+    def _directions(self, low: Lowering, inputs: Ref, steps: int) -> list[Direction]:
+        def ending(places: Parameters, suffix: str) -> Parameters:
+            names = ("weight", "recurrent_weight", "bias", "recurrent_bias")
+            return {name: places[name + suffix] for name in names if name + suffix in places}
+
+        orders = (range(steps), range(steps)[::-1])
+        return [
+            Direction(low, self._cell, inputs, order, ending(low.parameters, end), ending(low.gradients, end))
+            for order, end in zip(orders, self._suffixes, strict=False)
+        ]
+
+    def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
+        tape, units, (steps, features) = low.tape, self.units, x.shape
+        inputs, every = x.ref.reshaped(features, 1), self.return_sequences
+        if steps > 1:
+            inputs = tape.work(features, steps)
+            tape.emit("steps_first", x.ref.reshaped(steps * features, 1), inputs)
+        directions = self._directions(low, inputs, steps)
+        for one in directions:
+            one.forward()
+        if self.ends_in is not None:
+            count_live_rows(tape, self.ends_in, [one.h for one in directions], ABSENT)
+        y = _beside(tape, [one.h if every else one.last for one in directions])
+        if every and steps > 1:
+            joined, y = y, tape.work(steps * y.columns)
+            tape.emit("samples_first", joined, y)
+
+        def backward(dy: Ref) -> Sequence[Ref | None]:
+            puts = _parted(tape, dy.reshaped(y.columns, y.times), units, steps if every else 1)
+            gradients = [one.backward(put, every) for one, put in zip(directions, puts, strict=True)]
+            if not low.wanted[0]:
+                return (None,)
+            d_inputs, dx = tape.like(inputs), tape.work(steps * features)
+            for number, (da, suffix) in enumerate(zip(gradients, self._suffixes, strict=True)):
+                weight = low.parameters[f"weight{suffix}"]
+                tape.emit("product_nn", da, weight, d_inputs, whole=(int(number > 0),))
+            tape.emit("samples_first", d_inputs, dx)
+            return (dx,)
+
+        return Value(y, self.output_shape(x.shape)), backward
+
+
+def _beside(tape: Tape, parts: Sequence[Ref]) -> Ref:
+    """Matrices with the same rows, one beside the other."""
+    if len(parts) == 1:
+        return parts[0]
+    out = tape.work(sum(part.columns for part in parts), parts[0].times)
+    for number, part in enumerate(parts):
+        tape.emit("put_columns", part, out, whole=(number * part.columns,))
+    return out
+
+
+def _parted(tape: Tape, dy: Ref, units: int, steps: int) -> list[Callable[[Ref], None]]:
+    """For each direction, what emits its part of dy, (rows, steps * directions * units), to where it is
+    wanted, (steps * rows, units)."""
+    wide = dy.columns // steps
+    if wide == units:
+        return [lambda place: tape.emit("steps_first" if steps > 1 else "copy", dy, place)]
+    if steps > 1:
+        moved = tape.work(wide, steps)
+        tape.emit("steps_first", dy, moved)
+    else:
+        moved = dy
+
+    def put(first: int) -> Callable[[Ref], None]:
+        return lambda place: tape.emit("take_columns", moved, place, whole=(first,))
+
+    return [put(first) for first in range(0, wide, units)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Elman(_Recurrent):
+    """An Elman layer over steps: h_t = f(W x_t + R h_(t-1) + b), from h = 0. Inputs (steps, features).
+
+    As `torch.nn.RNN` with one layer, whose two biases are one here.
+    """
+
+    activation_option: ClassVar[str] = "activation"
+
+    type: Literal["elman"] = "elman"
+    activation: Literal["tanh", "relu"] = option("tanh", help="f")
+
+    @property
+    def _cell(self) -> Cell:
+        return CELLS[self.activation]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lstm(_Recurrent):
+    """A long short-term memory over steps, from h = c = 0: gates i, f, g, o of W x_t + R h_(t-1) + b, then
+    c_t = f c_(t-1) + i g and h_t = o tanh(c_t). Inputs (steps, features).
+
+    As `torch.nn.LSTM` with one layer, whose two biases are one here, their sum.
+    """
+
+    type: Literal["lstm"] = "lstm"
+    forget_bias: float = option(
+        1.0, help="added to the first biases of the forget gate f: above 0, the memory lasts from the start"
+    )
+
+    @property
+    def _bias_shifts(self) -> tuple[float, ...]:
+        return (0.0, self.forget_bias, 0.0, 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gru(_Recurrent):
+    """A gated recurrent unit over steps, from h = 0: gates r, z of W x_t + R h_(t-1) + b, then
+    n = tanh(W_n x_t + b_n + r (R_n h_(t-1) + b_q)) and h_t = (1 - z) n + z h_(t-1). Inputs (steps, features).
+
+    As `torch.nn.GRU` with one layer. Of its two biases, those of r and z are one here, their sum. The
+    candidate n has both: `bias` outside of the product with r, `recurrent_bias` (b_q) inside.
+    """
+
+    type: Literal["gru"] = "gru"

@@ -1,0 +1,63 @@
+"""Records what PyTorch's recurrent layers compute, for tests that need no PyTorch.
+
+    python tests/golden/record_torch_recurrence.py > tests/golden/torch_recurrence.json
+
+Needs torch (2.13 made the file here). Everything is float64: one layer over a few steps, with weights,
+inputs and a gradient of the outputs drawn here; then the outputs and the gradient of every tensor.
+"""
+
+import json
+
+import torch
+
+ROWS, STEPS, FEATURES, UNITS = 2, 4, 3, 2
+KINDS = {
+    "elman": (torch.nn.RNN, {}, {}),
+    "elman, relu": (torch.nn.RNN, {"nonlinearity": "relu"}, {"activation": "relu"}),
+    "lstm": (torch.nn.LSTM, {}, {}),
+    "gru": (torch.nn.GRU, {}, {}),
+}
+
+
+def drawn(shape):
+    """Normal numbers with few digits."""
+    return torch.randn(shape, dtype=torch.float64).mul(8).round().div(8)
+
+
+def record(kind, options, both, every):
+    layer = kind(FEATURES, UNITS, batch_first=True, bidirectional=both, dtype=torch.float64, **options)
+    for parameter in layer.parameters():
+        parameter.data.copy_(drawn(parameter.shape) * 0.75)
+    x = drawn((ROWS, STEPS, FEATURES)).requires_grad_()
+    outputs, state = layer(x)
+    if not every:  # the last state of each direction, forward first
+        h = state[0] if isinstance(state, tuple) else state
+        outputs = torch.cat(list(h), dim=1)
+    dy = drawn(outputs.shape)
+    outputs.backward(dy)
+    return {
+        "x": x.tolist(),
+        "dy": dy.tolist(),
+        "outputs": outputs.tolist(),
+        "dx": x.grad.tolist(),
+        "parameters": {name: p.tolist() for name, p in layer.named_parameters()},
+        "gradients": {name: p.grad.tolist() for name, p in layer.named_parameters()},
+    }
+
+
+if __name__ == "__main__":
+    torch.manual_seed(3)
+    cases = [
+        {
+            "name": f"{name}{', both ways' * both}{', sequences' * every}",
+            "type": name.partition(",")[0],
+            "options": {**ours, "bidirectional": both, "return_sequences": every},
+            **record(kind, theirs, both, every),
+        }
+        for name, (kind, theirs, ours) in KINDS.items()
+        for both in (False, True)
+        for every in (False, True)
+    ]
+    # One case a line: a changed number shows as one changed line.
+    text = json.dumps({"torch": torch.__version__, "units": UNITS, "cases": cases})
+    print(text.replace('{"name"', '\n{"name"'))
