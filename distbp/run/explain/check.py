@@ -40,7 +40,10 @@ class Checked(NamedTuple):
         )
         if self.passed:
             return f"{what}, at {self.place}" if self.largest else what
-        return f"{what}; {self.place} is {self.told!r}, but computed again {self.found!r} (allowed {TOLERANCE:.0e})"
+        return (
+            f"{what} (allowed {TOLERANCE:.0e}): {self.place} is {self.told!r}, but computed again"
+            f" {self.found!r}"
+        )
 
 
 def check(document: Document) -> Checked:

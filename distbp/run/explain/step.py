@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from distbp.core.arguments import path_given
-from distbp.core.arrays import Array, Shape
+from distbp.core.arrays import Array
 from distbp.core.errors import ArgumentError, Fault, JobError, NumericsError
 from distbp.core.reduction import Block
 from distbp.engine.blueprint import Blueprint
@@ -159,12 +159,12 @@ def explain_job(
     step: int = 0,
     hold_biases: bool = False,
     given: Mapping[str, Any] | None = None,
-    tell: Callable[[int, int], None] = lambda done, steps: None,
+    watch: Callable[[int, float], None] = lambda done, loss: None,
 ) -> Explanation:
     """Trains `step` steps of the job in float64, and explains the next one for one row of the training set.
 
-    `hold_biases`: they stay as they are in every step. `folder`, `given`: as in `train`. tell: is told how
-    many steps are done, of how many. Waits. Raises ArgumentError, JobError, DataError, NumericsError.
+    `hold_biases`: they stay as they are in every step. `folder`, `given`: as in `train`. watch: is
+    told, before each update, how many came before and the loss of its batch. Waits. Raises ArgumentError, JobError, DataError, NumericsError.
     """
     check_job(job)
     _check_layers(job)
@@ -183,11 +183,11 @@ def explain_job(
         whole = Contribution(Block(0, blueprint.shards), server.gradient, server.totals)
         for number in range(step):
             worker.compute(number, *whole)
+            watch(number, float(whole.totals[LOSS] / (whole.totals[WEIGHT] or 1.0)))
             try:
                 _apply(server, number, whole, held)
             except NotFiniteError:
                 raise diagnose(blueprint, vector, data, number) from None
-            tell(number + 1, step)
         rows, _ = data.train(0)
         x = aligned_vector(int(np.prod(network.input_shape)), np.float64).reshape(1, *network.input_shape)
         rows.gather(np.array([sample]), x)
