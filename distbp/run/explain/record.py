@@ -161,7 +161,16 @@ def _slope(event: _Event, name: str) -> Array:
 
 def options_of(layer: Any) -> dict[str, Any]:
     """The options of a layer that decide what it computes, as plain values."""
-    names: tuple[str, ...] = ("units", "activation", "function", "filters", "kernel_size", "stride", "padding", "dilation")
+    names: tuple[str, ...] = (
+        "units",
+        "activation",
+        "function",
+        "filters",
+        "kernel_size",
+        "stride",
+        "padding",
+        "dilation",
+    )
     names += ("groups", "return_sequences", "shape")
     found = {name: getattr(layer, name) for name in names if hasattr(layer, name)}
     return {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}

@@ -23,6 +23,7 @@ from distbp.core.arguments import path_given
 from distbp.core.arrays import Array
 from distbp.core.errors import ArgumentError, Fault, JobError, NumericsError
 from distbp.core.reduction import Block
+from distbp.core.words import counted
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.diagnosis import diagnose
 from distbp.engine.numerics import one_blas_thread, quiet
@@ -31,6 +32,7 @@ from distbp.engine.totals import BOUND, LIVE, LOSS, ROWS, WEIGHT
 from distbp.engine.worker import Worker
 from distbp.job import TrainingJob
 from distbp.job.kinds import plain
+from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.network import Network, Tensor, aligned_vector
 from distbp.nn.tape import TOTALS
 from distbp.run.explain.record import Recording, Seen, options_of, record
@@ -164,7 +166,8 @@ def explain_job(
     """Trains `step` steps of the job in float64, and explains the next one for one row of the training set.
 
     `hold_biases`: they stay as they are in every step. `folder`, `given`: as in `train`. watch: is
-    told, before each update, how many came before and the loss of its batch. Waits. Raises ArgumentError, JobError, DataError, NumericsError.
+    told, before each update, how many came before and the loss of its batch. Waits. Raises ArgumentError,
+    JobError, DataError, NumericsError.
     """
     check_job(job)
     _check_layers(job)
@@ -269,8 +272,6 @@ def _apply(server: ParameterServer, step: int, whole: Contribution, held: list[T
 
 
 def _check_layers(job: TrainingJob) -> None:
-    from distbp.nn.activations import ACTIVATIONS
-
     faults = [
         Fault(
             f"model.layers.{index}",
@@ -287,6 +288,10 @@ def _check_layers(job: TrainingJob) -> None:
 def _check_call(blueprint: Blueprint, sample: int, step: int) -> None:
     rows, steps = blueprint.rows["train"], blueprint.total_steps
     if not 0 <= sample < rows:
-        raise ArgumentError(f"sample is {sample}, but the training set has {rows} rows: 0 to {rows - 1}")
+        there = f"{counted(rows, 'row')}, 0 to {rows - 1}" if rows > 1 else "1 row, which is 0"
+        raise ArgumentError(f"sample is {sample}, but the training set has {there}")
     if not 0 <= step < steps:
-        raise ArgumentError(f"step is {step}, but the job has {steps} steps: 0 to {steps - 1}")
+        raise ArgumentError(
+            f"step is {step}, but the job has {counted(steps, 'step')}, so that 0 to {steps - 1} can come before;"
+            " raise its epochs or max_steps"
+        )

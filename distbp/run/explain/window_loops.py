@@ -11,7 +11,7 @@ import numpy as np
 from distbp.run.explain.loops import Values
 
 
-class _Grid(NamedTuple):
+class Grid(NamedTuple):
     """Sizes are (down, right)."""
 
     kernel: tuple[int, int]
@@ -33,21 +33,21 @@ def _pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
-def _grid(options: Mapping[str, Any]) -> _Grid:
+def grid_of(options: Mapping[str, Any]) -> Grid:
     kernel, dilation = _pair(options["kernel_size"]), _pair(options.get("dilation") or 1)
     padding = options["padding"]
     before = (0, 0) if padding == "valid" else padding
     if padding == "same":
         before = tuple((k - 1) * d // 2 for k, d in zip(kernel, dilation, strict=True))
     stride = options.get("stride")
-    return _Grid(kernel, kernel if stride is None else _pair(stride), dilation, _pair(before))
+    return Grid(kernel, kernel if stride is None else _pair(stride), dilation, _pair(before))
 
 
 def convolution(
     options: Mapping[str, Any], w: Values, b: Values, x: Values, shape: tuple[int, ...]
 ) -> Values:
     """z[f, y, x] = b[f] + sum of w[f, c, u, v] * (the number that stands there); shape: of z."""
-    grid, z, many = _grid(options), np.zeros(shape), shape[0] // options["groups"]
+    grid, z, many = grid_of(options), np.zeros(shape), shape[0] // options["groups"]
     for f, i, j in np.ndindex(*shape):
         first = f // many * w.shape[1]
         terms = [
@@ -63,7 +63,7 @@ def convolution_back(
     options: Mapping[str, Any], w: Values, x: Values, delta: Values
 ) -> tuple[dict[str, Values], Values]:
     """Each window adds delta * (its number) to the weight, and delta * (the weight) to its number."""
-    grid, many = _grid(options), delta.shape[0] // options["groups"]
+    grid, many = grid_of(options), delta.shape[0] // options["groups"]
     d_w, d_x = np.zeros_like(w), np.zeros_like(x)
     for f, i, j in np.ndindex(*delta.shape):
         first, d = f // many * w.shape[1], delta[f, i, j]
@@ -74,7 +74,7 @@ def convolution_back(
     return {"weight": d_w, "bias": np.array([math.fsum(one.ravel()) for one in delta])}, d_x
 
 
-def _chosen(grid: _Grid, x: Values, c: int, i: int, j: int) -> tuple[int, int]:
+def chosen_place(grid: Grid, x: Values, c: int, i: int, j: int) -> tuple[int, int]:
     """The place of the largest number of a window: the first of equal ones."""
     places = [(row, column) for _, _, row, column in grid.places(x.shape[1:], i, j)]
     return max(places, key=lambda place: (x[(c, *place)], -places.index(place)))
@@ -82,10 +82,10 @@ def _chosen(grid: _Grid, x: Values, c: int, i: int, j: int) -> tuple[int, int]:
 
 def pool(kind: str, options: Mapping[str, Any], x: Values, shape: tuple[int, ...]) -> Values:
     """The largest number of each window, or the average, in which padding counts as 0."""
-    grid, y = _grid(options), np.zeros(shape)
+    grid, y = grid_of(options), np.zeros(shape)
     for c, i, j in np.ndindex(*shape):
         if kind == "max_pool2d":
-            y[c, i, j] = x[(c, *_chosen(grid, x, c, i, j))]
+            y[c, i, j] = x[(c, *chosen_place(grid, x, c, i, j))]
         else:
             total = math.fsum(x[c, row, column] for _, _, row, column in grid.places(x.shape[1:], i, j))
             y[c, i, j] = total / (grid.kernel[0] * grid.kernel[1])
@@ -94,10 +94,10 @@ def pool(kind: str, options: Mapping[str, Any], x: Values, shape: tuple[int, ...
 
 def pool_back(kind: str, options: Mapping[str, Any], x: Values, d_y: Values) -> Values:
     """dE/dx: all of dE/dy to the largest number, or an equal part to each."""
-    grid, d_x = _grid(options), np.zeros_like(x)
+    grid, d_x = grid_of(options), np.zeros_like(x)
     for c, i, j in np.ndindex(*d_y.shape):
         if kind == "max_pool2d":
-            d_x[(c, *_chosen(grid, x, c, i, j))] += d_y[c, i, j]
+            d_x[(c, *chosen_place(grid, x, c, i, j))] += d_y[c, i, j]
         else:
             for _, _, row, column in grid.places(x.shape[1:], i, j):
                 d_x[c, row, column] += d_y[c, i, j] / (grid.kernel[0] * grid.kernel[1])

@@ -10,7 +10,7 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.nn import kernels
-from distbp.nn.layers import Elman
+from distbp.nn.layers import LAYERS
 from distbp.nn.network import Network
 from distbp.nn.program import Program
 from distbp.run.reproduce.figures import Curve, Folders, Reproduction, Tell, printed
@@ -28,7 +28,7 @@ def states() -> Array:
     x, h = _between(-0.4, 0.7, ROWS, FEATURES), _between(-0.2, 0.5, ROWS, UNITS)
     wx, wh = _between(-0.1, 0.9, FEATURES, UNITS), _between(-0.3, 0.7, UNITS, UNITS)
     b = _between(-0.2, 0.4, UNITS)
-    network = Network([Elman(units=UNITS)], (2, FEATURES + UNITS), np.float64)
+    network = Network([LAYERS["elman"](units=UNITS)], (2, FEATURES + UNITS), np.float64)
     weight = np.hstack([wx.T, np.eye(UNITS)])  # (units, features), as the layer has it
     vector = np.concatenate([weight.ravel(), wh.T.ravel(), b])
     inputs = np.zeros((ROWS, 2, FEATURES + UNITS))

@@ -1,7 +1,7 @@
-"""M. Mazur, "A Step by Step Backpropagation Example" (2015): a 2-2-2 network of sigmoids, one step in numbers.
+"""M. Mazur, "A Step by Step Backpropagation Example" (2015): a 2-2-2 network of sigmoids, in numbers.
 
-The example does not train its biases. All that its page prints is right but for two lines: the error after one
-step, and the outputs after 10,000. They came from a program that updated the output weights before it
+The example does not train its biases. All that its page prints is right but for two lines: the error after
+one step, and the outputs after 10,000. They came from a program that updated the output weights before it
 computed the hidden deltas.
 """
 
@@ -39,21 +39,27 @@ def job() -> TrainingJob:
         }
         for w, b in ((W1, B1), (W2, B2))
     ]
-    return TrainingJob(
-        name="mazur",
-        model={"layers": layers},
-        loss="quadratic",
-        optimizer={"type": "sgd", "learning_rate": RATE},
-        batch_size=1,
-        max_steps=STEPS + 1,
-        dtype="float64",
+    return TrainingJob.from_mapping(
+        {
+            "name": "mazur",
+            "model": {"layers": layers},
+            "loss": "quadratic",
+            "optimizer": {"type": "sgd", "learning_rate": RATE},
+            "batch_size": 1,
+            "max_steps": STEPS + 1,
+            "dtype": "float64",
+        }
     )
 
 
 def is_the_example(found: Explanation) -> bool:
     """Whether a step is the one that the page explains."""
     layers = found.layers
-    if found.step or [layer.type for layer in layers] != ["dense", "dense"] or found.loss["type"] != "quadratic":
+    if (
+        found.step
+        or [layer.type for layer in layers] != ["dense", "dense"]
+        or found.loss["type"] != "quadratic"
+    ):
         return False
     if found.optimizer["type"] != "sgd" or found.learning_rate != RATE:
         return False
@@ -136,10 +142,11 @@ def reproduce(folders: Folders, tell: Tell) -> Reproduction:
         figures.append(printed(name, text, float(right), differs=True))
         figures.append(printed("  the same, with the page's mistake", text, float(mistake)))
     shown = [(n, e) for n, e in errors if n < 100 or n % 50 == 0]
-    curve = Curve(
-        "E, the biases held", "step", [(0.0, 0.298371109), (1.0, 0.291027924)], shown, True, True
+    curve = Curve("E, the biases held", "step", [(0.0, 0.298371109), (1.0, 0.291027924)], shown, True, True)
+    notes = (
+        WHERE,
+        f"E after 10,000 steps is {last.error:.12g}; the right one after one is {first.error_after:.12g}.",
     )
-    notes = (WHERE, f"E after 10,000 steps is {last.error:.12g}; the right one after one is {first.error_after:.12g}.")
     return Reproduction(
         "One step of backpropagation in numbers",
         "M. Mazur, A Step by Step Backpropagation Example (2015)",

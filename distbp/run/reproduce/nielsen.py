@@ -64,19 +64,21 @@ class Book:
         mean_of_means: bool = False,
     ) -> None:
         self.python, self.legacy = random.Random(SEED), np.random.RandomState(SEED)
-        job = TrainingJob(
-            model={
-                "layers": [
-                    {"type": "dense", "units": units, "activation": activation}
-                    for units, activation in zip(SIZES[1:], ("sigmoid", "linear"), strict=True)
-                ]
-            },
-            loss={"type": "sigmoid_cross_entropy", "outputs": "sum"},
-            optimizer={"type": "sgd", "learning_rate": rate},
-            regularization={"l2": decay / rows},
-            batch_size=BATCH,
-            shards=len(slices),
-            dtype="float64",
+        job = TrainingJob.from_mapping(
+            {
+                "model": {
+                    "layers": [
+                        {"type": "dense", "units": units, "activation": activation}
+                        for units, activation in zip(SIZES[1:], ("sigmoid", "linear"), strict=True)
+                    ]
+                },
+                "loss": {"type": "sigmoid_cross_entropy", "outputs": "sum"},
+                "optimizer": {"type": "sgd", "learning_rate": rate},
+                "regularization": {"l2": decay / rows},
+                "batch_size": BATCH,
+                "shards": len(slices),
+                "dtype": "float64",
+            }
         )
         self.blueprint = Blueprint(job, len(slices), SIZES[:1], {"train": rows}, "numpy")
         self.network = self.blueprint.network()
@@ -175,13 +177,14 @@ def overfitting(
             values = (*book.measure(test), *book.measure(train))
             for curve, value in zip(curves, values, strict=True):
                 curve.append(value)
-            tell(f"epoch {epoch + 1} of {epochs}: {curves[1][-1]:,.0f} of 10,000 test images right")
+            if epoch < 5 or epoch % 10 == 9:
+                tell(f"epoch {epoch + 1} of {epochs}: {curves[1][-1]:,.0f} of 10,000 test images right")
     return curves
 
 
 def weight_initialization(mnist: Path, kind: str, epochs: int, tell: Tell = _nobody) -> list[int]:
-    """Right answers on the validation images by epoch; kind: "default" or "large". The book trains the "large"
-    network after the default one, with the generators as that left them after 30 epochs."""
+    """Right answers on the validation images by epoch; kind: "default" or "large". The book trains the
+    "large" network after the default one, with the generators as that left them after 30 epochs."""
     train, validation = images(mnist, "train", 0, 50_000), images(mnist, "train", 50_000, 60_000)
     book = Book(0.1, 5.0, rows=50_000)
     if kind == "large":
@@ -192,5 +195,7 @@ def weight_initialization(mnist: Path, kind: str, epochs: int, tell: Tell = _nob
     for epoch in range(epochs):
         book.epoch(train)
         found.append(book.measure(validation)[1])
-        tell(f"{kind} weights, epoch {epoch + 1} of {epochs}: {found[-1]:,} of 10,000 validation images right")
+        tell(
+            f"{kind} weights, epoch {epoch + 1} of {epochs}: {found[-1]:,} of 10,000 validation images right"
+        )
     return found

@@ -52,16 +52,15 @@ def _points(values: Sequence[float], share: float = 1.0) -> list[tuple[float, fl
 
 
 def _figures(name: str, told: Sequence[float], ours: Sequence[float], exact: bool) -> list[Figure]:
-    """The first and the last entry, and the largest difference of all."""
+    """The first and the last entry, and the one that differs most."""
 
-    def one(what: str, at: int) -> Figure:
+    def one(at: int) -> Figure:
         tolerance = 0.0 if exact else COSTS * abs(told[at])
-        return Figure(f"{name}, {what}", repr(told[at]), float(ours[at]), tolerance)
+        return Figure(f"{name}, epoch {at + 1}", repr(told[at]), float(ours[at]), tolerance)
 
     off = [abs(a - b) / (1.0 if exact else abs(b)) for a, b in zip(ours, told, strict=True)]
     worst = max(range(len(off)), key=off.__getitem__)
-    found = [one("epoch 1", 0), one(f"epoch {len(told)}", len(told) - 1)]
-    return [*found, one(f"worst, epoch {worst + 1}", worst)]
+    return [one(at) for at in sorted({0, worst, len(told) - 1})]
 
 
 def reproduce_overfitting(folders: Folders, tell: Tell) -> Reproduction:
