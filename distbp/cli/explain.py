@@ -121,9 +121,8 @@ def reproduce(
 
     if name is None:
         for key, one in RESULTS.items():
-            needs = f"; needs {' and '.join(one.needs)}" if one.needs else ""
-            click.echo(f"  {key:<34}{one.title}")
-            click.echo(f"  {'':<34}{one.takes}{needs}")
+            needs = f"needs {' and '.join(one.needs)}; " if one.needs else ""
+            click.echo(f"  {key}\n      {one.title}\n      {needs}takes {one.takes}")
         return
     if name not in RESULTS:
         raise ArgumentError(f"{name!r} is not known; known: {', '.join(RESULTS)}")

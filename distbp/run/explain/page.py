@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from distbp.core.words import counted
-from distbp.run.explain.formulas import RESHAPES, Formulas, number, places, rule_of
+from distbp.run.explain.explanation import Explanation, LayerStep, Parameter
+from distbp.run.explain.formulas import RESHAPES, Formulas
 from distbp.run.explain.page_style import SCRIPT, STYLE
 from distbp.run.explain.picture import draw
-from distbp.run.explain.step import Explanation, LayerStep, Parameter
+from distbp.run.explain.words import number, places, rule_of
 from distbp.run.reproduce import mazur
 
 MOST_ROWS = 24  # of one table

@@ -13,8 +13,9 @@ from html import escape
 import numpy as np
 
 from distbp.core.arrays import Array
-from distbp.run.explain.formulas import RESHAPES, Formulas, Place, at, plain
-from distbp.run.explain.step import Explanation, LayerStep
+from distbp.run.explain.explanation import Explanation, LayerStep
+from distbp.run.explain.formulas import RESHAPES, Formulas
+from distbp.run.explain.words import Place, at, plain
 
 MOST_UNITS, MOST_CHANNELS, MOST_CELLS = 10, 4, 14  # of one layer; of one image; on each side of a grid
 MOST_LABELS = 6  # weights of a layer that are written at their lines

@@ -13,7 +13,7 @@ The step is that of a batch of this sample alone, in float64, so its weight in t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,121 +35,13 @@ from distbp.job.kinds import plain
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.network import Network, Tensor, aligned_vector
 from distbp.nn.tape import TOTALS
-from distbp.run.explain.record import Recording, Seen, options_of, record
+from distbp.run.explain.explanation import Explanation, LayerStep, Parameter
+from distbp.run.explain.record import Recording, options_of, record
 from distbp.run.splits import open_splits
 from distbp.run.train import by_split, check_job, make_blueprint
 from distbp.run.warm_start import init_folder, model_folder, weights_from
 
 EXPLAINED = ("dense", "activation", "conv2d", "max_pool2d", "average_pool2d", "elman", "flatten", "reshape")
-FORMAT, VERSION = "distbp explain", 1
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A tensor at the step. `state_before`, `state_after`: of the optimizer, by name. `decays`: whether
-    penalties and weight decay apply to it. Arrays have the shape of the tensor."""
-
-    name: str
-    decays: bool
-    before: Array
-    gradient: Array
-    after: Array
-    state_before: Mapping[str, Array]
-    state_after: Mapping[str, Array]
-
-
-@dataclass(frozen=True)
-class LayerStep:
-    """A layer at the step. `inputs`: what it takes, (*input shape). For `seen` see there."""
-
-    number: int
-    type: str
-    options: Mapping[str, Any]
-    inputs: Array
-    seen: Seen
-    parameters: tuple[Parameter, ...]
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """`losses`: of each output, or of the label, (numbers,), which add up to `loss`. `loss_after`: of the
-    sample after the update; `loss_biases_held`: after it, had the biases stayed."""
-
-    name: str
-    sample: int
-    step: int
-    hold_biases: bool
-    layers: tuple[LayerStep, ...]
-    loss: Mapping[str, Any]
-    target: Array
-    error: float
-    losses: Array
-    error_after: float
-    error_biases_held: float
-    optimizer: Mapping[str, Any]
-    learning_rate: float
-    penalties: Mapping[str, float]
-    clip: Mapping[str, float | None]
-
-    def to_json(self) -> dict[str, Any]:
-        """Every number, as docs/cli.md describes it."""
-        return {
-            "format": FORMAT,
-            "version": VERSION,
-            "job": self.name,
-            "sample": self.sample,
-            "step": self.step,
-            "hold_biases": self.hold_biases,
-            "input": self.layers[0].inputs.tolist(),
-            "target": self.target.tolist(),
-            "loss": {
-                **self.loss,
-                "values": self.losses.tolist(),
-                "E": self.error,
-                "E_after": self.error_after,
-                "E_after_biases_held": self.error_biases_held,
-            },
-            "optimizer": {
-                **self.optimizer,
-                "learning_rate": self.learning_rate,
-                "update": self.step + 1,
-                "penalties": dict(self.penalties),
-                "clip": dict(self.clip),
-            },
-            "layers": [_layer_json(layer) for layer in self.layers],
-        }
-
-
-def _layer_json(layer: LayerStep) -> dict[str, Any]:
-    seen = layer.seen
-    numbers = {
-        "z": seen.z,
-        "f_prime": seen.slope,
-        "states": seen.states,
-        "a": seen.a,
-        "dE_da": seen.d_a,
-        "dE_dstates": seen.d_states,
-        "delta": seen.delta,
-    }
-    return {
-        "number": layer.number,
-        "type": layer.type,
-        "options": dict(layer.options),
-        "activation": seen.activation,
-        **{name: None if values is None else values.tolist() for name, values in numbers.items()},
-        "parameters": {
-            one.name: {
-                "decays": one.decays,
-                "before": one.before.tolist(),
-                "dE_dw": one.gradient.tolist(),
-                "update": (one.after - one.before).tolist(),
-                "after": one.after.tolist(),
-                "state_before": {name: values.tolist() for name, values in one.state_before.items()},
-                "state_after": {name: values.tolist() for name, values in one.state_after.items()},
-            }
-            for one in layer.parameters
-        },
-    }
 
 
 @quiet()
@@ -292,6 +184,6 @@ def _check_call(blueprint: Blueprint, sample: int, step: int) -> None:
         raise ArgumentError(f"sample is {sample}, but the training set has {there}")
     if not 0 <= step < steps:
         raise ArgumentError(
-            f"step is {step}, but the job has {counted(steps, 'step')}, so that 0 to {steps - 1} can come before;"
+            f"step is {step}, but the job has {counted(steps, 'step')}: 0 to {steps - 1} can come before;"
             " raise its epochs or max_steps"
         )

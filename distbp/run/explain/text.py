@@ -9,8 +9,9 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.core.words import counted
-from distbp.run.explain.formulas import LETTERS, Formulas, Place, number, places, rule_of
-from distbp.run.explain.step import Explanation, LayerStep, Parameter
+from distbp.run.explain.explanation import Explanation, LayerStep, Parameter
+from distbp.run.explain.formulas import LETTERS, Formulas
+from distbp.run.explain.words import Place, number, places, rule_of
 from distbp.run.reproduce import mazur
 from distbp.run.reproduce.figures import Reproduction, table
 
@@ -52,9 +53,9 @@ def _title(found: Explanation) -> Iterator[str]:
 
 def _some(values: Array) -> str:
     flat = np.asarray(values).ravel()
-    shown = ", ".join(f"{v:.9g}" for v in flat[:4])
+    shown = ", ".join(f"{v:.9g}" for v in flat[: 4 if flat.size <= 4 else 3])
     shape = f" ({' x '.join(map(str, np.shape(values)))})" if np.ndim(values) > 1 else ""
-    return shown + (f", ... {flat.size - 4:,} more" if flat.size > 4 else "") + shape
+    return shown + (f", ... {flat.size - 3:,} more" if flat.size > 4 else "") + shape
 
 
 def _name(layer: LayerStep) -> str:
@@ -182,7 +183,8 @@ def _chain(layer: LayerStep, told: Formulas, one: Parameter) -> Iterator[str]:
 
 
 def _update(found: Explanation) -> Iterator[str]:
-    yield f"UPDATE   {found.optimizer['type']}: {rule_of(found)}"
+    rule = f"UPDATE   {found.optimizer['type']}: {rule_of(found)}"
+    yield from textwrap.wrap(rule, WIDTH, subsequent_indent=" " * 9)
     for layer in found.layers:
         for one in layer.parameters:
             chosen = list(places(one.before.shape, MOST_WEIGHTS))

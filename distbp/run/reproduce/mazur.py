@@ -13,13 +13,15 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.job import TrainingJob
-from distbp.run.explain.step import Explanation, explain_job
+from distbp.run.explain.explanation import Explanation
+from distbp.run.explain.step import explain_job
 from distbp.run.reproduce.figures import Curve, Figure, Folders, Reproduction, Tell, printed
 
 X, T = np.array([[0.05, 0.10]]), np.array([[0.01, 0.99]])
 W1, B1 = np.array([[0.15, 0.20], [0.25, 0.30]]), np.array([0.35, 0.35])  # row = hidden unit
 W2, B2 = np.array([[0.40, 0.45], [0.50, 0.55]]), np.array([0.60, 0.60])
 RATE, STEPS = 0.5, 10_000
+PAGE_OUTPUTS = ("0.015912196", "0.984065734")  # after 10,000 steps
 
 WHERE = (
     "The page's program had already updated w5 to w8 when it took the hidden deltas"
@@ -135,14 +137,14 @@ def reproduce(folders: Folders, tell: Tell) -> Reproduction:
         *page(first),
         printed("  the same, with the page's mistake", "0.291027924", after_one),
     ]
-    for name, text, right, mistake in (
-        ("o1 after 10,000 steps", "0.015912196", ours[0], outputs[0]),
-        ("o2 after 10,000 steps", "0.984065734", ours[1], outputs[1]),
-    ):
-        figures.append(printed(name, text, float(right), differs=True))
-        figures.append(printed("  the same, with the page's mistake", text, float(mistake)))
+    for number, text in enumerate(PAGE_OUTPUTS):
+        name = f"o{number + 1} after 10,000 steps"
+        figures.append(printed(name, text, float(ours[number]), differs=True))
+        figures.append(printed("  the same, with the page's mistake", text, float(outputs[number])))
     shown = [(n, e) for n, e in errors if n < 100 or n % 50 == 0]
-    curve = Curve("E, the biases held", "step", [(0.0, 0.298371109), (1.0, 0.291027924)], shown, True, True)
+    at_end = sum((float(o) - t) ** 2 / 2 for o, t in zip(PAGE_OUTPUTS, T[0].tolist(), strict=True))
+    published = [(0.0, 0.298371109), (1.0, 0.291027924), (float(STEPS), at_end)]
+    curve = Curve("E, the biases held", "step", published, shown, True, True)
     notes = (
         WHERE,
         f"E after 10,000 steps is {last.error:.12g}; the right one after one is {first.error_after:.12g}.",
