@@ -356,7 +356,7 @@ def test_large_layers_are_cut_and_say_so() -> None:
     layers = [{"type": "conv2d", "filters": 6, "kernel_size": 3}, "flatten", {"type": "dense", "units": 3}]
     found = explained(layers, x, CLASSES)
     text = " ".join(parsed(page(found)).texts)
-    assert "2 more channels; 18 x 18 cut to 14 x 14" in text
+    assert "2 more channels; of 18 x 18 the middle 17 x 17" in text
     assert "1,934 more units" in text
     assert "5,808 more are left out; --format json has them all." in text
     told = "\n".join(lines(found))
@@ -425,3 +425,40 @@ def test_what_learn_shows_is_what_the_command_prints() -> None:
     assert len(blocks) == 5
     for block in blocks:
         assert block in told
+
+
+def test_weights_of_a_model_are_taken(tmp_path: Path) -> None:
+    import distbp
+
+    fields = {"model": {"layers": [DENSE]}, "loss": SOFTMAX, "dtype": "float64", "workers": 0}
+    job = TrainingJob.from_mapping({**fields, "epochs": 1})
+    result = distbp.train(job, data=(ROWS, CLASSES), output=tmp_path / "run")
+    further = TrainingJob.from_mapping({**fields, "init": "run"})
+    found = explain_job(further, tmp_path, given={"train": (ROWS, CLASSES)})
+    assert np.array_equal(found.layers[0].parameters[0].before.ravel(), result.model().vector[:9])
+    with pytest.raises(JobError, match="nowhere"):
+        explain_job(further.replace(init="nowhere"), tmp_path, given={"train": (ROWS, CLASSES)})
+
+
+def sums_of(text: str) -> tuple[float, float]:
+    """What is written out on the left of the last =, and what it is said to be."""
+    left, right = text.rsplit(" = ", 1)
+    return eval(left.rsplit(" = ", 1)[-1]), float(right)
+
+
+@pytest.mark.parametrize(
+    "name", ["dense", "conv2d, uneven", "max_pool2d, overlapping", "average_pool2d", "elman"]
+)
+def test_formulas_give_what_they_say(name: str) -> None:
+    """Sums that are short enough to be written in full."""
+    compared = 0
+    for title in parsed(page(explained(*CASES[name], CLASSES))).titles:
+        for line in title.splitlines():
+            for part in line.split(";  "):
+                if re.fullmatch(r"\S+(?: \S+)*? = [-\d.e+*/() ]+ = [-\d.e]+", part) and re.search(
+                    r"[*+/] ", part
+                ):
+                    made, told = sums_of(part)
+                    assert made == pytest.approx(told, rel=1e-6, abs=1e-8), part
+                    compared += 1
+    assert compared > 20

@@ -130,7 +130,7 @@ def reproduce(
         raise ArgumentError(f"--epochs is for results that are curves by epoch, which {name} is not")
     draw = _drawing() if output is not None else None
     found = RESULTS[name].run(Folders(golden, mnist, epochs), _progress())
-    click.echo(f"{found.title}\n{found.source}\n")
+    click.echo(f"{found.title}\n{textwrap.fill(found.source, 80)}\n")
     click.echo("\n".join(table(found)))
     for note in found.notes:
         click.echo("\n" + textwrap.fill(note, 80))

@@ -250,13 +250,11 @@ def _windows_of(layer: LayerStep, there: Place) -> list[tuple[float, float]]:
     delta, grid, (channel, row, column) = layer.seen.delta, grid_of(layer.options), there
     assert delta is not None
     many = w.shape[0] // layer.options["groups"]
+    group = channel // w.shape[1]
     return [
-        (delta[f, i, j], w[f, channel - f // many * w.shape[1], u, v])
-        for f in range(w.shape[0])
-        if 0 <= channel - f // many * w.shape[1] < w.shape[1]
-        for i, j in np.ndindex(*delta.shape[1:])
-        for u, v, r, c in grid.places(layer.inputs.shape[1:], i, j)
-        if (r, c) == (row, column)
+        (delta[f, i, j], w[f, channel - group * w.shape[1], u, v])
+        for f in range(group * many, (group + 1) * many)
+        for u, v, i, j in grid.around(delta.shape[1:], row, column)
     ]
 
 
@@ -265,9 +263,7 @@ def _pools_of(layer: LayerStep, there: Place) -> str:
     grid, (c, row, column), d_a = grid_of(layer.options), there, layer.seen.d_a
     assert d_a is not None
     size, parts = grid.kernel[0] * grid.kernel[1], []
-    for i, j in np.ndindex(*d_a.shape[1:]):
-        if (row, column) not in [(r, k) for _, _, r, k in grid.places(layer.inputs.shape[1:], i, j)]:
-            continue
+    for _, _, i, j in grid.around(d_a.shape[1:], row, column):
         if layer.type == "average_pool2d":
             parts.append(f"{short(float(d_a[c, i, j]))} / {size}")
         elif chosen_place(grid, layer.inputs, c, i, j) == (row, column):

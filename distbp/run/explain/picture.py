@@ -17,7 +17,8 @@ from distbp.run.explain.explanation import Explanation, LayerStep
 from distbp.run.explain.formulas import RESHAPES, Formulas
 from distbp.run.explain.words import Place, at, plain
 
-MOST_UNITS, MOST_CHANNELS, MOST_CELLS = 10, 4, 14  # of one layer; of one image; on each side of a grid
+MOST_UNITS, MOST_CHANNELS = 10, 4  # of one layer; of one image
+MOST_SIDE, MOST_CELLS = 28, 1200  # of a grid; of all grids of a layer
 MOST_LABELS = 6  # weights of a layer that are written at their lines
 RADIUS, TOP = 32, 92
 PITCH, WIDE_PITCH, FEW = 84, 150, 4  # between units; where there are few, with room for labels
@@ -100,15 +101,18 @@ def _grids(
 ) -> None:
     """Images, a grid for each channel; or steps, a grid with a row for each. Values left, deltas right."""
     channels, height, width = (1, *values.shape)[-3:]
-    shown, tall, wide = min(channels, MOST_CHANNELS), min(height, MOST_CELLS), min(width, MOST_CELLS)
-    cell = max(9.0, min(22.0, 150 / max(tall, wide)))
+    shown = min(channels, MOST_CHANNELS)
+    most_side = min(MOST_SIDE, int(math.sqrt(MOST_CELLS / shown)))
+    tall, wide = min(height, most_side), min(width, most_side)
+    top, first = (height - tall) // 2, (width - wide) // 2  # the middle is shown
+    cell = max(6.0, min(22.0, 168 / max(tall, wide)))
     kinds = [("values", values)] + ([] if deltas is None else [("deltas", deltas)])
     for channel in range(shown):
         y = TOP + channel * (tall * cell + 14)
         for side, (kind, numbers) in enumerate(kinds):
             most, left, cells = float(np.abs(numbers).max()), side * (wide * cell + 14), []
             for i, j in np.ndindex(tall, wide):
-                place = (channel, i, j) if values.ndim == 3 else (i, j)
+                place = (channel, top + i, first + j) if values.ndim == 3 else (top + i, first + j)
                 where = f'x="{left + j * cell:.1f}" y="{y + i * cell:.1f}" width="{cell}" height="{cell}"'
                 square = f"<rect {where} {_shade(float(numbers[place]), most)}/>"
                 cells.append(f'<g tabindex="-1">{_tip(_tips(found, layer, place))}{square}</g>')
@@ -117,7 +121,7 @@ def _grids(
     column.width = wide * cell * len(kinds) + 14 * (len(kinds) - 1)
     column.height = shown * (tall * cell + 14) - 14
     cut = [f"{channels - shown:,} more channels"] if channels > shown else []
-    cut += [f"{height} x {width} cut to {tall} x {wide}"] if (tall, wide) != (height, width) else []
+    cut += [f"of {height} x {width} the middle {tall} x {wide}"] if (tall, wide) != (height, width) else []
     column.left_out = "; ".join(cut)
 
 

@@ -39,7 +39,7 @@ from distbp.run.explain.explanation import Explanation, LayerStep, Parameter
 from distbp.run.explain.record import Recording, options_of, record
 from distbp.run.splits import open_splits
 from distbp.run.train import by_split, check_job, make_blueprint
-from distbp.run.warm_start import init_folder, model_folder, weights_from
+from distbp.run.warm_start import check_init, init_folder, weights_from
 
 EXPLAINED = ("dense", "activation", "conv2d", "max_pool2d", "average_pool2d", "elman", "flatten", "reshape")
 
@@ -70,7 +70,8 @@ def explain_job(
     _check_call(blueprint, sample, step)
     network, data = blueprint.network(), splits.ready(blueprint)
     source = init_folder(wide, place)
-    vector = weights_from(network, wide.seed, None if source is None else model_folder(source))
+    check_init(blueprint, splits, source)
+    vector = weights_from(network, wide.seed, source)
     with one_blas_thread():
         server = ParameterServer(blueprint, vector)
         held = [t for t in network.tensors if t.name == "bias"] if hold_biases else []

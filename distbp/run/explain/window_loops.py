@@ -28,6 +28,18 @@ class Grid(NamedTuple):
                 if 0 <= row < size[0] and 0 <= column < size[1]:
                     yield u, v, row, column
 
+    def around(self, out: tuple[int, ...], row: int, column: int) -> Iterator[tuple[int, int, int, int]]:
+        """Of a number of the image: its places in windows, and the windows (y, x), of which there are
+        `out`."""
+        for u in range(self.kernel[0]):
+            y, rest = divmod(row + self.before[0] - u * self.dilation[0], self.stride[0])
+            if rest or not 0 <= y < out[0]:
+                continue
+            for v in range(self.kernel[1]):
+                x, rest = divmod(column + self.before[1] - v * self.dilation[1], self.stride[1])
+                if not rest and 0 <= x < out[1]:
+                    yield u, v, y, x
+
 
 def _pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])

@@ -65,7 +65,7 @@ def _figures(name: str, told: Sequence[float], ours: Sequence[float], exact: boo
 
 def reproduce_overfitting(folders: Folders, tell: Tell) -> Reproduction:
     """[784, 30, 10], 1,000 images, 400 epochs without regularization: the training cost falls to 0, and the
-    test cost rises. About two minutes."""
+    test cost rises. About a minute."""
     published, place = golden(folders, "overfitting.json"), mnist(folders)
     epochs = min(400, folders.epochs or 400)
     ours = overfitting(place, epochs, tell=tell)
@@ -102,4 +102,8 @@ def reproduce_weight_initialization(folders: Folders, tell: Tell) -> Reproductio
 
 
 def _partial(epochs: int, whole: int) -> tuple[str, ...]:
-    return () if epochs == whole else (f"The first {epochs} of {whole} epochs.",)
+    every = (
+        "Every epoch was compared. Of each curve the table shows the first, the last and the one that differs"
+        " most."
+    )
+    return (every,) if epochs == whole else (every, f"The first {epochs} of {whole} epochs.")

@@ -15,11 +15,11 @@ RESULTS: Mapping[str, Published] = MappingProxyType(
     {
         "mazur": Published("one step of a 2-2-2 network, digit by digit", "seconds", mazur.reproduce),
         "nielsen/overfitting": Published(
-            "1,000 images, 400 epochs: overfitting", "two minutes", reproduce_overfitting, _DATA
+            "1,000 images, 400 epochs: overfitting", "a minute", reproduce_overfitting, _DATA
         ),
         "nielsen/weight-initialization-30": Published(
             "30 hidden units, two ways to draw weights",
-            "several minutes",
+            "some minutes",
             reproduce_weight_initialization,
             _DATA,
         ),
