@@ -78,6 +78,7 @@ DOORS = {
         "distbp.cli.checks",
         "distbp.cli.describe",
         "distbp.cli.errors",
+        "distbp.cli.explain",
         "distbp.cli.options",
         "distbp.cli.paths",
         "distbp.cli.serve",

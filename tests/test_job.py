@@ -400,6 +400,7 @@ def test_every_row_of_every_table_has_a_model_and_round_trips() -> None:
         "rate": 0.1,
         "shape": [2],
         "value": 1.0,
+        "values": [1.0, 2.0],
         "function": "relu",
         "filters": 2,
         "kernel_size": 3,

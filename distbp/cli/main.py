@@ -14,6 +14,7 @@ import distbp
 from distbp.cli import assets as cli_assets
 from distbp.cli import checks as cli_checks
 from distbp.cli import describe as cli_describe
+from distbp.cli import explain as cli_explain
 from distbp.cli import serve as cli_serve
 from distbp.cli import service as cli_service
 from distbp.cli import tokens as cli_tokens
@@ -271,6 +272,8 @@ for _command in (
     cli_tools.scale,
     cli_tools.plan,
     cli_describe.describe,
+    cli_explain.explain,
+    cli_explain.reproduce,
     cli_serve.serve,
     cli_service.submit,
     cli_service.status,

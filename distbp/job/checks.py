@@ -55,6 +55,7 @@ def shapes(layers: Iterable[Any], input_shape: Shape | None) -> Iterator[tuple[i
         if layer.joins == (len(inputs) > 1) and None not in inputs:
             try:
                 shape = layer.output_shape(*inputs)
+                layer.parameters(*inputs)
             except ValueError as error:
                 problem = str(error)
         known[index] = layer.own_shape if shape is None else shape

@@ -190,6 +190,25 @@ class Large:
         return generator.standard_normal(shape)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Values:
+    """The elements themselves, for worked examples: those of a matrix row by row."""
+
+    type: Literal["values"] = "values"
+    values: tuple[float, ...] = option(help="every element, row by row", min_length=1)
+
+    def check(self, name: str, shape: Shape) -> None:
+        """Raises ValueError where the tensor has another number of elements."""
+        if len(self.values) != math.prod(shape):
+            raise ValueError(
+                f"its {name} has {math.prod(shape)} numbers (shape {list(shape)}), but the initializer gives"
+                f" {len(self.values)} values"
+            )
+
+    def draw(self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator) -> Float64Array:
+        return np.array(self.values, np.float64).reshape(shape)
+
+
 INITIALIZERS: Mapping[str, Any] = registry(
     Zeros,
     Constant,
@@ -203,4 +222,5 @@ INITIALIZERS: Mapping[str, Any] = registry(
     LecunNormal,
     Orthogonal,
     Large,
+    Values,
 )

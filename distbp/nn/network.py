@@ -97,9 +97,10 @@ class Network:
             shapes = self.input_shapes(index)
             try:
                 self.shapes.append(layer.output_shape(*shapes))
+                specs = layer.parameters(*shapes)
             except ValueError as error:
                 raise ValueError(f"layer {index} ({layer.type}): {error}") from None
-            for spec in layer.parameters(*shapes):
+            for spec in specs:
                 size = math.prod(spec.shape)  # of any size: NumPy would overflow
                 path = f"layers.{index}.{layer.type}.{spec.name}"
                 self.tensors.append(

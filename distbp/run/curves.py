@@ -168,6 +168,44 @@ def _title(lines: Sequence[Mapping[str, Any]]) -> str:
     return f"Training, {', '.join(parts)}" if parts else "Training"
 
 
+def draw_over(panels: Sequence[tuple[str, str, Points, Points, bool, bool]], path: Path, title: str) -> Path:
+    """Draws our curves over published ones into `path` (.svg or .png) and returns it. A panel: its title,
+    what x is, published points, ours, whether the published ones stand alone, and whether y is
+    logarithmic. The same points give the same bytes."""
+    with matplotlib.rc_context(_SETTINGS):
+        across = 1 if len(panels) == 1 else 2
+        down = -(-len(panels) // across)
+        figure = Figure(figsize=(5.8 * across, 3.9 * down), facecolor="white")
+        figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.08)
+        for axis, panel in zip(figure.subplots(down, across, squeeze=False).flat, panels, strict=False):
+            name, x_name, published, ours, dots, wide = panel
+            style: dict[str, Any] = {"color": _SPLITS["validation"][0], "zorder": 3}
+            style |= (
+                {"ls": "", "marker": "o", "ms": 8, "mfc": "none", "mew": 1.8}
+                if dots
+                else {"lw": 5, "alpha": 0.45}
+            )
+            axis.plot(*zip(*published, strict=True), label="published", **style)
+            few = len(ours) <= _MARKED_POINTS
+            axis.plot(
+                *zip(*ours, strict=True), color=_SPLITS["train"][0], lw=1.4, label="ours", zorder=4,
+                marker="o" if few else None, ms=3.5,
+            )  # fmt: skip
+            if wide:
+                axis.set_yscale("log")
+            axis.set_title(f"{name}{' (logarithmic)' if wide else ''}", loc="left", fontsize=10, color=_INK)
+            axis.set_xlabel(x_name, color=_INK)
+            axis.grid(axis="y", color=_FAINT, lw=0.8)
+            axis.tick_params(which="both", colors=_INK, length=0)
+            for side in ("top", "right", "left"):
+                axis.spines[side].set_visible(False)
+            axis.spines["bottom"].set_color(_FAINT)
+            axis.legend(frameon=False, fontsize=9)
+        figure.suptitle(title, x=0.02, ha="left", fontsize=12, color=_INK)
+        _write(figure, path)
+    return path
+
+
 def draw_lines(
     lines: Mapping[str, Sequence[tuple[float, float]]], path: Path, title: str, x_name: str
 ) -> Path:

@@ -87,11 +87,16 @@ def keep_init(source: Path | None, run_dir: Path) -> None:
 
 def first_weights(network: Network, seed: int, run_dir: Path) -> Array:
     """The flat vector that the run begins with: drawn, and then what its `init/` gives."""
+    return weights_from(network, seed, run_dir / INIT if (run_dir / INIT).is_dir() else None)
+
+
+def weights_from(network: Network, seed: int, folder: Path | None) -> Array:
+    """The flat vector (size,): drawn, and then what the model in `folder` gives. None: drawn alone."""
     vector = network.initialize(seed)
-    if (run_dir / INIT).is_dir():
+    if folder is not None:
         from distbp.model.folder import load_model
 
-        model = load_model(run_dir / INIT)
+        model = load_model(folder)
         for mine, theirs in _taken(network, model.network)[0]:
             vector[mine.start : mine.stop] = model.vector[theirs.start : theirs.stop]
     return vector

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 
+from distbp import TrainingJob
 from distbp.core.streams import Purpose, generator
-from distbp.nn.initializers import INITIALIZERS, Constant, LecunNormal, Normal, Orthogonal, Uniform
+from distbp.job.data_checks import check_against_data
+from distbp.nn.initializers import INITIALIZERS, Constant, LecunNormal, Normal, Orthogonal, Uniform, Values
+from distbp.nn.layers import Dense
+from distbp.nn.losses import Targets
+from distbp.nn.network import Network
 
 FAN_IN, FAN_OUT = 300, 200
 SHAPE = (FAN_OUT, FAN_IN)
@@ -28,6 +34,7 @@ TABLE: dict[str, tuple[dict[str, Any], float, float, float]] = {
     "lecun_normal": ({}, 0.0, math.sqrt(1 / 300), 0.35),
     "orthogonal": ({"gain": 2.0}, 0.0, 2 / math.sqrt(300), 1.0),
     "large": ({}, 0.0, 1.0, 6.0),
+    "values": ({"values": (0.5, -0.5) * (FAN_OUT * FAN_IN // 2)}, 0.0, 0.5, 0.5),
 }
 
 
@@ -55,11 +62,13 @@ class TestEvery:
 
     def test_is_a_function_of_the_seed(self, name: str) -> None:
         assert np.array_equal(draw(name, seed=5), draw(name, seed=5))
-        if name not in ("zeros", "constant"):
+        if name not in ("zeros", "constant", "values"):
             assert not np.array_equal(draw(name, seed=5), draw(name, seed=6))
 
     def test_draws_vectors_too(self, name: str) -> None:
         rule = INITIALIZERS[name](**TABLE[name][0])
+        if name == "values":
+            rule = Values(values=(1.0,) * 7)
         assert rule.draw((7,), 4, 7, generator(0, Purpose.INITIALIZE)).shape == (7,)
 
 
@@ -81,3 +90,18 @@ def test_options_have_the_defaults_that_the_docs_name() -> None:
     assert (Uniform().low, Uniform().high) == (-0.05, 0.05)
     with pytest.raises(TypeError, match="value"):
         Constant()  # type: ignore[call-arg]
+
+
+def test_values_are_taken_row_by_row() -> None:
+    rule = Values(values=(1, 2, 3, 4, 5, 6))
+    assert rule.draw((2, 3), 3, 2, generator(0, Purpose.INITIALIZE)).tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
+def test_values_must_be_as_many_as_the_tensor_has() -> None:
+    layer = Dense(units=2, initializer=Values(values=(1, 2, 3)))
+    text = "its weight has 4 numbers (shape [2, 2]), but the initializer gives 3 values"
+    with pytest.raises(ValueError, match=re.escape(f"layer 0 (dense): {text}")):
+        Network([layer], (2,))
+    fields = {"model": {"layers": [layer]}, "loss": "mse"}
+    (fault,) = check_against_data(TrainingJob(**fields), (2,), Targets())
+    assert (fault.path, fault.message) == ("model.layers.0", text)

@@ -29,6 +29,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from distbp.core.arrays import Array, Shape
 from distbp.core.options import option
+from distbp.nn.initializers import Values
 from distbp.nn.tape import ABSENT, Ref, Tape
 
 __all__ = [
@@ -77,7 +78,8 @@ class ParameterSpec:
     """One parameter tensor of a layer. `initializer` is an initializer dataclass (`distbp.nn.initializers`).
 
     `fan_in` and `fan_out` are the numbers of inputs and outputs of one unit, for the initializer. `decays`:
-    L1, L2 and weight decay apply by default (weights yes; biases, scales and shifts no).
+    L1, L2 and weight decay apply by default (weights yes; biases, scales and shifts no). Raises ValueError
+    where an initializer gives another number of values.
     """
 
     name: str
@@ -86,6 +88,10 @@ class ParameterSpec:
     fan_in: int
     fan_out: int
     decays: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.initializer, Values):
+            self.initializer.check(self.name, self.shape)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,86 @@
+"""`distbp explain --check`: every number of its JSON, computed again from what the step is given.
+
+Given are the sample, its target, the parameters and the state of the optimizer before the step, and the
+options. All else is computed by the loops beside this file, which share no code with the engine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distbp.run.explain.recompute import recomputed
+
+TOLERANCE = 1e-9  # far above rounding, far below an error in a formula
+
+Document = Mapping[str, Any]
+Pair = tuple[str, Any, Any, float]  # place, as told, as found, the size that a difference is compared with
+
+
+class Checked(NamedTuple):
+    """`largest`: difference, as a part of the largest number of its array; at `place`, such as
+    layers.0.parameters.weight.dE_dw[1, 0]. `numbers`: how many were compared."""
+
+    numbers: int
+    largest: float
+    place: str
+    told: float
+    found: float
+
+    @property
+    def passed(self) -> bool:
+        return self.largest <= TOLERANCE
+
+    def __str__(self) -> str:
+        what = (
+            f"{self.numbers:,} numbers computed again by loops: the largest difference is {self.largest:.1e}"
+        )
+        if self.passed:
+            return f"{what}, at {self.place}" if self.largest else what
+        return (
+            f"{what} (allowed {TOLERANCE:.0e}): {self.place} is {self.told!r}, but computed again"
+            f" {self.found!r}"
+        )
+
+
+def check(document: Document) -> Checked:
+    """Compares what `Explanation.to_json` gave, or a file of it, with what is computed again."""
+    worst, numbers = Checked(0, 0.0, "", 0.0, 0.0), 0
+    for place, told, again, scale in _pairs(document, recomputed(document)):
+        if told is None and again is None:
+            continue
+        one, other = (np.asarray(math.nan if v is None else v, np.float64) for v in (told, again))
+        if one.shape != other.shape:
+            return Checked(numbers, math.inf, place, math.nan, math.nan)
+        numbers += one.size
+        off = np.abs(one - other) / (scale or 1.0)
+        off = np.where(np.isnan(off), math.inf, off)
+        at = np.unravel_index(int(np.argmax(off)), one.shape)
+        if off[at] > worst.largest:
+            inside = f"[{', '.join(map(str, at))}]" if at else ""
+            worst = Checked(0, float(off[at]), place + inside, float(one[at]), float(other[at]))
+    return worst._replace(numbers=numbers)
+
+
+def _size(values: Any) -> float:
+    return 0.0 if values is None else float(np.max(np.abs(np.asarray(values, np.float64)), initial=0.0))
+
+
+def _pairs(document: Document, again: Mapping[str, Any]) -> Iterator[Pair]:
+    loss = again["loss"]
+    for name in ("values", "E", "E_after", "E_after_biases_held"):
+        yield f"loss.{name}", document["loss"][name], loss[name], max(1.0, _size(loss[name]))
+    for at, (layer, found) in enumerate(zip(document["layers"], again["layers"], strict=True)):
+        for name in ("z", "f_prime", "states", "a", "dE_da", "dE_dstates", "delta"):
+            yield f"layers.{at}.{name}", layer[name], found[name], _size(found[name])
+        for tensor, one in layer["parameters"].items():
+            place, new = f"layers.{at}.parameters.{tensor}", found["parameters"][tensor]
+            for name in ("dE_dw", "after"):
+                yield f"{place}.{name}", one[name], new[name], _size(new[name])
+            # A difference of two numbers is as exact as they are.
+            yield f"{place}.update", one["update"], new["update"], _size(new["after"])
+            for slot, state in new["state_after"].items():
+                yield f"{place}.state_after.{slot}", one["state_after"].get(slot), state, _size(state)

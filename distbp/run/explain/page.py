@@ -1,0 +1,161 @@
+"""One step as a page: the network drawn, then its numbers in tables. One file, and nothing is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from html import escape
+
+from distbp.core.words import counted
+from distbp.run.explain.explanation import Explanation, LayerStep, Parameter
+from distbp.run.explain.formulas import RESHAPES, Formulas
+from distbp.run.explain.page_style import SCRIPT, STYLE
+from distbp.run.explain.picture import draw
+from distbp.run.explain.words import number, places, rule_of
+from distbp.run.reproduce import mazur
+
+MOST_ROWS = 24  # of one table
+
+_SIGNS = '<i class="{}">above 0</i> or <i class="{}">below 0</i>'
+_WEIGHTS, _DELTAS = _SIGNS.format("plus", "minus"), _SIGNS.format("up", "down")
+_KEYS = (
+    '<div class="keys"><span><b>a</b> goes forward</span>'
+    '<span><b class="d">δ = ∂E/∂z</b> comes back</span>'
+    f"<span>lines: weights, {_WEIGHTS}; where they are few, their value and "
+    '<b class="d">∂E/∂w</b></span>'
+)
+_GRID_KEYS = (
+    f'<span>grids: <b>a</b> on the left, {_WEIGHTS}; <b class="d">δ</b> on the right, {_DELTAS}</span>'
+)
+
+
+def page(found: Explanation) -> str:
+    """The page as text."""
+    return "\n".join(_page(found)) + "\n"
+
+
+def _page(found: Explanation) -> Iterator[str]:
+    title = f"{found.name}: one step in numbers"
+    after = f"after {counted(found.step, 'step')} of training" if found.step else "before any training"
+    yield '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+    yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    yield f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>"
+    yield f"<h1>{escape(title)}</h1>"
+    yield f'<p class="faint">Sample {found.sample}, {after}, in float64, by the engine. Loss'
+    yield f"<b>{found.loss['type']}</b>; update <code>{escape(rule_of(found))}</code>"
+    yield f"{' (biases held)' if found.hold_biases else ''}.</p>"
+    yield f'<div class="card picture">{draw(found)}</div>'
+    yield _KEYS
+    if any(layer.inputs.ndim > 1 for layer in found.layers):
+        yield _GRID_KEYS
+    yield "<span>point at anything for its formula</span></div>"
+    yield from _equations()
+    for layer in found.layers:
+        if layer.type not in RESHAPES:
+            yield from _layer(found, layer)
+    yield "<h2>The loss</h2>"
+    rows = [("before the step", [found.error]), ("after it", [found.error_after])]
+    if not found.hold_biases:
+        rows.append(("after it, had the biases stayed", [found.error_biases_held]))
+    yield from _table(("E of this sample", ""), rows)
+    if mazur.is_the_example(found):
+        yield from _published(found)
+    yield f'<div id="tip"></div><script>{SCRIPT}</script></body></html>'
+
+
+def _equations() -> Iterator[str]:
+    yield "<h2>The four equations</h2>"
+    yield '<div class="wide"><table>'
+    for name, formula, words in (
+        ("BP1", "δ = ∂E/∂a · f′(z)", "of the last layer"),
+        ("BP2", "∂E/∂a = Wᵀ δ of the layer after", "of every other layer; then δ as in BP1"),
+        ("BP3", "∂E/∂b = δ", ""),
+        ("BP4", "∂E/∂w = ∂E/∂a · ∂a/∂z · ∂z/∂w = δ · (what the weight is multiplied by)", ""),
+    ):
+        yield f'<tr><td><b>{name}</b></td><td style="text-align:left">{formula}</td>'
+        yield f'<td class="faint" style="text-align:left">{words}</td></tr>'
+    yield "</table></div>"
+
+
+def _table(
+    heads: Sequence[str], rows: Sequence[tuple[str, Sequence[float]]], left_out: int = 0
+) -> Iterator[str]:
+    yield '<div class="wide"><table><tr>' + "".join(f"<th>{escape(head)}</th>" for head in heads) + "</tr>"
+    for name, values in rows:
+        cells = "".join(f"<td>{number(float(value))}</td>" for value in values)
+        yield f"<tr><td>{escape(name)}</td>{cells}</tr>"
+    yield "</table></div>"
+    if left_out > 0:
+        yield f'<p class="faint">{left_out:,} more are left out; --format json has them all.</p>'
+
+
+def _layer(found: Explanation, layer: LayerStep) -> Iterator[str]:
+    seen, told = layer.seen, Formulas(found, layer)
+    yield f"<h2>Layer {layer.number}: {layer.type}</h2>"
+    yield f'<div class="card"><p><code>{escape(told.forward_rule)}</code></p>'
+    for rule in told.backward_rules if seen.d_a is not None else ():
+        yield f"<p><code>{escape(rule)}</code></p>"
+    values = seen.a if seen.states is None else seen.states
+    d, letter = (seen.d_a, "a") if seen.states is None else (seen.d_states, "h")
+    columns = [
+        ("z", seen.z),
+        (letter, values),
+        ("f′(z)", seen.slope),
+        (f"∂E/∂{letter}", d),
+        ("δ", seen.delta),
+    ]
+    there = [(name, one) for name, one in columns if one is not None]
+    chosen = list(places(values.shape, MOST_ROWS))
+    rows = [(told.unit(p), [float(one[p]) for _, one in there]) for p in chosen]
+    yield from _table(("unit", *(name for name, _ in there)), rows, values.size - len(chosen))
+    for line in [told.forward(chosen[0]), *(told.backward(chosen[0]) if seen.d_a is not None else [])]:
+        yield f'<p class="formula"><code>{escape(line)}</code></p>'
+    for one in layer.parameters:
+        yield from _parameter(found, layer, told, one)
+    yield "</div>"
+
+
+def _parameter(found: Explanation, layer: LayerStep, told: Formulas, one: Parameter) -> Iterator[str]:
+    held = " (held)" if found.hold_biases and one.name == "bias" else ""
+    yield f"<h3>{one.name}{held}</h3>"
+    rule = told.bias_rule if one.name == "bias" else told.weight_rule(one.name)
+    yield f"<p><code>{escape(rule)}</code></p>"
+    chosen = list(places(one.before.shape, MOST_ROWS))
+    columns = [("before", one.before), ("∂E/∂w", one.gradient)]
+    columns += [("change", one.after - one.before), ("after", one.after)]
+    rows = [(str(list(p)), [float(v[p]) for _, v in columns]) for p in chosen]
+    heads: tuple[str, ...] = ("", *(name for name, _ in columns))
+    if (
+        layer.type == "dense"
+        and one.name == "weight"
+        and layer.seen.slope is not None
+        and layer.seen.d_a is not None
+    ):
+        heads = ("", "∂E/∂a ·", "∂a/∂z ·", "∂z/∂w =", "∂E/∂w", "before", "change", "after")
+        rows = [
+            (
+                name,
+                [
+                    float(layer.seen.d_a[p[0]]),
+                    float(layer.seen.slope[p[0]]),
+                    float(layer.inputs[p[1]]),
+                    values[1],
+                    values[0],
+                    *values[2:],
+                ],
+            )
+            for p, (name, values) in zip(chosen, rows, strict=True)
+        ]
+    yield from _table(heads, rows, one.before.size - len(chosen))
+    yield f'<p class="formula"><code>{escape(told.weight(one.name, chosen[0]))}</code></p>'
+
+
+def _published(found: Explanation) -> Iterator[str]:
+    yield "<h2>The published page</h2>"
+    yield "<p>M. Mazur, <i>A Step by Step Backpropagation Example</i> (2015), which holds the biases.</p>"
+    yield '<div class="wide"><table><tr><th></th><th>published</th><th>here</th><th></th></tr>'
+    for one in mazur.page(found):
+        mark = "the page is wrong" if one.differs else ""
+        cells = "".join(f"<td>{cell}</td>" for cell in (one.published, f"{one.ours:.12f}", mark))
+        yield f"<tr><td>{escape(one.name)}</td>{cells}</tr>"
+    yield f"</table></div><p>{escape(mazur.WHERE)} The same mistake made here gives"
+    yield f"{next(mazur.mistaken())[0]:.9f}; right is {found.error_biases_held:.9f}.</p>"

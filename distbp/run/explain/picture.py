@@ -1,0 +1,245 @@
+"""The network of one step as SVG: units and weights, the values that go forward, the deltas that come back.
+
+Each thing that is drawn has a `title`, the formula with the numbers, which browsers show when it is pointed
+at. Of large layers a part is drawn, and a line says how much is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from html import escape
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.run.explain.explanation import Explanation, LayerStep
+from distbp.run.explain.formulas import RESHAPES, Formulas
+from distbp.run.explain.words import Place, at, plain
+
+MOST_UNITS, MOST_CHANNELS = 10, 4  # of one layer; of one image
+MOST_SIDE, MOST_CELLS = 28, 1200  # of a grid; of all grids of a layer
+MOST_LABELS = 6  # weights of a layer that are written at their lines
+RADIUS, TOP = 32, 92
+PITCH, WIDE_PITCH, FEW = 84, 150, 4  # between units; where there are few, with room for labels
+
+
+def few(value: float) -> str:
+    """Four significant digits, for small places."""
+    if value == 0:
+        return "0"
+    return f"{value:.4f}" if 1e-2 <= abs(value) < 10 else f"{value:.3g}"
+
+
+@dataclass
+class _Column:
+    """What a layer is drawn as. `spots`: flat place of an output -> where it stands, for lines."""
+
+    title: str
+    note: str
+    width: float = 0
+    height: float = 0
+    marks: list[str] = field(default_factory=list)
+    spots: dict[int, tuple[float, float]] = field(default_factory=dict)
+    left_out: str = ""
+    units: bool = False
+
+
+def _tip(lines: list[str]) -> str:
+    return f"<title>{escape(chr(10).join(lines))}</title>"
+
+
+def _text(x: float, y: float, words: str, kind: str, anchor: str = "middle") -> str:
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
+
+
+def _tips(found: Explanation, layer: LayerStep | None, place: Place) -> list[str]:
+    """The formulas of one unit; None: a number of the input."""
+    if layer is None:
+        return [f"x{at(place)} = {plain(found.layers[0].inputs[place])}"]
+    told = Formulas(found, layer)
+    if layer.type in RESHAPES:
+        return [f"a{at(place)} = {plain(layer.seen.a[place])}"]
+    lines = told.forward(place).split(";  ")
+    if layer.seen.d_a is not None:
+        lines += told.backward(place)
+    return lines
+
+
+def _units(
+    values: Array, deltas: Array | None, tips: list[list[str]], column: _Column, biases: Array | None = None
+) -> None:
+    """Circles, one below the other."""
+    shown = min(len(values), MOST_UNITS)
+    pitch = WIDE_PITCH if shown <= FEW else PITCH
+    for number in range(shown):
+        x, y = float(RADIUS), TOP + RADIUS + number * pitch
+        column.spots[number] = (x, y)
+        delta = None if deltas is None else float(deltas[number])
+        row = [f'<circle cx="{x}" cy="{y}" r="{RADIUS}"/>']
+        row.append(_text(x, y + (5 if delta is None else -3), few(float(values[number])), "a"))
+        if delta is not None:
+            row.append(_text(x, y + 16, few(delta), "d"))
+        if biases is not None and shown <= FEW:
+            row.append(_text(x, y + RADIUS + 16, f"b = {few(float(biases[number]))}", "note"))
+        column.marks.append(f'<g class="unit" tabindex="0">{_tip(tips[number])}{"".join(row)}</g>')
+    column.units, column.width = True, 2.0 * RADIUS
+    column.height = (shown - 1) * pitch + 2.0 * RADIUS
+    if len(values) > shown:
+        column.left_out = f"{len(values) - shown:,} more units"
+
+
+def _shade(value: float, most: float) -> str:
+    """The class and opacity of a cell: by its size against the largest of its grid."""
+    share = 0.0 if most == 0 else min(1.0, abs(value) / most)
+    kind = "plus" if value >= 0 else "minus"
+    return f'class="cell {kind}" fill-opacity="{0.04 + 0.96 * math.sqrt(share):.2f}"'
+
+
+def _grids(
+    found: Explanation, layer: LayerStep | None, values: Array, deltas: Array | None, column: _Column
+) -> None:
+    """Images, a grid for each channel; or steps, a grid with a row for each. Values left, deltas right."""
+    channels, height, width = (1, *values.shape)[-3:]
+    shown = min(channels, MOST_CHANNELS)
+    most_side = min(MOST_SIDE, int(math.sqrt(MOST_CELLS / shown)))
+    tall, wide = min(height, most_side), min(width, most_side)
+    top, first = (height - tall) // 2, (width - wide) // 2  # the middle is shown
+    cell = max(6.0, min(22.0, 168 / max(tall, wide)))
+    kinds = [("values", values)] + ([] if deltas is None else [("deltas", deltas)])
+    for channel in range(shown):
+        y = TOP + channel * (tall * cell + 14)
+        for side, (kind, numbers) in enumerate(kinds):
+            most, left, cells = float(np.abs(numbers).max()), side * (wide * cell + 14), []
+            for i, j in np.ndindex(tall, wide):
+                place = (channel, top + i, first + j) if values.ndim == 3 else (top + i, first + j)
+                where = f'x="{left + j * cell:.1f}" y="{y + i * cell:.1f}" width="{cell}" height="{cell}"'
+                square = f"<rect {where} {_shade(float(numbers[place]), most)}/>"
+                cells.append(f'<g tabindex="-1">{_tip(_tips(found, layer, place))}{square}</g>')
+            frame = f'x="{left:.1f}" y="{y:.1f}" width="{wide * cell:.1f}" height="{tall * cell:.1f}"'
+            column.marks.append(f'<g class="{kind}">{"".join(cells)}<rect class="frame" {frame}/></g>')
+    column.width = wide * cell * len(kinds) + 14 * (len(kinds) - 1)
+    column.height = shown * (tall * cell + 14) - 14
+    cut = [f"{channels - shown:,} more channels"] if channels > shown else []
+    cut += [f"of {height} x {width} the middle {tall} x {wide}"] if (tall, wide) != (height, width) else []
+    column.left_out = "; ".join(cut)
+
+
+def _column(found: Explanation, layer: LayerStep | None) -> _Column:
+    if layer is None:
+        values, deltas, column = found.layers[0].inputs, None, _Column("input", "x")
+    else:
+        seen = layer.seen
+        activation = seen.activation if seen.activation not in (None, layer.type) else ""
+        column = _Column(f"{layer.number}: {layer.type}", activation or "")
+        deltas = seen.delta if seen.delta is not None else seen.d_a
+        values = seen.a if seen.states is None else seen.states
+        if seen.states is not None:
+            column.note += ", a row for each step"
+    if values.ndim == 1:
+        tips = [_tips(found, layer, (n,)) for n in range(min(len(values), MOST_UNITS))]
+        biases = next((p.before for p in layer.parameters if p.name == "bias"), None) if layer else None
+        _units(values, deltas, tips, column, biases)
+    else:
+        _grids(found, layer, values, deltas, column)
+    return column
+
+
+def _last_states(found: Explanation, layer: LayerStep) -> _Column:
+    """What a recurrent layer hands on: its state after the last step."""
+    states, delta = layer.seen.states, layer.seen.delta
+    assert states is not None
+    column, last = _Column("its output", "h after the last step"), len(states) - 1
+    tips = [_tips(found, layer, (last, n)) for n in range(min(states.shape[1], MOST_UNITS))]
+    _units(states[-1], None if delta is None else delta[-1], tips, column)
+    return column
+
+
+def _columns(found: Explanation) -> list[tuple[LayerStep | None, _Column]]:
+    """From left to right, each with the layer whose weights stand before it."""
+    columns: list[tuple[LayerStep | None, _Column]] = [(None, _column(found, None))]
+    for layer in found.layers:
+        if layer.type in RESHAPES and (layer.seen.a.ndim > 1 or layer.inputs.ndim == 1):
+            continue
+        columns.append((layer, _column(found, layer)))
+        if layer.seen.states is not None and layer.seen.a.ndim == 1:
+            columns.append((None, _last_states(found, layer)))
+    return columns
+
+
+def _lines(found: Explanation, layer: LayerStep, column: _Column, below: _Column) -> str:
+    """The weights of a dense layer: thick is large, blue is above 0, red below."""
+    one = next(one for one in layer.parameters if one.name == "weight")
+    told, most = Formulas(found, layer), float(np.abs(one.before).max()) or 1.0
+    pairs = [(j, k) for j in column.spots for k in below.spots]
+    drawn = []
+    for j, k in pairs:
+        (x1, y1), (x2, y2) = below.spots[k], column.spots[j]
+        slope = math.atan2(y2 - y1, x2 - x1)
+        across, down = RADIUS * math.cos(slope), RADIUS * math.sin(slope)
+        x1, y1, x2, y2 = x1 + across, y1 + down, x2 - across, y2 - down
+        w, g, after = (float(v[j, k]) for v in (one.before, one.gradient, one.after))
+        tip = [f"w[{j}, {k}] = {plain(w)}", told.weight("weight", (j, k)), f"after the step: {plain(after)}"]
+        ends = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
+        kind, thick = "plus" if w >= 0 else "minus", 0.6 + 3.4 * abs(w) / most
+        marks = [
+            f'<line class="near" {ends}/>',
+            f'<line class="weight {kind}" {ends} stroke-width="{thick:.1f}"/>',
+        ]
+        if len(pairs) <= MOST_LABELS:
+            share = 0.3
+            x, y = x1 + share * (x2 - x1), y1 + share * (y2 - y1) + 4
+            words = f'<tspan>{few(w)}</tspan><tspan class="g" dx="8">{few(g)}</tspan>'
+            marks.append(f'<text class="w" x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{words}</text>')
+        drawn.append(f'<g class="edge" tabindex="0">{_tip(tip)}{"".join(marks)}</g>')
+    return "".join(drawn)
+
+
+def draw(found: Explanation) -> str:
+    """The whole picture, one `svg` element."""
+    columns = _columns(found)
+    height = max(column.height for _, column in columns)
+    marks: list[str] = []
+    right = 0.0  # where the last column ends
+    for index, (layer, column) in enumerate(columns):
+        weights = layer is not None and layer.type == "dense" and index > 0 and columns[index - 1][1].units
+        few_pairs = weights and len(column.spots) * len(columns[index - 1][1].spots) <= MOST_LABELS
+        room = max(column.width, 120.0)
+        begin = 24.0 if index == 0 else right + (170 if few_pairs else 120 if weights else 66)
+        left, shift = begin + (room - column.width) / 2, (height - column.height) / 2
+        column.spots = {n: (a + left, b + shift) for n, (a, b) in column.spots.items()}
+        if weights and layer is not None:
+            marks.append(_lines(found, layer, column, columns[index - 1][1]))
+        elif index:
+            middle, start, end = TOP + height / 2, right + 8, left - 8
+            marks.append(f'<path class="flow forward" d="M{start:.1f} {middle - 8:.1f}H{end:.1f}"/>')
+            if layer is None or layer.seen.d_a is not None:
+                marks.append(f'<path class="flow backward" d="M{end:.1f} {middle + 8:.1f}H{start:.1f}"/>')
+        center = left + column.width / 2
+        marks.append(_text(center, 34, column.title, "head") + _text(center, 54, column.note, "note"))
+        marks.append(_text(center, TOP + shift + column.height + 38, column.left_out, "note"))
+        moved = "".join(column.marks)
+        marks.append(f'<g transform="translate({left:.1f} {shift:.1f})">{moved}</g>')
+        right = left + column.width
+    marks.append(_loss(found, columns[-1][1], right))
+    width, tall = right + 190, TOP + height + 58
+    arrows = "".join(
+        f'<marker id="{name}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7"'
+        f' orient="auto"><path class="{name}" d="M0 0L8 4L0 8z"/></marker>'
+        for name in ("forth", "back")
+    )
+    size = f'viewBox="0 0 {width:.0f} {tall:.0f}" style="width:{width:.0f}px;min-width:{0.6 * width:.0f}px"'
+    return f'<svg {size} role="img" aria-label="The network"><defs>{arrows}</defs>{"".join(marks)}</svg>'
+
+
+def _loss(found: Explanation, column: _Column, right: float) -> str:
+    """The targets beside the outputs, and E."""
+    last, x = found.layers[-1].seen, right + 24
+    marks = [_text(x, 34, f"E = {few(found.error)}", "head", "start")]
+    marks.append(_text(x, 54, f"after the step {few(found.error_after)}", "note", "start"))
+    for number, (_, y) in column.spots.items():
+        target = found.target.ravel()[number] if found.target.ndim else float(number == int(found.target))
+        marks.append(_text(x, y - 4, f"target {plain(float(target))}", "note", "start"))
+        if last.d_a is not None and last.a.ndim == 1:
+            marks.append(_text(x, y + 16, f"∂E/∂a {few(float(last.d_a[number]))}", "d", "start"))
+    return "".join(marks)

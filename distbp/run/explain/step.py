@@ -1,0 +1,190 @@
+"""One step of one sample with every number, by the engine (`distbp explain`).
+
+The equations are those of M. Nielsen, "Neural Networks and Deep Learning", chapter 2. With delta = dE/dz,
+
+    BP1   delta = dE/da * f'(z)                      of the last layer
+    BP2   dE/da = W^T delta of the layer after       of every other layer; then delta as in BP1
+    BP3   dE/db = delta
+    BP4   dE/dw = delta * (the input of the weight)
+
+The step is that of a batch of this sample alone, in float64, so its weight in the loss divides out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distbp.core.arguments import path_given
+from distbp.core.arrays import Array
+from distbp.core.errors import ArgumentError, Fault, JobError, NumericsError
+from distbp.core.reduction import Block
+from distbp.core.words import counted
+from distbp.engine.blueprint import Blueprint
+from distbp.engine.diagnosis import diagnose
+from distbp.engine.numerics import one_blas_thread, quiet
+from distbp.engine.parameter_server import NO_PLATEAU, Contribution, NotFiniteError, ParameterServer
+from distbp.engine.totals import BOUND, LIVE, LOSS, ROWS, WEIGHT
+from distbp.engine.worker import Worker
+from distbp.job import TrainingJob
+from distbp.job.kinds import plain
+from distbp.nn.activations import ACTIVATIONS
+from distbp.nn.network import Network, Tensor, aligned_vector
+from distbp.nn.tape import TOTALS
+from distbp.run.explain.explanation import Explanation, LayerStep, Parameter
+from distbp.run.explain.record import Recording, options_of, record
+from distbp.run.splits import open_splits
+from distbp.run.train import by_split, check_job, make_blueprint
+from distbp.run.warm_start import check_init, init_folder, weights_from
+
+EXPLAINED = ("dense", "activation", "conv2d", "max_pool2d", "average_pool2d", "elman", "flatten", "reshape")
+
+
+@quiet()
+def explain_job(
+    job: TrainingJob,
+    folder: str | Path = ".",
+    *,
+    sample: int = 0,
+    step: int = 0,
+    hold_biases: bool = False,
+    given: Mapping[str, Any] | None = None,
+    watch: Callable[[int, float], None] = lambda done, loss: None,
+) -> Explanation:
+    """Trains `step` steps of the job in float64, and explains the next one for one row of the training set.
+
+    `hold_biases`: they stay as they are in every step. `folder`, `given`: as in `train`. watch: is
+    told, before each update, how many came before and the loss of its batch. Waits. Raises ArgumentError,
+    JobError, DataError, NumericsError.
+    """
+    check_job(job)
+    _check_layers(job)
+    wide = job.replace(dtype="float64", workers=0, servers=1)
+    place = path_given(folder, "folder")
+    splits = open_splits(wide, place, by_split(given))
+    blueprint = replace(make_blueprint(wide, splits), kernels="numpy")
+    _check_call(blueprint, sample, step)
+    network, data = blueprint.network(), splits.ready(blueprint)
+    source = init_folder(wide, place)
+    check_init(blueprint, splits, source)
+    vector = weights_from(network, wide.seed, source)
+    with one_blas_thread():
+        server = ParameterServer(blueprint, vector)
+        held = [t for t in network.tensors if t.name == "bias"] if hold_biases else []
+        worker = Worker(blueprint, vector, data)
+        whole = Contribution(Block(0, blueprint.shards), server.gradient, server.totals)
+        for number in range(step):
+            worker.compute(number, *whole)
+            watch(number, float(whole.totals[LOSS] / (whole.totals[WEIGHT] or 1.0)))
+            try:
+                _apply(server, number, whole, held)
+            except NotFiniteError:
+                raise diagnose(blueprint, vector, data, number) from None
+        rows, _ = data.train(0)
+        x = aligned_vector(int(np.prod(network.input_shape)), np.float64).reshape(1, *network.input_shape)
+        rows.gather(np.array([sample]), x)
+        target = rows.targets[[sample]]
+        return _explained(blueprint, network, server, x, target, (sample, step, held))
+
+
+def _explained(
+    blueprint: Blueprint,
+    network: Network,
+    server: ParameterServer,
+    x: Array,
+    target: Array,
+    of: tuple[int, int, list[Tensor]],
+) -> Explanation:
+    job, (sample, step, held), vector = blueprint.job, of, server.vector
+    before, slots = vector.copy(), {name: values.copy() for name, values in server.slots.items()}
+    found = record(network, job.loss, vector, x, target)
+    gradient, totals = found.gradient.copy(), np.zeros_like(server.totals)
+    totals[LOSS], totals[WEIGHT], totals[BOUND], totals[ROWS] = *found.totals[:TOTALS], 1
+    totals[LIVE:BOUND] = found.totals[TOTALS:]
+    rate = float(server.learning_rate(step, NO_PLATEAU))
+    try:
+        _apply(server, step, Contribution(Block(0, blueprint.shards), gradient, totals), held)
+    except NotFiniteError:
+        advice = "Explain an earlier step, or lower optimizer.learning_rate."
+        raise NumericsError(step, "the network", "gradient of the sample", "NaN or Inf", (), advice) from None
+    fixed = vector.copy()
+    for tensor in network.tensors:
+        if tensor.name == "bias":
+            fixed[tensor.start : tensor.stop] = before[tensor.start : tensor.stop]
+
+    def parameter(tensor: Tensor) -> Parameter:
+        def cut(values: Array) -> Array:
+            return values[tensor.start : tensor.stop].reshape(tensor.shape).copy()
+
+        decays = any(start <= tensor.start < stop for start, stop in blueprint.decays(network))
+        olds, news = ({n: cut(v) for n, v in s.items()} for s in (slots, server.slots))
+        return Parameter(tensor.name, decays, cut(before), cut(found.gradient), cut(vector), olds, news)
+
+    layers, inputs = [], x[0].copy()
+    for index, (layer, seen) in enumerate(zip(network.layers, found.layers, strict=True)):
+        own = tuple(parameter(t) for t in network.tensors if t.layer == index)
+        layers.append(LayerStep(index, layer.type, options_of(layer), inputs, seen, own))
+        inputs = seen.a
+    clip = job.clip
+    return Explanation(
+        job.name,
+        sample,
+        step,
+        bool(held),
+        tuple(layers),
+        plain(job.loss),
+        target[0].copy(),
+        found.loss,
+        found.losses,
+        _error(network, blueprint, vector, x, target),
+        _error(network, blueprint, fixed, x, target),
+        plain(job.optimizer),
+        rate,
+        {"l1": job.regularization.l1, "l2": job.regularization.l2},
+        {"norm": None if clip is None else clip.norm, "value": None if clip is None else clip.value},
+    )
+
+
+def _error(network: Network, blueprint: Blueprint, vector: Array, x: Array, target: Array) -> float:
+    recorded: Recording = record(network, blueprint.job.loss, vector, x, target)
+    return recorded.loss
+
+
+def _apply(server: ParameterServer, step: int, whole: Contribution, held: list[Tensor]) -> None:
+    """One update; what is held stays, and its gradient counts as 0."""
+    kept = [server.vector[t.start : t.stop].copy() for t in held]
+    for tensor in held:
+        whole.gradient[tensor.start : tensor.stop] = 0
+    server.apply(step, [whole])
+    for tensor, values in zip(held, kept, strict=True):
+        server.vector[tensor.start : tensor.stop] = values
+
+
+def _check_layers(job: TrainingJob) -> None:
+    faults = [
+        Fault(
+            f"model.layers.{index}",
+            f"{layer.type} is not explained yet; explained are {', '.join(EXPLAINED)} and activations by"
+            " their own names",
+        )
+        for index, layer in enumerate(job.model.layers)
+        if layer.type not in EXPLAINED and layer.type not in ACTIVATIONS
+    ]
+    if faults:
+        raise JobError(faults)
+
+
+def _check_call(blueprint: Blueprint, sample: int, step: int) -> None:
+    rows, steps = blueprint.rows["train"], blueprint.total_steps
+    if not 0 <= sample < rows:
+        there = f"{counted(rows, 'row')}, 0 to {rows - 1}" if rows > 1 else "1 row, which is 0"
+        raise ArgumentError(f"sample is {sample}, but the training set has {there}")
+    if not 0 <= step < steps:
+        raise ArgumentError(
+            f"step is {step}, but the job has {counted(steps, 'step')}: 0 to {steps - 1} can come before;"
+            " raise its epochs or max_steps"
+        )

@@ -1,0 +1,219 @@
+"""One step in words and columns, at most 80 wide."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.core.words import counted
+from distbp.run.explain.explanation import Explanation, LayerStep, Parameter
+from distbp.run.explain.formulas import LETTERS, Formulas
+from distbp.run.explain.words import Place, number, places, rule_of
+from distbp.run.reproduce import mazur
+from distbp.run.reproduce.figures import Reproduction, table
+
+MOST_UNITS, MOST_WEIGHTS = 8, 8  # of one layer, and of one tensor
+WIDTH = 80
+
+
+def lines(found: Explanation) -> Iterator[str]:
+    """The whole step; of large layers the first numbers, and how many are left out."""
+    yield from _title(found)
+    yield ""
+    yield "FORWARD"
+    for layer in found.layers:
+        yield ""
+        yield from _forward(found, layer)
+    yield ""
+    yield from _loss(found)
+    yield ""
+    yield "BACKWARD   delta = dE/dz of a unit"
+    for layer in reversed(found.layers):
+        if layer.seen.d_a is not None:
+            yield ""
+            yield from _backward(found, layer)
+    yield ""
+    yield from _update(found)
+    if mazur.is_the_example(found):
+        yield ""
+        yield from _page(found)
+
+
+def _title(found: Explanation) -> Iterator[str]:
+    after = f"after {counted(found.step, 'step')} of training" if found.step else "before any training"
+    yield f"{found.name}: one step for sample {found.sample}, {after}, in float64"
+    rate = f"{found.optimizer['type']}, learning rate {found.learning_rate:g}"
+    yield f"loss {found.loss['type']}; {rate}{'; biases held' if found.hold_biases else ''}"
+    yield f"input   {_some(found.layers[0].inputs)}"
+    yield f"target  {_some(found.target)}"
+
+
+def _some(values: Array) -> str:
+    flat = np.asarray(values).ravel()
+    shown = ", ".join(f"{v:.9g}" for v in flat[: 4 if flat.size <= 4 else 3])
+    shape = f" ({' x '.join(map(str, np.shape(values)))})" if np.ndim(values) > 1 else ""
+    return shown + (f", ... {flat.size - 3:,} more" if flat.size > 4 else "") + shape
+
+
+def _name(layer: LayerStep) -> str:
+    shape = " x ".join(map(str, layer.seen.a.shape))
+    activation = layer.seen.activation
+    called = f", {activation}" if activation and activation != layer.type else ""
+    return f"layer {layer.number}: {layer.type}{called}, output {shape}"
+
+
+def _left_out(shown: int, of: int, what: str) -> Iterator[str]:
+    if of > shown:
+        yield f"  ... {of - shown:,} more {what}; --format json has them all"
+
+
+def _columns(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[float | None]]]) -> Iterator[str]:
+    yield f"  {heads[0]:<12}" + "".join(f"{head:>16}" for head in heads[1:])
+    for name, values in rows:
+        shown = "".join(f"{'' if value is None else number(value):>16}" for value in values)
+        yield f"  {name:<12}{shown}"
+
+
+def _wrapped(text: str) -> Iterator[str]:
+    yield from textwrap.wrap(
+        text, WIDTH, initial_indent="  ", subsequent_indent="      ", break_long_words=False
+    )
+
+
+def _at(values: Array | None, place: Place) -> float | None:
+    return None if values is None else float(values[place])
+
+
+def _forward(found: Explanation, layer: LayerStep) -> Iterator[str]:
+    seen = layer.seen
+    yield _name(layer)
+    if layer.type in ("flatten", "reshape"):
+        yield "  the same numbers in another shape"
+        return
+    shown = seen.a if seen.states is None else seen.states
+    chosen = list(places(shown.shape, MOST_UNITS))
+    told = Formulas(found, layer)
+    yield f"  {told.forward_rule}"
+    if seen.z is None:
+        yield from _columns(("unit", "a"), [(told.unit(p), [_at(shown, p)]) for p in chosen])
+    else:
+        rows = [(told.unit(p), [_at(seen.z, p), _at(shown, p), _at(seen.slope, p)]) for p in chosen]
+        heads = [
+            "unit",
+            "z",
+            "a" if seen.states is None else "h",
+            *(["f'(z)"] if seen.slope is not None else []),
+        ]
+        yield from _columns(heads, [(name, values[: len(heads) - 1]) for name, values in rows])
+    yield from _left_out(len(chosen), shown.size, "units")
+    yield from _wrapped(told.forward(chosen[0]))
+
+
+def _loss(found: Explanation) -> Iterator[str]:
+    last = found.layers[-1].seen
+    yield f"LOSS   E = {number(found.error)}   ({found.loss['type']})"
+    chosen = list(places(last.a.shape, MOST_UNITS))
+    if len(found.losses) == last.a.size and found.target.ndim:
+        rows = [
+            (
+                f"[{p[0]}]",
+                [float(found.target[p]), _at(last.a, p), float(found.losses[p[0]]), _at(last.d_a, p)],
+            )
+            for p in chosen
+        ]
+        yield from _columns(("output", "target", "a", "part of E", "dE/da"), rows)
+    else:
+        yield f"  the right class is {int(found.target)}"
+        yield from _columns(
+            ("output", "a", "dE/da"), [(f"[{p[0]}]", [_at(last.a, p), _at(last.d_a, p)]) for p in chosen]
+        )
+    yield from _left_out(len(chosen), last.a.size, "outputs")
+
+
+def _backward(found: Explanation, layer: LayerStep) -> Iterator[str]:
+    seen = layer.seen
+    yield _name(layer)
+    if layer.type in ("flatten", "reshape"):
+        yield "  the same numbers in another shape"
+        return
+    told = Formulas(found, layer)
+    for what in told.backward_rules:
+        yield f"  {what}"
+    d = seen.d_a if seen.d_states is None else seen.d_states
+    assert d is not None
+    chosen = list(places(d.shape, MOST_UNITS))
+    if seen.delta is None:
+        yield from _columns(("unit", "dE/da"), [(told.unit(p), [_at(d, p)]) for p in chosen])
+    else:
+        d_name = "dE/da" if seen.states is None else "dE/dh"
+        heads = ("unit", d_name, "f'(z)", "delta") if seen.slope is not None else ("unit", d_name, "delta")
+        rows = []
+        for p in chosen:
+            values = [_at(d, p), _at(seen.slope, p), _at(seen.delta, p)]
+            rows.append((told.unit(p), values if seen.slope is not None else [values[0], values[2]]))
+        yield from _columns(heads, rows)
+    yield from _left_out(len(chosen), d.size, "units")
+    for text in told.backward(chosen[0]):
+        yield from _wrapped(text)
+    if layer.parameters:
+        yield f"  BP3  {told.bias_rule}"
+    for one in layer.parameters:
+        if one.name != "bias":
+            yield from _chain(layer, told, one)
+
+
+def _chain(layer: LayerStep, told: Formulas, one: Parameter) -> Iterator[str]:
+    """Each weight's derivative by the chain rule, its factors written out."""
+    chosen = list(places(one.gradient.shape, MOST_WEIGHTS))
+    yield f"  BP4  {told.weight_rule(one.name)}"
+    if layer.type == "dense" and layer.seen.slope is not None:
+        rows = []
+        for j, k in chosen:
+            factors = [_at(layer.seen.d_a, (j,)), _at(layer.seen.slope, (j,)), float(layer.inputs[k])]
+            rows.append((f"w[{j}, {k}]", [*factors, float(one.gradient[j, k])]))
+        yield from _columns(("weight", "dE/da  *", "da/dz  *", "dz/dw  =", "dE/dw"), rows)
+    else:
+        rows = [(f"{LETTERS[one.name]}{list(p)}", [float(one.gradient[p])]) for p in chosen]
+        yield from _columns(("weight", "dE/dw"), rows)
+        yield from _wrapped(told.weight(one.name, chosen[0]))
+    yield from _left_out(len(chosen), one.gradient.size, "weights")
+
+
+def _update(found: Explanation) -> Iterator[str]:
+    rule = f"UPDATE   {found.optimizer['type']}: {rule_of(found)}"
+    yield from textwrap.wrap(rule, WIDTH, subsequent_indent=" " * 9)
+    for layer in found.layers:
+        for one in layer.parameters:
+            chosen = list(places(one.before.shape, MOST_WEIGHTS))
+            held = "  (held)" if found.hold_biases and one.name == "bias" else ""
+            yield ""
+            yield f"layer {layer.number}, {one.name}{held}"
+            rows = [
+                (
+                    str(list(p)),
+                    [float(v[p]) for v in (one.before, one.gradient, one.after - one.before, one.after)],
+                )
+                for p in chosen
+            ]
+            yield from _columns(("", "before", "dE/dw", "change", "after"), rows)
+            yield from _left_out(len(chosen), one.before.size, "numbers")
+    yield ""
+    yield f"E of this sample before the step      {number(found.error):>16}"
+    yield f"E after it                            {number(found.error_after):>16}"
+    if not found.hold_biases:
+        yield f"E after it, had the biases stayed     {number(found.error_biases_held):>16}"
+
+
+def _page(found: Explanation) -> Iterator[str]:
+    yield "THE PUBLISHED PAGE   M. Mazur, A Step by Step Backpropagation Example (2015)"
+    figures = mazur.page(found)
+    yield from table(Reproduction("", "", tuple(figures), ()))
+    yield from textwrap.wrap(
+        f"The page holds the biases, and prints E = {figures[-1].published} after the step. {mazur.WHERE}"
+        f" The same mistake made here gives {next(mazur.mistaken())[0]:.9f}; right is"
+        f" {found.error_biases_held:.9f}.",
+        WIDTH,
+    )

@@ -1,0 +1,72 @@
+"""Numbers, places, sums and update rules in words."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from distbp.run.explain.explanation import Explanation
+
+Place = tuple[int, ...]
+MOST_TERMS = 4  # of a sum that is written out
+
+
+def number(value: float) -> str:
+    """Nine decimals, as worked examples print them; very small and large ones with a power of ten."""
+    if value == 0:
+        return "0"
+    return f"{value:.9f}" if 1e-4 <= abs(value) < 1e5 else f"{value:.6e}"
+
+
+def plain(value: float) -> str:
+    """At most nine significant digits, without zeros behind."""
+    return f"{float(value):.9g}"
+
+
+def short(value: float) -> str:
+    """The same for a term: negative ones in brackets."""
+    return f"({plain(value)})" if value < 0 else plain(value)
+
+
+def places(shape: Sequence[int], most: int) -> Iterator[Place]:
+    """The first places of an array in C order, as plain numbers."""
+    return itertools.islice(np.ndindex(*shape), most)
+
+
+def at(place: Sequence[int]) -> str:
+    return f"[{', '.join(map(str, place))}]"
+
+
+def total(pairs: Iterable[tuple[float, float]], more: Sequence[float] = ()) -> str:
+    """A sum of products, cut after a few terms."""
+    terms = [f"{short(float(a))} * {short(float(b))}" for a, b in pairs] + [short(float(v)) for v in more]
+    if len(terms) > MOST_TERMS + 1:
+        left = len(terms) - MOST_TERMS
+        terms = [*terms[:MOST_TERMS], f"... ({left} more)"]
+    return " + ".join(terms) if terms else "0"
+
+
+def rule_of(found: Explanation) -> str:
+    """The update in words: g is dE/dw."""
+    spec, rate = found.optimizer, plain(found.learning_rate)
+    kind = spec["type"]
+    if kind in ("momentum", "nesterov") and spec["convention"] == "keras":
+        back = "v" if kind == "momentum" else f"{spec['momentum']:g} v - {rate} g"
+        text = f"v <- {spec['momentum']:g} v - {rate} g,  w <- w + {back}"
+    elif kind in ("momentum", "nesterov"):
+        step = "b" if kind == "momentum" else f"(g + {spec['momentum']:g} b)"
+        text = f"b <- {spec['momentum']:g} b + g,  w <- w - {rate} {step}"
+    elif kind == "adagrad":
+        text = f"s <- s + g^2,  w <- w - {rate} g / (sqrt(s) + {spec['epsilon']:g})"
+    elif kind == "rmsprop":
+        text = f"v <- {spec['decay']:g} v + {1 - spec['decay']:g} g^2,  w <- w - {rate} g / sqrt(v)"
+    elif kind in ("adam", "adamw"):
+        text = f"w <- w - {rate} m' / (sqrt(v') + {spec['epsilon']:g}), step {found.step + 1}"
+    else:
+        text = f"w <- w - {rate} * dE/dw"
+    more = [name for name, value in found.penalties.items() if value]
+    more += [f"clip {name}" for name, value in found.clip.items() if value is not None]
+    more += ["weight_decay"] if spec.get("weight_decay") else []
+    return text + (f", with {', '.join(more)}" if more else "")

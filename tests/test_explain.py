@@ -1,0 +1,464 @@
+"""`distbp explain`: one step of one sample with every number, and the same computed again by loops."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from distbp.cli.main import group
+from distbp.core.errors import ArgumentError, JobError
+from distbp.job import TrainingJob
+from distbp.nn.activations import ACTIVATIONS
+from distbp.nn.losses import LOSSES
+from distbp.optim.recipes import OPTIMIZERS
+from distbp.run.explain import check as check_module
+from distbp.run.explain.check import check
+from distbp.run.explain.page import page
+from distbp.run.explain.step import EXPLAINED, Explanation, explain_job
+from distbp.run.explain.text import lines
+
+ROOT = Path(__file__).resolve().parents[1]
+MAZUR = str(ROOT / "examples" / "mazur.yaml")
+RNG = np.random.default_rng(0)
+ROWS, CLASSES = RNG.normal(size=(8, 3)), RNG.integers(0, 3, 8)
+IMAGES, SERIES = RNG.normal(size=(8, 2, 7, 6)), RNG.normal(size=(8, 5, 3))
+VALUES = RNG.normal(size=(8, 2))
+DENSE: dict[str, Any] = {"type": "dense", "units": 3}
+SOFTMAX = "softmax_cross_entropy"
+POOL = {"type": "max_pool2d", "kernel_size": 2}
+
+
+@pytest.fixture(autouse=True)
+def numpy_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTBP_KERNELS", "numpy")
+
+
+def explained(layers: list[Any], x: Any, y: Any, loss: Any = SOFTMAX, **fields: Any) -> Explanation:
+    job = TrainingJob.from_mapping({"model": {"layers": layers}, "loss": loss, "batch_size": 4, **fields})
+    return explain_job(job, given={"train": (x, y)}, sample=2, step=3)
+
+
+def document(found: Explanation) -> Any:
+    """As a program reads it."""
+    return json.loads(json.dumps(found.to_json()))
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(group, ["explain", *words])
+
+
+# Mazur's example ---------------------------------------------------------------------------------------
+
+
+def test_the_worked_example_prints_what_the_page_prints() -> None:
+    done = run(MAZUR)
+    assert done.exit_code == 0, done.output
+    digits = (
+        "0.593269992 0.596884378 1.105905967 0.751365070 0.772928465 0.274811083 0.023560026 0.298371109"
+        " 0.082167041 0.000438568 0.358916480 0.408666186 0.511301270 0.561370121 0.149780716 0.199561432"
+        " 0.249751144 0.299502287 0.345614323 0.345022873 0.530750719 0.619049118 0.280471447"
+    )
+    for number in digits.split():
+        assert number in done.output
+    assert "  w[0, 0]          0.741365070     0.186815602     0.593269992     0.082167041" in done.output
+    assert max(map(len, done.output.splitlines())) <= 80
+    for equation in ("BP1", "BP2", "BP3", "BP4"):
+        assert f"  {equation}  " in done.output
+
+
+def test_it_says_where_the_page_went_wrong() -> None:
+    told = " ".join(run(MAZUR).output.split())
+    assert "E after the step * 0.291027924 0.2910277737" in told
+    assert "The page's program had already updated w5 to w8 when it took the hidden deltas" in told
+    assert "The same mistake made here gives 0.291027924; right is 0.291027774." in told
+    assert "! not within" not in told
+
+
+def test_its_numbers_in_full() -> None:
+    found = explain_job(TrainingJob.from_file(MAZUR), ROOT / "examples")
+    assert found.error == pytest.approx(0.29837110876000269, rel=1e-15)
+    assert found.error_biases_held == pytest.approx(0.29102777369359935, rel=1e-15)
+    assert found.error_after == pytest.approx(0.28047144679143016, rel=1e-15)
+    biases = [layer.parameters[1].after for layer in found.layers]
+    np.testing.assert_allclose(biases[0], [0.345614322655, 0.345022872647], atol=5e-13)
+    np.testing.assert_allclose(biases[1], [0.530750719186, 0.619049118258], atol=5e-13)
+
+
+def test_after_ten_thousand_steps_with_the_biases_held() -> None:
+    found = explain_job(TrainingJob.from_file(MAZUR), ROOT / "examples", step=10_000, hold_biases=True)
+    assert found.error == pytest.approx(3.51018778298e-5, rel=1e-11)
+    np.testing.assert_allclose(found.layers[1].seen.a, [0.0159136204, 0.9840642735], atol=5e-11)
+    assert "PUBLISHED" not in "\n".join(lines(found))
+    assert check(document(found)).largest < 1e-12
+
+
+def test_another_network_is_not_compared_with_the_page() -> None:
+    assert "PUBLISHED" not in "\n".join(lines(explained([DENSE], ROWS, CLASSES)))
+
+
+# Every kind of layer, loss and rule, against the loops --------------------------------------------------
+
+CASES: dict[str, tuple[Any, ...]] = {
+    "dense": ([{**DENSE, "activation": "tanh"}, DENSE], ROWS),
+    "activation": ([{**DENSE, "units": 5}, {"type": "activation", "function": "gelu"}, DENSE], ROWS),
+    "conv2d": (
+        [{"type": "conv2d", "filters": 4, "kernel_size": 3, "activation": "relu"}, "flatten", DENSE],
+        IMAGES,
+    ),
+    "conv2d, uneven": (
+        [
+            {"type": "conv2d", "filters": 4, "kernel_size": [2, 3], "padding": [1, 0], "stride": [1, 2],
+             "dilation": [2, 1], "groups": 2, "activation": "softmax"}, "flatten", DENSE,
+        ],
+        IMAGES,
+    ),
+    "conv2d, same": (
+        [{"type": "conv2d", "filters": 2, "kernel_size": [2, 3], "padding": "same"}, "flatten", DENSE],
+        IMAGES,
+    ),
+    "max_pool2d": ([{"type": "conv2d", "filters": 4, "kernel_size": 3}, POOL, "flatten", DENSE], IMAGES),
+    "max_pool2d, overlapping": (
+        [{"type": "conv2d", "filters": 2, "kernel_size": 2}, {**POOL, "stride": 1, "padding": 1},
+         {"type": "conv2d", "filters": 2, "kernel_size": 2}, "flatten", DENSE],
+        IMAGES,
+    ),
+    "max_pool2d of the data": ([POOL, "flatten", DENSE], IMAGES),
+    "average_pool2d": (
+        [{"type": "conv2d", "filters": 2, "kernel_size": 2},
+         {"type": "average_pool2d", "kernel_size": 2, "padding": 1}, "flatten", DENSE],
+        IMAGES,
+    ),
+    "elman": ([{"type": "elman", "units": 4}, DENSE], SERIES),
+    "elman, sequences": (
+        [{"type": "elman", "units": 4, "return_sequences": True, "activation": "relu"},
+         {"type": "elman", "units": 3}, DENSE],
+        SERIES,
+    ),
+    "elman, flattened": ([{"type": "elman", "units": 4, "return_sequences": True}, "flatten", DENSE], SERIES),
+    "elman, one step": (
+        [{"type": "reshape", "shape": [1, 15]}, {"type": "elman", "units": 4}, DENSE], SERIES,
+    ),
+    "flatten": (["flatten", DENSE], IMAGES),
+    "reshape": (["relu", {"type": "reshape", "shape": [84]}, DENSE], IMAGES),
+}  # fmt: skip
+
+
+def test_every_explained_layer_has_a_case() -> None:
+    told = {
+        layer if isinstance(layer, str) else layer["type"] for case in CASES.values() for layer in case[0]
+    }
+    assert set(EXPLAINED) <= told
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_layers(name: str) -> None:
+    layers, x = CASES[name]
+    found = explained(layers, x, CLASSES)
+    checked = check(document(found))
+    assert checked.largest < 1e-12, checked
+    text = list(lines(found))
+    assert max(map(len, text)) <= 80, max(text, key=len)
+    parsed(page(found))
+
+
+@pytest.mark.parametrize("name", [name for name in ACTIVATIONS if name != "step"])
+def test_activations(name: str) -> None:
+    found = explained([{**DENSE, "units": 4, "activation": name}, name, DENSE], ROWS, CLASSES)
+    assert check(document(found)).largest < 1e-12
+
+
+RULES: list[Any] = [
+    {"type": "sgd", "weight_decay": 0.1}, "momentum", {"type": "momentum", "convention": "keras"}, "nesterov",
+    {"type": "nesterov", "convention": "keras"}, "adagrad", "rmsprop",
+    {"type": "rmsprop", "momentum": 0.5, "centered": True}, "adam", {"type": "adam", "epsilon_hat": True},
+    "adamw", {"type": "adamw", "schedule": {"type": "cosine"}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_rules(rule: Any) -> None:
+    fields = {"clip": {"norm": 0.5, "value": 0.2}, "regularization": {"l1": 0.01, "l2": 0.02}}
+    for more in ({}, fields, {"regularization": {"l2": 0.1, "biases": True}}):
+        found = explained([{**DENSE, "activation": "tanh"}, DENSE], ROWS, CLASSES, optimizer=rule, **more)
+        assert check(document(found)).largest < 1e-12
+
+
+PAIRS: list[tuple[Any, str, Any]] = [
+    ("quadratic", "linear", VALUES), ("mse", "linear", VALUES), ("mae", "linear", VALUES),
+    ({"type": "huber", "delta": 0.1}, "linear", VALUES), ("poisson", "linear", np.abs(VALUES)),
+    ({"type": "poisson", "log_input": False}, "softplus", np.abs(VALUES)),
+    ("sigmoid_cross_entropy", "linear", (VALUES > 0) * 1.0),
+    ({"type": "sigmoid_cross_entropy", "outputs": "sum"}, "linear", (VALUES > 0) * 1.0),
+    ("binary_cross_entropy", "sigmoid", (VALUES > 0) * 1.0), (SOFTMAX, "linear", CLASSES % 2),
+    ({"type": SOFTMAX, "label_smoothing": 0.1}, "linear", CLASSES % 2), ("nll", "softmax", CLASSES % 2),
+    ("hinge", "linear", CLASSES % 2), ({"type": "hinge", "power": 2}, "linear", CLASSES % 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("loss", "activation", "y"), PAIRS, ids=lambda v: "" if isinstance(v, np.ndarray) else str(v)
+)
+def test_losses(loss: Any, activation: str, y: Any) -> None:
+    found = explained([{"type": "dense", "units": 2, "activation": activation}], ROWS, y, loss)
+    assert check(document(found)).largest < 1e-12
+    assert max(map(len, lines(found))) <= 80
+
+
+def test_no_loss_or_rule_is_left_out() -> None:
+    def kind(spec: Any) -> str:
+        return spec if isinstance(spec, str) else spec["type"]
+
+    assert {kind(loss) for loss, _, _ in PAIRS} == set(LOSSES)
+    assert {kind(rule) for rule in RULES} == set(OPTIMIZERS)
+
+
+def test_what_checks_shares_no_code_with_the_engine() -> None:
+    folder = Path(check_module.__file__).parent
+    for name in ("check", "recompute", "loops", "window_loops", "rule_loops"):
+        for node in ast.walk(ast.parse((folder / f"{name}.py").read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("distbp"):
+                assert node.module.startswith("distbp.run.explain."), node.module
+                own = node.module.rpartition(".")[2]
+                assert own in ("recompute", "loops", "window_loops", "rule_loops"), own
+
+
+# A wrong number is found --------------------------------------------------------------------------------
+
+
+def numbers(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths of all that is computed: not of what the step is given."""
+    given = {"input", "target", "before", "state_before", "optimizer", "options"}
+    if isinstance(value, dict):
+        return [p for key, one in value.items() if key not in given for p in numbers(one, (*path, key))]
+    if isinstance(value, list):
+        return [p for place, one in enumerate(value) for p in numbers(one, (*path, place))]
+    return [path] if isinstance(value, float) else []
+
+
+@pytest.mark.parametrize("name", ["dense", "conv2d", "max_pool2d", "elman"])
+def test_one_wrong_number_is_found(name: str) -> None:
+    good = document(explained(*CASES[name], CLASSES))
+    paths = numbers(good)
+    chosen = np.random.default_rng(1).choice(len(paths), 30, replace=False)
+    for path in [paths[n] for n in chosen]:
+        bad = copy.deepcopy(good)
+        *way, last = path
+        place = bad
+        for key in way:
+            place = place[key]
+        place[last] += 1e-6 * max(1.0, abs(place[last]))
+        checked = check(bad)
+        assert not checked.passed, path
+        wanted = [key for key in path if isinstance(key, str)]
+        assert [part for part in re.split(r"[.\[]", checked.place) if part.isidentifier()] == wanted
+        assert "computed again" in str(checked) and checked.place in str(checked)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), None, [0.5]])
+def test_what_is_no_number_is_found(wrong: Any) -> None:
+    bad = document(explained([DENSE], ROWS, CLASSES))
+    bad["layers"][0]["z"] = (
+        wrong if wrong is None else [wrong, 0.0, 0.0] if isinstance(wrong, float) else wrong
+    )
+    checked = check(bad)
+    assert not checked.passed and checked.place.startswith("layers.0.z")
+
+
+def test_a_fault_makes_an_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "61 numbers computed again by loops" in " ".join(run(MAZUR, "--check").output.split())
+    monkeypatch.setattr("distbp.run.explain.recompute.activate", lambda layer, z: z)
+    done = run(MAZUR, "--check")
+    assert done.exit_code == 4
+    assert "(allowed 1e-09)" in " ".join(done.output.split())
+
+
+# JSON, HTML, files -------------------------------------------------------------------------------------
+
+
+def test_json_is_as_the_page_says() -> None:
+    done = run(MAZUR, "--format", "json", "--check")
+    assert done.exit_code == 0
+    found = json.loads(done.stdout)
+    told = (ROOT / "docs" / "cli.md").read_text("utf-8").split("## explain", 1)[1].split("\n## ", 1)[0]
+    names = set(re.findall(r"`(\w+)`", told))
+    layer = found["layers"][1]
+    weight = layer["parameters"]["weight"]
+    for thing in (found, found["loss"], layer, weight):
+        assert set(thing) - {"type"} <= names
+    assert weight["dE_dw"][0][0] == pytest.approx(0.08216704056423078, rel=1e-14)
+    assert layer["a"] == pytest.approx([0.7513650695523157, 0.7729284653214625], rel=1e-14)
+    assert check(found).passed
+
+
+class _Page(HTMLParser):
+    VOID = frozenset({"meta", "link", "br", "img", "circle", "rect", "line", "path"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.titles: list[str] = []
+        self.texts: list[str] = []
+        self.places: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.places += [str(value) for name, value in attributes if name in ("src", "href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "title":
+            self.titles.append(data)
+        elif not self.open or self.open[-1] not in ("script", "style"):
+            self.texts.append(data)
+
+
+def parsed(text: str) -> _Page:
+    found = _Page()
+    found.feed(text)
+    assert found.open == []
+    assert found.places == [], "nothing is loaded"
+    assert "http" not in text
+    return found
+
+
+def test_the_page_holds_the_numbers(tmp_path: Path) -> None:
+    file = tmp_path / "step.html"
+    done = run(MAZUR, "-o", str(file), "--check")
+    assert done.exit_code == 0
+    assert f"step 1 of sample 0 is in {file}" in done.output
+    found = parsed(file.read_text("utf-8"))
+    text = " ".join(found.texts)
+    for digits in ("0.593269992", "0.082167041", "0.000438568", "0.561370121", "0.291027924", "0.298371109"):
+        assert digits in text
+    for shown in ("0.5933", "0.7514", "0.1385", "-0.0381", "0.4000", "0.0822", "b = 0.6000", "target 0.01"):
+        assert shown in found.texts, shown
+    (edge,) = (title for title in found.titles if title.startswith("w[0, 0] = 0.4\n"))
+    assert "dE/dw[0, 0] = 0.74136507 * 0.186815602 * 0.593269992 = 0.0821670406" in edge
+    assert "after the step: 0.35891648" in edge
+    assert any("delta[0] = 0.0363503064 * 0.241300709 = 0.00877135469" in title for title in found.titles)
+
+
+def test_large_layers_are_cut_and_say_so() -> None:
+    x = np.random.default_rng(2).normal(size=(8, 3, 20, 20))
+    layers = [{"type": "conv2d", "filters": 6, "kernel_size": 3}, "flatten", {"type": "dense", "units": 3}]
+    found = explained(layers, x, CLASSES)
+    text = " ".join(parsed(page(found)).texts)
+    assert "2 more channels; of 18 x 18 the middle 17 x 17" in text
+    assert "1,934 more units" in text
+    assert "5,808 more are left out; --format json has them all." in text
+    told = "\n".join(lines(found))
+    assert "... 1,936 more units; --format json has them all" in told
+    assert len(found.to_json()["layers"][0]["a"]) == 6
+
+
+def test_a_file_says_what_it_is_by_its_name(tmp_path: Path) -> None:
+    run(MAZUR, "-o", str(tmp_path / "a.json"))
+    assert json.loads((tmp_path / "a.json").read_text())["format"] == "distbp explain"
+    run(MAZUR, "-o", str(tmp_path / "a.txt"))
+    assert (tmp_path / "a.txt").read_text().startswith("mazur: one step for sample 0")
+
+
+# Errors ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--sample", "1"), "sample is 1, but the training set has 1 row, which is 0"),
+        (("--sample", "-1"), "sample is -1, but"),
+        (("--step", "10001"), "step is 10001, but the job has 10,001 steps: 0 to 10000 can come before"),
+        (("-o", "step.pdf"), "step.pdf must end in .txt or .html or .json"),
+    ],
+)
+def test_what_is_out_of_range_is_said(words: tuple[str, ...], text: str) -> None:
+    done = run(MAZUR, *words)
+    assert done.exit_code == 2
+    assert text in done.output
+
+
+def test_many_rows_are_counted() -> None:
+    job = TrainingJob.from_mapping({"model": {"layers": [DENSE]}, "loss": SOFTMAX})
+    with pytest.raises(ArgumentError, match="sample is 8, but the training set has 8 rows, 0 to 7"):
+        explain_job(job, given={"train": (ROWS, CLASSES)}, sample=8)
+
+
+def test_layers_that_are_not_explained_are_named() -> None:
+    with pytest.raises(JobError) as caught:
+        explained([DENSE, "batch_normalization", "dropout", DENSE], ROWS, CLASSES)
+    assert [fault.path for fault in caught.value.faults] == ["model.layers.1", "model.layers.2"]
+    assert caught.value.faults[0].message == (
+        "batch_normalization is not explained yet; explained are dense, activation, conv2d, max_pool2d,"
+        " average_pool2d, elman, flatten, reshape and activations by their own names"
+    )
+
+
+def test_steps_before_are_those_of_training(tmp_path: Path) -> None:
+    """The parameters are those that `distbp train` has after as many steps."""
+    import distbp
+
+    fields = {"model": {"layers": [{**DENSE, "activation": "tanh"}, DENSE]}, "loss": SOFTMAX, "batch_size": 3}
+    job = TrainingJob.from_mapping({**fields, "shards": 2, "dtype": "float64", "max_steps": 7, "workers": 0})
+    result = distbp.train(job, data=(ROWS, CLASSES), output=tmp_path / "run")
+    found = explain_job(job.replace(max_steps=8), given={"train": (ROWS, CLASSES)}, step=7)
+    before = np.concatenate([one.before.ravel() for layer in found.layers for one in layer.parameters])
+    assert np.array_equal(before, result.model().vector)
+
+
+def test_what_learn_shows_is_what_the_command_prints() -> None:
+    told = run(MAZUR).output
+    shown = (ROOT / "docs" / "learn.md").read_text("utf-8")
+    part = shown.split("## Backpropagation with numbers", 1)[1].split("\n## ", 1)[0]
+    blocks = re.findall(r"^```text\n(.*?)^```$", part, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 5
+    for block in blocks:
+        assert block in told
+
+
+def test_weights_of_a_model_are_taken(tmp_path: Path) -> None:
+    import distbp
+
+    fields = {"model": {"layers": [DENSE]}, "loss": SOFTMAX, "dtype": "float64", "workers": 0}
+    job = TrainingJob.from_mapping({**fields, "epochs": 1})
+    result = distbp.train(job, data=(ROWS, CLASSES), output=tmp_path / "run")
+    further = TrainingJob.from_mapping({**fields, "init": "run"})
+    found = explain_job(further, tmp_path, given={"train": (ROWS, CLASSES)})
+    assert np.array_equal(found.layers[0].parameters[0].before.ravel(), result.model().vector[:9])
+    with pytest.raises(JobError, match="nowhere"):
+        explain_job(further.replace(init="nowhere"), tmp_path, given={"train": (ROWS, CLASSES)})
+
+
+def sums_of(text: str) -> tuple[float, float]:
+    """What is written out on the left of the last =, and what it is said to be."""
+    left, right = text.rsplit(" = ", 1)
+    return eval(left.rsplit(" = ", 1)[-1]), float(right)
+
+
+@pytest.mark.parametrize(
+    "name", ["dense", "conv2d, uneven", "max_pool2d, overlapping", "average_pool2d", "elman"]
+)
+def test_formulas_give_what_they_say(name: str) -> None:
+    """Sums that are short enough to be written in full."""
+    compared = 0
+    for title in parsed(page(explained(*CASES[name], CLASSES))).titles:
+        for line in title.splitlines():
+            for part in line.split(";  "):
+                if re.fullmatch(r"\S+(?: \S+)*? = [-\d.e+*/() ]+ = [-\d.e]+", part) and re.search(
+                    r"[*+/] ", part
+                ):
+                    made, told = sums_of(part)
+                    assert made == pytest.approx(told, rel=1e-6, abs=1e-8), part
+                    compared += 1
+    assert compared > 20
