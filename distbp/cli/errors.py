@@ -29,7 +29,7 @@ EXIT_CODES = {
     1: "an error inside distbp: please report it",
     2: "the command line or the job is at fault",
     3: "a data file or a model is at fault",
-    4: "NaN or Inf appeared in training, or a gradient check failed",
+    4: "NaN or Inf appeared in training, or a check of numbers failed (`gradcheck`, `explain`, `reproduce`)",
     5: "no checkpoint can be read or written, or the disk is full",
     6: "processes that train together lost each other",
     CORRUPTED: "bits differ: a run from what was recomputed of it, or one worker from another",
