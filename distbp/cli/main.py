@@ -191,18 +191,17 @@ def resume(
 @JSON
 @reports_errors
 def evaluate(model_dir: Path, data: tuple[str, ...], split: str, metrics: str | None, as_json: bool) -> None:
-    from distbp.cli.data import inputs_for, open_model, source_of, split_of
+    from distbp.cli.data import given_for, open_model
     from distbp.core.errors import DataError
-    from distbp.data.formats import load
     from distbp.run.progress import number
     from distbp.run.splits import skipped_note
 
     model = open_model(model_dir)
-    table = load(source_of(data, with_targets=True), Path()) if data else split_of(model_dir, split, model)
+    table = given_for(model, model_dir, data, split, with_targets=True)
     if table.targets is None:
         raise DataError(f"{table.name}: there are no targets to compare with; name them after the inputs")
     names = None if metrics is None else [name.strip() for name in metrics.split(",")]
-    found = model.evaluate(inputs_for(model, table), table.targets, weights=table.weights, metrics=names)
+    found = model.evaluate(table.inputs, table.targets, weights=table.weights, metrics=names)
     if as_json:
         from distbp.run.progress import finite
 
@@ -237,12 +236,13 @@ def evaluate(model_dir: Path, data: tuple[str, ...], split: str, metrics: str | 
 def predict(
     model_dir: Path, data: tuple[str, ...], split: str, output: Path | None, probabilities: bool
 ) -> None:
-    from distbp.cli.data import csv_text, open_model, predictions, source_of, split_of, write_predictions
-    from distbp.data.formats import load
+    from distbp.cli.data import csv_text, given_for, open_model, predictions, write_predictions
 
     model = open_model(model_dir)
-    table = load(source_of(data, with_targets=False), Path()) if data else split_of(model_dir, split, model)
+    table = given_for(model, model_dir, data, split, with_targets=False)
     columns = predictions(model, table, probabilities=probabilities)
+    for note in table.notes:
+        click.echo(f"note: {note}", err=True)
     if output is None:
         click.echo(csv_text(columns).encode(), nl=False)  # UTF-8, as in a file, whatever the terminal's is
     else:

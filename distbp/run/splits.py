@@ -16,8 +16,12 @@ from distbp.core.storage import user_path
 from distbp.core.words import counted
 from distbp.data.batches import WholeData
 from distbp.data.checks import Allowed, check_rows
+from distbp.data.columns.cells import MISSING
+from distbp.data.columns.choosing import Wanted
+from distbp.data.columns.opening import open_table
+from distbp.data.columns.plan import Plan
 from distbp.data.digest import table_record
-from distbp.data.formats import arranged, from_arrays, load
+from distbp.data.formats import TableFiles, arranged, from_arrays, load
 from distbp.data.ids import with_ids
 from distbp.data.prepared import PreparedRows, prepare
 from distbp.data.preprocessing import Preprocessing, fit
@@ -35,11 +39,14 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Splits:
-    """The tables of a job, by name; "train" is always there. `meaning`: of their targets to its loss."""
+    """The tables of a job, by name; "train" is always there. `meaning`: of their targets to its loss.
+    `plan`: of the columns, where the job has a table with names. `notes`: what opening it showed."""
 
     tables: Mapping[str, Table]
     preprocessing: Preprocessing
     meaning: Meaning
+    plan: Plan | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def skipped(self) -> dict[str, dict[str, int]]:
@@ -100,6 +107,8 @@ def open_splits(
         if confined:
             raise DataError("data.folder may not be given here: paths are relative to the job's own data")
         folder = folder / user_path(job.data.folder)
+    if isinstance(job.data.train, TableFiles) and not (given and given.get("train") is not None):
+        return _open_table(job, folder, confined=confined)
     tables: dict[str, Table] = {}
     first = data_facts(job.model.layers)
     plain = None if job.data.standardize else Preprocessing(job.data.scale)
@@ -140,6 +149,39 @@ def open_splits(
     outputs = _outputs(job, tables["train"].features)
     meaning = understand(tables, job.loss, outputs, np.dtype(job.dtype))
     return Splits(tables, preprocessing, meaning)
+
+
+def _open_table(job: TrainingJob, folder: Path, *, confined: bool) -> Splits:
+    """The splits of a table with named columns."""
+    data, shares = job.data, {}
+    assert data.target is not None  # the job was checked
+    if data.split is not None:
+        shares = {"validation": data.split.validation, "test": data.split.test}
+    wanted = Wanted(
+        target=data.target.column,
+        scaled=data.target.scale == "standard",
+        columns=data.columns or {},
+        missing=MISSING if data.missing is None else data.missing,
+        weight=data.weight,
+        group=data.group,
+        time=data.time,
+        shares=shares,
+        way="auto" if data.split is None else data.split.by,
+        seed=0 if data.split is None else data.split.seed,
+        by_class=job.loss.targets == "labels",
+        bad_rows=data.bad_rows,
+        dtype=job.dtype,
+    )
+    sources = {name: source for name in SPLITS if (source := getattr(data, name)) is not None}
+    opened = open_table(wanted, sources, folder, confined=confined)
+    plain = Preprocessing()
+    tables = {
+        name: check_rows(table, data.bad_rows, Allowed(np.dtype(job.dtype), plain, name))
+        for name, table in opened.tables.items()
+    }
+    outputs = _outputs(job, tables["train"].features)
+    meaning = understand(tables, job.loss, outputs, np.dtype(job.dtype))
+    return Splits(tables, plain, meaning, opened.plan, opened.notes)
 
 
 def _outputs(job: TrainingJob, features: Shape) -> int | None:

@@ -182,7 +182,7 @@ def check_splits(job: TrainingJob, splits: Splits) -> tuple[tuple[float, ...] | 
                 f"{splits.tables[split].name}: all rows of the {split} set weigh 0 in {job.dtype}, so that"
                 " nothing can be learned or measured; give some row, and its class, a weight"
             )
-    return weights, notes
+    return weights, (*splits.notes, *notes)
 
 
 def _frames(splits: Splits) -> dict[str, Frame]:
