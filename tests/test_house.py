@@ -83,6 +83,7 @@ DOORS = {
         "distbp.cli.paths",
         "distbp.cli.serve",
         "distbp.cli.service",
+        "distbp.cli.tables",
         "distbp.cli.tokens",
         "distbp.cli.tools",
     },

@@ -16,10 +16,11 @@ from distbp.cli import checks as cli_checks
 from distbp.cli import describe as cli_describe
 from distbp.cli import serve as cli_serve
 from distbp.cli import service as cli_service
+from distbp.cli import tables as cli_tables
 from distbp.cli import tokens as cli_tokens
 from distbp.cli import tools as cli_tools
 from distbp.cli.errors import EXIT_CODES, internal, named, open_streams, reports_errors, stopped
-from distbp.cli.options import ADDRESS, DATA, DATA_HELP, JOB, JSON, MODEL, SPLIT, WORKERS
+from distbp.cli.options import ADDRESS, DATA, DATA_HELP, JSON, MODEL, SPLIT, WORKERS
 from distbp.cli.paths import NewFile, UserPath, job_at
 from distbp.core.imports import without_collections
 from distbp.core.interrupts import terminate
@@ -35,6 +36,7 @@ _EPILOG = """\b
 Examples:
   distbp train job.yaml                       train; the run lies in runs/
   distbp train job.yaml --workers 4 --output runs/first
+  distbp train houses.csv --target price      a table, without a job file
   distbp resume runs/first                    go on after Ctrl-C, a crash, or kill -9
   distbp evaluate runs/first                  the test set of the run's own job
   distbp predict runs/first images.npy -o predictions.csv
@@ -63,7 +65,8 @@ def group() -> None:
 
 
 @group.command()
-@JOB
+@click.argument("job_file", metavar="JOB.yaml|TABLE", type=UserPath())
+@click.option("--target", help="Of a table: the column to predict. The job is made and printed.")
 @click.option(
     "--output",
     type=UserPath(),
@@ -74,9 +77,14 @@ def group() -> None:
 @JSON
 @reports_errors
 def train(
-    job_file: Path, output: Path | None, workers: int | str | None, address: str | None, as_json: bool
+    job_file: Path,
+    target: str | None,
+    output: Path | None,
+    workers: int | str | None,
+    address: str | None,
+    as_json: bool,
 ) -> None:
-    """Train a job.
+    """Train a job, or a table without one.
 
     The run directory then holds the model, its metrics and its curves.
 
@@ -84,6 +92,7 @@ def train(
     Examples:
       distbp train job.yaml
       distbp train job.yaml --output runs/first --workers 2
+      distbp train houses.csv --target price
       distbp train job.yaml --json | jq 'select(.event == "epoch_ended") | .metrics'
 
     Ctrl-C and SIGTERM write a checkpoint and stop; `distbp resume` continues.
@@ -95,7 +104,12 @@ def train(
         from distbp.run.progress import show
         from distbp.run.train import train as train_job
 
-    job = job_at(job_file)
+    if target is None and cli_tables.is_table(job_file):
+        raise click.UsageError(
+            f"to train on a table, name its target: distbp train {job_file} --target NAME;"
+            f" `distbp data describe {job_file}` shows the columns"
+        )
+    job = job_at(job_file) if target is None else _job_of_table(job_file, target, as_json)
     if output is not None and (output / "job.yaml").exists():
         raise click.UsageError(
             f"{output} holds a run; go on with `distbp resume {output}`, or name another folder"
@@ -107,13 +121,15 @@ def train(
         result = train_job(
             job,
             output=output,
-            folder=job_file.parent,
+            folder=job_file.parent if target is None else Path(),
             workers=workers,
             listener=listener,
             address=address,
             session=session,
         )
     _close(result, as_json)
+    if target is not None and not as_json:
+        click.echo(f"predict rows: distbp predict {result.path} ROWS.csv")
 
 
 @group.command()
@@ -250,6 +266,16 @@ def predict(
         click.echo(f"{len(table):,} predictions in {output}")
 
 
+def _job_of_table(path: Path, target: str, as_json: bool) -> TrainingJob:
+    """The first job for a table, which is printed."""
+    from distbp.job import TrainingJob
+
+    page = cli_tables.job_for_table(str(path), target)
+    if not as_json:
+        click.echo(page)
+    return TrainingJob.from_yaml(page)
+
+
 def _notes(job: TrainingJob, event: Started, workers: int | str | None) -> list[str]:
     from distbp.job.data_checks import notes_about
 
@@ -271,6 +297,7 @@ for _command in (
     cli_tools.scale,
     cli_tools.plan,
     cli_describe.describe,
+    cli_tables.data,
     cli_serve.serve,
     cli_service.submit,
     cli_service.status,

@@ -179,6 +179,12 @@ def _sample(source: TableFiles, file: DataFile) -> tuple[bytes, bool]:
             data += piece
     whole = len(data) < _SAMPLE
     text = data.decode(source.encoding, errors="replace").removeprefix("\ufeff")
+    if "\0" in text:
+        raise DataError(
+            f"{file.name}: the file holds bytes that are no text; say what it is (kind: parquet, arrow,"
+            " jsonl),"
+            " or its encoding"
+        )
     lines = text.splitlines(keepends=True)[source.skip_lines :]
     if not whole and len(lines) > 1:
         lines.pop()

@@ -1,8 +1,9 @@
 """The kinds of columns, fitted: what turns one column into columns of the inputs.
 
 An encoder is a frozen dataclass of plain numbers and text, so it is JSON, and the same in training and in
-prediction. `reads`: how cells are read (see `store.read_cells`). `names`: of the input columns. `encode`
-writes (n, width) float32 from the values of a column, whose missing cells are NaN or level -1.
+prediction. `reads`: how cells are read (see `store.read_cells`). `names`: of the input columns. `ready`
+is told the values of a column, whose missing cells are NaN or level -1, and its levels; `encode` writes what
+that gave for some rows, (n, width).
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ class NumberCode:
         bins = [f"{self.name} bin {i}" for i in range(max(0, len(self.edges) - 1))]
         return [self.name, *bins, *[f"{self.name} missing"][: self.indicator]]
 
-    def encode(self, values: Array, levels: Sequence[str] | None, out: Array) -> None:
+    def ready(self, values: Array, levels: Sequence[str] | None) -> Array:
+        return values
+
+    def encode(self, values: Array, out: Array) -> None:
         gone = np.isnan(values)
         x = np.where(gone, self.fill, values)
         out[:, 0] = (transformed(x, self.log, self.ranks) - self.center) / self.spread
@@ -74,13 +78,18 @@ class CategoryCode:
             own = [f"{self.name} bucket {i}" for i in range(self.buckets)]
         return [*own, *[f"{self.name} other"][: self.other]]
 
-    def encode(self, values: Array, levels: Sequence[str] | None, out: Array) -> None:
+    def ready(self, values: Array, levels: Sequence[str] | None) -> Array:
+        """The number of the column of each cell; one past the last where it has none."""
         width = len(self.names)
-        place = np.array([*map(self._place, levels or ()), -1], np.int64)[values]
+        place = np.array([*map(self._place, levels or ()), -1], np.int64)
         place[place < 0] = width - 1 if self.other else width
+        return np.asarray(place[values])
+
+    def encode(self, values: Array, out: Array) -> None:
+        width = out.shape[1]
         out[:] = 0
-        there = np.flatnonzero(place < width)
-        out[there, place[there]] = 1
+        there = np.flatnonzero(values < width)
+        out[there, values[there]] = 1
 
     def unseen(self, values: Array, levels: Sequence[str]) -> int:
         """How many cells hold a level that no training row had a column for."""
@@ -111,7 +120,10 @@ class BooleanCode:
     def names(self) -> list[str]:
         return [self.name, *[f"{self.name} missing"][: self.indicator]]
 
-    def encode(self, values: Array, levels: Sequence[str] | None, out: Array) -> None:
+    def ready(self, values: Array, levels: Sequence[str] | None) -> Array:
+        return values
+
+    def encode(self, values: Array, out: Array) -> None:
         gone = np.isnan(values)
         out[:, 0] = np.where(gone, 0, 2 * values - 1)
         if self.indicator:
@@ -143,7 +155,10 @@ class DateCode:
             )
         return [*own, *[f"{self.name} missing"][: self.indicator]]
 
-    def encode(self, values: Array, levels: Sequence[str] | None, out: Array) -> None:
+    def ready(self, values: Array, levels: Sequence[str] | None) -> Array:
+        return values
+
+    def encode(self, values: Array, out: Array) -> None:
         gone = np.isnan(values)
         seconds = np.where(gone, self.fill, values)
         place = 0

@@ -67,11 +67,11 @@ def load_columns(table: RawTable, uses: Mapping[str, Use], missing: Sequence[str
         bad = np.zeros(count, bool)
         for name, use in uses.items():
             piece = c.cleaned(cells[name], missing)
-            strange = grown[name].append(piece)
+            values, strange = grown[name].append(piece)
             if strange is not None:
                 said = _said(table, row, strange, name, cells[name], f"is no {_READ_AS[use.reads]}")
                 bad_rows.mark(bad, strange, f"no {_READ_AS[use.reads]} in {name!r}", said)
-            _infinite_and_missing(table, row, name, use, piece, cells[name], bad, bad_rows)
+            _infinite_and_missing(table, row, name, use, values, cells[name], bad, bad_rows)
         if bad_rows.first and not skip:
             raise DataError(_refusal(bad_rows.first))
         kept.append(~bad)
@@ -87,10 +87,9 @@ def load_columns(table: RawTable, uses: Mapping[str, Use], missing: Sequence[str
 
 
 def _infinite_and_missing(
-    table: RawTable, row: int, name: str, use: Use, piece: Any, raw: Any, bad: Array, bad_rows: BadRows
+    table: RawTable, row: int, name: str, use: Use, values: Array, raw: Any, bad: Array, bad_rows: BadRows
 ) -> None:
     if use.reads == "number":
-        values, _ = c.as_numbers(piece)
         infinite = np.isinf(values)
         if infinite.any():
             bad_rows.mark(
@@ -103,7 +102,7 @@ def _infinite_and_missing(
             said = _said(table, row, values < 0, name, raw, "is a weight below 0")
             bad_rows.mark(bad, values < 0, "weight below 0", said)
     if use.role:
-        gone = c.missing_cells(piece)
+        gone = values < 0 if use.reads == "level" else np.isnan(values)
         if gone.any():
             where = f"{table.place(row + int(gone.argmax()))}, column {name!r}"
             bad_rows.mark(bad, gone, f"missing {use.role}", f"{where}: the {use.role} is missing")

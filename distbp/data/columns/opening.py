@@ -49,6 +49,7 @@ def open_table(
     uses = uses_of(wanted, chosen, facts)
     train = load_columns(raw, uses, wanted.missing, skip)
     parts = _split(wanted, train, raw.name)
+    _check_target(train.columns[wanted.target], parts["train"], wanted.target, raw.name)
     plan = _fit(wanted, chosen, facts, train, parts["train"], raw)
     tables = {}
     for split, rows in parts.items():
@@ -65,6 +66,11 @@ def open_table(
             loaded = load_columns(other, uses, wanted.missing, skip)
             tables[split] = _table(wanted, plan, loaded, np.arange(len(loaded)), other, facts, "")
     notes += _constant(plan, train, parts["train"])
+    if plan.target.scaled:
+        notes.append(
+            f"losses and metrics of values are in deviations of {wanted.target!r} ({plan.target.spread:.4g});"
+            " predictions are in its own units"
+        )
     return Opened(tables, plan, tuple(notes))
 
 
@@ -87,6 +93,17 @@ def _split(wanted: Wanted, train: Loaded, name: str) -> dict[str, Array]:
     return split_rows(
         len(train), shares, way, wanted.seed, classes=classes, groups=groups, times=times, name=name
     )
+
+
+def _check_target(column: Column, rows: Array, name: str, table: str) -> None:
+    first = column.values[rows[0]]
+    if all((part == first).all() for part in column.chunks(rows)):
+        shown = column.levels[int(first)] if column.levels is not None else f"{first:g}"
+        raise DataError(
+            f"{table}: the target {name!r} is {shown} in all training rows, so that there is nothing to"
+            " learn;"
+            " give rows with other values, or another target"
+        )
 
 
 def _fit(

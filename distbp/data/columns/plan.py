@@ -21,6 +21,7 @@ from distbp.data.columns.encoders import ENCODERS, CategoryCode
 from distbp.data.columns.store import Column
 
 _VERSION = 1
+_BLOCK = 2**18  # numbers that are written at a time
 
 
 @dataclass(frozen=True)
@@ -100,18 +101,26 @@ class Plan:
     def encode_piece(
         self, values: Mapping[str, tuple[Array, Sequence[str] | None]], out: Array, seen: Seen | None = None
     ) -> None:
-        """One piece: the values and levels of every column."""
-        place = 0
+        """One piece: the values and levels of every column. Rows are written in blocks that stay in the
+        cache."""
+        ready = []
+        for column in self.columns:
+            cells, levels = values[column.name]
+            ready.append(column.ready(cells, levels))
+            if seen is not None and isinstance(column, CategoryCode):
+                count = column.unseen(cells, levels or ())
+                if count:
+                    seen.unseen[column.name] = seen.unseen.get(column.name, 0) + count
+        widths = [len(column.names) for column in self.columns]
+        rows = max(16, _BLOCK // max(1, sum(widths)))
         with np.errstate(over="ignore"):  # what is too large for float32 is found by the checks after it
-            for column in self.columns:
-                cells, levels = values[column.name]
-                width = len(column.names)
-                column.encode(cells, levels, out[:, place : place + width])
-                place += width
-                if seen is not None and isinstance(column, CategoryCode):
-                    count = column.unseen(cells, levels or ())
-                    if count:
-                        seen.unseen[column.name] = seen.unseen.get(column.name, 0) + count
+            for start in range(0, len(out), rows):
+                place = 0
+                for column, cells, width in zip(self.columns, ready, widths, strict=True):
+                    column.encode(
+                        cells[start : start + rows], out[start : start + rows, place : place + width]
+                    )
+                    place += width
 
     def check_names(self, names: Sequence[str], where: str) -> tuple[str, ...]:
         """The names that the plan does not use. Raises DataError with all that are missing."""
@@ -192,6 +201,6 @@ def _made(kind: Any, data: Mapping[str, Any]) -> Any:
 def _checked(kind: type, value: Any) -> Any:
     if kind is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
-    if type(value) is not kind:
+    if type(value) is not kind or kind is float:
         raise ValueError(f"{value!r} for {kind.__name__}")
     return value

@@ -148,11 +148,16 @@ def _names(file: DataFile, kind: str) -> tuple[str, ...]:
                 parquet.metadata.row_group(i).total_byte_size for i in range(parquet.num_row_groups)
             )
             check_claim(file.name, claimed, file.size)
-            return tuple(parquet.schema_arrow.names)
+            return _own(parquet.schema_arrow.names)
     if kind == "arrow":
         with _ipc(file) as reader:
-            return tuple(reader.schema.names)
+            return _own(reader.schema.names)
     return tuple(_json(file).column_names)
+
+
+def _own(names: Sequence[str]) -> tuple[str, ...]:
+    """Without the index that pandas adds."""
+    return tuple(name for name in names if not name.startswith("__index_level_"))
 
 
 def _batches(

@@ -52,8 +52,9 @@ class _Growing:
     def whole(self) -> Array:
         if self.file is None:
             return np.concatenate(self.pieces) if self.pieces else np.empty(0, self.dtype)
-        self.file.flush()
-        return np.memmap(self.file, dtype=self.dtype, mode="r", shape=(self.count,))
+        with self.file as file:  # the mapping keeps the space; it is freed with the array
+            file.flush()
+            return np.memmap(file, dtype=self.dtype, mode="r", shape=(self.count,))
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,15 +83,15 @@ class Gathering:
         self._grown = _Growing(np.int32 if reads == "level" else np.float64, room)
         self._codes: dict[str, int] = {}
 
-    def append(self, piece: Any) -> Array | None:
-        """Takes cleaned cells; returns which of them are bad, or None."""
+    def append(self, piece: Any) -> tuple[Array, Array | None]:
+        """Takes cleaned cells; returns their values (or codes), and which of them are bad."""
         values, levels, bad = read_cells(piece, self.reads, self.numeric)
         if levels is not None:
             known = self._codes
             of = np.array([known.setdefault(level, len(known)) for level in levels], np.int32)
             values = np.append(of, np.int32(-1))[values]
         self._grown.append(values)
-        return bad
+        return values, bad
 
     def column(self, keep: Array | None = None) -> Column:
         """What was read, without the rows that are not in `keep`."""

@@ -77,7 +77,7 @@ class _Finder:
         before = self.state
         if is_text(piece.type):
             self.state = next((kind for kind in _AFTER.get(before, ()) if _fits(kind, piece)), "text")
-            if before not in (None, self.state):
+            if before != self.state and not self.changed:
                 self._note(piece, row, table, before)
             self._count(piece)
         else:
@@ -91,11 +91,19 @@ class _Finder:
             self.high = float(np.fmax.reduce(values, initial=self.high))
 
     def _note(self, piece: Any, row: int, table: RawTable, before: str | None) -> None:
-        for index, text in enumerate(piece.to_pylist()):
-            one = arrow().pa.array([text], arrow().pa.string())
-            if text is not None and not any(_fits(kind, one) for kind in _AFTER[before][:1]):
-                self.changed = f"{table.place(row + index)} is {text[:40]!r}, after {WORDS[before or 'text']}"
-                return
+        """Remembers the first cell that changed the type."""
+        if before is None:  # the first piece: what its first cell looked like
+            one = piece.drop_null().slice(0, 1)
+            before = next((kind for kind in _AFTER[None] if _fits(kind, one)), "text")
+        if self.state in (before, "number"):
+            return
+        pattern = {"whole": c.WHOLE, "number": c.NUMBER, "date": c.DATE}[before]
+        fits = arrow().compute.match_substring_regex(piece, pattern)
+        strange = ~fits.fill_null(True).to_numpy(zero_copy_only=False)
+        if before == "date" and not strange.any():
+            strange = c.as_dates(piece)[1]
+        index = int(strange.argmax())
+        self.changed = f"{table.place(row + index)} is {piece[index].as_py()[:40]!r}, after {WORDS[before]}"
 
     def _count(self, text: Any) -> None:
         if self.levels is None:
@@ -137,7 +145,7 @@ def survey(table: RawTable, missing: Sequence[str], *, deep: bool = False) -> di
 def _fits(kind: str, piece: Any) -> bool:
     if kind == "date":
         return c.matches(piece, c.DATE) and c.as_dates(piece)[1] is None
-    return c.matches(piece, c.WHOLE if kind == "whole" else c.NUMBER)
+    return c.matches(piece, c.WHOLE) if kind == "whole" else c.numbers_of(piece) is not None
 
 
 def _stored_type(kind: Any) -> str:
