@@ -24,7 +24,12 @@ _CLASSES = 10
 
 @click.group()
 def data() -> None:
-    """Look at data before training."""
+    """Look at data before training.
+
+    \b
+    Example:
+      distbp data describe abalone.csv
+    """
 
 
 @data.command()
