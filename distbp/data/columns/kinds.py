@@ -4,10 +4,12 @@ code of each kind, fitted to the training rows."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from distbp.core.options import OptionError, option, registry
-from distbp.data.columns.types import Facts
+
+if TYPE_CHECKING:  # a job needs no more than the names of the kinds
+    from distbp.data.columns.types import Facts
 
 _INDICATOR = "a column that says whether the cell was missing; left out: where training rows have holes"
 MOST_LEVELS = 1000  # of text that is taken for a category unless the job says so
