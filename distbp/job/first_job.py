@@ -104,6 +104,16 @@ def _kind(facts: Facts, rows: int) -> Any:
     """The kind that a column gets, as a job writes it; one whose cells are all missing is dropped."""
     if facts.type == "empty":
         return "drop"
+    if numbers_rows(facts):
+        return "drop"
     kind = kinds.automatic(facts)
     binned = isinstance(kind, kinds.Number) and rows >= BINS_ROWS
     return {"kind": "number", "bins": BINS} if binned else str(kind.type)
+
+
+def numbers_rows(facts: Facts) -> bool:
+    """Whether a column only counts the rows: whole numbers without gaps, each once."""
+    if facts.type != "whole" or facts.missing or facts.low is None or facts.high is None or facts.rows < 20:
+        return False
+    once = facts.levels is None or len(facts.levels) == facts.rows  # None: too many to be counted
+    return once and facts.high - facts.low + 1 == facts.rows

@@ -6,7 +6,7 @@ The rows are split first. The plan is fitted to the training rows: no function t
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from distbp.core.errors import DataError
 from distbp.data.columns.choosing import Wanted, check_columns, chosen_kinds, uses_of
 from distbp.data.columns.fitting import fit_column, moments
 from distbp.data.columns.loading import Loaded, load_columns
+from distbp.data.columns.noticing import notices
 from distbp.data.columns.plan import Plan, TargetCode
 from distbp.data.columns.reading import RawTable, open_raw
 from distbp.data.columns.splitting import split_rows
@@ -65,7 +66,7 @@ def open_table(
                 )
             loaded = load_columns(other, uses, wanted.missing, skip)
             tables[split] = _table(wanted, plan, loaded, np.arange(len(loaded)), other, facts, "")
-    notes += _constant(plan, train, parts["train"])
+    notes += notices(plan, train.columns, parts, wanted.by_class)
     if plan.target.scaled:
         notes.append(
             f"losses and metrics of values are in deviations of {wanted.target!r} ({plan.target.spread:.4g});"
@@ -182,16 +183,3 @@ def _encoded(plan: Plan, columns: Mapping[str, Column], rows: Array, dtype: np.d
 def _release(columns: Mapping[str, Column]) -> None:
     for column in columns.values():
         release_pages(column.values)
-
-
-def _constant(plan: Plan, train: Loaded, rows: Array) -> list[str]:
-    """A note about columns that say nothing."""
-    found = []
-    for name in plan.needs:
-        column, first = train.columns[name], train.columns[name].values[rows[:1]]
-        parts: Sequence[Array] = list(column.chunks(rows)) if len(rows) < CHUNK_ROWS else ()
-        if parts and all(((part == first) | ((part != part) & (first != first))).all() for part in parts):
-            found.append(name)
-    if not found:
-        return []
-    return [f"columns with one value in all training rows, which say nothing: {', '.join(map(repr, found))}"]
