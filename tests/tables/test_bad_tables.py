@@ -253,3 +253,11 @@ def test_one_class(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match="the target 'price' is yes in all training rows"):
         train(two, folder=tmp_path, output=tmp_path / "run")
+
+
+def test_a_row_larger_than_a_block(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(HEAD + GOOD + "x" * 9_000_000 + ",1,2\n")
+    with pytest.raises(
+        DataError, match=r"t.csv: cannot be read as CSV \(straddling object straddles two block"
+    ):
+        opened(tmp_path)

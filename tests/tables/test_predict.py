@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from houses import houses, job, write
 
 from distbp import load_model, train
 from distbp.cli.main import group
-from distbp.core.errors import ModelError
+from distbp.core.errors import DataError, ModelError
 from distbp.model.predictor import Model
 from distbp.run.verify import verify_run
 
@@ -232,3 +233,51 @@ def test_a_plan_that_does_not_fit_the_layers(run: Path, tmp_path: Path) -> None:
     (folder / "model.json").write_bytes(bytes(sealed_json(content)))
     with pytest.raises(ModelError, match=r"its table makes .* inputs, but its layers take"):
         load_model(folder)
+
+
+def test_a_service_takes_a_list_of_mappings(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fastapi")
+    from distbp_service.api.config import Limits
+    from distbp_service.api.prediction import Predictions
+    from distbp_service.errors import BadValueError
+
+    service = Predictions(None, Limits())  # type: ignore[arg-type]
+    monkeypatch.setattr(service, "_loaded", lambda _: model)
+    rows = json.loads(
+        houses(4).drop_columns(["price"]).to_pandas().to_json(orient="records", date_format="iso")
+    )
+    found = service.predict(None, rows, probabilities=False)  # type: ignore[arg-type]
+    assert found.predictions == model.predict(houses(4)).tolist()
+    for bad, said in (
+        ([[1, 2, 3]], "row 0 is no mapping from column to value"),
+        ([{"rooms": 1}], "the data has no column 'area', 'city', 'code', 'built', 'garden'"),
+        ([{**rows[0], "area": {"a": [1]}}], "row 0, column 'area'"),
+        ([{**rows[0], "city": ["Oslo"]}], "row 0, column 'city'"),
+        ([{**rows[0], "built": 3}], "row 0, column 'built': 3 is not a date"),
+    ):
+        with pytest.raises(BadValueError, match=re.escape(said)):
+            service.predict(None, bad, probabilities=False)  # type: ignore[arg-type]
+
+
+def test_a_model_of_other_columns_is_told_of(run: Path, tmp_path: Path) -> None:
+    write(houses(seed=8), tmp_path / "h.csv")
+    found = cli("validate", write_job(tmp_path, str(run)), "--json")
+    assert any(
+        "init: the columns of the table become other inputs" in note
+        for note in json.loads(found.stdout)["notes"]
+    )
+
+
+def write_job(folder: Path, init: str) -> Path:
+    (folder / "job.yaml").write_text(job("h.csv").replace(init=init).to_yaml())
+    return folder / "job.yaml"
+
+
+def test_tables_are_not_uploaded(tmp_path: Path) -> None:
+    from distbp.client.uploads import place_data
+
+    write(houses(), tmp_path / "h.csv")
+    with pytest.raises(
+        DataError, match=r"h.csv: tables are not sent to a service yet; train it here, or put it"
+    ):
+        place_data(None, job("h.csv"), {}, tmp_path, files=True)  # type: ignore[arg-type]

@@ -70,9 +70,7 @@ def as_arrow(given: Any) -> Any:
         names: dict[str, None] = {}
         for number, row in enumerate(given):
             if not isinstance(row, Mapping):
-                raise DataError(
-                    f"row {number} is no mapping from column to value, as row 0 is; give rows of one kind"
-                )
+                raise DataError(f"row {number} is no mapping from column to value; give one for each row")
             names.update(dict.fromkeys(map(str, row)))
         by_name = [{str(k): v for k, v in row.items()} for row in given]
         return _columns({name: [row.get(name) for row in by_name] for name in names})
