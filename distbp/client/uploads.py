@@ -17,6 +17,7 @@ from distbp.client.transport import Transport
 from distbp.core.errors import DataError, RemoteError
 from distbp.core.options import paths
 from distbp.core.storage import user_path
+from distbp.data.columns.given import is_frame
 from distbp.data.formats import Npz, TableFiles, from_arrays, load
 from distbp.data.table import Table
 from distbp.job import TrainingJob
@@ -42,6 +43,8 @@ def place_data(
     elsewhere = False  # some data is not here, so what is here cannot be checked against it
     for split in SPLITS:
         source = getattr(job.data, split)
+        if is_frame(arrays.get(split)):
+            raise DataError(f"the {split} frame: tables are not sent to a service yet; train it here")
         if arrays.get(split) is not None:
             tables[split] = from_arrays(
                 *arrays[split], bad_rows=job.data.bad_rows, name=f"the {split} arrays"

@@ -25,6 +25,8 @@ def splits_off(job: TrainingJob, split: str) -> bool:
 
 def tables_are_whole(job: TrainingJob) -> Iterator[Fault]:
     data = job.data
+    if data.train is None:  # given from Python, as arrays or a frame
+        return
     if not has_table(job):
         for name in _OF_TABLES:
             if getattr(data, name) is not None:

@@ -11,13 +11,14 @@ import numpy as np
 
 from distbp.core import settings
 from distbp.core.arrays import Shape
-from distbp.core.errors import DataError
+from distbp.core.errors import DataError, Fault, JobError
 from distbp.core.storage import user_path
 from distbp.core.words import counted
 from distbp.data.batches import WholeData
 from distbp.data.checks import Allowed, check_rows
 from distbp.data.columns.cells import MISSING
 from distbp.data.columns.choosing import Wanted
+from distbp.data.columns.given import GivenTable, is_frame
 from distbp.data.columns.opening import open_table
 from distbp.data.columns.plan import Plan
 from distbp.data.digest import table_record
@@ -107,8 +108,9 @@ def open_splits(
         if confined:
             raise DataError("data.folder may not be given here: paths are relative to the job's own data")
         folder = folder / user_path(job.data.folder)
-    if isinstance(job.data.train, TableFiles) and not (given and given.get("train") is not None):
-        return _open_table(job, folder, confined=confined)
+    train = (given or {}).get("train")
+    if is_frame(train) or (train is None and isinstance(job.data.train, TableFiles)):
+        return _open_table(job, folder, given or {}, confined=confined)
     tables: dict[str, Table] = {}
     first = data_facts(job.model.layers)
     plain = None if job.data.standardize else Preprocessing(job.data.scale)
@@ -151,10 +153,11 @@ def open_splits(
     return Splits(tables, preprocessing, meaning)
 
 
-def _open_table(job: TrainingJob, folder: Path, *, confined: bool) -> Splits:
-    """The splits of a table with named columns."""
+def _open_table(job: TrainingJob, folder: Path, given: Mapping[str, Any], *, confined: bool) -> Splits:
+    """The splits of a table with named columns, in files or `given` as frames."""
     data, shares = job.data, {}
-    assert data.target is not None  # the job was checked
+    if data.target is None:
+        raise JobError([Fault("data.target", "is required for a table (the column to predict)")])
     if data.split is not None:
         shares = {"validation": data.split.validation, "test": data.split.test}
     wanted = Wanted(
@@ -172,7 +175,14 @@ def _open_table(job: TrainingJob, folder: Path, *, confined: bool) -> Splits:
         bad_rows=data.bad_rows,
         dtype=job.dtype,
     )
-    sources = {name: source for name in SPLITS if (source := getattr(data, name)) is not None}
+    sources: dict[str, Any] = {}
+    for name in SPLITS:
+        if given.get(name) is not None:
+            if not is_frame(given[name]):
+                raise DataError(f"the {name} data is no frame, as the training data is; give all as frames")
+            sources[name] = GivenTable(given[name], f"the {name} frame")
+        elif getattr(data, name) is not None and not (name == "train" and given):
+            sources[name] = getattr(data, name)
     opened = open_table(wanted, sources, folder, confined=confined)
     plain = Preprocessing()
     tables = {

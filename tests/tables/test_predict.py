@@ -281,3 +281,7 @@ def test_tables_are_not_uploaded(tmp_path: Path) -> None:
         DataError, match=r"h.csv: tables are not sent to a service yet; train it here, or put it"
     ):
         place_data(None, job("h.csv"), {}, tmp_path, files=True)  # type: ignore[arg-type]
+    with pytest.raises(
+        DataError, match=r"the train frame: tables are not sent to a service yet; train it here"
+    ):
+        place_data(None, job("h.csv"), {"train": houses()}, tmp_path, files=True)  # type: ignore[arg-type]

@@ -11,7 +11,8 @@ from houses import houses, job, write
 from pyarrow import parquet
 
 import distbp.data.columns.csv_text as csv_text
-from distbp import train
+from distbp import JobError, resume, train
+from distbp.core.errors import ArgumentError
 from distbp.data.columns.cells import as_levels, as_numbers, cleaned
 from distbp.data.columns.store import Room
 from distbp.run.splits import open_splits
@@ -68,3 +69,27 @@ def test_text_with_other_spellings_of_a_number() -> None:
     cells = cleaned(pa.array([" 3", "3.0", "+3", "3e0", "?"]), ("", "?"))
     assert as_numbers(cells)[0].tolist()[:4] == [3.0] * 4
     assert as_levels(cells, numeric=True)[0].to_pylist() == ["3", "3", "3", "3", None]
+
+
+@pytest.mark.parametrize("kind", ["pandas", "arrow", "batches"])
+def test_frames_from_python(kind: str, digest: str, tmp_path: Path) -> None:
+    table = houses()
+    frames = {
+        "pandas": table.to_pandas(),
+        "arrow": table,
+        "batches": pa.Table.from_batches(table.to_batches(70)),
+    }
+    of_frames = job("h.csv").replace(
+        data={"target": {"column": "price", "scale": "standard"}, "split": {"validation": 0.2, "test": 0.2}}
+    )
+    result = train(of_frames, data=frames[kind], output=tmp_path / "run")
+    assert result.params_sha256 == digest
+    assert resume(tmp_path / "run", data=frames[kind]).params_sha256 == digest
+    assert len(result.model().predict(frames[kind])) == 300
+    with pytest.raises(JobError, match=r"data.target: is required for a table"):
+        train(of_frames.replace(data={}), data={"train": frames[kind]}, output=tmp_path / "none")
+    with pytest.raises(ArgumentError, match="data for 'test' must be a frame too, as that for 'train'"):
+        train(of_frames, data={"train": frames[kind], "test": (1, 2)}, output=tmp_path / "none")
+    given = of_frames.replace(data={"target": {"column": "price", "scale": "standard"}})
+    splits = open_splits(given, Path(), {"train": frames[kind], "test": table.slice(3, 20)})
+    assert splits.rows == {"train": 300, "test": 20}

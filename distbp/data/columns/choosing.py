@@ -13,7 +13,7 @@ from distbp.data.columns import kinds
 from distbp.data.columns.fitting import reads
 from distbp.data.columns.loading import Use
 from distbp.data.columns.names import unknown_column
-from distbp.data.columns.reading import RawTable
+from distbp.data.columns.reading import NamedTable
 from distbp.data.columns.types import WORDS, Facts
 
 OTHERS = "others"  # the key of `columns` for all that it does not name
@@ -39,7 +39,7 @@ class Wanted:
     dtype: str = "float32"
 
 
-def check_columns(wanted: Wanted, raw: RawTable) -> None:
+def check_columns(wanted: Wanted, raw: NamedTable) -> None:
     """Raises JobError with every column that the table does not have."""
     faults = []
     roles = (

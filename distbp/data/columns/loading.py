@@ -11,7 +11,7 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError
 from distbp.data.columns import cells as c
-from distbp.data.columns.reading import RawTable
+from distbp.data.columns.reading import NamedTable
 from distbp.data.columns.store import Column, Gathering, Room
 
 _READ_AS = {"number": "number", "date": "date", "boolean": "yes or no", "level": "text"}
@@ -56,7 +56,7 @@ class BadRows:
         bad |= found
 
 
-def load_columns(table: RawTable, uses: Mapping[str, Use], missing: Sequence[str], skip: bool) -> Loaded:
+def load_columns(table: NamedTable, uses: Mapping[str, Use], missing: Sequence[str], skip: bool) -> Loaded:
     """Raises DataError with the place of the first bad cell; with `skip`, rows that have one are left out and
     counted."""
     room = Room()
@@ -87,7 +87,7 @@ def load_columns(table: RawTable, uses: Mapping[str, Use], missing: Sequence[str
 
 
 def _infinite_and_missing(
-    table: RawTable, row: int, name: str, use: Use, values: Array, raw: Any, bad: Array, bad_rows: BadRows
+    table: NamedTable, row: int, name: str, use: Use, values: Array, raw: Any, bad: Array, bad_rows: BadRows
 ) -> None:
     if use.reads == "number":
         infinite = np.isinf(values)
@@ -108,7 +108,7 @@ def _infinite_and_missing(
             bad_rows.mark(bad, gone, f"missing {use.role}", f"{where}: the {use.role} is missing")
 
 
-def _said(table: RawTable, row: int, found: Array, name: str, raw: Any, what: str) -> str:
+def _said(table: NamedTable, row: int, found: Array, name: str, raw: Any, what: str) -> str:
     index = int(found.argmax())
     shown = raw[index].as_py()
     shown = repr(shown[:40]) if isinstance(shown, str) else str(shown)

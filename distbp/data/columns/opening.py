@@ -21,7 +21,7 @@ from distbp.data.columns.fitting import fit_column, moments
 from distbp.data.columns.loading import Loaded, load_columns
 from distbp.data.columns.noticing import notices
 from distbp.data.columns.plan import Plan, TargetCode
-from distbp.data.columns.reading import RawTable, open_raw
+from distbp.data.columns.reading import NamedTable, open_raw
 from distbp.data.columns.splitting import split_rows
 from distbp.data.columns.store import CHUNK_ROWS, Column
 from distbp.data.columns.types import Facts, survey
@@ -39,11 +39,11 @@ class Opened:
 
 
 def open_table(
-    wanted: Wanted, sources: Mapping[str, TableFiles], folder: Path, *, confined: bool = False
+    wanted: Wanted, sources: Mapping[str, TableFiles | NamedTable], folder: Path, *, confined: bool = False
 ) -> Opened:
     """Raises DataError; JobError with every column that the table does not have."""
     skip = wanted.bad_rows == "skip"
-    raw = open_raw(sources["train"], folder, confined=confined, skip=skip)
+    raw = _raw(sources["train"], folder, confined, skip)
     check_columns(wanted, raw)
     facts = survey(raw, wanted.missing)
     chosen, notes = chosen_kinds(wanted, facts)
@@ -58,7 +58,7 @@ def open_table(
     for split, source in sources.items():
         if split != "train":
             header = raw.dialect.header if raw.dialect else None
-            other = open_raw(source, folder, confined=confined, skip=skip, header=header)
+            other = _raw(source, folder, confined, skip, header)
             lost = [name for name in uses if name not in other.names]
             if lost:
                 raise DataError(
@@ -73,6 +73,14 @@ def open_table(
             " predictions are in its own units"
         )
     return Opened(tables, plan, tuple(notes))
+
+
+def _raw(
+    source: TableFiles | NamedTable, folder: Path, confined: bool, skip: bool, header: bool | None = None
+) -> NamedTable:
+    if isinstance(source, TableFiles):
+        return open_raw(source, folder, confined=confined, skip=skip, header=header)
+    return source
 
 
 def _split(wanted: Wanted, train: Loaded, name: str) -> dict[str, Array]:
@@ -113,7 +121,7 @@ def _fit(
     facts: Mapping[str, Facts],
     train: Loaded,
     rows: Array,
-    raw: RawTable,
+    raw: NamedTable,
 ) -> Plan:
     columns = tuple(
         fit_column(name, kind, train.columns[name], rows, facts[name].numeric)
@@ -130,7 +138,7 @@ def _table(
     plan: Plan,
     loaded: Loaded,
     rows: Array,
-    raw: RawTable,
+    raw: NamedTable,
     facts: Mapping[str, Facts],
     split: str,
 ) -> Table:

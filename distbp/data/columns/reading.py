@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,6 +18,28 @@ from distbp.data.formats.tables import TableFiles
 from distbp.data.safety import DataFile, check_claim
 
 _ROWS = 65_536  # of a piece, where a file does not say itself
+
+
+class NamedTable(Protocol):
+    """A table as it lies somewhere: names of columns, and their cells, piece by piece."""
+
+    name: str
+    names: tuple[str, ...]
+    skipped: dict[str, int]
+
+    @property
+    def marks(self) -> tuple[tuple[int, ...], ...]: ...
+
+    @property
+    def dialect(self) -> Dialect | None: ...
+
+    def place(self, row: int) -> str:
+        """Where a row lies, for messages."""
+        ...
+
+    def pieces(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """(number of the first row, cells by name), in order."""
+        ...
 
 
 @dataclass
@@ -34,10 +56,7 @@ class RawTable:
     skip: bool = False
     skipped: dict[str, int] = field(default_factory=dict)
     starts: list[int] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        return self.source.path
+    name: str = ""
 
     @property
     def marks(self) -> tuple[tuple[int, ...], ...]:
@@ -52,7 +71,7 @@ class RawTable:
         number = int(np.searchsorted(self.starts, row, side="right")) - 1
         return f"{self.files[number].name}: row {row - self.starts[number]:,}"
 
-    def pieces(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    def pieces(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, Mapping[str, Any]]]:
         """(number of the first row, cells by name), file after file. Raises DataError."""
         wanted = list(self.names if columns is None else columns)
         row, self.starts, self.skipped, ragged = 0, [], {}, Ragged(self.skip)
@@ -126,7 +145,7 @@ def open_raw(
                 f"{file.name}: has no column {shown}, which {files[0].name} has; a table's files need the"
                 " same columns"
             )
-    return RawTable(source, files, kinds, dialects, first, skip)
+    return RawTable(source, files, kinds, dialects, first, skip, name=source.path)
 
 
 def _check_names(file: DataFile, names: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from distbp.core.errors import DataError
 from distbp.data.columns import cells as c
 from distbp.data.columns.arrow import arrow
 from distbp.data.columns.plan import Plan, Seen
-from distbp.data.columns.reading import RawTable
+from distbp.data.columns.reading import NamedTable
 from distbp.data.columns.store import read_cells
 
 _READ_AS = {"number": "a number", "date": "a date", "boolean": "yes or no", "level": "text"}
@@ -30,7 +30,7 @@ class EncodedRows:
         return len(self.inputs)
 
 
-def encode_file(plan: Plan, table: RawTable, dtype: Any) -> EncodedRows:
+def encode_file(plan: Plan, table: NamedTable, dtype: Any) -> EncodedRows:
     """The rows of a file. Raises DataError with every column that is missing, or the place of a bad cell."""
     seen = Seen(extra=plan.check_names(table.names, table.name))
     parts = [

@@ -14,7 +14,7 @@ import numpy as np
 
 from distbp.data.columns import cells as c
 from distbp.data.columns.arrow import arrow, is_text
-from distbp.data.columns.reading import RawTable
+from distbp.data.columns.reading import NamedTable
 
 COUNTED_LEVELS = 10_000  # of a column; more are "many"
 WORDS = {
@@ -68,7 +68,7 @@ class _Finder:
     low: float = np.inf
     high: float = -np.inf
 
-    def see(self, piece: Any, row: int, table: RawTable) -> None:
+    def see(self, piece: Any, row: int, table: NamedTable) -> None:
         self.rows += len(piece)
         gone = int(c.missing_cells(piece).sum())
         self.missing += gone
@@ -90,7 +90,7 @@ class _Finder:
             self.low = float(np.fmin.reduce(values, initial=self.low))
             self.high = float(np.fmax.reduce(values, initial=self.high))
 
-    def _note(self, piece: Any, row: int, table: RawTable, before: str | None) -> None:
+    def _note(self, piece: Any, row: int, table: NamedTable, before: str | None) -> None:
         """Remembers the first cell that changed the type."""
         if before is None:  # the first piece: what its first cell looked like
             one = piece.drop_null().slice(0, 1)
@@ -132,7 +132,7 @@ class _Finder:
         return Facts(self.name, kind, why, self.rows, self.missing, self.levels, low, high)
 
 
-def survey(table: RawTable, missing: Sequence[str], *, deep: bool = False) -> dict[str, Facts]:
+def survey(table: NamedTable, missing: Sequence[str], *, deep: bool = False) -> dict[str, Facts]:
     """The facts of every column, from one reading of the whole table in flat memory. `deep`: with ranges,
     and the levels of numbers that are stored as such. Raises DataError."""
     finders = {name: _Finder(name, deep) for name in table.names}
