@@ -70,6 +70,7 @@ DOORS = {
     },
     "sklearn": {"distbp.data.formats.digits"},
     "matplotlib": {"distbp.run.curves"},
+    "pyarrow": {"distbp.data.columns.arrow"},
     "pydantic": {"distbp.job", "distbp.model", "distbp.cli.data", "distbp_service.api"},
     "yaml": {"distbp.job.text"},
     "click": {
@@ -83,6 +84,7 @@ DOORS = {
         "distbp.cli.paths",
         "distbp.cli.serve",
         "distbp.cli.service",
+        "distbp.cli.tables",
         "distbp.cli.tokens",
         "distbp.cli.tools",
     },

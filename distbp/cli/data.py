@@ -4,29 +4,108 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distbp.core.arrays import Array
-from distbp.core.errors import Fault, JobError
+from distbp.core.errors import DataError, Fault, JobError
 from distbp.core.storage import commit_file, explained, user_path
 from distbp.data.checks import Allowed
-from distbp.data.formats import Idx, Npy, Npz, Source, arranged, load
+from distbp.data.columns.loading import Use, load_columns
+from distbp.data.columns.reading import open_raw
+from distbp.data.columns.rows import EncodedRows, encode_file
+from distbp.data.formats import Idx, Npy, Npz, Source, TableFiles, arranged, load
 from distbp.data.table import Table
 from distbp.job.faults import details, located
 from distbp.job.schema import KINDS
 from distbp.job.text import read_yaml
 from distbp.run.run_directory import read_job
+from distbp.run.splits import open_splits
 
 if TYPE_CHECKING:
+    from distbp.job import TrainingJob
     from distbp.model.predictor import Model
 
 
-def source_of(words: Sequence[str], *, with_targets: bool) -> Source:
+@dataclass(frozen=True)
+class Given:
+    """The rows that a command is to work on. `numbers`: of the rows in their file. `notes`: what was
+    noticed."""
+
+    inputs: Array | EncodedRows
+    numbers: Array
+    name: str
+    targets: Array | None = None
+    weights: Array | None = None
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+def given_for(
+    model: Model, model_dir: Path, words: Sequence[str], split: str, *, with_targets: bool
+) -> Given:
+    """The rows that the words name, or the split of the run's own job. Raises JobError, DataError."""
+    if model.plan is not None:
+        return _rows_of(model, model_dir, words, split, with_targets=with_targets)
+    table = (
+        load(source_of(words, with_targets=with_targets), Path())
+        if words
+        else split_of(model_dir, split, model)
+    )
+    return _of_table(table, np.asarray(arranged(table.inputs, table.columns, model.columns, table.name)))
+
+
+def _of_table(table: Table, inputs: Array | EncodedRows) -> Given:
+    numbers = np.array([table.row_number(i) for i in range(len(table))], dtype=np.int64)
+    return Given(inputs, numbers, table.name, table.targets, table.weights, table.skipped)
+
+
+def _rows_of(model: Model, model_dir: Path, words: Sequence[str], split: str, *, with_targets: bool) -> Given:
+    """Raw rows for a model that was trained on a table."""
+    plan = model.plan
+    assert plan is not None
+    if not words:
+        job = _job_of(model_dir)
+        splits = open_splits(job, model_dir)
+        if split not in splits.tables:
+            raise _no_split(model_dir, split)
+        if splits.plan is None or splits.plan.to_json() != plan.to_json():
+            raise DataError(
+                f"{splits.tables[split].name}: the rows are not those that the model was trained on"
+            )
+        return _of_table(splits.tables[split], EncodedRows(splits.tables[split].inputs))
+    source = source_of(words, with_targets=with_targets, table=True)
+    if not isinstance(source, TableFiles):
+        raise JobError([Fault("", "the model takes a table: CSV, Parquet, Arrow, JSON lines")], "DATA")
+    table = open_raw(source, Path(), header=plan.header)
+    rows = encode_file(plan, table, model.network.dtype)
+    targets = None
+    if with_targets:
+        text = model.classes is not None and isinstance(model.classes[0], str)
+        if plan.target.name not in table.names:
+            raise DataError(f"{table.name}: has no column {plan.target.name!r}, the target to compare with")
+        use = Use("level" if text else "number", False, "target")
+        column = load_columns(table, {plan.target.name: use}, plan.missing, False).columns[plan.target.name]
+        targets = np.asarray(column.values)
+        if column.levels is not None:
+            targets = np.array(column.levels)[targets]
+        elif model.loss.targets == "labels":
+            targets = targets.astype(np.int64)
+        elif plan.target.scaled:
+            targets = plan.target.scale(targets)
+    return Given(rows, np.arange(len(rows)), table.name, targets, notes=rows.seen.notes)
+
+
+def source_of(words: Sequence[str], *, with_targets: bool, table: bool = False) -> Source:
     """What the words name: one or two files (inputs, then targets), or a source as a job writes it.
+    `table`: the model takes tables.
 
     Raises JobError where it is neither.
     """
@@ -41,6 +120,10 @@ def source_of(words: Sequence[str], *, with_targets: bool) -> Source:
     if target is not None and not Path(target).exists():
         raise JobError([Fault("", f"there is no file {target!r}")], "DATA")
     suffix = Path(first).suffix.lower()
+    if table:
+        if target is not None:
+            raise JobError([Fault("", "a table holds its targets; name no second file")], "DATA")
+        return TableFiles(path=first)
     if suffix == ".npz":
         if target is not None:
             raise JobError([Fault("", "an .npz file holds inputs and targets; name no second file")], "DATA")
@@ -74,39 +157,36 @@ def open_model(path: Path) -> Model:
 def split_of(run_dir: Path, split: str, model: Model) -> Table:
     """A split of the data of the job in a run directory, with the rows that training would take. Raises
     JobError, DataError."""
-    file = run_dir / "job.yaml"
-    if not file.exists():
-        raise JobError(
-            [Fault("", f"{run_dir} is not a run directory (it has no job.yaml); name the data")], "DATA"
-        )
-    job = read_job(run_dir)
+    job = _job_of(run_dir)
     source = getattr(job.data, split)
     if source is None:
-        raise JobError(
-            [Fault(f"data.{split}", "is not in this job; choose another --split, or name the data")],
-            str(file),
-        )
+        raise _no_split(run_dir, split)
     allowed = Allowed(model.network.dtype, model.preprocessing, split)
     folder = run_dir / user_path(job.data.folder or "")
     return load(source, folder, bad_rows=job.data.bad_rows, allowed=allowed)
 
 
-def inputs_for(model: Model, table: Table) -> Array:
-    """The inputs of a table, with named columns in the order of the model's. Raises DataError."""
-    return np.asarray(arranged(table.inputs, table.columns, model.columns, table.name))
+def _job_of(run_dir: Path) -> TrainingJob:
+    if not (run_dir / "job.yaml").exists():
+        raise JobError(
+            [Fault("", f"{run_dir} is not a run directory (it has no job.yaml); name the data")], "DATA"
+        )
+    return read_job(run_dir)
 
 
-def predictions(model: Model, table: Table, *, probabilities: bool) -> dict[str, Array]:
+def _no_split(run_dir: Path, split: str) -> JobError:
+    fault = Fault(f"data.{split}", "is not in this job; choose another --split, or name the data")
+    return JobError([fault], str(run_dir / "job.yaml"))
+
+
+def predictions(model: Model, given: Given, *, probabilities: bool) -> dict[str, Array]:
     """Columns by name: `row` (number in the file), `prediction` (or one column for each output), and, where
     wanted, the probability of each class."""
-    columns: dict[str, Array] = {
-        "row": np.array([table.row_number(i) for i in range(len(table))], dtype=np.int64)
-    }
-    inputs = inputs_for(model, table)
-    columns |= _columns("prediction", model.predict(inputs))
+    columns: dict[str, Array] = {"row": given.numbers}
+    columns |= _columns("prediction", model.predict(given.inputs))
     if probabilities:
         names = model.classes if model.task == "classification" else None
-        columns |= _columns("probability", model.predict_proba(inputs), names)
+        columns |= _columns("probability", model.predict_proba(given.inputs), names)
     return columns
 
 

@@ -17,10 +17,11 @@ from distbp.cli import describe as cli_describe
 from distbp.cli import explain as cli_explain
 from distbp.cli import serve as cli_serve
 from distbp.cli import service as cli_service
+from distbp.cli import tables as cli_tables
 from distbp.cli import tokens as cli_tokens
 from distbp.cli import tools as cli_tools
 from distbp.cli.errors import EXIT_CODES, internal, named, open_streams, reports_errors, stopped
-from distbp.cli.options import ADDRESS, DATA, DATA_HELP, JOB, JSON, MODEL, SPLIT, WORKERS
+from distbp.cli.options import ADDRESS, DATA, DATA_HELP, JSON, MODEL, SPLIT, WORKERS
 from distbp.cli.paths import NewFile, UserPath, job_at
 from distbp.core.imports import without_collections
 from distbp.core.interrupts import terminate
@@ -36,6 +37,7 @@ _EPILOG = """\b
 Examples:
   distbp train job.yaml                       train; the run lies in runs/
   distbp train job.yaml --workers 4 --output runs/first
+  distbp train houses.csv --target price      a table, without a job file
   distbp resume runs/first                    go on after Ctrl-C, a crash, or kill -9
   distbp evaluate runs/first                  the test set of the run's own job
   distbp predict runs/first images.npy -o predictions.csv
@@ -64,7 +66,8 @@ def group() -> None:
 
 
 @group.command()
-@JOB
+@click.argument("job_file", metavar="JOB.yaml|TABLE", type=UserPath())
+@click.option("--target", help="Of a table: the column to predict. The job is made and printed.")
 @click.option(
     "--output",
     type=UserPath(),
@@ -75,9 +78,14 @@ def group() -> None:
 @JSON
 @reports_errors
 def train(
-    job_file: Path, output: Path | None, workers: int | str | None, address: str | None, as_json: bool
+    job_file: Path,
+    target: str | None,
+    output: Path | None,
+    workers: int | str | None,
+    address: str | None,
+    as_json: bool,
 ) -> None:
-    """Train a job.
+    """Train a job, or a table without one.
 
     The run directory then holds the model, its metrics and its curves.
 
@@ -85,6 +93,7 @@ def train(
     Examples:
       distbp train job.yaml
       distbp train job.yaml --output runs/first --workers 2
+      distbp train houses.csv --target price
       distbp train job.yaml --json | jq 'select(.event == "epoch_ended") | .metrics'
 
     Ctrl-C and SIGTERM write a checkpoint and stop; `distbp resume` continues.
@@ -96,7 +105,12 @@ def train(
         from distbp.run.progress import show
         from distbp.run.train import train as train_job
 
-    job = job_at(job_file)
+    if target is None and cli_tables.is_table(job_file):
+        raise click.UsageError(
+            f"to train on a table, name its target: distbp train {job_file} --target NAME;"
+            f" `distbp data describe {job_file}` shows the columns"
+        )
+    job = job_at(job_file) if target is None else _job_of_table(job_file, target, as_json)
     if output is not None and (output / "job.yaml").exists():
         raise click.UsageError(
             f"{output} holds a run; go on with `distbp resume {output}`, or name another folder"
@@ -108,13 +122,15 @@ def train(
         result = train_job(
             job,
             output=output,
-            folder=job_file.parent,
+            folder=job_file.parent if target is None else Path(),
             workers=workers,
             listener=listener,
             address=address,
             session=session,
         )
     _close(result, as_json)
+    if target is not None and not as_json:
+        click.echo(f"predict rows: distbp predict {result.path} ROWS.csv")
 
 
 @group.command()
@@ -192,18 +208,17 @@ def resume(
 @JSON
 @reports_errors
 def evaluate(model_dir: Path, data: tuple[str, ...], split: str, metrics: str | None, as_json: bool) -> None:
-    from distbp.cli.data import inputs_for, open_model, source_of, split_of
+    from distbp.cli.data import given_for, open_model
     from distbp.core.errors import DataError
-    from distbp.data.formats import load
     from distbp.run.progress import number
     from distbp.run.splits import skipped_note
 
     model = open_model(model_dir)
-    table = load(source_of(data, with_targets=True), Path()) if data else split_of(model_dir, split, model)
+    table = given_for(model, model_dir, data, split, with_targets=True)
     if table.targets is None:
         raise DataError(f"{table.name}: there are no targets to compare with; name them after the inputs")
     names = None if metrics is None else [name.strip() for name in metrics.split(",")]
-    found = model.evaluate(inputs_for(model, table), table.targets, weights=table.weights, metrics=names)
+    found = model.evaluate(table.inputs, table.targets, weights=table.weights, metrics=names)
     if as_json:
         from distbp.run.progress import finite
 
@@ -238,17 +253,28 @@ def evaluate(model_dir: Path, data: tuple[str, ...], split: str, metrics: str | 
 def predict(
     model_dir: Path, data: tuple[str, ...], split: str, output: Path | None, probabilities: bool
 ) -> None:
-    from distbp.cli.data import csv_text, open_model, predictions, source_of, split_of, write_predictions
-    from distbp.data.formats import load
+    from distbp.cli.data import csv_text, given_for, open_model, predictions, write_predictions
 
     model = open_model(model_dir)
-    table = load(source_of(data, with_targets=False), Path()) if data else split_of(model_dir, split, model)
+    table = given_for(model, model_dir, data, split, with_targets=False)
     columns = predictions(model, table, probabilities=probabilities)
+    for note in table.notes:
+        click.echo(f"note: {note}", err=True)
     if output is None:
         click.echo(csv_text(columns).encode(), nl=False)  # UTF-8, as in a file, whatever the terminal's is
     else:
         write_predictions(columns, output)
         click.echo(f"{len(table):,} predictions in {output}")
+
+
+def _job_of_table(path: Path, target: str, as_json: bool) -> TrainingJob:
+    """The first job for a table, which is printed."""
+    from distbp.job import TrainingJob
+
+    page = cli_tables.job_for_table(str(path), target)
+    if not as_json:
+        click.echo(page)
+    return TrainingJob.from_yaml(page)
 
 
 def _notes(job: TrainingJob, event: Started, workers: int | str | None) -> list[str]:
@@ -274,6 +300,7 @@ for _command in (
     cli_describe.describe,
     cli_explain.explain,
     cli_explain.reproduce,
+    cli_tables.data,
     cli_serve.serve,
     cli_service.submit,
     cli_service.status,

@@ -42,5 +42,6 @@ DATA_HELP = """MODEL is a model folder or a run directory. DATA is one of
       inputs.npy targets.npy          arrays (rows, features...) and (rows,) or (rows, outputs)
       data.npz                        with arrays `inputs` and `targets`
       images-idx3.gz labels-idx1.gz   IDX files
+      rows.csv                        a table, for a model trained on one (also Parquet, ...)
       '{format: digits, split: test}' a source as a job writes it; see docs/job.md
 """

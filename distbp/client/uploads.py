@@ -14,10 +14,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from distbp.client.transport import Transport
-from distbp.core.errors import RemoteError
+from distbp.core.errors import DataError, RemoteError
 from distbp.core.options import paths
 from distbp.core.storage import user_path
-from distbp.data.formats import Npz, from_arrays, load
+from distbp.data.columns.given import is_frame
+from distbp.data.formats import Npz, TableFiles, from_arrays, load
 from distbp.data.table import Table
 from distbp.job import TrainingJob
 from distbp.run.splits import SPLITS, open_splits
@@ -42,9 +43,17 @@ def place_data(
     elsewhere = False  # some data is not here, so what is here cannot be checked against it
     for split in SPLITS:
         source = getattr(job.data, split)
+        if is_frame(arrays.get(split)):
+            raise DataError(f"the {split} frame: tables are not sent to a service yet; train it here")
         if arrays.get(split) is not None:
             tables[split] = from_arrays(
                 *arrays[split], bad_rows=job.data.bad_rows, name=f"the {split} arrays"
+            )
+        elif isinstance(source, TableFiles) and files and (place / source.path).exists():
+            raise DataError(
+                f"{source.path}: tables are not sent to a service yet; train it here, or put it where the"
+                " service"
+                " has its data"
             )
         elif source is not None and files and _is_here(source, place):
             tables[split] = load(source, place, bad_rows=job.data.bad_rows)

@@ -22,6 +22,7 @@ class Purpose(IntEnum):
     SYNTHETIC = 5
     AUGMENT = 6
     AUDIT = 7  # which answers are computed twice; not a bit of the result depends on it
+    SPLIT = 8  # rows of a table -> training, validation, test
 
 
 class Stream:

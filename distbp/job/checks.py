@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from distbp.core.errors import Fault, JobError, cut
 from distbp.job.faults import unknown
 from distbp.job.parts import WorkerRange
+from distbp.job.table_checks import splits_off, tables_are_whole
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.layers.base import Shape
 from distbp.nn.losses.base import Targets
@@ -177,7 +178,8 @@ def watchable(job: TrainingJob) -> Mapping[str, bool]:
         chosen = {m.name: m.bigger_is_better for m in metrics_for(loss, shape, job.metrics)}
     except JobError:  # said by _metrics_apply
         chosen = {m.name: m.bigger_is_better for m in metrics_for(loss, shape)}
-    if job.data.validation is None and job.data.train is not None and job.data.train.type != "arrays":
+    measured = job.data.validation is not None or splits_off(job, "validation")
+    if not measured and job.data.train is not None and job.data.train.type != "arrays":
         return {"train_loss": False}
     return {
         "train_loss": False,
@@ -308,6 +310,7 @@ def _splits_need_training_data(job: TrainingJob) -> Iterator[Fault]:
 Check = Callable[["TrainingJob"], Iterator[Fault]]
 CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (_splits_need_training_data, frozenset({"data"})),
+    (tables_are_whole, frozenset({"data"})),
     (_rows_in_order, frozenset({"data"})),
     (_names_fit, frozenset({"model"})),
     (_ids_stay, frozenset({"model", "data"})),

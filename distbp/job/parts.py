@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from distbp.core.arguments import MAX_WORKERS
+from distbp.job.columns import ColumnName, Columns, Missing, Split, TargetField
 from distbp.job.faults import Part, Words, at_most, line, native, raised, shown
 from distbp.job.kinds import Flag, Number, Text, Whole, kind
 from distbp.job.shards import MAX_SHARDS
@@ -53,6 +54,36 @@ class Data(Part):
         default="refuse",
         description="what to do with rows that hold NaN, Inf, no label, a negative weight or a number that"
         " the dtype cannot hold",
+    )
+    target: TargetField | None = Field(
+        default=None, description="of a table: the column to predict, and whether its values are scaled"
+    )
+    columns: Columns | None = Field(
+        default=None,
+        description="of a table: what each column is, by its name or a pattern; others: of those that are not"
+        " named, auto unless told",
+    )
+    missing: Missing | None = Field(
+        default=None,
+        description="of a table: the texts of missing cells; left out: the empty one, ?, NA, N/A, n/a,"
+        " #N/A, NaN,"
+        " nan, NULL, null, None",
+    )
+    weight: ColumnName | None = Field(
+        default=None,
+        description="of a table: the column of the rows' weights; no input unless columns name it",
+    )
+    group: ColumnName | None = Field(
+        default=None,
+        description="of a table: rows with one value here stay in one set; no input unless columns name it",
+    )
+    time: ColumnName | None = Field(
+        default=None,
+        description="of a table: later rows measure what earlier ones taught; no input unless columns"
+        " name it",
+    )
+    split: Split | None = Field(
+        default=None, description="of a table: which share of the rows of train only measures"
     )
 
     @model_validator(mode="after")

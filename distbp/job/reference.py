@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from distbp.job.columns import Split, Target
 from distbp.job.faults import Part, allowed_field
 from distbp.job.kinds import plain
 from distbp.job.parts import (
@@ -56,6 +57,8 @@ loss: softmax_cross_entropy
 """
 _PARTS: tuple[tuple[str, type[Part]], ...] = (
     ("data", Data),
+    ("data.target", Target),
+    ("data.split", Split),
     ("model", Model),
     ("workers as a range", WorkerRange),
     ("regularization", Regularization),
@@ -70,6 +73,7 @@ _TITLES = {
     "schedules": "Schedules",
     "initializers": "Initializers",
     "formats": "Data formats",
+    "columns": "Kinds of columns",
 }
 
 

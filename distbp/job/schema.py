@@ -16,6 +16,7 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 # Tables whose rows are options of their own; the name of one row in messages, and the key that names it.
 KINDS = {
     "formats": Kind("formats", "data format", TABLES, "format"),
+    "columns": Kind("columns", "column kind", TABLES, "kind"),
     **{
         name: Kind(name, name.removesuffix("s"), TABLES)
         for name in ("initializers", "layers", "optimizers", "schedules")

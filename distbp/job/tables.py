@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from distbp.data.columns.kinds import COLUMNS
 from distbp.data.formats import FORMATS
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.initializers import INITIALIZERS
@@ -17,6 +18,7 @@ from distbp.optim.schedules import SCHEDULES
 TABLES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "activations": ACTIVATIONS,
+        "columns": COLUMNS,
         "formats": FORMATS,
         "initializers": INITIALIZERS,
         "layers": LAYERS,

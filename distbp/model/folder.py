@@ -37,6 +37,7 @@ from distbp.core.storage import (
     sync_folder,
     write_durable,
 )
+from distbp.data.columns.plan import Plan
 from distbp.data.preprocessing import Preprocessing
 from distbp.job.faults import details, located
 from distbp.job.kinds import Kind, plain
@@ -70,6 +71,7 @@ _FIELDS: Mapping[str, Any] = {
     "output_shape": list,
     "params_sha256": str,
     "preprocessing": dict,
+    "table": (dict, type(None)),
     "task": str,
 }
 
@@ -85,15 +87,16 @@ def save_model(
     classes: Sequence[Any] | None = None,
     class_weights: Sequence[float] | None = None,
     columns: Sequence[str | int] | None = None,
+    plan: Plan | None = None,
     kernels: str = "numpy",
     shards: int = 1,
     disk: Disk = DISK,
 ) -> Path:
     """Writes the model of a finished job into the folder `path`, whole or not at all; replaces one there.
 
-    `classes`: names of the classes, in the order of the outputs. `columns`: names of the inputs. `kernels`
-    and `shards`: with which training evaluated. Raises StorageError where the disk refuses, ModelError where
-    `path` holds something else.
+    `classes`: names of the classes, in the order of the outputs. `columns`: names of the inputs. `plan`: of
+    the table that training had. `kernels` and `shards`: with which it evaluated. Raises StorageError where
+    the disk refuses, ModelError where `path` holds something else.
     """
     content = {
         "layers": plain(network.layers),
@@ -104,6 +107,7 @@ def save_model(
         "classes": None if classes is None else np.asarray(classes).tolist(),
         "class_weights": None if class_weights is None else [float(w) for w in class_weights],
         "columns": None if columns is None else list(columns),
+        **({} if plan is None else {"table": plan.to_json()}),
         "kernels": kernels,
         "shards": shards,
         "name": job.name,
@@ -185,6 +189,7 @@ def load_model(path: str | Path) -> Model:
     try:
         network = Network(layers, tuple(input_shape), dtype)
         preprocessing = Preprocessing.from_json(content["preprocessing"])
+        plan = None if content.get("table") is None else Plan.from_json(content["table"])
         faults = loss.faults(network.output_shape, None, Targets())
         metrics = content["metrics"]
         if metrics is not None and not _is_list(metrics, (str,)):
@@ -198,6 +203,8 @@ def load_model(path: str | Path) -> Model:
         raise _bad(path, "output_shape or task does not follow from its layers and loss")
     if preprocessing.mean is not None and preprocessing.mean.size != math.prod(network.input_shape):
         raise _bad(path, "preprocessing is for inputs of another size")
+    if plan is not None and (plan.width,) != network.input_shape:
+        raise _bad(path, f"its table makes {plan.width} inputs, but its layers take {network.input_shape}")
     outputs = network.output_shape[0]
     named = 2 if loss.task == "binary" and outputs == 1 else outputs
     features = math.prod(network.input_shape)
@@ -232,6 +239,7 @@ def load_model(path: str | Path) -> Model:
         None if columns is None else tuple(columns),
         shards,
         str(content.get("kernels", "numpy")),
+        plan,
     )
 
 

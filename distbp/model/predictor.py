@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from distbp.core.arguments import check_kind
 from distbp.core.arrays import Array, Shape
 from distbp.core.errors import DataError, ModelError
 from distbp.data.checks import Allowed, first_bad
+from distbp.data.columns.plan import Plan
+from distbp.data.columns.rows import EncodedRows, encode_given
 from distbp.data.formats.arrays import arranged, as_array, columns_of, from_arrays
 from distbp.data.ids import as_ids
 from distbp.data.preprocessing import Preprocessing
@@ -39,7 +42,7 @@ class Model:
     (of no and yes, for one yes-or-no output); None: their numbers. `class_weights`: those of training, used
     in the loss of `evaluate`. `facts`: the rest of model.json (`job_digest`, `distbp`, `numerics`, ...).
     `columns`: the names of the inputs, where training had a frame. `shards`, `kernels`: those of training's
-    evaluations.
+    evaluations. `plan`: of the table that training had; then inputs are rows with named columns.
     """
 
     network: Network
@@ -53,6 +56,7 @@ class Model:
     columns: Columns | None = None
     shards: int = 1
     kernels: str = "numpy"
+    plan: Plan | None = None
 
     @property
     def input_shape(self) -> Shape:
@@ -71,9 +75,14 @@ class Model:
     def outputs(self, x: Any) -> Array:
         """What the last layer gives, (n, *output_shape), for unprepared inputs x, (n, *input_shape).
 
-        Where the network takes one row of numbers, rows of any shape with as many numbers are taken too. The
-        columns of a frame are found by their names, where training had names. Raises ModelError for another
-        shape, a column that is missing or unknown, or inputs that are not finite numbers.
+        Where the network takes one row of numbers, rows of any shape with as many numbers are taken too.
+        The columns of a frame are found by their names, where training had names. Raises ModelError for
+        another shape, a column that is missing or unknown, or inputs that are not finite numbers.
+
+        Where training had a table, x is raw rows with named columns, in any order: a frame of pandas or
+        Polars, a table of Arrow, a mapping of columns, a list of mappings. Cells may be missing; columns
+        that the model does not know are ignored, and a warning names them and the levels that training did
+        not see.
         """
         x = self._checked(x)
         result = np.empty((len(x), *self.output_shape), self.network.dtype)
@@ -94,6 +103,7 @@ class Model:
         else:
             with np.errstate(over="ignore", under="ignore"):
                 y = self.loss.predictions(y)
+                y = y if self.plan is None else self.plan.target.unscale(y)
         if self.classes is not None:
             y = np.array(self.classes)[y]
         return np.asarray(y[:, 0] if y.shape[1:] == (1,) else y)
@@ -122,7 +132,7 @@ class Model:
         those of the training job. Raises ModelError for x, DataError for y and `weights`, JobError for
         `metrics`.
         """
-        x = self._checked(x)
+        given, x = x, self._checked(x)
         check_kind(metrics, (list, tuple, type(None)), "metrics", "a list of names")
         for name in metrics or ():
             check_kind(name, str, "each of metrics", "a name, as text")
@@ -132,6 +142,8 @@ class Model:
             return {"loss": math.nan, **{metric.name: math.nan for metric in found}}
         if y is None:
             raise DataError("evaluate compares with targets; give y")
+        if self.plan is not None and self.plan.target.scaled and not isinstance(given, EncodedRows):
+            y = self.plan.target.scale(as_array(y, "the targets", labels=True))
         allowed = Allowed(self.network.dtype)
         table = from_arrays(np.zeros((len(x), 1), np.uint8), y, weights, name="the data", allowed=allowed)
         targets = as_taken(table, self.loss, self.output_shape[0], self.network.dtype, self.classes)
@@ -177,7 +189,27 @@ class Model:
                 program.run(prepared[: len(raw)])
                 yield start, program.outputs(len(raw))
 
+    def encoded(self, rows: Any) -> EncodedRows:
+        """Raw rows as the first layer takes them, with the names of the inputs in `plan.names`, and what was
+        noticed. Every method takes these in place of the rows. Raises ModelError."""
+        if isinstance(rows, EncodedRows):
+            return rows
+        if self.plan is None:
+            raise ModelError(
+                "this model was not trained on a table with named columns; give an array of inputs"
+            )
+        try:
+            return encode_given(self.plan, rows, self.network.dtype)
+        except DataError as error:
+            raise ModelError(str(error)) from None
+
     def _checked(self, given: Any) -> Array:
+        if self.plan is not None or isinstance(given, EncodedRows):
+            found = self.encoded(given)
+            if found is not given:
+                for note in found.seen.notes:
+                    warnings.warn(note, stacklevel=4)
+            return found.inputs
         try:
             columns = columns_of(given, "the inputs")
             x = arranged(as_array(given, "the inputs"), columns, self.columns, "the frame of inputs")

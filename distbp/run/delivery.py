@@ -88,6 +88,7 @@ def write_run_model(
         classes=splits.meaning.classes,
         class_weights=blueprint.class_weights,
         columns=splits.tables["train"].columns,
+        plan=splits.plan,
         kernels=blueprint.kernels,
         shards=blueprint.shards,
         disk=disk,

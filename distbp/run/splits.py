@@ -11,13 +11,18 @@ import numpy as np
 
 from distbp.core import settings
 from distbp.core.arrays import Shape
-from distbp.core.errors import DataError
+from distbp.core.errors import DataError, Fault, JobError
 from distbp.core.storage import user_path
 from distbp.core.words import counted
 from distbp.data.batches import WholeData
 from distbp.data.checks import Allowed, check_rows
+from distbp.data.columns.cells import MISSING
+from distbp.data.columns.choosing import Wanted
+from distbp.data.columns.given import GivenTable, is_frame
+from distbp.data.columns.opening import open_table
+from distbp.data.columns.plan import Plan
 from distbp.data.digest import table_record
-from distbp.data.formats import arranged, from_arrays, load
+from distbp.data.formats import TableFiles, arranged, from_arrays, load
 from distbp.data.ids import with_ids
 from distbp.data.prepared import PreparedRows, prepare
 from distbp.data.preprocessing import Preprocessing, fit
@@ -35,11 +40,14 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Splits:
-    """The tables of a job, by name; "train" is always there. `meaning`: of their targets to its loss."""
+    """The tables of a job, by name; "train" is always there. `meaning`: of their targets to its loss.
+    `plan`: of the columns, where the job has a table with names. `notes`: what opening it showed."""
 
     tables: Mapping[str, Table]
     preprocessing: Preprocessing
     meaning: Meaning
+    plan: Plan | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def skipped(self) -> dict[str, dict[str, int]]:
@@ -100,6 +108,9 @@ def open_splits(
         if confined:
             raise DataError("data.folder may not be given here: paths are relative to the job's own data")
         folder = folder / user_path(job.data.folder)
+    train = (given or {}).get("train")
+    if is_frame(train) or (train is None and isinstance(job.data.train, TableFiles)):
+        return _open_table(job, folder, given or {}, confined=confined)
     tables: dict[str, Table] = {}
     first = data_facts(job.model.layers)
     plain = None if job.data.standardize else Preprocessing(job.data.scale)
@@ -140,6 +151,47 @@ def open_splits(
     outputs = _outputs(job, tables["train"].features)
     meaning = understand(tables, job.loss, outputs, np.dtype(job.dtype))
     return Splits(tables, preprocessing, meaning)
+
+
+def _open_table(job: TrainingJob, folder: Path, given: Mapping[str, Any], *, confined: bool) -> Splits:
+    """The splits of a table with named columns, in files or `given` as frames."""
+    data, shares = job.data, {}
+    if data.target is None:
+        raise JobError([Fault("data.target", "is required for a table (the column to predict)")])
+    if data.split is not None:
+        shares = {"validation": data.split.validation, "test": data.split.test}
+    wanted = Wanted(
+        target=data.target.column,
+        scaled=data.target.scale == "standard",
+        columns=data.columns or {},
+        missing=MISSING if data.missing is None else data.missing,
+        weight=data.weight,
+        group=data.group,
+        time=data.time,
+        shares=shares,
+        way="auto" if data.split is None else data.split.by,
+        seed=0 if data.split is None else data.split.seed,
+        by_class=job.loss.targets == "labels",
+        bad_rows=data.bad_rows,
+        dtype=job.dtype,
+    )
+    sources: dict[str, Any] = {}
+    for name in SPLITS:
+        if given.get(name) is not None:
+            if not is_frame(given[name]):
+                raise DataError(f"the {name} data is no frame, as the training data is; give all as frames")
+            sources[name] = GivenTable(given[name], f"the {name} frame")
+        elif getattr(data, name) is not None and not (name == "train" and given):
+            sources[name] = getattr(data, name)
+    opened = open_table(wanted, sources, folder, confined=confined)
+    plain = Preprocessing()
+    tables = {
+        name: check_rows(table, data.bad_rows, Allowed(np.dtype(job.dtype), plain, name))
+        for name, table in opened.tables.items()
+    }
+    outputs = _outputs(job, tables["train"].features)
+    meaning = understand(tables, job.loss, outputs, np.dtype(job.dtype))
+    return Splits(tables, plain, meaning, opened.plan, opened.notes)
 
 
 def _outputs(job: TrainingJob, features: Shape) -> int | None:

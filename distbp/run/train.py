@@ -15,6 +15,7 @@ from distbp.core.arguments import check_kind, kind_of, path_given, workers_given
 from distbp.core.errors import ArgumentError, DataError, JobError, SettingsError
 from distbp.core.interrupts import Control, Interrupts
 from distbp.core.storage import DISK, Disk
+from distbp.data.columns.given import is_frame
 from distbp.data.targets import Meaning, shown
 from distbp.engine import numerics
 from distbp.engine.blueprint import Blueprint
@@ -35,7 +36,7 @@ from distbp.run.warm_start import INIT, check_init, init_folder, keep_init, mode
 from distbp.team.maker import TeamMaker
 from distbp.team.ray.session import RaySession
 
-Data = Mapping[str, Any] | tuple[Any, ...]
+Data = Any  # a mapping of splits, a tuple of arrays, or a frame
 
 
 @numerics.quiet()
@@ -56,19 +57,20 @@ def train(
 ) -> Result:
     """Trains `job` to its end in this process and the workers it starts; waits.
 
-    data: arrays in place of what the job's `data` names: (x, y) or (x, y, weights) to train on, or a mapping
-    with such tuples for "train", "validation", "test". x: (n, *features), or a frame, whose names of columns
-    the model keeps; y: (n,) labels (numbers, text, booleans) or values, or (n, outputs). output: the run
-    directory, absent or empty; None: a new one below `runs/`. folder: what paths in the job are relative to;
-    `confined`: they may not leave it. workers: in place of the job's.
-    listener: is told what happens (see `distbp.run.events`). address: of a Ray cluster to train on; None:
-    RAY_ADDRESS, or a Ray embedded in this process. control: changes the workers, or stops, from another
-    thread or a signal handler. session: a connection to Ray in place of one to `address`; the caller closes
-    it. init: where the model lies that the job's `init` names, if not there. disk: the calls by which the run
-    is written (see `distbp.core.storage.Disk`), to count or to limit them.
+    data: arrays in place of what the job's `data` names: (x, y) or (x, y, weights) to train on, or a
+    mapping with such tuples for "train", "validation", "test"; or frames with the target among their
+    columns, which the job's `data.target` names. x: (n, *features), or a frame, whose names of columns the
+    model keeps; y: (n,) labels (numbers, text, booleans) or values, or (n, outputs). output: the run
+    directory, absent or empty; None: a new one below `runs/`. folder: what paths in the job are relative
+    to; `confined`: they may not leave it. workers: in place of the job's. listener: is told what happens
+    (see `distbp.run.events`). address: of a Ray cluster to train on; None: RAY_ADDRESS, or a Ray embedded
+    in this process. control: changes the workers, or stops, from another thread or a signal handler.
+    session: a connection to Ray in place of one to `address`; the caller closes it. init: where the model
+    lies that the job's `init` names, if not there. disk: the calls by which the run is written (see
+    `distbp.core.storage.Disk`), to count or to limit them.
 
-    Raises ArgumentError, JobError, DataError, NumericsError, StorageError; Interrupted after a checkpoint on
-    Ctrl-C, SIGTERM and `control.stop()`, which may come at any moment, also while Ray starts.
+    Raises ArgumentError, JobError, DataError, NumericsError, StorageError; Interrupted after a checkpoint
+    on Ctrl-C, SIGTERM and `control.stop()`, which may come at any moment, also while Ray starts.
     """
     check_job(job)
     workers = _checked_call(workers, listener, address, control, disk)
@@ -182,7 +184,7 @@ def check_splits(job: TrainingJob, splits: Splits) -> tuple[tuple[float, ...] | 
                 f"{splits.tables[split].name}: all rows of the {split} set weigh 0 in {job.dtype}, so that"
                 " nothing can be learned or measured; give some row, and its class, a weight"
             )
-    return weights, notes
+    return weights, (*splits.notes, *notes)
 
 
 def _frames(splits: Splits) -> dict[str, Frame]:
@@ -246,6 +248,14 @@ def by_split(data: Data | None) -> dict[str, Any]:
     if data is None:
         return {}
     given = data if isinstance(data, Mapping) else {"train": data}
+    frames = {split: frame for split, frame in given.items() if split in SPLITS and is_frame(frame)}
+    if frames:
+        strange = [split for split, arrays in given.items() if arrays is not None and split not in frames]
+        if strange:
+            raise ArgumentError(
+                f"data for {strange[0]!r} must be a frame too, as that for {next(iter(frames))!r}"
+            )
+        return frames
     for split, arrays in given.items():
         if split not in SPLITS:
             raise ArgumentError(f"data has the key {split!r}; its keys are {', '.join(SPLITS)}")

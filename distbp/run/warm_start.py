@@ -147,3 +147,10 @@ def _prepared(splits: Splits, model: Model) -> Iterator[str]:
             "init: inputs are prepared as this job's data says (scale, standardize), which is not how they"
             " were prepared for the model"
         )
+    mine, theirs = (None if plan is None else plan.to_json() for plan in (splits.plan, model.plan))
+    if mine != theirs:
+        yield (
+            "init: the columns of the table become other inputs than they did for the model (other"
+            " columns, levels or"
+            " statistics of the training rows)"
+        )

@@ -261,6 +261,7 @@ def test_formats_is_read_only_and_every_source_names_itself():
         "npy",
         "npz",
         "spirals",
+        "table",
         "teacher",
     }
     assert all(kind.__dataclass_fields__["type"].default == name for name, kind in FORMATS.items())

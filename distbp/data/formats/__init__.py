@@ -13,9 +13,10 @@ from distbp.data.formats.idx import Idx
 from distbp.data.formats.npy import Npy
 from distbp.data.formats.npz import Npz
 from distbp.data.formats.synthetic import Blobs, Moons, Spirals, Teacher
+from distbp.data.formats.tables import TableFiles
 from distbp.data.table import Table
 
-FORMATS = registry(Idx, Npy, Npz, Arrays, Digits, Blobs, Moons, Spirals, Teacher)
+FORMATS = registry(Idx, Npy, Npz, Arrays, Digits, Blobs, Moons, Spirals, TableFiles, Teacher)
 
 
 def load(
@@ -42,6 +43,7 @@ __all__ = [
     "Rows",
     "Source",
     "Spirals",
+    "TableFiles",
     "Teacher",
     "arranged",
     "from_arrays",

@@ -42,7 +42,10 @@ class Predictions:
         if not 0 < len(inputs) <= self._limits.predict_rows:
             raise BadValueError(f"give 1 to {self._limits.predict_rows:,} rows", "inputs")
         loaded = self._loaded(model)
-        x = _array(inputs, loaded.columns)
+        try:
+            x = _array(inputs, loaded.columns) if loaded.plan is None else loaded.encoded(inputs)
+        except ModelError as error:
+            raise BadValueError(str(error), "inputs") from None
         if len(x) * int(np.prod(loaded.output_shape)) > self._limits.predict_values:
             raise TooLargeError("the answer would be too large; send fewer rows", "inputs")
         try:

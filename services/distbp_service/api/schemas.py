@@ -268,7 +268,8 @@ class ModelPage(BaseModel):
 class Inputs(In):
     inputs: list[Any] = Field(
         min_length=1,
-        description="rows of numbers, in the shape of the training rows; or mappings from column to number",
+        description="rows of numbers, in the shape of the training rows; or mappings from column to"
+        " number, and for a model of a table to what its cells hold",
     )
     probabilities: bool = Field(default=False, description="give those too")
 

@@ -1,0 +1,137 @@
+"""What a job says of its columns, and what that makes of the columns that a table has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from distbp.core.errors import Fault, JobError
+from distbp.data.checks import BadRows
+from distbp.data.columns import kinds
+from distbp.data.columns.fitting import reads
+from distbp.data.columns.loading import Use
+from distbp.data.columns.names import unknown_column
+from distbp.data.columns.reading import NamedTable
+from distbp.data.columns.types import WORDS, Facts
+
+OTHERS = "others"  # the key of `columns` for all that it does not name
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a job says of its table. `columns`: kinds by name or pattern. `shares`: of "validation" and
+    "test"."""
+
+    target: str
+    scaled: bool
+    columns: Mapping[str, Any]
+    missing: tuple[str, ...]
+    weight: str | None = None
+    group: str | None = None
+    time: str | None = None
+    shares: Mapping[str, float] = field(default_factory=dict)
+    way: str = "auto"
+    seed: int = 0
+    by_class: bool = False
+    bad_rows: BadRows = "refuse"
+    dtype: str = "float32"
+
+
+def check_columns(wanted: Wanted, raw: NamedTable) -> None:
+    """Raises JobError with every column that the table does not have."""
+    faults = []
+    roles = (
+        ("target", wanted.target),
+        ("weight", wanted.weight),
+        ("group", wanted.group),
+        ("time", wanted.time),
+    )
+    for role, column in roles:
+        if column is not None and column not in raw.names:
+            faults.append(Fault(f"data.{role}", unknown_column(column, raw.names)))
+    for pattern in wanted.columns:
+        if pattern != OTHERS and not any(fnmatchcase(name, pattern) or name == pattern for name in raw.names):
+            faults.append(Fault(f"data.columns.{pattern}", unknown_column(pattern, raw.names)))
+    if faults:
+        raise JobError(faults)
+
+
+def chosen_kinds(wanted: Wanted, facts: Mapping[str, Facts]) -> tuple[dict[str, Any], list[str]]:
+    """The kind of every input column, and what to say of those that are left out."""
+    roles = {wanted.target, wanted.weight, wanted.group, wanted.time}
+    chosen: dict[str, Any] = {}
+    left_out: list[str] = []
+    for name, found in facts.items():
+        kind = _written(wanted.columns, name)
+        if kind is None:
+            if name in roles:
+                continue
+            kind = wanted.columns.get(OTHERS, kinds.Auto())
+        if name == wanted.target:
+            raise JobError([Fault(f"data.columns.{name}", "is the target, which cannot be an input too")])
+        if isinstance(kind, kinds.Auto):
+            kind = kinds.automatic(found)
+        if isinstance(kind, kinds.Text):
+            many = "many levels" if found.levels is None else f"{len(found.levels):,} levels"
+            left_out.append(
+                f"{name!r} ({WORDS[found.type]}, {many})" if found.type == "text" else f"{name!r}"
+            )
+        elif not isinstance(kind, kinds.Drop):
+            chosen[name] = kind
+    if not chosen:
+        raise JobError(
+            [Fault("data.columns", "leave no column for the inputs; give one of them another kind")]
+        )
+    notes = []
+    if left_out:
+        notes.append(
+            f"columns left out of the inputs: {', '.join(left_out)}; to use one, say in data.columns what"
+            " it is"
+        )
+    return chosen, notes
+
+
+def _written(columns: Mapping[str, Any], name: str) -> Any:
+    """The kind that a job writes for a column: by its name, else by the longest pattern that fits."""
+    if name in columns and name != OTHERS:
+        return columns[name]
+    fits = [pattern for pattern in columns if pattern != OTHERS and fnmatchcase(name, pattern)]
+    return columns[max(fits, key=lambda pattern: (len(pattern), pattern))] if fits else None
+
+
+def uses_of(wanted: Wanted, chosen: Mapping[str, Any], facts: Mapping[str, Facts]) -> dict[str, Use]:
+    """How each column that is used is read. Raises JobError for roles that a column cannot have."""
+    uses = {}
+    for name, kind in chosen.items():
+        how = reads(kind)
+        assert how is not None  # what is left out was not chosen
+        uses[name] = Use(how, facts[name].numeric)
+    faults = []
+    target = facts[wanted.target]
+    if wanted.scaled and not target.numeric:
+        faults.append(
+            Fault("data.target.scale", f"is for numbers, but {target.name!r} is {WORDS[target.type]}")
+        )
+    uses[target.name] = Use("number" if target.numeric else "level", False, "target")
+    for role, column in (("weight", wanted.weight), ("group", wanted.group), ("time", wanted.time)):
+        if column is None:
+            continue
+        name = column
+        kind = facts[name].type
+        if role == "time" and kind != "date" and not facts[name].numeric:
+            faults.append(
+                Fault("data.time", f"must be a column of dates or numbers, but {name!r} is {WORDS[kind]}")
+            )
+        if role == "weight" and not facts[name].numeric:
+            faults.append(Fault("data.weight", f"must be a column of numbers, but {name!r} is {WORDS[kind]}"))
+        how = "level" if role == "group" else "date" if kind == "date" else "number"
+        before = uses.get(name)
+        if before is not None and before.reads != how:
+            text = f"reads {name!r} as {how}, but data.columns as {before.reads}; give it one kind"
+            faults.append(Fault(f"data.{role}", text))
+        uses[name] = Use(how, facts[name].numeric, role)
+    if faults:
+        raise JobError(faults)
+    return uses

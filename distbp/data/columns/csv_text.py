@@ -1,0 +1,250 @@
+"""CSV by pyarrow: delimiter and header are found in the first lines, every cell is read as text.
+
+pyarrow guesses types from the first block of a file, and then fails or lies about the rest; so it is asked
+for text alone, and `distbp.data.columns.types` looks at all of it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from distbp.core.errors import DataError
+from distbp.data.columns.arrow import arrow
+from distbp.data.columns.cells import DATE, MISSING, NUMBER, cleaned, matches
+from distbp.data.columns.files import is_packed
+from distbp.data.formats.tables import TableFiles
+from distbp.data.safety import DataFile
+
+_DELIMITERS = (",", "\t", ";", "|")
+_SAMPLE = 2**18  # bytes, of which the delimiter and the header are found
+_BLOCK = 2**22  # a row must fit into it
+_SHOWN = 5
+
+
+class Dialect(NamedTuple):
+    """How the text of a table is cut. `names`: of its columns. `why`: how the header was found."""
+
+    delimiter: str
+    header: bool
+    names: tuple[str, ...]
+    why: str
+
+
+@dataclass
+class Ragged:
+    """Rows with more or fewer cells than the table has columns. `skip`: they are left out and counted."""
+
+    skip: bool = False
+    count: int = 0
+    first: str = ""
+    found: list[Any] = field(default_factory=list)
+
+    def __call__(self, row: Any) -> str:
+        self.count += 1
+        if not self.first:
+            cells = f"{row.actual_columns} cells where the table has {row.expected_columns} columns"
+            self.first = f"{cells}: {row.text[:60]!r}"
+        return "skip"
+
+
+def find_dialect(source: TableFiles, file: DataFile, *, header: bool | None = None) -> Dialect:
+    """Delimiter, header and names of a file. `header`: known from elsewhere. Raises DataError."""
+    sample, whole = _sample(source, file)
+    if not sample.strip():
+        raise DataError(f"{file.name}: there is no text in the file; check that it was copied completely")
+    choices = [source.delimiter] if source.delimiter else list(_DELIMITERS)
+    if not source.delimiter and ".tsv" in file.name.lower():
+        choices.insert(0, choices.pop(choices.index("\t")))
+    tried = [(_table(source, sample, delimiter, whole), delimiter) for delimiter in choices]
+    best = max(tried, key=lambda one: _score(*one[0]))
+    (table, _), delimiter = best
+    if table is None or not table.num_rows:
+        raise DataError(f"{file.name}: cannot be read as CSV; say its delimiter, quote and encoding")
+    first = [
+        cleaned(column.combine_chunks().slice(0, 1), ()).to_pylist()[0] or "" for column in table.columns
+    ]
+    if source.header is not None:
+        header = source.header
+        why = "as the job says"
+    elif header is not None:
+        why = "as in training"
+    else:
+        header, why = _has_header(first)
+    if not header:
+        return Dialect(delimiter, False, tuple(map(str, range(len(first)))), why)
+    empty = [i for i, name in enumerate(first) if not name]
+    names = [name or f"unnamed_{i}" for i, name in enumerate(first)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        places = [i for i, name in enumerate(names) if name == twice[0]]
+        raise DataError(
+            f"{file.name}: columns {' and '.join(map(str, places))} (counted from 0) are both named"
+            f" {twice[0]!r};"
+            " give each a name of its own, or set header: false if the first line is a row"
+        )
+    note = f"{why}; the name of column {', '.join(map(str, empty))} is empty" if empty else why
+    return Dialect(delimiter, True, tuple(names), note)
+
+
+def read_csv(
+    source: TableFiles, file: DataFile, dialect: Dialect, columns: Sequence[str], ragged: Ragged
+) -> Iterator[Any]:
+    """Record batches of text. Raises pyarrow's errors; DataError for a ragged row that may not be skipped."""
+    csv = arrow().csv
+    before = ragged.count
+    with _opened(source, file) as stream:
+        reader = csv.open_csv(
+            stream,
+            read_options=_read_options(source, dialect, use_threads=True),
+            parse_options=_parse_options(source, dialect.delimiter, ragged),
+            convert_options=_as_text(dialect.names, columns),
+        )
+        for batch in reader:
+            if ragged.count > before and not ragged.skip:
+                break
+            yield batch
+    if ragged.count > before and not ragged.skip:
+        raise DataError(
+            f"{file.name}: line {_line(source, file, dialect)}: {ragged.first}. {ragged.count:,} or more"
+            " rows are"
+            " so; mend them (a delimiter in a cell needs quotes around the cell), or set bad_rows: skip"
+        )
+
+
+def first_undecodable(source: TableFiles, file: DataFile, dialect: Dialect) -> str | None:
+    """The place of the first cell that is not text in the encoding: "row 3, column 'name'"."""
+    pa, csv = arrow().pa, arrow().csv
+    types = dict.fromkeys(dialect.names, pa.binary())
+    row = 0
+    with _opened(source, file) as stream:
+        reader = csv.open_csv(
+            stream,
+            read_options=_read_options(source, dialect, use_threads=False),
+            parse_options=_parse_options(source, dialect.delimiter, Ragged(skip=True)),
+            convert_options=csv.ConvertOptions(column_types=types, check_utf8=False),
+        )
+        for batch in reader:
+            for name, cells in zip(dialect.names, batch.columns, strict=True):
+                for index, cell in enumerate(cells.to_pylist()):
+                    try:
+                        (cell or b"").decode(source.encoding)
+                    except UnicodeDecodeError:
+                        return f"row {row + index}, column {name!r}"
+            row += batch.num_rows
+    return None
+
+
+def _opened(source: TableFiles, file: DataFile) -> Any:
+    pa = arrow().pa
+    return pa.input_stream(str(file.path), compression="detect" if is_packed(file) else None)
+
+
+def _read_options(source: TableFiles, dialect: Dialect, *, use_threads: bool) -> Any:
+    return arrow().csv.ReadOptions(
+        column_names=list(dialect.names),
+        skip_rows=source.skip_lines + dialect.header,
+        encoding=source.encoding,
+        block_size=_BLOCK,
+        use_threads=use_threads,
+    )
+
+
+def _parse_options(source: TableFiles, delimiter: str, ragged: Any) -> Any:
+    return arrow().csv.ParseOptions(
+        delimiter=delimiter, quote_char=source.quote, newlines_in_values=True, invalid_row_handler=ragged
+    )
+
+
+def _as_text(names: Sequence[str], columns: Sequence[str]) -> Any:
+    pa, csv = arrow().pa, arrow().csv
+    return csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()),
+        include_columns=list(columns),
+        null_values=[],
+        strings_can_be_null=False,
+    )
+
+
+def _sample(source: TableFiles, file: DataFile) -> tuple[bytes, bool]:
+    """The first lines of a file, unpacked, in UTF-8, and whether that is all of it."""
+    with _opened(source, file) as stream:
+        data = b""
+        while len(data) < _SAMPLE:
+            piece = stream.read(_SAMPLE - len(data))
+            if not piece:
+                break
+            data += piece
+    whole = len(data) < _SAMPLE
+    text = data.decode(source.encoding, errors="replace").removeprefix("\ufeff")
+    if "\0" in text:
+        raise DataError(
+            f"{file.name}: the file holds bytes that are no text; say what it is (kind: parquet, arrow,"
+            " jsonl),"
+            " or its encoding"
+        )
+    lines = text.splitlines(keepends=True)[source.skip_lines :]
+    if not whole and len(lines) > 1:
+        lines.pop()
+    return "".join(lines).encode(), whole
+
+
+def _table(source: TableFiles, sample: bytes, delimiter: str, whole: bool) -> tuple[Any, int]:
+    """The sample as a table of text, and how many of its rows are ragged; None where it cannot be one."""
+    csv, ragged = arrow().csv, Ragged(skip=True)
+    try:
+        read = csv.ReadOptions(autogenerate_column_names=True, block_size=2 * _SAMPLE, use_threads=False)
+        parse = _parse_options(source, delimiter, ragged)
+        found = csv.read_csv(io.BytesIO(sample), read_options=read, parse_options=parse)
+        names = found.column_names
+        convert = _as_text(names, names)
+        ragged.count = 0
+        return csv.read_csv(
+            io.BytesIO(sample), read_options=read, parse_options=parse, convert_options=convert
+        ), ragged.count
+    except arrow().errors:
+        return None, 0
+
+
+def _score(table: Any, ragged: int) -> float:
+    """How well a delimiter cuts: the number of columns, where most rows have it."""
+    if table is None or not table.num_rows:
+        return -1.0
+    return float(table.num_columns) if ragged <= table.num_rows // 4 else 0.5
+
+
+def _has_header(first: Sequence[str]) -> tuple[bool, str]:
+    """Whether the cells of the first line are names: text that is no number, date or missing marker."""
+    pa = arrow().pa
+    for name in first:
+        cell = pa.array([name])
+        if name in MISSING or matches(cell, NUMBER) or matches(cell, DATE):
+            what = "empty" if not name else f"{name!r}, which is no name"
+            return False, f"no header: a cell of the first line is {what}"
+    if len(set(first)) < len(first):
+        return True, "a header: the first line holds neither numbers nor dates"
+    return True, "a header: the cells of the first line are names"
+
+
+def _line(source: TableFiles, file: DataFile, dialect: Dialect) -> int:
+    """The number of the first ragged line, counted from 1."""
+    lines: list[int] = []
+
+    def seen(row: Any) -> str:
+        lines.append(row.number or 0)
+        return "error"
+
+    try:
+        with _opened(source, file) as stream:
+            for _ in arrow().csv.open_csv(
+                stream,
+                read_options=_read_options(source, dialect, use_threads=False),
+                parse_options=_parse_options(source, dialect.delimiter, seen),
+            ):
+                if lines:
+                    break
+    except arrow().errors:
+        pass
+    return lines[0] if lines else 0

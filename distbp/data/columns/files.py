@@ -1,0 +1,100 @@
+"""Which files a table lies in, and what they hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from distbp.core import settings
+from distbp.core.errors import DataError
+from distbp.data.formats.tables import TableFiles
+from distbp.data.safety import DataFile, find, resolve
+
+SUFFIXES = {
+    **dict.fromkeys((".csv", ".tsv", ".tab", ".txt"), "csv"),
+    **dict.fromkeys((".parquet", ".pq"), "parquet"),
+    **dict.fromkeys((".feather", ".arrow", ".ipc"), "arrow"),
+    **dict.fromkeys((".jsonl", ".ndjson"), "jsonl"),
+}
+PACKED = (".gz", ".zst", ".bz2")
+_FIRST_BYTES = ((b"PAR1", "parquet"), (b"ARROW1", "arrow"), (b"\xff\xff\xff\xff", "arrow"), (b"{", "jsonl"))
+MOST_FILES = 100_000
+
+
+def find_files(source: TableFiles, folder: Path, confined: bool = False) -> list[DataFile]:
+    """The files of a table, by name. Raises DataError, HostileFileError."""
+    path = source.path
+    if any(c in path for c in "*?[") and not _there(folder, path, confined):
+        base, pattern = _cut(path)
+        place = resolve(folder, base, confined) if base else folder
+        found = sorted(p.relative_to(place).as_posix() for p in place.glob(pattern) if p.is_file())
+        if not found:
+            raise DataError(
+                f"{path}: no file fits this pattern in {'the data folder' if confined else place}"
+            )
+    elif _folder(folder, path, confined):
+        base, place = path, resolve(folder, path, confined)
+        found = sorted(
+            p.relative_to(place).as_posix() for p in place.rglob("*") if p.is_file() and _is_data(p)
+        )
+        if not found:
+            raise DataError(f"{path}: the folder has no file that ends in {', '.join(SUFFIXES)}")
+    else:
+        return [find(folder, path, confined)]
+    if len(found) > MOST_FILES:
+        raise DataError(
+            f"{path}: {len(found):,} files; at most {MOST_FILES:,} make a table. Join some of them"
+        )
+    return [find(folder, str(Path(base) / name), confined) for name in found]
+
+
+def file_kind(source: TableFiles, file: DataFile) -> str:
+    """csv, parquet, arrow or jsonl: as the job says, by the name, or by the first bytes."""
+    if source.kind != "auto":
+        return source.kind
+    path = Path(file.name)
+    suffix = path.suffix.lower()
+    if suffix in PACKED:
+        suffix = path.with_suffix("").suffix.lower()
+    if suffix in SUFFIXES:
+        return SUFFIXES[suffix]
+    with file.path.open("rb") as handle:
+        first = handle.read(8)
+    return next((kind for start, kind in _FIRST_BYTES if first.startswith(start)), "csv")
+
+
+def is_packed(file: DataFile) -> bool:
+    return Path(file.name).suffix.lower() in PACKED
+
+
+def looks_like_table(path: Path) -> bool:
+    """Whether a file on the command line is a table by its name."""
+    suffix = path.suffix.lower()
+    return (path.with_suffix("").suffix.lower() if suffix in PACKED else suffix) in SUFFIXES
+
+
+def check_unpacked(file: DataFile, seen: int) -> None:
+    """Raises HostileFileError where a packed file has unpacked to more than the settings allow."""
+    if is_packed(file) and seen > settings.get("DISTBP_EXPANSION_FREE_BYTES"):
+        from distbp.data.safety import check_claim
+
+        check_claim(file.name, seen, file.size)
+
+
+def _is_data(path: Path) -> bool:
+    hidden = any(part.startswith((".", "_")) for part in path.parts[-1:])
+    return looks_like_table(path) and not hidden
+
+
+def _there(folder: Path, path: str, confined: bool) -> bool:
+    return resolve(folder, path, confined).exists()
+
+
+def _folder(folder: Path, path: str, confined: bool) -> bool:
+    return resolve(folder, path, confined).is_dir()
+
+
+def _cut(path: str) -> tuple[str, str]:
+    """The part of a pattern before its first wildcard, and the rest."""
+    parts = Path(path).parts
+    first = next(i for i, part in enumerate(parts) if any(c in part for c in "*?["))
+    return str(Path(*parts[:first])) if first else "", str(Path(*parts[first:]))

@@ -1,0 +1,44 @@
+"""A table given from Python in place of files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from distbp.core.errors import DataError
+from distbp.data.columns.csv_text import Dialect
+from distbp.data.columns.rows import as_arrow
+
+_ROWS = 65_536
+
+
+class GivenTable:
+    """A frame of pandas or Polars, or a table of Arrow, read as `distbp.data.columns.reading.RawTable` is."""
+
+    marks: tuple[tuple[int, ...], ...] = ()
+    dialect: Dialect | None = None
+
+    def __init__(self, values: Any, name: str) -> None:
+        self._table = as_arrow(values)
+        self.name = name
+        self.names = tuple(self._table.column_names)
+        self.skipped: dict[str, int] = {}
+        if not self._table.num_rows or not self.names:
+            raise DataError(f"{name}: the table has no rows or no columns")
+
+    def place(self, row: int) -> str:
+        return f"{self.name}: row {row:,}"
+
+    def pieces(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        row = 0
+        wanted = list(self.names if columns is None else columns)
+        for batch in self._table.select(wanted).to_batches(max_chunksize=_ROWS):
+            yield row, {name: batch.column(name) for name in wanted}
+            row += batch.num_rows
+
+
+def is_frame(values: Any) -> bool:
+    """Whether a value is a table with named columns, and no mapping."""
+    return not isinstance(values, Mapping) and (
+        hasattr(values, "__arrow_c_stream__") or (hasattr(values, "columns") and hasattr(values, "to_numpy"))
+    )

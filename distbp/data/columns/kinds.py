@@ -1,0 +1,122 @@
+"""What a column is to a job: what it writes below `data.columns`. `distbp.data.columns.encoders` has the
+code of each kind, fitted to the training rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from distbp.core.options import OptionError, option, registry
+
+if TYPE_CHECKING:  # a job needs no more than the names of the kinds
+    from distbp.data.columns.types import Facts
+
+_INDICATOR = "a column that says whether the cell was missing; left out: where training rows have holes"
+MOST_LEVELS = 1000  # of text that is taken for a category unless the job says so
+
+
+@dataclass(frozen=True, kw_only=True)
+class Auto:
+    """By the column's type: numbers, dates, yes and no; text of few levels is a category, other text is left
+    out."""
+
+    type: Literal["auto"] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number:
+    """One number, scaled by the statistics of the training rows, and the piecewise-linear code (Gorishniy
+    et al., 2022) where `bins` asks for it."""
+
+    type: Literal["number"] = "number"
+    scale: Literal["standard", "min_max", "robust", "log", "quantile", "none"] = option(
+        "standard",
+        help="standard: mean 0, deviation 1; min_max: 0 to 1; robust: by median and quartiles; log:"
+        " standard after"
+        " sign(x) log(1 + |x|); quantile: rank among the training rows, mean 0, deviation 1; none: as it is",
+    )
+    bins: int = option(
+        0, help="bins of a piecewise-linear code beside the scaled number; 0: none", ge=0, le=1024
+    )
+    fill: Literal["mean", "median", "value"] = option("mean", help="what stands for a missing cell")
+    value: float | None = option(None, help="the number for fill: value")
+    indicator: bool | None = option(None, help=_INDICATOR)
+
+    def __post_init__(self) -> None:
+        if (self.fill == "value") != (self.value is not None):
+            raise OptionError("value", "goes with fill: value; give both or neither")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Category:
+    """One column of 0 and 1 for each level that is common enough. Missing, rare and unseen levels share one
+    more; it is there where training rows have such cells, or the indicator is asked for."""
+
+    type: Literal["category"] = "category"
+    encode: Literal["one_hot", "hash"] = option(
+        "one_hot",
+        help="one_hot: a column for each level; hash: levels share `buckets` columns by their CRC-32",
+    )
+    most: int = option(64, help="levels that have a column of their own, the commonest ones", ge=1, le=10_000)
+    at_least: int = option(1, help="training rows that a level needs for a column of its own", ge=1)
+    buckets: int = option(64, help="columns of encode: hash", ge=2, le=65_536)
+    indicator: bool | None = option(
+        None, help="the column of missing, rare and unseen levels; left out: where training rows have some"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boolean:
+    """1 for yes, -1 for no, 0 where it is missing: true and false, yes and no, 1 and 0."""
+
+    type: Literal["boolean"] = "boolean"
+    indicator: bool | None = option(None, help=_INDICATOR)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Date:
+    """Parts of a date: the time itself as a scaled number, and months, weekdays and hours as points on a
+    circle (sine and cosine). Taken are 2024-02-29, 2024-02, 2024-02-29 23:59:59, and dates of typed
+    files."""
+
+    type: Literal["date"] = "date"
+    parts: tuple[Literal["time", "month", "weekday", "hour"], ...] | None = option(
+        None, help="left out: time, month, weekday, and hour where training rows have other hours than 0"
+    )
+    indicator: bool | None = option(None, help=_INDICATOR)
+
+    def __post_init__(self) -> None:
+        if self.parts is not None and (not self.parts or len(set(self.parts)) < len(self.parts)):
+            raise OptionError("parts", "must name one part or more, each once")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """Free text, which is left out of the inputs, with a notice."""
+
+    type: Literal["text"] = "text"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drop:
+    """Left out of the inputs."""
+
+    type: Literal["drop"] = "drop"
+
+
+COLUMNS = registry(Auto, Boolean, Category, Date, Drop, Number, Text)
+
+
+def automatic(facts: Facts) -> Any:
+    """The kind of a column by its type and levels."""
+    if facts.type in ("whole", "number"):
+        return Number()
+    if facts.type == "date":
+        return Date()
+    if facts.type == "boolean":
+        return Boolean()
+    if facts.type != "text" or facts.levels is None:
+        return Text()
+    there = sum(facts.levels.values())
+    many = len(facts.levels) > MOST_LEVELS or (len(facts.levels) > 20 and 2 * len(facts.levels) > there)
+    return Text() if many else Category()

@@ -1,0 +1,123 @@
+"""Reads the columns that a job uses into numbers, and finds the rows that cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.core.errors import DataError
+from distbp.data.columns import cells as c
+from distbp.data.columns.reading import NamedTable
+from distbp.data.columns.store import Column, Gathering, Room
+
+_READ_AS = {"number": "number", "date": "date", "boolean": "yes or no", "level": "text"}
+
+
+class Use(NamedTuple):
+    """How a column is read: as number, date, boolean or level. `numeric`: its levels are the texts of
+    numbers. `role`: "target", "weight", "group" or "time", where every row needs a cell; "" for inputs."""
+
+    reads: str
+    numeric: bool = False
+    role: str = ""
+
+
+@dataclass
+class Loaded:
+    """`columns`: by name, without rows that were left out. `numbers`: of the rows that are left, in the
+    table. `skipped`: how many were left out, by reason."""
+
+    columns: dict[str, Column]
+    numbers: Array
+    skipped: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+@dataclass
+class BadRows:
+    """Rows that cannot be used, and why; the first one in words."""
+
+    skip: bool
+    counts: dict[str, int] = field(default_factory=dict)
+    first: str = ""
+
+    def mark(self, bad: Array, found: Array, reason: str, said: str) -> None:
+        """Adds the rows in `found` to those in `bad`. `said`: of the first, in words."""
+        self.first = self.first or said
+        new = found & ~bad
+        if new.any():
+            self.counts[reason] = self.counts.get(reason, 0) + int(new.sum())
+        bad |= found
+
+
+def load_columns(table: NamedTable, uses: Mapping[str, Use], missing: Sequence[str], skip: bool) -> Loaded:
+    """Raises DataError with the place of the first bad cell; with `skip`, rows that have one are left out and
+    counted."""
+    room = Room()
+    grown = {name: Gathering(use.reads, room, use.numeric) for name, use in uses.items()}
+    bad_rows, kept = BadRows(skip), []
+    for row, cells in table.pieces(list(uses)):
+        count = len(next(iter(cells.values())))
+        bad = np.zeros(count, bool)
+        for name, use in uses.items():
+            piece = c.cleaned(cells[name], missing)
+            values, strange = grown[name].append(piece)
+            if strange is not None:
+                said = _said(table, row, strange, name, cells[name], f"is no {_READ_AS[use.reads]}")
+                bad_rows.mark(bad, strange, f"no {_READ_AS[use.reads]} in {name!r}", said)
+            _infinite_and_missing(table, row, name, use, values, cells[name], bad, bad_rows)
+        if bad_rows.first and not skip:
+            raise DataError(_refusal(bad_rows.first))
+        kept.append(~bad)
+    keep = np.concatenate(kept)
+    if not keep.any():
+        raise DataError(
+            f"{bad_rows.first}. All {len(keep):,} rows are bad, so that none is left; mend the data"
+        )
+    whole = None if keep.all() else keep
+    columns = {name: gathering.column(whole) for name, gathering in grown.items()}
+    skipped = {**table.skipped, **bad_rows.counts}
+    return Loaded(columns, np.flatnonzero(keep), skipped)
+
+
+def _infinite_and_missing(
+    table: NamedTable, row: int, name: str, use: Use, values: Array, raw: Any, bad: Array, bad_rows: BadRows
+) -> None:
+    if use.reads == "number":
+        infinite = np.isinf(values)
+        if infinite.any():
+            bad_rows.mark(
+                bad,
+                infinite,
+                f"Inf in {name!r}",
+                _said(table, row, infinite, name, raw, "is no finite number"),
+            )
+        if use.role == "weight" and (values < 0).any():
+            said = _said(table, row, values < 0, name, raw, "is a weight below 0")
+            bad_rows.mark(bad, values < 0, "weight below 0", said)
+    if use.role:
+        gone = values < 0 if use.reads == "level" else np.isnan(values)
+        if gone.any():
+            where = f"{table.place(row + int(gone.argmax()))}, column {name!r}"
+            bad_rows.mark(bad, gone, f"missing {use.role}", f"{where}: the {use.role} is missing")
+
+
+def _said(table: NamedTable, row: int, found: Array, name: str, raw: Any, what: str) -> str:
+    index = int(found.argmax())
+    shown = raw[index].as_py()
+    shown = repr(shown[:40]) if isinstance(shown, str) else str(shown)
+    return f"{table.place(row + index)}, column {name!r}: {shown} {what}"
+
+
+def _refusal(first: str) -> str:
+    return (
+        f"{first}. Mend it, name the text in data.missing if it means a missing cell, or set bad_rows: skip"
+        if "is no" in first
+        else f"{first}. Mend it, or set bad_rows: skip"
+    )

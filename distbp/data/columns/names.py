@@ -1,0 +1,15 @@
+"""The name of a column that is none: which one was meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+
+def unknown_column(name: str, known: Sequence[str]) -> str:
+    """What a fault says of a column that the table does not have."""
+    low = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name.lower(), low, n=1)
+    hint = f"; did you mean {low[near[0]]!r}?" if near else ";"
+    shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+    return f"{name!r} is no column of the table{hint} columns: {shown}"

@@ -1,0 +1,70 @@
+"""What a table shows that one would want to know before training: columns that say nothing or too much,
+classes that a split does not have. Found in the first training rows, so that it costs little."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.data.columns.plan import Plan
+from distbp.data.columns.store import CHUNK_ROWS, Column
+
+_SAME = 0.9999  # a correlation that only a copy has
+_SHOWN = 8
+
+
+def notices(
+    plan: Plan, columns: Mapping[str, Column], parts: Mapping[str, Array], by_class: bool
+) -> Iterator[str]:
+    """Each in a sentence that names the columns."""
+    rows = parts["train"][:CHUNK_ROWS]
+    values = {name: columns[name].values[rows] for name in plan.needs}
+    constant = [name for name, cells in values.items() if _one_value(cells)]
+    if constant and len(rows) == len(parts["train"]):
+        yield f"columns with one value in all training rows, which say nothing: {_listed(constant)}"
+    target = columns[plan.target.name]
+    if target.levels is None and not by_class:
+        copies = [
+            n for n in plan.needs if columns[n].levels is None and _follows(values[n], target.values[rows])
+        ]
+        if copies:
+            yield (
+                f"columns that nearly equal the target {plan.target.name!r}, up to scale:"
+                f" {_listed(copies)}; if they"
+                " are not known when you predict, drop them"
+            )
+    else:
+        yield from _absent(target, parts)
+
+
+def _one_value(cells: Array) -> bool:
+    missing = np.isnan(cells) if cells.dtype.kind == "f" else cells < 0
+    return bool(missing.all() or (not missing.any() and (cells == cells[0]).all()))
+
+
+def _follows(cells: Array, target: Array) -> bool:
+    """Whether a column is the target but for a factor and a constant."""
+    there = ~np.isnan(cells)
+    x, y = cells[there], target[there]
+    if len(x) < 20 or x.min() == x.max() or y.min() == y.max():
+        return False
+    x, y = x - x.mean(), y - y.mean()
+    with np.errstate(all="ignore"):
+        return bool(abs(x @ y) > _SAME * np.sqrt((x @ x) * (y @ y)))
+
+
+def _absent(target: Column, parts: Mapping[str, Array]) -> Iterator[str]:
+    """Classes that a split has no row of."""
+    found = {split: set(np.unique(target.values[rows]).tolist()) for split, rows in parts.items()}
+    every = set().union(*found.values())
+    for split, there in found.items():
+        lost = sorted(every - there)
+        if lost:
+            names = [target.levels[int(n)] if target.levels is not None else f"{n:g}" for n in lost]
+            yield f"the {split} set has no row of class {_listed(names)}"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")

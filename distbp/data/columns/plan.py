@@ -1,0 +1,206 @@
+"""The plan of a table: its columns fitted to the training rows, as one JSON object that the model holds.
+
+Training, prediction and everything else that turns rows into inputs run the same plan.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, get_type_hints
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.core.errors import DataError
+from distbp.core.words import counted
+from distbp.data.columns.encoders import ENCODERS, CategoryCode
+from distbp.data.columns.store import Column
+
+_VERSION = 1
+_BLOCK = 2**18  # numbers that are written at a time
+
+
+@dataclass(frozen=True)
+class TargetCode:
+    """The column of targets. Values are trained as (y - center) / spread, and predicted in their own
+    units."""
+
+    name: str
+    center: float = 0.0
+    spread: float = 1.0
+
+    @property
+    def scaled(self) -> bool:
+        return (self.center, self.spread) != (0.0, 1.0)
+
+    def scale(self, values: Array) -> Array:
+        return (np.asarray(values, np.float64) - self.center) / self.spread
+
+    def unscale(self, values: Array) -> Array:
+        return np.asarray(values, np.float64) * self.spread + self.center if self.scaled else values
+
+
+@dataclass(eq=False)
+class Seen:
+    """What encoding met: cells of unseen or rare levels, by column; columns that the plan does not know."""
+
+    unseen: dict[str, int] = field(default_factory=dict)
+    extra: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> list[str]:
+        found = []
+        if self.unseen:
+            shown = ", ".join(f"{name!r} ({count:,})" for name, count in self.unseen.items())
+            found.append(f"cells with levels that have no column of their own in the model: {shown}")
+        if self.extra:
+            found.append(f"columns that the model does not use: {_listed(self.extra)}")
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """`columns`: encoders, in the order of the inputs. `missing`: the texts of missing cells. `header`:
+    whether the CSV of training had one; None: it was no CSV."""
+
+    columns: tuple[Any, ...]
+    target: TargetCode
+    missing: tuple[str, ...]
+    header: bool | None = None
+
+    @property
+    def width(self) -> int:
+        """How many numbers a row becomes."""
+        return sum(len(column.names) for column in self.columns)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the inputs."""
+        return [name for column in self.columns for name in column.names]
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The names of the columns that a row must have."""
+        return tuple(column.name for column in self.columns)
+
+    def encode(
+        self, columns: Mapping[str, Column], rows: Iterable[Array], out: Array, seen: Seen | None = None
+    ) -> None:
+        """Writes the rows of whole columns, given in pieces of row numbers, to `out`, (n, width) float32."""
+        start = 0
+        for piece in rows:
+            part = out[start : start + len(piece)]
+            values = {c.name: (columns[c.name].values[piece], columns[c.name].levels) for c in self.columns}
+            self.encode_piece(values, part, seen)
+            start += len(piece)
+
+    def encode_piece(
+        self, values: Mapping[str, tuple[Array, Sequence[str] | None]], out: Array, seen: Seen | None = None
+    ) -> None:
+        """One piece: the values and levels of every column. Rows are written in blocks that stay in the
+        cache."""
+        ready = []
+        for column in self.columns:
+            cells, levels = values[column.name]
+            ready.append(column.ready(cells, levels))
+            if seen is not None and isinstance(column, CategoryCode):
+                count = column.unseen(cells, levels or ())
+                if count:
+                    seen.unseen[column.name] = seen.unseen.get(column.name, 0) + count
+        widths = [len(column.names) for column in self.columns]
+        rows = max(16, _BLOCK // max(1, sum(widths)))
+        with np.errstate(over="ignore"):  # what is too large for float32 is found by the checks after it
+            for start in range(0, len(out), rows):
+                place = 0
+                for column, cells, width in zip(self.columns, ready, widths, strict=True):
+                    column.encode(
+                        cells[start : start + rows], out[start : start + rows, place : place + width]
+                    )
+                    place += width
+
+    def check_names(self, names: Sequence[str], where: str) -> tuple[str, ...]:
+        """The names that the plan does not use. Raises DataError with all that are missing."""
+        there = set(names)
+        missing = [name for name in self.needs if name not in there]
+        if missing:
+            raise DataError(
+                f"{where} has no column {_listed(missing)}; the model needs {_listed(self.needs)}, in any"
+                " order"
+            )
+        used = {*self.needs, self.target.name}
+        return tuple(name for name in names if name not in used)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; floats keep every bit through JSON."""
+        return {
+            "version": _VERSION,
+            "columns": [_plain(column) for column in self.columns],
+            "target": dataclasses.asdict(self.target),
+            "missing": list(self.missing),
+            "header": self.header,
+        }
+
+    @staticmethod
+    def from_json(data: Any) -> Plan:
+        """The inverse of `to_json`. Raises DataError where `data` is damaged."""
+        try:
+            if data["version"] != _VERSION:
+                raise ValueError(f"version {data['version']!r}")
+            columns = tuple(_made(ENCODERS[one["type"]], one) for one in data["columns"])
+            names = [column.name for column in columns]
+            if not names or len(set(names)) < len(names):
+                raise ValueError("columns without names of their own")
+            header = data["header"]
+            if not isinstance(header, bool | None):
+                raise ValueError("header")
+            missing = tuple(_checked(str, text) for text in data["missing"])
+            return Plan(columns, _made(TargetCode, data["target"]), missing, header)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"the model's table is damaged ({error}); save the model again") from None
+
+
+def _listed(names: Sequence[str], most: int = 20) -> str:
+    more = f" and {counted(len(names) - most, 'more')}".removesuffix("s") if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + more
+
+
+def _plain(column: Any) -> dict[str, Any]:
+    fields = dataclasses.asdict(column)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+
+
+def _made(kind: Any, data: Mapping[str, Any]) -> Any:
+    """A dataclass from plain values, each of the type that its field says."""
+    hints = get_type_hints(kind)
+    wanted = {f.name for f in dataclasses.fields(kind)}
+    if set(data) != wanted:
+        raise ValueError(f"fields {', '.join(sorted(set(data) ^ wanted))}")
+    found = {}
+    for name in wanted - {"type"}:
+        value, hint = data[name], hints[name]
+        if hint in (str, bool, int, float):
+            found[name] = _checked(hint, value)
+        else:
+            found[name] = tuple(_checked(hint.__args__[0], one) for one in value)
+    if not found.get("spread", 1.0) > 0:
+        raise ValueError("a spread that is not above 0")
+    if not 0 <= found.get("buckets", 0) <= 65_536:
+        raise ValueError("buckets")
+    edges = found.get("edges", ())
+    if any(low >= high for low, high in pairwise(edges)):
+        raise ValueError("edges that do not ascend")
+    if set(found.get("parts", ())) - {"time", "month", "weekday", "hour"}:
+        raise ValueError("parts")
+    return kind(**found)
+
+
+def _checked(kind: type, value: Any) -> Any:
+    if kind is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    if type(value) is not kind or kind is float:
+        raise ValueError(f"{value!r} for {kind.__name__}")
+    return value

@@ -1,0 +1,141 @@
+"""Raw rows for a model: from a file, a frame, a mapping of columns, or a list of mappings, to its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.core.errors import DataError
+from distbp.data.columns import cells as c
+from distbp.data.columns.arrow import arrow
+from distbp.data.columns.plan import Plan, Seen
+from distbp.data.columns.reading import NamedTable
+from distbp.data.columns.store import read_cells
+
+_READ_AS = {"number": "a number", "date": "a date", "boolean": "yes or no", "level": "text"}
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedRows:
+    """Rows as the first layer of a model takes them, (n, width), and what was noticed."""
+
+    inputs: Array
+    seen: Seen = field(default_factory=Seen)
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+def encode_file(plan: Plan, table: NamedTable, dtype: Any) -> EncodedRows:
+    """The rows of a file. Raises DataError with every column that is missing, or the place of a bad cell."""
+    seen = Seen(extra=plan.check_names(table.names, table.name))
+    parts = [
+        _piece(plan, cells, dtype, seen, lambda index, row=row: table.place(row + index))
+        for row, cells in table.pieces(plan.needs)
+    ]
+    return EncodedRows(np.concatenate(parts), seen)
+
+
+def encode_given(plan: Plan, given: Any, dtype: Any) -> EncodedRows:
+    """The rows of a value from Python: a frame of pandas or Polars, a table of Arrow, a mapping of columns,
+    a list of mappings, one mapping of single values. Raises DataError."""
+    table = as_arrow(given)
+    seen = Seen(extra=plan.check_names(table.column_names, "the data"))
+    if not table.num_rows:
+        return EncodedRows(np.empty((0, plan.width), dtype), seen)
+    cells = {name: _one(table.column(name)) for name in plan.needs}
+    inputs = _piece(plan, cells, dtype, seen, lambda index: f"row {index:,}")
+    return EncodedRows(inputs, seen)
+
+
+def is_rows(given: Any) -> bool:
+    """Whether a value has named columns."""
+    if isinstance(given, Mapping) or hasattr(given, "columns") or hasattr(given, "__arrow_c_stream__"):
+        return True
+    return isinstance(given, list | tuple) and bool(given) and isinstance(given[0], Mapping)
+
+
+def as_arrow(given: Any) -> Any:
+    """An Arrow table of a value with named columns. Raises DataError."""
+    pa = arrow().pa
+    if isinstance(given, pa.Table):
+        return given
+    if isinstance(given, pa.RecordBatch):
+        return pa.Table.from_batches([given])
+    if isinstance(given, list | tuple):
+        names: dict[str, None] = {}
+        for number, row in enumerate(given):
+            if not isinstance(row, Mapping):
+                raise DataError(f"row {number} is no mapping from column to value; give one for each row")
+            names.update(dict.fromkeys(map(str, row)))
+        by_name = [{str(k): v for k, v in row.items()} for row in given]
+        return _columns({name: [row.get(name) for row in by_name] for name in names})
+    if isinstance(given, Mapping):
+        single = all(isinstance(v, str | bytes) or not isinstance(v, Iterable) for v in given.values())
+        return _columns({str(k): [v] if single else v for k, v in given.items()})
+    if hasattr(given, "dtypes") and hasattr(given, "columns") and hasattr(given, "to_numpy"):
+        names_of = [str(name) for name in given.columns]
+        if len(set(names_of)) == len(names_of):
+            return _columns({str(name): given[name] for name in given.columns})
+        raise DataError("two columns of the frame have one name; give each a name of its own")
+    if hasattr(given, "__arrow_c_stream__"):
+        return pa.table(given)
+    raise DataError(
+        "the model takes rows with named columns: a frame, a mapping from name to values, a list of mappings,"
+        f" a table of Arrow; not a value of type {type(given).__name__}"
+    )
+
+
+def _columns(columns: Mapping[str, Any]) -> Any:
+    pa = arrow().pa
+    arrays = {name: _array(name, values) for name, values in columns.items()}
+    counts = {name: len(values) for name, values in arrays.items()}
+    if len(set(counts.values())) > 1:
+        shown = ", ".join(f"{name!r} {count:,}" for name, count in list(counts.items())[:5])
+        raise DataError(f"the columns have different lengths ({shown}); give one value for each row")
+    return pa.table(arrays) if arrays else pa.table({})
+
+
+def _array(name: str, values: Any) -> Any:
+    pa = arrow().pa
+    try:
+        found = pa.array(values, from_pandas=True)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):  # values of several types in one column
+        try:
+            texts = [None if v is None or v != v else str(v) for v in values]
+        except (TypeError, ValueError):
+            raise DataError(f"column {name!r}: give one value for each row") from None
+        found = pa.array(texts, pa.string())
+    return _one(found)
+
+
+def _one(column: Any) -> Any:
+    """One array of what may lie in several pieces."""
+    return arrow().pa.concat_arrays(column.chunks) if getattr(column, "num_chunks", 0) else column
+
+
+def _piece(plan: Plan, cells: Mapping[str, Any], dtype: Any, seen: Seen, place: Any) -> Array:
+    """Raises DataError that names the first bad cell of every column that has one."""
+    values, faults = {}, []
+    for column in plan.columns:
+        raw = cells[column.name]
+        piece = c.cleaned(raw, plan.missing)
+        found, levels, bad = read_cells(piece, column.reads, getattr(column, "numeric", False))
+        if column.reads == "number" and np.isinf(found).any():
+            bad = np.isinf(found) if bad is None else bad | np.isinf(found)
+        if bad is not None:
+            index = int(bad.argmax())
+            shown = raw[index].as_py()
+            shown = repr(shown[:40]) if isinstance(shown, str) else str(shown)
+            faults.append(f"{place(index)}, column {column.name!r}: {shown} is not {_READ_AS[column.reads]}")
+        values[column.name] = (found, levels)
+    if faults:
+        more = f" ({len(faults) - 5} more columns have such cells)" if len(faults) > 5 else ""
+        raise DataError("; ".join(faults[:5]) + more + ". Mend these cells, or leave them empty")
+    out = np.empty((len(next(iter(values.values()))[0]), plan.width), dtype)
+    plan.encode_piece(values, out, seen)
+    return out

@@ -1,0 +1,55 @@
+"""Tables in files that pyarrow reads: CSV and TSV, Parquet, Arrow and Feather, JSON lines."""
+
+from __future__ import annotations
+
+import codecs
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from distbp.core.errors import DataError
+from distbp.core.options import OptionError, option
+from distbp.data.table import Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableFiles:
+    """A table with named columns: one file, a folder of files, or a pattern. What the columns are, and
+    which is the target, stands in `data.columns` and `data.target`. Needs pyarrow: `pip install
+    'distbp[tables]'`."""
+
+    type: Literal["table"] = "table"
+    path: str = option(
+        help="a file, a folder, or a pattern such as parts/*.parquet; text may be packed (.gz, .zst, .bz2)",
+        path=True,
+        min_length=1,
+    )
+    kind: Literal["auto", "csv", "parquet", "arrow", "jsonl"] = option(
+        "auto", help="what the files hold; auto: by their names, else by their first bytes"
+    )
+    delimiter: str | None = option(None, help="between the cells of CSV; left out: found", min_length=1)
+    quote: str = option('"', help="around cells of CSV that hold delimiters", min_length=1)
+    encoding: str = option("utf-8", help="of text, such as latin-1 or cp1252")
+    header: bool | None = option(
+        None, help="whether the first line of CSV names the columns; left out: found. Else they are 0, 1, ..."
+    )
+    skip_lines: int = option(0, help="lines of CSV to leave out before the first", ge=0)
+
+    def __post_init__(self) -> None:
+        for name in ("delimiter", "quote"):
+            value = getattr(self, name)
+            if value is not None and (len(value) != 1 or not value.isascii() or value in "\r\n"):
+                raise OptionError(name, f"must be one ASCII character, not {value!r}")
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError:
+            raise OptionError(
+                "encoding", f"{self.encoding!r} is not known; known are utf-8, latin-1, cp1252"
+            ) from None
+
+    def open(self, folder: Path, confined: bool = False) -> Table:
+        raise DataError(
+            f"{self.path}: a table needs the columns of a job (data.target); train on it, or predict with"
+            " a model"
+            " that was trained on one"
+        )

@@ -1,0 +1,90 @@
+"""The parts of a job that say what the columns of a table are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from distbp.job.faults import Part, Words, at_most, line, raised, shown
+from distbp.job.kinds import Number, Text, Whole, kind
+from distbp.job.tables import TABLES
+
+MAX_COLUMNS = 100_000
+
+if TYPE_CHECKING:
+    from distbp.data.columns.kinds import Auto as ColumnKind
+else:
+    ColumnKind = kind("columns", "column kind", TABLES, key="kind")
+
+
+def _name(value: Any) -> Any:
+    """Columns without a header are named by their numbers, which YAML reads as such."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _names(value: Any) -> Any:
+    return {_name(key): inner for key, inner in value.items()} if isinstance(value, Mapping) else value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise PydanticCustomError("fault", "{text}", {"text": f"must be text, not {shown(value)}"})
+    return value
+
+
+ColumnName = Annotated[Text, BeforeValidator(_name), Field(min_length=1), Words("the name of a column")]
+
+
+class Target(Part):
+    """What is predicted: a column of the table. Its name alone will do."""
+
+    column: ColumnName = Field(description="the name of the column; its number where there is no header")
+    scale: Literal["none", "standard"] = Field(
+        default="none",
+        description="standard: values are trained with mean 0 and deviation 1 (of the training rows), and"
+        " predicted in their own units; losses and metrics of training are those of the scaled values",
+    )
+
+
+class Split(Part):
+    """Shares of the rows of `train` that only measure. Rows are split first; all statistics are those of
+    the rows that train."""
+
+    validation: Number = Field(default=0.15, ge=0, lt=1, description="share of the validation set; 0: none")
+    test: Number = Field(default=0.15, ge=0, lt=1, description="share of the test set; 0: none")
+    by: Literal["auto", "random", "stratified", "group", "time"] = Field(
+        default="auto",
+        description="auto: by data.group or data.time where they are given, stratified for classes, else"
+        " random;"
+        " stratified: every class has its share in each set; group: rows of one group stay together;"
+        " time: the"
+        " latest rows are the test set",
+    )
+    seed: Whole = Field(default=0, ge=0, lt=1 << 64, description="of the draw")
+
+    @model_validator(mode="after")
+    def _rows_are_left(self) -> Split:
+        if self.validation + self.test >= 1:
+            text = f"leaves no row to train on: validation {self.validation:g} and test {self.test:g} are"
+            raise raised("Split", [line((), f"{text} {self.validation + self.test:g} of all rows")])
+        return self
+
+
+def _target(value: Any) -> Any:
+    value = _name(value)
+    return {"column": value} if isinstance(value, str) else value
+
+
+TargetField = Annotated[
+    Target, BeforeValidator(_target), Words("the name of a column, or a mapping with column and scale")
+]
+Columns = Annotated[
+    dict[ColumnName, ColumnKind],
+    BeforeValidator(_names),
+    at_most(MAX_COLUMNS, "mapping"),
+    Words("a mapping from the name of a column, a pattern (x_*) or others to its kind"),
+]
+Missing = Annotated[tuple[Annotated[str, BeforeValidator(_text)], ...], at_most(1000)]

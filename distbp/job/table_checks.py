@@ -1,0 +1,72 @@
+"""What of `data` goes together: tables have columns and a target, arrays have neither."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from distbp.core.errors import Fault
+from distbp.data.formats import TableFiles
+
+if TYPE_CHECKING:
+    from distbp.job.training_job import TrainingJob
+
+_OF_TABLES = ("target", "columns", "missing", "weight", "group", "time", "split")
+
+
+def has_table(job: TrainingJob) -> bool:
+    return isinstance(job.data.train, TableFiles)
+
+
+def splits_off(job: TrainingJob, split: str) -> bool:
+    """Whether a share of the training rows becomes this split."""
+    return job.data.split is not None and getattr(job.data.split, split) > 0
+
+
+def tables_are_whole(job: TrainingJob) -> Iterator[Fault]:
+    data = job.data
+    if data.train is None:  # given from Python, as arrays or a frame
+        return
+    if not has_table(job):
+        for name in _OF_TABLES:
+            if getattr(data, name) is not None:
+                yield Fault(f"data.{name}", "is for tables; write data.train: {format: table, path: ...}")
+        for split in ("validation", "test"):
+            if isinstance(getattr(data, split), TableFiles):
+                yield Fault(
+                    f"data.{split}", "is a table, but data.train is none; give all sets in one format"
+                )
+        return
+    if data.target is None:
+        yield Fault("data.target", "is required for a table (the column to predict)")
+    if data.standardize:
+        yield Fault(
+            "data.standardize", "is for arrays; the columns of a table have a scale each (data.columns)"
+        )
+    if data.scale != 1:
+        yield Fault("data.scale", "is for arrays; the columns of a table have a scale each (data.columns)")
+    for split in ("validation", "test"):
+        source = getattr(data, split)
+        if source is not None and not isinstance(source, TableFiles):
+            yield Fault(f"data.{split}", f"is of the format {source.type}, but data.train is a table")
+        if source is not None and splits_off(job, split):
+            yield Fault(f"data.split.{split}", f"must be 0, as data.{split} names the rows")
+    by = data.split.by if data.split is not None else "auto"
+    for way in ("group", "time"):
+        if by == way and getattr(data, way) is None:
+            yield Fault(f"data.{way}", f"is required by data.split.by: {way} (the column)")
+    yield from _one_role_each(job)
+
+
+def _one_role_each(job: TrainingJob) -> Iterator[Fault]:
+    data = job.data
+    roles: dict[str, str] = {} if data.target is None else {data.target.column: "target"}
+    for role in ("weight", "group", "time"):
+        name = getattr(data, role)
+        if name is not None and name in roles:
+            yield Fault(f"data.{role}", f"names the column {name!r}, which is data.{roles[name]} already")
+        elif name is not None:
+            roles[name] = role
+    for name in data.columns or {}:
+        if data.target is not None and name == data.target.column:
+            yield Fault(f"data.columns.{name}", "is the target, which cannot be an input too; leave it out")

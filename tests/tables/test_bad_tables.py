@@ -1,0 +1,263 @@
+"""Tables that are damaged, wrong, or made to harm: what is said, and where; or what is skipped and
+counted."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from houses import houses, job, write
+from pyarrow import parquet
+
+from distbp import JobError, train
+from distbp.core.errors import DataError, HostileFileError
+from distbp.data.columns.arrow import arrow
+from distbp.run.splits import Splits, open_splits
+
+HEAD = "a,b,price\n"
+GOOD = "".join(f"{i},{i % 7},{i * 2}\n" for i in range(40))
+
+
+def opened(folder: Path, name: str = "t.csv", **fields: Any) -> Splits:
+    return open_splits(job(name, **fields), folder)
+
+
+def given(text: str | bytes, name: str = "t.csv") -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        (folder / name).write_bytes(text.encode() if isinstance(text, str) else text)
+        return folder / name
+
+    return make
+
+
+def cut(name: str, part: float) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        path = write(houses(3000), folder / name)
+        data = path.read_bytes()
+        path.write_bytes(data[: int(len(data) * part)])
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (given(""), "t.csv: the file is empty; check that it was copied completely"),
+        (given("\n\n"), "t.csv: there is no text in the file; check that it was copied completely"),
+        (given(HEAD), "t.csv: the table has columns, but no rows"),
+        (
+            given(HEAD + GOOD + "1,2\n1,2,3,4\n"),
+            "t.csv: line 42: 2 cells where the table has 3 columns: '1,2'. 2 or more rows are so; mend"
+            " them (a"
+            " delimiter in a cell needs quotes around the cell), or set bad_rows: skip",
+        ),
+        (
+            given("a,price,a\n1,2,3\n"),
+            "t.csv: columns 0 and 2 (counted from 0) are both named 'a'; give each a name of its own, or set"
+            " header: false if the first line is a row",
+        ),
+        (
+            given(HEAD + GOOD + HEAD + GOOD),
+            "t.csv: row 40 repeats the header; remove that line, or set bad_rows: skip",
+        ),
+        (
+            given(HEAD + GOOD + "1,inf,3\n"),
+            "t.csv: row 40, column 'b': 'inf' is no finite number. Mend it, name the text in"
+            " data.missing if it"
+            " means a missing cell, or set bad_rows: skip",
+        ),
+        (
+            given(HEAD + GOOD + "1,2,\n"),
+            "t.csv: row 40, column 'price': the target is missing. Mend it, or set",
+        ),
+        (
+            given("a,price\n" + "1,5\n2,5\n" * 9),
+            "t.csv: the target 'price' is 5 in all training rows, so that",
+        ),
+        (
+            given((HEAD + GOOD).encode() + "Köln,1,2\n".encode("latin-1")),
+            "t.csv: row 40, column 'a' is not utf-8 text; say the encoding of the file (encoding:"
+            " latin-1), or save"
+            " it as UTF-8",
+        ),
+        (
+            cut("t.csv.gz", 0.7),
+            "t.csv.gz: cannot be read as CSV (Truncated compressed stream); copy it again, or",
+        ),
+        (
+            cut("t.parquet", 0.5),
+            "t.parquet: cannot be read as Parquet (Parquet magic bytes not found in footer",
+        ),
+        (cut("t.feather", 0.5), "t.feather: cannot be read as an Arrow or Feather file ("),
+        (cut("t.jsonl", 0.9), "t.jsonl: cannot be read as JSON lines ("),
+        (
+            given('{"a": 1, "price": 2}\n{"a": "x", "price": 3}\n', "t.jsonl"),
+            "changed from number to string in row 1",
+        ),
+        (given(b"PAR1" + b"\0" * 40, "t.parquet"), "t.parquet: cannot be read as Parquet ("),
+        (given(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 9, "t.csv"), "t.csv: "),
+    ],
+)
+def test_what_is_said(make: Callable[[Path], Path], said: str, tmp_path: Path) -> None:
+    path = make(tmp_path)
+    with pytest.raises(DataError) as caught:
+        opened(tmp_path, path.name, columns={"a": "auto"} if path.suffix == ".csv" else {})
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ("1,2\n1,2,3,4\n", {"a wrong number of cells": 2}),
+        (HEAD, {"the header again": 1}),
+        ("1,inf,3\n1,-inf,4\n", {"Inf in 'b'": 2}),
+        ("1,2,\n", {"missing target": 1}),
+        ("1,2,x\n", {"no number in 'price'": 1}),
+    ],
+)
+def test_bad_rows_are_skipped_and_counted(rows: str, reason: dict[str, int], tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(HEAD + GOOD + rows)
+    if "x" in rows:  # the type of the target is then text
+        with pytest.raises(JobError, match=r"data.target.scale: is for numbers, but 'price' is text"):
+            opened(tmp_path, bad_rows="skip")
+        return
+    splits = opened(tmp_path, bad_rows="skip")
+    assert splits.skipped == {"train": reason}
+    assert sum(splits.rows.values()) == 40
+
+
+def test_a_type_that_changes_in_the_last_row(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(HEAD + GOOD + "1,unknown,3\n")
+    splits = opened(tmp_path)  # the column is text of few levels
+    assert splits.plan is not None
+    assert [column.type for column in splits.plan.columns] == ["number", "category"]
+    with pytest.raises(
+        DataError, match=r"t.csv: row 40, column 'b': 'unknown' is no number. Mend it, name the"
+    ):
+        opened(tmp_path, columns={"b": "number"})
+    skipped = opened(tmp_path, columns={"b": "number"}, bad_rows="skip")
+    assert skipped.skipped == {"train": {"no number in 'b'": 1}}
+    assert opened(tmp_path, columns={"b": "number"}, missing=["", "unknown"]).skipped == {}
+
+
+def test_columns_that_are_not_there_are_named_all_at_once(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(HEAD + GOOD)
+    with pytest.raises(JobError) as caught:
+        opened(tmp_path, target="prise", columns={"A": "number", "x_*": "drop"}, weight="w")
+    assert [str(fault) for fault in caught.value.faults] == [
+        "data.target: 'prise' is no column of the table; did you mean 'price'? columns: a, b, price",
+        "data.weight: 'w' is no column of the table; columns: a, b, price",
+        "data.columns.A: 'A' is no column of the table; did you mean 'a'? columns: a, b, price",
+        "data.columns.x_*: 'x_*' is no column of the table; columns: a, b, price",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (
+            {"columns": {"others": "drop"}},
+            "data.columns: leave no column for the inputs; give one of them another",
+        ),
+        ({"columns": {"*": "number"}}, "data.columns.price: is the target, which cannot be an input too"),
+        ({"time": "c"}, "data.time: must be a column of dates or numbers, but 'c' is text"),
+        ({"weight": "c"}, "data.weight: must be a column of numbers, but 'c' is text"),
+        (
+            {"group": "a", "columns": {"a": "number"}},
+            "data.group: reads 'a' as level, but data.columns as number",
+        ),
+    ],
+)
+def test_roles_that_do_not_fit(fields: dict[str, Any], said: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,c,price\n" + "".join(f"{i},x{i % 3},{i}\n" for i in range(30)))
+    with pytest.raises(JobError, match=re.escape(said)):
+        opened(tmp_path, **fields)
+
+
+def test_parts_need_the_same_columns(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "1.csv").write_text(HEAD + GOOD)
+    (tmp_path / "p" / "2.csv").write_text("a,price\n1,2\n")
+    with pytest.raises(
+        DataError, match=r"2.csv: has no column 'b', which p/1.csv has; a table's files need the same"
+    ):
+        opened(tmp_path, "p")
+
+
+@pytest.mark.parametrize("path", ["../t.csv", "/etc/passwd", "p/../../x*.csv", "/etc/*.csv"])
+def test_paths_that_climb_out(path: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        HostileFileError, match=r"is not allowed in a data path|absolute paths are not allowed"
+    ):
+        open_splits(job(path), tmp_path, confined=True)
+
+
+def test_a_link_out_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    write(houses(), tmp_path / "t.csv")
+    (tmp_path / "own" / "t.csv").symlink_to(tmp_path / "t.csv")
+    for path in ("t.csv", "*.csv", "."):
+        with pytest.raises(HostileFileError, match="a link leads out of the data folder"):
+            open_splits(job(path), tmp_path / "own", confined=True)
+
+
+def test_nothing_fits(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    with pytest.raises(DataError, match=r"p: the folder has no file that ends in .csv, .tsv"):
+        opened(tmp_path, "p")
+    with pytest.raises(DataError, match=r"p/\*.csv: no file fits this pattern in"):
+        opened(tmp_path, "p/*.csv")
+    with pytest.raises(DataError, match=r"q.csv: there is no such file"):
+        opened(tmp_path, "q.csv")
+
+
+def test_packed_text_may_not_unpack_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTBP_EXPANSION_FREE_BYTES", str(2**20))
+    with gzip.open(tmp_path / "t.csv.gz", "wb") as file:
+        file.write(HEAD.encode() + b"1,1,1\n" * 2_000_000)
+    with pytest.raises(HostileFileError, match=r"t.csv.gz: .* packed bytes claim to unpack to"):
+        opened(tmp_path, "t.csv.gz")
+
+
+def test_a_header_that_claims_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTBP_MAX_UNPACKED_BYTES", "10000")
+    parquet.write_table(
+        pa.table({"a": list(range(5000)), "price": list(range(5000))}), tmp_path / "t.parquet"
+    )
+    with pytest.raises(HostileFileError, match=r"t.parquet: it claims to unpack to"):
+        opened(tmp_path, "t.parquet")
+
+
+def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrow.cache_clear()
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(DataError) as caught:
+        opened(tmp_path)
+    assert str(caught.value) == (
+        "a table needs pyarrow, which is not installed; run: pip install 'distbp[tables]'"
+    )
+    arrow.cache_clear()
+
+
+def test_one_class(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,price\n" + "".join(f"{i},yes\n" for i in range(30)))
+    two = job("t.csv", target="price").replace(
+        loss="softmax_cross_entropy", metrics=None, model={"layers": [{"type": "dense", "units": 2}]}
+    )
+    with pytest.raises(DataError, match="the target 'price' is yes in all training rows"):
+        train(two, folder=tmp_path, output=tmp_path / "run")
+
+
+def test_a_row_larger_than_a_block(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(HEAD + GOOD + "x" * 9_000_000 + ",1,2\n")
+    with pytest.raises(
+        DataError, match=r"t.csv: cannot be read as CSV \(straddling object straddles two block"
+    ):
+        opened(tmp_path)

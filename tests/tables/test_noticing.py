@@ -1,0 +1,99 @@
+"""What is told before training, with names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from houses import houses, job
+
+from distbp import TrainingJob, train
+from distbp.cli.main import group
+from distbp.run.events import Event, Started
+from distbp.run.splits import open_splits
+
+
+def test_columns_that_say_nothing_or_too_much(tmp_path: Path) -> None:
+    frame = houses().to_pandas().assign(country="BE", zero=0, empty=np.nan)
+    frame["euros"] = frame["price"] * 1000 + 5
+    frame["note"] = [f"text {i}" for i in range(len(frame))]
+    frame.to_csv(tmp_path / "h.csv", index=False)
+    splits = open_splits(job("h.csv", columns={"empty": "number"}), tmp_path)
+    assert list(splits.notes) == [
+        "columns left out of the inputs: 'note' (text, 300 levels); to use one, say in data.columns what"
+        " it is",
+        "columns with one value in all training rows, which say nothing: 'country', 'zero', 'empty'",
+        "columns that nearly equal the target 'price', up to scale: 'euros'; if they are not known when"
+        " you predict,"
+        " drop them",
+        f"losses and metrics of values are in deviations of 'price' ({splits.plan.target.spread:.4g});"
+        " predictions"
+        " are in its own units",
+    ]
+    told: list[Event] = []
+    train(job("h.csv").replace(epochs=1), folder=tmp_path, output=tmp_path / "run", listener=told.append)
+    started = next(event for event in told if isinstance(event, Started))
+    assert any("'euros'" in note for note in started.notes)
+
+
+def classes(**data: object) -> TrainingJob:
+    return job("h.csv", target="price", **data).replace(
+        loss="softmax_cross_entropy", metrics=None, model={"layers": [{"type": "dense", "units": 3}]}
+    )
+
+
+@pytest.mark.parametrize(("names", "said"), [(["a", "b", "rare"], "rare"), ([0, 1, 7], "7")])
+def test_classes_that_a_split_does_not_have(names: list[object], said: str, tmp_path: Path) -> None:
+    frame = houses().to_pandas()
+    frame["price"] = [names[2] if i < 2 else names[i % 2] for i in range(len(frame))]
+    frame.to_csv(tmp_path / "h.csv", index=False)
+    notes = open_splits(classes(), tmp_path).notes
+    assert [n for n in notes if "class" in n] == [
+        f"the test set has no row of class '{said}'",
+        f"the validation set has no row of class '{said}'",
+    ]
+
+
+def test_a_column_that_numbers_the_rows_is_dropped_by_a_first_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    frame = houses().to_pandas()
+    frame.insert(0, "id", np.arange(1, 301))
+    frame.to_csv("h.csv", index=False)
+    done = CliRunner().invoke(
+        group, ["data", "describe", "h.csv", "--target", "price", "--write-job", "j.yaml"]
+    )
+    assert "columns that only number the rows, and are dropped by a first job: id\n" in done.stdout
+    columns = TrainingJob.from_file("j.yaml").data.columns
+    assert columns is not None
+    assert columns["id"].type == "drop"
+    assert columns["rooms"].type == "number"
+
+
+CENSUS = (
+    "39, State-gov, 77516, Bachelors, <=50K\n50, ?, 83311, Bachelors, >50K\n38, Private, ?, 7th-8th, <=50K\n"
+)
+
+
+def test_a_table_as_it_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blanks after commas, no header, "?" for what is missing, an empty line at the end, no suffix."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("distbp.job.first_job.EPOCHS", 3)
+    Path("adult.data").write_text(CENSUS * 40 + "\n")
+    words = ["train", "adult.data", "--target", "4", "--workers", "0", "--output", "run"]
+    done = CliRunner().invoke(group, words)
+    assert done.exit_code == 0, done.output
+    plan = json.loads(Path("run/model/model.json").read_text())["table"]
+    by_name = {column["name"]: column for column in plan["columns"]}
+    assert by_name["1"]["levels"] == ["Private", "State-gov"]
+    assert by_name["1"]["other"] and by_name["2"]["indicator"]
+    Path("rows.data").write_text("44, Private, ?, Masters\n")
+    predicted = CliRunner().invoke(group, ["predict", "run", "rows.data"])
+    assert predicted.stdout.splitlines()[1].split(",")[1] in ("<=50K", ">50K")
+    assert (
+        predicted.stderr == "note: cells with levels that have no column of their own in the model: '3' (1)\n"
+    )

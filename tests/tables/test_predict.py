@@ -1,0 +1,287 @@
+"""A model that was trained on a table takes raw rows back, from Python and from the command line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner, Result
+from houses import houses, job, write
+
+from distbp import load_model, train
+from distbp.cli.main import group
+from distbp.core.errors import DataError, ModelError
+from distbp.model.predictor import Model
+from distbp.run.verify import verify_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("houses")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISTBP_KERNELS", "numpy")
+        train(job(write(houses(), folder / "h.csv")), output=folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture
+def model(run: Path) -> Model:
+    return load_model(run / "model")
+
+
+def cli(*words: str | Path) -> Result:
+    return CliRunner().invoke(group, [str(word) for word in words])
+
+
+def read(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_a_run_on_a_table_can_be_verified_and_resumed(run: Path) -> None:
+    assert verify_run(run).equal
+    assert cli("resume", run).exit_code == 0
+
+
+def test_the_plan_is_in_the_model(run: Path, model: Model) -> None:
+    assert model.plan is not None
+    held = json.loads((run / "model" / "model.json").read_text())
+    assert held["table"] == model.plan.to_json()
+    assert model.plan.names[:2] == ["rooms", "area"]
+
+
+def test_every_spelling_of_rows(model: Model) -> None:
+    table = houses().drop_columns(["price"])
+    frame = table.to_pandas()
+    wanted = model.predict(table)
+    assert abs(wanted - houses()["price"].to_numpy()).mean() < 30  # in its own units, which are hundreds
+    shuffled = frame[frame.columns[::-1]]
+    texts = {
+        name: [None if v is None else str(v) for v in table[name].to_pylist()] for name in table.column_names
+    }
+    for rows in (
+        frame,
+        shuffled,
+        frame.astype({"city": "category"}),
+        table.to_batches()[0],
+        table.to_pydict(),
+        table.to_pylist(),
+        texts,
+        {name: frame[name].to_numpy() for name in frame},
+    ):
+        np.testing.assert_array_equal(model.predict(rows), wanted)
+
+
+def test_one_row(model: Model) -> None:
+    row = {"rooms": 3, "area": 61.5, "city": "Oslo", "code": "00007", "built": "2001-02-03", "garden": "yes"}
+    assert model.predict(row).shape == (1,)
+    assert model.predict([row, {**row, "area": None}]).shape == (2,)
+
+
+def test_rows_of_no_number(model: Model) -> None:
+    assert model.predict(houses().slice(0, 0)).shape == (0,)
+
+
+def test_unseen_levels_and_strange_columns_are_counted(model: Model) -> None:
+    frame = houses(6).to_pandas()
+    frame.loc[[1, 2], "city"] = "Atlantis"
+    frame["colour"] = "red"
+    with pytest.warns(UserWarning) as told:
+        model.predict(frame)
+    assert [str(one.message) for one in told] == [
+        "cells with levels that have no column of their own in the model: 'city' (2)",
+        "columns that the model does not use: 'colour'",
+    ]
+    assert model.encoded(frame).seen.unseen == {"city": 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda f: f.drop(columns=["area", "code"]),
+            "the data has no column 'area', 'code'; the model needs 'rooms', 'area', 'city', 'code', 'built',"
+            " 'garden', in any order",
+        ),
+        (
+            lambda f: f.assign(area=["12", "x", "3"], built=["2020-01-01", None, "soon"]),
+            "row 1, column 'area': 'x' is not a number; row 2, column 'built': 'soon' is not a date."
+            " Mend these"
+            " cells, or leave them empty",
+        ),
+        (lambda f: f.assign(area=[1.0, np.inf, 2]), "row 1, column 'area': inf is not a number"),
+        (
+            lambda f: f.assign(garden=["yes", "no", "perhaps"]),
+            "row 2, column 'garden': 'perhaps' is not yes or no",
+        ),
+        (lambda f: f.assign(area=[1.0, 1e300, 2]), "row 1"),
+        (lambda f: f.to_numpy(), "the model takes rows with named columns: a frame, a mapping"),
+        (
+            lambda f: {**f.to_dict("list"), "area": [1]},
+            "the columns have different lengths ('rooms' 3, 'area' 1",
+        ),
+        (lambda f: [*f.to_dict("records"), 7], "row 3 is no mapping from column to value"),
+    ],
+)
+def test_rows_that_cannot_be_taken(change: Any, said: str, model: Model) -> None:
+    with pytest.raises(ModelError) as caught:
+        model.predict(change(houses(3).to_pandas()))
+    assert said in str(caught.value)
+
+
+def test_evaluation_is_that_of_training(run: Path, model: Model, tmp_path: Path) -> None:
+    result = json.loads((run / "result.json").read_text())["metrics"]
+    said = json.loads(cli("evaluate", run, "--json").stdout)
+    assert said["r2"] == result["test_r2"]
+    assert said["loss"] == result["test_loss"]
+    rows = houses(60, seed=4)
+    write(rows, tmp_path / "more.parquet")
+    found = model.evaluate(rows, rows["price"].to_numpy())
+    assert json.loads(cli("evaluate", run, tmp_path / "more.parquet", "--json").stdout) == {
+        "rows": 60,
+        **found,
+    }
+    assert found["r2"] > 0.5
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".csv.gz", ".parquet", ".feather", ".jsonl"])
+def test_the_command_line_predicts_rows(suffix: str, run: Path, model: Model, tmp_path: Path) -> None:
+    rows = houses(20, seed=5).select(["price", "garden", "built", "code", "city", "area", "rooms"])
+    done = cli("predict", run, write(rows, tmp_path / f"rows{suffix}"))
+    assert done.exit_code == 0, done.output
+    assert [float(row["prediction"]) for row in read(done.stdout)] == model.predict(rows).tolist()
+    assert done.stderr == ""
+
+
+def test_the_command_line_says_what_it_noticed(run: Path, tmp_path: Path) -> None:
+    frame = houses(5).to_pandas().assign(city="Atlantis", pool=1)
+    frame.to_csv(tmp_path / "r.csv", index=False)
+    done = cli("predict", run, tmp_path / "r.csv", "-o", tmp_path / "out.csv")
+    assert "5 predictions in" in done.stdout
+    assert done.stderr.splitlines() == [
+        "note: cells with levels that have no column of their own in the model: 'city' (5)",
+        "note: columns that the model does not use: 'pool'",
+    ]
+    frame.drop(columns=["rooms", "area"]).to_csv(tmp_path / "r.csv", index=False)
+    done = cli("predict", run, tmp_path / "r.csv")
+    assert (done.exit_code, "r.csv has no column 'rooms', 'area'; the model needs" in done.stderr) == (
+        3,
+        True,
+    )
+    (tmp_path / "r.csv").write_text(
+        "rooms,area,city,code,built,garden\n1,2,Oslo,1,2020-01-01,yes\n1,big,,1,,no\n"
+    )
+    done = cli("predict", run, tmp_path / "r.csv")
+    assert "r.csv: row 1, column 'area': 'big' is not a number" in done.stderr
+    (tmp_path / "r.csv").write_text("rooms,area,city,code,built,garden\n1,2,Oslo,1,2020-01-01,yes\n")
+    assert "has no column 'price', the target" in cli("evaluate", run, tmp_path / "r.csv").stderr
+
+
+def test_classes_come_back_by_name(tmp_path: Path) -> None:
+    table = houses()
+    dear = np.where(table["price"].to_numpy() > 300, "dear", "cheap")
+    write(table.set_column(6, "price", pa.array(dear)), tmp_path / "h.csv")
+    classes = job("h.csv", target="price").replace(
+        loss="softmax_cross_entropy", metrics=["accuracy"], model={"layers": [{"type": "dense", "units": 2}]}
+    )
+    model = train(classes, folder=tmp_path, output=tmp_path / "run").model()
+    assert set(model.predict(table.drop_columns(["price"])).tolist()) == {"cheap", "dear"}
+    assert model.predict_proba(table.slice(0, 3).drop_columns(["price"])).shape == (3, 2)
+    assert model.evaluate(table, dear)["accuracy"] > 0.7
+    done = cli("evaluate", tmp_path / "run", tmp_path / "h.csv", "--json")
+    assert json.loads(done.stdout)["accuracy"] == model.evaluate(table, dear)["accuracy"]
+    first = cli("predict", tmp_path / "run", tmp_path / "h.csv", "--probabilities").stdout.splitlines()[0]
+    assert first == "row,prediction,probability_cheap,probability_dear"
+
+
+def test_whole_numbers_as_classes(tmp_path: Path) -> None:
+    frame = houses().to_pandas()
+    frame["price"] = np.where(frame["price"] > 300, 7, 3)
+    frame.to_parquet(tmp_path / "h.parquet")
+    classes = job("h.parquet", target="price").replace(
+        loss="softmax_cross_entropy", metrics=None, model={"layers": [{"type": "dense", "units": 2}]}
+    )
+    model = train(classes, folder=tmp_path, output=tmp_path / "run").model()
+    assert set(model.predict(frame).tolist()) == {3, 7}
+
+
+def test_a_model_of_arrays_says_so(tmp_path: Path) -> None:
+    plain = job("x.csv").replace(data={})
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    model = train(plain, data=(x, x.sum(axis=1)), output=tmp_path / "run").model()
+    with pytest.raises(
+        ModelError, match="not trained on a table with named columns; give an array of inputs"
+    ):
+        model.encoded(pd.DataFrame(x))
+
+
+def test_a_plan_that_does_not_fit_the_layers(run: Path, tmp_path: Path) -> None:
+    from distbp.core.sealed import sealed_json, unseal_json
+
+    content = unseal_json((run / "model" / "model.json").read_bytes())
+    content["table"]["columns"].pop()
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "weights.safetensors").write_bytes((run / "model" / "weights.safetensors").read_bytes())
+    (folder / "model.json").write_bytes(bytes(sealed_json(content)))
+    with pytest.raises(ModelError, match=r"its table makes .* inputs, but its layers take"):
+        load_model(folder)
+
+
+def test_a_service_takes_a_list_of_mappings(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fastapi")
+    from distbp_service.api.config import Limits
+    from distbp_service.api.prediction import Predictions
+    from distbp_service.errors import BadValueError
+
+    service = Predictions(None, Limits())  # type: ignore[arg-type]
+    monkeypatch.setattr(service, "_loaded", lambda _: model)
+    rows = json.loads(
+        houses(4).drop_columns(["price"]).to_pandas().to_json(orient="records", date_format="iso")
+    )
+    found = service.predict(None, rows, probabilities=False)  # type: ignore[arg-type]
+    assert found.predictions == model.predict(houses(4)).tolist()
+    for bad, said in (
+        ([[1, 2, 3]], "row 0 is no mapping from column to value"),
+        ([{"rooms": 1}], "the data has no column 'area', 'city', 'code', 'built', 'garden'"),
+        ([{**rows[0], "area": {"a": [1]}}], "row 0, column 'area'"),
+        ([{**rows[0], "city": ["Oslo"]}], "row 0, column 'city'"),
+        ([{**rows[0], "built": 3}], "row 0, column 'built': 3 is not a date"),
+    ):
+        with pytest.raises(BadValueError, match=re.escape(said)):
+            service.predict(None, bad, probabilities=False)  # type: ignore[arg-type]
+
+
+def test_a_model_of_other_columns_is_told_of(run: Path, tmp_path: Path) -> None:
+    write(houses(seed=8), tmp_path / "h.csv")
+    found = cli("validate", write_job(tmp_path, str(run)), "--json")
+    assert any(
+        "init: the columns of the table become other inputs" in note
+        for note in json.loads(found.stdout)["notes"]
+    )
+
+
+def write_job(folder: Path, init: str) -> Path:
+    (folder / "job.yaml").write_text(job("h.csv").replace(init=init).to_yaml())
+    return folder / "job.yaml"
+
+
+def test_tables_are_not_uploaded(tmp_path: Path) -> None:
+    from distbp.client.uploads import place_data
+
+    write(houses(), tmp_path / "h.csv")
+    with pytest.raises(
+        DataError, match=r"h.csv: tables are not sent to a service yet; train it here, or put it"
+    ):
+        place_data(None, job("h.csv"), {}, tmp_path, files=True)  # type: ignore[arg-type]
+    with pytest.raises(
+        DataError, match=r"the train frame: tables are not sent to a service yet; train it here"
+    ):
+        place_data(None, job("h.csv"), {"train": houses()}, tmp_path, files=True)  # type: ignore[arg-type]

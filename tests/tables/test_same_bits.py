@@ -1,0 +1,95 @@
+"""The same rows give the same weights, whatever file held them, however it was cut, whoever computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from houses import houses, job, write
+from pyarrow import parquet
+
+import distbp.data.columns.csv_text as csv_text
+from distbp import JobError, resume, train
+from distbp.core.errors import ArgumentError
+from distbp.data.columns.cells import as_levels, as_numbers, cleaned
+from distbp.data.columns.store import Room
+from distbp.run.splits import open_splits
+
+SUFFIXES = (".csv", ".tsv", ".csv.gz", ".parquet", ".feather", ".arrow", ".jsonl")
+
+
+@pytest.fixture(scope="module")
+def digest(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("first")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISTBP_KERNELS", "numpy")
+        return train(job(write(houses(), folder / "h.csv")), output=folder / "run").params_sha256
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES[1:])
+def test_every_format(suffix: str, digest: str, tmp_path: Path) -> None:
+    path = write(houses(), tmp_path / f"h{suffix}")
+    assert train(job(path), output=tmp_path / "run").params_sha256 == digest
+
+
+def test_a_folder_of_parts_in_another_order_of_columns(digest: str, tmp_path: Path) -> None:
+    table, folder = houses(), tmp_path / "parts"
+    folder.mkdir()
+    parquet.write_table(table.slice(0, 100), folder / "a.parquet")
+    names = table.column_names[::-1]
+    parquet.write_table(table.slice(100).select(names), folder / "b.parquet")
+    assert train(job(folder), output=tmp_path / "run").params_sha256 == digest
+    assert train(job(f"{folder}/*.parquet"), output=tmp_path / "glob").params_sha256 == digest
+
+
+def test_small_blocks_of_text(digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv_text, "_BLOCK", 512)
+    assert train(job(write(houses(), tmp_path / "h.csv")), output=tmp_path / "run").params_sha256 == digest
+
+
+def test_columns_that_are_mapped_from_files(
+    digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distbp.data.columns.loading.Room", lambda: Room(1000))
+    monkeypatch.setenv("DISTBP_PREPARE_BYTES", "1000")
+    splits = open_splits(job(write(houses(), tmp_path / "h.csv")), Path())
+    assert isinstance(splits.tables["train"].inputs, np.memmap)
+    assert train(job(write(houses(), tmp_path / "h.csv")), output=tmp_path / "run").params_sha256 == digest
+
+
+@pytest.mark.heavy
+def test_any_number_of_workers(digest: str, tmp_path: Path) -> None:
+    path = write(houses(), tmp_path / "h.parquet")
+    assert train(job(path), workers=2, output=tmp_path / "run").params_sha256 == digest
+
+
+def test_text_with_other_spellings_of_a_number() -> None:
+    cells = cleaned(pa.array([" 3", "3.0", "+3", "3e0", "?"]), ("", "?"))
+    assert as_numbers(cells)[0].tolist()[:4] == [3.0] * 4
+    assert as_levels(cells, numeric=True)[0].to_pylist() == ["3", "3", "3", "3", None]
+
+
+@pytest.mark.parametrize("kind", ["pandas", "arrow", "batches"])
+def test_frames_from_python(kind: str, digest: str, tmp_path: Path) -> None:
+    table = houses()
+    frames = {
+        "pandas": table.to_pandas(),
+        "arrow": table,
+        "batches": pa.Table.from_batches(table.to_batches(70)),
+    }
+    of_frames = job("h.csv").replace(
+        data={"target": {"column": "price", "scale": "standard"}, "split": {"validation": 0.2, "test": 0.2}}
+    )
+    result = train(of_frames, data=frames[kind], output=tmp_path / "run")
+    assert result.params_sha256 == digest
+    assert resume(tmp_path / "run", data=frames[kind]).params_sha256 == digest
+    assert len(result.model().predict(frames[kind])) == 300
+    with pytest.raises(JobError, match=r"data.target: is required for a table"):
+        train(of_frames.replace(data={}), data={"train": frames[kind]}, output=tmp_path / "none")
+    with pytest.raises(ArgumentError, match="data for 'test' must be a frame too, as that for 'train'"):
+        train(of_frames, data={"train": frames[kind], "test": (1, 2)}, output=tmp_path / "none")
+    given = of_frames.replace(data={"target": {"column": "price", "scale": "standard"}})
+    splits = open_splits(given, Path(), {"train": frames[kind], "test": table.slice(3, 20)})
+    assert splits.rows == {"train": 300, "test": 20}

@@ -1,0 +1,140 @@
+"""Types come from every cell of the file; kinds follow from types and levels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from distbp.data.columns import types
+from distbp.data.columns.cells import MISSING, NUMBER, as_numbers, matches, numbers_of
+from distbp.data.columns.csv_text import find_dialect
+from distbp.data.columns.kinds import automatic
+from distbp.data.columns.reading import open_raw
+from distbp.data.columns.types import Facts, survey
+from distbp.data.formats.tables import TableFiles
+
+
+def facts(tmp_path: Path, text: str, **options: object) -> dict[str, Facts]:
+    (tmp_path / "t.csv").write_text(text)
+    return survey(open_raw(TableFiles(path="t.csv", **options), tmp_path), MISSING, deep=True)
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        (["1", "-2", "+3", "0"], "whole"),
+        (["1", "2.5", ".5", "1e-3", "-7."], "number"),
+        (["1", "inf", "-Infinity"], "number"),
+        (["00123", "12345"], "text"),
+        (["0", "007"], "text"),
+        (["1", "0x1F"], "text"),
+        (["1", "2,5"], "text"),
+        (["2024-02-29", "1999-12-31 23:59", "2000/01/02", "2001-05"], "date"),
+        (["2023-02-29", "2023-02-28"], "text"),
+        (["yes", "No", "YES"], "boolean"),
+        (["true", "false", "maybe"], "text"),
+        (["?", "NA", "", "5"], "whole"),
+        (["?", "", "NaN"], "empty"),
+        (["1", "2000-01-01"], "text"),
+    ],
+)
+def test_a_type_for_all_cells(cells: list[str], kind: str, tmp_path: Path) -> None:
+    found = facts(tmp_path, "a,b\n" + "".join(f'"{cell}",x\n' for cell in cells))["a"]
+    assert found.type == kind
+    assert found.rows == len(cells)
+    assert found.missing == sum(cell in MISSING for cell in cells)
+
+
+def test_the_last_row_counts_and_is_named(tmp_path: Path) -> None:
+    found = facts(tmp_path, "a,b\n" + "1,2\n" * 200_000 + "3,n.a.\n")
+    assert found["a"].type == "whole"
+    assert found["b"].type == "text"
+    assert found["b"].why == "t.csv: row 200,000 is 'n.a.', after whole numbers"
+    assert found["b"].levels == {"2": 200_000, "n.a.": 1}
+
+
+def test_why_a_postcode_is_text(tmp_path: Path) -> None:
+    assert facts(tmp_path, "a,b\n01234,1\n")["a"].why == "'01234' has zeros in front"
+
+
+def test_ranges_levels_and_blanks(tmp_path: Path) -> None:
+    found = facts(tmp_path, "day; size ;kind\n2024-01-31; 3; a b\n2020-01-01;?;a b \n;-1.5;c\n")
+    assert list(found) == ["day", "size", "kind"]
+    assert (found["size"].low, found["size"].high, found["size"].missing) == (-1.5, 3, 1)
+    assert found["kind"].levels == {"a b": 2, "c": 1}
+    assert found["day"].low == 1577836800
+
+
+def test_levels_are_counted_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(types, "COUNTED_LEVELS", 3)
+    found = facts(tmp_path, "a,b\n" + "".join(f"x{i},{i % 3}\n" for i in range(9)))
+    assert found["a"].levels is None
+    assert found["b"].levels == {"0": 3, "1": 3, "2": 3}
+
+
+def test_kinds_follow(tmp_path: Path) -> None:
+    rows = "".join(
+        f"{i},name{i},c{i % 4},2020-01-0{i % 9 + 1},{'yes' if i % 2 else 'no'}\n" for i in range(50)
+    )
+    found = facts(tmp_path, "n,id,c,d,b\n" + rows)
+    assert {name: automatic(one).type for name, one in found.items()} == {
+        "n": "number",
+        "id": "text",
+        "c": "category",
+        "d": "date",
+        "b": "boolean",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "delimiter", "names"),
+    [
+        ("a,b\n1,2\n", ",", ("a", "b")),
+        ("a\tb\n1\t2,5\n", "\t", ("a", "b")),
+        ("a;b\n1,5;2,5\n3,5;4,1\n", ";", ("a", "b")),
+        ("1,2\n3,4\n", ",", ("0", "1")),
+        ("a,?\nb,c\n", ",", ("0", "1")),
+        ('"a, b",c\n1,2\n', ",", ("a, b", "c")),
+        ("\ufeffa,b\n1,2\n", ",", ("a", "b")),
+        ("a\n1\n2\n", ",", ("a",)),
+    ],
+)
+def test_delimiter_and_header_are_found(
+    text: str, delimiter: str, names: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    table = open_raw(TableFiles(path="t.csv"), tmp_path)
+    assert table.dialect is not None
+    assert (table.dialect.delimiter, table.names) == (delimiter, names)
+    assert find_dialect(TableFiles(path="t.csv", header=True), table.files[0]).header
+
+
+def test_lines_may_be_skipped_and_encodings_given(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes("a comment\nname,größe\nMüller,3\n".encode("latin-1"))
+    found = survey(open_raw(TableFiles(path="t.csv", skip_lines=1, encoding="latin-1"), tmp_path), MISSING)
+    assert list(found) == ["name", "größe"]
+    assert found["name"].levels == {"Müller": 1}
+
+
+def test_cells_may_hold_line_ends(tmp_path: Path) -> None:
+    assert facts(tmp_path, 'a,b\n"x\ny",1\nz,2\n')["a"].levels == {"x\ny": 1, "z": 1}
+
+
+NUMBERS = "1 -1.5 +2 1e5 1E-5 .5 5. 0.0 -0 inf -Infinity 1e400"
+OTHERS = "00 01.5 nan 0x1F 1_000 1,5 e5 . + --1 1e infi true"
+
+
+@pytest.mark.parametrize("text", [*NUMBERS.split(), *OTHERS.split(), "", "1 2"])
+def test_the_fast_way_to_numbers_is_the_pattern(text: str) -> None:
+    cell = pa.array([text, None])
+    values, bad = as_numbers(cell)
+    number = text in NUMBERS.split()
+    assert matches(cell, NUMBER) == number == (bad is None)
+    assert np.isnan(values[1])
+    if number:
+        assert values[0] == float(text)
+    else:
+        assert numbers_of(cell) is None
