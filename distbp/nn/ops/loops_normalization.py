@@ -83,7 +83,7 @@ def _parameters(dy: Array, n: Array, d_scale: Array, d_shift: Array) -> None:
 
 
 @inner
-def _sum(values: Array, lanes: Array) -> float:
+def lane_sum(values: Array, lanes: Array) -> float:
     """The sum of a row, in eight sums that are added one after the other."""
     lanes[:] = 0
     most = values.size - values.size % 8
@@ -108,11 +108,11 @@ def layer_norm(row: int, spaces: int, rows: int) -> None:
     features, epsilon = np.float32(x.shape[1]), np.float32(real(row, 0))
     lanes = np.empty(8, np.float32)
     for i in range(x.shape[0]):
-        mean = _sum(x[i], lanes) / features
+        mean = lane_sum(x[i], lanes) / features
         for j in range(x.shape[1]):
             n[i, j] = x[i, j] - mean
             y[i, j] = n[i, j] * n[i, j]
-        r = np.sqrt(_sum(y[i], lanes) / features + epsilon)
+        r = np.sqrt(lane_sum(y[i], lanes) / features + epsilon)
         root[i, 0] = r
         for j in range(x.shape[1]):
             v = n[i, j] / r
@@ -136,6 +136,6 @@ def layer_norm_backward(row: int, spaces: int, rows: int) -> None:
         for j in range(dx.shape[1]):
             g[j] = dy[i, j] * scale[j]
             along[j] = g[j] * n[i, j]
-        a, level = _sum(along, lanes) / features, _sum(g, lanes) / features
+        a, level = lane_sum(along, lanes) / features, lane_sum(g, lanes) / features
         for j in range(dx.shape[1]):
             dx[i, j] = (g[j] - level - n[i, j] * a) / root[i, 0]
