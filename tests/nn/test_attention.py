@@ -45,7 +45,7 @@ def test_outputs_and_gradients_are_those_of_pytorch(case: dict[str, Any]) -> Non
 
 
 def block(features: int, wide: int, heads: int, start: str, end: str, **options: Any) -> list[Any]:
-    """An encoder block on the output that is named `start`, as job.md has it."""
+    """An encoder block on the output that is named `start`, as in examples/transformer.yaml."""
     return [
         layer("layer_normalization", inputs=(start,)),
         layer("attention", heads=heads, name=f"{end} found", **options),
@@ -79,9 +79,7 @@ def test_a_graph_is_the_encoder_layer_of_pytorch() -> None:
     np.testing.assert_allclose(found.reshape(outputs.shape), outputs, rtol=0, atol=1e-10)
     for t in network.tensors:
         expected = np.ravel(case["gradients"][names[f"{t.layer}.{t.name}"]])
-        np.testing.assert_allclose(
-            gradient[t.start : t.stop], expected, rtol=0, atol=1e-10, err_msg=t.path
-        )
+        np.testing.assert_allclose(gradient[t.start : t.stop], expected, rtol=0, atol=1e-10, err_msg=t.path)
 
 
 NETS: dict[str, tuple[list[Any], tuple[int, ...]]] = {

@@ -281,7 +281,10 @@ class TestDense:
             "a dense layer takes one row of numbers for each sample, but is given shape {}; put a {{type:"
             " flatten}} layer before it{}"
         )
-        for shape, more in (((28, 28), ", or take dense_steps, one layer for each step"), ((1, 28, 28), "")):
+        for shape, more in (
+            ((28, 28), ", or take {type: dense_steps} for each step on its own"),
+            ((1, 28, 28), ""),
+        ):
             with pytest.raises(ValueError) as caught:
                 LAYERS["dense"](units=3).output_shape(shape)
             assert str(caught.value) == text.format(shape, more)

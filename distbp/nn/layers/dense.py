@@ -77,7 +77,7 @@ class Dense(_Dense):
             raise ValueError(
                 f"a dense layer takes one row of numbers for each sample, but is given shape {input_shape};"
                 " put a {type: flatten} layer before it"
-                + (", or take dense_steps, one layer for each step" if len(input_shape) == 2 else "")
+                + (", or take {type: dense_steps} for each step on its own" if len(input_shape) == 2 else "")
             )
         return (self.units,)
 

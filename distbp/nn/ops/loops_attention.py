@@ -16,29 +16,26 @@ from distbp.nn.ops.loops_normalization import lane_sum
 from distbp.nn.ops.loops_products import PLAIN, TRANSPOSED, multiply
 from distbp.nn.ops.rows import address_of, real, single, whole
 
-_ZERO, _ONE, _LANES = np.float32(0), np.float32(1), 8
+_ZERO, _ONE = np.float32(0), np.float32(1)
 
 
 @inner
-def _largest(values: Array, lanes: Array) -> float:
-    """The largest of one number or more; one of NaN and others may be either."""
-    most = values.size - values.size % _LANES
-    largest = values[0]
-    if most:
-        for k in range(_LANES):
-            lanes[k] = values[k]
-        for j in range(_LANES, most, _LANES):
-            for k in range(_LANES):
-                lanes[k] = max(lanes[k], values[j + k])
-        for k in range(_LANES):
-            largest = max(largest, lanes[k])
+def _largest(values: Array) -> float:
+    """The largest of one number or more; one of NaN and others may be either. As `lane_sum`."""
+    most = values.size - values.size % 8
+    a = b = c = d = e = f = g = h = values[0]
+    for j in range(0, most, 8):
+        a, b = max(a, values[j]), max(b, values[j + 1])
+        c, d = max(c, values[j + 2]), max(d, values[j + 3])
+        e, f = max(e, values[j + 4]), max(f, values[j + 5])
+        g, h = max(g, values[j + 6]), max(h, values[j + 7])
     for j in range(most, values.size):
-        largest = max(largest, values[j])
-    return largest  # type: ignore[no-any-return]
+        a = max(a, values[j])
+    return max(max(max(a, b), max(c, d)), max(max(e, f), max(g, h)))  # type: ignore[no-any-return]
 
 
 @inner
-def _softmax(s: Array, ahead: int, scale: float, lanes: Array) -> None:
+def _softmax(s: Array, ahead: int, scale: float) -> None:
     """Of scale * s (steps, steps), in place; of row i the columns up to i + ahead, else 0."""
     steps = s.shape[1]
     for i in range(steps):
@@ -47,10 +44,10 @@ def _softmax(s: Array, ahead: int, scale: float, lanes: Array) -> None:
             here = s[i, :seen]
             for j in range(seen):
                 here[j] *= scale
-            largest = _largest(here, lanes)
+            largest = _largest(here)
             for j in range(seen):
                 here[j] = vector_math.exp(here[j] - largest)
-            share = _ONE / lane_sum(here, lanes)
+            share = _ONE / lane_sum(here)
             for j in range(seen):
                 here[j] *= share
         for j in range(seen, steps):
@@ -63,7 +60,6 @@ def attention(row: int, spaces: int, rows: int) -> None:
     units, kept = out.shape[1], np.int64(0)
     size, wide = units // heads, 3 * units
     scale = np.float32(1 / math.sqrt(size))
-    lanes = np.empty(_LANES, np.float32)
     for n in range(p.shape[0] // steps):
         first = n // heads * steps
         s = p[n * steps : (n + 1) * steps]
@@ -71,18 +67,18 @@ def attention(row: int, spaces: int, rows: int) -> None:
         y = address_of(out) + 4 * (first * units + n % heads * size)
         k, v, a = q + 4 * units, q + 8 * units, address_of(s)
         multiply(spaces, PLAIN, TRANSPOSED, steps, steps, size, q, wide, k, wide, kept, a, steps)
-        _softmax(s, ahead, scale, lanes)
+        _softmax(s, ahead, scale)
         multiply(spaces, PLAIN, PLAIN, steps, size, steps, a, steps, v, wide, kept, y, units)
 
 
 @inner
-def _softmax_backward(g: Array, p: Array, scale: float, lanes: Array) -> None:
+def _softmax_backward(g: Array, p: Array, scale: float) -> None:
     """g <- scale * (p g - p * the sum of p g over the row), row by row."""
     for i in range(g.shape[0]):
         here, shares = g[i], p[i]
         for j in range(here.size):
             here[j] *= shares[j]
-        total = lane_sum(here, lanes)
+        total = lane_sum(here)
         for j in range(here.size):
             here[j] = (here[j] - shares[j] * total) * scale
 
@@ -94,7 +90,6 @@ def attention_backward(row: int, spaces: int, rows: int) -> None:
     units, kept = dy.shape[1], np.int64(0)
     size, wide = units // heads, 3 * units
     scale = np.float32(1 / math.sqrt(size))
-    lanes = np.empty(_LANES, np.float32)
     for n in range(p.shape[0] // steps):
         first = n // heads * steps
         s = p[n * steps : (n + 1) * steps]
@@ -105,7 +100,7 @@ def attention_backward(row: int, spaces: int, rows: int) -> None:
         dk, dv = dq + 4 * units, dq + 8 * units
         multiply(spaces, TRANSPOSED, PLAIN, steps, size, steps, a, steps, d, units, kept, dv, wide)
         multiply(spaces, PLAIN, TRANSPOSED, steps, steps, size, d, units, v, wide, kept, g, steps)
-        _softmax_backward(room, s, scale, lanes)
+        _softmax_backward(room, s, scale)
         multiply(spaces, PLAIN, PLAIN, steps, size, steps, g, steps, k, wide, kept, dq, wide)
         multiply(spaces, TRANSPOSED, PLAIN, steps, size, steps, g, steps, q, wide, kept, dk, wide)
 
