@@ -43,20 +43,20 @@ class _Dense(Facts):
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
         steps, shared = math.prod(x.shape[:-1]), len(x.shape) > 1
-        inputs, z = x.ref.reshaped(x.shape[-1], steps), low.tape.work(self.units, steps)
-        low.product(inputs, low.parameters["weight"], z)
+        x, z = x._replace(ref=x.ref.reshaped(x.shape[-1], steps)), low.tape.work(self.units, steps)
+        low.product(x.ref, low.parameters["weight"], z)
         y, activate_backward = lower_activation(
             low.tape, self.activation, z, low.parameters["bias"], y=z, shared=shared
         )
 
         def backward(dy: Ref) -> tuple[Ref | None]:
-            dz = dy.reshaped(self.units, steps)
-            activate_backward(dz, low.gradients["bias"])
-            low.weight_gradient(low.gradients["weight"], dz, inputs)
+            dy = dy.reshaped(self.units, steps)
+            activate_backward(dy, low.gradients["bias"])
+            low.weight_gradient(low.gradients["weight"], dy, x.ref)
             if not low.wanted[0]:
                 return (None,)
-            dx = low.tape.like(inputs)
-            low.tape.emit("product_nn", dz, low.parameters["weight"], dx, whole=(0,))
+            dx = low.tape.like(x.ref)
+            low.tape.emit("product_nn", dy, low.parameters["weight"], dx, whole=(0,))
             return (dx,)
 
         return Value(y.reshaped(self.units * steps, 1), (*x.shape[:-1], self.units)), backward

@@ -69,9 +69,8 @@ def _attention_backward(
 
 
 def _waves(out: Array, whole: Whole, real: Real) -> None:
-    """out (steps, features) <- sin(a) in even columns, cos(a) in odd ones, of a = step / real[0]^(j / features).
-
-    j is the even column of the pair (Vaswani et al., NeurIPS 2017, section 3.5). Computed in float64."""
+    """out (steps, features) <- sin(a) in even columns, cos(a) in odd ones; a = step / real[0]^(j / features),
+    where j is the even column of the pair, in float64 (Vaswani et al., NeurIPS 2017, section 3.5)."""
     steps, features = out.shape
     column = np.arange(features)
     angles = np.arange(steps)[:, None] / real[0] ** (column // 2 * 2 / features)
