@@ -129,7 +129,8 @@ LABELS = Targets("labels", classes=10)
             LABELS,
             [
                 "model.layers.0: a dense layer takes one row of numbers for each sample, but is given shape"
-                " (28, 28); put a {type: flatten} layer before it"
+                " (28, 28); put a {type: flatten} layer before it, or take {type: dense_steps} for each step"
+                " on its own"
             ],
         ),
         (_job("flatten, " + TEN, "softmax_cross_entropy"), (28, 28), LABELS, []),

@@ -43,6 +43,12 @@ def test_demo(tmp_path: Path) -> None:
     assert re.findall(r"^They are the same\.$", said, re.MULTILINE)
 
 
+def test_transformer(tmp_path: Path) -> None:
+    job = distbp.TrainingJob.from_file(EXAMPLES / "transformer.yaml").replace(epochs=8)
+    result = distbp.train(job, output=tmp_path / "run", workers=0)
+    assert result.metrics["test_accuracy"] > 0.9
+
+
 def test_from_arrays(tmp_path: Path) -> None:
     said = run(tmp_path, "from_arrays.py")
     score = re.search(r"R2 on the test set ([\d.]+)", said)

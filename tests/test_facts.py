@@ -60,10 +60,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "lstm": {"units": 2},
     "gru": {"units": 2, "bidirectional": True},
     "embedding": {"entries": 5, "size": 2},
+    "dense_steps": {"units": 3},
+    "attention": {"heads": 2},
 }
 INPUT_SHAPES = {
     **dict.fromkeys(("conv2d", "max_pool2d", "average_pool2d"), (1, 2, 3)),
-    **dict.fromkeys(("elman", "lstm", "gru"), (3, 2)),
+    **dict.fromkeys(("elman", "lstm", "gru", "attention", "dense_steps"), (3, 2)),
+    **dict.fromkeys(("positional_encoding", "positional_embedding", "average_steps"), (3, 2)),
 }
 
 

@@ -29,9 +29,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "elman": {"units": 4},
     "lstm": {"units": 4, "bidirectional": True},
     "gru": {"units": 4, "return_sequences": True},
+    "attention": {"heads": 2, "causal": True},
+    "dense_steps": {"units": 3, "activation": "gelu"},
     **{name: {"inputs": ["first", "other"]} for name in ("add", "multiply", "concatenate")},
 }
 IDS = {"embedding"}  # takes the data themselves; see tests/nn/test_embedding.py
+OVER_STEPS = ("attention", "dense_steps", "positional_encoding", "positional_embedding", "average_steps")
 IMAGE = {"type": "reshape", "shape": [2, 3, 4]}
 BEFORE: dict[str, list[dict[str, Any]]] = {  # where a row of 5 numbers does not do
     "conv2d": [{"type": "dense", "units": 24}, IMAGE],
@@ -39,7 +42,7 @@ BEFORE: dict[str, list[dict[str, Any]]] = {  # where a row of 5 numbers does not
     "average_pool2d": [{"type": "dense", "units": 24}, IMAGE],
     **{
         name: [{"type": "dense", "units": 6}, {"type": "reshape", "shape": [3, 2]}]
-        for name in ("elman", "lstm", "gru")
+        for name in ("elman", "lstm", "gru", *OVER_STEPS)
     },
     **{name: [{"type": "tanh", "name": "other"}] for name in ("add", "multiply", "concatenate")},
 }

@@ -96,7 +96,8 @@ def _lines() -> Iterator[str]:
         everywhere = set()
         if name == "layers":
             everywhere = {field.name for field in dataclasses.fields(Facts)}
-            yield "Every layer may have these fields; with them any graph without cycles can be written.\n"
+            yield "Every layer may have these fields; with them any graph without cycles can be written"
+            yield "(`examples/transformer.yaml`: the encoder of a transformer).\n"
             model = kind.model(next(iter(kind.table)))
             yield from _table(model, without=model.model_fields.keys() - everywhere)
         for row in sorted(kind.table):

@@ -36,6 +36,22 @@ GRAPH = [
     {"type": "concatenate", "inputs": ["sum", "side"]},
     {"type": "dropout", "rate": 0.2},
 ]
+# Two blocks of a transformer's encoder, the second without its second half.
+TRANSFORMER = [
+    {"type": "dense_steps", "units": 4},
+    {"type": "positional_encoding"},
+    {"type": "positional_embedding", "name": "x"},
+    {"type": "layer_normalization"},
+    {"type": "attention", "heads": 2, "name": "found"},
+    {"type": "add", "inputs": ["x", "found"], "name": "half"},
+    {"type": "layer_normalization"},
+    {"type": "dense_steps", "units": 6, "activation": "gelu"},
+    {"type": "dense_steps", "units": 4, "name": "made"},
+    {"type": "add", "inputs": ["half", "made"], "name": "y"},
+    {"type": "attention", "causal": True, "name": "more"},
+    {"type": "add", "inputs": ["y", "more"]},
+    {"type": "average_steps"},
+]
 NETWORKS: dict[str, tuple[list[dict[str, Any]], tuple[int, ...]]] = {
     "convolution": (IMAGES, (2, 7, 6)),
     "recurrence": ([{"type": "elman", "units": 5}], (6, 3)),
@@ -43,6 +59,7 @@ NETWORKS: dict[str, tuple[list[dict[str, Any]], tuple[int, ...]]] = {
     "gru": ([{"type": "gru", "units": 5, "return_sequences": True}, {"type": "flatten"}], (4, 3)),
     "ids": ([{"type": "embedding", "entries": 9, "size": 3}, {"type": "elman", "units": 4}], (5,)),
     "graph": (GRAPH, (5,)),
+    "transformer": (TRANSFORMER, (5, 3)),
 }
 PLATEAU = PlateauState()
 

@@ -249,6 +249,32 @@ CELL_CASES = [
 ]
 
 
+def _attention(heads: int, ahead: int) -> list[Case]:
+    """Heads of as many columns as the case has."""
+    about = f"of {heads} heads, {ahead} ahead"
+
+    def make(backward: bool) -> Callable[[Draw], Call]:
+        def call(d: Draw) -> Call:
+            rows, units = STEPS * d.rows, heads * d.columns
+            qkv, shares = d.normal(rows, 3 * units), (heads * rows, STEPS)
+            if not backward:
+                return Call([qkv, d.out(*shares), d.out(rows, units)], (heads, STEPS, ahead))
+            given = [qkv, d.between(0, 1, *shares), d.normal(rows, units)]
+            return Call([*given, d.out(STEPS, STEPS), d.out(rows, 3 * units)], (heads, STEPS, ahead))
+
+        return call
+
+    return [Case("attention", make(False), about), Case("attention_backward", make(True), about)]
+
+
+ATTENTION_CASES = [
+    *_attention(2, STEPS),
+    *_attention(3, 0),
+    *_attention(1, -1),  # the first step attends to none
+    Case("waves", lambda d: Call([d.out()], (), (10_000.0,))),
+]
+
+
 def _normalization(kind: str) -> list[Case]:
     root = (
         (lambda d: d.between(0.5, 2, 1)) if kind == "batch_norm" else (lambda d: d.between(0.5, 2, None, 1))
@@ -421,6 +447,7 @@ CASES = [
     *ELEMENT_CASES,
     *WINDOW_CASES,
     *CELL_CASES,
+    *ATTENTION_CASES,
     *(case for name in ACTIVATIONS for case in _activation(name)),
     *NORMALIZATION_CASES,
     *LOSS_CASES,

@@ -56,6 +56,16 @@ TABLE: dict[str, tuple[str, dict[str, Any], Shape, Shape]] = {
     },
     "lstm": ("lstm", {"units": 3}, (4, 2), (3,)),
     "gru": ("gru", {"units": 3}, (4, 2), (3,)),
+    **{
+        f"dense_steps {f}": ("dense_steps", {"units": 3, "activation": f}, (4, 2), (4, 3))
+        for f in ("linear", "gelu", "softmax")
+    },
+    "attention": ("attention", {"heads": 2}, (4, 6), (4, 6)),
+    "attention, causal": ("attention", {"heads": 3, "causal": True, "bias": False}, (5, 3), (5, 3)),
+    "attention of other units": ("attention", {"units": 4}, (3, 2), (3, 4)),
+    "positional_encoding": ("positional_encoding", {}, (4, 3), (4, 3)),
+    "positional_embedding": ("positional_embedding", {}, (4, 3), (4, 3)),
+    "average_steps": ("average_steps", {}, (4, 3), (3,)),
 }
 TRAINABLE = [row for row in TABLE if "step" not in row]
 
@@ -267,8 +277,17 @@ class TestDense:
         assert (bias.name, bias.shape, bias.decays) == ("bias", (3,), False)
 
     def test_refuses_samples_that_are_not_rows(self) -> None:
-        with pytest.raises(ValueError, match=r"given shape \(28, 28\); put a \{type: flatten\} layer before"):
-            LAYERS["dense"](units=3).output_shape((28, 28))
+        text = (
+            "a dense layer takes one row of numbers for each sample, but is given shape {}; put a {{type:"
+            " flatten}} layer before it{}"
+        )
+        for shape, more in (
+            ((28, 28), ", or take {type: dense_steps} for each step on its own"),
+            ((1, 28, 28), ""),
+        ):
+            with pytest.raises(ValueError) as caught:
+                LAYERS["dense"](units=3).output_shape(shape)
+            assert str(caught.value) == text.format(shape, more)
 
 
 class TestDropout:

@@ -7,8 +7,9 @@ from typing import Any
 
 from distbp.core.options import registry
 from distbp.nn.layers.activation import NAMED, ActivationLayer
+from distbp.nn.layers.attention import Attention
 from distbp.nn.layers.convolution import Conv2d
-from distbp.nn.layers.dense import Dense
+from distbp.nn.layers.dense import Dense, DenseSteps
 from distbp.nn.layers.dropout import Dropout
 from distbp.nn.layers.embedding import Embedding
 from distbp.nn.layers.joins import Add, Concatenate, Multiply
@@ -16,6 +17,7 @@ from distbp.nn.layers.normalization import BatchNormalization, LayerNormalizatio
 from distbp.nn.layers.pooling import AveragePool2d, MaxPool2d
 from distbp.nn.layers.recurrent import Elman, Gru, Lstm
 from distbp.nn.layers.shapes import Flatten, Reshape
+from distbp.nn.layers.steps import AverageSteps, PositionalEmbedding, PositionalEncoding
 
 LAYERS: Mapping[str, Any] = registry(
     Dense,
@@ -35,5 +37,10 @@ LAYERS: Mapping[str, Any] = registry(
     Lstm,
     Gru,
     Embedding,
+    DenseSteps,
+    Attention,
+    PositionalEncoding,
+    PositionalEmbedding,
+    AverageSteps,
     *NAMED,
 )

@@ -1,4 +1,4 @@
-"""The dense (fully connected) layer: y = f(x W^T + b).
+"""The dense (fully connected) layer: y = f(x W^T + b), of each sample or of each step of a sample.
 
 With dz = dy * f'(z), the gradients are dW = dz^T x, db = sum of dz over the rows, dx = dz W (Nielsen, "Neural
 Networks and Deep Learning", chapter 2, equations BP1-BP4 in matrix form over a whole minibatch).
@@ -8,6 +8,7 @@ the other way around.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -15,20 +16,57 @@ from distbp.core.options import option
 from distbp.nn.activations import lower_activation
 from distbp.nn.initializers import GlorotUniform, Initializer, Zeros
 from distbp.nn.layers.base import Backward, Facts, Lowering, ParameterSpec, Shape, Takes, Value
+from distbp.nn.layers.steps import steps_of
 from distbp.nn.tape import Ref
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dense(Facts):
-    takes: ClassVar[Takes] = "row"
+class _Dense(Facts):
     trains: ClassVar[bool] = True
     activation_option: ClassVar[str] = "activation"
 
-    type: Literal["dense"] = "dense"
+    type: str = ""
     units: int = option(help="number of outputs", gt=0)
     activation: str = option("linear", help="applied to the outputs", choices="activations")
     initializer: Initializer = option(GlorotUniform(), help="of the weights", choices="initializers")
     bias_initializer: Initializer = option(Zeros(), help="of the biases", choices="initializers")
+
+    def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
+        inputs = input_shape[-1]
+        return (
+            ParameterSpec("weight", (self.units, inputs), self.initializer, inputs, self.units),
+            ParameterSpec("bias", (self.units,), self.bias_initializer, inputs, self.units, decays=False),
+        )
+
+    def flops(self, input_shape: Shape) -> float:
+        return 6.0 * math.prod(input_shape[:-1]) * self.units * (input_shape[-1] + 1)
+
+    def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
+        steps, shared = math.prod(x.shape[:-1]), len(x.shape) > 1
+        x, z = x._replace(ref=x.ref.reshaped(x.shape[-1], steps)), low.tape.work(self.units, steps)
+        low.product(x.ref, low.parameters["weight"], z)
+        y, activate_backward = lower_activation(
+            low.tape, self.activation, z, low.parameters["bias"], y=z, shared=shared
+        )
+
+        def backward(dy: Ref) -> tuple[Ref | None]:
+            dy = dy.reshaped(self.units, steps)
+            activate_backward(dy, low.gradients["bias"])
+            low.weight_gradient(low.gradients["weight"], dy, x.ref)
+            if not low.wanted[0]:
+                return (None,)
+            dx = low.tape.like(x.ref)
+            low.tape.emit("product_nn", dy, low.parameters["weight"], dx, whole=(0,))
+            return (dx,)
+
+        return Value(y.reshaped(self.units * steps, 1), (*x.shape[:-1], self.units)), backward
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dense(_Dense):
+    takes: ClassVar[Takes] = "row"
+
+    type: Literal["dense"] = "dense"
 
     @property
     def own_shape(self) -> Shape:
@@ -39,31 +77,17 @@ class Dense(Facts):
             raise ValueError(
                 f"a dense layer takes one row of numbers for each sample, but is given shape {input_shape};"
                 " put a {type: flatten} layer before it"
+                + (", or take {type: dense_steps} for each step on its own" if len(input_shape) == 2 else "")
             )
         return (self.units,)
 
-    def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
-        inputs = input_shape[0]
-        return (
-            ParameterSpec("weight", (self.units, inputs), self.initializer, inputs, self.units),
-            ParameterSpec("bias", (self.units,), self.bias_initializer, inputs, self.units, decays=False),
-        )
 
-    def flops(self, input_shape: Shape) -> float:
-        return 6.0 * self.units * (input_shape[0] + 1)
+@dataclass(frozen=True, kw_only=True)
+class DenseSteps(_Dense):
+    """A dense layer for each step, with one set of weights: (steps, features) -> (steps, units). As
+    `torch.nn.Linear`, then the activation."""
 
-    def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
-        z = low.tape.work(self.units)
-        low.product(x.ref, low.parameters["weight"], z)
-        y, activate_backward = lower_activation(low.tape, self.activation, z, low.parameters["bias"], y=z)
+    type: Literal["dense_steps"] = "dense_steps"
 
-        def backward(dy: Ref) -> tuple[Ref | None]:
-            activate_backward(dy, low.gradients["bias"])
-            low.weight_gradient(low.gradients["weight"], dy, x.ref)
-            if not low.wanted[0]:
-                return (None,)
-            dx = low.tape.like(x.ref)
-            low.tape.emit("product_nn", dy, low.parameters["weight"], dx, whole=(0,))
-            return (dx,)
-
-        return Value(y, (self.units,)), backward
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return steps_of(self.type, input_shape)[0], self.units

@@ -98,7 +98,8 @@ class BatchNormalization(Facts):
 
 @dataclass(frozen=True, kw_only=True)
 class LayerNormalization(Facts):
-    """Each sample is normalized over its last axis (Ba, Kiros and Hinton, 2016).
+    """Each sample is normalized over its last axis (Ba, Kiros and Hinton, 2016): of (steps, features) each
+    step over its features.
 
     As `torch.nn.LayerNorm(features)`: epsilon inside the root, one scale and shift for each feature. Nothing
     depends on the other rows, so training and evaluation are the same.

@@ -15,6 +15,7 @@ from distbp.nn.activations import count_live_rows
 from distbp.nn.initializers import GlorotUniform, Initializer, Orthogonal, Zeros
 from distbp.nn.layers.base import ABSENT, Backward, Facts, Lowering, ParameterSpec, Shape, Value
 from distbp.nn.layers.recurrence import CELLS, Cell, Direction, Parameters
+from distbp.nn.layers.steps import steps_of
 from distbp.nn.tape import Ref, Tape
 
 
@@ -71,13 +72,9 @@ class _Recurrent(Facts):
         return None if self.return_sequences else (self.units * len(self._suffixes),)
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        if len(input_shape) != 2:
-            raise ValueError(
-                f"{self.type} takes steps of features, a shape of two sizes, but is given shape"
-                f" {list(input_shape)}; put a {{type: reshape, shape: [steps, features]}} layer before it"
-            )
+        steps, _ = steps_of(self.type, input_shape)
         units = self.units * len(self._suffixes)
-        return (input_shape[0], units) if self.return_sequences else (units,)
+        return (steps, units) if self.return_sequences else (units,)
 
     def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
         features, units, gates = input_shape[1], self.units, self._cell.gates

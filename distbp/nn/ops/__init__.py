@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from distbp.nn.ops.activations import ACTIVATION_OPS
+from distbp.nn.ops.attention import ATTENTION
 from distbp.nn.ops.base import Op, table
 from distbp.nn.ops.cells import CELL_OPS
 from distbp.nn.ops.checks import CHECKS
@@ -16,5 +17,5 @@ from distbp.nn.ops.products import PRODUCTS
 from distbp.nn.ops.windows import WINDOWS
 
 OPS: Mapping[str, Op] = table(
-    PRODUCTS, ELEMENTS, ACTIVATION_OPS, NORMALIZATION, LOSS_OPS, CHECKS, WINDOWS, PICKS, CELL_OPS
+    PRODUCTS, ELEMENTS, ACTIVATION_OPS, NORMALIZATION, LOSS_OPS, CHECKS, WINDOWS, PICKS, CELL_OPS, ATTENTION
 )

@@ -83,19 +83,24 @@ def _parameters(dy: Array, n: Array, d_scale: Array, d_shift: Array) -> None:
 
 
 @inner
-def _sum(values: Array, lanes: Array) -> float:
-    """The sum of a row, in eight sums that are added one after the other."""
-    lanes[:] = 0
+def lane_sum(values: Array) -> float:
+    """The sum of a row, in eight sums that are added one after the other. They have names, so that they stay
+    in a register."""
     most = values.size - values.size % 8
+    a = b = c = d = e = f = g = h = np.float32(0)
     for j in range(0, most, 8):
-        for k in range(8):
-            lanes[k] += values[j + k]
-    total = lanes[0]
-    for k in range(1, 8):
-        total += lanes[k]
+        a += values[j]
+        b += values[j + 1]
+        c += values[j + 2]
+        d += values[j + 3]
+        e += values[j + 4]
+        f += values[j + 5]
+        g += values[j + 6]
+        h += values[j + 7]
+    total = a + b + c + d + e + f + g + h
     for j in range(most, values.size):
         total += values[j]
-    return total  # type: ignore[no-any-return]
+    return total  # type: ignore[return-value]
 
 
 def layer_norm(row: int, spaces: int, rows: int) -> None:
@@ -106,13 +111,12 @@ def layer_norm(row: int, spaces: int, rows: int) -> None:
     )
     n, root, y = single(row, spaces, rows, 3), single(row, spaces, rows, 4), single(row, spaces, rows, 5)
     features, epsilon = np.float32(x.shape[1]), np.float32(real(row, 0))
-    lanes = np.empty(8, np.float32)
     for i in range(x.shape[0]):
-        mean = _sum(x[i], lanes) / features
+        mean = lane_sum(x[i]) / features
         for j in range(x.shape[1]):
             n[i, j] = x[i, j] - mean
             y[i, j] = n[i, j] * n[i, j]
-        r = np.sqrt(_sum(y[i], lanes) / features + epsilon)
+        r = np.sqrt(lane_sum(y[i]) / features + epsilon)
         root[i, 0] = r
         for j in range(x.shape[1]):
             v = n[i, j] / r
@@ -127,15 +131,11 @@ def layer_norm_backward(row: int, spaces: int, rows: int) -> None:
     dx = single(row, spaces, rows, 6)
     _parameters(dy, n, d_scale, d_shift)
     features = np.float32(dy.shape[1])
-    lanes, g, along = (
-        np.empty(8, np.float32),
-        np.empty(dy.shape[1], np.float32),
-        np.empty(dy.shape[1], np.float32),
-    )
+    g, along = np.empty(dy.shape[1], np.float32), np.empty(dy.shape[1], np.float32)
     for i in range(dx.shape[0]):
         for j in range(dx.shape[1]):
             g[j] = dy[i, j] * scale[j]
             along[j] = g[j] * n[i, j]
-        a, level = _sum(along, lanes) / features, _sum(g, lanes) / features
+        a, level = lane_sum(along) / features, lane_sum(g) / features
         for j in range(dx.shape[1]):
             dx[i, j] = (g[j] - level - n[i, j] * a) / root[i, 0]

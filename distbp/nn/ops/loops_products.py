@@ -11,13 +11,13 @@ from distbp.machine.gemm import TRANSPOSED as _TRANSPOSED
 from distbp.machine.jit import inner
 from distbp.nn.ops.rows import PRODUCTS, address_of, floats, single, whole, word
 
-# NumPy's numbers, and so those of arguments that are not constants: `_multiply` is compiled once for all its
+# NumPy's numbers, and so those of arguments that are not constants: `multiply` is compiled once for all its
 # callers.
 PLAIN, TRANSPOSED = np.int64(_PLAIN), np.int64(_TRANSPOSED)
 
 
 @inner
-def _multiply(
+def multiply(
     spaces: int,
     left: int,
     right: int,
@@ -46,7 +46,7 @@ def _multiply(
 def nt(row: int, spaces: int, rows: int) -> None:
     a, b, out = single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
     (m, n), k = out.shape, a.shape[1]
-    _multiply(
+    multiply(
         spaces,
         PLAIN,
         TRANSPOSED,
@@ -66,7 +66,7 @@ def nt(row: int, spaces: int, rows: int) -> None:
 def nn(row: int, spaces: int, rows: int) -> None:
     a, b, out = single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
     (m, n), k = out.shape, a.shape[1]
-    _multiply(
+    multiply(
         spaces, PLAIN, PLAIN, m, n, k, address_of(a), k, address_of(b), n, whole(row, 0), address_of(out), n
     )
 
@@ -75,7 +75,7 @@ def nn(row: int, spaces: int, rows: int) -> None:
 def weight_gradient(spaces: int, a: Array, b: Array, kept: int, begin: int, end: int, out: int) -> None:
     """Columns [begin, end) of a, transposed, times b, to the address `out`."""
     rows, units, features = a.shape[0], a.shape[1], b.shape[1]
-    _multiply(
+    multiply(
         spaces,
         TRANSPOSED,
         PLAIN,

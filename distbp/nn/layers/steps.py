@@ -1,0 +1,105 @@
+"""Layers over (steps, features) without a state: what each step is, where it stands, and all on average."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from distbp.core.options import option
+from distbp.nn.initializers import Initializer, Normal
+from distbp.nn.layers.base import ABSENT, Backward, Facts, Lowering, ParameterSpec, Shape, Value
+from distbp.nn.ops.windows import Windows
+from distbp.nn.tape import Ref
+
+
+def steps_of(kind: str, input_shape: Shape) -> tuple[int, int]:
+    """Steps and features of a sample. Raises ValueError, with a message for the user, for another shape."""
+    if len(input_shape) != 2:
+        raise ValueError(
+            f"{kind} takes steps of features, a shape of two sizes, but is given shape"
+            f" {list(input_shape)}; put a {{type: reshape, shape: [steps, features]}} layer before it"
+        )
+    return input_shape[0], input_shape[1]
+
+
+def _add(low: Lowering, x: Value, places: Ref) -> Ref:
+    """Emits y <- x + places, of every sample. places: (steps, features)."""
+    size = x.shape[0] * x.shape[1]
+    y = low.tape.work(size)
+    low.tape.emit("linear", x.ref.reshaped(size, 1), places._replace(columns=size, plus=1), y, ABSENT)
+    return y
+
+
+@dataclass(frozen=True, kw_only=True)
+class PositionalEncoding(Facts):
+    """Adds to each step of (steps, features) waves that say which step it is, sin and cos of
+    step / base^(2 i / features) in columns 2 i and 2 i + 1 (Vaswani et al., NeurIPS 2017, section 3.5).
+    No parameters."""
+
+    type: Literal["positional_encoding"] = "positional_encoding"
+    base: float = option(10000.0, help="the longest wave has 2 pi times so many steps", gt=1)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return steps_of(self.type, input_shape)
+
+    def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
+        steps, features = x.shape
+        waves = low.tape.work(features, 0, steps)
+        low.tape.emit("waves", waves, real=(self.base,))
+        return Value(_add(low, x, waves), x.shape), lambda dy: (dy,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PositionalEmbedding(Facts):
+    """Adds to each step of (steps, features) a vector of its own, which is trained: y = x + W, with W of
+    (steps, features)."""
+
+    trains: ClassVar[bool] = True
+
+    type: Literal["positional_embedding"] = "positional_embedding"
+    initializer: Initializer = option(Normal(std=0.02), help="of the vectors", choices="initializers")
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return steps_of(self.type, input_shape)
+
+    def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
+        steps, features = steps_of(self.type, input_shape)
+        return (ParameterSpec("weight", (steps, features), self.initializer, steps, features, decays=False),)
+
+    def flops(self, input_shape: Shape) -> float:
+        return 2.0 * input_shape[0] * input_shape[1]  # added to the inputs, and to the gradient
+
+    def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
+        def backward(dy: Ref) -> tuple[Ref | None]:
+            into = low.gradients["weight"]._replace(columns=y.columns, plus=1)
+            low.tape.emit("sum_rows", dy.reshaped(y.columns, 1), into, whole=(0,))
+            return (dy if low.wanted[0] else None,)
+
+        y = _add(low, x, low.parameters["weight"])
+        return Value(y, x.shape), backward
+
+
+@dataclass(frozen=True, kw_only=True)
+class AverageSteps(Facts):
+    """The average over the steps, feature by feature: (steps, features) -> (features)."""
+
+    type: Literal["average_steps"] = "average_steps"
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return (steps_of(self.type, input_shape)[1],)
+
+    def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
+        tape, (steps, features) = low.tape, x.shape
+        # An image of one channel, whose windows are its columns.
+        windows = Windows(1, steps, features, 0, 1, steps, 1, 1, 1, 0, 0, 1, 1, 1, features)
+        inputs, y = x.ref.reshaped(steps * features, 1), tape.work(features)
+        tape.emit("average_pool", inputs, y, whole=windows, real=(1.0 / steps,))
+
+        def backward(dy: Ref) -> tuple[Ref | None]:
+            if not low.wanted[0]:
+                return (None,)
+            dx = tape.like(inputs)
+            tape.emit("average_pool_backward", dy, dx, whole=windows, real=(1.0 / steps,))
+            return (dx,)
+
+        return Value(y, (features,)), backward

@@ -1,0 +1,115 @@
+"""The ops of `attention`, compiled (Numba, optional).
+
+One head of one sample after the other: its scores lie in a near cache until they are used. Of loops over a
+row each writes one array and reads few others (see `loops_cells`)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.machine import vector_math
+from distbp.machine.jit import inner
+from distbp.nn.ops.loops_normalization import lane_sum
+from distbp.nn.ops.loops_products import PLAIN, TRANSPOSED, multiply
+from distbp.nn.ops.rows import address_of, real, single, whole
+
+_ZERO, _ONE = np.float32(0), np.float32(1)
+
+
+@inner
+def _largest(values: Array) -> float:
+    """The largest of one number or more; one of NaN and others may be either. As `lane_sum`."""
+    most = values.size - values.size % 8
+    a = b = c = d = e = f = g = h = values[0]
+    for j in range(0, most, 8):
+        a, b = max(a, values[j]), max(b, values[j + 1])
+        c, d = max(c, values[j + 2]), max(d, values[j + 3])
+        e, f = max(e, values[j + 4]), max(f, values[j + 5])
+        g, h = max(g, values[j + 6]), max(h, values[j + 7])
+    for j in range(most, values.size):
+        a = max(a, values[j])
+    return max(max(max(a, b), max(c, d)), max(max(e, f), max(g, h)))  # type: ignore[no-any-return]
+
+
+@inner
+def _softmax(s: Array, ahead: int, scale: float) -> None:
+    """Of scale * s (steps, steps), in place; of row i the columns up to i + ahead, else 0."""
+    steps = s.shape[1]
+    for i in range(steps):
+        seen = max(0, min(steps, i + ahead + 1))
+        if seen:
+            here = s[i, :seen]
+            for j in range(seen):
+                here[j] *= scale
+            largest = _largest(here)
+            for j in range(seen):
+                here[j] = vector_math.exp(here[j] - largest)
+            share = _ONE / lane_sum(here)
+            for j in range(seen):
+                here[j] *= share
+        for j in range(seen, steps):
+            s[i, j] = _ZERO
+
+
+def attention(row: int, spaces: int, rows: int) -> None:
+    qkv, p, out = single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
+    heads, steps, ahead = whole(row, 0), whole(row, 1), whole(row, 2)
+    units, kept = out.shape[1], np.int64(0)
+    size, wide = units // heads, 3 * units
+    scale = np.float32(1 / math.sqrt(size))
+    for n in range(p.shape[0] // steps):
+        first = n // heads * steps
+        s = p[n * steps : (n + 1) * steps]
+        q = address_of(qkv) + 4 * (first * wide + n % heads * size)
+        y = address_of(out) + 4 * (first * units + n % heads * size)
+        k, v, a = q + 4 * units, q + 8 * units, address_of(s)
+        multiply(spaces, PLAIN, TRANSPOSED, steps, steps, size, q, wide, k, wide, kept, a, steps)
+        _softmax(s, ahead, scale)
+        multiply(spaces, PLAIN, PLAIN, steps, size, steps, a, steps, v, wide, kept, y, units)
+
+
+@inner
+def _softmax_backward(g: Array, p: Array, scale: float) -> None:
+    """g <- scale * (p g - p * the sum of p g over the row), row by row."""
+    for i in range(g.shape[0]):
+        here, shares = g[i], p[i]
+        for j in range(here.size):
+            here[j] *= shares[j]
+        total = lane_sum(here)
+        for j in range(here.size):
+            here[j] = (here[j] - shares[j] * total) * scale
+
+
+def attention_backward(row: int, spaces: int, rows: int) -> None:
+    qkv, p, dy = single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
+    room, dqkv = single(row, spaces, rows, 3), single(row, spaces, rows, 4)
+    heads, steps = whole(row, 0), whole(row, 1)
+    units, kept = dy.shape[1], np.int64(0)
+    size, wide = units // heads, 3 * units
+    scale = np.float32(1 / math.sqrt(size))
+    for n in range(p.shape[0] // steps):
+        first = n // heads * steps
+        s = p[n * steps : (n + 1) * steps]
+        at = 4 * (first * wide + n % heads * size)
+        q, dq = address_of(qkv) + at, address_of(dqkv) + at
+        d = address_of(dy) + 4 * (first * units + n % heads * size)
+        k, v, a, g = q + 4 * units, q + 8 * units, address_of(s), address_of(room)
+        dk, dv = dq + 4 * units, dq + 8 * units
+        multiply(spaces, TRANSPOSED, PLAIN, steps, size, steps, a, steps, d, units, kept, dv, wide)
+        multiply(spaces, PLAIN, TRANSPOSED, steps, steps, size, d, units, v, wide, kept, g, steps)
+        _softmax_backward(room, s, scale)
+        multiply(spaces, PLAIN, PLAIN, steps, size, steps, g, steps, k, wide, kept, dq, wide)
+        multiply(spaces, TRANSPOSED, PLAIN, steps, size, steps, g, steps, q, wide, kept, dk, wide)
+
+
+def waves(row: int, spaces: int, rows: int) -> None:
+    out, base = single(row, spaces, rows, 0), real(row, 0)
+    features = out.shape[1]
+    for j in range(features):
+        slower = base ** (j // 2 * 2 / features)
+        for i in range(out.shape[0]):
+            a = i / slower
+            out[i, j] = np.float32(math.cos(a) if j % 2 else math.sin(a))
