@@ -279,6 +279,7 @@ def test_every_backward_op_has_a_forward_op() -> None:
         "average_pool",
         "lstm_step",
         "gru_step",
+        "attention",
     }
 
 
@@ -324,6 +325,18 @@ def test_derivatives_of_cells(name: str, size: tuple[int, int]) -> None:
         gradients = [(0, dz), (1, du), (2, dz.sum(axis=0, keepdims=True)), (3, inner), (4, dh)]
     for number, gradient in gradients:
         meets_differences(lambda: evaluate(f"{name}_step", given, Call([]), weights), given[number], gradient)
+
+
+@pytest.mark.parametrize("size", [(1, 3), (4, 5)], ids=str)
+@pytest.mark.parametrize("case", [case for case in CASES if case.op == "attention"], ids=str)
+def test_derivatives_of_attention(case: Case, size: tuple[int, int]) -> None:
+    call, d = case.make(Draw(*size)), Draw(*size, seed=1)
+    given = list(call.operands)
+    qkv, p, y = run_op(OPS["attention"], given, call.whole)
+    weight = d.normal(*y.shape)
+    out = [d.out(STEPS, STEPS), d.out(*qkv.shape)]
+    back = run_op(OPS["attention_backward"], [qkv, p, weight, *out], call.whole)
+    meets_differences(lambda: evaluate("attention", given, call, {2: weight}), given[0], back[4])
 
 
 @pytest.mark.parametrize("weighted", [False, True])
