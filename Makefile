@@ -12,7 +12,7 @@ VENV_LOWEST := .venv-lowest/installed-$(where)
 RUN := .venv/bin/python
 # The gate: the same order and the same examples each time; what was skipped, and what took longest.
 # Three processes on two cores: many tests wait for processes, Ray or a service.
-GATE := --randomly-seed=1 --durations=10 -rs -n 3 --dist loadgroup
+GATE := --randomly-seed=1 --durations=10 -rs -n 3
 SEEDS ?= $(shell shuf -i 1-4294967295 -n 5)
 
 demo: $(VENV)  ## train on Ray and in one process, compare the bits, predict

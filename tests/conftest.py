@@ -20,6 +20,8 @@ hypothesis.settings.register_profile("distbp", deadline=None, max_examples=50, d
 hypothesis.settings.register_profile("random", deadline=None, max_examples=50, print_blob=True)
 hypothesis.settings.load_profile("distbp")
 
+# Folders whose tests share what takes long to start (Ray, a browser). One process has all of one.
+_TOGETHER = ("exchange", "services/dashboard", "services", "nodes")
 _WATCH = pytest.StashKey[Watch]()
 # Parameters of tests that name a kernel set.
 _KERNELS = ("kernels", "own")
@@ -76,19 +78,27 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         print("\nFAILED: the tests left behind:", *leftovers, sep="\n  ")
 
 
-def _group(item: pytest.Item) -> str | None:
-    """Tests of one group run one after the other in one process: those that share what takes long to start,
-    and those of services, which would time each other."""
-    if not {"ray_here", "pool"}.isdisjoint(getattr(item, "fixturenames", ())):
-        return "ray"
-    return next((name for name in ("dashboard", "services", "nodes") if name in item.path.parts), None)
+@pytest.hookimpl(optionalhook=True)  # without pytest-xdist nobody calls it
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Deals files and folders of tests to processes, in the order in which they were collected."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Files(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return _folder(file) or file
+
+    config.option.loadscopereorder = False
+    return Files(config, log)
+
+
+def _folder(file: str) -> str:
+    """The folder of a test file that stays together; "" where it has none."""
+    return next((name for name in _TOGETHER if f"tests/{name}/" in file), "")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What cannot run here is one skip for each reason, and not one for each test."""
-    for item in items:
-        if group := _group(item):
-            item.add_marker(pytest.mark.xdist_group(group))
     lacking: dict[str, list[pytest.Item]] = {}
     for item in items:
         reason = _lacks(item)
@@ -107,6 +117,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 gone.add(item)
             elif item not in gone:
                 seen.add(name)
+    ranks = {name: rank for rank, name in enumerate((*_TOGETHER, ""))}
+    items.sort(key=lambda item: ranks[_folder(item.path.as_posix())])
     if gone:
         config.hook.pytest_deselected(items=list(gone))
         items[:] = [item for item in items if item not in gone]
