@@ -82,7 +82,8 @@ class DistbpClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
     never change the result.
 
     Fitted: `classes_`, `n_features_in_`, `feature_names_in_`, `n_epochs_`, `job_` (the TrainingJob),
-    `result_` (with `history` and `plot()`), `model_`. float32 inputs are trained on in float32, all others in float64.
+    `result_` (with `history` and `plot()`), `model_`. float32 inputs are trained on in
+    float32, all others in float64.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class DistbpClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         check_classification_targets(y)
         classes, numbers = np.unique(y, return_inverse=True)
         if len(classes) < 2:
-            raise ArgumentError(f"y has one class only, {classes[0]!r}; a classifier needs two classes")
+            raise ArgumentError(f"y has one class only, {classes[0]}; a classifier needs two classes")
         if self.class_weight is not None:
             by_class = compute_sample_weight(self.class_weight, y)
             weights = by_class if weights is None else weights * by_class

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -104,10 +103,10 @@ def _unscaled(model: Model, mean: Array, deviation: Array) -> Model:
     last = len(model.network.layers) - 1
     for tensor in model.network.tensors:
         if tensor.layer == last:
-            place = vector[tensor.start : tensor.stop].reshape(-1, math.prod(tensor.shape[-1:]))
-            place *= deviation
+            place = vector[tensor.start : tensor.stop].reshape(len(mean), -1)  # a row for each output
+            place *= deviation[:, None]
             if tensor.name == "bias":
-                place += mean
+                place += mean[:, None]
     vector.setflags(write=False)
     return replace(model, vector=vector)
 
