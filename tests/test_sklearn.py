@@ -37,10 +37,8 @@ def check(estimator: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # some checks warn of themselves
         found = check_estimator(estimator, expected_failed_checks={}, on_skip=None, on_fail=None)
-    bad = [
-        (one["check_name"], one["exception"]) for one in found if one["status"] not in ("passed", "skipped")
-    ]
-    assert not bad
+    states = [(one["check_name"], one["status"], one["exception"]) for one in found]
+    assert not [state for state in states if state[1] not in ("passed", "skipped")]
     # It asks whether NumPy-like arrays of other libraries are taken, where the environment says so.
     assert {one["check_name"] for one in found if one["status"] == "skipped"} <= {"check_array_api_input"}
     assert len(found) > 50
@@ -125,14 +123,12 @@ def test_what_cannot_be_is_said() -> None:
     x, y = load_iris(return_X_y=True)
     with pytest.raises(ArgumentError, match=r"^y has one class only, 0; a classifier needs two classes$"):
         DistbpClassifier().fit(x[:50], y[:50] * 0)
-    message = r"^sample_weight is 0 for every row, so that nothing can be learned$"
-    with pytest.raises(ArgumentError, match=message):
+    # Newer versions of scikit-learn say it themselves.
+    message = r"^(sample_weight is 0 for every row, so that nothing can be learned$|Sample weights must)"
+    with pytest.raises(ValueError, match=message):
         DistbpRegressor().fit(x, y, sample_weight=np.zeros(len(x)))
-    with pytest.raises(
-        distbp.JobError, match=r"the estimator's settings.*\n.*layers\.0\.activation"
-    ) as caught:
+    with pytest.raises(distbp.JobError, match=r"(?s)the estimator's settings.*layers\.0\.activation.*rellu"):
         DistbpClassifier(activation="rellu").fit(x, y)
-    assert "rellu" in str(caught.value)
 
 
 def test_without_scikit_learn_the_error_names_the_extra() -> None:

@@ -45,7 +45,7 @@ def job_of(
 ) -> TrainingJob:
     """The job that an estimator's settings mean. Raises JobError."""
     hidden = settings["hidden"]
-    units: Sequence[Any] = hidden if isinstance(hidden, Sequence | np.ndarray) else (hidden,)
+    units: Any = hidden if isinstance(hidden, Sequence | np.ndarray) else (hidden,)
     layers = [{"type": "dense", "units": n, "activation": settings["activation"]} for n in map(_plain, units)]
     rate, optimizer = settings["learning_rate"], settings["optimizer"]
     update = {"type": optimizer, "learning_rate": _plain(rate)} if isinstance(optimizer, str) else optimizer
