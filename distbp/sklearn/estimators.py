@@ -82,8 +82,8 @@ class DistbpClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
     never change the result.
 
     Fitted: `classes_`, `n_features_in_`, `feature_names_in_`, `n_epochs_`, `job_` (the TrainingJob),
-    `result_` (with `history` and `plot()`), `model_`. float32 inputs are trained on in
-    float32, all others in float64.
+    `result_` (with `history` and `plot()`), `model_`. float32 inputs are trained on in float32, all
+    others in float64.
     """
 
     def __init__(
@@ -189,7 +189,8 @@ class DistbpRegressor(RegressorMixin, _Estimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> Array:
         """(n,) or (n, outputs) values, as y was."""
-        y = self.model_.predict(self._inputs(X))
+        x = self._inputs(X)
+        y = self.model_.predict(x)
         return y if self._one_dimensional else y.reshape(len(y), -1)
 
     def __sklearn_tags__(self) -> Any:
