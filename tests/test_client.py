@@ -24,9 +24,8 @@ from hypothesis import strategies as st
 
 import distbp
 from distbp.client import uploads
-from distbp.client.card import card
 from distbp.client.handle import JobHandle
-from distbp.client.measured import Metrics, all_rows
+from distbp.client.measured import all_rows
 from distbp.client.models import fetch_model
 from distbp.client.service import Service, connect
 from distbp.client.settings_file import Access
@@ -36,6 +35,8 @@ from distbp.client.transport import Transport
 from distbp.core.errors import JobError, ModelError, RemoteError, UnreachableError
 from distbp.data.formats import from_arrays
 from distbp.run import events
+from distbp.run.card import card
+from distbp.run.measured import Metrics
 
 JOB = distbp.TrainingJob(
     data={"train": {"format": "blobs"}},

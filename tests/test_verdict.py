@@ -19,7 +19,6 @@ from rigs import classes, make_job
 
 from distbp import TrainingJob, resume, train
 from distbp.cli.main import group
-from distbp.client.measured import Metrics
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError
 from distbp.nn.activations import ACTIVATIONS
@@ -28,6 +27,7 @@ from distbp.nn.network import Tensor
 from distbp.nn.program import loss_sum
 from distbp.optim import OPTIMIZERS
 from distbp.run import events
+from distbp.run.measured import Metrics
 from distbp.run.result import Result
 from distbp.run.run_directory import read_lines
 from distbp.run.verdict import Expected, Losses, unhealthy

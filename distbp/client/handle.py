@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distbp.client import arguments as given
-from distbp.client.measured import Metrics, all_rows
+from distbp.client.measured import all_rows
 from distbp.client.models import fetch_model
 from distbp.client.streams import follow
 from distbp.client.telling import Translator
@@ -19,6 +19,7 @@ from distbp.client.transport import Transport, fields
 from distbp.core.errors import JobCancelledError, JobFailedError, RemoteError
 from distbp.model.predictor import Model
 from distbp.run.events import Listener
+from distbp.run.measured import Metrics
 from distbp.run.result import Result
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class JobHandle:
         return (_timed(row) if times else str(row["text"]) for row in rows)
 
     def metrics(self) -> Metrics:
-        """What was measured so far: arrays by name; `.frame()` gives a pandas frame, `.rows` everything."""
+        """What was measured so far: arrays by name; `.to_frame()` gives a pandas frame, `.rows` all."""
         return Metrics(all_rows(self._metrics))
 
     def wait(
@@ -136,21 +137,21 @@ class JobHandle:
         return f"JobHandle({self.id!r})"
 
     def _repr_html_(self) -> str:
-        from distbp.client.card import card
+        from distbp.run.card import card
 
         return card(self.status(), self.metrics())
 
     def _display(self, progress: bool) -> AbstractContextManager[Listener]:
         if not progress:
             return nullcontext(lambda event: None)
-        from distbp.client.notebook import live_card
+        from distbp.run.notebook import live_card
         from distbp.run.progress import show
 
         return live_card(self._repr_html_) or show(sys.stdout)
 
     def _outcome(self, status: Mapping[str, Any]) -> Result:
         if status["state"] == "completed":
-            return result_of(status, self.model)
+            return result_of(status, self.model, lambda: self.metrics().rows)
         error = status["error"] or {}
         if status["state"] == "cancelled":
             why = f": {status['reason']}" if status["reason"] else ""
@@ -187,6 +188,6 @@ def _timed(row: Mapping[str, Any]) -> str:
     return "".join(f"{at}  {line}" for line in str(row["text"]).splitlines(keepends=True))
 
 
-def result_of(status: Mapping[str, Any], fetch: Any) -> Result:
+def result_of(status: Mapping[str, Any], fetch: Any, measured: Any = None) -> Result:
     """The Result of a completed job, from its status."""
-    return dataclasses.replace(Result.from_json(status["result"]), fetch=fetch)
+    return dataclasses.replace(Result.from_json(status["result"]), fetch=fetch, measured=measured)

@@ -24,6 +24,7 @@ from distbp.data.table import Columns
 from distbp.data.targets import as_taken
 from distbp.engine.evaluation import Evaluator, Measures, combine, values
 from distbp.engine.numerics import kernel_set, one_blas_thread, quiet
+from distbp.model.summary import summary
 from distbp.nn import kernels as kernel_sets
 from distbp.nn.kernels import NUMPY, Kernels
 from distbp.nn.losses.base import Loss
@@ -159,6 +160,20 @@ class Model:
                 for i in range(self.shards)
             ]
             return values(bound, combine(parts))
+
+    def score(self, x: Any, y: Any, *, weights: Any = None) -> float:
+        """How well x predicts y, in one number: the accuracy; for values R2. Raises as `evaluate` does."""
+        metric = "r2" if self.task == "regression" else "accuracy"
+        return self.evaluate(x, y, weights=weights, metrics=[metric])[metric]
+
+    def summary(self) -> str:
+        """Layers with the shapes of their outputs and their parameters, as text."""
+        return summary(self.network)
+
+    def __repr__(self) -> str:
+        layers = ", ".join(layer.type for layer in self.network.layers)
+        shapes = " to ".join("x".join(map(str, shape)) for shape in (self.input_shape, self.output_shape))
+        return f"<Model for {self.task}: {shapes}, {self.network.parameter_count:,} parameters ({layers})>"
 
     def prepare(self, x: Array, first: int, out: Array) -> None:
         """Rows of x, of which the first has the number `first`, as the first layer sees them, into `out`,

@@ -42,13 +42,29 @@ def draw(lines: Sequence[Mapping[str, Any]], path: Path, title: str = "") -> Pat
     The same records give the same bytes: no dates, no random names. Raises ValueError where there is nothing
     to draw, StorageError where the file cannot be written.
     """
+    figure = picture(lines, title)
+    with matplotlib.rc_context(_SETTINGS):
+        _write(figure, path)
+    return path
+
+
+class Picture(Figure):
+    """A figure that a notebook shows as SVG, without any setting of matplotlib."""
+
+    def _repr_svg_(self) -> str:
+        with matplotlib.rc_context(_SETTINGS):
+            return _drawn(self, "svg").decode()
+
+
+def picture(lines: Sequence[Mapping[str, Any]], title: str = "") -> Picture:
+    """The records of metrics.jsonl as a figure. Raises ValueError where there is nothing to draw."""
     names = _panels(lines)
     if not names:
         raise ValueError("there is no loss in the metrics, so there is no curve to draw")
     with matplotlib.rc_context(_SETTINGS):
         across = 2 if len(names) == 4 else min(3, len(names))
         down = -(-len(names) // across)
-        figure = Figure(figsize=(5.2 * across, 3.9 * down), facecolor="white")
+        figure = Picture(figsize=(5.2 * across, 3.9 * down), facecolor="white")
         figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.08)
         axes = figure.subplots(down, across, squeeze=False).flat
         for axis, name in zip(axes, names, strict=False):
@@ -56,18 +72,22 @@ def draw(lines: Sequence[Mapping[str, Any]], path: Path, title: str = "") -> Pat
         for axis in [*axes][len(names) :]:
             axis.set_axis_off()
         figure.suptitle(title or _title(lines), x=0.02, ha="left", fontsize=12, color=_INK)
-        _write(figure, path)
-    return path
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def _write(figure: Figure, path: Path) -> None:
     FigureCanvasAgg(figure)
-    kind = path.suffix.lower().removeprefix(".")
+    content = _drawn(figure, path.suffix.lower().removeprefix("."))
+    with explained(path):
+        commit_file(path, content)
+
+
+def _drawn(figure: Figure, kind: str) -> bytes:
     metadata = {"Date": None, "Creator": "distbp"} if kind == "svg" else {"Software": "distbp"}
     file = io.BytesIO()
     figure.savefig(file, format=kind, dpi=144, metadata=metadata)
-    with explained(path):
-        commit_file(path, file.getvalue())
+    return file.getvalue()
 
 
 def _panels(lines: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -47,7 +47,7 @@ def delivery_faults(
 ) -> list[str]:
     """What of job.yaml, metrics.jsonl, result.json and model/ is not what the run left, in words. `last`: its
     last checkpoint; without one only what is left can be compared with each other."""
-    unknown = {field.name for field in fields(Result)} - {"path", "fetch"} ^ done.keys()
+    unknown = {field.name for field in fields(Result)} - {"path", "fetch", "measured"} ^ done.keys()
     if unknown:
         return [f"{RESULT} has other fields than distbp writes: {', '.join(sorted(unknown))}"]
     if last is None:

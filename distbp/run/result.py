@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distbp.core.errors import StorageError
+from distbp.core.imports import missing
+from distbp.core.words import counted
+
 if TYPE_CHECKING:
     from distbp.model.folder import Model
+    from distbp.run.curves import Picture
+    from distbp.run.measured import Metrics
 
 
 def with_nan(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,7 +30,8 @@ class Result:
     have been compiled. `model_epoch`: that the model and `metrics` are of. `path`: the run directory.
     `skipped`: rows left out of each split, by reason. `unhealthy`: what is wrong with the run, by name (see
     `distbp.run.verdict`); empty: nothing. A metric that is not defined on the data is NaN, null in JSON.
-    `fetch`: loads the model of a job on a service, which has no run directory here."""
+    `fetch` loads the model, and `measured` the rows of metrics.jsonl, of a run without a run directory here,
+    as of a job on a service."""
 
     status: str
     job_digest: str
@@ -45,11 +52,14 @@ class Result:
     model_epoch: int | None = None
     path: Path = field(default=Path(), compare=False)
     fetch: Callable[[], Model] | None = field(default=None, compare=False, repr=False)
+    measured: Callable[[], Sequence[Mapping[str, Any]]] | None = field(
+        default=None, compare=False, repr=False
+    )
 
     def to_json(self) -> dict[str, Any]:
         """Without `path`: a run directory may be moved."""
-        data = asdict(replace(self, fetch=None))
-        del data["path"], data["fetch"]
+        data = asdict(replace(self, fetch=None, measured=None))
+        del data["path"], data["fetch"], data["measured"]
         return data
 
     @staticmethod
@@ -66,3 +76,33 @@ class Result:
         from distbp.model.folder import load_model
 
         return load_model(self.path / "model")
+
+    @property
+    def history(self) -> Metrics:
+        """What was measured after every epoch: arrays by name (`history["validation_loss"]`, beside
+        `history["step"]`); `.to_frame()` gives a pandas frame, `.rows` everything. Raises StorageError where
+        the run directory has none."""
+        from distbp.run.measured import Metrics
+        from distbp.run.run_directory import METRICS, read_lines
+
+        if self.measured is not None:
+            return Metrics(self.measured())
+        if not (self.path / METRICS).is_file():
+            raise StorageError(f"{self.path / METRICS} does not exist; was the run directory moved?")
+        return Metrics(read_lines(self.path / METRICS))
+
+    def plot(self) -> Picture:
+        """The curves of loss and metrics by epoch: a matplotlib figure, which a notebook shows as SVG. Raises
+        ImportError where matplotlib is not installed."""
+        try:
+            from distbp.run.curves import picture
+        except ImportError as error:
+            if (error.name or "").partition(".")[0] != "matplotlib":
+                raise
+            raise ImportError(missing("plot()", "matplotlib", "distbp[plot]")) from None
+        return picture(self.history.rows)
+
+    def __repr__(self) -> str:
+        numbers = {name: value for name, value in self.metrics.items() if isinstance(value, float)}
+        said = [f"{name} {value:.4g}" for name, value in numbers.items()]
+        return f"<Result {self.status}: {', '.join([counted(self.steps, 'step'), *said])}>"

@@ -16,20 +16,21 @@ from distbp.core.errors import ArgumentError, DataError, JobError, SettingsError
 from distbp.core.interrupts import Control, Interrupts
 from distbp.core.storage import DISK, Disk
 from distbp.data.columns.given import is_frame
-from distbp.data.targets import Meaning, shown
 from distbp.engine import numerics
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.evaluation import loss_weights
 from distbp.engine.memory_need import check_memory, needed
 from distbp.job import TrainingJob, WorkerRange
-from distbp.job.data_checks import check_against_data, class_number
+from distbp.job.data_checks import check_against_data
 from distbp.nn.metrics import Frame, frame_of
 from distbp.nn.network import Network
 from distbp.run import agreement, checkpoint, events
+from distbp.run.class_weights import class_weights
 from distbp.run.delivery import delivered
 from distbp.run.result import Result
 from distbp.run.run_directory import RunDirectory, job_text, read_job, read_result
 from distbp.run.run_log import log_events
+from distbp.run.seen import seen
 from distbp.run.splits import SPLITS, Splits, open_splits
 from distbp.run.trainer import Trainer
 from distbp.run.warm_start import INIT, check_init, init_folder, keep_init, model_folder
@@ -48,6 +49,7 @@ def train(
     folder: str | Path = ".",
     workers: int | str | WorkerRange | None = None,
     listener: events.Listener | None = None,
+    progress: bool = False,
     address: str | None = None,
     confined: bool = False,
     control: Control | None = None,
@@ -63,7 +65,8 @@ def train(
     model keeps; y: (n,) labels (numbers, text, booleans) or values, or (n, outputs). output: the run
     directory, absent or empty; None: a new one below `runs/`. folder: what paths in the job are relative
     to; `confined`: they may not leave it. workers: in place of the job's. listener: is told what happens
-    (see `distbp.run.events`). address: of a Ray cluster to train on; None: RAY_ADDRESS, or a Ray embedded
+    (see `distbp.run.events`). progress: shows how it goes: what the command line shows, in a notebook a live
+    card; else nothing is printed. address: of a Ray cluster to train on; None: RAY_ADDRESS, or a Ray embedded
     in this process. control: changes the workers, or stops, from another thread or a signal handler.
     session: a connection to Ray in place of one to `address`; the caller closes it. init: where the model
     lies that the job's `init` names, if not there. disk: the calls by which the run is written (see
@@ -80,8 +83,12 @@ def train(
     path = None if output is None else path_given(output, "output")
     control = control or Control()
     wanted = job.workers if workers is None else workers
-    with Interrupts(control) as interrupts, TeamMaker(wanted, address, control, session=session) as teams:
-        _tell(listener, "reading the data")
+    with (
+        seen(progress, listener) as told,
+        Interrupts(control) as interrupts,
+        TeamMaker(wanted, address, control, session=session) as teams,
+    ):
+        _tell(told, "reading the data")
         with interrupts.at_once():
             check_memory(needed(job, None, {}))  # before targets of so many outputs are made
             splits = open_splits(job, place, given, confined=confined)
@@ -91,7 +98,7 @@ def train(
         path = path or _fresh_directory(job.name)
         with RunDirectory.create(path, _job_text(job, place), disk=disk or DISK) as run:
             keep_init(model, path)
-            return _drive(run, blueprint, splits, None, teams, listener, control, notes=notes)
+            return _drive(run, blueprint, splits, None, teams, told, control, notes=notes)
 
 
 @numerics.quiet()
@@ -101,6 +108,7 @@ def resume(
     data: Data | None = None,
     workers: int | str | WorkerRange | None = None,
     listener: events.Listener | None = None,
+    progress: bool = False,
     address: str | None = None,
     control: Control | None = None,
     epochs: int | None = None,
@@ -109,10 +117,10 @@ def resume(
 ) -> Result:
     """Goes on from the last good checkpoint of a run directory, to the same bits as if it had never stopped.
 
-    `data` and `init` as in `train`, where the run was begun with them; `disk` as there. A finished run gives
-    its result at once, after a look whether model, metrics and result are those that it left. `epochs`: in
-    place of the job's, which job.yaml then says: a finished run goes on too, to the bits of one that had so
-    many at once (but for schedules that depend on the length of training; a note says so).
+    `data` and `init` as in `train`, where the run was begun with them; `disk` and `progress` as there. A
+    finished run gives its result at once, after a look whether model, metrics and result are those that it
+    left. `epochs`: in place of the job's, which job.yaml then says: a finished run goes on too, to the bits
+    of one that had so many at once (but for schedules that depend on the length of training; a note says so).
 
     Raises CheckpointError where anything is not what it was, and as `train` does.
     """
@@ -129,9 +137,13 @@ def resume(
             return delivered(run.path, done, job, start)
         control = control or Control()
         wanted = job.workers if workers is None else workers
-        with Interrupts(control) as interrupts, TeamMaker(wanted, address, control) as teams:
+        with (
+            seen(progress, listener) as told,
+            Interrupts(control) as interrupts,
+            TeamMaker(wanted, address, control) as teams,
+        ):
             notes = []
-            _tell(listener, "reading the data")
+            _tell(told, "reading the data")
             with interrupts.at_once(str(run.path)):
                 check_memory(needed(job, None, {}))  # before targets of so many outputs are made
                 splits = open_splits(job, run.path, given)
@@ -144,7 +156,7 @@ def resume(
                     keep_init(kept, run.path)
             if done is not None and text is None:
                 text = job_text(run.path)  # a longer job was written by hand
-            return _drive(run, blueprint, splits, start, teams, listener, control, text, notes)
+            return _drive(run, blueprint, splits, start, teams, told, control, text, notes)
 
 
 def make_blueprint(job: TrainingJob, splits: Splits) -> Blueprint:
@@ -176,7 +188,7 @@ def check_splits(job: TrainingJob, splits: Splits) -> tuple[tuple[float, ...] | 
     if faults:
         raise JobError(faults)
     classes = Network(job.model.layers, table.features, np.dtype(job.dtype)).output_shape[-1]
-    weights, notes = _class_weights(job, splits.meaning, classes)
+    weights, notes = class_weights(job, splits.meaning, classes)
     for split, targets in splits.meaning.targets.items():
         of_rows = loss_weights(weights, targets, splits.tables[split].weights, job.dtype)
         if of_rows is not None and not of_rows.any():
@@ -219,28 +231,6 @@ def _drive(
 def _tell(listener: events.Listener | None, what: str) -> None:
     if listener is not None:
         listener(events.Waiting(what))
-
-
-def _class_weights(
-    job: TrainingJob, meaning: Meaning, classes: int
-) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:
-    """One weight for each class, and what to say of them. "balanced": rows / (classes that have rows * rows
-    of the class), as scikit-learn does; a class without rows weighs 1."""
-    given = job.class_weight
-    names = meaning.classes or tuple(range(classes))
-    if given is None:
-        return None, ()
-    if given == "balanced":
-        counts = np.bincount(meaning.targets["train"], minlength=classes)
-        there = counts > 0
-        balanced = np.where(there, counts.sum() / (there.sum() * np.maximum(counts, 1)), 1.0)
-        absent = tuple(name for name, has in zip(names, there, strict=True) if not has)
-        note = f"no training row is of class {shown(absent)}; class_weight: balanced gives it weight 1"
-        return tuple(balanced.tolist()), (note,) if absent else ()
-    if isinstance(given, Mapping):
-        by_number = {class_number(label, names): float(weight) for label, weight in given.items()}
-        return tuple(by_number.get(number, 1.0) for number in range(classes)), ()
-    return tuple(float(w) for w in given), ()
 
 
 def by_split(data: Data | None) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from distbp.client.measured import Metrics
 from distbp.core.metric_names import less_is_better, measured, spans_decades
+from distbp.run.measured import Metrics
 from distbp.run.progress import number
 
 WIDTH, HEIGHT, MARGIN = 360, 120, 6
@@ -84,15 +84,25 @@ def picture(metrics: Metrics, curves: Sequence[tuple[str, str]]) -> str:
             lines.append(f'<circle cx="{x}" cy="{y}" r="2.5" fill="{color}"/>')
         else:
             lines.append(f'<polyline points="{joined}" fill="none" stroke="{color}" stroke-width="1.5"/>')
+    axes = "".join(
+        f'<text x="{x}" y="{y}" font-size="9" fill="currentColor" opacity=".7" text-anchor="{anchor}">'
+        f"{text}</text>"
+        for x, y, anchor, text in (
+            (MARGIN, MARGIN + 6, "start", number(max(values))),
+            (MARGIN, HEIGHT - MARGIN - 8, "start", number(min(values))),
+            (MARGIN, HEIGHT + 9, "start", f"step {first:,.0f}"),
+            (WIDTH - MARGIN, HEIGHT + 9, "end", f"{last:,.0f}"),
+        )
+    )
     legend = " ".join(
         f'<span style="color:{color}">&#9644;</span> {escape(name.replace("_", " "))} {number(points[-1][1])}'
         for name, color, points in found
     )
     label = escape(", ".join(name.replace("_", " ") for name, _, _ in found)) + bent * " (logarithmic)"
     return (
-        f'<div><svg width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
+        f'<div><svg width="{WIDTH}" height="{HEIGHT + 12}" viewBox="0 0 {WIDTH} {HEIGHT + 12}" role="img"'
         f' aria-label="{label} by step"><rect width="{WIDTH}" height="{HEIGHT}" rx="4" fill="#8881"/>'
-        f'{"".join(lines)}</svg><div style="font-size:12px">{legend}</div></div>'
+        f'{"".join(lines)}{axes}</svg><div style="font-size:12px">{legend}</div></div>'
     )
 
 

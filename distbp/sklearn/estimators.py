@@ -1,0 +1,199 @@
+"""`DistbpClassifier` and `DistbpRegressor`: networks of dense layers as estimators of scikit-learn."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.core.errors import ArgumentError
+from distbp.core.imports import missing
+from distbp.sklearn.training import Rows, fitted, job_of
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+    from sklearn.model_selection import train_test_split
+    from sklearn.utils import check_random_state, column_or_1d, compute_sample_weight
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+except ImportError as error:
+    raise ImportError(missing("distbp.sklearn", "scikit-learn 1.6 or later", "distbp[sklearn]")) from error
+
+
+class _Estimator(BaseEstimator):  # type: ignore[misc]
+    """What both have in common: settings, training, inputs."""
+
+    def _settings(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.get_params(deep=False)
+        return found
+
+    def _checked(self, x: Any, y: Any, sample_weight: Any, **kinds: Any) -> tuple[Array, Array, Array | None]:
+        """Inputs, targets and weights without the rows that weigh nothing. Raises ValueError."""
+        x, y = validate_data(self, x, y, dtype=(np.float64, np.float32), **kinds)
+        if sample_weight is None:
+            return x, y, None
+        weights = _check_sample_weight(sample_weight, x, dtype=np.float64, ensure_non_negative=True)
+        counted = weights > 0
+        if not counted.any():
+            raise ArgumentError("sample_weight is 0 for every row, so that nothing can be learned")
+        return x[counted], y[counted], weights[counted]
+
+    def _train(self, x: Array, y: Array, weights: Array | None, *, outputs: int, loss: str) -> None:
+        """Sets `job_`, `result_`, `model_`."""
+        settings, values = self._settings(), loss == "mse"
+        draws = check_random_state(self.random_state)
+        integer = isinstance(self.random_state, Integral)
+        seed = int(self.random_state) if integer else int(draws.randint(np.iinfo(np.int32).max))
+        validation = None
+        if self.early_stopping:
+            indices = train_test_split(
+                np.arange(len(x)),
+                test_size=self.validation_fraction,
+                random_state=draws,
+                stratify=None if values else y,
+            )
+            training, validation = (
+                Rows(x[i], y[i], None if weights is None else weights[i]) for i in indices
+            )
+        else:
+            training = Rows(x, y, weights)
+        self.job_ = job_of(settings, outputs, loss, len(training.x), x.dtype.name, seed)
+        self.result_, self.model_ = fitted(
+            self.job_, training, validation, standardize=bool(self.standardize), values=values
+        )
+        self.n_epochs_ = int(self.result_.epochs)
+
+    def _inputs(self, x: Any) -> Array:
+        check_is_fitted(self, "model_")
+        found: Array = validate_data(self, x, dtype=(np.float64, np.float32), reset=False)
+        return found.astype(self.model_.network.dtype, copy=False)
+
+
+class DistbpClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
+    """A network that chooses between classes, trained with the cross-entropy.
+
+    hidden: units of each hidden layer. activation: of them, as `distbp.TrainingJob` names it. optimizer: a
+    name, or a whole one with its own learning rate. batch_size: "auto" is min(200, rows). standardize: inputs
+    get mean 0 and deviation 1. early_stopping: measures on the part `validation_fraction` of the rows, stops
+    after `patience` epochs without improvement, and keeps the best. class_weight: "balanced" or {class:
+    weight}. random_state: the seed of the job, so the same one gives the same bits. workers: processes, which
+    never change the result.
+
+    Fitted: `classes_`, `n_features_in_`, `feature_names_in_`, `n_epochs_`, `job_` (the TrainingJob),
+    `result_` (with `history` and `plot()`), `model_`. float32 inputs are trained on in float32, all
+    others in float64.
+    """
+
+    def __init__(
+        self,
+        hidden: Any = (100,),
+        *,
+        activation: Any = "relu",
+        optimizer: Any = "adam",
+        learning_rate: float = 0.001,
+        batch_size: int | str = "auto",
+        epochs: int = 200,
+        standardize: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        patience: int = 10,
+        class_weight: Any = None,
+        random_state: Any = None,
+        workers: Any = 0,
+    ) -> None:
+        self.hidden = hidden
+        self.activation = activation
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.epochs = epochs
+        self.standardize = standardize
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.class_weight = class_weight
+        self.random_state = random_state
+        self.workers = workers
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> DistbpClassifier:
+        """X: (n, features) numbers. y: (n,) classes, of any kind. Raises ValueError, JobError."""
+        x, y, weights = self._checked(X, y, sample_weight)
+        y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        classes, numbers = np.unique(y, return_inverse=True)
+        if len(classes) < 2:
+            raise ArgumentError(f"y has one class only, {classes[0]}; a classifier needs two classes")
+        if self.class_weight is not None:
+            by_class = compute_sample_weight(self.class_weight, y)
+            weights = by_class if weights is None else weights * by_class
+        self.classes_ = classes
+        self._train(x, numbers, weights, outputs=len(classes), loss="softmax_cross_entropy")
+        return self
+
+    def predict(self, X: Any) -> Array:
+        """(n,) classes."""
+        numbers = self.predict_proba(X).argmax(axis=1)
+        return np.asarray(self.classes_[numbers])
+
+    def predict_proba(self, X: Any) -> Array:
+        """(n, classes) probabilities, in the order of `classes_`."""
+        x = self._inputs(X)
+        return self.model_.predict_proba(x)
+
+
+class DistbpRegressor(RegressorMixin, _Estimator):  # type: ignore[misc]
+    """A network that predicts one value or several, trained with the squared error.
+
+    The settings are those of `DistbpClassifier`; standardize: targets, too, get mean 0 and deviation 1 while
+    training, and predictions come back in their own unit.
+    """
+
+    def __init__(
+        self,
+        hidden: Any = (100,),
+        *,
+        activation: Any = "relu",
+        optimizer: Any = "adam",
+        learning_rate: float = 0.001,
+        batch_size: int | str = "auto",
+        epochs: int = 200,
+        standardize: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        patience: int = 10,
+        random_state: Any = None,
+        workers: Any = 0,
+    ) -> None:
+        self.hidden = hidden
+        self.activation = activation
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.epochs = epochs
+        self.standardize = standardize
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.random_state = random_state
+        self.workers = workers
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> DistbpRegressor:
+        """X: (n, features) numbers. y: (n,) or (n, outputs) values. Raises ValueError, JobError."""
+        x, y, weights = self._checked(X, y, sample_weight, multi_output=True, y_numeric=True)
+        self._one_dimensional = y.ndim == 1
+        y = y.reshape(len(y), -1).astype(x.dtype)
+        self._train(x, y, weights, outputs=y.shape[1], loss="mse")
+        return self
+
+    def predict(self, X: Any) -> Array:
+        """(n,) or (n, outputs) values, as y was."""
+        x = self._inputs(X)
+        y = self.model_.predict(x)
+        return y if self._one_dimensional else y.reshape(len(y), -1)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags

@@ -1,0 +1,141 @@
+"""The estimators keep the conventions of scikit-learn, and are a job's training underneath."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn", "1.6")
+
+from sklearn.datasets import load_diabetes, load_iris
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
+
+import distbp
+from distbp.core.errors import ArgumentError
+from distbp.sklearn import DistbpClassifier, DistbpRegressor
+
+QUICK: dict[str, Any] = {"hidden": (16,), "learning_rate": 0.02, "epochs": 60}
+ESTIMATORS = [DistbpClassifier, DistbpRegressor]
+
+
+@pytest.fixture(autouse=True)
+def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTBP_KERNELS", "numpy")
+
+
+def check(estimator: Any) -> None:
+    """Every check of scikit-learn: none fails, none is expected to."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some checks warn of themselves
+        found = check_estimator(estimator, expected_failed_checks={}, on_skip=None, on_fail=None)
+    states = [(one["check_name"], one["status"], one["exception"]) for one in found]
+    assert not [state for state in states if state[1] not in ("passed", "skipped")]
+    # It asks whether NumPy-like arrays of other libraries are taken, where the environment says so.
+    assert {one["check_name"] for one in found if one["status"] == "skipped"} <= {"check_array_api_input"}
+    assert len(found) > 50
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_every_check_of_scikit_learn_passes(kind: Any) -> None:
+    check(kind(**QUICK))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_every_check_passes_with_the_defaults(kind: Any) -> None:
+    check(kind())
+
+
+def test_a_classifier_is_a_job_with_the_names_of_scikit_learn() -> None:
+    x, y = load_iris(return_X_y=True, as_frame=True)
+    names = np.array(["setosa", "versicolor", "virginica"])[y]
+    net = DistbpClassifier(**QUICK, random_state=7).fit(x, names)
+    assert net.score(x, names) > 0.95
+    assert list(net.classes_) == sorted(set(names)) and net.n_features_in_ == 4
+    assert list(net.feature_names_in_) == list(x.columns)
+    np.testing.assert_allclose(net.predict_proba(x).sum(axis=1), 1)
+    assert isinstance(net.job_, distbp.TrainingJob) and net.job_.seed == 7
+    assert net.n_epochs_ == net.job_.epochs == 60 == len(net.result_.history["train_loss"])
+    assert net.result_.model() is net.model_
+    assert net.model_.score(x.to_numpy(), y.to_numpy()) == net.score(x, names)
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_a_seed_gives_the_same_bits_and_pickling_keeps_them(kind: Any) -> None:
+    x, y = load_iris(return_X_y=True)
+    first, again, other = (kind(**QUICK, random_state=seed).fit(x, y) for seed in (1, 1, 2))
+    assert first.result_.params_sha256 == again.result_.params_sha256 != other.result_.params_sha256
+    copy = pickle.loads(pickle.dumps(first))
+    np.testing.assert_array_equal(copy.predict(x), first.predict(x))
+    assert copy.result_.history.rows == first.result_.history.rows
+
+
+def test_values_come_back_in_their_own_unit() -> None:
+    x, y = load_diabetes(return_X_y=True)
+    both = np.column_stack([1e6 + 1000 * y, y / 1000])
+    net = DistbpRegressor(**QUICK, random_state=0).fit(x, both)
+    assert net.predict(x).shape == both.shape and net.score(x, both) > 0.5
+    np.testing.assert_allclose(net.predict(x), net.model_.predict(x))
+    one = DistbpRegressor(**QUICK, random_state=0).fit(x, y)
+    assert one.predict(x).shape == y.shape and one.score(x, y) > 0.5
+    column = DistbpRegressor(**QUICK, random_state=0).fit(x, y[:, None])
+    np.testing.assert_array_equal(column.predict(x)[:, 0], one.predict(x))
+
+
+def test_early_stopping_holds_rows_back_and_keeps_the_best() -> None:
+    x, y = load_iris(return_X_y=True)
+    stopping: dict[str, Any] = {**QUICK, "epochs": 500, "early_stopping": True, "patience": 3}
+    weights = np.linspace(1, 2, len(x))
+    for net in (DistbpClassifier(**stopping, random_state=0), DistbpRegressor(**stopping, random_state=0)):
+        net.fit(x, y, sample_weight=weights)
+        assert net.n_epochs_ < 500 and net.result_.status == "stopped early"
+        assert net.result_.model_epoch == int(np.argmin(net.result_.history["validation_loss"])) + 1
+
+
+def test_they_work_in_pipelines_and_searches() -> None:
+    x, y = load_iris(return_X_y=True)
+    net = DistbpClassifier(**{**QUICK, "epochs": 20}, random_state=0)
+    assert cross_val_score(make_pipeline(StandardScaler(), net), x, y, cv=3).mean() > 0.9
+    search = GridSearchCV(net, {"hidden": [(4,), (16, 8)], "epochs": np.array([2, 20])}, cv=2).fit(x, y)
+    assert search.best_params_["epochs"] == 20 and search.best_estimator_.job_.epochs == 20
+
+
+def test_class_weight_and_sample_weight_multiply() -> None:
+    x, y = np.zeros((90, 1)), np.repeat([0, 1], [60, 30])
+    share = DistbpClassifier(**QUICK, class_weight="balanced", random_state=0).fit(x, y).predict_proba(x[:1])
+    np.testing.assert_allclose(share, [[0.5, 0.5]], atol=0.02)
+    weights = np.where(y == 1, 3.0, 1.0)
+    net = DistbpClassifier(**QUICK, class_weight={1: 2}, random_state=0).fit(x, y, sample_weight=weights)
+    np.testing.assert_allclose(net.predict_proba(x[:1]), [[0.25, 0.75]], atol=0.02)
+
+
+def test_what_cannot_be_is_said() -> None:
+    x, y = load_iris(return_X_y=True)
+    with pytest.raises(ArgumentError, match=r"^y has one class only, 0; a classifier needs two classes$"):
+        DistbpClassifier().fit(x[:50], y[:50] * 0)
+    # Newer versions of scikit-learn say it themselves.
+    message = r"^(sample_weight is 0 for every row, so that nothing can be learned$|Sample weights must)"
+    with pytest.raises(ValueError, match=message):
+        DistbpRegressor().fit(x, y, sample_weight=np.zeros(len(x)))
+    with pytest.raises(distbp.JobError, match=r"(?s)the estimator's settings.*layers\.0\.activation.*rellu"):
+        DistbpClassifier(activation="rellu").fit(x, y)
+
+
+def test_without_scikit_learn_the_error_names_the_extra() -> None:
+    code = "import sys; sys.modules['sklearn'] = None\nimport distbp.sklearn"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    wanted = (
+        "ImportError: distbp.sklearn needs scikit-learn 1.6 or later, which is not installed;"
+        " run: pip install 'distbp[sklearn]'"
+    )
+    assert done.stderr.strip().endswith(wanted)
