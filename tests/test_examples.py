@@ -64,6 +64,12 @@ def test_vanishing_gradients(tmp_path: Path) -> None:
     assert float(rows["sigmoid"][-1]) < 0.3 < 0.7 < float(rows["relu"][-1])
 
 
+def test_addition(tmp_path: Path) -> None:
+    said = run(tmp_path, "addition.py")
+    assert len(re.findall(r"^ *\d+ \+ +\d+ = +\d+$", said, re.MULTILINE)) == 5
+    assert said.endswith("errors on 1000 pairs that were never trained on: 0\n")
+
+
 @pytest.mark.parametrize(
     ("name", "goal"), [("mnist", 0.955), pytest.param("mnist_adamw", 0.980, marks=pytest.mark.slow)]
 )
