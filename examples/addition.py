@@ -1,8 +1,8 @@
 """An Elman network learns to add: python examples/addition.py
 
-Two numbers of 8 bits enter as two bits a step, the lowest first. After every step the network says one bit of
-the sum, so it has to keep the carry in its state. It trains on 4,000 pairs and is asked for 1,000 others; a sum
-with one wrong bit is an error. Three seconds on one core. It prints:
+Two numbers of 8 bits enter as two bits a step, the lowest first. After every step the network says one bit
+of the sum, so it has to keep the carry in its state. It trains on 4,000 pairs and is asked for 1,000 others.
+A sum with one wrong bit is an error. Three seconds on one core. It prints:
 
     epoch  5: loss 0.00443
     epoch 10: loss 0.00089
