@@ -14,6 +14,9 @@ core. It prints:
     persistence   20.03  20.03  20.03    20.03
     dense         18.95  18.52  18.36    18.61
     elman         18.35  18.37  18.22    18.32
+
+A longer window costs the Elman network no weights. From three years of months (MONTHS = 36) the dense network
+is the better one: on average 17.92, and the Elman network 18.56.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def test_copy_task(tmp_path: Path) -> None:
 
 
 def test_sunspots(test_data: Path, tmp_path: Path) -> None:
-    """On average over the seeds, the Elman network is better than the dense one, and that than persistence."""
+    """On average over the seeds, Elman's network is better than the dense one, and that than persistence."""
     said = run(tmp_path, "sunspots.py", str(test_data / "data" / "monthly-sunspots.csv"))
     averages = dict(re.findall(r"^(\w+) .* ([\d.]+)$", said, re.MULTILINE))
     assert averages["persistence"] == "20.03"
