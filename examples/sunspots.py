@@ -16,8 +16,8 @@ core. It prints:
     elman         18.35  18.37  18.22    18.32
 
 A longer window costs the Elman network no weights. From three years of months (MONTHS = 36) the dense network
-is the better one: on average 17.92, and the Elman network 18.56. Window, sizes and rate were chosen by looking
-at these errors, so expect a little more on months to come.
+is the better one: on average 17.92, and the Elman network 18.56. Window, sizes and rate were chosen by these
+errors, so expect a little more in months to come.
 """
 
 from __future__ import annotations
