@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -225,6 +226,12 @@ def test_initializers_that_are_named_exist(page: Path) -> None:
     names = re.findall(r"`((?:glorot|he|lecun|xavier|kaiming)(?:_\w+)?)`", text)
     names += re.findall(r"initializer: (\w+)", text)
     assert set(names) <= set(INITIALIZERS), page_name(page)
+
+
+def test_the_picture_of_learn_is_current() -> None:
+    draw = runpy.run_path(str(ROOT / "tools" / "draw_unrolled.py"))["draw"]
+    picture = (ROOT / "docs" / "images" / "unrolled.svg").read_text("utf-8")
+    assert picture == draw(), "run: python tools/draw_unrolled.py > docs/images/unrolled.svg"
 
 
 def test_files_that_learn_says_to_read_are_there() -> None:

@@ -64,6 +64,28 @@ def test_vanishing_gradients(tmp_path: Path) -> None:
     assert float(rows["sigmoid"][-1]) < 0.3 < 0.7 < float(rows["relu"][-1])
 
 
+def test_addition(tmp_path: Path) -> None:
+    said = run(tmp_path, "addition.py")
+    assert len(re.findall(r"^ *\d+ \+ +\d+ = +\d+$", said, re.MULTILINE)) == 5
+    assert said.endswith("errors on 1000 pairs that were never trained on: 0\n")
+
+
+def test_copy_task(tmp_path: Path) -> None:
+    """Over fewer steps than the example has by itself, which take half a minute."""
+    said = run(tmp_path, "copy_task.py", "--delay", "5", "--epochs", "10")
+    assert "15 steps, 5 of them" in said
+    right = re.search(r"^right symbols ([\d.]+) \(by chance 0.25\)", said, re.MULTILINE)
+    assert right is not None and float(right[1]) > 0.95
+
+
+def test_sunspots(test_data: Path, tmp_path: Path) -> None:
+    """On average over the seeds, Elman's network is better than the dense one, and that than persistence."""
+    said = run(tmp_path, "sunspots.py", str(test_data / "data" / "monthly-sunspots.csv"))
+    averages = dict(re.findall(r"^(\w+) .* ([\d.]+)$", said, re.MULTILINE))
+    assert averages["persistence"] == "20.03"
+    assert float(averages["elman"]) < float(averages["dense"]) < 19.5
+
+
 @pytest.mark.parametrize(
     ("name", "goal"), [("mnist", 0.955), pytest.param("mnist_adamw", 0.980, marks=pytest.mark.slow)]
 )

@@ -427,6 +427,14 @@ def test_what_learn_shows_is_what_the_command_prints() -> None:
         assert block in told
 
 
+def test_what_learn_shows_of_steps_is_what_the_command_prints() -> None:
+    told = run(str(ROOT / "examples" / "elman.yaml")).output
+    shown = (ROOT / "docs" / "learn.md").read_text("utf-8")
+    part = shown.split("## Through time", 1)[1].split("\n## ", 1)[0]
+    (block,) = re.findall(r"^```text\n(.*?)^```$", part, re.MULTILINE | re.DOTALL)
+    assert block in told
+
+
 def test_weights_of_a_model_are_taken(tmp_path: Path) -> None:
     import distbp
 
