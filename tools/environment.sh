@@ -46,7 +46,7 @@ told() {
     (
         began=$(date +%s)
         while sleep 4; do
-            echo "  $(($(date +%s) - began)) s: $(grep -v '^WARNING' "$log" | tail -n 1 | cut -c 1-90)" >&2
+            echo "  $(($(date +%s) - began)) s: $(grep -v -e '^WARNING' -e '━' "$log" | tail -n 1 | cut -c 1-90)" >&2
         done
     ) &
     teller=$!
