@@ -10,6 +10,7 @@ import pytest
 from distbp import TrainingJob, train
 from distbp.run.result import Result
 
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 TRAIN = {"format": "idx", "images": "train-images-idx3-ubyte.gz", "labels": "train-labels-idx1-ubyte.gz"}
 DATA = {
     "train": {**TRAIN, "rows": [0, 50_000]},
@@ -65,3 +66,9 @@ def test_thirty_hidden_units(test_data: Path, tmp_path: Path) -> None:
 def test_two_hidden_layers_with_dropout(test_data: Path, tmp_path: Path) -> None:
     result = run(LARGE, test_data, tmp_path)
     assert result.metrics["test_accuracy"] >= 0.980
+
+
+@pytest.mark.slow
+def test_the_convolutional_job_of_the_examples(test_data: Path, tmp_path: Path) -> None:
+    job = TrainingJob.from_file(EXAMPLES / "mnist_convolution.yaml")
+    assert run(job, test_data, tmp_path).metrics["test_accuracy"] >= 0.990
