@@ -57,6 +57,7 @@ def test_every_check_passes_with_the_defaults(kind: Any) -> None:
 
 
 def test_a_classifier_is_a_job_with_the_names_of_scikit_learn() -> None:
+    pytest.importorskip("pandas", reason="pandas is not installed")
     x, y = load_iris(return_X_y=True, as_frame=True)
     names = np.array(["setosa", "versicolor", "virginica"])[y]
     net = DistbpClassifier(**QUICK, random_state=7).fit(x, names)
