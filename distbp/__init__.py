@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from distbp.job import TrainingJob as TrainingJob
     from distbp.model.folder import load_model as load_model
     from distbp.model.predictor import Model as Model
+    from distbp.run.estimators import DistbpClassifier as DistbpClassifier
+    from distbp.run.estimators import DistbpRegressor as DistbpRegressor
     from distbp.run.result import Result as Result
     from distbp.run.train import resume as resume
     from distbp.run.train import train as train
@@ -50,15 +52,20 @@ _HOMES = MappingProxyType(
     }
 )
 
+# Not in `__all__`: they need the extra `sklearn`.
+_EXTRAS = MappingProxyType(
+    {"DistbpClassifier": "distbp.run.estimators", "DistbpRegressor": "distbp.run.estimators"}
+)
+
 __all__ = ["__version__", *sorted(_HOMES)]
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
+    home = _HOMES.get(name) or _EXTRAS.get(name)
     if home is None:
         raise AttributeError(f"module 'distbp' has no attribute {name!r}; it has {', '.join(sorted(_HOMES))}")
     return getattr(import_module(home), name)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_HOMES]
+    return [*globals(), *_HOMES, *_EXTRAS]

@@ -20,8 +20,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 import distbp
+from distbp import DistbpClassifier, DistbpRegressor
 from distbp.core.errors import ArgumentError
-from distbp.sklearn import DistbpClassifier, DistbpRegressor
 
 QUICK: dict[str, Any] = {"hidden": (16,), "learning_rate": 0.02, "epochs": 60}
 ESTIMATORS = [DistbpClassifier, DistbpRegressor]
@@ -133,10 +133,10 @@ def test_what_cannot_be_is_said() -> None:
 
 
 def test_without_scikit_learn_the_error_names_the_extra() -> None:
-    code = "import sys; sys.modules['sklearn'] = None\nimport distbp.sklearn"
+    code = "import sys; sys.modules['sklearn'] = None\nfrom distbp import DistbpClassifier"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     wanted = (
-        "ImportError: distbp.sklearn needs scikit-learn 1.6 or later, which is not installed;"
+        "ImportError: an estimator needs scikit-learn 1.6 or later, which is not installed;"
         " run: pip install 'distbp[sklearn]'"
     )
     assert done.stderr.strip().endswith(wanted)

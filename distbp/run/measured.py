@@ -43,8 +43,6 @@ class Metrics(Mapping[str, Array]):
         frame = pandas.DataFrame(dict(self._columns))
         return frame.set_index("step") if "step" in frame else frame
 
-    frame = to_frame
-
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
     names: dict[str, None] = {}

@@ -37,6 +37,7 @@ class NumberCode:
     type: Literal["number"] = "number"
 
     reads = "number"
+    numeric = False
 
     @property
     def names(self) -> list[str]:
@@ -115,6 +116,7 @@ class BooleanCode:
     type: Literal["boolean"] = "boolean"
 
     reads = "boolean"
+    numeric = False
 
     @property
     def names(self) -> list[str]:
@@ -143,6 +145,7 @@ class DateCode:
     type: Literal["date"] = "date"
 
     reads = "date"
+    numeric = False
 
     @property
     def names(self) -> list[str]:

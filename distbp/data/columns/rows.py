@@ -52,13 +52,6 @@ def encode_given(plan: Plan, given: Any, dtype: Any) -> EncodedRows:
     return EncodedRows(inputs, seen)
 
 
-def is_rows(given: Any) -> bool:
-    """Whether a value has named columns."""
-    if isinstance(given, Mapping) or hasattr(given, "columns") or hasattr(given, "__arrow_c_stream__"):
-        return True
-    return isinstance(given, list | tuple) and bool(given) and isinstance(given[0], Mapping)
-
-
 def as_arrow(given: Any) -> Any:
     """An Arrow table of a value with named columns. Raises DataError."""
     pa = arrow().pa
@@ -124,7 +117,7 @@ def _piece(plan: Plan, cells: Mapping[str, Any], dtype: Any, seen: Seen, place: 
     for column in plan.columns:
         raw = cells[column.name]
         piece = c.cleaned(raw, plan.missing)
-        found, levels, bad = read_cells(piece, column.reads, getattr(column, "numeric", False))
+        found, levels, bad = read_cells(piece, column.reads, column.numeric)
         if column.reads == "number" and np.isinf(found).any():
             bad = np.isinf(found) if bad is None else bad | np.isinf(found)
         if bad is not None:

@@ -7,13 +7,14 @@ compute: z, the deltas and the derivatives are the operands of its ops.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from distbp.core.arrays import Array, Shape
 from distbp.nn.activations import ACTIVATIONS
+from distbp.nn.initializers import INITIALIZERS
 from distbp.nn.layers.base import Layer
 from distbp.nn.losses.base import Loss
 from distbp.nn.network import Network, aligned_vector
@@ -160,17 +161,10 @@ def _slope(event: _Event, name: str) -> Array:
 
 
 def options_of(layer: Any) -> dict[str, Any]:
-    """The options of a layer that decide what it computes, as plain values."""
-    names: tuple[str, ...] = (
-        "units",
-        "activation",
-        "function",
-        "filters",
-        "kernel_size",
-        "stride",
-        "padding",
-        "dilation",
-    )
-    names += ("groups", "return_sequences", "shape")
-    found = {name: getattr(layer, name) for name in names if hasattr(layer, name)}
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}
+    """The options of a layer that decide what it computes, as plain values: all but its place in the network
+    and how its parameters were drawn."""
+    names = [field.name for field in fields(layer) if field.name not in ("type", "name", "inputs")]
+    found = {name: getattr(layer, name) for name in names}
+    drawn = tuple(INITIALIZERS.values())
+    kept = {name: value for name, value in found.items() if not isinstance(value, drawn)}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in kept.items()}

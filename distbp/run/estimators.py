@@ -10,7 +10,7 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.core.errors import ArgumentError
 from distbp.core.imports import missing
-from distbp.sklearn.training import Rows, fitted, job_of
+from distbp.run.estimator_training import Rows, fitted, job_of
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -19,11 +19,40 @@ try:
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 except ImportError as error:
-    raise ImportError(missing("distbp.sklearn", "scikit-learn 1.6 or later", "distbp[sklearn]")) from error
+    raise ImportError(missing("an estimator", "scikit-learn 1.6 or later", "distbp[sklearn]")) from error
 
 
 class _Estimator(BaseEstimator):  # type: ignore[misc]
     """What both have in common: settings, training, inputs."""
+
+    def __init__(
+        self,
+        hidden: Any = (100,),
+        *,
+        activation: Any = "relu",
+        optimizer: Any = "adam",
+        learning_rate: float = 0.001,
+        batch_size: int | str = "auto",
+        epochs: int = 200,
+        standardize: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        patience: int = 10,
+        random_state: Any = None,
+        workers: Any = 0,
+    ) -> None:
+        self.hidden = hidden
+        self.activation = activation
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.epochs = epochs
+        self.standardize = standardize
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.random_state = random_state
+        self.workers = workers
 
     def _settings(self) -> dict[str, Any]:
         found: dict[str, Any] = self.get_params(deep=False)
@@ -103,19 +132,21 @@ class DistbpClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         random_state: Any = None,
         workers: Any = 0,
     ) -> None:
-        self.hidden = hidden
-        self.activation = activation
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.batch_size = batch_size
-        self.epochs = epochs
-        self.standardize = standardize
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.patience = patience
+        super().__init__(
+            hidden,
+            activation=activation,
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            epochs=epochs,
+            standardize=standardize,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            patience=patience,
+            random_state=random_state,
+            workers=workers,
+        )
         self.class_weight = class_weight
-        self.random_state = random_state
-        self.workers = workers
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> DistbpClassifier:
         """X: (n, features) numbers. y: (n,) classes, of any kind. Raises ValueError, JobError."""
@@ -149,35 +180,6 @@ class DistbpRegressor(RegressorMixin, _Estimator):  # type: ignore[misc]
     The settings are those of `DistbpClassifier`; standardize: targets, too, get mean 0 and deviation 1 while
     training, and predictions come back in their own unit.
     """
-
-    def __init__(
-        self,
-        hidden: Any = (100,),
-        *,
-        activation: Any = "relu",
-        optimizer: Any = "adam",
-        learning_rate: float = 0.001,
-        batch_size: int | str = "auto",
-        epochs: int = 200,
-        standardize: bool = True,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        patience: int = 10,
-        random_state: Any = None,
-        workers: Any = 0,
-    ) -> None:
-        self.hidden = hidden
-        self.activation = activation
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.batch_size = batch_size
-        self.epochs = epochs
-        self.standardize = standardize
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.patience = patience
-        self.random_state = random_state
-        self.workers = workers
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> DistbpRegressor:
         """X: (n, features) numbers. y: (n,) or (n, outputs) values. Raises ValueError, JobError."""
