@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import math
 import platform
 import sys
 from collections.abc import Iterator, Mapping
@@ -196,4 +197,9 @@ def _probe() -> str:
         for result in (a @ b, a[:10] @ b, a.T @ a[::-1], np.exp(ramp), np.tanh(ramp), np.log1p(ramp**2)):
             digest.update(np.ascontiguousarray(result).tobytes())
         digest.update(np.add.reduce(a, axis=0).tobytes() + np.float64(np.dot(ramp, ramp)).tobytes())
+        digest.update(np.sin(ramp).tobytes() + np.cos(ramp).tobytes() + np.power(10_000, -ramp).tobytes())
+    # Compiled code has these of the C library (the op `waves`).
+    few = np.linspace(-60, 60, 997).tolist()
+    libm = [(math.sin(x), math.cos(x), math.pow(10_000.0, x / 60)) for x in few]
+    digest.update(np.array(libm).tobytes())
     return digest.hexdigest()[:16]

@@ -14,6 +14,7 @@ from distbp.core.streams import Purpose, generator
 from distbp.job.data_checks import check_against_data
 from distbp.nn.initializers import INITIALIZERS, Constant, LecunNormal, Normal, Orthogonal, Uniform, Values
 from distbp.nn.layers import Dense
+from distbp.nn.layers.recurrent import Gru, Lstm
 from distbp.nn.losses import Targets
 from distbp.nn.network import Network
 
@@ -97,11 +98,22 @@ def test_values_are_taken_row_by_row() -> None:
     assert rule.draw((2, 3), 3, 2, generator(0, Purpose.INITIALIZE)).tolist() == [[1, 2, 3], [4, 5, 6]]
 
 
-def test_values_must_be_as_many_as_the_tensor_has() -> None:
-    layer = Dense(units=2, initializer=Values(values=(1, 2, 3)))
-    text = "its weight has 4 numbers (shape [2, 2]), but the initializer gives 3 values"
-    with pytest.raises(ValueError, match=re.escape(f"layer 0 (dense): {text}")):
-        Network([layer], (2,))
-    fields = {"model": {"layers": [layer]}, "loss": "mse"}
-    (fault,) = check_against_data(TrainingJob(**fields), (2,), Targets())
+@pytest.mark.parametrize(
+    ("layer", "shape", "wanted"),
+    [
+        (Dense, (2,), [2, 2]),
+        (Gru, (3, 2), [6, 2]),
+        (Lstm, (3, 2), [8, 2]),
+    ],
+)
+def test_values_must_be_as_many_as_the_tensor_has(layer: Any, shape: Any, wanted: list[int]) -> None:
+    made = layer(units=2, initializer=Values(values=(1, 2, 3)))
+    text = f"its weight has {math.prod(wanted)} numbers (shape {wanted}), but the initializer gives 3 values"
+    with pytest.raises(ValueError, match=re.escape(f"layer 0 ({made.type}): {text}")):
+        Network([made], shape)
+    fields = {"model": {"layers": [made]}, "loss": "mse"}
+    (fault,) = check_against_data(TrainingJob(**fields), shape, Targets())
     assert (fault.path, fault.message) == ("model.layers.0", text)
+    values = tuple(range(math.prod(wanted)))
+    vector = Network([layer(units=2, initializer=Values(values=values))], shape).initialize(seed=1)
+    assert tuple(vector[: len(values)]) == values

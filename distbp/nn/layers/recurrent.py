@@ -12,7 +12,7 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.core.options import option
 from distbp.nn.activations import count_live_rows
-from distbp.nn.initializers import GlorotUniform, Initializer, Orthogonal, Zeros
+from distbp.nn.initializers import GlorotUniform, Initializer, Orthogonal, Values, Zeros
 from distbp.nn.layers.base import ABSENT, Backward, Facts, Lowering, ParameterSpec, Shape, Value
 from distbp.nn.layers.recurrence import CELLS, Cell, Direction, Parameters
 from distbp.nn.layers.steps import steps_of
@@ -80,7 +80,8 @@ class _Recurrent(Facts):
         features, units, gates = input_shape[1], self.units, self._cell.gates
 
         def drawn(initializer: Initializer, shifts: tuple[float, ...]) -> Any:
-            return _EachGate(initializer, shifts) if gates > 1 else initializer
+            whole = gates == 1 or isinstance(initializer, Values)  # which are those of all gates
+            return initializer if whole else _EachGate(initializer, shifts)
 
         none, found = (0.0,) * gates, []
         weight, recurrent = drawn(self.initializer, none), drawn(self.recurrent_initializer, none)

@@ -261,12 +261,13 @@ class RayTeam:
 
     def _assign(self) -> None:
         """Deals the shards to the members; does not wait."""
-        self.nodes.assign(list(self._members.values()), self._ranges())
-        busy = {m.place.node for m in self._members.values()} | {self._home, *self._recruits.nodes()}
+        members, ranges = list(self._members.values()), self._ranges()
+        self.nodes.assign(members, ranges)
+        busy = {m.place.node for m in members} | {self._home, *self._recruits.nodes()}
         for name in self.nodes.keys() - busy:  # relays of nodes without workers
             self._end(self.nodes.pop(name).actor)
             self._heartbeats.forget(name)
-        self.nodes.send_rows(list(self._members.values()), self._ranges())
+        self.nodes.send_rows(members, ranges)
 
     def _ranges(self) -> dict[int, list[Range]]:
         # The server's node comes first: if there are more workers than shards, the last ones have no work.
