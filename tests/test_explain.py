@@ -19,7 +19,7 @@ from distbp.core.errors import ArgumentError, JobError
 from distbp.job import TrainingJob
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.losses import LOSSES
-from distbp.optim.recipes import OPTIMIZERS
+from distbp.optim import CHAINS
 from distbp.run.explain import check as check_module
 from distbp.run.explain.check import check
 from distbp.run.explain.page import page
@@ -218,7 +218,7 @@ def test_no_loss_or_rule_is_left_out() -> None:
         return spec if isinstance(spec, str) else spec["type"]
 
     assert {kind(loss) for loss, _, _ in PAIRS} == set(LOSSES)
-    assert {kind(rule) for rule in RULES} == set(OPTIMIZERS)
+    assert {kind(rule) for rule in RULES} == set(CHAINS)
 
 
 def test_what_checks_shares_no_code_with_the_engine() -> None:

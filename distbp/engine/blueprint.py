@@ -52,6 +52,12 @@ class Blueprint:
         return np.dtype(self.job.dtype)
 
     @property
+    def batch_size(self) -> int:
+        """Rows of a batch, over all shards."""
+        size = self.job.batch_size
+        return self.rows["train"] if isinstance(size, str) else size
+
+    @property
     def steps_per_epoch(self) -> int:
         return self.sharding().steps_per_epoch
 
@@ -65,8 +71,9 @@ class Blueprint:
         return Network(self.job.model.layers, self.input_shape, self.dtype)
 
     def sharding(self) -> Sharding:
-        job = self.job
-        return Sharding(self.rows["train"], job.batch_size, self.shards, job.seed, job.shuffle, job.drop_last)
+        job, rows = self.job, self.rows["train"]
+        shuffle = job.shuffle and job.batch_size != "full"  # of a sum over all rows the order changes nothing
+        return Sharding(rows, self.batch_size, self.shards, job.seed, shuffle, job.drop_last)
 
     def measures(self, network: Network, split: str = "") -> Measures:
         metrics = metrics_for(self.job.loss, network.output_shape, self.job.metrics, self.frames.get(split))

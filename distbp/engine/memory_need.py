@@ -20,8 +20,8 @@ import numpy as np
 from distbp.core.arrays import Shape
 from distbp.core.errors import Fault, JobError, NoMemoryError
 from distbp.engine.evaluation import EVALUATION_ROWS
+from distbp.engine.updating import state_vectors
 from distbp.nn.network import Network
-from distbp.optim import Rule, chain
 
 if TYPE_CHECKING:
     from distbp.job import TrainingJob
@@ -59,12 +59,13 @@ def needed(
         return None
     item = network.dtype.itemsize
     vector, trained = network.size * item, network.parameter_count * item
-    state = len(Rule(chain(job.optimizer)).slots) * trained
-    shards = job.resolved_shards(network.flops)
+    state = state_vectors(job.optimizer) * trained
+    train = rows.get("train")
+    batch = job.batch_rows(train or 1)
+    shards = job.resolved_shards(network.flops, train or 1)
     parts = min(shards, max(1, job.workers if isinstance(job.workers, int) and job.workers else threads))
     levels = 1 + math.ceil(math.log2(math.ceil(shards / parts)))
-    train = rows.get("train")
-    slice_rows = math.ceil((job.batch_size if train is None else min(job.batch_size, train)) / shards)
+    slice_rows = math.ceil((batch if train is None else min(batch, train)) / shards)
     numbers = [math.prod(shape) for shape in network.shapes]
     largest_split = max([count for name, count in rows.items() if name != "train"], default=0)
     of_training = parts * slice_rows * (2 * sum(numbers) - numbers[0])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from distbp.core.errors import Fault, JobError, cut
 from distbp.job.faults import unknown
+from distbp.job.method_checks import one_server_fits, whole_batches_fit
 from distbp.job.parts import WorkerRange
 from distbp.job.table_checks import splits_off, tables_are_whole
 from distbp.nn.activations import ACTIVATIONS
@@ -116,7 +117,7 @@ def _loss_fits(job: TrainingJob) -> Iterator[Fault]:
 
 
 def _shards_fit_the_batch(job: TrainingJob) -> Iterator[Fault]:
-    if job.shards != "auto" and job.shards > job.batch_size:
+    if job.shards != "auto" and job.batch_size != "full" and job.shards > job.batch_size:
         yield Fault(
             "shards",
             f"must be at most batch_size ({job.batch_size}), not {job.shards}, so that every shard has a"
@@ -126,6 +127,8 @@ def _shards_fit_the_batch(job: TrainingJob) -> Iterator[Fault]:
 
 def _slices_normalize(job: TrainingJob) -> Iterator[Fault]:
     layer = neediest(job.model.layers)
+    if job.batch_size == "full":
+        return
     if job.shards != "auto" and 1 < job.shards <= job.batch_size < layer.rows_needed * job.shards:
         yield Fault(
             "shards",
@@ -137,7 +140,7 @@ def _slices_normalize(job: TrainingJob) -> Iterator[Fault]:
 
 def _batches_normalize(job: TrainingJob) -> Iterator[Fault]:
     layer = neediest(job.model.layers)
-    if job.batch_size < layer.rows_needed:
+    if job.batch_size != "full" and job.batch_size < layer.rows_needed:
         yield Fault(
             "batch_size",
             f"must be at least {layer.rows_needed} with {layer.type}; or use layer_normalization",
@@ -324,6 +327,8 @@ CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (_shards_fit_the_batch, frozenset({"shards", "batch_size"})),
     (_slices_normalize, frozenset({"model", "shards", "batch_size"})),
     (_workers_have_work, frozenset({"workers", "shards"})),
+    (whole_batches_fit, frozenset({"optimizer", "batch_size", "model", "clip", "regularization"})),
+    (one_server_fits, frozenset({"optimizer", "servers"})),
     (_warm_up_ends, frozenset({"optimizer", "epochs", "max_steps"})),
     (_plateau_direction, frozenset({"optimizer", "model", "loss", "metrics", "data"})),
     (_plateau_watches, frozenset({"optimizer", "model", "loss", "metrics", "data", "early_stopping"})),

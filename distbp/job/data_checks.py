@@ -57,7 +57,7 @@ def notes_about(
 
 
 def _notes_about_batches(job: TrainingJob, train: int, shards: int) -> list[str]:
-    if not train:
+    if not train or job.batch_size == "full":
         return []
     notes = []
     if train < job.batch_size:

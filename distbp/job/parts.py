@@ -212,6 +212,10 @@ def _spelling(value: Any) -> str | None:
 
 _BY_SPELLING = Discriminator(_spelling)
 Weight = Annotated[Number, Field(ge=0)]
+BatchSize = Annotated[
+    Annotated[Whole, Field(ge=1, le=1 << 24), Tag("number")] | Annotated[Literal["full"], Tag("word")],
+    _BY_SPELLING,
+]
 Shards = Annotated[
     Annotated[Whole, Field(ge=1, le=MAX_SHARDS), Tag("number")] | Annotated[Literal["auto"], Tag("word")],
     _BY_SPELLING,

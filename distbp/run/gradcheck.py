@@ -40,7 +40,7 @@ def check_job(
     Penalties and clipping are the parameter server's and are not part of it. Raises JobError, DataError.
     """
     training.check_job(job)
-    rows = min(job.batch_size, MAX_ROWS)
+    rows = min(job.batch_rows(MAX_ROWS), MAX_ROWS)
     most = max(1, rows // neediest(job.model.layers).rows_needed)
     shards = job.shards if job.shards == "auto" else min(job.shards, most)
     small = job.replace(dtype="float64", batch_size=rows, shards=shards, workers="auto", servers=1)

@@ -197,11 +197,14 @@ class Trainer:
         began = self._clock()
         self._throughput.epoch_ended()
         epoch = -(-step // self._per_epoch)
-        last = step == self._total
         parameters = self._network.parameter_count
         every = accounts.digest_every(parameters * self._network.dtype.itemsize, self.blueprint.rows["train"])
-        whole = last or epoch % every == 0  # else perhaps nobody asks for the parameters
+        whole = step == self._total or epoch % every == 0  # else perhaps nobody asks for the parameters
         snapshot = team.snapshot(whole)
+        converged = snapshot.verdict
+        if converged and not whole:
+            whole, snapshot = True, team.snapshot()
+        last = step == self._total or bool(converged)
         line: dict[str, Any] = {"epoch": epoch, "step": step, **accounts.training_values(snapshot)}
         rate = self.blueprint.learning_rate()(step - 1, self._state.plateau)
         before, seal = self._state, self.run.metrics_seal() if last else (0, "")
@@ -229,7 +232,10 @@ class Trainer:
                 self._note(text)
         if improved and self._keeps_best:
             self._best = (snapshot if whole else team.snapshot()).arrays["vector"]
-        if last:
+        if converged:
+            self._note(converged)
+            self._state = replace(self._state, ended="converged")
+        elif last:
             aside = None
             if not in_turn or accounts.differ(usual, {**line, **measured}):
                 would = None if step % self._per_epoch else usual

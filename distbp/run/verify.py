@@ -196,6 +196,7 @@ class _Replay:
     def shard_digests(self) -> tuple[str, ...]:
         """Of each shard's sums at the next step."""
         worker = self.team.worker
+        self.team.server.probe()
         gradient = aligned_vector(worker.network.size, worker.vector.dtype)
         totals = np.zeros(worker.totals_size)
         found = []

@@ -17,7 +17,7 @@ from distbp.engine import numerics
 from distbp.engine.parameter_server import NotFiniteError
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.losses import LOSSES
-from distbp.optim import OPTIMIZERS
+from distbp.optim import CHAINS
 from distbp.optim import updater as updaters
 from distbp.optim.schedules import PlateauState
 from distbp.team import inline
@@ -115,7 +115,7 @@ def assert_same_bits(made: Rig, threads: int, steps: int = 20, compiled: bool = 
     ],
     ids=["plain", "norm", "value and penalties", "norm, penalties, biases"],
 )
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", CHAINS)
 def test_every_rule(optimizer: str, more: dict[str, Any], threads: int) -> None:
     # 7 steps an epoch, the last of them a smaller one.
     options = {"type": optimizer, "learning_rate": 0.02, "weight_decay": 0.1, "schedule": {"type": "cosine"}}

@@ -1,4 +1,5 @@
-"""One row for each kind of network: any number of workers gives the same bits, on Ray and after a stop."""
+"""One row for each kind of network, and for each way to train one: any number of workers gives the same bits,
+on Ray and after a stop."""
 
 from __future__ import annotations
 
@@ -61,6 +62,13 @@ NETWORKS: dict[str, tuple[list[dict[str, Any]], tuple[int, ...]]] = {
     "graph": (GRAPH, (5,)),
     "transformer": (TRANSFORMER, (5, 3)),
 }
+DENSE = [{"type": "dense", "units": 6, "activation": "tanh"}]
+# Ways to train that are no descent along the gradient of a batch.
+METHODS: dict[str, dict[str, Any]] = {
+    "conjugate gradients": {"optimizer": "conjugate_gradient", "dtype": "float64"},
+    "lbfgs": {"optimizer": {"type": "lbfgs", "history": 2}, "regularization": {"l2": 0.01}},
+}
+NETWORKS |= dict.fromkeys(METHODS, (DENSE, (5,)))
 PLATEAU = PlateauState()
 
 
@@ -74,13 +82,13 @@ def rig(name: str) -> Rig:
         x = rng.integers(0, 9, (count, *shape)) if ids else rng.normal(size=(count, *shape))
         return x, x.reshape(count, -1)[:, 0].argsort().argsort() % 3
 
-    job = make_job(
-        [*layers, {"type": "dense", "units": 3}],
-        batch_size=20,
-        epochs=3,
-        optimizer={"type": "adam", "learning_rate": 0.02},
-        clip={"norm": 0.9},
-    )
+    usual = {
+        "batch_size": 20,
+        "optimizer": {"type": "adam", "learning_rate": 0.02},
+        "clip": {"norm": 0.9},
+    }
+    fields = {"batch_size": "full", **METHODS[name]} if name in METHODS else usual
+    job = make_job([*layers, {"type": "dense", "units": 3}], epochs=6, **fields)
     return make_rig(job, rows(50), {"validation": rows(17)})
 
 

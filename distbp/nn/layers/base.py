@@ -179,14 +179,15 @@ class Facts:
     parameters.
 
     `takes`: "row" (of numbers: an image of the data is made one), "numbers" of any shape that `output_shape`
-    takes, or "ids", whole numbers. `joins`: it takes two or more inputs, else one. `trains`: it has
-    parameters. `keeps_values`: it gives its input in another shape, or with some numbers left out.
-    `rescales`: the size of its inputs does not matter. `rows_needed`: in every slice. `activation_option`:
-    the option that names the activation that it ends in.
+    takes, or "ids", whole numbers. `joins`: it takes two or more inputs, else one. `random`: it draws
+    numbers while training. `trains`: it has parameters. `keeps_values`: it gives its input in another shape,
+    or with some numbers left out. `rescales`: the size of its inputs does not matter. `rows_needed`: in every
+    slice. `activation_option`: the option that names the activation that it ends in.
     """
 
     takes: ClassVar[Takes] = "numbers"
     joins: ClassVar[bool] = False
+    random: ClassVar[bool] = False
     trains: ClassVar[bool] = False
     keeps_values: ClassVar[bool] = False
     rescales: ClassVar[bool] = False
@@ -232,6 +233,7 @@ class Layer(Protocol):
 
     takes: ClassVar[Takes]
     joins: ClassVar[bool]
+    random: ClassVar[bool]
     trains: ClassVar[bool]
     keeps_values: ClassVar[bool]
     rescales: ClassVar[bool]

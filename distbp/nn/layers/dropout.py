@@ -21,6 +21,7 @@ class Dropout(Facts):
     """
 
     keeps_values: ClassVar[bool] = True
+    random: ClassVar[bool] = True
 
     type: Literal["dropout"] = "dropout"
     rate: float = option(0.5, help="share of the values that is dropped", ge=0, lt=1)

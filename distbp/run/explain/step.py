@@ -35,6 +35,7 @@ from distbp.job.kinds import plain
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.network import Network, Tensor, aligned_vector
 from distbp.nn.tape import TOTALS
+from distbp.optim import CHAINS
 from distbp.run.explain.explanation import Explanation, LayerStep, Parameter
 from distbp.run.explain.record import Recording, options_of, record
 from distbp.run.splits import open_splits
@@ -62,7 +63,7 @@ def explain_job(
     JobError, DataError, NumericsError.
     """
     check_job(job)
-    _check_layers(job)
+    _check_kinds(job)
     wide = job.replace(dtype="float64", workers=0, servers=1)
     place = path_given(folder, "folder")
     splits = open_splits(wide, place, by_split(given))
@@ -164,7 +165,7 @@ def _apply(server: ParameterServer, step: int, whole: Contribution, held: list[T
         server.vector[tensor.start : tensor.stop] = values
 
 
-def _check_layers(job: TrainingJob) -> None:
+def _check_kinds(job: TrainingJob) -> None:
     faults = [
         Fault(
             f"model.layers.{index}",
@@ -174,6 +175,10 @@ def _check_layers(job: TrainingJob) -> None:
         for index, layer in enumerate(job.model.layers)
         if layer.type not in EXPLAINED and layer.type not in ACTIVATIONS
     ]
+    if job.optimizer.type not in CHAINS:
+        faults.append(
+            Fault("optimizer", f"{job.optimizer.type} is not explained; explained are {', '.join(CHAINS)}")
+        )
     if faults:
         raise JobError(faults)
 

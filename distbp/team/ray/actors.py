@@ -184,9 +184,9 @@ class ServerActor:
 
     def snapshot(self, whole: bool) -> Snapshot:
         """The state between two steps; see `Team.snapshot`."""
-        from distbp.team.base import Snapshot
+        from distbp.team.base import snapshot_of
 
-        return Snapshot(self._server.step, self._server.snapshot(whole), tuple(self._server.health))
+        return snapshot_of(self._server, whole)
 
     def adopt(self, vector: Array) -> None:
         """Replaces the vector (size,) for evaluation. No step may follow."""
