@@ -15,6 +15,7 @@ from distbp.job import text as _text
 from distbp.job.checks import check_job
 from distbp.job.digest import digest
 from distbp.job.faults import Part, Words, at_most, details, left_out, located
+from distbp.job.graph import drawing_of
 from distbp.job.kinds import Flag, Number, Text, Whole, plain
 from distbp.job.parts import (
     BatchSize,
@@ -139,11 +140,11 @@ class TrainingJob(Part):
         except ValidationError as error:
             lines = details(error)
             faults = list(located(lines))
-            rest = _checks_of_the_rest(value, faults, handler)
-            raise JobError([*faults, *rest], more=left_out(lines)) from None
+            rest, drawing = _checks_of_the_rest(value, faults, handler)
+            raise JobError([*faults, *rest], more=left_out(lines), drawing=drawing) from None
         faults = check_job(job)
         if faults:
-            raise JobError(faults)
+            raise JobError(faults, drawing=drawing_of(job.model.layers, None, faults))
         return job
 
     # Reading and writing ---------------------------------------------------------------------------------
@@ -154,7 +155,7 @@ class TrainingJob(Part):
         try:
             return cls.model_validate(fields)
         except JobError as error:
-            raise JobError(error.faults, source) from None
+            raise error.within(source) from None
 
     @classmethod
     def from_yaml(cls, text: str, source: str = "the job") -> TrainingJob:
@@ -222,10 +223,11 @@ def _takes_whole_batches(optimizer: Any) -> bool:
 
 def _checks_of_the_rest(
     value: Any, faults: Sequence[Fault], handler: ValidatorFunctionWrapHandler
-) -> list[Fault]:
-    """Faults between the fields that are right on their own, where others are wrong."""
+) -> tuple[list[Fault], str]:
+    """Faults between the fields that are right on their own, where others are wrong; and the drawing of a
+    network that is among them."""
     if not isinstance(value, Mapping):
-        return []
+        return [], ""
     wrong = {fault.path.split(".")[0] for fault in faults}
     rest = {k: v for k, v in value.items() if k in TrainingJob.model_fields and k not in wrong}
     for name, stand_in in (("model", {"layers": ["linear"]}), ("loss", "mse")):
@@ -234,5 +236,6 @@ def _checks_of_the_rest(
     try:
         job = handler(rest)
     except ValidationError:
-        return []
-    return check_job(job, without=frozenset(wrong))
+        return [], ""
+    found = check_job(job, without=frozenset(wrong))
+    return found, drawing_of(job.model.layers, None, found)

@@ -18,6 +18,7 @@ from distbp.engine import numerics
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.memory_need import Need, needed
 from distbp.job import TrainingJob
+from distbp.job.graph import Node, graph_of
 from distbp.nn import kernels as kernel_sets
 from distbp.nn.kernels import Kernels
 from distbp.nn.network import Lowered, Network, Tensor, aligned_vector
@@ -36,10 +37,13 @@ CALL_FLOPS, MOST_REPEATS = 2e6, 32  # of a call: an op of a microsecond is repea
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """`parameters`: how many; `flops`: of one sample in one step."""
+    """`sources`: the numbers of the layers that it takes, -1 the data. `parameters`: how many; `flops`: of
+    one sample in one step."""
 
     number: int
     type: str
+    name: str | None
+    sources: tuple[int, ...]
     output_shape: Shape
     parameters: int
     flops: float
@@ -98,10 +102,13 @@ class Description:
     work: int
     kernels: str
     dtype: str
+    graph: tuple[Node, ...]
     tape: tuple[TapeRow, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        found = asdict(self)
+        del found["graph"]  # which is there to be drawn
+        return found
 
 
 @numerics.quiet()
@@ -141,6 +148,7 @@ def describe_job(
         lowered.work,
         blueprint.kernels,
         job.dtype,
+        graph_of(job.model.layers, network.input_shape),
         rows,
     )
 
@@ -150,9 +158,11 @@ def _layers(network: Network) -> list[LayerFacts]:
     for tensor in network.tensors:
         counts[tensor.layer] += tensor.stop - tensor.start
     return [
-        LayerFacts(number, layer.type, output, count, layer.flops(*network.input_shapes(number)))
-        for number, (layer, output, count) in enumerate(
-            zip(network.layers, network.shapes[1:], counts, strict=True)
+        LayerFacts(
+            number, layer.type, layer.name, sources, output, count, layer.flops(*network.input_shapes(number))
+        )
+        for number, (layer, sources, output, count) in enumerate(
+            zip(network.layers, network.wiring, network.shapes[1:], counts, strict=True)
         )
     ]
 

@@ -22,6 +22,7 @@ from distbp.engine.evaluation import loss_weights
 from distbp.engine.memory_need import check_memory, needed
 from distbp.job import TrainingJob, WorkerRange
 from distbp.job.data_checks import check_against_data
+from distbp.job.graph import drawing_of
 from distbp.nn.metrics import Frame, frame_of
 from distbp.nn.network import Network
 from distbp.run import agreement, checkpoint, events
@@ -186,7 +187,7 @@ def check_splits(job: TrainingJob, splits: Splits) -> tuple[tuple[float, ...] | 
     table = splits.tables["train"]
     faults = check_against_data(job, table.features, splits.meaning.facts, splits.rows)
     if faults:
-        raise JobError(faults)
+        raise JobError(faults, drawing=drawing_of(job.model.layers, table.features, faults))
     classes = Network(job.model.layers, table.features, np.dtype(job.dtype)).output_shape[-1]
     weights, notes = class_weights(job, splits.meaning, classes)
     for split, targets in splits.meaning.targets.items():
