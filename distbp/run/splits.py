@@ -181,7 +181,7 @@ def _open_table(job: TrainingJob, folder: Path, given: Mapping[str, Any], *, con
             if not is_frame(given[name]):
                 raise DataError(f"the {name} data is no frame, as the training data is; give all as frames")
             sources[name] = GivenTable(given[name], f"the {name} frame")
-        elif getattr(data, name) is not None and not (name == "train" and given):
+        elif getattr(data, name) is not None:
             sources[name] = getattr(data, name)
     opened = open_table(wanted, sources, folder, confined=confined)
     plain = Preprocessing()

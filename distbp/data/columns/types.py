@@ -95,7 +95,7 @@ class _Finder:
         if before is None:  # the first piece: what its first cell looked like
             one = piece.drop_null().slice(0, 1)
             before = next((kind for kind in _AFTER[None] if _fits(kind, one)), "text")
-        if self.state in (before, "number"):
+        if self.state in (before, "number") or before == "boolean":  # text of yes and no is found later
             return
         pattern = {"whole": c.WHOLE, "number": c.NUMBER, "date": c.DATE}[before]
         fits = arrow().compute.match_substring_regex(piece, pattern)

@@ -35,7 +35,8 @@ class In(BaseModel):
 class Submission(In):
     job: Object = Field(
         description="a TrainingJob as a mapping, see `distbp schema`. Data: made or built in, files below the"
-        " service's data folder, or {format: npz, path: 'dataset:ds_...'}"
+        " service's data folder, {format: npz, path: 'dataset:ds_...'}, or {format: table, path:"
+        " 'dataset:ds_.../rows.csv'} (a folder and a pattern will do, too)"
     )
     priority: int = Field(
         default=0, ge=-100, le=100, description="higher runs first, among the jobs of the project"
@@ -288,7 +289,9 @@ class DatasetOut(BaseModel):
     bytes: int
     created_by: str | None
     created_at: float
-    info: Object = Field(description="rows, and shape and dtype of each array")
+    info: Object = Field(
+        description="rows, and shape and dtype of each array; of a table: how many files, and names"
+    )
 
     @staticmethod
     def of(dataset: Dataset) -> DatasetOut:
