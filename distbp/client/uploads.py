@@ -19,6 +19,7 @@ from distbp.core.options import paths
 from distbp.core.storage import user_path
 from distbp.data.columns.given import is_frame
 from distbp.data.formats import Npz, TableFiles, from_arrays, load
+from distbp.data.sequences import in_step
 from distbp.data.table import Table
 from distbp.job import TrainingJob
 from distbp.run.splits import SPLITS, open_splits
@@ -38,6 +39,7 @@ def place_data(
 
     What can be checked here is checked before anything is sent. Raises JobError, DataError, RemoteError.
     """
+    arrays = in_step(arrays)
     place = folder if job.data.folder is None else folder / user_path(job.data.folder)
     tables: dict[str, Table] = {}
     elsewhere = False  # some data is not here, so what is here cannot be checked against it
@@ -62,7 +64,7 @@ def place_data(
     if not tables:
         return job
     if not elsewhere:
-        given = {split: (t.inputs, t.targets, t.weights) for split, t in tables.items()}
+        given = {split: (_inputs(t), t.targets, t.weights) for split, t in tables.items()}
         check_splits(job, open_splits(job, folder, given))
     sources: dict[str, Any] = {}
     for split, table in tables.items():
@@ -71,6 +73,7 @@ def place_data(
             path=DATASET + dataset,
             targets=None if table.targets is None else "targets",
             weights=None if table.weights is None else "weights",
+            lengths=None if table.lengths is None else "lengths",
             columns=None if table.columns is None else "columns",
         )
     if not elsewhere:
@@ -98,7 +101,7 @@ def upload(transport: Transport, table: Table, name: str) -> str:
 def pack(table: Table, file: BinaryIO) -> str:
     """Writes a table as an .npz archive; the same table gives the same bytes. Returns their SHA-256."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name in ("inputs", "targets", "weights", "columns"):
+        for name in ("inputs", "targets", "weights", "lengths", "columns"):
             array = getattr(table, name)
             if array is None:
                 continue
@@ -110,6 +113,12 @@ def pack(table: Table, file: BinaryIO) -> str:
     for piece in _pieces(file):
         digest.update(piece)
     return digest.hexdigest()
+
+
+def _inputs(table: Table) -> Any:
+    if table.lengths is None:
+        return table.inputs
+    return {"inputs": table.inputs, "lengths": table.lengths}
 
 
 def _is_here(source: Any, folder: Path) -> bool:
