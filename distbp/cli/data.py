@@ -20,6 +20,7 @@ from distbp.data.columns.reading import open_raw
 from distbp.data.columns.rows import EncodedRows, encode_file
 from distbp.data.formats import Idx, Images, Npy, Npz, Source, TableFiles, arranged, load
 from distbp.data.formats.images import SUFFIXES
+from distbp.data.sequences import Padded
 from distbp.data.table import Table
 from distbp.job.faults import details, located
 from distbp.job.schema import KINDS
@@ -37,7 +38,7 @@ class Given:
     """The rows that a command is to work on. `numbers`: of the rows in their file. `notes`: what was
     noticed. `names`: of the rows, where each is a file."""
 
-    inputs: Array | EncodedRows
+    inputs: Array | EncodedRows | Padded
     numbers: Array
     name: str
     targets: Array | None = None
@@ -65,6 +66,9 @@ def given_for(
 
 
 def _of_table(table: Table, inputs: Array | EncodedRows) -> Given:
+    if table.lengths is not None:
+        assert not isinstance(inputs, EncodedRows)
+        inputs = Padded(inputs, table.lengths)
     numbers = np.array([table.row_number(i) for i in range(len(table))], dtype=np.int64)
     names = None if table.row_names is None else np.array(table.row_names)[numbers]
     return Given(inputs, numbers, table.name, table.targets, table.weights, table.skipped, names=names)

@@ -23,6 +23,7 @@ from distbp.data.columns.files import are_here
 from distbp.data.columns.given import GivenTable, is_frame
 from distbp.data.columns.shipping import ship_files, ship_frame
 from distbp.data.formats import Npz, Source, TableFiles, from_arrays, load
+from distbp.data.sequences import in_step
 from distbp.data.table import Table
 from distbp.job import TrainingJob
 from distbp.run.splits import SPLITS, open_splits
@@ -42,6 +43,7 @@ def place_data(
 
     What can be checked here is checked before anything is sent. Raises JobError, DataError, RemoteError.
     """
+    given = in_step(given)
     place = folder if job.data.folder is None else folder / user_path(job.data.folder)
     arrays = dict(given)
     parcels: dict[str, Parcel] = {}
@@ -52,14 +54,14 @@ def place_data(
             parcels[split] = _frame(given[split], split)
         elif given.get(split) is not None:
             table = from_arrays(*given[split], bad_rows=job.data.bad_rows, name=name)
-            parcels[split], arrays[split] = _arrays(table), (table.inputs, table.targets, table.weights)
+            parcels[split], arrays[split] = _arrays(table), (_inputs(table), table.targets, table.weights)
         elif source is None:
             continue
         elif isinstance(source, TableFiles) and files and are_here(source, place):
             parcels[split] = _files(source, place)
         elif files and _is_here(source, place):
             table = load(source, place, bad_rows=job.data.bad_rows)
-            parcels[split], arrays[split] = _arrays(table), (table.inputs, table.targets, table.weights)
+            parcels[split], arrays[split] = _arrays(table), (_inputs(table), table.targets, table.weights)
         else:
             elsewhere = True
     if not parcels:
@@ -85,6 +87,7 @@ def _arrays(table: Table) -> Parcel:
             path=dataset,
             targets=None if table.targets is None else "targets",
             weights=None if table.weights is None else "weights",
+            lengths=None if table.lengths is None else "lengths",
             columns=None if table.columns is None else "columns",
         )
 
@@ -137,7 +140,7 @@ def _sent(transport: Transport, parcel: Parcel, name: str) -> Source:
 def pack(table: Table, file: BinaryIO) -> None:
     """Writes a table of arrays as an .npz archive; the same table gives the same bytes."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name in ("inputs", "targets", "weights", "columns"):
+        for name in ("inputs", "targets", "weights", "lengths", "columns"):
             array = getattr(table, name)
             if array is None:
                 continue
@@ -145,6 +148,12 @@ def pack(table: Table, file: BinaryIO) -> None:
                 array = list(map(str, array))
             with archive.open(zipfile.ZipInfo(f"{name}.npy", _OLD), "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
+
+
+def _inputs(table: Table) -> Any:
+    if table.lengths is None:
+        return table.inputs
+    return {"inputs": table.inputs, "lengths": table.lengths}
 
 
 def _is_here(source: Any, folder: Path) -> bool:

@@ -5,6 +5,7 @@ Ids stay as they are. Preprocessing is element-wise, so both ways give the same 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from distbp.core.arrays import Array, Shape
 from distbp.data.preprocessing import Preprocessing
+from distbp.data.sequences import Padded, room
 from distbp.data.table import Table, chunks, release_pages
 
 # A memory-mapped file's resident pages are given back after about so many bytes of it have become resident.
@@ -64,6 +66,14 @@ class PreparedRows:
                 self._gathered = 0
 
 
+def pack(rows: Padded, preprocessing: Preprocessing, out: Array) -> None:
+    """Writes rows with lengths as a network takes them, (rows, numbers + 1): preprocessed numbers, then the
+    length."""
+    assert rows.lengths is not None
+    preprocessing.apply(rows.inputs, out[:, :-1].reshape(rows.inputs.shape))  # a view: an axis is split
+    out[:, -1] = rows.lengths
+
+
 def prepare(
     table: Table,
     targets: Array,
@@ -72,9 +82,15 @@ def prepare(
     limit_bytes: int,
     allocate: Callable[[Shape, np.dtype[Any]], Array] = np.empty,
 ) -> PreparedRows:
-    """The rows of a table: as they are where nothing is to be done to them; preprocessed into memory from
+    """The rows of a table, packed where they have lengths: the numbers of a row, then its length. Others: as they are where nothing is to be done to them; preprocessed into memory from
     `allocate` where that takes up to `limit_bytes`; else batch by batch."""
     inputs = table.inputs
+    if table.lengths is not None:
+        packed = room((len(table), math.prod(table.features) + 1), dtype)
+        for start, rows in chunks(inputs):
+            stop = start + len(rows)
+            pack(Padded(rows, table.lengths[start:stop]), preprocessing, packed[start:stop])
+        return PreparedRows(packed, targets, table.weights)
     if inputs.dtype == dtype and preprocessing.is_identity(inputs.dtype):
         return PreparedRows(inputs, targets, table.weights)
     if inputs.size * dtype.itemsize > limit_bytes:

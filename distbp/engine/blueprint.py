@@ -31,7 +31,7 @@ class Blueprint:
     """`shards` is resolved (never "auto"). `rows`: of each split, by name ("train", "validation", "test").
     `class_weights`: for each class, or None. `kernels`: the kernel set's name, resolved. `notes`: what the
     data made of the job and may surprise. `frames`: where the targets of a split lie, by name, for metrics of
-    values."""
+    values. `lengths`: whether rows have lengths."""
 
     job: TrainingJob
     shards: int
@@ -41,6 +41,7 @@ class Blueprint:
     class_weights: tuple[float, ...] | None = None
     notes: tuple[str, ...] = ()
     frames: Mapping[str, Frame] = field(default_factory=dict)
+    lengths: bool = False
 
     def slim(self) -> Blueprint:
         """This blueprint for the processes that compute: its job has the same fields, but for `data`, and no
@@ -68,7 +69,7 @@ class Blueprint:
         return min([*steps, *([] if self.job.max_steps is None else [self.job.max_steps])])
 
     def network(self) -> Network:
-        return Network(self.job.model.layers, self.input_shape, self.dtype)
+        return Network(self.job.model.layers, self.input_shape, self.dtype, lengths=self.lengths)
 
     def sharding(self) -> Sharding:
         job, rows = self.job, self.rows["train"]

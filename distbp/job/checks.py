@@ -20,7 +20,7 @@ from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.layers.base import Shape
 from distbp.nn.losses.base import Targets
 from distbp.nn.metrics import metrics_for
-from distbp.nn.wiring import DATA, data_facts, wire
+from distbp.nn.wiring import DATA, data_facts, dropping, wire
 from distbp.optim.schedules import WarmUp, plateau_of
 
 if TYPE_CHECKING:
@@ -81,6 +81,19 @@ def _ids_stay(job: TrainingJob) -> Iterator[Fault]:
     if job.data.scale != 1:
         text = f"would change the ids that an embedding takes, but is {job.data.scale:g}; leave it out"
         yield Fault("data.scale", text)
+
+
+def lengths_dropped(layers: Iterable[Any], input_shape: Shape | None = None) -> list[Fault]:
+    """Layers that would let padding count, where the data have lengths."""
+    layers = tuple(layers)
+    return [
+        Fault(f"model.layers.{at}", message) for at, message in dropping(layers, wire(layers)[0], input_shape)
+    ]
+
+
+def _lengths_stay(job: TrainingJob) -> Iterator[Fault]:
+    if getattr(job.data.train, "lengths", None) is not None:
+        yield from lengths_dropped(job.model.layers)
 
 
 def _shapes_fit(job: TrainingJob) -> Iterator[Fault]:
@@ -317,6 +330,7 @@ CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (_rows_in_order, frozenset({"data"})),
     (_names_fit, frozenset({"model"})),
     (_ids_stay, frozenset({"model", "data"})),
+    (_lengths_stay, frozenset({"model", "data"})),
     (_shapes_fit, frozenset({"model"})),
     (_something_to_train, frozenset({"model"})),
     (_steps_learn_nothing, frozenset({"model"})),

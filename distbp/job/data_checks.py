@@ -8,7 +8,7 @@ from typing import Any
 from distbp.core.errors import Fault, JobError
 from distbp.core.words import counted
 from distbp.data.targets import label_text, shown
-from distbp.job.checks import last_activation, neediest, output_shape, shapes
+from distbp.job.checks import last_activation, lengths_dropped, neediest, output_shape, shapes
 from distbp.job.training_job import TrainingJob
 from distbp.nn.layers.base import Shape
 from distbp.nn.losses.base import Targets
@@ -16,12 +16,16 @@ from distbp.nn.metrics import metrics_for
 
 
 def check_against_data(
-    job: TrainingJob, input_shape: Shape, targets: Targets, rows: Mapping[str, int] | None = None
+    job: TrainingJob,
+    input_shape: Shape,
+    targets: Targets,
+    rows: Mapping[str, int] | None = None,
+    lengths: bool = False,
 ) -> list[Fault]:
     """Every fault that shows only once the data is known; empty where the job can be trained.
 
     `input_shape`: of one row of the training set, () for a single number. `targets`: what the training
-    targets are to the loss. `rows`: of each split by name, where known.
+    targets are to the loss. `rows`: of each split by name, where known. `lengths`: whether rows have some.
     """
     layers = job.model.layers
     faults = [
@@ -29,6 +33,8 @@ def check_against_data(
         for index, _, problem in shapes(layers, input_shape)
         if problem
     ]
+    if lengths:
+        faults += lengths_dropped(layers, input_shape)
     if faults:
         return faults
     shape = output_shape(layers, input_shape)

@@ -101,6 +101,7 @@ def save_model(
     content = {
         "layers": plain(network.layers),
         "input_shape": list(network.input_shape),
+        **({"lengths": True} if network.lengths else {}),
         "loss": plain(job.loss),
         "metrics": None if job.metrics is None else list(job.metrics),
         "preprocessing": preprocessing.to_json(),
@@ -187,7 +188,7 @@ def load_model(path: str | Path) -> Model:
     if not _is_list(input_shape, (int,)) or not all(0 < n < 1 << 40 for n in input_shape):
         raise _bad(path, f"input_shape is {input_shape!r}, not a list of sizes")
     try:
-        network = Network(layers, tuple(input_shape), dtype)
+        network = Network(layers, tuple(input_shape), dtype, lengths=bool(content.get("lengths", False)))
         preprocessing = Preprocessing.from_json(content["preprocessing"])
         plan = None if content.get("table") is None else Plan.from_json(content["table"])
         faults = loss.faults(network.output_shape, None, Targets())

@@ -19,7 +19,7 @@ from distbp.core.streams import Purpose, generator
 from distbp.nn.layers.base import Array, Backward, Layer, Lowering, Shape, Value
 from distbp.nn.losses.base import Loss, lower_loss
 from distbp.nn.tape import BOUND_TOTAL, TOTALS, Ref, Row, Space, Tape, Watched
-from distbp.nn.wiring import DATA, Wiring, ids_below, wiring_of
+from distbp.nn.wiring import DATA, Wiring, dropping, ids_below, wiring_of, with_lengths
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,10 @@ class Network:
     """Shapes and places of layers, in order. Holds no arrays and no state.
 
     `wiring`: for each layer the numbers of those before it whose outputs it takes, -1 for the data; left out:
-    as their `inputs` say, which is a chain where they are not given. The last layer gives the outputs. Raises
-    ValueError where names or shapes do not fit; the message names the layer.
+    as their `inputs` say, which is a chain where they are not given. The last layer gives the outputs.
+    lengths: whether rows have lengths, the steps before the padding; a row then is its numbers, and the length
+    as one more (`row_shape`). Raises ValueError where names, shapes or lengths do not fit; the message names
+    the layer.
     """
 
     def __init__(
@@ -85,10 +87,13 @@ class Network:
         input_shape: Shape,
         dtype: Any = np.float32,
         wiring: Wiring | None = None,
+        lengths: bool = False,
     ) -> None:
         self.layers = tuple(layers)
         self.wiring = wiring_of(self.layers) if wiring is None else wiring
         self.dtype = np.dtype(dtype)
+        self.lengths = lengths
+        self._having = with_lengths(self.layers, self.wiring)
         self.shapes: list[Shape] = [tuple(input_shape)]  # of the input, and of each layer's output
         self.tensors: list[Tensor] = []
         statistics: list[Tensor] = []
@@ -107,6 +112,8 @@ class Network:
                     Tensor(path, index, spec.name, spec.shape, offset, offset + size, spec.decays)
                 )
                 offset += size
+        for problem in dropping(self.layers, self.wiring, self.shapes[0]) if lengths else ():
+            raise ValueError(f"layer {problem.place}: {problem.message}")
         self.parameter_count = offset
         for index, layer in enumerate(self.layers):
             for stat in layer.statistics(*self.input_shapes(index)):
@@ -140,6 +147,11 @@ class Network:
     @property
     def input_shape(self) -> Shape:
         return self.shapes[0]
+
+    @property
+    def row_shape(self) -> Shape:
+        """Of a row as it is computed with."""
+        return (math.prod(self.shapes[0]) + 1,) if self.lengths else self.shapes[0]
 
     @property
     def output_shape(self) -> Shape:
@@ -186,7 +198,7 @@ class Network:
         """The network as a list of ops, for slices of at most `most_rows` rows; `training`: with the
         backward pass, which fills the gradient space, unless `forward_only`."""
         tape = Tape(most_rows, self.dtype, training)
-        values = [Value(Ref(Space.INPUTS, 0, math.prod(self.shapes[0]), 1), self.shapes[0])]
+        values = [self._data(tape)]
         backwards: list[Backward] = []
         for index, layer in enumerate(self.layers):
             tape.layer = index
@@ -201,6 +213,8 @@ class Network:
                 bound=BOUND_TOTAL,
             )
             value, backward = layer.lower(low, *(values[source + 1] for source in self.wiring[index]))
+            if self.lengths and self._having[index]:
+                value = value._replace(lengths=values[0].lengths)
             values.append(value)
             backwards.append(backward)
         tape.layer = -1
@@ -223,6 +237,20 @@ class Network:
             None if dy is None else plan.place(dy),
             plan.watched,
         )
+
+    def _data(self, tape: Tape) -> Value:
+        size, shape = math.prod(self.shapes[0]), self.shapes[0]
+        rows = Ref(Space.INPUTS, 0, math.prod(self.row_shape), 1)
+        if not self.lengths:
+            return Value(rows, shape)
+        lengths = tape.work(1)
+        if self.ids_below is not None:  # they stay where they lie
+            tape.emit("last_id", rows, lengths)
+            return Value(rows, shape, lengths)
+        x = tape.work(size)
+        tape.emit("take_columns", rows, x, whole=(0,))
+        tape.emit("take_columns", rows, lengths, whole=(size,))
+        return Value(x, shape, lengths)
 
     def _backward(self, tape: Tape, backwards: Sequence[Backward], dy: Ref) -> None:
         gradients = {len(self.layers) - 1: dy}  # of the output of each layer

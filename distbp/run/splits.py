@@ -125,7 +125,7 @@ def open_splits(
             table = load(source, folder, confined=confined, bad_rows=job.data.bad_rows, allowed=allowed)
         else:
             continue
-        if first.takes == {"row"}:  # which an image is made; a view, no copy
+        if first.takes == {"row"} and table.lengths is None:  # which an image is made; a view, no copy
             table = replace(table, inputs=table.inputs.reshape(len(table), -1))
         if first.ids_below is not None:
             table = with_ids(table, first.ids_below)
@@ -133,6 +133,8 @@ def open_splits(
             wanted = tables["train"].columns
             inputs = arranged(table.inputs, table.columns, wanted, table.name)
             table = replace(table, inputs=inputs, columns=wanted)
+        if tables and (table.lengths is None) != (tables["train"].lengths is None):
+            raise DataError(f"{table.name}: some splits have lengths and others do not; give them for all")
         if tables and table.features != tables["train"].features:
             raise DataError(
                 f"{table.name}: one row has the shape {table.features}, but the training rows have"

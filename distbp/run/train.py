@@ -16,6 +16,7 @@ from distbp.core.errors import ArgumentError, DataError, JobError, SettingsError
 from distbp.core.interrupts import Control, Interrupts
 from distbp.core.storage import DISK, Disk
 from distbp.data.columns.given import is_frame
+from distbp.data.sequences import in_step
 from distbp.engine import numerics
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.evaluation import loss_weights
@@ -63,7 +64,8 @@ def train(
     data: arrays in place of what the job's `data` names: (x, y) or (x, y, weights) to train on, or a
     mapping with such tuples for "train", "validation", "test"; or frames with the target among their
     columns, which the job's `data.target` names. x: (n, *features), or a frame, whose names of columns the
-    model keeps; y: (n,) labels (numbers, text, booleans) or values, or (n, outputs). output: the run
+    model keeps, or a list of arrays (steps, ...) of different lengths, or a mapping of `inputs` (n, steps, ...)
+    and `lengths` (n,); y: (n,) labels (numbers, text, booleans) or values, or (n, outputs). output: the run
     directory, absent or empty; None: a new one below `runs/`. folder: what paths in the job are relative
     to; `confined`: they may not leave it. workers: in place of the job's. listener: is told what happens
     (see `distbp.run.events`). progress: shows how it goes: what the command line shows, in a notebook a live
@@ -175,7 +177,9 @@ def make_blueprint(job: TrainingJob, splits: Splits) -> Blueprint:
         job, table.features, splits.rows, data=splits.copied_bytes(job), threads=settings.processors()
     )
     check_memory(need)
-    blueprint = Blueprint(job, 1, table.features, splits.rows, name, class_weights, notes)
+    blueprint = Blueprint(
+        job, 1, table.features, splits.rows, name, class_weights, notes, lengths=table.lengths is not None
+    )
     network = blueprint.network()
     frames = _frames(splits) if job.loss.task == "regression" else {}
     return replace(blueprint, shards=job.resolved_shards(network.flops, splits.rows["train"]), frames=frames)
@@ -185,7 +189,8 @@ def check_splits(job: TrainingJob, splits: Splits) -> tuple[tuple[float, ...] | 
     """The weights of the classes, and notes, where the job fits its data. Raises JobError with every fault,
     DataError where the rows of a split weigh nothing in the loss."""
     table = splits.tables["train"]
-    faults = check_against_data(job, table.features, splits.meaning.facts, splits.rows)
+    lengths = table.lengths is not None
+    faults = check_against_data(job, table.features, splits.meaning.facts, splits.rows, lengths)
     if faults:
         raise JobError(faults, drawing=drawing_of(job.model.layers, table.features, faults))
     classes = Network(job.model.layers, table.features, np.dtype(job.dtype)).output_shape[-1]
@@ -256,7 +261,8 @@ def by_split(data: Data | None) -> dict[str, Any]:
                 f"data for {split!r} must be (x, y) or (x, y, weights), inputs and targets, not {what}; for"
                 " example train(job, data=(x, y))"
             )
-    return {split: tuple(arrays) for split, arrays in given.items() if arrays is not None}
+    found = {split: tuple(arrays) for split, arrays in given.items() if arrays is not None}
+    return in_step(found)
 
 
 def check_job(job: Any) -> None:

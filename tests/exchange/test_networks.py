@@ -61,6 +61,14 @@ NETWORKS: dict[str, tuple[list[dict[str, Any]], tuple[int, ...]]] = {
     "ids": ([{"type": "embedding", "entries": 9, "size": 3}, {"type": "elman", "units": 4}], (5,)),
     "graph": (GRAPH, (5,)),
     "transformer": (TRANSFORMER, (5, 3)),
+    "lengths": (
+        [
+            {"type": "lstm", "units": 3, "bidirectional": True, "return_sequences": True},
+            {"type": "attention", "heads": 2},
+            {"type": "gru", "units": 4},
+        ],
+        (6, 3),
+    ),
 }
 DENSE = [{"type": "dense", "units": 6, "activation": "tanh"}]
 # Ways to train that are no descent along the gradient of a batch.
@@ -78,9 +86,10 @@ def rig(name: str) -> Rig:
     rng = np.random.default_rng(2)
     ids = name == "ids"
 
-    def rows(count: int) -> tuple[Array, Array]:
+    def rows(count: int) -> tuple[Any, Array]:
         x = rng.integers(0, 9, (count, *shape)) if ids else rng.normal(size=(count, *shape))
-        return x, x.reshape(count, -1)[:, 0].argsort().argsort() % 3
+        y = x.reshape(count, -1)[:, 0].argsort().argsort() % 3
+        return {"inputs": x, "lengths": rng.integers(0, 7, count)} if name == "lengths" else x, y
 
     usual = {
         "batch_size": 20,

@@ -44,6 +44,12 @@ class Draw:
     def labels(self, classes: int) -> Array:
         return self.rng.integers(0, classes, (self.rows, 1))
 
+    def ends(self, steps: int) -> Array:
+        """Lengths from 0 to `steps`; the last row is whole."""
+        lengths = self.rng.integers(0, steps + 1, (self.rows, 1)).astype(float)
+        lengths[-1] = steps
+        return lengths
+
     def out(self, rows: int | None = None, columns: int | None = None) -> Array:
         return np.full(self._shape(rows, columns), np.nan)
 
@@ -251,28 +257,57 @@ CELL_CASES = [
 ]
 
 
-def _attention(heads: int, ahead: int) -> list[Case]:
+def _attention(heads: int, ahead: int, ends: bool = False) -> list[Case]:
     """Heads of as many columns as the case has."""
-    about = f"of {heads} heads, {ahead} ahead"
+    about = f"of {heads} heads, {ahead} ahead{', with lengths' * ends}"
 
     def make(backward: bool) -> Callable[[Draw], Call]:
         def call(d: Draw) -> Call:
             rows, units = STEPS * d.rows, heads * d.columns
             qkv, shares = d.normal(rows, 3 * units), (heads * rows, STEPS)
             if not backward:
-                return Call([qkv, d.out(*shares), d.out(rows, units)], (heads, STEPS, ahead))
+                lengths = d.ends(STEPS) if ends else d.none()
+                return Call([qkv, d.out(*shares), d.out(rows, units), lengths], (heads, STEPS, ahead))
             given = [qkv, d.between(0, 1, *shares), d.normal(rows, units)]
             return Call([*given, d.out(STEPS, STEPS), d.out(rows, 3 * units)], (heads, STEPS, ahead))
 
         return call
 
-    return [Case("attention", make(False), about), Case("attention_backward", make(True), about)]
+    found = [Case("attention", make(False), about, drops=frozenset({0, 3} if ends else ()))]
+    return found if ends else [*found, Case("attention_backward", make(True), about)]
+
+
+LENGTH_CASES = [
+    Case("last_id", lambda d: Call([d.labels(7), d.out(columns=1)])),
+    Case("end_rows", lambda d: Call([d.ends(STEPS), d.normal()], (1,)), drops=frozenset({0, 1})),
+    Case(
+        "take_last",
+        lambda d: Call([d.ends(STEPS), d.normal(STEPS * d.rows), d.out()]),
+        drops=frozenset({0, 1}),
+    ),
+    Case(
+        "put_last",
+        lambda d: Call([d.ends(STEPS), d.normal(), d.out(STEPS * d.rows)]),
+        drops=frozenset({0, 1}),
+    ),
+    Case(
+        "mean_steps",
+        lambda d: Call([d.ends(STEPS), d.normal(columns=STEPS * d.columns), d.out()]),
+        drops=frozenset({0, 1}),
+    ),
+    Case(
+        "mean_steps_backward",
+        lambda d: Call([d.ends(STEPS), d.normal(), d.out(columns=STEPS * d.columns)]),
+        drops=frozenset({0, 1}),
+    ),
+]
 
 
 ATTENTION_CASES = [
     *_attention(2, STEPS),
     *_attention(3, 0),
     *_attention(1, -1),  # the first step attends to none
+    *_attention(2, 0, ends=True),
     Case("waves", lambda d: Call([d.out()], (), (10_000.0,))),
 ]
 
@@ -450,6 +485,7 @@ CASES = [
     *WINDOW_CASES,
     *CELL_CASES,
     *ATTENTION_CASES,
+    *LENGTH_CASES,
     *(case for name in ACTIVATIONS for case in _activation(name)),
     *NORMALIZATION_CASES,
     *LOSS_CASES,

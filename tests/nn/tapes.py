@@ -108,7 +108,8 @@ class _Tape:
 
 
 class Rig:
-    """A layer lowered on its own, over random parameters and running statistics. `index`: its number."""
+    """A layer lowered on its own, over random parameters and running statistics. `index`: its number.
+    `lengths`: of the rows."""
 
     def __init__(
         self,
@@ -121,7 +122,9 @@ class Rig:
         wanted: bool = True,
         kernels: Kernels = NUMPY,
         index: int = 2,
+        lengths: Array | None = None,
     ) -> None:
+        self._lengths = None if lengths is None else np.ascontiguousarray(lengths, dtype)
         rng = np.random.default_rng(12)
         specs, statistics = layer.parameters(input_shape), layer.statistics(input_shape)
         self.output_shape = layer.output_shape(input_shape)
@@ -156,7 +159,8 @@ class Rig:
         parameters, statistics = self._groups
         into = [{n: r._replace(space=Space.GRADIENT) for n, r in group.items()} for group in self._groups]
         low = Lowering(tape, index, (wanted,), parameters, into[0], statistics, into[1], BOUND_TOTAL)
-        x = Value(Ref(Space.INPUTS, 0, math.prod(self._input_shape), 1), self._input_shape)
+        ends = None if self._lengths is None else Ref(Space.WEIGHTS, 0, 1, 1)
+        x = Value(Ref(Space.INPUTS, 0, math.prod(self._input_shape), 1), self._input_shape, ends)
         y, backward = self._layer.lower(low, x)
         assert y.shape == self.output_shape
         tape.keep(y.ref)
@@ -182,7 +186,7 @@ class Rig:
         """A view, valid until the next forward."""
         tape, y, _ = self._forward
         tape.position[:2] = step, shard
-        tape.run(len(x), x)
+        tape.run(len(x), x, None, self._lengths)
         return tape.read(y, x).reshape(len(x), *self.output_shape)
 
     def both(self, x: Array, dy: Array, step: int = 0, shard: int = 0) -> tuple[Array, Array | None]:
@@ -190,7 +194,7 @@ class Rig:
         assert self._both is not None
         tape, y, dx = self._both
         tape.position[:2] = step, shard
-        tape.run(len(x), x, dy)
+        tape.run(len(x), x, dy, self._lengths)
         out = tape.read(y, x).reshape(len(x), *self.output_shape)
         return out, None if dx is None else tape.read(dx, x).reshape(x.shape)
 

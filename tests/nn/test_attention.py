@@ -177,7 +177,7 @@ def test_a_step_with_nothing_to_attend_to_gives_zero(compiled: bool) -> None:
     draw = np.random.default_rng(0)
     qkv, dy = draw.normal(size=(3, 12)).astype(np.float32), draw.normal(size=(3, 4)).astype(np.float32)
     out = [np.full(shape, np.nan, np.float32) for shape in ((6, 3), (3, 4), (3, 3), (3, 12))]
-    _, p, y = run_op(OPS["attention"], [qkv, *out[:2]], (2, 3, -1), (), compiled)
+    _, p, y, _ = run_op(OPS["attention"], [qkv, *out[:2], np.empty((0, 1))], (2, 3, -1), (), compiled)
     assert not p[[0, 3]].any() and not y[0].any()
     np.testing.assert_allclose(p.sum(axis=1), [0, 1, 1] * 2, atol=1e-6)
     *_, found = run_op(OPS["attention_backward"], [qkv, p, dy, *out[2:]], (2, 3, -1), (), compiled)

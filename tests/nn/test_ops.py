@@ -332,7 +332,7 @@ def test_derivatives_of_cells(name: str, size: tuple[int, int]) -> None:
 def test_derivatives_of_attention(case: Case, size: tuple[int, int]) -> None:
     call, d = case.make(Draw(*size)), Draw(*size, seed=1)
     given = list(call.operands)
-    qkv, p, y = run_op(OPS["attention"], given, call.whole)
+    qkv, p, y, _ = run_op(OPS["attention"], given, call.whole)
     weight = d.normal(*y.shape)
     out = [d.out(STEPS, STEPS), d.out(*qkv.shape)]
     back = run_op(OPS["attention_backward"], [qkv, p, weight, *out], call.whole)

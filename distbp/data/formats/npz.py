@@ -105,19 +105,23 @@ class Npz:
     inputs: str = option("inputs", help="name of the array of inputs (rows, features...)", min_length=1)
     targets: str | None = option("targets", help="name of the labels or values; null for none")
     weights: str | None = option(None, help="name of the sample weights (rows,)")
+    lengths: str | None = option(
+        None, help="name of the array of lengths (rows,): how many steps of each row are no padding"
+    )
     columns: str | None = option(None, help="name of the array of the inputs' column names (features,), text")
     rows: tuple[int, int] | None = option(None, help="[first, one past the last] row to use, counted from 0")
 
     def open(self, folder: Path, confined: bool = False) -> Table:
         file = find(folder, self.path, confined)
-        inputs, targets, weights, columns = read_arrays(
-            file, [self.inputs, self.targets, self.weights, self.columns]
+        inputs, targets, weights, lengths, columns = read_arrays(
+            file, [self.inputs, self.targets, self.weights, self.lengths, self.columns]
         )
         assert inputs is not None
         return build(
             inputs,
             targets,
             weights,
+            lengths,
             rows=self.rows,
             name=f"{self.path}[{self.inputs}]",
             targets_name=f"{self.path}[{self.targets}]",

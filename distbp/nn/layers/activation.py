@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from distbp.core.options import option
 from distbp.nn.activations import lower_activation
-from distbp.nn.layers.base import ABSENT, Backward, Facts, Lowering, Shape, Value
+from distbp.nn.layers.base import ABSENT, Backward, Facts, Lengths, Lowering, Shape, Value
 from distbp.nn.tape import Ref
 
 
@@ -37,6 +37,10 @@ class ActivationLayer(Facts):
     type: Literal["activation"] = "activation"
     function: str = option(help="the activation", choices="activations")
 
+    @property
+    def lengths(self) -> Lengths:
+        return "keep"
+
     def output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
@@ -53,6 +57,7 @@ def _layer_named_after(name: str) -> Any:
         namespace={
             "activation_option": "type",
             "__doc__": f"The activation {name} as a layer: `{{type: activation, function: {name}}}`.",
+            "lengths": property(lambda self: "keep"),
             "output_shape": lambda self, input_shape: input_shape,
             "lower": lambda self, low, x: _lower(name, low, x),
         },

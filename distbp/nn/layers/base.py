@@ -38,6 +38,7 @@ __all__ = [
     "Backward",
     "Facts",
     "Layer",
+    "Lengths",
     "Lowering",
     "ParameterSpec",
     "Shape",
@@ -107,10 +108,11 @@ class StatisticSpec:
 
 class Value(NamedTuple):
     """What flows between layers: a matrix (rows, numbers of one sample), C order, and the shape of a
-    sample."""
+    sample. lengths: (rows, 1), how many steps of each row are its own, the others are padding; None: all."""
 
     ref: Ref
     shape: Shape
+    lengths: Ref | None = None
 
 
 Backward = Callable[[Ref], Sequence[Ref | None]]
@@ -171,6 +173,7 @@ def no_backward(dy: Ref) -> Sequence[Ref | None]:
 
 
 Takes = Literal["row", "numbers", "ids"]
+Lengths = Literal["drop", "keep", "use"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +203,13 @@ class Facts:
     inputs: tuple[str, ...] | None = option(
         None, help="names of earlier layers, or `input`, the data; left out: the layer above", min_length=1
     )
+
+    @property
+    def lengths(self) -> Lengths:
+        """What becomes of the lengths of its input (steps, ...). "keep": the outputs have them, too, as no
+        step's output depends on padding. "use": padding does not count, and the outputs have none. "drop":
+        padding would count, which is a fault."""
+        return "drop"
 
     @property
     def ends_in(self) -> str | None:
@@ -240,6 +250,8 @@ class Layer(Protocol):
     rows_needed: ClassVar[int]
     activation_option: ClassVar[str]
 
+    @property
+    def lengths(self) -> Lengths: ...
     @property
     def ends_in(self) -> str | None: ...
     @property

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from distbp.core.options import option
-from distbp.nn.layers.base import Backward, Facts, Lowering, Shape, Value
+from distbp.nn.layers.base import Backward, Facts, Lengths, Lowering, Shape, Value
 from distbp.nn.ops.elements import DROPOUT_LEVELS
 from distbp.nn.tape import POSITION, Ref
 
@@ -25,6 +25,10 @@ class Dropout(Facts):
 
     type: Literal["dropout"] = "dropout"
     rate: float = option(0.5, help="share of the values that is dropped", ge=0, lt=1)
+
+    @property
+    def lengths(self) -> Lengths:
+        return "keep"
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return input_shape

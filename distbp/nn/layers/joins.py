@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from distbp.core.options import option
-from distbp.nn.layers.base import Backward, Facts, Lowering, Shape, Value
+from distbp.nn.layers.base import Backward, Facts, Lengths, Lowering, Shape, Value
 from distbp.nn.tape import Ref
 
 
 @dataclass(frozen=True, kw_only=True)
 class _SameShapes(Facts):
     joins: ClassVar[bool] = True
+
+    @property
+    def lengths(self) -> Lengths:
+        return "keep"
 
     def output_shape(self, *inputs: Shape) -> Shape:
         if len(set(inputs)) > 1:
@@ -93,6 +97,10 @@ class Concatenate(Facts):
 
     type: Literal["concatenate"] = "concatenate"
     axis: int = option(-1, help="of one sample, from 0; -1: the last one (channels of an image: 0)")
+
+    @property
+    def lengths(self) -> Lengths:
+        return "keep" if self.axis == -1 or self.axis > 0 else "drop"  # axis 0 are the steps
 
     def output_shape(self, *inputs: Shape) -> Shape:
         axes = len(inputs[0])

@@ -16,6 +16,7 @@ from distbp.nn.layers.base import (
     ABSENT,
     Backward,
     Facts,
+    Lengths,
     Lowering,
     ParameterSpec,
     Shape,
@@ -110,6 +111,10 @@ class LayerNormalization(Facts):
 
     type: Literal["layer_normalization"] = "layer_normalization"
     epsilon: float = option(1e-5, help="added to the variance", gt=0)
+
+    @property
+    def lengths(self) -> Lengths:
+        return "keep"
 
     def output_shape(self, input_shape: Shape) -> Shape:
         _features("layer_normalization", input_shape)

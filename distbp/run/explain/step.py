@@ -69,6 +69,8 @@ def explain_job(
     splits = open_splits(wide, place, by_split(given))
     blueprint = replace(make_blueprint(wide, splits), kernels="numpy")
     _check_call(blueprint, sample, step)
+    if blueprint.lengths:
+        raise ArgumentError("rows with lengths cannot be explained yet; give rows of one length")
     network, data = blueprint.network(), splits.ready(blueprint)
     source = init_folder(wide, place)
     check_init(blueprint, splits, source)

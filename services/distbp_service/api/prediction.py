@@ -43,7 +43,11 @@ class Predictions:
             raise BadValueError(f"give 1 to {self._limits.predict_rows:,} rows", "inputs")
         loaded = self._loaded(model)
         try:
-            x = _array(inputs, loaded.columns) if loaded.plan is None else loaded.encoded(inputs)
+            x: Any
+            if loaded.network.lengths:
+                x = loaded.checked(inputs)
+            else:
+                x = _array(inputs, loaded.columns) if loaded.plan is None else loaded.encoded(inputs)
         except ModelError as error:
             raise BadValueError(str(error), "inputs") from None
         if len(x) * int(np.prod(loaded.output_shape)) > self._limits.predict_values:

@@ -28,7 +28,7 @@ from distbp_service.api.places import Places
 from distbp_service.errors import BadValueError
 from distbp_service.store import Dataset, Store
 
-ARRAYS = ("inputs", "targets", "weights", "columns")
+ARRAYS = ("inputs", "targets", "weights", "lengths", "columns")
 NAMES = 100  # of files, that are kept with a dataset
 _FREE_BYTES = 2**28  # of the disk stay free for what else is written there
 
