@@ -79,7 +79,7 @@ def expected(blueprint: Blueprint, rows: PreparedRows) -> Expected:
 
 
 def _size(blueprint: Blueprint, rows: PreparedRows) -> float:
-    if blueprint.job.model.layers[0].rescales:
+    if (blueprint.entry or blueprint.job.model.layers[0]).rescales:
         return math.nan
     count = max(1, min(len(rows), SAMPLE // max(1, math.prod(rows.input_shape))))
     x = np.empty((count, *rows.input_shape), blueprint.dtype)
