@@ -63,8 +63,9 @@ def lines(found: Description) -> Iterator[str]:
     yield ""
     yield f"  {'no':>3}  {'layer':<22}{'output shape':<16}{'parameters':>13}{'flops/sample':>17}"
     for layer in found.layers:
+        number = "-" if layer.number is None else layer.number
         yield (
-            f"  {layer.number:>3}  {layer.type:<22}{_shape(layer.output_shape):<16}{layer.parameters:>13,}"
+            f"  {number:>3}  {layer.type:<22}{_shape(layer.output_shape):<16}{layer.parameters:>13,}"
             f"{layer.flops:>17,.0f}"
         )
     yield ""

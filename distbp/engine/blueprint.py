@@ -17,6 +17,7 @@ import numpy as np
 from distbp.core.arrays import Array, Shape
 from distbp.data.sharding import Sharding
 from distbp.engine.evaluation import Measures, loss_weights
+from distbp.nn.layers.base import Layer
 from distbp.nn.metrics import Frame, metrics_for
 from distbp.nn.network import Network
 from distbp.optim import Part, chain
@@ -31,7 +32,7 @@ class Blueprint:
     """`shards` is resolved (never "auto"). `rows`: of each split, by name ("train", "validation", "test").
     `class_weights`: for each class, or None. `kernels`: the kernel set's name, resolved. `notes`: what the
     data made of the job and may surprise. `frames`: where the targets of a split lie, by name, for metrics of
-    values. `lengths`: whether rows have lengths."""
+    values. `entry`: by which the rows of a table enter the network. `lengths`: whether rows have lengths."""
 
     job: TrainingJob
     shards: int
@@ -41,6 +42,7 @@ class Blueprint:
     class_weights: tuple[float, ...] | None = None
     notes: tuple[str, ...] = ()
     frames: Mapping[str, Frame] = field(default_factory=dict)
+    entry: Layer | None = None
     lengths: bool = False
 
     def slim(self) -> Blueprint:
@@ -69,7 +71,9 @@ class Blueprint:
         return min([*steps, *([] if self.job.max_steps is None else [self.job.max_steps])])
 
     def network(self) -> Network:
-        return Network(self.job.model.layers, self.input_shape, self.dtype, lengths=self.lengths)
+        return Network(
+            self.job.model.layers, self.input_shape, self.dtype, entry=self.entry, lengths=self.lengths
+        )
 
     def sharding(self) -> Sharding:
         job, rows = self.job, self.rows["train"]

@@ -84,7 +84,7 @@ class InlineSteps:
         positions[:, 1], positions[:, 2] = np.arange(shards), blueprint.job.seed
         totals = np.zeros((shards, lowered.totals))
         sources = [reader.sources for reader in readers]
-        tables, self._kept = [], [works, gradients, positions, totals]
+        tables, self._kept = [], [works, gradients, positions, totals, lowered.constants]
         assert kernels.gemm is not None
         products = products_of(lowered.rows, rows, kernels.gemm, network.dtype)
         for thread, (start, stop) in enumerate(self._own):
@@ -102,6 +102,7 @@ class InlineSteps:
                     Space.WORK: works[shard if deferring else thread],
                     Space.TOTALS: totals[shard],
                     Space.POSITION: positions[shard],
+                    Space.CONSTANTS: lowered.constants,
                     **slices,
                 }
                 tables.append(space_table(spaces, products))

@@ -188,9 +188,15 @@ def load_model(path: str | Path) -> Model:
     if not _is_list(input_shape, (int,)) or not all(0 < n < 1 << 40 for n in input_shape):
         raise _bad(path, f"input_shape is {input_shape!r}, not a list of sizes")
     try:
-        network = Network(layers, tuple(input_shape), dtype, lengths=bool(content.get("lengths", False)))
         preprocessing = Preprocessing.from_json(content["preprocessing"])
         plan = None if content.get("table") is None else Plan.from_json(content["table"])
+        entry = None if plan is None else plan.entry
+        if plan is not None and [plan.width] != input_shape:
+            raise _bad(
+                path, f"its table makes {plan.width} cells of a row, not inputs of shape {input_shape}"
+            )
+        lengths = bool(content.get("lengths", False))
+        network = Network(layers, tuple(input_shape), dtype, entry=entry, lengths=lengths)
         faults = loss.faults(network.output_shape, None, Targets())
         metrics = content["metrics"]
         if metrics is not None and not _is_list(metrics, (str,)):
@@ -204,8 +210,6 @@ def load_model(path: str | Path) -> Model:
         raise _bad(path, "output_shape or task does not follow from its layers and loss")
     if preprocessing.mean is not None and preprocessing.mean.size != math.prod(network.input_shape):
         raise _bad(path, "preprocessing is for inputs of another size")
-    if plan is not None and (plan.width,) != network.input_shape:
-        raise _bad(path, f"its table makes {plan.width} inputs, but its layers take {network.input_shape}")
     outputs = network.output_shape[0]
     named = 2 if loss.task == "binary" and outputs == 1 else outputs
     features = math.prod(network.input_shape)

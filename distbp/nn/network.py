@@ -18,14 +18,14 @@ import numpy as np
 from distbp.core.streams import Purpose, generator
 from distbp.nn.layers.base import Array, Backward, Layer, Lowering, Shape, Value
 from distbp.nn.losses.base import Loss, lower_loss
-from distbp.nn.tape import BOUND_TOTAL, TOTALS, Ref, Row, Space, Tape, Watched
+from distbp.nn.tape import BOUND_TOTAL, ENTRY, LOSS, TOTALS, Ref, Row, Space, Tape, Watched
 from distbp.nn.wiring import DATA, Wiring, dropping, ids_below, wiring_of, with_lengths
 
 
 @dataclass(frozen=True)
 class Tensor:
     """Where a tensor stands in the flat vector: [start, stop), C order. `path` names it for people and
-    files: `layers.0.dense.weight`."""
+    files: `layers.0.dense.weight`. `layer`: the number of its layer, ENTRY of the entry."""
 
     path: str
     layer: int
@@ -55,7 +55,7 @@ def aligned_vector(size: int, dtype: Any) -> Array:
 class Lowered:
     """A network on the tape. `outputs`: of its last layer; `activations`: of every layer; `losses`: of each
     output, and `loss_gradient`, of the outputs: None where no loss was given; `watched`: where the live
-    rows of units are counted."""
+    rows of units are counted; `constants`: the space of constants."""
 
     rows: list[Row]
     work: int
@@ -64,6 +64,7 @@ class Lowered:
     losses: Ref | None
     loss_gradient: Ref | None
     watched: list[Watched]
+    constants: Array
 
     @property
     def totals(self) -> int:
@@ -76,9 +77,10 @@ class Network:
 
     `wiring`: for each layer the numbers of those before it whose outputs it takes, -1 for the data; left out:
     as their `inputs` say, which is a chain where they are not given. The last layer gives the outputs.
-    lengths: whether rows have lengths, the steps before the padding; a row then is its numbers, and the length
-    as one more (`row_shape`). Raises ValueError where names, shapes or lengths do not fit; the message names
-    the layer.
+    `entry`: makes of a row of the data, (*input_shape), what the layers take as the data, (*shapes[0]); None:
+    the row itself. lengths: whether rows have lengths, the steps before the padding; a row then is its
+    numbers, and the length as one more (`row_shape`). Raises ValueError where names, shapes or lengths do not
+    fit; the message names the layer.
     """
 
     def __init__(
@@ -87,31 +89,29 @@ class Network:
         input_shape: Shape,
         dtype: Any = np.float32,
         wiring: Wiring | None = None,
+        entry: Layer | None = None,
         lengths: bool = False,
     ) -> None:
         self.layers = tuple(layers)
         self.wiring = wiring_of(self.layers) if wiring is None else wiring
         self.dtype = np.dtype(dtype)
+        self.entry = entry
         self.lengths = lengths
         self._having = with_lengths(self.layers, self.wiring)
-        self.shapes: list[Shape] = [tuple(input_shape)]  # of the input, and of each layer's output
+        self.input_shape: Shape = tuple(input_shape)  # of a row of the data
+        self.shapes: list[Shape] = [self.input_shape]  # of what enters, and of each layer's output
         self.tensors: list[Tensor] = []
         statistics: list[Tensor] = []
         offset = 0
+        if entry is not None:
+            self.shapes = [entry.output_shape(self.input_shape)]
+            offset = self._hold("input", ENTRY, entry, offset)
         for index, layer in enumerate(self.layers):
-            shapes = self.input_shapes(index)
             try:
-                self.shapes.append(layer.output_shape(*shapes))
-                specs = layer.parameters(*shapes)
+                self.shapes.append(layer.output_shape(*self.input_shapes(index)))
+                offset = self._hold(f"layers.{index}", index, layer, offset)
             except ValueError as error:
                 raise ValueError(f"layer {index} ({layer.type}): {error}") from None
-            for spec in specs:
-                size = math.prod(spec.shape)  # of any size: NumPy would overflow
-                path = f"layers.{index}.{layer.type}.{spec.name}"
-                self.tensors.append(
-                    Tensor(path, index, spec.name, spec.shape, offset, offset + size, spec.decays)
-                )
-                offset += size
         for problem in dropping(self.layers, self.wiring, self.shapes[0]) if lengths else ():
             raise ValueError(f"layer {problem.place}: {problem.message}")
         self.parameter_count = offset
@@ -125,13 +125,31 @@ class Network:
                 offset += size
         self.statistics = tuple(statistics)
         self.size = offset
-        trained = {DATA: False}  # of each output: whether it depends on a parameter
-        holding = {t.layer for t in self.tensors}
+        holding = self.parameters_by_layer
+        trained = {DATA: ENTRY in holding}  # of each output: whether it depends on a parameter
         for index, sources in enumerate(self.wiring):
             trained[index] = index in holding or any(trained[source] for source in sources)
         self._trained = trained
 
+    def _hold(self, path: str, index: int, layer: Layer, offset: int) -> int:
+        """Gives the tensors of a layer their places from `offset` on; returns the next one."""
+        for spec in layer.parameters(*self.input_shapes(index)):
+            stop = offset + math.prod(spec.shape)  # of any size: NumPy would overflow
+            name = f"{path}.{layer.type}.{spec.name}"
+            self.tensors.append(Tensor(name, index, spec.name, spec.shape, offset, stop, spec.decays))
+            offset = stop
+        return offset
+
+    def layer(self, number: int) -> Layer:
+        """The layer with a number, or the entry."""
+        if number != ENTRY:
+            return self.layers[number]
+        assert self.entry is not None
+        return self.entry
+
     def input_shapes(self, layer: int) -> list[Shape]:
+        if layer == ENTRY:
+            return [self.input_shape]
         return [self.shapes[source + 1] for source in self.wiring[layer]]
 
     @property
@@ -145,17 +163,21 @@ class Network:
         return self.dtype if self.ids_below is None else np.dtype(np.int64)
 
     @property
-    def input_shape(self) -> Shape:
-        return self.shapes[0]
-
-    @property
     def row_shape(self) -> Shape:
         """Of a row as it is computed with."""
-        return (math.prod(self.shapes[0]) + 1,) if self.lengths else self.shapes[0]
+        return (math.prod(self.input_shape) + 1,) if self.lengths else self.input_shape
 
     @property
     def output_shape(self) -> Shape:
         return self.shapes[-1]
+
+    @property
+    def parameters_by_layer(self) -> dict[int, int]:
+        """How many numbers each layer trains, and the entry; without those that train none."""
+        counts: dict[int, int] = {}
+        for tensor in self.tensors:
+            counts[tensor.layer] = counts.get(tensor.layer, 0) + tensor.stop - tensor.start
+        return counts
 
     @property
     def decays(self) -> list[tuple[int, int]]:
@@ -165,10 +187,9 @@ class Network:
     @property
     def flops(self) -> float:
         """Floating-point operations of one sample in one step: forward, and twice as many backward."""
-        return (
-            float(sum(layer.flops(*self.input_shapes(index)) for index, layer in enumerate(self.layers)))
-            or 1.0
-        )
+        entry = () if self.entry is None else (ENTRY,)
+        numbers = (*entry, *range(len(self.layers)))
+        return float(sum(self.layer(n).flops(*self.input_shapes(n)) for n in numbers)) or 1.0
 
     def initialize(self, seed: int) -> Array:
         """A fresh flat vector (size,): every tensor drawn in float64 from a stream of its own, then cast."""
@@ -176,7 +197,7 @@ class Network:
         for number, tensor in enumerate(self.tensors):
             spec = next(
                 s
-                for s in self.layers[tensor.layer].parameters(*self.input_shapes(tensor.layer))
+                for s in self.layer(tensor.layer).parameters(*self.input_shapes(tensor.layer))
                 if s.name == tensor.name
             )
             draw = generator(seed, Purpose.INITIALIZE, number)
@@ -198,26 +219,18 @@ class Network:
         """The network as a list of ops, for slices of at most `most_rows` rows; `training`: with the
         backward pass, which fills the gradient space, unless `forward_only`."""
         tape = Tape(most_rows, self.dtype, training)
-        values = [self._data(tape)]
+        data, enter = self._data(tape)
+        values = [data]
         backwards: list[Backward] = []
         for index, layer in enumerate(self.layers):
-            tape.layer = index
-            low = Lowering(
-                tape=tape,
-                index=index,
-                wanted=tuple(self._trained[source] for source in self.wiring[index]),
-                parameters=self._places(Space.PARAMETERS, index, self.tensors),
-                gradients=self._places(Space.GRADIENT, index, self.tensors),
-                statistics=self._places(Space.PARAMETERS, index, self.statistics),
-                statistic_sums=self._places(Space.GRADIENT, index, self.statistics),
-                bound=BOUND_TOTAL,
-            )
-            value, backward = layer.lower(low, *(values[source + 1] for source in self.wiring[index]))
+            wanted = tuple(self._trained[source] for source in self.wiring[index])
+            inputs = (values[source + 1] for source in self.wiring[index])
+            value, backward = layer.lower(self._lowering(tape, index, wanted), *inputs)
             if self.lengths and self._having[index]:
-                value = value._replace(lengths=values[0].lengths)
+                value = value._replace(lengths=data.lengths)
             values.append(value)
             backwards.append(backward)
-        tape.layer = -1
+        tape.layer = LOSS
         losses = dy = None
         tape.keep(values[-1].ref)
         if loss is not None:
@@ -226,7 +239,7 @@ class Network:
             if forward_only:
                 tape.keep(dy, *(value.ref for value in values))
             if training and not forward_only:
-                self._backward(tape, backwards, dy)
+                self._backward(tape, backwards, dy, enter)
         plan = tape.planned()
         return Lowered(
             plan.rows,
@@ -236,23 +249,39 @@ class Network:
             None if losses is None else plan.place(losses),
             None if dy is None else plan.place(dy),
             plan.watched,
+            plan.constants,
         )
 
-    def _data(self, tape: Tape) -> Value:
-        size, shape = math.prod(self.shapes[0]), self.shapes[0]
+    def _data(self, tape: Tape) -> tuple[Value, Backward | None]:
+        size, shape = math.prod(self.input_shape), self.input_shape
         rows = Ref(Space.INPUTS, 0, math.prod(self.row_shape), 1)
+        if self.entry is not None:
+            return self.entry.lower(self._lowering(tape, ENTRY, (False,)), Value(rows, shape))
         if not self.lengths:
-            return Value(rows, shape)
+            return Value(rows, shape), None
         lengths = tape.work(1)
         if self.ids_below is not None:  # they stay where they lie
             tape.emit("last_id", rows, lengths)
-            return Value(rows, shape, lengths)
+            return Value(rows, shape, lengths), None
         x = tape.work(size)
         tape.emit("take_columns", rows, x, whole=(0,))
         tape.emit("take_columns", rows, lengths, whole=(size,))
-        return Value(x, shape, lengths)
+        return Value(x, shape, lengths), None
 
-    def _backward(self, tape: Tape, backwards: Sequence[Backward], dy: Ref) -> None:
+    def _lowering(self, tape: Tape, index: int, wanted: tuple[bool, ...]) -> Lowering:
+        tape.layer = index
+        return Lowering(
+            tape=tape,
+            index=index,
+            wanted=wanted,
+            parameters=self._places(Space.PARAMETERS, index, self.tensors),
+            gradients=self._places(Space.GRADIENT, index, self.tensors),
+            statistics=self._places(Space.PARAMETERS, index, self.statistics),
+            statistic_sums=self._places(Space.GRADIENT, index, self.statistics),
+            bound=BOUND_TOTAL,
+        )
+
+    def _backward(self, tape: Tape, backwards: Sequence[Backward], dy: Ref, enter: Backward | None) -> None:
         gradients = {len(self.layers) - 1: dy}  # of the output of each layer
         for index in reversed(range(len(self.layers))):
             if not self._trained[index]:
@@ -266,7 +295,10 @@ class Network:
                     tape.emit("add", gradients[source], d, gradients[source])
                 else:
                     gradients[source] = d
-        tape.layer = -1
+        if enter is not None and self._trained[DATA]:
+            tape.layer = ENTRY
+            enter(gradients.pop(DATA))
+        tape.layer = LOSS
         products = {
             row.refs[2].start
             for row in tape.rows

@@ -63,6 +63,7 @@ class Program:
             Space.WORK: work,
             Space.TOTALS: self.totals,
             Space.POSITION: self._position,
+            Space.CONSTANTS: lowered.constants,
         }
         if gradient is not None:
             spaces[Space.GRADIENT] = gradient

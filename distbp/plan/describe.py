@@ -23,7 +23,7 @@ from distbp.nn import kernels as kernel_sets
 from distbp.nn.kernels import Kernels
 from distbp.nn.network import Lowered, Network, Tensor, aligned_vector
 from distbp.nn.program import executor
-from distbp.nn.tape import Ref, Row, Space
+from distbp.nn.tape import ENTRY, LOSS, Ref, Row, Space
 from distbp.optim.parts import Rule, Step, Vector
 from distbp.optim.updater import PIECE
 from distbp.run.splits import open_splits
@@ -37,10 +37,11 @@ CALL_FLOPS, MOST_REPEATS = 2e6, 32  # of a call: an op of a microsecond is repea
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """`sources`: the numbers of the layers that it takes, -1 the data. `parameters`: how many; `flops`: of
+    """`number`: None of the entry, by which the columns of a table enter. `sources`: the numbers of the layers
+    that it takes, -1 the data. `parameters`: how many; `flops`: of
     one sample in one step."""
 
-    number: int
+    number: int | None
     type: str
     name: str | None
     sources: tuple[int, ...]
@@ -126,6 +127,7 @@ def describe_job(
         job,
         blueprint.input_shape,
         blueprint.rows,
+        entry=blueprint.entry,
         data=splits.copied_bytes(job),
         threads=settings.processors(),
     )
@@ -154,16 +156,19 @@ def describe_job(
 
 
 def _layers(network: Network) -> list[LayerFacts]:
-    counts = [0] * len(network.layers)
-    for tensor in network.tensors:
-        counts[tensor.layer] += tensor.stop - tensor.start
+    counts = network.parameters_by_layer
+    entry = [ENTRY] if network.entry is not None else []
     return [
         LayerFacts(
-            number, layer.type, layer.name, sources, output, count, layer.flops(*network.input_shapes(number))
+            None if number == ENTRY else number,
+            network.layer(number).type,
+            network.layer(number).name,
+            () if number == ENTRY else network.wiring[number],
+            network.shapes[0 if number == ENTRY else number + 1],
+            counts.get(number, 0),
+            network.layer(number).flops(*network.input_shapes(number)),
         )
-        for number, (layer, sources, output, count) in enumerate(
-            zip(network.layers, network.wiring, network.shapes[1:], counts, strict=True)
-        )
+        for number in (*entry, *range(len(network.layers)))
     ]
 
 
@@ -207,8 +212,8 @@ def _tape(
 
 def _sections(ops: Sequence[Row]) -> list[str]:
     """Of each op: the loss comes after the forward pass, and a layer after it is of the backward pass."""
-    loss = next(number for number, row in enumerate(ops) if row.layer < 0)
-    backward = next(number for number, row in enumerate(ops) if number > loss and row.layer >= 0)
+    loss = next(number for number, row in enumerate(ops) if row.layer == LOSS)
+    backward = next(number for number, row in enumerate(ops) if number > loss and row.layer != LOSS)
     return ["forward"] * loss + ["loss"] * (backward - loss) + ["backward"] * (len(ops) - backward)
 
 
@@ -252,6 +257,7 @@ def _random(
         Space.WORK: aligned_vector(lowered.work, dtype),
         Space.TOTALS: np.zeros(lowered.totals),
         Space.POSITION: np.zeros(3, np.int64),
+        Space.CONSTANTS: lowered.constants,
     }
     inputs = aligned_vector(slice_rows * int(np.prod(network.row_shape)), network.input_dtype)
     below = network.ids_below

@@ -28,6 +28,7 @@ from distbp.data.prepared import PreparedRows, prepare
 from distbp.data.preprocessing import Preprocessing, fit
 from distbp.data.table import Table
 from distbp.data.targets import Meaning, understand
+from distbp.nn.layers.base import Layer
 from distbp.nn.network import Network
 from distbp.nn.wiring import data_facts
 
@@ -53,6 +54,11 @@ class Splits:
     def skipped(self) -> dict[str, dict[str, int]]:
         """How many rows were left out of each split, by reason; without splits that are whole."""
         return {name: dict(table.skipped) for name, table in self.tables.items() if table.skipped}
+
+    @property
+    def entry(self) -> Layer | None:
+        """By which the rows of a table enter the network."""
+        return None if self.plan is None else self.plan.entry
 
     @property
     def rows(self) -> dict[str, int]:
@@ -191,15 +197,15 @@ def _open_table(job: TrainingJob, folder: Path, given: Mapping[str, Any], *, con
         name: check_rows(table, data.bad_rows, Allowed(np.dtype(job.dtype), plain, name))
         for name, table in opened.tables.items()
     }
-    outputs = _outputs(job, tables["train"].features)
+    outputs = _outputs(job, tables["train"].features, opened.plan.entry)
     meaning = understand(tables, job.loss, outputs, np.dtype(job.dtype))
     return Splits(tables, plain, meaning, opened.plan, opened.notes)
 
 
-def _outputs(job: TrainingJob, features: Shape) -> int | None:
+def _outputs(job: TrainingJob, features: Shape, entry: Layer | None = None) -> int | None:
     """How many numbers the network gives for a row; None where it does not fit, which others say."""
     try:
-        shape = Network(job.model.layers, features).output_shape
+        shape = Network(job.model.layers, features, entry=entry).output_shape
     except ValueError:
         return None
     return shape[0] if len(shape) == 1 else None

@@ -174,11 +174,24 @@ def make_blueprint(job: TrainingJob, splits: Splits) -> Blueprint:
     except ImportError as error:
         raise SettingsError(f"DISTBP_KERNELS={wanted} cannot be: {error}") from None
     need = needed(
-        job, table.features, splits.rows, data=splits.copied_bytes(job), threads=settings.processors()
+        job,
+        table.features,
+        splits.rows,
+        entry=splits.entry,
+        data=splits.copied_bytes(job),
+        threads=settings.processors(),
     )
     check_memory(need)
     blueprint = Blueprint(
-        job, 1, table.features, splits.rows, name, class_weights, notes, lengths=table.lengths is not None
+        job,
+        1,
+        table.features,
+        splits.rows,
+        name,
+        class_weights,
+        notes,
+        entry=splits.entry,
+        lengths=table.lengths is not None,
     )
     network = blueprint.network()
     frames = _frames(splits) if job.loss.task == "regression" else {}
@@ -190,10 +203,11 @@ def check_splits(job: TrainingJob, splits: Splits) -> tuple[tuple[float, ...] | 
     DataError where the rows of a split weigh nothing in the loss."""
     table = splits.tables["train"]
     lengths = table.lengths is not None
-    faults = check_against_data(job, table.features, splits.meaning.facts, splits.rows, lengths)
+    entered = table.features if splits.entry is None else splits.entry.output_shape(table.features)
+    faults = check_against_data(job, entered, splits.meaning.facts, splits.rows, lengths)
     if faults:
-        raise JobError(faults, drawing=drawing_of(job.model.layers, table.features, faults))
-    classes = Network(job.model.layers, table.features, np.dtype(job.dtype)).output_shape[-1]
+        raise JobError(faults, drawing=drawing_of(job.model.layers, entered, faults))
+    classes = Network(job.model.layers, entered, np.dtype(job.dtype)).output_shape[-1]
     weights, notes = class_weights(job, splits.meaning, classes)
     for split, targets in splits.meaning.targets.items():
         of_rows = loss_weights(weights, targets, splits.tables[split].weights, job.dtype)

@@ -229,6 +229,57 @@ WINDOW_CASES = [
 ]
 
 
+def _cells(d: Draw, last: Array) -> Array:
+    """Cells of a table, whose last column is looked at."""
+    return np.hstack([d.normal(columns=2), last])
+
+
+def _numbers(d: Draw) -> Array:
+    cells = _cells(d, d.between(-3, 3, columns=1))
+    cells[::3, 2] = np.finfo(np.float32).min  # missing
+    return cells
+
+
+def _bins(d: Draw) -> Array:
+    edges = np.sort(d.between(-2, 2, 1, d.columns + 1))
+    return np.vstack([edges[:, :-1], np.diff(edges) + 0.01])
+
+
+COLUMN_CASES = [
+    Case(
+        "enter_number",
+        lambda d: Call([_numbers(d), _bins(d), d.normal(columns=d.columns + 3)], (2, 1, 1), (0.3,)),
+        drops=frozenset({2}),
+    ),
+    Case(
+        "enter_number",
+        lambda d: Call([_numbers(d), _bins(d), d.out(columns=d.columns + 1)], (2, 0, 0), (0.3,)),
+        "without an indicator",
+    ),
+    Case(
+        "enter_row",
+        lambda d: Call([_cells(d, d.labels(7)), d.normal(7), d.normal(columns=d.columns + 2)], (2, 1)),
+        drops=frozenset({0, 1, 2}),  # a number that is none; a row that nobody names
+    ),
+    Case(
+        "enter_one_hot",
+        lambda d: Call([_cells(d, d.labels(7)), d.normal(columns=d.columns + 2)], (2, 1, d.columns, 1)),
+        drops=frozenset({0, 1}),
+    ),
+    Case(
+        "enter_one_hot",
+        lambda d: Call([_cells(d, d.labels(7)), d.out()], (2, 0, d.columns, 0)),
+        "without a column for others",
+        drops=frozenset({0}),
+    ),
+    Case(
+        "scatter_add_cells",
+        lambda d: Call([_cells(d, d.labels(7)), d.normal(columns=d.columns + 1), d.out(7)], (2, 1)),
+        drops=frozenset({0}),
+    ),
+]
+
+
 CELL_CASES = [
     Case(
         "lstm_step",
@@ -484,6 +535,7 @@ CASES = [
     *ELEMENT_CASES,
     *WINDOW_CASES,
     *CELL_CASES,
+    *COLUMN_CASES,
     *ATTENTION_CASES,
     *LENGTH_CASES,
     *(case for name in ACTIVATIONS for case in _activation(name)),

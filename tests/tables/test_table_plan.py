@@ -18,6 +18,10 @@ from distbp.data.columns.kinds import Boolean, Category, Date, Number
 from distbp.data.columns.plan import Plan
 from distbp.data.columns.store import Column
 from distbp.job.tables import TABLES
+from distbp.nn.kernels import NUMPY
+from distbp.nn.layers.columns import Columns
+from distbp.nn.network import Network
+from distbp.nn.program import Program
 from distbp.run.splits import open_splits
 
 NAN = float("nan")
@@ -26,9 +30,15 @@ ROWS = np.arange(5)  # the last row does not train
 
 
 def encoded(kind: Any, column: Column, rows: np.ndarray = ROWS) -> tuple[Any, np.ndarray]:
+    """The fitted code, and what the network makes of its cells."""
     code = fit_column("x", kind, column, rows)
-    out = np.full((len(column), len(code.names)), 9, np.float32)
-    code.encode(code.ready(column.values, column.levels), out)
+    cells = np.full((len(column), len(code.cells)), 9, np.float32)
+    code.encode(code.ready(column.values, column.levels), cells)
+    network = Network((), cells.shape[1:], entry=Columns(cells=code.cells))
+    program = Program(network, len(cells), network.initialize(0), kernels=NUMPY)
+    program.run(cells)
+    out = program.outputs(len(cells)).copy()
+    assert out.shape == (len(column), len(code.names))
     return code, out
 
 
@@ -60,14 +70,15 @@ def test_log_is_signed() -> None:
 def test_a_piecewise_linear_code() -> None:
     x = Column(np.array([0.0, 1, 2, 3, 4, 2.5]))
     code, out = encoded(Number(bins=2, indicator=False), x, np.arange(5))
-    assert code.edges == (0.0, 2.0, 4.0)
-    np.testing.assert_allclose(out[:, 1:], [[0, 0], [0.5, 0], [1, 0], [1, 0.5], [1, 1], [1, 0.25]])
+    np.testing.assert_allclose(code.edges, np.array([-2, 0, 2]) / np.sqrt(2), atol=1e-7)  # scaled 0, 2, 4
+    wanted = [[0, 0], [0.5, 0], [1, 0], [1, 0.5], [1, 1], [1, 0.25]]
+    np.testing.assert_allclose(out[:, 1:], wanted, atol=1e-6)
 
 
 def test_a_heavy_value_is_an_edge_of_its_own() -> None:
     x = Column(np.array([0.0] * 50 + list(np.arange(1.0, 51))))
     code, _ = encoded(Number(bins=8), x, np.arange(100))
-    assert code.edges[:2] == (0.0, 1.0)
+    np.testing.assert_allclose(np.array(code.edges[:2]) * code.spread + code.center, [0, 1], atol=1e-5)
     assert len(code.edges) == 9
 
 

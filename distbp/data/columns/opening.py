@@ -129,7 +129,8 @@ def _fit(
     )
     target = TargetCode(wanted.target)
     if wanted.scaled:
-        target = TargetCode(wanted.target, *moments(train.columns[wanted.target], rows))
+        found = moments(train.columns[wanted.target], rows)
+        target = TargetCode(wanted.target, found.mean, found.deviation)
     return Plan(columns, target, wanted.missing, raw.dialect.header if raw.dialect else None)
 
 

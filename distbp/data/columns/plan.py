@@ -9,6 +9,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, get_type_hints
 
@@ -17,11 +18,13 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError
 from distbp.core.words import counted
-from distbp.data.columns.encoders import ENCODERS, CategoryCode
+from distbp.data.columns.encoders import ENCODERS, TURNS, CategoryCode
+from distbp.data.columns.kinds import MOST_DIMENSION, MOST_KEPT
 from distbp.data.columns.store import Column
+from distbp.nn.layers.columns import Columns
 
 _VERSION = 1
-_BLOCK = 2**18  # numbers that are written at a time
+_BLOCK = 2**18  # cells that are written at a time
 
 
 @dataclass(frozen=True)
@@ -72,14 +75,19 @@ class Plan:
     missing: tuple[str, ...]
     header: bool | None = None
 
+    @cached_property
+    def entry(self) -> Columns:
+        """What makes of the cells of a row the inputs of the network."""
+        return Columns(cells=tuple(cell for column in self.columns for cell in column.cells))
+
     @property
     def width(self) -> int:
-        """How many numbers a row becomes."""
-        return sum(len(column.names) for column in self.columns)
+        """How many cells a row has."""
+        return len(self.entry.cells)
 
     @property
     def names(self) -> list[str]:
-        """Of the inputs."""
+        """Of the inputs, which the network makes of the cells."""
         return [name for column in self.columns for name in column.names]
 
     @property
@@ -90,7 +98,7 @@ class Plan:
     def encode(
         self, columns: Mapping[str, Column], rows: Iterable[Array], out: Array, seen: Seen | None = None
     ) -> None:
-        """Writes the rows of whole columns, given in pieces of row numbers, to `out`, (n, width) float32."""
+        """Writes the cells of whole columns, given in pieces of row numbers, to `out`, (n, width)."""
         start = 0
         for piece in rows:
             part = out[start : start + len(piece)]
@@ -111,7 +119,7 @@ class Plan:
                 count = column.unseen(cells, levels or ())
                 if count:
                     seen.unseen[column.name] = seen.unseen.get(column.name, 0) + count
-        widths = [len(column.names) for column in self.columns]
+        widths = [len(column.cells) for column in self.columns]
         rows = max(16, _BLOCK // max(1, sum(widths)))
         with np.errstate(over="ignore"):  # what is too large for float32 is found by the checks after it
             for start in range(0, len(out), rows):
@@ -190,10 +198,14 @@ def _made(kind: Any, data: Mapping[str, Any]) -> Any:
         raise ValueError("a spread that is not above 0")
     if not 0 <= found.get("buckets", 0) <= 65_536:
         raise ValueError("buckets")
+    if not 0 <= found.get("dimension", 0) <= MOST_DIMENSION:
+        raise ValueError("dimension")
+    if len(found.get("levels", ())) > MOST_KEPT:
+        raise ValueError("levels")
     edges = found.get("edges", ())
     if any(low >= high for low, high in pairwise(edges)):
         raise ValueError("edges that do not ascend")
-    if set(found.get("parts", ())) - {"time", "month", "weekday", "hour"}:
+    if not {"time", *TURNS}.issuperset(found.get("parts", ())) or found.get("parts") == ():
         raise ValueError("parts")
     return kind(**found)
 

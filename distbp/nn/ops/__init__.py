@@ -9,6 +9,7 @@ from distbp.nn.ops.attention import ATTENTION
 from distbp.nn.ops.base import Op, table
 from distbp.nn.ops.cells import CELL_OPS
 from distbp.nn.ops.checks import CHECKS
+from distbp.nn.ops.columns import COLUMN_OPS
 from distbp.nn.ops.elements import ELEMENTS
 from distbp.nn.ops.lengths import LENGTHS
 from distbp.nn.ops.losses import LOSS_OPS
@@ -29,4 +30,5 @@ OPS: Mapping[str, Op] = table(
     CELL_OPS,
     ATTENTION,
     LENGTHS,
+    COLUMN_OPS,
 )

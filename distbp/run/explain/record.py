@@ -15,9 +15,11 @@ import numpy as np
 from distbp.core.arrays import Array, Shape
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.initializers import INITIALIZERS
+from distbp.nn.kernels import NUMPY
 from distbp.nn.layers.base import Layer
 from distbp.nn.losses.base import Loss
 from distbp.nn.network import Network, aligned_vector
+from distbp.nn.program import Program
 from distbp.nn.run_tape import matrix
 from distbp.nn.tape import LOSS_TOTAL, Row, Space
 
@@ -78,6 +80,7 @@ def record(network: Network, loss: Loss, vector: Array, x: Array, target: Array)
         Space.WEIGHTS: nothing,
         Space.TOTALS: totals,
         Space.POSITION: np.zeros(3, np.int64),
+        Space.CONSTANTS: lowered.constants,
     }
     events = [_run(row, spaces) for row in lowered.rows]
     by_layer: list[list[_Event]] = [[] for _ in network.layers]
@@ -85,7 +88,7 @@ def record(network: Network, loss: Loss, vector: Array, x: Array, target: Array)
         if event.row.layer >= 0:
             by_layer[event.row.layer].append(event)
     seen: list[Seen] = []
-    below, d_below = x[0], None
+    below, d_below = entered(network, vector, x), None
     for index, layer in enumerate(network.layers):
         found = _seen(layer, network.shapes[index + 1], by_layer[index], below, d_below)
         seen.append(found)
@@ -93,6 +96,14 @@ def record(network: Network, loss: Loss, vector: Array, x: Array, target: Array)
     added = next(event for event in events if event.row.op.name == "add_losses")
     losses = added.before[0].reshape(-1) * added.row.real[0]
     return Recording(tuple(seen), float(totals[LOSS_TOTAL.start]), losses, gradient, totals)
+
+
+def entered(network: Network, vector: Array, x: Array) -> Array:
+    """What the first layer takes of the one row x, (1, *input_shape)."""
+    alone = Network((), network.input_shape, network.dtype, entry=network.entry)
+    program = Program(alone, 1, vector, kernels=NUMPY)
+    program.run(np.ascontiguousarray(x))
+    return np.array(program.outputs(1)[0])
 
 
 def _run(row: Row, spaces: Mapping[Space, Array]) -> _Event:

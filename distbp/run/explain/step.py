@@ -34,10 +34,10 @@ from distbp.job import TrainingJob
 from distbp.job.kinds import plain
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.network import Network, Tensor, aligned_vector
-from distbp.nn.tape import TOTALS
+from distbp.nn.tape import ENTRY, TOTALS
 from distbp.optim import CHAINS
 from distbp.run.explain.explanation import Explanation, LayerStep, Parameter
-from distbp.run.explain.record import Recording, options_of, record
+from distbp.run.explain.record import Recording, entered, options_of, record
 from distbp.run.splits import open_splits
 from distbp.run.train import by_split, check_job, make_blueprint
 from distbp.run.warm_start import check_init, init_folder, weights_from
@@ -72,6 +72,9 @@ def explain_job(
     if blueprint.lengths:
         raise ArgumentError("rows with lengths cannot be explained yet; give rows of one length")
     network, data = blueprint.network(), splits.ready(blueprint)
+    if ENTRY in network.parameters_by_layer:
+        text = "hold an embedding, which is not explained yet; give their categories encode: one_hot"
+        raise JobError([Fault("data.columns", text)])
     source = init_folder(wide, place)
     check_init(blueprint, splits, source)
     vector = weights_from(network, wide.seed, source)
@@ -127,7 +130,7 @@ def _explained(
         olds, news = ({n: cut(v) for n, v in s.items()} for s in (slots, server.slots))
         return Parameter(tensor.name, decays, cut(before), cut(found.gradient), cut(vector), olds, news)
 
-    layers, inputs = [], x[0].copy()
+    layers, inputs = [], entered(network, before, x)
     for index, (layer, seen) in enumerate(zip(network.layers, found.layers, strict=True)):
         own = tuple(parameter(t) for t in network.tensors if t.layer == index)
         layers.append(LayerStep(index, layer.type, options_of(layer), inputs, seen, own))
