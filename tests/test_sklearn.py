@@ -15,6 +15,7 @@ pytest.importorskip("sklearn", "1.6")
 
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
@@ -48,6 +49,12 @@ def check(estimator: Any) -> None:
 @pytest.mark.parametrize("kind", ESTIMATORS)
 def test_every_check_of_scikit_learn_passes(kind: Any) -> None:
     check(kind(**QUICK))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_every_check_passes_with_lbfgs(kind: Any) -> None:
+    check(kind(**QUICK, optimizer="lbfgs"))
 
 
 @pytest.mark.slow
@@ -118,6 +125,19 @@ def test_class_weight_and_sample_weight_multiply() -> None:
     weights = np.where(y == 1, 3.0, 1.0)
     net = DistbpClassifier(**QUICK, class_weight={1: 2}, random_state=0).fit(x, y, sample_weight=weights)
     np.testing.assert_allclose(net.predict_proba(x[:1]), [[0.25, 0.75]], atol=0.02)
+
+
+def test_lbfgs_comes_as_low_as_scikit_learns() -> None:
+    x, y = load_iris(return_X_y=True)
+    ours = DistbpClassifier((8,), activation="tanh", optimizer="lbfgs", random_state=5).fit(x, y)
+    theirs = MLPClassifier((8,), activation="tanh", solver="lbfgs", alpha=0, max_iter=200, random_state=5)
+    theirs.fit(StandardScaler().fit_transform(x), y)
+    assert ours.job_.batch_size == "full" and ours.n_epochs_ <= 200
+    assert ours.result_.metrics["train_loss"] == pytest.approx(float(theirs.loss_), rel=0.01)
+    assert ours.result_.notes[-1].startswith("converged after ") and ours.score(x, y) >= 0.99
+    twice = DistbpClassifier((8,), optimizer="lbfgs", epochs=20, random_state=0)
+    weighted = twice.fit(x, y, sample_weight=np.full(len(y), 2.0)).predict_proba(x)
+    np.testing.assert_allclose(twice.fit(x, y).predict_proba(x), weighted, atol=1e-6)
 
 
 def test_what_cannot_be_is_said() -> None:

@@ -127,7 +127,7 @@ class TrainingJob(Part):
         found = dict(value)
         if found.get("epochs") is None and found.get("max_steps") is None:
             found["epochs"] = 10
-        if "batch_size" not in found and _takes_whole_batches(found.get("optimizer")):
+        if "batch_size" not in found and takes_whole_batches(found.get("optimizer")):
             found["batch_size"] = "full"
         return found
 
@@ -212,7 +212,7 @@ class TrainingJob(Part):
         return automatic_shards(self.batch_rows(rows), flops) if self.shards == "auto" else self.shards
 
 
-def _takes_whole_batches(optimizer: Any) -> bool:
+def takes_whole_batches(optimizer: Any) -> bool:
     """Of an optimizer in any spelling, right or wrong."""
     name = optimizer if isinstance(optimizer, str) else getattr(optimizer, "type", None)
     if isinstance(optimizer, Mapping):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.data.preprocessing import Preprocessing
 from distbp.job import TrainingJob
+from distbp.job.training_job import takes_whole_batches
 from distbp.model.predictor import Model
+from distbp.optim import OPTIMIZERS
 from distbp.run.result import Result
 from distbp.run.train import train
 
@@ -47,9 +49,15 @@ def job_of(
     hidden = settings["hidden"]
     units: Any = hidden if isinstance(hidden, Sequence | np.ndarray) else (hidden,)
     layers = [{"type": "dense", "units": n, "activation": settings["activation"]} for n in map(_plain, units)]
-    rate, optimizer = settings["learning_rate"], settings["optimizer"]
-    update = {"type": optimizer, "learning_rate": _plain(rate)} if isinstance(optimizer, str) else optimizer
-    batch = settings["batch_size"]
+    optimizer, batch = settings["optimizer"], settings["batch_size"]
+    # Of a name that is not known the job says so.
+    kind = OPTIMIZERS.get(optimizer) if isinstance(optimizer, str) else None
+    update: Any = optimizer
+    if kind is not None and any(field.name == "learning_rate" for field in fields(kind)):
+        update = {"type": optimizer, "learning_rate": _plain(settings["learning_rate"])}
+    size = {} if isinstance(batch, str) and batch == "auto" else {"batch_size": _plain(batch)}
+    if not size and not takes_whole_batches(optimizer):
+        size = {"batch_size": min(200, rows)}
     stopping = {"patience": _plain(settings["patience"])} if settings["early_stopping"] else None
     return TrainingJob.from_mapping(
         {
@@ -58,7 +66,7 @@ def job_of(
             "model": {"layers": [*layers, {"type": "dense", "units": outputs}]},
             "loss": loss,
             "optimizer": update,
-            "batch_size": min(200, rows) if isinstance(batch, str) and batch == "auto" else _plain(batch),
+            **size,
             "epochs": _plain(settings["epochs"]),
             "early_stopping": stopping,
             "seed": seed,

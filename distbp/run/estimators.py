@@ -104,11 +104,12 @@ class DistbpClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
     """A network that chooses between classes, trained with the cross-entropy.
 
     hidden: units of each hidden layer. activation: of them, as `distbp.TrainingJob` names it. optimizer: a
-    name, or a whole one with its own learning rate. batch_size: "auto" is min(200, rows). standardize: inputs
-    get mean 0 and deviation 1. early_stopping: measures on the part `validation_fraction` of the rows, stops
-    after `patience` epochs without improvement, and keeps the best. class_weight: "balanced" or {class:
-    weight}. random_state: the seed of the job, so the same one gives the same bits. workers: processes, which
-    never change the result.
+    name, or a whole one with its own learning rate. batch_size: "auto" is min(200, rows), or with "lbfgs" and
+    "conjugate_gradient" all rows: an epoch then is one evaluation, and training ends where it converges.
+    standardize: inputs get mean 0 and deviation 1. early_stopping: measures on the part `validation_fraction`
+    of the rows, stops after `patience` epochs without improvement, and keeps the best. class_weight:
+    "balanced" or {class: weight}. random_state: the seed of the job, so the same one gives the same bits.
+    workers: processes, which never change the result.
 
     Fitted: `classes_`, `n_features_in_`, `feature_names_in_`, `n_epochs_`, `job_` (the TrainingJob),
     `result_` (with `history` and `plot()`), `model_`. float32 inputs are trained on in float32, all
