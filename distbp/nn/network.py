@@ -53,14 +53,16 @@ def aligned_vector(size: int, dtype: Any) -> Array:
 
 @dataclass(frozen=True)
 class Lowered:
-    """A network on the tape. `outputs`: of its last layer; `activations`: of every layer; `losses`: of each
-    output, and `loss_gradient`, of the outputs: None where no loss was given; `watched`: where the live
-    rows of units are counted; `constants`: the space of constants."""
+    """A network on the tape. `outputs`: of its last layer; `activations`: of every layer; `gradients`: of the
+    loss with respect to those, as each layer's backward pass begins with it, None where it has none;
+    `losses`: of each output, and `loss_gradient`, of the outputs: None where no loss was given; `watched`:
+    where the live rows of units are counted; `constants`: the space of constants."""
 
     rows: list[Row]
     work: int
     outputs: Ref
     activations: list[Ref]
+    gradients: list[Ref | None]
     losses: Ref | None
     loss_gradient: Ref | None
     watched: list[Watched]
@@ -232,6 +234,7 @@ class Network:
             backwards.append(backward)
         tape.layer = LOSS
         losses = dy = None
+        arrived: dict[int, Ref] = {}
         tape.keep(values[-1].ref)
         if loss is not None:
             dy, losses = lower_loss(tape, loss, values[-1].ref)
@@ -239,13 +242,14 @@ class Network:
             if forward_only:
                 tape.keep(dy, *(value.ref for value in values))
             if training and not forward_only:
-                self._backward(tape, backwards, dy, enter)
+                arrived = self._backward(tape, backwards, dy, enter)
         plan = tape.planned()
         return Lowered(
             plan.rows,
             plan.work,
             plan.place(values[-1].ref),
             [plan.place(value.ref) for value in values[1:]],
+            [plan.place(arrived[index]) if index in arrived else None for index in range(len(self.layers))],
             None if losses is None else plan.place(losses),
             None if dy is None else plan.place(dy),
             plan.watched,
@@ -281,13 +285,16 @@ class Network:
             bound=BOUND_TOTAL,
         )
 
-    def _backward(self, tape: Tape, backwards: Sequence[Backward], dy: Ref, enter: Backward | None) -> None:
+    def _backward(
+        self, tape: Tape, backwards: Sequence[Backward], dy: Ref, enter: Backward | None
+    ) -> dict[int, Ref]:
+        """Emits the backward pass. Returns the gradient of the output of each layer that has one."""
         gradients = {len(self.layers) - 1: dy}  # of the output of each layer
         for index in reversed(range(len(self.layers))):
             if not self._trained[index]:
                 continue
             tape.layer = index
-            for source, d in zip(self.wiring[index], backwards[index](gradients.pop(index)), strict=True):
+            for source, d in zip(self.wiring[index], backwards[index](gradients[index]), strict=True):
                 if d is None or not self._trained[source]:
                     continue
                 d = d.reshaped(math.prod(self.shapes[source + 1]), 1)
@@ -308,6 +315,7 @@ class Network:
             (t.start, t.stop) for t in (*self.tensors, *self.statistics) if t.start not in products
         ):
             tape.emit("bound", Ref(Space.GRADIENT, start, stop - start, plus=1), BOUND_TOTAL)
+        return gradients
 
     def _places(self, space: Space, layer: int, tensors: Sequence[Tensor]) -> dict[str, Ref]:
         """Name -> place for the tensors of one layer."""

@@ -37,9 +37,8 @@ CALL_FLOPS, MOST_REPEATS = 2e6, 32  # of a call: an op of a microsecond is repea
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """`number`: None of the entry, by which the columns of a table enter. `sources`: the numbers of the layers
-    that it takes, -1 the data. `parameters`: how many; `flops`: of
-    one sample in one step."""
+    """`number`: None of the entry, by which the columns of a table enter. `sources`: the numbers of the
+    layers that it takes, -1 the data. `parameters`: how many; `flops`: of one sample in one step."""
 
     number: int | None
     type: str
