@@ -242,7 +242,7 @@ def test_a_service_takes_a_list_of_mappings(model: Model, monkeypatch: pytest.Mo
     from distbp_service.errors import BadValueError
 
     service = Predictions(None, Limits())  # type: ignore[arg-type]
-    monkeypatch.setattr(service, "_loaded", lambda _: model)
+    monkeypatch.setattr(service, "loaded", lambda _: model)
     rows = json.loads(
         houses(4).drop_columns(["price"]).to_pandas().to_json(orient="records", date_format="iso")
     )

@@ -266,20 +266,6 @@ class ModelPage(BaseModel):
     cursor: str | None
 
 
-class Inputs(In):
-    inputs: list[Any] = Field(
-        min_length=1,
-        description="rows of numbers, in the shape of the training rows; or mappings from column to"
-        " number, and for a model of a table to what its cells hold",
-    )
-    probabilities: bool = Field(default=False, description="give those too")
-
-
-class Predictions(BaseModel):
-    predictions: list[Any] = Field(description="one for each row: a class, or a value, or several values")
-    probabilities: list[Any] | None
-
-
 # Datasets, tokens -------------------------------------------------------------------------------------------
 
 
