@@ -81,7 +81,9 @@ def test_a_resumed_run_gives_the_same_bits(tmp_path: Path) -> None:
 
 def test_predictions_of_every_way_to_give_rows(tmp_path: Path) -> None:
     x, y = ragged(30)
-    result = distbp.train(job(), data={"train": (x, y), "validation": ragged(9, most=8)}, output=tmp_path / "run")
+    result = distbp.train(
+        job(), data={"train": (x, y), "validation": ragged(9, most=8)}, output=tmp_path / "run"
+    )
     model = result.model()
     assert model.input_shape == (7, 2)  # the longest row of all splits
     alone = np.concatenate([model.outputs([row]) for row in x])
@@ -106,8 +108,16 @@ WRONG: list[tuple[Any, Any, str]] = [
     (np.zeros((2, 3, 2)), [1, 0.5], "the length of row 1 is 0.5"),
     (np.zeros((2, 3, 2)), [1], r"lengths of shape \(1,\) for 2 rows"),
     (np.zeros((2, 3, 5)), [1, 3], r"expected steps of shape \(2,\), got \(5,\)"),
-    (np.zeros((2, 9, 2)), [1, 9], "row 1 has 9 steps, but the model takes at most 5, the most that training had"),
-    ([np.zeros((1, 2)), np.zeros((2, 3))], None, r"a step of row 1 has the shape \(3,\), but one of row 0 has"),
+    (
+        np.zeros((2, 9, 2)),
+        [1, 9],
+        "row 1 has 9 steps, but the model takes at most 5, the most that training had",
+    ),
+    (
+        [np.zeros((1, 2)), np.zeros((2, 3))],
+        None,
+        r"a step of row 1 has the shape \(3,\), but one of row 0 has",
+    ),
     ([np.zeros((1, 2)), "no"], None, "row 1 is not an array of numbers"),
 ]
 
@@ -118,7 +128,9 @@ def test_rows_that_do_not_fit_a_model(tmp_path: Path) -> None:
     for given, lengths, message in WRONG:
         with pytest.raises(ModelError, match=message):
             model.outputs(given, lengths=lengths)
-    plain = distbp.train(job(epochs=1), data=(np.zeros((8, 3, 2)), [0, 1] * 4), output=tmp_path / "plain").model()
+    plain = distbp.train(
+        job(epochs=1), data=(np.zeros((8, 3, 2)), [0, 1] * 4), output=tmp_path / "plain"
+    ).model()
     with pytest.raises(ModelError, match="trained on rows without lengths; leave `lengths` out"):
         plain.outputs(np.zeros((1, 3, 2)), lengths=[2])
 
@@ -126,19 +138,27 @@ def test_rows_that_do_not_fit_a_model(tmp_path: Path) -> None:
 def test_faults_of_a_job(tmp_path: Path) -> None:
     """Before the data is read, and for data from Python."""
     layers = [{"type": "lstm", "units": 4, "return_sequences": True}, {"type": "flatten"}, *LAYERS[1:]]
-    said = "flatten drops the lengths of the rows, so that padding would count; put a layer before it that uses"
+    said = (
+        "flatten drops the lengths of the rows, so that padding would count; put a layer before it that uses"
+    )
     npz = {"format": "npz", "path": "a.npz", "lengths": "n"}
     with pytest.raises(JobError) as caught:
         job(layers, data={"train": npz})
-    assert [(fault.path, said in fault.message) for fault in caught.value.faults] == [("model.layers.1", True)]
+    assert [(fault.path, said in fault.message) for fault in caught.value.faults] == [
+        ("model.layers.1", True)
+    ]
     x, y = ragged(20)
     with pytest.raises(JobError) as caught:
         distbp.train(job(layers), data=(x, y), output=tmp_path / "run")
-    assert [(fault.path, said in fault.message) for fault in caught.value.faults] == [("model.layers.1", True)]
+    assert [(fault.path, said in fault.message) for fault in caught.value.faults] == [
+        ("model.layers.1", True)
+    ]
     with pytest.raises(DataError, match="some splits have lengths and others do not; give them for all"):
         whole = np.zeros((4, 5, 2)), [0, 1, 0, 1]
         distbp.train(job(), data={"train": (x, y), "validation": whole}, output=tmp_path / "run")
-    with pytest.raises(DataError, match="the length of row 1 is 9, but lengths are whole numbers from 0 to 5"):
+    with pytest.raises(
+        DataError, match="the length of row 1 is 9, but lengths are whole numbers from 0 to 5"
+    ):
         given = {"inputs": np.zeros((2, 5, 2)), "lengths": [1, 9]}
         distbp.train(job(), data=(given, [0, 1]), output=tmp_path / "run")
 
@@ -181,5 +201,5 @@ def test_files_keep_lengths_by_row(tmp_path: Path) -> None:
         load(Npz(path="a.npz", lengths="bad"), tmp_path)
     np.save(tmp_path / "x.npy", x[:2])
     np.save(tmp_path / "n.npy", [1, 1.5])
-    with pytest.raises(DataError, match="x.npy: the lengths: the length of row 1 is 1.5"):
+    with pytest.raises(DataError, match=r"x\.npy: the lengths: the length of row 1 is 1.5"):
         load(Npy(inputs="x.npy", targets=None, lengths="n.npy"), tmp_path)

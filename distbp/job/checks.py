@@ -85,7 +85,9 @@ def _ids_stay(job: TrainingJob) -> Iterator[Fault]:
 def lengths_dropped(layers: Iterable[Any], input_shape: Shape | None = None) -> list[Fault]:
     """Layers that would let padding count, where the data have lengths."""
     layers = tuple(layers)
-    return [Fault(f"model.layers.{at}", message) for at, message in dropping(layers, wire(layers)[0], input_shape)]
+    return [
+        Fault(f"model.layers.{at}", message) for at, message in dropping(layers, wire(layers)[0], input_shape)
+    ]
 
 
 def _lengths_stay(job: TrainingJob) -> Iterator[Fault]:

@@ -76,9 +76,9 @@ class Network:
 
     `wiring`: for each layer the numbers of those before it whose outputs it takes, -1 for the data; left out:
     as their `inputs` say, which is a chain where they are not given. The last layer gives the outputs.
-    lengths: whether rows have lengths, the steps before the padding; a row then is its numbers, and the length
-    as one more (`row_shape`). Raises ValueError where names, shapes or lengths do not fit; the message names
-    the layer.
+    lengths: whether rows have lengths, the steps before the padding; a row then is its numbers, and the
+    length as one more (`row_shape`). Raises ValueError where names, shapes or lengths do not fit; the
+    message names the layer.
     """
 
     def __init__(

@@ -244,7 +244,10 @@ def _random(
         Space.POSITION: np.zeros(3, np.int64),
     }
     inputs = aligned_vector(slice_rows * int(np.prod(network.row_shape)), network.input_dtype)
-    inputs[:] = draw.uniform(0.1, 0.9, inputs.shape)
+    below = network.ids_below
+    inputs[:] = (
+        draw.uniform(0.1, 0.9, inputs.shape) if below is None else draw.integers(0, below, inputs.shape)
+    )
     targets: Array
     if loss.targets == "labels":
         targets = draw.integers(0, outputs, slice_rows)

@@ -34,7 +34,12 @@ NETS: dict[str, list[Any]] = {
         )
     },
     "relu": [layer("elman", units=4, activation="relu", bidirectional=True), DENSE],
-    "stacked": [layer("lstm", units=2, **BOTH), layer("gru", units=1, **BOTH), layer("elman", units=2), DENSE],
+    "stacked": [
+        layer("lstm", units=2, **BOTH),
+        layer("gru", units=1, **BOTH),
+        layer("elman", units=2),
+        DENSE,
+    ],
     "transformer": [
         layer("dense_steps", units=4),
         layer("positional_encoding"),
@@ -56,7 +61,9 @@ def packed(x: Array, lengths: Array) -> Array:
     return np.concatenate([x.reshape(len(x), -1), lengths[:, None]], axis=1).astype(x.dtype)
 
 
-def trained(network: Network, vector: Array, x: Array, targets: Array, kernels: Kernels) -> tuple[Array, Array]:
+def trained(
+    network: Network, vector: Array, x: Array, targets: Array, kernels: Kernels
+) -> tuple[Array, Array]:
     """Outputs, and the gradient, of one slice."""
     gradient = aligned_vector(network.size, network.dtype)
     gradient[:] = np.nan
@@ -146,7 +153,9 @@ def test_outputs_and_gradients_are_those_of_packed_sequences(case: dict[str, Any
 OF_STEPS = [row for row, (_, _, shape, _) in TABLE.items() if len(shape) == 2]
 
 
-@pytest.mark.parametrize("row", [row for row in OF_STEPS if LAYERS[TABLE[row][0]](**TABLE[row][1]).lengths != "drop"])
+@pytest.mark.parametrize(
+    "row", [row for row in OF_STEPS if LAYERS[TABLE[row][0]](**TABLE[row][1]).lengths != "drop"]
+)
 def test_a_layer_does_with_lengths_what_it_states(row: str, kernels: Kernels) -> None:
     """What it gives for steps before the end depends on no others; what has no steps on no padding."""
     kind, options, shape, _ = TABLE[row]
@@ -178,10 +187,20 @@ def test_length_zero_gives_zero(kernels: Kernels) -> None:
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ([layer("flatten"), DENSE], r"layer 0: flatten drops the lengths of the rows, so that padding would count"),
-        ([layer("lstm", units=2, return_sequences=True), layer("reshape", shape=(10,))], "layer 1: reshape drops"),
         (
-            [layer("lstm", units=2, return_sequences=True), layer("batch_normalization"), layer("average_steps")],
+            [layer("flatten"), DENSE],
+            r"layer 0: flatten drops the lengths of the rows, so that padding would count",
+        ),
+        (
+            [layer("lstm", units=2, return_sequences=True), layer("reshape", shape=(10,))],
+            "layer 1: reshape drops",
+        ),
+        (
+            [
+                layer("lstm", units=2, return_sequences=True),
+                layer("batch_normalization"),
+                layer("average_steps"),
+            ],
             "layer 1: batch_normalization drops the lengths .* put a layer before it that uses them",
         ),
         (
@@ -201,5 +220,7 @@ def test_dropping_lengths_is_a_fault(layers: list[Any], message: str) -> None:
 
 
 def test_rows_of_numbers_have_no_steps() -> None:
-    with pytest.raises(ValueError, match=r"lengths are of rows \(steps, features\), but a row has the shape \(5,\)"):
+    with pytest.raises(
+        ValueError, match=r"lengths are of rows \(steps, features\), but a row has the shape \(5,\)"
+    ):
         Network([layer("relu"), layer("tanh")], (5,), lengths=True)

@@ -402,8 +402,8 @@ def test_what_moves_values_moves_gradients_back(
     """The sum of (A x) w is the sum of x (A^T w)."""
     rng = np.random.default_rng(0)
     x, w = (rng.integers(-9, 9, size).astype(np.float32) for size in (shape, back))
-    there = run_op(OPS[name], [x, np.zeros(back, np.float32)], whole, compiled=compiled)[1]
-    again = run_op(OPS[other], [w, np.zeros(shape, np.float32)], whole, compiled=compiled)[1]
+    there = run_op(OPS[name], [x, np.zeros(back, np.float32)], whole, (), compiled)[1]
+    again = run_op(OPS[other], [w, np.zeros(shape, np.float32)], whole, (), compiled)[1]
     assert (there * w).sum() == (x * again).sum() != 0
 
 

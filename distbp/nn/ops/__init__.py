@@ -18,6 +18,15 @@ from distbp.nn.ops.products import PRODUCTS
 from distbp.nn.ops.windows import WINDOWS
 
 OPS: Mapping[str, Op] = table(
-    PRODUCTS, ELEMENTS, ACTIVATION_OPS, NORMALIZATION, LOSS_OPS, CHECKS, WINDOWS, PICKS, CELL_OPS, ATTENTION,
+    PRODUCTS,
+    ELEMENTS,
+    ACTIVATION_OPS,
+    NORMALIZATION,
+    LOSS_OPS,
+    CHECKS,
+    WINDOWS,
+    PICKS,
+    CELL_OPS,
+    ATTENTION,
     LENGTHS,
 )
