@@ -201,5 +201,5 @@ def test_files_keep_lengths_by_row(tmp_path: Path) -> None:
         load(Npz(path="a.npz", lengths="bad"), tmp_path)
     np.save(tmp_path / "x.npy", x[:2])
     np.save(tmp_path / "n.npy", [1, 1.5])
-    with pytest.raises(DataError, match="x.npy: the lengths: the length of row 1 is 1.5"):
+    with pytest.raises(DataError, match=r"x\.npy: the lengths: the length of row 1 is 1.5"):
         load(Npy(inputs="x.npy", targets=None, lengths="n.npy"), tmp_path)

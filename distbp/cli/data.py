@@ -65,9 +65,9 @@ def given_for(
     return _of_table(table, np.asarray(arranged(table.inputs, table.columns, model.columns, table.name)))
 
 
-def _of_table(table: Table, inputs: Array | EncodedRows) -> Given:
+def _of_table(table: Table, inputs: Array | EncodedRows | Padded) -> Given:
     if table.lengths is not None:
-        assert not isinstance(inputs, EncodedRows)
+        assert isinstance(inputs, np.ndarray)
         inputs = Padded(inputs, table.lengths)
     numbers = np.array([table.row_number(i) for i in range(len(table))], dtype=np.int64)
     names = None if table.row_names is None else np.array(table.row_names)[numbers]

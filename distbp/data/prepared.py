@@ -82,8 +82,9 @@ def prepare(
     limit_bytes: int,
     allocate: Callable[[Shape, np.dtype[Any]], Array] = np.empty,
 ) -> PreparedRows:
-    """The rows of a table, packed where they have lengths: the numbers of a row, then its length. Others: as they are where nothing is to be done to them; preprocessed into memory from
-    `allocate` where that takes up to `limit_bytes`; else batch by batch."""
+    """The rows of a table, packed where they have lengths: the numbers of a row, then its length. Others: as
+    they are where nothing is to be done to them; preprocessed into memory from `allocate` where that takes
+    up to `limit_bytes`; else batch by batch."""
     inputs = table.inputs
     if table.lengths is not None:
         packed = room((len(table), math.prod(table.features) + 1), dtype)

@@ -99,8 +99,8 @@ def fit(table: Table, scale: float = 1.0, standardize: bool = False) -> Preproce
     mean = sum x / n, std = sqrt(sum (x - mean)^2 / n) in float64, over fixed chunks in row order: flat
     memory, the same bits on every machine. Each column is first brought near 1 by a power of two, so that
     neither sums nor squares leave float64; that rounds nothing. A constant column gets the std `scale` (1
-    unless told), so it becomes 0. Of rows with lengths a column is a feature at all steps that are no padding.
-    Raises DataError for a scale that is not above 0, or
+    unless told), so it becomes 0. Of rows with lengths a column is a feature at all steps that are no
+    padding. Raises DataError for a scale that is not above 0, or
     where differences would overflow.
     """
     _check_scale(scale)

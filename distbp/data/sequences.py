@@ -46,8 +46,8 @@ def with_lengths(values: Any, name: str, steps: int | None = None) -> tuple[Any,
 
 
 def in_step(splits: Mapping[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
-    """Arrays by split, (inputs, ...) each, as `with_lengths` takes inputs. Where one split is a list of rows of
-    different lengths, all lists are padded to the longest row of all. Raises DataError."""
+    """Arrays by split, (inputs, ...) each, as `with_lengths` takes inputs. Where one split is a list of rows
+    of different lengths, all lists are padded to the longest row of all. Raises DataError."""
     lists = {name: x for name, (x, *_) in splits.items() if isinstance(x, list | tuple)}
     if not any(with_lengths(x, name)[1] is not None for name, x in lists.items()):
         return dict(splits)
@@ -68,8 +68,8 @@ def _size(row: Any) -> int | None:
 
 
 def padded(rows: Sequence[Any], name: str, steps: int | None = None) -> tuple[Array, Array]:
-    """Rows (length, ...) as one array (n, steps, ...), and their lengths (n,) int64. Raises DataError for rows
-    of different features, and for one that is longer than `steps`."""
+    """Rows (length, ...) as one array (n, steps, ...), and their lengths (n,) int64. Raises DataError for
+    rows of different features, and for one that is longer than `steps`."""
     arrays = []
     for number, row in enumerate(rows):
         try:

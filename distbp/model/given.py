@@ -23,7 +23,8 @@ def rows_with_lengths(network: Network, x: Any, lengths: Any) -> Padded:
             x, lengths = with_lengths(x, _NAME)
         if lengths is None and not isinstance(x, list | tuple):
             raise ModelError(
-                "this model was trained on rows with lengths; give lengths=..., or a list of arrays (steps, ...)"
+                "this model was trained on rows with lengths; give lengths=..., or a list of arrays"
+                " (steps, ...)"
             )
         if lengths is None:
             x, lengths = padded(x, _NAME)
@@ -45,8 +46,8 @@ def _fitted(network: Network, x: Array, lengths: Array) -> Padded:
         )
     if lengths.max() > steps:
         raise ModelError(
-            f"row {int(lengths.argmax())} has {int(lengths.max())} steps, but the model takes at most {steps}, the"
-            " most that training had; cut it off"
+            f"row {int(lengths.argmax())} has {int(lengths.max())} steps, but the model takes at most"
+            f" {steps}, the most that training had; cut it off"
         )
     out = np.zeros((len(x), steps, *features), x.dtype)
     most = min(steps, x.shape[1])

@@ -140,9 +140,9 @@ class Model:
         that training gives for these rows.
 
         y: classes (n,) as `predict` gives them (class numbers do too where the classes are named by text); or
-        values (n, outputs), or (n,) for one output. x, `lengths`: as in `outputs`. `weights`: (n,), of the rows. `metrics`: names; None:
-        those of the training job. Raises ModelError for x, DataError for y and `weights`, JobError for
-        `metrics`.
+        values (n, outputs), or (n,) for one output. x, `lengths`: as in `outputs`. `weights`: (n,), of the
+        rows. `metrics`: names; None: those of the training job. Raises ModelError for x, DataError for y and
+        `weights`, JobError for `metrics`.
         """
         given, x = x, self.checked(x, lengths)
         check_kind(metrics, (list, tuple, type(None)), "metrics", "a list of names")

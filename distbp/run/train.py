@@ -64,9 +64,9 @@ def train(
     data: arrays in place of what the job's `data` names: (x, y) or (x, y, weights) to train on, or a
     mapping with such tuples for "train", "validation", "test"; or frames with the target among their
     columns, which the job's `data.target` names. x: (n, *features), or a frame, whose names of columns the
-    model keeps, or a list of arrays (steps, ...) of different lengths, or a mapping of `inputs` (n, steps, ...)
-    and `lengths` (n,); y: (n,) labels (numbers, text, booleans) or values, or (n, outputs). output: the run
-    directory, absent or empty; None: a new one below `runs/`. folder: what paths in the job are relative
+    model keeps, or a list of arrays (steps, ...) of different lengths, or a mapping of `inputs` (n, steps,
+    ...) and `lengths` (n,); y: (n,) labels (numbers, text, booleans) or values, or (n, outputs). output: the
+    run directory, absent or empty; None: a new one below `runs/`. folder: what paths in the job are relative
     to; `confined`: they may not leave it. workers: in place of the job's. listener: is told what happens
     (see `distbp.run.events`). progress: shows how it goes: what the command line shows, in a notebook a live
     card; else nothing is printed. address: of a Ray cluster to train on; None: RAY_ADDRESS, or a Ray embedded

@@ -175,8 +175,6 @@ ELEMENT_CASES = [
         "samples_first",
         lambda d: Call([d.normal(STEPS * d.rows), d.out(columns=STEPS * d.columns)]),
     ),
-    Case("sum_steps", lambda d: Call([d.normal(columns=STEPS * d.columns), d.out()], (), (0.3,))),
-    Case("repeat_steps", lambda d: Call([d.normal(), d.out(columns=STEPS * d.columns)], (), (0.3,))),
     Case("fill", lambda d: Call([d.out()], (), (1.25,))),
     Case(
         "dropout",
@@ -328,6 +326,29 @@ def _attention(heads: int, ahead: int, ends: bool = False) -> list[Case]:
     return found if ends else [*found, Case("attention_backward", make(True), about)]
 
 
+def _mean(ends: bool) -> list[Case]:
+    """The average over steps, and its way back; with lengths or without."""
+
+    def lengths(d: Draw) -> Array:
+        return d.ends(STEPS) if ends else d.none()
+
+    dropped, about = frozenset({0, 1} if ends else ()), "with lengths" * ends
+    return [
+        Case(
+            "mean_steps",
+            lambda d: Call([d.normal(columns=STEPS * d.columns), lengths(d), d.out()]),
+            about,
+            drops=dropped,
+        ),
+        Case(
+            "mean_steps_backward",
+            lambda d: Call([d.normal(), lengths(d), d.out(columns=STEPS * d.columns)]),
+            about,
+            drops=dropped,
+        ),
+    ]
+
+
 LENGTH_CASES = [
     Case("last_id", lambda d: Call([d.labels(7), d.out(columns=1)])),
     Case("end_rows", lambda d: Call([d.ends(STEPS), d.normal()], (1,)), drops=frozenset({0, 1})),
@@ -341,16 +362,8 @@ LENGTH_CASES = [
         lambda d: Call([d.ends(STEPS), d.normal(), d.out(STEPS * d.rows)]),
         drops=frozenset({0, 1}),
     ),
-    Case(
-        "mean_steps",
-        lambda d: Call([d.ends(STEPS), d.normal(columns=STEPS * d.columns), d.out()]),
-        drops=frozenset({0, 1}),
-    ),
-    Case(
-        "mean_steps_backward",
-        lambda d: Call([d.ends(STEPS), d.normal(), d.out(columns=STEPS * d.columns)]),
-        drops=frozenset({0, 1}),
-    ),
+    *_mean(True),
+    *_mean(False),
 ]
 
 

@@ -41,9 +41,10 @@ def from_arrays(
     name: str = "the arrays",
     allowed: Allowed = ANY,
 ) -> Table:
-    """A checked table of array-likes: inputs (n, *features), or as `with_lengths` takes them; targets (n,) labels (numbers, booleans, text) or
-    values, or values (n, outputs); weights (n,). Frames and series will do for each, and the names of the
-    columns of a frame of inputs are kept. Arrays of numbers are not copied. Raises DataError."""
+    """A checked table of array-likes: inputs (n, *features), or as `with_lengths` takes them; targets (n,)
+    labels (numbers, booleans, text) or values, or values (n, outputs); weights (n,). Frames and series will
+    do for each, and the names of the columns of a frame of inputs are kept. Arrays of numbers are not
+    copied. Raises DataError."""
     inputs, lengths = with_lengths(inputs, name)
     columns = columns_of(inputs, name)
     table = build(

@@ -101,31 +101,16 @@ class AverageSteps(Facts):
         return (steps_of(self.type, input_shape)[1],)
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
-        tape, (steps, features), ends = low.tape, x.shape, x.lengths
-        if ends is not None:
-            return self._own(low, x, ends)
+        tape, (steps, features) = low.tape, x.shape
         inputs, y = x.ref.reshaped(steps * features, 1), tape.work(features)
-        tape.emit("sum_steps", inputs, y, real=(1.0 / steps,))
+        ends = ABSENT if x.lengths is None else x.lengths
+        tape.emit("mean_steps", inputs, ends, y)
 
         def backward(dy: Ref) -> tuple[Ref | None]:
             if not low.wanted[0]:
                 return (None,)
             dx = tape.like(inputs)
-            tape.emit("repeat_steps", dy, dx, real=(1.0 / steps,))
-            return (dx,)
-
-        return Value(y, (features,)), backward
-
-    def _own(self, low: Lowering, x: Value, ends: Ref) -> tuple[Value, Backward]:
-        tape, (steps, features) = low.tape, x.shape
-        y = tape.work(features)
-        tape.emit("mean_steps", ends, x.ref.reshaped(steps * features, 1), y)
-
-        def backward(dy: Ref) -> tuple[Ref | None]:
-            if not low.wanted[0]:
-                return (None,)
-            dx = tape.work(steps * features)
-            tape.emit("mean_steps_backward", ends, dy, dx)
+            tape.emit("mean_steps_backward", dy, ends, dx)
             return (dx,)
 
         return Value(y, (features,)), backward

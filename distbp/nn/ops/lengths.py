@@ -16,7 +16,8 @@ from distbp.nn.ops.base import Op, Real, Whole, element_ops
 
 def _last(ends: Array, steps: int) -> Array:
     """(rows,) int64: the last step of each row, -1 for length 0; there is one, whatever came in."""
-    return np.clip(np.nan_to_num(ends[:, 0]), 0, steps).astype(np.int64) - 1
+    last: Array = np.clip(np.nan_to_num(ends[:, 0]), 0, steps).astype(np.int64) - 1
+    return last
 
 
 def _last_id(ids: Array, out: Array, whole: Whole, real: Real) -> None:
@@ -47,30 +48,35 @@ def _put_last(ends: Array, d: Array, out: Array, whole: Whole, real: Real) -> No
     steps[last[there], there] = d[there]
 
 
-def _mean_steps(ends: Array, a: Array, out: Array, whole: Whole, real: Real) -> None:
-    """out (rows, columns) <- of a (rows, steps * columns) the average over each row's own steps; 0 for
-    length 0."""
+def _mean_steps(a: Array, ends: Array, out: Array, whole: Whole, real: Real) -> None:
+    """out (rows, columns) <- of a (rows, steps * columns) the average over the steps, of each row over its
+    own where there are ends; 0 for length 0."""
     steps = a.reshape(len(a), -1, out.shape[1])
-    last = _last(ends, steps.shape[1])
-    own = np.where(_own(last, steps.shape[1]), steps, 0)
-    out[:] = own.sum(axis=1) * _share(last, out)
+    last, sums = _last_or_all(ends, steps), np.zeros_like(out)
+    for t in range(steps.shape[1]):
+        sums += np.where(t <= last, steps[:, t], 0)
+    np.multiply(sums, _share(last, out), out=out)
 
 
-def _mean_steps_backward(ends: Array, d: Array, out: Array, whole: Whole, real: Real) -> None:
+def _mean_steps_backward(d: Array, ends: Array, out: Array, whole: Whole, real: Real) -> None:
     """out (rows, steps * columns) <- d / length at each row's own steps, 0 past its end."""
     steps = out.reshape(len(d), -1, d.shape[1])
-    last = _last(ends, steps.shape[1])
-    steps[:] = np.where(_own(last, steps.shape[1]), (d * _share(last, d))[:, None], 0)
+    last = _last_or_all(ends, steps)
+    steps[:] = np.where(
+        np.arange(steps.shape[1])[:, None] <= last[:, None], (d * _share(last, d))[:, None], 0
+    )
 
 
-def _own(last: Array, steps: int) -> Array:
-    """(rows, steps, 1) of booleans."""
-    return (np.arange(steps) <= last[:, None])[:, :, None]
+def _last_or_all(ends: Array, steps: Array) -> Array:
+    """(rows, 1): the last step of each row."""
+    count = steps.shape[1]
+    return _last(ends, count)[:, None] if len(ends) else np.full((len(steps), 1), count - 1)
 
 
 def _share(last: Array, like: Array) -> Array:
     """(rows, 1): 1 / length."""
-    return (1 / np.maximum(last[:, None] + 1, 1)).astype(like.dtype)
+    share: Array = (1 / np.maximum(last + 1, 1)).astype(like.dtype)
+    return share
 
 
 _HERE = "distbp.nn.ops.loops_lengths:"

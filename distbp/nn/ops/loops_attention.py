@@ -36,7 +36,8 @@ def _largest(values: Array) -> float:
 
 @inner
 def _softmax(s: Array, ahead: int, end: int, scale: float) -> None:
-    """Of scale * s (steps, steps), in place; of row i the columns up to i + ahead, else 0; all before `end`."""
+    """Of scale * s (steps, steps), in place; of row i the columns up to i + ahead, else 0; all before
+    `end`."""
     steps = s.shape[1]
     for i in range(steps):
         seen = max(0, min(end, i + ahead + 1)) if i < end else 0

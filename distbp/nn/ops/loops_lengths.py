@@ -6,7 +6,7 @@ import numpy as np
 
 from distbp.nn.ops.rows import flat, labels, single, whole
 
-_ZERO, _ONE = np.float32(0), np.float32(1)
+_ZERO = np.float32(0)
 
 
 def last_id(row: int, spaces: int, rows: int) -> None:
@@ -52,11 +52,12 @@ def put_last(row: int, spaces: int, rows: int) -> None:
 
 
 def mean_steps(row: int, spaces: int, rows: int) -> None:
-    ends, a, out = single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
+    a, ends, out = single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
     columns = out.shape[1]
+    steps = a.shape[1] // columns
     for i in range(out.shape[0]):
-        end = min(np.int64(ends[i, 0]), a.shape[1] // columns)
-        share = _ONE / np.float32(max(end, 1))
+        end = min(np.int64(ends[i, 0]), steps) if ends.shape[0] else steps
+        share = np.float32(1 / max(end, 1))
         for j in range(columns):
             out[i, j] = _ZERO
         for t in range(end):
@@ -67,13 +68,12 @@ def mean_steps(row: int, spaces: int, rows: int) -> None:
 
 
 def mean_steps_backward(row: int, spaces: int, rows: int) -> None:
-    ends, d, out = single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
+    d, ends, out = single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
     columns = d.shape[1]
+    steps = out.shape[1] // columns
     for i in range(d.shape[0]):
-        end = min(np.int64(ends[i, 0]), out.shape[1] // columns)
-        share = _ONE / np.float32(max(end, 1))
-        for k in range(out.shape[1]):
-            out[i, k] = _ZERO
-        for t in range(end):
+        end = min(np.int64(ends[i, 0]), steps) if ends.shape[0] else steps
+        share = np.float32(1 / max(end, 1))
+        for t in range(steps):
             for j in range(columns):
-                out[i, t * columns + j] = d[i, j] * share
+                out[i, t * columns + j] = d[i, j] * share if t < end else _ZERO
