@@ -20,6 +20,7 @@ import numpy as np
 from distbp.core.arrays import Shape
 from distbp.core.errors import Fault, JobError, NoMemoryError
 from distbp.engine.evaluation import EVALUATION_ROWS
+from distbp.job.members import networks
 from distbp.nn.network import Network
 from distbp.optim import Rule, chain
 
@@ -57,6 +58,9 @@ def needed(
         network = Network(job.model.layers, (1,) if input_shape is None else input_shape, job.dtype)
     except ValueError:
         return None
+    members = networks(job)
+    side = min(members, threads) if job.workers in (0, "auto") else 1  # that train at a time
+    threads = max(1, threads // side)
     item = network.dtype.itemsize
     vector, trained = network.size * item, network.parameter_count * item
     state = len(Rule(chain(job.optimizer)).slots) * trained
@@ -75,10 +79,10 @@ def needed(
         by_layer[tensor.layer] += tensor.stop - tensor.start
     return Need(
         {
-            "parameters": 2 * vector,
-            "optimizer state": 2 * state,
-            "gradients": (parts * levels + (parts > 1)) * vector,
-            "values of a batch": values * item,
+            "parameters": max(2 * side, members) * vector,
+            "optimizer state": 2 * side * state,
+            "gradients": side * (parts * levels + (parts > 1)) * vector,
+            "values of a batch": side * values * item,
             "data": targets * item + data,
         },
         int(np.argmax(by_layer)),

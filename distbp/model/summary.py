@@ -8,8 +8,8 @@ from distbp.core.arrays import Shape
 from distbp.nn.network import Network
 
 
-def summary(network: Network) -> str:
-    """A table of the layers: their outputs for one row, their parameters; then the sum."""
+def summary(network: Network, members: int = 1) -> str:
+    """A table of the layers: their outputs for one row, their parameters; then the sum, of every member."""
     counts = [0] * len(network.layers)
     for tensor in network.tensors:
         counts[tensor.layer] += math.prod(tensor.shape)
@@ -20,6 +20,8 @@ def summary(network: Network) -> str:
         words = f"{number} {layer.type}{'' if name in (None, 'linear') else f' ({name})'}"
         rows.append((words, _text(network.shapes[number + 1]), f"{counts[number]:,}"))
     rows.append(("in all", "", f"{network.parameter_count:,} {network.dtype}"))
+    if members > 1:
+        rows.append((f"{members} members", "", f"{members * network.parameter_count:,} {network.dtype}"))
     first, second, third = (max(map(len, column)) for column in zip(*rows, strict=True))
     lines = [f"{a:<{first}}  {b:<{second}}  {c:>{third}}".rstrip() for a, b, c in rows]
     return "\n".join([lines[0], "-" * (first + second + third + 4), *lines[1:]])

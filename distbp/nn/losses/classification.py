@@ -42,6 +42,9 @@ class SoftmaxCrossEntropy:
     def predictions(self, outputs: Array) -> Array:
         return softmax(outputs)
 
+    def outputs_for(self, predictions: Array) -> Array:
+        return np.asarray(np.log(np.maximum(predictions, np.finfo(predictions.dtype).tiny)))
+
     def op(self, outputs: int) -> LossOp:
         return LossOp("softmax_cross_entropy", (1.0, 1.0, self.label_smoothing))
 
@@ -77,6 +80,9 @@ class NLL:
     def predictions(self, outputs: Array) -> Array:
         return outputs
 
+    def outputs_for(self, predictions: Array) -> Array:
+        return predictions
+
     def op(self, outputs: int) -> LossOp:
         return LossOp("nll", (1.0, 1.0))
 
@@ -106,6 +112,9 @@ class Hinge:
 
     def predictions(self, outputs: Array) -> Array:
         return outputs
+
+    def outputs_for(self, predictions: Array) -> Array:
+        return predictions
 
     def op(self, outputs: int) -> LossOp:
         return LossOp("hinge", (1 / outputs, 1 / outputs, self.margin), (self.power,))

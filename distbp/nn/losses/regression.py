@@ -41,6 +41,9 @@ class Quadratic:
     def predictions(self, outputs: Array) -> Array:
         return outputs
 
+    def outputs_for(self, predictions: Array) -> Array:
+        return predictions
+
     def op(self, outputs: int) -> LossOp:
         return LossOp("squares", (0.5, 1.0))
 
@@ -65,6 +68,9 @@ class MSE:
     def predictions(self, outputs: Array) -> Array:
         return outputs
 
+    def outputs_for(self, predictions: Array) -> Array:
+        return predictions
+
     def op(self, outputs: int) -> LossOp:
         return LossOp("squares", (1 / outputs, 2 / outputs))
 
@@ -88,6 +94,9 @@ class MAE:
 
     def predictions(self, outputs: Array) -> Array:
         return outputs
+
+    def outputs_for(self, predictions: Array) -> Array:
+        return predictions
 
     def op(self, outputs: int) -> LossOp:
         return LossOp("absolute", (1 / outputs, 1 / outputs))
@@ -117,6 +126,9 @@ class Huber:
 
     def predictions(self, outputs: Array) -> Array:
         return outputs
+
+    def outputs_for(self, predictions: Array) -> Array:
+        return predictions
 
     def op(self, outputs: int) -> LossOp:
         return LossOp("huber", (1 / (2 * outputs), 1 / outputs, self.delta))
@@ -155,6 +167,11 @@ class Poisson:
 
     def predictions(self, outputs: Array) -> Array:
         return np.exp(outputs) if self.log_input else outputs
+
+    def outputs_for(self, predictions: Array) -> Array:
+        if not self.log_input:
+            return predictions
+        return np.asarray(np.log(np.maximum(predictions, np.finfo(predictions.dtype).tiny)))
 
     def op(self, outputs: int) -> LossOp:
         return LossOp("poisson_log" if self.log_input else "poisson", (1 / outputs, 1 / outputs))
