@@ -19,6 +19,7 @@ from distbp.core.arrays import Shape
 from distbp.core.errors import Fault, JobError, NoMemoryError
 from distbp.engine.evaluation import EVALUATION_ROWS
 from distbp.engine.updating import state_vectors
+from distbp.job.members import networks
 from distbp.nn.layers.base import Layer
 from distbp.nn.network import Network
 from distbp.nn.tape import ENTRY
@@ -60,6 +61,9 @@ def needed(
         network = Network(job.model.layers, shape, job.dtype, entry=entry)
     except ValueError:
         return None
+    members = networks(job)
+    side = min(members, threads) if job.workers in (0, "auto") else 1  # that train at a time
+    threads = max(1, threads // side)
     item = network.dtype.itemsize
     vector, trained = network.size * item, network.parameter_count * item
     state = state_vectors(job.optimizer) * trained
@@ -77,10 +81,10 @@ def needed(
     by_layer = network.parameters_by_layer
     return Need(
         {
-            "parameters": 2 * vector,
-            "optimizer state": 2 * state,
-            "gradients": (parts * levels + (parts > 1)) * vector,
-            "values of a batch": values * item,
+            "parameters": max(2 * side, members) * vector,
+            "optimizer state": 2 * side * state,
+            "gradients": side * (parts * levels + (parts > 1)) * vector,
+            "values of a batch": side * values * item,
             "data": targets * item + data,
         },
         max(by_layer, key=lambda layer: (by_layer[layer], -layer), default=0),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from distbp.core.errors import Fault, JobError, cut
 from distbp.job.faults import unknown
+from distbp.job.members import members_or_restarts
 from distbp.job.method_checks import one_server_fits, whole_batches_fit
 from distbp.job.parts import WorkerRange
 from distbp.job.table_checks import splits_off, tables_are_whole
@@ -346,6 +347,7 @@ CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (_warm_up_ends, frozenset({"optimizer", "epochs", "max_steps"})),
     (_plateau_direction, frozenset({"optimizer", "model", "loss", "metrics", "data"})),
     (_plateau_watches, frozenset({"optimizer", "model", "loss", "metrics", "data", "early_stopping"})),
+    (members_or_restarts, frozenset({"members", "restarts"})),
     (_early_stopping_watches, frozenset({"early_stopping", "model", "loss", "metrics", "data"})),
 )
 

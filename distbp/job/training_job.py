@@ -17,6 +17,7 @@ from distbp.job.digest import digest
 from distbp.job.faults import Part, Words, at_most, details, left_out, located
 from distbp.job.graph import drawing_of
 from distbp.job.kinds import Flag, Number, Text, Whole, plain
+from distbp.job.members import MAX_MEMBERS
 from distbp.job.parts import (
     BatchSize,
     Checkpoint,
@@ -96,6 +97,20 @@ class TrainingJob(Part):
         " stops where a bit differs. Never changes the result",
     )
     seed: Whole = Field(default=0, ge=0, lt=1 << 64, description="of everything random")
+    members: Whole = Field(
+        default=1,
+        ge=1,
+        le=MAX_MEMBERS,
+        description="networks of different seeds, trained apart and averaged where they predict:"
+        " probabilities or values; one model",
+    )
+    restarts: Whole = Field(
+        default=1,
+        ge=1,
+        le=MAX_MEMBERS,
+        description="networks of different seeds, trained apart, of which the best is kept: by the metric of"
+        " early_stopping, else by the validation loss, else by the training loss",
+    )
     shuffle: Flag = Field(default=True, description="a new order of the samples in every epoch")
     drop_last: Flag = Field(
         default=False, description="leave out the last batch of an epoch where it is smaller"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,17 +24,19 @@ from distbp.engine.memory_need import check_memory, needed
 from distbp.job import TrainingJob, WorkerRange
 from distbp.job.data_checks import check_against_data
 from distbp.job.graph import drawing_of
+from distbp.job.members import networks
 from distbp.nn.metrics import Frame, frame_of
 from distbp.nn.network import Network
 from distbp.run import agreement, checkpoint, events
 from distbp.run.class_weights import class_weights
 from distbp.run.delivery import delivered
+from distbp.run.drive import drive
+from distbp.run.joining import joined_delivered
+from distbp.run.members import train_members
 from distbp.run.result import Result
 from distbp.run.run_directory import RunDirectory, job_text, read_job, read_result
-from distbp.run.run_log import log_events
 from distbp.run.seen import seen
 from distbp.run.splits import SPLITS, Splits, open_splits
-from distbp.run.trainer import Trainer
 from distbp.run.warm_start import INIT, check_init, init_folder, keep_init, model_folder
 from distbp.team.maker import TeamMaker
 from distbp.team.ray.session import RaySession
@@ -101,7 +103,12 @@ def train(
         path = path or _fresh_directory(job.name)
         with RunDirectory.create(path, _job_text(job, place), disk=disk or DISK) as run:
             keep_init(model, path)
-            return _drive(run, blueprint, splits, None, teams, told, control, notes=notes)
+            if networks(job) > 1:
+                return train_members(
+                    run, job.located(place), blueprint, splits, teams, told, control,
+                    workers=wanted, init=model, notes=notes,
+                )  # fmt: skip
+            return drive(run, blueprint, splits, None, teams, told, control, notes=notes)
 
 
 @numerics.quiet()
@@ -136,7 +143,10 @@ def resume(
             text = TrainingJob.from_yaml(job_text(run.path)).replace(epochs=epochs).to_yaml()
             job = job.replace(epochs=epochs)
         done, start = read_result(run.path), checkpoint.load_latest(run.checkpoints)
-        if done is not None and not (start and agreement.longer(start.state, job)):
+        several = networks(job) > 1
+        if several and done is not None and done["job_digest"] == job.digest:
+            return joined_delivered(run.path, done, job)
+        if not several and done is not None and not (start and agreement.longer(start.state, job)):
             return delivered(run.path, done, job, start)
         control = control or Control()
         wanted = job.workers if workers is None else workers
@@ -151,15 +161,21 @@ def resume(
                 check_memory(needed(job, None, {}))  # before targets of so many outputs are made
                 splits = open_splits(job, run.path, given)
                 blueprint = make_blueprint(job, splits)
+                kept: Path | None = None
                 if start is None:
-                    kept: Path | None = run.path / INIT
+                    kept = run.path / INIT
                     if not (run.path / INIT).is_dir():
                         kept = model_folder(init) if init else init_folder(job, run.path)
                     notes = check_init(blueprint, splits, kept)
                     keep_init(kept, run.path)
             if done is not None and text is None:
                 text = job_text(run.path)  # a longer job was written by hand
-            return _drive(run, blueprint, splits, start, teams, told, control, text, notes)
+            if several:
+                return train_members(
+                    run, job, blueprint, splits, teams, told, control,
+                    workers=wanted, init=kept, job_text=text, notes=notes,
+                )  # fmt: skip
+            return drive(run, blueprint, splits, start, teams, told, control, text, notes)
 
 
 def make_blueprint(job: TrainingJob, splits: Splits) -> Blueprint:
@@ -226,26 +242,6 @@ def _frames(splits: Splits) -> dict[str, Frame]:
         for name, targets in splits.meaning.targets.items()
         if name != "train" and targets.ndim == 2
     }
-
-
-def _drive(
-    run: RunDirectory,
-    blueprint: Blueprint,
-    splits: Splits,
-    start: checkpoint.Checkpoint | None,
-    teams: TeamMaker,
-    listener: events.Listener | None,
-    control: Control,
-    job_text: str | None = None,
-    notes: Sequence[str] = (),
-) -> Result:
-    told = log_events(run, listener)
-    for aside in start.set_aside if start else ():
-        told(events.CheckpointSetAside(str(aside.path), aside.reason))
-    teams.waiting = lambda what: told(events.Waiting(what))
-    with numerics.one_blas_thread(), numerics.quiet():
-        trainer = Trainer(run, blueprint, splits, teams, told, control, notes=notes)
-        return trainer.train(start, job_text)
 
 
 def _tell(listener: events.Listener | None, what: str) -> None:

@@ -59,6 +59,12 @@ def check_init(blueprint: Blueprint, splits: Splits, folder: Path | None) -> lis
         model = load_model(folder)
     except ModelError as error:
         raise JobError([Fault("init", str(error))]) from None
+    if model.others:
+        text = (
+            f"the model in {folder} has {len(model.vectors)} members, and a network begins with one: name"
+            " that of a member, RUN_DIR/members/0"
+        )
+        raise JobError([Fault("init", text)])
     network = blueprint.network()
     taken, notes = _taken(network, model.network)
     if not taken:

@@ -42,6 +42,11 @@ class SigmoidCrossEntropy(LossFacts):
         p = np.clip(mean, SMALLEST, 1 - SMALLEST)
         return np.asarray(np.log(p) - np.log1p(-p))
 
+    def outputs_for(self, predictions: Array) -> Array:
+        limits = np.finfo(predictions.dtype)
+        p = np.clip(predictions, limits.tiny, 1 - limits.epsneg)
+        return np.asarray(np.log(p) - np.log1p(-p))
+
     def op(self, outputs: int) -> LossOp:
         return LossOp("sigmoid_cross_entropy", _factors(self.outputs, outputs))
 
