@@ -17,6 +17,7 @@ import numpy as np
 
 from distbp.core.streams import Purpose, generator
 from distbp.nn.layers.base import Array, Backward, Layer, Lowering, Shape, Value
+from distbp.nn.layers.layouts import arranged, turned
 from distbp.nn.losses.base import Loss, lower_loss
 from distbp.nn.tape import BOUND_TOTAL, TOTALS, Ref, Row, Space, Tape, Watched
 from distbp.nn.wiring import DATA, Wiring, ids_below, wiring_of
@@ -53,7 +54,8 @@ def aligned_vector(size: int, dtype: Any) -> Array:
 
 @dataclass(frozen=True)
 class Lowered:
-    """A network on the tape. `outputs`: of its last layer; `activations`: of every layer; `losses`: of each
+    """A network on the tape. `outputs`: of its last layer; `activations`: of every layer, as they lie, images
+    `channels_last` where it says so, and plain where `forward_only`; `losses`: of each
     output, and `loss_gradient`, of the outputs: None where no loss was given; `watched`: where the live
     rows of units are counted."""
 
@@ -61,6 +63,7 @@ class Lowered:
     work: int
     outputs: Ref
     activations: list[Ref]
+    channels_last: list[bool]
     losses: Ref | None
     loss_gradient: Ref | None
     watched: list[Watched]
@@ -187,6 +190,7 @@ class Network:
         backward pass, which fills the gradient space, unless `forward_only`."""
         tape = Tape(most_rows, self.dtype, training)
         values = [Value(Ref(Space.INPUTS, 0, math.prod(self.shapes[0]), 1), self.shapes[0])]
+        taken: list[list[Value]] = []
         backwards: list[Backward] = []
         for index, layer in enumerate(self.layers):
             tape.layer = index
@@ -200,40 +204,61 @@ class Network:
                 statistic_sums=self._places(Space.GRADIENT, index, self.statistics),
                 bound=BOUND_TOTAL,
             )
-            value, backward = layer.lower(low, *(values[source + 1] for source in self.wiring[index]))
+            taken.append(arranged(tape, layer, [values[source + 1] for source in self.wiring[index]]))
+            value, backward = layer.lower(low, *taken[-1])
             values.append(value)
             backwards.append(backward)
         tape.layer = -1
         losses = dy = None
-        tape.keep(values[-1].ref)
+        outputs = turned(tape, values[-1], last=False)
+        tape.keep(outputs.ref)
+        seen = [turned(tape, value, last=False) for value in values[1:]] if forward_only else values[1:]
         if loss is not None:
-            dy, losses = lower_loss(tape, loss, values[-1].ref)
+            dy, losses = lower_loss(tape, loss, outputs.ref)
             tape.keep(losses)
             if forward_only:
-                tape.keep(dy, *(value.ref for value in values))
+                tape.keep(dy, *(value.ref for value in seen))
             if training and not forward_only:
-                self._backward(tape, backwards, dy)
+                self._backward(tape, backwards, dy, values, taken)
         plan = tape.planned()
         return Lowered(
             plan.rows,
             plan.work,
-            plan.place(values[-1].ref),
-            [plan.place(value.ref) for value in values[1:]],
+            plan.place(outputs.ref),
+            [plan.place(value.ref) for value in seen],
+            [value.channels_last for value in seen],
             None if losses is None else plan.place(losses),
             None if dy is None else plan.place(dy),
             plan.watched,
         )
 
-    def _backward(self, tape: Tape, backwards: Sequence[Backward], dy: Ref) -> None:
-        gradients = {len(self.layers) - 1: dy}  # of the output of each layer
+    def _backward(
+        self,
+        tape: Tape,
+        backwards: Sequence[Backward],
+        dy: Ref,
+        values: Sequence[Value],
+        taken: Sequence[Sequence[Value]],
+    ) -> None:
+        """values: the data, then what each layer gives. taken: what each layer was given."""
+
+        def like(source: int, d: Ref, channels_last: bool) -> Ref:
+            """The gradient with respect to an output, as that lies. channels_last: whether `d` does."""
+            shape = self.shapes[source + 1]
+            value = Value(d.reshaped(math.prod(shape), 1), shape, channels_last)
+            return turned(tape, value, values[source + 1].channels_last).ref
+
+        top = len(self.layers) - 1
+        gradients = {top: like(top, dy, False)}  # of the output of each layer
         for index in reversed(range(len(self.layers))):
             if not self._trained[index]:
                 continue
             tape.layer = index
-            for source, d in zip(self.wiring[index], backwards[index](gradients.pop(index)), strict=True):
+            found = backwards[index](gradients.pop(index))
+            for source, value, d in zip(self.wiring[index], taken[index], found, strict=True):
                 if d is None or not self._trained[source]:
                     continue
-                d = d.reshaped(math.prod(self.shapes[source + 1]), 1)
+                d = like(source, d, value.channels_last)
                 if source in gradients:
                     tape.emit("add", gradients[source], d, gradients[source])
                 else:

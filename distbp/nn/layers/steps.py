@@ -90,8 +90,8 @@ class AverageSteps(Facts):
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
         tape, (steps, features) = low.tape, x.shape
-        # An image of one channel, whose windows are its columns.
-        windows = Windows(1, steps, features, 0, 1, steps, 1, 1, 1, 0, 0, 1, 1, 1, features)
+        # An image of one column, whose channels are the features.
+        windows = Windows(features, steps, 1, features, steps, 1, 1, 1, 0, 0, 1, 1, 1, 1)
         inputs, y = x.ref.reshaped(steps * features, 1), tape.work(features)
         tape.emit("average_pool", inputs, y, whole=windows, real=(1.0 / steps,))
 

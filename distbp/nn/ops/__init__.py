@@ -9,6 +9,7 @@ from distbp.nn.ops.attention import ATTENTION
 from distbp.nn.ops.base import Op, table
 from distbp.nn.ops.cells import CELL_OPS
 from distbp.nn.ops.checks import CHECKS
+from distbp.nn.ops.convolution import CONVOLUTION
 from distbp.nn.ops.elements import ELEMENTS
 from distbp.nn.ops.losses import LOSS_OPS
 from distbp.nn.ops.normalization import NORMALIZATION
@@ -17,5 +18,15 @@ from distbp.nn.ops.products import PRODUCTS
 from distbp.nn.ops.windows import WINDOWS
 
 OPS: Mapping[str, Op] = table(
-    PRODUCTS, ELEMENTS, ACTIVATION_OPS, NORMALIZATION, LOSS_OPS, CHECKS, WINDOWS, PICKS, CELL_OPS, ATTENTION
+    PRODUCTS,
+    ELEMENTS,
+    ACTIVATION_OPS,
+    NORMALIZATION,
+    LOSS_OPS,
+    CHECKS,
+    WINDOWS,
+    CONVOLUTION,
+    PICKS,
+    CELL_OPS,
+    ATTENTION,
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -87,7 +87,8 @@ def record(network: Network, loss: Loss, vector: Array, x: Array, target: Array)
     seen: list[Seen] = []
     below, d_below = x[0], None
     for index, layer in enumerate(network.layers):
-        found = _seen(layer, network.shapes[index + 1], by_layer[index], below, d_below)
+        form = _Form(network.shapes[index + 1], lowered.channels_last[index])
+        found = _seen(layer, form, by_layer[index], below, d_below)
         seen.append(found)
         below, d_below = found.a, found.d_a
     added = next(event for event in events if event.row.op.name == "add_losses")
@@ -104,12 +105,27 @@ def _run(row: Row, spaces: Mapping[Space, Array]) -> _Event:
     return _Event(row, before, [operand.copy() for operand in operands] if kept else [])
 
 
-def _seen(layer: Layer, shape: Shape, events: Sequence[_Event], below: Array, d_below: Array | None) -> Seen:
+class _Form(NamedTuple):
+    """Of a value in the network (see `distbp.nn.layers.base.Value`)."""
+
+    shape: Shape
+    channels_last: bool
+
+    def plain(self, values: Array) -> Array:
+        """The values of one sample, in the shape of the sample."""
+        if not self.channels_last:
+            return values.reshape(self.shape)
+        channels, *places = self.shape
+        return np.ascontiguousarray(np.moveaxis(values.reshape(*places, channels), -1, 0))
+
+
+def _seen(layer: Layer, form: _Form, events: Sequence[_Event], below: Array, d_below: Array | None) -> Seen:
     """Of one layer, from its own ops. below: what it takes, and the derivative with respect to it."""
+    shape = form.shape
     forward = [e for e in events if e.row.op.name in ACTIVATIONS]
     backward = [e for e in events if e.row.op.name in {f"{name}_backward" for name in ACTIVATIONS}]
     if not forward:
-        return _without_activation(shape, events, below, d_below)
+        return _without_activation(form, events, below, d_below)
     name = forward[0].row.op.name
     recurrent = layer.type == "elman"
     states_shape = (len(forward), *forward[0].after[2].shape[1:]) if recurrent else shape
@@ -118,9 +134,7 @@ def _seen(layer: Layer, shape: Shape, events: Sequence[_Event], below: Array, d_
         if not parts:
             return None
         values = np.concatenate([part.reshape(-1, part.shape[-1]) for part in parts])
-        if layer.type == "conv2d":  # inside, the channels of a place lie together
-            return np.ascontiguousarray(values.reshape(*shape[1:], shape[0]).transpose(2, 0, 1))
-        return values.reshape(states_shape)
+        return values.reshape(states_shape) if recurrent else form.plain(values)
 
     z = arranged([_sum(e.before[0], e.before[1]) for e in forward])
     values = arranged([e.after[2] for e in forward])
@@ -136,16 +150,16 @@ def _seen(layer: Layer, shape: Shape, events: Sequence[_Event], below: Array, d_
     return Seen(name, z, output, slope, None if handed is None else handed.reshape(shape), delta, values, d)
 
 
-def _without_activation(shape: Shape, events: Sequence[_Event], below: Array, d_below: Array | None) -> Seen:
+def _without_activation(form: _Form, events: Sequence[_Event], below: Array, d_below: Array | None) -> Seen:
     """Of pooling, whose ops hold its numbers, and of layers that only change the shape."""
     forward = next((e for e in events if e.row.op.name in _POOLS), None)
     if forward is None:
-        d_a = None if d_below is None else d_below.reshape(shape)
-        return Seen(None, None, below.reshape(shape), None, d_a, None)
+        d_a = None if d_below is None else d_below.reshape(form.shape)
+        return Seen(None, None, below.reshape(form.shape), None, d_a, None)
     backward = next((e for e in events if e.row.op.name == f"{forward.row.op.name}_backward"), None)
     place = {"max_pool": 1, "average_pool": 0}[forward.row.op.name]
-    d_a = None if backward is None else backward.before[place].reshape(shape)
-    return Seen(None, None, forward.after[1].reshape(shape), None, d_a, None)
+    d_a = None if backward is None else form.plain(backward.before[place])
+    return Seen(None, None, form.plain(forward.after[1]), None, d_a, None)
 
 
 def _sum(x: Array, bias: Array) -> Array:
