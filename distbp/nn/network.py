@@ -17,6 +17,7 @@ import numpy as np
 
 from distbp.core.streams import Purpose, generator
 from distbp.nn.layers.base import Array, Backward, Layer, Lowering, Shape, Value
+from distbp.nn.layers.layouts import arranged, turned
 from distbp.nn.losses.base import Loss, lower_loss
 from distbp.nn.tape import BOUND_TOTAL, ENTRY, LOSS, TOTALS, Ref, Row, Space, Tape, Watched
 from distbp.nn.wiring import DATA, Wiring, dropping, ids_below, wiring_of, with_lengths
@@ -53,16 +54,18 @@ def aligned_vector(size: int, dtype: Any) -> Array:
 
 @dataclass(frozen=True)
 class Lowered:
-    """A network on the tape. `outputs`: of its last layer; `activations`: of every layer; `gradients`: of the
-    loss with respect to those, as each layer's backward pass begins with it, None where it has none;
-    `losses`: of each output, and `loss_gradient`, of the outputs: None where no loss was given; `watched`:
-    where the live rows of units are counted; `constants`: the space of constants."""
+    """A network on the tape. `outputs`: of its last layer; `activations`: of every layer, as they lie, images
+    `channels_last` where it says so, and plain where `forward_only`; `gradients`: of the loss with respect to
+    those, as each layer's backward pass begins with it, lying alike, None where it has none; `losses`: of
+    each output, and `loss_gradient`, of the outputs: None where no loss was given; `watched`: where the live
+    rows of units are counted; `constants`: the space of constants."""
 
     rows: list[Row]
     work: int
     outputs: Ref
     activations: list[Ref]
     gradients: list[Ref | None]
+    channels_last: list[bool]
     losses: Ref | None
     loss_gradient: Ref | None
     watched: list[Watched]
@@ -223,11 +226,13 @@ class Network:
         tape = Tape(most_rows, self.dtype, training)
         data, enter = self._data(tape)
         values = [data]
+        taken: list[list[Value]] = []
         backwards: list[Backward] = []
         for index, layer in enumerate(self.layers):
             wanted = tuple(self._trained[source] for source in self.wiring[index])
-            inputs = (values[source + 1] for source in self.wiring[index])
-            value, backward = layer.lower(self._lowering(tape, index, wanted), *inputs)
+            low = self._lowering(tape, index, wanted)
+            taken.append(arranged(tape, layer, [values[source + 1] for source in self.wiring[index]]))
+            value, backward = layer.lower(low, *taken[-1])
             if self.lengths and self._having[index]:
                 value = value._replace(lengths=data.lengths)
             values.append(value)
@@ -235,21 +240,24 @@ class Network:
         tape.layer = LOSS
         losses = dy = None
         arrived: dict[int, Ref] = {}
-        tape.keep(values[-1].ref)
+        outputs = turned(tape, values[-1], last=False)
+        tape.keep(outputs.ref)
+        seen = [turned(tape, value, last=False) for value in values[1:]] if forward_only else values[1:]
         if loss is not None:
-            dy, losses = lower_loss(tape, loss, values[-1].ref)
+            dy, losses = lower_loss(tape, loss, outputs.ref)
             tape.keep(losses)
             if forward_only:
-                tape.keep(dy, *(value.ref for value in values))
+                tape.keep(dy, *(value.ref for value in seen))
             if training and not forward_only:
-                arrived = self._backward(tape, backwards, dy, enter)
+                arrived = self._backward(tape, backwards, dy, values, taken, enter)
         plan = tape.planned()
         return Lowered(
             plan.rows,
             plan.work,
-            plan.place(values[-1].ref),
-            [plan.place(value.ref) for value in values[1:]],
+            plan.place(outputs.ref),
+            [plan.place(value.ref) for value in seen],
             [plan.place(arrived[index]) if index in arrived else None for index in range(len(self.layers))],
+            [value.channels_last for value in seen],
             None if losses is None else plan.place(losses),
             None if dy is None else plan.place(dy),
             plan.watched,
@@ -286,18 +294,34 @@ class Network:
         )
 
     def _backward(
-        self, tape: Tape, backwards: Sequence[Backward], dy: Ref, enter: Backward | None
+        self,
+        tape: Tape,
+        backwards: Sequence[Backward],
+        dy: Ref,
+        values: Sequence[Value],
+        taken: Sequence[Sequence[Value]],
+        enter: Backward | None,
     ) -> dict[int, Ref]:
-        """Emits the backward pass. Returns the gradient of the output of each layer that has one."""
-        gradients = {len(self.layers) - 1: dy}  # of the output of each layer
+        """Emits the backward pass. Returns the gradient of the output of each layer that has one. values: the
+        data, then what each layer gives. taken: what each layer was given."""
+
+        def like(source: int, d: Ref, channels_last: bool) -> Ref:
+            """The gradient with respect to an output, as that lies. channels_last: whether `d` does."""
+            shape = self.shapes[source + 1]
+            value = Value(d.reshaped(math.prod(shape), 1), shape, channels_last=channels_last)
+            return turned(tape, value, values[source + 1].channels_last).ref
+
+        top = len(self.layers) - 1
+        gradients = {top: like(top, dy, False)}  # of the output of each layer
         for index in reversed(range(len(self.layers))):
             if not self._trained[index]:
                 continue
             tape.layer = index
-            for source, d in zip(self.wiring[index], backwards[index](gradients[index]), strict=True):
+            found = backwards[index](gradients[index])
+            for source, value, d in zip(self.wiring[index], taken[index], found, strict=True):
                 if d is None or not self._trained[source]:
                     continue
-                d = d.reshaped(math.prod(self.shapes[source + 1]), 1)
+                d = like(source, d, value.channels_last)
                 if source in gradients:
                     tape.emit("add", gradients[source], d, gradients[source])
                 else:

@@ -157,7 +157,7 @@ def test_the_conventions_of_pytorch(stride: Any, padding: Any, dilation: Any, gr
 
 
 def test_the_first_of_equal_numbers_takes_the_derivative_and_nan_wins() -> None:
-    whole = (1, 1, 4, 0, 1, 1, 2, 1, 2, 0, 0, 1, 1, 1, 2)  # windows of two numbers in a row of four
+    whole = (1, 1, 4, 1, 1, 2, 1, 2, 0, 0, 1, 1, 1, 2)  # windows of two numbers in a row of four
     x, dx = np.array([[3.0, 3, np.nan, 1]]), np.empty((1, 4))
     y = np.empty((1, 2))
     OPS["max_pool"].define(x, y, whole, ())

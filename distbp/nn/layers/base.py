@@ -36,6 +36,7 @@ __all__ = [
     "ABSENT",
     "Array",
     "Backward",
+    "Channels",
     "Facts",
     "Layer",
     "Lengths",
@@ -107,12 +108,16 @@ class StatisticSpec:
 
 
 class Value(NamedTuple):
-    """What flows between layers: a matrix (rows, numbers of one sample), C order, and the shape of a
-    sample. lengths: (rows, 1), how many steps of each row are its own, the others are padding; None: all."""
+    """What flows between layers: a matrix (rows, numbers of one sample), C order, and the shape of a sample.
+
+    lengths: (rows, 1), how many steps of each row are its own, the others are padding; None: all.
+    channels_last: of images, whose shape is (channels, height, width): the numbers of a sample lie as
+    (height, width, channels)."""
 
     ref: Ref
     shape: Shape
     lengths: Ref | None = None
+    channels_last: bool = False
 
 
 Backward = Callable[[Ref], Sequence[Ref | None]]
@@ -174,6 +179,7 @@ def no_backward(dy: Ref) -> Sequence[Ref | None]:
 
 Takes = Literal["row", "numbers", "ids"]
 Lengths = Literal["drop", "keep", "use"]
+Channels = Literal["first", "last", "either"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +191,8 @@ class Facts:
     takes, or "ids", whole numbers. `joins`: it takes two or more inputs, else one. `random`: it draws
     numbers while training. `trains`: it has parameters. `keeps_values`: it gives its input in another shape,
     or with some numbers left out. `rescales`: the size of its inputs does not matter. `rows_needed`: in every
-    slice. `activation_option`: the option that names the activation that it ends in.
+    slice. `activation_option`: the option that names the activation that it ends in. `channels`: of images
+    that it takes, how they must lie (see `Value`); where either will do, those of all inputs lie alike.
     """
 
     takes: ClassVar[Takes] = "numbers"
@@ -215,6 +222,10 @@ class Facts:
     def ends_in(self) -> str | None:
         """The name of the activation that makes the outputs; None where there is none."""
         return str(getattr(self, self.activation_option)) if self.activation_option else None
+
+    @property
+    def channels(self) -> Channels:
+        return "first"
 
     @property
     def own_shape(self) -> Shape | None:
@@ -262,6 +273,9 @@ class Layer(Protocol):
 
     @property
     def inputs(self) -> tuple[str, ...] | None: ...
+
+    @property
+    def channels(self) -> Channels: ...
 
     @property
     def own_shape(self) -> Shape | None: ...

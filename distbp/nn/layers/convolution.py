@@ -1,34 +1,22 @@
 """Convolution over images (LeCun et al., "Gradient-based learning applied to document recognition", 1998).
 
-The windows of the images are copied side by side, one in a row: X of (places of all samples, terms). Then it
-is a dense layer over windows: Y = f(X W^T + b), with dW = dZ^T X, db = the sum of dZ over the places, dX = dZ
-W. Each number of an image stands in several windows, so its derivative is the sum of theirs.
+It is a dense layer over the windows of the images: with X of (places of all samples, terms),
+Y = f(X W^T + b), dW = dZ^T X, db = the sum of dZ over the places, dX = dZ W. Each number of an image stands
+in several windows, so its derivative is the sum of theirs. The windows stay where they are: no X is made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
 from distbp.core.options import OptionError, option
 from distbp.nn.activations import lower_activation
 from distbp.nn.initializers import GlorotUniform, Initializer, Zeros
-from distbp.nn.layers.base import Backward, Facts, Lowering, ParameterSpec, Shape, Value
+from distbp.nn.layers.base import ABSENT, Backward, Channels, Facts, Lowering, ParameterSpec, Shape, Value
 from distbp.nn.layers.images import Padding, Pair, check_pair, image_windows, pair
 from distbp.nn.ops.windows import Windows
 from distbp.nn.tape import Ref
-
-
-class _Group(NamedTuple):
-    """Some channels of the input and the filters that look at them. `weight`, `d_weight`: (filters,
-    terms)."""
-
-    windows: Windows
-    first: int
-    filters: int
-    weight: Ref
-    d_weight: Ref
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,50 +89,30 @@ class Conv2d(Facts):
         windows = self._windows(input_shape)
         return 6.0 * windows.places * self.filters * (windows.terms + 1)
 
-    def _groups(self, low: Lowering, windows: Windows) -> Iterator[_Group]:
-        many, terms = self.filters // self.groups, windows.terms
-        for group in range(self.groups):
-            weight, d_weight = (
-                ref._replace(start=ref.start + group * many * terms, columns=terms, plus=many)
-                for ref in (low.parameters["weight"], low.gradients["weight"])
-            )
-            yield _Group(
-                windows._replace(first=group * windows.looked_at), group * many, many, weight, d_weight
-            )
+    @property
+    def channels(self) -> Channels:
+        return "last"
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
         tape, windows = low.tape, self._windows(x.shape)
-        groups, places = list(self._groups(low, windows)), windows.places
         images = x.ref.reshaped(x.ref.columns * x.ref.times, 1)
-        seen = []  # by each group
-        z = tape.work(self.filters, places)
-        for group in groups:
-            seen.append(tape.work(windows.terms, places))
-            tape.emit("windows", images, seen[-1], whole=group.windows)
-            part = z if len(groups) == 1 else tape.work(group.filters, places)
-            low.product(seen[-1], group.weight, part)
-            if len(groups) > 1:
-                tape.emit("put_columns", part, z, whole=(group.first,))
-        a, activate_backward = lower_activation(
-            tape, self.activation, z, low.parameters["bias"], y=z, shared=True
+        z = tape.work(self.filters, windows.places)
+        weight, d_weight = (
+            part["weight"]._replace(columns=windows.terms, plus=self.filters)
+            for part in (low.parameters, low.gradients)
         )
-        y = tape.work(self.filters * places)
-        tape.emit("put_channels", a, y, whole=(0,))
+        tape.emit("convolve", images, weight, low.parameters["bias"], z, whole=windows)
+        a, activate_backward = lower_activation(tape, self.activation, z, ABSENT, y=z, shared=True)
 
         def backward(dy: Ref) -> tuple[Ref | None]:
-            dz = tape.like(z)
-            tape.emit("take_channels", dy.reshaped(y.columns, 1), dz, whole=(0,))
-            activate_backward(dz, low.gradients["bias"])
-            dx = tape.like(images) if low.wanted[0] else None
-            for group, inputs in zip(groups, seen, strict=True):
-                part = dz if len(groups) == 1 else tape.work(group.filters, places)
-                if len(groups) > 1:
-                    tape.emit("take_columns", dz, part, whole=(group.first,))
-                low.weight_gradient(group.d_weight, part, inputs)
-                if dx is not None:
-                    d = tape.like(inputs)
-                    tape.emit("product_nn", part, group.weight, d, whole=(0,))
-                    tape.emit("windows_backward", d, dx, whole=group.windows)
+            dz = dy.reshaped(z.columns, z.times)
+            activate_backward(dz, ABSENT)
+            tape.emit("convolve_weights", images, dz, d_weight, low.gradients["bias"], whole=windows)
+            if not low.wanted[0]:
+                return (None,)
+            dx = tape.like(images)
+            tape.emit("convolve_backward", dz, weight, dx, whole=windows)
             return (dx,)
 
-        return Value(y, (self.filters, windows.out_height, windows.out_width)), backward
+        y = a.reshaped(self.filters * windows.places, 1)
+        return Value(y, self.output_shape(x.shape), channels_last=True), backward

@@ -69,7 +69,6 @@ def image_windows(
         every,
         height,
         width,
-        0,
         looked_at,
         *kernel_size,
         *strides,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from distbp.core.options import OptionError, option
-from distbp.nn.layers.base import Backward, Facts, Lowering, Shape, Value
+from distbp.nn.layers.base import Backward, Channels, Facts, Lowering, Shape, Value
 from distbp.nn.layers.images import Pair, check_pair, image_windows, pair
 from distbp.nn.ops.windows import Windows
 from distbp.nn.tape import Ref
@@ -33,6 +33,10 @@ class _Pool2d(Facts):
     def _windows(self, input_shape: Shape) -> Windows:
         stride = self.kernel_size if self.stride is None else self.stride
         return image_windows(self.type, input_shape, self.kernel_size, stride, self.padding, 1)
+
+    @property
+    def channels(self) -> Channels:
+        return "last"
 
     def output_shape(self, input_shape: Shape) -> Shape:
         windows = self._windows(input_shape)
@@ -61,7 +65,7 @@ class MaxPool2d(_Pool2d):
             tape.emit("max_pool_backward", images, dy.reshaped(y.columns, 1), dx, whole=windows)
             return (dx,)
 
-        return Value(y, self.output_shape(x.shape)), backward
+        return Value(y, self.output_shape(x.shape), channels_last=True), backward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,4 +88,4 @@ class AveragePool2d(_Pool2d):
             tape.emit("average_pool_backward", dy.reshaped(y.columns, 1), dx, whole=windows, real=share)
             return (dx,)
 
-        return Value(y, self.output_shape(x.shape)), backward
+        return Value(y, self.output_shape(x.shape), channels_last=True), backward
