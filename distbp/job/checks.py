@@ -98,8 +98,8 @@ def _steps_learn_nothing(job: TrainingJob) -> Iterator[Fault]:
             field = "" if layer.activation_option == "type" else f".{layer.activation_option}"
             yield Fault(
                 f"model.layers.{index}{field}",
-                f"{name!r} has a derivative of zero, so nothing before it can learn; train with"
-                f" 'sigmoid', and use {name!r} only to predict",
+                f"{name!r} has a derivative of zero, so nothing before it can learn; train with 'sigmoid', or"
+                " a single layer as 'linear' with the loss 'perceptron', or use the optimizer 'evolution'",
             )
 
 
