@@ -23,6 +23,7 @@ class Purpose(IntEnum):
     AUGMENT = 6
     AUDIT = 7  # which answers are computed twice; not a bit of the result depends on it
     SPLIT = 8  # rows of a table -> training, validation, test
+    COPIES = 9  # by what copies of the parameters are perturbed, for evolution
 
 
 class Stream:

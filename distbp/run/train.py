@@ -175,9 +175,10 @@ def make_blueprint(job: TrainingJob, splits: Splits) -> Blueprint:
     )
     check_memory(need)
     blueprint = Blueprint(job, 1, table.features, splits.rows, name, class_weights, notes)
-    network = blueprint.network()
     frames = _frames(splits) if job.loss.task == "regression" else {}
-    return replace(blueprint, shards=job.resolved_shards(network.flops, splits.rows["train"]), frames=frames)
+    return replace(
+        blueprint, shards=job.resolved_shards(blueprint.flops, splits.rows["train"]), frames=frames
+    )
 
 
 def check_splits(job: TrainingJob, splits: Splits) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:
