@@ -283,6 +283,7 @@ PAIRS: list[tuple[Any, str, Any]] = [
     ({"type": "sigmoid_cross_entropy", "outputs": "sum"}, "linear", (VALUES > 0) * 1.0),
     ("binary_cross_entropy", "sigmoid", (VALUES > 0) * 1.0), (SOFTMAX, "linear", CLASSES % 2),
     ({"type": SOFTMAX, "label_smoothing": 0.1}, "linear", CLASSES % 2), ("nll", "softmax", CLASSES % 2),
+    ("perceptron", "linear", (VALUES > 0) * 1.0),
     ("hinge", "linear", CLASSES % 2), ({"type": "hinge", "power": 2}, "linear", CLASSES % 2),
 ]  # fmt: skip
 

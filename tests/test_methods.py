@@ -26,6 +26,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "conjugate_gradient": {"optimizer": {"type": "conjugate_gradient", "curvature": 0.2}},
     "lbfgs": {"optimizer": {"type": "lbfgs", "history": 3}, "dtype": "float64"},
 }
+every_search = pytest.mark.parametrize("name", METHODS)
+METHODS["evolution"] = {"optimizer": {"type": "evolution", "population": 12}}
 every_method = pytest.mark.parametrize("name", METHODS)
 WHOLE: dict[str, Result] = {}
 
@@ -93,7 +95,7 @@ def test_verify_recomputes_a_run(name: str, whole: Result) -> None:
     assert verify_run(whole.path, 9, data=DATA).shards != found.shards
 
 
-@every_method
+@every_search
 def test_every_epoch_has_the_loss_of_the_model_that_it_left(name: str, whole: Result) -> None:
     losses = whole.history["train_loss"]
     assert (np.diff(losses) <= 0).all() and (np.diff(losses) == 0).any()  # a trial was given up
@@ -103,7 +105,7 @@ def test_every_epoch_has_the_loss_of_the_model_that_it_left(name: str, whole: Re
     assert losses[-1] == pytest.approx(float(np.average(-np.log(right), weights=weights)), rel=1e-5)
 
 
-@every_method
+@every_search
 def test_shards_change_sums_by_rounding_only(name: str, tmp_path: Path) -> None:
     found = []
     for shards in (1, 5):
@@ -112,7 +114,7 @@ def test_shards_change_sums_by_rounding_only(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(found[0], found[1], rtol=1e-8, atol=1e-10)
 
 
-@every_method
+@every_search
 def test_training_ends_with_a_verdict_where_nothing_is_left_to_do(name: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(4)
     x = rng.normal(size=(60, 4))
@@ -139,7 +141,7 @@ def test_training_ends_with_a_verdict_where_nothing_is_left_to_do(name: str, tmp
         resume(result.path, data=data, epochs=900)
 
 
-@every_method
+@every_search
 def test_a_loss_that_is_not_finite_at_the_start_stops_the_run(name: str, tmp_path: Path) -> None:
     huge = (np.full((6, 2), 1e30, np.float32), np.zeros((6, 1), np.float32))
     job = make_job([{"type": "dense", "units": 1}], loss="mse", batch_size="full", shards=1, **METHODS[name])

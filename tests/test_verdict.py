@@ -194,6 +194,8 @@ def test_the_constant_of_a_loss_is_the_best_one(name: str) -> None:
         for sign in (-1, 1):
             other = best.copy()
             other[output] += sign * (0.002 if loss.takes == "probabilities" else 0.05)
+            if name == "perceptron":  # of the constants of this size: 0 costs nothing and says nothing
+                other[output] = -best[output]
             if name == "nll":
                 other /= other.sum()
             assert of(best) <= of(other) * (1 + nearly)

@@ -61,6 +61,16 @@ class Blueprint:
         return self.rows["train"] if isinstance(size, str) else size
 
     @property
+    def flops(self) -> float:
+        """Floating-point operations of one sample in a step."""
+        return self.network().flops * self.job.optimizer.passes
+
+    @property
+    def pushed(self) -> int:
+        """Numbers that travel for each block beside the totals: the gradient; none where only losses do."""
+        return 0 if self.job.optimizer.copies else self.network().size
+
+    @property
     def steps_per_epoch(self) -> int:
         return self.sharding().steps_per_epoch
 

@@ -59,7 +59,7 @@ class InlineSteps:
         self._sharding = blueprint.sharding()
         self._steps_per_epoch = self._sharding.steps_per_epoch
         network = blueprint.network()
-        flops = network.flops * blueprint.batch_size
+        flops = blueprint.flops * blueprint.batch_size
         self._most = int(
             max(1, min(MOST_STEPS, (FLOPS_A_CALL if threads == 1 else FLOPS_A_CALL_OF_THREADS) / flops))
         )
@@ -245,7 +245,7 @@ def inline_steps(
     """None where nothing is compiled, or the shards' own memory would be too much. readers: of the shards,
     those that step by step training uses, too; threads: that share the shards."""
     updater = server.updater
-    if kernels.gemm is None or not (isinstance(updater, Updater) and updater.compiled):
+    if kernels.gemm is None or not (isinstance(updater, Updater) and updater.compiled and blueprint.pushed):
         return None
     network, sharding = blueprint.network(), blueprint.sharding()
     lowered = network.lower(sharding.slice_rows(0, 0), blueprint.job.loss, training=True)

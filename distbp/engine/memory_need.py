@@ -69,7 +69,7 @@ def needed(
     state = state_vectors(job.optimizer) * trained
     train = rows.get("train")
     batch = job.batch_rows(train or 1)
-    shards = job.resolved_shards(network.flops, train or 1)
+    shards = job.resolved_shards(network.flops * job.optimizer.passes, train or 1)
     parts = min(shards, max(1, job.workers if isinstance(job.workers, int) and job.workers else threads))
     levels = 1 + math.ceil(math.log2(math.ceil(shards / parts)))
     slice_rows = math.ceil((batch if train is None else min(batch, train)) / shards)

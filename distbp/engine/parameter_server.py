@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from distbp.engine.totals import BOUND, LIVE, LOSS, ROWS, SURELY_FINITE, WEIGHT,
 from distbp.engine.updating import updater_of
 from distbp.nn.network import aligned_vector
 from distbp.optim import Searching, Step, sum_of_squares
+from distbp.optim.evolution import Evolution, Noise, estimate
 from distbp.optim.schedules import PlateauState
 
 NO_PLATEAU = PlateauState()
@@ -84,6 +85,8 @@ class ParameterServer:
         tensors = within([(t.start, t.stop) for t in network.tensors], first, first + count)
         measured = [(a - first, b - first) for a, b in tensors]
         self.updater = updater_of(blueprint, vector[:count], decays, measured, slots, threads)
+        copies = blueprint.job.optimizer.copies  # whose losses stand for the gradient
+        self._noise = Noise(blueprint.job.seed, count, vector.dtype) if copies else None
         self.slots = self.updater.slots  # the optimizer's state by name, as it lies
         ends = [t.stop - first for t in network.tensors]
         self._tensors = [
@@ -110,6 +113,9 @@ class ParameterServer:
         """
         order = self._begin(step, contributions)
         gradients = [c.gradient for c in contributions]
+        if self._noise is not None:
+            self._estimate(step, self._noise)
+            gradients, order = [self.gradient], []
         if self.one_pass and self.totals[BOUND] < SURELY_FINITE and math.isfinite(self.totals[LOSS]):
             self._update(gradients, order, *self._info(step, 0.0, plateau))
             self._join(gradients, order, slice(self._count, None))
@@ -123,7 +129,8 @@ class ParameterServer:
     @property
     def one_pass(self) -> bool:
         """Whether an update needs no look at the whole gradient before it."""
-        return not isinstance(self.updater, Searching) and self.updater.rule.clip is None
+        plain = not isinstance(self.updater, Searching) and self.updater.rule.clip is None
+        return plain and self._noise is None
 
     @property
     def _bears_infinity(self) -> bool:
@@ -153,6 +160,11 @@ class ParameterServer:
         """The second half: the update. `squares`: of the gradient sums of the whole vector (`joint`)."""
         self._update([self.gradient], [], *self._info(step, squares, plateau))
         self._end(step)
+
+    def _estimate(self, step: int, noise: Noise) -> None:
+        """Makes the direction in place of the gradient, from the losses of copies."""
+        evolution = cast("Evolution", self.blueprint.job.optimizer)
+        estimate(self.totals[LIVE:BOUND], evolution.sigma, step, noise, self.gradient)
 
     def _update(self, gradients: Sequence[Array], order: Sequence[Join], scale: float, info: Step) -> None:
         if isinstance(self.updater, Searching):
@@ -247,6 +259,8 @@ class ParameterServer:
     def _info(self, step: int, squares: float, plateau: PlateauState) -> tuple[float, Step]:
         weight = float(self.totals[WEIGHT])
         scale = 1.0 / weight if weight > 0 else 0.0
+        if self._noise is not None:
+            scale = 1.0  # ranks know no weight
         return scale, Step(
             number=step + 1,
             learning_rate=float(self.learning_rate(step, plateau)),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from distbp.core.errors import Fault, JobError, cut
 from distbp.job.faults import unknown
 from distbp.job.members import members_or_restarts
-from distbp.job.method_checks import one_server_fits, whole_batches_fit
+from distbp.job.method_checks import copies_fit, one_server_fits, whole_batches_fit
 from distbp.job.parts import WorkerRange
 from distbp.job.table_checks import splits_off, tables_are_whole
 from distbp.nn.activations import ACTIVATIONS
@@ -104,6 +104,8 @@ def _shapes_fit(job: TrainingJob) -> Iterator[Fault]:
 
 
 def _steps_learn_nothing(job: TrainingJob) -> Iterator[Fault]:
+    if job.optimizer.copies:  # no derivative is asked for
+        return
     trained: dict[int | None, bool] = {}  # outputs that depend on parameters
     for index, (layer, sources) in enumerate(zip(job.model.layers, wire(job.model.layers)[0], strict=True)):
         trained[index] = layer.trains or any(trained.get(source, False) for source in sources)
@@ -112,8 +114,8 @@ def _steps_learn_nothing(job: TrainingJob) -> Iterator[Fault]:
             field = "" if layer.activation_option == "type" else f".{layer.activation_option}"
             yield Fault(
                 f"model.layers.{index}{field}",
-                f"{name!r} has a derivative of zero, so nothing before it can learn; train with"
-                f" 'sigmoid', and use {name!r} only to predict",
+                f"{name!r} has a derivative of zero, so nothing before it can learn; train with 'sigmoid', or"
+                " a single layer as 'linear' with the loss 'perceptron', or use the optimizer 'evolution'",
             )
 
 
@@ -334,7 +336,7 @@ CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (_lengths_stay, frozenset({"model", "data"})),
     (_shapes_fit, frozenset({"model"})),
     (_something_to_train, frozenset({"model"})),
-    (_steps_learn_nothing, frozenset({"model"})),
+    (_steps_learn_nothing, frozenset({"model", "optimizer"})),
     (_loss_fits, frozenset({"model", "loss"})),
     (_metrics_apply, frozenset({"model", "loss", "metrics"})),
     (_class_weights_have_classes, frozenset({"model", "loss", "class_weight"})),
@@ -343,6 +345,7 @@ CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (_slices_normalize, frozenset({"model", "shards", "batch_size"})),
     (_workers_have_work, frozenset({"workers", "shards"})),
     (whole_batches_fit, frozenset({"optimizer", "batch_size", "model", "clip", "regularization"})),
+    (copies_fit, frozenset({"optimizer", "model"})),
     (one_server_fits, frozenset({"optimizer", "servers"})),
     (_warm_up_ends, frozenset({"optimizer", "epochs", "max_steps"})),
     (_plateau_direction, frozenset({"optimizer", "model", "loss", "metrics", "data"})),

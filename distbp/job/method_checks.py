@@ -46,8 +46,20 @@ def whole_batches_fit(job: TrainingJob) -> Iterator[Fault]:
             )
 
 
+def copies_fit(job: TrainingJob) -> Iterator[Fault]:
+    """Copies are evaluated as a model that predicts."""
+    name = job.optimizer.type
+    for index, layer in enumerate(job.model.layers if job.optimizer.copies else ()):
+        if layer.random or layer.rows_needed > 1:
+            yield Fault(
+                f"model.layers.{index}",
+                f"{layer.type} learns or draws while a gradient is computed, and {name} computes none; leave"
+                " it out, or use another optimizer",
+            )
+
+
 def one_server_fits(job: TrainingJob) -> Iterator[Fault]:
-    if job.optimizer.whole_batch and job.servers > 1:
+    if (job.optimizer.whole_batch or job.optimizer.copies) and job.servers > 1:
         yield Fault(
             "servers",
             f"must be 1 with {job.optimizer.type}, whose step looks at the whole vector, not {job.servers}",

@@ -15,7 +15,7 @@ class Facts:
 
     `whole_batch`: every step takes the whole training set, and the method finds by itself how far to go.
     `copies`: how many perturbed copies of the parameters workers evaluate in place of the gradient; 0: they
-    give the gradient.
+    give the gradient. `passes`: how much more a step computes than one with a gradient, in times.
     """
 
     whole_batch: ClassVar[bool] = False
@@ -25,6 +25,10 @@ class Facts:
     @property
     def copies(self) -> int:
         return 0
+
+    @property
+    def passes(self) -> float:
+        return 1.0
 
     def parts(self) -> tuple[Part, ...]:
         return ()

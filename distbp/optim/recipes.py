@@ -51,6 +51,9 @@ class Optimizer(Protocol):
     @property
     def copies(self) -> int: ...
 
+    @property
+    def passes(self) -> float: ...
+
     def parts(self) -> tuple[Part, ...]:
         """The rule as a chain (see `distbp.optim.parts`), without clipping and regularization."""
         ...

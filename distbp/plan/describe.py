@@ -144,7 +144,7 @@ def describe_job(
         blueprint.batch_size,
         blueprint.shards,
         slice_rows,
-        network.flops * blueprint.batch_size,
+        blueprint.flops * blueprint.batch_size,
         dict(need.parts),
         lowered.work,
         blueprint.kernels,

@@ -68,7 +68,7 @@ class Replay:
         """Of each shard's sums at the next step."""
         worker = self.team.worker
         self.team.server.probe()
-        gradient = aligned_vector(worker.network.size, worker.vector.dtype)
+        gradient = aligned_vector(self._blueprint.pushed, worker.vector.dtype)
         totals = np.zeros(worker.totals_size)
         found = []
         for shard in range(self._blueprint.shards):

@@ -209,9 +209,10 @@ def make_blueprint(job: TrainingJob, splits: Splits) -> Blueprint:
         entry=splits.entry,
         lengths=table.lengths is not None,
     )
-    network = blueprint.network()
     frames = _frames(splits) if job.loss.task == "regression" else {}
-    return replace(blueprint, shards=job.resolved_shards(network.flops, splits.rows["train"]), frames=frames)
+    return replace(
+        blueprint, shards=job.resolved_shards(blueprint.flops, splits.rows["train"]), frames=frames
+    )
 
 
 def check_splits(job: TrainingJob, splits: Splits) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:

@@ -91,7 +91,7 @@ class LocalTeam:
         self.workers = workers
         self._blueprint = blueprint
         size = blueprint.network().size
-        self._segment = seg.create(size, blueprint.dtype, totals_size(blueprint), attempt)
+        self._segment = seg.create(size, blueprint.dtype, totals_size(blueprint), attempt, blueprint.pushed)
         self._segment.vector[:] = snapshot.arrays["vector"]
         self.server = ParameterServer(
             blueprint,

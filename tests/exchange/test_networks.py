@@ -75,6 +75,7 @@ DENSE = [{"type": "dense", "units": 6, "activation": "tanh"}]
 METHODS: dict[str, dict[str, Any]] = {
     "conjugate gradients": {"optimizer": "conjugate_gradient", "dtype": "float64"},
     "lbfgs": {"optimizer": {"type": "lbfgs", "history": 2}, "regularization": {"l2": 0.01}},
+    "evolution": {"optimizer": {"type": "evolution", "population": 10}, "batch_size": 20},
 }
 NETWORKS |= dict.fromkeys(METHODS, (DENSE, (5,)))
 PLATEAU = PlateauState()

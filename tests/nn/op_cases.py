@@ -507,6 +507,7 @@ LOSS_CASES = [
     _values("huber", Draw.normal, Draw.normal, 0.7),
     _values("poisson_log", Draw.normal, _counts),
     _values("poisson", lambda d: d.between(0.1, 4), _counts),
+    _values("perceptron", Draw.normal, _share),
     _values("sigmoid_cross_entropy", Draw.normal, _share),
     _values("binary_cross_entropy", _share, _share),
     _labels("softmax_cross_entropy", "", (0.0,)),

@@ -148,7 +148,7 @@ class ServerActor:
 
         self._blueprint = blueprint
         size = blueprint.network().size
-        self._segment = seg.create(size, blueprint.dtype, totals_size(blueprint), attempt)
+        self._segment = seg.create(size, blueprint.dtype, totals_size(blueprint), attempt, blueprint.pushed)
         self._segment.vector[:] = snapshot.arrays["vector"]
         self._server = ParameterServer(
             blueprint,
