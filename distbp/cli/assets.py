@@ -133,26 +133,28 @@ def models(context: click.Context, limit: int, url: str | None, as_json: bool) -
 
 @models.command("get")
 @click.argument("model", metavar="MODEL|JOB")
-@click.argument("folder", metavar="DIR", type=UserPath())
+@click.argument("place", metavar="DIR|FILE.tar", type=UserPath())
 @URL
 @reports_errors
-def get_model(model: str, folder: Path, url: str | None) -> None:
-    """Download a model into a folder, absent or empty.
+def get_model(model: str, place: Path, url: str | None) -> None:
+    """Download a model into a folder, absent or empty, or as one file whose name ends in .tar.
 
-    Its digests are checked. `distbp predict DIR` and `distbp.load_model(DIR)` take it from there.
+    Its digests are checked. `distbp predict DIR` and `distbp.load_model(DIR)` take it from there; the file in
+    place of DIR, too.
 
     \b
-    Example:
+    Examples:
       distbp models get last digits-model
+      distbp models get last digits.tar
     """
     from distbp.client.models import fetch_model
 
     with session(url) as service:
         if is_job_id(model):
-            handle(service, model).model(folder)
+            handle(service, model).model(place)
         else:
-            fetch_model(service.transport, service.transport.call("GET", _path("models", model)), folder)
-    click.echo(f"the model is in {folder}")
+            fetch_model(service.transport, service.transport.call("GET", _path("models", model)), place)
+    click.echo(f"the model is in {place}")
 
 
 @models.command("delete")

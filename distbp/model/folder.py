@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -45,6 +46,7 @@ from distbp.job.kinds import Kind, plain
 from distbp.job.members import MAX_MEMBERS
 from distbp.job.shards import MAX_SHARDS
 from distbp.job.tables import TABLES
+from distbp.model.archive import MODEL, WEIGHTS, unpack_model
 from distbp.model.predictor import Model
 from distbp.nn.losses.base import Targets
 from distbp.nn.metrics import metrics_for
@@ -53,9 +55,8 @@ from distbp.nn.network import Network, Tensor, aligned_vector
 if TYPE_CHECKING:
     from distbp.job import TrainingJob
 
-__all__ = ["Model", "load_model", "params_digest", "save_model", "write_model"]
+__all__ = ["MODEL", "WEIGHTS", "Model", "load_model", "params_digest", "save_model", "write_model"]
 
-MODEL, WEIGHTS = "model.json", "weights.safetensors"
 FORMAT, VERSION = "distbp model", 1
 _MAX_JSON_BYTES = 1 << 28
 _MAX_LAYERS = 10_000
@@ -186,11 +187,20 @@ def write_model(
 
 
 def load_model(path: str | Path) -> Model:
-    """The model in the folder `path`, checked. Raises ModelError, which says what is wrong with it.
+    """The model in the folder `path`, or in the .tar file that a service gave, checked. Raises ModelError,
+    which says what is wrong with it.
 
     Executes nothing from the folder, and takes memory in proportion to its files only.
     """
     path = path_given(path, "the model's folder")
+    if path.is_file():
+        with tempfile.TemporaryDirectory(prefix="distbp-model-") as folder, path.open("rb") as archive:
+            inner, again = Path(folder) / "model", "give the folder of a model, or the .tar file of a service"
+            unpack_model(archive, inner, str(path), again)
+            try:
+                return load_model(inner)
+            except ModelError as error:
+                raise ModelError(str(error).replace(str(inner), str(path))) from None
     content = _read_json(path)
     layers, loss = _layers(path, content), _one(path, "loss", content["loss"], _kind("losses", "loss"))
     dtype, input_shape = content["dtype"], content["input_shape"]
@@ -287,9 +297,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = unseal_json(read_file(path / MODEL, most=_MAX_JSON_BYTES))
     except (FileNotFoundError, NotADirectoryError):
-        what = (
-            "has no model.json" if path.is_dir() else "is not a folder" if path.exists() else "does not exist"
-        )
+        what = "has no model.json" if path.is_dir() else "does not exist"
         raise ModelError(f"{path} {what}; give the model folder of a run directory") from None
     except ValueError as error:
         raise _bad(path, f"{MODEL} {error}") from None

@@ -41,6 +41,8 @@ def fetch_data(
         place = folder / name
         if place.exists():
             continue
+        for half in folder.glob(f".*{name}.*"):  # what an attempt was at when it was killed
+            _remove(half)
         to = place.with_name(f".{name}.{attempt}.zip") if is_table else place
         patiently(partial(transport.fetch_dataset, name.removeprefix(DATASET), to))
         if is_table:
@@ -67,10 +69,16 @@ def _unpack(archive: Path, place: Path) -> None:
     """Whole or not at all: an attempt may end at any moment, and an older one may still be at work."""
     new = archive.with_suffix(".files")
     try:
-        shutil.rmtree(new, ignore_errors=True)
         unship(find(archive.parent, archive.name)._replace(name=place.name), new)
         with explained(place):
             new.replace(place)
     finally:
-        archive.unlink(missing_ok=True)
-        shutil.rmtree(new, ignore_errors=True)
+        _remove(archive)
+        _remove(new)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -88,9 +88,11 @@ def test_a_file_from_the_command_line(folder: Path, digest: str, tmp_path: Path)
     assert dataset.startswith("dataset:ds_") and name == "homes.csv"
     assert f"{dataset.removeprefix('dataset:')}  homes train  1 file" in run("datasets").stdout
     assert run("datasets", "upload", folder / "homes.csv").stdout == f"{dataset.removeprefix('dataset:')}\n"
-    run("models", "get", job_id, tmp_path / "model")
+    file = tmp_path / "homes.tar"
+    assert run("models", "get", job_id, file).stdout == f"the model is in {file}\n"
+    assert "exists; name a file that is absent" in run("models", "get", job_id, file, code=3).stderr
     (tmp_path / "new.csv").write_text("city,area,code,note\nOslo,50,00001,x\n,60,00002,y\n")
-    assert run("predict", tmp_path / "model", tmp_path / "new.csv").stdout.count("\n") == 3
+    assert run("predict", file, tmp_path / "new.csv").stdout.count("\n") == 3
 
 
 def test_many_files_and_one_that_measures(folder: Path) -> None:

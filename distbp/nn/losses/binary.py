@@ -87,7 +87,7 @@ class BinaryCrossEntropy(LossFacts):
 
 
 @dataclass(frozen=True)
-class Perceptron:
+class Perceptron(LossFacts):
     """(y - t) z, y = 1 where z > 0, else 0: how far a wrong output is on the wrong side; derivative y - t.
 
     Descent along it is Rosenblatt's rule for step units, w <- w + rate (t - y) x (F. Rosenblatt,
@@ -98,16 +98,15 @@ class Perceptron:
 
     type: Literal["perceptron"] = "perceptron"
 
-    targets: ClassVar[TargetKind] = "values"
     takes: ClassVar[Takes] = "scores"
     task: ClassVar[Task] = "binary"
     allowed: ClassVar[tuple[float, float]] = (0, 1)
 
-    def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
-        return common_faults(self, output_shape, activation, targets)
-
     def predictions(self, outputs: Array) -> Array:
         return np.asarray(outputs > 0, outputs.dtype)
+
+    def outputs_for(self, predictions: Array) -> Array:
+        return predictions - 0.5  # of several members: what most of them say
 
     def constant(self, mean: Array, median: Array) -> Array:
         # Outputs of 0 cost nothing and say nothing, so that of all constants those of size 1 are compared.

@@ -1,0 +1,32 @@
+"""A model as one file: the tar archive of its folder, as a service hands it out."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from pathlib import Path
+from typing import BinaryIO
+
+from distbp.core.errors import ModelError
+
+MODEL, WEIGHTS = "model.json", "weights.safetensors"
+_PIECE = 2**20
+
+
+def unpack_model(archive: BinaryIO, folder: Path, name: str, again: str) -> None:
+    """Writes the two files of a model into `folder`, which is made, and nothing else, whatever the archive
+    holds. name: of the archive, and again: what to do, for ModelError."""
+    folder.mkdir()
+    archive.seek(0)
+    try:
+        with tarfile.open(fileobj=archive, mode="r:") as tar:
+            for part in (MODEL, WEIGHTS):
+                member = tar.getmember(f"model/{part}")
+                if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):  # a sparse file can be of any size
+                    raise KeyError(f"{part} is no plain file")
+                entry = tar.extractfile(member)
+                assert entry is not None
+                with entry, open(folder / part, "wb") as file:
+                    shutil.copyfileobj(entry, file, _PIECE)
+    except (tarfile.TarError, KeyError) as error:
+        raise ModelError(f"{name} is not a model ({error}); {again}") from None
