@@ -30,6 +30,7 @@ from distbp.job.parts import (
     Shards,
     Workers,
 )
+from distbp.job.recipes import expanded
 from distbp.job.shards import automatic_shards
 from distbp.optim.recipes import Adam
 
@@ -131,7 +132,8 @@ class TrainingJob(Part):
 
     @model_validator(mode="before")
     @classmethod
-    def _length(cls, value: Any) -> Any:
+    def _written_out(cls, value: Any) -> Any:
+        value = expanded(value)
         if isinstance(value, Mapping) and value.get("epochs") is None and value.get("max_steps") is None:
             return {**value, "epochs": 10}
         return value
