@@ -23,6 +23,8 @@ from sklearn.utils.estimator_checks import check_estimator
 import distbp
 from distbp import DistbpClassifier, DistbpRegressor
 from distbp.core.errors import ArgumentError
+from distbp.job import TrainingJob
+from distbp.run.estimator_training import job_of
 
 QUICK: dict[str, Any] = {"hidden": (16,), "learning_rate": 0.02, "epochs": 60}
 ESTIMATORS = [DistbpClassifier, DistbpRegressor]
@@ -160,3 +162,27 @@ def test_without_scikit_learn_the_error_names_the_extra() -> None:
         " run: pip install 'distbp[sklearn]'"
     )
     assert done.stderr.strip().endswith(wanted)
+
+
+def test_recipe_and_members() -> None:
+    x, y = load_iris(return_X_y=True)
+    small = {"hidden": (16,), "epochs": 12, "learning_rate": 0.02}
+    net = DistbpClassifier(**small, recipe="table", members=2, random_state=0).fit(x, y)
+    assert [layer.type for layer in net.job_.model.layers] == ["dense", "dropout", "dense"]
+    assert (net.job_.optimizer.type, net.job_.optimizer.schedule.type) == ("adamw", "warm_up")
+    assert (net.job_.optimizer.learning_rate, net.job_.batch_size, net.job_.members) == (0.02, 32, 2)
+    assert net.job_.early_stopping.patience == 20
+    assert len(net.model_.vectors) == 2
+    assert net.score(x, y) > 0.9
+    values = DistbpRegressor(**small, members=2, random_state=0).fit(x, x[:, :2] * 50 + 7)
+    assert values.job_.early_stopping is None
+    assert values.score(x, x[:, :2] * 50 + 7) > 0.5  # in the unit of the targets
+    whole = job_of(
+        DistbpClassifier(recipe="table").get_params(), 3, "softmax_cross_entropy", 150, "float32", 0
+    )
+    recipe = {"model": {"recipe": "table", "outputs": 3, "rows": 150}, "loss": "softmax_cross_entropy"}
+    assert whole.model == TrainingJob.from_mapping(recipe).model
+    assert whole.optimizer == TrainingJob.from_mapping(recipe).optimizer
+    assert (whole.epochs, whole.batch_size) == (100, 32)
+    with pytest.raises(ValueError, match="recipe is 'tabel', not None or one of 'table'"):
+        DistbpClassifier(recipe="tabel").fit(x, y)

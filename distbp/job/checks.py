@@ -259,22 +259,6 @@ def _plateau_direction(job: TrainingJob) -> Iterator[Fault]:
         )
 
 
-def _warm_up_ends(job: TrainingJob) -> Iterator[Fault]:
-    schedule: Any = job.optimizer.schedule
-    if not isinstance(schedule, WarmUp):
-        return
-    for name, length, unit in (
-        ("warmup_steps", job.max_steps, "max_steps"),
-        ("warmup_epochs", job.epochs, "epochs"),
-    ):
-        wanted = getattr(schedule, name)
-        if wanted is not None and length is not None and wanted > length:
-            yield Fault(
-                f"optimizer.schedule.{name}",
-                f"must be at most {unit} ({length}), not {wanted:g}: it would never end",
-            )
-
-
 def _class_weights_have_classes(job: TrainingJob) -> Iterator[Fault]:
     if job.class_weight is None:
         return
@@ -347,7 +331,6 @@ CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (whole_batches_fit, frozenset({"optimizer", "batch_size", "model", "clip", "regularization"})),
     (copies_fit, frozenset({"optimizer", "model"})),
     (one_server_fits, frozenset({"optimizer", "servers"})),
-    (_warm_up_ends, frozenset({"optimizer", "epochs", "max_steps"})),
     (_plateau_direction, frozenset({"optimizer", "model", "loss", "metrics", "data"})),
     (_plateau_watches, frozenset({"optimizer", "model", "loss", "metrics", "data", "early_stopping"})),
     (members_or_restarts, frozenset({"members", "restarts"})),

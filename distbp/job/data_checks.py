@@ -13,6 +13,7 @@ from distbp.job.training_job import TrainingJob
 from distbp.nn.layers.base import Shape
 from distbp.nn.losses.base import Targets
 from distbp.nn.metrics import metrics_for
+from distbp.optim.schedules import WarmUp
 
 
 def check_against_data(
@@ -59,7 +60,23 @@ def notes_about(
         )
     if job.audit and wanted in (0, 1):
         notes.append("audit compares two workers with each other; it does nothing with fewer")
+    notes += _warm_up_that_never_ends(job)
     return notes + _notes_about_batches(job, rows.get("train", 0), shards)
+
+
+def _warm_up_that_never_ends(job: TrainingJob) -> Iterator[str]:
+    schedule: Any = job.optimizer.schedule
+    if not isinstance(schedule, WarmUp):
+        return
+    for wanted, length, unit in (
+        (schedule.warmup_steps, job.max_steps, "steps"),
+        (schedule.warmup_epochs, job.epochs, "epochs"),
+    ):
+        if wanted is not None and length is not None and wanted > length:
+            yield (
+                f"the warm-up of {wanted:g} {unit} does not end: training does after {length}, below the"
+                " base rate"
+            )
 
 
 def _notes_about_batches(job: TrainingJob, train: int, shards: int) -> list[str]:

@@ -32,6 +32,7 @@ from distbp.job.parts import (
     Shards,
     Workers,
 )
+from distbp.job.recipes import expanded
 from distbp.job.shards import automatic_shards
 from distbp.optim import OPTIMIZERS
 from distbp.optim.recipes import Adam
@@ -136,7 +137,8 @@ class TrainingJob(Part):
 
     @model_validator(mode="before")
     @classmethod
-    def _length(cls, value: Any) -> Any:
+    def _written_out(cls, value: Any) -> Any:
+        value = expanded(value)
         if not isinstance(value, Mapping):
             return value
         found = dict(value)

@@ -82,7 +82,7 @@ CENSUS = (
 def test_a_table_as_it_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blanks after commas, no header, "?" for what is missing, an empty line at the end, no suffix."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("distbp.job.first_job.EPOCHS", 3)
+    monkeypatch.setattr("distbp.job.recipes.EPOCHS", 3)
     Path("adult.data").write_text(CENSUS * 40 + "\n")
     words = ["train", "adult.data", "--target", "4", "--workers", "0", "--output", "run"]
     done = CliRunner().invoke(group, words)
