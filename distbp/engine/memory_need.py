@@ -77,7 +77,7 @@ def needed(
         {
             "parameters": 2 * vector,
             "optimizer state": 2 * state,
-            "gradients": (parts * levels + (parts > 1)) * vector,
+            "gradients": (parts * levels + (parts > 1)) * vector + parts * network.shared * item,
             "values of a batch": values * item,
             "data": targets * item + data,
         },

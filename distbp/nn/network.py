@@ -9,23 +9,24 @@ checkpoint is one array.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from distbp.core.streams import Purpose, generator
-from distbp.nn.layers.base import Array, Backward, Layer, Lowering, Shape, Value
+from distbp.nn.layers.base import Array, Backward, Layer, Lowering, ParameterSpec, Shape, Value
 from distbp.nn.losses.base import Loss, lower_loss
-from distbp.nn.tape import BOUND_TOTAL, TOTALS, Ref, Row, Space, Tape, Watched
+from distbp.nn.sharing import join_parts, part_buffers, sharing_of, users_of
+from distbp.nn.tape import BOUND_TOTAL, TOTALS, Ref, Row, Space, Tape, Watched, merged
 from distbp.nn.wiring import DATA, Wiring, ids_below, wiring_of
 
 
 @dataclass(frozen=True)
 class Tensor:
     """Where a tensor stands in the flat vector: [start, stop), C order. `path` names it for people and
-    files: `layers.0.dense.weight`."""
+    files: `layers.0.dense.weight`. `layer`: which has it; others may use it, too."""
 
     path: str
     layer: int
@@ -55,6 +56,7 @@ def aligned_vector(size: int, dtype: Any) -> Array:
 class Lowered:
     """A network on the tape. `outputs`: of its last layer; `activations`: of every layer; `gradients`: of the
     loss with respect to those, as each layer's backward pass begins with it, None where it has none;
+    `parts`: of the gradient of a tensor that several layers use, by layer and name;
     `losses`: of each output, and `loss_gradient`, of the outputs: None where no loss was given; `watched`:
     where the live rows of units are counted."""
 
@@ -63,6 +65,7 @@ class Lowered:
     outputs: Ref
     activations: list[Ref]
     gradients: list[Ref | None]
+    parts: dict[tuple[int, str], Ref]
     losses: Ref | None
     loss_gradient: Ref | None
     watched: list[Watched]
@@ -94,15 +97,21 @@ class Network:
         self.shapes: list[Shape] = [tuple(input_shape)]  # of the input, and of each layer's output
         self.tensors: list[Tensor] = []
         statistics: list[Tensor] = []
-        offset = 0
+        specs: list[tuple[ParameterSpec, ...]] = []
         for index, layer in enumerate(self.layers):
             shapes = self.input_shapes(index)
             try:
                 self.shapes.append(layer.output_shape(*shapes))
-                specs = layer.parameters(*shapes)
+                specs.append(layer.parameters(*shapes))
             except ValueError as error:
                 raise ValueError(f"layer {index} ({layer.type}): {error}") from None
-            for spec in specs:
+        self.sharing = sharing_of(self.layers, [{spec.name: spec.shape for spec in own} for own in specs])
+        self.users = users_of(self.sharing)
+        offset = 0
+        for index, layer in enumerate(self.layers):
+            for spec in specs[index]:
+                if (index, spec.name) in self.sharing:
+                    continue
                 size = math.prod(spec.shape)  # of any size: NumPy would overflow
                 path = f"layers.{index}.{layer.type}.{spec.name}"
                 self.tensors.append(
@@ -121,7 +130,7 @@ class Network:
         self.statistics = tuple(statistics)
         self.size = offset
         trained = {DATA: False}  # of each output: whether it depends on a parameter
-        holding = {t.layer for t in self.tensors}
+        holding = {t.layer for t in self.tensors} | {index for index, _ in self.sharing}
         for index, sources in enumerate(self.wiring):
             trained[index] = index in holding or any(trained[source] for source in sources)
         self._trained = trained
@@ -146,6 +155,11 @@ class Network:
     @property
     def output_shape(self) -> Shape:
         return self.shapes[-1]
+
+    @property
+    def shared(self) -> int:
+        """How many numbers the gradients of tensors that several layers use have, user by user."""
+        return sum(len(users) * place.columns * place.plus for _, users, place in self._shared_gradients())
 
     @property
     def decays(self) -> list[tuple[int, int]]:
@@ -190,16 +204,19 @@ class Network:
         tape = Tape(most_rows, self.dtype, training)
         values = [Value(Ref(Space.INPUTS, 0, math.prod(self.shapes[0]), 1), self.shapes[0])]
         backwards: list[Backward] = []
+        parts = part_buffers(tape, self._shared_gradients()) if training and not forward_only else {}
         for index, layer in enumerate(self.layers):
             tape.layer = index
+            statistics = [t for t in self.statistics if t.layer == index]
             low = Lowering(
                 tape=tape,
                 index=index,
                 wanted=tuple(self._trained[source] for source in self.wiring[index]),
-                parameters=self._places(Space.PARAMETERS, index, self.tensors),
-                gradients=self._places(Space.GRADIENT, index, self.tensors),
-                statistics=self._places(Space.PARAMETERS, index, self.statistics),
-                statistic_sums=self._places(Space.GRADIENT, index, self.statistics),
+                parameters=_places(Space.PARAMETERS, self.used_by(index)),
+                gradients=_places(Space.GRADIENT, self.used_by(index))
+                | {name: ref for (user, name), ref in parts.items() if user == index},
+                statistics=_places(Space.PARAMETERS, statistics),
+                statistic_sums=_places(Space.GRADIENT, statistics),
                 bound=BOUND_TOTAL,
             )
             value, backward = layer.lower(low, *(values[source + 1] for source in self.wiring[index]))
@@ -215,7 +232,7 @@ class Network:
             if forward_only:
                 tape.keep(dy, *(value.ref for value in values))
             if training and not forward_only:
-                arrived = self._backward(tape, backwards, dy)
+                arrived = self._backward(tape, backwards, dy, parts)
         plan = tape.planned()
         return Lowered(
             plan.rows,
@@ -223,12 +240,15 @@ class Network:
             plan.place(values[-1].ref),
             [plan.place(value.ref) for value in values[1:]],
             [plan.place(arrived[index]) if index in arrived else None for index in range(len(self.layers))],
+            {key: plan.place(ref) for key, ref in parts.items()},
             None if losses is None else plan.place(losses),
             None if dy is None else plan.place(dy),
             plan.watched,
         )
 
-    def _backward(self, tape: Tape, backwards: Sequence[Backward], dy: Ref) -> dict[int, Ref]:
+    def _backward(
+        self, tape: Tape, backwards: Sequence[Backward], dy: Ref, parts: Mapping[tuple[int, str], Ref]
+    ) -> dict[int, Ref]:
         """Emits the backward pass. Returns the gradient of the output of each layer that has one."""
         gradients = {len(self.layers) - 1: dy}
         for index in reversed(range(len(self.layers))):
@@ -244,31 +264,32 @@ class Network:
                 else:
                     gradients[source] = d
         tape.layer = -1
+        join_parts(tape, self._shared_gradients(), parts)
         products = {
             row.refs[2].start
             for row in tape.rows
             if row.op.name == "product_tn" and row.refs[2].space == Space.GRADIENT
         }
-        for start, stop in _merged(
+        for start, stop in merged(
             (t.start, t.stop) for t in (*self.tensors, *self.statistics) if t.start not in products
         ):
             tape.emit("bound", Ref(Space.GRADIENT, start, stop - start, plus=1), BOUND_TOTAL)
         return gradients
 
-    def _places(self, space: Space, layer: int, tensors: Sequence[Tensor]) -> dict[str, Ref]:
-        """Name -> place for the tensors of one layer."""
-        return {
-            t.name: Ref(space, t.start, t.shape[-1], plus=math.prod(t.shape[:-1]))
-            for t in tensors
-            if t.layer == layer
-        }
+    def used_by(self, layer: int) -> list[Tensor]:
+        """The tensors of a layer: its own, then those of others that it uses."""
+        theirs = {(owner, name) for (user, name), owner in self.sharing.items() if user == layer}
+        own = [t for t in self.tensors if t.layer == layer]
+        return own + [t for t in self.tensors if (t.layer, t.name) in theirs]
+
+    def _shared_gradients(self) -> list[tuple[str, list[int], Ref]]:
+        """Of each tensor that several layers use: its name, those layers, its place in the gradient."""
+        return [
+            (name, users, _places(Space.GRADIENT, self.used_by(owner))[name])
+            for (owner, name), users in self.users.items()
+        ]
 
 
-def _merged(stretches: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    merged: list[tuple[int, int]] = []
-    for start, stop in sorted(stretches):
-        if merged and merged[-1][1] == start:
-            merged[-1] = merged[-1][0], stop
-        else:
-            merged.append((start, stop))
-    return merged
+def _places(space: Space, tensors: Iterable[Tensor]) -> dict[str, Ref]:
+    """Name -> place."""
+    return {t.name: Ref(space, t.start, t.shape[-1], plus=math.prod(t.shape[:-1])) for t in tensors}

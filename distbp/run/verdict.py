@@ -79,8 +79,8 @@ def expected(blueprint: Blueprint, rows: PreparedRows) -> Expected:
 
 
 def _size(blueprint: Blueprint, rows: PreparedRows) -> float:
-    if blueprint.job.model.layers[0].rescales:
-        return math.nan
+    if blueprint.job.model.layers[0].rescales or blueprint.network().ids_below is not None:
+        return math.nan  # ids have no scale
     count = max(1, min(len(rows), SAMPLE // max(1, math.prod(rows.input_shape))))
     x = np.empty((count, *rows.input_shape), blueprint.dtype)
     rows.gather(np.arange(count) * len(rows) // count, x)

@@ -52,6 +52,14 @@ TRANSFORMER = [
     {"type": "add", "inputs": ["y", "more"]},
     {"type": "average_steps"},
 ]
+# One table for the ids and for the layer over them, and one set of weights for two layers.
+SHARED = [
+    {"type": "embedding", "entries": 9, "size": 4, "shares": "wide.weight"},
+    {"type": "average_steps", "name": "mean"},
+    {"type": "dense", "units": 4, "activation": "tanh", "name": "one"},
+    {"type": "dense", "units": 4, "shares": ["one.weight", "one.bias"]},
+    {"type": "dense", "units": 9, "name": "wide"},
+]
 NETWORKS: dict[str, tuple[list[dict[str, Any]], tuple[int, ...]]] = {
     "convolution": (IMAGES, (2, 7, 6)),
     "recurrence": ([{"type": "elman", "units": 5}], (6, 3)),
@@ -60,6 +68,7 @@ NETWORKS: dict[str, tuple[list[dict[str, Any]], tuple[int, ...]]] = {
     "ids": ([{"type": "embedding", "entries": 9, "size": 3}, {"type": "elman", "units": 4}], (5,)),
     "graph": (GRAPH, (5,)),
     "transformer": (TRANSFORMER, (5, 3)),
+    "shared": (SHARED, (5,)),
 }
 PLATEAU = PlateauState()
 
@@ -68,7 +77,7 @@ PLATEAU = PlateauState()
 def rig(name: str) -> Rig:
     layers, shape = NETWORKS[name]
     rng = np.random.default_rng(2)
-    ids = name == "ids"
+    ids = layers[0]["type"] == "embedding"
 
     def rows(count: int) -> tuple[Array, Array]:
         x = rng.integers(0, 9, (count, *shape)) if ids else rng.normal(size=(count, *shape))

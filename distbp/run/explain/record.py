@@ -38,12 +38,14 @@ class Seen:
 @dataclass(frozen=True)
 class Recording:
     """`totals`: as the tape leaves them (see `distbp.engine.totals`). `losses`: of each output, or of the
-    label, (numbers,), with the factor of the loss."""
+    label, (numbers,), with the factor of the loss. `parts`: of the gradient of a tensor that several layers
+    use, by layer and name."""
 
     layers: tuple[Seen, ...]
     loss: float
     losses: Array
     gradient: Array
+    parts: Mapping[tuple[int, str], Array]
     totals: Array
 
 
@@ -98,7 +100,8 @@ def record(
         seen.append(Seen(inputs, outputs[index], d_a, numbers))
     added = next(event for event in events if event.row.op.name == "add_losses")
     losses = added.before[0].reshape(-1) * added.row.real[0]
-    return Recording(tuple(seen), float(totals[LOSS_TOTAL.start]), losses, gradient, totals)
+    parts = {key: matrix(spaces[Space(ref.space)], ref, 1).copy() for key, ref in lowered.parts.items()}
+    return Recording(tuple(seen), float(totals[LOSS_TOTAL.start]), losses, gradient, parts, totals)
 
 
 def _run_all(
