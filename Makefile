@@ -60,6 +60,8 @@ bench: $(VENV_BENCH)  ## against PyTorch, JAX, scikit-learn and Ray Train; write
 	@.venv-bench/bin/python -m benchmarks.run --one-core $(if $(BASE),--base $(BASE)) --write docs/benchmarks.md
 	@.venv-bench/bin/python -m benchmarks.run --any-job $(if $(BASE),--base $(BASE)) --write docs/benchmarks.md
 	@.venv-bench/bin/python -m benchmarks.run --two-core --write docs/benchmarks.md
+	@.venv-bench/bin/python -m benchmarks.run --networks --write docs/benchmarks.md
+	@.venv-bench/bin/python -m benchmarks.run --networks-two-core --write docs/benchmarks.md
 
 clean:  ## removes what the other verbs made, the environments too
 	@rm -rf .venv .venv-bench .venv-lowest build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis runs

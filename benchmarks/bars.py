@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.peers import ANY_JOB, ONE_CORE, PEERS, TWO_CORE
-from benchmarks.rows import ANY_ROWS, ROWS, Row
+from benchmarks.peers import ANY_JOB, NETWORKS, NETWORKS_TWO_CORE, ONE_CORE, PEERS, TWO_CORE
+from benchmarks.rows import ANY_ROWS, ROWS, AnyRow
 from benchmarks.table import Results, medians_of
 
 ALL = tuple(ROWS)
@@ -24,7 +24,19 @@ class Bar:
     rows: tuple[str, ...]
 
 
+# Of each network: on one core, and on two.
+_NETWORKS = {
+    "lenet": (1.3, 1.1),
+    "resnet8": (0.6, 0.6),
+    "lstm": (1.3, 1.2),
+    "elman": (1.4, 1.8),
+    "embedding": (1.0, 1.0),
+    "transformer": (0.8, 0.8),
+}
+
 BARS = (
+    *(Bar(NETWORKS, "distbp", BEST, one, (name,)) for name, (one, _) in _NETWORKS.items()),
+    *(Bar(NETWORKS_TWO_CORE, "distbp auto", BEST, two, (name,)) for name, (_, two) in _NETWORKS.items()),
     Bar(ONE_CORE, "distbp", BEST, 1.0, ALL),
     Bar(ONE_CORE, "distbp", "PyTorch eager", 4.0, ("mnist-30", "mnist-100")),
     Bar(ANY_JOB, "distbp", BEST, 1.0, tuple(ANY_ROWS)),
@@ -43,7 +55,7 @@ BARS = (
 )
 
 
-def verdicts(comparison: str, rows: Sequence[Row], results: Results) -> list[str]:
+def verdicts(comparison: str, rows: Sequence[AnyRow], results: Results) -> list[str]:
     """One line for each bar and row that the run can judge: met or not, and the ratio."""
     lines = []
     for bar in BARS:

@@ -14,12 +14,33 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.networks import NetworkRow
 from benchmarks.peers.common import answer, fix_threads
-from benchmarks.rows import ALL_ROWS, MOMENTUM, Row
+from benchmarks.rows import ALL_ROWS, MOMENTUM, AnyRow, Row
 
 
-def job_of(row: Row, shards: int) -> dict[str, Any]:
+def job_of(row: AnyRow, shards: int) -> dict[str, Any]:
     """The fields of the row's training job. No checkpoints and no metrics: no peer has them."""
+    optimizer: dict[str, Any] = {"type": row.optimizer, "learning_rate": row.learning_rate}
+    if row.optimizer == "momentum":
+        optimizer["momentum"] = MOMENTUM
+    return {
+        **({} if isinstance(row, NetworkRow) else _options(row)),
+        "name": row.name,
+        "model": {"layers": row.layers if isinstance(row, NetworkRow) else _layers(row)},
+        "loss": row.loss,
+        "optimizer": optimizer,
+        "batch_size": row.batch,
+        "epochs": 1_000_000,  # more than anybody will measure
+        "drop_last": True,
+        "shards": shards,
+        "metrics": [],
+        "checkpoint": {"every_seconds": None, "keep_best": False},
+        "seed": 24,
+    }
+
+
+def _layers(row: Row) -> list[dict[str, Any]]:
     *hidden, classes = row.sizes[1:]
     layers: list[dict[str, Any]] = []
     for units in hidden:
@@ -34,30 +55,19 @@ def job_of(row: Row, shards: int) -> dict[str, Any]:
     for layer in layers:
         if layer["type"] == "dense":
             layer["initializer"] = "glorot_uniform"
-    optimizer = {"type": row.optimizer, "learning_rate": row.learning_rate}
-    if row.optimizer == "momentum":
-        optimizer["momentum"] = MOMENTUM
+    return layers
+
+
+def _options(row: Row) -> dict[str, Any]:
     apart: dict[str, Any] = {}
     if row.clip_norm:
         apart["clip"] = {"norm": row.clip_norm}
     if row.class_weights:
+        classes = row.sizes[-1]
         apart["class_weight"] = {k: 1 + k / classes for k in range(classes)}
     if row.l1:
         apart["regularization"] = {"l1": row.l1}
-    return {
-        **apart,
-        "name": row.name,
-        "model": {"layers": layers},
-        "loss": row.loss,
-        "optimizer": optimizer,
-        "batch_size": row.batch,
-        "epochs": 1_000_000,  # more than anybody will measure
-        "drop_last": True,
-        "shards": shards,
-        "metrics": [],
-        "checkpoint": {"every_seconds": None, "keep_best": False},
-        "seed": 24,
-    }
+    return apart
 
 
 class _DoneError(Exception):
@@ -70,7 +80,7 @@ class Stopwatch:
     `once`: seconds of the only measurement; None: read them from standard input until it ends.
     """
 
-    def __init__(self, row: Row, workers: int | str, once: float | None) -> None:
+    def __init__(self, row: AnyRow, workers: int | str, once: float | None) -> None:
         self._row = row
         self._wanted_workers = workers
         self._once = once

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from benchmarks.peers import Peer
 from benchmarks.peers.common import THREAD_VARIABLES
-from benchmarks.rows import Row
+from benchmarks.rows import AnyRow
 
 ANSWER_TIMEOUT_S = 240.0
 SETTLE_S = 0.3  # after a pause, for all that came due in it
@@ -36,7 +36,7 @@ class PeerError(Exception):
 class PeerProcess:
     """One peer measuring one row. Between measurements it is stopped."""
 
-    def __init__(self, peer: Peer, row: Row, cores: Sequence[int]) -> None:
+    def __init__(self, peer: Peer, row: AnyRow, cores: Sequence[int]) -> None:
         environment = dict(os.environ)
         environment.update({variable: str(len(cores)) for variable in THREAD_VARIABLES})
         command = [sys.executable, "-W", "ignore", "-m", peer.module, *peer.arguments]

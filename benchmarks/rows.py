@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeAlias
+
+from benchmarks.networks import NETWORK_ROWS, NetworkRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,9 @@ _ANY_TABLE = (
     Row("odd-batch", _COVERTYPE, 251, "relu", 200_000, shards_of_one_core=2),
 )
 
+AnyRow: TypeAlias = Row | NetworkRow  # both have a name, a label, a batch, samples
+
 ROWS: dict[str, Row] = {row.name: row for row in _TABLE}
 ANY_ROWS: dict[str, Row] = {row.name: row for row in _ANY_TABLE}
-ALL_ROWS: dict[str, Row] = ROWS | ANY_ROWS
+ALL_ROWS: dict[str, AnyRow] = {**ROWS, **ANY_ROWS, **NETWORK_ROWS}
 MOMENTUM = 0.9  # of the optimizer of that name

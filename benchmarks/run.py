@@ -12,22 +12,39 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from benchmarks import bars, machine, table
+from benchmarks.networks import NETWORK_ROWS
 from benchmarks.peer_process import PeerError, PeerProcess
-from benchmarks.peers import ANY_JOB, ONE_CORE, PEERS, TWO_CORE, Peer, with_base
-from benchmarks.rows import ALL_ROWS, ANY_ROWS, ROWS, Row
+from benchmarks.peers import (
+    ANY_JOB,
+    NETWORKS,
+    NETWORKS_TWO_CORE,
+    ONE_CORE,
+    PEERS,
+    TWO_CORE,
+    Peer,
+    with_base,
+)
+from benchmarks.rows import ALL_ROWS, ANY_ROWS, ROWS, AnyRow, Row
 from benchmarks.table import Results
 
-SECONDS = {ONE_CORE: 1.5, TWO_CORE: 1.0, ANY_JOB: 1.0}
+# For each comparison the rows, the length of a measurement, and the cores.
+COMPARISONS: dict[str, tuple[Mapping[str, AnyRow], float, int]] = {
+    ONE_CORE: (ROWS, 1.5, 1),
+    TWO_CORE: (ROWS, 1.0, 2),
+    ANY_JOB: (ANY_ROWS, 1.0, 1),
+    NETWORKS: (NETWORK_ROWS, 1.0, 1),
+    NETWORKS_TWO_CORE: (NETWORK_ROWS, 1.0, 2),
+}
 
 
 def run_row(
-    row: Row, peers: Sequence[Peer], cores: Sequence[int], rounds: int, seconds: float, results: Results
+    row: AnyRow, peers: Sequence[Peer], cores: Sequence[int], rounds: int, seconds: float, results: Results
 ) -> None:
     """Adds the measurements of one row to `results`."""
     rates = results.rates.setdefault(row.name, {})
@@ -58,7 +75,7 @@ def run_row(
                 )
 
 
-def _note_failure(results: Results, name: str, row: Row, error: PeerError) -> None:
+def _note_failure(results: Results, name: str, row: AnyRow, error: PeerError) -> None:
     results.absent[name] = f"failed on {row.label}: {error}"
     print(f"{name} {results.absent[name]}", file=sys.stderr, flush=True)
 
@@ -77,7 +94,7 @@ def note_missing(peers: Sequence[Peer], results: Results) -> list[Peer]:
 
 
 def report(
-    comparison: str, rows: Sequence[Row], peers: Sequence[Peer], results: Results, command: str
+    comparison: str, rows: Sequence[AnyRow], peers: Sequence[Peer], results: Results, command: str
 ) -> str:
     """The section of a comparison, as Markdown."""
     facts = "\n".join(f"- {name}: {value}" for name, value in machine.facts().items())
@@ -99,11 +116,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rows", help=f"comma-separated, of: {names} (default: all of the comparison)")
     parser.add_argument("--peers", help=f"comma-separated, of: {', '.join(PEERS)} (default: all that apply)")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each peer (default 5)")
-    parser.add_argument("--seconds", type=float, help="length of one measurement (default 1.5, two-core 1)")
+    parser.add_argument(
+        "--seconds", type=float, help="length of one measurement (default 1.5 on one core, else 1)"
+    )
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--one-core", dest="comparison", action="store_const", const=ONE_CORE)
-    which.add_argument("--two-core", dest="comparison", action="store_const", const=TWO_CORE)
-    which.add_argument("--any-job", dest="comparison", action="store_const", const=ANY_JOB)
+    for name in COMPARISONS:
+        which.add_argument(f"--{name}", dest="comparison", action="store_const", const=name)
     parser.add_argument("--base", type=Path, help="a checkout of another commit, as one more column")
     parser.add_argument("--write", type=Path, help="also put the tables into this Markdown page")
     parser.set_defaults(comparison=ONE_CORE)
@@ -130,8 +148,10 @@ def commit_of(checkout: Path) -> str:
     return f"distbp at {found.stdout.strip()}"
 
 
-def scikit_can(row: Row) -> bool:
+def scikit_can(row: AnyRow) -> bool:
     """Whether scikit-learn's networks can do what the row asks for."""
+    if not isinstance(row, Row):
+        return False
     beyond = row.normalized or row.dropout or row.clip_norm or row.class_weights or row.l1
     return not beyond and row.activation != "gelu" and row.optimizer in ("sgd", "adam")
 
@@ -139,7 +159,7 @@ def scikit_can(row: Row) -> bool:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one comparison; the exit code is 1 when a peer that is installed failed."""
     options = parse(arguments)
-    usual = ANY_ROWS if options.comparison == ANY_JOB else ROWS
+    usual, usual_seconds, core_count = COMPARISONS[options.comparison]
     rows = chosen(options.rows, ALL_ROWS if options.rows else usual, "--rows")
     applying = {name: p for name, p in PEERS.items() if options.comparison in p.comparisons}
     peers = chosen(options.peers, applying, "--peers")
@@ -149,8 +169,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     installed = note_missing(peers, results)
     available = sorted(os.sched_getaffinity(0))
     # The last core is the one measured: the first one usually serves the machine's interrupts.
-    cores = available[-2:] if options.comparison == TWO_CORE else available[-1:]
-    seconds = options.seconds or SECONDS[options.comparison]
+    cores = available[-core_count:]
+    seconds = options.seconds or usual_seconds
     for row in rows:
         able = [peer for peer in installed if peer.name != "scikit-learn" or scikit_can(row)]
         run_row(row, able, cores, options.rounds, seconds, results)

@@ -7,12 +7,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from benchmarks.rows import Row
+from benchmarks.networks import CLASSES, NetworkRow
+from benchmarks.rows import AnyRow, Row
 
 PROBE_ROWS = 1_000
 
 
-def samples(row: Row) -> tuple[np.ndarray, np.ndarray]:
+def samples(row: AnyRow) -> tuple[np.ndarray, np.ndarray]:
     """Inputs (samples, features) float32, standard normal, and targets that a net can learn:
     labels (samples,) int64, or values (samples, outputs) float32.
 
@@ -20,6 +21,8 @@ def samples(row: Row) -> tuple[np.ndarray, np.ndarray]:
     that a peer really trains.
     """
     random = np.random.default_rng(20)
+    if isinstance(row, NetworkRow):
+        return _network_samples(row, random)
     inputs = random.standard_normal((row.samples, row.sizes[0]), dtype=np.float32)
     teacher = random.standard_normal((row.sizes[0], row.sizes[-1]), dtype=np.float32)
     scores = inputs @ teacher
@@ -29,6 +32,19 @@ def samples(row: Row) -> tuple[np.ndarray, np.ndarray]:
     if row.loss == "sigmoid_cross_entropy":
         return inputs, (scores > 0).astype(np.float32)
     return inputs, scores.argmax(axis=1).astype(np.int64)
+
+
+def _network_samples(row: NetworkRow, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Normal numbers (samples, *shape), or ids; labels of the largest mean of a tenth of the numbers."""
+    shape = (row.samples, *row.shape)
+    if row.below:
+        inputs = random.integers(0, row.below, shape)
+        numbers = random.standard_normal(row.below)[inputs]
+    else:
+        numbers = inputs = random.standard_normal(shape, dtype=np.float32)
+    wide = numbers.reshape(row.samples, -1)
+    parts = np.array_split(wide, CLASSES, axis=1)
+    return inputs, np.argmax([part.mean(axis=1) for part in parts], axis=0).astype(np.int64)
 
 
 def class_weights(row: Row) -> np.ndarray:
@@ -50,7 +66,7 @@ def first_weights(row: Row) -> list[tuple[np.ndarray, np.ndarray]]:
     return layers
 
 
-def orders(row: Row, steps: int | None = None, seed: int = 22) -> Iterator[np.ndarray]:
+def orders(row: AnyRow, steps: int | None = None, seed: int = 22) -> Iterator[np.ndarray]:
     """Endless stretches of freshly shuffled epochs: arrays (steps, batch) int64 of row numbers.
 
     `steps`: the longest stretch; None: whole epochs. The sequence of batches does not depend on it.

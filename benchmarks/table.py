@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.peers import Peer
-from benchmarks.rows import Row
+from benchmarks.rows import AnyRow
 
 TEMPLATE = Path(__file__).with_name("template.md")
 
@@ -22,7 +22,7 @@ class Results:
     absent: dict[str, str] = field(default_factory=dict)
 
 
-def markdown(rows: Sequence[Row], peers: Sequence[Peer], results: Results) -> str:
+def markdown(rows: Sequence[AnyRow], peers: Sequence[Peer], results: Results) -> str:
     """One line for each row: median samples/s of every peer, and our first ratio to the best of the others.
 
     A peer without a number stands in the table all the same, and the reason stands below it.
@@ -39,12 +39,12 @@ def markdown(rows: Sequence[Row], peers: Sequence[Peer], results: Results) -> st
     return text
 
 
-def medians_of(row: Row, results: Results) -> dict[str, float]:
+def medians_of(row: AnyRow, results: Results) -> dict[str, float]:
     """Median samples/s of a row by peer name, of those that have any."""
     return {name: median(values) for name, values in results.rates.get(row.name, {}).items() if values}
 
 
-def multiples(rows: Sequence[Row], peers: Sequence[Peer], results: Results) -> str:
+def multiples(rows: Sequence[AnyRow], peers: Sequence[Peer], results: Results) -> str:
     """Our first variant's median as a multiple of each other column's."""
     ours, *others = [peer.name for peer in peers]
     lines = [[f"{ours} / ...", *others], ["---"] + ["---:"] * len(others)]
@@ -57,7 +57,7 @@ def multiples(rows: Sequence[Row], peers: Sequence[Peer], results: Results) -> s
     return _table(lines)
 
 
-def spread(rows: Sequence[Row], peers: Sequence[Peer], results: Results) -> str:
+def spread(rows: Sequence[AnyRow], peers: Sequence[Peer], results: Results) -> str:
     """The same table with the lowest and highest round of each peer in place of the median."""
     header = ["net, batch", *(peer.name for peer in peers)]
     lines = [header, ["---"] + ["---:"] * len(peers)]

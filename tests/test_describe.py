@@ -149,6 +149,16 @@ def test_sample_weights_and_values(loss: str) -> None:
         assert {"first_moment", "second_moment", "sums", "direction"} <= spaces
 
 
+def test_inputs_that_are_ids() -> None:
+    """With numbers in their place NumPy would refuse to look them up."""
+    layers = "[{type: embedding, entries: 9, size: 2}, flatten, {type: dense, units: 2}]"
+    page = f"model: {{layers: {layers}}}\nloss: softmax_cross_entropy\noptimizer: sgd\nbatch_size: 4\n"
+    given = {"train": (np.arange(24).reshape(8, 3) % 9, np.arange(8) % 2)}
+    found = describe_job(TrainingJob.from_yaml(page), tape=True, given=given)
+    assert found.tape is not None
+    assert found.tape[0].op == "gather_rows"
+
+
 def test_compiled_ops_are_measured_too(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba")
     monkeypatch.setenv("DISTBP_KERNELS", "numba")

@@ -70,6 +70,17 @@ def test_a_healthy_run_says_nothing(run: Run) -> None:
     assert lines[-1]["health"]["saturated"]["layers.0"] <= 0.25  # about half of all values are 0
 
 
+def test_ids_have_no_scale(run: Run) -> None:
+    ids = np.random.default_rng(0).integers(0, 1000, (100, 4))
+    layers = [
+        {"type": "embedding", "entries": 1000, "size": 8},
+        "average_steps",
+        {"type": "dense", "units": 3},
+    ]
+    result = run(make_job(layers, optimizer="adam", **SMALL), (ids, ids[:, 0] % 3))
+    assert "unscaled_inputs" not in result.unhealthy
+
+
 def test_a_diverged_run_is_said_to_be_one(run: Run) -> None:
     told: list[events.Event] = []
     x, y, *_ = classes(100)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 ONE_CORE, TWO_CORE, ANY_JOB = "one-core", "two-core", "any-job"
+NETWORKS, NETWORKS_TWO_CORE = "networks", "networks-two-core"
 OURS = "distbp"
 
 
@@ -43,7 +44,7 @@ class Peer:
 
 
 _TABLE = (
-    Peer("distbp", "benchmarks.distbp_inline", ("distbp",), (ONE_CORE, ANY_JOB), ours=True),
+    Peer("distbp", "benchmarks.distbp_inline", ("distbp",), (ONE_CORE, ANY_JOB, NETWORKS), ours=True),
     # Without the matrix unit, for large products: with the instructions that the peers' float32 uses.
     Peer(
         "distbp, MKL",
@@ -74,7 +75,7 @@ _TABLE = (
         "distbp auto",
         "benchmarks.distbp_workers",
         ("distbp", "ray"),
-        (TWO_CORE,),
+        (TWO_CORE, NETWORKS_TWO_CORE),
         ("--workers", "auto"),
         ours=True,
     ),
@@ -104,6 +105,8 @@ _TABLE = (
         ours=True,
     ),
     Peer("PyTorch eager", "benchmarks.peers.pytorch_eager", ("torch",), (ONE_CORE, TWO_CORE, ANY_JOB)),
+    Peer("PyTorch, best form", "benchmarks.peers.torch_networks", ("torch",), (NETWORKS, NETWORKS_TWO_CORE)),
+    Peer("JAX, best form", "benchmarks.peers.jax_networks", ("jax",), (NETWORKS, NETWORKS_TWO_CORE)),
     Peer("PyTorch by hand", "benchmarks.peers.pytorch_handwritten", ("torch",), (ONE_CORE,)),
     Peer("JAX jit+scan", "benchmarks.peers.jax_scan", ("jax",), (ONE_CORE, TWO_CORE, ANY_JOB)),
     # XLA's threads cost a small net half its speed, and XLA takes as many as it is given cores.

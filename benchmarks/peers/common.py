@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.rows import ALL_ROWS, Row
+from benchmarks.rows import ALL_ROWS, AnyRow
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -46,7 +46,7 @@ def fix_threads(cores: list[int], threads: int) -> None:
         os.environ[variable] = str(threads)
 
 
-def measure(row: Row, net: Net, orders: Iterator[Any], seconds: float) -> dict[str, Any]:
+def measure(row: AnyRow, net: Net, orders: Iterator[Any], seconds: float) -> dict[str, Any]:
     """Trains whole epochs, shuffling included, until `seconds` have passed."""
     before = net.loss()
     steps, start, passed = 0, time.perf_counter(), 0.0
@@ -58,7 +58,7 @@ def measure(row: Row, net: Net, orders: Iterator[Any], seconds: float) -> dict[s
     return answer(row, steps, passed, before, net.loss())
 
 
-def answer(row: Row, steps: int, seconds: float, before: float, after: float) -> dict[str, Any]:
+def answer(row: AnyRow, steps: int, seconds: float, before: float, after: float) -> dict[str, Any]:
     """One measurement as the JSON object that run.py reads."""
     return {
         "row": row.name,
@@ -70,7 +70,7 @@ def answer(row: Row, steps: int, seconds: float, before: float, after: float) ->
     }
 
 
-def build_and_warm(row: Row, build: Callable[[Row], Net]) -> Measure:
+def build_and_warm(row: AnyRow, build: Callable[[Any], Net]) -> Measure:
     """Builds the net and trains one untimed epoch: compilation, caches and lazy set-up happen here."""
     from benchmarks.synthetic import orders
 
@@ -124,14 +124,14 @@ def serve(options: argparse.Namespace, one: Measure) -> None:
         print(json.dumps(one(float(line))), flush=True)
 
 
-def main(build: Callable[[Row], Net], threads: int | None = None) -> None:
+def main(build: Callable[[Any], Net], threads: int | None = None) -> None:
     """A peer in one process, one thread for each core unless `threads` says otherwise."""
     options = parse()
     fix_threads(options.cores, threads or len(options.cores))
     serve(options, build_and_warm(ALL_ROWS[options.row], build))
 
 
-def main_session(session: Callable[[argparse.Namespace, Row], AbstractContextManager[Measure]]) -> None:
+def main_session(session: Callable[[argparse.Namespace, Any], AbstractContextManager[Measure]]) -> None:
     """A peer that starts processes of its own: `session` starts and ends them and measures in between."""
     options = parse()
     fix_threads(options.cores, 1)

@@ -280,7 +280,7 @@ def _job_of_table(path: Path, target: str, as_json: bool) -> TrainingJob:
 def _notes(job: TrainingJob, event: Started, workers: int | str | None) -> list[str]:
     from distbp.job.data_checks import notes_about
 
-    return [*event.notes, *notes_about(job, event.rows, event.shards, workers)]
+    return list(notes_about(job, event.rows, event.shards, workers))
 
 
 def _close(result: Result, as_json: bool) -> None:

@@ -30,7 +30,7 @@ class Table:
     were left out or shuffled and `row_numbers` lists them. `name` is the file, for messages. `columns`: the
     names of the columns of the inputs, where they have names. `marks`: of the files that hold it (see
     `distbp.data.safety.DataFile`); () where it is not in files. `skipped`: how many rows were left out, by
-    reason.
+    reason. `row_names`: of the rows by their numbers, where every row is a file of its own.
     """
 
     inputs: Array
@@ -42,6 +42,7 @@ class Table:
     targets_name: str = ""
     columns: Columns | None = None
     marks: tuple[tuple[int, ...], ...] = ()
+    row_names: tuple[str, ...] | None = None
     skipped: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -66,6 +67,10 @@ class Table:
             first_row=self.first_row + start,
             row_numbers=None if self.row_numbers is None else self.row_numbers[start:stop],
         )
+
+    def named(self, row_names: tuple[str, ...]) -> Table:
+        """The same rows, of which each is a file."""
+        return replace(self, row_names=row_names)
 
     def at_row(self, first_row: int) -> Table:
         """The same rows, numbered from `first_row` of their file."""

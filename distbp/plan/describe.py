@@ -253,8 +253,11 @@ def _random(
         Space.TOTALS: np.zeros(lowered.totals),
         Space.POSITION: np.zeros(3, np.int64),
     }
-    inputs = aligned_vector(slice_rows * int(np.prod(network.input_shape)), dtype)
-    inputs[:] = draw.uniform(0.1, 0.9, inputs.shape)
+    inputs = aligned_vector(slice_rows * int(np.prod(network.input_shape)), network.input_dtype)
+    below = network.ids_below
+    inputs[:] = (
+        draw.uniform(0.1, 0.9, inputs.shape) if below is None else draw.integers(0, below, inputs.shape)
+    )
     targets: Array
     if loss.targets == "labels":
         targets = draw.integers(0, outputs, slice_rows)

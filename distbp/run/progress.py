@@ -101,13 +101,14 @@ def _worded(notes: Callable[[events.Started], Sequence[str]]) -> Lines:
     """The lines of each event. Epochs are the rows of a table, whose head comes with the first of them."""
     columns: list[str] = []
     watched: str | None = None
+    said: set[str] = set()
 
     def lines(event: events.Event) -> Iterator[str]:
         nonlocal columns, watched
         if isinstance(event, events.Started):
             columns, watched = [], event.watched
             yield from started_lines(event)
-            yield from (f"note: {note}" for note in (*event.notes, *notes(event)))
+            yield from (f"note: {note}" for note in (*event.notes, *notes(event)) if note not in said)
         elif isinstance(event, events.EpochEnded):
             # A service tells whole lines of metrics.jsonl, the learning rate and the health among them.
             floats = [name for name, value in event.metrics.items() if isinstance(value, float)]
@@ -117,6 +118,8 @@ def _worded(notes: Callable[[events.Started], Sequence[str]]) -> Lines:
                 yield from table_head(columns, watched)
             yield table_row(columns, event)
         else:
+            if isinstance(event, events.TeamChanged):  # a note of the run, too
+                said.add(event.reason)
             yield from _other_lines(event)
 
     return lines

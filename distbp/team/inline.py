@@ -28,7 +28,7 @@ from distbp.nn.network import aligned_vector
 from distbp.optim.schedules import PlateauState
 from distbp.team.base import Snapshot
 
-COMPILING = "compiles kernels for this kind of job first: up to a minute, once on this machine"
+COMPILING = "compiles kernels for this kind of job first: up to half a minute, once on this machine"
 
 # Two threads meet several times in a step, which takes microseconds from compiled code, and tens from Python.
 FLOPS_WORTH_THREADS = 5e6

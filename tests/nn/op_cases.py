@@ -169,6 +169,8 @@ ELEMENT_CASES = [
         "samples_first",
         lambda d: Call([d.normal(STEPS * d.rows), d.out(columns=STEPS * d.columns)]),
     ),
+    Case("sum_steps", lambda d: Call([d.normal(columns=STEPS * d.columns), d.out()], (), (0.3,))),
+    Case("repeat_steps", lambda d: Call([d.normal(), d.out(columns=STEPS * d.columns)], (), (0.3,))),
     Case("fill", lambda d: Call([d.out()], (), (1.25,))),
     Case(
         "dropout",

@@ -387,6 +387,7 @@ def test_products_are_the_derivatives_of_each_other() -> None:
     [
         ("take_columns", "put_columns", (5, 9), (5, 4), (3,)),
         ("steps_first", "samples_first", (5, 4 * STEPS), (5 * STEPS, 4), ()),
+        ("sum_steps", "repeat_steps", (5, 4 * STEPS), (5, 4), ()),
         ("transpose", "transpose", (5, 4), (4, 5), ()),
         ("copy", "copy", (6, 4), (8, 3), ()),
     ],
@@ -402,8 +403,8 @@ def test_what_moves_values_moves_gradients_back(
     """The sum of (A x) w is the sum of x (A^T w)."""
     rng = np.random.default_rng(0)
     x, w = (rng.integers(-9, 9, size).astype(np.float32) for size in (shape, back))
-    there = run_op(OPS[name], [x, np.zeros(back, np.float32)], whole, compiled=compiled)[1]
-    again = run_op(OPS[other], [w, np.zeros(shape, np.float32)], whole, compiled=compiled)[1]
+    there = run_op(OPS[name], [x, np.zeros(back, np.float32)], whole, (0.5,), compiled)[1]
+    again = run_op(OPS[other], [w, np.zeros(shape, np.float32)], whole, (0.5,), compiled)[1]
     assert (there * w).sum() == (x * again).sum() != 0
 
 

@@ -8,7 +8,6 @@ from typing import ClassVar, Literal
 from distbp.core.options import option
 from distbp.nn.initializers import Initializer, Normal
 from distbp.nn.layers.base import ABSENT, Backward, Facts, Lowering, ParameterSpec, Shape, Value
-from distbp.nn.ops.windows import Windows
 from distbp.nn.tape import Ref
 
 
@@ -90,16 +89,14 @@ class AverageSteps(Facts):
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
         tape, (steps, features) = low.tape, x.shape
-        # An image of one channel, whose windows are its columns.
-        windows = Windows(1, steps, features, 0, 1, steps, 1, 1, 1, 0, 0, 1, 1, 1, features)
         inputs, y = x.ref.reshaped(steps * features, 1), tape.work(features)
-        tape.emit("average_pool", inputs, y, whole=windows, real=(1.0 / steps,))
+        tape.emit("sum_steps", inputs, y, real=(1.0 / steps,))
 
         def backward(dy: Ref) -> tuple[Ref | None]:
             if not low.wanted[0]:
                 return (None,)
             dx = tape.like(inputs)
-            tape.emit("average_pool_backward", dy, dx, whole=windows, real=(1.0 / steps,))
+            tape.emit("repeat_steps", dy, dx, real=(1.0 / steps,))
             return (dx,)
 
         return Value(y, (features,)), backward

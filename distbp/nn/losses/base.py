@@ -63,6 +63,9 @@ class Targets:
     columns: int | None = None
 
 
+ANY_VALUE = (-math.inf, math.inf)
+
+
 class Loss(Protocol):
     """What every loss dataclass offers. `type` is its name in a job."""
 
@@ -127,14 +130,29 @@ def common_faults(
     return tuple(faults)
 
 
-ANY_VALUE = (-math.inf, math.inf)
-
-
 def softmax(z: Array) -> Array:
     """Row by row, shifted by each row's maximum, so that exp cannot overflow."""
     with np.errstate(under="ignore"):
         e = np.exp(z - z.max(axis=1, keepdims=True))
         return np.asarray(e / e.sum(axis=1, keepdims=True))
+
+
+class LossFacts:
+    """What most losses say; a loss states what it says otherwise."""
+
+    targets: ClassVar[TargetKind] = "values"
+    takes: ClassVar[Takes] = "outputs"
+    task: ClassVar[Task] = "regression"
+    allowed: ClassVar[tuple[float, float]] = ANY_VALUE
+
+    def faults(self: Loss, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
+        return common_faults(self, output_shape, activation, targets)
+
+    def constant(self, mean: Array, median: Array) -> Array:
+        return mean
+
+    def predictions(self, outputs: Array) -> Array:
+        return outputs
 
 
 _SQUASHED = {"softmax_cross_entropy": "softmax", "sigmoid_cross_entropy": "sigmoid"}

@@ -13,14 +13,14 @@ import numpy as np
 
 from distbp.core.arrays import Array, Shape
 from distbp.core.options import option
-from distbp.nn.losses.base import LossOp, Takes, TargetKind, Targets, Task, common_faults
+from distbp.nn.losses.base import LossFacts, LossOp, Takes, Targets, Task
 from distbp.nn.ops.losses import SMALLEST_DIVISOR as SMALLEST
 
 _OUTPUTS_HELP = "how the outputs of one row combine"
 
 
 @dataclass(frozen=True)
-class SigmoidCrossEntropy:
+class SigmoidCrossEntropy(LossFacts):
     """-t log s(z) - (1 - t) log(1 - s(z)) on logits z, s the sigmoid; derivative s(z) - t.
 
     Neither overflows, nor loses small losses and derivatives: PyTorch's BCEWithLogitsLoss.
@@ -29,13 +29,9 @@ class SigmoidCrossEntropy:
     type: Literal["sigmoid_cross_entropy"] = "sigmoid_cross_entropy"
     outputs: Literal["mean", "sum"] = option("mean", help=_OUTPUTS_HELP)
 
-    targets: ClassVar[TargetKind] = "values"
     takes: ClassVar[Takes] = "logits"
     task: ClassVar[Task] = "binary"
     allowed: ClassVar[tuple[float, float]] = (0, 1)
-
-    def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
-        return common_faults(self, output_shape, activation, targets)
 
     def predictions(self, outputs: Array) -> Array:
         with np.errstate(under="ignore"):
@@ -56,7 +52,7 @@ def _factors(combine: str, outputs: int) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class BinaryCrossEntropy:
+class BinaryCrossEntropy(LossFacts):
     """-t log p - (1 - t) log(1 - p) on probabilities p, as a sigmoid layer gives them.
 
     The logarithms are held at -100 or more, and the derivative is (p - t) / max(p (1 - p), 1e-12): PyTorch's
@@ -67,13 +63,12 @@ class BinaryCrossEntropy:
     type: Literal["binary_cross_entropy"] = "binary_cross_entropy"
     outputs: Literal["mean", "sum"] = option("mean", help=_OUTPUTS_HELP)
 
-    targets: ClassVar[TargetKind] = "values"
     takes: ClassVar[Takes] = "probabilities"
     task: ClassVar[Task] = "binary"
     allowed: ClassVar[tuple[float, float]] = (0, 1)
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
-        faults = common_faults(self, output_shape, activation, targets)
+        faults = super().faults(output_shape, activation, targets)
         if activation not in (None, "sigmoid"):
             faults += (
                 "binary_cross_entropy takes probabilities of independent outputs, but the last layer ends in"
@@ -81,12 +76,6 @@ class BinaryCrossEntropy:
                 " 'sigmoid_cross_entropy'",
             )
         return faults
-
-    def constant(self, mean: Array, median: Array) -> Array:
-        return mean
-
-    def predictions(self, outputs: Array) -> Array:
-        return outputs
 
     def op(self, outputs: int) -> LossOp:
         return LossOp("binary_cross_entropy", _factors(self.outputs, outputs))

@@ -9,12 +9,12 @@ import numpy as np
 
 from distbp.core.arrays import Array, Shape
 from distbp.core.options import option
-from distbp.nn.losses.base import ANY_VALUE, LossOp, Takes, TargetKind, Targets, Task, common_faults, softmax
+from distbp.nn.losses.base import LossFacts, LossOp, Takes, TargetKind, Targets, Task, softmax
 from distbp.nn.ops.losses import SMALLEST_DIVISOR as SMALLEST
 
 
 @dataclass(frozen=True)
-class SoftmaxCrossEntropy:
+class SoftmaxCrossEntropy(LossFacts):
     """-log softmax(z)_y on logits z; derivative softmax(z) - onehot(y). PyTorch's CrossEntropyLoss.
 
     With smoothing s the target is (1 - s) onehot(y) + s / classes (Szegedy et al., 2016). A class weight
@@ -30,10 +30,6 @@ class SoftmaxCrossEntropy:
     targets: ClassVar[TargetKind] = "labels"
     takes: ClassVar[Takes] = "logits"
     task: ClassVar[Task] = "classification"
-    allowed: ClassVar[tuple[float, float]] = ANY_VALUE
-
-    def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
-        return common_faults(self, output_shape, activation, targets)
 
     def constant(self, mean: Array, median: Array) -> Array:
         s = self.label_smoothing
@@ -47,7 +43,7 @@ class SoftmaxCrossEntropy:
 
 
 @dataclass(frozen=True)
-class NLL:
+class NLL(LossFacts):
     """-log p_y on probabilities p, as a softmax layer gives them; derivative -1 / p_y, elsewhere 0.
 
     PyTorch's NLLLoss takes log-probabilities; this one takes the probabilities themselves, because the last
@@ -60,10 +56,9 @@ class NLL:
     targets: ClassVar[TargetKind] = "labels"
     takes: ClassVar[Takes] = "probabilities"
     task: ClassVar[Task] = "classification"
-    allowed: ClassVar[tuple[float, float]] = ANY_VALUE
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
-        faults = common_faults(self, output_shape, activation, targets)
+        faults = super().faults(output_shape, activation, targets)
         if activation not in (None, "softmax"):
             faults += (
                 f"nll takes the probabilities of a softmax, but the last layer ends in {activation!r};"
@@ -71,18 +66,12 @@ class NLL:
             )
         return faults
 
-    def constant(self, mean: Array, median: Array) -> Array:
-        return mean
-
-    def predictions(self, outputs: Array) -> Array:
-        return outputs
-
     def op(self, outputs: int) -> LossOp:
         return LossOp("nll", (1.0, 1.0))
 
 
 @dataclass(frozen=True)
-class Hinge:
+class Hinge(LossFacts):
     """max(0, margin - z_y + z_j)^power, summed over the classes j other than y, divided by `classes`.
 
     The multi-class margin loss of Weston and Watkins (1999) on scores z: PyTorch's MultiMarginLoss. Two
@@ -96,16 +85,9 @@ class Hinge:
     targets: ClassVar[TargetKind] = "labels"
     takes: ClassVar[Takes] = "scores"
     task: ClassVar[Task] = "classification"
-    allowed: ClassVar[tuple[float, float]] = ANY_VALUE
-
-    def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
-        return common_faults(self, output_shape, activation, targets)
 
     def constant(self, mean: Array, median: Array) -> Array:
         return np.where(mean == mean.max(), self.margin, 0.0)
-
-    def predictions(self, outputs: Array) -> Array:
-        return outputs
 
     def op(self, outputs: int) -> LossOp:
         return LossOp("hinge", (1 / outputs, 1 / outputs, self.margin), (self.power,))

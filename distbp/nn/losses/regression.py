@@ -13,12 +13,12 @@ import numpy as np
 
 from distbp.core.arrays import Array, Shape
 from distbp.core.options import option
-from distbp.nn.losses.base import ANY_VALUE, LossOp, Takes, TargetKind, Targets, Task, common_faults
+from distbp.nn.losses.base import LossFacts, LossOp, Targets
 from distbp.nn.ops.losses import POISSON_EPSILON
 
 
 @dataclass(frozen=True)
-class Quadratic:
+class Quadratic(LossFacts):
     """Half the sum of squares over the outputs: (y - t)^2 / 2, derivative y - t.
 
     The cost of the worked examples and textbooks (Rumelhart, Hinton and Williams, 1986). `mse` is this, times
@@ -27,74 +27,35 @@ class Quadratic:
 
     type: Literal["quadratic"] = "quadratic"
 
-    targets: ClassVar[TargetKind] = "values"
-    takes: ClassVar[Takes] = "outputs"
-    task: ClassVar[Task] = "regression"
-    allowed: ClassVar[tuple[float, float]] = ANY_VALUE
-
-    def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
-        return common_faults(self, output_shape, activation, targets)
-
-    def constant(self, mean: Array, median: Array) -> Array:
-        return mean
-
-    def predictions(self, outputs: Array) -> Array:
-        return outputs
-
     def op(self, outputs: int) -> LossOp:
         return LossOp("squares", (0.5, 1.0))
 
 
 @dataclass(frozen=True)
-class MSE:
+class MSE(LossFacts):
     """The mean over the outputs of (y - t)^2, derivative 2 (y - t) / outputs: PyTorch's MSELoss."""
 
     type: Literal["mse"] = "mse"
-
-    targets: ClassVar[TargetKind] = "values"
-    takes: ClassVar[Takes] = "outputs"
-    task: ClassVar[Task] = "regression"
-    allowed: ClassVar[tuple[float, float]] = ANY_VALUE
-
-    def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
-        return common_faults(self, output_shape, activation, targets)
-
-    def constant(self, mean: Array, median: Array) -> Array:
-        return mean
-
-    def predictions(self, outputs: Array) -> Array:
-        return outputs
 
     def op(self, outputs: int) -> LossOp:
         return LossOp("squares", (1 / outputs, 2 / outputs))
 
 
 @dataclass(frozen=True)
-class MAE:
+class MAE(LossFacts):
     """The mean over the outputs of |y - t|: PyTorch's L1Loss. The derivative is the sign; 0 where y = t."""
 
     type: Literal["mae"] = "mae"
 
-    targets: ClassVar[TargetKind] = "values"
-    takes: ClassVar[Takes] = "outputs"
-    task: ClassVar[Task] = "regression"
-    allowed: ClassVar[tuple[float, float]] = ANY_VALUE
-
-    def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
-        return common_faults(self, output_shape, activation, targets)
-
     def constant(self, mean: Array, median: Array) -> Array:
         return median
-
-    def predictions(self, outputs: Array) -> Array:
-        return outputs
 
     def op(self, outputs: int) -> LossOp:
         return LossOp("absolute", (1 / outputs, 1 / outputs))
 
 
 @dataclass(frozen=True)
-class Huber:
+class Huber(LossFacts):
     """Squares near the target, straight lines beyond `delta` (Huber, 1964); the mean over the outputs.
 
     (y - t)^2 / 2 where |y - t| <= delta, else delta (|y - t| - delta / 2): PyTorch's HuberLoss (its
@@ -104,19 +65,8 @@ class Huber:
     type: Literal["huber"] = "huber"
     delta: float = option(1.0, help="errors beyond this size count linearly", gt=0)
 
-    targets: ClassVar[TargetKind] = "values"
-    takes: ClassVar[Takes] = "outputs"
-    task: ClassVar[Task] = "regression"
-    allowed: ClassVar[tuple[float, float]] = ANY_VALUE
-
-    def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
-        return common_faults(self, output_shape, activation, targets)
-
     def constant(self, mean: Array, median: Array) -> Array:
         return median
-
-    def predictions(self, outputs: Array) -> Array:
-        return outputs
 
     def op(self, outputs: int) -> LossOp:
         return LossOp("huber", (1 / (2 * outputs), 1 / outputs, self.delta))
@@ -126,7 +76,7 @@ _MAY_BE_NEGATIVE = ("linear", "tanh", "leaky_relu", "elu", "gelu", "silu")
 
 
 @dataclass(frozen=True)
-class Poisson:
+class Poisson(LossFacts):
     """The negative log-likelihood of counts t, without the constant log t!; the mean over the outputs.
 
     With `log_input` the output is the logarithm of the rate: exp(y) - t y, derivative exp(y) - t. Without,
@@ -136,13 +86,10 @@ class Poisson:
     type: Literal["poisson"] = "poisson"
     log_input: bool = option(True, help="the network gives the logarithm of the rate, not the rate")
 
-    targets: ClassVar[TargetKind] = "values"
-    takes: ClassVar[Takes] = "outputs"
-    task: ClassVar[Task] = "regression"
     allowed: ClassVar[tuple[float, float]] = (0, math.inf)
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
-        faults = common_faults(self, output_shape, activation, targets)
+        faults = super().faults(output_shape, activation, targets)
         if not self.log_input and activation in _MAY_BE_NEGATIVE:
             faults += (
                 "poisson with log_input: false takes rates, which are positive, but the last layer ends in"
