@@ -221,6 +221,13 @@ CASES: dict[str, tuple[Any, ...]] = {
          {"type": "multiply", "inputs": ["c", "d"]}],
         SERIES,
     ),
+    "shares": (
+        [{"type": "embedding", "entries": 7, "size": 4, "shares": "wide.weight", "name": "table"},
+         "average_steps", {"type": "dense", "units": 4, "activation": "tanh", "name": "one"},
+         {"type": "dense", "units": 4, "shares": ["one.weight", "one.bias"]},
+         {"type": "dense", "units": 7, "name": "wide"}, DENSE],
+        IDS,
+    ),
     "flatten": (["flatten", DENSE], IMAGES),
     "reshape": (["relu", {"type": "reshape", "shape": [84]}, DENSE], IMAGES),
 }  # fmt: skip
@@ -338,7 +345,7 @@ def numbers(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize(
     "name",
     ["dense", "conv2d", "max_pool2d", "elman", "lstm, sequences", "both ways", "attention", "concatenate",
-     "layer_normalization of steps", "dropout", "embedding"],
+     "layer_normalization of steps", "dropout", "embedding", "shares"],
 )  # fmt: skip
 def test_one_wrong_number_is_found(name: str) -> None:
     good = document(explained(*CASES[name], CLASSES))
@@ -490,6 +497,18 @@ def test_many_rows_are_counted() -> None:
         explain_job(job, given={"train": (ROWS, CLASSES)}, sample=8)
 
 
+def test_a_shared_tensor_is_told_once_and_its_gradient_in_parts() -> None:
+    found = explained(*CASES["shares"], CLASSES, clip={"norm": 0.01})
+    assert check(document(found)).largest < 1e-12
+    table, wide = found.layers[0].parameters[0], found.layers[4].parameters[0]
+    assert (table.owner, wide.owner) == (4, 4)
+    np.testing.assert_allclose(table.given + wide.given, wide.gradient, atol=1e-15)
+    assert np.array_equal(table.after, wide.after)
+    text = "\n".join(lines(found))
+    assert "  weight is one tensor for layers 0 and 4, and layer 4 has it; here is what" in text
+    assert "layer 4, weight\n" in text and "layer 0, weight\n" not in text
+
+
 def test_every_layer_is_explained() -> None:
     assert set(KINDS) == set(LAYERS)
 
@@ -546,7 +565,8 @@ def sums_of(text: str) -> tuple[float, float]:
 @pytest.mark.parametrize(
     "name",
     ["dense", "conv2d, uneven", "max_pool2d, overlapping", "average_pool2d", "elman", "lstm",
-     "gru, sequences", "attention", "layer_normalization of steps", "batch_normalization of images", "dropout", "multiply",
+     "gru, sequences", "attention", "layer_normalization of steps", "batch_normalization of images",
+     "dropout", "multiply", "shares",
      "concatenate", "taken through other shapes"],
 )  # fmt: skip
 def test_formulas_give_what_they_say(name: str) -> None:

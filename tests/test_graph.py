@@ -110,6 +110,13 @@ def random_wiring(seed: int) -> list[tuple[int, ...]]:
     ]
 
 
+def test_a_shared_tensor_is_named_and_counted_once() -> None:
+    nodes = nodes_of(dense("a"), {**dense("b"), "shares": "a.weight"}, join("add", "a", "b"))
+    assert "  | *  1: dense 'b' (units 8); weight of 'a'" in drawn(nodes, (8,))
+    assert [node.parameters for node in nodes] == [72, 8, 0]
+    assert "with the weight of &#x27;a&#x27;" in draw(nodes, (8,), "job", "mse")
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_lane_holds_one_thing_at_a_time(seed: int) -> None:
     wiring = random_wiring(seed)

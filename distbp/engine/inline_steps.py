@@ -24,7 +24,8 @@ from distbp.engine.thread_shares import thread_shares
 from distbp.machine.blas import Dots, dots
 from distbp.machine.pointers import WAYS
 from distbp.nn.kernels import Kernels
-from distbp.nn.network import Lowered, aligned_vector
+from distbp.nn.lowered import Lowered, lower
+from distbp.nn.network import aligned_vector
 from distbp.nn.run_compiled import address, addresses, products_of, space_table
 from distbp.nn.run_tape import encode
 from distbp.nn.tape import TOTALS, Space
@@ -248,7 +249,7 @@ def inline_steps(
     if kernels.gemm is None or not (isinstance(updater, Updater) and updater.compiled and blueprint.pushed):
         return None
     network, sharding = blueprint.network(), blueprint.sharding()
-    lowered = network.lower(sharding.slice_rows(0, 0), blueprint.job.loss, training=True)
+    lowered = lower(network, sharding.slice_rows(0, 0), blueprint.job.loss, training=True)
     if blueprint.shards > 1 and 4 * blueprint.shards * (network.size + lowered.work) > MOST_BYTES:
         return None
     return InlineSteps(blueprint, lowered, kernels, server, updater, readers, threads)

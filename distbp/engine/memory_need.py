@@ -83,7 +83,7 @@ def needed(
         {
             "parameters": max(2 * side, members) * vector,
             "optimizer state": 2 * side * state,
-            "gradients": side * (parts * levels + (parts > 1)) * vector,
+            "gradients": side * ((parts * levels + (parts > 1)) * vector + parts * network.shared * item),
             "values of a batch": side * values * item,
             "data": targets * item + data,
         },

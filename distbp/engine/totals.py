@@ -17,6 +17,7 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.engine.blueprint import Blueprint
+from distbp.nn.lowered import lower
 
 LOSS, WEIGHT, ROWS, LIVE = 0, 1, 2, 3
 BOUND = -1
@@ -30,7 +31,7 @@ def saturating_layers(blueprint: Blueprint) -> dict[int, int]:
     where nobody counts them."""
     if blueprint.job.optimizer.copies:
         return {}
-    return {one.layer: one.units for one in blueprint.network().lower(1).watched}
+    return {one.layer: one.units for one in lower(blueprint.network(), 1).watched}
 
 
 def dead_share(blueprint: Blueprint, epoch_totals: Array) -> dict[str, float]:

@@ -21,6 +21,7 @@ from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.layers.base import Shape
 from distbp.nn.losses.base import Targets
 from distbp.nn.metrics import metrics_for
+from distbp.nn.sharing import parameter_shapes, share
 from distbp.nn.wiring import DATA, data_facts, dropping, wire
 from distbp.optim.schedules import WarmUp, plateau_of
 
@@ -72,6 +73,22 @@ def output_shape(layers: Iterable[Any], input_shape: Shape | None = None) -> Sha
 def _names_fit(job: TrainingJob) -> Iterator[Fault]:
     for place, message in wire(job.model.layers, unknown)[1]:
         yield Fault(f"model.layers.{place}", message)
+
+
+def tensors_fit(layers: Iterable[Any], input_shape: Shape | None) -> Iterator[Fault]:
+    """What does not fit in the tensors that layers share."""
+    layers, known = tuple(layers), {DATA: input_shape}
+    known |= {index: shape for index, shape, _ in shapes(layers, input_shape)}
+    found = [
+        parameter_shapes(layer, [None if source is None else known[source] for source in sources])
+        for layer, sources in zip(layers, wire(layers)[0], strict=True)
+    ]
+    for place, message in share(layers, found, unknown)[1]:
+        yield Fault(f"model.layers.{place}", message)
+
+
+def _shared_tensors_fit(job: TrainingJob) -> Iterator[Fault]:
+    yield from tensors_fit(job.model.layers, None)
 
 
 def _ids_stay(job: TrainingJob) -> Iterator[Fault]:
@@ -319,6 +336,7 @@ CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (_ids_stay, frozenset({"model", "data"})),
     (_lengths_stay, frozenset({"model", "data"})),
     (_shapes_fit, frozenset({"model"})),
+    (_shared_tensors_fit, frozenset({"model"})),
     (_something_to_train, frozenset({"model"})),
     (_steps_learn_nothing, frozenset({"model", "optimizer"})),
     (_loss_fits, frozenset({"model", "loss"})),

@@ -8,7 +8,14 @@ from typing import Any
 from distbp.core.errors import Fault, JobError
 from distbp.core.words import counted
 from distbp.data.targets import label_text, shown
-from distbp.job.checks import last_activation, lengths_dropped, neediest, output_shape, shapes
+from distbp.job.checks import (
+    last_activation,
+    lengths_dropped,
+    neediest,
+    output_shape,
+    shapes,
+    tensors_fit,
+)
 from distbp.job.training_job import TrainingJob
 from distbp.nn.layers.base import Shape
 from distbp.nn.losses.base import Targets
@@ -34,6 +41,7 @@ def check_against_data(
         for index, _, problem in shapes(layers, input_shape)
         if problem
     ]
+    faults += tensors_fit(layers, input_shape)
     if lengths:
         faults += lengths_dropped(layers, input_shape)
     if faults:

@@ -12,20 +12,21 @@ from distbp.core.errors import Fault
 from distbp.job.checks import shapes
 from distbp.job.kinds import plain
 from distbp.nn.layers.base import Layer, Shape
+from distbp.nn.sharing import Sharing, parameter_shapes, share
 from distbp.nn.wiring import DATA, INPUT, wire
 
 WIDTH = 80
 MOST_DRAWN = 100  # layers, below faults
 # Fields of a layer that a picture leaves out: who it is, and how its parameters begin.
-_UNSHOWN = ("type", "name", "inputs")
+_UNSHOWN = ("type", "name", "inputs", "shares")
 _DRAWN = "initializers"
 
 
 @dataclass(frozen=True)
 class Node:
     """A layer. `sources`: numbers of layers, -1 the data, None for `names` that are not known. `shape`: of
-    its output, None where it is not known. `tensors`: its parameters, name -> shape. `wrong`: it is at
-    fault."""
+    its output, None where it is not known. `tensors`: the parameters that it has, name -> shape; `shared`:
+    those of other layers that it uses, in words. `wrong`: it is at fault."""
 
     number: int
     type: str
@@ -35,6 +36,7 @@ class Node:
     names: tuple[str, ...]
     shape: Shape | None
     tensors: Mapping[str, Shape]
+    shared: str
     wrong: bool
 
     @property
@@ -58,14 +60,20 @@ def graph_of(
     given = {DATA: input_shape, **{number: shape for number, shape, _ in found}}
     places = [fault.path.split(".") for fault in faults if fault.path.startswith("model.layers.")]
     wrong = {place[2] for place in places} | {str(number) for number, _, problem in found if problem}
-    nodes = []
+    tensors = [
+        parameter_shapes(layer, [None if source is None else given[source] for source in sources])
+        for layer, sources in zip(layers, wiring, strict=True)
+    ]
+    sharing, nodes = share(layers, tensors)[0], []
     for number, (layer, sources) in enumerate(zip(layers, wiring, strict=True)):
-        inputs = [None if source is None else given[source] for source in sources]
+        own = {
+            name: shape for name, shape in (tensors[number] or {}).items() if (number, name) not in sharing
+        }
         nodes.append(
             Node(
                 number, layer.type, layer.name, _options(layer), sources,
                 tuple(_called(layers, source, at, layer) for at, source in enumerate(sources)),
-                given[number], _tensors(layer, inputs), str(number) in wrong,
+                given[number], own, _shared(layers, sharing, number), str(number) in wrong,
             )
         )  # fmt: skip
     return tuple(nodes)
@@ -82,15 +90,9 @@ def _called(layers: Sequence[Layer], source: int | None, at: int, layer: Layer) 
     return INPUT if source == DATA else layers[source].name or str(source)
 
 
-def _tensors(layer: Layer, inputs: Sequence[Shape | None]) -> dict[str, Shape]:
-    known = [shape for shape in inputs if shape is not None]
-    if len(known) < len(inputs) or layer.joins != (len(inputs) > 1):
-        return {}
-    try:
-        layer.output_shape(*known)  # which refuses what does not fit
-        return {spec.name: spec.shape for spec in layer.parameters(*known)}
-    except ValueError:
-        return {}
+def _shared(layers: Sequence[Layer], sharing: Sharing, number: int) -> str:
+    found = [(name, layers[owner].name) for (user, name), owner in sharing.items() if user == number]
+    return ", ".join(f"{name} of {owner!r}" for name, owner in found)
 
 
 def _options(layer: Any) -> str:
@@ -189,6 +191,7 @@ def drawn(nodes: Sequence[Node], input_shape: Shape | None) -> Iterator[str]:
         yield line(marks, ",  ".join(shown)).rstrip()
         marks = {**passing(node.number, node.number + 1), own: "*"}
         text = node.title + (f"  ({node.options})" if node.options else "")
+        text += f"; {node.shared}" if node.shared else ""
         yield line(marks, text + ("   <- at fault" if node.wrong else "")).rstrip()
     yield line({2 * where[len(nodes) - 1]: "|"}, size(nodes[-1].shape)).rstrip()
     yield line({2 * where[len(nodes) - 1]: "*"}, "outputs").rstrip()

@@ -3,7 +3,7 @@
 The flat vector holds every trained tensor, layer after layer, and then the running statistics (batch
 normalization). The flat gradient vector has the same places: the sums of the gradients, and what the
 layers write for the statistics. So a push is one vector, an update is a few passes over one vector, and a
-checkpoint is one array.
+checkpoint is one array. How a network becomes a list of ops: `distbp.nn.lowered`.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 
 from distbp.core.streams import Purpose, generator
-from distbp.nn.layers.base import Array, Backward, Layer, Lowering, Shape, Value
-from distbp.nn.layers.layouts import arranged, turned
-from distbp.nn.losses.base import Loss, lower_loss
-from distbp.nn.tape import BOUND_TOTAL, ENTRY, LOSS, TOTALS, Ref, Row, Space, Tape, Watched
+from distbp.nn.layers.base import Array, Layer, ParameterSpec, Shape, StatisticSpec
+from distbp.nn.sharing import sharing_of, users_of
+from distbp.nn.tape import ENTRY, Ref, Space
 from distbp.nn.wiring import DATA, Wiring, dropping, ids_below, wiring_of, with_lengths
 
 
 @dataclass(frozen=True)
 class Tensor:
     """Where a tensor stands in the flat vector: [start, stop), C order. `path` names it for people and
-    files: `layers.0.dense.weight`. `layer`: the number of its layer, ENTRY of the entry."""
+    files: `layers.0.dense.weight`. `layer`: the number of the one that has it, ENTRY of the entry; others may
+    use it, too."""
 
     path: str
     layer: int
@@ -50,31 +50,6 @@ def aligned_vector(size: int, dtype: Any) -> Array:
     vector: Array = aligned_bytes(size * np.dtype(dtype).itemsize).view(dtype)
     vector[:] = 0
     return vector
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """A network on the tape. `outputs`: of its last layer; `activations`: of every layer, as they lie, images
-    `channels_last` where it says so, and plain where `forward_only`; `gradients`: of the loss with respect to
-    those, as each layer's backward pass begins with it, lying alike, None where it has none; `losses`: of
-    each output, and `loss_gradient`, of the outputs: None where no loss was given; `watched`: where the live
-    rows of units are counted; `constants`: the space of constants."""
-
-    rows: list[Row]
-    work: int
-    outputs: Ref
-    activations: list[Ref]
-    gradients: list[Ref | None]
-    channels_last: list[bool]
-    losses: Ref | None
-    loss_gradient: Ref | None
-    watched: list[Watched]
-    constants: Array
-
-    @property
-    def totals(self) -> int:
-        """How many numbers the space of totals has."""
-        return TOTALS + sum(one.units for one in self.watched)
 
 
 class Network:
@@ -102,48 +77,48 @@ class Network:
         self.dtype = np.dtype(dtype)
         self.entry = entry
         self.lengths = lengths
-        self._having = with_lengths(self.layers, self.wiring)
+        self.having_lengths = with_lengths(self.layers, self.wiring) if lengths else {}
         self.input_shape: Shape = tuple(input_shape)  # of a row of the data
         self.shapes: list[Shape] = [self.input_shape]  # of what enters, and of each layer's output
         self.tensors: list[Tensor] = []
-        statistics: list[Tensor] = []
-        offset = 0
+        self.size = 0
         if entry is not None:
             self.shapes = [entry.output_shape(self.input_shape)]
-            offset = self._hold("input", ENTRY, entry, offset)
+            self._hold(self.tensors, ENTRY, entry.parameters(self.input_shape))
+        specs: list[tuple[ParameterSpec, ...]] = []
         for index, layer in enumerate(self.layers):
             try:
                 self.shapes.append(layer.output_shape(*self.input_shapes(index)))
-                offset = self._hold(f"layers.{index}", index, layer, offset)
+                specs.append(layer.parameters(*self.input_shapes(index)))
             except ValueError as error:
                 raise ValueError(f"layer {index} ({layer.type}): {error}") from None
         for problem in dropping(self.layers, self.wiring, self.shapes[0]) if lengths else ():
             raise ValueError(f"layer {problem.place}: {problem.message}")
-        self.parameter_count = offset
+        self.sharing = sharing_of(self.layers, [{spec.name: spec.shape for spec in own} for own in specs])
+        self.users = users_of(self.sharing)
+        for index, own in enumerate(specs):
+            self._hold(self.tensors, index, [spec for spec in own if (index, spec.name) not in self.sharing])
+        self.parameter_count = self.size
+        statistics: list[Tensor] = []
         for index, layer in enumerate(self.layers):
-            for stat in layer.statistics(*self.input_shapes(index)):
-                size = math.prod(stat.shape)
-                path = f"layers.{index}.{layer.type}.{stat.name}"
-                statistics.append(
-                    Tensor(path, index, stat.name, stat.shape, offset, offset + size, False, stat.rate)
-                )
-                offset += size
+            self._hold(statistics, index, layer.statistics(*self.input_shapes(index)))
         self.statistics = tuple(statistics)
-        self.size = offset
-        holding = self.parameters_by_layer
-        trained = {DATA: ENTRY in holding}  # of each output: whether it depends on a parameter
+        holding = {*self.parameters_by_layer, *(index for index, _ in self.sharing)}
+        self.trained = {DATA: ENTRY in holding}  # of each output: whether it depends on a parameter
         for index, sources in enumerate(self.wiring):
-            trained[index] = index in holding or any(trained[source] for source in sources)
-        self._trained = trained
+            self.trained[index] = index in holding or any(self.trained[source] for source in sources)
 
-    def _hold(self, path: str, index: int, layer: Layer, offset: int) -> int:
-        """Gives the tensors of a layer their places from `offset` on; returns the next one."""
-        for spec in layer.parameters(*self.input_shapes(index)):
-            stop = offset + math.prod(spec.shape)  # of any size: NumPy would overflow
-            name = f"{path}.{layer.type}.{spec.name}"
-            self.tensors.append(Tensor(name, index, spec.name, spec.shape, offset, stop, spec.decays))
-            offset = stop
-        return offset
+    def _hold(
+        self, tensors: list[Tensor], index: int, specs: Iterable[ParameterSpec | StatisticSpec]
+    ) -> None:
+        """Gives the tensors of a layer their places at the end of the vector."""
+        path = "input" if index == ENTRY else f"layers.{index}"
+        for spec in specs:
+            stop = self.size + math.prod(spec.shape)  # of any size: NumPy would overflow
+            name = f"{path}.{self.layer(index).type}.{spec.name}"
+            facts = (spec.decays, 0.0) if isinstance(spec, ParameterSpec) else (False, spec.rate)
+            tensors.append(Tensor(name, index, spec.name, spec.shape, self.size, stop, *facts))
+            self.size = stop
 
     def layer(self, number: int) -> Layer:
         """The layer with a number, or the entry."""
@@ -185,6 +160,11 @@ class Network:
         return counts
 
     @property
+    def shared(self) -> int:
+        """How many numbers the gradients of tensors that several layers use have, user by user."""
+        return sum(len(users) * place.columns * place.plus for _, users, place in self.shared_gradients)
+
+    @property
     def decays(self) -> list[tuple[int, int]]:
         """The ranges of the flat vector to which decay applies by default."""
         return [(t.start, t.stop) for t in self.tensors if t.decays]
@@ -213,148 +193,21 @@ class Network:
             vector[tensor.start : tensor.stop] = next(s.initial for s in specs if s.name == tensor.name)
         return vector
 
-    def lower(
-        self,
-        most_rows: int,
-        loss: Loss | None = None,
-        *,
-        training: bool = False,
-        forward_only: bool = False,
-    ) -> Lowered:
-        """The network as a list of ops, for slices of at most `most_rows` rows; `training`: with the
-        backward pass, which fills the gradient space, unless `forward_only`."""
-        tape = Tape(most_rows, self.dtype, training)
-        data, enter = self._data(tape)
-        values = [data]
-        taken: list[list[Value]] = []
-        backwards: list[Backward] = []
-        for index, layer in enumerate(self.layers):
-            wanted = tuple(self._trained[source] for source in self.wiring[index])
-            low = self._lowering(tape, index, wanted)
-            taken.append(arranged(tape, layer, [values[source + 1] for source in self.wiring[index]]))
-            value, backward = layer.lower(low, *taken[-1])
-            if self.lengths and self._having[index]:
-                value = value._replace(lengths=data.lengths)
-            values.append(value)
-            backwards.append(backward)
-        tape.layer = LOSS
-        losses = dy = None
-        arrived: dict[int, Ref] = {}
-        outputs = turned(tape, values[-1], last=False)
-        tape.keep(outputs.ref)
-        seen = [turned(tape, value, last=False) for value in values[1:]] if forward_only else values[1:]
-        if loss is not None:
-            dy, losses = lower_loss(tape, loss, outputs.ref)
-            tape.keep(losses)
-            if forward_only:
-                tape.keep(dy, *(value.ref for value in seen))
-            if training and not forward_only:
-                arrived = self._backward(tape, backwards, dy, values, taken, enter)
-        plan = tape.planned()
-        return Lowered(
-            plan.rows,
-            plan.work,
-            plan.place(outputs.ref),
-            [plan.place(value.ref) for value in seen],
-            [plan.place(arrived[index]) if index in arrived else None for index in range(len(self.layers))],
-            [value.channels_last for value in seen],
-            None if losses is None else plan.place(losses),
-            None if dy is None else plan.place(dy),
-            plan.watched,
-            plan.constants,
-        )
+    def used_by(self, layer: int) -> list[Tensor]:
+        """The tensors of a layer: its own, then those of others that it uses."""
+        theirs = {(owner, name) for (user, name), owner in self.sharing.items() if user == layer}
+        own = [t for t in self.tensors if t.layer == layer]
+        return own + [t for t in self.tensors if (t.layer, t.name) in theirs]
 
-    def _data(self, tape: Tape) -> tuple[Value, Backward | None]:
-        size, shape = math.prod(self.input_shape), self.input_shape
-        rows = Ref(Space.INPUTS, 0, math.prod(self.row_shape), 1)
-        if self.entry is not None:
-            return self.entry.lower(self._lowering(tape, ENTRY, (False,)), Value(rows, shape))
-        if not self.lengths:
-            return Value(rows, shape), None
-        lengths = tape.work(1)
-        if self.ids_below is not None:  # they stay where they lie
-            tape.emit("last_id", rows, lengths)
-            return Value(rows, shape, lengths), None
-        x = tape.work(size)
-        tape.emit("take_columns", rows, x, whole=(0,))
-        tape.emit("take_columns", rows, lengths, whole=(size,))
-        return Value(x, shape, lengths), None
-
-    def _lowering(self, tape: Tape, index: int, wanted: tuple[bool, ...]) -> Lowering:
-        tape.layer = index
-        return Lowering(
-            tape=tape,
-            index=index,
-            wanted=wanted,
-            parameters=self._places(Space.PARAMETERS, index, self.tensors),
-            gradients=self._places(Space.GRADIENT, index, self.tensors),
-            statistics=self._places(Space.PARAMETERS, index, self.statistics),
-            statistic_sums=self._places(Space.GRADIENT, index, self.statistics),
-            bound=BOUND_TOTAL,
-        )
-
-    def _backward(
-        self,
-        tape: Tape,
-        backwards: Sequence[Backward],
-        dy: Ref,
-        values: Sequence[Value],
-        taken: Sequence[Sequence[Value]],
-        enter: Backward | None,
-    ) -> dict[int, Ref]:
-        """Emits the backward pass. Returns the gradient of the output of each layer that has one. values: the
-        data, then what each layer gives. taken: what each layer was given."""
-
-        def like(source: int, d: Ref, channels_last: bool) -> Ref:
-            """The gradient with respect to an output, as that lies. channels_last: whether `d` does."""
-            shape = self.shapes[source + 1]
-            value = Value(d.reshaped(math.prod(shape), 1), shape, channels_last=channels_last)
-            return turned(tape, value, values[source + 1].channels_last).ref
-
-        top = len(self.layers) - 1
-        gradients = {top: like(top, dy, False)}  # of the output of each layer
-        for index in reversed(range(len(self.layers))):
-            if not self._trained[index]:
-                continue
-            tape.layer = index
-            found = backwards[index](gradients[index])
-            for source, value, d in zip(self.wiring[index], taken[index], found, strict=True):
-                if d is None or not self._trained[source]:
-                    continue
-                d = like(source, d, value.channels_last)
-                if source in gradients:
-                    tape.emit("add", gradients[source], d, gradients[source])
-                else:
-                    gradients[source] = d
-        if enter is not None and self._trained[DATA]:
-            tape.layer = ENTRY
-            enter(gradients.pop(DATA))
-        tape.layer = LOSS
-        products = {
-            row.refs[2].start
-            for row in tape.rows
-            if row.op.name == "product_tn" and row.refs[2].space == Space.GRADIENT
-        }
-        for start, stop in _merged(
-            (t.start, t.stop) for t in (*self.tensors, *self.statistics) if t.start not in products
-        ):
-            tape.emit("bound", Ref(Space.GRADIENT, start, stop - start, plus=1), BOUND_TOTAL)
-        return gradients
-
-    def _places(self, space: Space, layer: int, tensors: Sequence[Tensor]) -> dict[str, Ref]:
-        """Name -> place for the tensors of one layer."""
-        return {
-            t.name: Ref(space, t.start, t.shape[-1], plus=math.prod(t.shape[:-1]))
-            for t in tensors
-            if t.layer == layer
-        }
+    @property
+    def shared_gradients(self) -> list[tuple[str, list[int], Ref]]:
+        """Of each tensor that several layers use: its name, those layers, its place in the gradient."""
+        return [
+            (name, users, places(Space.GRADIENT, self.used_by(owner))[name])
+            for (owner, name), users in self.users.items()
+        ]
 
 
-def _merged(stretches: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    merged: list[tuple[int, int]] = []
-    for start, stop in sorted(stretches):
-        if merged and merged[-1][1] == start:
-            merged[-1] = merged[-1][0], stop
-        else:
-            merged.append((start, stop))
-    return merged
+def places(space: Space, tensors: Iterable[Tensor]) -> dict[str, Ref]:
+    """Name -> place."""
+    return {t.name: Ref(space, t.start, t.shape[-1], plus=math.prod(t.shape[:-1])) for t in tensors}

@@ -7,7 +7,7 @@ linear function of the rows in the slice, so one tape serves slices of any size 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -205,3 +205,14 @@ def _places(
         living.append((start, start + wanted, last[buffer]))
         size = max(size, start + wanted)
     return starts, size
+
+
+def merged(stretches: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """(start, stop) of stretches in order, those that touch as one."""
+    found: list[tuple[int, int]] = []
+    for start, stop in sorted(stretches):
+        if found and found[-1][1] == start:
+            found[-1] = found[-1][0], stop
+        else:
+            found.append((start, stop))
+    return found

@@ -21,7 +21,8 @@ from distbp.job import TrainingJob
 from distbp.job.graph import Node, graph_of
 from distbp.nn import kernels as kernel_sets
 from distbp.nn.kernels import Kernels
-from distbp.nn.network import Lowered, Network, Tensor, aligned_vector
+from distbp.nn.lowered import Lowered, lower
+from distbp.nn.network import Network, Tensor, aligned_vector
 from distbp.nn.program import executor
 from distbp.nn.tape import ENTRY, LOSS, Ref, Row, Space
 from distbp.optim.parts import Rule, Step, Vector
@@ -121,7 +122,7 @@ def describe_job(
     splits = open_splits(job, path_given(folder, "folder"), by_split(given))
     blueprint = make_blueprint(job, splits)
     network, slice_rows = blueprint.network(), blueprint.sharding().slice_rows(0, 0)
-    lowered = network.lower(slice_rows, job.loss, training=True)
+    lowered = lower(network, slice_rows, job.loss, training=True)
     need = needed(
         job,
         blueprint.input_shape,

@@ -76,6 +76,8 @@ def _lines(node: Node) -> Iterator[str]:
     """The title, then small lines."""
     yield node.title
     yield from textwrap.wrap(node.options, LETTERS, max_lines=MOST_LINES, placeholder=" ...")
+    if node.shared:
+        yield from textwrap.wrap(f"with the {node.shared}", LETTERS, max_lines=MOST_LINES, placeholder=" ...")
     if node.tensors:
         yield f"{node.parameters:,} parameters:"
         # A tensor stays in one line.
@@ -86,7 +88,7 @@ def _lines(node: Node) -> Iterator[str]:
 
 def _box(node: Node | None, lines: Sequence[str], left: float, top: float, tall: float) -> str:
     """None: where data enters or leaves."""
-    kind = "end" if node is None else "layer trains" if node.tensors else "layer"
+    kind = "end" if node is None else "layer trains" if node.tensors or node.shared else "layer"
     radius = tall / 2 if node is None and len(lines) == 1 else 8
     middle = left + WIDE / 2
     words = []

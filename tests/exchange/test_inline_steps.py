@@ -17,6 +17,7 @@ from distbp.engine import numerics
 from distbp.engine.parameter_server import NotFiniteError
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.losses import LOSSES
+from distbp.nn.lowered import lower
 from distbp.optim import CHAINS
 from distbp.optim import updater as updaters
 from distbp.optim.schedules import PlateauState
@@ -222,7 +223,7 @@ def test_the_last_batch_of_an_epoch(drop_last: bool, shuffle: bool) -> None:
 def deferred(made: Rig) -> list[bool]:
     """Of each product into the gradient."""
     rows = -(-made.blueprint.job.batch_size // made.shards)
-    lowered = made.blueprint.network().lower(rows, made.blueprint.job.loss, training=True)
+    lowered = lower(made.blueprint.network(), rows, made.blueprint.job.loss, training=True)
     return [row.deferred for row in lowered.rows if row.op.name == "product_tn"]
 
 

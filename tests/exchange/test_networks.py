@@ -53,6 +53,14 @@ TRANSFORMER = [
     {"type": "add", "inputs": ["y", "more"]},
     {"type": "average_steps"},
 ]
+# One table for the ids and for the layer over them, and one set of weights for two layers.
+SHARED = [
+    {"type": "embedding", "entries": 9, "size": 4, "shares": "wide.weight"},
+    {"type": "average_steps", "name": "mean"},
+    {"type": "dense", "units": 4, "activation": "tanh", "name": "one"},
+    {"type": "dense", "units": 4, "shares": ["one.weight", "one.bias"]},
+    {"type": "dense", "units": 9, "name": "wide"},
+]
 NETWORKS: dict[str, tuple[list[dict[str, Any]], tuple[int, ...]]] = {
     "convolution": (IMAGES, (2, 7, 6)),
     "recurrence": ([{"type": "elman", "units": 5}], (6, 3)),
@@ -69,6 +77,7 @@ NETWORKS: dict[str, tuple[list[dict[str, Any]], tuple[int, ...]]] = {
         ],
         (6, 3),
     ),
+    "shared": (SHARED, (5,)),
 }
 DENSE = [{"type": "dense", "units": 6, "activation": "tanh"}]
 # Ways to train that are no descent along the gradient of a batch.
@@ -85,7 +94,7 @@ PLATEAU = PlateauState()
 def rig(name: str) -> Rig:
     layers, shape = NETWORKS[name]
     rng = np.random.default_rng(2)
-    ids = name == "ids"
+    ids = layers[0]["type"] == "embedding"
 
     def rows(count: int) -> tuple[Any, Array]:
         x = rng.integers(0, 9, (count, *shape)) if ids else rng.normal(size=(count, *shape))

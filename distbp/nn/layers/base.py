@@ -30,7 +30,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 from distbp.core.arrays import Array, Shape
 from distbp.core.options import option
 from distbp.nn.initializers import Values
-from distbp.nn.tape import ABSENT, Ref, Tape
+from distbp.nn.tape import ABSENT, Ref, Space, Tape
 
 __all__ = [
     "ABSENT",
@@ -127,7 +127,8 @@ Backward = Callable[[Ref], Sequence[Ref | None]]
 class Lowering:
     """What a layer is given to emit its ops.
 
-    `parameters`, `gradients`, `statistics`, `statistic_sums`: name -> place. A vector is a matrix of one
+    `parameters`, `gradients`, `statistics`, `statistic_sums`: name -> place. Of a tensor that several layers
+    use, `gradients` has a buffer. A vector is a matrix of one
     row; a tensor of more than two axes has all but the last as its rows. `statistic_sums`: where training
     ops write the samples of the slice times the statistic of the slice. `wanted`: for each input, whether
     its gradient is. `index`: the layer's number.
@@ -161,10 +162,11 @@ class Lowering:
         return lambda x, out, add=False: self.tape.emit("product_nt", x, weight, out, whole=(int(add),))
 
     def weight_gradient(self, out: Ref, dz: Ref, x: Ref) -> None:
-        """Emits out <- dz^T x, where `out` is in the gradient. It may be computed later, part by part, where
-        dz and x are fewer numbers."""
+        """Emits out <- dz^T x, where `out` is one of `gradients`. In the gradient space it may be computed
+        later, part by part, where dz and x are fewer numbers."""
         rows = self.tape.most_rows
         few = sum(m * n for m, n in (dz.shape(rows), x.shape(rows))) <= out.plus * out.columns
+        few = few and out.space == Space.GRADIENT  # else it is a part of one, which is added to others
         if few:
             self.tape.keep(dz, x)
         many = units_at_once(dz.shape(rows)[0], dz.columns, x.columns)
@@ -209,6 +211,12 @@ class Facts:
     )
     inputs: tuple[str, ...] | None = option(
         None, help="names of earlier layers, or `input`, the data; left out: the layer above", min_length=1
+    )
+    shares: str | tuple[str, ...] | None = option(
+        None,
+        help="tensors of other layers that it uses for its own of the same name, as `out.weight`: one, or a"
+        " list of them",
+        min_length=1,
     )
 
     @property
@@ -276,6 +284,9 @@ class Layer(Protocol):
 
     @property
     def channels(self) -> Channels: ...
+
+    @property
+    def shares(self) -> str | tuple[str, ...] | None: ...
 
     @property
     def own_shape(self) -> Shape | None: ...

@@ -83,7 +83,8 @@ def _pairs(document: Document, again: Mapping[str, Any]) -> Iterator[Pair]:
             yield f"layers.{at}.{name}", layer[name], again_here, _size(again_here)
         for tensor, one in layer["parameters"].items():
             place, new = f"layers.{at}.parameters.{tensor}", found["parameters"][tensor]
-            yield f"{place}.dE_dw", one["dE_dw"], new["dE_dw"], _size(new["dE_dw"])
+            for name in {"dE_dw", "part"} & one.keys():
+                yield f"{place}.{name}", one[name], new[name], _size(new[name])
             # A difference of two numbers is as exact as they are. A rule that divides by a root and epsilon
             # enlarges the rounding of a gradient that should be 0.
             spec, size = document["optimizer"], _size(new["after"])

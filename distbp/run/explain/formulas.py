@@ -130,4 +130,20 @@ class Formulas:
         """dE/dw of one number, with its factors."""
         one = next(one for one in self.own.parameters if one.name == name)
         told = self.weights[name]
-        return f"dE/d{told.letter}{at(place)} = {told.terms(self.own, place)} = {plain(one.gradient[place])}"
+        return f"dE/d{told.letter}{at(place)} = {told.terms(self.own, place)} = {plain(one.given[place])}"
+
+    def shared(self, name: str) -> str:
+        """Who else uses a parameter, in words; "" where nobody does."""
+        one = next(one for one in self.own.parameters if one.name == name)
+        if one.part is None:
+            return ""
+        users = [
+            str(layer.number)
+            for layer in self.found.layers
+            if any(p.name == name and p.owner == one.owner and p.part is not None for p in layer.parameters)
+        ]
+        listed = " and ".join(users)
+        return (
+            f"{name} is one tensor for layers {listed}, and layer {one.owner} has it; here is what this layer"
+            " gives to its gradient, the sum of all"
+        )

@@ -22,7 +22,11 @@ Spec = Mapping[str, Any]
 @dataclass(frozen=True)
 class Parameter:
     """A tensor at the step. `state_before`, `state_after`: of the optimizer, by name. `decays`: whether
-    penalties and weight decay apply to it. Arrays have the shape of the tensor."""
+    penalties and weight decay apply to it. Arrays have the shape of the tensor.
+
+    Where several layers use the tensor, `part` is what this one gives to the gradient, and `owner` the number
+    of the layer that has it; else they are None.
+    """
 
     name: str
     decays: bool
@@ -31,6 +35,13 @@ class Parameter:
     after: Values
     state_before: Mapping[str, Values]
     state_after: Mapping[str, Values]
+    part: Values | None
+    owner: int | None
+
+    @property
+    def given(self) -> Values:
+        """What this layer gives to the gradient."""
+        return self.gradient if self.part is None else self.part
 
 
 @dataclass(frozen=True)

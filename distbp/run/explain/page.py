@@ -128,6 +128,8 @@ def _parameter(found: Explanation, layer: LayerStep, told: Formulas, one: Parame
     held = " (held)" if found.hold_biases and is_bias(one.name) else ""
     yield f"<h3>{one.name}{held}</h3>"
     yield f"<p><code>{escape(told.weights[one.name].rule)}</code></p>"
+    if one.part is not None:
+        yield f"<p>{escape(told.shared(one.name))}. The table has the sum.</p>"
     chosen = list(places(one.before.shape, MOST_ROWS))
     columns = [("before", one.before), ("∂E/∂w", one.gradient)]
     columns += [("change", one.after - one.before), ("after", one.after)]

@@ -193,7 +193,7 @@ def _lines(found: Explanation, layer: LayerStep, column: _Column, below: _Column
         slope = math.atan2(y2 - y1, x2 - x1)
         across, down = RADIUS * math.cos(slope), RADIUS * math.sin(slope)
         x1, y1, x2, y2 = x1 + across, y1 + down, x2 - across, y2 - down
-        w, g, after = (float(v[j, k]) for v in (one.before, one.gradient, one.after))
+        w, g, after = (float(v[j, k]) for v in (one.before, one.given, one.after))
         tip = [f"w[{j}, {k}] = {plain(w)}", told.weight("weight", (j, k)), f"after the step: {plain(after)}"]
         ends = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
         kind, thick = "plus" if w >= 0 else "minus", 0.6 + 3.4 * abs(w) / most

@@ -96,6 +96,11 @@ def backward(document: Document, parameters: Tensors, found: list[Numbers], d_y:
     return gradients
 
 
+def owner_of(layer: Spec, name: str) -> tuple[int, str]:
+    """The number of the layer that has a tensor, and its name."""
+    return layer["parameters"][name].get("owner", layer["number"]), name
+
+
 def _update(document: Document, before: Tensors, gradients: Tensors, found: list[dict[str, Any]]) -> Tensors:
     """The parameters after the step; adds them, and the state, to what was found."""
     spec = document["optimizer"]
@@ -103,19 +108,17 @@ def _update(document: Document, before: Tensors, gradients: Tensors, found: list
     def held(name: str) -> bool:
         return bool(document["hold_biases"]) and is_bias(name)
 
-    used = clipped(
-        spec,
-        {
-            (at, name): np.zeros_like(g) if held(name) else g
-            for at, own in enumerate(gradients)
-            for name, g in own.items()
-        },
-    )
+    sums: dict[tuple[int, str], Values] = {}  # of tensors that several layers use; the others are as they are
+    for at, name, part in ((at, *one) for at, own in enumerate(gradients) for one in own.items()):
+        key = owner_of(document["layers"][at], name)
+        sums[key] = sums[key] + part if key in sums else part
+    used = clipped(spec, {key: np.zeros_like(g) if held(key[1]) else g for key, g in sums.items()})
     after: Tensors = [{} for _ in before]
     for at, layer in enumerate(document["layers"]):
         found[at]["parameters"] = {}
         for name, one in layer["parameters"].items():
-            w, g = before[at][name], used[at, name]
+            key = owner_of(layer, name)
+            w, g = before[at][name], used[key]
             old = {slot: np.array(values, np.float64) for slot, values in one["state_before"].items()}
             new, state = np.zeros_like(w), {slot: np.zeros_like(w) for slot in old}
             for place in np.ndindex(*w.shape):
@@ -125,7 +128,8 @@ def _update(document: Document, before: Tensors, gradients: Tensors, found: list
                     state[slot][place] = states[slot]
             after[at][name] = w.copy() if held(name) else new
             found[at]["parameters"][name] = {
-                "dE_dw": gradients[at][name],
+                "dE_dw": sums[key],
+                "part": gradients[at][name],
                 "update": after[at][name] - w,
                 "after": after[at][name],
                 "state_after": state,

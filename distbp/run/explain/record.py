@@ -17,7 +17,8 @@ from distbp.core.arrays import Array, Shape
 from distbp.nn.initializers import INITIALIZERS
 from distbp.nn.kernels import NUMPY
 from distbp.nn.losses.base import Loss
-from distbp.nn.network import Lowered, Network, aligned_vector
+from distbp.nn.lowered import Lowered, lower
+from distbp.nn.network import Network, aligned_vector
 from distbp.nn.program import Program
 from distbp.nn.run_tape import matrix
 from distbp.nn.tape import ENTRY, LOSS_TOTAL, Ref, Row, Space
@@ -41,12 +42,14 @@ class Seen:
 @dataclass(frozen=True)
 class Recording:
     """`totals`: as the tape leaves them (see `distbp.engine.totals`). `losses`: of each output, or of the
-    label, (numbers,), with the factor of the loss."""
+    label, (numbers,), with the factor of the loss. `parts`: of the gradient of a tensor that several layers
+    use, by layer and name."""
 
     layers: tuple[Seen, ...]
     loss: float
     losses: Array
     gradient: Array
+    parts: Mapping[tuple[int, str], Array]
     totals: Array
 
 
@@ -92,7 +95,7 @@ def record(
 ) -> Recording:
     """Runs the forward and backward pass of one sample. vector: (size,); x: (1, *input_shape); target: (1,)
     or (1, outputs), as the loss takes it. step, seed: decide what is drawn."""
-    lowered = network.lower(1, loss, training=True)
+    lowered = lower(network, 1, loss, training=True)
     gradient, totals = aligned_vector(network.size, network.dtype), np.zeros(lowered.totals)
     spaces: dict[Space, Array] = {
         Space.PARAMETERS: vector,
@@ -117,7 +120,8 @@ def record(
         seen.append(Seen(inputs, outputs[index], d_a, numbers))
     added = next(event for event in events if event.row.op.name == "add_losses")
     losses = added.before[0].reshape(-1) * added.row.real[0]
-    return Recording(tuple(seen), float(totals[LOSS_TOTAL.start]), losses, gradient, totals)
+    parts = {key: matrix(spaces[Space(ref.space)], ref, 1).copy() for key, ref in lowered.parts.items()}
+    return Recording(tuple(seen), float(totals[LOSS_TOTAL.start]), losses, gradient, parts, totals)
 
 
 def entered(network: Network, vector: Array, x: Array) -> Array:

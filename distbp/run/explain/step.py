@@ -122,17 +122,22 @@ def _explained(
         if is_bias(tensor.name):
             fixed[tensor.start : tensor.stop] = before[tensor.start : tensor.stop]
 
-    def parameter(tensor: Tensor) -> Parameter:
+    def parameter(tensor: Tensor, layer: int) -> Parameter:
         def cut(values: Array) -> Array:
             return values[tensor.start : tensor.stop].reshape(tensor.shape).copy()
 
         decays = any(start <= tensor.start < stop for start, stop in blueprint.decays(network))
         olds, news = ({n: cut(v) for n, v in s.items()} for s in (slots, server.slots))
-        return Parameter(tensor.name, decays, cut(before), cut(found.gradient), cut(vector), olds, news)
+        part, owner = found.parts.get((layer, tensor.name)), None
+        if part is not None:
+            part, owner = part.reshape(tensor.shape), tensor.layer
+        return Parameter(
+            tensor.name, decays, cut(before), cut(found.gradient), cut(vector), olds, news, part, owner
+        )
 
     layers = []
     for index, (layer, seen) in enumerate(zip(network.layers, found.layers, strict=True)):
-        own = tuple(parameter(t) for t in network.tensors if t.layer == index)
+        own = tuple(parameter(tensor, index) for tensor in network.used_by(index))
         layers.append(
             LayerStep(
                 index, layer.type, layer.name, network.wiring[index], options_of(layer), layer.ends_in,

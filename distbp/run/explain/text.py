@@ -153,6 +153,7 @@ def _backward(found: Explanation, layer: LayerStep) -> Iterator[str]:
         yield from _wrapped(text)
     for one in sorted(layer.parameters, key=lambda one: told.weights[one.name].equation):
         rule = told.weights[one.name]
+        yield from _wrapped(told.shared(one.name))
         if rule.equation == "BP3":
             yield f"  BP3  {rule.rule}"
         else:
@@ -161,20 +162,20 @@ def _backward(found: Explanation, layer: LayerStep) -> Iterator[str]:
 
 def _chain(layer: LayerStep, told: Formulas, one: Parameter) -> Iterator[str]:
     """Each weight's derivative by the chain rule, its factors written out."""
-    chosen = list(places(one.gradient.shape, MOST_WEIGHTS))
+    chosen = list(places(one.given.shape, MOST_WEIGHTS))
     weight = told.weights[one.name]
     yield from _wrapped(f"BP4  {weight.rule}")
     if layer.type == "dense" and layer.has("f_prime"):
         rows = []
         for j, k in chosen:
             factors = [_at(layer.d_a, (j,)), _at(layer.get("f_prime"), (j,)), float(layer.x[k])]
-            rows.append((f"w[{j}, {k}]", [*factors, float(one.gradient[j, k])]))
+            rows.append((f"w[{j}, {k}]", [*factors, float(one.given[j, k])]))
         yield from _columns(("weight", "dE/da  *", "da/dz  *", "dz/dw  =", "dE/dw"), rows)
     else:
-        rows = [(f"{weight.letter}{list(p)}", [float(one.gradient[p])]) for p in chosen]
+        rows = [(f"{weight.letter}{list(p)}", [float(one.given[p])]) for p in chosen]
         yield from _columns(("weight", "dE/dw"), rows)
         yield from _wrapped(told.weight(one.name, chosen[0]))
-    yield from _left_out(len(chosen), one.gradient.size, "weights")
+    yield from _left_out(len(chosen), one.given.size, "weights")
 
 
 def _update(found: Explanation) -> Iterator[str]:
@@ -182,6 +183,8 @@ def _update(found: Explanation) -> Iterator[str]:
     yield from textwrap.wrap(rule, WIDTH, subsequent_indent=" " * 9)
     for layer in found.layers:
         for one in layer.parameters:
+            if one.owner not in (None, layer.number):
+                continue  # it is told with its owner
             chosen = list(places(one.before.shape, MOST_WEIGHTS))
             held = "  (held)" if found.hold_biases and is_bias(one.name) else ""
             yield ""
