@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 from benchmarks import bars, distbp_session, run, table
+from benchmarks.networks import NETWORK_ROWS
 from benchmarks.peer_process import PeerProcess, family
-from benchmarks.peers import ANY_JOB, ONE_CORE, PEERS, TWO_CORE, Peer, with_base
+from benchmarks.peers import ONE_CORE, PEERS, Peer, with_base
 from benchmarks.rows import ALL_ROWS, ANY_ROWS, ROWS, Row
 from benchmarks.synthetic import first_weights, orders, samples
 from benchmarks.table import Results
 from distbp import TrainingJob
+from distbp.nn.network import Network
 
 SMALL = Row("small", (6, 5, 3), 4, "relu", 50)
 
@@ -54,6 +56,17 @@ def test_rows_of_any_job_are_jobs_of_ours():
         assert targets.shape == ((40,) if row.loss == "softmax_cross_entropy" else (40, row.sizes[-1]))
 
 
+def test_rows_of_networks_are_jobs_of_ours_with_data_of_their_shape():
+    for row in NETWORK_ROWS.values():
+        job = TrainingJob.from_mapping(distbp_session.job_of(row, row.shards_of_one_core))
+        inputs, labels = samples(replace(row, samples=40))
+        assert inputs.shape == (40, *row.shape)
+        assert inputs.dtype == (np.int64 if row.below else np.float32)
+        assert len(set(labels)) > 5
+        network = Network(job.model.layers, row.shape)
+        assert network.output_shape == (10,)
+
+
 def test_another_commit_is_one_more_column(tmp_path: Path):
     ours, other = with_base([PEERS["distbp"], PEERS["JAX jit+scan"]], "/base", "distbp at 1234567")[:2]
     assert (ours.name, other.name) == ("distbp", "distbp at 1234567")
@@ -63,7 +76,7 @@ def test_another_commit_is_one_more_column(tmp_path: Path):
 
 
 def test_scikit_learn_takes_part_where_it_can_do_the_job():
-    assert {name for name, row in ALL_ROWS.items() if not run.scikit_can(row)} == {
+    assert {name for name, row in (ROWS | ANY_ROWS).items() if not run.scikit_can(row)} == {
         "normalized",
         "gelu",
         "dropout",
@@ -76,9 +89,9 @@ def test_scikit_learn_takes_part_where_it_can_do_the_job():
 def test_every_peer_has_a_module_and_a_comparison():
     for peer in PEERS.values():
         assert find_spec(peer.module) is not None, peer.module
-        assert peer.comparisons and set(peer.comparisons) <= {ONE_CORE, TWO_CORE, ANY_JOB}
+        assert peer.comparisons and set(peer.comparisons) <= set(run.COMPARISONS)
         assert peer.needs
-    for comparison in (ONE_CORE, TWO_CORE, ANY_JOB):
+    for comparison in run.COMPARISONS:
         ours = [peer.ours for peer in PEERS.values() if comparison in peer.comparisons]
         assert ours[0], "our first variant gives the ratio"
         assert not all(ours)
@@ -194,7 +207,7 @@ def test_sections_are_replaced_and_the_rest_stays(tmp_path: Path):
         table.replace_section(page, ONE_CORE, text)
     found = page.read_text()
     assert "second" in found and "first\n" not in found
-    assert found.count("Not measured yet") == table.TEMPLATE.read_text().count("Not measured yet") - 1 == 8
+    assert found.count("Not measured yet") == table.TEMPLATE.read_text().count("Not measured yet") - 1 == 10
     with pytest.raises(SystemExit, match="expected one pair of markers 'nowhere:begin'"):
         table.replace_section(page, "nowhere", "text")
 

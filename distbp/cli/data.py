@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distbp.core.arrays import Array
+from distbp.core.arrays import Array, Shape
 from distbp.core.errors import DataError, Fault, JobError
 from distbp.core.storage import commit_file, explained, user_path
 from distbp.data.checks import Allowed
 from distbp.data.columns.loading import Use, load_columns
 from distbp.data.columns.reading import open_raw
 from distbp.data.columns.rows import EncodedRows, encode_file
-from distbp.data.formats import Idx, Npy, Npz, Source, TableFiles, arranged, load
-from distbp.data.sequences import Padded
+from distbp.data.formats import Idx, Images, Npy, Npz, Source, TableFiles, arranged, load
+from distbp.data.formats.images import SUFFIXES
+from distbp.data.sequences import Samples
 from distbp.data.table import Table
 from distbp.job.faults import details, located
 from distbp.job.schema import KINDS
@@ -35,15 +36,16 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Given:
     """The rows that a command is to work on. `numbers`: of the rows in their file. `notes`: what was
-    noticed."""
+    noticed. `names`: of the rows, where each is a file."""
 
-    inputs: Array | EncodedRows | Padded
+    inputs: Array | EncodedRows | Samples
     numbers: Array
     name: str
     targets: Array | None = None
     weights: Array | None = None
     skipped: Mapping[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    names: Array | None = None
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -56,19 +58,20 @@ def given_for(
     if model.plan is not None:
         return _rows_of(model, model_dir, words, split, with_targets=with_targets)
     table = (
-        load(source_of(words, with_targets=with_targets), Path())
+        load(source_of(words, with_targets=with_targets, shape=model.input_shape), Path())
         if words
         else split_of(model_dir, split, model)
     )
     return _of_table(table, np.asarray(arranged(table.inputs, table.columns, model.columns, table.name)))
 
 
-def _of_table(table: Table, inputs: Array | EncodedRows | Padded) -> Given:
+def _of_table(table: Table, inputs: Array | EncodedRows | Samples) -> Given:
     if table.lengths is not None:
         assert isinstance(inputs, np.ndarray)
-        inputs = Padded(inputs, table.lengths)
+        inputs = Samples(inputs, table.lengths)
     numbers = np.array([table.row_number(i) for i in range(len(table))], dtype=np.int64)
-    return Given(inputs, numbers, table.name, table.targets, table.weights, table.skipped)
+    names = None if table.row_names is None else np.array(table.row_names)[numbers]
+    return Given(inputs, numbers, table.name, table.targets, table.weights, table.skipped, names=names)
 
 
 def _rows_of(model: Model, model_dir: Path, words: Sequence[str], split: str, *, with_targets: bool) -> Given:
@@ -84,12 +87,16 @@ def _rows_of(model: Model, model_dir: Path, words: Sequence[str], split: str, *,
             raise DataError(
                 f"{splits.tables[split].name}: the rows are not those that the model was trained on"
             )
-        return _of_table(splits.tables[split], EncodedRows(splits.tables[split].inputs))
+        return _of_table(
+            splits.tables[split],
+            EncodedRows(splits.tables[split].inputs, windows=splits.tables[split].windows),
+        )
     source = source_of(words, with_targets=with_targets, table=True)
     if not isinstance(source, TableFiles):
         raise JobError([Fault("", "the model takes a table: CSV, Parquet, Arrow, JSON lines")], "DATA")
     table = open_raw(source, Path(), header=plan.header)
-    rows = encode_file(plan, table, model.network.dtype)
+    ahead = plan.series.horizon if plan.series is not None and with_targets else 0
+    rows = encode_file(plan, table, model.network.dtype, ahead)
     targets = None
     if with_targets:
         text = model.classes is not None and isinstance(model.classes[0], str)
@@ -104,12 +111,15 @@ def _rows_of(model: Model, model_dir: Path, words: Sequence[str], split: str, *,
             targets = targets.astype(np.int64)
         elif plan.target.scaled:
             targets = plan.target.scale(targets)
-    return Given(rows, np.arange(len(rows)), table.name, targets, notes=rows.seen.notes)
+    numbers = np.arange(len(rows)) if rows.windows is None else rows.windows.last
+    if rows.windows is not None and targets is not None:
+        targets = targets[numbers + ahead]
+    return Given(rows, numbers, table.name, targets, notes=rows.seen.notes)
 
 
-def source_of(words: Sequence[str], *, with_targets: bool, table: bool = False) -> Source:
-    """What the words name: one or two files (inputs, then targets), or a source as a job writes it.
-    `table`: the model takes tables.
+def source_of(words: Sequence[str], *, with_targets: bool, table: bool = False, shape: Shape = ()) -> Source:
+    """What the words name: one or two files (inputs, then targets), a folder of images or one image, or a
+    source as a job writes it. `table`: the model takes tables. shape: of one row of its inputs.
 
     Raises JobError where it is neither.
     """
@@ -128,6 +138,8 @@ def source_of(words: Sequence[str], *, with_targets: bool, table: bool = False) 
         if target is not None:
             raise JobError([Fault("", "a table holds its targets; name no second file")], "DATA")
         return TableFiles(path=first)
+    if not table and (Path(first).is_dir() or suffix in SUFFIXES):
+        return _images(first, target, shape)
     if suffix == ".npz":
         if target is not None:
             raise JobError([Fault("", "an .npz file holds inputs and targets; name no second file")], "DATA")
@@ -135,6 +147,15 @@ def source_of(words: Sequence[str], *, with_targets: bool, table: bool = False) 
     if suffix == ".npy":
         return Npy(inputs=first, targets=target)
     return Idx(images=first, labels=target)
+
+
+def _images(path: str, target: str | None, shape: Shape) -> Images:
+    if target is not None:
+        raise JobError([Fault("", "folders are the classes of images; name no second file")], "DATA")
+    if len(shape) != 3:
+        text = f"the model takes rows of {shape[0]} numbers, not images; say of which size they are:"
+        raise JobError([Fault("", f"{text} '{{format: images, path: {path}, resize: [28, 28]}}'")], "DATA")
+    return Images(path=path, resize=shape[1:], color=shape[0] == 3)
 
 
 def _written_out(text: str) -> Source:
@@ -184,9 +205,9 @@ def _no_split(run_dir: Path, split: str) -> JobError:
 
 
 def predictions(model: Model, given: Given, *, probabilities: bool) -> dict[str, Array]:
-    """Columns by name: `row` (number in the file), `prediction` (or one column for each output), and, where
-    wanted, the probability of each class."""
-    columns: dict[str, Array] = {"row": given.numbers}
+    """Columns by name: `row` (number in the file) or `file`, `prediction` (or one column for each output),
+    and, where wanted, the probability of each class."""
+    columns: dict[str, Array] = {"row": given.numbers} if given.names is None else {"file": given.names}
     columns |= _columns("prediction", model.predict(given.inputs))
     if probabilities:
         names = model.classes if model.task == "classification" else None

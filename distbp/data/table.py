@@ -6,6 +6,7 @@ targets  (n,) intp, bool or text: labels or values (see `distbp.data.targets`); 
 weights  (n,) float64, or None
 lengths  (n,) int64, of inputs (n, steps, ...): how many steps of each row are its own; the others are 0.
          None: all
+windows  the samples are windows of the rows of inputs; targets, weights and lengths are those of samples
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 
 from distbp.core.errors import DataError
 from distbp.data.sequences import blanked, checked_lengths
+from distbp.data.windows import Windows
 from distbp.nn.layers.base import Array, Shape
 
 Columns = tuple[str | int, ...]
@@ -33,7 +35,7 @@ class Table:
     were left out or shuffled and `row_numbers` lists them. `name` is the file, for messages. `columns`: the
     names of the columns of the inputs, where they have names. `marks`: of the files that hold it (see
     `distbp.data.safety.DataFile`); () where it is not in files. `skipped`: how many rows were left out, by
-    reason.
+    reason. `row_names`: of the rows by their numbers, where every row is a file of its own.
     """
 
     inputs: Array
@@ -45,16 +47,19 @@ class Table:
     targets_name: str = ""
     columns: Columns | None = None
     marks: tuple[tuple[int, ...], ...] = ()
+    row_names: tuple[str, ...] | None = None
     skipped: Mapping[str, int] = field(default_factory=dict)
     lengths: Array | None = None
+    windows: Windows | None = None
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return len(self.inputs if self.windows is None else self.windows)
 
     @property
     def features(self) -> Shape:
-        """The shape of one row of the inputs."""
-        return self.inputs.shape[1:]
+        """The shape of one sample of the inputs."""
+        features = self.inputs.shape[1:]
+        return features if self.windows is None else self.windows.shape(features)
 
     def row_number(self, row: int) -> int:
         return self.first_row + row if self.row_numbers is None else int(self.row_numbers[row])
@@ -71,6 +76,10 @@ class Table:
             row_numbers=None if self.row_numbers is None else self.row_numbers[start:stop],
             lengths=None if self.lengths is None else self.lengths[start:stop],
         )
+
+    def named(self, row_names: tuple[str, ...]) -> Table:
+        """The same rows, of which each is a file."""
+        return replace(self, row_names=row_names)
 
     def at_row(self, first_row: int) -> Table:
         """The same rows, numbered from `first_row` of their file."""

@@ -204,8 +204,8 @@ def load_model(path: str | Path) -> Model:
         raise _bad(path, "output_shape or task does not follow from its layers and loss")
     if preprocessing.mean is not None and preprocessing.mean.size != math.prod(network.input_shape):
         raise _bad(path, "preprocessing is for inputs of another size")
-    if plan is not None and (plan.width,) != network.input_shape:
-        raise _bad(path, f"its table makes {plan.width} inputs, but its layers take {network.input_shape}")
+    if plan is not None and plan.numbers != math.prod(network.input_shape):
+        raise _bad(path, f"its table makes {plan.numbers} inputs, but its layers take {network.input_shape}")
     outputs = network.output_shape[0]
     named = 2 if loss.task == "binary" and outputs == 1 else outputs
     features = math.prod(network.input_shape)

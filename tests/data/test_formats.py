@@ -257,6 +257,7 @@ def test_formats_is_read_only_and_every_source_names_itself():
         "blobs",
         "digits",
         "idx",
+        "images",
         "moons",
         "npy",
         "npz",

@@ -68,7 +68,9 @@ NETWORKS: dict[str, tuple[list[dict[str, Any]], tuple[int, ...]]] = {
         ],
         (6, 3),
     ),
+    "windows": ([{"type": "elman", "units": 4}], (4, 2)),
 }
+WINDOWS = {"target": "label", "time": "time", "windows": {"length": 4}}
 PLATEAU = PlateauState()
 
 
@@ -78,7 +80,12 @@ def rig(name: str) -> Rig:
     rng = np.random.default_rng(2)
     ids = name == "ids"
 
-    def rows(count: int) -> tuple[Any, Array]:
+    def rows(count: int) -> Any:
+        if name == "windows":
+            pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+            x, y = rng.normal(size=(2, count))
+            labels = rng.permutation(np.arange(count) % 3)
+            return pa.table({"time": np.arange(count), "x": x, "y": y, "label": labels})
         x = rng.integers(0, 9, (count, *shape)) if ids else rng.normal(size=(count, *shape))
         y = x.reshape(count, -1)[:, 0].argsort().argsort() % 3
         return {"inputs": x, "lengths": rng.integers(0, 7, count)} if name == "lengths" else x, y
@@ -89,6 +96,7 @@ def rig(name: str) -> Rig:
         epochs=3,
         optimizer={"type": "adam", "learning_rate": 0.02},
         clip={"norm": 0.9},
+        **({"data": WINDOWS} if name == "windows" else {}),
     )
     return make_rig(job, rows(50), {"validation": rows(17)})
 

@@ -10,13 +10,14 @@ from distbp.data.formats.arrays import Arrays, arranged, from_arrays
 from distbp.data.formats.base import Rows, Source
 from distbp.data.formats.digits import Digits
 from distbp.data.formats.idx import Idx
+from distbp.data.formats.images import Images
 from distbp.data.formats.npy import Npy
 from distbp.data.formats.npz import Npz
 from distbp.data.formats.synthetic import Blobs, Moons, Spirals, Teacher
 from distbp.data.formats.tables import TableFiles
 from distbp.data.table import Table
 
-FORMATS = registry(Idx, Npy, Npz, Arrays, Digits, Blobs, Moons, Spirals, TableFiles, Teacher)
+FORMATS = registry(Idx, Images, Npy, Npz, Arrays, Digits, Blobs, Moons, Spirals, TableFiles, Teacher)
 
 
 def load(
@@ -37,6 +38,7 @@ __all__ = [
     "Blobs",
     "Digits",
     "Idx",
+    "Images",
     "Moons",
     "Npy",
     "Npz",
