@@ -15,23 +15,28 @@ import numpy as np
 from distbp.core import settings
 from distbp.core.arrays import Array, Shape
 from distbp.core.errors import DataError
+from distbp.data.windows import Windows
 
 _KEYS = ("inputs", "lengths")
 _BLOCK = 2**18  # elements that are copied at a time
 
 
 @dataclass(frozen=True, eq=False)
-class Padded:
-    """Rows (n, steps, ...), and how many steps of each are its own, (n,) int64; None: all of all rows."""
+class Samples:
+    """Inputs (n, ...); `lengths`: how many steps of each are its own, (n,) int64; None: all. `windows`: the
+    samples are windows of the inputs."""
 
     inputs: Array
     lengths: Array | None = None
+    windows: Windows | None = None
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return len(self.inputs if self.windows is None else self.windows)
 
-    def take(self, rows: slice | Array) -> Padded:
-        return Padded(self.inputs[rows], None if self.lengths is None else self.lengths[rows])
+    def take(self, rows: slice | Array) -> Samples:
+        if self.windows is not None:
+            return Samples(self.windows.take(self.inputs, rows))
+        return Samples(self.inputs[rows], None if self.lengths is None else self.lengths[rows])
 
 
 def with_lengths(values: Any, name: str, steps: int | None = None) -> tuple[Any, Any]:

@@ -6,6 +6,7 @@ targets  (n,) intp, bool or text: labels or values (see `distbp.data.targets`); 
 weights  (n,) float64, or None
 lengths  (n,) int64, of inputs (n, steps, ...): how many steps of each row are its own; the others are 0.
          None: all
+windows  the samples are windows of the rows of inputs; targets, weights and lengths are those of samples
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 
 from distbp.core.errors import DataError
 from distbp.data.sequences import blanked, checked_lengths
+from distbp.data.windows import Windows
 from distbp.nn.layers.base import Array, Shape
 
 Columns = tuple[str | int, ...]
@@ -48,14 +50,16 @@ class Table:
     row_names: tuple[str, ...] | None = None
     skipped: Mapping[str, int] = field(default_factory=dict)
     lengths: Array | None = None
+    windows: Windows | None = None
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return len(self.inputs if self.windows is None else self.windows)
 
     @property
     def features(self) -> Shape:
-        """The shape of one row of the inputs."""
-        return self.inputs.shape[1:]
+        """The shape of one sample of the inputs."""
+        features = self.inputs.shape[1:]
+        return features if self.windows is None else self.windows.shape(features)
 
     def row_number(self, row: int) -> int:
         return self.first_row + row if self.row_numbers is None else int(self.row_numbers[row])

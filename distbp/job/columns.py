@@ -73,6 +73,16 @@ class Split(Part):
         return self
 
 
+class Windows(Part):
+    """Samples from a series. A sample is `length` rows, one after the other: the input columns, and the target
+    itself where it is a number. Its target is that of a later row. No window crosses into another set or
+    series."""
+
+    length: Whole = Field(gt=0, description="rows of a window")
+    stride: Whole = Field(default=1, gt=0, description="rows from the start of a window to that of the next")
+    horizon: Whole = Field(default=1, gt=0, description="rows from the last of a window to its target's")
+
+
 def _target(value: Any) -> Any:
     value = _name(value)
     return {"column": value} if isinstance(value, str) else value

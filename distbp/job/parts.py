@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from distbp.core.arguments import MAX_WORKERS
-from distbp.job.columns import ColumnName, Columns, Missing, Split, TargetField
+from distbp.job.columns import ColumnName, Columns, Missing, Split, TargetField, Windows
 from distbp.job.faults import Part, Words, at_most, line, native, raised, shown
 from distbp.job.kinds import Flag, Number, Text, Whole, kind
 from distbp.job.recipes import RecipeName
@@ -85,6 +85,12 @@ class Data(Part):
     )
     split: Split | None = Field(
         default=None, description="of a table: which share of the rows of train only measures"
+    )
+
+    windows: Windows | None = Field(
+        default=None,
+        description="of a table: the samples are windows of its rows in the order of data.time; rows of one"
+        " data.group are a series; the sets are cut by time, unless split.by is group",
     )
 
     @model_validator(mode="after")

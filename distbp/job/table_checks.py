@@ -11,7 +11,7 @@ from distbp.data.formats import TableFiles
 if TYPE_CHECKING:
     from distbp.job.training_job import TrainingJob
 
-_OF_TABLES = ("target", "columns", "missing", "weight", "group", "time", "split")
+_OF_TABLES = ("target", "columns", "missing", "weight", "group", "time", "split", "windows")
 
 
 def has_table(job: TrainingJob) -> bool:
@@ -55,7 +55,20 @@ def tables_are_whole(job: TrainingJob) -> Iterator[Fault]:
     for way in ("group", "time"):
         if by == way and getattr(data, way) is None:
             yield Fault(f"data.{way}", f"is required by data.split.by: {way} (the column)")
+    if data.windows is not None:
+        yield from _windows_fit(job)
     yield from _one_role_each(job)
+
+
+def _windows_fit(job: TrainingJob) -> Iterator[Fault]:
+    data = job.data
+    by = "auto" if data.split is None else data.split.by
+    if data.time is None:
+        yield Fault("data.time", "is required by data.windows (the column that puts the rows in order)")
+    if by in ("random", "stratified"):
+        yield Fault("data.split.by", f"must be time or group with data.windows, not {by}: windows overlap")
+    if data.bad_rows == "skip":
+        yield Fault("data.bad_rows", "must be refuse with data.windows: a row left out would tear a series")
 
 
 def _one_role_each(job: TrainingJob) -> Iterator[Fault]:

@@ -212,9 +212,9 @@ def load_model(path: str | Path) -> Model:
         preprocessing = Preprocessing.from_json(content["preprocessing"])
         plan = None if content.get("table") is None else Plan.from_json(content["table"])
         entry = None if plan is None else plan.entry
-        if plan is not None and [plan.width] != input_shape:
+        if plan is not None and plan.numbers != math.prod(input_shape):
             raise _bad(
-                path, f"its table makes {plan.width} cells of a row, not inputs of shape {input_shape}"
+                path, f"its table makes {plan.numbers} cells of a row, not inputs of shape {input_shape}"
             )
         lengths = bool(content.get("lengths", False))
         network = Network(layers, tuple(input_shape), dtype, entry=entry, lengths=lengths)

@@ -19,7 +19,7 @@ from distbp.data.columns.rows import EncodedRows, encode_given
 from distbp.data.formats.arrays import arranged, as_array, columns_of, from_arrays
 from distbp.data.ids import as_ids
 from distbp.data.preprocessing import Preprocessing
-from distbp.data.sequences import Padded
+from distbp.data.sequences import Samples
 from distbp.data.table import Columns
 from distbp.data.targets import as_taken
 from distbp.engine.evaluation import Measures
@@ -190,7 +190,7 @@ class Model:
         count = f"{members}{self.network.parameter_count:,} parameters"
         return f"<Model for {self.task}: {shapes}, {count} ({layers})>"
 
-    def prepare(self, rows: Padded, first: int, out: Array) -> None:
+    def prepare(self, rows: Samples, first: int, out: Array) -> None:
         """Rows, of which the first has the number `first`, as the network takes them, into `out`,
         (rows, *row_shape). Raises ModelError for what is not finite, or too large for the model's dtype."""
         x, below = rows.inputs, self.network.ids_below
@@ -209,7 +209,7 @@ class Model:
             raise ModelError(f"{problem}; mend or leave out that row")
         self.preprocessing.apply(raw, out.reshape(raw.shape))
 
-    def _forward(self, x: Padded) -> Iterator[tuple[int, Array]]:
+    def _forward(self, x: Samples) -> Iterator[tuple[int, Array]]:
         """(first row, outputs of up to ROWS rows); the outputs are valid until the next ones."""
         if not len(x):
             return
@@ -235,23 +235,26 @@ class Model:
         except DataError as error:
             raise ModelError(str(error)) from None
 
-    def checked(self, given: Any, lengths: Any = None) -> Padded:
+    def checked(self, given: Any, lengths: Any = None) -> Samples:
         """Rows that every method takes in place of x and `lengths`. Raises ModelError."""
-        if isinstance(given, Padded):
+        if isinstance(given, Samples):
             return given
+        if self.plan is not None or isinstance(given, EncodedRows):
+            return self._of_table(given)
         if self.network.lengths:
             return rows_with_lengths(self.network, given, lengths)
         if lengths is not None:
             raise ModelError("this model was trained on rows without lengths; leave `lengths` out")
-        return Padded(self._array(given))
+        return Samples(self._array(given))
+
+    def _of_table(self, given: Any) -> Samples:
+        found = self.encoded(given)
+        if found is not given:
+            for note in found.seen.notes:
+                warnings.warn(note, stacklevel=5)
+        return Samples(found.inputs, windows=found.windows)
 
     def _array(self, given: Any) -> Array:
-        if self.plan is not None or isinstance(given, EncodedRows):
-            found = self.encoded(given)
-            if found is not given:
-                for note in found.seen.notes:
-                    warnings.warn(note, stacklevel=5)
-            return found.inputs
         try:
             columns = columns_of(given, "the inputs")
             x = arranged(as_array(given, "the inputs"), columns, self.columns, "the frame of inputs")
@@ -272,7 +275,7 @@ class Model:
 class _Rows:
     """The rows of one evaluation, prepared batch by batch (see `distbp.data.batches.Rows`)."""
 
-    def __init__(self, model: Model, x: Padded, targets: Array, weights: Array | None) -> None:
+    def __init__(self, model: Model, x: Samples, targets: Array, weights: Array | None) -> None:
         self._model, self._x = model, x
         self.input_shape, self.targets, self.weights = model.network.row_shape, targets, weights
 

@@ -17,10 +17,11 @@ from distbp.core.words import counted
 from distbp.data.batches import WholeData
 from distbp.data.checks import Allowed, check_rows
 from distbp.data.columns.cells import MISSING
-from distbp.data.columns.choosing import Wanted
+from distbp.data.columns.choosing import Wanted, Window
 from distbp.data.columns.given import GivenTable, is_frame
 from distbp.data.columns.opening import open_table
 from distbp.data.columns.plan import Plan
+from distbp.data.columns.series import windowed
 from distbp.data.digest import table_record
 from distbp.data.formats import TableFiles, arranged, from_arrays, load
 from distbp.data.ids import with_ids
@@ -182,6 +183,7 @@ def _open_table(job: TrainingJob, folder: Path, given: Mapping[str, Any], *, con
         by_class=job.loss.targets == "labels",
         bad_rows=data.bad_rows,
         dtype=job.dtype,
+        window=None if data.windows is None else Window(**dict(data.windows)),
     )
     sources: dict[str, Any] = {}
     for name in SPLITS:
@@ -197,6 +199,10 @@ def _open_table(job: TrainingJob, folder: Path, given: Mapping[str, Any], *, con
         name: check_rows(table, data.bad_rows, Allowed(np.dtype(job.dtype), plain, name))
         for name, table in opened.tables.items()
     }
+    flat = data_facts(job.model.layers).takes == {"row"}
+    for name, windows in opened.windows.items():
+        assert data.windows is not None
+        tables[name] = windowed(tables[name], replace(windows, flat=flat), data.windows.horizon)
     outputs = _outputs(job, tables["train"].features, opened.plan.entry)
     meaning = understand(tables, job.loss, outputs, np.dtype(job.dtype))
     return Splits(tables, plain, meaning, opened.plan, opened.notes)

@@ -13,7 +13,6 @@ import pytest
 from local_team import LocalTeam, Pool, on_ray
 from rigs import Rig, make_job, make_rig
 
-from distbp.core.arrays import Array
 from distbp.engine import numerics
 from distbp.optim.schedules import PlateauState
 from distbp.team.base import Snapshot, Team
@@ -78,7 +77,9 @@ NETWORKS: dict[str, tuple[list[dict[str, Any]], tuple[int, ...]]] = {
         (6, 3),
     ),
     "shared": (SHARED, (5,)),
+    "windows": ([{"type": "elman", "units": 4}], (4, 2)),
 }
+WINDOWS = {"target": "label", "time": "time", "windows": {"length": 4}}
 DENSE = [{"type": "dense", "units": 6, "activation": "tanh"}]
 # Ways to train that are no descent along the gradient of a batch.
 METHODS: dict[str, dict[str, Any]] = {
@@ -96,7 +97,12 @@ def rig(name: str) -> Rig:
     rng = np.random.default_rng(2)
     ids = layers[0]["type"] == "embedding"
 
-    def rows(count: int) -> tuple[Any, Array]:
+    def rows(count: int) -> Any:
+        if name == "windows":
+            pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+            x, y = rng.normal(size=(2, count))
+            labels = rng.permutation(np.arange(count) % 3)
+            return pa.table({"time": np.arange(count), "x": x, "y": y, "label": labels})
         x = rng.integers(0, 9, (count, *shape)) if ids else rng.normal(size=(count, *shape))
         y = x.reshape(count, -1)[:, 0].argsort().argsort() % 3
         return {"inputs": x, "lengths": rng.integers(0, 7, count)} if name == "lengths" else x, y
@@ -107,6 +113,8 @@ def rig(name: str) -> Rig:
         "clip": {"norm": 0.9},
     }
     fields = {"batch_size": "full", **METHODS[name]} if name in METHODS else usual
+    if name == "windows":
+        fields = {**fields, "data": WINDOWS}
     job = make_job([*layers, {"type": "dense", "units": 3}], epochs=6, **fields)
     return make_rig(job, rows(50), {"validation": rows(17)})
 

@@ -27,7 +27,11 @@ def notices(
     target = columns[plan.target.name]
     if target.levels is None and not by_class:
         copies = [
-            n for n in plan.needs if columns[n].levels is None and _follows(values[n], target.values[rows])
+            n
+            for n in plan.needs
+            if n != plan.target.name  # its past is known
+            and columns[n].levels is None
+            and _follows(values[n], target.values[rows])
         ]
         if copies:
             yield (

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +22,24 @@ from distbp.data.columns.loading import Loaded, load_columns
 from distbp.data.columns.noticing import notices
 from distbp.data.columns.plan import Plan, TargetCode
 from distbp.data.columns.reading import NamedTable, open_raw
+from distbp.data.columns.series import SeriesCode, in_order
 from distbp.data.columns.splitting import split_rows
 from distbp.data.columns.store import CHUNK_ROWS, Column
 from distbp.data.columns.types import Facts, survey
 from distbp.data.formats.tables import TableFiles
 from distbp.data.table import Table, build, release_pages
+from distbp.data.windows import Windows, windows_of
 
 
 @dataclass(frozen=True)
 class Opened:
-    """The splits of a job, ready for the network, the plan that made them, and what to tell."""
+    """The splits of a job, ready for the network, the plan that made them, and what to tell. `windows`: by
+    split, where the samples are windows of the rows of the tables."""
 
     tables: Mapping[str, Table]
     plan: Plan
     notes: tuple[str, ...]
+    windows: Mapping[str, Windows] = field(default_factory=dict)
 
 
 def open_table(
@@ -52,8 +56,10 @@ def open_table(
     parts = _split(wanted, train, raw.name)
     _check_target(train.columns[wanted.target], parts["train"], wanted.target, raw.name)
     plan = _fit(wanted, chosen, facts, train, parts["train"], raw)
-    tables = {}
-    for split, rows in parts.items():
+    tables, windows = {}, {}
+    for split, part in parts.items():
+        rows, found = _series(wanted, train, part, f"{raw.name}, {split} rows")
+        windows.update({} if found is None else {split: found})
         tables[split] = _table(wanted, plan, train, rows, raw, facts, split)
     for split, source in sources.items():
         if split != "train":
@@ -65,14 +71,36 @@ def open_table(
                     f"{other.name}: has no column {', '.join(map(repr, lost))}, which training has"
                 )
             loaded = load_columns(other, uses, wanted.missing, skip)
-            tables[split] = _table(wanted, plan, loaded, np.arange(len(loaded)), other, facts, "")
+            rows, found = _series(wanted, loaded, np.arange(len(loaded)), other.name)
+            windows.update({} if found is None else {split: found})
+            tables[split] = _table(wanted, plan, loaded, rows, other, facts, "")
     notes += notices(plan, train.columns, parts, wanted.by_class)
     if plan.target.scaled:
         notes.append(
             f"losses and metrics of values are in deviations of {wanted.target!r} ({plan.target.spread:.4g});"
             " predictions are in its own units"
         )
-    return Opened(tables, plan, tuple(notes))
+    return Opened(tables, plan, tuple(notes), windows)
+
+
+def _series(wanted: Wanted, loaded: Loaded, rows: Array, name: str) -> tuple[Array, Windows | None]:
+    """The rows of a split, in the order of time where the samples are windows, and those. Raises
+    DataError."""
+    window = wanted.window
+    if window is None:
+        return rows, None
+    assert wanted.time is not None  # so the job says
+    groups = None if wanted.group is None else loaded.columns[wanted.group]
+    rows = in_order(rows, loaded.columns[wanted.time], groups, name)
+    of_rows = None if groups is None else groups.values[rows]
+    found = windows_of(of_rows, len(rows), window.length, window.stride, window.horizon)
+    if not len(found):
+        raise DataError(
+            f"{name}: {len(rows):,} rows{' of several series' if groups else ''} make no window of"
+            f" {window.length} rows and a target {window.horizon} after it; make data.windows.length"
+            " shorter, or the set larger"
+        )
+    return rows, found
 
 
 def _raw(
@@ -89,7 +117,8 @@ def _split(wanted: Wanted, train: Loaded, name: str) -> dict[str, Array]:
     way = wanted.way
     if way == "auto":
         by_class = wanted.by_class or target.levels is not None
-        way = "group" if wanted.group else "time" if wanted.time else "stratified" if by_class else "random"
+        grouped = wanted.group and wanted.window is None
+        way = "group" if grouped else "time" if wanted.time else "stratified" if by_class else "random"
     if not shares:
         return {"train": np.arange(len(train))}
     classes = None
@@ -131,7 +160,11 @@ def _fit(
     if wanted.scaled:
         found = moments(train.columns[wanted.target], rows)
         target = TargetCode(wanted.target, found.mean, found.deviation)
-    return Plan(columns, target, wanted.missing, raw.dialect.header if raw.dialect else None)
+    series = None
+    if wanted.window is not None:
+        assert wanted.time is not None
+        series = SeriesCode(wanted.window.length, wanted.window.horizon, wanted.time, wanted.group or "")
+    return Plan(columns, target, wanted.missing, raw.dialect.header if raw.dialect else None, series)
 
 
 def _table(

@@ -20,10 +20,12 @@ from distbp.core.errors import DataError
 from distbp.core.words import counted
 from distbp.data.columns.encoders import ENCODERS, TURNS, CategoryCode
 from distbp.data.columns.kinds import MOST_DIMENSION, MOST_KEPT
+from distbp.data.columns.series import SeriesCode
 from distbp.data.columns.store import Column
 from distbp.nn.layers.columns import Columns
 
 _VERSION = 1
+_MOST_ROWS = 1 << 32  # of a window
 _BLOCK = 2**18  # cells that are written at a time
 
 
@@ -68,12 +70,18 @@ class Seen:
 @dataclass(frozen=True, eq=False)
 class Plan:
     """`columns`: encoders, in the order of the inputs. `missing`: the texts of missing cells. `header`:
-    whether the CSV of training had one; None: it was no CSV."""
+    whether the CSV of training had one; None: it was no CSV. `series`: a sample is a window of rows."""
 
     columns: tuple[Any, ...]
     target: TargetCode
     missing: tuple[str, ...]
     header: bool | None = None
+    series: SeriesCode | None = None
+
+    @property
+    def numbers(self) -> int:
+        """How many cells a sample is."""
+        return self.width * (1 if self.series is None else self.series.length)
 
     @cached_property
     def entry(self) -> Columns:
@@ -93,7 +101,9 @@ class Plan:
     @property
     def needs(self) -> tuple[str, ...]:
         """The names of the columns that a row must have."""
-        return tuple(column.name for column in self.columns)
+        names = tuple(column.name for column in self.columns)
+        group = "" if self.series is None else self.series.group
+        return (*names, group) if group and group not in names else names
 
     def encode(
         self, columns: Mapping[str, Column], rows: Iterable[Array], out: Array, seen: Seen | None = None
@@ -139,7 +149,7 @@ class Plan:
                 f"{where} has no column {_listed(missing)}; the model needs {_listed(self.needs)}, in any"
                 " order"
             )
-        used = {*self.needs, self.target.name}
+        used = {*self.needs, self.target.name, *([self.series.time] if self.series else [])}
         return tuple(name for name in names if name not in used)
 
     def to_json(self) -> dict[str, Any]:
@@ -150,6 +160,7 @@ class Plan:
             "target": dataclasses.asdict(self.target),
             "missing": list(self.missing),
             "header": self.header,
+            **({} if self.series is None else {"series": dataclasses.asdict(self.series)}),
         }
 
     @staticmethod
@@ -166,7 +177,10 @@ class Plan:
             if not isinstance(header, bool | None):
                 raise ValueError("header")
             missing = tuple(_checked(str, text) for text in data["missing"])
-            return Plan(columns, _made(TargetCode, data["target"]), missing, header)
+            series = None if data.get("series") is None else _made(SeriesCode, data["series"])
+            if series is not None and not (0 < series.length < _MOST_ROWS and series.horizon > 0):
+                raise ValueError("series")
+            return Plan(columns, _made(TargetCode, data["target"]), missing, header, series)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"the model's table is damaged ({error}); save the model again") from None
 

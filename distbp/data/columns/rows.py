@@ -15,29 +15,33 @@ from distbp.data.columns.arrow import arrow
 from distbp.data.columns.plan import Plan, Seen
 from distbp.data.columns.reading import NamedTable
 from distbp.data.columns.store import read_cells
+from distbp.data.windows import Windows
 
 _READ_AS = {"number": "a number", "date": "a date", "boolean": "yes or no", "level": "text"}
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedRows:
-    """Rows as the first layer of a model takes them, (n, width), and what was noticed."""
+    """Rows as the first layer of a model takes them, (n, width), and what was noticed. `windows`: the samples
+    are windows of the rows."""
 
     inputs: Array
     seen: Seen = field(default_factory=Seen)
+    windows: Windows | None = None
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return len(self.inputs if self.windows is None else self.windows)
 
 
-def encode_file(plan: Plan, table: NamedTable, dtype: Any) -> EncodedRows:
-    """The rows of a file. Raises DataError with every column that is missing, or the place of a bad cell."""
+def encode_file(plan: Plan, table: NamedTable, dtype: Any, ahead: int = 0) -> EncodedRows:
+    """The rows of a file; of a series its windows that have `ahead` rows behind them. Raises DataError with
+    every column that is missing, or the place of a bad cell."""
     seen = Seen(extra=plan.check_names(table.names, table.name))
-    parts = [
-        _piece(plan, cells, dtype, seen, lambda index, row=row: table.place(row + index))
-        for row, cells in table.pieces(plan.needs)
-    ]
-    return EncodedRows(np.concatenate(parts), seen)
+    parts, groups = [], []
+    for row, cells in table.pieces(plan.needs):
+        parts.append(_piece(plan, cells, dtype, seen, lambda index, row=row: table.place(row + index)))
+        groups += _groups(plan, cells)
+    return _encoded(plan, np.concatenate(parts), seen, groups, ahead, table.name)
 
 
 def encode_given(plan: Plan, given: Any, dtype: Any) -> EncodedRows:
@@ -53,7 +57,20 @@ def encode_given(plan: Plan, given: Any, dtype: Any) -> EncodedRows:
         return EncodedRows(np.empty((0, plan.width), dtype), seen)
     cells = {name: _one(table.column(name)) for name in plan.needs}
     inputs = _piece(plan, cells, dtype, seen, lambda index: f"row {index:,}")
-    return EncodedRows(inputs, seen)
+    return _encoded(plan, inputs, seen, _groups(plan, cells), 0, "the data")
+
+
+def _groups(plan: Plan, cells: Mapping[str, Any]) -> list[str]:
+    """The series of each row, in words; none where there is only one."""
+    group = "" if plan.series is None else plan.series.group
+    return [str(cell) for cell in cells[group].to_pylist()] if group else []
+
+
+def _encoded(plan: Plan, inputs: Array, seen: Seen, groups: list[str], ahead: int, where: str) -> EncodedRows:
+    if plan.series is None:
+        return EncodedRows(inputs, seen)
+    windows = plan.series.windows(groups or None, len(inputs), ahead, where)
+    return EncodedRows(inputs, seen, windows)
 
 
 def as_arrow(given: Any, only: Sequence[str] | None = None) -> Any:

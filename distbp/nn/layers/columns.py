@@ -107,7 +107,7 @@ class _Table(NamedTuple):
 @dataclass(frozen=True, kw_only=True)
 class Columns(Facts):
     """One column of the output after the other, for `cells` in the order of the inputs: (cells,) ->
-    (columns,)."""
+    (columns,). Of windows each row: (rows, cells) -> (rows, columns), or as one row of numbers."""
 
     takes: ClassVar[Takes] = "row"
     rescales: ClassVar[bool] = True  # the plan has scaled the cells
@@ -120,9 +120,14 @@ class Columns(Facts):
         return [cell for cell in self.cells if isinstance(cell, EmbeddingCell)]
 
     def output_shape(self, *inputs: Shape) -> Shape:
-        if inputs != ((len(self.cells),),):
-            raise ValueError(f"takes rows of {len(self.cells)} cells, not of the shape {list(inputs[0])}")
-        return (sum(cell.width for cell in self.cells),)
+        (shape,), count = inputs, len(self.cells)
+        if not shape or shape[-1] % count:
+            raise ValueError(f"takes rows of {count} cells, not of the shape {list(shape)}")
+        return (*shape[:-1], shape[-1] // count * self._columns)
+
+    @property
+    def _columns(self) -> int:
+        return sum(cell.width for cell in self.cells)
 
     def parameters(self, *inputs: Shape) -> tuple[ParameterSpec, ...]:
         return tuple(
@@ -131,25 +136,27 @@ class Columns(Facts):
         )
 
     def flops(self, *inputs: Shape) -> float:
-        return float(sum(cell.width for cell in self.embeddings))  # each gradient is added once
+        rows = math.prod(inputs[0]) // len(self.cells)
+        return float(rows * sum(cell.width for cell in self.embeddings))  # each gradient is added once
 
     def lower(self, low: Lowering, *inputs: Value) -> tuple[Value, Backward]:
         (x,) = inputs
-        shape = self.output_shape(x.shape)
-        y, first = low.tape.work(math.prod(shape)), 0
+        rows = math.prod(x.shape) // len(self.cells)
+        cells = x.ref.reshaped(len(self.cells), rows)
+        y, first = low.tape.work(self._columns, rows), 0
         back: list[Callable[[Ref], Any]] = []
         for column, cell in enumerate(self.cells):
-            cell.emit(low, x.ref, y, column, first)
+            cell.emit(low, cells, y, column, first)
             if isinstance(cell, EmbeddingCell):
-                back.append(_scatter(low, x.ref, cell, column, first))
+                back.append(_scatter(low, cells, cell, column, first))
             first += cell.width
 
         def backward(dy: Ref) -> tuple[Ref | None]:
             for emit in back:
-                emit(dy)
+                emit(dy.reshaped(y.columns, rows))
             return (None,)
 
-        return Value(y, shape), backward
+        return Value(y.reshaped(y.columns * rows, 1), self.output_shape(x.shape)), backward
 
 
 def _scatter(
