@@ -172,8 +172,7 @@ class Network:
     @property
     def flops(self) -> float:
         """Floating-point operations of one sample in one step: forward, and twice as many backward."""
-        entry = () if self.entry is None else (ENTRY,)
-        numbers = (*entry, *range(len(self.layers)))
+        numbers = [*[ENTRY][: self.entry is not None], *range(len(self.layers))]
         return float(sum(self.layer(n).flops(*self.input_shapes(n)) for n in numbers)) or 1.0
 
     def initialize(self, seed: int) -> Array:

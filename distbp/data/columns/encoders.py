@@ -64,8 +64,9 @@ class NumberCode:
         return x
 
     def encode(self, values: Array, out: Array) -> None:
-        out[:, 0] = self.scaled(values)
-        out[np.isnan(values), 0] = MISSING
+        x = self.scaled(values)
+        np.copyto(x, MISSING, where=np.isnan(x))
+        out[:, 0] = x
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,6 @@ from distbp.data.columns.store import Column
 
 _RANKS = 257  # of scale: quantile
 _DAY = 86_400
-_HELD = 1 << 23  # numbers of a column that are kept between two passes; of more, they are computed again
 
 
 class Moments(NamedTuple):
@@ -52,21 +51,22 @@ def reads(kind: Any) -> str | None:
     return table.get(type(kind))
 
 
-def fit_column(name: str, kind: Any, column: Column, rows: Array, numeric: bool = False) -> Any:
-    """The encoder of one column. `rows`: the numbers of the training rows, ascending."""
+def fit_column(name: str, kind: Any, column: Column, rows: Array | None, numeric: bool = False) -> Any:
+    """The encoder of one column. `rows`: (n,) bool, which train; None: all."""
     if isinstance(kind, kinds.Category):
         return _category(name, kind, column, rows, numeric)
     if isinstance(kind, kinds.Boolean):
         holes = any(np.isnan(part).any() for part in column.chunks(rows))
         return BooleanCode(name, kind.indicator if kind.indicator is not None else holes)
     found = moments(column, rows)
-    indicator = kind.indicator if kind.indicator is not None else found.numbers < len(rows)
+    count = len(column) if rows is None else int(rows.sum())
+    indicator = kind.indicator if kind.indicator is not None else found.numbers < count
     if isinstance(kind, kinds.Date):
         return _date(name, kind, column, rows, indicator, found)
     return _number(name, kind, column, rows, indicator, found)
 
 
-def moments(column: Column, rows: Array, change: Callable[[Array], Array] | None = None) -> Moments:
+def moments(column: Column, rows: Array | None, change: Callable[[Array], Array] | None = None) -> Moments:
     """Of the numbers, or of what `change` makes of them. Chunks are joined in order (Chan, Golub and LeVeque,
     1983); each is seen from its first number, so that constants are exact and large values do not cancel."""
     count, mean, squares, low, high = 0, 0.0, 0.0, np.inf, -np.inf
@@ -90,13 +90,19 @@ def moments(column: Column, rows: Array, change: Callable[[Array], Array] | None
     return Moments(mean, deviation if deviation > 0 else 1.0, low, high, count)
 
 
-def _there(column: Column, rows: Array) -> Iterator[Array]:
-    for part in column.chunks(rows):
-        gone = np.isnan(part)
-        yield part[~gone] if gone.any() else part
+def _there(column: Column, rows: Array | None) -> Iterator[Array]:
+    start = 0
+    for part in column.chunks():
+        there = part == part
+        if rows is not None:
+            there &= rows[start : start + len(part)]
+        start += len(part)
+        yield np.compress(there, part)
 
 
-def _number(name: str, kind: Any, column: Column, rows: Array, indicator: bool, found: Moments) -> NumberCode:
+def _number(
+    name: str, kind: Any, column: Column, rows: Array | None, indicator: bool, found: Moments
+) -> NumberCode:
     log = kind.scale == "log"
     ranks: tuple[float, ...] = ()
     fill, center, spread = found.mean, found.mean, found.deviation
@@ -128,29 +134,31 @@ def _number(name: str, kind: Any, column: Column, rows: Array, indicator: bool, 
         indicator,
         log,
         ranks,
-        _edges(code, column, rows, found.numbers, kind.bins),
+        _edges(code, column, rows, found, kind.bins),
     )
 
 
-def _edges(code: NumberCode, column: Column, rows: Array, count: int, bins: int) -> tuple[float, ...]:
+def _edges(
+    code: NumberCode, column: Column, rows: Array | None, found: Moments, bins: int
+) -> tuple[float, ...]:
     """Of the cells, as float32. A value that more than 1/bins of the rows have is an edge of its own; the
     others are quantiles."""
 
     def parts() -> Iterator[Array]:
         return (code.scaled(part).astype(np.float32) for part in _there(column, rows))
 
-    held = list(parts()) if count <= _HELD else None
-    counted = Counted(parts if held is None else lambda: held, np.float32)
+    counted = Counted(parts, np.float32)
     heavy = counted.heavy(bins)
-    found = np.append(heavy[0], counted.quantiles(np.array([0.0, 1.0])))
+    ends = code.scaled(np.array([found.low, found.high]))
+    edges = np.append(heavy[0], ends.astype(np.float32))
     if int(heavy[1].sum()) < counted.total:
         shares = np.linspace(0, 1, max(2, bins - len(heavy[0]) + 1))
-        found = np.append(found, counted.quantiles(shares, heavy))
-    found = np.unique(found.astype(np.float32))
-    return tuple(found.tolist()) if len(found) > 1 else ()
+        edges = np.append(edges, counted.quantiles(shares, heavy).astype(np.float32))
+    edges = np.unique(edges)
+    return tuple(edges.tolist()) if len(edges) > 1 else ()
 
 
-def _category(name: str, kind: Any, column: Column, rows: Array, numeric: bool) -> CategoryCode:
+def _category(name: str, kind: Any, column: Column, rows: Array | None, numeric: bool) -> CategoryCode:
     levels = column.levels or ()
     counts = np.zeros(len(levels) + 1, np.int64)
     for part in column.chunks(rows):
@@ -158,11 +166,12 @@ def _category(name: str, kind: Any, column: Column, rows: Array, numeric: bool) 
     if kind.encode == "hash":
         other = kind.indicator if kind.indicator is not None else bool(counts[0])
         return CategoryCode(name, (), other, numeric, kind.buckets, _dimension(kind, kind.buckets))
-    # By (count, text); the levels are sorted by text already.
-    order = np.argsort(-counts[1:], kind="stable")
-    kept = [i for i in order[: kind.most].tolist() if counts[i + 1] >= kind.at_least]
+    order = sorted(
+        np.flatnonzero(counts[1:] >= kind.at_least).tolist(), key=lambda i: (-counts[i + 1], levels[i])
+    )
+    kept = order[: kind.most]
     covered = sum(int(counts[i + 1]) for i in kept)
-    other = kind.indicator if kind.indicator is not None else covered < len(rows)
+    other = kind.indicator if kind.indicator is not None else covered < int(counts.sum())
     dimension = 0 if kind.encode == "one_hot" else _dimension(kind, len(kept))
     return CategoryCode(name, tuple(levels[i] for i in kept), other, numeric, 0, dimension)
 
@@ -174,7 +183,9 @@ def _dimension(kind: Any, count: int) -> int:
     return dimension_of(count) or (max(1, (count + 1) // 2) if kind.encode == "embedding" else 0)
 
 
-def _date(name: str, kind: Any, column: Column, rows: Array, indicator: bool, found: Moments) -> DateCode:
+def _date(
+    name: str, kind: Any, column: Column, rows: Array | None, indicator: bool, found: Moments
+) -> DateCode:
     parts = kind.parts
     if parts is None:
         timed = any(bool((part % _DAY != 0).any()) for part in _there(column, rows))

@@ -17,6 +17,7 @@ class GivenTable:
 
     marks: tuple[tuple[int, ...], ...] = ()
     dialect: Dialect | None = None
+    typed: frozenset[str] = frozenset()  # all is in memory: nothing is gained by reading less
 
     def __init__(self, values: Any, name: str) -> None:
         self.table = as_arrow(values)
@@ -28,6 +29,9 @@ class GivenTable:
 
     def place(self, row: int) -> str:
         return f"{self.name}: row {row:,}"
+
+    def beginnings(self, names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+        return iter(())
 
     def pieces(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, Mapping[str, Any]]]:
         row = 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -21,7 +21,6 @@ from distbp.core.words import counted
 from distbp.data.columns.encoders import ENCODERS, TURNS, CategoryCode
 from distbp.data.columns.kinds import MOST_DIMENSION, MOST_KEPT
 from distbp.data.columns.series import SeriesCode
-from distbp.data.columns.store import Column
 from distbp.nn.layers.columns import Columns
 
 _VERSION = 1
@@ -105,17 +104,6 @@ class Plan:
         group = "" if self.series is None else self.series.group
         return (*names, group) if group and group not in names else names
 
-    def encode(
-        self, columns: Mapping[str, Column], rows: Iterable[Array], out: Array, seen: Seen | None = None
-    ) -> None:
-        """Writes the cells of whole columns, given in pieces of row numbers, to `out`, (n, width)."""
-        start = 0
-        for piece in rows:
-            part = out[start : start + len(piece)]
-            values = {c.name: (columns[c.name].values[piece], columns[c.name].levels) for c in self.columns}
-            self.encode_piece(values, part, seen)
-            start += len(piece)
-
     def encode_piece(
         self, values: Mapping[str, tuple[Array, Sequence[str] | None]], out: Array, seen: Seen | None = None
     ) -> None:
@@ -131,14 +119,15 @@ class Plan:
                     seen.unseen[column.name] = seen.unseen.get(column.name, 0) + count
         widths = [len(column.cells) for column in self.columns]
         rows = max(16, _BLOCK // max(1, sum(widths)))
+        block = np.empty((sum(widths), min(rows, len(out))), out.dtype)  # columns are written one by one
         with np.errstate(over="ignore"):  # what is too large for float32 is found by the checks after it
             for start in range(0, len(out), rows):
+                part = block[:, : len(out[start : start + rows])].T
                 place = 0
                 for column, cells, width in zip(self.columns, ready, widths, strict=True):
-                    column.encode(
-                        cells[start : start + rows], out[start : start + rows, place : place + width]
-                    )
+                    column.encode(cells[start : start + rows], part[:, place : place + width])
                     place += width
+                out[start : start + rows] = part
 
     def check_names(self, names: Sequence[str], where: str) -> tuple[str, ...]:
         """The names that the plan does not use. Raises DataError with all that are missing."""
