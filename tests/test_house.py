@@ -68,7 +68,6 @@ DOORS = {
         "distbp.nn.ops.loops_elements",
         "distbp.nn.ops.rows",
         "distbp.machine.pointers",
-        "distbp.machine.window_picks",
         "distbp.machine.window_sums",
         "distbp.nn.run_compiled",
         "distbp.machine.own_products.strips",
