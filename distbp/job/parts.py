@@ -51,6 +51,11 @@ class Data(Part):
         default=False,
         description="give every input mean 0 and deviation 1, by the statistics of the training rows alone",
     )
+    targets: Literal["inputs"] | None = Field(
+        default=None,
+        description="inputs: each row is compared with itself, as the first layer takes it (autoencoders);"
+        " left out: with the targets that the data holds",
+    )
     bad_rows: Literal["refuse", "skip"] = Field(
         default="refuse",
         description="what to do with rows that hold NaN, Inf, no label, a negative weight or a number that"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distbp.core import settings
-from distbp.core.arrays import Shape
+from distbp.core.arrays import Array, Shape
 from distbp.core.errors import DataError, Fault, JobError
 from distbp.core.storage import user_path
 from distbp.core.words import counted
@@ -151,6 +151,8 @@ def open_splits(
             preprocessing = fit(table, job.data.scale, job.data.standardize)
         elif tables and plain is None:  # known by now; to the training rows themselves it can do no harm
             table = check_rows(table, job.data.bad_rows, replace(allowed, preprocessing=preprocessing))
+        if job.data.targets == "inputs":
+            table = replace(table, targets=_inputs_as_targets(table, preprocessing, np.dtype(job.dtype)))
         tables[name] = table
     if "train" not in tables:
         raise DataError(
@@ -206,6 +208,13 @@ def _open_table(job: TrainingJob, folder: Path, given: Mapping[str, Any], *, con
     outputs = _outputs(job, tables["train"].features, opened.plan.entry)
     meaning = understand(tables, job.loss, outputs, np.dtype(job.dtype))
     return Splits(tables, plain, meaning, opened.plan, opened.notes)
+
+
+def _inputs_as_targets(table: Table, preprocessing: Preprocessing, dtype: np.dtype[Any]) -> Array:
+    """(n, numbers of a row), as the first layer takes them."""
+    prepared = np.empty(table.inputs.shape, dtype)
+    preprocessing.apply(table.inputs, prepared)
+    return prepared.reshape(len(table), -1)
 
 
 def _outputs(job: TrainingJob, features: Shape, entry: Layer | None = None) -> int | None:

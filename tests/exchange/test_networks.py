@@ -21,11 +21,21 @@ from distbp.team.inline import InlineTeam
 
 STEPS = 6
 FAULTS = FaultPlan(seed=5, drop=0.15, repeat=0.2, delay=0.2, reorder=0.15)
+# A residual block, normalized over channels.
 IMAGES = [
     {"type": "conv2d", "filters": 4, "kernel_size": 3, "activation": "relu"},
-    {"type": "max_pool2d", "kernel_size": 2},
-    {"type": "batch_normalization"},
+    {"type": "max_pool2d", "kernel_size": 2, "stride": 1, "name": "a"},
+    {"type": "conv2d", "filters": 4, "kernel_size": 3, "padding": 1, "groups": 2},
+    {"type": "batch_normalization", "axis": 0, "name": "b"},
+    {"type": "add", "inputs": ["a", "b"]},
+    {"type": "relu"},
     {"type": "flatten"},
+]
+SEQUENCES = [
+    {"type": "conv1d", "filters": 4, "kernel_size": 3, "dilation": 2, "activation": "relu"},
+    {"type": "max_pool1d", "kernel_size": 2},
+    {"type": "conv1d", "filters": 3, "kernel_size": 2, "groups": 1, "padding": "same"},
+    {"type": "average_steps"},
 ]
 # Two ways from the first layer, one of which jumps over a layer, and are joined.
 GRAPH = [
@@ -62,6 +72,7 @@ SHARED = [
 ]
 NETWORKS: dict[str, tuple[list[dict[str, Any]], tuple[int, ...]]] = {
     "convolution": (IMAGES, (2, 7, 6)),
+    "convolution of sequences": (SEQUENCES, (9, 3)),
     "recurrence": ([{"type": "elman", "units": 5}], (6, 3)),
     "lstm both ways": ([{"type": "lstm", "units": 4, "bidirectional": True}], (6, 3)),
     "gru": ([{"type": "gru", "units": 5, "return_sequences": True}, {"type": "flatten"}], (4, 3)),
