@@ -22,6 +22,7 @@ from distbp.data.columns.given import GivenTable, is_frame
 from distbp.data.columns.opening import open_table
 from distbp.data.columns.plan import Plan
 from distbp.data.digest import table_record
+from distbp.data.duplicates import shared_rows
 from distbp.data.formats import TableFiles, arranged, from_arrays, load
 from distbp.data.ids import with_ids
 from distbp.data.prepared import PreparedRows, prepare
@@ -191,7 +192,8 @@ def _open_table(job: TrainingJob, folder: Path, given: Mapping[str, Any], *, con
     }
     outputs = _outputs(job, tables["train"].features)
     meaning = understand(tables, job.loss, outputs, np.dtype(job.dtype))
-    return Splits(tables, plain, meaning, opened.plan, opened.notes)
+    notes = (*opened.notes, *shared_rows(tables, meaning.targets))
+    return Splits(tables, plain, meaning, opened.plan, notes)
 
 
 def _outputs(job: TrainingJob, features: Shape) -> int | None:
