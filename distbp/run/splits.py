@@ -23,6 +23,7 @@ from distbp.data.columns.opening import open_table
 from distbp.data.columns.plan import Plan
 from distbp.data.columns.series import windowed
 from distbp.data.digest import table_record
+from distbp.data.duplicates import shared_rows
 from distbp.data.formats import TableFiles, arranged, from_arrays, load
 from distbp.data.ids import with_ids
 from distbp.data.prepared import PreparedRows, prepare
@@ -207,7 +208,8 @@ def _open_table(job: TrainingJob, folder: Path, given: Mapping[str, Any], *, con
         tables[name] = windowed(tables[name], replace(windows, flat=flat), data.windows.horizon)
     outputs = _outputs(job, tables["train"].features, opened.plan.entry)
     meaning = understand(tables, job.loss, outputs, np.dtype(job.dtype))
-    return Splits(tables, plain, meaning, opened.plan, opened.notes)
+    notes = (*opened.notes, *shared_rows(tables, meaning.targets))
+    return Splits(tables, plain, meaning, opened.plan, notes)
 
 
 def _inputs_as_targets(table: Table, preprocessing: Preprocessing, dtype: np.dtype[Any]) -> Array:
