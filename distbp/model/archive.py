@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,6 +14,20 @@ from distbp.core.errors import ModelError
 
 MODEL, WEIGHTS = "model.json", "weights.safetensors"
 _PIECE = 2**20
+
+
+@contextmanager
+def unpacked(file: Path) -> Iterator[Path]:
+    """The folder of the model in a file, for the time of the block. ModelError names the file, that of the
+    block too."""
+    with tempfile.TemporaryDirectory(prefix="distbp-model-") as temporary, file.open("rb") as archive:
+        folder = Path(temporary) / "model"
+        again = "give the folder of a model, or the .tar file of a service"
+        unpack_model(archive, folder, str(file), again)
+        try:
+            yield folder
+        except ModelError as error:
+            raise ModelError(str(error).replace(str(folder), str(file))) from None
 
 
 def unpack_model(archive: BinaryIO, folder: Path, name: str, again: str) -> None:

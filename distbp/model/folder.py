@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -46,7 +45,7 @@ from distbp.job.kinds import Kind, plain
 from distbp.job.members import MAX_MEMBERS
 from distbp.job.shards import MAX_SHARDS
 from distbp.job.tables import TABLES
-from distbp.model.archive import MODEL, WEIGHTS, unpack_model
+from distbp.model.archive import MODEL, WEIGHTS, unpacked
 from distbp.model.predictor import Model
 from distbp.nn.losses.base import Targets
 from distbp.nn.metrics import metrics_for
@@ -194,13 +193,8 @@ def load_model(path: str | Path) -> Model:
     """
     path = path_given(path, "the model's folder")
     if path.is_file():
-        with tempfile.TemporaryDirectory(prefix="distbp-model-") as folder, path.open("rb") as archive:
-            inner, again = Path(folder) / "model", "give the folder of a model, or the .tar file of a service"
-            unpack_model(archive, inner, str(path), again)
-            try:
-                return load_model(inner)
-            except ModelError as error:
-                raise ModelError(str(error).replace(str(inner), str(path))) from None
+        with unpacked(path) as folder:
+            return load_model(folder)
     content = _read_json(path)
     layers, loss = _layers(path, content), _one(path, "loss", content["loss"], _kind("losses", "loss"))
     dtype, input_shape = content["dtype"], content["input_shape"]

@@ -32,12 +32,14 @@ def form_of(model: Model) -> schemas.ModelInputs:
 
 def _number(one: Mapping[str, Any]) -> schemas.InputColumn:
     ends = one["edges"] or one["ranks"]
+    plain = not (one["log"] or one["ranks"]) and one["center"] == one["fill"]  # both are the mean
     whole = bool(one["edges"]) and all(edge == round(edge) for edge in one["edges"])
     return schemas.InputColumn(
         name=one["name"],
         kind="number",
         low=ends[0] if ends else None,
         high=ends[-1] if ends else None,
+        deviation=one["spread"] if plain else None,
         missing=one["fill"],
         example=round(one["fill"]) if whole else _short(one["fill"]),
     )

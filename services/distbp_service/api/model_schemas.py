@@ -19,6 +19,7 @@ class InputColumn(BaseModel):
     )
     low: float | None = Field(default=None, description="the smallest in training, where the model knows it")
     high: float | None = Field(default=None, description="the largest in training, where the model knows it")
+    deviation: float | None = Field(default=None, description="from the mean, `missing`, where that is known")
     timed: bool = Field(default=False, description="a date with a time of the day")
     missing: float | str | None = Field(default=None, description="what a missing cell counts as")
     example: float | str | None = Field(default=None, description="the mean, or the commonest level")

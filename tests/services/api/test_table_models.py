@@ -201,10 +201,12 @@ def test_what_a_model_takes(api: Api) -> None:
     assert found == {
         "task": "regression", "classes": None, "target": "price", "is_table": True, "shape": found["shape"],
     }  # fmt: skip
-    none = {"levels": None, "low": None, "high": None, "timed": False, "missing": None, "example": None}
+    names = ("levels", "low", "high", "deviation", "missing", "example")
+    none = {**dict.fromkeys(names), "timed": False}
     rooms, area = columns["rooms"], columns["area"]
     assert (rooms["low"], rooms["high"], rooms["example"]) == (1, 5, 3)
     assert (area["low"], area["high"]) == (None, None) and 60 < area["example"] < 90
+    assert 20 < area["deviation"] < 30 and area["missing"] == pytest.approx(area["example"], rel=1e-3)
     assert columns["city"] == {
         **none, "name": "city", "kind": "category", "levels": ["Oslo", "Ghent", "Porto"], "example": "Oslo",
     }  # fmt: skip

@@ -17,9 +17,16 @@ export function columnField(column) {
   return { name: column.name, element, read: part.read, fill: part.fill, focus: () => part.input.focus() };
 }
 
-function hintOf({ kind, low, high, levels, missing }) {
-  const range = isNumber(low) && isNumber(high) ? `${plain(low)} to ${plain(high)} in training` : "";
-  if (kind === "number") return [range, isNumber(missing) ? `empty counts as ${plain(missing)}` : ""].filter(Boolean).join("; ");
+/** What training saw of a column of numbers. */
+export function rangeOf({ low, high, deviation, missing }) {
+  if (isNumber(low) && isNumber(high)) return `${plain(low)} to ${plain(high)}`;
+  return isNumber(deviation) ? `${plain(missing)} ± ${plain(deviation)}` : "";
+}
+
+function hintOf(column) {
+  const { kind, levels, missing } = column;
+  const range = rangeOf(column);
+  if (kind === "number") return [range && `${range} in training`, isNumber(missing) && `empty counts as ${plain(missing)}`].filter(Boolean).join("; ");
   if (kind === "category" && !levels) return "any text";
   return "";
 }

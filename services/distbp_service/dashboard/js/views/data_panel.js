@@ -3,6 +3,7 @@
 import { call } from "../api.js";
 import { fill, h } from "../dom.js";
 import { count, isNumber, many, plain } from "../format.js";
+import { rangeOf } from "./columns.js";
 
 const SETS = ["train", "validation", "test"];
 
@@ -60,8 +61,9 @@ const columnTable = (inputs) =>
       h("td", { class: "long" }, inTraining(column)),
       h("td", {}, column.kind === "boolean" ? "neither" : column.missing === null ? "a rare level" : isNumber(column.missing) ? plain(column.missing) : column.missing))))));
 
-function inTraining({ kind, levels, low, high, example }) {
-  if (kind === "number") return isNumber(low) ? `${plain(low)} to ${plain(high)}` : "–";
+function inTraining(column) {
+  const { kind, levels, example } = column;
+  if (kind === "number") return rangeOf(column) || "–";
   if (kind === "boolean") return "–";
   if (kind === "date") return example ? `about ${example}` : "–";
   if (!levels) return "levels share columns";
