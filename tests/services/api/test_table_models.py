@@ -151,6 +151,8 @@ def test_csv_is_read_as_a_file_would_be(api: Api) -> None:
         ),
         ("rooms,rooms\n1,2\n", "both named 'rooms'"),
         ("rooms,area\n1,2\n3\n4,5\n6,7\n8,9\n1,2\n", r"rows.csv: line 3: 1 cells where"),
+        ("rooms,area\n" + "1,2\n" * 10_001, "give 1 to 10,000 rows"),
+        (",".join(f"x{n}" for n in range(1000)) + ("\n" + "," * 999) * 2001, "of 2,000,000 cells at most"),
         ("PK\x03\x04\x00\x00", "no text"),
         ("\xff\xfe\xfd,\x80\n\xff,2\n", "not utf-8 text"),
     ],
