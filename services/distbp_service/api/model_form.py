@@ -17,8 +17,10 @@ _DIGITS = 4
 
 def form_of(model: Model) -> schemas.ModelInputs:
     table = None if model.plan is None else model.plan.to_json()
-    columns = None
-    if table is not None and len(table["columns"]) <= MOST_COLUMNS:
+    columns, rows = None, 1
+    if table is not None and table.get("series"):
+        rows = int(table["series"]["length"])
+    elif table is not None and len(table["columns"]) <= MOST_COLUMNS:
         columns = [_COLUMNS[one["type"]](one) for one in table["columns"]]
     return schemas.ModelInputs(
         task=model.task,
@@ -26,6 +28,7 @@ def form_of(model: Model) -> schemas.ModelInputs:
         target=None if table is None else table["target"]["name"],
         shape=list(model.input_shape),
         is_table=table is not None,
+        rows=rows,
         columns=columns,
     )
 

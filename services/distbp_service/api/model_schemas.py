@@ -31,7 +31,12 @@ class ModelInputs(BaseModel):
     target: str | None = Field(description="the column of a table that is predicted")
     shape: list[int] = Field(description="of one row as the first layer takes it")
     is_table: bool = Field(description="it takes rows with named columns")
-    columns: list[InputColumn] | None = Field(description="of a table, where they are at most 1,000")
+    rows: int = Field(
+        description="of a table, that one prediction is of; of a series the length of its window"
+    )
+    columns: list[InputColumn] | None = Field(
+        description="of a table, where they are at most 1,000, and one prediction is of one row"
+    )
 
 
 class Inputs(In):

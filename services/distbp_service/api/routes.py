@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException, Request
@@ -102,7 +103,7 @@ class Route(APIRoute):
             read: Callable[[bytes], Any] = read_json
             if kind:
                 if way == "csv" and type_of(request) == "text/csv":
-                    read = csv_inputs
+                    read = partial(csv_inputs, most=service.config.limits.predict_rows)
                 else:
                     what = "JSON (or CSV, as text/csv)" if way == "csv" else "JSON"
                     check_type(request, "application/json", what)

@@ -230,7 +230,7 @@ class FakeService:
 
     async def _inputs(self, request: Request) -> Any:
         task = {"task": "classification", "classes": None, "target": None}
-        return {**task, "shape": [64], "is_table": False, "columns": None}
+        return {**task, "shape": [64], "is_table": False, "rows": 1, "columns": None}
 
     async def _predict(self, request: Request) -> Any:
         body = await request.json()

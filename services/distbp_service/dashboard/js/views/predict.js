@@ -48,7 +48,9 @@ function tableForm(id, inputs, signal) {
   const parts = answering(id, inputs, signal);
   const file = filePicker(".csv,.tsv,.txt", "Rows of CSV from a file", "Rows from a CSV file", (found) => parts.run(found));
   const form = h("form", { novalidate: true },
-    fields.length ? null : h("p", { class: "quiet" }, "The table has too many columns for a form: give a CSV file with their names in its first line."),
+    fields.length ? null : h("p", { class: "quiet" }, inputs.rows > 1
+      ? `One prediction is of ${inputs.rows} rows that follow each other: give a CSV file with the names of the columns in its first line.`
+      : "The table has too many columns for a form: give a CSV file with their names in its first line."),
     h("div", { class: "fields" }, fields.map((field) => field.element)),
     h("div", { class: "row" },
       fields.length ? parts.go : null,
