@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from disks import in_child
 from rigs import classes, make_job
 
 from distbp import TrainingJob, resume, train
@@ -77,6 +79,30 @@ def test_stopped_within_a_search_the_run_goes_on_to_the_same_bits(
     assert result.params_sha256 == whole.params_sha256
     assert metrics_of(result) == metrics_of(whole)
     assert dict(result.metrics) == dict(whole.metrics)
+
+
+@every_method
+def test_killed_within_a_search_the_run_goes_on_to_the_same_bits(
+    name: str, whole: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply = ParameterServer.apply
+
+    def deadly(self: ParameterServer, number: int, *rest: Any) -> None:
+        if number == 14:  # the last checkpoint is of step 12
+            os.kill(os.getpid(), signal.SIGKILL)
+        apply(self, number, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ParameterServer, "apply", deadly)
+        job = job_of(name)
+
+        def child() -> None:
+            train(job, data=DATA, output=tmp_path / "run")
+
+        assert in_child(child) == -signal.SIGKILL
+    assert list_steps(tmp_path / "run" / "checkpoints")[-1] == 12
+    result = resume(tmp_path / "run", data=DATA)
+    assert result.params_sha256 == whole.params_sha256 and metrics_of(result) == metrics_of(whole)
 
 
 @every_method

@@ -174,9 +174,10 @@ def _eta_s(job: Job) -> float | None:
     """From the steps that are left and the speed of the last ones; evaluations take time of their own."""
     told = [(job.progress or {}).get(name) for name in ("samples_per_second", "total_steps", "step")]
     speed, total, step = (value if isinstance(value, int | float) else 0 for value in told)
-    if job.state != "running" or speed <= 0 or total <= 0:
+    batch = job.job.get("batch_size", 1)
+    if job.state != "running" or speed <= 0 or total <= 0 or batch == "full":  # of rows that nobody told
         return None
-    left = max(0, total - step) * job.job.get("batch_size", 1) / speed
+    left = max(0, total - step) * batch / speed
     return left if math.isfinite(left) else None
 
 
