@@ -92,9 +92,8 @@ CASES: dict[str, tuple[Sequence[Layer], Shape, int]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_gradients(name: str) -> None:
     layers, shape, ids = CASES[name]
-    for rows, most in ((2, 5), (1, 1)):
-        report = gradcheck(layers, shape, rows, most, ids)
-        assert report.worst.error < 1e-7, report
+    report = gradcheck(layers, shape, 2, 5, ids)
+    assert report.worst.error < 1e-7, report
 
 
 @pytest.mark.parametrize("name", CASES)

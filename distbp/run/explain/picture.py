@@ -21,7 +21,7 @@ from distbp.run.explain.words import Place, at, plain
 MOST_UNITS, MOST_CHANNELS = 10, 4  # of one layer; of one image
 MOST_SIDE, MOST_CELLS = 28, 1200  # of a grid; of all grids of a layer
 MOST_LABELS = 6  # weights of a layer that are written at their lines
-RADIUS, TOP, ARC = 32, 92, 40  # ARC: how far down a way around goes at least
+RADIUS, TOP, ARC = 32, 92, 100  # ARC: how far down a way around bends at most
 PITCH, WIDE_PITCH, FEW = 84, 150, 4  # between units; where there are few, with room for labels
 
 
@@ -172,7 +172,7 @@ def _columns(found: Explanation) -> tuple[list[tuple[LayerStep | None, _Column]]
 def _arc(begin: tuple[float, float], end: tuple[float, float], low: float, back: bool) -> str:
     """The way from the foot of a column to that of another, below all that stand between."""
     (x1, y1), (x2, y2) = begin, end
-    depth = low + ARC + (x2 - x1) / 12
+    depth = low + min(ARC, 40 + (x2 - x1) / 12)
 
     def way(kind: str, a: float, top: float, b: float, bottom: float, deep: float) -> str:
         bend = f"C{a:.1f} {deep:.1f} {b:.1f} {deep:.1f} {b:.1f} {low:.1f}"
@@ -245,7 +245,7 @@ def draw(found: Explanation) -> str:
         marks.append(f'<g transform="translate({left:.1f} {shift:.1f})">{moved}</g>')
         right = left + column.width
     marks.append(_loss(found, columns[-1][1], right))
-    width, tall = right + 190, TOP + height + 58 + (max(ARC, right / 12) if around else 0)
+    width, tall = right + 190, TOP + height + 58 + (0.75 * ARC if around else 0)
     arrows = "".join(
         f'<marker id="{name}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7"'
         f' orient="auto"><path class="{name}" d="M0 0L8 4L0 8z"/></marker>'
