@@ -195,8 +195,8 @@ def _open_table(job: TrainingJob, folder: Path, given: Mapping[str, Any], *, con
     }
     flat = data_facts(job.model.layers).takes == {"row"}
     for name, windows in opened.windows.items():
-        assert data.windows is not None
-        tables[name] = windowed(tables[name], replace(windows, flat=flat), data.windows.horizon)
+        assert opened.plan.series is not None
+        tables[name] = windowed(tables[name], replace(windows, flat=flat), opened.plan.series)
     outputs = _outputs(job, tables["train"].features)
     meaning = understand(tables, job.loss, outputs, np.dtype(job.dtype))
     return Splits(tables, plain, meaning, opened.plan, opened.notes)

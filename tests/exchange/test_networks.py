@@ -12,7 +12,6 @@ import pytest
 from local_team import LocalTeam, Pool, on_ray
 from rigs import Rig, make_job, make_rig
 
-from distbp.core.arrays import Array
 from distbp.engine import numerics
 from distbp.optim.schedules import PlateauState
 from distbp.team.base import Snapshot, Team

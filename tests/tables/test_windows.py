@@ -26,7 +26,11 @@ LAYERS = [{"type": "elman", "units": 4}, {"type": "dense", "units": 1}]
 def series(rows: int = ROWS, start: int = 0) -> dict[str, Any]:
     days = np.datetime64("2020-01-01") + (start + np.arange(rows)).astype("timedelta64[D]")
     t = np.arange(start, start + rows)
-    return {"day": pa.array(days), "heat": 20 + 5 * np.sin(t / 3), "sold": 100 + 30 * np.sin(t / 3 - 1) + t % 7}
+    return {
+        "day": pa.array(days),
+        "heat": 20 + 5 * np.sin(t / 3),
+        "sold": 100 + 30 * np.sin(t / 3 - 1) + t % 7,
+    }
 
 
 def write(path: Path, table: Any, order: Array | None = None) -> Path:
@@ -35,7 +39,9 @@ def write(path: Path, table: Any, order: Array | None = None) -> Path:
     return path
 
 
-def job(path: Path, layers: list[Any] = LAYERS, data: dict[str, Any] | None = None, **fields: Any) -> TrainingJob:
+def job(
+    path: Path, layers: list[Any] = LAYERS, data: dict[str, Any] | None = None, **fields: Any
+) -> TrainingJob:
     standard = {
         "train": {"format": "table", "path": str(path)},
         "target": {"column": "sold", "scale": "standard"},
@@ -44,7 +50,9 @@ def job(path: Path, layers: list[Any] = LAYERS, data: dict[str, Any] | None = No
         "split": {"validation": 0.2, "test": 0.2},
     }
     rest = {"loss": "mse", "epochs": 3, "batch_size": 8, "shards": 3, "workers": 0, "metrics": ["rmse"]}
-    return TrainingJob(**{**rest, "data": {**standard, **(data or {})}, "model": {"layers": layers}, **fields})
+    return TrainingJob(
+        **{**rest, "data": {**standard, **(data or {})}, "model": {"layers": layers}, **fields}
+    )
 
 
 def gathered(job: TrainingJob, split: str) -> tuple[Array, Array, Any]:
@@ -73,7 +81,9 @@ def test_samples_are_the_rows_before_their_target(mixed: bool, tmp_path: Path) -
     """None crosses from one set to the next; the order of rows in the file does not count."""
     table = series()
     order = np.random.default_rng(0).permutation(ROWS) if mixed else None
-    made = job(write(tmp_path / "s.csv", table, order), data={"windows": {"length": 5, "stride": 2, "horizon": 3}})
+    made = job(
+        write(tmp_path / "s.csv", table, order), data={"windows": {"length": 5, "stride": 2, "horizon": 3}}
+    )
     for split, (first, stop) in {"train": (0, 36), "validation": (36, 48), "test": (48, 60)}.items():
         x, targets, splits = gathered(made, split)
         assert x.shape[1:] == (5, 2)
@@ -139,11 +149,40 @@ def test_predictions(first: str, tmp_path: Path) -> None:
         again = model.evaluate(given.inputs, given.targets)
         np.testing.assert_allclose(again["loss"], result.metrics["test_loss"], rtol=1e-5)
     few = {name: values[:4] for name, values in table.items()}
-    with pytest.raises(ModelError, match="the data: 4 rows, but one prediction takes 5 in the order of time; give more"):
+    with pytest.raises(
+        ModelError, match="the data: 4 rows, but one prediction takes 5 in the order of time; give more"
+    ):
         model.predict(few)
 
 
-def test_a_resumed_run_and_mapped_rows_give_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_differences(tmp_path: Path) -> None:
+    """The network learns the change since the last row; predictions and targets of `evaluate` are values."""
+    table = series()
+    path = write(tmp_path / "s.csv", table)
+    made = job(path, data={"windows": {"length": 3, "horizon": 2, "difference": True}})
+    _, targets, splits = gathered(made, "validation")
+    spread = table["sold"][:36].std()
+    at = np.arange(36, 44) + 4
+    np.testing.assert_allclose(
+        targets[:, 0], (table["sold"][at] - table["sold"][at - 2]) / spread, rtol=1e-4, atol=1e-6
+    )
+    result = distbp.train(made, output=tmp_path / "run")
+    model, rows = result.model(), {name: values[48:58] for name, values in table.items()}
+    change = model.outputs(rows)[:, 0] * spread
+    np.testing.assert_allclose(model.predict(rows), table["sold"][50:58] + change, rtol=1e-5)
+    measured = model.evaluate(rows, table["sold"][52:])
+    np.testing.assert_allclose(measured["loss"], result.metrics["test_loss"], rtol=1e-5)
+    test = write(tmp_path / "t.csv", {name: values[48:] for name, values in table.items()})
+    given = given_for(model, result.path, (str(test),), "test", with_targets=True)
+    np.testing.assert_allclose(
+        model.evaluate(given.inputs, given.targets)["loss"], measured["loss"], rtol=1e-5
+    )
+    assert splits.plan.series.difference
+
+
+def test_a_resumed_run_and_mapped_rows_give_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write(tmp_path / "s.csv", series())
     one = distbp.train(job(path), output=tmp_path / "one")
     half = distbp.train(job(path, epochs=1), output=tmp_path / "half")
@@ -174,7 +213,16 @@ def test_classes_have_no_past(tmp_path: Path) -> None:
     [
         ({"time": None}, "data.time", "is required by data.windows (the column that puts the rows in order)"),
         ({"split": {"by": "random"}}, "data.split.by", "must be time or group with data.windows, not random"),
-        ({"bad_rows": "skip"}, "data.bad_rows", "must be refuse with data.windows: a row left out would tear"),
+        (
+            {"bad_rows": "skip"},
+            "data.bad_rows",
+            "must be refuse with data.windows: a row left out would tear",
+        ),
+        (
+            {"windows": {"length": 2, "difference": True}, "target": "sold"},
+            "data.windows.difference",
+            "needs data.target: {column: ..., scale: standard}",
+        ),
         ({"windows": {"length": 0}}, "data.windows.length", "must be a whole number greater than 0, not 0"),
         (
             {"train": {"format": "npz", "path": "a.npz"}, "target": None, "time": None, "split": None},

@@ -20,6 +20,7 @@ from distbp.core.words import counted
 from distbp.data.columns.encoders import ENCODERS, CategoryCode
 from distbp.data.columns.series import SeriesCode
 from distbp.data.columns.store import Column
+from distbp.data.windows import Windows
 
 _VERSION = 1
 _MOST_ROWS = 1 << 32  # of a window
@@ -96,6 +97,15 @@ class Plan:
         names = tuple(column.name for column in self.columns)
         group = "" if self.series is None else self.series.group
         return (*names, group) if group and group not in names else names
+
+    def before(self, inputs: Array, windows: Windows | None) -> Array | float:
+        """What the scaled targets are changes of, (samples, 1): the last of each window; 0 where they are
+        none."""
+        if self.series is None or windows is None or not self.series.difference:
+            return 0.0
+        at = self.names.index(self.target.name)
+        last: Array = inputs[windows.last, at : at + 1].astype(np.float64)
+        return last
 
     def encode(
         self, columns: Mapping[str, Column], rows: Iterable[Array], out: Array, seen: Seen | None = None
