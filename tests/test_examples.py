@@ -79,11 +79,13 @@ def test_copy_task(tmp_path: Path) -> None:
 
 
 def test_sunspots(test_data: Path, tmp_path: Path) -> None:
-    """On average over the seeds, Elman's network is better than the dense one, and that than persistence."""
+    """On average over the seeds, both networks are better than persistence."""
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     said = run(tmp_path, "sunspots.py", str(test_data / "data" / "monthly-sunspots.csv"))
     averages = dict(re.findall(r"^(\w+) .* ([\d.]+)$", said, re.MULTILINE))
-    assert averages["persistence"] == "20.03"
-    assert float(averages["elman"]) < float(averages["dense"]) < 19.5
+    assert averages["persistence"] == "20.09"
+    assert float(averages["elman"]) < 19.8
+    assert float(averages["dense"]) < 19.0
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,8 @@ def _rows_of(model: Model, model_dir: Path, words: Sequence[str], split: str, *,
             targets = plan.target.scale(targets)
     numbers = np.arange(len(rows)) if rows.windows is None else rows.windows.last
     if rows.windows is not None and targets is not None:
-        targets = targets[numbers + ahead]
+        change = plan.series is not None and plan.series.difference
+        targets = targets[numbers + ahead] - targets[numbers] if change else targets[numbers + ahead]
     return Given(rows, numbers, table.name, targets, notes=rows.seen.notes)
 
 

@@ -72,6 +72,9 @@ def _windows_fit(job: TrainingJob) -> Iterator[Fault]:
         yield Fault("data.time", "is required by data.windows (the column that puts the rows in order)")
     if by in ("random", "stratified"):
         yield Fault("data.split.by", f"must be time or group with data.windows, not {by}: windows overlap")
+    scaled = data.target is not None and data.target.scale == "standard"
+    if data.windows is not None and data.windows.difference and not scaled:
+        yield Fault("data.windows.difference", "needs data.target: {column: ..., scale: standard}")
     if data.bad_rows == "skip":
         yield Fault("data.bad_rows", "must be refuse with data.windows: a row left out would tear a series")
 

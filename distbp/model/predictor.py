@@ -108,7 +108,8 @@ class Model:
         """(n,) class names, where the model has them. Else classification: (n,) class numbers; yes-or-no: 0
         or 1; regression: values, in the unit of the targets. The last two are (n, outputs), or (n,) for a
         single output. x and `lengths` as in `outputs`."""
-        y = self.outputs(x, lengths=lengths)
+        x = self.checked(x, lengths)
+        y = self.outputs(x)
         if self.task == "binary" and (self.classes is None or y.shape[1] == 1):
             y = (y > (0.5 if self.loss.takes == "probabilities" else 0)).astype(np.intp)
         elif self.task == "classification" or self.classes is not None:
@@ -116,7 +117,8 @@ class Model:
         else:
             with np.errstate(over="ignore", under="ignore"):
                 y = self.loss.predictions(y)
-                y = y if self.plan is None else self.plan.target.unscale(y)
+                if self.plan is not None:
+                    y = self.plan.target.unscale(y + self.plan.before(x.inputs, x.windows))
         if self.classes is not None:
             y = np.array(self.classes)[y]
         return np.asarray(y[:, 0] if y.shape[1:] == (1,) else y)
@@ -163,6 +165,8 @@ class Model:
             raise DataError("evaluate compares with targets; give y")
         if self.plan is not None and self.plan.target.scaled and not isinstance(given, EncodedRows):
             y = self.plan.target.scale(as_array(y, "the targets", labels=True))
+            if x.windows is not None:
+                y = y.reshape(len(y), -1) - self.plan.before(x.inputs, x.windows)
         allowed = Allowed(self.network.dtype)
         table = from_arrays(np.zeros((len(x), 1), np.uint8), y, weights, name="the data", allowed=allowed)
         targets = as_taken(table, self.loss, self.output_shape[0], self.network.dtype, self.classes)

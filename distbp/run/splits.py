@@ -204,8 +204,8 @@ def _open_table(job: TrainingJob, folder: Path, given: Mapping[str, Any], *, con
     }
     flat = data_facts(job.model.layers).takes == {"row"}
     for name, windows in opened.windows.items():
-        assert data.windows is not None
-        tables[name] = windowed(tables[name], replace(windows, flat=flat), data.windows.horizon)
+        assert opened.plan.series is not None
+        tables[name] = windowed(tables[name], replace(windows, flat=flat), opened.plan.series)
     outputs = _outputs(job, tables["train"].features, opened.plan.entry)
     meaning = understand(tables, job.loss, outputs, np.dtype(job.dtype))
     notes = (*opened.notes, *shared_rows(tables, meaning.targets))

@@ -155,6 +155,31 @@ def test_predictions(first: str, tmp_path: Path) -> None:
         model.predict(few)
 
 
+def test_differences(tmp_path: Path) -> None:
+    """The network learns the change since the last row; predictions and targets of `evaluate` are values."""
+    table = series()
+    path = write(tmp_path / "s.csv", table)
+    made = job(path, data={"windows": {"length": 3, "horizon": 2, "difference": True}})
+    _, targets, splits = gathered(made, "validation")
+    spread = table["sold"][:36].std()
+    at = np.arange(36, 44) + 4
+    np.testing.assert_allclose(
+        targets[:, 0], (table["sold"][at] - table["sold"][at - 2]) / spread, rtol=1e-4, atol=1e-6
+    )
+    result = distbp.train(made, output=tmp_path / "run")
+    model, rows = result.model(), {name: values[48:58] for name, values in table.items()}
+    change = model.outputs(rows)[:, 0] * spread
+    np.testing.assert_allclose(model.predict(rows), table["sold"][50:58] + change, rtol=1e-5)
+    measured = model.evaluate(rows, table["sold"][52:])
+    np.testing.assert_allclose(measured["loss"], result.metrics["test_loss"], rtol=1e-5)
+    test = write(tmp_path / "t.csv", {name: values[48:] for name, values in table.items()})
+    given = given_for(model, result.path, (str(test),), "test", with_targets=True)
+    np.testing.assert_allclose(
+        model.evaluate(given.inputs, given.targets)["loss"], measured["loss"], rtol=1e-5
+    )
+    assert splits.plan.series.difference
+
+
 def test_a_resumed_run_and_mapped_rows_give_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +217,11 @@ def test_classes_have_no_past(tmp_path: Path) -> None:
             {"bad_rows": "skip"},
             "data.bad_rows",
             "must be refuse with data.windows: a row left out would tear",
+        ),
+        (
+            {"windows": {"length": 2, "difference": True}, "target": "sold"},
+            "data.windows.difference",
+            "needs data.target: {column: ..., scale: standard}",
         ),
         ({"windows": {"length": 0}}, "data.windows.length", "must be a whole number greater than 0, not 0"),
         (

@@ -22,11 +22,12 @@ OTHERS = "others"  # the key of `columns` for all that it does not name
 @dataclass(frozen=True)
 class Window:
     """Samples are `length` rows of a series, every `stride` rows one; the target lies `horizon` rows after
-    the last."""
+    the last; `difference`: of it, the change since then."""
 
     length: int
     stride: int
     horizon: int
+    difference: bool = False
 
 
 @dataclass(frozen=True)

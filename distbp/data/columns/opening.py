@@ -153,7 +153,13 @@ def _fit(
     series = None
     if wanted.window is not None:
         assert wanted.time is not None
-        series = SeriesCode(wanted.window.length, wanted.window.horizon, wanted.time, wanted.group or "")
+        series = SeriesCode(
+            wanted.window.length,
+            wanted.window.horizon,
+            wanted.time,
+            wanted.group or "",
+            wanted.window.difference,
+        )
     return Plan(columns, target, wanted.missing, raw.dialect.header if raw.dialect else None, series)
 
 

@@ -21,6 +21,7 @@ from distbp.core.words import counted
 from distbp.data.columns.encoders import ENCODERS, TURNS, CategoryCode
 from distbp.data.columns.kinds import MOST_DIMENSION, MOST_KEPT
 from distbp.data.columns.series import SeriesCode
+from distbp.data.windows import Windows
 from distbp.nn.layers.columns import Columns
 
 _VERSION = 1
@@ -103,6 +104,16 @@ class Plan:
         names = tuple(column.name for column in self.columns)
         group = "" if self.series is None else self.series.group
         return (*names, group) if group and group not in names else names
+
+    def before(self, cells: Array, windows: Windows | None) -> Array | float:
+        """What the scaled targets are changes of, (samples, 1): the last of each window; 0 where they are
+        none. cells: (rows, width)."""
+        if self.series is None or windows is None or not self.series.difference:
+            return 0.0
+        own = next(n for n, column in enumerate(self.columns) if column.name == self.target.name)
+        at = sum(len(column.cells) for column in self.columns[:own])
+        last: Array = cells[windows.last, at : at + 1].astype(np.float64)
+        return last
 
     def encode_piece(
         self, values: Mapping[str, tuple[Array, Sequence[str] | None]], out: Array, seen: Seen | None = None

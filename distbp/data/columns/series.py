@@ -17,12 +17,13 @@ from distbp.data.windows import Windows, windows_of
 @dataclass(frozen=True)
 class SeriesCode:
     """What a model keeps of them: `length` rows make a sample, whose target lies `horizon` rows after the
-    last. `time`, `group`: columns; "": no groups."""
+    last. `time`, `group`: columns; "": no groups. `difference`: targets are changes since the last row."""
 
     length: int
     horizon: int
     time: str
     group: str = ""
+    difference: bool = False
 
     def windows(self, groups: Sequence[str] | None, rows: int, ahead: int, where: str) -> Windows:
         """Every window of rows in the order of time. Raises DataError where there is none."""
@@ -64,14 +65,16 @@ def in_time(
     return (table if (np.diff(order) == 1).all() else table.reordered(order)), found
 
 
-def windowed(table: Table, windows: Windows, horizon: int) -> Table:
+def windowed(table: Table, windows: Windows, series: SeriesCode) -> Table:
     """The windows of a table of rows in order as samples; the target, weight and number of each are those of
     the row `horizon` rows after its last."""
-    at = windows.last + horizon
+    at, targets = windows.last + series.horizon, table.targets
+    if targets is not None:
+        targets = targets[at] - targets[windows.last] if series.difference else targets[at]
     numbers = table.first_row + np.arange(len(table)) if table.row_numbers is None else table.row_numbers
     return replace(
         table,
-        targets=None if table.targets is None else table.targets[at],
+        targets=targets,
         weights=None if table.weights is None else table.weights[at],
         row_numbers=numbers[at],
         windows=windows,
