@@ -47,6 +47,7 @@ def describe(job_file: Path, in_full: bool, sets: tuple[str, ...], tape: bool, a
       distbp describe job.yaml --tape
       distbp describe recipe.yaml --yaml > job.yaml
     """
+    from distbp.job.members import networks
     from distbp.plan.describe import describe_job
 
     job = job_at(job_file, sets, needs_data=not in_full)
@@ -56,6 +57,9 @@ def describe(job_file: Path, in_full: bool, sets: tuple[str, ...], tape: bool, a
     with named(job_file):
         found = describe_job(job, job_file.parent, tape=tape)
     click.echo(json.dumps(found.to_json()) if as_json else "\n".join(lines(found)))
+    if networks(job) > 1 and not as_json:
+        what = "averaged" if job.members > 1 else "the best kept"
+        click.echo(f"\n{networks(job)} such networks are trained, from different seeds; {what}")
 
 
 def lines(found: Description) -> Iterator[str]:
