@@ -32,7 +32,7 @@ DATA = classes(70)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTBP_KERNELS", "numpy")
     monkeypatch.setattr("distbp.run.curves.draw", lambda lines, path: None)
-    monkeypatch.setattr("distbp.run.trainer.REQUESTS_S", 0.0)  # after every stretch
+    monkeypatch.setattr("distbp.run.control.REQUESTS_S", 0.0)  # after every stretch
 
 
 class ElasticTeam(InlineTeam):

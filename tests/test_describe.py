@@ -179,7 +179,8 @@ def test_the_command(tmp_path: Path) -> None:
     done = CliRunner().invoke(group, ["describe", str(file), "--tape", "--json"])
     found = json.loads(done.output)
     assert found["layers"][0] == {
-        "number": 0, "type": "dense", "output_shape": [5], "parameters": 35, "flops": 210.0,
+        "number": 0, "type": "dense", "name": None, "sources": [-1], "output_shape": [5], "parameters": 35,
+        "flops": 210.0,
     }  # fmt: skip
     assert found["tape"][-1]["op"] == "descend"
     assert found["tape"][-1]["section"] == "update"

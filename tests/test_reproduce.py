@@ -60,7 +60,25 @@ def test_an_elman_step() -> None:
     np.testing.assert_allclose(found, by_hand, rtol=1e-14)
 
 
-@pytest.mark.parametrize(("name", "figure"), [("overfitting", "5887"), ("weight-initialization-30", "9270")])
+def test_an_lstm_step() -> None:
+    done = run("cs231n/lstm")
+    assert done.exit_code == 0, done.output
+    assert "0.24635157" in done.output and "0.56717407" in done.output
+    h, c = cs231n.lstm_states()
+    x, h0, c0 = (np.linspace(*ends, 15).reshape(3, 5) if n else np.linspace(*ends, 12).reshape(3, 4)
+                 for n, ends in enumerate(((-0.4, 1.2), (-0.3, 0.7), (-0.4, 0.9))))  # fmt: skip
+    wx, wh = np.linspace(-2.1, 1.3, 80).reshape(4, 20), np.linspace(-0.7, 2.2, 100).reshape(5, 20)
+    z = np.split(x @ wx + h0 @ wh + np.linspace(0.3, 0.7, 20), 4, axis=1)
+    i, f, o = (1 / (1 + np.exp(-one)) for one in z[:3])
+    by_hand = f * c0 + i * np.tanh(z[3])
+    np.testing.assert_allclose(c, by_hand, rtol=1e-14)
+    np.testing.assert_allclose(h, o * np.tanh(by_hand), rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("name", "figure"),
+    [("overfitting", "5887"), ("three-shards", "5887"), ("weight-initialization-30", "9270")],
+)
 def test_curves_begin_as_published(test_data: Path, tmp_path: Path, name: str, figure: str) -> None:
     picture = tmp_path / "curve.svg"
     folders = ("--golden", test_data / "golden", "--mnist", test_data / "data" / "mnist")

@@ -158,4 +158,4 @@ def named(path: str | Path) -> Iterator[None]:
     try:
         yield
     except errors.JobError as error:
-        raise errors.JobError(error.faults, str(path)) from None
+        raise error.within(str(path)) from None

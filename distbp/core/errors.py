@@ -72,18 +72,27 @@ def cut(text: str, most: int) -> str:
 
 class JobError(DistbpError):
     """A job that cannot be trained. `faults` lists every fault found, not only the first; where they are more
-    than `MOST_FAULTS`, the last one counts the others. more: how many are not in `faults`."""
+    than `MOST_FAULTS`, the last one counts the others. more: how many are not in `faults`. `drawing`: lines
+    of text that show the network, below the faults; "" for none."""
 
-    def __init__(self, faults: Sequence[Fault], source: str = "the job", more: int = 0) -> None:
+    def __init__(
+        self, faults: Sequence[Fault], source: str = "the job", more: int = 0, drawing: str = ""
+    ) -> None:
         if more or len(faults) > MOST_FAULTS + 1:
             more += max(0, len(faults) - MOST_FAULTS)
             faults = [*faults[:MOST_FAULTS], Fault("", f"and {more:,} more faults; mend these first")]
         self.faults = tuple(Fault(cut(f.path, _PATH), cut(f.message, _MESSAGE)) for f in faults)
         self.source = source
+        self.drawing = drawing
         count = len(self.faults)
         many = f"more than {MOST_FAULTS}" if count > MOST_FAULTS else count
         head = f"{source} has {many} fault{'s' if count != 1 else ''}:"
-        super().__init__("\n".join([head, *(f"  {fault}" for fault in self.faults)]))
+        below = ["", drawing] if drawing else []
+        super().__init__("\n".join([head, *(f"  {fault}" for fault in self.faults), *below]))
+
+    def within(self, source: str) -> JobError:
+        """The same, of a job that came from `source`."""
+        return JobError(self.faults, source, drawing=self.drawing)
 
 
 class NoMemoryError(JobError):

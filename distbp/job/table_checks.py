@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from distbp.core.errors import Fault
 from distbp.data.formats import TableFiles
+from distbp.nn.wiring import data_facts
 
 if TYPE_CHECKING:
     from distbp.job.training_job import TrainingJob
@@ -36,7 +37,11 @@ def tables_are_whole(job: TrainingJob) -> Iterator[Fault]:
                 yield Fault(
                     f"data.{split}", "is a table, but data.train is none; give all sets in one format"
                 )
+        if data.targets is not None and data_facts(job.model.layers).ids_below is not None:
+            yield Fault("data.targets", "is for inputs that are numbers, and these are ids; leave it out")
         return
+    if data.targets is not None:
+        yield Fault("data.targets", "is for arrays; a table names the column to predict in data.target")
     if data.target is None:
         yield Fault("data.target", "is required for a table (the column to predict)")
     if data.standardize:

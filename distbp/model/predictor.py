@@ -20,19 +20,18 @@ from distbp.data.formats.arrays import arranged, as_array, columns_of, from_arra
 from distbp.data.ids import as_ids
 from distbp.data.preprocessing import Preprocessing
 from distbp.data.sequences import Samples
-from distbp.data.sharding import evaluated_rows
 from distbp.data.table import Columns
 from distbp.data.targets import as_taken
-from distbp.engine.evaluation import Evaluator, Measures, combine, values
+from distbp.engine.evaluation import Measures
 from distbp.engine.numerics import kernel_set, one_blas_thread, quiet
 from distbp.model.given import rows_with_lengths
+from distbp.model.joined import Joined, measured
 from distbp.model.summary import summary
 from distbp.nn import kernels as kernel_sets
 from distbp.nn.kernels import NUMPY, Kernels
 from distbp.nn.losses.base import Loss
 from distbp.nn.metrics import frame_of, metrics_for
 from distbp.nn.network import Network
-from distbp.nn.program import Program
 
 ROWS = 1024  # of one forward pass
 
@@ -45,7 +44,9 @@ class Model:
     (of no and yes, for one yes-or-no output); None: their numbers. `class_weights`: those of training, used
     in the loss of `evaluate`. `facts`: the rest of model.json (`job_digest`, `distbp`, `numerics`, ...).
     `columns`: the names of the inputs, where training had a frame. `shards`, `kernels`: those of training's
-    evaluations. `plan`: of the table that training had; then inputs are rows with named columns.
+    evaluations. `plan`: of the table that training had; then inputs are rows with named columns. `others`:
+    the vectors of the members after the first, where several networks predict together: predictions are the
+    mean of theirs (probabilities, values or scores), in every method.
     """
 
     network: Network
@@ -60,6 +61,12 @@ class Model:
     shards: int = 1
     kernels: str = "numpy"
     plan: Plan | None = None
+    others: tuple[Array, ...] = ()
+
+    @property
+    def vectors(self) -> tuple[Array, ...]:
+        """The flat vectors of all members; of most models there is one."""
+        return (self.vector, *self.others)
 
     @property
     def input_shape(self) -> Shape:
@@ -169,12 +176,7 @@ class Model:
         measures = Measures(self.loss, bound, self.class_weights)
         kernels = _kernels(self.kernels)
         with one_blas_thread(), quiet():
-            evaluator = Evaluator(self.loss, self.network, kernels, self.vector)
-            parts = [
-                evaluator.sums(measures, rows, *evaluated_rows(len(x), self.shards, i))
-                for i in range(self.shards)
-            ]
-            return values(bound, combine(parts))
+            return measured(measures, self.network, self.vectors, kernels, rows, len(x), self.shards)
 
     def score(self, x: Any, y: Any, *, weights: Any = None, lengths: Any = None) -> float:
         """How well x predicts y, in one number: the accuracy; for values R2. Raises as `evaluate` does."""
@@ -182,13 +184,15 @@ class Model:
         return self.evaluate(x, y, weights=weights, metrics=[metric], lengths=lengths)[metric]
 
     def summary(self) -> str:
-        """Layers with the shapes of their outputs and their parameters, as text."""
-        return summary(self.network)
+        """Layers with the shapes of their outputs and their parameters, as text; of how many members."""
+        return summary(self.network, len(self.vectors))
 
     def __repr__(self) -> str:
         layers = ", ".join(layer.type for layer in self.network.layers)
         shapes = " to ".join("x".join(map(str, shape)) for shape in (self.input_shape, self.output_shape))
-        return f"<Model for {self.task}: {shapes}, {self.network.parameter_count:,} parameters ({layers})>"
+        members = f"{len(self.vectors)} members of " if self.others else ""
+        count = f"{members}{self.network.parameter_count:,} parameters"
+        return f"<Model for {self.task}: {shapes}, {count} ({layers})>"
 
     def prepare(self, rows: Samples, first: int, out: Array) -> None:
         """Rows, of which the first has the number `first`, as the network takes them, into `out`,
@@ -213,14 +217,13 @@ class Model:
         """(first row, outputs of up to ROWS rows); the outputs are valid until the next ones."""
         if not len(x):
             return
-        program = Program(self.network, min(ROWS, len(x)), self.vector, kernels=NUMPY)
+        joined = Joined(self.loss, self.network, self.vectors, min(ROWS, len(x)), NUMPY)
         prepared = np.empty((min(ROWS, len(x)), *self.network.row_shape), self.network.input_dtype)
         with one_blas_thread():
             for start in range(0, len(x), ROWS):
                 raw = x.take(slice(start, start + ROWS))
                 self.prepare(raw, start, prepared[: len(raw)])
-                program.run(prepared[: len(raw)])
-                yield start, program.outputs(len(raw))
+                yield start, joined.outputs(prepared[: len(raw)])
 
     def encoded(self, rows: Any) -> EncodedRows:
         """Raw rows as the first layer takes them, with the names of the inputs in `plan.names`, and what was

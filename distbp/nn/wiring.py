@@ -24,12 +24,13 @@ class Problem(NamedTuple):
     message: str
 
 
-def _unknown(name: str, known: Iterable[str]) -> str:
+def unknown_name(name: str, known: Iterable[str]) -> str:
+    """The words for a name that is not among the known ones."""
     return f"{name!r} is not known; known: {', '.join(sorted(known))}"
 
 
 def wire(
-    layers: Sequence[Layer], unknown: Callable[[str, Iterable[str]], str] = _unknown
+    layers: Sequence[Layer], unknown: Callable[[str, Iterable[str]], str] = unknown_name
 ) -> tuple[tuple[tuple[int | None, ...], ...], list[Problem]]:
     """The sources of each layer, None for one that is not known, and every fault in their names.
 

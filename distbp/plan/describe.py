@@ -18,11 +18,13 @@ from distbp.engine import numerics
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.memory_need import Need, needed
 from distbp.job import TrainingJob
+from distbp.job.graph import Node, graph_of
 from distbp.nn import kernels as kernel_sets
 from distbp.nn.kernels import Kernels
-from distbp.nn.network import Lowered, Network, Tensor, aligned_vector
+from distbp.nn.lowered import Lowered, lower
+from distbp.nn.network import Network, Tensor, aligned_vector
 from distbp.nn.program import executor
-from distbp.nn.tape import Ref, Row, Space
+from distbp.nn.tape import ENTRY, LOSS, Ref, Row, Space
 from distbp.optim.parts import Rule, Step, Vector
 from distbp.optim.updater import PIECE
 from distbp.run.splits import open_splits
@@ -36,10 +38,13 @@ CALL_FLOPS, MOST_REPEATS = 2e6, 32  # of a call: an op of a microsecond is repea
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """`parameters`: how many; `flops`: of one sample in one step."""
+    """`number`: None of the entry, by which the columns of a table enter. `sources`: the numbers of the
+    layers that it takes, -1 the data. `parameters`: how many; `flops`: of one sample in one step."""
 
-    number: int
+    number: int | None
     type: str
+    name: str | None
+    sources: tuple[int, ...]
     output_shape: Shape
     parameters: int
     flops: float
@@ -98,10 +103,13 @@ class Description:
     work: int
     kernels: str
     dtype: str
+    graph: tuple[Node, ...]
     tape: tuple[TapeRow, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        found = asdict(self)
+        del found["graph"]  # which is there to be drawn
+        return found
 
 
 @numerics.quiet()
@@ -114,11 +122,12 @@ def describe_job(
     splits = open_splits(job, path_given(folder, "folder"), by_split(given))
     blueprint = make_blueprint(job, splits)
     network, slice_rows = blueprint.network(), blueprint.sharding().slice_rows(0, 0)
-    lowered = network.lower(slice_rows, job.loss, training=True)
+    lowered = lower(network, slice_rows, job.loss, training=True)
     need = needed(
         job,
         blueprint.input_shape,
         blueprint.rows,
+        entry=blueprint.entry,
         data=splits.copied_bytes(job),
         threads=settings.processors(),
     )
@@ -133,27 +142,33 @@ def describe_job(
         network.input_shape,
         tuple(_layers(network)),
         network.parameter_count,
-        job.batch_size,
+        blueprint.batch_size,
         blueprint.shards,
         slice_rows,
-        network.flops * job.batch_size,
+        blueprint.flops * blueprint.batch_size,
         dict(need.parts),
         lowered.work,
         blueprint.kernels,
         job.dtype,
+        graph_of(job.model.layers, network.input_shape),
         rows,
     )
 
 
 def _layers(network: Network) -> list[LayerFacts]:
-    counts = [0] * len(network.layers)
-    for tensor in network.tensors:
-        counts[tensor.layer] += tensor.stop - tensor.start
+    counts = network.parameters_by_layer
+    entry = [ENTRY] if network.entry is not None else []
     return [
-        LayerFacts(number, layer.type, output, count, layer.flops(*network.input_shapes(number)))
-        for number, (layer, output, count) in enumerate(
-            zip(network.layers, network.shapes[1:], counts, strict=True)
+        LayerFacts(
+            None if number == ENTRY else number,
+            network.layer(number).type,
+            network.layer(number).name,
+            () if number == ENTRY else network.wiring[number],
+            network.shapes[0 if number == ENTRY else number + 1],
+            counts.get(number, 0),
+            network.layer(number).flops(*network.input_shapes(number)),
         )
+        for number in (*entry, *range(len(network.layers)))
     ]
 
 
@@ -197,8 +212,8 @@ def _tape(
 
 def _sections(ops: Sequence[Row]) -> list[str]:
     """Of each op: the loss comes after the forward pass, and a layer after it is of the backward pass."""
-    loss = next(number for number, row in enumerate(ops) if row.layer < 0)
-    backward = next(number for number, row in enumerate(ops) if number > loss and row.layer >= 0)
+    loss = next(number for number, row in enumerate(ops) if row.layer == LOSS)
+    backward = next(number for number, row in enumerate(ops) if number > loss and row.layer != LOSS)
     return ["forward"] * loss + ["loss"] * (backward - loss) + ["backward"] * (len(ops) - backward)
 
 
@@ -242,6 +257,7 @@ def _random(
         Space.WORK: aligned_vector(lowered.work, dtype),
         Space.TOTALS: np.zeros(lowered.totals),
         Space.POSITION: np.zeros(3, np.int64),
+        Space.CONSTANTS: lowered.constants,
     }
     inputs = aligned_vector(slice_rows * int(np.prod(network.row_shape)), network.input_dtype)
     below = network.ids_below

@@ -99,7 +99,7 @@ def plan_job(
     return Plan(
         job.name,
         network.parameter_count,
-        job.batch_size,
+        blueprint.batch_size,
         blueprint.total_steps,
         work,
         machine,

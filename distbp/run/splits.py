@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distbp.core import settings
-from distbp.core.arrays import Shape
+from distbp.core.arrays import Array, Shape
 from distbp.core.errors import DataError, Fault, JobError
 from distbp.core.storage import user_path
 from distbp.core.words import counted
@@ -23,12 +23,14 @@ from distbp.data.columns.opening import open_table
 from distbp.data.columns.plan import Plan
 from distbp.data.columns.series import windowed
 from distbp.data.digest import table_record
+from distbp.data.duplicates import shared_rows
 from distbp.data.formats import TableFiles, arranged, from_arrays, load
 from distbp.data.ids import with_ids
 from distbp.data.prepared import PreparedRows, prepare
 from distbp.data.preprocessing import Preprocessing, fit
 from distbp.data.table import Table
 from distbp.data.targets import Meaning, understand
+from distbp.nn.layers.base import Layer
 from distbp.nn.network import Network
 from distbp.nn.wiring import data_facts
 
@@ -54,6 +56,11 @@ class Splits:
     def skipped(self) -> dict[str, dict[str, int]]:
         """How many rows were left out of each split, by reason; without splits that are whole."""
         return {name: dict(table.skipped) for name, table in self.tables.items() if table.skipped}
+
+    @property
+    def entry(self) -> Layer | None:
+        """By which the rows of a table enter the network."""
+        return None if self.plan is None else self.plan.entry
 
     @property
     def rows(self) -> dict[str, int]:
@@ -145,6 +152,8 @@ def open_splits(
             preprocessing = fit(table, job.data.scale, job.data.standardize)
         elif tables and plain is None:  # known by now; to the training rows themselves it can do no harm
             table = check_rows(table, job.data.bad_rows, replace(allowed, preprocessing=preprocessing))
+        if job.data.targets == "inputs":
+            table = replace(table, targets=_inputs_as_targets(table, preprocessing, np.dtype(job.dtype)))
         tables[name] = table
     if "train" not in tables:
         raise DataError(
@@ -185,7 +194,7 @@ def _open_table(job: TrainingJob, folder: Path, given: Mapping[str, Any], *, con
             if not is_frame(given[name]):
                 raise DataError(f"the {name} data is no frame, as the training data is; give all as frames")
             sources[name] = GivenTable(given[name], f"the {name} frame")
-        elif getattr(data, name) is not None and not (name == "train" and given):
+        elif getattr(data, name) is not None:
             sources[name] = getattr(data, name)
     opened = open_table(wanted, sources, folder, confined=confined)
     plain = Preprocessing()
@@ -197,15 +206,23 @@ def _open_table(job: TrainingJob, folder: Path, given: Mapping[str, Any], *, con
     for name, windows in opened.windows.items():
         assert opened.plan.series is not None
         tables[name] = windowed(tables[name], replace(windows, flat=flat), opened.plan.series)
-    outputs = _outputs(job, tables["train"].features)
+    outputs = _outputs(job, tables["train"].features, opened.plan.entry)
     meaning = understand(tables, job.loss, outputs, np.dtype(job.dtype))
-    return Splits(tables, plain, meaning, opened.plan, opened.notes)
+    notes = (*opened.notes, *shared_rows(tables, meaning.targets))
+    return Splits(tables, plain, meaning, opened.plan, notes)
 
 
-def _outputs(job: TrainingJob, features: Shape) -> int | None:
+def _inputs_as_targets(table: Table, preprocessing: Preprocessing, dtype: np.dtype[Any]) -> Array:
+    """(n, numbers of a row), as the first layer takes them."""
+    prepared = np.empty(table.inputs.shape, dtype)
+    preprocessing.apply(table.inputs, prepared)
+    return prepared.reshape(len(table), -1)
+
+
+def _outputs(job: TrainingJob, features: Shape, entry: Layer | None = None) -> int | None:
     """How many numbers the network gives for a row; None where it does not fit, which others say."""
     try:
-        shape = Network(job.model.layers, features).output_shape
+        shape = Network(job.model.layers, features, entry=entry).output_shape
     except ValueError:
         return None
     return shape[0] if len(shape) == 1 else None

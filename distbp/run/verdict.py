@@ -80,7 +80,7 @@ def expected(blueprint: Blueprint, rows: PreparedRows) -> Expected:
 
 def _size(blueprint: Blueprint, rows: PreparedRows) -> float:
     network = blueprint.network()
-    if network.layers[0].rescales or network.ids_below is not None:
+    if (network.entry or network.layers[0]).rescales or network.ids_below is not None:
         return math.nan  # ids have no scale
     count = max(1, min(len(rows), SAMPLE // max(1, math.prod(rows.input_shape))))
     x = np.empty((count, *rows.input_shape), blueprint.dtype)

@@ -1,4 +1,5 @@
-"""One row for each kind of network: any number of workers gives the same bits, on Ray and after a stop."""
+"""One row for each kind of network, and for each way to train one: any number of workers gives the same bits,
+on Ray and after a stop."""
 
 from __future__ import annotations
 
@@ -20,11 +21,21 @@ from distbp.team.inline import InlineTeam
 
 STEPS = 6
 FAULTS = FaultPlan(seed=5, drop=0.15, repeat=0.2, delay=0.2, reorder=0.15)
+# A residual block, normalized over channels.
 IMAGES = [
     {"type": "conv2d", "filters": 4, "kernel_size": 3, "activation": "relu"},
-    {"type": "max_pool2d", "kernel_size": 2},
-    {"type": "batch_normalization"},
+    {"type": "max_pool2d", "kernel_size": 2, "stride": 1, "name": "a"},
+    {"type": "conv2d", "filters": 4, "kernel_size": 3, "padding": 1, "groups": 2},
+    {"type": "batch_normalization", "axis": 0, "name": "b"},
+    {"type": "add", "inputs": ["a", "b"]},
+    {"type": "relu"},
     {"type": "flatten"},
+]
+SEQUENCES = [
+    {"type": "conv1d", "filters": 4, "kernel_size": 3, "dilation": 2, "activation": "relu"},
+    {"type": "max_pool1d", "kernel_size": 2},
+    {"type": "conv1d", "filters": 3, "kernel_size": 2, "groups": 1, "padding": "same"},
+    {"type": "average_steps"},
 ]
 # Two ways from the first layer, one of which jumps over a layer, and are joined.
 GRAPH = [
@@ -51,8 +62,17 @@ TRANSFORMER = [
     {"type": "add", "inputs": ["y", "more"]},
     {"type": "average_steps"},
 ]
+# One table for the ids and for the layer over them, and one set of weights for two layers.
+SHARED = [
+    {"type": "embedding", "entries": 9, "size": 4, "shares": "wide.weight"},
+    {"type": "average_steps", "name": "mean"},
+    {"type": "dense", "units": 4, "activation": "tanh", "name": "one"},
+    {"type": "dense", "units": 4, "shares": ["one.weight", "one.bias"]},
+    {"type": "dense", "units": 9, "name": "wide"},
+]
 NETWORKS: dict[str, tuple[list[dict[str, Any]], tuple[int, ...]]] = {
     "convolution": (IMAGES, (2, 7, 6)),
+    "convolution of sequences": (SEQUENCES, (9, 3)),
     "recurrence": ([{"type": "elman", "units": 5}], (6, 3)),
     "lstm both ways": ([{"type": "lstm", "units": 4, "bidirectional": True}], (6, 3)),
     "gru": ([{"type": "gru", "units": 5, "return_sequences": True}, {"type": "flatten"}], (4, 3)),
@@ -67,9 +87,18 @@ NETWORKS: dict[str, tuple[list[dict[str, Any]], tuple[int, ...]]] = {
         ],
         (6, 3),
     ),
+    "shared": (SHARED, (5,)),
     "windows": ([{"type": "elman", "units": 4}], (4, 2)),
 }
 WINDOWS = {"target": "label", "time": "time", "windows": {"length": 4}}
+DENSE = [{"type": "dense", "units": 6, "activation": "tanh"}]
+# Ways to train that are no descent along the gradient of a batch.
+METHODS: dict[str, dict[str, Any]] = {
+    "conjugate gradients": {"optimizer": "conjugate_gradient", "dtype": "float64"},
+    "lbfgs": {"optimizer": {"type": "lbfgs", "history": 2}, "regularization": {"l2": 0.01}},
+    "evolution": {"optimizer": {"type": "evolution", "population": 10}, "batch_size": 20},
+}
+NETWORKS |= dict.fromkeys(METHODS, (DENSE, (5,)))
 PLATEAU = PlateauState()
 
 
@@ -77,7 +106,7 @@ PLATEAU = PlateauState()
 def rig(name: str) -> Rig:
     layers, shape = NETWORKS[name]
     rng = np.random.default_rng(2)
-    ids = name == "ids"
+    ids = layers[0]["type"] == "embedding"
 
     def rows(count: int) -> Any:
         if name == "windows":
@@ -89,14 +118,15 @@ def rig(name: str) -> Rig:
         y = x.reshape(count, -1)[:, 0].argsort().argsort() % 3
         return {"inputs": x, "lengths": rng.integers(0, 7, count)} if name == "lengths" else x, y
 
-    job = make_job(
-        [*layers, {"type": "dense", "units": 3}],
-        batch_size=20,
-        epochs=3,
-        optimizer={"type": "adam", "learning_rate": 0.02},
-        clip={"norm": 0.9},
-        **({"data": WINDOWS} if name == "windows" else {}),
-    )
+    usual = {
+        "batch_size": 20,
+        "optimizer": {"type": "adam", "learning_rate": 0.02},
+        "clip": {"norm": 0.9},
+    }
+    fields = {"batch_size": "full", **METHODS[name]} if name in METHODS else usual
+    if name == "windows":
+        fields = {**fields, "data": WINDOWS}
+    job = make_job([*layers, {"type": "dense", "units": 3}], epochs=6, **fields)
     return make_rig(job, rows(50), {"validation": rows(17)})
 
 

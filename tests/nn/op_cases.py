@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distbp.nn.activations import ACTIVATIONS
+from distbp.nn.ops.windows import Windows
 
 Array = np.ndarray
 
@@ -187,23 +188,47 @@ ELEMENT_CASES = [
 
 
 # Two channels of 4 x 6. A row of padding on top; the last window's last number is the last one of the image.
-WINDOWS = (2, 4, 6, 0, 2, 3, 3, 2, 1, 1, 0, 1, 2, 2, 2)
-IMAGE, PLACES, TERMS, POOLED = 2 * 4 * 6, 2 * 2, 2 * 3 * 3, 2 * 2 * 2
+WINDOWS = (2, 4, 6, 2, 3, 3, 2, 1, 1, 0, 1, 2, 2, 2)
+IMAGE, POOLED = 2 * 4 * 6, 2 * 2 * 2
+GROUPS = (6, 4, 5, 3, 2, 3, 1, 2, 1, 1, 2, 1, 4, 3)
+# As many places as need two tiles; numbers of the image that no window holds, and windows in the padding.
+STRIDES = (3, 6, 36, 3, 1, 2, 2, 2, 1, 2, 1, 1, 4, 19)
+
+
+def _convolutions(whole: tuple[int, ...], about: str) -> list[Case]:
+    """With d.columns filters in each group."""
+    w = Windows(*whole)
+    image, every = w.channels * w.height * w.width, w.channels // w.looked_at
+
+    def shapes(d: Draw) -> tuple[tuple[int, int], ...]:
+        filters = every * d.columns
+        return (d.rows, image), (filters, w.terms), (1, filters), (d.rows * w.places, filters)
+
+    def forward(d: Draw) -> Call:
+        x, weight, bias, z = shapes(d)
+        return Call([d.normal(*x), d.normal(*weight), d.normal(*bias), d.out(*z)], whole)
+
+    def backward(d: Draw) -> Call:
+        x, weight, _, z = shapes(d)
+        return Call([d.normal(*z), d.normal(*weight), d.out(*x)], whole)
+
+    def weights(d: Draw) -> Call:
+        x, weight, bias, z = shapes(d)
+        return Call([d.normal(*x), d.normal(*z), d.out(*weight), d.out(*bias)], whole)
+
+    return [
+        Case("convolve", forward, about),
+        Case("convolve_backward", backward, about),
+        Case("convolve_weights", weights, about),
+    ]
+
+
 WINDOW_CASES = [
-    Case("windows", lambda d: Call([d.normal(columns=IMAGE), d.out(d.rows * PLACES, TERMS)], WINDOWS)),
-    Case(
-        "windows_backward",
-        lambda d: Call([d.normal(d.rows * PLACES, TERMS), d.out(columns=IMAGE)], WINDOWS),
-    ),
-    Case(
-        "put_channels",
-        lambda d: Call([d.normal(d.rows * 3, d.columns), d.normal(columns=3 * (d.columns + 5))], (2,)),
-        drops=frozenset({1}),
-    ),
-    Case(
-        "take_channels",
-        lambda d: Call([d.normal(columns=3 * (d.columns + 5)), d.out(d.rows * 3, d.columns)], (5,)),
-    ),
+    *_convolutions(WINDOWS, ""),
+    *_convolutions(GROUPS, "in groups"),
+    *_convolutions(STRIDES, "with strides"),
+    Case("channels_first", lambda d: Call([d.normal(d.rows * 3, d.columns), d.out(columns=3 * d.columns)])),
+    Case("channels_last", lambda d: Call([d.normal(columns=3 * d.columns), d.out(d.rows * 3, d.columns)])),
     Case("max_pool", lambda d: Call([d.normal(columns=IMAGE), d.out(columns=POOLED)], WINDOWS)),
     Case(
         "max_pool_backward",
@@ -224,6 +249,57 @@ WINDOW_CASES = [
         drops=frozenset({1}),  # a row that nobody names
     ),
     Case("scatter_add_rows", lambda d: Call([d.labels(7), d.normal(), d.out(7)])),
+]
+
+
+def _cells(d: Draw, last: Array) -> Array:
+    """Cells of a table, whose last column is looked at."""
+    return np.hstack([d.normal(columns=2), last])
+
+
+def _numbers(d: Draw) -> Array:
+    cells = _cells(d, d.between(-3, 3, columns=1))
+    cells[::3, 2] = np.finfo(np.float32).min  # missing
+    return cells
+
+
+def _bins(d: Draw) -> Array:
+    edges = np.sort(d.between(-2, 2, 1, d.columns + 1))
+    return np.vstack([edges[:, :-1], np.diff(edges) + 0.01])
+
+
+COLUMN_CASES = [
+    Case(
+        "enter_number",
+        lambda d: Call([_numbers(d), _bins(d), d.normal(columns=d.columns + 3)], (2, 1, 1), (0.3,)),
+        drops=frozenset({2}),
+    ),
+    Case(
+        "enter_number",
+        lambda d: Call([_numbers(d), _bins(d), d.out(columns=d.columns + 1)], (2, 0, 0), (0.3,)),
+        "without an indicator",
+    ),
+    Case(
+        "enter_row",
+        lambda d: Call([_cells(d, d.labels(7)), d.normal(7), d.normal(columns=d.columns + 2)], (2, 1)),
+        drops=frozenset({0, 1, 2}),  # a number that is none; a row that nobody names
+    ),
+    Case(
+        "enter_one_hot",
+        lambda d: Call([_cells(d, d.labels(7)), d.normal(columns=d.columns + 2)], (2, 1, d.columns, 1)),
+        drops=frozenset({0, 1}),
+    ),
+    Case(
+        "enter_one_hot",
+        lambda d: Call([_cells(d, d.labels(7)), d.out()], (2, 0, d.columns, 0)),
+        "without a column for others",
+        drops=frozenset({0}),
+    ),
+    Case(
+        "scatter_add_cells",
+        lambda d: Call([_cells(d, d.labels(7)), d.normal(columns=d.columns + 1), d.out(7)], (2, 1)),
+        drops=frozenset({0}),
+    ),
 ]
 
 
@@ -431,6 +507,7 @@ LOSS_CASES = [
     _values("huber", Draw.normal, Draw.normal, 0.7),
     _values("poisson_log", Draw.normal, _counts),
     _values("poisson", lambda d: d.between(0.1, 4), _counts),
+    _values("perceptron", Draw.normal, _share),
     _values("sigmoid_cross_entropy", Draw.normal, _share),
     _values("binary_cross_entropy", _share, _share),
     _labels("softmax_cross_entropy", "", (0.0,)),
@@ -497,6 +574,7 @@ CASES = [
     *ELEMENT_CASES,
     *WINDOW_CASES,
     *CELL_CASES,
+    *COLUMN_CASES,
     *ATTENTION_CASES,
     *LENGTH_CASES,
     *(case for name in ACTIVATIONS for case in _activation(name)),

@@ -12,6 +12,7 @@ from operands import exact
 from distbp.core.arrays import Array, Shape
 from distbp.nn.kernels import NUMPY, Kernels, load
 from distbp.nn.layers.base import Backward, Layer, Lowering, Value
+from distbp.nn.layers.layouts import arranged, turned
 from distbp.nn.losses import Loss, lower_loss
 from distbp.nn.network import aligned_vector
 from distbp.nn.ops import OPS
@@ -161,19 +162,25 @@ class Rig:
         low = Lowering(tape, index, (wanted,), parameters, into[0], statistics, into[1], BOUND_TOTAL)
         ends = None if self._lengths is None else Ref(Space.WEIGHTS, 0, 1, 1)
         x = Value(Ref(Space.INPUTS, 0, math.prod(self._input_shape), 1), self._input_shape, ends)
-        y, backward = self._layer.lower(low, x)
-        assert y.shape == self.output_shape
+        (given,) = arranged(tape, self._layer, [x])
+        made, backward = self._layer.lower(low, given)
+        assert made.shape == self.output_shape
+        y = turned(tape, made, last=False)
         tape.keep(y.ref)
-        dx = self._emit_backward(tape, y.ref, backward) if back else None
+        dx = self._emit_backward(tape, y, made, given, backward) if back else None
         spaces = {Space.PARAMETERS: self.vector, Space.GRADIENT: self.gradient}
         return _Tape(tape.planned(), rows, spaces, dtype, kernels), y.ref, dx
 
-    def _emit_backward(self, tape: Tape, y: Ref, backward: Backward) -> Ref | None:
-        dy = tape.work(y.columns)
-        tape.emit("copy", Ref(Space.TARGETS, 0, y.columns, 1), dy)
-        (dx,) = backward(dy)
-        if dx is not None:
-            tape.keep(dx)
+    def _emit_backward(
+        self, tape: Tape, y: Value, made: Value, given: Value, backward: Backward
+    ) -> Ref | None:
+        dy = tape.work(y.ref.columns)
+        tape.emit("copy", Ref(Space.TARGETS, 0, y.ref.columns, 1), dy)
+        (d,) = backward(turned(tape, y._replace(ref=dy), made.channels_last).ref)
+        if d is None:
+            return None
+        dx = turned(tape, given._replace(ref=d), last=False).ref
+        tape.keep(dx)
         return dx
 
     @property

@@ -16,6 +16,7 @@ from distbp.core.options import OptionError
 from distbp.nn.kernels import Kernels
 from distbp.nn.layers import LAYERS
 from distbp.nn.losses import LOSSES
+from distbp.nn.lowered import lower
 from distbp.nn.network import Network
 from distbp.nn.ops import OPS
 
@@ -156,7 +157,7 @@ def test_same_bits(kernels: str, shards: int) -> None:
 def test_same_bits_where_products_are_deferred() -> None:
     """Many units and few rows: the gradients of weights are computed by who updates them."""
     layers = [layer("dense_steps", units=90), layer("attention", heads=5), *FLAT]
-    rows = Network(layers, (3, 2), np.float32).lower(8, LOSSES["mse"](), training=True).rows
+    rows = lower(Network(layers, (3, 2), np.float32), 8, LOSSES["mse"](), training=True).rows
     assert sum(row.deferred for row in rows) == 2
     check_same_bits(layers, *first_number_decides(50, 3, 2), 2, optimizer={"type": "adam"})
 
@@ -251,7 +252,7 @@ def test_p_is_kept_for_the_backward_pass_only() -> None:
     layers = [layer("attention", heads=2), layer("attention", heads=2)]
     network = Network(layers, (50, 4), np.float32)
     p = 2 * 50 * 50 * 3
-    work = [network.lower(3, LOSSES["mse"](), training=training).work for training in (False, True)]
+    work = [lower(network, 3, LOSSES["mse"](), training=training).work for training in (False, True)]
     assert p < work[0] < 2 * p < work[1]
 
 

@@ -274,7 +274,7 @@ def test_every_backward_op_has_a_forward_op() -> None:
         *ACTIVATIONS,
         "batch_norm",
         "layer_norm",
-        "windows",
+        "convolve",
         "max_pool",
         "average_pool",
         "lstm_step",

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, get_type_hints
 
@@ -17,14 +18,15 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError
 from distbp.core.words import counted
-from distbp.data.columns.encoders import ENCODERS, CategoryCode
+from distbp.data.columns.encoders import ENCODERS, TURNS, CategoryCode
+from distbp.data.columns.kinds import MOST_DIMENSION, MOST_KEPT
 from distbp.data.columns.series import SeriesCode
-from distbp.data.columns.store import Column
 from distbp.data.windows import Windows
+from distbp.nn.layers.columns import Columns
 
 _VERSION = 1
 _MOST_ROWS = 1 << 32  # of a window
-_BLOCK = 2**18  # numbers that are written at a time
+_BLOCK = 2**18  # cells that are written at a time
 
 
 @dataclass(frozen=True)
@@ -78,17 +80,22 @@ class Plan:
 
     @property
     def numbers(self) -> int:
-        """How many numbers a sample is."""
+        """How many cells a sample is."""
         return self.width * (1 if self.series is None else self.series.length)
+
+    @cached_property
+    def entry(self) -> Columns:
+        """What makes of the cells of a row the inputs of the network."""
+        return Columns(cells=tuple(cell for column in self.columns for cell in column.cells))
 
     @property
     def width(self) -> int:
-        """How many numbers a row becomes."""
-        return sum(len(column.names) for column in self.columns)
+        """How many cells a row has."""
+        return len(self.entry.cells)
 
     @property
     def names(self) -> list[str]:
-        """Of the inputs."""
+        """Of the inputs, which the network makes of the cells."""
         return [name for column in self.columns for name in column.names]
 
     @property
@@ -98,25 +105,15 @@ class Plan:
         group = "" if self.series is None else self.series.group
         return (*names, group) if group and group not in names else names
 
-    def before(self, inputs: Array, windows: Windows | None) -> Array | float:
+    def before(self, cells: Array, windows: Windows | None) -> Array | float:
         """What the scaled targets are changes of, (samples, 1): the last of each window; 0 where they are
-        none."""
+        none. cells: (rows, width)."""
         if self.series is None or windows is None or not self.series.difference:
             return 0.0
-        at = self.names.index(self.target.name)
-        last: Array = inputs[windows.last, at : at + 1].astype(np.float64)
+        own = next(n for n, column in enumerate(self.columns) if column.name == self.target.name)
+        at = sum(len(column.cells) for column in self.columns[:own])
+        last: Array = cells[windows.last, at : at + 1].astype(np.float64)
         return last
-
-    def encode(
-        self, columns: Mapping[str, Column], rows: Iterable[Array], out: Array, seen: Seen | None = None
-    ) -> None:
-        """Writes the rows of whole columns, given in pieces of row numbers, to `out`, (n, width) float32."""
-        start = 0
-        for piece in rows:
-            part = out[start : start + len(piece)]
-            values = {c.name: (columns[c.name].values[piece], columns[c.name].levels) for c in self.columns}
-            self.encode_piece(values, part, seen)
-            start += len(piece)
 
     def encode_piece(
         self, values: Mapping[str, tuple[Array, Sequence[str] | None]], out: Array, seen: Seen | None = None
@@ -131,16 +128,17 @@ class Plan:
                 count = column.unseen(cells, levels or ())
                 if count:
                     seen.unseen[column.name] = seen.unseen.get(column.name, 0) + count
-        widths = [len(column.names) for column in self.columns]
+        widths = [len(column.cells) for column in self.columns]
         rows = max(16, _BLOCK // max(1, sum(widths)))
+        block = np.empty((sum(widths), min(rows, len(out))), out.dtype)  # columns are written one by one
         with np.errstate(over="ignore"):  # what is too large for float32 is found by the checks after it
             for start in range(0, len(out), rows):
+                part = block[:, : len(out[start : start + rows])].T
                 place = 0
                 for column, cells, width in zip(self.columns, ready, widths, strict=True):
-                    column.encode(
-                        cells[start : start + rows], out[start : start + rows, place : place + width]
-                    )
+                    column.encode(cells[start : start + rows], part[:, place : place + width])
                     place += width
+                out[start : start + rows] = part
 
     def check_names(self, names: Sequence[str], where: str) -> tuple[str, ...]:
         """The names that the plan does not use. Raises DataError with all that are missing."""
@@ -214,10 +212,14 @@ def _made(kind: Any, data: Mapping[str, Any]) -> Any:
         raise ValueError("a spread that is not above 0")
     if not 0 <= found.get("buckets", 0) <= 65_536:
         raise ValueError("buckets")
+    if not 0 <= found.get("dimension", 0) <= MOST_DIMENSION:
+        raise ValueError("dimension")
+    if len(found.get("levels", ())) > MOST_KEPT:
+        raise ValueError("levels")
     edges = found.get("edges", ())
     if any(low >= high for low, high in pairwise(edges)):
         raise ValueError("edges that do not ascend")
-    if set(found.get("parts", ())) - {"time", "month", "weekday", "hour"}:
+    if not {"time", *TURNS}.issuperset(found.get("parts", ())) or found.get("parts") == ():
         raise ValueError("parts")
     return kind(**found)
 

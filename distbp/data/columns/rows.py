@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,8 +47,12 @@ def encode_file(plan: Plan, table: NamedTable, dtype: Any, ahead: int = 0) -> En
 def encode_given(plan: Plan, given: Any, dtype: Any) -> EncodedRows:
     """The rows of a value from Python: a frame of pandas or Polars, a table of Arrow, a mapping of columns,
     a list of mappings, one mapping of single values. Raises DataError."""
-    table = as_arrow(given)
-    seen = Seen(extra=plan.check_names(table.column_names, "the data"))
+    if isinstance(given, list | tuple):  # of mappings, of which each may name columns of its own
+        seen = Seen(extra=plan.check_names(_names_of(given), "the data"))
+        table = as_arrow(given, plan.needs)
+    else:
+        table = as_arrow(given)
+        seen = Seen(extra=plan.check_names(table.column_names, "the data"))
     if not table.num_rows:
         return EncodedRows(np.empty((0, plan.width), dtype), seen)
     cells = {name: _one(table.column(name)) for name in plan.needs}
@@ -69,21 +73,18 @@ def _encoded(plan: Plan, inputs: Array, seen: Seen, groups: list[str], ahead: in
     return EncodedRows(inputs, seen, windows)
 
 
-def as_arrow(given: Any) -> Any:
-    """An Arrow table of a value with named columns. Raises DataError."""
+def as_arrow(given: Any, only: Sequence[str] | None = None) -> Any:
+    """An Arrow table of a value with named columns; `only`: of mappings, those that are wanted. Raises
+    DataError."""
     pa = arrow().pa
     if isinstance(given, pa.Table):
         return given
     if isinstance(given, pa.RecordBatch):
         return pa.Table.from_batches([given])
     if isinstance(given, list | tuple):
-        names: dict[str, None] = {}
-        for number, row in enumerate(given):
-            if not isinstance(row, Mapping):
-                raise DataError(f"row {number} is no mapping from column to value; give one for each row")
-            names.update(dict.fromkeys(map(str, row)))
+        wanted = _names_of(given) if only is None else only
         by_name = [{str(k): v for k, v in row.items()} for row in given]
-        return _columns({name: [row.get(name) for row in by_name] for name in names})
+        return _columns({name: [row.get(name) for row in by_name] for name in wanted})
     if isinstance(given, Mapping):
         single = all(isinstance(v, str | bytes) or not isinstance(v, Iterable) for v in given.values())
         return _columns({str(k): [v] if single else v for k, v in given.items()})
@@ -98,6 +99,16 @@ def as_arrow(given: Any) -> Any:
         "the model takes rows with named columns: a frame, a mapping from name to values, a list of mappings,"
         f" a table of Arrow; not a value of type {type(given).__name__}"
     )
+
+
+def _names_of(rows: Sequence[Any]) -> list[str]:
+    """The names in mappings, in the order of their first coming."""
+    names: dict[str, None] = {}
+    for number, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise DataError(f"row {number} is no mapping from column to value; give one for each row")
+        names.update(dict.fromkeys(map(str, row)))
+    return list(names)
 
 
 def _columns(columns: Mapping[str, Any]) -> Any:
@@ -148,4 +159,19 @@ def _piece(plan: Plan, cells: Mapping[str, Any], dtype: Any, seen: Seen, place: 
         raise DataError("; ".join(faults[:5]) + more + ". Mend these cells, or leave them empty")
     out = np.empty((len(next(iter(values.values()))[0]), plan.width), dtype)
     plan.encode_piece(values, out, seen)
+    _check_finite(plan, out, cells, place)
     return out
+
+
+def _check_finite(plan: Plan, out: Array, cells: Mapping[str, Any], place: Any) -> None:
+    """Raises DataError with the cell whose number is too large for the inputs' type."""
+    finite = np.isfinite(out)
+    if finite.all():
+        return
+    row, place_in_row = (int(number) for number in np.argwhere(~finite)[0])
+    ends = np.cumsum([len(column.names) for column in plan.columns])
+    name = plan.needs[int(np.searchsorted(ends, place_in_row, side="right"))]
+    raise DataError(
+        f"{place(row)}, column {name!r}: {str(cells[name][row])[:40]} is too large for numbers of type"
+        f" {out.dtype}; mend this cell, or leave it empty"
+    )

@@ -9,7 +9,7 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError
-from distbp.data.columns.store import Column
+from distbp.data.columns.choosing import Window
 from distbp.data.table import Table
 from distbp.data.windows import Windows, windows_of
 
@@ -37,20 +37,32 @@ class SeriesCode:
         return found
 
 
-def in_order(rows: Array, times: Column, groups: Column | None, name: str) -> Array:
-    """Row numbers by group, and in it by time. Raises DataError where two rows of a group have one time."""
-    time = times.values[rows]
-    group = np.zeros(len(rows), np.int64) if groups is None else groups.values[rows]
+def in_time(
+    table: Table, rows: Array, window: Window, times: Array, groups: Array | None
+) -> tuple[Table, Windows]:
+    """A split by group, and in it by time, and its windows. rows: (n,), the numbers of its rows among those
+    of `times` and `groups`. Raises DataError where two rows of a group have one time, or there is no
+    window."""
+    time = times[rows]
+    group = np.zeros(len(rows), np.int64) if groups is None else groups[rows]
     order = np.lexsort((time, group))
     same = (np.diff(time[order]) == 0) & (np.diff(group[order]) == 0)
     if same.any():
         first = int(same.argmax())
-        one, other = sorted((int(rows[order[first]]), int(rows[order[first + 1]])))
+        one, other = sorted(table.row_number(int(order[first + k])) for k in range(2))
         raise DataError(
-            f"{name}: rows {one} and {other} have one time; give each series a value of its own in the column"
-            " data.group, or each row a time of its own"
+            f"{table.name}: rows {one} and {other} have one time; give each series a value of its own in the"
+            " column data.group, or each row a time of its own"
         )
-    return np.asarray(rows[order])
+    of_rows = None if groups is None else group[order]
+    found = windows_of(of_rows, len(rows), window.length, window.stride, window.horizon)
+    if not len(found):
+        raise DataError(
+            f"{table.name}: {len(rows):,} rows{'' if groups is None else ' of several series'} make no window"
+            f" of {window.length} rows and a target {window.horizon} after it; make data.windows.length"
+            " shorter, or the set larger"
+        )
+    return (table if (np.diff(order) == 1).all() else table.reordered(order)), found
 
 
 def windowed(table: Table, windows: Windows, series: SeriesCode) -> Table:

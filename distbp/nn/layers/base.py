@@ -30,12 +30,13 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 from distbp.core.arrays import Array, Shape
 from distbp.core.options import option
 from distbp.nn.initializers import Values
-from distbp.nn.tape import ABSENT, Ref, Tape
+from distbp.nn.tape import ABSENT, Ref, Space, Tape
 
 __all__ = [
     "ABSENT",
     "Array",
     "Backward",
+    "Channels",
     "Facts",
     "Layer",
     "Lengths",
@@ -107,12 +108,16 @@ class StatisticSpec:
 
 
 class Value(NamedTuple):
-    """What flows between layers: a matrix (rows, numbers of one sample), C order, and the shape of a
-    sample. lengths: (rows, 1), how many steps of each row are its own, the others are padding; None: all."""
+    """What flows between layers: a matrix (rows, numbers of one sample), C order, and the shape of a sample.
+
+    lengths: (rows, 1), how many steps of each row are its own, the others are padding; None: all.
+    channels_last: of images, whose shape is (channels, height, width): the numbers of a sample lie as
+    (height, width, channels)."""
 
     ref: Ref
     shape: Shape
     lengths: Ref | None = None
+    channels_last: bool = False
 
 
 Backward = Callable[[Ref], Sequence[Ref | None]]
@@ -122,7 +127,8 @@ Backward = Callable[[Ref], Sequence[Ref | None]]
 class Lowering:
     """What a layer is given to emit its ops.
 
-    `parameters`, `gradients`, `statistics`, `statistic_sums`: name -> place. A vector is a matrix of one
+    `parameters`, `gradients`, `statistics`, `statistic_sums`: name -> place. Of a tensor that several layers
+    use, `gradients` has a buffer. A vector is a matrix of one
     row; a tensor of more than two axes has all but the last as its rows. `statistic_sums`: where training
     ops write the samples of the slice times the statistic of the slice. `wanted`: for each input, whether
     its gradient is. `index`: the layer's number.
@@ -156,10 +162,11 @@ class Lowering:
         return lambda x, out, add=False: self.tape.emit("product_nt", x, weight, out, whole=(int(add),))
 
     def weight_gradient(self, out: Ref, dz: Ref, x: Ref) -> None:
-        """Emits out <- dz^T x, where `out` is in the gradient. It may be computed later, part by part, where
-        dz and x are fewer numbers."""
+        """Emits out <- dz^T x, where `out` is one of `gradients`. In the gradient space it may be computed
+        later, part by part, where dz and x are fewer numbers."""
         rows = self.tape.most_rows
         few = sum(m * n for m, n in (dz.shape(rows), x.shape(rows))) <= out.plus * out.columns
+        few = few and out.space == Space.GRADIENT  # else it is a part of one, which is added to others
         if few:
             self.tape.keep(dz, x)
         many = units_at_once(dz.shape(rows)[0], dz.columns, x.columns)
@@ -174,6 +181,7 @@ def no_backward(dy: Ref) -> Sequence[Ref | None]:
 
 Takes = Literal["row", "numbers", "ids"]
 Lengths = Literal["drop", "keep", "use"]
+Channels = Literal["first", "last", "either"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,14 +190,16 @@ class Facts:
     parameters.
 
     `takes`: "row" (of numbers: an image of the data is made one), "numbers" of any shape that `output_shape`
-    takes, or "ids", whole numbers. `joins`: it takes two or more inputs, else one. `trains`: it has
-    parameters. `keeps_values`: it gives its input in another shape, or with some numbers left out.
-    `rescales`: the size of its inputs does not matter. `rows_needed`: in every slice. `activation_option`:
-    the option that names the activation that it ends in.
+    takes, or "ids", whole numbers. `joins`: it takes two or more inputs, else one. `random`: it draws
+    numbers while training. `trains`: it has parameters. `keeps_values`: it gives its input in another shape,
+    or with some numbers left out. `rescales`: the size of its inputs does not matter. `rows_needed`: in every
+    slice. `activation_option`: the option that names the activation that it ends in. `channels`: of images
+    that it takes, how they must lie (see `Value`); where either will do, those of all inputs lie alike.
     """
 
     takes: ClassVar[Takes] = "numbers"
     joins: ClassVar[bool] = False
+    random: ClassVar[bool] = False
     trains: ClassVar[bool] = False
     keeps_values: ClassVar[bool] = False
     rescales: ClassVar[bool] = False
@@ -201,6 +211,12 @@ class Facts:
     )
     inputs: tuple[str, ...] | None = option(
         None, help="names of earlier layers, or `input`, the data; left out: the layer above", min_length=1
+    )
+    shares: str | tuple[str, ...] | None = option(
+        None,
+        help="tensors of other layers that it uses for its own of the same name, as `out.weight`: one, or a"
+        " list of them",
+        min_length=1,
     )
 
     @property
@@ -214,6 +230,10 @@ class Facts:
     def ends_in(self) -> str | None:
         """The name of the activation that makes the outputs; None where there is none."""
         return str(getattr(self, self.activation_option)) if self.activation_option else None
+
+    @property
+    def channels(self) -> Channels:
+        return "first"
 
     @property
     def own_shape(self) -> Shape | None:
@@ -242,6 +262,7 @@ class Layer(Protocol):
 
     takes: ClassVar[Takes]
     joins: ClassVar[bool]
+    random: ClassVar[bool]
     trains: ClassVar[bool]
     keeps_values: ClassVar[bool]
     rescales: ClassVar[bool]
@@ -260,6 +281,12 @@ class Layer(Protocol):
 
     @property
     def inputs(self) -> tuple[str, ...] | None: ...
+
+    @property
+    def channels(self) -> Channels: ...
+
+    @property
+    def shares(self) -> str | tuple[str, ...] | None: ...
 
     @property
     def own_shape(self) -> Shape | None: ...

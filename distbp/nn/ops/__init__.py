@@ -9,6 +9,8 @@ from distbp.nn.ops.attention import ATTENTION
 from distbp.nn.ops.base import Op, table
 from distbp.nn.ops.cells import CELL_OPS
 from distbp.nn.ops.checks import CHECKS
+from distbp.nn.ops.columns import COLUMN_OPS
+from distbp.nn.ops.convolution import CONVOLUTION
 from distbp.nn.ops.elements import ELEMENTS
 from distbp.nn.ops.lengths import LENGTHS
 from distbp.nn.ops.losses import LOSS_OPS
@@ -25,8 +27,10 @@ OPS: Mapping[str, Op] = table(
     LOSS_OPS,
     CHECKS,
     WINDOWS,
+    CONVOLUTION,
     PICKS,
     CELL_OPS,
     ATTENTION,
     LENGTHS,
+    COLUMN_OPS,
 )

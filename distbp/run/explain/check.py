@@ -15,6 +15,10 @@ import numpy as np
 from distbp.run.explain.recompute import recomputed
 
 TOLERANCE = 1e-9  # far above rounding, far below an error in a formula
+ROUNDING = 1e-15  # of a sum of products, as a part of the largest of such sums
+
+# Of a layer: what is not computed.
+_GIVEN = {"number", "type", "name", "inputs", "options", "activation", "parameters"}
 
 Document = Mapping[str, Any]
 Pair = tuple[str, Any, Any, float]  # place, as told, as found, the size that a difference is compared with
@@ -74,13 +78,20 @@ def _pairs(document: Document, again: Mapping[str, Any]) -> Iterator[Pair]:
     for name in ("values", "E", "E_after", "E_after_biases_held"):
         yield f"loss.{name}", document["loss"][name], loss[name], max(1.0, _size(loss[name]))
     for at, (layer, found) in enumerate(zip(document["layers"], again["layers"], strict=True)):
-        for name in ("z", "f_prime", "states", "a", "dE_da", "dE_dstates", "delta"):
-            yield f"layers.{at}.{name}", layer[name], found[name], _size(found[name])
+        for name in layer.keys() - _GIVEN:
+            again_here = found.get(name)
+            yield f"layers.{at}.{name}", layer[name], again_here, _size(again_here)
         for tensor, one in layer["parameters"].items():
             place, new = f"layers.{at}.parameters.{tensor}", found["parameters"][tensor]
-            for name in ("dE_dw", "after"):
+            for name in {"dE_dw", "part"} & one.keys():
                 yield f"{place}.{name}", one[name], new[name], _size(new[name])
-            # A difference of two numbers is as exact as they are.
-            yield f"{place}.update", one["update"], new["update"], _size(new["after"])
+            # A difference of two numbers is as exact as they are. A rule that divides by a root and epsilon
+            # enlarges the rounding of a gradient that should be 0.
+            spec, size = document["optimizer"], _size(new["after"])
+            if "epsilon" in spec:
+                enlarged = spec["learning_rate"] / spec["epsilon"] * _size(new["dE_dw"])
+                size = max(size, enlarged * ROUNDING / TOLERANCE)
+            for name in ("after", "update"):
+                yield f"{place}.{name}", one[name], new[name], size
             for slot, state in new["state_after"].items():
                 yield f"{place}.state_after.{slot}", one["state_after"].get(slot), state, _size(state)

@@ -7,35 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from distbp.core.arrays import Array
-from distbp.run.explain.record import Seen
+from distbp.run.explain.numbers import LayerStep
 
 FORMAT, VERSION = "distbp explain", 1
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A tensor at the step. `state_before`, `state_after`: of the optimizer, by name. `decays`: whether
-    penalties and weight decay apply to it. Arrays have the shape of the tensor."""
-
-    name: str
-    decays: bool
-    before: Array
-    gradient: Array
-    after: Array
-    state_before: Mapping[str, Array]
-    state_after: Mapping[str, Array]
-
-
-@dataclass(frozen=True)
-class LayerStep:
-    """A layer at the step. `inputs`: what it takes, (*input shape). For `seen` see there."""
-
-    number: int
-    type: str
-    options: Mapping[str, Any]
-    inputs: Array
-    seen: Seen
-    parameters: tuple[Parameter, ...]
 
 
 @dataclass(frozen=True)
@@ -44,9 +18,11 @@ class Explanation:
     sample after the update; `loss_biases_held`: after it, had the biases stayed."""
 
     name: str
+    seed: int
     sample: int
     step: int
     hold_biases: bool
+    input: Array
     layers: tuple[LayerStep, ...]
     loss: Mapping[str, Any]
     target: Array
@@ -65,10 +41,11 @@ class Explanation:
             "format": FORMAT,
             "version": VERSION,
             "job": self.name,
+            "seed": self.seed,
             "sample": self.sample,
             "step": self.step,
             "hold_biases": self.hold_biases,
-            "input": self.layers[0].inputs.tolist(),
+            "input": self.input.tolist(),
             "target": self.target.tolist(),
             "loss": {
                 **self.loss,
@@ -89,25 +66,20 @@ class Explanation:
 
 
 def _layer_json(layer: LayerStep) -> dict[str, Any]:
-    seen = layer.seen
-    numbers = {
-        "z": seen.z,
-        "f_prime": seen.slope,
-        "states": seen.states,
-        "a": seen.a,
-        "dE_da": seen.d_a,
-        "dE_dstates": seen.d_states,
-        "delta": seen.delta,
-    }
     return {
         "number": layer.number,
         "type": layer.type,
+        "name": layer.name,
+        "inputs": list(layer.sources),
         "options": dict(layer.options),
-        "activation": seen.activation,
-        **{name: None if values is None else values.tolist() for name, values in numbers.items()},
+        "activation": layer.activation,
+        **{name: _listed(values) for name, values in layer.numbers.items()},
+        "a": layer.a.tolist(),
+        "dE_da": _listed(layer.d_a),
         "parameters": {
             one.name: {
                 "decays": one.decays,
+                **({} if one.part is None else {"owner": one.owner, "part": one.part.tolist()}),
                 "before": one.before.tolist(),
                 "dE_dw": one.gradient.tolist(),
                 "update": (one.after - one.before).tolist(),
@@ -118,3 +90,7 @@ def _layer_json(layer: LayerStep) -> dict[str, Any]:
             for one in layer.parameters
         },
     }
+
+
+def _listed(values: Array | None) -> Any:
+    return None if values is None else values.tolist()

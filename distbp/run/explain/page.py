@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from distbp.core.words import counted
-from distbp.run.explain.explanation import Explanation, LayerStep, Parameter
-from distbp.run.explain.formulas import RESHAPES, Formulas
+from distbp.run.explain.explanation import Explanation
+from distbp.run.explain.formulas import Formulas, kind_of
+from distbp.run.explain.numbers import Columns, LayerStep, Parameter, is_bias
 from distbp.run.explain.page_style import SCRIPT, STYLE
 from distbp.run.explain.picture import draw
-from distbp.run.explain.words import number, places, rule_of
+from distbp.run.explain.words import at, number, places, rule_of
 from distbp.run.reproduce import mazur
 
 MOST_ROWS = 24  # of one table
@@ -45,12 +46,12 @@ def _page(found: Explanation) -> Iterator[str]:
     yield f"{' (biases held)' if found.hold_biases else ''}.</p>"
     yield f'<div class="card picture">{draw(found)}</div>'
     yield _KEYS
-    if any(layer.inputs.ndim > 1 for layer in found.layers):
+    if any(x.ndim > 1 for layer in found.layers for x in layer.inputs):
         yield _GRID_KEYS
     yield "<span>point at anything for its formula</span></div>"
     yield from _equations()
     for layer in found.layers:
-        if layer.type not in RESHAPES:
+        if not kind_of(layer).passes:
             yield from _layer(found, layer)
     yield "<h2>The loss</h2>"
     rows = [("before the step", [found.error]), ("after it", [found.error_after])]
@@ -89,59 +90,58 @@ def _table(
 
 
 def _layer(found: Explanation, layer: LayerStep) -> Iterator[str]:
-    seen, told = layer.seen, Formulas(found, layer)
-    yield f"<h2>Layer {layer.number}: {layer.type}</h2>"
+    told, back = Formulas(found, layer), layer.d_a is not None
+    named = "" if layer.name is None else f" {layer.name!r}"
+    yield f"<h2>Layer {layer.number}: {layer.type}{escape(named)}</h2>"
     yield f'<div class="card"><p><code>{escape(told.forward_rule)}</code></p>'
-    for rule in told.backward_rules if seen.d_a is not None else ():
+    for rule in told.backward_rules if back else ():
         yield f"<p><code>{escape(rule)}</code></p>"
-    values = seen.a if seen.states is None else seen.states
-    d, letter = (seen.d_a, "a") if seen.states is None else (seen.d_states, "h")
-    columns = [
-        ("z", seen.z),
-        (letter, values),
-        ("f′(z)", seen.slope),
-        (f"∂E/∂{letter}", d),
-        ("δ", seen.delta),
-    ]
-    there = [(name, one) for name, one in columns if one is not None]
-    chosen = list(places(values.shape, MOST_ROWS))
-    rows = [(told.unit(p), [float(one[p]) for _, one in there]) for p in chosen]
-    yield from _table(("unit", *(name for name, _ in there)), rows, values.size - len(chosen))
-    for line in [told.forward(chosen[0]), *(told.backward(chosen[0]) if seen.d_a is not None else [])]:
+    for columns in _merged([*told.tables, *(told.back_tables if back else ())], layer):
+        values = [layer.get(name) for _, name in columns]
+        chosen = list(places(values[0].shape, MOST_ROWS))
+        unit = told.unit if values[0].ndim == layer.x.ndim == 2 else at
+        rows = [(unit(p), [float(one[p]) for one in values]) for p in chosen]
+        heads = [_HEADS.get(head, head) for head, _ in columns]
+        yield from _table(("unit", *heads), rows, values[0].size - len(chosen))
+    place = next(places(layer.get(told.tables[0][0][1]).shape, 1))
+    for line in [*told.forward(place), *(told.backward(place) if back else [])]:
         yield f'<p class="formula"><code>{escape(line)}</code></p>'
     for one in layer.parameters:
         yield from _parameter(found, layer, told, one)
     yield "</div>"
 
 
+# As a page writes what a terminal cannot.
+_HEADS = {"f'(z)": "f′(z)", "dE/da": "∂E/∂a", "dE/dh": "∂E/∂h", "delta": "δ"}
+
+
+def _merged(tables: Sequence[Columns], layer: LayerStep) -> list[Columns]:
+    """Tables of one shape side by side, and each number once."""
+    merged: dict[tuple[int, ...], dict[str, str]] = {}
+    for columns in tables:
+        for head, name in columns:
+            merged.setdefault(layer.get(name).shape, {}).setdefault(name, head)
+    return [tuple((head, name) for name, head in one.items()) for one in merged.values()]
+
+
 def _parameter(found: Explanation, layer: LayerStep, told: Formulas, one: Parameter) -> Iterator[str]:
-    held = " (held)" if found.hold_biases and one.name == "bias" else ""
+    held = " (held)" if found.hold_biases and is_bias(one.name) else ""
     yield f"<h3>{one.name}{held}</h3>"
-    rule = told.bias_rule if one.name == "bias" else told.weight_rule(one.name)
-    yield f"<p><code>{escape(rule)}</code></p>"
+    yield f"<p><code>{escape(told.weights[one.name].rule)}</code></p>"
+    if one.part is not None:
+        yield f"<p>{escape(told.shared(one.name))}. The table has the sum.</p>"
     chosen = list(places(one.before.shape, MOST_ROWS))
     columns = [("before", one.before), ("∂E/∂w", one.gradient)]
     columns += [("change", one.after - one.before), ("after", one.after)]
     rows = [(str(list(p)), [float(v[p]) for _, v in columns]) for p in chosen]
     heads: tuple[str, ...] = ("", *(name for name, _ in columns))
-    if (
-        layer.type == "dense"
-        and one.name == "weight"
-        and layer.seen.slope is not None
-        and layer.seen.d_a is not None
-    ):
+    if layer.type == "dense" and one.name == "weight" and layer.has("f_prime"):
         heads = ("", "∂E/∂a ·", "∂a/∂z ·", "∂z/∂w =", "∂E/∂w", "before", "change", "after")
+        factors = layer.get("dE_da"), layer.get("f_prime")
         rows = [
             (
                 name,
-                [
-                    float(layer.seen.d_a[p[0]]),
-                    float(layer.seen.slope[p[0]]),
-                    float(layer.inputs[p[1]]),
-                    values[1],
-                    values[0],
-                    *values[2:],
-                ],
+                [*(float(v[p[0]]) for v in factors), float(layer.x[p[1]]), values[1], values[0], *values[2:]],
             )
             for p, (name, values) in zip(chosen, rows, strict=True)
         ]

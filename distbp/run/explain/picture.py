@@ -13,14 +13,15 @@ from html import escape
 import numpy as np
 
 from distbp.core.arrays import Array
-from distbp.run.explain.explanation import Explanation, LayerStep
-from distbp.run.explain.formulas import RESHAPES, Formulas
+from distbp.run.explain.explanation import Explanation
+from distbp.run.explain.formulas import Formulas, kind_of
+from distbp.run.explain.numbers import LayerStep
 from distbp.run.explain.words import Place, at, plain
 
 MOST_UNITS, MOST_CHANNELS = 10, 4  # of one layer; of one image
 MOST_SIDE, MOST_CELLS = 28, 1200  # of a grid; of all grids of a layer
 MOST_LABELS = 6  # weights of a layer that are written at their lines
-RADIUS, TOP = 32, 92
+RADIUS, TOP, ARC = 32, 92, 100  # ARC: how far down a way around bends at most
 PITCH, WIDE_PITCH, FEW = 84, 150, 4  # between units; where there are few, with room for labels
 
 
@@ -56,14 +57,11 @@ def _text(x: float, y: float, words: str, kind: str, anchor: str = "middle") -> 
 def _tips(found: Explanation, layer: LayerStep | None, place: Place) -> list[str]:
     """The formulas of one unit; None: a number of the input."""
     if layer is None:
-        return [f"x{at(place)} = {plain(found.layers[0].inputs[place])}"]
-    told = Formulas(found, layer)
-    if layer.type in RESHAPES:
-        return [f"a{at(place)} = {plain(layer.seen.a[place])}"]
-    lines = told.forward(place).split(";  ")
-    if layer.seen.d_a is not None:
-        lines += told.backward(place)
-    return lines
+        return [f"x{at(place)} = {plain(found.input[place])}"]
+    told, values = Formulas(found, layer), Formulas(found, layer).drawn[0]
+    if values.shape != layer.get(told.tables[0][0][1]).shape:
+        return [f"a{at(place)} = {plain(values[place])}"]
+    return told.forward(place) + (told.backward(place) if layer.d_a is not None else [])
 
 
 def _units(
@@ -127,15 +125,16 @@ def _grids(
 
 def _column(found: Explanation, layer: LayerStep | None) -> _Column:
     if layer is None:
-        values, deltas, column = found.layers[0].inputs, None, _Column("input", "x")
+        values, deltas, column = found.input, None, _Column("input", "x")
     else:
-        seen = layer.seen
-        activation = seen.activation if seen.activation not in (None, layer.type) else ""
+        activation = layer.activation if layer.activation not in (None, layer.type) else ""
         column = _Column(f"{layer.number}: {layer.type}", activation or "")
-        deltas = seen.delta if seen.delta is not None else seen.d_a
-        values = seen.a if seen.states is None else seen.states
-        if seen.states is not None:
-            column.note += ", a row for each step"
+        values, deltas = Formulas(found, layer).drawn
+        notes = [column.note] if column.note else []
+        notes += ["a row for each step"] if values.ndim == 2 and layer.has("states") else []
+        if layer.sources != (layer.number - 1,):
+            notes.append("takes " + ", ".join("input" if one < 0 else str(one) for one in layer.sources))
+        column.note = ", ".join(notes)
     if values.ndim == 1:
         tips = [_tips(found, layer, (n,)) for n in range(min(len(values), MOST_UNITS))]
         biases = next((p.before for p in layer.parameters if p.name == "bias"), None) if layer else None
@@ -147,24 +146,40 @@ def _column(found: Explanation, layer: LayerStep | None) -> _Column:
 
 def _last_states(found: Explanation, layer: LayerStep) -> _Column:
     """What a recurrent layer hands on: its state after the last step."""
-    states, delta = layer.seen.states, layer.seen.delta
-    assert states is not None
+    states, back = layer.get("states"), Formulas(found, layer).drawn[1]
     column, last = _Column("its output", "h after the last step"), len(states) - 1
     tips = [_tips(found, layer, (last, n)) for n in range(min(states.shape[1], MOST_UNITS))]
-    _units(states[-1], None if delta is None else delta[-1], tips, column)
+    _units(states[-1], None if back is None else back[-1], tips, column)
     return column
 
 
-def _columns(found: Explanation) -> list[tuple[LayerStep | None, _Column]]:
-    """From left to right, each with the layer whose weights stand before it."""
+def _columns(found: Explanation) -> tuple[list[tuple[LayerStep | None, _Column]], dict[int, int]]:
+    """From left to right, each with the layer whose weights stand before it; and for each layer (-1: the
+    input) the column that shows its output."""
     columns: list[tuple[LayerStep | None, _Column]] = [(None, _column(found, None))]
+    shown = {-1: 0}
     for layer in found.layers:
-        if layer.type in RESHAPES and (layer.seen.a.ndim > 1 or layer.inputs.ndim == 1):
+        if kind_of(layer).passes and (layer.a.ndim > 1 or layer.x.ndim == 1):
+            shown[layer.number] = shown[layer.sources[0]]
             continue
         columns.append((layer, _column(found, layer)))
-        if layer.seen.states is not None and layer.seen.a.ndim == 1:
+        if layer.a.ndim == 1 and Formulas(found, layer).drawn[0].ndim == 2:
             columns.append((None, _last_states(found, layer)))
-    return columns
+        shown[layer.number] = len(columns) - 1
+    return columns, shown
+
+
+def _arc(begin: tuple[float, float], end: tuple[float, float], low: float, back: bool) -> str:
+    """The way from the foot of a column to that of another, below all that stand between."""
+    (x1, y1), (x2, y2) = begin, end
+    depth = low + min(ARC, 40 + (x2 - x1) / 12)
+
+    def way(kind: str, a: float, top: float, b: float, bottom: float, deep: float) -> str:
+        bend = f"C{a:.1f} {deep:.1f} {b:.1f} {deep:.1f} {b:.1f} {low:.1f}"
+        return f'<path class="flow {kind}" d="M{a:.1f} {top:.1f}V{low:.1f}{bend}V{bottom:.1f}"/>'
+
+    forth = way("forward", x1, y1, x2, y2, depth)
+    return forth + (way("backward", x2 - 14, y2, x1 + 14, y1, depth - 16) if back else "")
 
 
 def _lines(found: Explanation, layer: LayerStep, column: _Column, below: _Column) -> str:
@@ -178,7 +193,7 @@ def _lines(found: Explanation, layer: LayerStep, column: _Column, below: _Column
         slope = math.atan2(y2 - y1, x2 - x1)
         across, down = RADIUS * math.cos(slope), RADIUS * math.sin(slope)
         x1, y1, x2, y2 = x1 + across, y1 + down, x2 - across, y2 - down
-        w, g, after = (float(v[j, k]) for v in (one.before, one.gradient, one.after))
+        w, g, after = (float(v[j, k]) for v in (one.before, one.given, one.after))
         tip = [f"w[{j}, {k}] = {plain(w)}", told.weight("weight", (j, k)), f"after the step: {plain(after)}"]
         ends = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
         kind, thick = "plus" if w >= 0 else "minus", 0.6 + 3.4 * abs(w) / most
@@ -197,12 +212,16 @@ def _lines(found: Explanation, layer: LayerStep, column: _Column, below: _Column
 
 def draw(found: Explanation) -> str:
     """The whole picture, one `svg` element."""
-    columns = _columns(found)
+    columns, shown = _columns(found)
+    feet: list[tuple[float, float]] = []  # of the columns
+    around: list[str] = []
     height = max(column.height for _, column in columns)
     marks: list[str] = []
     right = 0.0  # where the last column ends
     for index, (layer, column) in enumerate(columns):
-        weights = layer is not None and layer.type == "dense" and index > 0 and columns[index - 1][1].units
+        taken = {index - 1} if layer is None else {shown[source] for source in layer.sources}
+        weights = layer is not None and layer.type == "dense" and index - 1 in taken
+        weights = weights and columns[index - 1][1].units
         few_pairs = weights and len(column.spots) * len(columns[index - 1][1].spots) <= MOST_LABELS
         room = max(column.width, 120.0)
         begin = 24.0 if index == 0 else right + (170 if few_pairs else 120 if weights else 66)
@@ -210,31 +229,36 @@ def draw(found: Explanation) -> str:
         column.spots = {n: (a + left, b + shift) for n, (a, b) in column.spots.items()}
         if weights and layer is not None:
             marks.append(_lines(found, layer, column, columns[index - 1][1]))
-        elif index:
+        elif index and index - 1 in taken:
             middle, start, end = TOP + height / 2, right + 8, left - 8
             marks.append(f'<path class="flow forward" d="M{start:.1f} {middle - 8:.1f}H{end:.1f}"/>')
-            if layer is None or layer.seen.d_a is not None:
+            if layer is None or layer.d_a is not None:
                 marks.append(f'<path class="flow backward" d="M{end:.1f} {middle + 8:.1f}H{start:.1f}"/>')
         center = left + column.width / 2
+        feet.append((center, TOP + shift + column.height + 46))
+        if layer is not None:
+            back, low = layer.d_a is not None, TOP + height + 52
+            around += [_arc(feet[one], feet[index], low, back) for one in sorted(taken - {index - 1})]
         marks.append(_text(center, 34, column.title, "head") + _text(center, 54, column.note, "note"))
         marks.append(_text(center, TOP + shift + column.height + 38, column.left_out, "note"))
         moved = "".join(column.marks)
         marks.append(f'<g transform="translate({left:.1f} {shift:.1f})">{moved}</g>')
         right = left + column.width
     marks.append(_loss(found, columns[-1][1], right))
-    width, tall = right + 190, TOP + height + 58
+    width, tall = right + 190, TOP + height + 58 + (0.75 * ARC if around else 0)
     arrows = "".join(
         f'<marker id="{name}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7"'
         f' orient="auto"><path class="{name}" d="M0 0L8 4L0 8z"/></marker>'
         for name in ("forth", "back")
     )
     size = f'viewBox="0 0 {width:.0f} {tall:.0f}" style="width:{width:.0f}px;min-width:{0.6 * width:.0f}px"'
-    return f'<svg {size} role="img" aria-label="The network"><defs>{arrows}</defs>{"".join(marks)}</svg>'
+    inside = "".join([f"<defs>{arrows}</defs>", *marks, *around])
+    return f'<svg {size} role="img" aria-label="The network">{inside}</svg>'
 
 
 def _loss(found: Explanation, column: _Column, right: float) -> str:
     """The targets beside the outputs, and E."""
-    last, x = found.layers[-1].seen, right + 24
+    last, x = found.layers[-1], right + 24
     marks = [_text(x, 34, f"E = {few(found.error)}", "head", "start")]
     marks.append(_text(x, 54, f"after the step {few(found.error_after)}", "note", "start"))
     for number, (_, y) in column.spots.items():

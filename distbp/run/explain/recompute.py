@@ -8,23 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from distbp.run.explain.loops import (
-    Layer,
-    Numbers,
-    Values,
-    activate,
-    dense,
-    dense_back,
-    elman,
-    elman_back,
-    slope,
-    through,
-)
+from distbp.run.explain.kinds import KINDS
+from distbp.run.explain.numbers import Numbers, Spec, Values, is_bias
 from distbp.run.explain.rule_loops import clipped, loss_of, updated
-from distbp.run.explain.window_loops import convolution, convolution_back, pool, pool_back
-
-POOLS = ("max_pool2d", "average_pool2d")
-RESHAPES = ("flatten", "reshape")
 
 Document = Mapping[str, Any]
 Tensors = list[dict[str, Values]]  # of each layer, by name
@@ -32,18 +18,16 @@ Tensors = list[dict[str, Values]]  # of each layer, by name
 
 def recomputed(document: Document) -> dict[str, Any]:
     """{"loss": ..., "layers": [...]} with the names of the document, and arrays in place of lists."""
-    layers: Sequence[Layer] = document["layers"]
     before: Tensors = [
         {name: np.array(one["before"], np.float64) for name, one in layer["parameters"].items()}
-        for layer in layers
+        for layer in document["layers"]
     ]
-    x = np.array(document["input"], np.float64)
-    found = forward(layers, before, x)
-    losses, d_y = loss_of(document["loss"], found[-1]["a"], document["target"])
-    gradients = backward(layers, before, found, np.array(d_y))
+    found = forward(document, before)
+    losses, d_y = loss_of(document["loss"], there(found[-1]["a"]), document["target"])
+    gradients = backward(document, before, found, np.array(d_y))
     after = _update(document, before, gradients, found)
     fixed = [
-        {name: old[name] if name == "bias" else new[name] for name in old}
+        {name: old[name] if is_bias(name) else new[name] for name in old}
         for old, new in zip(before, after, strict=True)
     ]
     return {
@@ -59,90 +43,82 @@ def recomputed(document: Document) -> dict[str, Any]:
 
 def error(document: Document, parameters: Tensors) -> float:
     """E of the sample with other parameters."""
-    outputs = forward(document["layers"], parameters, np.array(document["input"], np.float64))[-1]["a"]
+    outputs = there(forward(document, parameters)[-1]["a"])
     return math.fsum(loss_of(document["loss"], outputs, document["target"])[0])
 
 
-def forward(layers: Sequence[Layer], parameters: Tensors, x: Values) -> list[Numbers]:
-    """For each layer its inputs, z, states and a; None where it has none."""
+def there(values: Values | None) -> Values:
+    assert values is not None
+    return values
+
+
+def specs(document: Document) -> list[Spec]:
+    """What each kind is told of its layer."""
+    more = {"seed": document["seed"], "step": document["step"]}
+    return [{**layer, **more, "shape": np.shape(layer["a"])} for layer in document["layers"]]
+
+
+def _inputs(document: Document, found: Sequence[Numbers], spec: Spec) -> list[Values]:
+    given = np.array(document["input"], np.float64)
+    return [given if source < 0 else there(found[source]["a"]) for source in spec["inputs"]]
+
+
+def forward(document: Document, parameters: Tensors) -> list[Numbers]:
+    """For each layer a and the other numbers of its forward pass."""
     found: list[Numbers] = []
-    for layer, own in zip(layers, parameters, strict=True):
-        numbers: Numbers = {"inputs": x, "z": None, "states": None}
-        shape = np.array(layer["a"]).shape
-        if layer["type"] == "dense":
-            numbers["z"] = dense(own["weight"], own["bias"], x)
-        elif layer["type"] == "conv2d":
-            numbers["z"] = convolution(layer["options"], own["weight"], own["bias"], x, shape)
-        elif layer["type"] == "elman":
-            z, h = elman(own["weight"], own["recurrent_weight"], own["bias"], x, layer)
-            numbers |= {"z": z, "states": h, "a": h if layer["options"]["return_sequences"] else h[-1]}
-        elif layer["type"] in POOLS:
-            numbers["a"] = pool(layer["type"], layer["options"], x, shape)
-        elif layer["type"] in RESHAPES:
-            numbers["a"] = x.reshape(shape)
-        else:
-            numbers["z"] = x
-        if "a" not in numbers:
-            numbers["a"] = activate(layer, numbers["z"])
-        found.append(numbers)
-        x = numbers["a"]
+    for spec, own in zip(specs(document), parameters, strict=True):
+        found.append(KINDS[spec["type"]].forward(spec, own, _inputs(document, found, spec)))
     return found
 
 
-def backward(layers: Sequence[Layer], parameters: Tensors, found: list[Numbers], d_y: Values) -> Tensors:
-    """Adds f', dE/da and delta to what the forward pass found, where something below is trained. Returns the
-    gradients. d_y: dE/da of the last layer."""
-    gradients: Tensors = [{} for _ in layers]
-    d: Values = d_y
-    for at in reversed(range(len(layers))):
-        layer, own, numbers = layers[at], parameters[at], found[at]
-        x, z, a = numbers["inputs"], numbers["z"], numbers["a"]
-        numbers |= {"dE_da": None, "delta": None, "f_prime": None, "dE_dstates": None}
-        if not any(parameters[: at + 1]):
+def backward(document: Document, parameters: Tensors, found: list[Numbers], d_y: Values) -> Tensors:
+    """Adds dE/da and what belongs to it to what the forward pass found, where something below is trained.
+    Returns the gradients. d_y: dE/da of the last layer."""
+    gradients: Tensors = [{} for _ in parameters]
+    told = specs(document)
+    trained: list[bool] = []
+    for spec, own in zip(told, parameters, strict=True):
+        trained.append(bool(own) or any(trained[source] for source in spec["inputs"] if source >= 0))
+    arriving: dict[int, Values] = {len(told) - 1: d_y.reshape(told[-1]["shape"])}
+    for spec, own, numbers in zip(told[::-1], parameters[::-1], found[::-1], strict=True):
+        at = spec["number"]
+        numbers["dE_da"] = None
+        if not trained[at]:
             continue
-        numbers["dE_da"] = d
-        if z is not None:
-            numbers["f_prime"] = slope(layer, z)
-        if layer["type"] == "elman":
-            handed_on = np.zeros_like(z)
-            handed_on[slice(None) if layer["options"]["return_sequences"] else -1] = d
-            states = numbers["states"]
-            back = elman_back(own["weight"], own["recurrent_weight"], x, z, states, handed_on, layer)
-            numbers["dE_dstates"], numbers["delta"], gradients[at], d = back
-            continue
-        if z is not None:
-            numbers["delta"] = d = through(layer, z, a, d)
-        if layer["type"] == "dense":
-            gradients[at], d = dense_back(own["weight"], x, d)
-        elif layer["type"] == "conv2d":
-            gradients[at], d = convolution_back(layer["options"], own["weight"], x, d)
-        elif layer["type"] in POOLS:
-            d = pool_back(layer["type"], layer["options"], x, d)
-        elif layer["type"] in RESHAPES:
-            d = d.reshape(x.shape)
+        numbers["dE_da"] = arriving[at]
+        inputs = _inputs(document, found, spec)
+        back = KINDS[spec["type"]].backward(spec, own, inputs, numbers, arriving[at])
+        numbers |= back.numbers
+        gradients[at] = back.gradients
+        for source, d in zip(spec["inputs"], back.inputs, strict=True):
+            if source >= 0:
+                arriving[source] = arriving[source] + d if source in arriving else d
     return gradients
 
 
-def _update(document: Document, before: Tensors, gradients: Tensors, found: list[Numbers]) -> Tensors:
+def owner_of(layer: Spec, name: str) -> tuple[int, str]:
+    """The number of the layer that has a tensor, and its name."""
+    return layer["parameters"][name].get("owner", layer["number"]), name
+
+
+def _update(document: Document, before: Tensors, gradients: Tensors, found: list[dict[str, Any]]) -> Tensors:
     """The parameters after the step; adds them, and the state, to what was found."""
     spec = document["optimizer"]
 
     def held(name: str) -> bool:
-        return bool(document["hold_biases"]) and name == "bias"
+        return bool(document["hold_biases"]) and is_bias(name)
 
-    used = clipped(
-        spec,
-        {
-            (at, name): np.zeros_like(g) if held(name) else g
-            for at, own in enumerate(gradients)
-            for name, g in own.items()
-        },
-    )
+    sums: dict[tuple[int, str], Values] = {}  # of tensors that several layers use; the others are as they are
+    for at, name, part in ((at, *one) for at, own in enumerate(gradients) for one in own.items()):
+        key = owner_of(document["layers"][at], name)
+        sums[key] = sums[key] + part if key in sums else part
+    used = clipped(spec, {key: np.zeros_like(g) if held(key[1]) else g for key, g in sums.items()})
     after: Tensors = [{} for _ in before]
     for at, layer in enumerate(document["layers"]):
         found[at]["parameters"] = {}
         for name, one in layer["parameters"].items():
-            w, g = before[at][name], used[at, name]
+            key = owner_of(layer, name)
+            w, g = before[at][name], used[key]
             old = {slot: np.array(values, np.float64) for slot, values in one["state_before"].items()}
             new, state = np.zeros_like(w), {slot: np.zeros_like(w) for slot in old}
             for place in np.ndindex(*w.shape):
@@ -152,7 +128,8 @@ def _update(document: Document, before: Tensors, gradients: Tensors, found: list
                     state[slot][place] = states[slot]
             after[at][name] = w.copy() if held(name) else new
             found[at]["parameters"][name] = {
-                "dE_dw": gradients[at][name],
+                "dE_dw": sums[key],
+                "part": gradients[at][name],
                 "update": after[at][name] - w,
                 "after": after[at][name],
                 "state_after": state,

@@ -1,58 +1,55 @@
 """One sample through a network's tape, with the numbers that its ops read and wrote.
 
 The ops run one by one, by NumPy's definitions, in float64. Nothing is computed here that the tape does not
-compute: z, the deltas and the derivatives are the operands of its ops.
+compute: every number is an operand of its ops.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from distbp.core.arrays import Array, Shape
-from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.initializers import INITIALIZERS
-from distbp.nn.layers.base import Layer
+from distbp.nn.kernels import NUMPY
 from distbp.nn.losses.base import Loss
+from distbp.nn.lowered import Lowered, lower
 from distbp.nn.network import Network, aligned_vector
+from distbp.nn.program import Program
 from distbp.nn.run_tape import matrix
-from distbp.nn.tape import LOSS_TOTAL, Row, Space
+from distbp.nn.tape import ENTRY, LOSS_TOTAL, Ref, Row, Space
+from distbp.run.explain.kinds import KINDS
 
-_POOLS = ("max_pool", "average_pool")
-_TAKES_D = ("copy", "steps_first")  # with which the backward pass of a recurrent layer begins
+# Operands of these are not kept: weights, again and again.
+_PASSED_OVER = ("product", "transpose", "bound")
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What one layer computed; None where it does not compute it, or no parameter below needs it.
+    """What one layer computed. `inputs`: what it took; `a`: its output; `d_a`: dE/da, None where nothing
+    below is trained; `numbers`: what lies between, by the names of its kind (`distbp.run.explain.kinds`)."""
 
-    `a`: the output, `d_a`: dE/da. `z`, `slope` (f'), `delta` (dE/dz): of the shape of the output. A recurrent
-    layer has `states`, what its activation gave at each step, and `d_states`, dE/d(states); there all but `a`
-    and `d_a` are (steps, units). `slope` is None for softmax, whose derivative is a matrix.
-    """
-
-    activation: str | None
-    z: Array | None
+    inputs: tuple[Array, ...]
     a: Array
-    slope: Array | None
     d_a: Array | None
-    delta: Array | None
-    states: Array | None = None
-    d_states: Array | None = None
+    numbers: Mapping[str, Array | None]
 
 
 @dataclass(frozen=True)
 class Recording:
     """`totals`: as the tape leaves them (see `distbp.engine.totals`). `losses`: of each output, or of the
-    label, (numbers,), with the factor of the loss."""
+    label, (numbers,), with the factor of the loss. `parts`: of the gradient of a tensor that several layers
+    use, by layer and name."""
 
     layers: tuple[Seen, ...]
     loss: float
     losses: Array
     gradient: Array
+    parts: Mapping[tuple[int, str], Array]
     totals: Array
 
 
@@ -63,101 +60,134 @@ class _Event:
     after: list[Array]
 
 
-def record(network: Network, loss: Loss, vector: Array, x: Array, target: Array) -> Recording:
+class _Form(NamedTuple):
+    """How the output of a layer lies (see `distbp.nn.layers.base.Value`)."""
+
+    shape: Shape
+    channels_last: bool
+
+    def plain(self, values: Array) -> Array:
+        """Of values, one for each number of the output, channel by channel; others as they are."""
+        if not self.channels_last or values.size != math.prod(self.shape):
+            return values
+        return np.ascontiguousarray(values.reshape(-1, self.shape[0]).T).reshape(values.shape)
+
+
+@dataclass(frozen=True)
+class _Ops:
+    """The ops of one layer (see `distbp.run.explain.numbers.Ops`)."""
+
+    events: Sequence[_Event]
+    form: _Form
+
+    def before(self, name: str, operand: int) -> list[Array]:
+        return [self.form.plain(e.before[operand]) for e in self.events if e.row.op.name == name]
+
+    def after(self, name: str, operand: int) -> list[Array]:
+        return [self.form.plain(e.after[operand]) for e in self.events if e.row.op.name == name]
+
+    def slopes(self, name: str) -> list[Array]:
+        return [self.form.plain(_slope(event)) for event in self.events if event.row.op.name == name]
+
+
+def record(
+    network: Network, loss: Loss, vector: Array, x: Array, target: Array, step: int = 0, seed: int = 0
+) -> Recording:
     """Runs the forward and backward pass of one sample. vector: (size,); x: (1, *input_shape); target: (1,)
-    or (1, outputs), as the loss takes it."""
-    lowered = network.lower(1, loss, training=True)
+    or (1, outputs), as the loss takes it. step, seed: decide what is drawn."""
+    lowered = lower(network, 1, loss, training=True)
     gradient, totals = aligned_vector(network.size, network.dtype), np.zeros(lowered.totals)
-    nothing = np.zeros(0)
     spaces: dict[Space, Array] = {
         Space.PARAMETERS: vector,
         Space.GRADIENT: gradient,
         Space.WORK: aligned_vector(lowered.work, network.dtype),
         Space.INPUTS: np.ascontiguousarray(x).reshape(-1),
         Space.TARGETS: np.ascontiguousarray(target).reshape(-1),
-        Space.WEIGHTS: nothing,
+        Space.WEIGHTS: np.zeros(0),
         Space.TOTALS: totals,
-        Space.POSITION: np.zeros(3, np.int64),
+        Space.POSITION: np.array([step, 0, seed], np.int64),
+        Space.CONSTANTS: lowered.constants,
     }
-    events = [_run(row, spaces) for row in lowered.rows]
-    by_layer: list[list[_Event]] = [[] for _ in network.layers]
-    for event in events:
-        if event.row.layer >= 0:
-            by_layer[event.row.layer].append(event)
-    seen: list[Seen] = []
-    below, d_below = x[0], None
+    events, outputs, arrived = _run_all(network, lowered, spaces)
+    values = [entered(network, vector, x), *outputs]
+    seen = []
     for index, layer in enumerate(network.layers):
-        found = _seen(layer, network.shapes[index + 1], by_layer[index], below, d_below)
-        seen.append(found)
-        below, d_below = found.a, found.d_a
+        form = _Form(network.shapes[index + 1], lowered.channels_last[index])
+        own = _Ops([event for event in events if event.row.layer == index], form)
+        d_a = arrived.get(index)
+        inputs = tuple(values[source + 1] for source in network.wiring[index])
+        numbers = KINDS[layer.type].read(spec_of(network, index), own)
+        seen.append(Seen(inputs, outputs[index], d_a, numbers))
     added = next(event for event in events if event.row.op.name == "add_losses")
     losses = added.before[0].reshape(-1) * added.row.real[0]
-    return Recording(tuple(seen), float(totals[LOSS_TOTAL.start]), losses, gradient, totals)
+    parts = {key: matrix(spaces[Space(ref.space)], ref, 1).copy() for key, ref in lowered.parts.items()}
+    return Recording(tuple(seen), float(totals[LOSS_TOTAL.start]), losses, gradient, parts, totals)
+
+
+def entered(network: Network, vector: Array, x: Array) -> Array:
+    """What the first layer takes of the one row x, (1, *input_shape)."""
+    alone = Network((), network.input_shape, network.dtype, entry=network.entry)
+    program = Program(alone, 1, vector, kernels=NUMPY)
+    program.run(np.ascontiguousarray(x))
+    return np.array(program.outputs(1)[0])
+
+
+def _run_all(
+    network: Network, lowered: Lowered, spaces: Mapping[Space, Array]
+) -> tuple[list[_Event], list[Array], dict[int, Array]]:
+    """Events, the output of each layer, and dE/da where there is one. A buffer is read when it is complete:
+    an output before an op of a later layer, dE/da before an op of its own layer or one below."""
+    events: list[_Event] = []
+    outputs: list[Array] = []
+    arrived: dict[int, Array] = {}
+
+    def read(index: int, ref: Ref) -> Array:
+        shape = network.shapes[index + 1]
+        values = matrix(spaces[Space(ref.space)], ref, 1).reshape(-1).copy()
+        return _Form(shape, lowered.channels_last[index]).plain(values).reshape(shape)
+
+    for row in lowered.rows:
+        if row.layer == ENTRY:
+            events.append(_run(row, spaces))
+            continue
+        forward = len(outputs) < len(network.layers)
+        while len(outputs) < len(network.layers) and not 0 <= row.layer <= len(outputs):
+            index = len(outputs)
+            outputs.append(read(index, lowered.activations[index]))
+        if not forward and (row.layer >= 0 or events[-1].row.layer >= 0):  # not of the loss
+            for index, ref in enumerate(lowered.gradients):
+                if ref is not None and index not in arrived and row.layer <= index:
+                    arrived[index] = read(index, ref)
+        events.append(_run(row, spaces))
+    return events, outputs, arrived
 
 
 def _run(row: Row, spaces: Mapping[Space, Array]) -> _Event:
     operands = [matrix(spaces[Space(ref.space)], ref, 1) for ref in row.refs]
-    wanted = (*ACTIVATIONS, *_POOLS, *_TAKES_D, "add_losses")
-    kept = row.op.name.removesuffix("_backward") in wanted
+    kept = not row.op.name.startswith(_PASSED_OVER)
     before = [operand.copy() for operand in operands] if kept else []
     row.op.define(*operands, row.whole, row.real)
     return _Event(row, before, [operand.copy() for operand in operands] if kept else [])
 
 
-def _seen(layer: Layer, shape: Shape, events: Sequence[_Event], below: Array, d_below: Array | None) -> Seen:
-    """Of one layer, from its own ops. below: what it takes, and the derivative with respect to it."""
-    forward = [e for e in events if e.row.op.name in ACTIVATIONS]
-    backward = [e for e in events if e.row.op.name in {f"{name}_backward" for name in ACTIVATIONS}]
-    if not forward:
-        return _without_activation(shape, events, below, d_below)
-    name = forward[0].row.op.name
-    recurrent = layer.type == "elman"
-    states_shape = (len(forward), *forward[0].after[2].shape[1:]) if recurrent else shape
-
-    def arranged(parts: Sequence[Array] | None) -> Array | None:
-        if not parts:
-            return None
-        values = np.concatenate([part.reshape(-1, part.shape[-1]) for part in parts])
-        if layer.type == "conv2d":  # inside, the channels of a place lie together
-            return np.ascontiguousarray(values.reshape(*shape[1:], shape[0]).transpose(2, 0, 1))
-        return values.reshape(states_shape)
-
-    z = arranged([_sum(e.before[0], e.before[1]) for e in forward])
-    values = arranged([e.after[2] for e in forward])
-    backward.sort(key=lambda e: e.row.refs[1].per_row)  # a recurrent layer goes back from its last step
-    slope = None if name == "softmax" else arranged([_slope(e, name) for e in backward])
-    assert values is not None
-    delta, d = arranged([e.after[2] for e in backward]), arranged([e.before[2] for e in backward])
-    if not recurrent:
-        return Seen(name, z, values, slope, d, delta)
-    output = values if len(shape) == 2 else values[-1]
-    later = events[events.index(forward[-1]) + 1 :]
-    handed = next((e.before[0] for e in later if e.row.op.name in _TAKES_D), None)
-    return Seen(name, z, output, slope, None if handed is None else handed.reshape(shape), delta, values, d)
-
-
-def _without_activation(shape: Shape, events: Sequence[_Event], below: Array, d_below: Array | None) -> Seen:
-    """Of pooling, whose ops hold its numbers, and of layers that only change the shape."""
-    forward = next((e for e in events if e.row.op.name in _POOLS), None)
-    if forward is None:
-        d_a = None if d_below is None else d_below.reshape(shape)
-        return Seen(None, None, below.reshape(shape), None, d_a, None)
-    backward = next((e for e in events if e.row.op.name == f"{forward.row.op.name}_backward"), None)
-    place = {"max_pool": 1, "average_pool": 0}[forward.row.op.name]
-    d_a = None if backward is None else backward.before[place].reshape(shape)
-    return Seen(None, None, forward.after[1].reshape(shape), None, d_a, None)
-
-
-def _sum(x: Array, bias: Array) -> Array:
-    return np.asarray(x + bias) if len(bias) else x
-
-
-def _slope(event: _Event, name: str) -> Array:
-    """f'(z), as the backward op has it: what it makes of ones."""
+def _slope(event: _Event) -> Array:
+    """f'(z), as the backward op of an activation has it: what it makes of ones."""
     kept, y, dy, _ = event.before
     ones = np.ones_like(dy)
     event.row.op.define(kept, y, ones, np.empty((0, dy.shape[-1])), event.row.whole, event.row.real)
     return ones
+
+
+def spec_of(network: Network, index: int) -> dict[str, Any]:
+    """What a kind is told of a layer (see `distbp.run.explain.numbers.Spec`)."""
+    layer = network.layers[index]
+    return {
+        "number": index,
+        "type": layer.type,
+        "options": options_of(layer),
+        "activation": layer.ends_in,
+        "shape": network.shapes[index + 1],
+    }
 
 
 def options_of(layer: Any) -> dict[str, Any]:

@@ -32,16 +32,16 @@ from distbp.engine.totals import BOUND, LIVE, LOSS, ROWS, WEIGHT
 from distbp.engine.worker import Worker
 from distbp.job import TrainingJob
 from distbp.job.kinds import plain
-from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.network import Network, Tensor, aligned_vector
-from distbp.nn.tape import TOTALS
-from distbp.run.explain.explanation import Explanation, LayerStep, Parameter
-from distbp.run.explain.record import Recording, options_of, record
+from distbp.nn.tape import ENTRY, TOTALS
+from distbp.optim import CHAINS
+from distbp.run.explain.explanation import Explanation
+from distbp.run.explain.kinds import KINDS
+from distbp.run.explain.numbers import LayerStep, Parameter, is_bias
+from distbp.run.explain.record import options_of, record
 from distbp.run.splits import open_splits
 from distbp.run.train import by_split, check_job, make_blueprint
 from distbp.run.warm_start import check_init, init_folder, weights_from
-
-EXPLAINED = ("dense", "activation", "conv2d", "max_pool2d", "average_pool2d", "elman", "flatten", "reshape")
 
 
 @quiet()
@@ -62,7 +62,7 @@ def explain_job(
     JobError, DataError, NumericsError.
     """
     check_job(job)
-    _check_layers(job)
+    _check_kinds(job)
     wide = job.replace(dtype="float64", workers=0, servers=1)
     place = path_given(folder, "folder")
     splits = open_splits(wide, place, by_split(given))
@@ -71,12 +71,15 @@ def explain_job(
     if blueprint.lengths:
         raise ArgumentError("rows with lengths cannot be explained yet; give rows of one length")
     network, data = blueprint.network(), splits.ready(blueprint)
+    if ENTRY in network.parameters_by_layer:
+        text = "hold an embedding, which is not explained yet; give their categories encode: one_hot"
+        raise JobError([Fault("data.columns", text)])
     source = init_folder(wide, place)
     check_init(blueprint, splits, source)
     vector = weights_from(network, wide.seed, source)
     with one_blas_thread():
         server = ParameterServer(blueprint, vector)
-        held = [t for t in network.tensors if t.name == "bias"] if hold_biases else []
+        held = [t for t in network.tensors if is_bias(t.name)] if hold_biases else []
         worker = Worker(blueprint, vector, data)
         whole = Contribution(Block(0, blueprint.shards), server.gradient, server.totals)
         for number in range(step):
@@ -87,7 +90,8 @@ def explain_job(
             except NotFiniteError:
                 raise diagnose(blueprint, vector, data, number) from None
         rows, _ = data.train(0)
-        x = aligned_vector(int(np.prod(network.input_shape)), np.float64).reshape(1, *network.input_shape)
+        size = int(np.prod(network.input_shape))
+        x = aligned_vector(size, network.input_dtype).reshape(1, *network.input_shape)
         rows.gather(np.array([sample]), x)
         target = rows.targets[[sample]]
         return _explained(blueprint, network, server, x, target, (sample, step, held))
@@ -103,7 +107,7 @@ def _explained(
 ) -> Explanation:
     job, (sample, step, held), vector = blueprint.job, of, server.vector
     before, slots = vector.copy(), {name: values.copy() for name, values in server.slots.items()}
-    found = record(network, job.loss, vector, x, target)
+    found = record(network, job.loss, vector, x, target, step, job.seed)
     gradient, totals = found.gradient.copy(), np.zeros_like(server.totals)
     totals[LOSS], totals[WEIGHT], totals[BOUND], totals[ROWS] = *found.totals[:TOTALS], 1
     totals[LIVE:BOUND] = found.totals[TOTALS:]
@@ -115,45 +119,51 @@ def _explained(
         raise NumericsError(step, "the network", "gradient of the sample", "NaN or Inf", (), advice) from None
     fixed = vector.copy()
     for tensor in network.tensors:
-        if tensor.name == "bias":
+        if is_bias(tensor.name):
             fixed[tensor.start : tensor.stop] = before[tensor.start : tensor.stop]
 
-    def parameter(tensor: Tensor) -> Parameter:
+    def parameter(tensor: Tensor, layer: int) -> Parameter:
         def cut(values: Array) -> Array:
             return values[tensor.start : tensor.stop].reshape(tensor.shape).copy()
 
         decays = any(start <= tensor.start < stop for start, stop in blueprint.decays(network))
         olds, news = ({n: cut(v) for n, v in s.items()} for s in (slots, server.slots))
-        return Parameter(tensor.name, decays, cut(before), cut(found.gradient), cut(vector), olds, news)
+        part, owner = found.parts.get((layer, tensor.name)), None
+        if part is not None:
+            part, owner = part.reshape(tensor.shape), tensor.layer
+        return Parameter(
+            tensor.name, decays, cut(before), cut(found.gradient), cut(vector), olds, news, part, owner
+        )
 
-    layers, inputs = [], x[0].copy()
+    layers = []
     for index, (layer, seen) in enumerate(zip(network.layers, found.layers, strict=True)):
-        own = tuple(parameter(t) for t in network.tensors if t.layer == index)
-        layers.append(LayerStep(index, layer.type, options_of(layer), inputs, seen, own))
-        inputs = seen.a
+        own = tuple(parameter(tensor, index) for tensor in network.used_by(index))
+        layers.append(
+            LayerStep(
+                index, layer.type, layer.name, network.wiring[index], options_of(layer), layer.ends_in,
+                seen.inputs, seen.a, seen.d_a, seen.numbers, own,
+            )
+        )  # fmt: skip
     clip = job.clip
     return Explanation(
         job.name,
+        job.seed,
         sample,
         step,
         bool(held),
+        x[0].copy(),
         tuple(layers),
         plain(job.loss),
         target[0].copy(),
         found.loss,
         found.losses,
-        _error(network, blueprint, vector, x, target),
-        _error(network, blueprint, fixed, x, target),
+        record(network, job.loss, vector, x, target, step, job.seed).loss,
+        record(network, job.loss, fixed, x, target, step, job.seed).loss,
         plain(job.optimizer),
         rate,
         {"l1": job.regularization.l1, "l2": job.regularization.l2},
         {"norm": None if clip is None else clip.norm, "value": None if clip is None else clip.value},
     )
-
-
-def _error(network: Network, blueprint: Blueprint, vector: Array, x: Array, target: Array) -> float:
-    recorded: Recording = record(network, blueprint.job.loss, vector, x, target)
-    return recorded.loss
 
 
 def _apply(server: ParameterServer, step: int, whole: Contribution, held: list[Tensor]) -> None:
@@ -166,16 +176,19 @@ def _apply(server: ParameterServer, step: int, whole: Contribution, held: list[T
         server.vector[tensor.start : tensor.stop] = values
 
 
-def _check_layers(job: TrainingJob) -> None:
+def _check_kinds(job: TrainingJob) -> None:
     faults = [
         Fault(
             f"model.layers.{index}",
-            f"{layer.type} is not explained yet; explained are {', '.join(EXPLAINED)} and activations by"
-            " their own names",
+            f"{layer.type} is not explained yet; explained are {', '.join(KINDS)}",
         )
         for index, layer in enumerate(job.model.layers)
-        if layer.type not in EXPLAINED and layer.type not in ACTIVATIONS
+        if layer.type not in KINDS
     ]
+    if job.optimizer.type not in CHAINS:
+        faults.append(
+            Fault("optimizer", f"{job.optimizer.type} is not explained; explained are {', '.join(CHAINS)}")
+        )
     if faults:
         raise JobError(faults)
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.core.words import counted
-from distbp.run.explain.explanation import Explanation, LayerStep, Parameter
-from distbp.run.explain.formulas import LETTERS, Formulas
-from distbp.run.explain.words import Place, number, places, rule_of
+from distbp.run.explain.explanation import Explanation
+from distbp.run.explain.formulas import Formulas, kind_of
+from distbp.run.explain.numbers import Columns, LayerStep, Parameter, is_bias
+from distbp.run.explain.words import Place, at, number, places, rule_of
 from distbp.run.reproduce import mazur
 from distbp.run.reproduce.figures import Reproduction, table
 
@@ -32,7 +33,7 @@ def lines(found: Explanation) -> Iterator[str]:
     yield ""
     yield "BACKWARD   delta = dE/dz of a unit"
     for layer in reversed(found.layers):
-        if layer.seen.d_a is not None:
+        if layer.d_a is not None:
             yield ""
             yield from _backward(found, layer)
     yield ""
@@ -47,7 +48,7 @@ def _title(found: Explanation) -> Iterator[str]:
     yield f"{found.name}: one step for sample {found.sample}, {after}, in float64"
     rate = f"{found.optimizer['type']}, learning rate {found.learning_rate:g}"
     yield f"loss {found.loss['type']}; {rate}{'; biases held' if found.hold_biases else ''}"
-    yield f"input   {_some(found.layers[0].inputs)}"
+    yield f"input   {_some(found.input)}"
     yield f"target  {_some(found.target)}"
 
 
@@ -59,10 +60,15 @@ def _some(values: Array) -> str:
 
 
 def _name(layer: LayerStep) -> str:
-    shape = " x ".join(map(str, layer.seen.a.shape))
-    activation = layer.seen.activation
-    called = f", {activation}" if activation and activation != layer.type else ""
-    return f"layer {layer.number}: {layer.type}{called}, output {shape}"
+    shape = " x ".join(map(str, layer.a.shape))
+    called = f", {layer.activation}" if layer.activation and layer.activation != layer.type else ""
+    named = "" if layer.name is None else f" {layer.name!r}"
+    taken = "" if layer.sources == (layer.number - 1,) else f", takes {_sources(layer)}"
+    return f"layer {layer.number}: {layer.type}{named}{called}{taken}, output {shape}"
+
+
+def _sources(layer: LayerStep) -> str:
+    return " and ".join("the input" if source < 0 else f"layer {source}" for source in layer.sources)
 
 
 def _left_out(shown: int, of: int, what: str) -> Iterator[str]:
@@ -87,33 +93,34 @@ def _at(values: Array | None, place: Place) -> float | None:
     return None if values is None else float(values[place])
 
 
+def _numbers(layer: LayerStep, told: Formulas, tables: Sequence[Columns]) -> Iterator[str]:
+    """Tables of the first numbers; the first one names its places."""
+    for columns in tables:
+        values = [layer.get(name) for _, name in columns]
+        chosen = list(places(values[0].shape, MOST_UNITS))
+        named = told.unit if values[0].ndim == layer.x.ndim == 2 else at
+        rows = [(named(p), [_at(one, p) for one in values]) for p in chosen]
+        yield from _columns(("unit", *(head for head, _ in columns)), rows)
+        yield from _left_out(len(chosen), values[0].size, "units")
+
+
+def _first(layer: LayerStep, tables: Sequence[Columns]) -> Place:
+    return next(places(layer.get(tables[0][0][1]).shape, 1))
+
+
 def _forward(found: Explanation, layer: LayerStep) -> Iterator[str]:
-    seen = layer.seen
     yield _name(layer)
-    if layer.type in ("flatten", "reshape"):
-        yield "  the same numbers in another shape"
-        return
-    shown = seen.a if seen.states is None else seen.states
-    chosen = list(places(shown.shape, MOST_UNITS))
     told = Formulas(found, layer)
-    yield f"  {told.forward_rule}"
-    if seen.z is None:
-        yield from _columns(("unit", "a"), [(told.unit(p), [_at(shown, p)]) for p in chosen])
-    else:
-        rows = [(told.unit(p), [_at(seen.z, p), _at(shown, p), _at(seen.slope, p)]) for p in chosen]
-        heads = [
-            "unit",
-            "z",
-            "a" if seen.states is None else "h",
-            *(["f'(z)"] if seen.slope is not None else []),
-        ]
-        yield from _columns(heads, [(name, values[: len(heads) - 1]) for name, values in rows])
-    yield from _left_out(len(chosen), shown.size, "units")
-    yield from _wrapped(told.forward(chosen[0]))
+    yield from _wrapped(told.forward_rule)
+    if kind_of(layer).passes:
+        return
+    yield from _numbers(layer, told, told.tables)
+    for text in told.forward(_first(layer, told.tables)):
+        yield from _wrapped(text)
 
 
 def _loss(found: Explanation) -> Iterator[str]:
-    last = found.layers[-1].seen
+    last = found.layers[-1]
     yield f"LOSS   E = {number(found.error)}   ({found.loss['type']})"
     chosen = list(places(last.a.shape, MOST_UNITS))
     if len(found.losses) == last.a.size and found.target.ndim:
@@ -134,52 +141,41 @@ def _loss(found: Explanation) -> Iterator[str]:
 
 
 def _backward(found: Explanation, layer: LayerStep) -> Iterator[str]:
-    seen = layer.seen
     yield _name(layer)
-    if layer.type in ("flatten", "reshape"):
-        yield "  the same numbers in another shape"
-        return
     told = Formulas(found, layer)
+    if kind_of(layer).passes:
+        yield f"  {told.forward_rule}"
+        return
     for what in told.backward_rules:
-        yield f"  {what}"
-    d = seen.d_a if seen.d_states is None else seen.d_states
-    assert d is not None
-    chosen = list(places(d.shape, MOST_UNITS))
-    if seen.delta is None:
-        yield from _columns(("unit", "dE/da"), [(told.unit(p), [_at(d, p)]) for p in chosen])
-    else:
-        d_name = "dE/da" if seen.states is None else "dE/dh"
-        heads = ("unit", d_name, "f'(z)", "delta") if seen.slope is not None else ("unit", d_name, "delta")
-        rows = []
-        for p in chosen:
-            values = [_at(d, p), _at(seen.slope, p), _at(seen.delta, p)]
-            rows.append((told.unit(p), values if seen.slope is not None else [values[0], values[2]]))
-        yield from _columns(heads, rows)
-    yield from _left_out(len(chosen), d.size, "units")
-    for text in told.backward(chosen[0]):
+        yield from _wrapped(what)
+    yield from _numbers(layer, told, told.back_tables)
+    for text in told.backward(_first(layer, told.back_tables)):
         yield from _wrapped(text)
-    if layer.parameters:
-        yield f"  BP3  {told.bias_rule}"
-    for one in layer.parameters:
-        if one.name != "bias":
+    for one in sorted(layer.parameters, key=lambda one: told.weights[one.name].equation):
+        rule = told.weights[one.name]
+        yield from _wrapped(told.shared(one.name))
+        if rule.equation == "BP3":
+            yield f"  BP3  {rule.rule}"
+        else:
             yield from _chain(layer, told, one)
 
 
 def _chain(layer: LayerStep, told: Formulas, one: Parameter) -> Iterator[str]:
     """Each weight's derivative by the chain rule, its factors written out."""
-    chosen = list(places(one.gradient.shape, MOST_WEIGHTS))
-    yield f"  BP4  {told.weight_rule(one.name)}"
-    if layer.type == "dense" and layer.seen.slope is not None:
+    chosen = list(places(one.given.shape, MOST_WEIGHTS))
+    weight = told.weights[one.name]
+    yield from _wrapped(f"BP4  {weight.rule}")
+    if layer.type == "dense" and layer.has("f_prime"):
         rows = []
         for j, k in chosen:
-            factors = [_at(layer.seen.d_a, (j,)), _at(layer.seen.slope, (j,)), float(layer.inputs[k])]
-            rows.append((f"w[{j}, {k}]", [*factors, float(one.gradient[j, k])]))
+            factors = [_at(layer.d_a, (j,)), _at(layer.get("f_prime"), (j,)), float(layer.x[k])]
+            rows.append((f"w[{j}, {k}]", [*factors, float(one.given[j, k])]))
         yield from _columns(("weight", "dE/da  *", "da/dz  *", "dz/dw  =", "dE/dw"), rows)
     else:
-        rows = [(f"{LETTERS[one.name]}{list(p)}", [float(one.gradient[p])]) for p in chosen]
+        rows = [(f"{weight.letter}{list(p)}", [float(one.given[p])]) for p in chosen]
         yield from _columns(("weight", "dE/dw"), rows)
         yield from _wrapped(told.weight(one.name, chosen[0]))
-    yield from _left_out(len(chosen), one.gradient.size, "weights")
+    yield from _left_out(len(chosen), one.given.size, "weights")
 
 
 def _update(found: Explanation) -> Iterator[str]:
@@ -187,8 +183,10 @@ def _update(found: Explanation) -> Iterator[str]:
     yield from textwrap.wrap(rule, WIDTH, subsequent_indent=" " * 9)
     for layer in found.layers:
         for one in layer.parameters:
+            if one.owner not in (None, layer.number):
+                continue  # it is told with its owner
             chosen = list(places(one.before.shape, MOST_WEIGHTS))
-            held = "  (held)" if found.hold_biases and one.name == "bias" else ""
+            held = "  (held)" if found.hold_biases and is_bias(one.name) else ""
             yield ""
             yield f"layer {layer.number}, {one.name}{held}"
             rows = [

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distbp.run.explain.explanation import Explanation
+if TYPE_CHECKING:
+    from distbp.run.explain.explanation import Explanation
 
 Place = tuple[int, ...]
 MOST_TERMS = 4  # of a sum that is written out

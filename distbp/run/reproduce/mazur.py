@@ -65,9 +65,9 @@ def is_the_example(found: Explanation) -> bool:
         return False
     if found.optimizer["type"] != "sgd" or found.learning_rate != RATE:
         return False
-    pairs = [(layers[0].inputs, X[0]), (found.target, T[0])]
+    pairs = [(layers[0].x, X[0]), (found.target, T[0])]
     for layer, tensors in zip(layers, ((W1, B1), (W2, B2)), strict=True):
-        if layer.seen.activation != "sigmoid":
+        if layer.activation != "sigmoid":
             return False
         pairs += list(zip([one.before for one in layer.parameters], tensors, strict=True))
     return all(np.array_equal(a, b) for a, b in pairs)
@@ -77,13 +77,12 @@ def page(found: Explanation) -> list[Figure]:
     """Figure by figure what the page prints of its first step, and what is found here."""
     first, second = found.layers
     (w1, _), (w2, _) = first.parameters, second.parameters
-    assert second.seen.z is not None
     rows = [
-        ("out h1", "0.593269992", first.seen.a[0]),
-        ("out h2", "0.596884378", first.seen.a[1]),
-        ("net o1", "1.105905967", second.seen.z[0]),
-        ("out o1", "0.75136507", second.seen.a[0]),
-        ("out o2", "0.772928465", second.seen.a[1]),
+        ("out h1", "0.593269992", first.a[0]),
+        ("out h2", "0.596884378", first.a[1]),
+        ("net o1", "1.105905967", second.get("z")[0]),
+        ("out o1", "0.75136507", second.a[0]),
+        ("out o2", "0.772928465", second.a[1]),
         ("E o1", "0.274811083", found.losses[0]),
         ("E o2", "0.023560026", found.losses[1]),
         ("E total", "0.298371109", found.error),
@@ -132,7 +131,7 @@ def reproduce(folders: Folders, tell: Tell) -> Reproduction:
     after_one = next(wrong)[0]
     for _ in range(STEPS - 1):
         outputs = next(wrong)[1]
-    ours = last.layers[1].seen.a
+    ours = last.layers[1].a
     figures = [
         *page(first),
         printed("  the same, with the page's mistake", "0.291027924", after_one),

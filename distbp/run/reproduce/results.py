@@ -7,7 +7,11 @@ from types import MappingProxyType
 
 from distbp.run.reproduce import cs231n, mazur
 from distbp.run.reproduce.figures import Published
-from distbp.run.reproduce.nielsen_curves import reproduce_overfitting, reproduce_weight_initialization
+from distbp.run.reproduce.nielsen_curves import (
+    reproduce_overfitting,
+    reproduce_three_shards,
+    reproduce_weight_initialization,
+)
 
 _DATA = ("MNIST", "the book's curves")
 
@@ -17,6 +21,12 @@ RESULTS: Mapping[str, Published] = MappingProxyType(
         "nielsen/overfitting": Published(
             "1,000 images, 400 epochs: overfitting", "a minute", reproduce_overfitting, _DATA
         ),
+        "nielsen/three-shards": Published(
+            "the same with batches cut 4, 3, 3 over three shards",
+            "some minutes",
+            reproduce_three_shards,
+            _DATA,
+        ),
         "nielsen/weight-initialization-30": Published(
             "30 hidden units, two ways to draw weights",
             "some minutes",
@@ -24,5 +34,6 @@ RESULTS: Mapping[str, Published] = MappingProxyType(
             _DATA,
         ),
         "cs231n/rnn": Published("one step of an Elman network", "seconds", cs231n.reproduce),
+        "cs231n/lstm": Published("one step of an LSTM", "seconds", cs231n.reproduce_lstm),
     }
 )

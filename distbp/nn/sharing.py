@@ -1,0 +1,134 @@
+"""Tensors that several layers use: one layer has it, the others name it (`shares: out.weight`).
+
+The gradient of such a tensor is the sum of what each of its users computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from distbp.nn.layers.base import Layer, Shape
+from distbp.nn.tape import Ref, Tape
+from distbp.nn.wiring import Problem, unknown_name
+
+Shapes = Mapping[str, Shape]  # of the parameters of a layer, by name
+Sharing = Mapping[tuple[int, str], int]  # (layer, parameter) -> the layer whose tensor it is
+
+
+def parameter_shapes(layer: Layer, inputs: Sequence[Shape | None]) -> dict[str, Shape] | None:
+    """Of a layer whose inputs have these shapes; None where they are not known, or do not fit."""
+    known = [shape for shape in inputs if shape is not None]
+    if len(known) < len(inputs) or layer.joins != (len(inputs) > 1):
+        return None
+    try:
+        layer.output_shape(*known)  # which refuses what does not fit
+        return {spec.name: spec.shape for spec in layer.parameters(*known)}
+    except ValueError:
+        return None
+
+
+def share(
+    layers: Sequence[Layer],
+    shapes: Sequence[Shapes | None],
+    unknown: Callable[[str, Iterable[str]], str] = unknown_name,
+) -> tuple[dict[tuple[int, str], int], list[Problem]]:
+    """Which layer has the tensor that another one uses as its own, and every fault in what they say.
+
+    `shapes`: of the parameters of each layer, None where they are not known. `unknown`: the words for a name
+    that is not among the known ones.
+    """
+    numbers = {layer.name: number for number, layer in enumerate(layers) if layer.name is not None}
+    taken = {
+        (number, text.rpartition(".")[2]) for number, layer in enumerate(layers) for text, _ in _said(layer)
+    }
+    found: dict[tuple[int, str], int] = {}
+    problems: list[Problem] = []
+    for number, layer in enumerate(layers):
+        for text, place in _said(layer):
+            name, _, tensor = text.rpartition(".")
+            path = f"{number}.{place}"
+            if not name or not tensor:
+                words = f"{text!r} must be the name of a layer and of its tensor, such as out.weight"
+                problems.append(Problem(path, words))
+            elif name not in numbers:
+                problems.append(Problem(path, unknown(name, numbers)))
+            elif problem := _problem(layers, shapes, taken, number, numbers[name], tensor):
+                problems.append(Problem(path, problem))
+            elif (number, tensor) in found:
+                problems.append(Problem(path, f"{tensor!r} is shared twice; name it once"))
+            else:
+                found[number, tensor] = numbers[name]
+    return found, problems
+
+
+def _said(layer: Layer) -> Iterator[tuple[str, str]]:
+    """What a layer shares, and where it says so."""
+    if isinstance(layer.shares, str):
+        yield layer.shares, "shares"
+    else:
+        for place, text in enumerate(layer.shares or ()):
+            yield text, f"shares.{place}"
+
+
+def _problem(
+    layers: Sequence[Layer],
+    shapes: Sequence[Shapes | None],
+    taken: set[tuple[int, str]],
+    number: int,
+    owner: int,
+    tensor: str,
+) -> str:
+    if owner == number:
+        return "names the layer itself; name another one"
+    if (owner, tensor) in taken:
+        return f"layer {owner} shares its {tensor!r} too; name the layer that has it"
+    own, theirs = shapes[number], shapes[owner]
+    for of, there in ((number, own), (owner, theirs)):
+        if there is not None and tensor not in there:
+            has = f"it has {', '.join(there)}" if there else "it has no parameters"
+            return f"layer {of} ({layers[of].type}) has no {tensor!r}; {has}"
+    if own is not None and theirs is not None and own[tensor] != theirs[tensor]:
+        mine, yours = (list(there[tensor]) for there in (own, theirs))
+        return f"layer {owner} has {tensor!r} of shape {yours}, but here it is of shape {mine}"
+    return ""
+
+
+def sharing_of(layers: Sequence[Layer], shapes: Sequence[Shapes | None]) -> Sharing:
+    """As `share`. Raises ValueError where something does not fit; the message says all that is wrong."""
+    found, problems = share(layers, shapes)
+    if problems:
+        raise ValueError("; ".join(f"layer {problem.place}: {problem.message}" for problem in problems))
+    return found
+
+
+def users_of(sharing: Sharing) -> dict[tuple[int, str], list[int]]:
+    """(layer, parameter) of each tensor that several layers use -> those, the one that has it first, then the
+    others in order."""
+    users: dict[tuple[int, str], list[int]] = {}
+    for (user, name), owner in sorted(sharing.items()):
+        users.setdefault((owner, name), [owner]).append(user)
+    return dict(sorted(users.items()))
+
+
+Uses = Sequence[tuple[str, Sequence[int], Ref]]  # name, layers that use it, place of its gradient
+
+
+def part_buffers(tape: Tape, shared: Uses) -> dict[tuple[int, str], Ref]:
+    """A buffer for what each user gives to the gradient of a tensor, by layer and name; kept until all are
+    added up."""
+    parts = {
+        (user, name): tape.work(place.columns, 0, place.plus)
+        for name, users, place in shared
+        for user in users
+    }
+    tape.keep(*parts.values())
+    return parts
+
+
+def join_parts(tape: Tape, shared: Uses, parts: Mapping[tuple[int, str], Ref]) -> None:
+    """Emits the sums of the parts into the gradient, user after user."""
+    for name, users, place in shared:
+        first, *others = (parts[user, name] for user in users)
+        for other in others:
+            tape.emit("add", first, other, place)
+            first = place

@@ -1,0 +1,44 @@
+"""All kinds of layers that are explained, by the `type` that names them in a job; the contract is `Kind`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from distbp.run.explain.kinds.attention import ATTENTION
+from distbp.run.explain.kinds.dense import ACTIVATION, DENSE
+from distbp.run.explain.kinds.elements import ADD, CONCATENATE, DROPOUT, MULTIPLY, RESHAPE
+from distbp.run.explain.kinds.images import AVERAGE_POOL, CONVOLUTION, MAX_POOL
+from distbp.run.explain.kinds.normalization import NORMALIZATION
+from distbp.run.explain.kinds.recurrent import RECURRENT
+from distbp.run.explain.kinds.steps import AVERAGE, EMBEDDING, ENCODING, PLACES
+from distbp.run.explain.loops import FUNCTIONS
+from distbp.run.explain.numbers import Kind
+
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "dense": DENSE,
+        "dense_steps": DENSE,
+        "activation": ACTIVATION,
+        "conv2d": CONVOLUTION,
+        "max_pool2d": MAX_POOL,
+        "average_pool2d": AVERAGE_POOL,
+        "elman": RECURRENT,
+        "lstm": RECURRENT,
+        "gru": RECURRENT,
+        "attention": ATTENTION,
+        "batch_normalization": NORMALIZATION,
+        "layer_normalization": NORMALIZATION,
+        "dropout": DROPOUT,
+        "add": ADD,
+        "multiply": MULTIPLY,
+        "concatenate": CONCATENATE,
+        "embedding": EMBEDDING,
+        "positional_encoding": ENCODING,
+        "positional_embedding": PLACES,
+        "average_steps": AVERAGE,
+        "flatten": RESHAPE,
+        "reshape": RESHAPE,
+        **dict.fromkeys((*FUNCTIONS, "softmax"), ACTIVATION),
+    }
+)

@@ -1,0 +1,188 @@
+"""Layers that work number by number: dropout, sums, products, one beside the other, other shapes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from distbp.run.explain.numbers import (
+    Back,
+    Columns,
+    Kind,
+    LayerStep,
+    Numbers,
+    Ops,
+    Spec,
+    Tensors,
+    Values,
+    one_of,
+    unread,
+)
+from distbp.run.explain.words import Place, at, plain, short, total
+
+# Dropout ----------------------------------------------------------------------------------------------
+
+_LEVELS, _PURPOSE = 1 << 16, 4  # of random numbers of 16 bits; of the stream for dropout
+
+
+def _dropped(spec: Spec) -> int:
+    return min(round(float(spec["options"]["rate"]) * _LEVELS), _LEVELS - 1)
+
+
+def _read_mask(spec: Spec, ops: Ops) -> Numbers:
+    factors = one_of(ops.after("dropout", 2))
+    return {"factors": None if factors is None else factors.reshape(spec["shape"])}
+
+
+def _mask(spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
+    """The mask is drawn anew: 16-bit parts of Philox words, with (seed, purpose) as the key and (layer,
+    shard, step) in the counter."""
+    (x,), dropped = inputs, _dropped(spec)
+    if not dropped:
+        return {"factors": None, "a": x}
+    counter = np.array([0, spec["number"], 0, spec["step"]], np.uint64)
+    key = np.array([spec["seed"], _PURPOSE], np.uint64)
+    words = np.random.Philox(key=key, counter=counter).random_raw(-(-x.size // 4))
+    levels = words.view(np.uint16)[: x.size].reshape(x.shape)
+    factors = np.where(levels >= dropped, _LEVELS / (_LEVELS - dropped), 0.0)
+    return {"factors": factors, "a": x * factors}
+
+
+def _mask_back(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbers, d: Values) -> Back:
+    factors = numbers["factors"]
+    return Back({}, {}, [d if factors is None else d * factors])
+
+
+def _factor(step: LayerStep, place: Place) -> float:
+    return float(step.get("factors")[place]) if step.has("factors") else 1.0
+
+
+def _mask_tables(step: LayerStep) -> Sequence[Columns]:
+    return ((("factor", "factors"), ("a", "a")),) if step.has("factors") else ((("a", "a"),),)
+
+
+DROPOUT = Kind(
+    read=_read_mask,
+    forward=_mask,
+    backward=_mask_back,
+    rule=lambda step: (
+        f"a = x * factor;  a factor is 0 with probability {step.options['rate']:g}, else the same for all:"
+        " drawn for this step"
+    ),
+    tables=_mask_tables,
+    made=lambda step, place: [
+        f"a{at(place)} = {total([(step.x[place], _factor(step, place))])} = {plain(step.a[place])}"
+    ],
+    hands_rule=lambda step: f"dE/da = dE/da * factor of layer {step.number}",
+    hands=lambda step, which, place: total([(step.get("dE_da")[place], _factor(step, place))]),
+)
+
+# Sums and products ------------------------------------------------------------------------------------
+
+
+def _sum(spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
+    return {"a": sum(inputs[1:], inputs[0])}
+
+
+def _sum_back(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbers, d: Values) -> Back:
+    return Back({}, {}, [d.copy() for _ in inputs])
+
+
+def _same(step: LayerStep, which: int, place: Place) -> str:
+    return short(float(step.get("dE_da")[place]))
+
+
+ADD = Kind(
+    read=unread,
+    forward=_sum,
+    backward=_sum_back,
+    rule=lambda step: "a = the sum of the inputs",
+    made=lambda step, place: [
+        f"a{at(place)} = {total([], [float(x[place]) for x in step.inputs])} = {plain(step.a[place])}"
+    ],
+    hands_rule=lambda step: f"dE/da = dE/da of layer {step.number}, as it is a sum",
+    hands=_same,
+)
+
+
+def _others(inputs: Sequence[Values], which: int) -> list[Values]:
+    return [x for number, x in enumerate(inputs) if number != which]
+
+
+def _product(spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
+    return {"a": math.prod(inputs[1:], start=inputs[0])}
+
+
+def _product_back(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbers, d: Values) -> Back:
+    return Back({}, {}, [math.prod(_others(inputs, which), start=d) for which in range(len(inputs))])
+
+
+def _factors(values: Sequence[Values], place: Place) -> str:
+    return " * ".join(short(float(one[place])) for one in values)
+
+
+MULTIPLY = Kind(
+    read=unread,
+    forward=_product,
+    backward=_product_back,
+    rule=lambda step: "a = the product of the inputs",
+    made=lambda step, place: [f"a{at(place)} = {_factors(step.inputs, place)} = {plain(step.a[place])}"],
+    hands_rule=lambda step: f"dE/da = dE/da of layer {step.number} times its other inputs",
+    hands=lambda step, which, place: _factors([step.get("dE_da"), *_others(step.inputs, which)], place),
+)
+
+# One beside the other ---------------------------------------------------------------------------------
+
+
+def _beside(spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
+    return {"a": np.concatenate(inputs, axis=spec["options"]["axis"])}
+
+
+def _beside_back(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbers, d: Values) -> Back:
+    axis = spec["options"]["axis"]
+    ends = np.cumsum([x.shape[axis] for x in inputs])[:-1]
+    return Back({}, {}, np.split(d, ends, axis=axis))
+
+
+def _source(step: LayerStep, place: Place) -> list[str]:
+    """Which input a number comes from."""
+    axis = step.options["axis"] % step.a.ndim
+    first = 0
+    for number, x in enumerate(step.inputs):
+        if place[axis] < first + x.shape[axis]:
+            inside = (*place[:axis], place[axis] - first, *place[axis + 1 :])
+            return [f"a{at(place)} = input {number}{at(inside)} = {plain(step.a[place])}"]
+        first += x.shape[axis]
+    raise AssertionError(place)
+
+
+def _moved(step: LayerStep, which: int, place: Place) -> str:
+    axis = step.options["axis"] % step.a.ndim
+    first = sum(x.shape[axis] for x in step.inputs[:which])
+    return _same(step, which, (*place[:axis], place[axis] + first, *place[axis + 1 :]))
+
+
+CONCATENATE = Kind(
+    read=unread,
+    forward=_beside,
+    backward=_beside_back,
+    rule=lambda step: "a = the inputs, one beside the other",
+    made=_source,
+    hands_rule=lambda step: f"dE/da = its part of dE/da of layer {step.number}",
+    hands=_moved,
+)
+
+# Other shapes -----------------------------------------------------------------------------------------
+
+RESHAPE = Kind(
+    read=unread,
+    forward=lambda spec, own, inputs: {"a": inputs[0].reshape(spec["shape"])},
+    backward=lambda spec, own, inputs, numbers, d: Back({}, {}, [d.reshape(inputs[0].shape)]),
+    rule=lambda step: "the same numbers in another shape",
+    made=lambda step, place: [f"a{at(place)} = {plain(step.a[place])}"],
+    hands_rule=lambda step: "",
+    hands=_same,
+    passes=True,
+)

@@ -1,0 +1,190 @@
+"""Convolution and pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from distbp.run.explain.kinds.dense import (
+    activation_back_columns,
+    activation_columns,
+    after,
+    below,
+    delta_of,
+    delta_rule,
+    read,
+)
+from distbp.run.explain.loops import activate, slope, through
+from distbp.run.explain.numbers import (
+    Back,
+    Kind,
+    LayerStep,
+    Numbers,
+    Spec,
+    Tensors,
+    Values,
+    Weight,
+    unread,
+)
+from distbp.run.explain.window_loops import (
+    chosen_place,
+    convolution,
+    convolution_back,
+    grid_of,
+    pool,
+    pool_back,
+)
+from distbp.run.explain.words import MOST_TERMS, Place, at, plain, short, total
+
+
+def _forward(spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
+    z = convolution(spec["options"], own["weight"], own["bias"], inputs[0], spec["shape"])
+    return {"z": z, "a": activate(spec, z)}
+
+
+def _backward(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbers, d: Values) -> Back:
+    z, a = numbers["z"], numbers["a"]
+    assert z is not None and a is not None
+    delta = through(spec, z, a, d)
+    gradients, d_x = convolution_back(spec["options"], own["weight"], inputs[0], delta)
+    return Back({"f_prime": slope(spec, z), "delta": delta}, gradients, [d_x])
+
+
+def _first(step: LayerStep, f: int) -> int:
+    """The first channel that a filter looks at."""
+    w = step.tensor("weight")
+    return int(f // (w.shape[0] // step.options["groups"]) * w.shape[1])
+
+
+def _made(step: LayerStep, place: Place) -> list[str]:
+    w, x, (f, i, j), grid = step.tensor("weight"), step.x, place, grid_of(step.options)
+    window = [
+        (w[f, c, u, v], x[_first(step, f) + c, row, column])
+        for c in range(w.shape[1])
+        for u, v, row, column in grid.places(x.shape[1:], i, j)
+    ]
+    terms = total(window, [step.tensor("bias")[f]])
+    return [f"z{at(place)} = {terms} = {plain(step.get('z')[place])}", after(step, place)]
+
+
+def _hands(step: LayerStep, which: int, place: Place) -> str:
+    """delta * weight of every window in which a number stands."""
+    w, delta, (channel, row, column) = step.tensor("weight"), step.get("delta"), place
+    many = w.shape[0] // step.options["groups"]
+    group = channel // w.shape[1]
+    return total(
+        (delta[f, i, j], w[f, channel - group * w.shape[1], u, v])
+        for f in range(group * many, (group + 1) * many)
+        for u, v, i, j in grid_of(step.options).around(delta.shape[1:], row, column)
+    )
+
+
+def _weight(step: LayerStep, place: Place) -> str:
+    (f, c, u, v), x, delta = place, step.x, step.get("delta")
+    grid = grid_of(step.options)
+    return total(
+        (delta[f, i, j], x[_first(step, f) + c, row, column])
+        for i, j in np.ndindex(*delta.shape[1:])
+        for a, b, row, column in grid.places(x.shape[1:], i, j)
+        if (a, b) == (u, v)
+    )
+
+
+def _bias(step: LayerStep, place: Place) -> str:
+    return total([], [float(v) for v in step.get("delta")[place[0]].ravel()])
+
+
+def _weights(step: LayerStep) -> Mapping[str, Weight]:
+    rule = "dE/dw[f, c, u, v] = sum over the places of delta * (the number there)"
+    return {
+        "weight": Weight("w", rule, _weight),
+        "bias": Weight("b", "dE/db[f] = the sum of delta over the places", _bias, "BP3"),
+    }
+
+
+CONVOLUTION = Kind(
+    read=read,
+    forward=_forward,
+    backward=_backward,
+    rule=lambda step: (
+        f"z[f, y, x] = sum over the window of w[f, c, u, v] * x + b[f],  a = {step.activation}(z)"
+    ),
+    back_rules=delta_rule,
+    tables=activation_columns,
+    back_tables=activation_back_columns,
+    made=_made,
+    brought=delta_of,
+    hands_rule=below,
+    hands=_hands,
+    weights=_weights,
+    drawn=lambda step: ("a", "delta"),
+)
+
+
+# Pooling ----------------------------------------------------------------------------------------------
+
+
+def _pool(spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
+    return {"a": pool(spec["type"], spec["options"], inputs[0], spec["shape"])}
+
+
+def _pool_backward(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbers, d: Values) -> Back:
+    return Back({}, {}, [pool_back(spec["type"], spec["options"], inputs[0], d)])
+
+
+def _window(step: LayerStep, place: Place) -> str:
+    x, grid, (c, i, j) = step.x, grid_of(step.options), place
+    values = [short(float(x[c, row, column])) for _, _, row, column in grid.places(x.shape[1:], i, j)]
+    return ", ".join(values[:MOST_TERMS]) + (", ..." if len(values) > MOST_TERMS else "")
+
+
+def _largest(step: LayerStep, place: Place) -> list[str]:
+    c, i, j = place
+    where = at((c, *chosen_place(grid_of(step.options), step.x, c, i, j)))
+    return [f"a{at(place)} = max({_window(step, place)}) = {plain(step.a[place])}, which is x{where}"]
+
+
+def _average(step: LayerStep, place: Place) -> list[str]:
+    down, right = grid_of(step.options).kernel
+    summed = _window(step, place).replace(", ", " + ")
+    return [f"a{at(place)} = ({summed}) / {down * right} = {plain(step.a[place])}"]
+
+
+def _largest_hands(step: LayerStep, which: int, place: Place) -> str:
+    grid, (c, row, column), d = grid_of(step.options), place, step.get("dE_da")
+    around = grid.around(d.shape[1:], row, column)
+    parts = [
+        short(float(d[c, i, j]))
+        for _, _, i, j in around
+        if chosen_place(grid, step.x, c, i, j) == (row, column)
+    ]
+    return " + ".join(parts) if parts else "0 (it is the largest of no window)"
+
+
+def _average_hands(step: LayerStep, which: int, place: Place) -> str:
+    grid, (c, row, column), d = grid_of(step.options), place, step.get("dE_da")
+    size = grid.kernel[0] * grid.kernel[1]
+    around = grid.around(d.shape[1:], row, column)
+    parts = [f"{short(float(d[c, i, j]))} / {size}" for _, _, i, j in around]
+    return " + ".join(parts) if parts else "0 (it stands in no window)"
+
+
+MAX_POOL = Kind(
+    read=unread,
+    forward=_pool,
+    backward=_pool_backward,
+    rule=lambda step: "a = the largest number of each window",
+    made=_largest,
+    hands_rule=lambda step: "dE/da comes from the windows above: to the largest number of each",
+    hands=_largest_hands,
+)
+AVERAGE_POOL = Kind(
+    read=unread,
+    forward=_pool,
+    backward=_pool_backward,
+    rule=lambda step: "a = the average of each window (padding counts as 0)",
+    made=_average,
+    hands_rule=lambda step: "dE/da comes from the windows above: an equal part to each number",
+    hands=_average_hands,
+)
