@@ -29,7 +29,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "conjugate_gradient": {"optimizer": {"type": "conjugate_gradient", "curvature": 0.2}},
     "lbfgs": {"optimizer": {"type": "lbfgs", "history": 3}, "dtype": "float64"},
 }
-every_search = pytest.mark.parametrize("name", METHODS)
+every_search = pytest.mark.parametrize("name", list(METHODS))
 METHODS["evolution"] = {"optimizer": {"type": "evolution", "population": 12}}
 every_method = pytest.mark.parametrize("name", METHODS)
 WHOLE: dict[str, Result] = {}
