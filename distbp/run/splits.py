@@ -208,7 +208,10 @@ def _open_table(job: TrainingJob, folder: Path, given: Mapping[str, Any], *, con
         tables[name] = windowed(tables[name], replace(windows, flat=flat), opened.plan.series)
     outputs = _outputs(job, tables["train"].features, opened.plan.entry)
     meaning = understand(tables, job.loss, outputs, np.dtype(job.dtype))
-    notes = (*opened.notes, *shared_rows(tables, meaning.targets))
+    shared = (
+        [] if opened.windows else shared_rows(tables, meaning.targets)
+    )  # rows of a series have a time each
+    notes = (*opened.notes, *shared)
     return Splits(tables, plain, meaning, opened.plan, notes)
 
 
