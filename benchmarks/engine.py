@@ -9,8 +9,8 @@ from benchmarks.rows import Row
 from benchmarks.synthetic import samples
 from distbp import TrainingJob
 from distbp.engine.blueprint import Blueprint
+from distbp.run.blueprints import make_blueprint
 from distbp.run.splits import open_splits
-from distbp.run.train import make_blueprint
 from distbp.team.base import Snapshot
 from distbp.team.inline import InlineTeam
 

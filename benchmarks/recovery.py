@@ -30,8 +30,8 @@ from distbp.data.batches import WholeData
 from distbp.engine import numerics
 from distbp.engine.blueprint import Blueprint
 from distbp.optim.schedules import PlateauState
+from distbp.run.blueprints import make_blueprint
 from distbp.run.splits import open_splits
-from distbp.run.train import make_blueprint
 from distbp.team.base import Snapshot, Team
 from distbp.team.exchange.shared_data import share_rows
 from distbp.team.membership import Options

@@ -32,9 +32,9 @@ from distbp.plan import calibrate
 from distbp.plan.plan import predict
 from distbp.plan.simulate import simulate
 from distbp.plan.speed_model import Layout, Machine, Work, node_limit, step_time
+from distbp.run.blueprints import make_blueprint
 from distbp.run.curves import draw_lines
 from distbp.run.splits import open_splits
-from distbp.run.train import make_blueprint
 
 # Floats -> milliseconds that a round of the exchange alone may take with two workers.
 EXCHANGE_BARS = {25_000: 0.15, 1_000_000: 1.0, 10_000_000: 15.0}

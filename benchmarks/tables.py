@@ -97,8 +97,8 @@ def train(folder: Path, where: str) -> dict[str, Any]:
 
     from distbp.engine import numerics
     from distbp.optim.schedules import PlateauState
+    from distbp.run.blueprints import make_blueprint
     from distbp.run.splits import open_splits
-    from distbp.run.train import make_blueprint
     from distbp.team.base import Snapshot
     from distbp.team.inline import InlineTeam
 

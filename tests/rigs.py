@@ -17,8 +17,8 @@ from distbp.engine.blueprint import Blueprint
 from distbp.engine.parameter_server import Contribution, ParameterServer
 from distbp.engine.totals import totals_size
 from distbp.engine.worker import Worker
+from distbp.run.blueprints import make_blueprint
 from distbp.run.splits import Splits, open_splits
-from distbp.run.train import make_blueprint
 
 Data = tuple[Any, ...]
 

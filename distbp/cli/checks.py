@@ -37,8 +37,8 @@ def validate(job_file: Path, sets: tuple[str, ...], no_data: bool, as_json: bool
         check_memory(needed(job, None, {}))
     if not no_data:
         from distbp.job.data_checks import notes_about
+        from distbp.run.blueprints import make_blueprint
         from distbp.run.splits import open_splits, skipped_note
-        from distbp.run.train import make_blueprint
         from distbp.run.warm_start import check_init, init_folder
 
         with named(job_file):

@@ -26,8 +26,8 @@ from distbp.data.formats import Npz, Source, TableFiles, from_arrays, load
 from distbp.data.sequences import in_step
 from distbp.data.table import Table
 from distbp.job import TrainingJob
+from distbp.run.blueprints import check_splits
 from distbp.run.splits import SPLITS, open_splits
-from distbp.run.train import check_splits
 
 DATASET = "dataset:"
 _PIECE = 2**20

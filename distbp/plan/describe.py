@@ -27,8 +27,9 @@ from distbp.nn.program import executor
 from distbp.nn.tape import ENTRY, LOSS, Ref, Row, Space
 from distbp.optim.parts import Rule, Step, Vector
 from distbp.optim.updater import PIECE
+from distbp.run.blueprints import make_blueprint
 from distbp.run.splits import open_splits
-from distbp.run.train import by_split, check_job, make_blueprint
+from distbp.run.train import by_split, check_job
 
 Slices = tuple[Array, Array | None, Array | None]  # inputs, targets, weights
 

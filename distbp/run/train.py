@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from distbp.core import settings
 from distbp.core.arguments import check_kind, kind_of, path_given, workers_given
-from distbp.core.errors import ArgumentError, DataError, JobError, SettingsError
+from distbp.core.errors import ArgumentError
 from distbp.core.interrupts import Control, Interrupts
 from distbp.core.storage import DISK, Disk
 from distbp.data.columns.given import is_frame
 from distbp.data.sequences import in_step
 from distbp.engine import numerics
-from distbp.engine.blueprint import Blueprint
-from distbp.engine.evaluation import loss_weights
 from distbp.engine.memory_need import check_memory, needed
 from distbp.job import TrainingJob, WorkerRange
-from distbp.job.data_checks import check_against_data
-from distbp.job.graph import drawing_of
 from distbp.job.members import networks
-from distbp.nn.metrics import Frame, frame_of
-from distbp.nn.network import Network
 from distbp.run import agreement, checkpoint, events
-from distbp.run.class_weights import class_weights
+from distbp.run.blueprints import make_blueprint
 from distbp.run.delivery import delivered
 from distbp.run.drive import drive
 from distbp.run.joining import joined_delivered
@@ -36,7 +26,7 @@ from distbp.run.members import train_members
 from distbp.run.result import Result
 from distbp.run.run_directory import RunDirectory, job_text, read_job, read_result
 from distbp.run.seen import seen
-from distbp.run.splits import SPLITS, Splits, open_splits
+from distbp.run.splits import SPLITS, open_splits
 from distbp.run.warm_start import INIT, check_init, init_folder, keep_init, model_folder
 from distbp.team.maker import TeamMaker
 from distbp.team.ray.session import RaySession
@@ -176,73 +166,6 @@ def resume(
                     workers=wanted, init=kept, job_text=text, notes=notes,
                 )  # fmt: skip
             return drive(run, blueprint, splits, start, teams, told, control, text, notes)
-
-
-def make_blueprint(job: TrainingJob, splits: Splits) -> Blueprint:
-    """The blueprint of a job on its data. Raises JobError where they do not fit, with every fault, or where
-    the job needs more memory than there is (NoMemoryError: than is free);
-    SettingsError where DISTBP_KERNELS names what is not installed."""
-    table = splits.tables["train"]
-    class_weights, notes = check_splits(job, splits)
-    wanted = str(settings.get("DISTBP_KERNELS"))
-    try:
-        name = numerics.kernel_set(wanted)
-    except ImportError as error:
-        raise SettingsError(f"DISTBP_KERNELS={wanted} cannot be: {error}") from None
-    need = needed(
-        job,
-        table.features,
-        splits.rows,
-        entry=splits.entry,
-        data=splits.copied_bytes(job),
-        threads=settings.processors(),
-    )
-    check_memory(need)
-    blueprint = Blueprint(
-        job,
-        1,
-        table.features,
-        splits.rows,
-        name,
-        class_weights,
-        notes,
-        entry=splits.entry,
-        lengths=table.lengths is not None,
-    )
-    frames = _frames(splits) if job.loss.task == "regression" else {}
-    return replace(
-        blueprint, shards=job.resolved_shards(blueprint.flops, splits.rows["train"]), frames=frames
-    )
-
-
-def check_splits(job: TrainingJob, splits: Splits) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:
-    """The weights of the classes, and notes, where the job fits its data. Raises JobError with every fault,
-    DataError where the rows of a split weigh nothing in the loss."""
-    table = splits.tables["train"]
-    lengths = table.lengths is not None
-    entered = table.features if splits.entry is None else splits.entry.output_shape(table.features)
-    faults = check_against_data(job, entered, splits.meaning.facts, splits.rows, lengths)
-    if faults:
-        raise JobError(faults, drawing=drawing_of(job.model.layers, entered, faults))
-    classes = Network(job.model.layers, entered, np.dtype(job.dtype)).output_shape[-1]
-    weights, notes = class_weights(job, splits.meaning, classes)
-    for split, targets in splits.meaning.targets.items():
-        of_rows = loss_weights(weights, targets, splits.tables[split].weights, job.dtype)
-        if of_rows is not None and not of_rows.any():
-            raise DataError(
-                f"{splits.tables[split].name}: all rows of the {split} set weigh 0 in {job.dtype}, so that"
-                " nothing can be learned or measured; give some row, and its class, a weight"
-            )
-    return weights, (*splits.notes, *notes)
-
-
-def _frames(splits: Splits) -> dict[str, Frame]:
-    """Of the splits that are evaluated."""
-    return {
-        name: frame_of(targets, splits.tables[name].weights)
-        for name, targets in splits.meaning.targets.items()
-        if name != "train" and targets.ndim == 2
-    }
 
 
 def _tell(listener: events.Listener | None, what: str) -> None:

@@ -27,6 +27,7 @@ from distbp.job import TrainingJob
 from distbp.job.members import networks
 from distbp.model.folder import MODEL, load_model
 from distbp.run import agreement, checkpoint
+from distbp.run.blueprints import make_blueprint
 from distbp.run.checkpoint import Checkpoint
 from distbp.run.delivery import (
     delivery_faults,
@@ -40,7 +41,7 @@ from distbp.run.replay import Comparison, Replay
 from distbp.run.run_directory import METRICS, is_run, read_job, read_lines, read_result
 from distbp.run.run_state import RunState
 from distbp.run.splits import Splits, open_splits
-from distbp.run.train import Data, by_split, make_blueprint
+from distbp.run.train import Data, by_split
 from distbp.team.inline import InlineTeam
 
 

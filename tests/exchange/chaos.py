@@ -23,11 +23,11 @@ from distbp.engine import numerics
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.evaluation import Evaluation
 from distbp.optim.schedules import PlateauState
+from distbp.run.blueprints import make_blueprint
 from distbp.run.control import Requests
 from distbp.run.result import Result
 from distbp.run.run_directory import RunDirectory
 from distbp.run.splits import open_splits
-from distbp.run.train import make_blueprint
 from distbp.run.trainer import Trainer
 from distbp.team.base import Snapshot
 from distbp.team.exchange.faults import FaultPlan

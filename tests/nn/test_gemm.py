@@ -14,7 +14,7 @@ pytest.importorskip("numba")
 from distbp.machine.blas import Gemm
 from distbp.nn.kernels import Kernels
 from distbp.nn.layers import Dense
-from distbp.nn.layers.base import NARROW
+from distbp.nn.layers.lowering import NARROW
 
 ROWS = NARROW
 

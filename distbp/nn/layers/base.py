@@ -23,14 +23,15 @@ Rules that make the hot loop allocate nothing and the gradients exact:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from distbp.core.arrays import Array, Shape
 from distbp.core.options import option
 from distbp.nn.initializers import Values
-from distbp.nn.tape import ABSENT, Ref, Space, Tape
+from distbp.nn.layers.lowering import Lowering
+from distbp.nn.tape import ABSENT, Ref
 
 __all__ = [
     "ABSENT",
@@ -48,31 +49,6 @@ __all__ = [
     "Value",
     "no_backward",
 ]
-
-
-# Into fewer columns than that, a vector register of float32, the product with a transposed matrix takes
-# twice as long as the one with a copy of it the other way round.
-NARROW = 16
-# So does a product with a matrix of fewer elements than that, a little; for so many rows it is worth a copy.
-FEW_WEIGHTS, MANY_ROWS = 1 << 17, 1024
-
-
-# The gradient of weights is computed for so many units at a time that it stays in a near cache until it is
-# used, in the nearest one where few rows make a product of a part as fast as one of the whole.
-FEW_ROWS, MORE_ROWS = 32, 128
-PART_BYTES, LARGER_PART_BYTES = 48 * 1024, 208 * 1024
-LINE = 16  # float32 numbers in 64 bytes
-
-
-def units_at_once(rows: int, units: int, features: int) -> int:
-    """Into how large parts the product of a weights' gradient is cut. Part of the numerics, as the shape of
-    a product may decide its last bits."""
-    if rows <= FEW_ROWS:
-        return min(units, max(8, PART_BYTES // (4 * features)))
-    if rows <= MORE_ROWS:
-        parts = -(-4 * units * features // LARGER_PART_BYTES)
-        return min(units, -(-units // (parts * LINE)) * LINE)
-    return units
 
 
 @dataclass(frozen=True)
@@ -121,57 +97,6 @@ class Value(NamedTuple):
 
 
 Backward = Callable[[Ref], Sequence[Ref | None]]
-
-
-@dataclass(frozen=True)
-class Lowering:
-    """What a layer is given to emit its ops.
-
-    `parameters`, `gradients`, `statistics`, `statistic_sums`: name -> place. Of a tensor that several layers
-    use, `gradients` has a buffer. A vector is a matrix of one
-    row; a tensor of more than two axes has all but the last as its rows. `statistic_sums`: where training
-    ops write the samples of the slice times the statistic of the slice. `wanted`: for each input, whether
-    its gradient is. `index`: the layer's number.
-    """
-
-    tape: Tape
-    index: int
-    wanted: tuple[bool, ...]
-    parameters: Mapping[str, Ref]
-    gradients: Mapping[str, Ref]
-    statistics: Mapping[str, Ref]
-    statistic_sums: Mapping[str, Ref]
-    bound: Ref  # what `bound` ops add to
-
-    @property
-    def training(self) -> bool:
-        return self.tape.training
-
-    def product(self, x: Ref, weight: Ref, out: Ref) -> None:
-        """Emits out <- x W^T, for a weight matrix of (units, features)."""
-        self.product_with(weight, x.shape(self.tape.most_rows)[0])(x, out)
-
-    def product_with(self, weight: Ref, rows: int, times: int = 1) -> Callable[..., None]:
-        """What emits out <- x W^T, or out += x W^T, given x, out, and whether to add; for many products with
-        one weight matrix of (units, features). rows: of x; times: how many products, where that counts."""
-        often = times * rows >= MANY_ROWS and weight.plus * weight.columns < FEW_WEIGHTS
-        if weight.plus < NARROW <= rows or (times > 1 and often):
-            turned = self.tape.work(weight.plus, 0, weight.columns)
-            self.tape.emit("transpose", weight, turned)
-            return lambda x, out, add=False: self.tape.emit("product_nn", x, turned, out, whole=(int(add),))
-        return lambda x, out, add=False: self.tape.emit("product_nt", x, weight, out, whole=(int(add),))
-
-    def weight_gradient(self, out: Ref, dz: Ref, x: Ref) -> None:
-        """Emits out <- dz^T x, where `out` is one of `gradients`. In the gradient space it may be computed
-        later, part by part, where dz and x are fewer numbers."""
-        rows = self.tape.most_rows
-        few = sum(m * n for m, n in (dz.shape(rows), x.shape(rows))) <= out.plus * out.columns
-        few = few and out.space == Space.GRADIENT  # else it is a part of one, which is added to others
-        if few:
-            self.tape.keep(dz, x)
-        many = units_at_once(dz.shape(rows)[0], dz.columns, x.columns)
-        self.tape.emit("product_tn", dz, x, out, whole=(0, many), deferred=few)
-        self.tape.emit(*(("bound_product", dz, x) if few else ("bound", out)), self.bound)
 
 
 def no_backward(dy: Ref) -> Sequence[Ref | None]:

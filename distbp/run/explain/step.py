@@ -35,12 +35,13 @@ from distbp.job.kinds import plain
 from distbp.nn.network import Network, Tensor, aligned_vector
 from distbp.nn.tape import ENTRY, TOTALS
 from distbp.optim import CHAINS
+from distbp.run.blueprints import make_blueprint
 from distbp.run.explain.explanation import Explanation
 from distbp.run.explain.kinds import KINDS
 from distbp.run.explain.numbers import LayerStep, Parameter, is_bias
 from distbp.run.explain.record import options_of, record
 from distbp.run.splits import open_splits
-from distbp.run.train import by_split, check_job, make_blueprint
+from distbp.run.train import by_split, check_job
 from distbp.run.warm_start import check_init, init_folder, weights_from
 
 

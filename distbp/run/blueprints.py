@@ -1,0 +1,88 @@
+"""From a job and its opened data to the blueprint of its run, if they fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from distbp.core import settings
+from distbp.core.errors import DataError, JobError, SettingsError
+from distbp.engine import numerics
+from distbp.engine.blueprint import Blueprint
+from distbp.engine.evaluation import loss_weights
+from distbp.engine.memory_need import check_memory, needed
+from distbp.job import TrainingJob
+from distbp.job.data_checks import check_against_data
+from distbp.job.graph import drawing_of
+from distbp.nn.metrics import Frame, frame_of
+from distbp.nn.network import Network
+from distbp.run.class_weights import class_weights
+from distbp.run.splits import Splits
+
+
+def make_blueprint(job: TrainingJob, splits: Splits) -> Blueprint:
+    """The blueprint of a job on its data. Raises JobError where they do not fit, with every fault, or where
+    the job needs more memory than there is (NoMemoryError: than is free);
+    SettingsError where DISTBP_KERNELS names what is not installed."""
+    table = splits.tables["train"]
+    class_weights, notes = check_splits(job, splits)
+    wanted = str(settings.get("DISTBP_KERNELS"))
+    try:
+        name = numerics.kernel_set(wanted)
+    except ImportError as error:
+        raise SettingsError(f"DISTBP_KERNELS={wanted} cannot be: {error}") from None
+    need = needed(
+        job,
+        table.features,
+        splits.rows,
+        entry=splits.entry,
+        data=splits.copied_bytes(job),
+        threads=settings.processors(),
+    )
+    check_memory(need)
+    blueprint = Blueprint(
+        job,
+        1,
+        table.features,
+        splits.rows,
+        name,
+        class_weights,
+        notes,
+        entry=splits.entry,
+        lengths=table.lengths is not None,
+    )
+    frames = _frames(splits) if job.loss.task == "regression" else {}
+    return replace(
+        blueprint, shards=job.resolved_shards(blueprint.flops, splits.rows["train"]), frames=frames
+    )
+
+
+def check_splits(job: TrainingJob, splits: Splits) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:
+    """The weights of the classes, and notes, where the job fits its data. Raises JobError with every fault,
+    DataError where the rows of a split weigh nothing in the loss."""
+    table = splits.tables["train"]
+    lengths = table.lengths is not None
+    entered = table.features if splits.entry is None else splits.entry.output_shape(table.features)
+    faults = check_against_data(job, entered, splits.meaning.facts, splits.rows, lengths)
+    if faults:
+        raise JobError(faults, drawing=drawing_of(job.model.layers, entered, faults))
+    classes = Network(job.model.layers, entered, np.dtype(job.dtype)).output_shape[-1]
+    weights, notes = class_weights(job, splits.meaning, classes)
+    for split, targets in splits.meaning.targets.items():
+        of_rows = loss_weights(weights, targets, splits.tables[split].weights, job.dtype)
+        if of_rows is not None and not of_rows.any():
+            raise DataError(
+                f"{splits.tables[split].name}: all rows of the {split} set weigh 0 in {job.dtype}, so that"
+                " nothing can be learned or measured; give some row, and its class, a weight"
+            )
+    return weights, (*splits.notes, *notes)
+
+
+def _frames(splits: Splits) -> dict[str, Frame]:
+    """Of the splits that are evaluated."""
+    return {
+        name: frame_of(targets, splits.tables[name].weights)
+        for name, targets in splits.meaning.targets.items()
+        if name != "train" and targets.ndim == 2
+    }
