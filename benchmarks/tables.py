@@ -21,7 +21,7 @@ from typing import Any
 
 LEVELS = (10, 10, 20, 50, 50, 100, 200, 500, 1000, 5000)
 PART_ROWS, GROUP_ROWS = 500_000, 100_000
-STEPS, ROUNDS, BINS = 300, 7, 32
+STEPS, ROUNDS, BINS = 200, 7, 32
 
 
 def make(folder: Path, rows: int) -> None:

@@ -3,7 +3,6 @@ unnamed temporary files, so that a table need not fit in memory."""
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import tempfile
@@ -88,7 +87,7 @@ class Column:
             distinct = np.empty(0)
             for part in self.chunks():
                 distinct = np.union1d(distinct, part)
-            count, number_of = len(distinct), functools.partial(np.searchsorted, distinct)
+            count, number_of = len(distinct), lambda part: np.searchsorted(distinct, part)
         else:
             counts = np.zeros(len(self.levels) + 1, np.int64)
             for part in self.chunks():
