@@ -19,6 +19,7 @@ from distbp.job.checks import neediest
 from distbp.nn.gradcheck import Report, Vector, check
 from distbp.nn.network import aligned_vector
 from distbp.run import train as training
+from distbp.run.blueprints import make_blueprint
 from distbp.run.splits import open_splits
 
 MAX_ROWS = 64
@@ -46,7 +47,7 @@ def check_job(
     changes = {"batch_size": rows, "shards": shards, "optimizer": "sgd", "workers": "auto", "servers": 1}
     small = job.replace(dtype="float64", **changes)
     splits = open_splits(small, path_given(folder, "folder"), training.by_split(given))
-    blueprint = training.make_blueprint(small, splits)
+    blueprint = make_blueprint(small, splits)
     network = blueprint.network()
     data = splits.ready(blueprint)
     vector = aligned_vector(network.size, np.dtype(np.float64))
