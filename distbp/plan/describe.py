@@ -124,13 +124,9 @@ def describe_job(
     blueprint = make_blueprint(job, splits)
     network, slice_rows = blueprint.network(), blueprint.sharding().slice_rows(0, 0)
     lowered = lower(network, slice_rows, job.loss, training=True)
+    data, threads = splits.copied_bytes(job), settings.processors()
     need = needed(
-        job,
-        blueprint.input_shape,
-        blueprint.rows,
-        entry=blueprint.entry,
-        data=splits.copied_bytes(job),
-        threads=settings.processors(),
+        job, blueprint.input_shape, blueprint.rows, entry=blueprint.entry, data=data, threads=threads
     )
     assert isinstance(need, Need)  # the network was built
     rows: tuple[TapeRow, ...] | None = None
