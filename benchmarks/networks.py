@@ -70,33 +70,35 @@ _LENET: Layers = [
 ]
 
 
+_NORMAL: dict[str, Any] = {"type": "batch_normalization", "axis": 0}  # each channel over all places
+
+
 def _residual(number: int, filters: int, stride: int) -> Layers:
     """Two normalized convolutions beside what skips them (He et al., CVPR 2016, figure 2)."""
     before, after, skipped = f"x{number - 1}", f"x{number}", f"x{number - 1}"
     block: Layers = [
         _convolution(filters, 3, 1, stride, inputs=[before]),
-        {"type": "batch_normalization"},
+        _NORMAL,
         {"type": "relu"},
         _convolution(filters, 3, 1),
-        {"type": "batch_normalization", "name": f"deep{number}"},
+        {**_NORMAL, "name": f"deep{number}"},
     ]
     if stride > 1:
         skipped = f"short{number}"
         block.append(_convolution(filters, 1, 0, stride, inputs=[before]))
-        block.append({"type": "batch_normalization", "name": skipped})
+        block.append({**_NORMAL, "name": skipped})
     block.append({"type": "add", "inputs": [f"deep{number}", skipped]})
     return [*block, {"type": "relu", "name": after}]
 
 
 _RESNET: Layers = [
     _convolution(16, 3, 1),
-    {"type": "batch_normalization"},
+    _NORMAL,
     {"type": "relu", "name": "x0"},
     *_residual(1, 16, 1),
     *_residual(2, 32, 2),
     *_residual(3, 64, 2),
-    {"type": "average_pool2d", "kernel_size": 7},
-    {"type": "flatten"},
+    {"type": "global_average_pool2d"},
     _dense(CLASSES),
 ]
 

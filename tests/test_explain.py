@@ -20,7 +20,7 @@ from distbp.job import TrainingJob
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.layers import LAYERS
 from distbp.nn.losses import LOSSES
-from distbp.optim.recipes import OPTIMIZERS
+from distbp.optim import CHAINS
 from distbp.run.explain import check as check_module
 from distbp.run.explain.check import check
 from distbp.run.explain.kinds import KINDS
@@ -290,6 +290,7 @@ PAIRS: list[tuple[Any, str, Any]] = [
     ({"type": "sigmoid_cross_entropy", "outputs": "sum"}, "linear", (VALUES > 0) * 1.0),
     ("binary_cross_entropy", "sigmoid", (VALUES > 0) * 1.0), (SOFTMAX, "linear", CLASSES % 2),
     ({"type": SOFTMAX, "label_smoothing": 0.1}, "linear", CLASSES % 2), ("nll", "softmax", CLASSES % 2),
+    ("perceptron", "linear", (VALUES > 0) * 1.0),
     ("hinge", "linear", CLASSES % 2), ({"type": "hinge", "power": 2}, "linear", CLASSES % 2),
 ]  # fmt: skip
 
@@ -308,7 +309,7 @@ def test_no_loss_or_rule_is_left_out() -> None:
         return spec if isinstance(spec, str) else spec["type"]
 
     assert {kind(loss) for loss, _, _ in PAIRS} == set(LOSSES)
-    assert {kind(rule) for rule in RULES} == set(OPTIMIZERS)
+    assert {kind(rule) for rule in RULES} == set(CHAINS)
 
 
 def test_what_checks_shares_no_code_with_the_engine() -> None:

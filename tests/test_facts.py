@@ -56,6 +56,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "conv2d": {"filters": 2, "kernel_size": 2},
     "max_pool2d": {"kernel_size": 2},
     "average_pool2d": {"kernel_size": 2},
+    "conv1d": {"filters": 2, "kernel_size": 2},
+    "max_pool1d": {"kernel_size": 2},
+    "average_pool1d": {"kernel_size": 2},
     "elman": {"units": 2},
     "lstm": {"units": 2},
     "gru": {"units": 2, "bidirectional": True},
@@ -64,7 +67,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "attention": {"heads": 2},
 }
 INPUT_SHAPES = {
-    **dict.fromkeys(("conv2d", "max_pool2d", "average_pool2d"), (1, 2, 3)),
+    **dict.fromkeys(("conv2d", "max_pool2d", "average_pool2d", "global_average_pool2d"), (1, 2, 3)),
+    **dict.fromkeys(("conv1d", "max_pool1d", "average_pool1d"), (3, 2)),
     **dict.fromkeys(("elman", "lstm", "gru", "attention", "dense_steps"), (3, 2)),
     **dict.fromkeys(("positional_encoding", "positional_embedding", "average_steps"), (3, 2)),
 }

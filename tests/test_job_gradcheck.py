@@ -26,6 +26,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "conv2d": {"filters": 2, "kernel_size": 2},
     "max_pool2d": {"kernel_size": 2},
     "average_pool2d": {"kernel_size": 2},
+    "conv1d": {"filters": 2, "kernel_size": 2},
+    "max_pool1d": {"kernel_size": 2},
+    "average_pool1d": {"kernel_size": 2},
     "elman": {"units": 4},
     "lstm": {"units": 4, "bidirectional": True},
     "gru": {"units": 4, "return_sequences": True},
@@ -34,12 +37,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
     **{name: {"inputs": ["first", "other"]} for name in ("add", "multiply", "concatenate")},
 }
 IDS = {"embedding"}  # takes the data themselves; see tests/nn/test_embedding.py
-OVER_STEPS = ("attention", "dense_steps", "positional_encoding", "positional_embedding", "average_steps")
+OVER_STEPS = (
+    "attention", "dense_steps", "positional_encoding", "positional_embedding", "average_steps", "conv1d",
+    "max_pool1d", "average_pool1d",
+)  # fmt: skip
 IMAGE = {"type": "reshape", "shape": [2, 3, 4]}
 BEFORE: dict[str, list[dict[str, Any]]] = {  # where a row of 5 numbers does not do
     "conv2d": [{"type": "dense", "units": 24}, IMAGE],
     "max_pool2d": [{"type": "dense", "units": 24}, IMAGE],
     "average_pool2d": [{"type": "dense", "units": 24}, IMAGE],
+    "global_average_pool2d": [{"type": "dense", "units": 24}, IMAGE],
     **{
         name: [{"type": "dense", "units": 6}, {"type": "reshape", "shape": [3, 2]}]
         for name in ("elman", "lstm", "gru", *OVER_STEPS)

@@ -545,7 +545,10 @@ def test_a_later_format(tmp_path: Path) -> None:
 FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "absent": (shutil.rmtree, "does not exist; give the model folder of a run directory"),
     "empty": (lambda p: (p / MODEL).unlink(), "has no model.json; give the model folder"),
-    "a file": (lambda p: (shutil.rmtree(p), p.write_text("x")), "is not a folder; give the model folder"),
+    "a file": (
+        lambda p: (shutil.rmtree(p), p.write_text("x")),
+        "is not a model .*give the folder of a model, or the .tar",
+    ),
     "no weights": (lambda p: (p / WEIGHTS).unlink(), "weights.safetensors cannot be read \\(No such file"),
     "a pipe": (
         lambda p: ((p / WEIGHTS).unlink(), os.mkfifo(p / WEIGHTS)),  # opening it would wait forever

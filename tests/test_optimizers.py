@@ -1,4 +1,4 @@
-"""Update rules: published and recorded numbers, and the invariants that every row of OPTIMIZERS keeps."""
+"""Update rules: published and recorded numbers, and the invariants that every row of CHAINS keeps."""
 
 import importlib.util
 import json
@@ -14,7 +14,7 @@ from golden.optimizer_problem import KEPT_STEPS, RATE_CHANGE, START, gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distbp.optim import OPTIMIZERS, Step, Updater, chain, sum_of_squares, updater
+from distbp.optim import CHAINS, Step, Updater, chain, sum_of_squares, updater
 from distbp.optim.parts import ScaleByLearningRate, Trace
 from distbp.optim.recipes import SGD, Adam, AdamW, Momentum, Nesterov
 
@@ -45,7 +45,7 @@ engines = pytest.mark.parametrize(
         COMPILED,
     ],
 )
-every_optimizer = pytest.mark.parametrize("name", list(OPTIMIZERS))
+every_optimizer = pytest.mark.parametrize("name", list(CHAINS))
 
 
 def vectors(size, dtype=np.float64, seed=0):
@@ -82,7 +82,7 @@ def descend(optimizer, gradient_of, w0, rates, engine):
 @engines
 @pytest.mark.parametrize("case", RECORD["optimizers"], ids=lambda case: case["name"])
 def test_a_hundred_steps_with_a_rate_change_are_pytorchs(case, engine):
-    optimizer = OPTIMIZERS[case["type"]](**case["options"])
+    optimizer = CHAINS[case["type"]](**case["options"])
     w = np.array(START, engine.dtype)
     applying = Updater(chain(optimizer, **case["clip"]), w, [(0, 6)], compiled=engine.compiled, piece=4)
     count = 7  # the gradient arrives as a sum over this many samples
@@ -97,7 +97,7 @@ def test_a_hundred_steps_with_a_rate_change_are_pytorchs(case, engine):
 
 
 def test_every_optimizer_and_kind_of_clipping_is_recorded():
-    assert {case["type"] for case in RECORD["optimizers"]} == set(OPTIMIZERS)
+    assert {case["type"] for case in RECORD["optimizers"]} == set(CHAINS)
     assert {clip for case in RECORD["optimizers"] for clip in case["clip"]} == {"clip_norm", "clip_value"}
 
 
@@ -203,11 +203,11 @@ def test_clipping_by_value_never_exceeds_the_limit(engine):
 
 def full_chain(name):
     """With everything on, so that every part's invariance shows."""
-    return chain(OPTIMIZERS[name](weight_decay=0.1), clip_norm=3.0, l1=0.01)
+    return chain(CHAINS[name](weight_decay=0.1), clip_norm=3.0, l1=0.01)
 
 
 def plain_chain(name):
-    return chain(OPTIMIZERS[name](weight_decay=0.1), clip_norm=3.0)
+    return chain(CHAINS[name](weight_decay=0.1), clip_norm=3.0)
 
 
 @pytest.fixture
@@ -327,7 +327,7 @@ def test_converges_on_a_quadratic(name, engine):
     # E = sum of curvature * w^2 / 2, minimum 0 at 0.
     curvature = np.array([0.2, 1.0, 3.0], engine.dtype)
     w = np.array([1.0, -2.0, 0.5], engine.dtype)
-    applying = Updater(chain(OPTIMIZERS[name]()), w, [], compiled=engine.compiled)
+    applying = Updater(chain(CHAINS[name]()), w, [], compiled=engine.compiled)
     rate = {"adagrad": 0.5, "rmsprop": 0.01, "adam": 0.05, "adamw": 0.05}.get(name, 0.1)
     for number in range(1, 601):
         applying.apply([curvature * w], [], Step(number, rate), 1.0)

@@ -15,6 +15,7 @@ pytest.importorskip("sklearn", "1.6")
 
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
@@ -22,6 +23,8 @@ from sklearn.utils.estimator_checks import check_estimator
 import distbp
 from distbp import DistbpClassifier, DistbpRegressor
 from distbp.core.errors import ArgumentError
+from distbp.job import TrainingJob
+from distbp.run.estimator_training import job_of
 
 QUICK: dict[str, Any] = {"hidden": (16,), "learning_rate": 0.02, "epochs": 60}
 ESTIMATORS = [DistbpClassifier, DistbpRegressor]
@@ -48,6 +51,12 @@ def check(estimator: Any) -> None:
 @pytest.mark.parametrize("kind", ESTIMATORS)
 def test_every_check_of_scikit_learn_passes(kind: Any) -> None:
     check(kind(**QUICK))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_every_check_passes_with_lbfgs(kind: Any) -> None:
+    check(kind(**QUICK, optimizer="lbfgs"))
 
 
 @pytest.mark.slow
@@ -120,6 +129,19 @@ def test_class_weight_and_sample_weight_multiply() -> None:
     np.testing.assert_allclose(net.predict_proba(x[:1]), [[0.25, 0.75]], atol=0.02)
 
 
+def test_lbfgs_comes_as_low_as_scikit_learns() -> None:
+    x, y = load_iris(return_X_y=True)
+    ours = DistbpClassifier((8,), activation="tanh", optimizer="lbfgs", random_state=5).fit(x, y)
+    theirs = MLPClassifier((8,), activation="tanh", solver="lbfgs", alpha=0, max_iter=200, random_state=5)
+    theirs.fit(StandardScaler().fit_transform(x), y)
+    assert ours.job_.batch_size == "full" and ours.n_epochs_ <= 200
+    assert ours.result_.metrics["train_loss"] == pytest.approx(float(theirs.loss_), rel=0.01)
+    assert ours.result_.notes[-1].startswith("converged after ") and ours.score(x, y) >= 0.99
+    twice = DistbpClassifier((8,), optimizer="lbfgs", epochs=20, random_state=0)
+    weighted = twice.fit(x, y, sample_weight=np.full(len(y), 2.0)).predict_proba(x)
+    np.testing.assert_allclose(twice.fit(x, y).predict_proba(x), weighted, atol=1e-6)
+
+
 def test_what_cannot_be_is_said() -> None:
     x, y = load_iris(return_X_y=True)
     with pytest.raises(ArgumentError, match=r"^y has one class only, 0; a classifier needs two classes$"):
@@ -140,3 +162,27 @@ def test_without_scikit_learn_the_error_names_the_extra() -> None:
         " run: pip install 'distbp[sklearn]'"
     )
     assert done.stderr.strip().endswith(wanted)
+
+
+def test_recipe_and_members() -> None:
+    x, y = load_iris(return_X_y=True)
+    small = {"hidden": (16,), "epochs": 12, "learning_rate": 0.02}
+    net = DistbpClassifier(**small, recipe="table", members=2, random_state=0).fit(x, y)
+    assert [layer.type for layer in net.job_.model.layers] == ["dense", "dropout", "dense"]
+    assert (net.job_.optimizer.type, net.job_.optimizer.schedule.type) == ("adamw", "warm_up")
+    assert (net.job_.optimizer.learning_rate, net.job_.batch_size, net.job_.members) == (0.02, 32, 2)
+    assert net.job_.early_stopping.patience == 20
+    assert len(net.model_.vectors) == 2
+    assert net.score(x, y) > 0.9
+    values = DistbpRegressor(**small, members=2, random_state=0).fit(x, x[:, :2] * 50 + 7)
+    assert values.job_.early_stopping is None
+    assert values.score(x, x[:, :2] * 50 + 7) > 0.5  # in the unit of the targets
+    whole = job_of(
+        DistbpClassifier(recipe="table").get_params(), 3, "softmax_cross_entropy", 150, "float32", 0
+    )
+    recipe = {"model": {"recipe": "table", "outputs": 3, "rows": 150}, "loss": "softmax_cross_entropy"}
+    assert whole.model == TrainingJob.from_mapping(recipe).model
+    assert whole.optimizer == TrainingJob.from_mapping(recipe).optimizer
+    assert (whole.epochs, whole.batch_size) == (100, 32)
+    with pytest.raises(ValueError, match="recipe is 'tabel', not None or one of 'table'"):
+        DistbpClassifier(recipe="tabel").fit(x, y)

@@ -25,7 +25,7 @@ from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.losses import LOSSES
 from distbp.nn.network import Tensor
 from distbp.nn.program import loss_sum
-from distbp.optim import OPTIMIZERS
+from distbp.optim import CHAINS, OPTIMIZERS
 from distbp.run import events
 from distbp.run.measured import Metrics
 from distbp.run.result import Result
@@ -194,6 +194,8 @@ def test_the_constant_of_a_loss_is_the_best_one(name: str) -> None:
         for sign in (-1, 1):
             other = best.copy()
             other[output] += sign * (0.002 if loss.takes == "probabilities" else 0.05)
+            if name == "perceptron":  # of the constants of this size: 0 costs nothing and says nothing
+                other[output] = -best[output]
             if name == "nll":
                 other /= other.sum()
             assert of(best) <= of(other) * (1 + nearly)
@@ -313,8 +315,9 @@ def test_no_loss_and_no_optimizer_minds_the_callers_seterr(run: Run, kind: str, 
     last = {"nll": "softmax", "binary_cross_entropy": "sigmoid"}.get(loss, "linear")
     targets = y if LOSSES[loss].targets == "labels" else (np.arange(3) == y[:, None]).astype(float)
     layers = [{"type": "dense", "units": 3, "activation": last}]
-    optimizer = {"type": kind, "learning_rate": 1e-30}
-    job = make_job(layers, loss=loss, optimizer=optimizer, batch_size=20, shards=1, epochs=1)
+    optimizer = {"type": kind, "learning_rate": 1e-30} if kind in CHAINS else {"type": kind}
+    batch = 20 if kind in CHAINS else "full"
+    job = make_job(layers, loss=loss, optimizer=optimizer, batch_size=batch, shards=1, epochs=1)
     with np.errstate(all="raise"):
         model = run(job, {"train": (x * 1e-20, targets), "test": (x, targets)}).model()
         model.evaluate(x, targets)

@@ -133,26 +133,28 @@ def models(context: click.Context, limit: int, url: str | None, as_json: bool) -
 
 @models.command("get")
 @click.argument("model", metavar="MODEL|JOB")
-@click.argument("folder", metavar="DIR", type=UserPath())
+@click.argument("place", metavar="DIR|FILE.tar", type=UserPath())
 @URL
 @reports_errors
-def get_model(model: str, folder: Path, url: str | None) -> None:
-    """Download a model into a folder, absent or empty.
+def get_model(model: str, place: Path, url: str | None) -> None:
+    """Download a model into a folder, absent or empty, or as one file whose name ends in .tar.
 
-    Its digests are checked. `distbp predict DIR` and `distbp.load_model(DIR)` take it from there.
+    Its digests are checked. `distbp predict DIR` and `distbp.load_model(DIR)` take it from there; the file in
+    place of DIR, too.
 
     \b
-    Example:
+    Examples:
       distbp models get last digits-model
+      distbp models get last digits.tar
     """
     from distbp.client.models import fetch_model
 
     with session(url) as service:
         if is_job_id(model):
-            handle(service, model).model(folder)
+            handle(service, model).model(place)
         else:
-            fetch_model(service.transport, service.transport.call("GET", _path("models", model)), folder)
-    click.echo(f"the model is in {folder}")
+            fetch_model(service.transport, service.transport.call("GET", _path("models", model)), place)
+    click.echo(f"the model is in {place}")
 
 
 @models.command("delete")
@@ -178,18 +180,21 @@ def delete_model(model: str, url: str | None) -> None:
 def datasets(context: click.Context, limit: int, url: str | None, as_json: bool) -> None:
     """List uploaded data; upload or delete some.
 
-    Jobs name it as {format: npz, path: "dataset:ds_..."}. Submitting a job uploads what it needs by itself.
+    Jobs name it as {format: npz, path: "dataset:ds_..."}, a table as {format: table, path: "dataset:ds_..."}.
+    Submitting a job uploads what it needs by itself.
 
     \b
     Examples:
       distbp datasets
       distbp datasets upload train.npz
       distbp datasets upload inputs.npy targets.npy --name wine
+      distbp datasets upload houses.csv
       distbp datasets delete ds_9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
     """
     if context.invoked_subcommand is not None:
         return
     from distbp.cli.text import ago, size
+    from distbp.core.words import counted
 
     with session(url) as service:
         rows = []
@@ -197,12 +202,11 @@ def datasets(context: click.Context, limit: int, url: str | None, as_json: bool)
             if as_json:
                 click.echo(json.dumps(one))
             else:
-                rows.append(
-                    (one["id"], one["name"], one["info"].get("rows"), size(one["bytes"]),
-                     ago(one["created_at"]))
-                )  # fmt: skip
+                info = one["info"]
+                holds = counted(info["files"], "file") if "files" in info else counted(info["rows"], "row")
+                rows.append((one["id"], one["name"], holds, size(one["bytes"]), ago(one["created_at"])))
         if not as_json:
-            _print(("dataset", "name", "rows", "size", "uploaded"), rows, "no datasets")
+            _print(("dataset", "name", "holds", "size", "uploaded"), rows, "no datasets")
 
 
 @datasets.command("upload")
@@ -214,18 +218,25 @@ def upload_dataset(data: tuple[str, ...], name: str | None, url: str | None) -> 
     """Upload data, and print its id. The same data gives the same id, and is sent once.
 
     DATA as for `distbp evaluate`: inputs.npy targets.npy, data.npz, IDX files, or a source as a job has it.
+    Or a table: a file (CSV, Parquet, ...), a folder of them, or a pattern in quotes.
 
     \b
-    Example:
+    Examples:
       distbp datasets upload inputs.npy targets.npy --name wine
+      distbp datasets upload "parts/*.parquet"
     """
     from distbp.cli.data import source_of
     from distbp.client.uploads import upload
-    from distbp.data.formats import load
+    from distbp.data.columns.files import are_here, looks_like_table
+    from distbp.data.formats import TableFiles, load
 
-    table = load(source_of(data, with_targets=True), Path())
+    source: Any = TableFiles(path=data[0])
+    whole = len(data) == 1 and are_here(source, Path())
+    if not whole or (Path(data[0]).is_file() and not looks_like_table(Path(data[0]))):
+        source = source_of(data, with_targets=True)
     with session(url) as service:
-        click.echo(upload(service.transport, table, name or Path(data[0]).name))
+        sent = source if isinstance(source, TableFiles) else load(source, Path())
+        click.echo(upload(service.transport, sent, name or Path(data[0]).name))
 
 
 @datasets.command("delete")

@@ -10,16 +10,17 @@ from typing import Any
 import click
 
 from distbp.cli.errors import named, reports_errors
-from distbp.cli.options import JOB, JSON
+from distbp.cli.options import JOB, JSON, SET
 from distbp.cli.paths import job_at
 
 
 @click.command()
 @JOB
+@SET
 @click.option("--no-data", is_flag=True, help="Do not open the data; check the job alone.")
 @JSON
 @reports_errors
-def validate(job_file: Path, no_data: bool, as_json: bool) -> None:
+def validate(job_file: Path, sets: tuple[str, ...], no_data: bool, as_json: bool) -> None:
     """Name every fault of a job, without training.
 
     Also opens its data, and checks that the two fit.
@@ -28,7 +29,7 @@ def validate(job_file: Path, no_data: bool, as_json: bool) -> None:
     Example:
       distbp validate job.yaml
     """
-    job = job_at(job_file, needs_data=not no_data)
+    job = job_at(job_file, sets, needs_data=not no_data)
     facts: dict[str, Any] = {"job": str(job_file), "digest": job.digest, "notes": []}
     from distbp.engine.memory_need import check_memory, needed
 

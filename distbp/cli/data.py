@@ -20,6 +20,7 @@ from distbp.data.columns.reading import open_raw
 from distbp.data.columns.rows import EncodedRows, encode_file
 from distbp.data.formats import Idx, Images, Npy, Npz, Source, TableFiles, arranged, load
 from distbp.data.formats.images import SUFFIXES
+from distbp.data.sequences import Samples
 from distbp.data.table import Table
 from distbp.job.faults import details, located
 from distbp.job.schema import KINDS
@@ -37,7 +38,7 @@ class Given:
     """The rows that a command is to work on. `numbers`: of the rows in their file. `notes`: what was
     noticed. `names`: of the rows, where each is a file."""
 
-    inputs: Array | EncodedRows
+    inputs: Array | EncodedRows | Samples
     numbers: Array
     name: str
     targets: Array | None = None
@@ -64,7 +65,10 @@ def given_for(
     return _of_table(table, np.asarray(arranged(table.inputs, table.columns, model.columns, table.name)))
 
 
-def _of_table(table: Table, inputs: Array | EncodedRows) -> Given:
+def _of_table(table: Table, inputs: Array | EncodedRows | Samples) -> Given:
+    if table.lengths is not None:
+        assert isinstance(inputs, np.ndarray)
+        inputs = Samples(inputs, table.lengths)
     numbers = np.array([table.row_number(i) for i in range(len(table))], dtype=np.int64)
     names = None if table.row_names is None else np.array(table.row_names)[numbers]
     return Given(inputs, numbers, table.name, table.targets, table.weights, table.skipped, names=names)
@@ -83,12 +87,16 @@ def _rows_of(model: Model, model_dir: Path, words: Sequence[str], split: str, *,
             raise DataError(
                 f"{splits.tables[split].name}: the rows are not those that the model was trained on"
             )
-        return _of_table(splits.tables[split], EncodedRows(splits.tables[split].inputs))
+        return _of_table(
+            splits.tables[split],
+            EncodedRows(splits.tables[split].inputs, windows=splits.tables[split].windows),
+        )
     source = source_of(words, with_targets=with_targets, table=True)
     if not isinstance(source, TableFiles):
         raise JobError([Fault("", "the model takes a table: CSV, Parquet, Arrow, JSON lines")], "DATA")
     table = open_raw(source, Path(), header=plan.header)
-    rows = encode_file(plan, table, model.network.dtype)
+    ahead = plan.series.horizon if plan.series is not None and with_targets else 0
+    rows = encode_file(plan, table, model.network.dtype, ahead)
     targets = None
     if with_targets:
         text = model.classes is not None and isinstance(model.classes[0], str)
@@ -103,7 +111,11 @@ def _rows_of(model: Model, model_dir: Path, words: Sequence[str], split: str, *,
             targets = targets.astype(np.int64)
         elif plan.target.scaled:
             targets = plan.target.scale(targets)
-    return Given(rows, np.arange(len(rows)), table.name, targets, notes=rows.seen.notes)
+    numbers = np.arange(len(rows)) if rows.windows is None else rows.windows.last
+    if rows.windows is not None and targets is not None:
+        change = plan.series is not None and plan.series.difference
+        targets = targets[numbers + ahead] - targets[numbers] if change else targets[numbers + ahead]
+    return Given(rows, numbers, table.name, targets, notes=rows.seen.notes)
 
 
 def source_of(words: Sequence[str], *, with_targets: bool, table: bool = False, shape: Shape = ()) -> Source:

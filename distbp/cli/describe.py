@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from distbp.cli.errors import named, reports_errors
+from distbp.cli.options import SET
 from distbp.cli.paths import NewFile, UserPath, job_at
 from distbp.core.words import counted
 
@@ -27,31 +28,46 @@ _SECTIONS = {
 
 @click.command()
 @click.argument("job_file", metavar="JOB.yaml", type=UserPath())
+@click.option(
+    "--yaml", "in_full", is_flag=True, help="The job itself, with every default and recipe written out."
+)
+@SET
 @click.option("--tape", is_flag=True, help="Also list the ops of a step, each measured on this machine.")
 @click.option("--svg", type=NewFile(".svg"), help="Draw the network into this file.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 @reports_errors
-def describe(job_file: Path, tape: bool, svg: Path | None, as_json: bool) -> None:
+def describe(
+    job_file: Path, in_full: bool, sets: tuple[str, ...], tape: bool, svg: Path | None, as_json: bool
+) -> None:
     """Show what a job computes: layers, sizes, costs, memory.
 
     A network that is more than a list of layers is drawn below the list. With --tape also the list of
-    operations of one training step. It shows backpropagation op by op.
+    operations of one training step. It shows backpropagation op by op. With --yaml the job in full instead,
+    to be edited and trained.
 
     \b
     Examples:
       distbp describe job.yaml
       distbp describe job.yaml --svg network.svg
       distbp describe job.yaml --tape
+      distbp describe recipe.yaml --yaml > job.yaml
     """
+    from distbp.job.members import networks
     from distbp.plan.describe import describe_job
     from distbp.plan.picture import draw
 
-    job = job_at(job_file)
+    job = job_at(job_file, sets, needs_data=not in_full)
+    if in_full:
+        click.echo(job.to_yaml(), nl=False)
+        return
     with named(job_file):
         found = describe_job(job, job_file.parent, tape=tape)
     if svg is not None:
         svg.write_text(draw(found.graph, found.input_shape, found.name, job.loss.type), "utf-8")
     click.echo(json.dumps(found.to_json()) if as_json else "\n".join(lines(found)))
+    if networks(job) > 1 and not as_json:
+        what = "averaged" if job.members > 1 else "the best kept"
+        click.echo(f"\n{networks(job)} such networks are trained, from different seeds; {what}")
 
 
 def lines(found: Description) -> Iterator[str]:
@@ -63,8 +79,9 @@ def lines(found: Description) -> Iterator[str]:
     yield ""
     yield f"  {'no':>3}  {'layer':<22}{'output shape':<16}{'parameters':>13}{'flops/sample':>17}"
     for layer in found.layers:
+        number = "-" if layer.number is None else layer.number
         yield (
-            f"  {layer.number:>3}  {layer.type:<22}{_shape(layer.output_shape):<16}{layer.parameters:>13,}"
+            f"  {number:>3}  {layer.type:<22}{_shape(layer.output_shape):<16}{layer.parameters:>13,}"
             f"{layer.flops:>17,.0f}"
         )
     yield ""

@@ -21,7 +21,7 @@ from distbp.cli import tables as cli_tables
 from distbp.cli import tokens as cli_tokens
 from distbp.cli import tools as cli_tools
 from distbp.cli.errors import EXIT_CODES, internal, named, open_streams, reports_errors, stopped
-from distbp.cli.options import ADDRESS, DATA, DATA_HELP, JSON, MODEL, SPLIT, WORKERS
+from distbp.cli.options import ADDRESS, DATA, DATA_HELP, JSON, MODEL, SET, SPLIT, WORKERS
 from distbp.cli.paths import NewFile, UserPath, job_at
 from distbp.core.imports import without_collections
 from distbp.core.interrupts import terminate
@@ -73,6 +73,7 @@ def group() -> None:
     type=UserPath(),
     help="The run directory: absent or empty. Default: runs/NAME.",
 )
+@SET
 @WORKERS
 @ADDRESS
 @JSON
@@ -80,6 +81,7 @@ def group() -> None:
 def train(
     job_file: Path,
     target: str | None,
+    sets: tuple[str, ...],
     output: Path | None,
     workers: int | str | None,
     address: str | None,
@@ -94,6 +96,7 @@ def train(
       distbp train job.yaml
       distbp train job.yaml --output runs/first --workers 2
       distbp train houses.csv --target price
+      distbp train job.yaml --set epochs=1 --set optimizer.learning_rate=0.01
       distbp train job.yaml --json | jq 'select(.event == "epoch_ended") | .metrics'
 
     Ctrl-C and SIGTERM write a checkpoint and stop; `distbp resume` continues.
@@ -110,7 +113,7 @@ def train(
             f"to train on a table, name its target: distbp train {job_file} --target NAME;"
             f" `distbp data describe {job_file}` shows the columns"
         )
-    job = job_at(job_file) if target is None else _job_of_table(job_file, target, as_json)
+    job = job_at(job_file, sets) if target is None else _job_of_table(job_file, target, sets, as_json)
     if output is not None and (output / "job.yaml").exists():
         raise click.UsageError(
             f"{output} holds a run; go on with `distbp resume {output}`, or name another folder"
@@ -267,11 +270,11 @@ def predict(
         click.echo(f"{len(table):,} predictions in {output}")
 
 
-def _job_of_table(path: Path, target: str, as_json: bool) -> TrainingJob:
+def _job_of_table(path: Path, target: str, sets: tuple[str, ...], as_json: bool) -> TrainingJob:
     """The first job for a table, which is printed."""
     from distbp.job import TrainingJob
 
-    page = cli_tables.job_for_table(str(path), target)
+    page = cli_tables.job_for_table(str(path), target, sets)
     if not as_json:
         click.echo(page)
     return TrainingJob.from_yaml(page)
@@ -280,7 +283,7 @@ def _job_of_table(path: Path, target: str, as_json: bool) -> TrainingJob:
 def _notes(job: TrainingJob, event: Started, workers: int | str | None) -> list[str]:
     from distbp.job.data_checks import notes_about
 
-    return list(notes_about(job, event.rows, event.shards, workers))
+    return notes_about(job, event.rows, event.shards, workers)
 
 
 def _close(result: Result, as_json: bool) -> None:

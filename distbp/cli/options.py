@@ -12,6 +12,13 @@ JOB = click.argument("job_file", metavar="JOB.yaml", type=UserPath())
 ADDRESS = click.option(
     "--address", help="Of a Ray cluster to train on. Default: RAY_ADDRESS, or a Ray of its own."
 )
+SET = click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="A field in place of the job's, as epochs=1 or model.layers.0.units=64; may be repeated.",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs.")
 
 

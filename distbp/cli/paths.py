@@ -4,6 +4,7 @@ to write is said before it begins."""
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,11 +47,14 @@ class NewFile(UserPath):
         return path
 
 
-def job_at(path: Path, *, needs_data: bool = True) -> TrainingJob:
-    """The job in a file. `needs_data`: it must say where its training set lies. Raises JobError."""
+def job_at(path: Path, sets: Sequence[str] = (), *, needs_data: bool = True) -> TrainingJob:
+    """The job in a file, with the fields that `sets` replaces. `needs_data`: it must say where its training
+    set lies. Raises JobError."""
     from distbp.job import TrainingJob
+    from distbp.job.overrides import overridden
+    from distbp.job.text import read_file
 
-    job = TrainingJob.from_file(path)
+    job = TrainingJob.from_mapping(overridden(read_file(path), sets, str(path)), str(path))
     if needs_data and job.data.train is None:
         raise JobError([Fault("data.train", "is required on the command line (the training set)")], str(path))
     return job

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from distbp.cli.errors import named, reports_errors
-from distbp.cli.paths import UserPath
+from distbp.cli.options import SET
+from distbp.cli.paths import UserPath, job_at
 from distbp.core.words import counted
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def handle(service: Service, job_id: str) -> JobHandle:
 
 @click.command()
 @click.argument("job_file", metavar="JOB.yaml", type=UserPath())
+@SET
 @click.option("--wait", is_flag=True, help="Show its progress, and end when it has.")
 @click.option("--priority", type=click.IntRange(-100, 100), default=0, help="Higher runs first (0).")
 @click.option(
@@ -75,6 +77,7 @@ def handle(service: Service, job_id: str) -> JobHandle:
 @reports_errors
 def submit(
     job_file: Path,
+    sets: tuple[str, ...],
     wait: bool,
     priority: int,
     deadline_s: float | None,
@@ -95,9 +98,7 @@ def submit(
 
     Ctrl-C ends the waiting, not the job.
     """
-    from distbp.job import TrainingJob
-
-    job = TrainingJob.from_file(job_file)
+    job = job_at(job_file, sets, needs_data=False)
     with session(url) as service, named(job_file):
         made = service.submit(
             job,

@@ -79,12 +79,16 @@ def is_table(path: Path) -> bool:
     return looks_like_table(path)
 
 
-def job_for_table(path: str, target: str) -> str:
-    """The page of the job that `distbp train TABLE --target NAME` trains."""
+def job_for_table(path: str, target: str, sets: tuple[str, ...] = ()) -> str:
+    """The page of the job that `distbp train TABLE --target NAME` trains. `sets`: in place of its fields."""
     from distbp.job.first_job import first_job
+    from distbp.job.overrides import overridden
+    from distbp.job.text import read_yaml, write_yaml
 
     source, _, facts = look(path)
     page, why = first_job(source, facts, target)
+    if sets:
+        page = write_yaml(overridden(read_yaml(page), sets, f"the first job for {path}"))
     return f"# {why}\n{page}"
 
 

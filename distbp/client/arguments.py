@@ -14,6 +14,7 @@ from typing import Any
 
 from distbp.core.errors import RemoteError, cut
 from distbp.core.storage import user_path
+from distbp.data.columns.given import is_frame
 from distbp.run.splits import SPLITS
 
 JOB_ID = re.compile(r"job_[0-9a-hjkmnp-tv-z]{20}")
@@ -83,19 +84,24 @@ def states(param: str, value: Any) -> list[str]:
     return list(value)
 
 
-def arrays(value: Any) -> dict[str, tuple[Any, ...]]:
-    """By split (inputs, targets) or (inputs, targets, weights)."""
-    found = value if isinstance(value, Mapping) else {} if value is None else {"train": value}
+def data(value: Any) -> dict[str, Any]:
+    """By split (inputs, targets) or (inputs, targets, weights), or a frame that holds the target."""
+    whole = not isinstance(value, Mapping)
+    found = {} if value is None else {"train": value} if whole else value
+    wanted = "(inputs, targets) or (inputs, targets, weights), or a frame"
     for split, given in found.items():
         if split not in SPLITS:
-            raise refused("data", f"arrays by split, of {', '.join(SPLITS)}", split)
-        where = f"data[{split!r}]" if isinstance(value, Mapping) else "data"
-        wanted = "(inputs, targets) or (inputs, targets, weights)"
-        if given is None and split != "train":
+            raise refused("data", f"arrays or frames by split, of {', '.join(SPLITS)}", split)
+        where = "data" if whole else f"data[{split!r}]"
+        if is_frame(given) or (given is None and split != "train"):
             continue
         if not isinstance(given, tuple | list):
             raise refused(where, wanted, type(given).__name__)
         if len(given) not in (2, 3) or any(part is None for part in given[:2]):
             what = "without targets" if len(given) in (1, 2, 3) else f"{len(given)} arrays"
             raise RemoteError(f"{where} must be {wanted}, not {what}", code="invalid", param=where)
-    return {split: tuple(given) for split, given in found.items() if given is not None}
+    kinds = {split: is_frame(given) for split, given in found.items() if given is not None}
+    if len(set(kinds.values())) > 1:
+        message = "data must be frames alone or arrays alone, not some of each"
+        raise RemoteError(message, code="invalid", param="data")
+    return {split: found[split] if kinds[split] else tuple(found[split]) for split in kinds}

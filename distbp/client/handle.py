@@ -100,8 +100,9 @@ class JobHandle:
         return self.wait(timeout_s=timeout_s)
 
     def model(self, path: str | Path | None = None) -> Model:
-        """The trained model, downloaded and checked by its digests; path: a folder (absent or empty) in which
-        it is kept as well. Waits for the job. Raises ModelError besides what `wait` raises."""
+        """The trained model, downloaded and checked by its digests; path: a folder (absent or empty), or one
+        file that ends in .tar, in which it is kept as well. Waits for the job. Raises ModelError besides what
+        `wait` raises."""
         folder = None if path is None else given.path("path", path)
         status = self.status()
         if status["state"] != "completed":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tarfile
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,16 +11,19 @@ from typing import Any, BinaryIO
 
 from distbp.client.transport import Patience, Transport
 from distbp.core.errors import ModelError, UnreachableError
-from distbp.model.folder import MODEL, WEIGHTS, load_model
+from distbp.core.storage import explained
+from distbp.model.archive import unpack_model
+from distbp.model.folder import load_model
 from distbp.model.predictor import Model
 
+FILE = ".tar"
 _PIECE = 2**20
 _SILENCE_S = 60.0
 
 
-def fetch_model(transport: Transport, about: Mapping[str, Any], folder: Path | None = None) -> Model:
-    """Downloads a model and loads it. about: the service's description of it. folder: where it is kept
-    (absent or empty); None: nowhere.
+def fetch_model(transport: Transport, about: Mapping[str, Any], place: Path | None = None) -> Model:
+    """Downloads a model and loads it. about: the service's description of it. place: where it is kept: a
+    folder (absent or empty), or one file whose name ends in .tar (absent); None: nowhere.
 
     Every digest is checked: that of the weights, and that the parameters are those of the job's result.
     Raises ModelError, RemoteError, OSError.
@@ -30,17 +32,19 @@ def fetch_model(transport: Transport, about: Mapping[str, Any], folder: Path | N
         inner = Path(temporary) / "model"
         with tempfile.TemporaryFile() as archive:
             _download(transport, f"/v1/models/{about['id']}/download", archive)
-            _unpack(archive, inner)
-        model = load_model(inner)
-        wanted = about["info"].get("params_sha256")
-        found = model.facts["params_sha256"]
-        if wanted is not None and found != wanted:
-            raise ModelError(
-                f"the model {about['id']} arrived with the parameters {found}, but its job ended with"
-                f" {wanted}; fetch it again"
-            )
-        if folder is not None:
-            _keep(inner, folder)
+            unpack_model(archive, inner, "what the service sent", "fetch it again")
+            model = load_model(inner)
+            wanted = about["info"].get("params_sha256")
+            found = model.facts["params_sha256"]
+            if wanted is not None and found != wanted:
+                raise ModelError(
+                    f"the model {about['id']} arrived with the parameters {found}, but its job ended with"
+                    f" {wanted}; fetch it again"
+                )
+            if place is not None and place.suffix == FILE:
+                _keep_file(archive, place)
+        if place is not None and place.suffix != FILE:
+            _keep(inner, place)
     return model
 
 
@@ -60,20 +64,16 @@ def _download(transport: Transport, path: str, file: BinaryIO) -> None:
             patience.wait(error)
 
 
-def _unpack(archive: BinaryIO, folder: Path) -> None:
-    """The two files of a model, and nothing else, whatever the archive holds."""
-    folder.mkdir()
-    archive.seek(0)
-    try:
-        with tarfile.open(fileobj=archive, mode="r:") as tar:
-            for name in (MODEL, WEIGHTS):
-                entry = tar.extractfile(tar.getmember(f"model/{name}"))
-                if entry is None:
-                    raise ModelError(f"what the service sent as a model has no file {name}")
-                with entry, open(folder / name, "wb") as file:
-                    shutil.copyfileobj(entry, file, _PIECE)
-    except (tarfile.TarError, KeyError) as error:
-        raise ModelError(f"what the service sent is not a model ({error}); fetch it again") from None
+def _keep_file(archive: BinaryIO, file: Path) -> None:
+    with explained(file):
+        if file.exists():
+            raise ModelError(f"{file} exists; name a file that is absent")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        near = file.with_name(f".{file.name}.fetching")
+        archive.seek(0)
+        with open(near, "wb") as out:
+            shutil.copyfileobj(archive, out, _PIECE)
+        near.replace(file)
 
 
 def _keep(made: Path, folder: Path) -> None:

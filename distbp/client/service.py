@@ -50,15 +50,15 @@ class Service:
         from distbp.client.uploads import place_data
 
         given.instance("job", job, TrainingJob, "a TrainingJob")
-        arrays, place = given.arrays(data), given.path("folder", folder)
+        held, place = given.data(data), given.path("folder", folder)
         body: dict[str, Any] = {"priority": given.whole("priority", priority, -100, 100)}
         if deadline_s is not None:
             body["deadline_s"] = given.seconds("deadline_s", deadline_s)
         wanted = "1 to 200 printable characters of ASCII, without spaces"
         # The key makes the service take it once, however often it must be sent.
         key = uuid.uuid4().hex if key is None else given.text("key", key, given.KEY, wanted)
-        if given.flag("upload", upload) or arrays:
-            job = place_data(self.transport, job, arrays, place, files=upload)
+        if given.flag("upload", upload) or held:
+            job = place_data(self.transport, job, held, place, files=upload)
         body["job"] = job.to_mapping()
         made = self.transport.call("POST", "/v1/jobs", json=body, headers={"Idempotency-Key": key})
         return JobHandle(self.transport, made["id"])
@@ -132,10 +132,10 @@ def submit(
 ) -> JobHandle:
     """Submits `job` to a service, and returns a handle at once; `.wait()` waits for it.
 
-    data: arrays, as for `train`; they are uploaded, once. folder: what paths in the job are relative to.
-    upload: files that exist on this machine are uploaded, once; others, and all with False, must be files of
-    the service. priority: -100 to 100, higher runs first. deadline_s: seconds from now after which it fails.
-    key: the same key always gives the same job; None: a new one. url, token: see `connect`.
+    data: arrays or frames, as for `train`; they are uploaded, once. folder: what paths in the job are
+    relative to. upload: files that exist on this machine are uploaded, once; others, and all with False, must
+    be files of the service. priority: -100 to 100, higher runs first. deadline_s: seconds from now after
+    which it fails. key: the same key always gives the same job; None: a new one. url, token: see `connect`.
 
     Raises JobError with every fault, DataError, UnreachableError, RemoteError (its `param` names an argument
     at fault; then nothing was sent).

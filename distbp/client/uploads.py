@@ -1,4 +1,5 @@
-"""Data on its way to a service: arrays, and files of this machine, as datasets known by their SHA-256."""
+"""Data on its way to a service: arrays, frames, and files of this machine, as datasets known by their
+SHA-256: an archive of arrays (.npz), or of the files of a table as they are."""
 
 from __future__ import annotations
 
@@ -7,18 +8,22 @@ import os
 import re
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from distbp.client.transport import Transport
-from distbp.core.errors import DataError, RemoteError
+from distbp.core.errors import RemoteError
 from distbp.core.options import paths
 from distbp.core.storage import user_path
-from distbp.data.columns.given import is_frame
-from distbp.data.formats import Npz, TableFiles, from_arrays, load
+from distbp.data.columns.files import are_here
+from distbp.data.columns.given import GivenTable, is_frame
+from distbp.data.columns.shipping import ship_files, ship_frame
+from distbp.data.formats import Npz, Source, TableFiles, from_arrays, load
+from distbp.data.sequences import in_step
 from distbp.data.table import Table
 from distbp.job import TrainingJob
 from distbp.run.splits import SPLITS, open_splits
@@ -31,74 +36,111 @@ _OLD = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can say: equal data
 
 
 def place_data(
-    transport: Transport, job: TrainingJob, arrays: Mapping[str, Any], folder: Path, *, files: bool
+    transport: Transport, job: TrainingJob, given: Mapping[str, Any], folder: Path, *, files: bool
 ) -> TrainingJob:
-    """The job with uploaded datasets in place of `arrays` (by split, as `train` takes them) and, where
+    """The job with uploaded datasets in place of what is `given` (by split, as `train` takes it) and, where
     `files`, of those of its files that are on this machine, relative to `folder`.
 
     What can be checked here is checked before anything is sent. Raises JobError, DataError, RemoteError.
     """
+    given = in_step(given)
     place = folder if job.data.folder is None else folder / user_path(job.data.folder)
-    tables: dict[str, Table] = {}
+    arrays = dict(given)
+    parcels: dict[str, Parcel] = {}
     elsewhere = False  # some data is not here, so what is here cannot be checked against it
     for split in SPLITS:
-        source = getattr(job.data, split)
-        if is_frame(arrays.get(split)):
-            raise DataError(f"the {split} frame: tables are not sent to a service yet; train it here")
-        if arrays.get(split) is not None:
-            tables[split] = from_arrays(
-                *arrays[split], bad_rows=job.data.bad_rows, name=f"the {split} arrays"
-            )
-        elif isinstance(source, TableFiles) and files and (place / source.path).exists():
-            raise DataError(
-                f"{source.path}: tables are not sent to a service yet; train it here, or put it where the"
-                " service"
-                " has its data"
-            )
-        elif source is not None and files and _is_here(source, place):
-            tables[split] = load(source, place, bad_rows=job.data.bad_rows)
-        elif source is not None:
+        source, name = getattr(job.data, split), f"the {split} arrays"
+        if is_frame(given.get(split)):
+            parcels[split] = _frame(given[split], split)
+        elif given.get(split) is not None:
+            table = from_arrays(*given[split], bad_rows=job.data.bad_rows, name=name)
+            parcels[split], arrays[split] = _arrays(table), (_inputs(table), table.targets, table.weights)
+        elif source is None:
+            continue
+        elif isinstance(source, TableFiles) and files and are_here(source, place):
+            parcels[split] = _files(source, place)
+        elif files and _is_here(source, place):
+            table = load(source, place, bad_rows=job.data.bad_rows)
+            parcels[split], arrays[split] = _arrays(table), (_inputs(table), table.targets, table.weights)
+        else:
             elsewhere = True
-    if not tables:
+    if not parcels:
         return job
     if not elsewhere:
-        given = {split: (t.inputs, t.targets, t.weights) for split, t in tables.items()}
-        check_splits(job, open_splits(job, folder, given))
-    sources: dict[str, Any] = {}
-    for split, table in tables.items():
-        dataset = upload(transport, table, f"{job.name} {split}")
-        sources[split] = Npz(
-            path=DATASET + dataset,
-            targets=None if table.targets is None else "targets",
-            weights=None if table.weights is None else "weights",
-            columns=None if table.columns is None else "columns",
-        )
+        check_splits(job, open_splits(job, folder, arrays))
+    sources: dict[str, Any] = {
+        split: _sent(transport, parcel, f"{job.name} {split}") for split, parcel in parcels.items()
+    }
     if not elsewhere:
         sources["folder"] = None
     return job.replace(data=job.data.model_copy(update=sources))
 
 
-def upload(transport: Transport, table: Table, name: str) -> str:
-    """Sends a table, unless the service has it; returns the dataset's id. Raises RemoteError."""
+# Writes an archive, and returns the source that a job has in it, by the path of the dataset.
+Parcel = Callable[[BinaryIO], Callable[[str], Source]]
+
+
+def _arrays(table: Table) -> Parcel:
+    def write(file: BinaryIO) -> Callable[[str], Source]:
+        pack(table, file)
+        return lambda dataset: Npz(
+            path=dataset,
+            targets=None if table.targets is None else "targets",
+            weights=None if table.weights is None else "weights",
+            lengths=None if table.lengths is None else "lengths",
+            columns=None if table.columns is None else "columns",
+        )
+
+    return write
+
+
+def _files(source: TableFiles, folder: Path) -> Parcel:
+    def write(file: BinaryIO) -> Callable[[str], Source]:
+        path = ship_files(source, folder, file)
+        return lambda dataset: replace(source, path=f"{dataset}/{path}")
+
+    return write
+
+
+def _frame(frame: Any, split: str) -> Parcel:
+    def write(file: BinaryIO) -> Callable[[str], Source]:
+        path = ship_frame(GivenTable(frame, f"the {split} frame").table, file)
+        return lambda dataset: TableFiles(path=f"{dataset}/{path}")
+
+    return write
+
+
+def upload(transport: Transport, data: Table | TableFiles, name: str) -> str:
+    """Sends data, unless the service has it; returns the dataset's id. Raises DataError, RemoteError."""
+    parcel = _arrays(data) if isinstance(data, Table) else _files(data, Path())
+    path: str = _sent(transport, parcel, name).path  # type: ignore[attr-defined]
+    return path.removeprefix(DATASET).partition("/")[0]
+
+
+def _sent(transport: Transport, parcel: Parcel, name: str) -> Source:
+    """The source that a job names, once the service has the data."""
     with tempfile.TemporaryFile(prefix="distbp-upload-") as file:
-        digest = pack(table, file)
-        dataset = f"ds_{digest}"
+        source = parcel(file)
+        digest = hashlib.sha256()
+        for piece in _pieces(file):
+            digest.update(piece)
+        dataset = f"ds_{digest.hexdigest()}"
         if not _is_there(transport, dataset):
             transport.send(
                 "POST",
                 "/v1/datasets",
-                params={"name": _name(name), "sha256": digest},
+                params={"name": _name(name), "sha256": digest.hexdigest()},
                 headers={"Content-Type": "application/octet-stream", "Content-Length": str(_size(file))},
                 body=lambda: _pieces(file),
                 answer_s=_ANSWER_S,
             )
-    return dataset
+    return source(f"{DATASET}{dataset}")
 
 
-def pack(table: Table, file: BinaryIO) -> str:
-    """Writes a table as an .npz archive; the same table gives the same bytes. Returns their SHA-256."""
+def pack(table: Table, file: BinaryIO) -> None:
+    """Writes a table of arrays as an .npz archive; the same table gives the same bytes."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name in ("inputs", "targets", "weights", "columns"):
+        for name in ("inputs", "targets", "weights", "lengths", "columns"):
             array = getattr(table, name)
             if array is None:
                 continue
@@ -106,10 +148,12 @@ def pack(table: Table, file: BinaryIO) -> str:
                 array = list(map(str, array))
             with archive.open(zipfile.ZipInfo(f"{name}.npy", _OLD), "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
-    digest = hashlib.sha256()
-    for piece in _pieces(file):
-        digest.update(piece)
-    return digest.hexdigest()
+
+
+def _inputs(table: Table) -> Any:
+    if table.lengths is None:
+        return table.inputs
+    return {"inputs": table.inputs, "lengths": table.lengths}
 
 
 def _is_here(source: Any, folder: Path) -> bool:

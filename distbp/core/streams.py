@@ -23,6 +23,8 @@ class Purpose(IntEnum):
     AUGMENT = 6
     AUDIT = 7  # which answers are computed twice; not a bit of the result depends on it
     SPLIT = 8  # rows of a table -> training, validation, test
+    MEMBER = 9  # the seeds of the members of a job
+    COPIES = 10  # by what copies of the parameters are perturbed, for evolution
 
 
 class Stream:

@@ -182,6 +182,7 @@ def _without(table: Table, keep: Array) -> Table:
         inputs=_compact(table.inputs, keep),
         targets=None if table.targets is None else _compact(table.targets, keep),
         weights=None if table.weights is None else table.weights[kept],
+        lengths=None if table.lengths is None else table.lengths[kept],
         row_numbers=numbers,
     )
 

@@ -18,7 +18,7 @@ from distbp.data.table import Table, release_pages
 from distbp.nn.layers.base import Array
 
 PART_BYTES = 1 << 22  # decides the digests
-PARTS = ("inputs", "targets", "weights")
+PARTS = ("inputs", "targets", "weights")  # and lengths, where there are any
 _THREADS = 4
 _SETTLED_NS = 2_000_000_000  # a file that changed so shortly ago may change again within the same clock tick
 
@@ -49,6 +49,10 @@ def array_digest(array: Array) -> str:
 def table_digests(table: Table) -> dict[str, str | None]:
     """The digest of each of `PARTS`; None for one that is not there. Names and row numbers do not count."""
     arrays = {name: getattr(table, name) for name in PARTS}
+    if table.lengths is not None:
+        arrays["lengths"] = table.lengths
+    if table.windows is not None:
+        arrays["windows"] = table.windows.starts
     return {name: None if array is None else array_digest(array) for name, array in arrays.items()}
 
 

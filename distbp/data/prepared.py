@@ -5,6 +5,7 @@ Ids stay as they are. Preprocessing is element-wise, so both ways give the same 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,9 @@ import numpy as np
 
 from distbp.core.arrays import Array, Shape
 from distbp.data.preprocessing import Preprocessing
+from distbp.data.sequences import Samples, room
 from distbp.data.table import Table, chunks, release_pages
+from distbp.data.windows import Windows
 
 # A memory-mapped file's resident pages are given back after about so many bytes of it have become resident.
 RELEASE_BYTES = 64 * 2**20
@@ -22,11 +25,18 @@ FAULT_BYTES = 2 * 2**20  # what Linux may map where a row is touched: a whole hu
 class PreparedRows:
     """Rows as the first layer sees them. inputs: (n, *features), as stored where `preprocessing` is given (it
     is then applied to every batch), else ready in the dtype of the network. targets: (n,) or (n, outputs) as
-    the loss takes them. weights: (n,) or None. The arrays are shared, not copied."""
+    the loss takes them. weights: (n,) or None. windows: the rows are windows of the inputs. The arrays are
+    shared, not copied."""
 
     def __init__(
-        self, inputs: Array, targets: Array, weights: Array | None, preprocessing: Preprocessing | None = None
+        self,
+        inputs: Array,
+        targets: Array,
+        weights: Array | None,
+        preprocessing: Preprocessing | None = None,
+        windows: Windows | None = None,
     ) -> None:
+        self.windows = windows
         self.inputs = inputs
         self.targets = targets
         self.weights = weights
@@ -34,17 +44,19 @@ class PreparedRows:
         self._gathered = 0
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return len(self.targets)
 
     @property
     def input_shape(self) -> Shape:
-        return self.inputs.shape[1:]
+        features = self.inputs.shape[1:]
+        return features if self.windows is None else self.windows.shape(features)
 
     def ready(self, dtype: np.dtype[Any]) -> bool:
         """Whether `inputs` are what `gather` would give, in this dtype and in plain memory."""
         plain = not isinstance(self.inputs, np.memmap)  # whose pages must be given back
         return (
             self.preprocessing is None
+            and self.windows is None
             and plain
             and self.inputs.dtype == dtype
             and self.inputs.flags.c_contiguous
@@ -52,7 +64,9 @@ class PreparedRows:
 
     def gather(self, rows: Array, out: Array) -> None:
         """Writes the preprocessed inputs of `rows` (int64) to `out`, (len(rows), *input_shape)."""
-        if self.preprocessing is None:
+        if self.windows is not None:
+            out[:] = self.windows.take(self.inputs, rows)
+        elif self.preprocessing is None:
             np.take(self.inputs, rows, axis=0, out=out, mode="clip")
         else:
             # Threads gather at the same time, so each call has its own memory for the rows as they are.
@@ -64,6 +78,14 @@ class PreparedRows:
                 self._gathered = 0
 
 
+def pack(rows: Samples, preprocessing: Preprocessing, out: Array) -> None:
+    """Writes rows with lengths as a network takes them, (rows, numbers + 1): preprocessed numbers, then the
+    length."""
+    assert rows.lengths is not None
+    preprocessing.apply(rows.inputs, out[:, :-1].reshape(rows.inputs.shape))  # a view: an axis is split
+    out[:, -1] = rows.lengths
+
+
 def prepare(
     table: Table,
     targets: Array,
@@ -72,11 +94,18 @@ def prepare(
     limit_bytes: int,
     allocate: Callable[[Shape, np.dtype[Any]], Array] = np.empty,
 ) -> PreparedRows:
-    """The rows of a table: as they are where nothing is to be done to them; preprocessed into memory from
-    `allocate` where that takes up to `limit_bytes`; else batch by batch."""
+    """The rows of a table, packed where they have lengths: the numbers of a row, then its length. Others: as
+    they are where nothing is to be done to them; preprocessed into memory from `allocate` where that takes
+    up to `limit_bytes`; else batch by batch."""
     inputs = table.inputs
+    if table.lengths is not None:
+        packed = room((len(table), math.prod(table.features) + 1), dtype)
+        for start, rows in chunks(inputs):
+            stop = start + len(rows)
+            pack(Samples(rows, table.lengths[start:stop]), preprocessing, packed[start:stop])
+        return PreparedRows(packed, targets, table.weights)
     if inputs.dtype == dtype and preprocessing.is_identity(inputs.dtype):
-        return PreparedRows(inputs, targets, table.weights)
+        return PreparedRows(inputs, targets, table.weights, windows=table.windows)
     if inputs.size * dtype.itemsize > limit_bytes:
         return PreparedRows(inputs, targets, table.weights, preprocessing)
     ready = allocate(inputs.shape, dtype)

@@ -99,12 +99,24 @@ def fit(table: Table, scale: float = 1.0, standardize: bool = False) -> Preproce
     mean = sum x / n, std = sqrt(sum (x - mean)^2 / n) in float64, over fixed chunks in row order: flat
     memory, the same bits on every machine. Each column is first brought near 1 by a power of two, so that
     neither sums nor squares leave float64; that rounds nothing. A constant column gets the std `scale` (1
-    unless told), so it becomes 0. Raises DataError for a scale that is not above 0, or
+    unless told), so it becomes 0. Of rows with lengths a column is a feature at all steps that are no
+    padding. Raises DataError for a scale that is not above 0, or
     where differences would overflow.
     """
     _check_scale(scale)
     if not standardize:
         return Preprocessing(float(scale))
+    if table.lengths is not None:
+        own = np.arange(table.features[0]) < table.lengths[:, None]
+        if not own.any():
+            raise DataError(
+                f"{table.name}: all rows have length 0, so that there is nothing to standardize by"
+            )
+        steps = table.inputs[own]
+        of_steps = fit(Table(steps.reshape(len(steps), -1), name=table.name), scale, True)
+        assert of_steps.mean is not None and of_steps.std is not None
+        mean, std = (a.reshape(steps.shape[1:]) for a in (of_steps.mean, of_steps.std))
+        return Preprocessing(float(scale), *(np.broadcast_to(a, table.features).copy() for a in (mean, std)))
     exponent = _exponents(table.inputs)
     if exponent.max(initial=0) > _MOST:
         raise DataError(f"{table.name}: values are too large to standardize in float64; scale the data down")

@@ -4,6 +4,9 @@ inputs   (n, *features), any real dtype, kept as stored (uint8 stays uint8); may
 targets  (n,) intp, bool or text: labels or values (see `distbp.data.targets`); or (n, outputs) float32 or
          float64: values; or None. Empty text is a missing label.
 weights  (n,) float64, or None
+lengths  (n,) int64, of inputs (n, steps, ...): how many steps of each row are its own; the others are 0.
+         None: all
+windows  the samples are windows of the rows of inputs; targets, weights and lengths are those of samples
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from distbp.core.errors import DataError
+from distbp.data.sequences import blanked, checked_lengths
+from distbp.data.windows import Windows
 from distbp.nn.layers.base import Array, Shape
 
 Columns = tuple[str | int, ...]
@@ -44,14 +49,17 @@ class Table:
     marks: tuple[tuple[int, ...], ...] = ()
     row_names: tuple[str, ...] | None = None
     skipped: Mapping[str, int] = field(default_factory=dict)
+    lengths: Array | None = None
+    windows: Windows | None = None
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return len(self.inputs if self.windows is None else self.windows)
 
     @property
     def features(self) -> Shape:
-        """The shape of one row of the inputs."""
-        return self.inputs.shape[1:]
+        """The shape of one sample of the inputs."""
+        features = self.inputs.shape[1:]
+        return features if self.windows is None else self.windows.shape(features)
 
     def row_number(self, row: int) -> int:
         return self.first_row + row if self.row_numbers is None else int(self.row_numbers[row])
@@ -66,6 +74,18 @@ class Table:
             weights=None if self.weights is None else self.weights[start:stop],
             first_row=self.first_row + start,
             row_numbers=None if self.row_numbers is None else self.row_numbers[start:stop],
+            lengths=None if self.lengths is None else self.lengths[start:stop],
+        )
+
+    def reordered(self, order: Array) -> Table:
+        """The rows in another order, which names each once."""
+        return replace(
+            self,
+            inputs=self.inputs[order],
+            targets=None if self.targets is None else self.targets[order],
+            weights=None if self.weights is None else self.weights[order],
+            row_numbers=order + self.first_row if self.row_numbers is None else self.row_numbers[order],
+            lengths=None if self.lengths is None else self.lengths[order],
         )
 
     def named(self, row_names: tuple[str, ...]) -> Table:
@@ -107,6 +127,7 @@ def build(
     inputs: Array,
     targets: Array | None = None,
     weights: Array | None = None,
+    lengths: Array | None = None,
     *,
     rows: tuple[int, int] | None = None,
     row_numbers: Array | None = None,
@@ -147,8 +168,12 @@ def build(
                 " each row"
             )
     start, stop = check_range(rows, len(inputs), name)
+    given = inputs[start:stop]
+    if lengths is not None:
+        lengths = checked_lengths(lengths, len(inputs), inputs.shape[1], f"{name}: the lengths")[start:stop]
+        given = blanked(given, lengths)
     return Table(
-        _numbers(inputs[start:stop]),
+        _numbers(given),
         None if targets is None else _targets(targets[start:stop], targets_name),
         None if weights is None else _weights(weights[start:stop], weights_name),
         start,
@@ -157,6 +182,7 @@ def build(
         targets_name,
         columns,
         marks,
+        lengths=lengths,
     )
 
 

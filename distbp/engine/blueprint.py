@@ -17,6 +17,7 @@ import numpy as np
 from distbp.core.arrays import Array, Shape
 from distbp.data.sharding import Sharding
 from distbp.engine.evaluation import Measures, loss_weights
+from distbp.nn.layers.base import Layer
 from distbp.nn.metrics import Frame, metrics_for
 from distbp.nn.network import Network
 from distbp.optim import Part, chain
@@ -31,7 +32,7 @@ class Blueprint:
     """`shards` is resolved (never "auto"). `rows`: of each split, by name ("train", "validation", "test").
     `class_weights`: for each class, or None. `kernels`: the kernel set's name, resolved. `notes`: what the
     data made of the job and may surprise. `frames`: where the targets of a split lie, by name, for metrics of
-    values."""
+    values. `entry`: by which the rows of a table enter the network. `lengths`: whether rows have lengths."""
 
     job: TrainingJob
     shards: int
@@ -41,6 +42,8 @@ class Blueprint:
     class_weights: tuple[float, ...] | None = None
     notes: tuple[str, ...] = ()
     frames: Mapping[str, Frame] = field(default_factory=dict)
+    entry: Layer | None = None
+    lengths: bool = False
 
     def slim(self) -> Blueprint:
         """This blueprint for the processes that compute: its job has the same fields, but for `data`, and no
@@ -50,6 +53,22 @@ class Blueprint:
     @property
     def dtype(self) -> np.dtype[Any]:
         return np.dtype(self.job.dtype)
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a batch, over all shards."""
+        size = self.job.batch_size
+        return self.rows["train"] if isinstance(size, str) else size
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of one sample in a step."""
+        return self.network().flops * self.job.optimizer.passes
+
+    @property
+    def pushed(self) -> int:
+        """Numbers that travel for each block beside the totals: the gradient; none where only losses do."""
+        return 0 if self.job.optimizer.copies else self.network().size
 
     @property
     def steps_per_epoch(self) -> int:
@@ -62,11 +81,14 @@ class Blueprint:
         return min([*steps, *([] if self.job.max_steps is None else [self.job.max_steps])])
 
     def network(self) -> Network:
-        return Network(self.job.model.layers, self.input_shape, self.dtype)
+        return Network(
+            self.job.model.layers, self.input_shape, self.dtype, entry=self.entry, lengths=self.lengths
+        )
 
     def sharding(self) -> Sharding:
-        job = self.job
-        return Sharding(self.rows["train"], job.batch_size, self.shards, job.seed, job.shuffle, job.drop_last)
+        job, rows = self.job, self.rows["train"]
+        shuffle = job.shuffle and job.batch_size != "full"  # of a sum over all rows the order changes nothing
+        return Sharding(rows, self.batch_size, self.shards, job.seed, shuffle, job.drop_last)
 
     def measures(self, network: Network, split: str = "") -> Measures:
         metrics = metrics_for(self.job.loss, network.output_shape, self.job.metrics, self.frames.get(split))

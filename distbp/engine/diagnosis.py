@@ -16,6 +16,7 @@ from distbp.engine.blueprint import Blueprint
 from distbp.nn import kernels as kernel_sets
 from distbp.nn.network import Network
 from distbp.nn.program import Program
+from distbp.nn.tape import ENTRY
 
 MOST_ROWS = 10
 _MEND_DATA = "Mend the data, or set data.bad_rows: skip."
@@ -98,7 +99,7 @@ def _check_slice(
 
 
 def _layer(network: Network, index: int) -> str:
-    return f"layer {index} ({network.layers[index].type})"
+    return "the columns" if index == ENTRY else f"layer {index} ({network.layers[index].type})"
 
 
 def _kind(values: Array) -> str:

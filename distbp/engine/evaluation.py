@@ -61,7 +61,7 @@ class Evaluator:
 
     def __init__(self, loss: Loss, network: Network, kernels: Kernels, vector: Array) -> None:
         self._program = Program(network, EVALUATION_ROWS, vector, kernels=kernels, loss=loss)
-        self._x = np.empty((EVALUATION_ROWS, *network.input_shape), network.input_dtype)
+        self._x = np.empty((EVALUATION_ROWS, *network.row_shape), network.input_dtype)
 
     def sums(self, measures: Measures, data: Rows, start: int, stop: int) -> Evaluation:
         """The sums over rows [start, stop) of `data`, at most `EVALUATION_ROWS` rows at a time."""

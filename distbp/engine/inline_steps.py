@@ -18,16 +18,18 @@ from distbp.core.reduction import Block, assign, joins
 from distbp.data.batches import ShardReader
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.compiled_steps import LINE, Ops, Rows, Shards, Share, Update, train_steps
-from distbp.engine.parameter_server import PIECE, ParameterServer
+from distbp.engine.parameter_server import ParameterServer
+from distbp.engine.ranges import PIECE
 from distbp.engine.thread_shares import thread_shares
 from distbp.machine.blas import Dots, dots
 from distbp.machine.pointers import WAYS
 from distbp.nn.kernels import Kernels
-from distbp.nn.network import Lowered, aligned_vector
+from distbp.nn.lowered import Lowered, lower
+from distbp.nn.network import aligned_vector
 from distbp.nn.run_compiled import address, addresses, products_of, space_table
 from distbp.nn.run_tape import encode
 from distbp.nn.tape import TOTALS, Space
-from distbp.optim import Step
+from distbp.optim import Step, Updater
 from distbp.optim.schedules import PlateauState
 from distbp.optim.updater import program_of
 
@@ -49,6 +51,7 @@ class InlineSteps:
         lowered: Lowered,
         kernels: Kernels,
         server: ParameterServer,
+        updater: Updater,
         readers: Sequence[ShardReader],
         threads: int,
     ) -> None:
@@ -57,13 +60,13 @@ class InlineSteps:
         self._sharding = blueprint.sharding()
         self._steps_per_epoch = self._sharding.steps_per_epoch
         network = blueprint.network()
-        flops = network.flops * blueprint.job.batch_size
+        flops = blueprint.flops * blueprint.batch_size
         self._most = int(
             max(1, min(MOST_STEPS, (FLOPS_A_CALL if threads == 1 else FLOPS_A_CALL_OF_THREADS) / flops))
         )
         self._most = min(self._most, *(reader.most_steps for reader in readers))
         shards, rows = blueprint.shards, self._sharding.slice_rows(0, 0)
-        rule = server.updater.rule
+        rule = updater.rule
         decays = blueprint.decays(network)
         shares = thread_shares(
             lowered, network.parameter_count, rows * shards, decays, threads, rule.clip is None
@@ -82,7 +85,7 @@ class InlineSteps:
         positions[:, 1], positions[:, 2] = np.arange(shards), blueprint.job.seed
         totals = np.zeros((shards, lowered.totals))
         sources = [reader.sources for reader in readers]
-        tables, self._kept = [], [works, gradients, positions, totals]
+        tables, self._kept = [], [works, gradients, positions, totals, lowered.constants]
         assert kernels.gemm is not None
         products = products_of(lowered.rows, rows, kernels.gemm, network.dtype)
         for thread, (start, stop) in enumerate(self._own):
@@ -100,6 +103,7 @@ class InlineSteps:
                     Space.WORK: works[shard if deferring else thread],
                     Space.TOTALS: totals[shard],
                     Space.POSITION: positions[shard],
+                    Space.CONSTANTS: lowered.constants,
                     **slices,
                 }
                 tables.append(space_table(spaces, products))
@@ -241,10 +245,11 @@ def inline_steps(
 ) -> InlineSteps | None:
     """None where nothing is compiled, or the shards' own memory would be too much. readers: of the shards,
     those that step by step training uses, too; threads: that share the shards."""
-    if kernels.gemm is None or blueprint.dtype != np.float32:
+    updater = server.updater
+    if kernels.gemm is None or not (isinstance(updater, Updater) and updater.compiled and blueprint.pushed):
         return None
     network, sharding = blueprint.network(), blueprint.sharding()
-    lowered = network.lower(sharding.slice_rows(0, 0), blueprint.job.loss, training=True)
+    lowered = lower(network, sharding.slice_rows(0, 0), blueprint.job.loss, training=True)
     if blueprint.shards > 1 and 4 * blueprint.shards * (network.size + lowered.work) > MOST_BYTES:
         return None
-    return InlineSteps(blueprint, lowered, kernels, server, readers, threads)
+    return InlineSteps(blueprint, lowered, kernels, server, updater, readers, threads)

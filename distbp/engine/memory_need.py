@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from distbp.core.arrays import Shape
 from distbp.core.errors import Fault, JobError, NoMemoryError
 from distbp.engine.evaluation import EVALUATION_ROWS
+from distbp.engine.updating import state_vectors
+from distbp.job.members import networks
+from distbp.nn.layers.base import Layer
 from distbp.nn.network import Network
-from distbp.optim import Rule, chain
+from distbp.nn.tape import ENTRY
 
 if TYPE_CHECKING:
     from distbp.job import TrainingJob
@@ -31,7 +32,8 @@ _ROOT = Path("/")
 
 @dataclass(frozen=True)
 class Need:
-    """`parts`: bytes by what they are for. `largest`: the number of the layer with the most parameters."""
+    """`parts`: bytes by what they are for. `largest`: the number of the layer with the most parameters, or
+    ENTRY."""
 
     parts: Mapping[str, int]
     largest: int
@@ -46,42 +48,46 @@ def needed(
     input_shape: Shape | None,
     rows: Mapping[str, int],
     *,
+    entry: Layer | None = None,
     data: int = 0,
     threads: int = 1,
 ) -> Need | None:
     """The memory that training takes, all its processes together. input_shape: of one row; None where it is
-    not known: then of the narrowest that the first layer could take. rows: of each split, where known. data:
-    bytes of the inputs as they are made ready. threads: that compute where the job says no number of workers.
-    None where the shapes do not fit."""
+    not known: then of the narrowest that the first layer could take. entry: of the network. rows: of each
+    split, where known. data: bytes of the inputs as they are made ready. threads: that compute where the job
+    says no number of workers. None where the shapes do not fit."""
     try:
-        network = Network(job.model.layers, (1,) if input_shape is None else input_shape, job.dtype)
+        shape = (1,) if input_shape is None else input_shape
+        network = Network(job.model.layers, shape, job.dtype, entry=entry)
     except ValueError:
         return None
+    members = networks(job)
+    side = min(members, threads) if job.workers in (0, "auto") else 1  # that train at a time
+    threads = max(1, threads // side)
     item = network.dtype.itemsize
     vector, trained = network.size * item, network.parameter_count * item
-    state = len(Rule(chain(job.optimizer)).slots) * trained
-    shards = job.resolved_shards(network.flops)
+    state = state_vectors(job.optimizer) * trained
+    train = rows.get("train")
+    batch = job.batch_rows(train or 1)
+    shards = job.resolved_shards(network.flops * job.optimizer.passes, train or 1)
     parts = min(shards, max(1, job.workers if isinstance(job.workers, int) and job.workers else threads))
     levels = 1 + math.ceil(math.log2(math.ceil(shards / parts)))
-    train = rows.get("train")
-    slice_rows = math.ceil((job.batch_size if train is None else min(job.batch_size, train)) / shards)
+    slice_rows = math.ceil((batch if train is None else min(batch, train)) / shards)
     numbers = [math.prod(shape) for shape in network.shapes]
     largest_split = max([count for name, count in rows.items() if name != "train"], default=0)
     of_training = parts * slice_rows * (2 * sum(numbers) - numbers[0])
     values = max(of_training, min(EVALUATION_ROWS, largest_split) * sum(numbers))
     targets = sum(rows.values()) * numbers[-1] if job.loss.targets == "values" else 0
-    by_layer = [0] * len(job.model.layers)
-    for tensor in network.tensors:
-        by_layer[tensor.layer] += tensor.stop - tensor.start
+    by_layer = network.parameters_by_layer
     return Need(
         {
-            "parameters": 2 * vector,
-            "optimizer state": 2 * state,
-            "gradients": (parts * levels + (parts > 1)) * vector + parts * network.shared * item,
-            "values of a batch": values * item,
+            "parameters": max(2 * side, members) * vector,
+            "optimizer state": 2 * side * state,
+            "gradients": side * ((parts * levels + (parts > 1)) * vector + parts * network.shared * item),
+            "values of a batch": side * values * item,
             "data": targets * item + data,
         },
-        int(np.argmax(by_layer)),
+        max(by_layer, key=lambda layer: (by_layer[layer], -layer), default=0),
     )
 
 
@@ -93,7 +99,7 @@ def too_much(need: Need | None, there: int, says: str) -> list[Fault]:
     model = {name: count for name, count in need.parts.items() if name != "values of a batch"}
     parts = need.parts if sum(model.values()) <= there else model
     most = max(parts, key=lambda name: parts[name])
-    layer = f"model.layers.{need.largest}"
+    layer = "data.columns" if need.largest == ENTRY else f"model.layers.{need.largest}"
     where, advice = {
         "parameters": (layer, "make the layers narrower"),
         "optimizer state": (layer, "make the layers narrower, or use sgd"),

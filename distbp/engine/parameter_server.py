@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -18,15 +18,13 @@ from distbp.core.errors import FencedError
 from distbp.core.reduction import Block, Join, joins
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.health import Norms, TensorHealth, health, norms_of, within
+from distbp.engine.ranges import PIECE, Sums, joint
 from distbp.engine.totals import BOUND, LIVE, LOSS, ROWS, SURELY_FINITE, WEIGHT, totals_size
-from distbp.nn import kernels
-from distbp.nn.network import Network, aligned_vector
-from distbp.optim import Step, Updater, sum_of_squares
+from distbp.engine.updating import updater_of
+from distbp.nn.network import aligned_vector
+from distbp.optim import Searching, Step, sum_of_squares
+from distbp.optim.evolution import Evolution, Noise, estimate
 from distbp.optim.schedules import PlateauState
-
-# The places where pieces of the vector begin decide the order in which squares are summed, so this number is
-# part of the numerics.
-PIECE = 32768
 
 NO_PLATEAU = PlateauState()
 
@@ -45,23 +43,6 @@ class NotFiniteError(ArithmeticError):
     def __init__(self, step: int) -> None:
         self.step = step
         super().__init__(step)
-
-
-class Sums(NamedTuple):
-    """What a server knows of a step's gradient before the update: the sum of squares of each piece of its
-    range, in order, and whether everything is finite."""
-
-    squares: tuple[float, ...]
-    finite: bool
-
-
-def joint(parts: Sequence[Sums]) -> Sums:
-    """Of the whole vector, from those of its ranges, in order: one sum, with the same bits for any cut."""
-    total = 0.0
-    for part in parts:
-        for squares in part.squares:
-            total += squares
-    return Sums((total,), math.isfinite(total) and all(part.finite for part in parts))
 
 
 class ParameterServer:
@@ -102,15 +83,10 @@ class ParameterServer:
         self.learning_rate = blueprint.learning_rate()  # of (step, plateau)
         decays = [(a - first, b - first) for a, b in within(blueprint.decays(network), first, first + count)]
         tensors = within([(t.start, t.stop) for t in network.tensors], first, first + count)
-        self.updater = Updater(
-            blueprint.update_rule(),
-            vector[:count],
-            decays,
-            tensors=[(a - first, b - first) for a, b in tensors],
-            slots=None if slots is None else {name: values.copy() for name, values in slots.items()},
-            compiled=kernels.load(blueprint.kernels).gemm is not None,
-            threads=threads,
-        )
+        measured = [(a - first, b - first) for a, b in tensors]
+        self.updater = updater_of(blueprint, vector[:count], decays, measured, slots, threads)
+        copies = blueprint.job.optimizer.copies  # whose losses stand for the gradient
+        self._noise = Noise(blueprint.job.seed, count, vector.dtype) if copies else None
         self.slots = self.updater.slots  # the optimizer's state by name, as it lies
         ends = [t.stop - first for t in network.tensors]
         self._tensors = [
@@ -137,20 +113,39 @@ class ParameterServer:
         """
         order = self._begin(step, contributions)
         gradients = [c.gradient for c in contributions]
+        if self._noise is not None:
+            self._estimate(step, self._noise)
+            gradients, order = [self.gradient], []
         if self.one_pass and self.totals[BOUND] < SURELY_FINITE and math.isfinite(self.totals[LOSS]):
             self._update(gradients, order, *self._info(step, 0.0, plateau))
             self._join(gradients, order, slice(self._count, None))
             self._end(step)
             return
         sums = joint([self._check(gradients, order)])
-        if not sums.finite:
+        if not (sums.finite or self._bears_infinity):
             raise NotFiniteError(step)
         self.finish(step, sums.squares[0], plateau)
 
     @property
     def one_pass(self) -> bool:
         """Whether an update needs no look at the whole gradient before it."""
-        return self.updater.rule.clip is None
+        plain = not isinstance(self.updater, Searching) and self.updater.rule.clip is None
+        return plain and self._noise is None
+
+    @property
+    def _bears_infinity(self) -> bool:
+        return isinstance(self.updater, Searching) and self.updater.bears_infinity
+
+    def probe(self) -> None:
+        """Puts into the vector where the next step wants the gradient, if that is elsewhere. The update puts
+        back what the model is."""
+        if isinstance(self.updater, Searching):
+            self.updater.probe()
+
+    @property
+    def verdict(self) -> str:
+        """Why further steps would change nothing, for people; "" where they may."""
+        return self.updater.verdict if isinstance(self.updater, Searching) else ""
 
     @property
     def has_statistics(self) -> bool:
@@ -166,8 +161,17 @@ class ParameterServer:
         self._update([self.gradient], [], *self._info(step, squares, plateau))
         self._end(step)
 
+    def _estimate(self, step: int, noise: Noise) -> None:
+        """Makes the direction in place of the gradient, from the losses of copies."""
+        evolution = cast("Evolution", self.blueprint.job.optimizer)
+        estimate(self.totals[LIVE:BOUND], evolution.sigma, step, noise, self.gradient)
+
     def _update(self, gradients: Sequence[Array], order: Sequence[Join], scale: float, info: Step) -> None:
-        if self._ends_epoch(info.number - 1):
+        if isinstance(self.updater, Searching):
+            squares = self.updater.apply_measured(gradients[0][: self._count], info, scale)
+            self.norms = norms_of(self._tensors, squares, 1.0)
+            self.totals[LOSS] = self.updater.found.loss * self.totals[WEIGHT]  # the model's
+        elif self._ends_epoch(info.number - 1):
             squares = self.updater.apply_measured(gradients, order, info, scale)
             self.norms = norms_of(self._tensors, squares, scale)
         else:
@@ -255,10 +259,13 @@ class ParameterServer:
     def _info(self, step: int, squares: float, plateau: PlateauState) -> tuple[float, Step]:
         weight = float(self.totals[WEIGHT])
         scale = 1.0 / weight if weight > 0 else 0.0
+        if self._noise is not None:
+            scale = 1.0  # ranks know no weight
         return scale, Step(
             number=step + 1,
             learning_rate=float(self.learning_rate(step, plateau)),
             gradient_norm=math.sqrt(squares) * scale,
+            loss=float(self.totals[LOSS]) * scale,
         )
 
     def _end(self, step: int) -> None:
@@ -281,12 +288,3 @@ class ParameterServer:
             np.multiply(values, 1.0 - rate, out=values)
             np.multiply(sums, rate / rows, out=sums)
             np.add(values, sums, out=values)
-
-
-def ranges(network: Network, servers: int) -> list[tuple[int, int]]:
-    """The stretches of the flat vector that so many servers have: cut where pieces begin, as equal as can be.
-    Fewer than asked for where there are fewer pieces."""
-    pieces = max(1, -(-network.parameter_count // PIECE))
-    count = min(servers, pieces)
-    cuts = [PIECE * (pieces * server // count) for server in range(count)]
-    return list(zip(cuts, [*cuts[1:], network.size], strict=True))

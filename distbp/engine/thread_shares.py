@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from distbp.core.arrays import Array
-from distbp.nn.network import Lowered
+from distbp.nn.lowered import Lowered
 from distbp.optim.updater import cut
 
 UNEQUAL = 1.15  # times a fair share of the work: then the others would wait too long for one thread

@@ -2,6 +2,9 @@
 
 [loss, weight, rows, then for each unit that can saturate the rows in which it did not, bound]
 
+Where copies of the parameters are evaluated in place of the gradient, their losses stand where the rows of
+units do: of pair n at 2n and 2n + 1.
+
 Rows are those that running statistics are taken over: where there are some, without slices of one row.
 
 The bound is at least every absolute value of the gradient, and of what it is joined to: a sum of bounds is a
@@ -14,6 +17,7 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.engine.blueprint import Blueprint
+from distbp.nn.lowered import lower
 
 LOSS, WEIGHT, ROWS, LIVE = 0, 1, 2, 3
 BOUND = -1
@@ -23,8 +27,11 @@ SURELY_FINITE = 1e38
 
 
 def saturating_layers(blueprint: Blueprint) -> dict[int, int]:
-    """Of the layers that can saturate, by number, how many units they have, in the order of the totals."""
-    return {one.layer: one.units for one in blueprint.network().lower(1).watched}
+    """Of the layers that can saturate, by number, how many units they have, in the order of the totals; none
+    where nobody counts them."""
+    if blueprint.job.optimizer.copies:
+        return {}
+    return {one.layer: one.units for one in lower(blueprint.network(), 1).watched}
 
 
 def dead_share(blueprint: Blueprint, epoch_totals: Array) -> dict[str, float]:
@@ -38,4 +45,4 @@ def dead_share(blueprint: Blueprint, epoch_totals: Array) -> dict[str, float]:
 
 def totals_size(blueprint: Blueprint) -> int:
     """How many totals a block has."""
-    return LIVE + sum(saturating_layers(blueprint).values()) + 1
+    return LIVE + blueprint.job.optimizer.copies + sum(saturating_layers(blueprint).values()) + 1

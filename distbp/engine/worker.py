@@ -6,18 +6,24 @@ keeps current) and writes sums: a gradient vector and a few float64 totals for e
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.core.reduction import Block, middle
 from distbp.data.batches import Holdings, ShardReader
 from distbp.engine.blueprint import Blueprint
+from distbp.engine.copies import Copies
 from distbp.engine.evaluation import Evaluation, Evaluator
 from distbp.engine.totals import BOUND, LIVE, LOSS, ROWS, WEIGHT, totals_size
 from distbp.nn import kernels as kernel_sets
 from distbp.nn.network import aligned_vector
 from distbp.nn.program import Program
 from distbp.nn.tape import TOTALS
+
+if TYPE_CHECKING:
+    from distbp.optim.evolution import Evolution
 
 
 class Worker:
@@ -37,6 +43,7 @@ class Worker:
         self._programs: dict[int, tuple[Program, Array]] = {}  # by id of the gradient
         self._work: Array | None = None
         self._evaluator: Evaluator | None = None
+        self._copies: Copies | None = None
         self._scratch: list[tuple[Array, Array]] = []  # right halves of the tree, by depth
 
     @property
@@ -44,7 +51,8 @@ class Worker:
         return totals_size(self.blueprint)
 
     def compute(self, step: int, block: Block, gradient: Array, totals: Array) -> None:
-        """Computes the sums of a block at `step` into `gradient` (size,) and `totals` (totals_size,) float64.
+        """Computes the sums of a block at `step` into `gradient` (`Blueprint.pushed`,) and `totals`
+        (totals_size,) float64.
 
         Pass the same array objects at every step: the backward pass is bound to them at the first.
         Does not wait. The same arguments and parameters
@@ -74,9 +82,7 @@ class Worker:
         half = middle(block)
         self._reduce(step, Block(block.start, half), gradient, totals, depth)
         if depth == len(self._scratch):
-            self._scratch.append(
-                (aligned_vector(self.network.size, self.vector.dtype), np.zeros_like(totals))
-            )
+            self._scratch.append((aligned_vector(len(gradient), self.vector.dtype), np.zeros_like(totals)))
         right, right_totals = self._scratch[depth]
         self._reduce(step, Block(half, block.stop), right, right_totals, depth + 1)
         np.add(gradient, right, out=gradient)
@@ -84,6 +90,9 @@ class Worker:
 
     def _shard(self, step: int, shard: int, gradient: Array, totals: Array) -> None:
         reader = self._readers.get(shard) or self.reader(shard)
+        if self.blueprint.job.optimizer.copies:
+            self._losses_of_copies(step, reader, totals)
+            return
         x, targets, weights, rows = reader.slice(step)
         if rows == 0:  # a last batch with fewer rows than shards
             gradient.fill(0)
@@ -95,6 +104,12 @@ class Worker:
         totals[LIVE:BOUND] = program.totals[TOTALS:]
         # One row has no variance: it stays out of running statistics (see `BatchNormalization`).
         totals[ROWS] = rows if rows > 1 or not self.network.statistics else 0
+
+    def _losses_of_copies(self, step: int, reader: ShardReader, totals: Array) -> None:
+        if self._copies is None:
+            evolution = cast("Evolution", self.blueprint.job.optimizer)
+            self._copies = Copies(evolution, self.blueprint, self.network, self._kernels, self.vector)
+        self._copies.evaluate(step, reader.slice(step), totals)
 
     def reader(self, shard: int) -> ShardReader:
         """What gathers a shard's slices."""

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from distbp.core.errors import Fault, JobError, cut
 from distbp.job.faults import unknown
+from distbp.job.members import members_or_restarts
+from distbp.job.method_checks import copies_fit, one_server_fits, whole_batches_fit
 from distbp.job.parts import WorkerRange
 from distbp.job.table_checks import splits_off, tables_are_whole
 from distbp.nn.activations import ACTIVATIONS
@@ -20,7 +22,7 @@ from distbp.nn.layers.base import Shape
 from distbp.nn.losses.base import Targets
 from distbp.nn.metrics import metrics_for
 from distbp.nn.sharing import parameter_shapes, share
-from distbp.nn.wiring import DATA, data_facts, wire
+from distbp.nn.wiring import DATA, data_facts, dropping, wire
 from distbp.optim.schedules import WarmUp, plateau_of
 
 if TYPE_CHECKING:
@@ -99,6 +101,19 @@ def _ids_stay(job: TrainingJob) -> Iterator[Fault]:
         yield Fault("data.scale", text)
 
 
+def lengths_dropped(layers: Iterable[Any], input_shape: Shape | None = None) -> list[Fault]:
+    """Layers that would let padding count, where the data have lengths."""
+    layers = tuple(layers)
+    return [
+        Fault(f"model.layers.{at}", message) for at, message in dropping(layers, wire(layers)[0], input_shape)
+    ]
+
+
+def _lengths_stay(job: TrainingJob) -> Iterator[Fault]:
+    if getattr(job.data.train, "lengths", None) is not None:
+        yield from lengths_dropped(job.model.layers)
+
+
 def _shapes_fit(job: TrainingJob) -> Iterator[Fault]:
     for index, _, problem in shapes(job.model.layers, None):
         if problem:
@@ -106,6 +121,8 @@ def _shapes_fit(job: TrainingJob) -> Iterator[Fault]:
 
 
 def _steps_learn_nothing(job: TrainingJob) -> Iterator[Fault]:
+    if job.optimizer.copies:  # no derivative is asked for
+        return
     trained: dict[int | None, bool] = {}  # outputs that depend on parameters
     for index, (layer, sources) in enumerate(zip(job.model.layers, wire(job.model.layers)[0], strict=True)):
         trained[index] = layer.trains or any(trained.get(source, False) for source in sources)
@@ -114,8 +131,8 @@ def _steps_learn_nothing(job: TrainingJob) -> Iterator[Fault]:
             field = "" if layer.activation_option == "type" else f".{layer.activation_option}"
             yield Fault(
                 f"model.layers.{index}{field}",
-                f"{name!r} has a derivative of zero, so nothing before it can learn; train with"
-                f" 'sigmoid', and use {name!r} only to predict",
+                f"{name!r} has a derivative of zero, so nothing before it can learn; train with 'sigmoid', or"
+                " a single layer as 'linear' with the loss 'perceptron', or use the optimizer 'evolution'",
             )
 
 
@@ -133,7 +150,7 @@ def _loss_fits(job: TrainingJob) -> Iterator[Fault]:
 
 
 def _shards_fit_the_batch(job: TrainingJob) -> Iterator[Fault]:
-    if job.shards != "auto" and job.shards > job.batch_size:
+    if job.shards != "auto" and job.batch_size != "full" and job.shards > job.batch_size:
         yield Fault(
             "shards",
             f"must be at most batch_size ({job.batch_size}), not {job.shards}, so that every shard has a"
@@ -143,6 +160,8 @@ def _shards_fit_the_batch(job: TrainingJob) -> Iterator[Fault]:
 
 def _slices_normalize(job: TrainingJob) -> Iterator[Fault]:
     layer = neediest(job.model.layers)
+    if job.batch_size == "full":
+        return
     if job.shards != "auto" and 1 < job.shards <= job.batch_size < layer.rows_needed * job.shards:
         yield Fault(
             "shards",
@@ -154,7 +173,7 @@ def _slices_normalize(job: TrainingJob) -> Iterator[Fault]:
 
 def _batches_normalize(job: TrainingJob) -> Iterator[Fault]:
     layer = neediest(job.model.layers)
-    if job.batch_size < layer.rows_needed:
+    if job.batch_size != "full" and job.batch_size < layer.rows_needed:
         yield Fault(
             "batch_size",
             f"must be at least {layer.rows_needed} with {layer.type}; or use layer_normalization",
@@ -257,22 +276,6 @@ def _plateau_direction(job: TrainingJob) -> Iterator[Fault]:
         )
 
 
-def _warm_up_ends(job: TrainingJob) -> Iterator[Fault]:
-    schedule: Any = job.optimizer.schedule
-    if not isinstance(schedule, WarmUp):
-        return
-    for name, length, unit in (
-        ("warmup_steps", job.max_steps, "max_steps"),
-        ("warmup_epochs", job.epochs, "epochs"),
-    ):
-        wanted = getattr(schedule, name)
-        if wanted is not None and length is not None and wanted > length:
-            yield Fault(
-                f"optimizer.schedule.{name}",
-                f"must be at most {unit} ({length}), not {wanted:g}: it would never end",
-            )
-
-
 def _class_weights_have_classes(job: TrainingJob) -> Iterator[Fault]:
     if job.class_weight is None:
         return
@@ -331,10 +334,11 @@ CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (_rows_in_order, frozenset({"data"})),
     (_names_fit, frozenset({"model"})),
     (_ids_stay, frozenset({"model", "data"})),
+    (_lengths_stay, frozenset({"model", "data"})),
     (_shapes_fit, frozenset({"model"})),
     (_shared_tensors_fit, frozenset({"model"})),
     (_something_to_train, frozenset({"model"})),
-    (_steps_learn_nothing, frozenset({"model"})),
+    (_steps_learn_nothing, frozenset({"model", "optimizer"})),
     (_loss_fits, frozenset({"model", "loss"})),
     (_metrics_apply, frozenset({"model", "loss", "metrics"})),
     (_class_weights_have_classes, frozenset({"model", "loss", "class_weight"})),
@@ -342,9 +346,12 @@ CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (_shards_fit_the_batch, frozenset({"shards", "batch_size"})),
     (_slices_normalize, frozenset({"model", "shards", "batch_size"})),
     (_workers_have_work, frozenset({"workers", "shards"})),
-    (_warm_up_ends, frozenset({"optimizer", "epochs", "max_steps"})),
+    (whole_batches_fit, frozenset({"optimizer", "batch_size", "model", "clip", "regularization"})),
+    (copies_fit, frozenset({"optimizer", "model"})),
+    (one_server_fits, frozenset({"optimizer", "servers"})),
     (_plateau_direction, frozenset({"optimizer", "model", "loss", "metrics", "data"})),
     (_plateau_watches, frozenset({"optimizer", "model", "loss", "metrics", "data", "early_stopping"})),
+    (members_or_restarts, frozenset({"members", "restarts"})),
     (_early_stopping_watches, frozenset({"early_stopping", "model", "loss", "metrics", "data"})),
 )
 

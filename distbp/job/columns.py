@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from distbp.job.faults import Part, Words, at_most, line, raised, shown
-from distbp.job.kinds import Number, Text, Whole, kind
+from distbp.job.kinds import Flag, Number, Text, Whole, kind
 from distbp.job.tables import TABLES
 
 MAX_COLUMNS = 100_000
@@ -71,6 +71,21 @@ class Split(Part):
             text = f"leaves no row to train on: validation {self.validation:g} and test {self.test:g} are"
             raise raised("Split", [line((), f"{text} {self.validation + self.test:g} of all rows")])
         return self
+
+
+class Windows(Part):
+    """Samples from a series. A sample is `length` rows, one after the other: the input columns, and the
+    target itself where it is a number. Its target is that of a later row. No window crosses into another set
+    or series."""
+
+    length: Whole = Field(gt=0, description="rows of a window")
+    stride: Whole = Field(default=1, gt=0, description="rows from the start of a window to that of the next")
+    horizon: Whole = Field(default=1, gt=0, description="rows from the last of a window to its target's")
+    difference: Flag = Field(
+        default=False,
+        description="train on the change of the target since the last row of the window; predictions are its"
+        " values again. For series that wander; needs target.scale: standard",
+    )
 
 
 def _target(value: Any) -> Any:

@@ -8,20 +8,32 @@ from typing import Any
 from distbp.core.errors import Fault, JobError
 from distbp.core.words import counted
 from distbp.data.targets import label_text, shown
-from distbp.job.checks import last_activation, neediest, output_shape, shapes, tensors_fit
+from distbp.job.checks import (
+    last_activation,
+    lengths_dropped,
+    neediest,
+    output_shape,
+    shapes,
+    tensors_fit,
+)
 from distbp.job.training_job import TrainingJob
 from distbp.nn.layers.base import Shape
 from distbp.nn.losses.base import Targets
 from distbp.nn.metrics import metrics_for
+from distbp.optim.schedules import WarmUp
 
 
 def check_against_data(
-    job: TrainingJob, input_shape: Shape, targets: Targets, rows: Mapping[str, int] | None = None
+    job: TrainingJob,
+    input_shape: Shape,
+    targets: Targets,
+    rows: Mapping[str, int] | None = None,
+    lengths: bool = False,
 ) -> list[Fault]:
     """Every fault that shows only once the data is known; empty where the job can be trained.
 
     `input_shape`: of one row of the training set, () for a single number. `targets`: what the training
-    targets are to the loss. `rows`: of each split by name, where known.
+    targets are to the loss. `rows`: of each split by name, where known. `lengths`: whether rows have some.
     """
     layers = job.model.layers
     faults = [
@@ -30,6 +42,8 @@ def check_against_data(
         if problem
     ]
     faults += tensors_fit(layers, input_shape)
+    if lengths:
+        faults += lengths_dropped(layers, input_shape)
     if faults:
         return faults
     shape = output_shape(layers, input_shape)
@@ -54,11 +68,27 @@ def notes_about(
         )
     if job.audit and wanted in (0, 1):
         notes.append("audit compares two workers with each other; it does nothing with fewer")
+    notes += _warm_up_that_never_ends(job)
     return notes + _notes_about_batches(job, rows.get("train", 0), shards)
 
 
+def _warm_up_that_never_ends(job: TrainingJob) -> Iterator[str]:
+    schedule: Any = job.optimizer.schedule
+    if not isinstance(schedule, WarmUp):
+        return
+    for wanted, length, unit in (
+        (schedule.warmup_steps, job.max_steps, "steps"),
+        (schedule.warmup_epochs, job.epochs, "epochs"),
+    ):
+        if wanted is not None and length is not None and wanted > length:
+            yield (
+                f"the warm-up of {wanted:g} {unit} does not end: training does after {length}, below the"
+                " base rate"
+            )
+
+
 def _notes_about_batches(job: TrainingJob, train: int, shards: int) -> list[str]:
-    if not train:
+    if not train or job.batch_size == "full":
         return []
     notes = []
     if train < job.batch_size:

@@ -22,6 +22,9 @@ def canonical(fields: Mapping[str, Any]) -> str:
     kept = {key: value for key, value in fields.items() if key not in CANNOT_CHANGE_THE_BITS}
     kept["data"] = {key: value for key, value in kept["data"].items() if key != "folder"}
     kept["model"] = {**kept["model"], "layers": _wired(kept["model"]["layers"])}
+    for name in ("members", "restarts"):
+        if kept.get(name) == 1:  # as if it were not there, as it once was not
+            del kept[name]
     if kept.get("class_weight") is not None and kept["class_weight"] != "balanced":
         kept["class_weight"] = _by_class(kept["class_weight"])
     if kept.get("metrics") is not None:

@@ -35,7 +35,7 @@ def shown(value: Any) -> str:
     """A value as a fault quotes it: short, in the spelling of YAML."""
     if value is None:
         return "null"
-    if isinstance(value, bool):
+    if isinstance(value, bool | np.bool_):
         return "true" if value else "false"
     if isinstance(value, str):
         return repr(cut(value, _SHOWN))

@@ -1,7 +1,6 @@
 """A first job for a table: it trains as it is, and says everything that one may want to change.
 
-Network and schedule are those of the recipe for tables: three layers of 256, dropout, AdamW with warm-up
-and cosine, early stopping.
+Network and schedule are those of the recipe for tables (`distbp.job.recipes`), written out.
 """
 
 from __future__ import annotations
@@ -14,13 +13,12 @@ from distbp.core.errors import DataError, Fault, JobError
 from distbp.data.columns import kinds
 from distbp.data.columns.names import unknown_column
 from distbp.data.columns.types import WORDS, Facts
+from distbp.job import recipes
 from distbp.job.text import write_yaml
 from distbp.job.training_job import TrainingJob
 
 CLASS_LEVELS = 10  # whole numbers of so few levels are taken for classes
 MOST_CLASSES = 1000
-WIDTH, LAYERS, DROPOUT = 256, 3, 0.15
-EPOCHS, WARM_UP, PATIENCE = 100, 2, 20
 _SHOWN = 200  # columns that the job lists
 # A piecewise-linear code beside each number, where rows are enough for it: census income (32,561 rows) came
 # to an accuracy of 0.867 with it and 0.856 without, abalone (4,177 rows) to R2 0.588 and 0.593.
@@ -38,9 +36,6 @@ def first_job(source: Mapping[str, Any], facts: Mapping[str, Facts], target: str
     kinds_of = {name: _kind(found, rows) for name, found in facts.items() if name != target}
     if all(kind in ("text", "drop") for kind in kinds_of.values()):
         raise DataError(f"{source['path']}: no column beside the target {target!r} can be an input")
-    then = {"type": "cosine", "period_epochs": EPOCHS - WARM_UP}
-    dense = {"type": "dense", "units": WIDTH, "activation": "relu"}
-    hidden = [layer for _ in range(LAYERS) for layer in (dict(dense), {"type": "dropout", "rate": DROPOUT})]
     page = {
         "name": _name(source["path"]),
         "data": {
@@ -49,18 +44,13 @@ def first_job(source: Mapping[str, Any], facts: Mapping[str, Facts], target: str
             "columns": kinds_of if len(kinds_of) <= _SHOWN else {"others": "auto"},
             "split": {"validation": 0.15, "test": 0.15},
         },
-        "model": {"layers": [*hidden, {"type": "dense", "units": outputs or 1}]},
+        "model": {"layers": recipes.layers(outputs or 1, recipes.HIDDEN)},
         "loss": "softmax_cross_entropy" if outputs else "mse",
         **({} if outputs else {"metrics": ["r2", "mae"]}),
-        "optimizer": {
-            "type": "adamw",
-            "learning_rate": 1e-3,
-            "weight_decay": 1e-2,
-            "schedule": {"type": "warm_up", "warmup_epochs": WARM_UP, "then": then},
-        },
-        "batch_size": 256 if rows >= 20_000 else 64 if rows >= 2_000 else 32,
-        "epochs": EPOCHS,
-        "early_stopping": {"metric": "validation_loss", "patience": PATIENCE},
+        "optimizer": recipes.optimizer(recipes.EPOCHS),
+        "batch_size": recipes.batch_size(rows),
+        "epochs": recipes.EPOCHS,
+        "early_stopping": {"metric": "validation_loss", "patience": recipes.PATIENCE},
     }
     text = write_yaml(page)
     TrainingJob.from_yaml(text, f"the first job for {source['path']}")

@@ -11,9 +11,10 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from distbp.core.arguments import MAX_WORKERS
-from distbp.job.columns import ColumnName, Columns, Missing, Split, TargetField
+from distbp.job.columns import ColumnName, Columns, Missing, Split, TargetField, Windows
 from distbp.job.faults import Part, Words, at_most, line, native, raised, shown
 from distbp.job.kinds import Flag, Number, Text, Whole, kind
+from distbp.job.recipes import RecipeName
 from distbp.job.shards import MAX_SHARDS
 from distbp.job.tables import TABLES
 
@@ -49,6 +50,11 @@ class Data(Part):
     standardize: Flag = Field(
         default=False,
         description="give every input mean 0 and deviation 1, by the statistics of the training rows alone",
+    )
+    targets: Literal["inputs"] | None = Field(
+        default=None,
+        description="inputs: each row is compared with itself, as the first layer takes it (autoencoders);"
+        " left out: with the targets that the data holds",
     )
     bad_rows: Literal["refuse", "skip"] = Field(
         default="refuse",
@@ -86,6 +92,12 @@ class Data(Part):
         default=None, description="of a table: which share of the rows of train only measures"
     )
 
+    windows: Windows | None = Field(
+        default=None,
+        description="of a table: the samples are windows of its rows in the order of data.time; rows of one"
+        " data.group are a series; the sets are cut by time, unless split.by is group",
+    )
+
     @model_validator(mode="after")
     def _one_scaling(self) -> Data:
         if self.standardize and self.scale != 1:
@@ -96,11 +108,46 @@ class Data(Part):
 
 class Model(Part):
     """The network: layers in order. Each takes the output of the one above, or of those that its
-    `inputs` name."""
+    `inputs` name. Or a recipe, which is written out when the job is read, with an optimizer, epochs, a batch
+    size and early stopping where the job says none."""
 
     layers: Annotated[tuple[Layer, ...], at_most(MAX_LAYERS)] = Field(
-        min_length=1, max_length=MAX_LAYERS, description="from the inputs to the outputs"
+        default=(), min_length=1, max_length=MAX_LAYERS, description="from the inputs to the outputs"
     )
+    recipe: RecipeName | None = Field(
+        default=None,
+        exclude=True,
+        description="in place of layers: a network with all that belongs to it; `distbp describe --yaml`"
+        " writes it out",
+    )
+    outputs: Whole | None = Field(
+        default=None,
+        ge=1,
+        exclude=True,
+        description="of a recipe: the numbers that the last layer gives, one a class or a value; left out: 1",
+    )
+    rows: Whole | None = Field(
+        default=None,
+        ge=1,
+        exclude=True,
+        description="of a recipe: how many training rows there are, about, for its batch size; left out: 64"
+        " rows a batch",
+    )
+
+    @model_validator(mode="after")
+    def _layers_or_recipe(self) -> Model:
+        if self.recipe is not None:  # else it would have been written out
+            raise raised("Model", [line(("recipe",), "gives the layers; leave it or layers out")])
+        if self.outputs is not None or self.rows is not None:
+            name = "rows" if self.outputs is None else "outputs"
+            raise raised(
+                "Model", [line((name,), "is for a recipe; name one (recipe: table), or leave it out")]
+            )
+        if not self.layers:
+            raise raised(
+                "Model", [line(("layers",), "is required (from the inputs to the outputs), or recipe")]
+            )
+        return self
 
 
 class EarlyStopping(Part):
@@ -212,6 +259,10 @@ def _spelling(value: Any) -> str | None:
 
 _BY_SPELLING = Discriminator(_spelling)
 Weight = Annotated[Number, Field(ge=0)]
+BatchSize = Annotated[
+    Annotated[Whole, Field(ge=1, le=1 << 24), Tag("number")] | Annotated[Literal["full"], Tag("word")],
+    _BY_SPELLING,
+]
 Shards = Annotated[
     Annotated[Whole, Field(ge=1, le=MAX_SHARDS), Tag("number")] | Annotated[Literal["auto"], Tag("word")],
     _BY_SPELLING,

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from distbp.job.columns import Split, Target
+from distbp.job.columns import Split, Target, Windows
 from distbp.job.faults import Part, allowed_field
 from distbp.job.kinds import plain
 from distbp.job.parts import (
@@ -59,6 +59,7 @@ _PARTS: tuple[tuple[str, type[Part]], ...] = (
     ("data", Data),
     ("data.target", Target),
     ("data.split", Split),
+    ("data.windows", Windows),
     ("model", Model),
     ("workers as a range", WorkerRange),
     ("regularization", Regularization),

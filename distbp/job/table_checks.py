@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from distbp.core.errors import Fault
 from distbp.data.formats import TableFiles
+from distbp.nn.wiring import data_facts
 
 if TYPE_CHECKING:
     from distbp.job.training_job import TrainingJob
 
-_OF_TABLES = ("target", "columns", "missing", "weight", "group", "time", "split")
+_OF_TABLES = ("target", "columns", "missing", "weight", "group", "time", "split", "windows")
 
 
 def has_table(job: TrainingJob) -> bool:
@@ -36,7 +37,11 @@ def tables_are_whole(job: TrainingJob) -> Iterator[Fault]:
                 yield Fault(
                     f"data.{split}", "is a table, but data.train is none; give all sets in one format"
                 )
+        if data.targets is not None and data_facts(job.model.layers).ids_below is not None:
+            yield Fault("data.targets", "is for inputs that are numbers, and these are ids; leave it out")
         return
+    if data.targets is not None:
+        yield Fault("data.targets", "is for arrays; a table names the column to predict in data.target")
     if data.target is None:
         yield Fault("data.target", "is required for a table (the column to predict)")
     if data.standardize:
@@ -55,7 +60,23 @@ def tables_are_whole(job: TrainingJob) -> Iterator[Fault]:
     for way in ("group", "time"):
         if by == way and getattr(data, way) is None:
             yield Fault(f"data.{way}", f"is required by data.split.by: {way} (the column)")
+    if data.windows is not None:
+        yield from _windows_fit(job)
     yield from _one_role_each(job)
+
+
+def _windows_fit(job: TrainingJob) -> Iterator[Fault]:
+    data = job.data
+    by = "auto" if data.split is None else data.split.by
+    if data.time is None:
+        yield Fault("data.time", "is required by data.windows (the column that puts the rows in order)")
+    if by in ("random", "stratified"):
+        yield Fault("data.split.by", f"must be time or group with data.windows, not {by}: windows overlap")
+    scaled = data.target is not None and data.target.scale == "standard"
+    if data.windows is not None and data.windows.difference and not scaled:
+        yield Fault("data.windows.difference", "needs data.target: {column: ..., scale: standard}")
+    if data.bad_rows == "skip":
+        yield Fault("data.bad_rows", "must be refuse with data.windows: a row left out would tear a series")
 
 
 def _one_role_each(job: TrainingJob) -> Iterator[Fault]:

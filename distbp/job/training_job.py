@@ -17,7 +17,9 @@ from distbp.job.digest import digest
 from distbp.job.faults import Part, Words, at_most, details, left_out, located
 from distbp.job.graph import drawing_of
 from distbp.job.kinds import Flag, Number, Text, Whole, plain
+from distbp.job.members import MAX_MEMBERS
 from distbp.job.parts import (
+    BatchSize,
     Checkpoint,
     ClassWeight,
     Clip,
@@ -30,7 +32,9 @@ from distbp.job.parts import (
     Shards,
     Workers,
 )
+from distbp.job.recipes import expanded
 from distbp.job.shards import automatic_shards
+from distbp.optim import OPTIMIZERS
 from distbp.optim.recipes import Adam
 
 
@@ -60,8 +64,10 @@ class TrainingJob(Part):
     )
     loss: Loss = Field(description="what training makes small")
     optimizer: Optimizer = Field(default=Adam(), description="the update rule")
-    batch_size: Whole = Field(
-        default=32, ge=1, le=1 << 24, description="samples in one step, over all shards"
+    batch_size: BatchSize = Field(
+        default=32,
+        description="samples in one step, over all shards; full: the whole training set, which is what"
+        " conjugate_gradient and lbfgs take where this is left out",
     )
     epochs: Whole | None = Field(
         default=None,
@@ -92,6 +98,20 @@ class TrainingJob(Part):
         " stops where a bit differs. Never changes the result",
     )
     seed: Whole = Field(default=0, ge=0, lt=1 << 64, description="of everything random")
+    members: Whole = Field(
+        default=1,
+        ge=1,
+        le=MAX_MEMBERS,
+        description="networks of different seeds, trained apart and averaged where they predict:"
+        " probabilities or values; one model",
+    )
+    restarts: Whole = Field(
+        default=1,
+        ge=1,
+        le=MAX_MEMBERS,
+        description="networks of different seeds, trained apart, of which the best is kept: by the metric of"
+        " early_stopping, else by the validation loss, else by the training loss",
+    )
     shuffle: Flag = Field(default=True, description="a new order of the samples in every epoch")
     drop_last: Flag = Field(
         default=False, description="leave out the last batch of an epoch where it is smaller"
@@ -117,10 +137,16 @@ class TrainingJob(Part):
 
     @model_validator(mode="before")
     @classmethod
-    def _length(cls, value: Any) -> Any:
-        if isinstance(value, Mapping) and value.get("epochs") is None and value.get("max_steps") is None:
-            return {**value, "epochs": 10}
-        return value
+    def _written_out(cls, value: Any) -> Any:
+        value = expanded(value)
+        if not isinstance(value, Mapping):
+            return value
+        found = dict(value)
+        if found.get("epochs") is None and found.get("max_steps") is None:
+            found["epochs"] = 10
+        if "batch_size" not in found and takes_whole_batches(found.get("optimizer")):
+            found["batch_size"] = "full"
+        return found
 
     @model_validator(mode="wrap")
     @classmethod
@@ -193,9 +219,23 @@ class TrainingJob(Part):
         place = path_given(folder, "folder") / user_path(self.data.folder or "")
         return self.replace(data=self.data.model_copy(update={"folder": str(place)}))
 
-    def resolved_shards(self, flops: float) -> int:
-        """The number of shards; `auto` is a function of the job alone. `flops`: of one sample in a step."""
-        return automatic_shards(self.batch_size, flops) if self.shards == "auto" else self.shards
+    def batch_rows(self, rows: int) -> int:
+        """Samples in one step. rows: of the training set."""
+        return rows if isinstance(self.batch_size, str) else self.batch_size
+
+    def resolved_shards(self, flops: float, rows: int = 1) -> int:
+        """The number of shards; `auto` is a function of job and data alone. `flops`: of one sample in a step;
+        `rows`: of the training set, which count where a batch has all of them."""
+        return automatic_shards(self.batch_rows(rows), flops) if self.shards == "auto" else self.shards
+
+
+def takes_whole_batches(optimizer: Any) -> bool:
+    """Of an optimizer in any spelling, right or wrong."""
+    name = optimizer if isinstance(optimizer, str) else getattr(optimizer, "type", None)
+    if isinstance(optimizer, Mapping):
+        name = optimizer.get("type")
+    kind: Any = OPTIMIZERS.get(name) if isinstance(name, str) else None
+    return kind is not None and bool(kind.whole_batch)
 
 
 def _checks_of_the_rest(

@@ -1,7 +1,8 @@
 """The folder of a trained model: written at the end of training, loaded to predict.
 
     model.json            layers, shapes, loss, preprocessing, class names, where it came from; written last
-    weights.safetensors   every tensor by name, as `layers.0.dense.weight`
+    weights.safetensors   every tensor by name, as `layers.0.dense.weight`; of several members as
+                          `members.0.layers.0.dense.weight`
 
 Nothing in it is code, and nothing is pickled. `load_model` takes nothing on trust: layers and loss pass the
 same checks as in a job, every size must match the weights before memory is taken, and digests show a single
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -41,19 +42,20 @@ from distbp.data.columns.plan import Plan
 from distbp.data.preprocessing import Preprocessing
 from distbp.job.faults import details, located
 from distbp.job.kinds import Kind, plain
+from distbp.job.members import MAX_MEMBERS
 from distbp.job.shards import MAX_SHARDS
 from distbp.job.tables import TABLES
+from distbp.model.archive import MODEL, WEIGHTS, unpacked
 from distbp.model.predictor import Model
 from distbp.nn.losses.base import Targets
 from distbp.nn.metrics import metrics_for
-from distbp.nn.network import Network, aligned_vector
+from distbp.nn.network import Network, Tensor, aligned_vector
 
 if TYPE_CHECKING:
     from distbp.job import TrainingJob
 
-__all__ = ["Model", "load_model", "params_digest", "save_model", "write_model"]
+__all__ = ["MODEL", "WEIGHTS", "Model", "load_model", "params_digest", "save_model", "write_model"]
 
-MODEL, WEIGHTS = "model.json", "weights.safetensors"
 FORMAT, VERSION = "distbp model", 1
 _MAX_JSON_BYTES = 1 << 28
 _MAX_LAYERS = 10_000
@@ -90,17 +92,20 @@ def save_model(
     plan: Plan | None = None,
     kernels: str = "numpy",
     shards: int = 1,
+    others: Sequence[Array] = (),
     disk: Disk = DISK,
 ) -> Path:
     """Writes the model of a finished job into the folder `path`, whole or not at all; replaces one there.
 
     `classes`: names of the classes, in the order of the outputs. `columns`: names of the inputs. `plan`: of
-    the table that training had. `kernels` and `shards`: with which it evaluated. Raises StorageError where
+    the table that training had. `kernels` and `shards`: with which it evaluated. `others`: vectors of
+    further members, whose predictions are averaged with those of `vector`. Raises StorageError where
     the disk refuses, ModelError where `path` holds something else.
     """
     content = {
         "layers": plain(network.layers),
         "input_shape": list(network.input_shape),
+        **({"lengths": True} if network.lengths else {}),
         "loss": plain(job.loss),
         "metrics": None if job.metrics is None else list(job.metrics),
         "preprocessing": preprocessing.to_json(),
@@ -114,15 +119,21 @@ def save_model(
         "job_digest": job.digest,
         "numerics": dict(numerics),
     }
-    return write_model(path, content, network, vector, disk=disk)
+    return write_model(path, content, network, (vector, *others), disk=disk)
 
 
 def write_model(
-    path: Path, content: Mapping[str, Any], network: Network, vector: Array, *, disk: Disk = DISK
+    path: Path, content: Mapping[str, Any], network: Network, vectors: Sequence[Array], *, disk: Disk = DISK
 ) -> Path:
-    """Adds what follows from `network` and `vector` to `content` and writes the folder (see `save_model`)."""
-    tensors = (*network.tensors, *network.statistics)
-    pieces = encode_arrays({t.path: vector[t.start : t.stop].reshape(t.shape) for t in tensors})
+    """Adds what follows from `network` and the members' `vectors` to `content` and writes the folder."""
+    members = len(vectors)
+    pieces = encode_arrays(
+        {
+            path: vector[tensor.start : tensor.stop].reshape(tensor.shape)
+            for number, vector in enumerate(vectors)
+            for path, tensor in _named(network, number, members)
+        }
+    )
     digest = hashlib.sha256()
     for piece in pieces:
         digest.update(piece)
@@ -132,10 +143,11 @@ def write_model(
             "version": VERSION,
             "distbp": distbp.__version__,
             **content,
+            **({"members": members} if members > 1 else {}),
             "output_shape": list(network.output_shape),
             "dtype": network.dtype.name,
             "task": _kind("losses", "loss").validate(content["loss"]).task,
-            "params_sha256": params_digest(vector[: network.parameter_count]),
+            "params_sha256": params_digest(*(vector[: network.parameter_count] for vector in vectors)),
             "files": {WEIGHTS: {"bytes": sum(p.nbytes for p in pieces), "sha256": digest.hexdigest()}},
         }
     )
@@ -174,11 +186,15 @@ def write_model(
 
 
 def load_model(path: str | Path) -> Model:
-    """The model in the folder `path`, checked. Raises ModelError, which says what is wrong with it.
+    """The model in the folder `path`, or in the .tar file that a service gave, checked. Raises ModelError,
+    which says what is wrong with it.
 
     Executes nothing from the folder, and takes memory in proportion to its files only.
     """
     path = path_given(path, "the model's folder")
+    if path.is_file():
+        with unpacked(path) as folder:
+            return load_model(folder)
     content = _read_json(path)
     layers, loss = _layers(path, content), _one(path, "loss", content["loss"], _kind("losses", "loss"))
     dtype, input_shape = content["dtype"], content["input_shape"]
@@ -187,9 +203,15 @@ def load_model(path: str | Path) -> Model:
     if not _is_list(input_shape, (int,)) or not all(0 < n < 1 << 40 for n in input_shape):
         raise _bad(path, f"input_shape is {input_shape!r}, not a list of sizes")
     try:
-        network = Network(layers, tuple(input_shape), dtype)
         preprocessing = Preprocessing.from_json(content["preprocessing"])
         plan = None if content.get("table") is None else Plan.from_json(content["table"])
+        entry = None if plan is None else plan.entry
+        if plan is not None and plan.numbers != math.prod(input_shape):
+            raise _bad(
+                path, f"its table makes {plan.numbers} cells of a row, not inputs of shape {input_shape}"
+            )
+        lengths = bool(content.get("lengths", False))
+        network = Network(layers, tuple(input_shape), dtype, entry=entry, lengths=lengths)
         faults = loss.faults(network.output_shape, None, Targets())
         metrics = content["metrics"]
         if metrics is not None and not _is_list(metrics, (str,)):
@@ -203,8 +225,6 @@ def load_model(path: str | Path) -> Model:
         raise _bad(path, "output_shape or task does not follow from its layers and loss")
     if preprocessing.mean is not None and preprocessing.mean.size != math.prod(network.input_shape):
         raise _bad(path, "preprocessing is for inputs of another size")
-    if plan is not None and (plan.width,) != network.input_shape:
-        raise _bad(path, f"its table makes {plan.width} inputs, but its layers take {network.input_shape}")
     outputs = network.output_shape[0]
     named = 2 if loss.task == "binary" and outputs == 1 else outputs
     features = math.prod(network.input_shape)
@@ -226,7 +246,10 @@ def load_model(path: str | Path) -> Model:
     shards = content.get("shards", 1)
     if type(shards) is not int or not 0 < shards <= MAX_SHARDS:
         raise _bad(path, f"shards is {shards!r}, not a number from 1 to {MAX_SHARDS}")
-    vector = _read_vector(path, content, network)
+    members = content.get("members", 1)
+    if type(members) is not int or not 0 < members <= MAX_MEMBERS:
+        raise _bad(path, f"members is {members!r}, not a number from 1 to {MAX_MEMBERS}")
+    vector, *others = _read_vectors(path, content, network, members)
     return Model(
         network,
         vector,
@@ -240,13 +263,24 @@ def load_model(path: str | Path) -> Model:
         shards,
         str(content.get("kernels", "numpy")),
         plan,
+        tuple(others),
     )
 
 
-def params_digest(parameters: Array) -> str:
-    """The `params_sha256` of a model: SHA-256 of the trained parameters as little-endian bytes."""
-    little = np.ascontiguousarray(parameters, parameters.dtype.newbyteorder("<"))
-    return hashlib.sha256(little.view(np.uint8).data).hexdigest()
+def params_digest(*members: Array) -> str:
+    """The `params_sha256` of a model: SHA-256 of the trained parameters as little-endian bytes, member after
+    member."""
+    digest = hashlib.sha256()
+    for parameters in members:
+        little = np.ascontiguousarray(parameters, parameters.dtype.newbyteorder("<"))
+        digest.update(little.view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _named(network: Network, number: int, members: int) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a member, under the names that they have in the file."""
+    for tensor in (*network.tensors, *network.statistics):
+        yield (tensor.path if members == 1 else f"members.{number}.{tensor.path}"), tensor
 
 
 def _bad(path: Path, what: str) -> ModelError:
@@ -257,9 +291,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = unseal_json(read_file(path / MODEL, most=_MAX_JSON_BYTES))
     except (FileNotFoundError, NotADirectoryError):
-        what = (
-            "has no model.json" if path.is_dir() else "is not a folder" if path.exists() else "does not exist"
-        )
+        what = "has no model.json" if path.is_dir() else "does not exist"
         raise ModelError(f"{path} {what}; give the model folder of a run directory") from None
     except ValueError as error:
         raise _bad(path, f"{MODEL} {error}") from None
@@ -303,13 +335,13 @@ def _is_list(value: Any, kinds: tuple[type, ...]) -> bool:
     )
 
 
-def _read_vector(path: Path, content: Mapping[str, Any], network: Network) -> Array:
-    """The flat vector, after every size has been compared with the file's."""
+def _read_vectors(path: Path, content: Mapping[str, Any], network: Network, members: int) -> list[Array]:
+    """The flat vectors of the members, after every size has been compared with the file's."""
     entry = content["files"].get(WEIGHTS)
     if set(content["files"]) != {WEIGHTS} or not isinstance(entry, dict):
         raise _bad(path, f"{MODEL} must name the file {WEIGHTS} and no other")
     said = entry.get("bytes")
-    if not isinstance(said, int) or said > network.size * network.dtype.itemsize + _MAX_JSON_BYTES:
+    if not isinstance(said, int) or said > members * network.size * network.dtype.itemsize + _MAX_JSON_BYTES:
         raise _bad(path, f"{MODEL} says that {WEIGHTS} has {said} bytes, which its layers do not fill")
     try:
         data = read_file(path / WEIGHTS, most=said)
@@ -322,23 +354,25 @@ def _read_vector(path: Path, content: Mapping[str, Any], network: Network) -> Ar
         raise _bad(path, f"{WEIGHTS} cannot be read ({error.strerror})") from None
     except ValueError as error:
         raise _bad(path, f"{WEIGHTS} is {error}") from None
-    tensors = (*network.tensors, *network.statistics)
-    strange = sorted(arrays.keys() ^ {t.path for t in tensors})
+    named = [dict(_named(network, number, members)) for number in range(members)]
+    strange = sorted(arrays.keys() ^ {name for tensors in named for name in tensors})
     if strange:
         where = "has no" if strange[0] not in arrays else "has a strange"
         raise _bad(path, f"{WEIGHTS} {where} tensor {strange[0]!r}")
-    for tensor in tensors:
-        found = arrays[tensor.path]
-        if found.shape != tensor.shape or found.dtype != network.dtype:
-            raise _bad(
-                path,
-                f"{tensor.path} should be {network.dtype} of shape {tensor.shape}, but {WEIGHTS} holds"
-                f" {found.dtype} of shape {found.shape}",
-            )
-    vector = aligned_vector(network.size, network.dtype)
-    for tensor in tensors:
-        vector[tensor.start : tensor.stop] = arrays[tensor.path].ravel()
-    if params_digest(vector[: network.parameter_count]) != content["params_sha256"]:
+    vectors = []
+    for tensors in named:
+        vector = aligned_vector(network.size, network.dtype)
+        for name, tensor in tensors.items():
+            found = arrays[name]
+            if found.shape != tensor.shape or found.dtype != network.dtype:
+                raise _bad(
+                    path,
+                    f"{name} should be {network.dtype} of shape {tensor.shape}, but {WEIGHTS} holds"
+                    f" {found.dtype} of shape {found.shape}",
+                )
+            vector[tensor.start : tensor.stop] = found.ravel()
+        vector.setflags(write=False)
+        vectors.append(vector)
+    if params_digest(*(vector[: network.parameter_count] for vector in vectors)) != content["params_sha256"]:
         raise _bad(path, "the weights do not have the params_sha256 that it says")
-    vector.setflags(write=False)
-    return vector
+    return vectors

@@ -19,18 +19,19 @@ from distbp.data.columns.rows import EncodedRows, encode_given
 from distbp.data.formats.arrays import arranged, as_array, columns_of, from_arrays
 from distbp.data.ids import as_ids
 from distbp.data.preprocessing import Preprocessing
-from distbp.data.sharding import evaluated_rows
+from distbp.data.sequences import Samples
 from distbp.data.table import Columns
 from distbp.data.targets import as_taken
-from distbp.engine.evaluation import Evaluator, Measures, combine, values
+from distbp.engine.evaluation import Measures
 from distbp.engine.numerics import kernel_set, one_blas_thread, quiet
+from distbp.model.given import rows_with_lengths
+from distbp.model.joined import Joined, measured
 from distbp.model.summary import summary
 from distbp.nn import kernels as kernel_sets
 from distbp.nn.kernels import NUMPY, Kernels
 from distbp.nn.losses.base import Loss
 from distbp.nn.metrics import frame_of, metrics_for
 from distbp.nn.network import Network
-from distbp.nn.program import Program
 
 ROWS = 1024  # of one forward pass
 
@@ -43,7 +44,9 @@ class Model:
     (of no and yes, for one yes-or-no output); None: their numbers. `class_weights`: those of training, used
     in the loss of `evaluate`. `facts`: the rest of model.json (`job_digest`, `distbp`, `numerics`, ...).
     `columns`: the names of the inputs, where training had a frame. `shards`, `kernels`: those of training's
-    evaluations. `plan`: of the table that training had; then inputs are rows with named columns.
+    evaluations. `plan`: of the table that training had; then inputs are rows with named columns. `others`:
+    the vectors of the members after the first, where several networks predict together: predictions are the
+    mean of theirs (probabilities, values or scores), in every method.
     """
 
     network: Network
@@ -58,6 +61,12 @@ class Model:
     shards: int = 1
     kernels: str = "numpy"
     plan: Plan | None = None
+    others: tuple[Array, ...] = ()
+
+    @property
+    def vectors(self) -> tuple[Array, ...]:
+        """The flat vectors of all members; of most models there is one."""
+        return (self.vector, *self.others)
 
     @property
     def input_shape(self) -> Shape:
@@ -73,7 +82,7 @@ class Model:
         return self.loss.task
 
     @quiet()
-    def outputs(self, x: Any) -> Array:
+    def outputs(self, x: Any, *, lengths: Any = None) -> Array:
         """What the last layer gives, (n, *output_shape), for unprepared inputs x, (n, *input_shape).
 
         Where the network takes one row of numbers, rows of any shape with as many numbers are taken too.
@@ -84,18 +93,22 @@ class Model:
         Polars, a table of Arrow, a mapping of columns, a list of mappings. Cells may be missing; columns
         that the model does not know are ignored, and a warning names them and the levels that training did
         not see.
+
+        Where the rows of training had lengths, x is a list of arrays (steps, ...) of different lengths; or
+        padded rows, with `lengths` (n,).
         """
-        x = self._checked(x)
+        x = self.checked(x, lengths)
         result = np.empty((len(x), *self.output_shape), self.network.dtype)
         for start, y in self._forward(x):
             result[start : start + len(y)] = y
         return result
 
     @quiet()
-    def predict(self, x: Any) -> Array:
+    def predict(self, x: Any, *, lengths: Any = None) -> Array:
         """(n,) class names, where the model has them. Else classification: (n,) class numbers; yes-or-no: 0
         or 1; regression: values, in the unit of the targets. The last two are (n, outputs), or (n,) for a
-        single output."""
+        single output. x and `lengths` as in `outputs`."""
+        x = self.checked(x, lengths)
         y = self.outputs(x)
         if self.task == "binary" and (self.classes is None or y.shape[1] == 1):
             y = (y > (0.5 if self.loss.takes == "probabilities" else 0)).astype(np.intp)
@@ -104,13 +117,14 @@ class Model:
         else:
             with np.errstate(over="ignore", under="ignore"):
                 y = self.loss.predictions(y)
-                y = y if self.plan is None else self.plan.target.unscale(y)
+                if self.plan is not None:
+                    y = self.plan.target.unscale(y + self.plan.before(x.inputs, x.windows))
         if self.classes is not None:
             y = np.array(self.classes)[y]
         return np.asarray(y[:, 0] if y.shape[1:] == (1,) else y)
 
     @quiet()
-    def predict_proba(self, x: Any) -> Array:
+    def predict_proba(self, x: Any, *, lengths: Any = None) -> Array:
         """Probabilities: (n, classes) for classification; for yes-or-no outputs, of yes, (n, outputs) or
         (n,). Raises ModelError where the model has none."""
         if self.task == "regression" or self.loss.takes in ("scores", "outputs"):
@@ -118,22 +132,28 @@ class Model:
                 f"a model trained with the loss {self.loss.type!r} gives {self.loss.takes}, no probabilities;"
                 " use predict"
             )
-        y = self.loss.predictions(self.outputs(x))
+        y = self.loss.predictions(self.outputs(x, lengths=lengths))
         return np.asarray(y[:, 0] if self.task == "binary" and y.shape[1:] == (1,) else y)
 
     @quiet()
     def evaluate(
-        self, x: Any, y: Any, *, weights: Any = None, metrics: Sequence[str] | None = None
+        self,
+        x: Any,
+        y: Any,
+        *,
+        weights: Any = None,
+        metrics: Sequence[str] | None = None,
+        lengths: Any = None,
     ) -> dict[str, float]:
         """The loss and metrics of predictions for x against targets y, by name, as plain floats: the numbers
         that training gives for these rows.
 
         y: classes (n,) as `predict` gives them (class numbers do too where the classes are named by text); or
-        values (n, outputs), or (n,) for one output. `weights`: (n,), of the rows. `metrics`: names; None:
-        those of the training job. Raises ModelError for x, DataError for y and `weights`, JobError for
-        `metrics`.
+        values (n, outputs), or (n,) for one output. x, `lengths`: as in `outputs`. `weights`: (n,), of the
+        rows. `metrics`: names; None: those of the training job. Raises ModelError for x, DataError for y and
+        `weights`, JobError for `metrics`.
         """
-        given, x = x, self._checked(x)
+        given, x = x, self.checked(x, lengths)
         check_kind(metrics, (list, tuple, type(None)), "metrics", "a list of names")
         for name in metrics or ():
             check_kind(name, str, "each of metrics", "a name, as text")
@@ -145,6 +165,8 @@ class Model:
             raise DataError("evaluate compares with targets; give y")
         if self.plan is not None and self.plan.target.scaled and not isinstance(given, EncodedRows):
             y = self.plan.target.scale(as_array(y, "the targets", labels=True))
+            if x.windows is not None:
+                y = y.reshape(len(y), -1) - self.plan.before(x.inputs, x.windows)
         allowed = Allowed(self.network.dtype)
         table = from_arrays(np.zeros((len(x), 1), np.uint8), y, weights, name="the data", allowed=allowed)
         targets = as_taken(table, self.loss, self.output_shape[0], self.network.dtype, self.classes)
@@ -154,31 +176,31 @@ class Model:
         measures = Measures(self.loss, bound, self.class_weights)
         kernels = _kernels(self.kernels)
         with one_blas_thread(), quiet():
-            evaluator = Evaluator(self.loss, self.network, kernels, self.vector)
-            parts = [
-                evaluator.sums(measures, rows, *evaluated_rows(len(x), self.shards, i))
-                for i in range(self.shards)
-            ]
-            return values(bound, combine(parts))
+            return measured(measures, self.network, self.vectors, kernels, rows, len(x), self.shards)
 
-    def score(self, x: Any, y: Any, *, weights: Any = None) -> float:
+    def score(self, x: Any, y: Any, *, weights: Any = None, lengths: Any = None) -> float:
         """How well x predicts y, in one number: the accuracy; for values R2. Raises as `evaluate` does."""
         metric = "r2" if self.task == "regression" else "accuracy"
-        return self.evaluate(x, y, weights=weights, metrics=[metric])[metric]
+        return self.evaluate(x, y, weights=weights, metrics=[metric], lengths=lengths)[metric]
 
     def summary(self) -> str:
-        """Layers with the shapes of their outputs and their parameters, as text."""
-        return summary(self.network)
+        """Layers with the shapes of their outputs and their parameters, as text; of how many members."""
+        return summary(self.network, len(self.vectors))
 
     def __repr__(self) -> str:
         layers = ", ".join(layer.type for layer in self.network.layers)
         shapes = " to ".join("x".join(map(str, shape)) for shape in (self.input_shape, self.output_shape))
-        return f"<Model for {self.task}: {shapes}, {self.network.parameter_count:,} parameters ({layers})>"
+        members = f"{len(self.vectors)} members of " if self.others else ""
+        count = f"{members}{self.network.parameter_count:,} parameters"
+        return f"<Model for {self.task}: {shapes}, {count} ({layers})>"
 
-    def prepare(self, x: Array, first: int, out: Array) -> None:
-        """Rows of x, of which the first has the number `first`, as the first layer sees them, into `out`,
-        (rows, *input_shape). Raises ModelError for what is not finite, or too large for the model's dtype."""
-        below = self.network.ids_below
+    def prepare(self, rows: Samples, first: int, out: Array) -> None:
+        """Rows, of which the first has the number `first`, as the network takes them, into `out`,
+        (rows, *row_shape). Raises ModelError for what is not finite, or too large for the model's dtype."""
+        x, below = rows.inputs, self.network.ids_below
+        if rows.lengths is not None:
+            out[:, -1] = rows.lengths
+            out = out[:, :-1].reshape(len(x), *self.input_shape)  # a view: an axis is split
         if below is not None:
             try:
                 out[:] = as_ids(x.reshape(out.shape), below, "the inputs", first.__add__)
@@ -191,18 +213,17 @@ class Model:
             raise ModelError(f"{problem}; mend or leave out that row")
         self.preprocessing.apply(raw, out.reshape(raw.shape))
 
-    def _forward(self, x: Array) -> Iterator[tuple[int, Array]]:
+    def _forward(self, x: Samples) -> Iterator[tuple[int, Array]]:
         """(first row, outputs of up to ROWS rows); the outputs are valid until the next ones."""
         if not len(x):
             return
-        program = Program(self.network, min(ROWS, len(x)), self.vector, kernels=NUMPY)
-        prepared = np.empty((min(ROWS, len(x)), *self.input_shape), self.network.input_dtype)
+        joined = Joined(self.loss, self.network, self.vectors, min(ROWS, len(x)), NUMPY)
+        prepared = np.empty((min(ROWS, len(x)), *self.network.row_shape), self.network.input_dtype)
         with one_blas_thread():
             for start in range(0, len(x), ROWS):
-                raw = x[start : start + ROWS]
+                raw = x.take(slice(start, start + ROWS))
                 self.prepare(raw, start, prepared[: len(raw)])
-                program.run(prepared[: len(raw)])
-                yield start, program.outputs(len(raw))
+                yield start, joined.outputs(prepared[: len(raw)])
 
     def encoded(self, rows: Any) -> EncodedRows:
         """Raw rows as the first layer takes them, with the names of the inputs in `plan.names`, and what was
@@ -218,13 +239,26 @@ class Model:
         except DataError as error:
             raise ModelError(str(error)) from None
 
-    def _checked(self, given: Any) -> Array:
+    def checked(self, given: Any, lengths: Any = None) -> Samples:
+        """Rows that every method takes in place of x and `lengths`. Raises ModelError."""
+        if isinstance(given, Samples):
+            return given
         if self.plan is not None or isinstance(given, EncodedRows):
-            found = self.encoded(given)
-            if found is not given:
-                for note in found.seen.notes:
-                    warnings.warn(note, stacklevel=4)
-            return found.inputs
+            return self._of_table(given)
+        if self.network.lengths:
+            return rows_with_lengths(self.network, given, lengths)
+        if lengths is not None:
+            raise ModelError("this model was trained on rows without lengths; leave `lengths` out")
+        return Samples(self._array(given))
+
+    def _of_table(self, given: Any) -> Samples:
+        found = self.encoded(given)
+        if found is not given:
+            for note in found.seen.notes:
+                warnings.warn(note, stacklevel=5)
+        return Samples(found.inputs, windows=found.windows)
+
+    def _array(self, given: Any) -> Array:
         try:
             columns = columns_of(given, "the inputs")
             x = arranged(as_array(given, "the inputs"), columns, self.columns, "the frame of inputs")
@@ -245,12 +279,12 @@ class Model:
 class _Rows:
     """The rows of one evaluation, prepared batch by batch (see `distbp.data.batches.Rows`)."""
 
-    def __init__(self, model: Model, x: Array, targets: Array, weights: Array | None) -> None:
+    def __init__(self, model: Model, x: Samples, targets: Array, weights: Array | None) -> None:
         self._model, self._x = model, x
-        self.input_shape, self.targets, self.weights = model.input_shape, targets, weights
+        self.input_shape, self.targets, self.weights = model.network.row_shape, targets, weights
 
     def gather(self, rows: Array, out: Array) -> None:
-        self._model.prepare(self._x[rows], int(rows[0]), out)
+        self._model.prepare(self._x.take(rows), int(rows[0]), out)
 
 
 def _kernels(name: str) -> Kernels:

@@ -10,6 +10,7 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.nn.kernels import Kernels
 from distbp.nn.losses.base import Loss, lower_loss
+from distbp.nn.lowered import lower
 from distbp.nn.network import Network, aligned_vector
 from distbp.nn.run_tape import Executor, NumpyExecutor, Spaces, matrix
 from distbp.nn.tape import LOSS_TOTAL, TOTALS, Ref, Row, Space, Tape
@@ -49,8 +50,8 @@ class Program:
         work: Array | None = None,
     ) -> None:
         self.network = network
-        self.lowered = lowered = network.lower(
-            most_rows, loss, training=gradient is not None, forward_only=forward_only
+        self.lowered = lowered = lower(
+            network, most_rows, loss, training=gradient is not None, forward_only=forward_only
         )
         if work is None or len(work) < lowered.work:
             work = aligned_vector(lowered.work, network.dtype)
@@ -63,6 +64,7 @@ class Program:
             Space.WORK: work,
             Space.TOTALS: self.totals,
             Space.POSITION: self._position,
+            Space.CONSTANTS: lowered.constants,
         }
         if gradient is not None:
             spaces[Space.GRADIENT] = gradient

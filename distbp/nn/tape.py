@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from distbp.core.arrays import Array
 from distbp.nn.ops import OPS
 from distbp.nn.ops.base import Op
 
@@ -21,7 +22,7 @@ LINE = 64  # bytes: every buffer begins at a multiple of it, as the last bits of
 
 
 class Space(IntEnum):
-    """The flat memories that ops address. All but the last four are of the network's dtype."""
+    """The flat memories that ops address. All but totals, position and labels are of the network's dtype."""
 
     PARAMETERS = 0
     GRADIENT = 1
@@ -31,6 +32,7 @@ class Space(IntEnum):
     TARGETS = 5  # int64 labels or values
     TOTALS = 6  # float64
     POSITION = 7  # int64: step, shard, seed
+    CONSTANTS = 8  # numbers that stand with the tape
 
 
 class Ref(NamedTuple):
@@ -68,11 +70,12 @@ ABSENT = Ref(Space.WORK, 0, 1)  # an operand that is not there: a matrix without
 LOSS_TOTAL, WEIGHT_TOTAL, BOUND_TOTAL = (Ref(Space.TOTALS, at, 1, plus=1) for at in range(3))
 TOTALS = 3  # then the live rows of each unit that can saturate
 POSITION = Ref(Space.POSITION, 0, 3, plus=1)  # step, shard, seed
+LOSS, ENTRY = -1, -2  # in place of the number of a layer: of the loss, and of what the data enter by
 
 
 class Row(NamedTuple):
-    """One op on the tape. `layer`: the number of the layer that emitted it, -1 for the loss. `factors`: of
-    a product into the gradient that may be deferred."""
+    """One op on the tape. `layer`: the number of the layer that emitted it, or LOSS or ENTRY. `deferred`: a
+    product into the gradient that may be computed later."""
 
     op: Op
     refs: tuple[Ref, ...]
@@ -94,12 +97,13 @@ class Watched(NamedTuple):
 
 class Plan(NamedTuple):
     """A complete tape: its rows with the place of every buffer, the elements of the work space, `place`
-    from a Ref as emitted to its place, and the outputs of activation functions."""
+    from a Ref as emitted to its place, the outputs of activation functions, and the space of constants."""
 
     rows: list[Row]
     work: int
     place: Callable[[Ref], Ref]
     watched: list[Watched]
+    constants: Array
 
 
 @dataclass
@@ -110,8 +114,9 @@ class Tape:
     dtype: np.dtype[Any]
     training: bool
     rows: list[Row] = field(default_factory=list)
-    layer: int = -1
+    layer: int = LOSS
     watched: list[Watched] = field(default_factory=list)
+    _constants: list[Array] = field(default_factory=list)
     _sizes: list[int] = field(default_factory=list)  # of the buffers, in elements
     _kept: set[int] = field(default_factory=set)
 
@@ -119,6 +124,13 @@ class Tape:
         """A new buffer of (rows * times + plus, columns) elements of the network's dtype."""
         self._sizes.append(columns * (self.most_rows * times + plus))
         return Ref(Space.WORK, 0, columns, times, plus, 0, len(self._sizes) - 1)
+
+    def constant(self, values: Array) -> Ref:
+        """The place of a matrix (rows, columns) that stands with the tape, in the network's dtype."""
+        start = sum(one.size for one in self._constants)
+        self._constants.append(np.asarray(values, self.dtype).reshape(-1))
+        rows, columns = values.shape
+        return Ref(Space.CONSTANTS, start, columns, plus=rows)
 
     def like(self, ref: Ref) -> Ref:
         """A new buffer of the same shape."""
@@ -169,7 +181,8 @@ class Tape:
             return ref if ref.buffer < 0 else ref._replace(start=ref.start + starts[ref.buffer], buffer=-1)
 
         rows = [row._replace(refs=tuple(placed(ref) for ref in row.refs)) for row in self.rows]
-        return Plan(rows, size, placed, list(self.watched))
+        constants = np.concatenate([np.empty(0, self.dtype), *self._constants])
+        return Plan(rows, size, placed, list(self.watched), constants)
 
 
 def _places(

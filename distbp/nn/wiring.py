@@ -110,6 +110,33 @@ def wiring_of(layers: Sequence[Layer]) -> Wiring:
     return tuple(tuple(source for source in sources if source is not None) for sources in wiring)
 
 
+def with_lengths(layers: Sequence[Layer], wiring: Sequence[Sequence[int | None]]) -> dict[int | None, bool]:
+    """Of each output whether its steps have lengths, where the data have."""
+    having: dict[int | None, bool] = {DATA: True}
+    for index, (layer, sources) in enumerate(zip(layers, wiring, strict=True)):
+        having[index] = layer.lengths == "keep" and any(having.get(source, False) for source in sources)
+    return having
+
+
+def dropping(
+    layers: Sequence[Layer], wiring: Sequence[Sequence[int | None]], shape: Shape | None = None
+) -> list[Problem]:
+    """Every layer that would drop the lengths of the data. shape: of a row of the data, where it is known."""
+    having = with_lengths(layers, wiring)
+    if shape is not None and len(shape) < 2 and ids_below(layers, wiring) is None:
+        text = f"lengths are of rows (steps, features), but a row has the shape {shape}; reshape the data"
+        return [Problem("0", text)]
+    return [
+        Problem(
+            f"{index}",
+            f"{layer.type} drops the lengths of the rows, so that padding would count; put a layer before it"
+            " that uses them, as average_steps, or a recurrent one",
+        )
+        for index, (layer, sources) in enumerate(zip(layers, wiring, strict=True))
+        if layer.lengths == "drop" and any(having.get(source, False) for source in sources)
+    ]
+
+
 def ids_below(layers: Sequence[Layer], wiring: Sequence[Sequence[int | None]]) -> int | None:
     """One more than the largest id that the data may hold; None where they are numbers."""
     bounds = [layer.ids_below for layer, sources in zip(layers, wiring, strict=True) if DATA in sources]

@@ -50,11 +50,13 @@ class Vector(IntEnum):
 class Step(NamedTuple):
     """One update. `number`: 1 for the first. `learning_rate`: this update's, from the schedule.
     `gradient_norm`: Euclidean norm of the whole averaged gradient (not of a part or a piece of it), before
-    any clipping; needed by `ClipByNorm` only."""
+    any clipping; needed by `ClipByNorm` only. `loss`: the mean loss of the batch; needed by methods that
+    search along a line."""
 
     number: int
     learning_rate: float
     gradient_norm: float = 0.0
+    loss: float = 0.0
 
 
 Numbers = Callable[[Step], Sequence[float]]
@@ -127,7 +129,9 @@ class Rule:
         """(steps, 2, rows, 4) float64, what the ops read: for parameters that do not decay, and for those
         that do; but for the scale."""
         # NumPy scalars among the numbers would make other types of them.
-        steps = tuple(Step(int(number), float(rate), float(norm)) for number, rate, norm in steps)
+        steps = tuple(
+            Step(int(one.number), float(one.learning_rate), float(one.gradient_norm)) for one in steps
+        )
         found = np.zeros((len(steps), 2, len(self.rows), CONSTANTS))
         for row, (factors, numbers, undecayed) in enumerate(self._numbers):
             found[:, :, row, 0] = np.array(

@@ -1,4 +1,4 @@
-"""The optimizers that a job can name: each is its options and a short chain of parts.
+"""The optimizers that are given a gradient: each is its options and a short chain of parts.
 
 Conventions are PyTorch's (`torch.optim`); the docstrings name what other frameworks do. `weight_decay` is
 coupled (added to the gradient) except in `adamw`. It touches weights only, unless the job's regularization
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from distbp.core.options import option, registry
+from distbp.optim.facts import Facts
 from distbp.optim.parts import (
     AddL1,
     AddL2,
@@ -33,7 +34,7 @@ _DECAY_HELP = "times the weight, added to the averaged gradient (coupled)"
 
 class Optimizer(Protocol):
     """What every optimizer dataclass offers. `type` is its name in a job. The rate of one step is
-    `schedule.rate(learning_rate, progress)`."""
+    `schedule.rate(learning_rate, progress)`. For the rest see `distbp.optim.facts`."""
 
     @property
     def type(self) -> str: ...
@@ -43,6 +44,15 @@ class Optimizer(Protocol):
 
     @property
     def schedule(self) -> Schedule: ...
+
+    @property
+    def whole_batch(self) -> bool: ...
+
+    @property
+    def copies(self) -> int: ...
+
+    @property
+    def passes(self) -> float: ...
 
     def parts(self) -> tuple[Part, ...]:
         """The rule as a chain (see `distbp.optim.parts`), without clipping and regularization."""
@@ -73,7 +83,7 @@ def _l2(strength: float) -> tuple[Part, ...]:
 
 
 @dataclass(frozen=True)
-class SGD:
+class SGD(Facts):
     """w <- w - rate * gradient."""
 
     type: Literal["sgd"] = "sgd"
@@ -86,7 +96,7 @@ class SGD:
 
 
 @dataclass(frozen=True)
-class Momentum:
+class Momentum(Facts):
     """b <- momentum * b + gradient; w <- w - rate * b (PyTorch, Optax). `convention: keras` (also
     scikit-learn's): v <- momentum * v - rate * gradient; w <- w + v. The two differ when the rate changes."""
 
@@ -104,7 +114,7 @@ class Momentum:
 
 
 @dataclass(frozen=True)
-class Nesterov:
+class Nesterov(Facts):
     """b <- momentum * b + gradient; w <- w - rate * (gradient + momentum * b), with the new b (PyTorch).
     `convention: keras`: v <- momentum * v - rate * gradient; w <- w + momentum * v - rate * gradient."""
 
@@ -127,7 +137,7 @@ def _momentum(momentum: float, nesterov: bool, convention: str) -> tuple[Part, .
 
 
 @dataclass(frozen=True)
-class Adagrad:
+class Adagrad(Facts):
     """s <- s + gradient^2; w <- w - rate * gradient / (sqrt(s) + epsilon). PyTorch's `lr_decay` is a
     schedule's business here."""
 
@@ -144,7 +154,7 @@ class Adagrad:
 
 
 @dataclass(frozen=True)
-class RMSprop:
+class RMSprop(Facts):
     """v <- decay * v + (1 - decay) * gradient^2; w <- w - rate * gradient / (sqrt(v) + epsilon), through
     momentum where `momentum` is not 0. `centered` divides by the standard deviation."""
 
@@ -164,7 +174,7 @@ class RMSprop:
 
 
 @dataclass(frozen=True)
-class Adam:
+class Adam(Facts):
     """Kingma and Ba (2015). Epsilon is added to the bias-corrected root (PyTorch, Optax); `epsilon_hat`
     adds it before the correction (Keras, scikit-learn)."""
 
@@ -183,7 +193,7 @@ class Adam:
 
 
 @dataclass(frozen=True)
-class AdamW:
+class AdamW(Facts):
     """Adam with decoupled decay (Loshchilov and Hutter, 2019), in PyTorch's order:
     w <- w * (1 - rate * weight_decay), then Adam's step."""
 
@@ -202,4 +212,4 @@ class AdamW:
         return (*decay, rule, ScaleByLearningRate())
 
 
-OPTIMIZERS: Mapping[str, type] = registry(SGD, Momentum, Nesterov, Adagrad, RMSprop, Adam, AdamW)
+CHAINS: Mapping[str, type] = registry(SGD, Momentum, Nesterov, Adagrad, RMSprop, Adam, AdamW)

@@ -65,9 +65,9 @@ class Updater:
             self._apply = self._compiled
         else:
             self._apply = self._in_numpy
-        merged = _merged(decays, parameters.size)
-        self.stretches = cut([(0, parameters.size)], merged, piece)
-        self.parts = cut(tensors, merged, piece)
+        decaying = merged(decays, parameters.size)
+        self.stretches = cut([(0, parameters.size)], decaying, piece)
+        self.parts = cut(tensors, decaying, piece)
         self._places: tuple[list[Array], Order, Array, Array] = [], [], *_places([], [])
         self._threads = max(1, min(threads, parameters.size // WORTH_A_THREAD))
         # Overflow is found by what is looked at afterward; NumPy's warnings are of each thread.
@@ -263,14 +263,14 @@ def _make_slots(
     return {name: given[name] for name in initial}
 
 
-def _merged(decays: Sequence[tuple[int, int]], size: int) -> list[tuple[int, int]]:
+def merged(decays: Sequence[tuple[int, int]], size: int) -> list[tuple[int, int]]:
     """In order, neighbors joined."""
-    merged: list[tuple[int, int]] = []
+    found: list[tuple[int, int]] = []
     for start, stop in sorted(decays):
-        if not 0 <= start <= stop <= size or (merged and start < merged[-1][1]):
+        if not 0 <= start <= stop <= size or (found and start < found[-1][1]):
             raise ValueError(f"decays must be stretches within 0..{size} that do not overlap; found {decays}")
-        if merged and start == merged[-1][1]:
-            merged[-1] = (merged[-1][0], stop)
+        if found and start == found[-1][1]:
+            found[-1] = (found[-1][0], stop)
         elif start < stop:
-            merged.append((start, stop))
-    return merged
+            found.append((start, stop))
+    return found

@@ -21,9 +21,10 @@ from distbp.job import TrainingJob
 from distbp.job.graph import Node, graph_of
 from distbp.nn import kernels as kernel_sets
 from distbp.nn.kernels import Kernels
-from distbp.nn.network import Lowered, Network, Tensor, aligned_vector
+from distbp.nn.lowered import Lowered, lower
+from distbp.nn.network import Network, Tensor, aligned_vector
 from distbp.nn.program import executor
-from distbp.nn.tape import Ref, Row, Space
+from distbp.nn.tape import ENTRY, LOSS, Ref, Row, Space
 from distbp.optim.parts import Rule, Step, Vector
 from distbp.optim.updater import PIECE
 from distbp.run.splits import open_splits
@@ -37,10 +38,10 @@ CALL_FLOPS, MOST_REPEATS = 2e6, 32  # of a call: an op of a microsecond is repea
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """`sources`: the numbers of the layers that it takes, -1 the data. `parameters`: how many; `flops`: of
-    one sample in one step."""
+    """`number`: None of the entry, by which the columns of a table enter. `sources`: the numbers of the
+    layers that it takes, -1 the data. `parameters`: how many; `flops`: of one sample in one step."""
 
-    number: int
+    number: int | None
     type: str
     name: str | None
     sources: tuple[int, ...]
@@ -121,11 +122,12 @@ def describe_job(
     splits = open_splits(job, path_given(folder, "folder"), by_split(given))
     blueprint = make_blueprint(job, splits)
     network, slice_rows = blueprint.network(), blueprint.sharding().slice_rows(0, 0)
-    lowered = network.lower(slice_rows, job.loss, training=True)
+    lowered = lower(network, slice_rows, job.loss, training=True)
     need = needed(
         job,
         blueprint.input_shape,
         blueprint.rows,
+        entry=blueprint.entry,
         data=splits.copied_bytes(job),
         threads=settings.processors(),
     )
@@ -140,10 +142,10 @@ def describe_job(
         network.input_shape,
         tuple(_layers(network)),
         network.parameter_count,
-        job.batch_size,
+        blueprint.batch_size,
         blueprint.shards,
         slice_rows,
-        network.flops * job.batch_size,
+        blueprint.flops * blueprint.batch_size,
         dict(need.parts),
         lowered.work,
         blueprint.kernels,
@@ -154,16 +156,19 @@ def describe_job(
 
 
 def _layers(network: Network) -> list[LayerFacts]:
-    counts = [0] * len(network.layers)
-    for tensor in network.tensors:
-        counts[tensor.layer] += tensor.stop - tensor.start
+    counts = network.parameters_by_layer
+    entry = [ENTRY] if network.entry is not None else []
     return [
         LayerFacts(
-            number, layer.type, layer.name, sources, output, count, layer.flops(*network.input_shapes(number))
+            None if number == ENTRY else number,
+            network.layer(number).type,
+            network.layer(number).name,
+            () if number == ENTRY else network.wiring[number],
+            network.shapes[0 if number == ENTRY else number + 1],
+            counts.get(number, 0),
+            network.layer(number).flops(*network.input_shapes(number)),
         )
-        for number, (layer, sources, output, count) in enumerate(
-            zip(network.layers, network.wiring, network.shapes[1:], counts, strict=True)
-        )
+        for number in (*entry, *range(len(network.layers)))
     ]
 
 
@@ -173,17 +178,16 @@ def _tape(
     kernels, count = kernel_sets.load(blueprint.kernels), network.parameter_count
     ops = lowered.rows
     rule = Rule(blueprint.update_rule())
+    updates = [] if blueprint.job.optimizer.whole_batch else rule.rows  # its moves are no ops
     spaces, slices = _random(blueprint, network, lowered, slice_rows, weighted)
     of_network = [_seconds(row, spaces, slices, slice_rows, kernels, network) for row in ops]
     stretch = min(count, PIECE)
     spaces, slices = _random_vectors(rule, network, stretch)
-    of_rule = [
-        _seconds(row, spaces, slices, stretch, kernels, network) * count / stretch for row in rule.rows
-    ]
+    of_rule = [_seconds(row, spaces, slices, stretch, kernels, network) * count / stretch for row in updates]
     total = blueprint.shards * sum(of_network) + sum(of_rule)
     found = []
-    sections = [*_sections(ops), *["update"] * len(rule.rows)]
-    for number, (row, section) in enumerate(zip([*ops, *rule.rows], sections, strict=True)):
+    sections = [*_sections(ops), *["update"] * len(updates)]
+    for number, (row, section) in enumerate(zip([*ops, *updates], sections, strict=True)):
         update = section == "update"
         rows = count if update else slice_rows
         seconds = of_rule[number - len(ops)] if update else of_network[number]
@@ -207,8 +211,8 @@ def _tape(
 
 def _sections(ops: Sequence[Row]) -> list[str]:
     """Of each op: the loss comes after the forward pass, and a layer after it is of the backward pass."""
-    loss = next(number for number, row in enumerate(ops) if row.layer < 0)
-    backward = next(number for number, row in enumerate(ops) if number > loss and row.layer >= 0)
+    loss = next(number for number, row in enumerate(ops) if row.layer == LOSS)
+    backward = next(number for number, row in enumerate(ops) if number > loss and row.layer != LOSS)
     return ["forward"] * loss + ["loss"] * (backward - loss) + ["backward"] * (len(ops) - backward)
 
 
@@ -252,8 +256,9 @@ def _random(
         Space.WORK: aligned_vector(lowered.work, dtype),
         Space.TOTALS: np.zeros(lowered.totals),
         Space.POSITION: np.zeros(3, np.int64),
+        Space.CONSTANTS: lowered.constants,
     }
-    inputs = aligned_vector(slice_rows * int(np.prod(network.input_shape)), network.input_dtype)
+    inputs = aligned_vector(slice_rows * int(np.prod(network.row_shape)), network.input_dtype)
     below = network.ids_below
     inputs[:] = (
         draw.uniform(0.1, 0.9, inputs.shape) if below is None else draw.integers(0, below, inputs.shape)

@@ -73,9 +73,12 @@ def notes_beforehand(blueprint: Blueprint, splits: Splits) -> list[str]:
     return found
 
 
-def save_model(run: RunDirectory, blueprint: Blueprint, splits: Splits, vector: Array) -> list[str]:
-    """Writes the model and draws the curves; returns what is to be told about it."""
-    write_run_model(run.model, blueprint, splits, vector, run.disk)
+def save_model(run: RunDirectory, blueprint: Blueprint, splits: Splits, vector: Array) -> None:
+    write_run_model(run.model, blueprint, splits, vector, disk=run.disk)
+
+
+def draw_curves(run: RunDirectory) -> list[str]:
+    """Returns what is to be told about it."""
     lines = read_lines(run.path / METRICS)
     if not lines:
         return []

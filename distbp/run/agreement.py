@@ -98,6 +98,11 @@ def continued(start: Checkpoint, blueprint: Blueprint) -> tuple[RunState, bytes,
         return state, b"", []
     if state.ended:
         ended = state.ended
+        if ended == "converged":
+            raise CheckpointError(
+                f"the run converged at step {start.step}, and would have with any number of epochs. For a"
+                " smaller gradient lower optimizer.tolerance, and train in a fresh directory"
+            )
         state, text = gone_on(state)
         if ended == "early_stopping" or out_of_patience(state, job):
             raise CheckpointError(

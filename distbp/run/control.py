@@ -7,6 +7,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +19,34 @@ from distbp.core.storage import DISK, commit_file, explained
 from distbp.run.run_directory import LOCK, is_run, read_result
 
 CONTROL = "control.json"
+REQUESTS_S = 0.25  # between two looks for requests in the run directory
 _TAKEN = ".control-taken.json"
+
+
+class Requests:
+    """The workers that somebody asked for: by `control`, or in the run directory `path`, at which it looks
+    a few times a second. `latest`: what was asked for last."""
+
+    def __init__(self, control: Control, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._control, self._path, self._clock = control, path, clock
+        self._looked_at = 0.0
+        self._again: int | None = None
+        self.latest: int | None = None
+        take_file(path)  # it was meant for a process that is gone
+
+    def asked(self) -> int | None:
+        """Since the last call; None: nobody asked. For the trainer."""
+        found = self._control.asked()
+        if found is None and self._clock() - self._looked_at >= REQUESTS_S:
+            self._looked_at = self._clock()
+            found = take_file(self._path)
+        found, self._again = self._again if found is None else found, None
+        self.latest = self.latest if found is None else found
+        return found
+
+    def repeat(self) -> None:
+        """The next trainer hears what the last one heard."""
+        self._again = self.latest
 
 
 def scale_run(run_dir: str | Path, workers: int) -> None:

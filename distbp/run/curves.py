@@ -97,6 +97,14 @@ def _panels(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     return names if "loss" in names else []
 
 
+def _by_member(lines: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """The lines of each network, of jobs that train several; else all of them."""
+    found: dict[Any, list[Mapping[str, Any]]] = {}
+    for line in lines:
+        found.setdefault(line.get("member"), []).append(line)
+    return list(found.values())
+
+
 def _points(lines: Sequence[Mapping[str, Any]], key: str) -> Points:
     """(epoch, value) where both are finite numbers."""
     points = []
@@ -108,16 +116,19 @@ def _points(lines: Sequence[Mapping[str, Any]], key: str) -> Points:
 
 
 def _panel(axis: Axes, name: str, lines: Sequence[Mapping[str, Any]]) -> None:
+    members = _by_member(lines)
     series = {split: _points(lines, f"{split}_{name}") for split in _SPLITS}
     _style(axis, name, series)
     ends = []
-    for split, points in series.items():
-        if points:
-            color, words = _SPLITS[split]
+    for split, (color, words) in _SPLITS.items():
+        drawn = [points for points in (_points(one, f"{split}_{name}") for one in members) if points]
+        for points in drawn:
             epochs, values = zip(*points, strict=True)
-            few = len(points) <= _MARKED_POINTS
-            axis.plot(epochs, values, color=color, lw=2, marker="o" if few else None, ms=3.5, zorder=3)
-            ends.append((values[-1], epochs[-1], words, color))
+            few, width = len(points) <= _MARKED_POINTS, 2 if len(members) == 1 else 1
+            axis.plot(epochs, values, color=color, lw=width, marker="o" if few else None, ms=3.5, zorder=3)
+        if drawn:  # the name stands at the longest
+            epoch, value = max((points[-1] for points in drawn), key=lambda end: end[0])
+            ends.append((value, epoch, words, color))
     _label_ends(axis, ends)
     watched = series["validation"] or series["train"]
     if watched:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -75,9 +75,15 @@ def model_of(last: Checkpoint, state: RunState, job: TrainingJob) -> tuple[Array
 
 
 def write_run_model(
-    path: Path, blueprint: Blueprint, splits: Splits, vector: Array, disk: Disk = DISK
+    path: Path,
+    blueprint: Blueprint,
+    splits: Splits,
+    vector: Array,
+    others: Sequence[Array] = (),
+    *,
+    disk: Disk = DISK,
 ) -> None:
-    """The model folder of a run that came to `vector`."""
+    """The model folder of a run that came to `vector`, with the vectors of its `others`, if any."""
     save_model(
         path,
         job=blueprint.job,
@@ -91,6 +97,7 @@ def write_run_model(
         plan=splits.plan,
         kernels=blueprint.kernels,
         shards=blueprint.shards,
+        others=others,
         disk=disk,
     )
 

@@ -35,8 +35,11 @@ def _shown(columns: Sequence[str]) -> list[tuple[str, str, int]]:
     return found
 
 
-def table_head(columns: Sequence[str], watched: str | None) -> Iterator[str]:
-    """The lines above the first epoch, at most WIDTH wide. watched: what chooses the best epoch, or None."""
+def table_head(columns: Sequence[str], watched: str | None, member: int | None = None) -> Iterator[str]:
+    """The lines above the first epoch, at most WIDTH wide. watched: what chooses the best epoch, or None.
+    member: whose epoch it is, where a job trains several networks."""
+    if member is not None:
+        yield f"{member}:1 is the first epoch of member {member}, and so on"
     if watched is not None:
         yield f"* marks the best epoch so far, by its {watched.replace('_', ' ')}"
     shown = _shown(columns)
@@ -53,7 +56,8 @@ def table_row(columns: Sequence[str], event: events.EpochEnded) -> str:
         value = event.metrics.get(column)
         cells.append(f"  {number(value) if isinstance(value, float) else '':>{width}}")
     speed = f"{event.samples_per_second:,.0f}" if event.samples_per_second else ""
-    return f"{event.epoch:>{_LEFT}}{''.join(cells)}  {speed:>9}{'  *' if event.improved else ''}".rstrip()
+    epoch = event.epoch if event.member is None else f"{event.member}:{event.epoch}"
+    return f"{epoch:>{_LEFT}}{''.join(cells)}  {speed:>9}{'  *' if event.improved else ''}".rstrip()
 
 
 def number(value: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 
 from distbp.core.arrays import Array
+from distbp.core.errors import ArgumentError
 from distbp.data.preprocessing import Preprocessing
-from distbp.job import TrainingJob
+from distbp.job import TrainingJob, recipes
+from distbp.job.training_job import takes_whole_batches
 from distbp.model.predictor import Model
+from distbp.optim import OPTIMIZERS
 from distbp.run.result import Result
 from distbp.run.train import train
 
@@ -44,30 +47,72 @@ def job_of(
     settings: Mapping[str, Any], outputs: int, loss: str, rows: int, dtype: str, seed: int
 ) -> TrainingJob:
     """The job that an estimator's settings mean. Raises JobError."""
-    hidden = settings["hidden"]
-    units: Any = hidden if isinstance(hidden, Sequence | np.ndarray) else (hidden,)
-    layers = [{"type": "dense", "units": n, "activation": settings["activation"]} for n in map(_plain, units)]
-    rate, optimizer = settings["learning_rate"], settings["optimizer"]
-    update = {"type": optimizer, "learning_rate": _plain(rate)} if isinstance(optimizer, str) else optimizer
-    batch = settings["batch_size"]
-    stopping = {"patience": _plain(settings["patience"])} if settings["early_stopping"] else None
+    usual = usual_settings(settings)
+    hidden = _said(settings["hidden"], usual["hidden"])
+    units = [*map(_plain, hidden if isinstance(hidden, Sequence | np.ndarray) else (hidden,))]
+    activation, epochs = settings["activation"], _plain(_said(settings["epochs"], usual["epochs"]))
+    layers = [{"type": "dense", "units": n, "activation": activation} for n in units]
+    layers.append({"type": "dense", "units": outputs})
+    rate, update = _plain(settings["learning_rate"]), settings["optimizer"]
+    if settings["recipe"] is not None:
+        layers = recipes.layers(outputs, units, activation)
+        if isinstance(update, str) and update == "auto" and type(epochs) is int:
+            update = {**recipes.optimizer(epochs), "learning_rate": rate}
+    if isinstance(update, str):
+        update = {"type": _said(update, "adam")}
+        kind = OPTIMIZERS.get(update["type"])  # of a name that is not known the job says so
+        if kind is not None and any(field.name == "learning_rate" for field in fields(kind)):
+            update["learning_rate"] = rate
+    batch = {"batch_size": _plain(_said(settings["batch_size"], usual["batch_size"](rows)))}
+    if takes_whole_batches(update) and isinstance(settings["batch_size"], str):
+        batch = {}  # all rows
+    stopping = {"patience": _plain(_said(settings["patience"], usual["patience"]))}
     return TrainingJob.from_mapping(
         {
             "name": "estimator",
             "data": {},
-            "model": {"layers": [*layers, {"type": "dense", "units": outputs}]},
+            "model": {"layers": layers},
             "loss": loss,
             "optimizer": update,
-            "batch_size": min(200, rows) if isinstance(batch, str) and batch == "auto" else _plain(batch),
-            "epochs": _plain(settings["epochs"]),
-            "early_stopping": stopping,
+            **batch,
+            "epochs": epochs,
+            "early_stopping": stopping if stops_early(settings) else None,
             "seed": seed,
+            "members": _plain(settings["members"]),
             "workers": _plain(settings["workers"]),
             "dtype": dtype,
             "checkpoint": {"every_seconds": None},
         },
         "the estimator's settings",
     )
+
+
+def usual_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What "auto" means, by the recipe. Raises ArgumentError for one that is not known."""
+    if settings["recipe"] is None:
+        batch_size: Any = partial(min, 200)
+        return {
+            "hidden": (100,), "epochs": 200, "patience": 10, "early_stopping": False, "batch_size": batch_size
+        }  # fmt: skip
+    if settings["recipe"] not in recipes.RECIPES:
+        known = ", ".join(map(repr, recipes.RECIPES))
+        raise ArgumentError(f"recipe is {settings['recipe']!r}, not None or one of {known}")
+    return {
+        "hidden": recipes.HIDDEN,
+        "epochs": recipes.EPOCHS,
+        "patience": recipes.PATIENCE,
+        "early_stopping": True,
+        "batch_size": recipes.batch_size,
+    }
+
+
+def stops_early(settings: Mapping[str, Any]) -> bool:
+    return bool(_said(settings["early_stopping"], usual_settings(settings)["early_stopping"]))
+
+
+def _said(value: Any, usual: Any) -> Any:
+    """A setting, or what is usual where it is "auto"."""
+    return usual if isinstance(value, str) and value == "auto" else value
 
 
 def fitted(
@@ -99,16 +144,17 @@ def _scaled(rows: Rows, inputs: Any, targets: Any) -> Rows:
 
 def _unscaled(model: Model, mean: Array, deviation: Array) -> Model:
     """The model whose last layer gives values in the unit of the targets."""
-    vector = model.vector.copy()
+    vectors = [vector.copy() for vector in model.vectors]
     last = len(model.network.layers) - 1
-    for tensor in model.network.tensors:
-        if tensor.layer == last:
-            place = vector[tensor.start : tensor.stop].reshape(len(mean), -1)  # a row for each output
-            place *= deviation[:, None]
-            if tensor.name == "bias":
-                place += mean[:, None]
-    vector.setflags(write=False)
-    return replace(model, vector=vector)
+    for vector in vectors:
+        for tensor in model.network.tensors:
+            if tensor.layer == last:
+                place = vector[tensor.start : tensor.stop].reshape(len(mean), -1)  # a row for each output
+                place *= deviation[:, None]
+                if tensor.name == "bias":
+                    place += mean[:, None]
+        vector.setflags(write=False)
+    return replace(model, vector=vectors[0], others=tuple(vectors[1:]))
 
 
 def _itself(value: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.core.errors import ArgumentError
 from distbp.core.imports import missing
-from distbp.run.estimator_training import Rows, fitted, job_of
+from distbp.run.estimator_training import Rows, fitted, job_of, stops_early
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -27,21 +27,25 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        hidden: Any = (100,),
+        hidden: Any = "auto",
         *,
+        recipe: str | None = None,
+        members: int = 1,
         activation: Any = "relu",
-        optimizer: Any = "adam",
+        optimizer: Any = "auto",
         learning_rate: float = 0.001,
         batch_size: int | str = "auto",
-        epochs: int = 200,
+        epochs: int | str = "auto",
         standardize: bool = True,
-        early_stopping: bool = False,
+        early_stopping: bool | str = "auto",
         validation_fraction: float = 0.1,
-        patience: int = 10,
+        patience: int | str = "auto",
         random_state: Any = None,
         workers: Any = 0,
     ) -> None:
         self.hidden = hidden
+        self.recipe = recipe
+        self.members = members
         self.activation = activation
         self.optimizer = optimizer
         self.learning_rate = learning_rate
@@ -76,7 +80,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         integer = isinstance(self.random_state, Integral)
         seed = int(self.random_state) if integer else int(draws.randint(np.iinfo(np.int32).max))
         validation = None
-        if self.early_stopping:
+        if stops_early(settings):
             indices = train_test_split(
                 np.arange(len(x)),
                 test_size=self.validation_fraction,
@@ -103,12 +107,16 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
 class DistbpClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
     """A network that chooses between classes, trained with the cross-entropy.
 
-    hidden: units of each hidden layer. activation: of them, as `distbp.TrainingJob` names it. optimizer: a
-    name, or a whole one with its own learning rate. batch_size: "auto" is min(200, rows). standardize: inputs
-    get mean 0 and deviation 1. early_stopping: measures on the part `validation_fraction` of the rows, stops
-    after `patience` epochs without improvement, and keeps the best. class_weight: "balanced" or {class:
-    weight}. random_state: the seed of the job, so the same one gives the same bits. workers: processes, which
-    never change the result.
+    hidden: units of each hidden layer. recipe: "table" is a network with all that belongs to it
+    (`distbp.job.recipes`); None: a small one. What is "auto" follows from it: without one `hidden` is (100,),
+    `optimizer` "adam", `batch_size` min(200, rows), `epochs` 200, without early stopping, `patience` 10.
+    members: networks of different seeds, whose predictions are averaged. activation: of the hidden layers, as
+    `distbp.TrainingJob` names it. optimizer: a name, or a whole one with its own learning rate. With "lbfgs"
+    and "conjugate_gradient" `batch_size` "auto" is all rows: an epoch then is one evaluation, and training
+    ends where it converges. standardize: inputs get mean 0 and deviation 1. early_stopping: measures on the
+    part `validation_fraction` of the rows, stops after `patience` epochs without improvement, and keeps the
+    best. class_weight: "balanced" or {class: weight}. random_state: the seed of the job, so the same one
+    gives the same bits. workers: processes, which never change the result.
 
     Fitted: `classes_`, `n_features_in_`, `feature_names_in_`, `n_epochs_`, `job_` (the TrainingJob),
     `result_` (with `history` and `plot()`), `model_`. float32 inputs are trained on in float32, all
@@ -117,23 +125,27 @@ class DistbpClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        hidden: Any = (100,),
+        hidden: Any = "auto",
         *,
+        recipe: str | None = None,
+        members: int = 1,
         activation: Any = "relu",
-        optimizer: Any = "adam",
+        optimizer: Any = "auto",
         learning_rate: float = 0.001,
         batch_size: int | str = "auto",
-        epochs: int = 200,
+        epochs: int | str = "auto",
         standardize: bool = True,
-        early_stopping: bool = False,
+        early_stopping: bool | str = "auto",
         validation_fraction: float = 0.1,
-        patience: int = 10,
+        patience: int | str = "auto",
         class_weight: Any = None,
         random_state: Any = None,
         workers: Any = 0,
     ) -> None:
         super().__init__(
             hidden,
+            recipe=recipe,
+            members=members,
             activation=activation,
             optimizer=optimizer,
             learning_rate=learning_rate,

@@ -22,7 +22,8 @@ class Waiting:
 class Started:
     """Before the first step. `first_step` is above 0 for a resumed run. `notes`: what the data made of the
     job and may surprise. `skipped`: rows that were left out of each split, by reason. `watched`: the metric
-    that chooses the best epoch; None where there is no validation set."""
+    that chooses the best epoch; None where there is no validation set. `members`: networks that are trained;
+    steps are then counted over all of them, `epochs` and `steps_per_epoch` are those of one."""
 
     name: str
     run_dir: str
@@ -41,6 +42,7 @@ class Started:
     notes: tuple[str, ...] = ()
     skipped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     watched: str | None = None
+    members: int = 1
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ class Progressed:
 class EpochEnded:
     """`metrics` is the line written to metrics.jsonl; `seconds` covers steps and evaluation.
     `samples_per_second`: of the run so far, without steps in which kernels may have been compiled.
-    `unhealthy`: what is wrong with the run so far, by name (see `distbp.run.verdict`)."""
+    `unhealthy`: what is wrong with the run so far, by name (see `distbp.run.verdict`). `member`: the number
+    of the network, where a job trains several."""
 
     epoch: int
     step: int
@@ -76,6 +79,7 @@ class EpochEnded:
     seconds: float
     improved: bool = False
     unhealthy: Mapping[str, str] = field(default_factory=dict)
+    member: int | None = None
 
 
 @dataclass(frozen=True)
@@ -95,12 +99,14 @@ class CheckpointSetAside:
 
 @dataclass(frozen=True)
 class Stopped:
-    """Early stopping: no improvement of `metric` for `epochs` epochs; the best was at `best_epoch`."""
+    """Early stopping: no improvement of `metric` for `epochs` epochs; the best was at `best_epoch`. `member`:
+    as in `EpochEnded`."""
 
     metric: str
     epochs: int
     best_epoch: int
     best: float
+    member: int | None = None
 
 
 @dataclass(frozen=True)

@@ -40,10 +40,11 @@ def check_job(
     Penalties and clipping are the parameter server's and are not part of it. Raises JobError, DataError.
     """
     training.check_job(job)
-    rows = min(job.batch_size, MAX_ROWS)
+    rows = min(job.batch_rows(MAX_ROWS), MAX_ROWS)
     most = max(1, rows // neediest(job.model.layers).rows_needed)
     shards = job.shards if job.shards == "auto" else min(job.shards, most)
-    small = job.replace(dtype="float64", batch_size=rows, shards=shards, workers="auto", servers=1)
+    changes = {"batch_size": rows, "shards": shards, "optimizer": "sgd", "workers": "auto", "servers": 1}
+    small = job.replace(dtype="float64", **changes)
     splits = open_splits(small, path_given(folder, "folder"), training.by_split(given))
     blueprint = training.make_blueprint(small, splits)
     network = blueprint.network()

@@ -115,7 +115,7 @@ def _worded(notes: Callable[[events.Started], Sequence[str]]) -> Lines:
             names = [name for name in floats if name.split("_")[0] in SPLITS]
             if not set(names) <= set(columns):  # at first; and where not every epoch is evaluated
                 columns = in_order({*columns, *names})
-                yield from table_head(columns, watched)
+                yield from table_head(columns, watched, event.member)
             yield table_row(columns, event)
         else:
             if isinstance(event, events.TeamChanged):  # a note of the run, too
@@ -139,8 +139,9 @@ def _other_lines(event: events.Event) -> Iterator[str]:
         if event.state in _TOLD:
             yield f"{event.state}: {event.reason}" if event.reason else event.state
     elif isinstance(event, events.Stopped):
+        of = "" if event.member is None else f"member {event.member} "
         yield (
-            f"stopped early: {event.metric} has not improved for {event.epochs} evaluations;"
+            f"{of}stopped early: {event.metric} has not improved for {event.epochs} evaluations;"
             f" the best was {number(event.best)} in epoch {event.best_epoch}"
         )
 
@@ -148,7 +149,8 @@ def _other_lines(event: events.Event) -> Iterator[str]:
 def started_lines(event: events.Started) -> Iterator[str]:
     rows = ", ".join(counted(count, f"{name} row") for name, count in event.rows.items())
     hosts = f"{counted(event.workers, 'worker')}, {event.exchange}" if event.workers else "in this process"
-    yield f"{event.name}: {event.parameters:,} parameters, {counted(event.shards, 'shard')}, {hosts}"
+    members = f"{event.members} networks of " if event.members > 1 else ""
+    yield f"{event.name}: {members}{event.parameters:,} parameters, {counted(event.shards, 'shard')}, {hosts}"
     text = f"{rows}; {counted(event.epochs, 'epoch')} of {counted(event.steps_per_epoch, 'step')}"
     yield f"{text}; going on from step {event.first_step:,}" if event.first_step else text
 
@@ -183,20 +185,22 @@ class Pace:
 
 def _doing() -> Callable[[events.Event], str]:
     """Of one event after the other: what goes on after it for as long as nothing else is told, or ""."""
-    pace, epochs = Pace(0, 1, time.monotonic()), 0
+    pace, epochs, one = Pace(0, 1, time.monotonic()), 0, True
 
     def doing(event: events.Event) -> str:
-        nonlocal pace, epochs
+        nonlocal pace, epochs, one
         if isinstance(event, events.Waiting):
             return event.what
         if isinstance(event, events.StateChanged):
             return f"{event.state}: {event.reason}" if event.reason else event.state
         if isinstance(event, events.Started):
             pace, epochs = Pace(event.first_step, event.total_steps, time.monotonic()), event.epochs
+            one = event.members == 1
         if not isinstance(event, events.Progressed):
             return ""
         left_s = pace.seconds_left(event.step, time.monotonic())
-        parts = [f"epoch {event.epoch} of {epochs}", f"step {event.step:,} of {event.total_steps:,}"]
+        parts = [f"epoch {event.epoch} of {epochs}"] if one else []
+        parts += [f"step {event.step:,} of {event.total_steps:,}"]
         parts += [f"{event.samples_per_second:,.0f} samples/s"] if event.samples_per_second else []
         parts += [f"{duration(left_s)} left"] if left_s is not None else []
         return ", ".join(parts)

@@ -28,6 +28,8 @@ class Result:
     """`status`: "completed" or "stopped early". `params_sha256`: of the little-endian flat parameter vector
     that the model holds. `samples_per_second`: over training steps only, without those in which kernels may
     have been compiled. `model_epoch`: that the model and `metrics` are of. `path`: the run directory.
+    `members`: of a job that trains several networks, how
+    each ended; then `steps` and `epochs` are those of all together, and `metrics` those of the model.
     `skipped`: rows left out of each split, by reason. `unhealthy`: what is wrong with the run, by name (see
     `distbp.run.verdict`); empty: nothing. A metric that is not defined on the data is NaN, null in JSON.
     `fetch` loads the model, and `measured` the rows of metrics.jsonl, of a run without a run directory here,
@@ -50,6 +52,7 @@ class Result:
     skipped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     unhealthy: Mapping[str, str] = field(default_factory=dict)
     model_epoch: int | None = None
+    members: tuple[Mapping[str, Any], ...] = ()
     path: Path = field(default=Path(), compare=False)
     fetch: Callable[[], Model] | None = field(default=None, compare=False, repr=False)
     measured: Callable[[], Sequence[Mapping[str, Any]]] | None = field(
@@ -67,7 +70,9 @@ class Result:
         """The inverse of `to_json`, from JSON; fields of a newer version are left out."""
         known = {field.name: data[field.name] for field in fields(Result) if field.name in data}
         known["metrics"] = with_nan(data["metrics"])
-        return Result(**{**known, "notes": tuple(data.get("notes") or ()), "path": path})
+        return Result(
+            **{**known, **{name: tuple(data.get(name) or ()) for name in ("notes", "members")}, "path": path}
+        )
 
     def model(self) -> Model:
         """The trained model, from the run directory or the service."""

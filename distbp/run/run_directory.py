@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 JOB, EVENTS, METRICS, RESULT, LOCK = "job.yaml", "events.jsonl", "metrics.jsonl", "result.json", ".lock"
 EMPTY_SHA256 = hashlib.sha256().hexdigest()
 _MAX_JOB_BYTES = 1 << 22
+_TAIL = 1 << 14
 _WRITE_AGAIN = "remove it, and 'distbp resume' writes it again from the last checkpoint"
 
 
@@ -86,6 +87,18 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         except FileNotFoundError:
             return []
     return [json.loads(line) for line in data.split(b"\n")[:-1]]
+
+
+def last_line(path: Path) -> dict[str, Any]:
+    """The last whole record of a .jsonl file that has one."""
+    with explained(path), open(path, "rb") as file:
+        size, block = file.seek(0, os.SEEK_END), _TAIL
+        while True:
+            file.seek(max(0, size - block))
+            lines = file.read().split(b"\n")[:-1]  # after the last newline there is nothing, or half a line
+            if len(lines) > 1 or block >= size:
+                return dict(json.loads(lines[-1]))
+            block *= 4
 
 
 def read_result(path: Path) -> dict[str, Any] | None:

@@ -17,9 +17,9 @@ from distbp.run.verdict import Losses
 class RunState:
     """`waited`: evaluations since the best one. `metrics_offset`: length of metrics.jsonl in bytes.
     `metrics_sha256`: of so much of it. `best_metrics`: what was measured at the best evaluation. `ended`: why
-    training is over ("epochs", "max_steps", "early_stopping"), or "" while it is not. `aside`: where the end
-    is told otherwise, what a longer run would have had there instead (see `gone_on`). `losses`,
-    `dead`: what the verdict on the run is made of, see `distbp.run.verdict`."""
+    training is over ("epochs", "max_steps", "early_stopping", "converged"), or "" while it is not. `aside`:
+    where the end is told otherwise, what a longer run would have had there instead (see `gone_on`).
+    `losses`, `dead`: what the verdict on the run is made of, see `distbp.run.verdict`."""
 
     attempt: int = 1
     metrics_offset: int = 0

@@ -10,24 +10,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distbp.core import settings
-from distbp.core.arrays import Shape
+from distbp.core.arrays import Array, Shape
 from distbp.core.errors import DataError, Fault, JobError
 from distbp.core.storage import user_path
 from distbp.core.words import counted
 from distbp.data.batches import WholeData
 from distbp.data.checks import Allowed, check_rows
 from distbp.data.columns.cells import MISSING
-from distbp.data.columns.choosing import Wanted
+from distbp.data.columns.choosing import Wanted, Window
 from distbp.data.columns.given import GivenTable, is_frame
 from distbp.data.columns.opening import open_table
 from distbp.data.columns.plan import Plan
+from distbp.data.columns.series import windowed
 from distbp.data.digest import table_record
+from distbp.data.duplicates import shared_rows
 from distbp.data.formats import TableFiles, arranged, from_arrays, load
 from distbp.data.ids import with_ids
 from distbp.data.prepared import PreparedRows, prepare
 from distbp.data.preprocessing import Preprocessing, fit
 from distbp.data.table import Table
 from distbp.data.targets import Meaning, understand
+from distbp.nn.layers.base import Layer
 from distbp.nn.network import Network
 from distbp.nn.wiring import data_facts
 
@@ -53,6 +56,11 @@ class Splits:
     def skipped(self) -> dict[str, dict[str, int]]:
         """How many rows were left out of each split, by reason; without splits that are whole."""
         return {name: dict(table.skipped) for name, table in self.tables.items() if table.skipped}
+
+    @property
+    def entry(self) -> Layer | None:
+        """By which the rows of a table enter the network."""
+        return None if self.plan is None else self.plan.entry
 
     @property
     def rows(self) -> dict[str, int]:
@@ -125,7 +133,7 @@ def open_splits(
             table = load(source, folder, confined=confined, bad_rows=job.data.bad_rows, allowed=allowed)
         else:
             continue
-        if first.takes == {"row"}:  # which an image is made; a view, no copy
+        if first.takes == {"row"} and table.lengths is None:  # which an image is made; a view, no copy
             table = replace(table, inputs=table.inputs.reshape(len(table), -1))
         if first.ids_below is not None:
             table = with_ids(table, first.ids_below)
@@ -133,6 +141,8 @@ def open_splits(
             wanted = tables["train"].columns
             inputs = arranged(table.inputs, table.columns, wanted, table.name)
             table = replace(table, inputs=inputs, columns=wanted)
+        if tables and (table.lengths is None) != (tables["train"].lengths is None):
+            raise DataError(f"{table.name}: some splits have lengths and others do not; give them for all")
         if tables and table.features != tables["train"].features:
             raise DataError(
                 f"{table.name}: one row has the shape {table.features}, but the training rows have"
@@ -142,6 +152,8 @@ def open_splits(
             preprocessing = fit(table, job.data.scale, job.data.standardize)
         elif tables and plain is None:  # known by now; to the training rows themselves it can do no harm
             table = check_rows(table, job.data.bad_rows, replace(allowed, preprocessing=preprocessing))
+        if job.data.targets == "inputs":
+            table = replace(table, targets=_inputs_as_targets(table, preprocessing, np.dtype(job.dtype)))
         tables[name] = table
     if "train" not in tables:
         raise DataError(
@@ -174,6 +186,7 @@ def _open_table(job: TrainingJob, folder: Path, given: Mapping[str, Any], *, con
         by_class=job.loss.targets == "labels",
         bad_rows=data.bad_rows,
         dtype=job.dtype,
+        window=None if data.windows is None else Window(**dict(data.windows)),
     )
     sources: dict[str, Any] = {}
     for name in SPLITS:
@@ -181,7 +194,7 @@ def _open_table(job: TrainingJob, folder: Path, given: Mapping[str, Any], *, con
             if not is_frame(given[name]):
                 raise DataError(f"the {name} data is no frame, as the training data is; give all as frames")
             sources[name] = GivenTable(given[name], f"the {name} frame")
-        elif getattr(data, name) is not None and not (name == "train" and given):
+        elif getattr(data, name) is not None:
             sources[name] = getattr(data, name)
     opened = open_table(wanted, sources, folder, confined=confined)
     plain = Preprocessing()
@@ -189,15 +202,30 @@ def _open_table(job: TrainingJob, folder: Path, given: Mapping[str, Any], *, con
         name: check_rows(table, data.bad_rows, Allowed(np.dtype(job.dtype), plain, name))
         for name, table in opened.tables.items()
     }
-    outputs = _outputs(job, tables["train"].features)
+    flat = data_facts(job.model.layers).takes == {"row"}
+    for name, windows in opened.windows.items():
+        assert opened.plan.series is not None
+        tables[name] = windowed(tables[name], replace(windows, flat=flat), opened.plan.series)
+    outputs = _outputs(job, tables["train"].features, opened.plan.entry)
     meaning = understand(tables, job.loss, outputs, np.dtype(job.dtype))
-    return Splits(tables, plain, meaning, opened.plan, opened.notes)
+    shared = (
+        [] if opened.windows else shared_rows(tables, meaning.targets)
+    )  # rows of a series have a time each
+    notes = (*opened.notes, *shared)
+    return Splits(tables, plain, meaning, opened.plan, notes)
 
 
-def _outputs(job: TrainingJob, features: Shape) -> int | None:
+def _inputs_as_targets(table: Table, preprocessing: Preprocessing, dtype: np.dtype[Any]) -> Array:
+    """(n, numbers of a row), as the first layer takes them."""
+    prepared = np.empty(table.inputs.shape, dtype)
+    preprocessing.apply(table.inputs, prepared)
+    return prepared.reshape(len(table), -1)
+
+
+def _outputs(job: TrainingJob, features: Shape, entry: Layer | None = None) -> int | None:
     """How many numbers the network gives for a row; None where it does not fit, which others say."""
     try:
-        shape = Network(job.model.layers, features).output_shape
+        shape = Network(job.model.layers, features, entry=entry).output_shape
     except ValueError:
         return None
     return shape[0] if len(shape) == 1 else None

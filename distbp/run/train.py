@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from distbp.core.errors import ArgumentError, DataError, JobError, SettingsError
 from distbp.core.interrupts import Control, Interrupts
 from distbp.core.storage import DISK, Disk
 from distbp.data.columns.given import is_frame
+from distbp.data.sequences import in_step
 from distbp.engine import numerics
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.evaluation import loss_weights
@@ -23,17 +24,19 @@ from distbp.engine.memory_need import check_memory, needed
 from distbp.job import TrainingJob, WorkerRange
 from distbp.job.data_checks import check_against_data
 from distbp.job.graph import drawing_of
+from distbp.job.members import networks
 from distbp.nn.metrics import Frame, frame_of
 from distbp.nn.network import Network
 from distbp.run import agreement, checkpoint, events
 from distbp.run.class_weights import class_weights
 from distbp.run.delivery import delivered
+from distbp.run.drive import drive
+from distbp.run.joining import joined_delivered
+from distbp.run.members import train_members
 from distbp.run.result import Result
 from distbp.run.run_directory import RunDirectory, job_text, read_job, read_result
-from distbp.run.run_log import log_events
 from distbp.run.seen import seen
 from distbp.run.splits import SPLITS, Splits, open_splits
-from distbp.run.trainer import Trainer
 from distbp.run.warm_start import INIT, check_init, init_folder, keep_init, model_folder
 from distbp.team.maker import TeamMaker
 from distbp.team.ray.session import RaySession
@@ -63,8 +66,9 @@ def train(
     data: arrays in place of what the job's `data` names: (x, y) or (x, y, weights) to train on, or a
     mapping with such tuples for "train", "validation", "test"; or frames with the target among their
     columns, which the job's `data.target` names. x: (n, *features), or a frame, whose names of columns the
-    model keeps; y: (n,) labels (numbers, text, booleans) or values, or (n, outputs). output: the run
-    directory, absent or empty; None: a new one below `runs/`. folder: what paths in the job are relative
+    model keeps, or a list of arrays (steps, ...) of different lengths, or a mapping of `inputs` (n, steps,
+    ...) and `lengths` (n,); y: (n,) labels (numbers, text, booleans) or values, or (n, outputs). output: the
+    run directory, absent or empty; None: a new one below `runs/`. folder: what paths in the job are relative
     to; `confined`: they may not leave it. workers: in place of the job's. listener: is told what happens
     (see `distbp.run.events`). progress: shows how it goes: what the command line shows, in a notebook a live
     card; else nothing is printed. address: of a Ray cluster to train on; None: RAY_ADDRESS, or a Ray embedded
@@ -99,7 +103,12 @@ def train(
         path = path or _fresh_directory(job.name)
         with RunDirectory.create(path, _job_text(job, place), disk=disk or DISK) as run:
             keep_init(model, path)
-            return _drive(run, blueprint, splits, None, teams, told, control, notes=notes)
+            if networks(job) > 1:
+                return train_members(
+                    run, job.located(place), blueprint, splits, teams, told, control,
+                    workers=wanted, init=model, notes=notes,
+                )  # fmt: skip
+            return drive(run, blueprint, splits, None, teams, told, control, notes=notes)
 
 
 @numerics.quiet()
@@ -134,7 +143,10 @@ def resume(
             text = TrainingJob.from_yaml(job_text(run.path)).replace(epochs=epochs).to_yaml()
             job = job.replace(epochs=epochs)
         done, start = read_result(run.path), checkpoint.load_latest(run.checkpoints)
-        if done is not None and not (start and agreement.longer(start.state, job)):
+        several = networks(job) > 1
+        if several and done is not None and done["job_digest"] == job.digest:
+            return joined_delivered(run.path, done, job)
+        if not several and done is not None and not (start and agreement.longer(start.state, job)):
             return delivered(run.path, done, job, start)
         control = control or Control()
         wanted = job.workers if workers is None else workers
@@ -149,15 +161,21 @@ def resume(
                 check_memory(needed(job, None, {}))  # before targets of so many outputs are made
                 splits = open_splits(job, run.path, given)
                 blueprint = make_blueprint(job, splits)
+                kept: Path | None = None
                 if start is None:
-                    kept: Path | None = run.path / INIT
+                    kept = run.path / INIT
                     if not (run.path / INIT).is_dir():
                         kept = model_folder(init) if init else init_folder(job, run.path)
                     notes = check_init(blueprint, splits, kept)
                     keep_init(kept, run.path)
             if done is not None and text is None:
                 text = job_text(run.path)  # a longer job was written by hand
-            return _drive(run, blueprint, splits, start, teams, told, control, text, notes)
+            if several:
+                return train_members(
+                    run, job, blueprint, splits, teams, told, control,
+                    workers=wanted, init=kept, job_text=text, notes=notes,
+                )  # fmt: skip
+            return drive(run, blueprint, splits, start, teams, told, control, text, notes)
 
 
 def make_blueprint(job: TrainingJob, splits: Splits) -> Blueprint:
@@ -172,23 +190,41 @@ def make_blueprint(job: TrainingJob, splits: Splits) -> Blueprint:
     except ImportError as error:
         raise SettingsError(f"DISTBP_KERNELS={wanted} cannot be: {error}") from None
     need = needed(
-        job, table.features, splits.rows, data=splits.copied_bytes(job), threads=settings.processors()
+        job,
+        table.features,
+        splits.rows,
+        entry=splits.entry,
+        data=splits.copied_bytes(job),
+        threads=settings.processors(),
     )
     check_memory(need)
-    blueprint = Blueprint(job, 1, table.features, splits.rows, name, class_weights, notes)
-    network = blueprint.network()
+    blueprint = Blueprint(
+        job,
+        1,
+        table.features,
+        splits.rows,
+        name,
+        class_weights,
+        notes,
+        entry=splits.entry,
+        lengths=table.lengths is not None,
+    )
     frames = _frames(splits) if job.loss.task == "regression" else {}
-    return replace(blueprint, shards=job.resolved_shards(network.flops), frames=frames)
+    return replace(
+        blueprint, shards=job.resolved_shards(blueprint.flops, splits.rows["train"]), frames=frames
+    )
 
 
 def check_splits(job: TrainingJob, splits: Splits) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:
     """The weights of the classes, and notes, where the job fits its data. Raises JobError with every fault,
     DataError where the rows of a split weigh nothing in the loss."""
     table = splits.tables["train"]
-    faults = check_against_data(job, table.features, splits.meaning.facts, splits.rows)
+    lengths = table.lengths is not None
+    entered = table.features if splits.entry is None else splits.entry.output_shape(table.features)
+    faults = check_against_data(job, entered, splits.meaning.facts, splits.rows, lengths)
     if faults:
-        raise JobError(faults, drawing=drawing_of(job.model.layers, table.features, faults))
-    classes = Network(job.model.layers, table.features, np.dtype(job.dtype)).output_shape[-1]
+        raise JobError(faults, drawing=drawing_of(job.model.layers, entered, faults))
+    classes = Network(job.model.layers, entered, np.dtype(job.dtype)).output_shape[-1]
     weights, notes = class_weights(job, splits.meaning, classes)
     for split, targets in splits.meaning.targets.items():
         of_rows = loss_weights(weights, targets, splits.tables[split].weights, job.dtype)
@@ -207,26 +243,6 @@ def _frames(splits: Splits) -> dict[str, Frame]:
         for name, targets in splits.meaning.targets.items()
         if name != "train" and targets.ndim == 2
     }
-
-
-def _drive(
-    run: RunDirectory,
-    blueprint: Blueprint,
-    splits: Splits,
-    start: checkpoint.Checkpoint | None,
-    teams: TeamMaker,
-    listener: events.Listener | None,
-    control: Control,
-    job_text: str | None = None,
-    notes: Sequence[str] = (),
-) -> Result:
-    told = log_events(run, listener)
-    for aside in start.set_aside if start else ():
-        told(events.CheckpointSetAside(str(aside.path), aside.reason))
-    teams.waiting = lambda what: told(events.Waiting(what))
-    with numerics.one_blas_thread(), numerics.quiet():
-        trainer = Trainer(run, blueprint, splits, teams, told, control, notes=notes)
-        return trainer.train(start, job_text)
 
 
 def _tell(listener: events.Listener | None, what: str) -> None:
@@ -256,7 +272,8 @@ def by_split(data: Data | None) -> dict[str, Any]:
                 f"data for {split!r} must be (x, y) or (x, y, weights), inputs and targets, not {what}; for"
                 " example train(job, data=(x, y))"
             )
-    return {split: tuple(arrays) for split, arrays in given.items() if arrays is not None}
+    found = {split: tuple(arrays) for split, arrays in given.items() if arrays is not None}
+    return in_step(found)
 
 
 def check_job(job: Any) -> None:

@@ -25,7 +25,7 @@ from distbp.model.folder import params_digest
 from distbp.run import accounts, checkpoint, events
 from distbp.run.checkpoint import Checkpoint
 from distbp.run.checkpointer import Checkpointer
-from distbp.run.control import take_file
+from distbp.run.control import Requests
 from distbp.run.result import Result
 from distbp.run.run_directory import RunDirectory
 from distbp.run.run_state import RunState, after_evaluation, out_of_patience, undefined, watched
@@ -35,14 +35,14 @@ from distbp.run.verdict import expected, unhealthy
 from distbp.team.base import Snapshot, Team
 
 PROGRESS_S = 0.5  # between two Progressed events
-REQUESTS_S = 0.25  # between two looks for requests in the run directory
 BARREN_ATTEMPTS = 5  # servers lost one after the other, no step further: then it is not by chance
 # (blueprint, data, start, attempt, whom to tell why the team changed) -> team
 MakeTeam = Callable[[Blueprint, WholeData, Snapshot, int, Callable[[str], None]], Team]
 
 
 class Trainer:
-    """Drives one run. `run` is locked by this process; `make_team` starts server and workers.
+    """Drives one run. `run` is locked by this process; `make_team` starts server and workers. `data`: of
+    `splits.ready`. `draws`: curves.svg, too.
 
     Call `train` within `one_blas_thread`.
     """
@@ -52,16 +52,19 @@ class Trainer:
         run: RunDirectory,
         blueprint: Blueprint,
         splits: Splits,
+        data: WholeData,
         make_team: MakeTeam,
         listener: events.Listener,
         control: Control,
+        requests: Requests,
         *,
+        draws: bool = True,
         clock: Callable[[], float] = time.monotonic,
         notes: Sequence[str] = (),
     ) -> None:
         self.run = run
         self._control = control
-        self._asked_at = 0.0  # when the run directory was last looked at for requests
+        self._requests = requests
         self._asked_workers: int | None = None
         self.blueprint = blueprint
         self.job = blueprint.job
@@ -69,7 +72,7 @@ class Trainer:
         self._clock = clock
         self._make_team = make_team
         self._network = blueprint.network()
-        self._data = splits.ready(blueprint)
+        self._data = data
         self._splits = splits
         self._per_epoch = blueprint.steps_per_epoch
         self._total = blueprint.total_steps
@@ -80,6 +83,7 @@ class Trainer:
         self._best: Array | None = None  # the vector of the best evaluation, where it is kept
         self._step = 0
         self._throughput = Throughput(self._per_epoch)
+        self._draws = draws
         self._expected = expected(blueprint, self._data.splits["train"])
         self.notes = [*notes, *blueprint.notes]
 
@@ -93,7 +97,6 @@ class Trainer:
         self.notes += self._restore(start)
         if job_text is not None:
             self.run.write_job(job_text)
-        take_file(self.run.path)  # it was meant for a process that is gone
         announced, furthest, barren = False, 0, 0
         while True:
             try:
@@ -165,10 +168,7 @@ class Trainer:
 
     def _obey(self, team: Team, step: int) -> None:
         """Does what was asked for while steps ran (see `distbp.run.control`)."""
-        asked = self._control.asked()
-        if asked is None and self._clock() - self._asked_at >= REQUESTS_S:
-            self._asked_at = self._clock()
-            asked = take_file(self.run.path)
+        asked = self._requests.asked()
         if asked is None or self._control.stopping:
             return
         self._step = step
@@ -197,11 +197,14 @@ class Trainer:
         began = self._clock()
         self._throughput.epoch_ended()
         epoch = -(-step // self._per_epoch)
-        last = step == self._total
         parameters = self._network.parameter_count
         every = accounts.digest_every(parameters * self._network.dtype.itemsize, self.blueprint.rows["train"])
-        whole = last or epoch % every == 0  # else perhaps nobody asks for the parameters
+        whole = step == self._total or epoch % every == 0  # else perhaps nobody asks for the parameters
         snapshot = team.snapshot(whole)
+        converged = snapshot.verdict
+        if converged and not whole:
+            whole, snapshot = True, team.snapshot()
+        last = step == self._total or bool(converged)
         line: dict[str, Any] = {"epoch": epoch, "step": step, **accounts.training_values(snapshot)}
         rate = self.blueprint.learning_rate()(step - 1, self._state.plateau)
         before, seal = self._state, self.run.metrics_seal() if last else (0, "")
@@ -229,7 +232,10 @@ class Trainer:
                 self._note(text)
         if improved and self._keeps_best:
             self._best = (snapshot if whole else team.snapshot()).arrays["vector"]
-        if last:
+        if converged:
+            self._note(converged)
+            self._state = replace(self._state, ended="converged")
+        elif last:
             aside = None
             if not in_turn or accounts.differ(usual, {**line, **measured}):
                 would = None if step % self._per_epoch else usual
@@ -333,7 +339,8 @@ class Trainer:
             metrics.update(self._test(team, vector))
         else:
             metrics.update(self._test(team))
-        self.notes += accounts.save_model(self.run, self.blueprint, self._splits, vector)
+        accounts.save_model(self.run, self.blueprint, self._splits, vector)
+        self.notes += accounts.draw_curves(self.run) if self._draws else []
         return vector, metrics
 
     def _test(self, team: Team, saved: Array | None = None) -> Mapping[str, float]:

@@ -79,11 +79,13 @@ def expected(blueprint: Blueprint, rows: PreparedRows) -> Expected:
 
 
 def _size(blueprint: Blueprint, rows: PreparedRows) -> float:
-    if blueprint.job.model.layers[0].rescales or blueprint.network().ids_below is not None:
+    network = blueprint.network()
+    if (network.entry or network.layers[0]).rescales or network.ids_below is not None:
         return math.nan  # ids have no scale
     count = max(1, min(len(rows), SAMPLE // max(1, math.prod(rows.input_shape))))
     x = np.empty((count, *rows.input_shape), blueprint.dtype)
     rows.gather(np.arange(count) * len(rows) // count, x)
+    x = x.reshape(count, -1)[:, : math.prod(network.input_shape)]  # without the lengths
     return float(np.sqrt(np.mean(np.square(x, dtype=np.float64), axis=0).max()))
 
 

@@ -9,63 +9,39 @@ again from the last checkpoint; the result, and the test set measured again; the
 
 from __future__ import annotations
 
-import hashlib
-import math
 import tempfile
 import time
-from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from distbp.core.arguments import check_kind, path_given
-from distbp.core.arrays import Array
 from distbp.core.errors import CheckpointError
-from distbp.core.reduction import Block
 from distbp.core.sealed import unseal_json
 from distbp.core.storage import read_file
-from distbp.data.batches import Holdings
 from distbp.engine import numerics
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.evaluation import values
-from distbp.model.folder import MODEL, params_digest
-from distbp.nn.network import aligned_vector
+from distbp.job import TrainingJob
+from distbp.job.members import networks
+from distbp.model.folder import MODEL, load_model
 from distbp.run import agreement, checkpoint
 from distbp.run.checkpoint import Checkpoint
 from distbp.run.delivery import (
-    BEST,
     delivery_faults,
     metrics_faults,
     model_of,
     result_faults,
     write_run_model,
 )
+from distbp.run.joining import joined_faults, joined_metrics, member_path
+from distbp.run.replay import Comparison, Replay
 from distbp.run.run_directory import METRICS, is_run, read_job, read_lines, read_result
-from distbp.run.run_state import RunState, after_evaluation, gone_on, watched
+from distbp.run.run_state import RunState
 from distbp.run.splits import Splits, open_splits
 from distbp.run.train import Data, by_split, make_blueprint
-from distbp.run.warm_start import first_weights
-from distbp.team.base import Snapshot
 from distbp.team.inline import InlineTeam
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """After `step` steps: `recorded` and `computed` SHA-256 of the parameters. `differing`: the arrays of the
-    checkpoint of that step that hold other bits. `where`: what recorded it."""
-
-    step: int
-    where: str
-    recorded: str
-    computed: str
-    differing: tuple[str, ...] = ()
-
-    @property
-    def equal(self) -> bool:
-        return self.recorded == self.computed and not self.differing
 
 
 @dataclass(frozen=True)
@@ -99,6 +75,7 @@ def verify_run(run_dir: str | Path, step: int | None = None, *, data: Data | Non
 
     Begins with the last checkpoint before the step (else with the first weights) and ends with the first
     digest recorded at or after it; digests on the way are compared too. At the first difference it stops.
+    Of a job that trains several networks: all of this for each, and what was made of them.
     `data`: as for `train`, where the run was given arrays. Changes nothing in the run directory, which may be
     in use.
 
@@ -111,6 +88,8 @@ def verify_run(run_dir: str | Path, step: int | None = None, *, data: Data | Non
     if not is_run(path):
         raise CheckpointError(f"{path} is not a run directory; give the folder that 'distbp train' wrote to")
     job = read_job(path)
+    if networks(job) > 1:
+        return _of_members(path, job, step, data, began)
     splits = open_splits(job, path, by_split(data))
     blueprint = make_blueprint(job, splits)
     lines = {line["step"]: line for line in read_lines(path / METRICS) if line.get("params_sha256")}
@@ -124,7 +103,7 @@ def verify_run(run_dir: str | Path, step: int | None = None, *, data: Data | Non
         _check_numerics(path, begin, blueprint)
         newest = checkpoint.load(path / "checkpoints", kept[-1]) if kept else None
         changed = [] if newest is None else agreement.data_changes(newest.state, splits.record())
-        replay = _Replay(blueprint, splits.ready(blueprint), begin, path)
+        replay = Replay(blueprint, splits.ready(blueprint), begin, path)
         with closing(replay.team):
             comparisons: list[Comparison] = []
             shards: tuple[str, ...] = ()
@@ -142,6 +121,48 @@ def verify_run(run_dir: str | Path, step: int | None = None, *, data: Data | Non
     name = f"the checkpoint of step {start}" if start else "the first weights"
     seconds = time.monotonic() - began
     return Verification(str(path), step, start, name, tuple(comparisons), shards, seconds, tuple(changed))
+
+
+def _of_members(
+    path: Path, job: TrainingJob, step: int | None, data: Data | None, began: float
+) -> Verification:
+    """Every member that has come to `step`, then what was made of them."""
+    found: dict[int, Verification] = {}
+    for number in range(networks(job)):
+        folder = member_path(path, number)
+        lines = read_lines(folder / METRICS) if is_run(folder) else []
+        if lines and (step is None or lines[-1]["step"] >= step):
+            found[number] = verify_run(folder, step, data=data)
+    if not found:
+        raise CheckpointError(f"{path}: no member has recorded anything at or after step {step or 1}")
+    changed = [f"member {number}: {text}" for number, one in found.items() for text in one.changed]
+    done = read_result(path)
+    if done is not None and not changed:
+        changed = joined_faults(path, done, job)
+        if not changed and job.members > 1:
+            splits = open_splits(job, path, by_split(data))
+            blueprint = make_blueprint(job, splits)
+            members = [read_result(member_path(path, number)) or {} for number in range(job.members)]
+            vectors = load_model(path / "model").vectors
+            with numerics.one_blas_thread():
+                metrics = [one["metrics"] for one in members]
+                changed = result_faults(
+                    done, joined_metrics(blueprint, splits.ready(blueprint), vectors, metrics)
+                )
+    compared = tuple(
+        replace(one, where=f"member {number}: {one.where}")
+        for number, each in found.items()
+        for one in each.comparisons
+    )
+    last = max(found.values(), key=lambda one: one.step)
+    return replace(
+        last,
+        run_dir=str(path),
+        comparisons=compared,
+        shards=(),
+        seconds=time.monotonic() - began,
+        changed=tuple(changed),
+    )
 
 
 def _changed(
@@ -170,72 +191,6 @@ def _changed(
         measured = values(metrics, team.evaluate("test"))
         found += result_faults(done, {f"test_{name}": value for name, value in measured.items()})
     return found
-
-
-class _Replay:
-    """The run once more, inline, from a checkpoint (None: from the beginning)."""
-
-    def __init__(self, blueprint: Blueprint, data: Holdings, begin: Checkpoint | None, path: Path) -> None:
-        self._blueprint = blueprint
-        self._count = blueprint.network().parameter_count
-        self._watched = watched(blueprint.job, set(blueprint.rows))
-        if begin is None:
-            self._state = RunState()
-            start = Snapshot(0, {"vector": first_weights(blueprint.network(), blueprint.job.seed, path)})
-        else:
-            self._state, _ = gone_on(RunState.from_json(begin.state["run"]))
-            start = Snapshot(begin.step, {k: array.copy() for k, array in begin.arrays.items() if k != BEST})
-        self.step = start.step
-        self.team = InlineTeam(blueprint, data, start)
-
-    def run(self, stop: int) -> None:
-        if stop > self.step:
-            self.team.run(self.step, stop, self._state.plateau, lambda: False)
-            self.step = stop
-
-    def shard_digests(self) -> tuple[str, ...]:
-        """Of each shard's sums at the next step."""
-        worker = self.team.worker
-        gradient = aligned_vector(worker.network.size, worker.vector.dtype)
-        totals = np.zeros(worker.totals_size)
-        found = []
-        for shard in range(self._blueprint.shards):
-            worker.compute(self.step, Block(shard, shard + 1), gradient, totals)
-            found.append(hashlib.sha256(_bytes(gradient) + _bytes(totals)).hexdigest())
-        return tuple(found)
-
-    def compare(self, line: Mapping[str, Any] | None, folder: Path | None) -> Comparison:
-        """With a line of metrics.jsonl, and with the checkpoint of this step in `folder`."""
-        arrays = self.team.snapshot().arrays
-        computed = params_digest(arrays["vector"][: self._count])
-        if folder is None:
-            assert line is not None
-            return Comparison(self.step, METRICS, line["params_sha256"], computed)
-        saved = {k: v for k, v in checkpoint.load(folder, self.step).arrays.items() if k != BEST}
-        differing = tuple(
-            name
-            for name in sorted({*saved, *arrays})
-            if name not in saved or name not in arrays or _bytes(saved[name]) != _bytes(arrays[name])
-        )
-        recorded = params_digest(saved["vector"][: self._count])
-        where = f"the checkpoint of step {self.step}"
-        if line is not None:
-            where += f" and {METRICS}"
-            if recorded == computed:
-                recorded = line["params_sha256"]
-        return Comparison(self.step, where, recorded, computed, differing)
-
-    def observe(self, line: Mapping[str, Any] | None) -> None:
-        """Schedules that follow a metric take it as it was recorded."""
-        if line is None or line["epoch"] <= self._epochs_seen():
-            return
-        job, epoch = self._blueprint.job, line["epoch"]
-        if epoch % job.evaluate_every == 0 or line["step"] == self._blueprint.total_steps:
-            numbers = {k: math.nan if v is None else v for k, v in line.items()}
-            self._state, _ = after_evaluation(self._state, job, self._watched, numbers, epoch, line["step"])
-
-    def _epochs_seen(self) -> int:
-        return int(self._state.last_metrics.get("epoch", 0))
 
 
 def _last_step(path: Path, recorded: list[int], step: int | None) -> int:
@@ -270,7 +225,3 @@ def _check_numerics(path: Path, begin: Checkpoint | None, blueprint: Blueprint) 
     if theirs is not None:
         mine = numerics.fingerprint(blueprint.kernels)
         numerics.check_same(mine, theirs, "this run was made on a machine that")
-
-
-def _bytes(array: Array) -> bytes:
-    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()

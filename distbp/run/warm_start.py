@@ -18,6 +18,7 @@ from distbp.core.errors import DataError, Fault, JobError, ModelError
 from distbp.core.storage import explained, make_folder, read_file, remove_folder, sync_folder, write_durable
 from distbp.data.safety import resolve
 from distbp.nn.network import Network, Tensor
+from distbp.nn.tape import ENTRY
 
 if TYPE_CHECKING:
     from distbp.engine.blueprint import Blueprint
@@ -58,6 +59,12 @@ def check_init(blueprint: Blueprint, splits: Splits, folder: Path | None) -> lis
         model = load_model(folder)
     except ModelError as error:
         raise JobError([Fault("init", str(error))]) from None
+    if model.others:
+        text = (
+            f"the model in {folder} has {len(model.vectors)} members, and a network begins with one: name"
+            " that of a member, RUN_DIR/members/0"
+        )
+        raise JobError([Fault("init", text)])
     network = blueprint.network()
     taken, notes = _taken(network, model.network)
     if not taken:
@@ -122,16 +129,17 @@ def _taken(network: Network, model: Network) -> tuple[list[tuple[Tensor, Tensor]
 def _layers(network: Network) -> Iterator[tuple[Any, list[Tensor]]]:
     """Of every layer that holds tensors: its type and their names and shapes, and the tensors."""
     tensors = (*network.tensors, *network.statistics)
-    for number, layer in enumerate(network.layers):
+    for number in (ENTRY, *range(len(network.layers))):
         held = [tensor for tensor in tensors if tensor.layer == number]
         if held:
-            yield (layer.type, tuple((tensor.name, tensor.shape) for tensor in held)), held
+            yield (network.layer(number).type, tuple((tensor.name, tensor.shape) for tensor in held)), held
 
 
 def _named(layer: tuple[Any, list[Tensor]]) -> str:
     (kind, shapes), held = layer
     sizes = ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in shapes)
-    return f"layer {held[0].layer} ({kind}: {sizes})"
+    number = held[0].layer
+    return f"{'entry' if number == ENTRY else f'layer {number}'} ({kind}: {sizes})"
 
 
 def _summary(name: str, taken: list[tuple[Tensor, Tensor]], model: Model) -> str:

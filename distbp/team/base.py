@@ -8,24 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from distbp.core.arrays import Array
 from distbp.engine.evaluation import Evaluation
 from distbp.engine.health import TensorHealth
 from distbp.optim.schedules import PlateauState
 
+if TYPE_CHECKING:
+    from distbp.engine.parameter_server import ParameterServer
+
 
 @dataclass(frozen=True)
 class Snapshot:
     """The state of the server before `step`: all that a checkpoint needs, and what an epoch reports.
 
-    `arrays`: "vector" (size,), "epoch_totals" float64, and the optimizer's "slots.*". Copies.
+    `arrays`: "vector" (size,), "epoch_totals" float64, and the optimizer's "slots.*". Copies. `verdict`: why
+    further steps would change nothing, for people; "" where they may.
     """
 
     step: int
     arrays: Mapping[str, Array]
     health: tuple[TensorHealth, ...] = field(default=())
+    verdict: str = ""
 
     @property
     def slots(self) -> dict[str, Array] | None:
@@ -34,6 +39,11 @@ class Snapshot:
             return None
         prefix = "slots."
         return {k.removeprefix(prefix): v for k, v in self.arrays.items() if k.startswith(prefix)}
+
+
+def snapshot_of(server: ParameterServer, whole: bool = True) -> Snapshot:
+    """The state of a server of the whole vector; see `Team.snapshot`."""
+    return Snapshot(server.step, server.snapshot(whole), tuple(server.health), server.verdict)
 
 
 class Team(Protocol):

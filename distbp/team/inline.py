@@ -26,7 +26,7 @@ from distbp.engine.worker import Worker
 from distbp.nn import kernels as kernel_sets
 from distbp.nn.network import aligned_vector
 from distbp.optim.schedules import PlateauState
-from distbp.team.base import Snapshot
+from distbp.team.base import Snapshot, snapshot_of
 
 COMPILING = "compiles kernels for this kind of job first: up to half a minute, once on this machine"
 
@@ -51,7 +51,7 @@ def _compiled(blueprint: Blueprint, server: ParameterServer, parts: Parts, threa
 def threads_for(blueprint: Blueprint, worth: float, most: int | None = None) -> int:
     """How many threads share a step: no more than shards and processors (or `most`), and one where a step
     takes fewer than `worth` floating-point operations."""
-    flops = blueprint.job.batch_size * blueprint.network().flops
+    flops = blueprint.batch_size * blueprint.flops
     if flops < worth:
         return 1
     return min(blueprint.shards, most or settings.processors())
@@ -105,6 +105,7 @@ class InlineTeam:
                 return step
             done = self._compiled.run(step, stop, plateau) if self._compiled else 0
             if not done:
+                self.server.probe()
                 self._each(partial(_compute, step))
                 self.server.apply(step, self._contributions, plateau)
                 done = 1
@@ -123,7 +124,7 @@ class InlineTeam:
         return combine([found[shard] for shard in range(self._shards)])
 
     def snapshot(self, whole: bool = True) -> Snapshot:
-        return Snapshot(self.server.step, self.server.snapshot(whole), tuple(self.server.health))
+        return snapshot_of(self.server, whole)
 
     def adopt(self, vector: Array) -> bool:
         self.server.vector[:] = vector
@@ -153,12 +154,15 @@ class InlineTeam:
 def _parts(blueprint: Blueprint, data: Holdings, server: ParameterServer, threads: int) -> Parts:
     """Workers, and the blocks of the tree that each computes."""
     if threads == 1:
-        whole = Contribution(Block(0, blueprint.shards), server.gradient, server.totals)
+        gradient = server.gradient if blueprint.pushed else server.gradient[:0]
+        whole = Contribution(Block(0, blueprint.shards), gradient, server.totals)
         return [(Worker(blueprint, server.vector, data), [whole])]
-    parts, size = [], server.vector.size
+    parts = []
     for start, stop in assign(blueprint.shards, threads):
         mine = [
-            Contribution(block, aligned_vector(size, blueprint.dtype), np.zeros_like(server.totals))
+            Contribution(
+                block, aligned_vector(blueprint.pushed, blueprint.dtype), np.zeros_like(server.totals)
+            )
             for block in blocks_within(blueprint.shards, start, stop)
         ]
         parts.append((Worker(blueprint, server.vector, data), mine))

@@ -20,9 +20,8 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,7 @@ from distbp.run.train import resume, train
 from distbp_service.allotment import Allotment
 from distbp_service.error_classes import class_of, described
 from distbp_service.errors import FencedError
+from distbp_service.fetching import fetch_data
 from distbp_service.reporter import Reporter
 from distbp_service.reports import Answer, Assignment, End
 from distbp_service.spool import Spool, left_over
@@ -47,7 +47,6 @@ from distbp_service.telling import listener, plain, tell_metrics
 from distbp_service.transport import AwayError, HttpTransport, Transport, claim
 
 FENCED_STATUS = 75
-DATASET = "dataset:"  # what the path of an uploaded dataset begins with: dataset:ds_<SHA-256>
 
 
 class Orders:
@@ -150,18 +149,21 @@ def _drive(
     disk: Allotment,
 ) -> Result:
     job = TrainingJob.from_mapping(assignment.job)
-    folder = _place_data(job, home / "data", data, transport, control)
+    here = home / "data"
+    attempt = assignment.attempt
+    uploaded = fetch_data(job, here, transport, attempt, _patiently, lambda: control.stopping)
+    folder = here if uploaded or data is None else data  # that the job's paths are relative to
     disk.measure()
     path = home / "run"
     init = None if assignment.init is None else home.parent / assignment.init
     if job.init is not None and init is None and not is_run(path):
         raise JobError([Fault("init", f"{job.init}: the model was deleted; begin with another")])
     workers, processors = _within(assignment.slots, job, assignment.workers)
-    here: Any = {"workers": workers, "listener": listen, "disk": disk, "control": control, "init": init}
+    how: Any = {"workers": workers, "listener": listen, "disk": disk, "control": control, "init": init}
     with settings.environment({"DISTBP_PROCESSORS": str(processors)}):
         if is_run(path):
-            return resume(path, **here)
-        return train(job, output=path, folder=folder, confined=True, **here)
+            return resume(path, **how)
+        return train(job, output=path, folder=folder, confined=True, **how)
 
 
 def _within(slots: int, job: TrainingJob, scaled: int | None) -> tuple[int | WorkerRange | None, int]:
@@ -176,38 +178,6 @@ def _within(slots: int, job: TrainingJob, scaled: int | None) -> tuple[int | Wor
         return WorkerRange(min=job.workers.min, max=most), most
     workers = min(job.workers, room) if isinstance(job.workers, int) else None
     return workers, slots
-
-
-def _place_data(
-    job: TrainingJob, folder: Path, files: Path | None, transport: Transport, control: Control
-) -> Path:
-    """Fetches the datasets that the job names; returns the folder that its paths are relative to."""
-    names = sorted(set(_strings(job.to_mapping()["data"])))
-    wanted = [name for name in names if name.startswith(DATASET)]
-    if not wanted:
-        folder.mkdir(parents=True, exist_ok=True)
-        return files if files is not None else folder
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in wanted:
-        # The file is called what the job calls it, so that the job, and its digest, stay as they are.
-        if "/" in name:
-            raise JobError([Fault("data", f"{name!r} is not an uploaded dataset; write dataset:ds_...")])
-        if not (folder / name).exists():
-            _patiently(partial(transport.fetch_dataset, name.removeprefix(DATASET), folder / name))
-        if control.stopping:
-            break
-    return folder
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _strings(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _strings(inner)
 
 
 def _hand_in(assignment: Assignment, home: Path, spool: Spool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -12,12 +11,11 @@ from typing import Any
 
 from distbp.core.words import counted
 from distbp.run import events
-from distbp.run.run_directory import METRICS, json_line, read_lines
+from distbp.run.run_directory import METRICS, json_line, last_line, read_lines
 from distbp_service.reporter import Reporter
 from distbp_service.spool import Spool
 
 LINES_AT_ONCE = 500  # metrics in one report
-_TAIL = 1 << 14
 
 
 def listener(spool: Spool, reporter: Reporter, clock: Callable[[], float] = time.time) -> events.Listener:
@@ -68,20 +66,6 @@ def plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """As JSON has it: NumPy's numbers as plain ones, NaN and infinities as null."""
     found: dict[str, Any] = json.loads(json_line(values))
     return found
-
-
-def last_line(path: Path) -> dict[str, Any]:
-    """The last whole record of a .jsonl file that is not empty."""
-    with open(path, "rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        block = _TAIL
-        while True:
-            file.seek(max(0, size - block))
-            lines = file.read().split(b"\n")[:-1]  # after the last newline there is nothing, or half a line
-            if len(lines) > 1 or block >= size:
-                found: dict[str, Any] = json.loads(lines[-1])
-                return found
-            block *= 4
 
 
 def _event(kind: str, event: events.Event, now: float) -> dict[str, Any]:

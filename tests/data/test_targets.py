@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from distbp import TrainingJob
 from distbp.core.errors import DataError
 from distbp.data.formats import from_arrays
 from distbp.data.formats.arrays import arranged, columns_of
 from distbp.data.targets import Meaning, as_taken, shown, understand
 from distbp.nn.losses import LOSSES, Targets
+from distbp.run.splits import open_splits
 
 X = np.arange(12, dtype=np.float32).reshape(6, 2)
 SOFTMAX = LOSSES["softmax_cross_entropy"]()
@@ -291,3 +294,18 @@ def test_what_pandas_gives() -> None:
     intervals = pd.cut(pd.Series([1, 2, 3]), 2)
     with pytest.raises(DataError, match="targets hold Interval; give numbers, booleans or text, all of one"):
         from_arrays(frame, intervals)
+
+
+@pytest.mark.parametrize("prepared", [{"scale": 4}, {"standardize": True}], ids=str)
+def test_targets_that_are_the_inputs(prepared: Any) -> None:
+    """Of every split, as the first layer takes them; targets in the data are left alone."""
+    draw = np.random.default_rng(0)
+    train, test = (draw.integers(0, 200, (rows, 2, 3)) for rows in (7, 4))
+    model = {"layers": ["flatten", {"type": "dense", "units": 6}]}
+    job = TrainingJob(data={"targets": "inputs", **prepared}, model=model, loss="mse")
+    splits = open_splits(job, Path(), {"train": (train, None), "test": (test, np.arange(4))})
+    for name, rows in splits.prepare(job).items():
+        inputs = np.empty((len(rows), 2, 3), np.float32)
+        rows.gather(np.arange(len(rows)), inputs)
+        np.testing.assert_array_equal(splits.meaning.targets[name], inputs.reshape(len(rows), 6))
+    assert splits.meaning.facts == Targets("values", columns=6)

@@ -23,6 +23,7 @@ from distbp.engine import numerics
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.evaluation import Evaluation
 from distbp.optim.schedules import PlateauState
+from distbp.run.control import Requests
 from distbp.run.result import Result
 from distbp.run.run_directory import RunDirectory
 from distbp.run.splits import open_splits
@@ -222,7 +223,10 @@ def drive(path: Path, job: TrainingJob, make_team: Any) -> Result:
     splits = open_splits(job, Path(), DATA)
     blueprint = make_blueprint(job, splits)
     with RunDirectory.create(path, job.to_yaml()) as run, numerics.one_blas_thread():
-        return Trainer(run, blueprint, splits, make_team, lambda event: None, Control()).train(None)
+        control, data = Control(), splits.ready(blueprint)
+        requests = Requests(control, path)
+        trainer = Trainer(run, blueprint, splits, data, make_team, lambda event: None, control, requests)
+        return trainer.train(None)
 
 
 def actors() -> dict[int, str]:

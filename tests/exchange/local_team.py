@@ -18,7 +18,7 @@ from distbp.engine.totals import totals_size
 from distbp.engine.worker import Worker
 from distbp.optim.schedules import PlateauState
 from distbp.team import membership
-from distbp.team.base import Snapshot, Team
+from distbp.team.base import Snapshot, Team, snapshot_of
 from distbp.team.exchange import segment as seg
 from distbp.team.exchange.faults import FaultPlan, faulty_post
 from distbp.team.exchange.local_workers import LocalWorkers
@@ -91,7 +91,7 @@ class LocalTeam:
         self.workers = workers
         self._blueprint = blueprint
         size = blueprint.network().size
-        self._segment = seg.create(size, blueprint.dtype, totals_size(blueprint), attempt)
+        self._segment = seg.create(size, blueprint.dtype, totals_size(blueprint), attempt, blueprint.pushed)
         self._segment.vector[:] = snapshot.arrays["vector"]
         self.server = ParameterServer(
             blueprint,
@@ -148,7 +148,7 @@ class LocalTeam:
         return combine([found[shard] for shard in range(self._blueprint.shards)])
 
     def snapshot(self, whole: bool = True) -> Snapshot:
-        return Snapshot(self.server.step, self.server.snapshot(whole), tuple(self.server.health))
+        return snapshot_of(self.server, whole)
 
     def close(self) -> None:
         if self._closed:

@@ -18,7 +18,7 @@ from rigs import classes, make_job, make_rig
 
 from distbp import train
 from distbp.cli.main import group
-from distbp.engine.parameter_server import ranges as server_ranges
+from distbp.engine.ranges import ranges as server_ranges
 from distbp.team.base import Snapshot
 from distbp.team.exchange import segment
 from distbp.team.maker import TeamMaker

@@ -17,7 +17,8 @@ from distbp.engine import numerics
 from distbp.engine.parameter_server import NotFiniteError
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.losses import LOSSES
-from distbp.optim import OPTIMIZERS
+from distbp.nn.lowered import lower
+from distbp.optim import CHAINS
 from distbp.optim import updater as updaters
 from distbp.optim.schedules import PlateauState
 from distbp.team import inline
@@ -115,7 +116,7 @@ def assert_same_bits(made: Rig, threads: int, steps: int = 20, compiled: bool = 
     ],
     ids=["plain", "norm", "value and penalties", "norm, penalties, biases"],
 )
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", CHAINS)
 def test_every_rule(optimizer: str, more: dict[str, Any], threads: int) -> None:
     # 7 steps an epoch, the last of them a smaller one.
     options = {"type": optimizer, "learning_rate": 0.02, "weight_decay": 0.1, "schedule": {"type": "cosine"}}
@@ -222,7 +223,7 @@ def test_the_last_batch_of_an_epoch(drop_last: bool, shuffle: bool) -> None:
 def deferred(made: Rig) -> list[bool]:
     """Of each product into the gradient."""
     rows = -(-made.blueprint.job.batch_size // made.shards)
-    lowered = made.blueprint.network().lower(rows, made.blueprint.job.loss, training=True)
+    lowered = lower(made.blueprint.network(), rows, made.blueprint.job.loss, training=True)
     return [row.deferred for row in lowered.rows if row.op.name == "product_tn"]
 
 

@@ -1,4 +1,5 @@
-"""One row for each kind of network: any number of workers gives the same bits, on Ray and after a stop."""
+"""One row for each kind of network, and for each way to train one: any number of workers gives the same bits,
+on Ray and after a stop."""
 
 from __future__ import annotations
 
@@ -12,7 +13,6 @@ import pytest
 from local_team import LocalTeam, Pool, on_ray
 from rigs import Rig, make_job, make_rig
 
-from distbp.core.arrays import Array
 from distbp.engine import numerics
 from distbp.optim.schedules import PlateauState
 from distbp.team.base import Snapshot, Team
@@ -21,11 +21,21 @@ from distbp.team.inline import InlineTeam
 
 STEPS = 6
 FAULTS = FaultPlan(seed=5, drop=0.15, repeat=0.2, delay=0.2, reorder=0.15)
+# A residual block, normalized over channels.
 IMAGES = [
     {"type": "conv2d", "filters": 4, "kernel_size": 3, "activation": "relu"},
-    {"type": "max_pool2d", "kernel_size": 2},
-    {"type": "batch_normalization"},
+    {"type": "max_pool2d", "kernel_size": 2, "stride": 1, "name": "a"},
+    {"type": "conv2d", "filters": 4, "kernel_size": 3, "padding": 1, "groups": 2},
+    {"type": "batch_normalization", "axis": 0, "name": "b"},
+    {"type": "add", "inputs": ["a", "b"]},
+    {"type": "relu"},
     {"type": "flatten"},
+]
+SEQUENCES = [
+    {"type": "conv1d", "filters": 4, "kernel_size": 3, "dilation": 2, "activation": "relu"},
+    {"type": "max_pool1d", "kernel_size": 2},
+    {"type": "conv1d", "filters": 3, "kernel_size": 2, "groups": 1, "padding": "same"},
+    {"type": "average_steps"},
 ]
 # Two ways from the first layer, one of which jumps over a layer, and are joined.
 GRAPH = [
@@ -62,14 +72,33 @@ SHARED = [
 ]
 NETWORKS: dict[str, tuple[list[dict[str, Any]], tuple[int, ...]]] = {
     "convolution": (IMAGES, (2, 7, 6)),
+    "convolution of sequences": (SEQUENCES, (9, 3)),
     "recurrence": ([{"type": "elman", "units": 5}], (6, 3)),
     "lstm both ways": ([{"type": "lstm", "units": 4, "bidirectional": True}], (6, 3)),
     "gru": ([{"type": "gru", "units": 5, "return_sequences": True}, {"type": "flatten"}], (4, 3)),
     "ids": ([{"type": "embedding", "entries": 9, "size": 3}, {"type": "elman", "units": 4}], (5,)),
     "graph": (GRAPH, (5,)),
     "transformer": (TRANSFORMER, (5, 3)),
+    "lengths": (
+        [
+            {"type": "lstm", "units": 3, "bidirectional": True, "return_sequences": True},
+            {"type": "attention", "heads": 2},
+            {"type": "gru", "units": 4},
+        ],
+        (6, 3),
+    ),
     "shared": (SHARED, (5,)),
+    "windows": ([{"type": "elman", "units": 4}], (4, 2)),
 }
+WINDOWS = {"target": "label", "time": "time", "windows": {"length": 4}}
+DENSE = [{"type": "dense", "units": 6, "activation": "tanh"}]
+# Ways to train that are no descent along the gradient of a batch.
+METHODS: dict[str, dict[str, Any]] = {
+    "conjugate gradients": {"optimizer": "conjugate_gradient", "dtype": "float64"},
+    "lbfgs": {"optimizer": {"type": "lbfgs", "history": 2}, "regularization": {"l2": 0.01}},
+    "evolution": {"optimizer": {"type": "evolution", "population": 10}, "batch_size": 20},
+}
+NETWORKS |= dict.fromkeys(METHODS, (DENSE, (5,)))
 PLATEAU = PlateauState()
 
 
@@ -79,17 +108,25 @@ def rig(name: str) -> Rig:
     rng = np.random.default_rng(2)
     ids = layers[0]["type"] == "embedding"
 
-    def rows(count: int) -> tuple[Array, Array]:
+    def rows(count: int) -> Any:
+        if name == "windows":
+            pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+            x, y = rng.normal(size=(2, count))
+            labels = rng.permutation(np.arange(count) % 3)
+            return pa.table({"time": np.arange(count), "x": x, "y": y, "label": labels})
         x = rng.integers(0, 9, (count, *shape)) if ids else rng.normal(size=(count, *shape))
-        return x, x.reshape(count, -1)[:, 0].argsort().argsort() % 3
+        y = x.reshape(count, -1)[:, 0].argsort().argsort() % 3
+        return {"inputs": x, "lengths": rng.integers(0, 7, count)} if name == "lengths" else x, y
 
-    job = make_job(
-        [*layers, {"type": "dense", "units": 3}],
-        batch_size=20,
-        epochs=3,
-        optimizer={"type": "adam", "learning_rate": 0.02},
-        clip={"norm": 0.9},
-    )
+    usual = {
+        "batch_size": 20,
+        "optimizer": {"type": "adam", "learning_rate": 0.02},
+        "clip": {"norm": 0.9},
+    }
+    fields = {"batch_size": "full", **METHODS[name]} if name in METHODS else usual
+    if name == "windows":
+        fields = {**fields, "data": WINDOWS}
+    job = make_job([*layers, {"type": "dense", "units": 3}], epochs=6, **fields)
     return make_rig(job, rows(50), {"validation": rows(17)})
 
 

@@ -16,7 +16,8 @@ from test_relays import PATIENCE_S, Wire
 from distbp.core.errors import ExchangeError
 from distbp.core.reduction import Block
 from distbp.engine.health import health
-from distbp.engine.parameter_server import PIECE, NotFiniteError, ParameterServer, Sums, joint, ranges
+from distbp.engine.parameter_server import NotFiniteError, ParameterServer
+from distbp.engine.ranges import PIECE, Sums, joint, ranges
 from distbp.engine.worker import Worker, totals_size
 from distbp.optim.schedules import PlateauState
 from distbp.team.exchange import segment as seg

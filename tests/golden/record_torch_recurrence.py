@@ -3,7 +3,8 @@
     python tests/golden/record_torch_recurrence.py > tests/golden/torch_recurrence.json
 
 Needs torch (2.13 made the file here). Everything is float64: one layer over a few steps, with weights,
-inputs and a gradient of the outputs drawn here; then the outputs and the gradient of every tensor.
+inputs and a gradient of the outputs drawn here; then the outputs and the gradient of every tensor. "packed"
+are the same layers over rows of different lengths, as packed sequences.
 """
 
 import json
@@ -24,12 +25,23 @@ def drawn(shape):
     return torch.randn(shape, dtype=torch.float64).mul(8).round().div(8)
 
 
-def record(kind, options, both, every):
+LENGTHS = [4, 2, 1]
+
+
+def packed(layer, x):
+    """Outputs, 0 past the end of each row, and the last states."""
+    rows = torch.nn.utils.rnn.pack_padded_sequence(x, LENGTHS, batch_first=True)
+    outputs, state = layer(rows)
+    outputs, _ = torch.nn.utils.rnn.pad_packed_sequence(outputs, batch_first=True, total_length=STEPS)
+    return outputs, state
+
+
+def record(kind, options, both, every, lengths=False):
     layer = kind(FEATURES, UNITS, batch_first=True, bidirectional=both, dtype=torch.float64, **options)
     for parameter in layer.parameters():
         parameter.data.copy_(drawn(parameter.shape) * 0.75)
-    x = drawn((ROWS, STEPS, FEATURES)).requires_grad_()
-    outputs, state = layer(x)
+    x = drawn((len(LENGTHS) if lengths else ROWS, STEPS, FEATURES)).requires_grad_()
+    outputs, state = packed(layer, x) if lengths else layer(x)
     if not every:  # the last state of each direction, forward first
         h = state[0] if isinstance(state, tuple) else state
         outputs = torch.cat(list(h), dim=1)
@@ -47,17 +59,27 @@ def record(kind, options, both, every):
 
 if __name__ == "__main__":
     torch.manual_seed(3)
-    cases = [
-        {
-            "name": f"{name}{', both ways' * both}{', sequences' * every}",
-            "type": name.partition(",")[0],
-            "options": {**ours, "bidirectional": both, "return_sequences": every},
-            **record(kind, theirs, both, every),
-        }
-        for name, (kind, theirs, ours) in KINDS.items()
-        for both in (False, True)
-        for every in (False, True)
-    ]
+
+    def recorded(lengths):
+        """One case for each kind, direction and form of the outputs."""
+        return [
+            {
+                "name": f"{name}{', both ways' * both}{', sequences' * every}",
+                "type": name.partition(",")[0],
+                "options": {**ours, "bidirectional": both, "return_sequences": every},
+                **record(kind, theirs, both, every, lengths),
+            }
+            for name, (kind, theirs, ours) in KINDS.items()
+            for both in (False, True)
+            for every in (False, True)
+        ]
+
+    found = {
+        "torch": torch.__version__,
+        "units": UNITS,
+        "cases": recorded(False),
+        "lengths": LENGTHS,
+        "packed": recorded(True),
+    }
     # One case a line: a changed number shows as one changed line.
-    text = json.dumps({"torch": torch.__version__, "units": UNITS, "cases": cases})
-    print(text.replace('{"name"', '\n{"name"'))
+    print(json.dumps(found).replace('{"name"', '\n{"name"'))

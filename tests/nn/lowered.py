@@ -35,10 +35,16 @@ def layer(kind: str, **options: Any) -> Layer:
 
 
 def data(network: Network, rows: int, ids: int = 0) -> tuple[Array, Array]:
-    """Inputs (ids below `ids`, where the network takes some) and targets for all outputs."""
+    """Inputs (ids below `ids`, where the network takes some) and targets for all outputs. Where rows have
+    lengths they are drawn, too, one of them 0, and padding is as the rest."""
     draw = np.random.default_rng(rows)
     shape = (rows, *network.input_shape)
     x = draw.integers(0, ids, shape) if network.ids_below else draw.normal(size=shape).astype(network.dtype)
+    if network.lengths:
+        steps = network.input_shape[0]
+        lengths = draw.integers(0, steps + 1, rows)
+        lengths[0], lengths[-1] = 0, steps
+        x = np.concatenate([x.reshape(rows, -1), lengths[:, None].astype(x.dtype)], axis=1)
     return x, draw.normal(size=(rows, int(np.prod(network.output_shape)))).astype(network.dtype)
 
 
@@ -63,9 +69,16 @@ def train_once(
     return float(program.totals[0]), program.outputs(len(x)).copy(), gradient
 
 
-def gradcheck(layers: Sequence[Layer], shape: Shape, rows: int, most_rows: int = 0, ids: int = 0) -> Report:
+def gradcheck(
+    layers: Sequence[Layer],
+    shape: Shape,
+    rows: int,
+    most_rows: int = 0,
+    ids: int = 0,
+    lengths: bool = False,
+) -> Report:
     """All gradients of a slice of `rows` rows of a program for up to `most_rows`, in float64."""
-    network = Network(layers, shape, np.float64)
+    network = Network(layers, shape, np.float64, lengths=lengths)
     x, targets = data(network, rows, ids)
     vector = vector_of(network)
     gradient = aligned_vector(network.size, np.float64)
@@ -90,11 +103,16 @@ def compiled_kernels() -> Kernels:
 
 
 def check_compiled(
-    layers: Sequence[Layer], shape: Shape, rows: int, most_rows: int = 0, ids: int = 0
+    layers: Sequence[Layer],
+    shape: Shape,
+    rows: int,
+    most_rows: int = 0,
+    ids: int = 0,
+    lengths: bool = False,
 ) -> None:
     """The compiled ops give what NumPy's definitions give, up to rounding; every element of the gradient is
     written."""
-    network = Network(layers, shape, np.float32)
+    network = Network(layers, shape, np.float32, lengths=lengths)
     x, targets = data(network, rows, ids)
     vector = vector_of(network)
     most = most_rows or rows

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distbp.nn.activations import ACTIVATIONS
+from distbp.nn.ops.windows import Windows
 
 Array = np.ndarray
 
@@ -43,6 +44,12 @@ class Draw:
 
     def labels(self, classes: int) -> Array:
         return self.rng.integers(0, classes, (self.rows, 1))
+
+    def ends(self, steps: int) -> Array:
+        """Lengths from 0 to `steps`; the last row is whole."""
+        lengths = self.rng.integers(0, steps + 1, (self.rows, 1)).astype(float)
+        lengths[-1] = steps
+        return lengths
 
     def out(self, rows: int | None = None, columns: int | None = None) -> Array:
         return np.full(self._shape(rows, columns), np.nan)
@@ -169,8 +176,6 @@ ELEMENT_CASES = [
         "samples_first",
         lambda d: Call([d.normal(STEPS * d.rows), d.out(columns=STEPS * d.columns)]),
     ),
-    Case("sum_steps", lambda d: Call([d.normal(columns=STEPS * d.columns), d.out()], (), (0.3,))),
-    Case("repeat_steps", lambda d: Call([d.normal(), d.out(columns=STEPS * d.columns)], (), (0.3,))),
     Case("fill", lambda d: Call([d.out()], (), (1.25,))),
     Case(
         "dropout",
@@ -183,23 +188,48 @@ ELEMENT_CASES = [
 
 
 # Two channels of 4 x 6. A row of padding on top; the last window's last number is the last one of the image.
-WINDOWS = (2, 4, 6, 0, 2, 3, 3, 2, 1, 1, 0, 1, 2, 2, 2)
-IMAGE, PLACES, TERMS, POOLED = 2 * 4 * 6, 2 * 2, 2 * 3 * 3, 2 * 2 * 2
+WINDOWS = (2, 4, 6, 2, 3, 3, 2, 1, 1, 0, 1, 2, 2, 2)
+IMAGE, POOLED = 2 * 4 * 6, 2 * 2 * 2
+GROUPS = (6, 4, 5, 3, 2, 3, 1, 2, 1, 1, 2, 1, 4, 3)
+# Many places; numbers of the image that no window holds, and windows in the padding.
+STRIDES = (3, 14, 36, 3, 1, 2, 2, 2, 1, 2, 1, 1, 8, 19)
+
+
+def _convolutions(whole: tuple[int, ...], about: str) -> list[Case]:
+    """With d.columns filters in each group."""
+    w = Windows(*whole)
+    image, every = w.channels * w.height * w.width, w.channels // w.looked_at
+
+    def shapes(d: Draw) -> tuple[tuple[int, int], ...]:
+        filters = every * d.columns
+        return (d.rows, image), (filters, w.terms), (1, filters), (d.rows * w.places, filters)
+
+    def forward(d: Draw) -> Call:
+        x, weight, bias, z = shapes(d)
+        return Call([d.normal(*x), d.normal(*weight), d.normal(*bias), d.out(*z)], whole)
+
+    def backward(d: Draw) -> Call:
+        x, weight, _, z = shapes(d)
+        return Call([d.normal(*z), d.normal(*weight), d.out(*x)], whole)
+
+    def weights(d: Draw) -> Call:
+        x, weight, bias, z = shapes(d)
+        dz = d.normal(*z) / 8  # sums of many terms, which may cancel each other
+        return Call([d.normal(*x), dz, d.out(*weight), d.out(*bias)], whole)
+
+    return [
+        Case("convolve", forward, about),
+        Case("convolve_backward", backward, about),
+        Case("convolve_weights", weights, about),
+    ]
+
+
 WINDOW_CASES = [
-    Case("windows", lambda d: Call([d.normal(columns=IMAGE), d.out(d.rows * PLACES, TERMS)], WINDOWS)),
-    Case(
-        "windows_backward",
-        lambda d: Call([d.normal(d.rows * PLACES, TERMS), d.out(columns=IMAGE)], WINDOWS),
-    ),
-    Case(
-        "put_channels",
-        lambda d: Call([d.normal(d.rows * 3, d.columns), d.normal(columns=3 * (d.columns + 5))], (2,)),
-        drops=frozenset({1}),
-    ),
-    Case(
-        "take_channels",
-        lambda d: Call([d.normal(columns=3 * (d.columns + 5)), d.out(d.rows * 3, d.columns)], (5,)),
-    ),
+    *_convolutions(WINDOWS, ""),
+    *_convolutions(GROUPS, "in groups"),
+    *_convolutions(STRIDES, "with strides"),
+    Case("channels_first", lambda d: Call([d.normal(d.rows * 3, d.columns), d.out(columns=3 * d.columns)])),
+    Case("channels_last", lambda d: Call([d.normal(columns=3 * d.columns), d.out(d.rows * 3, d.columns)])),
     Case("max_pool", lambda d: Call([d.normal(columns=IMAGE), d.out(columns=POOLED)], WINDOWS)),
     Case(
         "max_pool_backward",
@@ -220,6 +250,57 @@ WINDOW_CASES = [
         drops=frozenset({1}),  # a row that nobody names
     ),
     Case("scatter_add_rows", lambda d: Call([d.labels(7), d.normal(), d.out(7)])),
+]
+
+
+def _cells(d: Draw, last: Array) -> Array:
+    """Cells of a table, whose last column is looked at."""
+    return np.hstack([d.normal(columns=2), last])
+
+
+def _numbers(d: Draw) -> Array:
+    cells = _cells(d, d.between(-3, 3, columns=1))
+    cells[::3, 2] = np.finfo(np.float32).min  # missing
+    return cells
+
+
+def _bins(d: Draw) -> Array:
+    edges = np.sort(d.between(-2, 2, 1, d.columns + 1))
+    return np.vstack([edges[:, :-1], np.diff(edges) + 0.01])
+
+
+COLUMN_CASES = [
+    Case(
+        "enter_number",
+        lambda d: Call([_numbers(d), _bins(d), d.normal(columns=d.columns + 3)], (2, 1, 1), (0.3,)),
+        drops=frozenset({2}),
+    ),
+    Case(
+        "enter_number",
+        lambda d: Call([_numbers(d), _bins(d), d.out(columns=d.columns + 1)], (2, 0, 0), (0.3,)),
+        "without an indicator",
+    ),
+    Case(
+        "enter_row",
+        lambda d: Call([_cells(d, d.labels(7)), d.normal(7), d.normal(columns=d.columns + 2)], (2, 1)),
+        drops=frozenset({0, 1, 2}),  # a number that is none; a row that nobody names
+    ),
+    Case(
+        "enter_one_hot",
+        lambda d: Call([_cells(d, d.labels(7)), d.normal(columns=d.columns + 2)], (2, 1, d.columns, 1)),
+        drops=frozenset({0, 1}),
+    ),
+    Case(
+        "enter_one_hot",
+        lambda d: Call([_cells(d, d.labels(7)), d.out()], (2, 0, d.columns, 0)),
+        "without a column for others",
+        drops=frozenset({0}),
+    ),
+    Case(
+        "scatter_add_cells",
+        lambda d: Call([_cells(d, d.labels(7)), d.normal(columns=d.columns + 1), d.out(7)], (2, 1)),
+        drops=frozenset({0}),
+    ),
 ]
 
 
@@ -251,28 +332,72 @@ CELL_CASES = [
 ]
 
 
-def _attention(heads: int, ahead: int) -> list[Case]:
+def _attention(heads: int, ahead: int, ends: bool = False) -> list[Case]:
     """Heads of as many columns as the case has."""
-    about = f"of {heads} heads, {ahead} ahead"
+    about = f"of {heads} heads, {ahead} ahead{', with lengths' * ends}"
 
     def make(backward: bool) -> Callable[[Draw], Call]:
         def call(d: Draw) -> Call:
             rows, units = STEPS * d.rows, heads * d.columns
             qkv, shares = d.normal(rows, 3 * units), (heads * rows, STEPS)
             if not backward:
-                return Call([qkv, d.out(*shares), d.out(rows, units)], (heads, STEPS, ahead))
+                lengths = d.ends(STEPS) if ends else d.none()
+                return Call([qkv, d.out(*shares), d.out(rows, units), lengths], (heads, STEPS, ahead))
             given = [qkv, d.between(0, 1, *shares), d.normal(rows, units)]
             return Call([*given, d.out(STEPS, STEPS), d.out(rows, 3 * units)], (heads, STEPS, ahead))
 
         return call
 
-    return [Case("attention", make(False), about), Case("attention_backward", make(True), about)]
+    found = [Case("attention", make(False), about, drops=frozenset({0, 3} if ends else ()))]
+    return found if ends else [*found, Case("attention_backward", make(True), about)]
+
+
+def _mean(ends: bool) -> list[Case]:
+    """The average over steps, and its way back; with lengths or without."""
+
+    def lengths(d: Draw) -> Array:
+        return d.ends(STEPS) if ends else d.none()
+
+    dropped, about = frozenset({0, 1} if ends else ()), "with lengths" * ends
+    return [
+        Case(
+            "mean_steps",
+            lambda d: Call([d.normal(columns=STEPS * d.columns), lengths(d), d.out()]),
+            about,
+            drops=dropped,
+        ),
+        Case(
+            "mean_steps_backward",
+            lambda d: Call([d.normal(), lengths(d), d.out(columns=STEPS * d.columns)]),
+            about,
+            drops=dropped,
+        ),
+    ]
+
+
+LENGTH_CASES = [
+    Case("last_id", lambda d: Call([d.labels(7), d.out(columns=1)])),
+    Case("end_rows", lambda d: Call([d.ends(STEPS), d.normal()], (1,)), drops=frozenset({0, 1})),
+    Case(
+        "take_last",
+        lambda d: Call([d.ends(STEPS), d.normal(STEPS * d.rows), d.out()]),
+        drops=frozenset({0, 1}),
+    ),
+    Case(
+        "put_last",
+        lambda d: Call([d.ends(STEPS), d.normal(), d.out(STEPS * d.rows)]),
+        drops=frozenset({0, 1}),
+    ),
+    *_mean(True),
+    *_mean(False),
+]
 
 
 ATTENTION_CASES = [
     *_attention(2, STEPS),
     *_attention(3, 0),
     *_attention(1, -1),  # the first step attends to none
+    *_attention(2, 0, ends=True),
     Case("waves", lambda d: Call([d.out()], (), (10_000.0,))),
 ]
 
@@ -383,6 +508,7 @@ LOSS_CASES = [
     _values("huber", Draw.normal, Draw.normal, 0.7),
     _values("poisson_log", Draw.normal, _counts),
     _values("poisson", lambda d: d.between(0.1, 4), _counts),
+    _values("perceptron", Draw.normal, _share),
     _values("sigmoid_cross_entropy", Draw.normal, _share),
     _values("binary_cross_entropy", _share, _share),
     _labels("softmax_cross_entropy", "", (0.0,)),
@@ -449,7 +575,9 @@ CASES = [
     *ELEMENT_CASES,
     *WINDOW_CASES,
     *CELL_CASES,
+    *COLUMN_CASES,
     *ATTENTION_CASES,
+    *LENGTH_CASES,
     *(case for name in ACTIVATIONS for case in _activation(name)),
     *NORMALIZATION_CASES,
     *LOSS_CASES,

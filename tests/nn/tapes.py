@@ -12,6 +12,7 @@ from operands import exact
 from distbp.core.arrays import Array, Shape
 from distbp.nn.kernels import NUMPY, Kernels, load
 from distbp.nn.layers.base import Backward, Layer, Lowering, Value
+from distbp.nn.layers.layouts import arranged, turned
 from distbp.nn.losses import Loss, lower_loss
 from distbp.nn.network import aligned_vector
 from distbp.nn.ops import OPS
@@ -108,7 +109,8 @@ class _Tape:
 
 
 class Rig:
-    """A layer lowered on its own, over random parameters and running statistics. `index`: its number."""
+    """A layer lowered on its own, over random parameters and running statistics. `index`: its number.
+    `lengths`: of the rows."""
 
     def __init__(
         self,
@@ -121,7 +123,9 @@ class Rig:
         wanted: bool = True,
         kernels: Kernels = NUMPY,
         index: int = 2,
+        lengths: Array | None = None,
     ) -> None:
+        self._lengths = None if lengths is None else np.ascontiguousarray(lengths, dtype)
         rng = np.random.default_rng(12)
         specs, statistics = layer.parameters(input_shape), layer.statistics(input_shape)
         self.output_shape = layer.output_shape(input_shape)
@@ -156,20 +160,27 @@ class Rig:
         parameters, statistics = self._groups
         into = [{n: r._replace(space=Space.GRADIENT) for n, r in group.items()} for group in self._groups]
         low = Lowering(tape, index, (wanted,), parameters, into[0], statistics, into[1], BOUND_TOTAL)
-        x = Value(Ref(Space.INPUTS, 0, math.prod(self._input_shape), 1), self._input_shape)
-        y, backward = self._layer.lower(low, x)
-        assert y.shape == self.output_shape
+        ends = None if self._lengths is None else Ref(Space.WEIGHTS, 0, 1, 1)
+        x = Value(Ref(Space.INPUTS, 0, math.prod(self._input_shape), 1), self._input_shape, ends)
+        (given,) = arranged(tape, self._layer, [x])
+        made, backward = self._layer.lower(low, given)
+        assert made.shape == self.output_shape
+        y = turned(tape, made, last=False)
         tape.keep(y.ref)
-        dx = self._emit_backward(tape, y.ref, backward) if back else None
+        dx = self._emit_backward(tape, y, made, given, backward) if back else None
         spaces = {Space.PARAMETERS: self.vector, Space.GRADIENT: self.gradient}
         return _Tape(tape.planned(), rows, spaces, dtype, kernels), y.ref, dx
 
-    def _emit_backward(self, tape: Tape, y: Ref, backward: Backward) -> Ref | None:
-        dy = tape.work(y.columns)
-        tape.emit("copy", Ref(Space.TARGETS, 0, y.columns, 1), dy)
-        (dx,) = backward(dy)
-        if dx is not None:
-            tape.keep(dx)
+    def _emit_backward(
+        self, tape: Tape, y: Value, made: Value, given: Value, backward: Backward
+    ) -> Ref | None:
+        dy = tape.work(y.ref.columns)
+        tape.emit("copy", Ref(Space.TARGETS, 0, y.ref.columns, 1), dy)
+        (d,) = backward(turned(tape, y._replace(ref=dy), made.channels_last).ref)
+        if d is None:
+            return None
+        dx = turned(tape, given._replace(ref=d), last=False).ref
+        tape.keep(dx)
         return dx
 
     @property
@@ -182,7 +193,7 @@ class Rig:
         """A view, valid until the next forward."""
         tape, y, _ = self._forward
         tape.position[:2] = step, shard
-        tape.run(len(x), x)
+        tape.run(len(x), x, None, self._lengths)
         return tape.read(y, x).reshape(len(x), *self.output_shape)
 
     def both(self, x: Array, dy: Array, step: int = 0, shard: int = 0) -> tuple[Array, Array | None]:
@@ -190,7 +201,7 @@ class Rig:
         assert self._both is not None
         tape, y, dx = self._both
         tape.position[:2] = step, shard
-        tape.run(len(x), x, dy)
+        tape.run(len(x), x, dy, self._lengths)
         out = tape.read(y, x).reshape(len(x), *self.output_shape)
         return out, None if dx is None else tape.read(dx, x).reshape(x.shape)
 

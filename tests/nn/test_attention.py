@@ -16,6 +16,7 @@ from distbp.core.options import OptionError
 from distbp.nn.kernels import Kernels
 from distbp.nn.layers import LAYERS
 from distbp.nn.losses import LOSSES
+from distbp.nn.lowered import lower
 from distbp.nn.network import Network
 from distbp.nn.ops import OPS
 
@@ -156,7 +157,7 @@ def test_same_bits(kernels: str, shards: int) -> None:
 def test_same_bits_where_products_are_deferred() -> None:
     """Many units and few rows: the gradients of weights are computed by who updates them."""
     layers = [layer("dense_steps", units=90), layer("attention", heads=5), *FLAT]
-    rows = Network(layers, (3, 2), np.float32).lower(8, LOSSES["mse"](), training=True).rows
+    rows = lower(Network(layers, (3, 2), np.float32), 8, LOSSES["mse"](), training=True).rows
     assert sum(row.deferred for row in rows) == 2
     check_same_bits(layers, *first_number_decides(50, 3, 2), 2, optimizer={"type": "adam"})
 
@@ -177,7 +178,7 @@ def test_a_step_with_nothing_to_attend_to_gives_zero(compiled: bool) -> None:
     draw = np.random.default_rng(0)
     qkv, dy = draw.normal(size=(3, 12)).astype(np.float32), draw.normal(size=(3, 4)).astype(np.float32)
     out = [np.full(shape, np.nan, np.float32) for shape in ((6, 3), (3, 4), (3, 3), (3, 12))]
-    _, p, y = run_op(OPS["attention"], [qkv, *out[:2]], (2, 3, -1), (), compiled)
+    _, p, y, _ = run_op(OPS["attention"], [qkv, *out[:2], np.empty((0, 1))], (2, 3, -1), (), compiled)
     assert not p[[0, 3]].any() and not y[0].any()
     np.testing.assert_allclose(p.sum(axis=1), [0, 1, 1] * 2, atol=1e-6)
     *_, found = run_op(OPS["attention_backward"], [qkv, p, dy, *out[2:]], (2, 3, -1), (), compiled)
@@ -251,7 +252,7 @@ def test_p_is_kept_for_the_backward_pass_only() -> None:
     layers = [layer("attention", heads=2), layer("attention", heads=2)]
     network = Network(layers, (50, 4), np.float32)
     p = 2 * 50 * 50 * 3
-    work = [network.lower(3, LOSSES["mse"](), training=training).work for training in (False, True)]
+    work = [lower(network, 3, LOSSES["mse"](), training=training).work for training in (False, True)]
     assert p < work[0] < 2 * p < work[1]
 
 

@@ -1,17 +1,24 @@
-"""Convolution and pooling: numbers by hand, PyTorch's conventions by loops, gradients, the same bits."""
+"""Convolution and pooling: numbers by hand, PyTorch's conventions by loops, its numbers, gradients, the same
+bits."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from nn.lowered import check_compiled, check_same_bits, gradcheck, layer, train_once
+from tapes import Rig
 
 from distbp import JobError, TrainingJob
 from distbp.core.arrays import Array
+from distbp.nn.kernels import NUMPY
+from distbp.nn.losses import LOSSES
 from distbp.nn.network import Network
 from distbp.nn.ops import OPS
+from distbp.nn.program import Program
 
 NETS: dict[str, tuple[list[Any], tuple[int, ...]]] = {
     "pools": (
@@ -46,6 +53,37 @@ NETS: dict[str, tuple[list[Any], tuple[int, ...]]] = {
             layer("dense", units=2),
         ],
         (3, 5, 6),
+    ),
+    "both ways of lying": (  # the channels of images last and first, in one network
+        [
+            layer("conv2d", filters=3, kernel_size=2, name="a"),
+            layer("max_pool2d", kernel_size=2, stride=1, name="b"),
+            layer("softmax", name="c"),
+            layer("dropout", rate=0.0),
+            layer("reshape", shape=(3, 2, 4), name="d"),
+            layer("multiply", inputs=("b", "c"), name="e"),
+            layer("batch_normalization", axis=0, name="f"),
+            layer("concatenate", axis=1, inputs=("f", "d"), name="g"),
+            layer("concatenate", axis=2, inputs=("g", "g")),
+            layer("global_average_pool2d"),
+            layer("dense", units=2),
+        ],
+        (2, 4, 6),
+    ),
+    "ends in an image": (
+        [layer("conv2d", filters=3, kernel_size=2), layer("average_pool2d", kernel_size=2, stride=1)],
+        (2, 4, 3),
+    ),
+    "sequences": (
+        [
+            layer("conv1d", filters=4, kernel_size=3, padding=2, dilation=2, activation="tanh"),
+            layer("max_pool1d", kernel_size=3, stride=2, padding=1),
+            layer("conv1d", filters=6, kernel_size=2, stride=2, groups=2, padding=1, activation="silu"),
+            layer("average_pool1d", kernel_size=2, stride=1),
+            layer("conv1d", filters=2, kernel_size=2, padding="same"),
+            layer("average_steps"),
+        ],
+        (11, 3),
     ),
     "residual": (
         [
@@ -156,14 +194,64 @@ def test_the_conventions_of_pytorch(stride: Any, padding: Any, dilation: Any, gr
     )
 
 
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "torch_convolution.json").read_text())
+
+
+def plain(values: Any) -> Array:
+    """Of PyTorch's sequences, (rows, channels, steps), to (rows, steps, features)."""
+    array = np.array(values)
+    return np.ascontiguousarray(array.swapaxes(1, 2)) if array.ndim == 3 else array
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: f"{case['type']} {case['options']}")
+def test_parity_with_pytorch(case: Any) -> None:
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in case["options"].items()}
+    x = plain(case["x"])
+    rig = Rig(layer(case["type"], **options), x.shape[1:], rows=len(x))
+    for own, theirs in zip(rig.parameters.values(), case["parameters"], strict=True):
+        own[:] = np.array(theirs).reshape(own.shape)
+    y, dx = rig.both(x, plain(case["dy"]))
+    near = {"rtol": 1e-10, "atol": 1e-10}
+    np.testing.assert_allclose(y, plain(case["outputs"]), **near)
+    np.testing.assert_allclose(dx, plain(case["dx"]), **near)
+    for own, theirs in zip(rig.gradients.values(), case["gradients"], strict=True):
+        np.testing.assert_allclose(own, np.array(theirs).reshape(own.shape), **near)
+
+
 def test_the_first_of_equal_numbers_takes_the_derivative_and_nan_wins() -> None:
-    whole = (1, 1, 4, 0, 1, 1, 2, 1, 2, 0, 0, 1, 1, 1, 2)  # windows of two numbers in a row of four
+    whole = (1, 1, 4, 1, 1, 2, 1, 2, 0, 0, 1, 1, 1, 2)  # windows of two numbers in a row of four
     x, dx = np.array([[3.0, 3, np.nan, 1]]), np.empty((1, 4))
     y = np.empty((1, 2))
     OPS["max_pool"].define(x, y, whole, ())
     assert y[0, 0] == 3 and np.isnan(y[0, 1])
     OPS["max_pool_backward"].define(x, np.array([[5.0, 7]]), dx, whole, ())
     assert dx.tolist() == [[5, 0, 7, 0]]
+
+
+def test_what_layers_give_is_read_channels_first() -> None:
+    """By `distbp diagnose`, whatever way it lies inside."""
+    draw = np.random.default_rng(4)
+    x, weight, bias = draw.normal(size=(2, 4, 6, 7)), draw.normal(size=(3, 4, 2, 3)), draw.normal(size=3)
+    network = Network(
+        [layer("conv2d", filters=3, kernel_size=(2, 3)), layer("flatten")], (4, 6, 7), np.float64
+    )
+    vector, gradient = np.concatenate([weight.ravel(), bias]), np.empty(network.size)
+    program = Program(
+        network, 2, vector, kernels=NUMPY, loss=LOSSES["mse"](), gradient=gradient, forward_only=True
+    )
+    program.run(x, np.zeros((2, network.output_shape[0])))
+    expected = by_loops(x, weight, bias, (1, 1), (0, 0), (1, 1), 1).reshape(2, -1)
+    for number in range(2):
+        np.testing.assert_allclose(program.activations(number, 2), expected, atol=1e-12)
+
+
+def test_facts_of_sequences() -> None:
+    one = layer("conv1d", filters=6, kernel_size=3, stride=2, padding=1, groups=2)
+    assert one.output_shape((7, 4)) == (4, 6)
+    weight, bias = one.parameters((7, 4))
+    assert (weight.shape, weight.fan_in, weight.fan_out, weight.decays) == ((6, 2, 3), 6, 18, True)
+    assert (bias.shape, bias.decays) == ((6,), False)
+    assert layer("max_pool1d", kernel_size=3).output_shape((7, 4)) == (2, 4)
 
 
 def test_facts() -> None:
@@ -192,6 +280,26 @@ def test_facts() -> None:
         (
             layer("conv2d", filters=4, kernel_size=1, groups=2), (3, 2, 2),
             "groups is 2, which does not divide the 3 channels of the input",
+        ),
+        (
+            layer("conv1d", filters=2, kernel_size=3, dilation=2), (4, 7),
+            "a window of 5 steps does not fit into 4 steps with 0 of padding; make kernel_size smaller, or"
+            " padding larger",
+        ),
+        (
+            layer("max_pool1d", kernel_size=3), (1, 4, 7),
+            "max_pool1d takes steps of features, a shape of two sizes, but is given shape [1, 4, 7]; put a"
+            " {type: reshape, shape: [steps, features]} layer before it",
+        ),
+        (
+            layer("global_average_pool2d"), (4,),
+            "global_average_pool2d takes images, a shape of (channels, height, width), but is given shape"
+            " [4]; put a {type: reshape, shape: [channels, height, width]} layer before it",
+        ),
+        (
+            layer("batch_normalization", axis=1), (1, 4, 7),
+            "axis is 1, but must be -1, the last axis, or 0, the channels of images; the input has shape [1,"
+            " 4, 7]",
         ),
         (
             layer("max_pool2d", kernel_size=3), (4,),
@@ -233,6 +341,10 @@ def test_shapes_that_do_not_fit(one: Any, shape: tuple[int, ...], message: str) 
             {"kernel_size": 2, "padding": "same", "stride": 2},
             ["padding: may be 'same' with stride 1 only; give numbers"],
         ),
+        (
+            {"type": "conv1d", "kernel_size": 2, "padding": -1},
+            ["padding: must be at least 0, 'same' or 'valid', not -1"],
+        ),
         ({"kernel_size": 2, "groups": 2}, ["groups: must divide filters (3), but is 2"]),
     ],
 )  # fmt: skip
@@ -243,9 +355,10 @@ def test_faults_of_a_job(options: Any, faults: list[str]) -> None:
     assert [str(fault) for fault in caught.value.faults] == [f"model.layers.0.{fault}" for fault in faults]
 
 
-def test_a_pool_is_not_padded_by_more_than_half() -> None:
+@pytest.mark.parametrize("kind", ["max_pool2d", "average_pool1d"])
+def test_a_pool_is_not_padded_by_more_than_half(kind: str) -> None:
     layers = [
-        {"type": "max_pool2d", "kernel_size": 3, "padding": 2},
+        {"type": kind, "kernel_size": 3, "padding": 2},
         "flatten",
         {"type": "dense", "units": 1},
     ]

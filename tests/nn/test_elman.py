@@ -9,6 +9,7 @@ import pytest
 from nn.lowered import check_compiled, check_same_bits, gradcheck, layer, train_once
 
 from distbp.core.arrays import Array
+from distbp.nn.lowered import lower
 from distbp.nn.network import Network
 
 DENSE = layer("dense", units=2)
@@ -104,7 +105,7 @@ def test_same_bits_where_products_are_deferred() -> None:
     """Many units and few rows: the gradients of weights are computed by who updates them."""
     layers = [layer("elman", units=160), layer("dense", units=2)]
     network = Network(layers, (3, 2), np.float32)
-    lowered = network.lower(8, None, training=False)
+    lowered = lower(network, 8, None, training=False)
     assert lowered.outputs.columns == 2
     check_same_bits(layers, *first_number_decides(50, 3, 2), 2, optimizer={"type": "adam"})
 
@@ -130,4 +131,4 @@ def test_facts() -> None:
 
 def test_a_unit_is_saturated_where_it_is_so_at_every_step() -> None:
     network = Network([layer("elman", units=4), layer("dense", units=1)], (5, 2), np.float32)
-    assert [(one.layer, one.units) for one in network.lower(3).watched] == [(0, 4)]
+    assert [(one.layer, one.units) for one in lower(network, 3).watched] == [(0, 4)]

@@ -200,7 +200,8 @@ DENSE = {"type": "dense", "units": 4}
             [{**DENSE, "activation": "step", "name": "a"}, {"type": "add", "inputs": ["a", "input"]}],
             [
                 "model.layers.0.activation: 'step' has a derivative of zero, so nothing before it can learn;"
-                " train with 'sigmoid', and use 'step' only to predict"
+                " train with 'sigmoid', or a single layer as 'linear' with the loss 'perceptron', or use the"
+                " optimizer 'evolution'"
             ],
         ),
     ],

@@ -31,6 +31,7 @@ TABLE: dict[str, tuple[str, dict[str, Any], Shape, Shape]] = {
     "dropout 0": ("dropout", {"rate": 0.0}, (4,), (4,)),
     "batch_normalization": ("batch_normalization", {}, (4,), (4,)),
     "batch_normalization of positions": ("batch_normalization", {}, (2, 3), (2, 3)),
+    "batch_normalization of channels": ("batch_normalization", {"axis": 0}, (2, 3, 2), (2, 3, 2)),
     "layer_normalization": ("layer_normalization", {}, (4,), (4,)),
     "layer_normalization of positions": ("layer_normalization", {}, (2, 5), (2, 5)),
     "flatten": ("flatten", {}, (2, 3, 2), (12,)),
@@ -44,6 +45,10 @@ TABLE: dict[str, tuple[str, dict[str, Any], Shape, Shape]] = {
     ),
     "max_pool2d": ("max_pool2d", {"kernel_size": 2}, (2, 4, 6), (2, 2, 3)),
     "average_pool2d": ("average_pool2d", {"kernel_size": 2}, (2, 4, 6), (2, 2, 3)),
+    "global_average_pool2d": ("global_average_pool2d", {}, (3, 4, 2), (3,)),
+    "conv1d": ("conv1d", {"filters": 3, "kernel_size": 2, "activation": "tanh"}, (5, 2), (4, 3)),
+    "max_pool1d": ("max_pool1d", {"kernel_size": 2}, (4, 3), (2, 3)),
+    "average_pool1d": ("average_pool1d", {"kernel_size": 2, "stride": 1}, (4, 3), (3, 3)),
     "elman": ("elman", {"units": 3}, (4, 2), (3,)),
     **{
         f"{kind}{of}": (kind, {"units": 3, **options}, (4, 2), shape)

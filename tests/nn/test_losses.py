@@ -24,6 +24,7 @@ from distbp.nn.losses import (
     BinaryCrossEntropy,
     Hinge,
     Huber,
+    Perceptron,
     Poisson,
     Quadratic,
     SigmoidCrossEntropy,
@@ -46,6 +47,7 @@ CASES = [
     SigmoidCrossEntropy(outputs="sum"),
     BinaryCrossEntropy(),
     BinaryCrossEntropy(outputs="sum"),
+    Perceptron(),
     SoftmaxCrossEntropy(),
     SoftmaxCrossEntropy(label_smoothing=0.1),
     NLL(),
@@ -190,7 +192,10 @@ def test_nan_is_never_masked(loss: Any, dtype: str, kernels: Kernels) -> None:
     y[2] = np.nan
     value, d = value_and_gradient(loss, y, t, w, kernels)
     assert np.isnan(value)
-    assert np.isnan(d[2]).any() or loss == Hinge()  # whose derivative is a step; the loss stops the training
+    assert np.isnan(d[2]).any() or loss in (
+        Hinge(),
+        Perceptron(),
+    )  # whose derivative is a step; the loss stops the training
     assert np.isfinite(d[[0, 1, 3]]).all()
 
 
@@ -282,6 +287,7 @@ PYTORCH = [
             [-0.214892992182, 0.172503270664, 0.042389721518],
         ],
     ),
+    (Perceptron(), Y, YES, 3.375, [[0, 0, 0.75], [1, 0, -0.5]]),  # by hand
     (NLL(), SOFT, [2, 0], 1.203972804325936, [[0.0, 0.0, -2.0], [-1.66666666667, 0.0, 0.0]]),
     (Hinge(), Y, [0, 1], 1.5833333333333335, [[-1 / 3, 0.0, 1 / 3], [1 / 3, -1 / 3, 0.0]]),
     (Hinge(margin=0.5, power=2), Y, [0, 1], 2.3541666666666665, [[-4 / 3, 0, 4 / 3], [7 / 6, -7 / 6, 0]]),
@@ -537,6 +543,7 @@ def test_what_outputs_say_in_the_unit_of_the_targets() -> None:
         "softmax_cross_entropy": e / e.sum(),
         "sigmoid_cross_entropy": e / (1 + e),
         "poisson": e,
+        "perceptron": (z > 0) * 1.0,
     }
     for loss in LOSSES.values():
         found = loss().predictions(z)

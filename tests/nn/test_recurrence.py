@@ -19,6 +19,7 @@ from distbp.nn.initializers import Normal
 from distbp.nn.kernels import NUMPY
 from distbp.nn.layers import LAYERS
 from distbp.nn.losses import LOSSES
+from distbp.nn.lowered import lower
 from distbp.nn.network import Network
 from distbp.nn.ops import OPS
 
@@ -151,7 +152,7 @@ def test_same_bits(kind: str, kernels: str, shards: int) -> None:
 def test_same_bits_where_products_are_deferred(kind: str) -> None:
     """Many units and few rows: the gradients of weights are computed by who updates them."""
     layers = [layer(kind, units=90, bidirectional=True), DENSE]
-    rows = Network(layers, (3, 2), np.float32).lower(8, LOSSES["mse"](), training=True).rows
+    rows = lower(Network(layers, (3, 2), np.float32), 8, LOSSES["mse"](), training=True).rows
     assert sum(row.deferred for row in rows) == 2
     check_same_bits(layers, *first_number_decides(50, 3, 2), 2, optimizer={"type": "adam"})
 
@@ -235,7 +236,7 @@ def test_units_that_saturate_are_those_of_both_directions() -> None:
     for options in WAYS:
         one = layer("elman", units=4, **options)
         units = 8 if "bidirectional" in options else 4
-        watched = Network([one], (5, 2), np.float32).lower(3).watched
+        watched = lower(Network([one], (5, 2), np.float32), 3).watched
         assert [(each.layer, each.units) for each in watched] == [(0, units)]
     for kind in ("lstm", "gru"):
-        assert Network([layer(kind, units=4)], (5, 2), np.float32).lower(3).watched == []
+        assert lower(Network([layer(kind, units=4)], (5, 2), np.float32), 3).watched == []

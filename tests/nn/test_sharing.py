@@ -16,6 +16,7 @@ from distbp.core.errors import JobError
 from distbp.job import TrainingJob
 from distbp.nn.layers.base import Layer
 from distbp.nn.losses import LOSSES
+from distbp.nn.lowered import lower
 from distbp.nn.network import Network
 from distbp.nn.tape import Space
 
@@ -123,7 +124,7 @@ def test_one_tensor_is_held_once() -> None:
         "layers.2.dense.weight", "layers.2.dense.bias",
     ]  # fmt: skip
     assert network.users == {(2, "weight"): [2, 0]} and network.shared == 2 * 7 * 4
-    rows = network.lower(4, LOSSES["mse"](), training=True).rows
+    rows = lower(network, 4, LOSSES["mse"](), training=True).rows
     (weight,) = (t for t in network.tensors if t.path == "layers.2.dense.weight")
     written = [
         row.op.name

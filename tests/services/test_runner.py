@@ -143,6 +143,33 @@ def test_a_job_completes_as_it_would_locally(
     assert log.endswith("completed\n")
 
 
+@pytest.mark.parametrize("processors", ["1", "2"])
+def test_several_networks(
+    sqlite_store: Store, tmp_path: Path, processors: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paused on the way, so that another attempt goes on."""
+    work = {**WORK, "members": 3}
+    local = distbp.train(distbp.TrainingJob.from_mapping(work), output=tmp_path / "local")
+    monkeypatch.setattr(runner, "_within", lambda *_: (None, int(processors)))
+    job_id, attempt = lease(sqlite_store, work)
+    transport = Direct(sqlite_store, job_id, attempt)
+
+    def pause(when: str, what: Any) -> None:
+        told = isinstance(what, Report) and any(event["kind"] == "epoch_ended" for event in what.events)
+        if told and when == "before" and sqlite_store.jobs.get("main", job_id).state == "running":
+            sqlite_store.jobs.pause("main", job_id)
+
+    transport.fault = pause
+    if runner.run(job_id, attempt, tmp_path, transport, over=never).outcome == "interrupted":
+        sqlite_store.jobs.resume("main", job_id)
+        second = again(sqlite_store)
+        runner.run(job_id, second, tmp_path, Direct(sqlite_store, job_id, second), over=never)
+    same_bits(sqlite_store, job_id, local)
+    model = sqlite_store.models.of_job("main", job_id)
+    assert model is not None
+    assert len(distbp.load_model(tmp_path / model.path).vectors) == 3
+
+
 @given(st.lists(st.sampled_from(["", "before", "after"]), max_size=12))
 def test_an_api_that_comes_and_goes_loses_and_doubles_nothing(faults: list[str]) -> None:
     """`before`: the request is lost. `after`: its answer is, so that it comes twice."""

@@ -14,14 +14,14 @@ from houses import houses, write
 
 from distbp import TrainingJob
 from distbp.cli.main import group
-from distbp.job import first_job
+from distbp.job import recipes
 
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(first_job, "EPOCHS", 12)
-    monkeypatch.setattr(first_job, "WIDTH", 32)
+    monkeypatch.setattr(recipes, "EPOCHS", 12)
+    monkeypatch.setattr(recipes, "HIDDEN", (32, 32, 32))
 
 
 def cli(*words: str) -> Result:
@@ -95,8 +95,8 @@ def test_a_table_trains_without_a_job(tmp_path: Path) -> None:
 
 def test_abalone(test_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the target is given. With 100 epochs of 3 x 256 it is 0.59."""
-    monkeypatch.setattr(first_job, "EPOCHS", 40)
-    monkeypatch.setattr(first_job, "WIDTH", 64)
+    monkeypatch.setattr(recipes, "EPOCHS", 40)
+    monkeypatch.setattr(recipes, "HIDDEN", (64, 64, 64))
     shutil.copy(test_data / "data" / "abalone.csv", tmp_path / "abalone.csv")
     cli("data", "describe", "abalone.csv", "--target", "8", "--write-job", "job.yaml")
     done = cli("train", "job.yaml", "--workers", "0", "--output", "run")

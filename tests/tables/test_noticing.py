@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from houses import houses, job
@@ -57,6 +58,25 @@ def test_classes_that_a_split_does_not_have(names: list[object], said: str, tmp_
     ]
 
 
+@pytest.mark.parametrize("text", [True, False])
+def test_rows_that_two_sets_have(text: bool, tmp_path: Path) -> None:
+    """Rows 0 to 9 of the training set are in the validation set, rows 0 to 4 with another target."""
+    frame = houses().to_pandas().head(120)
+    if text:
+        frame["price"] = [("low", "mid", "high")[i % 3] for i in range(len(frame))]
+    other = frame.head(10).copy()
+    other["price"] = [frame["price"][i + (i < 5)] for i in range(10)]
+    frame.head(100).to_csv(tmp_path / "h.csv", index=False)
+    pd.concat([frame.tail(20), other]).to_csv(tmp_path / "v.csv", index=False)
+    more = {"validation": {"format": "table", "path": "v.csv"}, "split": None}
+    asked = classes(**more) if text else job("h.csv", **more)
+    notes = [note for note in open_splits(asked, tmp_path).notes if "are in the training set" in note]
+    assert notes == [
+        "5 of 30 rows of the validation set are in the training set too, with the same target, so that it"
+        " measures too well"
+    ]
+
+
 def test_a_column_that_numbers_the_rows_is_dropped_by_a_first_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,7 +102,7 @@ CENSUS = (
 def test_a_table_as_it_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blanks after commas, no header, "?" for what is missing, an empty line at the end, no suffix."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("distbp.job.first_job.EPOCHS", 3)
+    monkeypatch.setattr("distbp.job.recipes.EPOCHS", 3)
     Path("adult.data").write_text(CENSUS * 40 + "\n")
     words = ["train", "adult.data", "--target", "4", "--workers", "0", "--output", "run"]
     done = CliRunner().invoke(group, words)

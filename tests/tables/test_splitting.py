@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from houses import houses, job, write
 
 from distbp.core.errors import DataError
-from distbp.data.columns.splitting import split_rows
+from distbp.core.streams import Purpose, generator
+from distbp.data.columns import splitting
+from distbp.data.columns.splitting import NOBODY, OWNERS
 from distbp.run.splits import open_splits
 
 SHARES = {"validation": 0.2, "test": 0.1}
+
+
+def split_rows(*args: Any, **options: Any) -> dict[str, np.ndarray]:
+    """The rows of each split, by name."""
+    owner = splitting.split_rows(*args, **options)
+    return {split: np.flatnonzero(owner == number) for number, split in enumerate(OWNERS)}
 
 
 def sizes(found: dict[str, np.ndarray]) -> dict[str, int]:
@@ -39,6 +48,30 @@ def test_stratified() -> None:
     whole(found, 1000)
     assert np.bincount(classes[found["test"]]).tolist() == [80, 15, 5]
     assert np.bincount(classes[found["validation"]]).tolist() == [160, 30, 10]
+
+
+@pytest.mark.parametrize(
+    "classes", [None, np.arange(3000) % 7, np.arange(3000) // 20], ids=["one", "few", "many"]
+)
+def test_rows_are_those_with_the_smallest_keys(
+    classes: np.ndarray | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However keys are counted: in one piece or several, in many bins or one."""
+    kept = np.arange(3000) % 11 > 0
+    keys = generator(5, Purpose.SPLIT).random(3000)
+    wanted = np.full(3000, NOBODY)
+    labels = np.zeros(3000, int) if classes is None else classes
+    for label in np.unique(labels):
+        mine = np.flatnonzero((labels == label) & kept)
+        mine = mine[np.argsort(keys[mine])]
+        test, validation = round(0.1 * len(mine)), round(0.2 * len(mine))
+        wanted[mine] = [*[1] * test, *[2] * validation, *[0] * (len(mine) - test - validation)]
+    way = "random" if classes is None else "stratified"
+    for piece, cells in ((1 << 18, 1 << 20), (100, 1)):
+        monkeypatch.setattr(splitting, "_PIECE", piece)
+        monkeypatch.setattr(splitting, "_CELLS", cells)
+        found = splitting.split_rows(3000, SHARES, way, 5, kept=kept, classes=classes)
+        assert found.tolist() == wanted.tolist()
 
 
 def test_groups_stay_together() -> None:

@@ -18,17 +18,27 @@ from distbp.data.columns.kinds import Boolean, Category, Date, Number
 from distbp.data.columns.plan import Plan
 from distbp.data.columns.store import Column
 from distbp.job.tables import TABLES
+from distbp.nn.kernels import NUMPY
+from distbp.nn.layers.columns import Columns
+from distbp.nn.network import Network
+from distbp.nn.program import Program
 from distbp.run.splits import open_splits
 
 NAN = float("nan")
 X = Column(np.array([1.0, 2, 3, 4, NAN, 100]))
-ROWS = np.arange(5)  # the last row does not train
+ROWS = np.array([True] * 5 + [False])  # the last row does not train
 
 
-def encoded(kind: Any, column: Column, rows: np.ndarray = ROWS) -> tuple[Any, np.ndarray]:
+def encoded(kind: Any, column: Column, rows: np.ndarray | None = ROWS) -> tuple[Any, np.ndarray]:
+    """The fitted code, and what the network makes of its cells."""
     code = fit_column("x", kind, column, rows)
-    out = np.full((len(column), len(code.names)), 9, np.float32)
-    code.encode(code.ready(column.values, column.levels), out)
+    cells = np.full((len(column), len(code.cells)), 9, np.float32)
+    code.encode(code.ready(column.values, column.levels), cells)
+    network = Network((), cells.shape[1:], entry=Columns(cells=code.cells))
+    program = Program(network, len(cells), network.initialize(0), kernels=NUMPY)
+    program.run(cells)
+    out = program.outputs(len(cells)).copy()
+    assert out.shape == (len(column), len(code.names))
     return code, out
 
 
@@ -53,34 +63,34 @@ def test_scales(kind: Number, wanted: Any) -> None:
 
 def test_log_is_signed() -> None:
     x = Column(np.array([-9.0, 0, 9]))
-    _, out = encoded(Number(scale="log", indicator=False), x, np.arange(3))
+    _, out = encoded(Number(scale="log", indicator=False), x, None)
     np.testing.assert_allclose(out[:, 0], np.array([-1, 0, 1]) * np.sqrt(1.5), rtol=1e-6)
 
 
 def test_a_piecewise_linear_code() -> None:
     x = Column(np.array([0.0, 1, 2, 3, 4, 2.5]))
-    code, out = encoded(Number(bins=2, indicator=False), x, np.arange(5))
-    assert code.edges == (0.0, 2.0, 4.0)
-    np.testing.assert_allclose(out[:, 1:], [[0, 0], [0.5, 0], [1, 0], [1, 0.5], [1, 1], [1, 0.25]])
+    code, out = encoded(Number(bins=2, indicator=False), x, ROWS)
+    np.testing.assert_allclose(code.edges, np.array([-2, 0, 2]) / np.sqrt(2), atol=1e-7)  # scaled 0, 2, 4
+    wanted = [[0, 0], [0.5, 0], [1, 0], [1, 0.5], [1, 1], [1, 0.25]]
+    np.testing.assert_allclose(out[:, 1:], wanted, atol=1e-6)
 
 
 def test_a_heavy_value_is_an_edge_of_its_own() -> None:
     x = Column(np.array([0.0] * 50 + list(np.arange(1.0, 51))))
-    code, _ = encoded(Number(bins=8), x, np.arange(100))
-    assert code.edges[:2] == (0.0, 1.0)
+    code, _ = encoded(Number(bins=8), x, None)
+    np.testing.assert_allclose(np.array(code.edges[:2]) * code.spread + code.center, [0, 1], atol=1e-5)
     assert len(code.edges) == 9
 
 
 @pytest.mark.parametrize("kind", [Number(), Boolean(), Date()])
 def test_an_indicator_is_there_where_training_rows_have_holes_or_it_is_asked_for(kind: Any) -> None:
     holes, whole = Column(np.array([0.0, 1, NAN])), Column(np.array([0.0, 1, 1]))
-    three = np.arange(3)
-    assert encoded(kind, holes, three)[0].names[-1] == "x missing"
-    assert encoded(kind, holes, three)[1][:, -1].tolist() == [0, 0, 1]
-    assert "x missing" not in encoded(kind, whole, three)[0].names
+    assert encoded(kind, holes, None)[0].names[-1] == "x missing"
+    assert encoded(kind, holes, None)[1][:, -1].tolist() == [0, 0, 1]
+    assert "x missing" not in encoded(kind, whole, None)[0].names
     asked = type(kind)(indicator=True)
-    assert encoded(asked, whole, three)[1][:, -1].tolist() == [0, 0, 0]
-    assert "x missing" not in encoded(type(kind)(indicator=False), holes, three)[0].names
+    assert encoded(asked, whole, None)[1][:, -1].tolist() == [0, 0, 0]
+    assert "x missing" not in encoded(type(kind)(indicator=False), holes, None)[0].names
 
 
 def test_a_constant_and_an_empty_column() -> None:
@@ -102,10 +112,10 @@ def test_levels_by_count_then_text() -> None:
 def test_rare_levels_share_a_column() -> None:
     assert encoded(Category(most=1), CITIES)[0].names == ["x=b", "x other"]
     assert encoded(Category(at_least=2), CITIES)[0].names == ["x=b", "x other"]
-    code, out = encoded(Category(), CITIES, np.arange(4))  # neither holes nor rare levels
+    code, out = encoded(Category(), CITIES, np.arange(6) < 4)  # neither holes nor rare levels
     assert code.names == ["x=b", "x=a", "x=c"]
     assert out[4:].tolist() == [[0, 0, 0], [0, 0, 0]]
-    assert encoded(Category(indicator=True), CITIES, np.arange(4))[0].names[-1] == "x other"
+    assert encoded(Category(indicator=True), CITIES, np.arange(6) < 4)[0].names[-1] == "x other"
 
 
 def test_hashed_levels_need_no_training() -> None:
@@ -117,13 +127,13 @@ def test_hashed_levels_need_no_training() -> None:
 
 def test_parts_of_dates() -> None:
     days = np.array(["1970-01-01", "1970-04-02", "2024-07-08"], "datetime64[s]").astype(np.float64)
-    _, out = encoded(Date(parts=("month", "weekday")), Column(days), np.arange(3))
+    _, out = encoded(Date(parts=("month", "weekday")), Column(days), None)
     np.testing.assert_allclose(out[:, 0], [0, 1, 0], atol=1e-6)  # January, April, July
     np.testing.assert_allclose(out[:, 1], [1, 0, -1], atol=1e-6)
     thursday = 2 * np.pi * 3 / 7
     np.testing.assert_allclose(out[:, 2], [np.sin(thursday), np.sin(thursday), 0], atol=1e-6)
-    assert encoded(Date(), Column(days), np.arange(3))[0].parts == ("time", "month", "weekday")
-    assert encoded(Date(), Column(days + 3600), np.arange(3))[0].parts[-1] == "hour"
+    assert encoded(Date(), Column(days), None)[0].parts == ("time", "month", "weekday")
+    assert encoded(Date(), Column(days + 3600), None)[0].parts[-1] == "hour"
 
 
 def test_statistics_are_those_of_the_training_rows(tmp_path: Path) -> None:

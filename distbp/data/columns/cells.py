@@ -7,6 +7,7 @@ Arrays are pyarrow's, one piece of a column. Missing cells are null in them, and
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,44 @@ DATE = (
 )
 
 
-def cleaned(cells: Any, missing: Sequence[str]) -> Any:
-    """Text without blanks around it, null where it is one of `missing`; other types as they are."""
+@dataclass(frozen=True, eq=False)
+class Coded:
+    """Text that came with a dictionary. `texts`: the entries, cleaned, null where that means a missing cell;
+    not all need be used. `codes`: (n,) whole numbers, of entries; -1 where the cell is null."""
+
+    dictionary: Any
+    texts: Any
+    codes: Array
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def counts(self) -> Array:
+        """How often each entry is there; 0 where it means a missing cell."""
+        found = np.bincount(self.codes + 1, minlength=len(self.texts) + 1)[1:]
+        found[missing_cells(self.texts)] = 0
+        return found
+
+    def plain(self) -> Any:
+        """The text itself."""
+        return self.texts.take(arrow().pa.array(self.codes, mask=self.codes < 0))
+
+    def map(self, values: Array, missing: Any) -> Array:
+        """What stands in `values` for the entry of each cell, or `missing`."""
+        return np.append(values, np.array([missing], values.dtype))[self.codes]
+
+
+def cleaned(cells: Any, missing: Sequence[str], before: Any = None) -> Any:
+    """Text without blanks around it, null where it is one of `missing`; other types as they are. `Coded`
+    where the text came with a dictionary. before: what this gave for the piece before, whose dictionary may
+    be the same."""
     pa, compute = arrow().pa, arrow().compute
+    if pa.types.is_dictionary(cells.type) and is_text(cells.type.value_type):
+        known = isinstance(before, Coded) and cells.dictionary.equals(before.dictionary)
+        texts = before.texts if known else cleaned(cells.dictionary, missing)
+        dictionary = before.dictionary if known else cells.dictionary
+        return Coded(dictionary, texts, _primitive(cells.indices, -1))
     if pa.types.is_dictionary(cells.type):
         cells = cells.dictionary_decode()
     if not is_text(cells.type):
@@ -64,9 +100,9 @@ def as_numbers(cells: Any) -> tuple[Array, Array | None]:
         except pa.ArrowInvalid:  # more digits or a larger exponent than it takes
             return np.array([np.nan if t is None else float(t) for t in cells.to_pylist()]), _not(good)
     if pa.types.is_boolean(kind):
-        return _floats(cells.cast(pa.int8()).cast(pa.float64())), None
+        return _floats(cells.cast(pa.int8())), None
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return _floats(cells.cast(pa.float64(), safe=False)), None
+        return _floats(cells), None
     return _none_of(cells)
 
 
@@ -106,8 +142,10 @@ def as_dates(cells: Any) -> tuple[Array, Array | None]:
         bad = _not(compute.and_(good, compute.is_valid(cells)))
     elif not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
         return _none_of(cells)
+    if pa.types.is_date32(cells.type):  # days
+        return _floats(cells.cast(pa.int32())) * 86_400.0, bad
     micros = cells.cast(pa.timestamp("us", getattr(kind, "tz", None)), safe=False).cast(pa.int64())
-    return _floats(micros.cast(pa.float64(), safe=False)) / 1e6, bad
+    return _floats(micros) / 1e6, bad
 
 
 def as_booleans(cells: Any) -> tuple[Array, Array | None]:
@@ -119,7 +157,7 @@ def as_booleans(cells: Any) -> tuple[Array, Array | None]:
         known = compute.or_(yes, compute.is_in(text, value_set=pa.array([*FALSE, "0"])))
         known = compute.if_else(compute.is_valid(cells), known, pa.scalar(None, pa.bool_()))
         found = compute.if_else(known, yes, pa.scalar(None, pa.bool_()))
-        return _floats(found.cast(pa.int8()).cast(pa.float64())), _not(known)
+        return _floats(found.cast(pa.int8())), _not(known)
     numbers, bad = as_numbers(cells)
     strange = ~np.isnan(numbers) & (numbers != 0) & (numbers != 1)
     return numbers, strange if strange.any() else bad
@@ -157,8 +195,24 @@ def _date(text: str | None) -> Any:
 
 
 def _floats(cells: Any) -> Array:
-    # A copy: what is computed from it may be written in place.
-    return np.array(arrow().compute.fill_null(cells, float("nan")).to_numpy(zero_copy_only=False), np.float64)
+    """Of numbers, float64, NaN where they are null. It may be the memory of the cells."""
+    return _primitive(cells.cast(arrow().pa.float64(), safe=False), np.nan)
+
+
+def _primitive(cells: Any, missing: float) -> Array:
+    """Of numbers of any fixed width; `missing` where they are null. Without a null it is the memory of the
+    cells. (`to_numpy` loads pandas.)"""
+    valid, data = cells.buffers()
+    start, stop = cells.offset, cells.offset + len(cells)
+    if data is None:
+        return np.empty(0, cells.type.to_pandas_dtype())
+    values = np.frombuffer(data, cells.type.to_pandas_dtype())[start:stop]
+    if not cells.null_count:
+        return values
+    bits = np.unpackbits(np.frombuffer(valid, np.uint8), count=stop, bitorder="little")[start:]
+    found = values.copy()
+    np.copyto(found, missing, where=bits == 0)
+    return found
 
 
 def _not(good: Any) -> Array | None:

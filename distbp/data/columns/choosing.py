@@ -20,9 +20,21 @@ OTHERS = "others"  # the key of `columns` for all that it does not name
 
 
 @dataclass(frozen=True)
+class Window:
+    """Samples are `length` rows of a series, every `stride` rows one; the target lies `horizon` rows after
+    the last; `difference`: of it, the change since then."""
+
+    length: int
+    stride: int
+    horizon: int
+    difference: bool = False
+
+
+@dataclass(frozen=True)
 class Wanted:
     """What a job says of its table. `columns`: kinds by name or pattern. `shares`: of "validation" and
-    "test"."""
+    "test". `window`: the samples are windows of the rows, which then have the target's past among their
+    columns."""
 
     target: str
     scaled: bool
@@ -37,6 +49,7 @@ class Wanted:
     by_class: bool = False
     bad_rows: BadRows = "refuse"
     dtype: str = "float32"
+    window: Window | None = None
 
 
 def check_columns(wanted: Wanted, raw: NamedTable) -> None:
@@ -80,6 +93,8 @@ def chosen_kinds(wanted: Wanted, facts: Mapping[str, Facts]) -> tuple[dict[str, 
             )
         elif not isinstance(kind, kinds.Drop):
             chosen[name] = kind
+    if wanted.window is not None and facts[wanted.target].numeric:
+        chosen[wanted.target] = kinds.Number()
     if not chosen:
         raise JobError(
             [Fault("data.columns", "leave no column for the inputs; give one of them another kind")]

@@ -79,7 +79,7 @@ def find_dialect(source: TableFiles, file: DataFile, *, header: bool | None = No
     names = [name or f"unnamed_{i}" for i, name in enumerate(first)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        places = [i for i, name in enumerate(names) if name == twice[0]]
+        places = [i for i, name in enumerate(names) if name == twice[0]][:2]
         raise DataError(
             f"{file.name}: columns {' and '.join(map(str, places))} (counted from 0) are both named"
             f" {twice[0]!r};"

@@ -1,9 +1,10 @@
-"""The kinds of columns, fitted: what turns one column into columns of the inputs.
+"""The kinds of columns, fitted: what turns one column into cells, and cells into columns of the inputs.
 
 An encoder is a frozen dataclass of plain numbers and text, so it is JSON, and the same in training and in
 prediction. `reads`: how cells are read (see `store.read_cells`). `names`: of the input columns. `ready`
 is told the values of a column, whose missing cells are NaN or level -1, and its levels; `encode` writes what
-that gave for some rows, (n, width).
+that gave for some rows, (n, cells), one number a cell. `cells`: how the network makes input columns of them
+(`distbp.nn.layers.columns`). In cells 0 is what is missing, but MISSING in those of numbers.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ from typing import Any, Literal
 import numpy as np
 
 from distbp.core.arrays import Array
+from distbp.nn.layers.columns import Cell, EmbeddingCell, NumberCell, OneHotCell, TableCell
+from distbp.nn.ops.columns import MISSING
 
-_DAY = 86_400.0
+_DAY, _MINUTE = 86_400.0, 60.0
+ONE_HOT_LEVELS, MOST_DIMENSIONS = 9, 16
+TURNS = {"month": 12, "weekday": 7, "hour": 1440}  # places on the circle; a day has its minutes
 
 
 @dataclass(frozen=True)
 class NumberCode:
-    """(f(x) - center) / spread, its piecewise-linear code between `edges`, whether it was missing. f: log,
-    or the rank between `ranks`. `fill`: for missing cells."""
+    """(f(x) - center) / spread, its piecewise-linear code between `edges` (of these numbers), whether it was
+    missing. f: log, or the rank between `ranks`. `fill`: for missing cells, as x."""
 
     name: str
     center: float
@@ -44,67 +49,78 @@ class NumberCode:
         bins = [f"{self.name} bin {i}" for i in range(max(0, len(self.edges) - 1))]
         return [self.name, *bins, *[f"{self.name} missing"][: self.indicator]]
 
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        fill = float(self.scaled(np.array([self.fill]))[0])
+        return (NumberCell(self.edges, fill, self.indicator),)
+
     def ready(self, values: Array, levels: Sequence[str] | None) -> Array:
         return values
 
+    def scaled(self, values: Array) -> Array:
+        """NaN stays NaN."""
+        x = transformed(values, self.log, self.ranks) - self.center
+        x /= self.spread
+        return x
+
     def encode(self, values: Array, out: Array) -> None:
-        gone = np.isnan(values)
-        x = np.where(gone, self.fill, values)
-        out[:, 0] = (transformed(x, self.log, self.ranks) - self.center) / self.spread
-        if len(self.edges) > 1:
-            low, high = np.array(self.edges[:-1]), np.array(self.edges[1:])
-            out[:, 1 : len(self.edges)] = np.clip((x[:, None] - low) / (high - low), 0, 1)
-        if self.indicator:
-            out[:, -1] = gone
+        x = self.scaled(values)
+        np.copyto(x, MISSING, where=np.isnan(x))
+        out[:, 0] = x
 
 
 @dataclass(frozen=True)
 class CategoryCode:
-    """A column for each of `levels`, or for each of `buckets`; the last one, if there is an `other`, for
-    what is missing, rare or unseen. `numeric`: the levels are the texts of numbers."""
+    """A number for each of `levels`, or for each of `buckets`; 0 for what is missing, rare or unseen. It
+    enters as a vector of `dimension` numbers, or where that is 0 by a column for each number, and one for 0
+    where there is an `other`. `numeric`: the levels are the texts of numbers."""
 
     name: str
     levels: tuple[str, ...]
     other: bool
     numeric: bool
     buckets: int = 0
+    dimension: int = 0
     type: Literal["category"] = "category"
 
     reads = "level"
 
     @property
     def names(self) -> list[str]:
+        if self.dimension:
+            return [f"{self.name} embedding {i}" for i in range(self.dimension)]
         own = [f"{self.name}={level}" for level in self.levels]
         if self.buckets:
             own = [f"{self.name} bucket {i}" for i in range(self.buckets)]
         return [*own, *[f"{self.name} other"][: self.other]]
 
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        count = self.buckets or len(self.levels)
+        if self.dimension:
+            return (EmbeddingCell(self.name, count + 1, self.dimension),)
+        return (OneHotCell(count, self.other),)
+
     def ready(self, values: Array, levels: Sequence[str] | None) -> Array:
-        """The number of the column of each cell; one past the last where it has none."""
-        width = len(self.names)
-        place = np.array([*map(self._place, levels or ()), -1], np.int64)
-        place[place < 0] = width - 1 if self.other else width
-        return np.asarray(place[values])
+        """The code of each cell. They are whole numbers below 2^24, which float32 holds exactly."""
+        return np.array([*map(self._code, levels or ()), 0], np.float32)[values]
 
     def encode(self, values: Array, out: Array) -> None:
-        width = out.shape[1]
-        out[:] = 0
-        there = np.flatnonzero(values < width)
-        out[there, values[there]] = 1
+        out[:, 0] = values
 
     def unseen(self, values: Array, levels: Sequence[str]) -> int:
-        """How many cells hold a level that no training row had a column for."""
-        strange = np.array([*(self._place(level) < 0 for level in levels), False])
-        return int(strange[values].sum())
+        """How many cells hold a level that has no code of its own."""
+        strange = np.array([*(self._code(level) == 0 for level in levels), False])
+        return int(strange[values].sum()) if strange.any() else 0
 
-    def _place(self, level: str) -> int:
+    def _code(self, level: str) -> int:
         if self.buckets:
-            return zlib.crc32(level.encode()) % self.buckets
-        return self._places.get(level, -1)
+            return zlib.crc32(level.encode()) % self.buckets + 1
+        return self._codes.get(level, 0)
 
     @cached_property
-    def _places(self) -> dict[str, int]:
-        return {level: number for number, level in enumerate(self.levels)}
+    def _codes(self) -> dict[str, int]:
+        return {level: number for number, level in enumerate(self.levels, 1)}
 
 
 @dataclass(frozen=True)
@@ -122,14 +138,15 @@ class BooleanCode:
     def names(self) -> list[str]:
         return [self.name, *[f"{self.name} missing"][: self.indicator]]
 
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        return (TableCell(_marked([(0.0,), (-1.0,), (1.0,)], self.indicator)),)
+
     def ready(self, values: Array, levels: Sequence[str] | None) -> Array:
         return values
 
     def encode(self, values: Array, out: Array) -> None:
-        gone = np.isnan(values)
-        out[:, 0] = np.where(gone, 0, 2 * values - 1)
-        if self.indicator:
-            out[:, -1] = gone
+        out[:, 0] = np.where(np.isnan(values), 0, values + 1)
 
 
 @dataclass(frozen=True)
@@ -158,23 +175,32 @@ class DateCode:
             )
         return [*own, *[f"{self.name} missing"][: self.indicator]]
 
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The last part says whether the date was missing."""
+        return tuple(self._cell(part, self.indicator and part == self.parts[-1]) for part in self.parts)
+
+    def _cell(self, part: str, indicator: bool) -> Cell:
+        if part == "time":
+            return NumberCell((), (self.fill - self.center) / self.spread, indicator)
+        count = TURNS[part]
+        missing = int(places(np.array([self.fill]), part)[0])
+        angles = 2 * np.pi * np.array([missing, *range(count)]) / count
+        return TableCell(
+            _marked(zip(np.sin(angles).tolist(), np.cos(angles).tolist(), strict=True), indicator)
+        )
+
     def ready(self, values: Array, levels: Sequence[str] | None) -> Array:
         return values
 
     def encode(self, values: Array, out: Array) -> None:
         gone = np.isnan(values)
         seconds = np.where(gone, self.fill, values)
-        place = 0
-        for part in self.parts:
+        for place, part in enumerate(self.parts):
             if part == "time":
-                out[:, place] = (seconds - self.center) / self.spread
-                place += 1
-                continue
-            turn = 2 * np.pi * turns(seconds, part)
-            out[:, place], out[:, place + 1] = np.sin(turn), np.cos(turn)
-            place += 2
-        if self.indicator:
-            out[:, -1] = gone
+                out[:, place] = np.where(gone, MISSING, (seconds - self.center) / self.spread)
+            else:
+                out[:, place] = np.where(gone, 0, places(seconds, part) + 1)
 
 
 ENCODERS: dict[str, Any] = {
@@ -185,19 +211,30 @@ ENCODERS: dict[str, Any] = {
 }
 
 
+def dimension_of(levels: int) -> int:
+    """Of the vectors of so many levels; 0: a column for each is as short."""
+    return 0 if levels <= ONE_HOT_LEVELS else min(MOST_DIMENSIONS, (levels + 1) // 2)
+
+
 def transformed(x: Array, log: bool, ranks: Sequence[float]) -> Array:
     """What is scaled: x, its logarithm, or its rank from 0 to 1 among the training rows."""
     if ranks:
-        return np.interp(x, ranks, np.linspace(0, 1, len(ranks))) if len(ranks) > 1 else np.zeros(len(x))
+        return (
+            np.interp(x, ranks, np.linspace(0, 1, len(ranks))) if len(ranks) > 1 else np.where(x == x, 0.0, x)
+        )
     return np.sign(x) * np.log1p(np.abs(x)) if log else x
 
 
-def turns(seconds: Array, part: str) -> Array:
-    """How far round the year, the week or the day a time is, from 0 to 1."""
+def places(seconds: Array, part: str) -> Array:
+    """Where on the circle of the year, the week or the day a time is: whole numbers below `TURNS`."""
     days = np.floor(seconds / _DAY)
     if part == "month":
-        months = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
-        return np.asarray((months % 12) / 12)
+        return days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64) % 12
     if part == "weekday":
-        return np.asarray(((days + 3) % 7) / 7)  # 1970 began on a Thursday
-    return np.asarray((seconds - days * _DAY) / _DAY)
+        return (days + 3) % 7  # 1970 began on a Thursday
+    return np.floor((seconds - days * _DAY) / _MINUTE)
+
+
+def _marked(rows: Any, indicator: bool) -> tuple[tuple[float, ...], ...]:
+    """The rows of a table; with a last column, where it is asked for, that is 1 in row 0."""
+    return tuple((*row, float(not number)) if indicator else tuple(row) for number, row in enumerate(rows))

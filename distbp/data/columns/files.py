@@ -23,28 +23,44 @@ MOST_FILES = 100_000
 def find_files(source: TableFiles, folder: Path, confined: bool = False) -> list[DataFile]:
     """The files of a table, by name. Raises DataError, HostileFileError."""
     path = source.path
-    if any(c in path for c in "*?[") and not _there(folder, path, confined):
-        base, pattern = _cut(path)
-        place = resolve(folder, base, confined) if base else folder
-        found = sorted(p.relative_to(place).as_posix() for p in place.glob(pattern) if p.is_file())
-        if not found:
-            raise DataError(
-                f"{path}: no file fits this pattern in {'the data folder' if confined else place}"
-            )
-    elif _folder(folder, path, confined):
-        base, place = path, resolve(folder, path, confined)
-        found = sorted(
-            p.relative_to(place).as_posix() for p in place.rglob("*") if p.is_file() and _is_data(p)
-        )
+    base = common_folder(source, folder, confined)
+    if base is None:
+        return [find(folder, path, confined)]
+    if resolve(folder, path, confined).is_dir():
+        begin, found = path, [p for p in base.rglob("*") if p.is_file() and _is_data(p)]
         if not found:
             raise DataError(f"{path}: the folder has no file that ends in {', '.join(SUFFIXES)}")
     else:
-        return [find(folder, path, confined)]
+        begin, pattern = _cut(path)
+        found = [p for p in base.glob(pattern) if p.is_file()]
+        if not found:
+            raise DataError(f"{path}: no file fits this pattern in {'the data folder' if confined else base}")
     if len(found) > MOST_FILES:
         raise DataError(
             f"{path}: {len(found):,} files; at most {MOST_FILES:,} make a table. Join some of them"
         )
-    return [find(folder, str(Path(base) / name), confined) for name in found]
+    names = sorted(p.relative_to(base).as_posix() for p in found)
+    return [find(folder, str(Path(begin) / name), confined) for name in names]
+
+
+def are_here(source: TableFiles, folder: Path) -> bool:
+    """Whether there is anything at the path of a table, or fits it."""
+    base = common_folder(source, folder)
+    if base is None or resolve(folder, source.path).exists():
+        return resolve(folder, source.path).exists()
+    return any(base.glob(_cut(source.path)[1]))
+
+
+def common_folder(source: TableFiles, folder: Path, confined: bool = False) -> Path | None:
+    """The folder below which the files of a table lie, where its path is a folder or a pattern; None: it is
+    one file."""
+    there = resolve(folder, source.path, confined)
+    if there.is_dir():
+        return there
+    if there.exists() or not any(c in source.path for c in "*?["):
+        return None
+    base = _cut(source.path)[0]
+    return resolve(folder, base, confined) if base else folder
 
 
 def file_kind(source: TableFiles, file: DataFile) -> str:
@@ -83,14 +99,6 @@ def check_unpacked(file: DataFile, seen: int) -> None:
 def _is_data(path: Path) -> bool:
     hidden = any(part.startswith((".", "_")) for part in path.parts[-1:])
     return looks_like_table(path) and not hidden
-
-
-def _there(folder: Path, path: str, confined: bool) -> bool:
-    return resolve(folder, path, confined).exists()
-
-
-def _folder(folder: Path, path: str, confined: bool) -> bool:
-    return resolve(folder, path, confined).is_dir()
 
 
 def _cut(path: str) -> tuple[str, str]:

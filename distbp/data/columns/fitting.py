@@ -2,22 +2,42 @@
 given.
 
 Sums go over fixed chunks of rows in float64, so they depend neither on the file's format nor on how it was
-cut.
+cut. Quantiles are exact (`distbp.data.columns.orders`).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.data.columns import kinds
-from distbp.data.columns.encoders import BooleanCode, CategoryCode, DateCode, NumberCode, transformed
+from distbp.data.columns.encoders import (
+    BooleanCode,
+    CategoryCode,
+    DateCode,
+    NumberCode,
+    dimension_of,
+    transformed,
+)
+from distbp.data.columns.orders import Counted
 from distbp.data.columns.store import Column
 
 _RANKS = 257  # of scale: quantile
 _DAY = 86_400
+
+
+class Moments(NamedTuple):
+    """Of what is there: `mean` and `deviation` are 0 and 1 of nothing, and the deviation of a constant is
+    1."""
+
+    mean: float = 0.0
+    deviation: float = 1.0
+    low: float = np.inf
+    high: float = -np.inf
+    numbers: int = 0
 
 
 def reads(kind: Any) -> str | None:
@@ -31,111 +51,143 @@ def reads(kind: Any) -> str | None:
     return table.get(type(kind))
 
 
-def fit_column(name: str, kind: Any, column: Column, rows: Array, numeric: bool = False) -> Any:
-    """The encoder of one column. `rows`: the numbers of the training rows, ascending."""
+def fit_column(name: str, kind: Any, column: Column, rows: Array | None, numeric: bool = False) -> Any:
+    """The encoder of one column. `rows`: (n,) bool, which train; None: all."""
     if isinstance(kind, kinds.Category):
         return _category(name, kind, column, rows, numeric)
-    holes = sum(int(np.isnan(part).sum()) for part in column.chunks(rows))
-    indicator = kind.indicator if kind.indicator is not None else holes > 0
     if isinstance(kind, kinds.Boolean):
-        return BooleanCode(name, indicator)
+        holes = any(np.isnan(part).any() for part in column.chunks(rows))
+        return BooleanCode(name, kind.indicator if kind.indicator is not None else holes)
+    found = moments(column, rows)
+    count = len(column) if rows is None else int(rows.sum())
+    indicator = kind.indicator if kind.indicator is not None else found.numbers < count
     if isinstance(kind, kinds.Date):
-        return _date(name, kind, column, rows, indicator)
-    return _number(name, kind, column, rows, indicator)
+        return _date(name, kind, column, rows, indicator, found)
+    return _number(name, kind, column, rows, indicator, found)
 
 
-def moments(
-    column: Column, rows: Array, log: bool = False, ranks: tuple[float, ...] = ()
-) -> tuple[float, float]:
-    """Mean and deviation of what is there; (0, 1) of nothing, and the deviation 1 of a constant."""
-    there = [transformed(part[~np.isnan(part)], log, ranks) for part in _first(column, rows)]
-    if not there or not len(there[0]):
-        return 0.0, 1.0
-    origin = float(there[0][0])  # exact for constants, and no cancellation for large values
-    count, total = 0, 0.0
-    for part in column.chunks(rows):
-        x = transformed(part[~np.isnan(part)], log, ranks) - origin
-        count, total = count + len(x), total + float(x.sum())
-    mean = origin + total / count
-    squares = residue = 0.0
-    for part in column.chunks(rows):
-        x = transformed(part[~np.isnan(part)], log, ranks) - mean
-        squares, residue = squares + float((x * x).sum()), residue + float(x.sum())
-    variance = squares / count - (residue / count) ** 2
-    deviation = float(np.sqrt(max(variance, 0.0)))
-    return mean, deviation if deviation > 0 else 1.0
+def moments(column: Column, rows: Array | None, change: Callable[[Array], Array] | None = None) -> Moments:
+    """Of the numbers, or of what `change` makes of them. Chunks are joined in order (Chan, Golub and LeVeque,
+    1983); each is seen from its first number, so that constants are exact and large values do not cancel."""
+    count, mean, squares, low, high = 0, 0.0, 0.0, np.inf, -np.inf
+    for part in _there(column, rows):
+        if not len(part):
+            continue
+        x = part if change is None else change(part)
+        origin, more = float(x[0]), len(x)
+        from_origin = x - origin
+        shift = float(from_origin.sum()) / more
+        from_origin -= shift
+        own = float((from_origin * from_origin).sum())
+        apart = origin + shift - mean if count else 0.0
+        mean = mean + apart * (more / (count + more)) if count else origin + shift
+        squares += own + apart * apart * (count * more / (count + more))
+        count += more
+        low, high = min(low, float(x.min())), max(high, float(x.max()))
+    if not count:
+        return Moments()
+    deviation = float(np.sqrt(squares / count))
+    return Moments(mean, deviation if deviation > 0 else 1.0, low, high, count)
 
 
-def _first(column: Column, rows: Array) -> list[Array]:
-    """The first piece that holds something, if there is one."""
-    return next(([part] for part in column.chunks(rows) if not np.isnan(part).all()), [])
+def _there(column: Column, rows: Array | None) -> Iterator[Array]:
+    start = 0
+    for part in column.chunks():
+        there = part == part
+        if rows is not None:
+            there &= rows[start : start + len(part)]
+        start += len(part)
+        yield np.compress(there, part)
 
 
-def _sorted(column: Column, rows: Array) -> Array:
-    parts = [part[~np.isnan(part)] for part in column.chunks(rows)]
-    return np.sort(np.concatenate(parts)) if parts else np.empty(0)
-
-
-def _number(name: str, kind: Any, column: Column, rows: Array, indicator: bool) -> NumberCode:
+def _number(
+    name: str, kind: Any, column: Column, rows: Array | None, indicator: bool, found: Moments
+) -> NumberCode:
     log = kind.scale == "log"
     ranks: tuple[float, ...] = ()
-    edges: tuple[float, ...] = ()
-    needs_order = kind.scale in ("min_max", "robust", "quantile") or kind.fill == "median" or kind.bins
-    values = _sorted(column, rows) if needs_order else np.empty(0)
-    if kind.scale == "quantile" and len(values):
-        points = np.quantile(values, np.linspace(0, 1, min(_RANKS, len(values))))
-        ranks = tuple(np.unique(points).tolist())
-    center, spread = moments(column, rows, log, ranks)
-    if kind.scale == "none":
+    fill, center, spread = found.mean, found.mean, found.deviation
+    if found.numbers and (kind.scale in ("robust", "quantile") or kind.fill == "median"):
+        counted = Counted(lambda: _there(column, rows), np.float64)
+        quarters = counted.quantiles(np.array([0.25, 0.5, 0.75])).tolist()
+        fill = quarters[1] if kind.fill == "median" else fill
+        if kind.scale == "robust":
+            center, spread = quarters[1], quarters[2] - quarters[0]
+        elif kind.scale == "quantile":
+            points = counted.quantiles(np.linspace(0, 1, min(_RANKS, found.numbers)))
+            ranks = tuple(np.unique(points).tolist())
+    if log or ranks:
+        center, spread, *_ = moments(column, rows, lambda x: transformed(x, log, ranks))
+    elif kind.scale == "min_max" and found.numbers:
+        center, spread = found.low, found.high - found.low
+    elif kind.scale == "none":
         center, spread = 0.0, 1.0
-    elif kind.scale in ("min_max", "robust") and len(values):
-        low, middle, high = np.quantile(
-            values, (0, 0, 1) if kind.scale == "min_max" else (0.25, 0.5, 0.75)
-        ).tolist()
-        center, spread = middle, high - low if high > low else 1.0
-    if kind.bins and len(values):
-        edges = _edges(values, kind.bins)
-    if kind.fill == "value":
-        fill = float(kind.value)
-    elif kind.fill == "median" and len(values):
-        fill = float(np.quantile(values, 0.5))
-    else:
-        fill = moments(column, rows)[0]
-    return NumberCode(name, center, spread, fill, indicator, log, ranks, edges)
+    spread = spread if spread > 0 else 1.0
+    fill = float(kind.value) if kind.fill == "value" else fill
+    code = NumberCode(name, center, spread, fill, indicator, log, ranks)
+    if not kind.bins or not found.numbers:
+        return code
+    return NumberCode(
+        name,
+        center,
+        spread,
+        fill,
+        indicator,
+        log,
+        ranks,
+        _edges(code, column, rows, found, kind.bins),
+    )
 
 
-def _edges(values: Array, bins: int) -> tuple[float, ...]:
-    """A value that more than 1/bins of the rows have is an edge of its own; the others are quantiles."""
-    distinct, counts = np.unique(values, return_counts=True)
-    heavy = distinct[counts * bins > len(values)]
-    rest = values[~np.isin(values, heavy)]
-    found = heavy
-    if len(rest):
-        found = np.union1d(heavy, np.quantile(rest, np.linspace(0, 1, max(2, bins - len(heavy) + 1))))
-    found = np.union1d(found, distinct[[0, -1]])
-    return tuple(found.tolist()) if len(found) > 1 else ()
+def _edges(
+    code: NumberCode, column: Column, rows: Array | None, found: Moments, bins: int
+) -> tuple[float, ...]:
+    """Of the cells, as float32. A value that more than 1/bins of the rows have is an edge of its own; the
+    others are quantiles."""
+
+    def parts() -> Iterator[Array]:
+        return (code.scaled(part).astype(np.float32) for part in _there(column, rows))
+
+    counted = Counted(parts, np.float32)
+    heavy = counted.heavy(bins)
+    ends = code.scaled(np.array([found.low, found.high]))
+    edges = np.append(heavy[0], ends.astype(np.float32))
+    if int(heavy[1].sum()) < counted.total:
+        shares = np.linspace(0, 1, max(2, bins - len(heavy[0]) + 1))
+        edges = np.append(edges, counted.quantiles(shares, heavy).astype(np.float32))
+    edges = np.unique(edges)
+    return tuple(edges.tolist()) if len(edges) > 1 else ()
 
 
-def _category(name: str, kind: Any, column: Column, rows: Array, numeric: bool) -> CategoryCode:
+def _category(name: str, kind: Any, column: Column, rows: Array | None, numeric: bool) -> CategoryCode:
     levels = column.levels or ()
     counts = np.zeros(len(levels) + 1, np.int64)
     for part in column.chunks(rows):
         counts += np.bincount(part + 1, minlength=len(counts))
     if kind.encode == "hash":
         other = kind.indicator if kind.indicator is not None else bool(counts[0])
-        return CategoryCode(name, (), other, numeric, kind.buckets)
-    # By (count, text); the levels are sorted by text already.
-    order = np.argsort(-counts[1:], kind="stable")
-    kept = [i for i in order[: kind.most].tolist() if counts[i + 1] >= kind.at_least]
+        return CategoryCode(name, (), other, numeric, kind.buckets, _dimension(kind, kind.buckets))
+    order = sorted(
+        np.flatnonzero(counts[1:] >= kind.at_least).tolist(), key=lambda i: (-counts[i + 1], levels[i])
+    )
+    kept = order[: kind.most]
     covered = sum(int(counts[i + 1]) for i in kept)
-    other = kind.indicator if kind.indicator is not None else covered < len(rows)
-    return CategoryCode(name, tuple(levels[i] for i in kept), other, numeric)
+    other = kind.indicator if kind.indicator is not None else covered < int(counts.sum())
+    dimension = 0 if kind.encode == "one_hot" else _dimension(kind, len(kept))
+    return CategoryCode(name, tuple(levels[i] for i in kept), other, numeric, 0, dimension)
 
 
-def _date(name: str, kind: Any, column: Column, rows: Array, indicator: bool) -> DateCode:
-    center, spread = moments(column, rows)
+def _dimension(kind: Any, count: int) -> int:
+    """Of the vectors of so many codes; 0: they are columns."""
+    if kind.dimension is not None:
+        return int(kind.dimension)
+    return dimension_of(count) or (max(1, (count + 1) // 2) if kind.encode == "embedding" else 0)
+
+
+def _date(
+    name: str, kind: Any, column: Column, rows: Array | None, indicator: bool, found: Moments
+) -> DateCode:
     parts = kind.parts
     if parts is None:
-        timed = any(bool((part[~np.isnan(part)] % _DAY != 0).any()) for part in column.chunks(rows))
+        timed = any(bool((part % _DAY != 0).any()) for part in _there(column, rows))
         parts = ("time", "month", "weekday", *("hour",)[:timed])
-    return DateCode(name, tuple(parts), center, spread, center, indicator)
+    return DateCode(name, tuple(parts), found.mean, found.deviation, found.mean, indicator)

@@ -17,22 +17,26 @@ class GivenTable:
 
     marks: tuple[tuple[int, ...], ...] = ()
     dialect: Dialect | None = None
+    typed: frozenset[str] = frozenset()  # all is in memory: nothing is gained by reading less
 
     def __init__(self, values: Any, name: str) -> None:
-        self._table = as_arrow(values)
+        self.table = as_arrow(values)
         self.name = name
-        self.names = tuple(self._table.column_names)
+        self.names = tuple(self.table.column_names)
         self.skipped: dict[str, int] = {}
-        if not self._table.num_rows or not self.names:
+        if not self.table.num_rows or not self.names:
             raise DataError(f"{name}: the table has no rows or no columns")
 
     def place(self, row: int) -> str:
         return f"{self.name}: row {row:,}"
 
+    def beginnings(self, names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+        return iter(())
+
     def pieces(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, Mapping[str, Any]]]:
         row = 0
         wanted = list(self.names if columns is None else columns)
-        for batch in self._table.select(wanted).to_batches(max_chunksize=_ROWS):
+        for batch in self.table.select(wanted).to_batches(max_chunksize=_ROWS):
             yield row, {name: batch.column(name) for name in wanted}
             row += batch.num_rows
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:  # a job needs no more than the names of the kinds
 
 _INDICATOR = "a column that says whether the cell was missing; left out: where training rows have holes"
 MOST_LEVELS = 1000  # of text that is taken for a category unless the job says so
+MOST_KEPT = 1_000_000  # levels with a code of their own; a float32 holds whole numbers to 2^24
+MOST_DIMENSION = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,20 +51,37 @@ class Number:
 
 @dataclass(frozen=True, kw_only=True)
 class Category:
-    """One column of 0 and 1 for each level that is common enough. Missing, rare and unseen levels share one
-    more; it is there where training rows have such cells, or the indicator is asked for."""
+    """A code for each level that is common enough; one more, which missing, rare and unseen levels share. One
+    hot it is a column of 0 and 1 for each level, and one for the shared code where training rows have it, or
+    the indicator is asked for. An embedding is a vector for each code, which is trained."""
 
     type: Literal["category"] = "category"
-    encode: Literal["one_hot", "hash"] = option(
-        "one_hot",
-        help="one_hot: a column for each level; hash: levels share `buckets` columns by their CRC-32",
+    encode: Literal["one_hot", "embedding", "hash"] | None = option(
+        None,
+        help="one_hot: a column for each level; embedding: a trained vector for each; hash: levels share"
+        " `buckets` codes by their CRC-32; left out: one_hot up to 9 levels, embedding above",
     )
-    most: int = option(64, help="levels that have a column of their own, the commonest ones", ge=1, le=10_000)
-    at_least: int = option(1, help="training rows that a level needs for a column of its own", ge=1)
-    buckets: int = option(64, help="columns of encode: hash", ge=2, le=65_536)
+    dimension: int | None = option(
+        None,
+        help="numbers in a vector of an embedding; left out: min(16, (levels + 1) // 2); with hash too,"
+        " where up to 9 buckets are columns unless it is given",
+        ge=1,
+        le=MOST_DIMENSION,
+    )
+    most: int = option(
+        1000, help="levels that have a code of their own, the commonest ones", ge=1, le=MOST_KEPT
+    )
+    at_least: int = option(1, help="training rows that a level needs for a code of its own", ge=1)
+    buckets: int = option(64, help="codes of encode: hash", ge=2, le=65_536)
     indicator: bool | None = option(
-        None, help="the column of missing, rare and unseen levels; left out: where training rows have some"
+        None,
+        help="of one_hot, the column of missing, rare and unseen levels; left out: where training rows have"
+        " some",
     )
+
+    def __post_init__(self) -> None:
+        if self.encode == "one_hot" and self.dimension is not None:
+            raise OptionError("dimension", "is of an embedding, but encode is one_hot; leave one of them out")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError
-from distbp.data.columns import cells as c
 from distbp.data.columns.reading import NamedTable
 from distbp.data.columns.store import Column, Gathering, Room
+from distbp.data.columns.threads import Threads, ahead
 
 _READ_AS = {"number": "number", "date": "date", "boolean": "yes or no", "level": "text"}
 
@@ -28,15 +28,16 @@ class Use(NamedTuple):
 
 @dataclass
 class Loaded:
-    """`columns`: by name, without rows that were left out. `numbers`: of the rows that are left, in the
-    table. `skipped`: how many were left out, by reason."""
+    """`columns`: by name. `kept`: (n,) bool, False for rows that are left out; None: there are none.
+    `skipped`: how many are left out, by reason."""
 
     columns: dict[str, Column]
-    numbers: Array
+    kept: Array | None
     skipped: dict[str, int]
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        """Of the table, rows that are left out too."""
+        return len(next(iter(self.columns.values())))
 
 
 @dataclass
@@ -62,28 +63,30 @@ def load_columns(table: NamedTable, uses: Mapping[str, Use], missing: Sequence[s
     room = Room()
     grown = {name: Gathering(use.reads, room, use.numeric) for name, use in uses.items()}
     bad_rows, kept = BadRows(skip), []
-    for row, cells in table.pieces(list(uses)):
-        count = len(next(iter(cells.values())))
-        bad = np.zeros(count, bool)
-        for name, use in uses.items():
-            piece = c.cleaned(cells[name], missing)
-            values, strange = grown[name].append(piece)
-            if strange is not None:
-                said = _said(table, row, strange, name, cells[name], f"is no {_READ_AS[use.reads]}")
-                bad_rows.mark(bad, strange, f"no {_READ_AS[use.reads]} in {name!r}", said)
-            _infinite_and_missing(table, row, name, use, values, cells[name], bad, bad_rows)
-        if bad_rows.first and not skip:
-            raise DataError(_refusal(bad_rows.first))
-        kept.append(~bad)
+    with Threads() as threads:
+        for row, cells in ahead(table.pieces(list(uses))):
+            bad = np.zeros(len(next(iter(cells.values()))), bool)
+            read = [(grown[name], cells[name], missing) for name in uses]
+            for (name, use), (values, strange) in zip(uses.items(), threads.map(_read, read), strict=True):
+                if strange is not None:
+                    said = _said(table, row, strange, name, cells[name], f"is no {_READ_AS[use.reads]}")
+                    bad_rows.mark(bad, strange, f"no {_READ_AS[use.reads]} in {name!r}", said)
+                _infinite_and_missing(table, row, name, use, values, cells[name], bad, bad_rows)
+            if bad_rows.first and not skip:
+                raise DataError(_refusal(bad_rows.first))
+            kept.append(~bad)
     keep = np.concatenate(kept)
     if not keep.any():
         raise DataError(
             f"{bad_rows.first}. All {len(keep):,} rows are bad, so that none is left; mend the data"
         )
-    whole = None if keep.all() else keep
-    columns = {name: gathering.column(whole) for name, gathering in grown.items()}
-    skipped = {**table.skipped, **bad_rows.counts}
-    return Loaded(columns, np.flatnonzero(keep), skipped)
+    columns = {name: gathering.column() for name, gathering in grown.items()}
+    return Loaded(columns, None if keep.all() else keep, {**table.skipped, **bad_rows.counts})
+
+
+def _read(of: tuple[Gathering, Any, Sequence[str]]) -> tuple[Array, Array | None]:
+    grown, cells, missing = of
+    return grown.append(cells, missing)
 
 
 def _infinite_and_missing(

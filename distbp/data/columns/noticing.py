@@ -9,25 +9,28 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.data.columns.plan import Plan
+from distbp.data.columns.splitting import OWNERS
 from distbp.data.columns.store import CHUNK_ROWS, Column
 
 _SAME = 0.9999  # a correlation that only a copy has
 _SHOWN = 8
 
 
-def notices(
-    plan: Plan, columns: Mapping[str, Column], parts: Mapping[str, Array], by_class: bool
-) -> Iterator[str]:
-    """Each in a sentence that names the columns."""
-    rows = parts["train"][:CHUNK_ROWS]
-    values = {name: columns[name].values[rows] for name in plan.needs}
+def notices(plan: Plan, columns: Mapping[str, Column], owner: Array, by_class: bool) -> Iterator[str]:
+    """Each in a sentence that names the columns. owner: of each row, as `splitting.split_rows` gives it."""
+    first = owner[:CHUNK_ROWS] == 0
+    values = {name: columns[name].values[:CHUNK_ROWS][first] for name in plan.needs}
     constant = [name for name, cells in values.items() if _one_value(cells)]
-    if constant and len(rows) == len(parts["train"]):
+    if constant and not (owner[CHUNK_ROWS:] == 0).any():
         yield f"columns with one value in all training rows, which say nothing: {_listed(constant)}"
     target = columns[plan.target.name]
     if target.levels is None and not by_class:
         copies = [
-            n for n in plan.needs if columns[n].levels is None and _follows(values[n], target.values[rows])
+            n
+            for n in plan.needs
+            if n != plan.target.name  # its past is known
+            and columns[n].levels is None
+            and _follows(values[n], target.values[:CHUNK_ROWS][first])
         ]
         if copies:
             yield (
@@ -36,7 +39,7 @@ def notices(
                 " are not known when you predict, drop them"
             )
     else:
-        yield from _absent(target, parts)
+        yield from _absent(target, owner)
 
 
 def _one_value(cells: Array) -> bool:
@@ -55,14 +58,21 @@ def _follows(cells: Array, target: Array) -> bool:
         return bool(abs(x @ y) > _SAME * np.sqrt((x @ x) * (y @ y)))
 
 
-def _absent(target: Column, parts: Mapping[str, Array]) -> Iterator[str]:
+def _absent(target: Column, owner: Array) -> Iterator[str]:
     """Classes that a split has no row of."""
-    found = {split: set(np.unique(target.values[rows]).tolist()) for split, rows in parts.items()}
+    found: dict[str, set[float]] = {}
+    for number, split in enumerate(OWNERS):
+        for part in target.chunks(owner == number):
+            if len(part):
+                found.setdefault(split, set()).update(np.unique(part).tolist())
     every = set().union(*found.values())
     for split, there in found.items():
         lost = sorted(every - there)
         if lost:
-            names = [target.levels[int(n)] if target.levels is not None else f"{n:g}" for n in lost]
+            names = (
+                [f"{n:g}" for n in lost] if target.levels is None else [target.levels[int(n)] for n in lost]
+            )
+            names = names if target.levels is None else sorted(names)
             yield f"the {split} set has no row of class {_listed(names)}"
 
 

@@ -5,9 +5,8 @@ The rows are split first. The plan is fitted to the training rows: no function t
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +15,49 @@ import numpy as np
 from distbp.core import settings
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError
+from distbp.data.columns import keeping
 from distbp.data.columns.choosing import Wanted, check_columns, chosen_kinds, uses_of
 from distbp.data.columns.fitting import fit_column, moments
+from distbp.data.columns.keeping import Opened
 from distbp.data.columns.loading import Loaded, load_columns
 from distbp.data.columns.noticing import notices
 from distbp.data.columns.plan import Plan, TargetCode
 from distbp.data.columns.reading import NamedTable, open_raw
-from distbp.data.columns.splitting import split_rows
-from distbp.data.columns.store import CHUNK_ROWS, Column
+from distbp.data.columns.series import SeriesCode, in_time
+from distbp.data.columns.splitting import NOBODY, OWNERS, split_rows
+from distbp.data.columns.store import CHUNK_ROWS, Column, Rows
+from distbp.data.columns.threads import Threads
 from distbp.data.columns.types import Facts, survey
 from distbp.data.formats.tables import TableFiles
 from distbp.data.table import Table, build, release_pages
+from distbp.data.windows import Windows
 
-
-@dataclass(frozen=True)
-class Opened:
-    """The splits of a job, ready for the network, the plan that made them, and what to tell."""
-
-    tables: Mapping[str, Table]
-    plan: Plan
-    notes: tuple[str, ...]
+_CELLS_BYTES = 128 * 2**20  # of all splits, that are kept in memory
+_NUMBERS_BYTES = 2**20
 
 
 def open_table(
     wanted: Wanted, sources: Mapping[str, TableFiles | NamedTable], folder: Path, *, confined: bool = False
 ) -> Opened:
-    """Raises DataError; JobError with every column that the table does not have."""
+    """Raises DataError; JobError with every column that the table does not have. What an earlier start of
+    the same job has prepared is used again."""
+    place = keeping.place_of(wanted, sources, folder, confined)
+    kept = None if place is None else keeping.load(place)
+    if kept is not None:
+        return kept
+    with keeping.Pending(place) as pending:
+        opened = _prepared(wanted, sources, folder, confined, pending)
+        pending.finish(opened)
+    return opened
+
+
+def _prepared(
+    wanted: Wanted,
+    sources: Mapping[str, TableFiles | NamedTable],
+    folder: Path,
+    confined: bool,
+    pending: keeping.Pending,
+) -> Opened:
     skip = wanted.bad_rows == "skip"
     raw = _raw(sources["train"], folder, confined, skip)
     check_columns(wanted, raw)
@@ -49,12 +65,14 @@ def open_table(
     chosen, notes = chosen_kinds(wanted, facts)
     uses = uses_of(wanted, chosen, facts)
     train = load_columns(raw, uses, wanted.missing, skip)
-    parts = _split(wanted, train, raw.name)
-    _check_target(train.columns[wanted.target], parts["train"], wanted.target, raw.name)
-    plan = _fit(wanted, chosen, facts, train, parts["train"], raw)
-    tables = {}
-    for split, rows in parts.items():
-        tables[split] = _table(wanted, plan, train, rows, raw, facts, split)
+    owner = _split(wanted, train, raw.name)
+    _check_target(train.columns[wanted.target], owner == 0, wanted.target, raw.name)
+    plan = _fit(wanted, chosen, facts, train, owner == 0, raw)
+    tables = _tables(wanted, plan, train, owner, raw, facts, pending)
+    windows: dict[str, Windows] = {}
+    for number, split in enumerate(OWNERS):
+        if wanted.window is not None and split in tables:
+            tables[split], windows[split] = _series(wanted, train, tables[split], owner == number)
     for split, source in sources.items():
         if split != "train":
             header = raw.dialect.header if raw.dialect else None
@@ -65,14 +83,27 @@ def open_table(
                     f"{other.name}: has no column {', '.join(map(repr, lost))}, which training has"
                 )
             loaded = load_columns(other, uses, wanted.missing, skip)
-            tables[split] = _table(wanted, plan, loaded, np.arange(len(loaded)), other, facts, "")
-    notes += notices(plan, train.columns, parts, wanted.by_class)
+            whole = np.zeros(len(loaded), np.int8)
+            whole[[] if loaded.kept is None else ~loaded.kept] = NOBODY
+            table = _tables(wanted, plan, loaded, whole, other, facts, keeping.Pending(None))["train"]
+            if wanted.window is not None:
+                table, windows[split] = _series(wanted, loaded, table, whole == 0)
+            tables[split] = table
+    notes += notices(plan, train.columns, owner, wanted.by_class)
     if plan.target.scaled:
         notes.append(
             f"losses and metrics of values are in deviations of {wanted.target!r} ({plan.target.spread:.4g});"
             " predictions are in its own units"
         )
-    return Opened(tables, plan, tuple(notes))
+    return Opened(tables, plan, tuple(notes), windows)
+
+
+def _series(wanted: Wanted, loaded: Loaded, table: Table, rows: Array) -> tuple[Table, Windows]:
+    """The rows of a split in the order of time, and its windows. rows: (n,) bool, which rows it has. Raises
+    DataError."""
+    assert wanted.time is not None and wanted.window is not None  # so the job says
+    groups = None if wanted.group is None else loaded.columns[wanted.group].classes()
+    return in_time(table, np.flatnonzero(rows), wanted.window, loaded.columns[wanted.time].values, groups)
 
 
 def _raw(
@@ -83,29 +114,26 @@ def _raw(
     return source
 
 
-def _split(wanted: Wanted, train: Loaded, name: str) -> dict[str, Array]:
+def _split(wanted: Wanted, train: Loaded, name: str) -> Array:
+    """Of each row the number of its split (see `split_rows`)."""
     shares = {split: share for split, share in wanted.shares.items() if share}
     target = train.columns[wanted.target]
     way = wanted.way
     if way == "auto":
         by_class = wanted.by_class or target.levels is not None
-        way = "group" if wanted.group else "time" if wanted.time else "stratified" if by_class else "random"
-    if not shares:
-        return {"train": np.arange(len(train))}
-    classes = None
-    if way == "stratified":
-        classes = target.values
-        if target.levels is None:
-            classes = np.unique(classes, return_inverse=True)[1]
-    groups = train.columns[wanted.group].values if wanted.group else None
+        grouped = wanted.group and wanted.window is None
+        way = "group" if grouped else "time" if wanted.time else "stratified" if by_class else "random"
+    classes = target.classes() if way == "stratified" and shares else None
+    groups = train.columns[wanted.group].classes() if wanted.group else None
     times = train.columns[wanted.time].values if wanted.time else None
     return split_rows(
-        len(train), shares, way, wanted.seed, classes=classes, groups=groups, times=times, name=name
-    )
+        len(train), shares, way, wanted.seed,
+        kept=train.kept, classes=classes, groups=groups, times=times, name=name,
+    )  # fmt: skip
 
 
 def _check_target(column: Column, rows: Array, name: str, table: str) -> None:
-    first = column.values[rows[0]]
+    first = column.values[int(rows.argmax())]
     if all((part == first).all() for part in column.chunks(rows)):
         shown = column.levels[int(first)] if column.levels is not None else f"{first:g}"
         raise DataError(
@@ -123,71 +151,115 @@ def _fit(
     rows: Array,
     raw: NamedTable,
 ) -> Plan:
-    columns = tuple(
-        fit_column(name, kind, train.columns[name], rows, facts[name].numeric)
-        for name, kind in chosen.items()
-    )
+    with Threads() as threads:
+        given = [(n, kind, train.columns[n], rows, facts[n].numeric) for n, kind in chosen.items()]
+        columns = tuple(threads.map(lambda one: fit_column(*one), given))
     target = TargetCode(wanted.target)
     if wanted.scaled:
-        target = TargetCode(wanted.target, *moments(train.columns[wanted.target], rows))
-    return Plan(columns, target, wanted.missing, raw.dialect.header if raw.dialect else None)
+        found = moments(train.columns[wanted.target], rows)
+        target = TargetCode(wanted.target, found.mean, found.deviation)
+    series = None
+    if wanted.window is not None:
+        assert wanted.time is not None
+        series = SeriesCode(
+            wanted.window.length,
+            wanted.window.horizon,
+            wanted.time,
+            wanted.group or "",
+            wanted.window.difference,
+        )
+    return Plan(columns, target, wanted.missing, raw.dialect.header if raw.dialect else None, series)
 
 
-def _table(
+def _tables(
     wanted: Wanted,
     plan: Plan,
     loaded: Loaded,
-    rows: Array,
+    owner: Array,
     raw: NamedTable,
     facts: Mapping[str, Facts],
-    split: str,
-) -> Table:
-    inputs = _encoded(plan, loaded.columns, rows, np.dtype(wanted.dtype))
-    weights = None if wanted.weight is None else loaded.columns[wanted.weight].values[rows]
-    whole = len(rows) == len(loaded)
-    found = build(
-        inputs,
-        _targets(plan.target, loaded.columns[wanted.target], rows, facts[wanted.target].type),
-        weights,
-        row_numbers=loaded.numbers[rows],
-        name=f"{raw.name}, {split} rows" if split and not whole else raw.name,
-        targets_name=f"{raw.name}, column {wanted.target!r}",
-        marks=raw.marks,
-    )
-    if loaded.skipped and split in ("", "train"):
-        found = Table(**{**vars(found), "skipped": dict(loaded.skipped)})
+    pending: keeping.Pending,
+) -> dict[str, Table]:
+    """The rows of each split that has some, in the order of the table."""
+    counts = [int((owner == number).sum()) for number in range(len(OWNERS))]
+    cells = _cells(wanted, plan, loaded.columns, owner, counts, pending)
+    found = {}
+    for number, split in enumerate(OWNERS):
+        if not counts[number]:
+            continue
+        rows = owner == number
+        numbers = Rows((counts[number],), np.int32 if len(owner) < 2**31 else np.int64, _NUMBERS_BYTES)
+        place = 0
+        for start in range(0, len(owner), CHUNK_ROWS):
+            part = np.flatnonzero(rows[start : start + CHUNK_ROWS]) + start
+            numbers.put(place, part)
+            place += len(part)
+        weights = None
+        if wanted.weight is not None:
+            weights = np.concatenate(list(loaded.columns[wanted.weight].chunks(rows)))
+        found[split] = build(
+            cells[number],
+            _targets(plan.target, loaded.columns[wanted.target], rows, facts[wanted.target].type),
+            weights,
+            row_numbers=numbers.whole(),
+            name=raw.name if counts[number] == sum(counts) else f"{raw.name}, {split} rows",
+            targets_name=f"{raw.name}, column {wanted.target!r}",
+            marks=raw.marks,
+        )
+    if loaded.skipped:
+        found["train"] = replace(found["train"], skipped=dict(loaded.skipped))
     return found
 
 
 def _targets(code: TargetCode, column: Column, rows: Array, kind: str) -> Array:
     if column.levels is not None:
-        return np.array(column.levels or ("",), dtype=str)[column.values[rows]]
-    values = column.values[rows]
-    if code.scaled:
-        return np.asarray(code.scale(values))[:, None]
-    return values.astype(np.int64) if kind == "whole" else values
+        names = np.array(column.levels or ("",), dtype=str)
+        return np.concatenate([names[part] for part in column.chunks(rows)])
+    whole = kind == "whole" and not code.scaled
+    values = np.empty(int(rows.sum()), np.int64 if whole else np.float64)
+    start = 0
+    for part in column.chunks(rows):
+        values[start : start + len(part)] = code.scale(part) if code.scaled else part
+        start += len(part)
+    return values[:, None] if code.scaled else values
 
 
-def _encoded(plan: Plan, columns: Mapping[str, Column], rows: Array, dtype: np.dtype[Any]) -> Array:
-    """The inputs: in memory up to DISTBP_PREPARE_BYTES, else mapped from an unnamed temporary file."""
-    shape = (len(rows), plan.width)
-    pieces = [rows[start : start + CHUNK_ROWS] for start in range(0, len(rows), CHUNK_ROWS)]
-    if len(rows) * plan.width * dtype.itemsize <= settings.get("DISTBP_PREPARE_BYTES"):
-        out = np.empty(shape, dtype)
-        for start, piece in zip(range(0, len(rows), CHUNK_ROWS), pieces, strict=True):
-            plan.encode(columns, [piece], out[start : start + len(piece)])
-            _release(columns)
-        return out
-    with tempfile.TemporaryFile() as file:  # the mapping keeps the space; it is freed with the array
-        part = np.empty((CHUNK_ROWS, plan.width), dtype)
-        for piece in pieces:
-            plan.encode(columns, [piece], part[: len(piece)])
-            file.write(part[: len(piece)].data)
-            _release(columns)
-        file.flush()
-        return np.memmap(file, dtype=dtype, mode="r", shape=shape)
+def _cells(
+    wanted: Wanted,
+    plan: Plan,
+    columns: Mapping[str, Column],
+    owner: Array,
+    counts: list[int],
+    pending: keeping.Pending,
+) -> list[Array]:
+    """The cells of each split, (rows, cells): small ones in memory, the others mapped from files that are
+    kept for the next start, or have no name. Up to DISTBP_PREPARE_BYTES what was mapped stays so, as if it
+    were in memory."""
+    dtype = np.dtype(wanted.dtype)
+    size, limit = sum(counts) * plan.width * dtype.itemsize, settings.get("DISTBP_PREPARE_BYTES")
+    small = size <= min(_CELLS_BYTES, limit)
+    files = [None if small else pending.cells(split, size) for split in OWNERS]
+    stores = [
+        Rows((count, plan.width), dtype, size if small else 0, file)
+        for count, file in zip(counts, files, strict=True)
+    ]
+    starts = range(0, len(owner), CHUNK_ROWS)
+    pieces = [np.bincount(owner[s : s + CHUNK_ROWS] + 1, minlength=len(counts) + 1)[1:] for s in starts]
+    firsts = np.cumsum([[0] * len(counts), *pieces], axis=0)
 
+    def write(number: int) -> None:
+        part = slice(starts[number], starts[number] + CHUNK_ROWS)
+        values = {c.name: (columns[c.name].values[part], columns[c.name].levels) for c in plan.columns}
+        cells = np.empty((len(owner[part]), plan.width), dtype)
+        plan.encode_piece(values, cells)
+        for split, store in enumerate(stores):
+            store.put(int(firsts[number, split]), np.compress(owner[part] == split, cells, axis=0))
+        for name in values:
+            release_pages(columns[name].values)
 
-def _release(columns: Mapping[str, Column]) -> None:
-    for column in columns.values():
-        release_pages(column.values)
+    with Threads() as threads:
+        threads.map(write, range(len(starts)))
+    found = [store.whole() if count else np.empty(0) for store, count in zip(stores, counts, strict=True)]
+    return (
+        [np.asarray(cells) for cells in found] if size <= limit else found
+    )  # no memmap: it is not given back

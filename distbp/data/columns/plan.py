@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, get_type_hints
 
@@ -17,11 +18,15 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError
 from distbp.core.words import counted
-from distbp.data.columns.encoders import ENCODERS, CategoryCode
-from distbp.data.columns.store import Column
+from distbp.data.columns.encoders import ENCODERS, TURNS, CategoryCode
+from distbp.data.columns.kinds import MOST_DIMENSION, MOST_KEPT
+from distbp.data.columns.series import SeriesCode
+from distbp.data.windows import Windows
+from distbp.nn.layers.columns import Columns
 
 _VERSION = 1
-_BLOCK = 2**18  # numbers that are written at a time
+_MOST_ROWS = 1 << 32  # of a window
+_BLOCK = 2**18  # cells that are written at a time
 
 
 @dataclass(frozen=True)
@@ -65,38 +70,50 @@ class Seen:
 @dataclass(frozen=True, eq=False)
 class Plan:
     """`columns`: encoders, in the order of the inputs. `missing`: the texts of missing cells. `header`:
-    whether the CSV of training had one; None: it was no CSV."""
+    whether the CSV of training had one; None: it was no CSV. `series`: a sample is a window of rows."""
 
     columns: tuple[Any, ...]
     target: TargetCode
     missing: tuple[str, ...]
     header: bool | None = None
+    series: SeriesCode | None = None
+
+    @property
+    def numbers(self) -> int:
+        """How many cells a sample is."""
+        return self.width * (1 if self.series is None else self.series.length)
+
+    @cached_property
+    def entry(self) -> Columns:
+        """What makes of the cells of a row the inputs of the network."""
+        return Columns(cells=tuple(cell for column in self.columns for cell in column.cells))
 
     @property
     def width(self) -> int:
-        """How many numbers a row becomes."""
-        return sum(len(column.names) for column in self.columns)
+        """How many cells a row has."""
+        return len(self.entry.cells)
 
     @property
     def names(self) -> list[str]:
-        """Of the inputs."""
+        """Of the inputs, which the network makes of the cells."""
         return [name for column in self.columns for name in column.names]
 
     @property
     def needs(self) -> tuple[str, ...]:
         """The names of the columns that a row must have."""
-        return tuple(column.name for column in self.columns)
+        names = tuple(column.name for column in self.columns)
+        group = "" if self.series is None else self.series.group
+        return (*names, group) if group and group not in names else names
 
-    def encode(
-        self, columns: Mapping[str, Column], rows: Iterable[Array], out: Array, seen: Seen | None = None
-    ) -> None:
-        """Writes the rows of whole columns, given in pieces of row numbers, to `out`, (n, width) float32."""
-        start = 0
-        for piece in rows:
-            part = out[start : start + len(piece)]
-            values = {c.name: (columns[c.name].values[piece], columns[c.name].levels) for c in self.columns}
-            self.encode_piece(values, part, seen)
-            start += len(piece)
+    def before(self, cells: Array, windows: Windows | None) -> Array | float:
+        """What the scaled targets are changes of, (samples, 1): the last of each window; 0 where they are
+        none. cells: (rows, width)."""
+        if self.series is None or windows is None or not self.series.difference:
+            return 0.0
+        own = next(n for n, column in enumerate(self.columns) if column.name == self.target.name)
+        at = sum(len(column.cells) for column in self.columns[:own])
+        last: Array = cells[windows.last, at : at + 1].astype(np.float64)
+        return last
 
     def encode_piece(
         self, values: Mapping[str, tuple[Array, Sequence[str] | None]], out: Array, seen: Seen | None = None
@@ -111,16 +128,17 @@ class Plan:
                 count = column.unseen(cells, levels or ())
                 if count:
                     seen.unseen[column.name] = seen.unseen.get(column.name, 0) + count
-        widths = [len(column.names) for column in self.columns]
+        widths = [len(column.cells) for column in self.columns]
         rows = max(16, _BLOCK // max(1, sum(widths)))
+        block = np.empty((sum(widths), min(rows, len(out))), out.dtype)  # columns are written one by one
         with np.errstate(over="ignore"):  # what is too large for float32 is found by the checks after it
             for start in range(0, len(out), rows):
+                part = block[:, : len(out[start : start + rows])].T
                 place = 0
                 for column, cells, width in zip(self.columns, ready, widths, strict=True):
-                    column.encode(
-                        cells[start : start + rows], out[start : start + rows, place : place + width]
-                    )
+                    column.encode(cells[start : start + rows], part[:, place : place + width])
                     place += width
+                out[start : start + rows] = part
 
     def check_names(self, names: Sequence[str], where: str) -> tuple[str, ...]:
         """The names that the plan does not use. Raises DataError with all that are missing."""
@@ -131,7 +149,7 @@ class Plan:
                 f"{where} has no column {_listed(missing)}; the model needs {_listed(self.needs)}, in any"
                 " order"
             )
-        used = {*self.needs, self.target.name}
+        used = {*self.needs, self.target.name, *([self.series.time] if self.series else [])}
         return tuple(name for name in names if name not in used)
 
     def to_json(self) -> dict[str, Any]:
@@ -142,6 +160,7 @@ class Plan:
             "target": dataclasses.asdict(self.target),
             "missing": list(self.missing),
             "header": self.header,
+            **({} if self.series is None else {"series": dataclasses.asdict(self.series)}),
         }
 
     @staticmethod
@@ -158,7 +177,10 @@ class Plan:
             if not isinstance(header, bool | None):
                 raise ValueError("header")
             missing = tuple(_checked(str, text) for text in data["missing"])
-            return Plan(columns, _made(TargetCode, data["target"]), missing, header)
+            series = None if data.get("series") is None else _made(SeriesCode, data["series"])
+            if series is not None and not (0 < series.length < _MOST_ROWS and series.horizon > 0):
+                raise ValueError("series")
+            return Plan(columns, _made(TargetCode, data["target"]), missing, header, series)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"the model's table is damaged ({error}); save the model again") from None
 
@@ -190,10 +212,14 @@ def _made(kind: Any, data: Mapping[str, Any]) -> Any:
         raise ValueError("a spread that is not above 0")
     if not 0 <= found.get("buckets", 0) <= 65_536:
         raise ValueError("buckets")
+    if not 0 <= found.get("dimension", 0) <= MOST_DIMENSION:
+        raise ValueError("dimension")
+    if len(found.get("levels", ())) > MOST_KEPT:
+        raise ValueError("levels")
     edges = found.get("edges", ())
     if any(low >= high for low, high in pairwise(edges)):
         raise ValueError("edges that do not ascend")
-    if set(found.get("parts", ())) - {"time", "month", "weekday", "hour"}:
+    if not {"time", *TURNS}.issuperset(found.get("parts", ())) or found.get("parts") == ():
         raise ValueError("parts")
     return kind(**found)
 

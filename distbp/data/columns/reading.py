@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,13 +12,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from distbp.core.errors import DataError
-from distbp.data.columns.arrow import arrow
+from distbp.data.columns.arrow import arrow, is_text
+from distbp.data.columns.cells import missing_cells
 from distbp.data.columns.csv_text import Dialect, Ragged, find_dialect, first_undecodable, read_csv
 from distbp.data.columns.files import check_unpacked, file_kind, find_files
 from distbp.data.formats.tables import TableFiles
 from distbp.data.safety import DataFile, check_claim
 
-_ROWS = 65_536  # of a piece, where a file does not say itself
+_ROWS = 32_768  # of a piece, where a file does not say itself
+_FEW = 1024  # of one that only shows what there is
 
 
 class NamedTable(Protocol):
@@ -32,6 +35,15 @@ class NamedTable(Protocol):
 
     @property
     def dialect(self) -> Dialect | None: ...
+
+    @property
+    def typed(self) -> frozenset[str]:
+        """Columns that are stored with a type other than text everywhere, and need not be read for it."""
+        ...
+
+    def beginnings(self, names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+        """Of each file, pieces of some typed columns, until each has shown a cell that is not missing."""
+        ...
 
     def place(self, row: int) -> str:
         """Where a row lies, for messages."""
@@ -65,6 +77,25 @@ class RawTable:
     @property
     def dialect(self) -> Dialect | None:
         return self.dialects[0]
+
+    @functools.cached_property
+    def typed(self) -> frozenset[str]:
+        found = set(self.names)
+        for file, kind in zip(self.files, self.kinds, strict=True):
+            with _told(self.source, file, kind, None):
+                found -= _text_columns(file, kind) if kind in ("parquet", "arrow") else found
+        return frozenset(found)
+
+    def beginnings(self, names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+        for file, kind in zip(self.files, self.kinds, strict=True):
+            left = list(names)
+            with _told(self.source, file, kind, None):
+                for batch in _batches(self.source, file, kind, None, left, Ragged(self.skip), _FEW):
+                    cells = {name: batch.column(name) for name in left}
+                    yield cells
+                    left = [name for name in left if missing_cells(cells[name]).all()]
+                    if not left:
+                        break
 
     def place(self, row: int) -> str:
         """Where a row of the whole table lies: "part-2.csv: row 17", counted from 0."""
@@ -180,20 +211,54 @@ def _own(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _batches(
-    source: TableFiles, file: DataFile, kind: str, dialect: Dialect | None, columns: list[str], ragged: Ragged
+    source: TableFiles,
+    file: DataFile,
+    kind: str,
+    dialect: Dialect | None,
+    columns: list[str],
+    ragged: Ragged,
+    rows: int = _ROWS,
 ) -> Iterator[Any]:
     if dialect is not None:
         yield from read_csv(source, file, dialect, columns, ragged)
     elif kind == "parquet":
-        with arrow().parquet.ParquetFile(str(file.path)) as parquet:
-            yield from parquet.iter_batches(batch_size=_ROWS, columns=columns)
+        text = sorted(_text_columns(file, kind).intersection(columns))
+        with arrow().parquet.ParquetFile(str(file.path), read_dictionary=text) as parquet:
+            for groups in _groups(parquet):
+                yield from parquet.iter_batches(batch_size=rows, row_groups=groups, columns=columns)
     elif kind == "arrow":
         with _ipc(file) as reader:
             count = getattr(reader, "num_record_batches", None)
             batches = reader if count is None else (reader.get_batch(i) for i in range(count))
             yield from (batch.select(columns) for batch in batches)
     else:
-        yield from _json(file).select(columns).to_batches(max_chunksize=_ROWS)
+        yield from _json(file).select(columns).to_batches(max_chunksize=rows)
+
+
+def _groups(parquet: Any) -> Iterator[list[int]]:
+    """Row groups that are read together: more of them would be in memory at the same time."""
+    group: list[int] = []
+    rows = 0
+    for number in range(parquet.num_row_groups):
+        group.append(number)
+        rows += parquet.metadata.row_group(number).num_rows
+        if rows >= _ROWS or number + 1 == parquet.num_row_groups:
+            yield group
+            group, rows = [], 0
+
+
+def _text_columns(file: DataFile, kind: str) -> set[str]:
+    """Of a file of Parquet or Arrow: with or without a dictionary."""
+    if kind == "parquet":
+        schema = arrow().parquet.read_schema(str(file.path))
+    else:
+        with _ipc(file) as reader:
+            schema = reader.schema
+
+    def text(kind: Any) -> bool:
+        return is_text(kind.value_type if arrow().pa.types.is_dictionary(kind) else kind)
+
+    return {field.name for field in schema if text(field.type)}
 
 
 def _ipc(file: DataFile) -> Any:

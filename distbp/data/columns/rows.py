@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,58 +15,76 @@ from distbp.data.columns.arrow import arrow
 from distbp.data.columns.plan import Plan, Seen
 from distbp.data.columns.reading import NamedTable
 from distbp.data.columns.store import read_cells
+from distbp.data.windows import Windows
 
 _READ_AS = {"number": "a number", "date": "a date", "boolean": "yes or no", "level": "text"}
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedRows:
-    """Rows as the first layer of a model takes them, (n, width), and what was noticed."""
+    """Rows as the first layer of a model takes them, (n, width), and what was noticed. `windows`: the samples
+    are windows of the rows."""
 
     inputs: Array
     seen: Seen = field(default_factory=Seen)
+    windows: Windows | None = None
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return len(self.inputs if self.windows is None else self.windows)
 
 
-def encode_file(plan: Plan, table: NamedTable, dtype: Any) -> EncodedRows:
-    """The rows of a file. Raises DataError with every column that is missing, or the place of a bad cell."""
+def encode_file(plan: Plan, table: NamedTable, dtype: Any, ahead: int = 0) -> EncodedRows:
+    """The rows of a file; of a series its windows that have `ahead` rows behind them. Raises DataError with
+    every column that is missing, or the place of a bad cell."""
     seen = Seen(extra=plan.check_names(table.names, table.name))
-    parts = [
-        _piece(plan, cells, dtype, seen, lambda index, row=row: table.place(row + index))
-        for row, cells in table.pieces(plan.needs)
-    ]
-    return EncodedRows(np.concatenate(parts), seen)
+    parts, groups = [], []
+    for row, cells in table.pieces(plan.needs):
+        parts.append(_piece(plan, cells, dtype, seen, lambda index, row=row: table.place(row + index)))
+        groups += _groups(plan, cells)
+    return _encoded(plan, np.concatenate(parts), seen, groups, ahead, table.name)
 
 
 def encode_given(plan: Plan, given: Any, dtype: Any) -> EncodedRows:
     """The rows of a value from Python: a frame of pandas or Polars, a table of Arrow, a mapping of columns,
     a list of mappings, one mapping of single values. Raises DataError."""
-    table = as_arrow(given)
-    seen = Seen(extra=plan.check_names(table.column_names, "the data"))
+    if isinstance(given, list | tuple):  # of mappings, of which each may name columns of its own
+        seen = Seen(extra=plan.check_names(_names_of(given), "the data"))
+        table = as_arrow(given, plan.needs)
+    else:
+        table = as_arrow(given)
+        seen = Seen(extra=plan.check_names(table.column_names, "the data"))
     if not table.num_rows:
         return EncodedRows(np.empty((0, plan.width), dtype), seen)
     cells = {name: _one(table.column(name)) for name in plan.needs}
     inputs = _piece(plan, cells, dtype, seen, lambda index: f"row {index:,}")
-    return EncodedRows(inputs, seen)
+    return _encoded(plan, inputs, seen, _groups(plan, cells), 0, "the data")
 
 
-def as_arrow(given: Any) -> Any:
-    """An Arrow table of a value with named columns. Raises DataError."""
+def _groups(plan: Plan, cells: Mapping[str, Any]) -> list[str]:
+    """The series of each row, in words; none where there is only one."""
+    group = "" if plan.series is None else plan.series.group
+    return [str(cell) for cell in cells[group].to_pylist()] if group else []
+
+
+def _encoded(plan: Plan, inputs: Array, seen: Seen, groups: list[str], ahead: int, where: str) -> EncodedRows:
+    if plan.series is None:
+        return EncodedRows(inputs, seen)
+    windows = plan.series.windows(groups or None, len(inputs), ahead, where)
+    return EncodedRows(inputs, seen, windows)
+
+
+def as_arrow(given: Any, only: Sequence[str] | None = None) -> Any:
+    """An Arrow table of a value with named columns; `only`: of mappings, those that are wanted. Raises
+    DataError."""
     pa = arrow().pa
     if isinstance(given, pa.Table):
         return given
     if isinstance(given, pa.RecordBatch):
         return pa.Table.from_batches([given])
     if isinstance(given, list | tuple):
-        names: dict[str, None] = {}
-        for number, row in enumerate(given):
-            if not isinstance(row, Mapping):
-                raise DataError(f"row {number} is no mapping from column to value; give one for each row")
-            names.update(dict.fromkeys(map(str, row)))
+        wanted = _names_of(given) if only is None else only
         by_name = [{str(k): v for k, v in row.items()} for row in given]
-        return _columns({name: [row.get(name) for row in by_name] for name in names})
+        return _columns({name: [row.get(name) for row in by_name] for name in wanted})
     if isinstance(given, Mapping):
         single = all(isinstance(v, str | bytes) or not isinstance(v, Iterable) for v in given.values())
         return _columns({str(k): [v] if single else v for k, v in given.items()})
@@ -81,6 +99,16 @@ def as_arrow(given: Any) -> Any:
         "the model takes rows with named columns: a frame, a mapping from name to values, a list of mappings,"
         f" a table of Arrow; not a value of type {type(given).__name__}"
     )
+
+
+def _names_of(rows: Sequence[Any]) -> list[str]:
+    """The names in mappings, in the order of their first coming."""
+    names: dict[str, None] = {}
+    for number, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise DataError(f"row {number} is no mapping from column to value; give one for each row")
+        names.update(dict.fromkeys(map(str, row)))
+    return list(names)
 
 
 def _columns(columns: Mapping[str, Any]) -> Any:
@@ -118,13 +146,16 @@ def _piece(plan: Plan, cells: Mapping[str, Any], dtype: Any, seen: Seen, place: 
         raw = cells[column.name]
         piece = c.cleaned(raw, plan.missing)
         found, levels, bad = read_cells(piece, column.reads, column.numeric)
+        said = f"is not {_READ_AS[column.reads]}"
         if column.reads == "number" and np.isinf(found).any():
             bad = np.isinf(found) if bad is None else bad | np.isinf(found)
+        elif bad is None and column.reads == "number" and (large := _too_large(column, found, dtype)).any():
+            bad, said = large, f"is too large for numbers of type {np.dtype(dtype)}"
         if bad is not None:
             index = int(bad.argmax())
             shown = raw[index].as_py()
             shown = repr(shown[:40]) if isinstance(shown, str) else str(shown)
-            faults.append(f"{place(index)}, column {column.name!r}: {shown} is not {_READ_AS[column.reads]}")
+            faults.append(f"{place(index)}, column {column.name!r}: {shown} {said}")
         values[column.name] = (found, levels)
     if faults:
         more = f" ({len(faults) - 5} more columns have such cells)" if len(faults) > 5 else ""
@@ -132,3 +163,11 @@ def _piece(plan: Plan, cells: Mapping[str, Any], dtype: Any, seen: Seen, place: 
     out = np.empty((len(next(iter(values.values()))[0]), plan.width), dtype)
     plan.encode_piece(values, out, seen)
     return out
+
+
+def _too_large(column: Any, values: Array, dtype: Any) -> Array:
+    """Which numbers the inputs' type cannot hold once they are scaled; logarithms and ranks are small."""
+    if column.log or column.ranks:
+        return np.zeros(len(values), bool)
+    with np.errstate(over="ignore"):
+        return np.asarray(np.abs((values - column.center) / column.spread) > np.finfo(dtype).max)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError
 from distbp.core.streams import Purpose, generator
 
-Parts = dict[str, Array]
-MEASURING = ("test", "validation")  # in the order in which they are drawn
+OWNERS = ("train", "test", "validation")  # by their numbers; the last two in the order of their draw
+NOBODY = -1
+_PIECE = 1 << 18
+_BINS, _CELLS = 1 << 12, 1 << 20
 
 
 def split_rows(
@@ -18,84 +22,106 @@ def split_rows(
     way: str,
     seed: int,
     *,
+    kept: Array | None = None,
     classes: Array | None = None,
     groups: Array | None = None,
     times: Array | None = None,
     name: str = "the table",
-) -> Parts:
-    """Row numbers, ascending, of "train" and of every split with a share above 0. Raises DataError where
-    one would be empty.
+) -> Array:
+    """Of each row the number of its split in `OWNERS`, (rows,) int8; NOBODY where `kept` is False. Raises
+    DataError where a split would be empty.
 
-    random: shuffled by the seed. stratified: within each of `classes` (whole numbers). group: rows of one
-    of `groups` stay together. time: the latest rows are the test set, those before them the validation set;
-    rows of one time stay together.
+    random: shuffled by the seed. stratified: within each of `classes` (whole numbers from 0). group: rows
+    of one of `groups` (such numbers, too) stay together. time: the latest rows are the test set, those before
+    them the validation set; rows of one time stay together.
     """
+    there = np.ones(rows, bool) if kept is None else kept
     if way == "time":
         assert times is not None
-        found = _by_time(rows, shares, times)
+        owner = _by_time(shares, times, there)
     elif way == "group":
         assert groups is not None
-        found = _by_group(rows, shares, seed, groups)
+        owner = _by_group(shares, seed, groups, there)
     else:
-        labels = classes if way == "stratified" and classes is not None else np.zeros(rows, np.int64)
-        found = _at_random(rows, shares, seed, labels)
-    for split, numbers in found.items():
-        if not len(numbers):
+        owner = _at_random(rows, shares, seed, classes if way == "stratified" else None, there)
+    owner[~there] = NOBODY
+    found = [int((owner == number).sum()) for number in range(len(OWNERS))]
+    for split, count in zip(OWNERS, found, strict=True):
+        if not count and (split == "train" or shares.get(split, 0)):
             raise DataError(
-                f"{name}: the {split} set would have no row ({rows:,} rows, split by {way}); give it"
-                " another share,"
-                " or split in another way"
+                f"{name}: the {split} set would have no row ({sum(found):,} rows, split by {way}); give it"
+                " another share, or split in another way"
             )
-    return found
+    return owner
 
 
-def _at_random(rows: int, shares: dict[str, float], seed: int, labels: Array) -> Parts:
-    """Of each label the same share, rounded to whole rows."""
-    keys = generator(seed, Purpose.SPLIT).random(rows)
-    order = np.lexsort((keys, labels))
-    ordered = labels[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1], True])
-    owner = np.zeros(rows, np.int8)
-    for start, stop in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
-        place = start
-        for number, split in enumerate(MEASURING, 1):
-            count = round(shares.get(split, 0) * (stop - start))
-            owner[order[place : place + count]] = number
-            place += count
-    return _parts(owner, shares)
+def _at_random(rows: int, shares: dict[str, float], seed: int, classes: Array | None, there: Array) -> Array:
+    """Each row has a random key; of each class those with the smallest keys measure, so many as its share is,
+    rounded. The keys are drawn twice, and counted in bins, for they may be more than fit in memory; only in
+    a bin where a split ends they are sorted."""
+    labels = 1 if classes is None or not rows else int(classes.max()) + 1
+    bins = max(1, min(_BINS, _CELLS // labels))
+
+    def drawn() -> Iterator[tuple[slice, Array, Array]]:
+        """Pieces of rows, their keys, and their bins."""
+        draw = generator(seed, Purpose.SPLIT)
+        for start in range(0, rows, _PIECE):
+            part = slice(start, min(start + _PIECE, rows))
+            keys = draw.random(part.stop - start)
+            place = (keys * bins).astype(np.int64)
+            yield part, keys, place if classes is None else place + bins * classes[part].astype(np.int64)
+
+    counts = np.zeros(labels * bins, np.int64)
+    for part, _, place in drawn():
+        counts += np.bincount(place[there[part]], minlength=len(counts))
+    by_label = counts.reshape(labels, bins)
+    totals = by_label.sum(axis=1)
+    ends = np.cumsum([np.round(shares.get(split, 0) * totals) for split in OWNERS[1:]], axis=0).astype(
+        np.int64
+    )
+    before = (np.cumsum(by_label, axis=1) - by_label).reshape(-1)
+    # Of each bin: how many ends lie at or before its first row, and whether one lies inside.
+    ends_of = np.repeat(ends, bins, axis=1)
+    done = (ends_of <= before).sum(axis=0)
+    cut = np.sum((ends_of > before) & (ends_of < before + counts), axis=0) > 0
+    owner_of = np.array([1, 2, 0], np.int8)
+    owner, open_ = np.empty(rows, np.int8), []
+    for part, keys, place in drawn():
+        owner[part] = owner_of[done[place]]
+        inside = np.flatnonzero(cut[place] & there[part])
+        open_.append((place[inside], keys[inside], part.start + inside))
+    place, keys, numbers = (np.concatenate(each) for each in zip(*open_, strict=True))
+    order = np.lexsort((keys, place))
+    place, numbers = place[order], numbers[order]
+    rank = before[place] + np.arange(len(place)) - np.searchsorted(place, place)
+    owner[numbers] = owner_of[(ends[:, place // bins] <= rank).sum(axis=0)]
+    return owner
 
 
-def _by_group(rows: int, shares: dict[str, float], seed: int, groups: Array) -> Parts:
-    counts = np.bincount(groups)
+def _by_group(shares: dict[str, float], seed: int, groups: Array, there: Array) -> Array:
+    counts = np.bincount(groups[there])
+    rows = int(counts.sum())
     order = np.argsort(generator(seed, Purpose.SPLIT).random(len(counts)), kind="stable")
-    owner_of = np.zeros(len(counts), np.int8)
+    owner_of = np.zeros(len(counts) + 1, np.int8)
     waiting = iter(order.tolist())
-    for number, split in enumerate(MEASURING, 1):
+    for number, split in enumerate(OWNERS[1:], 1):
         wanted, have = shares.get(split, 0) * rows, 0
         while have < wanted and (group := next(waiting, None)) is not None:
             owner_of[group] = number
             have += int(counts[group])
-    return _parts(owner_of[groups], shares)
+    return owner_of[np.where(there, groups, 0)]
 
 
-def _by_time(rows: int, shares: dict[str, float], times: Array) -> Parts:
-    ordered = np.sort(times)
-    owner = np.zeros(rows, np.int8)
+def _by_time(shares: dict[str, float], times: Array, there: Array) -> Array:
+    ordered = np.sort(times[there])
+    owner = np.zeros(len(times), np.int8)
     stop: float = np.inf
-    place = rows
-    for number, split in enumerate(MEASURING, 1):
-        count = round(shares.get(split, 0) * rows)
+    place = len(ordered)
+    for number, split in enumerate(OWNERS[1:], 1):
+        count = round(shares.get(split, 0) * len(ordered))
         if count:
             place -= count
             start = float(ordered[max(0, place)])
             owner[(times >= start) & (times < stop)] = number
             stop = start
-    return _parts(owner, shares)
-
-
-def _parts(owner: Array, shares: dict[str, float]) -> Parts:
-    found = {"train": np.flatnonzero(owner == 0)}
-    for number, split in enumerate(MEASURING, 1):
-        if shares.get(split, 0):
-            found[split] = np.flatnonzero(owner == number)
-    return found
+    return owner

@@ -3,9 +3,13 @@ unnamed temporary files, so that a table need not fit in memory."""
 
 from __future__ import annotations
 
+import functools
+import math
+import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -14,7 +18,7 @@ from distbp.core.arrays import Array
 from distbp.data.columns import cells as c
 from distbp.data.table import release_pages
 
-KEPT_BYTES = 64 * 2**20  # of all columns of a table; the rest goes to files
+KEPT_BYTES = 32 * 2**20  # of all columns of a table; the rest goes to files
 CHUNK_ROWS = 65_536  # part of the numerics: statistics are added up chunk by chunk
 
 
@@ -60,7 +64,7 @@ class _Growing:
 @dataclass(frozen=True, eq=False)
 class Column:
     """`values`: (n,) float64, NaN where missing; or (n,) int32, numbers of `levels`, -1 where missing.
-    `levels`: sorted, so that they do not depend on how the table was cut."""
+    `levels`: in any order, which depends on how the table was cut; no row need have one."""
 
     values: Array
     levels: tuple[str, ...] | None = None
@@ -68,11 +72,69 @@ class Column:
     def __len__(self) -> int:
         return len(self.values)
 
-    def chunks(self, rows: Array) -> Iterator[Array]:
-        """The values of `rows`, in pieces of `CHUNK_ROWS`."""
-        for start in range(0, len(rows), CHUNK_ROWS):
-            yield self.values[rows[start : start + CHUNK_ROWS]]
+    def chunks(self, rows: Array | None = None) -> Iterator[Array]:
+        """The values in pieces of `CHUNK_ROWS` rows of the table, of each those that `rows`, (n,) bool, name;
+        None: all."""
+        for start in range(0, len(self.values), CHUNK_ROWS):
+            part = self.values[start : start + CHUNK_ROWS]
+            yield part if rows is None else np.compress(rows[start : start + CHUNK_ROWS], part)
             release_pages(self.values)
+
+    def classes(self) -> Array:
+        """(n,) numbers from 0 of the distinct values that are there, in their order; -1 for a missing
+        level."""
+        number_of: Callable[[Array], Array]
+        if self.levels is None:
+            distinct = np.empty(0)
+            for part in self.chunks():
+                distinct = np.union1d(distinct, part)
+            count, number_of = len(distinct), functools.partial(np.searchsorted, distinct)
+        else:
+            counts = np.zeros(len(self.levels) + 1, np.int64)
+            for part in self.chunks():
+                counts += np.bincount(part + 1, minlength=len(counts))
+            there = sorted(np.flatnonzero(counts[1:]).tolist(), key=self.levels.__getitem__)
+            place = np.full(len(self.levels) + 1, -1)
+            place[there] = np.arange(len(there))
+            count, number_of = len(there), place.__getitem__
+        found = np.empty(len(self), np.int16 if count < 1 << 15 else np.int32)
+        start = 0
+        for part in self.chunks():
+            found[start : start + len(part)] = number_of(part)
+            start += len(part)
+        return found
+
+
+class Rows:
+    """Rows of a split that are written piece by piece, from any thread: in memory up to `limit` bytes, else
+    in a new file at `path`; None: in an unnamed temporary one."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any, limit: int, path: Path | None = None) -> None:
+        self._shape, self._dtype = shape, np.dtype(dtype)
+        self._row_bytes = self._dtype.itemsize * math.prod(shape[1:])
+        self._file: IO[bytes] | None = None
+        if shape[0] * self._row_bytes <= limit:
+            self._array = np.empty(shape, dtype)
+        else:
+            # The mapping keeps it.
+            self._file = tempfile.TemporaryFile() if path is None else path.open("x+b")  # noqa: SIM115
+
+    def put(self, start: int, part: Array) -> None:
+        """Writes rows from number `start` on."""
+        if self._file is None:
+            self._array[start : start + len(part)] = part
+            return
+        view, place = np.ascontiguousarray(part, self._dtype).data.cast("B"), start * self._row_bytes
+        while len(view):
+            done = os.pwrite(self._file.fileno(), view, place)
+            view, place = view[done:], place + done
+
+    def whole(self) -> Array:
+        """All rows, once each was written."""
+        if self._file is None:
+            return self._array
+        with self._file as file:  # the mapping keeps the space; it is freed with the array
+            return np.memmap(file, dtype=self._dtype, mode="r", shape=self._shape)
 
 
 class Gathering:
@@ -82,32 +144,32 @@ class Gathering:
         self.reads, self.numeric = reads, numeric
         self._grown = _Growing(np.int32 if reads == "level" else np.float64, room)
         self._codes: dict[str, int] = {}
+        self._before: Any = None  # the last piece, and the numbers of the entries of its dictionary
+        self._place: Array = np.empty(0, np.int32)
 
-    def append(self, piece: Any) -> tuple[Array, Array | None]:
-        """Takes cleaned cells; returns their values (or codes), and which of them are bad."""
-        values, levels, bad = read_cells(piece, self.reads, self.numeric)
-        if levels is not None:
-            known = self._codes
-            of = np.array([known.setdefault(level, len(known)) for level in levels], np.int32)
-            values = np.append(of, np.int32(-1))[values]
+    def append(self, cells: Any, missing: Sequence[str]) -> tuple[Array, Array | None]:
+        """Takes cells; returns their values (or codes), and which of them are bad."""
+        piece = c.cleaned(cells, missing, self._before)
+        if isinstance(piece, c.Coded) and self.reads == "level" and not self.numeric:
+            if self._before is None or piece.texts is not self._before.texts:
+                self._before, self._place = piece, self._numbered(piece.texts.to_pylist())
+            values, bad = piece.map(self._place, -1), None
+        else:
+            values, levels, bad = read_cells(piece, self.reads, self.numeric)
+            if levels is not None:
+                values = np.append(self._numbered(levels), np.int32(-1))[values]
         self._grown.append(values)
         return values, bad
 
-    def column(self, keep: Array | None = None) -> Column:
-        """What was read, without the rows that are not in `keep`."""
-        values = self._grown.whole()
-        if self.reads == "level":
-            levels = sorted(self._codes)
-            place = np.empty(len(levels) + 1, np.int32)
-            place[[self._codes[level] for level in levels]] = np.arange(len(levels), dtype=np.int32)
-            place[-1] = -1
-            again = _Growing(np.int32, Room())
-            for start in range(0, len(values), CHUNK_ROWS):
-                again.append(place[values[start : start + CHUNK_ROWS]])
-                release_pages(values)
-            values = again.whole()
-            return Column(values if keep is None else values[keep], tuple(levels))
-        return Column(values if keep is None else values[keep])
+    def _numbered(self, levels: Sequence[str | None]) -> Array:
+        known = self._codes
+        return np.array(
+            [-1 if one is None else known.setdefault(one, len(known)) for one in levels], np.int32
+        )
+
+    def column(self) -> Column:
+        """What was read."""
+        return Column(self._grown.whole(), tuple(self._codes) if self.reads == "level" else None)
 
 
 def read_cells(
@@ -115,6 +177,11 @@ def read_cells(
 ) -> tuple[Array, Sequence[str] | None, Array | None]:
     """Of cleaned cells the values (float64, or whole numbers of the levels that are returned, -1 where
     missing), the levels, and which cells are bad."""
+    if isinstance(piece, c.Coded):
+        values, levels, bad = read_cells(piece.texts, reads, numeric)
+        bad = None if bad is None else piece.map(bad, False)
+        values = piece.map(values, -1 if reads == "level" else np.nan)
+        return values, levels, bad if bad is not None and bad.any() else None
     if reads != "level":
         values, bad = {"number": c.as_numbers, "date": c.as_dates, "boolean": c.as_booleans}[reads](piece)
         return values, None, bad

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from distbp.core.arrays import Array
 from distbp.data.columns import cells as c
 from distbp.data.columns.arrow import arrow, is_text
 from distbp.data.columns.reading import NamedTable
+from distbp.data.columns.threads import ahead
 
 COUNTED_LEVELS = 10_000  # of a column; more are "many"
 WORDS = {
@@ -67,26 +69,33 @@ class _Finder:
     levels: dict[str, int] | None = field(default_factory=dict)
     low: float = np.inf
     high: float = -np.inf
+    tally: tuple[Any, Array] | None = None
 
     def see(self, piece: Any, row: int, table: NamedTable) -> None:
         self.rows += len(piece)
-        gone = int(c.missing_cells(piece).sum())
+        coded = isinstance(piece, c.Coded)
+        counts = piece.counts if coded else None
+        gone = int(c.missing_cells(piece).sum()) if counts is None else len(piece) - int(counts.sum())
         self.missing += gone
         if gone == len(piece):
             return
-        before = self.state
-        if is_text(piece.type):
-            self.state = next((kind for kind in _AFTER.get(before, ()) if _fits(kind, piece)), "text")
+        before, cells = self.state, piece
+        if counts is not None and before != "text":  # else it is known what it is
+            cells = piece.texts.filter(arrow().pa.array(counts > 0))
+        elif counts is not None:
+            cells = piece.texts
+        if is_text(cells.type):
+            self.state = next((kind for kind in _AFTER.get(before, ()) if _fits(kind, cells)), "text")
             if before != self.state and not self.changed:
-                self._note(piece, row, table, before)
-            self._count(piece)
+                self._note(piece.plain() if coded else piece, row, table, before)
+            self._count(piece.texts if coded else cells, counts)
         else:
             self.stored = str(piece.type)
             self.state = _wider(before, _stored_type(piece.type))
             if self.deep or self.state in ("boolean", "text"):
                 self._count(c.as_levels(piece, numeric=self.state in ("whole", "number"))[0])
         if self.deep and self.state in ("whole", "number", "date"):
-            values, _ = (c.as_dates if self.state == "date" else c.as_numbers)(piece)
+            values, _ = (c.as_dates if self.state == "date" else c.as_numbers)(cells)
             self.low = float(np.fmin.reduce(values, initial=self.low))
             self.high = float(np.fmax.reduce(values, initial=self.high))
 
@@ -95,7 +104,7 @@ class _Finder:
         if before is None:  # the first piece: what its first cell looked like
             one = piece.drop_null().slice(0, 1)
             before = next((kind for kind in _AFTER[None] if _fits(kind, one)), "text")
-        if self.state in (before, "number"):
+        if self.state in (before, "number") or before == "boolean":  # text of yes and no is found later
             return
         pattern = {"whole": c.WHOLE, "number": c.NUMBER, "date": c.DATE}[before]
         fits = arrow().compute.match_substring_regex(piece, pattern)
@@ -105,16 +114,38 @@ class _Finder:
         index = int(strange.argmax())
         self.changed = f"{table.place(row + index)} is {piece[index].as_py()[:40]!r}, after {WORDS[before]}"
 
-    def _count(self, text: Any) -> None:
+    def _count(self, text: Any, counts: Array | None = None) -> None:
+        """counts: where the entries of a dictionary are given, how often each is there."""
         if self.levels is None:
             return
-        found = arrow().compute.value_counts(text.drop_null())
-        for level, count in zip(found.field(0).to_pylist(), found.field(1).to_pylist(), strict=True):
+        if counts is None:
+            found = arrow().compute.value_counts(text.drop_null())
+            self._add(found.field(0), found.field(1).to_numpy(zero_copy_only=False))
+            return
+        if self.tally is not None and self.tally[0] is text:
+            self.tally[1][:] += counts
+        else:
+            self._settle()
+            self.tally = (text, counts)
+
+    def _settle(self) -> None:
+        """Adds what was counted by the entries of a dictionary."""
+        if self.tally is not None:
+            text, counts = self.tally
+            self.tally = None
+            used = np.flatnonzero(counts)
+            self._add(text.take(arrow().pa.array(used)), counts[used])
+
+    def _add(self, text: Any, counts: Array) -> None:
+        if self.levels is None:
+            return
+        for level, count in zip(text.to_pylist(), counts.tolist(), strict=True):
             self.levels[level] = self.levels.get(level, 0) + count
         if len(self.levels) > COUNTED_LEVELS:
             self.levels = None
 
     def found(self) -> Facts:
+        self._settle()
         kind, why = self.state or "empty", self.changed
         if kind == "text" and self.levels:
             words = {level.lower() for level in self.levels}
@@ -134,11 +165,19 @@ class _Finder:
 
 def survey(table: NamedTable, missing: Sequence[str], *, deep: bool = False) -> dict[str, Facts]:
     """The facts of every column, from one reading of the whole table in flat memory. `deep`: with ranges,
-    and the levels of numbers that are stored as such. Raises DataError."""
+    missing cells, and the levels of numbers that are stored as such; else of columns that are stored with a
+    type no more is read than shows that they are not empty. Raises DataError."""
     finders = {name: _Finder(name, deep) for name in table.names}
-    for row, cells in table.pieces():
+    typed = set() if deep else set(table.typed)
+    for cells in table.beginnings(sorted(typed)) if typed else ():
         for name, piece in cells.items():
-            finders[name].see(c.cleaned(piece, missing), row, table)
+            finders[name].see(piece, 0, table)
+    if rest := [name for name in table.names if name not in typed]:
+        before: dict[str, Any] = {}
+        for row, cells in ahead(table.pieces(rest)):
+            for name, piece in cells.items():
+                before[name] = c.cleaned(piece, missing, before.get(name))
+                finders[name].see(before[name], row, table)
     return {name: finder.found() for name, finder in finders.items()}
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from distbp.core.errors import DataError
 from distbp.core.options import option
 from distbp.data.checks import ANY, Allowed, BadRows, check_rows
+from distbp.data.sequences import with_lengths
 from distbp.data.table import Columns, Table, build
 from distbp.nn.layers.base import Array
 
@@ -40,14 +41,17 @@ def from_arrays(
     name: str = "the arrays",
     allowed: Allowed = ANY,
 ) -> Table:
-    """A checked table of array-likes: inputs (n, *features); targets (n,) labels (numbers, booleans, text) or
-    values, or values (n, outputs); weights (n,). Frames and series will do for each, and the names of the
-    columns of a frame of inputs are kept. Arrays of numbers are not copied. Raises DataError."""
+    """A checked table of array-likes: inputs (n, *features), or as `with_lengths` takes them; targets (n,)
+    labels (numbers, booleans, text) or values, or values (n, outputs); weights (n,). Frames and series will
+    do for each, and the names of the columns of a frame of inputs are kept. Arrays of numbers are not
+    copied. Raises DataError."""
+    inputs, lengths = with_lengths(inputs, name)
     columns = columns_of(inputs, name)
     table = build(
         as_array(inputs, f"{name}: inputs"),
         None if targets is None else as_array(targets, f"{name}: targets", labels=True),
         None if weights is None else as_array(weights, f"{name}: weights"),
+        None if lengths is None else as_array(lengths, f"{name}: lengths"),
         name=name,
         columns=columns,
     )

@@ -125,18 +125,23 @@ class Npy:
     inputs: str = option(help="path of the inputs, an array (rows, features...)", path=True, min_length=1)
     targets: str | None = option(None, help="path of the labels (rows,) or values (rows, outputs)", path=True)
     weights: str | None = option(None, help="path of the sample weights (rows,)", path=True)
+    lengths: str | None = option(
+        None, help="path of the lengths (rows,): how many steps of each row are no padding", path=True
+    )
     rows: tuple[int, int] | None = option(None, help="[first, one past the last] row to use, counted from 0")
 
     def open(self, folder: Path, confined: bool = False) -> Table:
         def file(path: str | None) -> DataFile | None:
             return None if path is None else find(folder, path, confined)
 
-        inputs, *others = find(folder, self.inputs, confined), file(self.targets), file(self.weights)
-        targets, weights = (None if other is None else map_array(other) for other in others)
+        inputs = find(folder, self.inputs, confined)
+        others = [file(path) for path in (self.targets, self.weights, self.lengths)]
+        targets, weights, lengths = (None if other is None else map_array(other) for other in others)
         return build(
             map_array(inputs),
             targets,
             weights,
+            lengths,
             rows=self.rows,
             marks=tuple(other.mark for other in (inputs, *others) if other is not None),
             name=self.inputs,

@@ -6,15 +6,10 @@ is the array's own header, checked against the limits, and then at most that man
 
 from __future__ import annotations
 
-import stat
-import struct
 import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Literal
+from pathlib import Path
+from typing import Literal
 
 from distbp.core import settings
 from distbp.core.errors import DataError, HostileFileError
@@ -23,50 +18,15 @@ from distbp.data.formats.npy import Header, read_header
 from distbp.data.safety import DataFile, check_claim, find
 from distbp.data.table import Columns, Table, build
 from distbp.data.unpack import read_window
+from distbp.data.zipped import Entries, opened_zip
 from distbp.nn.layers.base import Array
 
-# What zipfile lets through for archives that are damaged or made to be.
-_DAMAGED = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    OSError,
-    OverflowError,
-    RuntimeError,
-    ValueError,
-)
-
-
-class _Guarded:
-    """A file that, until `opened`, refuses large reads: zipfile reads the table of contents in one."""
-
-    def __init__(self, file: DataFile, handle: BinaryIO) -> None:
-        self._name, self._handle = file.name, handle
-        self._limit = max(2**17, settings.get("DISTBP_MAX_DIRECTORY_BYTES"))  # a comment may have 64 KiB
-        self.opened = False
-
-    def read(self, count: int = -1) -> bytes:
-        if count > self._limit and not self.opened:
-            raise HostileFileError(
-                f"{self._name}: the table of contents of the archive claims {count:,} bytes; at most"
-                f" {self._limit:,} are allowed. If you trust it, raise DISTBP_MAX_DIRECTORY_BYTES"
-            )
-        return self._handle.read(count if count >= 0 else self._limit)
-
-    def seek(self, position: int, whence: int = 0) -> int:
-        return self._handle.seek(position, whence)
-
-    def tell(self) -> int:
-        return self._handle.tell()
-
-    def seekable(self) -> bool:
-        return True
+KIND, AGAIN = ".npz archive", "write it again with numpy.savez"
 
 
 def read_arrays(file: DataFile, names: list[str | None]) -> list[Array | None]:
     """The named arrays of an archive (None for a name None). Raises DataError or HostileFileError."""
-    with _opened(file) as (archive, entries):
+    with opened_zip(file, KIND, AGAIN) as (archive, entries):
         room = settings.get("DISTBP_MAX_UNPACKED_BYTES")
         arrays: list[Array | None] = []
         for name in names:
@@ -78,7 +38,7 @@ def read_arrays(file: DataFile, names: list[str | None]) -> list[Array | None]:
 def describe(file: DataFile) -> dict[str, Header]:
     """The header of every array in an archive, by name, after each was unpacked once through the limits (and
     not kept). Raises DataError or HostileFileError, for an entry that is no array too."""
-    with _opened(file) as (archive, entries):
+    with opened_zip(file, KIND, AGAIN) as (archive, entries):
         room = settings.get("DISTBP_MAX_UNPACKED_BYTES")
         found: dict[str, Header] = {}
         for entry in entries:
@@ -92,52 +52,14 @@ def describe(file: DataFile) -> dict[str, Header]:
         return found
 
 
-@contextmanager
-def _opened(file: DataFile) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
-    with file.path.open("rb") as handle:
-        try:
-            guarded = _Guarded(file, handle)
-            with zipfile.ZipFile(guarded) as archive:
-                guarded.opened = True
-                yield archive, _entries(archive, file)
-        except _DAMAGED as error:
-            raise DataError(
-                f"{file.name}: this is not a sound .npz archive ({error}); write it again with numpy.savez"
-            ) from None
-
-
-def _entries(archive: zipfile.ZipFile, file: DataFile) -> dict[str, zipfile.ZipInfo]:
-    entries: dict[str, zipfile.ZipInfo] = {}
-    for info in archive.infolist():
-        path = PurePosixPath(info.filename.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in info.filename:
-            raise HostileFileError(
-                f"{file.name}: the archive has an entry {info.filename!r} that points outside of it;"
-                " write it again with numpy.savez"
-            )
-        if stat.S_ISLNK(info.external_attr >> 16):
-            raise HostileFileError(
-                f"{file.name}: the entry {info.filename!r} is a link; write the archive again with"
-                " numpy.savez"
-            )
-        if info.filename in entries:
-            raise HostileFileError(
-                f"{file.name}: the archive has two entries {info.filename!r}; write it again with numpy.savez"
-            )
-        entries[info.filename] = info
-    return entries
-
-
-def _read(
-    archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], name: str, file: DataFile, room: int
-) -> Array:
+def _read(archive: zipfile.ZipFile, entries: Entries, name: str, file: DataFile, room: int) -> Array:
     header, flat = _unpack(archive, entries, name, file, room, keep=True)
     return flat.view(header.dtype).reshape(header.shape, order="F" if header.fortran else "C")
 
 
 def _unpack(
     archive: zipfile.ZipFile,
-    entries: dict[str, zipfile.ZipInfo],
+    entries: Entries,
     name: str,
     file: DataFile,
     room: int,
@@ -183,19 +105,23 @@ class Npz:
     inputs: str = option("inputs", help="name of the array of inputs (rows, features...)", min_length=1)
     targets: str | None = option("targets", help="name of the labels or values; null for none")
     weights: str | None = option(None, help="name of the sample weights (rows,)")
+    lengths: str | None = option(
+        None, help="name of the array of lengths (rows,): how many steps of each row are no padding"
+    )
     columns: str | None = option(None, help="name of the array of the inputs' column names (features,), text")
     rows: tuple[int, int] | None = option(None, help="[first, one past the last] row to use, counted from 0")
 
     def open(self, folder: Path, confined: bool = False) -> Table:
         file = find(folder, self.path, confined)
-        inputs, targets, weights, columns = read_arrays(
-            file, [self.inputs, self.targets, self.weights, self.columns]
+        inputs, targets, weights, lengths, columns = read_arrays(
+            file, [self.inputs, self.targets, self.weights, self.lengths, self.columns]
         )
         assert inputs is not None
         return build(
             inputs,
             targets,
             weights,
+            lengths,
             rows=self.rows,
             name=f"{self.path}[{self.inputs}]",
             targets_name=f"{self.path}[{self.targets}]",

@@ -15,8 +15,8 @@ import numpy as np
 
 from distbp.machine.gemm import TRANSPOSED, compiled_as_sgemm
 from distbp.machine.jit import jit
+from distbp.machine.lanes import LANES
 from distbp.machine.own_products.strips import (
-    LANES,
     NARROW,
     WIDE,
     copy_lanes,

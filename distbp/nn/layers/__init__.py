@@ -8,13 +8,19 @@ from typing import Any
 from distbp.core.options import registry
 from distbp.nn.layers.activation import NAMED, ActivationLayer
 from distbp.nn.layers.attention import Attention
-from distbp.nn.layers.convolution import Conv2d
+from distbp.nn.layers.convolution import Conv1d, Conv2d
 from distbp.nn.layers.dense import Dense, DenseSteps
 from distbp.nn.layers.dropout import Dropout
 from distbp.nn.layers.embedding import Embedding
 from distbp.nn.layers.joins import Add, Concatenate, Multiply
 from distbp.nn.layers.normalization import BatchNormalization, LayerNormalization
-from distbp.nn.layers.pooling import AveragePool2d, MaxPool2d
+from distbp.nn.layers.pooling import (
+    AveragePool1d,
+    AveragePool2d,
+    GlobalAveragePool2d,
+    MaxPool1d,
+    MaxPool2d,
+)
 from distbp.nn.layers.recurrent import Elman, Gru, Lstm
 from distbp.nn.layers.shapes import Flatten, Reshape
 from distbp.nn.layers.steps import AverageSteps, PositionalEmbedding, PositionalEncoding
@@ -33,6 +39,10 @@ LAYERS: Mapping[str, Any] = registry(
     Conv2d,
     MaxPool2d,
     AveragePool2d,
+    GlobalAveragePool2d,
+    Conv1d,
+    MaxPool1d,
+    AveragePool1d,
     Elman,
     Lstm,
     Gru,

@@ -11,13 +11,17 @@ from typing import Any, ClassVar, Literal
 
 from distbp.core.options import option
 from distbp.nn.activations import lower_activation
-from distbp.nn.layers.base import ABSENT, Backward, Facts, Lowering, Shape, Value
+from distbp.nn.layers.base import ABSENT, Backward, Channels, Facts, Lengths, Lowering, Shape, Value
 from distbp.nn.tape import Ref
+
+
+def _channels(name: str) -> Channels:
+    return "first" if name == "softmax" else "either"  # softmax works along the last axis
 
 
 def _lower(name: str, low: Lowering, x: Value) -> tuple[Value, Backward]:
     columns = x.shape[-1] if x.shape else 1
-    ref = x.ref.reshaped(columns, x.ref.columns // columns)  # softmax works along the last axis
+    ref = x.ref.reshaped(columns, x.ref.columns // columns)
     y, activate_backward = lower_activation(low.tape, name, ref, ABSENT)
 
     def backward(dy: Ref) -> tuple[Ref | None]:
@@ -26,7 +30,7 @@ def _lower(name: str, low: Lowering, x: Value) -> tuple[Value, Backward]:
         activate_backward(dy.reshaped(ref.columns, ref.times), ABSENT)
         return (dy,)
 
-    return Value(y.reshaped(x.ref.columns, 1), x.shape), backward
+    return x._replace(ref=y.reshaped(x.ref.columns, 1)), backward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,14 @@ class ActivationLayer(Facts):
     activation_option: ClassVar[str] = "function"
     type: Literal["activation"] = "activation"
     function: str = option(help="the activation", choices="activations")
+
+    @property
+    def lengths(self) -> Lengths:
+        return "keep"
+
+    @property
+    def channels(self) -> Channels:
+        return _channels(self.function)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
@@ -53,6 +65,8 @@ def _layer_named_after(name: str) -> Any:
         namespace={
             "activation_option": "type",
             "__doc__": f"The activation {name} as a layer: `{{type: activation, function: {name}}}`.",
+            "lengths": property(lambda self: "keep"),
+            "channels": property(lambda self: _channels(name)),
             "output_shape": lambda self, input_shape: input_shape,
             "lower": lambda self, low, x: _lower(name, low, x),
         },

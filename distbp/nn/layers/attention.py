@@ -22,7 +22,7 @@ from typing import ClassVar, Literal
 
 from distbp.core.options import OptionError, option
 from distbp.nn.initializers import GlorotUniform, Initializer, Zeros
-from distbp.nn.layers.base import ABSENT, Backward, Facts, Lowering, ParameterSpec, Shape, Value
+from distbp.nn.layers.base import ABSENT, Backward, Facts, Lengths, Lowering, ParameterSpec, Shape, Value
 from distbp.nn.layers.steps import steps_of
 from distbp.nn.tape import Ref
 
@@ -34,7 +34,8 @@ class Attention(Facts):
     (steps, units).
 
     As `torch.nn.MultiheadAttention(features, heads)` of an input with itself, whose parameters have the same
-    names and shapes. Memory grows with heads * steps^2.
+    names and shapes. Of rows with lengths, no step attends to padding; one that attends to nothing finds 0.
+    Memory grows with heads * steps^2.
     """
 
     trains: ClassVar[bool] = True
@@ -52,6 +53,10 @@ class Attention(Facts):
     def __post_init__(self) -> None:
         if self.units is not None and self.heads > 0 and self.units % self.heads:
             raise OptionError("heads", f"must divide units, {self.units}, into equal parts, not {self.heads}")
+
+    @property
+    def lengths(self) -> Lengths:
+        return "keep"
 
     def _units(self, input_shape: Shape) -> int:
         features = steps_of(self.type, input_shape)[1]
@@ -88,7 +93,8 @@ class Attention(Facts):
         y = tape.like(mixed)
         whole = (self.heads, steps, 0 if self.causal else steps)
         self._project(low, "in", inputs, qkv)
-        tape.emit("attention", qkv, shares, mixed, whole=whole)
+        ends = ABSENT if x.lengths is None else x.lengths
+        tape.emit("attention", qkv, shares, mixed, ends, whole=whole)
         self._project(low, "out", mixed, y)
 
         def backward(dy: Ref) -> tuple[Ref | None]:

@@ -36,8 +36,10 @@ __all__ = [
     "ABSENT",
     "Array",
     "Backward",
+    "Channels",
     "Facts",
     "Layer",
+    "Lengths",
     "Lowering",
     "ParameterSpec",
     "Shape",
@@ -106,11 +108,16 @@ class StatisticSpec:
 
 
 class Value(NamedTuple):
-    """What flows between layers: a matrix (rows, numbers of one sample), C order, and the shape of a
-    sample."""
+    """What flows between layers: a matrix (rows, numbers of one sample), C order, and the shape of a sample.
+
+    lengths: (rows, 1), how many steps of each row are its own, the others are padding; None: all.
+    channels_last: of images, whose shape is (channels, height, width): the numbers of a sample lie as
+    (height, width, channels)."""
 
     ref: Ref
     shape: Shape
+    lengths: Ref | None = None
+    channels_last: bool = False
 
 
 Backward = Callable[[Ref], Sequence[Ref | None]]
@@ -173,6 +180,8 @@ def no_backward(dy: Ref) -> Sequence[Ref | None]:
 
 
 Takes = Literal["row", "numbers", "ids"]
+Lengths = Literal["drop", "keep", "use"]
+Channels = Literal["first", "last", "either"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,14 +190,16 @@ class Facts:
     parameters.
 
     `takes`: "row" (of numbers: an image of the data is made one), "numbers" of any shape that `output_shape`
-    takes, or "ids", whole numbers. `joins`: it takes two or more inputs, else one. `trains`: it has
-    parameters. `keeps_values`: it gives its input in another shape, or with some numbers left out.
-    `rescales`: the size of its inputs does not matter. `rows_needed`: in every slice. `activation_option`:
-    the option that names the activation that it ends in.
+    takes, or "ids", whole numbers. `joins`: it takes two or more inputs, else one. `random`: it draws
+    numbers while training. `trains`: it has parameters. `keeps_values`: it gives its input in another shape,
+    or with some numbers left out. `rescales`: the size of its inputs does not matter. `rows_needed`: in every
+    slice. `activation_option`: the option that names the activation that it ends in. `channels`: of images
+    that it takes, how they must lie (see `Value`); where either will do, those of all inputs lie alike.
     """
 
     takes: ClassVar[Takes] = "numbers"
     joins: ClassVar[bool] = False
+    random: ClassVar[bool] = False
     trains: ClassVar[bool] = False
     keeps_values: ClassVar[bool] = False
     rescales: ClassVar[bool] = False
@@ -209,9 +220,20 @@ class Facts:
     )
 
     @property
+    def lengths(self) -> Lengths:
+        """What becomes of the lengths of its input (steps, ...). "keep": the outputs have them, too, as no
+        step's output depends on padding. "use": padding does not count, and the outputs have none. "drop":
+        padding would count, which is a fault."""
+        return "drop"
+
+    @property
     def ends_in(self) -> str | None:
         """The name of the activation that makes the outputs; None where there is none."""
         return str(getattr(self, self.activation_option)) if self.activation_option else None
+
+    @property
+    def channels(self) -> Channels:
+        return "first"
 
     @property
     def own_shape(self) -> Shape | None:
@@ -240,12 +262,15 @@ class Layer(Protocol):
 
     takes: ClassVar[Takes]
     joins: ClassVar[bool]
+    random: ClassVar[bool]
     trains: ClassVar[bool]
     keeps_values: ClassVar[bool]
     rescales: ClassVar[bool]
     rows_needed: ClassVar[int]
     activation_option: ClassVar[str]
 
+    @property
+    def lengths(self) -> Lengths: ...
     @property
     def ends_in(self) -> str | None: ...
     @property
@@ -256,6 +281,9 @@ class Layer(Protocol):
 
     @property
     def inputs(self) -> tuple[str, ...] | None: ...
+
+    @property
+    def channels(self) -> Channels: ...
 
     @property
     def shares(self) -> str | tuple[str, ...] | None: ...

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 from distbp.core.options import option
 from distbp.nn.activations import lower_activation
 from distbp.nn.initializers import GlorotUniform, Initializer, Zeros
-from distbp.nn.layers.base import Backward, Facts, Lowering, ParameterSpec, Shape, Takes, Value
+from distbp.nn.layers.base import Backward, Facts, Lengths, Lowering, ParameterSpec, Shape, Takes, Value
 from distbp.nn.layers.steps import steps_of
 from distbp.nn.tape import Ref
 
@@ -88,6 +88,10 @@ class DenseSteps(_Dense):
     `torch.nn.Linear`, then the activation."""
 
     type: Literal["dense_steps"] = "dense_steps"
+
+    @property
+    def lengths(self) -> Lengths:
+        return "keep"
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return steps_of(self.type, input_shape)[0], self.units

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from distbp.core.options import option
-from distbp.nn.layers.base import Backward, Facts, Lowering, Shape, Value
+from distbp.nn.layers.base import Backward, Channels, Facts, Lengths, Lowering, Shape, Value
 from distbp.nn.ops.elements import DROPOUT_LEVELS
 from distbp.nn.tape import POSITION, Ref
 
@@ -21,9 +21,18 @@ class Dropout(Facts):
     """
 
     keeps_values: ClassVar[bool] = True
+    random: ClassVar[bool] = True
 
     type: Literal["dropout"] = "dropout"
     rate: float = option(0.5, help="share of the values that is dropped", ge=0, lt=1)
+
+    @property
+    def lengths(self) -> Lengths:
+        return "keep"
+
+    @property
+    def channels(self) -> Channels:
+        return "either"
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
@@ -41,4 +50,4 @@ class Dropout(Facts):
                 low.tape.emit("multiply", dy, factors, dy)
             return (dy if low.wanted[0] else None,)
 
-        return Value(y, x.shape), backward
+        return x._replace(ref=y), backward

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from distbp.core.options import option
 from distbp.nn.initializers import Initializer, Normal
-from distbp.nn.layers.base import Backward, Facts, Lowering, ParameterSpec, Shape, Takes, Value
+from distbp.nn.layers.base import Backward, Facts, Lengths, Lowering, ParameterSpec, Shape, Takes, Value
 from distbp.nn.tape import Ref
 
 
@@ -27,6 +27,10 @@ class Embedding(Facts):
     entries: int = option(help="how many ids there are: each is at least 0 and less", gt=0)
     size: int = option(help="numbers in the vector of an id", gt=0)
     initializer: Initializer = option(Normal(std=1.0), help="of the table", choices="initializers")
+
+    @property
+    def lengths(self) -> Lengths:
+        return "keep"
 
     @property
     def ids_below(self) -> int:

@@ -1,11 +1,13 @@
-"""What layers over images share: sizes in pairs, padding, and the number of windows."""
+"""What layers over images and sequences share: sizes in pairs, padding, and the number of windows."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from distbp.core.options import OptionError
 from distbp.nn.layers.base import Shape
+from distbp.nn.layers.steps import steps_of
 from distbp.nn.ops.windows import Windows
 
 Pair = int | tuple[int, int]
@@ -27,55 +29,65 @@ def check_pair(field: str, value: Pair, least: int) -> None:
 
 
 def image_windows(
-    kind: str,
-    input_shape: Shape,
-    kernel: Pair,
-    stride: Pair,
-    padding: Padding,
-    dilation: Pair,
-    channels: int | None = None,
+    kind: str, input_shape: Shape, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair
 ) -> Windows:
-    """The windows over images of a shape, of `channels` channels at a time (None: all). Raises ValueError
-    where none fits."""
+    """The windows over images of a shape, which look at all channels. Raises ValueError where none fits."""
     if len(input_shape) != 3:
         raise ValueError(
             f"{kind} takes images, a shape of (channels, height, width), but is given shape"
             f" {list(input_shape)}; put a {{type: reshape, shape: [channels, height, width]}} layer before it"
         )
-    kernel_size, strides, dilations = pair(kernel), pair(stride), pair(dilation)
-    spans = [(k - 1) * d + 1 for k, d in zip(kernel_size, dilations, strict=True)]
-    before: tuple[int, ...]
-    if (
-        padding == "same"
-    ):  # with stride 1 the output is as large as the input; an odd rest stands behind, as in PyTorch
-        before, both = tuple((span - 1) // 2 for span in spans), [span - 1 for span in spans]
+    channels, *sizes = input_shape
+    spans, both, windows = _fitted(channels, sizes, pair(kernel), pair(stride), padding, pair(dilation))
+    if windows is None:
+        raise ValueError(
+            f"a window of {spans[0]} x {spans[1]} does not fit into images of {sizes[0]} x {sizes[1]}"
+            f" with {both[0]} and {both[1]} of padding; make kernel_size smaller, or padding larger"
+        )
+    return windows
+
+
+def sequence_windows(
+    kind: str, input_shape: Shape, kernel: int, stride: int, padding: int | str, dilation: int
+) -> Windows:
+    """The windows over (steps, features): an image of one row, whose channels are the features. Raises
+    ValueError where none fits."""
+    steps, features = steps_of(kind, input_shape)
+    pads: Any = padding if isinstance(padding, str) else (0, padding)
+    spans, both, windows = _fitted(features, (1, steps), (1, kernel), (1, stride), pads, (1, dilation))
+    if windows is None:
+        raise ValueError(
+            f"a window of {spans[1]} steps does not fit into {steps} steps with {both[1]} of padding; make"
+            " kernel_size smaller, or padding larger"
+        )
+    return windows
+
+
+def _fitted(
+    channels: int,
+    sizes: Sequence[int],
+    kernel: tuple[int, int],
+    strides: tuple[int, int],
+    padding: Padding,
+    dilations: tuple[int, int],
+) -> tuple[list[int], list[int], Windows | None]:
+    """How large a window is with its gaps, and the padding on both sides together, down and right; and the
+    windows, None where none fits."""
+    spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    if padding == "same":
+        # With stride 1 the output is as large as the input; an odd rest stands behind, as in PyTorch.
+        before, both = [(span - 1) // 2 for span in spans], [span - 1 for span in spans]
     else:
-        before = (0, 0) if isinstance(padding, str) else pair(padding)
+        before = [0, 0] if isinstance(padding, str) else list(pair(padding))
         both = [2 * size for size in before]
-    sizes = input_shape[1:]
     places = [
         (size + more - span) // by + 1
         for size, more, span, by in zip(sizes, both, spans, strides, strict=True)
     ]
     if min(places) < 1:
-        raise ValueError(
-            f"a window of {spans[0]} x {spans[1]} does not fit into images of {sizes[0]} x {sizes[1]}"
-            f" with {both[0]} and {both[1]} of padding; make kernel_size smaller, or padding larger"
-        )
-    every, height, width = input_shape
-    looked_at = every if channels is None else channels
-    (down, right), (out_height, out_width) = before, places
-    return Windows(
-        every,
-        height,
-        width,
-        0,
-        looked_at,
-        *kernel_size,
-        *strides,
-        down,
-        right,
-        *dilations,
-        out_height,
-        out_width,
+        return spans, both, None
+    (height, width), (top, left), (out_height, out_width) = sizes, before, places
+    windows = Windows(
+        channels, height, width, channels, *kernel, *strides, top, left, *dilations, out_height, out_width
     )
+    return spans, both, windows

@@ -8,13 +8,21 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from distbp.core.options import option
-from distbp.nn.layers.base import Backward, Facts, Lowering, Shape, Value
+from distbp.nn.layers.base import Backward, Channels, Facts, Lengths, Lowering, Shape, Value
 from distbp.nn.tape import Ref
 
 
 @dataclass(frozen=True, kw_only=True)
 class _SameShapes(Facts):
     joins: ClassVar[bool] = True
+
+    @property
+    def lengths(self) -> Lengths:
+        return "keep"
+
+    @property
+    def channels(self) -> Channels:
+        return "either"
 
     def output_shape(self, *inputs: Shape) -> Shape:
         if len(set(inputs)) > 1:
@@ -52,7 +60,7 @@ class Add(_SameShapes):
                 found.append(d)
             return found
 
-        return Value(y, inputs[0].shape), backward
+        return inputs[0]._replace(ref=y), backward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +90,7 @@ class Multiply(_SameShapes):
                 found.append(d)
             return found
 
-        return Value(y, inputs[0].shape), backward
+        return inputs[0]._replace(ref=y), backward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +101,14 @@ class Concatenate(Facts):
 
     type: Literal["concatenate"] = "concatenate"
     axis: int = option(-1, help="of one sample, from 0; -1: the last one (channels of an image: 0)")
+
+    @property
+    def lengths(self) -> Lengths:
+        return "keep" if self.axis == -1 or self.axis > 0 else "drop"  # axis 0 are the steps
+
+    @property
+    def channels(self) -> Channels:
+        return "either"
 
     def output_shape(self, *inputs: Shape) -> Shape:
         axes = len(inputs[0])
@@ -111,8 +127,15 @@ class Concatenate(Facts):
     def lower(self, low: Lowering, *inputs: Value) -> tuple[Value, Backward]:
         shape = self.output_shape(*(value.shape for value in inputs))
         at = self.axis % len(shape)
-        times, columns = math.prod(shape[:at]), math.prod(shape[at:])
-        parts = [value.ref.reshaped(math.prod(value.shape[at:]), times) for value in inputs]
+        shapes = [value.shape for value in inputs]
+        if inputs[0].channels_last:
+            at, shapes = (at - 1) % 3, [(*sizes[1:], sizes[0]) for sizes in shapes]
+        times = math.prod(shapes[0][:at])
+        parts = [
+            value.ref.reshaped(math.prod(sizes[at:]), times)
+            for value, sizes in zip(inputs, shapes, strict=True)
+        ]
+        columns = sum(part.columns for part in parts)
         firsts = [sum(part.columns for part in parts[:number]) for number in range(len(parts))]
         y = low.tape.work(columns, times)
         for part, first in zip(parts, firsts, strict=True):
@@ -127,4 +150,4 @@ class Concatenate(Facts):
                 found.append(d)
             return found
 
-        return Value(y.reshaped(columns * times, 1), shape), backward
+        return Value(y.reshaped(columns * times, 1), shape, channels_last=inputs[0].channels_last), backward

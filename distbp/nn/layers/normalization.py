@@ -1,4 +1,5 @@
-"""Batch and layer normalization. Features stand on the last axis; y = scale * normalized(x) + shift.
+"""Batch and layer normalization, y = scale * normalized(x) + shift. Features stand on the last axis, or are
+channels of images.
 
 With n = (x - mean) / sqrt(variance + epsilon) and g = dy * scale, the gradient in both is
 dx = (g - average(g) - n * average(g * n)) / sqrt(variance + epsilon), averaged over what the statistics are
@@ -15,7 +16,9 @@ from distbp.nn.initializers import Constant, Zeros
 from distbp.nn.layers.base import (
     ABSENT,
     Backward,
+    Channels,
     Facts,
+    Lengths,
     Lowering,
     ParameterSpec,
     Shape,
@@ -26,10 +29,16 @@ from distbp.nn.layers.base import (
 from distbp.nn.tape import Ref
 
 
-def _features(kind: str, input_shape: Shape) -> int:
+def _features(kind: str, input_shape: Shape, axis: int = -1) -> int:
     if not input_shape:
         raise ValueError(f"{kind} needs features on the last axis, but a sample is a single number")
-    return input_shape[-1]
+    axes = len(input_shape)
+    if axis not in (-1, axes - 1) and (axes, axis) not in ((3, 0), (3, -3)):
+        raise ValueError(
+            f"axis is {axis}, but must be -1, the last axis, or 0, the channels of images; the input has"
+            f" shape {list(input_shape)}"
+        )
+    return input_shape[axis]
 
 
 def _scale_and_shift(features: int) -> tuple[ParameterSpec, ...]:
@@ -42,7 +51,8 @@ def _scale_and_shift(features: int) -> tuple[ParameterSpec, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchNormalization(Facts):
-    """Each feature is normalized over the rows (and positions) of the slice that one shard computes.
+    """Each feature is normalized over the rows (and positions) of the slice that one shard computes. With
+    `axis: 0` the features are the channels of images, as of `torch.nn.BatchNorm2d`.
 
     So the statistics depend on `batch_size` and `shards`, which belong to the job, and never on the
     workers. The conventions are PyTorch's: running <- (1 - momentum) * running + momentum * new (Keras:
@@ -59,26 +69,34 @@ class BatchNormalization(Facts):
     type: Literal["batch_normalization"] = "batch_normalization"
     momentum: float = option(0.1, help="share of the new batch in the running statistics", gt=0, le=1)
     epsilon: float = option(1e-5, help="added to the variance", gt=0)
+    axis: int = option(-1, help="of the features: -1, the last one, or 0, the channels of images")
+
+    @property
+    def channels(self) -> Channels:
+        return "first" if self.axis in (-1, 2) else "last"
+
+    def _features(self, input_shape: Shape) -> int:
+        return _features(self.type, input_shape, self.axis)
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        _features("batch_normalization", input_shape)
+        self._features(input_shape)
         return input_shape
 
     def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
-        return _scale_and_shift(_features("batch_normalization", input_shape))
+        return _scale_and_shift(self._features(input_shape))
 
     def statistics(self, input_shape: Shape) -> tuple[StatisticSpec, ...]:
-        shape = (_features("batch_normalization", input_shape),)
+        shape = (self._features(input_shape),)
         return (
             StatisticSpec("mean", shape, 0.0, self.momentum),
             StatisticSpec("variance", shape, 1.0, self.momentum),
         )
 
     def flops(self, input_shape: Shape) -> float:
-        return 12.0 * input_shape[-1]
+        return 12.0 * self._features(input_shape)
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
-        flat, features = _by_feature(x)
+        flat, features = _by_feature(x, self.axis)
         y = low.tape.like(flat)
         scale, shift = low.parameters["scale"], low.parameters["shift"]
         if not low.training:
@@ -86,14 +104,14 @@ class BatchNormalization(Facts):
                 "batch_norm_running", flat, scale, shift,
                 low.statistics["mean"], low.statistics["variance"], y, real=(self.epsilon,),
             )  # fmt: skip
-            return Value(y.reshaped(x.ref.columns, 1), x.shape), no_backward
+            return x._replace(ref=y.reshaped(x.ref.columns, 1)), no_backward
         normalized, root = low.tape.like(flat), low.tape.work(features, 0, 1)
         low.tape.emit(
             "batch_norm", flat, scale, shift, normalized, root, y,
             low.statistic_sums["mean"], low.statistic_sums["variance"],
             whole=(flat.times,), real=(self.epsilon,),
         )  # fmt: skip
-        return Value(y.reshaped(x.ref.columns, 1), x.shape), _backward("batch_norm", low, normalized, root)
+        return x._replace(ref=y.reshaped(x.ref.columns, 1)), _backward("batch_norm", low, normalized, root)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +129,10 @@ class LayerNormalization(Facts):
     type: Literal["layer_normalization"] = "layer_normalization"
     epsilon: float = option(1e-5, help="added to the variance", gt=0)
 
+    @property
+    def lengths(self) -> Lengths:
+        return "keep"
+
     def output_shape(self, input_shape: Shape) -> Shape:
         _features("layer_normalization", input_shape)
         return input_shape
@@ -122,16 +144,16 @@ class LayerNormalization(Facts):
         return 12.0 * input_shape[-1]
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
-        flat, _ = _by_feature(x)
+        flat, _ = _by_feature(x, -1)
         y, normalized, root = low.tape.like(flat), low.tape.like(flat), low.tape.work(1, flat.times)
         scale, shift = low.parameters["scale"], low.parameters["shift"]
         low.tape.emit("layer_norm", flat, scale, shift, normalized, root, y, real=(self.epsilon,))
         return Value(y.reshaped(x.ref.columns, 1), x.shape), _backward("layer_norm", low, normalized, root)
 
 
-def _by_feature(x: Value) -> tuple[Ref, int]:
-    """The matrix whose columns are the features of the last axis, and their number."""
-    features = x.shape[-1]
+def _by_feature(x: Value, axis: int) -> tuple[Ref, int]:
+    """The matrix whose columns are the features of an axis, which lies last, and their number."""
+    features = x.shape[axis]
     return x.ref.reshaped(features, x.ref.columns // features), features
 
 

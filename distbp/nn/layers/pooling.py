@@ -1,4 +1,4 @@
-"""Pooling over images: the largest number or the average of each window, channel by channel."""
+"""Pooling over images and sequences: the largest number or the average of each window, channel by channel."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from distbp.core.options import OptionError, option
-from distbp.nn.layers.base import Backward, Facts, Lowering, Shape, Value
-from distbp.nn.layers.images import Pair, check_pair, image_windows, pair
+from distbp.nn.layers.base import Backward, Channels, Facts, Lowering, Shape, Value
+from distbp.nn.layers.images import Pair, check_pair, image_windows, pair, sequence_windows
 from distbp.nn.ops.windows import Windows
 from distbp.nn.tape import Ref
 
@@ -25,10 +25,11 @@ class _Pool2d(Facts):
             check_pair("stride", self.stride, 1)
         check_pair("padding", self.padding, 0)
         if any(2 * pad > size for pad, size in zip(pair(self.padding), pair(self.kernel_size), strict=True)):
-            raise OptionError(
-                "padding",
-                f"must be at most half of kernel_size, not {self.padding}, else a window holds nothing",
-            )
+            raise OptionError("padding", _too_much(self.padding))
+
+    @property
+    def channels(self) -> Channels:
+        return "last"
 
     def _windows(self, input_shape: Shape) -> Windows:
         stride = self.kernel_size if self.stride is None else self.stride
@@ -37,6 +38,62 @@ class _Pool2d(Facts):
     def output_shape(self, input_shape: Shape) -> Shape:
         windows = self._windows(input_shape)
         return (windows.channels, windows.out_height, windows.out_width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pool1d(Facts):
+    type: str
+    kernel_size: int = option(help="steps of a window", gt=0)
+    stride: int | None = option(None, help="how many steps a window moves; left out: by its own size", gt=0)
+    padding: int = option(0, help="on each side, at most half of kernel_size", ge=0)
+
+    def __post_init__(self) -> None:
+        if 2 * self.padding > self.kernel_size:
+            raise OptionError("padding", _too_much(self.padding))
+
+    def _windows(self, input_shape: Shape) -> Windows:
+        stride = self.kernel_size if self.stride is None else self.stride
+        return sequence_windows(self.type, input_shape, self.kernel_size, stride, self.padding, 1)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return (self._windows(input_shape).out_width, input_shape[1])
+
+
+def _too_much(padding: Pair) -> str:
+    return f"must be at most half of kernel_size, not {padding}, else a window holds nothing"
+
+
+def _largest(low: Lowering, x: Value, windows: Windows) -> tuple[Ref, Backward]:
+    """Emits y <- the largest number of each window; y is (rows, places * channels)."""
+    tape, images = low.tape, x.ref.reshaped(x.ref.columns * x.ref.times, 1)
+    y = tape.work(windows.channels * windows.places)
+    tape.emit("max_pool", images, y, whole=windows)
+
+    def backward(dy: Ref) -> tuple[Ref | None]:
+        if not low.wanted[0]:
+            return (None,)
+        dx = tape.like(images)
+        tape.emit("max_pool_backward", images, dy.reshaped(y.columns, 1), dx, whole=windows)
+        return (dx,)
+
+    return y, backward
+
+
+def _average(low: Lowering, x: Value, windows: Windows) -> tuple[Ref, Backward]:
+    """Emits y <- the average of each window; y is (rows, places * channels)."""
+    tape, images = low.tape, x.ref.reshaped(x.ref.columns * x.ref.times, 1)
+    share = (1.0 / (windows.kernel_height * windows.kernel_width),)
+    y = tape.work(windows.channels * windows.places)
+    tape.emit("average_pool", images, y, whole=windows, real=share)
+
+    def backward(dy: Ref) -> tuple[Ref | None]:
+        if not low.wanted[0]:
+            return (None,)
+        dx = tape.like(images)
+        tape.emit("average_pool_backward", dy.reshaped(y.columns, 1), dx, whole=windows, real=share)
+        return (dx,)
+
+    return y, backward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,19 +106,8 @@ class MaxPool2d(_Pool2d):
     type: Literal["max_pool2d"] = "max_pool2d"
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
-        tape, windows = low.tape, self._windows(x.shape)
-        images = x.ref.reshaped(x.ref.columns * x.ref.times, 1)
-        y = tape.work(windows.channels * windows.places)
-        tape.emit("max_pool", images, y, whole=windows)
-
-        def backward(dy: Ref) -> tuple[Ref | None]:
-            if not low.wanted[0]:
-                return (None,)
-            dx = tape.like(images)
-            tape.emit("max_pool_backward", images, dy.reshaped(y.columns, 1), dx, whole=windows)
-            return (dx,)
-
-        return Value(y, self.output_shape(x.shape)), backward
+        y, backward = _largest(low, x, self._windows(x.shape))
+        return Value(y, self.output_shape(x.shape), channels_last=True), backward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,17 +117,52 @@ class AveragePool2d(_Pool2d):
     type: Literal["average_pool2d"] = "average_pool2d"
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
-        tape, windows = low.tape, self._windows(x.shape)
-        share = (1.0 / (windows.kernel_height * windows.kernel_width),)
-        images = x.ref.reshaped(x.ref.columns * x.ref.times, 1)
-        y = tape.work(windows.channels * windows.places)
-        tape.emit("average_pool", images, y, whole=windows, real=share)
+        y, backward = _average(low, x, self._windows(x.shape))
+        return Value(y, self.output_shape(x.shape), channels_last=True), backward
 
-        def backward(dy: Ref) -> tuple[Ref | None]:
-            if not low.wanted[0]:
-                return (None,)
-            dx = tape.like(images)
-            tape.emit("average_pool_backward", dy.reshaped(y.columns, 1), dx, whole=windows, real=share)
-            return (dx,)
 
+@dataclass(frozen=True, kw_only=True)
+class GlobalAveragePool2d(Facts):
+    """The average of each channel: (channels, height, width) -> (channels)."""
+
+    type: Literal["global_average_pool2d"] = "global_average_pool2d"
+
+    @property
+    def channels(self) -> Channels:
+        return "last"
+
+    def _windows(self, input_shape: Shape) -> Windows:
+        return image_windows(self.type, input_shape, input_shape[1:] if len(input_shape) == 3 else 1, 1, 0, 1)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return (self._windows(input_shape).channels,)
+
+    def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
+        y, backward = _average(low, x, self._windows(x.shape))
+        return Value(y, self.output_shape(x.shape)), backward
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaxPool1d(_Pool1d):
+    """The largest number of each window of (steps, features), feature by feature; of equal ones the first
+    takes the derivative."""
+
+    keeps_values: ClassVar[bool] = True
+
+    type: Literal["max_pool1d"] = "max_pool1d"
+
+    def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
+        y, backward = _largest(low, x, self._windows(x.shape))
+        return Value(y, self.output_shape(x.shape)), backward
+
+
+@dataclass(frozen=True, kw_only=True)
+class AveragePool1d(_Pool1d):
+    """The average of each window of (steps, features), feature by feature: what lies in the padding counts as
+    0."""
+
+    type: Literal["average_pool1d"] = "average_pool1d"
+
+    def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
+        y, backward = _average(low, x, self._windows(x.shape))
         return Value(y, self.output_shape(x.shape)), backward

@@ -24,6 +24,10 @@ Inside, all samples of one step lie together, then those of the next. So there i
 inputs of all steps, and one for the gradient of each weight matrix; only the products with R go step by step.
 The second direction of a bidirectional layer has parameters of its own, and takes the steps from the last to
 the first; nothing is moved for that (Schuster and Paliwal, IEEE Transactions on Signal Processing 45, 1997).
+
+Where rows have lengths, the carry of a row past its end is 0, and so is the gradient of it. So the second
+direction begins at each row's end with nothing, and padding has no influence. The last state of the first
+direction is that of each row's last step; for length 0 it is 0.
 """
 
 from __future__ import annotations
@@ -101,7 +105,8 @@ CELLS: Mapping[str, Cell] = MappingProxyType(
 
 
 class Direction:
-    """A cell over the steps in one order, on the tape. inputs: (steps * rows, features).
+    """A cell over the steps in one order, on the tape. inputs: (steps * rows, features). ends: the lengths of
+    the rows, where they have some.
 
     h: the states, (steps * rows, units). parameters, gradients: by name.
     """
@@ -114,7 +119,9 @@ class Direction:
         order: Sequence[int],
         parameters: Parameters,
         gradients: Parameters,
+        ends: Ref | None = None,
     ) -> None:
+        self._ends = ends
         self._low, self._cell, self._inputs, self._order = low, cell, inputs, order
         self._parameters, self._gradients = parameters, gradients
         tape, steps, self._units = low.tape, len(order), parameters["recurrent_weight"].columns
@@ -125,9 +132,23 @@ class Direction:
         self._nothing = tape.work(self._units)  # the carry before the first step
 
     @property
+    def _ends_apart(self) -> bool:
+        """Whether the last step of each row is another one."""
+        return self._ends is not None and self._order[-1] > 0
+
     def last(self) -> Ref:
-        """The state after all steps."""
-        return self.h.step(self._order[-1])
+        """The state after all steps; emits what it takes to find it."""
+        if self._ends is None or not self._ends_apart:
+            return self.h.step(self._order[-1])
+        out = self._low.tape.work(self._units)
+        self._low.tape.emit("take_last", self._ends, self.h, out)
+        return out
+
+    def _end(self, t: int, *carry: Ref) -> None:
+        """Emits 0 for rows that step t is past the end of."""
+        if self._ends is not None:
+            for one in carry:
+                self._low.tape.emit("end_rows", self._ends, one, whole=(t,))
 
     def forward(self) -> None:
         tape, order, recur = self._low.tape, self._order, None
@@ -143,7 +164,9 @@ class Direction:
         for number, t in enumerate(order):
             if number and recur is not None:
                 recur(self.h.step(order[number - 1]), self._u.step(t), add=not self._cell.apart)
-            self._cell.forward(tape, self._step(number), self._parameters)
+            step = self._step(number)
+            self._cell.forward(tape, step, self._parameters)
+            self._end(t, step.h, *((step.c,) if self._cell.memory else ()))
 
     def _step(self, number: int) -> Step:
         t = self._order[number]
@@ -157,6 +180,8 @@ class Direction:
 
         Returns the gradient of the products with W, (steps * rows, gates * units)."""
         tape, cell, order = self._low.tape, self._cell, self._order
+        if self._ends is not None and self._ends_apart and not every:
+            put, every = self._put_last(put, self._ends), True
         d = tape.work(self._units, len(order) if every or cell.in_place else 1)
         put(d.step(order[-1]) if cell.in_place and not every else d)
         da = d if cell.in_place else self._a
@@ -172,9 +197,20 @@ class Direction:
                     tape.emit("add", dh, d.step(after), dh)
                 weight, add = self._parameters["recurrent_weight"], int(every or cell.apart)
                 tape.emit("product_nn", du.step(after), weight, dh, whole=(add,))
+            self._end(order[number], dh, *((dc,) if cell.memory else ()))
             cell.backward(tape, self._step(number), dh, dc)
         self._parameters_backward(da, du)
         return da
+
+    def _put_last(self, put: Callable[[Ref], None], ends: Ref) -> Callable[[Ref], None]:
+        """What emits the gradient of the states of all steps, given what emits that of each row's last."""
+
+        def all_steps(place: Ref) -> None:
+            last = self._low.tape.work(self._units)
+            put(last)
+            self._low.tape.emit("put_last", ends, last, place)
+
+        return all_steps
 
     def _parameters_backward(self, da: Ref, du: Ref) -> None:
         tape, low, gradients, steps = self._low.tape, self._low, self._gradients, len(self._order)

@@ -13,7 +13,7 @@ from distbp.core.arrays import Array
 from distbp.core.options import option
 from distbp.nn.activations import count_live_rows
 from distbp.nn.initializers import GlorotUniform, Initializer, Orthogonal, Values, Zeros
-from distbp.nn.layers.base import ABSENT, Backward, Facts, Lowering, ParameterSpec, Shape, Value
+from distbp.nn.layers.base import ABSENT, Backward, Facts, Lengths, Lowering, ParameterSpec, Shape, Value
 from distbp.nn.layers.recurrence import CELLS, Cell, Direction, Parameters
 from distbp.nn.layers.steps import steps_of
 from distbp.nn.tape import Ref, Tape
@@ -68,6 +68,10 @@ class _Recurrent(Facts):
         return ("", "_reverse") if self.bidirectional else ("",)
 
     @property
+    def lengths(self) -> Lengths:
+        return "keep" if self.return_sequences else "use"
+
+    @property
     def own_shape(self) -> Shape | None:
         return None if self.return_sequences else (self.units * len(self._suffixes),)
 
@@ -100,14 +104,16 @@ class _Recurrent(Facts):
     def flops(self, input_shape: Shape) -> float:
         return 6.0 * input_shape[0] * sum(math.prod(one.shape) for one in self.parameters(input_shape))
 
-    def _directions(self, low: Lowering, inputs: Ref, steps: int) -> list[Direction]:
+    def _directions(self, low: Lowering, inputs: Ref, steps: int, ends: Ref | None) -> list[Direction]:
         def ending(places: Parameters, suffix: str) -> Parameters:
             names = ("weight", "recurrent_weight", "bias", "recurrent_bias")
             return {name: places[name + suffix] for name in names if name + suffix in places}
 
         orders = (range(steps), range(steps)[::-1])
         return [
-            Direction(low, self._cell, inputs, order, ending(low.parameters, end), ending(low.gradients, end))
+            Direction(
+                low, self._cell, inputs, order, ending(low.parameters, end), ending(low.gradients, end), ends
+            )
             for order, end in zip(orders, self._suffixes, strict=False)
         ]
 
@@ -117,12 +123,12 @@ class _Recurrent(Facts):
         if steps > 1:
             inputs = tape.work(features, steps)
             tape.emit("steps_first", x.ref.reshaped(steps * features, 1), inputs)
-        directions = self._directions(low, inputs, steps)
+        directions = self._directions(low, inputs, steps, x.lengths)
         for one in directions:
             one.forward()
         if self.ends_in is not None:
             count_live_rows(tape, self.ends_in, [one.h for one in directions], ABSENT)
-        y = _beside(tape, [one.h if every else one.last for one in directions])
+        y = _beside(tape, [one.h if every else one.last() for one in directions])
         if every and steps > 1:
             joined, y = y, tape.work(steps * y.columns)
             tape.emit("samples_first", joined, y)

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from distbp.core.options import option
 from distbp.nn.initializers import Initializer, Normal
-from distbp.nn.layers.base import ABSENT, Backward, Facts, Lowering, ParameterSpec, Shape, Value
+from distbp.nn.layers.base import ABSENT, Backward, Facts, Lengths, Lowering, ParameterSpec, Shape, Value
 from distbp.nn.tape import Ref
 
 
@@ -38,6 +38,10 @@ class PositionalEncoding(Facts):
     type: Literal["positional_encoding"] = "positional_encoding"
     base: float = option(10000.0, help="the longest wave has 2 pi times so many steps", gt=1)
 
+    @property
+    def lengths(self) -> Lengths:
+        return "keep"
+
     def output_shape(self, input_shape: Shape) -> Shape:
         return steps_of(self.type, input_shape)
 
@@ -57,6 +61,10 @@ class PositionalEmbedding(Facts):
 
     type: Literal["positional_embedding"] = "positional_embedding"
     initializer: Initializer = option(Normal(std=0.02), help="of the vectors", choices="initializers")
+
+    @property
+    def lengths(self) -> Lengths:
+        return "keep"
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return steps_of(self.type, input_shape)
@@ -80,9 +88,14 @@ class PositionalEmbedding(Facts):
 
 @dataclass(frozen=True, kw_only=True)
 class AverageSteps(Facts):
-    """The average over the steps, feature by feature: (steps, features) -> (features)."""
+    """The average over the steps, feature by feature: (steps, features) -> (features). Of rows with lengths
+    each over its own steps; 0 for length 0."""
 
     type: Literal["average_steps"] = "average_steps"
+
+    @property
+    def lengths(self) -> Lengths:
+        return "use"
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return (steps_of(self.type, input_shape)[1],)
@@ -90,13 +103,14 @@ class AverageSteps(Facts):
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
         tape, (steps, features) = low.tape, x.shape
         inputs, y = x.ref.reshaped(steps * features, 1), tape.work(features)
-        tape.emit("sum_steps", inputs, y, real=(1.0 / steps,))
+        ends = ABSENT if x.lengths is None else x.lengths
+        tape.emit("mean_steps", inputs, ends, y)
 
         def backward(dy: Ref) -> tuple[Ref | None]:
             if not low.wanted[0]:
                 return (None,)
             dx = tape.like(inputs)
-            tape.emit("repeat_steps", dy, dx, real=(1.0 / steps,))
+            tape.emit("mean_steps_backward", dy, ends, dx)
             return (dx,)
 
         return Value(y, (features,)), backward

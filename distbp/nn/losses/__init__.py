@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from distbp.core.options import registry
 from distbp.nn.losses.base import Loss, LossOp, Takes, TargetKind, Targets, Task, lower_loss
-from distbp.nn.losses.binary import BinaryCrossEntropy, SigmoidCrossEntropy
+from distbp.nn.losses.binary import BinaryCrossEntropy, Perceptron, SigmoidCrossEntropy
 from distbp.nn.losses.classification import NLL, Hinge, SoftmaxCrossEntropy
 from distbp.nn.losses.regression import MAE, MSE, Huber, Poisson, Quadratic
 
@@ -18,6 +18,7 @@ LOSSES: Mapping[str, type] = registry(
     Poisson,
     SigmoidCrossEntropy,
     BinaryCrossEntropy,
+    Perceptron,
     SoftmaxCrossEntropy,
     NLL,
     Hinge,
@@ -33,6 +34,7 @@ __all__ = [
     "Huber",
     "Loss",
     "LossOp",
+    "Perceptron",
     "Poisson",
     "Quadratic",
     "SigmoidCrossEntropy",

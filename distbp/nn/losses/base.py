@@ -12,6 +12,9 @@ A loss is a frozen dataclass that says what it is (its options) and, for validat
     predictions(outputs)
               what outputs of the network say in the unit of the targets: probabilities, rates, values.
               Metrics, `predict` and evaluation go by it.
+    outputs_for(predictions)
+              the way back: outputs whose predictions are these. By it the mean of several networks'
+              predictions is made the outputs of one.
 
 It holds no arrays. `op(outputs)` says which op of `distbp.nn.ops.losses` computes it, and with which numbers:
 
@@ -79,6 +82,11 @@ class Loss(Protocol):
 
     def predictions(self, outputs: Array) -> Array:
         """(rows, outputs) of what the network gives -> the same shape and dtype; may be `outputs` itself."""
+        ...
+
+    def outputs_for(self, predictions: Array) -> Array:
+        """The inverse of `predictions`, of the same shape and dtype; finite where these are. Where several
+        outputs have the same predictions, one of them."""
         ...
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
@@ -153,6 +161,9 @@ class LossFacts:
 
     def predictions(self, outputs: Array) -> Array:
         return outputs
+
+    def outputs_for(self, predictions: Array) -> Array:
+        return predictions
 
 
 _SQUASHED = {"softmax_cross_entropy": "softmax", "sigmoid_cross_entropy": "sigmoid"}

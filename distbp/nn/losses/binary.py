@@ -1,6 +1,6 @@
-"""Cross-entropy of independent yes-or-no outputs; one output is binary, many are multi-label.
+"""Losses of independent yes-or-no outputs; one output is binary, many are multi-label.
 
-Targets t are values from 0 to 1. A row's loss is the mean over its outputs, as in PyTorch, or with
+Targets t are values from 0 to 1. A row's cross-entropy is the mean over its outputs, as in PyTorch, or with
 `outputs: sum` their sum, as in Nielsen, "Neural Networks and Deep Learning", chapter 3.
 """
 
@@ -42,6 +42,11 @@ class SigmoidCrossEntropy(LossFacts):
         p = np.clip(mean, SMALLEST, 1 - SMALLEST)
         return np.asarray(np.log(p) - np.log1p(-p))
 
+    def outputs_for(self, predictions: Array) -> Array:
+        limits = np.finfo(predictions.dtype)
+        p = np.clip(predictions, limits.tiny, 1 - limits.epsneg)
+        return np.asarray(np.log(p) - np.log1p(-p))
+
     def op(self, outputs: int) -> LossOp:
         return LossOp("sigmoid_cross_entropy", _factors(self.outputs, outputs))
 
@@ -79,3 +84,33 @@ class BinaryCrossEntropy(LossFacts):
 
     def op(self, outputs: int) -> LossOp:
         return LossOp("binary_cross_entropy", _factors(self.outputs, outputs))
+
+
+@dataclass(frozen=True)
+class Perceptron(LossFacts):
+    """(y - t) z, y = 1 where z > 0, else 0: how far a wrong output is on the wrong side; derivative y - t.
+
+    Descent along it is Rosenblatt's rule for step units, w <- w + rate (t - y) x (F. Rosenblatt,
+    Psychological Review 65, 1958), which a step itself, with its derivative of 0, could not learn by. With
+    batches of one row it ends without a wrong answer after at most (R / margin)^2 corrections where the
+    classes can be separated (A. Novikoff, 1962). A row's loss is the sum over its outputs.
+    """
+
+    type: Literal["perceptron"] = "perceptron"
+
+    takes: ClassVar[Takes] = "scores"
+    task: ClassVar[Task] = "binary"
+    allowed: ClassVar[tuple[float, float]] = (0, 1)
+
+    def predictions(self, outputs: Array) -> Array:
+        return np.asarray(outputs > 0, outputs.dtype)
+
+    def outputs_for(self, predictions: Array) -> Array:
+        return predictions - 0.5  # of several members: what most of them say
+
+    def constant(self, mean: Array, median: Array) -> Array:
+        # Outputs of 0 cost nothing and say nothing, so that of all constants those of size 1 are compared.
+        return np.where(mean > 0.5, 1.0, -1.0)
+
+    def op(self, outputs: int) -> LossOp:
+        return LossOp("perceptron", (1.0, 1.0))

@@ -38,6 +38,9 @@ class SoftmaxCrossEntropy(LossFacts):
     def predictions(self, outputs: Array) -> Array:
         return softmax(outputs)
 
+    def outputs_for(self, predictions: Array) -> Array:
+        return np.asarray(np.log(np.maximum(predictions, np.finfo(predictions.dtype).tiny)))
+
     def op(self, outputs: int) -> LossOp:
         return LossOp("softmax_cross_entropy", (1.0, 1.0, self.label_smoothing))
 

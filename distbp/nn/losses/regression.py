@@ -103,5 +103,10 @@ class Poisson(LossFacts):
     def predictions(self, outputs: Array) -> Array:
         return np.exp(outputs) if self.log_input else outputs
 
+    def outputs_for(self, predictions: Array) -> Array:
+        if not self.log_input:
+            return predictions
+        return np.asarray(np.log(np.maximum(predictions, np.finfo(predictions.dtype).tiny)))
+
     def op(self, outputs: int) -> LossOp:
         return LossOp("poisson_log" if self.log_input else "poisson", (1 / outputs, 1 / outputs))

@@ -7,7 +7,9 @@ A sample is `steps` rows, one after the other; a head has `size` = units / heads
     qkv    (samples * steps, 3 * units): Q, K and V side by side, and in each the heads
     p      (samples * heads * steps, steps): P of each head
     out    (samples * steps, units): the heads side by side
-    whole  (heads, steps, ahead): step i attends to steps 0 to i + ahead; where there are none, P is 0
+    ends   (samples, 1): the length of each, where they have lengths, else absent
+    whole  (heads, steps, ahead): step i attends to steps 0 to i + ahead, of those before the end; where
+           there are none, and past the end, P is 0
 """
 
 from __future__ import annotations
@@ -36,18 +38,19 @@ def _scale(q: Array) -> float:
     return float(q.dtype.type(q.shape[-1] ** -0.5))
 
 
-def _attention(qkv: Array, p: Array, out: Array, whole: Whole, real: Real) -> None:
+def _attention(qkv: Array, p: Array, out: Array, ends: Array, whole: Whole, real: Real) -> None:
     """p <- softmax(Q K^T / sqrt(size)) over the steps that each step attends to, else 0; out <- P V.
 
     The largest score of a step is taken from all of them, so no finite one overflows."""
     (q, k, v), steps, ahead = _heads(qkv, 3, whole), whole[1], whole[2]
     seen = np.tri(steps, steps, ahead, dtype=bool)
+    if len(ends):
+        own = (np.arange(steps) < ends)[:, None]  # (samples, heads, steps)
+        seen = seen & own[..., None] & own[..., None, :]
     scores = np.where(seen, (q @ k.swapaxes(-1, -2)) * _scale(q), -np.inf)
-    largest, none = scores.max(axis=-1, keepdims=True), ~seen.any(axis=1)
-    largest[..., none, :] = 0
-    e = np.exp(scores - largest)
-    total = e.sum(axis=-1, keepdims=True)
-    total[..., none, :] = 1
+    some = seen.any(axis=-1, keepdims=True)
+    e = np.exp(scores - np.where(some, scores.max(axis=-1, keepdims=True), 0))
+    total = np.where(some, e.sum(axis=-1, keepdims=True), 1)
     _probabilities(p, whole)[:] = e / total
     _heads(out, 1, whole)[0] = _probabilities(p, whole) @ v
 
@@ -90,7 +93,7 @@ def _terms(products: int) -> Callable[[Sequence[tuple[int, int]]], int]:
 _LOOPS = "distbp.nn.ops.loops_attention:"
 _ORDER = "sample after sample, head after head; of a product the library's; of a row of P eight sums"
 ATTENTION = (
-    Op("attention", "fFF", _attention, f"{_LOOPS}attention", _ORDER, _terms(2)),
+    Op("attention", "fFFf", _attention, f"{_LOOPS}attention", _ORDER, _terms(2)),
     Op("attention_backward", "fffFF", _attention_backward, f"{_LOOPS}attention_backward", _ORDER, _terms(4)),
     Op("waves", "F", _waves, f"{_LOOPS}waves", "", element_ops(40)),
 )

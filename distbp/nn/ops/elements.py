@@ -51,23 +51,6 @@ def _samples_first(a: Array, out: Array, whole: Whole, real: Real) -> None:
     out.reshape(rows, steps, features)[:] = a.reshape(steps, rows, features).swapaxes(0, 1)
 
 
-def _sum_steps(a: Array, out: Array, whole: Whole, real: Real) -> None:
-    """out <- the sum of each sample's steps times real[0]. Samples (rows, steps * features) -> (rows,
-    features)."""
-    rows, features = out.shape
-    total = a.reshape(rows, -1, features).swapaxes(0, 1)
-    sums = np.zeros_like(out)
-    for step in total:
-        sums += step
-    np.multiply(sums, out.dtype.type(real[0]), out=out)
-
-
-def _repeat_steps(a: Array, out: Array, whole: Whole, real: Real) -> None:
-    """Every step of out <- a times real[0]. (rows, features) -> samples (rows, steps * features)."""
-    rows, features = a.shape
-    out.reshape(rows, -1, features)[:] = (a * a.dtype.type(real[0]))[:, None]
-
-
 def _fill(out: Array, whole: Whole, real: Real) -> None:
     """out <- real[0]."""
     out.fill(real[0])
@@ -96,14 +79,6 @@ ELEMENTS = (
     Op("take_columns", "fF", _take_columns, "distbp.nn.ops.loops_elements:take_columns"),
     Op("steps_first", "fF", _steps_first, "distbp.nn.ops.loops_elements:steps_first"),
     Op("samples_first", "fF", _samples_first, "distbp.nn.ops.loops_elements:samples_first"),
-    Op(
-        "sum_steps",
-        "fF",
-        _sum_steps,
-        "distbp.nn.ops.loops_elements:sum_steps",
-        "of each feature: step after step, from 0",
-    ),
-    Op("repeat_steps", "fF", _repeat_steps, "distbp.nn.ops.loops_elements:repeat_steps"),
     Op("fill", "F", _fill, "distbp.nn.ops.loops_elements:fill"),
     Op("dropout", "ifFF", _dropout, "distbp.nn.ops.loops_elements:dropout"),
 )

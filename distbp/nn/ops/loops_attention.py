@@ -35,11 +35,12 @@ def _largest(values: Array) -> float:
 
 
 @inner
-def _softmax(s: Array, ahead: int, scale: float) -> None:
-    """Of scale * s (steps, steps), in place; of row i the columns up to i + ahead, else 0."""
+def _softmax(s: Array, ahead: int, end: int, scale: float) -> None:
+    """Of scale * s (steps, steps), in place; of row i the columns up to i + ahead, else 0; all before
+    `end`."""
     steps = s.shape[1]
     for i in range(steps):
-        seen = max(0, min(steps, i + ahead + 1))
+        seen = max(0, min(end, i + ahead + 1)) if i < end else 0
         if seen:
             here = s[i, :seen]
             for j in range(seen):
@@ -56,6 +57,7 @@ def _softmax(s: Array, ahead: int, scale: float) -> None:
 
 def attention(row: int, spaces: int, rows: int) -> None:
     qkv, p, out = single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
+    ends = single(row, spaces, rows, 3)
     heads, steps, ahead = whole(row, 0), whole(row, 1), whole(row, 2)
     units, kept = out.shape[1], np.int64(0)
     size, wide = units // heads, 3 * units
@@ -67,7 +69,8 @@ def attention(row: int, spaces: int, rows: int) -> None:
         y = address_of(out) + 4 * (first * units + n % heads * size)
         k, v, a = q + 4 * units, q + 8 * units, address_of(s)
         multiply(spaces, PLAIN, TRANSPOSED, steps, steps, size, q, wide, k, wide, kept, a, steps)
-        _softmax(s, ahead, scale)
+        end = min(np.int64(ends[n // heads, 0]), steps) if ends.shape[0] else steps
+        _softmax(s, ahead, end, scale)
         multiply(spaces, PLAIN, PLAIN, steps, size, steps, a, steps, v, wide, kept, y, units)
 
 

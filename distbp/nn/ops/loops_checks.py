@@ -6,7 +6,7 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.machine.jit import inner
-from distbp.nn.ops.rows import bits, double, real, single
+from distbp.nn.ops.rows import bits, double, flat, real, single
 
 
 @inner
@@ -31,24 +31,34 @@ def bound(row: int, spaces: int, rows: int) -> None:
     total[0, 0] += largest(bits(row, spaces, rows, 0))
 
 
+@inner
+def _add_live(
+    y: Array, kept: Array, first: int, a: float, b: float, c: float, d: float, live: Array, count: int
+) -> None:
+    """live[j] += 1 where y[first + j] is not flat, for `count` numbers."""
+    few, one, zero = np.float32(0.1), np.float32(1), np.float32(0)
+    for j in range(count):
+        v = y[first + j]
+        flat = (v >= a and v <= b) or (v >= c and v <= d)
+        live[j] += zero if flat else one
+    if kept.size:
+        for j in range(count):
+            v = y[first + j]
+            live[j] += one if v >= a and v <= b and kept[first + j] >= few else zero
+
+
 def live_rows(row: int, spaces: int, rows: int) -> None:
-    y, kept, total = single(row, spaces, rows, 0), single(row, spaces, rows, 1), double(row, spaces, rows, 2)
+    y, kept, total = flat(row, spaces, rows, 0), flat(row, spaces, rows, 1), double(row, spaces, rows, 2)
     a, b, c, d = (
         np.float32(real(row, 0)),
         np.float32(real(row, 1)),
         np.float32(real(row, 2)),
         np.float32(real(row, 3)),
     )
-    few, one, zero = np.float32(0.1), np.float32(1), np.float32(0)
-    live = np.zeros(y.shape[1], np.float32)
-    for i in range(y.shape[0]):
-        for j in range(y.shape[1]):
-            v = y[i, j]
-            flat = (v >= a and v <= b) or (v >= c and v <= d)
-            live[j] += zero if flat else one
-        if kept.shape[0]:
-            for j in range(y.shape[1]):
-                v = y[i, j]
-                live[j] += one if v >= a and v <= b and kept[i, j] >= few else zero
-    for j in range(y.shape[1]):
-        total[0, j] += live[j]
+    columns = single(row, spaces, rows, 0).shape[1]
+    wide = columns * max(1, 128 // columns)  # rows may be shorter than a vector register
+    live = np.zeros(wide, np.float32)
+    for first in range(0, y.size, wide):
+        _add_live(y, kept, first, a, b, c, d, live, min(wide, y.size - first))
+    for j in range(wide):
+        total[0, j % columns] += live[j]

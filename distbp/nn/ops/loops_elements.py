@@ -67,28 +67,6 @@ def samples_first(row: int, spaces: int, rows: int) -> None:
                 out[i, t * features + j] = a[t * out.shape[0] + i, j]
 
 
-def sum_steps(row: int, spaces: int, rows: int) -> None:
-    a, out, factor = single(row, spaces, rows, 0), single(row, spaces, rows, 1), np.float32(real(row, 0))
-    features = out.shape[1]
-    for i in range(out.shape[0]):
-        for j in range(features):
-            out[i, j] = 0
-        for t in range(a.shape[1] // features):
-            for j in range(features):
-                out[i, j] += a[i, t * features + j]
-        for j in range(features):
-            out[i, j] *= factor
-
-
-def repeat_steps(row: int, spaces: int, rows: int) -> None:
-    a, out, factor = single(row, spaces, rows, 0), single(row, spaces, rows, 1), np.float32(real(row, 0))
-    features = a.shape[1]
-    for i in range(a.shape[0]):
-        for t in range(out.shape[1] // features):
-            for j in range(features):
-                out[i, t * features + j] = a[i, j] * factor
-
-
 def fill(row: int, spaces: int, rows: int) -> None:
     out, value = flat(row, spaces, rows, 0), np.float32(real(row, 0))
     for i in range(out.size):

@@ -68,6 +68,16 @@ def absolute(row: int, spaces: int, rows: int) -> None:
         d[i] = np.sign(e) * factor
 
 
+def perceptron(row: int, spaces: int, rows: int) -> None:
+    z, t = flat(row, spaces, rows, 0), flat(row, spaces, rows, 1)
+    d, losses = flat(row, spaces, rows, 2), flat(row, spaces, rows, 3)
+    factor = np.float32(real(row, 1))
+    for i in range(z.size):
+        wrong = (_ONE if z[i] > _ZERO else _ZERO) - t[i]
+        losses[i] = wrong * z[i]
+        d[i] = wrong * factor
+
+
 def huber(row: int, spaces: int, rows: int) -> None:
     y, t = flat(row, spaces, rows, 0), flat(row, spaces, rows, 1)
     d, losses = flat(row, spaces, rows, 2), flat(row, spaces, rows, 3)

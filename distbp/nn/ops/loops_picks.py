@@ -11,9 +11,9 @@ _ZERO = np.float32(0)
 
 def gather_rows(row: int, spaces: int, rows: int) -> None:
     ids, table, out = labels(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
-    number = 0
+    number, taken = 0, out.shape[0] // max(1, ids.shape[0])
     for i in range(ids.shape[0]):
-        for k in range(ids.shape[1]):
+        for k in range(taken):
             source = min(
                 max(ids[i, k], 0), table.shape[0] - 1
             )  # never outside of the table, whatever came in
@@ -27,9 +27,9 @@ def scatter_add_rows(row: int, spaces: int, rows: int) -> None:
     everything = flat(row, spaces, rows, 2)
     for k in range(everything.size):
         everything[k] = _ZERO
-    number = 0
+    number, taken = 0, d.shape[0] // max(1, ids.shape[0])
     for i in range(ids.shape[0]):
-        for k in range(ids.shape[1]):
+        for k in range(taken):
             to = min(max(ids[i, k], 0), out.shape[0] - 1)
             for j in range(out.shape[1]):
                 out[to, j] += d[number, j]

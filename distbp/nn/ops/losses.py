@@ -72,6 +72,11 @@ def _poisson(y: Array, t: Array, real: Real) -> tuple[Array, Array]:
     return y - t * np.log(rate), 1 - t / rate
 
 
+def _perceptron(z: Array, t: Array, real: Real) -> tuple[Array, Array]:
+    wrong = (z > 0).astype(z.dtype) - t
+    return wrong * z, wrong
+
+
 def _sigmoid_cross_entropy(z: Array, t: Array, real: Real) -> tuple[Array, Array]:
     """-t log s(z) - (1 - t) log(1 - s(z)); derivative s(z) - t.
 
@@ -164,6 +169,7 @@ LOSS_OPS = (
     _values("huber", _huber, 8),
     _values("poisson_log", _poisson_log, 20),
     _values("poisson", _poisson, 20),
+    _values("perceptron", _perceptron, 3),
     _values("sigmoid_cross_entropy", _sigmoid_cross_entropy, 40),
     _values("binary_cross_entropy", _binary_cross_entropy, 40),
     _labels("softmax_cross_entropy", _softmax_cross_entropy, 25),

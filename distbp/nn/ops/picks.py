@@ -9,15 +9,19 @@ from distbp.nn.ops.base import Op, Real, Whole, element_ops
 
 
 def _gather_rows(ids: Array, table: Array, out: Array, whole: Whole, real: Real) -> None:
-    """out <- the rows of the table with the numbers `ids` (int64, of any shape, all in the table), one after
-    the other."""
-    np.take(table, ids.reshape(-1), axis=0, out=out, mode="clip")
+    """out <- the rows of the table with the numbers `ids` (int64, all in the table), one after the other. Of
+    each row of ids as many are taken as `out` has rows for."""
+    np.take(table, _taken(ids, out), axis=0, out=out, mode="clip")
 
 
 def _scatter_add_rows(ids: Array, d: Array, out: Array, whole: Whole, real: Real) -> None:
     """out <- 0, then each row of d is added to the row of `out` with its number."""
     out.fill(0)
-    np.add.at(out, np.clip(ids.reshape(-1), 0, len(out) - 1), d)
+    np.add.at(out, np.clip(_taken(ids, d), 0, len(out) - 1), d)
+
+
+def _taken(ids: Array, of: Array) -> Array:
+    return ids[:, : len(of) // max(1, len(ids))].reshape(-1)
 
 
 _HERE = "distbp.nn.ops.loops_picks:"

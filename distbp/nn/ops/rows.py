@@ -24,7 +24,7 @@ from distbp.machine.pointers import intrinsic
 from distbp.nn.ops.base import REAL, WHOLE
 
 WORDS, OPERAND = WHOLE + REAL, 6
-SPACES = 8
+SPACES = 9
 PRODUCTS = SPACES  # where the words of the products begin in the table of spaces
 
 _WORD = ir.IntType(64)

@@ -6,18 +6,22 @@ compute: every number is an operand of its ops.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from distbp.core.arrays import Array
+from distbp.core.arrays import Array, Shape
 from distbp.nn.initializers import INITIALIZERS
+from distbp.nn.kernels import NUMPY
 from distbp.nn.losses.base import Loss
-from distbp.nn.network import Lowered, Network, aligned_vector
+from distbp.nn.lowered import Lowered, lower
+from distbp.nn.network import Network, aligned_vector
+from distbp.nn.program import Program
 from distbp.nn.run_tape import matrix
-from distbp.nn.tape import LOSS_TOTAL, Ref, Row, Space
+from distbp.nn.tape import ENTRY, LOSS_TOTAL, Ref, Row, Space
 from distbp.run.explain.kinds import KINDS
 
 # Operands of these are not kept: weights, again and again.
@@ -56,20 +60,34 @@ class _Event:
     after: list[Array]
 
 
+class _Form(NamedTuple):
+    """How the output of a layer lies (see `distbp.nn.layers.base.Value`)."""
+
+    shape: Shape
+    channels_last: bool
+
+    def plain(self, values: Array) -> Array:
+        """Of values, one for each number of the output, channel by channel; others as they are."""
+        if not self.channels_last or values.size != math.prod(self.shape):
+            return values
+        return np.ascontiguousarray(values.reshape(-1, self.shape[0]).T).reshape(values.shape)
+
+
 @dataclass(frozen=True)
 class _Ops:
     """The ops of one layer (see `distbp.run.explain.numbers.Ops`)."""
 
     events: Sequence[_Event]
+    form: _Form
 
     def before(self, name: str, operand: int) -> list[Array]:
-        return [event.before[operand] for event in self.events if event.row.op.name == name]
+        return [self.form.plain(e.before[operand]) for e in self.events if e.row.op.name == name]
 
     def after(self, name: str, operand: int) -> list[Array]:
-        return [event.after[operand] for event in self.events if event.row.op.name == name]
+        return [self.form.plain(e.after[operand]) for e in self.events if e.row.op.name == name]
 
     def slopes(self, name: str) -> list[Array]:
-        return [_slope(event) for event in self.events if event.row.op.name == name]
+        return [self.form.plain(_slope(event)) for event in self.events if event.row.op.name == name]
 
 
 def record(
@@ -77,7 +95,7 @@ def record(
 ) -> Recording:
     """Runs the forward and backward pass of one sample. vector: (size,); x: (1, *input_shape); target: (1,)
     or (1, outputs), as the loss takes it. step, seed: decide what is drawn."""
-    lowered = network.lower(1, loss, training=True)
+    lowered = lower(network, 1, loss, training=True)
     gradient, totals = aligned_vector(network.size, network.dtype), np.zeros(lowered.totals)
     spaces: dict[Space, Array] = {
         Space.PARAMETERS: vector,
@@ -88,13 +106,15 @@ def record(
         Space.WEIGHTS: np.zeros(0),
         Space.TOTALS: totals,
         Space.POSITION: np.array([step, 0, seed], np.int64),
+        Space.CONSTANTS: lowered.constants,
     }
     events, outputs, arrived = _run_all(network, lowered, spaces)
-    values = [x[0], *outputs]
+    values = [entered(network, vector, x), *outputs]
     seen = []
     for index, layer in enumerate(network.layers):
-        own = _Ops([event for event in events if event.row.layer == index])
-        d_a = None if index not in arrived else arrived[index].reshape(outputs[index].shape)
+        form = _Form(network.shapes[index + 1], lowered.channels_last[index])
+        own = _Ops([event for event in events if event.row.layer == index], form)
+        d_a = arrived.get(index)
         inputs = tuple(values[source + 1] for source in network.wiring[index])
         numbers = KINDS[layer.type].read(spec_of(network, index), own)
         seen.append(Seen(inputs, outputs[index], d_a, numbers))
@@ -102,6 +122,14 @@ def record(
     losses = added.before[0].reshape(-1) * added.row.real[0]
     parts = {key: matrix(spaces[Space(ref.space)], ref, 1).copy() for key, ref in lowered.parts.items()}
     return Recording(tuple(seen), float(totals[LOSS_TOTAL.start]), losses, gradient, parts, totals)
+
+
+def entered(network: Network, vector: Array, x: Array) -> Array:
+    """What the first layer takes of the one row x, (1, *input_shape)."""
+    alone = Network((), network.input_shape, network.dtype, entry=network.entry)
+    program = Program(alone, 1, vector, kernels=NUMPY)
+    program.run(np.ascontiguousarray(x))
+    return np.array(program.outputs(1)[0])
 
 
 def _run_all(
@@ -113,18 +141,23 @@ def _run_all(
     outputs: list[Array] = []
     arrived: dict[int, Array] = {}
 
-    def read(ref: Ref) -> Array:
-        return matrix(spaces[Space(ref.space)], ref, 1).reshape(-1).copy()
+    def read(index: int, ref: Ref) -> Array:
+        shape = network.shapes[index + 1]
+        values = matrix(spaces[Space(ref.space)], ref, 1).reshape(-1).copy()
+        return _Form(shape, lowered.channels_last[index]).plain(values).reshape(shape)
 
     for row in lowered.rows:
+        if row.layer == ENTRY:
+            events.append(_run(row, spaces))
+            continue
         forward = len(outputs) < len(network.layers)
         while len(outputs) < len(network.layers) and not 0 <= row.layer <= len(outputs):
             index = len(outputs)
-            outputs.append(read(lowered.activations[index]).reshape(network.shapes[index + 1]))
+            outputs.append(read(index, lowered.activations[index]))
         if not forward and (row.layer >= 0 or events[-1].row.layer >= 0):  # not of the loss
             for index, ref in enumerate(lowered.gradients):
                 if ref is not None and index not in arrived and row.layer <= index:
-                    arrived[index] = read(ref)
+                    arrived[index] = read(index, ref)
         events.append(_run(row, spaces))
     return events, outputs, arrived
 

@@ -42,6 +42,7 @@ _VALUES: Mapping[str, Callable[[Spec, float, float], tuple[float, float]]] = {
     "mse": lambda s, y, t: ((y - t) ** 2, 2 * (y - t)),
     "mae": lambda s, y, t: (abs(y - t), float(np.sign(y - t))),
     "huber": lambda s, y, t: _huber(y, t, s["delta"]),
+    "perceptron": lambda s, y, t: ((float(y > 0) - t) * y, float(y > 0) - t),
     "poisson": lambda s, y, t: _poisson(y, t, s["log_input"]),
     "sigmoid_cross_entropy": lambda s, y, t: _logits(y, t),
     "binary_cross_entropy": lambda s, y, t: (
@@ -55,7 +56,7 @@ def loss_of(spec: Spec, y: Values, target: Any) -> Pair:
     """The losses that add up to E, and dE/da, (outputs,)."""
     kind, outputs = spec["type"], len(y)
     if kind in _VALUES:
-        summed = kind == "quadratic" or spec.get("outputs") == "sum"
+        summed = kind in ("quadratic", "perceptron") or spec.get("outputs") == "sum"
         share = 1.0 if summed else 1 / outputs
         both = [_VALUES[kind](spec, float(a), float(t)) for a, t in zip(y, target, strict=True)]
         return [share * one for one, _ in both], [share * d for _, d in both]

@@ -33,7 +33,8 @@ from distbp.engine.worker import Worker
 from distbp.job import TrainingJob
 from distbp.job.kinds import plain
 from distbp.nn.network import Network, Tensor, aligned_vector
-from distbp.nn.tape import TOTALS
+from distbp.nn.tape import ENTRY, TOTALS
+from distbp.optim import CHAINS
 from distbp.run.explain.explanation import Explanation
 from distbp.run.explain.kinds import KINDS
 from distbp.run.explain.numbers import LayerStep, Parameter, is_bias
@@ -61,13 +62,18 @@ def explain_job(
     JobError, DataError, NumericsError.
     """
     check_job(job)
-    _check_layers(job)
+    _check_kinds(job)
     wide = job.replace(dtype="float64", workers=0, servers=1)
     place = path_given(folder, "folder")
     splits = open_splits(wide, place, by_split(given))
     blueprint = replace(make_blueprint(wide, splits), kernels="numpy")
     _check_call(blueprint, sample, step)
+    if blueprint.lengths:
+        raise ArgumentError("rows with lengths cannot be explained yet; give rows of one length")
     network, data = blueprint.network(), splits.ready(blueprint)
+    if ENTRY in network.parameters_by_layer:
+        text = "hold an embedding, which is not explained yet; give their categories encode: one_hot"
+        raise JobError([Fault("data.columns", text)])
     source = init_folder(wide, place)
     check_init(blueprint, splits, source)
     vector = weights_from(network, wide.seed, source)
@@ -170,7 +176,7 @@ def _apply(server: ParameterServer, step: int, whole: Contribution, held: list[T
         server.vector[tensor.start : tensor.stop] = values
 
 
-def _check_layers(job: TrainingJob) -> None:
+def _check_kinds(job: TrainingJob) -> None:
     faults = [
         Fault(
             f"model.layers.{index}",
@@ -179,6 +185,10 @@ def _check_layers(job: TrainingJob) -> None:
         for index, layer in enumerate(job.model.layers)
         if layer.type not in KINDS
     ]
+    if job.optimizer.type not in CHAINS:
+        faults.append(
+            Fault("optimizer", f"{job.optimizer.type} is not explained; explained are {', '.join(CHAINS)}")
+        )
     if faults:
         raise JobError(faults)
 

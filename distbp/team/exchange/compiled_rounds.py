@@ -26,7 +26,7 @@ from distbp.machine.compiled_futex import Ways, change, sleep, ways
 from distbp.machine.jit import jit
 from distbp.machine.pointers import await_number, call, load, load_int32, store, vector_at
 from distbp.nn.run_compiled import address
-from distbp.optim import Step
+from distbp.optim import Step, Updater
 from distbp.optim.compiled import update
 from distbp.optim.schedules import PlateauState
 from distbp.team.exchange import segment as seg
@@ -226,9 +226,11 @@ class CompiledRounds:
 
     stop_asked: (1,) int64, the stretch that shall end soon; written by other threads."""
 
-    def __init__(self, server: ParameterServer, workers: LocalWorkers, stop_asked: Array) -> None:
+    def __init__(
+        self, server: ParameterServer, updater: Updater, workers: LocalWorkers, stop_asked: Array
+    ) -> None:
         self._server, self._workers, self._stop_asked = server, workers, stop_asked
-        self._updater = updater = server.updater
+        self._updater = updater
         self._update = Update(*updater.program, updater.rule.scaled)
         segment = workers.segment
         self._node = Node(segment.control, segment.published.address, segment.arrived.address)
@@ -289,5 +291,9 @@ def compiled_rounds(
     server: ParameterServer, workers: LocalWorkers, stop_asked: Array
 ) -> CompiledRounds | None:
     """For a server whose updates are one pass, of workers whose answers nobody compares; else None."""
-    plain = server.one_pass and server.updater.compiled and not server.has_statistics and not workers.audited
-    return CompiledRounds(server, workers, stop_asked) if plain else None
+    updater = server.updater
+    if not (isinstance(updater, Updater) and updater.compiled and server.one_pass):
+        return None
+    if server.has_statistics or workers.audited:
+        return None
+    return CompiledRounds(server, updater, workers, stop_asked)

@@ -87,6 +87,7 @@ class Rounds:
                     continue
                 began = self._clock()
                 gathering.start()
+                server.probe()
                 self.workers.publish(step)
                 if self._remote:
                     self._remote.publish(step, server.vector)

@@ -55,12 +55,13 @@ class Range(NamedTuple):
 
 @dataclass(frozen=True)
 class SegmentHandle:
-    """What another process of the node needs to attach. `size`, `totals`: as of `Segment`."""
+    """What another process of the node needs to attach. The rest is as of `Segment`."""
 
     memory: memory.MemoryHandle
     size: int
     dtype: str
     totals: int
+    pushed: int
 
 
 def _align(count: int, to: int) -> int:
@@ -68,18 +69,19 @@ def _align(count: int, to: int) -> int:
 
 
 class Segment:
-    """A mapped segment. `size`: entries of the flat vector. `totals`: float64 entries beside a gradient."""
+    """A mapped segment. `size`: entries of the flat vector. `pushed`: of the gradient of a block. `totals`:
+    float64 entries beside that."""
 
-    def __init__(self, mapped: memory.Memory, size: int, dtype: Any, totals: int) -> None:
+    def __init__(self, mapped: memory.Memory, size: int, dtype: Any, totals: int, pushed: int) -> None:
         self._memory = mapped
-        self.handle = SegmentHandle(mapped.handle, size, np.dtype(dtype).str, totals)
+        self.handle = SegmentHandle(mapped.handle, size, np.dtype(dtype).str, totals, pushed)
         self._dtype = np.dtype(dtype)
         futexes = mapped.array(0, (_FUTEX_BYTES // 4,), np.int32)
         self.published = Futex(futexes, 0)  # the server has something new to read
         self.arrived = Futex(futexes, 16)  # a worker has pushed
         self.control = mapped.array(_FUTEX_BYTES, (_ROWS + MAX_WORKERS * _ROW,), np.int64)
         self.words = self.control.data.cast("B").cast("q")
-        vector_at, self._slots_at, self._slot_bytes, _ = _layout(size, self._dtype.itemsize, totals)
+        vector_at, self._slots_at, self._slot_bytes, _ = _layout(size, self._dtype.itemsize, totals, pushed)
         self.vector = mapped.array(vector_at, (size,), self._dtype)
         self._slots: dict[tuple[int, int], Slot] = {}
 
@@ -95,7 +97,7 @@ class Segment:
             header = self._memory.array(at, (_HEADER,), np.int64)
             totals = self._memory.array(at + 8 * _HEADER, (self.handle.totals,), np.float64)
             body = at + _align(8 * (_HEADER + self.handle.totals), 64)
-            gradient = self._memory.array(body, (self.handle.size,), self._dtype)
+            gradient = self._memory.array(body, (self.handle.pushed,), self._dtype)
             found = Slot(header.data.cast("B").cast("q"), totals, gradient, header.ctypes.data)
             self._slots[worker, number] = found
         return found
@@ -156,7 +158,7 @@ class Segment:
 
 
 class Slot(NamedTuple):
-    """The sums of one block. `totals`: float64. `gradient`: (size,). `address`: of the header in this
+    """The sums of one block. `totals`: float64. `gradient`: (pushed,). `address`: of the header in this
     process.
 
     The header is written last, and SLOT_STEP last of all. A reader believes it if SLOT_STEP is the same
@@ -189,18 +191,20 @@ class Slot(NamedTuple):
         return block if header[SLOT_STEP] == step else None
 
 
-def _layout(size: int, itemsize: int, totals: int) -> tuple[int, int, int, int]:
+def _layout(size: int, itemsize: int, totals: int, pushed: int) -> tuple[int, int, int, int]:
     """(offset of the vector, offset of the first slot, size of a slot, size of the memory), in bytes."""
     vector_at = _align(_FUTEX_BYTES + 8 * (_ROWS + MAX_WORKERS * _ROW), 4096)
     slots_at = vector_at + _align(size * itemsize, 4096)
-    slot_bytes = _align(_align(8 * (_HEADER + totals), 64) + size * itemsize, 4096)
+    slot_bytes = _align(_align(8 * (_HEADER + totals), 64) + pushed * itemsize, 4096)
     return vector_at, slots_at, slot_bytes, slots_at + MAX_WORKERS * MAX_SLOTS * slot_bytes
 
 
-def create(size: int, dtype: Any, totals: int, attempt: int) -> Segment:
-    """Creates a segment, in the server's process. Slots that no worker uses take no memory."""
-    total = _layout(size, np.dtype(dtype).itemsize, totals)[3]
-    segment = Segment(memory.create(total), size, dtype, totals)
+def create(size: int, dtype: Any, totals: int, attempt: int, pushed: int | None = None) -> Segment:
+    """Creates a segment, in the server's process; pushed: None is `size`. Slots that no worker uses take no
+    memory."""
+    pushed = size if pushed is None else pushed
+    total = _layout(size, np.dtype(dtype).itemsize, totals, pushed)[3]
+    segment = Segment(memory.create(total), size, dtype, totals, pushed)
     segment.words[ATTEMPT] = attempt
     segment.words[STEP] = -1
     segment.words[VECTOR_STEP] = -1
@@ -210,4 +214,4 @@ def create(size: int, dtype: Any, totals: int, attempt: int) -> Segment:
 
 def attach(handle: SegmentHandle) -> Segment:
     """Maps a segment, in a worker's process. Raises ExchangeError if the server has ended."""
-    return Segment(memory.attach(handle.memory), handle.size, handle.dtype, handle.totals)
+    return Segment(memory.attach(handle.memory), handle.size, handle.dtype, handle.totals, handle.pushed)

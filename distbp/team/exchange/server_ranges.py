@@ -16,7 +16,8 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.core.errors import ExchangeError
-from distbp.engine.parameter_server import Contribution, NotFiniteError, ParameterServer, Sums, joint
+from distbp.engine.parameter_server import Contribution, NotFiniteError, ParameterServer
+from distbp.engine.ranges import Sums, joint
 from distbp.optim.schedules import PlateauState
 from distbp.team.exchange.desk import Desk
 from distbp.team.exchange.gathering import Gathering

@@ -13,6 +13,7 @@ from distbp.data.batches import WholeData
 from distbp.data.prepared import PreparedRows
 from distbp.data.preprocessing import Preprocessing
 from distbp.data.sharding import Sharding
+from distbp.data.windows import Windows
 from distbp.machine.memory import Memory, SharedArrays, share
 
 
@@ -33,17 +34,22 @@ class FilePlace:
 class SharedRows:
     """The name of the rows of a split, or of one shard's part of it, for other processes of the node.
 
-    preprocessing: applied to inputs when they are gathered; None: they are prepared already."""
+    preprocessing: applied to inputs when they are gathered; None: they are prepared already. window: rows of
+    a window, where the rows are windows of the inputs, and whether it is flat."""
 
     arrays: SharedArrays
     inputs: FilePlace | None = None  # None: they are in `arrays`
     preprocessing: Preprocessing | None = None
+    window: tuple[int, bool] | None = None
 
     def attach(self) -> PreparedRows:
         """Maps the rows. Raises ExchangeError if their owner has ended."""
         arrays = self.arrays.attach()
         inputs = arrays["inputs"] if self.inputs is None else self.inputs.attach()
-        return PreparedRows(inputs, arrays["targets"], arrays.get("weights"), self.preprocessing)
+        windows = None if self.window is None else Windows(arrays["starts"], *self.window)
+        return PreparedRows(
+            inputs, arrays["targets"], arrays.get("weights"), self.preprocessing, windows=windows
+        )
 
 
 def share_rows(rows: PreparedRows) -> tuple[Memory, SharedRows]:
@@ -57,13 +63,16 @@ def share_rows(rows: PreparedRows) -> tuple[Memory, SharedRows]:
         arrays["inputs"] = rows.inputs
     if rows.weights is not None:
         arrays["weights"] = rows.weights
+    window = None if rows.windows is None else (rows.windows.length, rows.windows.flat)
+    if rows.windows is not None:
+        arrays["starts"] = rows.windows.starts
     memory, names = share(arrays)
     mine = names.attach()
     rows.targets = mine["targets"]
     rows.weights = mine.get("weights")
     if place is None:
         rows.inputs = mine["inputs"]
-    return memory, SharedRows(names, place, rows.preprocessing)
+    return memory, SharedRows(names, place, rows.preprocessing, window)
 
 
 def _place_in_file(array: Array) -> FilePlace | None:

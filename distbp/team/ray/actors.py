@@ -148,7 +148,7 @@ class ServerActor:
 
         self._blueprint = blueprint
         size = blueprint.network().size
-        self._segment = seg.create(size, blueprint.dtype, totals_size(blueprint), attempt)
+        self._segment = seg.create(size, blueprint.dtype, totals_size(blueprint), attempt, blueprint.pushed)
         self._segment.vector[:] = snapshot.arrays["vector"]
         self._server = ParameterServer(
             blueprint,
@@ -184,9 +184,9 @@ class ServerActor:
 
     def snapshot(self, whole: bool) -> Snapshot:
         """The state between two steps; see `Team.snapshot`."""
-        from distbp.team.base import Snapshot
+        from distbp.team.base import snapshot_of
 
-        return Snapshot(self._server.step, self._server.snapshot(whole), tuple(self._server.health))
+        return snapshot_of(self._server, whole)
 
     def adopt(self, vector: Array) -> None:
         """Replaces the vector (size,) for evaluation. No step may follow."""

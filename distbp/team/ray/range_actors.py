@@ -23,7 +23,8 @@ from distbp.core.arrays import Array
 from distbp.engine import numerics
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.health import Norms, health
-from distbp.engine.parameter_server import NotFiniteError, ParameterServer, Sums, ranges
+from distbp.engine.parameter_server import NotFiniteError, ParameterServer
+from distbp.engine.ranges import Sums, ranges
 from distbp.nn.network import aligned_vector
 from distbp.optim.schedules import PlateauState
 from distbp.team.base import Snapshot

@@ -24,7 +24,7 @@ from distbp.engine import numerics
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.evaluation import Evaluation, combine
 from distbp.engine.parameter_server import NotFiniteError
-from distbp.engine.parameter_server import ranges as server_ranges
+from distbp.engine.ranges import ranges as server_ranges
 from distbp.engine.worker import Worker
 from distbp.optim.schedules import PlateauState
 from distbp.team import membership

@@ -28,7 +28,7 @@ class RelayActor:
         self._stack = settle(blueprint.kernels)
         self._blueprint = blueprint
         size = blueprint.network().size
-        self._segment = seg.create(size, blueprint.dtype, totals_size(blueprint), attempt)
+        self._segment = seg.create(size, blueprint.dtype, totals_size(blueprint), attempt, blueprint.pushed)
         self._workers = LocalWorkers(self._segment, audit_of(blueprint, self._segment))
         self._links = [RayLink(server, attempt) for server, _, _ in servers]
         ranges = [(start, stop) for _, start, stop in servers]

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from distbp.core.errors import DataError, Fault, JobError
 from distbp.core.options import paths
-from distbp.data.formats import Arrays
+from distbp.data.columns.files import find_files
+from distbp.data.formats import Arrays, TableFiles
 from distbp.data.safety import find, resolve
 from distbp.engine.memory_need import needed, too_much
 from distbp.job import TrainingJob, WorkerRange
@@ -20,7 +22,7 @@ from distbp_service.errors import NotFoundError
 from distbp_service.policy import slots_for
 from distbp_service.store import Store
 
-DATASET = re.compile(r"dataset:(ds_[0-9a-f]{64})")
+DATASET = re.compile(r"dataset:(ds_[0-9a-f]{64})(?:/(.+))?")  # a file, or some, of a table
 MODEL = re.compile(r"model:(mdl_[0-9a-z]{1,64})")
 
 
@@ -71,7 +73,10 @@ def _known_data(job: TrainingJob, project: str, store: Store) -> tuple[Shape | N
         features, samples, rows = (getattr(source, name, None) for name in ("features", "samples", "rows"))
         number = samples if rows is None else rows[1] - rows[0]
         return None if features is None else (features,), {} if number is None else {"train": number}
-    shape = store.datasets.get(project, match[1]).info["arrays"]["inputs"]["shape"]
+    info = store.datasets.get(project, match[1]).info
+    if "arrays" not in info:  # a table is opened by the runner alone
+        return None, {}
+    shape = info["arrays"]["inputs"]["shape"]
     return entering(job.model.layers, tuple(shape[1:])), {"train": int(shape[0])}
 
 
@@ -100,7 +105,7 @@ def _faults(job: TrainingJob, project: str, store: Store, data_folder: Path | No
                 yield from _dataset_faults(where, path, source.type, project, store)
             else:
                 files = True
-                yield from _file_faults(where, path, job.data.folder, data_folder)
+                yield from _file_faults(where, source, path, job.data.folder, data_folder)
     if uploads and files:
         yield Fault("data", "mixes uploaded datasets with files of the service; use one kind in a job")
     yield from _init_faults(job.init, project, store)
@@ -126,20 +131,50 @@ def _dataset_faults(where: str, path: str, kind: str, project: str, store: Store
     if match is None:
         yield Fault(where, "is not a dataset; write dataset:ds_ and 64 hexadecimal digits, as uploading gave")
         return
-    if kind != "npz":
-        yield Fault(where, f"is an uploaded dataset, so the format is 'npz', not {kind!r}")
     try:
-        store.datasets.get(project, match[1])
+        info = store.datasets.get(project, match[1]).info
     except NotFoundError:
         yield Fault(where, f"there is no dataset {match[1]}; upload it first")
+        return
+    holds = "npz" if "arrays" in info else "table"
+    if kind != holds:
+        what = "arrays" if holds == "npz" else "files of a table"
+        yield Fault(where, f"is an uploaded dataset of {what}, so the format is {holds!r}, not {kind!r}")
+    elif match[2] is not None:
+        yield from _inner_faults(where, match[2], info)
 
 
-def _file_faults(where: str, path: str, folder: str | None, data_folder: Path | None) -> Iterator[Fault]:
+def _inner_faults(where: str, inner: str, info: Mapping[str, Any]) -> Iterator[Fault]:
+    """Of what follows the dataset in a path. Patterns are left to the runner."""
+    if "arrays" in info:
+        yield Fault(where, "is an uploaded dataset of arrays, which has no files: end the path after its id")
+        return
+    if ".." in inner.split("/") or inner.startswith("/"):
+        yield Fault(where, "'..' is not allowed in a data path; name a file of the dataset")
+        return
+    names, whole = info["names"], len(info["names"]) == info["files"]
+    if (
+        whole
+        and not set(inner) & set("*?[")
+        and not any(f"{name}/".startswith(f"{inner}/") for name in names)
+    ):
+        shown = ", ".join(names[:5])
+        yield Fault(
+            where, f"the dataset has no file {inner[:80]!r}; it has {shown}{', ...' if names[5:] else ''}"
+        )
+
+
+def _file_faults(
+    where: str, source: Any, path: str, folder: str | None, data_folder: Path | None
+) -> Iterator[Fault]:
     if data_folder is None:
         yield Fault(where, "names a file, and this service reads none; upload the data as a dataset")
         return
     try:
         inner = data_folder if folder is None else resolve(data_folder, folder, confined=True)
-        find(inner, path, confined=True)
+        if isinstance(source, TableFiles):
+            find_files(source, inner, confined=True)
+        else:
+            find(inner, path, confined=True)
     except DataError as error:
         yield Fault(where, str(error))

@@ -2,7 +2,7 @@
 
 <job>/                          all of a job (see distbp_service.runner)
 <job>/run/                      its run directory (see distbp.run.run_directory)
-datasets/ds_<sha256>.npz        uploaded data
+datasets/ds_<sha256>.npz        uploaded data: a zip archive of arrays, or of the files of a table
 datasets/.incoming-<random>     being uploaded
 dispatcher.alive                touched by the dispatcher in every round
 """

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError, ModelError
+from distbp.data.columns.rows import EncodedRows
 from distbp.data.formats import arranged
 from distbp.data.table import Columns
 from distbp.model.folder import load_model
@@ -24,10 +26,14 @@ from distbp_service.store import Model
 
 @dataclass(frozen=True)
 class Predicted:
-    """`predictions`: one for each row. `probabilities`: one list (or number) for each, where asked for."""
+    """`predictions`: one for each row. `probabilities`: one list (or number) for each, where asked for.
+    `unseen`: cells of levels that the model has no column for, by column. `ignored`: columns that it does
+    not use."""
 
     predictions: list[Any]
     probabilities: list[Any] | None
+    unseen: Mapping[str, int] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
 
 
 class Predictions:
@@ -41,9 +47,13 @@ class Predictions:
         files are gone or damaged."""
         if not 0 < len(inputs) <= self._limits.predict_rows:
             raise BadValueError(f"give 1 to {self._limits.predict_rows:,} rows", "inputs")
-        loaded = self._loaded(model)
+        loaded = self.loaded(model)
         try:
-            x = _array(inputs, loaded.columns) if loaded.plan is None else loaded.encoded(inputs)
+            x: Any
+            if loaded.network.lengths:
+                x = loaded.checked(inputs)
+            else:
+                x = _array(inputs, loaded.columns) if loaded.plan is None else loaded.encoded(inputs)
         except ModelError as error:
             raise BadValueError(str(error), "inputs") from None
         if len(x) * int(np.prod(loaded.output_shape)) > self._limits.predict_values:
@@ -57,13 +67,19 @@ class Predictions:
         for values in (y, p):
             if values is not None and values.dtype.kind == "f" and not np.isfinite(values).all():
                 raise BadValueError("the outputs for these inputs are not finite numbers", "inputs")
-        return Predicted(y.tolist(), None if p is None else p.tolist())
+        found = y.tolist(), None if p is None else p.tolist()
+        return (
+            Predicted(*found, x.seen.unseen, x.seen.extra)
+            if isinstance(x, EncodedRows)
+            else Predicted(*found)
+        )
 
     def forget(self, model_id: str) -> None:
         with self._lock:
             self._kept.pop(model_id, None)
 
-    def _loaded(self, model: Model) -> Loaded:
+    def loaded(self, model: Model) -> Loaded:
+        """A model in memory. Raises as `predict` does."""
         with self._lock:
             found = self._kept.get(model.id)
             if found is not None:

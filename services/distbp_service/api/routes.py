@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException, Request
@@ -17,6 +18,7 @@ from starlette.responses import Response
 from starlette.types import Message, Scope
 
 from distbp_service.api.auth import PUBLIC, Caller, address, authorize
+from distbp_service.api.csv_text import csv_inputs
 from distbp_service.api.errors import UnsupportedTypeError, described
 from distbp_service.api.json_text import read_json
 from distbp_service.api.limits import check_length, pieces
@@ -28,10 +30,16 @@ _HEAVY = frozenset({"job", "predict"})  # bodies that cost much time to work on
 
 
 def opens(
-    scope: str, *errors: int, body: str | None = None, raw: bool = False, extra: dict[str, Any] | None = None
+    scope: str,
+    *errors: int,
+    body: str | None = None,
+    raw: bool = False,
+    csv: bool = False,
+    extra: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Keyword arguments of a route that needs `scope` (PUBLIC: none). errors: statuses besides those that
-    every such route has. body: the kind of its body (see `Limits.body`). raw: the route reads it itself."""
+    every such route has. body: the kind of its body (see `Limits.body`). raw: the route reads it itself.
+    csv: it may be CSV in place of JSON."""
     found = [422, 429, 503, *errors]
     if scope != PUBLIC:
         found += [401, 403]
@@ -39,16 +47,21 @@ def opens(
         found += [400, 408, 413, 415]
     documented: dict[str, Any] = {_SCOPE: scope, **(extra or {})}
     if body is not None:
-        documented[_BODY] = f"{body}:raw" if raw else body
+        documented[_BODY] = f"{body}:raw" if raw else f"{body}:csv" if csv else body
+        if csv:
+            documented["requestBody"] = {"content": {"text/csv": {"schema": {"type": "string"}}}}
     if scope != PUBLIC:
         documented["security"] = [{"token": []}]
     return {"openapi_extra": documented, "responses": described(*found)}
 
 
 class _ReadRequest(Request):
-    """A request whose body was read already: `body`, which as JSON is `value`."""
+    """A request whose body was read already: `body`, which is `value`, as JSON would have it."""
 
     def __init__(self, scope: Scope, body: bytes, value: Any) -> None:
+        headers = [pair for pair in scope["headers"] if pair[0] != b"content-type"]
+        scope = {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
+
         async def receive() -> Message:
             return {"type": "http.request", "body": body, "more_body": False}
 
@@ -66,7 +79,7 @@ class Route(APIRoute):
         handle = super().get_route_handler()
         extra = self.openapi_extra or {}
         scope: str = extra[_SCOPE]  # a route that does not say who may call it is a mistake
-        kind, _, raw = extra.get(_BODY, "").partition(":")
+        kind, _, way = extra.get(_BODY, "").partition(":")
 
         known = frozenset(str(parameter.alias) for parameter in self.dependant.query_params)
 
@@ -84,15 +97,20 @@ class Route(APIRoute):
             _check_query(request, known)
             most = service.config.limits.body(kind) if kind else 0
             check_length(request, most)
-            if raw or (scope == PUBLIC and not kind):
+            if way == "raw" or (scope == PUBLIC and not kind):
                 return await handle(request)
             body = b""
+            read: Callable[[bytes], Any] = read_json
             if kind:
-                check_type(request, "application/json", "JSON")
+                if way == "csv" and type_of(request) == "text/csv":
+                    read = partial(csv_inputs, most=service.config.limits.predict_rows)
+                else:
+                    what = "JSON (or CSV, as text/csv)" if way == "csv" else "JSON"
+                    check_type(request, "application/json", what)
                 body = await _whole_body(service, request, most, shares)
             # In the event loop nobody's work may last, and of the threads nobody may take all.
             async with (service.checks if kind in _HEAVY else service.work).take(shares):
-                value = await run_in_threadpool(read_json, body) if body else None
+                value = await run_in_threadpool(read, body) if body else None
                 if kind:
                     request = _ReadRequest(request.scope, body, value)
                 return await handle(request)
@@ -121,8 +139,12 @@ def _check_query(request: Request, known: frozenset[str]) -> None:
 
 def check_type(request: Request, wanted: str, what: str) -> None:
     """Raises UnsupportedTypeError where the body is not of the type `wanted`."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != wanted:
+    if type_of(request) != wanted:
         raise UnsupportedTypeError(f"send {what}, with 'Content-Type: {wanted}'", "Content-Type")
+
+
+def type_of(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _caller(request: Request) -> Caller:

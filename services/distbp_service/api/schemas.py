@@ -35,7 +35,8 @@ class In(BaseModel):
 class Submission(In):
     job: Object = Field(
         description="a TrainingJob as a mapping, see `distbp schema`. Data: made or built in, files below the"
-        " service's data folder, or {format: npz, path: 'dataset:ds_...'}"
+        " service's data folder, {format: npz, path: 'dataset:ds_...'}, or {format: table, path:"
+        " 'dataset:ds_.../rows.csv'} (a folder and a pattern will do, too)"
     )
     priority: int = Field(
         default=0, ge=-100, le=100, description="higher runs first, among the jobs of the project"
@@ -173,9 +174,10 @@ def _eta_s(job: Job) -> float | None:
     """From the steps that are left and the speed of the last ones; evaluations take time of their own."""
     told = [(job.progress or {}).get(name) for name in ("samples_per_second", "total_steps", "step")]
     speed, total, step = (value if isinstance(value, int | float) else 0 for value in told)
-    if job.state != "running" or speed <= 0 or total <= 0:
+    batch = job.job.get("batch_size", 1)
+    if job.state != "running" or speed <= 0 or total <= 0 or batch == "full":  # of rows that nobody told
         return None
-    left = max(0, total - step) * job.job.get("batch_size", 1) / speed
+    left = max(0, total - step) * batch / speed
     return left if math.isfinite(left) else None
 
 
@@ -265,20 +267,6 @@ class ModelPage(BaseModel):
     cursor: str | None
 
 
-class Inputs(In):
-    inputs: list[Any] = Field(
-        min_length=1,
-        description="rows of numbers, in the shape of the training rows; or mappings from column to"
-        " number, and for a model of a table to what its cells hold",
-    )
-    probabilities: bool = Field(default=False, description="give those too")
-
-
-class Predictions(BaseModel):
-    predictions: list[Any] = Field(description="one for each row: a class, or a value, or several values")
-    probabilities: list[Any] | None
-
-
 # Datasets, tokens -------------------------------------------------------------------------------------------
 
 
@@ -288,7 +276,9 @@ class DatasetOut(BaseModel):
     bytes: int
     created_by: str | None
     created_at: float
-    info: Object = Field(description="rows, and shape and dtype of each array")
+    info: Object = Field(
+        description="rows, and shape and dtype of each array; of a table: how many files, and names"
+    )
 
     @staticmethod
     def of(dataset: Dataset) -> DatasetOut:

@@ -8,7 +8,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +17,19 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 
 from distbp.core.errors import HostileFileError
-from distbp.data.formats.npz import describe
+from distbp.data.columns.shipping import shipped
+from distbp.data.formats.npy import Header
+from distbp.data.formats.npz import AGAIN, KIND, describe
 from distbp.data.safety import find
+from distbp.data.zipped import opened_zip
 from distbp_service.api.config import Limits
 from distbp_service.api.errors import ForbiddenError, TooLargeError, UnavailableError
 from distbp_service.api.places import Places
 from distbp_service.errors import BadValueError
 from distbp_service.store import Dataset, Store
 
-ARRAYS = ("inputs", "targets", "weights", "columns")
+ARRAYS = ("inputs", "targets", "weights", "lengths", "columns")
+NAMES = 100  # of files, that are kept with a dataset
 _FREE_BYTES = 2**28  # of the disk stay free for what else is written there
 
 
@@ -122,13 +126,25 @@ def _keep(
 
 
 def _looked_at(path: Path) -> dict[str, Any]:
-    """Shapes and dtypes of the arrays, after all of the archive was unpacked once, through the limits."""
-    found = describe(find(path.parent, path.name, confined=True)._replace(name="the dataset"))
+    """What an archive holds, after all of it was read once, through the limits: arrays, or the files of a
+    table, which nobody opens here."""
+    file = find(path.parent, path.name, confined=True)._replace(name="the dataset")
+    with opened_zip(file, KIND, AGAIN) as (_, entries):
+        is_table = bool(entries) and not any(name.endswith(".npy") for name in entries)
+    if is_table:
+        names = sorted(shipped(file))
+        return {"files": len(names), "names": names[:NAMES]}
+    return _arrays_in(describe(file))
+
+
+def _arrays_in(found: Mapping[str, Header]) -> dict[str, Any]:
+    """Shapes and dtypes."""
     strange = sorted(found.keys() - set(ARRAYS))
     if strange or "inputs" not in found:
         what = f"it has an array {strange[0][:80]!r}" if strange else "it has no array 'inputs'"
         raise BadValueError(
-            f"{what}; a dataset is an .npz archive of inputs and, where there are any, targets and weights",
+            f"{what}; a dataset is an .npz archive of inputs and, where there are any, targets and weights,"
+            " or a zip archive of the files of a table",
             "body",
         )
     rows = {header.shape[:1] for name, header in found.items() if name != "columns"}

@@ -41,6 +41,7 @@ USERS: dict[tuple[str, str], tuple[str, bool, bool]] = {
     ("GET", "/v1/models"): ("submits", False, False),
     ("GET", "/v1/models/{model_id}"): ("submits", True, False),
     ("GET", "/v1/models/{model_id}/download"): ("submits", True, False),
+    ("GET", "/v1/models/{model_id}/inputs"): ("submits", True, False),
     ("POST", "/v1/models/{model_id}:predict"): ("submits", True, True),
     ("DELETE", "/v1/models/{model_id}"): ("reads", True, False),
     ("POST", "/v1/datasets"): ("reads", False, False),

@@ -230,6 +230,34 @@ def test_a_model_of_named_columns_and_classes(api: Api, tmp_path: Path) -> None:
         assert said in problem_of(api.call("POST", path, json={"inputs": inputs}), 422)["message"]
 
 
+def test_a_model_of_rows_with_lengths_takes_ragged_lists(api: Api, tmp_path: Path) -> None:
+    x = [np.full((length, 2), 0.5) for length in (1, 3, 0, 2)]
+    fields = {
+        "model": {"layers": [{"type": "gru", "units": 3}, {"type": "dense", "units": 2}]},
+        "loss": "softmax_cross_entropy",
+        "epochs": 2,
+    }
+    job = distbp.TrainingJob(**fields)
+    expected = distbp.train(job, data=(x, [0, 1, 0, 1]), output=tmp_path / "run", workers=0).model()
+    job_id = api.submit()
+    job, token = api.start()
+    shutil.copytree(tmp_path / "run", api.work / job_id / "run")
+    end = {"outcome": "completed", "model": {"path": f"{job_id}/run/model", "bytes": 1}}
+    assert api.report(job, token, 1, end=end).status_code == 200
+    path = f"/v1/models/{api.call('GET', '/v1/models').json()['items'][0]['id']}:predict"
+    body = {"inputs": [[[1.0, 2.0]], [], [[0.0, -1.0]] * 3], "probabilities": True}
+    found = api.call("POST", path, json=body).json()
+    assert found["probabilities"] == expected.predict_proba(body["inputs"]).tolist()
+    for inputs, said in (
+        ([[[1.0, 2.0]] * 4], "row 0 has 4 steps, but the model takes at most 3"),
+        ([[[1.0]], [[1.0, 2.0]]], "a step of row 1 has the shape (2,), but one of row 0 has (1,)"),
+        ([[["a", 2.0]]], "row 0 is not an array of numbers"),
+        ([[[None, 2.0]]], "row 0 is not an array of numbers"),
+        ([1.0, 2.0], "row 0 is not an array of numbers"),
+    ):
+        assert said in problem_of(api.call("POST", path, json={"inputs": inputs}), 422)["message"]
+
+
 def test_labels_in_a_dataset_may_be_text(api: Api) -> None:
     named = archive(
         inputs=np.zeros((8, 2)), targets=np.array(["a", "b"] * 4), columns=np.array(["age", "pay"])

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from api_kit import JOB, Api, make_api, problem_of
 from distbp_service.api import Limits
+from distbp_service.api.schemas import _eta_s
 from distbp_service.policy import Room
+
+
+def test_nobody_says_how_long_batches_of_all_rows_take() -> None:
+    progress = {"step": 10, "total_steps": 110, "samples_per_second": 64.0}
+    for batch, left in ((32, 50.0), ("full", None)):
+        job: Any = SimpleNamespace(state="running", progress=progress, job={"batch_size": batch})
+        assert _eta_s(job) == left
 
 
 def test_submit_watch_and_read(api: Api) -> None:

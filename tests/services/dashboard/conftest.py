@@ -7,15 +7,21 @@ where one is missing; they install nothing.
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import scene
-from fake_service import FakeService
+from distbp_service.api import ApiConfig, create_app
+from distbp_service.store import Store
+from fake_service import DASHBOARD, FakeService
+from serving import Serving
 
 pytest.importorskip("selenium", reason="selenium is not installed (it is in the extra 'dev')")
 
 from browser import Browser
+from real_service import Real
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +59,17 @@ def page(service: FakeService, watched: Browser) -> Browser:
     """A desktop's window, light, nobody signed in. (`watched` last: it leaves before the service does.)"""
     watched.fresh(service.address)
     return watched
+
+
+@pytest.fixture
+def real(tmp_path: Path) -> Iterator[Real]:
+    store = Store(f"sqlite:///{tmp_path}/service.db")
+    work = tmp_path / "work"
+    work.mkdir()
+    token = store.tokens.create("blue", ("read", "submit", "manage"), name="Ada")[1]
+    config = ApiConfig(work, dashboard=DASHBOARD, poll_s=0.05, heartbeat_s=0.5)
+    app = create_app(store, config, dispatcher_seen=time.time)
+    serving = Serving(app)
+    yield Real(store, serving.address, token, app, work)
+    serving.stop()
+    store.close()

@@ -140,6 +140,7 @@ class FakeService:
             api("/v1/jobs/{id}", self._job),
             api("/v1/models", self._models),
             api("/v1/models/{id}:predict", self._predict, "POST"),
+            api("/v1/models/{id}/inputs", self._inputs),
             api("/v1/models/{id}", self._model),
             Mount("/", StaticFiles(directory=DASHBOARD, html=True)),
         ]
@@ -227,6 +228,10 @@ class FakeService:
     async def _model(self, request: Request) -> Any:
         return self.models[request.path_params["id"]]
 
+    async def _inputs(self, request: Request) -> Any:
+        task = {"task": "classification", "classes": None, "target": None}
+        return {**task, "shape": [64], "is_table": False, "rows": 1, "columns": None}
+
     async def _predict(self, request: Request) -> Any:
         body = await request.json()
         if any(len(row) != 64 for row in body["inputs"]):
@@ -234,7 +239,12 @@ class FakeService:
             return _problem(422, "invalid", f"inputs have {width} numbers in a row; the model takes 64")
         labels = [int(sum(row)) % 10 for row in body["inputs"]]
         chances = [[0.91 if k == label else 0.01 for k in range(10)] for label in labels]
-        return {"predictions": labels, "probabilities": chances if body.get("probabilities") else None}
+        told = {"unseen": {}, "ignored": [], "ignored_count": 0}
+        return {
+            "predictions": labels,
+            "probabilities": chances if body.get("probabilities") else None,
+            **told,
+        }
 
     def _stream(self, kind: str, name: str) -> Callable[[Request], Any]:
         async def stream(request: Request) -> Response:

@@ -97,6 +97,7 @@ def test_after_an_early_stop_the_best_epoch_is_shown_as_the_model_is(
     assert tile(page, 2) == ["Step", "240", "of 480"]
     assert page.run("return document.querySelector('progress').value") == 0.5
     page.run("location.hash = arguments[0]", f"#/compare?jobs={scene.BEST},{scene.DIVERGED}")
+    page.see(".legend-row")
     page.until(lambda: "0.1838" in page.find(".legend-row")[0].text, "the model's value")
     assert "validation loss, epoch 7, the model" in page.find(".legend-row")[0].text
     assert "digits early 0.1838" in (page.find(".plot")[0].get_attribute("aria-label") or "")

@@ -2,78 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
 import httpx
 import pytest
 from browser import Browser
-from distbp_service.api import ApiConfig, create_app
-from distbp_service.store import Store
 from fake_service import DASHBOARD, recorded
-from serving import Serving
-
-
-@dataclass
-class Real:
-    store: Store
-    address: str
-    token: str
-    app: Any
-
-    def submit(self, run: dict[str, Any]) -> str:
-        answer = httpx.post(
-            f"{self.address}/v1/jobs",
-            json={"job": run["job"]},
-            headers={"Authorization": f"Bearer {self.token}"},
-            trust_env=False,
-        )
-        assert answer.status_code == 202, answer.text
-        return str(answer.json()["id"])
-
-    def runner(self) -> Runner:
-        """A runner of the next job in the queue, as far as the API knows."""
-        lease = self.store.queue.lease(1000, 60.0)
-        assert lease is not None
-        token = self.store.queue.issue_token(lease.job.id, lease.attempt)
-        return Runner(f"{self.address}/v1/runner/jobs/{lease.job.id}/reports", token, lease.attempt)
-
-
-@dataclass
-class Runner:
-    url: str
-    token: str
-    attempt: int
-    seq: int = 0
-
-    def report(self, **fields: Any) -> dict[str, Any]:
-        self.seq += 1
-        answer = httpx.post(
-            self.url,
-            json={"attempt": self.attempt, "seq": self.seq, **fields},
-            headers={"Authorization": f"Bearer {self.token}"},
-            trust_env=False,
-        )
-        assert answer.status_code == 200, answer.text
-        found: dict[str, Any] = answer.json()
-        return found
-
-
-@pytest.fixture
-def real(tmp_path: Path) -> Iterator[Real]:
-    store = Store(f"sqlite:///{tmp_path}/service.db")
-    work = tmp_path / "work"
-    work.mkdir()
-    token = store.tokens.create("blue", ("read", "submit", "manage"), name="Ada")[1]
-    config = ApiConfig(work, dashboard=DASHBOARD, poll_s=0.05, heartbeat_s=0.5)
-    app = create_app(store, config, dispatcher_seen=time.time)
-    serving = Serving(app)
-    yield Real(store, serving.address, token, app)
-    serving.stop()
-    store.close()
+from real_service import Real
 
 
 def test_a_job_is_watched_paused_and_its_end_is_seen(real: Real, watched: Browser) -> None:

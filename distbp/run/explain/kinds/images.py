@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from distbp.run.explain.kinds.dense import (
-    activated,
     activation_back_columns,
     activation_columns,
     after,
     below,
     delta_of,
     delta_rule,
+    read,
 )
 from distbp.run.explain.loops import activate, slope, through
 from distbp.run.explain.numbers import (
@@ -21,7 +21,6 @@ from distbp.run.explain.numbers import (
     Kind,
     LayerStep,
     Numbers,
-    Ops,
     Spec,
     Tensors,
     Values,
@@ -37,19 +36,6 @@ from distbp.run.explain.window_loops import (
     pool_back,
 )
 from distbp.run.explain.words import MOST_TERMS, Place, at, plain, short, total
-
-
-def _read(spec: Spec, ops: Ops) -> Numbers:
-    """Inside, the channels of a place lie together."""
-    found, (channels, height, width) = activated(spec, ops), spec["shape"]
-
-    def arranged(name: str) -> Values | None:
-        if not found[name]:
-            return None
-        moved = found[name][0].reshape(height, width, channels).transpose(2, 0, 1)
-        return np.ascontiguousarray(moved)
-
-    return {name: arranged(name) for name in ("z", "f_prime", "delta")}
 
 
 def _forward(spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
@@ -118,7 +104,7 @@ def _weights(step: LayerStep) -> Mapping[str, Weight]:
 
 
 CONVOLUTION = Kind(
-    read=_read,
+    read=read,
     forward=_forward,
     backward=_backward,
     rule=lambda step: (

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query
 from starlette.responses import StreamingResponse
 
-from distbp_service.api import schemas
+from distbp_service.api import model_schemas, schemas
+from distbp_service.api.model_form import form_of
 from distbp_service.api.places import contents, model_tar
 from distbp_service.api.routes import CallerArg, Route, ServiceArg, opens
 
@@ -83,14 +84,30 @@ def download(model_id: ModelId, caller: CallerArg, service: ServiceArg) -> Strea
     )
 
 
-@router.post("/models/{model_id}:predict", operation_id="predict", **opens("read", 404, 409, body="predict"))
-def predict(
-    model_id: ModelId, body: schemas.Inputs, caller: CallerArg, service: ServiceArg
-) -> schemas.Predictions:
-    """Predictions for rows of inputs, as they were before training scaled them."""
+@router.get("/models/{model_id}/inputs", operation_id="get_model_inputs", **opens("read", 404, 409, 413))
+def inputs(model_id: ModelId, caller: CallerArg, service: ServiceArg) -> model_schemas.ModelInputs:
+    """What a model takes, and what it predicts: enough to make a form of it."""
     found = service.store.models.get(caller.project, model_id)
-    made = service.predictions.predict(found, body.inputs, body.probabilities)
-    return schemas.Predictions(predictions=made.predictions, probabilities=made.probabilities)
+    return form_of(service.predictions.loaded(found))
+
+
+@router.post(
+    "/models/{model_id}:predict",
+    operation_id="predict",
+    **opens("read", 404, 409, body="predict", csv=True),
+)
+def predict(
+    model_id: ModelId,
+    body: model_schemas.Inputs,
+    caller: CallerArg,
+    service: ServiceArg,
+    probabilities: Annotated[bool, Query(description="as in the body; for CSV")] = False,
+) -> model_schemas.Predictions:
+    """Predictions for rows of inputs, as they were before training scaled them. A model of a table takes CSV,
+    too: its columns by name, in any order."""
+    found = service.store.models.get(caller.project, model_id)
+    made = service.predictions.predict(found, body.inputs, body.probabilities or probabilities)
+    return model_schemas.Predictions.of(made)
 
 
 @router.delete("/models/{model_id}", status_code=204, operation_id="delete_model", **opens("manage", 404))

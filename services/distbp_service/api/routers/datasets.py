@@ -1,4 +1,5 @@
-"""Datasets: .npz archives of inputs, targets and weights, known by their SHA-256."""
+"""Datasets, known by their SHA-256: .npz archives of inputs, targets and weights, or zip archives of the
+files of a table."""
 
 from __future__ import annotations
 
@@ -35,8 +36,9 @@ async def upload(
     name: Annotated[str, Query(pattern=schemas.NAME)] = "dataset",
     sha256: Annotated[str | None, Query(pattern=schemas.SHA256, description="of the bytes, to check")] = None,
 ) -> schemas.DatasetOut:
-    """Takes in the bytes of an .npz archive, chunked or not. The same bytes give the same dataset."""
-    check_type(request, "application/octet-stream", "the bytes of an .npz archive")
+    """Takes in the bytes of an .npz archive, or of a zip archive of a table's files as they are (`zip -0`),
+    chunked or not. The same bytes give the same dataset."""
+    check_type(request, "application/octet-stream", "the bytes of an .npz or zip archive")
     assert caller.token is not None
     limits = service.config.limits
     give_back = service.uploads.take(caller.shares)

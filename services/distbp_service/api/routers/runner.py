@@ -94,7 +94,8 @@ def dataset(
     _own(caller, job_id)
     job = service.store.runs.check(job_id, caller.attempt)
     sources = [source for source in job.job.get("data", {}).values() if isinstance(source, dict)]
-    if not any(source.get("path") == f"dataset:{dataset_id}" for source in sources):
+    named = {str(source.get("path")).partition("/")[0] for source in sources}
+    if f"dataset:{dataset_id}" not in named:
         raise NotFoundError("the job names no such dataset")
     found = service.store.datasets.get(job.project, dataset_id)
     handle = open_file(service.places.dataset(dataset_id))

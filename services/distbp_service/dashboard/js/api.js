@@ -12,22 +12,22 @@ export class ApiError extends Error {
 }
 
 /** The answer's body, read as `as` ("json" or "blob"). Raises ApiError, or AbortError where `signal` says so. */
-export async function call(path, { method = "GET", body, signal, as = "json", key = token() } = {}) {
-  const answer = await ask(path, { method, body, signal, key });
+export async function call(path, { method = "GET", body, type, signal, as = "json", key = token() } = {}) {
+  const answer = await ask(path, { method, body, type, signal, key });
   if (answer.status === 204) return null;
   return as === "blob" ? answer.blob() : answer.json();
 }
 
 export const post = (path, body) => call(path, { method: "POST", body });
 
-/** The Response itself, known to be a good one. */
-export async function ask(path, { method = "GET", body, headers = {}, signal, key = token() } = {}) {
+/** The Response itself, known to be a good one. type: of a body that is sent as it is; else it is sent as JSON. */
+export async function ask(path, { method = "GET", body, type, headers = {}, signal, key = token() } = {}) {
   const sent = { Accept: "application/json", ...headers };
   if (key) sent.Authorization = `Bearer ${key}`;
-  if (body !== undefined) sent["Content-Type"] = "application/json";
+  if (body !== undefined) sent["Content-Type"] = type ?? "application/json";
   let answer;
   try {
-    const text = body === undefined ? undefined : JSON.stringify(body);
+    const text = body === undefined || type ? body : JSON.stringify(body);
     answer = await fetch(path, { method, headers: sent, body: text, signal, cache: "no-store", redirect: "error" });
   } catch (error) {
     if (error.name === "AbortError") throw error;

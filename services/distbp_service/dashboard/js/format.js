@@ -18,6 +18,9 @@ export function number(value, digits = 4) {
   return value.toFixed(Math.max(0, digits - 1 - Math.floor(Math.log10(size))));
 }
 
+/** As `number`, without zeros at the end: for ends of ranges and what people write. */
+export const plain = (value) => (isNumber(value) && Math.abs(value) < 1e6 ? String(+value.toPrecision(4)) : number(value));
+
 export const count = (value) => (isNumber(value) ? whole.format(Math.round(value)) : NONE);
 export const percent = (value, digits = 4) => (isNumber(value) ? `${(100 * value).toFixed(digits - 2)} %` : NONE);
 

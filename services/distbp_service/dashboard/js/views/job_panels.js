@@ -1,7 +1,8 @@
 // The tabs of a job. Each panel is made when it is opened, and follows what is known of the job while it is open.
 
 import { call } from "../api.js";
-import { toast, trouble } from "../dialogs.js";
+import { copyButton } from "../copy.js";
+import { trouble } from "../dialogs.js";
 import { fill, h } from "../dom.js";
 import { bytes, count, moment, time, words } from "../format.js";
 import { best, byName, held, measures } from "../metrics.js";
@@ -10,14 +11,19 @@ import { save } from "../save.js";
 import { follow } from "../sse.js";
 import { TERMINAL } from "../states.js";
 import { toYaml } from "../yaml.js";
+import { dataPanel } from "./data_panel.js";
 import { eventText } from "./event_text.js";
 import { layersPanel } from "./layers.js";
+import { predictForm } from "./predict.js";
+import { useModel } from "./use_model.js";
 import { workersPanel } from "./workers.js";
 
 const LINES = 5000; // of the log, kept in the page
 
 export const panels = (known) => [
   { id: "metrics", label: "Metrics", make: during(known, metricsPanel) },
+  { id: "predict", label: "Predict", make: during(known, predictPanel) },
+  { id: "data", label: "Data", make: during(known, dataPanel) },
   { id: "layers", label: "Layers", make: during(known, layersPanel) },
   { id: "workers", label: "Workers", make: during(known, workersPanel) },
   { id: "events", label: "Events", make: during(known, eventsPanel) },
@@ -102,17 +108,20 @@ function logPanel(panel, known, signal) {
 
 function sourcePanel(panel, known) {
   const source = toYaml(known.job.job);
-  const copy = h("button", { type: "button", class: "small", onclick: async () => {
-    try {
-      await navigator.clipboard.writeText(source);
-      toast("Copied");
-    } catch {
-      getSelection().selectAllChildren(code);
-      toast("Select and copy: this page may not use the clipboard");
-    }
-  } }, "Copy");
   const code = h("pre", { class: "source", tabindex: "0", "aria-label": "Job as YAML" }, source);
-  panel.append(h("div", { class: "row between" }, h("span", { class: "id", title: "SHA-256 of the job" }, `digest ${known.job.digest.slice(0, 16)}`), copy), code);
+  panel.append(h("div", { class: "row between" }, h("span", { class: "id", title: "SHA-256 of the job" }, `digest ${known.job.digest.slice(0, 16)}`), copyButton(code)), code);
+}
+
+/** The form of the model, once there is one. */
+function predictPanel(panel, known, signal) {
+  let shown = "";
+  panel.append(h("p", { class: "quiet" }, "The form comes with the model, when the job has completed."));
+  return () => {
+    const { model_id: id, name } = known.job;
+    if (!id || shown === id) return;
+    shown = id;
+    fill(panel, predictForm(id, signal), useModel({ id, name }, signal));
+  };
 }
 
 function checkpointsPanel(panel, known, signal) {

@@ -1,0 +1,81 @@
+"""A table as series of rows in time, and windows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.core.errors import DataError
+from distbp.data.columns.choosing import Window
+from distbp.data.table import Table
+from distbp.data.windows import Windows, windows_of
+
+
+@dataclass(frozen=True)
+class SeriesCode:
+    """What a model keeps of them: `length` rows make a sample, whose target lies `horizon` rows after the
+    last. `time`, `group`: columns; "": no groups. `difference`: targets are changes since the last row."""
+
+    length: int
+    horizon: int
+    time: str
+    group: str = ""
+    difference: bool = False
+
+    def windows(self, groups: Sequence[str] | None, rows: int, ahead: int, where: str) -> Windows:
+        """Every window of rows in the order of time. Raises DataError where there is none."""
+        codes = None if groups is None else np.unique(np.array(groups, dtype=str), return_inverse=True)[1]
+        found = windows_of(codes, rows, self.length, 1, ahead)
+        if not len(found):
+            raise DataError(
+                f"{where}: {rows:,} rows, but one prediction takes {self.length + ahead} in the order of time"
+                f"{' of one ' + repr(self.group) if self.group else ''}; give more"
+            )
+        return found
+
+
+def in_time(
+    table: Table, rows: Array, window: Window, times: Array, groups: Array | None
+) -> tuple[Table, Windows]:
+    """A split by group, and in it by time, and its windows. rows: (n,), the numbers of its rows among those
+    of `times` and `groups`. Raises DataError where two rows of a group have one time, or there is no
+    window."""
+    time = times[rows]
+    group = np.zeros(len(rows), np.int64) if groups is None else groups[rows]
+    order = np.lexsort((time, group))
+    same = (np.diff(time[order]) == 0) & (np.diff(group[order]) == 0)
+    if same.any():
+        first = int(same.argmax())
+        one, other = sorted(table.row_number(int(order[first + k])) for k in range(2))
+        raise DataError(
+            f"{table.name}: rows {one} and {other} have one time; give each series a value of its own in the"
+            " column data.group, or each row a time of its own"
+        )
+    of_rows = None if groups is None else group[order]
+    found = windows_of(of_rows, len(rows), window.length, window.stride, window.horizon)
+    if not len(found):
+        raise DataError(
+            f"{table.name}: {len(rows):,} rows{'' if groups is None else ' of several series'} make no window"
+            f" of {window.length} rows and a target {window.horizon} after it; make data.windows.length"
+            " shorter, or the set larger"
+        )
+    return (table if (np.diff(order) == 1).all() else table.reordered(order)), found
+
+
+def windowed(table: Table, windows: Windows, series: SeriesCode) -> Table:
+    """The windows of a table of rows in order as samples; the target, weight and number of each are those of
+    the row `horizon` rows after its last."""
+    at, targets = windows.last + series.horizon, table.targets
+    if targets is not None:
+        targets = targets[at] - targets[windows.last] if series.difference else targets[at]
+    numbers = table.first_row + np.arange(len(table)) if table.row_numbers is None else table.row_numbers
+    return replace(
+        table,
+        targets=targets,
+        weights=None if table.weights is None else table.weights[at],
+        row_numbers=numbers[at],
+        windows=windows,
+    )

@@ -1,0 +1,45 @@
+"""How the flat vector is moved: the engine that the job's optimizer asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from distbp.core.arrays import Array
+from distbp.engine.blueprint import Blueprint
+from distbp.nn import kernels
+from distbp.optim import Rule, Searching, Updater, chain
+from distbp.optim.whole_batch import WholeBatch
+
+
+def updater_of(
+    blueprint: Blueprint,
+    parameters: Array,
+    decays: Sequence[tuple[int, int]],
+    tensors: Sequence[tuple[int, int]],
+    slots: Mapping[str, Array] | None,
+    threads: int,
+) -> Updater | Searching:
+    """What moves `parameters`. The rest is as of `Updater`; slots are copied."""
+    slots = None if slots is None else {name: values.copy() for name, values in slots.items()}
+    job = blueprint.job
+    if job.optimizer.whole_batch:
+        l2 = job.regularization.l2
+        method = cast("WholeBatch", job.optimizer)
+        return Searching(method, parameters, decays, l2=l2, tensors=tensors, slots=slots)
+    return Updater(
+        blueprint.update_rule(),
+        parameters,
+        decays,
+        tensors=tensors,
+        slots=slots,
+        compiled=kernels.load(blueprint.kernels).gemm is not None,
+        threads=threads,
+    )
+
+
+def state_vectors(optimizer: Any) -> int:
+    """How many vectors as long as the parameters an optimizer keeps from step to step."""
+    if optimizer.whole_batch:
+        return 4 + sum(cast("WholeBatch", optimizer).slots.values())  # direction, gradient, point, trial
+    return len(Rule(chain(optimizer)).slots)

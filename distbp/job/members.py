@@ -1,0 +1,40 @@
+"""Members and restarts: one job that trains several networks, which differ by their seeds alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from distbp.core.errors import Fault
+from distbp.core.streams import Purpose, generator
+
+if TYPE_CHECKING:
+    from distbp.job.training_job import TrainingJob
+
+MAX_MEMBERS = 100
+
+
+def seed_of(seed: int, number: int) -> int:
+    """The seed of a member, a pure function of the job's seed and its number; that of member 0 is the job's
+    own. Jobs of neighboring seeds share no member."""
+    if number == 0:
+        return seed
+    return int(generator(seed, Purpose.MEMBER, number).integers(1 << 63))
+
+
+def networks(job: TrainingJob) -> int:
+    """How many networks the job trains."""
+    return max(job.members, job.restarts)
+
+
+def member_job(job: TrainingJob, number: int) -> TrainingJob:
+    """The job of one network: that of the first is the job without members, to the bit."""
+    return job.replace(members=1, restarts=1, seed=seed_of(job.seed, number))
+
+
+def members_or_restarts(job: TrainingJob) -> Iterator[Fault]:
+    if job.members > 1 and job.restarts > 1:
+        yield Fault(
+            "restarts",
+            f"keeps one network, and members ({job.members}) averages several; leave one of them out",
+        )

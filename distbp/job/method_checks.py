@@ -1,0 +1,66 @@
+"""What methods that do not go down the gradient of a batch cannot be given, found in the job alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from distbp.core.errors import Fault
+
+if TYPE_CHECKING:
+    from distbp.job.training_job import TrainingJob
+
+
+def whole_batches_fit(job: TrainingJob) -> Iterator[Fault]:
+    """A search along a line compares losses at several points: each must be the same function of the
+    parameters, and the gradient its own."""
+    name = job.optimizer.type
+    if not job.optimizer.whole_batch:
+        return
+    if job.batch_size != "full":
+        yield Fault(
+            "batch_size",
+            f"must be full with {name}, whose every step takes the whole training set, not {job.batch_size};"
+            " leave it out",
+        )
+    if job.regularization.l1:
+        yield Fault(
+            "regularization.l1",
+            f"has no gradient at 0, where {name} would stop; use regularization.l2, or another optimizer",
+        )
+    if job.clip is not None:
+        yield Fault("clip", f"would give {name} another gradient than that of the loss; leave it out")
+    for index, layer in enumerate(job.model.layers):
+        path = f"model.layers.{index}"
+        if layer.random:
+            yield Fault(
+                path,
+                f"{layer.type} makes the loss random, and {name} compares losses of one step with those of"
+                " another; leave it out, or use another optimizer",
+            )
+        if layer.rows_needed > 1:
+            yield Fault(
+                path,
+                f"{layer.type} keeps statistics, which would remember points that {name} tries and gives up;"
+                " use layer_normalization, or another optimizer",
+            )
+
+
+def copies_fit(job: TrainingJob) -> Iterator[Fault]:
+    """Copies are evaluated as a model that predicts."""
+    name = job.optimizer.type
+    for index, layer in enumerate(job.model.layers if job.optimizer.copies else ()):
+        if layer.random or layer.rows_needed > 1:
+            yield Fault(
+                f"model.layers.{index}",
+                f"{layer.type} learns or draws while a gradient is computed, and {name} computes none; leave"
+                " it out, or use another optimizer",
+            )
+
+
+def one_server_fits(job: TrainingJob) -> Iterator[Fault]:
+    if (job.optimizer.whole_batch or job.optimizer.copies) and job.servers > 1:
+        yield Fault(
+            "servers",
+            f"must be 1 with {job.optimizer.type}, whose step looks at the whole vector, not {job.servers}",
+        )

@@ -1,0 +1,79 @@
+"""Fields of a job set from outside, as `optimizer.learning_rate=0.01`: the path as faults and `docs/job.md`
+write it, a layer by its number, and a value in YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from distbp.core.errors import Fault, JobError
+from distbp.job.faults import shown, unknown
+from distbp.job.recipes import RECIPES
+from distbp.job.text import read_yaml
+from distbp.job.training_job import TrainingJob
+
+_SHORT = {"train": "format", "validation": "format", "test": "format"}  # what a name alone says; else type
+
+
+def overridden(fields: Any, settings: Iterable[str], source: str) -> Any:
+    """The fields of a job, as they were read, with every `path=value` of `settings` in place. Whether a job
+    may have such fields is found when it is checked. Raises JobError with every setting that has no place."""
+    faults = []
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        keys = path.strip().split(".")
+        if not equals or not all(keys):
+            faults.append(Fault("", f"{shown(setting)} is not PATH=VALUE, as optimizer.learning_rate=0.01"))
+            continue
+        try:
+            value = read_yaml(text, path)
+        except JobError as error:
+            faults += [Fault(path.strip(), fault.message) for fault in error.faults]
+            continue
+        try:
+            fields = _with(fields if isinstance(fields, Mapping) else {}, keys, value, ())
+        except _NoPlaceError as error:
+            faults.append(Fault(path.strip(), str(error)))
+    if faults:
+        raise JobError(faults, source)
+    return fields
+
+
+class _NoPlaceError(Exception):
+    """The message is for the user."""
+
+
+def _with(value: Any, keys: list[str], new: Any, above: tuple[str, ...]) -> Any:
+    """`value`, at the path `above`, with `new` at `keys` in it."""
+    if not keys:
+        return new
+    key, *rest = keys
+    if isinstance(value, list | tuple):
+        if not key.isdecimal() or int(key) >= len(value):
+            raise _NoPlaceError(
+                f"{'.'.join(above)} is a list of {len(value)}, whose items are named 0 to {len(value) - 1}"
+            )
+        number = int(key)
+        changed = _with(value[number], rest, new, (*above, key))
+        return [*value[:number], changed, *value[number + 1 :]]
+    if isinstance(value, str):  # a name alone, which stands for all its defaults
+        kind = "kind" if "columns" in above else _SHORT.get(above[-1], "type")
+        value = {kind: value}
+    if not above:
+        if key not in TrainingJob.model_fields:
+            raise _NoPlaceError(unknown(key, TrainingJob.model_fields))
+        if rest and value.get(key) is None:
+            value = {**value, key: _default(key, value)}
+    if not isinstance(value, Mapping):
+        raise _NoPlaceError(f"{'.'.join(above)} is {shown(value)}, which has no fields")
+    inner = value.get(key)
+    return {**value, key: _with({} if inner is None else inner, rest, new, (*above, key))}
+
+
+def _default(name: str, job: Mapping[str, Any]) -> dict[str, Any]:
+    """What a field is where the job does not say it: its type, where it has one."""
+    model = job.get("model")
+    if isinstance(model, Mapping) and model.get("recipe") in RECIPES:
+        return {}  # the recipe has one
+    kind = getattr(TrainingJob.model_fields[name].default, "type", None)
+    return {} if kind is None else {"type": kind}

@@ -1,0 +1,87 @@
+"""Recipes: a network with the schedule that suits it, by a name. A job that names one is written out in full
+before it is checked, so that nothing else knows of recipes, and every number can be changed.
+
+`table`: layers of 256 with dropout, AdamW with warm-up and cosine, early stopping. What belongs outside of
+`model` is the default of this job: what the job says itself stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+HIDDEN, DROPOUT = (256, 256, 256), 0.15
+EPOCHS, WARM_UP, PATIENCE = 100, 2, 20
+BATCH_SIZE = 64  # where nobody says how many rows there are
+RecipeName = Literal["table"]
+RECIPES = get_args(RecipeName)
+_ASKS = ("recipe", "outputs", "rows")  # of `model`, instead of `layers`
+
+
+def layers(outputs: int, hidden: Sequence[int], activation: str = "relu") -> list[dict[str, Any]]:
+    """The network of the recipe for tables."""
+    found: list[dict[str, Any]] = []
+    for units in hidden:
+        found.append({"type": "dense", "units": units, "activation": activation})
+        found.append({"type": "dropout", "rate": DROPOUT})
+    return [*found, {"type": "dense", "units": outputs}]
+
+
+def optimizer(epochs: int) -> dict[str, Any]:
+    """AdamW: two epochs of warm-up, as far as there are so many, and down along a cosine to the end."""
+    warm_up = min(WARM_UP, epochs - 1)
+    schedule: Any = "cosine"  # over what the warm-up leaves
+    if warm_up:
+        schedule = {"type": "warm_up", "warmup_epochs": warm_up, "then": schedule}
+    return {"type": "adamw", "learning_rate": 1e-3, "weight_decay": 1e-2, "schedule": schedule}
+
+
+def batch_size(rows: int | None) -> int:
+    """By the number of training rows; None: nobody knows."""
+    if rows is None:
+        return BATCH_SIZE
+    return 256 if rows >= 20_000 else 64 if rows >= 2_000 else 32
+
+
+def expanded(job: Any) -> Any:
+    """The fields of a job, with the recipe that they name written out. What cannot be understood stays, for
+    the checks that come after it."""
+    model = job.get("model") if isinstance(job, Mapping) else None
+    if not isinstance(model, Mapping) or model.get("recipe") not in RECIPES or "layers" in model:
+        return job
+    outputs, rows = model.get("outputs", 1), model.get("rows")
+    if not _whole(outputs) or not (rows is None or _whole(rows)):
+        return job
+    rest = {name: value for name, value in model.items() if name not in _ASKS}
+    epochs = job.get("epochs")
+    fields = dict(job)
+    if epochs is None:
+        epochs = fields["epochs"] = EPOCHS
+    if _whole(epochs):
+        fields["optimizer"] = _over(optimizer(epochs), job.get("optimizer"))
+    fields.setdefault("batch_size", batch_size(rows))
+    if _validates(job.get("data")):
+        fields.setdefault("early_stopping", {"metric": "validation_loss", "patience": PATIENCE})
+    return {**fields, "model": {**rest, "layers": layers(outputs, HIDDEN)}}
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and 0 < value < 1 << 31
+
+
+def _over(recipe: dict[str, Any], said: Any) -> Any:
+    """The optimizer of the recipe, where the job says nothing, or only options of it."""
+    if said is None:
+        return recipe
+    if isinstance(said, Mapping) and said.get("type", recipe["type"]) == recipe["type"]:
+        return {**recipe, **said}
+    return said
+
+
+def _validates(data: Any) -> bool:
+    """Whether a job's data names rows that only measure."""
+    if not isinstance(data, Mapping):
+        return False
+    split = data.get("split")
+    shared = isinstance(split, Mapping) and split.get("validation", 1) != 0
+    return data.get("validation") is not None or shared

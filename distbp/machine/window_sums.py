@@ -1,0 +1,187 @@
+"""Sums over windows of images on vector registers, for compiled code (Numba, optional).
+
+The channels of a place lie side by side, and those of a place and of the place on its right follow each
+other. So the terms of a window are a few *runs* of numbers that follow each other. No window is copied: a
+number of the image is multiplied with a vector of weights of the filters. Registers hold the sums (Georganas
+et al., "Anatomy of High-Performance Deep Learning Convolutions on SIMD Architectures", SC 2018, section II).
+Weights lie packed, the filters of a term together, in *panels* of one or two vectors. Addresses and steps are
+int64 numbers of bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from numba import types
+
+from distbp.machine import lanes
+from distbp.machine.lanes import LANES, LONG, ZEROS
+from distbp.machine.pointers import intrinsic
+
+VECTORS = 2  # in a panel, at most
+# Sums of a panel's vector at a time, of so many places or terms: with the vectors of a term they fill the 32
+# registers of AVX-512.
+MOST = 14
+BYTES = 4 * LANES  # of a vector
+_WAITING = 8  # fused multiply-adds that must be under way, each for a sum of its own
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def sum_windows(
+    context: Any, places: Any, vectors: Any, source: Any, step: Any, runs: Any, count: Any, terms: Any,
+    panel: Any, start: Any, to: Any, to_step: Any, columns: Any, add: Any,
+) -> Any:  # fmt: skip
+    """Writes for up to MOST places the sums of a panel: start + the products of the terms, in order, by fused
+    multiply-adds.
+
+    source: of the first place; the next is `step` further. runs: address of `count` int64, from the place to
+    each run of `terms` float32. panel: (count * terms, vectors * LANES) float32. start: the vectors that sums
+    begin with. to: where the sums of the first place go; the next are `to_step` further. columns: how many of
+    the last vector's sums are written. add: if not 0, they are added to what is there, place after place."""
+
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        cases = {
+            p * VECTORS + v - 1: _sum_windows(builder.module, p, v)
+            for v in range(1, VECTORS + 1)
+            for p in range(1, MOST + 1)
+        }
+        places, vectors, *rest = values
+        case = builder.add(builder.mul(places, LONG(VECTORS)), builder.sub(vectors, LONG(1)))
+        lanes.choose(builder, cases, case, rest)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 13), code
+
+
+def _sum_windows(module: Any, places: int, vectors: int) -> Any:
+    def emit(
+        builder: Any, source: Any, step: Any, runs: Any, count: Any, terms: Any, panel: Any, start: Any,
+        to: Any, to_step: Any, columns: Any, add: Any,
+    ) -> None:  # fmt: skip
+        first = [lanes.load(builder, builder.add(start, LONG(BYTES * v)), None) for v in range(vectors)]
+
+        def run(number: Any, carried: Sequence[Any]) -> Sequence[Any]:
+            panel, *sums = carried
+            offset = builder.load(lanes.pointer(builder, lanes.plus(builder, runs, number, 8), LONG))
+            base = builder.add(source, offset)
+            # An address of every third place: the two after it are reached with the step times one and two.
+            starts = [lanes.plus(builder, base, step, p) for p in range(0, places, 3)]
+
+            def term(_: Any, carried: Sequence[Any]) -> Sequence[Any]:
+                bases, panel, sums = carried[: len(starts)], carried[len(starts)], carried[len(starts) + 1 :]
+                weights = [
+                    lanes.load(builder, builder.add(panel, LONG(BYTES * v)), None) for v in range(vectors)
+                ]
+                found = []
+                for p in range(places):
+                    value = lanes.load_everywhere(builder, lanes.plus(builder, bases[p // 3], step, p % 3))
+                    found += [
+                        lanes.fused(builder, value, weights[v], sums[p * vectors + v]) for v in range(vectors)
+                    ]
+                return [
+                    *(builder.add(one, LONG(4)) for one in bases),
+                    builder.add(panel, LONG(BYTES * vectors)),
+                    *found,
+                ]
+
+            return lanes.repeat(builder, terms, [*starts, panel, *sums], term)[len(starts) :]
+
+        _, *sums = lanes.repeat(builder, count, [panel, *(first * places)], run)
+        ends = [None] * (vectors - 1) + [lanes.mask(builder, columns)]
+        targets = [
+            builder.add(lanes.plus(builder, to, to_step, p), LONG(BYTES * v))
+            for p in range(places)
+            for v in range(vectors)
+        ]
+        with builder.if_else(builder.icmp_signed("!=", add, LONG(0))) as (adding, writing):
+            with adding:
+                for total, place, which in zip(sums, targets, ends * places, strict=True):
+                    there = lanes.load(builder, place, which)
+                    lanes.store(builder, builder.fadd(there, total), place, which)
+            with writing:
+                for total, place, which in zip(sums, targets, ends * places, strict=True):
+                    lanes.store(builder, total, place, which)
+
+    return lanes.routine(module, f"distbp_windows_{places}_{vectors}", 11, emit)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def sum_places(
+    context: Any, terms: Any, vectors: Any, source: Any, step: Any, source_row: Any, d: Any, d_step: Any,
+    d_row: Any, rows: Any, places: Any, to: Any, columns: Any,
+) -> Any:  # fmt: skip
+    """Adds to `to`, a matrix (terms, vectors * LANES), of up to MOST terms and each of a panel's filters the
+    sum over rows of places: of the term's number times the filter's d.
+
+    source: of the first term at the first place; the next term follows, the next place is `step` further, the
+    next row `source_row`. d: of the first filter at the first place, with `d_step` and `d_row`. columns: of
+    the last vector. The sum is by fused multiply-adds, place after place; of few terms and vectors there are
+    several, for one place in turn each, which are added in order."""
+
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        cases = {
+            t * VECTORS + v - 1: _sum_places(builder.module, t, v)
+            for v in range(1, VECTORS + 1)
+            for t in range(1, MOST + 1)
+        }
+        terms, vectors, *rest = values
+        case = builder.add(builder.mul(terms, LONG(VECTORS)), builder.sub(vectors, LONG(1)))
+        lanes.choose(builder, cases, case, rest)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 12), code
+
+
+def _sum_places(module: Any, terms: int, vectors: int) -> Any:
+    turns, many = -(-_WAITING // (terms * vectors)), terms * vectors
+
+    def emit(
+        builder: Any, source: Any, step: Any, source_row: Any, d: Any, d_step: Any, d_row: Any, rows: Any,
+        places: Any, to: Any, columns: Any,
+    ) -> None:  # fmt: skip
+        last = lanes.mask(builder, columns)
+
+        def place(source: Any, d: Any, sums: Sequence[Any]) -> list[Any]:
+            values = [
+                lanes.load(builder, builder.add(d, LONG(BYTES * v)), last if v == vectors - 1 else None)
+                for v in range(vectors)
+            ]
+            found = []
+            for t in range(terms):
+                number = lanes.load_everywhere(builder, builder.add(source, LONG(4 * t)))
+                found += [
+                    lanes.fused(builder, number, values[v], sums[t * vectors + v]) for v in range(vectors)
+                ]
+            return found
+
+        def several(_: Any, carried: Sequence[Any]) -> Sequence[Any]:
+            source, d, *sums = carried
+            for turn in range(turns):
+                here = slice(turn * many, (turn + 1) * many)
+                sums[here] = place(source, d, sums[here])
+                source, d = builder.add(source, step), builder.add(d, d_step)
+            return [source, d, *sums]
+
+        def one(_: Any, carried: Sequence[Any]) -> Sequence[Any]:
+            source, d, *sums = carried
+            return [builder.add(source, step), builder.add(d, d_step), *place(source, d, sums)]
+
+        def row(_: Any, carried: Sequence[Any]) -> Sequence[Any]:
+            source, d, *sums = carried
+            whole = builder.sdiv(places, LONG(turns))
+            at, d_at, *sums = lanes.repeat(builder, whole, [source, d, *sums], several)
+            if turns > 1:
+                rest = builder.srem(places, LONG(turns))
+                sums[:many] = lanes.repeat(builder, rest, [at, d_at, *sums[:many]], one)[2:]
+            return [builder.add(source, source_row), builder.add(d, d_row), *sums]
+
+        _, _, *sums = lanes.repeat(builder, rows, [source, d, *[ZEROS] * (many * turns)], row)
+        for number in range(many):
+            total = sums[number]
+            for turn in range(1, turns):
+                total = builder.fadd(total, sums[turn * many + number])
+            place_ = builder.add(to, LONG(BYTES * number))
+            lanes.store(builder, builder.fadd(lanes.load(builder, place_, None), total), place_, None)
+
+    return lanes.routine(module, f"distbp_places_{terms}_{vectors}", 10, emit)

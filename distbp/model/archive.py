@@ -1,0 +1,49 @@
+"""A model as one file: the tar archive of its folder, as a service hands it out."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from distbp.core.errors import ModelError
+
+MODEL, WEIGHTS = "model.json", "weights.safetensors"
+_PIECE = 2**20
+
+
+@contextmanager
+def unpacked(file: Path) -> Iterator[Path]:
+    """The folder of the model in a file, for the time of the block. ModelError names the file, that of the
+    block too."""
+    with tempfile.TemporaryDirectory(prefix="distbp-model-") as temporary, file.open("rb") as archive:
+        folder = Path(temporary) / "model"
+        again = "give the folder of a model, or the .tar file of a service"
+        unpack_model(archive, folder, str(file), again)
+        try:
+            yield folder
+        except ModelError as error:
+            raise ModelError(str(error).replace(str(folder), str(file))) from None
+
+
+def unpack_model(archive: BinaryIO, folder: Path, name: str, again: str) -> None:
+    """Writes the two files of a model into `folder`, which is made, and nothing else, whatever the archive
+    holds. name: of the archive, and again: what to do, for ModelError."""
+    folder.mkdir()
+    archive.seek(0)
+    try:
+        with tarfile.open(fileobj=archive, mode="r:") as tar:
+            for part in (MODEL, WEIGHTS):
+                member = tar.getmember(f"model/{part}")
+                if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):  # a sparse file can be of any size
+                    raise KeyError(f"{part} is no plain file")
+                entry = tar.extractfile(member)
+                assert entry is not None
+                with entry, open(folder / part, "wb") as file:
+                    shutil.copyfileobj(entry, file, _PIECE)
+    except (tarfile.TarError, KeyError) as error:
+        raise ModelError(f"{name} is not a model ({error}); {again}") from None

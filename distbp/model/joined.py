@@ -1,0 +1,81 @@
+"""Several networks of one kind as one: the predictions are the mean of those of the members."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.data.batches import Rows
+from distbp.data.sharding import evaluated_rows
+from distbp.engine.evaluation import EVALUATION_ROWS, Evaluator, Measures, combine, values
+from distbp.nn.kernels import Kernels
+from distbp.nn.losses.base import Loss
+from distbp.nn.network import Network
+from distbp.nn.program import Program
+
+
+class Joined:
+    """Runs networks of the same layers, one with each of `vectors`, over up to `most_rows` rows at a time."""
+
+    def __init__(
+        self, loss: Loss, network: Network, vectors: Sequence[Array], most_rows: int, kernels: Kernels
+    ) -> None:
+        self._loss = loss
+        self._programs: list[Program] = []
+        for vector in vectors:
+            work = self._programs[0].work if self._programs else None
+            self._programs.append(Program(network, most_rows, vector, kernels=kernels, work=work))
+
+    def outputs(self, x: Array) -> Array:
+        """(rows, *output_shape) for prepared inputs x, (rows, *row_shape), valid until the next call. Of
+        several networks: outputs whose predictions are the mean of theirs, added up in float64 in order."""
+        if len(self._programs) == 1:
+            return self._of(self._programs[0], x)
+        total: Any = 0.0
+        for program in self._programs:
+            total = total + self._loss.predictions(self._of(program, x).astype(np.float64))
+        with np.errstate(over="ignore", under="ignore"):
+            joined = self._loss.outputs_for(np.asarray(total / len(self._programs)))
+            return joined.astype(x.dtype if x.dtype.kind == "f" else self._programs[0].network.dtype)
+
+    def _of(self, program: Program, x: Array) -> Array:
+        program.run(x)
+        return program.outputs(len(x))
+
+
+class _Outputs:
+    """The rows of a split as their joined outputs (see `distbp.data.batches.Rows`)."""
+
+    def __init__(self, joined: Joined, network: Network, rows: Rows) -> None:
+        self._joined, self._rows = joined, rows
+        self.input_shape, self.targets, self.weights = network.output_shape, rows.targets, rows.weights
+        self._x = np.empty((EVALUATION_ROWS, *network.row_shape), network.input_dtype)
+
+    def gather(self, rows: Array, out: Array) -> None:
+        x = self._x[: len(rows)]
+        self._rows.gather(rows, x)
+        out[:] = self._joined.outputs(x)
+
+
+def measured(
+    measures: Measures,
+    network: Network,
+    vectors: Sequence[Array],
+    kernels: Kernels,
+    rows: Rows,
+    count: int,
+    shards: int,
+) -> dict[str, float]:
+    """The loss and metrics over the first `count` of `rows`, cut by shards as training cuts them."""
+    vector = vectors[0]
+    if len(vectors) > 1:  # then what is left to compute is the loss: a network without layers
+        joined = Joined(measures.loss, network, vectors, EVALUATION_ROWS, kernels)
+        rows = _Outputs(joined, network, rows)
+        network = Network((), network.output_shape, network.dtype)
+        vector = vector[:0]
+    evaluator = Evaluator(measures.loss, network, kernels, vector)
+    parts = [evaluator.sums(measures, rows, *evaluated_rows(count, shards, i)) for i in range(shards)]
+    return values(measures.metrics, combine(parts))

@@ -1,0 +1,77 @@
+"""Cells of a table, one number each, and the columns that they become: each op writes those of one cell."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.nn.ops.base import Op, Real, Whole, element_ops
+
+MISSING = float(np.finfo(np.float32).min)  # a cell of numbers that is not there: no sum is spoiled by it
+
+
+def _enter_number(cells: Array, bins: Array, out: Array, whole: Whole, real: Real) -> None:
+    """Of column whole[0] of the cells, from column whole[1] of `out` on: the number x, which is real[0] where
+    it is missing; its piecewise-linear code, min(max((x - low) / width, 0), 1); where whole[2] is 1, whether
+    it was missing. bins: (2, n), lows and widths."""
+    column, first, indicator = whole[:3]
+    count = bins.shape[1]
+    gone = cells[:, column] <= MISSING
+    x = np.where(gone, cells.dtype.type(real[0]), cells[:, column])
+    out[:, first] = x
+    np.clip((x[:, None] - bins[0]) / bins[1], 0, 1, out=out[:, first + 1 : first + 1 + count])
+    if indicator:
+        out[:, first + 1 + count] = gone
+
+
+def _enter_row(cells: Array, table: Array, out: Array, whole: Whole, real: Real) -> None:
+    """Columns of `out` from whole[1] on <- the rows of the table that column whole[0] of the cells numbers
+    (whole numbers, all in the table)."""
+    column, first = whole[:2]
+    np.take(table, _numbers(cells, column), axis=0, out=out[:, first : first + table.shape[1]], mode="clip")
+
+
+def _enter_one_hot(cells: Array, out: Array, whole: Whole, real: Real) -> None:
+    """Of column whole[0] of the cells, from column whole[1] of `out` on: whole[2] columns, 1 in the one
+    before the cell's number and else 0; and where whole[3] is 1, one more, 1 where the number is 0."""
+    column, first, levels, other = whole[:4]
+    numbers = _numbers(cells, column)
+    out[:, first : first + levels] = numbers[:, None] == np.arange(1, levels + 1)
+    if other:
+        out[:, first + levels] = numbers <= 0
+
+
+def _scatter_add_cells(cells: Array, d: Array, out: Array, whole: Whole, real: Real) -> None:
+    """The way back of `enter_row`: out <- 0, then columns of d from whole[1] on are added to the row of `out`
+    that the cell numbers."""
+    column, first = whole[:2]
+    out.fill(0)
+    numbers = np.clip(_numbers(cells, column), 0, len(out) - 1)
+    np.add.at(out, numbers, d[:, first : first + out.shape[1]])
+
+
+def _numbers(cells: Array, column: int) -> Array:
+    return cells[:, column].astype(np.int64)
+
+
+_HERE = "distbp.nn.ops.loops_columns:"
+COLUMN_OPS = (
+    Op(
+        "enter_number",
+        "ffF",
+        _enter_number,
+        f"{_HERE}enter_number",
+        "",
+        lambda shapes: shapes[0][0] * (1 + 4 * shapes[1][1]),
+    ),
+    Op("enter_row", "ffF", _enter_row, f"{_HERE}enter_row", "", element_ops(0)),
+    Op("enter_one_hot", "fF", _enter_one_hot, f"{_HERE}enter_one_hot", "", element_ops(0)),
+    Op(
+        "scatter_add_cells",
+        "ffF",
+        _scatter_add_cells,
+        f"{_HERE}scatter_add_cells",
+        "in the order of the rows",
+        lambda shapes: shapes[0][0] * shapes[2][1],
+    ),
+)

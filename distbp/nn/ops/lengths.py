@@ -1,0 +1,90 @@
+"""Rows of different lengths: what lies past the end of a row counts for nothing.
+
+    ends       (rows, 1): the length of each row, a whole number from 0 to `steps`
+    by steps   (steps * rows, columns): all rows of step 0, then those of step 1
+
+Step t of row i is past its end where t >= ends[i].
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.nn.ops.base import Op, Real, Whole, element_ops
+
+
+def _last(ends: Array, steps: int) -> Array:
+    """(rows,) int64: the last step of each row, -1 for length 0; there is one, whatever came in."""
+    last: Array = np.clip(np.nan_to_num(ends[:, 0]), 0, steps).astype(np.int64) - 1
+    return last
+
+
+def _last_id(ids: Array, out: Array, whole: Whole, real: Real) -> None:
+    """out (rows, 1) <- the last column of ids, int64."""
+    out[:] = ids[:, -1:]
+
+
+def _end_rows(ends: Array, a: Array, whole: Whole, real: Real) -> None:
+    """Rows of a that step whole[0] is past the end of <- 0; the others stay."""
+    a[ends[:, 0] <= whole[0]] = 0
+
+
+def _take_last(ends: Array, a: Array, out: Array, whole: Whole, real: Real) -> None:
+    """out (rows, columns) <- of each row of a, by steps, its last step; 0 for length 0."""
+    rows = len(out)
+    steps = a.reshape(-1, rows, a.shape[1])
+    last = _last(ends, len(steps))
+    out[:] = np.where(last[:, None] >= 0, steps[last, np.arange(rows)], 0)
+
+
+def _put_last(ends: Array, d: Array, out: Array, whole: Whole, real: Real) -> None:
+    """out, by steps, <- 0, but d (rows, columns) at the last step of each row."""
+    rows = len(d)
+    out.fill(0)
+    steps = out.reshape(-1, rows, d.shape[1])
+    last = _last(ends, len(steps))
+    there = np.flatnonzero(last >= 0)
+    steps[last[there], there] = d[there]
+
+
+def _mean_steps(a: Array, ends: Array, out: Array, whole: Whole, real: Real) -> None:
+    """out (rows, columns) <- of a (rows, steps * columns) the average over the steps, of each row over its
+    own where there are ends; 0 for length 0."""
+    steps = a.reshape(len(a), -1, out.shape[1])
+    last, sums = _last_or_all(ends, steps), np.zeros_like(out)
+    for t in range(steps.shape[1]):
+        sums += np.where(t <= last, steps[:, t], 0)
+    np.multiply(sums, _share(last, out), out=out)
+
+
+def _mean_steps_backward(d: Array, ends: Array, out: Array, whole: Whole, real: Real) -> None:
+    """out (rows, steps * columns) <- d / length at each row's own steps, 0 past its end."""
+    steps = out.reshape(len(d), -1, d.shape[1])
+    last = _last_or_all(ends, steps)
+    steps[:] = np.where(
+        np.arange(steps.shape[1])[:, None] <= last[:, None], (d * _share(last, d))[:, None], 0
+    )
+
+
+def _last_or_all(ends: Array, steps: Array) -> Array:
+    """(rows, 1): the last step of each row."""
+    count = steps.shape[1]
+    return _last(ends, count)[:, None] if len(ends) else np.full((len(steps), 1), count - 1)
+
+
+def _share(last: Array, like: Array) -> Array:
+    """(rows, 1): 1 / length."""
+    share: Array = (1 / np.maximum(last + 1, 1)).astype(like.dtype)
+    return share
+
+
+_HERE = "distbp.nn.ops.loops_lengths:"
+LENGTHS = (
+    Op("last_id", "iF", _last_id, f"{_HERE}last_id", "", element_ops(0)),
+    Op("end_rows", "fF", _end_rows, f"{_HERE}end_rows", "", element_ops(0)),
+    Op("take_last", "ffF", _take_last, f"{_HERE}take_last", "", element_ops(0)),
+    Op("put_last", "ffF", _put_last, f"{_HERE}put_last", "", element_ops(0)),
+    Op("mean_steps", "ffF", _mean_steps, f"{_HERE}mean_steps", "step after step"),
+    Op("mean_steps_backward", "ffF", _mean_steps_backward, f"{_HERE}mean_steps_backward"),
+)

@@ -1,0 +1,115 @@
+"""A line search that asks for one evaluation at a time, as pure functions on numbers.
+
+Along a direction d from the point p, phi(a) = E(p + a d). A step a is accepted where the strong Wolfe
+conditions hold: phi(a) <= phi(0) + c1 a phi'(0) and |phi'(a)| <= c2 |phi'(0)|. The search first goes on until
+a step is too long, then narrows the bracket, with the minimum of the cubic through both ends (J. Nocedal and
+S. Wright, "Numerical Optimization", 2nd ed., algorithms 3.5 and 3.6, equation 3.59).
+
+Close to a minimum values differ by less than their rounding, so that the first condition says nothing. Each
+comparison of values therefore leaves out what rounding may add, and slopes decide (the approximate Wolfe
+conditions of W. Hager and H. Zhang, SIAM J. Optim. 16, 2005, section 3).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+DECREASE = 1e-4  # c1
+MOST_TRIES = 25  # evaluations along one line
+FURTHER = 9.0  # times the last stretch: the most that a search goes on by
+NEAREST = 0.05  # of a bracket: a trial is no nearer to one of its ends
+NOT_FINITE = 0.1  # of a bracket whose other end has no value
+NARROWEST = 1e-12  # of a bracket, against its better end
+
+GOING_ON, NARROWING, LAST, ACCEPTED, FAILED = range(5)  # phases; LAST: whatever is found is accepted
+
+
+class End(NamedTuple):
+    """A step along the line, and value and slope there."""
+
+    step: float
+    value: float
+    slope: float
+
+
+class Line(NamedTuple):
+    """A search. `step`: the trial; `start`: value and slope at 0; `low`: the best step so far; `high`: the
+    other end of the bracket; `tries`: evaluations so far. Floats, so that one vector can hold them."""
+
+    phase: float
+    step: float
+    start: End
+    low: End
+    high: End
+    tries: float = 0.0
+
+
+def begin(value: float, slope: float, step: float) -> Line:
+    """A search from a point with this value, down a direction with this slope (below 0)."""
+    here = End(0.0, value, slope)
+    return Line(GOING_ON, step, here, here, here)
+
+
+def advance(line: Line, value: float, slope: float, curvature: float, rounding: float) -> Line:
+    """The search after the trial was evaluated. value, slope: there; they need not be finite. curvature: c2.
+    rounding: by how much values may differ that are the same."""
+    trial, start, low = End(line.step, value, slope), line.start, line.low
+    line = line._replace(tries=line.tries + 1)
+    if line.phase == LAST:
+        return line._replace(phase=ACCEPTED)
+    finite = math.isfinite(value) and math.isfinite(slope)
+    enough = finite and value <= start.value + DECREASE * trial.step * start.slope + rounding
+    if not enough or (line.tries > 1 and value > low.value + rounding):
+        return _narrow(line, low, trial, rounding)
+    if abs(slope) <= -curvature * start.slope:
+        return line._replace(phase=ACCEPTED)
+    if line.phase == NARROWING:
+        other = low if slope * (line.high.step - low.step) >= 0 else line.high
+        return _narrow(line, trial, other, rounding)
+    if slope >= 0:
+        return _narrow(line, trial, low, rounding)
+    if line.tries >= MOST_TRIES:
+        return line._replace(phase=ACCEPTED)
+    return line._replace(step=_further(low, trial, rounding), low=trial, high=low)
+
+
+def _narrow(line: Line, low: End, high: End, rounding: float) -> Line:
+    """Another trial between `low`, the better end, and `high`; or the end of the search."""
+    width = high.step - low.step
+    if line.tries >= MOST_TRIES or abs(width) <= NARROWEST * abs(low.step):
+        if low.step == 0:
+            return line._replace(phase=FAILED, step=0.0, low=low, high=high)
+        return line._replace(phase=LAST, step=low.step, low=low, high=high)
+    if not (math.isfinite(high.value) and math.isfinite(high.slope)):
+        step = low.step + NOT_FINITE * width
+    else:
+        found = _minimum(low, high, rounding)
+        share = 0.5 if found is None else (found - low.step) / width
+        step = low.step + min(max(share, NEAREST), 1 - NEAREST) * width
+    return line._replace(phase=NARROWING, step=step, low=low, high=high)
+
+
+def _further(before: End, trial: End, rounding: float) -> float:
+    """A longer step than the trial's, at which the slope still falls."""
+    stretch = trial.step - before.step
+    most = trial.step + FURTHER * stretch
+    found = _minimum(before, trial, rounding)
+    if found is None or found <= trial.step:
+        return most
+    return min(max(found, trial.step + NEAREST * stretch), most)
+
+
+def _minimum(a: End, b: End, rounding: float) -> float | None:
+    """Where the cubic through both ends has its minimum; None: nowhere. Where the values say nothing: where
+    the straight line through the slopes is 0."""
+    width, bend = b.step - a.step, b.slope - a.slope
+    if abs(b.value - a.value) <= rounding:
+        return a.step - a.slope * width / bend if bend * width > 0 else None
+    d1 = a.slope + b.slope - 3 * (b.value - a.value) / width
+    square = d1 * d1 - a.slope * b.slope
+    if not 0 <= square < math.inf:
+        return None
+    d2 = math.copysign(math.sqrt(square), width)
+    below = bend + 2 * d2
+    return None if below == 0 else b.step - width * (b.slope + d2 - d1) / below

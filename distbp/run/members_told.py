@@ -1,0 +1,129 @@
+"""What the members of a job tell, told as one run: steps and epochs of all, one after the other or mixed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from distbp.job import TrainingJob
+from distbp.run import events
+from distbp.run.run_directory import METRICS, RunDirectory, json_line, last_line
+
+
+def place(number: int, per_member: int, step: int) -> int:
+    """A step of a member among those of the whole job, as if members were trained one after the other and
+    none stopped early."""
+    return number * per_member + step
+
+
+def as_line(line: dict[str, Any], number: int, per_member: int) -> bytes:
+    """A line of a member's metrics.jsonl as the job's own has it."""
+    told = {**line, "step": place(number, per_member, line["step"]), "member": number}
+    return json_line(told, ("step", "epoch", "member"))
+
+
+class MembersTold:
+    """Takes the events of all members, from any thread, and passes them on to `listener` as those of one run
+    of `count` times `per_member` steps. metrics.jsonl of `run` gets a line with each epoch."""
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        listener: events.Listener,
+        job: TrainingJob,
+        count: int,
+        per_member: int,
+        notes: Sequence[str],
+    ) -> None:
+        self._run, self._listener, self._job = run, listener, job
+        self._count, self._per_member = count, per_member
+        self._lock = threading.Lock()
+        self.moves = threading.Event()  # set when a member has made a step: then kernels are loaded
+        self._notes = list(notes)
+        self._began = False
+        self._steps = dict.fromkeys(range(count), 0)
+        self._speeds: dict[int, float] = {}
+        self._told: set[tuple[int, int]] = set()  # (member, step) of the lines that were written
+        self._reasons: set[str] = set()
+
+    def wrote(self, number: int, step: int) -> None:
+        """Of a line that metrics.jsonl has from before; it is not written again."""
+        self._told.add((number, step))
+
+    def listener(self, number: int) -> events.Listener:
+        """For the trainer of one member."""
+        return partial(self._hear, number)
+
+    def waiting(self, what: str) -> None:
+        with self._lock:
+            self._listener(events.Waiting(what))
+
+    def ended(self, number: int) -> None:
+        """The member is done: as far as steps are counted, with all of them."""
+        with self._lock:
+            self._steps[number] = self._per_member
+            self._speeds.pop(number, None)
+
+    def steps_done(self) -> int:
+        return sum(self._steps.values())
+
+    def _hear(self, number: int, event: events.Event) -> None:
+        with self._lock:
+            told = self._as_one(number, event)
+            if told is not None:
+                self._listener(told)
+        if isinstance(event, events.Finished):
+            self.ended(number)
+
+    def _as_one(self, number: int, event: events.Event) -> events.Event | None:
+        match event:
+            case events.Started():
+                return self._started(number, event)
+            case events.Progressed():
+                self.moves.set()
+                self._steps[number] = event.step
+                self._speeds[number] = event.samples_per_second
+                total, speed = self._count * self._per_member, sum(self._speeds.values())
+                return replace(event, step=self.steps_done(), total_steps=total, samples_per_second=speed)
+            case events.EpochEnded():
+                if (number, event.step) not in self._told:
+                    self._told.add((number, event.step))
+                    lines = Path(self._run.path / "members" / str(number) / METRICS)
+                    self._run.append_metric_text(as_line(last_line(lines), number, self._per_member))
+                step = place(number, self._per_member, event.step)
+                metrics = {**event.metrics, "step": step, "member": number}
+                return replace(event, step=step, metrics=metrics, member=number)
+            case events.CheckpointSaved():
+                return replace(event, step=place(number, self._per_member, event.step))
+            case events.Stopped():
+                return replace(event, member=number)
+            case events.Noted(text=text) | events.TeamChanged(reason=text):
+                if text in self._reasons:  # another member said it
+                    return None
+                self._reasons.add(text)
+                if isinstance(event, events.TeamChanged):
+                    return replace(event, step=place(number, self._per_member, event.step))
+                return event
+            case events.Finished():
+                return None
+        return event
+
+    def _started(self, number: int, event: events.Started) -> events.Event | None:
+        self._steps[number] = event.first_step
+        first, self._began = not self._began, True
+        if not first:
+            return None
+        return replace(
+            event,
+            name=self._job.name,
+            run_dir=str(self._run.path),
+            job_digest=self._job.digest,
+            total_steps=self._count * self._per_member,
+            first_step=self.steps_done(),
+            members=self._count,
+            notes=(*self._notes, *event.notes),
+        )

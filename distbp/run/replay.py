@@ -1,0 +1,114 @@
+"""A run once more, from a checkpoint, to compare its bits with those that it recorded."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.core.reduction import Block
+from distbp.data.batches import Holdings
+from distbp.engine.blueprint import Blueprint
+from distbp.model.folder import params_digest
+from distbp.nn.network import aligned_vector
+from distbp.run import checkpoint
+from distbp.run.checkpoint import Checkpoint
+from distbp.run.delivery import BEST
+from distbp.run.run_directory import METRICS
+from distbp.run.run_state import RunState, after_evaluation, gone_on, watched
+from distbp.run.warm_start import first_weights
+from distbp.team.base import Snapshot
+from distbp.team.inline import InlineTeam
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """After `step` steps: `recorded` and `computed` SHA-256 of the parameters. `differing`: the arrays of the
+    checkpoint of that step that hold other bits. `where`: what recorded it."""
+
+    step: int
+    where: str
+    recorded: str
+    computed: str
+    differing: tuple[str, ...] = ()
+
+    @property
+    def equal(self) -> bool:
+        return self.recorded == self.computed and not self.differing
+
+
+class Replay:
+    """The run once more, inline, from a checkpoint (None: from the beginning)."""
+
+    def __init__(self, blueprint: Blueprint, data: Holdings, begin: Checkpoint | None, path: Path) -> None:
+        self._blueprint = blueprint
+        self._count = blueprint.network().parameter_count
+        self._watched = watched(blueprint.job, set(blueprint.rows))
+        if begin is None:
+            self._state = RunState()
+            start = Snapshot(0, {"vector": first_weights(blueprint.network(), blueprint.job.seed, path)})
+        else:
+            self._state, _ = gone_on(RunState.from_json(begin.state["run"]))
+            start = Snapshot(begin.step, {k: array.copy() for k, array in begin.arrays.items() if k != BEST})
+        self.step = start.step
+        self.team = InlineTeam(blueprint, data, start)
+
+    def run(self, stop: int) -> None:
+        if stop > self.step:
+            self.team.run(self.step, stop, self._state.plateau, lambda: False)
+            self.step = stop
+
+    def shard_digests(self) -> tuple[str, ...]:
+        """Of each shard's sums at the next step."""
+        worker = self.team.worker
+        self.team.server.probe()
+        gradient = aligned_vector(self._blueprint.pushed, worker.vector.dtype)
+        totals = np.zeros(worker.totals_size)
+        found = []
+        for shard in range(self._blueprint.shards):
+            worker.compute(self.step, Block(shard, shard + 1), gradient, totals)
+            found.append(hashlib.sha256(_bytes(gradient) + _bytes(totals)).hexdigest())
+        return tuple(found)
+
+    def compare(self, line: Mapping[str, Any] | None, folder: Path | None) -> Comparison:
+        """With a line of metrics.jsonl, and with the checkpoint of this step in `folder`."""
+        arrays = self.team.snapshot().arrays
+        computed = params_digest(arrays["vector"][: self._count])
+        if folder is None:
+            assert line is not None
+            return Comparison(self.step, METRICS, line["params_sha256"], computed)
+        saved = {k: v for k, v in checkpoint.load(folder, self.step).arrays.items() if k != BEST}
+        differing = tuple(
+            name
+            for name in sorted({*saved, *arrays})
+            if name not in saved or name not in arrays or _bytes(saved[name]) != _bytes(arrays[name])
+        )
+        recorded = params_digest(saved["vector"][: self._count])
+        where = f"the checkpoint of step {self.step}"
+        if line is not None:
+            where += f" and {METRICS}"
+            if recorded == computed:
+                recorded = line["params_sha256"]
+        return Comparison(self.step, where, recorded, computed, differing)
+
+    def observe(self, line: Mapping[str, Any] | None) -> None:
+        """Schedules that follow a metric take it as it was recorded."""
+        if line is None or line["epoch"] <= self._epochs_seen():
+            return
+        job, epoch = self._blueprint.job, line["epoch"]
+        if epoch % job.evaluate_every == 0 or line["step"] == self._blueprint.total_steps:
+            numbers = {k: math.nan if v is None else v for k, v in line.items()}
+            self._state, _ = after_evaluation(self._state, job, self._watched, numbers, epoch, line["step"])
+
+    def _epochs_seen(self) -> int:
+        return int(self._state.last_metrics.get("epoch", 0))
+
+
+def _bytes(array: Array) -> bytes:
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()

@@ -1,0 +1,30 @@
+"""Rows in a body of CSV, read by the code that reads tables for training."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from distbp.data.columns.reading import open_raw
+from distbp.data.formats import TableFiles
+from distbp_service.errors import BadValueError
+
+MOST_CELLS = 2_000_000  # of which each takes a hundred bytes in memory, and may take one in the body
+_NAME = "rows.csv"
+
+
+def csv_inputs(body: bytes, most: int) -> dict[str, Any]:
+    """What JSON would say: {"inputs": [a mapping from column to text for each row]}, of at most `most` rows.
+    Raises DataError, BadValueError."""
+    with tempfile.TemporaryDirectory(prefix="distbp-rows-") as folder:
+        (Path(folder) / _NAME).write_bytes(body)
+        table = open_raw(TableFiles(path=_NAME, kind="csv"), Path(folder), confined=True)
+        rows: list[dict[str, Any]] = []
+        for row, cells in table.pieces():
+            count = row + len(next(iter(cells.values())))
+            if count > most or count * len(cells) > MOST_CELLS:
+                raise BadValueError(f"give 1 to {most:,} rows, of {MOST_CELLS:,} cells at most", "body")
+            columns = [column.to_pylist() for column in cells.values()]
+            rows += [dict(zip(cells, values, strict=True)) for values in zip(*columns, strict=True)]
+    return {"inputs": rows}

@@ -1,0 +1,93 @@
+"""What a model takes, as a form asks for it: the columns of its table, from the plan in its model.json."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from distbp.model.predictor import Model
+from distbp_service.api import model_schemas as schemas
+
+MOST_COLUMNS = 1000  # more are no form
+MOST_LEVELS = 1000
+_DIGITS, _FLOAT32 = 4, 6  # digits of an example, and of what was float32
+
+
+def form_of(model: Model) -> schemas.ModelInputs:
+    table = None if model.plan is None else model.plan.to_json()
+    columns, rows = None, 1
+    if table is not None and table.get("series"):
+        rows = int(table["series"]["length"])
+    elif table is not None and len(table["columns"]) <= MOST_COLUMNS:
+        columns = columns_of(table)
+    return schemas.ModelInputs(
+        task=model.task,
+        classes=None if model.classes is None else list(model.classes),
+        target=None if table is None else table["target"]["name"],
+        shape=list(model.input_shape),
+        is_table=table is not None,
+        rows=rows,
+        columns=columns,
+    )
+
+
+def columns_of(table: Mapping[str, Any]) -> list[schemas.InputColumn]:
+    """The columns of a plan, as its JSON has them."""
+    return [_COLUMNS[one["type"]](one) for one in table["columns"]]
+
+
+def _number(one: Mapping[str, Any]) -> schemas.InputColumn:
+    ends = _ends(one)
+    plain = not (one["log"] or one["ranks"]) and one["center"] == one["fill"]  # both are the mean
+    whole = bool(ends) and all(end == round(end) for end in ends)
+    return schemas.InputColumn(
+        name=one["name"],
+        kind="number",
+        low=ends[0] if ends else None,
+        high=ends[1] if ends else None,
+        deviation=one["spread"] if plain else None,
+        missing=one["fill"],
+        example=round(one["fill"]) if whole else _short(one["fill"]),
+    )
+
+
+def _ends(one: Mapping[str, Any]) -> list[float]:
+    """The smallest and the largest number of training, where the plan has them: among its ranks, or as the
+    outer edges of its bins, which are scaled and float32."""
+    if one["ranks"]:
+        return [one["ranks"][0], one["ranks"][-1]]
+    found = [one["edges"][i] * one["spread"] + one["center"] for i in (0, -1)] if one["edges"] else []
+    if one["log"]:
+        found = [math.copysign(math.expm1(abs(x)), x) for x in found]
+    return [_short(x, _FLOAT32) for x in found]
+
+
+def _category(one: Mapping[str, Any]) -> schemas.InputColumn:
+    levels = None if one["buckets"] else one["levels"][:MOST_LEVELS]
+    return schemas.InputColumn(
+        name=one["name"], kind="category", levels=levels, example=levels[0] if levels else None
+    )
+
+
+def _boolean(one: Mapping[str, Any]) -> schemas.InputColumn:
+    return schemas.InputColumn(name=one["name"], kind="boolean", levels=["yes", "no"], example="yes")
+
+
+def _date(one: Mapping[str, Any]) -> schemas.InputColumn:
+    timed = "hour" in one["parts"]
+    try:
+        moment = datetime.fromtimestamp(one["fill"], UTC)
+        example = moment.strftime("%Y-%m-%d %H:%M" if timed else "%Y-%m-%d")
+    except (OverflowError, ValueError, OSError):
+        example = None
+    return schemas.InputColumn(name=one["name"], kind="date", timed=timed, missing=example, example=example)
+
+
+_COLUMNS = {"number": _number, "category": _category, "boolean": _boolean, "date": _date}
+
+
+def _short(value: float, digits: int = _DIGITS) -> float:
+    """With so many digits at most."""
+    return float(f"{value:.{digits}g}")

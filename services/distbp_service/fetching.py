@@ -1,0 +1,84 @@
+"""The data of a job, brought to where its runner reads it: uploaded datasets, under the names by which the
+job calls them, so that the job, and its digest, stay as they are. The files of a table lie in a folder of
+that name."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from distbp.core.errors import Fault, JobError
+from distbp.core.options import paths
+from distbp.core.storage import explained
+from distbp.data.columns.shipping import unship
+from distbp.data.formats import TableFiles
+from distbp.data.safety import find
+from distbp.job import TrainingJob
+from distbp.run.splits import SPLITS
+from distbp_service.transport import Transport
+
+DATASET = "dataset:"  # what the path of an uploaded dataset begins with: dataset:ds_<SHA-256>
+
+
+def fetch_data(
+    job: TrainingJob,
+    folder: Path,
+    transport: Transport,
+    attempt: int,
+    patiently: Callable[[Callable[[], Any]], Any],
+    stopping: Callable[[], bool],
+) -> bool:
+    """Fetches the datasets that the job names, but for those that are there already; whether it names any.
+    Raises as Transport does, and DataError for a damaged archive."""
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = dict(_wanted(job))
+    for name, is_table in sorted(wanted.items()):
+        if stopping():
+            break
+        place = folder / name
+        if place.exists():
+            continue
+        for half in folder.glob(f".*{name}.*"):  # what an attempt was at when it was killed
+            _remove(half)
+        to = place.with_name(f".{name}.{attempt}.zip") if is_table else place
+        patiently(partial(transport.fetch_dataset, name.removeprefix(DATASET), to))
+        if is_table:
+            _unpack(to, place)
+    return bool(wanted)
+
+
+def _wanted(job: TrainingJob) -> Iterator[tuple[str, bool]]:
+    """Names of datasets, and whether each is a table."""
+    for split in SPLITS:
+        source = getattr(job.data, split)
+        for path in (getattr(source, name) for name in (paths(source) if source is not None else ())):
+            if path is None or not path.startswith(DATASET):
+                continue
+            name, _, inner = path.partition("/")
+            is_table = isinstance(source, TableFiles)
+            if inner and not is_table:
+                message = f"{path!r} is not an uploaded dataset; write dataset:ds_..."
+                raise JobError([Fault(f"data.{split}", message)])
+            yield name, is_table
+
+
+def _unpack(archive: Path, place: Path) -> None:
+    """Whole or not at all: an attempt may end at any moment, and an older one may still be at work."""
+    new = archive.with_suffix(".files")
+    try:
+        unship(find(archive.parent, archive.name)._replace(name=place.name), new)
+        with explained(place):
+            new.replace(place)
+    finally:
+        _remove(archive)
+        _remove(new)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,116 @@
+"""The entry of a table's columns: worked by hand, its gradient, both executors, the same bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from nn.lowered import compiled_kernels, layer, train_once, vector_of
+
+from distbp.nn.gradcheck import check
+from distbp.nn.kernels import NUMPY, Kernels
+from distbp.nn.layers.columns import Columns, EmbeddingCell, NumberCell, OneHotCell, TableCell
+from distbp.nn.losses import LOSSES
+from distbp.nn.network import Network, aligned_vector
+from distbp.nn.ops.columns import MISSING
+from distbp.nn.program import Program
+from distbp.nn.tape import ENTRY
+
+ENTERING = Columns(
+    cells=(
+        NumberCell((-1.0, 0.0, 2.0), 0.5, True),
+        OneHotCell(2, True),
+        EmbeddingCell("bias", 4, 3),
+        NumberCell(),
+        TableCell(((0.0, 1.0), (-1.0, 0.0), (1.0, 0.0))),
+        OneHotCell(2, False),
+        EmbeddingCell("city", 3, 2),
+    )
+)
+CELLS = np.array([[1, 1, 3, -4, 2, 0, 0], [MISSING, 0, 0, 7, 0, 2, 2], [-0.25, 2, 3, 0, 1, 1, 1]])
+WIDTH = 17
+
+
+def network(dtype: Any = np.float32, layers: Any = None) -> Network:
+    chosen = (
+        [layer("dense", units=5, activation="tanh"), layer("dense", units=2)] if layers is None else layers
+    )
+    return Network(chosen, (7,), dtype, entry=ENTERING)
+
+
+def entered(kernels: Kernels, dtype: Any, vector: np.ndarray) -> np.ndarray:
+    program = Program(network(dtype, ()), 5, vector, kernels=kernels)
+    program.work[:] = np.nan
+    program.run(np.ascontiguousarray(CELLS, dtype))
+    return program.outputs(3).copy()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_values_by_hand(dtype: Any) -> None:
+    vector = np.arange(18, dtype=dtype)
+    first, second = vector[:12].reshape(4, 3).tolist(), vector[12:].reshape(3, 2).tolist()
+    assert entered(NUMPY, dtype, vector).tolist() == [
+        [1, 1, 0.5, 0, *(1, 0, 0), *first[3], -4, 1, 0, *(0, 0), *second[0]],
+        [0.5, 1, 0.25, 1, *(0, 0, 1), *first[0], 7, 0, 1, *(0, 1), *second[2]],
+        [-0.25, 0.75, 0, 0, *(0, 1, 0), *first[3], 0, -1, 0, *(1, 0), *second[1]],
+    ]
+
+
+def test_compiled_ops_give_the_same_bits() -> None:
+    vector = vector_of(network())
+    assert (
+        entered(compiled_kernels(), np.float32, vector).tobytes()
+        == entered(NUMPY, np.float32, vector).tobytes()
+    )
+    targets = np.ones((3, 2), np.float32)
+    x = CELLS.astype(np.float32)
+    (_, _, one), (_, _, other) = (
+        train_once(network(), 6, x, targets, vector, kernels) for kernels in (NUMPY, compiled_kernels())
+    )
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("most", [3, 8])
+def test_gradients(most: int) -> None:
+    net = network(np.float64)
+    vector, gradient = vector_of(net), aligned_vector(net.size, np.float64)
+    targets = np.random.default_rng(1).normal(size=(3, 2))
+    program = Program(net, most, vector, kernels=NUMPY, loss=LOSSES["mse"](), gradient=gradient)
+
+    def loss(_: Any) -> float:
+        program.run(CELLS, targets)
+        return float(program.totals[0])
+
+    loss(vector)
+    parts = {tensor.path: slice(tensor.start, tensor.stop) for tensor in net.tensors}
+    assert list(parts)[:2] == ["input.columns.bias.weight", "input.columns.city.weight"]
+    report = check(loss, vector, gradient.copy(), parts, np.arange(net.parameter_count))
+    assert report.passed, str(report)
+    assert gradient[:18].any()
+    assert not gradient[3:9].any()  # codes that the rows do not have
+
+
+def test_facts() -> None:
+    net = network()
+    assert (net.input_shape, net.shapes[0], net.output_shape) == ((7,), (WIDTH,), (2,))
+    assert net.parameters_by_layer == {ENTRY: 18, 0: 90, 1: 12}
+    assert net.parameter_count == 120
+    first = net.initialize(3)[:12].reshape(4, 3)
+    assert not first[0].any()  # of a code that training may never meet
+    assert first[1:].all()
+    with pytest.raises(ValueError, match=r"takes rows of 7 cells, not of the shape \[3\]"):
+        Network((), (3,), entry=ENTERING)
+
+
+def test_edges_that_are_one_in_float32() -> None:
+    edges = (0.0, 1.0, 1.0 + 1e-12, 2.0)
+    x = np.array([[0.5], [3.0]])
+    for dtype, wanted in (
+        (np.float64, [[0.5, 0.5, 0, 0], [3, 1, 1, 1]]),
+        (np.float32, [[0.5, 0.5, 0, 0], [3, 1, 1, 0]]),
+    ):
+        net = Network((), (1,), dtype, entry=Columns(cells=(NumberCell(edges),)))
+        program = Program(net, 2, net.initialize(0), kernels=NUMPY)
+        program.run(x.astype(dtype))
+        assert program.outputs(2).tolist() == wanted

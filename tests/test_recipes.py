@@ -1,0 +1,176 @@
+"""Recipes that are written out when a job is read, and fields that are set from outside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from distbp import TrainingJob
+from distbp.cli.main import group
+from distbp.core.errors import JobError
+from distbp.job.data_checks import notes_about
+from distbp.job.overrides import overridden
+from distbp.job.recipes import batch_size
+from distbp.job.text import read_yaml
+
+DATA = {"train": "digits", "validation": {"format": "digits", "split": "test"}}
+RECIPE: dict[str, Any] = {
+    "data": DATA,
+    "model": {"recipe": "table", "outputs": 10},
+    "loss": "softmax_cross_entropy",
+}
+
+
+def test_the_recipe_written_out() -> None:
+    job = TrainingJob.from_mapping(RECIPE)
+    assert [layer.type for layer in job.model.layers] == ["dense", "dropout"] * 3 + ["dense"]
+    assert [layer.units for layer in job.model.layers if layer.type == "dense"] == [256, 256, 256, 10]
+    assert {layer.rate for layer in job.model.layers if layer.type == "dropout"} == {0.15}
+    assert job.optimizer.type == "adamw"
+    assert (job.optimizer.learning_rate, job.optimizer.weight_decay) == (1e-3, 1e-2)
+    schedule = job.optimizer.schedule
+    assert (schedule.type, schedule.warmup_epochs, schedule.then.type) == ("warm_up", 2, "cosine")
+    assert schedule.then.period_epochs is None  # the rest
+    assert (job.epochs, job.batch_size) == (100, 64)
+    assert job.early_stopping is not None
+    assert (job.early_stopping.metric, job.early_stopping.patience) == ("validation_loss", 20)
+    text = job.to_yaml()
+    assert "recipe" not in text
+    again = TrainingJob.from_yaml(text)
+    assert again == job
+    assert again.digest == job.digest
+
+
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        ({"epochs": 1}, {"schedule": "cosine", "epochs": 1}),
+        ({"epochs": 5}, {"schedule": "warm_up", "epochs": 5}),
+        (
+            {"optimizer": {"learning_rate": 0.01}},
+            {"learning_rate": 0.01, "type": "adamw", "weight_decay": 0.01},
+        ),
+        ({"optimizer": "sgd"}, {"type": "sgd", "schedule": "constant"}),
+        ({"batch_size": 7}, {"batch_size": 7}),
+        ({"model": {"recipe": "table", "outputs": 10, "rows": 150}}, {"batch_size": 32}),
+        ({"early_stopping": None}, {"patience": None}),
+        ({"early_stopping": {"patience": 3}}, {"patience": 3}),
+        ({"data": {"train": "digits"}}, {"patience": None}),
+    ],
+)
+def test_what_the_job_says_stays(fields: dict[str, Any], found: dict[str, Any]) -> None:
+    job = TrainingJob.from_mapping({**RECIPE, **fields})
+    there = {
+        "type": job.optimizer.type,
+        "learning_rate": job.optimizer.learning_rate,
+        "weight_decay": getattr(job.optimizer, "weight_decay", None),
+        "schedule": job.optimizer.schedule.type,
+        "epochs": job.epochs,
+        "batch_size": job.batch_size,
+        "patience": None if job.early_stopping is None else job.early_stopping.patience,
+    }
+    assert {name: there[name] for name in found} == found
+
+
+def test_a_trial_of_one_epoch_is_allowed() -> None:
+    """A job that was written out keeps its warm-up, which is longer than a trial."""
+    full = TrainingJob.from_mapping(RECIPE).to_mapping()
+    job = TrainingJob.from_mapping(overridden(full, ["epochs=1"], "job.yaml"))
+    told = "the warm-up of 2 epochs does not end: training does after 1, below the base rate"
+    assert told in notes_about(job, {}, 1)
+    assert told not in notes_about(job.replace(epochs=2), {}, 1)
+
+
+def test_batches_by_rows() -> None:
+    assert [batch_size(rows) for rows in (None, 1, 1_999, 2_000, 19_999, 20_000)] == [64, 32, 32, 64, 64, 256]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"recipe": "tabel"}, "model.recipe: must be 'table', not 'tabel'"),
+        (
+            {"recipe": "table", "layers": [{"type": "dense", "units": 1}]},
+            "model.recipe: gives the layers; leave it or layers out",
+        ),
+        ({"outputs": 3}, r"model.outputs: is for a recipe; name one \(recipe: table\), or leave it out"),
+        ({}, r"model.layers: is required \(from the inputs to the outputs\), or recipe"),
+        ({"recipe": "table", "outputs": 0}, "model.outputs: must be a whole number at least 1, not 0"),
+        ({"recipe": "table", "output": 3}, "model.output: 'output' is not known; did you mean 'outputs'"),
+        (
+            {"recipe": "table"},
+            "softmax_cross_entropy chooses between classes, but the last layer has 1 output",
+        ),
+    ],
+)
+def test_faults_of_recipes(model: Any, message: str) -> None:
+    with pytest.raises(JobError, match=message):
+        TrainingJob.from_mapping({**RECIPE, "model": model})
+
+
+JOB = """
+data: {train: digits, columns: {}}
+model: {layers: [{type: dense, units: 4}, {type: dense, units: 10}]}
+loss: softmax_cross_entropy
+"""
+
+
+@pytest.mark.parametrize(
+    ("setting", "path", "value"),
+    [
+        ("epochs=1", ("epochs",), 1),
+        ("seed = 7", None, None),
+        ("optimizer.learning_rate=1e-3", ("optimizer",), {"type": "adam", "learning_rate": 1e-3}),
+        ("model.layers.0.units=64", ("model", "layers", 0, "units"), 64),
+        ("model.layers.1={type: dense, units: 3}", ("model", "layers", 1), {"type": "dense", "units": 3}),
+        ("loss.label_smoothing=0.1", ("loss",), {"type": "softmax_cross_entropy", "label_smoothing": 0.1}),
+        ("data.train.split=test", ("data", "train"), {"format": "digits", "split": "test"}),
+        ("early_stopping.patience=3", ("early_stopping",), {"patience": 3}),
+        ("metrics=[accuracy, f1]", ("metrics",), ["accuracy", "f1"]),
+        ("name=a=b", ("name",), "a=b"),
+        ("early_stopping=", ("early_stopping",), None),
+    ],
+)
+def test_settings(setting: str, path: Any, value: Any) -> None:
+    found = overridden(read_yaml(JOB), [setting], "job.yaml")
+    for key in path or ("seed",):
+        found = found[key]
+    assert found == (7 if path is None else value)
+
+
+def test_every_setting_that_has_no_place_is_named() -> None:
+    settings = ["epoch=1", "epochs", "model.layers.2.units=3", "model.layers.x=3", "loss=[", "seed=1"]
+    with pytest.raises(JobError) as error:
+        overridden(read_yaml(JOB), settings, "job.yaml")
+    assert "epoch: 'epoch' is not known; did you mean 'epochs'?" in str(error.value)
+    assert "'epochs' is not PATH=VALUE, as optimizer.learning_rate=0.01" in str(error.value)
+    assert str(error.value).count("model.layers is a list of 2, whose items are named 0 to 1") == 2
+    assert "loss: is not valid YAML" in str(error.value)
+    assert len(error.value.faults) == 5
+    with pytest.raises(JobError, match=r"epochs\.x: epochs is 1, which has no fields"):
+        overridden(read_yaml(JOB), ["epochs=1", "epochs.x=1"], "job.yaml")
+
+
+def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyarrow", reason="tables need pyarrow")
+    monkeypatch.setenv("DISTBP_KERNELS", "numpy")
+    path = tmp_path / "job.yaml"
+    path.write_text(JOB.replace(", columns: {}", ""))
+    run = CliRunner()
+    found = run.invoke(group, ["describe", str(path), "--yaml", "--set", "epochs=3", "--set", "seed=9"])
+    job = TrainingJob.from_yaml(found.output)
+    assert (job.epochs, job.seed, job.model.layers[0].units) == (3, 9, 4)
+    found = run.invoke(group, ["validate", str(path), "--no-data", "--set", "optimizer.learning_rat=1"])
+    assert found.exit_code == 2
+    assert "did you mean 'learning_rate'?" in found.output
+    table = tmp_path / "t.csv"
+    table.write_text("a,b\n" + "".join(f"{i % 7},{i * 0.5}\n" for i in range(40)))
+    output = str(tmp_path / "run")
+    asked = ["--target", "b", "--set", "epochs=1", "--set", "model.layers.0.units=3", "--workers", "0"]
+    found = run.invoke(group, ["train", str(table), *asked, "--output", output, "--set", "members=2"])
+    assert found.exit_code == 0, found.output
+    job = TrainingJob.from_file(tmp_path / "run/job.yaml")
+    assert (job.epochs, job.members, job.model.layers[0].units) == (1, 2, 3)
