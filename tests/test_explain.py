@@ -140,6 +140,21 @@ CASES: dict[str, tuple[Any, ...]] = {
          {"type": "average_pool2d", "kernel_size": 2, "padding": 1}, "flatten", DENSE],
         IMAGES,
     ),
+    "global_average_pool2d": (
+        [{"type": "conv2d", "filters": 3, "kernel_size": 2}, "global_average_pool2d", DENSE], IMAGES,
+    ),
+    "conv1d": (
+        [{"type": "conv1d", "filters": 4, "kernel_size": 2, "activation": "tanh", "padding": 1},
+         {"type": "conv1d", "filters": 4, "kernel_size": 3, "groups": 2, "stride": 2, "padding": "valid"},
+         "flatten", DENSE],
+        SERIES,
+    ),
+    "conv1d, dilated": (
+        [{"type": "conv1d", "filters": 2, "kernel_size": 3, "dilation": 2, "padding": "same"},
+         {"type": "max_pool1d", "kernel_size": 2, "stride": 1, "padding": 1},
+         {"type": "average_pool1d", "kernel_size": 3, "stride": 2, "padding": 1}, "flatten", DENSE],
+        SERIES,
+    ),
     "elman": ([{"type": "elman", "units": 4}, DENSE], SERIES),
     "elman, sequences": (
         [{"type": "elman", "units": 4, "return_sequences": True, "activation": "relu"},
@@ -566,7 +581,7 @@ def sums_of(text: str) -> tuple[float, float]:
     "name",
     ["dense", "conv2d, uneven", "max_pool2d, overlapping", "average_pool2d", "elman", "lstm",
      "gru, sequences", "attention", "layer_normalization of steps", "batch_normalization of images",
-     "dropout", "multiply", "shares",
+     "dropout", "multiply", "shares", "conv1d", "conv1d, dilated", "global_average_pool2d",
      "concatenate", "taken through other shapes"],
 )  # fmt: skip
 def test_formulas_give_what_they_say(name: str) -> None:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
 Layer = Mapping[str, Any]
-Numbers = dict[str, Any]  # by the names of the JSON
 
 
 def _sigmoid(z: float) -> float:

@@ -8,9 +8,10 @@ from types import MappingProxyType
 from distbp.run.explain.kinds.attention import ATTENTION
 from distbp.run.explain.kinds.dense import ACTIVATION, DENSE
 from distbp.run.explain.kinds.elements import ADD, CONCATENATE, DROPOUT, MULTIPLY, RESHAPE
-from distbp.run.explain.kinds.images import AVERAGE_POOL, CONVOLUTION, MAX_POOL
+from distbp.run.explain.kinds.images import AVERAGE_POOL, CONVOLUTION, GLOBAL_AVERAGE_POOL, MAX_POOL
 from distbp.run.explain.kinds.normalization import NORMALIZATION
 from distbp.run.explain.kinds.recurrent import RECURRENT
+from distbp.run.explain.kinds.sequences import AVERAGE_POOL_1D, CONVOLUTION_1D, MAX_POOL_1D
 from distbp.run.explain.kinds.steps import AVERAGE, EMBEDDING, ENCODING, PLACES
 from distbp.run.explain.loops import FUNCTIONS
 from distbp.run.explain.numbers import Kind
@@ -23,6 +24,10 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "conv2d": CONVOLUTION,
         "max_pool2d": MAX_POOL,
         "average_pool2d": AVERAGE_POOL,
+        "global_average_pool2d": GLOBAL_AVERAGE_POOL,
+        "conv1d": CONVOLUTION_1D,
+        "max_pool1d": MAX_POOL_1D,
+        "average_pool1d": AVERAGE_POOL_1D,
         "elman": RECURRENT,
         "lstm": RECURRENT,
         "gru": RECURRENT,

@@ -188,3 +188,24 @@ AVERAGE_POOL = Kind(
     hands_rule=lambda step: "dE/da comes from the windows above: an equal part to each number",
     hands=_average_hands,
 )
+
+
+def _whole_back(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbers, d: Values) -> Back:
+    (x,) = inputs
+    return Back({}, {}, [np.broadcast_to(d[:, np.newaxis, np.newaxis] / x[0].size, x.shape).copy()])
+
+
+GLOBAL_AVERAGE_POOL = Kind(
+    read=unread,
+    forward=lambda spec, own, inputs: {"a": inputs[0].mean(axis=(1, 2))},
+    backward=_whole_back,
+    rule=lambda step: "a[c] = the average of channel c",
+    made=lambda step, place: [
+        f"a{at(place)} = ({total([], [float(v) for v in step.x[place].ravel()])}) / {step.x[0].size}"
+        f" = {plain(step.a[place])}"
+    ],
+    hands_rule=lambda step: (
+        f"dE/da = dE/da of layer {step.number}, an equal part to each number of a channel"
+    ),
+    hands=lambda step, which, place: f"{short(float(step.get('dE_da')[place[0]]))} / {step.x[0].size}",
+)
