@@ -94,24 +94,24 @@ def test_a_network_of_steps_learns_exclusive_or(tmp_path: Path) -> None:
         ],
         loss="mse",
         batch_size="full",
-        epochs=150,
-        shards=2,
-        optimizer={"type": "evolution", "population": 60, "sigma": 0.5, "learning_rate": 0.1},
-        early_stopping={"metric": "train_loss", "patience": 149},
+        epochs=40,
+        shards=1,
+        seed=3,
+        optimizer={"type": "evolution", "population": 20, "sigma": 0.5, "learning_rate": 0.1},
     )
     result = train(job, data=(x, t), output=tmp_path / "run")
-    assert min(result.history["train_loss"]) == 0
+    assert result.metrics["train_loss"] == 0
     np.testing.assert_array_equal(result.model().predict(x), t[:, 0])
 
 
 def test_it_comes_down_where_there_is_a_gradient_too(tmp_path: Path) -> None:
     fields: dict[str, Any] = {
         "batch_size": 30,
-        "epochs": 30,
+        "epochs": 20,
         "regularization": {"l2": 1e-4},
         "clip": {"norm": 9},
     }
-    optimizer = {**SMALL, "population": 40, "learning_rate": 0.03}
+    optimizer = {**SMALL, "population": 30, "learning_rate": 0.1}
     job = make_job(LAYERS, optimizer=optimizer, **fields)
     result = train(
         job, data={"train": classes(120), "validation": classes(60, seed=1)}, output=tmp_path / "run"
