@@ -147,7 +147,7 @@ def describe_job(
         lowered.work,
         blueprint.kernels,
         job.dtype,
-        graph_of(job.model.layers, network.input_shape),
+        graph_of(job.model.layers, network.shapes[0]),
         rows,
     )
 
