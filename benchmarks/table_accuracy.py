@@ -102,10 +102,15 @@ def markdown(found: Mapping[str, list[dict[str, float]]], values: set[str]) -> s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--abalone", type=Path, help="abalone.csv of the UCI repository, without a header")
+    parser.add_argument("--tables", help="names, divided by commas; left out: all")
     parser.add_argument("--splits", type=int, default=5, help="how many, by the seeds 0, 1, ...")
     parser.add_argument("--write", type=Path, help="the page to put the table into")
     given = parser.parse_args()
-    loaded = {name: load() for name, load in tables(given.abalone).items()}
+    known = tables(given.abalone)
+    names = [*known] if given.tables is None else given.tables.split(",")
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"{unknown[0]!r} is not known; known: {', '.join(known)} (abalone with --abalone)")
+    loaded = {name: known[name]() for name in names}
     values = {name for name, table in loaded.items() if not table[2]}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in loaded}
     for seed in range(given.splits):

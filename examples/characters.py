@@ -1,10 +1,10 @@
 """Two networks learn to write like the pages of this project: python examples/characters.py
 
-Each forecasts the next character from up to 24 before it: an LSTM; and attention, which is given them with the
-last one first, so that its positions say how long ago each was. They train on 20,000 places of the pages in
-docs/, and are measured on 2,000 of docs/learn.md, which they do not train on. "pairs" knows how often each
-character follows the one before it. A place near a beginning has fewer characters before it: rows have lengths
-(docs/sequences.md), so a network can begin with one letter.
+Each forecasts the next character from up to 24 before it: an LSTM; and attention, which is given them with
+the last one first, so that its positions say how long ago each was. They train on 20,000 places of the pages
+in docs/, and are measured on 2,000 of docs/learn.md, which they do not train on. "pairs" knows how often each
+character follows the one before it. A place near a beginning has fewer characters before it: rows have
+lengths (docs/sequences.md), so a network can begin with one letter.
 
 Then each writes on from "T". A quarter of a minute on one core. It printed, for the pages of one day:
 
@@ -82,9 +82,8 @@ def main() -> None:
     shares = pairs / pairs.sum(axis=1, keepdims=True)
     last = np.array([row[-1] for row in test[0]])
     print(f"Of {MEASURED:,} characters of docs/learn.md, bits for each, and the share that was right:\n")
-    print(
-        f"pairs      {-np.log2(shares[last, test[1]]).mean():.2f}  {(shares[last].argmax(1) == test[1]).mean():.2f}"
-    )
+    bits, right = -np.log2(shares[last, test[1]]).mean(), (shares[last].argmax(1) == test[1]).mean()
+    print(f"pairs      {bits:.2f}  {right:.2f}")
     written = {}
     for name, layers, order in (("lstm", LSTM, 1), ("attention", ATTENTION, -1)):
         job = distbp.TrainingJob(

@@ -20,7 +20,7 @@ from distbp.core.errors import ExchangeError, Interrupted, StorageError
 from distbp.core.interrupts import SIGNALS, Interrupts, Terminated, terminate
 from distbp.run import events
 from distbp.run.checkpoint import list_steps
-from distbp.run.control import CONTROL, scale_run, take_file
+from distbp.run.control import CONTROL, Requests, scale_run, take_file
 from distbp.run.run_directory import METRICS, RunDirectory, read_lines
 from distbp.team.inline import InlineTeam
 from distbp.team.maker import TeamMaker
@@ -319,3 +319,17 @@ def test_requests_from_many_threads() -> None:
     control.scale(2)
     control.scale(4)
     assert control.asked() == 4  # the last one counts
+
+
+def test_the_next_trainer_hears_what_was_asked_for_last(tmp_path: Path) -> None:
+    control = Control()
+    requests = Requests(control, tmp_path)
+    requests.repeat()
+    assert requests.asked() is None
+    control.scale(2)
+    assert [requests.asked(), requests.asked()] == [2, None]
+    requests.repeat()
+    assert [requests.asked(), requests.asked()] == [2, None]
+    requests.repeat()
+    control.scale(3)  # newer than what would be repeated
+    assert [requests.asked(), requests.asked()] == [3, None]

@@ -123,7 +123,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
 
 
 def test_a_run_killed_anywhere_is_what_its_members_left(whole: Result, tmp_path: Path) -> None:
-    """A kill leaves some members done, one with checkpoints alone, others not begun; and no model."""
+    """A kill leaves some members done, one with checkpoints alone, others not begun; and no model. The newest
+    checkpoint is damaged, too."""
     path = tmp_path / "run"
     shutil.copytree(whole.path, path)
     for name in ("result.json", "metrics.jsonl", "members/1/result.json", "members/1/metrics.jsonl"):
@@ -134,7 +135,12 @@ def test_a_run_killed_anywhere_is_what_its_members_left(whole: Result, tmp_path:
     shutil.rmtree(path / "model")
     shutil.rmtree(path / "members/1/model")
     shutil.rmtree(path / "members/2")
-    assert files_of(resume(path, data=DATA)) == files_of(whole)
+    newest = sorted((path / "members/1/checkpoints").iterdir())[-1]
+    (newest / "state.safetensors").write_bytes(b"damaged")
+    told: list[events.Event] = []
+    assert files_of(resume(path, data=DATA, listener=told.append)) == files_of(whole)
+    aside = [event for event in told if isinstance(event, events.CheckpointSetAside)]
+    assert [newest.name in event.path for event in aside] == [True]
 
 
 def test_predictions_are_the_mean_of_the_members(whole: Result) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "conjugate_gradient": {"optimizer": {"type": "conjugate_gradient", "curvature": 0.2}},
     "lbfgs": {"optimizer": {"type": "lbfgs", "history": 3}, "dtype": "float64"},
 }
-every_search = pytest.mark.parametrize("name", METHODS)
+every_search = pytest.mark.parametrize("name", list(METHODS))
 METHODS["evolution"] = {"optimizer": {"type": "evolution", "population": 12}}
 every_method = pytest.mark.parametrize("name", METHODS)
 WHOLE: dict[str, Result] = {}
@@ -165,6 +166,21 @@ def test_training_ends_with_a_verdict_where_nothing_is_left_to_do(name: str, tmp
         CheckpointError, match=r"the run converged at step \d+, and would have with any number"
     ):
         resume(result.path, data=data, epochs=900)
+
+
+def test_a_bowl_of_100_dimensions_is_solved_in_110_iterations(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    q, v = (np.linalg.qr(rng.normal(size=(rows, 100)))[0] for rows in (200, 100))
+    x = q * np.sqrt(200 * np.linspace(1, 100, 100)) @ v
+    y = x @ rng.normal(size=(100, 1)) + 0.5 * rng.normal(size=(200, 1))
+    optimizer = {"type": "conjugate_gradient", "curvature": 0.01, "tolerance": 1e-10}
+    fields: dict[str, Any] = {"batch_size": "full", "epochs": 300, "dtype": "float64", "shards": 3}
+    job = make_job([{"type": "dense", "units": 1}], loss="mse", optimizer=optimizer, **fields)
+    result = train(job, data=(x, y), output=tmp_path / "run")
+    found = re.match(r"converged after (\d+) iterations, (\d+) evaluations", result.notes[-1])
+    assert found is not None and int(found[1]) <= 110 and int(found[2]) == result.steps <= 220
+    lowest = np.linalg.lstsq(np.c_[x, np.ones(200)], y, rcond=None)[0][:, 0]
+    assert np.abs(result.model().vector - lowest).max() < 1e-10
 
 
 @every_search

@@ -154,7 +154,9 @@ def test_every_setting_that_has_no_place_is_named() -> None:
         overridden(read_yaml(JOB), ["epochs=1", "epochs.x=1"], "job.yaml")
 
 
-def test_the_commands(tmp_path: Path) -> None:
+def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyarrow", reason="tables need pyarrow")
+    monkeypatch.setenv("DISTBP_KERNELS", "numpy")
     path = tmp_path / "job.yaml"
     path.write_text(JOB.replace(", columns: {}", ""))
     run = CliRunner()

@@ -52,6 +52,7 @@ def describe(
       distbp describe job.yaml --tape
       distbp describe recipe.yaml --yaml > job.yaml
     """
+    from distbp.job.members import networks
     from distbp.plan.describe import describe_job
     from distbp.plan.picture import draw
 
@@ -64,6 +65,9 @@ def describe(
     if svg is not None:
         svg.write_text(draw(found.graph, found.input_shape, found.name, job.loss.type), "utf-8")
     click.echo(json.dumps(found.to_json()) if as_json else "\n".join(lines(found)))
+    if networks(job) > 1 and not as_json:
+        what = "averaged" if job.members > 1 else "the best kept"
+        click.echo(f"\n{networks(job)} such networks are trained, from different seeds; {what}")
 
 
 def lines(found: Description) -> Iterator[str]:

@@ -104,6 +104,14 @@ SETTINGS = _table(
         "prepared inputs up to this size are kept in memory; larger ones are prepared batch by batch",
     ),
     Setting(
+        "DISTBP_CACHE",
+        "",
+        "",
+        "where large prepared tables are kept for the next start; empty: distbp/ below XDG_CACHE_HOME; none:"
+        " they are not",
+    ),
+    Setting("DISTBP_CACHE_BYTES", 8 * 2**30, "bytes", "the most that all kept tables fill; older ones go"),
+    Setting(
         "DISTBP_PROCESSORS",
         100_000,
         "processors",
@@ -125,6 +133,7 @@ SETTINGS = _table(
         "client: the token; empty: the one that `distbp serve` wrote down for this user",
     ),
     Setting("NUMBA_DISABLE_JIT", "", "", "1: Numba compiles nothing, and kernels are those of NumPy"),
+    Setting("XDG_CACHE_HOME", "", "", "below it lies distbp/, with prepared tables; empty: ~/.cache"),
     Setting("XDG_CONFIG_HOME", "", "", "client: below it lies distbp/service.json; empty: ~/.config"),
     Setting("XDG_DATA_HOME", "", "", "service: below it lies distbp/, its folder; empty: ~/.local/share"),
     Setting(

@@ -178,17 +178,16 @@ def _tape(
     kernels, count = kernel_sets.load(blueprint.kernels), network.parameter_count
     ops = lowered.rows
     rule = Rule(blueprint.update_rule())
+    updates = [] if blueprint.job.optimizer.whole_batch else rule.rows  # its moves are no ops
     spaces, slices = _random(blueprint, network, lowered, slice_rows, weighted)
     of_network = [_seconds(row, spaces, slices, slice_rows, kernels, network) for row in ops]
     stretch = min(count, PIECE)
     spaces, slices = _random_vectors(rule, network, stretch)
-    of_rule = [
-        _seconds(row, spaces, slices, stretch, kernels, network) * count / stretch for row in rule.rows
-    ]
+    of_rule = [_seconds(row, spaces, slices, stretch, kernels, network) * count / stretch for row in updates]
     total = blueprint.shards * sum(of_network) + sum(of_rule)
     found = []
-    sections = [*_sections(ops), *["update"] * len(rule.rows)]
-    for number, (row, section) in enumerate(zip([*ops, *rule.rows], sections, strict=True)):
+    sections = [*_sections(ops), *["update"] * len(updates)]
+    for number, (row, section) in enumerate(zip([*ops, *updates], sections, strict=True)):
         update = section == "update"
         rows = count if update else slice_rows
         seconds = of_rule[number - len(ops)] if update else of_network[number]

@@ -11,6 +11,7 @@ from distbp.core.errors import SettingsError
 from distbp.core.imports import missing
 from distbp.engine import numerics
 from distbp.job import TrainingJob
+from distbp.job.members import networks
 from distbp.plan import calibrate
 from distbp.plan.speed_model import Layout, Machine, StepTime, Work, node_limit, step_time
 from distbp.run.splits import open_splits
@@ -100,7 +101,7 @@ def plan_job(
         job.name,
         network.parameter_count,
         blueprint.batch_size,
-        blueprint.total_steps,
+        networks(job) * blueprint.total_steps,
         work,
         machine,
         layout,

@@ -40,8 +40,7 @@ class Requests:
         if found is None and self._clock() - self._looked_at >= REQUESTS_S:
             self._looked_at = self._clock()
             found = take_file(self._path)
-        if found is None:
-            found, self._again = self._again, None
+        found, self._again = self._again if found is None else found, None
         self.latest = self.latest if found is None else found
         return found
 

@@ -90,7 +90,7 @@ def train_members(
         data = splits.ready(blueprint)
         requests = Requests(control, run.path)
         training = _Training(run, job, blueprint, splits, data, teams, control, told, requests, init)
-        _check_lengths(training, count)
+        _check_lengths(training, count, log)
         if job_text is not None:
             run.write_job(job_text)
         for number, step in rewrite_metrics(run, count, blueprint.total_steps):
@@ -109,11 +109,14 @@ def train_members(
     return result
 
 
-def _check_lengths(training: _Training, count: int) -> None:
-    """Raises CheckpointError where a member cannot go on to the job's length, before anything is written."""
+def _check_lengths(training: _Training, count: int, log: events.Listener) -> None:
+    """Raises CheckpointError where a member cannot go on to the job's length, before anything is written.
+    Tells of damaged checkpoints, which are set aside by now."""
     for number in range(count):
         path = member_path(training.run.path, number)
         start = checkpoint.load_latest(path / "checkpoints") if is_run(path) else None
+        for aside in start.set_aside if start else ():
+            log(events.CheckpointSetAside(str(aside.path), aside.reason))
         if start is not None:
             agreement.continued(start, training.blueprint_of(number))
 

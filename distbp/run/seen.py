@@ -64,7 +64,8 @@ class RunCard:
             self._at(event.step, event.total_steps)
         elif isinstance(event, events.EpochEnded):
             self._rows.append({**event.metrics, "epoch": event.epoch, "step": event.step})
-            self._at(event.step)
+            if event.member is None:  # else steps are counted over all members
+                self._at(event.step)
         elif isinstance(event, events.Finished):
             status.update(state="completed", result=event.result, metrics=event.result.get("metrics"))
             self._at(event.result.get("steps", 0))
@@ -75,7 +76,7 @@ class RunCard:
         self._status.update(state="cancelled" if stopped else "failed", error={"message": str(error)})
 
     def html(self) -> str:
-        return card(self._status, Metrics(self._rows))
+        return card(self._status, Metrics(sorted(self._rows, key=lambda row: row["step"])))
 
     def _at(self, step: int, total: int | None = None) -> None:
         before = self._status.get("progress") or {}

@@ -17,7 +17,7 @@ def test_on_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = make_job(layers, batch_size=16, epochs=2, members=2)
     data = {"train": classes(70), "test": classes(20, seed=1)}
     alone = train(job, data=data, output=tmp_path / "alone")
-    for workers in (1, 2, 3):
+    for workers in (1, 3):
         shared = train(job, data=data, output=tmp_path / f"shared-{workers}", workers=workers)
         assert shared.workers == workers
         assert (shared.params_sha256, shared.metrics) == (alone.params_sha256, alone.metrics)

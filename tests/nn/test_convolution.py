@@ -14,8 +14,11 @@ from tapes import Rig
 
 from distbp import JobError, TrainingJob
 from distbp.core.arrays import Array
+from distbp.nn.kernels import NUMPY
+from distbp.nn.losses import LOSSES
 from distbp.nn.network import Network
 from distbp.nn.ops import OPS
+from distbp.nn.program import Program
 
 NETS: dict[str, tuple[list[Any], tuple[int, ...]]] = {
     "pools": (
@@ -223,6 +226,23 @@ def test_the_first_of_equal_numbers_takes_the_derivative_and_nan_wins() -> None:
     assert y[0, 0] == 3 and np.isnan(y[0, 1])
     OPS["max_pool_backward"].define(x, np.array([[5.0, 7]]), dx, whole, ())
     assert dx.tolist() == [[5, 0, 7, 0]]
+
+
+def test_what_layers_give_is_read_channels_first() -> None:
+    """By `distbp diagnose`, whatever way it lies inside."""
+    draw = np.random.default_rng(4)
+    x, weight, bias = draw.normal(size=(2, 4, 6, 7)), draw.normal(size=(3, 4, 2, 3)), draw.normal(size=3)
+    network = Network(
+        [layer("conv2d", filters=3, kernel_size=(2, 3)), layer("flatten")], (4, 6, 7), np.float64
+    )
+    vector, gradient = np.concatenate([weight.ravel(), bias]), np.empty(network.size)
+    program = Program(
+        network, 2, vector, kernels=NUMPY, loss=LOSSES["mse"](), gradient=gradient, forward_only=True
+    )
+    program.run(x, np.zeros((2, network.output_shape[0])))
+    expected = by_loops(x, weight, bias, (1, 1), (0, 0), (1, 1), 1).reshape(2, -1)
+    for number in range(2):
+        np.testing.assert_allclose(program.activations(number, 2), expected, atol=1e-12)
 
 
 def test_facts_of_sequences() -> None:

@@ -5,9 +5,8 @@ The rows are split first. The plan is fitted to the training rows: no function t
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,10 @@ import numpy as np
 from distbp.core import settings
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError
+from distbp.data.columns import keeping
 from distbp.data.columns.choosing import Wanted, check_columns, chosen_kinds, uses_of
 from distbp.data.columns.fitting import fit_column, moments
+from distbp.data.columns.keeping import Opened
 from distbp.data.columns.loading import Loaded, load_columns
 from distbp.data.columns.noticing import notices
 from distbp.data.columns.plan import Plan, TargetCode
@@ -35,21 +36,28 @@ _CELLS_BYTES = 128 * 2**20  # of all splits, that are kept in memory
 _NUMBERS_BYTES = 2**20
 
 
-@dataclass(frozen=True)
-class Opened:
-    """The splits of a job, ready for the network, the plan that made them, and what to tell. `windows`: by
-    split, where the samples are windows of the rows of the tables."""
-
-    tables: Mapping[str, Table]
-    plan: Plan
-    notes: tuple[str, ...]
-    windows: Mapping[str, Windows] = field(default_factory=dict)
-
-
 def open_table(
     wanted: Wanted, sources: Mapping[str, TableFiles | NamedTable], folder: Path, *, confined: bool = False
 ) -> Opened:
-    """Raises DataError; JobError with every column that the table does not have."""
+    """Raises DataError; JobError with every column that the table does not have. What an earlier start of
+    the same job has prepared is used again."""
+    place = keeping.place_of(wanted, sources, folder, confined)
+    kept = None if place is None else keeping.load(place)
+    if kept is not None:
+        return kept
+    with keeping.Pending(place) as pending:
+        opened = _prepared(wanted, sources, folder, confined, pending)
+        pending.finish(opened)
+    return opened
+
+
+def _prepared(
+    wanted: Wanted,
+    sources: Mapping[str, TableFiles | NamedTable],
+    folder: Path,
+    confined: bool,
+    pending: keeping.Pending,
+) -> Opened:
     skip = wanted.bad_rows == "skip"
     raw = _raw(sources["train"], folder, confined, skip)
     check_columns(wanted, raw)
@@ -60,7 +68,7 @@ def open_table(
     owner = _split(wanted, train, raw.name)
     _check_target(train.columns[wanted.target], owner == 0, wanted.target, raw.name)
     plan = _fit(wanted, chosen, facts, train, owner == 0, raw)
-    tables = _tables(wanted, plan, train, owner, raw, facts)
+    tables = _tables(wanted, plan, train, owner, raw, facts, pending)
     windows: dict[str, Windows] = {}
     for number, split in enumerate(OWNERS):
         if wanted.window is not None and split in tables:
@@ -77,7 +85,7 @@ def open_table(
             loaded = load_columns(other, uses, wanted.missing, skip)
             whole = np.zeros(len(loaded), np.int8)
             whole[[] if loaded.kept is None else ~loaded.kept] = NOBODY
-            table = _tables(wanted, plan, loaded, whole, other, facts)["train"]
+            table = _tables(wanted, plan, loaded, whole, other, facts, keeping.Pending(None))["train"]
             if wanted.window is not None:
                 table, windows[split] = _series(wanted, loaded, table, whole == 0)
             tables[split] = table
@@ -170,17 +178,22 @@ def _tables(
     owner: Array,
     raw: NamedTable,
     facts: Mapping[str, Facts],
+    pending: keeping.Pending,
 ) -> dict[str, Table]:
     """The rows of each split that has some, in the order of the table."""
-    counts = np.bincount(owner[owner >= 0], minlength=len(OWNERS)).tolist()
-    cells = _cells(wanted, plan, loaded.columns, owner, counts)
+    counts = [int((owner == number).sum()) for number in range(len(OWNERS))]
+    cells = _cells(wanted, plan, loaded.columns, owner, counts, pending)
     found = {}
     for number, split in enumerate(OWNERS):
         if not counts[number]:
             continue
         rows = owner == number
         numbers = Rows((counts[number],), np.int32 if len(owner) < 2**31 else np.int64, _NUMBERS_BYTES)
-        numbers.put(0, np.flatnonzero(rows))
+        place = 0
+        for start in range(0, len(owner), CHUNK_ROWS):
+            part = np.flatnonzero(rows[start : start + CHUNK_ROWS]) + start
+            numbers.put(place, part)
+            place += len(part)
         weights = None
         if wanted.weight is not None:
             weights = np.concatenate(list(loaded.columns[wanted.weight].chunks(rows)))
@@ -212,14 +225,24 @@ def _targets(code: TargetCode, column: Column, rows: Array, kind: str) -> Array:
 
 
 def _cells(
-    wanted: Wanted, plan: Plan, columns: Mapping[str, Column], owner: Array, counts: list[int]
+    wanted: Wanted,
+    plan: Plan,
+    columns: Mapping[str, Column],
+    owner: Array,
+    counts: list[int],
+    pending: keeping.Pending,
 ) -> list[Array]:
-    """The cells of each split, (rows, cells): small ones in memory, the others mapped from unnamed temporary
-    files."""
+    """The cells of each split, (rows, cells): small ones in memory, the others mapped from files that are
+    kept for the next start, or have no name. Up to DISTBP_PREPARE_BYTES what was mapped stays so, as if it
+    were in memory."""
     dtype = np.dtype(wanted.dtype)
-    limit = min(_CELLS_BYTES, settings.get("DISTBP_PREPARE_BYTES"))
-    whole = limit >= sum(counts) * plan.width * dtype.itemsize
-    stores = [Rows((count, plan.width), dtype, sys.maxsize if whole else 0) for count in counts]
+    size, limit = sum(counts) * plan.width * dtype.itemsize, settings.get("DISTBP_PREPARE_BYTES")
+    small = size <= min(_CELLS_BYTES, limit)
+    files = [None if small else pending.cells(split, size) for split in OWNERS]
+    stores = [
+        Rows((count, plan.width), dtype, size if small else 0, file)
+        for count, file in zip(counts, files, strict=True)
+    ]
     starts = range(0, len(owner), CHUNK_ROWS)
     pieces = [np.bincount(owner[s : s + CHUNK_ROWS] + 1, minlength=len(counts) + 1)[1:] for s in starts]
     firsts = np.cumsum([[0] * len(counts), *pieces], axis=0)
@@ -236,4 +259,7 @@ def _cells(
 
     with Threads() as threads:
         threads.map(write, range(len(starts)))
-    return [store.whole() if count else np.empty(0) for store, count in zip(stores, counts, strict=True)]
+    found = [store.whole() if count else np.empty(0) for store, count in zip(stores, counts, strict=True)]
+    return (
+        [np.asarray(cells) for cells in found] if size <= limit else found
+    )  # no memmap: it is not given back

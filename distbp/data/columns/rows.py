@@ -146,32 +146,28 @@ def _piece(plan: Plan, cells: Mapping[str, Any], dtype: Any, seen: Seen, place: 
         raw = cells[column.name]
         piece = c.cleaned(raw, plan.missing)
         found, levels, bad = read_cells(piece, column.reads, column.numeric)
+        said = f"is not {_READ_AS[column.reads]}"
         if column.reads == "number" and np.isinf(found).any():
             bad = np.isinf(found) if bad is None else bad | np.isinf(found)
+        elif bad is None and column.reads == "number" and (large := _too_large(column, found, dtype)).any():
+            bad, said = large, f"is too large for numbers of type {np.dtype(dtype)}"
         if bad is not None:
             index = int(bad.argmax())
             shown = raw[index].as_py()
             shown = repr(shown[:40]) if isinstance(shown, str) else str(shown)
-            faults.append(f"{place(index)}, column {column.name!r}: {shown} is not {_READ_AS[column.reads]}")
+            faults.append(f"{place(index)}, column {column.name!r}: {shown} {said}")
         values[column.name] = (found, levels)
     if faults:
         more = f" ({len(faults) - 5} more columns have such cells)" if len(faults) > 5 else ""
         raise DataError("; ".join(faults[:5]) + more + ". Mend these cells, or leave them empty")
     out = np.empty((len(next(iter(values.values()))[0]), plan.width), dtype)
     plan.encode_piece(values, out, seen)
-    _check_finite(plan, out, cells, place)
     return out
 
 
-def _check_finite(plan: Plan, out: Array, cells: Mapping[str, Any], place: Any) -> None:
-    """Raises DataError with the cell whose number is too large for the inputs' type."""
-    finite = np.isfinite(out)
-    if finite.all():
-        return
-    row, place_in_row = (int(number) for number in np.argwhere(~finite)[0])
-    ends = np.cumsum([len(column.names) for column in plan.columns])
-    name = plan.needs[int(np.searchsorted(ends, place_in_row, side="right"))]
-    raise DataError(
-        f"{place(row)}, column {name!r}: {str(cells[name][row])[:40]} is too large for numbers of type"
-        f" {out.dtype}; mend this cell, or leave it empty"
-    )
+def _too_large(column: Any, values: Array, dtype: Any) -> Array:
+    """Which numbers the inputs' type cannot hold once they are scaled; logarithms and ranks are small."""
+    if column.log or column.ranks:
+        return np.zeros(len(values), bool)
+    with np.errstate(over="ignore"):
+        return np.asarray(np.abs((values - column.center) / column.spread) > np.finfo(dtype).max)

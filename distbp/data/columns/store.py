@@ -3,11 +3,13 @@ unnamed temporary files, so that a table need not fit in memory."""
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -79,38 +81,43 @@ class Column:
             release_pages(self.values)
 
     def classes(self) -> Array:
-        """(n,) numbers from 0 of the distinct values in their order, of a column without holes: for levels
-        int32."""
+        """(n,) numbers from 0 of the distinct values that are there, in their order; -1 for a missing
+        level."""
+        number_of: Callable[[Array], Array]
         if self.levels is None:
             distinct = np.empty(0)
             for part in self.chunks():
                 distinct = np.union1d(distinct, part)
-            parts = [np.searchsorted(distinct, part).astype(np.int32) for part in self.chunks()]
+            count, number_of = len(distinct), functools.partial(np.searchsorted, distinct)
         else:
             counts = np.zeros(len(self.levels) + 1, np.int64)
             for part in self.chunks():
                 counts += np.bincount(part + 1, minlength=len(counts))
-            place = np.full(len(self.levels) + 1, -1, np.int32)
-            for number, level in enumerate(
-                sorted(np.flatnonzero(counts[1:]).tolist(), key=self.levels.__getitem__)
-            ):
-                place[level] = number
-            parts = [place[part] for part in self.chunks()]
-        return np.concatenate(parts)
+            there = sorted(np.flatnonzero(counts[1:]).tolist(), key=self.levels.__getitem__)
+            place = np.full(len(self.levels) + 1, -1)
+            place[there] = np.arange(len(there))
+            count, number_of = len(there), place.__getitem__
+        found = np.empty(len(self), np.int16 if count < 1 << 15 else np.int32)
+        start = 0
+        for part in self.chunks():
+            found[start : start + len(part)] = number_of(part)
+            start += len(part)
+        return found
 
 
 class Rows:
     """Rows of a split that are written piece by piece, from any thread: in memory up to `limit` bytes, else
-    in an unnamed temporary file."""
+    in a new file at `path`; None: in an unnamed temporary one."""
 
-    def __init__(self, shape: tuple[int, ...], dtype: Any, limit: int) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: Any, limit: int, path: Path | None = None) -> None:
         self._shape, self._dtype = shape, np.dtype(dtype)
         self._row_bytes = self._dtype.itemsize * math.prod(shape[1:])
         self._file: IO[bytes] | None = None
         if shape[0] * self._row_bytes <= limit:
             self._array = np.empty(shape, dtype)
         else:
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - the mapping keeps it
+            # The mapping keeps it.
+            self._file = tempfile.TemporaryFile() if path is None else path.open("x+b")  # noqa: SIM115
 
     def put(self, start: int, part: Array) -> None:
         """Writes rows from number `start` on."""

@@ -12,7 +12,7 @@ from distbp_service.api import model_schemas as schemas
 
 MOST_COLUMNS = 1000  # more are no form
 MOST_LEVELS = 1000
-_DIGITS = 4
+_DIGITS, _FLOAT32 = 4, 6  # digits of an example, and of what was float32
 
 
 def form_of(model: Model) -> schemas.ModelInputs:
@@ -21,7 +21,7 @@ def form_of(model: Model) -> schemas.ModelInputs:
     if table is not None and table.get("series"):
         rows = int(table["series"]["length"])
     elif table is not None and len(table["columns"]) <= MOST_COLUMNS:
-        columns = [_COLUMNS[one["type"]](one) for one in table["columns"]]
+        columns = columns_of(table)
     return schemas.ModelInputs(
         task=model.task,
         classes=None if model.classes is None else list(model.classes),
@@ -33,19 +33,35 @@ def form_of(model: Model) -> schemas.ModelInputs:
     )
 
 
+def columns_of(table: Mapping[str, Any]) -> list[schemas.InputColumn]:
+    """The columns of a plan, as its JSON has them."""
+    return [_COLUMNS[one["type"]](one) for one in table["columns"]]
+
+
 def _number(one: Mapping[str, Any]) -> schemas.InputColumn:
-    ends = one["edges"] or one["ranks"]
+    ends = _ends(one)
     plain = not (one["log"] or one["ranks"]) and one["center"] == one["fill"]  # both are the mean
-    whole = bool(one["edges"]) and all(edge == round(edge) for edge in one["edges"])
+    whole = bool(ends) and all(end == round(end) for end in ends)
     return schemas.InputColumn(
         name=one["name"],
         kind="number",
         low=ends[0] if ends else None,
-        high=ends[-1] if ends else None,
+        high=ends[1] if ends else None,
         deviation=one["spread"] if plain else None,
         missing=one["fill"],
         example=round(one["fill"]) if whole else _short(one["fill"]),
     )
+
+
+def _ends(one: Mapping[str, Any]) -> list[float]:
+    """The smallest and the largest number of training, where the plan has them: among its ranks, or as the
+    outer edges of its bins, which are scaled and float32."""
+    if one["ranks"]:
+        return [one["ranks"][0], one["ranks"][-1]]
+    found = [one["edges"][i] * one["spread"] + one["center"] for i in (0, -1)] if one["edges"] else []
+    if one["log"]:
+        found = [math.copysign(math.expm1(abs(x)), x) for x in found]
+    return [_short(x, _FLOAT32) for x in found]
 
 
 def _category(one: Mapping[str, Any]) -> schemas.InputColumn:
@@ -72,8 +88,6 @@ def _date(one: Mapping[str, Any]) -> schemas.InputColumn:
 _COLUMNS = {"number": _number, "category": _category, "boolean": _boolean, "date": _date}
 
 
-def _short(value: float) -> float:
-    """With few digits."""
-    if value == 0:
-        return 0.0
-    return round(value, max(0, _DIGITS - 1 - math.floor(math.log10(abs(value)))))
+def _short(value: float, digits: int = _DIGITS) -> float:
+    """With so many digits at most."""
+    return float(f"{value:.{digits}g}")

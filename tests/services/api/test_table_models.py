@@ -7,14 +7,20 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("pyarrow")
 
 from api_kit import Api, make_api, problem_of
+from distbp_service.api.model_form import columns_of
 
 import distbp
 from distbp.core import settings
+from distbp.data.columns.fitting import fit_column
+from distbp.data.columns.kinds import Number
+from distbp.data.columns.plan import Plan, TargetCode
+from distbp.data.columns.store import Column
 
 CSV = {"Content-Type": "text/csv"}
 ROW = {"rooms": 3, "area": 60.5, "city": "Oslo", "built": "1999-02-03", "garden": "yes", "code": "00001"}
@@ -169,7 +175,7 @@ def test_rows_that_cannot_be_taken(api: Api) -> None:
         ([{"rooms": 1}], "the data has no column 'area', 'city', 'built', 'garden', 'code'"),
         ([ROW, {**ROW, "area": "x"}], "row 1, column 'area': 'x' is not a number"),
         ([{**ROW, "area": "x", "built": "soon", "garden": 3}], "column 'built': 'soon' is not a date; row 0"),
-        ([{**ROW, "area": 10**300}], "row 0, column 'area': 1000"),
+        ([{**ROW, "area": 10**300}], "' is too large for numbers of type float32"),
         (
             [ROW, {**ROW, "area": 1e300}],
             "row 1, column 'area': 1e+300 is too large for numbers of type float32",
@@ -220,6 +226,18 @@ def test_what_a_model_takes(api: Api) -> None:
     sizes = api.call("GET", f"{path(api, 'size')}/inputs").json()
     assert (sizes["task"], sizes["classes"]) == ("classification", ["large", "small"])
     problem_of(api.call("GET", f"{path(api)}/inputs", "other"), 404)
+
+
+@pytest.mark.parametrize("scale", ["standard", "min_max", "robust", "log", "quantile", "none"])
+def test_the_ends_of_training_are_found_however_numbers_are_scaled(scale: str) -> None:
+    r = np.random.default_rng(1)
+    values = np.concatenate([[-7.25, 900.5], r.normal(40, 100, 300).clip(-7, 900)])
+    kind = Number(scale=scale, bins=8)  # type: ignore[arg-type]
+    plan = Plan((fit_column("x", kind, Column(values), None),), TargetCode("y"), ())
+    one = columns_of(plan.to_json())[0]
+    assert (one.low, one.high) == pytest.approx((-7.25, 900.5), rel=1e-5)
+    assert one.missing == pytest.approx(values.mean())
+    assert one.deviation == (pytest.approx(values.std()) if scale == "standard" else None)
 
 
 def test_a_model_of_arrays_has_no_columns(api: Api, tmp_path: Path) -> None:
