@@ -89,6 +89,19 @@ def test_sunspots(test_data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_characters(tmp_path: Path) -> None:
+    """The LSTM needs fewer bits than pairs, and attention is right more often."""
+    said = run(tmp_path, "characters.py")
+    found = {
+        name: (float(bits), float(right))
+        for name, bits, right in re.findall(r"^(\w+) +(\S+)  (\S+)$", said, re.M)
+    }
+    assert found["lstm"][0] < found["pairs"][0] - 0.2
+    assert found["attention"][1] > found["pairs"][1] + 0.03
+    assert said.count(" writes:") == 2
+
+
+@pytest.mark.slow
 def test_autoencoder(test_data: Path, tmp_path: Path) -> None:
     """Better than 32 principal components, whose error is 0.130."""
     job = distbp.TrainingJob.from_file(EXAMPLES / "autoencoder.yaml").replace(epochs=3)
