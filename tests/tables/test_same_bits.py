@@ -71,12 +71,37 @@ def test_text_with_other_spellings_of_a_number() -> None:
     assert as_levels(cells, numeric=True)[0].to_pylist() == ["3", "3", "3", "3", None]
 
 
-@pytest.mark.parametrize("kind", ["pandas", "arrow", "batches"])
+def with_dictionaries(table: pa.Table) -> pa.Table:
+    """Text as frames may hold it: small unsigned codes, entries that nobody has, twice or missing ones."""
+    for name in ("city", "code"):
+        text = table.column(name).combine_chunks()
+        words = sorted({one for one in text.to_pylist() if one is not None})
+        entries = ["Atlantis", "?", None, *words, f" {words[0]} "]
+        codes = [
+            (1, 2, None)[row % 3]
+            if one is None
+            else len(entries) - 1
+            if one == words[0] and row % 2
+            else entries.index(one)
+            for row, one in enumerate(text.to_pylist())
+        ]
+        coded = pa.DictionaryArray.from_arrays(pa.array(codes, pa.uint8()), pa.array(entries))
+        table = table.set_column(table.column_names.index(name), name, coded)
+    return table
+
+
+def test_columns_without_a_cell() -> None:
+    for cells in (pa.nulls(3), pa.nulls(3, pa.float64()), pa.array([], pa.int64())):
+        assert np.isnan(as_numbers(cells)[0]).tolist() == [True] * len(cells)
+
+
+@pytest.mark.parametrize("kind", ["pandas", "arrow", "batches", "dictionaries"])
 def test_frames_from_python(kind: str, digest: str, tmp_path: Path) -> None:
     table = houses()
     frames = {
         "pandas": table.to_pandas(),
         "arrow": table,
+        "dictionaries": with_dictionaries(table),
         "batches": pa.Table.from_batches(table.to_batches(70)),
     }
     of_frames = job("h.csv").replace(

@@ -64,7 +64,7 @@ def cleaned(cells: Any, missing: Sequence[str], before: Any = None) -> Any:
         known = isinstance(before, Coded) and cells.dictionary.equals(before.dictionary)
         texts = before.texts if known else cleaned(cells.dictionary, missing)
         dictionary = before.dictionary if known else cells.dictionary
-        return Coded(dictionary, texts, _primitive(cells.indices, -1))
+        return Coded(dictionary, texts, _primitive(cells.indices.cast(pa.int32()), -1))
     if pa.types.is_dictionary(cells.type):
         cells = cells.dictionary_decode()
     if not is_text(cells.type):
@@ -204,8 +204,8 @@ def _primitive(cells: Any, missing: float) -> Array:
     cells. (`to_numpy` loads pandas.)"""
     valid, data = cells.buffers()
     start, stop = cells.offset, cells.offset + len(cells)
-    if data is None:
-        return np.empty(0, cells.type.to_pandas_dtype())
+    if data is None or cells.null_count == len(cells):
+        return np.full(len(cells), missing, cells.type.to_pandas_dtype())
     values = np.frombuffer(data, cells.type.to_pandas_dtype())[start:stop]
     if not cells.null_count:
         return values

@@ -26,6 +26,7 @@ from distbp.core import settings
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError
 from distbp.core.sealed import canonical_json, sealed_json, unseal_json
+from distbp.data.columns.arrow import arrow
 from distbp.data.columns.choosing import Wanted
 from distbp.data.columns.files import find_files
 from distbp.data.columns.plan import Plan
@@ -61,6 +62,7 @@ def place_of(wanted: Wanted, sources: Mapping[str, Any], folder: Path, confined:
         or not all(isinstance(source, TableFiles) for source in sources.values())
     ):
         return None
+    arrow()  # says where it is not installed
     marks: dict[str, Any] = {}
     for split, source in sources.items():
         files = find_files(source, folder, confined)
