@@ -150,13 +150,8 @@ def main() -> None:
         found = _apart(str(given.folder), "--only", "prepare")
         wall, cpu = (found["rows"] / found[name] for name in ("seconds", "cpu_seconds"))
         print(
-<<<<<<< HEAD
-            f"prepare: {found['rows']:,} rows in {found['seconds']:.1f} s ({wall:,.0f} rows/s), {cpu:,.0f}"
-            f" rows per second of a processor, {found['peak_mb']:.0f} MB resident at most",
-=======
             f"prepare: {found['rows']:,} rows in {found['seconds']:.1f} s ({wall:,.0f} rows/s),"
             f" {cpu:,.0f} rows per second of a processor, {found['peak_mb']:.0f} MB resident at most",
->>>>>>> b-columns
             flush=True,
         )
     rates: dict[str, list[float]] = {"table": [], "arrays": []}
