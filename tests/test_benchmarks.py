@@ -207,7 +207,7 @@ def test_sections_are_replaced_and_the_rest_stays(tmp_path: Path):
         table.replace_section(page, ONE_CORE, text)
     found = page.read_text()
     assert "second" in found and "first\n" not in found
-    assert found.count("Not measured yet") == table.TEMPLATE.read_text().count("Not measured yet") - 1 == 10
+    assert found.count("Not measured yet") == table.TEMPLATE.read_text().count("Not measured yet") - 1 == 11
     with pytest.raises(SystemExit, match="expected one pair of markers 'nowhere:begin'"):
         table.replace_section(page, "nowhere", "text")
 
@@ -251,3 +251,15 @@ def test_the_service_is_judged_by_its_99th_percentile():
     assert "| few | 5.0 | 5.0 | 5.0 | 100: met |" in text
     assert "| page | 200.0 | 200.0 | 200.0 | 100: NOT met |" in text
     assert "| crowd | 1.0 | 1.0 | 1.0 |  |" in text
+
+
+def test_the_table_of_small_tables() -> None:
+    pytest.importorskip("sklearn", "1.6")
+    from benchmarks.table_accuracy import COLUMNS, markdown
+
+    runs = [{column: number / 10 for number, column in enumerate(COLUMNS)} for _ in range(2)]
+    head, _, wine, oil = markdown({"wine": runs, "oil": runs}, {"oil"}).splitlines()
+    assert head.split(" | ")[2:4] == ["recipe, 1 network", "recipe, 5 members"]
+    assert wine.startswith("| wine | accuracy | 0.000 ± 0.000 | 0.100 ± 0.000 |")
+    assert oil.startswith("| oil | R2 |")
+    assert oil.endswith("| **0.400 ± 0.000** |")
