@@ -207,8 +207,8 @@ def test_validate_names_every_fault_and_the_file(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert result.stderr.splitlines() == [
         f"error: {path} has 2 faults:",
-        "  optimizer.type: 'adem' is not known; did you mean 'adam'? known: adagrad, adam, adamw, momentum,"
-        " nesterov, rmsprop, sgd",
+        "  optimizer.type: 'adem' is not known; did you mean 'adam'? known: adagrad, adam, adamw,"
+        " conjugate_gradient, evolution, lbfgs, momentum, nesterov, rmsprop, sgd",
         "  epochs: must be a whole number at least 1, not 'none'",
     ]
 

@@ -359,18 +359,19 @@ def _read_vectors(path: Path, content: Mapping[str, Any], network: Network, memb
     if strange:
         where = "has no" if strange[0] not in arrays else "has a strange"
         raise _bad(path, f"{WEIGHTS} {where} tensor {strange[0]!r}")
+    for name, tensor in (one for tensors in named for one in tensors.items()):
+        found = arrays[name]
+        if found.shape != tensor.shape or found.dtype != network.dtype:
+            raise _bad(
+                path,
+                f"{name} should be {network.dtype} of shape {tensor.shape}, but {WEIGHTS} holds"
+                f" {found.dtype} of shape {found.shape}",
+            )
     vectors = []
     for tensors in named:
         vector = aligned_vector(network.size, network.dtype)
         for name, tensor in tensors.items():
-            found = arrays[name]
-            if found.shape != tensor.shape or found.dtype != network.dtype:
-                raise _bad(
-                    path,
-                    f"{name} should be {network.dtype} of shape {tensor.shape}, but {WEIGHTS} holds"
-                    f" {found.dtype} of shape {found.shape}",
-                )
-            vector[tensor.start : tensor.stop] = found.ravel()
+            vector[tensor.start : tensor.stop] = arrays[name].ravel()
         vector.setflags(write=False)
         vectors.append(vector)
     if params_digest(*(vector[: network.parameter_count] for vector in vectors)) != content["params_sha256"]:

@@ -126,7 +126,7 @@ def test_the_command_connects_before_it_reads_the_job(
             super().__init__(*arguments)
 
     monkeypatch.setattr(ray_session, "RaySession", Session)
-    monkeypatch.setattr("distbp.cli.main.job_at", lambda path: seen.append("read") or job_of(0))
+    monkeypatch.setattr("distbp.cli.main.job_at", lambda *_, **__: seen.append("read") or job_of(0))
     address = ray.get_runtime_context().gcs_address
     (tmp_path / "job.yaml").write_text("name: missing\n")
     done = CliRunner().invoke(

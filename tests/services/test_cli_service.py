@@ -73,7 +73,8 @@ def test_a_job_from_submit_to_predict(served: Served, job: Path, tmp_path: Path)
     assert again[0] == again[1]
     listed = objects(run("list", "--name", "blobs", "--json").stdout)
     assert [one["id"] for one in listed[:2]] == [again[0], job_id]
-    assert len(objects(run("datasets", "--json").stdout)) == 1
+    sent = objects(run("datasets", "--json").stdout)
+    assert [one["name"] for one in sent].count("blobs train") == 1
     assert "blobs train" in run("datasets").stdout
 
     lines = run("logs", job_id).stdout.splitlines()

@@ -86,7 +86,8 @@ def test_a_file_from_the_command_line(folder: Path, digest: str, tmp_path: Path)
     status = json.loads(run("status", job_id, "--json").stdout)
     dataset, _, name = status["job"]["data"]["train"]["path"].partition("/")
     assert dataset.startswith("dataset:ds_") and name == "homes.csv"
-    assert f"{dataset.removeprefix('dataset:')}  homes train  1 file" in run("datasets").stdout
+    shown = " ".join(run("datasets").stdout.split())
+    assert f"{dataset.removeprefix('dataset:')} homes train 1 file" in shown
     assert run("datasets", "upload", folder / "homes.csv").stdout == f"{dataset.removeprefix('dataset:')}\n"
     file = tmp_path / "homes.tar"
     assert run("models", "get", job_id, file).stdout == f"the model is in {file}\n"

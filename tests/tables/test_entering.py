@@ -45,8 +45,8 @@ def test_gradients_of_a_job_with_a_table(tmp_path: Path) -> None:
 def test_a_step_is_explained_from_what_enters(tmp_path: Path) -> None:
     path = write(houses(), tmp_path / "h.csv")
     found = explain_job(job(path, columns=ONE_HOT))
-    assert found.layers[0].inputs.shape == (44,)
-    assert found.layers[0].inputs[8:38].sum() == 1
+    assert found.layers[0].x.shape == (44,)
+    assert found.layers[0].x[8:38].sum() == 1
     with pytest.raises(JobError, match=r"data.columns: hold an embedding, which is not explained yet"):
         explain_job(job(path))
 
