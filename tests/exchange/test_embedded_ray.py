@@ -222,6 +222,30 @@ def small() -> Any:
     return make_job(shards=2, epochs=2)
 
 
+def test_what_was_dropped_is_freed_before_ray_ends(tmp_path: Path) -> None:
+    """A reference to an object of Ray's that is freed while Ray ends makes Ray end the process."""
+    script = tmp_path / "leaves.py"
+    script.write_text(
+        "import gc, weakref\n"
+        "from distbp.team.ray.session import RaySession\n"
+        "class Box: pass\n"
+        "if __name__ == '__main__':\n"
+        "    session = RaySession(1)\n"
+        "    session.wait()\n"
+        "    import ray\n"
+        "    gc.disable()\n"
+        "    box = Box()\n"
+        "    box.itself, box.reference, found = box, ray.put(1), weakref.ref(box)\n"
+        "    del box\n"
+        "    end = ray.shutdown\n"
+        "    ray.shutdown = lambda: print('freed' if found() is None else 'waits') or end()\n"
+        "    session.leave()\n"
+        "    session.close()\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "freed\n"), done.stderr
+
+
 @pytest.mark.usefixtures("ray_here")
 def test_a_team_of_one_process_gets_workers_and_gives_them_back(tmp_path: Path) -> None:
     control, wanted, run = Control(), [2, 1, 0], tmp_path / "run"

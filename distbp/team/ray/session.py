@@ -7,6 +7,7 @@ a token, and a keeper (see `distbp.team.ray.keeper`) ends it with this process.
 from __future__ import annotations
 
 import functools
+import gc
 import importlib
 import importlib.util
 import logging
@@ -135,13 +136,15 @@ class RaySession:
 
     def leave(self) -> None:
         """Begins to leave Ray, as `close` does. Does not wait."""
+        gc.collect()  # a reference to an object of Ray's that is dropped while Ray ends would end the process
         self._over.set()
 
     def close(self) -> None:
         """Leaves Ray, and ends it if this session started it; waits. May be called twice.
 
         Ctrl-C takes effect afterward: a process that exits while Ray starts or ends in it is aborted."""
-        self._over.set()
+        if not self.left:
+            self.leave()
         interrupted: KeyboardInterrupt | None = None
         while self._thread is not None and self._thread.is_alive():
             try:
