@@ -122,6 +122,7 @@ def test_a_misspelt_file_tells_no_names_of_others(tmp_path: Path) -> None:
     api.store.close()
 
 
+@pytest.mark.heavy  # it waits for the lock
 def test_a_locked_database_is_said_soon_and_does_not_stop_who_only_reads(tmp_path: Path) -> None:
     api = make_api(tmp_path)
     assert api.call("GET", "/readyz", "").status_code == 200
