@@ -19,6 +19,8 @@ from selenium.webdriver.support.ui import Select
 import distbp
 from distbp.core import settings
 
+pytestmark = pytest.mark.heavy
+
 TABLE = {"train": {"format": "table", "path": "homes.csv"}}
 JOB = {"epochs": 4, "workers": 0, "optimizer": {"type": "adam", "learning_rate": 0.1}}
 KINDS = {
