@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from distbp.job.faults import details, located
 from distbp.job.schema import KINDS
 from distbp.job.text import read_yaml
 from distbp.run.run_directory import read_job
-from distbp.run.splits import open_splits
+from distbp.run.splits import inputs_as_targets, open_splits
 
 if TYPE_CHECKING:
     from distbp.job import TrainingJob
@@ -62,7 +62,14 @@ def given_for(
         if words
         else split_of(model_dir, split, model)
     )
+    if with_targets and table.targets is None and _compares_with_inputs(model_dir):
+        table = replace(table, targets=inputs_as_targets(table, model.preprocessing, model.network.dtype))
     return _of_table(table, np.asarray(arranged(table.inputs, table.columns, model.columns, table.name)))
+
+
+def _compares_with_inputs(run_dir: Path) -> bool:
+    """Whether the run's job has the inputs for targets."""
+    return (run_dir / "job.yaml").exists() and read_job(run_dir).data.targets == "inputs"
 
 
 def _of_table(table: Table, inputs: Array | EncodedRows | Samples) -> Given:

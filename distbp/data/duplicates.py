@@ -18,8 +18,6 @@ def shared_rows(tables: Mapping[str, Table], targets: Mapping[str, Array]) -> It
     set, (rows,) or (rows, outputs), as the loss takes them."""
     if targets.keys() != tables.keys() or sum(map(len, tables.values())) > MOST_ROWS:
         return  # where targets do not fit the job, that is said
-    if any(table.windows is not None for table in tables.values()):
-        return  # windows of one series hold the same rows
     hashes = {
         name: _mixed(_of_rows(table.inputs)) + _of_rows(targets[name]) for name, table in tables.items()
     }

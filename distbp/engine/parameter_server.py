@@ -122,30 +122,24 @@ class ParameterServer:
             self._end(step)
             return
         sums = joint([self._check(gradients, order)])
-        if not (sums.finite or self._bears_infinity):
+        if not (sums.finite or self.updater.bears_infinity):
             raise NotFiniteError(step)
         self.finish(step, sums.squares[0], plateau)
 
     @property
     def one_pass(self) -> bool:
         """Whether an update needs no look at the whole gradient before it."""
-        plain = not isinstance(self.updater, Searching) and self.updater.rule.clip is None
-        return plain and self._noise is None
-
-    @property
-    def _bears_infinity(self) -> bool:
-        return isinstance(self.updater, Searching) and self.updater.bears_infinity
+        return self.updater.one_pass and self._noise is None
 
     def probe(self) -> None:
         """Puts into the vector where the next step wants the gradient, if that is elsewhere. The update puts
         back what the model is."""
-        if isinstance(self.updater, Searching):
-            self.updater.probe()
+        self.updater.probe()
 
     @property
     def verdict(self) -> str:
         """Why further steps would change nothing, for people; "" where they may."""
-        return self.updater.verdict if isinstance(self.updater, Searching) else ""
+        return self.updater.verdict
 
     @property
     def has_statistics(self) -> bool:

@@ -50,6 +50,9 @@ def share(
             if not name or not tensor:
                 words = f"{text!r} must be the name of a layer and of its tensor, such as out.weight"
                 problems.append(Problem(path, words))
+            elif not numbers:
+                words = f"{name!r} is not known: no layer has a name; give that one a name"
+                problems.append(Problem(path, words))
             elif name not in numbers:
                 problems.append(Problem(path, unknown(name, numbers)))
             elif problem := _problem(layers, shapes, taken, number, numbers[name], tensor):

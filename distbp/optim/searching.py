@@ -69,6 +69,7 @@ class Searching:
     """
 
     compiled = False  # one evaluation takes a pass over all data, against which this is nothing
+    one_pass = False
 
     def __init__(
         self,

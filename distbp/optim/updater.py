@@ -38,6 +38,9 @@ class Updater:
     go on as if nothing had happened. ValueError where arrays, slots or decays do not fit.
     """
 
+    bears_infinity = False  # a loss that is not finite ends training
+    verdict = ""  # it never has nothing left to do
+
     def __init__(
         self,
         parts: Sequence[Part],
@@ -91,6 +94,14 @@ class Updater:
         squares = np.zeros((len(self.parts), 3))
         self._together(self.parts, squares, sums, order, step, scale)
         return squares
+
+    @property
+    def one_pass(self) -> bool:
+        """Whether an update needs no look at the whole gradient before it."""
+        return self.rule.clip is None
+
+    def probe(self) -> None:
+        """The next gradient is wanted where the parameters are."""
 
     def close(self) -> None:
         """Ends the threads, and lets go of the sums. Harmless when called twice."""

@@ -153,7 +153,7 @@ def open_splits(
         elif tables and plain is None:  # known by now; to the training rows themselves it can do no harm
             table = check_rows(table, job.data.bad_rows, replace(allowed, preprocessing=preprocessing))
         if job.data.targets == "inputs":
-            table = replace(table, targets=_inputs_as_targets(table, preprocessing, np.dtype(job.dtype)))
+            table = replace(table, targets=inputs_as_targets(table, preprocessing, np.dtype(job.dtype)))
         tables[name] = table
     if "train" not in tables:
         raise DataError(
@@ -215,7 +215,7 @@ def _open_table(job: TrainingJob, folder: Path, given: Mapping[str, Any], *, con
     return Splits(tables, plain, meaning, opened.plan, notes)
 
 
-def _inputs_as_targets(table: Table, preprocessing: Preprocessing, dtype: np.dtype[Any]) -> Array:
+def inputs_as_targets(table: Table, preprocessing: Preprocessing, dtype: np.dtype[Any]) -> Array:
     """(n, numbers of a row), as the first layer takes them."""
     prepared = np.empty(table.inputs.shape, dtype)
     preprocessing.apply(table.inputs, prepared)

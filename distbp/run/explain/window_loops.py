@@ -92,11 +92,11 @@ def chosen_place(grid: Grid, x: Values, c: int, i: int, j: int) -> tuple[int, in
     return max(places, key=lambda place: (x[(c, *place)], -places.index(place)))
 
 
-def pool(kind: str, options: Mapping[str, Any], x: Values, shape: tuple[int, ...]) -> Values:
+def pool(largest: bool, options: Mapping[str, Any], x: Values, shape: tuple[int, ...]) -> Values:
     """The largest number of each window, or the average, in which padding counts as 0."""
     grid, y = grid_of(options), np.zeros(shape)
     for c, i, j in np.ndindex(*shape):
-        if kind == "max_pool2d":
+        if largest:
             y[c, i, j] = x[(c, *chosen_place(grid, x, c, i, j))]
         else:
             total = math.fsum(x[c, row, column] for _, _, row, column in grid.places(x.shape[1:], i, j))
@@ -104,11 +104,11 @@ def pool(kind: str, options: Mapping[str, Any], x: Values, shape: tuple[int, ...
     return y
 
 
-def pool_back(kind: str, options: Mapping[str, Any], x: Values, d_y: Values) -> Values:
+def pool_back(largest: bool, options: Mapping[str, Any], x: Values, d_y: Values) -> Values:
     """dE/dx: all of dE/dy to the largest number, or an equal part to each."""
     grid, d_x = grid_of(options), np.zeros_like(x)
     for c, i, j in np.ndindex(*d_y.shape):
-        if kind == "max_pool2d":
+        if largest:
             d_x[(c, *chosen_place(grid, x, c, i, j))] += d_y[c, i, j]
         else:
             for _, _, row, column in grid.places(x.shape[1:], i, j):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -125,12 +126,14 @@ CONVOLUTION = Kind(
 # Pooling ----------------------------------------------------------------------------------------------
 
 
-def _pool(spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
-    return {"a": pool(spec["type"], spec["options"], inputs[0], spec["shape"])}
+def _pool(largest: bool, spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
+    return {"a": pool(largest, spec["options"], inputs[0], spec["shape"])}
 
 
-def _pool_backward(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbers, d: Values) -> Back:
-    return Back({}, {}, [pool_back(spec["type"], spec["options"], inputs[0], d)])
+def _pool_backward(
+    largest: bool, spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbers, d: Values
+) -> Back:
+    return Back({}, {}, [pool_back(largest, spec["options"], inputs[0], d)])
 
 
 def _window(step: LayerStep, place: Place) -> str:
@@ -172,8 +175,8 @@ def _average_hands(step: LayerStep, which: int, place: Place) -> str:
 
 MAX_POOL = Kind(
     read=unread,
-    forward=_pool,
-    backward=_pool_backward,
+    forward=partial(_pool, True),
+    backward=partial(_pool_backward, True),
     rule=lambda step: "a = the largest number of each window",
     made=_largest,
     hands_rule=lambda step: "dE/da comes from the windows above: to the largest number of each",
@@ -181,8 +184,8 @@ MAX_POOL = Kind(
 )
 AVERAGE_POOL = Kind(
     read=unread,
-    forward=_pool,
-    backward=_pool_backward,
+    forward=partial(_pool, False),
+    backward=partial(_pool_backward, False),
     rule=lambda step: "a = the average of each window (padding counts as 0)",
     made=_average,
     hands_rule=lambda step: "dE/da comes from the windows above: an equal part to each number",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -150,18 +151,16 @@ CONVOLUTION_1D = Kind(
 # Pooling ----------------------------------------------------------------------------------------------
 
 
-def _of_images(spec: Spec) -> str:
-    return str(spec["type"]).replace("1d", "2d")
-
-
-def _pool(spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
+def _pool(largest: bool, spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
     steps, features = spec["shape"]
     shape = (features, 1, steps)
-    return {"a": _sequence(pool(_of_images(spec), _options(spec["options"]), _image(inputs[0]), shape))}
+    return {"a": _sequence(pool(largest, _options(spec["options"]), _image(inputs[0]), shape))}
 
 
-def _pool_back(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbers, d: Values) -> Back:
-    d_x = pool_back(_of_images(spec), _options(spec["options"]), _image(inputs[0]), _image(d))
+def _pool_back(
+    largest: bool, spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbers, d: Values
+) -> Back:
+    d_x = pool_back(largest, _options(spec["options"]), _image(inputs[0]), _image(d))
     return Back({}, {}, [_sequence(d_x)])
 
 
@@ -201,8 +200,8 @@ def _average_hands(step: LayerStep, which: int, place: Place) -> str:
 
 MAX_POOL_1D = Kind(
     read=unread,
-    forward=_pool,
-    backward=_pool_back,
+    forward=partial(_pool, True),
+    backward=partial(_pool_back, True),
     rule=lambda step: "a = the largest number of each window of steps, feature by feature",
     made=_largest,
     hands_rule=lambda step: "dE/da comes from the windows above: to the largest number of each",
@@ -210,8 +209,8 @@ MAX_POOL_1D = Kind(
 )
 AVERAGE_POOL_1D = Kind(
     read=unread,
-    forward=_pool,
-    backward=_pool_back,
+    forward=partial(_pool, False),
+    backward=partial(_pool_back, False),
     rule=lambda step: "a = the average of each window of steps (padding counts as 0), feature by feature",
     made=_average,
     hands_rule=lambda step: "dE/da comes from the windows above: an equal part to each number",
