@@ -161,7 +161,7 @@ def _is_here(source: Any, folder: Path) -> bool:
     if not names:
         return False
     path = getattr(source, names[0])
-    return not path.startswith(DATASET) and (folder / path).is_file()
+    return not path.startswith(DATASET) and (folder / path).exists()
 
 
 def _is_there(transport: Transport, dataset: str) -> bool:

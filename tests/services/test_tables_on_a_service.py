@@ -130,3 +130,24 @@ def test_a_table_that_the_runner_cannot_read_fails_with_its_place(folder: Path, 
     handle = distbp.submit(job(f"dataset:{dataset}"))
     with pytest.raises(JobFailedError, match=r"bad.csv: line 10: 2 cells where the table has 3 columns"):
         handle.wait()
+
+
+def test_a_folder_of_images(tmp_path: Path) -> None:
+    pillow = pytest.importorskip("PIL.Image")
+    for number in range(12):
+        place = tmp_path / "images" / ("left" if number % 2 else "right") / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        pillow.new("L", (4, 3), 20 * number).save(place)
+    fields = {
+        "data": {"train": {"format": "images", "path": "images"}, "scale": 255},
+        "model": {"layers": ["flatten", {"type": "dense", "units": 2}]},
+        "loss": "softmax_cross_entropy",
+        "batch_size": 4,
+        "epochs": 2,
+        "workers": 0,
+    }
+    wanted = distbp.TrainingJob.from_mapping(fields)
+    with settings.environment(QUICK):
+        local = distbp.train(wanted, folder=tmp_path, output=tmp_path / "run")
+    (tmp_path / "job.yaml").write_text(wanted.to_yaml())
+    assert local.params_sha256 in run("submit", tmp_path / "job.yaml", "--wait").stdout
