@@ -10,7 +10,7 @@ int64 numbers of bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from numba import types
@@ -27,6 +27,24 @@ BYTES = 4 * LANES  # of a vector
 _WAITING = 8  # fused multiply-adds that must be under way, each for a sum of its own
 
 
+def _chosen(routine: Callable[[Any, int, int], Any]) -> Callable[..., Any]:
+    """The code that calls the routine made for the first two values, many (1 to MOST) and vectors, with the
+    others."""
+
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        cases = {
+            m * VECTORS + v - 1: routine(builder.module, m, v)
+            for v in range(1, VECTORS + 1)
+            for m in range(1, MOST + 1)
+        }
+        many, vectors, *rest = values
+        case = builder.add(builder.mul(many, LONG(VECTORS)), builder.sub(vectors, LONG(1)))
+        lanes.choose(builder, cases, case, rest)
+        return context.get_dummy_value()
+
+    return code
+
+
 @intrinsic  # type: ignore[untyped-decorator]
 def sum_windows(
     context: Any, places: Any, vectors: Any, source: Any, step: Any, runs: Any, count: Any, terms: Any,
@@ -40,18 +58,7 @@ def sum_windows(
     begin with. to: where the sums of the first place go; the next are `to_step` further. columns: how many of
     the last vector's sums are written. add: if not 0, they are added to what is there, place after place."""
 
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        cases = {
-            p * VECTORS + v - 1: _sum_windows(builder.module, p, v)
-            for v in range(1, VECTORS + 1)
-            for p in range(1, MOST + 1)
-        }
-        places, vectors, *rest = values
-        case = builder.add(builder.mul(places, LONG(VECTORS)), builder.sub(vectors, LONG(1)))
-        lanes.choose(builder, cases, case, rest)
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 13), code
+    return types.void(*[types.int64] * 13), _chosen(_sum_windows)
 
 
 def _sum_windows(module: Any, places: int, vectors: int) -> Any:
@@ -119,18 +126,7 @@ def sum_places(
     the last vector. The sum is by fused multiply-adds, place after place; of few terms and vectors there are
     several, for one place in turn each, which are added in order."""
 
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        cases = {
-            t * VECTORS + v - 1: _sum_places(builder.module, t, v)
-            for v in range(1, VECTORS + 1)
-            for t in range(1, MOST + 1)
-        }
-        terms, vectors, *rest = values
-        case = builder.add(builder.mul(terms, LONG(VECTORS)), builder.sub(vectors, LONG(1)))
-        lanes.choose(builder, cases, case, rest)
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 12), code
+    return types.void(*[types.int64] * 12), _chosen(_sum_places)
 
 
 def _sum_places(module: Any, terms: int, vectors: int) -> Any:
