@@ -25,6 +25,7 @@ class Purpose(IntEnum):
     SPLIT = 8  # rows of a table -> training, validation, test
     MEMBER = 9  # the seeds of the members of a job
     COPIES = 10  # by what copies of the parameters are perturbed, for evolution
+    BUCKETS = 11  # the order of slices of similar lengths in one epoch
 
 
 class Stream:

@@ -114,6 +114,7 @@ class ShardReader:
         self.shard = shard
         self._data = data
         self._dealt = dealt
+        self._lengths = data.inputs[dealt, -1].astype(np.int64) if sharding.buckets else None
         self._steps = sharding.steps_per_epoch
         self._full_batches = sharding.rows // sharding.batch_size
         self._slice = sharding.slice_rows(0, shard)  # rows of every slice but perhaps the last one's
@@ -185,14 +186,14 @@ class ShardReader:
     def order(self, epoch: int) -> Array:
         """The shard's row numbers in the order of an epoch, int64: its slices, one after the other."""
         if epoch != self._epoch:
-            self._order = self.sharding.order(self.shard, self._dealt, epoch)
+            self._order = self.sharding.order(self.shard, self._dealt, epoch, self._lengths)
             self._epoch, self._first, self._last = epoch, 0, 0
         return self._order
 
     def rows(self, step: int) -> Array:
         """Row numbers of the training set in the shard's slice at `step`, int64."""
         epoch, index = divmod(step, self._steps)
-        order = self.sharding.order(self.shard, self._dealt, epoch)
+        order = self.sharding.order(self.shard, self._dealt, epoch, self._lengths)
         start = index * self._slice
         return order[start : start + self.sharding.slice_rows(index, self.shard)]
 

@@ -5,6 +5,11 @@ Rows are dealt to shards once, so that in every epoch each shard has just the ro
 a random permutation (or, without shuffling, the order of the file, so that step t trains on rows
 [t b, (t+1) b)). Each epoch a shard shuffles its own rows. So a shard needs its own rows only, wherever it
 is hosted.
+
+Rows of different lengths are put into buckets: of the shuffled rows of POOL slices, the shortest make up one
+slice, the next ones another. The slices of a pool are then taken in a random order, the same one in every
+shard. So the rows of a batch have similar lengths, in all shards, and steps that none of them has are left
+out.
 """
 
 from __future__ import annotations
@@ -15,6 +20,8 @@ import numpy as np
 
 from distbp.core.streams import Purpose, generator
 from distbp.nn.layers.base import Array
+
+POOL = 50  # slices among which rows are put into buckets by their lengths
 
 
 def slice_bounds(batch_rows: int, shards: int, shard: int) -> tuple[int, int]:
@@ -32,7 +39,8 @@ def evaluated_rows(rows: int, shards: int, shard: int) -> tuple[int, int]:
 @dataclass(frozen=True)
 class Sharding:
     """`rows`: of the training set. `drop_last`: leave out the last, smaller batch of an epoch (which rows
-    are left out changes from epoch to epoch when shuffling)."""
+    are left out changes from epoch to epoch when shuffling). `buckets`: rows have lengths, and those of a
+    slice are to be similar."""
 
     rows: int
     batch_size: int
@@ -40,6 +48,7 @@ class Sharding:
     seed: int = 0
     shuffle: bool = True
     drop_last: bool = False
+    buckets: bool = False
 
     @property
     def steps_per_epoch(self) -> int:
@@ -71,11 +80,26 @@ class Sharding:
         start, stop = slice_bounds(len(rest), self.shards, shard)
         return np.concatenate([whole, rest[start:stop]])
 
-    def order(self, shard: int, dealt: Array, epoch: int) -> Array:
-        """The shard's rows in the order of `epoch`; slices are taken from it one after another."""
+    def order(self, shard: int, dealt: Array, epoch: int, lengths: Array | None = None) -> Array:
+        """The shard's rows in the order of `epoch`; slices are taken from it one after another. lengths: of
+        `dealt`, where there are buckets."""
         if not self.shuffle:
             return dealt
-        return generator(self.seed, Purpose.ORDER, epoch, shard).permutation(dealt)
+        places = generator(self.seed, Purpose.ORDER, epoch, shard).permutation(len(dealt))
+        if self.buckets and lengths is not None:
+            places = places[self._by_length(lengths[places], self.slice_rows(0, shard), epoch)]
+        return dealt[places]
+
+    def _by_length(self, lengths: Array, size: int, epoch: int) -> Array:
+        """The places of rows in the order of their buckets. size: of a slice. A last, smaller slice stays."""
+        order = np.arange(len(lengths))
+        whole = self.rows // self.batch_size * size
+        for start in range(0, whole, max(1, POOL * size)):
+            stop = min(start + POOL * size, whole)
+            slices = start + np.argsort(lengths[start:stop], kind="stable").reshape(-1, size)
+            draw = generator(self.seed, Purpose.BUCKETS, epoch, start // (POOL * size))
+            order[start:stop] = draw.permutation(slices).ravel()
+        return order
 
     def _deal(self) -> Array:
         if not self.shuffle:

@@ -88,7 +88,8 @@ class Blueprint:
     def sharding(self) -> Sharding:
         job, rows = self.job, self.rows["train"]
         shuffle = job.shuffle and job.batch_size != "full"  # of a sum over all rows the order changes nothing
-        return Sharding(rows, self.batch_size, self.shards, job.seed, shuffle, job.drop_last)
+        buckets = shuffle and self.lengths and job.bucket_by_length
+        return Sharding(rows, self.batch_size, self.shards, job.seed, shuffle, job.drop_last, buckets)
 
     def measures(self, network: Network, split: str = "") -> Measures:
         metrics = metrics_for(self.job.loss, network.output_shape, self.job.metrics, self.frames.get(split))

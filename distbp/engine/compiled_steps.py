@@ -24,7 +24,7 @@ from distbp.machine.dot import sum_of_squares
 from distbp.machine.jit import inner, jit
 from distbp.machine.pointers import ask_to_write, meet
 from distbp.nn.ops.loops_products import deferred_part
-from distbp.nn.ops.rows import SPACES, address_of, floats
+from distbp.nn.ops.rows import SPACES, address_of, floats, runs
 from distbp.nn.run_compiled import call_op
 from distbp.nn.tape import TOTALS, Space
 from distbp.optim.compiled import STRETCH, add_into, apply_rule, joined_sums
@@ -44,7 +44,7 @@ class Ops(NamedTuple):
 
 
 class Shards(NamedTuple):
-    """What is computed with. tables: of spaces, (shards, ...); positions: (shards, 3); totals: (shards, 3);
+    """What is computed with. tables: of spaces, (shards, ...); positions: (shards, 4); totals: (shards, 3);
     gradients: the addresses of the shards' gradients; skipped: which ops are deferred; additions: that join
     the shards' sums."""
 
@@ -111,8 +111,9 @@ def _compute(net: Ops, shards: Shards, rows: Rows, step: int, shard: int) -> Non
             )
     words, spaces = address_of(net.words), address_of(table)
     for i in range(net.ops.size):
-        if not shards.skipped[i]:
-            call_op(net.ops[i], words + 8 * net.starts[i], spaces, count)
+        row = words + 8 * net.starts[i]
+        if not shards.skipped[i] and runs(row, spaces):
+            call_op(net.ops[i], row, spaces, count)
 
 
 @inner

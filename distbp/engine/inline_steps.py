@@ -81,7 +81,7 @@ class InlineSteps:
             if shards == 1
             else _lines(shards, network.size, server.vector.dtype)
         )
-        positions = np.zeros((shards, 3), np.int64)
+        positions = np.zeros((shards, 4), np.int64)
         positions[:, 1], positions[:, 2] = np.arange(shards), blueprint.job.seed
         totals = np.zeros((shards, lowered.totals))
         sources = [reader.sources for reader in readers]

@@ -22,8 +22,8 @@ def canonical(fields: Mapping[str, Any]) -> str:
     kept = {key: value for key, value in fields.items() if key not in CANNOT_CHANGE_THE_BITS}
     kept["data"] = {key: value for key, value in kept["data"].items() if key != "folder"}
     kept["model"] = {**kept["model"], "layers": _wired(kept["model"]["layers"])}
-    for name in ("members", "restarts"):
-        if kept.get(name) == 1:  # as if it were not there, as it once was not
+    for name, usual in (("members", 1), ("restarts", 1), ("bucket_by_length", True)):
+        if kept.get(name) == usual:  # as if it were not there, as it once was not
             del kept[name]
     if kept.get("class_weight") is not None and kept["class_weight"] != "balanced":
         kept["class_weight"] = _by_class(kept["class_weight"])

@@ -113,6 +113,11 @@ class TrainingJob(Part):
         " early_stopping, else by the validation loss, else by the training loss",
     )
     shuffle: Flag = Field(default=True, description="a new order of the samples in every epoch")
+    bucket_by_length: Flag = Field(
+        default=True,
+        description="where samples have lengths and are shuffled: put samples of similar lengths into a"
+        " batch; steps that none of them has are left out",
+    )
     drop_last: Flag = Field(
         default=False, description="leave out the last batch of an epoch where it is smaller"
     )

@@ -12,7 +12,7 @@ from distbp.nn.layers.layouts import arranged, turned
 from distbp.nn.losses.base import Loss, lower_loss
 from distbp.nn.network import Network, places
 from distbp.nn.sharing import join_parts, part_buffers
-from distbp.nn.tape import BOUND_TOTAL, ENTRY, LOSS, TOTALS, Ref, Row, Space, Tape, Watched, merged
+from distbp.nn.tape import BOUND_TOTAL, ENTRY, LONGEST, LOSS, TOTALS, Ref, Row, Space, Tape, Watched, merged
 from distbp.nn.wiring import DATA
 
 Parts = Mapping[tuple[int, str], Ref]  # of the gradient of a shared tensor, by layer and name
@@ -132,10 +132,12 @@ def _data(passes: _Passes) -> tuple[Value, Backward | None]:
     lengths = tape.work(1)
     if network.ids_below is not None:  # they stay where they lie
         tape.emit("last_id", rows, lengths)
+        tape.emit("longest", lengths, LONGEST, whole=(shape[0],))
         return Value(rows, shape, lengths), None
     x = tape.work(size)
     tape.emit("take_columns", rows, x, whole=(0,))
     tape.emit("take_columns", rows, lengths, whole=(size,))
+    tape.emit("longest", lengths, LONGEST, whole=(shape[0],))
     return Value(x, shape, lengths), None
 
 

@@ -58,7 +58,7 @@ class Program:
         self.work = work
         self.totals = np.zeros(lowered.totals)
         self._inputs = work[:0]  # of the last run: a network without layers gives them back
-        self._position = np.array([0, 0, seed], np.int64)
+        self._position = np.array([0, 0, seed, 0], np.int64)
         spaces = {
             Space.PARAMETERS: vector,
             Space.WORK: work,

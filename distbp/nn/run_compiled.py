@@ -21,7 +21,7 @@ from distbp.machine.jit import jit
 from distbp.machine.pointers import intrinsic
 from distbp.nn.kernels import Chosen
 from distbp.nn.ops.base import Op
-from distbp.nn.ops.rows import PRODUCTS, compiled
+from distbp.nn.ops.rows import PRODUCTS, compiled, runs
 from distbp.nn.run_tape import Spaces, encode
 from distbp.nn.tape import Row, Space
 
@@ -55,7 +55,9 @@ def run_rows(words: Array, starts: Array, ops: Array, spaces: Array, rows: int) 
     """Runs all rows of a tape on a slice of `rows` rows. spaces: the table, int64."""
     base, table = words.ctypes.data, spaces.ctypes.data
     for i in range(ops.size):
-        call_op(ops[i], base + 8 * starts[i], table, rows)
+        row = base + 8 * starts[i]
+        if runs(row, table):
+            call_op(ops[i], row, table, rows)
 
 
 def address(array: Array) -> int:

@@ -3,16 +3,18 @@ optional)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.nn.ops.base import REAL, WHOLE
-from distbp.nn.tape import Ref, Row, Space
+from distbp.nn.tape import ANY_LENGTH, LONGEST, Ref, Row, Space
 
 Spaces = Mapping[Space, Array]  # flat arrays, or what is read anew at every run
+# Operands, those of them that are found at every run, and whether it finds the longest row.
+_Bound = tuple[Row, list[Any], tuple[tuple[int, Ref], ...], bool]
 _CHANGING = (Space.INPUTS, Space.TARGETS, Space.WEIGHTS)
 
 
@@ -33,7 +35,7 @@ class NumpyExecutor:
     def __init__(self, ops: Sequence[Row], spaces: Spaces) -> None:
         self._ops = ops
         self._spaces = dict(spaces)
-        self._bound: dict[int, list[tuple[Callable[..., None], list[Any], tuple[tuple[int, Ref], ...]]]] = {}
+        self._bound: dict[int, list[_Bound]] = {}
 
     def run(
         self, rows: int, inputs: Array, targets: Array | None = None, weights: Array | None = None
@@ -44,32 +46,36 @@ class NumpyExecutor:
             Space.TARGETS: nothing.reshape(-1) if targets is None else targets.reshape(-1),
             Space.WEIGHTS: nothing.reshape(-1) if weights is None else weights.reshape(-1),
         }
-        for function, operands, changing in self._bound.get(rows) or self._bind(rows):
-            for number, ref in changing:
-                operands[number] = matrix(slices[Space(ref.space)], ref, rows)
-            function(*operands)
+        spaces, longest = self._spaces | slices, ANY_LENGTH
+        for row, operands, changing, finds in self._bound.get(rows) or self._bind(rows):
+            if row.runs(longest):
+                for number, ref in changing:
+                    operands[number] = matrix(spaces[Space(ref.space)], ref, rows, longest)
+                row.op.define(*operands)
+                if finds:
+                    longest = int(spaces[Space.POSITION][LONGEST.start])
 
-    def _bind(self, rows: int) -> list[tuple[Callable[..., None], list[Any], tuple[tuple[int, Ref], ...]]]:
+    def _bind(self, rows: int) -> list[_Bound]:
         bound = []
         for row in self._ops:
             operands: list[Any] = []
             changing = []
             for number, ref in enumerate(row.refs):
-                if ref.space in _CHANGING:
+                if ref.space in _CHANGING or ref.most:
                     changing.append((number, ref))
                     operands.append(None)
                 else:
                     operands.append(matrix(self._spaces[Space(ref.space)], ref, rows))
             operands += [row.whole, row.real]
-            bound.append((row.op.define, operands, tuple(changing)))
+            bound.append((row, operands, tuple(changing), LONGEST in row.refs))
         self._bound[rows] = bound
         return bound
 
 
-def matrix(space: Array, ref: Ref, rows: int) -> Array:
+def matrix(space: Array, ref: Ref, rows: int, longest: int = ANY_LENGTH) -> Array:
     """The matrix at a place in a flat space; without rows where the space has too few elements to hold
     any."""
-    m, n = ref.shape(rows)
+    m, n = ref.shape(rows, longest)
     if ref.space in _CHANGING and not len(space):
         return space.reshape(0, n)
     start = ref.start + rows * ref.per_row
@@ -83,7 +89,7 @@ def encode(ops: Sequence[Row], weighted: bool = True) -> tuple[Array, Array]:
     for row in ops:
         starts.append(len(words))
         real = np.array([*row.real, *[0.0] * (REAL - len(row.real))]).view(np.int64).tolist()
-        words += [*row.whole, *[0] * (WHOLE - len(row.whole)), *real]
+        words += [*row.whole, *[0] * (WHOLE - len(row.whole)), *real, row.when]
         for ref in row.refs:
             absent = ref.space == Space.WEIGHTS and not weighted
             words += [
@@ -92,5 +98,6 @@ def encode(ops: Sequence[Row], weighted: bool = True) -> tuple[Array, Array]:
                 ref.columns,
                 *((0, 0) if absent else (ref.times, ref.plus)),
                 ref.per_row,
+                ref.most,
             ]
     return np.array(words, np.int64), np.array(starts, np.int64)

@@ -7,7 +7,8 @@ linear function of the rows in the slice, so one tape serves slices of any size 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from distbp.core.arrays import Array
 from distbp.nn.ops import OPS
 from distbp.nn.ops.base import Op
 
+ANY_LENGTH = 1 << 32  # more steps than any row has
 LINE = 64  # bytes: every buffer begins at a multiple of it, as the last bits of a product may depend on that
 
 
@@ -31,7 +33,7 @@ class Space(IntEnum):
     WEIGHTS = 4  # of the rows in the loss; absent: all are 1
     TARGETS = 5  # int64 labels or values
     TOTALS = 6  # float64
-    POSITION = 7  # int64: step, shard, seed
+    POSITION = 7  # int64: step, shard, seed, and how many steps the longest row of the slice has
     CONSTANTS = 8  # numbers that stand with the tape
 
 
@@ -40,6 +42,9 @@ class Ref(NamedTuple):
 
     It begins at element `start + rows * per_row`: of the space, or of the buffer with the number `buffer`
     in the work space, whose place is planned when the tape is complete.
+
+    `most`: of a matrix with all rows of step 0, then those of step 1, the steps that a row has at most. It
+    ends with the longest row of the slice: `times` is less by the steps that no row has. 0: it never does.
     """
 
     space: int
@@ -49,9 +54,12 @@ class Ref(NamedTuple):
     plus: int = 0
     per_row: int = 0
     buffer: int = -1
+    most: int = 0
 
-    def shape(self, rows: int) -> tuple[int, int]:
-        return rows * self.times + self.plus, self.columns
+    def shape(self, rows: int, longest: int = ANY_LENGTH) -> tuple[int, int]:
+        """longest: the steps of the longest row of the slice."""
+        times = self.times - max(0, self.most - longest) if self.most else self.times
+        return rows * times + self.plus, self.columns
 
     def reshaped(self, columns: int, times: int) -> Ref:
         """The same elements of every row as `times` rows of `columns`."""
@@ -59,7 +67,7 @@ class Ref(NamedTuple):
 
     def step(self, number: int) -> Ref:
         """Of a matrix that holds one matrix of the slice's rows after the other, the one with this number."""
-        return self._replace(times=1, per_row=self.per_row + number * self.columns)
+        return self._replace(times=1, per_row=self.per_row + number * self.columns, most=0)
 
     def steps(self, first: int, count: int) -> Ref:
         """The same for `count` consecutive ones."""
@@ -70,12 +78,14 @@ ABSENT = Ref(Space.WORK, 0, 1)  # an operand that is not there: a matrix without
 LOSS_TOTAL, WEIGHT_TOTAL, BOUND_TOTAL = (Ref(Space.TOTALS, at, 1, plus=1) for at in range(3))
 TOTALS = 3  # then the live rows of each unit that can saturate
 POSITION = Ref(Space.POSITION, 0, 3, plus=1)  # step, shard, seed
+LONGEST = Ref(Space.POSITION, 3, 1, plus=1)
 LOSS, ENTRY = -1, -2  # in place of the number of a layer: of the loss, and of what the data enter by
 
 
 class Row(NamedTuple):
     """One op on the tape. `layer`: the number of the layer that emitted it, or LOSS or ENTRY. `deferred`: a
-    product into the gradient that may be computed later."""
+    product into the gradient that may be computed later. `when`: 0: it always runs; t + 1: only where a row
+    of the slice has a step t; -(t + 1): only where none has."""
 
     op: Op
     refs: tuple[Ref, ...]
@@ -84,6 +94,11 @@ class Row(NamedTuple):
     layer: int
     deferred: bool = False
     measured: bool = False
+    when: int = 0
+
+    def runs(self, longest: int) -> bool:
+        """Whether it runs on a slice whose longest row has so many steps."""
+        return self.when == 0 or (self.when <= longest if self.when > 0 else -self.when > longest)
 
 
 class Watched(NamedTuple):
@@ -115,6 +130,7 @@ class Tape:
     training: bool
     rows: list[Row] = field(default_factory=list)
     layer: int = LOSS
+    when: int = 0  # of the rows that are emitted, see `Row`
     watched: list[Watched] = field(default_factory=list)
     _constants: list[Array] = field(default_factory=list)
     _sizes: list[int] = field(default_factory=list)  # of the buffers, in elements
@@ -134,7 +150,15 @@ class Tape:
 
     def like(self, ref: Ref) -> Ref:
         """A new buffer of the same shape."""
-        return self.work(ref.columns, ref.times, ref.plus)
+        return self.work(ref.columns, ref.times, ref.plus)._replace(most=ref.most)
+
+    @contextmanager
+    def where(self, step: int | None, *, past: bool = False) -> Iterator[None]:
+        """What is emitted meanwhile runs only where a row of the slice has this step, or with `past`, where
+        none has. None: it always runs."""
+        self.when = 0 if step is None else -(step + 1) if past else step + 1
+        yield
+        self.when = 0
 
     def emit(
         self,
@@ -149,7 +173,7 @@ class Tape:
         op = OPS[name]
         if len(refs) != len(op.operands):
             raise ValueError(f"{name} takes {len(op.operands)} operands, got {len(refs)}")
-        self.rows.append(Row(op, refs, tuple(whole), tuple(real), self.layer, deferred, measured))
+        self.rows.append(Row(op, refs, tuple(whole), tuple(real), self.layer, deferred, measured, self.when))
 
     def keep(self, *refs: Ref) -> None:
         """Keeps what is in these buffers until the end, as it is read there."""

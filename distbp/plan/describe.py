@@ -252,7 +252,7 @@ def _random(
         Space.GRADIENT: aligned_vector(network.size, dtype),
         Space.WORK: aligned_vector(lowered.work, dtype),
         Space.TOTALS: np.zeros(lowered.totals),
-        Space.POSITION: np.zeros(3, np.int64),
+        Space.POSITION: np.zeros(4, np.int64),
         Space.CONSTANTS: lowered.constants,
     }
     inputs = aligned_vector(slice_rows * int(np.prod(network.row_shape)), network.input_dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from distbp.core.arrays import Array
 from distbp.data import batches
 from distbp.data.batches import ShardReader, WholeData
 from distbp.data.prepared import PreparedRows
-from distbp.data.sharding import Sharding, evaluated_rows, slice_bounds
+from distbp.data.sharding import POOL, Sharding, evaluated_rows, slice_bounds
 
 shardings = st.builds(
     Sharding,
@@ -139,6 +140,55 @@ def order_of_epoch(sharding: Sharding, epoch: int) -> list[int]:
     found = readers(sharding, rows_of_data(sharding))
     first = epoch * sharding.steps_per_epoch
     return [row for i in range(sharding.steps_per_epoch) for row in batch(found, first + i)]
+
+
+def lengths_of_slices(sharding: Sharding, lengths: Array, epoch: int) -> list[list[list[int]]]:
+    """By step, of each shard's slice the lengths of its rows."""
+    data = PreparedRows(
+        np.stack([lengths, lengths], axis=1).astype(np.float32), np.arange(len(lengths)), None
+    )
+    found, first = readers(sharding, data), epoch * sharding.steps_per_epoch
+    steps = [
+        [reader.slice(first + i).targets.copy() for reader in found] for i in range(sharding.steps_per_epoch)
+    ]
+    used = np.concatenate([rows for step in steps for rows in step])
+    assert sorted(used) == list(range(len(lengths)))  # every row once
+    return [[lengths[rows].tolist() for rows in step] for step in steps]
+
+
+@given(shardings, st.integers(0, 3))
+def test_buckets_use_every_row_once_and_are_sorted(sharding: Sharding, epoch: int) -> None:
+    sharding = replace(sharding, shuffle=True, drop_last=False, buckets=True)
+    lengths = np.random.default_rng(1).integers(0, 9, sharding.rows)
+    steps = lengths_of_slices(sharding, lengths, epoch)
+    full = steps[: sharding.rows // sharding.batch_size]
+    for shard in range(sharding.shards):  # a slice's rows lie between those of others: no overlap
+        ranges = sorted((min(step[shard]), max(step[shard])) for step in full if step[shard])
+        assert all(one[1] <= two[0] for one, two in itertools.pairwise(ranges))
+
+
+def test_slices_of_one_step_have_similar_lengths_in_all_shards() -> None:
+    """And come in a random order, another one in each epoch."""
+    sharding, lengths = Sharding(960, 32, 4, buckets=True), np.arange(960) % 60
+    orders = []
+    for epoch in range(2):
+        steps = lengths_of_slices(sharding, lengths, epoch)
+        assert max(max(map(max, step)) - min(map(min, step)) for step in steps) <= 15  # of 60
+        orders.append([max(step[0]) for step in steps])
+    assert sorted(orders[0]) not in orders
+    assert orders[0] != orders[1]
+
+
+def test_buckets_reach_over_a_pool_of_slices_at_most() -> None:
+    sharding = Sharding(2 * POOL * 4, 4, 1, buckets=True)
+    plain = order_of_epoch(replace(sharding, buckets=False), 0)
+    lengths = np.random.default_rng(0).integers(0, 9, sharding.rows)
+    data = PreparedRows(np.stack([lengths] * 2, axis=1).astype(np.float32), np.arange(len(lengths)), None)
+    found = readers(sharding, data)
+    order = [row for step in range(sharding.steps_per_epoch) for row in batch(found, step)]
+    half = len(order) // 2
+    assert order != plain
+    assert set(order[:half]) == set(plain[:half])
 
 
 def test_shuffling_differs_by_epoch_and_seed() -> None:

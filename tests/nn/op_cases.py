@@ -173,8 +173,19 @@ ELEMENT_CASES = [
         lambda d: Call([d.normal(columns=STEPS * d.columns), d.out(STEPS * d.rows)]),
     ),
     Case(
+        "steps_first",
+        lambda d: Call([d.normal(columns=STEPS * d.columns), d.out((STEPS - 1) * d.rows)]),
+        "the first steps",
+        drops=frozenset({0}),
+    ),
+    Case(
         "samples_first",
         lambda d: Call([d.normal(STEPS * d.rows), d.out(columns=STEPS * d.columns)]),
+    ),
+    Case(
+        "samples_first",
+        lambda d: Call([d.normal((STEPS - 1) * d.rows), d.out(columns=STEPS * d.columns)]),
+        "the first steps",
     ),
     Case("fill", lambda d: Call([d.out()], (), (1.25,))),
     Case(
@@ -377,6 +388,11 @@ def _mean(ends: bool) -> list[Case]:
 
 LENGTH_CASES = [
     Case("last_id", lambda d: Call([d.labels(7), d.out(columns=1)])),
+    Case(
+        "longest",
+        lambda d: Call([np.arange(1.0, d.rows + 1)[:, None], d.labels(7)[:1]], (d.rows,)),
+        drops=frozenset({0}),
+    ),
     Case("end_rows", lambda d: Call([d.ends(STEPS), d.normal()], (1,)), drops=frozenset({0, 1})),
     Case(
         "take_last",

@@ -19,7 +19,7 @@ from distbp.nn.ops import OPS
 from distbp.nn.ops.base import Op
 from distbp.nn.program import executor
 from distbp.nn.run_tape import NumpyExecutor, matrix
-from distbp.nn.tape import BOUND_TOTAL, TOTALS, Plan, Ref, Row, Space, Tape
+from distbp.nn.tape import BOUND_TOTAL, LONGEST, TOTALS, Plan, Ref, Row, Space, Tape
 
 ROOM = 16  # elements between operands that nobody may write to; with float32 64 bytes
 _SPACES = {"f": Space.WORK, "i": Space.POSITION, "d": Space.TOTALS}
@@ -97,7 +97,7 @@ class _Tape:
         self.work = aligned_vector(plan.work, dtype)
         self.totals = np.zeros(TOTALS + sum(one.units for one in plan.watched))
         self.work[:] = np.nan
-        self.position = np.array([0, 0, 7], np.int64)
+        self.position = np.array([0, 0, 7, 0], np.int64)
         changing = {Space.WORK: self.work, Space.TOTALS: self.totals, Space.POSITION: self.position}
         every = {**spaces, **changing}
         self.run = executor(plan.rows, most_rows, every, kernels, np.dtype(dtype)).run
@@ -162,6 +162,8 @@ class Rig:
         low = Lowering(tape, index, (wanted,), parameters, into[0], statistics, into[1], BOUND_TOTAL)
         ends = None if self._lengths is None else Ref(Space.WEIGHTS, 0, 1, 1)
         x = Value(Ref(Space.INPUTS, 0, math.prod(self._input_shape), 1), self._input_shape, ends)
+        if ends is not None:
+            tape.emit("longest", ends, LONGEST, whole=(self._input_shape[0],))
         (given,) = arranged(tape, self._layer, [x])
         made, backward = self._layer.lower(low, given)
         assert made.shape == self.output_shape

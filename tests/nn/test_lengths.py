@@ -9,16 +9,18 @@ import pytest
 from nn.lowered import check_compiled, gradcheck, layer, vector_of
 from nn.test_layers import TABLE
 from nn.test_recurrence import GOLDEN, ours
-from tapes import Rig
+from tapes import Rig, run_op
 
 from distbp.core.arrays import Array
 from distbp.nn.kernels import NUMPY, Kernels
 from distbp.nn.layers import LAYERS
 from distbp.nn.losses import LOSSES
 from distbp.nn.network import Network, aligned_vector
+from distbp.nn.ops import OPS
 from distbp.nn.program import Program
 
 LENGTHS = np.array([5, 0, 1, 3, 5, 2])
+SHORTER = np.array([3, 0, 1, 3, 1, 2])
 STEPS, FEATURES = 5, 3
 DENSE = layer("dense", units=2)
 BOTH = {"return_sequences": True, "bidirectional": True}
@@ -55,6 +57,9 @@ NETS: dict[str, list[Any]] = {
     ],
 }
 every_net = pytest.mark.parametrize("name", NETS)
+each_lengths = pytest.mark.parametrize(
+    "lengths", [LENGTHS, SHORTER, SHORTER.clip(0, 1), 0 * SHORTER], ids=["whole", "shorter", "one", "none"]
+)
 
 
 def packed(x: Array, lengths: Array) -> Array:
@@ -74,38 +79,40 @@ def trained(
     return program.outputs(len(x)).copy(), gradient
 
 
-def drawn(dtype: Any) -> tuple[Array, Array, Array]:
+def drawn(dtype: Any, lengths: Array) -> tuple[Array, Array, Array]:
     """Two batches that differ in their padding alone, and targets."""
     draw = np.random.default_rng(0)
-    x = draw.normal(size=(len(LENGTHS), STEPS, FEATURES)).astype(dtype)
+    x = draw.normal(size=(len(lengths), STEPS, FEATURES)).astype(dtype)
     other = x.copy()
-    past = np.arange(STEPS) >= LENGTHS[:, None]
+    past = np.arange(STEPS) >= lengths[:, None]
     other[past] = 1000 * draw.normal(size=other[past].shape)
-    return x, other, draw.normal(size=(len(LENGTHS), 2)).astype(dtype)
+    return x, other, draw.normal(size=(len(lengths), 2)).astype(dtype)
 
 
+@each_lengths
 @every_net
-def test_padding_has_no_influence(name: str, kernels: Kernels) -> None:
+def test_padding_has_no_influence(name: str, kernels: Kernels, lengths: Array) -> None:
     network = Network(NETS[name], (STEPS, FEATURES), np.float32, lengths=True)
-    x, other, targets = drawn(np.float32)
+    x, other, targets = drawn(np.float32, lengths)
     one, two = (
-        trained(network, vector_of(network), packed(rows, LENGTHS), targets, kernels) for rows in (x, other)
+        trained(network, vector_of(network), packed(rows, lengths), targets, kernels) for rows in (x, other)
     )
     assert np.isfinite(one[1]).all()
     assert [array.tobytes() for array in one] == [array.tobytes() for array in two]
 
 
+@each_lengths
 @every_net
-def test_a_padded_row_gives_what_it_gives_alone(name: str) -> None:
+def test_a_padded_row_gives_what_it_gives_alone(name: str, lengths: Array) -> None:
     whole = Network(NETS[name], (STEPS, FEATURES), np.float64, lengths=True)
-    x, _, targets = drawn(np.float64)
+    x, _, targets = drawn(np.float64, lengths)
     vector = vector_of(whole)
-    outputs, gradient = trained(whole, vector, packed(x, LENGTHS), targets, NUMPY)
+    outputs, gradient = trained(whole, vector, packed(x, lengths), targets, NUMPY)
     total = np.zeros_like(gradient)
-    for row, length in enumerate(LENGTHS):
+    for row, length in enumerate(lengths):
         if not length:  # there is no network of no steps
             one = Network(NETS[name], (STEPS, FEATURES), np.float64, lengths=True)
-            found, part = trained(one, vector, packed(x[[row]], LENGTHS[[row]]), targets[[row]], NUMPY)
+            found, part = trained(one, vector, packed(x[[row]], lengths[[row]]), targets[[row]], NUMPY)
             total += part
         else:
             one = Network(NETS[name], (int(length), FEATURES), np.float64)
@@ -118,6 +125,20 @@ def test_a_padded_row_gives_what_it_gives_alone(name: str) -> None:
                 total[theirs.start :][: mine.stop - mine.start] += part[mine.start : mine.stop]
         np.testing.assert_allclose(found[0], outputs[row], rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(gradient, total, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [([2, 5, 0], 5), ([2, 9], 4), ([0, 0], 1), ([-3], 1), ([np.nan, 3], 3), ([np.inf], 4)],
+    ids=str,
+)
+def test_the_longest_row_is_found_within_bounds(
+    lengths: list[float], expected: int, kernels: Kernels
+) -> None:
+    """From 1 to the steps of the inputs, whatever came in: 4 here, or 5."""
+    ends, most = np.array(lengths, np.float32)[:, None], 5 if 5 in lengths else 4
+    compiled = kernels.gemm is not None
+    assert run_op(OPS["longest"], [ends, np.zeros((1, 1), np.int64)], (most,), (), compiled)[1] == expected
 
 
 @every_net

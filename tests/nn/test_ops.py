@@ -243,12 +243,12 @@ def flipped(values: Array) -> Array:
 
 def one_element_off(values: Array) -> Array:
     place = np.unravel_index(int(np.abs(values).argmax()), values.shape)
-    values[place] += 1e-4 * max(1.0, float(np.abs(values[place])))
+    values[place] += 1 if values.dtype == np.int64 else 1e-4 * max(1.0, float(np.abs(values[place])))
     return values
 
 
 def last_row_missing(values: Array) -> Array:
-    values[-1] = np.nan
+    values[-1] = -12345 if values.dtype == np.int64 else np.nan
     return values
 
 

@@ -27,12 +27,14 @@ the first; nothing is moved for that (Schuster and Paliwal, IEEE Transactions on
 
 Where rows have lengths, the carry of a row past its end is 0, and so is the gradient of it. So the second
 direction begins at each row's end with nothing, and padding has no influence. The last state of the first
-direction is that of each row's last step; for length 0 it is 0.
+direction is that of each row's last step; for length 0 it is 0. Steps that no row of the slice has are left
+out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
@@ -125,9 +127,9 @@ class Direction:
         self._low, self._cell, self._inputs, self._order = low, cell, inputs, order
         self._parameters, self._gradients = parameters, gradients
         tape, steps, self._units = low.tape, len(order), parameters["recurrent_weight"].columns
-        self._a = tape.work(cell.gates * self._units, steps)
+        self._a = tape.work(cell.gates * self._units, steps)._replace(most=inputs.most)
         self._u = tape.like(self._a) if cell.apart else self._a
-        self.h = self._a if cell.in_place else tape.work(self._units, steps)
+        self.h = self._a if cell.in_place else self._every_step()
         self._c = tape.like(self.h)
         self._nothing = tape.work(self._units)  # the carry before the first step
 
@@ -143,6 +145,14 @@ class Direction:
         out = self._low.tape.work(self._units)
         self._low.tape.emit("take_last", self._ends, self.h, out)
         return out
+
+    def _every_step(self) -> Ref:
+        """A new buffer for numbers of the units, of all steps."""
+        return self._low.tape.work(self._units, len(self._order))._replace(most=self._a.most)
+
+    def _only(self, t: int, *, past: bool = False) -> AbstractContextManager[None]:
+        """What is emitted meanwhile runs only where a row has step t; with `past`, where none has."""
+        return self._low.tape.where(t if self._a.most else None, past=past)
 
     def _end(self, t: int, *carry: Ref) -> None:
         """Emits 0 for rows that step t is past the end of."""
@@ -162,11 +172,17 @@ class Direction:
         if self._cell.apart:
             tape.emit("fill", self._u.step(order[0]), real=(0.0,))
         for number, t in enumerate(order):
-            if number and recur is not None:
-                recur(self.h.step(order[number - 1]), self._u.step(t), add=not self._cell.apart)
             step = self._step(number)
-            self._cell.forward(tape, step, self._parameters)
-            self._end(t, step.h, *((step.c,) if self._cell.memory else ()))
+            carry = (step.h, step.c) if self._cell.memory else (step.h,)
+            with self._only(t):
+                if number and recur is not None:
+                    recur(self.h.step(order[number - 1]), self._u.step(t), add=not self._cell.apart)
+                self._cell.forward(tape, step, self._parameters)
+                self._end(t, *carry)
+            if order[0] > 0 and self._a.most:  # the step before begins with it
+                with self._only(t, past=True):
+                    for one in carry:
+                        tape.emit("fill", one, real=(0.0,))
 
     def _step(self, number: int) -> Step:
         t = self._order[number]
@@ -182,7 +198,7 @@ class Direction:
         tape, cell, order = self._low.tape, self._cell, self._order
         if self._ends is not None and self._ends_apart and not every:
             put, every = self._put_last(put, self._ends), True
-        d = tape.work(self._units, len(order) if every or cell.in_place else 1)
+        d = self._every_step() if every or cell.in_place else tape.work(self._units)
         put(d.step(order[-1]) if cell.in_place and not every else d)
         da = d if cell.in_place else self._a
         du = self._u if cell.apart else da
@@ -190,15 +206,18 @@ class Direction:
         if cell.memory:
             tape.emit("fill", dc, real=(0.0,))
         for number in reversed(range(len(order))):
-            dh = d.step(order[number]) if every or cell.in_place else d
+            t = order[number]
+            dh = d.step(t) if every or cell.in_place else d
             if number + 1 < len(order):
                 after = order[number + 1]
-                if cell.apart and every:
-                    tape.emit("add", dh, d.step(after), dh)
-                weight, add = self._parameters["recurrent_weight"], int(every or cell.apart)
-                tape.emit("product_nn", du.step(after), weight, dh, whole=(add,))
-            self._end(order[number], dh, *((dc,) if cell.memory else ()))
-            cell.backward(tape, self._step(number), dh, dc)
+                with self._only(max(t, after)):
+                    if cell.apart and every:
+                        tape.emit("add", dh, d.step(after), dh)
+                    weight, add = self._parameters["recurrent_weight"], int(every or cell.apart)
+                    tape.emit("product_nn", du.step(after), weight, dh, whole=(add,))
+            with self._only(t):
+                self._end(t, dh, *((dc,) if cell.memory else ()))
+                cell.backward(tape, self._step(number), dh, dc)
         self._parameters_backward(da, du)
         return da
 

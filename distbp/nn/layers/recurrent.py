@@ -121,7 +121,7 @@ class _Recurrent(Facts):
         tape, units, (steps, features) = low.tape, self.units, x.shape
         inputs, every = x.ref.reshaped(features, 1), self.return_sequences
         if steps > 1:
-            inputs = tape.work(features, steps)
+            inputs = tape.work(features, steps)._replace(most=0 if x.lengths is None else steps)
             tape.emit("steps_first", x.ref.reshaped(steps * features, 1), inputs)
         directions = self._directions(low, inputs, steps, x.lengths)
         for one in directions:
@@ -134,7 +134,7 @@ class _Recurrent(Facts):
             tape.emit("samples_first", joined, y)
 
         def backward(dy: Ref) -> Sequence[Ref | None]:
-            puts = _parted(tape, dy.reshaped(y.columns, y.times), units, steps if every else 1)
+            puts = _parted(tape, dy.reshaped(y.columns, y.times), units, steps if every else 1, inputs.most)
             gradients = [one.backward(put, every) for one, put in zip(directions, puts, strict=True)]
             if not low.wanted[0]:
                 return (None,)
@@ -152,20 +152,20 @@ def _beside(tape: Tape, parts: Sequence[Ref]) -> Ref:
     """Matrices with the same rows, one beside the other."""
     if len(parts) == 1:
         return parts[0]
-    out = tape.work(sum(part.columns for part in parts), parts[0].times)
+    out = tape.work(sum(part.columns for part in parts), parts[0].times)._replace(most=parts[0].most)
     for number, part in enumerate(parts):
         tape.emit("put_columns", part, out, whole=(number * part.columns,))
     return out
 
 
-def _parted(tape: Tape, dy: Ref, units: int, steps: int) -> list[Callable[[Ref], None]]:
+def _parted(tape: Tape, dy: Ref, units: int, steps: int, most: int) -> list[Callable[[Ref], None]]:
     """For each direction, what emits its part of dy, (rows, steps * directions * units), to where it is
-    wanted, (steps * rows, units)."""
+    wanted, (steps * rows, units), which may end with the longest row (`most`, see `Ref`)."""
     wide = dy.columns // steps
     if wide == units:
         return [lambda place: tape.emit("steps_first" if steps > 1 else "copy", dy, place)]
     if steps > 1:
-        moved = tape.work(wide, steps)
+        moved = tape.work(wide, steps)._replace(most=most)
         tape.emit("steps_first", dy, moved)
     else:
         moved = dy

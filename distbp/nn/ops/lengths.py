@@ -25,6 +25,11 @@ def _last_id(ids: Array, out: Array, whole: Whole, real: Real) -> None:
     out[:] = ids[:, -1:]
 
 
+def _longest(ends: Array, longest: Array, whole: Whole, real: Real) -> None:
+    """longest (1, 1) <- the length of the longest row: at least 1, at most whole[0]."""
+    longest[:] = np.int64(min(np.fmax.reduce(ends, axis=None, initial=1), whole[0]))
+
+
 def _end_rows(ends: Array, a: Array, whole: Whole, real: Real) -> None:
     """Rows of a that step whole[0] is past the end of <- 0; the others stay."""
     a[ends[:, 0] <= whole[0]] = 0
@@ -82,6 +87,7 @@ def _share(last: Array, like: Array) -> Array:
 _HERE = "distbp.nn.ops.loops_lengths:"
 LENGTHS = (
     Op("last_id", "iF", _last_id, f"{_HERE}last_id", "", element_ops(0)),
+    Op("longest", "fI", _longest, f"{_HERE}longest", "", element_ops(0)),
     Op("end_rows", "fF", _end_rows, f"{_HERE}end_rows", "", element_ops(0)),
     Op("take_last", "ffF", _take_last, f"{_HERE}take_last", "", element_ops(0)),
     Op("put_last", "ffF", _put_last, f"{_HERE}put_last", "", element_ops(0)),

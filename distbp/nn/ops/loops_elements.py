@@ -52,8 +52,9 @@ def take_columns(row: int, spaces: int, rows: int) -> None:
 def steps_first(row: int, spaces: int, rows: int) -> None:
     a, out = single(row, spaces, rows, 0), single(row, spaces, rows, 1)
     features = out.shape[1]
+    steps = out.shape[0] // max(1, a.shape[0])
     for i in range(a.shape[0]):
-        for t in range(a.shape[1] // features):
+        for t in range(steps):
             for j in range(features):
                 out[t * a.shape[0] + i, j] = a[i, t * features + j]
 
@@ -61,10 +62,13 @@ def steps_first(row: int, spaces: int, rows: int) -> None:
 def samples_first(row: int, spaces: int, rows: int) -> None:
     a, out = single(row, spaces, rows, 0), single(row, spaces, rows, 1)
     features = a.shape[1]
+    steps = a.shape[0] // max(1, out.shape[0])
     for i in range(out.shape[0]):
-        for t in range(out.shape[1] // features):
+        for t in range(steps):
             for j in range(features):
                 out[i, t * features + j] = a[t * out.shape[0] + i, j]
+        for k in range(steps * features, out.shape[1]):
+            out[i, k] = np.float32(0)
 
 
 def fill(row: int, spaces: int, rows: int) -> None:

@@ -15,6 +15,14 @@ def last_id(row: int, spaces: int, rows: int) -> None:
         out[i, 0] = np.float32(ids[i, ids.shape[1] - 1])
 
 
+def longest(row: int, spaces: int, rows: int) -> None:
+    ends, out = single(row, spaces, rows, 0), labels(row, spaces, rows, 1)
+    most = np.int64(1)
+    for i in range(ends.shape[0]):
+        most = max(most, np.int64(min(ends[i, 0], np.float32(whole(row, 0)))))
+    out[0, 0] = most
+
+
 def end_rows(row: int, spaces: int, rows: int) -> None:
     ends, a = single(row, spaces, rows, 0), single(row, spaces, rows, 1)
     step = whole(row, 0)

@@ -73,7 +73,7 @@ def nn(row: int, spaces: int, rows: int) -> None:
 
 @inner
 def weight_gradient(spaces: int, a: Array, b: Array, kept: int, begin: int, end: int, out: int) -> None:
-    """Columns [begin, end) of a, transposed, times b, to the address `out`."""
+    """Columns [begin, end) of a, transposed, times b, to the address `out`; where a has rows."""
     rows, units, features = a.shape[0], a.shape[1], b.shape[1]
     multiply(
         spaces,

@@ -1,10 +1,10 @@
 """How compiled ops read their row of the tape (Numba, optional).
 
 A compiled op is a function of three whole numbers: the address of its row, the address of the table of
-spaces, and the number of rows in the slice. A row is WORDS words of 8 bytes, then six for each operand:
+spaces, and the number of rows in the slice. A row is WORDS words of 8 bytes, then OPERAND for each operand:
 
-    whole numbers (WHOLE of them), real numbers (REAL of them)
-    for each operand: space, start, columns, times, plus, per row (see `distbp.nn.tape.Ref`)
+    whole numbers (WHOLE of them), real numbers (REAL of them), when it runs (see `distbp.nn.tape.Row`)
+    for each operand: space, start, columns, times, plus, per row, most (see `distbp.nn.tape.Ref`)
 
 The table of spaces holds the address of each space, and behind them the four words of
 `distbp.machine.blas.Gemm`.
@@ -19,12 +19,14 @@ from numba import types
 from numba.core import cgutils
 from numba.np import arrayobj as _arrayobj
 
-from distbp.machine.jit import callback
+from distbp.machine.jit import callback, inner
 from distbp.machine.pointers import intrinsic
 from distbp.nn.ops.base import REAL, WHOLE
 
-WORDS, OPERAND = WHOLE + REAL, 6
+WORDS, OPERAND = WHOLE + REAL + 1, 7
+WHEN = WHOLE + REAL
 SPACES = 9
+POSITION, LONGEST = 7, 3  # the space that says how many steps the longest row has, and where
 PRODUCTS = SPACES  # where the words of the products begin in the table of spaces
 
 _WORD = ir.IntType(64)
@@ -82,6 +84,16 @@ def _array(
     return array._getvalue()
 
 
+def _left_out(builder: Any, row: Any, spaces: Any, most: Any) -> Any:
+    """How many of `most` steps no row of the slice has; 0 where `most` is. There is no branch: where nothing
+    is left out there may be no position, and any word that can be read will do."""
+    nothing = ir.Constant(_WORD, 0)
+    cut = builder.icmp_signed(">", most, nothing)
+    position = builder.select(cut, _load(builder, spaces, POSITION), row)
+    over = builder.sub(most, _load(builder, position, LONGEST))
+    return builder.select(builder.and_(cut, builder.icmp_signed(">", over, nothing)), over, nothing)
+
+
 def _viewer(kind: Any, axes: int) -> Any:
     """An intrinsic (row, spaces, rows, number): an operand as a matrix, or where `axes` is 1, its elements.
 
@@ -96,7 +108,10 @@ def _viewer(kind: Any, axes: int) -> Any:
         def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             row, spaces, rows, _ = values
             first = WORDS + OPERAND * _literal(number)
-            space, start, n, times, plus, per_row = (_load(builder, row, first + i) for i in range(OPERAND))
+            space, start, n, times, plus, per_row, most = (
+                _load(builder, row, first + i) for i in range(OPERAND)
+            )
+            times = builder.sub(times, _left_out(builder, row, spaces, most))
             base = _load(builder, builder.add(spaces, builder.mul(space, ir.Constant(_WORD, 8))), 0)
             start = builder.add(start, builder.mul(rows, per_row))
             address = builder.add(base, builder.mul(start, ir.Constant(_WORD, size)))
@@ -122,6 +137,16 @@ def word(context: Any, address: Any) -> Any:
         return _load(builder, values[0], 0)
 
     return types.int64(types.int64), code
+
+
+@inner
+def runs(row: int, spaces: int) -> bool:
+    """Whether an op runs on this slice, as `distbp.nn.tape.Row` says."""
+    when = word(row + 8 * WHEN)
+    if when == 0:
+        return True
+    longest = word(word(spaces + 8 * POSITION) + 8 * LONGEST)
+    return bool(when <= longest if when > 0 else -when > longest)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
