@@ -226,6 +226,27 @@ def test_no_limit_is_silent(more: str, rows: int, notes: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("more", "notes"),
+    [
+        ("members: 3\nworkers: 12\n", []),
+        (
+            "restarts: 3\nworkers: 13\n",
+            [
+                "13 workers were asked for, but only 12 workers have work: the job has 4 shards for each of 3"
+                " networks"
+            ],
+        ),
+        (
+            "members: 3\nworkers: 2\naudit: 0.1\n",
+            ["audit compares two workers of one network; it does nothing where several train apart"],
+        ),
+    ],
+)
+def test_notes_on_several_networks(more: str, notes: list[str]) -> None:
+    assert notes_about(_job(TEN, "softmax_cross_entropy", more), {"train": 320}, 4) == notes
+
+
+@pytest.mark.parametrize(
     ("job_workers", "given", "shards", "notes"),
     [
         ("auto", None, 1, []),

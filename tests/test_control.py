@@ -321,15 +321,11 @@ def test_requests_from_many_threads() -> None:
     assert control.asked() == 4  # the last one counts
 
 
-def test_the_next_trainer_hears_what_was_asked_for_last(tmp_path: Path) -> None:
+def test_the_next_team_knows_what_was_asked_for_last(tmp_path: Path) -> None:
     control = Control()
     requests = Requests(control, tmp_path)
-    requests.repeat()
-    assert requests.asked() is None
+    assert (requests.asked(), requests.latest) == (None, None)
     control.scale(2)
-    assert [requests.asked(), requests.asked()] == [2, None]
-    requests.repeat()
-    assert [requests.asked(), requests.asked()] == [2, None]
-    requests.repeat()
-    control.scale(3)  # newer than what would be repeated
-    assert [requests.asked(), requests.asked()] == [3, None]
+    assert [requests.asked(), requests.asked(), requests.latest] == [2, None, 2]
+    control.scale(3)
+    assert [requests.asked(), requests.asked(), requests.latest] == [3, None, 3]

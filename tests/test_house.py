@@ -31,6 +31,7 @@ FILES = {
 # Which files may import what of the libraries that are not everywhere.
 DOORS = {
     "ray": {
+        "distbp.team.ray.apart",
         "distbp.team.ray.ray_team",
         "distbp.team.ray.actors",
         "distbp.team.ray.range_actors",
@@ -38,6 +39,7 @@ DOORS = {
         "distbp.team.ray.recruiting",
         "distbp.team.ray.head_start",
         "distbp.team.ray.session",
+        "distbp.team.ray.worker_pool",
         "distbp.team.ray.relay_actor",
         "distbp.team.ray.ray_objects",
         "distbp.team.ray.nodes",

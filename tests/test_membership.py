@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distbp.team.membership import frozen, places, spread, target
+from distbp.team.membership import cpus_each, frozen, places, spread, target
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,22 @@ def test_places() -> None:
     cpus = {"home": 2.0, "big": 4.0, "small": 1.5}
     assert places("home", cpus, ["home"]) == ["home", "big", "big", "big", "big", "small"]
     assert places("home", cpus, [], doubtful={"big"}) == ["home", "home", "small"]
+
+
+@pytest.mark.parametrize(
+    ("cpus", "networks", "workers", "expected"),
+    [
+        ([8.0], 3, 2, 1),
+        ([8.0], 2, 8, 4),
+        ([8.0], 3, 8, 2),
+        ([4.0, 4.0], 2, 8, 4),
+        ([1.0] * 8, 2, 8, 1),
+        ([3.0, 1.0], 2, 4, 1),  # the second network has no room of two CPUs
+        ([3.0, 3.0, 1.0], 2, 7, 3),
+        ([], 2, 8, 1),
+    ],
+)
+def test_networks_that_train_apart_share_the_cpus_of_the_workers(
+    cpus: list[float], networks: int, workers: int, expected: int
+) -> None:
+    assert cpus_each(cpus, networks, workers) == expected

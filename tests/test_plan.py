@@ -19,7 +19,7 @@ from distbp.core import settings
 from distbp.core.errors import ExchangeError
 from distbp.engine import numerics
 from distbp.plan import calibrate
-from distbp.plan.plan import Plan, describe, draw_speedups, plan_job, predict
+from distbp.plan.plan import Plan, describe, draw_speedups, plan_job, predict, predict_apart
 from distbp.plan.speed_model import Layout, Machine, Work
 
 FLOAT = np.dtype(np.float32)
@@ -38,6 +38,24 @@ def made_plan(work: Work, machine: Machine, layout: Layout = Layout()) -> Plan: 
 
 WORK = Work(shards=64, shard_s=2e-3, bytes=4_000_000, update_s=1e-3)
 MACHINE = Machine(cores=8)
+
+
+def test_networks_that_train_apart() -> None:
+    """Ten networks, a step of each 129 ms alone on a core: eight at a time here, all on two nodes."""
+    here, nodes = predict_apart(WORK, MACHINE, 10)
+    assert [(step.workers, round(step.total_s, 6)) for step in here] == [
+        (n, round(0.129 / (n or 8), 6)) for n in (0, 1, 2, 3, 4, 6, 8)
+    ]
+    assert [(n, step.workers, round(step.total_s, 6)) for n, step in nodes] == [(2, 10, 0.0129)]
+    found = Plan("made", 1000, 64, 5000, WORK, MACHINE, Layout(), here, nodes, 10)
+    lines = describe(found).splitlines()
+    assert lines[0] == "made: 10 networks of 1,000 parameters, batches of 64 in 64 shards, 5,000 steps"
+    assert lines[-2:] == [
+        "best on this machine: workers: 0 (inline); the whole job takes about 80.6 s without evaluation",
+        "the networks train side by side, each on one worker: more than 10 workers share its shards among"
+        " the CPUs of one node",
+    ]
+    assert (found.to_json()["most_nodes"], found.to_json()["best_workers"]) == (2, 0)
 
 
 # Measuring ---------------------------------------------------------------------------------------------
@@ -89,6 +107,8 @@ def test_a_plan_from_arrays() -> None:
     assert (found.total_steps, found.batch_size, found.work.shards) == (15, 16, 4)
     assert (found.machine.bandwidth, found.machine.latency_s) == (25e9 / 8, 0.5e-3)
     assert found.machine.cores == settings.processors()
+    several = plan_job(JOB.replace(members=3), data=classes(70), seconds=QUICK_S)
+    assert (several.total_steps, several.networks, several.best.workers) == (45, 3, 0)
     json.dumps(found.to_json(), allow_nan=False)
 
 

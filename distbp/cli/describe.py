@@ -68,6 +68,7 @@ def describe(
     if networks(job) > 1 and not as_json:
         what = "averaged" if job.members > 1 else "the best kept"
         click.echo(f"\n{networks(job)} such networks are trained, from different seeds; {what}")
+        click.echo("They train side by side, each on one processor or worker")
 
 
 def lines(found: Description) -> Iterator[str]:

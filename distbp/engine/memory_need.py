@@ -62,15 +62,16 @@ def needed(
     except ValueError:
         return None
     members = networks(job)
-    side = min(members, threads) if job.workers in (0, "auto") else 1  # that train at a time
-    threads = max(1, threads // side)
+    workers = getattr(job.workers, "min", job.workers)
+    computing = workers if isinstance(workers, int) and workers else threads
+    side = min(members, computing)  # that train at a time
     item = network.dtype.itemsize
     vector, trained = network.size * item, network.parameter_count * item
     state = state_vectors(job.optimizer) * trained
     train = rows.get("train")
     batch = job.batch_rows(train or 1)
     shards = job.resolved_shards(network.flops * job.optimizer.passes, train or 1)
-    parts = min(shards, max(1, job.workers if isinstance(job.workers, int) and job.workers else threads))
+    parts = min(shards, max(1, computing // side))
     levels = 1 + math.ceil(math.log2(math.ceil(shards / parts)))
     slice_rows = math.ceil((batch if train is None else min(batch, train)) / shards)
     numbers = [math.prod(shape) for shape in network.shapes]

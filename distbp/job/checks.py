@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from distbp.core.errors import Fault, JobError, cut
 from distbp.job.faults import unknown
-from distbp.job.members import members_or_restarts
+from distbp.job.members import members_or_restarts, networks
 from distbp.job.method_checks import copies_fit, one_server_fits, whole_batches_fit
 from distbp.job.parts import WorkerRange
 from distbp.job.table_checks import splits_off, tables_are_whole
@@ -186,11 +186,13 @@ def _workers_have_work(job: TrainingJob) -> Iterator[Fault]:
     path, wanted = (
         ("workers.min", job.workers.min) if isinstance(job.workers, WorkerRange) else ("workers", job.workers)
     )
-    if wanted > job.shards:
+    several = networks(job)  # which train side by side, each with its own shards
+    if wanted > several * job.shards:
+        most = f"shards ({job.shards})" + (f" times networks ({several})" if several > 1 else "")
         yield Fault(
             path,
-            f"must be at most shards ({job.shards}), not {wanted}: a worker without a shard has nothing to"
-            " do; lower it or raise shards",
+            f"must be at most {most}, not {wanted}: a worker without a shard has nothing to do; lower it or"
+            " raise shards",
         )
 
 
@@ -345,7 +347,7 @@ CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (_batches_normalize, frozenset({"model", "batch_size"})),
     (_shards_fit_the_batch, frozenset({"shards", "batch_size"})),
     (_slices_normalize, frozenset({"model", "shards", "batch_size"})),
-    (_workers_have_work, frozenset({"workers", "shards"})),
+    (_workers_have_work, frozenset({"workers", "shards", "members", "restarts"})),
     (whole_batches_fit, frozenset({"optimizer", "batch_size", "model", "clip", "regularization"})),
     (copies_fit, frozenset({"optimizer", "model"})),
     (one_server_fits, frozenset({"optimizer", "servers"})),

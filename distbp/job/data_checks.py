@@ -16,6 +16,7 @@ from distbp.job.checks import (
     shapes,
     tensors_fit,
 )
+from distbp.job.members import networks
 from distbp.job.training_job import TrainingJob
 from distbp.nn.layers.base import Shape
 from distbp.nn.losses.base import Targets
@@ -60,13 +61,17 @@ def notes_about(
     """What is allowed but may surprise: no limit is silent. `shards`: resolved. `workers`: in place of the
     job's."""
     wanted = job.workers if workers is None else workers
-    notes = []
-    if isinstance(wanted, int) and wanted > shards:
-        hosts = "1 worker has" if shards == 1 else f"{shards} workers have"
+    notes, several = [], networks(job)  # which train apart, each with its own shards
+    if isinstance(wanted, int) and wanted > (most := several * shards):
+        hosts = "1 worker has" if most == 1 else f"{most} workers have"
+        each = f" for each of {several} networks" if several > 1 else ""
         notes.append(
-            f"{wanted} workers were asked for, but only {hosts} work: the job has {counted(shards, 'shard')}"
+            f"{wanted} workers were asked for, but only {hosts} work: the job has"
+            f" {counted(shards, 'shard')}{each}"
         )
-    if job.audit and wanted in (0, 1):
+    if job.audit and several > 1:
+        notes.append("audit compares two workers of one network; it does nothing where several train apart")
+    elif job.audit and wanted in (0, 1):
         notes.append("audit compares two workers with each other; it does nothing with fewer")
     notes += _warm_up_that_never_ends(job)
     return notes + _notes_about_batches(job, rows.get("train", 0), shards)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distbp.core.errors import Fault
 from distbp.core.streams import Purpose, generator
@@ -29,7 +29,16 @@ def networks(job: TrainingJob) -> int:
 
 def member_job(job: TrainingJob, number: int) -> TrainingJob:
     """The job of one network: that of the first is the job without members, to the bit."""
-    return job.replace(members=1, restarts=1, seed=seed_of(job.seed, number))
+    fewer = {} if job.shards == "auto" else _at_most(job.shards, job.workers)
+    return job.replace(members=1, restarts=1, seed=seed_of(job.seed, number), **fewer)
+
+
+def _at_most(shards: int, workers: Any) -> dict[str, Any]:
+    """What to change where there are workers for several networks, and one has fewer shards."""
+    if isinstance(workers, int):
+        return {"workers": shards} if workers > shards else {}
+    least = getattr(workers, "min", 0)
+    return {"workers": {"min": shards, "max": shards}} if least > shards else {}
 
 
 def members_or_restarts(job: TrainingJob) -> Iterator[Fault]:

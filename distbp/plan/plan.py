@@ -23,7 +23,7 @@ from distbp.team.auto import RAY_START_S, candidates, choose
 @dataclass(frozen=True)
 class Plan:
     """`here`: predictions for this machine by number of workers, 0 (inline) first; `nodes`: for more machines
-    like it, as (nodes, prediction)."""
+    like it, as (nodes, prediction). `networks`: that the job trains; `total_steps` are those of all."""
 
     name: str
     parameters: int
@@ -34,6 +34,7 @@ class Plan:
     layout: Layout
     here: tuple[StepTime, ...]
     nodes: tuple[tuple[int, StepTime], ...]
+    networks: int = 1
 
     @property
     def best(self) -> StepTime:
@@ -71,7 +72,9 @@ class Plan:
             "nodes": [{"nodes": nodes, **told(step)} for nodes, step in self.nodes],
             "best_workers": self.best.workers,
             "seconds": self.seconds,
-            "most_nodes": node_limit(self.work, self.machine, self.layout),
+            "most_nodes": node_limit(self.work, self.machine, self.layout)
+            if self.networks == 1
+            else -(-self.networks // self.machine.cores),
         }
 
 
@@ -97,16 +100,17 @@ def plan_job(
         work = calibrate.measure_work(blueprint, splits.ready(blueprint), seconds)
         machine = calibrate.measure_machine(network.size, blueprint.dtype, seconds)
     machine = replace(machine, bandwidth=bandwidth_gbits * 1e9 / 8, latency_s=latency_ms / 1e3)
-    layout = Layout(servers=job.servers)
+    layout, several = Layout(servers=job.servers), networks(job)
     return Plan(
         job.name,
         network.parameter_count,
         blueprint.batch_size,
-        networks(job) * blueprint.total_steps,
+        several * blueprint.total_steps,
         work,
         machine,
         layout,
-        *predict(work, machine, layout),
+        *(predict(work, machine, layout) if several == 1 else predict_apart(work, machine, several)),
+        several,
     )
 
 
@@ -115,14 +119,40 @@ def predict(
 ) -> tuple[tuple[StepTime, ...], tuple[tuple[int, StepTime], ...]]:
     """What `Plan` holds as `here` and `nodes`."""
     most = min(machine.cores, work.shards)
-    usual = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
-    numbers = sorted({0, 1, most, *candidates(machine.cores, work.shards), *(n for n in usual if n < most)})
+    numbers = sorted({0, *_numbers(most), *candidates(machine.cores, work.shards)})
     alone = replace(layout, servers=1)
     here = tuple(step_time(work, machine, n, alone) for n in numbers)
-    full = -(-work.shards // machine.cores)
-    counts = [n for n in (2**k for k in range(1, 12)) if n < full] + ([full] if full > 1 else [])
+    counts = _node_counts(-(-work.shards // machine.cores))
     nodes = tuple((n, step_time(work, machine, n * machine.cores, layout)) for n in counts)
     return here, nodes
+
+
+def predict_apart(
+    work: Work, machine: Machine, several: int
+) -> tuple[tuple[StepTime, ...], tuple[tuple[int, StepTime], ...]]:
+    """The same for networks that train side by side, each on one core: a step takes as long as with one
+    shard after the other, and so many networks make one at the same time."""
+    alone = step_time(replace(work, inline_s=None), machine, 0)
+
+    def shared(workers: int, count: int) -> StepTime:
+        return StepTime(workers, alone.compute_s / count, 0.0, 0.0, alone.update_s / count, 0.0)
+
+    most = min(machine.cores, several)
+    here = (shared(0, most), *(shared(n, n) for n in _numbers(most)))
+    counts = _node_counts(-(-several // machine.cores))
+    full = [(n, min(several, n * machine.cores)) for n in counts]
+    return here, tuple((nodes, shared(count, count)) for nodes, count in full)
+
+
+def _numbers(most: int) -> list[int]:
+    """Of workers on one machine that are worth a prediction."""
+    usual = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
+    return sorted({1, most, *(n for n in usual if n < most)})
+
+
+def _node_counts(full: int) -> list[int]:
+    """Of nodes that are worth a prediction, up to `full`."""
+    return [n for n in (2**k for k in range(1, 12)) if n < full] + ([full] if full > 1 else [])
 
 
 def describe(plan: Plan) -> str:
@@ -131,8 +161,9 @@ def describe(plan: Plan) -> str:
     shards = f"{work.shards} shard{'s' if work.shards != 1 else ''}"
     cpus = f"{machine.cores} CPU{'s' if machine.cores != 1 else ''}"
     join_s = work.bytes * machine.join_s_per_byte
+    several = f"{plan.networks} networks of " if plan.networks > 1 else ""
     lines = [
-        f"{plan.name}: {plan.parameters:,} parameters, batches of {plan.batch_size:,} in {shards},"
+        f"{plan.name}: {several}{plan.parameters:,} parameters, batches of {plan.batch_size:,} in {shards},"
         f" {plan.total_steps:,} steps",
         f"measured on this machine ({cpus}): a shard {_time(work.shard_s)}, an update {_time(work.update_s)},"
         f" a wake-up {_time(machine.wake_s)}, joining two sums {_time(join_s)}",
@@ -161,6 +192,12 @@ def _advice(plan: Plan) -> list[str]:
     lines = [
         f"best on this machine: {workers}; the whole job takes about {_time(plan.seconds)} without evaluation"
     ]
+    if plan.networks > 1:
+        lines.append(
+            f"the networks train side by side, each on one worker: more than {plan.networks} workers share"
+            " its shards among the CPUs of one node"
+        )
+        return lines
     fastest_here = min(plan.here, key=lambda step: step.total_s)
     if found.workers == 0 and fastest_here.workers:
         lines.append(

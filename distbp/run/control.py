@@ -30,7 +30,6 @@ class Requests:
     def __init__(self, control: Control, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._control, self._path, self._clock = control, path, clock
         self._looked_at = 0.0
-        self._again: int | None = None
         self.latest: int | None = None
         take_file(path)  # it was meant for a process that is gone
 
@@ -40,13 +39,8 @@ class Requests:
         if found is None and self._clock() - self._looked_at >= REQUESTS_S:
             self._looked_at = self._clock()
             found = take_file(self._path)
-        found, self._again = self._again if found is None else found, None
         self.latest = self.latest if found is None else found
         return found
-
-    def repeat(self) -> None:
-        """The next trainer hears what the last one heard."""
-        self._again = self.latest
 
 
 def scale_run(run_dir: str | Path, workers: int) -> None:

@@ -1,14 +1,15 @@
 """Several networks of one job, which differ by their seeds alone: `members` and `restarts`.
 
 Each has a run directory of its own, below `members/` in that of the job, and is trained by the trainer of
-every job; so it can be killed, resumed and verified as every run. Where the job needs no workers, as many as
-there are processors train side by side, a thread for each; else one after the other, on all workers. Nothing
-of this changes a bit. What the job's own directory holds follows from those of its members: metrics.jsonl
-has their lines one after the other, the model their weights.
+every job; so it can be killed, resumed and verified as every run. They train side by side: without workers as
+many as there are processors, each in a thread of this process; else as many as there are workers, each in one
+of them. Nothing of this changes a bit. What the job's own directory holds follows from those of its members:
+metrics.jsonl has their lines one after the other, the model their weights.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,6 +40,10 @@ from distbp.run.trainer import MakeTeam
 from distbp.run.warm_start import keep_init
 from distbp.team.base import Snapshot, Team
 from distbp.team.inline import InlineTeam
+from distbp.team.maker import TeamMaker, limits
+from distbp.team.training_turns import TrainingTurns
+
+WATCH_S = 0.25  # between two looks whether the run is to stop, while a network waits for its turn
 
 
 @dataclass
@@ -50,7 +55,6 @@ class _Training:
     blueprint: Blueprint
     splits: Splits
     data: WholeData
-    teams: MakeTeam
     control: Control
     told: MembersTold
     requests: Requests
@@ -66,7 +70,7 @@ def train_members(
     job: TrainingJob,
     blueprint: Blueprint,
     splits: Splits,
-    teams: MakeTeam,
+    teams: TeamMaker,
     listener: events.Listener | None,
     control: Control,
     *,
@@ -81,29 +85,28 @@ def train_members(
     that each begins with. job_text: of a longer job, for job.yaml. Raises as the trainer does.
     """
     began, count = time.monotonic(), networks(job)
-    side = min(count, settings.processors()) if workers in (0, "auto") else 1
+    least, most = limits(workers)
+    turns = TrainingTurns(count, min(count, least or settings.processors()))
     log = log_events(run, listener)
-    ways = f"{side} at a time" if side > 1 else "one after the other"
+    ways = _at_a_time(turns.workers, min(count, most))
     notes = [f"{count} networks of different seeds are trained, {ways}", *notes]
     told = MembersTold(run, log, blueprint.job, count, blueprint.total_steps, notes)
     with numerics.one_blas_thread(), numerics.quiet():
         data = splits.ready(blueprint)
         requests = Requests(control, run.path)
-        training = _Training(run, job, blueprint, splits, data, teams, control, told, requests, init)
+        training = _Training(run, job, blueprint, splits, data, control, told, requests, init)
         _check_lengths(training, count, log)
         if job_text is not None:
             run.write_job(job_text)
         for number, step in rewrite_metrics(run, count, blueprint.total_steps):
             told.wrote(number, step)
-        if side > 1:
-            _side_by_side(training, count, side)
-        else:
-            for number in range(count):
-                _one(training, teams, number)
+        _side_by_side(training, turns, teams.apart(data, turns) if most else _inline(turns.workers))
         results = [training.results[number] for number in range(count)]
         rewrite_metrics(run, count, blueprint.total_steps)
         told.waiting("joining the networks")
-        result = joined_result(run, blueprint, splits, data, results, side=side, notes=notes, began=began)
+        result = joined_result(
+            run, blueprint, splits, data, results, side=turns.most, notes=notes, began=began
+        )
     run.write_result(result.to_json())
     log(events.Finished(result.to_json()))
     return result
@@ -121,28 +124,48 @@ def _check_lengths(training: _Training, count: int, log: events.Listener) -> Non
             agreement.continued(start, training.blueprint_of(number))
 
 
-def _side_by_side(training: _Training, count: int, side: int) -> None:
-    """Every thread trains one member after the other, inline, with its share of the processors. Where one
-    fails the others stop, with a checkpoint."""
-    threads = max(1, settings.processors() // side)
+def _at_a_time(now: int, most: int) -> str:
+    if most > now:
+        return f"{now} to {most} at a time"
+    return f"{now} at a time" if now > 1 else "one after the other"
+
+
+def _inline(side: int) -> Callable[..., Team]:
+    """Makes teams in this process, each with its share of the processors."""
+    threads, loading = max(1, settings.processors() // side), threading.Lock()
 
     def team(
-        blueprint: Blueprint, data: WholeData, start: Snapshot, attempt: int, changed: Callable[[str], None]
+        number: int,
+        blueprint: Blueprint,
+        data: WholeData,
+        start: Snapshot,
+        attempt: int,
+        changed: Callable[[str], None],
     ) -> Team:
-        return InlineTeam(blueprint, data, start, attempt, threads, changed)
+        with loading:  # Numba cannot be loaded by two threads at once
+            return InlineTeam(blueprint, data, start, attempt, threads, changed)
+
+    return team
+
+
+def _side_by_side(training: _Training, turns: TrainingTurns, make: Callable[..., Team]) -> None:
+    """A thread for each member trains it when its turn comes. Where one fails the others stop, with a
+    checkpoint. make: a team, of the number of a member and what `MakeTeam` takes."""
+    control = training.control
 
     def one(number: int) -> None:
         try:
-            if number:
-                training.told.moves.wait()  # Numba cannot be loaded by two threads at once
-            _one(training, team, number)
+            while not turns.enter(number, WATCH_S) and not control.stopping:
+                pass
+            _one(training, partial(make, number), number)
         except BaseException:
-            training.control.stop("the end of another member")
+            control.stop("the end of another member")
             raise
         finally:
-            training.told.moves.set()
+            turns.end(number)
 
-    with ThreadPoolExecutor(side, "distbp-members") as pool:
+    count = turns.left
+    with ThreadPoolExecutor(count, "distbp-members") as pool:
         waiting: list[Future[None]] = [pool.submit(one, number) for number in range(count)]
     errors = [error for error in (future.exception() for future in waiting) if error is not None]
     faults = [error for error in errors if not isinstance(error, Interrupted)]
@@ -169,7 +192,6 @@ def _one(training: _Training, teams: MakeTeam, number: int) -> None:
         requests=training.requests,
         draws=False,
     )
-    training.requests.repeat()
     try:
         if is_run(path):
             with RunDirectory.open(path, disk=run.disk) as one:

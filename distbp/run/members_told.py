@@ -42,13 +42,12 @@ class MembersTold:
         self._run, self._listener, self._job = run, listener, job
         self._count, self._per_member = count, per_member
         self._lock = threading.Lock()
-        self.moves = threading.Event()  # set when a member has made a step: then kernels are loaded
         self._notes = list(notes)
         self._began = False
         self._steps = dict.fromkeys(range(count), 0)
         self._speeds: dict[int, float] = {}
         self._told: set[tuple[int, int]] = set()  # (member, step) of the lines that were written
-        self._reasons: set[str] = set()
+        self._reasons: dict[str, int] = {}  # text -> the member that said it first
 
     def wrote(self, number: int, step: int) -> None:
         """Of a line that metrics.jsonl has from before; it is not written again."""
@@ -84,7 +83,6 @@ class MembersTold:
             case events.Started():
                 return self._started(number, event)
             case events.Progressed():
-                self.moves.set()
                 self._steps[number] = event.step
                 self._speeds[number] = event.samples_per_second
                 total, speed = self._count * self._per_member, sum(self._speeds.values())
@@ -102,9 +100,8 @@ class MembersTold:
             case events.Stopped():
                 return replace(event, member=number)
             case events.Noted(text=text) | events.TeamChanged(reason=text):
-                if text in self._reasons:  # another member said it
+                if self._reasons.setdefault(text, number) != number:
                     return None
-                self._reasons.add(text)
                 if isinstance(event, events.TeamChanged):
                     return replace(event, step=place(number, self._per_member, event.step))
                 return event

@@ -65,7 +65,6 @@ class Trainer:
         self.run = run
         self._control = control
         self._requests = requests
-        self._asked_workers: int | None = None
         self.blueprint = blueprint
         self.job = blueprint.job
         self._listener = listener
@@ -105,8 +104,8 @@ class Trainer:
                         self._announce(team)
                         self._note_beforehand()
                         announced = True
-                    if self._asked_workers is not None:
-                        team.scale(self._asked_workers)
+                    if self._requests.latest is not None:
+                        team.scale(self._requests.latest)
                     self._train(team)
                     vector, metrics = self._finish(team)
                     result = self._result(team, vector, metrics, self._clock() - began)
@@ -175,7 +174,6 @@ class Trainer:
         refused = team.scale(asked)
         wanted = f"{counted(asked, 'worker')} {'was' if asked == 1 else 'were'} asked for"
         if refused is None:
-            self._asked_workers = asked
             self._team_changed(f"{wanted}; there {'is' if team.workers == 1 else 'are'} {team.workers} now")
         else:
             self._team_changed(f"{wanted}, but cannot be, because {refused}")

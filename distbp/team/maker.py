@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -16,10 +17,11 @@ from distbp.engine.blueprint import Blueprint
 from distbp.job import WorkerRange
 from distbp.team.base import Snapshot, Team
 from distbp.team.exchange.faults import FaultPlan
-from distbp.team.exchange.shared_data import share_rows
+from distbp.team.exchange.shared_data import SharedRows, share_rows
 from distbp.team.inline import InlineTeam
 from distbp.team.membership import Options
 from distbp.team.ray.session import RaySession, installed
+from distbp.team.training_turns import TrainingTurns
 
 Changed = Callable[[str], None]
 
@@ -46,16 +48,15 @@ class TeamMaker:
         self._address = address
         self._faults = faults
         self._stack = ExitStack()
-        self._handles: dict[str, Any] | None = None
+        self._handles: dict[str, SharedRows] | None = None
         self._ray = session
         self._control = control or Control()
         self.waiting: Callable[[str], None] = lambda what: None  # told what is waited for, before that
 
     def __enter__(self) -> Self:
-        if isinstance(self._workers, WorkerRange):
-            self._start_ray(self._workers.max, self._workers.min)
-        elif isinstance(self._workers, int) and self._workers > 0:
-            self._start_ray(self._workers, self._workers)
+        least, most = limits(self._workers)
+        if most:
+            self._start_ray(most, least)
         return self
 
     def _start_ray(self, most: int, workers: int) -> RaySession:
@@ -91,11 +92,9 @@ class TeamMaker:
         from distbp.team.auto import AutoTeam
 
         begin: Team | None = None
-        if isinstance(self._workers, WorkerRange):
-            least, most = self._workers.min, self._workers.max
+        least, most = limits(self._workers)
+        if most:
             begin = self._on_ray(blueprint, data, snapshot, attempt, changed, least, least, most)
-        elif isinstance(self._workers, int) and self._workers > 0:
-            begin = self._on_ray(blueprint, data, snapshot, attempt, changed, self._workers)
         elif self._workers == 0:
             begin = InlineTeam(blueprint, data, snapshot, attempt, changed=changed)
         return AutoTeam(
@@ -113,23 +112,66 @@ class TeamMaker:
         least: int = 0,
         most: int = 0,
     ) -> Team:
+        session = self._joined(workers, most)
+        from distbp.team.ray.ray_team import RayTeam  # imports Ray: only within the session
+
+        handles = self._shared(data)
+        self.waiting(f"starting the parameter server and {workers} worker{'s' if workers != 1 else ''}")
+        options = Options(workers, least, most, servers=blueprint.job.servers, faults=self._faults)
+        early = session.head_start
+        team = RayTeam(blueprint, data, snapshot, attempt, options, handles, changed, early, self._check)
+        if early is not None:
+            early.dismiss()
+        return team
+
+    def apart(self, data: WholeData, turns: TrainingTurns) -> Callable[..., Team]:
+        """Makes the teams of several networks that train side by side, each within one worker.
+
+        Returns a function that any thread may call: (number of the network, and what a team is made of). The
+        network has its turn then."""
+        making = threading.Lock()
+        pools: list[Any] = []  # one, once Ray is there
+
+        def team(
+            number: int, blueprint: Blueprint, _: Any, snapshot: Snapshot, attempt: int, changed: Changed
+        ) -> Team:
+            with making:
+                pools[:] = pools or [self._pool(data, turns)]
+            from distbp.team.ray.apart import ApartTeam  # imports Ray: only within the session
+
+            return ApartTeam(pools[0], number, blueprint, snapshot, attempt, changed, self._check)
+
+        return team
+
+    def _pool(self, data: WholeData, turns: TrainingTurns) -> Any:
+        least, most = limits(self._workers)
+        session = self._joined(least, most)
+        from distbp.team.ray.worker_pool import WorkerPool  # imports Ray: only within the session
+
+        pool = WorkerPool(turns, least, data, self._shared(data), least, most, session.head_start)
+        self._stack.callback(pool.close)
+        return pool
+
+    def _joined(self, workers: int, most: int) -> RaySession:
+        """The session, once Ray is there. Raises ExchangeError, Interrupted."""
         session = self._start_ray(max(workers, most), workers)
         there = self._address or settings.get("RAY_ADDRESS")
         self.waiting("joining Ray" if there else "starting Ray, which takes some seconds")
         session.wait(self._check)
-        from distbp.team.ray.ray_team import RayTeam  # imports Ray: only within the session
+        return session
 
+    def _shared(self, data: WholeData) -> Mapping[str, SharedRows]:
+        """The splits in memory that the processes of this node share, for as long as this maker."""
         if self._handles is None:
             self._handles = {}
             for name, rows in data.splits.items():
                 memory, self._handles[name] = share_rows(rows)
                 self._stack.callback(memory.close)
-        self.waiting(f"starting the parameter server and {workers} worker{'s' if workers != 1 else ''}")
-        options = Options(workers, least, most, servers=blueprint.job.servers, faults=self._faults)
-        early = session.head_start
-        team = RayTeam(
-            blueprint, data, snapshot, attempt, options, self._handles, changed, early, self._check
-        )
-        if early is not None:
-            early.dismiss()
-        return team
+        return self._handles
+
+
+def limits(workers: Any) -> tuple[int, int]:
+    """The least and the most of a number of workers or a range; 0 and 0 where one process does all."""
+    if isinstance(workers, WorkerRange):
+        return workers.min, workers.max
+    return (workers, workers) if isinstance(workers, int) else (0, 0)

@@ -69,3 +69,14 @@ def places(
     rooms = {name: int(count) - taken.count(name) for name, count in cpus.items() if name not in doubtful}
     order = sorted(rooms, key=lambda name: (name != home, -rooms[name], name))
     return [name for name in order for _ in range(rooms[name])]
+
+
+def cpus_each(cpus: Sequence[float], networks: int, workers: int) -> int:
+    """CPUs for each network where several train apart, each in one process.
+
+    With more workers than networks a network has the CPUs of several workers, as far as the nodes have room
+    for all. `cpus`: of each node."""
+    each = workers // networks
+    while each > 1 and sum(int(count // each) for count in cpus) < networks:
+        each -= 1
+    return max(1, each)

@@ -70,6 +70,13 @@ def test_a_node_without_workers_is_left(found: dict[str, Any]) -> None:
     assert len([note for note in found["one server"]["notes"] if "was sent away" in note]) == 2
 
 
+def test_networks_that_train_apart_get_one_object_with_all_rows(found: dict[str, Any]) -> None:
+    apart = found["apart"]
+    assert apart["digests"][0] == apart["digests"][1]
+    assert apart["metrics"][0] == apart["metrics"][1]
+    assert (apart["objects"], apart["nodes"]) == (1, [2, 2])
+
+
 def test_when_one_server_is_lost_the_attempt_ends(found: dict[str, Any]) -> None:
     for when in ("loss when asked", "loss"):
         assert found["two servers"][when].startswith("the parameter server died")

@@ -11,12 +11,14 @@ import os
 import secrets
 import signal
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from rigs import Rig, classes, make_job, make_rig
 
+import distbp
 from distbp.core import settings
 from distbp.core.errors import ServerLostError
 from distbp.engine import numerics
@@ -81,6 +83,7 @@ def main(folder: Path) -> None:
                 try:
                     for servers, key in ((1, "one server"), (2, "two servers")):
                         found[key] = train(made, Snapshot(0, {"vector": start.copy()}), handles, servers)
+                    found["apart"] = apart(folder, session)
                     cluster.remove_node(nodes[-1])
                     found["loss of a home"] = begin_at(
                         nodes[-1].node_id, made, Snapshot(0, {"vector": start.copy()}), handles
@@ -131,6 +134,38 @@ def train(made: Rig, start: Snapshot, handles: Any, servers: int) -> dict[str, A
     finally:
         team.close()
     return found
+
+
+def apart(folder: Path, session: RaySession) -> dict[str, Any]:
+    """Networks that train side by side. Neither node is the trainer's, so the rows are sent to both."""
+    from distbp.team.ray import worker_pool
+
+    sent: list[str] = []
+    nodes: list[str] = []
+    met = threading.Barrier(4)  # else a worker may have a second network before the last worker is there
+
+    class Seen(worker_pool.WorkerPool):
+        def rows_for(self, worker: worker_pool.Lent) -> Any:
+            rows = super().rows_for(worker)
+            sent.append(rows.hex())
+            nodes.append(worker.place.node)
+            met.wait(120)
+            return rows
+
+    worker_pool.WorkerPool = Seen  # type: ignore[misc]
+    layers = [{"type": "dense", "units": 7, "activation": "tanh"}, {"type": "dense", "units": 3}]
+    job = make_job(layers, batch_size=16, epochs=2, members=4, data={"standardize": True})
+    data = {"train": classes(70, weighted=True), "validation": classes(33, seed=1)}
+    # Rows are prepared batch by batch, so they travel as they are.
+    with settings.environment({"DISTBP_KERNELS": "numpy", "DISTBP_PREPARE_BYTES": "1"}):
+        alone = distbp.train(job, data=data, output=folder / "alone")
+        shared = distbp.train(job, data=data, output=folder / "shared", workers=4, session=session)
+    return {
+        "digests": [alone.params_sha256, shared.params_sha256],
+        "metrics": [alone.metrics, shared.metrics],
+        "objects": len(set(sent)),
+        "nodes": sorted(map(nodes.count, set(nodes))),
+    }
 
 
 def begin_at(home: str, made: Rig, start: Snapshot, handles: Any) -> str:

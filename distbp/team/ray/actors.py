@@ -11,21 +11,18 @@ program can start the actors before it has loaded anything else itself.
 
 from __future__ import annotations
 
-import ctypes
-import importlib
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
 
 from distbp.core import settings
-from distbp.core.imports import without_collections
+from distbp.team.ray.settling import settle
 
 if TYPE_CHECKING:
     from distbp.core.arrays import Array
@@ -39,11 +36,10 @@ if TYPE_CHECKING:
     from distbp.team.exchange.relay import Publication
     from distbp.team.exchange.segment import Range, SegmentHandle
     from distbp.team.exchange.shared_data import ShardData, SharedRows
+    from distbp.team.ray.hosting import HostedRows, Hosting
 
-_PR_SET_PDEATHSIG = 1  # see prctl(2)
 RELAY_CALLS = 64  # relays that can wait in one server at a time
 ROW_CALLS = 64  # workers that can wait for rows: all of a node, `exchange.segment.MAX_WORKERS`
-PATIENT = 10  # the niceness of a patient process; see nice(2)
 
 
 @dataclass(frozen=True)
@@ -53,49 +49,6 @@ class Place:
     node: str
     pid: int
     fingerprint: Mapping[str, str]
-
-
-def settle(kernels: str, *modules: str, patient: bool = False) -> ExitStack:
-    """Prepares this process for computing gradients; waits until all is loaded.
-
-    It loads the kernel set, limits BLAS to one thread, and silences NumPy's warnings, each for the life of
-    the process. The system kills the process with the raylet that started it, even if it is frozen.
-    kernels: as of `numerics.kernel_set`. modules: to import, too. patient: loads with a lower priority than
-    other programs. Returns what the process must keep."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    loading = threading.Thread(target=_load, args=(kernels, modules, patient), name="distbp-load")
-    loading.start()
-    loading.join()
-    from distbp.engine import numerics
-
-    stack = ExitStack()
-    stack.enter_context(numerics.one_blas_thread())
-    stack.enter_context(numerics.quiet())
-    return stack
-
-
-def _load(kernels: str, modules: Sequence[str], patient: bool) -> None:
-    """Loads modules and kernels. Runs in its own thread, since on Linux each thread has its own priority."""
-    if patient and sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, 0, PATIENT)
-    with without_collections():
-        for name in modules:
-            importlib.import_module(name)
-        import numpy as np
-
-        from distbp.engine import numerics
-        from distbp.machine import lean_numba
-        from distbp.nn import kernels as kernel_sets
-
-        if kernels != kernel_sets.NUMPY.name:
-            lean_numba.load_numba()
-        with suppress(ImportError):  # if the set is missing, the first computation says so
-            name = numerics.kernel_set(kernels)
-            if kernel_sets.load(name).gemm is not None:
-                from distbp.nn.run_compiled import run_rows
-
-                run_rows(*[np.zeros(0, np.int64)] * 4, 0)  # the first call takes long: Numba sets itself up
 
 
 def place_of(kernels: str) -> Place:
@@ -245,6 +198,7 @@ class WorkerActor:
         faults: what happens to the worker's pushes, in tests of recovery; None: nothing."""
         self._blueprint = blueprint
         self._faults = faults
+        self._hosting: Hosting | None = None
         return place_of(blueprint.kernels)
 
     def join(self, host: Any, me: int, data: Mapping[str, SharedRows] | None) -> None:
@@ -280,6 +234,25 @@ class WorkerActor:
         """Loss and metric sums of a split for each of `shards`, with the vector of `step`; waits for it."""
         self._port.await_vector(step)
         return [self._worker.evaluate(split, shard) for shard in shards]
+
+    def host(
+        self, blueprint: Blueprint, snapshot: Snapshot, attempt: int, data: HostedRows, threads: int
+    ) -> None:
+        """Makes a whole team in this process, in place of an earlier one; see `Hosting`. Then `join` must not
+        be called."""
+        from distbp.team.ray.hosting import Hosting
+
+        if self._hosting is not None:
+            self._hosting.close()
+        self._hosting = Hosting(blueprint, snapshot, attempt, data, threads)
+
+    def ask(self, call: str, *given: Any) -> Any:
+        """A call of the `Hosting`, by name."""
+        return getattr(self._hosting, call)(*given)
+
+    def beats(self) -> dict[int, float]:
+        """A sign of life of a worker that hosts a team; the others write to the segment."""
+        return {}
 
 
 def end_process(pid: int) -> None:

@@ -39,11 +39,15 @@ class HeadStart:
 
     def dismiss(self) -> None:
         """Ends the actors that nobody took."""
-        for actor in [*self._servers, *self._workers]:
+        self.keep(0)
+
+    def keep(self, workers: int) -> None:
+        """Ends the server's actor, and the workers' but for so many that nobody took."""
+        for actor in [*self._servers, *self._workers[workers:]]:
             with suppress(RayError):
                 ray.kill(actor)
         self._servers.clear()
-        self._workers.clear()
+        del self._workers[workers:]
 
     def take_server(self) -> Any:
         """The server's actor at the first call, then None."""
@@ -59,6 +63,10 @@ def server(early: HeadStart | None, where: Any, kernels: str) -> Any:
     return (early and early.take_server()) or Server.options(scheduling_strategy=where).remote(kernels)
 
 
-def worker(early: HeadStart | None, where: Any, kernels: str) -> Any:
-    """A worker's actor: one that was started early, else a new one with the scheduling strategy `where`."""
-    return (early and early.take_worker()) or WorkerProcess.options(scheduling_strategy=where).remote(kernels)
+def worker(early: HeadStart | None, where: Any, kernels: str, cpus: int = 1) -> Any:
+    """A worker's actor: one that was started early, else a new one with the scheduling strategy `where`.
+
+    cpus: that it reserves; those that were started early have one."""
+    if (early and cpus == 1) and (found := early.take_worker()):
+        return found
+    return WorkerProcess.options(scheduling_strategy=where, num_cpus=cpus).remote(kernels)

@@ -31,8 +31,9 @@ from distbp.team.base import Snapshot
 from distbp.team.exchange.desk import Packed
 from distbp.team.exchange.relay import Publication
 from distbp.team.exchange.server_ranges import Agree, Council, RangeRounds, Verdict
-from distbp.team.ray.actors import NEVER, RELAY_CALLS, Place, end_process, place_of, settle
+from distbp.team.ray.actors import NEVER, RELAY_CALLS, Place, end_process, place_of
 from distbp.team.ray.ray_objects import as_object
+from distbp.team.ray.settling import settle
 
 
 def _rounds(blueprint: Blueprint, part: Snapshot, attempt: int, first: int, agree: Agree) -> RangeRounds:

@@ -16,8 +16,9 @@ from distbp.team.exchange.relay import Relay
 from distbp.team.exchange.segment import Range, SegmentHandle
 from distbp.team.exchange.server_ranges import FanLink
 from distbp.team.exchange.shared_data import NodeStore, ShardData, SharedRows
-from distbp.team.ray.actors import DATA_CALLS, NEVER, Orders, Place, end_process, place_of, settle
+from distbp.team.ray.actors import DATA_CALLS, NEVER, Orders, Place, end_process, place_of
 from distbp.team.ray.ray_objects import RayLink
+from distbp.team.ray.settling import settle
 
 
 class RelayActor:

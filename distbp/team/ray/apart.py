@@ -1,0 +1,192 @@
+"""A team for a network that trains apart from others: all of it in one worker on Ray.
+
+The trainer's process drives it by calls, one for a stretch of steps. When the worker dies or freezes, the
+team raises ServerLostError; the trainer begins a new attempt from a checkpoint, with another worker. When
+fewer networks may train at a time, the team gives up its worker between two steps, and waits for its turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from distbp.core.arrays import Array
+from distbp.core.errors import DistbpError, Interrupted, ServerLostError
+from distbp.engine.blueprint import Blueprint
+from distbp.engine.evaluation import Evaluation
+from distbp.engine.parameter_server import NotFiniteError
+from distbp.optim.schedules import PlateauState
+from distbp.team.base import Snapshot
+from distbp.team.membership import Options
+from distbp.team.ray.heartbeats import Heartbeats
+from distbp.team.ray.nodes import Node
+from distbp.team.ray.recruiting import short
+from distbp.team.ray.worker_pool import Lent, WorkerPool
+
+WATCH_S = 0.05  # between two looks at the worker while steps run
+_ME = "worker"
+
+
+class ApartTeam:
+    """A `Team` of network `number`, which has its turn.
+
+    changed: is told what happens to the team. check: is called while a worker starts, and may raise an error.
+    The constructor waits for the worker. Raises as `WorkerPool.take`."""
+
+    exchange = "inline"
+
+    def __init__(
+        self,
+        pool: WorkerPool,
+        number: int,
+        blueprint: Blueprint,
+        snapshot: Snapshot,
+        attempt: int,
+        changed: Callable[[str], None],
+        check: Callable[[], None],
+        frozen_s: float = Options.frozen_s,
+    ) -> None:
+        self._pool = pool
+        self._turns = pool.turns
+        self._number = number
+        self._blueprint = blueprint
+        self._attempt = attempt
+        self._changed = changed
+        self._check = check
+        self._frozen_s = frozen_s
+        self._stretch = 0
+        self.worker: Lent | None = None
+        self._resting: Snapshot | None = None  # while it has no worker
+        self._busy = False  # whether a call of the worker's team has not returned
+        self._begin(snapshot)
+
+    @property
+    def workers(self) -> int:
+        """Of all networks together, now."""
+        return self._pool.workers
+
+    def run(self, first: int, stop: int, plateau: PlateauState, stopping: Callable[[], bool]) -> int:
+        if self._resting is None and self._is_to_move():
+            self._rest()
+        if self._resting is not None and not self._come_back(stopping):
+            return first
+        self._stretch += 1
+        running = self._call("run", self._stretch, first, stop, plateau)
+        asked_to_stop = False
+        while not self._is_ready(running):
+            self._pool.grow()
+            if not asked_to_stop and (stopping() or self._is_to_move()):
+                self._call("stop_soon", self._stretch)
+                asked_to_stop = True
+        outcome, step = self._answer(running)
+        if outcome == "not finite":
+            self._pool.load_kernels(self._blueprint.kernels)  # for the diagnosis, which follows
+            raise NotFiniteError(step)
+        return int(step)
+
+    def evaluate(self, split: str) -> Evaluation:
+        found: Evaluation = self._answer(self._call("evaluate", split))
+        return found
+
+    def snapshot(self, whole: bool = True) -> Snapshot:
+        return self._resting or self._answer(self._call("snapshot", whole))
+
+    def adopt(self, vector: Array) -> bool:
+        self._answer(self._call("adopt", vector))
+        return True
+
+    def scale(self, workers: int) -> str | None:
+        """Sets how many workers there are for all networks: so many train at a time."""
+        if workers < 1:
+            return "the networks need at least one worker"
+        self._pool.scale(workers)
+        cpus = ray.cluster_resources().get("CPU", 0.0)
+        if workers > cpus:
+            self._changed(
+                f"the cluster has {cpus:g} CPUs for {workers} workers; the rest join when more come"
+            )
+        return None
+
+    def close(self) -> None:
+        worker, self.worker = self.worker, None
+        if worker is not None:
+            (self._pool.lose if self._busy else self._pool.give_back)(worker)
+
+    # The worker --------------------------------------------------------------------------------------------
+
+    def _begin(self, snapshot: Snapshot) -> None:
+        self.worker = worker = self._pool.take(self._blueprint, self._check)
+        self._heartbeats = Heartbeats(self._frozen_s)
+        self._heartbeats.expect(_ME)
+        try:
+            rows = self._pool.rows_for(worker)
+            self._busy = True
+            hosting = worker.actor.host.remote(
+                self._blueprint.slim(), snapshot, self._attempt, rows, worker.cpus
+            )
+            self._answer(hosting)
+        except BaseException:
+            self.close()
+            raise
+        self._resting = None
+
+    def _is_to_move(self) -> bool:
+        """Whether others go first now, or the workers have another number of CPUs."""
+        assert self.worker is not None
+        return self._turns.over(self._number) or self.worker.cpus != self._pool.cpus
+
+    def _rest(self) -> None:
+        """Gives up the worker and the turn."""
+        self._resting = self.snapshot()
+        self.close()
+        self._turns.pause(self._number)
+        self._changed(f"network {self._number} leaves its worker, and waits for its turn")
+
+    def _come_back(self, stopping: Callable[[], bool]) -> bool:
+        """Waits for the next turn, and for a worker. Returns False if `stopping()` became true before."""
+        assert self._resting is not None
+        while not self._turns.enter(self._number, WATCH_S):
+            if stopping():
+                return False
+        try:
+            self._begin(self._resting)
+        except Interrupted:  # the trainer saves what there is
+            return False
+        self._changed(f"network {self._number} goes on, on another worker")
+        return True
+
+    def _call(self, name: str, *given: Any) -> Any:
+        assert self.worker is not None
+        self._busy = True
+        return self.worker.actor.ask.remote(name, *given)
+
+    def _is_ready(self, reference: Any) -> bool:
+        """Waits at most WATCH_S. Raises ServerLostError if the worker is frozen."""
+        assert self.worker is not None
+        if ray.wait([reference], timeout=WATCH_S)[0]:
+            return True
+        if self._heartbeats.look({_ME: Node(self.worker.actor)}).nodes:
+            raise self._lost(f"gave no sign of life for {self._frozen_s:g} s")
+        return False
+
+    def _answer(self, reference: Any) -> Any:
+        """The answer to a call; waits. Raises its DistbpError, or ServerLostError if the worker has ended."""
+        while not self._is_ready(reference):
+            pass
+        try:
+            found = ray.get(reference)
+        except RayTaskError as error:
+            raise error.cause if isinstance(error.cause, DistbpError) else error from None
+        except RayError as error:
+            raise self._lost(f"died ({short(error)})") from None
+        self._busy = False
+        return found
+
+    def _lost(self, why: str) -> ServerLostError:
+        assert self.worker is not None
+        worker, self.worker = self.worker, None
+        self._pool.lose(worker)
+        return ServerLostError(f"worker {worker.number}, which had network {self._number}, {why}")

@@ -1,0 +1,59 @@
+"""Whose turn it is to train, where several networks wait."""
+
+from __future__ import annotations
+
+import threading
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distbp.team.training_turns import TrainingTurns
+
+COUNT = 6
+
+
+@given(
+    st.integers(1, 7),
+    st.lists(st.tuples(st.sampled_from(["enter", "pause", "end", "resize"]), st.integers(0, COUNT - 1))),
+)
+def test_the_lowest_numbers_that_are_left_train(at_a_time: int, calls: list[tuple[str, int]]) -> None:
+    turns, training, left = TrainingTurns(COUNT, at_a_time), set[int](), set(range(COUNT))
+    for call, number in calls:
+        if call == "resize":
+            turns.resize(at_a_time := number + 1)
+        elif call == "enter" and number in left:
+            first = number == min(left - training, default=None) and len(training) < at_a_time
+            assert turns.enter(number, 0) == (number in training or first)
+            training |= {number} if first else set()
+        elif call == "pause":
+            turns.pause(number)
+            training.discard(number)
+        elif call == "end":
+            turns.end(number)
+            training.discard(number)
+            left.discard(number)
+        assert (turns.training, turns.left) == (len(training), len(left))
+        assert turns.workers == min(at_a_time, len(left))
+        assert turns.awaited == (training != left)
+        assert [n for n in training if not turns.over(n)] == sorted(training)[:at_a_time]
+        assert turns.most >= len(training)
+
+
+def test_one_that_waits_hears_of_its_turn() -> None:
+    turns, trained = TrainingTurns(3, 1), list[int]()
+
+    def train(number: int) -> None:
+        assert turns.enter(number, 60)
+        trained.append(number)
+        turns.end(number)
+
+    threads = [threading.Thread(target=train, args=(number,)) for number in (2, 1)]
+    assert turns.enter(0, 0)
+    for thread in threads:
+        thread.start()
+    assert not trained
+    turns.end(0)
+    for thread in threads:
+        thread.join()
+    assert trained == [1, 2]
+    assert turns.most == 1
