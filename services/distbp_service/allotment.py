@@ -50,7 +50,8 @@ class Allotment(Disk):
         return super().open(path, flags)
 
     def write(self, fd: int, data: memoryview) -> int:
-        self._take(len(data))
+        size = os.fstat(fd).st_size  # a few bytes may begin a block
+        self._take(_in_blocks(size + len(data)) - _in_blocks(size))
         return super().write(fd, data)
 
     def mkdir(self, path: Path) -> None:
@@ -98,6 +99,10 @@ def measured(folder: Path) -> int:
         path = Path(entry.path)
         total += _BLOCK + measured(path) if entry.is_dir(follow_symlinks=False) else _size(path)
     return total
+
+
+def _in_blocks(count: int) -> int:
+    return -(-count // _BLOCK) * _BLOCK
 
 
 def _size(path: Path) -> int:

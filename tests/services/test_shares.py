@@ -310,6 +310,17 @@ def test_an_allotment_holds_and_says_what_to_do(tmp_path: Path, monkeypatch: pyt
     assert measured(tmp_path) <= 100_000
 
 
+def test_a_few_bytes_that_begin_a_block_count_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(Allotment(tmp_path, None), tmp_path / "a", 8_192)
+    disk = Allotment(tmp_path, 10_000)  # which finds two whole blocks
+    answering(disk, monkeypatch, 10_000, 10_000)
+    fd = disk.open(tmp_path / "a", os.O_WRONLY | os.O_APPEND)
+    with pytest.raises(QuotaError):
+        disk.write(fd, memoryview(bytes(100)))
+    disk.close(fd)
+    assert measured(tmp_path) <= 10_000
+
+
 def test_an_allotment_waits_for_a_larger_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = Allotment(tmp_path, 20_000)
     answering(disk, monkeypatch, 20_000, 200_000)
