@@ -43,12 +43,13 @@ def join(kind: str, *inputs: str, name: str | None = None) -> dict[str, Any]:
     return {"type": kind, "inputs": list(inputs), **({"name": name} if name else {})}
 
 
-def job(*layers: Any) -> TrainingJob:
-    return TrainingJob.from_mapping({"model": {"layers": list(layers)}, "loss": "mse"})
+def job(*layers: Any, loss: Any = "mse") -> TrainingJob:
+    return TrainingJob.from_mapping({"model": {"layers": list(layers)}, "loss": loss})
 
 
-def nodes_of(*layers: Any, shape: tuple[int, ...] = (8,)) -> tuple[Node, ...]:
-    return graph_of(job(*layers).model.layers, shape)
+def nodes_of(*layers: Any, shape: tuple[int, ...] = (8,), loss: Any = "mse") -> tuple[Node, ...]:
+    made = job(*layers, loss=loss)
+    return graph_of(made.model.layers, shape, loss=made.loss)
 
 
 CHAIN = ("relu", dense(), dense())
@@ -114,7 +115,7 @@ def test_a_shared_tensor_is_named_and_counted_once() -> None:
     nodes = nodes_of(dense("a"), {**dense("b"), "shares": "a.weight"}, join("add", "a", "b"))
     assert "  | *  1: dense 'b' (units 8); weight of 'a'" in drawn(nodes, (8,))
     assert [node.parameters for node in nodes] == [72, 8, 0]
-    assert "with the weight of &#x27;a&#x27;" in draw(nodes, (8,), "job", "mse")
+    assert "with the weight of &#x27;a&#x27;" in draw(nodes, (8,), "job")
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -149,6 +150,20 @@ PICTURES: dict[str, tuple[Any, ...]] = {
         {"type": "reshape", "shape": [2, 4]},
         {"type": "gru", "units": 3, "bidirectional": True, "name": "<&>" * 9},
     ),
+    "several outputs": (
+        dense("a"),
+        dense("b"),
+        dense("c", "a"),
+        join("add", "b", "c", name="d"),
+        dense("e" * 40),
+    ),
+}
+LOSSES = {
+    "several outputs": {
+        "e" * 40: "mse",
+        "b": {"type": "huber", "factor": 0.5},
+        "c": {"type": "mae", "factor": 2},
+    }
 }
 
 
@@ -164,17 +179,19 @@ def boxes(svg: ElementTree.Element) -> list[tuple[float, float, float, float]]:
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_the_picture_shows_every_layer_and_arrow(name: str) -> None:
-    nodes = nodes_of(*PICTURES[name])
-    svg = ElementTree.fromstring(draw(nodes, (8,), "<job>", "mse"))
+    nodes = nodes_of(*PICTURES[name], loss=LOSSES.get(name, "mse"))
+    outputs = [node for node in nodes if node.loss is not None]
+    svg = ElementTree.fromstring(draw(nodes, (8,), "<job>"))
     there, texts = boxes(svg), ["".join(text.itertext()) for text in svg.iter(f"{SVG}text")]
-    assert len(there) == len(nodes) + 2
+    assert len(there) == len(nodes) + 1 + len(outputs)
+    assert all(f"loss: {node.loss}" in texts for node in outputs)
     for node in nodes:
         assert any(text.startswith(f"{node.number}: {node.type}") for text in texts)
         assert not node.tensors or f"{node.parameters:,} parameters:" in texts
         listed = " ".join(texts)
         assert all(tensor in listed for tensor in node.tensors)
     flows = [path.get("d", "") for path in svg.iter(f"{SVG}path") if path.get("class") == "flow"]
-    assert len(flows) == sum(len(node.sources) for node in nodes) + 1
+    assert len(flows) == sum(len(node.sources) for node in nodes) + len(outputs)
     right, bottom = float(svg.get("width", "")), float(svg.get("height", ""))
     for number, (x1, y1, x2, y2) in enumerate(there):
         assert 0 < x1 < x2 < right and 0 < y1 < y2 < bottom

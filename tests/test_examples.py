@@ -55,6 +55,13 @@ def test_from_arrays(tmp_path: Path) -> None:
     assert score is not None and float(score[1]) > 0.98
 
 
+def test_two_outputs(tmp_path: Path) -> None:
+    said = run(tmp_path, "two_outputs.py")
+    right, ink = (float(number) for number in re.findall(r"^\w.*: ([\d.]+)$", said, re.MULTILINE))
+    assert right > 0.93 and ink > 0.8
+    assert len(re.findall(r"^  a \d with [\d.]+ of all ink: \d with -?[\d.]+$", said, re.MULTILINE)) == 5
+
+
 def test_vanishing_gradients(tmp_path: Path) -> None:
     """As docs/learn.md has it: two hundred times smaller; with the others less than twice."""
     rows = {row.split()[0]: row.split() for row in run(tmp_path, "vanishing_gradients.py").splitlines()[2:]}

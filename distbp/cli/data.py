@@ -16,7 +16,7 @@ from distbp.core.errors import DataError, Fault, JobError
 from distbp.core.storage import commit_file, explained, user_path
 from distbp.data.checks import Allowed
 from distbp.data.columns.loading import Use, load_columns
-from distbp.data.columns.reading import open_raw
+from distbp.data.columns.reading import RawTable, open_raw
 from distbp.data.columns.rows import EncodedRows, encode_file
 from distbp.data.formats import Idx, Images, Npy, Npz, Source, TableFiles, arranged, load
 from distbp.data.formats.images import SUFFIXES
@@ -25,12 +25,14 @@ from distbp.data.table import Table
 from distbp.job.faults import details, located
 from distbp.job.schema import KINDS
 from distbp.job.text import read_yaml
+from distbp.nn.losses.several import names_of
 from distbp.run.run_directory import read_job
 from distbp.run.splits import inputs_as_targets, open_splits
 
 if TYPE_CHECKING:
     from distbp.job import TrainingJob
     from distbp.model.predictor import Model
+    from distbp.nn.losses.several import Head
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Given:
     inputs: Array | EncodedRows | Samples
     numbers: Array
     name: str
-    targets: Array | None = None
+    targets: Any = None
     weights: Array | None = None
     skipped: Mapping[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
@@ -58,7 +60,12 @@ def given_for(
     if model.plan is not None:
         return _rows_of(model, model_dir, words, split, with_targets=with_targets)
     table = (
-        load(source_of(words, with_targets=with_targets, shape=model.input_shape), Path())
+        load(
+            source_of(
+                words, with_targets=with_targets, shape=model.input_shape, outputs=names_of(model.loss)
+            ),
+            Path(),
+        )
         if words
         else split_of(model_dir, split, model)
     )
@@ -104,20 +111,10 @@ def _rows_of(model: Model, model_dir: Path, words: Sequence[str], split: str, *,
     table = open_raw(source, Path(), header=plan.header)
     ahead = plan.series.horizon if plan.series is not None and with_targets else 0
     rows = encode_file(plan, table, model.network.dtype, ahead)
-    targets = None
+    targets: Any = None
     if with_targets:
-        text = model.classes is not None and isinstance(model.classes[0], str)
-        if plan.target.name not in table.names:
-            raise DataError(f"{table.name}: has no column {plan.target.name!r}, the target to compare with")
-        use = Use("level" if text else "number", False, "target")
-        column = load_columns(table, {plan.target.name: use}, plan.missing, False).columns[plan.target.name]
-        targets = np.asarray(column.values)
-        if column.levels is not None:
-            targets = np.array(column.levels)[targets]
-        elif model.loss.targets == "labels":
-            targets = targets.astype(np.int64)
-        elif plan.target.scaled:
-            targets = plan.target.scale(targets)
+        found = {head.name: _targets_of(model, head, table) for head in model.heads}
+        targets = found if plan.several else found[""]
     numbers = np.arange(len(rows)) if rows.windows is None else rows.windows.last
     if rows.windows is not None and targets is not None:
         change = plan.series is not None and plan.series.difference
@@ -125,9 +122,34 @@ def _rows_of(model: Model, model_dir: Path, words: Sequence[str], split: str, *,
     return Given(rows, numbers, table.name, targets, notes=rows.seen.notes)
 
 
-def source_of(words: Sequence[str], *, with_targets: bool, table: bool = False, shape: Shape = ()) -> Source:
+def _targets_of(model: Model, head: Head, table: RawTable) -> Array:
+    """The targets of one output in a table, as the network was trained on them."""
+    assert model.plan is not None
+    code, classes = model.plan.targets[head.name], model.classes_of(head)
+    text = classes is not None and isinstance(classes[0], str)
+    if code.name not in table.names:
+        raise DataError(f"{table.name}: has no column {code.name!r}, the target to compare with")
+    use = Use("level" if text else "number", False, "target")
+    column = load_columns(table, {code.name: use}, model.plan.missing, False).columns[code.name]
+    targets = np.asarray(column.values)
+    if column.levels is not None:
+        return np.asarray(np.array(column.levels)[targets])
+    if head.is_label:
+        return targets.astype(np.int64)
+    return code.scale(targets) if code.scaled else targets
+
+
+def source_of(
+    words: Sequence[str],
+    *,
+    with_targets: bool,
+    table: bool = False,
+    shape: Shape = (),
+    outputs: Sequence[str] = (),
+) -> Source:
     """What the words name: one or two files (inputs, then targets), a folder of images or one image, or a
-    source as a job writes it. `table`: the model takes tables. shape: of one row of its inputs.
+    source as a job writes it. `table`: the model takes tables. shape: of one row of its inputs. outputs: the
+    names of several, whose targets have these names in an archive.
 
     Raises JobError where it is neither.
     """
@@ -151,7 +173,8 @@ def source_of(words: Sequence[str], *, with_targets: bool, table: bool = False, 
     if suffix == ".npz":
         if target is not None:
             raise JobError([Fault("", "an .npz file holds inputs and targets; name no second file")], "DATA")
-        return Npz(path=first, targets="targets" if with_targets else None)
+        named = {name: name for name in outputs} or "targets"
+        return Npz(path=first, targets=named if with_targets else None)
     if suffix == ".npy":
         return Npy(inputs=first, targets=target)
     return Idx(images=first, labels=target)
@@ -214,13 +237,22 @@ def _no_split(run_dir: Path, split: str) -> JobError:
 
 def predictions(model: Model, given: Given, *, probabilities: bool) -> dict[str, Array]:
     """Columns by name: `row` (number in the file) or `file`, `prediction` (or one column for each output),
-    and, where wanted, the probability of each class."""
+    and, where wanted, the probability of each class. Of several outputs their names stand before those:
+    `digit.prediction`."""
     columns: dict[str, Array] = {"row": given.numbers} if given.names is None else {"file": given.names}
-    columns |= _columns("prediction", model.predict(given.inputs))
-    if probabilities:
-        names = model.classes if model.task == "classification" else None
-        columns |= _columns("probability", model.predict_proba(given.inputs), names)
+    predicted = by_output(model.predict(given.inputs))
+    likely = by_output(model.predict_proba(given.inputs)) if probabilities else {}
+    for head in model.heads:
+        columns |= _columns(head.metric("prediction"), predicted[head.name])
+        if head.name in likely:
+            names = model.classes_of(head) if head.loss.task == "classification" else None
+            columns |= _columns(head.metric("probability"), likely[head.name], names)
     return columns
+
+
+def by_output(found: Any) -> dict[str, Array]:
+    """What a model predicts, by the name of the output; "" where there is only one."""
+    return found if isinstance(found, dict) else {"": found}
 
 
 def _columns(name: str, values: Array, names: Sequence[Any] | None = None) -> dict[str, Array]:

@@ -63,7 +63,7 @@ def describe(
     with named(job_file):
         found = describe_job(job, job_file.parent, tape=tape)
     if svg is not None:
-        svg.write_text(draw(found.graph, found.input_shape, found.name, job.loss.type), "utf-8")
+        svg.write_text(draw(found.graph, found.input_shape, found.name), "utf-8")
     click.echo(json.dumps(found.to_json()) if as_json else "\n".join(lines(found)))
     if networks(job) > 1 and not as_json:
         what = "averaged" if job.members > 1 else "the best kept"

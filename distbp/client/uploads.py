@@ -24,7 +24,7 @@ from distbp.data.columns.given import GivenTable, is_frame
 from distbp.data.columns.shipping import ship_files, ship_frame
 from distbp.data.formats import Npz, Source, TableFiles, from_arrays, load
 from distbp.data.sequences import in_step
-from distbp.data.table import Table
+from distbp.data.table import Table, target_parts
 from distbp.job import TrainingJob
 from distbp.run.blueprints import check_splits
 from distbp.run.splits import SPLITS, open_splits
@@ -32,6 +32,7 @@ from distbp.run.splits import SPLITS, open_splits
 DATASET = "dataset:"
 _PIECE = 2**20
 _ANSWER_S = 900.0  # the service unpacks all of the archive once before it answers
+TARGETS = "targets"  # in an archive; of several outputs targets.NAME
 _OLD = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can say: equal data, equal bytes
 
 
@@ -85,7 +86,7 @@ def _arrays(table: Table) -> Parcel:
         pack(table, file)
         return lambda dataset: Npz(
             path=dataset,
-            targets=None if table.targets is None else "targets",
+            targets=_names_of_targets(table),
             weights=None if table.weights is None else "weights",
             lengths=None if table.lengths is None else "lengths",
             columns=None if table.columns is None else "columns",
@@ -140,14 +141,21 @@ def _sent(transport: Transport, parcel: Parcel, name: str) -> Source:
 def pack(table: Table, file: BinaryIO) -> None:
     """Writes a table of arrays as an .npz archive; the same table gives the same bytes."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name in ("inputs", "targets", "weights", "lengths", "columns"):
-            array = getattr(table, name)
+        others = {name: getattr(table, name) for name in ("weights", "lengths", "columns")}
+        targets = {f"{TARGETS}.{name}" if name else TARGETS: one for name, one, _ in target_parts(table)}
+        for name, array in {"inputs": table.inputs, **targets, **others}.items():
             if array is None:
                 continue
             if name == "columns" and not all(isinstance(column, int) for column in array):
                 array = list(map(str, array))
             with archive.open(zipfile.ZipInfo(f"{name}.npy", _OLD), "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
+
+
+def _names_of_targets(table: Table) -> str | dict[str, str] | None:
+    """Of the arrays that `pack` writes: of several outputs by output."""
+    names = [name for name, _, _ in target_parts(table)]
+    return TARGETS if names == [""] else {name: f"{TARGETS}.{name}" for name in names} or None
 
 
 def _inputs(table: Table) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 from distbp.core import settings
 from distbp.core.errors import DataError
 from distbp.data.preprocessing import Preprocessing
-from distbp.data.table import Table, chunks
+from distbp.data.table import Table, chunks, target_parts
 from distbp.nn.layers.base import Array
 
 BadRows = Literal["refuse", "skip"]
@@ -99,7 +99,7 @@ def check_rows(table: Table, bad_rows: BadRows = "refuse", allowed: Allowed = AN
     first = told = ""
     for array, name, what in (
         (table.inputs, table.name, "inputs"),
-        (table.targets, table.targets_name or table.name, "targets"),
+        *((targets, where, "targets") for _, targets, where in target_parts(table)),
         (table.weights, table.name, "weights"),
     ):
         if array is not None and array.size:

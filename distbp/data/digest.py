@@ -37,7 +37,8 @@ def array_digest(array: Array) -> str:
         return found
 
     starts = range(0, len(array), rows)
-    total = hashlib.sha256(f"{little.str} {array.shape};".encode())
+    kind = little.str if little.names is None else str(little.descr)
+    total = hashlib.sha256(f"{kind} {array.shape};".encode())
     if len(starts) < 2:
         total.update(b"".join(map(part, starts)))
     else:

@@ -2,7 +2,8 @@
 
 inputs   (n, *features), any real dtype, kept as stored (uint8 stays uint8); may be memory-mapped
 targets  (n,) intp, bool or text: labels or values (see `distbp.data.targets`); or (n, outputs) float32 or
-         float64: values; or None. Empty text is a missing label.
+         float64: values; or None. Empty text is a missing label. Of several outputs a structured array (n,)
+         with such a field for each.
 weights  (n,) float64, or None
 lengths  (n,) int64, of inputs (n, steps, ...): how many steps of each row are its own; the others are 0.
          None: all
@@ -123,9 +124,28 @@ def release_pages(array: Array) -> None:
         base.madvise(mmap.MADV_DONTNEED)
 
 
+def target_parts(table: Table) -> list[tuple[str, Array, str]]:
+    """The targets of each output as (its name, its targets, what they are called in messages); of one output
+    the name is "". Views."""
+    targets, where = table.targets, table.targets_name or table.name
+    if targets is None:
+        return []
+    if targets.dtype.names is None:
+        return [("", targets, where)]
+    return [(name, targets[name], f"{where}, {name!r}") for name in targets.dtype.names]
+
+
+def _structured(parts: Mapping[str, Array]) -> Array:
+    kinds = [(name, values.dtype, values.shape[1:]) for name, values in parts.items()]
+    found: Array = np.empty(len(next(iter(parts.values()))), kinds)
+    for name, values in parts.items():
+        found[name] = values
+    return found
+
+
 def build(
     inputs: Array,
-    targets: Array | None = None,
+    targets: Array | Mapping[str, Array] | None = None,
     weights: Array | None = None,
     lengths: Array | None = None,
     *,
@@ -140,7 +160,8 @@ def build(
     """The table of rows [start, stop) (default all) of raw arrays; shapes, lengths and dtypes are checked.
 
     Whole numbers (n,), booleans and text stay what they are; other targets are values, and 1-D ones become
-    one column. The content is checked by `distbp.data.checks`. Raises DataError.
+    one column. Targets of several outputs are a mapping from their names. The content is checked by
+    `distbp.data.checks`. Raises DataError.
     """
     targets_name, weights_name = (
         targets_name or f"the targets of {name}",
@@ -157,7 +178,15 @@ def build(
         raise DataError(
             f"{name}: the inputs have shape {inputs.shape}, which holds no data; give at least one row"
         )
-    for array, its_name, kind in ((targets, targets_name, "targets"), (weights, weights_name, "weights")):
+    named = isinstance(targets, Mapping)
+    by_output: Mapping[str, Any] = targets if isinstance(targets, Mapping) else {"": targets}
+    if not by_output:
+        raise DataError(f"{targets_name}: the mapping of targets is empty; name each output")
+    called = {name: f"{targets_name}, {name!r}" if named else targets_name for name in by_output}
+    for array, its_name, kind in (
+        *((one, called[name], "targets") for name, one in by_output.items()),
+        (weights, weights_name, "weights"),
+    ):
         if array is None:
             continue
         check_real(array.dtype, its_name, text=kind == "targets")
@@ -172,9 +201,12 @@ def build(
     if lengths is not None:
         lengths = checked_lengths(lengths, len(inputs), inputs.shape[1], f"{name}: the lengths")[start:stop]
         given = blanked(given, lengths)
+    parts = {
+        name: _targets(one[start:stop], called[name]) for name, one in by_output.items() if one is not None
+    }
     return Table(
         _numbers(given),
-        None if targets is None else _targets(targets[start:stop], targets_name),
+        _structured(parts) if named else parts.get(""),
         None if weights is None else _weights(weights[start:stop], weights_name),
         start,
         None if row_numbers is None else row_numbers[start:stop],

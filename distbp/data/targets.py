@@ -29,12 +29,14 @@ class Meaning:
 
     `facts`: for checking the job against them. `targets`: by split, (n,) intp or (n, outputs) in the job's
     dtype; empty where they do not fit the job. `classes`: the names of the classes in the order of the
-    outputs, of two for one yes-or-no output; None: they have none but their numbers.
+    outputs, of two for one yes-or-no output; None: they have none but their numbers. `parts`: of
+    several outputs, by name, whose `targets` then lie side by side (see `distbp.data.several_targets`).
     """
 
     facts: Targets
     targets: Mapping[str, Array] = field(default_factory=dict)
     classes: Classes | None = None
+    parts: Mapping[str, Meaning] = field(default_factory=dict)
 
 
 def understand(tables: Mapping[str, Table], loss: Loss, outputs: int | None, dtype: np.dtype[Any]) -> Meaning:

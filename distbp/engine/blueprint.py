@@ -17,8 +17,10 @@ import numpy as np
 from distbp.core.arrays import Array, Shape
 from distbp.data.sharding import Sharding
 from distbp.engine.evaluation import Measures, loss_weights
+from distbp.nn.head_metrics import metrics_of
 from distbp.nn.layers.base import Layer
-from distbp.nn.metrics import Frame, metrics_for
+from distbp.nn.losses.several import heads_of, names_of
+from distbp.nn.metrics import Frame
 from distbp.nn.network import Network
 from distbp.optim import Part, chain
 from distbp.optim.schedules import Constant, PlateauState, Progress
@@ -82,7 +84,12 @@ class Blueprint:
 
     def network(self) -> Network:
         return Network(
-            self.job.model.layers, self.input_shape, self.dtype, entry=self.entry, lengths=self.lengths
+            self.job.model.layers,
+            self.input_shape,
+            self.dtype,
+            entry=self.entry,
+            lengths=self.lengths,
+            outputs=names_of(self.job.loss),
         )
 
     def sharding(self) -> Sharding:
@@ -92,8 +99,9 @@ class Blueprint:
         return Sharding(rows, self.batch_size, self.shards, job.seed, shuffle, job.drop_last, buckets)
 
     def measures(self, network: Network, split: str = "") -> Measures:
-        metrics = metrics_for(self.job.loss, network.output_shape, self.job.metrics, self.frames.get(split))
-        return Measures(self.job.loss, metrics, self.class_weights)
+        heads = heads_of(self.job.loss, network.output_shapes)
+        metrics = metrics_of(heads, self.job.metrics, self.frames.get(split))
+        return Measures(heads, metrics, self.class_weights)
 
     def update_rule(self) -> tuple[Part, ...]:
         """The optimizer with clipping and penalties, as a chain of parts."""

@@ -17,6 +17,7 @@ from distbp.core.reduction import Block, middle
 from distbp.data.batches import Rows
 from distbp.nn.kernels import Kernels
 from distbp.nn.losses.base import Loss
+from distbp.nn.losses.several import Heads, Losses
 from distbp.nn.metrics import BoundMetric
 from distbp.nn.network import Network
 from distbp.nn.program import Program
@@ -29,15 +30,31 @@ EVALUATION_ROWS = 1024
 class Measures:
     """What is measured. `class_weights`: for each class, or None; they count in the loss, not in metrics."""
 
-    loss: Loss
+    heads: Heads
     metrics: Sequence[BoundMetric]
     class_weights: tuple[float, ...] | None
+
+    @property
+    def losses(self) -> list[str]:
+        """The names of the losses: that of all, and of several outputs that of each."""
+        return ["loss", *(head.metric("loss") for head in self.heads if self.heads.several)]
+
+    @property
+    def names(self) -> list[str]:
+        """Of all that is measured."""
+        return [*self.losses, *(metric.name for metric in self.metrics)]
+
+    @property
+    def first(self) -> int:
+        """Where the sums of the metrics begin in those of an evaluation."""
+        return 1 + len(self.losses)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Sums over some rows: `sums` float64 = [loss, loss weight, then each metric's sums]. `scores`,
-    `targets`, `weights`: the rows themselves, for the metrics that need all of them (else None)."""
+    """Sums over some rows: `sums` float64 = [loss, loss weight, of several outputs the loss of each, then
+    each metric's sums]. `scores`, `targets`, `weights`: the rows themselves, for the metrics that need all of
+    them (else None)."""
 
     sums: Array
     scores: Array | None = None
@@ -57,16 +74,19 @@ def loss_weights(
 
 
 class Evaluator:
-    """Evaluates `network` with `loss` over `vector`, which it reads at every call."""
+    """Evaluates `network` with its losses over `vector`, which it reads at every call."""
 
-    def __init__(self, loss: Loss, network: Network, kernels: Kernels, vector: Array) -> None:
+    def __init__(
+        self, loss: Loss | Losses | Heads, network: Network, kernels: Kernels, vector: Array
+    ) -> None:
         self._program = Program(network, EVALUATION_ROWS, vector, kernels=kernels, loss=loss)
         self._x = np.empty((EVALUATION_ROWS, *network.row_shape), network.input_dtype)
 
     def sums(self, measures: Measures, data: Rows, start: int, stop: int) -> Evaluation:
         """The sums over rows [start, stop) of `data`, at most `EVALUATION_ROWS` rows at a time."""
         metrics, program = measures.metrics, self._program
-        sums = np.zeros(2 + sum(m.size for m in metrics))
+        begin = measures.first
+        sums = np.zeros(begin + sum(m.size for m in metrics))
         collect = any(m.collect for m in metrics)
         kept: list[tuple[Array, Array, Array | None]] = []
         for first in range(start, stop, EVALUATION_ROWS):
@@ -78,8 +98,10 @@ class Evaluator:
             weights = loss_weights(measures.class_weights, targets, sample_weights, x.dtype)
             program.run(x, targets, weights)
             sums[:2] += program.totals[:2]
+            if measures.heads.several:
+                sums[2:begin] += program.own_losses()
             outputs = program.outputs(len(rows))
-            place = 2
+            place = begin
             for metric in metrics:
                 if not metric.collect:
                     metric.accumulate(outputs, targets, sample_weights, sums[place : place + metric.size])
@@ -114,11 +136,15 @@ def combine(parts: Sequence[Evaluation]) -> Evaluation:
     return Evaluation(reduce(Block(0, len(parts))), joined("scores"), joined("targets"), joined("weights"))
 
 
-def values(metrics: Sequence[BoundMetric], whole: Evaluation) -> dict[str, float]:
-    """`loss`, and each metric by name, of a whole split; nan where no row weighs anything."""
-    found = {"loss": float(whole.sums[0] / whole.sums[1]) if whole.sums[1] else math.nan}
-    place = 2
-    for metric in metrics:
+def values(measures: Measures, whole: Evaluation) -> dict[str, float]:
+    """`loss`, of several outputs that of each (`digit.loss`, without its factor), and each metric by name, of
+    a whole split; nan where no row weighs anything."""
+    lost = [whole.sums[0], *whole.sums[2 : measures.first]]
+    weight, found = whole.sums[1], {}
+    for name, total in zip(measures.losses, lost, strict=True):
+        found[name] = float(total / weight) if weight else math.nan
+    place = measures.first
+    for metric in measures.metrics:
         if metric.collect:
             assert whole.scores is not None and whole.targets is not None
             value = metric.finish_collected(whole.scores, whole.targets, whole.weights)

@@ -28,7 +28,7 @@ from distbp.nn.lowered import Lowered, lower
 from distbp.nn.network import aligned_vector
 from distbp.nn.run_compiled import address, addresses, products_of, space_table
 from distbp.nn.run_tape import encode
-from distbp.nn.tape import TOTALS, Space
+from distbp.nn.tape import Space
 from distbp.optim import Step, Updater
 from distbp.optim.schedules import PlateauState
 from distbp.optim.updater import program_of
@@ -104,8 +104,10 @@ class InlineSteps:
                     Space.TOTALS: totals[shard],
                     Space.POSITION: positions[shard],
                     Space.CONSTANTS: lowered.constants,
+                    Space.LABELS: np.zeros(lowered.labels, np.int64),
                     **slices,
                 }
+                self._kept.append(spaces[Space.LABELS])
                 tables.append(space_table(spaces, products))
         weighted = bool(sources[0].widths[2])
         net = Ops(*encode(lowered.rows, weighted), addresses(lowered.rows))
@@ -153,7 +155,7 @@ class InlineSteps:
         self._counts = np.full((self._most, shards), widths)
         self._firsts = np.arange(self._most)[:, None] * self._counts
         self._widths = np.array(sources[0].widths)
-        self._live = np.zeros((threads, lowered.totals - TOTALS))
+        self._live = np.zeros((threads, lowered.live))
         self._pool = ThreadPoolExecutor(threads - 1, "distbp-steps") if threads > 1 else None
 
     def run(self, step: int, stop: int, plateau: PlateauState) -> int:

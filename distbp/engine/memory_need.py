@@ -21,6 +21,7 @@ from distbp.engine.evaluation import EVALUATION_ROWS
 from distbp.engine.updating import state_vectors
 from distbp.job.members import networks
 from distbp.nn.layers.base import Layer
+from distbp.nn.losses.several import heads_of, names_of
 from distbp.nn.network import Network
 from distbp.nn.tape import ENTRY
 
@@ -58,7 +59,7 @@ def needed(
     says no number of workers. None where the shapes do not fit."""
     try:
         shape = (1,) if input_shape is None else input_shape
-        network = Network(job.model.layers, shape, job.dtype, entry=entry)
+        network = Network(job.model.layers, shape, job.dtype, entry=entry, outputs=names_of(job.loss))
     except ValueError:
         return None
     members = networks(job)
@@ -78,7 +79,9 @@ def needed(
     largest_split = max([count for name, count in rows.items() if name != "train"], default=0)
     of_training = parts * slice_rows * (2 * sum(numbers) - numbers[0])
     values = max(of_training, min(EVALUATION_ROWS, largest_split) * sum(numbers))
-    targets = sum(rows.values()) * numbers[-1] if job.loss.targets == "values" else 0
+    heads = heads_of(job.loss, network.output_shapes)
+    labels = not heads.several and heads.all[0].is_label  # which stand where they are
+    targets = 0 if labels else sum(rows.values()) * heads.target_columns
     by_layer = network.parameters_by_layer
     return Need(
         {

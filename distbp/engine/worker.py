@@ -101,7 +101,7 @@ class Worker:
         program = self._program(gradient)
         program.run(x, targets, weights, step, shard)
         totals[LOSS], totals[WEIGHT], totals[BOUND] = program.totals[:TOTALS]
-        totals[LIVE:BOUND] = program.totals[TOTALS:]
+        totals[LIVE:BOUND] = program.totals[TOTALS : TOTALS + program.lowered.live]
         # One row has no variance: it stays out of running statistics (see `BatchNormalization`).
         totals[ROWS] = rows if rows > 1 or not self.network.statistics else 0
 

@@ -7,20 +7,20 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from distbp.core.errors import Fault, JobError, cut
+from distbp.core.errors import Fault, cut
 from distbp.job.faults import unknown
+from distbp.job.layer_shapes import output_shapes, shapes
+from distbp.job.loss_checks import loss_fits, metrics_apply, metrics_in, one_loss_is_needed, outputs_exist
 from distbp.job.members import members_or_restarts, networks
 from distbp.job.method_checks import copies_fit, one_server_fits, whole_batches_fit
 from distbp.job.parts import WorkerRange
 from distbp.job.table_checks import splits_off, tables_are_whole
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.layers.base import Shape
-from distbp.nn.losses.base import Targets
-from distbp.nn.metrics import metrics_for
+from distbp.nn.losses.several import Losses, names_of
 from distbp.nn.sharing import parameter_shapes, share
 from distbp.nn.wiring import DATA, data_facts, dropping, wire
 from distbp.optim.schedules import WarmUp, plateau_of
@@ -29,49 +29,13 @@ if TYPE_CHECKING:
     from distbp.job.training_job import TrainingJob
 
 
-def last_activation(layers: Iterable[Any]) -> str | None:
-    """The activation that makes the outputs; None where it is not known."""
-    layers = tuple(layers)
-    wiring = wire(layers)[0]
-    index: int | None = len(layers) - 1
-    while index is not None and index != DATA:
-        if not layers[index].keeps_values:
-            return layers[index].ends_in  # type: ignore[no-any-return]
-        index = wiring[index][0]
-    return None
-
-
 def neediest(layers: Iterable[Any]) -> Any:
     """The layer that needs the most rows in every slice (`rows_needed`)."""
     return max(layers, key=lambda layer: layer.rows_needed)
 
 
-def shapes(layers: Iterable[Any], input_shape: Shape | None) -> Iterator[tuple[int, Shape | None, str]]:
-    """For each layer its number, the shape it gives (None: not known) and what is wrong with it, or "".
-
-    Without an input shape it is known from the first layer that says its own.
-    """
-    layers = tuple(layers)
-    known: dict[int | None, Shape | None] = {DATA: input_shape}
-    for index, sources in enumerate(wire(layers)[0]):
-        layer, shape, problem = layers[index], None, ""
-        inputs = [known.get(source) for source in sources]
-        if layer.joins == (len(inputs) > 1) and None not in inputs:
-            try:
-                shape = layer.output_shape(*inputs)
-                layer.parameters(*inputs)
-            except ValueError as error:
-                problem = str(error)
-        known[index] = layer.own_shape if shape is None else shape
-        yield index, known[index], problem
-
-
-def output_shape(layers: Iterable[Any], input_shape: Shape | None = None) -> Shape | None:
-    return list(shapes(layers, input_shape))[-1][1]
-
-
 def _names_fit(job: TrainingJob) -> Iterator[Fault]:
-    for place, message in wire(job.model.layers, unknown)[1]:
+    for place, message in wire(job.model.layers, unknown, names_of(job.loss))[1]:
         yield Fault(f"model.layers.{place}", message)
 
 
@@ -141,14 +105,6 @@ def _something_to_train(job: TrainingJob) -> Iterator[Fault]:
         yield Fault("model.layers", "hold nothing that can be trained; add a {type: dense, units: ...} layer")
 
 
-def _loss_fits(job: TrainingJob) -> Iterator[Fault]:
-    if any(_shapes_fit(job)):  # the shape of the outputs is not what the user meant
-        return
-    shape = output_shape(job.model.layers) or (2,)
-    for problem in job.loss.faults(shape, last_activation(job.model.layers), Targets()):
-        yield Fault("loss", problem)
-
-
 def _shards_fit_the_batch(job: TrainingJob) -> Iterator[Fault]:
     if job.shards != "auto" and job.batch_size != "full" and job.shards > job.batch_size:
         yield Fault(
@@ -196,26 +152,12 @@ def _workers_have_work(job: TrainingJob) -> Iterator[Fault]:
         )
 
 
-def _metrics_apply(job: TrainingJob) -> Iterator[Fault]:
-    loss = job.loss
-    try:
-        outputs = math.prod(output_shape(job.model.layers) or (1 << 20,))
-        metrics_for(loss, (min(outputs, 1 << 20),), job.metrics)  # which takes memory for each output
-    except JobError as error:
-        yield from error.faults
-
-
 def watchable(job: TrainingJob) -> Mapping[str, bool]:
     """The metrics that evaluations give, by their name in metrics.jsonl, and whether bigger is better.
 
     Those of the validation set only where the job has one, or has its data from Python.
     """
-    loss = job.loss
-    shape = output_shape(job.model.layers) or (1 << 20,)
-    try:
-        chosen = {m.name: m.bigger_is_better for m in metrics_for(loss, shape, job.metrics)}
-    except JobError:  # said by _metrics_apply
-        chosen = {m.name: m.bigger_is_better for m in metrics_for(loss, shape)}
+    chosen = metrics_in(job)
     measured = job.data.validation is not None or splits_off(job, "validation")
     if not measured and job.data.train is not None and job.data.train.type != "arrays":
         return {"train_loss": False}
@@ -279,9 +221,9 @@ def _plateau_direction(job: TrainingJob) -> Iterator[Fault]:
 
 
 def _class_weights_have_classes(job: TrainingJob) -> Iterator[Fault]:
-    if job.class_weight is None:
-        return
     loss = job.loss
+    if job.class_weight is None or isinstance(loss, Losses):
+        return
     if loss.targets != "labels":
         yield Fault(
             "class_weight",
@@ -289,7 +231,7 @@ def _class_weights_have_classes(job: TrainingJob) -> Iterator[Fault]:
             " out, or use 'softmax_cross_entropy'",
         )
         return
-    shape = output_shape(job.model.layers)
+    (shape,) = output_shapes(job.model.layers, loss)
     if job.class_weight == "balanced":
         return
     by_name = isinstance(job.class_weight, Mapping)
@@ -332,17 +274,19 @@ def _splits_need_training_data(job: TrainingJob) -> Iterator[Fault]:
 Check = Callable[["TrainingJob"], Iterator[Fault]]
 CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (_splits_need_training_data, frozenset({"data"})),
-    (tables_are_whole, frozenset({"data"})),
+    (tables_are_whole, frozenset({"data", "loss"})),
     (_rows_in_order, frozenset({"data"})),
     (_names_fit, frozenset({"model"})),
+    (outputs_exist, frozenset({"model", "loss"})),
     (_ids_stay, frozenset({"model", "data"})),
     (_lengths_stay, frozenset({"model", "data"})),
     (_shapes_fit, frozenset({"model"})),
     (_shared_tensors_fit, frozenset({"model"})),
     (_something_to_train, frozenset({"model"})),
     (_steps_learn_nothing, frozenset({"model", "optimizer"})),
-    (_loss_fits, frozenset({"model", "loss"})),
-    (_metrics_apply, frozenset({"model", "loss", "metrics"})),
+    (loss_fits, frozenset({"model", "loss"})),
+    (metrics_apply, frozenset({"model", "loss", "metrics"})),
+    (one_loss_is_needed, frozenset({"loss", "class_weight", "data"})),
     (_class_weights_have_classes, frozenset({"model", "loss", "class_weight"})),
     (_batches_normalize, frozenset({"model", "batch_size"})),
     (_shards_fit_the_batch, frozenset({"shards", "batch_size"})),

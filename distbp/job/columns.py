@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from distbp.job.faults import Part, Words, at_most, line, raised, shown
+from distbp.job.faults import Part, Words, at_most, line, nearest, raised, shown
 from distbp.job.kinds import Flag, Number, Text, Whole, kind
 from distbp.job.tables import TABLES
 
@@ -93,9 +93,41 @@ def _target(value: Any) -> Any:
     return {"column": value} if isinstance(value, str) else value
 
 
-TargetField = Annotated[
+def _one_or_several(value: Any) -> str | None:
+    """Which member of the union a value can be: a target, or a mapping from outputs to targets."""
+    if isinstance(value, Target):
+        return "one"
+    if not isinstance(value, Mapping):
+        return None
+    whole = {"column", "scale"} & value.keys() or any(nearest(str(key), ["column"]) for key in value)
+    return "one" if whole else "several"
+
+
+OneTarget = Annotated[
     Target, BeforeValidator(_target), Words("the name of a column, or a mapping with column and scale")
 ]
+TargetField = Annotated[
+    Annotated[
+        Annotated[Target, Words("the name of a column, or a mapping with column and scale"), Tag("one")]
+        | Annotated[
+            dict[Text, OneTarget],
+            Field(min_length=1),
+            Words("a mapping from each output to such"),
+            Tag("several"),
+        ],
+        Discriminator(_one_or_several),
+    ],
+    BeforeValidator(_target),
+]
+
+
+def targets_in(target: Target | Mapping[str, Target] | None) -> dict[str, Target]:
+    """The targets that `data.target` names by output, "" where it is the only one."""
+    if target is None:
+        return {}
+    return {"": target} if isinstance(target, Target) else {name: target[name] for name in sorted(target)}
+
+
 Columns = Annotated[
     dict[ColumnName, ColumnKind],
     BeforeValidator(_names),

@@ -9,32 +9,33 @@ from distbp.core.errors import Fault, JobError
 from distbp.core.words import counted
 from distbp.data.targets import label_text, shown
 from distbp.job.checks import (
-    last_activation,
     lengths_dropped,
     neediest,
-    output_shape,
-    shapes,
     tensors_fit,
 )
+from distbp.job.layer_shapes import output_shapes, shapes
+from distbp.job.loss_checks import head_faults
 from distbp.job.members import networks
 from distbp.job.training_job import TrainingJob
+from distbp.nn.head_metrics import metrics_of
 from distbp.nn.layers.base import Shape
 from distbp.nn.losses.base import Targets
-from distbp.nn.metrics import metrics_for
+from distbp.nn.losses.several import MOST_CLASSES, Heads, heads_of
 from distbp.optim.schedules import WarmUp
 
 
 def check_against_data(
     job: TrainingJob,
     input_shape: Shape,
-    targets: Targets,
+    targets: Targets | Mapping[str, Targets],
     rows: Mapping[str, int] | None = None,
     lengths: bool = False,
 ) -> list[Fault]:
     """Every fault that shows only once the data is known; empty where the job can be trained.
 
     `input_shape`: of one row of the training set, () for a single number. `targets`: what the training
-    targets are to the loss. `rows`: of each split by name, where known. `lengths`: whether rows have some.
+    targets are to the loss, of several outputs by name. `rows`: of each split by name, where known.
+    `lengths`: whether rows have some.
     """
     layers = job.model.layers
     faults = [
@@ -47,10 +48,11 @@ def check_against_data(
         faults += lengths_dropped(layers, input_shape)
     if faults:
         return faults
-    shape = output_shape(layers, input_shape)
-    assert shape is not None  # the input shape is known, and every layer took it
-    faults += _loss_and_metrics(job, shape, targets)
-    faults += _class_weights(job, targets)
+    # The input shape is known, and every layer took it.
+    known = [shape for shape in output_shapes(layers, job.loss, input_shape) if shape is not None]
+    by_output = {"": targets} if isinstance(targets, Targets) else dict(targets)
+    faults += _loss_and_metrics(job, heads_of(job.loss, known), by_output)
+    faults += _class_weights(job, by_output.get("", Targets()))
     faults += _splits(job, rows or {})
     return faults
 
@@ -117,13 +119,13 @@ def _notes_about_batches(job: TrainingJob, train: int, shards: int) -> list[str]
     return notes
 
 
-def _loss_and_metrics(job: TrainingJob, shape: Shape, targets: Targets) -> Iterator[Fault]:
-    last = f"model.layers.{len(job.model.layers) - 1}"
-    activation = last_activation(job.model.layers)
-    for problem in job.loss.faults(shape, activation, targets):
-        yield Fault(last if problem.startswith("the last layer") else "loss", problem)
+def _loss_and_metrics(job: TrainingJob, heads: Heads, targets: dict[str, Targets]) -> Iterator[Fault]:
+    yield from head_faults(job, heads, targets, at_layers=True)
+    for head in heads:
+        if heads.several and head.is_label and head.outputs[1] > MOST_CLASSES:
+            yield Fault(f"loss.{head.name}", f"chooses between at most {MOST_CLASSES:,} classes")
     try:
-        metrics_for(job.loss, shape, job.metrics)
+        metrics_of(heads, job.metrics)
     except JobError as error:
         yield from error.faults
 

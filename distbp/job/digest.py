@@ -21,6 +21,8 @@ def canonical(fields: Mapping[str, Any]) -> str:
     """JSON text that is the same for every spelling. `fields`: a validated job as plain values."""
     kept = {key: value for key, value in fields.items() if key not in CANNOT_CHANGE_THE_BITS}
     kept["data"] = {key: value for key, value in kept["data"].items() if key != "folder"}
+    if "type" not in kept["loss"]:  # of several outputs, which have names
+        kept["loss"] = _placed(kept["loss"], kept["model"]["layers"])
     kept["model"] = {**kept["model"], "layers": _wired(kept["model"]["layers"])}
     for name, usual in (("members", 1), ("restarts", 1), ("bucket_by_length", True)):
         if kept.get(name) == usual:  # as if it were not there, as it once was not
@@ -48,6 +50,12 @@ def _wired(layers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         inputs = None if sources == [index - 1] else sources
         found.append({**layer, "name": None, "inputs": inputs})
     return found
+
+
+def _placed(losses: Mapping[str, Any], layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Each loss with the number of its layer. The names stay: they are those of targets."""
+    numbers = {layer["name"]: index for index, layer in enumerate(layers)}
+    return {name: {**loss, "layer": numbers[name]} for name, loss in losses.items()}
 
 
 def _by_class(weights: Any) -> dict[str, float] | None:

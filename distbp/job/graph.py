@@ -9,9 +9,10 @@ from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any
 
 from distbp.core.errors import Fault
-from distbp.job.checks import shapes
 from distbp.job.kinds import plain
+from distbp.job.layer_shapes import shapes
 from distbp.nn.layers.base import Layer, Shape
+from distbp.nn.losses.several import Losses
 from distbp.nn.sharing import Sharing, parameter_shapes, share
 from distbp.nn.wiring import DATA, INPUT, wire
 
@@ -26,7 +27,8 @@ _DRAWN = "initializers"
 class Node:
     """A layer. `sources`: numbers of layers, -1 the data, None for `names` that are not known. `shape`: of
     its output, None where it is not known. `tensors`: the parameters that it has, name -> shape; `shared`:
-    those of other layers that it uses, in words. `wrong`: it is at fault."""
+    those of other layers that it uses, in words. `wrong`: it is at fault. `loss`: of an output, its loss in
+    words, "" where it is not known; None: it is no output."""
 
     number: int
     type: str
@@ -38,6 +40,7 @@ class Node:
     tensors: Mapping[str, Shape]
     shared: str
     wrong: bool
+    loss: str | None = None
 
     @property
     def title(self) -> str:
@@ -53,9 +56,11 @@ def size(shape: Shape | None) -> str:
 
 
 def graph_of(
-    layers: Sequence[Layer], input_shape: Shape | None, faults: Sequence[Fault] = ()
+    layers: Sequence[Layer], input_shape: Shape | None, faults: Sequence[Fault] = (), loss: Any = None
 ) -> tuple[Node, ...]:
-    """The nodes of layers whose names and shapes may be at fault. input_shape: None where it is not known."""
+    """The nodes of layers whose names and shapes may be at fault. input_shape: None where it is not known.
+    loss: of the job; None: the last layer gives the outputs."""
+    words = _losses(layers, loss)
     wiring, found = wire(layers)[0], list(shapes(layers, input_shape))
     given = {DATA: input_shape, **{number: shape for number, shape, _ in found}}
     places = [fault.path.split(".") for fault in faults if fault.path.startswith("model.layers.")]
@@ -73,10 +78,21 @@ def graph_of(
             Node(
                 number, layer.type, layer.name, _options(layer), sources,
                 tuple(_called(layers, source, at, layer) for at, source in enumerate(sources)),
-                given[number], own, _shared(layers, sharing, number), str(number) in wrong,
+                given[number], own, _shared(layers, sharing, number), str(number) in wrong, words.get(number),
             )
         )  # fmt: skip
     return tuple(nodes)
+
+
+def _losses(layers: Sequence[Layer], loss: Any) -> dict[int, str]:
+    """Of the layers that are outputs, their losses in words."""
+    if not isinstance(loss, Losses):
+        return {len(layers) - 1: "" if loss is None else loss.type}
+    words = {
+        one.name: one.loss.type if one.factor == 1 else f"{one.factor:g} x {one.loss.type}"
+        for one in loss.outputs
+    }
+    return {n: words[layer.name] for n, layer in enumerate(layers) if layer.name in words}
 
 
 def is_graph(nodes: Sequence[Node]) -> bool:
@@ -117,11 +133,13 @@ def _default(field: Field[Any]) -> Any:
     return field.default_factory() if field.default_factory is not MISSING else field.default
 
 
-def drawing_of(layers: Sequence[Layer], input_shape: Shape | None, faults: Sequence[Fault]) -> str:
+def drawing_of(
+    layers: Sequence[Layer], input_shape: Shape | None, faults: Sequence[Fault], loss: Any = None
+) -> str:
     """The drawing that stands below the faults of a graph, "" where none is in its layers or it is a list."""
     if len(layers) > MOST_DRAWN or not any(fault.path.startswith("model.layers.") for fault in faults):
         return ""
-    nodes = graph_of(layers, input_shape, faults)
+    nodes = graph_of(layers, input_shape, faults, loss)
     return "\n".join(drawn(nodes, input_shape)) if is_graph(nodes) else ""
 
 
@@ -157,11 +175,13 @@ def lanes(wiring: Sequence[Sequence[int | None]], ranks: Mapping[int, int]) -> d
 def drawn(nodes: Sequence[Node], input_shape: Shape | None) -> Iterator[str]:
     """The graph in lines of at most 80 columns: a `*` for each layer, and what it gives runs down from there.
     Above each stand the shapes that it takes."""
-    where = lanes([node.sources for node in nodes], {n: n for n in range(DATA, len(nodes))})
+    outputs = [node.number for node in nodes if node.loss is not None]
+    wiring = [node.sources for node in nodes] + [tuple(outputs)] * (len(outputs) > 1)
+    where = lanes(wiring, {n: n for n in range(DATA, len(wiring))})
     last = {DATA: DATA, **{node.number: node.number for node in nodes}}
     for node in nodes:
         last |= {source: node.number for source in node.sources if source is not None}
-    last[len(nodes) - 1] = len(nodes)
+    last |= dict.fromkeys(outputs, len(nodes))
     many = max(where.values()) + 1
     given = {DATA: input_shape, **{node.number: node.shape for node in nodes}}
 
@@ -192,6 +212,11 @@ def drawn(nodes: Sequence[Node], input_shape: Shape | None) -> Iterator[str]:
         marks = {**passing(node.number, node.number + 1), own: "*"}
         text = node.title + (f"  ({node.options})" if node.options else "")
         text += f"; {node.shared}" if node.shared else ""
+        text += f"; loss {node.loss}" if node.loss and len(outputs) > 1 else ""
         yield line(marks, text + ("   <- at fault" if node.wrong else "")).rstrip()
-    yield line({2 * where[len(nodes) - 1]: "|"}, size(nodes[-1].shape)).rstrip()
-    yield line({2 * where[len(nodes) - 1]: "*"}, "outputs").rstrip()
+    ends = {2 * where[number]: "|" for number in outputs}
+    sizes = [size(nodes[number].shape) for number in outputs]
+    if len(outputs) > 1:
+        sizes = [f"{nodes[n].name}: {one}" for n, one in zip(outputs, sizes, strict=True)]
+    yield line(ends, ",  ".join(sizes)).rstrip()
+    yield line(dict.fromkeys(ends, "*"), "outputs").rstrip()

@@ -22,9 +22,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from pydantic import (
     BaseModel,
     BeforeValidator,
+    Discriminator,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    Tag,
     create_model,
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -242,11 +244,27 @@ def _annotation(hint: Any) -> Any:
         return hint
     arguments: Any = tuple(a if a is Ellipsis else _annotation(a) for a in get_args(hint))
     if origin in (Union, types.UnionType):
+        if any(get_origin(a) is collections.abc.Mapping for a in get_args(hint)):
+            return _by_spelling(arguments)
         return Union.__getitem__(arguments)
     generic: Any = {collections.abc.Sequence: tuple, list: tuple, collections.abc.Mapping: dict}.get(
         origin, origin
     )
     return generic[(arguments[0], ...)] if origin in (collections.abc.Sequence, list) else generic[arguments]
+
+
+def _by_spelling(members: tuple[Any, ...]) -> Any:
+    """A union of text, a mapping, and perhaps None, of which faults speak of the member that was meant."""
+    tagged: list[Any] = []
+    for one in members:
+        if one is not type(None):
+            tagged.append(Annotated[one, Tag("mapping" if get_origin(one) is dict else "text")])
+    union: Any = Annotated[Union.__getitem__(tuple(tagged)), Discriminator(_spelling)]
+    return union | None if type(None) in members else union
+
+
+def _spelling(value: Any) -> str | None:
+    return "mapping" if isinstance(value, Mapping) else "text" if isinstance(value, str) else None
 
 
 def plain(value: Any, key: str = "type") -> Any:

@@ -14,6 +14,7 @@ from distbp.core.arguments import MAX_WORKERS
 from distbp.job.columns import ColumnName, Columns, Missing, Split, TargetField, Windows
 from distbp.job.faults import Part, Words, at_most, line, native, raised, shown
 from distbp.job.kinds import Flag, Number, Text, Whole, kind
+from distbp.job.losses import LossKind
 from distbp.job.recipes import RecipeName
 from distbp.job.shards import MAX_SHARDS
 from distbp.job.tables import TABLES
@@ -24,12 +25,17 @@ MAX_WEIGHTS = 10_000  # of classes
 if TYPE_CHECKING:
     from distbp.data.formats import Source as Source
     from distbp.nn.layers.base import Layer as Layer
-    from distbp.nn.losses.base import Loss as Loss
+    from distbp.nn.losses.base import Loss as OneLoss
+    from distbp.nn.losses.several import Losses
+
+    Loss = OneLoss | Losses
     from distbp.optim import Optimizer as Optimizer
 else:  # each holds an instance of a row of the table
     Source = kind("formats", "data format", TABLES, key="format")
     Layer = kind("layers", "layer", TABLES)
-    Loss = kind("losses", "loss", TABLES)
+    _LOSS = LossKind("losses", "loss", TABLES)
+    _ALLOWED = f"{_LOSS.allowed}; or a mapping from the names of layers to such"
+    Loss = Annotated[Any, _LOSS, Words(_ALLOWED)]
     Optimizer = kind("optimizers", "optimizer", TABLES)
 
 
@@ -62,7 +68,9 @@ class Data(Part):
         " the dtype cannot hold",
     )
     target: TargetField | None = Field(
-        default=None, description="of a table: the column to predict, and whether its values are scaled"
+        default=None,
+        description="of a table: the column to predict, and whether its values are scaled; where loss is a"
+        " mapping, such a one for each output",
     )
     columns: Columns | None = Field(
         default=None,

@@ -55,6 +55,31 @@ loss: softmax_cross_entropy
 - Two spellings of the same job have the same digest. `name`, `workers`, `servers`, `audit`, `checkpoint`
   and `data.folder` do not count, because they cannot change a bit of the weights.
 """
+_SEVERAL = """\
+A network may have several outputs. Then `loss` is a mapping from the names of their layers to losses, and the
+loss of the job is their sum. Beside its options each loss may have a `factor` in that sum, at least 0 (left
+out: 1).
+
+```yaml
+model:
+  layers:
+    - {type: dense, units: 32, activation: relu, name: trunk}
+    - {type: dense, units: 10, inputs: [trunk], name: digit}
+    - {type: dense, units: 1, inputs: [trunk], name: parity}
+loss:
+  digit: softmax_cross_entropy
+  parity: {type: sigmoid_cross_entropy, factor: 0.5}
+```
+
+- Each output has targets of its own: an array of an archive (`targets: {digit: labels, parity: odd}`), a
+  column of a table (`data.target: {digit: label, parity: {column: odd}}`), or from Python an array
+  (`data=(x, {"digit": labels, "parity": odd})`).
+- Every layer is taken by another one or has a loss. An output with a loss may be taken, too.
+- Metrics are named by output: `digit.accuracy`. Evaluations also give the loss of each output without its
+  factor: `validation_digit.loss`. `early_stopping` and `reduce_on_plateau` can watch all of them.
+- With several outputs there is no `class_weight`, no `data.targets: inputs` and no `data.windows`, and
+  `distbp explain` refuses the job.
+"""
 _PARTS: tuple[tuple[str, type[Part]], ...] = (
     ("data", Data),
     ("data.target", Target),
@@ -101,6 +126,8 @@ def _lines() -> Iterator[str]:
             yield "(`examples/transformer.yaml`: the encoder of a transformer).\n"
             model = kind.model(next(iter(kind.table)))
             yield from _table(model, without=model.model_fields.keys() - everywhere)
+        if name == "losses":
+            yield _SEVERAL
         for row in sorted(kind.table):
             model = kind.model(row)
             yield f"\n### {kind.what} `{row}`\n"

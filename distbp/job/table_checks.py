@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 from distbp.core.errors import Fault
 from distbp.data.formats import TableFiles
+from distbp.job.columns import targets_in
+from distbp.job.faults import unknown
+from distbp.nn.losses.several import names_of
 from distbp.nn.wiring import data_facts
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ def tables_are_whole(job: TrainingJob) -> Iterator[Fault]:
         yield Fault("data.targets", "is for arrays; a table names the column to predict in data.target")
     if data.target is None:
         yield Fault("data.target", "is required for a table (the column to predict)")
+    yield from _a_target_for_each_output(job)
     if data.standardize:
         yield Fault(
             "data.standardize", "is for arrays; the columns of a table have a scale each (data.columns)"
@@ -65,6 +69,24 @@ def tables_are_whole(job: TrainingJob) -> Iterator[Fault]:
     yield from _one_role_each(job)
 
 
+def _a_target_for_each_output(job: TrainingJob) -> Iterator[Fault]:
+    targets, outputs = targets_in(job.data.target), names_of(job.loss)
+    if not targets:
+        return
+    if outputs and "" in targets:
+        text = f"names one column, but there are the outputs {', '.join(outputs)}; write a mapping from each"
+        yield Fault("data.target", f"{text} to its column")
+    elif not outputs and "" not in targets:
+        yield Fault("data.target", "is a mapping from outputs, but loss is one; write a mapping there, too")
+    elif outputs:
+        for name in targets:
+            if name not in outputs:
+                yield Fault(f"data.target.{name}", f"is of no output: {unknown(name, outputs)}")
+        for name in outputs:
+            if name not in targets:
+                yield Fault(f"data.target.{name}", "is required (the column of this output)")
+
+
 def _windows_fit(job: TrainingJob) -> Iterator[Fault]:
     data = job.data
     by = "auto" if data.split is None else data.split.by
@@ -72,7 +94,7 @@ def _windows_fit(job: TrainingJob) -> Iterator[Fault]:
         yield Fault("data.time", "is required by data.windows (the column that puts the rows in order)")
     if by in ("random", "stratified"):
         yield Fault("data.split.by", f"must be time or group with data.windows, not {by}: windows overlap")
-    scaled = data.target is not None and data.target.scale == "standard"
+    scaled = all(target.scale == "standard" for target in targets_in(data.target).values())
     if data.windows is not None and data.windows.difference and not scaled:
         yield Fault("data.windows.difference", "needs data.target: {column: ..., scale: standard}")
     if data.bad_rows == "skip":
@@ -81,7 +103,8 @@ def _windows_fit(job: TrainingJob) -> Iterator[Fault]:
 
 def _one_role_each(job: TrainingJob) -> Iterator[Fault]:
     data = job.data
-    roles: dict[str, str] = {} if data.target is None else {data.target.column: "target"}
+    targets = {target.column for target in targets_in(data.target).values()}
+    roles = dict.fromkeys(targets, "target")
     for role in ("weight", "group", "time"):
         name = getattr(data, role)
         if name is not None and name in roles:
@@ -89,5 +112,5 @@ def _one_role_each(job: TrainingJob) -> Iterator[Fault]:
         elif name is not None:
             roles[name] = role
     for name in data.columns or {}:
-        if data.target is not None and name == data.target.column:
+        if name in targets:
             yield Fault(f"data.columns.{name}", "is the target, which cannot be an input too; leave it out")

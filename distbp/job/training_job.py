@@ -17,6 +17,7 @@ from distbp.job.digest import digest
 from distbp.job.faults import Part, Words, at_most, details, left_out, located
 from distbp.job.graph import drawing_of
 from distbp.job.kinds import Flag, Number, Text, Whole, plain
+from distbp.job.losses import outputs_in
 from distbp.job.members import MAX_MEMBERS
 from distbp.job.parts import (
     BatchSize,
@@ -166,7 +167,7 @@ class TrainingJob(Part):
             raise JobError([*faults, *rest], more=left_out(lines), drawing=drawing) from None
         faults = check_job(job)
         if faults:
-            raise JobError(faults, drawing=drawing_of(job.model.layers, None, faults))
+            raise JobError(faults, drawing=drawing_of(job.model.layers, None, faults, job.loss))
         return job
 
     # Reading and writing ---------------------------------------------------------------------------------
@@ -252,7 +253,9 @@ def _checks_of_the_rest(
         return [], ""
     wrong = {fault.path.split(".")[0] for fault in faults}
     rest = {k: v for k, v in value.items() if k in TrainingJob.model_fields and k not in wrong}
-    for name, stand_in in (("model", {"layers": ["linear"]}), ("loss", "mse")):
+    outputs = {name: "mse" for name in outputs_in(value.get("loss")) if isinstance(name, str)}
+    stand_ins: dict[str, Any] = {"model": {"layers": ["linear"]}, "loss": outputs or "mse"}
+    for name, stand_in in stand_ins.items():
         if name in wrong:
             rest[name] = stand_in
     try:
@@ -260,4 +263,4 @@ def _checks_of_the_rest(
     except ValidationError:
         return [], ""
     found = check_job(job, without=frozenset(wrong))
-    return found, drawing_of(job.model.layers, None, found)
+    return found, drawing_of(job.model.layers, None, found, job.loss)

@@ -16,7 +16,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,15 +39,20 @@ from distbp.core.storage import (
 )
 from distbp.data.columns.plan import Plan
 from distbp.data.preprocessing import Preprocessing
+from distbp.data.several_targets import AllClasses, plain_classes
 from distbp.job.faults import details, located
 from distbp.job.kinds import Kind, plain
+from distbp.job.losses import LossKind, written
 from distbp.job.members import MAX_MEMBERS
 from distbp.job.shards import MAX_SHARDS
 from distbp.job.tables import TABLES
+from distbp.model.answers import task_of
 from distbp.model.archive import MODEL, WEIGHTS, unpacked
+from distbp.model.lists import check_list, classes_in, is_list
 from distbp.model.predictor import Model
+from distbp.nn.head_metrics import metrics_of
 from distbp.nn.losses.base import Targets
-from distbp.nn.metrics import metrics_for
+from distbp.nn.losses.several import heads_of, names_of
 from distbp.nn.network import Network, Tensor, aligned_vector
 
 if TYPE_CHECKING:
@@ -59,9 +63,8 @@ __all__ = ["MODEL", "WEIGHTS", "Model", "load_model", "params_digest", "save_mod
 FORMAT, VERSION = "distbp model", 1
 _MAX_JSON_BYTES = 1 << 28
 _MAX_LAYERS = 10_000
-_EACH = MappingProxyType({"classes": "class", "class_weights": "output", "columns": "input"})
 _FIELDS: Mapping[str, Any] = {
-    "classes": (list, type(None)),
+    "classes": (list, dict, type(None)),
     "class_weights": (list, type(None)),
     "columns": (list, type(None)),
     "dtype": str,
@@ -86,7 +89,7 @@ def save_model(
     vector: Array,
     preprocessing: Preprocessing,
     numerics: Mapping[str, Any],
-    classes: Sequence[Any] | None = None,
+    classes: AllClasses = None,
     class_weights: Sequence[float] | None = None,
     columns: Sequence[str | int] | None = None,
     plan: Plan | None = None,
@@ -97,19 +100,19 @@ def save_model(
 ) -> Path:
     """Writes the model of a finished job into the folder `path`, whole or not at all; replaces one there.
 
-    `classes`: names of the classes, in the order of the outputs. `columns`: names of the inputs. `plan`: of
-    the table that training had. `kernels` and `shards`: with which it evaluated. `others`: vectors of
-    further members, whose predictions are averaged with those of `vector`. Raises StorageError where
-    the disk refuses, ModelError where `path` holds something else.
+    `classes`: names of the classes, in the order of the outputs; of several outputs by name. `columns`: names
+    of the inputs. `plan`: of the table that training had. `kernels` and `shards`: with which it evaluated.
+    `others`: vectors of further members, whose predictions are averaged with those of `vector`. Raises
+    StorageError where the disk refuses, ModelError where `path` holds something else.
     """
     content = {
         "layers": plain(network.layers),
         "input_shape": list(network.input_shape),
         **({"lengths": True} if network.lengths else {}),
-        "loss": plain(job.loss),
+        "loss": written(job.loss),
         "metrics": None if job.metrics is None else list(job.metrics),
         "preprocessing": preprocessing.to_json(),
-        "classes": None if classes is None else np.asarray(classes).tolist(),
+        "classes": plain_classes(classes),
         "class_weights": None if class_weights is None else [float(w) for w in class_weights],
         "columns": None if columns is None else list(columns),
         **({} if plan is None else {"table": plan.to_json()}),
@@ -146,7 +149,7 @@ def write_model(
             **({"members": members} if members > 1 else {}),
             "output_shape": list(network.output_shape),
             "dtype": network.dtype.name,
-            "task": _kind("losses", "loss").validate(content["loss"]).task,
+            "task": task_of(heads_of(_LOSS.validate(content["loss"]), network.output_shapes)),
             "params_sha256": params_digest(*(vector[: network.parameter_count] for vector in vectors)),
             "files": {WEIGHTS: {"bytes": sum(p.nbytes for p in pieces), "sha256": digest.hexdigest()}},
         }
@@ -196,11 +199,11 @@ def load_model(path: str | Path) -> Model:
         with unpacked(path) as folder:
             return load_model(folder)
     content = _read_json(path)
-    layers, loss = _layers(path, content), _one(path, "loss", content["loss"], _kind("losses", "loss"))
+    layers, loss = _layers(path, content), _one(path, "loss", content["loss"], _LOSS)
     dtype, input_shape = content["dtype"], content["input_shape"]
     if dtype not in ("float32", "float64"):
         raise _bad(path, f"dtype is {dtype!r}, not float32 or float64")
-    if not _is_list(input_shape, (int,)) or not all(0 < n < 1 << 40 for n in input_shape):
+    if not is_list(input_shape, (int,)) or not all(0 < n < 1 << 40 for n in input_shape):
         raise _bad(path, f"input_shape is {input_shape!r}, not a list of sizes")
     try:
         preprocessing = Preprocessing.from_json(content["preprocessing"])
@@ -211,37 +214,30 @@ def load_model(path: str | Path) -> Model:
                 path, f"its table makes {plan.numbers} cells of a row, not inputs of shape {input_shape}"
             )
         lengths = bool(content.get("lengths", False))
-        network = Network(layers, tuple(input_shape), dtype, entry=entry, lengths=lengths)
-        faults = loss.faults(network.output_shape, None, Targets())
+        network = Network(
+            layers, tuple(input_shape), dtype, entry=entry, lengths=lengths, outputs=names_of(loss)
+        )
+        heads = heads_of(loss, network.output_shapes)
+        faults = [fault for head in heads for fault in head.loss.faults(head.shape, None, Targets())]
+        if plan is not None and set(plan.targets) != {head.name for head in heads}:
+            raise _bad(path, "its table has other targets than its loss has outputs")
         metrics = content["metrics"]
-        if metrics is not None and not _is_list(metrics, (str,)):
+        if metrics is not None and not is_list(metrics, (str,)):
             raise _bad(path, "metrics is not a list of names")
-        metrics_for(loss, network.output_shape, metrics)
+        metrics_of(heads, metrics)
+        columns = content.get("columns")
+        check_list("class_weights", content["class_weights"], (int, float), network.output_shape[0])
+        check_list("columns", columns, (str, int), math.prod(network.input_shape))
+        classes = classes_in(content["classes"], heads)
     except (ValueError, OverflowError, TypeError, AttributeError, DataError, JobError) as error:
         raise _bad(path, str(error)) from None
     if faults:
         raise _bad(path, "; ".join(faults))
-    if content["output_shape"] != list(network.output_shape) or content["task"] != loss.task:
+    if content["output_shape"] != list(network.output_shape) or content["task"] != task_of(heads):
         raise _bad(path, "output_shape or task does not follow from its layers and loss")
     if preprocessing.mean is not None and preprocessing.mean.size != math.prod(network.input_shape):
         raise _bad(path, "preprocessing is for inputs of another size")
-    outputs = network.output_shape[0]
-    named = 2 if loss.task == "binary" and outputs == 1 else outputs
-    features = math.prod(network.input_shape)
-    for name, kinds, count in (
-        ("classes", (str, int, float, bool), named),
-        ("class_weights", (int, float), outputs),
-        ("columns", (str, int), features),
-    ):
-        listed = content.get(name)
-        if listed is not None and (not _is_list(listed, kinds) or len(listed) != count):
-            raise _bad(path, f"{name} is not a list of {count}, one for each {_EACH[name]}")
-        if listed is not None and name != "class_weights" and len(set(listed)) < count:
-            raise _bad(path, f"{name} has a name twice")
-    classes, columns = content["classes"], content.get("columns")
-    if classes is not None and len({isinstance(name, str) for name in classes}) > 1:
-        raise _bad(path, "classes holds text and numbers")
-    if content["class_weights"] is not None and loss.targets != "labels":
+    if content["class_weights"] is not None and (heads.several or not heads.all[0].is_label):
         raise _bad(path, f"class_weights is given, but the loss {loss.type!r} knows no classes")
     shards = content.get("shards", 1)
     if type(shards) is not int or not 0 < shards <= MAX_SHARDS:
@@ -255,7 +251,7 @@ def load_model(path: str | Path) -> Model:
         vector,
         loss,
         preprocessing,
-        None if classes is None else tuple(classes),
+        classes,
         None if content["class_weights"] is None else tuple(map(float, content["class_weights"])),
         None if metrics is None else tuple(metrics),
         {name: v for name, v in content.items() if name not in _FIELDS or name == "params_sha256"},
@@ -329,10 +325,7 @@ def _kind(table: str, what: str) -> Kind:
     return Kind(table, what, TABLES)
 
 
-def _is_list(value: Any, kinds: tuple[type, ...]) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(v, kinds) and (bool in kinds or not isinstance(v, bool)) and v == v for v in value
-    )
+_LOSS = LossKind("losses", "loss", TABLES)
 
 
 def _read_vectors(path: Path, content: Mapping[str, Any], network: Network, members: int) -> list[Array]:

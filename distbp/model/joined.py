@@ -11,8 +11,10 @@ from distbp.core.arrays import Array
 from distbp.data.batches import Rows
 from distbp.data.sharding import evaluated_rows
 from distbp.engine.evaluation import EVALUATION_ROWS, Evaluator, Measures, combine, values
-from distbp.nn.kernels import Kernels
-from distbp.nn.losses.base import Loss
+from distbp.engine.numerics import kernel_set
+from distbp.nn import kernels as kernel_sets
+from distbp.nn.kernels import NUMPY, Kernels
+from distbp.nn.losses.several import Heads
 from distbp.nn.network import Network
 from distbp.nn.program import Program
 
@@ -21,9 +23,9 @@ class Joined:
     """Runs networks of the same layers, one with each of `vectors`, over up to `most_rows` rows at a time."""
 
     def __init__(
-        self, loss: Loss, network: Network, vectors: Sequence[Array], most_rows: int, kernels: Kernels
+        self, heads: Heads, network: Network, vectors: Sequence[Array], most_rows: int, kernels: Kernels
     ) -> None:
-        self._loss = loss
+        self._heads = heads
         self._programs: list[Program] = []
         for vector in vectors:
             work = self._programs[0].work if self._programs else None
@@ -36,9 +38,9 @@ class Joined:
             return self._of(self._programs[0], x)
         total: Any = 0.0
         for program in self._programs:
-            total = total + self._loss.predictions(self._of(program, x).astype(np.float64))
+            total = total + self._heads.predictions(self._of(program, x).astype(np.float64))
         with np.errstate(over="ignore", under="ignore"):
-            joined = self._loss.outputs_for(np.asarray(total / len(self._programs)))
+            joined = self._heads.outputs_for(np.asarray(total / len(self._programs)))
             return joined.astype(x.dtype if x.dtype.kind == "f" else self._programs[0].network.dtype)
 
     def _of(self, program: Program, x: Array) -> Array:
@@ -72,10 +74,18 @@ def measured(
     """The loss and metrics over the first `count` of `rows`, cut by shards as training cuts them."""
     vector = vectors[0]
     if len(vectors) > 1:  # then what is left to compute is the loss: a network without layers
-        joined = Joined(measures.loss, network, vectors, EVALUATION_ROWS, kernels)
+        joined = Joined(measures.heads, network, vectors, EVALUATION_ROWS, kernels)
         rows = _Outputs(joined, network, rows)
         network = Network((), network.output_shape, network.dtype)
         vector = vector[:0]
-    evaluator = Evaluator(measures.loss, network, kernels, vector)
+    evaluator = Evaluator(measures.heads, network, kernels, vector)
     parts = [evaluator.sums(measures, rows, *evaluated_rows(count, shards, i)) for i in range(shards)]
-    return values(measures.metrics, combine(parts))
+    return values(measures, combine(parts))
+
+
+def kernels_named(name: str) -> Kernels:
+    """The set with which training evaluated; where it cannot be had, NumPy, whose last bits may differ."""
+    try:
+        return kernel_sets.load(kernel_set(name))
+    except (ImportError, KeyError):
+        return NUMPY

@@ -20,20 +20,23 @@ from distbp.data.formats.arrays import arranged, as_array, columns_of, from_arra
 from distbp.data.ids import as_ids
 from distbp.data.preprocessing import Preprocessing
 from distbp.data.sequences import Samples
+from distbp.data.several_targets import AllClasses, all_as_taken, check_names
 from distbp.data.table import Columns
-from distbp.data.targets import as_taken
 from distbp.engine.evaluation import Measures
-from distbp.engine.numerics import kernel_set, one_blas_thread, quiet
+from distbp.engine.numerics import one_blas_thread, quiet
+from distbp.model.answers import as_trained, predicted, probabilities, task_of, with_probabilities
 from distbp.model.given import rows_with_lengths
-from distbp.model.joined import Joined, measured
+from distbp.model.joined import Joined, kernels_named, measured
 from distbp.model.summary import summary
-from distbp.nn import kernels as kernel_sets
-from distbp.nn.kernels import NUMPY, Kernels
+from distbp.nn.head_metrics import metrics_of
+from distbp.nn.kernels import NUMPY
 from distbp.nn.losses.base import Loss
-from distbp.nn.metrics import frame_of, metrics_for
+from distbp.nn.losses.several import Head, Heads, Losses, heads_of
+from distbp.nn.metrics import frame_of
 from distbp.nn.network import Network
 
 ROWS = 1024  # of one forward pass
+Predicted = Any  # an array (n, ...); of several outputs a mapping from their names to such
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,13 +50,16 @@ class Model:
     evaluations. `plan`: of the table that training had; then inputs are rows with named columns. `others`:
     the vectors of the members after the first, where several networks predict together: predictions are the
     mean of theirs (probabilities, values or scores), in every method.
+
+    Where the network has several outputs, `loss` is `Losses`, `classes` is a mapping from the name of each
+    output to its classes, and what a method gives, or takes as targets, is a mapping from these names, too.
     """
 
     network: Network
     vector: Array
-    loss: Loss
+    loss: Loss | Losses
     preprocessing: Preprocessing
-    classes: tuple[Any, ...] | None
+    classes: AllClasses
     class_weights: tuple[float, ...] | None
     metrics: tuple[str, ...] | None
     facts: Mapping[str, Any]
@@ -77,12 +83,24 @@ class Model:
         return self.network.output_shape
 
     @property
+    def heads(self) -> Heads:
+        """The outputs with their losses."""
+        return heads_of(self.loss, self.network.output_shapes)
+
+    @property
     def task(self) -> str:
-        """ "classification", "binary" or "regression"."""
-        return self.loss.task
+        """ "classification", "binary", "regression", or "several" of these."""
+        return task_of(self.heads)
+
+    def classes_of(self, head: Head) -> tuple[Any, ...] | None:
+        """The names of the classes of one output, None: their numbers."""
+        return self.classes.get(head.name) if isinstance(self.classes, Mapping) else self.classes
+
+    def _by_output(self, found: Mapping[str, Array]) -> Predicted:
+        return dict(found) if self.heads.several else found[""]
 
     @quiet()
-    def outputs(self, x: Any, *, lengths: Any = None) -> Array:
+    def outputs(self, x: Any, *, lengths: Any = None) -> Predicted:
         """What the last layer gives, (n, *output_shape), for unprepared inputs x, (n, *input_shape).
 
         Where the network takes one row of numbers, rows of any shape with as many numbers are taken too.
@@ -97,43 +115,34 @@ class Model:
         Where the rows of training had lengths, x is a list of arrays (steps, ...) of different lengths; or
         padded rows, with `lengths` (n,).
         """
-        x = self.checked(x, lengths)
+        y = self._outputs(self.checked(x, lengths))
+        return self._by_output({head.name: head.outputs_of(y) for head in self.heads})
+
+    def _outputs(self, x: Samples) -> Array:
+        """Of all outputs, side by side."""
         result = np.empty((len(x), *self.output_shape), self.network.dtype)
         for start, y in self._forward(x):
             result[start : start + len(y)] = y
         return result
 
     @quiet()
-    def predict(self, x: Any, *, lengths: Any = None) -> Array:
+    def predict(self, x: Any, *, lengths: Any = None) -> Predicted:
         """(n,) class names, where the model has them. Else classification: (n,) class numbers; yes-or-no: 0
         or 1; regression: values, in the unit of the targets. The last two are (n, outputs), or (n,) for a
         single output. x and `lengths` as in `outputs`."""
         x = self.checked(x, lengths)
-        y = self.outputs(x)
-        if self.task == "binary" and (self.classes is None or y.shape[1] == 1):
-            y = (y > (0.5 if self.loss.takes == "probabilities" else 0)).astype(np.intp)
-        elif self.task == "classification" or self.classes is not None:
-            y = y.argmax(axis=1)[:, None]
-        else:
-            with np.errstate(over="ignore", under="ignore"):
-                y = self.loss.predictions(y)
-                if self.plan is not None:
-                    y = self.plan.target.unscale(y + self.plan.before(x.inputs, x.windows))
-        if self.classes is not None:
-            y = np.array(self.classes)[y]
-        return np.asarray(y[:, 0] if y.shape[1:] == (1,) else y)
+        y = self._outputs(x)
+        return self._by_output(
+            {h.name: predicted(h, h.outputs_of(y), self.classes_of(h), self.plan, x) for h in self.heads}
+        )
 
     @quiet()
-    def predict_proba(self, x: Any, *, lengths: Any = None) -> Array:
+    def predict_proba(self, x: Any, *, lengths: Any = None) -> Predicted:
         """Probabilities: (n, classes) for classification; for yes-or-no outputs, of yes, (n, outputs) or
-        (n,). Raises ModelError where the model has none."""
-        if self.task == "regression" or self.loss.takes in ("scores", "outputs"):
-            raise ModelError(
-                f"a model trained with the loss {self.loss.type!r} gives {self.loss.takes}, no probabilities;"
-                " use predict"
-            )
-        y = self.loss.predictions(self.outputs(x, lengths=lengths))
-        return np.asarray(y[:, 0] if self.task == "binary" and y.shape[1:] == (1,) else y)
+        (n,). Of several outputs those that have some. Raises ModelError where the model has none."""
+        likely = with_probabilities(self.heads, self.loss.type)
+        y = self._outputs(self.checked(x, lengths))
+        return self._by_output({head.name: probabilities(head, head.outputs_of(y)) for head in likely})
 
     @quiet()
     def evaluate(
@@ -149,37 +158,39 @@ class Model:
         that training gives for these rows.
 
         y: classes (n,) as `predict` gives them (class numbers do too where the classes are named by text); or
-        values (n, outputs), or (n,) for one output. x, `lengths`: as in `outputs`. `weights`: (n,), of the
-        rows. `metrics`: names; None: those of the training job. Raises ModelError for x, DataError for y and
-        `weights`, JobError for `metrics`.
+        values (n, outputs), or (n,) for one output; of several outputs a mapping. x, `lengths`: as in
+        `outputs`. `weights`: (n,), of the rows. `metrics`: names; None: those of the training job. Raises
+        ModelError for x, DataError for y and `weights`, JobError for `metrics`.
         """
         given, x = x, self.checked(x, lengths)
         check_kind(metrics, (list, tuple, type(None)), "metrics", "a list of names")
         for name in metrics or ():
             check_kind(name, str, "each of metrics", "a name, as text")
-        names = self.metrics if metrics is None else metrics
+        names, heads = self.metrics if metrics is None else metrics, self.heads
         if not len(x):
-            found = metrics_for(self.loss, self.output_shape, names)
-            return {"loss": math.nan, **{metric.name: math.nan for metric in found}}
+            measures = Measures(heads, metrics_of(heads, names), self.class_weights)
+            return dict.fromkeys(measures.names, math.nan)
         if y is None:
             raise DataError("evaluate compares with targets; give y")
-        if self.plan is not None and self.plan.target.scaled and not isinstance(given, EncodedRows):
-            y = self.plan.target.scale(as_array(y, "the targets", labels=True))
-            if x.windows is not None:
-                y = y.reshape(len(y), -1) - self.plan.before(x.inputs, x.windows)
+        if not isinstance(given, EncodedRows):
+            y = as_trained(self.plan, y, x)
         allowed = Allowed(self.network.dtype)
         table = from_arrays(np.zeros((len(x), 1), np.uint8), y, weights, name="the data", allowed=allowed)
-        targets = as_taken(table, self.loss, self.output_shape[0], self.network.dtype, self.classes)
-        frame = frame_of(targets, table.weights) if self.task == "regression" else None
-        bound = metrics_for(self.loss, self.output_shape, names, frame)
+        check_names(table, self.loss)
+        targets = all_as_taken(table, heads, self.network.dtype, self.classes)
+        values = any(head.loss.task == "regression" for head in heads)
+        frame = frame_of(targets, table.weights) if values else None
         rows = _Rows(self, x, targets, table.weights)
-        measures = Measures(self.loss, bound, self.class_weights)
-        kernels = _kernels(self.kernels)
+        measures = Measures(heads, metrics_of(heads, names, frame), self.class_weights)
+        kernels = kernels_named(self.kernels)
         with one_blas_thread(), quiet():
             return measured(measures, self.network, self.vectors, kernels, rows, len(x), self.shards)
 
     def score(self, x: Any, y: Any, *, weights: Any = None, lengths: Any = None) -> float:
-        """How well x predicts y, in one number: the accuracy; for values R2. Raises as `evaluate` does."""
+        """How well x predicts y, in one number: the accuracy; for values R2. Raises as `evaluate` does, and
+        ModelError for a model with several outputs."""
+        if self.heads.several:
+            raise ModelError("this model has several outputs, and no score is that of all; use evaluate")
         metric = "r2" if self.task == "regression" else "accuracy"
         return self.evaluate(x, y, weights=weights, metrics=[metric], lengths=lengths)[metric]
 
@@ -192,7 +203,9 @@ class Model:
         shapes = " to ".join("x".join(map(str, shape)) for shape in (self.input_shape, self.output_shape))
         members = f"{len(self.vectors)} members of " if self.others else ""
         count = f"{members}{self.network.parameter_count:,} parameters"
-        return f"<Model for {self.task}: {shapes}, {count} ({layers})>"
+        task = ", ".join(f"{head.name} ({head.loss.task})" for head in self.heads)
+        task = task if self.heads.several else self.task
+        return f"<Model for {task}: {shapes}, {count} ({layers})>"
 
     def prepare(self, rows: Samples, first: int, out: Array) -> None:
         """Rows, of which the first has the number `first`, as the network takes them, into `out`,
@@ -217,7 +230,7 @@ class Model:
         """(first row, outputs of up to ROWS rows); the outputs are valid until the next ones."""
         if not len(x):
             return
-        joined = Joined(self.loss, self.network, self.vectors, min(ROWS, len(x)), NUMPY)
+        joined = Joined(self.heads, self.network, self.vectors, min(ROWS, len(x)), NUMPY)
         prepared = np.empty((min(ROWS, len(x)), *self.network.row_shape), self.network.input_dtype)
         with one_blas_thread():
             for start in range(0, len(x), ROWS):
@@ -285,11 +298,3 @@ class _Rows:
 
     def gather(self, rows: Array, out: Array) -> None:
         self._model.prepare(self._x.take(rows), int(rows[0]), out)
-
-
-def _kernels(name: str) -> Kernels:
-    """The set with which training evaluated; where it cannot be had, NumPy, whose last bits may differ."""
-    try:
-        return kernel_sets.load(kernel_set(name))
-    except (ImportError, KeyError):
-        return NUMPY

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from distbp.core.arrays import Array
 from distbp.nn.layers.base import Backward, Lowering, Value
 from distbp.nn.layers.layouts import arranged, turned
-from distbp.nn.losses.base import Loss, lower_loss
+from distbp.nn.losses.base import Loss
+from distbp.nn.losses.several import Heads, Losses, heads_of, lower_heads
 from distbp.nn.network import Network, places
 from distbp.nn.sharing import join_parts, part_buffers
-from distbp.nn.tape import BOUND_TOTAL, ENTRY, LONGEST, LOSS, TOTALS, Ref, Row, Space, Tape, Watched, merged
+from distbp.nn.tape import BOUND_TOTAL, ENTRY, LONGEST, LOSS, Ref, Row, Space, Tape, Watched, merged
 from distbp.nn.wiring import DATA
 
 Parts = Mapping[tuple[int, str], Ref]  # of the gradient of a shared tensor, by layer and name
@@ -20,12 +21,14 @@ Parts = Mapping[tuple[int, str], Ref]  # of the gradient of a shared tensor, by 
 
 @dataclass(frozen=True)
 class Lowered:
-    """A network on the tape. `outputs`: of its last layer; `activations`: of every layer, as they lie, images
+    """A network on the tape. `outputs`: of its last layer, or of several side by side; `activations`: of
+    every layer, as they lie, images
     `channels_last` where it says so, and plain where `forward_only`; `gradients`: of the loss with respect to
     those, as each layer's backward pass begins with it, lying alike, None where it has none; `parts`: of the
-    gradient of a tensor that several layers use, by layer and name; `losses`: of each output, and
-    `loss_gradient`, of the outputs: None where no loss was given; `watched`: where the live rows of units are
-    counted; `constants`: the space of constants."""
+    gradient of a tensor that several layers use, by layer and name; `losses`: of each number of an
+    output, `loss_gradients`, with respect to them, and `own_totals`, their loss sums: one for each output,
+    () where no loss was given; `watched`: where the live rows of units are counted; `constants`: the space of
+    constants; `labels`, `totals`: how many numbers those spaces have."""
 
     rows: list[Row]
     work: int
@@ -34,15 +37,18 @@ class Lowered:
     channels_last: list[bool]
     gradients: list[Ref | None]
     parts: dict[tuple[int, str], Ref]
-    losses: Ref | None
-    loss_gradient: Ref | None
+    losses: tuple[Ref, ...]
+    loss_gradients: tuple[Ref, ...]
+    own_totals: tuple[Ref, ...]
     watched: list[Watched]
     constants: Array
+    labels: int
+    totals: int
 
     @property
-    def totals(self) -> int:
-        """How many numbers the space of totals has."""
-        return TOTALS + sum(one.units for one in self.watched)
+    def live(self) -> int:
+        """How many units are watched, whose live rows stand behind the first totals."""
+        return sum(one.units for one in self.watched)
 
 
 @dataclass
@@ -62,46 +68,73 @@ class _Passes:
 def lower(
     network: Network,
     most_rows: int,
-    loss: Loss | None = None,
+    loss: Loss | Losses | Heads | None = None,
     *,
     training: bool = False,
     forward_only: bool = False,
 ) -> Lowered:
     """The network as a list of ops, for slices of at most `most_rows` rows; `training`: with the backward
-    pass, which fills the gradient space, unless `forward_only`."""
+    pass, which fills the gradient space, unless `forward_only`. A network without layers has for outputs what
+    the data are."""
     tape, back = Tape(most_rows, network.dtype, training), training and not forward_only
     parts = part_buffers(tape, network.shared_gradients) if back else {}
     passes = _Passes(network, tape, parts, [], [], [])
     _forward(passes)
     values = passes.values
     tape.layer = LOSS
-    losses = dy = None
     arrived: dict[int, Ref] = {}
-    outputs = turned(tape, values[-1], last=False)
-    tape.keep(outputs.ref)
+    given = [turned(tape, values[number + 1], last=False).ref for number in network.outputs]
+    outputs = given[0] if len(given) == 1 else _joined(tape, given)
+    tape.keep(outputs)
     seen = [turned(tape, value, last=False) for value in values[1:]] if forward_only else values[1:]
+    lost: list[tuple[Ref, Ref, Ref]] = []
     if loss is not None:
-        dy, losses = lower_loss(tape, loss, outputs.ref)
-        tape.keep(losses)
+        heads = loss if isinstance(loss, Heads) else heads_of(loss, network.output_shapes)
+        lost = lower_heads(tape, heads, _apart(tape, heads, given))
+        tape.keep(*(losses for _, losses, _ in lost))
         if forward_only:
-            tape.keep(dy, *(value.ref for value in seen))
+            tape.keep(*(dy for dy, _, _ in lost), *(value.ref for value in seen))
         if back:
-            arrived = _backward(passes, dy)
+            arrived = _backward(passes, [dy for dy, _, _ in lost])
     plan = tape.planned()
     layers = range(len(network.layers))
     return Lowered(
         plan.rows,
         plan.work,
-        plan.place(outputs.ref),
+        plan.place(outputs),
         [plan.place(value.ref) for value in seen],
         [value.channels_last for value in seen],
         [plan.place(arrived[index]) if index in arrived else None for index in layers],
         {key: plan.place(ref) for key, ref in parts.items()},
-        None if losses is None else plan.place(losses),
-        None if dy is None else plan.place(dy),
+        tuple(plan.place(losses) for _, losses, _ in lost),
+        tuple(plan.place(dy) for dy, _, _ in lost),
+        tuple(total for _, _, total in lost),
         plan.watched,
         plan.constants,
+        plan.labels,
+        plan.totals,
     )
+
+
+def _joined(tape: Tape, parts: Sequence[Ref]) -> Ref:
+    """The outputs side by side."""
+    out, first = tape.work(sum(part.columns for part in parts)), 0
+    for part in parts:
+        tape.emit("put_columns", part, out, whole=(first,))
+        first += part.columns
+    return out
+
+
+def _apart(tape: Tape, heads: Heads, given: Sequence[Ref]) -> list[Ref]:
+    """The outputs, one for each head: columns of the data where no layer gave them."""
+    if len(given) == len(heads):
+        return list(given)
+    parts = []
+    for head in heads:
+        first, columns = head.outputs
+        parts.append(tape.work(columns))
+        tape.emit("take_columns", given[0], parts[-1], whole=(first,))
+    return parts
 
 
 def _forward(passes: _Passes) -> None:
@@ -159,11 +192,13 @@ def _lowering(passes: _Passes, index: int, wanted: tuple[bool, ...]) -> Lowering
     )
 
 
-def _backward(passes: _Passes, dy: Ref) -> dict[int, Ref]:
-    """Emits the backward pass. Returns the gradient of the output of each layer that has one."""
+def _backward(passes: _Passes, losses: Sequence[Ref]) -> dict[int, Ref]:
+    """Emits the backward pass. losses: the gradient of the loss with respect to each output. Returns the
+    gradient of the output of each layer that has one."""
     network, tape = passes.network, passes.tape
-    top = len(network.layers) - 1
-    gradients = {top: _like(passes, top, dy, False)}  # of the output of each layer
+    gradients = {
+        number: _like(passes, number, dy, False) for number, dy in zip(network.outputs, losses, strict=True)
+    }
     for index in reversed(range(len(network.layers))):
         if not network.trained[index]:
             continue

@@ -67,6 +67,11 @@ class Frame(NamedTuple):
     center: tuple[float, ...]
     size: tuple[float, ...]
 
+    def part(self, columns: tuple[int, int]) -> Frame:
+        """Of some outputs: the first, and how many."""
+        first, count = columns
+        return Frame(self.center[first : first + count], self.size[first : first + count])
+
 
 def frame_of(targets: Array, weights: Array | None = None) -> Frame:
     """The frame of targets (rows, outputs): their mean, and at least the largest distance from it (where they

@@ -19,7 +19,16 @@ from distbp.core.streams import Purpose, generator
 from distbp.nn.layers.base import Array, Layer, ParameterSpec, Shape, StatisticSpec
 from distbp.nn.sharing import sharing_of, users_of
 from distbp.nn.tape import ENTRY, Ref, Space
-from distbp.nn.wiring import DATA, Wiring, dropping, ids_below, wiring_of, with_lengths
+from distbp.nn.wiring import (
+    DATA,
+    Wiring,
+    dropping,
+    ids_below,
+    places_of,
+    unknown_name,
+    wiring_of,
+    with_lengths,
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,8 @@ class Network:
     """Shapes and places of layers, in order. Holds no arrays and no state.
 
     `wiring`: for each layer the numbers of those before it whose outputs it takes, -1 for the data; left out:
-    as their `inputs` say, which is a chain where they are not given. The last layer gives the outputs.
+    as their `inputs` say, which is a chain where they are not given. `outputs`: the names of the layers that
+    give the outputs; left out: it is the last one. Several lie beside each other, as one row of numbers.
     `entry`: makes of a row of the data, (*input_shape), what the layers take as the data, (*shapes[0]); None:
     the row itself. lengths: whether rows have lengths, the steps before the padding; a row then is its
     numbers, and the length as one more (`row_shape`). Raises ValueError where names, shapes or lengths do not
@@ -71,9 +81,13 @@ class Network:
         wiring: Wiring | None = None,
         entry: Layer | None = None,
         lengths: bool = False,
+        outputs: Sequence[str] = (),
     ) -> None:
         self.layers = tuple(layers)
-        self.wiring = wiring_of(self.layers) if wiring is None else wiring
+        self.wiring = wiring_of(self.layers, outputs) if wiring is None else wiring
+        self.outputs, strange = places_of(self.layers, outputs, unknown_name)  # numbers of layers
+        for problem in strange:
+            raise ValueError(problem.message)
         self.dtype = np.dtype(dtype)
         self.entry = entry
         self.lengths = lengths
@@ -148,8 +162,15 @@ class Network:
         return (math.prod(self.input_shape) + 1,) if self.lengths else self.input_shape
 
     @property
+    def output_shapes(self) -> list[Shape]:
+        """Of each output."""
+        return [self.shapes[number + 1] for number in self.outputs]
+
+    @property
     def output_shape(self) -> Shape:
-        return self.shapes[-1]
+        """Of one row of the outputs: of several all their numbers."""
+        shapes = self.output_shapes
+        return shapes[0] if len(shapes) == 1 else (sum(map(math.prod, shapes)),)
 
     @property
     def parameters_by_layer(self) -> dict[int, int]:

@@ -10,6 +10,7 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.nn.kernels import Kernels
 from distbp.nn.losses.base import Loss, lower_loss
+from distbp.nn.losses.several import Heads, Losses
 from distbp.nn.lowered import lower
 from distbp.nn.network import Network, aligned_vector
 from distbp.nn.run_tape import Executor, NumpyExecutor, Spaces, matrix
@@ -43,7 +44,7 @@ class Program:
         vector: Array,
         *,
         kernels: Kernels,
-        loss: Loss | None = None,
+        loss: Loss | Losses | Heads | None = None,
         gradient: Array | None = None,
         seed: int = 0,
         forward_only: bool = False,
@@ -65,6 +66,7 @@ class Program:
             Space.TOTALS: self.totals,
             Space.POSITION: self._position,
             Space.CONSTANTS: lowered.constants,
+            Space.LABELS: np.zeros(lowered.labels, np.int64),
         }
         if gradient is not None:
             spaces[Space.GRADIENT] = gradient
@@ -79,8 +81,9 @@ class Program:
         shard: int = 0,
     ) -> None:
         """Computes a slice. x: (rows, *input_shape) of the network's dtype; targets, weights: as the loss
-        takes them. All C-contiguous. `totals` then holds the loss sum, the weight, the bound of the
-        gradient, and the live rows of each unit that can saturate."""
+        takes them; of several outputs side by side (see `distbp.nn.losses.several`). All C-contiguous.
+        `totals` then holds the loss sum, the weight, the bound of the gradient, and the live rows of each
+        unit that can saturate."""
         self.totals[:] = 0
         self._position[0], self._position[1] = step, shard
         self._inputs = x
@@ -96,13 +99,20 @@ class Program:
 
     def loss_gradient(self, rows: int) -> Array:
         """With respect to the outputs, (rows, outputs); of a program that is `forward_only`."""
-        assert self.lowered.loss_gradient is not None
-        return self._read(self.lowered.loss_gradient, rows)
+        return self._side_by_side(self.lowered.loss_gradients, rows)
 
     def losses(self, rows: int) -> Array:
-        """The loss of each output (of labels: of each row), without weights: a view (rows, columns)."""
-        assert self.lowered.losses is not None
-        return self._read(self.lowered.losses, rows)
+        """The loss of each output (of labels: of each row), without weights: a view (rows, columns); of
+        several outputs a copy, without their factors."""
+        return self._side_by_side(self.lowered.losses, rows)
+
+    def own_losses(self) -> Array:
+        """The loss sum of each output in the last run, float64, without its factor."""
+        return self.totals[[total.start for total in self.lowered.own_totals]]
+
+    def _side_by_side(self, refs: Sequence[Ref], rows: int) -> Array:
+        parts = [self._read(ref, rows) for ref in refs]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def _read(self, ref: Ref, rows: int) -> Array:
         space = {Space.WORK: self.work, Space.INPUTS: self._inputs.reshape(-1)}[Space(ref.space)]

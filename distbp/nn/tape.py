@@ -35,6 +35,7 @@ class Space(IntEnum):
     TOTALS = 6  # float64
     POSITION = 7  # int64: step, shard, seed, and how many steps the longest row of the slice has
     CONSTANTS = 8  # numbers that stand with the tape
+    LABELS = 9  # int64, of the outputs that have labels, where there are several outputs
 
 
 class Ref(NamedTuple):
@@ -76,7 +77,7 @@ class Ref(NamedTuple):
 
 ABSENT = Ref(Space.WORK, 0, 1)  # an operand that is not there: a matrix without rows
 LOSS_TOTAL, WEIGHT_TOTAL, BOUND_TOTAL = (Ref(Space.TOTALS, at, 1, plus=1) for at in range(3))
-TOTALS = 3  # then the live rows of each unit that can saturate
+TOTALS = 3  # then the live rows of each unit that can saturate, then what `Tape.total` gave
 POSITION = Ref(Space.POSITION, 0, 3, plus=1)  # step, shard, seed
 LONGEST = Ref(Space.POSITION, 3, 1, plus=1)
 LOSS, ENTRY = -1, -2  # in place of the number of a layer: of the loss, and of what the data enter by
@@ -112,13 +113,16 @@ class Watched(NamedTuple):
 
 class Plan(NamedTuple):
     """A complete tape: its rows with the place of every buffer, the elements of the work space, `place`
-    from a Ref as emitted to its place, the outputs of activation functions, and the space of constants."""
+    from a Ref as emitted to its place, the outputs of activation functions, the space of constants, and the
+    elements of the spaces of labels and totals."""
 
     rows: list[Row]
     work: int
     place: Callable[[Ref], Ref]
     watched: list[Watched]
     constants: Array
+    labels: int
+    totals: int
 
 
 @dataclass
@@ -135,6 +139,8 @@ class Tape:
     _constants: list[Array] = field(default_factory=list)
     _sizes: list[int] = field(default_factory=list)  # of the buffers, in elements
     _kept: set[int] = field(default_factory=set)
+    _labels: int = 0  # columns of them
+    _totals: int = 0  # of `total`
 
     def work(self, columns: int, times: int = 1, plus: int = 0) -> Ref:
         """A new buffer of (rows * times + plus, columns) elements of the network's dtype."""
@@ -181,9 +187,24 @@ class Tape:
 
     def watch(self, units: int) -> Ref:
         """A place in TOTALS for the live rows of each of so many units, for the health report."""
-        start = TOTALS + sum(one.units for one in self.watched)
-        self.watched.append(Watched(self.layer, units, Ref(Space.TOTALS, start, units, plus=1)))
+        assert not self._totals
+        self.watched.append(Watched(self.layer, units, Ref(Space.TOTALS, self._live, units, plus=1)))
         return self.watched[-1].total
+
+    def total(self) -> Ref:
+        """A place of its own in TOTALS, behind those of units: after it none may be watched."""
+        self._totals += 1
+        return Ref(Space.TOTALS, self._live + self._totals - 1, 1, plus=1)
+
+    @property
+    def _live(self) -> int:
+        """Where the live rows of the watched units end in TOTALS."""
+        return TOTALS + sum(one.units for one in self.watched)
+
+    def labels(self) -> Ref:
+        """A new column of labels, (rows, 1) int64."""
+        self._labels += 1
+        return Ref(Space.LABELS, (self._labels - 1) * self.most_rows, 1, 1)
 
     def planned(self) -> Plan:
         """Where everything stands.
@@ -206,7 +227,8 @@ class Tape:
 
         rows = [row._replace(refs=tuple(placed(ref) for ref in row.refs)) for row in self.rows]
         constants = np.concatenate([np.empty(0, self.dtype), *self._constants])
-        return Plan(rows, size, placed, list(self.watched), constants)
+        totals = self._live + self._totals
+        return Plan(rows, size, placed, list(self.watched), constants, self._labels * self.most_rows, totals)
 
 
 def _places(

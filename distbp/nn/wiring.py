@@ -30,11 +30,14 @@ def unknown_name(name: str, known: Iterable[str]) -> str:
 
 
 def wire(
-    layers: Sequence[Layer], unknown: Callable[[str, Iterable[str]], str] = unknown_name
+    layers: Sequence[Layer],
+    unknown: Callable[[str, Iterable[str]], str] = unknown_name,
+    outputs: Sequence[str] = (),
 ) -> tuple[tuple[tuple[int | None, ...], ...], list[Problem]]:
     """The sources of each layer, None for one that is not known, and every fault in their names.
 
-    `unknown`: the words for a name that is not among the known ones.
+    `unknown`: the words for a name that is not among the known ones. `outputs`: the names of the layers that
+    give the outputs; (): it is the last one.
     """
     known, later = {INPUT: DATA}, {layer.name: index for index, layer in enumerate(layers)}
     wiring: list[tuple[int | None, ...]] = []
@@ -66,11 +69,13 @@ def wire(
         else:
             known[layer.name] = index
     used = {source for sources in wiring for source in sources}
-    if None not in used:  # else it may be the one that was meant
-        for index in sorted(set(range(len(layers) - 1)) - used):
+    if None not in used and set(outputs) <= known.keys():  # else it may be the one that was meant
+        used |= {known[name] for name in outputs} if outputs else {len(layers) - 1}
+        for index in sorted(set(range(len(layers))) - used):
             called = "" if layers[index].name is None else f" ({layers[index].name!r})"
-            text = f"no layer takes the output of this one{called};"
-            text += " name it in the inputs of a later layer, or take it out"
+            where = "in the inputs of a later layer"
+            where = f", and it has no loss; name it in loss, or {where}" if outputs else f"; name it {where}"
+            text = f"no layer takes the output of this one{called}{where}, or take it out"
             problems.append(Problem(f"{index}", text))
     return tuple(wiring), problems + _kinds_of_data(layers, wiring)
 
@@ -101,13 +106,25 @@ def _count(index: int, layer: Layer, given: int) -> list[Problem]:
     return [Problem(f"{index}.inputs", text)]
 
 
-def wiring_of(layers: Sequence[Layer]) -> Wiring:
-    """The sources of each layer. Raises ValueError where the names do not fit; the message says all that is
-    wrong."""
-    wiring, problems = wire(layers)
+def wiring_of(layers: Sequence[Layer], outputs: Sequence[str] = ()) -> Wiring:
+    """The sources of each layer. outputs: as in `wire`. Raises ValueError where the names do not fit; the
+    message says all that is wrong."""
+    wiring, problems = wire(layers, outputs=outputs)
     if problems:
         raise ValueError("; ".join(f"layer {problem.place}: {problem.message}" for problem in problems))
     return tuple(tuple(source for source in sources if source is not None) for sources in wiring)
+
+
+def places_of(
+    layers: Sequence[Layer], outputs: Sequence[str], unknown: Callable[[str, Iterable[str]], str]
+) -> tuple[tuple[int, ...], list[Problem]]:
+    """The numbers of the layers that give the outputs, and the names that are none of a layer; a place is the
+    name."""
+    if not outputs:
+        return (len(layers) - 1,), []
+    named = {layer.name: index for index, layer in enumerate(layers) if layer.name is not None}
+    problems = [Problem(name, unknown(name, named)) for name in outputs if name not in named]
+    return tuple(named[name] for name in outputs if name in named), problems
 
 
 def with_lengths(layers: Sequence[Layer], wiring: Sequence[Sequence[int | None]]) -> dict[int | None, bool]:

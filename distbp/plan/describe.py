@@ -21,6 +21,7 @@ from distbp.job import TrainingJob
 from distbp.job.graph import Node, graph_of
 from distbp.nn import kernels as kernel_sets
 from distbp.nn.kernels import Kernels
+from distbp.nn.losses.several import heads_of
 from distbp.nn.lowered import Lowered, lower
 from distbp.nn.network import Network, Tensor, aligned_vector
 from distbp.nn.program import executor
@@ -147,7 +148,7 @@ def describe_job(
         lowered.work,
         blueprint.kernels,
         job.dtype,
-        graph_of(job.model.layers, network.shapes[0]),
+        graph_of(job.model.layers, network.shapes[0], loss=job.loss),
         rows,
     )
 
@@ -245,8 +246,8 @@ def _random(
     blueprint: Blueprint, network: Network, lowered: Lowered, slice_rows: int, weighted: bool
 ) -> tuple[dict[Space, Array], Slices]:
     """Spaces for a slice, with numbers that every op can take."""
-    draw, outputs = np.random.default_rng(0), network.output_shape[-1]
-    loss, dtype = blueprint.job.loss, network.dtype
+    draw, dtype = np.random.default_rng(0), network.dtype
+    heads = heads_of(blueprint.job.loss, network.output_shapes)
     spaces = {
         Space.PARAMETERS: network.initialize(blueprint.job.seed),
         Space.GRADIENT: aligned_vector(network.size, dtype),
@@ -254,17 +255,19 @@ def _random(
         Space.TOTALS: np.zeros(lowered.totals),
         Space.POSITION: np.zeros(4, np.int64),
         Space.CONSTANTS: lowered.constants,
+        Space.LABELS: np.zeros(lowered.labels, np.int64),
     }
     inputs = aligned_vector(slice_rows * int(np.prod(network.row_shape)), network.input_dtype)
     below = network.ids_below
     inputs[:] = (
         draw.uniform(0.1, 0.9, inputs.shape) if below is None else draw.integers(0, below, inputs.shape)
     )
-    targets: Array
-    if loss.targets == "labels":
-        targets = draw.integers(0, outputs, slice_rows)
-    else:
-        targets = draw.uniform(0.1, 0.9, (slice_rows, outputs)).astype(dtype)
+    parts: dict[str, Array] = {}
+    for head in heads:
+        shape = (slice_rows, head.outputs[1])
+        values = draw.uniform(0.1, 0.9, shape).astype(dtype)
+        parts[head.name] = draw.integers(0, shape[1], slice_rows) if head.is_label else values
+    targets = heads.join(parts, dtype) if heads.several else parts[""]
     return spaces, (inputs, targets, np.ones(slice_rows, dtype) if weighted else None)
 
 

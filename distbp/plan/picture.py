@@ -36,12 +36,16 @@ STYLE = (
 )
 
 
-def draw(nodes: Sequence[Node], input_shape: Shape | None, name: str, loss: str) -> str:
-    """The picture as text. name: of the job; loss: its type."""
-    wiring = [*(node.sources for node in nodes), (len(nodes) - 1,)]  # the last one: the outputs
+def draw(nodes: Sequence[Node], input_shape: Shape | None, name: str) -> str:
+    """The picture as text. name: of the job."""
+    outputs = [node for node in nodes if node.loss is not None]
+    wiring = [*(node.sources for node in nodes), *((node.number,) for node in outputs)]
     ranks = _ranks(wiring)
     columns = lanes(wiring, ranks)
-    texts = {DATA: ["input"], len(nodes): ["outputs", f"loss: {loss}"]}
+    texts = {DATA: ["input"]}
+    for number, node in enumerate(outputs, len(nodes)):
+        called = "outputs" if len(outputs) == 1 else f"output {cut(node.name or '', MOST_NAME)}"
+        texts[number] = [called, f"loss: {node.loss}"]
     texts |= {node.number: list(_lines(node)) for node in nodes}
     heights = {number: 2 * PAD + LINE * len(lines) for number, lines in texts.items()}
     tops, top = {}, MARGIN

@@ -8,6 +8,7 @@ import numpy as np
 
 from distbp.core import settings
 from distbp.core.errors import DataError, JobError, SettingsError
+from distbp.data.several_targets import facts_of
 from distbp.engine import numerics
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.evaluation import loss_weights
@@ -15,6 +16,7 @@ from distbp.engine.memory_need import check_memory, needed
 from distbp.job import TrainingJob
 from distbp.job.data_checks import check_against_data
 from distbp.job.graph import drawing_of
+from distbp.nn.losses.several import names_of, parts_of
 from distbp.nn.metrics import Frame, frame_of
 from distbp.nn.network import Network
 from distbp.run.class_weights import class_weights
@@ -52,7 +54,8 @@ def make_blueprint(job: TrainingJob, splits: Splits) -> Blueprint:
         entry=splits.entry,
         lengths=table.lengths is not None,
     )
-    frames = _frames(splits) if job.loss.task == "regression" else {}
+    values = any(part.loss.task == "regression" for part in parts_of(job.loss))
+    frames = _frames(splits) if values else {}
     return replace(
         blueprint, shards=job.resolved_shards(blueprint.flops, splits.rows["train"]), frames=frames
     )
@@ -64,10 +67,12 @@ def check_splits(job: TrainingJob, splits: Splits) -> tuple[tuple[float, ...] | 
     table = splits.tables["train"]
     lengths = table.lengths is not None
     entered = table.features if splits.entry is None else splits.entry.output_shape(table.features)
-    faults = check_against_data(job, entered, splits.meaning.facts, splits.rows, lengths)
+    facts = dict(facts_of(splits.meaning))
+    faults = check_against_data(job, entered, facts, splits.rows, lengths)
     if faults:
-        raise JobError(faults, drawing=drawing_of(job.model.layers, entered, faults))
-    classes = Network(job.model.layers, entered, np.dtype(job.dtype)).output_shape[-1]
+        raise JobError(faults, drawing=drawing_of(job.model.layers, entered, faults, job.loss))
+    network = Network(job.model.layers, entered, np.dtype(job.dtype), outputs=names_of(job.loss))
+    classes = network.output_shape[-1]
     weights, notes = class_weights(job, splits.meaning, classes)
     for split, targets in splits.meaning.targets.items():
         of_rows = loss_weights(weights, targets, splits.tables[split].weights, job.dtype)

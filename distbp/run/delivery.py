@@ -15,6 +15,7 @@ from typing import Any
 from distbp.core.arrays import Array
 from distbp.core.errors import CheckpointError, ModelError
 from distbp.core.storage import DISK, Disk, explained, read_file
+from distbp.data.several_targets import classes_of
 from distbp.engine import numerics
 from distbp.engine.blueprint import Blueprint
 from distbp.job import TrainingJob
@@ -91,7 +92,7 @@ def write_run_model(
         vector=vector,
         preprocessing=splits.preprocessing,
         numerics=numerics.fingerprint(blueprint.kernels),
-        classes=splits.meaning.classes,
+        classes=classes_of(splits.meaning),
         class_weights=blueprint.class_weights,
         columns=splits.tables["train"].columns,
         plan=splits.plan,

@@ -183,7 +183,7 @@ class DistbpClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
     def predict_proba(self, X: Any) -> Array:
         """(n, classes) probabilities, in the order of `classes_`."""
         x = self._inputs(X)
-        return self.model_.predict_proba(x)
+        return np.asarray(self.model_.predict_proba(x))
 
 
 class DistbpRegressor(RegressorMixin, _Estimator):  # type: ignore[misc]
@@ -204,7 +204,7 @@ class DistbpRegressor(RegressorMixin, _Estimator):  # type: ignore[misc]
     def predict(self, X: Any) -> Array:
         """(n,) or (n, outputs) values, as y was."""
         x = self._inputs(X)
-        y = self.model_.predict(x)
+        y = np.asarray(self.model_.predict(x))
         return y if self._one_dimensional else y.reshape(len(y), -1)
 
     def __sklearn_tags__(self) -> Any:

@@ -17,7 +17,7 @@ from distbp.core.words import counted
 from distbp.data.batches import WholeData
 from distbp.data.checks import Allowed, check_rows
 from distbp.data.columns.cells import MISSING
-from distbp.data.columns.choosing import Wanted, Window
+from distbp.data.columns.choosing import Wanted, WantedTarget, Window
 from distbp.data.columns.given import GivenTable, is_frame
 from distbp.data.columns.opening import open_table
 from distbp.data.columns.plan import Plan
@@ -28,9 +28,12 @@ from distbp.data.formats import TableFiles, arranged, from_arrays, load
 from distbp.data.ids import with_ids
 from distbp.data.prepared import PreparedRows, prepare
 from distbp.data.preprocessing import Preprocessing, fit
+from distbp.data.several_targets import understand_all
 from distbp.data.table import Table
-from distbp.data.targets import Meaning, understand
+from distbp.data.targets import Meaning
+from distbp.job.columns import targets_in
 from distbp.nn.layers.base import Layer
+from distbp.nn.losses.several import Heads, heads_of, names_of, parts_of
 from distbp.nn.network import Network
 from distbp.nn.wiring import data_facts
 
@@ -160,8 +163,8 @@ def open_splits(
             "there is nothing to train on: name data.train in the job, or give arrays:"
             " train(job, data=(x, y))"
         )
-    outputs = _outputs(job, tables["train"].features)
-    meaning = understand(tables, job.loss, outputs, np.dtype(job.dtype))
+    heads = _heads(job, tables["train"].features)
+    meaning = understand_all(tables, job.loss, heads, np.dtype(job.dtype))
     return Splits(tables, preprocessing, meaning)
 
 
@@ -173,8 +176,7 @@ def _open_table(job: TrainingJob, folder: Path, given: Mapping[str, Any], *, con
     if data.split is not None:
         shares = {"validation": data.split.validation, "test": data.split.test}
     wanted = Wanted(
-        target=data.target.column,
-        scaled=data.target.scale == "standard",
+        targets=_targets(job),
         columns=data.columns or {},
         missing=MISSING if data.missing is None else data.missing,
         weight=data.weight,
@@ -183,7 +185,6 @@ def _open_table(job: TrainingJob, folder: Path, given: Mapping[str, Any], *, con
         shares=shares,
         way="auto" if data.split is None else data.split.by,
         seed=0 if data.split is None else data.split.seed,
-        by_class=job.loss.targets == "labels",
         bad_rows=data.bad_rows,
         dtype=job.dtype,
         window=None if data.windows is None else Window(**dict(data.windows)),
@@ -206,13 +207,26 @@ def _open_table(job: TrainingJob, folder: Path, given: Mapping[str, Any], *, con
     for name, windows in opened.windows.items():
         assert opened.plan.series is not None
         tables[name] = windowed(tables[name], replace(windows, flat=flat), opened.plan.series)
-    outputs = _outputs(job, tables["train"].features, opened.plan.entry)
-    meaning = understand(tables, job.loss, outputs, np.dtype(job.dtype))
+    heads = _heads(job, tables["train"].features, opened.plan.entry)
+    meaning = understand_all(tables, job.loss, heads, np.dtype(job.dtype))
     shared = (
         [] if opened.windows else shared_rows(tables, meaning.targets)
     )  # rows of a series have a time each
     notes = (*opened.notes, *shared)
     return Splits(tables, plain, meaning, opened.plan, notes)
+
+
+def _targets(job: TrainingJob) -> dict[str, WantedTarget]:
+    """The columns to predict, by output. Raises JobError where they are not those of the losses."""
+    said, found = targets_in(job.data.target), {}
+    if set(said) != {part.name for part in parts_of(job.loss)}:  # of a frame nobody has looked yet
+        text = "names the targets of other outputs than loss; write the same names in both"
+        raise JobError([Fault("data.target", text)])
+    for part in parts_of(job.loss):
+        target, path = said[part.name], f"data.target.{part.name}" if part.name else "data.target"
+        labels = part.loss.targets == "labels"
+        found[part.name] = WantedTarget(target.column, target.scale == "standard", labels, path)
+    return found
 
 
 def inputs_as_targets(table: Table, preprocessing: Preprocessing, dtype: np.dtype[Any]) -> Array:
@@ -222,13 +236,13 @@ def inputs_as_targets(table: Table, preprocessing: Preprocessing, dtype: np.dtyp
     return prepared.reshape(len(table), -1)
 
 
-def _outputs(job: TrainingJob, features: Shape, entry: Layer | None = None) -> int | None:
-    """How many numbers the network gives for a row; None where it does not fit, which others say."""
+def _heads(job: TrainingJob, features: Shape, entry: Layer | None = None) -> Heads | None:
+    """The outputs of the network; None where it does not fit, which others say."""
     try:
-        shape = Network(job.model.layers, features, entry=entry).output_shape
+        network = Network(job.model.layers, features, entry=entry, outputs=names_of(job.loss))
     except ValueError:
         return None
-    return shape[0] if len(shape) == 1 else None
+    return heads_of(job.loss, network.output_shapes)
 
 
 def skipped_note(split: str, kept: int, reasons: Mapping[str, int]) -> str:

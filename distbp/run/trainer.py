@@ -353,7 +353,7 @@ class Trainer:
 
     def _evaluate(self, team: Team, split: str) -> dict[str, float]:
         """`{split}_loss` and `{split}_{metric}`."""
-        found = values(self.blueprint.measures(self._network, split).metrics, team.evaluate(split))
+        found = values(self.blueprint.measures(self._network, split), team.evaluate(split))
         return {f"{split}_{name}": value for name, value in found.items()}
 
     def _result(self, team: Team, vector: Array, metrics: Mapping[str, Any], seconds: float) -> Result:

@@ -16,6 +16,7 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.data.prepared import PreparedRows
 from distbp.engine.blueprint import Blueprint
+from distbp.nn.losses.several import Head, heads_of
 from distbp.nn.program import loss_sum
 
 SAMPLE = 1 << 22  # numbers that are looked at: of so many rows, evenly spread, are outputs and inputs
@@ -51,13 +52,23 @@ class Losses(NamedTuple):
 
 def expected(blueprint: Blueprint, rows: PreparedRows) -> Expected:
     """What the training rows let expect. Takes milliseconds, for large data a tenth of a second."""
-    loss, network = blueprint.job.loss, blueprint.network()
+    network = blueprint.network()
     (outputs,) = network.output_shape
     some = slice(None, None, max(1, -(-len(rows) * outputs // SAMPLE)))
     targets, weights = rows.targets[some], None if rows.weights is None else rows.weights[some]
     total = len(targets) if weights is None else float(weights.sum(dtype=np.float64))
     if not total:
         return Expected(math.nan, math.nan, math.nan)
+    constant = untrained = 0.0
+    for head in heads_of(blueprint.job.loss, network.output_shapes):
+        found = _of_head(head, head.targets_of(targets), weights, total)
+        constant, untrained = constant + head.factor * found[0], untrained + head.factor * found[1]
+    return Expected(constant, untrained, _size(blueprint, rows))
+
+
+def _of_head(head: Head, targets: Array, weights: Array | None, total: float) -> tuple[float, float]:
+    """The losses of one output: of the best constant, and of outputs of 0. total: of the weights."""
+    loss, (_, outputs) = head.loss, head.outputs
     if targets.ndim == 1:
         mean = middle = np.bincount(targets, weights, outputs) / total
     else:
@@ -75,7 +86,7 @@ def expected(blueprint: Blueprint, rows: PreparedRows) -> Expected:
 
     best = loss.constant(mean, middle)
     start = best if loss.takes == "probabilities" else np.zeros(outputs)
-    return Expected(of(best), of(start), _size(blueprint, rows))
+    return of(best), of(start)
 
 
 def _size(blueprint: Blueprint, rows: PreparedRows) -> float:

@@ -188,8 +188,8 @@ def _changed(
     ]
     if "test" in blueprint.rows:
         team.adopt(vector)
-        metrics = blueprint.measures(blueprint.network(), "test").metrics
-        measured = values(metrics, team.evaluate("test"))
+        measures = blueprint.measures(blueprint.network(), "test")
+        measured = values(measures, team.evaluate("test"))
         found += result_faults(done, {f"test_{name}": value for name, value in measured.items()})
     return found
 

@@ -70,6 +70,19 @@ SHARED = [
     {"type": "dense", "units": 4, "shares": ["one.weight", "one.bias"]},
     {"type": "dense", "units": 9, "name": "wide"},
 ]
+# Three outputs: one of a class, one of values, which the network takes on, and one of yes or no.
+OUTPUTS = [
+    {"type": "dense", "units": 6, "activation": "tanh", "name": "trunk"},
+    {"type": "dense", "units": 2, "name": "place"},
+    {"type": "concatenate", "inputs": ["trunk", "place"], "name": "all"},
+    {"type": "dense", "units": 3, "inputs": ["all"], "name": "kind"},
+    {"type": "dense", "units": 1, "inputs": ["all"], "name": "sure"},
+]
+LOSSES = {
+    "kind": "softmax_cross_entropy",
+    "place": {"type": "huber", "factor": 0.3},
+    "sure": {"type": "sigmoid_cross_entropy", "factor": 2},
+}
 NETWORKS: dict[str, tuple[list[dict[str, Any]], tuple[int, ...]]] = {
     "convolution": (IMAGES, (2, 7, 6)),
     "convolution of sequences": (SEQUENCES, (9, 3)),
@@ -89,6 +102,7 @@ NETWORKS: dict[str, tuple[list[dict[str, Any]], tuple[int, ...]]] = {
     ),
     "shared": (SHARED, (5,)),
     "windows": ([{"type": "elman", "units": 4}], (4, 2)),
+    "several outputs": (OUTPUTS, (5,)),
 }
 WINDOWS = {"target": "label", "time": "time", "windows": {"length": 4}}
 DENSE = [{"type": "dense", "units": 6, "activation": "tanh"}]
@@ -116,6 +130,9 @@ def rig(name: str) -> Rig:
             return pa.table({"time": np.arange(count), "x": x, "y": y, "label": labels})
         x = rng.integers(0, 9, (count, *shape)) if ids else rng.normal(size=(count, *shape))
         y = x.reshape(count, -1)[:, 0].argsort().argsort() % 3
+        if name == "several outputs":
+            weights = rng.uniform(0.5, 2, count)
+            return x, {"kind": y, "place": x[:, 1:3] ** 2, "sure": x[:, 3:4] > 0}, weights
         return {"inputs": x, "lengths": rng.integers(0, 7, count)} if name == "lengths" else x, y
 
     usual = {
@@ -126,7 +143,11 @@ def rig(name: str) -> Rig:
     fields = {"batch_size": "full", **METHODS[name]} if name in METHODS else usual
     if name == "windows":
         fields = {**fields, "data": WINDOWS}
-    job = make_job([*layers, {"type": "dense", "units": 3}], epochs=6, **fields)
+    if name == "several outputs":
+        fields = {**fields, "loss": LOSSES}
+    else:
+        layers = [*layers, {"type": "dense", "units": 3}]
+    job = make_job(layers, epochs=6, **fields)
     return make_rig(job, rows(50), {"validation": rows(17)})
 
 

@@ -519,6 +519,15 @@ LOSS_CASES = [
         ),
         "without weights",
     ),
+    Case("join_loss", lambda d: Call([np.full((1, 1), 0.7), np.ones((1, 1)), d.normal()], (), (0.3,))),
+    Case(
+        "take_labels",
+        lambda d: Call(
+            [np.concatenate([d.normal(), d.labels(9)], axis=1), np.zeros((d.rows, 1), np.int64)],
+            (d.columns,),
+        ),
+        drops=frozenset({0}),
+    ),
     _values("squares"),
     _values("absolute"),
     _values("huber", Draw.normal, Draw.normal, 0.7),

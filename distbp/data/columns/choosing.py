@@ -31,13 +31,23 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a job says of its table. `columns`: kinds by name or pattern. `shares`: of "validation" and
-    "test". `window`: the samples are windows of the rows, which then have the target's past among their
-    columns."""
+class WantedTarget:
+    """A column that is predicted. `scaled`: its values get mean 0 and deviation 1. `by_class`: they are
+    classes to the loss. `path`: where the job says so."""
 
-    target: str
-    scaled: bool
+    column: str
+    scaled: bool = False
+    by_class: bool = False
+    path: str = "data.target"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a job says of its table. `targets`: by output, "" where it is the only one. `columns`: kinds by
+    name or pattern. `shares`: of "validation" and "test". `window`: the samples are windows of the rows,
+    which then have the target's past among their columns."""
+
+    targets: Mapping[str, WantedTarget]
     columns: Mapping[str, Any]
     missing: tuple[str, ...]
     weight: str | None = None
@@ -46,24 +56,27 @@ class Wanted:
     shares: Mapping[str, float] = field(default_factory=dict)
     way: str = "auto"
     seed: int = 0
-    by_class: bool = False
     bad_rows: BadRows = "refuse"
     dtype: str = "float32"
     window: Window | None = None
+
+    @property
+    def target_columns(self) -> set[str]:
+        return {target.column for target in self.targets.values()}
 
 
 def check_columns(wanted: Wanted, raw: NamedTable) -> None:
     """Raises JobError with every column that the table does not have."""
     faults = []
     roles = (
-        ("target", wanted.target),
-        ("weight", wanted.weight),
-        ("group", wanted.group),
-        ("time", wanted.time),
+        *((target.path, target.column) for target in wanted.targets.values()),
+        ("data.weight", wanted.weight),
+        ("data.group", wanted.group),
+        ("data.time", wanted.time),
     )
-    for role, column in roles:
+    for path, column in roles:
         if column is not None and column not in raw.names:
-            faults.append(Fault(f"data.{role}", unknown_column(column, raw.names)))
+            faults.append(Fault(path, unknown_column(column, raw.names)))
     for pattern in wanted.columns:
         if pattern != OTHERS and not any(fnmatchcase(name, pattern) or name == pattern for name in raw.names):
             faults.append(Fault(f"data.columns.{pattern}", unknown_column(pattern, raw.names)))
@@ -73,7 +86,8 @@ def check_columns(wanted: Wanted, raw: NamedTable) -> None:
 
 def chosen_kinds(wanted: Wanted, facts: Mapping[str, Facts]) -> tuple[dict[str, Any], list[str]]:
     """The kind of every input column, and what to say of those that are left out."""
-    roles = {wanted.target, wanted.weight, wanted.group, wanted.time}
+    targets = wanted.target_columns
+    roles = {*targets, wanted.weight, wanted.group, wanted.time}
     chosen: dict[str, Any] = {}
     left_out: list[str] = []
     for name, found in facts.items():
@@ -82,7 +96,7 @@ def chosen_kinds(wanted: Wanted, facts: Mapping[str, Facts]) -> tuple[dict[str, 
             if name in roles:
                 continue
             kind = wanted.columns.get(OTHERS, kinds.Auto())
-        if name == wanted.target:
+        if name in targets:
             raise JobError([Fault(f"data.columns.{name}", "is the target, which cannot be an input too")])
         if isinstance(kind, kinds.Auto):
             kind = kinds.automatic(found)
@@ -93,8 +107,9 @@ def chosen_kinds(wanted: Wanted, facts: Mapping[str, Facts]) -> tuple[dict[str, 
             )
         elif not isinstance(kind, kinds.Drop):
             chosen[name] = kind
-    if wanted.window is not None and facts[wanted.target].numeric:
-        chosen[wanted.target] = kinds.Number()
+    for name in targets if wanted.window is not None else ():  # with windows there is one
+        if facts[name].numeric:
+            chosen[name] = kinds.Number()
     if not chosen:
         raise JobError(
             [Fault("data.columns", "leave no column for the inputs; give one of them another kind")]
@@ -124,12 +139,12 @@ def uses_of(wanted: Wanted, chosen: Mapping[str, Any], facts: Mapping[str, Facts
         assert how is not None  # what is left out was not chosen
         uses[name] = Use(how, facts[name].numeric)
     faults = []
-    target = facts[wanted.target]
-    if wanted.scaled and not target.numeric:
-        faults.append(
-            Fault("data.target.scale", f"is for numbers, but {target.name!r} is {WORDS[target.type]}")
-        )
-    uses[target.name] = Use("number" if target.numeric else "level", False, "target")
+    for said in wanted.targets.values():
+        target = facts[said.column]
+        if said.scaled and not target.numeric:
+            text = f"is for numbers, but {target.name!r} is {WORDS[target.type]}"
+            faults.append(Fault(f"{said.path}.scale", text))
+        uses[target.name] = Use("number" if target.numeric else "level", False, "target")
     for role, column in (("weight", wanted.weight), ("group", wanted.group), ("time", wanted.time)):
         if column is None:
             continue

@@ -71,7 +71,8 @@ def place_of(wanted: Wanted, sources: Mapping[str, Any], folder: Path, confined:
             return None
     code = [hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(Path(__file__).parent.glob("*.py"))]
     columns = {name: [kind.type, dataclasses.asdict(kind)] for name, kind in wanted.columns.items()}
-    fields = {**vars(wanted), "columns": columns, "shares": dict(wanted.shares)}
+    targets = {name: dataclasses.asdict(target) for name, target in wanted.targets.items()}
+    fields = {**vars(wanted), "columns": columns, "shares": dict(wanted.shares), "targets": targets}
     name = hashlib.sha256(canonical_json({"wanted": fields, "files": marks, "code": code})).hexdigest()
     below = Path(str(settings.get("XDG_CACHE_HOME")) or Path.home() / ".cache") / "distbp"
     return (Path(cache) if cache else below) / "tables" / name

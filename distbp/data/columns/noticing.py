@@ -3,7 +3,7 @@ classes that a split does not have. Found in the first training rows, so that it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 
 import numpy as np
 
@@ -16,30 +16,31 @@ _SAME = 0.9999  # a correlation that only a copy has
 _SHOWN = 8
 
 
-def notices(plan: Plan, columns: Mapping[str, Column], owner: Array, by_class: bool) -> Iterator[str]:
-    """Each in a sentence that names the columns. owner: of each row, as `splitting.split_rows` gives it."""
+def notices(plan: Plan, columns: Mapping[str, Column], owner: Array, by_class: Set[str]) -> Iterator[str]:
+    """Each in a sentence that names the columns. owner: of each row, as `splitting.split_rows` gives it.
+    by_class: the targets that are classes."""
     first = owner[:CHUNK_ROWS] == 0
     values = {name: columns[name].values[:CHUNK_ROWS][first] for name in plan.needs}
     constant = [name for name, cells in values.items() if _one_value(cells)]
     if constant and not (owner[CHUNK_ROWS:] == 0).any():
         yield f"columns with one value in all training rows, which say nothing: {_listed(constant)}"
-    target = columns[plan.target.name]
-    if target.levels is None and not by_class:
+    for name in dict.fromkeys(code.name for code in plan.targets.values()):
+        target = columns[name]
+        if target.levels is not None or name in by_class:
+            yield from _absent(target, owner)
+            continue
         copies = [
             n
             for n in plan.needs
-            if n != plan.target.name  # its past is known
+            if n != name  # its past is known
             and columns[n].levels is None
             and _follows(values[n], target.values[:CHUNK_ROWS][first])
         ]
         if copies:
             yield (
-                f"columns that nearly equal the target {plan.target.name!r}, up to scale:"
-                f" {_listed(copies)}; if they"
+                f"columns that nearly equal the target {name!r}, up to scale: {_listed(copies)}; if they"
                 " are not known when you predict, drop them"
             )
-    else:
-        yield from _absent(target, owner)
 
 
 def _one_value(cells: Array) -> bool:

@@ -66,7 +66,8 @@ def _prepared(
     uses = uses_of(wanted, chosen, facts)
     train = load_columns(raw, uses, wanted.missing, skip)
     owner = _split(wanted, train, raw.name)
-    _check_target(train.columns[wanted.target], owner == 0, wanted.target, raw.name)
+    for name in sorted(wanted.target_columns):
+        _check_target(train.columns[name], owner == 0, name, raw.name)
     plan = _fit(wanted, chosen, facts, train, owner == 0, raw)
     tables = _tables(wanted, plan, train, owner, raw, facts, pending)
     windows: dict[str, Windows] = {}
@@ -89,12 +90,14 @@ def _prepared(
             if wanted.window is not None:
                 table, windows[split] = _series(wanted, loaded, table, whole == 0)
             tables[split] = table
-    notes += notices(plan, train.columns, owner, wanted.by_class)
-    if plan.target.scaled:
-        notes.append(
-            f"losses and metrics of values are in deviations of {wanted.target!r} ({plan.target.spread:.4g});"
-            " predictions are in its own units"
-        )
+    by_class = {target.column for target in wanted.targets.values() if target.by_class}
+    notes += notices(plan, train.columns, owner, by_class)
+    for code in plan.targets.values():
+        if code.scaled:
+            notes.append(
+                f"losses and metrics of values are in deviations of {code.name!r} ({code.spread:.4g});"
+                " predictions are in its own units"
+            )
     return Opened(tables, plan, tuple(notes), windows)
 
 
@@ -117,10 +120,13 @@ def _raw(
 def _split(wanted: Wanted, train: Loaded, name: str) -> Array:
     """Of each row the number of its split (see `split_rows`)."""
     shares = {split: share for split, share in wanted.shares.items() if share}
-    target = train.columns[wanted.target]
+    # Of several targets rows are stratified by the first one that has classes.
+    each = [(train.columns[one.column], one.by_class) for one in wanted.targets.values()]
+    target, by_class = next(
+        ((column, True) for column, labels in each if labels or column.levels is not None), each[0]
+    )
     way = wanted.way
     if way == "auto":
-        by_class = wanted.by_class or target.levels is not None
         grouped = wanted.group and wanted.window is None
         way = "group" if grouped else "time" if wanted.time else "stratified" if by_class else "random"
     classes = target.classes() if way == "stratified" and shares else None
@@ -154,10 +160,12 @@ def _fit(
     with Threads() as threads:
         given = [(n, kind, train.columns[n], rows, facts[n].numeric) for n, kind in chosen.items()]
         columns = tuple(threads.map(lambda one: fit_column(*one), given))
-    target = TargetCode(wanted.target)
-    if wanted.scaled:
-        found = moments(train.columns[wanted.target], rows)
-        target = TargetCode(wanted.target, found.mean, found.deviation)
+    targets = {}
+    for output, said in wanted.targets.items():
+        targets[output] = TargetCode(said.column)
+        if said.scaled:
+            found = moments(train.columns[said.column], rows)
+            targets[output] = TargetCode(said.column, found.mean, found.deviation)
     series = None
     if wanted.window is not None:
         assert wanted.time is not None
@@ -168,7 +176,7 @@ def _fit(
             wanted.group or "",
             wanted.window.difference,
         )
-    return Plan(columns, target, wanted.missing, raw.dialect.header if raw.dialect else None, series)
+    return Plan(columns, targets, wanted.missing, raw.dialect.header if raw.dialect else None, series)
 
 
 def _tables(
@@ -197,13 +205,17 @@ def _tables(
         weights = None
         if wanted.weight is not None:
             weights = np.concatenate(list(loaded.columns[wanted.weight].chunks(rows)))
+        targets = {
+            output: _targets(code, loaded.columns[code.name], rows, facts[code.name].type)
+            for output, code in plan.targets.items()
+        }
         found[split] = build(
             cells[number],
-            _targets(plan.target, loaded.columns[wanted.target], rows, facts[wanted.target].type),
+            targets if plan.several else targets[""],
             weights,
             row_numbers=numbers.whole(),
             name=raw.name if counts[number] == sum(counts) else f"{raw.name}, {split} rows",
-            targets_name=f"{raw.name}, column {wanted.target!r}",
+            targets_name=raw.name if plan.several else f"{raw.name}, column {plan.target.name!r}",
             marks=raw.marks,
         )
     if loaded.skipped:

@@ -69,14 +69,25 @@ class Seen:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """`columns`: encoders, in the order of the inputs. `missing`: the texts of missing cells. `header`:
+    """`columns`: encoders, in the order of the inputs. `targets`: by output, "" where it is the only one.
+    `missing`: the texts of missing cells. `header`:
     whether the CSV of training had one; None: it was no CSV. `series`: a sample is a window of rows."""
 
     columns: tuple[Any, ...]
-    target: TargetCode
+    targets: Mapping[str, TargetCode]
     missing: tuple[str, ...]
     header: bool | None = None
     series: SeriesCode | None = None
+
+    @property
+    def several(self) -> bool:
+        """Whether there are targets of several outputs."""
+        return "" not in self.targets
+
+    @property
+    def target(self) -> TargetCode:
+        """The only one."""
+        return self.targets[""]
 
     @property
     def numbers(self) -> int:
@@ -149,7 +160,8 @@ class Plan:
                 f"{where} has no column {_listed(missing)}; the model needs {_listed(self.needs)}, in any"
                 " order"
             )
-        used = {*self.needs, self.target.name, *([self.series.time] if self.series else [])}
+        targets = [code.name for code in self.targets.values()]
+        used = {*self.needs, *targets, *([self.series.time] if self.series else [])}
         return tuple(name for name in names if name not in used)
 
     def to_json(self) -> dict[str, Any]:
@@ -157,7 +169,11 @@ class Plan:
         return {
             "version": _VERSION,
             "columns": [_plain(column) for column in self.columns],
-            "target": dataclasses.asdict(self.target),
+            **(
+                {"targets": {name: dataclasses.asdict(code) for name, code in self.targets.items()}}
+                if self.several
+                else {"target": dataclasses.asdict(self.target)}
+            ),
             "missing": list(self.missing),
             "header": self.header,
             **({} if self.series is None else {"series": dataclasses.asdict(self.series)}),
@@ -180,7 +196,11 @@ class Plan:
             series = None if data.get("series") is None else _made(SeriesCode, data["series"])
             if series is not None and not (0 < series.length < _MOST_ROWS and series.horizon > 0):
                 raise ValueError("series")
-            return Plan(columns, _made(TargetCode, data["target"]), missing, header, series)
+            named = data["targets"] if "targets" in data else {"": data["target"]}
+            if not named or ("targets" in data and ("" in named or series is not None)):
+                raise ValueError("targets")
+            targets = {_checked(str, name): _made(TargetCode, one) for name, one in named.items()}
+            return Plan(columns, targets, missing, header, series)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"the model's table is damaged ({error}); save the model again") from None
 

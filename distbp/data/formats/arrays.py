@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -42,20 +43,37 @@ def from_arrays(
     allowed: Allowed = ANY,
 ) -> Table:
     """A checked table of array-likes: inputs (n, *features), or as `with_lengths` takes them; targets (n,)
-    labels (numbers, booleans, text) or values, or values (n, outputs); weights (n,). Frames and series will
+    labels (numbers, booleans, text) or values, or values (n, outputs), or a mapping from the names of
+    several outputs to such; weights (n,). Frames and series will
     do for each, and the names of the columns of a frame of inputs are kept. Arrays of numbers are not
     copied. Raises DataError."""
     inputs, lengths = with_lengths(inputs, name)
     columns = columns_of(inputs, name)
     table = build(
         as_array(inputs, f"{name}: inputs"),
-        None if targets is None else as_array(targets, f"{name}: targets", labels=True),
+        _given_targets(targets, name),
         None if weights is None else as_array(weights, f"{name}: weights"),
         None if lengths is None else as_array(lengths, f"{name}: lengths"),
         name=name,
         columns=columns,
     )
     return check_rows(table, bad_rows, allowed)
+
+
+def _given_targets(targets: Any, name: str) -> Array | dict[str, Array] | None:
+    if targets is None:
+        return None
+    names = getattr(getattr(targets, "dtype", None), "names", None)
+    if names:  # as tables have them
+        targets = {output: targets[output] for output in names}
+    if not isinstance(targets, Mapping):
+        return as_array(targets, f"{name}: targets", labels=True)
+    found = {}
+    for output, values in targets.items():
+        if not isinstance(output, str):
+            raise DataError(f"{name}: targets have the key {output!r}; keys are the names of outputs")
+        found[output] = as_array(values, f"{name}: targets of {output!r}", labels=True)
+    return found
 
 
 def columns_of(values: Any, name: str) -> Columns | None:

@@ -7,6 +7,7 @@ is the array's own header, checked against the limits, and then at most that man
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -103,7 +104,10 @@ class Npz:
     type: Literal["npz"] = "npz"
     path: str = option(help="path of the archive", path=True, min_length=1)
     inputs: str = option("inputs", help="name of the array of inputs (rows, features...)", min_length=1)
-    targets: str | None = option("targets", help="name of the labels or values; null for none")
+    targets: str | Mapping[str, str] | None = option(
+        "targets",
+        help="name of the labels or values, or a mapping from each output to such a name; null for none",
+    )
     weights: str | None = option(None, help="name of the sample weights (rows,)")
     lengths: str | None = option(
         None, help="name of the array of lengths (rows,): how many steps of each row are no padding"
@@ -113,18 +117,21 @@ class Npz:
 
     def open(self, folder: Path, confined: bool = False) -> Table:
         file = find(folder, self.path, confined)
-        inputs, targets, weights, lengths, columns = read_arrays(
-            file, [self.inputs, self.targets, self.weights, self.lengths, self.columns]
+        several = isinstance(self.targets, Mapping)
+        of_targets = dict(self.targets) if isinstance(self.targets, Mapping) else {"": self.targets}
+        inputs, weights, lengths, columns, *each = read_arrays(
+            file, [self.inputs, self.weights, self.lengths, self.columns, *of_targets.values()]
         )
         assert inputs is not None
+        targets = {name: array for name, array in zip(of_targets, each, strict=True) if array is not None}
         return build(
             inputs,
-            targets,
+            targets if several else targets.get(""),
             weights,
             lengths,
             rows=self.rows,
             name=f"{self.path}[{self.inputs}]",
-            targets_name=f"{self.path}[{self.targets}]",
+            targets_name=self.path if several else f"{self.path}[{self.targets}]",
             weights_name=f"{self.path}[{self.weights}]",
             columns=None if columns is None else self._column_names(columns, inputs),
             marks=(file.mark,),

@@ -9,6 +9,7 @@ from distbp.nn.losses.base import Loss, LossOp, Takes, TargetKind, Targets, Task
 from distbp.nn.losses.binary import BinaryCrossEntropy, Perceptron, SigmoidCrossEntropy
 from distbp.nn.losses.classification import NLL, Hinge, SoftmaxCrossEntropy
 from distbp.nn.losses.regression import MAE, MSE, Huber, Poisson, Quadratic
+from distbp.nn.losses.several import Head, Heads, Losses, OutputLoss, heads_of, names_of, parts_of
 
 LOSSES: Mapping[str, type] = registry(
     Quadratic,
@@ -30,10 +31,14 @@ __all__ = [
     "MSE",
     "NLL",
     "BinaryCrossEntropy",
+    "Head",
+    "Heads",
     "Hinge",
     "Huber",
     "Loss",
     "LossOp",
+    "Losses",
+    "OutputLoss",
     "Perceptron",
     "Poisson",
     "Quadratic",
@@ -43,5 +48,8 @@ __all__ = [
     "TargetKind",
     "Targets",
     "Task",
+    "heads_of",
     "lower_loss",
+    "names_of",
+    "parts_of",
 ]

@@ -189,15 +189,22 @@ def _label_faults(name: str, outputs: int, targets: Targets) -> list[str]:
     return []
 
 
-def lower_loss(tape: Tape, loss: Loss, y: Ref) -> tuple[Ref, Ref]:
-    """Emits the loss of outputs y (rows, outputs), which adds to TOTALS: the loss sum and the sum of the
+def lower_loss(
+    tape: Tape,
+    loss: Loss,
+    y: Ref,
+    targets: Ref | None = None,
+    totals: tuple[Ref, Ref] = (LOSS_TOTAL, WEIGHT_TOTAL),
+) -> tuple[Ref, Ref]:
+    """Emits the loss of outputs y (rows, outputs), which adds to `totals`: the loss sum and the sum of the
     weights. Returns the gradient with respect to y, and the loss of each output (of labels: of each
-    row)."""
+    row). targets: left out where they are all that the space of targets has."""
     op = loss.op(y.columns)
     labels = loss.targets == "labels"
     columns = 1 if labels else y.columns
     losses, d = tape.work(columns), tape.like(y)
-    targets, weights = Ref(Space.TARGETS, 0, columns, 1), Ref(Space.WEIGHTS, 0, 1, 1)
+    targets = Ref(Space.TARGETS, 0, columns, 1) if targets is None else targets
+    weights = Ref(Space.WEIGHTS, 0, 1, 1)
     tape.emit(op.name, y, targets, d, losses, whole=op.whole, real=op.real)
-    tape.emit("add_losses", losses, weights, d, LOSS_TOTAL, WEIGHT_TOTAL, real=op.real[:1])
+    tape.emit("add_losses", losses, weights, d, *totals, real=op.real[:1])
     return d, losses

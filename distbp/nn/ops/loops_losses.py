@@ -48,6 +48,20 @@ def add_losses(row: int, spaces: int, rows: int) -> None:
     weight[0, 0] += weights_total if weighted else losses.shape[0]
 
 
+def join_loss(row: int, spaces: int, rows: int) -> None:
+    own, total = double(row, spaces, rows, 0), double(row, spaces, rows, 1)
+    d, factor = flat(row, spaces, rows, 2), np.float32(real(row, 0))
+    total[0, 0] += real(row, 0) * own[0, 0]
+    for i in range(d.size):
+        d[i] *= factor
+
+
+def take_labels(row: int, spaces: int, rows: int) -> None:
+    targets, out, column = single(row, spaces, rows, 0), labels(row, spaces, rows, 1), whole(row, 0)
+    for i in range(out.shape[0]):
+        out[i, 0] = int(targets[i, column])
+
+
 def squares(row: int, spaces: int, rows: int) -> None:
     y, t = flat(row, spaces, rows, 0), flat(row, spaces, rows, 1)
     d, losses = flat(row, spaces, rows, 2), flat(row, spaces, rows, 3)

@@ -46,6 +46,17 @@ def _add_losses(
     weight[0, 0] += weights.sum(dtype=np.float64) if len(weights) else len(d)
 
 
+def _join_loss(own: Array, total: Array, d: Array, whole: Whole, real: Real) -> None:
+    """Of one output of several: total += its loss sum times real[0], its factor; d <- d times the factor."""
+    total[0, 0] += real[0] * own[0, 0]
+    np.multiply(d, d.dtype.type(real[0]), out=d)
+
+
+def _take_labels(targets: Array, labels: Array, whole: Whole, real: Real) -> None:
+    """labels <- the whole numbers in column whole[0] of the targets."""
+    labels[:, 0] = targets[:, whole[0]]
+
+
 def _squares(y: Array, t: Array, real: Real) -> tuple[Array, Array]:
     return (y - t) * (y - t), y - t
 
@@ -164,6 +175,8 @@ def _labels(name: str, loss: Callable[..., None], cost: int) -> Op:
 
 LOSS_OPS = (
     Op("add_losses", "ffFDD", _add_losses, "distbp.nn.ops.loops_losses:add_losses", _ORDER, element_ops(2)),
+    Op("join_loss", "dDF", _join_loss, "distbp.nn.ops.loops_losses:join_loss"),
+    Op("take_labels", "fI", _take_labels, "distbp.nn.ops.loops_losses:take_labels", "", element_ops(0)),
     _values("squares", _squares, 4),
     _values("absolute", _absolute, 4),
     _values("huber", _huber, 8),

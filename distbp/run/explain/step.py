@@ -32,6 +32,8 @@ from distbp.engine.totals import BOUND, LIVE, LOSS, ROWS, WEIGHT
 from distbp.engine.worker import Worker
 from distbp.job import TrainingJob
 from distbp.job.kinds import plain
+from distbp.nn.losses.base import Loss
+from distbp.nn.losses.several import Losses
 from distbp.nn.network import Network, Tensor, aligned_vector
 from distbp.nn.tape import ENTRY, TOTALS
 from distbp.optim import CHAINS
@@ -63,6 +65,10 @@ def explain_job(
     JobError, DataError, NumericsError.
     """
     check_job(job)
+    loss = job.loss
+    if isinstance(loss, Losses):
+        text = "has several outputs, which are not explained yet; explain the job with one of its losses"
+        raise JobError([Fault("loss", text)])
     _check_kinds(job)
     wide = job.replace(dtype="float64", workers=0, servers=1)
     place = path_given(folder, "folder")
@@ -95,12 +101,13 @@ def explain_job(
         x = aligned_vector(size, network.input_dtype).reshape(1, *network.input_shape)
         rows.gather(np.array([sample]), x)
         target = rows.targets[[sample]]
-        return _explained(blueprint, network, server, x, target, (sample, step, held))
+        return _explained(blueprint, network, loss, server, x, target, (sample, step, held))
 
 
 def _explained(
     blueprint: Blueprint,
     network: Network,
+    loss: Loss,
     server: ParameterServer,
     x: Array,
     target: Array,
@@ -108,7 +115,7 @@ def _explained(
 ) -> Explanation:
     job, (sample, step, held), vector = blueprint.job, of, server.vector
     before, slots = vector.copy(), {name: values.copy() for name, values in server.slots.items()}
-    found = record(network, job.loss, vector, x, target, step, job.seed)
+    found = record(network, loss, vector, x, target, step, job.seed)
     gradient, totals = found.gradient.copy(), np.zeros_like(server.totals)
     totals[LOSS], totals[WEIGHT], totals[BOUND], totals[ROWS] = *found.totals[:TOTALS], 1
     totals[LIVE:BOUND] = found.totals[TOTALS:]
@@ -154,12 +161,12 @@ def _explained(
         bool(held),
         x[0].copy(),
         tuple(layers),
-        plain(job.loss),
+        plain(loss),
         target[0].copy(),
         found.loss,
         found.losses,
-        record(network, job.loss, vector, x, target, step, job.seed).loss,
-        record(network, job.loss, fixed, x, target, step, job.seed).loss,
+        record(network, loss, vector, x, target, step, job.seed).loss,
+        record(network, loss, fixed, x, target, step, job.seed).loss,
         plain(job.optimizer),
         rate,
         {"l1": job.regularization.l1, "l2": job.regularization.l2},

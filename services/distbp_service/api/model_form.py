@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from distbp.data.several_targets import plain_classes
 from distbp.model.predictor import Model
 from distbp_service.api import model_schemas as schemas
 
@@ -18,14 +19,15 @@ _DIGITS, _FLOAT32 = 4, 6  # digits of an example, and of what was float32
 def form_of(model: Model) -> schemas.ModelInputs:
     table = None if model.plan is None else model.plan.to_json()
     columns, rows = None, 1
+    codes = [] if model.plan is None else [code.name for code in model.plan.targets.values()]
     if table is not None and table.get("series"):
         rows = int(table["series"]["length"])
     elif table is not None and len(table["columns"]) <= MOST_COLUMNS:
         columns = columns_of(table)
     return schemas.ModelInputs(
         task=model.task,
-        classes=None if model.classes is None else list(model.classes),
-        target=None if table is None else table["target"]["name"],
+        classes=plain_classes(model.classes),
+        target=", ".join(codes) or None,
         shape=list(model.input_shape),
         is_table=table is not None,
         rows=rows,

@@ -26,9 +26,11 @@ class InputColumn(BaseModel):
 
 
 class ModelInputs(BaseModel):
-    task: str = Field(description="classification, binary (yes or no) or regression")
-    classes: list[Any] | None = Field(description="in the order of probabilities; null: their numbers")
-    target: str | None = Field(description="the column of a table that is predicted")
+    task: str = Field(description="classification, binary (yes or no), regression, or several of these")
+    classes: list[Any] | dict[str, list[Any] | None] | None = Field(
+        description="in the order of probabilities; null: their numbers; of several outputs by name"
+    )
+    target: str | None = Field(description="the column of a table that is predicted, or several, with commas")
     shape: list[int] = Field(description="of one row as the first layer takes it")
     is_table: bool = Field(description="it takes rows with named columns")
     rows: int = Field(
@@ -49,7 +51,10 @@ class Inputs(In):
 
 
 class Predictions(BaseModel):
-    predictions: list[Any] = Field(description="one for each row: a class, or a value, or several values")
+    predictions: list[Any] = Field(
+        description="one for each row: a class, or a value, or several values; of several outputs an object"
+        " with such a one for each, and so are probabilities"
+    )
     probabilities: list[Any] | None
     unseen: dict[str, int] = Field(
         description="by column of a table, cells of levels that have no column of their own in the model"

@@ -64,10 +64,10 @@ class Predictions:
                 p = loaded.predict_proba(x) if probabilities else None
         except (ModelError, DataError) as error:
             raise BadValueError(str(error), "inputs") from None
-        for values in (y, p):
-            if values is not None and values.dtype.kind == "f" and not np.isfinite(values).all():
+        for values in (*_arrays(y), *_arrays(p)):
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
                 raise BadValueError("the outputs for these inputs are not finite numbers", "inputs")
-        found = y.tolist(), None if p is None else p.tolist()
+        found = _rows(y), None if p is None else _rows(p)
         return (
             Predicted(*found, x.seen.unseen, x.seen.extra)
             if isinstance(x, EncodedRows)
@@ -97,6 +97,19 @@ class Predictions:
             while len(self._kept) > self._limits.models_kept:
                 self._kept.popitem(last=False)
         return found
+
+
+def _arrays(found: Any) -> list[Array]:
+    """Of each output, of what a model predicts."""
+    return [] if found is None else list(found.values()) if isinstance(found, dict) else [found]
+
+
+def _rows(found: Any) -> list[Any]:
+    """One for each row; of several outputs a mapping from their names."""
+    if not isinstance(found, dict):
+        return found.tolist()  # type: ignore[no-any-return]
+    columns = {name: values.tolist() for name, values in found.items()}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _array(inputs: list[Any], columns: Columns | None) -> Array:

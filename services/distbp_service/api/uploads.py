@@ -29,6 +29,7 @@ from distbp_service.errors import BadValueError
 from distbp_service.store import Dataset, Store
 
 ARRAYS = ("inputs", "targets", "weights", "lengths", "columns")
+TARGETS_OF = "targets."  # before the name of one output of several
 NAMES = 100  # of files, that are kept with a dataset
 _FREE_BYTES = 2**28  # of the disk stay free for what else is written there
 
@@ -139,7 +140,7 @@ def _looked_at(path: Path) -> dict[str, Any]:
 
 def _arrays_in(found: Mapping[str, Header]) -> dict[str, Any]:
     """Shapes and dtypes."""
-    strange = sorted(found.keys() - set(ARRAYS))
+    strange = sorted(name for name in found if name not in ARRAYS and not name.startswith(TARGETS_OF))
     if strange or "inputs" not in found:
         what = f"it has an array {strange[0][:80]!r}" if strange else "it has no array 'inputs'"
         raise BadValueError(
@@ -151,7 +152,10 @@ def _arrays_in(found: Mapping[str, Header]) -> dict[str, Any]:
     if len(rows) > 1 or rows == {()}:
         raise BadValueError("its arrays do not have the same number of rows", "body")
     text = ("targets", "columns")  # labels, and the names of the inputs
-    if not all(header.dtype.kind in ("fiubUS" if name in text else "fiub") for name, header in found.items()):
+    if not all(
+        header.dtype.kind in ("fiubUS" if name in text or name.startswith(TARGETS_OF) else "fiub")
+        for name, header in found.items()
+    ):
         raise HostileFileError("the dataset holds something else than numbers")
     return {
         "rows": next(iter(rows))[0],

@@ -183,6 +183,44 @@ def test_links_on_the_work_volume_lead_nowhere(api: Api, finished: tuple[str, st
     problem_of(api.call("GET", f"/v1/models/{model_id}/download"), 404)
 
 
+def test_a_model_with_several_outputs_answers_with_all(api: Api, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    targets = {"targets.kind": np.where(x[:, 0] > 0, "yes", "no"), "targets.size": x[:, 1:]}
+    sent = upload(api, archive(inputs=x, **targets))
+    assert sent.status_code == 201 and set(sent.json()["info"]["arrays"]) == {"inputs", *targets}
+    fields = {
+        "data": {"targets": {"kind": "targets.kind", "size": "targets.size"}},
+        "model": {
+            "layers": [
+                {"type": "dense", "units": 2, "name": "kind"},
+                {"type": "dense", "units": 2, "inputs": ["input"], "name": "size"},
+            ]
+        },
+        "loss": {"kind": "softmax_cross_entropy", "size": {"type": "mse", "factor": 0.5}},
+        "epochs": 2,
+    }
+    source = {"format": "npz", "path": f"dataset:{sent.json()['id']}", **fields.pop("data")}
+    submitted = api.call("POST", "/v1/jobs", json={"job": {**fields, "data": {"train": source}}})
+    assert submitted.status_code == 202, submitted.text
+    job, token = api.start()
+    (tmp_path / "d.npz").write_bytes(archive(inputs=x, **targets))
+    here = {"train": {**source, "path": "d.npz"}}
+    made = distbp.TrainingJob.from_mapping({**fields, "data": here})
+    distbp.train(made, folder=tmp_path, output=api.work / job.id / "run", workers=0)
+    end = {"outcome": "completed", "model": {"path": f"{job.id}/run/model", "bytes": 1}}
+    assert api.report(job, token, 1, end=end).status_code == 200
+    path = f"/v1/models/{api.call('GET', '/v1/models').json()['items'][0]['id']}"
+    found = api.call("POST", f"{path}:predict", json={"inputs": x[:2].tolist(), "probabilities": True}).json()
+    model = distbp.load_model(api.work / job.id / "run" / "model")
+    said, chances = model.predict(x[:2]), model.predict_proba(x[:2])
+    assert found["predictions"] == [
+        {"kind": said["kind"][row], "size": said["size"][row].tolist()} for row in range(2)
+    ]
+    assert found["probabilities"] == [{"kind": chances["kind"][row].tolist()} for row in range(2)]
+    inputs = api.call("GET", f"{path}/inputs").json()
+    assert inputs["task"] == "several" and inputs["classes"] == {"kind": ["no", "yes"], "size": None}
+
+
 def test_a_model_is_downloaded_and_loads(api: Api, finished: tuple[str, str], tmp_path: Path) -> None:
     _, model_id = finished
     answers = [api.call("GET", f"/v1/models/{model_id}/download") for _ in range(2)]

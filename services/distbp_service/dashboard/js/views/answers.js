@@ -6,8 +6,10 @@ import { count, isNumber, many, number, percent } from "../format.js";
 const SHOWN = 100; // rows of a table
 const BARS = 10; // classes of one row
 
+const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
+
 export const valueText = (value) =>
-  Array.isArray(value) ? value.map((one) => number(one, 5)).join(", ") : Number.isInteger(value) ? String(value) : isNumber(value) ? number(value, 5) : String(value);
+  isObject(value) ? Object.entries(value).map(([name, one]) => `${name}: ${valueText(one)}`).join(", ") : Array.isArray(value) ? value.map((one) => number(one, 5)).join(", ") : Number.isInteger(value) ? String(value) : isNumber(value) ? number(value, 5) : String(value);
 
 /** [{name, share}] of one row, the likeliest first. chances: one number (of yes), or one for each class. Pure. */
 export function sharesOf(chances, classes) {
@@ -22,8 +24,8 @@ export function oneAnswer({ predictions, probabilities }, inputs) {
   const chances = probabilities?.[0];
   const head = h("p", { class: "verdict-line" },
     h("span", { class: "quiet" }, inputs.target ?? "Prediction"), h("b", { class: "prediction" }, valueText(value)));
-  // Several yes-or-no outputs are no shares of one whole.
-  if (chances === undefined || (inputs.task === "binary" && Array.isArray(chances))) return [head];
+  // Several yes-or-no outputs are no shares of one whole, nor are several outputs.
+  if (chances === undefined || isObject(chances) || (inputs.task === "binary" && Array.isArray(chances))) return [head];
   const shares = sharesOf(chances, inputs.classes);
   const rest = shares.length - BARS;
   return [head, h("ul", { class: "shares-of", "aria-label": "Probabilities" }, shares.slice(0, BARS).map(({ name, share }) =>
@@ -34,7 +36,8 @@ export function oneAnswer({ predictions, probabilities }, inputs) {
 /** A table of many answers. */
 export function manyAnswers({ predictions, probabilities }) {
   const rows = predictions.slice(0, SHOWN).map((value, index) => {
-    const chances = probabilities?.[index];
+    const given = probabilities?.[index];
+    const chances = isObject(given) ? undefined : given;
     const best = Array.isArray(chances) ? Math.max(...chances) : isNumber(chances) ? Math.max(chances, 1 - chances) : undefined;
     const bar = isNumber(best) ? h("meter", { min: 0, max: 1, value: best }) : null;
     return h("tr", {},
@@ -42,7 +45,7 @@ export function manyAnswers({ predictions, probabilities }) {
       h("td", {}, h("b", { class: "prediction" }, valueText(value))),
       chances === undefined ? null : h("td", { class: "chance" }, bar, percent(best)));
   });
-  const head = h("tr", {}, h("th", { class: "right" }, "Row"), h("th", {}, "Prediction"), probabilities ? h("th", {}, "Probability") : null);
+  const head = h("tr", {}, h("th", { class: "right" }, "Row"), h("th", {}, "Prediction"), probabilities && !isObject(probabilities[0]) ? h("th", {}, "Probability") : null);
   const rest = predictions.length - SHOWN;
   return [h("table", {}, h("thead", {}, head), h("tbody", {}, rows)), rest > 0 ? h("p", { class: "quiet" }, `and ${count(rest)} more rows`) : null];
 }

@@ -1,0 +1,128 @@
+"""Targets of several outputs: in a table one structured array, a field for each output; as the losses take
+them one array of numbers, (rows, columns of all) (see `distbp.nn.losses.several`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.core.errors import DataError
+from distbp.data.table import Table, target_parts
+from distbp.data.targets import Classes, Meaning, as_taken, understand
+from distbp.nn.losses.base import Loss, Targets
+from distbp.nn.losses.several import Head, Heads, Losses
+
+AllClasses = Classes | Mapping[str, Classes | None] | None  # of several outputs by name
+
+
+def check_names(table: Table, loss: Loss | Losses) -> None:
+    """Raises DataError where the targets of a table are not those of the outputs of a job or model."""
+    if table.targets is None:
+        return  # which is said where targets are needed
+    where, names = table.targets_name or table.name, table.targets.dtype.names
+    if not isinstance(loss, Losses):
+        if names is not None:
+            raise DataError(
+                f"{where}: the targets have names ({', '.join(names)}), but the job has one loss; give one"
+                " array of targets, or a loss for each output"
+            )
+        return
+    wanted = ", ".join(loss.names)
+    if names is None:
+        raise DataError(
+            f"{where}: the outputs {wanted} have a loss each, but the targets are one array without names;"
+            " give a mapping from each output to its targets"
+        )
+    missing = [name for name in loss.names if name not in names]
+    strange = [name for name in names if name not in loss.names]
+    if missing or strange:
+        what = [f"no targets for {name!r}" for name in missing[:1]]
+        what += [f"targets for {name!r}, which has no loss" for name in strange[:1]]
+        raise DataError(f"{where}: there are {' and '.join(what)}; the outputs are {wanted}")
+
+
+def part(table: Table, name: str) -> Table:
+    """The table with the targets of one output."""
+    for field, values, where in target_parts(table):
+        if field == name:
+            return replace(table, targets=values, targets_name=where)
+    return replace(table, targets=None)
+
+
+def understand_all(
+    tables: Mapping[str, Table], loss: Loss | Losses, heads: Heads | None, dtype: np.dtype[Any]
+) -> Meaning:
+    """What the targets of all splits mean to the loss of each output. heads: of the network; None: not
+    known. Raises DataError as `understand` does, and where an output has no targets."""
+    for table in tables.values():
+        check_names(table, loss)
+    if not isinstance(loss, Losses):
+        shape = None if heads is None else heads.all[0].shape
+        outputs = shape[0] if shape is not None and len(shape) == 1 else None
+        return understand(tables, loss, outputs, dtype)
+    if heads is None or any(len(head.shape) != 1 for head in heads):
+        return Meaning(Targets(), parts={name: Meaning(Targets()) for name in loss.names})
+    parts = {}
+    for head in heads:
+        own = {split: part(table, head.name) for split, table in tables.items()}
+        try:
+            parts[head.name] = understand(own, head.loss, head.shape[0], dtype)
+        except DataError as error:
+            raise DataError(of_layer(str(error), head)) from None
+    targets = {}
+    if all(meaning.targets for meaning in parts.values()):
+        for split in tables:
+            own_targets = {name: meaning.targets[split] for name, meaning in parts.items()}
+            targets[split] = heads.join(own_targets, dtype)
+    return Meaning(Targets(), targets, parts=parts)
+
+
+def all_as_taken(table: Table, heads: Heads, dtype: np.dtype[Any], classes: AllClasses) -> Array:
+    """As `as_taken`, of all outputs. Raises DataError."""
+    if not heads.several:
+        assert not isinstance(classes, Mapping)
+        head = heads.all[0]
+        return as_taken(table, head.loss, head.shape[0], dtype, classes)
+    assert isinstance(classes, Mapping)
+    found = {}
+    for head in heads:
+        try:
+            own = part(table, head.name)
+            found[head.name] = as_taken(own, head.loss, head.shape[0], dtype, classes[head.name])
+        except DataError as error:
+            raise DataError(of_layer(str(error), head)) from None
+    return heads.join(found, dtype)
+
+
+def of_layer(text: str, head: Head) -> str:
+    """A message about the last layer, or the model, as one about the layer of an output."""
+    if not head.name:
+        return text
+    called = f"layer {head.name!r}"
+    return text.replace("the last layer", called).replace("the model's", "its").replace("the model", called)
+
+
+def classes_of(meaning: Meaning) -> AllClasses:
+    """The names of the classes, of several outputs by name."""
+    if not meaning.parts:
+        return meaning.classes
+    return {name: one.classes for name, one in meaning.parts.items()}
+
+
+def plain_classes(classes: AllClasses) -> Any:
+    """As JSON has them."""
+    if isinstance(classes, Mapping):
+        return {name: plain_classes(own) for name, own in classes.items()}
+    return None if classes is None else np.asarray(classes).tolist()
+
+
+def facts_of(meaning: Meaning) -> Iterator[tuple[str, Targets]]:
+    """By output, "" where it is the only one."""
+    if not meaning.parts:
+        yield "", meaning.facts
+    for name, one in meaning.parts.items():
+        yield name, one.facts

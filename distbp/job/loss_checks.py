@@ -1,0 +1,114 @@
+"""What does not fit between a job's loss, or losses, and its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from distbp.core.errors import Fault, JobError
+from distbp.job.faults import unknown
+from distbp.job.layer_shapes import (
+    heads_known,
+    last_activation,
+    output_places,
+    several,
+    shapes,
+)
+from distbp.nn.head_metrics import metrics_of
+from distbp.nn.layers.base import Shape
+from distbp.nn.losses.base import Targets
+from distbp.nn.losses.several import Head, Heads, heads_of, names_of, parts_of
+from distbp.nn.wiring import places_of
+
+if TYPE_CHECKING:
+    from distbp.job.training_job import TrainingJob
+
+MANY = 1 << 20  # numbers of an output whose size is not known
+
+
+def outputs_exist(job: TrainingJob) -> Iterator[Fault]:
+    """The names in a mapping of losses are those of layers, and something is learned."""
+    _, strange = places_of(job.model.layers, names_of(job.loss), unknown)
+    for name, message in strange:
+        yield Fault(f"loss.{name}", f"names no layer: {message}")
+    if several(job.loss) and not any(part.factor for part in parts_of(job.loss)):
+        yield Fault("loss", "has the factor 0 for every output, so that nothing is learned; raise one")
+
+
+def loss_fits(job: TrainingJob) -> Iterator[Fault]:
+    if any(problem for _, _, problem in shapes(job.model.layers, None)):
+        return  # the shape of the outputs is not what the user meant
+    heads = heads_known(job.model.layers, job.loss, 2)
+    if heads is not None:
+        yield from head_faults(job, heads, {})
+
+
+def head_faults(
+    job: TrainingJob, heads: Heads, targets: dict[str, Targets], at_layers: bool = False
+) -> Iterator[Fault]:
+    """Every reason why a loss does not fit its layer, or the targets of that output (by its name). at_layers:
+    what is the layer's fault is said of the layer."""
+    layers = job.model.layers
+    for head, place in zip(heads, output_places(layers, job.loss) or (), strict=True):
+        facts = targets.get(head.name, Targets())
+        for problem in head.loss.faults(head.shape, last_activation(layers, place), facts):
+            of_layer = at_layers and problem.startswith("the last layer")
+            yield Fault(f"model.layers.{place}" if of_layer else path_of(head), _worded(problem, head))
+
+
+def path_of(head: Head) -> str:
+    return f"loss.{head.name}" if head.name else "loss"
+
+
+def _worded(problem: str, head: Head) -> str:
+    return problem.replace("the last layer", f"layer {head.name!r}") if head.name else problem
+
+
+def metrics_apply(job: TrainingJob) -> Iterator[Fault]:
+    heads = _smaller(job)
+    try:
+        if heads is not None:
+            metrics_of(heads, job.metrics)
+    except JobError as error:
+        yield from error.faults
+
+
+def metrics_in(job: TrainingJob) -> dict[str, bool]:
+    """The metrics that an evaluation gives beside the loss, and whether bigger is better; the usual ones
+    where those of the job are at fault."""
+    heads = _smaller(job)
+    if heads is None:
+        return {}
+    try:
+        found = metrics_of(heads, job.metrics)
+    except JobError:  # said by metrics_apply
+        found = metrics_of(heads)
+    own = {head.metric("loss"): False for head in heads if heads.several}
+    return own | {metric.name: metric.bigger_is_better for metric in found}
+
+
+def _smaller(job: TrainingJob) -> Heads | None:
+    """The outputs with at most `MANY` numbers each: a metric takes memory for each of them."""
+    heads = heads_known(job.model.layers, job.loss, MANY)
+    if heads is None:
+        return None
+    sizes: list[Shape] = [(min(head.outputs[1], MANY),) for head in heads]
+    return heads_of(job.loss, sizes)
+
+
+def one_loss_is_needed(job: TrainingJob) -> Iterator[Fault]:
+    """What does not go with several outputs."""
+    if not several(job.loss):
+        return
+    if job.class_weight is not None:
+        yield Fault(
+            "class_weight",
+            "is of the classes of one loss, and this job has several outputs; leave it out, or give"
+            " the rows weights",
+        )
+    if job.data.targets is not None:
+        yield Fault(
+            "data.targets", "is for one loss, and this job has several outputs; give each output its targets"
+        )
+    if job.data.windows is not None:
+        yield Fault("data.windows", "are for one target, and this job has several outputs; give it one loss")

@@ -1,0 +1,72 @@
+"""What the outputs of a network say: classes, values, probabilities; and targets as in training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.core.errors import ModelError
+from distbp.data.columns.plan import Plan
+from distbp.data.formats.arrays import as_array
+from distbp.data.sequences import Samples
+from distbp.nn.losses.several import Head, Heads
+
+
+def task_of(heads: Heads) -> str:
+    """ "classification", "binary", "regression", or "several" of these."""
+    return "several" if heads.several else heads.all[0].loss.task
+
+
+def predicted(head: Head, y: Array, classes: tuple[Any, ...] | None, plan: Plan | None, x: Samples) -> Array:
+    """What outputs y (n, outputs) of one head say of x, as `Model.predict` gives it. classes: their names,
+    where they have some; plan: of the table of training."""
+    loss = head.loss
+    if loss.task == "binary" and (classes is None or y.shape[1] == 1):
+        y = (y > (0.5 if loss.takes == "probabilities" else 0)).astype(np.intp)
+    elif loss.task == "classification" or classes is not None:
+        y = y.argmax(axis=1)[:, None]
+    else:
+        with np.errstate(over="ignore", under="ignore"):
+            y = loss.predictions(y)
+            if plan is not None:
+                y = plan.targets[head.name].unscale(y + plan.before(x.inputs, x.windows))
+    if classes is not None:
+        y = np.array(classes)[y]
+    return np.asarray(y[:, 0] if y.shape[1:] == (1,) else y)
+
+
+def with_probabilities(heads: Heads, losses: str) -> list[Head]:
+    """The heads that have probabilities. losses: in words. Raises ModelError where none has."""
+    found = [
+        head
+        for head in heads
+        if head.loss.task != "regression" and head.loss.takes not in ("scores", "outputs")
+    ]
+    if not found:
+        takes = " and ".join(dict.fromkeys(head.loss.takes for head in heads))
+        raise ModelError(
+            f"a model trained with the loss {losses!r} gives {takes}, no probabilities; use predict"
+        )
+    return found
+
+
+def probabilities(head: Head, y: Array) -> Array:
+    """Of outputs y (n, outputs) of one head: (n, classes); of one yes-or-no output (n,)."""
+    p = head.loss.predictions(y)
+    return np.asarray(p[:, 0] if head.loss.task == "binary" and p.shape[1:] == (1,) else p)
+
+
+def as_trained(plan: Plan | None, y: Any, x: Samples) -> Any:
+    """Targets y of x in their own units, of several outputs by name, as the network was trained on them."""
+    if plan is None or not any(code.scaled for code in plan.targets.values()):
+        return y
+    if not plan.several:
+        y = plan.target.scale(as_array(y, "the targets", labels=True))
+        return y if x.windows is None else y.reshape(len(y), -1) - plan.before(x.inputs, x.windows)
+    if not isinstance(y, Mapping):
+        return y  # which is refused
+    codes = {name: code for name, code in plan.targets.items() if code.scaled and name in y}
+    return {**y, **{name: code.scale(as_array(y[name], "the targets")) for name, code in codes.items()}}

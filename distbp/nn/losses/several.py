@@ -1,0 +1,164 @@
+"""The losses of a network with several outputs, and where each output and its targets lie.
+
+A job with one loss has one head, which takes what the last layer gives. A job whose `loss` is a mapping has a
+head for each name in it, in the order of the names. The outputs of the heads lie beside each other, (rows,
+numbers of all outputs), and so do their targets, in the dtype of the network. A label takes one column there:
+the number of its class, which is exact up to `MOST_CLASSES`.
+
+The loss of a row is the sum of the losses of its heads, each times its factor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from distbp.core.arrays import Array, Shape
+from distbp.nn.losses.base import Loss, lower_loss
+from distbp.nn.tape import LOSS_TOTAL, WEIGHT_TOTAL, Ref, Space, Tape
+
+MOST_CLASSES = 1 << 24  # float32 holds the whole numbers below it
+
+
+@dataclass(frozen=True)
+class OutputLoss:
+    """The loss of the layer called `name`. `factor`: by which it is multiplied in the sum of all losses."""
+
+    name: str
+    loss: Loss
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Losses:
+    """A loss for each output of a network, in the order of their names."""
+
+    outputs: tuple[OutputLoss, ...]
+
+    @property
+    def type(self) -> str:
+        """For people: `digit: softmax_cross_entropy, parity: 0.5 sigmoid_cross_entropy`."""
+        return ", ".join(
+            f"{one.name}: {'' if one.factor == 1 else f'{one.factor:g} '}{one.loss.type}"
+            for one in self.outputs
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(one.name for one in self.outputs)
+
+
+@dataclass(frozen=True)
+class Head:
+    """One output with its loss. `name`: "" where it is the only one. `outputs`, `targets`: its first column
+    and how many it has, among those of all heads."""
+
+    name: str
+    loss: Loss
+    factor: float
+    shape: Shape
+    outputs: tuple[int, int]
+    targets: tuple[int, int]
+
+    @property
+    def is_label(self) -> bool:
+        return self.loss.targets == "labels"
+
+    def metric(self, name: str) -> str:
+        """The name of a metric of this output: `digit.accuracy`."""
+        return f"{self.name}.{name}" if self.name else name
+
+    def outputs_of(self, y: Array) -> Array:
+        """Its columns of outputs (rows, outputs)."""
+        first, count = self.outputs
+        return y[:, first : first + count] if self.name else y
+
+    def targets_of(self, targets: Array) -> Array:
+        """Its part of targets, as its loss takes them: labels (rows,) intp, or values (rows, outputs)."""
+        if not self.name:
+            return targets
+        first, count = self.targets
+        return targets[:, first].astype(np.intp) if self.is_label else targets[:, first : first + count]
+
+
+@dataclass(frozen=True)
+class Heads:
+    """All outputs of a network, in order."""
+
+    all: tuple[Head, ...]
+
+    def __iter__(self) -> Iterator[Head]:
+        return iter(self.all)
+
+    def __len__(self) -> int:
+        return len(self.all)
+
+    @property
+    def several(self) -> bool:
+        return bool(self.all[0].name)
+
+    @property
+    def target_columns(self) -> int:
+        """Of the joined targets."""
+        return sum(head.targets[1] for head in self.all)
+
+    def predictions(self, outputs: Array) -> Array:
+        """As `Loss.predictions`, of the columns of all outputs."""
+        return self._each(outputs, lambda head, part: head.loss.predictions(part))
+
+    def outputs_for(self, predictions: Array) -> Array:
+        """As `Loss.outputs_for`, of the columns of all outputs."""
+        return self._each(predictions, lambda head, part: head.loss.outputs_for(part))
+
+    def _each(self, values: Array, of: Callable[[Head, Array], Array]) -> Array:
+        parts = [of(head, head.outputs_of(values)) for head in self.all]
+        return np.concatenate(parts, axis=1) if self.several else parts[0]
+
+    def join(self, targets: Mapping[str, Array], dtype: np.dtype[np.generic]) -> Array:
+        """Targets of each output as its loss takes them -> of all, (rows, target_columns) of `dtype`."""
+        columns = [targets[head.name].reshape(len(targets[head.name]), -1) for head in self.all]
+        return np.concatenate([column.astype(dtype) for column in columns], axis=1)
+
+
+def parts_of(loss: Loss | Losses) -> tuple[OutputLoss, ...]:
+    """The losses that there are; of one loss it alone, without a name."""
+    return loss.outputs if isinstance(loss, Losses) else (OutputLoss("", loss),)
+
+
+def names_of(loss: Loss | Losses) -> tuple[str, ...]:
+    """The layers that give the outputs; () where it is the last one."""
+    return loss.names if isinstance(loss, Losses) else ()
+
+
+def heads_of(loss: Loss | Losses, shapes: Sequence[Shape]) -> Heads:
+    """`shapes`: of one row of each output, in the order of the losses."""
+    found, y, t = [], 0, 0
+    for part, shape in zip(parts_of(loss), shapes, strict=True):
+        columns = math.prod(shape)
+        targets = 1 if part.loss.targets == "labels" else columns
+        found.append(Head(part.name, part.loss, part.factor, shape, (y, columns), (t, targets)))
+        y, t = y + columns, t + targets
+    return Heads(tuple(found))
+
+
+def lower_heads(tape: Tape, heads: Heads, outputs: Sequence[Ref]) -> list[tuple[Ref, Ref, Ref]]:
+    """Emits the losses of all outputs, which adds to TOTALS. Returns of each the gradient with respect to
+    it, the loss of each of its numbers (of labels: of each row), and the place of its own loss sum."""
+    if not heads.several:
+        d, losses = lower_loss(tape, heads.all[0].loss, outputs[0])
+        return [(d, losses, LOSS_TOTAL)]
+    every = Ref(Space.TARGETS, 0, heads.target_columns, 1)
+    found, weight = [], WEIGHT_TOTAL
+    for head, y in zip(heads, outputs, strict=True):
+        first, columns = head.targets
+        targets = tape.labels() if head.is_label else tape.work(columns)
+        tape.emit("take_labels" if head.is_label else "take_columns", every, targets, whole=(first,))
+        own = tape.total()
+        d, losses = lower_loss(tape, head.loss, y, targets, (own, weight))
+        tape.emit("join_loss", own, LOSS_TOTAL, d, real=(head.factor,))
+        weight = tape.total()  # the rows count once: in the first head
+        found.append((d, losses, own))
+    return found
