@@ -31,6 +31,7 @@ from distbp.plan.picture import draw
 from distbp.run import events
 from distbp.run.explain.step import explain_job
 from distbp.run.gradcheck import check_job
+from distbp.run.progress import summary
 from distbp.run.result import Result
 from distbp.run.run_directory import read_lines
 from distbp.run.verify import verify_run
@@ -299,7 +300,8 @@ def test_the_digest_is_of_all_targets() -> None:
     for name, values in y.items():
         changed = np.roll(values, 1, axis=0)
         assert table_record(from_arrays(x, {**y, name: changed}))["targets"] != first
-    assert table_record(from_arrays(x, {"other": y["kind"], **y}))["targets"] != first
+    renamed = {"which" if name == "kind" else name: values for name, values in y.items()}
+    assert table_record(from_arrays(x, renamed))["targets"] != first
 
 
 # Training ---------------------------------------------------------------------------------------------------
@@ -494,6 +496,11 @@ def test_the_command_writes_columns_for_each_output(run: Result, tmp_path: Path)
     assert [row["kind.prediction"] for row in table] == found["kind"].tolist()
     assert [float(row["place.prediction_1"]) for row in table] == found["place"][:, 1].tolist()
     assert [float(row["kind.probability_dog"]) for row in table] == chances["kind"][:, 1].tolist()
+
+
+def test_names_of_metrics_stand_apart_from_their_values(run: Result) -> None:
+    said = {line.split("  ")[1]: line.split()[-1] for line in summary(run).splitlines()[1:10]}
+    assert {"validation kind.accuracy", "validation sure.accuracy", "validation loss"} <= said.keys()
 
 
 def test_weights_are_taken_over_from_a_model_with_one_output(tmp_path: Path) -> None:

@@ -230,8 +230,9 @@ def evaluate(model_dir: Path, data: tuple[str, ...], split: str, metrics: str | 
     click.echo(f"{counted(len(table), 'row')} of {table.name}")
     if table.skipped:
         click.echo("  " + skipped_note(split if not data else "", len(table), table.skipped))
+    wide = max([16, *(len(name) + 2 for name in found)])
     for name, value in found.items():
-        click.echo(f"  {name.replace('_', ' '):<16}{number(value)}")
+        click.echo(f"  {name.replace('_', ' '):<{wide}}{number(value)}")
 
 
 @group.command(

@@ -287,7 +287,8 @@ def summary(result: Result) -> str:
     ]
     if result.model_epoch is not None and result.model_epoch != math.ceil(result.epochs):
         lines += [f"  the model is that of epoch {result.model_epoch}, the best; so are these:"]
-    lines += [f"  {name.replace('_', ' '):<22}{number(value)}" for name, value in shown.items()]
+    wide = max([22, *(len(name) + 2 for name in shown)])
+    lines += [f"  {name.replace('_', ' '):<{wide}}{number(value)}" for name, value in shown.items()]
     lines += [f"  weights       {result.params_sha256}"]
     if result.fetch is None:
         lines += [f"  {'model':<22}{result.path / 'model'}"]
