@@ -504,6 +504,17 @@ def _share(d: Draw, times: int = 1) -> Array:
     return d.between(0.05, 0.95, columns=times * d.columns)
 
 
+HEAD_CASES = [  # of several outputs
+    Case("join_loss", lambda d: Call([np.full((1, 1), 0.7), np.ones((1, 1)), d.normal()], (), (0.3,))),
+    Case(
+        "take_labels",
+        lambda d: Call(
+            [np.concatenate([d.normal(), d.labels(9)], axis=1), np.zeros((d.rows, 1), np.int64)],
+            (d.columns,),
+        ),
+        drops=frozenset({0}),
+    ),
+]
 LOSS_CASES = [
     Case(
         "add_losses",
@@ -518,15 +529,6 @@ LOSS_CASES = [
             [d.normal(), np.empty((0, 1)), d.normal(), np.ones((1, 1)), np.ones((1, 1))], (), (0.3,)
         ),
         "without weights",
-    ),
-    Case("join_loss", lambda d: Call([np.full((1, 1), 0.7), np.ones((1, 1)), d.normal()], (), (0.3,))),
-    Case(
-        "take_labels",
-        lambda d: Call(
-            [np.concatenate([d.normal(), d.labels(9)], axis=1), np.zeros((d.rows, 1), np.int64)],
-            (d.columns,),
-        ),
-        drops=frozenset({0}),
     ),
     _values("squares"),
     _values("absolute"),
@@ -606,6 +608,7 @@ CASES = [
     *(case for name in ACTIVATIONS for case in _activation(name)),
     *NORMALIZATION_CASES,
     *LOSS_CASES,
+    *HEAD_CASES,
     *CHECK_CASES,
     *RULE_CASES,
 ]
