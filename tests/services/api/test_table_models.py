@@ -233,7 +233,7 @@ def test_the_ends_of_training_are_found_however_numbers_are_scaled(scale: str) -
     r = np.random.default_rng(1)
     values = np.concatenate([[-7.25, 900.5], r.normal(40, 100, 300).clip(-7, 900)])
     kind = Number(scale=scale, bins=8)  # type: ignore[arg-type]
-    plan = Plan((fit_column("x", kind, Column(values), None),), TargetCode("y"), ())
+    plan = Plan((fit_column("x", kind, Column(values), None),), {"": TargetCode("y")}, ())
     one = columns_of(plan.to_json())[0]
     assert (one.low, one.high) == pytest.approx((-7.25, 900.5), rel=1e-5)
     assert one.missing == pytest.approx(values.mean())
