@@ -245,7 +245,8 @@ def predictions(model: Model, given: Given, *, probabilities: bool) -> dict[str,
     for head in model.heads:
         columns |= _columns(head.metric("prediction"), predicted[head.name])
         if head.name in likely:
-            names = model.classes_of(head) if head.loss.task == "classification" else None
+            of_rows = head.loss.task == "classification" and model.network.carry is None
+            names = model.classes_of(head) if of_rows else None  # of series there is a column for each step
             columns |= _columns(head.metric("probability"), likely[head.name], names)
     return columns
 

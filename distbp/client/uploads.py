@@ -22,6 +22,7 @@ from distbp.core.storage import user_path
 from distbp.data.columns.files import are_here
 from distbp.data.columns.given import GivenTable, is_frame
 from distbp.data.columns.shipping import ship_files, ship_frame
+from distbp.data.cutting import in_a_row
 from distbp.data.formats import Npz, Source, TableFiles, from_arrays, load
 from distbp.data.sequences import in_step
 from distbp.data.table import Table, target_parts
@@ -54,7 +55,9 @@ def place_data(
         if is_frame(given.get(split)):
             parcels[split] = _frame(given[split], split)
         elif given.get(split) is not None:
-            table = from_arrays(*given[split], bad_rows=job.data.bad_rows, name=name)
+            series = job.data.truncated_bptt_steps is not None
+            own = in_a_row(given[split], name) if series else given[split]
+            table = from_arrays(*own, bad_rows=job.data.bad_rows, name=name)
             parcels[split], arrays[split] = _arrays(table), (_inputs(table), table.targets, table.weights)
         elif source is None:
             continue

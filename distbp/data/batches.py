@@ -11,6 +11,7 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.data.prepared import PreparedRows
+from distbp.data.series import begins_of
 from distbp.data.sharding import Sharding, evaluated_rows
 from distbp.nn.network import aligned_vector
 
@@ -72,16 +73,25 @@ class WholeData:
         self.sharding = sharding
 
     def train(self, shard: int) -> tuple[TrainingRows, Array]:
-        return self.splits["train"], self.sharding.dealt(shard)
+        return self.splits["train"], self.dealt(shard)
+
+    def dealt(self, shard: int) -> Array:
+        """A shard's rows of the training set, int64."""
+        return self.sharding.dealt(shard, self._begins("train"))
 
     def split(self, name: str, shard: int) -> tuple[Rows, int, int]:
-        return self.splits[name], *evaluated_rows(self.rows[name], self.sharding.shards, shard)
+        begins = self._begins(name)
+        return self.splits[name], *evaluated_rows(self.rows[name], self.sharding.shards, shard, begins)
+
+    def _begins(self, name: str) -> Array | None:
+        return begins_of(self.splits[name].inputs) if self.sharding.series else None
 
 
 class Slice(NamedTuple):
     """One shard's part of a batch. Views of reused buffers: valid until the next slice is taken.
 
-    x: (rows, *features), targets: (rows,) or (rows, outputs), weights: (rows,) or None.
+    x: (rows, *features), targets: (rows,) or (rows, outputs), weights: (rows,) or None; of windows of series
+    targets (rows, steps) or (rows, steps * outputs), weights (rows, steps) or None.
     """
 
     x: Array
@@ -115,6 +125,7 @@ class ShardReader:
         self._data = data
         self._dealt = dealt
         self._lengths = data.inputs[dealt, -1].astype(np.int64) if sharding.buckets else None
+        self._begins = begins_of(data.inputs, dealt) if sharding.series else None
         self._steps = sharding.steps_per_epoch
         self._full_batches = sharding.rows // sharding.batch_size
         self._slice = sharding.slice_rows(0, shard)  # rows of every slice but perhaps the last one's
@@ -127,7 +138,8 @@ class ShardReader:
             capacity, *data.input_shape
         )
         self._targets = np.empty((capacity, *data.targets.shape[1:]), data.targets.dtype)
-        self._weights = None if data.weights is None else np.empty(capacity, data.weights.dtype)
+        given = data.weights
+        self._weights = None if given is None else np.empty((capacity, *given.shape[1:]), given.dtype)
         self._epoch = -1
         self._order: Array = self._dealt
         self._first = self._last = 0  # the steps of the epoch that the buffers hold: [first, last)
@@ -147,7 +159,8 @@ class ShardReader:
     def sources(self) -> Sources:
         inputs = self._x[0].nbytes // 4
         targets = self._targets.itemsize * math.prod(self._targets.shape[1:]) // 4
-        return Sources((inputs, targets, 0 if self._weights is None else 1))
+        weights = 0 if self._weights is None else math.prod(self._weights.shape[1:])
+        return Sources((inputs, targets, weights))
 
     @property
     def most_steps(self) -> int:
@@ -186,14 +199,14 @@ class ShardReader:
     def order(self, epoch: int) -> Array:
         """The shard's row numbers in the order of an epoch, int64: its slices, one after the other."""
         if epoch != self._epoch:
-            self._order = self.sharding.order(self.shard, self._dealt, epoch, self._lengths)
+            self._order = self.sharding.order(self.shard, self._dealt, epoch, self._lengths, self._begins)
             self._epoch, self._first, self._last = epoch, 0, 0
         return self._order
 
     def rows(self, step: int) -> Array:
         """Row numbers of the training set in the shard's slice at `step`, int64."""
         epoch, index = divmod(step, self._steps)
-        order = self.sharding.order(self.shard, self._dealt, epoch, self._lengths)
+        order = self.sharding.order(self.shard, self._dealt, epoch, self._lengths, self._begins)
         start = index * self._slice
         return order[start : start + self.sharding.slice_rows(index, self.shard)]
 

@@ -52,6 +52,8 @@ def table_digests(table: Table) -> dict[str, str | None]:
     arrays = {name: getattr(table, name) for name in PARTS}
     if table.lengths is not None:
         arrays["lengths"] = table.lengths
+    if table.begins is not None:
+        arrays["begins"] = table.begins
     if table.windows is not None:
         arrays["windows"] = table.windows.starts
     return {name: None if array is None else array_digest(array) for name, array in arrays.items()}

@@ -80,10 +80,20 @@ class PreparedRows:
 
 def pack(rows: Samples, preprocessing: Preprocessing, out: Array) -> None:
     """Writes rows with lengths as a network takes them, (rows, numbers + 1): preprocessed numbers, then the
-    length."""
+    length; of windows of series (rows, numbers + 2), as `tail` says."""
+    numbers = tail(rows, out)
+    preprocessing.apply(rows.inputs, numbers.reshape(rows.inputs.shape))  # a view: an axis is split
+
+
+def tail(rows: Samples, out: Array) -> Array:
+    """Writes what stands after the numbers of rows with lengths: the length, and of windows of series whether
+    one begins. Returns the view of the numbers."""
     assert rows.lengths is not None
-    preprocessing.apply(rows.inputs, out[:, :-1].reshape(rows.inputs.shape))  # a view: an axis is split
-    out[:, -1] = rows.lengths
+    if rows.begins is None:
+        out[:, -1] = rows.lengths
+        return out[:, :-1]
+    out[:, -2], out[:, -1] = rows.lengths, rows.begins
+    return out[:, :-2]
 
 
 def prepare(
@@ -99,10 +109,13 @@ def prepare(
     up to `limit_bytes`; else batch by batch."""
     inputs = table.inputs
     if table.lengths is not None:
-        packed = room((len(table), math.prod(table.features) + 1), dtype)
+        more = 1 if table.begins is None else 2
+        packed = room((len(table), math.prod(table.features) + more), dtype)
         for start, rows in chunks(inputs):
             stop = start + len(rows)
-            pack(Samples(rows, table.lengths[start:stop]), preprocessing, packed[start:stop])
+            begins = None if table.begins is None else table.begins[start:stop]
+            given = Samples(rows, table.lengths[start:stop], begins=begins)
+            pack(given, preprocessing, packed[start:stop])
         return PreparedRows(packed, targets, table.weights)
     if inputs.dtype == dtype and preprocessing.is_identity(inputs.dtype):
         return PreparedRows(inputs, targets, table.weights, windows=table.windows)

@@ -24,11 +24,13 @@ _BLOCK = 2**18  # elements that are copied at a time
 @dataclass(frozen=True, eq=False)
 class Samples:
     """Inputs (n, ...); `lengths`: how many steps of each are its own, (n,) int64; None: all. `windows`: the
-    samples are windows of the inputs."""
+    samples are windows of the inputs. `begins`: of windows of series (see `distbp.data.series`), (n,) bool,
+    in which of them one begins."""
 
     inputs: Array
     lengths: Array | None = None
     windows: Windows | None = None
+    begins: Array | None = None
 
     def __len__(self) -> int:
         return len(self.inputs if self.windows is None else self.windows)
@@ -36,7 +38,8 @@ class Samples:
     def take(self, rows: slice | Array) -> Samples:
         if self.windows is not None:
             return Samples(self.windows.take(self.inputs, rows))
-        return Samples(self.inputs[rows], None if self.lengths is None else self.lengths[rows])
+        lengths, begins = (None if one is None else one[rows] for one in (self.lengths, self.begins))
+        return Samples(self.inputs[rows], lengths, begins=begins)
 
 
 def with_lengths(values: Any, name: str, steps: int | None = None) -> tuple[Any, Any]:

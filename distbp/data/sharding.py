@@ -10,6 +10,10 @@ Rows of different lengths are put into buckets: of the shuffled rows of POOL sli
 slice, the next ones another. The slices of a pool are then taken in a random order, the same one in every
 shard. So the rows of a batch have similar lengths, in all shards, and steps that none of them has are left
 out.
+
+Where rows are windows of series, whole series are shuffled, never windows (see `distbp.data.series`): the
+deal is all series in a random order, cut into as many stretches as there are shards. A series that a cut
+falls into goes on in the next shard as one of its own, which stands first in every epoch.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from distbp.core.streams import Purpose, generator
+from distbp.data.series import in_lanes, in_series, next_begin
 from distbp.nn.layers.base import Array
 
 POOL = 50  # slices among which rows are put into buckets by their lengths
@@ -31,16 +36,19 @@ def slice_bounds(batch_rows: int, shards: int, shard: int) -> tuple[int, int]:
     return start, start + size + (shard < longer)
 
 
-def evaluated_rows(rows: int, shards: int, shard: int) -> tuple[int, int]:
-    """The rows [start, stop) of a split that a shard evaluates, in the order of the file."""
-    return rows * shard // shards, rows * (shard + 1) // shards
+def evaluated_rows(rows: int, shards: int, shard: int, begins: Array | None = None) -> tuple[int, int]:
+    """The rows [start, stop) of a split that a shard evaluates, in the order of the file. begins: in which a
+    series begins, where they are windows of series: these stay whole."""
+    start, stop = rows * shard // shards, rows * (shard + 1) // shards
+    return (start, stop) if begins is None else (next_begin(begins, start), next_begin(begins, stop))
 
 
 @dataclass(frozen=True)
 class Sharding:
     """`rows`: of the training set. `drop_last`: leave out the last, smaller batch of an epoch (which rows
     are left out changes from epoch to epoch when shuffling). `buckets`: rows have lengths, and those of a
-    slice are to be similar."""
+    slice are to be similar. `series`: rows are windows of series; then `dealt` and `order` are told in which
+    of them one begins."""
 
     rows: int
     batch_size: int
@@ -49,6 +57,7 @@ class Sharding:
     shuffle: bool = True
     drop_last: bool = False
     buckets: bool = False
+    series: bool = False
 
     @property
     def steps_per_epoch(self) -> int:
@@ -70,8 +79,13 @@ class Sharding:
         start, stop = slice_bounds(self.batch_rows(index), self.shards, shard)
         return stop - start
 
-    def dealt(self, shard: int) -> Array:
-        """The shard's rows, int64, in the order in which a first unshuffled epoch would use them."""
+    def dealt(self, shard: int, begins: Array | None = None) -> Array:
+        """The shard's rows, int64, in the order in which a first unshuffled epoch would use them; of series,
+        window after window. begins: of all rows, where they are windows of series."""
+        if begins is not None:
+            sizes = [self._rows_of(one) for one in range(shard + 1)]
+            stop = sum(sizes)
+            return in_series(begins, self._dealer)[stop - sizes[-1] : stop]
         deal = self._deal()
         full = self.rows // self.batch_size
         start, stop = slice_bounds(self.batch_size, self.shards, shard)
@@ -80,9 +94,21 @@ class Sharding:
         start, stop = slice_bounds(len(rest), self.shards, shard)
         return np.concatenate([whole, rest[start:stop]])
 
-    def order(self, shard: int, dealt: Array, epoch: int, lengths: Array | None = None) -> Array:
+    def order(
+        self,
+        shard: int,
+        dealt: Array,
+        epoch: int,
+        lengths: Array | None = None,
+        begins: Array | None = None,
+    ) -> Array:
         """The shard's rows in the order of `epoch`; slices are taken from it one after another. lengths: of
-        `dealt`, where there are buckets."""
+        `dealt`, where there are buckets. begins: of `dealt`, where they are windows of series."""
+        if begins is not None:
+            lanes, kept = self.slice_rows(0, shard), int(len(begins) > 0 and not begins[0])
+            starts = begins | (np.arange(len(begins)) == 0)
+            draw = generator(self.seed, Purpose.ORDER, epoch, shard) if self.shuffle else None
+            return in_lanes(dealt[in_series(starts, draw, kept)], lanes)
         if not self.shuffle:
             return dealt
         places = generator(self.seed, Purpose.ORDER, epoch, shard).permutation(len(dealt))
@@ -101,7 +127,19 @@ class Sharding:
             order[start:stop] = draw.permutation(slices).ravel()
         return order
 
+    def _rows_of(self, shard: int) -> int:
+        """How many rows a shard is dealt."""
+        full, rest = divmod(self.rows, self.batch_size)
+        slices = [slice_bounds(size, self.shards, shard) for size in (self.batch_size, rest)]
+        whole, last = (stop - start for start, stop in slices)
+        return full * whole + last
+
     def _deal(self) -> Array:
-        if not self.shuffle:
+        dealer = self._dealer
+        if dealer is None:
             return np.arange(self.rows, dtype=np.int64)
-        return generator(self.seed, Purpose.DEAL).permutation(self.rows).astype(np.int64, copy=False)
+        return dealer.permutation(self.rows).astype(np.int64, copy=False)
+
+    @property
+    def _dealer(self) -> np.random.Generator | None:
+        return generator(self.seed, Purpose.DEAL) if self.shuffle else None

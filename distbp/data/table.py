@@ -8,6 +8,8 @@ weights  (n,) float64, or None
 lengths  (n,) int64, of inputs (n, steps, ...): how many steps of each row are its own; the others are 0.
          None: all
 windows  the samples are windows of the rows of inputs; targets, weights and lengths are those of samples
+begins   (n,) bool, where samples are windows of series (see `distbp.data.series`): whether one begins there.
+         Then inputs are (n, steps, ...), targets (n, steps * outputs), weights (n, steps) or None
 """
 
 from __future__ import annotations
@@ -52,6 +54,7 @@ class Table:
     skipped: Mapping[str, int] = field(default_factory=dict)
     lengths: Array | None = None
     windows: Windows | None = None
+    begins: Array | None = None
 
     def __len__(self) -> int:
         return len(self.inputs if self.windows is None else self.windows)

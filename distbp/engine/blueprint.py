@@ -21,7 +21,7 @@ from distbp.nn.head_metrics import metrics_of
 from distbp.nn.layers.base import Layer
 from distbp.nn.losses.several import heads_of, names_of
 from distbp.nn.metrics import Frame
-from distbp.nn.network import Network
+from distbp.nn.network import Carry, Network
 from distbp.optim import Part, chain
 from distbp.optim.schedules import Constant, PlateauState, Progress
 
@@ -34,7 +34,8 @@ class Blueprint:
     """`shards` is resolved (never "auto"). `rows`: of each split, by name ("train", "validation", "test").
     `class_weights`: for each class, or None. `kernels`: the kernel set's name, resolved. `notes`: what the
     data made of the job and may surprise. `frames`: where the targets of a split lie, by name, for metrics of
-    values. `entry`: by which the rows of a table enter the network. `lengths`: whether rows have lengths."""
+    values. `entry`: by which the rows of a table enter the network. `lengths`: whether rows have lengths.
+    `series`: whether rows are windows of series, through which recurrent layers carry their states."""
 
     job: TrainingJob
     shards: int
@@ -46,6 +47,7 @@ class Blueprint:
     frames: Mapping[str, Frame] = field(default_factory=dict)
     entry: Layer | None = None
     lengths: bool = False
+    series: bool = False
 
     def slim(self) -> Blueprint:
         """This blueprint for the processes that compute: its job has the same fields, but for `data`, and no
@@ -90,16 +92,19 @@ class Blueprint:
             entry=self.entry,
             lengths=self.lengths,
             outputs=names_of(self.job.loss),
+            carry=Carry(self.shards, self.sharding().slice_rows(0, 0)) if self.series else None,
         )
 
     def sharding(self) -> Sharding:
         job, rows = self.job, self.rows["train"]
         shuffle = job.shuffle and job.batch_size != "full"  # of a sum over all rows the order changes nothing
-        buckets = shuffle and self.lengths and job.bucket_by_length
-        return Sharding(rows, self.batch_size, self.shards, job.seed, shuffle, job.drop_last, buckets)
+        buckets = shuffle and self.lengths and not self.series and job.bucket_by_length
+        return Sharding(
+            rows, self.batch_size, self.shards, job.seed, shuffle, job.drop_last, buckets, self.series
+        )
 
     def measures(self, network: Network, split: str = "") -> Measures:
-        heads = heads_of(self.job.loss, network.output_shapes)
+        heads = heads_of(self.job.loss, network.answer_shapes)
         metrics = metrics_of(heads, self.job.metrics, self.frames.get(split))
         return Measures(heads, metrics, self.class_weights)
 

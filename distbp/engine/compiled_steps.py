@@ -12,12 +12,11 @@ gradients are written out.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.data.compiled_rows import take_rows
+from distbp.engine.compiled_parts import Ops, Rows, Shards, Share, Update
 from distbp.engine.totals import SURELY_FINITE
 from distbp.machine.blas import Dots
 from distbp.machine.dot import sum_of_squares
@@ -33,64 +32,6 @@ from distbp.optim.parts import CONSTANTS
 INPUTS, TARGETS, WEIGHTS = int(Space.INPUTS), int(Space.TARGETS), int(Space.WEIGHTS)
 LOSS, WEIGHT, BOUND = 0, 1, 2  # of the totals of a slice
 LINE = 16  # float32 numbers in 64 bytes
-
-
-class Ops(NamedTuple):
-    """A list of ops: words, where each begins, the addresses of the compiled ones."""
-
-    words: Array
-    starts: Array
-    ops: Array
-
-
-class Shards(NamedTuple):
-    """What is computed with. tables: of spaces, (shards, ...); positions: (shards, 4); totals: (shards, 3);
-    gradients: the addresses of the shards' gradients; skipped: which ops are deferred; additions: that join
-    the shards' sums."""
-
-    tables: Array
-    positions: Array
-    totals: Array
-    gradients: Array
-    skipped: Array
-    additions: Array
-
-
-class Rows(NamedTuple):
-    """The rows of some steps. sources: (shards, 3) addresses of inputs, targets and weights (0: none);
-    widths: of a row of each, in 4 bytes; orders: (shards, ...) row numbers; counts, firsts: (steps,
-    shards), rows of each slice and where they begin in `orders`."""
-
-    sources: Array
-    widths: Array
-    orders: Array
-    counts: Array
-    firsts: Array
-
-
-class Share(NamedTuple):
-    """What one thread updates. `stretches`: (start, stop, whether it decays), whose gradients are written
-    out; `parts`: (op, first unit, stop unit, start, stop, whether it decays), of deferred products;
-    `pieces`: (start, stop, number), of whose joined gradient it finds the squares where gradients are
-    clipped; `room`: for the gradients of a part, of each shard."""
-
-    stretches: Array
-    parts: Array
-    pieces: Array
-    room: Array
-
-
-class Update(NamedTuple):
-    """vectors: addresses of the parameters and slots; scaled: the op whose factor the scale belongs to;
-    clip: the largest norm, 0: none; squares: of each piece; statistics: (start, stop) of the running
-    statistics, and rates of each."""
-
-    vectors: Array
-    scaled: int
-    clip: float
-    squares: Array
-    statistics: Array
-    rates: Array
 
 
 @inner
@@ -204,6 +145,18 @@ def _statistics(shards: Shards, update: Update, counted: float) -> None:
             values[j] = values[j] * kept + sums[j] * new
 
 
+@inner
+def _states(shards: Shards, update: Update) -> None:
+    """Takes over the states that the shards have left, as `ParameterServer` does."""
+    for i in range(update.states.shape[0]):
+        start, stop = update.states[i]
+        first = shards.gradients[0] + 4 * start
+        joined_sums(shards.gradients, shards.additions, start, stop - start, first)
+        found, values = floats(first, stop - start), floats(update.vectors[0] + 4 * start, stop - start)
+        for j in range(stop - start):
+            values[j] = found[j]
+
+
 @jit
 def train_steps(
     net: Ops,
@@ -288,6 +241,7 @@ def train_steps(
         if me == 0:
             if counted:
                 _statistics(shards, update, float(counted))
+            _states(shards, update)
             found[step, 0], found[step, 1], found[step, 2] = loss, weight, counted
         meeting += 1
         if not meet(counters, me, meeting, ways):

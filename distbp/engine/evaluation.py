@@ -6,15 +6,16 @@ Training and `Model.evaluate` call the same functions with the same shards, so t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.core.reduction import Block, middle
-from distbp.data.batches import Rows
+from distbp.data.batches import Rows, TrainingRows
+from distbp.data.series import begins_of, side_by_side
 from distbp.nn.kernels import Kernels
 from distbp.nn.losses.base import Loss
 from distbp.nn.losses.several import Heads, Losses
@@ -79,18 +80,19 @@ class Evaluator:
     def __init__(
         self, loss: Loss | Losses | Heads, network: Network, kernels: Kernels, vector: Array
     ) -> None:
+        self._network = network
         self._program = Program(network, EVALUATION_ROWS, vector, kernels=kernels, loss=loss)
         self._x = np.empty((EVALUATION_ROWS, *network.row_shape), network.input_dtype)
 
     def sums(self, measures: Measures, data: Rows, start: int, stop: int) -> Evaluation:
-        """The sums over rows [start, stop) of `data`, at most `EVALUATION_ROWS` rows at a time."""
+        """The sums over rows [start, stop) of `data`, at most `EVALUATION_ROWS` rows at a time. Of windows of
+        series: `data` is `PreparedRows`, and series are evaluated side by side, each from its beginning."""
         metrics, program = measures.metrics, self._program
         begin = measures.first
         sums = np.zeros(begin + sum(m.size for m in metrics))
         collect = any(m.collect for m in metrics)
         kept: list[tuple[Array, Array, Array | None]] = []
-        for first in range(start, stop, EVALUATION_ROWS):
-            rows = np.arange(first, min(first + EVALUATION_ROWS, stop), dtype=np.int64)
+        for rows in self._slices(data, start, stop):
             x = self._x[: len(rows)]
             data.gather(rows, x)
             targets = data.targets[rows]
@@ -101,6 +103,8 @@ class Evaluator:
             if measures.heads.several:
                 sums[2:begin] += program.own_losses()
             outputs = program.outputs(len(rows))
+            if self._network.carry is not None:
+                outputs, targets, sample_weights = step_by_step(outputs, targets, sample_weights)
             place = begin
             for metric in metrics:
                 if not metric.collect:
@@ -117,6 +121,28 @@ class Evaluator:
             np.concatenate([k[1] for k in kept]),
             np.concatenate([k[2] for k in kept if k[2] is not None]) if weighted else None,
         )
+
+    def _slices(self, data: Rows, start: int, stop: int) -> Iterator[Array]:
+        """The numbers of the rows of each forward pass, int64."""
+        if self._network.carry is not None:
+            begins = begins_of(cast("TrainingRows", data).inputs, slice(start, stop))
+            for rows in side_by_side(begins, EVALUATION_ROWS):
+                yield start + rows
+            return
+        for first in range(start, stop, EVALUATION_ROWS):
+            yield np.arange(first, min(first + EVALUATION_ROWS, stop), dtype=np.int64)
+
+
+def step_by_step(outputs: Array, targets: Array, weights: Array | None) -> tuple[Array, Array, Array | None]:
+    """Outputs (rows, steps, outputs) of windows, with targets and weights, as those of steps: (rows * steps,
+    ...) each."""
+    count = outputs.shape[-1]
+    labels = targets.dtype.kind in "iu"
+    return (
+        outputs.reshape(-1, count),
+        targets.reshape(-1) if labels else targets.reshape(-1, count),
+        None if weights is None else weights.reshape(-1),
+    )
 
 
 def combine(parts: Sequence[Evaluation]) -> Evaluation:

@@ -17,7 +17,8 @@ from distbp.core.arrays import Array
 from distbp.core.reduction import Block, assign, joins
 from distbp.data.batches import ShardReader
 from distbp.engine.blueprint import Blueprint
-from distbp.engine.compiled_steps import LINE, Ops, Rows, Shards, Share, Update, train_steps
+from distbp.engine.compiled_parts import Ops, Rows, Shards, Share, Update
+from distbp.engine.compiled_steps import LINE, train_steps
 from distbp.engine.parameter_server import ParameterServer
 from distbp.engine.ranges import PIECE
 from distbp.engine.thread_shares import thread_shares
@@ -28,7 +29,7 @@ from distbp.nn.lowered import Lowered, lower
 from distbp.nn.network import aligned_vector
 from distbp.nn.run_compiled import address, addresses, products_of, space_table
 from distbp.nn.run_tape import encode
-from distbp.nn.tape import Space
+from distbp.nn.tape import Space, merged
 from distbp.optim import Step, Updater
 from distbp.optim.schedules import PlateauState
 from distbp.optim.updater import program_of
@@ -127,6 +128,7 @@ class InlineSteps:
                 np.zeros(pieces),
                 np.array([(t.start, t.stop) for t in statistics], np.int64).reshape(-1, 2),
                 np.array([t.rate for t in statistics], np.float64),
+                np.array(merged((t.start, t.stop) for t in network.states), np.int64).reshape(-1, 2),
             ),
             dots() or Dots(0, 0),
         )  # fmt: skip

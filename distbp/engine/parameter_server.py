@@ -22,6 +22,7 @@ from distbp.engine.ranges import PIECE, Sums, joint
 from distbp.engine.totals import BOUND, LIVE, LOSS, ROWS, SURELY_FINITE, WEIGHT, totals_size
 from distbp.engine.updating import updater_of
 from distbp.nn.network import aligned_vector
+from distbp.nn.tape import merged
 from distbp.optim import Searching, Step, sum_of_squares
 from distbp.optim.evolution import Evolution, Noise, estimate
 from distbp.optim.schedules import PlateauState
@@ -97,6 +98,11 @@ class ParameterServer:
             (slice(t.start - first, t.stop - first), t.rate)
             for t in network.statistics
             if first <= t.start and t.stop <= stop
+        ]
+        self._states = [
+            slice(start - first, end - first)
+            for start, end in merged((t.start, t.stop) for t in network.states)
+            if first <= start and end <= stop
         ]
         self._whole = Block(0, blueprint.shards)
         self._joins: dict[tuple[Block, ...], list[Join]] = {}
@@ -266,6 +272,8 @@ class ParameterServer:
         """What follows every update."""
         if self._statistics and self.totals[ROWS]:
             self._update_statistics(float(self.totals[ROWS]))
+        for place in self._states:  # no series goes on from one epoch into the next
+            self.vector[place] = 0 if self._ends_epoch(step) else self.gradient[place]
         if step % self._steps_per_epoch == 0:
             self.epoch_totals[:] = 0
         self.epoch_totals += self.totals[:BOUND]

@@ -17,6 +17,7 @@ from distbp.job.loss_checks import loss_fits, metrics_apply, metrics_in, one_los
 from distbp.job.members import members_or_restarts, networks
 from distbp.job.method_checks import copies_fit, one_server_fits, whole_batches_fit
 from distbp.job.parts import WorkerRange
+from distbp.job.series_checks import batches_carry, layers_carry, series_fit
 from distbp.job.table_checks import splits_off, tables_are_whole
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.layers.base import Shape
@@ -275,6 +276,9 @@ Check = Callable[["TrainingJob"], Iterator[Fault]]
 CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (_splits_need_training_data, frozenset({"data"})),
     (tables_are_whole, frozenset({"data", "loss"})),
+    (series_fit, frozenset({"data", "loss", "members"})),
+    (layers_carry, frozenset({"data", "model"})),
+    (batches_carry, frozenset({"data", "optimizer", "batch_size"})),
     (_rows_in_order, frozenset({"data"})),
     (_names_fit, frozenset({"model"})),
     (outputs_exist, frozenset({"model", "loss"})),

@@ -50,6 +50,8 @@ def check_against_data(
         return faults
     # The input shape is known, and every layer took it.
     known = [shape for shape in output_shapes(layers, job.loss, input_shape) if shape is not None]
+    if job.data.truncated_bptt_steps is not None:  # each step has a target
+        known = [shape[1:] for shape in known]
     by_output = {"": targets} if isinstance(targets, Targets) else dict(targets)
     faults += _loss_and_metrics(job, heads_of(job.loss, known), by_output)
     faults += _class_weights(job, by_output.get("", Targets()))
@@ -104,7 +106,7 @@ def _notes_about_batches(job: TrainingJob, train: int, shards: int) -> list[str]
             f"batch_size is {job.batch_size}, but the training set has {rows}: every epoch is one step"
             f" of {rows}"
         )
-        return notes
+        return notes + _notes_about_states(job, train)
     rest = train % job.batch_size
     if rest and job.drop_last:
         notes.append(f"drop_last leaves out {rest:,} of {train:,} rows in every epoch (others each time)")
@@ -116,7 +118,16 @@ def _notes_about_batches(job: TrainingJob, train: int, shards: int) -> list[str]
                 f"some slices of that last batch have one row, which {layer.type} turns into its shift"
                 " alone; drop_last: true leaves that batch out"
             )
-    return notes
+    return notes + _notes_about_states(job, train)
+
+
+def _notes_about_states(job: TrainingJob, train: int) -> list[str]:
+    if job.data.truncated_bptt_steps is None or job.batch_size == "full" or train > job.batch_size:
+        return []
+    return [
+        f"no state is carried: all {counted(train, 'window')} of the training set are in one batch; lower"
+        " batch_size"
+    ]
 
 
 def _loss_and_metrics(job: TrainingJob, heads: Heads, targets: dict[str, Targets]) -> Iterator[Fault]:

@@ -62,6 +62,14 @@ class Data(Part):
         description="inputs: each row is compared with itself, as the first layer takes it (autoencoders);"
         " left out: with the targets that the data holds",
     )
+    truncated_bptt_steps: Whole | None = Field(
+        default=None,
+        ge=1,
+        le=1 << 16,
+        description="of arrays whose rows are series, with a target for each step: cut them into windows of"
+        " so many steps, through which recurrent layers carry their states; backpropagation ends where a"
+        " window begins",
+    )
     bad_rows: Literal["refuse", "skip"] = Field(
         default="refuse",
         description="what to do with rows that hold NaN, Inf, no label, a negative weight or a number that"

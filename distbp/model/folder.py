@@ -53,7 +53,7 @@ from distbp.model.predictor import Model
 from distbp.nn.head_metrics import metrics_of
 from distbp.nn.losses.base import Targets
 from distbp.nn.losses.several import heads_of, names_of
-from distbp.nn.network import Network, Tensor, aligned_vector
+from distbp.nn.network import Carry, Network, Tensor, aligned_vector
 
 if TYPE_CHECKING:
     from distbp.job import TrainingJob
@@ -109,6 +109,7 @@ def save_model(
         "layers": plain(network.layers),
         "input_shape": list(network.input_shape),
         **({"lengths": True} if network.lengths else {}),
+        **({"series": True} if network.carry is not None else {}),
         "loss": written(job.loss),
         "metrics": None if job.metrics is None else list(job.metrics),
         "preprocessing": preprocessing.to_json(),
@@ -149,7 +150,7 @@ def write_model(
             **({"members": members} if members > 1 else {}),
             "output_shape": list(network.output_shape),
             "dtype": network.dtype.name,
-            "task": task_of(heads_of(_LOSS.validate(content["loss"]), network.output_shapes)),
+            "task": task_of(heads_of(_LOSS.validate(content["loss"]), network.answer_shapes)),
             "params_sha256": params_digest(*(vector[: network.parameter_count] for vector in vectors)),
             "files": {WEIGHTS: {"bytes": sum(p.nbytes for p in pieces), "sha256": digest.hexdigest()}},
         }
@@ -213,11 +214,17 @@ def load_model(path: str | Path) -> Model:
             raise _bad(
                 path, f"its table makes {plan.numbers} cells of a row, not inputs of shape {input_shape}"
             )
-        lengths = bool(content.get("lengths", False))
+        lengths, carry = bool(content.get("lengths", False)), Carry() if content.get("series") else None
         network = Network(
-            layers, tuple(input_shape), dtype, entry=entry, lengths=lengths, outputs=names_of(loss)
+            layers,
+            tuple(input_shape),
+            dtype,
+            entry=entry,
+            lengths=lengths,
+            outputs=names_of(loss),
+            carry=carry,
         )
-        heads = heads_of(loss, network.output_shapes)
+        heads = heads_of(loss, network.answer_shapes)
         faults = [fault for head in heads for fault in head.loss.faults(head.shape, None, Targets())]
         if plan is not None and set(plan.targets) != {head.name for head in heads}:
             raise _bad(path, "its table has other targets than its loss has outputs")
@@ -226,7 +233,7 @@ def load_model(path: str | Path) -> Model:
             raise _bad(path, "metrics is not a list of names")
         metrics_of(heads, metrics)
         columns = content.get("columns")
-        check_list("class_weights", content["class_weights"], (int, float), network.output_shape[0])
+        check_list("class_weights", content["class_weights"], (int, float), sum(h.outputs[1] for h in heads))
         check_list("columns", columns, (str, int), math.prod(network.input_shape))
         classes = classes_in(content["classes"], heads)
     except (ValueError, OverflowError, TypeError, AttributeError, DataError, JobError) as error:

@@ -8,7 +8,9 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError, ModelError
+from distbp.data.checks import Allowed, first_bad
 from distbp.data.formats.arrays import as_array
+from distbp.data.ids import as_ids
 from distbp.data.sequences import Samples, blanked, checked_lengths, padded, with_lengths
 from distbp.nn.network import Network
 
@@ -29,6 +31,33 @@ def rows_with_lengths(network: Network, x: Any, lengths: Any) -> Samples:
         if lengths is None:
             x, lengths = padded(x, _NAME)
         return _fitted(network, as_array(x, _NAME), as_array(lengths, "the lengths"))
+    except DataError as error:
+        raise ModelError(str(error)) from None
+
+
+def whole_series(network: Network, x: Any, lengths: Any) -> Samples:
+    """Series of any length for a network that takes them window by window. x: an array (rows, steps, ...), a
+    list of arrays (steps, ...), a mapping of `inputs` and `lengths`, or with `lengths` an array. Raises
+    ModelError."""
+    features = network.input_shape[1:]
+    try:
+        if lengths is None:
+            x, lengths = with_lengths(x, _NAME)
+        x = as_array(x, _NAME)
+        if x.dtype.kind not in "fiub":
+            raise ModelError(f"expected numbers as inputs, got an array of dtype {x.dtype}")
+        if x.ndim < 2 or x.shape[2:] != features:
+            wanted = ", ".join(("rows", "steps", *map(str, features)))
+            raise ModelError(f"expected series of shape ({wanted}), got {x.shape}; give them as in training")
+        own = np.full(len(x), x.shape[1])
+        if lengths is not None:
+            own = checked_lengths(as_array(lengths, "the lengths"), len(x), x.shape[1], "the lengths")
+            x = blanked(x, own)
+        if network.ids_below is not None:
+            x = as_ids(x, network.ids_below, _NAME)
+        elif problem := first_bad(x, Allowed(network.dtype), "inputs"):
+            raise ModelError(f"{problem}; mend or leave out that row")
+        return Samples(x, own)
     except DataError as error:
         raise ModelError(str(error)) from None
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from distbp.core.arrays import Array
-from distbp.data.batches import Rows
+from distbp.data.batches import Rows, TrainingRows
+from distbp.data.series import begins_of
 from distbp.data.sharding import evaluated_rows
 from distbp.engine.evaluation import EVALUATION_ROWS, Evaluator, Measures, combine, values
 from distbp.engine.numerics import kernel_set
@@ -71,7 +72,8 @@ def measured(
     count: int,
     shards: int,
 ) -> dict[str, float]:
-    """The loss and metrics over the first `count` of `rows`, cut by shards as training cuts them."""
+    """The loss and metrics over the first `count` of `rows`, cut by shards as training cuts them. rows: of
+    windows of series `PreparedRows`."""
     vector = vectors[0]
     if len(vectors) > 1:  # then what is left to compute is the loss: a network without layers
         joined = Joined(measures.heads, network, vectors, EVALUATION_ROWS, kernels)
@@ -79,7 +81,9 @@ def measured(
         network = Network((), network.output_shape, network.dtype)
         vector = vector[:0]
     evaluator = Evaluator(measures.heads, network, kernels, vector)
-    parts = [evaluator.sums(measures, rows, *evaluated_rows(count, shards, i)) for i in range(shards)]
+    begins = None if network.carry is None else begins_of(cast("TrainingRows", rows).inputs)
+    cuts = [evaluated_rows(count, shards, shard, begins) for shard in range(shards)]
+    parts = [evaluator.sums(measures, rows, *cut) for cut in cuts]
     return values(measures, combine(parts))
 
 

@@ -16,23 +16,25 @@ from distbp.core.errors import DataError, ModelError
 from distbp.data.checks import Allowed, first_bad
 from distbp.data.columns.plan import Plan
 from distbp.data.columns.rows import EncodedRows, encode_given
-from distbp.data.formats.arrays import arranged, as_array, columns_of, from_arrays
+from distbp.data.formats.arrays import arranged, as_array, columns_of
 from distbp.data.ids import as_ids
+from distbp.data.prepared import tail
 from distbp.data.preprocessing import Preprocessing
 from distbp.data.sequences import Samples
-from distbp.data.several_targets import AllClasses, all_as_taken, check_names
+from distbp.data.several_targets import AllClasses
 from distbp.data.table import Columns
 from distbp.engine.evaluation import Measures
 from distbp.engine.numerics import one_blas_thread, quiet
 from distbp.model.answers import as_trained, predicted, probabilities, task_of, with_probabilities
-from distbp.model.given import rows_with_lengths
+from distbp.model.given import rows_with_lengths, whole_series
 from distbp.model.joined import Joined, kernels_named, measured
+from distbp.model.rows import frame_of_rows, rows_to_evaluate
+from distbp.model.series import each_step, outputs_of_series
 from distbp.model.summary import summary
 from distbp.nn.head_metrics import metrics_of
 from distbp.nn.kernels import NUMPY
 from distbp.nn.losses.base import Loss
 from distbp.nn.losses.several import Head, Heads, Losses, heads_of
-from distbp.nn.metrics import frame_of
 from distbp.nn.network import Network
 
 ROWS = 1024  # of one forward pass
@@ -85,7 +87,7 @@ class Model:
     @property
     def heads(self) -> Heads:
         """The outputs with their losses."""
-        return heads_of(self.loss, self.network.output_shapes)
+        return heads_of(self.loss, self.network.answer_shapes)
 
     @property
     def task(self) -> str:
@@ -114,12 +116,18 @@ class Model:
 
         Where the rows of training had lengths, x is a list of arrays (steps, ...) of different lengths; or
         padded rows, with `lengths` (n,).
+
+        Where training cut series into windows, x is whole series of any length, (n, steps, ...) or as above;
+        the outputs are (n, steps, outputs), 0 past the end of each.
         """
         y = self._outputs(self.checked(x, lengths))
         return self._by_output({head.name: head.outputs_of(y) for head in self.heads})
 
     def _outputs(self, x: Samples) -> Array:
         """Of all outputs, side by side."""
+        if self.network.carry is not None:
+            with one_blas_thread():
+                return outputs_of_series(self.network, self.heads, self.vectors, x, ROWS, self.prepare)
         result = np.empty((len(x), *self.output_shape), self.network.dtype)
         for start, y in self._forward(x):
             result[start : start + len(y)] = y
@@ -129,12 +137,17 @@ class Model:
     def predict(self, x: Any, *, lengths: Any = None) -> Predicted:
         """(n,) class names, where the model has them. Else classification: (n,) class numbers; yes-or-no: 0
         or 1; regression: values, in the unit of the targets. The last two are (n, outputs), or (n,) for a
-        single output. x and `lengths` as in `outputs`."""
+        single output; of series (n, steps) and so on. x and `lengths` as in `outputs`."""
         x = self.checked(x, lengths)
         y = self._outputs(x)
-        return self._by_output(
-            {h.name: predicted(h, h.outputs_of(y), self.classes_of(h), self.plan, x) for h in self.heads}
-        )
+        return self._by_output({head.name: self._says(head, y, x) for head in self.heads})
+
+    def _says(self, head: Head, y: Array, x: Samples) -> Array:
+        """`predict` of one output, of all outputs y for x."""
+        classes = self.classes_of(head)
+        if self.network.carry is not None:
+            return each_step(y, lambda steps: predicted(head, steps, classes, None, x))
+        return predicted(head, head.outputs_of(y), classes, self.plan, x)
 
     @quiet()
     def predict_proba(self, x: Any, *, lengths: Any = None) -> Predicted:
@@ -142,6 +155,8 @@ class Model:
         (n,). Of several outputs those that have some. Raises ModelError where the model has none."""
         likely = with_probabilities(self.heads, self.loss.type)
         y = self._outputs(self.checked(x, lengths))
+        if self.network.carry is not None:
+            return each_step(y, lambda steps: probabilities(likely[0], steps))
         return self._by_output({head.name: probabilities(head, head.outputs_of(y)) for head in likely})
 
     @quiet()
@@ -174,17 +189,13 @@ class Model:
             raise DataError("evaluate compares with targets; give y")
         if not isinstance(given, EncodedRows):
             y = as_trained(self.plan, y, x)
-        allowed = Allowed(self.network.dtype)
-        table = from_arrays(np.zeros((len(x), 1), np.uint8), y, weights, name="the data", allowed=allowed)
-        check_names(table, self.loss)
-        targets = all_as_taken(table, heads, self.network.dtype, self.classes)
+        rows = rows_to_evaluate(self.network, heads, self.loss, self.classes, x, y, weights, self.prepare)
         values = any(head.loss.task == "regression" for head in heads)
-        frame = frame_of(targets, table.weights) if values else None
-        rows = _Rows(self, x, targets, table.weights)
+        frame = frame_of_rows(self.network, rows) if values else None
         measures = Measures(heads, metrics_of(heads, names, frame), self.class_weights)
-        kernels = kernels_named(self.kernels)
+        kernels, count = kernels_named(self.kernels), len(rows.targets)
         with one_blas_thread(), quiet():
-            return measured(measures, self.network, self.vectors, kernels, rows, len(x), self.shards)
+            return measured(measures, self.network, self.vectors, kernels, rows, count, self.shards)
 
     def score(self, x: Any, y: Any, *, weights: Any = None, lengths: Any = None) -> float:
         """How well x predicts y, in one number: the accuracy; for values R2. Raises as `evaluate` does, and
@@ -212,8 +223,7 @@ class Model:
         (rows, *row_shape). Raises ModelError for what is not finite, or too large for the model's dtype."""
         x, below = rows.inputs, self.network.ids_below
         if rows.lengths is not None:
-            out[:, -1] = rows.lengths
-            out = out[:, :-1].reshape(len(x), *self.input_shape)  # a view: an axis is split
+            out = tail(rows, out).reshape(len(x), *self.input_shape)  # a view: an axis is split
         if below is not None:
             try:
                 out[:] = as_ids(x.reshape(out.shape), below, "the inputs", first.__add__)
@@ -258,6 +268,8 @@ class Model:
             return given
         if self.plan is not None or isinstance(given, EncodedRows):
             return self._of_table(given)
+        if self.network.carry is not None:
+            return whole_series(self.network, given, lengths)
         if self.network.lengths:
             return rows_with_lengths(self.network, given, lengths)
         if lengths is not None:
@@ -287,14 +299,3 @@ class Model:
         if x.shape == wanted:
             raise ModelError(f"{expected}; for a single row give x[None]")
         raise ModelError(f"{expected}; give the same columns as in training")
-
-
-class _Rows:
-    """The rows of one evaluation, prepared batch by batch (see `distbp.data.batches.Rows`)."""
-
-    def __init__(self, model: Model, x: Samples, targets: Array, weights: Array | None) -> None:
-        self._model, self._x = model, x
-        self.input_shape, self.targets, self.weights = model.network.row_shape, targets, weights
-
-    def gather(self, rows: Array, out: Array) -> None:
-        self._model.prepare(self._x.take(rows), int(rows[0]), out)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from distbp.core.arrays import Array
 from distbp.nn.layers.base import Backward, Lowering, Value
 from distbp.nn.layers.layouts import arranged, turned
+from distbp.nn.layers.lowering import Carried
 from distbp.nn.losses.base import Loss
 from distbp.nn.losses.several import Heads, Losses, heads_of, lower_heads
 from distbp.nn.network import Network, places
@@ -28,7 +29,7 @@ class Lowered:
     gradient of a tensor that several layers use, by layer and name; `losses`: of each number of an
     output, `loss_gradients`, with respect to them, and `own_totals`, their loss sums: one for each output,
     () where no loss was given; `watched`: where the live rows of units are counted; `constants`: the space of
-    constants; `labels`, `totals`: how many numbers those spaces have."""
+    constants; `labels`, `totals`, `states`: how many numbers those spaces have."""
 
     rows: list[Row]
     work: int
@@ -44,6 +45,7 @@ class Lowered:
     constants: Array
     labels: int
     totals: int
+    states: int
 
     @property
     def live(self) -> int:
@@ -63,6 +65,7 @@ class _Passes:
     taken: list[list[Value]]
     backwards: list[Backward]
     enter: Backward | None = None
+    begins: Ref | None = None  # of each row whether a series begins, where rows are windows of series
 
 
 def lower(
@@ -89,8 +92,8 @@ def lower(
     seen = [turned(tape, value, last=False) for value in values[1:]] if forward_only else values[1:]
     lost: list[tuple[Ref, Ref, Ref]] = []
     if loss is not None:
-        heads = loss if isinstance(loss, Heads) else heads_of(loss, network.output_shapes)
-        lost = lower_heads(tape, heads, _apart(tape, heads, given))
+        heads = loss if isinstance(loss, Heads) else heads_of(loss, network.answer_shapes)
+        lost = lower_heads(tape, heads, _apart(tape, heads, _by_answer(network, given)))
         tape.keep(*(losses for _, losses, _ in lost))
         if forward_only:
             tape.keep(*(dy for dy, _, _ in lost), *(value.ref for value in seen))
@@ -113,7 +116,20 @@ def lower(
         plan.constants,
         plan.labels,
         plan.totals,
+        0 if training else most_rows * _state_columns(network),
     )
+
+
+def _by_answer(network: Network, given: list[Ref]) -> list[Ref]:
+    """The outputs with a row for each target, where a row of the slice has several."""
+    if network.carry is None:
+        return given
+    return [ref.reshaped(ref.columns // network.answers, network.answers) for ref in given]
+
+
+def _state_columns(network: Network) -> int:
+    """How many numbers all layers carry for one row."""
+    return sum(state.shape[-1] for state in network.states)
 
 
 def _joined(tape: Tape, parts: Sequence[Ref]) -> Ref:
@@ -162,15 +178,21 @@ def _data(passes: _Passes) -> tuple[Value, Backward | None]:
         return network.entry.lower(_lowering(passes, ENTRY, (False,)), Value(rows, shape))
     if not network.lengths:
         return Value(rows, shape), None
-    lengths = tape.work(1)
+    lengths, last = tape.work(1), int(network.carry is not None)
+    if last:
+        passes.begins = tape.work(1)
     if network.ids_below is not None:  # they stay where they lie
-        tape.emit("last_id", rows, lengths)
+        tape.emit("last_id", rows, lengths, whole=(last,))
         tape.emit("longest", lengths, LONGEST, whole=(shape[0],))
+        if passes.begins is not None:
+            tape.emit("last_id", rows, passes.begins, whole=(0,))
         return Value(rows, shape, lengths), None
     x = tape.work(size)
     tape.emit("take_columns", rows, x, whole=(0,))
     tape.emit("take_columns", rows, lengths, whole=(size,))
     tape.emit("longest", lengths, LONGEST, whole=(shape[0],))
+    if passes.begins is not None:
+        tape.emit("take_columns", rows, passes.begins, whole=(size + 1,))
     return Value(x, shape, lengths), None
 
 
@@ -189,7 +211,27 @@ def _lowering(passes: _Passes, index: int, wanted: tuple[bool, ...]) -> Lowering
         statistics=places(Space.PARAMETERS, statistics),
         statistic_sums=places(Space.GRADIENT, statistics),
         bound=BOUND_TOTAL,
+        carried=_carried(passes, index),
     )
+
+
+def _carried(passes: _Passes, index: int) -> Carried | None:
+    """The states of a layer; None where it has none, or rows are no windows of series. Where it is trained
+    they stand in the flat vector, those after the window in the gradient; else in a space of their own."""
+    network, tape = passes.network, passes.tape
+    own = [state for state in network.states if state.layer == index]
+    if passes.begins is None or not own:
+        return None
+    if tape.training:
+        assert network.carry is not None
+        loads, stores = places(Space.PARAMETERS, own), places(Space.GRADIENT, own)
+        return Carried(tape, passes.begins, network.carry.lanes, loads, stores)
+    rows, start, held = tape.most_rows, 0, {}
+    for state in network.states:
+        if state.layer == index:
+            held[state.name] = Ref(Space.STATE, start, state.shape[-1], plus=rows)
+        start += rows * state.shape[-1]
+    return Carried(tape, passes.begins, rows, held, held)
 
 
 def _backward(passes: _Passes, losses: Sequence[Ref]) -> dict[int, Ref]:
@@ -236,7 +278,9 @@ def _bound_the_rest(network: Network, tape: Tape) -> None:
         if row.op.name == "product_tn" and row.refs[2].space == Space.GRADIENT
     }
     every: Sequence[tuple[int, int]] = [
-        (t.start, t.stop) for t in (*network.tensors, *network.statistics) if t.start not in products
+        (t.start, t.stop)
+        for t in (*network.tensors, *network.statistics, *network.states)
+        if t.start not in products
     ]
     for start, stop in merged(every):
         tape.emit("bound", Ref(Space.GRADIENT, start, stop - start, plus=1), BOUND_TOTAL)

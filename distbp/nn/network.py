@@ -1,22 +1,23 @@
 """A network: layers in a graph without cycles, over one flat vector.
 
 The flat vector holds every trained tensor, layer after layer, and then the running statistics (batch
-normalization). The flat gradient vector has the same places: the sums of the gradients, and what the
-layers write for the statistics. So a push is one vector, an update is a few passes over one vector, and a
-checkpoint is one array. How a network becomes a list of ops: `distbp.nn.lowered`.
+normalization), and the states that recurrent layers carry from window to window. The flat gradient vector
+has the same places: the sums of the gradients, and what the layers write for statistics and states. So a push
+is one vector, an update is a few passes over one vector, and a checkpoint is one array. How a network becomes
+a list of ops: `distbp.nn.lowered`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from distbp.core.streams import Purpose, generator
-from distbp.nn.layers.base import Array, Layer, ParameterSpec, Shape, StatisticSpec
+from distbp.nn.layers.base import Array, Layer, ParameterSpec, Shape, StateSpec, StatisticSpec
 from distbp.nn.sharing import sharing_of, users_of
 from distbp.nn.tape import ENTRY, Ref, Space
 from distbp.nn.wiring import (
@@ -25,6 +26,7 @@ from distbp.nn.wiring import (
     dropping,
     ids_below,
     places_of,
+    tearing,
     unknown_name,
     wiring_of,
     with_lengths,
@@ -61,6 +63,16 @@ def aligned_vector(size: int, dtype: Any) -> Array:
     return vector
 
 
+@dataclass(frozen=True)
+class Carry:
+    """Rows are windows of series: recurrent layers carry their states from one to the next, and each step of
+    a row has an output with a target of its own. lanes: rows of a shard's slice, whose states stand in the
+    flat vector; 0 where nothing is trained: then they stand elsewhere."""
+
+    shards: int = 1
+    lanes: int = 0
+
+
 class Network:
     """Shapes and places of layers, in order. Holds no arrays and no state.
 
@@ -69,8 +81,9 @@ class Network:
     give the outputs; left out: it is the last one. Several lie beside each other, as one row of numbers.
     `entry`: makes of a row of the data, (*input_shape), what the layers take as the data, (*shapes[0]); None:
     the row itself. lengths: whether rows have lengths, the steps before the padding; a row then is its
-    numbers, and the length as one more (`row_shape`). Raises ValueError where names, shapes or lengths do not
-    fit; the message names the layer.
+    numbers, and the length as one more (`row_shape`). carry: given where rows are windows of series; they
+    then have lengths, and after these 1 where a series begins, else 0. Raises ValueError where names, shapes
+    or lengths do not fit; the message names the layer.
     """
 
     def __init__(
@@ -82,7 +95,9 @@ class Network:
         entry: Layer | None = None,
         lengths: bool = False,
         outputs: Sequence[str] = (),
+        carry: Carry | None = None,
     ) -> None:
+        self.carry, lengths = carry, lengths or carry is not None
         self.layers = tuple(layers)
         self.wiring = wiring_of(self.layers, outputs) if wiring is None else wiring
         self.outputs, strange = places_of(self.layers, outputs, unknown_name)  # numbers of layers
@@ -106,7 +121,8 @@ class Network:
                 specs.append(layer.parameters(*self.input_shapes(index)))
             except ValueError as error:
                 raise ValueError(f"layer {index} ({layer.type}): {error}") from None
-        for problem in dropping(self.layers, self.wiring, self.shapes[0]) if lengths else ():
+        misfits = dropping(self.layers, self.wiring, self.shapes[0]) if lengths else ()
+        for problem in misfits if carry is None else (*tearing(self.layers), *misfits):
             raise ValueError(f"layer {problem.place}: {problem.message}")
         self.sharing = sharing_of(self.layers, [{spec.name: spec.shape for spec in own} for own in specs])
         self.users = users_of(self.sharing)
@@ -117,21 +133,29 @@ class Network:
         for index, layer in enumerate(self.layers):
             self._hold(statistics, index, layer.statistics(*self.input_shapes(index)))
         self.statistics = tuple(statistics)
+        states: list[Tensor] = []
+        for index, layer in enumerate(self.layers if carry is not None else ()):
+            assert carry is not None
+            each = (carry.shards, carry.lanes)
+            own_states = layer.states(*self.input_shapes(index))
+            self._hold(states, index, [replace(one, shape=(*each, *one.shape)) for one in own_states])
+        self.states = tuple(states)
         holding = {*self.parameters_by_layer, *(index for index, _ in self.sharing)}
         self.trained = {DATA: ENTRY in holding}  # of each output: whether it depends on a parameter
         for index, sources in enumerate(self.wiring):
             self.trained[index] = index in holding or any(self.trained[source] for source in sources)
 
     def _hold(
-        self, tensors: list[Tensor], index: int, specs: Iterable[ParameterSpec | StatisticSpec]
+        self, tensors: list[Tensor], index: int, specs: Iterable[ParameterSpec | StatisticSpec | StateSpec]
     ) -> None:
         """Gives the tensors of a layer their places at the end of the vector."""
         path = "input" if index == ENTRY else f"layers.{index}"
         for spec in specs:
             stop = self.size + math.prod(spec.shape)  # of any size: NumPy would overflow
             name = f"{path}.{self.layer(index).type}.{spec.name}"
-            facts = (spec.decays, 0.0) if isinstance(spec, ParameterSpec) else (False, spec.rate)
-            tensors.append(Tensor(name, index, spec.name, spec.shape, self.size, stop, *facts))
+            decays = isinstance(spec, ParameterSpec) and spec.decays
+            rate = spec.rate if isinstance(spec, StatisticSpec) else 0.0
+            tensors.append(Tensor(name, index, spec.name, spec.shape, self.size, stop, decays, rate))
             self.size = stop
 
     def layer(self, number: int) -> Layer:
@@ -159,7 +183,8 @@ class Network:
     @property
     def row_shape(self) -> Shape:
         """Of a row as it is computed with."""
-        return (math.prod(self.input_shape) + 1,) if self.lengths else self.input_shape
+        more = int(self.lengths) + int(self.carry is not None)
+        return (math.prod(self.input_shape) + more,) if more else self.input_shape
 
     @property
     def output_shapes(self) -> list[Shape]:
@@ -171,6 +196,17 @@ class Network:
         """Of one row of the outputs: of several all their numbers."""
         shapes = self.output_shapes
         return shapes[0] if len(shapes) == 1 else (sum(map(math.prod, shapes)),)
+
+    @property
+    def answer_shapes(self) -> list[Shape]:
+        """Of each output, of what one target belongs to: of a row; of a step, where rows are windows of
+        series."""
+        return [shape if self.carry is None else shape[1:] for shape in self.output_shapes]
+
+    @property
+    def answers(self) -> int:
+        """How many targets a row has, and weights, if any."""
+        return 1 if self.carry is None else self.output_shape[0]
 
     @property
     def parameters_by_layer(self) -> dict[int, int]:

@@ -67,6 +67,7 @@ class Program:
             Space.POSITION: self._position,
             Space.CONSTANTS: lowered.constants,
             Space.LABELS: np.zeros(lowered.labels, np.int64),
+            Space.STATE: np.zeros(lowered.states, network.dtype),  # which the next run goes on from
         }
         if gradient is not None:
             spaces[Space.GRADIENT] = gradient
@@ -102,7 +103,7 @@ class Program:
         return self._side_by_side(self.lowered.loss_gradients, rows)
 
     def losses(self, rows: int) -> Array:
-        """The loss of each output (of labels: of each row), without weights: a view (rows, columns); of
+        """The loss of each output (of labels: of each target), without weights: a view (rows, columns); of
         several outputs a copy, without their factors."""
         return self._side_by_side(self.lowered.losses, rows)
 
@@ -111,7 +112,7 @@ class Program:
         return self.totals[[total.start for total in self.lowered.own_totals]]
 
     def _side_by_side(self, refs: Sequence[Ref], rows: int) -> Array:
-        parts = [self._read(ref, rows) for ref in refs]
+        parts = [self._read(ref, rows).reshape(rows, -1) for ref in refs]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def _read(self, ref: Ref, rows: int) -> Array:

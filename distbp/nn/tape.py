@@ -36,6 +36,7 @@ class Space(IntEnum):
     POSITION = 7  # int64: step, shard, seed, and how many steps the longest row of the slice has
     CONSTANTS = 8  # numbers that stand with the tape
     LABELS = 9  # int64, of the outputs that have labels, where there are several outputs
+    STATE = 10  # what recurrent layers carry from window to window, where nothing is trained
 
 
 class Ref(NamedTuple):
@@ -80,6 +81,7 @@ LOSS_TOTAL, WEIGHT_TOTAL, BOUND_TOTAL = (Ref(Space.TOTALS, at, 1, plus=1) for at
 TOTALS = 3  # then the live rows of each unit that can saturate, then what `Tape.total` gave
 POSITION = Ref(Space.POSITION, 0, 3, plus=1)  # step, shard, seed
 LONGEST = Ref(Space.POSITION, 3, 1, plus=1)
+SHARD = Ref(Space.POSITION, 1, 1, plus=1)
 LOSS, ENTRY = -1, -2  # in place of the number of a layer: of the loss, and of what the data enter by
 
 

@@ -154,6 +154,11 @@ def dropping(
     ]
 
 
+def tearing(layers: Sequence[Layer]) -> list[Problem]:
+    """Every layer below which a series cannot be cut into windows."""
+    return [Problem(f"{index}", fault) for index, layer in enumerate(layers) if (fault := layer.window_fault)]
+
+
 def ids_below(layers: Sequence[Layer], wiring: Sequence[Sequence[int | None]]) -> int | None:
     """One more than the largest id that the data may hold; None where they are numbers."""
     bounds = [layer.ids_below for layer, sources in zip(layers, wiring, strict=True) if DATA in sources]

@@ -239,15 +239,16 @@ def _vector_name(ref: Ref, slots: Sequence[str]) -> str:
 def _tensor(ref: Ref, start: int, network: Network) -> Tensor | None:
     if ref.space not in (Space.PARAMETERS, Space.GRADIENT):
         return None
-    return next((t for t in (*network.tensors, *network.statistics) if t.start <= start < t.stop), None)
+    every = (*network.tensors, *network.statistics, *network.states)
+    return next((t for t in every if t.start <= start < t.stop), None)
 
 
 def _random(
     blueprint: Blueprint, network: Network, lowered: Lowered, slice_rows: int, weighted: bool
 ) -> tuple[dict[Space, Array], Slices]:
     """Spaces for a slice, with numbers that every op can take."""
-    draw, dtype = np.random.default_rng(0), network.dtype
-    heads = heads_of(blueprint.job.loss, network.output_shapes)
+    draw, dtype, answers = np.random.default_rng(0), network.dtype, slice_rows * network.answers
+    heads = heads_of(blueprint.job.loss, network.answer_shapes)
     spaces = {
         Space.PARAMETERS: network.initialize(blueprint.job.seed),
         Space.GRADIENT: aligned_vector(network.size, dtype),
@@ -264,11 +265,11 @@ def _random(
     )
     parts: dict[str, Array] = {}
     for head in heads:
-        shape = (slice_rows, head.outputs[1])
+        shape = (answers, head.outputs[1])
         values = draw.uniform(0.1, 0.9, shape).astype(dtype)
-        parts[head.name] = draw.integers(0, shape[1], slice_rows) if head.is_label else values
+        parts[head.name] = draw.integers(0, shape[1], answers) if head.is_label else values
     targets = heads.join(parts, dtype) if heads.several else parts[""]
-    return spaces, (inputs, targets, np.ones(slice_rows, dtype) if weighted else None)
+    return spaces, (inputs, targets, np.ones(answers, dtype) if weighted else None)
 
 
 def _random_vectors(rule: Rule, network: Network, count: int) -> tuple[dict[Space, Array], Slices]:

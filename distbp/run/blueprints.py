@@ -8,7 +8,9 @@ import numpy as np
 
 from distbp.core import settings
 from distbp.core.errors import DataError, JobError, SettingsError
+from distbp.data.cutting import real_steps
 from distbp.data.several_targets import facts_of
+from distbp.data.targets import Meaning
 from distbp.engine import numerics
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.evaluation import loss_weights
@@ -53,6 +55,7 @@ def make_blueprint(job: TrainingJob, splits: Splits) -> Blueprint:
         notes,
         entry=splits.entry,
         lengths=table.lengths is not None,
+        series=table.begins is not None,
     )
     values = any(part.loss.task == "regression" for part in parts_of(job.loss))
     frames = _frames(splits) if values else {}
@@ -73,7 +76,7 @@ def check_splits(job: TrainingJob, splits: Splits) -> tuple[tuple[float, ...] | 
         raise JobError(faults, drawing=drawing_of(job.model.layers, entered, faults, job.loss))
     network = Network(job.model.layers, entered, np.dtype(job.dtype), outputs=names_of(job.loss))
     classes = network.output_shape[-1]
-    weights, notes = class_weights(job, splits.meaning, classes)
+    weights, notes = class_weights(job, _steps_that_count(splits), classes)
     for split, targets in splits.meaning.targets.items():
         of_rows = loss_weights(weights, targets, splits.tables[split].weights, job.dtype)
         if of_rows is not None and not of_rows.any():
@@ -86,8 +89,22 @@ def check_splits(job: TrainingJob, splits: Splits) -> tuple[tuple[float, ...] | 
 
 def _frames(splits: Splits) -> dict[str, Frame]:
     """Of the splits that are evaluated."""
-    return {
-        name: frame_of(targets, splits.tables[name].weights)
-        for name, targets in splits.meaning.targets.items()
-        if name != "train" and targets.ndim == 2
-    }
+    found, outputs = {}, splits.meaning.facts.columns
+    for name, targets in splits.meaning.targets.items():
+        if name == "train" or targets.ndim != 2:
+            continue
+        table, weights = splits.tables[name], splits.tables[name].weights
+        if table.begins is not None:  # of steps
+            targets = targets.reshape(-1, outputs or 1)
+            weights = None if weights is None else weights.reshape(-1)
+        found[name] = frame_of(targets, weights)
+    return found
+
+
+def _steps_that_count(splits: Splits) -> Meaning:
+    """The meaning with the training targets of all steps that are no padding, where rows are windows of
+    series; else as it is."""
+    table, meaning = splits.tables["train"], splits.meaning
+    if table.begins is None or "train" not in meaning.targets or meaning.targets["train"].dtype.kind == "f":
+        return meaning
+    return replace(meaning, targets={"train": meaning.targets["train"][real_steps(table)]})

@@ -147,5 +147,6 @@ def _model_faults(
     for name, said in ((RESULT, done["params_sha256"]), ("model/", digest)):
         if said != right:
             yield f"{name} has params_sha256 {said}, where the run came to {right}"
-    if digest == right and model.vector.tobytes() != expected.astype(model.vector.dtype).tobytes():
+    held = expected[: model.network.size]  # a model has no states of the series that were trained on
+    if digest == right and model.vector.tobytes() != held.astype(model.vector.dtype).tobytes():
         yield "model/ has other running statistics than the run came to"

@@ -22,6 +22,7 @@ from distbp.data.columns.given import GivenTable, is_frame
 from distbp.data.columns.opening import open_table
 from distbp.data.columns.plan import Plan
 from distbp.data.columns.series import windowed
+from distbp.data.cutting import cut, in_a_row, understand_steps
 from distbp.data.digest import table_record
 from distbp.data.duplicates import shared_rows
 from distbp.data.formats import TableFiles, arranged, from_arrays, load
@@ -123,14 +124,15 @@ def open_splits(
     if is_frame(train) or (train is None and isinstance(job.data.train, TableFiles)):
         return _open_table(job, folder, given or {}, confined=confined)
     tables: dict[str, Table] = {}
-    first = data_facts(job.model.layers)
+    first, steps = data_facts(job.model.layers), job.data.truncated_bptt_steps
     plain = None if job.data.standardize else Preprocessing(job.data.scale)
     for name in SPLITS:
         source = getattr(job.data, name)
         allowed = Allowed(np.dtype(job.dtype), plain, name)
         if given and given.get(name) is not None:
+            arrays = given[name] if steps is None else in_a_row(given[name], f"the {name} arrays")
             table = from_arrays(
-                *given[name], bad_rows=job.data.bad_rows, name=f"the {name} arrays", allowed=allowed
+                *arrays, bad_rows=job.data.bad_rows, name=f"the {name} arrays", allowed=allowed
             )
         elif source is not None:
             table = load(source, folder, confined=confined, bad_rows=job.data.bad_rows, allowed=allowed)
@@ -140,6 +142,8 @@ def open_splits(
             table = replace(table, inputs=table.inputs.reshape(len(table), -1))
         if first.ids_below is not None:
             table = with_ids(table, first.ids_below)
+        if steps is not None:
+            table = cut(table, steps)
         if tables and table.columns is not None:
             wanted = tables["train"].columns
             inputs = arranged(table.inputs, table.columns, wanted, table.name)
@@ -164,7 +168,11 @@ def open_splits(
             " train(job, data=(x, y))"
         )
     heads = _heads(job, tables["train"].features)
-    meaning = understand_all(tables, job.loss, heads, np.dtype(job.dtype))
+    if steps is None:
+        meaning = understand_all(tables, job.loss, heads, np.dtype(job.dtype))
+    else:
+        outputs = None if heads is None else heads.all[0].outputs[1]
+        meaning = understand_steps(tables, parts_of(job.loss)[0].loss, outputs, np.dtype(job.dtype))
     return Splits(tables, preprocessing, meaning)
 
 
@@ -242,7 +250,10 @@ def _heads(job: TrainingJob, features: Shape, entry: Layer | None = None) -> Hea
         network = Network(job.model.layers, features, entry=entry, outputs=names_of(job.loss))
     except ValueError:
         return None
-    return heads_of(job.loss, network.output_shapes)
+    shapes = network.output_shapes
+    if job.data.truncated_bptt_steps is not None:  # each step has a target
+        shapes = [shape[1:] for shape in shapes]
+    return heads_of(job.loss, shapes)
 
 
 def skipped_note(split: str, kept: int, reasons: Mapping[str, int]) -> str:

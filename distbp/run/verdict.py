@@ -16,6 +16,7 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.data.prepared import PreparedRows
 from distbp.engine.blueprint import Blueprint
+from distbp.engine.evaluation import step_by_step
 from distbp.nn.losses.several import Head, heads_of
 from distbp.nn.program import loss_sum
 
@@ -53,14 +54,18 @@ class Losses(NamedTuple):
 def expected(blueprint: Blueprint, rows: PreparedRows) -> Expected:
     """What the training rows let expect. Takes milliseconds, for large data a tenth of a second."""
     network = blueprint.network()
-    (outputs,) = network.output_shape
-    some = slice(None, None, max(1, -(-len(rows) * outputs // SAMPLE)))
+    heads = heads_of(blueprint.job.loss, network.answer_shapes)
+    outputs = sum(head.outputs[1] for head in heads)
+    some = slice(None, None, max(1, -(-len(rows) * network.answers * outputs // SAMPLE)))
     targets, weights = rows.targets[some], None if rows.weights is None else rows.weights[some]
+    if network.carry is not None:
+        nothing = np.empty((0, outputs))
+        _, targets, weights = step_by_step(nothing, targets, weights)
     total = len(targets) if weights is None else float(weights.sum(dtype=np.float64))
     if not total:
         return Expected(math.nan, math.nan, math.nan)
     constant = untrained = 0.0
-    for head in heads_of(blueprint.job.loss, network.output_shapes):
+    for head in heads:
         found = _of_head(head, head.targets_of(targets), weights, total)
         constant, untrained = constant + head.factor * found[0], untrained + head.factor * found[1]
     return Expected(constant, untrained, _size(blueprint, rows))

@@ -103,6 +103,13 @@ NETWORKS: dict[str, tuple[list[dict[str, Any]], tuple[int, ...]]] = {
     "shared": (SHARED, (5,)),
     "windows": ([{"type": "elman", "units": 4}], (4, 2)),
     "several outputs": (OUTPUTS, (5,)),
+    "carried states": (
+        [
+            {"type": "lstm", "units": 4, "return_sequences": True},
+            {"type": "gru", "units": 3, "return_sequences": True},
+        ],
+        (11, 3),
+    ),
 }
 WINDOWS = {"target": "label", "time": "time", "windows": {"length": 4}}
 DENSE = [{"type": "dense", "units": 6, "activation": "tanh"}]
@@ -128,6 +135,10 @@ def rig(name: str) -> Rig:
             x, y = rng.normal(size=(2, count))
             labels = rng.permutation(np.arange(count) % 3)
             return pa.table({"time": np.arange(count), "x": x, "y": y, "label": labels})
+        if name == "carried states":  # of several windows each, so that states go from step to step
+            x = rng.normal(size=(count, *shape))
+            given = {"inputs": x, "lengths": rng.integers(2, shape[0] + 1, count)}
+            return given, (x.cumsum(axis=1)[:, :, 0] > 0) + (x[:, :, 1] > 0)
         x = rng.integers(0, 9, (count, *shape)) if ids else rng.normal(size=(count, *shape))
         y = x.reshape(count, -1)[:, 0].argsort().argsort() % 3
         if name == "several outputs":
@@ -143,10 +154,13 @@ def rig(name: str) -> Rig:
     fields = {"batch_size": "full", **METHODS[name]} if name in METHODS else usual
     if name == "windows":
         fields = {**fields, "data": WINDOWS}
+    last = "dense"
+    if name == "carried states":
+        fields, last = {**fields, "data": {"truncated_bptt_steps": 3}}, "dense_steps"
     if name == "several outputs":
         fields = {**fields, "loss": LOSSES}
     else:
-        layers = [*layers, {"type": "dense", "units": 3}]
+        layers = [*layers, {"type": last, "units": 3}]
     job = make_job(layers, epochs=6, **fields)
     return make_rig(job, rows(50), {"validation": rows(17)})
 

@@ -386,13 +386,32 @@ def _mean(ends: bool) -> list[Case]:
     ]
 
 
+_SHARD = np.array([[6]])  # the last of seven
+
+
+def _load_states(last: int) -> Case:
+    """With `last`, a series begins in the last row, and nothing of its state comes in."""
+
+    def make(d: Draw) -> Call:
+        begins = d.labels(2).astype(float)
+        begins[-1] = last
+        return Call([d.normal(7 * d.rows), _SHARD, begins, d.out()], (d.rows,))
+
+    about = "where the last row begins" if last else ""
+    return Case("load_states", make, about, unread=frozenset({0 if last else 2}), drops=frozenset({2}))
+
+
 LENGTH_CASES = [
-    Case("last_id", lambda d: Call([d.labels(7), d.out(columns=1)])),
+    Case("last_id", lambda d: Call([d.labels(7), d.out(columns=1)], (0,))),
+    Case("last_id", lambda d: Call([d.labels(7).repeat(3, 1), d.out(columns=1)], (2,)), "two before"),
     Case(
         "longest",
         lambda d: Call([np.arange(1.0, d.rows + 1)[:, None], d.labels(7)[:1]], (d.rows,)),
         drops=frozenset({0}),
     ),
+    _load_states(0),
+    _load_states(1),
+    Case("store_states", lambda d: Call([d.normal(), _SHARD, d.out(7 * d.rows + 7)], (d.rows + 1,))),
     Case("end_rows", lambda d: Call([d.ends(STEPS), d.normal()], (1,)), drops=frozenset({0, 1})),
     Case(
         "take_last",

@@ -58,6 +58,10 @@ class Attention(Facts):
     def lengths(self) -> Lengths:
         return "keep"
 
+    @property
+    def window_fault(self) -> str:
+        return "attention finds nothing before a window of a series; use recurrent layers alone"
+
     def _units(self, input_shape: Shape) -> int:
         features = steps_of(self.type, input_shape)[1]
         if self.units is None and features % self.heads:

@@ -44,6 +44,7 @@ __all__ = [
     "Lowering",
     "ParameterSpec",
     "Shape",
+    "StateSpec",
     "StatisticSpec",
     "Takes",
     "Value",
@@ -83,6 +84,15 @@ class StatisticSpec:
     rate: float
 
 
+@dataclass(frozen=True)
+class StateSpec:
+    """What a recurrent layer carries from one window of a series to the next, for each row of a slice:
+    numbers of this shape."""
+
+    name: str
+    shape: Shape
+
+
 class Value(NamedTuple):
     """What flows between layers: a matrix (rows, numbers of one sample), C order, and the shape of a sample.
 
@@ -120,6 +130,7 @@ class Facts:
     or with some numbers left out. `rescales`: the size of its inputs does not matter. `rows_needed`: in every
     slice. `activation_option`: the option that names the activation that it ends in. `channels`: of images
     that it takes, how they must lie (see `Value`); where either will do, those of all inputs lie alike.
+    `carries`: it has states, which it can take from one window of a series to the next.
     """
 
     takes: ClassVar[Takes] = "numbers"
@@ -130,6 +141,7 @@ class Facts:
     rescales: ClassVar[bool] = False
     rows_needed: ClassVar[int] = 1
     activation_option: ClassVar[str] = ""
+    carries: ClassVar[bool] = False
 
     name: str | None = option(
         None, help="by which later layers name its output in their `inputs`", min_length=1
@@ -150,6 +162,14 @@ class Facts:
         step's output depends on padding. "use": padding does not count, and the outputs have none. "drop":
         padding would count, which is a fault."""
         return "drop"
+
+    @property
+    def window_fault(self) -> str:
+        """Why a series cannot be cut into windows below this layer: "" where each step of its outputs follows
+        from that step, and from states that it carries from window to window (`states`)."""
+        if self.lengths == "keep":
+            return ""
+        return f"{getattr(self, 'type', '')} gives no output for each step, which windows of a series need"
 
     @property
     def ends_in(self) -> str | None:
@@ -177,6 +197,9 @@ class Facts:
     def statistics(self, *inputs: Any, **_: Any) -> tuple[StatisticSpec, ...]:
         return ()
 
+    def states(self, *inputs: Any, **_: Any) -> tuple[StateSpec, ...]:
+        return ()
+
     def flops(self, *inputs: Any, **_: Any) -> float:
         return 0.0
 
@@ -193,9 +216,12 @@ class Layer(Protocol):
     rescales: ClassVar[bool]
     rows_needed: ClassVar[int]
     activation_option: ClassVar[str]
+    carries: ClassVar[bool]
 
     @property
     def lengths(self) -> Lengths: ...
+    @property
+    def window_fault(self) -> str: ...
     @property
     def ends_in(self) -> str | None: ...
     @property
@@ -226,6 +252,8 @@ class Layer(Protocol):
     def parameters(self, *inputs: Shape) -> tuple[ParameterSpec, ...]: ...
 
     def statistics(self, *inputs: Shape) -> tuple[StatisticSpec, ...]: ...
+
+    def states(self, *inputs: Shape) -> tuple[StateSpec, ...]: ...
 
     def flops(self, *inputs: Shape) -> float:
         """Floating-point operations of one sample in one step, forward and backward, where parameters take

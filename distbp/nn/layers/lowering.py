@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from distbp.nn.tape import Ref, Space, Tape
+from distbp.nn.tape import SHARD, Ref, Space, Tape
 
 # Into fewer columns than that, a vector register of float32, the product with a transposed matrix takes
 # twice as long as the one with a copy of it the other way round.
@@ -33,6 +33,27 @@ def units_at_once(rows: int, units: int, features: int) -> int:
 
 
 @dataclass(frozen=True)
+class Carried:
+    """The states that a layer carries from one window of a series to the next. begins: of each row, not 0
+    where a series begins. lanes: rows for which each shard has states. loads, stores: by name, where the
+    states before and after the window stand."""
+
+    tape: Tape
+    begins: Ref
+    lanes: int
+    loads: Mapping[str, Ref]
+    stores: Mapping[str, Ref]
+
+    def load(self, name: str, out: Ref) -> None:
+        """Emits out <- the states that the window before has left; 0 where a series begins."""
+        self.tape.emit("load_states", self.loads[name], SHARD, self.begins, out, whole=(self.lanes,))
+
+    def store(self, name: str, a: Ref) -> None:
+        """Emits what leaves states for the next window."""
+        self.tape.emit("store_states", a, SHARD, self.stores[name], whole=(self.lanes,))
+
+
+@dataclass(frozen=True)
 class Lowering:
     """What a layer is given to emit its ops.
 
@@ -40,7 +61,7 @@ class Lowering:
     use, `gradients` has a buffer. A vector is a matrix of one
     row; a tensor of more than two axes has all but the last as its rows. `statistic_sums`: where training
     ops write the samples of the slice times the statistic of the slice. `wanted`: for each input, whether
-    its gradient is. `index`: the layer's number.
+    its gradient is. `index`: the layer's number. `carried`: its states, where rows are windows of series.
     """
 
     tape: Tape
@@ -51,6 +72,7 @@ class Lowering:
     statistics: Mapping[str, Ref]
     statistic_sums: Mapping[str, Ref]
     bound: Ref  # what `bound` ops add to
+    carried: Carried | None = None
 
     @property
     def training(self) -> bool:

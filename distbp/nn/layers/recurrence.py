@@ -29,6 +29,10 @@ Where rows have lengths, the carry of a row past its end is 0, and so is the gra
 direction begins at each row's end with nothing, and padding has no influence. The last state of the first
 direction is that of each row's last step; for length 0 it is 0. Steps that no row of the slice has are left
 out.
+
+Where rows are windows of series, the state before the first step is the one that the window before has left,
+a constant: the derivative ends there. This is truncated backpropagation through time (Williams and Peng,
+Neural Computation 2, 1990), with as many steps forward as back.
 """
 
 from __future__ import annotations
@@ -73,6 +77,11 @@ class Cell:
     in_place: bool = False
     memory: bool = False
     apart: bool = False
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """The names of what it carries."""
+        return ("h", "c") if self.memory else ("h",)
 
 
 def _elman(name: str) -> Cell:
@@ -127,11 +136,14 @@ class Direction:
         self._low, self._cell, self._inputs, self._order = low, cell, inputs, order
         self._parameters, self._gradients = parameters, gradients
         tape, steps, self._units = low.tape, len(order), parameters["recurrent_weight"].columns
-        self._a = tape.work(cell.gates * self._units, steps)._replace(most=inputs.most)
+        before = int(low.carried is not None)  # then the carry before the first step lies before the others
+        self._most = inputs.most
+        self._hs, self._cs = (tape.work(self._units, before + steps) for _ in range(2))
+        self.h, self._c = (self._ending(one.steps(before, steps)) for one in (self._hs, self._cs))
+        self._a = self.h if cell.in_place else self._ending(tape.work(cell.gates * self._units, steps))
         self._u = tape.like(self._a) if cell.apart else self._a
-        self.h = self._a if cell.in_place else self._every_step()
-        self._c = tape.like(self.h)
-        self._nothing = tape.work(self._units)  # the carry before the first step
+        nothing = tape.work(self._units)
+        self._first = (self._hs.step(0), self._cs.step(0)) if before else (nothing, nothing)
 
     @property
     def _ends_apart(self) -> bool:
@@ -140,19 +152,26 @@ class Direction:
 
     def last(self) -> Ref:
         """The state after all steps; emits what it takes to find it."""
+        return self._last_of(self.h)
+
+    def _last_of(self, states: Ref) -> Ref:
         if self._ends is None or not self._ends_apart:
-            return self.h.step(self._order[-1])
+            return states.step(self._order[-1])
         out = self._low.tape.work(self._units)
-        self._low.tape.emit("take_last", self._ends, self.h, out)
+        self._low.tape.emit("take_last", self._ends, states, out)
         return out
+
+    def _ending(self, ref: Ref) -> Ref:
+        """A matrix of all steps, as one that ends with the longest row where rows have lengths."""
+        return ref._replace(most=self._most)
 
     def _every_step(self) -> Ref:
         """A new buffer for numbers of the units, of all steps."""
-        return self._low.tape.work(self._units, len(self._order))._replace(most=self._a.most)
+        return self._ending(self._low.tape.work(self._units, len(self._order)))
 
     def _only(self, t: int, *, past: bool = False) -> AbstractContextManager[None]:
         """What is emitted meanwhile runs only where a row has step t; with `past`, where none has."""
-        return self._low.tape.where(t if self._a.most else None, past=past)
+        return self._low.tape.where(t if self._most else None, past=past)
 
     def _end(self, t: int, *carry: Ref) -> None:
         """Emits 0 for rows that step t is past the end of."""
@@ -161,32 +180,38 @@ class Direction:
                 self._low.tape.emit("end_rows", self._ends, one, whole=(t,))
 
     def forward(self) -> None:
-        tape, order, recur = self._low.tape, self._order, None
+        tape, order, recur, carried = self._low.tape, self._order, None, self._low.carried
         self._low.product(self._inputs, self._parameters["weight"], self._a)
-        if len(order) > 1:
+        if len(order) > 1 or carried is not None:
             weight = self._parameters["recurrent_weight"]
             times = 1 if self._cell.in_place else len(order)  # Elman's keep the bits that they had
             recur = self._low.product_with(weight, tape.most_rows, times)
-        if not self._cell.in_place:
-            tape.emit("fill", self._nothing, real=(0.0,))
-        if self._cell.apart:
+        if carried is not None:
+            for name, place in zip(self._cell.states, self._first, strict=False):
+                carried.load(name, place)
+        elif not self._cell.in_place:
+            tape.emit("fill", self._first[0], real=(0.0,))
+        if self._cell.apart and carried is None:
             tape.emit("fill", self._u.step(order[0]), real=(0.0,))
         for number, t in enumerate(order):
             step = self._step(number)
             carry = (step.h, step.c) if self._cell.memory else (step.h,)
             with self._only(t):
-                if number and recur is not None:
-                    recur(self.h.step(order[number - 1]), self._u.step(t), add=not self._cell.apart)
+                if recur is not None and (number or carried is not None):
+                    recur(step.h_before, step.u, add=not self._cell.apart)
                 self._cell.forward(tape, step, self._parameters)
                 self._end(t, *carry)
-            if order[0] > 0 and self._a.most:  # the step before begins with it
+            if order[0] > 0 and self._most:  # the step before begins with it
                 with self._only(t, past=True):
                     for one in carry:
                         tape.emit("fill", one, real=(0.0,))
+        if carried is not None:
+            for name, states in zip(self._cell.states, (self.h, self._c), strict=False):
+                carried.store(name, self._last_of(states))
 
     def _step(self, number: int) -> Step:
         t = self._order[number]
-        before = (self._nothing, self._nothing)
+        before = self._first
         if number:
             before = self.h.step(self._order[number - 1]), self._c.step(self._order[number - 1])
         return Step(self._a.step(t), self._u.step(t), *before, self.h.step(t), self._c.step(t))
@@ -235,7 +260,9 @@ class Direction:
         tape, low, gradients, steps = self._low.tape, self._low, self._gradients, len(self._order)
         tape.emit("sum_rows", da, gradients["bias"], whole=(0,))
         low.weight_gradient(gradients["weight"], da, self._inputs)
-        if steps > 1:
+        if low.carried is not None:
+            low.weight_gradient(gradients["recurrent_weight"], du, self._ending(self._hs.steps(0, steps)))
+        elif steps > 1:
             backwards = int(self._order[0] > 0)
             rows, before = du.steps(1 - backwards, steps - 1), self.h.steps(backwards, steps - 1)
             low.weight_gradient(gradients["recurrent_weight"], rows, before)

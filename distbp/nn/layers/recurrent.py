@@ -13,7 +13,17 @@ from distbp.core.arrays import Array
 from distbp.core.options import option
 from distbp.nn.activations import count_live_rows
 from distbp.nn.initializers import GlorotUniform, Initializer, Orthogonal, Values, Zeros
-from distbp.nn.layers.base import ABSENT, Backward, Facts, Lengths, Lowering, ParameterSpec, Shape, Value
+from distbp.nn.layers.base import (
+    ABSENT,
+    Backward,
+    Facts,
+    Lengths,
+    Lowering,
+    ParameterSpec,
+    Shape,
+    StateSpec,
+    Value,
+)
 from distbp.nn.layers.recurrence import CELLS, Cell, Direction, Parameters
 from distbp.nn.layers.steps import steps_of
 from distbp.nn.tape import Ref, Tape
@@ -38,6 +48,7 @@ class _Recurrent(Facts):
     """What recurrent layers share: all but the cell."""
 
     trains: ClassVar[bool] = True
+    carries: ClassVar[bool] = True
 
     type: str = ""
     units: int = option(help="numbers in the state", gt=0)
@@ -72,6 +83,17 @@ class _Recurrent(Facts):
         return "keep" if self.return_sequences else "use"
 
     @property
+    def window_fault(self) -> str:
+        if self.bidirectional:
+            return (
+                f"{self.type} with bidirectional: true takes a series from its end, too, and no state comes"
+                " from there into a window; leave bidirectional out"
+            )
+        if not self.return_sequences:
+            return f"{self.type} gives the state after a window alone; set return_sequences: true"
+        return ""
+
+    @property
     def own_shape(self) -> Shape | None:
         return None if self.return_sequences else (self.units * len(self._suffixes),)
 
@@ -100,6 +122,9 @@ class _Recurrent(Facts):
                 name, draw = f"recurrent_bias{suffix}", self.bias_initializer
                 found.append(ParameterSpec(name, (units,), draw, units, units, decays=False))
         return tuple(found)
+
+    def states(self, input_shape: Shape) -> tuple[StateSpec, ...]:
+        return tuple(StateSpec(name, (self.units,)) for name in self._cell.states)
 
     def flops(self, input_shape: Shape) -> float:
         return 6.0 * input_shape[0] * sum(math.prod(one.shape) for one in self.parameters(input_shape))

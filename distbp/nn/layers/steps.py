@@ -42,6 +42,10 @@ class PositionalEncoding(Facts):
     def lengths(self) -> Lengths:
         return "keep"
 
+    @property
+    def window_fault(self) -> str:
+        return f"{self.type} counts the steps of a window, not those of its series; leave it out"
+
     def output_shape(self, input_shape: Shape) -> Shape:
         return steps_of(self.type, input_shape)
 
@@ -65,6 +69,10 @@ class PositionalEmbedding(Facts):
     @property
     def lengths(self) -> Lengths:
         return "keep"
+
+    @property
+    def window_fault(self) -> str:
+        return f"{self.type} counts the steps of a window, not those of its series; leave it out"
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return steps_of(self.type, input_shape)

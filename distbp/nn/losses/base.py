@@ -197,14 +197,15 @@ def lower_loss(
     totals: tuple[Ref, Ref] = (LOSS_TOTAL, WEIGHT_TOTAL),
 ) -> tuple[Ref, Ref]:
     """Emits the loss of outputs y (rows, outputs), which adds to `totals`: the loss sum and the sum of the
-    weights. Returns the gradient with respect to y, and the loss of each output (of labels: of each
-    row). targets: left out where they are all that the space of targets has."""
+    weights. Where y has several rows for each row of the slice, so have targets and weights. Returns the
+    gradient with respect to y, and the loss of each output (of labels: of each row). targets: left out where
+    they are all that the space of targets has."""
     op = loss.op(y.columns)
     labels = loss.targets == "labels"
     columns = 1 if labels else y.columns
-    losses, d = tape.work(columns), tape.like(y)
-    targets = Ref(Space.TARGETS, 0, columns, 1) if targets is None else targets
-    weights = Ref(Space.WEIGHTS, 0, 1, 1)
+    losses, d = tape.work(columns, y.times), tape.like(y)
+    targets = Ref(Space.TARGETS, 0, columns, y.times) if targets is None else targets
+    weights = Ref(Space.WEIGHTS, 0, 1, y.times)
     tape.emit(op.name, y, targets, d, losses, whole=op.whole, real=op.real)
     tape.emit("add_losses", losses, weights, d, *totals, real=op.real[:1])
     return d, losses

@@ -17,6 +17,7 @@ from distbp.nn.ops.losses import LOSS_OPS
 from distbp.nn.ops.normalization import NORMALIZATION
 from distbp.nn.ops.picks import PICKS
 from distbp.nn.ops.products import PRODUCTS
+from distbp.nn.ops.states import STATES
 from distbp.nn.ops.windows import WINDOWS
 
 OPS: Mapping[str, Op] = table(
@@ -32,5 +33,6 @@ OPS: Mapping[str, Op] = table(
     CELL_OPS,
     ATTENTION,
     LENGTHS,
+    STATES,
     COLUMN_OPS,
 )

@@ -21,8 +21,9 @@ def _last(ends: Array, steps: int) -> Array:
 
 
 def _last_id(ids: Array, out: Array, whole: Whole, real: Real) -> None:
-    """out (rows, 1) <- the last column of ids, int64."""
-    out[:] = ids[:, -1:]
+    """out (rows, 1) <- a column of ids, int64: the last one, or whole[0] before it."""
+    at = ids.shape[1] - 1 - whole[0]
+    out[:] = ids[:, at : at + 1]
 
 
 def _longest(ends: Array, longest: Array, whole: Whole, real: Real) -> None:

@@ -11,8 +11,9 @@ _ZERO = np.float32(0)
 
 def last_id(row: int, spaces: int, rows: int) -> None:
     ids, out = labels(row, spaces, rows, 0), single(row, spaces, rows, 1)
+    at = ids.shape[1] - 1 - whole(row, 0)
     for i in range(out.shape[0]):
-        out[i, 0] = np.float32(ids[i, ids.shape[1] - 1])
+        out[i, 0] = np.float32(ids[i, at])
 
 
 def longest(row: int, spaces: int, rows: int) -> None:

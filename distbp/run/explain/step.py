@@ -75,6 +75,8 @@ def explain_job(
     splits = open_splits(wide, place, by_split(given))
     blueprint = replace(make_blueprint(wide, splits), kernels="numpy")
     _check_call(blueprint, sample, step)
+    if blueprint.series:
+        raise ArgumentError("windows of series cannot be explained yet; leave truncated_bptt_steps out")
     if blueprint.lengths:
         raise ArgumentError("rows with lengths cannot be explained yet; give rows of one length")
     network, data = blueprint.network(), splits.ready(blueprint)

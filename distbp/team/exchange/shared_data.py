@@ -101,7 +101,7 @@ def cut(data: WholeData, shard: int, dtype: np.dtype[np.generic]) -> ShardData:
     splits = {}
     for name, source in data.splits.items():
         if name == "train":
-            rows = data.sharding.dealt(shard)
+            rows = data.dealt(shard)
         else:
             _, start, stop = data.split(name, shard)
             rows = np.arange(start, stop, dtype=np.int64)

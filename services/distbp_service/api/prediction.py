@@ -56,7 +56,7 @@ class Predictions:
                 x = _array(inputs, loaded.columns) if loaded.plan is None else loaded.encoded(inputs)
         except ModelError as error:
             raise BadValueError(str(error), "inputs") from None
-        if len(x) * int(np.prod(loaded.output_shape)) > self._limits.predict_values:
+        if len(x) * _numbers(loaded, x) > self._limits.predict_values:
             raise TooLargeError("the answer would be too large; send fewer rows", "inputs")
         try:
             with np.errstate(all="ignore"):  # what overflows is refused below
@@ -110,6 +110,13 @@ def _rows(found: Any) -> list[Any]:
         return found.tolist()  # type: ignore[no-any-return]
     columns = {name: values.tolist() for name, values in found.items()}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _numbers(loaded: Loaded, x: Any) -> int:
+    """How many a prediction of one row has at most."""
+    if loaded.network.carry is None:
+        return int(np.prod(loaded.output_shape))
+    return int(x.inputs.shape[1] * np.prod(loaded.network.answer_shapes[0]))
 
 
 def _array(inputs: list[Any], columns: Columns | None) -> Array:

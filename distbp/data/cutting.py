@@ -1,0 +1,120 @@
+"""Tables of series, cut into tables of windows with a target for each step (see `distbp.data.series`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.core.errors import DataError
+from distbp.data.sequences import padded, with_lengths
+from distbp.data.series import take_windows, windows_of
+from distbp.data.table import Table
+from distbp.data.targets import Classes, Meaning, as_taken, understand
+from distbp.nn.losses.base import Loss
+
+
+def in_a_row(given: tuple[Any, ...], name: str) -> tuple[Any, ...]:
+    """(inputs, targets, ...) as a user gives them, with the targets of a series in one row: of an array
+    (rows, steps, outputs), or of a list of arrays of different lengths, as the inputs are. Raises
+    DataError."""
+    x, y, *rest = given
+    if getattr(y, "ndim", 0) == 3:
+        return x, y.reshape(len(y), -1), *rest
+    if not isinstance(y, list | tuple) or with_lengths(y, name)[1] is None:
+        return given
+    inputs, lengths = with_lengths(x, name)
+    targets, own = padded(y, f"{name}: targets")
+    if lengths is None or not np.array_equal(lengths, own):
+        raise DataError(f"{name}: the targets of a series must have as many steps as its inputs")
+    steps = np.shape(inputs)[1]
+    wide = np.zeros((len(targets), steps, *targets.shape[2:]), targets.dtype)
+    wide[:, : targets.shape[1]] = targets[:, :steps]
+    return {"inputs": inputs, "lengths": lengths}, wide.reshape(len(wide), -1), *rest
+
+
+def cut(table: Table, steps: int) -> Table:
+    """The windows of `steps` steps of series, (rows, steps of all, ...), with targets (rows, steps of all *
+    outputs); the last one of a series is padded. Padding weighs 0. Raises DataError for other targets, and
+    where there is no step."""
+    count = table.inputs.shape[1]
+    lengths = np.full(len(table), count) if table.lengths is None else table.lengths
+    series, first = windows_of(lengths, steps)
+    if not len(series):
+        raise DataError(f"{table.name}: all series have length 0, so that there is nothing to learn from")
+    own = np.minimum(lengths[series] - first, steps)
+    real = np.arange(steps) < own[:, None]
+    weights = None if table.weights is None else table.weights[series][:, None] * real
+    if weights is None and not real.all():
+        weights = real.astype(np.float64)
+    targets = None
+    if table.targets is not None:
+        each = _of_steps(table, count)
+        targets = np.ascontiguousarray(take_windows(each, series, first, steps).reshape(len(series), -1))
+    numbers = np.arange(len(table)) if table.row_numbers is None else table.row_numbers - table.first_row
+    return replace(
+        table,
+        inputs=take_windows(table.inputs, series, first, steps),
+        targets=targets,
+        weights=weights,
+        row_numbers=table.first_row + numbers[series],
+        lengths=own,
+        begins=first == 0,
+    )
+
+
+def _of_steps(table: Table, count: int) -> Array:
+    """The targets as (series, steps, outputs)."""
+    targets = table.targets
+    assert targets is not None
+    if targets.ndim == 1 or targets.shape[1] % count:
+        shape = "one for each row" if targets.ndim == 1 else f"of shape {targets.shape}"
+        raise DataError(
+            f"{table.targets_name or table.name}: windows of series need a target for each step, an array"
+            f" (rows, steps) or (rows, steps, outputs) with {count} steps, but the targets are {shape}"
+        )
+    return targets.reshape(len(targets), count, -1)
+
+
+def real_steps(table: Table) -> Array:
+    """(windows, steps) bool: which steps are no padding."""
+    assert table.lengths is not None
+    return np.asarray(np.arange(table.inputs.shape[1]) < table.lengths[:, None])
+
+
+def understand_steps(
+    tables: Mapping[str, Table], loss: Loss, outputs: int | None, dtype: np.dtype[Any]
+) -> Meaning:
+    """As `understand`, of windows: targets are labels (windows, steps), or values (windows, steps *
+    outputs); padding has label 0, or the value 0. Raises DataError."""
+    meaning = understand({name: _steps(table) for name, table in tables.items()}, loss, outputs, dtype)
+    placed = {name: _placed(tables[name], targets) for name, targets in meaning.targets.items()}
+    return replace(meaning, targets=placed)
+
+
+def steps_as_taken(
+    table: Table, loss: Loss, outputs: int, dtype: np.dtype[Any], classes: Classes | None
+) -> Array:
+    """As `as_taken`, of windows; see `understand_steps`. Raises DataError."""
+    return _placed(table, as_taken(_steps(table), loss, outputs, dtype, classes))
+
+
+def _steps(table: Table) -> Table:
+    """A table with a row for each step that is no padding, which has the number of its series; of targets
+    alone."""
+    real = real_steps(table)
+    targets = None if table.targets is None else table.targets.reshape(*real.shape, -1)[real]
+    numbers = np.repeat([table.row_number(row) for row in range(len(table))], real.sum(axis=1))
+    nothing = np.zeros((len(numbers), 1), np.uint8)
+    return Table(nothing, targets, row_numbers=numbers, name=table.name, targets_name=table.targets_name)
+
+
+def _placed(table: Table, targets: Array) -> Array:
+    """Targets of such rows at the places of their steps, (windows, steps * outputs)."""
+    real = real_steps(table)
+    windows = np.zeros((*real.shape, *targets.shape[1:]), targets.dtype)
+    windows[real] = targets
+    return windows.reshape(len(windows), -1)
