@@ -222,6 +222,22 @@ class Network:
         return sum(len(users) * place.columns * place.plus for _, users, place in self.shared_gradients)
 
     @property
+    def sparse(self) -> list[Tensor]:
+        """The tensors whose gradient is zero but in the rows that the samples name, to all that use them."""
+        return [
+            tensor
+            for tensor in self.tensors
+            if all(
+                self._spec(user, tensor.name).sparse
+                for user in self.users.get((tensor.layer, tensor.name), [tensor.layer])
+            )
+        ]
+
+    def _spec(self, layer: int, name: str) -> ParameterSpec:
+        specs = self.layer(layer).parameters(*self.input_shapes(layer))
+        return next(spec for spec in specs if spec.name == name)
+
+    @property
     def decays(self) -> list[tuple[int, int]]:
         """The ranges of the flat vector to which decay applies by default."""
         return [(t.start, t.stop) for t in self.tensors if t.decays]
@@ -236,11 +252,7 @@ class Network:
         """A fresh flat vector (size,): every tensor drawn in float64 from a stream of its own, then cast."""
         vector = aligned_vector(self.size, self.dtype)
         for number, tensor in enumerate(self.tensors):
-            spec = next(
-                s
-                for s in self.layer(tensor.layer).parameters(*self.input_shapes(tensor.layer))
-                if s.name == tensor.name
-            )
+            spec = self._spec(tensor.layer, tensor.name)
             draw = generator(seed, Purpose.INITIALIZE, number)
             values = spec.initializer.draw(spec.shape, spec.fan_in, spec.fan_out, draw)
             vector[tensor.start : tensor.stop] = np.asarray(values).ravel()

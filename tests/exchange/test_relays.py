@@ -26,38 +26,47 @@ from distbp.engine.worker import Worker
 from distbp.optim.schedules import PlateauState
 from distbp.team import membership
 from distbp.team.exchange import segment as seg
-from distbp.team.exchange.desk import Desk, Packed
+from distbp.team.exchange.desk import Desk, Packed, packed
 from distbp.team.exchange.gathering import Gathering, runs
 from distbp.team.exchange.local_workers import LocalWorkers
 from distbp.team.exchange.relay import Publication, Relay
 from distbp.team.exchange.rounds import Rounds
 from distbp.team.exchange.segment import MAX_RANGES, Range, Slot
+from distbp.team.exchange.sparse_sums import SparseSums, Table, tables_within
 from distbp.team.exchange.worker_port import WorkerPort
 
 STEPS = 6
 PATIENCE_S = 60.0
 
 
+HIDDEN = [
+    {"type": "dense", "units": 6, "activation": "tanh"},
+    {"type": "dropout", "rate": 0.2},
+    {"type": "dense", "units": 3},
+]
+TABLE = [{"type": "embedding", "entries": 40, "size": 3}, {"type": "flatten"}]
+
+
 @cache
-def rig(shards: int) -> Rig:
+def rig(shards: int, ids: bool = False) -> Rig:
+    """`ids`: with a table, of which few rows travel."""
     job = make_job(
-        [
-            {"type": "dense", "units": 6, "activation": "tanh"},
-            {"type": "dropout", "rate": 0.2},
-            {"type": "dense", "units": 3},
-        ],
+        [*TABLE, *HIDDEN] if ids else HIDDEN,
         shards=shards,
         batch_size=20,
         max_steps=STEPS,
         optimizer={"type": "adam"},
         clip={"norm": 0.5},
     )
+    if ids:
+        x = np.random.default_rng(3).integers(0, 9, (50, 2)) * 4
+        return make_rig(job, (x, x[:, 0] % 3))
     return make_rig(job, classes(50))
 
 
 @cache
-def undisturbed(shards: int) -> bytes:
-    made = rig(shards)
+def undisturbed(shards: int, ids: bool = False) -> bytes:
+    made = rig(shards, ids)
     vector = made.start()
     server, worker = made.server(vector), made.worker(vector)
     whole = made.contribution(server.gradient, Block(0, shards))
@@ -72,21 +81,36 @@ class Killed(Exception):  # noqa: N818 - what happened to a worker
 
 
 class Wire:
-    """A `Link` that is a thread; every third push comes twice."""
+    """A `Link` that is a thread; every third push comes twice. tables: as of `packed`."""
 
-    def __init__(self, desk: Desk, pool: ThreadPoolExecutor, attempt: int = 1) -> None:
-        self.desk, self.pool, self.attempt = desk, pool, attempt
+    def __init__(
+        self, desk: Desk, pool: ThreadPoolExecutor, attempt: int = 1, tables: Sequence[Table] = ()
+    ) -> None:
+        self.desk, self.pool, self.attempt, self.tables = desk, pool, attempt, tables
         self.pushes: list[tuple[int, list[Block]]] = []
+        self.bytes: list[int] = []
 
     def push_pull(self, phase: int, contributions: Sequence[Contribution]) -> Answer:
-        packed: list[Packed] = []
-        for block, gradient, totals in contributions:
-            packed.append((block.start, block.stop, gradient.copy(), totals.copy()))
-            packed[-1][2].flags.writeable = False  # as out of Ray
+        sent = [_as_out_of_ray(one) for one in packed(contributions, self.tables)]
         self.pushes.append((phase, [c.block for c in contributions]))
+        self.bytes += [sums.nbytes for _, _, sums, _ in sent]
         if len(self.pushes) % 3 == 0:
-            self.pool.submit(self.desk.push_pull, self.attempt, phase, packed)
-        return Answer(self.pool.submit(self.desk.push_pull, self.attempt, phase, packed))
+            self.pool.submit(self.desk.push_pull, self.attempt, phase, sent)
+        return Answer(self.pool.submit(self.desk.push_pull, self.attempt, phase, sent))
+
+
+def _as_out_of_ray(one: Packed) -> Packed:
+    """A copy whose arrays are read-only."""
+    start, stop, sums, totals = one
+    if isinstance(sums, SparseSums):
+        return start, stop, sums._replace(rows=_fixed(sums.rows), values=_fixed(sums.values)), _fixed(totals)
+    return start, stop, _fixed(sums), _fixed(totals)
+
+
+def _fixed(array: Array) -> Array:
+    array = array.copy()
+    array.flags.writeable = False
+    return array
 
 
 class Answer:
@@ -107,9 +131,10 @@ class Cluster:
     shards: int
     nodes: Sequence[int]
     events: dict[int, list[Event]] = field(default_factory=dict)
+    ids: bool = False
 
     def __post_init__(self) -> None:
-        made = self.rig = rig(self.shards)
+        made = self.rig = rig(self.shards, self.ids)
         size, totals = made.blueprint.network().size, totals_size(made.blueprint)
         self.segments = [seg.create(size, made.blueprint.dtype, totals, 1) for _ in self.nodes]
         self.segments[0].vector[:] = made.start()
@@ -126,7 +151,9 @@ class Cluster:
     def train(self) -> bytes:
         with ExitStack() as stack:
             pool = stack.enter_context(ThreadPoolExecutor(64))
-            self.wires = [Wire(self.desk, pool) for _ in self.nodes[1:]]
+            network = self.rig.blueprint.network()
+            tables = tables_within(network.sparse, 0, network.size)
+            self.wires = [Wire(self.desk, pool, tables=tables) for _ in self.nodes[1:]]
             relays = [
                 Relay(end, self.shards, wire) for end, wire in zip(self.ends[1:], self.wires, strict=True)
             ]
@@ -211,11 +238,20 @@ EVENTS = st.builds(Event, st.integers(0, 9), st.booleans(), st.none() | st.integ
     st.integers(1, 9),
     st.lists(st.integers(0, 3), min_size=1, max_size=4).filter(any),
     st.dictionaries(st.integers(0, STEPS - 1), st.lists(EVENTS, min_size=1, max_size=2), max_size=4),
+    st.booleans(),
 )
 def test_the_bits_do_not_depend_on_nodes_deaths_and_moves(
-    shards: int, nodes: list[int], events: dict[int, list[Event]]
+    shards: int, nodes: list[int], events: dict[int, list[Event]], ids: bool
 ) -> None:
-    assert Cluster(shards, nodes, events).train() == undisturbed(shards)
+    assert Cluster(shards, nodes, events, ids).train() == undisturbed(shards, ids)
+
+
+def test_rows_that_no_sample_names_do_not_travel() -> None:
+    cluster = Cluster(8, [1, 1], ids=True)
+    assert cluster.train() == undisturbed(8, ids=True)
+    sent = max(cluster.wires[0].bytes)
+    named = 4 * 3 * 9 + 9  # at most nine rows of three float32 numbers, and a byte for each row's number
+    assert sent <= 4 * (cluster.rig.blueprint.network().size - 40 * 3) + named
 
 
 def test_workers_of_a_node_send_one_vector() -> None:

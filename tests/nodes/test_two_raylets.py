@@ -61,6 +61,23 @@ def test_each_server_gets_its_part_of_one_vector(found: dict[str, Any]) -> None:
         assert 2 * STEPS <= calls <= 2 * (STEPS + 6)
 
 
+def test_any_team_makes_the_same_of_a_table(found: dict[str, Any]) -> None:
+    measured = found["ids"]["measured"]
+    assert len(measured) == 5
+    assert all(one == measured["0 workers"] for one in measured.values())
+
+
+def test_of_a_table_the_rows_travel_that_samples_name(found: dict[str, Any]) -> None:
+    """A node's workers compute at most 40 rows of 6 ids: of 9 float32 numbers, and a row's number of two
+    bytes. A server's cut is within a row, which travels as it is."""
+    traffic = found["ids"]["traffic"]
+    rest = found["ids"]["size"] - 4 * 5_000 * 9
+    assert traffic["3 workers, 1 servers"] and traffic["3 workers, 2 servers"]
+    for sent in [sent for every in traffic.values() for sent in every]:
+        assert STEPS * rest < sent <= STEPS * (40 * 6 * (4 * 9 + 2) + rest + 4 * 9)
+        assert sent < STEPS * found["ids"]["size"] / 10
+
+
 def test_only_the_shards_that_a_node_hosts_are_sent_there(found: dict[str, Any]) -> None:
     assert found["one server"]["sent"] == [list(range(SHARDS // 2)), list(range(SHARDS // 2, SHARDS))]
 

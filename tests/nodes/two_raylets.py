@@ -16,6 +16,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rigs import Rig, classes, make_job, make_rig
 
 import distbp
@@ -43,6 +44,19 @@ def rig() -> Rig:
     fields = {"optimizer": {"type": "adam"}, "clip": {"norm": 0.5}, "batch_size": 40}
     job = make_job(layers, shards=SHARDS, max_steps=STEPS + MORE, **fields)
     return make_rig(job, classes(200, weighted=True), {"validation": classes(37, seed=1)})
+
+
+def with_ids() -> Rig:
+    """A job most of whose parameters are a table, of which a step names few rows."""
+    layers = [
+        {"type": "embedding", "entries": 5_000, "size": 9},  # the cut between two servers goes through a row
+        {"type": "average_steps"},
+        {"type": "dense", "units": 3},
+    ]
+    job = make_job(layers, shards=SHARDS, max_steps=STEPS, optimizer={"type": "adam"}, batch_size=40)
+    ids = np.random.default_rng(6).integers(0, 5_000, (237, 6))
+    labels = ids[:, 0] % 3
+    return make_rig(job, (ids[:200], labels[:200]), {"validation": (ids[200:], labels[200:])})
 
 
 def facts(team: Any) -> dict[str, Any]:
@@ -84,6 +98,7 @@ def main(folder: Path) -> None:
                     for servers, key in ((1, "one server"), (2, "two servers")):
                         found[key] = train(made, Snapshot(0, {"vector": start.copy()}), handles, servers)
                     found["apart"] = apart(folder, session)
+                    found["ids"] = train_ids()
                     cluster.remove_node(nodes[-1])
                     found["loss of a home"] = begin_at(
                         nodes[-1].node_id, made, Snapshot(0, {"vector": start.copy()}), handles
@@ -166,6 +181,38 @@ def apart(folder: Path, session: RaySession) -> dict[str, Any]:
         "objects": len(set(sent)),
         "nodes": sorted(map(nodes.count, set(nodes))),
     }
+
+
+def train_ids() -> dict[str, Any]:
+    """What teams of 0 to 3 workers make of the job with a table, and two servers with 3 workers."""
+    from distbp.team.membership import Options
+    from distbp.team.ray.ray_team import RayTeam
+
+    made = with_ids()
+    start = made.start()
+    found: dict[str, Any] = {"size": start.nbytes, "measured": {}, "traffic": {}}
+    fresh = Snapshot(0, {"vector": start})
+    inline = InlineTeam(made.blueprint, made.data, Snapshot(0, {"vector": start.copy()}))
+    inline.run(0, STEPS, PlateauState(), lambda: False)
+    found["measured"]["0 workers"] = facts(inline)
+    inline.close()
+    shared = {name: share_rows(split) for name, split in made.data.splits.items()}
+    handles = {name: rows for name, (_, rows) in shared.items()}
+    try:
+        for workers, servers in ((1, 1), (2, 1), (3, 1), (3, 2)):
+            name = f"{workers} workers, {servers} servers"
+            with closing(
+                RayTeam(
+                    made.blueprint, made.data, fresh, 1, Options(workers, servers=servers), handles, print
+                )
+            ) as team:
+                team.run(0, STEPS, PlateauState(), lambda: False)
+                found["measured"][name] = facts(team)
+                found["traffic"][name] = [sent for _, sent in team.nodes.traffic().values()]
+    finally:
+        for memory, _ in shared.values():
+            memory.close()
+    return found
 
 
 def begin_at(home: str, made: Rig, start: Snapshot, handles: Any) -> str:

@@ -57,8 +57,9 @@ class ParameterSpec:
     """One parameter tensor of a layer. `initializer` is an initializer dataclass (`distbp.nn.initializers`).
 
     `fan_in` and `fan_out` are the numbers of inputs and outputs of one unit, for the initializer. `decays`:
-    L1, L2 and weight decay apply by default (weights yes; biases, scales and shifts no). Raises ValueError
-    where an initializer gives another number of values.
+    L1, L2 and weight decay apply by default (weights yes; biases, scales and shifts no). `sparse`: its
+    gradient is zero but in the rows that the samples name. Raises ValueError where an initializer gives
+    another number of values.
     """
 
     name: str
@@ -67,6 +68,7 @@ class ParameterSpec:
     fan_in: int
     fan_out: int
     decays: bool = True
+    sparse: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.initializer, Values):

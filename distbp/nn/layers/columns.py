@@ -131,7 +131,9 @@ class Columns(Facts):
 
     def parameters(self, *inputs: Shape) -> tuple[ParameterSpec, ...]:
         return tuple(
-            ParameterSpec(cell.tensor, (cell.entries, cell.width), _Table(0.3), cell.entries, cell.width)
+            ParameterSpec(
+                cell.tensor, (cell.entries, cell.width), _Table(0.3), cell.entries, cell.width, sparse=True
+            )
             for cell in self.embeddings
         )
 

@@ -40,9 +40,8 @@ class Embedding(Facts):
         return (*input_shape, self.size)
 
     def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
-        return (
-            ParameterSpec("weight", (self.entries, self.size), self.initializer, self.entries, self.size),
-        )
+        shape = (self.entries, self.size)
+        return (ParameterSpec("weight", shape, self.initializer, self.entries, self.size, sparse=True),)
 
     def flops(self, input_shape: Shape) -> float:
         return 1.0 * math.prod(input_shape) * self.size  # each number of the gradient is added once

@@ -8,7 +8,7 @@ has seen, and does not get a vector that it has.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from distbp.core.arrays import Array
@@ -16,8 +16,19 @@ from distbp.core.reduction import Block
 from distbp.engine.parameter_server import Contribution
 from distbp.team.exchange.gathering import Gathering
 from distbp.team.exchange.relay import OVER, Publication
+from distbp.team.exchange.sparse_sums import Scan, SparseSums, Table, decode, encode, live_rows
 
-Packed = tuple[int, int, Array, Array]  # start, stop, gradient, totals
+Packed = tuple[int, int, Array | SparseSums, Array]  # start, stop, gradient, totals
+
+
+def packed(
+    contributions: Iterable[Contribution], tables: Sequence[Table] = (), scan: Scan = live_rows
+) -> list[Packed]:
+    """What a relay sends. tables, scan: as of `encode`. Some arrays are those of the contributions."""
+    return [
+        (block.start, block.stop, encode(gradient, tables, scan), totals)
+        for block, gradient, totals in contributions
+    ]
 
 
 class Desk:
@@ -60,7 +71,7 @@ class Desk:
         vector if the relay has it."""
         # Ray gives read-only arrays, and the server joins in place.
         mine = [
-            Contribution(Block(a, b), gradient.copy(), totals.copy()) for a, b, gradient, totals in pushed
+            Contribution(Block(a, b), decode(gradient), totals.copy()) for a, b, gradient, totals in pushed
         ]
         with self._turn:
             if attempt != self._attempt:

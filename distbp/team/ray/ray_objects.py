@@ -13,7 +13,9 @@ import ray
 
 from distbp.core.arrays import Array
 from distbp.engine.parameter_server import Contribution
+from distbp.team.exchange.desk import packed
 from distbp.team.exchange.relay import Publication
+from distbp.team.exchange.sparse_sums import Scan, Table, live_rows
 
 # Ray carries values up to 100 KB within its messages; larger ones are worth an object of their own.
 INLINE_BYTES = 100 * 1024
@@ -41,17 +43,23 @@ class RayReply:
 
 
 class RayLink:
-    """A `Link` to the server's actor. `calls`, `bytes`: how often it was used, and for how much gradient."""
+    """A `Link` to the server's actor. `calls`, `bytes`: how often it was used, and for how much gradient.
 
-    def __init__(self, server: Any, attempt: int) -> None:
+    tables: of which rows that are zero do not travel; scan: finds the others."""
+
+    def __init__(
+        self, server: Any, attempt: int, tables: Sequence[Table] = (), scan: Scan = live_rows
+    ) -> None:
         self._server = server
         self._attempt = attempt
+        self._tables = tables
+        self._scan = scan
         self.calls = 0
         self.bytes = 0
 
     def push_pull(self, phase: int, contributions: Sequence[Contribution]) -> RayReply:
         # Ray has copied the arrays when this returns.
-        packed = [(c.block.start, c.block.stop, c.gradient, c.totals) for c in contributions]
+        pushed = packed(contributions, self._tables, self._scan)
         self.calls += 1
-        self.bytes += sum(c.gradient.nbytes for c in contributions)
-        return RayReply(self._server.push_pull.remote(self._attempt, phase, packed))
+        self.bytes += sum(sums.nbytes for _, _, sums, _ in pushed)
+        return RayReply(self._server.push_pull.remote(self._attempt, phase, pushed))

@@ -16,6 +16,7 @@ from distbp.team.exchange.relay import Relay
 from distbp.team.exchange.segment import Range, SegmentHandle
 from distbp.team.exchange.server_ranges import FanLink
 from distbp.team.exchange.shared_data import NodeStore, ShardData, SharedRows
+from distbp.team.exchange.sparse_sums import scan_of, tables_within
 from distbp.team.ray.actors import DATA_CALLS, NEVER, Orders, Place, end_process, place_of
 from distbp.team.ray.ray_objects import RayLink
 from distbp.team.ray.settling import settle
@@ -28,10 +29,17 @@ class RelayActor:
         """servers: (actor, start, stop) of each; [start, stop) is its range of the flat vector."""
         self._stack = settle(blueprint.kernels)
         self._blueprint = blueprint
-        size = blueprint.network().size
-        self._segment = seg.create(size, blueprint.dtype, totals_size(blueprint), attempt, blueprint.pushed)
+        network = blueprint.network()
+        self._segment = seg.create(
+            network.size, blueprint.dtype, totals_size(blueprint), attempt, blueprint.pushed
+        )
         self._workers = LocalWorkers(self._segment, audit_of(blueprint, self._segment))
-        self._links = [RayLink(server, attempt) for server, _, _ in servers]
+        tables = network.sparse if blueprint.pushed else []
+        scan = scan_of(blueprint.kernels)
+        self._links = [
+            RayLink(server, attempt, tables_within(tables, start, stop), scan)
+            for server, start, stop in servers
+        ]
         ranges = [(start, stop) for _, start, stop in servers]
         link = self._links[0] if len(ranges) == 1 else FanLink(self._links, ranges, blueprint.dtype)
         self._relay = Relay(self._workers, blueprint.shards, link)

@@ -1,0 +1,28 @@
+"""The search for rows that are not zero, in compiled code (Numba, optional)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.machine.jit import jit
+
+
+def live_rows(words: Array) -> Array:
+    """As `sparse_sums.live_rows`."""
+    found = np.empty(len(words), np.int64)
+    return found[: _find(words, found)].copy()  # a view would keep the whole
+
+
+@jit
+def _find(words: Array, found: Array) -> int:
+    """Writes the numbers of rows with a bit that is not 0; returns how many. words: (rows, words of a row),
+    uint32; found: (rows,), int64."""
+    count = 0
+    for row in range(words.shape[0]):
+        bits = words[row, 0]
+        for k in range(words.shape[1]):  # to the end: the loop has vector instructions
+            bits |= words[row, k]
+        found[count] = row  # without a branch that cannot be foreseen
+        count += bits != 0
+    return count
