@@ -190,6 +190,10 @@ CASES: dict[str, tuple[Any, ...]] = {
          DENSE],
         SERIES,
     ),
+    "last_step": (
+        [{"type": "dense_steps", "units": 4}, {"type": "attention", "causal": True}, "last_step", DENSE],
+        SERIES,
+    ),
     "batch_normalization": (["batch_normalization", "flatten", DENSE], SERIES),
     "batch_normalization of images": (
         [{"type": "conv2d", "filters": 2, "kernel_size": 3}, "batch_normalization", "flatten", DENSE], IMAGES,

@@ -70,7 +70,7 @@ INPUT_SHAPES = {
     **dict.fromkeys(("conv2d", "max_pool2d", "average_pool2d", "global_average_pool2d"), (1, 2, 3)),
     **dict.fromkeys(("conv1d", "max_pool1d", "average_pool1d"), (3, 2)),
     **dict.fromkeys(("elman", "lstm", "gru", "attention", "dense_steps"), (3, 2)),
-    **dict.fromkeys(("positional_encoding", "positional_embedding", "average_steps"), (3, 2)),
+    **dict.fromkeys(("positional_encoding", "positional_embedding", "average_steps", "last_step"), (3, 2)),
 }
 
 

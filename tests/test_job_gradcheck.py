@@ -38,8 +38,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 IDS = {"embedding"}  # takes the data themselves; see tests/nn/test_embedding.py
 OVER_STEPS = (
-    "attention", "dense_steps", "positional_encoding", "positional_embedding", "average_steps", "conv1d",
-    "max_pool1d", "average_pool1d",
+    "attention", "dense_steps", "positional_encoding", "positional_embedding", "average_steps", "last_step",
+    "conv1d", "max_pool1d", "average_pool1d",
 )  # fmt: skip
 IMAGE = {"type": "reshape", "shape": [2, 3, 4]}
 BEFORE: dict[str, list[dict[str, Any]]] = {  # where a row of 5 numbers does not do

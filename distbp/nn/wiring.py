@@ -147,7 +147,7 @@ def dropping(
         Problem(
             f"{index}",
             f"{layer.type} drops the lengths of the rows, so that padding would count; put a layer before it"
-            " that uses them, as average_steps, or a recurrent one",
+            " that uses them, as average_steps, last_step, or a recurrent one",
         )
         for index, (layer, sources) in enumerate(zip(layers, wiring, strict=True))
         if layer.lengths == "drop" and any(having.get(source, False) for source in sources)

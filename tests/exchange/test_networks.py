@@ -92,6 +92,7 @@ NETWORKS: dict[str, tuple[list[dict[str, Any]], tuple[int, ...]]] = {
     "ids": ([{"type": "embedding", "entries": 9, "size": 3}, {"type": "elman", "units": 4}], (5,)),
     "graph": (GRAPH, (5,)),
     "transformer": (TRANSFORMER, (5, 3)),
+    "last step": ([{"type": "attention", "causal": True}, {"type": "last_step"}], (5, 3)),
     "lengths": (
         [
             {"type": "lstm", "units": 3, "bidirectional": True, "return_sequences": True},

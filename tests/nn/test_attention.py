@@ -94,6 +94,7 @@ NETS: dict[str, tuple[list[Any], tuple[int, ...]]] = {
     "one step of one feature": ([layer("attention"), layer("attention", causal=True), *FLAT], (1, 1)),
     "odd sizes": ([layer("attention", heads=3), layer("average_steps"), layer("dense", units=2)], (11, 9)),
     "wide": ([layer("attention", heads=2, causal=True), layer("average_steps")], (19, 10)),
+    "read from the last step": ([layer("attention", heads=2, causal=True), layer("last_step")], (6, 4)),
     "of the data twice": (
         [
             layer("attention", inputs=("input",), name="a"),
@@ -234,6 +235,14 @@ def test_average_steps_by_hand(kernels: Kernels) -> None:
     assert dx.tolist() == [[[1, 2, 3], [1, 2, 3]]]
 
 
+def test_last_step_by_hand(kernels: Kernels) -> None:
+    rig = Rig(LAYERS["last_step"](), (2, 3), rows=1, kernels=kernels)
+    y, dx = rig.both(np.array([[[1.0, 2, 3], [5, 8, 4]]]), np.array([[2.0, 4, 6]]))
+    assert y.tolist() == [[5, 8, 4]]
+    assert dx is not None
+    assert dx.tolist() == [[[0, 0, 0], [2, 4, 6]]]
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("units", [None, 8])
 def test_facts(units: int | None, bias: bool) -> None:
@@ -256,7 +265,7 @@ def test_p_is_kept_for_the_backward_pass_only() -> None:
     assert p < work[0] < 2 * p < work[1]
 
 
-KINDS = ("attention", "positional_encoding", "positional_embedding", "average_steps")
+KINDS = ("attention", "positional_encoding", "positional_embedding", "average_steps", "last_step")
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "dense_steps"])

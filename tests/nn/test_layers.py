@@ -71,6 +71,7 @@ TABLE: dict[str, tuple[str, dict[str, Any], Shape, Shape]] = {
     "positional_encoding": ("positional_encoding", {}, (4, 3), (4, 3)),
     "positional_embedding": ("positional_embedding", {}, (4, 3), (4, 3)),
     "average_steps": ("average_steps", {}, (4, 3), (3,)),
+    "last_step": ("last_step", {}, (4, 3), (3,)),
 }
 TRAINABLE = [row for row in TABLE if "step" not in row]
 
@@ -162,7 +163,7 @@ class TestEvery:
     @pytest.mark.parametrize("training", [True, False])
     def test_nan_is_never_masked(self, row: str, training: bool, kernels: Kernels) -> None:
         x = inputs(row, np.float32)
-        x.reshape(ROWS, -1)[2, 1] = np.nan
+        x.reshape(ROWS, -1)[2, -1 if row == "last_step" else 1] = np.nan  # not in a step that is left out
         y = make(row, dtype=np.float32, training=training, kernels=kernels).forward(x)
         assert np.isnan(y[2]).any()
 

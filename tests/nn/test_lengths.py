@@ -55,6 +55,13 @@ NETS: dict[str, list[Any]] = {
         layer("average_steps"),
         DENSE,
     ],
+    "the last step": [
+        layer("positional_embedding"),
+        layer("attention", causal=True),
+        layer("last_step"),
+        DENSE,
+    ],
+    "the last step of the data": [layer("last_step"), DENSE],
 }
 every_net = pytest.mark.parametrize("name", NETS)
 each_lengths = pytest.mark.parametrize(
@@ -193,9 +200,26 @@ def test_a_layer_does_with_lengths_what_it_states(row: str, kernels: Kernels) ->
     assert y.tobytes() == changed.tobytes()
 
 
+def test_the_last_step_of_a_row_is_the_last_of_its_own(kernels: Kernels) -> None:
+    x, dy = np.arange(18.0).reshape(3, 3, 2), np.arange(1.0, 7).reshape(3, 2)
+    rig = Rig(LAYERS["last_step"](), (3, 2), rows=3, kernels=kernels, lengths=np.array([2, 0, 3]))
+    y, dx = rig.both(x, dy)
+    assert y.tolist() == [[2, 3], [0, 0], [16, 17]]
+    assert dx is not None
+    expected = np.zeros_like(x)
+    expected[0, 1], expected[2, 2] = [1, 2], [5, 6]
+    assert dx.tolist() == expected.tolist()
+
+
 def test_length_zero_gives_zero(kernels: Kernels) -> None:
     x, zero = np.ones((2, 3, 4), np.float32), np.array([0, 3])
-    for kind, options in (("elman", {}), ("lstm", {}), ("gru", {}), ("average_steps", None)):
+    for kind, options in (
+        ("elman", {}),
+        ("lstm", {}),
+        ("gru", {}),
+        ("average_steps", None),
+        ("last_step", None),
+    ):
         one = LAYERS[kind]() if options is None else LAYERS[kind](units=2, bidirectional=True, **options)
         y = Rig(one, (3, 4), rows=2, dtype=np.float32, kernels=kernels, lengths=zero).forward(x)
         assert not y[0].any(), kind

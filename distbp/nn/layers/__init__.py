@@ -23,7 +23,7 @@ from distbp.nn.layers.pooling import (
 )
 from distbp.nn.layers.recurrent import Elman, Gru, Lstm
 from distbp.nn.layers.shapes import Flatten, Reshape
-from distbp.nn.layers.steps import AverageSteps, PositionalEmbedding, PositionalEncoding
+from distbp.nn.layers.steps import AverageSteps, LastStep, PositionalEmbedding, PositionalEncoding
 
 LAYERS: Mapping[str, Any] = registry(
     Dense,
@@ -52,5 +52,6 @@ LAYERS: Mapping[str, Any] = registry(
     PositionalEncoding,
     PositionalEmbedding,
     AverageSteps,
+    LastStep,
     *NAMED,
 )

@@ -1,4 +1,5 @@
-"""Layers over (steps, features) without a state: what each step is, where it stands, and all on average."""
+"""Layers over (steps, features) without a state: where each step stands, all on average, and
+the last one."""
 
 from __future__ import annotations
 
@@ -119,6 +120,51 @@ class AverageSteps(Facts):
                 return (None,)
             dx = tape.like(inputs)
             tape.emit("mean_steps_backward", dy, ends, dx)
+            return (dx,)
+
+        return Value(y, (features,)), backward
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastStep(Facts):
+    """The last step, feature by feature: (steps, features) -> (features). Of rows with lengths the last of
+    each row's own steps; 0 for length 0.
+
+    After causal attention only the last step has seen all others, so it forecasts what comes next."""
+
+    keeps_values: ClassVar[bool] = True
+
+    type: Literal["last_step"] = "last_step"
+
+    @property
+    def lengths(self) -> Lengths:
+        return "use"
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return (steps_of(self.type, input_shape)[1],)
+
+    def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
+        tape, (steps, features) = low.tape, x.shape
+        inputs, y = x.ref.reshaped(steps * features, 1), tape.work(features)
+        last = (features * (steps - 1),)
+        if x.lengths is None:
+            tape.emit("take_columns", inputs, y, whole=last)
+        else:
+            by_steps = tape.work(features, steps)
+            tape.emit("steps_first", inputs, by_steps)
+            tape.emit("take_last", x.lengths, by_steps, y)
+
+        def backward(dy: Ref) -> tuple[Ref | None]:
+            if not low.wanted[0]:
+                return (None,)
+            dx = tape.like(inputs)
+            if x.lengths is None:
+                tape.emit("fill", dx, real=(0.0,))
+                tape.emit("put_columns", dy, dx, whole=last)
+            else:
+                d_steps = tape.like(by_steps)
+                tape.emit("put_last", x.lengths, dy, d_steps)
+                tape.emit("samples_first", d_steps, dx)
             return (dx,)
 
         return Value(y, (features,)), backward

@@ -12,7 +12,7 @@ from distbp.run.explain.kinds.images import AVERAGE_POOL, CONVOLUTION, GLOBAL_AV
 from distbp.run.explain.kinds.normalization import NORMALIZATION
 from distbp.run.explain.kinds.recurrent import RECURRENT
 from distbp.run.explain.kinds.sequences import AVERAGE_POOL_1D, CONVOLUTION_1D, MAX_POOL_1D
-from distbp.run.explain.kinds.steps import AVERAGE, EMBEDDING, ENCODING, PLACES
+from distbp.run.explain.kinds.steps import AVERAGE, EMBEDDING, ENCODING, LAST, PLACES
 from distbp.run.explain.loops import FUNCTIONS
 from distbp.run.explain.numbers import Kind
 
@@ -42,6 +42,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "positional_encoding": ENCODING,
         "positional_embedding": PLACES,
         "average_steps": AVERAGE,
+        "last_step": LAST,
         "flatten": RESHAPE,
         "reshape": RESHAPE,
         **dict.fromkeys((*FUNCTIONS, "softmax"), ACTIVATION),

@@ -148,3 +148,27 @@ AVERAGE = Kind(
     hands_rule=lambda step: f"dE/da = dE/da of layer {step.number}, an equal part to each step",
     hands=lambda step, which, place: f"{short(float(step.get('dE_da')[place[1]]))} / {len(step.x)}",
 )
+
+# The last step ----------------------------------------------------------------------------------------
+
+
+def _last_back(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbers, d: Values) -> Back:
+    d_x = np.zeros_like(inputs[0])
+    d_x[-1] = d
+    return Back({}, {}, [d_x])
+
+
+def _last_hands(step: LayerStep, which: int, place: Place) -> str:
+    t, k = place
+    return short(float(step.get("dE_da")[k])) if t == len(step.x) - 1 else "0 (it is not the last step)"
+
+
+LAST = Kind(
+    read=unread,
+    forward=lambda spec, own, inputs: {"a": inputs[0][-1]},
+    backward=_last_back,
+    rule=lambda step: f"a[k] = x[{len(step.x) - 1}, k], of the last step",
+    made=lambda step, place: [f"a{at(place)} = x{at((len(step.x) - 1, *place))} = {plain(step.a[place])}"],
+    hands_rule=lambda step: f"dE/da = dE/da of layer {step.number} to the last step, 0 to the others",
+    hands=_last_hands,
+)
