@@ -110,6 +110,26 @@ def test_on_a_parabola_the_second_trial_is_its_minimum() -> None:
         assert line.tries <= 3 and line.step == pytest.approx(4.0, abs=1e-6)
 
 
+def test_on_a_parabola_a_first_trial_may_have_to_be_nearer_to_its_minimum() -> None:
+    """With c2 = 0.2 a trial at 3.5 is good enough, with a slope of an eighth of the first one."""
+
+    def parabola(a: float) -> tuple[float, float]:
+        return (a - 4) ** 2, 2 * (a - 4)
+
+    line = begin(*parabola(0.0), 3.5)
+    assert advance(line, *parabola(3.5), 0.2, 0.0).phase == ACCEPTED
+    further = advance(line, *parabola(3.5), 0.2, 0.0, 0.001)
+    assert further.phase != ACCEPTED and further.step == pytest.approx(4.0)
+    assert advance(further, *parabola(further.step), 0.2, 0.0, 0.001).phase == ACCEPTED
+
+    def other(a: float) -> tuple[float, float]:  # as steep at both ends, and a hundredth lower
+        value, slope = parabola(a)
+        return value - 0.01 * (a > 0), slope
+
+    assert advance(line, *other(3.5), 0.2, 0.0, 0.001).phase == ACCEPTED
+    assert advance(line, *other(3.5), 0.2, 0.02, 0.001).phase != ACCEPTED  # by rounding it may be one
+
+
 def test_a_search_without_a_lower_value_fails_and_one_without_a_bottom_ends() -> None:
     line = search(lambda a: (abs(a), 1.0) if a else (0.0, -1.0), 1.0, 0.5)
     assert line.phase == FAILED and line.step == 0
@@ -132,10 +152,11 @@ def test_where_values_differ_by_rounding_only_slopes_decide() -> None:
 # Problems
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(8))
 def test_conjugate_gradients_solve_a_bowl_of_100_dimensions_in_110_iterations(seed: int) -> None:
+    """With the curvature that a job has where it says none."""
     loss, lowest = bowl(seed)
-    point, searching = descend(ConjugateGradient(tolerance=1e-10, curvature=0.01), loss, np.zeros(100))
+    point, searching = descend(ConjugateGradient(tolerance=1e-10), loss, np.zeros(100))
     assert np.abs(point - lowest).max() < 1e-10
     assert searching.found.iterations <= 110 and searching.found.evaluations <= 220
     assert searching.found.norm == pytest.approx(float(np.linalg.norm(loss(point)[1])), rel=1e-3)
@@ -144,11 +165,15 @@ def test_conjugate_gradients_solve_a_bowl_of_100_dimensions_in_110_iterations(se
 @every_method
 @pytest.mark.parametrize("size", [2, 10])
 def test_both_find_the_bottom_of_rosenbrocks_valley(name: str, size: int) -> None:
-    start = np.tile([-1.2, 1.0], size // 2)
-    point, searching = descend(METHODS[name](tolerance=1e-9), rosenbrock, start)
-    np.testing.assert_allclose(point, 1, atol=1e-8)
-    assert searching.found.evaluations < (120 if name == "lbfgs" else 600)
-    assert searching.verdict.startswith("converged after ") and "tolerance is 1e-09" in searching.verdict
+    """From the usual start, and from eight near it: how long it takes differs from start to start."""
+    draw, evaluations = np.random.default_rng(0), []
+    for scale in (0.0, *[0.1] * 8):
+        start = np.tile([-1.2, 1.0], size // 2) + scale * draw.normal(size=size)
+        point, searching = descend(METHODS[name](tolerance=1e-9), rosenbrock, start)
+        np.testing.assert_allclose(point, 1, atol=1e-8)
+        assert searching.verdict.startswith("converged after ") and "tolerance is 1e-09" in searching.verdict
+        evaluations.append(searching.found.evaluations)
+    assert np.median(evaluations) < (120 if name == "lbfgs" else 650)
 
 
 def test_lbfgs_needs_no_more_evaluations_than_scipys() -> None:

@@ -8,6 +8,11 @@ S. Wright, "Numerical Optimization", 2nd ed., algorithms 3.5 and 3.6, equation 3
 Close to a minimum values differ by less than their rounding, so that the first condition says nothing. Each
 comparison of values therefore leaves out what rounding may add, and slopes decide (the approximate Wolfe
 conditions of W. Hager and H. Zhang, SIAM J. Optim. 16, 2005, section 3).
+
+Conjugate gradients solve a bowl of n dimensions in n steps where each step ends in the minimum of its line
+(Nocedal and Wright, section 5.1). A first trial that keeps the conditions ends that, though the second would
+be the minimum: the curve through both ends of a parabola is the parabola. So on a line that is one, a method
+may ask more of the first trial.
 """
 
 from __future__ import annotations
@@ -19,8 +24,10 @@ DECREASE = 1e-4  # c1
 MOST_TRIES = 25  # evaluations along one line
 FURTHER = 9.0  # times the last stretch: the most that a search goes on by
 NEAREST = 0.05  # of a bracket: a trial is no nearer to one of its ends
+TRUSTED = 1e-3  # the same where both ends lie on a parabola, whose minimum is then known
 NOT_FINITE = 0.1  # of a bracket whose other end has no value
 NARROWEST = 1e-12  # of a bracket, against its better end
+PARABOLA = 1e-4  # of the fall: by so much may it differ from a parabola's
 
 GOING_ON, NARROWING, LAST, ACCEPTED, FAILED = range(5)  # phases; LAST: whatever is found is accepted
 
@@ -51,9 +58,12 @@ def begin(value: float, slope: float, step: float) -> Line:
     return Line(GOING_ON, step, here, here, here)
 
 
-def advance(line: Line, value: float, slope: float, curvature: float, rounding: float) -> Line:
+def advance(
+    line: Line, value: float, slope: float, curvature: float, rounding: float, on_parabola: float = 1.0
+) -> Line:
     """The search after the trial was evaluated. value, slope: there; they need not be finite. curvature: c2.
-    rounding: by how much values may differ that are the same."""
+    rounding: by how much values may differ that are the same. on_parabola: c2 of a first trial on a line that
+    is a parabola, where that is less."""
     trial, start, low = End(line.step, value, slope), line.start, line.low
     line = line._replace(tries=line.tries + 1)
     if line.phase == LAST:
@@ -62,6 +72,8 @@ def advance(line: Line, value: float, slope: float, curvature: float, rounding: 
     enough = finite and value <= start.value + DECREASE * trial.step * start.slope + rounding
     if not enough or (line.tries > 1 and value > low.value + rounding):
         return _narrow(line, low, trial, rounding)
+    if line.tries == 1 and _is_parabola(start, trial, rounding):
+        curvature = min(curvature, on_parabola)
     if abs(slope) <= -curvature * start.slope:
         return line._replace(phase=ACCEPTED)
     if line.phase == NARROWING:
@@ -72,6 +84,12 @@ def advance(line: Line, value: float, slope: float, curvature: float, rounding: 
     if line.tries >= MOST_TRIES:
         return line._replace(phase=ACCEPTED)
     return line._replace(step=_further(low, trial, rounding), low=trial, high=low)
+
+
+def _is_parabola(a: End, b: End, rounding: float) -> bool:
+    """Whether values differ as those of a parabola with these slopes: by their mean, times the way."""
+    expected = 0.5 * (b.step - a.step) * (a.slope + b.slope)
+    return abs(b.value - a.value - expected) <= PARABOLA * abs(expected) + rounding
 
 
 def _narrow(line: Line, low: End, high: End, rounding: float) -> Line:
@@ -86,7 +104,8 @@ def _narrow(line: Line, low: End, high: End, rounding: float) -> Line:
     else:
         found = _minimum(low, high, rounding)
         share = 0.5 if found is None else (found - low.step) / width
-        step = low.step + min(max(share, NEAREST), 1 - NEAREST) * width
+        nearest = TRUSTED if _is_parabola(low, high, rounding) else NEAREST
+        step = low.step + min(max(share, nearest), 1 - nearest) * width
     return line._replace(phase=NARROWING, step=step, low=low, high=high)
 
 
@@ -97,7 +116,8 @@ def _further(before: End, trial: End, rounding: float) -> float:
     found = _minimum(before, trial, rounding)
     if found is None or found <= trial.step:
         return most
-    return min(max(found, trial.step + NEAREST * stretch), most)
+    nearest = TRUSTED if _is_parabola(before, trial, rounding) else NEAREST
+    return min(max(found, trial.step + nearest * stretch), most)
 
 
 def _minimum(a: End, b: End, rounding: float) -> float | None:

@@ -142,7 +142,8 @@ class Searching:
             return self._afresh(found._replace(loss=loss), value, gradient)
         slope = dot(gradient, self.slots["direction"])
         rounding = ROUNDING[gradient.dtype.name] * abs(found.line.start.value)
-        line = advance(found.line, value, slope, self.method.curvature, rounding)
+        method = self.method
+        line = advance(found.line, value, slope, method.curvature, rounding, method.on_parabola)
         found = found._replace(line=line)
         if line.phase == FAILED:
             if found.accepted == 0:  # the steepest way is none either

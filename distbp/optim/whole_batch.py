@@ -35,7 +35,9 @@ def dot(a: Array, b: Array) -> float:
 
 class WholeBatch(Protocol):
     """What such a method offers. `slots`: name -> how many vectors it keeps beside the gradient of the point
-    and the direction."""
+    and the direction. `on_parabola`: as of `line_search.advance`."""
+
+    on_parabola: ClassVar[float]
 
     @property
     def type(self) -> str: ...
@@ -64,10 +66,11 @@ class ConjugateGradient(Facts):
     Optimization", 2nd ed., section 5.2). Each step is one pass over the training set."""
 
     whole_batch: ClassVar[bool] = True
+    on_parabola: ClassVar[float] = 0.001  # so a least-squares problem is solved by steps that are exact
 
     type: Literal["conjugate_gradient"] = "conjugate_gradient"
     tolerance: float = option(1e-5, help=_TOLERANCE_HELP, ge=0)
-    curvature: float = option(0.1, help=_CURVATURE_HELP, gt=1e-4, lt=0.5)
+    curvature: float = option(0.2, help=_CURVATURE_HELP, gt=1e-4, lt=0.5)
 
     @property
     def slots(self) -> Mapping[str, int]:
@@ -90,6 +93,9 @@ class LBFGS(Facts):
     Each step is one pass over the training set."""
 
     whole_batch: ClassVar[bool] = True
+    on_parabola: ClassVar[float] = (
+        1.0  # its first trial is mostly good, and a second costs more than it brings
+    )
 
     type: Literal["lbfgs"] = "lbfgs"
     history: int = option(10, help="steps that are remembered: two vectors each", ge=1, le=100)
