@@ -8,18 +8,17 @@ it: rows have lengths (docs/sequences.md), so a network can begin with one lette
 
 Then each writes on from "T". Half a minute on one core. It printed, for the pages of one day:
 
-    pairs      4.40  0.18
-    lstm       3.97  0.33
-    attention  4.29  0.26
+    pairs      4.34  0.20
+    lstm       3.95  0.32
+    attention  4.26  0.25
 
     lstm writes:
 
-    Thimon the sent of a recuts eate stme of the the bore that the pous the number. with tas in enale ...
+    T_ves or fast the nectinuts fiun the ber or and the the cost gathin. | 2.9 | 28824,200 | 1.7 | ...
 
     attention writes:
 
-    Tho the me the fome bof | the | Slonuld ditrdis |
-    | ``shatst` `keschervarver ruthe s tas meran gilins orfore | ...
+    Thint mear the me lanindts of ze ront re ron the blis tadmer iargof strange Ray wimeat tan of  beas, ...
 """
 
 from __future__ import annotations
