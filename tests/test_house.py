@@ -124,6 +124,7 @@ MATHEMATICS = {
 JIT = {"distbp.machine.jit", "distbp.machine.vector_math"}
 # Past 300 lines a file is asked whether it is two things. These were asked, and said no.
 LONG = {
+    "distbp.core.settings",
     "distbp.run.checkpoint",
     "distbp.cli.main",
     "distbp.team.ray.ray_team",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _LEVELS = 4  # shown of a column
 _CLASSES = 10
+_COLLAPSED = re.compile(r"^(https?|s3|gs):/+")  # an address that was taken for a path
 
 
 @click.group()
@@ -76,7 +78,7 @@ def is_table(path: Path) -> bool:
     """Whether what is to be trained is a table, by its name."""
     from distbp.data.columns.files import looks_like_table
 
-    return looks_like_table(path)
+    return looks_like_table(path) or _COLLAPSED.match(str(path)) is not None
 
 
 def job_for_table(path: str, target: str, sets: tuple[str, ...] = ()) -> str:
@@ -85,7 +87,7 @@ def job_for_table(path: str, target: str, sets: tuple[str, ...] = ()) -> str:
     from distbp.job.overrides import overridden
     from distbp.job.text import read_yaml, write_yaml
 
-    source, _, facts = look(path)
+    source, _, facts = look(_COLLAPSED.sub(r"\1://", path))
     page, why = first_job(source, facts, target)
     if sets:
         page = write_yaml(overridden(read_yaml(page), sets, f"the first job for {path}"))
@@ -102,9 +104,11 @@ def look(path: str) -> tuple[dict[str, Any], RawTable, dict[str, Facts]]:
     from distbp.data.columns.reading import open_raw
     from distbp.data.columns.types import survey
     from distbp.data.formats import TableFiles
+    from distbp.data.remote.addresses import is_address
 
     written = "{" in path and not Path(path).exists()
-    source = source_of([path], with_targets=True) if written else TableFiles(path=str(user_path(path)))
+    plain = path if is_address(path) else str(user_path(path))
+    source = source_of([path], with_targets=True) if written else TableFiles(path=plain)
     if not isinstance(source, TableFiles):
         raise JobError([Fault("", f"is of the format {source.type}; a table is described")], "TABLE")
     table = open_raw(source, Path())
@@ -200,10 +204,11 @@ def _beside(page: str, source: Mapping[str, Any], job: Path) -> str:
     """The page with the path of the table as it is from the job's folder."""
     import os
 
+    from distbp.data.remote.addresses import is_address
     from distbp.job.text import read_yaml, write_yaml
 
     path = str(source["path"])
-    if Path(path).is_absolute():
+    if Path(path).is_absolute() or is_address(path):
         return page
     fields = read_yaml(page)
     fields["data"]["train"]["path"] = os.path.relpath(path, job.parent)

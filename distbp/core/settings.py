@@ -107,10 +107,30 @@ SETTINGS = _table(
         "DISTBP_CACHE",
         "",
         "",
-        "where large prepared tables are kept for the next start; empty: distbp/ below XDG_CACHE_HOME; none:"
-        " they are not",
+        "where large prepared tables and fetched files are kept for the next start; empty: distbp/ below"
+        " XDG_CACHE_HOME; none: they are not",
     ),
     Setting("DISTBP_CACHE_BYTES", 8 * 2**30, "bytes", "the most that all kept tables fill; older ones go"),
+    Setting(
+        "DISTBP_REMOTE",
+        "",
+        "",
+        "addresses that tables may be fetched from, with commas between: https, http, s3, gs, alone or with a"
+        " place (s3://our-bucket/public); empty: none may",
+    ),
+    Setting(
+        "DISTBP_REMOTE_PRIVATE",
+        "",
+        "",
+        "hosts that tables may be fetched from although they are in a private network, as"
+        " store.internal:8443, with commas between",
+    ),
+    Setting(
+        "DISTBP_REMOTE_BYTES",
+        64 * 2**30,
+        "bytes",
+        "the most that fetched files fill below DISTBP_CACHE; those used longest ago go",
+    ),
     Setting(
         "DISTBP_PROCESSORS",
         100_000,

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from distbp.core import settings
 from distbp.core.errors import DataError, HostileFileError
 from distbp.core.storage import user_path
+from distbp.data.remote.addresses import is_address
 
 
 class DataFile(NamedTuple):
@@ -35,6 +36,11 @@ def resolve(folder: Path, path: str, confined: bool = False) -> Path:
     if not path or "\0" in path:
         raise DataError(
             f"{path!r} is not a file name; write the path of a data file, relative to the job's folder"
+        )
+    if is_address(path):
+        raise DataError(
+            f"{path}: only tables (format: table) are fetched from an address; download the file, and name"
+            " that"
         )
     if not confined:
         return folder / user_path(path)

@@ -7,6 +7,8 @@ from pathlib import Path
 from distbp.core import settings
 from distbp.core.errors import DataError
 from distbp.data.formats.tables import TableFiles
+from distbp.data.remote.addresses import is_address
+from distbp.data.remote.fetching import fetch
 from distbp.data.safety import DataFile, find, resolve
 
 SUFFIXES = {
@@ -21,8 +23,11 @@ MOST_FILES = 100_000
 
 
 def find_files(source: TableFiles, folder: Path, confined: bool = False) -> list[DataFile]:
-    """The files of a table, by name. Raises DataError, HostileFileError."""
+    """The files of a table, by name; what lies elsewhere is fetched first. Raises DataError,
+    HostileFileError."""
     path = source.path
+    if is_address(path):
+        return fetch(path, lambda name: _is_data(Path(name)), MOST_FILES)
     base = common_folder(source, folder, confined)
     if base is None:
         return [find(folder, path, confined)]
@@ -44,7 +49,9 @@ def find_files(source: TableFiles, folder: Path, confined: bool = False) -> list
 
 
 def are_here(source: TableFiles, folder: Path) -> bool:
-    """Whether there is anything at the path of a table, or fits it."""
+    """Whether there is anything on this machine at the path of a table, or fits it."""
+    if is_address(source.path):
+        return False
     base = common_folder(source, folder)
     if base is None or resolve(folder, source.path).exists():
         return resolve(folder, source.path).exists()

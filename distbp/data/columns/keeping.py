@@ -26,6 +26,7 @@ from distbp.core import settings
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError
 from distbp.core.sealed import canonical_json, sealed_json, unseal_json
+from distbp.data.cache import NEW, cache_folder, make_room
 from distbp.data.columns.arrow import arrow
 from distbp.data.columns.choosing import Wanted
 from distbp.data.columns.files import find_files
@@ -35,9 +36,8 @@ from distbp.data.table import Table, chunks
 from distbp.data.windows import Windows
 
 _FACTS = "table.json"
-_NEW, _CELLS = ".new-", ".cells"
+_CELLS = ".cells"
 _SETTLED_NS = 2_000_000_000  # a file that changed so shortly ago may change again within one clock tick
-_ABANDONED_S = 3600.0
 _ARRAYS = ("targets", "weights", "row_numbers")
 
 
@@ -55,9 +55,9 @@ class Opened:
 def place_of(wanted: Wanted, sources: Mapping[str, Any], folder: Path, confined: bool) -> Path | None:
     """Where the prepared table is kept, or would be; None where it is not, as it is not in files, or they
     changed just now, or it is a series, in another order than its files. Raises DataError."""
-    cache = str(settings.get("DISTBP_CACHE"))
+    cache = cache_folder()
     if (
-        cache == "none"
+        cache is None
         or wanted.window is not None
         or not all(isinstance(source, TableFiles) for source in sources.values())
     ):
@@ -74,8 +74,7 @@ def place_of(wanted: Wanted, sources: Mapping[str, Any], folder: Path, confined:
     targets = {name: dataclasses.asdict(target) for name, target in wanted.targets.items()}
     fields = {**vars(wanted), "columns": columns, "shares": dict(wanted.shares), "targets": targets}
     name = hashlib.sha256(canonical_json({"wanted": fields, "files": marks, "code": code})).hexdigest()
-    below = Path(str(settings.get("XDG_CACHE_HOME")) or Path.home() / ".cache") / "distbp"
-    return (Path(cache) if cache else below) / "tables" / name
+    return cache / "tables" / name
 
 
 def load(place: Path) -> Opened | None:
@@ -133,8 +132,8 @@ def _new_folder(parent: Path, size: int) -> Path | None:
     bound = settings.get("DISTBP_CACHE_BYTES")
     if size > min(bound, shutil.disk_usage(parent).free // 2):
         return None
-    _make_room(parent, bound - size)
-    return Path(tempfile.mkdtemp(prefix=_NEW, dir=parent))
+    make_room(parent, bound - size)
+    return Path(tempfile.mkdtemp(prefix=NEW, dir=parent))
 
 
 def _written(pending: Path, split: str, table: Table) -> dict[str, Any]:
@@ -173,23 +172,6 @@ def _table(place: Path, split: str, of: Mapping[str, Any]) -> Table:
         skipped=of["skipped"],
         **arrays,
     )
-
-
-def _make_room(folder: Path, bound: int) -> None:
-    """Removes what was used longest ago until the rest takes up to `bound` bytes. (Who has mapped it goes
-    on.)"""
-    found = []
-    for place in folder.iterdir():
-        used = place.stat().st_mtime
-        if not place.name.startswith(_NEW):
-            found.append((used, sum(file.stat().st_size for file in place.iterdir()), place))
-        elif time.time() - used > _ABANDONED_S:
-            shutil.rmtree(place, ignore_errors=True)
-    total = sum(size for _, size, _ in found)
-    for _, size, place in sorted(found):
-        if total > bound:
-            shutil.rmtree(place, ignore_errors=True)
-            total -= size
 
 
 def _boot() -> str:

@@ -20,7 +20,8 @@ class TableFiles:
 
     type: Literal["table"] = "table"
     path: str = option(
-        help="a file, a folder, or a pattern such as parts/*.parquet; text may be packed (.gz, .zst, .bz2)",
+        help="a file, a folder, or a pattern such as parts/*.parquet; text may be packed (.gz, .zst, .bz2);"
+        " or, where DISTBP_REMOTE allows it, an address: https://, s3://, gs://",
         path=True,
         min_length=1,
     )

@@ -1,5 +1,6 @@
 """A job that others send may use: data that is made or built in, datasets of its project, and files below
-the service's data folder. Nothing else of the machine, and nothing over the network."""
+the service's data folder. Nothing else of the machine, and over the network only tables at addresses that
+DISTBP_REMOTE allows."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from distbp.core.errors import DataError, Fault, JobError
 from distbp.core.options import paths
 from distbp.data.columns.files import find_files
 from distbp.data.formats import Arrays, TableFiles
+from distbp.data.remote.addresses import allowed, is_address
 from distbp.data.safety import find, resolve
 from distbp.engine.memory_need import needed, too_much
 from distbp.job import TrainingJob, WorkerRange
@@ -103,6 +105,8 @@ def _faults(job: TrainingJob, project: str, store: Store, data_folder: Path | No
             if path.startswith("dataset:"):
                 uploads = True
                 yield from _dataset_faults(where, path, source.type, project, store)
+            elif is_address(path) and isinstance(source, TableFiles):
+                yield from _address_faults(where, path)
             else:
                 files = True
                 yield from _file_faults(where, source, path, job.data.folder, data_folder)
@@ -111,6 +115,14 @@ def _faults(job: TrainingJob, project: str, store: Store, data_folder: Path | No
     yield from _init_faults(job.init, project, store)
     if job.data.folder is not None and not files:
         yield Fault("data.folder", "is only for files of the service; leave it out")
+
+
+def _address_faults(where: str, path: str) -> Iterator[Fault]:
+    """Of an address that the runner is to follow; nothing is asked of the network here."""
+    try:
+        allowed(path)
+    except DataError as error:
+        yield Fault(where, str(error))
 
 
 def _init_faults(init: str | None, project: str, store: Store) -> Iterator[Fault]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import socket
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 from api_kit import JOB, Api, make_api, problem_of
 from test_data_and_models import GOOD, left, upload
+
+from distbp.core import settings
 
 TABLE = {**JOB, "model": {"layers": [{"type": "dense", "units": 1}]}, "loss": "mse"}
 
@@ -105,3 +108,21 @@ def test_tables_in_the_folder_of_the_service(tmp_path: Path) -> None:
         assert "secret" not in said, said
     api.runner.close()
     api.store.close()
+
+
+def test_addresses_of_tables(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The setting of the service decides, before anything is asked of the network; a runner has it, too."""
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("asked the network"))
+    url = "https://data.example.org/a.csv"
+    (said,) = faults(api, url)
+    assert said.startswith(f"{url}: this address may not be followed here. Who runs distbp may set")
+    monkeypatch.setenv("DISTBP_REMOTE", "https://data.example.org, s3")
+    assert settings.for_runners()["DISTBP_REMOTE"] == "https://data.example.org, s3"
+    for path in (url, "s3://bucket/parts", "s3://bucket/parts/*.parquet"):
+        assert faults(api, path) == [], path
+    (said,) = faults(api, "s3://bucket/a.csv?endpoint_url=http://169.254.169.254")
+    assert "options such as endpoint_url are no part of an address" in said
+    (said,) = faults(api, "https://169.254.169.254/a.csv")
+    assert "may not be followed here: DISTBP_REMOTE allows https://data.example.org, s3" in said
+    (said,) = faults(api, url, "npz")  # arrays are not fetched
+    assert "names a file, and this service reads none" in said

@@ -1,0 +1,1 @@
+"""Named columns: tables as people have them (CSV, Parquet, frames), and how each column becomes numbers."""

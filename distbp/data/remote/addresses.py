@@ -1,0 +1,149 @@
+"""Addresses of data that lies elsewhere, and which of them may be followed. Nothing here touches the network.
+
+`DISTBP_REMOTE` lists what may be followed: a scheme (https), or a scheme with a host or bucket, and perhaps
+the beginning of a path (s3://our-bucket/public). It is empty by default.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+from urllib.parse import SplitResult, quote, unquote, urlsplit
+
+from distbp.core import settings
+from distbp.core.errors import DataError, HostileFileError, SettingsError, cut
+
+WEB = {"https": 443, "http": 80}  # and their ports
+BUCKETS = {"s3": "s3fs", "gs": "gcsfs"}  # and the packages that read them
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+_NO_PART = re.compile(r"[\x00-\x20\x7f\\]")
+
+
+class Address(NamedTuple):
+    """`host`: in lower case, without its port, or the bucket. `port`: 0 of a bucket. `path`: as it is
+    written, with the "/" at its beginning. `query`: what a web server is asked beside, without the "?"."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+    query: str = ""
+
+    @property
+    def place(self) -> str:
+        """Host and port, as a setting names them."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == WEB.get(self.scheme, 0) else f"{host}:{self.port}"
+
+    @property
+    def name(self) -> str:
+        """For messages: without the query, which may hold a secret."""
+        return f"{self.scheme}://{self.place}{self.path}"
+
+    @property
+    def target(self) -> str:
+        """What a web server is asked for, in ASCII."""
+        path = quote(self.path or "/", safe="/%:@!$&'()*+,;=~-._")
+        return f"{path}?{quote(self.query, safe='/%:@!$&()*+,;=~-._?')}" if self.query else path
+
+
+def is_address(path: str) -> bool:
+    """Whether a path of a job is the address of data elsewhere, and no file."""
+    return _SCHEME.match(path) is not None
+
+
+def allowed(text: str, of: str = "") -> Address:
+    """The address that `text` means, where `DISTBP_REMOTE` allows it. of: the address that led here, for
+    messages. Raises DataError, which says what to set, and HostileFileError."""
+    address = _parsed(text, of)
+    if not any(_covers(one, address) for one in _listed()):
+        listed = str(settings.get("DISTBP_REMOTE"))
+        said = f"{_from(of, address)}: this address may not be followed here"
+        if listed:
+            raise DataError(
+                f"{said}: DISTBP_REMOTE allows {listed}. Who runs distbp may add"
+                f" {address.scheme}://{address.place} to it; or download the file, and name that"
+            )
+        raise DataError(
+            f"{said}. Who runs distbp may set DISTBP_REMOTE={address.scheme} (or"
+            f" {address.scheme}://{address.place}); or download the file, and name that"
+        )
+    return address
+
+
+def may_be_private(address: Address) -> bool:
+    """Whether `DISTBP_REMOTE_PRIVATE` names the host with its port: it may lie in a private network."""
+    listed = [one.strip().lower() for one in str(settings.get("DISTBP_REMOTE_PRIVATE")).split(",")]
+    return address.place in listed
+
+
+def _from(of: str, address: Address) -> str:
+    return f"{of}: leads to {cut(address.name, 200)}" if of else address.name
+
+
+def _parsed(text: str, of: str) -> Address:
+    shown = f"{of}: leads to {text[:200]!r}" if of else text[:200]
+    try:
+        parts = urlsplit(text)
+        port, host = parts.port, (parts.hostname or "").lower()
+    except ValueError:
+        raise DataError(f"{shown}: is no address; write https://host/file or s3://bucket/file") from None
+    if parts.scheme not in {**WEB, **BUCKETS}:
+        raise DataError(f"{shown}: data is read from https, http, s3 and gs, not from {parts.scheme!r}")
+    if _NO_PART.search(text):
+        raise DataError(f"{shown}: an address has no blanks and no '\\'; write %20 for a blank")
+    if parts.username is not None or parts.password is not None:
+        raise HostileFileError(
+            f"{parts.scheme}://{host}: an address may not hold a name or password, as it is written to"
+            " job.yaml; use one that needs none"
+        )
+    if any(part.partition(";")[0] == ".." for part in re.split(r"[/\\]", unquote(parts.path))):
+        raise HostileFileError(f"{shown}: '..' is not allowed in an address; name the file itself")
+    if parts.scheme in BUCKETS:
+        return _bucket(parts, shown)
+    if not host:
+        raise DataError(f"{shown}: names no host; write {parts.scheme}://host/file")
+    if parts.fragment:
+        raise DataError(f"{shown}: an address of data has no '#'; write %23 where it is part of a name")
+    return Address(parts.scheme, host, WEB[parts.scheme] if port is None else port, parts.path, parts.query)
+
+
+def _bucket(parts: SplitResult, shown: str) -> Address:
+    if parts.query or parts.fragment:
+        raise HostileFileError(
+            f"{shown}: options such as endpoint_url are no part of an address; who runs distbp sets them up"
+            f" for {BUCKETS[parts.scheme]}"
+        )
+    if not _BUCKET.fullmatch(parts.netloc):
+        raise DataError(f"{shown}: {parts.netloc[:80]!r} is no bucket; write {parts.scheme}://bucket/file")
+    return Address(parts.scheme, parts.netloc, 0, parts.path)
+
+
+def _listed() -> Iterator[Address]:
+    for one in str(settings.get("DISTBP_REMOTE")).split(","):
+        scheme, _, rest = one.strip().partition("://")
+        if not scheme:
+            continue
+        if scheme not in {**WEB, **BUCKETS}:
+            raise SettingsError(
+                f"DISTBP_REMOTE names {one.strip()!r}, but takes https, http, s3 and gs, alone or with a"
+                " place (s3://our-bucket/public), with commas between. Mend or unset it."
+            )
+        try:
+            parts = urlsplit(f"{scheme}://{rest}")
+            port = WEB.get(scheme, 0) if parts.port is None else parts.port
+        except ValueError:
+            raise SettingsError(f"DISTBP_REMOTE names {one.strip()!r}, which is no place. Mend it.") from None
+        yield Address(scheme, (parts.hostname or "").lower(), port, parts.path)
+
+
+def _covers(listed: Address, address: Address) -> bool:
+    if listed.scheme != address.scheme:
+        return False
+    if not listed.host:
+        return True
+    plain = str if listed.scheme in BUCKETS else unquote  # to a store %2f is no "/"
+    path, begin = plain(address.path), plain(listed.path).rstrip("/")
+    return listed[1:3] == address[1:3] and (path == begin or path.startswith(f"{begin}/"))
