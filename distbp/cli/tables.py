@@ -130,6 +130,8 @@ def lines(table: RawTable, facts: Mapping[str, Facts], target: str | None) -> It
     if table.dialect is not None:
         delimiter = {"\t": "tabs"}.get(table.dialect.delimiter, repr(table.dialect.delimiter))
         yield f"CSV, cells divided by {delimiter}; {table.dialect.why}"
+    if table.keys:
+        yield f"from the names of folders (key=value): {', '.join(table.keys)}"
     yield ""
     width = min(24, max(8, *(len(name) for name in facts)))
     yield f"  {'column':<{width}}  {'type':<14}{'enters as':<12}{'missing':>9}  range or levels"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from distbp.core import settings
@@ -68,6 +70,17 @@ def common_folder(source: TableFiles, folder: Path, confined: bool = False) -> P
         return None
     base = _cut(source.path)[0]
     return resolve(folder, base, confined) if base else folder
+
+
+def begins_at(path: str, names: Sequence[str]) -> str:
+    """What the names of all files begin with, of a table whose path is this: its folder, or the part of the
+    pattern before the first wildcard."""
+    plain = path.rstrip("/") if is_address(path) else str(Path(path))
+    if all(name == plain or name.startswith(f"{plain}/") for name in names):
+        return plain
+    if wild := re.search(r"[*?[]", plain):
+        return plain[: wild.start()].rpartition("/")[0]
+    return ""
 
 
 def file_kind(source: TableFiles, file: DataFile) -> str:

@@ -12,14 +12,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from distbp.core.errors import DataError
-from distbp.data.columns.arrow import arrow, is_text
+from distbp.data.columns import file_rows
+from distbp.data.columns.arrow import arrow
 from distbp.data.columns.cells import missing_cells
-from distbp.data.columns.csv_text import Dialect, Ragged, find_dialect, first_undecodable, read_csv
+from distbp.data.columns.csv_text import Dialect, Ragged, find_dialect, first_undecodable
 from distbp.data.columns.files import check_unpacked, file_kind, find_files
+from distbp.data.columns.partitions import Folders, check_folders, folder_cells, folders_of
 from distbp.data.formats.tables import TableFiles
-from distbp.data.safety import DataFile, check_claim
+from distbp.data.safety import DataFile
 
-_ROWS = 32_768  # of a piece, where a file does not say itself
 _FEW = 1024  # of one that only shows what there is
 
 
@@ -58,7 +59,7 @@ class NamedTable(Protocol):
 class RawTable:
     """The files of a table. `names`: of its columns, in the order of the first file. `skipped`: rows that
     could not be cut into cells or repeat the header, in the last reading, by reason. `starts`: the first
-    row of each file that was read."""
+    row of each file that was read. `folders`: cells that stand in the names of the folders of each file."""
 
     source: TableFiles
     files: list[DataFile]
@@ -68,6 +69,7 @@ class RawTable:
     skip: bool = False
     skipped: dict[str, int] = field(default_factory=dict)
     starts: list[int] = field(default_factory=list)
+    folders: list[Folders] = field(default_factory=list)
     name: str = ""
 
     @property
@@ -78,19 +80,24 @@ class RawTable:
     def dialect(self) -> Dialect | None:
         return self.dialects[0]
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Columns that come from the names of folders."""
+        return tuple(self.folders[0]) if self.folders else ()
+
     @functools.cached_property
     def typed(self) -> frozenset[str]:
-        found = set(self.names)
+        found = set(self.names) - set(self.keys)
         for file, kind in zip(self.files, self.kinds, strict=True):
             with _told(self.source, file, kind, None):
-                found -= _text_columns(file, kind) if kind in ("parquet", "arrow") else found
+                found -= file_rows.text_columns(file, kind) if kind in ("parquet", "arrow") else found
         return frozenset(found)
 
     def beginnings(self, names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
         for file, kind in zip(self.files, self.kinds, strict=True):
             left = list(names)
             with _told(self.source, file, kind, None):
-                for batch in _batches(self.source, file, kind, None, left, Ragged(self.skip), _FEW):
+                for batch in file_rows.batches(self.source, file, kind, None, left, Ragged(self.skip), _FEW):
                     cells = {name: batch.column(name) for name in left}
                     yield cells
                     left = [name for name in left if missing_cells(cells[name]).all()]
@@ -106,19 +113,23 @@ class RawTable:
         """(number of the first row, cells by name), file after file. Raises DataError."""
         wanted = list(self.names if columns is None else columns)
         row, self.starts, self.skipped, ragged = 0, [], {}, Ragged(self.skip)
-        for file, kind, dialect in zip(self.files, self.kinds, self.dialects, strict=True):
+        read = [name for name in wanted if name not in self.keys] or [self.names[0]]
+        for number, (file, kind, dialect) in enumerate(
+            zip(self.files, self.kinds, self.dialects, strict=True)
+        ):
             self.starts.append(row)
             seen = 0
             with _told(self.source, file, kind, dialect):
-                for batch in _batches(self.source, file, kind, dialect, wanted, ragged):
+                for batch in file_rows.batches(self.source, file, kind, dialect, read, ragged):
                     seen += batch.nbytes
                     check_unpacked(file, seen)
-                    cells = {name: batch.column(name) for name in wanted}
-                    if kind == "csv" and dialect is not None and dialect.header and wanted:
+                    cells = {name: batch.column(name) for name in read}
+                    if kind == "csv" and dialect is not None and dialect.header:
                         cells = self._without_headers(cells, row)
-                    count = len(cells[wanted[0]]) if wanted else batch.num_rows
+                    count = len(cells[read[0]])
                     if count:
-                        yield row, cells
+                        cells |= {key: folder_cells(of, count) for key, of in self.folders[number].items()}
+                        yield row, {name: cells[name] for name in wanted}
                     row += count
         if ragged.count:
             self.skipped["a wrong number of cells"] = ragged.count
@@ -159,13 +170,16 @@ def open_raw(
     arrow()
     files = find_files(source, folder, confined)
     kinds = [file_kind(source, file) for file in files]
+    folders = folders_of(source, files)
     dialects: list[Dialect | None] = []
+    every: list[tuple[str, ...]] = []
     first: tuple[str, ...] = ()
     for file, kind in zip(files, kinds, strict=True):
         with _told(source, file, kind, None):
             dialect = find_dialect(source, file, header=header) if kind == "csv" else None
-            names = dialect.names if dialect is not None else _names(file, kind)
+            names = dialect.names if dialect is not None else file_rows.names(file, kind)
         dialects.append(dialect)
+        every.append(names)
         if not first:
             first, header = names, dialect.header if dialect is not None else header
             _check_names(file, names)
@@ -176,7 +190,9 @@ def open_raw(
                 f"{file.name}: has no column {shown}, which {files[0].name} has; a table's files need the"
                 " same columns"
             )
-    return RawTable(source, files, kinds, dialects, first, skip, name=source.path)
+    check_folders(files, every, folders)
+    names = (*first, *folders[0])
+    return RawTable(source, files, kinds, dialects, names, skip, name=source.path, folders=folders)
 
 
 def _check_names(file: DataFile, names: Sequence[str]) -> None:
@@ -189,89 +205,6 @@ def _check_names(file: DataFile, names: Sequence[str]) -> None:
     )
     if twice:
         raise DataError(f"{file.name}: two columns are named {twice[0]!r}; give each a name of its own")
-
-
-def _names(file: DataFile, kind: str) -> tuple[str, ...]:
-    if kind == "parquet":
-        with arrow().parquet.ParquetFile(str(file.path)) as parquet:
-            claimed = sum(
-                parquet.metadata.row_group(i).total_byte_size for i in range(parquet.num_row_groups)
-            )
-            check_claim(file.name, claimed, file.size)
-            return _own(parquet.schema_arrow.names)
-    if kind == "arrow":
-        with _ipc(file) as reader:
-            return _own(reader.schema.names)
-    return tuple(_json(file).column_names)
-
-
-def _own(names: Sequence[str]) -> tuple[str, ...]:
-    """Without the index that pandas adds."""
-    return tuple(name for name in names if not name.startswith("__index_level_"))
-
-
-def _batches(
-    source: TableFiles,
-    file: DataFile,
-    kind: str,
-    dialect: Dialect | None,
-    columns: list[str],
-    ragged: Ragged,
-    rows: int = _ROWS,
-) -> Iterator[Any]:
-    if dialect is not None:
-        yield from read_csv(source, file, dialect, columns, ragged)
-    elif kind == "parquet":
-        text = sorted(_text_columns(file, kind).intersection(columns))
-        with arrow().parquet.ParquetFile(str(file.path), read_dictionary=text) as parquet:
-            for groups in _groups(parquet):
-                yield from parquet.iter_batches(batch_size=rows, row_groups=groups, columns=columns)
-    elif kind == "arrow":
-        with _ipc(file) as reader:
-            count = getattr(reader, "num_record_batches", None)
-            batches = reader if count is None else (reader.get_batch(i) for i in range(count))
-            yield from (batch.select(columns) for batch in batches)
-    else:
-        yield from _json(file).select(columns).to_batches(max_chunksize=rows)
-
-
-def _groups(parquet: Any) -> Iterator[list[int]]:
-    """Row groups that are read together: more of them would be in memory at the same time."""
-    group: list[int] = []
-    rows = 0
-    for number in range(parquet.num_row_groups):
-        group.append(number)
-        rows += parquet.metadata.row_group(number).num_rows
-        if rows >= _ROWS or number + 1 == parquet.num_row_groups:
-            yield group
-            group, rows = [], 0
-
-
-def _text_columns(file: DataFile, kind: str) -> set[str]:
-    """Of a file of Parquet or Arrow: with or without a dictionary."""
-    if kind == "parquet":
-        schema = arrow().parquet.read_schema(str(file.path))
-    else:
-        with _ipc(file) as reader:
-            schema = reader.schema
-
-    def text(kind: Any) -> bool:
-        return is_text(kind.value_type if arrow().pa.types.is_dictionary(kind) else kind)
-
-    return {field.name for field in schema if text(field.type)}
-
-
-def _ipc(file: DataFile) -> Any:
-    """A reader of Arrow's file format (Feather), or of its streams."""
-    with file.path.open("rb") as handle:
-        stream = handle.read(6) != b"ARROW1"
-    handle = arrow().pa.memory_map(str(file.path))
-    return arrow().ipc.open_stream(handle) if stream else arrow().ipc.open_file(handle)
-
-
-def _json(file: DataFile) -> Any:
-    with arrow().pa.input_stream(str(file.path)) as stream:
-        return arrow().json.read_json(stream)
 
 
 @contextmanager

@@ -1,0 +1,99 @@
+"""One file of a table, by pyarrow: its columns, and its rows in batches. A damaged file raises pyarrow's
+errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from distbp.data.columns.arrow import arrow, is_text
+from distbp.data.columns.csv_text import Dialect, Ragged, read_csv
+from distbp.data.formats.tables import TableFiles
+from distbp.data.safety import DataFile, check_claim
+
+ROWS = 32_768  # of a batch, where a file does not say itself
+
+
+def names(file: DataFile, kind: str) -> tuple[str, ...]:
+    """Of the columns of a typed file. Raises HostileFileError where it claims more than it may."""
+    if kind == "parquet":
+        with arrow().parquet.ParquetFile(str(file.path)) as parquet:
+            claimed = sum(
+                parquet.metadata.row_group(i).total_byte_size for i in range(parquet.num_row_groups)
+            )
+            check_claim(file.name, claimed, file.size)
+            return _own(parquet.schema_arrow.names)
+    if kind == "arrow":
+        with _ipc(file) as reader:
+            return _own(reader.schema.names)
+    return tuple(_json(file).column_names)
+
+
+def _own(names: Sequence[str]) -> tuple[str, ...]:
+    """Without the index that pandas adds."""
+    return tuple(name for name in names if not name.startswith("__index_level_"))
+
+
+def batches(
+    source: TableFiles,
+    file: DataFile,
+    kind: str,
+    dialect: Dialect | None,
+    columns: list[str],
+    ragged: Ragged,
+    rows: int = ROWS,
+) -> Iterator[Any]:
+    """Some columns, `rows` rows at a time. dialect: of CSV."""
+    if dialect is not None:
+        yield from read_csv(source, file, dialect, columns, ragged)
+    elif kind == "parquet":
+        text = sorted(text_columns(file, kind).intersection(columns))
+        with arrow().parquet.ParquetFile(str(file.path), read_dictionary=text) as parquet:
+            for groups in _groups(parquet):
+                yield from parquet.iter_batches(batch_size=rows, row_groups=groups, columns=columns)
+    elif kind == "arrow":
+        with _ipc(file) as reader:
+            count = getattr(reader, "num_record_batches", None)
+            batches = reader if count is None else (reader.get_batch(i) for i in range(count))
+            yield from (batch.select(columns) for batch in batches)
+    else:
+        yield from _json(file).select(columns).to_batches(max_chunksize=rows)
+
+
+def _groups(parquet: Any) -> Iterator[list[int]]:
+    """Row groups that are read together: more of them would be in memory at the same time."""
+    group: list[int] = []
+    rows = 0
+    for number in range(parquet.num_row_groups):
+        group.append(number)
+        rows += parquet.metadata.row_group(number).num_rows
+        if rows >= ROWS or number + 1 == parquet.num_row_groups:
+            yield group
+            group, rows = [], 0
+
+
+def text_columns(file: DataFile, kind: str) -> set[str]:
+    """Of a file of Parquet or Arrow: with or without a dictionary."""
+    if kind == "parquet":
+        schema = arrow().parquet.read_schema(str(file.path))
+    else:
+        with _ipc(file) as reader:
+            schema = reader.schema
+
+    def text(kind: Any) -> bool:
+        return is_text(kind.value_type if arrow().pa.types.is_dictionary(kind) else kind)
+
+    return {field.name for field in schema if text(field.type)}
+
+
+def _ipc(file: DataFile) -> Any:
+    """A reader of Arrow's file format (Feather), or of its streams."""
+    with file.path.open("rb") as handle:
+        stream = handle.read(6) != b"ARROW1"
+    handle = arrow().pa.memory_map(str(file.path))
+    return arrow().ipc.open_stream(handle) if stream else arrow().ipc.open_file(handle)
+
+
+def _json(file: DataFile) -> Any:
+    with arrow().pa.input_stream(str(file.path)) as stream:
+        return arrow().json.read_json(stream)
