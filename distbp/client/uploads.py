@@ -45,7 +45,11 @@ def place_data(
 
     What can be checked here is checked before anything is sent. Raises JobError, DataError, RemoteError.
     """
-    given = in_step(given)
+    # A stream can be read once, and is checked before it is sent.
+    given = {
+        split: GivenTable(data, f"the {split} frame").table if is_frame(data) else data
+        for split, data in in_step(given).items()
+    }
     place = folder if job.data.folder is None else folder / user_path(job.data.folder)
     arrays = dict(given)
     parcels: dict[str, Parcel] = {}

@@ -13,6 +13,7 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.core.errors import ArgumentError
+from distbp.data.columns.rows import as_arrow, is_lazy
 from distbp.data.preprocessing import Preprocessing
 from distbp.job import TrainingJob, recipes
 from distbp.job.training_job import takes_whole_batches
@@ -35,12 +36,21 @@ class Rows:
 
     def moments(self, values: Array) -> tuple[Array, Array]:
         """Mean and deviation of each column, float64, by weight; a deviation of 0 is 1."""
-        wide = values.astype(np.float64)
+        wide = values.astype(np.float64, order="C")  # sums depend on the order in memory
         mean = np.average(wide, axis=0, weights=self.weights)
         deviation = np.sqrt(np.average(np.square(wide - mean), axis=0, weights=self.weights))
         # What rounding leaves of a constant is no deviation.
         constant = deviation <= 10 * np.finfo(np.float64).eps * np.abs(mean)
         return mean, np.where(constant, 1.0, deviation)
+
+
+def whole(x: Any) -> Any:
+    """Inputs as scikit-learn takes them: batches and streams of Arrow as a table, which has names. Raises
+    ArgumentError for a frame without rows."""
+    if is_lazy(x):
+        raise ArgumentError(f"a {type(x).__name__} has no rows yet; give what its .collect() returns")
+    streamed = hasattr(x, "__arrow_c_stream__") and not hasattr(x, "shape")
+    return as_arrow(x) if streamed or hasattr(x, "__arrow_c_array__") else x
 
 
 def job_of(

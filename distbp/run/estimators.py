@@ -10,7 +10,7 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.core.errors import ArgumentError
 from distbp.core.imports import missing
-from distbp.run.estimator_training import Rows, fitted, job_of, stops_early
+from distbp.run.estimator_training import Rows, fitted, job_of, stops_early, whole
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -64,7 +64,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
 
     def _checked(self, x: Any, y: Any, sample_weight: Any, **kinds: Any) -> tuple[Array, Array, Array | None]:
         """Inputs, targets and weights without the rows that weigh nothing. Raises ValueError."""
-        x, y = validate_data(self, x, y, dtype=(np.float64, np.float32), **kinds)
+        x, y = validate_data(self, whole(x), y, dtype=(np.float64, np.float32), **kinds)
         if sample_weight is None:
             return x, y, None
         weights = _check_sample_weight(sample_weight, x, dtype=np.float64, ensure_non_negative=True)
@@ -100,7 +100,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
 
     def _inputs(self, x: Any) -> Array:
         check_is_fitted(self, "model_")
-        found: Array = validate_data(self, x, dtype=(np.float64, np.float32), reset=False)
+        found: Array = validate_data(self, whole(x), dtype=(np.float64, np.float32), reset=False)
         return found.astype(self.model_.network.dtype, copy=False)
 
 

@@ -44,5 +44,7 @@ class GivenTable:
 def is_frame(values: Any) -> bool:
     """Whether a value is a table with named columns, and no mapping."""
     return not isinstance(values, Mapping) and (
-        hasattr(values, "__arrow_c_stream__") or (hasattr(values, "columns") and hasattr(values, "to_numpy"))
+        hasattr(values, "__arrow_c_stream__")
+        # In this order: the columns of a lazy frame are computed.
+        or (hasattr(values, "to_numpy") and hasattr(values, "columns"))
     )

@@ -76,6 +76,13 @@ def _encoded(plan: Plan, inputs: Array, seen: Seen, groups: list[str], ahead: in
 def as_arrow(given: Any, only: Sequence[str] | None = None) -> Any:
     """An Arrow table of a value with named columns; `only`: of mappings, those that are wanted. Raises
     DataError."""
+    table = _table_of(given, only)
+    if len(set(table.column_names)) < table.num_columns:
+        raise DataError("two columns of the frame have one name; give each a name of its own")
+    return table
+
+
+def _table_of(given: Any, only: Sequence[str] | None) -> Any:
     pa = arrow().pa
     if isinstance(given, pa.Table):
         return given
@@ -88,17 +95,28 @@ def as_arrow(given: Any, only: Sequence[str] | None = None) -> Any:
     if isinstance(given, Mapping):
         single = all(isinstance(v, str | bytes) or not isinstance(v, Iterable) for v in given.values())
         return _columns({str(k): [v] if single else v for k, v in given.items()})
-    if hasattr(given, "dtypes") and hasattr(given, "columns") and hasattr(given, "to_numpy"):
-        names_of = [str(name) for name in given.columns]
-        if len(set(names_of)) == len(names_of):
-            return _columns({str(name): given[name] for name in given.columns})
-        raise DataError("two columns of the frame have one name; give each a name of its own")
-    if hasattr(given, "__arrow_c_stream__"):
+    if is_lazy(given):
+        raise DataError(f"a {type(given).__name__} has no rows yet; give what its .collect() returns")
+    # The stream of pandas has the index as a column; that of others is ready at once, and copies nothing.
+    if hasattr(given, "__arrow_c_stream__") and not hasattr(given, "iloc"):
         return pa.table(given)
+    if hasattr(given, "to_numpy") and hasattr(given, "dtypes") and hasattr(given, "columns"):
+        return pa.Table.from_arrays(
+            [
+                _array(str(name), given.iloc[:, i] if hasattr(given, "iloc") else given[name])
+                for i, name in enumerate(given.columns)
+            ],
+            names=[str(name) for name in given.columns],
+        )
     raise DataError(
         "the model takes rows with named columns: a frame, a mapping from name to values, a list of mappings,"
         f" a table of Arrow; not a value of type {type(given).__name__}"
     )
+
+
+def is_lazy(given: Any) -> bool:
+    """Whether a value is a query that has not been computed, as a LazyFrame of Polars is."""
+    return hasattr(given, "collect") and not hasattr(given, "to_numpy") and not isinstance(given, Mapping)
 
 
 def _names_of(rows: Sequence[Any]) -> list[str]:
