@@ -37,7 +37,13 @@ def houses(rows: int = 300, seed: int = 1) -> pa.Table:
 
 
 def write(table: pa.Table, path: Path) -> Path:
-    """By the suffix: .csv, .tsv, .csv.gz, .parquet, .feather, .arrow, .jsonl."""
+    """By the suffix: .csv, .tsv, .parquet, .feather, .arrow, .jsonl; and .gz and .zst after them."""
+    if path.suffix in (".zst", ".gz") and not path.name.endswith(".csv.gz"):
+        plain = write(table, path.with_suffix(""))
+        with pa.output_stream(str(path)) as out:
+            out.write(plain.read_bytes())
+        plain.unlink()
+        return path
     if path.name.endswith((".csv", ".tsv", ".csv.gz")):
         options = csv.WriteOptions(delimiter="\t" if path.suffix == ".tsv" else ",", quoting_style="needed")
         if path.suffix == ".gz":

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from houses import houses, job, write
-from pyarrow import parquet
+from pyarrow import feather, parquet
 
 from distbp import JobError, train
 from distbp.core.errors import DataError, HostileFileError
@@ -42,6 +43,37 @@ def cut(name: str, part: float) -> Callable[[Path], Path]:
         data = path.read_bytes()
         path.write_bytes(data[: int(len(data) * part)])
         return path
+
+    return make
+
+
+def typed(cells: Any) -> Callable[[Path], Path]:
+    """A file whose bytes are called text, and of which nobody has looked."""
+
+    def make(folder: Path) -> Path:
+        column = cells
+        if pa.types.is_binary(cells.type):
+            column = pa.Array.from_buffers(pa.string(), len(cells), cells.buffers())
+        elif pa.types.is_dictionary(cells.type):
+            entries = pa.Array.from_buffers(pa.string(), len(cells.dictionary), cells.dictionary.buffers())
+            column = pa.DictionaryArray.from_arrays(cells.indices, entries)
+        price = pa.array(range(len(cells)), pa.int64())
+        return write(pa.table({"a": column, "price": price}), folder / "t.feather")
+
+    return make
+
+
+def claiming(size: int) -> Callable[[Path], Path]:
+    """A packed column that claims to unpack to so many bytes."""
+
+    def make(folder: Path) -> Path:
+        table = pa.table({"a": list(range(5000)), "price": list(range(5000))})
+        feather.write_feather(table, folder / "t.feather", compression="zstd")
+        content = (folder / "t.feather").read_bytes()
+        begin = struct.pack("<q", 5000 * 8) + b"\x28\xb5\x2f\xfd"
+        assert begin in content
+        (folder / "t.feather").write_bytes(content.replace(begin, struct.pack("<q", size) + begin[8:]))
+        return folder / "t.feather"
 
     return make
 
@@ -102,6 +134,26 @@ def cut(name: str, part: float) -> Callable[[Path], Path]:
             "changed from number to string in row 1",
         ),
         (given(b"PAR1" + b"\0" * 40, "t.parquet"), "t.parquet: cannot be read as Parquet ("),
+        (
+            cut("t.csv.zst", 0.7),
+            "t.csv.zst: cannot be read as CSV (Truncated compressed stream); copy it again, or",
+        ),
+        (
+            cut("t.jsonl.gz", 0.7),
+            "t.jsonl.gz: cannot be read as JSON lines (Truncated compressed stream); copy it again, or",
+        ),
+        (given(b"\n\n", "t.jsonl"), "t.jsonl: the table has no columns"),
+        (
+            given(b'{"a": "x", "price": 1}\n' * 9 + b'{"a": "K\xf6ln", "price": 2}\n', "t.jsonl"),
+            "t.jsonl: row 9, column 'a' is not UTF-8 text; write the file again",
+        ),
+        (typed(pa.array([b"x", b"K\xf6ln"] * 9)), "row 1, column 'a' is not UTF-8 text; write the file"),
+        (
+            typed(pa.array([b"x", b"K\xf6ln"] * 9).dictionary_encode()),
+            "t.feather: row 1, column 'a' is not UTF-8 text; write the file again",
+        ),
+        (typed(pa.array([], pa.float64())), "t.feather: the table has columns, but no rows"),
+        (claiming(2**50), "t.feather: cannot be read as an Arrow or Feather file (malloc of size 11258999"),
         (given(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 9, "t.csv"), "t.csv: "),
     ],
 )
@@ -224,6 +276,19 @@ def test_packed_text_may_not_unpack_without_end(tmp_path: Path, monkeypatch: pyt
         file.write(HEAD.encode() + b"1,1,1\n" * 2_000_000)
     with pytest.raises(HostileFileError, match=r"t.csv.gz: .* packed bytes claim to unpack to"):
         opened(tmp_path, "t.csv.gz")
+
+
+def test_packed_lines_are_counted_while_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are read into memory as a whole, so nothing may be left to the end."""
+    monkeypatch.setenv("DISTBP_EXPANSION_FREE_BYTES", str(2**20))
+    with gzip.open(tmp_path / "t.jsonl.gz", "wb") as file:
+        file.write(b'{"a": 1, "price": 2}\n' * 2_000_000)
+    with pytest.raises(HostileFileError, match=r"t.jsonl.gz: .* packed bytes claim to unpack to") as caught:
+        opened(tmp_path, "t.jsonl.gz")
+    (claimed,) = re.findall(r"unpack to ([\d,]+),", str(caught.value))
+    assert int(claimed.replace(",", "")) < 40_000_000
 
 
 def test_a_header_that_claims_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

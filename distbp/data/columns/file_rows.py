@@ -8,6 +8,7 @@ from typing import Any
 
 from distbp.data.columns.arrow import arrow, is_text
 from distbp.data.columns.csv_text import Dialect, Ragged, read_csv
+from distbp.data.columns.files import check_unpacked, is_packed
 from distbp.data.formats.tables import TableFiles
 from distbp.data.safety import DataFile, check_claim
 
@@ -95,5 +96,21 @@ def _ipc(file: DataFile) -> Any:
 
 
 def _json(file: DataFile) -> Any:
-    with arrow().pa.input_stream(str(file.path)) as stream:
-        return arrow().json.read_json(stream)
+    """All of a file: the types of its columns come from every line. What is packed is counted as it comes."""
+    with arrow().pa.input_stream(str(file.path), compression="detect" if is_packed(file) else None) as stream:
+        return arrow().json.read_json(_Counted(file, stream) if is_packed(file) else stream)
+
+
+class _Counted:
+    """A stream that ends in HostileFileError where a packed file has unpacked to more than it may."""
+
+    closed = False
+
+    def __init__(self, file: DataFile, stream: Any) -> None:
+        self._file, self._stream, self._seen = file, stream, 0
+
+    def read(self, count: int = -1) -> bytes:
+        piece: bytes = self._stream.read(count)
+        self._seen += len(piece)
+        check_unpacked(self._file, self._seen)
+        return piece

@@ -14,7 +14,7 @@ import numpy as np
 from distbp.core.errors import DataError
 from distbp.data.columns import file_rows
 from distbp.data.columns.arrow import arrow
-from distbp.data.columns.cells import missing_cells
+from distbp.data.columns.cells import first_no_text, missing_cells
 from distbp.data.columns.csv_text import Dialect, Ragged, find_dialect, first_undecodable
 from distbp.data.columns.files import check_unpacked, file_kind, find_files
 from distbp.data.columns.partitions import Folders, check_folders, folder_cells, folders_of
@@ -94,15 +94,19 @@ class RawTable:
         return frozenset(found)
 
     def beginnings(self, names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+        seen = 0
         for file, kind in zip(self.files, self.kinds, strict=True):
             left = list(names)
             with _told(self.source, file, kind, None):
                 for batch in file_rows.batches(self.source, file, kind, None, left, Ragged(self.skip), _FEW):
                     cells = {name: batch.column(name) for name in left}
+                    seen += batch.num_rows
                     yield cells
                     left = [name for name in left if missing_cells(cells[name]).all()]
                     if not left:
                         break
+        if not seen:
+            raise self._without_rows()
 
     def place(self, row: int) -> str:
         """Where a row of the whole table lies: "part-2.csv: row 17", counted from 0."""
@@ -126,6 +130,8 @@ class RawTable:
                     cells = {name: batch.column(name) for name in read}
                     if kind == "csv" and dialect is not None and dialect.header:
                         cells = self._without_headers(cells, row)
+                    elif kind != "csv":  # of which every cell was looked at
+                        self._check_text(cells, row)
                     count = len(cells[read[0]])
                     if count:
                         cells |= {key: folder_cells(of, count) for key, of in self.folders[number].items()}
@@ -134,7 +140,18 @@ class RawTable:
         if ragged.count:
             self.skipped["a wrong number of cells"] = ragged.count
         if not row:
-            raise DataError(f"{self.name}: the table has columns, but no rows")
+            raise self._without_rows()
+
+    def _without_rows(self) -> DataError:
+        return DataError(f"{self.name}: the table has columns, but no rows")
+
+    def _check_text(self, cells: Mapping[str, Any], row: int) -> None:
+        """Typed files say that their text is UTF-8, and nobody has looked."""
+        for name, column in cells.items():
+            if (index := first_no_text(column)) is not None:
+                raise DataError(
+                    f"{self.place(row + index)}, column {name!r} is not UTF-8 text; write the file again"
+                )
 
     def _without_headers(self, cells: dict[str, Any], row: int) -> dict[str, Any]:
         """Files put together by hand have their header in the middle, too."""
