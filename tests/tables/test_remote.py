@@ -58,6 +58,11 @@ def kept(folder: Path) -> list[Path]:
 def test_the_same_bits_as_a_file_here(name: str, site: Site, tmp_path: Path) -> None:
     path = write(houses(), tmp_path / name)
     site.pages[f"/a/{name}?token=x"] = Page(path.read_bytes())
+    site.pages["/empty.csv?token=x"] = Page(b"a,price\n")
+    with pytest.raises(
+        DataError, match=r"/empty\.csv: the table has columns, but no rows$"
+    ):  # tells no secret
+        open_splits(job(site.url("/empty.csv?token=x")), tmp_path)
     here = train(job(path), output=tmp_path / "here")
     there = train(job(site.url(f"/a/{name}?token=x")), output=tmp_path / "there")
     assert there.params_sha256 == here.params_sha256
@@ -276,6 +281,7 @@ BODY = b"a,price\n" + b"1,2\n" * 100
         (Page(status=503), "answers 503 Service Unavailable; try again later"),
         (Page(BODY, length=5000), "cut off after 408 bytes (the connection ended); nothing is kept of it"),
         (Page(b""), "the file is empty; check the address"),
+        (Page(BODY, length=""), "the server does not say where the file ends, so that a part of it would"),
         (Page(BODY, headers={"Content-Encoding": "br"}), "the server packs the file on its way (br)"),
         (
             Page(b"5\r\nabc", headers={"Transfer-Encoding": "chunked"}, length=""),
@@ -306,7 +312,8 @@ def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_more_than_there_may_be(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    site.pages["/t.csv"] = Page(BODY, length="")
+    chunks = b"198\r\n" + BODY + b"\r\n0\r\n\r\n"
+    site.pages["/t.csv"] = Page(chunks, headers={"Transfer-Encoding": "chunked"}, length="")
     monkeypatch.setenv("DISTBP_MAX_FILE_BYTES", "100")
     with pytest.raises(HostileFileError, match="sends more than the 100 bytes that DISTBP_REMOTE_BYTES and"):
         fetched(site.url("/t.csv"))

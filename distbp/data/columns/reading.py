@@ -19,6 +19,7 @@ from distbp.data.columns.csv_text import Dialect, Ragged, find_dialect, first_un
 from distbp.data.columns.files import check_unpacked, file_kind, find_files
 from distbp.data.columns.partitions import Folders, check_folders, folder_cells, folders_of
 from distbp.data.formats.tables import TableFiles
+from distbp.data.remote.addresses import is_address
 from distbp.data.safety import DataFile
 
 _FEW = 1024  # of one that only shows what there is
@@ -209,7 +210,9 @@ def open_raw(
             )
     check_folders(files, every, folders)
     names = (*first, *folders[0])
-    return RawTable(source, files, kinds, dialects, names, skip, name=source.path, folders=folders)
+    # The query of an address may hold a secret, and is no part of the name of its file.
+    name = files[0].name if is_address(source.path) and len(files) == 1 else source.path
+    return RawTable(source, files, kinds, dialects, names, skip, name=name, folders=folders)
 
 
 def _check_names(file: DataFile, names: Sequence[str]) -> None:

@@ -145,6 +145,11 @@ def _answer(
 def _content(answer: http.client.HTTPResponse, name: str) -> Content:
     length = answer.getheader("Content-Length", "")
     size = int(length) if length.isascii() and length.isdecimal() and len(length) < 19 else None
+    if size is None and not answer.chunked:
+        raise DataError(
+            f"{name}: the server does not say where the file ends, so that a part of it would look like all;"
+            " download it, and name the file"
+        )
     packed = answer.getheader("Content-Encoding", "identity").lower()
     if packed not in ("identity", "") and not (packed == "gzip" and name.lower().endswith(".gz")):
         raise DataError(
