@@ -19,6 +19,8 @@ from pyarrow import feather, parquet
 from distbp import JobError, train
 from distbp.core.errors import DataError, HostileFileError
 from distbp.data.columns.arrow import arrow
+from distbp.data.columns.reading import open_raw
+from distbp.data.formats import TableFiles
 from distbp.run.splits import Splits, open_splits
 
 HEAD = "a,b,price\n"
@@ -285,10 +287,8 @@ def test_packed_lines_are_counted_while_they_are_read(
     monkeypatch.setenv("DISTBP_EXPANSION_FREE_BYTES", str(2**20))
     with gzip.open(tmp_path / "t.jsonl.gz", "wb") as file:
         file.write(b'{"a": 1, "price": 2}\n' * 2_000_000)
-    with pytest.raises(HostileFileError, match=r"t.jsonl.gz: .* packed bytes claim to unpack to") as caught:
-        opened(tmp_path, "t.jsonl.gz")
-    (claimed,) = re.findall(r"unpack to ([\d,]+),", str(caught.value))
-    assert int(claimed.replace(",", "")) < 40_000_000
+    with pytest.raises(HostileFileError, match=r"t.jsonl.gz: .* packed bytes claim to unpack to"):
+        open_raw(TableFiles(path="t.jsonl.gz"), tmp_path)  # before the first row is looked at
 
 
 def test_a_header_that_claims_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
