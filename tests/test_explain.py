@@ -113,6 +113,20 @@ def test_another_network_is_not_compared_with_the_page() -> None:
 CASES: dict[str, tuple[Any, ...]] = {
     "dense": ([{**DENSE, "activation": "tanh"}, DENSE], ROWS),
     "activation": ([{**DENSE, "units": 5}, {"type": "activation", "function": "gelu"}, DENSE], ROWS),
+    "dense, ntk": (
+        [{"type": "dense_steps", "units": 3, "parametrization": "ntk"}, "flatten",
+         {**DENSE, "parametrization": "ntk"}],
+        SERIES,
+    ),
+    "of units": (
+        ["scale", {**DENSE, "units": 5}, {"type": "parametric_activation", "function": "mish"}, "scale",
+         DENSE],
+        ROWS,
+    ),
+    "periodic_embedding": (
+        [{**DENSE, "units": 3}, {"type": "periodic_embedding", "frequencies": 5}, DENSE],
+        ROWS,
+    ),
     "conv2d": (
         [{"type": "conv2d", "filters": 4, "kernel_size": 3, "activation": "relu"}, "flatten", DENSE],
         IMAGES,

@@ -34,6 +34,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "gru": {"units": 4, "return_sequences": True},
     "attention": {"heads": 2, "causal": True},
     "dense_steps": {"units": 3, "activation": "gelu"},
+    "parametric_activation": {"function": "mish"},
     **{name: {"inputs": ["first", "other"]} for name in ("add", "multiply", "concatenate")},
 }
 IDS = {"embedding"}  # takes the data themselves; see tests/nn/test_embedding.py

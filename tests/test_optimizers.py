@@ -466,7 +466,7 @@ def test_a_cut_covers_every_element_once_and_decays_where_it_should(data):
     for start, stop in decays:
         decayed[start:stop] = 1
     found = np.full(size, -1)
-    for start, stop, decays_here in updater.cut([(0, size)], decays, piece).tolist():
+    for start, stop, decays_here in updater.cut([(0, size)], [(a, b, 1) for a, b in decays], piece).tolist():
         assert 0 < stop - start <= piece
         assert (found[start:stop] == -1).all()
         found[start:stop] = decays_here

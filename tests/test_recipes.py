@@ -84,6 +84,87 @@ def test_a_trial_of_one_epoch_is_allowed() -> None:
     assert told not in notes_about(job.replace(epochs=2), {}, 1)
 
 
+TABLE = {"train": {"format": "table", "path": "t.csv"}, "target": "y", "split": {"validation": 0.2}}
+REALMLP = {"recipe": "realmlp", "outputs": 10}
+
+
+def test_realmlp_of_classes_in_arrays() -> None:
+    job = TrainingJob.from_mapping({**RECIPE, "model": REALMLP})
+    types = [layer.type for layer in job.model.layers]
+    block = ["dense", "parametric_activation", "dropout"]
+    assert types == ["smooth_clip", "periodic_embedding", "scale", *block * 3, "dense"]
+    assert [layer.units for layer in job.model.layers if layer.type == "dense"] == [256, 256, 256, 10]
+    assert {layer.function for layer in job.model.layers if layer.type == "parametric_activation"} == {"selu"}
+    assert (job.epochs, job.batch_size, job.drop_last, job.loss.label_smoothing) == (256, 256, True, 0.1)
+    assert (job.optimizer.learning_rate, job.optimizer.beta2, job.optimizer.weight_decay) == (
+        0.04,
+        0.95,
+        0.02,
+    )
+    assert (job.optimizer.schedule.type, job.optimizer.decay_schedule.type) == ("cosine_log", "flat_cosine")
+    assert job.data.standardize and job.data.columns is None
+    assert job.early_stopping is not None
+    found = (job.early_stopping.metric, job.early_stopping.patience, job.early_stopping.ties)
+    assert found == ("validation_accuracy", 256, "last")
+    text = job.to_yaml()
+    assert "recipe" not in text
+    again = TrainingJob.from_yaml(text)
+    assert (again, again.digest) == (job, job.digest)
+
+
+def test_realmlp_of_values_in_a_table() -> None:
+    job = TrainingJob.from_mapping({"data": TABLE, "model": {"recipe": "realmlp"}, "loss": "mse"})
+    assert job.model.layers[0].type == "scale"
+    assert {layer.function for layer in job.model.layers if layer.type == "parametric_activation"} == {"mish"}
+    assert (job.optimizer.learning_rate, job.epochs) == (0.2, 256)
+    assert job.data.target is not None and job.data.columns is not None
+    assert (job.data.target.scale, job.data.target.clip) == ("standard", True)
+    others = job.data.columns["others"]
+    assert (others.number.scale, others.number.clip, others.number.frequencies) == ("robust", "smooth", 16)
+    assert (others.category.one_hot, others.category.signed, others.category.dimension) == (8, True, 8)
+    assert job.early_stopping is not None and job.early_stopping.metric == "validation_loss"
+    again = TrainingJob.from_yaml(job.to_yaml())
+    assert (again, again.digest) == (job, job.digest)
+
+
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        ({"epochs": 5}, {"epochs": 5, "patience": 5}),
+        ({"optimizer": {"learning_rate": 0.01}}, {"rate": 0.01, "beta2": 0.95}),
+        ({"optimizer": "sgd"}, {"rate": 0.1, "beta2": None}),
+        ({"loss": {"type": "softmax_cross_entropy", "label_smoothing": 0}}, {"smoothing": 0}),
+        ({"early_stopping": None}, {"patience": None}),
+        ({"metrics": []}, {"metric": "validation_loss"}),
+        ({"parameter_groups": {"*.dense.bias": {"rate": 2}}}, {"biases": 2, "scales": 6}),
+        ({"data": {**DATA, "scale": 16}}, {"standardize": False}),
+    ],
+)
+def test_what_a_job_of_realmlp_says_stays(fields: dict[str, Any], found: dict[str, Any]) -> None:
+    job = TrainingJob.from_mapping({**RECIPE, "model": REALMLP, **fields})
+    groups = job.parameter_groups or {}
+    there = {
+        "epochs": job.epochs,
+        "patience": None if job.early_stopping is None else job.early_stopping.patience,
+        "metric": None if job.early_stopping is None else job.early_stopping.metric,
+        "rate": job.optimizer.learning_rate,
+        "beta2": getattr(job.optimizer, "beta2", None),
+        "smoothing": job.loss.label_smoothing,
+        "biases": groups["*.dense.bias"].rate,
+        "scales": groups["*.scale.scale"].rate,
+        "standardize": job.data.standardize,
+    }
+    assert {name: there[name] for name in found} == found
+
+
+def test_columns_that_a_job_of_realmlp_names_stay() -> None:
+    said = {**TABLE, "columns": {"a": "category"}, "target": {"column": "y", "clip": False}}
+    job = TrainingJob.from_mapping({"data": said, "model": {"recipe": "realmlp"}, "loss": "mae"})
+    assert job.data.columns is not None and job.data.target is not None
+    assert job.data.columns["a"].type == "category" and job.data.columns["others"].number is not None
+    assert (job.data.target.scale, job.data.target.clip) == ("standard", False)
+
+
 def test_batches_by_rows() -> None:
     assert [batch_size(rows) for rows in (None, 1, 1_999, 2_000, 19_999, 20_000)] == [64, 32, 32, 64, 64, 256]
 
@@ -91,7 +172,7 @@ def test_batches_by_rows() -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ({"recipe": "tabel"}, "model.recipe: must be 'table', not 'tabel'"),
+        ({"recipe": "tabel"}, "model.recipe: must be 'table' or 'realmlp', not 'tabel'"),
         (
             {"recipe": "table", "layers": [{"type": "dense", "units": 1}]},
             "model.recipe: gives the layers; leave it or layers out",

@@ -13,7 +13,9 @@ from distbp.optim.schedules import (
     SCHEDULES,
     Constant,
     Cosine,
+    CosineLog,
     Exponential,
+    FlatCosine,
     OneCycle,
     PlateauState,
     Polynomial,
@@ -67,7 +69,21 @@ def test_a_first_metric_of_nan_or_infinity_is_no_improvement():
 
 
 def test_every_schedule_is_recorded():
-    assert {case["options"]["type"] for case in CURVES["cases"]} | {"reduce_on_plateau"} == set(SCHEDULES)
+    others = {"reduce_on_plateau", "flat_cosine", "cosine_log"}  # PyTorch has not the last two
+    assert {case["options"]["type"] for case in CURVES["cases"]} | others == set(SCHEDULES)
+
+
+def test_the_curves_of_better_by_default():
+    """Holzmueller et al. (2024): flat_cos and coslog_4 at places where the formula is plain."""
+    rates = [FlatCosine().rate(0.2, Progress(t, 4, 16)) for t in (0, 7, 8, 12, 16, 20)]
+    assert rates == pytest.approx([0.2, 0.2, 0.2, 0.1, 0.0, 0.0])
+    log = CosineLog()
+    at = [0, 0.5, 1, 3, 7, 15]  # log2(1 + t): 0, .58, 1, 2, 3, 4 turns of 15 steps
+    found = [log.rate(1.0, Progress(step, 5, 30)) for step in (2 * t for t in map(float, at))]
+    middle = (1 - math.cos(2 * math.pi * math.log2(1.5))) / 2
+    assert found == pytest.approx([0, middle, 0, 0, 0, 0], abs=1e-12)
+    tops = [15 * (2 ** (turn + 0.5) - 1) / 15 for turn in range(4)]
+    assert [log.rate(0.04, Progress(top, 1, 15)) for top in tops] == pytest.approx([0.04] * 4)
 
 
 ANY = [
@@ -80,6 +96,8 @@ ANY = [
     Cosine(period_steps=3, restarts=True, period_growth=3, minimum_rate=0.001),
     WarmUp(warmup_epochs=2),
     WarmUp(warmup_steps=4, then=Cosine()),
+    FlatCosine(flat=0.2, minimum_rate=0.01),
+    CosineLog(),
     OneCycle(),
     OneCycle(duration_epochs=1, shape="linear"),
     ReduceOnPlateau(),

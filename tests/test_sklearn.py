@@ -184,5 +184,31 @@ def test_recipe_and_members() -> None:
     assert whole.model == TrainingJob.from_mapping(recipe).model
     assert whole.optimizer == TrainingJob.from_mapping(recipe).optimizer
     assert (whole.epochs, whole.batch_size) == (100, 32)
-    with pytest.raises(ValueError, match="recipe is 'tabel', not None or one of 'table'"):
+    with pytest.raises(ValueError, match="recipe is 'tabel', not None or one of 'table', 'realmlp'"):
         DistbpClassifier(recipe="tabel").fit(x, y)
+
+
+def test_realmlp() -> None:
+    x, y = load_iris(return_X_y=True)
+    net = DistbpClassifier(recipe="realmlp", hidden=(24, 24), epochs=30, random_state=0).fit(x, y)
+    job = net.job_
+    assert (job.optimizer.type, job.optimizer.learning_rate, job.batch_size) == ("adamw", 0.04, 256)
+    assert job.loss.label_smoothing == 0.1
+    assert (job.early_stopping.metric, job.early_stopping.patience) == ("validation_accuracy", 30)
+    assert [layer.type for layer in job.model.layers[:4]] == [
+        "smooth_clip", "periodic_embedding", "scale", "dense"
+    ]  # fmt: skip
+    assert net.score(x, y) > 0.9
+    assert np.array_equal(net.model_.preprocessing.mean.shape, (4,))
+    target = x[:, 0] * 50 + 7
+    values = DistbpRegressor(recipe="realmlp", hidden=(24,), epochs=30, random_state=0).fit(x, target)
+    assert {
+        layer.function for layer in values.job_.model.layers if layer.type == "parametric_activation"
+    } == {"mish"}
+    assert values.score(x, target) > 0.9
+    far = values.predict(x * 100)
+    assert target.min() <= far.min() and far.max() <= target.max()
+    said = DistbpClassifier(recipe="realmlp", activation="relu", learning_rate=0.1, hidden=(8,), epochs=2)
+    fields = said.get_params()
+    whole = job_of(fields, 3, "softmax_cross_entropy", 150, "float32", 0)
+    assert (whole.optimizer.learning_rate, whole.model.layers[4].function) == (0.1, "relu")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,7 +24,7 @@ from distbp.nn.losses.several import heads_of, names_of
 from distbp.nn.metrics import Frame
 from distbp.nn.network import Carry, Network
 from distbp.optim import Part, chain
-from distbp.optim.schedules import Constant, PlateauState, Progress
+from distbp.optim.schedules import Constant, PlateauState, Progress, Schedule
 
 if TYPE_CHECKING:
     from distbp.job import TrainingJob
@@ -121,9 +122,22 @@ class Blueprint:
 
     def decays(self, network: Network) -> list[tuple[int, int]]:
         """The ranges of the flat vector that penalties and weight decay touch."""
-        if self.job.regularization.biases:
-            return [(0, network.parameter_count)]
-        return network.decays
+        biases, groups = self.job.regularization.biases, self.job.parameter_groups or {}
+        if not groups:
+            return [(0, network.parameter_count)] if biases else network.decays
+        found = []
+        for tensor in network.tensors:
+            group = group_of(groups, tensor.path)
+            decays = tensor.decays or biases if group is None or group.decays is None else group.decays
+            if decays:
+                found.append((tensor.start, tensor.stop))
+        return found
+
+    def rates(self, network: Network) -> list[tuple[int, int, float]]:
+        """The ranges of the flat vector with a factor on the learning rate: (start, stop, factor)."""
+        groups = self.job.parameter_groups or {}
+        pairs = ((tensor, group_of(groups, tensor.path)) for tensor in network.tensors)
+        return [(t.start, t.stop, group.rate) for t, group in pairs if group is not None and group.rate != 1]
 
     def learning_rate(self) -> Callable[[int, PlateauState], float]:
         """The rate of the update at a step (0-based), given the state of reduce-on-plateau."""
@@ -133,13 +147,30 @@ class Blueprint:
         per_epoch, total = self.steps_per_epoch, self.total_steps
         return lambda step, plateau: schedule.rate(base, Progress(step, per_epoch, total, plateau))
 
+    def decay(self) -> Callable[[int], float]:
+        """The factor on the weight decay of the update at a step (0-based)."""
+        schedule: Schedule | None = getattr(self.job.optimizer, "decay_schedule", None)
+        if schedule is None:
+            return lambda step: 1.0
+        per_epoch, total = self.steps_per_epoch, self.total_steps
+        return lambda step: schedule.rate(1.0, Progress(step, per_epoch, total))
+
     def weights_of(self, targets: Array, sample_weights: Array | None) -> Array | None:
         """Weights in the loss, (rows,) in the job's dtype: class weight x sample weight; None: all are 1."""
         return loss_weights(self.class_weights, targets, sample_weights, self.dtype)
 
 
+def group_of(groups: Mapping[str, Any], path: str) -> Any:
+    """The group of a tensor: the one with its name, else that of the longest pattern that fits; None where
+    there is none."""
+    fits = [path] if path in groups else [pattern for pattern in groups if fnmatchcase(path, pattern)]
+    return groups[max(fits, key=lambda pattern: (len(pattern), pattern))] if fits else None
+
+
 def _plain(part: Any, without: frozenset[str] = frozenset()) -> Any:
     """A part of a job as a namespace; what is not of pydantic stays as it is."""
+    if isinstance(part, Mapping):
+        return {name: _plain(value) for name, value in part.items()}
     if not hasattr(type(part), "model_fields"):
         return part
     return SimpleNamespace(**{name: _plain(value) for name, value in part if name not in without})

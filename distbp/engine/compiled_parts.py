@@ -16,7 +16,7 @@ class Ops(NamedTuple):
 
 
 class Shards(NamedTuple):
-    """What is computed with. tables: of spaces, (shards, ...); positions: (shards, 4); totals: (shards, 3);
+    """What is computed with. tables: of spaces, (shards, ...); positions: (shards, 5); totals: (shards, 3);
     gradients: the addresses of the shards' gradients; skipped: which ops are deferred; additions: that join
     the shards' sums."""
 
@@ -41,8 +41,8 @@ class Rows(NamedTuple):
 
 
 class Share(NamedTuple):
-    """What one thread updates. `stretches`: (start, stop, whether it decays), whose gradients are written
-    out; `parts`: (op, first unit, stop unit, start, stop, whether it decays), of deferred products;
+    """What one thread updates. `stretches`: (start, stop, group), whose gradients are written
+    out; `parts`: (op, first unit, stop unit, start, stop, group), of deferred products;
     `pieces`: (start, stop, number), of whose joined gradient it finds the squares where gradients are
     clipped; `room`: for the gradients of a part, of each shard."""
 

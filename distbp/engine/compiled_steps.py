@@ -72,12 +72,12 @@ def _update(
     rooms: Array,
     addresses: Array,
 ) -> None:
-    """numbers: (2, ops, 4) with the scale. joined: the gradients already lie joined in the first shard's.
-    rooms (2, STRETCH) and addresses (SPACES,): to work in."""
+    """numbers: (groups, ops, 4) with the scale. joined: the gradients already lie joined in the first
+    shard's. rooms (2, STRETCH) and addresses (SPACES,): to work in."""
     base, room, direction = address_of(numbers), address_of(rooms), address_of(rooms[1])
     size, nothing = 8 * CONSTANTS * rule.ops.size, shards.additions[:0]
     for i in range(share.stretches.shape[0]):
-        start, stop, decays = share.stretches[i]
+        start, stop, group = share.stretches[i]
         if shared:
             ask_to_write(update.vectors[0] + 4 * start, 4 * (stop - start))
         order = nothing if joined else shards.additions
@@ -91,11 +91,11 @@ def _update(
             start,
             stop - start,
             direction,
-            base + size * decays,
+            base + size * group,
             addresses,
         )
     for i in range(share.parts.shape[0]):
-        op, begin, end, start, stop, decays = share.parts[i]
+        op, begin, end, start, stop, group = share.parts[i]
         if shared:
             ask_to_write(update.vectors[0] + 4 * start, 4 * (stop - start))
         at = start % LINE  # relative to 64 bytes a part begins as it would in the gradient
@@ -117,7 +117,7 @@ def _update(
                 first,
                 count,
                 direction,
-                base + size * decays,
+                base + size * group,
                 addresses,
             )
 
@@ -177,7 +177,7 @@ def train_steps(
     stop: int,
     share: Share,
 ) -> int:
-    """Trains the steps of `rows` and `constants` (steps, 2, ops, 4); returns how many were applied, the
+    """Trains the steps of `rows` and `constants` (steps, groups, ops, 4); returns how many were applied, the
     same in every thread. A step that is not is left as if it had not begun.
 
     meeting: number of the last one; found: (steps, 3), takes the loss sum, the weight and the counted rows
@@ -185,7 +185,10 @@ def train_steps(
     shards [start, stop) and its share of the parameters."""
     shared, count = counters.shape[0] > 2, shards.totals.shape[0]  # threads, and one more
     rooms, addresses = np.empty((2, STRETCH), np.float32), np.empty(SPACES, np.int64)
-    sums, numbers = np.empty((count, 2)), np.empty((2, constants.shape[2], constants.shape[3]))
+    sums, numbers = (
+        np.empty((count, 2)),
+        np.empty((constants.shape[1], constants.shape[2], constants.shape[3])),
+    )
     for step in range(constants.shape[0]):
         for shard in range(start, stop):
             shards.positions[shard, 0] = first_step + step
@@ -216,11 +219,11 @@ def train_steps(
             for i in range(update.squares.size):
                 total += update.squares[i]
             scale *= min(1.0, update.clip / (np.sqrt(total) * scale + 1e-6))
-        for decays in range(2):
+        for group in range(numbers.shape[0]):
             for op in range(numbers.shape[1]):
                 for i in range(numbers.shape[2]):
-                    numbers[decays, op, i] = constants[step, decays, op, i]
-            numbers[decays, update.scaled, 0] *= scale
+                    numbers[group, op, i] = constants[step, group, op, i]
+            numbers[group, update.scaled, 0] *= scale
         _update(
             net,
             shards,

@@ -76,6 +76,7 @@ def _check_slice(
             loss=blueprint.job.loss,
             gradient=gradient,
             seed=blueprint.job.seed,
+            steps=blueprint.total_steps,
             forward_only=forward_only,
         )
         program.run(x, targets, weights, step, reader.shard)

@@ -30,7 +30,7 @@ from distbp.nn.network import aligned_vector
 from distbp.nn.run_compiled import address, addresses, products_of, space_table
 from distbp.nn.run_tape import encode
 from distbp.nn.tape import Space, merged
-from distbp.optim import Step, Updater
+from distbp.optim import Updater
 from distbp.optim.schedules import PlateauState
 from distbp.optim.updater import program_of
 
@@ -68,9 +68,13 @@ class InlineSteps:
         self._most = min(self._most, *(reader.most_steps for reader in readers))
         shards, rows = blueprint.shards, self._sharding.slice_rows(0, 0)
         rule = updater.rule
-        decays = blueprint.decays(network)
         shares = thread_shares(
-            lowered, network.parameter_count, rows * shards, decays, threads, rule.clip is None
+            lowered,
+            network.parameter_count,
+            rows * shards,
+            updater.groups.stretches,
+            threads,
+            rule.clip is None,
         )
         deferring = any(len(share.parts) for share in shares)
         order = joins(Block(0, shards), [Block(shard, shard + 1) for shard in range(shards)])
@@ -82,8 +86,9 @@ class InlineSteps:
             if shards == 1
             else _lines(shards, network.size, server.vector.dtype)
         )
-        positions = np.zeros((shards, 4), np.int64)
-        positions[:, 1], positions[:, 2] = np.arange(shards), blueprint.job.seed
+        positions = np.zeros((shards, 5), np.int64)
+        positions[:, 1] = np.arange(shards)
+        positions[:, 2:4] = blueprint.job.seed, blueprint.total_steps
         totals = np.zeros((shards, lowered.totals))
         sources = [reader.sources for reader in readers]
         tables, self._kept = [], [works, gradients, positions, totals, lowered.constants]
@@ -180,9 +185,8 @@ class InlineSteps:
             self._counts[:steps],
             self._firsts[:steps],
         )
-        learning_rate = self._server.learning_rate
         constants = self._rule.constants(
-            *(Step(n + 1, learning_rate(n, plateau)) for n in range(step, step + steps))
+            *(self._server.step_of(n, plateau) for n in range(step, step + steps))
         )
         done = self._call(rows, constants, step)
         if done:

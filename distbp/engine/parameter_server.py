@@ -82,10 +82,16 @@ class ParameterServer:
         self.norms: list[Norms] = []  # at the last step of an epoch
         self._steps_per_epoch = blueprint.steps_per_epoch
         self.learning_rate = blueprint.learning_rate()  # of (step, plateau)
+        self._decay = blueprint.decay()  # of a step
         decays = [(a - first, b - first) for a, b in within(blueprint.decays(network), first, first + count)]
+        rates = [
+            (a - first, b - first, factor)
+            for start, stop, factor in blueprint.rates(network)
+            for a, b in within([(start, stop)], first, first + count)
+        ]
         tensors = within([(t.start, t.stop) for t in network.tensors], first, first + count)
         measured = [(a - first, b - first) for a, b in tensors]
-        self.updater = updater_of(blueprint, vector[:count], decays, measured, slots, threads)
+        self.updater = updater_of(blueprint, vector[:count], decays, rates, measured, slots, threads)
         copies = blueprint.job.optimizer.copies  # whose losses stand for the gradient
         self._noise = Noise(blueprint.job.seed, count, vector.dtype) if copies else None
         self.slots = self.updater.slots  # the optimizer's state by name, as it lies
@@ -261,12 +267,13 @@ class ParameterServer:
         scale = 1.0 / weight if weight > 0 else 0.0
         if self._noise is not None:
             scale = 1.0  # ranks know no weight
-        return scale, Step(
-            number=step + 1,
-            learning_rate=float(self.learning_rate(step, plateau)),
-            gradient_norm=math.sqrt(squares) * scale,
-            loss=float(self.totals[LOSS]) * scale,
-        )
+        loss, norm = float(self.totals[LOSS]) * scale, math.sqrt(squares) * scale
+        return scale, self.step_of(step, plateau)._replace(gradient_norm=norm, loss=loss)
+
+    def step_of(self, step: int, plateau: PlateauState) -> Step:
+        """What is known of the update of a step before its gradient is."""
+        rate = float(self.learning_rate(step, plateau))
+        return Step(number=step + 1, learning_rate=rate, decay=self._decay(step))
 
     def _end(self, step: int) -> None:
         """What follows every update."""

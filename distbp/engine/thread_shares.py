@@ -10,13 +10,14 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.nn.lowered import Lowered
-from distbp.optim.updater import cut
+from distbp.optim.updater import cut, number_of
 
+Covers = Sequence[tuple[int, int, int]]
 UNEQUAL = 1.15  # times a fair share of the work: then the others would wait too long for one thread
 
 
 class ThreadShare(NamedTuple):
-    """What one thread updates. stretches: (n, 3), of (start, stop, whether it decays); parts: (n, 6), see
+    """What one thread updates. stretches: (n, 3), of (start, stop, group); parts: (n, 6), see
     `_parts`."""
 
     stretches: Array
@@ -29,11 +30,10 @@ class ThreadShare(NamedTuple):
 
 
 def thread_shares(
-    lowered: Lowered, count: int, rows: int, decays: Sequence[tuple[int, int]], threads: int, may_defer: bool
+    lowered: Lowered, count: int, rows: int, groups: Covers, threads: int, may_defer: bool
 ) -> list[ThreadShare]:
     """`count` parameters dealt to threads, so that each has as much work. rows: of a batch."""
-    merged = sorted(decays)
-    parts = list(_parts(lowered, merged)) if may_defer else []
+    parts = list(_parts(lowered, groups)) if may_defer else []
     covered = sorted((start, stop) for _, _, _, start, stop, _ in parts)
     free, at = [], 0
     for start, stop in covered:
@@ -42,7 +42,7 @@ def thread_shares(
         at = stop
     if at < count:
         free.append((at, count))
-    stretches = cut(free, merged)
+    stretches = cut(free, groups)
     # Of a deferred parameter the gradient is computed, too: as many multiplications as the batch has rows.
     costs = [(stop - start) * (1 + rows / 32) for *_, start, stop, _ in parts] + [
         b - a for a, b, _ in stretches.tolist()
@@ -54,7 +54,7 @@ def thread_shares(
         dealt[least].append(item)
         loads[least] += costs[item]
     if parts and max(loads) > UNEQUAL * sum(loads) / threads:
-        return thread_shares(lowered, count, rows, decays, threads, may_defer=False)
+        return thread_shares(lowered, count, rows, groups, threads, may_defer=False)
     every = np.array(parts, np.int64).reshape(-1, 6)
     return [
         ThreadShare(
@@ -65,10 +65,8 @@ def thread_shares(
     ]
 
 
-def _parts(
-    lowered: Lowered, decays: Sequence[tuple[int, int]]
-) -> Iterator[tuple[int, int, int, int, int, int]]:
-    """Of every deferred product: (op, first unit, stop unit, start, stop, whether it decays)."""
+def _parts(lowered: Lowered, groups: Covers) -> Iterator[tuple[int, int, int, int, int, int]]:
+    """Of every deferred product: (op, first unit, stop unit, start, stop, group)."""
     for number, row in enumerate(lowered.rows):
         if not row.deferred:
             continue
@@ -76,4 +74,4 @@ def _parts(
         for begin in range(0, out.plus, many):
             end = min(begin + many, out.plus)
             start, stop = out.start + begin * out.columns, out.start + end * out.columns
-            yield number, begin, end, start, stop, int(any(a <= start and stop <= b for a, b in decays))
+            yield number, begin, end, start, stop, number_of(start, stop, groups)

@@ -9,6 +9,7 @@ from distbp.core.arrays import Array
 from distbp.engine.blueprint import Blueprint
 from distbp.nn import kernels
 from distbp.optim import Rule, Searching, Updater, chain
+from distbp.optim.groups import Rates
 from distbp.optim.whole_batch import WholeBatch
 
 
@@ -16,6 +17,7 @@ def updater_of(
     blueprint: Blueprint,
     parameters: Array,
     decays: Sequence[tuple[int, int]],
+    rates: Rates,
     tensors: Sequence[tuple[int, int]],
     slots: Mapping[str, Array] | None,
     threads: int,
@@ -32,6 +34,7 @@ def updater_of(
         parameters,
         decays,
         tensors=tensors,
+        rates=rates,
         slots=slots,
         compiled=kernels.load(blueprint.kernels).gemm is not None,
         threads=threads,

@@ -129,6 +129,7 @@ class Worker:
                 loss=self.blueprint.job.loss,
                 gradient=gradient,
                 seed=self.blueprint.job.seed,
+                steps=self.blueprint.total_steps,
                 work=self._work,
             )
             self._work = program.work

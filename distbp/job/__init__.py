@@ -4,14 +4,13 @@ YAML and JSON; `digest` is the canonical form; `schema` and `reference` are what
 
 from distbp.job.parts import (
     Checkpoint,
-    Clip,
     Data,
     EarlyStopping,
     Model,
-    Regularization,
     WorkerRange,
 )
 from distbp.job.training_job import TrainingJob
+from distbp.job.updates import Clip, ParameterGroup, Regularization
 
 __all__ = [
     "Checkpoint",
@@ -19,6 +18,7 @@ __all__ = [
     "Data",
     "EarlyStopping",
     "Model",
+    "ParameterGroup",
     "Regularization",
     "TrainingJob",
     "WorkerRange",

@@ -106,6 +106,22 @@ def _something_to_train(job: TrainingJob) -> Iterator[Fault]:
         yield Fault("model.layers", "hold nothing that can be trained; add a {type: dense, units: ...} layer")
 
 
+def _dense_layers_look_at_data(job: TrainingJob) -> Iterator[Fault]:
+    """Initializers by the data know what a dense layer's sums are, and what enters it."""
+    shares = any(layer.shares is not None for layer in job.model.layers)
+    for index, layer in enumerate(job.model.layers):
+        for name, right in (("initializer", "unit_variance"), ("bias_initializer", "data_points")):
+            found: Any = getattr(layer, name, None)
+            if not getattr(found, "by_data", False):
+                continue
+            path = f"model.layers.{index}.{name}"
+            if layer.type != "dense" or found.type != right:
+                what = "weights" if found.type == "unit_variance" else "biases"
+                yield Fault(path, f"{found.type} looks at the data, and is for the {what} of dense layers")
+            elif shares:
+                yield Fault(path, f"{found.type} looks at the data; where layers share tensors take another")
+
+
 def _shards_fit_the_batch(job: TrainingJob) -> Iterator[Fault]:
     if job.shards != "auto" and job.batch_size != "full" and job.shards > job.batch_size:
         yield Fault(
@@ -286,6 +302,7 @@ CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (_lengths_stay, frozenset({"model", "data"})),
     (_shapes_fit, frozenset({"model"})),
     (_shared_tensors_fit, frozenset({"model"})),
+    (_dense_layers_look_at_data, frozenset({"model"})),
     (_something_to_train, frozenset({"model"})),
     (_steps_learn_nothing, frozenset({"model", "optimizer"})),
     (loss_fits, frozenset({"model", "loss"})),
@@ -296,7 +313,10 @@ CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (_shards_fit_the_batch, frozenset({"shards", "batch_size"})),
     (_slices_normalize, frozenset({"model", "shards", "batch_size"})),
     (_workers_have_work, frozenset({"workers", "shards", "members", "restarts"})),
-    (whole_batches_fit, frozenset({"optimizer", "batch_size", "model", "clip", "regularization"})),
+    (
+        whole_batches_fit,
+        frozenset({"optimizer", "batch_size", "model", "clip", "regularization", "parameter_groups"}),
+    ),
     (copies_fit, frozenset({"optimizer", "model"})),
     (one_server_fits, frozenset({"optimizer", "servers"})),
     (_plateau_direction, frozenset({"optimizer", "model", "loss", "metrics", "data"})),

@@ -47,6 +47,11 @@ class Target(Part):
         description="standard: values are trained with mean 0 and deviation 1 (of the training rows), and"
         " predicted in their own units; losses and metrics of training are those of the scaled values",
     )
+    clip: Flag | None = Field(
+        default=None,
+        description="true: predict gives no value below the least or above the largest of the training rows;"
+        " losses and metrics are those of the values before that",
+    )
 
 
 class Split(Part):

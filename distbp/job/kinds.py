@@ -184,7 +184,7 @@ def _model(name: str, cls: type, what: str, tables: Tables, key: str) -> type[Ba
         optional = type(None) in get_args(hint)
         annotation: Any
         if choices is not None:
-            annotation = _choice(choices, tables)
+            annotation = _choice(choices, tables, key if cls in tables[choices].values() else "type")
             if get_origin(hint) in (tuple, list):
                 annotation = tuple[annotation, ...]
             annotation = annotation | None if optional else annotation
@@ -210,10 +210,10 @@ def _first_paragraph(cls: type) -> str:
     return " ".join(text.split("\n\n")[0].split())
 
 
-def _choice(choices: str, tables: Tables) -> Any:
+def _choice(choices: str, tables: Tables, key: str) -> Any:
     table = tables[choices]
     if any(isinstance(entry, type) for entry in table.values()):
-        return kind(choices, choices.removesuffix("s"), tables)
+        return kind(choices, choices.removesuffix("s"), tables, key)
     return one_of(table)
 
 
@@ -268,10 +268,11 @@ def _spelling(value: Any) -> str | None:
 
 
 def plain(value: Any, key: str = "type") -> Any:
-    """Dataclass instances as mappings, tuples as lists: what JSON and YAML can hold. `key`: see `Kind`."""
+    """Dataclass instances as mappings, tuples as lists: what JSON and YAML can hold. `key`: see `Kind`;
+    options that are kinds are of the same table, or their key is `type`."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
-            key if f.name == "type" else f.name: plain(getattr(value, f.name))
+            key if f.name == "type" else f.name: plain(getattr(value, f.name), key)
             for f in dataclasses.fields(value)
         }
     if isinstance(value, Mapping):

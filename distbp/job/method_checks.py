@@ -30,6 +30,11 @@ def whole_batches_fit(job: TrainingJob) -> Iterator[Fault]:
         )
     if job.clip is not None:
         yield Fault("clip", f"would give {name} another gradient than that of the loss; leave it out")
+    if any(group.rate != 1 for group in (job.parameter_groups or {}).values()):
+        yield Fault(
+            "parameter_groups",
+            f"give tensors a rate, and {name} has none: it finds how far to go; leave them out",
+        )
     for index, layer in enumerate(job.model.layers):
         path = f"model.layers.{index}"
         if layer.random:

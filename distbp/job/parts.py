@@ -178,6 +178,10 @@ class EarlyStopping(Part):
     min_delta: Number = Field(
         default=0.0, ge=0, description="an improvement by no more than this does not count"
     )
+    ties: Literal["last"] | None = Field(
+        default=None,
+        description="last: an evaluation as good as the best takes its place; left out: the first one stays",
+    )
     restore_best: Flag = Field(
         default=True, description="end with the weights of the best evaluation, not the last"
     )
@@ -194,31 +198,6 @@ class Checkpoint(Part):
     keep_best: Flag = Field(
         default=True, description="also keep the parameters of the best evaluation, in every checkpoint"
     )
-
-
-class Regularization(Part):
-    """Penalties on the weights, added to the averaged gradient before the optimizer."""
-
-    l1: Number = Field(default=0.0, ge=0, description="adds l1 * sign(w): the penalty l1 * sum of |w|")
-    l2: Number = Field(default=0.0, ge=0, description="adds l2 * w: the penalty l2 / 2 * sum of w^2")
-    biases: Flag = Field(
-        default=False, description="apply them, and weight decay, to biases, shifts and scales as well"
-    )
-
-
-class Clip(Part):
-    """Limits on the averaged gradient of the whole batch; `norm` is applied first."""
-
-    value: Number | None = Field(default=None, gt=0, description="limit every element to [-value, value]")
-    norm: Number | None = Field(
-        default=None, gt=0, description="scale the gradient down to this Euclidean norm"
-    )
-
-    @model_validator(mode="after")
-    def _something(self) -> Clip:
-        if self.value is None and self.norm is None:
-            raise raised("Clip", [line((), "give value, norm or both, or leave clip out")])
-        return self
 
 
 class WorkerRange(Part):

@@ -2,7 +2,7 @@
 before it is checked, so that nothing else knows of recipes, and every number can be changed.
 
 `table`: layers of 256 with dropout, AdamW with warm-up and cosine, early stopping. What belongs outside of
-`model` is the default of this job: what the job says itself stays.
+`model` is the default of this job: what the job says itself stays. `realmlp`: see `distbp.job.realmlp`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
+from distbp.job import realmlp
+from distbp.nn.losses import LOSSES
+
 HIDDEN, DROPOUT = (256, 256, 256), 0.15
 EPOCHS, WARM_UP, PATIENCE = 100, 2, 20
 BATCH_SIZE = 64  # where nobody says how many rows there are
-RecipeName = Literal["table"]
+RecipeName = Literal["table", "realmlp"]
 RECIPES = get_args(RecipeName)
 _ASKS = ("recipe", "outputs", "rows")  # of `model`, instead of `layers`
 
@@ -53,6 +56,8 @@ def expanded(job: Any) -> Any:
     if not _whole(outputs) or not (rows is None or _whole(rows)):
         return job
     rest = {name: value for name, value in model.items() if name not in _ASKS}
+    if model["recipe"] == "realmlp":
+        return _realmlp(job, rest, outputs)
     epochs = job.get("epochs")
     fields = dict(job)
     if epochs is None:
@@ -63,6 +68,31 @@ def expanded(job: Any) -> Any:
     if _validates(job.get("data")):
         fields.setdefault("early_stopping", {"metric": "validation_loss", "patience": PATIENCE})
     return {**fields, "model": {**rest, "layers": layers(outputs, HIDDEN)}}
+
+
+def _realmlp(job: Mapping[str, Any], rest: Mapping[str, Any], outputs: int) -> dict[str, Any]:
+    fields, loss, epochs = dict(job), job.get("loss"), job.get("epochs")
+    name = loss.get("type") if isinstance(loss, Mapping) else getattr(loss, "type", loss)
+    known: Any = LOSSES.get(name) if isinstance(name, str) else None
+    classes = known is None or known.task != "regression"
+    if "loss" in fields:
+        fields["loss"] = realmlp.smoothed(loss)
+    fields["data"], table = realmlp.prepared(job.get("data", {}), classes)
+    if epochs is None:
+        epochs = fields["epochs"] = realmlp.EPOCHS
+    fields["optimizer"] = _over(realmlp.optimizer(classes), job.get("optimizer"))
+    groups = job.get("parameter_groups")
+    if groups is None or isinstance(groups, Mapping):
+        fields["parameter_groups"] = {**realmlp.GROUPS, **(groups or {})}
+    fields.setdefault("batch_size", realmlp.BATCH_SIZE)
+    fields.setdefault("drop_last", True)
+    if _validates(fields["data"]) and _whole(epochs):
+        metrics = job.get("metrics")
+        told = metrics is None or (isinstance(metrics, list | tuple) and "accuracy" in metrics)
+        by_accuracy = classes and told
+        fields.setdefault("early_stopping", realmlp.stopping(epochs, by_accuracy))
+    layers = realmlp.layers(outputs, realmlp.HIDDEN, classes)
+    return {**fields, "model": {**rest, "layers": [*([] if table else realmlp.entered()), *layers]}}
 
 
 def _whole(value: Any) -> bool:

@@ -16,16 +16,15 @@ from distbp.job.faults import Part, allowed_field
 from distbp.job.kinds import plain
 from distbp.job.parts import (
     Checkpoint,
-    Clip,
     Data,
     EarlyStopping,
     Model,
-    Regularization,
     WorkerRange,
 )
 from distbp.job.schema import KINDS
 from distbp.job.tables import TABLES
 from distbp.job.training_job import TrainingJob
+from distbp.job.updates import Clip, ParameterGroup, Regularization
 from distbp.nn.layers.base import Facts
 from distbp.nn.metrics import METRICS
 
@@ -88,6 +87,7 @@ _PARTS: tuple[tuple[str, type[Part]], ...] = (
     ("model", Model),
     ("workers as a range", WorkerRange),
     ("regularization", Regularization),
+    ("parameter_groups", ParameterGroup),
     ("clip", Clip),
     ("early_stopping", EarlyStopping),
     ("checkpoint", Checkpoint),

@@ -23,18 +23,17 @@ from distbp.job.parts import (
     BatchSize,
     Checkpoint,
     ClassWeight,
-    Clip,
     Data,
     EarlyStopping,
     Loss,
     Model,
     Optimizer,
-    Regularization,
     Shards,
     Workers,
 )
 from distbp.job.recipes import expanded
 from distbp.job.shards import automatic_shards
+from distbp.job.updates import Clip, ParameterGroup, Regularization
 from distbp.optim import OPTIMIZERS
 from distbp.optim.recipes import Adam
 
@@ -134,6 +133,18 @@ class TrainingJob(Part):
         description="weight of each class in the loss: a list, a mapping, or balanced (rare ones weigh more)",
     )
     regularization: Regularization = Field(default=Regularization(), description="penalties on the weights")
+    parameter_groups: (
+        Annotated[
+            dict[Annotated[Text, Field(min_length=1)], ParameterGroup],
+            at_most(1000, "mapping"),
+            Words("a mapping from the name of a tensor, or a pattern (*.bias), to its group"),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="tensors with their own learning rate or decay, by name (layers.0.dense.bias) or pattern"
+        " (*.bias); of several patterns the longest counts",
+    )
     clip: Clip | None = Field(default=None, description="limits on the gradient")
     evaluate_every: Whole = Field(default=1, ge=1, description="epochs between two evaluations")
     early_stopping: EarlyStopping | None = Field(

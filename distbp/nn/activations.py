@@ -73,9 +73,12 @@ ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
             Activation("sigmoid", flat=(-math.inf, 0.01, 0.99, math.inf)),
             Activation("tanh", flat=(-math.inf, -0.98, 0.98, math.inf)),
             Activation("elu", flat=(-math.inf, -0.96, *_NOWHERE)),
+            Activation("selu", flat=(-math.inf, -1.68, *_NOWHERE)),
+            Activation("smooth_clip", flat=(-math.inf, -2.82, 2.82, math.inf)),
             Activation("softplus", flat=(-math.inf, -math.log1p(-0.04), *_NOWHERE)),
             Activation("silu", keeps=True, flat=(-0.0335, 0.0, *_NOWHERE)),  # of z below -5
             Activation("gelu", keeps=True, flat=(-0.0094, 0.0, *_NOWHERE)),  # of z below -2.7
+            Activation("mish", keeps=True, flat=(-0.0336, 0.0, *_NOWHERE)),  # of z below -5
             Activation("softmax"),
         )
     }

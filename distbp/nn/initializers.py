@@ -7,7 +7,8 @@ The contract: an initializer is a frozen dataclass of its options, with one meth
 that draws from `generator` alone. Values are drawn in float64 whatever the job's dtype, so a float32 job
 starts from the rounded weights of the float64 one. `fan_in` and `fan_out` are the numbers of inputs and
 outputs of one unit (`ParameterSpec`): the scaled initializers choose their spread by them, so that signals
-neither grow nor fade from layer to layer.
+neither grow nor fade from layer to layer. One that looks at the training rows says `by_data`; what it draws
+is then changed by them (`distbp.engine.starting`).
 
     family   variance               keeps                        source
     glorot   2 / (fan_in + fan_out) both passes (sigmoid, tanh)  Glorot and Bengio, AISTATS 2010, equation 16
@@ -24,7 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -191,6 +192,52 @@ class Large:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnitVariance:
+    """N(0, 1), and then each unit's weights divided by the deviation of its weighted sums over training rows
+    (at most 1024 of them), whatever the inputs' sizes. Of dense weights; layer after layer, as in Mishkin and
+    Matas, "All You Need Is a Good Init", ICLR 2016. A unit whose sums are all one keeps its weights."""
+
+    by_data: ClassVar[bool] = True
+
+    type: Literal["unit_variance"] = "unit_variance"
+
+    def draw(self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator) -> Float64Array:
+        return generator.standard_normal(shape)
+
+    def factors(self, sums: Float64Array) -> Float64Array:
+        """What to multiply the weights of each unit by. sums: (rows, units)."""
+        deviation = sums.std(axis=0)
+        constant = ~(deviation > 1e-9 * np.abs(sums).max(axis=0, initial=0.0))
+        return 1 / np.where(constant, 1.0, deviation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataPoints:
+    """Minus a mean of a unit's weighted sums over `points` training rows, drawn anew for each unit, with
+    random weights (uniform over those that add up to 1). So each unit bends among the data (He+5 of I.
+    Steinwart, "A Sober Look at Neural Network Initializations", 2019). Of dense biases. Before the data are
+    there they are N(0, 2 / (points + 1)), which is the same of sums that are N(0, 1)."""
+
+    by_data: ClassVar[bool] = True
+
+    type: Literal["data_points"] = "data_points"
+    points: int = option(5, help="training rows in each mean", ge=1, le=1000)
+
+    def draw(self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator) -> Float64Array:
+        return _normal(shape, 2 / (self.points + 1), generator)
+
+    def values(self, sums: Float64Array, generator: np.random.Generator) -> Float64Array:
+        """The biases, (units,). sums: (rows, units), with the weights as they are."""
+        shape = (self.points, sums.shape[1])
+        rows = generator.integers(0, len(sums), shape)
+        shares = generator.standard_exponential(shape)
+        found: Float64Array = -(np.take_along_axis(sums, rows, axis=0) * shares).sum(axis=0) / shares.sum(
+            axis=0
+        )
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
 class Values:
     """The elements themselves, for worked examples: those of a matrix row by row."""
 
@@ -222,5 +269,7 @@ INITIALIZERS: Mapping[str, Any] = registry(
     LecunNormal,
     Orthogonal,
     Large,
+    UnitVariance,
+    DataPoints,
     Values,
 )

@@ -34,7 +34,8 @@ class Program:
 
     With `loss` it computes the loss, too; with `gradient` (size,) it trains: a run fills it.
     `forward_only`: it runs as in training, but for the backward pass, and what layers and the loss give can
-    be read. Programs that share `work` run one at a time.
+    be read. `seed`, `steps`: of the job, which decide what dropout draws. Programs that share `work` run one
+    at a time.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Program:
         loss: Loss | Losses | Heads | None = None,
         gradient: Array | None = None,
         seed: int = 0,
+        steps: int = 0,
         forward_only: bool = False,
         work: Array | None = None,
     ) -> None:
@@ -59,7 +61,7 @@ class Program:
         self.work = work
         self.totals = np.zeros(lowered.totals)
         self._inputs = work[:0]  # of the last run: a network without layers gives them back
-        self._position = np.array([0, 0, seed, 0], np.int64)
+        self._position = np.array([0, 0, seed, steps, 0], np.int64)
         spaces = {
             Space.PARAMETERS: vector,
             Space.WORK: work,

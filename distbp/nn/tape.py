@@ -33,7 +33,7 @@ class Space(IntEnum):
     WEIGHTS = 4  # of the rows in the loss; absent: all are 1
     TARGETS = 5  # int64 labels or values
     TOTALS = 6  # float64
-    POSITION = 7  # int64: step, shard, seed, and how many steps the longest row of the slice has
+    POSITION = 7  # int64: step, shard, seed, steps of the job, and those of the longest row of the slice
     CONSTANTS = 8  # numbers that stand with the tape
     LABELS = 9  # int64, of the outputs that have labels, where there are several outputs
     STATE = 10  # what recurrent layers carry from window to window, where nothing is trained
@@ -79,8 +79,8 @@ class Ref(NamedTuple):
 ABSENT = Ref(Space.WORK, 0, 1)  # an operand that is not there: a matrix without rows
 LOSS_TOTAL, WEIGHT_TOTAL, BOUND_TOTAL = (Ref(Space.TOTALS, at, 1, plus=1) for at in range(3))
 TOTALS = 3  # then the live rows of each unit that can saturate, then what `Tape.total` gave
-POSITION = Ref(Space.POSITION, 0, 3, plus=1)  # step, shard, seed
-LONGEST = Ref(Space.POSITION, 3, 1, plus=1)
+POSITION = Ref(Space.POSITION, 0, 4, plus=1)  # step, shard, seed, steps of the job
+LONGEST = Ref(Space.POSITION, 4, 1, plus=1)
 SHARD = Ref(Space.POSITION, 1, 1, plus=1)
 LOSS, ENTRY = -1, -2  # in place of the number of a layer: of the loss, and of what the data enter by
 

@@ -79,18 +79,18 @@ def update(
     constants: Array,
     shared: bool,
 ) -> None:
-    """One update of the stretches, (start, stop, whether it decays) each. sources: addresses of the blocks'
-    sums; order: the additions (left, right), in place but for the last; constants: (2, rows, 4) with the
+    """One update of the stretches, (start, stop, group) each. sources: addresses of the blocks'
+    sums; order: the additions (left, right), in place but for the last; constants: (groups, rows, 4) with the
     scale. shared: other threads have read the parameters, so they are asked for before they are written."""
     rooms, table = np.empty((2, STRETCH), np.float32), np.empty(SPACES, np.int64)
     base, room, direction = address_of(constants), address_of(rooms), address_of(rooms[1])
     size = 8 * CONSTANTS * ops.size
     for i in range(stretches.shape[0]):
-        start, count, decays = stretches[i, 0], stretches[i, 1] - stretches[i, 0], stretches[i, 2]
+        start, count, group = stretches[i, 0], stretches[i, 1] - stretches[i, 0], stretches[i, 2]
         if shared:
             ask_to_write(vectors[0] + 4 * start, 4 * count)
         sums = joined_sums(sources, order, start, count, room)
-        apply_rule(words, starts, ops, vectors, sums, start, count, direction, base + size * decays, table)
+        apply_rule(words, starts, ops, vectors, sums, start, count, direction, base + size * group, table)
     rooms[0, 0] = 0  # it is used by its address until here
 
 
@@ -137,14 +137,14 @@ def measured_update(
     )
     size = 8 * CONSTANTS * ops.size
     for i in range(parts.shape[0]):
-        start, count, decays = parts[i, 0], parts[i, 1] - parts[i, 0], parts[i, 2]
+        start, count, group = parts[i, 0], parts[i, 1] - parts[i, 0], parts[i, 2]
         values = vectors[0] + 4 * start
         sums = joined_sums(sources, order, start, count, room)
         squares[i, 0], squares[i, 1] = squares_of(sums, count), squares_of(values, count)
         before, after = floats(change, count), floats(values, count)
         for n in range(count):
             before[n] = after[n]
-        apply_rule(words, starts, ops, vectors, sums, start, count, direction, base + size * decays, table)
+        apply_rule(words, starts, ops, vectors, sums, start, count, direction, base + size * group, table)
         for n in range(count):
             before[n] = after[n] - before[n]
         squares[i, 2] = squares_of(change, count)

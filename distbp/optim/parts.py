@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from distbp.nn.ops.base import Op
 from distbp.nn.tape import Ref, Row
+from distbp.optim.groups import PLAIN, Group
 from distbp.optim.ops import RULE_OPS
 
 Array = NDArray[Any]
@@ -51,12 +52,13 @@ class Step(NamedTuple):
     """One update. `number`: 1 for the first. `learning_rate`: this update's, from the schedule.
     `gradient_norm`: Euclidean norm of the whole averaged gradient (not of a part or a piece of it), before
     any clipping; needed by `ClipByNorm` only. `loss`: the mean loss of the batch; needed by methods that
-    search along a line."""
+    search along a line. `decay`: a factor on the weight decay, from its schedule."""
 
     number: int
     learning_rate: float
     gradient_norm: float = 0.0
     loss: float = 0.0
+    decay: float = 1.0
 
 
 Numbers = Callable[[Step], Sequence[float]]
@@ -69,10 +71,15 @@ def _no_numbers(step: Step) -> Sequence[float]:
 
 class Rule:
     """A chain of parts as a list of ops. `slots`: name -> the value that every element starts with.
+    groups: of the parameters, by number.
 
     Raises ValueError where two parts keep a slot of one name."""
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(self, parts: Sequence[Part], groups: Sequence[Group] = PLAIN) -> None:
+        self.groups = tuple(groups)
+        self._by_rate: dict[float, list[int]] = {}  # the numbers of the groups
+        for number, group in enumerate(self.groups):
+            self._by_rate.setdefault(group.rate, []).append(number)
         self.rows: list[Row] = []
         self.slots: dict[str, float] = {}
         self.clip: ClipByNorm | None = None
@@ -126,20 +133,23 @@ class Rule:
         return self._scaled
 
     def constants(self, *steps: Step) -> Array:
-        """(steps, 2, rows, 4) float64, what the ops read: for parameters that do not decay, and for those
-        that do; but for the scale."""
+        """(steps, groups, rows, 4) float64, what the ops read for the parameters of each group; but for the
+        scale."""
         # NumPy scalars among the numbers would make other types of them.
         steps = tuple(
-            Step(int(one.number), float(one.learning_rate), float(one.gradient_norm)) for one in steps
+            Step(int(one.number), float(one.learning_rate), float(one.gradient_norm), 0.0, float(one.decay))
+            for one in steps
         )
-        found = np.zeros((len(steps), 2, len(self.rows), CONSTANTS))
-        for row, (factors, numbers, undecayed) in enumerate(self._numbers):
-            found[:, :, row, 0] = np.array(
-                [math.prod([factor(step) for factor in factors]) for step in steps]
-            )[:, None]
-            own = np.array([numbers(step) for step in steps])
-            found[:, 1, row, 1 : 1 + own.shape[1]] = own
-            found[:, 0, row, 1 : 1 + own.shape[1]] = own if undecayed is None else undecayed
+        found = np.zeros((len(steps), len(self.groups), len(self.rows), CONSTANTS))
+        for rate, groups in self._by_rate.items():
+            own = [step._replace(learning_rate=step.learning_rate * rate) for step in steps]
+            for row, (factors, numbers, undecayed) in enumerate(self._numbers):
+                whole = np.array([math.prod([factor(step) for factor in factors]) for step in own])
+                values = np.array([numbers(step) for step in own])
+                for group in groups:
+                    plain = undecayed is None or self.groups[group].decays
+                    found[:, group, row, 0] = whole
+                    found[:, group, row, 1 : 1 + values.shape[1]] = values if plain else undecayed
         return found
 
     def scale(self, scale: float, norm: float) -> float:
@@ -220,14 +230,15 @@ def _penalty(rule: Rule, op: str, strength: float) -> None:
 @dataclass(frozen=True)
 class DecayWeights:
     """p <- p * (1 - learning_rate * strength) on the decayed stretches; u stays. Decoupled weight decay
-    (Loshchilov and Hutter, 2019), in PyTorch's order: before the update."""
+    (Loshchilov and Hutter, 2019), in PyTorch's order: before the update. The strength is that of the step, by
+    its schedule."""
 
     strength: float
 
     def emit(self, rule: Rule) -> None:
         rule.emit(
             "decay", vector(Vector.PARAMETERS),
-            numbers=lambda step: (1 - step.learning_rate * self.strength,), undecayed=(1.0,),
+            numbers=lambda step: (1 - step.learning_rate * (self.strength * step.decay),), undecayed=(1.0,),
             takes_factor=False,
         )  # fmt: skip
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from distbp.core.options import option, registry
+from distbp.core.options import OptionError, option, registry
 from distbp.optim.facts import Facts
 from distbp.optim.parts import (
     AddL1,
@@ -26,7 +26,7 @@ from distbp.optim.parts import (
     ScaleByRMS,
     Trace,
 )
-from distbp.optim.schedules import Constant, Schedule
+from distbp.optim.schedules import Constant, Schedule, plateau_of
 
 _SCHEDULE_HELP = "how the learning rate changes during training"
 _DECAY_HELP = "times the weight, added to the averaged gradient (coupled)"
@@ -205,6 +205,15 @@ class AdamW(Facts):
     epsilon_hat: bool = option(False, help="add epsilon before the bias correction")
     schedule: Schedule = option(Constant(), help=_SCHEDULE_HELP, choices="schedules")
     weight_decay: float = option(0.01, help="the part of a weight lost in one step is rate * this", ge=0)
+    decay_schedule: Schedule | None = option(
+        None,
+        help="how weight_decay changes during training, beside the learning rate; left out: it stays",
+        choices="schedules",
+    )
+
+    def __post_init__(self) -> None:
+        if plateau_of(self.decay_schedule) is not None:
+            raise OptionError("decay_schedule", "watches the learning rate alone; take another schedule")
 
     def parts(self) -> tuple[Part, ...]:
         rule = ScaleByAdam(self.beta1, self.beta2, self.epsilon, self.epsilon_hat)

@@ -20,43 +20,13 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from distbp.core.options import option, registry
-
-
-@dataclass(frozen=True)
-class PlateauState:
-    """The state of `reduce_on_plateau`: JSON-ready by `dataclasses.asdict`, back by `PlateauState(**state)`.
-
-    `best`: the best metric so far. `bad`: observations in a row without improvement. `cooling`: observations
-    left in which none counts as bad. `rate`: the reduced rate. None: nothing seen, not reduced yet.
-    """
-
-    best: float | None = None
-    bad: int = 0
-    cooling: int = 0
-    rate: float | None = None
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where training stands. `step`: updates done before the one asked about (0 for the first one).
-    `total_steps`: updates in the whole job."""
-
-    step: int
-    steps_per_epoch: int
-    total_steps: int
-    plateau: PlateauState = PlateauState()
-
-
-class Schedule(Protocol):
-    """What every schedule dataclass offers. `type` is its name in a job."""
-
-    @property
-    def type(self) -> str: ...
-
-    def rate(self, base_rate: float, progress: Progress) -> float: ...
+from distbp.optim.plateau import PlateauState as PlateauState
+from distbp.optim.plateau import Progress as Progress
+from distbp.optim.plateau import ReduceOnPlateau as ReduceOnPlateau
+from distbp.optim.plateau import Schedule as Schedule
 
 
 def _check_one(name: str, steps: int | None, epochs: float | None, *, required: bool = True) -> None:
@@ -177,6 +147,36 @@ class Cosine:
 
 
 @dataclass(frozen=True)
+class FlatCosine:
+    """The base rate until the share `flat` of T, then down along a cosine to the minimum at T. T is the whole
+    job. With a share of a half it is the schedule of dropout and weight decay in Holzmueller et al., "Better
+    by Default", NeurIPS 2024, appendix A."""
+
+    type: Literal["flat_cosine"] = "flat_cosine"
+    flat: float = option(0.5, help="the share of the job before the rate falls", ge=0, lt=1)
+    minimum_rate: float = option(0.0, help="the rate at the end", ge=0)
+
+    def rate(self, base_rate: float, progress: Progress) -> float:
+        part = min(progress.step / max(1, progress.total_steps), 1.0)
+        return _cosine(base_rate, self.minimum_rate, max(0.0, part - self.flat) / (1 - self.flat))
+
+
+@dataclass(frozen=True)
+class CosineLog:
+    """base * (1 - cos(2 pi log2(1 + (2^cycles - 1) t / T))) / 2: it rises from 0 and falls to 0 so many
+    times, each time in twice as many steps as the time before. T is the whole job. Holzmueller et
+    al., "Better by Default", NeurIPS 2024, section 3 (coslog_4)."""
+
+    type: Literal["cosine_log"] = "cosine_log"
+    cycles: int = option(4, help="how often the rate rises and falls", ge=1, le=32)
+
+    def rate(self, base_rate: float, progress: Progress) -> float:
+        part = min(progress.step / max(1, progress.total_steps), 1.0)
+        turns = math.log2(1 + (2**self.cycles - 1) * part)
+        return base_rate * (1 - math.cos(2 * math.pi * turns)) / 2
+
+
+@dataclass(frozen=True)
 class WarmUp:
     """base * (start_factor + (1 - start_factor) * t / T) before T, then the schedule `then`, which counts its
     steps from T. PyTorch's SequentialLR of a LinearLR and `then`."""
@@ -230,54 +230,6 @@ class OneCycle:
         return _cosine(start, end, part) if self.shape == "cosine" else start + (end - start) * part
 
 
-@dataclass(frozen=True)
-class ReduceOnPlateau:
-    """Multiplies the rate by `factor` when a metric has not improved for more than `patience` evaluations.
-
-    PyTorch's ReduceLROnPlateau, one `observe` for each evaluation, but for metrics below 0: there, too, an
-    improvement is one by more than the threshold, relative to the magnitude of the best (PyTorch takes a
-    slightly worse one for better). A metric that is NaN is no improvement; training does not tell of those.
-    """
-
-    type: Literal["reduce_on_plateau"] = "reduce_on_plateau"
-    metric: str = option("validation_loss", help="the metric to watch")
-    mode: Literal["min", "max"] = option("min", help="whether a lower or a higher metric is better")
-    factor: float = option(0.1, help="multiplies the rate at each reduction", gt=0, lt=1)
-    patience: int = option(10, help="evaluations without improvement that are forgiven", ge=0)
-    threshold: float = option(1e-4, help="improvements smaller than this do not count", ge=0)
-    threshold_mode: Literal["relative", "absolute"] = option("relative", help="to the best metric, or not")
-    cooldown: int = option(0, help="evaluations after a reduction in which none is counted", ge=0)
-    minimum_rate: float = option(0.0, help="the rate never falls below this", ge=0)
-    minimum_change: float = option(1e-8, help="a reduction by less than this is not made", ge=0)
-
-    def rate(self, base_rate: float, progress: Progress) -> float:
-        return base_rate if progress.plateau.rate is None else progress.plateau.rate
-
-    def observe(self, state: PlateauState, base_rate: float, metric: float) -> PlateauState:
-        """The state after one more evaluation. Pure: nothing but the arguments decides."""
-        better = self._improves(state.best, metric)
-        best = metric if better else state.best
-        bad = 0 if better else state.bad + 1
-        cooling = state.cooling
-        if cooling > 0:
-            cooling, bad = cooling - 1, 0
-        rate = state.rate
-        if bad > self.patience:
-            old = base_rate if rate is None else rate
-            new = max(old * self.factor, self.minimum_rate)
-            rate = new if old - new > self.minimum_change else rate
-            cooling, bad = self.cooldown, 0
-        return PlateauState(best, bad, cooling, rate)
-
-    def _improves(self, best: float | None, metric: float) -> bool:
-        # A first metric of infinity or NaN is no improvement either.
-        sign = 1.0 if self.mode == "min" else -1.0
-        if best is None:
-            return sign * metric < math.inf
-        size = abs(best) if self.threshold_mode == "relative" else 1.0
-        return sign * metric < sign * best - self.threshold * size
-
-
 def plateau_of(schedule: Any) -> ReduceOnPlateau | None:
     """The `reduce_on_plateau` in a schedule (itself, or after warm-ups), for whoever must call `observe`."""
     while isinstance(schedule, WarmUp):
@@ -286,5 +238,14 @@ def plateau_of(schedule: Any) -> ReduceOnPlateau | None:
 
 
 SCHEDULES: Mapping[str, type] = registry(
-    Constant, StepDecay, Exponential, Polynomial, Cosine, WarmUp, OneCycle, ReduceOnPlateau
+    Constant,
+    StepDecay,
+    Exponential,
+    Polynomial,
+    Cosine,
+    FlatCosine,
+    CosineLog,
+    WarmUp,
+    OneCycle,
+    ReduceOnPlateau,
 )

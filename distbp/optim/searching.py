@@ -15,9 +15,10 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.nn.network import aligned_vector
+from distbp.optim.groups import merged
 from distbp.optim.line_search import ACCEPTED, FAILED, GOING_ON, End, Line, advance, begin
 from distbp.optim.parts import Step
-from distbp.optim.updater import PIECE, cut, merged, sum_of_squares
+from distbp.optim.updater import PIECE, cut, sum_of_squares
 from distbp.optim.whole_batch import WholeBatch, dot
 
 NUMBERS = "search"  # the slot that holds `Found`, float64
@@ -83,9 +84,10 @@ class Searching:
     ) -> None:
         self.method = method
         self.parameters = parameters
-        self.parts = cut(tensors, merged(decays, parameters.size), PIECE)
+        decaying = merged(decays, parameters.size)
+        self.parts = cut(tensors, [(a, b, 1) for a, b in decaying], PIECE)
         self.slots = _slots(method, parameters, slots)
-        self._decays = [slice(a, b) for a, b in merged(decays, parameters.size)]
+        self._decays = [slice(a, b) for a, b in decaying]
         self._l2 = l2
         self._point = aligned_vector(parameters.size, parameters.dtype)
         self._point[:] = parameters

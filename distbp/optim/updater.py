@@ -18,6 +18,7 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.nn.run_tape import encode
+from distbp.optim.groups import Rates, groups_of
 from distbp.optim.parts import Part, Rule, Step, Vector
 
 PIECE = 32768
@@ -30,9 +31,10 @@ class Updater:
     """Applies a chain of parts to `parameters`, in place.
 
     parameters: (n,), C-contiguous, one floating dtype. decays: stretches [start, stop) of the vectors that
-    L1, L2 and weight decay touch, in any order. tensors: stretches that are measured one by one. slots:
-    existing state, by name, which is used as it lies (not copied); None makes fresh state. compiled: by
-    compiled ops, for float32. threads: how many threads share a large vector.
+    L1, L2 and weight decay touch, in any order. tensors: stretches that are measured one by one. rates:
+    stretches with a factor on the learning rate, (start, stop, factor); the others have 1. slots: existing
+    state, by name, which is used as it lies (not copied); None makes fresh state. compiled: by compiled ops,
+    for float32. threads: how many threads share a large vector.
 
     `.slots` is the whole state: name -> (n,). Save it after an `apply` and give it back later, and the bits
     go on as if nothing had happened. ValueError where arrays, slots or decays do not fit.
@@ -48,13 +50,15 @@ class Updater:
         decays: Sequence[tuple[int, int]],
         *,
         tensors: Sequence[tuple[int, int]] = (),
+        rates: Rates = (),
         slots: Mapping[str, Array] | None = None,
         compiled: bool = False,
         threads: int = 1,
         piece: int = PIECE,
     ) -> None:
         _check_vector("the parameters", parameters, parameters)
-        self.rule = Rule(parts)
+        self.groups = groups_of(decays, rates, parameters.size)
+        self.rule = Rule(parts, self.groups.kinds)
         self.parameters = parameters
         self.slots: dict[str, Array] = _make_slots(self.rule.slots, parameters, slots)
         self._apply: Callable[..., None]
@@ -68,9 +72,9 @@ class Updater:
             self._apply = self._compiled
         else:
             self._apply = self._in_numpy
-        decaying = merged(decays, parameters.size)
-        self.stretches = cut([(0, parameters.size)], decaying, piece)
-        self.parts = cut(tensors, decaying, piece)
+        covers = self.groups.stretches
+        self.stretches = cut([(0, parameters.size)], covers, piece)
+        self.parts = cut(tensors, covers, piece)
         self._places: tuple[list[Array], Order, Array, Array] = [], [], *_places([], [])
         self._threads = max(1, min(threads, parameters.size // WORTH_A_THREAD))
         # Overflow is found by what is looked at afterward; NumPy's warnings are of each thread.
@@ -118,7 +122,7 @@ class Updater:
         return pairwise(len(stretches) * thread // self._threads for thread in range(self._threads + 1))
 
     def constants(self, step: Step, scale: float) -> Array:
-        """(2, rows, 4): what the ops of the rule read at a step."""
+        """(groups, rows, 4): what the ops of the rule read at a step."""
         found: Array = self.rule.constants(step)[0]
         found[:, self.rule.scaled, 0] *= self.rule.scale(float(scale), float(step.gradient_norm))
         return found
@@ -164,7 +168,7 @@ class Updater:
     def _in_numpy(
         self, stretches: Array, squares: Array | None, sums: Sequence[Array], order: Order, constants: Array
     ) -> None:
-        for number, (start, stop, decays) in enumerate(stretches.tolist()):
+        for number, (start, stop, group) in enumerate(stretches.tolist()):
             piece = slice(start, stop)
             joined = join([one[piece] for one in sums], order)
             values = self.parameters[piece]
@@ -180,7 +184,7 @@ class Updater:
             for place, row in enumerate(self.rule.rows):
                 *vectors, _ = row.refs
                 operands = [spaces[Vector(ref.space)] for ref in vectors]
-                row.op.define(*operands, constants[decays, place : place + 1], row.whole, row.real)
+                row.op.define(*operands, constants[group, place : place + 1], row.whole, row.real)
             if squares is not None:
                 squares[number, 2] = sum_of_squares(values - before)
 
@@ -238,16 +242,23 @@ def _exact_sum_of_squares(part: Array) -> float:
     return float(np.vdot(wide, wide))
 
 
-def cut(stretches: Sequence[tuple[int, int]], decays: Sequence[tuple[int, int]], piece: int = 4096) -> Array:
-    """The stretches as (start, stop, whether it decays), int64, cut at the ends of decays and at multiples
-    of `piece`."""
+def cut(
+    stretches: Sequence[tuple[int, int]], covers: Sequence[tuple[int, int, int]], piece: int = 4096
+) -> Array:
+    """The stretches as (start, stop, number), int64, cut at the ends of covers and at multiples of `piece`.
+    covers: (start, stop, number) that do not overlap; the number where there is none is 0."""
     found = []
     for first, last in stretches:
-        ends = (at for pair in decays for at in pair if first < at < last)
+        ends = (at for cover in covers for at in cover[:2] if first < at < last)
         cuts = sorted({first, last, *ends, *range(first - first % piece + piece, last, piece)})
         for start, stop in pairwise(cuts):
-            found.append((start, stop, int(any(a <= start and stop <= b for a, b in decays))))
+            found.append((start, stop, number_of(start, stop, covers)))
     return np.array(found, np.int64).reshape(-1, 3)
+
+
+def number_of(start: int, stop: int, covers: Sequence[tuple[int, int, int]]) -> int:
+    """Of the cover that has the stretch; 0 where there is none."""
+    return next((number for a, b, number in covers if a <= start and stop <= b), 0)
 
 
 def _check_vector(what: str, vector: Array, like: Array) -> None:
@@ -272,16 +283,3 @@ def _make_slots(
     for name, slot in given.items():
         _check_vector(f"optimizer slot {name!r}", slot, like)
     return {name: given[name] for name in initial}
-
-
-def merged(decays: Sequence[tuple[int, int]], size: int) -> list[tuple[int, int]]:
-    """In order, neighbors joined."""
-    found: list[tuple[int, int]] = []
-    for start, stop in sorted(decays):
-        if not 0 <= start <= stop <= size or (found and start < found[-1][1]):
-            raise ValueError(f"decays must be stretches within 0..{size} that do not overlap; found {decays}")
-        if found and start == found[-1][1]:
-            found[-1] = (found[-1][0], stop)
-        elif start < stop:
-            found.append((start, stop))
-    return found

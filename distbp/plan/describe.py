@@ -254,7 +254,7 @@ def _random(
         Space.GRADIENT: aligned_vector(network.size, dtype),
         Space.WORK: aligned_vector(lowered.work, dtype),
         Space.TOTALS: np.zeros(lowered.totals),
-        Space.POSITION: np.zeros(4, np.int64),
+        Space.POSITION: np.zeros(5, np.int64),
         Space.CONSTANTS: lowered.constants,
         Space.LABELS: np.zeros(lowered.labels, np.int64),
     }

@@ -116,12 +116,20 @@ def continued(start: Checkpoint, blueprint: Blueprint) -> tuple[RunState, bytes,
 
 def _about_rates(start: Checkpoint, blueprint: Blueprint) -> Iterator[str]:
     then = {name: start.state["job"].get(name) for name in _LENGTHS}
-    former = replace(blueprint, job=blueprint.job.replace(**then)).learning_rate()
-    rate, steps = blueprint.learning_rate(), np.linspace(0, start.step - 1, _MOST_RATES).astype(int)
-    nothing = PlateauState()
-    if any(former(step, nothing) != rate(step, nothing) for step in set(steps.tolist())):
+    old = replace(blueprint, job=blueprint.job.replace(**then))
+    steps = set(np.linspace(0, start.step - 1, _MOST_RATES).astype(int).tolist())
+    former, rate, nothing = old.learning_rate(), blueprint.learning_rate(), PlateauState()
+    changed = []
+    if any(former(step, nothing) != rate(step, nothing) for step in steps):
+        changed.append(f"the schedule {blueprint.job.optimizer.schedule.type!r}")
+    before, decay = old.decay(), blueprint.decay()
+    if any(before(step) != decay(step) for step in steps):
+        changed.append("that of the weight decay")
+    if any(getattr(layer, "schedule", None) is not None for layer in blueprint.job.model.layers):
+        changed.append("that of dropout")
+    for what in changed:
         yield (
-            f"the schedule {blueprint.job.optimizer.schedule.type!r} depends on the length of training: the"
+            f"{what} depends on the length of training: the"
             f" first {start.step:,} steps had the rates of {_lengths_of(then)}, so this is not what"
             f" {_lengths(blueprint.job)} at once would have given"
         )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
 
 from distbp.core import settings
-from distbp.core.errors import DataError, JobError, SettingsError
+from distbp.core.errors import DataError, Fault, JobError, SettingsError
 from distbp.data.cutting import real_steps
 from distbp.data.several_targets import facts_of
 from distbp.data.targets import Meaning
@@ -77,6 +81,12 @@ def check_splits(job: TrainingJob, splits: Splits) -> tuple[tuple[float, ...] | 
     network = Network(job.model.layers, entered, np.dtype(job.dtype), outputs=names_of(job.loss))
     classes = network.output_shape[-1]
     weights, notes = class_weights(job, _steps_that_count(splits), classes)
+    if job.parameter_groups:
+        network = Network(
+            job.model.layers, table.features, np.dtype(job.dtype),
+            entry=splits.entry, lengths=lengths, outputs=names_of(job.loss),
+        )  # fmt: skip
+        notes = (*notes, *group_notes(job.parameter_groups, [tensor.path for tensor in network.tensors]))
     for split, targets in splits.meaning.targets.items():
         of_rows = loss_weights(weights, targets, splits.tables[split].weights, job.dtype)
         if of_rows is not None and not of_rows.any():
@@ -85,6 +95,20 @@ def check_splits(job: TrainingJob, splits: Splits) -> tuple[tuple[float, ...] | 
                 " nothing can be learned or measured; give some row, and its class, a weight"
             )
     return weights, (*splits.notes, *notes)
+
+
+def group_notes(groups: Mapping[str, Any], paths: Sequence[str]) -> list[str]:
+    """What to say of patterns that fit no tensor. Raises JobError with every name that is none."""
+    left = [name for name in groups if not any(fnmatchcase(path, name) or path == name for path in paths)]
+    faults = []
+    for name in left:
+        if not any(sign in name for sign in "*?["):
+            near = difflib.get_close_matches(name, paths, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"tensors: {', '.join(paths[:20])}"
+            faults.append(Fault(f"parameter_groups.{name}", f"is no tensor of the network; {hint}"))
+    if faults:
+        raise JobError(faults)
+    return [f"parameter_groups: no tensor has a name like {name}" for name in left]
 
 
 def _frames(splits: Splits) -> dict[str, Frame]:

@@ -71,7 +71,10 @@ class Checkpointer:
         self._saved_at = self._clock()
         run, job = self._run, self._blueprint.job
         if start is None:
-            vector = first_weights(self._blueprint.network(), job.seed, run.path)
+            network, rows = self._blueprint.network(), self._blueprint.rows["train"]
+            vector = first_weights(
+                network, job.seed, run.path, lambda: (self._splits.prepare(job)["train"], rows)
+            )
             run.rewind_metrics(0)
             self._recorded()  # of the rows before anything is made of them
             return Restored(Snapshot(0, {"vector": vector}), RunState(), None, [])

@@ -15,7 +15,7 @@ from distbp.core.arrays import Array
 from distbp.core.errors import ArgumentError
 from distbp.data.columns.rows import as_arrow, is_lazy
 from distbp.data.preprocessing import Preprocessing
-from distbp.job import TrainingJob, recipes
+from distbp.job import TrainingJob, realmlp, recipes
 from distbp.job.training_job import takes_whole_batches
 from distbp.model.predictor import Model
 from distbp.optim import OPTIMIZERS
@@ -43,6 +43,13 @@ class Rows:
         constant = deviation <= 10 * np.finfo(np.float64).eps * np.abs(mean)
         return mean, np.where(constant, 1.0, deviation)
 
+    def quartiles(self) -> tuple[Array, Array]:
+        """The median of each input, and what lies between its quartiles, half its range where these are one,
+        1 where that is 0; float64, of all rows alike."""
+        low, median, high = np.quantile(self.x.astype(np.float64), [0.25, 0.5, 0.75], axis=0)
+        spread = np.where(high > low, high - low, np.ptp(self.x.astype(np.float64), axis=0) / 2)
+        return median, np.where(spread > 0, spread, 1.0)
+
 
 def whole(x: Any) -> Any:
     """Inputs as scikit-learn takes them: batches and streams of Arrow as a table, which has names. Raises
@@ -60,11 +67,24 @@ def job_of(
     usual = usual_settings(settings)
     hidden = _said(settings["hidden"], usual["hidden"])
     units = [*map(_plain, hidden if isinstance(hidden, Sequence | np.ndarray) else (hidden,))]
-    activation, epochs = settings["activation"], _plain(_said(settings["epochs"], usual["epochs"]))
+    activation, epochs = (
+        _said(settings["activation"], "relu"),
+        _plain(_said(settings["epochs"], usual["epochs"])),
+    )
     layers = [{"type": "dense", "units": n, "activation": activation} for n in units]
     layers.append({"type": "dense", "units": outputs})
-    rate, update = _plain(settings["learning_rate"]), settings["optimizer"]
-    if settings["recipe"] is not None:
+    rate, update = _plain(_said(settings["learning_rate"], 1e-3)), settings["optimizer"]
+    classes, more = loss != "mse", {}
+    stopping = {"patience": _plain(_said(settings["patience"], usual["patience"]))}
+    if settings["recipe"] == "realmlp":
+        own = _said(settings["activation"], None)
+        layers = [*realmlp.entered(), *realmlp.layers(outputs, units, classes, own)]
+        if isinstance(update, str) and update == "auto":
+            update = realmlp.optimizer(classes)
+            update["learning_rate"] = _plain(_said(settings["learning_rate"], update["learning_rate"]))
+        more = {"drop_last": True, "parameter_groups": realmlp.GROUPS, "loss": realmlp.smoothed(loss)}
+        stopping = {**realmlp.stopping(epochs, classes), **stopping}
+    elif settings["recipe"] is not None:
         layers = recipes.layers(outputs, units, activation)
         if isinstance(update, str) and update == "auto" and type(epochs) is int:
             update = {**recipes.optimizer(epochs), "learning_rate": rate}
@@ -76,7 +96,6 @@ def job_of(
     batch = {"batch_size": _plain(_said(settings["batch_size"], usual["batch_size"](rows)))}
     if takes_whole_batches(update) and isinstance(settings["batch_size"], str):
         batch = {}  # all rows
-    stopping = {"patience": _plain(_said(settings["patience"], usual["patience"]))}
     return TrainingJob.from_mapping(
         {
             "name": "estimator",
@@ -92,6 +111,7 @@ def job_of(
             "workers": _plain(settings["workers"]),
             "dtype": dtype,
             "checkpoint": {"every_seconds": None},
+            **more,
         },
         "the estimator's settings",
     )
@@ -107,6 +127,12 @@ def usual_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     if settings["recipe"] not in recipes.RECIPES:
         known = ", ".join(map(repr, recipes.RECIPES))
         raise ArgumentError(f"recipe is {settings['recipe']!r}, not None or one of {known}")
+    if settings["recipe"] == "realmlp":
+        epochs = _said(settings["epochs"], realmlp.EPOCHS)
+        return {
+            "hidden": realmlp.HIDDEN, "epochs": realmlp.EPOCHS, "patience": epochs, "early_stopping": True,
+            "batch_size": lambda rows: realmlp.BATCH_SIZE,
+        }  # fmt: skip
     return {
         "hidden": recipes.HIDDEN,
         "epochs": recipes.EPOCHS,
@@ -126,11 +152,18 @@ def _said(value: Any, usual: Any) -> Any:
 
 
 def fitted(
-    job: TrainingJob, training: Rows, validation: Rows | None, *, standardize: bool, values: bool
+    job: TrainingJob,
+    training: Rows,
+    validation: Rows | None,
+    *,
+    standardize: bool,
+    values: bool,
+    robust: bool = False,
 ) -> tuple[Result, Model]:
     """Trains, and keeps nothing on disk. standardize: inputs get mean 0 and deviation 1 by the weights of
-    the training rows; so do targets that are `values`. The model takes and gives the units of the caller."""
-    inputs = training.moments(training.x) if standardize else None
+    the training rows, or where `robust`, are scaled by median and quartiles; targets that are `values` get
+    mean 0 and deviation 1, too. The model takes and gives the units of the caller."""
+    inputs = (training.quartiles() if robust else training.moments(training.x)) if standardize else None
     targets = training.moments(training.y) if standardize and values else None
     data = {"train": _scaled(training, inputs, targets).data()}
     if validation is not None:

@@ -31,9 +31,9 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         *,
         recipe: str | None = None,
         members: int = 1,
-        activation: Any = "relu",
+        activation: Any = "auto",
         optimizer: Any = "auto",
-        learning_rate: float = 0.001,
+        learning_rate: float | str = "auto",
         batch_size: int | str = "auto",
         epochs: int | str = "auto",
         standardize: bool = True,
@@ -94,7 +94,12 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
             training = Rows(x, y, weights)
         self.job_ = job_of(settings, outputs, loss, len(training.x), x.dtype.name, seed)
         self.result_, self.model_ = fitted(
-            self.job_, training, validation, standardize=bool(self.standardize), values=values
+            self.job_,
+            training,
+            validation,
+            standardize=bool(self.standardize),
+            values=values,
+            robust=self.recipe == "realmlp",
         )
         self.n_epochs_ = int(self.result_.epochs)
 
@@ -107,13 +112,15 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
 class DistbpClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
     """A network that chooses between classes, trained with the cross-entropy.
 
-    hidden: units of each hidden layer. recipe: "table" is a network with all that belongs to it
-    (`distbp.job.recipes`); None: a small one. What is "auto" follows from it: without one `hidden` is (100,),
-    `optimizer` "adam", `batch_size` min(200, rows), `epochs` 200, without early stopping, `patience` 10.
+    hidden: units of each hidden layer. recipe: "table" or "realmlp" is a network with all that belongs
+    to it (`distbp.job.recipes`); None: a small one. What is "auto" follows from it: without one `hidden` is
+    (100,), `activation` "relu", `optimizer` "adam", `learning_rate` 0.001, `batch_size` min(200, rows),
+    `epochs` 200, without early stopping, `patience` 10.
     members: networks of different seeds, whose predictions are averaged. activation: of the hidden layers, as
     `distbp.TrainingJob` names it. optimizer: a name, or a whole one with its own learning rate. With "lbfgs"
     and "conjugate_gradient" `batch_size` "auto" is all rows: an epoch then is one evaluation, and training
-    ends where it converges. standardize: inputs get mean 0 and deviation 1. early_stopping: measures on the
+    ends where it converges. standardize: inputs get mean 0 and deviation 1 (with
+    "realmlp" median 0 and quartiles 1 apart). early_stopping: measures on the
     part `validation_fraction` of the rows, stops after `patience` epochs without improvement, and keeps the
     best. class_weight: "balanced" or {class: weight}. random_state: the seed of the job, so the same one
     gives the same bits. workers: processes, which never change the result.
@@ -129,9 +136,9 @@ class DistbpClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         *,
         recipe: str | None = None,
         members: int = 1,
-        activation: Any = "relu",
+        activation: Any = "auto",
         optimizer: Any = "auto",
-        learning_rate: float = 0.001,
+        learning_rate: float | str = "auto",
         batch_size: int | str = "auto",
         epochs: int | str = "auto",
         standardize: bool = True,
@@ -190,7 +197,7 @@ class DistbpRegressor(RegressorMixin, _Estimator):  # type: ignore[misc]
     """A network that predicts one value or several, trained with the squared error.
 
     The settings are those of `DistbpClassifier`; standardize: targets, too, get mean 0 and deviation 1 while
-    training, and predictions come back in their own unit.
+    training, and predictions come back in their own unit; with "realmlp" within the range of y.
     """
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> DistbpRegressor:
@@ -198,14 +205,17 @@ class DistbpRegressor(RegressorMixin, _Estimator):  # type: ignore[misc]
         x, y, weights = self._checked(X, y, sample_weight, multi_output=True, y_numeric=True)
         self._one_dimensional = y.ndim == 1
         y = y.reshape(len(y), -1).astype(x.dtype)
+        self._limits = (y.min(axis=0), y.max(axis=0)) if self.recipe == "realmlp" else None
         self._train(x, y, weights, outputs=y.shape[1], loss="mse")
         return self
 
     def predict(self, X: Any) -> Array:
         """(n,) or (n, outputs) values, as y was."""
         x = self._inputs(X)
-        y = np.asarray(self.model_.predict(x))
-        return y if self._one_dimensional else y.reshape(len(y), -1)
+        y = np.asarray(self.model_.predict(x)).reshape(len(x), -1)
+        if self._limits is not None:
+            y = np.clip(y, *self._limits)
+        return y[:, 0] if self._one_dimensional else y
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -52,7 +52,11 @@ class Replay:
         self._watched = watched(blueprint.job, set(blueprint.rows))
         if begin is None:
             self._state = RunState()
-            start = Snapshot(0, {"vector": first_weights(blueprint.network(), blueprint.job.seed, path)})
+            rows = blueprint.rows["train"]
+            vector = first_weights(
+                blueprint.network(), blueprint.job.seed, path, lambda: (data.train(0)[0], rows)
+            )
+            start = Snapshot(0, {"vector": vector})
         else:
             self._state, _ = gone_on(RunState.from_json(begin.state["run"]))
             start = Snapshot(begin.step, {k: array.copy() for k, array in begin.arrays.items() if k != BEST})

@@ -85,7 +85,9 @@ def after_evaluation(
         return state, False
     delta = job.early_stopping.min_delta if job.early_stopping else 0.0
     sign = 1.0 if less_is_better(str(metric)) else -1.0
-    if state.best is None or sign * value < sign * state.best - delta:
+    last = job.early_stopping is not None and job.early_stopping.ties == "last"
+    bound = math.inf if state.best is None else sign * state.best - delta
+    if sign * value < bound or (last and sign * value == bound):
         better = replace(state, best=value, best_epoch=epoch, best_step=step, waited=0, best_metrics=values)
         return better, True
     return replace(state, waited=state.waited + 1), False

@@ -232,8 +232,8 @@ def _targets(job: TrainingJob) -> dict[str, WantedTarget]:
         raise JobError([Fault("data.target", text)])
     for part in parts_of(job.loss):
         target, path = said[part.name], f"data.target.{part.name}" if part.name else "data.target"
-        labels = part.loss.targets == "labels"
-        found[part.name] = WantedTarget(target.column, target.scale == "standard", labels, path)
+        labels, scaled = part.loss.targets == "labels", target.scale == "standard"
+        found[part.name] = WantedTarget(target.column, scaled, bool(target.clip), labels, path)
     return found
 
 

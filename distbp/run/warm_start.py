@@ -8,7 +8,7 @@ and verified, whatever becomes of the model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError, Fault, JobError, ModelError
 from distbp.core.storage import explained, make_folder, read_file, remove_folder, sync_folder, write_durable
+from distbp.data.batches import Rows
 from distbp.data.safety import resolve
+from distbp.engine.starting import start_by_data
 from distbp.nn.network import Network, Tensor
 from distbp.nn.tape import ENTRY
 
@@ -92,14 +94,19 @@ def keep_init(source: Path | None, run_dir: Path) -> None:
         sync_folder(run_dir)
 
 
-def first_weights(network: Network, seed: int, run_dir: Path) -> Array:
-    """The flat vector that the run begins with: drawn, and then what its `init/` gives."""
-    return weights_from(network, seed, run_dir / INIT if (run_dir / INIT).is_dir() else None)
+TrainingRows = Callable[[], tuple[Rows, int]]  # the training rows, and how many they are
 
 
-def weights_from(network: Network, seed: int, folder: Path | None) -> Array:
-    """The flat vector (size,): drawn, and then what the model in `folder` gives. None: drawn alone."""
+def first_weights(network: Network, seed: int, run_dir: Path, rows: TrainingRows) -> Array:
+    """The flat vector that the run begins with: drawn, by the data where initializers look at them, and then
+    what its `init/` gives."""
+    return weights_from(network, seed, run_dir / INIT if (run_dir / INIT).is_dir() else None, rows)
+
+
+def weights_from(network: Network, seed: int, folder: Path | None, rows: TrainingRows) -> Array:
+    """The flat vector (size,): drawn, by the data, and then what the model in `folder` gives, if any."""
     vector = network.initialize(seed)
+    start_by_data(network, vector, seed, rows)
     if folder is not None:
         from distbp.model.folder import load_model
 

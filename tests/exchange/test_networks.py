@@ -112,6 +112,25 @@ NETWORKS: dict[str, tuple[list[dict[str, Any]], tuple[int, ...]]] = {
         (11, 3),
     ),
 }
+# One number a unit, periodic embeddings, and tensors with their own rates; dropout and decay fall at the end.
+REALMLP = [
+    {"type": "smooth_clip"},
+    {"type": "periodic_embedding", "frequencies": 3},
+    {"type": "scale"},
+    {"type": "dense", "units": 6, "parametrization": "ntk", "initializer": "large"},
+    {"type": "parametric_activation", "function": "mish"},
+    {"type": "dropout", "rate": 0.3, "schedule": "flat_cosine"},
+]
+NETWORKS |= dict.fromkeys(("groups", "groups, clipped"), (REALMLP, (5,)))
+GROUPS: dict[str, Any] = {
+    "batch_size": 20,
+    "optimizer": {"type": "adamw", "learning_rate": 0.02, "decay_schedule": "flat_cosine"},
+    "parameter_groups": {
+        "*.bias": {"rate": 0.1},
+        "*.scale.*": {"rate": 6, "decays": True},
+        "layers.6.dense.weight": {"decays": False},
+    },
+}
 WINDOWS = {"target": "label", "time": "time", "windows": {"length": 4}}
 DENSE = [{"type": "dense", "units": 6, "activation": "tanh"}]
 # Ways to train that are no descent along the gradient of a batch.
@@ -153,6 +172,8 @@ def rig(name: str) -> Rig:
         "clip": {"norm": 0.9},
     }
     fields = {"batch_size": "full", **METHODS[name]} if name in METHODS else usual
+    if name.startswith("groups"):
+        fields = {**GROUPS, **({"clip": {"norm": 0.5}} if "clipped" in name else {})}
     if name == "windows":
         fields = {**fields, "data": WINDOWS}
     last = "dense"

@@ -81,6 +81,8 @@ _OUTPUTS: dict[str, Callable[[Draw], Array]] = {
     "sigmoid": lambda d: d.between(0.02, 0.98),
     "tanh": lambda d: d.between(-0.97, 0.97),
     "elu": lambda d: np.maximum(d.normal(), -0.9),
+    "selu": lambda d: np.maximum(d.normal(), -1.6),
+    "smooth_clip": lambda d: d.between(-2.9, 2.9),
     "softplus": lambda d: d.between(0.02, 4),
     "softmax": lambda d: (lambda e: e / e.sum(axis=1, keepdims=True))(np.exp(d.normal())),
 }
@@ -191,8 +193,16 @@ ELEMENT_CASES = [
     Case(
         "dropout",
         lambda d: Call(
-            [np.array([[3, 1, 9]]), d.normal(), d.out(), d.out()], (20_000, 2), (65_536 / 45_536,)
+            [np.array([[3, 1, 9, 40]]), d.normal(), d.out(), d.out()], (20_000, 2), (65_536 / 45_536,)
         ),
+        drops=frozenset({1}),
+    ),
+    Case(
+        "dropout",
+        lambda d: Call(
+            [np.array([[33, 1, 9, 40]]), d.normal(), d.out(), d.out()], (20_000, 2, 1), (65_536 / 45_536,)
+        ),
+        "less at the end",
         drops=frozenset({1}),
     ),
 ]
@@ -278,6 +288,47 @@ def _numbers(d: Draw) -> Array:
 def _bins(d: Draw) -> Array:
     edges = np.sort(d.between(-2, 2, 1, d.columns + 1))
     return np.vstack([edges[:, :-1], np.diff(edges) + 0.01])
+
+
+def _periodic(d: Draw) -> Call:
+    """Two numbers, with 3 cosines and d.columns numbers beside each, in columns of wider matrices."""
+    n, k = 2, 3
+    tensors = [d.normal(n, k), d.normal(n, k), d.normal(n * d.columns, k), d.normal(n)]
+    return Call(
+        [d.normal(columns=n + 3), *tensors, d.normal(columns=n * d.columns + 2), d.out(columns=2 * n * k)],
+        (1, 1),
+    )
+
+
+def _periodic_backward(d: Draw, wanted: bool) -> Call:
+    n, k = 2, 3
+    out = [d.out(n, k), d.out(n, k), d.out(n * d.columns, k), d.out(n)]
+    read = [d.normal(n, k), d.normal(n * d.columns, k), d.between(-1, 1, columns=2 * n * k)]
+    dx = d.normal(columns=n) if wanted else np.empty((0, n))
+    return Call([d.normal(columns=n + 3), *read, d.normal(columns=n * d.columns + 2), *out, dx], (1, 1))
+
+
+UNIT_CASES = [
+    Case("times", lambda d: Call([d.normal(), d.out()], (), (0.3,))),
+    Case("times", lambda d: Call([d.normal(), 0], (), (0.3,)), "in place"),
+    Case("multiply_row", lambda d: Call([d.normal(), d.normal(1), d.out()])),
+    Case("multiply_row", lambda d: Call([d.normal(), d.normal(1), 0]), "in place"),
+    Case("sum_products", lambda d: Call([d.normal(), d.normal(), d.out(1)]), symmetric=(0, 1)),
+    Case("blend", lambda d: Call([d.normal(), d.normal(), d.normal(1), d.out()])),
+    Case(
+        "blend_backward",
+        lambda d: Call([d.normal(), d.normal(), d.normal(1), d.normal(), d.out(), d.out(1)]),
+    ),
+    Case("periodic", _periodic, drops=frozenset({0, 5})),
+    Case("periodic_backward", lambda d: _periodic_backward(d, True), drops=frozenset({0, 4})),
+    Case(
+        "periodic_backward",
+        lambda d: _periodic_backward(d, False),
+        "of the first layer",
+        unread=frozenset({1}),
+        drops=frozenset({0, 4}),
+    ),
+]
 
 
 COLUMN_CASES = [
@@ -622,6 +673,7 @@ CASES = [
     *WINDOW_CASES,
     *CELL_CASES,
     *COLUMN_CASES,
+    *UNIT_CASES,
     *ATTENTION_CASES,
     *LENGTH_CASES,
     *(case for name in ACTIVATIONS for case in _activation(name)),

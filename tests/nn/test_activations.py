@@ -25,6 +25,9 @@ REFERENCE: dict[str, Callable[[float], float]] = {
     "sigmoid": lambda z: 1 / (1 + math.exp(-z)) if z > -700 else 0.0,
     "tanh": math.tanh,
     "elu": lambda z: z if z > 0 else math.expm1(z),
+    "selu": lambda z: 1.0507009873554805 * (z if z > 0 else 1.6732632423543772 * math.expm1(z)),
+    "smooth_clip": lambda z: z / math.sqrt(1 + (z / 3) ** 2),
+    "mish": lambda z: z * math.tanh(max(z, 0.0) + math.log1p(math.exp(-abs(z)))),
     "softplus": lambda z: max(z, 0.0) + math.log1p(math.exp(-abs(z))),
     "silu": lambda z: z / (1 + math.exp(-z)) if z > -700 else 0.0,
     "gelu": lambda z: z * 0.5 * math.erfc(-z / math.sqrt(2)),
@@ -167,9 +170,9 @@ def test_the_tail_of_the_sigmoid_keeps_its_digits(kernels: Kernels, dtype: type)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("name", ["silu", "gelu", "softplus", "elu", "tanh"])
+@pytest.mark.parametrize("name", ["silu", "gelu", "mish", "softplus", "elu", "selu", "smooth_clip", "tanh"])
 def test_what_is_nearly_zero_keeps_its_digits(name: str, dtype: type) -> None:
     z = np.array([[-1e-30, 1e-30, -1e-4, 3e-5, -8, -9]]).astype(dtype)
-    z = z if name in ("silu", "gelu", "softplus") else z[:, :4]
+    z = z if name in ("silu", "gelu", "mish", "softplus", "smooth_clip") else z[:, :4]
     want = [REFERENCE[name](float(v)) for v in z[0]]
     np.testing.assert_allclose(forward(name, z)[0][0], want, rtol=2e-5 if dtype is np.float32 else 1e-13)

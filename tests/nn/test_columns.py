@@ -11,6 +11,7 @@ from nn.lowered import compiled_kernels, layer, train_once, vector_of
 from distbp.nn.gradcheck import check
 from distbp.nn.kernels import NUMPY, Kernels
 from distbp.nn.layers.columns import Columns, EmbeddingCell, NumberCell, OneHotCell, TableCell
+from distbp.nn.layers.periodic import Periodic
 from distbp.nn.losses import LOSSES
 from distbp.nn.network import Network, aligned_vector
 from distbp.nn.ops.columns import MISSING
@@ -30,6 +31,54 @@ ENTERING = Columns(
 )
 CELLS = np.array([[1, 1, 3, -4, 2, 0, 0], [MISSING, 0, 0, 7, 0, 2, 2], [-0.25, 2, 3, 0, 1, 1, 1]])
 WIDTH = 17
+
+
+PERIODIC = Columns(
+    cells=(
+        NumberCell((-1.0, 0.0, 2.0), 0.5, True, "a", Periodic(3, 3, 0.7)),
+        EmbeddingCell("city", 3, 2, 1.0),
+        NumberCell(name="b", periodic=Periodic(2, 2, 0.7)),
+    )
+)
+NUMBERS = np.array([[1, 1, -4], [MISSING, 0, 7], [-0.25, 2, 0.5], [0.3, 1, -1]])
+
+
+def test_periodic_embeddings_of_cells() -> None:
+    """Beside the number, its bins and its indicator; a missing one counts as its fill."""
+    net = Network((), (3,), np.float64, entry=PERIODIC)
+    assert [(t.path, t.shape, t.decays) for t in net.tensors[:4]] == [
+        ("input.columns.a.periodic_embedding.frequency", (1, 3), True),
+        ("input.columns.a.periodic_embedding.phase", (1, 3), False),
+        ("input.columns.a.periodic_embedding.weight", (1, 2, 3), True),
+        ("input.columns.a.periodic_embedding.bias", (1, 2), False),
+    ]
+    vector = net.initialize(1)
+    program = Program(net, 4, vector, kernels=NUMPY)
+    program.run(NUMBERS)
+    y = program.outputs(4)
+    f, phase, w, b = vector[:3], vector[3:6], vector[6:12].reshape(2, 3), vector[12:14]
+    for row, x in enumerate([1, 0.5, -0.25, 0.3]):
+        assert y[row, 0] == x
+        np.testing.assert_allclose(y[row, 4:6], w @ np.cos(2 * np.pi * f * x + phase) + b, rtol=1e-12)
+    assert y.shape == (4, 6 + 2 + 2)
+    assert y[:, 3].tolist() == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("rows", [4, 3])
+def test_gradients_of_periodic_cells(rows: int) -> None:
+    layers = [layer("dense", units=5, activation="tanh"), layer("dense", units=2)]
+    net = Network(layers, (3,), np.float64, entry=PERIODIC)
+    vector, targets = net.initialize(3), np.random.default_rng(1).normal(size=(rows, 2))
+    gradient = aligned_vector(net.size, np.float64)
+    program = Program(net, 4, vector, kernels=NUMPY, loss=LOSSES["mse"](), gradient=gradient)
+
+    def loss(_: np.ndarray) -> float:
+        program.run(np.ascontiguousarray(NUMBERS[:rows]), targets)
+        return float(program.totals[0])
+
+    loss(vector)
+    report = check(loss, vector, gradient.copy(), {t.path: slice(t.start, t.stop) for t in net.tensors})
+    assert report.worst.error < 1e-7, str(report)
 
 
 def network(dtype: Any = np.float32, layers: Any = None) -> Network:

@@ -35,6 +35,8 @@ TABLE: dict[str, tuple[dict[str, Any], float, float, float]] = {
     "lecun_normal": ({}, 0.0, math.sqrt(1 / 300), 0.35),
     "orthogonal": ({"gain": 2.0}, 0.0, 2 / math.sqrt(300), 1.0),
     "large": ({}, 0.0, 1.0, 6.0),
+    "unit_variance": ({}, 0.0, 1.0, 6.0),
+    "data_points": ({}, 0.0, math.sqrt(1 / 3), 3.5),
     "values": ({"values": (0.5, -0.5) * (FAN_OUT * FAN_IN // 2)}, 0.0, 0.5, 0.5),
 }
 

@@ -72,6 +72,19 @@ TABLE: dict[str, tuple[str, dict[str, Any], Shape, Shape]] = {
     "positional_embedding": ("positional_embedding", {}, (4, 3), (4, 3)),
     "average_steps": ("average_steps", {}, (4, 3), (3,)),
     "last_step": ("last_step", {}, (4, 3), (3,)),
+    "dense, ntk": (
+        "dense",
+        {"units": 3, "activation": "tanh", "parametrization": "ntk"},
+        (4,),
+        (3,),
+    ),
+    "scale": ("scale", {}, (4,), (4,)),
+    "scale of positions": ("scale", {}, (2, 3), (2, 3)),
+    "periodic_embedding": ("periodic_embedding", {"frequencies": 5}, (3,), (12,)),
+    **{
+        f"parametric_activation {f}": ("parametric_activation", {"function": f}, (2, 3), (2, 3))
+        for f in ("selu", "mish", "relu")
+    },
 }
 TRAINABLE = [row for row in TABLE if "step" not in row]
 

@@ -282,6 +282,8 @@ def test_every_backward_op_has_a_forward_op() -> None:
         "gru_step",
         "attention",
         "mean_steps",
+        "blend",
+        "periodic",
     }
 
 
@@ -327,6 +329,32 @@ def test_derivatives_of_cells(name: str, size: tuple[int, int]) -> None:
         gradients = [(0, dz), (1, du), (2, dz.sum(axis=0, keepdims=True)), (3, inner), (4, dh)]
     for number, gradient in gradients:
         meets_differences(lambda: evaluate(f"{name}_step", given, Call([]), weights), given[number], gradient)
+
+
+@pytest.mark.parametrize("size", [(1, 3), (6, 5)], ids=str)
+def test_derivatives_of_blends(size: tuple[int, int]) -> None:
+    d, weight = Draw(*size), Draw(*size, seed=1).normal()
+    given = [d.normal(), d.normal(), d.normal(1), d.out()]
+    back = run_op(OPS["blend_backward"], [*given[:3], weight, d.out(), d.out(1)])
+    for number, gradient in ((0, back[3]), (1, back[4]), (2, back[5])):
+        meets_differences(lambda: evaluate("blend", given, Call([]), {3: weight}), given[number], gradient)
+
+
+@pytest.mark.parametrize("size", [(1, 3), (6, 2)], ids=str)
+def test_derivatives_of_periodic_embeddings(size: tuple[int, int]) -> None:
+    call = next(case for case in CASES if case.op == "periodic").make(Draw(*size))
+    given, d = list(call.operands), Draw(*size, seed=1)
+    weight = d.normal(*given[5].shape)
+    weight[:, :1] = weight[:, -1:] = 0  # columns of others
+    x, frequency, _, w, bias, _, kept = run_op(OPS["periodic"], given, call.whole)
+    out = [d.out(*one.shape) for one in (frequency, frequency, w, bias)]
+    dx = np.zeros((len(x), len(frequency)))
+    back = run_op(OPS["periodic_backward"], [x, frequency, w, kept, weight, *out, dx], call.whole)
+    for number, gradient in ((1, back[5]), (2, back[6]), (3, back[7]), (4, back[8])):
+        meets_differences(lambda: evaluate("periodic", given, call, {5: weight}), given[number], gradient)
+    whole_x = np.zeros_like(x)
+    whole_x[:, 1 : 1 + len(frequency)] = back[9]
+    meets_differences(lambda: evaluate("periodic", given, call, {5: weight}), given[0], whole_x)
 
 
 @pytest.mark.parametrize("size", [(1, 3), (4, 5)], ids=str)
@@ -426,9 +454,37 @@ def test_dropout_takes_the_bits_of_philox(
     )
     levels = bits.random_raw(size[0] * size[1]).view(np.uint16)[: size[0] * size[1]].reshape(size)
     ones, out = np.ones(size, np.float32), np.full(size, np.nan, np.float32)
-    found = run_op(OPS["dropout"], [np.array([position]), ones, out, out], (dropped, layer), (1.5,), compiled)
+    found = run_op(
+        OPS["dropout"], [np.array([(*position, 9)]), ones, out, out], (dropped, layer), (1.5,), compiled
+    )
     np.testing.assert_array_equal(found[2], np.where(levels >= dropped, np.float32(1.5), 0))
     np.testing.assert_array_equal(found[3], found[2])
+
+
+@pytest.mark.parametrize(("step", "dropped"), [(0, 30_000), (20, 30_000), (30, 15_000), (40, 0), (50, 0)])
+def test_dropout_falls_along_its_schedule(step: int, dropped: int, compiled: bool) -> None:
+    """Of 40 steps: all of the rate until 20, half of it at 30, nothing from 40 on."""
+    position, ones = np.array([[step, 1, 7, 40]]), np.ones((300, 400), np.float32)
+    out = np.full_like(ones, np.nan)
+    factors = run_op(OPS["dropout"], [position, ones, out, out], (30_000, 5, 1), (1.5,), compiled)[2]
+    kept = np.float32(65_536 / (65_536 - dropped))
+    assert set(np.unique(factors).tolist()) <= {0.0, float(kept)}
+    assert (factors == 0).mean() == pytest.approx(dropped / 65_536, abs=0.006)
+
+
+def test_sines_and_cosines_of_compiled_code() -> None:
+    """Against NumPy in float64, of angles up to a thousand turns. Beyond 1e5 they are those of 1e5."""
+    pytest.importorskip("numba", reason="Numba is not installed")
+    angles = np.concatenate([np.linspace(-40, 40, 4001), np.linspace(-6000, 6000, 999), [0, 1e30, -np.inf]])
+    x = angles[:, None].astype(np.float32)
+    one, zero = np.full((1, 1), 1 / (2 * np.pi), np.float32), np.zeros((1, 1), np.float32)
+    given = [x, one, zero, zero, zero, np.zeros_like(x), np.full((len(x), 2), np.nan, np.float32)]
+    found = run_op(OPS["periodic"], given, (0, 0), compiled=True)[6][:-2]
+    turned = (np.float32(2 * np.pi) * x[:-2]) * one
+    wide = turned.astype(np.float64)
+    np.testing.assert_allclose(found, np.concatenate([np.cos(wide), np.sin(wide)], axis=1), atol=4e-7)
+    far = run_op(OPS["periodic"], given, (0, 0), compiled=True)[6][-2:]
+    assert (np.abs(far) <= 1).all()
 
 
 # What the library's users may count on beyond values near 1.

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from houses import houses, job, write
 
-from distbp import DistbpError
-from distbp.core.errors import DataError
+from distbp import DistbpError, TrainingJob, train
+from distbp.core.errors import DataError, JobError
 from distbp.data.columns.encoders import CategoryCode, DateCode, NumberCode
 from distbp.data.columns.fitting import fit_column
 from distbp.data.columns.kinds import Boolean, Category, Date, Number
@@ -48,6 +48,10 @@ def encoded(kind: Any, column: Column, rows: np.ndarray | None = ROWS) -> tuple[
         (Number(indicator=False), (np.array([1, 2, 3, 4, 2.5, 100]) - 2.5) / np.sqrt(1.25)),
         (Number(scale="min_max", indicator=False), (np.array([1, 2, 3, 4, 2.5, 100]) - 1) / 3),
         (Number(scale="robust", indicator=False), (np.array([1, 2, 3, 4, 2.5, 100]) - 2.5) / 1.5),
+        (
+            Number(scale="robust", clip="smooth", indicator=False),
+            (lambda x: x / np.sqrt(1 + (x / 3) ** 2))((np.array([1, 2, 3, 4, 2.5, 100]) - 2.5) / 1.5),
+        ),
         (Number(scale="none", fill="value", value=-7, indicator=False), [1, 2, 3, 4, -7, 100]),
         (Number(scale="none", fill="median", indicator=False), [1, 2, 3, 4, 2.5, 100]),
         (
@@ -80,6 +84,98 @@ def test_a_heavy_value_is_an_edge_of_its_own() -> None:
     code, _ = encoded(Number(bins=8), x, None)
     np.testing.assert_allclose(np.array(code.edges[:2]) * code.spread + code.center, [0, 1], atol=1e-5)
     assert len(code.edges) == 9
+
+
+def test_quartiles_that_are_one_give_half_the_range() -> None:
+    column = Column(np.array([0.0] * 8 + [6.0]))
+    code, out = encoded(Number(scale="robust", clip="smooth"), column, None)
+    assert (code.center, code.spread) == (0.0, 3.0)
+    np.testing.assert_allclose(out[:, 0], [0.0] * 8 + [2 / np.sqrt(1 + 4 / 9)], rtol=1e-6)
+    assert encoded(Number(scale="robust", clip="smooth"), Column(np.array([1e30, 1e38, -1e38])), None)[0]
+
+
+def test_numbers_with_a_periodic_embedding() -> None:
+    code, out = encoded(Number(frequencies=5, indicator=True), X)
+    assert code.names == ["x", "x missing", "x embedding 0", "x embedding 1", "x embedding 2"]
+    assert (code.frequencies, code.dimension, code.std) == (5, 4, 0.1)
+    assert (np.abs(out[:, 2:]) <= 6 / np.sqrt(5)).all() and np.ptp(out[:, 2]) > 0
+
+
+def test_two_levels_as_one_signed_column() -> None:
+    two = Column(np.array([0, 1, 1, -1, 0, 1], np.int32), ("a", "b"))
+    code, out = encoded(Category(signed=True), two, None)
+    assert (code.names, code.levels) == (["x"], ("b", "a"))
+    assert out.tolist() == [[-1], [1], [1], [0], [-1], [1]]
+    assert encoded(Category(signed=True), CITIES)[0].names == ["x=b", "x=a", "x=c", "x other"]
+
+
+def test_where_one_hot_ends() -> None:
+    of = {n: Column(np.arange(n, dtype=np.int32), tuple("abcdefghijklm"[:n])) for n in (8, 9)}
+    kind = Category(one_hot=8, dimension=8, std=1.0)
+    assert [encoded(kind, of[n], None)[0].dimension for n in of] == [0, 8]
+    assert encoded(kind, of[9], None)[1].std() > 0.6  # 72 numbers of N(0, 1), a row of zeros not among them
+    assert encoded(Category(), of[9], None)[0].dimension == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ({"kind": "auto", "number": "boolean"}, "others.number: must be of the kind number"),
+        (
+            {"kind": "auto", "category": {"kind": "category", "std": 0}},
+            "others.category.std: must be a number",
+        ),
+        (
+            {"kind": "number", "dimension": 3},
+            "others.dimension: is of a periodic embedding; give frequencies",
+        ),
+        ({"kind": "category", "encode": "hash", "one_hot": 3}, "others.one_hot: chooses the encoding, but"),
+    ],
+)
+def test_faults_of_what_columns_become(kind: Any, message: str) -> None:
+    with pytest.raises(JobError, match=message):
+        job("h.csv", columns={"others": kind})
+
+
+def test_what_auto_makes_of_numbers_and_categories(tmp_path: Path) -> None:
+    write(houses(), tmp_path / "h.csv")
+    others = {
+        "kind": "auto",
+        "number": {"kind": "number", "scale": "robust", "frequencies": 4},
+        "category": {"kind": "category", "dimension": 3},
+    }
+    asked = job("h.csv", columns={"area": "number", "others": others})
+    found = open_splits(asked, tmp_path).plan
+    assert found is not None
+    made = {column.name: column for column in found.columns}
+    assert (made["rooms"].frequencies, made["area"].frequencies, made["city"].dimension) == (4, 0, 3)
+    assert TrainingJob.from_yaml(asked.to_yaml()).digest == asked.digest
+    again = Plan.from_json(json.loads(json.dumps(found.to_json())))
+    assert again.columns == found.columns
+    old = found.to_json()
+    for column in old["columns"]:
+        for name in ("clip", "frequencies", "std", "signed"):
+            column.pop(name, None)
+    for name in ("frequencies", "dimension"):
+        old["columns"][1].pop(name, None)
+    del old["target"]["limits"]  # as models were before
+    assert Plan.from_json(old).target == found.target
+
+
+def test_predictions_within_the_range_of_the_training_rows(tmp_path: Path) -> None:
+    path = write(houses(), tmp_path / "h.csv")
+    target = {"column": "price", "scale": "standard", "clip": True}
+    result = train(job(path, target=target), output=tmp_path / "run")
+    model = result.model()
+    assert model.plan is not None
+    low, high = model.plan.target.limits
+    rows = {name: [value] * 2 for name, value in houses().slice(0, 1).to_pylist()[0].items()}
+    rows["area"], rows["rooms"] = [1e4, -1e4], [900, -900]
+    assert sorted(model.predict(rows).tolist()) == [low, high]
+    free = train(job(path), output=tmp_path / "free").model().predict(rows)
+    assert free.max() > high or free.min() < low
+    with pytest.raises(JobError, match=r"data.target.clip: is for numbers, but 'city' is"):
+        open_splits(job(path, target={"column": "city", "clip": True}), tmp_path)
 
 
 @pytest.mark.parametrize("kind", [Number(), Boolean(), Date()])
@@ -190,6 +286,10 @@ def test_through_json(tmp_path: Path) -> None:
         lambda d: d["target"].update(spread=-1.0),
         lambda d: d.update(missing=[1]),
         lambda d: d.update(header="yes"),
+        lambda d: d["columns"][1].update(frequencies=3),
+        lambda d: d["columns"][1].update(frequencies=10**12, dimension=4, std=0.1),
+        lambda d: d["columns"][0].update(signed=True),
+        lambda d: d["target"].update(limits=[2.0, 1.0]),
     ],
 )
 def test_damaged_plans(damage: Any, tmp_path: Path) -> None:

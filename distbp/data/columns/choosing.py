@@ -32,11 +32,13 @@ class Window:
 
 @dataclass(frozen=True)
 class WantedTarget:
-    """A column that is predicted. `scaled`: its values get mean 0 and deviation 1. `by_class`: they are
-    classes to the loss. `path`: where the job says so."""
+    """A column that is predicted. `scaled`: its values get mean 0 and deviation 1.
+    `clipped`: predictions stay in the range of the training rows. `by_class`: they are classes to the
+    loss. `path`: where the job says so."""
 
     column: str
     scaled: bool = False
+    clipped: bool = False
     by_class: bool = False
     path: str = "data.target"
 
@@ -99,7 +101,7 @@ def chosen_kinds(wanted: Wanted, facts: Mapping[str, Facts]) -> tuple[dict[str, 
         if name in targets:
             raise JobError([Fault(f"data.columns.{name}", "is the target, which cannot be an input too")])
         if isinstance(kind, kinds.Auto):
-            kind = kinds.automatic(found)
+            kind = kinds.automatic(found, kind)
         if isinstance(kind, kinds.Text):
             many = "many levels" if found.levels is None else f"{len(found.levels):,} levels"
             left_out.append(
@@ -141,9 +143,10 @@ def uses_of(wanted: Wanted, chosen: Mapping[str, Any], facts: Mapping[str, Facts
     faults = []
     for said in wanted.targets.values():
         target = facts[said.column]
-        if said.scaled and not target.numeric:
-            text = f"is for numbers, but {target.name!r} is {WORDS[target.type]}"
-            faults.append(Fault(f"{said.path}.scale", text))
+        for option, asked in (("scale", said.scaled), ("clip", said.clipped)):
+            if asked and not target.numeric:
+                text = f"is for numbers, but {target.name!r} is {WORDS[target.type]}"
+                faults.append(Fault(f"{said.path}.{option}", text))
         uses[target.name] = Use("number" if target.numeric else "level", False, "target")
     for role, column in (("weight", wanted.weight), ("group", wanted.group), ("time", wanted.time)):
         if column is None:

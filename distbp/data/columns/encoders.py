@@ -19,6 +19,8 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.nn.layers.columns import Cell, EmbeddingCell, NumberCell, OneHotCell, TableCell
+from distbp.nn.layers.periodic import Periodic
+from distbp.nn.ops.activations import SMOOTH_LIMIT
 from distbp.nn.ops.columns import MISSING
 
 _DAY, _MINUTE = 86_400.0, 60.0
@@ -29,7 +31,8 @@ TURNS = {"month": 12, "weekday": 7, "hour": 1440}  # places on the circle; a day
 @dataclass(frozen=True)
 class NumberCode:
     """(f(x) - center) / spread, its piecewise-linear code between `edges` (of these numbers), whether it was
-    missing. f: log, or the rank between `ranks`. `fill`: for missing cells, as x."""
+    missing, and its periodic embedding where there are `frequencies`. f: log, or the rank between `ranks`.
+    `fill`: for missing cells, as x. `clip`: smoothly to -3 to 3."""
 
     name: str
     center: float
@@ -39,6 +42,10 @@ class NumberCode:
     log: bool = False
     ranks: tuple[float, ...] = ()
     edges: tuple[float, ...] = ()
+    clip: bool = False
+    frequencies: int = 0
+    dimension: int = 0
+    std: float = 0.0
     type: Literal["number"] = "number"
 
     reads = "number"
@@ -47,12 +54,14 @@ class NumberCode:
     @property
     def names(self) -> list[str]:
         bins = [f"{self.name} bin {i}" for i in range(max(0, len(self.edges) - 1))]
-        return [self.name, *bins, *[f"{self.name} missing"][: self.indicator]]
+        beside = [f"{self.name} embedding {i}" for i in range(max(0, self.dimension - 1))]
+        return [self.name, *bins, *[f"{self.name} missing"][: self.indicator], *beside]
 
     @property
     def cells(self) -> tuple[Cell, ...]:
         fill = float(self.scaled(np.array([self.fill]))[0])
-        return (NumberCell(self.edges, fill, self.indicator),)
+        periodic = Periodic(self.frequencies, self.dimension, self.std) if self.frequencies else None
+        return (NumberCell(self.edges, fill, self.indicator, self.name if periodic else "", periodic),)
 
     def ready(self, values: Array, levels: Sequence[str] | None) -> Array:
         return values
@@ -61,7 +70,7 @@ class NumberCode:
         """NaN stays NaN."""
         x = transformed(values, self.log, self.ranks) - self.center
         x /= self.spread
-        return x
+        return smoothly_clipped(x) if self.clip else x
 
     def encode(self, values: Array, out: Array) -> None:
         x = self.scaled(values)
@@ -73,7 +82,8 @@ class NumberCode:
 class CategoryCode:
     """A number for each of `levels`, or for each of `buckets`; 0 for what is missing, rare or unseen. It
     enters as a vector of `dimension` numbers, or where that is 0 by a column for each number, and one for 0
-    where there is an `other`. `numeric`: the levels are the texts of numbers."""
+    where there is an `other`; where `signed`, by one column of 1 and -1 for two levels. `std`: of the first
+    vectors. `numeric`: the levels are the texts of numbers."""
 
     name: str
     levels: tuple[str, ...]
@@ -81,6 +91,8 @@ class CategoryCode:
     numeric: bool
     buckets: int = 0
     dimension: int = 0
+    signed: bool = False
+    std: float = 0.3
     type: Literal["category"] = "category"
 
     reads = "level"
@@ -89,6 +101,8 @@ class CategoryCode:
     def names(self) -> list[str]:
         if self.dimension:
             return [f"{self.name} embedding {i}" for i in range(self.dimension)]
+        if self.signed:
+            return [self.name]
         own = [f"{self.name}={level}" for level in self.levels]
         if self.buckets:
             own = [f"{self.name} bucket {i}" for i in range(self.buckets)]
@@ -98,7 +112,9 @@ class CategoryCode:
     def cells(self) -> tuple[Cell, ...]:
         count = self.buckets or len(self.levels)
         if self.dimension:
-            return (EmbeddingCell(self.name, count + 1, self.dimension),)
+            return (EmbeddingCell(self.name, count + 1, self.dimension, self.std),)
+        if self.signed:
+            return (TableCell(((0.0,), (1.0,), (-1.0,))),)
         return (OneHotCell(count, self.other),)
 
     def ready(self, values: Array, levels: Sequence[str] | None) -> Array:
@@ -211,9 +227,9 @@ ENCODERS: dict[str, Any] = {
 }
 
 
-def dimension_of(levels: int) -> int:
-    """Of the vectors of so many levels; 0: a column for each is as short."""
-    return 0 if levels <= ONE_HOT_LEVELS else min(MOST_DIMENSIONS, (levels + 1) // 2)
+def dimension_of(levels: int, one_hot: int = ONE_HOT_LEVELS) -> int:
+    """Of the vectors of so many levels; 0: they have a column each, up to `one_hot`."""
+    return 0 if levels <= one_hot else min(MOST_DIMENSIONS, (levels + 1) // 2)
 
 
 def transformed(x: Array, log: bool, ranks: Sequence[float]) -> Array:
@@ -223,6 +239,12 @@ def transformed(x: Array, log: bool, ranks: Sequence[float]) -> Array:
             np.interp(x, ranks, np.linspace(0, 1, len(ranks))) if len(ranks) > 1 else np.where(x == x, 0.0, x)
         )
     return np.sign(x) * np.log1p(np.abs(x)) if log else x
+
+
+def smoothly_clipped(x: Array) -> Array:
+    """x / sqrt(1 + (x / 3)^2), of any size; NaN stays."""
+    u = np.clip(x / SMOOTH_LIMIT, -1e150, 1e150)
+    return np.asarray(SMOOTH_LIMIT * u / np.sqrt(1 + u * u))
 
 
 def places(seconds: Array, part: str) -> Array:

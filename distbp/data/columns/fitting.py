@@ -8,6 +8,7 @@ cut. Quantiles are exact (`distbp.data.columns.orders`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.data.columns import kinds
 from distbp.data.columns.encoders import (
+    ONE_HOT_LEVELS,
     BooleanCode,
     CategoryCode,
     DateCode,
@@ -25,6 +27,7 @@ from distbp.data.columns.encoders import (
 from distbp.data.columns.orders import Counted
 from distbp.data.columns.store import Column
 
+_STD = 0.3  # of the first vectors of an embedding
 _RANKS = 257  # of scale: quantile
 _DAY = 86_400
 
@@ -112,6 +115,8 @@ def _number(
         fill = quarters[1] if kind.fill == "median" else fill
         if kind.scale == "robust":
             center, spread = quarters[1], quarters[2] - quarters[0]
+            if spread == 0:
+                spread = (found.high - found.low) / 2
         elif kind.scale == "quantile":
             points = counted.quantiles(np.linspace(0, 1, min(_RANKS, found.numbers)))
             ranks = tuple(np.unique(points).tolist())
@@ -123,19 +128,13 @@ def _number(
         center, spread = 0.0, 1.0
     spread = spread if spread > 0 else 1.0
     fill = float(kind.value) if kind.fill == "value" else fill
-    code = NumberCode(name, center, spread, fill, indicator, log, ranks)
+    periodic: tuple[int, int, float] = (0, 0, 0.0)
+    if kind.frequencies is not None:
+        periodic = (kind.frequencies, kind.dimension or 4, kind.std or 0.1)
+    code = NumberCode(name, center, spread, fill, indicator, log, ranks, (), kind.clip is not None, *periodic)
     if not kind.bins or not found.numbers:
         return code
-    return NumberCode(
-        name,
-        center,
-        spread,
-        fill,
-        indicator,
-        log,
-        ranks,
-        _edges(code, column, rows, found, kind.bins),
-    )
+    return replace(code, edges=_edges(code, column, rows, found, kind.bins))
 
 
 def _edges(
@@ -165,7 +164,9 @@ def _category(name: str, kind: Any, column: Column, rows: Array | None, numeric:
         counts += np.bincount(part + 1, minlength=len(counts))
     if kind.encode == "hash":
         other = kind.indicator if kind.indicator is not None else bool(counts[0])
-        return CategoryCode(name, (), other, numeric, kind.buckets, _dimension(kind, kind.buckets))
+        return CategoryCode(
+            name, (), other, numeric, kind.buckets, _dimension(kind, kind.buckets), False, kind.std or _STD
+        )
     order = sorted(
         np.flatnonzero(counts[1:] >= kind.at_least).tolist(), key=lambda i: (-counts[i + 1], levels[i])
     )
@@ -173,14 +174,28 @@ def _category(name: str, kind: Any, column: Column, rows: Array | None, numeric:
     covered = sum(int(counts[i + 1]) for i in kept)
     other = kind.indicator if kind.indicator is not None else covered < int(counts.sum())
     dimension = 0 if kind.encode == "one_hot" else _dimension(kind, len(kept))
-    return CategoryCode(name, tuple(levels[i] for i in kept), other, numeric, 0, dimension)
+    signed = bool(kind.signed) and not dimension and len(kept) == 2
+    return CategoryCode(
+        name,
+        tuple(levels[i] for i in kept),
+        other and not signed,
+        numeric,
+        0,
+        dimension,
+        signed,
+        kind.std or _STD,
+    )
 
 
 def _dimension(kind: Any, count: int) -> int:
     """Of the vectors of so many codes; 0: they are columns."""
+    if kind.one_hot is not None and count <= kind.one_hot:
+        return 0
     if kind.dimension is not None:
         return int(kind.dimension)
-    return dimension_of(count) or (max(1, (count + 1) // 2) if kind.encode == "embedding" else 0)
+    return dimension_of(count, ONE_HOT_LEVELS if kind.one_hot is None else kind.one_hot) or (
+        max(1, (count + 1) // 2) if kind.encode == "embedding" else 0
+    )
 
 
 def _date(

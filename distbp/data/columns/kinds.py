@@ -23,6 +23,19 @@ class Auto:
     out."""
 
     type: Literal["auto"] = "auto"
+    number: Any | None = option(
+        None,
+        help="what columns of numbers are, a number with its options; left out: number",
+        choices="columns",
+    )
+    category: Any | None = option(
+        None, help="the same of text of few levels; left out: category", choices="columns"
+    )
+
+    def __post_init__(self) -> None:
+        for name, kind in (("number", Number), ("category", Category)):
+            if not isinstance(getattr(self, name), kind | None):
+                raise OptionError(name, f"must be of the kind {name}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +46,29 @@ class Number:
     type: Literal["number"] = "number"
     scale: Literal["standard", "min_max", "robust", "log", "quantile", "none"] = option(
         "standard",
-        help="standard: mean 0, deviation 1; min_max: 0 to 1; robust: by median and quartiles; log:"
+        help="standard: mean 0, deviation 1; min_max: 0 to 1; robust: by median and quartiles (half"
+        " the range where these are one); log:"
         " standard after"
         " sign(x) log(1 + |x|); quantile: rank among the training rows, mean 0, deviation 1; none: as it is",
+    )
+    clip: Literal["smooth"] | None = option(
+        None,
+        help="smooth: x / sqrt(1 + (x / 3)^2) of the scaled number x, between -3 and 3; left out: as it is",
     )
     bins: int = option(
         0, help="bins of a piecewise-linear code beside the scaled number; 0: none", ge=0, le=1024
     )
+    frequencies: int | None = option(
+        None,
+        help="cosines of a periodic embedding of the scaled number, see the layer periodic_embedding; left"
+        " out: none",
+        ge=1,
+        le=1024,
+    )
+    dimension: int | None = option(
+        None, help="numbers that it becomes with frequencies, itself among them; left out: 4", ge=2, le=1024
+    )
+    std: float | None = option(None, help="deviation of the first frequencies; left out: 0.1", gt=0)
     fill: Literal["mean", "median", "value"] = option("mean", help="what stands for a missing cell")
     value: float | None = option(None, help="the number for fill: value")
     indicator: bool | None = option(None, help=_INDICATOR)
@@ -47,6 +76,9 @@ class Number:
     def __post_init__(self) -> None:
         if (self.fill == "value") != (self.value is not None):
             raise OptionError("value", "goes with fill: value; give both or neither")
+        for name in ("dimension", "std"):
+            if self.frequencies is None and getattr(self, name) is not None:
+                raise OptionError(name, "is of a periodic embedding; give frequencies too, or leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +100,15 @@ class Category:
         ge=1,
         le=MOST_DIMENSION,
     )
+    one_hot: int | None = option(
+        None, help="levels up to which encode, left out, means one_hot; left out: 9", ge=0, le=1000
+    )
+    signed: bool | None = option(
+        None, help="true: two levels, one hot, are one column, 1 and -1, and 0 for all other cells"
+    )
+    std: float | None = option(
+        None, help="deviation of the first numbers of an embedding; left out: 0.3", gt=0
+    )
     most: int = option(
         1000, help="levels that have a code of their own, the commonest ones", ge=1, le=MOST_KEPT
     )
@@ -82,6 +123,8 @@ class Category:
     def __post_init__(self) -> None:
         if self.encode == "one_hot" and self.dimension is not None:
             raise OptionError("dimension", "is of an embedding, but encode is one_hot; leave one of them out")
+        if self.encode is not None and self.one_hot is not None:
+            raise OptionError("one_hot", f"chooses the encoding, but encode is {self.encode}; leave one out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,10 +169,11 @@ class Drop:
 COLUMNS = registry(Auto, Boolean, Category, Date, Drop, Number, Text)
 
 
-def automatic(facts: Facts) -> Any:
-    """The kind of a column by its type and levels."""
+def automatic(facts: Facts, auto: Auto | None = None) -> Any:
+    """The kind of a column by its type and levels. auto: what numbers and categories are."""
+    auto = Auto() if auto is None else auto
     if facts.type in ("whole", "number"):
-        return Number()
+        return auto.number or Number()
     if facts.type == "date":
         return Date()
     if facts.type == "boolean":
@@ -138,4 +182,4 @@ def automatic(facts: Facts) -> Any:
         return Text()
     there = sum(facts.levels.values())
     many = len(facts.levels) > MOST_LEVELS or (len(facts.levels) > 20 and 2 * len(facts.levels) > there)
-    return Text() if many else Category()
+    return Text() if many else auto.category or Category()

@@ -163,9 +163,11 @@ def _fit(
     targets = {}
     for output, said in wanted.targets.items():
         targets[output] = TargetCode(said.column)
-        if said.scaled:
+        if said.scaled or said.clipped:
             found = moments(train.columns[said.column], rows)
-            targets[output] = TargetCode(said.column, found.mean, found.deviation)
+            center, spread = (found.mean, found.deviation) if said.scaled else (0.0, 1.0)
+            limits = (found.low, found.high) if said.clipped else ()
+            targets[output] = TargetCode(said.column, center, spread, limits)
     series = None
     if wanted.window is not None:
         assert wanted.time is not None

@@ -26,17 +26,20 @@ from distbp.nn.layers.columns import Columns
 
 _VERSION = 1
 _MOST_ROWS = 1 << 32  # of a window
+_LATER = {"clip", "frequencies", "dimension", "std", "signed", "limits"}  # fields that older models lack
 _BLOCK = 2**18  # cells that are written at a time
 
 
 @dataclass(frozen=True)
 class TargetCode:
     """The column of targets. Values are trained as (y - center) / spread, and predicted in their own
-    units."""
+    units. `limits`: the least and the largest of the training rows, beyond which no prediction goes; none
+    where predictions are as they are."""
 
     name: str
     center: float = 0.0
     spread: float = 1.0
+    limits: tuple[float, ...] = ()
 
     @property
     def scaled(self) -> bool:
@@ -46,7 +49,8 @@ class TargetCode:
         return (np.asarray(values, np.float64) - self.center) / self.spread
 
     def unscale(self, values: Array) -> Array:
-        return np.asarray(values, np.float64) * self.spread + self.center if self.scaled else values
+        found = np.asarray(values, np.float64) * self.spread + self.center if self.scaled else values
+        return np.asarray(np.clip(found, self.limits[0], self.limits[1])) if self.limits else found
 
 
 @dataclass(eq=False)
@@ -219,10 +223,10 @@ def _made(kind: Any, data: Mapping[str, Any]) -> Any:
     """A dataclass from plain values, each of the type that its field says."""
     hints = get_type_hints(kind)
     wanted = {f.name for f in dataclasses.fields(kind)}
-    if set(data) != wanted:
-        raise ValueError(f"fields {', '.join(sorted(set(data) ^ wanted))}")
+    if strange := (set(data) ^ wanted) - _LATER:
+        raise ValueError(f"fields {', '.join(sorted(strange))}")
     found = {}
-    for name in wanted - {"type"}:
+    for name in wanted & set(data) - {"type"}:
         value, hint = data[name], hints[name]
         if hint in (str, bool, int, float):
             found[name] = _checked(hint, value)
@@ -234,6 +238,14 @@ def _made(kind: Any, data: Mapping[str, Any]) -> Any:
         raise ValueError("buckets")
     if not 0 <= found.get("dimension", 0) <= MOST_DIMENSION:
         raise ValueError("dimension")
+    if not 0 <= found.get("frequencies", 0) <= MOST_DIMENSION or (
+        found.get("frequencies") and not (found["dimension"] > 1 and found["std"] > 0)
+    ):
+        raise ValueError("frequencies")
+    if found.get("signed") and len(found.get("levels", ())) != 2:
+        raise ValueError("signed")
+    if found.get("limits") and not (len(found["limits"]) == 2 and found["limits"][0] <= found["limits"][1]):
+        raise ValueError("limits")
     if len(found.get("levels", ())) > MOST_KEPT:
         raise ValueError("levels")
     edges = found.get("edges", ())

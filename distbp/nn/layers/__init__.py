@@ -14,6 +14,7 @@ from distbp.nn.layers.dropout import Dropout
 from distbp.nn.layers.embedding import Embedding
 from distbp.nn.layers.joins import Add, Concatenate, Multiply
 from distbp.nn.layers.normalization import BatchNormalization, LayerNormalization
+from distbp.nn.layers.periodic import PeriodicEmbedding
 from distbp.nn.layers.pooling import (
     AveragePool1d,
     AveragePool2d,
@@ -24,6 +25,7 @@ from distbp.nn.layers.pooling import (
 from distbp.nn.layers.recurrent import Elman, Gru, Lstm
 from distbp.nn.layers.shapes import Flatten, Reshape
 from distbp.nn.layers.steps import AverageSteps, LastStep, PositionalEmbedding, PositionalEncoding
+from distbp.nn.layers.units import ParametricActivation, Scale
 
 LAYERS: Mapping[str, Any] = registry(
     Dense,
@@ -53,5 +55,8 @@ LAYERS: Mapping[str, Any] = registry(
     PositionalEmbedding,
     AverageSteps,
     LastStep,
+    Scale,
+    ParametricActivation,
+    PeriodicEmbedding,
     *NAMED,
 )

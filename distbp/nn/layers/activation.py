@@ -84,9 +84,12 @@ LeakyReluLayer = _layer_named_after("leaky_relu")
 SigmoidLayer = _layer_named_after("sigmoid")
 TanhLayer = _layer_named_after("tanh")
 EluLayer = _layer_named_after("elu")
+SeluLayer = _layer_named_after("selu")
+SmoothClipLayer = _layer_named_after("smooth_clip")
 SoftplusLayer = _layer_named_after("softplus")
 SiluLayer = _layer_named_after("silu")
 GeluLayer = _layer_named_after("gelu")
+MishLayer = _layer_named_after("mish")
 SoftmaxLayer = _layer_named_after("softmax")
 
 NAMED = (
@@ -97,8 +100,11 @@ NAMED = (
     SigmoidLayer,
     TanhLayer,
     EluLayer,
+    SeluLayer,
+    SmoothClipLayer,
     SoftplusLayer,
     SiluLayer,
     GeluLayer,
+    MishLayer,
     SoftmaxLayer,
 )

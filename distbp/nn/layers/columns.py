@@ -16,23 +16,46 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.nn.layers.base import Backward, Facts, Lowering, ParameterSpec, Shape, Takes, Value
-from distbp.nn.tape import Ref
+from distbp.nn.layers.periodic import Periodic
+from distbp.nn.tape import ABSENT, Ref
+
+Back = Callable[[Ref], Any]  # emits the way back of a cell, given the gradient of all columns
 
 
 @dataclass(frozen=True)
 class NumberCell:
     """A number; its piecewise-linear code between `edges`, which ascend; `indicator`: whether it was missing
-    (`distbp.nn.ops.columns.MISSING`), then it counts as `fill`."""
+    (`distbp.nn.ops.columns.MISSING`), then it counts as `fill`; its periodic embedding. `name`: of the
+    table's column, where there is one."""
 
     edges: tuple[float, ...] = ()
     fill: float = 0.0
     indicator: bool = False
+    name: str = ""
+    periodic: Periodic | None = None
 
     @property
     def width(self) -> int:
+        return self._before + (0 if self.periodic is None else self.periodic.made)
+
+    @property
+    def _before(self) -> int:
+        """Columns before those of the embedding."""
         return 1 + max(0, len(self.edges) - 1) + self.indicator
 
-    def emit(self, low: Lowering, cells: Ref, y: Ref, column: int, first: int) -> None:
+    @property
+    def tensors(self) -> str:
+        """The beginning of the names of its tensors."""
+        return f"{self.name}.periodic_embedding."
+
+    def parameters(self) -> tuple[ParameterSpec, ...]:
+        return () if self.periodic is None else self.periodic.parameters(1, self.tensors)
+
+    @property
+    def flops(self) -> float:
+        return 0.0 if self.periodic is None else self.periodic.flops(1)
+
+    def emit(self, low: Lowering, cells: Ref, y: Ref, column: int, first: int) -> Back | None:
         # In the network's dtype: two edges may be one there, and a bin without width would divide by 0.
         edges = np.unique(np.array(self.edges, low.tape.dtype)) if self.edges else np.empty(0)
         bins = np.ones((2, max(0, len(self.edges) - 1)))
@@ -41,6 +64,11 @@ class NumberCell:
             bins[:, : len(edges) - 1] = edges[:-1], np.diff(edges)
         whole = (column, first, int(self.indicator))
         low.tape.emit("enter_number", cells, low.tape.constant(bins), y, whole=whole, real=(self.fill,))
+        how, at = self.periodic, first + self._before
+        if how is None:
+            return None
+        kept = how.emit(low, y, first, y, at, 1, self.tensors)
+        return lambda dy: how.emit_backward(low, y, first, kept, dy, at, ABSENT, self.tensors)
 
 
 @dataclass(frozen=True)
@@ -49,17 +77,25 @@ class TableCell:
 
     rows: tuple[tuple[float, ...], ...]
 
+    flops: ClassVar[float] = 0.0
+
     @property
     def width(self) -> int:
         return len(self.rows[0])
 
-    def emit(self, low: Lowering, cells: Ref, y: Ref, column: int, first: int) -> None:
+    def parameters(self) -> tuple[ParameterSpec, ...]:
+        return ()
+
+    def emit(self, low: Lowering, cells: Ref, y: Ref, column: int, first: int) -> Back | None:
         low.tape.emit("enter_row", cells, low.tape.constant(np.array(self.rows)), y, whole=(column, first))
+        return None
 
 
 @dataclass(frozen=True)
 class OneHotCell:
     """Numbers from 1 to `levels` have a column each; 0 is 1 in one more where there is an `other`."""
+
+    flops: ClassVar[float] = 0.0
 
     levels: int
     other: bool
@@ -68,25 +104,42 @@ class OneHotCell:
     def width(self) -> int:
         return self.levels + self.other
 
-    def emit(self, low: Lowering, cells: Ref, y: Ref, column: int, first: int) -> None:
+    def parameters(self) -> tuple[ParameterSpec, ...]:
+        return ()
+
+    def emit(self, low: Lowering, cells: Ref, y: Ref, column: int, first: int) -> Back | None:
         low.tape.emit("enter_one_hot", cells, y, whole=(column, first, self.levels, int(self.other)))
+        return None
 
 
 @dataclass(frozen=True)
 class EmbeddingCell:
     """Whole numbers below `entries` become a trained vector of `width` numbers each. `name`: of the table's
-    column."""
+    column. `std`: of the first vectors."""
 
     name: str
     entries: int
     width: int
+    std: float = 0.3
+
+    @property
+    def flops(self) -> float:
+        return float(self.width)  # each gradient is added once
+
+    def parameters(self) -> tuple[ParameterSpec, ...]:
+        shape = (self.entries, self.width)
+        spread = _Table(self.std)
+        return (ParameterSpec(self.tensor, shape, spread, self.entries, self.width, sparse=True),)
 
     @property
     def tensor(self) -> str:
         return f"{self.name}.weight"
 
-    def emit(self, low: Lowering, cells: Ref, y: Ref, column: int, first: int) -> None:
+    def emit(self, low: Lowering, cells: Ref, y: Ref, column: int, first: int) -> Back | None:
         low.tape.emit("enter_row", cells, low.parameters[self.tensor], y, whole=(column, first))
+        return lambda dy: low.tape.emit(
+            "scatter_add_cells", cells, dy, low.gradients[self.tensor], whole=(column, first)
+        )
 
 
 Cell = NumberCell | TableCell | OneHotCell | EmbeddingCell
@@ -115,10 +168,6 @@ class Columns(Facts):
     type: Literal["columns"] = "columns"
     cells: tuple[Cell, ...]
 
-    @property
-    def embeddings(self) -> list[EmbeddingCell]:
-        return [cell for cell in self.cells if isinstance(cell, EmbeddingCell)]
-
     def output_shape(self, *inputs: Shape) -> Shape:
         (shape,), count = inputs, len(self.cells)
         if not shape or shape[-1] % count:
@@ -130,40 +179,25 @@ class Columns(Facts):
         return sum(cell.width for cell in self.cells)
 
     def parameters(self, *inputs: Shape) -> tuple[ParameterSpec, ...]:
-        return tuple(
-            ParameterSpec(
-                cell.tensor, (cell.entries, cell.width), _Table(0.3), cell.entries, cell.width, sparse=True
-            )
-            for cell in self.embeddings
-        )
+        return tuple(spec for cell in self.cells for spec in cell.parameters())
 
     def flops(self, *inputs: Shape) -> float:
         rows = math.prod(inputs[0]) // len(self.cells)
-        return float(rows * sum(cell.width for cell in self.embeddings))  # each gradient is added once
+        return float(rows * sum(cell.flops for cell in self.cells))
 
     def lower(self, low: Lowering, *inputs: Value) -> tuple[Value, Backward]:
         (x,) = inputs
         rows = math.prod(x.shape) // len(self.cells)
         cells = x.ref.reshaped(len(self.cells), rows)
         y, first = low.tape.work(self._columns, rows), 0
-        back: list[Callable[[Ref], Any]] = []
+        back: list[Back | None] = []
         for column, cell in enumerate(self.cells):
-            cell.emit(low, cells, y, column, first)
-            if isinstance(cell, EmbeddingCell):
-                back.append(_scatter(low, cells, cell, column, first))
+            back.append(cell.emit(low, cells, y, column, first))
             first += cell.width
 
         def backward(dy: Ref) -> tuple[Ref | None]:
-            for emit in back:
+            for emit in filter(None, back):
                 emit(dy.reshaped(y.columns, rows))
             return (None,)
 
         return Value(y.reshaped(y.columns * rows, 1), self.output_shape(x.shape)), backward
-
-
-def _scatter(
-    low: Lowering, cells: Ref, cell: EmbeddingCell, column: int, first: int
-) -> Callable[[Ref], None]:
-    return lambda dy: low.tape.emit(
-        "scatter_add_cells", cells, dy, low.gradients[cell.tensor], whole=(column, first)
-    )

@@ -4,6 +4,10 @@ With dz = dy * f'(z), the gradients are dW = dz^T x, db = sum of dz over the row
 Networks and Deep Learning", chapter 2, equations BP1-BP4 in matrix form over a whole minibatch).
 W is stored (units, inputs): for small batches both products with it run about 1.5 times faster than
 the other way around.
+
+With `parametrization: ntk` the inputs are first divided by the root of their number, sqrt(n). So the outputs
+are as large as with weights that are that much smaller, and what an update changes is measured by the spread
+of the weights themselves (Jacot, Gabriel and Hongler, NeurIPS 2018, section 2).
 """
 
 from __future__ import annotations
@@ -31,6 +35,12 @@ class _Dense(Facts):
     initializer: Initializer = option(GlorotUniform(), help="of the weights", choices="initializers")
     bias_initializer: Initializer = option(Zeros(), help="of the biases", choices="initializers")
 
+    parametrization: Literal["ntk"] | None = option(
+        None,
+        help="ntk: divides the weighted sums by the root of the number of inputs, for weights of deviation"
+        " about 1; left out: they stay",
+    )
+
     def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
         inputs = input_shape[-1]
         return (
@@ -43,8 +53,14 @@ class _Dense(Facts):
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
         steps, shared = math.prod(x.shape[:-1]), len(x.shape) > 1
-        x, z = x._replace(ref=x.ref.reshaped(x.shape[-1], steps)), low.tape.work(self.units, steps)
-        low.product(x.ref, low.parameters["weight"], z)
+        given, z = x.ref.reshaped(x.shape[-1], steps), low.tape.work(self.units, steps)
+        factor = (1 / math.sqrt(x.shape[-1]),)
+        ntk = self.parametrization == "ntk"
+        if ntk:
+            scaled = low.tape.like(given)
+            low.tape.emit("times", given, scaled, real=factor)
+            given = scaled
+        low.product(given, low.parameters["weight"], z)
         y, activate_backward = lower_activation(
             low.tape, self.activation, z, low.parameters["bias"], y=z, shared=shared
         )
@@ -52,11 +68,13 @@ class _Dense(Facts):
         def backward(dy: Ref) -> tuple[Ref | None]:
             dy = dy.reshaped(self.units, steps)
             activate_backward(dy, low.gradients["bias"])
-            low.weight_gradient(low.gradients["weight"], dy, x.ref)
+            low.weight_gradient(low.gradients["weight"], dy, given)
             if not low.wanted[0]:
                 return (None,)
-            dx = low.tape.like(x.ref)
+            dx = low.tape.like(given)
             low.tape.emit("product_nn", dy, low.parameters["weight"], dx, whole=(0,))
+            if ntk:
+                low.tape.emit("times", dx, dx, real=factor)
             return (dx,)
 
         return Value(y.reshaped(self.units * steps, 1), (*x.shape[:-1], self.units)), backward

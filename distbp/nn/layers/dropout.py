@@ -25,6 +25,11 @@ class Dropout(Facts):
 
     type: Literal["dropout"] = "dropout"
     rate: float = option(0.5, help="share of the values that is dropped", ge=0, lt=1)
+    schedule: Literal["flat_cosine"] | None = option(
+        None,
+        help="flat_cosine: the rate stays for half of the job, and falls to 0 along a cosine at its end; left"
+        " out: it stays",
+    )
 
     @property
     def lengths(self) -> Lengths:
@@ -43,7 +48,8 @@ class Dropout(Facts):
             return x, lambda dy: (dy,)
         y, factors = low.tape.like(x.ref), low.tape.like(x.ref)
         factor = DROPOUT_LEVELS / (DROPOUT_LEVELS - dropped)
-        low.tape.emit("dropout", POSITION, x.ref, factors, y, whole=(dropped, low.index), real=(factor,))
+        whole = (dropped, low.index, int(self.schedule is not None))
+        low.tape.emit("dropout", POSITION, x.ref, factors, y, whole=whole, real=(factor,))
 
         def backward(dy: Ref) -> tuple[Ref | None]:
             if low.wanted[0]:

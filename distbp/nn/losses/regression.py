@@ -72,7 +72,7 @@ class Huber(LossFacts):
         return LossOp("huber", (1 / (2 * outputs), 1 / outputs, self.delta))
 
 
-_MAY_BE_NEGATIVE = ("linear", "tanh", "leaky_relu", "elu", "gelu", "silu")
+_MAY_BE_NEGATIVE = ("linear", "tanh", "leaky_relu", "elu", "selu", "smooth_clip", "gelu", "silu", "mish")
 
 
 @dataclass(frozen=True)

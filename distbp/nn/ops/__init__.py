@@ -15,9 +15,11 @@ from distbp.nn.ops.elements import ELEMENTS
 from distbp.nn.ops.lengths import LENGTHS
 from distbp.nn.ops.losses import LOSS_OPS
 from distbp.nn.ops.normalization import NORMALIZATION
+from distbp.nn.ops.periodic import PERIODIC
 from distbp.nn.ops.picks import PICKS
 from distbp.nn.ops.products import PRODUCTS
 from distbp.nn.ops.states import STATES
+from distbp.nn.ops.units import UNITS
 from distbp.nn.ops.windows import WINDOWS
 
 OPS: Mapping[str, Op] = table(
@@ -35,4 +37,6 @@ OPS: Mapping[str, Op] = table(
     LENGTHS,
     STATES,
     COLUMN_OPS,
+    UNITS,
+    PERIODIC,
 )

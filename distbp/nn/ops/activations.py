@@ -18,6 +18,8 @@ from distbp.machine.distributions import logistic_tail, normal_tail
 from distbp.nn.ops.base import Op, Real, Whole, element_ops
 
 LEAKY_SLOPE = 0.01  # PyTorch's default
+SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772  # Klambauer et al., 2017, equation 14
+SMOOTH_LIMIT = 3.0  # of `smooth_clip`
 
 Formula = Callable[[Array, Array], None]  # (z, y): y <- f(z), where y may be z
 Derivative = Callable[[Array], Array]  # y -> f'
@@ -81,6 +83,30 @@ def _elu(z: Array, y: Array) -> None:
     np.add(np.maximum(z, 0), np.expm1(np.minimum(z, 0)), out=y)
 
 
+def _selu(z: Array, y: Array) -> None:
+    """scale * z where z > 0, else scale * alpha * (exp(z) - 1) (Klambauer et al., NeurIPS 2017)."""
+    below = np.expm1(np.minimum(z, 0)) * z.dtype.type(SELU_SCALE * SELU_ALPHA)
+    np.add(np.maximum(z, 0) * z.dtype.type(SELU_SCALE), below, out=y)
+
+
+def _selu_derivative(y: Array) -> Array:
+    scale, low = y.dtype.type(SELU_SCALE), y.dtype.type(SELU_SCALE * SELU_ALPHA)
+    return np.asarray(np.where(y > 0, scale, y + low))  # NaN stays
+
+
+def _smooth_clip(z: Array, y: Array) -> None:
+    """z / sqrt(1 + (z / 3)^2), which lies between -3 and 3 (Holzmueller et al., NeurIPS 2024, section 3)."""
+    u = np.clip(z / z.dtype.type(SMOOTH_LIMIT), -1e15, 1e15)  # whose square float32 holds
+    np.multiply(u / np.sqrt(1 + u * u), z.dtype.type(SMOOTH_LIMIT), out=y)
+
+
+def _smooth_clip_derivative(y: Array) -> Array:
+    """(1 + (z / 3)^2)^(-3/2)."""
+    u = y / y.dtype.type(SMOOTH_LIMIT)
+    rest = np.maximum((1 - u) * (1 + u), 0)
+    return np.asarray(rest * np.sqrt(rest))
+
+
 def _softplus(z: Array, y: Array) -> None:
     """log(1 + exp(z)) = max(z, 0) + log(1 + exp(-|z|)): exact where PyTorch turns linear, above 20."""
     np.add(np.maximum(z, 0), np.log1p(np.exp(-np.abs(z))), out=y)
@@ -101,6 +127,21 @@ def _keeping(tail: Callable[..., None]) -> Callable[..., None]:
         np.subtract(np.maximum(z, 0), a * q, out=y)
 
     return forward
+
+
+def _mish(x: Array, bias: Array, y: Array, kept: Array, whole: Whole, real: Real) -> None:
+    """y <- z tanh(log(1 + exp(z))); the derivative is kept (Misra, BMVC 2020).
+
+    With e = exp(-|z|): the tangent t is e (e + 2) / D for z < 0, D = e (e + 2) + 2, else (1 + 2 e) / D, D = 1
+    + 2 e + 2 e^2. Its derivative is 4 (1 + e) / D^2 times e, else times e^2.
+    """
+    z = x + bias if len(bias) else x
+    e, low = np.exp(-np.abs(z)), z < 0
+    d = np.where(low, e * (e + 2) + 2, 1 + 2 * e + 2 * e * e)
+    t = np.where(low, e * (e + 2), 1 + 2 * e) / d
+    slope = 4 * (1 + e) * np.where(low, e, e * e) / (d * d)
+    np.copyto(kept, t + z * slope)
+    np.multiply(z, t, out=y)
 
 
 def _kept_backward(kept: Array, y: Array, dy: Array, db: Array, whole: Whole, real: Real) -> None:
@@ -145,8 +186,11 @@ ACTIVATION_OPS = (
     *_pair("sigmoid", _forward(logistic), _backward(lambda y: (1 - y) * y), 20),
     *_pair("tanh", _forward(_tanh), _backward(lambda y: 1 - y * y), 20),
     *_pair("elu", _forward(_elu), _backward(lambda y: np.minimum(y, 0) + 1), 20),
+    *_pair("selu", _forward(_selu), _backward(_selu_derivative), 20),
+    *_pair("smooth_clip", _forward(_smooth_clip), _backward(_smooth_clip_derivative), 8),
     *_pair("softplus", _forward(_softplus), _backward(lambda y: -np.expm1(-y)), 40),
     *_pair("silu", _keeping(logistic_tail), _kept_backward, 30),
     *_pair("gelu", _keeping(normal_tail), _kept_backward, 60),
+    *_pair("mish", _mish, _kept_backward, 40),
     *_pair("softmax", _forward(_softmax), _softmax_backward, 20),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from distbp.core.arrays import Array
@@ -59,18 +61,30 @@ def _fill(out: Array, whole: Whole, real: Real) -> None:
     out.fill(real[0])
 
 
+def dropped_at(dropped: int, step: int, steps: int) -> int:
+    """Levels that are dropped at a step: all until half of the steps, then down along a cosine to none."""
+    part = 2.0 * step / max(1, steps) - 1.0
+    if part <= 0:
+        return dropped
+    return int(dropped * (1 + math.cos(math.pi * min(part, 1.0))) / 2 + 0.5)
+
+
 def _dropout(position: Array, x: Array, factors: Array, y: Array, whole: Whole, real: Real) -> None:
     """y <- x * factors; a factor is 0 where a random level is below whole[0], else real[0] (Srivastava et
-    al., 2014).
+    al., 2014). Where whole[2] is 1 fewer are dropped in the second half of training, see `dropped_at`.
 
-    position: (1, 3), step, shard, seed; whole[1]: the number of the layer. The levels are 16-bit parts of
-    Philox words, a pure function of seed, step, shard and layer.
+    position: (1, 4), step, shard, seed, steps of the job; whole[1]: the number of the layer. The
+    levels are 16-bit parts of Philox words, a pure function of seed, step, shard and layer.
     """
-    step, shard, seed = (int(one) for one in position[0])
+    step, shard, seed, steps = (int(one) for one in position[0])
+    dropped, factor = int(whole[0]), float(real[0])
+    if whole[2]:
+        dropped = dropped_at(dropped, step, steps)
+        factor = DROPOUT_LEVELS / (DROPOUT_LEVELS - dropped)
     words = -(-x.size * 2 // 8)
     bits = Stream(seed, Purpose.DROPOUT).at(step, shard, int(whole[1])).bit_generator.random_raw(words)
     levels = bits.view(np.uint16)[: x.size].reshape(x.shape)
-    np.multiply(levels >= whole[0], x.dtype.type(real[0]), out=factors)
+    np.multiply(levels >= dropped, x.dtype.type(factor), out=factors)
     np.multiply(x, factors, out=y)
 
 

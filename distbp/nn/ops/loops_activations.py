@@ -7,11 +7,13 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.machine import vector_math
 from distbp.machine.jit import inner
-from distbp.nn.ops.activations import LEAKY_SLOPE
+from distbp.nn.ops.activations import LEAKY_SLOPE, SELU_ALPHA, SELU_SCALE, SMOOTH_LIMIT
 from distbp.nn.ops.rows import flat, single
 
 _ZERO, _ONE, _HALF = np.float32(0), np.float32(1), np.float32(0.5)
-_SLOPE = np.float32(LEAKY_SLOPE)
+_TWO, _FOUR = np.float32(2), np.float32(4)
+_SLOPE, _LIMIT, _FAR = np.float32(LEAKY_SLOPE), np.float32(SMOOTH_LIMIT), np.float32(1e15)
+_SELU, _SELU_LOW = np.float32(SELU_SCALE), np.float32(SELU_SCALE * SELU_ALPHA)
 
 
 @inner
@@ -159,6 +161,40 @@ def elu_backward(row: int, spaces: int, rows: int) -> None:
     _add_up(single(row, spaces, rows, 2), single(row, spaces, rows, 3))
 
 
+def selu(row: int, spaces: int, rows: int) -> None:
+    _with_bias(single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2))
+    y = flat(row, spaces, rows, 2)
+    for i in range(y.size):
+        y[i] = max(y[i], _ZERO) * _SELU + vector_math.expm1(min(y[i], _ZERO)) * _SELU_LOW
+
+
+def selu_backward(row: int, spaces: int, rows: int) -> None:
+    y, dy = flat(row, spaces, rows, 1), flat(row, spaces, rows, 2)
+    for i in range(dy.size):
+        dy[i] *= _SELU if y[i] > _ZERO else y[i] + _SELU_LOW  # NaN stays
+    _add_up(single(row, spaces, rows, 2), single(row, spaces, rows, 3))
+
+
+def smooth_clip(row: int, spaces: int, rows: int) -> None:
+    _with_bias(single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2))
+    y = flat(row, spaces, rows, 2)
+    for i in range(y.size):
+        u = y[i] / _LIMIT
+        u = -_FAR if u < -_FAR else u  # NaN stays
+        u = _FAR if u > _FAR else u
+        y[i] = u / np.sqrt(_ONE + u * u) * _LIMIT
+
+
+def smooth_clip_backward(row: int, spaces: int, rows: int) -> None:
+    y, dy = flat(row, spaces, rows, 1), flat(row, spaces, rows, 2)
+    for i in range(dy.size):
+        u = y[i] / _LIMIT
+        rest = (_ONE - u) * (_ONE + u)
+        rest = _ZERO if rest < _ZERO else rest  # NaN stays
+        dy[i] *= rest * np.sqrt(rest)
+    _add_up(single(row, spaces, rows, 2), single(row, spaces, rows, 3))
+
+
 def softplus(row: int, spaces: int, rows: int) -> None:
     _with_bias(single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2))
     y = flat(row, spaces, rows, 2)
@@ -193,6 +229,20 @@ def gelu(row: int, spaces: int, rows: int) -> None:
         rest = tail - distance * density
         kept[i] = _HALF + np.copysign(_HALF - rest, z)
         y[i] = max(z, _ZERO) - distance * tail
+
+
+def mish(row: int, spaces: int, rows: int) -> None:
+    _with_bias(single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2))
+    y, kept = flat(row, spaces, rows, 2), flat(row, spaces, rows, 3)
+    for i in range(y.size):
+        z = y[i]
+        e = vector_math.exp(-np.abs(z))
+        low = z < _ZERO
+        d = e * (e + _TWO) + _TWO if low else _ONE + _TWO * e + _TWO * e * e
+        t = (e * (e + _TWO) if low else _ONE + _TWO * e) / d
+        slope = _FOUR * (_ONE + e) * (e if low else e * e) / (d * d)
+        kept[i] = t + z * slope
+        y[i] = z * t
 
 
 def kept_backward(row: int, spaces: int, rows: int) -> None:

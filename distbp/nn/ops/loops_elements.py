@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numba import njit, types
 
 from distbp.core.streams import Purpose
 from distbp.machine.pointers import intrinsic
+from distbp.nn.ops.elements import DROPOUT_LEVELS
 from distbp.nn.ops.rows import flat, labels, real, single, whole
 
 _inline: Any = njit(inline="always", error_model="numpy")
@@ -113,6 +115,11 @@ def dropout(row: int, spaces: int, rows: int) -> None:
     x, factors = flat(row, spaces, rows, 1), flat(row, spaces, rows, 2)
     y = flat(row, spaces, rows, 3)
     dropped, factor, zero = whole(row, 0), np.float32(real(row, 0)), np.float32(0)
+    if whole(row, 2):
+        part = 2.0 * position[0, 0] / max(1, position[0, 3]) - 1.0
+        if part > 0:
+            dropped = np.int64(dropped * (1 + math.cos(math.pi * min(part, 1.0))) / 2 + 0.5)
+        factor = np.float32(DROPOUT_LEVELS / (DROPOUT_LEVELS - dropped))
     seed, layer = np.uint64(position[0, 2]), np.uint64(whole(row, 1))
     step, shard = np.uint64(position[0, 0]), np.uint64(position[0, 1])
     mask = np.uint64(0xFFFF)

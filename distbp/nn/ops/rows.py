@@ -26,7 +26,7 @@ from distbp.nn.ops.base import REAL, WHOLE
 WORDS, OPERAND = WHOLE + REAL + 1, 7
 WHEN = WHOLE + REAL
 SPACES = 11
-POSITION, LONGEST = 7, 3  # the space that says how many steps the longest row has, and where
+POSITION, LONGEST = 7, 4  # the space that says how many steps the longest row has, and where
 PRODUCTS = SPACES  # where the words of the products begin in the table of spaces
 
 _WORD = ir.IntType(64)

@@ -79,6 +79,7 @@ def _layer_json(layer: LayerStep) -> dict[str, Any]:
         "parameters": {
             one.name: {
                 "decays": one.decays,
+                "rate": one.rate,
                 **({} if one.part is None else {"owner": one.owner, "part": one.part.tolist()}),
                 "before": one.before.tolist(),
                 "dE_dw": one.gradient.tolist(),

@@ -25,9 +25,15 @@ def _bell(z: float) -> float:
     return math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
 
 
+def _mish_tangent(z: float) -> float:
+    return math.tanh(max(z, 0.0) + math.log1p(math.exp(-abs(z))))
+
+
 def _phi(z: float) -> float:
     return math.erfc(-z / math.sqrt(2)) / 2
 
+
+_SELU, _SELU_LOW = 1.0507009873554805, 1.0507009873554805 * 1.6732632423543772
 
 # name: f(z), f'(z)
 FUNCTIONS: Mapping[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
@@ -38,9 +44,18 @@ FUNCTIONS: Mapping[str, tuple[Callable[[float], float], Callable[[float], float]
     "sigmoid": (_sigmoid, lambda z: _sigmoid(z) * _sigmoid(-z)),
     "tanh": (math.tanh, lambda z: 1 - math.tanh(z) ** 2),
     "elu": (lambda z: z if z > 0 else math.expm1(z), lambda z: 1.0 if z > 0 else math.exp(z)),
+    "selu": (
+        lambda z: _SELU * z if z > 0 else _SELU_LOW * math.expm1(z),
+        lambda z: _SELU if z > 0 else _SELU_LOW * math.exp(z),
+    ),
+    "smooth_clip": (lambda z: z / math.sqrt(1 + z * z / 9), lambda z: (1 + z * z / 9) ** -1.5),
     "softplus": (lambda z: max(z, 0.0) + math.log1p(math.exp(-abs(z))), _sigmoid),
     "silu": (lambda z: z * _sigmoid(z), lambda z: _sigmoid(z) * (1 + z * _sigmoid(-z))),
     "gelu": (lambda z: z * _phi(z), lambda z: _phi(z) + z * _bell(z)),
+    "mish": (
+        lambda z: z * _mish_tangent(z),
+        lambda z: _mish_tangent(z) + z * (1 - _mish_tangent(z) ** 2) * _sigmoid(z),
+    ),
 }
 
 

@@ -22,7 +22,8 @@ Spec = Mapping[str, Any]
 @dataclass(frozen=True)
 class Parameter:
     """A tensor at the step. `state_before`, `state_after`: of the optimizer, by name. `decays`: whether
-    penalties and weight decay apply to it. Arrays have the shape of the tensor.
+    penalties and weight decay apply to it. `rate`: its factor on the learning rate. Arrays have the shape of
+    the tensor.
 
     Where several layers use the tensor, `part` is what this one gives to the gradient, and `owner` the number
     of the layer that has it; else they are None.
@@ -30,6 +31,7 @@ class Parameter:
 
     name: str
     decays: bool
+    rate: float
     before: Values
     gradient: Values
     after: Values

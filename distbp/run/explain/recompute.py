@@ -121,9 +121,10 @@ def _update(document: Document, before: Tensors, gradients: Tensors, found: list
             w, g = before[at][name], used[key]
             old = {slot: np.array(values, np.float64) for slot, values in one["state_before"].items()}
             new, state = np.zeros_like(w), {slot: np.zeros_like(w) for slot in old}
+            own = {**spec, "learning_rate": spec["learning_rate"] * one["rate"]}
             for place in np.ndindex(*w.shape):
                 states = {slot: float(values[place]) for slot, values in old.items()}
-                new[place], states = updated(spec, float(w[place]), float(g[place]), states, one["decays"])
+                new[place], states = updated(own, float(w[place]), float(g[place]), states, one["decays"])
                 for slot in state:
                     state[slot][place] = states[slot]
             after[at][name] = w.copy() if held(name) else new

@@ -105,7 +105,7 @@ def record(
         Space.TARGETS: np.ascontiguousarray(target).reshape(-1),
         Space.WEIGHTS: np.zeros(0),
         Space.TOTALS: totals,
-        Space.POSITION: np.array([step, 0, seed, 0], np.int64),
+        Space.POSITION: np.array([step, 0, seed, 0, 0], np.int64),
         Space.CONSTANTS: lowered.constants,
     }
     events, outputs, arrived = _run_all(network, lowered, spaces)

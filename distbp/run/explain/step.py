@@ -81,11 +81,15 @@ def explain_job(
         raise ArgumentError("rows with lengths cannot be explained yet; give rows of one length")
     network, data = blueprint.network(), splits.ready(blueprint)
     if ENTRY in network.parameters_by_layer:
-        text = "hold an embedding, which is not explained yet; give their categories encode: one_hot"
+        text = (
+            "hold an embedding, which is not explained yet; give their categories encode: one_hot, and their"
+            " numbers no frequencies"
+        )
         raise JobError([Fault("data.columns", text)])
     source = init_folder(wide, place)
     check_init(blueprint, splits, source)
-    vector = weights_from(network, wide.seed, source)
+    count = blueprint.rows["train"]
+    vector = weights_from(network, wide.seed, source, lambda: (data.train(0)[0], count))
     with one_blas_thread():
         server = ParameterServer(blueprint, vector)
         held = [t for t in network.tensors if is_bias(t.name)] if hold_biases else []
@@ -137,12 +141,22 @@ def _explained(
             return values[tensor.start : tensor.stop].reshape(tensor.shape).copy()
 
         decays = any(start <= tensor.start < stop for start, stop in blueprint.decays(network))
+        rates = (factor for start, stop, factor in blueprint.rates(network) if start <= tensor.start < stop)
         olds, news = ({n: cut(v) for n, v in s.items()} for s in (slots, server.slots))
         part, owner = found.parts.get((layer, tensor.name)), None
         if part is not None:
             part, owner = part.reshape(tensor.shape), tensor.layer
         return Parameter(
-            tensor.name, decays, cut(before), cut(found.gradient), cut(vector), olds, news, part, owner
+            tensor.name,
+            decays,
+            next(rates, 1.0),
+            cut(before),
+            cut(found.gradient),
+            cut(vector),
+            olds,
+            news,
+            part,
+            owner,
         )
 
     layers = []
@@ -169,7 +183,7 @@ def _explained(
         found.losses,
         record(network, loss, vector, x, target, step, job.seed).loss,
         record(network, loss, fixed, x, target, step, job.seed).loss,
-        plain(job.optimizer),
+        {**plain(job.optimizer), "decay": blueprint.decay()(step)},
         rate,
         {"l1": job.regularization.l1, "l2": job.regularization.l2},
         {"norm": None if clip is None else clip.norm, "value": None if clip is None else clip.value},
@@ -194,6 +208,11 @@ def _check_kinds(job: TrainingJob) -> None:
         )
         for index, layer in enumerate(job.model.layers)
         if layer.type not in KINDS
+    ]
+    faults += [
+        Fault(f"model.layers.{index}.schedule", "is not explained yet; leave it out")
+        for index, layer in enumerate(job.model.layers)
+        if layer.type == "dropout" and getattr(layer, "schedule", None) is not None
     ]
     if job.optimizer.type not in CHAINS:
         faults.append(

@@ -26,7 +26,7 @@ from distbp.machine.compiled_futex import Ways, change, sleep, ways
 from distbp.machine.jit import jit
 from distbp.machine.pointers import await_number, call, load, load_int32, store, vector_at
 from distbp.nn.run_compiled import address
-from distbp.optim import Step, Updater
+from distbp.optim import Updater
 from distbp.optim.compiled import update
 from distbp.optim.schedules import PlateauState
 from distbp.team.exchange import segment as seg
@@ -137,8 +137,8 @@ def _apply(
     places: Places, how: Update, stretches: Array, scale: float, constants: Array, shared: bool
 ) -> None:
     numbers = constants.copy()
-    for decays in range(2):
-        numbers[decays, how.scaled, 0] *= scale
+    for group in range(numbers.shape[0]):
+        numbers[group, how.scaled, 0] *= scale
     update(
         how.words, how.starts, how.ops, how.vectors, places.sources, places.order, stretches, numbers, shared
     )
@@ -247,7 +247,7 @@ class CompiledRounds:
         if steps <= 0 or places is None:
             return 0
         server, updater, team = self._server, self._updater, self._team
-        infos = [Step(n + 1, server.learning_rate(n, plateau)) for n in range(step, step + steps)]
+        infos = [server.step_of(n, plateau) for n in range(step, step + steps)]
         constants = updater.rule.constants(*infos)
         self._workers.segment.beat()
         team.numbers[:] = 0

@@ -13,6 +13,7 @@ from distbp.run.explain.kinds.normalization import NORMALIZATION
 from distbp.run.explain.kinds.recurrent import RECURRENT
 from distbp.run.explain.kinds.sequences import AVERAGE_POOL_1D, CONVOLUTION_1D, MAX_POOL_1D
 from distbp.run.explain.kinds.steps import AVERAGE, EMBEDDING, ENCODING, LAST, PLACES
+from distbp.run.explain.kinds.units import PARAMETRIC, PERIODIC, SCALE
 from distbp.run.explain.loops import FUNCTIONS
 from distbp.run.explain.numbers import Kind
 
@@ -43,6 +44,9 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "positional_embedding": PLACES,
         "average_steps": AVERAGE,
         "last_step": LAST,
+        "scale": SCALE,
+        "parametric_activation": PARAMETRIC,
+        "periodic_embedding": PERIODIC,
         "flatten": RESHAPE,
         "reshape": RESHAPE,
         **dict.fromkeys((*FUNCTIONS, "softmax"), ACTIVATION),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -78,8 +80,17 @@ def below(step: LayerStep) -> str:
 # Dense ------------------------------------------------------------------------------------------------
 
 
+def _factor(options: Mapping[str, Any], x: Values) -> float:
+    """What the inputs are multiplied by."""
+    return 1 / math.sqrt(x.shape[-1]) if options.get("parametrization") == "ntk" else 1.0
+
+
+def _inputs(step: LayerStep) -> Values:
+    return step.x * _factor(step.options, step.x)
+
+
 def _forward(spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
-    rows = inputs[0].reshape(-1, inputs[0].shape[-1])
+    rows = inputs[0].reshape(-1, inputs[0].shape[-1]) * _factor(spec["options"], inputs[0])
     z = np.array([dense(own["weight"], own["bias"], row) for row in rows]).reshape(spec["shape"])
     return {"z": z, "a": activate(spec, z)}
 
@@ -88,31 +99,35 @@ def _backward(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbe
     z, a = numbers["z"], numbers["a"]
     assert z is not None and a is not None
     delta, units = through(spec, z, a, d), len(own["bias"])
-    rows = inputs[0].reshape(-1, inputs[0].shape[-1])
+    factor = _factor(spec["options"], inputs[0])
+    rows = inputs[0].reshape(-1, inputs[0].shape[-1]) * factor
     found = [dense_back(own["weight"], x, one) for x, one in zip(rows, delta.reshape(-1, units), strict=True)]
     gradients = {name: sum((g[name] for g, _ in found[1:]), found[0][0][name]) for name in own}
-    d_x = np.array([dx for _, dx in found]).reshape(inputs[0].shape)
+    d_x = factor * np.array([dx for _, dx in found]).reshape(inputs[0].shape)
     return Back({"f_prime": slope(spec, z), "delta": delta}, gradients, [d_x])
 
 
 def _made(step: LayerStep, place: Place) -> list[str]:
     *row, j = place
-    terms = total(zip(step.tensor("weight")[j], step.x[tuple(row)], strict=True), [step.tensor("bias")[j]])
+    terms = total(
+        zip(step.tensor("weight")[j], _inputs(step)[tuple(row)], strict=True), [step.tensor("bias")[j]]
+    )
     return [f"z{at(place)} = {terms} = {plain(step.get('z')[place])}", after(step, place)]
 
 
 def _hands(step: LayerStep, which: int, place: Place) -> str:
     *row, k = place
-    return total(zip(step.tensor("weight")[:, k], step.get("delta")[tuple(row)], strict=True))
+    w = step.tensor("weight")[:, k] * _factor(step.options, step.x)
+    return total(zip(w, step.get("delta")[tuple(row)], strict=True))
 
 
 def _weight(step: LayerStep, place: Place) -> str:
     j, k = place
     if step.a.ndim > 1:
-        return total(zip(step.get("delta")[:, j], step.x[:, k], strict=True))
+        return total(zip(step.get("delta")[:, j], _inputs(step)[:, k], strict=True))
     delta = [step.get("delta")[j]]
     factors = [step.get("dE_da")[j], step.get("f_prime")[j]] if step.has("f_prime") else delta
-    return " * ".join(short(float(v)) for v in [*factors, step.x[k]])
+    return " * ".join(short(float(v)) for v in [*factors, _inputs(step)[k]])
 
 
 def _bias(step: LayerStep, place: Place) -> str:
@@ -132,7 +147,9 @@ def _weights(step: LayerStep) -> Mapping[str, Weight]:
 
 def _rule(step: LayerStep) -> str:
     at_step = "t, " if step.a.ndim > 1 else ""
-    return f"z[{at_step}j] = sum over k of w[j, k] * x[{at_step}k] + b[j],  a = {step.activation}(z)"
+    text = f"z[{at_step}j] = sum over k of w[j, k] * x[{at_step}k] + b[j],  a = {step.activation}(z)"
+    ntk = step.options.get("parametrization") == "ntk"
+    return f"{text};  x are the inputs times {plain(_factor(step.options, step.x))}" if ntk else text
 
 
 DENSE = Kind(

@@ -1,0 +1,93 @@
+"""First weights that look at the training rows: initializers with `by_data`, layer after layer.
+
+For each dense layer that has one, the rows go through the layers before it as they are by then; its weighted
+sums z then decide. All of this is float64 with NumPy's definitions, of at most ROWS training rows, before any
+step; so it is the same for any number of workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.core.streams import Purpose, generator
+from distbp.data.batches import Rows
+from distbp.engine.numerics import one_blas_thread
+from distbp.nn.kernels import NUMPY
+from distbp.nn.network import Network, Tensor, aligned_vector
+from distbp.nn.program import Program
+
+ROWS = 1024
+
+
+def looks_at_data(layers: Sequence[Any]) -> bool:
+    """Whether the first weights of these layers depend on the data."""
+    return any(getattr(getattr(layer, name, None), "by_data", False) for layer in layers for name in _OPTIONS)
+
+
+_OPTIONS = {"initializer": "weight", "bias_initializer": "bias"}
+
+
+def start_by_data(network: Network, vector: Array, seed: int, rows: Callable[[], tuple[Rows, int]]) -> None:
+    """Changes `vector` (size,), as it was drawn, where an initializer looks at the data. rows: gives the
+    training rows, and how many they are; called where it is needed. Waits."""
+    if not looks_at_data(network.layers):
+        return
+    given, count = rows()
+    chosen = np.arange(count)
+    if count > ROWS:
+        chosen = np.sort(generator(seed, Purpose.START, 0).choice(count, ROWS, replace=False))
+    x = np.empty((len(chosen), *network.row_shape), network.input_dtype)
+    given.gather(chosen, x)
+    with one_blas_thread(), np.errstate(all="ignore"):
+        for index, layer in enumerate(network.layers):
+            if looks_at_data([layer]):
+                _start(network, index, vector, seed, x)
+
+
+def _start(network: Network, index: int, vector: Array, seed: int, x: Array) -> None:
+    layer: Any = network.layers[index]
+    tensors = {tensor.name: tensor for tensor in network.tensors if tensor.layer == index}
+    inputs = _before(network, network.wiring[index][0], vector, x)
+    weight = _values(tensors["weight"], vector)
+    if layer.parametrization == "ntk":
+        inputs = inputs / np.sqrt(inputs.shape[1])
+    z, draw = inputs @ weight.T, generator(seed, Purpose.START, 1 + index)
+    if getattr(layer.initializer, "by_data", False):
+        factor = layer.initializer.factors(z)
+        weight, z = weight * factor[:, None], z * factor
+        _put(tensors["weight"], weight, vector)
+    if getattr(layer.bias_initializer, "by_data", False):
+        _put(tensors["bias"], layer.bias_initializer.values(z, draw), vector)
+
+
+def _before(network: Network, source: int, vector: Array, x: Array) -> Array:
+    """What a layer takes of the rows, (rows, numbers), float64: what the layer `source` gives, -1 the
+    data."""
+    part = Network(
+        network.layers[: source + 1],
+        network.input_shape,
+        np.float64,
+        wiring=network.wiring[: source + 1],
+        entry=network.entry,
+        lengths=network.lengths,
+    )
+    own = aligned_vector(part.size, np.float64)
+    places = {tensor.path: tensor for tensor in (*network.tensors, *network.statistics)}
+    for tensor in (*part.tensors, *part.statistics):
+        own[tensor.start : tensor.stop] = vector[places[tensor.path].start : places[tensor.path].stop]
+    program = Program(part, len(x), own, kernels=NUMPY)
+    program.run(np.ascontiguousarray(x.astype(part.input_dtype)))
+    return program.outputs(len(x)).reshape(len(x), -1).copy()
+
+
+def _values(tensor: Tensor, vector: Array) -> Array:
+    found: Array = vector[tensor.start : tensor.stop].astype(np.float64).reshape(tensor.shape)
+    return found
+
+
+def _put(tensor: Tensor, values: Array, vector: Array) -> None:
+    vector[tensor.start : tensor.stop] = values.ravel()

@@ -1,0 +1,102 @@
+"""The recipe `realmlp`: the defaults RealMLP-TD of D. Holzmueller, L. Grinsztajn and I. Steinwart, "Better by
+Default: Strong Pre-Tuned MLPs and Boosted Trees on Tabular Data", NeurIPS 2024 (arXiv 2407.04491), section 3
+and the table of defaults in its appendix. Where it departs from them stands in docs/tables.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+HIDDEN, DROPOUT = (256, 256, 256), 0.15
+EPOCHS, BATCH_SIZE, SMOOTHING = 256, 256, 0.1
+PERIODIC = {"frequencies": 16, "dimension": 4, "std": 0.1}
+ACTIVATIONS = {True: "selu", False: "mish"}  # of classes, of values
+RATES = {True: 0.04, False: 0.2}
+GROUPS = {
+    "*.dense.bias": {"rate": 0.1, "decays": False},
+    "*.scale.scale": {"rate": 6.0, "decays": True},
+    "*.parametric_activation.alpha": {"rate": 0.1, "decays": True},
+    "*.periodic_embedding.*": {"rate": 0.1, "decays": True},
+}
+COLUMNS = {
+    "kind": "auto",
+    "number": {"kind": "number", "scale": "robust", "clip": "smooth", **PERIODIC},
+    "category": {"kind": "category", "one_hot": 8, "signed": True, "dimension": 8, "std": 1.0},
+}
+
+
+def entered() -> list[dict[str, Any]]:
+    """The layers that do to the inputs of arrays what columns of a table have done to them."""
+    return [{"type": "smooth_clip"}, {"type": "periodic_embedding", **PERIODIC}]
+
+
+def layers(
+    outputs: int, hidden: Sequence[int], classes: bool, activation: str | None = None
+) -> list[dict[str, Any]]:
+    """The network from the scale on. activation: in place of the usual one."""
+    found: list[dict[str, Any]] = [{"type": "scale"}]
+    for units in hidden:
+        found.append(_dense(units))
+        found.append({"type": "parametric_activation", "function": activation or ACTIVATIONS[classes]})
+        found.append({"type": "dropout", "rate": DROPOUT, "schedule": "flat_cosine"})
+    return [*found, _dense(outputs)]
+
+
+def _dense(units: int) -> dict[str, Any]:
+    return {
+        "type": "dense",
+        "units": units,
+        "parametrization": "ntk",
+        "initializer": "unit_variance",
+        "bias_initializer": "data_points",
+    }
+
+
+def optimizer(classes: bool) -> dict[str, Any]:
+    """Adam with decoupled weight decay."""
+    return {
+        "type": "adamw",
+        "learning_rate": RATES[classes],
+        "beta2": 0.95,
+        "weight_decay": 0.02,
+        "decay_schedule": "flat_cosine",
+        "schedule": "cosine_log",
+    }
+
+
+def stopping(epochs: int, classes: bool) -> dict[str, Any]:
+    """Nothing stops early: the best epoch is kept, the last one of those that are equal."""
+    metric = "validation_accuracy" if classes else "validation_loss"
+    return {"metric": metric, "patience": epochs, "ties": "last"}
+
+
+def smoothed(loss: Any) -> Any:
+    """The loss with label smoothing, where it has that and the job does not say how much."""
+    if loss == "softmax_cross_entropy":
+        return {"type": loss, "label_smoothing": SMOOTHING}
+    if isinstance(loss, Mapping) and loss.get("type") == "softmax_cross_entropy":
+        return {"label_smoothing": SMOOTHING, **loss}
+    return loss
+
+
+def prepared(data: Any, classes: bool) -> tuple[Any, bool]:
+    """The data with what the recipe does to its columns; and whether they are columns of a table. Arrays are
+    standardized."""
+    if not isinstance(data, Mapping):
+        return data, False
+    train, target = data.get("train"), data.get("target")
+    table = (isinstance(train, Mapping) and train.get("format") == "table") or (
+        train is None and target is not None
+    )
+    if not table:
+        plain = data.get("targets") is None and data.get("scale", 1) == 1
+        return ({"standardize": True, **data} if plain else data), False
+    columns = data.get("columns")
+    found = dict(data)
+    if columns is None or isinstance(columns, Mapping):
+        found["columns"] = {"others": COLUMNS, **(columns or {})}
+    if not classes and target is not None:
+        said = target if isinstance(target, Mapping) else {"column": target}
+        found["target"] = {"scale": "standard", "clip": True, **said}
+    return found, True
