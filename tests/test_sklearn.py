@@ -201,7 +201,7 @@ def test_realmlp() -> None:
     assert net.score(x, y) > 0.9
     assert np.array_equal(net.model_.preprocessing.mean.shape, (4,))
     target = x[:, 0] * 50 + 7
-    values = DistbpRegressor(recipe="realmlp", hidden=(24,), epochs=30, random_state=0).fit(x, target)
+    values = DistbpRegressor(recipe="realmlp", hidden=(24,), epochs=120, random_state=0).fit(x, target)
     assert {
         layer.function for layer in values.job_.model.layers if layer.type == "parametric_activation"
     } == {"mish"}

@@ -193,7 +193,7 @@ ELEMENT_CASES = [
     Case(
         "dropout",
         lambda d: Call(
-            [np.array([[3, 1, 9, 40]]), d.normal(), d.out(), d.out()], (20_000, 2), (65_536 / 45_536,)
+            [np.array([[3, 1, 9, 40]]), d.normal(), d.out(), d.out()], (20_000, 2, 0), (65_536 / 45_536,)
         ),
         drops=frozenset({1}),
     ),

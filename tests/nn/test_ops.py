@@ -455,7 +455,7 @@ def test_dropout_takes_the_bits_of_philox(
     levels = bits.random_raw(size[0] * size[1]).view(np.uint16)[: size[0] * size[1]].reshape(size)
     ones, out = np.ones(size, np.float32), np.full(size, np.nan, np.float32)
     found = run_op(
-        OPS["dropout"], [np.array([(*position, 9)]), ones, out, out], (dropped, layer), (1.5,), compiled
+        OPS["dropout"], [np.array([(*position, 9)]), ones, out, out], (dropped, layer, 0), (1.5,), compiled
     )
     np.testing.assert_array_equal(found[2], np.where(levels >= dropped, np.float32(1.5), 0))
     np.testing.assert_array_equal(found[3], found[2])

@@ -53,14 +53,14 @@ class _Dense(Facts):
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
         steps, shared = math.prod(x.shape[:-1]), len(x.shape) > 1
-        given, z = x.ref.reshaped(x.shape[-1], steps), low.tape.work(self.units, steps)
+        x, z = x._replace(ref=x.ref.reshaped(x.shape[-1], steps)), low.tape.work(self.units, steps)
         factor = (1 / math.sqrt(x.shape[-1]),)
         ntk = self.parametrization == "ntk"
         if ntk:
-            scaled = low.tape.like(given)
-            low.tape.emit("times", given, scaled, real=factor)
-            given = scaled
-        low.product(given, low.parameters["weight"], z)
+            scaled = low.tape.like(x.ref)
+            low.tape.emit("times", x.ref, scaled, real=factor)
+            x = x._replace(ref=scaled)
+        low.product(x.ref, low.parameters["weight"], z)
         y, activate_backward = lower_activation(
             low.tape, self.activation, z, low.parameters["bias"], y=z, shared=shared
         )
@@ -68,10 +68,10 @@ class _Dense(Facts):
         def backward(dy: Ref) -> tuple[Ref | None]:
             dy = dy.reshaped(self.units, steps)
             activate_backward(dy, low.gradients["bias"])
-            low.weight_gradient(low.gradients["weight"], dy, given)
+            low.weight_gradient(low.gradients["weight"], dy, x.ref)
             if not low.wanted[0]:
                 return (None,)
-            dx = low.tape.like(given)
+            dx = low.tape.like(x.ref)
             low.tape.emit("product_nn", dy, low.parameters["weight"], dx, whole=(0,))
             if ntk:
                 low.tape.emit("times", dx, dx, real=factor)
