@@ -367,7 +367,7 @@ def test_what_checks_shares_no_code_with_the_engine() -> None:
 
 def numbers(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """The paths of all that is computed: not of what the step is given."""
-    given = {"input", "target", "before", "state_before", "optimizer", "options"}
+    given = {"input", "target", "before", "state_before", "optimizer", "options", "rate"}
     if isinstance(value, dict):
         return [p for key, one in value.items() if key not in given for p in numbers(one, (*path, key))]
     if isinstance(value, list):
@@ -540,6 +540,18 @@ def test_a_shared_tensor_is_told_once_and_its_gradient_in_parts() -> None:
     text = "\n".join(lines(found))
     assert "  weight is one tensor for layers 0 and 4, and layer 4 has it; here is what" in text
     assert "layer 4, weight\n" in text and "layer 0, weight\n" not in text
+
+
+def test_rates_of_groups_and_decay_on_its_schedule_are_explained() -> None:
+    rule = {"type": "adamw", "weight_decay": 0.3, "decay_schedule": "flat_cosine"}
+    groups = {"*.bias": {"rate": 0.25, "decays": True}, "layers.1.dense.weight": {"rate": 3}}
+    found = explained(*CASES["dense"], CLASSES, optimizer=rule, parameter_groups=groups)
+    assert check(document(found)).largest < 1e-12
+    facts = {
+        (layer.number, one.name): (one.rate, one.decays) for layer in found.layers for one in layer.parameters
+    }
+    biases = {(number, "bias"): (0.25, True) for number in (0, 1)}
+    assert facts == {(0, "weight"): (1, True), (1, "weight"): (3, True), **biases}
 
 
 def test_every_layer_is_explained() -> None:

@@ -64,6 +64,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "gru": {"units": 2, "bidirectional": True},
     "embedding": {"entries": 5, "size": 2},
     "dense_steps": {"units": 3},
+    "parametric_activation": {"function": "mish"},
     "attention": {"heads": 2},
 }
 INPUT_SHAPES = {

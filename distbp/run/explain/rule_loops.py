@@ -98,7 +98,7 @@ def updated(spec: Spec, w: float, g: float, state: Mapping[str, float], decays: 
     if decays:
         g += spec["penalties"]["l2"] * w + spec["penalties"]["l1"] * float(np.sign(w))
         if kind == "adamw":
-            w *= 1 - rate * spec["weight_decay"] * spec["decay"]
+            w *= 1 - rate * spec["weight_decay"] * spec["decay_factor"]
         else:
             g += spec["weight_decay"] * w
     if kind == "sgd":

@@ -183,7 +183,7 @@ def _explained(
         found.losses,
         record(network, loss, vector, x, target, step, job.seed).loss,
         record(network, loss, fixed, x, target, step, job.seed).loss,
-        {**plain(job.optimizer), "decay": blueprint.decay()(step)},
+        {**plain(job.optimizer), "decay_factor": blueprint.decay()(step)},
         rate,
         {"l1": job.regularization.l1, "l2": job.regularization.l2},
         {"norm": None if clip is None else clip.norm, "value": None if clip is None else clip.value},
