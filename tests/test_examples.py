@@ -86,13 +86,19 @@ def test_copy_task(tmp_path: Path) -> None:
 
 
 def test_sunspots(test_data: Path, tmp_path: Path) -> None:
-    """On average over the seeds, both networks are better than persistence."""
-    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    """The averages of both kinds are better than persistence; on the validation set the Elman network is
+    ahead."""
     said = run(tmp_path, "sunspots.py", str(test_data / "data" / "monthly-sunspots.csv"))
-    averages = dict(re.findall(r"^(\w+) .* ([\d.]+)$", said, re.MULTILINE))
+    chosen, tested = said.split("RMSE of the 564 months of the test set")
+    best = {
+        name: min(map(float, errors.split()))
+        for name, errors in re.findall(r"^(\w+) +([\d. ]+)$", chosen, re.MULTILINE)
+    }
+    averages = dict(re.findall(r"^(\w+) .* ([\d.]+)$", tested, re.MULTILINE))
+    assert best["elman"] < best["dense"] < best["persistence"] == 15.33
     assert averages["persistence"] == "20.09"
-    assert float(averages["elman"]) < 19.8
-    assert float(averages["dense"]) < 19.0
+    assert float(averages["elman"]) < 18.8
+    assert float(averages["dense"]) < 18.6
 
 
 @pytest.mark.slow

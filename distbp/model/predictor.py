@@ -115,10 +115,8 @@ class Model:
         not see.
 
         Where the rows of training had lengths, x is a list of arrays (steps, ...) of different lengths; or
-        padded rows, with `lengths` (n,).
-
-        Where training cut series into windows, x is whole series of any length, (n, steps, ...) or as above;
-        the outputs are (n, steps, outputs), 0 past the end of each.
+        padded rows, with `lengths` (n,). Where it cut series into windows, x is whole series of any length,
+        (n, steps, ...) or as above; the outputs are (n, steps, outputs), 0 past the end of each.
         """
         y = self._outputs(self.checked(x, lengths))
         return self._by_output({head.name: head.outputs_of(y) for head in self.heads})

@@ -103,6 +103,10 @@ class Row(NamedTuple):
         """Whether it runs on a slice whose longest row has so many steps."""
         return self.when == 0 or (self.when <= longest if self.when > 0 else -self.when > longest)
 
+    def of_all_steps(self) -> Row:
+        """The same on slices whose longest row has all steps."""
+        return self._replace(refs=tuple(ref._replace(most=0) for ref in self.refs), when=0)
+
 
 class Watched(NamedTuple):
     """The units of a layer whose activation function can saturate, and where their live rows stand in

@@ -178,7 +178,8 @@ def _tape(
     rule = Rule(blueprint.update_rule())
     updates = [] if blueprint.job.optimizer.whole_batch else rule.rows  # its moves are no ops
     spaces, slices = _random(blueprint, network, lowered, slice_rows, weighted)
-    of_network = [_seconds(row, spaces, slices, slice_rows, kernels, network) for row in ops]
+    alone = [row.of_all_steps() for row in ops]  # whatever lengths were drawn
+    of_network = [_seconds(row, spaces, slices, slice_rows, kernels, network) for row in alone]
     stretch = min(count, PIECE)
     spaces, slices = _random_vectors(rule, network, stretch)
     of_rule = [_seconds(row, spaces, slices, stretch, kernels, network) * count / stretch for row in updates]
@@ -259,10 +260,8 @@ def _random(
         Space.LABELS: np.zeros(lowered.labels, np.int64),
     }
     inputs = aligned_vector(slice_rows * int(np.prod(network.row_shape)), network.input_dtype)
-    below = network.ids_below
-    inputs[:] = (
-        draw.uniform(0.1, 0.9, inputs.shape) if below is None else draw.integers(0, below, inputs.shape)
-    )
+    most = network.ids_below
+    inputs[:] = draw.uniform(0.1, 0.9, inputs.size) if most is None else draw.integers(0, most, inputs.size)
     parts: dict[str, Array] = {}
     for head in heads:
         shape = (answers, head.outputs[1])
@@ -293,8 +292,7 @@ def _seconds(
     draw, times = np.random.default_rng(1), []
     for _ in range(CALLS + 1):  # the first one finds or compiles it
         for space in (Space.GRADIENT, Space.WORK):  # an op may have made them tiny, and tiny numbers are slow
-            values = spaces[space]
-            values[:] = draw.uniform(0.1, 0.9, values.shape)
+            spaces[space][:] = draw.uniform(0.1, 0.9, spaces[space].shape)
         began = time.perf_counter()
         run(rows, *slices)
         times.append((time.perf_counter() - began) / repeats)

@@ -252,3 +252,30 @@ def test_a_damaged_plan(tmp_path: Path) -> None:
     for series_ in ({**good["series"], "length": 0}, {**good["series"], "horizon": True}, {"length": 5}, 7):
         with pytest.raises(DataError, match="the model's table is damaged"):
             Plan.from_json({**good, "series": series_})
+
+
+def test_monthly_sunspots_as_windows_beat_persistence(test_data: Path, tmp_path: Path) -> None:
+    """On the last fifth of the months; predictions are in sunspots."""
+    path = test_data / "data" / "monthly-sunspots.csv"
+    data = {"target": {"column": "Sunspots", "scale": "standard"}, "time": "Month", "split": {"test": 0.2}}
+    made = job(
+        path,
+        [{"type": "dense", "units": 16, "activation": "tanh"}, {"type": "dense", "units": 1}],
+        {**data, "windows": {"length": 36, "stride": 1, "horizon": 1, "difference": True}},
+        optimizer={"type": "adam", "learning_rate": 0.003, "schedule": {"type": "cosine"}},
+        epochs=10,
+        batch_size=32,
+        shards=1,
+    )
+    result = distbp.train(made, output=tmp_path / "run")
+    spots = csv.read_csv(path)["Sunspots"].to_numpy()
+    found = result.model().predict({"Sunspots": spots})[:-1]  # the last one is of the month to come
+    assert found.shape == (len(spots) - 36,)
+    last = slice(len(spots) - round(0.2 * len(spots)), None)
+
+    def error(forecast: Array) -> float:
+        return float(np.sqrt(np.mean((forecast[last] - spots[last]) ** 2)))
+
+    ours, persistence = error(np.r_[np.zeros(36), found]), error(np.r_[0, spots[:-1]])
+    assert persistence == pytest.approx(20.09, abs=0.005)
+    assert ours < 0.95 * persistence
