@@ -204,6 +204,17 @@ CASES: dict[str, tuple[Any, ...]] = {
          DENSE],
         SERIES,
     ),
+    "slice": (
+        [
+            {"type": "slice", "stop": 2, "inputs": ["input"], "name": "first"},
+            {"type": "slice", "start": 1, "inputs": ["input"], "name": "rest"},
+            {**DENSE, "inputs": ["first"], "name": "made"},
+            {"type": "concatenate", "inputs": ["made", "rest"]},
+            {"type": "slice", "start": 1},
+            DENSE,
+        ],
+        ROWS,
+    ),
     "last_step": (
         [{"type": "dense_steps", "units": 4}, {"type": "attention", "causal": True}, "last_step", DENSE],
         SERIES,

@@ -66,6 +66,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "dense_steps": {"units": 3},
     "parametric_activation": {"function": "mish"},
     "attention": {"heads": 2},
+    "slice": {"start": 1, "stop": 4},
 }
 INPUT_SHAPES = {
     **dict.fromkeys(("conv2d", "max_pool2d", "average_pool2d", "global_average_pool2d"), (1, 2, 3)),
@@ -99,14 +100,14 @@ def test_facts_of_layers_are_true(name: str) -> None:
             layer.output_shape((2, 3))
         assert layer.output_shape(entering([layer], (2, 3))) == layer.output_shape((6,))
     else:
-        assert layer.output_shape(entering([layer], (1, 6))) in ((1, 6), (6,), (2, 3))
+        assert layer.output_shape(entering([layer], (1, 6))) in ((1, 6), (6,), (2, 3), (1, 3))
     x = np.linspace(-40.0, 70.0, 24, dtype=np.float32).reshape(4, 6)
     network = Network([layer], shape)
     program = Program(network, 4, network.initialize(1), kernels=NUMPY)
     program.run(x)
     y = program.outputs(4).reshape(4, -1)
     if layer.keeps_values:
-        np.testing.assert_array_equal(y, x)
+        np.testing.assert_array_equal(y, x[:, np.isin(x[0], y[0])])  # perhaps not all
     if layer.rescales:  # in training, where batch normalization has its statistics of the slice
         outputs = []
         for factor in (1, 64):

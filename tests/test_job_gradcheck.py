@@ -35,6 +35,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "attention": {"heads": 2, "causal": True},
     "dense_steps": {"units": 3, "activation": "gelu"},
     "parametric_activation": {"function": "mish"},
+    "slice": {"start": 1, "stop": 4},
     **{name: {"inputs": ["first", "other"]} for name in ("add", "multiply", "concatenate")},
 }
 IDS = {"embedding"}  # takes the data themselves; see tests/nn/test_embedding.py

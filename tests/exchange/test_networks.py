@@ -83,6 +83,16 @@ LOSSES = {
     "place": {"type": "huber", "factor": 0.3},
     "sure": {"type": "sigmoid_cross_entropy", "factor": 2},
 }
+# An image of 3 x 6 and three facts about it, side by side in a row.
+TWO_INPUTS: list[dict[str, Any]] = [
+    {"type": "slice", "stop": 18, "inputs": ["input"]},
+    {"type": "reshape", "shape": [1, 3, 6]},
+    {"type": "conv2d", "filters": 2, "kernel_size": 2},
+    {"type": "flatten", "name": "seen"},
+    {"type": "slice", "start": 18, "inputs": ["input"], "name": "facts"},
+    {"type": "concatenate", "inputs": ["seen", "facts"]},
+    {"type": "dense", "units": 4, "activation": "tanh"},
+]
 NETWORKS: dict[str, tuple[list[dict[str, Any]], tuple[int, ...]]] = {
     "convolution": (IMAGES, (2, 7, 6)),
     "convolution of sequences": (SEQUENCES, (9, 3)),
@@ -92,6 +102,7 @@ NETWORKS: dict[str, tuple[list[dict[str, Any]], tuple[int, ...]]] = {
     "ids": ([{"type": "embedding", "entries": 9, "size": 3}, {"type": "elman", "units": 4}], (5,)),
     "graph": (GRAPH, (5,)),
     "transformer": (TRANSFORMER, (5, 3)),
+    "two inputs in a row": (TWO_INPUTS, (21,)),
     "last step": ([{"type": "attention", "causal": True}, {"type": "last_step"}], (5, 3)),
     "lengths": (
         [

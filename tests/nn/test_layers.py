@@ -72,6 +72,8 @@ TABLE: dict[str, tuple[str, dict[str, Any], Shape, Shape]] = {
     "positional_embedding": ("positional_embedding", {}, (4, 3), (4, 3)),
     "average_steps": ("average_steps", {}, (4, 3), (3,)),
     "last_step": ("last_step", {}, (4, 3), (3,)),
+    "slice": ("slice", {"start": 1, "stop": 4}, (5,), (3,)),
+    "slice of each step": ("slice", {"start": 1}, (4, 3), (4, 2)),
     "dense, ntk": (
         "dense",
         {"units": 3, "activation": "tanh", "parametrization": "ntk"},

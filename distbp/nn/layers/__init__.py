@@ -23,7 +23,7 @@ from distbp.nn.layers.pooling import (
     MaxPool2d,
 )
 from distbp.nn.layers.recurrent import Elman, Gru, Lstm
-from distbp.nn.layers.shapes import Flatten, Reshape
+from distbp.nn.layers.shapes import Flatten, Reshape, Slice
 from distbp.nn.layers.steps import AverageSteps, LastStep, PositionalEmbedding, PositionalEncoding
 from distbp.nn.layers.units import ParametricActivation, Scale
 
@@ -55,6 +55,7 @@ LAYERS: Mapping[str, Any] = registry(
     PositionalEmbedding,
     AverageSteps,
     LastStep,
+    Slice,
     Scale,
     ParametricActivation,
     PeriodicEmbedding,

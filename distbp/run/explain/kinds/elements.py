@@ -186,3 +186,44 @@ RESHAPE = Kind(
     hands=_same,
     passes=True,
 )
+
+# A part -----------------------------------------------------------------------------------------------
+
+
+def _bounds(options: Spec, features: int) -> tuple[int, int]:
+    return options["start"], features if options["stop"] is None else options["stop"]
+
+
+def _part(spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
+    start, stop = _bounds(spec["options"], inputs[0].shape[-1])
+    return {"a": inputs[0][..., start:stop]}
+
+
+def _part_back(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbers, d: Values) -> Back:
+    start, stop = _bounds(spec["options"], inputs[0].shape[-1])
+    d_x = np.zeros_like(inputs[0])
+    d_x[..., start:stop] = d
+    return Back({}, {}, [d_x])
+
+
+def _taken(step: LayerStep, place: Place) -> list[str]:
+    source = (*place[:-1], place[-1] + step.options["start"])
+    return [f"a{at(place)} = x{at(source)} = {plain(step.a[place])}"]
+
+
+def _handed(step: LayerStep, which: int, place: Place) -> str:
+    start, stop = _bounds(step.options, step.x.shape[-1])
+    if start <= place[-1] < stop:
+        return _same(step, which, (*place[:-1], place[-1] - start))
+    return "0 (it is not in the slice)"
+
+
+SLICE = Kind(
+    read=unread,
+    forward=_part,
+    backward=_part_back,
+    rule=lambda step: "a = a part of the features of x",
+    made=_taken,
+    hands_rule=lambda step: f"dE/da = dE/da of layer {step.number} in the slice, 0 outside",
+    hands=_handed,
+)
