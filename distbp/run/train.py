@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def train(
     with (
         seen(progress, listener) as told,
         Interrupts(control) as interrupts,
-        TeamMaker(wanted, address, control, session=session) as teams,
+        TeamMaker(wanted, address, control, session=session, waiting=partial(_tell, told)) as teams,
     ):
         _tell(told, "reading the data")
         with interrupts.at_once():
@@ -144,7 +145,7 @@ def resume(
         with (
             seen(progress, listener) as told,
             Interrupts(control) as interrupts,
-            TeamMaker(wanted, address, control) as teams,
+            TeamMaker(wanted, address, control, waiting=partial(_tell, told)) as teams,
         ):
             notes = []
             _tell(told, "reading the data")

@@ -29,7 +29,7 @@ Changed = Callable[[str], None]
 class TeamMaker:
     """Makes the team of each attempt. workers: a number, "auto" or a range. address: of a Ray cluster.
     control: may stop the run while a team is made, which raises Interrupted then. session: a connection to
-    Ray that the caller has made, and will close.
+    Ray that the caller has made, and will close. waiting: is told what is waited for, before that.
 
     A context manager. Where workers are sure to be needed, Ray begins to start (or is joined) on entering,
     while the caller opens the data; for "auto" when first needed, and left again where inline proves faster;
@@ -43,6 +43,7 @@ class TeamMaker:
         control: Control | None = None,
         faults: FaultPlan | None = None,
         session: RaySession | None = None,
+        waiting: Callable[[str], None] = lambda what: None,
     ) -> None:
         self._workers = workers
         self._address = address
@@ -51,7 +52,7 @@ class TeamMaker:
         self._handles: dict[str, SharedRows] | None = None
         self._ray = session
         self._control = control or Control()
-        self.waiting: Callable[[str], None] = lambda what: None  # told what is waited for, before that
+        self.waiting = waiting
 
     def __enter__(self) -> Self:
         least, most = limits(self._workers)

@@ -8,6 +8,7 @@ import pytest
 from rigs import classes, make_job
 
 from distbp import train
+from distbp.run import events
 
 
 @pytest.mark.usefixtures("ray_here")
@@ -18,6 +19,10 @@ def test_on_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = train(job, data=classes(70), output=tmp_path / "first")
     tuned = job.replace(init=str(first.path), seed=8)
     alone = train(tuned, data=classes(70), output=tmp_path / "alone")
-    shared = train(tuned, data=classes(70), output=tmp_path / "shared", workers=2)
+    told: list[object] = []
+    shared = train(tuned, data=classes(70), output=tmp_path / "shared", workers=2, listener=told.append)
     assert shared.workers == 2
+    waits = [event.what for event in told if isinstance(event, events.Waiting)]
+    assert any("Ray" in what for what in waits), waits  # starts, or is joined
+    assert "starting the parameter server and 2 workers" in waits
     assert shared.params_sha256 == alone.params_sha256 != first.params_sha256
