@@ -24,9 +24,9 @@ class Purpose(IntEnum):
     AUDIT = 7  # which answers are computed twice; not a bit of the result depends on it
     SPLIT = 8  # rows of a table -> training, validation, test
     MEMBER = 9  # the seeds of the members of a job
-    START = 11  # first weights by the data
     COPIES = 10  # by what copies of the parameters are perturbed, for evolution
     BUCKETS = 11  # the order of slices of similar lengths in one epoch
+    START = 12  # first weights by the data
 
 
 class Stream:

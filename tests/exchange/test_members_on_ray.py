@@ -125,6 +125,7 @@ def test_one_model_with_any_number_of_workers(
         assert (found.workers, found.exchange) == (workers, "inline")
 
 
+@pytest.mark.slow
 def test_compiled_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISTBP_KERNELS")
     job = JOB.replace(members=1, restarts=2)

@@ -174,9 +174,9 @@ class Plan:
             "version": _VERSION,
             "columns": [_plain(column) for column in self.columns],
             **(
-                {"targets": {name: dataclasses.asdict(code) for name, code in self.targets.items()}}
+                {"targets": {name: _plain(code) for name, code in self.targets.items()}}
                 if self.several
-                else {"target": dataclasses.asdict(self.target)}
+                else {"target": _plain(self.target)}
             ),
             "missing": list(self.missing),
             "header": self.header,
