@@ -284,6 +284,7 @@ def test_a_frozen_runner_is_killed(tmp_path: Path) -> None:
     handle = launcher.start(start())
     pid = json.loads((tmp_path / JOB / "runner-1.json").read_text())["pid"]
     os.kill(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)  # else SIGTERM, a lower number, may come first
     launcher.stop(handle)
     assert launcher.alive(handle)
     launcher.kill(handle)
