@@ -29,8 +29,10 @@ MANY = 1 << 20  # numbers of an output whose size is not known
 def outputs_exist(job: TrainingJob) -> Iterator[Fault]:
     """The names in a mapping of losses are those of layers, and something is learned."""
     _, strange = places_of(job.model.layers, names_of(job.loss), unknown)
+    nameless = all(layer.name is None for layer in job.model.layers)
     for name, message in strange:
-        yield Fault(f"loss.{name}", f"names no layer: {message}")
+        why = f"{name!r} is not known, as no layer has a name; give the layers of the outputs names"
+        yield Fault(f"loss.{name}", f"names no layer: {why if nameless else message}")
     if several(job.loss) and not any(part.factor for part in parts_of(job.loss)):
         yield Fault("loss", "has the factor 0 for every output, so that nothing is learned; raise one")
 

@@ -73,8 +73,11 @@ def nn(row: int, spaces: int, rows: int) -> None:
 
 @inner
 def weight_gradient(spaces: int, a: Array, b: Array, kept: int, begin: int, end: int, out: int) -> None:
-    """Columns [begin, end) of a, transposed, times b, to the address `out`; where a has rows."""
+    """Columns [begin, end) of a, transposed, times b, to the address `out`; of no rows this is 0."""
     rows, units, features = a.shape[0], a.shape[1], b.shape[1]
+    if rows == 0 and not kept:
+        floats(out, (end - begin) * features)[:] = 0
+        return
     multiply(
         spaces,
         TRANSPOSED,
@@ -102,13 +105,9 @@ def tn(row: int, spaces: int, rows: int) -> None:
 
 @inner
 def deferred_part(row: int, spaces: int, rows: int, begin: int, end: int, out: int) -> None:
-    """Units [begin, end) of the product of a row of the tape, to the address `out`; zeros for a slice
-    without rows."""
+    """Units [begin, end) of the product of a row of the tape, to the address `out`."""
     a, b = single(row, spaces, rows, 0), single(row, spaces, rows, 1)
-    if a.shape[0]:
-        weight_gradient(spaces, a, b, 0, begin, end, out)
-    else:
-        floats(out, (end - begin) * b.shape[1])[:] = 0
+    weight_gradient(spaces, a, b, 0, begin, end, out)
 
 
 def transpose(row: int, spaces: int, rows: int) -> None:
