@@ -3,6 +3,15 @@
 python examples/two_outputs.py
 
 Both outputs stand on the same hidden layer. The loss of the job is the sum of theirs, each times its factor.
+It takes five seconds on one core, and prints:
+
+    digits that are right: 0.959
+    R2 of the ink: 0.869
+      a 5 with 0.30 of all ink: 5 with 0.30
+      a 4 with 0.30 of all ink: 4 with 0.31
+      a 8 with 0.33 of all ink: 8 with 0.34
+      a 4 with 0.27 of all ink: 4 with 0.27
+      a 7 with 0.29 of all ink: 7 with 0.30
 """
 
 from __future__ import annotations

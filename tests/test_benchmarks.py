@@ -259,7 +259,7 @@ def test_the_table_of_small_tables() -> None:
 
     runs = [{column: number / 10 for number, column in enumerate(COLUMNS)} for _ in range(2)]
     head, _, wine, oil = markdown({"wine": runs, "oil": runs}, {"oil"}).splitlines()
-    assert head.split(" | ")[2:4] == ["recipe, 1 network", "recipe, 5 members"]
+    assert head.split(" | ")[2:4] == ["recipe table, 1 network", "recipe table, 5 members"]
     assert wine.startswith("| wine | accuracy | 0.000 ± 0.000 | 0.100 ± 0.000 |")
     assert oil.startswith("| oil | R2 |")
-    assert oil.endswith("| **0.400 ± 0.000** |")
+    assert oil.endswith("| **0.500 ± 0.000** |")

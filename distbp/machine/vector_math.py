@@ -115,11 +115,13 @@ _K8, _K10 = np.float32(1 / 40320), np.float32(-1 / 3628800)
 
 @_inline  # type: ignore[untyped-decorator]
 def sine_and_cosine(x: np.float32) -> Any:
-    """(sin x, cos x). Angles beyond 1e5, whose last digit is a hundredth of a radian, count as 1e5."""
+    """(sin x, cos x). Angles beyond 1e5, whose last digit is a hundredth of a radian, count as 1e5; those of
+    an infinite one are NaN."""
     inside = -_MOST_ANGLE if x < -_MOST_ANGLE else x
     inside = _MOST_ANGLE if inside > _MOST_ANGLE else inside
     n = np.floor(inside * _TWO_OVER_PI + _HALF)
     n = n if n == n else np.float32(0)  # NaN has no whole number; r below stays NaN
+    inside += x - x  # NaN where x is infinite, else 0
     r = ((inside - n * _QUARTER_HIGH) - n * _QUARTER_MIDDLE) - n * _QUARTER_LOW
     s = r * r
     sine = r + r * (s * (_S3 + s * (_S5 + s * (_S7 + s * _S9))))

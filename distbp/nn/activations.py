@@ -18,12 +18,15 @@ class Activation:
     """`keeps`: its derivative cannot be had from its output, so the forward pass keeps it. `flat`: two
     ranges of the output, both ends included, in which the derivative is nearly zero (below 4 % of its
     maximum); None where there is none. `trainable` false: the derivative is zero almost everywhere, so it
-    can predict but not train."""
+    can predict but not train. `positive`: it gives no number below 0. `each_alone` false: an output depends
+    on other numbers of the row."""
 
     name: str
     keeps: bool = False
     flat: tuple[float, float, float, float] | None = None
     trainable: bool = True
+    positive: bool = False
+    each_alone: bool = True
 
 
 def lower_activation(
@@ -67,19 +70,19 @@ ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
         a.name: a
         for a in (
             Activation("linear"),
-            Activation("step", trainable=False),
-            Activation("relu", flat=(0.0, 0.0, *_NOWHERE)),
+            Activation("step", trainable=False, positive=True),
+            Activation("relu", flat=(0.0, 0.0, *_NOWHERE), positive=True),
             Activation("leaky_relu"),
-            Activation("sigmoid", flat=(-math.inf, 0.01, 0.99, math.inf)),
+            Activation("sigmoid", flat=(-math.inf, 0.01, 0.99, math.inf), positive=True),
             Activation("tanh", flat=(-math.inf, -0.98, 0.98, math.inf)),
             Activation("elu", flat=(-math.inf, -0.96, *_NOWHERE)),
             Activation("selu", flat=(-math.inf, -1.68, *_NOWHERE)),
             Activation("smooth_clip", flat=(-math.inf, -2.82, 2.82, math.inf)),
-            Activation("softplus", flat=(-math.inf, -math.log1p(-0.04), *_NOWHERE)),
+            Activation("softplus", flat=(-math.inf, -math.log1p(-0.04), *_NOWHERE), positive=True),
             Activation("silu", keeps=True, flat=(-0.0335, 0.0, *_NOWHERE)),  # of z below -5
             Activation("gelu", keeps=True, flat=(-0.0094, 0.0, *_NOWHERE)),  # of z below -2.7
             Activation("mish", keeps=True, flat=(-0.0336, 0.0, *_NOWHERE)),  # of z below -5
-            Activation("softmax"),
+            Activation("softmax", positive=True, each_alone=False),
         )
     }
 )

@@ -231,9 +231,8 @@ class DataPoints:
         shape = (self.points, sums.shape[1])
         rows = generator.integers(0, len(sums), shape)
         shares = generator.standard_exponential(shape)
-        found: Float64Array = -(np.take_along_axis(sums, rows, axis=0) * shares).sum(axis=0) / shares.sum(
-            axis=0
-        )
+        points = (np.take_along_axis(sums, rows, axis=0) * shares).sum(axis=0)
+        found: Float64Array = -points / shares.sum(axis=0)
         return found
 
 

@@ -23,13 +23,13 @@ Parts = Mapping[tuple[int, str], Ref]  # of the gradient of a shared tensor, by 
 @dataclass(frozen=True)
 class Lowered:
     """A network on the tape. `outputs`: of its last layer, or of several side by side; `activations`: of
-    every layer, as they lie, images
-    `channels_last` where it says so, and plain where `forward_only`; `gradients`: of the loss with respect to
-    those, as each layer's backward pass begins with it, lying alike, None where it has none; `parts`: of the
-    gradient of a tensor that several layers use, by layer and name; `losses`: of each number of an
-    output, `loss_gradients`, with respect to them, and `own_totals`, their loss sums: one for each output,
-    () where no loss was given; `watched`: where the live rows of units are counted; `constants`: the space of
-    constants; `labels`, `totals`, `states`: how many numbers those spaces have."""
+    every layer, as they lie, images `channels_last` where it says so, and plain where `forward_only`;
+    `gradients`: of the loss with respect to those, as each layer's backward pass begins with it, lying alike,
+    None where it has none; `parts`: of the gradient of a tensor that several layers use, by layer and name;
+    `losses`: of each number of an output, `loss_gradients`, with respect to them, and `own_totals`, their
+    loss sums: one for each output, () where no loss was given; `watched`: where the live rows of units are
+    counted; `constants`: the space of constants; `labels`, `totals`, `states`: how many numbers those spaces
+    have."""
 
     rows: list[Row]
     work: int

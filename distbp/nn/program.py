@@ -83,8 +83,8 @@ class Program:
         step: int = 0,
         shard: int = 0,
     ) -> None:
-        """Computes a slice. x: (rows, *input_shape) of the network's dtype; targets, weights: as the loss
-        takes them; of several outputs side by side (see `distbp.nn.losses.several`). All C-contiguous.
+        """Computes a slice. x: (rows, *row_shape) of the network's `input_dtype`; targets, weights: as the
+        loss takes them; of several outputs side by side (see `distbp.nn.losses.several`). All C-contiguous.
         `totals` then holds the loss sum, the weight, the bound of the gradient, and the live rows of each
         unit that can saturate."""
         self.totals[:] = 0

@@ -4,7 +4,7 @@ optional)."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -13,8 +13,6 @@ from distbp.nn.ops.base import REAL, WHOLE
 from distbp.nn.tape import ANY_LENGTH, LONGEST, Ref, Row, Space
 
 Spaces = Mapping[Space, Array]  # flat arrays, or what is read anew at every run
-# Operands, those of them that are found at every run, and whether it finds the longest row.
-_Bound = tuple[Row, list[Any], tuple[tuple[int, Ref], ...], bool]
 _CHANGING = (Space.INPUTS, Space.TARGETS, Space.WEIGHTS)
 
 
@@ -27,6 +25,16 @@ class Executor(Protocol):
         """Runs the ops on a slice of `rows` rows, whose inputs, targets and weights are C-contiguous, of
         the dtypes of their spaces. Does not wait for anything."""
         ...
+
+
+class _Bound(NamedTuple):
+    """An op with its operands for slices of some rows. `changing`: those that are found at every run, with
+    their places; `finds_longest`: it finds the longest row of the slice."""
+
+    row: Row
+    operands: list[Any]
+    changing: tuple[tuple[int, Ref], ...]
+    finds_longest: bool
 
 
 class NumpyExecutor:
@@ -47,12 +55,12 @@ class NumpyExecutor:
             Space.WEIGHTS: nothing.reshape(-1) if weights is None else weights.reshape(-1),
         }
         spaces, longest = self._spaces | slices, ANY_LENGTH
-        for row, operands, changing, finds in self._bound.get(rows) or self._bind(rows):
-            if row.runs(longest):
-                for number, ref in changing:
-                    operands[number] = matrix(spaces[Space(ref.space)], ref, rows, longest)
-                row.op.define(*operands)
-                if finds:
+        for one in self._bound.get(rows) or self._bind(rows):
+            if one.row.runs(longest):
+                for number, ref in one.changing:
+                    one.operands[number] = matrix(spaces[Space(ref.space)], ref, rows, longest)
+                one.row.op.define(*one.operands)
+                if one.finds_longest:
                     longest = int(spaces[Space.POSITION][LONGEST.start])
 
     def _bind(self, rows: int) -> list[_Bound]:
@@ -67,7 +75,7 @@ class NumpyExecutor:
                 else:
                     operands.append(matrix(self._spaces[Space(ref.space)], ref, rows))
             operands += [row.whole, row.real]
-            bound.append((row, operands, tuple(changing), LONGEST in row.refs))
+            bound.append(_Bound(row, operands, tuple(changing), LONGEST in row.refs))
         self._bound[rows] = bound
         return bound
 

@@ -168,9 +168,11 @@ class Tape:
     def where(self, step: int | None, *, past: bool = False) -> Iterator[None]:
         """What is emitted meanwhile runs only where a row of the slice has this step, or with `past`, where
         none has. None: it always runs."""
-        self.when = 0 if step is None else -(step + 1) if past else step + 1
-        yield
-        self.when = 0
+        before, self.when = self.when, 0 if step is None else -(step + 1) if past else step + 1
+        try:
+            yield
+        finally:
+            self.when = before
 
     def emit(
         self,

@@ -67,10 +67,8 @@ def job_of(
     usual = usual_settings(settings)
     hidden = _said(settings["hidden"], usual["hidden"])
     units = [*map(_plain, hidden if isinstance(hidden, Sequence | np.ndarray) else (hidden,))]
-    activation, epochs = (
-        _said(settings["activation"], "relu"),
-        _plain(_said(settings["epochs"], usual["epochs"])),
-    )
+    activation = _said(settings["activation"], "relu")
+    epochs = _plain(_said(settings["epochs"], usual["epochs"]))
     layers = [{"type": "dense", "units": n, "activation": activation} for n in units]
     layers.append({"type": "dense", "units": outputs})
     rate, update = _plain(_said(settings["learning_rate"], 1e-3)), settings["optimizer"]

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from distbp.core.arrays import Array, Shape
 from distbp.core.options import option
@@ -144,6 +144,10 @@ class Facts:
     rows_needed: ClassVar[int] = 1
     activation_option: ClassVar[str] = ""
     carries: ClassVar[bool] = False
+    if TYPE_CHECKING:  # each layer gives it with its own default
+
+        @property
+        def type(self) -> str: ...
 
     name: str | None = option(
         None, help="by which later layers name its output in their `inputs`", min_length=1
@@ -171,7 +175,7 @@ class Facts:
         from that step, and from states that it carries from window to window (`states`)."""
         if self.lengths == "keep":
             return ""
-        return f"{getattr(self, 'type', '')} gives no output for each step, which windows of a series need"
+        return f"{self.type} gives no output for each step, which windows of a series need"
 
     @property
     def ends_in(self) -> str | None:

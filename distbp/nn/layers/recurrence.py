@@ -146,9 +146,14 @@ class Direction:
         self._first = (self._hs.step(0), self._cs.step(0)) if before else (nothing, nothing)
 
     @property
+    def _backwards(self) -> bool:
+        """Whether steps are taken from the last one to the first."""
+        return self._order[0] > self._order[-1]
+
+    @property
     def _ends_apart(self) -> bool:
         """Whether the last step of each row is another one."""
-        return self._ends is not None and self._order[-1] > 0
+        return self._ends is not None and len(self._order) > 1 and not self._backwards
 
     def last(self) -> Ref:
         """The state after all steps; emits what it takes to find it."""
@@ -201,7 +206,8 @@ class Direction:
                     recur(step.h_before, step.u, add=not self._cell.apart)
                 self._cell.forward(tape, step, self._parameters)
                 self._end(t, *carry)
-            if order[0] > 0 and self._most:  # the step before begins with it
+            if self._backwards and self._most:
+                # It begins at the end of the longest row, from the state of the step after it, which is 0.
                 with self._only(t, past=True):
                     for one in carry:
                         tape.emit("fill", one, real=(0.0,))
@@ -263,8 +269,8 @@ class Direction:
         if low.carried is not None:
             low.weight_gradient(gradients["recurrent_weight"], du, self._ending(self._hs.steps(0, steps)))
         elif steps > 1:
-            backwards = int(self._order[0] > 0)
-            rows, before = du.steps(1 - backwards, steps - 1), self.h.steps(backwards, steps - 1)
+            rows = du.steps(1 - self._backwards, steps - 1)
+            before = self.h.steps(int(self._backwards), steps - 1)
             low.weight_gradient(gradients["recurrent_weight"], rows, before)
         else:
             tape.emit("fill", gradients["recurrent_weight"], real=(0.0,))

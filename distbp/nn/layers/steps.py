@@ -1,5 +1,4 @@
-"""Layers over (steps, features) without a state: where each step stands, all on average, and
-the last one."""
+"""Layers over (steps, features) without a state: where each step stands, their average, the last one."""
 
 from __future__ import annotations
 

@@ -82,8 +82,9 @@ class ParametricActivation(_OfUnits):
     function: str = option(help="the activation f", choices="activations")
 
     def __post_init__(self) -> None:
-        if self.function == "softmax" or not ACTIVATIONS[self.function].trainable:
-            why = "has no derivative" if self.function == "step" else "is not of each number alone"
+        activation = ACTIVATIONS[self.function]
+        if not (activation.trainable and activation.each_alone):
+            why = "is not of each number alone" if activation.trainable else "has no derivative"
             raise OptionError("function", f"must be another activation: {self.function} {why}")
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:

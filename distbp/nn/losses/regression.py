@@ -13,6 +13,7 @@ import numpy as np
 
 from distbp.core.arrays import Array, Shape
 from distbp.core.options import option
+from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.losses.base import LossFacts, LossOp, Targets
 from distbp.nn.ops.losses import POISSON_EPSILON
 
@@ -72,9 +73,6 @@ class Huber(LossFacts):
         return LossOp("huber", (1 / (2 * outputs), 1 / outputs, self.delta))
 
 
-_MAY_BE_NEGATIVE = ("linear", "tanh", "leaky_relu", "elu", "selu", "smooth_clip", "gelu", "silu", "mish")
-
-
 @dataclass(frozen=True)
 class Poisson(LossFacts):
     """The negative log-likelihood of counts t, without the constant log t!; the mean over the outputs.
@@ -90,7 +88,7 @@ class Poisson(LossFacts):
 
     def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
         faults = super().faults(output_shape, activation, targets)
-        if not self.log_input and activation in _MAY_BE_NEGATIVE:
+        if not self.log_input and activation is not None and not ACTIVATIONS[activation].positive:
             faults += (
                 "poisson with log_input: false takes rates, which are positive, but the last layer ends in"
                 f" {activation!r}; make its activation 'softplus', or set log_input: true",

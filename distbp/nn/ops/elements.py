@@ -42,16 +42,16 @@ def _steps_first(a: Array, out: Array, whole: Whole, real: Real) -> None:
     """Samples (rows, steps * features) -> (steps * rows, features): all samples of step 0, then those of
     step 1; as many steps as `out` takes."""
     rows, features = a.shape[0], out.shape[1]
-    steps = len(out) // rows
-    samples = a.reshape(rows, -1, features)[:, :steps]
+    steps = len(out) // max(1, rows)
+    samples = a.reshape(rows, a.shape[1] // features, features)[:, :steps]
     out.reshape(steps, rows, features)[:] = samples.swapaxes(0, 1)
 
 
 def _samples_first(a: Array, out: Array, whole: Whole, real: Real) -> None:
     """The inverse of `steps_first`; 0 for steps that a lacks."""
     rows, features = out.shape[0], a.shape[1]
-    steps = len(a) // rows
-    samples = out.reshape(rows, -1, features)
+    steps = len(a) // max(1, rows)
+    samples = out.reshape(rows, out.shape[1] // features, features)
     samples[:, :steps] = a.reshape(steps, rows, features).swapaxes(0, 1)
     samples[:, steps:] = 0
 

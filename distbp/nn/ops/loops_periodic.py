@@ -34,11 +34,8 @@ def periodic(row: int, spaces: int, rows: int) -> None:
 
 def periodic_backward(row: int, spaces: int, rows: int) -> None:
     x, frequency = single(row, spaces, rows, 0), single(row, spaces, rows, 1)
-    weight, kept, dy = (
-        single(row, spaces, rows, 2),
-        single(row, spaces, rows, 3),
-        single(row, spaces, rows, 4),
-    )
+    weight, kept = single(row, spaces, rows, 2), single(row, spaces, rows, 3)
+    dy = single(row, spaces, rows, 4)
     dfrequency, dphase = single(row, spaces, rows, 5), single(row, spaces, rows, 6)
     dweight, dbias = single(row, spaces, rows, 7), single(row, spaces, rows, 8)
     dx, column, first = single(row, spaces, rows, 9), whole(row, 0), whole(row, 1)

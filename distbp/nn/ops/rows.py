@@ -85,8 +85,8 @@ def _array(
 
 
 def _left_out(builder: Any, row: Any, spaces: Any, most: Any) -> Any:
-    """How many of `most` steps no row of the slice has; 0 where `most` is. There is no branch: where nothing
-    is left out there may be no position, and any word that can be read will do."""
+    """How many of `most` steps no row of the slice has; 0 where `most` is. Code without a branch reads a
+    word in any case. Where `most` is 0 there may be no position, so it reads the row."""
     nothing = ir.Constant(_WORD, 0)
     cut = builder.icmp_signed(">", most, nothing)
     position = builder.select(cut, _load(builder, spaces, POSITION), row)

@@ -76,7 +76,8 @@ def scan_of(kernels: str) -> Scan:
 
 
 def encode(vector: Array, tables: Sequence[Table], scan: Scan = live_rows) -> Array | SparseSums:
-    """The vector (size,), or what `decode` makes it of where that is smaller. tables: in order."""
+    """What travels for a vector (size,): `SparseSums` where that is fewer bytes, else the vector itself.
+    `decode` gives the vector back. tables: in order."""
     number = np.min_scalar_type(max((table.rows for table in tables), default=0))
     sent: list[tuple[Table, int]] = []
     rows, live, at = [], [], 0

@@ -113,7 +113,7 @@ def _rows(found: Any) -> list[Any]:
 
 
 def _numbers(loaded: Loaded, x: Any) -> int:
-    """How many a prediction of one row has at most."""
+    """The most numbers that the prediction of one row can hold."""
     if loaded.network.carry is None:
         return int(np.prod(loaded.output_shape))
     return int(x.inputs.shape[1] * np.prod(loaded.network.answer_shapes[0]))

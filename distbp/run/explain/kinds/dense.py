@@ -85,6 +85,11 @@ def _factor(options: Mapping[str, Any], x: Values) -> float:
     return 1 / math.sqrt(x.shape[-1]) if options.get("parametrization") == "ntk" else 1.0
 
 
+def _below(step: LayerStep) -> str:
+    factor = _factor(step.options, step.x)
+    return below(step) if factor == 1 else f"{below(step)}, times {short(factor)}"
+
+
 def _inputs(step: LayerStep) -> Values:
     return step.x * _factor(step.options, step.x)
 
@@ -155,7 +160,7 @@ def _rule(step: LayerStep) -> str:
 DENSE = Kind(
     read=read, forward=_forward, backward=_backward, rule=_rule, back_rules=delta_rule,
     tables=activation_columns, back_tables=activation_back_columns, made=_made, brought=delta_of,
-    hands_rule=below, hands=_hands, weights=_weights, drawn=lambda step: ("a", "delta"),
+    hands_rule=_below, hands=_hands, weights=_weights, drawn=lambda step: ("a", "delta"),
 )  # fmt: skip
 
 

@@ -222,7 +222,7 @@ SLICE = Kind(
     read=unread,
     forward=_part,
     backward=_part_back,
-    rule=lambda step: "a = a part of the features of x",
+    rule=lambda step: f"a[k] = x[k + {step.options['start']}]",
     made=_taken,
     hands_rule=lambda step: f"dE/da = dE/da of layer {step.number} in the slice, 0 outside",
     hands=_handed,

@@ -24,9 +24,8 @@ from distbp.run.explain.numbers import (
 from distbp.run.explain.words import Place, at, plain, short, total
 
 
-def _of_feature(step: LayerStep, name: str, k: int) -> Values:
-    """A number at every place of feature k."""
-    values: Values = {"x": step.x}[name] if name == "x" else step.get(name)
+def _of_feature(values: Values, k: int) -> Values:
+    """The numbers at every place of feature k."""
     return values.reshape(-1, values.shape[-1])[:, k]
 
 
@@ -39,7 +38,7 @@ def _scale_back(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Num
 
 
 def _scale_weight(step: LayerStep, place: Place) -> str:
-    return total(zip(_of_feature(step, "dE_da", place[0]), _of_feature(step, "x", place[0]), strict=True))
+    return total(zip(_of_feature(step.get("dE_da"), place[0]), _of_feature(step.x, place[0]), strict=True))
 
 
 SCALE = Kind(
@@ -106,7 +105,7 @@ def _blend_hands(step: LayerStep, which: int, place: Place) -> str:
 
 
 def _alpha(step: LayerStep, place: Place) -> str:
-    d, f, x = (_of_feature(step, name, place[0]) for name in ("dE_da", "f", "x"))
+    d, f, x = (_of_feature(one, place[0]) for one in (step.get("dE_da"), step.get("f"), step.x))
     return total(zip(d, f - x, strict=True))
 
 
@@ -196,7 +195,7 @@ def _beside(step: LayerStep, n: int, m: int) -> float:
     return float(_split(step.get("dE_da"), len(step.x))[1][n, m])
 
 
-def _periodic_weights(step: LayerStep) -> Mapping[str, Weight]:
+def _periodic_weights(_: LayerStep) -> Mapping[str, Weight]:
     return {
         "frequency": Weight(
             "f",
