@@ -519,7 +519,7 @@ def test_describe_shows_the_outputs(tmp_path: Path) -> None:
     found = describe_job(job(), given=DATA, tape=True)
     assert found.tape is not None
     ops = [row.op for row in found.tape if row.section == "loss"]
-    assert ops.count("join_loss") == 3 and ops.count("take_labels") == 1 and ops.count("take_columns") == 2
+    assert ops.count("join_loss") == 3 and ops.count("take_labels") == 1 and ops.count("copy_columns") == 5
     text = list(lines(describe_job(job(), given=DATA)))
     for words in ("'kind' (units 3); loss softmax_cross_entropy", "'place' (units 2); loss 0.25 x mse"):
         assert any(words in line for line in text), text

@@ -19,7 +19,7 @@ from distbp.core.arrays import Array, Shape
 from distbp.data.sharding import Sharding
 from distbp.engine.evaluation import Measures, loss_weights
 from distbp.nn.head_metrics import metrics_of
-from distbp.nn.layers.base import Layer
+from distbp.nn.layers.columns import Columns
 from distbp.nn.losses.several import heads_of, names_of
 from distbp.nn.metrics import Frame
 from distbp.nn.network import Carry, Network
@@ -46,7 +46,7 @@ class Blueprint:
     class_weights: tuple[float, ...] | None = None
     notes: tuple[str, ...] = ()
     frames: Mapping[str, Frame] = field(default_factory=dict)
-    entry: Layer | None = None
+    entry: Columns | None = None
     lengths: bool = False
     series: bool = False
 

@@ -20,7 +20,7 @@ from distbp.core.errors import Fault, JobError, NoMemoryError
 from distbp.engine.evaluation import EVALUATION_ROWS
 from distbp.engine.updating import state_vectors
 from distbp.job.members import networks
-from distbp.nn.layers.base import Layer
+from distbp.nn.layers.columns import Columns
 from distbp.nn.losses.several import heads_of, names_of
 from distbp.nn.network import Network
 from distbp.nn.tape import ENTRY
@@ -49,7 +49,7 @@ def needed(
     input_shape: Shape | None,
     rows: Mapping[str, int],
     *,
-    entry: Layer | None = None,
+    entry: Columns | None = None,
     data: int = 0,
     threads: int = 1,
 ) -> Need | None:

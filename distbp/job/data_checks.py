@@ -13,14 +13,17 @@ from distbp.job.checks import (
     neediest,
     tensors_fit,
 )
+from distbp.job.faults import unknown
 from distbp.job.layer_shapes import output_shapes, shapes
 from distbp.job.loss_checks import head_faults
 from distbp.job.members import networks
 from distbp.job.training_job import TrainingJob
 from distbp.nn.head_metrics import metrics_of
 from distbp.nn.layers.base import Shape
+from distbp.nn.layers.columns import Columns
 from distbp.nn.losses.base import Targets
 from distbp.nn.losses.several import MOST_CLASSES, Heads, heads_of
+from distbp.nn.wiring import of_columns
 from distbp.optim.schedules import WarmUp
 
 
@@ -30,14 +33,18 @@ def check_against_data(
     targets: Targets | Mapping[str, Targets],
     rows: Mapping[str, int] | None = None,
     lengths: bool = False,
+    entry: Columns | None = None,
 ) -> list[Fault]:
     """Every fault that shows only once the data is known; empty where the job can be trained.
 
-    `input_shape`: of one row of the training set, () for a single number. `targets`: what the training
-    targets are to the loss, of several outputs by name. `rows`: of each split by name, where known.
-    `lengths`: whether rows have some.
+    `input_shape`: of one row of the training set, as the layers take it, () for a single number. `targets`:
+    what the training targets are to the loss, of several outputs by name. `rows`: of each split by name,
+    where known. `lengths`: whether rows have some. `entry`: by which the rows of a table enter.
     """
-    layers = job.model.layers
+    layers, strange = of_columns(job.model.layers, entry, unknown)
+    faults = [Fault(f"model.layers.{at}", message) for at, message in strange]
+    if faults:  # no shape below is known
+        return faults
     faults = [
         Fault(f"model.layers.{index}", problem)
         for index, _, problem in shapes(layers, input_shape)

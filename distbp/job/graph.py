@@ -19,7 +19,7 @@ from distbp.nn.wiring import DATA, INPUT, wire
 WIDTH = 80
 MOST_DRAWN = 100  # layers, below faults
 # Fields of a layer that a picture leaves out: who it is, and how its parameters begin.
-_UNSHOWN = ("type", "name", "inputs", "shares")
+_UNSHOWN = ("type", "name", "inputs", "shares", "features")
 _DRAWN = "initializers"
 
 
@@ -124,9 +124,13 @@ def _options(layer: Any) -> str:
             said.append(field.name)
         else:
             shown = plain(value)
-            text = " x ".join(map(str, shown)) if isinstance(shown, list | tuple) else str(shown)
-            said.append(f"{field.name} {text}")
+            said.append(f"{field.name} {_listed(shown) if isinstance(shown, list | tuple) else shown}")
     return ", ".join(said)
+
+
+def _listed(values: Sequence[Any]) -> str:
+    """Sizes, or names."""
+    return (", " if values and isinstance(values[0], str) else " x ").join(map(str, values))
 
 
 def _default(field: Field[Any]) -> Any:

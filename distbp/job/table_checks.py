@@ -40,6 +40,9 @@ def tables_are_whole(job: TrainingJob) -> Iterator[Fault]:
                 yield Fault(
                     f"data.{split}", "is a table, but data.train is none; give all sets in one format"
                 )
+        for index, layer in enumerate(job.model.layers):
+            if layer.table_columns:
+                yield Fault(f"model.layers.{index}.columns", "is for tables; write start and stop")
         if data.targets is not None and data_facts(job.model.layers).ids_below is not None:
             yield Fault("data.targets", "is for inputs that are numbers, and these are ids; leave it out")
         return

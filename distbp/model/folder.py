@@ -106,7 +106,7 @@ def save_model(
     StorageError where the disk refuses, ModelError where `path` holds something else.
     """
     content = {
-        "layers": plain(network.layers),
+        "layers": plain([layer.as_written for layer in network.layers]),
         "input_shape": list(network.input_shape),
         **({"lengths": True} if network.lengths else {}),
         **({"series": True} if network.carry is not None else {}),

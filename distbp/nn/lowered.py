@@ -136,7 +136,7 @@ def _joined(tape: Tape, parts: Sequence[Ref]) -> Ref:
     """The outputs side by side."""
     out, first = tape.work(sum(part.columns for part in parts)), 0
     for part in parts:
-        tape.emit("put_columns", part, out, whole=(first,))
+        tape.emit("copy_columns", part, out, whole=(0, first, part.columns))
         first += part.columns
     return out
 
@@ -149,7 +149,7 @@ def _apart(tape: Tape, heads: Heads, given: Sequence[Ref]) -> list[Ref]:
     for head in heads:
         first, columns = head.outputs
         parts.append(tape.work(columns))
-        tape.emit("take_columns", given[0], parts[-1], whole=(first,))
+        tape.emit("copy_columns", given[0], parts[-1], whole=(first, 0, columns))
     return parts
 
 
@@ -188,11 +188,11 @@ def _data(passes: _Passes) -> tuple[Value, Backward | None]:
             tape.emit("last_id", rows, passes.begins, whole=(0,))
         return Value(rows, shape, lengths), None
     x = tape.work(size)
-    tape.emit("take_columns", rows, x, whole=(0,))
-    tape.emit("take_columns", rows, lengths, whole=(size,))
+    tape.emit("copy_columns", rows, x, whole=(0, 0, size))
+    tape.emit("copy_columns", rows, lengths, whole=(size, 0, 1))
     tape.emit("longest", lengths, LONGEST, whole=(shape[0],))
     if passes.begins is not None:
-        tape.emit("take_columns", rows, passes.begins, whole=(size + 1,))
+        tape.emit("copy_columns", rows, passes.begins, whole=(size + 1, 0, 1))
     return Value(x, shape, lengths), None
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from distbp.core.streams import Purpose, generator
 from distbp.nn.layers.base import Array, Layer, ParameterSpec, Shape, StateSpec, StatisticSpec
+from distbp.nn.layers.columns import Columns
 from distbp.nn.sharing import sharing_of, users_of
 from distbp.nn.tape import ENTRY, Ref, Space
 from distbp.nn.wiring import (
@@ -25,6 +26,7 @@ from distbp.nn.wiring import (
     Wiring,
     dropping,
     ids_below,
+    of_columns,
     places_of,
     tearing,
     unknown_name,
@@ -92,16 +94,18 @@ class Network:
         input_shape: Shape,
         dtype: Any = np.float32,
         wiring: Wiring | None = None,
-        entry: Layer | None = None,
+        entry: Columns | None = None,
         lengths: bool = False,
         outputs: Sequence[str] = (),
         carry: Carry | None = None,
     ) -> None:
         self.carry, lengths = carry, lengths or carry is not None
-        self.layers = tuple(layers)
-        self.wiring = wiring_of(self.layers, outputs) if wiring is None else wiring
-        self.outputs, strange = places_of(self.layers, outputs, unknown_name)  # numbers of layers
+        self.layers, strange = of_columns(layers, entry)
         for problem in strange:
+            raise ValueError(f"layer {problem.place}: {problem.message}")
+        self.wiring = wiring_of(self.layers, outputs) if wiring is None else wiring
+        self.outputs, nameless = places_of(self.layers, outputs, unknown_name)  # numbers of layers
+        for problem in nameless:
             raise ValueError(problem.message)
         self.dtype = np.dtype(dtype)
         self.entry = entry

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from distbp.nn.layers.base import Layer, Shape, Takes
+from distbp.nn.layers.columns import Columns
 
 DATA = -1  # the number of the data among the sources of a layer
 INPUT = "input"  # and its name
@@ -81,7 +83,7 @@ def wire(
 
 
 def _kinds_of_data(layers: Sequence[Layer], wiring: Sequence[Sequence[int | None]]) -> list[Problem]:
-    """Only the data are ids, and then to every layer that takes them."""
+    """Only the data are ids, and then to every layer that takes them; only they have columns with names."""
     problems = []
     ids = ids_below(layers, wiring) is not None
     for index, (layer, sources) in enumerate(zip(layers, wiring, strict=True)):
@@ -92,6 +94,8 @@ def _kinds_of_data(layers: Sequence[Layer], wiring: Sequence[Sequence[int | None
         elif layer.takes != "ids" and ids and DATA in sources:
             text = f"{layer.type} takes numbers, but the data are ids, as another layer takes them so"
             problems.append(Problem(f"{index}", text))
+        if layer.table_columns and any(source != DATA for source in sources):
+            problems.append(Problem(f"{index}.columns", f"are those of the data: give it inputs: [{INPUT}]"))
     return problems
 
 
@@ -104,6 +108,26 @@ def _count(index: int, layer: Layer, given: int) -> list[Problem]:
         text = f"{layer.type} takes 1 input, not {given};"
         text += " join them in a layer first (add, multiply, concatenate)"
     return [Problem(f"{index}.inputs", text)]
+
+
+def of_columns(
+    layers: Iterable[Layer],
+    entry: Columns | None,
+    unknown: Callable[[str, Iterable[str]], str] = unknown_name,
+) -> tuple[tuple[Layer, ...], list[Problem]]:
+    """The layers, those that name columns of the table with the features that the entry makes of them, and
+    every name or pattern that fits no column. entry: None where the data are no table."""
+    made = {} if entry is None else entry.made
+    found, problems = [], []
+    for index, layer in enumerate(layers):
+        features: dict[int, None] = {}  # in order, each once
+        for place, wanted in enumerate(layer.table_columns if made else ()):
+            names = [wanted] if wanted in made else [name for name in made if fnmatchcase(name, wanted)]
+            if not names:
+                problems.append(Problem(f"{index}.columns.{place}", unknown(wanted, made)))
+            features |= dict.fromkeys(feature for name in names for feature in made[name])
+        found.append(layer.of_features(tuple(features)) if features else layer)
+    return tuple(found), problems
 
 
 def wiring_of(layers: Sequence[Layer], outputs: Sequence[str] = ()) -> Wiring:

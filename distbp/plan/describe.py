@@ -148,7 +148,7 @@ def describe_job(
         lowered.work,
         blueprint.kernels,
         job.dtype,
-        graph_of(job.model.layers, network.shapes[0], loss=job.loss),
+        graph_of(network.layers, network.shapes[0], loss=job.loss),
         rows,
     )
 

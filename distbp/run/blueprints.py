@@ -25,6 +25,7 @@ from distbp.job.graph import drawing_of
 from distbp.nn.losses.several import names_of, parts_of
 from distbp.nn.metrics import Frame, frame_of
 from distbp.nn.network import Network
+from distbp.nn.wiring import of_columns
 from distbp.run.class_weights import class_weights
 from distbp.run.splits import Splits
 
@@ -75,17 +76,16 @@ def check_splits(job: TrainingJob, splits: Splits) -> tuple[tuple[float, ...] | 
     lengths = table.lengths is not None
     entered = table.features if splits.entry is None else splits.entry.output_shape(table.features)
     facts = dict(facts_of(splits.meaning))
-    faults = check_against_data(job, entered, facts, splits.rows, lengths)
+    faults = check_against_data(job, entered, facts, splits.rows, lengths, splits.entry)
     if faults:
-        raise JobError(faults, drawing=drawing_of(job.model.layers, entered, faults, job.loss))
-    network = Network(job.model.layers, entered, np.dtype(job.dtype), outputs=names_of(job.loss))
-    classes = network.output_shape[-1]
-    weights, notes = class_weights(job, _steps_that_count(splits), classes)
+        layers, _ = of_columns(job.model.layers, splits.entry)
+        raise JobError(faults, drawing=drawing_of(layers, entered, faults, job.loss))
+    network = Network(
+        job.model.layers, table.features, np.dtype(job.dtype),
+        entry=splits.entry, lengths=lengths, outputs=names_of(job.loss),
+    )  # fmt: skip
+    weights, notes = class_weights(job, _steps_that_count(splits), network.output_shape[-1])
     if job.parameter_groups:
-        network = Network(
-            job.model.layers, table.features, np.dtype(job.dtype),
-            entry=splits.entry, lengths=lengths, outputs=names_of(job.loss),
-        )  # fmt: skip
         notes = (*notes, *group_notes(job.parameter_groups, [tensor.path for tensor in network.tensors]))
     for split, targets in splits.meaning.targets.items():
         of_rows = loss_weights(weights, targets, splits.tables[split].weights, job.dtype)

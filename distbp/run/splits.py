@@ -33,7 +33,7 @@ from distbp.data.several_targets import understand_all
 from distbp.data.table import Table
 from distbp.data.targets import Meaning
 from distbp.job.columns import targets_in
-from distbp.nn.layers.base import Layer
+from distbp.nn.layers.columns import Columns
 from distbp.nn.losses.several import Heads, heads_of, names_of, parts_of
 from distbp.nn.network import Network
 from distbp.nn.wiring import data_facts
@@ -62,7 +62,7 @@ class Splits:
         return {name: dict(table.skipped) for name, table in self.tables.items() if table.skipped}
 
     @property
-    def entry(self) -> Layer | None:
+    def entry(self) -> Columns | None:
         """By which the rows of a table enter the network."""
         return None if self.plan is None else self.plan.entry
 
@@ -244,7 +244,7 @@ def inputs_as_targets(table: Table, preprocessing: Preprocessing, dtype: np.dtyp
     return prepared.reshape(len(table), -1)
 
 
-def _heads(job: TrainingJob, features: Shape, entry: Layer | None = None) -> Heads | None:
+def _heads(job: TrainingJob, features: Shape, entry: Columns | None = None) -> Heads | None:
     """The outputs of the network; None where it does not fit, which others say."""
     try:
         network = Network(job.model.layers, features, entry=entry, outputs=names_of(job.loss))

@@ -163,12 +163,9 @@ ELEMENT_CASES = [
     ),
     Case("copy", lambda d: Call([d.normal(), d.out(d.columns, d.rows)])),
     Case(
-        "put_columns",
-        lambda d: Call([d.normal(), d.normal(columns=d.columns + 5)], (2,)),
-        drops=frozenset({1}),
-    ),
-    Case(
-        "take_columns", lambda d: Call([d.normal(columns=d.columns + 5), d.out()], (5,)), drops=frozenset({0})
+        "copy_columns",
+        lambda d: Call([d.normal(columns=d.columns + 5), d.normal(columns=d.columns + 4)], (5, 2, d.columns)),
+        drops=frozenset({0, 1}),
     ),
     Case(
         "steps_first",

@@ -27,7 +27,8 @@ ENTERING = Columns(
         TableCell(((0.0, 1.0), (-1.0, 0.0), (1.0, 0.0))),
         OneHotCell(2, False),
         EmbeddingCell("city", 3, 2),
-    )
+    ),
+    names=("n", "c", "bias", "m", "t", "d", "city"),
 )
 CELLS = np.array([[1, 1, 3, -4, 2, 0, 0], [MISSING, 0, 0, 7, 0, 2, 2], [-0.25, 2, 3, 0, 1, 1, 1]])
 WIDTH = 17
@@ -38,7 +39,8 @@ PERIODIC = Columns(
         NumberCell((-1.0, 0.0, 2.0), 0.5, True, "a", Periodic(3, 3, 0.7)),
         EmbeddingCell("city", 3, 2, 1.0),
         NumberCell(name="b", periodic=Periodic(2, 2, 0.7)),
-    )
+    ),
+    names=("a", "city", "b"),
 )
 NUMBERS = np.array([[1, 1, -4], [MISSING, 0, 7], [-0.25, 2, 0.5], [0.3, 1, -1]])
 
@@ -159,7 +161,7 @@ def test_edges_that_are_one_in_float32() -> None:
         (np.float64, [[0.5, 0.5, 0, 0], [3, 1, 1, 1]]),
         (np.float32, [[0.5, 0.5, 0, 0], [3, 1, 1, 0]]),
     ):
-        net = Network((), (1,), dtype, entry=Columns(cells=(NumberCell(edges),)))
+        net = Network((), (1,), dtype, entry=Columns(cells=(NumberCell(edges),), names=("n",)))
         program = Program(net, 2, net.initialize(0), kernels=NUMPY)
         program.run(x.astype(dtype))
         assert program.outputs(2).tolist() == wanted

@@ -415,7 +415,7 @@ def test_products_are_the_derivatives_of_each_other() -> None:
 @pytest.mark.parametrize(
     ("name", "other", "shape", "back", "whole"),
     [
-        ("take_columns", "put_columns", (5, 9), (5, 4), (3,)),
+        ("copy_columns", "copy_columns", (5, 9), (5, 9), (3, 3, 4)),
         ("steps_first", "samples_first", (5, 4 * STEPS), (5 * STEPS, 4), ()),
         ("transpose", "transpose", (5, 4), (4, 5), ()),
         ("copy", "copy", (6, 4), (8, 3), ()),

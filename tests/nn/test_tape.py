@@ -46,7 +46,7 @@ def random_tape(draw: Any, most_rows: int) -> Emitted:
         elif kind == "columns":
             out = tape.work(a.columns + 2, a.times, a.plus)
             tape.emit("fill", out, real=(0.5,))
-            tape.emit("put_columns", a, out, whole=(1,))
+            tape.emit("copy_columns", a, out, whole=(0, 1, a.columns))
         else:
             out = tape.work(draw(st.integers(1, 20)), draw(st.integers(0, 2)), 1)
             tape.emit("fill", out, real=(0.25,))

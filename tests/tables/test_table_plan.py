@@ -34,7 +34,7 @@ def encoded(kind: Any, column: Column, rows: np.ndarray | None = ROWS) -> tuple[
     code = fit_column("x", kind, column, rows)
     cells = np.full((len(column), len(code.cells)), 9, np.float32)
     code.encode(code.ready(column.values, column.levels), cells)
-    network = Network((), cells.shape[1:], entry=Columns(cells=code.cells))
+    network = Network((), cells.shape[1:], entry=Columns(cells=code.cells, names=("x",) * len(code.cells)))
     program = Program(network, len(cells), network.initialize(0), kernels=NUMPY)
     program.run(cells)
     out = program.outputs(len(cells)).copy()

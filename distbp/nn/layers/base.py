@@ -196,6 +196,20 @@ class Facts:
         """One more than the largest id; None for a layer that takes numbers."""
         return None
 
+    @property
+    def table_columns(self) -> tuple[str, ...]:
+        """The names or patterns of the table's columns whose features it takes; () for all of its input."""
+        return ()
+
+    def of_features(self, features: Sequence[int]) -> Any:
+        """The layer that takes these features in place of `table_columns`."""
+        return self
+
+    @property
+    def as_written(self) -> Any:
+        """The layer as the job says it, before `of_features`."""
+        return self
+
     # Of the shapes of the inputs, as `Layer` says; so declared, a layer may take one shape only.
     def parameters(self, *inputs: Any, **_: Any) -> tuple[ParameterSpec, ...]:
         return ()
@@ -250,6 +264,14 @@ class Layer(Protocol):
 
     @property
     def ids_below(self) -> int | None: ...
+
+    @property
+    def table_columns(self) -> tuple[str, ...]: ...
+
+    @property
+    def as_written(self) -> Layer: ...
+
+    def of_features(self, features: Sequence[int]) -> Layer: ...
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """Raises ValueError, with a message for the user, where a shape does not fit."""

@@ -160,13 +160,25 @@ class _Table(NamedTuple):
 @dataclass(frozen=True, kw_only=True)
 class Columns(Facts):
     """One column of the output after the other, for `cells` in the order of the inputs: (cells,) ->
-    (columns,). Of windows each row: (rows, cells) -> (rows, columns), or as one row of numbers."""
+    (columns,). Of windows each row: (rows, cells) -> (rows, columns), or as one row of numbers. `names`: of
+    the table's column of each cell."""
 
     takes: ClassVar[Takes] = "row"
     rescales: ClassVar[bool] = True  # the plan has scaled the cells
 
     type: Literal["columns"] = "columns"
     cells: tuple[Cell, ...]
+    names: tuple[str, ...]
+
+    @property
+    def made(self) -> dict[str, list[int]]:
+        """The columns of the output that are made of each column of the table."""
+        found: dict[str, list[int]] = {}
+        first = 0
+        for name, cell in zip(self.names, self.cells, strict=True):
+            found.setdefault(name, []).extend(range(first, first + cell.width))
+            first += cell.width
+        return found
 
     def output_shape(self, *inputs: Shape) -> Shape:
         (shape,), count = inputs, len(self.cells)

@@ -139,14 +139,15 @@ class Concatenate(Facts):
         firsts = [sum(part.columns for part in parts[:number]) for number in range(len(parts))]
         y = low.tape.work(columns, times)
         for part, first in zip(parts, firsts, strict=True):
-            low.tape.emit("put_columns", part, y, whole=(first,))
+            low.tape.emit("copy_columns", part, y, whole=(0, first, part.columns))
 
         def backward(dy: Ref) -> Sequence[Ref | None]:
             found: list[Ref | None] = []
             for part, first, wanted in zip(parts, firsts, low.wanted, strict=True):
                 d = low.tape.work(part.columns, times) if wanted else None
                 if d is not None:
-                    low.tape.emit("take_columns", dy.reshaped(columns, times), d, whole=(first,))
+                    part_of = (first, 0, part.columns)
+                    low.tape.emit("copy_columns", dy.reshaped(columns, times), d, whole=part_of)
                 found.append(d)
             return found
 

@@ -101,13 +101,13 @@ class PeriodicEmbedding(Facts):
         (numbers,), how = x.shape, self._how
         row = x.ref.reshaped(numbers, 1)
         y = low.tape.work(numbers * self.dimension)
-        low.tape.emit("put_columns", row, y, whole=(0,))
+        low.tape.emit("copy_columns", row, y, whole=(0, 0, row.columns))
         kept = how.emit(low, row, 0, y, numbers, numbers, "")
 
         def backward(dy: Ref) -> tuple[Ref | None]:
             dx = low.tape.like(row) if low.wanted[0] else ABSENT
             if low.wanted[0]:
-                low.tape.emit("take_columns", dy, dx, whole=(0,))
+                low.tape.emit("copy_columns", dy, dx, whole=(0, 0, dx.columns))
             how.emit_backward(low, row, 0, kept, dy, numbers, dx, "")
             return (dx if low.wanted[0] else None,)
 

@@ -277,4 +277,5 @@ class Direction:
         if self._cell.apart:
             sums = tape.work(du.columns, 0, 1)
             tape.emit("sum_rows", du, sums, whole=(0,))
-            tape.emit("take_columns", sums, gradients["recurrent_bias"], whole=(du.columns - self._units,))
+            last = (du.columns - self._units, 0, self._units)
+            tape.emit("copy_columns", sums, gradients["recurrent_bias"], whole=last)

@@ -179,7 +179,7 @@ def _beside(tape: Tape, parts: Sequence[Ref]) -> Ref:
         return parts[0]
     out = tape.work(sum(part.columns for part in parts), parts[0].times)._replace(most=parts[0].most)
     for number, part in enumerate(parts):
-        tape.emit("put_columns", part, out, whole=(number * part.columns,))
+        tape.emit("copy_columns", part, out, whole=(0, number * part.columns, part.columns))
     return out
 
 
@@ -196,7 +196,7 @@ def _parted(tape: Tape, dy: Ref, units: int, steps: int, most: int) -> list[Call
         moved = dy
 
     def put(first: int) -> Callable[[Ref], None]:
-        return lambda place: tape.emit("take_columns", moved, place, whole=(first,))
+        return lambda place: tape.emit("copy_columns", moved, place, whole=(first, 0, units))
 
     return [put(first) for first in range(0, wide, units)]
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import groupby
 from typing import ClassVar, Literal
 
-from distbp.core.options import option
+from distbp.core.options import OptionError, option
 from distbp.nn.layers.base import Backward, Facts, Lengths, Lowering, Shape, Value
 from distbp.nn.tape import Ref
 
@@ -56,8 +58,9 @@ class Reshape(Facts):
 
 @dataclass(frozen=True, kw_only=True)
 class Slice(Facts):
-    """Features `start` to `stop` - 1 on the last axis: (..., features) -> (..., stop - start). So a row that
-    holds several inputs side by side feeds several branches, each with inputs: [input]."""
+    """Features `start` to `stop` - 1 on the last axis, or those of `columns` in their order: (..., features)
+    -> (..., features of the part). So a row that holds several inputs side by side feeds several branches,
+    each with inputs: [input]."""
 
     keeps_values: ClassVar[bool] = True
 
@@ -66,35 +69,86 @@ class Slice(Facts):
     stop: int | None = option(
         None, help="the first feature after the last one; left out: all that follow", gt=0
     )
+    columns: tuple[str, ...] | None = option(
+        None,
+        help="names or patterns (`room_*`) of columns of a table, in place of start and stop: all features"
+        " that are made of them",
+        min_length=1,
+    )
+
+    def __post_init__(self) -> None:
+        if self.columns is not None and (self.start, self.stop) != (0, None):
+            raise OptionError("columns", "stands in place of start and stop; leave these out")
 
     @property
     def lengths(self) -> Lengths:
         return "keep"
 
-    def output_shape(self, input_shape: Shape) -> Shape:
-        if not input_shape:
-            raise ValueError("slice needs features on the last axis, but a sample is a single number")
-        features = input_shape[-1]
+    @property
+    def table_columns(self) -> tuple[str, ...]:
+        return self.columns or ()
+
+    def of_features(self, features: Sequence[int]) -> Slice:
+        said = {field.name: getattr(self, field.name) for field in fields(self)}
+        return _SliceOfColumns(**said, features=tuple(features))
+
+    def _places(self, features: int) -> Sequence[int]:
+        """The features that are taken, of so many."""
+        if self.columns is not None:
+            raise ValueError("columns are those of a table, and the data are none; write start and stop")
         stop = features if self.stop is None else self.stop
         if not self.start < stop <= features:
             raise ValueError(
                 f"slice needs start below stop, and stop at most {features}, the features of the last axis;"
                 f" start is {self.start}, stop is {stop}"
             )
-        return (*input_shape[:-1], stop - self.start)
+        return range(self.start, stop)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        if not input_shape:
+            raise ValueError("slice needs features on the last axis, but a sample is a single number")
+        return (*input_shape[:-1], len(self._places(input_shape[-1])))
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
         shape, features = self.output_shape(x.shape), x.shape[-1]
         each = x.ref.columns // features
         flat, y = x.ref.reshaped(features, each), low.tape.work(shape[-1], each)
-        low.tape.emit("take_columns", flat, y, whole=(self.start,))
+        runs = [*_runs(self._places(features))]
+
+        def move(source: Ref, target: Ref, runs: Sequence[tuple[int, int, int]]) -> None:
+            """(first in the source, first in the target, how many) columns at a time."""
+            for run in runs:
+                low.tape.emit("copy_columns", source, target, whole=run)
+
+        move(flat, y, runs)
 
         def backward(dy: Ref) -> tuple[Ref | None]:
             if not low.wanted[0]:
                 return (None,)
             dx = low.tape.like(flat)
             low.tape.emit("fill", dx, real=(0.0,))
-            low.tape.emit("put_columns", dy.reshaped(shape[-1], each), dx, whole=(self.start,))
+            move(dy.reshaped(shape[-1], each), dx, [(here, there, count) for there, here, count in runs])
             return (dx.reshaped(x.ref.columns, 1),)
 
         return Value(y.reshaped(shape[-1] * each, 1), shape), backward
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SliceOfColumns(Slice):
+    """`features`: those that are made of `columns`."""
+
+    features: tuple[int, ...]
+
+    @property
+    def as_written(self) -> Slice:
+        return Slice(**{field.name: getattr(self, field.name) for field in fields(Slice)})
+
+    def _places(self, features: int) -> Sequence[int]:
+        return self.features
+
+
+def _runs(places: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """Places that follow each other: the first of them, its number in the list, how many."""
+    for _, run in groupby(enumerate(places), lambda pair: pair[1] - pair[0]):
+        (number, first), *others = run
+        yield first, number, 1 + len(others)

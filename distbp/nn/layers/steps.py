@@ -145,9 +145,9 @@ class LastStep(Facts):
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
         tape, (steps, features) = low.tape, x.shape
         inputs, y = x.ref.reshaped(steps * features, 1), tape.work(features)
-        last = (features * (steps - 1),)
+        last = features * (steps - 1)
         if x.lengths is None:
-            tape.emit("take_columns", inputs, y, whole=last)
+            tape.emit("copy_columns", inputs, y, whole=(last, 0, features))
         else:
             by_steps = tape.work(features, steps)
             tape.emit("steps_first", inputs, by_steps)
@@ -159,7 +159,7 @@ class LastStep(Facts):
             dx = tape.like(inputs)
             if x.lengths is None:
                 tape.emit("fill", dx, real=(0.0,))
-                tape.emit("put_columns", dy, dx, whole=last)
+                tape.emit("copy_columns", dy, dx, whole=(0, last, features))
             else:
                 d_steps = tape.like(by_steps)
                 tape.emit("put_last", x.lengths, dy, d_steps)

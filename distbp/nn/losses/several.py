@@ -155,7 +155,10 @@ def lower_heads(tape: Tape, heads: Heads, outputs: Sequence[Ref]) -> list[tuple[
     for head, y in zip(heads, outputs, strict=True):
         first, columns = head.targets
         targets = tape.labels() if head.is_label else tape.work(columns)
-        tape.emit("take_labels" if head.is_label else "take_columns", every, targets, whole=(first,))
+        if head.is_label:
+            tape.emit("take_labels", every, targets, whole=(first,))
+        else:
+            tape.emit("copy_columns", every, targets, whole=(first, 0, columns))
         own = tape.total()
         d, losses = lower_loss(tape, head.loss, y, targets, (own, weight))
         tape.emit("join_loss", own, LOSS_TOTAL, d, real=(head.factor,))

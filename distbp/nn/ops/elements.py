@@ -28,14 +28,10 @@ def _copy(a: Array, out: Array, whole: Whole, real: Real) -> None:
     out.reshape(-1)[:] = a.reshape(-1)
 
 
-def _put_columns(a: Array, out: Array, whole: Whole, real: Real) -> None:
-    """Columns of `out` from whole[0] on <- a."""
-    out[:, whole[0] : whole[0] + a.shape[1]] = a
-
-
-def _take_columns(a: Array, out: Array, whole: Whole, real: Real) -> None:
-    """out <- columns of a from whole[0] on."""
-    out[:] = a[:, whole[0] : whole[0] + out.shape[1]]
+def _copy_columns(a: Array, out: Array, whole: Whole, real: Real) -> None:
+    """whole[2] columns of `out`, from whole[1] on, <- columns of a from whole[0] on."""
+    source, target, count = whole
+    out[:, target : target + count] = a[:, source : source + count]
 
 
 def _steps_first(a: Array, out: Array, whole: Whole, real: Real) -> None:
@@ -92,8 +88,7 @@ ELEMENTS = (
     Op("add", "ffF", _add, "distbp.nn.ops.loops_elements:add"),
     Op("multiply", "ffF", _multiply, "distbp.nn.ops.loops_elements:multiply"),
     Op("copy", "fF", _copy, "distbp.nn.ops.loops_elements:copy"),
-    Op("put_columns", "fF", _put_columns, "distbp.nn.ops.loops_elements:put_columns"),
-    Op("take_columns", "fF", _take_columns, "distbp.nn.ops.loops_elements:take_columns"),
+    Op("copy_columns", "fF", _copy_columns, "distbp.nn.ops.loops_elements:copy_columns"),
     Op("steps_first", "fF", _steps_first, "distbp.nn.ops.loops_elements:steps_first"),
     Op("samples_first", "fF", _samples_first, "distbp.nn.ops.loops_elements:samples_first"),
     Op("fill", "F", _fill, "distbp.nn.ops.loops_elements:fill"),

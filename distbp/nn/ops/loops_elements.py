@@ -37,18 +37,12 @@ def copy(row: int, spaces: int, rows: int) -> None:
         out[i] = a[i]
 
 
-def put_columns(row: int, spaces: int, rows: int) -> None:
-    a, out, first = single(row, spaces, rows, 0), single(row, spaces, rows, 1), whole(row, 0)
+def copy_columns(row: int, spaces: int, rows: int) -> None:
+    a, out = single(row, spaces, rows, 0), single(row, spaces, rows, 1)
+    source, target, count = whole(row, 0), whole(row, 1), whole(row, 2)
     for i in range(a.shape[0]):
-        for j in range(a.shape[1]):
-            out[i, first + j] = a[i, j]
-
-
-def take_columns(row: int, spaces: int, rows: int) -> None:
-    a, out, first = single(row, spaces, rows, 0), single(row, spaces, rows, 1), whole(row, 0)
-    for i in range(out.shape[0]):
-        for j in range(out.shape[1]):
-            out[i, j] = a[i, first + j]
+        for j in range(count):
+            out[i, target + j] = a[i, source + j]
 
 
 def steps_first(row: int, spaces: int, rows: int) -> None:

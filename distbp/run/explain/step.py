@@ -41,7 +41,7 @@ from distbp.run.blueprints import make_blueprint
 from distbp.run.explain.explanation import Explanation
 from distbp.run.explain.kinds import KINDS
 from distbp.run.explain.numbers import LayerStep, Parameter, is_bias
-from distbp.run.explain.record import options_of, record
+from distbp.run.explain.record import entered, options_of, record
 from distbp.run.splits import open_splits
 from distbp.run.train import by_split, check_job
 from distbp.run.warm_start import check_init, init_folder, weights_from
@@ -175,7 +175,7 @@ def _explained(
         sample,
         step,
         bool(held),
-        x[0].copy(),
+        entered(network, before, x),
         tuple(layers),
         plain(loss),
         target[0].copy(),

@@ -190,31 +190,38 @@ RESHAPE = Kind(
 # A part -----------------------------------------------------------------------------------------------
 
 
-def _bounds(options: Spec, features: int) -> tuple[int, int]:
-    return options["start"], features if options["stop"] is None else options["stop"]
+def _places(options: Spec, features: int) -> list[int]:
+    """The features of the input that are those of the output."""
+    if "features" in options:
+        return list(options["features"])
+    return [*range(features)][options["start"] : options["stop"]]
 
 
 def _part(spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
-    start, stop = _bounds(spec["options"], inputs[0].shape[-1])
-    return {"a": inputs[0][..., start:stop]}
+    return {"a": inputs[0][..., _places(spec["options"], inputs[0].shape[-1])]}
 
 
 def _part_back(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbers, d: Values) -> Back:
-    start, stop = _bounds(spec["options"], inputs[0].shape[-1])
     d_x = np.zeros_like(inputs[0])
-    d_x[..., start:stop] = d
+    d_x[..., _places(spec["options"], inputs[0].shape[-1])] = d
     return Back({}, {}, [d_x])
 
 
+def _part_rule(step: LayerStep) -> str:
+    if "features" in step.options:
+        return "a = the features of x that are made of the columns"
+    return f"a[k] = x[k + {step.options['start']}]"
+
+
 def _taken(step: LayerStep, place: Place) -> list[str]:
-    source = (*place[:-1], place[-1] + step.options["start"])
+    source = (*place[:-1], _places(step.options, step.x.shape[-1])[place[-1]])
     return [f"a{at(place)} = x{at(source)} = {plain(step.a[place])}"]
 
 
 def _handed(step: LayerStep, which: int, place: Place) -> str:
-    start, stop = _bounds(step.options, step.x.shape[-1])
-    if start <= place[-1] < stop:
-        return _same(step, which, (*place[:-1], place[-1] - start))
+    places = _places(step.options, step.x.shape[-1])
+    if place[-1] in places:
+        return _same(step, which, (*place[:-1], places.index(place[-1])))
     return "0 (it is not in the slice)"
 
 
@@ -222,7 +229,7 @@ SLICE = Kind(
     read=unread,
     forward=_part,
     backward=_part_back,
-    rule=lambda step: f"a[k] = x[k + {step.options['start']}]",
+    rule=_part_rule,
     made=_taken,
     hands_rule=lambda step: f"dE/da = dE/da of layer {step.number} in the slice, 0 outside",
     hands=_handed,
