@@ -270,11 +270,10 @@ FIELD = "data.truncated_bptt_steps"
             },
         ),
         (
-            {"data": {"truncated_bptt_steps": 3, "targets": "inputs", "bad_rows": "skip"}, "members": 2},
+            {"data": {"truncated_bptt_steps": 3, "targets": "inputs", "bad_rows": "skip"}},
             {
                 "data.targets": f"compares a row with itself, where {FIELD} compares steps; leave it out",
                 "data.bad_rows": f"must be refuse with {FIELD}: a row is a whole series",
-                "members": f"must be 1 with {FIELD}, not 2; restarts keep the best of several",
             },
         ),
         (
@@ -359,3 +358,22 @@ def test_the_best_of_several(tmp_path: Path) -> None:
     alone = [job_of(epochs=2, seed=seed_of(job.seed, number)) for number in range(2)]
     digests = [train(one, data=DATA, output=tmp_path / str(n)).params_sha256 for n, one in enumerate(alone)]
     assert result.params_sha256 in digests and digests[0] != digests[1]
+
+
+def test_members_go_through_the_series_side_by_side(tmp_path: Path) -> None:
+    """Their predictions are averaged step by step, and evaluation is that of training."""
+    job = job_of(members=3, metrics=["accuracy"])
+    result = train(job, data=DATA, output=tmp_path / "run")
+    model, (x, y) = result.model(), DATA["test"]
+    alone = [load_model(result.path / f"members/{number}/model") for number in range(3)]
+    mean = sum(one.predict_proba(x).astype(np.float64) for one in alone) / 3
+    found = model.predict_proba(x)
+    for row, length in enumerate(map(len, x)):
+        np.testing.assert_allclose(found[row, :length], mean[row, :length], rtol=1e-5)
+    measured = model.evaluate(x, y)
+    assert {f"test_{name}": value for name, value in measured.items()} == {
+        name: value for name, value in result.metrics.items() if name.startswith("test_")
+    }
+    of_steps = np.concatenate([one for one in y])
+    chosen = np.concatenate([found[row, : len(one)].argmax(axis=1) for row, one in enumerate(y)])
+    assert measured["accuracy"] == pytest.approx((chosen == of_steps).mean())

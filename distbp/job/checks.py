@@ -292,7 +292,7 @@ Check = Callable[["TrainingJob"], Iterator[Fault]]
 CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (_splits_need_training_data, frozenset({"data"})),
     (tables_are_whole, frozenset({"data", "loss"})),
-    (series_fit, frozenset({"data", "loss", "members"})),
+    (series_fit, frozenset({"data", "loss"})),
     (layers_carry, frozenset({"data", "model"})),
     (batches_carry, frozenset({"data", "optimizer", "batch_size"})),
     (_rows_in_order, frozenset({"data"})),

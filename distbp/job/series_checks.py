@@ -31,10 +31,6 @@ def series_fit(job: TrainingJob) -> Iterator[Fault]:
         yield Fault("data.bad_rows", f"must be refuse with {_FIELD}: a row is a whole series")
     if names_of(job.loss):
         yield Fault("loss", f"must be one loss with {_FIELD}, not one for each of several outputs")
-    if job.members > 1:
-        yield Fault(
-            "members", f"must be 1 with {_FIELD}, not {job.members}; restarts keep the best of several"
-        )
 
 
 def layers_carry(job: TrainingJob) -> Iterator[Fault]:

@@ -34,15 +34,18 @@ class Joined:
 
     def outputs(self, x: Array) -> Array:
         """(rows, *output_shape) for prepared inputs x, (rows, *row_shape), valid until the next call. Of
-        several networks: outputs whose predictions are the mean of theirs, added up in float64 in order."""
+        several networks: outputs whose predictions are the mean of theirs, added up in float64 in order. Of
+        windows of series: each network goes on from the states that it had after the last call."""
         if len(self._programs) == 1:
             return self._of(self._programs[0], x)
         total: Any = 0.0
         for program in self._programs:
-            total = total + self._heads.predictions(self._of(program, x).astype(np.float64))
+            y = self._of(program, x)
+            total = total + self._heads.predictions(y.reshape(-1, y.shape[-1]).astype(np.float64))
         with np.errstate(over="ignore", under="ignore"):
             joined = self._heads.outputs_for(np.asarray(total / len(self._programs)))
-            return joined.astype(x.dtype if x.dtype.kind == "f" else self._programs[0].network.dtype)
+            dtype = x.dtype if x.dtype.kind == "f" else self._programs[0].network.dtype
+            return joined.astype(dtype).reshape(y.shape)
 
     def _of(self, program: Program, x: Array) -> Array:
         program.run(x)
@@ -57,10 +60,17 @@ class _Outputs:
         self.input_shape, self.targets, self.weights = network.output_shape, rows.targets, rows.weights
         self._x = np.empty((EVALUATION_ROWS, *network.row_shape), network.input_dtype)
 
+    @property
+    def inputs(self) -> Array:
+        return cast("TrainingRows", self._rows).inputs
+
     def gather(self, rows: Array, out: Array) -> None:
         x = self._x[: len(rows)]
         self._rows.gather(rows, x)
-        out[:] = self._joined.outputs(x)
+        y = self._joined.outputs(x).reshape(len(rows), -1)
+        out = out.reshape(len(rows), -1)  # a view
+        out[:, : y.shape[1]] = y
+        out[:, y.shape[1] :] = x[:, x.shape[1] - (out.shape[1] - y.shape[1]) :]  # lengths, where series begin
 
 
 def measured(
@@ -78,7 +88,7 @@ def measured(
     if len(vectors) > 1:  # then what is left to compute is the loss: a network without layers
         joined = Joined(measures.heads, network, vectors, EVALUATION_ROWS, kernels)
         rows = _Outputs(joined, network, rows)
-        network = Network((), network.output_shape, network.dtype)
+        network = Network((), network.output_shape, network.dtype, carry=network.carry)
         vector = vector[:0]
     evaluator = Evaluator(measures.heads, network, kernels, vector)
     begins = None if network.carry is None else begins_of(cast("TrainingRows", rows).inputs)
