@@ -374,6 +374,6 @@ def test_members_go_through_the_series_side_by_side(tmp_path: Path) -> None:
     assert {f"test_{name}": value for name, value in measured.items()} == {
         name: value for name, value in result.metrics.items() if name.startswith("test_")
     }
-    of_steps = np.concatenate([one for one in y])
+    of_steps = np.concatenate(list(y))
     chosen = np.concatenate([found[row, : len(one)].argmax(axis=1) for row, one in enumerate(y)])
     assert measured["accuracy"] == pytest.approx((chosen == of_steps).mean())
