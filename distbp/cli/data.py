@@ -20,7 +20,7 @@ from distbp.data.columns.reading import RawTable, open_raw
 from distbp.data.columns.rows import EncodedRows, encode_file
 from distbp.data.formats import Idx, Images, Npy, Npz, Source, TableFiles, arranged, load
 from distbp.data.formats.images import SUFFIXES
-from distbp.data.remote.addresses import is_address
+from distbp.data.remote.addresses import is_address, shown
 from distbp.data.sequences import Samples
 from distbp.data.table import Table
 from distbp.job.faults import details, located
@@ -155,7 +155,16 @@ def source_of(
     Raises JobError where it is neither.
     """
     first, *rest = (word if "{" in word or is_address(word) else str(user_path(word)) for word in words)
-    if is_address(first) and table and not rest:
+    if is_address(first):
+        if rest or not table:
+            raise JobError(
+                [
+                    Fault(
+                        "", f"{shown(first)}: only a table is fetched, alone; download it, and name the file"
+                    )
+                ],
+                "DATA",
+            )
         return TableFiles(path=first)
     if not Path(first).exists():
         if rest:

@@ -25,7 +25,7 @@ from distbp.cli.options import ADDRESS, DATA, DATA_HELP, JSON, MODEL, SET, SPLIT
 from distbp.cli.paths import NewFile, UserPath, job_at
 from distbp.core.imports import without_collections
 from distbp.core.interrupts import terminate
-from distbp.core.storage import absolute
+from distbp.core.storage import absolute, user_path
 from distbp.core.words import counted
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def group() -> None:
 
 
 @group.command()
-@click.argument("job_file", metavar="JOB.yaml|TABLE", type=UserPath())
+@click.argument("what", metavar="JOB.yaml|TABLE")
 @click.option("--target", help="Of a table: the column to predict. The job is made and printed.")
 @click.option(
     "--output",
@@ -79,7 +79,7 @@ def group() -> None:
 @JSON
 @reports_errors
 def train(
-    job_file: Path,
+    what: str,
     target: str | None,
     sets: tuple[str, ...],
     output: Path | None,
@@ -108,12 +108,13 @@ def train(
         from distbp.run.progress import show
         from distbp.run.train import train as train_job
 
-    if target is None and cli_tables.is_table(job_file):
+    if target is None and cli_tables.is_table(what):
         raise click.UsageError(
-            f"to train on a table, name its target: distbp train {job_file} --target NAME;"
-            f" `distbp data describe {job_file}` shows the columns"
+            "to train on a table, name its target: distbp train TABLE --target NAME; `distbp data describe"
+            " TABLE` shows the columns"
         )
-    job = job_at(job_file, sets) if target is None else _job_of_table(job_file, target, sets, as_json)
+    job_file = user_path(what)
+    job = job_at(job_file, sets) if target is None else _job_of_table(what, target, sets, as_json)
     if output is not None and (output / "job.yaml").exists():
         raise click.UsageError(
             f"{output} holds a run; go on with `distbp resume {output}`, or name another folder"
@@ -271,11 +272,11 @@ def predict(
         click.echo(f"{len(table):,} predictions in {output}")
 
 
-def _job_of_table(path: Path, target: str, sets: tuple[str, ...], as_json: bool) -> TrainingJob:
+def _job_of_table(path: str, target: str, sets: tuple[str, ...], as_json: bool) -> TrainingJob:
     """The first job for a table, which is printed."""
     from distbp.job import TrainingJob
 
-    page = cli_tables.job_for_table(str(path), target, sets)
+    page = cli_tables.job_for_table(path, target, sets)
     if not as_json:
         click.echo(page)
     return TrainingJob.from_yaml(page)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 _LEVELS = 4  # shown of a column
 _CLASSES = 10
-_COLLAPSED = re.compile(r"^(https?|s3|gs):/+")  # an address that was taken for a path
 
 
 @click.group()
@@ -60,7 +58,7 @@ def describe(path: str, target: str | None, write_job: Path | None, as_json: boo
     page, why = (None, None) if target is None else first_job(source, facts, target)
     if as_json:
         columns = [_plain(found, automatic(found).type) for found in facts.values()]
-        click.echo(json.dumps({"table": path, "rows": _rows(facts), "columns": columns, "job": page}))
+        click.echo(json.dumps({"table": table.name, "rows": _rows(facts), "columns": columns, "job": page}))
     else:
         click.echo("\n".join(lines(table, facts, target)))
         if why:
@@ -74,11 +72,12 @@ def describe(path: str, target: str | None, write_job: Path | None, as_json: boo
             click.echo(f"a first job is in {write_job}; train it: distbp train {write_job}")
 
 
-def is_table(path: Path) -> bool:
+def is_table(path: str) -> bool:
     """Whether what is to be trained is a table, by its name."""
     from distbp.data.columns.files import looks_like_table
+    from distbp.data.remote.addresses import is_address
 
-    return looks_like_table(path) or _COLLAPSED.match(str(path)) is not None
+    return is_address(path) or looks_like_table(Path(path))
 
 
 def job_for_table(path: str, target: str, sets: tuple[str, ...] = ()) -> str:
@@ -87,10 +86,10 @@ def job_for_table(path: str, target: str, sets: tuple[str, ...] = ()) -> str:
     from distbp.job.overrides import overridden
     from distbp.job.text import read_yaml, write_yaml
 
-    source, _, facts = look(_COLLAPSED.sub(r"\1://", path))
+    source, table, facts = look(path)
     page, why = first_job(source, facts, target)
     if sets:
-        page = write_yaml(overridden(read_yaml(page), sets, f"the first job for {path}"))
+        page = write_yaml(overridden(read_yaml(page), sets, f"the first job for {table.name}"))
     return f"# {why}\n{page}"
 
 

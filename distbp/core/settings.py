@@ -132,6 +132,12 @@ SETTINGS = _table(
         "the most that fetched files fill below DISTBP_CACHE; those used longest ago go",
     ),
     Setting(
+        "DISTBP_REMOTE_DEADLINE_S",
+        21_600,
+        "seconds",
+        "how long fetching one file of an address may take",
+    ),
+    Setting(
         "DISTBP_PROCESSORS",
         100_000,
         "processors",

@@ -28,15 +28,22 @@ def make_room(folder: Path, bound: int, spared_s: float = 0.0) -> int:
     found, now = [], time.time()
     for place in folder.iterdir():
         with suppress(FileNotFoundError):  # another process removed it
-            inside = [file.stat() for file in place.iterdir()]
+            inside = [file.stat() for file in (place.iterdir() if place.is_dir() else [place])]
             used = place.stat().st_mtime
             if not place.name.startswith(NEW):
                 found.append((used, sum(file.st_size for file in inside), place))
             elif now - max([used, *(file.st_mtime for file in inside)]) > _ABANDONED_S:
-                shutil.rmtree(place, ignore_errors=True)
+                _remove(place)
     total = sum(size for _, size, _ in found)
     for used, size, place in sorted(found):
         if total > bound and now - used >= spared_s:
-            shutil.rmtree(place, ignore_errors=True)
+            _remove(place)
             total -= size
     return total
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir():
+        shutil.rmtree(place, ignore_errors=True)
+    else:  # that nobody here has put there
+        place.unlink(missing_ok=True)

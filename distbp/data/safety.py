@@ -13,7 +13,7 @@ from typing import NamedTuple
 from distbp.core import settings
 from distbp.core.errors import DataError, HostileFileError
 from distbp.core.storage import user_path
-from distbp.data.remote.addresses import is_address
+from distbp.data.remote.addresses import is_address, shown
 
 
 class DataFile(NamedTuple):
@@ -39,8 +39,8 @@ def resolve(folder: Path, path: str, confined: bool = False) -> Path:
         )
     if is_address(path):
         raise DataError(
-            f"{path}: only tables (format: table) are fetched from an address; download the file, and name"
-            " that"
+            f"{shown(path)}: only tables (format: table) are fetched from an address; download the file, and"
+            " name that"
         )
     if not confined:
         return folder / user_path(path)

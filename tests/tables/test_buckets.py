@@ -53,14 +53,34 @@ def test_a_folder_and_a_pattern(path: str, bucket: Path, tmp_path: Path) -> None
     parquet.write_table(table.slice(100), bucket / "h" / "b.parquet")
     (bucket / "h" / "_SUCCESS").write_text("")
     (bucket / "h" / "readme.md").write_text("no table")
+    if path in ("h", "h/"):
+        for hidden in ("_temporary/0", "_delta_log", ".old"):
+            (bucket / "h" / hidden).mkdir(parents=True)
+            parquet.write_table(table, bucket / "h" / hidden / "c.parquet")
     found = find_files(TableFiles(path=f"s3://bucket/{path}"), Path())
     assert [file.name for file in found] == [f"s3://bucket/h/{name}.parquet" for name in "ab"]
-    here = train(job(bucket / "h" / "*.parquet"), output=tmp_path / "here")
+    here = train(job(bucket / path), output=tmp_path / "here")
     there = train(job(f"s3://bucket/{path}"), output=tmp_path / "there")
     assert there.params_sha256 == here.params_sha256
     if path == "h":
         with pytest.raises(DataError, match=r"s3://bucket/h: 2 files; at most 1 make a table"):
-            fetching.fetch("s3://bucket/h", lambda name: name.endswith(".parquet"), 1)
+            fetching.fetch("s3://bucket/h", lambda name: name in ("a.parquet", "b.parquet"), 1)
+
+
+def test_room_is_made_once_for_all_files(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = [write(houses(seed=n), bucket / "h" / f"{n}.csv").stat().st_size for n in range(3)]
+    made = []
+    make_room = fetching.make_room
+    monkeypatch.setattr(fetching, "make_room", lambda *of: made.append(of[1]) or make_room(*of))
+    monkeypatch.setenv("DISTBP_REMOTE_BYTES", str(sum(sizes)))
+    source = TableFiles(path="s3://bucket/h")
+    for _ in range(2):
+        assert len(find_files(source, Path())) == 3
+    assert made == [0]  # and none for what is there
+    monkeypatch.setenv("DISTBP_REMOTE_BYTES", str(sum(sizes) - 1))
+    write(houses(seed=9), bucket / "h" / "1.csv")
+    with pytest.raises(DataError, match=r"s3://bucket/h: there is no room for its [0-9,]+ bytes: fetched"):
+        find_files(source, Path())
 
 
 def test_a_file_is_fetched_once_until_it_changes(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> None:

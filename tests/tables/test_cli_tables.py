@@ -119,7 +119,7 @@ def test_abalone(test_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             "the target 'built' is dates; it must be numbers or",
         ),
         (("train", "h.csv", "--target", "prise"), "'prise' is no column of the table"),
-        (("train", "h.csv"), "to train on a table, name its target: distbp train h.csv --target NAME"),
+        (("train", "h.csv"), "to train on a table, name its target: distbp train TABLE --target NAME"),
         (
             ("data", "describe", "one.csv", "--target", "y"),
             "the target 'y' has one value in all rows, so that",

@@ -15,7 +15,7 @@ from distbp import train
 from distbp.cli.main import group
 from distbp.core.errors import DataError
 from distbp.data.columns.cells import MISSING
-from distbp.data.columns.files import begins_at
+from distbp.data.columns.files import begins_at, find_files
 from distbp.data.columns.reading import open_raw
 from distbp.data.columns.shipping import ship_files, unship
 from distbp.data.columns.types import survey
@@ -98,13 +98,22 @@ def test_what_is_read_of_a_file(tmp_path: Path) -> None:
     assert open_raw(TableFiles(path="."), tmp_path / "p").keys == ("year", "area_code")
 
 
+def test_hidden_names_are_no_rows_of_a_folder(tmp_path: Path) -> None:
+    for name in ("a", "_temporary/0/b", "_delta_log/c", ".old/d", "deep/_e", "_year=1/f", "in/g"):
+        (tmp_path / "t" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "t" / f"{name}.csv").write_text("a,price\n1,2\n")
+    found = [file.name for file in find_files(TableFiles(path="t"), tmp_path)]
+    assert found == ["t/_year=1/f.csv", "t/a.csv", "t/in/g.csv"]
+    assert len(find_files(TableFiles(path="t/**/*.csv"), tmp_path)) == 7  # a pattern takes all that fits it
+
+
 @pytest.mark.parametrize(
     ("path", "begin"),
-    [("d", "d"), ("./d/", "d"), ("d/a=*/x", "d"), ("*/x", ""), (".", ""), ("s3://b/d/", "s3://b/d"),
-     ("s3://b/d/*", "s3://b/d")],
+    [("d", "d"), ("./d/", "d"), ("d/a=*/x", "d"), ("*/x", ""), (".", ""), ("s3://our/d/", "s3://our/d"),
+     ("s3://our/d/*", "s3://our/d")],
 )  # fmt: skip
 def test_where_names_begin(path: str, begin: str) -> None:
-    root = "s3://b/" if path.startswith("s3") else ""
+    root = "s3://our/" if path.startswith("s3") else ""
     assert begins_at(path, [f"{root}d/a=1/x", f"{root}d/a=2/x"]) == begin
 
 

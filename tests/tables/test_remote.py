@@ -3,6 +3,9 @@ those that cannot be had."""
 
 from __future__ import annotations
 
+import gzip
+import itertools
+import os
 import re
 import socket
 from collections.abc import Iterator
@@ -15,10 +18,12 @@ from elsewhere import Page, Site, certificate, serving
 from houses import houses, job, write
 
 from distbp import train
+from distbp.cli.data import source_of
 from distbp.cli.main import group
-from distbp.core.errors import DataError, HostileFileError, SettingsError
+from distbp.core.errors import DataError, HostileFileError, JobError, SettingsError
 from distbp.data.columns import keeping, opening
 from distbp.data.columns.files import find_files
+from distbp.data.columns.reading import open_raw
 from distbp.data.formats import Npy, TableFiles, load
 from distbp.data.remote import fetching, web
 from distbp.data.remote.addresses import allowed, is_address
@@ -127,7 +132,14 @@ def test_over_https_by_the_command_line(tmp_path: Path, monkeypatch: pytest.Monk
         ("https", "https://example.org/public/%2e%2e/a.csv", "'..' is not allowed in an address"),
         ("https", "https://example.org/public/..%5ca.csv", "'..' is not allowed in an address"),
         ("https", "https://example.org/public/..;/a.csv", "'..' is not allowed in an address"),
-        ("https", "https://me:word@example.org/a.csv", "may not hold a name or password"),
+        ("https", "https://me:secret@example.org/a.csv", "may not hold a name or password"),
+        (
+            "https",
+            "https://me:secret@example.org:x/a.csv",
+            "https://example.org:x/a.csv: is no address; write",
+        ),
+        ("https", "https://example.org/../a.csv?key=secret", "https://example.org/../a.csv: '..' is not"),
+        ("https", "ftp://me:secret@example.org/a?secret", "ftp://example.org/a: data is read from https"),
         ("https", "https://example.org/a b.csv", "an address has no blanks"),
         ("https", "https://example.org/a.csv#x", "an address of data has no '#'"),
         ("https", "https:///a.csv", "names no host; write https://host/file"),
@@ -173,10 +185,31 @@ def test_addresses_that_are(listed: str, url: str, monkeypatch: pytest.MonkeyPat
     assert not is_address("dataset:ds_1/a.csv")
 
 
-def test_a_setting_that_names_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DISTBP_REMOTE", "https, ftp")
-    with pytest.raises(SettingsError, match=r"DISTBP_REMOTE names 'ftp', but takes https, http, s3 and gs"):
-        allowed("s3://bucket/a.csv")
+@pytest.mark.parametrize(
+    ("one", "why"),
+    [
+        ("ftp", "ftp: data is read from https, http, s3 and gs, not from ''"),
+        ("ftp://ours", "ftp://ours: data is read from https, http, s3 and gs, not from 'ftp'"),
+        ("s3:///public", "s3:///public: '' is no bucket; write s3://bucket/file"),
+        ("https:///example.org", "https:///example.org: names no host; write https://host/file"),
+        ("https://:8443/x", "https://:8443/x: names no host; write https://host/file"),
+        ("https:/example.org", "https:/example.org: names no host; write https://host/file"),
+        ("https://example.org:x", "https://example.org:x: is no address; write https://host/file"),
+        ("https://example.org/a?key=secret", "https://example.org/a: a place has no '?'"),
+        ("https://me:secret@example.org", "https://example.org: an address may not hold a name or password"),
+        ("https://example.org/a/../b", "https://example.org/a/../b: '..' is not allowed"),
+        ("https://a.org https://b.org", "https://a.org https://b.org: an address has no blanks"),
+    ],
+)
+def test_a_setting_that_names_nothing(one: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTBP_REMOTE", f"https://data.example.org, {one}")
+    with pytest.raises(SettingsError) as caught:
+        allowed("https://example.net/a.csv")
+    assert str(caught.value).startswith(
+        f"DISTBP_REMOTE names {why.partition(': ')[0]!r}, but takes https, http, s3 and gs, alone or with a"
+        f" place (s3://our-bucket/public), with commas between ({why}"
+    )
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -249,11 +282,14 @@ def test_redirects_are_checked_one_by_one(site: Site, monkeypatch: pytest.Monkey
         "s3://bucket/a.csv": "leads to s3://bucket/a.csv: this address may not be followed here",
         "https://example.org/a.csv": "leads to https://example.org/a.csv: this address may not be followed",
         site.url("/loop"): "leads on more than 5 times",
+        "ftp://me:secret@example.org/a?secret": "leads to 'ftp://example.org/a': data is read from https",
+        "": "/loop: the server answers 302, and does not say where the file is now; check the address",
     }.items():
         site.pages["/loop"] = Page(status=302, headers={"Location": to})
         with pytest.raises(DataError) as caught:
             fetched(site.url("/loop"))
         assert said in str(caught.value)
+        assert "secret" not in str(caught.value)
     assert site.asked.count("/b.csv") == 1
 
 
@@ -285,7 +321,7 @@ BODY = b"a,price\n" + b"1,2\n" * 100
         (Page(BODY, headers={"Content-Encoding": "br"}), "the server packs the file on its way (br)"),
         (
             Page(b"5\r\nabc", headers={"Transfer-Encoding": "chunked"}, length=""),
-            "cut off after 0 bytes (IncompleteRead(0 bytes read",
+            "cut off after 3 bytes (IncompleteRead(0 bytes read",
         ),
         (Page(BODY, length=2**50), "bytes; at most 1,099,511,627,776 are allowed. If you trust it, raise"),
     ],
@@ -325,7 +361,7 @@ def test_no_more_than_there_may_be(site: Site, tmp_path: Path, monkeypatch: pyte
         site.pages[name] = Page(BODY, headers={"ETag": f'"{name}"'})
     fetched(site.url("/u.csv"))
     with pytest.raises(
-        DataError, match=r"v.csv: there is no room for the file: fetched files may fill 1,000"
+        DataError, match=r"v.csv: there is no room for its 408 bytes: fetched files may fill 1,000"
     ):
         fetched(site.url("/v.csv"))  # the others may still be read
     monkeypatch.setattr(fetching, "_USED_NOW_S", 0.0)
@@ -366,7 +402,6 @@ def test_nothing_old_is_used(
 def test_what_is_lost_is_fetched_again(site: Site, tmp_path: Path) -> None:
     site.pages["/t.csv.gz"] = Page(BODY, headers={"ETag": '"1"'})
     (file,) = find_files(TableFiles(path=site.url("/t.csv.gz")), Path())
-    assert file.path.name == "data.csv.gz"
     file.path.chmod(0o600)
     file.path.write_bytes(BODY[:50])
     assert fetched(site.url("/t.csv.gz")) == BODY
@@ -389,7 +424,58 @@ def test_a_prepared_table_is_used_while_the_file_is_the_same(
 
 def test_only_tables_are_fetched(site: Site, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"x.npy: only tables \(format: table\) are fetched from an address"):
-        load(Npy(inputs=site.url("/x.npy")), tmp_path)
+        load(Npy(inputs=site.url("/x.npy?key=secret")), tmp_path)
+    with pytest.raises(JobError, match=r"x.npz: only a table is fetched, alone; download it, and name the"):
+        source_of([site.url("/x.npz?key=secret")], with_targets=True)
+
+
+def test_a_file_that_comes_too_slowly(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.pages["/t.csv?key=secret"] = Page(BODY)
+    monkeypatch.setenv("DISTBP_REMOTE_DEADLINE_S", "60")
+    monkeypatch.setattr(fetching, "monotonic", itertools.count(0, 61).__next__)
+    with pytest.raises(DataError) as caught:
+        fetched(site.url("/t.csv?key=secret"))
+    assert str(caught.value) == (
+        f"{site.url('/t.csv')}: 408 bytes came in 60 seconds, and no more time is given; download the"
+        " file, and name that, or raise DISTBP_REMOTE_DEADLINE_S"
+    )
+    assert kept(tmp_path) == []
+
+
+@pytest.mark.parametrize("at", ["HTTP://{}/year=2024/t.csv", "http://{}/year=2024/t.csv?x=/year=1/"])
+def test_a_file_of_the_web_has_no_columns_from_its_folders(at: str, site: Site) -> None:
+    site.pages["/year=2024/t.csv"] = site.pages["/year=2024/t.csv?x=/year=1/"] = Page(BODY)
+    assert open_raw(TableFiles(path=at.format(site.place)), Path()).names == ("a", "price")
+
+
+def test_names_of_packed_files_in_any_case(site: Site, tmp_path: Path) -> None:
+    for name in ("H.CSV.GZ", "h.of-today.Gz"):
+        site.pages[f"/{name}"] = Page(gzip.compress(BODY))
+        (tmp_path / name).write_bytes(gzip.compress(BODY))
+        for path in (name, site.url(f"/{name}")):
+            assert open_raw(TableFiles(path=path), tmp_path).names == ("a", "price")
+
+
+def test_an_address_on_the_command_line_is_taken_as_it_is(site: Site, tmp_path: Path) -> None:
+    table = write(houses(), tmp_path / "h.csv").read_bytes()
+    site.pages["/a//h.csv?of=http://x"] = Page(table)
+    url = site.url("/a//h.csv?of=http://x")
+    asked = ["train", url, "--target", "price", "--output", str(tmp_path / "run"), "--set", "epochs=1"]
+    done = CliRunner().invoke(group, asked)
+    assert done.exit_code == 0, done.output
+    assert set(site.asked) == {"/a//h.csv?of=http://x"}
+
+
+def test_what_else_lies_in_the_cache(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.pages["/t.csv"], site.pages["/u.csv"] = Page(BODY), Page(BODY, headers={"ETag": '"1"'})
+    monkeypatch.setenv("DISTBP_REMOTE_BYTES", "1000")
+    fetched(site.url("/t.csv"))
+    stray = tmp_path / "cache" / "remote" / "notes.txt"
+    stray.write_bytes(b"x" * 500)
+    os.utime(stray, (0, 0))
+    fetched(site.url("/u.csv"))
+    assert not stray.exists()  # it counts, and is what was used longest ago
+    assert len(kept(tmp_path)) == 2
 
 
 def test_progress_is_shown_on_a_terminal_alone(

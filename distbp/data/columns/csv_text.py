@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from distbp.core.errors import DataError
 from distbp.data.columns.arrow import arrow
 from distbp.data.columns.cells import DATE, MISSING, NUMBER, cleaned, matches
-from distbp.data.columns.files import is_packed
+from distbp.data.columns.files import packing
 from distbp.data.formats.tables import TableFiles
 from distbp.data.safety import DataFile
 
@@ -139,7 +139,7 @@ def first_undecodable(source: TableFiles, file: DataFile, dialect: Dialect) -> s
 
 def _opened(source: TableFiles, file: DataFile) -> Any:
     pa = arrow().pa
-    return pa.input_stream(str(file.path), compression="detect" if is_packed(file) else None)
+    return pa.input_stream(str(file.path), compression=packing(file))
 
 
 def _read_options(source: TableFiles, dialect: Dialect, *, use_threads: bool) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from distbp.data.columns.arrow import arrow, is_text
 from distbp.data.columns.csv_text import Dialect, Ragged, read_csv
-from distbp.data.columns.files import check_unpacked, is_packed
+from distbp.data.columns.files import check_unpacked, packing
 from distbp.data.formats.tables import TableFiles
 from distbp.data.safety import DataFile, check_claim
 
@@ -97,8 +97,8 @@ def _ipc(file: DataFile) -> Any:
 
 def _json(file: DataFile) -> Any:
     """All of a file: the types of its columns come from every line. What is packed is counted as it comes."""
-    with arrow().pa.input_stream(str(file.path), compression="detect" if is_packed(file) else None) as stream:
-        return arrow().json.read_json(_Counted(file, stream) if is_packed(file) else stream)
+    with arrow().pa.input_stream(str(file.path), compression=packing(file)) as stream:
+        return arrow().json.read_json(_Counted(file, stream) if packing(file) else stream)
 
 
 class _Counted:

@@ -9,7 +9,7 @@ from pathlib import Path
 from distbp.core import settings
 from distbp.core.errors import DataError
 from distbp.data.formats.tables import TableFiles
-from distbp.data.remote.addresses import is_address
+from distbp.data.remote.addresses import is_address, parsed
 from distbp.data.remote.fetching import fetch
 from distbp.data.safety import DataFile, find, resolve
 
@@ -19,7 +19,7 @@ SUFFIXES = {
     **dict.fromkeys((".feather", ".arrow", ".ipc"), "arrow"),
     **dict.fromkeys((".jsonl", ".ndjson"), "jsonl"),
 }
-PACKED = (".gz", ".zst", ".bz2")
+PACKED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 _FIRST_BYTES = ((b"PAR1", "parquet"), (b"ARROW1", "arrow"), (b"\xff\xff\xff\xff", "arrow"), (b"{", "jsonl"))
 MOST_FILES = 100_000
 
@@ -29,12 +29,13 @@ def find_files(source: TableFiles, folder: Path, confined: bool = False) -> list
     HostileFileError."""
     path = source.path
     if is_address(path):
-        return fetch(path, lambda name: _is_data(Path(name)), MOST_FILES)
+        return fetch(path, _is_data, MOST_FILES)
     base = common_folder(source, folder, confined)
     if base is None:
         return [find(folder, path, confined)]
     if resolve(folder, path, confined).is_dir():
-        begin, found = path, [p for p in base.rglob("*") if p.is_file() and _is_data(p)]
+        begin = path
+        found = [p for p in base.rglob("*") if _is_data(p.relative_to(base).as_posix()) and p.is_file()]
         if not found:
             raise DataError(f"{path}: the folder has no file that ends in {', '.join(SUFFIXES)}")
     else:
@@ -75,7 +76,7 @@ def common_folder(source: TableFiles, folder: Path, confined: bool = False) -> P
 def begins_at(path: str, names: Sequence[str]) -> str:
     """What the names of all files begin with, of a table whose path is this: its folder, or the part of the
     pattern before the first wildcard."""
-    plain = path.rstrip("/") if is_address(path) else str(Path(path))
+    plain = parsed(path).name.rstrip("/") if is_address(path) else str(Path(path))
     if all(name == plain or name.startswith(f"{plain}/") for name in names):
         return plain
     if wild := re.search(r"[*?[]", plain):
@@ -87,38 +88,43 @@ def file_kind(source: TableFiles, file: DataFile) -> str:
     """csv, parquet, arrow or jsonl: as the job says, by the name, or by the first bytes."""
     if source.kind != "auto":
         return source.kind
-    path = Path(file.name)
-    suffix = path.suffix.lower()
-    if suffix in PACKED:
-        suffix = path.with_suffix("").suffix.lower()
-    if suffix in SUFFIXES:
-        return SUFFIXES[suffix]
+    if kind := _kind_of(Path(file.name)):
+        return kind
     with file.path.open("rb") as handle:
         first = handle.read(8)
     return next((kind for start, kind in _FIRST_BYTES if first.startswith(start)), "csv")
 
 
-def is_packed(file: DataFile) -> bool:
-    return Path(file.name).suffix.lower() in PACKED
+def packing(file: DataFile) -> str | None:
+    """How a file is packed, by its name, as pyarrow names that; None: it is not."""
+    return PACKED.get(Path(file.name).suffix.lower())
 
 
 def looks_like_table(path: Path) -> bool:
-    """Whether a file on the command line is a table by its name."""
-    suffix = path.suffix.lower()
-    return (path.with_suffix("").suffix.lower() if suffix in PACKED else suffix) in SUFFIXES
+    """Whether a file is a table by its name."""
+    return _kind_of(path) is not None
+
+
+def _kind_of(path: Path) -> str | None:
+    """By the end of the name, in any case of letters."""
+    plain = path.with_suffix("") if path.suffix.lower() in PACKED else path
+    return SUFFIXES.get(plain.suffix.lower())
 
 
 def check_unpacked(file: DataFile, seen: int) -> None:
     """Raises HostileFileError where a packed file has unpacked to more than the settings allow."""
-    if is_packed(file) and seen > settings.get("DISTBP_EXPANSION_FREE_BYTES"):
+    if packing(file) and seen > settings.get("DISTBP_EXPANSION_FREE_BYTES"):
         from distbp.data.safety import check_claim
 
         check_claim(file.name, seen, file.size)
 
 
-def _is_data(path: Path) -> bool:
-    hidden = any(part.startswith((".", "_")) for part in path.parts[-1:])
-    return looks_like_table(path) and not hidden
+def _is_data(path: str) -> bool:
+    """Whether a file of a folder is a part of the table, by its path from there. Names that begin with "." or
+    "_" are hidden, as Hive and Spark have it, but for columns (_year=2024)."""
+    parts = path.split("/")
+    hidden = any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in parts)
+    return not hidden and looks_like_table(Path(path))
 
 
 def _cut(path: str) -> tuple[str, str]:

@@ -1,1 +1,1 @@
-"""Named columns: tables as people have them (CSV, Parquet, frames), and how each column becomes numbers."""
+"""Files that lie elsewhere (on web servers, in buckets): which may be fetched, and how."""

@@ -1,7 +1,8 @@
 """Addresses of data that lies elsewhere, and which of them may be followed. Nothing here touches the network.
 
 `DISTBP_REMOTE` lists what may be followed: a scheme (https), or a scheme with a host or bucket, and perhaps
-the beginning of a path (s3://our-bucket/public). It is empty by default.
+the beginning of a path (s3://our-bucket/public). It is empty by default. Messages show no query and no
+password of an address.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from distbp.core.errors import DataError, HostileFileError, SettingsError, cut
 
 WEB = {"https": 443, "http": 80}  # and their ports
 BUCKETS = {"s3": "s3fs", "gs": "gcsfs"}  # and the packages that read them
+_SCHEMES = (*WEB, *BUCKETS)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _NO_PART = re.compile(r"[\x00-\x20\x7f\\]")
@@ -54,10 +56,16 @@ def is_address(path: str) -> bool:
     return _SCHEME.match(path) is not None
 
 
+def shown(text: str) -> str:
+    """What messages show of an address that may be damaged: no query, no name and no password."""
+    scheme, divider, rest = text.partition("://")
+    return f"{scheme}{divider}{re.split('[?#]', rest)[0].rpartition('@')[2]}"[:200]
+
+
 def allowed(text: str, of: str = "") -> Address:
     """The address that `text` means, where `DISTBP_REMOTE` allows it. of: the address that led here, for
     messages. Raises DataError, which says what to set, and HostileFileError."""
-    address = _parsed(text, of)
+    address = parsed(text, of)
     if not any(_covers(one, address) for one in _listed()):
         listed = str(settings.get("DISTBP_REMOTE"))
         said = f"{_from(of, address)}: this address may not be followed here"
@@ -83,60 +91,66 @@ def _from(of: str, address: Address) -> str:
     return f"{of}: leads to {cut(address.name, 200)}" if of else address.name
 
 
-def _parsed(text: str, of: str) -> Address:
-    shown = f"{of}: leads to {text[:200]!r}" if of else text[:200]
+def parsed(text: str, of: str = "") -> Address:
+    """What `text` says, whether it may be followed or not. Raises DataError, HostileFileError."""
+    said = f"{of}: leads to {shown(text)!r}" if of else shown(text)
     try:
         parts = urlsplit(text)
         port, host = parts.port, (parts.hostname or "").lower()
     except ValueError:
-        raise DataError(f"{shown}: is no address; write https://host/file or s3://bucket/file") from None
-    if parts.scheme not in {**WEB, **BUCKETS}:
-        raise DataError(f"{shown}: data is read from https, http, s3 and gs, not from {parts.scheme!r}")
+        raise DataError(f"{said}: is no address; write https://host/file or s3://bucket/file") from None
+    if parts.scheme not in _SCHEMES:
+        raise DataError(f"{said}: data is read from https, http, s3 and gs, not from {parts.scheme!r}")
     if _NO_PART.search(text):
-        raise DataError(f"{shown}: an address has no blanks and no '\\'; write %20 for a blank")
+        raise DataError(f"{said}: an address has no blanks and no '\\'; write %20 for a blank")
     if parts.username is not None or parts.password is not None:
         raise HostileFileError(
             f"{parts.scheme}://{host}: an address may not hold a name or password, as it is written to"
             " job.yaml; use one that needs none"
         )
     if any(part.partition(";")[0] == ".." for part in re.split(r"[/\\]", unquote(parts.path))):
-        raise HostileFileError(f"{shown}: '..' is not allowed in an address; name the file itself")
+        raise HostileFileError(f"{said}: '..' is not allowed in an address; name the file itself")
     if parts.scheme in BUCKETS:
-        return _bucket(parts, shown)
+        return _bucket(parts, said)
     if not host:
-        raise DataError(f"{shown}: names no host; write {parts.scheme}://host/file")
+        raise DataError(f"{said}: names no host; write {parts.scheme}://host/file")
     if parts.fragment:
-        raise DataError(f"{shown}: an address of data has no '#'; write %23 where it is part of a name")
+        raise DataError(f"{said}: an address of data has no '#'; write %23 where it is part of a name")
     return Address(parts.scheme, host, WEB[parts.scheme] if port is None else port, parts.path, parts.query)
 
 
-def _bucket(parts: SplitResult, shown: str) -> Address:
+def _bucket(parts: SplitResult, said: str) -> Address:
     if parts.query or parts.fragment:
         raise HostileFileError(
-            f"{shown}: options such as endpoint_url are no part of an address; who runs distbp sets them up"
+            f"{said}: options such as endpoint_url are no part of an address; who runs distbp sets them up"
             f" for {BUCKETS[parts.scheme]}"
         )
     if not _BUCKET.fullmatch(parts.netloc):
-        raise DataError(f"{shown}: {parts.netloc[:80]!r} is no bucket; write {parts.scheme}://bucket/file")
+        raise DataError(f"{said}: {parts.netloc[:80]!r} is no bucket; write {parts.scheme}://bucket/file")
     return Address(parts.scheme, parts.netloc, 0, parts.path)
 
 
 def _listed() -> Iterator[Address]:
-    for one in str(settings.get("DISTBP_REMOTE")).split(","):
-        scheme, _, rest = one.strip().partition("://")
-        if not scheme:
-            continue
-        if scheme not in {**WEB, **BUCKETS}:
-            raise SettingsError(
-                f"DISTBP_REMOTE names {one.strip()!r}, but takes https, http, s3 and gs, alone or with a"
-                " place (s3://our-bucket/public), with commas between. Mend or unset it."
-            )
-        try:
-            parts = urlsplit(f"{scheme}://{rest}")
-            port = WEB.get(scheme, 0) if parts.port is None else parts.port
-        except ValueError:
-            raise SettingsError(f"DISTBP_REMOTE names {one.strip()!r}, which is no place. Mend it.") from None
-        yield Address(scheme, (parts.hostname or "").lower(), port, parts.path)
+    """What `DISTBP_REMOTE` allows; a scheme alone has no host. Raises SettingsError."""
+    for one in map(str.strip, str(settings.get("DISTBP_REMOTE")).split(",")):
+        scheme = one.removesuffix("://")
+        if scheme in _SCHEMES:
+            yield Address(scheme, "", 0, "")
+        elif one:
+            yield _place(one)
+
+
+def _place(one: str) -> Address:
+    try:
+        address = parsed(one)
+        if address.query:
+            raise DataError(f"{shown(one)}: a place has no '?'")
+        return address
+    except DataError as error:
+        raise SettingsError(
+            f"DISTBP_REMOTE names {shown(one)!r}, but takes https, http, s3 and gs, alone or with a place"
+            f" (s3://our-bucket/public), with commas between ({error}). Mend or unset it."
+        ) from None
 
 
 def _covers(listed: Address, address: Address) -> bool:

@@ -1,4 +1,4 @@
-"""Files of a store in the cloud (s3://, gs://), by the filesystems of fsspec, which users install.
+"""Files in buckets (s3://, gs://), by the filesystems of fsspec, which users install.
 
 Who may read what, and by which endpoint, is set up for s3fs and gcsfs as their pages say: files and variables
 of the machine. An address says neither.
@@ -16,75 +16,74 @@ from distbp.data.remote.addresses import BUCKETS, Address
 from distbp.data.remote.content import Content
 
 _PIECE = 8 * 2**20
-# What a store says of an object that changes with it: its digest or number, or the time of its last change.
+# What a bucket says of a file that changes with it: its digest or number, or the time of its last change.
 _MARKS = ("ETag", "etag", "generation", "VersionId", "md5Hash", "LastModified", "updated")
 
 
-class Entry(NamedTuple):
-    """A file of a store. `path`: as its filesystem names it. `name`: its address."""
+class Object(NamedTuple):
+    """A file in a bucket. `path`: as its filesystem names it. `name`: its address."""
 
     path: str
     name: str
 
 
-class Store:
-    """The filesystem of an address. Raises DataError where its package is not installed."""
+@contextmanager
+def bucket_contents(address: Address, wanted: Callable[[str], bool], most: int) -> Iterator[list[Content]]:
+    """The file of an address; or those below a folder whose path from there is `wanted`; or what fits a
+    pattern; in the order of their names, at most `most`. What is not read is not fetched. Raises DataError,
+    also where a file changes while it is read."""
+    files = _filesystem(address)
+    found = _objects(files, address, wanted)
+    if len(found) > most:
+        raise DataError(f"{address.name}: {len(found):,} files; at most {most:,} make a table")
+    yield [_content(files, one) for one in found]
 
-    def __init__(self, address: Address) -> None:
-        self.address = address
-        package = BUCKETS[address.scheme]
-        try:
-            import fsspec
 
-            # What another part of the program has set up, or listed before, is not used.
-            self._files: Any = fsspec.filesystem(
-                address.scheme, skip_instance_cache=True, use_listings_cache=False
-            )
-        except ImportError:
-            raise DataError(missing(f"{address.name}: {address.scheme}://", package, package)) from None
+def _filesystem(address: Address) -> Any:
+    """Raises DataError where its package is not installed."""
+    package = BUCKETS[address.scheme]
+    try:
+        import fsspec
 
-    def entries(self, wanted: Callable[[str], bool]) -> list[Entry]:
-        """The file of the address; or those `wanted` by name below a folder; or what fits a pattern; in the
-        order of their names."""
-        path = f"{self.address.host}{self.address.path}".rstrip("/")
-        pattern = any(c in self.address.path for c in "*[")
-        with _told(self.address.name):
-            if pattern:
-                found = [p for p, of in self._files.glob(path, detail=True).items() if of["type"] == "file"]
-            elif self._files.info(path)["type"] == "file":
-                found = [path]
-            else:
-                found = [p for p in self._files.find(path) if wanted(p.rpartition("/")[2])]
-        if not found:
-            raise DataError(
-                f"{self.address.name}: {'nothing fits this' if pattern else 'no table lies'} there"
-            )
-        names = sorted(found)
-        return [Entry(name, f"{self.address.scheme}://{name.lstrip('/')}") for name in names]
+        # What another part of the program has set up, or listed before, is not used.
+        return fsspec.filesystem(address.scheme, skip_instance_cache=True, use_listings_cache=False)
+    except ImportError:
+        raise DataError(missing(f"{address.name}: {address.scheme}://", package, package)) from None
 
-    @contextmanager
-    def opened(self, entry: Entry) -> Iterator[Content]:
-        """Raises DataError, also where the file changes while it is read."""
-        with _told(entry.name):
-            facts = self._files.info(entry.path)
-            mark = _mark(facts)
-            with self._files.open(entry.path, "rb", block_size=_PIECE) as file:
-                yield Content(
-                    entry.name, facts.get("size"), mark, self._pieces(entry, file, facts.get("size"), mark)
-                )
 
-    def _pieces(self, entry: Entry, file: Any, size: int | None, mark: str) -> Iterator[bytes]:
-        count = 0
-        with _told(entry.name):
+def _objects(files: Any, address: Address, wanted: Callable[[str], bool]) -> list[Object]:
+    path = f"{address.host}{address.path}".rstrip("/")
+    pattern = any(c in address.path for c in "*[")
+    with _told(address.name):
+        if pattern:
+            found = [p for p, of in files.glob(path, detail=True).items() if of["type"] == "file"]
+        elif files.info(path)["type"] == "file":
+            found = [path]
+        else:
+            found = [p for p in files.find(path) if wanted(p.lstrip("/").removeprefix(f"{path}/"))]
+    if not found:
+        raise DataError(f"{address.name}: {'nothing fits this' if pattern else 'no table lies'} there")
+    return [Object(path, f"{address.scheme}://{path.lstrip('/')}") for path in sorted(found)]
+
+
+def _content(files: Any, one: Object) -> Content:
+    with _told(one.name):
+        facts = files.info(one.path)
+    size, mark = facts.get("size"), _mark(facts)
+    return Content(one.name, one.name, size, mark, _pieces(files, one, size, mark))
+
+
+def _pieces(files: Any, one: Object, size: int | None, mark: str) -> Iterator[bytes]:
+    count = 0
+    with _told(one.name):
+        with files.open(one.path, "rb", block_size=_PIECE) as file:
             while piece := file.read(_PIECE):
                 count += len(piece)
                 yield piece
-            if size is not None and count < size:
-                raise DataError(
-                    f"{entry.name}: cut off after {count:,} bytes; nothing is kept of it, try again"
-                )
-            if _mark(self._files.info(entry.path)) != mark:
-                raise DataError(f"{entry.name}: changed while it was read; try again")
+        if size is not None and count < size:
+            raise DataError(f"{one.name}: cut off after {count:,} bytes; nothing is kept of it, try again")
+        if _mark(files.info(one.path)) != mark:
+            raise DataError(f"{one.name}: changed while it was read; try again")
 
 
 def _mark(facts: Any) -> str:
@@ -93,7 +92,7 @@ def _mark(facts: Any) -> str:
 
 @contextmanager
 def _told(name: str) -> Iterator[None]:
-    """What the libraries of a store raise, of which each has its own errors, as DataError."""
+    """What the filesystems raise, of which each has its own errors, as DataError."""
     try:
         yield
     except (DistbpError, GeneratorExit):

@@ -24,7 +24,7 @@ from distbp.data.remote.addresses import Address, allowed, may_be_private
 from distbp.data.remote.content import Content
 
 _SILENCE_S = 60.0  # of a server, after which it is given up
-_PIECE = 2**20
+_PIECE = 2**16
 _REDIRECTS = 5
 _MOVED = frozenset({301, 302, 303, 307, 308})
 _TRANSLATED = (ipaddress.ip_network("64:ff9b::/96"),)  # addresses of IPv4 within IPv6 (RFC 6052, 2.1)
@@ -35,19 +35,28 @@ _FAULTS = (OSError, http.client.HTTPException)
 
 
 @contextmanager
-def opened_on_web(address: Address) -> Iterator[Content]:
-    """Asks for a file, and waits for the answer. Raises DataError, HostileFileError."""
+def web_contents(address: Address) -> Iterator[list[Content]]:
+    """Asks for the file of an address, and waits for the answer. Raises DataError, HostileFileError."""
+    if any(c in address.path for c in "*[") or address.path in ("", "/"):
+        raise DataError(
+            f"{address.name}: name one file: a web server does not list what it has; folders and patterns are"
+            " for s3:// and gs://"
+        )
     first = address
     for _ in range(_REDIRECTS + 1):
         # The answer keeps the socket where the server ends the connection, so both are closed.
         with closing(_connected(address, first)) as connection, _answer(connection, address, first) as answer:
             if answer.status not in _MOVED:
-                yield _content(answer, first.name)
+                yield [_content(answer, first)]
                 return
-            to = urljoin(
-                f"{address.scheme}://{address.place}{address.target}", answer.getheader("Location", "")
-            )
-            address = allowed(to, of=first.name)
+            to = answer.getheader("Location", "")
+            if not to:
+                raise DataError(
+                    f"{_said(address, first)}: the server answers {answer.status}, and does not say where the"
+                    " file is now; check the address"
+                )
+            at = f"{address.scheme}://{address.place}{address.target}"
+            address = allowed(urljoin(at, to), of=first.name)
             if first.scheme == "https" and address.scheme != "https":
                 raise HostileFileError(f"{_said(address, first)}, which is not encrypted")
     raise DataError(f"{first.name}: leads on more than {_REDIRECTS} times; name the address where it ends")
@@ -142,7 +151,8 @@ def _answer(
     raise DataError(f"{_said(address, first)}: the server answers {answer.status} {answer.reason}; {advice}")
 
 
-def _content(answer: http.client.HTTPResponse, name: str) -> Content:
+def _content(answer: http.client.HTTPResponse, first: Address) -> Content:
+    name = first.name
     length = answer.getheader("Content-Length", "")
     size = int(length) if length.isascii() and length.isdecimal() and len(length) < 19 else None
     if size is None and not answer.chunked:
@@ -156,7 +166,8 @@ def _content(answer: http.client.HTTPResponse, name: str) -> Content:
             f"{name}: the server packs the file on its way ({packed[:40]}), though it was asked not to;"
             " download it, and name the file"
         )
-    return Content(name, size, _mark(answer, length), _pieces(answer, name, size))
+    whole = f"{name}?{first.query}" if first.query else name
+    return Content(name, whole, size, _mark(answer, length), _pieces(answer, name, size))
 
 
 def _mark(answer: http.client.HTTPResponse, length: str) -> str:
@@ -176,7 +187,7 @@ def _pieces(answer: http.client.HTTPResponse, name: str, size: int | None) -> It
     count, why = 0, "the connection ended"
     while True:
         try:
-            piece = answer.read(_PIECE)
+            piece = answer.read1(_PIECE)  # what is there, so that the time of slow answers is seen
         except _FAULTS as error:
             piece, why = b"", _reason(error)
             size = count + 1 if size is None else size  # an answer without a length has an end of its own
