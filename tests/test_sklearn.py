@@ -199,7 +199,12 @@ def test_realmlp() -> None:
         "smooth_clip", "periodic_embedding", "scale", "dense"
     ]  # fmt: skip
     assert net.score(x, y) > 0.9
-    assert np.array_equal(net.model_.preprocessing.mean.shape, (4,))
+    rare = np.column_stack([x, np.where(np.arange(len(x)) < 9, 8.0, 0.0)])  # whose quartiles are one
+    brief = DistbpClassifier(recipe="realmlp", hidden=(8,), epochs=1, early_stopping=False).fit(rare, y)
+    low, median, high = np.quantile(rare, [0.25, 0.5, 0.75], axis=0)
+    scaled = brief.model_.preprocessing
+    assert scaled.mean.tolist() == median.tolist()
+    assert scaled.std.tolist() == [*(high - low)[:4], 4.0]
     target = x[:, 0] * 50 + 7
     values = DistbpRegressor(recipe="realmlp", hidden=(24,), epochs=120, random_state=0).fit(x, target)
     assert {

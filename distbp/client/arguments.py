@@ -14,8 +14,7 @@ from typing import Any
 
 from distbp.core.errors import RemoteError, cut
 from distbp.core.storage import user_path
-from distbp.data.columns.given import is_frame
-from distbp.data.columns.rows import is_lazy
+from distbp.data.frames import frame_kind, is_frame
 from distbp.run.splits import SPLITS
 
 JOB_ID = re.compile(r"job_[0-9a-hjkmnp-tv-z]{20}")
@@ -97,7 +96,7 @@ def data(value: Any) -> dict[str, Any]:
         if is_frame(given) or (given is None and split != "train"):
             continue
         if not isinstance(given, tuple | list):
-            lazy = " (call its .collect() first)" if is_lazy(given) else ""
+            lazy = " (call its .collect() first)" if frame_kind(given) == "lazy" else ""
             raise refused(where, wanted, f"{type(given).__name__}{lazy}")
         if len(given) not in (2, 3) or any(part is None for part in given[:2]):
             what = "without targets" if len(given) in (1, 2, 3) else f"{len(given)} arrays"

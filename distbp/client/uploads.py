@@ -20,10 +20,11 @@ from distbp.core.errors import RemoteError
 from distbp.core.options import paths
 from distbp.core.storage import user_path
 from distbp.data.columns.files import are_here
-from distbp.data.columns.given import GivenTable, is_frame
+from distbp.data.columns.given import GivenTable
 from distbp.data.columns.shipping import ship_files, ship_frame
 from distbp.data.cutting import in_a_row
 from distbp.data.formats import Npz, Source, TableFiles, from_arrays, load
+from distbp.data.frames import is_frame
 from distbp.data.sequences import in_step
 from distbp.data.table import Table, target_parts
 from distbp.job import TrainingJob

@@ -236,7 +236,8 @@ def kind(name: str, what: str, tables: Tables, key: str = "type") -> Any:
 
 
 def _annotation(hint: Any) -> Any:
-    """A dataclass's type hint with strict scalars: no text for numbers, no true for 1."""
+    """A dataclass's type hint with strict scalars: no text for numbers, no true for 1. A hint is a scalar,
+    words, a tuple, a mapping, or a union of them."""
     if hint in _SCALARS:
         return _SCALARS[hint]
     origin = get_origin(hint)
@@ -247,10 +248,8 @@ def _annotation(hint: Any) -> Any:
         if any(get_origin(a) is collections.abc.Mapping for a in get_args(hint)):
             return _by_spelling(arguments)
         return Union.__getitem__(arguments)
-    generic: Any = {collections.abc.Sequence: tuple, list: tuple, collections.abc.Mapping: dict}.get(
-        origin, origin
-    )
-    return generic[(arguments[0], ...)] if origin in (collections.abc.Sequence, list) else generic[arguments]
+    generic: Any = dict if origin is collections.abc.Mapping else origin
+    return generic[arguments]
 
 
 def _by_spelling(members: tuple[Any, ...]) -> Any:

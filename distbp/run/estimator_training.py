@@ -13,7 +13,8 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.core.errors import ArgumentError
-from distbp.data.columns.rows import as_arrow, is_lazy
+from distbp.data.columns.rows import as_arrow
+from distbp.data.frames import frame_kind
 from distbp.data.preprocessing import Preprocessing
 from distbp.job import TrainingJob, realmlp, recipes
 from distbp.job.training_job import takes_whole_batches
@@ -54,10 +55,10 @@ class Rows:
 def whole(x: Any) -> Any:
     """Inputs as scikit-learn takes them: batches and streams of Arrow as a table, which has names. Raises
     ArgumentError for a frame without rows."""
-    if is_lazy(x):
+    kind = frame_kind(x)
+    if kind == "lazy":
         raise ArgumentError(f"a {type(x).__name__} has no rows yet; give what its .collect() returns")
-    streamed = hasattr(x, "__arrow_c_stream__") and not hasattr(x, "shape")
-    return as_arrow(x) if streamed or hasattr(x, "__arrow_c_array__") else x
+    return as_arrow(x) if kind in ("arrow", "stream") else x
 
 
 def job_of(

@@ -18,7 +18,7 @@ from distbp.data.batches import WholeData
 from distbp.data.checks import Allowed, check_rows
 from distbp.data.columns.cells import MISSING
 from distbp.data.columns.choosing import Wanted, WantedTarget, Window
-from distbp.data.columns.given import GivenTable, is_frame
+from distbp.data.columns.given import GivenTable
 from distbp.data.columns.opening import open_table
 from distbp.data.columns.plan import Plan
 from distbp.data.columns.series import windowed
@@ -26,6 +26,7 @@ from distbp.data.cutting import cut, in_a_row, understand_steps
 from distbp.data.digest import table_record
 from distbp.data.duplicates import shared_rows
 from distbp.data.formats import TableFiles, arranged, from_arrays, load
+from distbp.data.frames import is_frame
 from distbp.data.ids import with_ids
 from distbp.data.prepared import PreparedRows, prepare
 from distbp.data.preprocessing import Preprocessing, fit

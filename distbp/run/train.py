@@ -12,8 +12,7 @@ from distbp.core.arguments import check_kind, kind_of, path_given, workers_given
 from distbp.core.errors import ArgumentError
 from distbp.core.interrupts import Control, Interrupts
 from distbp.core.storage import DISK, Disk
-from distbp.data.columns.given import is_frame
-from distbp.data.columns.rows import is_lazy
+from distbp.data.frames import frame_kind, is_frame
 from distbp.data.sequences import in_step
 from distbp.engine import numerics
 from distbp.engine.memory_need import check_memory, needed
@@ -193,7 +192,7 @@ def by_split(data: Data | None) -> dict[str, Any]:
             raise ArgumentError(f"data has the key {split!r}; its keys are {', '.join(SPLITS)}")
         if arrays is not None and not (isinstance(arrays, tuple | list) and len(arrays) in (2, 3)):
             what = f"{len(arrays)} of them" if isinstance(arrays, tuple | list) else kind_of(arrays)
-            if is_lazy(arrays):
+            if frame_kind(arrays) == "lazy":
                 what += ", which has no rows yet: give what its .collect() returns"
             raise ArgumentError(
                 f"data for {split!r} must be (x, y) or (x, y, weights), inputs and targets, not {what}; for"

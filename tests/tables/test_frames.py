@@ -15,8 +15,9 @@ from houses import houses, job, write
 import distbp
 from distbp import TrainingJob, train
 from distbp.core.errors import ArgumentError, ModelError, RemoteError
-from distbp.data.columns.given import is_frame
 from distbp.data.columns.rows import as_arrow
+from distbp.data.formats.arrays import from_arrays
+from distbp.data.frames import is_frame
 
 pd = pytest.importorskip("pandas")
 pl = pytest.importorskip("polars")
@@ -135,12 +136,25 @@ def test_a_lazy_frame_has_no_rows_yet(known: distbp.Result, tmp_path: Path) -> N
 
 
 def test_text_of_polars_is_not_made_python_objects(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Column by column, each cell would be one: a million rows took 5.7 s, and take 0.03 s."""
+    """Column by column, each cell would be one."""
     monkeypatch.setattr("distbp.data.columns.rows._columns", lambda *_: pytest.fail("column by column"))
     frame = polars().with_columns(pl.col("city").cast(pl.Categorical))
     table = as_arrow(frame)
     assert pa.types.is_dictionary(table.schema.field("city").type)
     assert pa.types.is_string_view(table.schema.field("code").type)
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "arrow", "arrow, a batch"])
+def test_arrays_of_frames_have_the_names_of_their_columns(kind: str) -> None:
+    table = from_arrays(INPUTS[kind](), NUMBERS[:, 0])
+    assert table.columns == ("a", "b", "c")
+    assert table.inputs.tolist() == NUMBERS.tolist()
+
+
+@pytest.mark.parametrize("series", [pl.Series("a", [1.0, 2.0]), pd.Series([1.0, 2.0]), pa.array([1.0])])
+def test_a_series_is_no_frame(series: Any, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"data for 'train' must be \(x, y\) or \(x, y, weights\)"):
+        train(of_frames(), data=series, output=tmp_path / "run")
 
 
 def test_two_columns_of_one_name(known: distbp.Result) -> None:

@@ -289,6 +289,9 @@ def test_through_json(tmp_path: Path) -> None:
         lambda d: d["columns"][1].update(frequencies=3),
         lambda d: d["columns"][1].update(frequencies=10**12, dimension=4, std=0.1),
         lambda d: d["columns"][0].update(signed=True),
+        lambda d: d["columns"][0].update(clip=False),
+        lambda d: d["columns"][0].pop("dimension"),
+        lambda d: d["columns"][1].update(signed=False),
         lambda d: d["target"].update(limits=[2.0, 1.0]),
     ],
 )
@@ -297,6 +300,17 @@ def test_damaged_plans(damage: Any, tmp_path: Path) -> None:
     damage(data)
     with pytest.raises(DataError, match="the model's table is damaged"):
         Plan.from_json(data)
+
+
+def test_plans_of_older_models(tmp_path: Path) -> None:
+    found = plan(tmp_path)
+    data = found.to_json()
+    later = ("signed", "std"), ("clip", "frequencies", "dimension", "std")
+    for column, names in zip(data["columns"], later, strict=False):
+        for name in names:
+            column.pop(name)
+    data["target"].pop("limits")
+    assert Plan.from_json(data).to_json() == found.to_json()
 
 
 def test_every_kind_is_in_the_table_of_kinds() -> None:

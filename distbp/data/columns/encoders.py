@@ -24,7 +24,6 @@ from distbp.nn.ops.activations import SMOOTH_LIMIT
 from distbp.nn.ops.columns import MISSING
 
 _DAY, _MINUTE = 86_400.0, 60.0
-ONE_HOT_LEVELS, MOST_DIMENSIONS = 9, 16
 TURNS = {"month": 12, "weekday": 7, "hour": 1440}  # places on the circle; a day has its minutes
 
 
@@ -92,7 +91,7 @@ class CategoryCode:
     buckets: int = 0
     dimension: int = 0
     signed: bool = False
-    std: float = 0.3
+    std: float = EmbeddingCell.std
     type: Literal["category"] = "category"
 
     reads = "level"
@@ -225,11 +224,6 @@ ENCODERS: dict[str, Any] = {
     "boolean": BooleanCode,
     "date": DateCode,
 }
-
-
-def dimension_of(levels: int, one_hot: int = ONE_HOT_LEVELS) -> int:
-    """Of the vectors of so many levels; 0: they have a column each, up to `one_hot`."""
-    return 0 if levels <= one_hot else min(MOST_DIMENSIONS, (levels + 1) // 2)
 
 
 def transformed(x: Array, log: bool, ranks: Sequence[float]) -> Array:

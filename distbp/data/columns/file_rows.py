@@ -54,9 +54,11 @@ def batches(
                 yield from parquet.iter_batches(batch_size=rows, row_groups=groups, columns=columns)
     elif kind == "arrow":
         with _ipc(file) as reader:
-            count = getattr(reader, "num_record_batches", None)
-            batches = reader if count is None else (reader.get_batch(i) for i in range(count))
-            yield from (batch.select(columns) for batch in batches)
+            if isinstance(reader, arrow().ipc.RecordBatchFileReader):
+                found = (reader.get_batch(i) for i in range(reader.num_record_batches))
+            else:
+                found = iter(reader)
+            yield from (batch.select(columns) for batch in found)
     else:
         yield from _json(file).select(columns).to_batches(max_chunksize=rows)
 

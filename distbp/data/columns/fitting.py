@@ -15,19 +15,12 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.data.columns import kinds
-from distbp.data.columns.encoders import (
-    ONE_HOT_LEVELS,
-    BooleanCode,
-    CategoryCode,
-    DateCode,
-    NumberCode,
-    dimension_of,
-    transformed,
-)
+from distbp.data.columns.encoders import BooleanCode, CategoryCode, DateCode, NumberCode, transformed
 from distbp.data.columns.orders import Counted
 from distbp.data.columns.store import Column
+from distbp.nn.layers.columns import EmbeddingCell
+from distbp.nn.layers.periodic import PeriodicEmbedding
 
-_STD = 0.3  # of the first vectors of an embedding
 _RANKS = 257  # of scale: quantile
 _DAY = 86_400
 
@@ -128,10 +121,15 @@ def _number(
         center, spread = 0.0, 1.0
     spread = spread if spread > 0 else 1.0
     fill = float(kind.value) if kind.fill == "value" else fill
-    periodic: tuple[int, int, float] = (0, 0, 0.0)
+    code = NumberCode(name, center, spread, fill, indicator, log=log, ranks=ranks, clip=kind.clip is not None)
     if kind.frequencies is not None:
-        periodic = (kind.frequencies, kind.dimension or 4, kind.std or 0.1)
-    code = NumberCode(name, center, spread, fill, indicator, log, ranks, (), kind.clip is not None, *periodic)
+        usual = PeriodicEmbedding
+        code = replace(
+            code,
+            frequencies=kind.frequencies,
+            dimension=kind.dimension or usual.dimension,
+            std=kind.std or usual.std,
+        )
     if not kind.bins or not found.numbers:
         return code
     return replace(code, edges=_edges(code, column, rows, found, kind.bins))
@@ -162,11 +160,11 @@ def _category(name: str, kind: Any, column: Column, rows: Array | None, numeric:
     counts = np.zeros(len(levels) + 1, np.int64)
     for part in column.chunks(rows):
         counts += np.bincount(part + 1, minlength=len(counts))
+    std = EmbeddingCell.std if kind.std is None else kind.std
     if kind.encode == "hash":
         other = kind.indicator if kind.indicator is not None else bool(counts[0])
-        return CategoryCode(
-            name, (), other, numeric, kind.buckets, _dimension(kind, kind.buckets), False, kind.std or _STD
-        )
+        dimension = _dimension(kind, kind.buckets)
+        return CategoryCode(name, (), other, numeric, buckets=kind.buckets, dimension=dimension, std=std)
     order = sorted(
         np.flatnonzero(counts[1:] >= kind.at_least).tolist(), key=lambda i: (-counts[i + 1], levels[i])
     )
@@ -175,15 +173,9 @@ def _category(name: str, kind: Any, column: Column, rows: Array | None, numeric:
     other = kind.indicator if kind.indicator is not None else covered < int(counts.sum())
     dimension = 0 if kind.encode == "one_hot" else _dimension(kind, len(kept))
     signed = bool(kind.signed) and not dimension and len(kept) == 2
+    names = tuple(levels[i] for i in kept)
     return CategoryCode(
-        name,
-        tuple(levels[i] for i in kept),
-        other and not signed,
-        numeric,
-        0,
-        dimension,
-        signed,
-        kind.std or _STD,
+        name, names, other and not signed, numeric, dimension=dimension, signed=signed, std=std
     )
 
 
@@ -193,9 +185,9 @@ def _dimension(kind: Any, count: int) -> int:
         return 0
     if kind.dimension is not None:
         return int(kind.dimension)
-    return dimension_of(count, ONE_HOT_LEVELS if kind.one_hot is None else kind.one_hot) or (
-        max(1, (count + 1) // 2) if kind.encode == "embedding" else 0
-    )
+    if kind.one_hot is None and count <= kinds.ONE_HOT_LEVELS and kind.encode != "embedding":
+        return 0
+    return max(1, min(kinds.USUAL_DIMENSION, (count + 1) // 2))
 
 
 def _date(

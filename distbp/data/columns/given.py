@@ -39,12 +39,3 @@ class GivenTable:
         for batch in self.table.select(wanted).to_batches(max_chunksize=_ROWS):
             yield row, {name: batch.column(name) for name in wanted}
             row += batch.num_rows
-
-
-def is_frame(values: Any) -> bool:
-    """Whether a value is a table with named columns, and no mapping."""
-    return not isinstance(values, Mapping) and (
-        hasattr(values, "__arrow_c_stream__")
-        # In this order: the columns of a lazy frame are computed.
-        or (hasattr(values, "to_numpy") and hasattr(values, "columns"))
-    )

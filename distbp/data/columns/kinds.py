@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from distbp.core.options import OptionError, option, registry
+from distbp.nn.layers.columns import EmbeddingCell
+from distbp.nn.layers.periodic import PeriodicEmbedding
 
 if TYPE_CHECKING:  # a job needs no more than the names of the kinds
     from distbp.data.columns.types import Facts
@@ -15,6 +17,8 @@ _INDICATOR = "a column that says whether the cell was missing; left out: where t
 MOST_LEVELS = 1000  # of text that is taken for a category unless the job says so
 MOST_KEPT = 1_000_000  # levels with a code of their own; a float32 holds whole numbers to 2^24
 MOST_DIMENSION = 1024
+MOST_BUCKETS = 65_536
+ONE_HOT_LEVELS, USUAL_DIMENSION = 9, 16  # the most, unless the job says otherwise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +67,18 @@ class Number:
         help="cosines of a periodic embedding of the scaled number, see the layer periodic_embedding; left"
         " out: none",
         ge=1,
-        le=1024,
+        le=MOST_DIMENSION,
     )
     dimension: int | None = option(
-        None, help="numbers that it becomes with frequencies, itself among them; left out: 4", ge=2, le=1024
+        None,
+        help="numbers that it becomes with frequencies, itself among them; left out:"
+        f" {PeriodicEmbedding.dimension}",
+        ge=2,
+        le=MOST_DIMENSION,
     )
-    std: float | None = option(None, help="deviation of the first frequencies; left out: 0.1", gt=0)
+    std: float | None = option(
+        None, help=f"deviation of the first frequencies; left out: {PeriodicEmbedding.std}", gt=0
+    )
     fill: Literal["mean", "median", "value"] = option("mean", help="what stands for a missing cell")
     value: float | None = option(None, help="the number for fill: value")
     indicator: bool | None = option(None, help=_INDICATOR)
@@ -91,29 +101,32 @@ class Category:
     encode: Literal["one_hot", "embedding", "hash"] | None = option(
         None,
         help="one_hot: a column for each level; embedding: a trained vector for each; hash: levels share"
-        " `buckets` codes by their CRC-32; left out: one_hot up to 9 levels, embedding above",
+        f" `buckets` codes by their CRC-32; left out: one_hot up to {ONE_HOT_LEVELS} levels, embedding above",
     )
     dimension: int | None = option(
         None,
-        help="numbers in a vector of an embedding; left out: min(16, (levels + 1) // 2); with hash too,"
-        " where up to 9 buckets are columns unless it is given",
+        help=f"numbers in a vector of an embedding; left out: min({USUAL_DIMENSION}, (levels + 1) // 2); with"
+        f" hash too, where up to {ONE_HOT_LEVELS} buckets are columns unless it is given",
         ge=1,
         le=MOST_DIMENSION,
     )
     one_hot: int | None = option(
-        None, help="levels up to which encode, left out, means one_hot; left out: 9", ge=0, le=1000
+        None,
+        help=f"levels up to which encode, left out, means one_hot; left out: {ONE_HOT_LEVELS}",
+        ge=0,
+        le=MOST_LEVELS,
     )
     signed: bool | None = option(
         None, help="true: two levels, one hot, are one column, 1 and -1, and 0 for all other cells"
     )
     std: float | None = option(
-        None, help="deviation of the first numbers of an embedding; left out: 0.3", gt=0
+        None, help=f"deviation of the first numbers of an embedding; left out: {EmbeddingCell.std}", gt=0
     )
     most: int = option(
-        1000, help="levels that have a code of their own, the commonest ones", ge=1, le=MOST_KEPT
+        MOST_LEVELS, help="levels that have a code of their own, the commonest ones", ge=1, le=MOST_KEPT
     )
     at_least: int = option(1, help="training rows that a level needs for a code of its own", ge=1)
-    buckets: int = option(64, help="codes of encode: hash", ge=2, le=65_536)
+    buckets: int = option(64, help="codes of encode: hash", ge=2, le=MOST_BUCKETS)
     indicator: bool | None = option(
         None,
         help="of one_hot, the column of missing, rare and unseen levels; left out: where training rows have"

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -18,15 +19,14 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError
 from distbp.core.words import counted
-from distbp.data.columns.encoders import ENCODERS, TURNS, CategoryCode
-from distbp.data.columns.kinds import MOST_DIMENSION, MOST_KEPT
+from distbp.data.columns.encoders import ENCODERS, TURNS, CategoryCode, NumberCode
+from distbp.data.columns.kinds import MOST_BUCKETS, MOST_DIMENSION, MOST_KEPT
 from distbp.data.columns.series import SeriesCode
 from distbp.data.windows import Windows
 from distbp.nn.layers.columns import Columns
 
 _VERSION = 1
 _MOST_ROWS = 1 << 32  # of a window
-_LATER = {"clip", "frequencies", "dimension", "std", "signed", "limits"}  # fields that older models lack
 _BLOCK = 2**18  # cells that are written at a time
 
 
@@ -51,6 +51,15 @@ class TargetCode:
     def unscale(self, values: Array) -> Array:
         found = np.asarray(values, np.float64) * self.spread + self.center if self.scaled else values
         return np.asarray(np.clip(found, self.limits[0], self.limits[1])) if self.limits else found
+
+
+_LATER: Mapping[type, Set[str]] = MappingProxyType(  # fields that older models lack
+    {
+        NumberCode: {"clip", "frequencies", "dimension", "std"},
+        CategoryCode: {"signed", "std"},
+        TargetCode: {"limits"},
+    }
+)
 
 
 @dataclass(eq=False)
@@ -229,7 +238,7 @@ def _made(kind: Any, data: Mapping[str, Any]) -> Any:
     """A dataclass from plain values, each of the type that its field says."""
     hints = get_type_hints(kind)
     wanted = {f.name for f in dataclasses.fields(kind)}
-    if strange := (set(data) ^ wanted) - _LATER:
+    if strange := (set(data) - wanted) | (wanted - set(data) - _LATER.get(kind, set())):
         raise ValueError(f"fields {', '.join(sorted(strange))}")
     found = {}
     for name in wanted & set(data) - {"type"}:
@@ -240,7 +249,7 @@ def _made(kind: Any, data: Mapping[str, Any]) -> Any:
             found[name] = tuple(_checked(hint.__args__[0], one) for one in value)
     if not found.get("spread", 1.0) > 0:
         raise ValueError("a spread that is not above 0")
-    if not 0 <= found.get("buckets", 0) <= 65_536:
+    if not 0 <= found.get("buckets", 0) <= MOST_BUCKETS:
         raise ValueError("buckets")
     if not 0 <= found.get("dimension", 0) <= MOST_DIMENSION:
         raise ValueError("dimension")

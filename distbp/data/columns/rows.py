@@ -15,6 +15,7 @@ from distbp.data.columns.arrow import arrow
 from distbp.data.columns.plan import Plan, Seen
 from distbp.data.columns.reading import NamedTable
 from distbp.data.columns.store import read_cells
+from distbp.data.frames import frame_kind
 from distbp.data.windows import Windows
 
 _READ_AS = {"number": "a number", "date": "a date", "boolean": "yes or no", "level": "text"}
@@ -84,10 +85,6 @@ def as_arrow(given: Any, only: Sequence[str] | None = None) -> Any:
 
 def _table_of(given: Any, only: Sequence[str] | None) -> Any:
     pa = arrow().pa
-    if isinstance(given, pa.Table):
-        return given
-    if isinstance(given, pa.RecordBatch):
-        return pa.Table.from_batches([given])
     if isinstance(given, list | tuple):
         wanted = _names_of(given) if only is None else only
         by_name = [{str(k): v for k, v in row.items()} for row in given]
@@ -95,28 +92,23 @@ def _table_of(given: Any, only: Sequence[str] | None) -> Any:
     if isinstance(given, Mapping):
         single = all(isinstance(v, str | bytes) or not isinstance(v, Iterable) for v in given.values())
         return _columns({str(k): [v] if single else v for k, v in given.items()})
-    if is_lazy(given):
+    kind = frame_kind(given)
+    if kind == "lazy":
         raise DataError(f"a {type(given).__name__} has no rows yet; give what its .collect() returns")
     # The stream of pandas has the index as a column; that of others is ready at once, and copies nothing.
-    if hasattr(given, "__arrow_c_stream__") and not hasattr(given, "iloc"):
+    if kind in ("arrow", "polars", "stream"):
         return pa.table(given)
-    if hasattr(given, "to_numpy") and hasattr(given, "dtypes") and hasattr(given, "columns"):
-        return pa.Table.from_arrays(
-            [
-                _array(str(name), given.iloc[:, i] if hasattr(given, "iloc") else given[name])
-                for i, name in enumerate(given.columns)
-            ],
-            names=[str(name) for name in given.columns],
-        )
+    if kind is not None:
+        names = [str(name) for name in given.columns]
+        if kind == "pandas":
+            columns = [given.iloc[:, i] for i in range(len(names))]
+        else:
+            columns = [given[name] for name in given.columns]
+        return pa.Table.from_arrays(list(map(_array, names, columns)), names=names)
     raise DataError(
         "the model takes rows with named columns: a frame, a mapping from name to values, a list of mappings,"
         f" a table of Arrow; not a value of type {type(given).__name__}"
     )
-
-
-def is_lazy(given: Any) -> bool:
-    """Whether a value is a query that has not been computed, as a LazyFrame of Polars is."""
-    return hasattr(given, "collect") and not hasattr(given, "to_numpy") and not isinstance(given, Mapping)
 
 
 def _names_of(rows: Sequence[Any]) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 from distbp.core.errors import DataError
 from distbp.core.options import option
 from distbp.data.checks import ANY, Allowed, BadRows, check_rows
+from distbp.data.frames import names_of
 from distbp.data.sequences import with_lengths
 from distbp.data.table import Columns, Table, build
 from distbp.nn.layers.base import Array
@@ -81,9 +82,10 @@ def columns_of(values: Any, name: str) -> Columns | None:
 
     Raises DataError for a name that two columns have.
     """
-    if not hasattr(values, "columns"):
+    columns = names_of(values)
+    if columns is None:
         return None
-    names = tuple(c if type(c) is int else str(c) for c in values.columns)
+    names = tuple(c if type(c) is int else str(c) for c in columns)
     twice = (
         next((n for i, n in enumerate(names) if n in names[:i]), None)
         if len(set(names)) < len(names)
@@ -121,8 +123,8 @@ def as_array(values: Any, name: str, *, labels: bool = False) -> Array:
         raise DataError(f"{name} are a masked array; give a plain one, with values for the masked places")
     try:
         array = values if isinstance(values, np.memmap) else np.asarray(values)
-        if array.dtype.kind not in "biuf" and hasattr(values, "columns"):
-            parts = [_plain(np.asarray(values[c]), f"{name}, column {c!r}", labels) for c in values.columns]
+        if array.dtype.kind not in "biuf" and (columns := names_of(values)) is not None:
+            parts = [_plain(np.asarray(values[c]), f"{name}, column {c!r}", labels) for c in columns]
             return np.column_stack(parts)
         series = hasattr(values, "dtype") and not isinstance(values, np.ndarray)  # whose types are its own
         return _plain(array, name, labels) if labels or series else array

@@ -1,0 +1,41 @@
+"""What is a table with named columns among the values that a user gives, without any library of frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+FrameKind = Literal["lazy", "pandas", "arrow", "polars", "stream", "columns"]
+
+
+def frame_kind(values: Any) -> FrameKind | None:
+    """By what it offers. lazy: a query that has not been computed. pandas: columns by their place. arrow,
+    polars: a stream of Arrow and names. stream: only a stream. columns: arrays by name. None: a mapping, a
+    series, an array, or another value."""
+
+    def has(name: str) -> bool:
+        return hasattr(values, name)
+
+    if isinstance(values, Mapping):
+        return None
+    if not has("__arrow_c_stream__"):
+        # In this order: the columns of a lazy frame are computed.
+        if not has("to_numpy"):
+            return "lazy" if has("collect") else None
+        return None if not has("columns") else "pandas" if has("iloc") else "columns"
+    if not has("columns"):
+        return None if has("to_numpy") else "stream"
+    return "pandas" if has("iloc") else "arrow" if has("column_names") else "polars"
+
+
+def is_frame(values: Any) -> bool:
+    """Whether a value is a table with named columns, which has its rows."""
+    return frame_kind(values) not in (None, "lazy")
+
+
+def names_of(values: Any) -> list[Any] | None:
+    """The names of the columns of a frame that arrays can be made of; None for what has none."""
+    kind = frame_kind(values)
+    if kind == "arrow":
+        return list(values.column_names)
+    return list(values.columns) if kind in ("pandas", "polars", "columns") else None
