@@ -131,7 +131,7 @@ def _targets_of(model: Model, head: Head, table: RawTable) -> Array:
     if code.name not in table.names:
         raise DataError(f"{table.name}: has no column {code.name!r}, the target to compare with")
     use = Use("level" if text else "number", False, "target")
-    column = load_columns(table, {code.name: use}, model.plan.missing, False).columns[code.name]
+    column = load_columns(table, {code.name: use}, model.plan.missing, skip=False).columns[code.name]
     targets = np.asarray(column.values)
     if column.levels is not None:
         return np.asarray(np.array(column.levels)[targets])

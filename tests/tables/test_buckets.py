@@ -1,4 +1,4 @@
-"""Tables in stores of the cloud: a filesystem of fsspec's, as s3fs and gcsfs are, over a folder here."""
+"""Tables in buckets: a filesystem of fsspec, as s3fs and gcsfs are, over a folder here."""
 
 from __future__ import annotations
 

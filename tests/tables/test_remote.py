@@ -40,7 +40,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """A store within, as an operator allows it."""
+    """A server in a private network, as an operator allows it."""
     with serving() as found:
         monkeypatch.setenv("DISTBP_REMOTE", "http")
         monkeypatch.setenv("DISTBP_REMOTE_PRIVATE", found.place)

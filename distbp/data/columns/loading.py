@@ -57,7 +57,7 @@ class BadRows:
         bad |= found
 
 
-def load_columns(table: NamedTable, uses: Mapping[str, Use], missing: Sequence[str], skip: bool) -> Loaded:
+def load_columns(table: NamedTable, uses: Mapping[str, Use], missing: Sequence[str], *, skip: bool) -> Loaded:
     """Raises DataError with the place of the first bad cell; with `skip`, rows that have one are left out and
     counted."""
     room = Room()

@@ -64,7 +64,7 @@ def _prepared(
     facts = survey(raw, wanted.missing)
     chosen, notes = chosen_kinds(wanted, facts)
     uses = uses_of(wanted, chosen, facts)
-    train = load_columns(raw, uses, wanted.missing, skip)
+    train = load_columns(raw, uses, wanted.missing, skip=skip)
     owner = _split(wanted, train, raw.name)
     for name in sorted(wanted.target_columns):
         _check_target(train.columns[name], owner == 0, name, raw.name)
@@ -83,7 +83,7 @@ def _prepared(
                 raise DataError(
                     f"{other.name}: has no column {', '.join(map(repr, lost))}, which training has"
                 )
-            loaded = load_columns(other, uses, wanted.missing, skip)
+            loaded = load_columns(other, uses, wanted.missing, skip=skip)
             whole = np.zeros(len(loaded), np.int8)
             whole[[] if loaded.kept is None else ~loaded.kept] = NOBODY
             table = _tables(wanted, plan, loaded, whole, other, facts, keeping.Pending(None))["train"]

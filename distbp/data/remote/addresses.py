@@ -158,6 +158,6 @@ def _covers(listed: Address, address: Address) -> bool:
         return False
     if not listed.host:
         return True
-    plain = str if listed.scheme in BUCKETS else unquote  # to a store %2f is no "/"
+    plain = str if listed.scheme in BUCKETS else unquote  # to a bucket %2f is no "/"
     path, begin = plain(address.path), plain(listed.path).rstrip("/")
     return listed[1:3] == address[1:3] and (path == begin or path.startswith(f"{begin}/"))

@@ -29,9 +29,9 @@ class Object(NamedTuple):
 
 @contextmanager
 def bucket_contents(address: Address, wanted: Callable[[str], bool], most: int) -> Iterator[list[Content]]:
-    """The file of an address; or those below a folder whose path from there is `wanted`; or what fits a
-    pattern; in the order of their names, at most `most`. What is not read is not fetched. Raises DataError,
-    also where a file changes while it is read."""
+    """The file of an address, or the files below a folder whose path from there is `wanted`, or what fits a
+    pattern. They come in the order of their names, and are at most `most`. A file is opened when its first
+    piece is taken. Raises DataError, also where a file changes while it is read."""
     files = _filesystem(address)
     found = _objects(files, address, wanted)
     if len(found) > most:

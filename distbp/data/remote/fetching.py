@@ -50,11 +50,13 @@ def fetch(path: str, wanted: Callable[[str], bool], most: int) -> list[DataFile]
     contents = web_contents(address) if address.scheme in WEB else bucket_contents(address, wanted, most)
     with contents as found:
         kept = [_kept(one, folder) for one in found]
-        new = sum(one.size or 0 for one, place in zip(found, kept, strict=True) if place is None)
-        if None in kept:
-            _check_room(address.name, new, folder)
-        places = [place or _fetched(one, folder) for one, place in zip(found, kept, strict=True)]
-        return [find(place, _FILE)._replace(name=one.name) for one, place in zip(found, places, strict=True)]
+        new = [one.size or 0 for one, place in zip(found, kept, strict=True) if place is None]
+        if new:
+            _check_room(address.name, sum(new), folder)
+        return [
+            find(place or _fetched(one, folder), _FILE)._replace(name=one.name)
+            for one, place in zip(found, kept, strict=True)
+        ]
 
 
 def _kept(content: Content, folder: Path) -> Path | None:
