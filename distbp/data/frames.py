@@ -19,10 +19,10 @@ def frame_kind(values: Any) -> FrameKind | None:
     if isinstance(values, Mapping):
         return None
     if not has("__arrow_c_stream__"):
-        # In this order: the columns of a lazy frame are computed.
-        if not has("to_numpy"):
-            return "lazy" if has("collect") else None
-        return None if not has("columns") else "pandas" if has("iloc") else "columns"
+        if has("collect") and not has("to_numpy"):  # asked first: the columns of a lazy frame are computed
+            return "lazy"
+        arrays = has("columns") and (has("to_numpy") or has("__array__"))
+        return None if not arrays else "pandas" if has("iloc") else "columns"
     if not has("columns"):
         return None if has("to_numpy") else "stream"
     return "pandas" if has("iloc") else "arrow" if has("column_names") else "polars"

@@ -36,7 +36,9 @@ def prepared_anew(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     read: list[str] = []
     load = opening.load_columns
     monkeypatch.setattr(
-        opening, "load_columns", lambda table, *rest: read.append(table.name) or load(table, *rest)
+        opening,
+        "load_columns",
+        lambda table, *rest, **options: read.append(table.name) or load(table, *rest, **options),
     )
     return read
 
