@@ -292,7 +292,7 @@ TARGETS = [
         "the targets of the data: 3 targets for the 5 rows of inputs in the data; give one for each",
     ),
     (np.zeros(5, int), np.ones(4), "the weights of the data: 4 weights for the 5 rows of inputs"),
-    (np.array([0, 1, 2, 3, 0]), None, "row 3: label 3, but the model's 3 outputs allow 0 to 2"),
+    (np.array([0, 1, 2, 3, 0]), None, "row 3: label 3, but the 3 outputs of the last layer allow 0 to 2"),
     (np.array([0, 0.5, 1, 1, 1]), None, "row 1: 0.5 is not a label"),
     (np.zeros((5, 3)), None, "3 target columns, where the loss takes one label for each row"),
     (

@@ -22,10 +22,11 @@ from distbp.core.errors import CheckpointError, DataError, Interrupted, ModelErr
 from distbp.core.sealed import sealed_json, unseal_json
 from distbp.data.digest import table_record
 from distbp.data.formats import Npz, from_arrays
+from distbp.job.columns import targets_in
 from distbp.job.losses import LossKind
 from distbp.job.reference import reference
 from distbp.job.schema import job_schema
-from distbp.nn.losses import LOSSES
+from distbp.nn.losses import LOSSES, names_of
 from distbp.plan.describe import describe_job
 from distbp.plan.picture import draw
 from distbp.run import events
@@ -125,6 +126,30 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"loss": {"kind": "softmax_cross_entropy", "plce": "mse"}},
         ["loss.plce: names no layer: 'plce' is not known; did you mean 'place'? known: kind, place, sure,"],
     ),
+    "no such loss": (
+        {"loss": {**LOSS, "place": "msse", "sure": "mea"}},
+        ["loss.place: 'msse' is not known; did you mean 'mse'?", "loss.sure: 'mea' is not known; did you"],
+    ),
+    "no targets": (
+        {"data": {"train": {"format": "table", "path": "a.csv"}, "target": {}}},
+        ["data.target: must be a mapping of at least 1, not of 0"],
+    ),
+    "classes with a scale": (
+        {
+            "data": {
+                "train": {"format": "table", "path": "a.csv"},
+                "target": {
+                    "kind": {"column": "a", "scale": "standard"},
+                    "place": {"column": "b", "scale": "standard", "clip": True},
+                    "sure": {"column": "c", "clip": True},
+                },
+            }
+        },
+        [
+            "data.target.kind.scale: is for values, and softmax_cross_entropy takes classes; leave it out",
+            "data.target.sure.clip: is for values, and sigmoid_cross_entropy takes classes; leave it out",
+        ],
+    ),
     "no loss": (
         {"loss": {"kind": "softmax_cross_entropy", "place": "mse"}},
         [
@@ -149,7 +174,7 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
         },
         [
             "loss.kind.type: 'softmax' is not known; did you mean 'softmax_cross_entropy'?",
-            "loss.place.factor: must be at least 0 and finite, not -1",
+            "loss.place.factor: must be a number at least 0, not -1",
             "loss.sure.type: is required (which loss)",
         ],
     ),
@@ -159,11 +184,13 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
                 **LOSS,
                 "sure": {"type": "mse", "factor": "much"},
                 "kind": {"type": "mse", "factor": True},
+                "place": {"type": "mse", "factor": 10**400},
             }
         },
         [
-            "loss.kind.factor: must be a number, at least 0, not true",
-            "loss.sure.factor: must be a number, at least 0, not 'much'",
+            "loss.kind.factor: must be a number at least 0, not true",
+            "loss.place.factor: must be a number at least 0, not a very large number",
+            "loss.sure.factor: must be a number at least 0, not 'much'",
         ],
     ),
     "nothing is learned": (
@@ -237,8 +264,30 @@ def test_faults_are_told_all_at_once(name: str) -> None:
 
 
 def test_a_mapping_of_columns_needs_several_losses() -> None:
-    with pytest.raises(JobError, match=r"data\.target: is a mapping from outputs, but loss is one"):
+    message = (
+        "data.target: has no column, so that it is a mapping from outputs, but loss is one; name the column"
+    )
+    with pytest.raises(JobError, match=message):
         make_job(data={"train": {"format": "table", "path": "a.csv"}, "target": {"kind": "a"}})
+
+
+@pytest.mark.parametrize("name", ["volume", "price", "columns", "scale", "clip", "types", "tape"])
+def test_outputs_may_have_names_like_those_of_fields(name: str) -> None:
+    layers = [
+        {"type": "dense", "units": 1, "name": "other"},
+        {"type": "dense", "units": 1, "name": name, "inputs": ["input"]},
+    ]
+    data = {"train": {"format": "table", "path": "a.csv"}, "target": {name: "a", "other": "b"}}
+    found = job(layers, loss={name: "mse", "other": "mae"}, data=data)
+    assert names_of(found.loss) == tuple(sorted((name, "other")))
+    assert {output: one.column for output, one in targets_in(found.data.target).items()} == data["target"]
+
+
+def test_one_class_loss_takes_no_scale() -> None:
+    data = {"train": {"format": "table", "path": "a.csv"}, "target": {"column": "a", "scale": "standard"}}
+    message = "data.target.scale: is for values, and softmax_cross_entropy takes classes; leave it out"
+    with pytest.raises(JobError, match=message):
+        make_job(data=data)
 
 
 def test_too_many_outputs() -> None:

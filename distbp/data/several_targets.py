@@ -14,7 +14,7 @@ from distbp.core.errors import DataError
 from distbp.data.table import Table, target_parts
 from distbp.data.targets import Classes, Meaning, as_taken, understand
 from distbp.nn.losses.base import Loss, Targets
-from distbp.nn.losses.several import Head, Heads, Losses
+from distbp.nn.losses.several import Heads, Losses
 
 AllClasses = Classes | Mapping[str, Classes | None] | None  # of several outputs by name
 
@@ -69,10 +69,7 @@ def understand_all(
     parts = {}
     for head in heads:
         own = {split: part(table, head.name) for split, table in tables.items()}
-        try:
-            parts[head.name] = understand(own, head.loss, head.shape[0], dtype)
-        except DataError as error:
-            raise DataError(of_layer(str(error), head)) from None
+        parts[head.name] = understand(own, head.loss, head.shape[0], dtype, head.layer)
     targets = {}
     if all(meaning.targets for meaning in parts.values()):
         for split in tables:
@@ -90,20 +87,9 @@ def all_as_taken(table: Table, heads: Heads, dtype: np.dtype[Any], classes: AllC
     assert isinstance(classes, Mapping)
     found = {}
     for head in heads:
-        try:
-            own = part(table, head.name)
-            found[head.name] = as_taken(own, head.loss, head.shape[0], dtype, classes[head.name])
-        except DataError as error:
-            raise DataError(of_layer(str(error), head)) from None
+        own = part(table, head.name)
+        found[head.name] = as_taken(own, head.loss, head.shape[0], dtype, classes[head.name], head.layer)
     return heads.join(found, dtype)
-
-
-def of_layer(text: str, head: Head) -> str:
-    """A message about the last layer, or the model, as one about the layer of an output."""
-    if not head.name:
-        return text
-    called = f"layer {head.name!r}"
-    return text.replace("the last layer", called).replace("the model's", "its").replace("the model", called)
 
 
 def classes_of(meaning: Meaning) -> AllClasses:

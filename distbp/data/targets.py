@@ -17,7 +17,7 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError
 from distbp.data.table import Table
-from distbp.nn.losses.base import Loss, Targets
+from distbp.nn.losses.base import LAST, Loss, Targets
 
 Classes = tuple[Any, ...]
 _SHOWN = 8  # names of classes in a message
@@ -39,8 +39,15 @@ class Meaning:
     parts: Mapping[str, Meaning] = field(default_factory=dict)
 
 
-def understand(tables: Mapping[str, Table], loss: Loss, outputs: int | None, dtype: np.dtype[Any]) -> Meaning:
-    """What the targets of all splits mean to `loss`. `outputs` of the network; None: not known.
+def understand(
+    tables: Mapping[str, Table],
+    loss: Loss,
+    outputs: int | None,
+    dtype: np.dtype[Any],
+    layer: str = LAST,
+) -> Meaning:
+    """What the targets of all splits mean to `loss`. `outputs` of the network; None: not known. `layer`: the
+    one that gives them, in words.
 
     Raises DataError for targets that no other network could learn with this loss.
     """
@@ -61,8 +68,8 @@ def understand(tables: Mapping[str, Table], loss: Loss, outputs: int | None, dty
                 if outputs == 1:
                     raise DataError(
                         f"{_name(tables['train'])}: {loss.type} with one output tells two classes apart, but"
-                        f" the labels are of {_counted(classes)}; use 'softmax_cross_entropy' and give the"
-                        f" last layer {count} units"
+                        f" the labels are of {_counted(classes)}; use 'softmax_cross_entropy' and give"
+                        f" {layer} {count} units"
                     )
                 return Meaning(Targets("values", columns=count))
             return Meaning(Targets("labels", classes=count, labels=_counted(classes)))
@@ -73,19 +80,28 @@ def understand(tables: Mapping[str, Table], loss: Loss, outputs: int | None, dty
         return Meaning(Targets("values", columns=train.shape[1]))
     else:
         facts = Targets("values", columns=outputs)
-    targets = {split: as_taken(table, loss, outputs, dtype, classes) for split, table in tables.items()}
+    targets = {
+        split: as_taken(table, loss, outputs, dtype, classes, layer) for split, table in tables.items()
+    }
     return Meaning(facts, targets, classes)
 
 
-def as_taken(table: Table, loss: Loss, outputs: int, dtype: np.dtype[Any], classes: Classes | None) -> Array:
+def as_taken(
+    table: Table,
+    loss: Loss,
+    outputs: int,
+    dtype: np.dtype[Any],
+    classes: Classes | None,
+    layer: str = LAST,
+) -> Array:
     """The targets of a table as `loss` takes them: labels (n,) intp, or values (n, outputs) of `dtype`, which
-    labels become as one-hot columns, or as one column of numbers.
+    labels become as one-hot columns, or as one column of numbers. `layer`: as in `understand`.
 
     Raises DataError with the row of the first target that does not fit.
     """
     targets = _required(table)
     if _by_class(targets, loss, outputs):
-        numbers = _numbered(table, _labels(table), outputs, classes)
+        numbers = _numbered(table, _labels(table), outputs, classes, layer)
         if loss.targets == "labels":
             return numbers
         if outputs == 1:
@@ -101,8 +117,8 @@ def as_taken(table: Table, loss: Loss, outputs: int, dtype: np.dtype[Any], class
     values = targets.astype(np.float64)[:, None] if targets.ndim == 1 else targets
     if values.shape[1] != outputs:
         raise DataError(
-            f"{_name(table)}: {values.shape[1]} target columns, but the model has {outputs} outputs;"
-            f" give the last layer {values.shape[1]} units"
+            f"{_name(table)}: {values.shape[1]} target columns, but {layer} has {outputs} outputs;"
+            f" give it {values.shape[1]} units"
         )
     low, high = loss.allowed
     outside = ~((values >= low) & (values <= high)) if low > -np.inf or high < np.inf else np.zeros(0, bool)
@@ -173,7 +189,7 @@ def _class_names(found: Mapping[str, Array], outputs: int) -> Classes | None:
 _KINDS = {"i": "whole numbers", "b": "booleans", "U": "text"}
 
 
-def _numbered(table: Table, labels: Array, outputs: int, classes: Classes | None) -> Array:
+def _numbered(table: Table, labels: Array, outputs: int, classes: Classes | None, layer: str) -> Array:
     """The number of the output of each label, (n,) intp. Where classes are named by text, numbers of outputs
     will do as well."""
     name, text = _name(table), labels.dtype.kind == "U"
@@ -189,9 +205,8 @@ def _numbered(table: Table, labels: Array, outputs: int, classes: Classes | None
         if outside.any():
             row = int(outside.argmax())
             raise DataError(
-                f"{name}: row {table.row_number(row)}: label {labels[row]}, but the model's {count} outputs"
-                f" allow 0 to {count - 1}; give the last layer {int(labels.max()) + 1} units, or mend the"
-                " labels"
+                f"{name}: row {table.row_number(row)}: label {labels[row]}, but the {count} outputs of"
+                f" {layer} allow 0 to {count - 1}; give it {int(labels.max()) + 1} units, or mend the labels"
             )
         return np.ascontiguousarray(labels, np.intp)
     names = np.array(classes)

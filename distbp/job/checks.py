@@ -18,10 +18,10 @@ from distbp.job.members import members_or_restarts, networks
 from distbp.job.method_checks import copies_fit, one_server_fits, whole_batches_fit
 from distbp.job.parts import WorkerRange
 from distbp.job.series_checks import batches_carry, layers_carry, series_fit
-from distbp.job.table_checks import splits_off, tables_are_whole
+from distbp.job.table_checks import splits_off, tables_are_whole, values_are_scaled
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.layers.base import Shape
-from distbp.nn.losses.several import Losses, names_of
+from distbp.nn.losses.several import names_of, parts_of
 from distbp.nn.sharing import parameter_shapes, share
 from distbp.nn.wiring import DATA, data_facts, dropping, wire
 from distbp.optim.schedules import WarmUp, plateau_of
@@ -238,9 +238,9 @@ def _plateau_direction(job: TrainingJob) -> Iterator[Fault]:
 
 
 def _class_weights_have_classes(job: TrainingJob) -> Iterator[Fault]:
-    loss = job.loss
-    if job.class_weight is None or isinstance(loss, Losses):
+    if job.class_weight is None or names_of(job.loss):
         return
+    loss = parts_of(job.loss)[0].loss
     if loss.targets != "labels":
         yield Fault(
             "class_weight",
@@ -292,6 +292,7 @@ Check = Callable[["TrainingJob"], Iterator[Fault]]
 CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (_splits_need_training_data, frozenset({"data"})),
     (tables_are_whole, frozenset({"data", "loss"})),
+    (values_are_scaled, frozenset({"data", "loss"})),
     (series_fit, frozenset({"data", "loss"})),
     (layers_carry, frozenset({"data", "model"})),
     (batches_carry, frozenset({"data", "optimizer", "batch_size"})),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from distbp.job.faults import Part, Words, at_most, line, nearest, raised, shown
+from distbp.job.faults import Part, Words, at_most, line, raised, shown
 from distbp.job.kinds import Flag, Number, Text, Whole, kind
 from distbp.job.tables import TABLES
 
@@ -99,23 +99,21 @@ def _target(value: Any) -> Any:
 
 
 def _one_or_several(value: Any) -> str | None:
-    """Which member of the union a value can be: a target, or a mapping from outputs to targets."""
+    """Which member of the union a value can be: a target, or a mapping from outputs to targets, which has no
+    `column`."""
     if isinstance(value, Target):
         return "one"
     if not isinstance(value, Mapping):
         return None
-    whole = {"column", "scale"} & value.keys() or any(nearest(str(key), ["column"]) for key in value)
-    return "one" if whole else "several"
+    return "one" if "column" in value else "several"
 
 
-OneTarget = Annotated[
-    Target, BeforeValidator(_target), Words("the name of a column, or a mapping with column and scale")
-]
+_ONE = Annotated[Target, Words("the name of a column, or a mapping with column and scale")]
 TargetField = Annotated[
     Annotated[
-        Annotated[Target, Words("the name of a column, or a mapping with column and scale"), Tag("one")]
+        Annotated[_ONE, Tag("one")]
         | Annotated[
-            dict[Text, OneTarget],
+            dict[Text, Annotated[_ONE, BeforeValidator(_target)]],
             Field(min_length=1),
             Words("a mapping from each output to such"),
             Tag("several"),

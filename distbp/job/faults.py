@@ -163,13 +163,13 @@ def explain(
 ) -> list[InitErrorDetails]:
     """Pydantic's errors about `value`, a candidate for `part`, rewritten; the last may only count others.
     more: how many others are known of."""
-    inside = {error["loc"][:1] for error in errors if error["loc"][:-1]}
+    above = {error["loc"][:n] for error in errors for n in range(len(error["loc"]))}
     named = [
         error
         for error in errors
         if not _counted(error)
         # Only items at fault are missing, and they have their own faults.
-        and not (error["type"] == "too_short" and error["loc"][:1] in inside)
+        and not (error["type"] == "too_short" and error["loc"] in above)
     ]
     more += left_out(errors) + max(0, len(named) - MOST_FAULTS)
     # To find the name that was meant takes time, so it is done for those that will be told.
@@ -209,7 +209,7 @@ def _explain_union(name: str, field: FieldInfo, whole: Any, errors: Sequence[Any
         if error["loc"][:1] != (name,):
             continue
         inside = tuple(part for part in error["loc"][2:] if part != "[key]")
-        if inside or error["type"] == "fault":
+        if inside or error["type"] in ("fault", *_LENGTHS):
             lines.append(line((name, *inside), _plain_message(error), error.get("input")))
         else:
             lines.append(line((name,), f"must be {allowed_field(field)}, not {shown(whole)}", whole))
@@ -251,12 +251,12 @@ def _plain_message(error: Any) -> str:
         ("greater_than", "greater than {gt}"),
         ("less_than_equal", "at most {le}"),
         ("less_than", "less than {lt}"),
-        ("too_short", "a list of at least {min_length}, not of {actual_length}"),
-        ("too_long", "a list of at most {max_length}, not of {actual_length}"),
+        ("too_short", "{what} of at least {min_length}, not of {actual_length}"),
+        ("too_long", "{what} of at most {max_length}, not of {actual_length}"),
     ):
         if kind == bound:
-            tail = "" if kind.startswith("too_") else f", not {shown(found)}"
-            return f"must be {words.format(**context)}{tail}"
+            tail = "" if kind in _LENGTHS else f", not {shown(found)}"
+            return f"must be {words.format(what=shown(found), **context)}{tail}"
     if kind == "invalid_key":
         return "keys must be text"
     if kind in ("fault", "wrong_type"):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from distbp.nn.layers.base import Shape
-from distbp.nn.losses.several import Heads, Losses, heads_of, names_of
+from distbp.nn.losses.several import Heads, heads_of, names_of
 from distbp.nn.wiring import DATA, places_of, unknown_name, wire
 
 
@@ -62,8 +62,3 @@ def heads_known(layers: Sequence[Any], loss: Any, otherwise: int) -> Heads | Non
     if not found:
         return None
     return heads_of(loss, [(otherwise,) if shape is None else shape for shape in found])
-
-
-def several(loss: Any) -> bool:
-    """Whether it is a mapping from outputs to losses."""
-    return isinstance(loss, Losses)

@@ -11,7 +11,6 @@ from distbp.job.layer_shapes import (
     heads_known,
     last_activation,
     output_places,
-    several,
     shapes,
 )
 from distbp.nn.head_metrics import metrics_of
@@ -31,9 +30,10 @@ def outputs_exist(job: TrainingJob) -> Iterator[Fault]:
     _, strange = places_of(job.model.layers, names_of(job.loss), unknown)
     nameless = all(layer.name is None for layer in job.model.layers)
     for name, message in strange:
-        why = f"{name!r} is not known, as no layer has a name; give the layers of the outputs names"
+        why = f"{name!r} is not known, as no layer has a name; give the layers of the outputs names,"
+        why += " or write one loss with its type"
         yield Fault(f"loss.{name}", f"names no layer: {why if nameless else message}")
-    if several(job.loss) and not any(part.factor for part in parts_of(job.loss)):
+    if not any(part.factor for part in parts_of(job.loss)):
         yield Fault("loss", "has the factor 0 for every output, so that nothing is learned; raise one")
 
 
@@ -53,17 +53,13 @@ def head_faults(
     layers = job.model.layers
     for head, place in zip(heads, output_places(layers, job.loss) or (), strict=True):
         facts = targets.get(head.name, Targets())
-        for problem in head.loss.faults(head.shape, last_activation(layers, place), facts):
-            of_layer = at_layers and problem.startswith("the last layer")
-            yield Fault(f"model.layers.{place}" if of_layer else path_of(head), _worded(problem, head))
+        for problem in head.loss.faults(head.shape, last_activation(layers, place), facts, head.layer):
+            of_layer = at_layers and problem.startswith(head.layer)
+            yield Fault(f"model.layers.{place}" if of_layer else path_of(head), problem)
 
 
 def path_of(head: Head) -> str:
     return f"loss.{head.name}" if head.name else "loss"
-
-
-def _worded(problem: str, head: Head) -> str:
-    return problem.replace("the last layer", f"layer {head.name!r}") if head.name else problem
 
 
 def metrics_apply(job: TrainingJob) -> Iterator[Fault]:
@@ -100,7 +96,7 @@ def _smaller(job: TrainingJob) -> Heads | None:
 
 def one_loss_is_needed(job: TrainingJob) -> Iterator[Fault]:
     """What does not go with several outputs."""
-    if not several(job.loss):
+    if not names_of(job.loss):
         return
     if job.class_weight is not None:
         yield Fault(

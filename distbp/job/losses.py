@@ -6,18 +6,23 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import GetJsonSchemaHandler, ValidationError
+from pydantic import Field, GetJsonSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, core_schema
 
 from distbp.core.errors import MOST_FAULTS
-from distbp.job.faults import details, line, nearest, raised, shown
-from distbp.job.kinds import PLACE, Kind, plain
+from distbp.job.faults import Part, details, line, raised
+from distbp.job.kinds import PLACE, Kind, Number, plain
 from distbp.nn.losses import LOSSES
 from distbp.nn.losses.several import Losses, OutputLoss
 
 MOST_OUTPUTS = 1000
 FACTOR = "factor"
-_FACTOR_HELP = "of this loss in the sum of all, at least 0"
+
+
+class Weighed(Part):
+    """What each of several losses has beside its options."""
+
+    factor: Number = Field(default=1.0, ge=0, description="of this loss in the sum of all")
 
 
 class LossKind(Kind):
@@ -41,15 +46,11 @@ class LossKind(Kind):
                 lines.append(line((name,), "keys must be the names of layers", value))
                 continue
             try:
-                loss = super().validate(one)
+                loss, weighed = super().validate(one), Weighed(factor=factor)
             except ValidationError as error:
                 lines += [line((name, *e["loc"]), e["msg"], e.get("input")) for e in details(error)]
-                continue
-            problem = _factor_fault(factor)
-            if problem:
-                lines.append(line((name, FACTOR), problem, factor))
             else:
-                found.append(OutputLoss(name, loss, float(factor)))
+                found.append(OutputLoss(name, loss, weighed.factor))
         if lines:
             raise raised(self.what, lines[:MOST_FAULTS])
         return Losses(tuple(found))
@@ -68,7 +69,7 @@ class LossKind(Kind):
             "required": [self.key, FACTOR],
             "properties": {
                 self.key: {"enum": sorted(self.table), "description": "which loss"},
-                FACTOR: {"type": "number", "minimum": 0, "description": _FACTOR_HELP},
+                **Weighed.model_json_schema()["properties"],
             },
         }
         return {
@@ -80,14 +81,12 @@ class LossKind(Kind):
 
 
 def outputs_in(value: Any) -> tuple[Any, ...]:
-    """The names of outputs in what a job writes as its loss, right or wrong; () where it is one loss."""
+    """The names of outputs in what a job writes as its loss, right or wrong: the keys of a mapping without
+    `type` whose values may be losses. () where it is one loss."""
     if not isinstance(value, Mapping) or "type" in value:
         return ()
-    if any(isinstance(one, Mapping) or type(one) in LOSSES.values() for one in value.values()):
-        return tuple(value)
-    names = all(isinstance(one, str) and one in LOSSES for one in value.values())
-    near = any(isinstance(key, str) and nearest(key, ["type"]) for key in value)
-    return tuple(value) if names and not near else ()
+    losses = all(isinstance(one, str | Mapping) or type(one) in LOSSES.values() for one in value.values())
+    return tuple(value) if losses else ()
 
 
 def _factor_apart(value: Any) -> tuple[Any, Any]:
@@ -95,12 +94,6 @@ def _factor_apart(value: Any) -> tuple[Any, Any]:
     if not isinstance(value, Mapping) or FACTOR not in value:
         return value, 1.0
     return {name: inner for name, inner in value.items() if name != FACTOR}, value[FACTOR]
-
-
-def _factor_fault(factor: Any) -> str:
-    if isinstance(factor, bool) or not isinstance(factor, int | float) or factor != factor:
-        return f"must be a number, at least 0, not {shown(factor)}"
-    return "" if 0 <= factor < float("inf") else f"must be at least 0 and finite, not {shown(factor)}"
 
 
 def written(loss: Any) -> Any:

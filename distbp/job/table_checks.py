@@ -9,7 +9,7 @@ from distbp.core.errors import Fault
 from distbp.data.formats import TableFiles
 from distbp.job.columns import targets_in
 from distbp.job.faults import unknown
-from distbp.nn.losses.several import names_of
+from distbp.nn.losses.several import names_of, parts_of
 from distbp.nn.wiring import data_facts
 
 if TYPE_CHECKING:
@@ -80,7 +80,8 @@ def _a_target_for_each_output(job: TrainingJob) -> Iterator[Fault]:
         text = f"names one column, but there are the outputs {', '.join(outputs)}; write a mapping from each"
         yield Fault("data.target", f"{text} to its column")
     elif not outputs and "" not in targets:
-        yield Fault("data.target", "is a mapping from outputs, but loss is one; write a mapping there, too")
+        text = "has no column, so that it is a mapping from outputs, but loss is one; name the column"
+        yield Fault("data.target", f"{text}, or write a mapping in loss, too")
     elif outputs:
         for name in targets:
             if name not in outputs:
@@ -88,6 +89,19 @@ def _a_target_for_each_output(job: TrainingJob) -> Iterator[Fault]:
         for name in outputs:
             if name not in targets:
                 yield Fault(f"data.target.{name}", "is required (the column of this output)")
+
+
+def values_are_scaled(job: TrainingJob) -> Iterator[Fault]:
+    """Classes have no scale, and no limits."""
+    losses = {part.name: part.loss for part in parts_of(job.loss)}
+    for name, target in targets_in(job.data.target).items():
+        if name not in losses or losses[name].task == "regression":
+            continue
+        path = f"data.target.{name}" if name else "data.target"
+        for option, asked in (("scale", target.scale == "standard"), ("clip", target.clip)):
+            if asked:
+                text = f"is for values, and {losses[name].type} takes classes; leave it out"
+                yield Fault(f"{path}.{option}", text)
 
 
 def _windows_fit(job: TrainingJob) -> Iterator[Fault]:

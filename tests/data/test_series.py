@@ -167,7 +167,7 @@ def test_series_that_do_not_fit(x: Any, y: Any, message: str) -> None:
 
 def test_a_target_that_does_not_fit_is_told_with_its_series() -> None:
     table = cut(from_arrays(X, [[0, 1, 0, 1], [1, 0, 9, 0]]), 2)
-    with pytest.raises(DataError, match="row 1: label 9, but the model's 2 outputs allow 0 to 1"):
+    with pytest.raises(DataError, match="row 1: label 9, but the 2 outputs of the last layer allow 0 to 1"):
         understand_steps(
             {"train": cut(from_arrays(X, np.tile([0, 1], (2, 2))), 2), "test": table},
             LOSSES["softmax_cross_entropy"](), 2, np.dtype(np.float32),

@@ -111,12 +111,13 @@ def test_a_class_that_only_another_split_has() -> None:
         ),
         (
             "nll", 3, [0, 1, 2] * 2, {"test": [0, 1, 2, 3, 0, 0]},
-            "the targets of the test arrays: row 3: label 3, but the model's 3 outputs allow 0 to 2; give the"
-            " last layer 4 units, or mend the labels",
+            "the targets of the test arrays: row 3: label 3, but the 3 outputs of the last layer allow 0"
+            " to 2; give it 4 units, or mend the labels",
         ),
         (
             "nll", 3, [0, 1, 2] * 2, {"test": [0, -1, 2, 2, 0, 0]},
-            "the targets of the test arrays: row 1: label -1, but the model's 3 outputs allow 0 to 2",
+            "the targets of the test arrays: row 1: label -1, but the 3 outputs of the last layer allow 0"
+            " to 2",
         ),
         (
             "nll", 2, [0, 1] * 3, {"validation": ["0", "1"] * 3},
@@ -137,8 +138,8 @@ def test_a_class_that_only_another_split_has() -> None:
         ("nll", 2, None, {}, "the train arrays: the data has no targets, which training and evaluation need"),
         (
             "mse", 1, np.zeros(6), {"test": np.zeros((6, 2))},
-            "the targets of the test arrays: 2 target columns, but the model has 1 outputs; give the last"
-            " layer 2 units",
+            "the targets of the test arrays: 2 target columns, but the last layer has 1 outputs; give it"
+            " 2 units",
         ),
         (
             "sigmoid_cross_entropy", 1, np.zeros(6), {"validation": [0, 1, 1, -2, 3, 0]},
@@ -194,7 +195,7 @@ def test_many_classes_are_shown_in_few_words() -> None:
 
 def test_the_row_is_the_row_in_the_file() -> None:
     table = from_arrays(X, [0, 1, 2, 3, 0, 0]).slice(2, 6)
-    with pytest.raises(DataError, match="the targets of the arrays: row 3: label 3, but the model's 3"):
+    with pytest.raises(DataError, match="the targets of the arrays: row 3: label 3, but the 3 outputs"):
         as_taken(table, SOFTMAX, 3, F32, None)
 
 

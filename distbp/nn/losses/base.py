@@ -66,6 +66,7 @@ class Targets:
     columns: int | None = None
 
 
+LAST = "the last layer"
 ANY_VALUE = (-math.inf, math.inf)
 
 
@@ -89,11 +90,14 @@ class Loss(Protocol):
         outputs have the same predictions, one of them."""
         ...
 
-    def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
+    def faults(
+        self, output_shape: Shape, activation: str | None, targets: Targets, layer: str = LAST
+    ) -> tuple[str, ...]:
         """Every reason why this loss does not fit, each saying how to mend it; empty where it fits.
 
         `output_shape`: of one row of the network's outputs. `activation`: the name of the activation that
-        makes them ("linear" for none); None where it is not known.
+        makes them ("linear" for none); None where it is not known. `layer`: the one that gives them, in
+        words.
         """
         ...
 
@@ -110,30 +114,30 @@ _SQUASHES = {"softmax": "nll", "sigmoid": "binary_cross_entropy"}
 
 
 def common_faults(
-    loss: Loss, output_shape: Shape, activation: str | None, targets: Targets
+    loss: Loss, output_shape: Shape, activation: str | None, targets: Targets, layer: str
 ) -> tuple[str, ...]:
     """The faults that follow from the facts of `loss` alone; a loss adds its own to them."""
     name = loss.type
     if len(output_shape) != 1:
         return (
-            f"{name} takes one row of numbers for each sample, but the last layer gives shape"
+            f"{name} takes one row of numbers for each sample, but {layer} gives shape"
             f" {output_shape}; put a {{type: flatten}} layer at the end",
         )
     faults = []
     if loss.takes in ("logits", "scores") and activation in _SQUASHES:
         applied = f" and applies the {_SQUASHED[name]} itself" if name in _SQUASHED else ""
         faults.append(
-            f"{name} takes {loss.takes}{applied}, but the last layer ends in {activation!r};"
+            f"{name} takes {loss.takes}{applied}, but {layer} ends in {activation!r};"
             f" make that layer's activation 'linear', or use loss {_SQUASHES[activation]!r}"
         )
     if targets.kind is not None and targets.kind != loss.targets:
         faults.append(_KIND_FAULTS[loss.targets].format(name=name))
     elif loss.targets == "labels":
-        faults += _label_faults(name, output_shape[0], targets)
+        faults += _label_faults(name, output_shape[0], targets, layer)
     elif targets.columns is not None and targets.columns != output_shape[0]:
         faults.append(
-            f"the last layer has {output_shape[0]} outputs, but the targets have {targets.columns} columns;"
-            f" give the last layer {targets.columns} units"
+            f"{layer} has {output_shape[0]} outputs, but the targets have {targets.columns} columns;"
+            f" give {layer} {targets.columns} units"
         )
     return tuple(faults)
 
@@ -153,8 +157,10 @@ class LossFacts:
     task: ClassVar[Task] = "regression"
     allowed: ClassVar[tuple[float, float]] = ANY_VALUE
 
-    def faults(self: Loss, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
-        return common_faults(self, output_shape, activation, targets)
+    def faults(
+        self: Loss, output_shape: Shape, activation: str | None, targets: Targets, layer: str = LAST
+    ) -> tuple[str, ...]:
+        return common_faults(self, output_shape, activation, targets, layer)
 
     def constant(self, mean: Array, median: Array) -> Array:
         return mean
@@ -175,16 +181,16 @@ _KIND_FAULTS = {
 }
 
 
-def _label_faults(name: str, outputs: int, targets: Targets) -> list[str]:
+def _label_faults(name: str, outputs: int, targets: Targets, layer: str) -> list[str]:
     if outputs < 2:
         return [
-            f"{name} chooses between classes, but the last layer has 1 output; give it one unit for each"
+            f"{name} chooses between classes, but {layer} has 1 output; give it one unit for each"
             " class, or use 'sigmoid_cross_entropy' for one yes-or-no output"
         ]
     if targets.labels:
         return [
-            f"the last layer has {outputs} outputs, but the labels are of {targets.labels};"
-            f" give the last layer {targets.classes} units, or number the classes from 0 to {outputs - 1}"
+            f"{layer} has {outputs} outputs, but the labels are of {targets.labels};"
+            f" give {layer} {targets.classes} units, or number the classes from 0 to {outputs - 1}"
         ]
     return []
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from distbp.core.arrays import Array, Shape
 from distbp.core.options import option
-from distbp.nn.losses.base import LossFacts, LossOp, Takes, Targets, Task
+from distbp.nn.losses.base import LAST, LossFacts, LossOp, Takes, Targets, Task
 from distbp.nn.ops.losses import SMALLEST_DIVISOR as SMALLEST
 
 _OUTPUTS_HELP = "how the outputs of one row combine"
@@ -72,11 +72,13 @@ class BinaryCrossEntropy(LossFacts):
     task: ClassVar[Task] = "binary"
     allowed: ClassVar[tuple[float, float]] = (0, 1)
 
-    def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
-        faults = super().faults(output_shape, activation, targets)
+    def faults(
+        self, output_shape: Shape, activation: str | None, targets: Targets, layer: str = LAST
+    ) -> tuple[str, ...]:
+        faults = super().faults(output_shape, activation, targets, layer)
         if activation not in (None, "sigmoid"):
             faults += (
-                "binary_cross_entropy takes probabilities of independent outputs, but the last layer ends in"
+                f"binary_cross_entropy takes probabilities of independent outputs, but {layer} ends in"
                 f" {activation!r}; make its activation 'sigmoid', or 'linear' with loss"
                 " 'sigmoid_cross_entropy'",
             )

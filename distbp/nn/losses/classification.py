@@ -9,7 +9,7 @@ import numpy as np
 
 from distbp.core.arrays import Array, Shape
 from distbp.core.options import option
-from distbp.nn.losses.base import LossFacts, LossOp, Takes, TargetKind, Targets, Task, softmax
+from distbp.nn.losses.base import LAST, LossFacts, LossOp, Takes, TargetKind, Targets, Task, softmax
 from distbp.nn.ops.losses import SMALLEST_DIVISOR as SMALLEST
 
 
@@ -60,11 +60,13 @@ class NLL(LossFacts):
     takes: ClassVar[Takes] = "probabilities"
     task: ClassVar[Task] = "classification"
 
-    def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
-        faults = super().faults(output_shape, activation, targets)
+    def faults(
+        self, output_shape: Shape, activation: str | None, targets: Targets, layer: str = LAST
+    ) -> tuple[str, ...]:
+        faults = super().faults(output_shape, activation, targets, layer)
         if activation not in (None, "softmax"):
             faults += (
-                f"nll takes the probabilities of a softmax, but the last layer ends in {activation!r};"
+                f"nll takes the probabilities of a softmax, but {layer} ends in {activation!r};"
                 " make its activation 'softmax', or 'linear' with loss 'softmax_cross_entropy'",
             )
         return faults

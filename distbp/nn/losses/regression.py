@@ -14,7 +14,7 @@ import numpy as np
 from distbp.core.arrays import Array, Shape
 from distbp.core.options import option
 from distbp.nn.activations import ACTIVATIONS
-from distbp.nn.losses.base import LossFacts, LossOp, Targets
+from distbp.nn.losses.base import LAST, LossFacts, LossOp, Targets
 from distbp.nn.ops.losses import POISSON_EPSILON
 
 
@@ -86,11 +86,13 @@ class Poisson(LossFacts):
 
     allowed: ClassVar[tuple[float, float]] = (0, math.inf)
 
-    def faults(self, output_shape: Shape, activation: str | None, targets: Targets) -> tuple[str, ...]:
-        faults = super().faults(output_shape, activation, targets)
+    def faults(
+        self, output_shape: Shape, activation: str | None, targets: Targets, layer: str = LAST
+    ) -> tuple[str, ...]:
+        faults = super().faults(output_shape, activation, targets, layer)
         if not self.log_input and activation is not None and not ACTIVATIONS[activation].positive:
             faults += (
-                "poisson with log_input: false takes rates, which are positive, but the last layer ends in"
+                f"poisson with log_input: false takes rates, which are positive, but {layer} ends in"
                 f" {activation!r}; make its activation 'softplus', or set log_input: true",
             )
         return faults

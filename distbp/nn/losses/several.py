@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from distbp.core.arrays import Array, Shape
-from distbp.nn.losses.base import Loss, lower_loss
+from distbp.nn.losses.base import LAST, Loss, lower_loss
 from distbp.nn.tape import LOSS_TOTAL, WEIGHT_TOTAL, Ref, Space, Tape
 
 MOST_CLASSES = 1 << 24  # float32 holds the whole numbers below it
@@ -66,6 +66,11 @@ class Head:
     @property
     def is_label(self) -> bool:
         return self.loss.targets == "labels"
+
+    @property
+    def layer(self) -> str:
+        """The layer that gives it, in words."""
+        return f"layer {self.name!r}" if self.name else LAST
 
     def metric(self, name: str) -> str:
         """The name of a metric of this output: `digit.accuracy`."""
