@@ -3,6 +3,8 @@ window, from the data to the model."""
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import signal
 from pathlib import Path
@@ -10,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from rigs import make_job, make_rig
 
 from distbp import TrainingJob, load_model, resume, train
+from distbp.cli import main as cli
 from distbp.core.arrays import Array
 from distbp.core.errors import ArgumentError, DataError, Interrupted, JobError, ModelError
 from distbp.core.reduction import Block
@@ -127,6 +131,37 @@ def test_a_model_takes_whole_series_of_any_length(whole: Result) -> None:
     assert model.predict(x[:0]).shape == (0, 23)
     again = load_model(whole.path / "model")
     assert again.outputs(x).tobytes() == found.tobytes()
+
+
+def test_series_without_steps_have_no_predictions(whole: Result) -> None:
+    model = whole.model()
+    for given in (np.zeros((2, 0, 2)), [np.zeros((0, 2))] * 2):
+        assert model.outputs(given).shape == model.predict_proba(given).shape == (2, 0, 2)
+        assert model.predict(given).shape == (2, 0)
+    assert model.predict([np.zeros((0, 2)), np.ones((3, 2))]).shape == (2, 3)
+
+
+def test_a_series_says_nothing_past_its_end(whole: Result, tmp_path: Path) -> None:
+    model, lengths = whole.model(), [1, 3, 0, 2]
+    x = np.random.default_rng(4).normal(size=(4, 3, 2))
+    likely = model.predict_proba(x, lengths=lengths)
+    past = np.arange(3) >= np.array(lengths)[:, None]
+    assert np.isnan(likely[past]).all() and np.isfinite(likely[~past]).all()
+    values = train(job_of(loss="mse", epochs=1), data=(x, x), output=tmp_path / "values").model()
+    assert (np.isnan(values.predict(x, lengths=lengths)) == past[:, :, None]).all()
+
+    np.savez(tmp_path / "series.npz", x=x, n=lengths)
+    named = f"format: npz, path: {tmp_path / 'series.npz'}, inputs: x, targets: null, lengths: n"
+    words = ["predict", str(whole.path), "{" + named + "}", "--probabilities"]
+    told = CliRunner().invoke(cli.group, words)
+    assert told.exit_code == 0, told.output
+    lines = list(csv.DictReader(io.StringIO(told.stdout)))
+    assert [(line["row"], line["step"]) for line in lines] == [
+        ("0", "0"), ("1", "0"), ("1", "1"), ("1", "2"), ("3", "0"), ("3", "1"),
+    ]  # fmt: skip
+    assert [int(line["prediction"]) for line in lines] == model.predict(x, lengths=lengths)[~past].tolist()
+    found = [[float(line[f"probability_{k}"]) for k in range(2)] for line in lines]
+    np.testing.assert_array_equal(np.array(found, np.float32), likely[~past])
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from distbp.data.table import Table
 from distbp.job.faults import details, located
 from distbp.job.schema import KINDS
 from distbp.job.text import read_yaml
-from distbp.nn.losses.several import names_of
+from distbp.nn.losses.several import by_output, names_of, without_names
 from distbp.run.run_directory import read_job
 from distbp.run.splits import inputs_as_targets, open_splits
 
@@ -114,8 +114,7 @@ def _rows_of(model: Model, model_dir: Path, words: Sequence[str], split: str, *,
     rows = encode_file(plan, table, model.network.dtype, ahead)
     targets: Any = None
     if with_targets:
-        found = {head.name: _targets_of(model, head, table) for head in model.heads}
-        targets = found if plan.several else found[""]
+        targets = without_names({head.name: _targets_of(model, head, table) for head in model.heads})
     numbers = np.arange(len(rows)) if rows.windows is None else rows.windows.last
     if rows.windows is not None and targets is not None:
         change = plan.series is not None and plan.series.difference
@@ -250,22 +249,23 @@ def _no_split(run_dir: Path, split: str) -> JobError:
 def predictions(model: Model, given: Given, *, probabilities: bool) -> dict[str, Array]:
     """Columns by name: `row` (number in the file) or `file`, `prediction` (or one column for each output),
     and, where wanted, the probability of each class. Of several outputs their names stand before those:
-    `digit.prediction`."""
+    `digit.prediction`. Of series there is a line for each step, with its number in `step`."""
+    x = model.checked(given.inputs)
     columns: dict[str, Array] = {"row": given.numbers} if given.names is None else {"file": given.names}
-    predicted = by_output(model.predict(given.inputs))
-    likely = by_output(model.predict_proba(given.inputs)) if probabilities else {}
+    own: Any = slice(None)
+    if model.network.carry is not None:
+        assert x.lengths is not None
+        own = np.arange(x.inputs.shape[1]) < x.lengths[:, None]
+        rows, steps = np.nonzero(own)
+        columns = {"row": given.numbers[rows], "step": steps}
+    predicted = by_output(model.predict(x))
+    likely = by_output(model.predict_proba(x)) if probabilities else {}
     for head in model.heads:
-        columns |= _columns(head.metric("prediction"), predicted[head.name])
+        columns |= _columns(head.metric("prediction"), predicted[head.name][own])
         if head.name in likely:
-            of_rows = head.loss.task == "classification" and model.network.carry is None
-            names = model.classes_of(head) if of_rows else None  # of series there is a column for each step
-            columns |= _columns(head.metric("probability"), likely[head.name], names)
+            names = model.classes_of(head) if head.loss.task == "classification" else None
+            columns |= _columns(head.metric("probability"), likely[head.name][own], names)
     return columns
-
-
-def by_output(found: Any) -> dict[str, Array]:
-    """What a model predicts, by the name of the output; "" where there is only one."""
-    return found if isinstance(found, dict) else {"": found}
 
 
 def _columns(name: str, values: Array, names: Sequence[Any] | None = None) -> dict[str, Array]:

@@ -127,6 +127,8 @@ def check_rows(table: Table, bad_rows: BadRows = "refuse", allowed: Allowed = AN
 
 def first_bad(array: Array, allowed: Allowed, what: str, first_row: int = 0) -> str | None:
     """What is wrong with the first bad row of `array`, and what is allowed; None where all are good."""
+    if not array.size:
+        return None
     found = _mark_bad(array, np.zeros(len(array), np.uint8), allowed, what, {})
     return None if found is None else f"row {first_row + found[0]}{found[1]}. {found[2]}"
 

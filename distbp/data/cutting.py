@@ -10,7 +10,8 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError
-from distbp.data.sequences import padded, with_lengths
+from distbp.data.formats.arrays import as_array
+from distbp.data.sequences import with_lengths
 from distbp.data.series import take_windows, windows_of
 from distbp.data.table import Table
 from distbp.data.targets import Classes, Meaning, as_taken, understand
@@ -19,15 +20,20 @@ from distbp.nn.losses.base import Loss
 
 def in_a_row(given: tuple[Any, ...], name: str) -> tuple[Any, ...]:
     """(inputs, targets, ...) as a user gives them, with the targets of a series in one row: of an array
-    (rows, steps, outputs), or of a list of arrays of different lengths, as the inputs are. Raises
+    (rows, steps, outputs), or of a list of arrays, which may have different lengths, as the inputs do. Raises
     DataError."""
     x, y, *rest = given
-    if getattr(y, "ndim", 0) == 3:
-        return x, y.reshape(len(y), -1), *rest
-    if not isinstance(y, list | tuple) or with_lengths(y, name)[1] is None:
+    if y is None:
         return given
+    what = f"the targets of {name}"
+    for part in y if isinstance(y, list | tuple) else [y]:
+        if as_array(part, what, labels=True).dtype.kind == "U":
+            raise DataError(f"{what} are text; give each step the number of its class, from 0 on")
+    targets, own = with_lengths(y, what)
+    if own is None:
+        whole = as_array(y, what, labels=True)
+        return x, whole.reshape(len(whole), -1) if whole.ndim == 3 else whole, *rest
     inputs, lengths = with_lengths(x, name)
-    targets, own = padded(y, f"{name}: targets")
     if lengths is None or not np.array_equal(lengths, own):
         raise DataError(f"{name}: the targets of a series must have as many steps as its inputs")
     steps = np.shape(inputs)[1]
@@ -44,7 +50,7 @@ def cut(table: Table, steps: int) -> Table:
     lengths = np.full(len(table), count) if table.lengths is None else table.lengths
     series, first = windows_of(lengths, steps)
     if not len(series):
-        raise DataError(f"{table.name}: all series have length 0, so that there is nothing to learn from")
+        raise DataError(f"{table.name}: all series have length 0; give one that has a step")
     own = np.minimum(lengths[series] - first, steps)
     real = np.arange(steps) < own[:, None]
     weights = None if table.weights is None else table.weights[series][:, None] * real

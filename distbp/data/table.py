@@ -25,6 +25,7 @@ from distbp.core.errors import DataError
 from distbp.data.sequences import blanked, checked_lengths
 from distbp.data.windows import Windows
 from distbp.nn.layers.base import Array, Shape
+from distbp.nn.losses.several import by_output
 
 Columns = tuple[str | int, ...]
 _CHUNK_ELEMENTS = 2**18  # part of the numerics: the statistics are added up chunk by chunk
@@ -182,12 +183,12 @@ def build(
             f"{name}: the inputs have shape {inputs.shape}, which holds no data; give at least one row"
         )
     named = isinstance(targets, Mapping)
-    by_output: Mapping[str, Any] = targets if isinstance(targets, Mapping) else {"": targets}
-    if not by_output:
+    outputs = by_output(targets)
+    if not outputs:
         raise DataError(f"{targets_name}: the mapping of targets is empty; name each output")
-    called = {name: f"{targets_name}, {name!r}" if named else targets_name for name in by_output}
+    called = {name: f"{targets_name}, {name!r}" if named else targets_name for name in outputs}
     for array, its_name, kind in (
-        *((one, called[name], "targets") for name, one in by_output.items()),
+        *((one, called[name], "targets") for name, one in outputs.items()),
         (weights, weights_name, "weights"),
     ):
         if array is None:
@@ -205,7 +206,7 @@ def build(
         lengths = checked_lengths(lengths, len(inputs), inputs.shape[1], f"{name}: the lengths")[start:stop]
         given = blanked(given, lengths)
     parts = {
-        name: _targets(one[start:stop], called[name]) for name, one in by_output.items() if one is not None
+        name: _targets(one[start:stop], called[name]) for name, one in outputs.items() if one is not None
     }
     return Table(
         _numbers(given),

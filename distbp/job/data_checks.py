@@ -22,7 +22,7 @@ from distbp.nn.head_metrics import metrics_of
 from distbp.nn.layers.base import Shape
 from distbp.nn.layers.columns import Columns
 from distbp.nn.losses.base import Targets
-from distbp.nn.losses.several import MOST_CLASSES, Heads, heads_of
+from distbp.nn.losses.several import MOST_CLASSES, Heads, by_output, heads_of
 from distbp.nn.wiring import of_columns
 from distbp.optim.schedules import WarmUp
 
@@ -59,9 +59,9 @@ def check_against_data(
     known = [shape for shape in output_shapes(layers, job.loss, input_shape) if shape is not None]
     if job.data.truncated_bptt_steps is not None:  # each step has a target
         known = [shape[1:] for shape in known]
-    by_output = {"": targets} if isinstance(targets, Targets) else dict(targets)
-    faults += _loss_and_metrics(job, heads_of(job.loss, known), by_output)
-    faults += _class_weights(job, by_output.get("", Targets()))
+    facts = by_output(targets)
+    faults += _loss_and_metrics(job, heads_of(job.loss, known), facts)
+    faults += _class_weights(job, facts.get("", Targets()))
     faults += _splits(job, rows or {})
     return faults
 

@@ -34,7 +34,7 @@ from distbp.model.summary import summary
 from distbp.nn.head_metrics import metrics_of
 from distbp.nn.kernels import NUMPY
 from distbp.nn.losses.base import Loss
-from distbp.nn.losses.several import Head, Heads, Losses, heads_of
+from distbp.nn.losses.several import Head, Heads, Losses, heads_of, without_names
 from distbp.nn.network import Network
 
 ROWS = 1024  # of one forward pass
@@ -98,9 +98,6 @@ class Model:
         """The names of the classes of one output, None: their numbers."""
         return self.classes.get(head.name) if isinstance(self.classes, Mapping) else self.classes
 
-    def _by_output(self, found: Mapping[str, Array]) -> Predicted:
-        return dict(found) if self.heads.several else found[""]
-
     @quiet()
     def outputs(self, x: Any, *, lengths: Any = None) -> Predicted:
         """What the last layer gives, (n, *output_shape), for unprepared inputs x, (n, *input_shape).
@@ -119,7 +116,7 @@ class Model:
         (n, steps, ...) or as above; the outputs are (n, steps, outputs), 0 past the end of each.
         """
         y = self._outputs(self.checked(x, lengths))
-        return self._by_output({head.name: head.outputs_of(y) for head in self.heads})
+        return without_names({head.name: head.outputs_of(y) for head in self.heads})
 
     def _outputs(self, x: Samples) -> Array:
         """Of all outputs, side by side."""
@@ -135,27 +132,30 @@ class Model:
     def predict(self, x: Any, *, lengths: Any = None) -> Predicted:
         """(n,) class names, where the model has them. Else classification: (n,) class numbers; yes-or-no: 0
         or 1; regression: values, in the unit of the targets. The last two are (n, outputs), or (n,) for a
-        single output; of series (n, steps) and so on. x and `lengths` as in `outputs`."""
+        single output; of series (n, steps) and so on. Past the end of a series values are NaN, and classes
+        the first one. x and `lengths` as in `outputs`."""
         x = self.checked(x, lengths)
         y = self._outputs(x)
-        return self._by_output({head.name: self._says(head, y, x) for head in self.heads})
+        return without_names({head.name: self._says(head, y, x) for head in self.heads})
 
     def _says(self, head: Head, y: Array, x: Samples) -> Array:
         """`predict` of one output, of all outputs y for x."""
         classes = self.classes_of(head)
         if self.network.carry is not None:
-            return each_step(y, lambda steps: predicted(head, steps, classes, None, x))
+            return each_step(y, x, lambda steps: predicted(head, steps, classes, None, x))
         return predicted(head, head.outputs_of(y), classes, self.plan, x)
 
     @quiet()
     def predict_proba(self, x: Any, *, lengths: Any = None) -> Predicted:
         """Probabilities: (n, classes) for classification; for yes-or-no outputs, of yes, (n, outputs) or
-        (n,). Of several outputs those that have some. Raises ModelError where the model has none."""
+        (n,). Of several outputs those that have some. NaN past the end of a series. Raises ModelError where
+        the model has none."""
         likely = with_probabilities(self.heads, self.loss.type)
-        y = self._outputs(self.checked(x, lengths))
+        x = self.checked(x, lengths)
+        y = self._outputs(x)
         if self.network.carry is not None:
-            return each_step(y, lambda steps: probabilities(likely[0], steps))
-        return self._by_output({head.name: probabilities(head, head.outputs_of(y)) for head in likely})
+            return each_step(y, x, lambda steps: probabilities(likely[0], steps))
+        return without_names({head.name: probabilities(head, head.outputs_of(y)) for head in likely})
 
     @quiet()
     def evaluate(

@@ -42,7 +42,12 @@ def outputs_of_series(
     return found
 
 
-def each_step(y: Array, answer: Callable[[Array], Array]) -> Array:
-    """What `answer` makes of the outputs of every step, (n, steps, ...). y: (n, steps, outputs)."""
+def each_step(y: Array, x: Samples, answer: Callable[[Array], Array]) -> Array:
+    """What `answer` makes of the outputs of every step, (n, steps, ...); where that is a float it is NaN past
+    the end of each series. y: (n, steps, outputs), for series x."""
+    assert x.lengths is not None
     found = answer(y.reshape(-1, y.shape[-1]))
-    return found.reshape(*y.shape[:2], *found.shape[1:])
+    found = found.reshape(*y.shape[:2], *found.shape[1:])
+    if found.dtype.kind == "f":
+        found[np.arange(y.shape[1]) >= x.lengths[:, None]] = np.nan
+    return found

@@ -146,7 +146,7 @@ X = np.zeros((2, 4, 1))
         (
             {"inputs": X, "lengths": [0, 0]},
             np.zeros((2, 4)),
-            "the arrays: all series have length 0, so that there is nothing to learn from",
+            "the arrays: all series have length 0; give one that has a step",
         ),
         (
             [np.zeros((3, 1)), np.zeros((2, 1))],
@@ -163,6 +163,19 @@ X = np.zeros((2, 4, 1))
 def test_series_that_do_not_fit(x: Any, y: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         cut(from_arrays(*in_a_row((x, y), "the arrays")), 2)
+
+
+@pytest.mark.parametrize("spell", [list, np.array, lambda y: [one.tolist() for one in y]])
+def test_every_spelling_of_targets_is_taken(spell: Any) -> None:
+    y = np.arange(16.0).reshape(2, 4, 2)
+    assert in_a_row((X, spell(y)), "the arrays")[1].tolist() == y.reshape(2, 8).tolist()
+
+
+@pytest.mark.parametrize("y", [[["a", "b"], ["b"]], [["a", "b"]] * 2, np.array([["a", "b"]] * 2)])
+def test_labels_of_steps_are_numbers(y: Any) -> None:
+    message = "the targets of the arrays are text; give each step the number of its class, from 0 on"
+    with pytest.raises(DataError, match=message):
+        in_a_row((X, y), "the arrays")
 
 
 def test_a_target_that_does_not_fit_is_told_with_its_series() -> None:

@@ -31,6 +31,7 @@ from distbp.data.columns.types import Facts, survey
 from distbp.data.formats.tables import TableFiles
 from distbp.data.table import Table, build, release_pages
 from distbp.data.windows import Windows
+from distbp.nn.losses.several import without_names
 
 _CELLS_BYTES = 128 * 2**20  # of all splits, that are kept in memory
 _NUMBERS_BYTES = 2**20
@@ -213,7 +214,7 @@ def _tables(
         }
         found[split] = build(
             cells[number],
-            targets if plan.several else targets[""],
+            without_names(targets),
             weights,
             row_numbers=numbers.whole(),
             name=raw.name if counts[number] == sum(counts) else f"{raw.name}, {split} rows",

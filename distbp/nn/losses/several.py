@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -147,6 +148,16 @@ def heads_of(loss: Loss | Losses, shapes: Sequence[Shape]) -> Heads:
         found.append(Head(part.name, part.loss, part.factor, shape, (y, columns), (t, targets)))
         y, t = y + columns, t + targets
     return Heads(tuple(found))
+
+
+def by_output(given: Any) -> dict[str, Any]:
+    """Of what has a part for each of several outputs, or is that of the only one: the parts by name."""
+    return dict(given) if isinstance(given, Mapping) else {"": given}
+
+
+def without_names(parts: Mapping[str, Any]) -> Any:
+    """The other way: the part of the only output alone, or a mapping from the names of several."""
+    return parts[""] if "" in parts else dict(parts)
 
 
 def lower_heads(tape: Tape, heads: Heads, outputs: Sequence[Ref]) -> list[tuple[Ref, Ref, Ref]]:

@@ -64,10 +64,12 @@ class Predictions:
                 p = loaded.predict_proba(x) if probabilities else None
         except (ModelError, DataError) as error:
             raise BadValueError(str(error), "inputs") from None
+        steps = None if loaded.network.carry is None else x.lengths
         for values in (*_arrays(y), *_arrays(p)):
-            if values.dtype.kind == "f" and not np.isfinite(values).all():
+            own = values if steps is None else values[np.arange(values.shape[1]) < steps[:, None]]
+            if own.dtype.kind == "f" and not np.isfinite(own).all():
                 raise BadValueError("the outputs for these inputs are not finite numbers", "inputs")
-        found = _rows(y), None if p is None else _rows(p)
+        found = _rows(y, steps), None if p is None else _rows(p, steps)
         return (
             Predicted(*found, x.seen.unseen, x.seen.extra)
             if isinstance(x, EncodedRows)
@@ -104,8 +106,10 @@ def _arrays(found: Any) -> list[Array]:
     return [] if found is None else list(found.values()) if isinstance(found, dict) else [found]
 
 
-def _rows(found: Any) -> list[Any]:
-    """One for each row; of several outputs a mapping from their names."""
+def _rows(found: Any, steps: Array | None) -> list[Any]:
+    """One for each row; of several outputs a mapping from their names; of a series a list, of its steps."""
+    if steps is not None:
+        return [row[:count].tolist() for row, count in zip(found, steps, strict=True)]
     if not isinstance(found, dict):
         return found.tolist()  # type: ignore[no-any-return]
     columns = {name: values.tolist() for name, values in found.items()}

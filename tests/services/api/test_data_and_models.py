@@ -296,6 +296,35 @@ def test_a_model_of_rows_with_lengths_takes_ragged_lists(api: Api, tmp_path: Pat
         assert said in problem_of(api.call("POST", path, json={"inputs": inputs}), 422)["message"]
 
 
+def test_a_model_of_series_predicts_as_many_steps_as_each_has(api: Api, tmp_path: Path) -> None:
+    x = [np.full((length, 2), 0.5) for length in (1, 3, 5, 2)]
+    job = distbp.TrainingJob(
+        data={"truncated_bptt_steps": 2},
+        model={
+            "layers": [
+                {"type": "gru", "units": 3, "return_sequences": True},
+                {"type": "dense_steps", "units": 2},
+            ]
+        },
+        loss="softmax_cross_entropy",
+        batch_size=2,
+        epochs=1,
+    )
+    data = x, [np.arange(len(one)) % 2 for one in x]
+    expected = distbp.train(job, data=data, output=tmp_path / "run", workers=0).model()
+    job_id = api.submit()
+    leased, token = api.start()
+    shutil.copytree(tmp_path / "run", api.work / job_id / "run")
+    end = {"outcome": "completed", "model": {"path": f"{job_id}/run/model", "bytes": 1}}
+    assert api.report(leased, token, 1, end=end).status_code == 200
+    path = f"/v1/models/{api.call('GET', '/v1/models').json()['items'][0]['id']}:predict"
+    inputs = [[[1.0, 2.0]], [], [[0.0, -1.0]] * 3]
+    found = api.call("POST", path, json={"inputs": inputs, "probabilities": True}).json()
+    for name, answer in (("predictions", expected.predict), ("probabilities", expected.predict_proba)):
+        own = [row[: len(given)].tolist() for row, given in zip(answer(inputs), inputs, strict=True)]
+        assert found[name] == own
+
+
 def test_labels_in_a_dataset_may_be_text(api: Api) -> None:
     named = archive(
         inputs=np.zeros((8, 2)), targets=np.array(["a", "b"] * 4), columns=np.array(["age", "pay"])
