@@ -253,6 +253,23 @@ def test_what_can_change_the_result_is_in_the_digest(change: dict[str, Any]) -> 
     assert TrainingJob(**{**fields, **change}).digest != TrainingJob(**fields).digest
 
 
+def test_what_is_spelled_out_as_it_is_where_left_out_has_no_digest_of_its_own() -> None:
+    table: dict[str, Any] = {"train": {"format": "table", "path": "a.csv"}, "target": "y"}
+    said = {
+        "target": {"column": "y", "clip": False},
+        "columns": {"x": {"kind": "category", "signed": False}},
+    }
+    fields = {**BASE, "loss": "mse"}
+    short = TrainingJob(**fields, data={**table, "columns": {"x": "category"}})
+    assert TrainingJob(**fields, data={**table, **said}, parameter_groups={}).digest == short.digest
+    told = {**said, "columns": {"x": {"kind": "category", "signed": True}}}
+    assert TrainingJob(**fields, data={**table, **told}).digest != short.digest
+    assert (
+        TrainingJob(**fields, data={**table, "columns": {}}).digest
+        == TrainingJob(**fields, data=table).digest
+    )
+
+
 def test_class_weights_have_one_digest_as_a_list_or_a_mapping() -> None:
     spelled = [[1, 2, 1], [1.0, 2.0, 1], {1: 2}, {"1": 2.0}, {0: 1, 1: 2, 2: 1}]
     assert len({TrainingJob(**BASE, class_weight=weights).digest for weights in spelled}) == 1

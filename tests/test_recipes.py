@@ -11,8 +11,11 @@ from click.testing import CliRunner
 from distbp import TrainingJob
 from distbp.cli.main import group
 from distbp.core.errors import JobError
+from distbp.data.formats import TableFiles
+from distbp.job.columns import Split, Target
 from distbp.job.data_checks import notes_about
 from distbp.job.overrides import overridden
+from distbp.job.parts import Data
 from distbp.job.recipes import batch_size
 from distbp.job.text import read_yaml
 
@@ -163,6 +166,52 @@ def test_columns_that_a_job_of_realmlp_names_stay() -> None:
     assert job.data.columns is not None and job.data.target is not None
     assert job.data.columns["a"].type == "category" and job.data.columns["others"].number is not None
     assert (job.data.target.scale, job.data.target.clip) == ("standard", False)
+
+
+@pytest.mark.parametrize("recipe", ["table", "realmlp"])
+def test_a_job_of_objects_is_that_of_mappings(recipe: str) -> None:
+    def made(data: Any) -> TrainingJob:
+        return TrainingJob(data=data, model={"recipe": recipe}, loss="mse")
+
+    expected = made(TABLE)
+    for name, value in (
+        ("train", TableFiles(path="t.csv")),
+        ("target", Target(column="y")),
+        ("split", Split(validation=0.2)),
+    ):
+        assert made({**TABLE, name: value}) == expected
+    assert made(Data(**TABLE)) == expected
+    assert expected.early_stopping is not None
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        (
+            {"loss": {"a": "mse", "b": "mse"}},
+            "model.recipe: realmlp has one output, and loss names several; write the layers out, or give one"
+            " loss",
+        ),
+        (
+            {"data": {**TABLE, "windows": {"length": 3}, "time": "t"}},
+            "model.recipe: realmlp takes one row of a table, and data.windows are several; take recipe:"
+            " table",
+        ),
+        (
+            {"data": {"truncated_bptt_steps": 3}},
+            "model.recipe: realmlp has no recurrent layers for data.truncated_bptt_steps; write the layers out",
+        ),
+        (
+            {"data": {**TABLE, "target": {"a": "y", "b": "z"}}},
+            "data.target: has no column, so that it is a mapping from outputs, but loss is one; name the"
+            " column, or write a mapping in loss, too",
+        ),
+    ],
+)
+def test_what_a_recipe_has_no_network_for(fields: dict[str, Any], fault: str) -> None:
+    with pytest.raises(JobError) as error:
+        TrainingJob.from_mapping({"data": TABLE, "loss": "mse", "model": {"recipe": "realmlp"}, **fields})
+    assert [str(one) for one in error.value.faults] == [fault]
 
 
 def test_batches_by_rows() -> None:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 CANNOT_CHANGE_THE_BITS = ("name", "workers", "servers", "audit", "checkpoint")
+FALSE_WHERE_LEFT_OUT = ("clip", "signed")  # of data.target, of a category
 
 
 def canonical(fields: Mapping[str, Any]) -> str:
@@ -25,7 +26,7 @@ def canonical(fields: Mapping[str, Any]) -> str:
         kept["loss"] = _placed(kept["loss"], kept["model"]["layers"])
     kept["model"] = {**kept["model"], "layers": _wired(kept["model"]["layers"])}
     for name, usual in (("members", 1), ("restarts", 1), ("bucket_by_length", True)):
-        if kept.get(name) == usual:  # as if it were not there, as it once was not
+        if kept.get(name) == usual:  # so that jobs from before these fields keep their digests
             del kept[name]
     if kept.get("class_weight") is not None and kept["class_weight"] != "balanced":
         kept["class_weight"] = _by_class(kept["class_weight"])
@@ -66,8 +67,9 @@ def _by_class(weights: Any) -> dict[str, float] | None:
 
 def _normal(value: Any) -> Any:
     if isinstance(value, Mapping):
-        # Without null ones, so that a new field that may be left out does not change the digest of old jobs.
-        return {str(k): _normal(v) for k, v in value.items() if v is not None}
+        # Without what says nothing, so that a new field that may be left out does not change old digests.
+        said = {str(k): _normal(v) for k, v in value.items() if v is not None and v != {}}
+        return {k: v for k, v in said.items() if v is not False or k not in FALSE_WHERE_LEFT_OUT}
     if isinstance(value, list | tuple):
         return [_normal(v) for v in value]
     if isinstance(value, float) and value.is_integer():

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distbp.data.formats import TableFiles
+
 HIDDEN, DROPOUT = (256, 256, 256), 0.15
 EPOCHS, BATCH_SIZE, SMOOTHING = 256, 256, 0.1
 PERIODIC = {"frequencies": 16, "dimension": 4, "std": 0.1}
@@ -86,9 +88,8 @@ def prepared(data: Any, classes: bool) -> tuple[Any, bool]:
     if not isinstance(data, Mapping):
         return data, False
     train, target = data.get("train"), data.get("target")
-    table = (isinstance(train, Mapping) and train.get("format") == "table") or (
-        train is None and target is not None
-    )
+    named = isinstance(train, Mapping) and train.get("format") == "table"
+    table = named or isinstance(train, TableFiles) or (train is None and target is not None)
     if not table:
         plain = data.get("targets") is None and data.get("scale", 1) == 1
         return ({"standardize": True, **data} if plain else data), False
@@ -96,7 +97,7 @@ def prepared(data: Any, classes: bool) -> tuple[Any, bool]:
     found = dict(data)
     if columns is None or isinstance(columns, Mapping):
         found["columns"] = {"others": COLUMNS, **(columns or {})}
-    if not classes and target is not None:
-        said = target if isinstance(target, Mapping) else {"column": target}
+    said = target if isinstance(target, Mapping) else {"column": target}
+    if not classes and said.get("column") is not None:
         found["target"] = {"scale": "standard", "clip": True, **said}
     return found, True

@@ -10,8 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
+from distbp.core.errors import Fault, JobError
 from distbp.job import realmlp
+from distbp.job.faults import Part
+from distbp.job.losses import outputs_in
 from distbp.nn.losses import LOSSES
+from distbp.nn.losses.several import Losses
 
 HIDDEN, DROPOUT = (256, 256, 256), 0.15
 EPOCHS, WARM_UP, PATIENCE = 100, 2, 20
@@ -48,13 +52,18 @@ def batch_size(rows: int | None) -> int:
 
 def expanded(job: Any) -> Any:
     """The fields of a job, with the recipe that they name written out. What cannot be understood stays, for
-    the checks that come after it."""
+    the checks that come after it. Raises JobError for what no recipe has a network for."""
     model = job.get("model") if isinstance(job, Mapping) else None
     if not isinstance(model, Mapping) or model.get("recipe") not in RECIPES or "layers" in model:
         return job
     outputs, rows = model.get("outputs", 1), model.get("rows")
     if not _whole(outputs) or not (rows is None or _whole(rows)):
         return job
+    data = _spelled(job.get("data", {}))
+    if isinstance(data, Mapping):
+        data = {name: _spelled(value) for name, value in data.items()}
+    job = {**job, "data": data}
+    _check(job, model["recipe"])
     rest = {name: value for name, value in model.items() if name not in _ASKS}
     if model["recipe"] == "realmlp":
         return _realmlp(job, rest, outputs)
@@ -65,9 +74,30 @@ def expanded(job: Any) -> Any:
     if _whole(epochs):
         fields["optimizer"] = _over(optimizer(epochs), job.get("optimizer"))
     fields.setdefault("batch_size", batch_size(rows))
-    if _validates(job.get("data")):
+    if _validates(job["data"]):
         fields.setdefault("early_stopping", {"metric": "validation_loss", "patience": PATIENCE})
     return {**fields, "model": {**rest, "layers": layers(outputs, HIDDEN)}}
+
+
+def _check(job: Mapping[str, Any], recipe: str) -> None:
+    faults, loss, data = [], job.get("loss"), job["data"]
+    if isinstance(loss, Losses) or outputs_in(loss):
+        text = f"{recipe} has one output, and loss names several; write the layers out, or give one loss"
+        faults.append(Fault("model.recipe", text))
+    told = data if isinstance(data, Mapping) else {}
+    if told.get("truncated_bptt_steps") is not None:
+        text = f"{recipe} has no recurrent layers for data.truncated_bptt_steps; write the layers out"
+        faults.append(Fault("model.recipe", text))
+    if told.get("windows") is not None and recipe == "realmlp":
+        text = "realmlp takes one row of a table, and data.windows are several; take recipe: table"
+        faults.append(Fault("model.recipe", text))
+    if faults:
+        raise JobError(faults)
+
+
+def _spelled(value: Any) -> Any:
+    """A part of a job that is given as an object, as a mapping of what it says."""
+    return value.model_dump(exclude_unset=True) if isinstance(value, Part) else value
 
 
 def _realmlp(job: Mapping[str, Any], rest: Mapping[str, Any], outputs: int) -> dict[str, Any]:
@@ -77,7 +107,7 @@ def _realmlp(job: Mapping[str, Any], rest: Mapping[str, Any], outputs: int) -> d
     classes = known is None or known.task != "regression"
     if "loss" in fields:
         fields["loss"] = realmlp.smoothed(loss)
-    fields["data"], table = realmlp.prepared(job.get("data", {}), classes)
+    fields["data"], table = realmlp.prepared(job["data"], classes)
     if epochs is None:
         epochs = fields["epochs"] = realmlp.EPOCHS
     fields["optimizer"] = _over(realmlp.optimizer(classes), job.get("optimizer"))
