@@ -199,7 +199,8 @@ def test_a_job_of_objects_is_that_of_mappings(recipe: str) -> None:
         ),
         (
             {"data": {"truncated_bptt_steps": 3}},
-            "model.recipe: realmlp has no recurrent layers for data.truncated_bptt_steps; write the layers out",
+            "model.recipe: realmlp has no recurrent layers for data.truncated_bptt_steps; write the layers"
+            " out",
         ),
         (
             {"data": {**TABLE, "target": {"a": "y", "b": "z"}}},
