@@ -333,6 +333,18 @@ def test_named_targets_and_unnamed_ones_are_not_mixed(tmp_path: Path) -> None:
         train(make_job(), data=(x, y), output=tmp_path / "run")
 
 
+def test_a_frame_has_a_column_for_each_output(tmp_path: Path) -> None:
+    pd = pytest.importorskip("pandas")
+    x, y = rows(90)
+    frame = pd.DataFrame({"kind": y["kind"], "sure": y["sure"]})
+    layers, losses = [LAYERS[0], LAYERS[1], LAYERS[3]], {"kind": LOSS["kind"], "sure": LOSS["sure"]}
+    two = job(layers, loss=losses, epochs=1)
+    named = {name: frame[name].to_numpy() for name in frame}
+    result = train(two, data=(x, frame), output=tmp_path / "frame")
+    assert result.params_sha256 == train(two, data=(x, named), output=tmp_path / "named").params_sha256
+    assert result.model().evaluate(x, frame) == result.model().evaluate(x, named)
+
+
 def test_bad_rows_of_any_output_are_left_out() -> None:
     x, y = rows(10)
     y["place"][3, 1] = np.inf

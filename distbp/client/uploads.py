@@ -28,6 +28,7 @@ from distbp.data.frames import is_frame
 from distbp.data.sequences import in_step
 from distbp.data.table import Table, target_parts
 from distbp.job import TrainingJob
+from distbp.nn.losses.several import names_of
 from distbp.run.blueprints import check_splits
 from distbp.run.splits import SPLITS, open_splits
 
@@ -62,7 +63,8 @@ def place_data(
         elif given.get(split) is not None:
             series = job.data.truncated_bptt_steps is not None
             own = in_a_row(given[split], name) if series else given[split]
-            table = from_arrays(*own, bad_rows=job.data.bad_rows, name=name)
+            outputs = names_of(job.loss)
+            table = from_arrays(*own, bad_rows=job.data.bad_rows, name=name, outputs=outputs)
             parcels[split], arrays[split] = _arrays(table), (_inputs(table), table.targets, table.weights)
         elif source is None:
             continue

@@ -17,7 +17,7 @@ from distbp.data.several_targets import all_as_taken, check_names
 from distbp.engine.evaluation import step_by_step
 from distbp.model.series import Prepare
 from distbp.nn.losses.base import Loss
-from distbp.nn.losses.several import Heads, Losses
+from distbp.nn.losses.several import Heads, Losses, names_of
 from distbp.nn.metrics import Frame, frame_of
 from distbp.nn.network import Network
 
@@ -50,7 +50,8 @@ def rows_to_evaluate(
     if network.carry is not None:
         return _windows(network, heads.all[0].loss, classes, x, y, weights, prepare)
     allowed = Allowed(network.dtype)
-    table = from_arrays(np.zeros((len(x), 1), np.uint8), y, weights, name="the data", allowed=allowed)
+    nothing, outputs = np.zeros((len(x), 1), np.uint8), names_of(loss)
+    table = from_arrays(nothing, y, weights, name="the data", allowed=allowed, outputs=outputs)
     check_names(table, loss)
     targets = all_as_taken(table, heads, network.dtype, classes)
     return _Rows(network, x, targets, table.weights, prepare)

@@ -133,7 +133,11 @@ def open_splits(
         if given and given.get(name) is not None:
             arrays = given[name] if steps is None else in_a_row(given[name], f"the {name} arrays")
             table = from_arrays(
-                *arrays, bad_rows=job.data.bad_rows, name=f"the {name} arrays", allowed=allowed
+                *arrays,
+                bad_rows=job.data.bad_rows,
+                name=f"the {name} arrays",
+                allowed=allowed,
+                outputs=names_of(job.loss),
             )
         elif source is not None:
             table = load(source, folder, confined=confined, bad_rows=job.data.bad_rows, allowed=allowed)

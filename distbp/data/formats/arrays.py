@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -42,17 +42,18 @@ def from_arrays(
     bad_rows: BadRows = "refuse",
     name: str = "the arrays",
     allowed: Allowed = ANY,
+    outputs: Sequence[str] = (),
 ) -> Table:
     """A checked table of array-likes: inputs (n, *features), or as `with_lengths` takes them; targets (n,)
     labels (numbers, booleans, text) or values, or values (n, outputs), or a mapping from the names of
     several outputs to such; weights (n,). Frames and series will
-    do for each, and the names of the columns of a frame of inputs are kept. Arrays of numbers are not
-    copied. Raises DataError."""
+    do for each, and the names of the columns of a frame of inputs are kept. A frame of targets has a column
+    for each of several `outputs`. Arrays of numbers are not copied. Raises DataError."""
     inputs, lengths = with_lengths(inputs, name)
     columns = columns_of(inputs, name)
     table = build(
         as_array(inputs, f"{name}: inputs"),
-        _given_targets(targets, name),
+        _given_targets(targets, name, outputs),
         None if weights is None else as_array(weights, f"{name}: weights"),
         None if lengths is None else as_array(lengths, f"{name}: lengths"),
         name=name,
@@ -61,11 +62,13 @@ def from_arrays(
     return check_rows(table, bad_rows, allowed)
 
 
-def _given_targets(targets: Any, name: str) -> Array | dict[str, Array] | None:
+def _given_targets(targets: Any, name: str, outputs: Sequence[str]) -> Array | dict[str, Array] | None:
     if targets is None:
         return None
     names = getattr(getattr(targets, "dtype", None), "names", None)
-    if names:  # as tables have them
+    if outputs and not isinstance(targets, Mapping):
+        names = names or columns_of(targets, f"{name}: targets")
+    if names:  # as tables and frames have them
         targets = {output: targets[output] for output in names}
     if not isinstance(targets, Mapping):
         return as_array(targets, f"{name}: targets", labels=True)
