@@ -307,7 +307,7 @@ FIELD = "data.truncated_bptt_steps"
         (
             {"data": {"truncated_bptt_steps": 3, "targets": "inputs", "bad_rows": "skip"}},
             {
-                "data.targets": f"compares a row with itself, where {FIELD} compares steps; leave it out",
+                "data.targets": f"compares whole rows, but with {FIELD} each step has a target; leave it out",
                 "data.bad_rows": f"must be refuse with {FIELD}: a row is a whole series",
             },
         ),

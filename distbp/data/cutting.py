@@ -19,9 +19,9 @@ from distbp.nn.losses.base import Loss
 
 
 def in_a_row(given: tuple[Any, ...], name: str) -> tuple[Any, ...]:
-    """(inputs, targets, ...) as a user gives them, with the targets of a series in one row: of an array
-    (rows, steps, outputs), or of a list of arrays, which may have different lengths, as the inputs do. Raises
-    DataError."""
+    """(inputs, targets, ...) as a user gives them, with all targets of a series side by side: (rows, steps *
+    outputs). `targets` is an array (rows, steps) or (rows, steps, outputs), or a list of arrays, which may
+    have different lengths. Raises DataError."""
     x, y, *rest = given
     if y is None:
         return given
@@ -43,9 +43,9 @@ def in_a_row(given: tuple[Any, ...], name: str) -> tuple[Any, ...]:
 
 
 def cut(table: Table, steps: int) -> Table:
-    """The windows of `steps` steps of series, (rows, steps of all, ...), with targets (rows, steps of all *
-    outputs); the last one of a series is padded. Padding weighs 0. Raises DataError for other targets, and
-    where there is no step."""
+    """A table of series, cut into windows of `steps` steps. Its inputs are (rows, steps of all, ...), and its
+    targets (rows, steps of all * outputs). The last window of a series is padded. Padding weighs 0. Raises
+    DataError for other targets, and where there is no step."""
     count = table.inputs.shape[1]
     lengths = np.full(len(table), count) if table.lengths is None else table.lengths
     series, first = windows_of(lengths, steps)
@@ -86,7 +86,7 @@ def _of_steps(table: Table, count: int) -> Array:
 
 
 def real_steps(table: Table) -> Array:
-    """(windows, steps) bool: which steps are no padding."""
+    """Which steps are no padding, (windows, steps) bool."""
     assert table.lengths is not None
     return np.asarray(np.arange(table.inputs.shape[1]) < table.lengths[:, None])
 
@@ -109,8 +109,7 @@ def steps_as_taken(
 
 
 def _steps(table: Table) -> Table:
-    """A table with a row for each step that is no padding, which has the number of its series; of targets
-    alone."""
+    """The targets alone, with a row for each step that is no padding. A row has the number of its series."""
     real = real_steps(table)
     targets = None if table.targets is None else table.targets.reshape(*real.shape, -1)[real]
     numbers = np.repeat([table.row_number(row) for row in range(len(table))], real.sum(axis=1))

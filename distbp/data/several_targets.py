@@ -1,5 +1,5 @@
-"""Targets of several outputs: in a table one structured array, a field for each output; as the losses take
-them one array of numbers, (rows, columns of all) (see `distbp.nn.losses.several`)."""
+"""Targets of several outputs. A table holds them as one structured array with a field for each output. The
+losses take them as one array of numbers, (rows, columns of all) (see `distbp.nn.losses.several`)."""
 
 from __future__ import annotations
 

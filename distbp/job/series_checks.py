@@ -1,5 +1,4 @@
-"""What does not go with series that are cut into windows (`data.truncated_bptt_steps`), found in the job
-alone."""
+"""Checks of jobs that cut series into windows (`data.truncated_bptt_steps`). They look at the job alone."""
 
 from __future__ import annotations
 
@@ -25,7 +24,7 @@ def series_fit(job: TrainingJob) -> Iterator[Fault]:
         yield Fault(_FIELD, "is for arrays whose rows are series; windows of a table are data.windows")
     if data.targets is not None:
         yield Fault(
-            "data.targets", f"compares a row with itself, where {_FIELD} compares steps; leave it out"
+            "data.targets", f"compares whole rows, but with {_FIELD} each step has a target; leave it out"
         )
     if data.bad_rows == "skip":
         yield Fault("data.bad_rows", f"must be refuse with {_FIELD}: a row is a whole series")
@@ -46,7 +45,7 @@ def layers_carry(job: TrainingJob) -> Iterator[Fault]:
 
 
 def batches_carry(job: TrainingJob) -> Iterator[Fault]:
-    """A state that a step leaves is what the next one goes on from."""
+    """Each step of training begins with the states that the step before has left."""
     if job.data.truncated_bptt_steps is None:
         return
     name = job.optimizer.type

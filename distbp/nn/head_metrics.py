@@ -21,38 +21,35 @@ def metrics_of(
     """
     if not heads.several:
         return metrics_for(heads.all[0].loss, heads.all[0].shape, names, frame)
+    if names is None:
+        return [metric for head in heads for metric in _own(head, None, frame)]
     faults: list[Fault] = []
-    wanted: dict[str, list[str]] = {head.name: [] for head in heads}
-    places: dict[str, int] = {}
-    for i, name in enumerate(names or ()):
+    bound: dict[str, BoundMetric] = {}
+    for i, name in enumerate(names):
         # A name of a layer may hold dots.
-        output = max((h.name for h in heads if name.startswith(f"{h.name}.")), key=len, default=None)
-        if output is None:
+        fits = [head for head in heads if name.startswith(f"{head.name}.")]
+        if not fits:
             known = ", ".join(head.name for head in heads)
             text = f"{cut(name, 60)!r} names no output; write output.metric, with an output of {known}"
             faults.append(Fault(f"metrics.{i}", text))
-        else:
-            wanted[output].append(name.removeprefix(f"{output}."))
-            places[name] = i
-    bound: dict[str, BoundMetric] = {}
-    for head in heads:
-        try:
-            own = None if frame is None else frame.part(head.targets)
-            found = metrics_for(head.loss, head.shape, None if names is None else wanted[head.name], own)
-        except JobError as error:
-            for fault in error.faults:
-                name = head.metric(wanted[head.name][int(fault.path.rpartition(".")[2])])
-                faults.append(Fault(f"metrics.{places[name]}", fault.message))
             continue
-        bound |= {head.metric(metric.name): _of_head(metric, head) for metric in found}
+        head = max(fits, key=lambda one: len(one.name))
+        try:
+            (bound[name],) = _own(head, [name.removeprefix(f"{head.name}.")], frame)
+        except JobError as error:
+            faults += [Fault(f"metrics.{i}", fault.message) for fault in error.faults]
     if faults:
-        raise JobError(sorted(faults, key=lambda fault: int(fault.path.rpartition(".")[2])))
-    return list(bound.values()) if names is None else [bound[name] for name in dict.fromkeys(names)]
+        raise JobError(faults)
+    return list(bound.values())
+
+
+def _own(head: Head, names: Sequence[str] | None, frame: Frame | None) -> list[BoundMetric]:
+    """The metrics of one output, for the outputs and targets of all."""
+    own = None if frame is None else frame.part(head.targets)
+    return [_of_head(metric, head) for metric in metrics_for(head.loss, head.shape, names, own)]
 
 
 def _of_head(metric: BoundMetric, head: Head) -> BoundMetric:
-    """The metric of one output, for the outputs and targets of all."""
-
     def accumulate(y: Array, targets: Array, weights: Array | None, sums: Sums) -> None:
         metric.accumulate(head.outputs_of(y), head.targets_of(targets), weights, sums)
 

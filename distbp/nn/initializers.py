@@ -213,10 +213,11 @@ class UnitVariance:
 
 @dataclass(frozen=True, kw_only=True)
 class DataPoints:
-    """Minus a mean of a unit's weighted sums over `points` training rows, drawn anew for each unit, with
-    random weights (uniform over those that add up to 1). So each unit bends among the data (He+5 of I.
-    Steinwart, "A Sober Look at Neural Network Initializations", 2019). Of dense biases. Before the data are
-    there they are N(0, 2 / (points + 1)), which is the same of sums that are N(0, 1)."""
+    """For biases of dense layers: minus a mean of the unit's weighted sums over `points` training rows. The
+    rows are drawn anew for each unit. The weights of the mean are uniform over those that add up to 1. So
+    each unit bends among the data (He+5 of I. Steinwart, "A Sober Look at Neural Network Initializations",
+    2019). Where there are no data yet, the biases are drawn from N(0, 2 / (points + 1)), which has the same
+    variance where the sums are N(0, 1)."""
 
     by_data: ClassVar[bool] = True
 

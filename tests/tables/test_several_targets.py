@@ -148,7 +148,7 @@ def test_stratified_by_the_target_that_has_classes(tmp_path: Path) -> None:
         ({"worth": "prise", "place": "city"}, r"data\.target\.worth: .*'prise'.*did you mean 'price'"),
         (
             {"worth": "price", "place": {"column": "city", "scale": "standard"}},
-            r"data\.target\.place\.scale: is for numbers, but 'city' is text",
+            r"data\.target\.place\.scale: is for values, and softmax_cross_entropy takes",
         ),
         ({"worth": "price", "place": "built"}, r"."),
     ],

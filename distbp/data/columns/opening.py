@@ -121,15 +121,14 @@ def _raw(
 def _split(wanted: Wanted, train: Loaded, name: str) -> Array:
     """Of each row the number of its split (see `split_rows`)."""
     shares = {split: share for split, share in wanted.shares.items() if share}
-    # Of several targets rows are stratified by the first one that has classes.
+    # Rows are stratified by the first target that has classes.
     each = [(train.columns[one.column], one.by_class) for one in wanted.targets.values()]
-    target, by_class = next(
-        ((column, True) for column, labels in each if labels or column.levels is not None), each[0]
-    )
+    classed = [column for column, by_class in each if by_class or column.levels is not None]
     way = wanted.way
     if way == "auto":
         grouped = wanted.group and wanted.window is None
-        way = "group" if grouped else "time" if wanted.time else "stratified" if by_class else "random"
+        way = "group" if grouped else "time" if wanted.time else "stratified" if classed else "random"
+    target = classed[0] if classed else each[0][0]
     classes = target.classes() if way == "stratified" and shares else None
     groups = train.columns[wanted.group].classes() if wanted.group else None
     times = train.columns[wanted.time].values if wanted.time else None
