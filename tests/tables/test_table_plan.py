@@ -19,6 +19,7 @@ from distbp.data.columns.plan import Plan
 from distbp.data.columns.store import Column
 from distbp.job.tables import TABLES
 from distbp.nn.kernels import NUMPY
+from distbp.nn.layers import Dense
 from distbp.nn.layers.columns import Columns
 from distbp.nn.network import Network
 from distbp.nn.program import Program
@@ -176,6 +177,9 @@ def test_predictions_within_the_range_of_the_training_rows(tmp_path: Path) -> No
     assert free.max() > high or free.min() < low
     with pytest.raises(JobError, match=r"data.target.clip: is for numbers, but 'city' is"):
         open_splits(job(path, target={"column": "city", "clip": True}), tmp_path)
+    wide = job(path, target={"column": "rooms", "clip": True}).replace(model={"layers": [Dense(units=3)]})
+    with pytest.raises(JobError, match="the last layer has 3 outputs, but the targets have 1 columns"):
+        train(wide, output=tmp_path / "wide")
 
 
 @pytest.mark.parametrize("kind", [Number(), Boolean(), Date()])

@@ -229,13 +229,14 @@ def _targets(code: TargetCode, column: Column, rows: Array, kind: str) -> Array:
     if column.levels is not None:
         names = np.array(column.levels or ("",), dtype=str)
         return np.concatenate([names[part] for part in column.chunks(rows)])
-    whole = kind == "whole" and not code.scaled
+    numbers = code.scaled or bool(code.limits)  # and no classes, however many outputs the network has
+    whole = kind == "whole" and not numbers
     values = np.empty(int(rows.sum()), np.int64 if whole else np.float64)
     start = 0
     for part in column.chunks(rows):
         values[start : start + len(part)] = code.scale(part) if code.scaled else part
         start += len(part)
-    return values[:, None] if code.scaled else values
+    return values[:, None] if numbers else values
 
 
 def _cells(
