@@ -72,7 +72,7 @@ loss:
 
 - Each output has targets of its own: an array of an archive (`targets: {digit: labels, parity: odd}`), a
   column of a table (`data.target: {digit: label, parity: {column: odd}}`), or from Python an array
-  (`data=(x, {"digit": labels, "parity": odd})`), or a frame with a column for each.
+  (`data=(x, {"digit": labels, "parity": odd})`) or a column of a frame.
 - A `loss` without `type` is such a mapping, and so is a `data.target` without `column`.
 - Every layer is taken by another one or has a loss. An output with a loss may be taken, too.
 - Metrics are named by output: `digit.accuracy`. Evaluations also give the loss of each output without its
