@@ -59,6 +59,11 @@ TANGLE = (
 )  # fmt: skip
 
 
+def test_how_parameters_begin_is_not_shown() -> None:
+    (node,) = nodes_of({**dense(), "activation": "tanh", "initializer": "he_normal"})
+    assert node.options == "units 8, tanh"
+
+
 def test_what_the_page_shows_is_drawn(tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_text(RESIDUAL)

@@ -107,6 +107,10 @@ def test_a_run_begins_with_them_and_is_verified(tmp_path: Path, monkeypatch: pyt
             "model.layers.0.initializer: unit_variance looks at the data, and is for the weights",
         ),
         (
+            {"type": "gru", "units": 3, "recurrent_initializer": "unit_variance"},
+            "model.layers.0.recurrent_initializer: unit_variance looks at the data, and is for the weights",
+        ),
+        (
             {"type": "dense", "units": 3, "bias_initializer": "data_points", "shares": "other.weight"},
             "data_points looks at the data; where layers share tensors take another",
         ),

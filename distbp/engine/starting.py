@@ -25,10 +25,7 @@ ROWS = 1024
 
 def looks_at_data(layers: Sequence[Any]) -> bool:
     """Whether the first weights of these layers depend on the data."""
-    return any(getattr(getattr(layer, name, None), "by_data", False) for layer in layers for name in _OPTIONS)
-
-
-_OPTIONS = {"initializer": "weight", "bias_initializer": "bias"}
+    return any(getattr(layer, option).by_data for layer in layers for option in layer.by_data)
 
 
 def start_by_data(network: Network, vector: Array, seed: int, rows: Callable[[], tuple[Rows, int]]) -> None:
@@ -56,11 +53,11 @@ def _start(network: Network, index: int, vector: Array, seed: int, x: Array) -> 
     if layer.parametrization == "ntk":
         inputs = inputs / np.sqrt(inputs.shape[1])
     z, draw = inputs @ weight.T, generator(seed, Purpose.START, 1 + index)
-    if getattr(layer.initializer, "by_data", False):
+    if layer.initializer.by_data:
         factor = layer.initializer.factors(z)
         weight, z = weight * factor[:, None], z * factor
         _put(tensors["weight"], weight, vector)
-    if getattr(layer.bias_initializer, "by_data", False):
+    if layer.bias_initializer.by_data:
         _put(tensors["bias"], layer.bias_initializer.values(z, draw), vector)
 
 

@@ -20,6 +20,7 @@ from distbp.job.parts import WorkerRange
 from distbp.job.series_checks import batches_carry, layers_carry, series_fit
 from distbp.job.table_checks import splits_off, tables_are_whole, values_are_scaled
 from distbp.nn.activations import ACTIVATIONS
+from distbp.nn.initializers import initializers_of
 from distbp.nn.layers.base import Shape
 from distbp.nn.losses.several import names_of, parts_of
 from distbp.nn.sharing import parameter_shapes, share
@@ -110,15 +111,11 @@ def _dense_layers_look_at_data(job: TrainingJob) -> Iterator[Fault]:
     """Initializers by the data know what a dense layer's sums are, and what enters it."""
     shares = any(layer.shares is not None for layer in job.model.layers)
     for index, layer in enumerate(job.model.layers):
-        for name, right in (("initializer", "unit_variance"), ("bias_initializer", "data_points")):
-            found: Any = getattr(layer, name, None)
-            if not getattr(found, "by_data", False):
-                continue
-            path = f"model.layers.{index}.{name}"
-            if layer.type != "dense" or found.type != right:
-                what = "weights" if found.type == "unit_variance" else "biases"
+        for option, found in initializers_of(layer).items():
+            path, what = f"model.layers.{index}.{option}", found.by_data
+            if what and layer.by_data.get(option) != what:
                 yield Fault(path, f"{found.type} looks at the data, and is for the {what} of dense layers")
-            elif shares:
+            elif what and shares:
                 yield Fault(path, f"{found.type} looks at the data; where layers share tensors take another")
 
 

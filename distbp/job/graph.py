@@ -11,6 +11,7 @@ from typing import Any
 from distbp.core.errors import Fault
 from distbp.job.kinds import plain
 from distbp.job.layer_shapes import shapes
+from distbp.nn.initializers import initializers_of
 from distbp.nn.layers.base import Layer, Shape
 from distbp.nn.losses.several import Losses
 from distbp.nn.sharing import Sharing, parameter_shapes, share
@@ -18,9 +19,8 @@ from distbp.nn.wiring import DATA, INPUT, wire
 
 WIDTH = 80
 MOST_DRAWN = 100  # layers, below faults
-# Fields of a layer that a picture leaves out: who it is, and how its parameters begin.
+# Fields of a layer that a picture leaves out, beside how its parameters begin.
 _UNSHOWN = ("type", "name", "inputs", "shares", "features")
-_DRAWN = "initializers"
 
 
 @dataclass(frozen=True)
@@ -113,10 +113,10 @@ def _shared(layers: Sequence[Layer], sharing: Sharing, number: int) -> str:
 
 def _options(layer: Any) -> str:
     """What is said of a layer, but for what is left out anyhow: `units 8, tanh`."""
-    said = []
+    said, unshown = [], {*_UNSHOWN, *initializers_of(layer)}
     for field in fields(layer):
         value = getattr(layer, field.name)
-        if field.name in _UNSHOWN or field.metadata.get("choices") == _DRAWN or value == _default(field):
+        if field.name in unshown or value == _default(field):
             continue
         if isinstance(value, str):
             said.append(value)

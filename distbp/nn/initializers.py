@@ -7,8 +7,8 @@ The contract: an initializer is a frozen dataclass of its options, with one meth
 that draws from `generator` alone. Values are drawn in float64 whatever the job's dtype, so a float32 job
 starts from the rounded weights of the float64 one. `fan_in` and `fan_out` are the numbers of inputs and
 outputs of one unit (`ParameterSpec`): the scaled initializers choose their spread by them, so that signals
-neither grow nor fade from layer to layer. One that looks at the training rows says `by_data`; what it draws
-is then changed by them (`distbp.engine.starting`).
+neither grow nor fade from layer to layer. One that looks at the training rows says in `by_data` what it is
+for; what it draws is then changed by them (`distbp.engine.starting`).
 
     family   variance               keeps                        source
     glorot   2 / (fan_in + fan_out) both passes (sigmoid, tanh)  Glorot and Bengio, AISTATS 2010, equation 16
@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -39,12 +39,26 @@ Float64Array = NDArray[np.float64]
 class Initializer(Protocol):
     """What every initializer dataclass offers. `type` is its name in a job."""
 
+    by_data: ClassVar[str]
+
     @property
     def type(self) -> str: ...
 
     def draw(
         self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator
     ) -> Float64Array: ...
+
+
+class Facts:
+    """`by_data`: what it sets from the training rows; empty where it does not look at them."""
+
+    by_data: ClassVar[str] = ""
+
+
+def initializers_of(layer: Any) -> dict[str, Initializer]:
+    """The initializers among the options of a layer, by option."""
+    found = {field.name: field.metadata.get("bounds", {}).get("choices") for field in fields(layer)}
+    return {name: getattr(layer, name) for name, choices in found.items() if choices == "initializers"}
 
 
 def _normal(shape: Shape, variance: float, generator: np.random.Generator) -> Float64Array:
@@ -57,7 +71,7 @@ def _uniform(shape: Shape, variance: float, generator: np.random.Generator) -> F
 
 
 @dataclass(frozen=True, kw_only=True)
-class Zeros:
+class Zeros(Facts):
     """All zeros: for biases and shifts. Weights that start equal stay equal."""
 
     type: Literal["zeros"] = "zeros"
@@ -67,7 +81,7 @@ class Zeros:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Constant:
+class Constant(Facts):
     """Every element `value`."""
 
     type: Literal["constant"] = "constant"
@@ -78,7 +92,7 @@ class Constant:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Normal:
+class Normal(Facts):
     """N(mean, std squared), whatever the fans."""
 
     type: Literal["normal"] = "normal"
@@ -90,7 +104,7 @@ class Normal:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Uniform:
+class Uniform(Facts):
     """Evenly between `low` (included) and `high` (excluded), whatever the fans."""
 
     type: Literal["uniform"] = "uniform"
@@ -102,7 +116,7 @@ class Uniform:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GlorotUniform:
+class GlorotUniform(Facts):
     """Uniform with variance 2 / (fan_in + fan_out); the default of dense weights."""
 
     type: Literal["glorot_uniform"] = "glorot_uniform"
@@ -112,7 +126,7 @@ class GlorotUniform:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GlorotNormal:
+class GlorotNormal(Facts):
     """Normal with variance 2 / (fan_in + fan_out)."""
 
     type: Literal["glorot_normal"] = "glorot_normal"
@@ -122,7 +136,7 @@ class GlorotNormal:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeUniform:
+class HeUniform(Facts):
     """Uniform with variance 2 / fan_in."""
 
     type: Literal["he_uniform"] = "he_uniform"
@@ -132,7 +146,7 @@ class HeUniform:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeNormal:
+class HeNormal(Facts):
     """Normal with variance 2 / fan_in."""
 
     type: Literal["he_normal"] = "he_normal"
@@ -142,7 +156,7 @@ class HeNormal:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LecunUniform:
+class LecunUniform(Facts):
     """Uniform with variance 1 / fan_in."""
 
     type: Literal["lecun_uniform"] = "lecun_uniform"
@@ -152,7 +166,7 @@ class LecunUniform:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LecunNormal:
+class LecunNormal(Facts):
     """Normal with variance 1 / fan_in; the default of Nielsen's book (`weights / sqrt(fan_in)`)."""
 
     type: Literal["lecun_normal"] = "lecun_normal"
@@ -162,7 +176,7 @@ class LecunNormal:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Orthogonal:
+class Orthogonal(Facts):
     """`gain` times a matrix with orthonormal rows or columns, whichever are fewer (Saxe et al., ICLR 2014).
 
     A tensor is seen as a matrix (first axis, all others), as PyTorch does. Uniform over such matrices: Q of
@@ -182,7 +196,7 @@ class Orthogonal:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Large:
+class Large(Facts):
     """Plain N(0, 1), the "large" initializer of Nielsen's book: shows how saturated units slow learning."""
 
     type: Literal["large"] = "large"
@@ -192,12 +206,12 @@ class Large:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnitVariance:
+class UnitVariance(Facts):
     """N(0, 1), and then each unit's weights divided by the deviation of its weighted sums over training rows
     (at most 1024 of them), whatever the inputs' sizes. Of dense weights; layer after layer, as in Mishkin and
     Matas, "All You Need Is a Good Init", ICLR 2016. A unit whose sums are all one keeps its weights."""
 
-    by_data: ClassVar[bool] = True
+    by_data: ClassVar[str] = "weights"
 
     type: Literal["unit_variance"] = "unit_variance"
 
@@ -212,14 +226,14 @@ class UnitVariance:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataPoints:
+class DataPoints(Facts):
     """For biases of dense layers: minus a mean of the unit's weighted sums over `points` training rows. The
     rows are drawn anew for each unit. The weights of the mean are uniform over those that add up to 1. So
     each unit bends among the data (He+5 of I. Steinwart, "A Sober Look at Neural Network Initializations",
     2019). Where there are no data yet, the biases are drawn from N(0, 2 / (points + 1)), which has the same
     variance where the sums are N(0, 1)."""
 
-    by_data: ClassVar[bool] = True
+    by_data: ClassVar[str] = "biases"
 
     type: Literal["data_points"] = "data_points"
     points: int = option(5, help="training rows in each mean", ge=1, le=1000)
@@ -238,7 +252,7 @@ class DataPoints:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Values:
+class Values(Facts):
     """The elements themselves, for worked examples: those of a matrix row by row."""
 
     type: Literal["values"] = "values"

@@ -23,8 +23,9 @@ Rules that make the hot loop allocate nothing and the gradients exact:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from distbp.core.arrays import Array, Shape
@@ -132,7 +133,9 @@ class Facts:
     or with some numbers left out. `rescales`: the size of its inputs does not matter. `rows_needed`: in every
     slice. `activation_option`: the option that names the activation that it ends in. `channels`: of images
     that it takes, how they must lie (see `Value`); where either will do, those of all inputs lie alike.
-    `carries`: it has states, which it can take from one window of a series to the next.
+    `carries`: it has states, which it can take from one window of a series to the next. `by_data`: the
+    options whose initializers may look at the training rows, and what each is for (see
+    `distbp.nn.initializers`).
     """
 
     takes: ClassVar[Takes] = "numbers"
@@ -144,6 +147,7 @@ class Facts:
     rows_needed: ClassVar[int] = 1
     activation_option: ClassVar[str] = ""
     carries: ClassVar[bool] = False
+    by_data: ClassVar[Mapping[str, str]] = MappingProxyType({})
     if TYPE_CHECKING:  # each layer gives it with its own default
 
         @property
@@ -237,6 +241,7 @@ class Layer(Protocol):
     rows_needed: ClassVar[int]
     activation_option: ClassVar[str]
     carries: ClassVar[bool]
+    by_data: ClassVar[Mapping[str, str]]
 
     @property
     def lengths(self) -> Lengths: ...

@@ -13,7 +13,9 @@ of the weights themselves (Jacot, Gabriel and Hongler, NeurIPS 2018, section 2).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 from distbp.core.options import option
@@ -83,6 +85,9 @@ class _Dense(Facts):
 @dataclass(frozen=True, kw_only=True)
 class Dense(_Dense):
     takes: ClassVar[Takes] = "row"
+    by_data: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"initializer": "weights", "bias_initializer": "biases"}
+    )
 
     type: Literal["dense"] = "dense"
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distbp.core.arrays import Array, Shape
-from distbp.nn.initializers import INITIALIZERS
+from distbp.nn.initializers import initializers_of
 from distbp.nn.kernels import NUMPY
 from distbp.nn.losses.base import Loss
 from distbp.nn.lowered import Lowered, lower
@@ -193,8 +193,6 @@ def spec_of(network: Network, index: int) -> dict[str, Any]:
 def options_of(layer: Any) -> dict[str, Any]:
     """The options of a layer that decide what it computes, as plain values: all but its place in the network
     and how its parameters were drawn."""
-    names = [field.name for field in fields(layer) if field.name not in ("type", "name", "inputs")]
-    found = {name: getattr(layer, name) for name in names}
-    drawn = tuple(INITIALIZERS.values())
-    kept = {name: value for name, value in found.items() if not isinstance(value, drawn)}
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in kept.items()}
+    unsaid = {"type", "name", "inputs", *initializers_of(layer)}
+    found = {field.name: getattr(layer, field.name) for field in fields(layer) if field.name not in unsaid}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}
