@@ -129,6 +129,19 @@ def test_the_parts_of_a_need() -> None:
     assert needed(image, (2, 2), {}) is None  # said elsewhere: the shapes do not fit
 
 
+def test_states_that_are_carried_from_window_to_window_count() -> None:
+    layers = [{"type": "lstm", "units": 100, "return_sequences": True}, {"type": "dense_steps", "units": 1}]
+    fields = {"model": {"layers": layers}, "loss": "mse", "batch_size": 64, "workers": 2, "shards": 4}
+    whole, cut = (
+        needed(TrainingJob.from_mapping({**fields, "data": data}), (10, 3), {"train": 1000})
+        for data in ({}, {"truncated_bptt_steps": 10})
+    )
+    assert whole is not None and cut is not None
+    states = 64 * 200 * 4  # of each row of a batch the state and the cell
+    assert cut.parts["parameters"] - whole.parts["parameters"] == 2 * states
+    assert cut.parts["gradients"] - whole.parts["gradients"] == 5 * states
+
+
 def test_an_estimate_is_no_more_than_what_training_takes(tmp_path: Path) -> None:
     """Nobody may be refused who would fit: the peak of a run is above the need."""
     code = r"""

@@ -24,7 +24,7 @@ from distbp.nn.losses.several import heads_of, names_of
 from distbp.nn.metrics import Frame
 from distbp.nn.network import Carry, Network
 from distbp.optim import Part, chain
-from distbp.optim.schedules import Constant, PlateauState, Progress, Schedule
+from distbp.optim.schedules import Constant, PlateauState, Progress
 
 if TYPE_CHECKING:
     from distbp.job import TrainingJob
@@ -149,7 +149,7 @@ class Blueprint:
 
     def decay(self) -> Callable[[int], float]:
         """The factor on the weight decay of the update at a step (0-based)."""
-        schedule: Schedule | None = getattr(self.job.optimizer, "decay_schedule", None)
+        schedule = self.job.optimizer.decay_schedule
         if schedule is None:
             return lambda step: 1.0
         per_epoch, total = self.steps_per_epoch, self.total_steps

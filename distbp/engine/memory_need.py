@@ -19,7 +19,7 @@ from distbp.core.arrays import Shape
 from distbp.core.errors import Fault, JobError, NoMemoryError
 from distbp.engine.evaluation import EVALUATION_ROWS
 from distbp.engine.updating import state_vectors
-from distbp.job.members import networks
+from distbp.job.members import least_workers, networks
 from distbp.nn.layers.columns import Columns
 from distbp.nn.losses.several import heads_of, names_of
 from distbp.nn.network import Network
@@ -63,18 +63,18 @@ def needed(
     except ValueError:
         return None
     members = networks(job)
-    workers = getattr(job.workers, "min", job.workers)
-    computing = workers if isinstance(workers, int) and workers else threads
+    computing = least_workers(job) or threads
     side = min(members, computing)  # that train at a time
     item = network.dtype.itemsize
-    vector, trained = network.size * item, network.parameter_count * item
-    state = state_vectors(job.optimizer) * trained
+    state = state_vectors(job.optimizer) * network.parameter_count * item
     train = rows.get("train")
     batch = job.batch_rows(train or 1)
     shards = job.resolved_shards(network.flops * job.optimizer.passes, train or 1)
     parts = min(shards, max(1, computing // side))
     levels = 1 + math.ceil(math.log2(math.ceil(shards / parts)))
     slice_rows = math.ceil((batch if train is None else min(batch, train)) / shards)
+    carried = 0 if job.data.truncated_bptt_steps is None else shards * slice_rows * network.states_of_a_row
+    vector = (network.size + carried) * item
     numbers = [math.prod(shape) for shape in network.shapes]
     largest_split = max([count for name, count in rows.items() if name != "train"], default=0)
     of_training = parts * slice_rows * (2 * sum(numbers) - numbers[0])

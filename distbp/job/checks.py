@@ -14,7 +14,7 @@ from distbp.core.errors import Fault, cut
 from distbp.job.faults import unknown
 from distbp.job.layer_shapes import output_shapes, shapes
 from distbp.job.loss_checks import loss_fits, metrics_apply, metrics_in, one_loss_is_needed, outputs_exist
-from distbp.job.members import members_or_restarts, networks
+from distbp.job.members import least_workers, members_or_restarts, networks
 from distbp.job.method_checks import copies_fit, one_server_fits, whole_batches_fit
 from distbp.job.parts import WorkerRange
 from distbp.job.series_checks import batches_carry, layers_carry, series_fit
@@ -151,13 +151,11 @@ def _batches_normalize(job: TrainingJob) -> Iterator[Fault]:
 
 
 def _workers_have_work(job: TrainingJob) -> Iterator[Fault]:
-    if job.shards == "auto" or job.workers == "auto":
+    if job.shards == "auto":
         return
-    path, wanted = (
-        ("workers.min", job.workers.min) if isinstance(job.workers, WorkerRange) else ("workers", job.workers)
-    )
-    several = networks(job)  # which train side by side, each with its own shards
+    wanted, several = least_workers(job), networks(job)  # which train side by side, each with its own shards
     if wanted > several * job.shards:
+        path = "workers.min" if isinstance(job.workers, WorkerRange) else "workers"
         most = f"shards ({job.shards})" + (f" times networks ({several})" if several > 1 else "")
         yield Fault(
             path,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from distbp.core.errors import Fault
 from distbp.core.streams import Purpose, generator
+from distbp.job.parts import WorkerRange
 
 if TYPE_CHECKING:
     from distbp.job.training_job import TrainingJob
@@ -29,16 +30,17 @@ def networks(job: TrainingJob) -> int:
 
 def member_job(job: TrainingJob, number: int) -> TrainingJob:
     """The job of one network: that of the first is the job without members, to the bit."""
-    fewer = {} if job.shards == "auto" else _at_most(job.shards, job.workers)
+    fewer: dict[str, Any] = {}
+    if job.shards != "auto" and least_workers(job) > job.shards:  # they are for several networks
+        most = {"min": job.shards, "max": job.shards}
+        fewer["workers"] = most if isinstance(job.workers, WorkerRange) else job.shards
     return job.replace(members=1, restarts=1, seed=seed_of(job.seed, number), **fewer)
 
 
-def _at_most(shards: int, workers: Any) -> dict[str, Any]:
-    """What to change where there are workers for several networks, and one has fewer shards."""
-    if isinstance(workers, int):
-        return {"workers": shards} if workers > shards else {}
-    least = getattr(workers, "min", 0)
-    return {"workers": {"min": shards, "max": shards}} if least > shards else {}
+def least_workers(job: TrainingJob) -> int:
+    """How many workers the job asks for at least; 0 where it has none, or leaves their number open."""
+    workers = job.workers.min if isinstance(job.workers, WorkerRange) else job.workers
+    return 0 if workers == "auto" else workers
 
 
 def members_or_restarts(job: TrainingJob) -> Iterator[Fault]:

@@ -213,6 +213,13 @@ class Network:
         return 1 if self.carry is None else self.output_shape[0]
 
     @property
+    def states_of_a_row(self) -> int:
+        """How many numbers the layers can carry from one window of a series to the next."""
+        layers = enumerate(self.layers)
+        states = [one for index, layer in layers for one in layer.states(*self.input_shapes(index))]
+        return sum(math.prod(one.shape) for one in states)
+
+    @property
     def parameters_by_layer(self) -> dict[int, int]:
         """How many numbers each layer trains, and the entry; without those that train none."""
         counts: dict[int, int] = {}

@@ -16,11 +16,13 @@ class Facts:
     `whole_batch`: every step takes the whole training set, and the method finds by itself how far to go.
     `copies`: how many perturbed copies of the parameters workers evaluate in place of the gradient; 0: they
     give the gradient. `passes`: how much more a step computes than one with a gradient, in times.
+    `decay_schedule`: how the weight decay changes during training; None: it stays.
     """
 
     whole_batch: ClassVar[bool] = False
     learning_rate: float = 1.0
     schedule: Schedule = Constant()
+    decay_schedule: Schedule | None = None
 
     @property
     def copies(self) -> int:

@@ -46,6 +46,9 @@ class Optimizer(Protocol):
     def schedule(self) -> Schedule: ...
 
     @property
+    def decay_schedule(self) -> Schedule | None: ...
+
+    @property
     def whole_batch(self) -> bool: ...
 
     @property
