@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from distbp.nn.tape import merged
+
 Stretches = Sequence[tuple[int, int]]
 Rates = Sequence[tuple[int, int, float]]  # (start, stop, factor)
 
@@ -31,37 +33,34 @@ class Groups(NamedTuple):
 def groups_of(decays: Stretches, rates: Rates, size: int) -> Groups:
     """The groups of a vector of `size` numbers. decays: stretches that decay; rates: stretches with a factor
     on the learning rate, the others have 1; both in any order. Raises ValueError where they overlap."""
-    decaying = merged(decays, size)
-    merged([(start, stop) for start, stop, _ in rates], size, "rates")
+    decaying = ordered(decays, size)
+    ordered([(start, stop) for start, stop, _ in rates], size, "rates")
     kinds = dict.fromkeys(PLAIN)
     for factor in sorted({rate for *_, rate in rates}):
         kinds.update(dict.fromkeys((Group(False, factor), Group(True, factor))))
     numbers = {kind: number for number, kind in enumerate(kinds)}
-    ends = sorted(
-        {0, size, *(at for pair in decaying for at in pair), *(at for a, b, _ in rates for at in (a, b))}
-    )
+    # What begins at a place comes after what ends there.
+    decay_from = {stop: False for _, stop in decaying} | {start: True for start, _ in decaying}
+    filled = [one for one in rates if one[0] < one[1]]
+    rate_from = {stop: 1.0 for _, stop, _ in filled} | {start: rate for start, _, rate in filled}
     found: list[tuple[int, int, int]] = []
-    for start, stop in pairwise(ends):
-        decay = any(a <= start and stop <= b for a, b in decaying)
-        rate = next((factor for a, b, factor in rates if a <= start and stop <= b), 1.0)
+    decay, rate = False, 1.0
+    for start, stop in pairwise(sorted({0, size, *decay_from, *rate_from})):
+        decay, rate = decay_from.get(start, decay), rate_from.get(start, rate)
         number = numbers[Group(decay, rate)]
         if found and found[-1][2] == number:
             found[-1] = (found[-1][0], stop, number)
-        elif start < stop:
+        else:
             found.append((start, stop, number))
     return Groups(tuple(kinds), tuple(one for one in found if one[2]))
 
 
-def merged(stretches: Stretches, size: int, what: str = "decays") -> list[tuple[int, int]]:
-    """In order, neighbors joined. what: they are, in words."""
-    found: list[tuple[int, int]] = []
-    for start, stop in sorted(stretches):
-        if not 0 <= start <= stop <= size or (found and start < found[-1][1]):
-            raise ValueError(
-                f"{what} must be stretches within 0..{size} that do not overlap; found {list(stretches)}"
-            )
-        if found and start == found[-1][1]:
-            found[-1] = (found[-1][0], stop)
-        elif start < stop:
-            found.append((start, stop))
-    return found
+def ordered(stretches: Stretches, size: int, what: str = "decays") -> list[tuple[int, int]]:
+    """In order, without empty ones, neighbors joined. what: they are, in words. Raises ValueError where they
+    overlap or leave the vector."""
+    ends = [0, *(at for stretch in sorted(stretches) for at in stretch), size]
+    if ends != sorted(ends):
+        raise ValueError(
+            f"{what} must be stretches within 0..{size} that do not overlap; found {list(stretches)}"
+        )
+    return merged((start, stop) for start, stop in stretches if start < stop)

@@ -15,7 +15,7 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.nn.network import aligned_vector
-from distbp.optim.groups import merged
+from distbp.optim.groups import ordered
 from distbp.optim.line_search import ACCEPTED, FAILED, GOING_ON, End, Line, advance, begin
 from distbp.optim.parts import Step
 from distbp.optim.updater import PIECE, cut, sum_of_squares
@@ -84,7 +84,7 @@ class Searching:
     ) -> None:
         self.method = method
         self.parameters = parameters
-        decaying = merged(decays, parameters.size)
+        decaying = ordered(decays, parameters.size)
         self.parts = cut(tensors, [(a, b, 1) for a, b in decaying], PIECE)
         self.slots = _slots(method, parameters, slots)
         self._decays = [slice(a, b) for a, b in decaying]

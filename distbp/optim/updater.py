@@ -8,11 +8,12 @@ arithmetic depends on its neighbors, so the bits are the same for any cut and an
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from itertools import pairwise
-from operator import is_not
+from operator import is_not, itemgetter
 
 import numpy as np
 
@@ -246,10 +247,10 @@ def cut(
     stretches: Sequence[tuple[int, int]], covers: Sequence[tuple[int, int, int]], piece: int = 4096
 ) -> Array:
     """The stretches as (start, stop, number), int64, cut at the ends of covers and at multiples of `piece`.
-    covers: (start, stop, number) that do not overlap; the number where there is none is 0."""
-    found = []
+    covers: (start, stop, number) in order that do not overlap; the number where there is none is 0."""
+    found, places = [], [at for cover in covers for at in cover[:2]]
     for first, last in stretches:
-        ends = (at for cover in covers for at in cover[:2] if first < at < last)
+        ends = places[bisect_right(places, first) : bisect_left(places, last)]
         cuts = sorted({first, last, *ends, *range(first - first % piece + piece, last, piece)})
         for start, stop in pairwise(cuts):
             found.append((start, stop, number_of(start, stop, covers)))
@@ -257,8 +258,9 @@ def cut(
 
 
 def number_of(start: int, stop: int, covers: Sequence[tuple[int, int, int]]) -> int:
-    """Of the cover that has the stretch; 0 where there is none."""
-    return next((number for a, b, number in covers if a <= start and stop <= b), 0)
+    """Of the cover that has the stretch; 0 where there is none. covers: as of `cut`."""
+    at = bisect_right(covers, start, key=itemgetter(0))
+    return next((number for _, end, number in covers[max(0, at - 1) : at] if stop <= end), 0)
 
 
 def _check_vector(what: str, vector: Array, like: Array) -> None:
