@@ -231,6 +231,9 @@ CASES: dict[str, tuple[Any, ...]] = {
         SERIES,
     ),
     "dropout": ([{**DENSE, "units": 9}, {"type": "dropout", "rate": 0.3}, DENSE], ROWS),
+    "dropout with a schedule": (
+        [{**DENSE, "units": 9}, {"type": "dropout", "rate": 0.6, "schedule": "flat_cosine"}, DENSE], ROWS,
+    ),
     "dropout of nothing": (["dropout", DENSE, {"type": "dropout", "rate": 0.0}], ROWS),
     "embedding": (
         [{"type": "embedding", "entries": 7, "size": 4}, "positional_encoding", "positional_embedding",
@@ -551,6 +554,15 @@ def test_a_shared_tensor_is_told_once_and_its_gradient_in_parts() -> None:
     text = "\n".join(lines(found))
     assert "  weight is one tensor for layers 0 and 4, and layer 4 has it; here is what" in text
     assert "layer 4, weight\n" in text and "layer 0, weight\n" not in text
+
+
+def test_dropout_drops_less_at_the_end() -> None:
+    found = explained(*CASES["dropout with a schedule"], CLASSES, epochs=2)  # three quarters are over
+    factors = found.layers[1].get("factors")
+    dropped = int(round(0.6 * 65536) / 2 + 0.5)
+    assert set(factors.tolist()) == {0.0, 65536 / (65536 - dropped)}
+    assert check(document(found)).passed
+    assert "probability 0.6, which falls to 0 in the second half of training" in page(found)
 
 
 def test_rates_of_groups_and_decay_on_its_schedule_are_explained() -> None:

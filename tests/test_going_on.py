@@ -158,6 +158,25 @@ def test_a_schedule_that_depends_on_the_length_is_named(tmp_path: Path) -> None:
     assert result.steps == 25
 
 
+@pytest.mark.parametrize(
+    ("rate", "named"), [(0.3, ["the weight decay", "dropout"]), (0.0, ["the weight decay"])]
+)
+def test_schedules_of_decay_and_dropout_are_named_where_they_differ(
+    tmp_path: Path, rate: float, named: list[str]
+) -> None:
+    dropout = {"type": "dropout", "rate": rate, "schedule": "flat_cosine"}
+    fields = {
+        "batch_size": 16,
+        "optimizer": {"type": "adamw", "learning_rate": 0.05, "decay_schedule": "flat_cosine"},
+    }
+    train(make_job([LAYERS[0], dropout, LAYERS[2]], **fields, epochs=3), data=DATA, output=tmp_path / "run")
+    assert list(resume(tmp_path / "run", data=DATA, epochs=5).notes) == [
+        f"the schedule of {what} depends on the length of training: the"
+        " first 15 steps had the rates of epochs: 3, so this is not what epochs: 5 at once would have given"
+        for what in named
+    ]
+
+
 def test_another_field_is_not_changed_with_it(tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(job(3), data=DATA, output=run)

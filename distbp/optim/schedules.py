@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from distbp.core.options import option, registry
+from distbp.nn.ops.elements import flat_cosine
 from distbp.optim.plateau import PlateauState as PlateauState
 from distbp.optim.plateau import Progress as Progress
 from distbp.optim.plateau import ReduceOnPlateau as ReduceOnPlateau
@@ -157,8 +158,8 @@ class FlatCosine:
     minimum_rate: float = option(0.0, help="the rate at the end", ge=0)
 
     def rate(self, base_rate: float, progress: Progress) -> float:
-        part = min(progress.step / max(1, progress.total_steps), 1.0)
-        return _cosine(base_rate, self.minimum_rate, max(0.0, part - self.flat) / (1 - self.flat))
+        left = flat_cosine(progress.step, progress.total_steps, self.flat)
+        return self.minimum_rate + (base_rate - self.minimum_rate) * left
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from distbp.data.digest import PARTS
 from distbp.engine.blueprint import Blueprint
 from distbp.job import TrainingJob
 from distbp.job.digest import canonical
+from distbp.nn.layers.dropout import Dropout
 from distbp.optim.schedules import PlateauState
 from distbp.run.checkpoint import Checkpoint
 from distbp.run.run_state import RunState, gone_on, out_of_patience
@@ -124,9 +125,14 @@ def _about_rates(start: Checkpoint, blueprint: Blueprint) -> Iterator[str]:
         changed.append(f"the schedule {blueprint.job.optimizer.schedule.type!r}")
     before, decay = old.decay(), blueprint.decay()
     if any(before(step) != decay(step) for step in steps):
-        changed.append("that of the weight decay")
-    if any(getattr(layer, "schedule", None) is not None for layer in blueprint.job.model.layers):
-        changed.append("that of dropout")
+        changed.append("the schedule of the weight decay")
+    dropouts: list[Any] = [one for one in blueprint.job.model.layers if isinstance(one, Dropout)]
+    of_old, of_new = (
+        [one.rate_at(step, length) for one in dropouts for step in steps]
+        for length in (old.total_steps, blueprint.total_steps)
+    )
+    if of_old != of_new:
+        changed.append("the schedule of dropout")
     for what in changed:
         yield (
             f"{what} depends on the length of training: the"

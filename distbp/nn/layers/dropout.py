@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from distbp.core.options import option
 from distbp.nn.layers.base import Backward, Channels, Facts, Lengths, Lowering, Shape, Value
-from distbp.nn.ops.elements import DROPOUT_LEVELS
+from distbp.nn.ops.elements import DROPOUT_LEVELS, flat_cosine
 from distbp.nn.tape import POSITION, Ref
 
 
@@ -30,6 +30,10 @@ class Dropout(Facts):
         help="flat_cosine: the rate stays for half of the job, and falls to 0 along a cosine at its end; left"
         " out: it stays",
     )
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """The rate at a step of a job with so many, before it is rounded."""
+        return self.rate if self.schedule is None else self.rate * flat_cosine(step, steps, 0.5)
 
     @property
     def lengths(self) -> Lengths:

@@ -57,17 +57,16 @@ def _fill(out: Array, whole: Whole, real: Real) -> None:
     out.fill(real[0])
 
 
-def dropped_at(dropped: int, step: int, steps: int) -> int:
-    """Levels that are dropped at a step: all until half of the steps, then down along a cosine to none."""
-    part = 2.0 * step / max(1, steps) - 1.0
-    if part <= 0:
-        return dropped
-    return int(dropped * (1 + math.cos(math.pi * min(part, 1.0))) / 2 + 0.5)
+def flat_cosine(step: int, steps: int, flat: float) -> float:
+    """The share that is left at a step: all until the share `flat` of the steps, then down along a cosine to
+    none."""
+    part = max(0.0, min(step / max(1, steps), 1.0) - flat) / (1 - flat)
+    return (1 + math.cos(math.pi * part)) / 2
 
 
 def _dropout(position: Array, x: Array, factors: Array, y: Array, whole: Whole, real: Real) -> None:
     """y <- x * factors; a factor is 0 where a random level is below whole[0], else real[0] (Srivastava et
-    al., 2014). Where whole[2] is 1 fewer are dropped in the second half of training, see `dropped_at`.
+    al., 2014). Where whole[2] is 1 fewer are dropped in the second half of training, see `flat_cosine`.
 
     position: (1, 4), step, shard, seed, steps of the job; whole[1]: the number of the layer. The
     levels are 16-bit parts of Philox words, a pure function of seed, step, shard and layer.
@@ -75,7 +74,7 @@ def _dropout(position: Array, x: Array, factors: Array, y: Array, whole: Whole, 
     step, shard, seed, steps = (int(one) for one in position[0])
     dropped, factor = int(whole[0]), float(real[0])
     if whole[2]:
-        dropped = dropped_at(dropped, step, steps)
+        dropped = int(dropped * flat_cosine(step, steps, 0.5) + 0.5)
         factor = DROPOUT_LEVELS / (DROPOUT_LEVELS - dropped)
     words = -(-x.size * 2 // 8)
     bits = Stream(seed, Purpose.DROPOUT).at(step, shard, int(whole[1])).bit_generator.random_raw(words)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from numba import njit, types
 
 from distbp.core.streams import Purpose
 from distbp.machine.pointers import intrinsic
-from distbp.nn.ops.elements import DROPOUT_LEVELS
+from distbp.nn.ops.elements import DROPOUT_LEVELS, flat_cosine
 from distbp.nn.ops.rows import flat, labels, real, single, whole
 
 _inline: Any = njit(inline="always", error_model="numpy")
@@ -90,6 +89,7 @@ def _high_product(context: Any, a: Any, b: Any) -> Any:
 _M0, _M1 = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
 _W0, _W1 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
 _PURPOSE = np.uint64(int(Purpose.DROPOUT))
+_left = _inline(flat_cosine)
 
 
 @_inline  # type: ignore[untyped-decorator]
@@ -110,9 +110,7 @@ def dropout(row: int, spaces: int, rows: int) -> None:
     y = flat(row, spaces, rows, 3)
     dropped, factor, zero = whole(row, 0), np.float32(real(row, 0)), np.float32(0)
     if whole(row, 2):
-        part = 2.0 * position[0, 0] / max(1, position[0, 3]) - 1.0
-        if part > 0:
-            dropped = np.int64(dropped * (1 + math.cos(math.pi * min(part, 1.0))) / 2 + 0.5)
+        dropped = np.int64(dropped * _left(position[0, 0], position[0, 3], 0.5) + 0.5)
         factor = np.float32(DROPOUT_LEVELS / (DROPOUT_LEVELS - dropped))
     seed, layer = np.uint64(position[0, 2]), np.uint64(whole(row, 1))
     step, shard = np.uint64(position[0, 0]), np.uint64(position[0, 1])

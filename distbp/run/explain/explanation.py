@@ -14,13 +14,15 @@ FORMAT, VERSION = "distbp explain", 1
 
 @dataclass(frozen=True)
 class Explanation:
-    """`losses`: of each output, or of the label, (numbers,), which add up to `loss`. `loss_after`: of the
-    sample after the update; `loss_biases_held`: after it, had the biases stayed."""
+    """`steps`: of the whole job. `losses`: of each output, or of the label, (numbers,), which add up to
+    `loss`. `loss_after`: of the sample after the update; `loss_biases_held`: after it, had the biases
+    stayed."""
 
     name: str
     seed: int
     sample: int
     step: int
+    steps: int
     hold_biases: bool
     input: Array
     layers: tuple[LayerStep, ...]
@@ -44,6 +46,7 @@ class Explanation:
             "seed": self.seed,
             "sample": self.sample,
             "step": self.step,
+            "steps": self.steps,
             "hold_biases": self.hold_biases,
             "input": self.input.tolist(),
             "target": self.target.tolist(),

@@ -15,7 +15,8 @@ from distbp.run.explain.words import Place, at, plain
 Values = NDArray[Any]
 Numbers = dict[str, Values | None]  # by the names of the JSON; None: not computed
 Tensors = Mapping[str, Values]  # parameters by name
-# type, number, options, activation; shape of the output; seed and step, which decide what is drawn
+# type, number, options, activation; shape of the output; seed, step and steps (of the job), which decide what
+# is drawn
 Spec = Mapping[str, Any]
 
 

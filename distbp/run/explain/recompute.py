@@ -54,7 +54,7 @@ def there(values: Values | None) -> Values:
 
 def specs(document: Document) -> list[Spec]:
     """What each kind is told of its layer."""
-    more = {"seed": document["seed"], "step": document["step"]}
+    more = {name: document[name] for name in ("seed", "step", "steps")}
     return [{**layer, **more, "shape": np.shape(layer["a"])} for layer in document["layers"]]
 
 

@@ -91,10 +91,17 @@ class _Ops:
 
 
 def record(
-    network: Network, loss: Loss, vector: Array, x: Array, target: Array, step: int = 0, seed: int = 0
+    network: Network,
+    loss: Loss,
+    vector: Array,
+    x: Array,
+    target: Array,
+    step: int = 0,
+    seed: int = 0,
+    steps: int = 0,
 ) -> Recording:
     """Runs the forward and backward pass of one sample. vector: (size,); x: (1, *input_shape); target: (1,)
-    or (1, outputs), as the loss takes it. step, seed: decide what is drawn."""
+    or (1, outputs), as the loss takes it. step, seed, steps (of the job): decide what is drawn."""
     lowered = lower(network, 1, loss, training=True)
     gradient, totals = aligned_vector(network.size, network.dtype), np.zeros(lowered.totals)
     spaces: dict[Space, Array] = {
@@ -105,7 +112,7 @@ def record(
         Space.TARGETS: np.ascontiguousarray(target).reshape(-1),
         Space.WEIGHTS: np.zeros(0),
         Space.TOTALS: totals,
-        Space.POSITION: np.array([step, 0, seed, 0, 0], np.int64),
+        Space.POSITION: np.array([step, 0, seed, steps, 0], np.int64),
         Space.CONSTANTS: lowered.constants,
     }
     events, outputs, arrived = _run_all(network, lowered, spaces)

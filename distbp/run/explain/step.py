@@ -121,7 +121,8 @@ def _explained(
 ) -> Explanation:
     job, (sample, step, held), vector = blueprint.job, of, server.vector
     before, slots = vector.copy(), {name: values.copy() for name, values in server.slots.items()}
-    found = record(network, loss, vector, x, target, step, job.seed)
+    steps = blueprint.total_steps
+    found = record(network, loss, vector, x, target, step, job.seed, steps)
     gradient, totals = found.gradient.copy(), np.zeros_like(server.totals)
     totals[LOSS], totals[WEIGHT], totals[BOUND], totals[ROWS] = *found.totals[:TOTALS], 1
     totals[LIVE:BOUND] = found.totals[TOTALS:]
@@ -174,6 +175,7 @@ def _explained(
         job.seed,
         sample,
         step,
+        steps,
         bool(held),
         entered(network, before, x),
         tuple(layers),
@@ -181,8 +183,8 @@ def _explained(
         target[0].copy(),
         found.loss,
         found.losses,
-        record(network, loss, vector, x, target, step, job.seed).loss,
-        record(network, loss, fixed, x, target, step, job.seed).loss,
+        record(network, loss, vector, x, target, step, job.seed, steps).loss,
+        record(network, loss, fixed, x, target, step, job.seed, steps).loss,
         {**plain(job.optimizer), "decay_factor": blueprint.decay()(step)},
         rate,
         {"l1": job.regularization.l1, "l2": job.regularization.l2},
@@ -208,11 +210,6 @@ def _check_kinds(job: TrainingJob) -> None:
         )
         for index, layer in enumerate(job.model.layers)
         if layer.type not in KINDS
-    ]
-    faults += [
-        Fault(f"model.layers.{index}.schedule", "is not explained yet; leave it out")
-        for index, layer in enumerate(job.model.layers)
-        if layer.type == "dropout" and getattr(layer, "schedule", None) is not None
     ]
     if job.optimizer.type not in CHAINS:
         faults.append(

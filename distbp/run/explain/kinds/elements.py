@@ -42,6 +42,9 @@ def _mask(spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
     (x,), dropped = inputs, _dropped(spec)
     if not dropped:
         return {"factors": None, "a": x}
+    if spec["options"]["schedule"] is not None:
+        part = max(0.0, 2.0 * spec["step"] / spec["steps"] - 1.0)
+        dropped = int(dropped * (1 + math.cos(math.pi * part)) / 2 + 0.5)
     counter = np.array([0, spec["number"], 0, spec["step"]], np.uint64)
     key = np.array([spec["seed"], _PURPOSE], np.uint64)
     words = np.random.Philox(key=key, counter=counter).random_raw(-(-x.size // 4))
@@ -68,8 +71,9 @@ DROPOUT = Kind(
     forward=_mask,
     backward=_mask_back,
     rule=lambda step: (
-        f"a = x * factor;  a factor is 0 with probability {step.options['rate']:g}, else the same for all:"
-        " drawn for this step"
+        f"a = x * factor;  a factor is 0 with probability {step.options['rate']:g}"
+        + ("" if step.options["schedule"] is None else ", which falls to 0 in the second half of training")
+        + ", else the same for all: drawn for this step"
     ),
     tables=_mask_tables,
     made=lambda step, place: [
