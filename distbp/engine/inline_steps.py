@@ -29,7 +29,7 @@ from distbp.nn.lowered import Lowered, lower
 from distbp.nn.network import aligned_vector
 from distbp.nn.run_compiled import address, addresses, products_of, space_table
 from distbp.nn.run_tape import encode
-from distbp.nn.tape import Space, merged
+from distbp.nn.tape import Space, merged, position
 from distbp.optim import Updater
 from distbp.optim.schedules import PlateauState
 from distbp.optim.updater import program_of
@@ -86,9 +86,8 @@ class InlineSteps:
             if shards == 1
             else _lines(shards, network.size, server.vector.dtype)
         )
-        positions = np.zeros((shards, 5), np.int64)
-        positions[:, 1] = np.arange(shards)
-        positions[:, 2:4] = blueprint.job.seed, blueprint.total_steps
+        seed, total_steps = blueprint.job.seed, blueprint.total_steps
+        positions = np.array([position(0, shard, seed, total_steps) for shard in range(shards)])
         totals = np.zeros((shards, lowered.totals))
         sources = [reader.sources for reader in readers]
         tables, self._kept = [], [works, gradients, positions, totals, lowered.constants]

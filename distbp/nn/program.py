@@ -14,7 +14,7 @@ from distbp.nn.losses.several import Heads, Losses
 from distbp.nn.lowered import lower
 from distbp.nn.network import Network, aligned_vector
 from distbp.nn.run_tape import Executor, NumpyExecutor, Spaces, matrix
-from distbp.nn.tape import LOSS_TOTAL, TOTALS, Ref, Row, Space, Tape
+from distbp.nn.tape import LOSS_TOTAL, TOTALS, Ref, Row, Space, Tape, position
 
 
 def executor(
@@ -61,7 +61,7 @@ class Program:
         self.work = work
         self.totals = np.zeros(lowered.totals)
         self._inputs = work[:0]  # of the last run: a network without layers gives them back
-        self._position = np.array([0, 0, seed, steps, 0], np.int64)
+        self._position = position(seed=seed, steps=steps)
         spaces = {
             Space.PARAMETERS: vector,
             Space.WORK: work,

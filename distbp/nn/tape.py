@@ -85,6 +85,11 @@ SHARD = Ref(Space.POSITION, 1, 1, plus=1)
 LOSS, ENTRY = -1, -2  # in place of the number of a layer: of the loss, and of what the data enter by
 
 
+def position(step: int = 0, shard: int = 0, seed: int = 0, steps: int = 0) -> Array:
+    """The space POSITION, (5,) int64; an op writes the steps of the longest row."""
+    return np.array([step, shard, seed, steps, 0], np.int64)
+
+
 class Row(NamedTuple):
     """One op on the tape. `layer`: the number of the layer that emitted it, or LOSS or ENTRY. `deferred`: a
     product into the gradient that may be computed later. `when`: 0: it always runs; t + 1: only where a row

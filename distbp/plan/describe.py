@@ -25,7 +25,7 @@ from distbp.nn.losses.several import heads_of
 from distbp.nn.lowered import Lowered, lower
 from distbp.nn.network import Network, Tensor, aligned_vector
 from distbp.nn.program import executor
-from distbp.nn.tape import ENTRY, LOSS, Ref, Row, Space
+from distbp.nn.tape import ENTRY, LOSS, Ref, Row, Space, position
 from distbp.optim.parts import Rule, Step, Vector
 from distbp.optim.updater import PIECE
 from distbp.run.blueprints import make_blueprint
@@ -255,7 +255,7 @@ def _random(
         Space.GRADIENT: aligned_vector(network.size, dtype),
         Space.WORK: aligned_vector(lowered.work, dtype),
         Space.TOTALS: np.zeros(lowered.totals),
-        Space.POSITION: np.zeros(5, np.int64),
+        Space.POSITION: position(),
         Space.CONSTANTS: lowered.constants,
         Space.LABELS: np.zeros(lowered.labels, np.int64),
     }

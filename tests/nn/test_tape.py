@@ -13,7 +13,7 @@ from distbp.nn.kernels import NUMPY, Kernels
 from distbp.nn.network import aligned_vector
 from distbp.nn.program import executor
 from distbp.nn.run_tape import matrix
-from distbp.nn.tape import LINE, TOTALS, Plan, Ref, Space, Tape
+from distbp.nn.tape import LINE, LONGEST, TOTALS, Plan, Ref, Space, Tape, position
 
 COLUMNS = 3
 UNIT = LINE // 4  # float32 numbers in a cache line
@@ -149,6 +149,15 @@ def test_steps_of_a_sequence_are_places_in_a_slice(rows: int, kernels: Kernels) 
     )
     for ref in (last, flat):
         np.testing.assert_array_equal(matrix(work, plan.place(ref), rows).ravel(), expected[2:].ravel())
+
+
+def test_compiled_code_and_the_tape_agree_on_the_spaces() -> None:
+    pytest.importorskip("numba", reason="Numba is not installed")
+    from distbp.nn.ops import rows
+
+    assert len(Space) == rows.SPACES
+    assert (Space.POSITION, LONGEST.start) == (rows.POSITION, rows.LONGEST)
+    assert position(1, 2, 3, 4).tolist()[: rows.LONGEST] == [1, 2, 3, 4]
 
 
 def test_mistakes_of_a_layer() -> None:

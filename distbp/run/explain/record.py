@@ -21,7 +21,7 @@ from distbp.nn.lowered import Lowered, lower
 from distbp.nn.network import Network, aligned_vector
 from distbp.nn.program import Program
 from distbp.nn.run_tape import matrix
-from distbp.nn.tape import ENTRY, LOSS_TOTAL, Ref, Row, Space
+from distbp.nn.tape import ENTRY, LOSS_TOTAL, Ref, Row, Space, position
 from distbp.run.explain.kinds import KINDS
 
 # Operands of these are not kept: weights, again and again.
@@ -112,7 +112,7 @@ def record(
         Space.TARGETS: np.ascontiguousarray(target).reshape(-1),
         Space.WEIGHTS: np.zeros(0),
         Space.TOTALS: totals,
-        Space.POSITION: np.array([step, 0, seed, steps, 0], np.int64),
+        Space.POSITION: position(step, 0, seed, steps),
         Space.CONSTANTS: lowered.constants,
     }
     events, outputs, arrived = _run_all(network, lowered, spaces)
