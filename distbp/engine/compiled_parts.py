@@ -41,10 +41,10 @@ class Rows(NamedTuple):
 
 
 class Share(NamedTuple):
-    """What one thread updates. `stretches`: (start, stop, group), whose gradients are written
-    out; `parts`: (op, first unit, stop unit, start, stop, group), of deferred products;
-    `pieces`: (start, stop, number), of whose joined gradient it finds the squares where gradients are
-    clipped; `room`: for the gradients of a part, of each shard."""
+    """What one thread updates. `stretches`: (start, stop, group), whose gradients are written out; `parts`:
+    (op, first unit, stop unit, start, stop, group), of deferred products; `pieces`: (start, stop, number), of
+    whose joined gradient it finds the squares where gradients are clipped; `room`: for the gradients of a
+    part, of each shard."""
 
     stretches: Array
     parts: Array
@@ -54,8 +54,9 @@ class Share(NamedTuple):
 
 class Update(NamedTuple):
     """vectors: addresses of the parameters and slots; scaled: the op whose factor the scale belongs to;
-    clip: the largest norm, 0: none; squares: of each piece; statistics: (start, stop) of the running
-    statistics, and rates of each; states: (start, stop) of those that layers carry, in some ranges."""
+    clip: the largest norm, 0: none; squares: of each piece; statistics: (start, stop) of each running
+    statistic, and its rate in rates; states: (start, stop) of the stretches of the vector that hold what
+    layers carry from window to window."""
 
     vectors: Array
     scaled: int

@@ -185,10 +185,8 @@ def train_steps(
     shards [start, stop) and its share of the parameters."""
     shared, count = counters.shape[0] > 2, shards.totals.shape[0]  # threads, and one more
     rooms, addresses = np.empty((2, STRETCH), np.float32), np.empty(SPACES, np.int64)
-    sums, numbers = (
-        np.empty((count, 2)),
-        np.empty((constants.shape[1], constants.shape[2], constants.shape[3])),
-    )
+    sums: Array = np.empty((count, 2))
+    numbers: Array = np.empty(constants.shape[1:])
     for step in range(constants.shape[0]):
         for shard in range(start, stop):
             shards.positions[shard, 0] = first_step + step

@@ -154,8 +154,8 @@ class ParameterServer:
         return self.updater.verdict
 
     @property
-    def has_statistics(self) -> bool:
-        """Whether the vector holds more than what is trained."""
+    def has_untrained(self) -> bool:
+        """Whether the vector holds more than what is trained: running statistics, or states."""
         return self._count < len(self.vector)
 
     def prepare(self, step: int, contributions: Sequence[Contribution]) -> Sums:
@@ -260,7 +260,7 @@ class ParameterServer:
             self._join(gradients, order, slice(start, start + PIECE))
             if number < len(self._averaged):  # while the piece is in the cache
                 squares.append(sum_of_squares(self._averaged[number]))
-        return Sums(tuple(squares), math.isfinite(self.totals[LOSS]) and self._statistics_are_finite())
+        return Sums(tuple(squares), math.isfinite(self.totals[LOSS]) and self._untrained_is_finite())
 
     def _info(self, step: int, squares: float, plateau: PlateauState) -> tuple[float, Step]:
         weight = float(self.totals[WEIGHT])
@@ -287,7 +287,7 @@ class ParameterServer:
         self.step += 1
         self.applied += 1
 
-    def _statistics_are_finite(self) -> bool:
+    def _untrained_is_finite(self) -> bool:
         sums = self.gradient[self._count :]
         return not len(sums) or bool(np.isfinite(sums).all())
 

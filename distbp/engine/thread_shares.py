@@ -17,8 +17,7 @@ UNEQUAL = 1.15  # times a fair share of the work: then the others would wait too
 
 
 class ThreadShare(NamedTuple):
-    """What one thread updates. stretches: (n, 3), of (start, stop, group); parts: (n, 6), see
-    `_parts`."""
+    """What one thread updates. stretches: (n, 3), of (start, stop, group); parts: (n, 6), see `_parts`."""
 
     stretches: Array
     parts: Array

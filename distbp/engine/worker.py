@@ -54,9 +54,9 @@ class Worker:
         """Computes the sums of a block at `step` into `gradient` (`Blueprint.pushed`,) and `totals`
         (totals_size,) float64.
 
-        Pass the same array objects at every step: the backward pass is bound to them at the first.
-        Does not wait. The same arguments and parameters
-        give the same bits in every process with the same numerics fingerprint.
+        Pass the same array objects at every step: the backward pass is bound to them at the first. Does not
+        wait. The same arguments and parameters give the same bits in every process with the same numerics
+        fingerprint.
         """
         self._reduce(step, block, gradient, totals, 0)
 

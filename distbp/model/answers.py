@@ -38,8 +38,8 @@ def predicted(head: Head, y: Array, classes: tuple[Any, ...] | None, plan: Plan 
     return np.asarray(y[:, 0] if y.shape[1:] == (1,) else y)
 
 
-def with_probabilities(heads: Heads, losses: str) -> list[Head]:
-    """The heads that have probabilities. losses: in words. Raises ModelError where none has."""
+def with_probabilities(heads: Heads) -> list[Head]:
+    """The heads that have probabilities. Raises ModelError where none has."""
     found = [
         head
         for head in heads
@@ -47,6 +47,9 @@ def with_probabilities(heads: Heads, losses: str) -> list[Head]:
     ]
     if not found:
         takes = " and ".join(dict.fromkeys(head.loss.takes for head in heads))
+        losses = ", ".join(
+            f"{head.name}: {head.loss.type}" if head.name else head.loss.type for head in heads
+        )
         raise ModelError(
             f"a model trained with the loss {losses!r} gives {takes}, no probabilities; use predict"
         )

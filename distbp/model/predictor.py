@@ -150,7 +150,7 @@ class Model:
         """Probabilities: (n, classes) for classification; for yes-or-no outputs, of yes, (n, outputs) or
         (n,). Of several outputs those that have some. NaN past the end of a series. Raises ModelError where
         the model has none."""
-        likely = with_probabilities(self.heads, self.loss.type)
+        likely = with_probabilities(self.heads)
         x = self.checked(x, lengths)
         y = self._outputs(x)
         if self.network.carry is not None:

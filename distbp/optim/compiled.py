@@ -79,9 +79,9 @@ def update(
     constants: Array,
     shared: bool,
 ) -> None:
-    """One update of the stretches, (start, stop, group) each. sources: addresses of the blocks'
-    sums; order: the additions (left, right), in place but for the last; constants: (groups, rows, 4) with the
-    scale. shared: other threads have read the parameters, so they are asked for before they are written."""
+    """Updates the stretches, (start, stop, group) each. sources: addresses of the blocks' sums; order: the
+    additions (left, right), in place but for the last; constants: (groups, rows, 4) with the scale. shared:
+    other threads have read the parameters, so they are asked for before they are written."""
     rooms, table = np.empty((2, STRETCH), np.float32), np.empty(SPACES, np.int64)
     base, room, direction = address_of(constants), address_of(rooms), address_of(rooms[1])
     size = 8 * CONSTANTS * ops.size

@@ -19,7 +19,7 @@ class Group(NamedTuple):
     rate: float
 
 
-PLAIN = (Group(False, 1.0), Group(True, 1.0))  # of a job that says nothing of rates
+PLAIN = (Group(False, 1.0), Group(True, 1.0))  # the groups of a job without rates of its own
 
 
 class Groups(NamedTuple):
@@ -56,8 +56,8 @@ def groups_of(decays: Stretches, rates: Rates, size: int) -> Groups:
 
 
 def ordered(stretches: Stretches, size: int, what: str = "decays") -> list[tuple[int, int]]:
-    """In order, without empty ones, neighbors joined. what: they are, in words. Raises ValueError where they
-    overlap or leave the vector."""
+    """Returns the stretches in order, with neighbors joined and without empty ones. `what` names them in the
+    error. Raises ValueError where they overlap or leave the vector."""
     ends = [0, *(at for stretch in sorted(stretches) for at in stretch), size]
     if ends != sorted(ends):
         raise ValueError(

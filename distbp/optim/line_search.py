@@ -5,14 +5,14 @@ conditions hold: phi(a) <= phi(0) + c1 a phi'(0) and |phi'(a)| <= c2 |phi'(0)|. 
 a step is too long, then narrows the bracket, with the minimum of the cubic through both ends (J. Nocedal and
 S. Wright, "Numerical Optimization", 2nd ed., algorithms 3.5 and 3.6, equation 3.59).
 
-Close to a minimum values differ by less than their rounding, so that the first condition says nothing. Each
-comparison of values therefore leaves out what rounding may add, and slopes decide (the approximate Wolfe
-conditions of W. Hager and H. Zhang, SIAM J. Optim. 16, 2005, section 3).
+Close to a minimum, values differ by less than their rounding errors, so the first condition decides nothing.
+Each comparison of values therefore allows for rounding, and slopes decide (the approximate Wolfe conditions
+of W. Hager and H. Zhang, SIAM J. Optim. 16, 2005, section 3).
 
-Conjugate gradients solve a bowl of n dimensions in n steps where each step ends in the minimum of its line
-(Nocedal and Wright, section 5.1). A first trial that keeps the conditions ends that, though the second would
-be the minimum: the curve through both ends of a parabola is the parabola. So on a line that is one, a method
-may ask more of the first trial.
+Conjugate gradients find the minimum of a quadratic function of n variables in n steps, if each step ends at
+the minimum along its line (Nocedal and Wright, section 5.1). A first trial may satisfy the Wolfe conditions
+and still lie off that minimum. The second trial then finds it, because the cubic through two points of a
+parabola is the parabola. So where phi is a parabola, a method may demand more of the first trial.
 """
 
 from __future__ import annotations

@@ -77,9 +77,10 @@ class Rule:
 
     def __init__(self, parts: Sequence[Part], groups: Sequence[Group] = PLAIN) -> None:
         self.groups = tuple(groups)
-        self._by_rate: dict[float, list[int]] = {}  # the numbers of the groups
-        for number, group in enumerate(self.groups):
-            self._by_rate.setdefault(group.rate, []).append(number)
+        self._of_rate = {  # the numbers of the groups with a rate
+            rate: [number for number, group in enumerate(self.groups) if group.rate == rate]
+            for rate in dict.fromkeys(group.rate for group in self.groups)
+        }
         self.rows: list[Row] = []
         self.slots: dict[str, float] = {}
         self.clip: ClipByNorm | None = None
@@ -141,7 +142,7 @@ class Rule:
             for one in steps
         )
         found = np.zeros((len(steps), len(self.groups), len(self.rows), CONSTANTS))
-        for rate, groups in self._by_rate.items():
+        for rate, groups in self._of_rate.items():
             own = [step._replace(learning_rate=step.learning_rate * rate) for step in steps]
             for row, (factors, numbers, undecayed) in enumerate(self._numbers):
                 whole = np.array([math.prod([factor(step) for factor in factors]) for step in own])

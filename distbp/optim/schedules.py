@@ -165,8 +165,8 @@ class FlatCosine:
 @dataclass(frozen=True)
 class CosineLog:
     """base * (1 - cos(2 pi log2(1 + (2^cycles - 1) t / T))) / 2: it rises from 0 and falls to 0 so many
-    times, each time in twice as many steps as the time before. T is the whole job. Holzmueller et
-    al., "Better by Default", NeurIPS 2024, section 3 (coslog_4)."""
+    times, each time in twice as many steps as the time before. T is the whole job. Holzmueller et al.,
+    "Better by Default", NeurIPS 2024, section 3 (coslog_4)."""
 
     type: Literal["cosine_log"] = "cosine_log"
     cycles: int = option(4, help="how often the rate rises and falls", ge=1, le=32)

@@ -94,8 +94,8 @@ class Updater:
         self._together(self.stretches, None, sums, order, step, scale)
 
     def apply_measured(self, sums: Sequence[Array], order: Order, step: Step, scale: float) -> Array:
-        """The same. Returns for each of `parts` the sums of squares (parts, 3): of the gradient sums, of
-        the parameters before the update, and of the update."""
+        """Does what `apply` does. Returns for each of `parts` the sums of squares (parts, 3): of the gradient
+        sums, of the parameters before the update, and of the update."""
         squares = np.zeros((len(self.parts), 3))
         self._together(self.parts, squares, sums, order, step, scale)
         return squares
@@ -236,7 +236,7 @@ def sum_of_squares(gradient: Array, piece: int = PIECE) -> float:
 
 
 def _exact_sum_of_squares(part: Array) -> float:
-    """For a piece whose plain sum is not finite: float32 squares overflow from 1.8e19 on."""
+    """Serves a piece whose plain sum is not finite, as squares in float32 overflow from 1.8e19 on."""
     if not np.isfinite(part).all():
         return math.nan
     wide = part.astype(np.float64)
@@ -258,7 +258,7 @@ def cut(
 
 
 def number_of(start: int, stop: int, covers: Sequence[tuple[int, int, int]]) -> int:
-    """Of the cover that has the stretch; 0 where there is none. covers: as of `cut`."""
+    """Returns the number of the cover that holds the stretch, 0 where none does. `covers` are as in `cut`."""
     at = bisect_right(covers, start, key=itemgetter(0))
     return next((number for _, end, number in covers[max(0, at - 1) : at] if stop <= end), 0)
 

@@ -25,7 +25,7 @@ _CURVATURE_HELP = (
 
 
 def dot(a: Array, b: Array) -> float:
-    """The sum of a * b, in float64, piece after piece: the same bits whoever adds."""
+    """Returns the sum of a * b in float64. Adds piece after piece, so the bits are the same whoever adds."""
     total = 0.0
     for start in range(0, a.size, PIECE):
         x, y = a[start : start + PIECE], b[start : start + PIECE]
@@ -52,10 +52,10 @@ class WholeBatch(Protocol):
     def slots(self) -> Mapping[str, int]: ...
 
     def turn(self, slots: Mapping[str, Array], gradient: Array, moved: Array, accepted: int) -> float:
-        """Writes the direction from a new point into `slots["direction"]`, which holds the last one; returns
-        the first step to try along it, 0: none that is known. `slots["gradient"]` is of the old point.
-        gradient: at the new one. moved: new point less old one. accepted: points that were accepted since the
-        method began afresh, this one too."""
+        """Writes the direction from a new point into `slots["direction"]`, which holds the last one. Returns
+        the first step to try along it; 0 means that none is known. `slots["gradient"]` is of the old point,
+        `gradient` of the new one. `moved` is the new point less the old one. `accepted` counts the points
+        that were accepted since the method began afresh, this one included."""
         ...
 
 
@@ -93,9 +93,7 @@ class LBFGS(Facts):
     Each step is one pass over the training set."""
 
     whole_batch: ClassVar[bool] = True
-    on_parabola: ClassVar[float] = (
-        1.0  # its first trial is mostly good, and a second costs more than it brings
-    )
+    on_parabola: ClassVar[float] = 1.0  # a second trial costs more than it brings
 
     type: Literal["lbfgs"] = "lbfgs"
     history: int = option(10, help="steps that are remembered: two vectors each", ge=1, le=100)

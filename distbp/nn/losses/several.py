@@ -40,14 +40,6 @@ class Losses:
     outputs: tuple[OutputLoss, ...]
 
     @property
-    def type(self) -> str:
-        """For people: `digit: softmax_cross_entropy, parity: 0.5 sigmoid_cross_entropy`."""
-        return ", ".join(
-            f"{one.name}: {'' if one.factor == 1 else f'{one.factor:g} '}{one.loss.type}"
-            for one in self.outputs
-        )
-
-    @property
     def names(self) -> tuple[str, ...]:
         return tuple(one.name for one in self.outputs)
 

@@ -294,6 +294,6 @@ def compiled_rounds(
     updater = server.updater
     if not (isinstance(updater, Updater) and updater.compiled and server.one_pass):
         return None
-    if server.has_statistics or workers.audited:
+    if server.has_untrained or workers.audited:
         return None
     return CompiledRounds(server, updater, workers, stop_asked)
