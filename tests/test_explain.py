@@ -556,6 +556,13 @@ def test_a_shared_tensor_is_told_once_and_its_gradient_in_parts() -> None:
     assert "layer 4, weight\n" in text and "layer 0, weight\n" not in text
 
 
+def test_the_rule_of_ntk_names_the_factor() -> None:
+    layers = [{**DENSE, "units": 4}, {**DENSE, "parametrization": "ntk"}]
+    shown = page(explained(layers, ROWS, CLASSES))
+    assert "x are the inputs times 0.5" in shown
+    assert "BP2  dE/da = W^T delta, over all that layer 1 made of it, times 0.5" in shown
+
+
 def test_dropout_drops_less_at_the_end() -> None:
     found = explained(*CASES["dropout with a schedule"], CLASSES, epochs=2)  # three quarters are over
     factors = found.layers[1].get("factors")

@@ -150,6 +150,13 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
             "data.target.sure.clip: is for values, and sigmoid_cross_entropy takes classes; leave it out",
         ],
     ),
+    "no layer has a name": (
+        {
+            "model": {"layers": [{"type": "dense", "units": 2}]},
+            "loss": {"kind": "softmax_cross_entropy"},
+        },
+        ["loss.kind: names no layer: 'kind' is not known, as no layer has a name; give the layers of the"],
+    ),
     "no loss": (
         {"loss": {"kind": "softmax_cross_entropy", "place": "mse"}},
         [

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from nn.lowered import compiled_kernels, layer, train_once, vector_of
 
+from distbp.engine.blueprint import group_of
+from distbp.job.realmlp import GROUPS
 from distbp.nn.gradcheck import check
 from distbp.nn.kernels import NUMPY, Kernels
 from distbp.nn.layers.columns import Columns, EmbeddingCell, NumberCell, OneHotCell, TableCell
@@ -45,14 +47,27 @@ PERIODIC = Columns(
 NUMBERS = np.array([[1, 1, -4], [MISSING, 0, 7], [-0.25, 2, 0.5], [0.3, 1, -1]])
 
 
+@pytest.mark.parametrize("name", ["a", "a.periodic_embedding", "periodic_embedding.a"])
+def test_no_name_of_a_category_makes_its_tensor_that_of_a_number(name: str) -> None:
+    how = Periodic(3, 2, 0.1)
+    cells = (NumberCell(name="a", periodic=how), EmbeddingCell(name, 3, 2))
+    layers = [layer("periodic_embedding"), layer("dense", units=1)]
+    net = Network(layers, (2,), np.float64, entry=Columns(cells=cells, names=("a", name)))
+    *of_number, of_category = [tensor.path for tensor in net.tensors if tensor.layer == ENTRY]
+    assert len({*of_number, of_category}) == 5
+    slow = {tensor.path for tensor in net.tensors if group_of(GROUPS, tensor.path) is not None}
+    of_layer = [tensor.path for tensor in net.tensors if tensor.layer == 0]
+    assert {*of_number, *of_layer} <= slow and of_category not in slow
+
+
 def test_periodic_embeddings_of_cells() -> None:
     """Beside the number, its bins and its indicator; a missing one counts as its fill."""
     net = Network((), (3,), np.float64, entry=PERIODIC)
     assert [(t.path, t.shape, t.decays) for t in net.tensors[:4]] == [
-        ("input.columns.a.periodic_embedding.frequency", (1, 3), True),
-        ("input.columns.a.periodic_embedding.phase", (1, 3), False),
-        ("input.columns.a.periodic_embedding.weight", (1, 2, 3), True),
-        ("input.columns.a.periodic_embedding.bias", (1, 2), False),
+        ("input.columns.periodic_embedding.a.frequency", (1, 3), True),
+        ("input.columns.periodic_embedding.a.phase", (1, 3), False),
+        ("input.columns.periodic_embedding.a.weight", (1, 2, 3), True),
+        ("input.columns.periodic_embedding.a.bias", (1, 2), False),
     ]
     vector = net.initialize(1)
     program = Program(net, 4, vector, kernels=NUMPY)
@@ -135,7 +150,7 @@ def test_gradients(most: int) -> None:
 
     loss(vector)
     parts = {tensor.path: slice(tensor.start, tensor.stop) for tensor in net.tensors}
-    assert list(parts)[:2] == ["input.columns.bias.weight", "input.columns.city.weight"]
+    assert list(parts)[:2] == ["input.columns.embedding.bias.weight", "input.columns.embedding.city.weight"]
     report = check(loss, vector, gradient.copy(), parts, np.arange(net.parameter_count))
     assert report.passed, str(report)
     assert gradient[:18].any()

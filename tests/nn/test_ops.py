@@ -437,6 +437,13 @@ def test_what_moves_values_moves_gradients_back(
     assert (there * w).sum() == (x * again).sum() != 0
 
 
+@pytest.mark.parametrize(("name", "columns"), [("steps_first", (12, 3)), ("samples_first", (3, 12))])
+def test_no_rows_have_no_steps(name: str, columns: tuple[int, int], compiled: bool) -> None:
+    """A slice may be empty: the number of steps is then not known, and nothing is moved."""
+    x, out = (np.zeros((0, width), np.float32) for width in columns)
+    assert run_op(OPS[name], [x, out], (), (), compiled)[1].shape == out.shape
+
+
 # Random bits.
 
 
@@ -473,9 +480,10 @@ def test_dropout_falls_along_its_schedule(step: int, dropped: int, compiled: boo
 
 
 def test_sines_and_cosines_of_compiled_code() -> None:
-    """Against NumPy in float64, of angles up to a thousand turns. Beyond 1e5 they are those of 1e5."""
+    """Against NumPy in float64, of angles up to a thousand turns. Beyond 1e5 they are those of 1e5; those of
+    angles that are infinite or NaN are NaN."""
     pytest.importorskip("numba", reason="Numba is not installed")
-    angles = np.concatenate([np.linspace(-40, 40, 4001), np.linspace(-6000, 6000, 999), [0, 1e30, -np.inf]])
+    angles = np.concatenate([np.linspace(-40, 40, 4001), np.linspace(-6000, 6000, 999), [0, 1e30, -1e30]])
     x = angles[:, None].astype(np.float32)
     one, zero = np.full((1, 1), 1 / (2 * np.pi), np.float32), np.zeros((1, 1), np.float32)
     given = [x, one, zero, zero, zero, np.zeros_like(x), np.full((len(x), 2), np.nan, np.float32)]
@@ -485,6 +493,9 @@ def test_sines_and_cosines_of_compiled_code() -> None:
     np.testing.assert_allclose(found, np.concatenate([np.cos(wide), np.sin(wide)], axis=1), atol=4e-7)
     far = run_op(OPS["periodic"], given, (0, 0), compiled=True)[6][-2:]
     assert (np.abs(far) <= 1).all()
+    given[0], given[6] = np.array([[np.inf], [-np.inf], [np.nan]], np.float32), np.zeros((3, 2), np.float32)
+    given[5] = np.zeros((3, 1), np.float32)
+    assert np.isnan(run_op(OPS["periodic"], given, (0, 0), compiled=True)[6]).all()
 
 
 # What the library's users may count on beyond values near 1.

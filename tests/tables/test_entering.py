@@ -39,7 +39,7 @@ def test_it_is_shown_and_counted(tmp_path: Path) -> None:
 def test_gradients_of_a_job_with_a_table(tmp_path: Path) -> None:
     report = check_job(job(write(houses(), tmp_path / "h.csv")))
     assert report.passed, str(report)
-    assert any(one.part == "input.columns.code.weight" for one in report.parts)
+    assert any(one.part == "input.columns.embedding.code.weight" for one in report.parts)
 
 
 def test_a_step_is_explained_from_what_enters(tmp_path: Path) -> None:

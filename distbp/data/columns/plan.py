@@ -109,14 +109,9 @@ class Plan:
 
     @cached_property
     def entry(self) -> Columns:
-        """What makes of the cells of a row the inputs of the network. Raises DataError where two columns have
-        such names that they would share a tensor."""
+        """What makes of the cells of a row the inputs of the network."""
         cells = [(cell, column.name) for column in self.columns for cell in column.cells]
-        entry = Columns(cells=tuple(cell for cell, _ in cells), names=tuple(name for _, name in cells))
-        names = [spec.name for spec in entry.parameters()]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise DataError(f"two columns would share the tensor {twice[0]!r}; rename one of them")
-        return entry
+        return Columns(cells=tuple(cell for cell, _ in cells), names=tuple(name for _, name in cells))
 
     @property
     def width(self) -> int:

@@ -46,7 +46,7 @@ class NumberCell:
     @property
     def tensors(self) -> str:
         """The beginning of the names of its tensors."""
-        return f"{self.name}.periodic_embedding."
+        return f"periodic_embedding.{self.name}."
 
     def parameters(self) -> tuple[ParameterSpec, ...]:
         return () if self.periodic is None else self.periodic.parameters(1, self.tensors)
@@ -133,7 +133,7 @@ class EmbeddingCell:
 
     @property
     def tensor(self) -> str:
-        return f"{self.name}.weight"
+        return f"embedding.{self.name}.weight"  # the kind comes first, so no name makes it another's
 
     def emit(self, low: Lowering, cells: Ref, y: Ref, column: int, first: int) -> Back | None:
         low.tape.emit("enter_row", cells, low.parameters[self.tensor], y, whole=(column, first))
