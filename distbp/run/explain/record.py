@@ -21,7 +21,7 @@ from distbp.nn.lowered import Lowered, lower
 from distbp.nn.network import Network, aligned_vector
 from distbp.nn.program import Program
 from distbp.nn.run_tape import matrix
-from distbp.nn.tape import ENTRY, LOSS_TOTAL, Ref, Row, Space, position
+from distbp.nn.tape import ENTRY, LOSS_TOTAL, Ref, Row, Space
 from distbp.run.explain.kinds import KINDS
 
 # Operands of these are not kept: weights, again and again.
@@ -90,18 +90,10 @@ class _Ops:
         return [self.form.plain(_slope(event)) for event in self.events if event.row.op.name == name]
 
 
-def record(
-    network: Network,
-    loss: Loss,
-    vector: Array,
-    x: Array,
-    target: Array,
-    step: int = 0,
-    seed: int = 0,
-    steps: int = 0,
-) -> Recording:
+def record(network: Network, loss: Loss, vector: Array, x: Array, target: Array, at: Array) -> Recording:
     """Runs the forward and backward pass of one sample. vector: (size,); x: (1, *input_shape); target: (1,)
-    or (1, outputs), as the loss takes it. step, seed, steps (of the job): decide what is drawn."""
+    or (1, outputs), as the loss takes it. at: the position (`distbp.nn.tape.position`), which decides what is
+    drawn."""
     lowered = lower(network, 1, loss, training=True)
     gradient, totals = aligned_vector(network.size, network.dtype), np.zeros(lowered.totals)
     spaces: dict[Space, Array] = {
@@ -112,7 +104,7 @@ def record(
         Space.TARGETS: np.ascontiguousarray(target).reshape(-1),
         Space.WEIGHTS: np.zeros(0),
         Space.TOTALS: totals,
-        Space.POSITION: position(step, 0, seed, steps),
+        Space.POSITION: at,
         Space.CONSTANTS: lowered.constants,
     }
     events, outputs, arrived = _run_all(network, lowered, spaces)

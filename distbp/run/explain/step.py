@@ -35,7 +35,7 @@ from distbp.job.kinds import plain
 from distbp.nn.losses.base import Loss
 from distbp.nn.losses.several import Losses
 from distbp.nn.network import Network, Tensor, aligned_vector
-from distbp.nn.tape import ENTRY, TOTALS
+from distbp.nn.tape import ENTRY, TOTALS, position
 from distbp.optim import CHAINS
 from distbp.run.blueprints import make_blueprint
 from distbp.run.explain.explanation import Explanation
@@ -121,8 +121,8 @@ def _explained(
 ) -> Explanation:
     job, (sample, step, held), vector = blueprint.job, of, server.vector
     before, slots = vector.copy(), {name: values.copy() for name, values in server.slots.items()}
-    steps = blueprint.total_steps
-    found = record(network, loss, vector, x, target, step, job.seed, steps)
+    at = position(step, 0, job.seed, blueprint.total_steps)
+    found = record(network, loss, vector, x, target, at)
     gradient, totals = found.gradient.copy(), np.zeros_like(server.totals)
     totals[LOSS], totals[WEIGHT], totals[BOUND], totals[ROWS] = *found.totals[:TOTALS], 1
     totals[LIVE:BOUND] = found.totals[TOTALS:]
@@ -175,7 +175,7 @@ def _explained(
         job.seed,
         sample,
         step,
-        steps,
+        blueprint.total_steps,
         bool(held),
         entered(network, before, x),
         tuple(layers),
@@ -183,8 +183,8 @@ def _explained(
         target[0].copy(),
         found.loss,
         found.losses,
-        record(network, loss, vector, x, target, step, job.seed, steps).loss,
-        record(network, loss, fixed, x, target, step, job.seed, steps).loss,
+        record(network, loss, vector, x, target, at).loss,
+        record(network, loss, fixed, x, target, at).loss,
         {**plain(job.optimizer), "decay_factor": blueprint.decay()(step)},
         rate,
         {"l1": job.regularization.l1, "l2": job.regularization.l2},
