@@ -535,7 +535,10 @@ def test_a_model_without_probabilities(tmp_path: Path) -> None:
         ({"loss": {"kind": {"type": "softmax_cross_entropy"}}}, "and it has no loss"),
         ({"loss": {"type": "mse"}}, "no layer takes the output of this one"),
         ({"task": "binary"}, "output_shape or task does not follow"),
-        ({"class_weights": [1, 1, 1, 1, 1, 1]}, "class_weights is given, but the loss"),
+        (
+            {"class_weights": [1, 1, 1, 1, 1, 1]},
+            "class_weights is given, but the loss 'kind: softmax_cross_entropy, place: mse, sure: sigmoid",
+        ),
     ],
 )
 def test_damaged_models_are_refused(

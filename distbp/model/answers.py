@@ -47,11 +47,8 @@ def with_probabilities(heads: Heads) -> list[Head]:
     ]
     if not found:
         takes = " and ".join(dict.fromkeys(head.loss.takes for head in heads))
-        losses = ", ".join(
-            f"{head.name}: {head.loss.type}" if head.name else head.loss.type for head in heads
-        )
         raise ModelError(
-            f"a model trained with the loss {losses!r} gives {takes}, no probabilities; use predict"
+            f"a model trained with the loss {heads.words!r} gives {takes}, no probabilities; use predict"
         )
     return found
 

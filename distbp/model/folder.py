@@ -245,7 +245,7 @@ def load_model(path: str | Path) -> Model:
     if preprocessing.mean is not None and preprocessing.mean.size != math.prod(network.input_shape):
         raise _bad(path, "preprocessing is for inputs of another size")
     if content["class_weights"] is not None and (heads.several or not heads.all[0].is_label):
-        raise _bad(path, f"class_weights is given, but the loss {loss.type!r} knows no classes")
+        raise _bad(path, f"class_weights is given, but the loss {heads.words!r} knows no classes")
     shards = content.get("shards", 1)
     if type(shards) is not int or not 0 < shards <= MAX_SHARDS:
         raise _bad(path, f"shards is {shards!r}, not a number from 1 to {MAX_SHARDS}")

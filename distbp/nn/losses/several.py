@@ -95,6 +95,11 @@ class Heads:
         return len(self.all)
 
     @property
+    def words(self) -> str:
+        """The losses, for people: `mse`, or `digit: softmax_cross_entropy, size: mse`."""
+        return ", ".join(f"{head.name}: {head.loss.type}".removeprefix(": ") for head in self.all)
+
+    @property
     def several(self) -> bool:
         return bool(self.all[0].name)
 
