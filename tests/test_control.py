@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -280,6 +281,30 @@ def test_the_last_request_counts(driven: Path) -> None:
         scale_run(driven, 4)
         assert take_file(driven) == 4
         assert take_file(driven) is None
+
+
+def test_one_thread_at_a_time_takes_the_file(driven: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one thread overwrites what another has taken and not read yet."""
+    inside: list[Path] = []
+    alone: list[bool] = []
+    others: list[threading.Thread] = []
+
+    def take(path: Path) -> int:
+        inside.append(path)
+        alone.append(len(inside) == 1)
+        if not others:
+            others.append(threading.Thread(target=requests.asked))
+            others[0].start()
+            others[0].join(0.1)  # whoever is let in needs far less
+        inside.pop()
+        return len(alone)
+
+    requests = Requests(Control(), driven, clock=itertools.count(1).__next__)
+    monkeypatch.setattr("distbp.run.control.take_file", take)
+    requests.asked()
+    others[0].join()
+    assert alone == [True, True]
+    assert requests.latest == 2
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"workers": -1}', '{"workers": true}', '{"other": 1}'])

@@ -7,6 +7,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,22 +26,24 @@ _TAKEN = ".control-taken.json"
 
 class Requests:
     """The workers that somebody asked for: by `control`, or in the run directory `path`, at which it looks
-    a few times a second. `latest`: what was asked for last."""
+    a few times a second. `latest`: what was asked for last. Any thread may call it."""
 
     def __init__(self, control: Control, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._control, self._path, self._clock = control, path, clock
         self._looked_at = 0.0
         self.latest: int | None = None
+        self._lock = threading.Lock()
         take_file(path)  # it was meant for a process that is gone
 
     def asked(self) -> int | None:
         """Since the last call; None: nobody asked. For the trainer."""
-        found = self._control.asked()
-        if found is None and self._clock() - self._looked_at >= REQUESTS_S:
-            self._looked_at = self._clock()
-            found = take_file(self._path)
-        self.latest = self.latest if found is None else found
-        return found
+        with self._lock:
+            found = self._control.asked()
+            if found is None and self._clock() - self._looked_at >= REQUESTS_S:
+                self._looked_at = self._clock()
+                found = take_file(self._path)
+            self.latest = self.latest if found is None else found
+            return found
 
 
 def scale_run(run_dir: str | Path, workers: int) -> None:
