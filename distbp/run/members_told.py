@@ -12,6 +12,7 @@ from typing import Any
 from distbp.job import TrainingJob
 from distbp.run import events
 from distbp.run.run_directory import METRICS, RunDirectory, json_line, last_line
+from distbp.team import inline
 
 
 def place(number: int, per_member: int, step: int) -> int:
@@ -47,7 +48,7 @@ class MembersTold:
         self._steps = dict.fromkeys(range(count), 0)
         self._speeds: dict[int, float] = {}
         self._told: set[tuple[int, int]] = set()  # (member, step) of the lines that were written
-        self._reasons: dict[str, int] = {}  # text -> the member that said it first
+        self._first: dict[str, int] = {}  # text of what is told once -> the member that said it
 
     def wrote(self, number: int, step: int) -> None:
         """Of a line that metrics.jsonl has from before; it is not written again."""
@@ -95,16 +96,14 @@ class MembersTold:
                 step = place(number, self._per_member, event.step)
                 metrics = {**event.metrics, "step": step, "member": number}
                 return replace(event, step=step, metrics=metrics, member=number)
-            case events.CheckpointSaved():
-                return replace(event, step=place(number, self._per_member, event.step))
             case events.Stopped():
                 return replace(event, member=number)
-            case events.Noted(text=text) | events.TeamChanged(reason=text):
-                if self._reasons.setdefault(text, number) != number:
-                    return None
-                if isinstance(event, events.TeamChanged):
-                    return replace(event, step=place(number, self._per_member, event.step))
-                return event
+            case events.Noted(text=text) | events.TeamChanged(reason=inline.COMPILING as text) if (
+                self._first.setdefault(text, number) != number
+            ):
+                return None
+            case events.TeamChanged() | events.CheckpointSaved():
+                return replace(event, step=place(number, self._per_member, event.step))
             case events.Finished():
                 return None
         return event
