@@ -17,15 +17,15 @@ CALLS = ("next", "next", "next", "enter", "pause", "end", "resize")
     st.integers(1, 7),
     st.lists(st.tuples(st.sampled_from(CALLS), st.integers(0, COUNT - 1)), max_size=30),
 )
-def test_the_lowest_numbers_that_are_left_train(at_a_time: int, calls: list[tuple[str, int]]) -> None:
-    turns, training, left = TrainingTurns(COUNT, at_a_time), set[int](), set(range(COUNT))
+def test_the_lowest_numbers_that_are_left_train(may_train: int, calls: list[tuple[str, int]]) -> None:
+    turns, training, left = TrainingTurns(COUNT, may_train), set[int](), set(range(COUNT))
     for call, number in calls:
         if call == "next":  # which most calls for
             call, number = "enter", min(left - training, default=COUNT)
         if call == "resize":
-            turns.resize(at_a_time := number + 1)
+            turns.resize(may_train := number + 1)
         elif call == "enter" and number in left:
-            first = number == min(left - training, default=None) and len(training) < at_a_time
+            first = number == min(left - training, default=None) and len(training) < may_train
             assert turns.enter(number, 0) == (number in training or first)
             training |= {number} if first else set()
         elif call == "pause":
@@ -36,10 +36,9 @@ def test_the_lowest_numbers_that_are_left_train(at_a_time: int, calls: list[tupl
             training.discard(number)
             left.discard(number)
         assert (turns.training, turns.left) == (len(training), len(left))
-        assert turns.workers == min(at_a_time, len(left))
-        assert turns.awaited == (training != left)
-        assert [n for n in training if not turns.over(n)] == sorted(training)[:at_a_time]
-        assert turns.most >= len(training)
+        assert turns.at_a_time == min(may_train, len(left))
+        assert [n for n in training if not turns.over(n)] == sorted(training)[:may_train]
+        assert turns.most_at_a_time >= len(training)
 
 
 def test_one_that_waits_hears_of_its_turn() -> None:
@@ -59,4 +58,4 @@ def test_one_that_waits_hears_of_its_turn() -> None:
     for thread in threads:
         thread.join()
     assert trained == [1, 2]
-    assert turns.most == 1
+    assert turns.most_at_a_time == 1

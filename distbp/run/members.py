@@ -88,7 +88,7 @@ def train_members(
     least, most = limits(workers)
     turns = TrainingTurns(count, min(count, least or settings.processors()))
     log = log_events(run, listener)
-    ways = _at_a_time(turns.workers, min(count, most))
+    ways = _at_a_time(turns.at_a_time, min(count, most))
     notes = [f"{count} networks of different seeds are trained, {ways}", *notes]
     told = MembersTold(run, log, blueprint.job, count, blueprint.total_steps, notes)
     with numerics.one_blas_thread(), numerics.quiet():
@@ -100,12 +100,14 @@ def train_members(
             run.write_job(job_text)
         for number, step in rewrite_metrics(run, count, blueprint.total_steps):
             told.wrote(number, step)
-        _side_by_side(training, turns, teams.apart(data, turns) if most else _inline(turns.workers))
+        _side_by_side(
+            training, turns, teams.apart(data, turns, told.waiting) if most else _inline(turns.at_a_time)
+        )
         results = [training.results[number] for number in range(count)]
         rewrite_metrics(run, count, blueprint.total_steps)
         told.waiting("joining the networks")
         result = joined_result(
-            run, blueprint, splits, data, results, side=turns.most, notes=notes, began=began
+            run, blueprint, splits, data, results, side=turns.most_at_a_time, notes=notes, began=began
         )
     run.write_result(result.to_json())
     log(events.Finished(result.to_json()))

@@ -52,7 +52,7 @@ class TeamMaker:
         self._handles: dict[str, SharedRows] | None = None
         self._ray = session
         self._control = control or Control()
-        self.waiting = waiting
+        self._waiting = waiting
 
     def __enter__(self) -> Self:
         least, most = limits(self._workers)
@@ -113,11 +113,11 @@ class TeamMaker:
         least: int = 0,
         most: int = 0,
     ) -> Team:
-        session = self._joined(workers, most)
+        session = self._joined(workers, most, self._waiting)
         from distbp.team.ray.ray_team import RayTeam  # imports Ray: only within the session
 
         handles = self._shared(data)
-        self.waiting(f"starting the parameter server and {workers} worker{'s' if workers != 1 else ''}")
+        self._waiting(f"starting the parameter server and {workers} worker{'s' if workers != 1 else ''}")
         options = Options(workers, least, most, servers=blueprint.job.servers, faults=self._faults)
         early = session.head_start
         team = RayTeam(blueprint, data, snapshot, attempt, options, handles, changed, early, self._check)
@@ -125,11 +125,13 @@ class TeamMaker:
             early.dismiss()
         return team
 
-    def apart(self, data: WholeData, turns: TrainingTurns) -> Callable[..., Team]:
+    def apart(
+        self, data: WholeData, turns: TrainingTurns, waiting: Callable[[str], None]
+    ) -> Callable[..., Team]:
         """Makes the teams of several networks that train side by side, each within one worker.
 
         Returns a function that any thread may call: (number of the network, and what a team is made of). The
-        network has its turn then."""
+        network has its turn then. waiting: is told what is waited for, from any of these threads."""
         making = threading.Lock()
         pools: list[Any] = []  # one, once Ray is there
 
@@ -137,27 +139,27 @@ class TeamMaker:
             number: int, blueprint: Blueprint, _: Any, snapshot: Snapshot, attempt: int, changed: Changed
         ) -> Team:
             with making:
-                pools[:] = pools or [self._pool(data, turns)]
+                pools[:] = pools or [self._pool(data, turns, waiting)]
             from distbp.team.ray.apart import ApartTeam  # imports Ray: only within the session
 
             return ApartTeam(pools[0], number, blueprint, snapshot, attempt, changed, self._check)
 
         return team
 
-    def _pool(self, data: WholeData, turns: TrainingTurns) -> Any:
+    def _pool(self, data: WholeData, turns: TrainingTurns, waiting: Callable[[str], None]) -> Any:
         least, most = limits(self._workers)
-        session = self._joined(least, most)
+        session = self._joined(least, most, waiting)
         from distbp.team.ray.worker_pool import WorkerPool  # imports Ray: only within the session
 
         pool = WorkerPool(turns, least, data, self._shared(data), least, most, session.head_start)
         self._stack.callback(pool.close)
         return pool
 
-    def _joined(self, workers: int, most: int) -> RaySession:
+    def _joined(self, workers: int, most: int, waiting: Callable[[str], None]) -> RaySession:
         """The session, once Ray is there. Raises ExchangeError, Interrupted."""
         session = self._start_ray(max(workers, most), workers)
         there = self._address or settings.get("RAY_ADDRESS")
-        self.waiting("joining Ray" if there else "starting Ray, which takes some seconds")
+        waiting("joining Ray" if there else "starting Ray, which takes some seconds")
         session.wait(self._check)
         return session
 

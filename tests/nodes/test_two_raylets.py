@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +94,19 @@ def test_networks_that_train_apart_get_one_object_with_all_rows(found: dict[str,
     assert apart["digests"][0] == apart["digests"][1]
     assert apart["metrics"][0] == apart["metrics"][1]
     assert (apart["objects"], apart["nodes"]) == (1, [2, 2])
+
+
+def test_a_node_that_would_compute_other_bits_is_avoided(found: dict[str, Any]) -> None:
+    """Three networks train on the other one."""
+    if platform.machine() != "x86_64":
+        pytest.skip("the name of another core type is known for x86-64 only")
+    (told,) = found["refused"]["told"]
+    assert re.match(
+        r"a worker on node \w+ would compute other bits \(.* Nehalem there.*\); it is refused", told
+    )
+    (node,) = set(found["refused"]["nodes"])
+    assert len(found["refused"]["nodes"]) == 3
+    assert node[:12] not in told
 
 
 def test_when_one_server_is_lost_the_attempt_ends(found: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from rigs import Rig, classes, make_job, make_rig
@@ -24,6 +25,7 @@ from distbp.core import settings
 from distbp.core.errors import ServerLostError
 from distbp.engine import numerics
 from distbp.optim.schedules import PlateauState
+from distbp.run.run_directory import read_lines
 from distbp.team.base import Snapshot
 from distbp.team.exchange.shared_data import share_rows
 from distbp.team.inline import InlineTeam
@@ -97,6 +99,7 @@ def main(folder: Path) -> None:
                 try:
                     for servers, key in ((1, "one server"), (2, "two servers")):
                         found[key] = train(made, Snapshot(0, {"vector": start.copy()}), handles, servers)
+                    found["refused"] = refused(folder, session)
                     found["apart"] = apart(folder, session)
                     found["ids"] = train_ids()
                     cluster.remove_node(nodes[-1])
@@ -160,7 +163,7 @@ def apart(folder: Path, session: RaySession) -> dict[str, Any]:
     met = threading.Barrier(4)  # else a worker may have a second network before the last worker is there
 
     class Seen(worker_pool.WorkerPool):
-        def rows_for(self, worker: worker_pool.Lent) -> Any:
+        def rows_for(self, worker: worker_pool.LentWorker) -> Any:
             rows = super().rows_for(worker)
             sent.append(rows.hex())
             nodes.append(worker.place.node)
@@ -181,6 +184,37 @@ def apart(folder: Path, session: RaySession) -> dict[str, Any]:
         "objects": len(set(sent)),
         "nodes": sorted(map(nodes.count, set(nodes))),
     }
+
+
+def refused(folder: Path, session: RaySession) -> dict[str, Any]:
+    """Networks that train side by side, where the first worker would compute other bits."""
+    from distbp.team.ray import apart, head_start
+    from distbp.team.ray.actors import WorkerProcess
+
+    nodes: list[str] = []
+    worker, other = head_start.worker, iter([{"env_vars": {"OPENBLAS_CORETYPE": "Nehalem"}}])
+
+    class Seen(apart.ApartTeam):
+        def _begin(self, snapshot: Snapshot) -> None:
+            super()._begin(snapshot)
+            assert self.worker is not None
+            nodes.append(self.worker.place.node)
+
+    def new_worker(early: Any, where: Any, kernels: str, cpus: int) -> Any:
+        environment = next(other, None)
+        if environment is None:
+            return worker(None, where, kernels, cpus)
+        return WorkerProcess.options(scheduling_strategy=where, runtime_env=environment).remote(kernels)
+
+    job, output = make_job(epochs=1, members=3), folder / "refused"
+    with (
+        patch.object(apart, "ApartTeam", Seen),
+        patch.object(head_start, "worker", new_worker),
+        settings.environment({"DISTBP_KERNELS": "numpy"}),
+    ):
+        distbp.train(job, data=classes(40), output=output, workers=2, session=session)
+    told = [line.get("reason", "") for line in read_lines(output / "events.jsonl")]
+    return {"told": [reason for reason in told if "is refused" in reason], "nodes": nodes}
 
 
 def train_ids() -> dict[str, Any]:

@@ -69,14 +69,14 @@ class Rounds:
     def stop_soon(self, stretch: int) -> None:
         """Makes `run` of that stretch return after the step in progress. Does not wait.
 
-        Another thread calls it, possibly before `run` or after it."""
-        self._stop_asked[0] = stretch
+        Another thread calls it, possibly before `run`, after it, or after the call for the next stretch."""
+        self._stop_asked[0] = max(self._stop_asked[0], stretch)
 
     def run(self, stretch: int, first: int, stop: int, plateau: PlateauState) -> int:
         """Trains steps `first` to `stop - 1`; waits. Returns the next step.
 
-        stretch: a number that no earlier call had. Raises NotFiniteError before it applies a step with NaN or
-        Inf, and CorruptionError if an audit finds a difference."""
+        stretch: a greater number than any earlier call had, from 1 on. Raises NotFiniteError before it
+        applies a step with NaN or Inf, and CorruptionError if an audit finds a difference."""
         server, gathering = self.server, self._gathering
         step = first
         try:

@@ -24,9 +24,10 @@ from distbp.team.membership import Options
 from distbp.team.ray.heartbeats import Heartbeats
 from distbp.team.ray.nodes import Node
 from distbp.team.ray.recruiting import short
-from distbp.team.ray.worker_pool import Lent, WorkerPool
+from distbp.team.ray.worker_pool import LentWorker, WorkerPool
 
 WATCH_S = 0.05  # between two looks at the worker while steps run
+FROZEN_S = Options.frozen_s
 _ME = "worker"
 
 
@@ -47,7 +48,6 @@ class ApartTeam:
         attempt: int,
         changed: Callable[[str], None],
         check: Callable[[], None],
-        frozen_s: float = Options.frozen_s,
     ) -> None:
         self._pool = pool
         self._turns = pool.turns
@@ -56,9 +56,8 @@ class ApartTeam:
         self._attempt = attempt
         self._changed = changed
         self._check = check
-        self._frozen_s = frozen_s
         self._stretch = 0
-        self.worker: Lent | None = None
+        self.worker: LentWorker | None = None
         self._resting: Snapshot | None = None  # while it has no worker
         self._busy = False  # whether a call of the worker's team has not returned
         self._begin(snapshot)
@@ -102,9 +101,9 @@ class ApartTeam:
         """Sets how many workers there are for all networks: so many train at a time."""
         if workers < 1:
             return "the networks need at least one worker"
-        self._pool.scale(workers)
+        changed = self._pool.scale(workers)  # the trainer of each network that begins asks for the same
         cpus = ray.cluster_resources().get("CPU", 0.0)
-        if workers > cpus:
+        if changed and workers > cpus:
             self._changed(
                 f"the cluster has {cpus:g} CPUs for {workers} workers; the rest join when more come"
             )
@@ -118,8 +117,8 @@ class ApartTeam:
     # The worker --------------------------------------------------------------------------------------------
 
     def _begin(self, snapshot: Snapshot) -> None:
-        self.worker = worker = self._pool.take(self._blueprint, self._check)
-        self._heartbeats = Heartbeats(self._frozen_s)
+        self.worker = worker = self._pool.take(self._blueprint, self._check, self._changed)
+        self._heartbeats = Heartbeats(FROZEN_S)
         self._heartbeats.expect(_ME)
         try:
             rows = self._pool.rows_for(worker)
@@ -169,7 +168,7 @@ class ApartTeam:
         if ray.wait([reference], timeout=WATCH_S)[0]:
             return True
         if self._heartbeats.look({_ME: Node(self.worker.actor)}).nodes:
-            raise self._lost(f"gave no sign of life for {self._frozen_s:g} s")
+            raise self._lost(f"gave no sign of life for {FROZEN_S:g} s")
         return False
 
     def _answer(self, reference: Any) -> Any:

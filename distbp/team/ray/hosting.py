@@ -49,8 +49,9 @@ class Hosting:
                 return "not finite", error.step
 
     def stop_soon(self, stretch: int) -> None:
-        """Ends a stretch between two steps. Stretches are numbered from 1 on."""
-        self._stop_asked = stretch
+        """Ends a stretch between two steps. Stretches are numbered from 1 on. The call may come late, after
+        that for the next stretch."""
+        self._stop_asked = max(self._stop_asked, stretch)
 
     def evaluate(self, split: str) -> Evaluation:
         with numerics.quiet():

@@ -157,7 +157,7 @@ class LeadActor:
         return mine
 
     def stop_soon(self, stretch: int) -> None:
-        self._stop_asked = stretch
+        self._stop_asked = max(self._stop_asked, stretch)
 
     @ray.method(concurrency_group="council")
     def agree(self, number: int, step: int, sums: Sums) -> Verdict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import ray
 from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy, NotIn
 
-from distbp.core.errors import ExchangeError, ServerLostError
+from distbp.core.errors import ExchangeError, FingerprintError, ServerLostError
 from distbp.core.words import counted
 from distbp.data.batches import WholeData
 from distbp.data.prepared import PreparedRows
@@ -34,7 +34,7 @@ GROW_S = 1.0  # between two looks at free CPUs
 
 
 @dataclass(frozen=True, eq=False)
-class Lent:
+class LentWorker:
     """A worker of the pool. number: from 1 on, in the order in which they came. cpus: that it computes on."""
 
     number: int
@@ -68,34 +68,38 @@ class WorkerPool:
         self._least, self._most = least, most
         self._here = ray.get_runtime_context().get_node_id()
         # First this node, where memory is shared; if there is no room, any other.
-        self._where = NodeAffinitySchedulingStrategy(self._here, soft=True, _spill_on_unavailable=True)
+        self._where: Any = NodeAffinitySchedulingStrategy(self._here, soft=True, _spill_on_unavailable=True)
+        self._refused: set[str] = set()  # nodes that would compute other bits
+        self._asked: int | None = None  # the number that `scale` was called with last
         self._set(workers)
         self._early = early
         if early is not None:  # they have one CPU each
-            early.keep(turns.workers if self.cpus == 1 else 0)
+            early.keep(turns.at_a_time if self.cpus == 1 else 0)
         self._numbers = itertools.count(1)
-        self._free: list[Lent] = []
-        self._lent: set[Lent] = set()
+        self._free: list[LentWorker] = []
+        self._lent: set[LentWorker] = set()
         self._sent: Any = None  # a reference of the rows as one object
         self._lock = threading.Lock()
         self._loading = threading.Lock()
         self._grown = time.monotonic()
-        self._closed = False
 
     @property
     def workers(self) -> int:
         """That train now, each on one CPU."""
-        return self.turns.workers * self.cpus
+        return self.turns.at_a_time * self.cpus
 
-    def take(self, blueprint: Blueprint, check: Callable[[], None]) -> Lent:
-        """A worker for a team of its own; waits for it. Calls `check` meanwhile, which may raise an error.
+    def take(
+        self, blueprint: Blueprint, check: Callable[[], None], changed: Callable[[str], None]
+    ) -> LentWorker:
+        """A worker for a team of its own, a free or a new one; waits for it. Calls `check` meanwhile, which
+        may raise an error, and `changed` with the reason when a worker is refused.
 
-        Raises ServerLostError if it dies while it starts, FingerprintError if it would compute other bits,
-        ExchangeError if there is no room for any."""
+        Raises ServerLostError if it dies while it starts, FingerprintError if every node would compute other
+        bits, ExchangeError if no network has a worker for START_S and there is no room for one."""
         actor = beginning = None
         until = time.monotonic() + START_S
         try:
-            while beginning is None or not ray.wait([beginning], timeout=LOOK_S)[0]:
+            while True:
                 check()
                 with self._lock:
                     if self._free:
@@ -105,44 +109,73 @@ class WorkerPool:
                         cpus = self.cpus
                         actor = head_start.worker(self._early, self._where, blueprint.kernels, cpus)
                         beginning = actor.begin.remote(blueprint.slim())
-                    alone = not self._lent
-                if alone and time.monotonic() > until:
+                    if self._lent:
+                        until = time.monotonic() + START_S
+                if ray.wait([beginning], timeout=LOOK_S)[0]:
+                    place = _place(beginning)
+                    refused = self._why_refused(place, blueprint.kernels, cpus)
+                    if not refused:
+                        with self._lock:
+                            self._lent.add(lent := LentWorker(next(self._numbers), actor, place, cpus))
+                        actor = None
+                        return lent
+                    changed(refused)
+                    end_actor(actor, place, self._here, None)
+                    actor = beginning = None
+                elif time.monotonic() > until:
                     free_cpus = ray.available_resources().get("CPU", 0)
                     raise ExchangeError(
                         f"no worker of {counted(cpus, 'CPU')} could be started within {START_S:g} s: the"
                         f" cluster has {free_cpus:g} CPUs free. Ask for fewer workers, or add CPUs"
                     )
-            try:
-                place = ray.get(beginning)
-            except GONE as error:
-                raise ServerLostError(f"a worker could not start ({short(error)})") from None
-            mine = numerics.fingerprint(blueprint.kernels)
-            numerics.check_same(mine, place.fingerprint, f"a worker on node {place.node[:12]}")
-            with self._lock:
-                self._lent.add(lent := Lent(next(self._numbers), actor, place, cpus))
-            actor = None
-            return lent
         finally:
             if actor is not None:
                 end_actor(actor, None, self._here, None)
 
-    def give_back(self, worker: Lent) -> None:
-        """Takes a worker back that waits for calls. It ends if nobody waits for it."""
+    def _why_refused(self, place: Place, kernels: str, cpus: int) -> str:
+        """Why a worker is refused, and no worker starts on its node from now on; "" if it computes the same
+        bits. Raises FingerprintError if no other node has so many CPUs."""
+        try:
+            mine = numerics.fingerprint(kernels)
+            numerics.check_same(mine, place.fingerprint, f"a worker on node {place.node[:12]}")
+            return ""
+        except FingerprintError as error:
+            with self._lock:
+                self._refused.add(place.node)
+                self._where = NodeLabelSchedulingStrategy({"ray.io/node-id": NotIn(*self._refused)})
+                left = [node for node in ray.nodes() if node["NodeID"] not in self._refused]
+            if not any(node["Alive"] and node["Resources"].get("CPU", 0.0) >= cpus for node in left):
+                raise
+            return str(error)
+
+    def give_back(self, worker: LentWorker) -> None:
+        """Takes a worker back that waits for calls. It ends if no other network needs it."""
         with self._lock:
             self._lent.discard(worker)
-            keep = self.turns.awaited and not self._closed and worker.cpus == self.cpus
-            if keep:
-                self._free.append(worker)
-        if not keep:
-            end_actor(worker.actor, worker.place, self._here, None)
+            self._free.append(worker)
+            ending = self._surplus(self.turns.left - 1)
+        self._end(ending)
 
-    def lose(self, worker: Lent) -> None:
+    def lose(self, worker: LentWorker) -> None:
         """Ends a worker that died, that gives no sign of life, or that is in the middle of a call."""
         with self._lock:
             self._lent.discard(worker)
-        end_actor(worker.actor, worker.place, self._here, None)
+        self._end([worker])
 
-    def rows_for(self, worker: Lent) -> Any:
+    def _surplus(self, networks: int) -> list[LentWorker]:
+        """Takes out the free workers that have another number of CPUs, or are more than `networks` need. The
+        caller holds the lock, and ends them without it."""
+        fit = [worker for worker in self._free if worker.cpus == self.cpus]
+        kept = fit[: max(0, min(networks, self.turns.may_train) - len(self._lent))]
+        surplus = [worker for worker in self._free if worker not in kept]
+        self._free = kept
+        return surplus
+
+    def _end(self, workers: Iterable[LentWorker]) -> None:
+        for worker in workers:
+            end_actor(worker.actor, worker.place, self._here, None)
+
+    def rows_for(self, worker: LentWorker) -> Any:
         """All rows, for a call to a worker: the names of the shared ones, or a reference of one object, which
         crosses to each node once and is mapped there."""
         if worker.place.node == self._here:
@@ -152,15 +185,17 @@ class WorkerPool:
                 self._sent = ray.put({name: _plain(rows) for name, rows in self._data.splits.items()})
             return self._sent
 
-    def scale(self, workers: int) -> None:
-        """Sets how many workers there are for all networks. From now on free CPUs do not change that."""
-        self._least = self._most = 0
+    def scale(self, workers: int) -> bool:
+        """Sets how many workers there are for all networks. From now on free CPUs do not change that.
+
+        Returns whether the last call asked for another number."""
         with self._lock:
+            before, self._asked = self._asked, workers
+            self._least = self._most = 0
             self._set(workers)
-            unfit = [worker for worker in self._free if worker.cpus != self.cpus]
-            self._free = [worker for worker in self._free if worker.cpus == self.cpus]
-        for worker in unfit:
-            end_actor(worker.actor, worker.place, self._here, None)
+            ending = self._surplus(self.turns.left)
+        self._end(ending)
+        return workers != before
 
     def _set(self, workers: int) -> None:
         rooms = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
@@ -168,14 +203,23 @@ class WorkerPool:
         self.turns.resize(workers // self.cpus)
 
     def grow(self) -> None:
-        """Sets how many networks train at a time by the CPUs that are free, where it may."""
-        if self._most <= self._least or time.monotonic() - self._grown < GROW_S:
+        """Sets how many networks train at a time by the CPUs that are free, where it may. Ends free workers
+        that are too many."""
+        with self._lock:
+            ending = self._surplus(self.turns.left)
+            least, most = self._least, self._most
+            due = most > least and time.monotonic() - self._grown >= GROW_S
+            if due:
+                self._grown = time.monotonic()
+        self._end(ending)
+        if not due:
             return
-        self._grown = time.monotonic()
         free = ray.available_resources().get("CPU", 0.0)
-        now, wanted = self.turns.training, self.turns.at_a_time
-        most = min(self._most, self.turns.left)
-        self.turns.resize(membership.target(now, wanted, self._least, most, free, awaited_cpus()))
+        now, wanted = self.turns.training, self.turns.may_train
+        wanted = membership.target(now, wanted, least, min(most, self.turns.left), free, awaited_cpus())
+        with self._lock:
+            if (self._least, self._most) == (least, most):  # else `scale` was called meanwhile
+                self.turns.resize(wanted)
 
     def load_kernels(self, name: str) -> None:
         """Loads a kernel set into this process, which two threads cannot do at once."""
@@ -188,16 +232,23 @@ class WorkerPool:
     def close(self) -> None:
         """Ends all workers; does not wait."""
         with self._lock:
-            self._closed = True
             workers = [*self._free, *self._lent]
             self._free.clear()
             self._lent.clear()
-        for worker in workers:
-            end_actor(worker.actor, worker.place, self._here, None)
+        self._end(workers)
         if self._early is not None:
             self._early.dismiss()
         with suppress(RayError):
             self._sent = None
+
+
+def _place(beginning: Any) -> Place:
+    """The place of a worker that has begun. Raises ServerLostError if it died."""
+    try:
+        place: Place = ray.get(beginning)
+    except GONE as error:
+        raise ServerLostError(f"a worker could not start ({short(error)})") from None
+    return place
 
 
 def _plain(rows: PreparedRows) -> PreparedRows:
