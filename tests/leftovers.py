@@ -63,15 +63,16 @@ class Watch:
         return sorted(found)
 
 
-def wait_for_end(pid: int, timeout_s: float) -> None:
+def wait_for_end(pid: int, timeout_s: float) -> bool:
+    """Returns whether the process has ended."""
     try:
         handle = os.pidfd_open(pid)
     except OSError:
-        return
+        return True
     try:
         poll = select.poll()
         poll.register(handle, select.POLLIN)
-        poll.poll(max(0.0, timeout_s) * 1000)
+        return bool(poll.poll(max(0.0, timeout_s) * 1000))
     finally:
         os.close(handle)
 

@@ -73,3 +73,30 @@ def classes(rows: int, features: int = 5, seed: int = 0, weighted: bool = False)
     x = rng.normal(size=(rows, features))
     y = (x[:, 0] > 0).astype(np.int64) + (x[:, 1] > 0)
     return (x, y, rng.uniform(0.2, 3, rows)) if weighted else (x, y)
+
+
+DATA = {"train": classes(70, weighted=True), "validation": classes(33, seed=1), "test": classes(20, seed=2)}
+# Dropout, running statistics, slots, an early end: what a run must have right to go on with the same bits.
+STATEFUL_JOB = make_job(
+    (
+        {"type": "dense", "units": 7, "activation": "tanh"},
+        {"type": "dropout", "rate": 0.2},
+        {"type": "batch_normalization"},
+        {"type": "dense", "units": 3},
+    ),
+    batch_size=16,
+    shards=3,
+    epochs=5,
+    optimizer={"type": "adam", "learning_rate": 0.3},
+    early_stopping={"patience": 2},
+    checkpoint={"every_steps": 3},
+)
+
+
+def files_of(path: Path) -> dict[str, bytes]:
+    """What must have the same bits in the run directory of a job with several networks."""
+    names = ("metrics.jsonl", "model/model.json", "model/weights.safetensors")
+    places = [path, *sorted((path / "members").iterdir())]
+    return {
+        f"{place.relative_to(path)}/{name}": (place / name).read_bytes() for place in places for name in names
+    }

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rigs import classes, make_job
+from rigs import DATA, STATEFUL_JOB, files_of, make_job
 
 from distbp import TrainingJob, resume, train
 from distbp.core.errors import CheckpointError, Interrupted, JobError, ModelError, NumericsError
@@ -24,23 +24,7 @@ from distbp.run.progress import plain_lines
 from distbp.run.result import Result
 from distbp.run.verify import verify_run
 
-DATA = {"train": classes(70, weighted=True), "validation": classes(33, seed=1), "test": classes(20, seed=2)}
-LAYERS = (
-    {"type": "dense", "units": 7, "activation": "tanh"},
-    {"type": "dropout", "rate": 0.2},
-    {"type": "batch_normalization"},
-    {"type": "dense", "units": 3},
-)
-JOB = make_job(
-    LAYERS,
-    batch_size=16,
-    shards=3,
-    epochs=5,
-    optimizer={"type": "adam", "learning_rate": 0.3},
-    early_stopping={"patience": 2},
-    checkpoint={"every_steps": 3},
-)
-MEMBERS = 3
+JOB, MEMBERS = STATEFUL_JOB, 3
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,15 +42,6 @@ def whole(quick: None, tmp_path_factory: pytest.TempPathFactory) -> Result:
 
 def run(path: Path, job: TrainingJob = JOB, **more: Any) -> Result:
     return train(job.replace(members=MEMBERS) if job is JOB else job, data=DATA, output=path, **more)
-
-
-def files_of(result: Result) -> dict[str, bytes]:
-    """Everything that must have the same bits."""
-    names = ("metrics.jsonl", "model/model.json", "model/weights.safetensors")
-    places = [result.path, *sorted((result.path / "members").iterdir())]
-    return {f"{place.name}/{name}": (place / name).read_bytes() for place in places[1:] for name in names} | {
-        name: (result.path / name).read_bytes() for name in names
-    }
 
 
 def test_member_0_is_the_job_without_members(whole: Result, tmp_path: Path) -> None:
@@ -93,7 +68,7 @@ def test_the_same_bits_side_by_side_and_one_after_the_other(
     monkeypatch.setenv("DISTBP_PROCESSORS", processors)
     found = run(tmp_path / "run")
     assert found.params_sha256 == whole.params_sha256
-    assert files_of(found) == files_of(whole)
+    assert files_of(found.path) == files_of(whole.path)
     assert found.metrics == whole.metrics
 
 
@@ -118,7 +93,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
             else:
                 run(path, control=control, listener=listen)
     found = resume(path, data=DATA)
-    assert files_of(found) == files_of(whole)
+    assert files_of(found.path) == files_of(whole.path)
     assert found.metrics == whole.metrics
 
 
@@ -138,7 +113,7 @@ def test_a_run_killed_anywhere_is_what_its_members_left(whole: Result, tmp_path:
     newest = sorted((path / "members/1/checkpoints").iterdir())[-1]
     (newest / "state.safetensors").write_bytes(b"damaged")
     told: list[events.Event] = []
-    assert files_of(resume(path, data=DATA, listener=told.append)) == files_of(whole)
+    assert files_of(resume(path, data=DATA, listener=told.append).path) == files_of(whole.path)
     aside = [event for event in told if isinstance(event, events.CheckpointSetAside)]
     assert [newest.name in event.path for event in aside] == [True]
 
@@ -258,7 +233,7 @@ def test_more_epochs(tmp_path: Path) -> None:
     long = run(tmp_path / "long", job.replace(epochs=4))
     run(tmp_path / "run", job)
     found = resume(tmp_path / "run", data=DATA, epochs=4)
-    assert files_of(found) == files_of(long)
+    assert files_of(found.path) == files_of(long.path)
 
 
 def test_members_that_stopped_early_do_not_go_on(whole: Result, tmp_path: Path) -> None:

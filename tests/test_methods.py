@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from disks import in_child
-from rigs import classes, make_job
+from rigs import DATA, make_job
 
 from distbp import TrainingJob, resume, train
 from distbp.core.errors import CheckpointError, Interrupted, NumericsError
@@ -22,7 +22,6 @@ from distbp.run.checkpoint import list_steps
 from distbp.run.result import Result
 from distbp.run.verify import verify_run
 
-DATA = {"train": classes(70, weighted=True), "validation": classes(33, seed=1), "test": classes(20, seed=2)}
 LAYERS = [{"type": "dense", "units": 5, "activation": "tanh"}, {"type": "dense", "units": 3}]
 STEPS = 20
 METHODS: dict[str, dict[str, Any]] = {

@@ -12,37 +12,21 @@ from typing import Any
 import numpy as np
 import pytest
 from leftovers import wait_for_end
-from rigs import classes, make_job
+from rigs import DATA, STATEFUL_JOB, files_of, make_job
 
 from distbp import Result, resume, train
 from distbp.core.errors import Interrupted, NumericsError, ServerLostError
 from distbp.core.interrupts import Control
 from distbp.run import events
+from distbp.run.members_told import MembersTold
 from distbp.run.run_directory import read_lines
 from distbp.run.trainer import BARREN_ATTEMPTS
 from distbp.run.verify import verify_run
 
 pytestmark = pytest.mark.usefixtures("ray_here")
-DATA = {"train": classes(70, weighted=True), "validation": classes(33, seed=1), "test": classes(20, seed=2)}
-LAYERS = (
-    {"type": "dense", "units": 7, "activation": "tanh"},
-    {"type": "dropout", "rate": 0.2},
-    {"type": "batch_normalization"},
-    {"type": "dense", "units": 3},
-)
-JOB = make_job(
-    LAYERS,
-    batch_size=16,
-    shards=3,
-    epochs=5,
-    members=3,
-    optimizer={"type": "adam", "learning_rate": 0.3},
-    early_stopping={"patience": 2},
-    checkpoint={"every_steps": 3},
-)
+JOB = STATEFUL_JOB.replace(members=3)
 ENDLESS = JOB.replace(epochs=1_000_000, early_stopping=None, checkpoint={"every_seconds": None})
 WAIT_S = 120.0  # for other threads, where the machine is busy
-FROZEN_S = 3.0
 
 
 @pytest.fixture(autouse=True)
@@ -59,15 +43,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Result:
         return train(JOB, data=DATA, output=tmp_path_factory.mktemp("whole") / "run")
 
 
-def files_of(path: Path) -> dict[str, bytes]:
-    """Everything that must have the same bits."""
-    names = ("metrics.jsonl", "model/model.json", "model/weights.safetensors")
-    places = [path, *(path / "members" / str(number) for number in range(3))]
-    return {
-        f"{place.relative_to(path)}/{name}": (place / name).read_bytes() for place in places for name in names
-    }
-
-
 def reasons(path: Path) -> list[str]:
     return [line["reason"] for line in read_lines(path / "events.jsonl") if line["event"] == "team_changed"]
 
@@ -79,13 +54,14 @@ class Workers:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, first: Callable[[], Any] = lambda: None) -> None:
         from distbp.team.ray import apart  # imports Ray: only within the session
 
+        monkeypatch.setattr(apart, "FROZEN_S", 3.0)
         self.lent: list[tuple[int, int, int]] = []
         workers = self
 
         class Seen(apart.ApartTeam):
             def __init__(self, *given: Any) -> None:
                 self._waits = True
-                super().__init__(*given, frozen_s=FROZEN_S)
+                super().__init__(*given)
 
             def _begin(self, snapshot: Any) -> None:
                 super()._begin(snapshot)
@@ -119,7 +95,7 @@ def test_one_model_with_any_number_of_workers(
     assert found.metrics == whole.metrics
     assert {each for _, _, each in seen.lent} == cpus
     for _, pid, _ in seen.lent:
-        wait_for_end(pid, WAIT_S)
+        assert wait_for_end(pid, WAIT_S)
     if isinstance(workers, int):
         assert len({pid for _, pid, _ in seen.lent}) <= min(workers, 3)
         assert (found.workers, found.exchange) == (workers, "inline")
@@ -193,10 +169,11 @@ def test_a_stopped_run_goes_on_with_another_number_of_workers(
 
 
 def test_networks_come_and_go_with_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One at a time grows into free CPUs; one worker again: two networks pause where they are; two CPUs for
-    each of three: all move; then a stop."""
+    """One at a time grows into free CPUs; one worker again: two networks pause where they are, and their
+    workers end; two CPUs for each of three: all move; then a stop."""
     seen, control, path = Workers(monkeypatch), Control(), tmp_path / "run"
     trained: set[int | None] = set()
+    paused: list[int] = []
     asked: list[int] = []
 
     def listen(event: events.Event) -> None:
@@ -206,9 +183,13 @@ def test_networks_come_and_go_with_the_workers(tmp_path: Path, monkeypatch: pyte
         if not asked and len(trained) == 3:
             asked.append(1)
             control.scale(1)
-        elif told and "network 1 leaves its worker" in told and asked == [1]:
-            asked.append(6)
-            control.scale(6)
+        elif told and "leaves its worker" in told and asked == [1]:
+            paused.append(seen.process(int(told.split()[1])))
+            if len(paused) == 2:
+                for process in paused:
+                    assert wait_for_end(process, WAIT_S)
+                asked.append(6)
+                control.scale(6)
         elif len([one for one in seen.lent if one[2] == 2]) == 3:
             control.stop()
 
@@ -224,8 +205,11 @@ def test_networks_come_and_go_with_the_workers(tmp_path: Path, monkeypatch: pyte
     assert all(verify_run(path / "members" / str(number), data=DATA).equal for number in range(3))
 
 
-def test_no_worker_is_too_few(tmp_path: Path) -> None:
+def test_no_worker_is_too_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is waited for is told with all that the networks tell, one thing at a time."""
     control, path = Control(), tmp_path / "run"
+    waited: list[str] = []
+    monkeypatch.setattr(MembersTold, "waiting", lambda self, what: waited.append(what))
 
     def listen(event: events.Event) -> None:
         if isinstance(event, events.Started):
@@ -237,6 +221,7 @@ def test_no_worker_is_too_few(tmp_path: Path) -> None:
         train(ENDLESS, data=DATA, output=path, workers=1, control=control, listener=listen)
     (told,) = reasons(path)
     assert told == "0 workers were asked for, but cannot be, because the networks need at least one worker"
+    assert waited == ["starting Ray, which takes some seconds"]
 
 
 def test_networks_that_diverge_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
