@@ -72,7 +72,7 @@ def scores(table: Table, seed: int) -> dict[str, float]:
     narrow = train_x.astype(np.float32)  # float64 inputs would be trained on in float64
     net = ours(recipe="table", members=MEMBERS, random_state=seed).fit(narrow, train_y)
     found = {MANY: net.score(test_x.astype(np.float32), test_y)}
-    net.model_ = replace(net.model_, others=())  # member 0 is the job without members
+    net.model_ = replace(net.model_, others=())  # network 0 is the job without members
     found[PLAIN] = net.score(test_x.astype(np.float32), test_y)
     net = ours(recipe="realmlp", random_state=seed).fit(narrow, train_y)
     found[REALMLP] = net.score(test_x.astype(np.float32), test_y)

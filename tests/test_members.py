@@ -44,7 +44,7 @@ def run(path: Path, job: TrainingJob = JOB, **more: Any) -> Result:
     return train(job.replace(members=MEMBERS) if job is JOB else job, data=DATA, output=path, **more)
 
 
-def test_member_0_is_the_job_without_members(whole: Result, tmp_path: Path) -> None:
+def test_network_0_is_the_job_without_members(whole: Result, tmp_path: Path) -> None:
     alone = train(JOB, data=DATA, output=tmp_path / "alone")
     first = Result.from_json(json.loads((whole.path / "members/0/result.json").read_text()))
     assert (first.params_sha256, first.metrics) == (alone.params_sha256, alone.metrics)
@@ -212,13 +212,13 @@ def test_restarts_keep_the_best(whole: Result, tmp_path: Path) -> None:
 def test_verify(whole: Result, tmp_path: Path) -> None:
     found = verify_run(whole.path, data=DATA)
     assert found.equal
-    assert {one.where.split(":")[0] for one in found.comparisons} == {"member 0", "member 1", "member 2"}
+    assert {one.where.split(":")[0] for one in found.comparisons} == {"network 0", "network 1", "network 2"}
     path = tmp_path / "run"
     shutil.copytree(whole.path, path)
     shutil.rmtree(path / "model")
     shutil.copytree(path / "members/1/model", path / "model")
     assert "model/ has params_sha256" in verify_run(path, data=DATA).changed[0]
-    with pytest.raises(CheckpointError, match="where the members came to"):
+    with pytest.raises(CheckpointError, match="where the networks came to"):
         resume(path, data=DATA)
     done = json.loads((whole.path / "result.json").read_text())
     done["metrics"]["test_loss"] += 0.5

@@ -16,8 +16,8 @@ MAX_MEMBERS = 100
 
 
 def seed_of(seed: int, number: int) -> int:
-    """The seed of a member, a pure function of the job's seed and its number; that of member 0 is the job's
-    own. Jobs of neighboring seeds share no member."""
+    """The seed of a network, a pure function of the job's seed and its number; that of network 0 is the job's
+    own. Jobs of neighboring seeds share no network."""
     if number == 0:
         return seed
     return int(generator(seed, Purpose.MEMBER, number).integers(1 << 63))

@@ -39,7 +39,7 @@ def table_head(columns: Sequence[str], watched: str | None, member: int | None =
     """The lines above the first epoch, at most WIDTH wide. watched: what chooses the best epoch, or None.
     member: whose epoch it is, where a job trains several networks."""
     if member is not None:
-        yield f"{member}:1 is the first epoch of member {member}, and so on"
+        yield f"{member}:1 is the first epoch of network {member}, and so on"
     if watched is not None:
         yield f"* marks the best epoch so far, by its {watched.replace('_', ' ')}"
     shown = _shown(columns)

@@ -1,5 +1,4 @@
-"""What a job with several networks delivers: one model, one result, one metrics.jsonl, of those of its
-members."""
+"""What a job with several networks delivers: one model, one result, one metrics.jsonl, made of theirs."""
 
 from __future__ import annotations
 
@@ -35,7 +34,7 @@ def member_path(path: Path, number: int) -> Path:
 
 
 def member_lines(path: Path, count: int, per_member: int) -> list[tuple[int, int, bytes]]:
-    """(member, its step, line) of the metrics.jsonl that the run in `path` has by its members' own."""
+    """(network, its step, line) of the metrics.jsonl that the run in `path` has by those of its networks."""
     return [
         (number, line["step"], as_line(line, number, per_member))
         for number in range(count)
@@ -44,7 +43,7 @@ def member_lines(path: Path, count: int, per_member: int) -> list[tuple[int, int
 
 
 def rewrite_metrics(run: RunDirectory, count: int, per_member: int) -> list[tuple[int, int]]:
-    """Makes metrics.jsonl what it is by its members' own; returns (member, its step) of the lines."""
+    """Makes metrics.jsonl what it is by those of the networks; returns (network, its step) of the lines."""
     run.rewind_metrics(0)
     lines = member_lines(run.path, count, per_member)
     run.append_metric_text(b"".join(line for _, _, line in lines))
@@ -75,12 +74,12 @@ def joined_result(
     notes: Sequence[str],
     began: float,
 ) -> Result:
-    """Writes the model; says how it all ended. side: members that trained at a time."""
+    """Writes the model; says how it all ended. side: networks that trained at a time."""
     job, metrics = blueprint.job, [result.metrics for result in results]
     steps, notes = sum(result.steps for result in results), list(notes)
     notes += [text for result in results for text in result.notes]
     unhealthy = {
-        name: f"member {number}: {text}"
+        name: f"network {number}: {text}"
         for number, result in reversed([*enumerate(results)])
         for name, text in result.unhealthy.items()
     }
@@ -127,7 +126,7 @@ def joined_metrics(
     vectors: Sequence[Array],
     of_members: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Of the mean of the members' predictions; `train_loss` is the mean of theirs."""
+    """Of the mean of the networks' predictions; `train_loss` is the mean of theirs."""
     found = {"train_loss": sum(float(one["train_loss"]) for one in of_members) / len(of_members)}
     network, kernels = blueprint.network(), kernel_sets.load(blueprint.kernels)
     for split in blueprint.rows:
@@ -162,13 +161,13 @@ def joined_delivered(path: Path, done: Mapping[str, Any], job: TrainingJob) -> R
             f"{path} is not what the run left:\n"
             + "".join(f"  {fault}\n" for fault in faults)
             + f"Put back what it was; or remove {RESULT}, and 'distbp resume' writes model and result again"
-            " from those of the members"
+            " from those of the networks"
         )
     return Result.from_json(done, path)
 
 
 def joined_faults(path: Path, done: Mapping[str, Any], job: TrainingJob) -> list[str]:
-    """What of the run and of its members is not what they left, in words."""
+    """What of the run and of its networks is not what they left, in words."""
     found, vectors, results = [], [], []
     for number in range(networks(job)):
         folder = member_path(path, number)
@@ -197,15 +196,15 @@ def joined_faults(path: Path, done: Mapping[str, Any], job: TrainingJob) -> list
         return [str(error)]
     for name, said in ((RESULT, done["params_sha256"]), ("model/", model.facts["params_sha256"])):
         if said != right:
-            found.append(f"{name} has params_sha256 {said}, where the members came to {right}")
+            found.append(f"{name} has params_sha256 {said}, where the networks came to {right}")
     lines = [
         line for number in range(networks(job)) for line in read_lines(member_path(path, number) / METRICS)
     ]
     if [_measured(line) for line in read_lines(path / METRICS)] != [_measured(line) for line in lines]:
-        found.append(f"{METRICS} is not what those of the members give")
+        found.append(f"{METRICS} is not what those of the networks give")
     return found
 
 
 def _measured(line: Mapping[str, Any]) -> dict[str, Any]:
-    """Without its place among the members'."""
+    """Without its place among those of the networks."""
     return {name: value for name, value in line.items() if name not in ("member", "step")}

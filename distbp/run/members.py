@@ -3,7 +3,7 @@
 Each has a run directory of its own, below `members/` in that of the job, and is trained by the trainer of
 every job; so it can be killed, resumed and verified as every run. They train side by side: without workers as
 many as there are processors, each in a thread of this process; else as many as there are workers, each in one
-of them. Nothing of this changes a bit. What the job's own directory holds follows from those of its members:
+of them. Nothing of this changes a bit. What the job's own directory holds follows from theirs:
 metrics.jsonl has their lines one after the other, the model their weights.
 """
 
@@ -48,7 +48,7 @@ WATCH_S = 0.25  # between two looks whether the run is to stop, while a network 
 
 @dataclass
 class _Training:
-    """What all members share."""
+    """What all networks share."""
 
     run: RunDirectory
     job: TrainingJob  # of all, with its data's folder absolute
@@ -115,7 +115,7 @@ def train_members(
 
 
 def _check_lengths(training: _Training, count: int, log: events.Listener) -> None:
-    """Raises CheckpointError where a member cannot go on to the job's length, before anything is written.
+    """Raises CheckpointError where a network cannot go on to the job's length, before anything is written.
     Tells of damaged checkpoints, which are set aside by now."""
     for number in range(count):
         path = member_path(training.run.path, number)
@@ -151,8 +151,8 @@ def _inline(side: int) -> Callable[..., Team]:
 
 
 def _side_by_side(training: _Training, turns: TrainingTurns, make: Callable[..., Team]) -> None:
-    """A thread for each member trains it when its turn comes. Where one fails the others stop, with a
-    checkpoint. make: a team, of the number of a member and what `MakeTeam` takes."""
+    """A thread for each network trains it when its turn comes. Where one fails the others stop, with a
+    checkpoint. make: a team, of the number of a network and what `MakeTeam` takes."""
     control = training.control
 
     def one(number: int) -> None:
@@ -161,7 +161,7 @@ def _side_by_side(training: _Training, turns: TrainingTurns, make: Callable[...,
                 pass
             _one(training, partial(make, number), number)
         except BaseException:
-            control.stop("the end of another member")
+            control.stop("the end of another network")
             raise
         finally:
             turns.end(number)
@@ -176,7 +176,7 @@ def _side_by_side(training: _Training, turns: TrainingTurns, make: Callable[...,
 
 
 def _one(training: _Training, teams: MakeTeam, number: int) -> None:
-    """Trains a member from where it is to its end."""
+    """Trains a network from where it is to its end."""
     run, control, told = training.run, training.control, training.told
     path, blueprint = member_path(run.path, number), training.blueprint_of(number)
     job = member_job(training.job, number)

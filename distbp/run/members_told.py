@@ -1,4 +1,4 @@
-"""What the members of a job tell, told as one run: steps and epochs of all, one after the other or mixed."""
+"""What several networks of a job tell, told as one run: steps and epochs of all, in turn or mixed."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from distbp.team import inline
 
 
 def place(number: int, per_member: int, step: int) -> int:
-    """A step of a member among those of the whole job, as if members were trained one after the other and
-    none stopped early."""
+    """A step of a network among those of the whole job, as if they were trained one after the other and none
+    stopped early."""
     return number * per_member + step
 
 
 def as_line(line: dict[str, Any], number: int, per_member: int) -> bytes:
-    """A line of a member's metrics.jsonl as the job's own has it."""
+    """A line of a network's metrics.jsonl as the job's own has it."""
     told = {**line, "step": place(number, per_member, line["step"]), "member": number}
     return json_line(told, ("step", "epoch", "member"))
 
 
 class MembersTold:
-    """Takes the events of all members, from any thread, and passes them on to `listener` as those of one run
+    """Takes the events of all networks, from any thread, and passes them on to `listener` as those of one run
     of `count` times `per_member` steps. metrics.jsonl of `run` gets a line with each epoch."""
 
     def __init__(
@@ -47,15 +47,15 @@ class MembersTold:
         self._began = False
         self._steps = dict.fromkeys(range(count), 0)
         self._speeds: dict[int, float] = {}
-        self._told: set[tuple[int, int]] = set()  # (member, step) of the lines that were written
-        self._first: dict[str, int] = {}  # text of what is told once -> the member that said it
+        self._told: set[tuple[int, int]] = set()  # (network, step) of the lines that were written
+        self._first: dict[str, int] = {}  # text of what is told once -> the network that said it
 
     def wrote(self, number: int, step: int) -> None:
         """Of a line that metrics.jsonl has from before; it is not written again."""
         self._told.add((number, step))
 
     def listener(self, number: int) -> events.Listener:
-        """For the trainer of one member."""
+        """For the trainer of one network."""
         return partial(self._hear, number)
 
     def waiting(self, what: str) -> None:
@@ -63,7 +63,7 @@ class MembersTold:
             self._listener(events.Waiting(what))
 
     def ended(self, number: int) -> None:
-        """The member is done: as far as steps are counted, with all of them."""
+        """The network is done: as far as steps are counted, with all of them."""
         with self._lock:
             self._steps[number] = self._per_member
             self._speeds.pop(number, None)

@@ -139,7 +139,7 @@ def _other_lines(event: events.Event) -> Iterator[str]:
         if event.state in _TOLD:
             yield f"{event.state}: {event.reason}" if event.reason else event.state
     elif isinstance(event, events.Stopped):
-        of = "" if event.member is None else f"member {event.member} "
+        of = "" if event.member is None else f"network {event.member} "
         yield (
             f"{of}stopped early: {event.metric} has not improved for {event.epochs} evaluations;"
             f" the best was {number(event.best)} in epoch {event.best_epoch}"

@@ -127,7 +127,7 @@ def verify_run(run_dir: str | Path, step: int | None = None, *, data: Data | Non
 def _of_members(
     path: Path, job: TrainingJob, step: int | None, data: Data | None, began: float
 ) -> Verification:
-    """Every member that has come to `step`, then what was made of them."""
+    """Every network that has come to `step`, then what was made of them."""
     found: dict[int, Verification] = {}
     for number in range(networks(job)):
         folder = member_path(path, number)
@@ -135,8 +135,8 @@ def _of_members(
         if lines and (step is None or lines[-1]["step"] >= step):
             found[number] = verify_run(folder, step, data=data)
     if not found:
-        raise CheckpointError(f"{path}: no member has recorded anything at or after step {step or 1}")
-    changed = [f"member {number}: {text}" for number, one in found.items() for text in one.changed]
+        raise CheckpointError(f"{path}: no network has recorded anything at or after step {step or 1}")
+    changed = [f"network {number}: {text}" for number, one in found.items() for text in one.changed]
     done = read_result(path)
     if done is not None and not changed:
         changed = joined_faults(path, done, job)
@@ -151,7 +151,7 @@ def _of_members(
                     done, joined_metrics(blueprint, splits.ready(blueprint), vectors, metrics)
                 )
     compared = tuple(
-        replace(one, where=f"member {number}: {one.where}")
+        replace(one, where=f"network {number}: {one.where}")
         for number, each in found.items()
         for one in each.comparisons
     )

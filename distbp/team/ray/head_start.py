@@ -1,7 +1,6 @@
-"""A head start for the processes of a team.
+"""Processes of a team that start early: as soon as Ray is there.
 
-The server and the workers start as soon as Ray is there. They load what they will need while the trainer
-reads the job and its data.
+They load what they will need while the trainer reads the job and its data.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class HeadStart:
         self.keep(0)
 
     def keep(self, workers: int) -> None:
-        """Ends the server's actor, and the workers' but for so many that nobody took."""
+        """Ends the server's actor, and the workers' beyond the first so many that nobody took."""
         for actor in [*self._servers, *self._workers[workers:]]:
             with suppress(RayError):
                 ray.kill(actor)
