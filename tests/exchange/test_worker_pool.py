@@ -20,6 +20,7 @@ from distbp.team.training_turns import TrainingTurns
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 WAIT_S = 60.0
+CPUS = 10  # that the tests' Ray has
 
 
 @pytest.fixture(scope="module")
@@ -204,3 +205,17 @@ def test_a_call_to_stop_that_comes_late_does_not_undo_the_next(rig: Rig) -> None
     assert hosting.run(2, 0, 3, PlateauState()) == ("trained", 0)
     assert hosting.run(3, 0, 3, PlateauState()) == ("trained", 3)
     hosting.close()
+
+
+def test_what_is_asked_for_again_is_nothing_new(make_pool: Callable[..., Any]) -> None:
+    pool = make_pool(3, 1)
+    assert [pool.scale(workers) for workers in (1, 1, 11, 11, 1)] == [True, False, True, False, True]
+
+
+def test_a_cluster_with_fewer_cpus_than_workers() -> None:
+    from distbp.team.ray.recruiting import tell_of_cpus
+
+    told: list[str] = []
+    for workers in (CPUS, CPUS + 1):
+        tell_of_cpus(workers, told.append)
+    assert told == ["the cluster has 10 CPUs for 11 workers; the rest join when more come"]

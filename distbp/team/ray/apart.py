@@ -23,7 +23,7 @@ from distbp.team.base import Snapshot
 from distbp.team.membership import Options
 from distbp.team.ray.heartbeats import Heartbeats
 from distbp.team.ray.nodes import Node
-from distbp.team.ray.recruiting import short
+from distbp.team.ray.recruiting import short, tell_of_cpus
 from distbp.team.ray.worker_pool import LentWorker, WorkerPool
 
 WATCH_S = 0.05  # between two looks at the worker while steps run
@@ -101,12 +101,8 @@ class ApartTeam:
         """Sets how many workers there are for all networks: so many train at a time."""
         if workers < 1:
             return "the networks need at least one worker"
-        changed = self._pool.scale(workers)  # the trainer of each network that begins asks for the same
-        cpus = ray.cluster_resources().get("CPU", 0.0)
-        if changed and workers > cpus:
-            self._changed(
-                f"the cluster has {cpus:g} CPUs for {workers} workers; the rest join when more come"
-            )
+        if self._pool.scale(workers):  # the trainer of each network that begins asks for the same
+            tell_of_cpus(workers, self._changed)
         return None
 
     def close(self) -> None:

@@ -49,6 +49,7 @@ from distbp.team.ray.recruiting import (
     pinned,
     raise_corruption,
     short,
+    tell_of_cpus,
     why_ended,
 )
 
@@ -193,11 +194,7 @@ class RayTeam:
             return "the shards need at least one worker"
         self._wanted = workers
         self._options = replace(self._options, least=0, most=0)
-        cpus = ray.cluster_resources().get("CPU", 0.0)
-        if workers > cpus:
-            self._changed(
-                f"the cluster has {cpus:g} CPUs for {workers} workers; the rest join when more come"
-            )
+        tell_of_cpus(workers, self._changed)
         return None
 
     def ledger(self) -> tuple[int, int, int]:

@@ -201,6 +201,13 @@ def short(error: Exception) -> str:
     return lines[-1 if "creation task" in lines[0] else 0].strip()
 
 
+def tell_of_cpus(workers: int, changed: Callable[[str], None]) -> None:
+    """Calls `changed` where the cluster has fewer CPUs than workers were asked for."""
+    cpus = ray.cluster_resources().get("CPU", 0.0)
+    if workers > cpus:
+        changed(f"the cluster has {cpus:g} CPUs for {workers} workers; the rest join when more come")
+
+
 def awaited_cpus() -> float:
     """The CPUs that tasks and actors of the cluster wait for, as Ray tells its autoscaler. Takes
     milliseconds.
