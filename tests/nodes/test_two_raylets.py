@@ -97,7 +97,7 @@ def test_networks_that_train_apart_get_one_object_with_all_rows(found: dict[str,
 
 
 def test_a_node_that_would_compute_other_bits_is_avoided(found: dict[str, Any]) -> None:
-    """Three networks train on the other one."""
+    """Three networks train on the other one, one after the other."""
     if platform.machine() != "x86_64":
         pytest.skip("the name of another core type is known for x86-64 only")
     (told,) = found["refused"]["told"]

@@ -212,7 +212,7 @@ def refused(folder: Path, session: RaySession) -> dict[str, Any]:
         patch.object(head_start, "worker", new_worker),
         settings.environment({"DISTBP_KERNELS": "numpy"}),
     ):
-        distbp.train(job, data=classes(40), output=output, workers=2, session=session)
+        distbp.train(job, data=classes(40), output=output, workers=1, session=session)
     told = [line.get("reason", "") for line in read_lines(output / "events.jsonl")]
     return {"told": [reason for reason in told if "is refused" in reason], "nodes": nodes}
 
