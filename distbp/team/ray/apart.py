@@ -75,6 +75,7 @@ class ApartTeam:
         self._stretch += 1
         running = self._call("run", self._stretch, first, stop, plateau)
         asked_to_stop = False
+        self._pool.grow()  # in every stretch, however short
         while not self._is_ready(running):
             self._pool.grow()
             if not asked_to_stop and (stopping() or self._is_to_move()):
