@@ -1,7 +1,7 @@
 """Pause, scale and resume of jobs with Ray workers on a service, at random moments: while Ray starts, while
 steps run, while Ray ends. No attempt is called failed, and the bits are those of an undisturbed run.
 
-A few moves in `make test`, twenty in `make faults`.
+Run by `make faults`.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def undisturbed(tmp_path: Path) -> distbp.Result:
         return distbp.train(job, workers=0, output=tmp_path / "undisturbed")
 
 
+@pytest.mark.faults
 def test_a_few_moves(tmp_path: Path, undisturbed: distbp.Result) -> None:
     prove(tmp_path, undisturbed, moves=2, seed=1, workers=[2])
 
