@@ -12,7 +12,7 @@ from distbp.data.columns.files import check_unpacked, packing
 from distbp.data.formats.tables import TableFiles
 from distbp.data.safety import DataFile, check_claim
 
-ROWS = 32_768  # of a batch, where a file does not say itself
+ROWS = 65_536  # of a batch, where a file does not say itself
 
 
 def names(file: DataFile, kind: str) -> tuple[str, ...]:

@@ -17,12 +17,13 @@ from distbp.core.arrays import Array
 from distbp.data.columns import kinds
 from distbp.data.columns.encoders import BooleanCode, CategoryCode, DateCode, NumberCode, transformed
 from distbp.data.columns.orders import Counted
-from distbp.data.columns.store import Column
+from distbp.data.columns.store import CHUNK_ROWS, Column
 from distbp.nn.layers.columns import EmbeddingCell
 from distbp.nn.layers.periodic import PeriodicEmbedding
 
 _RANKS = 257  # of scale: quantile
 _DAY = 86_400
+_COUNTED_ROWS = 4 * CHUNK_ROWS  # counts are exact in any order; with fewer rows, threads wait for each other
 
 
 class Moments(NamedTuple):
@@ -86,9 +87,9 @@ def moments(column: Column, rows: Array | None, change: Callable[[Array], Array]
     return Moments(mean, deviation if deviation > 0 else 1.0, low, high, count)
 
 
-def _there(column: Column, rows: Array | None) -> Iterator[Array]:
+def _there(column: Column, rows: Array | None, step: int = CHUNK_ROWS) -> Iterator[Array]:
     start = 0
-    for part in column.chunks():
+    for part in column.chunks(step=step):
         there = part == part
         if rows is not None:
             there &= rows[start : start + len(part)]
@@ -142,7 +143,7 @@ def _edges(
     others are quantiles."""
 
     def parts() -> Iterator[Array]:
-        return (code.scaled(part).astype(np.float32) for part in _there(column, rows))
+        return (code.scaled(part).astype(np.float32) for part in _there(column, rows, _COUNTED_ROWS))
 
     counted = Counted(parts, np.float32)
     heavy = counted.heavy(bins)

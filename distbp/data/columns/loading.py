@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -66,12 +66,14 @@ def load_columns(table: NamedTable, uses: Mapping[str, Use], missing: Sequence[s
     with Threads() as threads:
         for row, cells in ahead(table.pieces(list(uses))):
             bad = np.zeros(len(next(iter(cells.values()))), bool)
-            read = [(grown[name], cells[name], missing) for name in uses]
-            for (name, use), (values, strange) in zip(uses.items(), threads.map(_read, read), strict=True):
-                if strange is not None:
-                    said = _said(table, row, strange, name, cells[name], f"is no {_READ_AS[use.reads]}")
-                    bad_rows.mark(bad, strange, f"no {_READ_AS[use.reads]} in {name!r}", said)
-                _infinite_and_missing(table, row, name, use, values, cells[name], bad, bad_rows)
+
+            def read(name: str, row: int = row, cells: Mapping[str, Any] = cells) -> list[_Problem]:
+                values, strange = grown[name].append(cells[name], missing)
+                return [*_problems(table, row, name, uses[name], values, strange, cells[name])]
+
+            for found in threads.map(read, uses):
+                for problem in found:
+                    bad_rows.mark(bad, *problem)
             if bad_rows.first and not skip:
                 raise DataError(_refusal(bad_rows.first))
             kept.append(~bad)
@@ -84,31 +86,34 @@ def load_columns(table: NamedTable, uses: Mapping[str, Use], missing: Sequence[s
     return Loaded(columns, None if keep.all() else keep, {**table.skipped, **bad_rows.counts})
 
 
-def _read(of: tuple[Gathering, Any, Sequence[str]]) -> tuple[Array, Array | None]:
-    grown, cells, missing = of
-    return grown.append(cells, missing)
+class _Problem(NamedTuple):
+    """`found`: (n,) bool, the cells of a piece that cannot be used. `reason`, and `said`: of the first, in
+    words."""
+
+    found: Array
+    reason: str
+    said: str
 
 
-def _infinite_and_missing(
-    table: NamedTable, row: int, name: str, use: Use, values: Array, raw: Any, bad: Array, bad_rows: BadRows
-) -> None:
+def _problems(
+    table: NamedTable, row: int, name: str, use: Use, values: Array, strange: Array | None, raw: Any
+) -> Iterator[_Problem]:
+    if strange is not None:
+        what = f"no {_READ_AS[use.reads]}"
+        yield _Problem(strange, f"{what} in {name!r}", _said(table, row, strange, name, raw, f"is {what}"))
     if use.reads == "number":
         infinite = np.isinf(values)
         if infinite.any():
-            bad_rows.mark(
-                bad,
-                infinite,
-                f"Inf in {name!r}",
-                _said(table, row, infinite, name, raw, "is no finite number"),
-            )
+            said = _said(table, row, infinite, name, raw, "is no finite number")
+            yield _Problem(infinite, f"Inf in {name!r}", said)
         if use.role == "weight" and (values < 0).any():
             said = _said(table, row, values < 0, name, raw, "is a weight below 0")
-            bad_rows.mark(bad, values < 0, "weight below 0", said)
+            yield _Problem(values < 0, "weight below 0", said)
     if use.role:
         gone = values < 0 if use.reads == "level" else np.isnan(values)
         if gone.any():
             where = f"{table.place(row + int(gone.argmax()))}, column {name!r}"
-            bad_rows.mark(bad, gone, f"missing {use.role}", f"{where}: the {use.role} is missing")
+            yield _Problem(gone, f"missing {use.role}", f"{where}: the {use.role} is missing")
 
 
 def _said(table: NamedTable, row: int, found: Array, name: str, raw: Any, what: str) -> str:

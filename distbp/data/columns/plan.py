@@ -27,7 +27,7 @@ from distbp.nn.layers.columns import Columns
 
 _VERSION = 1
 _MOST_ROWS = 1 << 32  # of a window
-_BLOCK = 2**18  # cells that are written at a time
+_BLOCK = 2**21  # cells that are written at a time: with fewer rows, threads wait for each other
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,7 @@ class Plan:
     def encode_piece(
         self, values: Mapping[str, tuple[Array, Sequence[str] | None]], out: Array, seen: Seen | None = None
     ) -> None:
-        """One piece: the values and levels of every column. Rows are written in blocks that stay in the
-        cache."""
+        """One piece: the values and levels of every column."""
         ready = []
         for column in self.columns:
             cells, levels = values[column.name]

@@ -71,12 +71,12 @@ class Column:
     def __len__(self) -> int:
         return len(self.values)
 
-    def chunks(self, rows: Array | None = None) -> Iterator[Array]:
-        """The values in pieces of `CHUNK_ROWS` rows of the table, of each those that `rows`, (n,) bool, name;
-        None: all."""
-        for start in range(0, len(self.values), CHUNK_ROWS):
-            part = self.values[start : start + CHUNK_ROWS]
-            yield part if rows is None else np.compress(rows[start : start + CHUNK_ROWS], part)
+    def chunks(self, rows: Array | None = None, step: int = CHUNK_ROWS) -> Iterator[Array]:
+        """The values in pieces of `step` rows of the table, of each those that `rows`, (n,) bool, name; None:
+        all."""
+        for start in range(0, len(self.values), step):
+            part = self.values[start : start + step]
+            yield part if rows is None else np.compress(rows[start : start + step], part)
             release_pages(self.values)
 
     def classes(self) -> Array:
