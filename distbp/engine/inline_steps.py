@@ -92,7 +92,7 @@ class InlineSteps:
         sources = [reader.sources for reader in readers]
         tables, self._kept = [], [works, gradients, positions, totals, lowered.constants]
         assert kernels.gemm is not None
-        products = products_of(lowered.rows, rows, kernels.gemm, network.dtype)
+        products = products_of(lowered.rows, rows, kernels, network.dtype)
         for thread, (start, stop) in enumerate(self._own):
             for shard in range(start, stop):
                 slices = {

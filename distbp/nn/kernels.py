@@ -22,18 +22,19 @@ Products = Callable[[np.dtype[Any]], Gemm]
 
 
 class Chosen(Protocol):
-    """Who computes the products of a job: `large`: whether any can be too large for the functions for small
-    ones."""
+    """Who computes the products of a job. `ours`: whether any of them is for our own code."""
 
-    def __call__(self, dtype: np.dtype[Any], large: bool = True) -> Gemm: ...
+    def __call__(self, dtype: np.dtype[Any], ours: bool = True) -> Gemm: ...
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """A kernel set. `gemm(dtype)`: who computes products in compiled ops; None: nothing is compiled."""
+    """A kernel set. `gemm(dtype)`: who computes products in compiled ops; None: nothing is compiled. least:
+    rows, columns and terms of the smallest product that our own code computes; 0 where it computes none."""
 
     name: str
     gemm: Chosen | None = None
+    least: int = 0
 
 
 NUMPY = Kernels("numpy")
@@ -67,25 +68,25 @@ def _mkl() -> Kernels:
 def _fma() -> Kernels:
     from distbp.machine.own_products.vector_product import LEAST, vector_sgemm  # loads Numba
 
-    return Kernels("fma", _with_own(blas.products_beside_vectors(), vector_sgemm, LEAST))
+    return Kernels("fma", _with_own(blas.products_beside_vectors(), vector_sgemm, LEAST), LEAST)
 
 
 def _amx() -> Kernels:
     from distbp.machine.own_products.tile_product import LEAST, tile_sgemm  # loads Numba
 
     blas.allow_tiles()
-    return Kernels("amx", _with_own(blas.products_beside_tiles(), tile_sgemm, LEAST))
+    return Kernels("amx", _with_own(blas.products_beside_tiles(), tile_sgemm, LEAST), LEAST)
 
 
 def _from_library(products: Products | None) -> Chosen | None:
-    return None if products is None else lambda dtype, large=True: products(dtype)
+    return None if products is None else lambda dtype, ours=True: products(dtype)
 
 
 def _with_own(others: Products, own: Callable[[], int], least: int) -> Chosen:
-    """Our own are compiled, which takes seconds, where a job has large products only."""
+    """Our own are compiled, which takes seconds, where a job has a product for them only."""
 
-    def gemm(dtype: np.dtype[Any], large: bool = True) -> Gemm:
+    def gemm(dtype: np.dtype[Any], ours: bool = True) -> Gemm:
         found = others(dtype)
-        return found._replace(own=own(), least=least) if large and dtype == np.float32 else found
+        return found._replace(own=own(), least=least) if ours and dtype == np.float32 else found
 
     return gemm

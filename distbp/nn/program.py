@@ -26,7 +26,7 @@ def executor(
         return NumpyExecutor(ops, spaces)
     from distbp.nn.run_compiled import CompiledExecutor, products_of  # loads Numba
 
-    return CompiledExecutor(ops, spaces, products_of(ops, most_rows, kernels.gemm, dtype))
+    return CompiledExecutor(ops, spaces, products_of(ops, most_rows, kernels, dtype))
 
 
 class Program:

@@ -19,7 +19,7 @@ from distbp.machine.blas import Gemm
 from distbp.machine.gemm import SMALL
 from distbp.machine.jit import jit
 from distbp.machine.pointers import intrinsic
-from distbp.nn.kernels import Chosen
+from distbp.nn.kernels import Kernels
 from distbp.nn.ops.base import Op
 from distbp.nn.ops.rows import PRODUCTS, compiled, runs
 from distbp.nn.run_tape import Spaces, encode
@@ -65,10 +65,15 @@ def address(array: Array) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-def products_of(ops: Sequence[Row], most_rows: int, gemm: Chosen, dtype: np.dtype[Any]) -> Gemm:
-    """Who computes the products of ops on slices of at most `most_rows` rows."""
-    flops = max((row.op.flops([ref.shape(most_rows) for ref in row.refs]) for row in ops), default=0)
-    return gemm(dtype, flops > 2 * SMALL)
+def products_of(ops: Sequence[Row], most_rows: int, kernels: Kernels, dtype: np.dtype[Any]) -> Gemm:
+    """Who computes the products of ops on slices of at most `most_rows` rows (see `loops_products`)."""
+    assert kernels.gemm is not None
+    ours = False
+    for row in ops:
+        shapes = [ref.shape(most_rows) for ref in row.refs]
+        by_columns = row.op.name == "product_nt" and min(*shapes[0], *shapes[1]) >= kernels.least
+        ours = ours or by_columns or row.op.flops(shapes) > 2 * SMALL
+    return kernels.gemm(dtype, ours)
 
 
 def space_table(spaces: Spaces, gemm: Gemm) -> Array:

@@ -412,6 +412,15 @@ def test_products_are_the_derivatives_of_each_other() -> None:
         meets_differences(lambda: evaluate("product_nt", given, call, {2: weight}), array, gradient)
 
 
+@pytest.mark.parametrize("columns", [8, 40])
+def test_the_gradient_of_a_narrow_matrix_over_many_rows(columns: int, compiled: bool) -> None:
+    """Compiled code adds it up part by part."""
+    rng = np.random.default_rng(3)
+    dz, x = (rng.normal(size=(5003, size)).astype(np.float32) for size in (130, columns))
+    found = run_op(OPS["product_tn"], [dz, x, np.ones((130, columns), np.float32)], (1, 130), (), compiled)[2]
+    np.testing.assert_allclose(found, 1 + dz.T.astype(np.float64) @ x, atol=1e-3, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("name", "other", "shape", "back", "whole"),
     [

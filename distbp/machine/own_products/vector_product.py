@@ -95,9 +95,10 @@ def _multiply(
     bytes."""
     parts = -(-k // TERMS)
     longest = -(-k // parts)
-    lines, side = WIDE if m > FEW and k > FEW else NARROW
-    most = max(1, KEPT_BYTES // (4 * longest * lines)) * lines
     vectors = -(-n // LANES)
+    fewer = -(-vectors // WIDE[1]) < -(-vectors // NARROW[1])
+    lines, side = WIDE if fewer and m > FEW and k > FEW else NARROW
+    most = max(1, KEPT_BYTES // (4 * longest * lines)) * lines
     panels = -(-vectors // side)
     # A panel and strips, each with room for what `transpose_lanes` may write behind its end.
     panel_bytes = 4 * LANES * side * (longest + LANES)

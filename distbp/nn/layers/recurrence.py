@@ -20,10 +20,12 @@ from the cell's backward op (`distbp.nn.ops.cells`),
 
 For the GRU, R meets da with r dn in place of dn, and dh_t gets z dh_(t+1), too.
 
-Inside, all samples of one step lie together, then those of the next. So there is one product with W for the
-inputs of all steps, and one for the gradient of each weight matrix; only the products with R go step by step.
-The second direction of a bidirectional layer has parameters of its own, and takes the steps from the last to
-the first; nothing is moved for that (Schuster and Paliwal, IEEE Transactions on Signal Processing 45, 1997).
+Inside, all samples of one step lie together, then those of the next. So there is one product for the gradient
+of each weight matrix, and in an Elman layer one with W for the inputs of all steps. An LSTM or GRU has more
+numbers a step: there the products with W go step by step, as those with R do, and what they give is used
+while it lies in a near cache. The second direction of a bidirectional layer has parameters of its own, and
+takes the steps from the last to the first; nothing is moved for that (Schuster and Paliwal, IEEE Transactions
+on Signal Processing 45, 1997).
 
 Where rows have lengths, the carry of a row past its end is 0, and so is the gradient of it. So the second
 direction begins at each row's end with nothing, and padding has no influence. The last state of the first
@@ -186,7 +188,11 @@ class Direction:
 
     def forward(self) -> None:
         tape, order, recur, carried = self._low.tape, self._order, None, self._low.carried
-        self._low.product(self._inputs, self._parameters["weight"], self._a)
+        enter = None
+        if len(order) > 1 and not self._cell.in_place:
+            enter = self._low.product_with(self._parameters["weight"], tape.most_rows, len(order))
+        else:
+            self._low.product(self._inputs, self._parameters["weight"], self._a)
         if len(order) > 1 or carried is not None:
             weight = self._parameters["recurrent_weight"]
             times = 1 if self._cell.in_place else len(order)  # Elman's keep the bits that they had
@@ -202,6 +208,8 @@ class Direction:
             step = self._step(number)
             carry = (step.h, step.c) if self._cell.memory else (step.h,)
             with self._only(t):
+                if enter is not None:
+                    enter(self._inputs.step(t), step.a)
                 if recur is not None and (number or carried is not None):
                     recur(step.h_before, step.u, add=not self._cell.apart)
                 self._cell.forward(tape, step, self._parameters)

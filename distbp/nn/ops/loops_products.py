@@ -13,6 +13,8 @@ from distbp.nn.ops.rows import PRODUCTS, address_of, floats, single, whole, word
 
 # NumPy's numbers, and so those of arguments that are not constants: `multiply` is compiled once for all its
 # callers.
+_LINE = 16  # float32 numbers in 64 bytes
+NARROW = 32  # rows or columns of a product whose sums of many terms OpenBLAS is slow to make at once
 PLAIN, TRANSPOSED = np.int64(_PLAIN), np.int64(_TRANSPOSED)
 
 
@@ -36,10 +38,10 @@ def multiply(
     table of spaces."""
     at = spaces + 8 * PRODUCTS
     large, small, own, least = word(at), word(at + 8), word(at + 16), word(at + 24)
-    function = small
-    if m * n * k > SMALL:
+    function = small if m * n * k <= SMALL else large
+    if m * n * k > SMALL or right == TRANSPOSED:  # OpenBLAS takes its time to read a right operand by columns
         ours = own != 0 and kept == 0 and min(m, n, k) >= least and k <= MOST_TERMS
-        function = own if ours else large
+        function = own if ours else function
     call_sgemm(function, left, right, m, n, k, a, lda, b, ldb, np.float32(kept), c, ldc)
 
 
@@ -78,21 +80,26 @@ def weight_gradient(spaces: int, a: Array, b: Array, kept: int, begin: int, end:
     if rows == 0 and not kept:
         floats(out, (end - begin) * features)[:] = 0
         return
-    multiply(
-        spaces,
-        TRANSPOSED,
-        PLAIN,
-        end - begin,
-        features,
-        rows,
-        address_of(a) + 4 * begin,
-        units,
-        address_of(b),
-        features,
-        np.int64(kept),
-        out,
-        features,
-    )
+    parts = 1
+    if min(end - begin, features) < NARROW:  # few numbers of many terms each: part by part
+        parts = max(1, min(rows, -(-rows * (end - begin) * features // SMALL)))
+    for part in range(parts):
+        first, last = part * rows // parts, (part + 1) * rows // parts
+        multiply(
+            spaces,
+            TRANSPOSED,
+            PLAIN,
+            end - begin,
+            features,
+            last - first,
+            address_of(a) + 4 * (first * units + begin),
+            units,
+            address_of(b) + 4 * first * features,
+            features,
+            np.int64(kept or part > 0),
+            out,
+            features,
+        )
 
 
 def tn(row: int, spaces: int, rows: int) -> None:
@@ -112,9 +119,11 @@ def deferred_part(row: int, spaces: int, rows: int, begin: int, end: int, out: i
 
 def transpose(row: int, spaces: int, rows: int) -> None:
     a, out = single(row, spaces, rows, 0), single(row, spaces, rows, 1)
-    for i in range(a.shape[0]):
+    for first in range(0, a.shape[0], _LINE):  # so that a line of a cache is written at once
+        last = min(first + _LINE, a.shape[0])
         for j in range(a.shape[1]):
-            out[j, i] = a[i, j]
+            for i in range(first, last):
+                out[j, i] = a[i, j]
 
 
 @inner
