@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from distbp.core import settings
 from distbp.core.arguments import path_given
-from distbp.core.arrays import Array, Shape
+from distbp.core.arrays import Shape
 from distbp.engine import numerics
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.memory_need import Need, needed
 from distbp.job import TrainingJob
 from distbp.job.graph import Node, graph_of
 from distbp.nn import kernels as kernel_sets
-from distbp.nn.kernels import Kernels
-from distbp.nn.losses.several import heads_of
 from distbp.nn.lowered import Lowered, lower
-from distbp.nn.network import Network, Tensor, aligned_vector
-from distbp.nn.program import executor
-from distbp.nn.tape import ENTRY, LOSS, Ref, Row, Space, position
-from distbp.optim.parts import Rule, Step, Vector
+from distbp.nn.network import Network, Tensor
+from distbp.nn.tape import ENTRY, LOSS, Ref, Row, Space
+from distbp.optim.parts import Rule, Vector
 from distbp.optim.updater import PIECE
+from distbp.plan.op_times import op_seconds, random_slice, random_vectors
 from distbp.run.blueprints import make_blueprint
 from distbp.run.splits import open_splits
 from distbp.run.train import by_split, check_job
-
-Slices = tuple[Array, Array | None, Array | None]  # inputs, targets, weights
-
-CALLS = 5  # of an op, for their median
-CALL_FLOPS, MOST_REPEATS = 2e6, 32  # of a call: an op of a microsecond is repeated in it
 
 
 @dataclass(frozen=True)
@@ -177,12 +166,13 @@ def _tape(
     ops = lowered.rows
     rule = Rule(blueprint.update_rule())
     updates = [] if blueprint.job.optimizer.whole_batch else rule.rows  # its moves are no ops
-    spaces, slices = _random(blueprint, network, lowered, slice_rows, weighted)
+    spaces, slices = random_slice(blueprint, network, lowered, slice_rows, weighted)
     alone = [row.of_all_steps() for row in ops]  # whatever lengths were drawn
-    of_network = [_seconds(row, spaces, slices, slice_rows, kernels, network) for row in alone]
+    of_network = op_seconds(alone, spaces, slices, slice_rows, kernels, network)
     stretch = min(count, PIECE)
-    spaces, slices = _random_vectors(rule, network, stretch)
-    of_rule = [_seconds(row, spaces, slices, stretch, kernels, network) * count / stretch for row in updates]
+    spaces, slices = random_vectors(rule, network, stretch)
+    of_piece = op_seconds(updates, spaces, slices, stretch, kernels, network)
+    of_rule = [seconds * count / stretch for seconds in of_piece]
     total = blueprint.shards * sum(of_network) + sum(of_rule)
     found = []
     sections = [*_sections(ops), *["update"] * len(updates)]
@@ -242,58 +232,3 @@ def _tensor(ref: Ref, start: int, network: Network) -> Tensor | None:
         return None
     every = (*network.tensors, *network.statistics, *network.states)
     return next((t for t in every if t.start <= start < t.stop), None)
-
-
-def _random(
-    blueprint: Blueprint, network: Network, lowered: Lowered, slice_rows: int, weighted: bool
-) -> tuple[dict[Space, Array], Slices]:
-    """Spaces for a slice, with numbers that every op can take."""
-    draw, dtype, answers = np.random.default_rng(0), network.dtype, slice_rows * network.answers
-    heads = heads_of(blueprint.job.loss, network.answer_shapes)
-    spaces = {
-        Space.PARAMETERS: network.initialize(blueprint.job.seed),
-        Space.GRADIENT: aligned_vector(network.size, dtype),
-        Space.WORK: aligned_vector(lowered.work, dtype),
-        Space.TOTALS: np.zeros(lowered.totals),
-        Space.POSITION: position(),
-        Space.CONSTANTS: lowered.constants,
-        Space.LABELS: np.zeros(lowered.labels, np.int64),
-    }
-    inputs = aligned_vector(slice_rows * int(np.prod(network.row_shape)), network.input_dtype)
-    most = network.ids_below
-    inputs[:] = draw.uniform(0.1, 0.9, inputs.size) if most is None else draw.integers(0, most, inputs.size)
-    parts: dict[str, Array] = {}
-    for head in heads:
-        shape = (answers, head.outputs[1])
-        values = draw.uniform(0.1, 0.9, shape).astype(dtype)
-        parts[head.name] = draw.integers(0, shape[1], answers) if head.is_label else values
-    targets = heads.join(parts, dtype) if heads.several else parts[""]
-    return spaces, (inputs, targets, np.ones(answers, dtype) if weighted else None)
-
-
-def _random_vectors(rule: Rule, network: Network, count: int) -> tuple[dict[Space, Array], Slices]:
-    """The same for a rule, whose slots have the numbers of the spaces inputs, weights and targets."""
-    constants = rule.constants(Step(1, 1e-9, 1.0))[0, 1]
-    first, second, third = (aligned_vector(count, network.dtype) for _ in range(3))
-    spaces = {
-        Space(v): aligned_vector(count, network.dtype)
-        for v in (Vector.PARAMETERS, Vector.SUMS, Vector.DIRECTION)
-    }
-    return {**spaces, Space(Vector.CONSTANTS): constants.reshape(-1)}, (first, third, second)
-
-
-def _seconds(
-    row: Row, spaces: Mapping[Space, Array], slices: Slices, rows: int, kernels: Kernels, network: Network
-) -> float:
-    """Of one op alone, on this machine."""
-    flops = row.op.flops([ref.shape(rows) for ref in row.refs])
-    repeats = int(max(1, min(MOST_REPEATS, CALL_FLOPS / max(1, flops))))
-    run = executor([row] * repeats, rows, spaces, kernels, network.dtype).run
-    draw, times = np.random.default_rng(1), []
-    for _ in range(CALLS + 1):  # the first one finds or compiles it
-        for space in (Space.GRADIENT, Space.WORK):  # an op may have made them tiny, and tiny numbers are slow
-            spaces[space][:] = draw.uniform(0.1, 0.9, spaces[space].shape)
-        began = time.perf_counter()
-        run(rows, *slices)
-        times.append((time.perf_counter() - began) / repeats)
-    return statistics.median(times[1:])
