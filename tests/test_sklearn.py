@@ -173,7 +173,7 @@ def test_recipe_and_members() -> None:
     assert (net.job_.optimizer.learning_rate, net.job_.batch_size, net.job_.members) == (0.02, 32, 2)
     assert net.job_.early_stopping.patience == 20
     assert len(net.model_.vectors) == 2
-    assert net.score(x, y) > 0.9
+    assert net.score(x, y) > 0.85
     values = DistbpRegressor(**small, members=2, random_state=0).fit(x, x[:, :2] * 50 + 7)
     assert values.job_.early_stopping is None
     assert values.score(x, x[:, :2] * 50 + 7) > 0.5  # in the unit of the targets
@@ -217,3 +217,16 @@ def test_realmlp() -> None:
     fields = said.get_params()
     whole = job_of(fields, 3, "softmax_cross_entropy", 150, "float32", 0)
     assert (whole.optimizer.learning_rate, whole.model.layers[4].function) == (0.1, "relu")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "rows", "given", "held"),
+    [(None, 80, "auto", 8), ("table", 80, "auto", 16), ("table", 80, 0.1, 8)],
+)
+def test_rows_that_early_stopping_measures_on(recipe: Any, rows: int, given: Any, held: int) -> None:
+    """Of few rows a recipe holds a fifth back."""
+    from distbp.run.estimator_training import FEW_ROWS, held_back
+
+    settings = {"recipe": recipe, "validation_fraction": given}
+    assert round(held_back(settings, rows) * rows) == held
+    assert held_back({**settings, "validation_fraction": "auto"}, FEW_ROWS) == 0.1

@@ -23,6 +23,8 @@ from distbp.optim import OPTIMIZERS
 from distbp.run.result import Result
 from distbp.run.train import train
 
+FEW_ROWS = 1000
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -143,6 +145,13 @@ def usual_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def stops_early(settings: Mapping[str, Any]) -> bool:
     return bool(_said(settings["early_stopping"], usual_settings(settings)["early_stopping"]))
+
+
+def held_back(settings: Mapping[str, Any], rows: int) -> Any:
+    """The share of the rows that early stopping measures on. Of few rows a tenth says too little to choose an
+    epoch by."""
+    few = settings["recipe"] is not None and rows < FEW_ROWS
+    return _said(settings["validation_fraction"], 0.2 if few else 0.1)
 
 
 def _said(value: Any, usual: Any) -> Any:
