@@ -43,6 +43,8 @@ _HEAVY_FILES = frozenset(
         "mnist",
         "moves",
         "recovery",
+        "reproduce",
+        "runner",
         "scale_on_ray",
         "serve",
         "submits",

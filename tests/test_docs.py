@@ -144,6 +144,7 @@ def test_versions_agree() -> None:
 # Examples run ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=page_name)
 def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
     """Runs each from a folder beside examples/. The page shows what a block printed that prints digests."""
