@@ -166,14 +166,14 @@ def test_without_scikit_learn_the_error_names_the_extra() -> None:
 
 def test_recipe_and_members() -> None:
     x, y = load_iris(return_X_y=True)
-    small = {"hidden": (16,), "epochs": 12, "learning_rate": 0.02}
+    small = {"hidden": (16,), "epochs": 20, "learning_rate": 0.02}
     net = DistbpClassifier(**small, recipe="table", members=2, random_state=0).fit(x, y)
     assert [layer.type for layer in net.job_.model.layers] == ["dense", "dropout", "dense"]
     assert (net.job_.optimizer.type, net.job_.optimizer.schedule.type) == ("adamw", "warm_up")
     assert (net.job_.optimizer.learning_rate, net.job_.batch_size, net.job_.members) == (0.02, 32, 2)
     assert net.job_.early_stopping.patience == 20
     assert len(net.model_.vectors) == 2
-    assert net.score(x, y) > 0.85
+    assert net.score(x, y) > 0.9
     values = DistbpRegressor(**small, members=2, random_state=0).fit(x, x[:, :2] * 50 + 7)
     assert values.job_.early_stopping is None
     assert values.score(x, x[:, :2] * 50 + 7) > 0.5  # in the unit of the targets

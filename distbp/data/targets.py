@@ -16,7 +16,7 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError
-from distbp.data.table import Table
+from distbp.data.table import Table, chunks
 from distbp.nn.losses.base import LAST, Loss, Targets
 
 Classes = tuple[Any, ...]
@@ -174,8 +174,7 @@ def _class_names(found: Mapping[str, Array], outputs: int) -> Classes | None:
     if kinds["train"] == "b":
         return (False, True)
     plain = {
-        split: kinds[split] == "i" and labels.min() >= 0 and labels.max() < outputs
-        for split, labels in found.items()
+        split: kinds[split] == "i" and _are_numbers_below(outputs, labels) for split, labels in found.items()
     }
     if all(plain.values()):
         return None
@@ -184,6 +183,10 @@ def _class_names(found: Mapping[str, Array], outputs: int) -> Classes | None:
     if len(every) != outputs and plain["train"]:
         return None
     return tuple((every if len(every) == outputs else distinct["train"]).tolist())
+
+
+def _are_numbers_below(count: int, labels: Array) -> bool:
+    return all(part.min() >= 0 and part.max() < count for _, part in chunks(labels))
 
 
 _KINDS = {"i": "whole numbers", "b": "booleans", "U": "text"}
@@ -201,9 +204,8 @@ def _numbered(table: Table, labels: Array, outputs: int, classes: Classes | None
             f" {shown(classes or tuple(range(count)))}; give labels of that kind"
         )
     if classes is None or (named and not text):
-        outside = (labels < 0) | (labels >= count)
-        if outside.any():
-            row = int(outside.argmax())
+        if not _are_numbers_below(count, labels):
+            row = int(((labels < 0) | (labels >= count)).argmax())
             raise DataError(
                 f"{name}: row {table.row_number(row)}: label {labels[row]}, but the {count} outputs of"
                 f" {layer} allow 0 to {count - 1}; give it {int(labels.max()) + 1} units, or mend the labels"

@@ -71,7 +71,7 @@ def products_of(ops: Sequence[Row], most_rows: int, kernels: Kernels, dtype: np.
     ours = False
     for row in ops:
         shapes = [ref.shape(most_rows) for ref in row.refs]
-        by_columns = row.op.name == "product_nt" and min(*shapes[0], *shapes[1]) >= kernels.least
+        by_columns = row.op.by_columns and min(*shapes[0], *shapes[1]) >= kernels.least
         ours = ours or by_columns or row.op.flops(shapes) > 2 * SMALL
     return kernels.gemm(dtype, ours)
 

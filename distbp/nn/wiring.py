@@ -122,12 +122,29 @@ def of_columns(
     for index, layer in enumerate(layers):
         features: dict[int, None] = {}  # in order, each once
         for place, wanted in enumerate(layer.table_columns if made else ()):
-            names = [wanted] if wanted in made else [name for name in made if fnmatchcase(name, wanted)]
+            names = _fitting(wanted, made)
             if not names:
                 problems.append(Problem(f"{index}.columns.{place}", unknown(wanted, made)))
             features |= dict.fromkeys(feature for name in names for feature in made[name])
         found.append(layer.of_features(tuple(features)) if features else layer)
     return tuple(found), problems
+
+
+def _fitting(wanted: str, names: Iterable[str]) -> list[str]:
+    """The names that are meant by a name or a pattern."""
+    return [wanted] if wanted in names else [name for name in names if fnmatchcase(name, wanted)]
+
+
+def columns_left(layers: Sequence[Layer], wiring: Wiring, entry: Columns | None) -> list[str]:
+    """The columns of the table that no layer takes."""
+    takers = [layer for layer, sources in zip(layers, wiring, strict=True) if DATA in sources]
+    if entry is None or not all(layer.table_columns for layer in takers):
+        return []
+    left = dict.fromkeys(entry.made)
+    for wanted in (wanted for layer in takers for wanted in layer.table_columns):
+        for name in _fitting(wanted, entry.made):
+            left.pop(name, None)
+    return list(left)
 
 
 def wiring_of(layers: Sequence[Layer], outputs: Sequence[str] = ()) -> Wiring:

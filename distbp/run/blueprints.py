@@ -25,7 +25,7 @@ from distbp.job.graph import drawing_of
 from distbp.nn.losses.several import names_of, parts_of
 from distbp.nn.metrics import Frame, frame_of
 from distbp.nn.network import Network
-from distbp.nn.wiring import of_columns
+from distbp.nn.wiring import columns_left, of_columns
 from distbp.run.class_weights import class_weights
 from distbp.run.splits import Splits
 
@@ -85,6 +85,8 @@ def check_splits(job: TrainingJob, splits: Splits) -> tuple[tuple[float, ...] | 
         entry=splits.entry, lengths=lengths, outputs=names_of(job.loss),
     )  # fmt: skip
     weights, notes = class_weights(job, _steps_that_count(splits), network.output_shape[-1])
+    if left := columns_left(network.layers, network.wiring, splits.entry):
+        notes = (*notes, f"no layer takes the columns {', '.join(map(repr, left))}; they have no influence")
     if job.parameter_groups:
         notes = (*notes, *group_notes(job.parameter_groups, [tensor.path for tensor in network.tensors]))
     for split, targets in splits.meaning.targets.items():

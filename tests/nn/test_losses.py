@@ -205,19 +205,22 @@ def test_nothing_grows(loss: Any, kernels: Kernels) -> None:
     rig(y, t, w)
     gc.freeze()  # what other tests left is looked at no more: a collection is quick
     tracemalloc.start()
+    grown = []
     try:
         for _ in range(50):  # what is made once is not counted
             rig(y, t, w)
-        gc.collect()  # what refers to itself waits for it
-        before, _ = tracemalloc.get_traced_memory()
-        for _ in range(300):
-            rig(y, t, w)
-        gc.collect()
-        after, _ = tracemalloc.get_traced_memory()
+        for _ in range(3):  # other threads of the test runner allocate, too, at times
+            gc.collect()  # what refers to itself waits for it
+            before, _ = tracemalloc.get_traced_memory()
+            for _ in range(300):
+                rig(y, t, w)
+            gc.collect()
+            after, _ = tracemalloc.get_traced_memory()
+            grown.append(after - before)
     finally:
         tracemalloc.stop()
         gc.unfreeze()
-    assert after - before < 512
+    assert min(grown) < 512
 
 
 Y = [[0.5, -1.25, 2.0], [1.5, 0.25, -0.75]]

@@ -73,6 +73,7 @@ def test_columns_that_lie_apart(path: Path, tmp_path: Path) -> None:
     """In the order of the list, each once, on raw rows, too."""
     layers = [{"type": "slice", "columns": ["rooms", "area", "roo*"]}, {"type": "dense", "units": 1}]
     result = train(job(path, layers), output=tmp_path / "run")
+    assert "no layer takes the columns 'city', 'built', 'garden'; they have no influence" in result.notes
     model = load_model(result.path / "model")
     assert model.plan is not None and model.network.shapes[1] == (
         len(model.plan.entry.made["rooms"]) + len(model.plan.entry.made["area"]),

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -140,16 +140,26 @@ def _written(pending: Path, split: str, table: Table) -> dict[str, Any]:
     path = pending / f"{split}{_CELLS}"
     if not path.exists():  # a split with files of its own
         with path.open("wb") as file:
-            for _, part in chunks(table.inputs):
-                file.write(np.ascontiguousarray(part).data)
+            _write(file, table.inputs)
     for name in _ARRAYS:
         if getattr(table, name) is not None:
-            np.save(pending / f"{split}.{name}.npy", np.asarray(getattr(table, name)), allow_pickle=False)
+            array = np.asarray(getattr(table, name))
+            with (pending / f"{split}.{name}.npy").open("wb") as file:
+                descr = np.lib.format.dtype_to_descr(array.dtype)
+                header = {"descr": descr, "fortran_order": False, "shape": array.shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                _write(file, array)
     held = {name: getattr(table, name) is not None for name in _ARRAYS}
     words = {"name": table.name, "targets_name": table.targets_name, "skipped": dict(table.skipped)}
     marks = [list(mark) for mark in table.marks]
     cells = {"shape": list(table.inputs.shape), "dtype": table.inputs.dtype.name}
     return {**words, **cells, "marks": marks, "held": held}
+
+
+def _write(file: IO[bytes], array: Array) -> None:
+    """Piece by piece, so that little of a mapped array is resident."""
+    for _, part in chunks(array):
+        file.write(np.ascontiguousarray(part).tobytes())
 
 
 def _table(place: Path, split: str, of: Mapping[str, Any]) -> Table:
@@ -159,11 +169,7 @@ def _table(place: Path, split: str, of: Mapping[str, Any]) -> Table:
         raise ValueError(f"{path} has another size")
     if cells.nbytes <= settings.get("DISTBP_PREPARE_BYTES"):
         cells = np.asarray(cells)
-    arrays = {
-        name: np.load(place / f"{split}.{name}.npy", "r" if name == "row_numbers" else None)
-        for name in _ARRAYS
-        if of["held"][name]
-    }
+    arrays = {name: np.load(place / f"{split}.{name}.npy", "r") for name in _ARRAYS if of["held"][name]}
     return Table(
         cells,
         name=of["name"],

@@ -34,7 +34,7 @@ from distbp.data.windows import Windows
 from distbp.nn.losses.several import without_names
 
 _CELLS_BYTES = 128 * 2**20  # of all splits, that are kept in memory
-_NUMBERS_BYTES = 2**20
+_NUMBERS_BYTES, _TARGET_BYTES = 2**20, 32 * 2**20
 
 
 def open_table(
@@ -226,17 +226,20 @@ def _tables(
 
 
 def _targets(code: TargetCode, column: Column, rows: Array, kind: str) -> Array:
+    """Those of some rows; many are mapped from a file without a name."""
+    numbers = code.scaled or bool(code.limits)  # and no classes, however many outputs the network has
     if column.levels is not None:
         names = np.array(column.levels or ("",), dtype=str)
-        return np.concatenate([names[part] for part in column.chunks(rows)])
-    numbers = code.scaled or bool(code.limits)  # and no classes, however many outputs the network has
-    whole = kind == "whole" and not numbers
-    values = np.empty(int(rows.sum()), np.int64 if whole else np.float64)
-    start = 0
-    for part in column.chunks(rows):
-        values[start : start + len(part)] = code.scale(part) if code.scaled else part
+        dtype, parts = names.dtype, (names[part] for part in column.chunks(rows))
+    else:
+        dtype = np.dtype(np.int64 if kind == "whole" and not numbers else np.float64)
+        parts = (code.scale(part) if code.scaled else part for part in column.chunks(rows))
+    store, start = Rows((int(rows.sum()),), dtype, _TARGET_BYTES), 0
+    for part in parts:
+        store.put(start, part)
         start += len(part)
-    return values[:, None] if numbers else values
+    values = store.whole()
+    return values[:, None] if numbers and column.levels is None else values
 
 
 def _cells(

@@ -123,7 +123,8 @@ class Rows:
         if self._file is None:
             self._array[start : start + len(part)] = part
             return
-        view, place = np.ascontiguousarray(part, self._dtype).data.cast("B"), start * self._row_bytes
+        bytes_of = np.ascontiguousarray(part, self._dtype).reshape(-1).view(np.uint8)  # of text, too
+        view, place = bytes_of.data, start * self._row_bytes
         while len(view):
             done = os.pwrite(self._file.fileno(), view, place)
             view, place = view[done:], place + done

@@ -21,11 +21,11 @@ from the cell's backward op (`distbp.nn.ops.cells`),
 For the GRU, R meets da with r dn in place of dn, and dh_t gets z dh_(t+1), too.
 
 Inside, all samples of one step lie together, then those of the next. So there is one product for the gradient
-of each weight matrix, and in an Elman layer one with W for the inputs of all steps. An LSTM or GRU has more
-numbers a step: there the products with W go step by step, as those with R do, and what they give is used
-while it lies in a near cache. The second direction of a bidirectional layer has parameters of its own, and
-takes the steps from the last to the first; nothing is moved for that (Schuster and Paliwal, IEEE Transactions
-on Signal Processing 45, 1997).
+of each weight matrix, and one with W for the inputs of all steps. Where that would be many numbers of few
+terms each, the products with W go step by step, as those with R do: then they are used while they lie in a
+near cache. The second direction of a bidirectional layer has parameters of its own, and takes the steps from
+the last to the first; nothing is moved for that (Schuster and Paliwal, IEEE Transactions on Signal Processing
+45, 1997).
 
 Where rows have lengths, the carry of a row past its end is 0, and so is the gradient of it. So the second
 direction begins at each row's end with nothing, and padding has no influence. The last state of the first
@@ -49,6 +49,8 @@ from distbp.nn.layers.base import ABSENT, Lowering
 from distbp.nn.tape import Ref, Tape
 
 Parameters = Mapping[str, Ref]
+# With more inputs than that, one product for all steps reads W so much less often that it is faster.
+MANY_NUMBERS, FEW_INPUTS = 1 << 18, 96
 
 
 class Step(NamedTuple):
@@ -186,10 +188,17 @@ class Direction:
             for one in carry:
                 self._low.tape.emit("end_rows", self._ends, one, whole=(t,))
 
+    @property
+    def _enters_by_steps(self) -> bool:
+        """Whether the products with W go step by step: they are more than a near cache holds, and of so few
+        terms that to write and to read them takes longer than to make them."""
+        rows, numbers = self._a.shape(self._low.tape.most_rows)
+        return len(self._order) > 1 and rows * numbers >= MANY_NUMBERS and self._inputs.columns <= FEW_INPUTS
+
     def forward(self) -> None:
         tape, order, recur, carried = self._low.tape, self._order, None, self._low.carried
         enter = None
-        if len(order) > 1 and not self._cell.in_place:
+        if self._enters_by_steps:
             enter = self._low.product_with(self._parameters["weight"], tape.most_rows, len(order))
         else:
             self._low.product(self._inputs, self._parameters["weight"], self._a)

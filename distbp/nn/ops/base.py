@@ -37,7 +37,7 @@ class Op:
 
     `operands`: a letter each, see above, in upper case where the op writes it. `flops`: of a call, from the
     operands' shapes. `order`: the order of its sums, in words; empty where it has none. `loop`:
-    "module:function" of its compiled form.
+    "module:function" of its compiled form. `by_columns`: a product that reads its right operand by columns.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Op:
     loop: str
     order: str = ""
     flops: Callable[[Sequence[tuple[int, int]]], int] = lambda shapes: max(m * n for m, n in shapes)
+    by_columns: bool = False
 
     def compiled(self) -> Callable[..., None]:
         """The loop, ready for Numba. Imports Numba."""

@@ -13,9 +13,11 @@ from distbp.nn.ops.rows import PRODUCTS, address_of, floats, single, whole, word
 
 # NumPy's numbers, and so those of arguments that are not constants: `multiply` is compiled once for all its
 # callers.
-_LINE = 16  # float32 numbers in 64 bytes
-NARROW = 32  # rows or columns of a product whose sums of many terms OpenBLAS is slow to make at once
 PLAIN, TRANSPOSED = np.int64(_PLAIN), np.int64(_TRANSPOSED)
+_LINE = 16  # float32 numbers in 64 bytes
+# A gradient of fewer rows or columns, of many terms each, OpenBLAS makes faster in parts of at most SMALL
+# multiplications, for which it has functions of their own.
+_NARROW = 32
 
 
 @inner
@@ -81,7 +83,7 @@ def weight_gradient(spaces: int, a: Array, b: Array, kept: int, begin: int, end:
         floats(out, (end - begin) * features)[:] = 0
         return
     parts = 1
-    if min(end - begin, features) < NARROW:  # few numbers of many terms each: part by part
+    if min(end - begin, features) < _NARROW:
         parts = max(1, min(rows, -(-rows * (end - begin) * features // SMALL)))
     for part in range(parts):
         first, last = part * rows // parts, (part + 1) * rows // parts
