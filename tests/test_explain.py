@@ -376,6 +376,77 @@ def test_what_checks_shares_no_code_with_the_engine() -> None:
     assert not {"record", "step"} & seen
 
 
+# Several outputs ----------------------------------------------------------------------------------------
+
+KIND, SIZE = {**DENSE, "inputs": ["trunk"], "name": "kind"}, {"type": "dense", "units": 2, "name": "size"}
+TRUNK = {**DENSE, "units": 4, "activation": "tanh", "name": "trunk"}
+WEIGHED = {"kind": SOFTMAX, "size": {"type": "mse", "factor": 100}}
+OUTPUTS: dict[str, tuple[Any, ...]] = {
+    "beside each other": ([TRUNK, KIND, {**SIZE, "inputs": ["trunk"]}], WEIGHED, ("layers 1, 2", "")),
+    "one over the other": (
+        [TRUNK, KIND, {**SIZE, "inputs": ["kind"]}],
+        {"kind": {"type": SOFTMAX, "factor": 0.5}, "size": "mse"},
+        ("the loss and layer 2", "0.5 * ("),
+    ),
+    "two of one layer": (
+        [{**TRUNK, "units": 3}, {"type": "flatten", "inputs": ["trunk"], "name": "kind"},
+         {**SIZE, "inputs": ["trunk"]}],
+        {**WEIGHED, "kind": {"type": "hinge", "factor": 0.25}},
+        ("the loss and layer 2", "(kind: 0.25 x hinge)"),
+    ),
+    "without weight": (
+        [TRUNK, KIND, {**SIZE, "inputs": ["trunk"]}],
+        {"kind": SOFTMAX, "size": {"type": "quadratic", "factor": 0}},
+        ("layers 1, 2", "0 * ("),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_several_outputs(name: str) -> None:
+    layers, loss, (parts, digits) = OUTPUTS[name]
+    found = explained(layers, ROWS, {"kind": CLASSES, "size": VALUES}, loss, clip={"norm": 1.0})
+    checked = check(document(found))
+    assert checked.largest < 1e-12, checked
+    text = list(lines(found))
+    assert max(map(len, text)) <= 80, max(text, key=len)
+    told, shown = " ".join(" ".join(text).split()), parsed(page(found))
+    assert f"dE/da is the sum of what comes from {parts}:" in told
+    assert digits in told or any(digits in title for title in shown.titles)
+
+
+def test_each_output_tells_its_loss_its_factor_and_its_delta() -> None:
+    layers, loss, _ = OUTPUTS["beside each other"]
+    found = explained(layers, ROWS, {"kind": CLASSES, "size": VALUES}, loss)
+    kind, size = found.outputs
+    assert found.error == pytest.approx(kind.error + 100 * size.error, rel=1e-14)
+    np.testing.assert_allclose(size.d_a, 100 * (size.a - VALUES[2]), rtol=1e-12)  # of the mean of two
+    np.testing.assert_array_equal(size.d_a, found.layers[2].d_a)
+    handed = sum(layer.tensor("weight").T @ layer.get("dE_da") for layer in found.layers[1:])
+    np.testing.assert_allclose(found.layers[0].get("dE_da"), handed, rtol=1e-12)
+    text = "\n".join(lines(found))
+    assert (
+        text.splitlines()[1] == "loss kind: softmax_cross_entropy, size: 100 x mse; adam, learning rate 0.001"
+    )
+    assert f"target kind  {CLASSES[2]}\n" in text
+    assert re.search(r"LOSS   E = [\d.]+ \+ 100 \* [\d.]+ = [\d.]+\s+\(kind:\s+softmax_cross_entropy", text)
+    assert re.search(
+        r"\noutput size of layer 2: mse = [\d.]+\n  output                target +a +part of E", text
+    )
+    shown = parsed(page(found))
+    assert any("100 * (2 * (" in title for title in shown.titles)
+    assert "size, of layer 2: mse = " in " ".join(shown.texts)
+    assert shown.texts.count(f"target {VALUES[2, 0]:.9g}") == 1
+
+
+def test_a_wrong_number_of_an_output_is_found() -> None:
+    layers, loss, _ = OUTPUTS["one over the other"]
+    for name in ("E", "values", "dE_da"):
+        bad = document(explained(layers, ROWS, {"kind": CLASSES, "size": VALUES}, loss))
+        bad["outputs"][1][name] = np.add(bad["outputs"][1][name], 1e-6).tolist()
+        assert check(bad).place.split("[")[0] == f"outputs.1.{name}"
+
+
 # A wrong number is found --------------------------------------------------------------------------------
 
 
@@ -441,7 +512,7 @@ def test_json_is_as_the_page_says() -> None:
     names = set(re.findall(r"`(\w+)`", told))
     layer = found["layers"][1]
     weight = layer["parameters"]["weight"]
-    for thing in (found, found["loss"], layer, weight):
+    for thing in (found, found["outputs"][0], found["loss"], layer, weight):
         assert set(thing) - {"type"} <= names
     assert weight["dE_dw"][0][0] == pytest.approx(0.08216704056423078, rel=1e-14)
     assert layer["a"] == pytest.approx([0.7513650695523157, 0.7729284653214625], rel=1e-14)

@@ -77,8 +77,7 @@ loss:
 - Every layer is taken by another one or has a loss. An output with a loss may be taken, too.
 - Metrics are named by output: `digit.accuracy`. Evaluations also give the loss of each output without its
   factor: `validation_digit.loss`. `early_stopping` and `reduce_on_plateau` can watch all of them.
-- With several outputs there is no `class_weight`, no `data.targets: inputs` and no `data.windows`, and
-  `distbp explain` refuses the job.
+- With several outputs there is no `class_weight`, no `data.targets: inputs`, and no `data.windows`.
 """
 _PARTS: tuple[tuple[str, type[Part]], ...] = (
     ("data", Data),

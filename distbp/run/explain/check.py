@@ -74,8 +74,11 @@ def _size(values: Any) -> float:
 
 
 def _pairs(document: Document, again: Mapping[str, Any]) -> Iterator[Pair]:
+    for at, (output, found) in enumerate(zip(document["outputs"], again["outputs"], strict=True)):
+        for name, value in found.items():
+            yield f"outputs.{at}.{name}", output[name], value, max(1.0, _size(value))
     loss = again["loss"]
-    for name in ("values", "E", "E_after", "E_after_biases_held"):
+    for name in ("E", "E_after", "E_after_biases_held"):
         yield f"loss.{name}", document["loss"][name], loss[name], max(1.0, _size(loss[name]))
     for at, (layer, found) in enumerate(zip(document["layers"], again["layers"], strict=True)):
         for name in layer.keys() - _GIVEN:

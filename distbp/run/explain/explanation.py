@@ -8,15 +8,16 @@ from typing import Any
 
 from distbp.core.arrays import Array
 from distbp.run.explain.numbers import LayerStep
+from distbp.run.explain.outputs import OutputStep
+from distbp.run.explain.words import plain, short
 
-FORMAT, VERSION = "distbp explain", 1
+FORMAT, VERSION = "distbp explain", 2
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """`steps`: of the whole job. `losses`: of each output, or of the label, (numbers,), which add up to
-    `loss`. `loss_after`: of the sample after the update; `loss_biases_held`: after it, had the biases
-    stayed."""
+    """`steps`: of the whole job. `error`: the sum of the losses of the outputs, each times its factor.
+    `error_after`: of the sample after the update; `error_biases_held`: after it, had the biases stayed."""
 
     name: str
     seed: int
@@ -26,16 +27,25 @@ class Explanation:
     hold_biases: bool
     input: Array
     layers: tuple[LayerStep, ...]
-    loss: Mapping[str, Any]
-    target: Array
+    outputs: tuple[OutputStep, ...]
     error: float
-    losses: Array
     error_after: float
     error_biases_held: float
     optimizer: Mapping[str, Any]
     learning_rate: float
     penalties: Mapping[str, float]
     clip: Mapping[str, float | None]
+
+    @property
+    def loss_words(self) -> str:
+        """`mse`, or `digit: softmax_cross_entropy, size: 0.5 x mse`."""
+        return ", ".join(one.words for one in self.outputs)
+
+    @property
+    def loss_sum(self) -> str:
+        """E of several outputs with its parts."""
+        parts = [(short(one.factor), plain(one.error)) for one in self.outputs]
+        return " + ".join(error if factor == "1" else f"{factor} * {error}" for factor, error in parts)
 
     def to_json(self) -> dict[str, Any]:
         """Every number, as docs/cli.md describes it."""
@@ -49,10 +59,8 @@ class Explanation:
             "steps": self.steps,
             "hold_biases": self.hold_biases,
             "input": self.input.tolist(),
-            "target": self.target.tolist(),
+            "outputs": [_output_json(one) for one in self.outputs],
             "loss": {
-                **self.loss,
-                "values": self.losses.tolist(),
                 "E": self.error,
                 "E_after": self.error_after,
                 "E_after_biases_held": self.error_biases_held,
@@ -66,6 +74,19 @@ class Explanation:
             },
             "layers": [_layer_json(layer) for layer in self.layers],
         }
+
+
+def _output_json(one: OutputStep) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "layer": one.layer,
+        **one.loss,
+        "factor": one.factor,
+        "target": one.target.tolist(),
+        "values": one.losses.tolist(),
+        "E": one.error,
+        "dE_da": one.d_a.tolist(),
+    }
 
 
 def _layer_json(layer: LayerStep) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import numpy as np
 from distbp.run.explain.explanation import Explanation
 from distbp.run.explain.kinds import KINDS
 from distbp.run.explain.numbers import Columns, Kind, LayerStep, Values, Weight
-from distbp.run.explain.words import Place, at, plain, short
+from distbp.run.explain.outputs import OutputStep
+from distbp.run.explain.words import Place, at, plain
 
 Taker = tuple[LayerStep, int]  # a layer, and which of its inputs
 
@@ -54,6 +55,18 @@ class Formulas:
     # Backward ---------------------------------------------------------------------------------------------
 
     @property
+    def outputs(self) -> list[OutputStep]:
+        """The outputs that the output of the layer is, if any."""
+        return self._outputs(self.own.number)
+
+    def _outputs(self, number: int) -> list[OutputStep]:
+        outputs = [one for one in self.found.outputs if one.layer == number]
+        for layer in self.found.layers:
+            if kind_of(layer).passes and number in layer.sources:
+                outputs += self._outputs(layer.number)
+        return outputs
+
+    @property
     def takers(self) -> list[Taker]:
         """The layers that compute with the output; what only changes its shape is passed over."""
         return self._takers(self.own.number)
@@ -68,19 +81,17 @@ class Formulas:
 
     @property
     def backward_rules(self) -> Sequence[str]:
-        rules = [kind_of(layer).hands_rule(layer) for layer, _ in self.takers]
-        if not rules:
-            first = [f"BP1  dE/da is the derivative of the loss ({self.found.loss['type']})"]
-        elif len(rules) == 1:
-            first = rules
-        else:
-            above = dict.fromkeys(str(layer.number) for layer, _ in self.takers)
-            first = [f"dE/da is the sum of what comes from layers {', '.join(above)}:", *dict.fromkeys(rules)]
-            if len(above) == 1:
-                first[0] = (
-                    f"dE/da is the sum of the {len(rules)} parts that come from layer {', '.join(above)}:"
-                )
-        return [*first, *kind_of(self.own).back_rules(self.own)]
+        rules = [f"BP1  dE/da is the derivative of the loss ({one.words})" for one in self.outputs]
+        rules += [kind_of(layer).hands_rule(layer) for layer, _ in self.takers]
+        if len(rules) > 1:
+            above = list(dict.fromkeys(str(layer.number) for layer, _ in self.takers))
+            many = "layers" if len(above) > 1 else "layer"
+            sources = ["the loss"] * bool(self.outputs) + [f"{many} {', '.join(above)}"] * bool(above)
+            told = f"dE/da is the sum of what comes from {' and '.join(sources)}:"
+            if len(sources) == 1 and len(above) == 1:
+                told = f"dE/da is the sum of the {len(rules)} parts that come from layer {above[0]}:"
+            rules = [told, *dict.fromkeys(rules)]
+        return [*rules, *kind_of(self.own).back_rules(self.own)]
 
     @property
     def back_tables(self) -> Sequence[Columns]:
@@ -92,33 +103,18 @@ class Formulas:
 
     def _from_above(self, place: Place) -> str:
         """What is handed down to a number of the output."""
-        if not self.takers:
-            return self._from_loss(place)
         flat = int(np.ravel_multi_index(place, self.own.a.shape)) if place else 0
-        parts = []
-        for layer, which in self.takers:
-            there = tuple(map(int, np.unravel_index(flat, layer.inputs[which].shape)))
-            parts.append(kind_of(layer).hands(layer, which, there))
-        return " + ".join(parts)
 
-    def _from_loss(self, place: Place) -> str:
-        """BP1, where the derivative of the loss is simple."""
-        found, y = self.found, self.own.a.ravel()
-        at_place = int(np.ravel_multi_index(place, self.own.a.shape))
-        kind, a = found.loss["type"], short(y[at_place])
-        if kind == "softmax_cross_entropy" and not found.loss["label_smoothing"]:
-            wanted = int(at_place == int(found.target))
-            p = np.exp(y - y.max())
-            return f"softmax(a){at(place)} - {wanted} = {plain(p[at_place] / p.sum())} - {wanted}"
-        if kind not in ("quadratic", "mse", "sigmoid_cross_entropy"):
-            return f"the derivative of {kind}"
-        t = short(found.target.ravel()[at_place])
-        share = f" / {y.size}" if kind == "mse" or found.loss.get("outputs") == "mean" else ""
-        return {
-            "quadratic": f"a - t = {a} - {t}",
-            "mse": f"2 (a - t){share} = 2 ({a} - {t}){share}",
-            "sigmoid_cross_entropy": f"(sigmoid(a) - t){share} = (sigmoid({a}) - {t}){share}",
-        }[kind]
+        def there(shape: tuple[int, ...]) -> Place:
+            return tuple(map(int, np.unravel_index(flat, shape)))
+
+        lost = [one.derivative(there(one.a.shape)) for one in self.outputs]
+        if len(lost) == 1 and not self.takers:
+            return " = ".join(part for part in lost[0] if part)
+        parts = [f"({numbers or letters})" for letters, numbers in lost]
+        for layer, which in self.takers:
+            parts.append(kind_of(layer).hands(layer, which, there(layer.inputs[which].shape)))
+        return " + ".join(parts)
 
     # Weights ----------------------------------------------------------------------------------------------
 

@@ -9,9 +9,10 @@ from distbp.core.words import counted
 from distbp.run.explain.explanation import Explanation
 from distbp.run.explain.formulas import Formulas, kind_of
 from distbp.run.explain.numbers import Columns, LayerStep, Parameter, is_bias
+from distbp.run.explain.outputs import OutputStep
 from distbp.run.explain.page_style import SCRIPT, STYLE
 from distbp.run.explain.picture import draw
-from distbp.run.explain.words import at, number, places, rule_of
+from distbp.run.explain.words import at, number, places, plain, rule_of
 from distbp.run.reproduce import mazur
 
 MOST_ROWS = 24  # of one table
@@ -42,7 +43,7 @@ def _page(found: Explanation) -> Iterator[str]:
     yield f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>"
     yield f"<h1>{escape(title)}</h1>"
     yield f'<p class="faint">Sample {found.sample}, {after}, in float64, by the engine. Loss'
-    yield f"<b>{found.loss['type']}</b>; update <code>{escape(rule_of(found))}</code>"
+    yield f"<b>{escape(found.loss_words)}</b>; update <code>{escape(rule_of(found))}</code>"
     yield f"{' (biases held)' if found.hold_biases else ''}.</p>"
     yield f'<div class="card picture">{draw(found)}</div>'
     yield _KEYS
@@ -54,6 +55,10 @@ def _page(found: Explanation) -> Iterator[str]:
         if not kind_of(layer).passes:
             yield from _layer(found, layer)
     yield "<h2>The loss</h2>"
+    for one in found.outputs:
+        yield from _output(one)
+    if len(found.outputs) > 1:
+        yield f'<p class="formula"><code>E = {found.loss_sum} = {plain(found.error)}</code></p>'
     rows = [("before the step", [found.error]), ("after it", [found.error_after])]
     if not found.hold_biases:
         rows.append(("after it, had the biases stayed", [found.error_biases_held]))
@@ -147,6 +152,14 @@ def _parameter(found: Explanation, layer: LayerStep, told: Formulas, one: Parame
         ]
     yield from _table(heads, rows, one.before.size - len(chosen))
     yield f'<p class="formula"><code>{escape(told.weight(one.name, chosen[0]))}</code></p>'
+
+
+def _output(one: OutputStep) -> Iterator[str]:
+    if one.name is not None:
+        yield f"<h3>{escape(one.name)}, of layer {one.layer}: {one.loss['type']} = {number(one.error)}</h3>"
+    rows = [(at(place), values) for place, values in one.rows(MOST_ROWS)]
+    heads = ("output", *(_HEADS.get(head, head) for head in one.heads))
+    yield from _table(heads, rows, one.a.size - len(rows))
 
 
 def _published(found: Explanation) -> Iterator[str]:

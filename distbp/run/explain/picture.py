@@ -16,12 +16,14 @@ from distbp.core.arrays import Array
 from distbp.run.explain.explanation import Explanation
 from distbp.run.explain.formulas import Formulas, kind_of
 from distbp.run.explain.numbers import LayerStep
+from distbp.run.explain.outputs import OutputStep
 from distbp.run.explain.words import Place, at, plain
 
 MOST_UNITS, MOST_CHANNELS = 10, 4  # of one layer; of one image
 MOST_SIDE, MOST_CELLS = 28, 1200  # of a grid; of all grids of a layer
 MOST_LABELS = 6  # weights of a layer that are written at their lines
 RADIUS, TOP, ARC = 32, 92, 100  # ARC: how far down a way around bends at most
+TARGETS = 130  # room for those of an output that other columns follow
 PITCH, WIDE_PITCH, FEW = 84, 150, 4  # between units; where there are few, with room for labels
 
 
@@ -131,6 +133,7 @@ def _column(found: Explanation, layer: LayerStep | None) -> _Column:
         column = _Column(f"{layer.number}: {layer.type}", activation or "")
         values, deltas = Formulas(found, layer).drawn
         notes = [column.note] if column.note else []
+        notes += [f"output {one.name}" for one in found.outputs if one.name and one.layer == layer.number]
         notes += ["a row for each step"] if values.ndim == 2 and layer.has("states") else []
         if layer.sources != (layer.number - 1,):
             notes.append("takes " + ", ".join("input" if one < 0 else str(one) for one in layer.sources))
@@ -244,7 +247,11 @@ def draw(found: Explanation) -> str:
         moved = "".join(column.marks)
         marks.append(f'<g transform="translate({left:.1f} {shift:.1f})">{moved}</g>')
         right = left + column.width
-    marks.append(_loss(found, columns[-1][1], right))
+        own = [one for one in found.outputs if shown[one.layer] == index]
+        marks += [_targets(one, column, right + 24) for one in own]
+        right += TARGETS if own and index + 1 < len(columns) else 0
+    marks.append(_text(right + 24, 34, f"E = {few(found.error)}", "head", "start"))
+    marks.append(_text(right + 24, 54, f"after the step {few(found.error_after)}", "note", "start"))
     width, tall = right + 190, TOP + height + 58 + (0.75 * ARC if around else 0)
     arrows = "".join(
         f'<marker id="{name}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7"'
@@ -256,14 +263,10 @@ def draw(found: Explanation) -> str:
     return f'<svg {size} role="img" aria-label="The network">{inside}</svg>'
 
 
-def _loss(found: Explanation, column: _Column, right: float) -> str:
-    """The targets beside the outputs, and E."""
-    last, x = found.layers[-1], right + 24
-    marks = [_text(x, 34, f"E = {few(found.error)}", "head", "start")]
-    marks.append(_text(x, 54, f"after the step {few(found.error_after)}", "note", "start"))
+def _targets(one: OutputStep, column: _Column, x: float) -> str:
+    """The targets beside an output, and what the loss hands to it."""
+    marks = []
     for number, (_, y) in column.spots.items():
-        target = found.target.ravel()[number] if found.target.ndim else float(number == int(found.target))
-        marks.append(_text(x, y - 4, f"target {plain(float(target))}", "note", "start"))
-        if last.d_a is not None and last.a.ndim == 1:
-            marks.append(_text(x, y + 16, f"∂E/∂a {few(float(last.d_a[number]))}", "d", "start"))
+        marks.append(_text(x, y - 8, f"target {plain(one.wanted((number,)))}", "note", "start"))
+        marks.append(_text(x, y + 18, f"∂E/∂a {few(float(one.d_a[number]))}", "d", "start"))
     return "".join(marks)

@@ -13,18 +13,20 @@ from distbp.run.explain.numbers import Numbers, Spec, Values, is_bias
 from distbp.run.explain.rule_loops import clipped, loss_of, updated
 
 Document = Mapping[str, Any]
+Lost = dict[str, Any]  # of an output: values, E, dE_da
 Tensors = list[dict[str, Values]]  # of each layer, by name
 
 
 def recomputed(document: Document) -> dict[str, Any]:
-    """{"loss": ..., "layers": [...]} with the names of the document, and arrays in place of lists."""
+    """{"outputs": [...], "loss": ..., "layers": [...]} with the names of the document, and arrays in place
+    of lists."""
     before: Tensors = [
         {name: np.array(one["before"], np.float64) for name, one in layer["parameters"].items()}
         for layer in document["layers"]
     ]
     found = forward(document, before)
-    losses, d_y = loss_of(document["loss"], there(found[-1]["a"]), document["target"])
-    gradients = backward(document, before, found, np.array(d_y))
+    outputs = lost(document, found)
+    gradients = backward(document, before, found, outputs)
     after = _update(document, before, gradients, found)
     fixed = [
         {name: old[name] if is_bias(name) else new[name] for name in old}
@@ -32,19 +34,33 @@ def recomputed(document: Document) -> dict[str, Any]:
     ]
     return {
         "loss": {
-            "values": losses,
-            "E": math.fsum(losses),
+            "E": total(document, outputs),
             "E_after": error(document, after),
             "E_after_biases_held": error(document, fixed),
         },
+        "outputs": outputs,
         "layers": found,
     }
 
 
 def error(document: Document, parameters: Tensors) -> float:
     """E of the sample with other parameters."""
-    outputs = there(forward(document, parameters)[-1]["a"])
-    return math.fsum(loss_of(document["loss"], outputs, document["target"])[0])
+    return total(document, lost(document, forward(document, parameters)))
+
+
+def lost(document: Document, found: Sequence[Numbers]) -> list[Lost]:
+    """For each output the losses, their sum, and dE/da of it."""
+    outputs: list[Lost] = []
+    for spec in document["outputs"]:
+        values, d = loss_of(spec, there(found[spec["layer"]]["a"]), spec["target"])
+        outputs.append({"values": values, "E": math.fsum(values), "dE_da": spec["factor"] * np.array(d)})
+    return outputs
+
+
+def total(document: Document, outputs: Sequence[Lost]) -> float:
+    """E: the sum of the losses, each times its factor."""
+    pairs = zip(document["outputs"], outputs, strict=True)
+    return math.fsum(spec["factor"] * one["E"] for spec, one in pairs)
 
 
 def there(values: Values | None) -> Values:
@@ -71,15 +87,19 @@ def forward(document: Document, parameters: Tensors) -> list[Numbers]:
     return found
 
 
-def backward(document: Document, parameters: Tensors, found: list[Numbers], d_y: Values) -> Tensors:
+def backward(
+    document: Document, parameters: Tensors, found: list[Numbers], outputs: Sequence[Lost]
+) -> Tensors:
     """Adds dE/da and what belongs to it to what the forward pass found, where something below is trained.
-    Returns the gradients. d_y: dE/da of the last layer."""
+    Returns the gradients."""
     gradients: Tensors = [{} for _ in parameters]
     told = specs(document)
     trained: list[bool] = []
     for spec, own in zip(told, parameters, strict=True):
         trained.append(bool(own) or any(trained[source] for source in spec["inputs"] if source >= 0))
-    arriving: dict[int, Values] = {len(told) - 1: d_y.reshape(told[-1]["shape"])}
+    arriving: dict[int, Values] = {
+        spec["layer"]: one["dE_da"] for spec, one in zip(document["outputs"], outputs, strict=True)
+    }
     for spec, own, numbers in zip(told[::-1], parameters[::-1], found[::-1], strict=True):
         at = spec["number"]
         numbers["dE_da"] = None

@@ -17,6 +17,7 @@ from distbp.core.arrays import Array, Shape
 from distbp.nn.initializers import initializers_of
 from distbp.nn.kernels import NUMPY
 from distbp.nn.losses.base import Loss
+from distbp.nn.losses.several import Losses
 from distbp.nn.lowered import Lowered, lower
 from distbp.nn.network import Network, aligned_vector
 from distbp.nn.program import Program
@@ -40,14 +41,24 @@ class Seen:
 
 
 @dataclass(frozen=True)
+class Lost:
+    """What the loss of one output computed: `losses`, (numbers,), which add up to `loss`, and the gradient
+    `d_a` of that times its factor, in the shape of the output."""
+
+    losses: Array
+    loss: float
+    d_a: Array
+
+
+@dataclass(frozen=True)
 class Recording:
-    """`totals`: as the tape leaves them (see `distbp.engine.totals`). `losses`: of each output, or of the
-    label, (numbers,), with the factor of the loss. `parts`: of the gradient of a tensor that several layers
-    use, by layer and name."""
+    """`totals`: as the tape leaves them (see `distbp.engine.totals`). `outputs`: in the order of the losses;
+    `loss`: the sum of all. `parts`: of the gradient of a tensor that several layers use, by layer and
+    name."""
 
     layers: tuple[Seen, ...]
+    outputs: tuple[Lost, ...]
     loss: float
-    losses: Array
     gradient: Array
     parts: Mapping[tuple[int, str], Array]
     totals: Array
@@ -90,10 +101,12 @@ class _Ops:
         return [self.form.plain(_slope(event)) for event in self.events if event.row.op.name == name]
 
 
-def record(network: Network, loss: Loss, vector: Array, x: Array, target: Array, at: Array) -> Recording:
+def record(
+    network: Network, loss: Loss | Losses, vector: Array, x: Array, target: Array, at: Array
+) -> Recording:
     """Runs the forward and backward pass of one sample. vector: (size,); x: (1, *input_shape); target: (1,)
-    or (1, outputs), as the loss takes it. at: the position (`distbp.nn.tape.position`), which decides what is
-    drawn."""
+    or (1, targets), as the loss takes it, or as `distbp.nn.losses.several` says. at: the position
+    (`distbp.nn.tape.position`), which decides what is drawn."""
     lowered = lower(network, 1, loss, training=True)
     gradient, totals = aligned_vector(network.size, network.dtype), np.zeros(lowered.totals)
     spaces: dict[Space, Array] = {
@@ -106,6 +119,7 @@ def record(network: Network, loss: Loss, vector: Array, x: Array, target: Array,
         Space.TOTALS: totals,
         Space.POSITION: at,
         Space.CONSTANTS: lowered.constants,
+        Space.LABELS: np.zeros(lowered.labels, np.int64),
     }
     events, outputs, arrived = _run_all(network, lowered, spaces)
     values = [entered(network, vector, x), *outputs]
@@ -117,10 +131,23 @@ def record(network: Network, loss: Loss, vector: Array, x: Array, target: Array,
         inputs = tuple(values[source + 1] for source in network.wiring[index])
         numbers = KINDS[layer.type].read(spec_of(network, index), own)
         seen.append(Seen(inputs, outputs[index], d_a, numbers))
-    added = next(event for event in events if event.row.op.name == "add_losses")
-    losses = added.before[0].reshape(-1) * added.row.real[0]
     parts = {key: matrix(spaces[Space(ref.space)], ref, 1).copy() for key, ref in lowered.parts.items()}
-    return Recording(tuple(seen), float(totals[LOSS_TOTAL.start]), losses, gradient, parts, totals)
+    lost = _lost(network, events)
+    return Recording(tuple(seen), lost, float(totals[LOSS_TOTAL.start]), gradient, parts, totals)
+
+
+def _lost(network: Network, events: Sequence[_Event]) -> tuple[Lost, ...]:
+    """What the losses computed. Of several outputs each is added to the sum of all after it is computed."""
+    added = [event for event in events if event.row.op.name == "add_losses"]
+    joined = [event for event in events if event.row.op.name == "join_loss"] or added
+    return tuple(
+        Lost(
+            one.before[0].reshape(-1) * one.row.real[0],
+            float(one.after[3][0, 0]),
+            last.after[2].reshape(shape),
+        )
+        for one, last, shape in zip(added, joined, network.output_shapes, strict=True)
+    )
 
 
 def entered(network: Network, vector: Array, x: Array) -> Array:

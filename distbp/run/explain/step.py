@@ -32,8 +32,7 @@ from distbp.engine.totals import BOUND, LIVE, LOSS, ROWS, WEIGHT
 from distbp.engine.worker import Worker
 from distbp.job import TrainingJob
 from distbp.job.kinds import plain
-from distbp.nn.losses.base import Loss
-from distbp.nn.losses.several import Losses
+from distbp.nn.losses.several import heads_of
 from distbp.nn.network import Network, Tensor, aligned_vector
 from distbp.nn.tape import ENTRY, TOTALS, position
 from distbp.optim import CHAINS
@@ -41,7 +40,8 @@ from distbp.run.blueprints import make_blueprint
 from distbp.run.explain.explanation import Explanation
 from distbp.run.explain.kinds import KINDS
 from distbp.run.explain.numbers import LayerStep, Parameter, is_bias
-from distbp.run.explain.record import entered, options_of, record
+from distbp.run.explain.outputs import OutputStep
+from distbp.run.explain.record import Recording, entered, options_of, record
 from distbp.run.splits import open_splits
 from distbp.run.train import by_split, check_job
 from distbp.run.warm_start import check_init, init_folder, weights_from
@@ -65,10 +65,6 @@ def explain_job(
     JobError, DataError, NumericsError.
     """
     check_job(job)
-    loss = job.loss
-    if isinstance(loss, Losses):
-        text = "has several outputs, which are not explained yet; explain the job with one of its losses"
-        raise JobError([Fault("loss", text)])
     _check_kinds(job)
     wide = job.replace(dtype="float64", workers=0, servers=1)
     place = path_given(folder, "folder")
@@ -107,13 +103,12 @@ def explain_job(
         x = aligned_vector(size, network.input_dtype).reshape(1, *network.input_shape)
         rows.gather(np.array([sample]), x)
         target = rows.targets[[sample]]
-        return _explained(blueprint, network, loss, server, x, target, (sample, step, held))
+        return _explained(blueprint, network, server, x, target, (sample, step, held))
 
 
 def _explained(
     blueprint: Blueprint,
     network: Network,
-    loss: Loss,
     server: ParameterServer,
     x: Array,
     target: Array,
@@ -122,10 +117,10 @@ def _explained(
     job, (sample, step, held), vector = blueprint.job, of, server.vector
     before, slots = vector.copy(), {name: values.copy() for name, values in server.slots.items()}
     at = position(step, 0, job.seed, blueprint.total_steps)
-    found = record(network, loss, vector, x, target, at)
+    found = record(network, job.loss, vector, x, target, at)
     gradient, totals = found.gradient.copy(), np.zeros_like(server.totals)
     totals[LOSS], totals[WEIGHT], totals[BOUND], totals[ROWS] = *found.totals[:TOTALS], 1
-    totals[LIVE:BOUND] = found.totals[TOTALS:]
+    totals[LIVE:BOUND] = found.totals[TOTALS : TOTALS + len(totals) - LIVE - 1]
     rate = float(server.learning_rate(step, NO_PLATEAU))
     try:
         _apply(server, step, Contribution(Block(0, blueprint.shards), gradient, totals), held)
@@ -179,16 +174,32 @@ def _explained(
         bool(held),
         entered(network, before, x),
         tuple(layers),
-        plain(loss),
-        target[0].copy(),
+        _outputs(network, job, found, target),
         found.loss,
-        found.losses,
-        record(network, loss, vector, x, target, at).loss,
-        record(network, loss, fixed, x, target, at).loss,
+        record(network, job.loss, vector, x, target, at).loss,
+        record(network, job.loss, fixed, x, target, at).loss,
         {**plain(job.optimizer), "decay_factor": blueprint.decay()(step)},
         rate,
         {"l1": job.regularization.l1, "l2": job.regularization.l2},
         {"norm": None if clip is None else clip.norm, "value": None if clip is None else clip.value},
+    )
+
+
+def _outputs(network: Network, job: TrainingJob, found: Recording, target: Array) -> tuple[OutputStep, ...]:
+    heads = heads_of(job.loss, network.answer_shapes)
+    return tuple(
+        OutputStep(
+            head.name or None,
+            number,
+            plain(head.loss),
+            head.factor,
+            head.targets_of(target)[0].copy(),
+            found.layers[number].a,
+            lost.losses,
+            lost.loss,
+            lost.d_a,
+        )
+        for head, number, lost in zip(heads, network.outputs, found.outputs, strict=True)
     )
 
 

@@ -47,9 +47,11 @@ def _title(found: Explanation) -> Iterator[str]:
     after = f"after {counted(found.step, 'step')} of training" if found.step else "before any training"
     yield f"{found.name}: one step for sample {found.sample}, {after}, in float64"
     rate = f"{found.optimizer['type']}, learning rate {found.learning_rate:g}"
-    yield f"loss {found.loss['type']}; {rate}{'; biases held' if found.hold_biases else ''}"
+    held = "; biases held" if found.hold_biases else ""
+    yield from textwrap.wrap(f"loss {found.loss_words}; {rate}{held}", WIDTH, subsequent_indent=" " * 5)
     yield f"input   {_some(found.input)}"
-    yield f"target  {_some(found.target)}"
+    for one in found.outputs:
+        yield f"{one.target_words:<6}  {_some(one.target)}"
 
 
 def _some(values: Array) -> str:
@@ -120,24 +122,15 @@ def _forward(found: Explanation, layer: LayerStep) -> Iterator[str]:
 
 
 def _loss(found: Explanation) -> Iterator[str]:
-    last = found.layers[-1]
-    yield f"LOSS   E = {number(found.error)}   ({found.loss['type']})"
-    chosen = list(places(last.a.shape, MOST_UNITS))
-    if len(found.losses) == last.a.size and found.target.ndim:
-        rows = [
-            (
-                f"[{p[0]}]",
-                [float(found.target[p]), _at(last.a, p), float(found.losses[p[0]]), _at(last.d_a, p)],
-            )
-            for p in chosen
-        ]
-        yield from _columns(("output", "target", "a", "part of E", "dE/da"), rows)
-    else:
-        yield f"  the right class is {int(found.target)}"
-        yield from _columns(
-            ("output", "a", "dE/da"), [(f"[{p[0]}]", [_at(last.a, p), _at(last.d_a, p)]) for p in chosen]
-        )
-    yield from _left_out(len(chosen), last.a.size, "outputs")
+    parts = f" = {found.loss_sum}" if len(found.outputs) > 1 else ""
+    yield from textwrap.wrap(f"LOSS   E{parts} = {number(found.error)}   ({found.loss_words})", WIDTH)
+    for one in found.outputs:
+        if one.name is not None:
+            yield ""
+            yield f"output {one.name} of layer {one.layer}: {one.loss['type']} = {number(one.error)}"
+        rows = [(at(place), values) for place, values in one.rows(MOST_UNITS)]
+        yield from _columns(("output", *one.heads), rows)
+        yield from _left_out(len(rows), one.a.size, "outputs")
 
 
 def _backward(found: Explanation, layer: LayerStep) -> Iterator[str]:

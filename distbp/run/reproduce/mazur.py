@@ -60,12 +60,12 @@ def is_the_example(found: Explanation) -> bool:
     if (
         found.step
         or [layer.type for layer in layers] != ["dense", "dense"]
-        or found.loss["type"] != "quadratic"
+        or found.outputs[0].loss["type"] != "quadratic"
     ):
         return False
     if found.optimizer["type"] != "sgd" or found.learning_rate != RATE:
         return False
-    pairs = [(layers[0].x, X[0]), (found.target, T[0])]
+    pairs = [(layers[0].x, X[0]), (found.outputs[0].target, T[0])]
     for layer, tensors in zip(layers, ((W1, B1), (W2, B2)), strict=True):
         if layer.activation != "sigmoid":
             return False
@@ -83,8 +83,8 @@ def page(found: Explanation) -> list[Figure]:
         ("net o1", "1.105905967", second.get("z")[0]),
         ("out o1", "0.75136507", second.a[0]),
         ("out o2", "0.772928465", second.a[1]),
-        ("E o1", "0.274811083", found.losses[0]),
-        ("E o2", "0.023560026", found.losses[1]),
+        ("E o1", "0.274811083", found.outputs[0].losses[0]),
+        ("E o2", "0.023560026", found.outputs[0].losses[1]),
         ("E total", "0.298371109", found.error),
         ("dE/dw5", "0.082167041", w2.gradient[0, 0]),
         ("dE/dw1", "0.000438568", w1.gradient[0, 0]),

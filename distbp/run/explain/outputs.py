@@ -1,0 +1,81 @@
+"""What is known of an output of the network and its loss at one step. Nothing here imports the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from distbp.run.explain.numbers import Values
+from distbp.run.explain.words import Place, places, plain, short
+
+
+@dataclass(frozen=True)
+class OutputStep:
+    """`name`: of its layer, None where it is the only output. `loss`: its type and options, by which E of the
+    output is `error`; `factor` times that counts in E of the network. `losses`: (numbers,), of each output,
+    or of the label, which add up to `error`. `d_a`: the derivative of the factor times that, in the shape of
+    `a`, the output."""
+
+    name: str | None
+    layer: int
+    loss: Mapping[str, Any]
+    factor: float
+    target: Values
+    a: Values
+    losses: Values
+    error: float
+    d_a: Values
+
+    @property
+    def words(self) -> str:
+        """`mse`, or `size: 0.5 x mse`."""
+        weighed = self.loss["type"] if self.factor == 1 else f"{self.factor:g} x {self.loss['type']}"
+        return weighed if self.name is None else f"{self.name}: {weighed}"
+
+    @property
+    def target_words(self) -> str:
+        """What a class or a value is called in front of it."""
+        return "target" if self.name is None else f"target {self.name}"
+
+    def wanted(self, place: Place) -> float:
+        """The target of one number of the output: of a class 1 or 0."""
+        if self.target.ndim == self.a.ndim:
+            return float(self.target[place])
+        return float(place[-1] == int(self.target[place[:-1]]))
+
+    def rows(self, most: int) -> Iterator[tuple[Place, list[float]]]:
+        """The numbers of `heads` for the first numbers of the output."""
+        for place in places(self.a.shape, most):
+            part = [float(self.losses[place])] if self.losses.shape == self.target.shape != () else []
+            yield place, [self.wanted(place), float(self.a[place]), *part, float(self.d_a[place])]
+
+    @property
+    def heads(self) -> Sequence[str]:
+        parted = self.losses.shape == self.target.shape != ()
+        return ("target", "a", *(["part of E"] if parted else []), "dE/da")
+
+    def derivative(self, place: Place) -> tuple[str, str]:
+        """BP1 for one number of the output: in letters, and with numbers, "" where it is not simple."""
+        letters, numbers = self._derivative(place)
+        if self.factor == 1 or not numbers:
+            return letters, numbers
+        return f"{self.factor:g} ({letters})", f"{self.factor:g} * ({numbers})"
+
+    def _derivative(self, place: Place) -> tuple[str, str]:
+        y, a, t = self.a[place[:-1]], short(float(self.a[place])), short(self.wanted(place))
+        kind = self.loss["type"]
+        if kind == "softmax_cross_entropy" and not self.loss["label_smoothing"]:
+            p = np.exp(y - y.max())
+            named = f"[{', '.join(map(str, place))}]"
+            return f"softmax(a){named} - {t}", f"{plain(p[place[-1]] / p.sum())} - {t}"
+        if kind not in ("quadratic", "mse", "sigmoid_cross_entropy"):
+            return f"the derivative of {kind}", ""
+        share = f" / {y.size}" if kind == "mse" or self.loss.get("outputs") == "mean" else ""
+        return {
+            "quadratic": ("a - t", f"{a} - {t}"),
+            "mse": (f"2 (a - t){share}", f"2 * ({a} - {t}){share}"),
+            "sigmoid_cross_entropy": (f"(sigmoid(a) - t){share}", f"(sigmoid({a}) - {t}){share}"),
+        }[kind]
