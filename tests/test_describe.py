@@ -159,6 +159,17 @@ def test_inputs_that_are_ids() -> None:
     assert found.tape[0].op == "gather_rows"
 
 
+def test_lengths_enter_before_the_first_layer() -> None:
+    layers = "[{type: elman, units: 2}, {type: dense, units: 2}]"
+    page = f"model: {{layers: {layers}}}\nloss: softmax_cross_entropy\noptimizer: sgd\nbatch_size: 4\n"
+    given = {"train": ([np.ones((1 + row % 3, 2)) for row in range(8)], np.arange(8) % 2)}
+    found = describe_job(TrainingJob.from_yaml(page), tape=True, given=given)
+    assert found.tape is not None
+    sections = {row.op: row.section for row in found.tape}
+    assert (sections["longest"], sections["tanh"]) == ("forward", "forward")
+    assert (sections["softmax_cross_entropy"], sections["put_last"]) == ("loss", "backward")
+
+
 def test_compiled_ops_are_measured_too(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba")
     monkeypatch.setenv("DISTBP_KERNELS", "numba")

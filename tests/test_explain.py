@@ -447,6 +447,78 @@ def test_a_wrong_number_of_an_output_is_found() -> None:
         assert check(bad).place.split("[")[0] == f"outputs.1.{name}"
 
 
+# Rows with lengths --------------------------------------------------------------------------------------
+
+RAGGED = [SERIES[row, :length] for row, length in enumerate((5, 1, 3, 0, 2, 4, 5, 3))]
+RAGGED_IDS = [IDS[row, : len(values)] for row, values in enumerate(RAGGED)]
+LENGTHS: dict[str, tuple[Any, ...]] = {
+    "elman": ([{"type": "elman", "units": 4}, DENSE], RAGGED),
+    "lstm, sequences": (
+        [{"type": "lstm", "units": 2, "return_sequences": True}, {"type": "lstm", "units": 3}, DENSE], RAGGED,
+    ),
+    "both ways": (
+        [{"type": "gru", "units": 2, "bidirectional": True, "return_sequences": True},
+         {"type": "elman", "units": 3, "bidirectional": True}, DENSE],
+        RAGGED,
+    ),
+    "gru, both ways": ([{"type": "gru", "units": 2, "bidirectional": True}, DENSE], RAGGED),
+    "attention": (
+        [{"type": "attention", "heads": 3}, {"type": "attention", "causal": True}, "average_steps", DENSE],
+        RAGGED,
+    ),
+    "steps of ids": (
+        [{"type": "embedding", "entries": 7, "size": 4}, "positional_encoding", "positional_embedding",
+         {"type": "dropout", "rate": 0.3}, "layer_normalization",
+         {"type": "dense_steps", "units": 4, "activation": "softmax"}, "last_step", DENSE],
+        RAGGED_IDS,
+    ),
+    "joins": (
+        [{"type": "dense_steps", "units": 3, "activation": "tanh", "name": "a"},
+         {"type": "multiply", "inputs": ["a", "input"], "name": "b"},
+         {"type": "add", "inputs": ["a", "b"], "name": "c"},
+         {"type": "concatenate", "inputs": ["a", "c"]}, {"type": "elman", "units": 2}, DENSE],
+        RAGGED,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+def test_rows_with_lengths(name: str) -> None:
+    layers, x = LENGTHS[name]
+    found = explained(layers, x, CLASSES, optimizer={"type": "momentum", "learning_rate": 0.1})
+    told = document(found)
+    checked = check(told)
+    assert checked.largest < 1e-12, checked
+    assert np.shape(told["input"]) == np.shape(x[2]) and told["length"] == 3
+    assert all(len(values) == 3 for layer in found.layers for values in layer.inputs if values.ndim > 1)
+    text = "\n".join(lines(found))
+    assert "length  3 steps; what lies past the end of the row is left out" in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert "The row has 3 steps; what lies past its end is left out." in " ".join(parsed(page(found)).texts)
+
+
+def test_padding_changes_nothing() -> None:
+    """A row among longer ones is told as the same row alone."""
+    layers = [{"type": "lstm", "units": 4, "bidirectional": True}, DENSE]
+    alone = {"loss": SOFTMAX, "batch_size": 1, "model": {"layers": layers}}
+    numbers = []
+    for x in ([RAGGED[2]], [RAGGED[2], SERIES[0]]):
+        job = TrainingJob.from_mapping(alone)
+        found = document(explain_job(job, given={"train": (x, CLASSES[2 : 2 + len(x)])}))
+        numbers.append([found["layers"], found["outputs"]])
+    assert numbers[0] == numbers[1]
+
+
+def test_a_row_without_steps_is_refused() -> None:
+    job = TrainingJob.from_mapping(
+        {"loss": SOFTMAX, "batch_size": 1, "model": {"layers": LENGTHS["elman"][0]}}
+    )
+    with pytest.raises(
+        ArgumentError, match="sample 3 has no steps, so there is nothing to explain; name ano"
+    ):
+        explain_job(job, given={"train": (RAGGED, CLASSES)}, sample=3)
+
+
 # A wrong number is found --------------------------------------------------------------------------------
 
 
@@ -494,7 +566,7 @@ def test_what_is_no_number_is_found(wrong: Any) -> None:
 
 
 def test_a_fault_makes_an_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "61 numbers computed again by loops" in " ".join(run(MAZUR, "--check").output.split())
+    assert "64 numbers computed again by loops" in " ".join(run(MAZUR, "--check").output.split())
     monkeypatch.setattr("distbp.run.explain.kinds.dense.activate", lambda layer, z: z)
     done = run(MAZUR, "--check")
     assert done.exit_code == 4

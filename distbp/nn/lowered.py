@@ -178,6 +178,7 @@ def _data(passes: _Passes) -> tuple[Value, Backward | None]:
         return network.entry.lower(_lowering(passes, ENTRY, (False,)), Value(rows, shape))
     if not network.lengths:
         return Value(rows, shape), None
+    tape.layer = ENTRY
     lengths, last = tape.work(1), int(network.carry is not None)
     if last:
         passes.begins = tape.work(1)

@@ -16,8 +16,9 @@ FORMAT, VERSION = "distbp explain", 2
 
 @dataclass(frozen=True)
 class Explanation:
-    """`steps`: of the whole job. `error`: the sum of the losses of the outputs, each times its factor.
-    `error_after`: of the sample after the update; `error_biases_held`: after it, had the biases stayed."""
+    """`steps`: of the whole job. `length`: of the sample, in steps; None where rows have no lengths. `error`:
+    the sum of the losses of the outputs, each times its factor. `error_after`: of the sample after the
+    update; `error_biases_held`: after it, had the biases stayed."""
 
     name: str
     seed: int
@@ -26,6 +27,7 @@ class Explanation:
     steps: int
     hold_biases: bool
     input: Array
+    length: int | None
     layers: tuple[LayerStep, ...]
     outputs: tuple[OutputStep, ...]
     error: float
@@ -59,6 +61,7 @@ class Explanation:
             "steps": self.steps,
             "hold_biases": self.hold_biases,
             "input": self.input.tolist(),
+            "length": self.length,
             "outputs": [_output_json(one) for one in self.outputs],
             "loss": {
                 "E": self.error,

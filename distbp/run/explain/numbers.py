@@ -129,6 +129,11 @@ def arriving(step: LayerStep, place: Place, from_above: Callable[[Place], str]) 
     return [f"dE/da{at(place)} = {from_above(place)} = {plain(step.get('dE_da')[place])}"]
 
 
+def first_steps(numbers: Numbers, length: int) -> Numbers:
+    """Of numbers with a row for each step."""
+    return {name: None if values is None else values[:length] for name, values in numbers.items()}
+
+
 @dataclass(frozen=True)
 class Kind:
     """A row of the table: all that `explain` knows of a type of layer.
@@ -145,6 +150,8 @@ class Kind:
     - `hands_rule(step)`, `hands(step, input, place)`: what is handed down to one number of an input.
     - `weights`: by the names of the parameters. `unit`: the name of a place. `drawn`: the numbers
       that a picture shows, going forward and coming back.
+
+    `ended(numbers, length)`: those of the steps of a row, without what lies past its end.
     """
 
     read: Callable[[Spec, Ops], Numbers]
@@ -161,6 +168,7 @@ class Kind:
     weights: Callable[[LayerStep], Mapping[str, Weight]] = lambda step: MappingProxyType({})
     unit: Callable[[LayerStep, Place], str] = plain_unit
     drawn: Callable[[LayerStep], tuple[str, str]] = lambda step: ("a", "dE_da")
+    ended: Callable[[Numbers, int], Numbers] = first_steps
     passes: bool = False  # it gives its input in another shape
 
 

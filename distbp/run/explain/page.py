@@ -45,6 +45,9 @@ def _page(found: Explanation) -> Iterator[str]:
     yield f'<p class="faint">Sample {found.sample}, {after}, in float64, by the engine. Loss'
     yield f"<b>{escape(found.loss_words)}</b>; update <code>{escape(rule_of(found))}</code>"
     yield f"{' (biases held)' if found.hold_biases else ''}.</p>"
+    if found.length is not None:
+        length = counted(found.length, "step")
+        yield f'<p class="faint">The row has {length}; what lies past its end is left out.</p>'
     yield f'<div class="card picture">{draw(found)}</div>'
     yield _KEYS
     if any(x.ndim > 1 for layer in found.layers for x in layer.inputs):

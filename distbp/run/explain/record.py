@@ -22,7 +22,8 @@ from distbp.nn.lowered import Lowered, lower
 from distbp.nn.network import Network, aligned_vector
 from distbp.nn.program import Program
 from distbp.nn.run_tape import matrix
-from distbp.nn.tape import ENTRY, LOSS_TOTAL, Ref, Row, Space
+from distbp.nn.tape import ANY_LENGTH, ENTRY, LOSS_TOTAL, Ref, Row, Space
+from distbp.nn.wiring import DATA
 from distbp.run.explain.kinds import KINDS
 
 # Operands of these are not kept: weights, again and again.
@@ -52,10 +53,13 @@ class Lost:
 
 @dataclass(frozen=True)
 class Recording:
-    """`totals`: as the tape leaves them (see `distbp.engine.totals`). `outputs`: in the order of the losses;
+    """`input`: what the first layer takes; `length`: how many steps it has, None where rows have no lengths.
+    `totals`: as the tape leaves them (see `distbp.engine.totals`). `outputs`: in the order of the losses;
     `loss`: the sum of all. `parts`: of the gradient of a tensor that several layers use, by layer and
     name."""
 
+    input: Array
+    length: int | None
     layers: tuple[Seen, ...]
     outputs: tuple[Lost, ...]
     loss: float
@@ -104,7 +108,7 @@ class _Ops:
 def record(
     network: Network, loss: Loss | Losses, vector: Array, x: Array, target: Array, at: Array
 ) -> Recording:
-    """Runs the forward and backward pass of one sample. vector: (size,); x: (1, *input_shape); target: (1,)
+    """Runs the forward and backward pass of one sample. vector: (size,); x: (1, *row_shape); target: (1,)
     or (1, targets), as the loss takes it, or as `distbp.nn.losses.several` says. at: the position
     (`distbp.nn.tape.position`), which decides what is drawn."""
     lowered = lower(network, 1, loss, training=True)
@@ -121,8 +125,10 @@ def record(
         Space.CONSTANTS: lowered.constants,
         Space.LABELS: np.zeros(lowered.labels, np.int64),
     }
-    events, outputs, arrived = _run_all(network, lowered, spaces)
-    values = [entered(network, vector, x), *outputs]
+    length = _length(network, x)
+    events, outputs, arrived = _run_all(network, lowered, spaces, length)
+    values = [_entered(network, vector, x)[:length], *outputs]
+    stepped = {DATA: length is not None, **network.having_lengths}  # whose outputs have lengths
     seen = []
     for index, layer in enumerate(network.layers):
         form = _Form(network.shapes[index + 1], lowered.channels_last[index])
@@ -130,10 +136,14 @@ def record(
         d_a = arrived.get(index)
         inputs = tuple(values[source + 1] for source in network.wiring[index])
         numbers = KINDS[layer.type].read(spec_of(network, index), own)
+        if length is not None and any(stepped.get(source) for source in network.wiring[index]):
+            numbers = KINDS[layer.type].ended(numbers, length)
         seen.append(Seen(inputs, outputs[index], d_a, numbers))
     parts = {key: matrix(spaces[Space(ref.space)], ref, 1).copy() for key, ref in lowered.parts.items()}
     lost = _lost(network, events)
-    return Recording(tuple(seen), lost, float(totals[LOSS_TOTAL.start]), gradient, parts, totals)
+    return Recording(
+        values[0], length, tuple(seen), lost, float(totals[LOSS_TOTAL.start]), gradient, parts, totals
+    )
 
 
 def _lost(network: Network, events: Sequence[_Event]) -> tuple[Lost, ...]:
@@ -150,8 +160,15 @@ def _lost(network: Network, events: Sequence[_Event]) -> tuple[Lost, ...]:
     )
 
 
-def entered(network: Network, vector: Array, x: Array) -> Array:
-    """What the first layer takes of the one row x, (1, *input_shape)."""
+def _length(network: Network, x: Array) -> int | None:
+    """How many steps the one row x has."""
+    return int(x.reshape(-1)[math.prod(network.input_shape)]) if network.lengths else None
+
+
+def _entered(network: Network, vector: Array, x: Array) -> Array:
+    """What the first layer takes of the one row x, (1, *row_shape)."""
+    if network.entry is None:
+        return x.reshape(-1)[: math.prod(network.input_shape)].reshape(network.input_shape).copy()
     alone = Network((), network.input_shape, network.dtype, entry=network.entry)
     program = Program(alone, 1, vector, kernels=NUMPY)
     program.run(np.ascontiguousarray(x))
@@ -159,10 +176,11 @@ def entered(network: Network, vector: Array, x: Array) -> Array:
 
 
 def _run_all(
-    network: Network, lowered: Lowered, spaces: Mapping[Space, Array]
+    network: Network, lowered: Lowered, spaces: Mapping[Space, Array], length: int | None
 ) -> tuple[list[_Event], list[Array], dict[int, Array]]:
     """Events, the output of each layer, and dE/da where there is one. A buffer is read when it is complete:
-    an output before an op of a later layer, dE/da before an op of its own layer or one below."""
+    an output before an op of a later layer, dE/da before an op of its own layer or one below. length: of the
+    row; what lies past it is left out."""
     events: list[_Event] = []
     outputs: list[Array] = []
     arrived: dict[int, Array] = {}
@@ -170,11 +188,15 @@ def _run_all(
     def read(index: int, ref: Ref) -> Array:
         shape = network.shapes[index + 1]
         values = matrix(spaces[Space(ref.space)], ref, 1).reshape(-1).copy()
-        return _Form(shape, lowered.channels_last[index]).plain(values).reshape(shape)
+        found = _Form(shape, lowered.channels_last[index]).plain(values).reshape(shape)
+        return found[:length] if network.having_lengths.get(index) else found
 
+    longest = ANY_LENGTH if length is None else length
     for row in lowered.rows:
+        if not row.runs(longest):
+            continue
         if row.layer == ENTRY:
-            events.append(_run(row, spaces))
+            events.append(_run(row, spaces, longest))
             continue
         forward = len(outputs) < len(network.layers)
         while len(outputs) < len(network.layers) and not 0 <= row.layer <= len(outputs):
@@ -184,12 +206,12 @@ def _run_all(
             for index, ref in enumerate(lowered.gradients):
                 if ref is not None and index not in arrived and row.layer <= index:
                     arrived[index] = read(index, ref)
-        events.append(_run(row, spaces))
+        events.append(_run(row, spaces, longest))
     return events, outputs, arrived
 
 
-def _run(row: Row, spaces: Mapping[Space, Array]) -> _Event:
-    operands = [matrix(spaces[Space(ref.space)], ref, 1) for ref in row.refs]
+def _run(row: Row, spaces: Mapping[Space, Array], longest: int) -> _Event:
+    operands = [matrix(spaces[Space(ref.space)], ref, 1, longest) for ref in row.refs]
     kept = not row.op.name.startswith(_PASSED_OVER)
     before = [operand.copy() for operand in operands] if kept else []
     row.op.define(*operands, row.whole, row.real)

@@ -41,7 +41,7 @@ from distbp.run.explain.explanation import Explanation
 from distbp.run.explain.kinds import KINDS
 from distbp.run.explain.numbers import LayerStep, Parameter, is_bias
 from distbp.run.explain.outputs import OutputStep
-from distbp.run.explain.record import Recording, entered, options_of, record
+from distbp.run.explain.record import Recording, options_of, record
 from distbp.run.splits import open_splits
 from distbp.run.train import by_split, check_job
 from distbp.run.warm_start import check_init, init_folder, weights_from
@@ -73,8 +73,6 @@ def explain_job(
     _check_call(blueprint, sample, step)
     if blueprint.series:
         raise ArgumentError("windows of series cannot be explained yet; leave truncated_bptt_steps out")
-    if blueprint.lengths:
-        raise ArgumentError("rows with lengths cannot be explained yet; give rows of one length")
     network, data = blueprint.network(), splits.ready(blueprint)
     if ENTRY in network.parameters_by_layer:
         text = (
@@ -99,9 +97,13 @@ def explain_job(
             except NotFiniteError:
                 raise diagnose(blueprint, vector, data, number) from None
         rows, _ = data.train(0)
-        size = int(np.prod(network.input_shape))
-        x = aligned_vector(size, network.input_dtype).reshape(1, *network.input_shape)
+        size = int(np.prod(network.row_shape))
+        x = aligned_vector(size, network.input_dtype).reshape(1, *network.row_shape)
         rows.gather(np.array([sample]), x)
+        if network.lengths and not x[0, -1]:
+            raise ArgumentError(
+                f"sample {sample} has no steps, so there is nothing to explain; name another row"
+            )
         target = rows.targets[[sample]]
         return _explained(blueprint, network, server, x, target, (sample, step, held))
 
@@ -172,7 +174,8 @@ def _explained(
         step,
         blueprint.total_steps,
         bool(held),
-        entered(network, before, x),
+        found.input,
+        found.length,
         tuple(layers),
         _outputs(network, job, found, target),
         found.loss,

@@ -19,6 +19,7 @@ from distbp.run.explain.numbers import (
     Values,
     Weight,
     arriving,
+    first_steps,
     one_of,
 )
 from distbp.run.explain.words import Place, at, plain, short, total
@@ -39,6 +40,13 @@ def _read(spec: Spec, ops: Ops) -> Numbers:
     found |= {"shares": shares.reshape(heads, steps, steps), "mixed": mixed, "dE_dmixed": d_mixed}
     parts = [None] * 3 if d_qkv is None else np.split(d_qkv, 3, axis=1)
     return {**found, **{f"dE_d{name}": part for name, part in zip(_PARTS, parts, strict=True)}}
+
+
+def _ended(numbers: Numbers, length: int) -> Numbers:
+    """Of the shares also without those of the steps past the end."""
+    shares = numbers["shares"]
+    assert shares is not None
+    return {**first_steps(numbers, length), "shares": shares[:, :length, :length]}
 
 
 def _cut(values: Values, heads: int) -> Values:
@@ -209,4 +217,5 @@ ATTENTION = Kind(
     hands_rule=lambda step: f"dE/da = W_in^T dE/d(q, k, v) of layer {step.number}",
     hands=_hands,
     weights=_weights,
+    ended=_ended,
 )

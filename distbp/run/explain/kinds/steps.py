@@ -87,7 +87,7 @@ def _waves(spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
 
 
 def _handed(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbers, d: Values) -> Back:
-    return Back({}, {name: d.copy() for name in own}, [d])
+    return Back({}, {}, [d])
 
 
 def _plus(step: LayerStep, place: Place) -> list[str]:
@@ -110,6 +110,12 @@ ENCODING = Kind(
 )
 
 
+def _places_back(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbers, d: Values) -> Back:
+    gradient = np.zeros_like(own["weight"])
+    gradient[: len(d)] = d
+    return Back({}, {"weight": gradient}, [d])
+
+
 def _place_weights(step: LayerStep) -> Mapping[str, Weight]:
     def terms(step: LayerStep, place: Place) -> str:
         return total([], [float(step.get("dE_da")[place])])
@@ -119,8 +125,8 @@ def _place_weights(step: LayerStep) -> Mapping[str, Weight]:
 
 PLACES = Kind(
     read=unread,
-    forward=lambda spec, own, inputs: {"a": inputs[0] + own["weight"]},
-    backward=_handed,
+    forward=lambda spec, own, inputs: {"a": inputs[0] + own["weight"][: len(inputs[0])]},
+    backward=_places_back,
     rule=lambda step: "a = x + w: each step has a vector of its own",
     made=_plus,
     hands_rule=_passes,
