@@ -284,7 +284,7 @@ def test_every_explained_layer_has_a_case() -> None:
     told = {
         layer if isinstance(layer, str) else layer["type"] for case in CASES.values() for layer in case[0]
     }
-    assert set(KINDS) - set(ACTIVATIONS) <= told
+    assert set(KINDS) - {*ACTIVATIONS, "columns"} <= told
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -728,7 +728,7 @@ def test_rates_of_groups_and_decay_on_its_schedule_are_explained() -> None:
 
 
 def test_every_layer_is_explained() -> None:
-    assert set(KINDS) == set(LAYERS)
+    assert set(KINDS) == {*LAYERS, "columns"}  # those: tests/tables/test_entering.py
 
 
 def test_steps_before_are_those_of_training(tmp_path: Path) -> None:

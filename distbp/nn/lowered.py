@@ -25,11 +25,11 @@ class Lowered:
     """A network on the tape. `outputs`: of its last layer, or of several side by side; `activations`: of
     every layer, as they lie, images `channels_last` where it says so, and plain where `forward_only`;
     `gradients`: of the loss with respect to those, as each layer's backward pass begins with it, lying alike,
-    None where it has none; `parts`: of the gradient of a tensor that several layers use, by layer and name;
-    `losses`: of each number of an output, `loss_gradients`, with respect to them, and `own_totals`, their
-    loss sums: one for each output, () where no loss was given; `watched`: where the live rows of units are
-    counted; `constants`: the space of constants; `labels`, `totals`, `states`: how many numbers those spaces
-    have."""
+    None where it has none; `entry_gradient`: the same of what the entry gives; `parts`: of the gradient of a
+    tensor that several layers use, by layer and name; `losses`: of each number of an output,
+    `loss_gradients`, with respect to them, and `own_totals`, their loss sums: one for each output, () where
+    no loss was given; `watched`: where the live rows of units are counted; `constants`: the space of
+    constants; `labels`, `totals`, `states`: how many numbers those spaces have."""
 
     rows: list[Row]
     work: int
@@ -37,6 +37,7 @@ class Lowered:
     activations: list[Ref]
     channels_last: list[bool]
     gradients: list[Ref | None]
+    entry_gradient: Ref | None
     parts: dict[tuple[int, str], Ref]
     losses: tuple[Ref, ...]
     loss_gradients: tuple[Ref, ...]
@@ -108,6 +109,7 @@ def lower(
         [plan.place(value.ref) for value in seen],
         [value.channels_last for value in seen],
         [plan.place(arrived[index]) if index in arrived else None for index in layers],
+        plan.place(arrived[DATA]) if DATA in arrived else None,
         {key: plan.place(ref) for key, ref in parts.items()},
         tuple(plan.place(losses) for _, losses, _ in lost),
         tuple(plan.place(dy) for dy, _, _ in lost),
@@ -237,7 +239,7 @@ def _carried(passes: _Passes, index: int) -> Carried | None:
 
 def _backward(passes: _Passes, losses: Sequence[Ref]) -> dict[int, Ref]:
     """Emits the backward pass. losses: the gradient of the loss with respect to each output. Returns the
-    gradient of the output of each layer that has one."""
+    gradient of the output of each layer that has one, and of what the entry gives."""
     network, tape = passes.network, passes.tape
     gradients = {
         number: _like(passes, number, dy, False) for number, dy in zip(network.outputs, losses, strict=True)
@@ -257,7 +259,7 @@ def _backward(passes: _Passes, losses: Sequence[Ref]) -> dict[int, Ref]:
                 gradients[source] = d
     if passes.enter is not None and network.trained[DATA]:
         tape.layer = ENTRY
-        passes.enter(gradients.pop(DATA))
+        passes.enter(gradients[DATA])
     tape.layer = LOSS
     join_parts(tape, network.shared_gradients, passes.parts)
     _bound_the_rest(network, tape)

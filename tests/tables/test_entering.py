@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from houses import houses, job, write
 
 from distbp import JobError, train
 from distbp.cli.describe import lines
 from distbp.plan.describe import describe_job
+from distbp.run.explain.check import check
+from distbp.run.explain.page import page
 from distbp.run.explain.step import explain_job
+from distbp.run.explain.text import lines as explain_lines
 from distbp.run.gradcheck import check_job
 
 ONE_HOT = {"code": {"kind": "category", "encode": "one_hot"}}
@@ -45,10 +53,72 @@ def test_gradients_of_a_job_with_a_table(tmp_path: Path) -> None:
 def test_a_step_is_explained_from_what_enters(tmp_path: Path) -> None:
     path = write(houses(), tmp_path / "h.csv")
     found = explain_job(job(path, columns=ONE_HOT))
-    assert found.layers[0].x.shape == (44,)
-    assert found.layers[0].x[8:38].sum() == 1
-    with pytest.raises(JobError, match=r"data.columns: hold an embedding, which is not explained yet"):
-        explain_job(job(path))
+    entry, first, _ = found.layers
+    assert (entry.number, entry.type, entry.d_a) == (-1, "columns", None)
+    assert entry.x.shape == found.input.shape == (8,)
+    assert np.array_equal(first.x, entry.a) and first.x.shape == (44,)
+    assert first.x[8:38].sum() == 1
+
+
+PERIODIC = {"area": {"kind": "number", "frequencies": 3, "dimension": 3, "bins": 4}}
+TABLES: dict[str, Any] = {
+    "embedding": {},
+    "one hot": {"columns": ONE_HOT},
+    "numbers": {"columns": PERIODIC},
+    "windows": {"columns": PERIODIC, "time": "built", "windows": {"length": 3, "horizon": 1}},
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_number_of_what_enters_is_computed_again(tmp_path: Path, name: str) -> None:
+    dates = pa.array(np.datetime64("1990-01-01") + np.arange(300))  # each once, for windows
+    wanted = job(write(houses().set_column(4, "built", dates), tmp_path / "h.csv"), **TABLES[name])
+    for sample in range(4):
+        found = explain_job(wanted, sample=sample, step=2)
+        checked = check(json.loads(json.dumps(found.to_json())))
+        assert checked.largest < 1e-12, checked
+        text = list(explain_lines(found))
+        assert max(map(len, text)) <= 80, max(text, key=len)
+        assert "<h2>The columns</h2>" in page(found)
+
+
+def test_the_entry_of_a_table_is_told(tmp_path: Path) -> None:
+    found = explain_job(job(write(houses(), tmp_path / "h.csv")), step=2)
+    entry, first, _ = found.layers
+    weight = entry.parameters[0]
+    code = int(entry.x[3])
+    assert weight.name == "embedding.code.weight" and weight.gradient.shape == (31, 15)
+    np.testing.assert_array_equal(weight.before[code], entry.a[8:23])
+    np.testing.assert_array_equal(weight.gradient[code], entry.get("dE_da")[8:23])
+    assert np.count_nonzero(weight.gradient.any(axis=1)) == 1
+    handed = first.tensor("weight").T @ first.get("delta")
+    np.testing.assert_allclose(entry.get("dE_da"), handed, rtol=1e-12)
+    text = "\n".join(explain_lines(found))
+    assert "\ncolumns, output 29\n" in text and f"code is entry {code} of a table of its own" in text
+    assert f"  w[{code}, 0]" in text
+    assert f"\ncolumns, embedding.code.weight\n{'before':>30}" in text
+    assert f"\n  [{code}, 0] " in text
+    shown = page(found)
+    assert "<h2>The columns</h2>" in shown and f"as the cell is entry {code} of the table" in shown
+
+
+def test_wrong_numbers_of_what_enters_are_found(tmp_path: Path) -> None:
+    told = explain_job(job(write(houses(), tmp_path / "h.csv"), columns=PERIODIC)).to_json()
+    for name in ("a", "dE_da"):
+        bad = copy.deepcopy(told)
+        bad["layers"][0][name][3] += 1e-6
+        assert check(bad).place.startswith(f"layers.0.{name}")
+    bad = copy.deepcopy(told)
+    bad["layers"][0]["parameters"]["periodic_embedding.area.phase"]["dE_dw"][0][1] += 1e-6
+    assert check(bad).place == "layers.0.parameters.periodic_embedding.area.phase.dE_dw[0, 1]"
+
+
+def test_biases_of_embeddings_are_held(tmp_path: Path) -> None:
+    wanted = job(write(houses(), tmp_path / "h.csv"), columns=PERIODIC)
+    found = explain_job(wanted, sample=1, hold_biases=True)
+    held = [one.name for one in found.layers[0].parameters if np.array_equal(one.before, one.after)]
+    assert held == ["periodic_embedding.area.bias"]
+    assert check(found.to_json()).passed
 
 
 def test_options_of_a_category(tmp_path: Path) -> None:

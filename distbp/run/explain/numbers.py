@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
-from distbp.run.explain.words import Place, at, plain
+from distbp.run.explain.words import Place, at, places, plain
 
 Values = NDArray[Any]
 Numbers = dict[str, Values | None]  # by the names of the JSON; None: not computed
@@ -49,9 +49,10 @@ class Parameter:
 
 @dataclass(frozen=True)
 class LayerStep:
-    """A layer at the step. `sources`: the numbers of the layers that it takes, -1 the data; `inputs`: what it
-    takes from each. `a`: its output, `d_a`: dE/da, None where nothing below is trained. `numbers`: what lies
-    between, by the names of the JSON."""
+    """A layer at the step, or number -1: what makes columns of the cells of a table's row. `sources`: the
+    numbers of the layers that it takes; the data have the number before that of the first layer. `inputs`:
+    what it takes from each. `a`: its output, `d_a`: dE/da, None where nothing below is trained. `numbers`:
+    what lies between, by the names of the JSON."""
 
     number: int
     type: str
@@ -64,6 +65,10 @@ class LayerStep:
     d_a: Values | None
     numbers: Mapping[str, Values | None]
     parameters: tuple[Parameter, ...]
+
+    @property
+    def words(self) -> str:
+        return "columns" if self.number < 0 else f"layer {self.number}"
 
     @property
     def x(self) -> Values:
@@ -109,12 +114,20 @@ class Back(NamedTuple):
 
 class Weight(NamedTuple):
     """How the derivative of a parameter is told. `letter`: it stands for the tensor. `rule`: the formula;
-    `terms`: the same for one number, with numbers. `equation`: which of the four."""
+    `terms`: the same for one number, with numbers. `equation`: which of the four. `rows`: those of the tensor
+    that the sample names, which are shown; None: the first ones are."""
 
     letter: str
     rule: str
     terms: Callable[[LayerStep, Place], str]
     equation: str = "BP4"
+    rows: Sequence[int] | None = None
+
+    def places(self, shape: Sequence[int], most: int) -> list[Place]:
+        """Of the numbers that are shown."""
+        if self.rows is None:
+            return list(places(shape, most))
+        return [(row, *place) for row in self.rows for place in places(shape[1:], most)][:most]
 
 
 Columns = tuple[tuple[str, str], ...]  # head, name of the number; all of one shape
@@ -184,4 +197,4 @@ def one_of(parts: Sequence[Values]) -> Values | None:
 
 def is_bias(name: str) -> bool:
     """Whether a parameter is a bias, which `hold_biases` keeps: by its name, as `bias` or `in_proj_bias`."""
-    return "bias" in name.split("_")
+    return "bias" in name.rsplit(".", 1)[-1].split("_")

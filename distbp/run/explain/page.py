@@ -100,15 +100,15 @@ def _table(
 def _layer(found: Explanation, layer: LayerStep) -> Iterator[str]:
     told, back = Formulas(found, layer), layer.d_a is not None
     named = "" if layer.name is None else f" {layer.name!r}"
-    yield f"<h2>Layer {layer.number}: {layer.type}{escape(named)}</h2>"
+    words = "The columns" if layer.number < 0 else f"Layer {layer.number}: {layer.type}"
+    yield f"<h2>{words}{escape(named)}</h2>"
     yield f'<div class="card"><p><code>{escape(told.forward_rule)}</code></p>'
     for rule in told.backward_rules if back else ():
         yield f"<p><code>{escape(rule)}</code></p>"
     for columns in _merged([*told.tables, *(told.back_tables if back else ())], layer):
         values = [layer.get(name) for _, name in columns]
         chosen = list(places(values[0].shape, MOST_ROWS))
-        unit = told.unit if values[0].ndim == layer.x.ndim == 2 else at
-        rows = [(unit(p), [float(one[p]) for one in values]) for p in chosen]
+        rows = [(told.unit(p), [float(one[p]) for one in values]) for p in chosen]
         heads = [_HEADS.get(head, head) for head, _ in columns]
         yield from _table(("unit", *heads), rows, values[0].size - len(chosen))
     place = next(places(layer.get(told.tables[0][0][1]).shape, 1))
@@ -134,11 +134,11 @@ def _merged(tables: Sequence[Columns], layer: LayerStep) -> list[Columns]:
 
 def _parameter(found: Explanation, layer: LayerStep, told: Formulas, one: Parameter) -> Iterator[str]:
     held = " (held)" if found.hold_biases and is_bias(one.name) else ""
-    yield f"<h3>{one.name}{held}</h3>"
+    yield f"<h3>{escape(one.name)}{held}</h3>"
     yield f"<p><code>{escape(told.weights[one.name].rule)}</code></p>"
     if one.part is not None:
         yield f"<p>{escape(told.shared(one.name))}. The table has the sum.</p>"
-    chosen = list(places(one.before.shape, MOST_ROWS))
+    chosen = told.weights[one.name].places(one.before.shape, MOST_ROWS)
     columns = [("before", one.before), ("∂E/∂w", one.gradient)]
     columns += [("change", one.after - one.before), ("after", one.after)]
     rows = [(str(list(p)), [float(v[p]) for _, v in columns]) for p in chosen]

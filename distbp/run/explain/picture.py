@@ -130,7 +130,9 @@ def _column(found: Explanation, layer: LayerStep | None) -> _Column:
         values, deltas, column = found.input, None, _Column("input", "x")
     else:
         activation = layer.activation if layer.activation not in (None, layer.type) else ""
-        column = _Column(f"{layer.number}: {layer.type}", activation or "")
+        column = _Column(
+            f"{layer.words}: {layer.type}".removeprefix("columns: ").removeprefix("layer "), activation or ""
+        )
         values, deltas = Formulas(found, layer).drawn
         notes = [column.note] if column.note else []
         notes += [f"output {one.name}" for one in found.outputs if one.name and one.layer == layer.number]
@@ -160,7 +162,7 @@ def _columns(found: Explanation) -> tuple[list[tuple[LayerStep | None, _Column]]
     """From left to right, each with the layer whose weights stand before it; and for each layer (-1: the
     input) the column that shows its output."""
     columns: list[tuple[LayerStep | None, _Column]] = [(None, _column(found, None))]
-    shown = {-1: 0}
+    shown = {found.layers[0].number - 1: 0}
     for layer in found.layers:
         if kind_of(layer).passes and (layer.a.ndim > 1 or layer.x.ndim == 1):
             shown[layer.number] = shown[layer.sources[0]]

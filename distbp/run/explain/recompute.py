@@ -13,6 +13,7 @@ from distbp.run.explain.numbers import Numbers, Spec, Values, is_bias
 from distbp.run.explain.rule_loops import clipped, loss_of, updated
 
 Document = Mapping[str, Any]
+Found = dict[int, Numbers]  # by the number of the layer
 Lost = dict[str, Any]  # of an output: values, E, dE_da
 Tensors = list[dict[str, Values]]  # of each layer, by name
 
@@ -27,7 +28,8 @@ def recomputed(document: Document) -> dict[str, Any]:
     found = forward(document, before)
     outputs = lost(document, found)
     gradients = backward(document, before, found, outputs)
-    after = _update(document, before, gradients, found)
+    layers: list[dict[str, Any]] = list(found.values())
+    after = _update(document, before, gradients, layers)
     fixed = [
         {name: old[name] if is_bias(name) else new[name] for name in old}
         for old, new in zip(before, after, strict=True)
@@ -39,7 +41,7 @@ def recomputed(document: Document) -> dict[str, Any]:
             "E_after_biases_held": error(document, fixed),
         },
         "outputs": outputs,
-        "layers": found,
+        "layers": layers,
     }
 
 
@@ -48,7 +50,7 @@ def error(document: Document, parameters: Tensors) -> float:
     return total(document, lost(document, forward(document, parameters)))
 
 
-def lost(document: Document, found: Sequence[Numbers]) -> list[Lost]:
+def lost(document: Document, found: Found) -> list[Lost]:
     """For each output the losses, their sum, and dE/da of it."""
     outputs: list[Lost] = []
     for spec in document["outputs"]:
@@ -74,44 +76,43 @@ def specs(document: Document) -> list[Spec]:
     return [{**layer, **more, "shape": np.shape(layer["a"])} for layer in document["layers"]]
 
 
-def _inputs(document: Document, found: Sequence[Numbers], spec: Spec) -> list[Values]:
+def _inputs(document: Document, found: Found, spec: Spec) -> list[Values]:
     given = np.array(document["input"], np.float64)
-    return [given if source < 0 else there(found[source]["a"]) for source in spec["inputs"]]
+    return [there(found[source]["a"]) if source in found else given for source in spec["inputs"]]
 
 
-def forward(document: Document, parameters: Tensors) -> list[Numbers]:
+def forward(document: Document, parameters: Tensors) -> Found:
     """For each layer a and the other numbers of its forward pass."""
-    found: list[Numbers] = []
+    found: Found = {}
     for spec, own in zip(specs(document), parameters, strict=True):
-        found.append(KINDS[spec["type"]].forward(spec, own, _inputs(document, found, spec)))
+        found[spec["number"]] = KINDS[spec["type"]].forward(spec, own, _inputs(document, found, spec))
     return found
 
 
-def backward(
-    document: Document, parameters: Tensors, found: list[Numbers], outputs: Sequence[Lost]
-) -> Tensors:
+def backward(document: Document, parameters: Tensors, found: Found, outputs: Sequence[Lost]) -> Tensors:
     """Adds dE/da and what belongs to it to what the forward pass found, where something below is trained.
     Returns the gradients."""
-    gradients: Tensors = [{} for _ in parameters]
+    gradients: Tensors = []
     told = specs(document)
-    trained: list[bool] = []
+    trained: dict[int, bool] = {}
     for spec, own in zip(told, parameters, strict=True):
-        trained.append(bool(own) or any(trained[source] for source in spec["inputs"] if source >= 0))
+        trained[spec["number"]] = bool(own) or any(trained.get(source) for source in spec["inputs"])
     arriving: dict[int, Values] = {
         spec["layer"]: one["dE_da"] for spec, one in zip(document["outputs"], outputs, strict=True)
     }
-    for spec, own, numbers in zip(told[::-1], parameters[::-1], found[::-1], strict=True):
-        at = spec["number"]
+    for spec, own in zip(told[::-1], parameters[::-1], strict=True):
+        at, numbers = spec["number"], found[spec["number"]]
         numbers["dE_da"] = None
         if not trained[at]:
+            gradients.insert(0, {})
             continue
         numbers["dE_da"] = arriving[at]
         inputs = _inputs(document, found, spec)
         back = KINDS[spec["type"]].backward(spec, own, inputs, numbers, arriving[at])
         numbers |= back.numbers
-        gradients[at] = back.gradients
+        gradients.insert(0, back.gradients)
         for source, d in zip(spec["inputs"], back.inputs, strict=True):
-            if source >= 0:
+            if source in found:
                 arriving[source] = arriving[source] + d if source in arriving else d
     return gradients
 

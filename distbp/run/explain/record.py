@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from distbp.core.arrays import Array, Shape
 from distbp.nn.initializers import initializers_of
 from distbp.nn.kernels import NUMPY
+from distbp.nn.layers.columns import Columns, EmbeddingCell, NumberCell, OneHotCell, TableCell
 from distbp.nn.losses.base import Loss
 from distbp.nn.losses.several import Losses
 from distbp.nn.lowered import Lowered, lower
@@ -28,6 +29,7 @@ from distbp.run.explain.kinds import KINDS
 
 # Operands of these are not kept: weights, again and again.
 _PASSED_OVER = ("product", "transpose", "bound")
+_CELLS = {NumberCell: "number", TableCell: "table", OneHotCell: "one_hot", EmbeddingCell: "embedding"}
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,13 @@ class Lost:
 
 @dataclass(frozen=True)
 class Recording:
-    """`input`: what the first layer takes; `length`: how many steps it has, None where rows have no lengths.
-    `totals`: as the tape leaves them (see `distbp.engine.totals`). `outputs`: in the order of the losses;
-    `loss`: the sum of all. `parts`: of the gradient of a tensor that several layers use, by layer and
-    name."""
+    """`layers`: by number; -1 is what the data enter by, where there is something. `length`: how many steps
+    the row has, None where rows have no lengths. `totals`: as the tape leaves them (see
+    `distbp.engine.totals`). `outputs`: in the order of the losses; `loss`: the sum of all. `parts`: of the
+    gradient of a tensor that several layers use, by layer and name."""
 
-    input: Array
     length: int | None
-    layers: tuple[Seen, ...]
+    layers: Mapping[int, Seen]
     outputs: tuple[Lost, ...]
     loss: float
     gradient: Array
@@ -129,7 +130,10 @@ def record(
     events, outputs, arrived = _run_all(network, lowered, spaces, length)
     values = [_entered(network, vector, x)[:length], *outputs]
     stepped = {DATA: length is not None, **network.having_lengths}  # whose outputs have lengths
-    seen = []
+    seen = {}
+    if network.entry is not None:
+        cells = x.reshape(network.input_shape).copy()
+        seen[DATA] = Seen((cells,), values[0], arrived.get(ENTRY), {})
     for index, layer in enumerate(network.layers):
         form = _Form(network.shapes[index + 1], lowered.channels_last[index])
         own = _Ops([event for event in events if event.row.layer == index], form)
@@ -138,12 +142,10 @@ def record(
         numbers = KINDS[layer.type].read(spec_of(network, index), own)
         if length is not None and any(stepped.get(source) for source in network.wiring[index]):
             numbers = KINDS[layer.type].ended(numbers, length)
-        seen.append(Seen(inputs, outputs[index], d_a, numbers))
+        seen[index] = Seen(inputs, outputs[index], d_a, numbers)
     parts = {key: matrix(spaces[Space(ref.space)], ref, 1).copy() for key, ref in lowered.parts.items()}
     lost = _lost(network, events)
-    return Recording(
-        values[0], length, tuple(seen), lost, float(totals[LOSS_TOTAL.start]), gradient, parts, totals
-    )
+    return Recording(length, seen, lost, float(totals[LOSS_TOTAL.start]), gradient, parts, totals)
 
 
 def _lost(network: Network, events: Sequence[_Event]) -> tuple[Lost, ...]:
@@ -191,11 +193,16 @@ def _run_all(
         found = _Form(shape, lowered.channels_last[index]).plain(values).reshape(shape)
         return found[:length] if network.having_lengths.get(index) else found
 
+    def entry_gradient(ref: Ref) -> Array:
+        return matrix(spaces[Space(ref.space)], ref, 1).reshape(network.shapes[0]).copy()
+
     longest = ANY_LENGTH if length is None else length
     for row in lowered.rows:
         if not row.runs(longest):
             continue
         if row.layer == ENTRY:
+            if lowered.entry_gradient is not None and len(outputs) == len(network.layers):
+                arrived.setdefault(ENTRY, entry_gradient(lowered.entry_gradient))
             events.append(_run(row, spaces, longest))
             continue
         forward = len(outputs) < len(network.layers)
@@ -228,7 +235,7 @@ def _slope(event: _Event) -> Array:
 
 def spec_of(network: Network, index: int) -> dict[str, Any]:
     """What a kind is told of a layer (see `distbp.run.explain.numbers.Spec`)."""
-    layer = network.layers[index]
+    layer = network.layer(index)
     return {
         "number": index,
         "type": layer.type,
@@ -238,9 +245,23 @@ def spec_of(network: Network, index: int) -> dict[str, Any]:
     }
 
 
+def _entry_options(entry: Columns) -> dict[str, Any]:
+    """Of each cell how it becomes columns, as plain values."""
+    cells = []
+    for column, cell in zip(entry.names, entry.cells, strict=True):
+        found = {"kind": _CELLS[type(cell)], "column": column, "width": cell.width, **asdict(cell)}
+        periodic = found.pop("periodic", None)
+        if isinstance(cell, NumberCell):
+            found["frequencies"] = 0 if periodic is None else periodic.frequencies
+        cells.append({name: value for name, value in found.items() if name not in ("name", "std")})
+    return {"cells": cells}
+
+
 def options_of(layer: Any) -> dict[str, Any]:
     """The options of a layer that decide what it computes, as plain values: all but its place in the network
     and how its parameters were drawn."""
+    if isinstance(layer, Columns):
+        return _entry_options(layer)
     unsaid = {"type", "name", "inputs", *initializers_of(layer)}
     found = {field.name: getattr(layer, field.name) for field in fields(layer) if field.name not in unsaid}
     return {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}

@@ -35,10 +35,10 @@ from distbp.job.kinds import plain
 from distbp.nn.losses.several import heads_of
 from distbp.nn.network import Network, Tensor, aligned_vector
 from distbp.nn.tape import ENTRY, TOTALS, position
+from distbp.nn.wiring import DATA
 from distbp.optim import CHAINS
 from distbp.run.blueprints import make_blueprint
 from distbp.run.explain.explanation import Explanation
-from distbp.run.explain.kinds import KINDS
 from distbp.run.explain.numbers import LayerStep, Parameter, is_bias
 from distbp.run.explain.outputs import OutputStep
 from distbp.run.explain.record import Recording, options_of, record
@@ -65,7 +65,9 @@ def explain_job(
     JobError, DataError, NumericsError.
     """
     check_job(job)
-    _check_kinds(job)
+    if job.optimizer.type not in CHAINS:
+        text = f"{job.optimizer.type} is not explained; explained are {', '.join(CHAINS)}"
+        raise JobError([Fault("optimizer", text)])
     wide = job.replace(dtype="float64", workers=0, servers=1)
     place = path_given(folder, "folder")
     splits = open_splits(wide, place, by_split(given))
@@ -74,12 +76,6 @@ def explain_job(
     if blueprint.series:
         raise ArgumentError("windows of series cannot be explained yet; leave truncated_bptt_steps out")
     network, data = blueprint.network(), splits.ready(blueprint)
-    if ENTRY in network.parameters_by_layer:
-        text = (
-            "hold an embedding, which is not explained yet; give their categories encode: one_hot, and their"
-            " numbers no frequencies"
-        )
-        raise JobError([Fault("data.columns", text)])
     source = init_folder(wide, place)
     check_init(blueprint, splits, source)
     count = blueprint.rows["train"]
@@ -158,12 +154,13 @@ def _explained(
         )
 
     layers = []
-    for index, (layer, seen) in enumerate(zip(network.layers, found.layers, strict=True)):
-        own = tuple(parameter(tensor, index) for tensor in network.used_by(index))
+    for index, seen in found.layers.items():
+        number = ENTRY if index == DATA else index
+        layer, own = network.layer(number), tuple(parameter(t, index) for t in network.used_by(number))
         layers.append(
             LayerStep(
-                index, layer.type, layer.name, network.wiring[index], options_of(layer), layer.ends_in,
-                seen.inputs, seen.a, seen.d_a, seen.numbers, own,
+                index, layer.type, layer.name, (DATA - 1,) if index == DATA else network.wiring[index],
+                options_of(layer), layer.ends_in, seen.inputs, seen.a, seen.d_a, seen.numbers, own,
             )
         )  # fmt: skip
     clip = job.clip
@@ -174,7 +171,7 @@ def _explained(
         step,
         blueprint.total_steps,
         bool(held),
-        found.input,
+        layers[0].x,
         found.length,
         tuple(layers),
         _outputs(network, job, found, target),
@@ -214,23 +211,6 @@ def _apply(server: ParameterServer, step: int, whole: Contribution, held: list[T
     server.apply(step, [whole])
     for tensor, values in zip(held, kept, strict=True):
         server.vector[tensor.start : tensor.stop] = values
-
-
-def _check_kinds(job: TrainingJob) -> None:
-    faults = [
-        Fault(
-            f"model.layers.{index}",
-            f"{layer.type} is not explained yet; explained are {', '.join(KINDS)}",
-        )
-        for index, layer in enumerate(job.model.layers)
-        if layer.type not in KINDS
-    ]
-    if job.optimizer.type not in CHAINS:
-        faults.append(
-            Fault("optimizer", f"{job.optimizer.type} is not explained; explained are {', '.join(CHAINS)}")
-        )
-    if faults:
-        raise JobError(faults)
 
 
 def _check_call(blueprint: Blueprint, sample: int, step: int) -> None:

@@ -68,7 +68,8 @@ def _name(layer: LayerStep) -> str:
     called = f", {layer.activation}" if layer.activation and layer.activation != layer.type else ""
     named = "" if layer.name is None else f" {layer.name!r}"
     taken = "" if layer.sources == (layer.number - 1,) else f", takes {_sources(layer)}"
-    return f"layer {layer.number}: {layer.type}{named}{called}{taken}, output {shape}"
+    what = layer.type if layer.number < 0 else f"{layer.words}: {layer.type}"
+    return f"{what}{named}{called}{taken}, output {shape}"
 
 
 def _sources(layer: LayerStep) -> str:
@@ -81,10 +82,11 @@ def _left_out(shown: int, of: int, what: str) -> Iterator[str]:
 
 
 def _columns(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[float | None]]]) -> Iterator[str]:
-    yield f"  {heads[0]:<12}" + "".join(f"{head:>16}" for head in heads[1:])
+    wide = max(12, *(len(name) for name, _ in rows))
+    yield f"  {heads[0]:<{wide}}" + "".join(f"{head:>16}" for head in heads[1:])
     for name, values in rows:
         shown = "".join(f"{'' if value is None else number(value):>16}" for value in values)
-        yield f"  {name:<12}{shown}"
+        yield f"  {name:<{wide}}{shown}"
 
 
 def _wrapped(text: str) -> Iterator[str]:
@@ -102,8 +104,7 @@ def _numbers(layer: LayerStep, told: Formulas, tables: Sequence[Columns]) -> Ite
     for columns in tables:
         values = [layer.get(name) for _, name in columns]
         chosen = list(places(values[0].shape, MOST_UNITS))
-        named = told.unit if values[0].ndim == layer.x.ndim == 2 else at
-        rows = [(named(p), [_at(one, p) for one in values]) for p in chosen]
+        rows = [(told.unit(p), [_at(one, p) for one in values]) for p in chosen]
         yield from _columns(("unit", *(head for head, _ in columns)), rows)
         yield from _left_out(len(chosen), values[0].size, "units")
 
@@ -157,8 +158,8 @@ def _backward(found: Explanation, layer: LayerStep) -> Iterator[str]:
 
 def _chain(layer: LayerStep, told: Formulas, one: Parameter) -> Iterator[str]:
     """Each weight's derivative by the chain rule, its factors written out."""
-    chosen = list(places(one.given.shape, MOST_WEIGHTS))
     weight = told.weights[one.name]
+    chosen = weight.places(one.given.shape, MOST_WEIGHTS)
     yield from _wrapped(f"BP4  {weight.rule}")
     if layer.type == "dense" and layer.has("f_prime"):
         rows = []
@@ -177,13 +178,14 @@ def _update(found: Explanation) -> Iterator[str]:
     rule = f"UPDATE   {found.optimizer['type']}: {rule_of(found)}"
     yield from textwrap.wrap(rule, WIDTH, subsequent_indent=" " * 9)
     for layer in found.layers:
+        told = Formulas(found, layer)
         for one in layer.parameters:
             if one.owner not in (None, layer.number):
                 continue  # it is told with its owner
-            chosen = list(places(one.before.shape, MOST_WEIGHTS))
+            chosen = told.weights[one.name].places(one.before.shape, MOST_WEIGHTS)
             held = "  (held)" if found.hold_biases and is_bias(one.name) else ""
             yield ""
-            yield f"layer {layer.number}, {one.name}{held}"
+            yield f"{layer.words}, {one.name}{held}"
             rows = [
                 (
                     str(list(p)),

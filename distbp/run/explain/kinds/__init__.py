@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from distbp.run.explain.kinds.attention import ATTENTION
+from distbp.run.explain.kinds.columns import COLUMNS
 from distbp.run.explain.kinds.dense import ACTIVATION, DENSE
 from distbp.run.explain.kinds.elements import ADD, CONCATENATE, DROPOUT, MULTIPLY, RESHAPE, SLICE
 from distbp.run.explain.kinds.images import AVERAGE_POOL, CONVOLUTION, GLOBAL_AVERAGE_POOL, MAX_POOL
@@ -19,6 +20,7 @@ from distbp.run.explain.numbers import Kind
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
+        "columns": COLUMNS,
         "dense": DENSE,
         "dense_steps": DENSE,
         "activation": ACTIVATION,

@@ -57,7 +57,9 @@ def _where(step: LayerStep, place: Place) -> str:
 
 def _vector_weights(step: LayerStep) -> Mapping[str, Weight]:
     rule = "dE/dw[id, k] = the sum of dE/da[t, k] over all t where x[t] is this id"
-    return {"weight": Weight("w", rule, _where)}
+    return {
+        "weight": Weight("w", rule, _where, rows=tuple(dict.fromkeys(step.x.astype(int).ravel().tolist())))
+    }
 
 
 EMBEDDING = Kind(

@@ -145,14 +145,14 @@ def _cosines_read(spec: Spec, ops: Ops) -> Numbers:
     return {"cosines": kept.reshape(-1, 2, spec["options"]["frequencies"])[:, 0]}
 
 
-def _periodic(spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
+def periodic(spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
     (x,) = inputs
     cosines = np.cos(_angles(own, x))
     beside = [w @ c + b for w, c, b in zip(own["weight"], cosines, own["bias"], strict=True)]
     return {"cosines": cosines, "a": np.concatenate([x, *beside])}
 
 
-def _periodic_back(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbers, d: Values) -> Back:
+def periodic_back(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbers, d: Values) -> Back:
     (x,), cosines = inputs, numbers["cosines"]
     assert cosines is not None
     d_x, dz = _split(d, len(x))
@@ -220,8 +220,8 @@ def _periodic_weights(_: LayerStep) -> Mapping[str, Weight]:
 
 PERIODIC = Kind(
     read=_cosines_read,
-    forward=_periodic,
-    backward=_periodic_back,
+    forward=periodic,
+    backward=periodic_back,
     rule=lambda step: (
         "a = x, and beside each x[n] the sums over k of"
         " w[n, m, k] cos(2 pi f[n, k] x[n] + phase[n, k]) + b[n, m]"
