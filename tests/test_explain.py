@@ -519,12 +519,95 @@ def test_a_row_without_steps_is_refused() -> None:
         explain_job(job, given={"train": (RAGGED, CLASSES)}, sample=3)
 
 
+# Windows of series --------------------------------------------------------------------------------------
+
+LONG = [RNG.normal(size=(length, 2)) for length in (9, 14, 11, 5)]
+RISES = [(one.cumsum(axis=0)[:, 0] > 0).astype(int) for one in LONG]
+SUMS = [one.cumsum(axis=0) for one in LONG]
+OUT = {"type": "dense_steps", "units": 2}
+CARRIED: dict[str, tuple[Any, ...]] = {
+    "elman": ([{"type": "elman", "units": 3, "return_sequences": True}, OUT], LONG, RISES, SOFTMAX),
+    "lstm": ([{"type": "lstm", "units": 2, "return_sequences": True}, OUT], LONG, SUMS, "mse"),
+    "gru": (
+        [{"type": "gru", "units": 3, "return_sequences": True}, {"type": "dropout", "rate": 0.2},
+         {"type": "gru", "units": 2, "return_sequences": True}],
+        LONG, SUMS, {"type": "huber", "delta": 0.5},
+    ),
+    "ids": (
+        [{"type": "embedding", "entries": 2, "size": 3},
+         {"type": "elman", "units": 2, "return_sequences": True}, "layer_normalization", OUT],
+        RISES, RISES, SOFTMAX,
+    ),
+}  # fmt: skip
+
+
+def window(name: str, sample: int, step: int, **fields: Any) -> Explanation:
+    layers, x, y, loss = CARRIED[name]
+    usual = {"batch_size": 3, "shards": 2, "epochs": 2, "data": {"truncated_bptt_steps": 4}, "seed": 5}
+    job = TrainingJob.from_mapping({"model": {"layers": layers}, "loss": loss, **usual, **fields})
+    return explain_job(job, given={"train": (x, y)}, sample=sample, step=step)
+
+
+@pytest.mark.parametrize("name", CARRIED)
+def test_windows_of_series(name: str) -> None:
+    lengths, begun = set(), set()
+    for sample, step in ((0, 0), (0, 1), (1, 2), (2, 1), (0, 5)):
+        found = window(name, sample, step)
+        told = document(found)
+        checked = check(told)
+        assert checked.largest < 1e-11, (sample, step, checked)
+        layer = next(one for one in found.layers if one.has("states_before"))
+        lengths.add(told["length"])
+        begun.add(bool(layer.get("states_before").any()))
+        (output,) = told["outputs"]
+        assert output["weights"] == pytest.approx([1 / told["length"]] * told["length"])
+        assert sum(np.ravel(output["values"])) == pytest.approx(output["E"], rel=1e-12)
+        text = "\n".join(lines(found))
+        assert f"window  {told['window']} of the training set, row {sample} of this step's batch" in text
+        assert max(map(len, text.splitlines())) <= 80, max(text.splitlines(), key=len)
+        assert f"row {sample} of this step's batch" in " ".join(parsed(page(found)).texts)
+    assert begun == {False, True} and len(lengths) > 1
+
+
+def test_a_window_begins_with_what_the_one_before_left() -> None:
+    began = []
+    for lane in range(3):
+        before, found = window("lstm", lane, 0), window("lstm", lane, 1)
+        (first, *_), (second, *_) = before.layers, found.layers
+        assert not first.get("states_before").any()
+        told = " ".join("\n".join(lines(found)).split())
+        began.append(bool(second.get("states_before").any()))
+        if began[-1]:
+            assert before.window is not None and found.window == before.window + 1
+            for name in ("states", "memory"):
+                np.testing.assert_array_equal(second.get(f"{name}_before"), first.get(name)[-1])
+        wanted = "what the window before has left" if began[-1] else "0"
+        assert f"h[-1], c[-1] = {wanted}" in told
+        assert "unit h[-1] c[-1]" in told
+    assert set(began) == {False, True}
+
+
+def test_weights_of_classes_are_those_of_the_steps() -> None:
+    found = window("elman", 1, 1, class_weight={0: 1.0, 1: 3.0})
+    (output,) = found.outputs
+    assert output.weights is not None
+    assert output.weights.sum() == pytest.approx(1, rel=1e-15)
+    wanted = np.where(output.target == 1, 3.0, 1.0)
+    np.testing.assert_allclose(output.weights, wanted / wanted.sum(), rtol=1e-12)
+    assert check(document(found)).largest < 1e-12
+
+
+def test_samples_of_series_are_those_of_the_batch() -> None:
+    with pytest.raises(ArgumentError, match="sample is 3, but the batch of step 1 has 3 windows, 0 to 2"):
+        window("gru", 3, 1)
+
+
 # A wrong number is found --------------------------------------------------------------------------------
 
 
 def numbers(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """The paths of all that is computed: not of what the step is given."""
-    given = {"input", "target", "before", "state_before", "optimizer", "options", "rate"}
+    given = {"input", "target", "before", "state_before", "optimizer", "options", "rate", "factor", "weights"}
     if isinstance(value, dict):
         return [p for key, one in value.items() if key not in given for p in numbers(one, (*path, key))]
     if isinstance(value, list):

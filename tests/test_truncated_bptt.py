@@ -18,7 +18,7 @@ from rigs import make_job, make_rig
 from distbp import TrainingJob, load_model, resume, train
 from distbp.cli import main as cli
 from distbp.core.arrays import Array
-from distbp.core.errors import ArgumentError, DataError, Interrupted, JobError, ModelError
+from distbp.core.errors import DataError, Interrupted, JobError, ModelError
 from distbp.core.reduction import Block
 from distbp.engine import numerics
 from distbp.engine.parameter_server import ParameterServer
@@ -29,7 +29,6 @@ from distbp.machine.memory import share
 from distbp.nn.kernels import NUMPY
 from distbp.nn.network import Network
 from distbp.nn.program import Program
-from distbp.run.explain.step import explain_job
 from distbp.run.gradcheck import check_job
 from distbp.run.result import Result
 from distbp.run.run_directory import read_lines
@@ -272,11 +271,6 @@ def test_it_is_said_where_no_state_is_carried() -> None:
     assert notes[-1] == (
         f"no state is carried: all {count} windows of the training set are in one batch; lower batch_size"
     )
-
-
-def test_it_is_not_explained_yet() -> None:
-    with pytest.raises(ArgumentError, match="windows of series cannot be explained yet"):
-        explain_job(job_of(), given=DATA)
 
 
 FIELD = "data.truncated_bptt_steps"

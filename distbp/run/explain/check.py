@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from distbp.run.explain.kinds.directions import BEGIN
 from distbp.run.explain.recompute import recomputed
 
 TOLERANCE = 1e-9  # far above rounding, far below an error in a formula
 ROUNDING = 1e-15  # of a sum of products, as a part of the largest of such sums
 
 # Of a layer: what is not computed.
-_GIVEN = {"number", "type", "name", "inputs", "options", "activation", "parameters"}
+_GIVEN = {"number", "type", "name", "inputs", "options", "activation", "parameters", *BEGIN.values()}
 
 Document = Mapping[str, Any]
 Pair = tuple[str, Any, Any, float]  # place, as told, as found, the size that a difference is compared with

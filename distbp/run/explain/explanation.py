@@ -23,6 +23,7 @@ class Explanation:
     name: str
     seed: int
     sample: int
+    window: int | None
     step: int
     steps: int
     hold_biases: bool
@@ -57,6 +58,7 @@ class Explanation:
             "job": self.name,
             "seed": self.seed,
             "sample": self.sample,
+            "window": self.window,
             "step": self.step,
             "steps": self.steps,
             "hold_biases": self.hold_biases,
@@ -86,6 +88,7 @@ def _output_json(one: OutputStep) -> dict[str, Any]:
         **one.loss,
         "factor": one.factor,
         "target": one.target.tolist(),
+        "weights": None if one.weights is None else one.weights.tolist(),
         "values": one.losses.tolist(),
         "E": one.error,
         "dE_da": one.d_a.tolist(),

@@ -118,25 +118,28 @@ def dense_back(w: Values, x: Values, delta: Values) -> tuple[dict[str, Values], 
     return {"weight": d_w, "bias": delta.copy()}, d_x
 
 
-def elman(w: Values, r: Values, b: Values, x: Values, activation: Layer) -> tuple[Values, Values]:
-    """z_t = W x_t + R h_(t-1) + b and h_t = f(z_t), from h = 0; both (steps, units)."""
+def elman(
+    w: Values, r: Values, b: Values, x: Values, begin: Values, activation: Layer
+) -> tuple[Values, Values]:
+    """z_t = W x_t + R h_(t-1) + b and h_t = f(z_t), from the state `begin`; both (steps, units)."""
     steps, units = len(x), len(b)
-    z, h = np.zeros((steps, units)), np.zeros((steps, units))
+    z, h, before = np.zeros((steps, units)), np.zeros((steps, units)), begin
     for t in range(steps):
         for j in range(units):
             terms = [w[j, k] * x[t, k] for k in range(x.shape[1])]
-            terms += [r[j, i] * h[t - 1, i] for i in range(units) if t > 0]
+            terms += [r[j, i] * before[i] for i in range(units)]
             z[t, j] = math.fsum([*terms, b[j]])
-        h[t] = activate(activation, z[t])
+        before = h[t] = activate(activation, z[t])
     return z, h
 
 
 def elman_back(
-    w: Values, r: Values, x: Values, z: Values, h: Values, d_a: Values, activation: Layer
+    w: Values, r: Values, x: Values, z: Values, h: Values, begin: Values, d_a: Values, activation: Layer
 ) -> tuple[Values, Values, dict[str, Values], Values]:
     """Through time: dE/dh_t = dE/da_t + R^T delta_(t+1), delta_t = that * f'(z_t); gradients are sums over t.
     d_a: (steps, units), 0 where an output is not handed on. Returns dE/dh, delta, gradients, dE/dx."""
     steps, units = z.shape
+    before = np.concatenate([begin[np.newaxis], h[:-1]])
     d_h, delta = d_a.copy(), np.zeros_like(z)
     for t in reversed(range(steps)):
         if t + 1 < steps:
@@ -153,7 +156,7 @@ def elman_back(
         ),
         "recurrent_weight": np.array(
             [
-                [math.fsum(delta[t, j] * h[t - 1, i] for t in times[1:]) for i in range(units)]
+                [math.fsum(delta[t, j] * before[t, i] for t in times) for i in range(units)]
                 for j in range(units)
             ]
         ),

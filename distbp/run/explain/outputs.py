@@ -15,15 +15,16 @@ from distbp.run.explain.words import Place, places, plain, short
 @dataclass(frozen=True)
 class OutputStep:
     """`name`: of its layer, None where it is the only output. `loss`: its type and options, by which E of the
-    output is `error`; `factor` times that counts in E of the network. `losses`: (numbers,), of each output,
-    or of the label, which add up to `error`. `d_a`: the derivative of the factor times that, in the shape of
-    `a`, the output."""
+    output is `error`; `factor` times that counts in E of the network. `weights`: of the steps, where each has
+    a target, else None; they add up to 1. `losses`: of each output, or of the label, which add up to `error`.
+    `d_a`: the derivative of the factor times that, in the shape of `a`, the output."""
 
     name: str | None
     layer: int
     loss: Mapping[str, Any]
     factor: float
     target: Values
+    weights: Values | None
     a: Values
     losses: Values
     error: float
@@ -49,20 +50,22 @@ class OutputStep:
     def rows(self, most: int) -> Iterator[tuple[Place, list[float]]]:
         """The numbers of `heads` for the first numbers of the output."""
         for place in places(self.a.shape, most):
-            part = [float(self.losses[place])] if self.losses.shape == self.target.shape != () else []
+            part = [float(self.losses[place])] if self.losses.shape == self.a.shape else []
             yield place, [self.wanted(place), float(self.a[place]), *part, float(self.d_a[place])]
 
     @property
     def heads(self) -> Sequence[str]:
-        parted = self.losses.shape == self.target.shape != ()
-        return ("target", "a", *(["part of E"] if parted else []), "dE/da")
+        parted = ["part of E"] if self.losses.shape == self.a.shape else []
+        return ("target", "a", *parted, "dE/da")
 
     def derivative(self, place: Place) -> tuple[str, str]:
         """BP1 for one number of the output: in letters, and with numbers, "" where it is not simple."""
         letters, numbers = self._derivative(place)
-        if self.factor == 1 or not numbers:
+        weight = 1.0 if self.weights is None else self.weights[place[0]]
+        by = [plain(one) for one in (self.factor, weight) if one != 1]
+        if not by or not numbers:
             return letters, numbers
-        return f"{self.factor:g} ({letters})", f"{self.factor:g} * ({numbers})"
+        return f"{' '.join(by)} ({letters})", f"{' * '.join(by)} * ({numbers})"
 
     def _derivative(self, place: Place) -> tuple[str, str]:
         y, a, t = self.a[place[:-1]], short(float(self.a[place])), short(self.wanted(place))

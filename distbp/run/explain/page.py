@@ -45,6 +45,9 @@ def _page(found: Explanation) -> Iterator[str]:
     yield f'<p class="faint">Sample {found.sample}, {after}, in float64, by the engine. Loss'
     yield f"<b>{escape(found.loss_words)}</b>; update <code>{escape(rule_of(found))}</code>"
     yield f"{' (biases held)' if found.hold_biases else ''}.</p>"
+    if found.window is not None:
+        window = f"window {found.window} of the training set"
+        yield f'<p class="faint">The sample is {window}, row {found.sample} of this step\'s batch.</p>'
     if found.length is not None:
         length = counted(found.length, "step")
         yield f'<p class="faint">The row has {length}; what lies past its end is left out.</p>'
@@ -75,7 +78,7 @@ def _equations() -> Iterator[str]:
     yield "<h2>The four equations</h2>"
     yield '<div class="wide"><table>'
     for name, formula, words in (
-        ("BP1", "δ = ∂E/∂a · f′(z)", "of the last layer"),
+        ("BP1", "δ = ∂E/∂a · f′(z)", "of an output"),
         ("BP2", "∂E/∂a = Wᵀ δ of the layer after", "of every other layer; then δ as in BP1"),
         ("BP3", "∂E/∂b = δ", ""),
         ("BP4", "∂E/∂w = ∂E/∂a · ∂a/∂z · ∂z/∂w = δ · (what the weight is multiplied by)", ""),

@@ -54,8 +54,18 @@ def lost(document: Document, found: Found) -> list[Lost]:
     """For each output the losses, their sum, and dE/da of it."""
     outputs: list[Lost] = []
     for spec in document["outputs"]:
-        values, d = loss_of(spec, there(found[spec["layer"]]["a"]), spec["target"])
-        outputs.append({"values": values, "E": math.fsum(values), "dE_da": spec["factor"] * np.array(d)})
+        a = there(found[spec["layer"]]["a"])
+        if spec["weights"] is None:
+            values, d = map(np.array, loss_of(spec, a, spec["target"]))
+        else:  # each step has a target
+            pairs = [loss_of(spec, *one) for one in zip(a, spec["target"], strict=True)]
+            values, d = (
+                np.array(
+                    [weight * np.array(pair[of]) for weight, pair in zip(spec["weights"], pairs, strict=True)]
+                )
+                for of in (0, 1)
+            )
+        outputs.append({"values": values, "E": math.fsum(values.ravel()), "dE_da": spec["factor"] * d})
     return outputs
 
 

@@ -26,6 +26,7 @@ from distbp.nn.run_tape import matrix
 from distbp.nn.tape import ANY_LENGTH, ENTRY, LOSS_TOTAL, Ref, Row, Space
 from distbp.nn.wiring import DATA
 from distbp.run.explain.kinds import KINDS
+from distbp.run.explain.sample import length_of
 
 # Operands of these are not kept: weights, again and again.
 _PASSED_OVER = ("product", "transpose", "bound")
@@ -43,8 +44,7 @@ class Seen:
     numbers: Mapping[str, Array | None]
 
 
-@dataclass(frozen=True)
-class Lost:
+class Lost(NamedTuple):
     """What the loss of one output computed: `losses`, (numbers,), which add up to `loss`, and the gradient
     `d_a` of that times its factor, in the shape of the output."""
 
@@ -107,10 +107,11 @@ class _Ops:
 
 
 def record(
-    network: Network, loss: Loss | Losses, vector: Array, x: Array, target: Array, at: Array
+    network: Network, loss: Loss | Losses, vector: Array, x: Array, target: Array, weights: Array, at: Array
 ) -> Recording:
     """Runs the forward and backward pass of one sample. vector: (size,); x: (1, *row_shape); target: (1,)
-    or (1, targets), as the loss takes it, or as `distbp.nn.losses.several` says. at: the position
+    or (1, targets), as the loss takes it, or as `distbp.nn.losses.several` says. weights: of its targets,
+    (answers,), or (0,). at: the position
     (`distbp.nn.tape.position`), which decides what is drawn."""
     lowered = lower(network, 1, loss, training=True)
     gradient, totals = aligned_vector(network.size, network.dtype), np.zeros(lowered.totals)
@@ -120,13 +121,13 @@ def record(
         Space.WORK: aligned_vector(lowered.work, network.dtype),
         Space.INPUTS: np.ascontiguousarray(x).reshape(-1),
         Space.TARGETS: np.ascontiguousarray(target).reshape(-1),
-        Space.WEIGHTS: np.zeros(0),
+        Space.WEIGHTS: weights,
         Space.TOTALS: totals,
         Space.POSITION: at,
         Space.CONSTANTS: lowered.constants,
         Space.LABELS: np.zeros(lowered.labels, np.int64),
     }
-    length = _length(network, x)
+    length = length_of(network, x)
     events, outputs, arrived = _run_all(network, lowered, spaces, length)
     values = [_entered(network, vector, x)[:length], *outputs]
     stepped = {DATA: length is not None, **network.having_lengths}  # whose outputs have lengths
@@ -144,27 +145,29 @@ def record(
             numbers = KINDS[layer.type].ended(numbers, length)
         seen[index] = Seen(inputs, outputs[index], d_a, numbers)
     parts = {key: matrix(spaces[Space(ref.space)], ref, 1).copy() for key, ref in lowered.parts.items()}
-    lost = _lost(network, events)
+    lost = _lost(network, events, length)
     return Recording(length, seen, lost, float(totals[LOSS_TOTAL.start]), gradient, parts, totals)
 
 
-def _lost(network: Network, events: Sequence[_Event]) -> tuple[Lost, ...]:
+def _lost(network: Network, events: Sequence[_Event], length: int | None) -> tuple[Lost, ...]:
     """What the losses computed. Of several outputs each is added to the sum of all after it is computed."""
+    steps = None if network.carry is None else length  # each has a target
     added = [event for event in events if event.row.op.name == "add_losses"]
     joined = [event for event in events if event.row.op.name == "join_loss"] or added
     return tuple(
         Lost(
-            one.before[0].reshape(-1) * one.row.real[0],
+            _weighed(one)[:steps] if steps else _weighed(one)[0],
             float(one.after[3][0, 0]),
-            last.after[2].reshape(shape),
+            last.after[2].reshape(shape)[:steps],
         )
         for one, last, shape in zip(added, joined, network.output_shapes, strict=True)
     )
 
 
-def _length(network: Network, x: Array) -> int | None:
-    """How many steps the one row x has."""
-    return int(x.reshape(-1)[math.prod(network.input_shape)]) if network.lengths else None
+def _weighed(added: _Event) -> Array:
+    """The losses of the targets, (targets, numbers), with their weights."""
+    losses, weights = added.before[0] * added.row.real[0], added.before[1]
+    return losses * weights if len(weights) else losses
 
 
 def _entered(network: Network, vector: Array, x: Array) -> Array:

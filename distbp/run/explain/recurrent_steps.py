@@ -1,7 +1,7 @@
 """LSTM and GRU once more, step by step, in plain NumPy (see `loops`).
 
 Weights have the rows of each gate one below the other: of the LSTM i, f, g, o; of the GRU r, z, n. x: (steps,
-features); a state or a memory before the first step is 0.
+features); h, c: the state and the memory before the first step, (units,).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ def _sigmoid(z: Values) -> Values:
     return np.asarray(0.5 * (1 + np.tanh(z / 2)))
 
 
-def _shifted(h: Values) -> Values:
+def _shifted(first: Values, h: Values) -> Values:
     """What was there before each step."""
-    return np.concatenate([np.zeros((1, h.shape[1])), h[:-1]])
+    return np.concatenate([first[np.newaxis], h[:-1]])
 
 
 def _of_steps(steps: list[Found], backwards: bool = False) -> Found:
@@ -30,10 +30,9 @@ def _of_steps(steps: list[Found], backwards: bool = False) -> Found:
     return {name: np.array([one[name] for one in ordered]) for name in ordered[0]}
 
 
-def lstm(own: Tensors, x: Values) -> Found:
+def lstm(own: Tensors, x: Values, h: Values, c: Values) -> Found:
     """c_t = f c_(t-1) + i g, h_t = o tanh(c_t); i, f, o = sigmoid, g = tanh of W x_t + R h_(t-1) + b."""
     w, r, b = (own[name] for name in ("weight", "recurrent_weight", "bias"))
-    h = c = np.zeros(r.shape[1])
     steps: list[Found] = []
     for x_t in x:
         z_i, z_f, z_g, z_o = np.split(w @ x_t + r @ h + b, 4)
@@ -44,17 +43,19 @@ def lstm(own: Tensors, x: Values) -> Found:
     return _of_steps(steps)
 
 
-def lstm_back(own: Tensors, x: Values, seen: Found, d_a: Values) -> tuple[Found, dict[str, Values], Values]:
+def lstm_back(
+    own: Tensors, x: Values, h: Values, c: Values, seen: Found, d_a: Values
+) -> tuple[Found, dict[str, Values], Values]:
     """d_a: dE/dh from above, (steps, units). Returns numbers, gradients, dE/dx."""
     w, r = own["weight"], own["recurrent_weight"]
     names = ("input", "forget", "candidate", "output", "memory")
-    i, f, g, o, c = (seen[name] for name in names)
-    before = _shifted(c)
+    i, f, g, o, memory = (seen[name] for name in names)
+    before = _shifted(c, memory)
     later_h = later_c = np.zeros(r.shape[1])
     steps: list[Found] = []
     for t in reversed(range(len(x))):
         d_h = d_a[t] + later_h
-        tanh = np.tanh(c[t])
+        tanh = np.tanh(memory[t])
         d_c = d_h * o[t] * (1 - tanh**2) + later_c
         deltas = {
             "delta_input": d_c * g[t] * i[t] * (1 - i[t]),
@@ -68,18 +69,17 @@ def lstm_back(own: Tensors, x: Values, seen: Found, d_a: Values) -> tuple[Found,
     delta = np.concatenate([found[f"delta_{name}"] for name in names[:4]], axis=1)
     gradients = {
         "weight": delta.T @ x,
-        "recurrent_weight": delta.T @ _shifted(seen["states"]),
+        "recurrent_weight": delta.T @ _shifted(h, seen["states"]),
         "bias": delta.sum(axis=0),
     }
     return found, gradients, delta @ w
 
 
-def gru(own: Tensors, x: Values) -> Found:
+def gru(own: Tensors, x: Values, h: Values) -> Found:
     """h_t = (1 - z) n + z h_(t-1); r, z = sigmoid of W x_t + R h_(t-1) + b, q = R_n h_(t-1) + b_q,
     n = tanh(W_n x_t + b_n + r q)."""
     names = ("weight", "recurrent_weight", "bias", "recurrent_bias")
     w, u, b, b_q = (own[name] for name in names)
-    h = np.zeros(u.shape[1])
     steps: list[Found] = []
     for x_t in x:
         (x_r, x_z, x_n), (h_r, h_z, h_n) = np.split(w @ x_t + b, 3), np.split(u @ h, 3)
@@ -90,11 +90,13 @@ def gru(own: Tensors, x: Values) -> Found:
     return _of_steps(steps)
 
 
-def gru_back(own: Tensors, x: Values, seen: Found, d_a: Values) -> tuple[Found, dict[str, Values], Values]:
+def gru_back(
+    own: Tensors, x: Values, h: Values, seen: Found, d_a: Values
+) -> tuple[Found, dict[str, Values], Values]:
     """As `lstm_back`."""
     w, u = own["weight"], own["recurrent_weight"]
     r, z, n, q = (seen[name] for name in ("reset", "update", "candidate", "inner"))
-    before = _shifted(seen["states"])
+    before = _shifted(h, seen["states"])
     later = np.zeros(u.shape[1])
     steps: list[Found] = []
     for t in reversed(range(len(x))):

@@ -2,7 +2,7 @@
 
 The equations are those of M. Nielsen, "Neural Networks and Deep Learning", chapter 2. With delta = dE/dz,
 
-    BP1   delta = dE/da * f'(z)                      of the last layer
+    BP1   delta = dE/da * f'(z)                      of an output
     BP2   dE/da = W^T delta of the layer after       of every other layer; then delta as in BP1
     BP3   dE/db = delta
     BP4   dE/dw = delta * (the input of the weight)
@@ -21,9 +21,8 @@ import numpy as np
 
 from distbp.core.arguments import path_given
 from distbp.core.arrays import Array
-from distbp.core.errors import ArgumentError, Fault, JobError, NumericsError
+from distbp.core.errors import Fault, JobError, NumericsError
 from distbp.core.reduction import Block
-from distbp.core.words import counted
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.diagnosis import diagnose
 from distbp.engine.numerics import one_blas_thread, quiet
@@ -33,7 +32,7 @@ from distbp.engine.worker import Worker
 from distbp.job import TrainingJob
 from distbp.job.kinds import plain
 from distbp.nn.losses.several import heads_of
-from distbp.nn.network import Network, Tensor, aligned_vector
+from distbp.nn.network import Network, Tensor
 from distbp.nn.tape import ENTRY, TOTALS, position
 from distbp.nn.wiring import DATA
 from distbp.optim import CHAINS
@@ -42,6 +41,7 @@ from distbp.run.explain.explanation import Explanation
 from distbp.run.explain.numbers import LayerStep, Parameter, is_bias
 from distbp.run.explain.outputs import OutputStep
 from distbp.run.explain.record import Recording, options_of, record
+from distbp.run.explain.sample import Sample, check_call, sample_of, with_states
 from distbp.run.splits import open_splits
 from distbp.run.train import by_split, check_job
 from distbp.run.warm_start import check_init, init_folder, weights_from
@@ -72,9 +72,7 @@ def explain_job(
     place = path_given(folder, "folder")
     splits = open_splits(wide, place, by_split(given))
     blueprint = replace(make_blueprint(wide, splits), kernels="numpy")
-    _check_call(blueprint, sample, step)
-    if blueprint.series:
-        raise ArgumentError("windows of series cannot be explained yet; leave truncated_bptt_steps out")
+    check_call(blueprint, sample, step)
     network, data = blueprint.network(), splits.ready(blueprint)
     source = init_folder(wide, place)
     check_init(blueprint, splits, source)
@@ -92,30 +90,27 @@ def explain_job(
                 _apply(server, number, whole, held)
             except NotFiniteError:
                 raise diagnose(blueprint, vector, data, number) from None
-        rows, _ = data.train(0)
-        size = int(np.prod(network.row_shape))
-        x = aligned_vector(size, network.input_dtype).reshape(1, *network.row_shape)
-        rows.gather(np.array([sample]), x)
-        if network.lengths and not x[0, -1]:
-            raise ArgumentError(
-                f"sample {sample} has no steps, so there is nothing to explain; name another row"
-            )
-        target = rows.targets[[sample]]
-        return _explained(blueprint, network, server, x, target, (sample, step, held))
+        row = sample_of(blueprint, network, worker, data, sample, step)
+        return _explained(blueprint, network, server, row, step, held)
 
 
 def _explained(
     blueprint: Blueprint,
     network: Network,
     server: ParameterServer,
-    x: Array,
-    target: Array,
-    of: tuple[int, int, list[Tensor]],
+    sample: Sample,
+    step: int,
+    held: list[Tensor],
 ) -> Explanation:
-    job, (sample, step, held), vector = blueprint.job, of, server.vector
+    job, vector = blueprint.job, server.vector
     before, slots = vector.copy(), {name: values.copy() for name, values in server.slots.items()}
     at = position(step, 0, job.seed, blueprint.total_steps)
-    found = record(network, job.loss, vector, x, target, at)
+
+    def recorded(values: Array) -> Recording:
+        own = with_states(network, values, before, sample.lane)
+        return record(network, job.loss, own, sample.x, sample.target, sample.weights, at)
+
+    found = recorded(vector)
     gradient, totals = found.gradient.copy(), np.zeros_like(server.totals)
     totals[LOSS], totals[WEIGHT], totals[BOUND], totals[ROWS] = *found.totals[:TOTALS], 1
     totals[LIVE:BOUND] = found.totals[TOTALS : TOTALS + len(totals) - LIVE - 1]
@@ -167,17 +162,18 @@ def _explained(
     return Explanation(
         job.name,
         job.seed,
-        sample,
+        sample.number,
+        sample.row if blueprint.series else None,
         step,
         blueprint.total_steps,
         bool(held),
         layers[0].x,
         found.length,
         tuple(layers),
-        _outputs(network, job, found, target),
+        _outputs(network, job, found, sample),
         found.loss,
-        record(network, job.loss, vector, x, target, at).loss,
-        record(network, job.loss, fixed, x, target, at).loss,
+        recorded(vector).loss,
+        recorded(fixed).loss,
         {**plain(job.optimizer), "decay_factor": blueprint.decay()(step)},
         rate,
         {"l1": job.regularization.l1, "l2": job.regularization.l2},
@@ -185,19 +181,25 @@ def _explained(
     )
 
 
-def _outputs(network: Network, job: TrainingJob, found: Recording, target: Array) -> tuple[OutputStep, ...]:
+def _outputs(network: Network, job: TrainingJob, found: Recording, sample: Sample) -> tuple[OutputStep, ...]:
     heads = heads_of(job.loss, network.answer_shapes)
+    if network.carry is not None:  # of one output; each step has a target
+        number, (head,), (lost,) = network.outputs[0], heads, found.outputs
+        a, steps = found.layers[number].a, found.length
+        target = sample.target.reshape(network.answers, -1)[:steps]
+        target = target[:, 0] if head.is_label else target
+        weights = sample.weights[:steps, 0]
+        return (OutputStep(None, number, plain(head.loss), 1.0, target, weights, a, *lost),)
     return tuple(
         OutputStep(
             head.name or None,
             number,
             plain(head.loss),
             head.factor,
-            head.targets_of(target)[0].copy(),
+            head.targets_of(sample.target)[0].copy(),
+            None,
             found.layers[number].a,
-            lost.losses,
-            lost.loss,
-            lost.d_a,
+            *lost,
         )
         for head, number, lost in zip(heads, network.outputs, found.outputs, strict=True)
     )
@@ -211,15 +213,3 @@ def _apply(server: ParameterServer, step: int, whole: Contribution, held: list[T
     server.apply(step, [whole])
     for tensor, values in zip(held, kept, strict=True):
         server.vector[tensor.start : tensor.stop] = values
-
-
-def _check_call(blueprint: Blueprint, sample: int, step: int) -> None:
-    rows, steps = blueprint.rows["train"], blueprint.total_steps
-    if not 0 <= sample < rows:
-        there = f"{counted(rows, 'row')}, 0 to {rows - 1}" if rows > 1 else "1 row, which is 0"
-        raise ArgumentError(f"sample is {sample}, but the training set has {there}")
-    if not 0 <= step < steps:
-        raise ArgumentError(
-            f"step is {step}, but the job has {counted(steps, 'step')}: 0 to {steps - 1} can come before;"
-            " raise its epochs or max_steps"
-        )

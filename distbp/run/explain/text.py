@@ -50,6 +50,8 @@ def _title(found: Explanation) -> Iterator[str]:
     held = "; biases held" if found.hold_biases else ""
     yield from textwrap.wrap(f"loss {found.loss_words}; {rate}{held}", WIDTH, subsequent_indent=" " * 5)
     yield f"input   {_some(found.input)}"
+    if found.window is not None:
+        yield f"window  {found.window} of the training set, row {found.sample} of this step's batch"
     if found.length is not None:
         yield f"length  {counted(found.length, 'step')}; what lies past the end of the row is left out"
     for one in found.outputs:

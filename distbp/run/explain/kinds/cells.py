@@ -11,7 +11,9 @@ from distbp.run.explain.kinds.directions import (
     Cell,
     Found,
     before,
+    first_words,
     gate_sum,
+    given,
     input_terms,
     named,
     past,
@@ -35,7 +37,8 @@ def _elman_back_reads(spec: Spec, ops: Ops) -> dict[str, list[Values]]:
 
 
 def _elman(spec: Spec, own: Tensors, x: Values) -> Found:
-    z, h = elman(own["weight"], own["recurrent_weight"], own["bias"], x, spec)
+    first = given(spec, own, "states")
+    z, h = elman(own["weight"], own["recurrent_weight"], own["bias"], x, first, spec)
     return {"z": z, "states": h}
 
 
@@ -44,7 +47,8 @@ def _elman_back(
 ) -> tuple[Found, dict[str, Values], Values]:
     z, f_prime = seen["z"], slope(spec, seen["z"])
     assert f_prime is not None
-    back = elman_back(own["weight"], own["recurrent_weight"], x, z, seen["states"], d, spec)
+    w, r, first = own["weight"], own["recurrent_weight"], given(spec, own, "states")
+    back = elman_back(w, r, x, z, seen["states"], first, d, spec)
     d_h, delta, gradients, d_x = back
     return {"f_prime": f_prime, "dE_dstates": d_h, "delta": delta}, gradients, d_x
 
@@ -64,7 +68,9 @@ _ELMAN = Cell(
     back_reads=_elman_back_reads,
     forward=_elman,
     backward=_elman_back,
-    rule=lambda step: f"z[t] = W x[t] + R h[t-1] + b,  h[t] = {step.activation}(z[t]),  h[-1] = 0",
+    rule=lambda step: (
+        f"z[t] = W x[t] + R h[t-1] + b,  h[t] = {step.activation}(z[t]),  {first_words(step, 'h[-1]')}"
+    ),
     back_rules=("through time: dE/dh[t] = dE/da[t] + R^T delta[t+1]", "delta = dE/dh * f'(z)"),
     tables=((("z", "z"), ("h", "states"), ("f'(z)", "f_prime")),),
     back_tables=((("dE/dh", "dE_dstates"), ("f'(z)", "f_prime"), ("delta", "delta")),),
@@ -142,11 +148,13 @@ def _lstm_brought(step: LayerStep, t: int, j: int, end: str) -> list[str]:
 _LSTM_CELL = Cell(
     reads=_lstm_reads,
     back_reads=_lstm_back_reads,
-    forward=lambda spec, own, x: lstm(own, x),
-    backward=lambda spec, own, x, seen, d: lstm_back(own, x, seen, d),
+    forward=lambda spec, own, x: lstm(own, x, given(spec, own, "states"), given(spec, own, "memory")),
+    backward=lambda spec, own, x, seen, d: lstm_back(
+        own, x, given(spec, own, "states"), given(spec, own, "memory"), seen, d
+    ),
     rule=lambda step: (
         "i, f, o = sigmoid and g = tanh of W x[t] + R h[t-1] + b, each with rows of its own;"
-        "  c[t] = f c[t-1] + i g,  h[t] = o tanh(c[t]),  h[-1] = c[-1] = 0"
+        f"  c[t] = f c[t-1] + i g,  h[t] = o tanh(c[t]),  {first_words(step, 'h[-1], c[-1]')}"
     ),
     back_rules=(
         "through time: dE/dh[t] = dE/da[t] + R^T delta[t+1]",
@@ -218,11 +226,11 @@ def _gru_brought(step: LayerStep, t: int, j: int, end: str) -> list[str]:
 _GRU_CELL = Cell(
     reads=_gru_reads,
     back_reads=_gru_back_reads,
-    forward=lambda spec, own, x: gru(own, x),
-    backward=lambda spec, own, x, seen, d: gru_back(own, x, seen, d),
+    forward=lambda spec, own, x: gru(own, x, given(spec, own, "states")),
+    backward=lambda spec, own, x, seen, d: gru_back(own, x, given(spec, own, "states"), seen, d),
     rule=lambda step: (
         "r, z = sigmoid of W x[t] + R h[t-1] + b, each with rows of its own;  q = R h[t-1] + b_q,"
-        "  n = tanh(W x[t] + b + r q),  h[t] = (1 - z) n + z h[t-1],  h[-1] = 0"
+        f"  n = tanh(W x[t] + b + r q),  h[t] = (1 - z) n + z h[t-1],  {first_words(step, 'h[-1]')}"
     ),
     back_rules=(
         "through time: dE/dh[t] = dE/da[t] + R^T (delta_r, delta_z, delta_q)[t+1] + z[t+1] dE/dh[t+1]",

@@ -6,9 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from distbp.run.explain.numbers import Columns, LayerStep, Ops, Spec, Tensors, Values
 from distbp.run.explain.words import at, short, total
 
+# What stands before the first step; of windows of series, else it is 0.
+BEGIN: Mapping[str, str] = {"states": "states_before", "memory": "memory_before"}
 Found = dict[str, Values]  # (steps, units) each, in the order in which a direction goes
 
 
@@ -66,9 +70,26 @@ def mark(end: str) -> str:
 
 
 def past(step: LayerStep, name: str, end: str, t: int, j: int) -> float:
-    """A number of the step before; 0 before the first."""
+    """A number of the step before; before the first what it began with."""
     back = before(end, t)
-    return float(step.get(name + end)[back, j]) if there(step, back) else 0.0
+    return float((step.get(name + end)[back] if there(step, back) else begin(step, name))[j])
+
+
+def begin(step: LayerStep, name: str) -> Values:
+    """A state before the first step, (units,)."""
+    return step.get(BEGIN[name]) if step.has(BEGIN[name]) else np.zeros(step.get(name).shape[1])
+
+
+def given(spec: Spec, own: Tensors, name: str) -> Values:
+    """The same for what is computed again."""
+    told = spec.get(BEGIN[name])
+    return np.zeros(own["recurrent_weight"].shape[1]) if told is None else np.array(told, np.float64)
+
+
+def first_words(step: LayerStep, letters: str) -> str:
+    """What a rule says of the states before the first step."""
+    carried = step.has(BEGIN["states"]) and step.get(BEGIN["states"]).any()
+    return f"{letters} = {'what the window before has left' if carried else '0'}"
 
 
 def product(*factors: float) -> str:
@@ -82,10 +103,10 @@ def input_terms(step: LayerStep, row: int, t: int, end: str) -> list[tuple[float
 
 def recurrent_terms(step: LayerStep, row: int, t: int, end: str) -> list[tuple[float, float]]:
     """Of one row of R h."""
-    back = before(end, t)
-    if not there(step, back):
-        return []
-    return list(zip(step.tensor(f"recurrent_weight{end}")[row], step.get(f"states{end}")[back], strict=True))
+    back, r = before(end, t), step.tensor(f"recurrent_weight{end}")[row]
+    if there(step, back):
+        return list(zip(r, step.get(f"states{end}")[back], strict=True))
+    return list(zip(r, begin(step, "states"), strict=True)) if step.has(BEGIN["states"]) else []
 
 
 def gate_sum(step: LayerStep, row: int, t: int, end: str) -> str:

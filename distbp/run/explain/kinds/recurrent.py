@@ -12,7 +12,7 @@ import numpy as np
 
 from distbp.run.explain.kinds.cells import CELLS
 from distbp.run.explain.kinds.dense import below
-from distbp.run.explain.kinds.directions import Cell, after, ends_of, mark, product, there
+from distbp.run.explain.kinds.directions import BEGIN, Cell, after, begin, ends_of, mark, product, there
 from distbp.run.explain.numbers import (
     Back,
     Columns,
@@ -43,7 +43,8 @@ def _own(own: Tensors, end: str) -> Tensors:
 
 def _read(spec: Spec, ops: Ops) -> Numbers:
     cell, ends = CELLS[spec["type"]], ends_of(spec["options"])
-    found: Numbers = {}
+    begun = [one.reshape(-1) for one in ops.after("load_states", 3)]
+    found: Numbers = dict(zip(BEGIN.values(), begun, strict=False))
     for backward, parts in ((False, cell.reads(spec, ops)), (True, cell.back_reads(spec, ops))):
         for name, steps in parts.items():
             many = len(steps) // len(ends)
@@ -95,6 +96,13 @@ def _tables(step: LayerStep, columns: Sequence[Columns]) -> Sequence[Columns]:
         for end in ends_of(step.options)
         for one in columns
     ]
+
+
+def _first_tables(step: LayerStep) -> Sequence[Columns]:
+    """What it began with, last."""
+    begun = tuple((f"{head}[-1]", BEGIN[name]) for head, name in (("h", "states"), ("c", "memory")))
+    there = tuple(one for one in begun if step.has(one[1]))
+    return [*_tables(step, CELLS[step.type].tables), *([there] if there else [])]
 
 
 def _made(step: LayerStep, place: Place) -> list[str]:
@@ -164,6 +172,8 @@ def _weights_of(step: LayerStep, cell: Cell, end: str) -> Mapping[str, Weight]:
         (j, i), h = place, step.get(f"states{end}")
         delta = _delta(step, cell.recurrent_deltas, end)
         rows, before = (delta[:-1], h[1:]) if end else (delta[1:], h[:-1])
+        if step.has(BEGIN["states"]):
+            rows, before = delta, np.concatenate([begin(step, "states")[np.newaxis], before])
         return total(zip(rows[:, j], before[:, i], strict=True))
 
     def bias(step: LayerStep, place: Place) -> str:
@@ -198,13 +208,14 @@ RECURRENT = Kind(
     backward=_backward,
     rule=lambda step: CELLS[step.type].rule(step),
     back_rules=lambda step: CELLS[step.type].back_rules,
-    tables=lambda step: _tables(step, CELLS[step.type].tables),
+    tables=_first_tables,
     back_tables=lambda step: _tables(step, CELLS[step.type].back_tables),
     made=_made,
     brought=_brought,
     hands_rule=below,
     hands=_hands,
     weights=_weights,
-    unit=lambda step, place: f"t={place[0]} [{place[1]}]",
+    unit=lambda step, place: f"t={place[0]} [{place[1]}]" if len(place) == 2 else at(place),
     drawn=_drawn,
+    ended=lambda numbers, length: numbers,  # it takes no step past the end
 )

@@ -1,0 +1,98 @@
+"""The row that a step is explained for, as the engine takes it.
+
+Of windows of series it is a row of the step's batch: only those have states that the step before has left.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.core.errors import ArgumentError
+from distbp.core.words import counted
+from distbp.data.batches import Holdings
+from distbp.engine.blueprint import Blueprint
+from distbp.engine.worker import Worker
+from distbp.nn.network import Network, aligned_vector
+
+
+class Sample(NamedTuple):
+    """`number`: as it was asked for; `row`: of the training set. x: (1, *row_shape); target: (1, ...), as the
+    loss takes it. `weights`: of the targets, (targets, 1), which add up to 1; (0, 1) where a row has one.
+    `lane`: the number of its states among those of all shards; 0 where there are none."""
+
+    number: int
+    row: int
+    lane: int
+    x: Array
+    target: Array
+    weights: Array
+
+
+def check_call(blueprint: Blueprint, sample: int, step: int) -> None:
+    """Raises ArgumentError where there is no such sample or step."""
+    rows, steps = blueprint.rows["train"], blueprint.total_steps
+    if not 0 <= step < steps:
+        raise ArgumentError(
+            f"step is {step}, but the job has {counted(steps, 'step')}: 0 to {steps - 1} can come before;"
+            " raise its epochs or max_steps"
+        )
+    where, what = "training set", "row"
+    if blueprint.series:
+        sharding = blueprint.sharding()
+        rows = sharding.batch_rows(step % sharding.steps_per_epoch)
+        where, what = f"batch of step {step}", "window"
+    if not 0 <= sample < rows:
+        there = f"{counted(rows, what)}, 0 to {rows - 1}" if rows > 1 else f"1 {what}, which is 0"
+        raise ArgumentError(f"sample is {sample}, but the {where} has {there}")
+
+
+def sample_of(
+    blueprint: Blueprint, network: Network, worker: Worker, data: Holdings, number: int, step: int
+) -> Sample:
+    """The row, once the steps before are done. Raises ArgumentError where it has no steps, or weighs
+    nothing."""
+    row, lane = _in_batch(blueprint, worker, number, step) if blueprint.series else (number, 0)
+    rows, _ = data.train(0)
+    x = aligned_vector(math.prod(network.row_shape), network.input_dtype).reshape(1, *network.row_shape)
+    rows.gather(np.array([row]), x)
+    if length_of(network, x) == 0:
+        raise ArgumentError(f"sample {number} has no steps, so there is nothing to explain; name another row")
+    weights = np.zeros((0, 1))
+    if blueprint.series:
+        given = np.ones(network.answers) if rows.weights is None else rows.weights[row].astype(np.float64)
+        if not given.any():
+            raise ArgumentError(
+                f"sample {number} weighs nothing, so nothing is learned from it; name another"
+            )
+        weights = (given / given.sum()).reshape(-1, 1)
+    return Sample(number, row, lane, x, rows.targets[[row]], weights)
+
+
+def _in_batch(blueprint: Blueprint, worker: Worker, number: int, step: int) -> tuple[int, int]:
+    """The row of the training set that a row of the batch is, and its lane among those of all shards."""
+    lanes = blueprint.sharding().slice_rows(0, 0)
+    slices = [worker.rows(step, shard) for shard in range(blueprint.shards)]
+    places = [
+        (int(row), shard * lanes + n) for shard, rows in enumerate(slices) for n, row in enumerate(rows)
+    ]
+    return places[number]
+
+
+def length_of(network: Network, x: Array) -> int | None:
+    """How many steps the one row x has; None where rows have no lengths."""
+    return int(x.reshape(-1)[math.prod(network.input_shape)]) if network.lengths else None
+
+
+def with_states(network: Network, vector: Array, before: Array, lane: int) -> Array:
+    """The vector, with the states that a lane has in `before` as those of the only row."""
+    found = aligned_vector(network.size, network.dtype)
+    found[:] = vector
+    for tensor in network.states:
+        width = tensor.shape[-1]
+        start = tensor.start + lane * width
+        found[tensor.start : tensor.start + width] = before[start : start + width]
+    return found
