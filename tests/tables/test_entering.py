@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from houses import houses, job, write
 
-from distbp import JobError, train
+from distbp import JobError, TrainingJob, train
 from distbp.cli.describe import lines
 from distbp.plan.describe import describe_job
 from distbp.run.explain.check import check
@@ -100,6 +100,22 @@ def test_the_entry_of_a_table_is_told(tmp_path: Path) -> None:
     assert f"\n  [{code}, 0] " in text
     shown = page(found)
     assert "<h2>The columns</h2>" in shown and f"as the cell is entry {code} of the table" in shown
+
+
+def test_a_layer_that_takes_the_columns_says_so(tmp_path: Path) -> None:
+    wanted = job(write(houses(), tmp_path / "h.csv"))
+    layers = [
+        {"type": "dense", "units": 2, "name": "a"},
+        {"type": "dense", "units": 2, "inputs": ["input"], "name": "b"},
+        {"type": "concatenate", "inputs": ["a", "b", "input"]},
+        {"type": "dense", "units": 1},
+    ]
+    fields = {**wanted.to_mapping(), "model": {"layers": layers}}
+    found = explain_job(TrainingJob.from_mapping(fields))
+    assert check(found.to_json()).passed
+    text = "\n".join(explain_lines(found))
+    assert "layer 2: concatenate, takes layer 0 and layer 1 and the columns, output 33" in text
+    assert "takes 0, 1, the columns" in " ".join(page(found).split())
 
 
 def test_wrong_numbers_of_what_enters_are_found(tmp_path: Path) -> None:

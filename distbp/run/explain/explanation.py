@@ -39,6 +39,12 @@ class Explanation:
     penalties: Mapping[str, float]
     clip: Mapping[str, float | None]
 
+    def named(self, number: int) -> str:
+        """A layer by its number, or what stands before the first one."""
+        if number < self.layers[0].number:
+            return "the input"
+        return "the columns" if number < 0 else f"layer {number}"
+
     @property
     def loss_words(self) -> str:
         """`mse`, or `digit: softmax_cross_entropy, size: 0.5 x mse`."""

@@ -135,10 +135,10 @@ def _column(found: Explanation, layer: LayerStep | None) -> _Column:
         )
         values, deltas = Formulas(found, layer).drawn
         notes = [column.note] if column.note else []
-        notes += [f"output {one.name}" for one in found.outputs if one.name and one.layer == layer.number]
         notes += ["a row for each step"] if values.ndim == 2 and layer.has("states") else []
         if layer.sources != (layer.number - 1,):
-            notes.append("takes " + ", ".join("input" if one < 0 else str(one) for one in layer.sources))
+            taken = [found.named(one).removeprefix("layer ") for one in layer.sources]
+            notes.append(f"takes {', '.join(taken)}")
         column.note = ", ".join(notes)
     if values.ndim == 1:
         tips = [_tips(found, layer, (n,)) for n in range(min(len(values), MOST_UNITS))]
@@ -267,7 +267,7 @@ def draw(found: Explanation) -> str:
 
 def _targets(one: OutputStep, column: _Column, x: float) -> str:
     """The targets beside an output, and what the loss hands to it."""
-    marks = []
+    marks = [] if one.name is None else [_text(x, 72, f"output {one.name}", "note", "start")]
     for number, (_, y) in column.spots.items():
         marks.append(_text(x, y - 8, f"target {plain(one.wanted((number,)))}", "note", "start"))
         marks.append(_text(x, y + 18, f"∂E/∂a {few(float(one.d_a[number]))}", "d", "start"))

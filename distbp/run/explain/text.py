@@ -65,17 +65,14 @@ def _some(values: Array) -> str:
     return shown + (f", ... {flat.size - 3:,} more" if flat.size > 4 else "") + shape
 
 
-def _name(layer: LayerStep) -> str:
+def _name(found: Explanation, layer: LayerStep) -> str:
     shape = " x ".join(map(str, layer.a.shape))
     called = f", {layer.activation}" if layer.activation and layer.activation != layer.type else ""
     named = "" if layer.name is None else f" {layer.name!r}"
-    taken = "" if layer.sources == (layer.number - 1,) else f", takes {_sources(layer)}"
+    sources = " and ".join(found.named(source) for source in layer.sources)
+    taken = "" if layer.sources == (layer.number - 1,) else f", takes {sources}"
     what = layer.type if layer.number < 0 else f"{layer.words}: {layer.type}"
     return f"{what}{named}{called}{taken}, output {shape}"
-
-
-def _sources(layer: LayerStep) -> str:
-    return " and ".join("the input" if source < 0 else f"layer {source}" for source in layer.sources)
 
 
 def _left_out(shown: int, of: int, what: str) -> Iterator[str]:
@@ -116,7 +113,7 @@ def _first(layer: LayerStep, tables: Sequence[Columns]) -> Place:
 
 
 def _forward(found: Explanation, layer: LayerStep) -> Iterator[str]:
-    yield _name(layer)
+    yield from textwrap.wrap(_name(found, layer), WIDTH, subsequent_indent="    ")
     told = Formulas(found, layer)
     yield from _wrapped(told.forward_rule)
     if kind_of(layer).passes:
@@ -139,7 +136,7 @@ def _loss(found: Explanation) -> Iterator[str]:
 
 
 def _backward(found: Explanation, layer: LayerStep) -> Iterator[str]:
-    yield _name(layer)
+    yield from textwrap.wrap(_name(found, layer), WIDTH, subsequent_indent="    ")
     told = Formulas(found, layer)
     if kind_of(layer).passes:
         yield f"  {told.forward_rule}"
