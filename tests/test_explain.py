@@ -597,6 +597,18 @@ def test_weights_of_classes_are_those_of_the_steps() -> None:
     assert check(document(found)).largest < 1e-12
 
 
+def test_a_window_that_weighs_nothing_is_refused() -> None:
+    layers, x, y, loss = CARRIED["elman"]
+    fields = {"data": {"truncated_bptt_steps": 4}, "batch_size": 3, "shuffle": False}
+    job = TrainingJob.from_mapping({"model": {"layers": layers}, "loss": loss, **fields})
+    given = {"train": (x, y, [0.0, 1.0, 1.0, 1.0])}
+    with pytest.raises(
+        ArgumentError, match="sample 0 weighs nothing, so nothing is learned from it; name ano"
+    ):
+        explain_job(job, given=given)
+    assert check(document(explain_job(job, given=given, sample=2))).passed
+
+
 def test_samples_of_series_are_those_of_the_batch() -> None:
     with pytest.raises(ArgumentError, match="sample is 3, but the batch of step 1 has 3 windows, 0 to 2"):
         window("gru", 3, 1)
