@@ -296,6 +296,13 @@ def test_one_class_loss_takes_no_scale() -> None:
         make_job(data=data)
 
 
+def test_a_loss_without_values_below_0_takes_no_scale() -> None:
+    data = {"train": {"format": "table", "path": "a.csv"}, "target": {"column": "a", "scale": "standard"}}
+    message = "data.target.scale: gives values below 0, and poisson takes none; leave it out"
+    with pytest.raises(JobError, match=message):
+        make_job(data=data, loss="poisson")
+
+
 def test_too_many_outputs() -> None:
     kind = LossKind("losses", "loss", {"losses": LOSSES})
     with pytest.raises(ValueError, match="must be a mapping of at most 1000 outputs, not of 1001"):

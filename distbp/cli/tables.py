@@ -122,7 +122,7 @@ def lines(table: RawTable, facts: Mapping[str, Facts], target: str | None) -> It
     """The description in words, 80 columns wide where names are short."""
     from distbp.data.columns.kinds import automatic
     from distbp.data.columns.types import WORDS
-    from distbp.job.first_job import numbers_rows
+    from distbp.job.first_job import numbers_rows, task_of
 
     files = "" if len(table.files) == 1 else f" in {counted(len(table.files), 'file')}"
     yield f"{table.name}: {counted(_rows(facts), 'row')}, {counted(len(facts), 'column')}{files}"
@@ -145,7 +145,7 @@ def lines(table: RawTable, facts: Mapping[str, Facts], target: str | None) -> It
     counting = [name for name, found in facts.items() if name != target and numbers_rows(found)]
     if counting:
         yield f"\ncolumns that only number the rows, and are dropped by a first job: {', '.join(counting)}"
-    if target is not None and target in facts:
+    if target is not None and target in facts and task_of(facts[target])[0]:
         yield from _balance(facts[target])
 
 
@@ -179,6 +179,8 @@ def _day(seconds: float) -> str:
 
 
 def _cut(text: str, most: int) -> str:
+    """Line ends and the like as they are written: \\n."""
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 

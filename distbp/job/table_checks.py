@@ -92,16 +92,22 @@ def _a_target_for_each_output(job: TrainingJob) -> Iterator[Fault]:
 
 
 def values_are_scaled(job: TrainingJob) -> Iterator[Fault]:
-    """Classes have no scale, and no limits."""
+    """Classes have no scale, and no limits; scaled values are on both sides of 0."""
     losses = {part.name: part.loss for part in parts_of(job.loss)}
     for name, target in targets_in(job.data.target).items():
-        if name not in losses or losses[name].task == "regression":
+        if name not in losses:
             continue
+        loss, scaled = losses[name], target.scale == "standard"
         path = f"data.target.{name}" if name else "data.target"
-        for option, asked in (("scale", target.scale == "standard"), ("clip", target.clip)):
-            if asked:
-                text = f"is for values, and {losses[name].type} takes classes; leave it out"
-                yield Fault(f"{path}.{option}", text)
+        if loss.task != "regression":
+            for option, asked in (("scale", scaled), ("clip", target.clip)):
+                if asked:
+                    yield Fault(
+                        f"{path}.{option}", f"is for values, and {loss.type} takes classes; leave it out"
+                    )
+        elif scaled and loss.allowed[0] == 0:
+            text = f"gives values below 0, and {loss.type} takes none; leave it out"
+            yield Fault(f"{path}.scale", text)
 
 
 def _windows_fit(job: TrainingJob) -> Iterator[Fault]:

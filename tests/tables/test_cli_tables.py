@@ -51,6 +51,17 @@ def test_describe_shows_the_balance_of_classes(tmp_path: Path) -> None:
     assert "'y' has 2 levels, which are predicted as classes" in text
 
 
+def test_describe_shows_no_balance_of_values(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,y\n1,1.5\n2,2.5\n3,3.5\n")
+    assert "classes" not in cli("data", "describe", "t.csv", "--target", "y").stdout
+
+
+def test_describe_shows_line_ends_of_cells_on_one_line(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('a,y\n"x\ny",1\n"\x1b[31mz",2\n')
+    text = cli("data", "describe", "t.csv").stdout
+    assert r"2 levels: \x1b[31mz (1), x\ny (1)" in text
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl", ".feather"])
 def test_describe_for_programs(suffix: str, tmp_path: Path) -> None:
     write(houses(), tmp_path / f"h{suffix}")
@@ -125,6 +136,15 @@ def test_abalone(test_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             "the target 'y' has one value in all rows, so that",
         ),
         (("data", "describe", "one.csv", "--target", "x"), "no column beside the target 'x' can be an input"),
+        (
+            ("data", "describe", "sums.csv", "--target", "y"),
+            "the target 'y' is text of 60 levels in 60 rows, too many for classes; write numbers as plain"
+            " numbers, such as 1234.5, or choose another",
+        ),
+        (
+            ("data", "describe", "{format: table, path: h.csv, header: false}", "--target", "price"),
+            "6; no header was found: say header: true if the first line holds the names",
+        ),
     ],
 )
 def test_what_is_said(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
@@ -133,6 +153,7 @@ def test_what_is_said(words: tuple[str, ...], said: str, tmp_path: Path) -> None
     (tmp_path / "one.csv").write_text("x,y\n" + "".join(f"{i % 3},yes\n" for i, _ in enumerate(names)))
     if words[-1] == "x":
         (tmp_path / "one.csv").write_text("x,y\n" + "".join(f"{i % 3},{n}\n" for i, n in enumerate(names)))
+    (tmp_path / "sums.csv").write_text("x,y\n" + "".join(f"{i % 3},${i}\n" for i, _ in enumerate(names)))
     done = cli(*words)
     assert done.exit_code in (2, 3)
     assert said in " ".join(done.stderr.split())

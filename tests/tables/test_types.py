@@ -100,6 +100,9 @@ def test_kinds_follow(tmp_path: Path) -> None:
         ('"a, b",c\n1,2\n', ",", ("a, b", "c")),
         ("\ufeffa,b\n1,2\n", ",", ("a", "b")),
         ("a\n1\n2\n", ",", ("a",)),
+        (",a\n0,x\n", ",", ("unnamed_0", "a")),
+        ("a,b,\n1,2,\n", ",", ("a", "b", "unnamed_2")),
+        ("a,,b\nc,d,e\n", ",", ("0", "1", "2")),
     ],
 )
 def test_delimiter_and_header_are_found(
@@ -117,6 +120,32 @@ def test_lines_may_be_skipped_and_encodings_given(tmp_path: Path) -> None:
     found = survey(open_raw(TableFiles(path="t.csv", skip_lines=1, encoding="latin-1"), tmp_path), MISSING)
     assert list(found) == ["name", "größe"]
     assert found["name"].levels == {"Müller": 1}
+
+
+@pytest.mark.parametrize(("cell", "number"), [("1,5", 1.5), ("-1.234,5", -1234.5), ("2.000", 2000), ("7", 7)])
+def test_a_decimal_comma(cell: str, number: float, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(f"a;b\n{cell};1,5 kg\n")
+    found = survey(open_raw(TableFiles(path="t.csv", decimal=","), tmp_path), MISSING, deep=True)
+    assert (found["a"].low, found["b"].levels) == (number, {"1,5 kg": 1})
+
+
+def test_a_decimal_comma_without_a_header(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("1,5;a\n2,5;b\n")
+    assert open_raw(TableFiles(path="t.csv", decimal=","), tmp_path).names == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("a;b\n1,5;x\n", "'1,5' is no number; for a decimal comma say decimal: ','"),
+        (
+            "a;b\n1;x\n1,5;x\n",
+            "t.csv: row 1 is '1,5', after whole numbers; for a decimal comma say decimal: ','",
+        ),
+    ],
+)
+def test_why_a_decimal_comma_is_text(text: str, why: str, tmp_path: Path) -> None:
+    assert facts(tmp_path, text)["a"].why == why
 
 
 def test_cells_may_hold_line_ends(tmp_path: Path) -> None:

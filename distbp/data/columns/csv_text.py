@@ -21,7 +21,8 @@ from distbp.data.safety import DataFile
 _DELIMITERS = (",", "\t", ";", "|")
 _SAMPLE = 2**18  # bytes, of which the delimiter and the header are found
 _BLOCK = 2**22  # a row must fit into it
-_SHOWN = 5
+_THOUSANDS = r"^\s*[+-]?[0-9]{1,3}(\.[0-9]{3})+(,[0-9]+)?\s*$"
+_DECIMAL_COMMA = r"^(\s*[+-]?[0-9]*),([0-9]+([eE][+-]?[0-9]+)?\s*)$"
 
 
 class Dialect(NamedTuple):
@@ -55,7 +56,7 @@ def find_dialect(source: TableFiles, file: DataFile, *, header: bool | None = No
     sample, whole = _sample(source, file)
     if not sample.strip():
         raise DataError(f"{file.name}: there is no text in the file; check that it was copied completely")
-    choices = [source.delimiter] if source.delimiter else list(_DELIMITERS)
+    choices = [source.delimiter] if source.delimiter else [d for d in _DELIMITERS if d != source.decimal]
     if not source.delimiter and ".tsv" in file.name.lower():
         choices.insert(0, choices.pop(choices.index("\t")))
     tried = [(_table(source, sample, delimiter, whole), delimiter) for delimiter in choices]
@@ -63,9 +64,7 @@ def find_dialect(source: TableFiles, file: DataFile, *, header: bool | None = No
     (table, _), delimiter = best
     if table is None or not table.num_rows:
         raise DataError(f"{file.name}: cannot be read as CSV; say its delimiter, quote and encoding")
-    first = [
-        cleaned(column.combine_chunks().slice(0, 1), ()).to_pylist()[0] or "" for column in table.columns
-    ]
+    first = [cell or "" for cell in _first_cells(source, table)]
     if source.header is not None:
         header = source.header
         why = "as the job says"
@@ -105,7 +104,7 @@ def read_csv(
         for batch in reader:
             if ragged.count > before and not ragged.skip:
                 break
-            yield batch
+            yield batch if source.decimal is None else _pointed(batch)
     if ragged.count > before and not ragged.skip:
         raise DataError(
             f"{file.name}: line {_line(source, file, dialect)}: {ragged.first}. {ragged.count:,} or more"
@@ -135,6 +134,23 @@ def first_undecodable(source: TableFiles, file: DataFile, dialect: Dialect) -> s
                         return f"row {row + index}, column {name!r}"
             row += batch.num_rows
     return None
+
+
+def _first_cells(source: TableFiles, table: Any) -> list[str | None]:
+    line = table.slice(0, 1).combine_chunks().to_batches()[0]
+    line = line if source.decimal is None else _pointed(line)
+    return [cleaned(column, ()).to_pylist()[0] for column in line.columns]
+
+
+def _pointed(batch: Any) -> Any:
+    """Text with 1234.5 for 1234,5 and 1.234,5."""
+    pa, compute = arrow().pa, arrow().compute
+    columns = []
+    for column in batch.columns:
+        grouped = compute.match_substring_regex(column, _THOUSANDS)
+        plain = compute.if_else(grouped, compute.replace_substring(column, ".", ""), column)
+        columns.append(compute.replace_substring_regex(plain, _DECIMAL_COMMA, r"\1.\2"))
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
 def _opened(source: TableFiles, file: DataFile) -> Any:
@@ -216,9 +232,12 @@ def _score(table: Any, ragged: int) -> float:
 
 
 def _has_header(first: Sequence[str]) -> tuple[bool, str]:
-    """Whether the cells of the first line are names: text that is no number, date or missing marker."""
+    """Whether the cells of the first line are names: text that is no number, date or missing marker. The
+    first or the last may be empty: pandas and R write an index without a name, and some lines end in a
+    delimiter."""
     pa = arrow().pa
-    for name in first:
+    names = first[not first[0] : len(first) - (not first[-1])]
+    for name in names or first:
         cell = pa.array([name])
         if name in MISSING or matches(cell, NUMBER) or matches(cell, DATE):
             what = "empty" if not name else f"{name!r}, which is no name"

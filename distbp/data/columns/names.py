@@ -12,4 +12,6 @@ def unknown_column(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name.lower(), low, n=1)
     hint = f"; did you mean {low[near[0]]!r}?" if near else ";"
     shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
-    return f"{name!r} is no column of the table{hint} columns: {shown}"
+    numbered = list(known) == list(map(str, range(len(known))))
+    header = "; no header was found: say header: true if the first line holds the names" if numbered else ""
+    return f"{name!r} is no column of the table{hint} columns: {shown}{header}"

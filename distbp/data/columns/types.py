@@ -28,6 +28,7 @@ WORDS = {
     "other": "values of another kind",
     "empty": "empty",
 }
+DECIMAL_COMMA = r"^[+-]?[0-9]+(\.[0-9]{3})*,[0-9]+$"
 _AFTER = {
     None: ("whole", "number", "date"),
     "whole": ("whole", "number"),
@@ -104,6 +105,8 @@ class _Finder:
         if before is None:  # the first piece: what its first cell looked like
             one = piece.drop_null().slice(0, 1)
             before = next((kind for kind in _AFTER[None] if _fits(kind, one)), "text")
+            if before == "text" and c.matches(one, DECIMAL_COMMA):
+                self.changed = f"{one[0].as_py()!r} is no number; for a decimal comma say decimal: ','"
         if self.state in (before, "number") or before == "boolean":  # text of yes and no is found later
             return
         pattern = {"whole": c.WHOLE, "number": c.NUMBER, "date": c.DATE}[before]
@@ -112,7 +115,9 @@ class _Finder:
         if before == "date" and not strange.any():
             strange = c.as_dates(piece)[1]
         index = int(strange.argmax())
-        self.changed = f"{table.place(row + index)} is {piece[index].as_py()[:40]!r}, after {WORDS[before]}"
+        cell = piece.slice(index, 1)
+        hint = "; for a decimal comma say decimal: ','" if c.matches(cell, DECIMAL_COMMA) else ""
+        self.changed = f"{table.place(row + index)} is {cell[0].as_py()[:40]!r}, after {WORDS[before]}{hint}"
 
     def _count(self, text: Any, counts: Array | None = None) -> None:
         """counts: where the entries of a dictionary are given, how often each is there."""

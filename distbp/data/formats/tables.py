@@ -30,6 +30,9 @@ class TableFiles:
     )
     delimiter: str | None = option(None, help="between the cells of CSV; left out: found", min_length=1)
     quote: str = option('"', help="around cells of CSV that hold delimiters", min_length=1)
+    decimal: Literal[","] | None = option(
+        None, help="',' where numbers of CSV are written as 1,5 or 1.234,5; left out: as 1.5"
+    )
     encoding: str = option("utf-8", help="of text, such as latin-1 or cp1252")
     header: bool | None = option(
         None, help="whether the first line of CSV names the columns; left out: found. Else they are 0, 1, ..."
@@ -41,6 +44,8 @@ class TableFiles:
             value = getattr(self, name)
             if value is not None and (len(value) != 1 or not value.isascii() or value in "\r\n"):
                 raise OptionError(name, f"must be one ASCII character, not {value!r}")
+        if self.delimiter is not None and self.delimiter == self.decimal:
+            raise OptionError("decimal", f"must not be the delimiter {self.delimiter!r}; leave one out")
         try:
             codecs.lookup(self.encoding)
         except LookupError:
