@@ -234,6 +234,8 @@ def evaluate(model_dir: Path, data: tuple[str, ...], split: str, metrics: str | 
     wide = max([16, *(len(name) + 2 for name in found)])
     for name, value in found.items():
         click.echo(f"  {name.replace('_', ' '):<{wide}}{number(value)}")
+    for note in (*table.notes, *(model.plan.units if model.plan else ())):
+        click.echo(f"note: {note}", err=True)
 
 
 @group.command(

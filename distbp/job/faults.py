@@ -59,7 +59,7 @@ def unknown(value: str, known: Iterable[str]) -> str:
 
 
 def nearest(value: str, known: Iterable[str]) -> str | None:
-    """The name that `value` most likely was meant to be (close to it, or the shortest that contains it), or
+    """The name that `value` most likely was meant to be (the shortest that contains it, or close to it), or
     None. Upper case and dashes do not count."""
     names = sorted(known)
     if len(value) > _SHOWN:
@@ -67,11 +67,9 @@ def nearest(value: str, known: Iterable[str]) -> str | None:
     plain = value.strip().lower().replace("-", "_").replace(" ", "_")
     if plain in names:
         return plain
-    found = difflib.get_close_matches(plain, names, n=1, cutoff=0.6)
-    if found:
-        return found[0]
     longer = [name for name in names if len(plain) >= 4 and plain in name]
-    return min(longer, key=len) if longer else None
+    found = longer or difflib.get_close_matches(plain, names, n=1, cutoff=0.6)
+    return min(found, key=len, default=None)
 
 
 def line(location: Location, message: str, found: Any = None) -> InitErrorDetails:
@@ -193,7 +191,7 @@ def _rewritten(part: type[BaseModel], value: Any, errors: Sequence[Any]) -> list
         name = str(location[0]) if location else ""
         if error["type"] == "missing" and len(location) == 1 and name in meant:
             continue  # the misspelt key says it already
-        if name in fields and _is_union(fields[name]):
+        if name in fields and _is_union(fields[name]) and error["type"] != "missing":
             if name not in unions:
                 unions.add(name)
                 lines += _explain_union(name, fields[name], value.get(name), errors)

@@ -116,6 +116,10 @@ def test_unseen_levels_and_strange_columns_are_counted(model: Model) -> None:
             " Mend these"
             " cells, or leave them empty",
         ),
+        (
+            lambda f: f.assign(area=["1,5", "2", "3"]),
+            "'1,5' is not a number; for a decimal comma in CSV say decimal: ','. Mend these cells",
+        ),
         (lambda f: f.assign(area=[1.0, np.inf, 2]), "row 1, column 'area': inf is not a number"),
         (
             lambda f: f.assign(garden=["yes", "no", "perhaps"]),
@@ -143,6 +147,8 @@ def test_evaluation_is_that_of_training(run: Path, model: Model, tmp_path: Path)
     assert said["loss"] == result["test_loss"]
     rows = houses(60, seed=4)
     write(rows, tmp_path / "more.parquet")
+    note = "note: losses and metrics of values are in deviations of 'price' ("
+    assert note in cli("evaluate", run, tmp_path / "more.parquet").stderr
     found = model.evaluate(rows, rows["price"].to_numpy())
     assert json.loads(cli("evaluate", run, tmp_path / "more.parquet", "--json").stdout) == {
         "rows": 60,

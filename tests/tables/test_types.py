@@ -137,10 +137,11 @@ def test_a_decimal_comma_without_a_header(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("a;b\n1,5;x\n", "'1,5' is no number; for a decimal comma say decimal: ','"),
+        ("a;b\n1,500;x\n", "all cells are text"),
+        ("a;b\n1,5;x\n", "'1,5' is no number; for a decimal comma in CSV say decimal: ','"),
         (
             "a;b\n1;x\n1,5;x\n",
-            "t.csv: row 1 is '1,5', after whole numbers; for a decimal comma say decimal: ','",
+            "t.csv: row 1 is '1,5', after whole numbers; for a decimal comma in CSV say decimal: ','",
         ),
     ],
 )

@@ -6,6 +6,7 @@ Arrays are pyarrow's, one piece of a column. Missing cells are null in them, and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -103,6 +104,13 @@ def matches(cells: Any, pattern: str) -> bool:
     """Whether all text that is there fits the pattern."""
     found = arrow().compute.match_substring_regex(cells, pattern)
     return arrow().compute.all(found).as_py() is not False
+
+
+def comma_hint(cell: object) -> str:
+    """What to say of a cell that is no number, where it looks like one with a decimal comma. In 1,500 it may
+    stand between thousands."""
+    comma = isinstance(cell, str) and re.fullmatch(r"[+-]?[0-9.]+,([0-9]{1,2}|[0-9]{4,})", cell.strip())
+    return "; for a decimal comma in CSV say decimal: ','" if comma else ""
 
 
 def missing_cells(cells: Any) -> Array:

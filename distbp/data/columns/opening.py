@@ -93,12 +93,7 @@ def _prepared(
             tables[split] = table
     by_class = {target.column for target in wanted.targets.values() if target.by_class}
     notes += notices(plan, train.columns, owner, by_class)
-    for code in plan.targets.values():
-        if code.scaled:
-            notes.append(
-                f"losses and metrics of values are in deviations of {code.name!r} ({code.spread:.4g});"
-                " predictions are in its own units"
-            )
+    notes += plan.units
     return Opened(tables, plan, tuple(notes), windows)
 
 

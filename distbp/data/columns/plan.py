@@ -103,6 +103,16 @@ class Plan:
         return self.targets[""]
 
     @property
+    def units(self) -> list[str]:
+        """What to say of targets that are scaled."""
+        return [
+            f"losses and metrics of values are in deviations of {code.name!r} ({code.spread:.4g});"
+            " predictions are in its own units"
+            for code in self.targets.values()
+            if code.scaled
+        ]
+
+    @property
     def numbers(self) -> int:
         """How many cells a sample is."""
         return self.width * (1 if self.series is None else self.series.length)

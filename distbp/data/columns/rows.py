@@ -164,6 +164,7 @@ def _piece(plan: Plan, cells: Mapping[str, Any], dtype: Any, seen: Seen, place: 
         if bad is not None:
             index = int(bad.argmax())
             shown = raw[index].as_py()
+            said += c.comma_hint(shown) if column.reads == "number" else ""
             shown = repr(shown[:40]) if isinstance(shown, str) else str(shown)
             faults.append(f"{place(index)}, column {column.name!r}: {shown} {said}")
         values[column.name] = (found, levels)

@@ -28,7 +28,6 @@ WORDS = {
     "other": "values of another kind",
     "empty": "empty",
 }
-DECIMAL_COMMA = r"^[+-]?[0-9]+(\.[0-9]{3})*,[0-9]+$"
 _AFTER = {
     None: ("whole", "number", "date"),
     "whole": ("whole", "number"),
@@ -105,8 +104,8 @@ class _Finder:
         if before is None:  # the first piece: what its first cell looked like
             one = piece.drop_null().slice(0, 1)
             before = next((kind for kind in _AFTER[None] if _fits(kind, one)), "text")
-            if before == "text" and c.matches(one, DECIMAL_COMMA):
-                self.changed = f"{one[0].as_py()!r} is no number; for a decimal comma say decimal: ','"
+            if before == "text" and (hint := c.comma_hint(one[0].as_py())):
+                self.changed = f"{one[0].as_py()!r} is no number{hint}"
         if self.state in (before, "number") or before == "boolean":  # text of yes and no is found later
             return
         pattern = {"whole": c.WHOLE, "number": c.NUMBER, "date": c.DATE}[before]
@@ -115,9 +114,8 @@ class _Finder:
         if before == "date" and not strange.any():
             strange = c.as_dates(piece)[1]
         index = int(strange.argmax())
-        cell = piece.slice(index, 1)
-        hint = "; for a decimal comma say decimal: ','" if c.matches(cell, DECIMAL_COMMA) else ""
-        self.changed = f"{table.place(row + index)} is {cell[0].as_py()[:40]!r}, after {WORDS[before]}{hint}"
+        cell = piece[index].as_py()[:40]
+        self.changed = f"{table.place(row + index)} is {cell!r}, after {WORDS[before]}{c.comma_hint(cell)}"
 
     def _count(self, text: Any, counts: Array | None = None) -> None:
         """counts: where the entries of a dictionary are given, how often each is there."""
