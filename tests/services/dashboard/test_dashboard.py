@@ -145,6 +145,39 @@ def test_layers_workers_events_log_yaml_and_checkpoints(page: Browser, service: 
     page.see(".panel td", "160")
 
 
+def test_a_long_log_and_many_events_do_not_hold_the_page_up(page: Browser, service: FakeService) -> None:
+    for number in range(8000):
+        service.push(scene.RUNNING, log=f"line {number}\n", event={"kind": "noted", "text": f"note {number}"})
+    page.sign_in(TOKEN, JOB)
+    page.see("#tab-log").click()
+    page.see(".log p:last-child", "line 7999")
+    assert len(page.find(".log p")) == 5000
+    page.see("#tab-events").click()
+    page.see(".events li:first-child", "note 7999")
+    assert len(page.find(".events li")) == 500
+
+
+def test_curves_of_several_networks_are_their_means(page: Browser, service: FakeService) -> None:
+    rows = service.jobs[scene.RUNNING].rows
+    first = [row["data"] for row in rows]
+    rows.clear()
+    for member, shift in ((0, 0.0), (1, 0.5)):
+        for row in first:
+            loss = round(row["validation_loss"] + shift, 4)
+            place = row["step"] + member * 480
+            data = {**row, "step": place, "member": member, "validation_loss": loss}
+            service.push(scene.RUNNING, row=data)
+    page.sign_in(TOKEN, JOB)
+    page.until(lambda: "Loss, epoch 9: validation, mean 0.4843" in loss_told(page), "means")
+    last = {**rows[8]["data"], "step": rows[8]["step"] + 1, "epoch": 10, "validation_loss": 0.3}
+    service.push(scene.RUNNING, row=last)  # of network 0, while those of network 1 stay
+    page.until(lambda: "Loss, epoch 10: validation, mean 0.3000" in loss_told(page), "one more")
+    page.see("#tab-layers").click()
+    page.see(".panel .quiet", "These are the layers of network 0.")
+    page.see("#tab-metrics").click()
+    page.see(".panel td", "0.3000 at 10")
+
+
 def test_the_yaml_that_is_shown_is_the_job(page: Browser, service: FakeService) -> None:
     import yaml
 
@@ -210,6 +243,16 @@ def test_a_model_predicts(page: Browser, service: FakeService) -> None:
     assert [one.text for one in page.find(".prediction")] == ["4", "7"]
     assert "91.00 %" in page.see(".chance").text
     assert service.posts()[-1][1] == {"inputs": [[1] * 64, [0] * 63 + [7.5]], "probabilities": True}
+
+
+def test_models_with_few_metrics_stand_in_the_same_columns(page: Browser, service: FakeService) -> None:
+    one = service.models[scene.MODEL]
+    other = "mdl_00000000000000000002"
+    service.models[other] = {**one, "id": other, "info": {**one["info"], "metrics": {"train_loss": 1.0}}}
+    page.sign_in(TOKEN, "#/models")
+    page.until(lambda: len(page.find(".model-row")) == 2, "two models")
+    places = [element.rect["x"] for element in page.find(".model-row .right")]
+    assert places[:2] == places[2:]
 
 
 def test_everything_is_reached_by_keyboard(page: Browser, service: FakeService) -> None:

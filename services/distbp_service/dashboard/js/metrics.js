@@ -1,6 +1,7 @@
 // What the names of metrics say: which comes first, which is a share of one, of which less is better.
 
 import { isNumber, number, percent } from "./format.js";
+import { joined } from "./rows.js";
 
 const FIRST = ["accuracy", "class_accuracy", "r2", "f1", "auc"]; // as in curves.svg
 const SPLIT = /^(train|validation|test)_/;
@@ -41,7 +42,7 @@ export function spansDecades(series) {
 /** The best row of `name`: {value, epoch}, or null. */
 export function best(rows, name) {
   let found = null;
-  for (const { data } of rows) {
+  for (const { data } of joined(rows)) {
     const value = data[name];
     if (!isNumber(value)) continue;
     if (!found || (lessIsBetter(name) ? value < found.value : value > found.value)) found = { value, epoch: data.epoch };

@@ -3,7 +3,7 @@
 import { call } from "../api.js";
 import { copyButton } from "../copy.js";
 import { trouble } from "../dialogs.js";
-import { fill, h } from "../dom.js";
+import { eachFrame, fill, h } from "../dom.js";
 import { bytes, count, moment, time, words } from "../format.js";
 import { best, byName, held, measures } from "../metrics.js";
 import { namesIn } from "../rows.js";
@@ -19,6 +19,7 @@ import { useModel } from "./use_model.js";
 import { workersPanel } from "./workers.js";
 
 const LINES = 5000; // of the log, kept in the page
+const EVENTS = 500; // the newest, kept in the page
 
 export const panels = (known) => [
   { id: "metrics", label: "Metrics", make: during(known, metricsPanel) },
@@ -60,7 +61,7 @@ function metricsPanel(panel, known) {
 
 function metricTable(rows, values, names, job) {
   const epoch = job.metrics ? job.result?.model_epoch : rows.at(-1)?.data.epoch;
-  const caption = `${job.metrics ? "The model" : "Now"}${epoch === undefined ? "" : `, of epoch ${count(epoch)}`}`;
+  const caption = `${job.metrics ? "The model" : "Now"}${epoch === undefined || epoch === null ? "" : `, of epoch ${count(epoch)}`}`;
   return h("table", {},
     h("caption", {}, caption),
     h("thead", {}, h("tr", {}, h("th", {}, "Metric"), SETS.map((one) => h("th", { class: "right" }, one)), h("th", { class: "right" }, "Best epoch"))),
@@ -80,7 +81,7 @@ function eventsPanel(panel, known) {
   panel.append(none, list);
   return () => {
     none.hidden = known.events.length > 0;
-    for (const event of known.events.slice(shown)) {
+    for (const event of known.events.slice(Math.max(shown, known.events.length - EVENTS))) {
       list.prepend(
         h("li", { data: { kind: event.kind } },
           h("time", { title: moment(event.at) }, time(event.at)),
@@ -88,6 +89,7 @@ function eventsPanel(panel, known) {
           h("span", {}, eventText(event))),
       );
     }
+    while (list.childNodes.length > EVENTS) list.lastChild.remove();
     shown = known.events.length;
   };
 }
@@ -96,13 +98,19 @@ function logPanel(panel, known, signal) {
   const text = h("div", { class: "log", role: "log", tabindex: "0", "aria-label": "Log" });
   const none = h("p", { class: "quiet" }, "The log is empty.");
   panel.append(none, text);
+  let waiting = []; // lines that came since the last frame: to look where the text ends takes time
+  const show = eachFrame(() => {
+    const below = text.scrollHeight - text.scrollTop - text.clientHeight < 40;
+    text.append(...waiting.slice(-LINES).map(([at, line]) => h("p", {}, h("time", { title: moment(at) }, time(at)), h("span", {}, line))));
+    waiting = [];
+    while (text.childNodes.length > LINES) text.firstChild.remove();
+    if (below) text.scrollTop = text.scrollHeight;
+  });
   follow(`/v1/jobs/${known.job.id}/logs:stream`, (event, data) => {
     if (event !== "log") return;
     none.hidden = true;
-    const below = text.scrollHeight - text.scrollTop - text.clientHeight < 40;
-    for (const line of data.text.replace(/\n$/, "").split("\n")) text.append(h("p", {}, h("time", { title: moment(data.at) }, time(data.at)), h("span", {}, line)));
-    while (text.childNodes.length > LINES) text.firstChild.remove();
-    if (below) text.scrollTop = text.scrollHeight;
+    waiting.push(...data.text.replace(/\n$/, "").split("\n").map((line) => [data.at, line]));
+    show();
   }, signal);
 }
 

@@ -1,8 +1,8 @@
 // Health of the layers over the epochs: is any silent, exploding or saturated?
 
 import { chart } from "../chart.js";
-import { h } from "../dom.js";
-import { column, place } from "../rows.js";
+import { h, say } from "../dom.js";
+import { areSeveral, column, place } from "../rows.js";
 
 export function layersPanel(panel, known, signal) {
   const empty = "Health is reported with each epoch.";
@@ -10,12 +10,14 @@ export function layersPanel(panel, known, signal) {
   const update = chart({ title: "Update ratio", log: true, digits: 3, empty }, signal);
   const saturated = chart({ title: "Saturated units", share: true, digits: 3, empty: "Layers whose units can saturate are drawn here." }, signal);
   let seen = "";
+  const whose = h("span");
   panel.append(
-    h("p", { class: "quiet" }, "Weights of each layer. Update ratio: the size of a step beside the size of the weights; about 0.001 is common."),
+    h("p", { class: "quiet" }, "Weights of each layer. Update ratio: the size of a step beside the size of the weights; about 0.001 is common. ", whose),
     h("div", { class: "plots three" }, gradient.element, update.element, saturated.element),
   );
   return () => {
-    const rows = known.rows.filter((row) => row.data.health);
+    const rows = known.rows.filter((row) => row.data.health && !row.data.member);
+    say(whose, areSeveral(known.rows) ? "These are the layers of network 0." : "");
     const now = `${rows.length} ${rows.at(-1)?.step}`;
     if (now === seen) return;
     seen = now;
