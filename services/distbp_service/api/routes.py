@@ -110,7 +110,7 @@ class Route(APIRoute):
                 body = await _whole_body(service, request, most, shares)
             # In the event loop nobody's work may last, and of the threads nobody may take all.
             async with (service.checks if kind in _HEAVY else service.work).take(shares):
-                value = await run_in_threadpool(read, body) if body else None
+                value = await run_in_threadpool(read, body) if body or read is not read_json else None
                 if kind:
                     request = _ReadRequest(request.scope, body, value)
                 return await handle(request)

@@ -148,7 +148,7 @@ def test_csv_is_read_as_a_file_would_be(api: Api) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "body: Field required"),
+        ("", "rows.csv: the file is empty"),
         (" \n", "there is no text in the file"),
         ("rooms,area\n", "has no row|no rows"),
         (
