@@ -64,7 +64,10 @@ def as_trained(plan: Plan | None, y: Any, x: Samples) -> Any:
     if plan is None or not any(code.scaled for code in plan.targets.values()):
         return y
     if not plan.several:
-        y = plan.target.scale(as_array(y, "the targets", labels=True))
+        y = as_array(y, "the targets", labels=True)
+        if y.dtype.kind not in "fiub":
+            return y  # which is refused
+        y = plan.target.scale(y)
         return y if x.windows is None else y.reshape(len(y), -1) - plan.before(x.inputs, x.windows)
     if not isinstance(y, Mapping):
         return y  # which is refused

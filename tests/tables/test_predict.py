@@ -18,7 +18,7 @@ from houses import houses, job, write
 
 from distbp import load_model, train
 from distbp.cli.main import group
-from distbp.core.errors import ModelError
+from distbp.core.errors import DataError, ModelError
 from distbp.model.predictor import Model
 from distbp.run.verify import verify_run
 
@@ -188,6 +188,11 @@ def test_the_command_line_says_what_it_noticed(run: Path, tmp_path: Path) -> Non
     assert "r.csv: row 1, column 'area': 'big' is not a number" in done.stderr
     (tmp_path / "r.csv").write_text("rooms,area,city,code,built,garden\n1,2,Oslo,1,2020-01-01,yes\n")
     assert "has no column 'price', the target" in cli("evaluate", run, tmp_path / "r.csv").stderr
+
+
+def test_targets_of_text_are_refused(model: Model) -> None:
+    with pytest.raises(DataError, match="mse takes numbers, but the targets are text"):
+        model.evaluate(houses(3), ["a", "b", "c"])
 
 
 def test_classes_come_back_by_name(tmp_path: Path) -> None:

@@ -98,6 +98,12 @@ def test_a_set_without_rows(way: str) -> None:
         split_rows(3, {"validation": 0.1, "test": 0.1}, way, 0, **kinds, name="t")
 
 
+def test_a_set_without_rows_of_many_classes() -> None:
+    text = r"t: the test set would have no row \(5 rows, split by stratified, each of 5 classes by itself\)"
+    with pytest.raises(DataError, match=text):
+        split_rows(5, {"test": 0.2}, "stratified", 0, classes=np.arange(5), name="t")
+
+
 def test_roles_choose_the_way(tmp_path: Path) -> None:
     table = houses().to_pandas()
     write(houses(), tmp_path / "h.csv")

@@ -44,6 +44,8 @@ def split_rows(
         owner = _by_group(shares, seed, groups, there)
     else:
         owner = _at_random(rows, shares, seed, classes if way == "stratified" else None, there)
+        if classes is not None and way == "stratified":
+            way = f"stratified, each of {len(np.unique(classes[there])):,} classes by itself"
     owner[~there] = NOBODY
     found = [int((owner == number).sum()) for number in range(len(OWNERS))]
     for split, count in zip(OWNERS, found, strict=True):
