@@ -50,10 +50,16 @@ class NewFile(UserPath):
 def job_at(path: Path, sets: Sequence[str] = (), *, needs_data: bool = True) -> TrainingJob:
     """The job in a file, with the fields that `sets` replaces. `needs_data`: it must say where its training
     set lies. Raises JobError."""
+    from distbp.data.columns.files import looks_like_table
     from distbp.job import TrainingJob
     from distbp.job.overrides import overridden
     from distbp.job.text import read_file
 
+    if looks_like_table(path) and path.exists():
+        text = (
+            f"is a table, no job; write one: distbp data describe {path} --target NAME --write-job job.yaml"
+        )
+        raise JobError([Fault("", text)], str(path))
     job = TrainingJob.from_mapping(overridden(read_file(path), sets, str(path)), str(path))
     if needs_data and job.data.train is None:
         raise JobError([Fault("data.train", "is required on the command line (the training set)")], str(path))

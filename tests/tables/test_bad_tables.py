@@ -144,6 +144,11 @@ def claiming(size: int) -> Callable[[Path], Path]:
             cut("t.jsonl.gz", 0.7),
             "t.jsonl.gz: cannot be read as JSON lines (Truncated compressed stream); copy it again, or",
         ),
+        (
+            given('[{"a": 1, "price": 2}]', "t.json"),
+            "t.json: is JSON, but not one object a line; write it so, as .jsonl; or say its kind",
+        ),
+        (given(b"PK\x03\x04", "t.xlsx"), "t.xlsx: is a spreadsheet; save its sheet as CSV; or say its kind"),
         (given(b"\n\n", "t.jsonl"), "t.jsonl: the table has no columns"),
         (
             given(b'{"a": "x", "price": 1}\n' * 9 + b'{"a": "K\xf6ln", "price": 2}\n', "t.jsonl"),

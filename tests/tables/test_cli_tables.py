@@ -130,6 +130,10 @@ def test_abalone(test_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             "the target 'built' is dates; it must be numbers or",
         ),
         (("train", "h.csv", "--target", "prise"), "'prise' is no column of the table"),
+        (
+            ("validate", "h.csv"),
+            "is a table, no job; write one: distbp data describe h.csv --target NAME --write-job job.yaml",
+        ),
         (("train", "h.csv"), "to train on a table, name its target: distbp train TABLE --target NAME"),
         (
             ("data", "describe", "one.csv", "--target", "y"),

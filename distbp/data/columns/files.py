@@ -19,6 +19,10 @@ SUFFIXES = {
     **dict.fromkeys((".feather", ".arrow", ".ipc"), "arrow"),
     **dict.fromkeys((".jsonl", ".ndjson"), "jsonl"),
 }
+_OTHERS = {
+    **dict.fromkeys((".xlsx", ".xlsm", ".xls", ".ods"), "a spreadsheet; save its sheet as CSV"),
+    ".json": "JSON, but not one object a line; write it so, as .jsonl",
+}
 PACKED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 _FIRST_BYTES = ((b"PAR1", "parquet"), (b"ARROW1", "arrow"), (b"\xff\xff\xff\xff", "arrow"), (b"{", "jsonl"))
 MOST_FILES = 100_000
@@ -85,14 +89,18 @@ def begins_at(path: str, names: Sequence[str]) -> str:
 
 
 def file_kind(source: TableFiles, file: DataFile) -> str:
-    """csv, parquet, arrow or jsonl: as the job says, by the name, or by the first bytes."""
+    """csv, parquet, arrow or jsonl: as the job says, by the name, or by the first bytes. Raises DataError where
+    the name says that it is something else."""
     if source.kind != "auto":
         return source.kind
     if kind := _kind_of(Path(file.name)):
         return kind
     with file.path.open("rb") as handle:
         first = handle.read(8)
-    return next((kind for start, kind in _FIRST_BYTES if first.startswith(start)), "csv")
+    kind = next((kind for start, kind in _FIRST_BYTES if first.startswith(start)), "")
+    if not kind and (what := _OTHERS.get(Path(file.name).suffix.lower())):
+        raise DataError(f"{file.name}: is {what}; or say its kind, if it is another")
+    return kind or "csv"
 
 
 def packing(file: DataFile) -> str | None:
