@@ -315,6 +315,11 @@ def test_rows_are_numbered_as_in_the_file(trained: Path) -> None:
         (["evaluate", "{run}", "nothing.npy"], 2, "there is no file 'nothing.npy', and as a data format"),
         (["evaluate", "{run}", "{x}", "y.npy"], 2, "there is no file 'y.npy'"),
         (["evaluate", "{run}", "{x}"], 3, "there are no targets to compare with; name them after the inputs"),
+        (
+            ["predict", "{run}", "{tmp}/rows.csv"],
+            2,
+            "rows.csv is a table, alone for a model that was trained on one;",
+        ),
         (["evaluate", "{run}", "{x}", "{x}", "{x}"], 2, "takes at most two files (inputs, targets), not 3"),
         (
             ["evaluate", "{run}", "{format: blobs, sample: 3}"],
@@ -349,6 +354,7 @@ def test_mistakes_get_a_message_and_a_code(
 ) -> None:
     np.save(tmp_path / "x.npy", np.zeros((4, 2)))
     np.save(tmp_path / "wide.npy", np.zeros((4, 5)))
+    (tmp_path / "rows.csv").write_text("a,b\n1,2\n")
     places = {"{run}": trained, "{tmp}": tmp_path, "{x}": tmp_path / "x.npy", "{wide}": tmp_path / "wide.npy"}
 
     def placed(word: str) -> str:

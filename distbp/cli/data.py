@@ -15,6 +15,7 @@ from distbp.core.arrays import Array, Shape
 from distbp.core.errors import DataError, Fault, JobError
 from distbp.core.storage import commit_file, explained, user_path
 from distbp.data.checks import Allowed
+from distbp.data.columns.files import looks_like_table
 from distbp.data.columns.loading import Use, load_columns
 from distbp.data.columns.reading import RawTable, open_raw
 from distbp.data.columns.rows import EncodedRows, encode_file
@@ -179,8 +180,11 @@ def source_of(
         if target is not None:
             raise JobError([Fault("", "a table holds its targets; name no second file")], "DATA")
         return TableFiles(path=first)
-    if not table and (Path(first).is_dir() or suffix in SUFFIXES):
+    if Path(first).is_dir() or suffix in SUFFIXES:
         return _images(first, target, shape)
+    if looks_like_table(Path(first)):
+        text = f"{first} is a table, alone for a model that was trained on one; give arrays as .npy or .npz"
+        raise JobError([Fault("", text)], "DATA")
     if suffix == ".npz":
         if target is not None:
             raise JobError([Fault("", "an .npz file holds inputs and targets; name no second file")], "DATA")

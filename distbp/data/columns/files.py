@@ -89,8 +89,8 @@ def begins_at(path: str, names: Sequence[str]) -> str:
 
 
 def file_kind(source: TableFiles, file: DataFile) -> str:
-    """csv, parquet, arrow or jsonl: as the job says, by the name, or by the first bytes. Raises DataError where
-    the name says that it is something else."""
+    """csv, parquet, arrow or jsonl: as the job says, by the name, or by the first bytes. Raises DataError
+    where the name says that it is something else."""
     if source.kind != "auto":
         return source.kind
     if kind := _kind_of(Path(file.name)):
