@@ -159,7 +159,7 @@ def test_a_series_is_no_frame(series: Any, tmp_path: Path) -> None:
 
 def test_two_columns_of_one_name(known: distbp.Result) -> None:
     frame = pd.DataFrame([[1, 2]], columns=["a", "a"])
-    with pytest.raises(ModelError, match="two columns of the frame have one name"):
+    with pytest.raises(ModelError, match="two columns of the frame are named 'a'"):
         known.model().predict(frame)
-    with pytest.raises(ModelError, match="two columns of the frame have one name"):
+    with pytest.raises(ModelError, match="two columns of the frame are named 'a'"):
         known.model().predict(pa.table([[1], [2]], names=["a", "a"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,8 +79,9 @@ def as_arrow(given: Any, only: Sequence[str] | None = None) -> Any:
     """An Arrow table of a value with named columns; `only`: of mappings, those that are wanted. Raises
     DataError."""
     table = _table_of(given, only)
-    if len(set(table.column_names)) < table.num_columns:
-        raise DataError("two columns of the frame have one name; give each a name of its own")
+    twice = next((name for name, count in Counter(table.column_names).items() if count > 1), None)
+    if twice is not None:
+        raise DataError(f"two columns of the frame are named {twice!r}; give each a name of its own")
     return table
 
 
