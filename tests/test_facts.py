@@ -67,6 +67,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "parametric_activation": {"function": "mish"},
     "attention": {"heads": 2},
     "slice": {"start": 1, "stop": 4},
+    "input": {"name": "x", "shape": (6,)},
 }
 INPUT_SHAPES = {
     **dict.fromkeys(("conv2d", "max_pool2d", "average_pool2d", "global_average_pool2d"), (1, 2, 3)),

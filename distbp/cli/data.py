@@ -28,6 +28,7 @@ from distbp.job.faults import details, located
 from distbp.job.schema import KINDS
 from distbp.job.text import read_yaml
 from distbp.nn.losses.several import by_output, names_of, without_names
+from distbp.nn.named_inputs import NamedInput
 from distbp.run.run_directory import read_job
 from distbp.run.splits import inputs_as_targets, open_splits
 
@@ -61,12 +62,18 @@ def given_for(
     """The rows that the words name, or the split of the run's own job. Raises JobError, DataError."""
     if model.plan is not None:
         return _rows_of(model, model_dir, words, split, with_targets=with_targets)
+    named = model.network.named_inputs
     table = (
         load(
             source_of(
-                words, with_targets=with_targets, shape=model.input_shape, outputs=names_of(model.loss)
+                words,
+                with_targets=with_targets,
+                shape=model.input_shape,
+                outputs=names_of(model.loss),
+                named=named,
             ),
             Path(),
+            named=named,
         )
         if words
         else split_of(model_dir, split, model)
@@ -147,10 +154,11 @@ def source_of(
     table: bool = False,
     shape: Shape = (),
     outputs: Sequence[str] = (),
+    named: Sequence[NamedInput] = (),
 ) -> Source:
     """What the words name: one or two files (inputs, then targets), a folder of images or one image, or a
     source as a job writes it. `table`: the model takes tables. shape: of one row of its inputs. outputs: the
-    names of several, whose targets have these names in an archive.
+    names of several, whose targets have these names in an archive. named: its inputs, which have theirs.
 
     Raises JobError where it is neither.
     """
@@ -188,8 +196,10 @@ def source_of(
     if suffix == ".npz":
         if target is not None:
             raise JobError([Fault("", "an .npz file holds inputs and targets; name no second file")], "DATA")
-        named = {name: name for name in outputs} or "targets"
-        return Npz(path=first, targets=named if with_targets else None)
+        targets = {name: name for name in outputs} or "targets"
+        inputs = {one.name: one.name for one in named} or "inputs"
+        lengths = {one.name: f"{one.name}_lengths" for one in named if one.ragged} or None
+        return Npz(path=first, inputs=inputs, lengths=lengths, targets=targets if with_targets else None)
     if suffix == ".npy":
         return Npy(inputs=first, targets=target)
     return Idx(images=first, labels=target)
@@ -234,7 +244,8 @@ def split_of(run_dir: Path, split: str, model: Model) -> Table:
         raise _no_split(run_dir, split)
     allowed = Allowed(model.network.dtype, model.preprocessing, split)
     folder = run_dir / user_path(job.data.folder or "")
-    return load(source, folder, bad_rows=job.data.bad_rows, allowed=allowed)
+    named = model.network.named_inputs
+    return load(source, folder, bad_rows=job.data.bad_rows, allowed=allowed, named=named)
 
 
 def _job_of(run_dir: Path) -> TrainingJob:

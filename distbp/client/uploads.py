@@ -29,6 +29,7 @@ from distbp.data.sequences import in_step
 from distbp.data.table import Table, target_parts
 from distbp.job import TrainingJob
 from distbp.nn.losses.several import names_of
+from distbp.nn.named_inputs import named_inputs
 from distbp.run.blueprints import check_splits
 from distbp.run.splits import SPLITS, open_splits
 
@@ -55,6 +56,7 @@ def place_data(
     place = folder if job.data.folder is None else folder / user_path(job.data.folder)
     arrays = dict(given)
     parcels: dict[str, Parcel] = {}
+    named = named_inputs(job.model.layers)
     elsewhere = False  # some data is not here, so what is here cannot be checked against it
     for split in SPLITS:
         source, name = getattr(job.data, split), f"the {split} arrays"
@@ -64,14 +66,14 @@ def place_data(
             series = job.data.truncated_bptt_steps is not None
             own = in_a_row(given[split], name) if series else given[split]
             outputs = names_of(job.loss)
-            table = from_arrays(*own, bad_rows=job.data.bad_rows, name=name, outputs=outputs)
+            table = from_arrays(*own, bad_rows=job.data.bad_rows, name=name, outputs=outputs, named=named)
             parcels[split], arrays[split] = _arrays(table), (_inputs(table), table.targets, table.weights)
         elif source is None:
             continue
         elif isinstance(source, TableFiles) and files and are_here(source, place):
             parcels[split] = _files(source, place)
         elif files and _is_here(source, place):
-            table = load(source, place, bad_rows=job.data.bad_rows)
+            table = load(source, place, bad_rows=job.data.bad_rows, named=named)
             parcels[split], arrays[split] = _arrays(table), (_inputs(table), table.targets, table.weights)
         else:
             elsewhere = True

@@ -8,6 +8,7 @@ weights  (n,) float64, or None
 lengths  (n,) int64, of inputs (n, steps, ...): how many steps of each row are its own; the others are 0.
          None: all
 windows  the samples are windows of the rows of inputs; targets, weights and lengths are those of samples
+named_inputs  of a file with several inputs: what a row of inputs, (numbers,), holds side by side
 begins   (n,) bool, where samples are windows of series (see `distbp.data.series`): whether one begins there.
          Then inputs are (n, steps, ...), targets (n, steps * outputs), weights (n, steps) or None
 """
@@ -26,6 +27,7 @@ from distbp.data.sequences import blanked, checked_lengths
 from distbp.data.windows import Windows
 from distbp.nn.layers.base import Array, Shape
 from distbp.nn.losses.several import by_output
+from distbp.nn.named_inputs import NamedInput
 
 Columns = tuple[str | int, ...]
 _CHUNK_ELEMENTS = 2**18  # part of the numerics: the statistics are added up chunk by chunk
@@ -56,6 +58,7 @@ class Table:
     lengths: Array | None = None
     windows: Windows | None = None
     begins: Array | None = None
+    named_inputs: tuple[NamedInput, ...] = ()
 
     def __len__(self) -> int:
         return len(self.inputs if self.windows is None else self.windows)

@@ -10,6 +10,8 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from distbp.core.errors import Fault, cut
 from distbp.job.faults import unknown
 from distbp.job.layer_shapes import output_shapes, shapes
@@ -23,6 +25,7 @@ from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.initializers import initializers_of
 from distbp.nn.layers.base import Shape
 from distbp.nn.losses.several import names_of, parts_of
+from distbp.nn.named_inputs import named_inputs
 from distbp.nn.sharing import parameter_shapes, share
 from distbp.nn.wiring import DATA, data_facts, dropping, wire
 from distbp.optim.schedules import WarmUp, plateau_of
@@ -58,6 +61,19 @@ def _shared_tensors_fit(job: TrainingJob) -> Iterator[Fault]:
 
 
 def _ids_stay(job: TrainingJob) -> Iterator[Fault]:
+    if named := named_inputs(job.model.layers):
+        most = 1 << np.finfo(job.dtype).nmant + 1
+        for index, one in enumerate(named):
+            if (one.ids_below or 0) > most:
+                text = f"holds ids up to {one.ids_below:,}, but {job.dtype} has whole numbers up to {most:,};"
+                yield Fault(f"model.layers.{index}", f"{text} take dtype: float64")
+        if job.data.scale != 1:
+            yield Fault("data.scale", "would change every input; give each input layer a scale")
+        if job.data.targets is not None:
+            yield Fault("data.targets", "has no meaning with several inputs; give the data targets")
+        if job.data.truncated_bptt_steps is not None:
+            yield Fault("data.truncated_bptt_steps", "is for networks with one input; leave it out")
+        return
     if data_facts(job.model.layers).ids_below is None:
         return
     if job.data.standardize:
@@ -67,17 +83,17 @@ def _ids_stay(job: TrainingJob) -> Iterator[Fault]:
         yield Fault("data.scale", text)
 
 
-def lengths_dropped(layers: Iterable[Any], input_shape: Shape | None = None) -> list[Fault]:
-    """Layers that would let padding count, where the data have lengths."""
+def lengths_dropped(
+    layers: Iterable[Any], data: bool = True, input_shape: Shape | None = None
+) -> list[Fault]:
+    """Layers that would let padding count. data: whether the data have lengths."""
     layers = tuple(layers)
-    return [
-        Fault(f"model.layers.{at}", message) for at, message in dropping(layers, wire(layers)[0], input_shape)
-    ]
+    found = dropping(layers, wire(layers)[0], data, input_shape)
+    return [Fault(f"model.layers.{at}", message) for at, message in found]
 
 
 def _lengths_stay(job: TrainingJob) -> Iterator[Fault]:
-    if getattr(job.data.train, "lengths", None) is not None:
-        yield from lengths_dropped(job.model.layers)
+    yield from lengths_dropped(job.model.layers, isinstance(getattr(job.data.train, "lengths", None), str))
 
 
 def _shapes_fit(job: TrainingJob) -> Iterator[Fault]:

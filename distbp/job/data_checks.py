@@ -52,7 +52,7 @@ def check_against_data(
     ]
     faults += tensors_fit(layers, input_shape)
     if lengths:
-        faults += lengths_dropped(layers, input_shape)
+        faults += lengths_dropped(layers, True, input_shape)
     if faults:
         return faults
     # The input shape is known, and every layer took it.

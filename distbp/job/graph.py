@@ -114,7 +114,7 @@ def _shared(layers: Sequence[Layer], sharing: Sharing, number: int) -> str:
 def _options(layer: Any) -> str:
     """What is said of a layer, but for what is left out anyhow: `units 8, tanh`."""
     said, unshown = [], {*_UNSHOWN, *initializers_of(layer)}
-    for field in fields(layer):
+    for field in fields(layer.as_written):
         value = getattr(layer, field.name)
         if field.name in unshown or value == _default(field):
             continue
@@ -123,7 +123,7 @@ def _options(layer: Any) -> str:
         elif value is True:
             said.append(field.name)
         else:
-            shown = plain(value)
+            shown = f"{value:g}" if isinstance(value, float) else plain(value)
             said.append(f"{field.name} {_listed(shown) if isinstance(shown, list | tuple) else shown}")
     return ", ".join(said)
 

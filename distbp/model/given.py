@@ -1,7 +1,8 @@
-"""What a user gives a model to predict from, where rows have lengths."""
+"""What a user gives a model to predict from, where rows have lengths, or several inputs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from distbp.core.errors import DataError, ModelError
 from distbp.data.checks import Allowed, first_bad
 from distbp.data.formats.arrays import as_array
 from distbp.data.ids import as_ids
+from distbp.data.named_inputs import check_ids, side_by_side
 from distbp.data.sequences import Samples, blanked, checked_lengths, padded, with_lengths
+from distbp.nn.named_inputs import NamedInput
 from distbp.nn.network import Network
 
 _NAME = "the inputs"
@@ -82,3 +85,23 @@ def _fitted(network: Network, x: Array, lengths: Array) -> Samples:
     most = min(steps, x.shape[1])
     out[:, :most] = blanked(x[:, :most], lengths)
     return Samples(out, lengths)
+
+
+def rows_of_inputs(named: Sequence[NamedInput], x: Any) -> Any:
+    """The rows that hold several inputs side by side. x: a mapping from their names to arrays, a list of such
+    mappings, one for each row, or such rows. Raises ModelError."""
+    if isinstance(x, list | tuple) and x and isinstance(x[0], Mapping):
+        names = x[0].keys()
+        for number, row in enumerate(x):
+            if not isinstance(row, Mapping) or row.keys() != names:
+                raise ModelError(f"{_NAME}: row {number} does not name the inputs that row 0 names; name all")
+        x = {name: [row[name] for row in x] for name in x[0]}
+    try:
+        if isinstance(x, Mapping):
+            x = side_by_side(x, named, _NAME)
+        x = as_array(x, _NAME)
+        if x.ndim == 2 and x.shape[1] == named[-1].stop:  # others are refused
+            check_ids(x, named, _NAME)
+    except DataError as error:
+        raise ModelError(str(error)) from None
+    return x

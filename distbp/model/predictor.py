@@ -26,7 +26,7 @@ from distbp.data.table import Columns
 from distbp.engine.evaluation import Measures
 from distbp.engine.numerics import one_blas_thread, quiet
 from distbp.model.answers import as_trained, predicted, probabilities, task_of, with_probabilities
-from distbp.model.given import rows_with_lengths, whole_series
+from distbp.model.given import rows_of_inputs, rows_with_lengths, whole_series
 from distbp.model.joined import Joined, kernels_named, measured
 from distbp.model.rows import frame_of_rows, rows_to_evaluate
 from distbp.model.series import each_step, outputs_of_series
@@ -272,6 +272,8 @@ class Model:
             return rows_with_lengths(self.network, given, lengths)
         if lengths is not None:
             raise ModelError("this model was trained on rows without lengths; leave `lengths` out")
+        if named := self.network.named_inputs:
+            given = rows_of_inputs(named, given)
         return Samples(self._array(given))
 
     def _of_table(self, given: Any) -> Samples:

@@ -18,6 +18,7 @@ def summary(network: Network, members: int = 1) -> str:
         kind = getattr(layer, "activation", None)
         name = getattr(kind, "type", kind)
         words = f"{number} {layer.type}{'' if name in (None, 'linear') else f' ({name})'}"
+        words += f" {layer.name!r}" if layer.enters else ""
         rows.append((words, _text(network.shapes[number + 1]), f"{counts.get(number, 0):,}"))
     rows.append(("in all", "", f"{network.parameter_count:,} {network.dtype}"))
     if members > 1:

@@ -165,8 +165,9 @@ def _forward(passes: _Passes) -> None:
         given = [values[source + 1] for source in network.wiring[index]]
         passes.taken.append(arranged(passes.tape, layer, given))
         value, backward = layer.lower(low, *passes.taken[-1])
-        if network.having_lengths.get(index):
-            value = value._replace(lengths=data.lengths)
+        source = network.having_lengths[index]
+        if source is not None and source != index:
+            value = value._replace(lengths=values[source + 1].lengths)
         values.append(value)
         passes.backwards.append(backward)
 
@@ -186,14 +187,14 @@ def _data(passes: _Passes) -> tuple[Value, Backward | None]:
         passes.begins = tape.work(1)
     if network.ids_below is not None:  # they stay where they lie
         tape.emit("last_id", rows, lengths, whole=(last,))
-        tape.emit("longest", lengths, LONGEST, whole=(shape[0],))
+        tape.emit("longest", lengths, LONGEST, whole=(shape[0], 0))
         if passes.begins is not None:
             tape.emit("last_id", rows, passes.begins, whole=(0,))
         return Value(rows, shape, lengths), None
     x = tape.work(size)
     tape.emit("copy_columns", rows, x, whole=(0, 0, size))
     tape.emit("copy_columns", rows, lengths, whole=(size, 0, 1))
-    tape.emit("longest", lengths, LONGEST, whole=(shape[0],))
+    tape.emit("longest", lengths, LONGEST, whole=(shape[0], 0))
     if passes.begins is not None:
         tape.emit("copy_columns", rows, passes.begins, whole=(size + 1, 0, 1))
     return Value(x, shape, lengths), None

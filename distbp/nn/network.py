@@ -19,6 +19,7 @@ import numpy as np
 from distbp.core.streams import Purpose, generator
 from distbp.nn.layers.base import Array, Layer, ParameterSpec, Shape, StateSpec, StatisticSpec
 from distbp.nn.layers.columns import Columns
+from distbp.nn.named_inputs import NamedInput, named_inputs, numbers_misfit
 from distbp.nn.sharing import sharing_of, users_of
 from distbp.nn.tape import ENTRY, Ref, Space
 from distbp.nn.wiring import (
@@ -110,7 +111,7 @@ class Network:
         self.dtype = np.dtype(dtype)
         self.entry = entry
         self.lengths = lengths
-        self.having_lengths = with_lengths(self.layers, self.wiring) if lengths else {}
+        self.having_lengths = with_lengths(self.layers, self.wiring, lengths)
         self.input_shape: Shape = tuple(input_shape)  # of a row of the data
         self.shapes: list[Shape] = [self.input_shape]  # of what enters, and of each layer's output
         self.tensors: list[Tensor] = []
@@ -118,6 +119,8 @@ class Network:
         if entry is not None:
             self.shapes = [entry.output_shape(self.input_shape)]
             self._hold(self.tensors, ENTRY, entry.parameters(self.input_shape))
+        if misfit := numbers_misfit(self.layers, self.shapes[0]):
+            raise ValueError(misfit)
         specs: list[tuple[ParameterSpec, ...]] = []
         for index, layer in enumerate(self.layers):
             try:
@@ -125,7 +128,7 @@ class Network:
                 specs.append(layer.parameters(*self.input_shapes(index)))
             except ValueError as error:
                 raise ValueError(f"layer {index} ({layer.type}): {error}") from None
-        misfits = dropping(self.layers, self.wiring, self.shapes[0]) if lengths else ()
+        misfits = dropping(self.layers, self.wiring, lengths, self.shapes[0])
         for problem in misfits if carry is None else (*tearing(self.layers), *misfits):
             raise ValueError(f"layer {problem.place}: {problem.message}")
         self.sharing = sharing_of(self.layers, [{spec.name: spec.shape for spec in own} for own in specs])
@@ -178,6 +181,11 @@ class Network:
     def ids_below(self) -> int | None:
         """One more than the largest id that the data may hold; None where they are numbers."""
         return ids_below(self.layers, self.wiring)
+
+    @property
+    def named_inputs(self) -> tuple[NamedInput, ...]:
+        """Where it has several inputs: what a row of the data holds side by side."""
+        return named_inputs(self.layers)
 
     @property
     def input_dtype(self) -> np.dtype[Any]:

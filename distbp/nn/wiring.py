@@ -46,7 +46,7 @@ def wire(
     problems: list[Problem] = []
     for index, layer in enumerate(layers):
         if layer.inputs is None:
-            sources: tuple[int | None, ...] = (index - 1,)
+            sources: tuple[int | None, ...] = (DATA if layer.enters else index - 1,)
         else:
             sources = tuple(known.get(name) for name in layer.inputs)
             for place, (name, source) in enumerate(zip(layer.inputs, sources, strict=True)):
@@ -79,24 +79,46 @@ def wire(
             where = f", and it has no loss; name it in loss, or {where}" if outputs else f"; name it {where}"
             text = f"no layer takes the output of this one{called}{where}, or take it out"
             problems.append(Problem(f"{index}", text))
-    return tuple(wiring), problems + _kinds_of_data(layers, wiring)
+    return tuple(wiring), problems + _named_inputs(layers, wiring) + _kinds_of_data(layers, wiring)
+
+
+def _named_inputs(layers: Sequence[Layer], wiring: Sequence[Sequence[int | None]]) -> list[Problem]:
+    """Where the data are inputs with names, all layers take them by these, and they stand first."""
+    names = [layer.name for layer in layers if layer.enters]
+    problems = []
+    for index, (layer, sources) in enumerate(zip(layers, wiring, strict=True)):
+        if layer.enters and layer.name is None:
+            problems.append(Problem(f"{index}.name", "is required: by it the data and other layers name it"))
+        if layer.enters and layer.inputs is not None:
+            problems.append(Problem(f"{index}.inputs", "an input takes its part of the data; leave this out"))
+        if layer.enters and index >= len(names):
+            problems.append(Problem(f"{index}", "inputs stand before all other layers; put it above them"))
+        elif names and not layer.enters and DATA in sources:
+            text = f"the data are inputs with names ({', '.join(map(repr, names))}); name one of them"
+            problems.append(Problem(f"{index}.inputs", text))
+    return problems
 
 
 def _kinds_of_data(layers: Sequence[Layer], wiring: Sequence[Sequence[int | None]]) -> list[Problem]:
     """Only the data are ids, and then to every layer that takes them; only they have columns with names."""
     problems = []
-    ids = ids_below(layers, wiring) is not None
+    takers = zip(layers, wiring, strict=True)
+    ids = {source for layer, sources in takers if layer.takes == "ids" for source in sources} - {None}
     for index, (layer, sources) in enumerate(zip(layers, wiring, strict=True)):
-        if layer.takes == "ids" and any(source != DATA for source in sources):
+        if layer.takes == "ids" and not all(_is_data(layers, source) for source in sources):
             text = f"{layer.type} takes ids, and only the data are ids;"
             text += f" put it first, or give it inputs: [{INPUT}]"
             problems.append(Problem(f"{index}", text))
-        elif layer.takes != "ids" and ids and DATA in sources:
+        elif layer.takes != "ids" and not layer.enters and any(source in ids for source in sources):
             text = f"{layer.type} takes numbers, but the data are ids, as another layer takes them so"
             problems.append(Problem(f"{index}", text))
         if layer.table_columns and any(source != DATA for source in sources):
             problems.append(Problem(f"{index}.columns", f"are those of the data: give it inputs: [{INPUT}]"))
     return problems
+
+
+def _is_data(layers: Sequence[Layer], source: int | None) -> bool:
+    return source is None or source == DATA or layers[source].enters > 0
 
 
 def _count(index: int, layer: Layer, given: int) -> list[Problem]:
@@ -116,10 +138,15 @@ def of_columns(
     unknown: Callable[[str, Iterable[str]], str] = unknown_name,
 ) -> tuple[tuple[Layer, ...], list[Problem]]:
     """The layers, those that name columns of the table with the features that the entry makes of them, and
-    every name or pattern that fits no column. entry: None where the data are no table."""
+    inputs with their places in a row; and every name or pattern that fits no column. entry: None where the
+    data are no table."""
     made = {} if entry is None else entry.made
-    found, problems = [], []
+    found, problems, entered = [], [], 0
     for index, layer in enumerate(layers):
+        if layer.enters:
+            found.append(layer.of_features(range(entered, entered + layer.enters)))
+            entered += layer.enters
+            continue
         features: dict[int, None] = {}  # in order, each once
         for place, wanted in enumerate(layer.table_columns if made else ()):
             names = _fitting(wanted, made)
@@ -168,31 +195,53 @@ def places_of(
     return tuple(named[name] for name in outputs if name in named), problems
 
 
-def with_lengths(layers: Sequence[Layer], wiring: Sequence[Sequence[int | None]]) -> dict[int | None, bool]:
-    """Of each output whether its steps have lengths, where the data have."""
-    having: dict[int | None, bool] = {DATA: True}
+def with_lengths(
+    layers: Sequence[Layer], wiring: Sequence[Sequence[int | None]], data: bool
+) -> dict[int | None, int | None]:
+    """Of each output whose lengths its steps have: those of the data, where these have some (`data`), or of
+    an input; None: none."""
+    having: dict[int | None, int | None] = {DATA: DATA if data else None}
     for index, (layer, sources) in enumerate(zip(layers, wiring, strict=True)):
-        having[index] = layer.lengths == "keep" and any(having.get(source, False) for source in sources)
+        kept = _lengths_of(having, sources) if layer.lengths == "keep" else []
+        having[index] = index if layer.lengths == "begin" else kept[0] if kept else None
     return having
 
 
+def _lengths_of(having: dict[int | None, int | None], sources: Sequence[int | None]) -> list[int]:
+    found = [having.get(source) for source in sources]
+    return list(dict.fromkeys(one for one in found if one is not None))
+
+
 def dropping(
-    layers: Sequence[Layer], wiring: Sequence[Sequence[int | None]], shape: Shape | None = None
+    layers: Sequence[Layer],
+    wiring: Sequence[Sequence[int | None]],
+    data: bool = True,
+    shape: Shape | None = None,
 ) -> list[Problem]:
-    """Every layer that would drop the lengths of the data. shape: of a row of the data, where it is known."""
-    having = with_lengths(layers, wiring)
-    if shape is not None and len(shape) < 2 and ids_below(layers, wiring) is None:
+    """Every layer that would drop lengths, or mix those of several inputs. data: whether those of the data
+    are some. shape: of a row of the data, where it is known."""
+    having = with_lengths(layers, wiring, data)
+    if data and shape is not None and len(shape) < 2 and ids_below(layers, wiring) is None:
         text = f"lengths are of rows (steps, features), but a row has the shape {shape}; reshape the data"
         return [Problem("0", text)]
-    return [
-        Problem(
-            f"{index}",
-            f"{layer.type} drops the lengths of the rows, so that padding would count; put a layer before it"
-            " that uses them, as average_steps, last_step, or a recurrent one",
-        )
-        for index, (layer, sources) in enumerate(zip(layers, wiring, strict=True))
-        if layer.lengths == "drop" and any(having.get(source, False) for source in sources)
-    ]
+    problems = []
+    for index, (layer, sources) in enumerate(zip(layers, wiring, strict=True)):
+        found = _lengths_of(having, sources)
+        if layer.lengths == "drop" and found:
+            if layer.enters:
+                problems.append(Problem(f"{index}", "several inputs have lengths each; write ragged: true"))
+                continue
+            text = (
+                f"{layer.type} drops the lengths of the rows, so that padding would count; put a layer before"
+                " it that uses them, as average_steps, last_step, or a recurrent one"
+            )
+            problems.append(Problem(f"{index}", text))
+        elif layer.lengths == "keep" and len(found) > 1:
+            names = " and ".join(repr(layers[one].name) for one in found)
+            text = f"{layer.type} joins steps of {names}, which have lengths of their own each; use the steps"
+            text += " before, as average_steps, last_step, or a recurrent layer does"
+            problems.append(Problem(f"{index}", text))
+    return problems
 
 
 def tearing(layers: Sequence[Layer]) -> list[Problem]:

@@ -28,6 +28,7 @@ from distbp.data.duplicates import shared_rows
 from distbp.data.formats import TableFiles, arranged, from_arrays, load
 from distbp.data.frames import is_frame
 from distbp.data.ids import with_ids
+from distbp.data.named_inputs import fit_each
 from distbp.data.prepared import PreparedRows, prepare
 from distbp.data.preprocessing import Preprocessing, fit
 from distbp.data.several_targets import understand_all
@@ -36,6 +37,7 @@ from distbp.data.targets import Meaning
 from distbp.job.columns import targets_in
 from distbp.nn.layers.columns import Columns
 from distbp.nn.losses.several import Heads, heads_of, names_of, parts_of
+from distbp.nn.named_inputs import named_inputs
 from distbp.nn.network import Network
 from distbp.nn.wiring import data_facts
 
@@ -126,7 +128,9 @@ def open_splits(
         return _open_table(job, folder, given or {}, confined=confined)
     tables: dict[str, Table] = {}
     first, steps = data_facts(job.model.layers), job.data.truncated_bptt_steps
-    plain = None if job.data.standardize else Preprocessing(job.data.scale)
+    named = named_inputs(job.model.layers)
+    known = not job.data.standardize and all(one.scale == 1 for one in named)
+    plain = Preprocessing(job.data.scale) if known else None
     for name in SPLITS:
         source = getattr(job.data, name)
         allowed = Allowed(np.dtype(job.dtype), plain, name)
@@ -138,9 +142,12 @@ def open_splits(
                 name=f"the {name} arrays",
                 allowed=allowed,
                 outputs=names_of(job.loss),
+                named=named,
             )
         elif source is not None:
-            table = load(source, folder, confined=confined, bad_rows=job.data.bad_rows, allowed=allowed)
+            table = load(
+                source, folder, confined=confined, bad_rows=job.data.bad_rows, allowed=allowed, named=named
+            )
         else:
             continue
         if first.takes == {"row"} and table.lengths is None:  # which an image is made; a view, no copy
@@ -161,7 +168,10 @@ def open_splits(
                 f" {tables['train'].features}; give the same columns"
             )
         if name == "train":
-            preprocessing = fit(table, job.data.scale, job.data.standardize)
+            if named:
+                preprocessing = fit_each(table, named, job.data.standardize)
+            else:
+                preprocessing = fit(table, job.data.scale, job.data.standardize)
         elif tables and plain is None:  # known by now; to the training rows themselves it can do no harm
             table = check_rows(table, job.data.bad_rows, replace(allowed, preprocessing=preprocessing))
         if job.data.targets == "inputs":

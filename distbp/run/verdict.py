@@ -102,6 +102,11 @@ def _size(blueprint: Blueprint, rows: PreparedRows) -> float:
     x = np.empty((count, *rows.input_shape), blueprint.dtype)
     rows.gather(np.arange(count) * len(rows) // count, x)
     x = x.reshape(count, -1)[:, : math.prod(network.input_shape)]  # without the lengths
+    if named := network.named_inputs:
+        numbers = [np.r_[one.first : one.end] for one in named if one.ids_below is None]
+        if not numbers:
+            return math.nan
+        x = x[:, np.concatenate(numbers)]
     return float(np.sqrt(np.mean(np.square(x, dtype=np.float64), axis=0).max()))
 
 

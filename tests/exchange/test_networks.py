@@ -83,13 +83,12 @@ LOSSES = {
     "place": {"type": "huber", "factor": 0.3},
     "sure": {"type": "sigmoid_cross_entropy", "factor": 2},
 }
-# An image of 3 x 6 and three facts about it, side by side in a row.
+# An image of 3 x 6 and three facts about it.
 TWO_INPUTS: list[dict[str, Any]] = [
-    {"type": "slice", "stop": 18, "inputs": ["input"]},
-    {"type": "reshape", "shape": [1, 3, 6]},
-    {"type": "conv2d", "filters": 2, "kernel_size": 2},
+    {"type": "input", "name": "image", "shape": [1, 3, 6]},
+    {"type": "input", "name": "facts", "shape": [3]},
+    {"type": "conv2d", "filters": 2, "kernel_size": 2, "inputs": ["image"]},
     {"type": "flatten", "name": "seen"},
-    {"type": "slice", "start": 18, "inputs": ["input"], "name": "facts"},
     {"type": "concatenate", "inputs": ["seen", "facts"]},
     {"type": "dense", "units": 4, "activation": "tanh"},
 ]
@@ -102,7 +101,7 @@ NETWORKS: dict[str, tuple[list[dict[str, Any]], tuple[int, ...]]] = {
     "ids": ([{"type": "embedding", "entries": 9, "size": 3}, {"type": "elman", "units": 4}], (5,)),
     "graph": (GRAPH, (5,)),
     "transformer": (TRANSFORMER, (5, 3)),
-    "two inputs in a row": (TWO_INPUTS, (21,)),
+    "two inputs": (TWO_INPUTS, (21,)),
     "last step": ([{"type": "attention", "causal": True}, {"type": "last_step"}], (5, 3)),
     "lengths": (
         [

@@ -40,6 +40,12 @@ def data(network: Network, rows: int, ids: int = 0) -> tuple[Array, Array]:
     draw = np.random.default_rng(rows)
     shape = (rows, *network.input_shape)
     x = draw.integers(0, ids, shape) if network.ids_below else draw.normal(size=shape).astype(network.dtype)
+    for one in network.named_inputs:
+        if one.ids_below:
+            x[:, one.first : one.end] = draw.integers(0, one.ids_below, (rows, one.end - one.first))
+        if one.ragged:
+            x[:, one.end] = draw.integers(0, one.shape[0] + 1, rows)
+            x[0, one.end], x[-1, one.end] = 0, one.shape[0]
     if network.lengths:
         steps = network.input_shape[0]
         lengths = draw.integers(0, steps + 1, rows)

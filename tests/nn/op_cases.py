@@ -454,7 +454,13 @@ LENGTH_CASES = [
     Case("last_id", lambda d: Call([d.labels(7).repeat(3, 1), d.out(columns=1)], (2,)), "two before"),
     Case(
         "longest",
-        lambda d: Call([np.arange(1.0, d.rows + 1)[:, None], d.labels(7)[:1]], (d.rows,)),
+        lambda d: Call([np.arange(1.0, d.rows + 1)[:, None], d.labels(7)[:1]], (d.rows, 0)),
+        drops=frozenset({0}),
+    ),
+    Case(
+        "longest",
+        lambda d: Call([np.arange(1.0, d.rows + 1)[:, None], d.labels(1)[:1] + 3 * d.rows], (d.rows, 1)),
+        "of several",
         drops=frozenset({0}),
     ),
     _load_states(0),

@@ -74,6 +74,7 @@ TABLE: dict[str, tuple[str, dict[str, Any], Shape, Shape]] = {
     "last_step": ("last_step", {}, (4, 3), (3,)),
     "slice": ("slice", {"start": 1, "stop": 4}, (5,), (3,)),
     "slice of each step": ("slice", {"start": 1}, (4, 3), (4, 2)),
+    "input": ("input", {"shape": (2, 2)}, (4,), (2, 2)),
     "dense, ntk": (
         "dense",
         {"units": 3, "activation": "tanh", "parametrization": "ntk"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from distbp.core.options import registry
@@ -15,7 +16,9 @@ from distbp.data.formats.npy import Npy
 from distbp.data.formats.npz import Npz
 from distbp.data.formats.synthetic import Blobs, Moons, Spirals, Teacher
 from distbp.data.formats.tables import TableFiles
+from distbp.data.named_inputs import fitted
 from distbp.data.table import Table
+from distbp.nn.named_inputs import NamedInput
 
 FORMATS = registry(Idx, Images, Npy, Npz, Arrays, Digits, Blobs, Moons, Spirals, TableFiles, Teacher)
 
@@ -27,9 +30,11 @@ def load(
     confined: bool = False,
     bad_rows: BadRows = "refuse",
     allowed: Allowed = ANY,
+    named: Sequence[NamedInput] = (),
 ) -> Table:
-    """Opens a source and checks its content (see `check_rows`). Raises DataError or HostileFileError."""
-    return check_rows(source.open(folder, confined), bad_rows, allowed)
+    """Opens a source and checks its content (see `check_rows`). named: the inputs of the network, where it
+    has several. Raises DataError or HostileFileError."""
+    return check_rows(fitted(source.open(folder, confined), named), bad_rows, allowed)
 
 
 __all__ = [

@@ -14,9 +14,11 @@ from distbp.core.errors import DataError
 from distbp.core.options import option
 from distbp.data.checks import ANY, Allowed, BadRows, check_rows
 from distbp.data.frames import names_of
+from distbp.data.named_inputs import fitted, side_by_side
 from distbp.data.sequences import with_lengths
 from distbp.data.table import Columns, Table, build
 from distbp.nn.layers.base import Array
+from distbp.nn.named_inputs import NamedInput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +45,22 @@ def from_arrays(
     name: str = "the arrays",
     allowed: Allowed = ANY,
     outputs: Sequence[str] = (),
+    named: Sequence[NamedInput] = (),
 ) -> Table:
     """A checked table of array-likes: inputs (n, *features), or as `with_lengths` takes them; targets (n,)
     labels (numbers, booleans, text) or values, or values (n, outputs), or a mapping from the names of
     several outputs to such; weights (n,). Frames and series will
     do for each, and the names of the columns of a frame of inputs are kept. A frame of targets has a column
-    for each of several `outputs`. Arrays of numbers are not copied. Raises DataError."""
+    for each of several `outputs`. named: the inputs of the network, where it has several; then inputs may be
+    a mapping from their names to such. Arrays of numbers are not copied. Raises DataError."""
     inputs, lengths = with_lengths(inputs, name)
+    if isinstance(inputs, Mapping) and lengths is None:
+        if not named:
+            raise DataError(
+                f"{name}: the inputs are a mapping, but the network has none with names; give it layers of"
+                " the type input, or one array"
+            )
+        inputs = side_by_side(inputs, named, name)
     columns = columns_of(inputs, name)
     table = build(
         as_array(inputs, f"{name}: inputs"),
@@ -59,7 +70,7 @@ def from_arrays(
         name=name,
         columns=columns,
     )
-    return check_rows(table, bad_rows, allowed)
+    return check_rows(fitted(table, named), bad_rows, allowed)
 
 
 def _given_targets(targets: Any, name: str, outputs: Sequence[str]) -> Array | dict[str, Array] | None:

@@ -7,8 +7,8 @@ is the array's own header, checked against the limits, and then at most that man
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,16 +16,18 @@ from distbp.core import settings
 from distbp.core.errors import DataError, HostileFileError
 from distbp.core.options import option
 from distbp.data.formats.npy import Header, read_header
+from distbp.data.named_inputs import joined
 from distbp.data.safety import DataFile, check_claim, find
 from distbp.data.table import Columns, Table, build
 from distbp.data.unpack import read_window
 from distbp.data.zipped import Entries, opened_zip
 from distbp.nn.layers.base import Array
+from distbp.nn.named_inputs import NamedInput
 
 KIND, AGAIN = ".npz archive", "write it again with numpy.savez"
 
 
-def read_arrays(file: DataFile, names: list[str | None]) -> list[Array | None]:
+def read_arrays(file: DataFile, names: Sequence[str | None]) -> list[Array | None]:
     """The named arrays of an archive (None for a name None). Raises DataError or HostileFileError."""
     with opened_zip(file, KIND, AGAIN) as (archive, entries):
         room = settings.get("DISTBP_MAX_UNPACKED_BYTES")
@@ -103,39 +105,54 @@ class Npz:
 
     type: Literal["npz"] = "npz"
     path: str = option(help="path of the archive", path=True, min_length=1)
-    inputs: str = option("inputs", help="name of the array of inputs (rows, features...)", min_length=1)
+    inputs: str | Mapping[str, str] = option(
+        "inputs",
+        help="name of the array of inputs (rows, features...), or a mapping from each input of the network to"
+        " such a name",
+    )
     targets: str | Mapping[str, str] | None = option(
         "targets",
         help="name of the labels or values, or a mapping from each output to such a name; null for none",
     )
     weights: str | None = option(None, help="name of the sample weights (rows,)")
-    lengths: str | None = option(
-        None, help="name of the array of lengths (rows,): how many steps of each row are no padding"
+    lengths: str | Mapping[str, str] | None = option(
+        None,
+        help="name of the array of lengths (rows,): how many steps of each row are no padding; or a mapping"
+        " from inputs to such names",
     )
     columns: str | None = option(None, help="name of the array of the inputs' column names (features,), text")
     rows: tuple[int, int] | None = option(None, help="[first, one past the last] row to use, counted from 0")
 
     def open(self, folder: Path, confined: bool = False) -> Table:
         file = find(folder, self.path, confined)
-        several = isinstance(self.targets, Mapping)
-        of_targets = dict(self.targets) if isinstance(self.targets, Mapping) else {"": self.targets}
-        inputs, weights, lengths, columns, *each = read_arrays(
-            file, [self.inputs, self.weights, self.lengths, self.columns, *of_targets.values()]
-        )
-        assert inputs is not None
-        targets = {name: array for name, array in zip(of_targets, each, strict=True) if array is not None}
-        return build(
-            inputs,
-            targets if several else targets.get(""),
+        inputs, lengths, targets = map(_by_name, (self.inputs, self.lengths, self.targets))
+        wanted = [*inputs.values(), *lengths.values(), *targets.values(), self.weights, self.columns]
+        *found, weights, columns = read_arrays(file, wanted)
+        parts = (array for array in found if array is not None)  # all are, as all have names
+        own, ends, each = (dict(zip(names, parts, strict=False)) for names in (inputs, lengths, targets))
+        name, several = f"{self.path}[{self.inputs}]", isinstance(self.targets, Mapping)
+        x, named = own.get(""), tuple[NamedInput, ...]()
+        if isinstance(self.inputs, Mapping):
+            name = self.path
+            named, x = joined(own, ends, name)
+        elif isinstance(self.lengths, Mapping):
+            raise DataError(
+                f"{name}: lengths are a mapping; write inputs as one, too, or one name of lengths"
+            )
+        assert x is not None
+        table = build(
+            x,
+            each if several else each.get(""),
             weights,
-            lengths,
+            ends.get(""),
             rows=self.rows,
-            name=f"{self.path}[{self.inputs}]",
+            name=name,
             targets_name=self.path if several else f"{self.path}[{self.targets}]",
             weights_name=f"{self.path}[{self.weights}]",
-            columns=None if columns is None else self._column_names(columns, inputs),
+            columns=None if columns is None else self._column_names(columns, x),
             marks=(file.mark,),
         )
+        return replace(table, named_inputs=named)
 
     def _column_names(self, columns: Array, inputs: Array) -> Columns:
         names = tuple(columns.ravel().tolist()) if columns.dtype.kind in "iU" else ()
@@ -145,3 +162,8 @@ class Npz:
                 f" name of its own for each of the columns of {self.inputs}, shape {inputs.shape[1:]}"
             )
         return names
+
+
+def _by_name(said: str | Mapping[str, str] | None) -> dict[str, str]:
+    """The names of arrays by what they are; by "" where there is one."""
+    return {} if said is None else {"": said} if isinstance(said, str) else dict(said)

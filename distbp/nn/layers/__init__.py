@@ -12,6 +12,7 @@ from distbp.nn.layers.convolution import Conv1d, Conv2d
 from distbp.nn.layers.dense import Dense, DenseSteps
 from distbp.nn.layers.dropout import Dropout
 from distbp.nn.layers.embedding import Embedding
+from distbp.nn.layers.inputs import Input
 from distbp.nn.layers.joins import Add, Concatenate, Multiply
 from distbp.nn.layers.normalization import BatchNormalization, LayerNormalization
 from distbp.nn.layers.periodic import PeriodicEmbedding
@@ -56,6 +57,7 @@ LAYERS: Mapping[str, Any] = registry(
     AverageSteps,
     LastStep,
     Slice,
+    Input,
     Scale,
     ParametricActivation,
     PeriodicEmbedding,

@@ -118,7 +118,7 @@ def no_backward(dy: Ref) -> Sequence[Ref | None]:
 
 
 Takes = Literal["row", "numbers", "ids"]
-Lengths = Literal["drop", "keep", "use"]
+Lengths = Literal["drop", "keep", "use", "begin"]
 Channels = Literal["first", "last", "either"]
 
 
@@ -170,8 +170,14 @@ class Facts:
     def lengths(self) -> Lengths:
         """What becomes of the lengths of its input (steps, ...). "keep": the outputs have them, too, as no
         step's output depends on padding. "use": padding does not count, and the outputs have none. "drop":
-        padding would count, which is a fault."""
+        padding would count, which is a fault. "begin": the outputs have lengths of their own."""
         return "drop"
+
+    @property
+    def enters(self) -> int:
+        """How many numbers of a row of the data are the layer's own input, with those of other such layers
+        side by side; 0 for a layer that takes others' outputs, or the data as a whole."""
+        return 0
 
     @property
     def window_fault(self) -> str:
@@ -206,7 +212,7 @@ class Facts:
         return ()
 
     def of_features(self, features: Sequence[int]) -> Any:
-        """The layer that takes these features in place of `table_columns`."""
+        """The layer that takes these features in place of `table_columns`, or of the next ones of a row."""
         return self
 
     @property
@@ -247,6 +253,8 @@ class Layer(Protocol):
     def lengths(self) -> Lengths: ...
     @property
     def window_fault(self) -> str: ...
+    @property
+    def enters(self) -> int: ...
     @property
     def ends_in(self) -> str | None: ...
     @property

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from distbp.core.options import option
 from distbp.nn.initializers import Initializer, Normal
 from distbp.nn.layers.base import Backward, Facts, Lengths, Lowering, ParameterSpec, Shape, Takes, Value
-from distbp.nn.tape import Ref
+from distbp.nn.tape import Ref, Space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +47,21 @@ class Embedding(Facts):
         return 1.0 * math.prod(input_shape) * self.size  # each number of the gradient is added once
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
-        many = math.prod(x.shape)
-        y = low.tape.work(self.size, many)
-        low.tape.emit("gather_rows", x.ref, low.parameters["weight"], y)
+        many, tape = math.prod(x.shape), low.tape
+        y, weight = tape.work(self.size, many), low.parameters["weight"]
+        stay = x.ref.space == Space.INPUTS  # where they lie, as int64; else they entered as numbers
+        ids = x.ref if stay else x.ref.reshaped(1, many)
+        if stay:
+            tape.emit("gather_rows", ids, weight, y)
+        else:
+            tape.emit("enter_row", ids, weight, y, whole=(0, 0))
 
         def backward(dy: Ref) -> tuple[Ref | None]:
-            low.tape.emit("scatter_add_rows", x.ref, dy.reshaped(self.size, many), low.gradients["weight"])
+            d, gradient = dy.reshaped(self.size, many), low.gradients["weight"]
+            if stay:
+                tape.emit("scatter_add_rows", ids, d, gradient)
+            else:
+                tape.emit("scatter_add_cells", ids, d, gradient, whole=(0, 0))
             return (None,)
 
         return Value(y.reshaped(self.size * many, 1), self.output_shape(x.shape)), backward

@@ -59,8 +59,7 @@ class Reshape(Facts):
 @dataclass(frozen=True, kw_only=True)
 class Slice(Facts):
     """Features `start` to `stop` - 1 on the last axis, or those of `columns` in their order: (..., features)
-    -> (..., features of the part). So a row that holds several inputs side by side feeds several branches,
-    each with inputs: [input]."""
+    -> (..., features of the part). So parts of a row feed several branches, each with inputs: [input]."""
 
     keeps_values: ClassVar[bool] = True
 

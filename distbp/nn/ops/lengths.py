@@ -27,8 +27,10 @@ def _last_id(ids: Array, out: Array, whole: Whole, real: Real) -> None:
 
 
 def _longest(ends: Array, longest: Array, whole: Whole, real: Real) -> None:
-    """longest (1, 1) <- the length of the longest row: at least 1, at most whole[0]."""
-    longest[:] = np.int64(min(np.fmax.reduce(ends, axis=None, initial=1), whole[0]))
+    """longest (1, 1) <- the length of the longest row: at least 1, at most whole[0]. whole[1]: 1 where it
+    stays as it is if it is more."""
+    most = np.int64(min(np.fmax.reduce(ends, axis=None, initial=1), whole[0]))
+    longest[:] = max(most, longest[0, 0]) if whole[1] else most
 
 
 def _end_rows(ends: Array, a: Array, whole: Whole, real: Real) -> None:

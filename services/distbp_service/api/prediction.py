@@ -50,7 +50,7 @@ class Predictions:
         loaded = self.loaded(model)
         try:
             x: Any
-            if loaded.network.lengths:
+            if loaded.network.lengths or loaded.network.named_inputs:
                 x = loaded.checked(inputs)
             else:
                 x = _array(inputs, loaded.columns) if loaded.plan is None else loaded.encoded(inputs)

@@ -1,0 +1,155 @@
+"""Data of a network with several inputs: its rows hold the inputs side by side (`distbp.nn.named_inputs`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.core.errors import DataError
+from distbp.data.ids import as_ids
+from distbp.data.preprocessing import Preprocessing, fit
+from distbp.data.sequences import blanked, checked_lengths, room, with_lengths
+from distbp.data.table import Table, check_real, chunks
+from distbp.nn.named_inputs import NamedInput
+
+
+def side_by_side(given: Mapping[str, Any], named: Sequence[NamedInput], name: str) -> Array:
+    """The rows (n, numbers of all inputs) of arrays by input: each (n, *shape), or as `with_lengths` takes
+    them. Raises DataError."""
+    names = [one.name for one in named]
+    missing = [f"no input {one!r}" for one in names if one not in given]
+    strange = [f"an input {one!r}" for one in given if one not in names]
+    if missing or strange:
+        raise DataError(
+            f"{name}: has {' and '.join((*missing, *strange))}; the network's inputs are"
+            f" {', '.join(map(repr, names))}"
+        )
+    parts = [_part(given[one.name], one, f"{name}, input {one.name!r}") for one in named]
+    counts = {one.name: len(part) for one, (part, _) in zip(named, parts, strict=True)}
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{count:,} of {one!r}" for one, count in counts.items())
+        raise DataError(f"{name}: the inputs have different numbers of rows ({told})")
+    count = next(iter(counts.values()))
+    rows = room((count, named[-1].stop), np.result_type(*(part.dtype for part, _ in parts)))
+    for one, (part, lengths) in zip(named, parts, strict=True):
+        steps = one.first + int(np.prod(part.shape[1:]))
+        rows[:, steps : one.end] = 0  # past the longest row
+        for start, piece in chunks(part):
+            rows[start : start + len(piece), one.first : steps] = piece.reshape(len(piece), -1)
+        if lengths is not None:
+            rows[:, one.end] = lengths
+    return rows
+
+
+def _part(given: Any, one: NamedInput, name: str) -> tuple[Array, Array | None]:
+    """The array of one input, 0 past the end of each row, and the lengths."""
+    values, lengths = with_lengths(given, name, one.shape[0] if one.ragged else None)
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{name}: is no array of numbers ({error}); give rows of equal length") from None
+    check_real(array.dtype, name)
+    if array.shape[1:] == () and one.shape == (1,):
+        array = array.reshape(-1, 1)
+    fits = array.shape[1:] == one.shape
+    if one.ragged and array.ndim == 1 + len(one.shape):
+        fits = array.shape[1] <= one.shape[0] and array.shape[2:] == one.shape[1:]
+    if not fits:
+        wanted = ", ".join(map(str, one.shape))
+        most = ", or fewer steps" if one.ragged else ""
+        raise DataError(f"{name}: has the shape {array.shape}, but the layer takes (rows, {wanted}){most}")
+    if lengths is not None and not one.ragged:
+        raise DataError(f"{name}: has rows of different lengths; give the layer ragged: true")
+    if not one.ragged:
+        return array, None
+    if lengths is None:
+        return array, np.full(len(array), array.shape[1])
+    own = checked_lengths(np.asarray(lengths), len(array), array.shape[1], f"{name}: the lengths")
+    return blanked(array, own), own
+
+
+def joined(
+    arrays: Mapping[str, Array], lengths: Mapping[str, Array], name: str
+) -> tuple[tuple[NamedInput, ...], Array]:
+    """Arrays of a file by input, in their order, as (inputs, rows). Raises DataError."""
+    strange = [one for one in lengths if one not in arrays]
+    if strange:
+        known = ", ".join(map(repr, arrays))
+        raise DataError(f"{name}: has lengths of {strange[0]!r}, which is none of the inputs {known}")
+    named: list[NamedInput] = []
+    for one, array in arrays.items():
+        first = named[-1].stop if named else 0
+        named.append(NamedInput(one, array.shape[1:] or (1,), one in lengths, first))
+    given = {
+        one: {"inputs": array, "lengths": lengths[one]} if one in lengths else array
+        for one, array in arrays.items()
+    }
+    return tuple(named), side_by_side(given, named, name)
+
+
+def fitted(table: Table, named: Sequence[NamedInput]) -> Table:
+    """The table with its inputs in the order of the network's. Raises DataError where they do not fit, and
+    for ids that are none."""
+    if not named and table.named_inputs:
+        raise DataError(
+            f"{table.name}: has inputs with names, but the network has none; give it layers of the type input"
+        )
+    if not named:
+        return table
+    if table.lengths is not None:
+        raise DataError(
+            f"{table.name}: has lengths, and several inputs have them each; give ragged: true to those with"
+            " rows of different lengths"
+        )
+    if table.named_inputs:
+        table = replace(table, inputs=side_by_side(_views(table), named, table.name), named_inputs=())
+    table = replace(table, inputs=table.inputs.reshape(len(table), -1))
+    numbers = table.inputs.shape[1]
+    if numbers != named[-1].stop:
+        what = ", ".join(f"{one.name!r} {list(one.shape)}" for one in named)
+        raise DataError(
+            f"{table.name}: a row has {numbers} numbers, but the inputs {what} take {named[-1].stop}; give a"
+            " mapping from their names, or such rows"
+        )
+    check_ids(table.inputs, named, table.name, table.row_number)
+    return table
+
+
+def check_ids(rows: Array, named: Sequence[NamedInput], name: str, row_number: Any = int) -> None:
+    """Raises DataError where an input of ids holds another number."""
+    for one in named:
+        if one.ids_below is not None:
+            as_ids(rows[:, one.first : one.end], one.ids_below, f"{name}, input {one.name!r}", row_number)
+
+
+def _views(table: Table) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for one in table.named_inputs:
+        values = table.inputs[:, one.first : one.end].reshape(len(table), *one.shape)
+        found[one.name] = {"inputs": values, "lengths": table.inputs[:, one.end]} if one.ragged else values
+    return found
+
+
+def fit_each(table: Table, named: Sequence[NamedInput], standardize: bool) -> Preprocessing:
+    """The preprocessing of several inputs: each is divided by its scale; with `standardize` one whose scale
+    is 1 gets mean 0 and deviation 1, each number over the training rows (see `fit`). Ids and lengths stay.
+    Raises DataError."""
+    mean, std = np.zeros(table.features), np.ones(table.features)
+    for one in named:
+        own = slice(one.first, one.end)
+        if one.ids_below is not None:
+            continue
+        std[own] = one.scale
+        if standardize and one.scale == 1:
+            lengths = table.inputs[:, one.end].astype(np.int64) if one.ragged else None
+            values = table.inputs[:, own].reshape(len(table), *one.shape)
+            found = fit(Table(values, name=f"{table.name}, input {one.name!r}", lengths=lengths), 1.0, True)
+            assert found.mean is not None and found.std is not None
+            mean[own], std[own] = found.mean.ravel(), found.std.ravel()
+    if not mean.any() and (std == 1).all():
+        return Preprocessing()
+    return Preprocessing(1.0, mean, std)

@@ -1,0 +1,56 @@
+"""The inputs of a network that has several, as they lie in a row of the data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from distbp.nn.layers.base import Layer, Shape
+from distbp.nn.layers.inputs import Input
+from distbp.nn.wiring import wire
+
+
+class NamedInput(NamedTuple):
+    """Numbers `first` to `stop` - 1 of a row; where rows have lengths, `ragged`, the length is the last of
+    them. `scale` divides the numbers. `ids_below`: they are whole numbers from 0 to less; None: any."""
+
+    name: str
+    shape: Shape
+    ragged: bool = False
+    first: int = 0
+    scale: float = 1.0
+    ids_below: int | None = None
+
+    @property
+    def end(self) -> int:
+        """Of the numbers, without the length."""
+        return self.first + math.prod(self.shape)
+
+    @property
+    def stop(self) -> int:
+        return self.end + self.ragged
+
+
+def named_inputs(layers: Sequence[Layer]) -> tuple[NamedInput, ...]:
+    """Those of layers whose names may be at fault; () where the data are one input."""
+    wiring = wire(layers)[0]
+    found: list[NamedInput] = []
+    for index, layer in enumerate(layers):
+        if not isinstance(layer, Input):
+            continue
+        users = zip(layers, wiring, strict=True)
+        bounds = [one.ids_below for one, sources in users if index in sources and one.ids_below is not None]
+        first = found[-1].stop if found else 0
+        entries = min(bounds, default=None)
+        found.append(NamedInput(str(layer.name), layer.own_shape, layer.ragged, first, layer.scale, entries))
+    return tuple(found)
+
+
+def numbers_misfit(layers: Sequence[Layer], shape: Shape) -> str:
+    """What is wrong where a row of the data does not hold what the inputs take, or ""."""
+    named, numbers = named_inputs(layers), math.prod(shape)
+    if not named or named[-1].stop == numbers:
+        return ""
+    what = ", ".join(f"{one.name!r} {list(one.shape)}" for one in named)
+    return f"a row of the data has {numbers} numbers, but the inputs {what} take {named[-1].stop}"

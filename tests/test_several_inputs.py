@@ -1,0 +1,216 @@
+"""Networks with several inputs from the data to predictions; their layers are in nn/test_named_inputs.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import distbp
+from distbp import TrainingJob
+from distbp.cli.main import group
+from distbp.core.arrays import Array
+from distbp.core.errors import DataError, ModelError
+from distbp.data.formats import Npz, load
+from distbp.data.named_inputs import fit_each
+from distbp.nn.named_inputs import named_inputs
+
+LAYERS: list[dict[str, Any]] = [
+    {"type": "input", "name": "image", "shape": [1, 4, 4], "scale": 255},
+    {"type": "input", "name": "facts", "shape": [3]},
+    {"type": "input", "name": "words", "shape": [5]},
+    {"type": "input", "name": "series", "shape": [7, 2], "ragged": True},
+    {"type": "conv2d", "filters": 2, "kernel_size": 3, "activation": "tanh", "inputs": ["image"]},
+    {"type": "flatten", "name": "seen"},
+    {"type": "embedding", "entries": 9, "size": 3, "inputs": ["words"]},
+    {"type": "average_steps", "name": "said"},
+    {"type": "gru", "units": 4, "inputs": ["series"], "name": "heard"},
+    {"type": "concatenate", "inputs": ["seen", "said", "heard", "facts"]},
+    {"type": "dense", "units": 8, "activation": "tanh"},
+    {"type": "dense", "units": 1},
+]
+NAMES = ["image", "facts", "words", "series"]
+
+
+def job(**fields: Any) -> TrainingJob:
+    usual: dict[str, Any] = {
+        "model": {"layers": LAYERS},
+        "data": {"standardize": True},
+        "loss": "mse",
+        "optimizer": {"type": "adam", "learning_rate": 0.01},
+        "epochs": 4,
+        "batch_size": 16,
+        "shards": 2,
+        "workers": 0,
+    }
+    return TrainingJob(**{**usual, **fields})
+
+
+def given(rows: int = 60) -> tuple[dict[str, Any], Array]:
+    draw = np.random.default_rng(0)
+    x = {
+        "series": [draw.normal(size=(draw.integers(0, 7), 2)) for _ in range(rows)],
+        "image": draw.integers(0, 256, (rows, 1, 4, 4)).astype(np.uint8),
+        "words": draw.integers(0, 9, (rows, 5)),
+        "facts": draw.normal(50, 10, (rows, 3)),
+    }
+    y = x["facts"][:, 0] / 10 + (x["words"] == 3).sum(1) + np.array([s.sum() for s in x["series"]])
+    return x, y - 5
+
+
+def padded(x: dict[str, Any]) -> dict[str, Any]:
+    lengths = np.array([len(row) for row in x["series"]])
+    steps = np.full((len(lengths), 6, 2), np.nan)
+    for row, own in zip(steps, x["series"], strict=True):
+        row[: len(own)] = own
+    return {**x, "series": {"inputs": steps, "lengths": lengths}}
+
+
+def saved(path: Path, x: dict[str, Any], y: Array) -> dict[str, Any]:
+    """An archive, and the source that a job has in it."""
+    x = padded(x)
+    series = x.pop("series")
+    np.savez(path, **x, series=series["inputs"], series_lengths=series["lengths"], targets=y)
+    inputs = {name: name for name in ("words", "series", "image", "facts")}  # in any order
+    return {"format": "npz", "path": path.name, "inputs": inputs, "lengths": {"series": "series_lengths"}}
+
+
+def test_every_way_to_give_them_trains_the_same_model(tmp_path: Path) -> None:
+    x, y = given()
+    source = saved(tmp_path / "data.npz", x, y)
+    rows = load(Npz(**{k: v for k, v in source.items() if k != "format"}), tmp_path, named=named())
+    assert rows.inputs.shape == (60, 16 + 3 + 5 + 15)
+    found = [
+        distbp.train(job(), data=(x, y)),
+        distbp.train(job(), data=(padded(x), y)),
+        distbp.train(job(), data=(rows.inputs, y)),
+        distbp.train(job(data={"train": source, "standardize": True}), folder=tmp_path),
+    ]
+    assert len({result.params_sha256 for result in found}) == 1
+
+
+def named() -> Any:
+    return named_inputs(job().model.layers)
+
+
+def test_each_input_is_scaled_by_itself(tmp_path: Path) -> None:
+    x, y = given()
+    source = saved(tmp_path / "data.npz", x, y)
+    table = load(Npz(**{k: v for k, v in source.items() if k != "format"}), tmp_path, named=named())
+    out = np.empty(table.inputs.shape)
+    fit_each(table, named(), True).apply(table.inputs, out)
+    image, facts, words, series, lengths = np.split(out, np.cumsum([16, 3, 5, 14]), axis=1)
+    np.testing.assert_allclose(image, x["image"].reshape(60, -1) / 255)
+    np.testing.assert_allclose(facts.mean(0), 0, atol=1e-12)
+    np.testing.assert_allclose(facts.std(0), 1)
+    np.testing.assert_array_equal(words, x["words"])
+    own = np.concatenate(
+        [steps[: int(n)] for steps, n in zip(series.reshape(60, 7, 2), lengths[:, 0], strict=True)]
+    )
+    np.testing.assert_allclose(own.mean(0), 0, atol=1e-12)  # of all steps that are no padding
+    np.testing.assert_allclose(own.std(0), 1)
+    np.testing.assert_array_equal(lengths[:, 0], [len(row) for row in x["series"]])
+
+
+def test_a_model_takes_them_by_name_by_row_and_side_by_side(tmp_path: Path) -> None:
+    x, y = given()
+    result = distbp.train(job(), data={"train": (x, y), "test": (x, y)}, output=tmp_path / "run")
+    model = distbp.load_model(tmp_path / "run" / "model")
+    assert "0 input 'image'   1 x 4 x 4" in model.summary()
+    predicted = model.predict(x)
+    rows = [{name: x[name][i] for name in NAMES} for i in range(60)]
+    as_json = json.loads(json.dumps(rows[:5], default=lambda array: array.tolist()))
+    np.testing.assert_array_equal(model.predict(padded(x)), predicted)
+    np.testing.assert_array_equal(model.predict(rows), predicted)
+    np.testing.assert_allclose(model.predict(as_json), predicted[:5], rtol=1e-5)
+    assert model.evaluate(x, y)["loss"] == result.metrics["test_loss"]
+
+
+def test_the_command_line_takes_an_archive_with_their_names(tmp_path: Path, monkeypatch: Any) -> None:
+    x, y = given()
+    source = saved(tmp_path / "data.npz", x, y)
+    mapping = job(data={"train": source, "test": source, "standardize": True}).to_yaml()
+    (tmp_path / "job.yaml").write_text(mapping)
+    monkeypatch.chdir(tmp_path)
+    run = CliRunner()
+    assert run.invoke(group, ["train", "job.yaml", "--output", "run"]).exit_code == 0
+    split, archive = (run.invoke(group, ["predict", "run", *words]) for words in ([], ["data.npz"]))
+    assert split.exit_code == archive.exit_code == 0
+    assert split.stdout == archive.stdout
+    drawn = run.invoke(group, ["describe", "job.yaml"]).stdout
+    assert "input 'image' (shape 1 x 4 x 4, scale 255)" in drawn
+    assert "input 'series' (shape 7 x 2, ragged)" in drawn
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "missing": (
+        {"facts": None},
+        "has no input 'facts'; the network's inputs are 'image', 'facts', 'words', 'series'",
+    ),
+    "unknown": ({"fact": np.ones((60, 3))}, "has an input 'fact'; the network's inputs are"),
+    "another shape": (
+        {"image": np.ones((60, 4, 4))},
+        "input 'image': has the shape (60, 4, 4), but the layer takes (rows, 1, 4, 4)",
+    ),
+    "too long": (
+        {"series": np.ones((60, 8, 2))},
+        "input 'series': has the shape (60, 8, 2), but the layer takes (rows, 7, 2), or fewer steps",
+    ),
+    "other rows": (
+        {"facts": np.ones((59, 3))},
+        "the inputs have different numbers of rows (60 of 'image', 59 of 'facts', 60 of 'words', 60 of"
+        " 'series')",
+    ),
+    "no id": ({"words": np.full((60, 5), 9)}, "input 'words': row 0, column 0 of the inputs is 9"),
+    "text": ({"facts": np.full((60, 3), "a")}, "input 'facts': values of type <U1 cannot be trained on"),
+    "lengths": (
+        {"facts": [np.ones(2)] * 59 + [np.ones(3)]},
+        "input 'facts': has rows of different lengths; give the layer ragged: true",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_does_not_fit_is_named(name: str) -> None:
+    change, message = WRONG[name]
+    x, y = given()
+    x = {key: value for key, value in {**x, **change}.items() if value is not None}
+    with pytest.raises(DataError) as caught:
+        distbp.train(job(), data=(x, y))
+    assert message in str(caught.value)
+
+
+def test_other_faults_of_the_data_are_named(tmp_path: Path) -> None:
+    x, y = given()
+    with pytest.raises(DataError, match=r"a row has 38 numbers, but the inputs .* take 39; give a mapping"):
+        distbp.train(job(), data=(np.zeros((60, 38)), y))
+    one = {"model": {"layers": [{"type": "dense", "units": 1}]}}
+    with pytest.raises(DataError, match="the inputs are a mapping, but the network has none with names"):
+        distbp.train(job(**one), data=({"facts": x["facts"]}, y))
+    source = saved(tmp_path / "data.npz", x, y)
+    with pytest.raises(DataError, match="has inputs with names, but the network has none; give it layers"):
+        distbp.train(job(**one, data={"train": source}), folder=tmp_path)
+    with pytest.raises(DataError, match="has lengths of 'seris', which is none of the inputs"):
+        distbp.train(job(data={"train": {**source, "lengths": {"seris": "series_lengths"}}}), folder=tmp_path)
+    with pytest.raises(
+        DataError, match="lengths are a mapping; write inputs as one, too, or one name of lengths"
+    ):
+        distbp.train(job(data={"train": {**source, "inputs": "facts"}}), folder=tmp_path)
+
+
+def test_a_model_refuses_what_does_not_fit() -> None:
+    x, y = given()
+    model = distbp.train(job(), data=(x, y)).model()
+    rows = [{name: x[name][i] for name in NAMES} for i in range(3)]
+    with pytest.raises(ModelError, match="row 2 does not name the inputs that row 0 names; name all"):
+        model.predict([*rows[:2], {"facts": x["facts"][0]}])
+    with pytest.raises(ModelError, match="has no input 'words'; the network's inputs are"):
+        model.predict({name: x[name] for name in NAMES if name != "words"})
+    with pytest.raises(ModelError, match="input 'words': row 0, column 0 of the inputs is 9"):
+        model.predict({**x, "words": np.full((60, 5), 9)})
+    with pytest.raises(ModelError, match=r"expected inputs of shape \(rows, 39\), got \(1, 38\)"):
+        model.predict(np.zeros((1, 38)))
