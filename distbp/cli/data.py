@@ -28,7 +28,6 @@ from distbp.job.faults import details, located
 from distbp.job.schema import KINDS
 from distbp.job.text import read_yaml
 from distbp.nn.losses.several import by_output, names_of, without_names
-from distbp.nn.named_inputs import NamedInput
 from distbp.run.run_directory import read_job
 from distbp.run.splits import inputs_as_targets, open_splits
 
@@ -63,21 +62,10 @@ def given_for(
     if model.plan is not None:
         return _rows_of(model, model_dir, words, split, with_targets=with_targets)
     named = model.network.named_inputs
-    table = (
-        load(
-            source_of(
-                words,
-                with_targets=with_targets,
-                shape=model.input_shape,
-                outputs=names_of(model.loss),
-                named=named,
-            ),
-            Path(),
-            named=named,
-        )
-        if words
-        else split_of(model_dir, split, model)
-    )
+    if words:
+        table = load(source_of(words, with_targets=with_targets, model=model), Path(), named=named)
+    else:
+        table = split_of(model_dir, split, model)
     if with_targets and table.targets is None and _compares_with_inputs(model_dir):
         table = replace(table, targets=inputs_as_targets(table, model.preprocessing, model.network.dtype))
     return _of_table(table, np.asarray(arranged(table.inputs, table.columns, model.columns, table.name)))
@@ -148,17 +136,11 @@ def _targets_of(model: Model, head: Head, table: RawTable) -> Array:
 
 
 def source_of(
-    words: Sequence[str],
-    *,
-    with_targets: bool,
-    table: bool = False,
-    shape: Shape = (),
-    outputs: Sequence[str] = (),
-    named: Sequence[NamedInput] = (),
+    words: Sequence[str], *, with_targets: bool, table: bool = False, model: Model | None = None
 ) -> Source:
     """What the words name: one or two files (inputs, then targets), a folder of images or one image, or a
-    source as a job writes it. `table`: the model takes tables. shape: of one row of its inputs. outputs: the
-    names of several, whose targets have these names in an archive. named: its inputs, which have theirs.
+    source as a job writes it. `table`: the model takes tables. model: else the one that takes the data; in an
+    archive its several inputs and outputs have their names.
 
     Raises JobError where it is neither.
     """
@@ -189,13 +171,15 @@ def source_of(
             raise JobError([Fault("", "a table holds its targets; name no second file")], "DATA")
         return TableFiles(path=first)
     if Path(first).is_dir() or suffix in SUFFIXES:
-        return _images(first, target, shape)
+        return _images(first, target, None if model is None else model.input_shape)
     if looks_like_table(Path(first)):
         text = f"{first} is a table, alone for a model that was trained on one; give arrays as .npy or .npz"
         raise JobError([Fault("", text)], "DATA")
     if suffix == ".npz":
         if target is not None:
             raise JobError([Fault("", "an .npz file holds inputs and targets; name no second file")], "DATA")
+        outputs = () if model is None else names_of(model.loss)
+        named = () if model is None else model.network.named_inputs
         targets = {name: name for name in outputs} or "targets"
         inputs = {one.name: one.name for one in named} or "inputs"
         lengths = {one.name: f"{one.name}_lengths" for one in named if one.ragged} or None
@@ -205,9 +189,11 @@ def source_of(
     return Idx(images=first, labels=target)
 
 
-def _images(path: str, target: str | None, shape: Shape) -> Images:
+def _images(path: str, target: str | None, shape: Shape | None) -> Images:
     if target is not None:
         raise JobError([Fault("", "folders are the classes of images; name no second file")], "DATA")
+    if shape is None:
+        return Images(path=path)
     if len(shape) != 3:
         text = f"the model takes rows of {shape[0]} numbers, not images; say of which size they are:"
         raise JobError([Fault("", f"{text} '{{format: images, path: {path}, resize: [28, 28]}}'")], "DATA")

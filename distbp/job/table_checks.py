@@ -51,6 +51,10 @@ def tables_are_whole(job: TrainingJob) -> Iterator[Fault]:
     if data.target is None:
         yield Fault("data.target", "is required for a table (the column to predict)")
     yield from _a_target_for_each_output(job)
+    for index, layer in enumerate(job.model.layers):
+        if layer.enters:
+            text = "is for arrays; of a table name columns in a layer of the type slice"
+            yield Fault(f"model.layers.{index}", text)
     if data.standardize:
         yield Fault(
             "data.standardize", "is for arrays; the columns of a table have a scale each (data.columns)"

@@ -1,19 +1,21 @@
-"""What a user gives a model to predict from, where rows have lengths, or several inputs."""
+"""What a user gives a model to predict from, as rows that its network takes."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from distbp.core.arrays import Array
+from distbp.core.arrays import Array, Shape
 from distbp.core.errors import DataError, ModelError
 from distbp.data.checks import Allowed, first_bad
-from distbp.data.formats.arrays import as_array
+from distbp.data.formats.arrays import arranged, as_array, columns_of
 from distbp.data.ids import as_ids
 from distbp.data.named_inputs import check_ids, side_by_side
 from distbp.data.sequences import Samples, blanked, checked_lengths, padded, with_lengths
+from distbp.data.table import Columns
 from distbp.nn.named_inputs import NamedInput
 from distbp.nn.network import Network
 
@@ -105,3 +107,22 @@ def rows_of_inputs(named: Sequence[NamedInput], x: Any) -> Any:
     except DataError as error:
         raise ModelError(str(error)) from None
     return x
+
+
+def plain_rows(wanted: Shape, names: Columns | None, given: Any) -> Array:
+    """An array of numbers (rows, *wanted), or rows of as many numbers; names: of the columns, by which those
+    of a frame are found. Raises ModelError."""
+    try:
+        columns = columns_of(given, "the inputs")
+        x = arranged(as_array(given, "the inputs"), columns, names, "the frame of inputs")
+    except DataError as error:
+        raise ModelError(str(error)) from None
+    if x.dtype.kind not in "fiub":
+        raise ModelError(f"expected numbers as inputs, got an array of dtype {x.dtype}")
+    flat = len(wanted) == 1 and x.ndim > 1 and math.prod(x.shape[1:]) == wanted[0]
+    if x.shape[1:] == wanted or flat:
+        return x
+    expected = f"expected inputs of shape (rows, {', '.join(map(str, wanted))}), got {x.shape}"
+    if x.shape == wanted:
+        raise ModelError(f"{expected}; for a single row give x[None]")
+    raise ModelError(f"{expected}; give the same columns as in training")

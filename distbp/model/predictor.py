@@ -16,7 +16,6 @@ from distbp.core.errors import DataError, ModelError
 from distbp.data.checks import Allowed, first_bad
 from distbp.data.columns.plan import Plan
 from distbp.data.columns.rows import EncodedRows, encode_given
-from distbp.data.formats.arrays import arranged, as_array, columns_of
 from distbp.data.ids import as_ids
 from distbp.data.prepared import tail
 from distbp.data.preprocessing import Preprocessing
@@ -26,7 +25,7 @@ from distbp.data.table import Columns
 from distbp.engine.evaluation import Measures
 from distbp.engine.numerics import one_blas_thread, quiet
 from distbp.model.answers import as_trained, predicted, probabilities, task_of, with_probabilities
-from distbp.model.given import rows_of_inputs, rows_with_lengths, whole_series
+from distbp.model.given import plain_rows, rows_of_inputs, rows_with_lengths, whole_series
 from distbp.model.joined import Joined, kernels_named, measured
 from distbp.model.rows import frame_of_rows, rows_to_evaluate
 from distbp.model.series import each_step, outputs_of_series
@@ -274,7 +273,7 @@ class Model:
             raise ModelError("this model was trained on rows without lengths; leave `lengths` out")
         if named := self.network.named_inputs:
             given = rows_of_inputs(named, given)
-        return Samples(self._array(given))
+        return Samples(plain_rows(self.input_shape, self.columns, given))
 
     def _of_table(self, given: Any) -> Samples:
         found = self.encoded(given)
@@ -282,20 +281,3 @@ class Model:
             for note in found.seen.notes:
                 warnings.warn(note, stacklevel=5)
         return Samples(found.inputs, windows=found.windows)
-
-    def _array(self, given: Any) -> Array:
-        try:
-            columns = columns_of(given, "the inputs")
-            x = arranged(as_array(given, "the inputs"), columns, self.columns, "the frame of inputs")
-        except DataError as error:
-            raise ModelError(str(error)) from None
-        if x.dtype.kind not in "fiub":
-            raise ModelError(f"expected numbers as inputs, got an array of dtype {x.dtype}")
-        wanted = self.input_shape
-        flat = len(wanted) == 1 and x.ndim > 1 and math.prod(x.shape[1:]) == wanted[0]
-        if x.shape[1:] == wanted or flat:
-            return x
-        expected = f"expected inputs of shape (rows, {', '.join(map(str, wanted))}), got {x.shape}"
-        if x.shape == wanted:
-            raise ModelError(f"{expected}; for a single row give x[None]")
-        raise ModelError(f"{expected}; give the same columns as in training")

@@ -461,6 +461,7 @@ LENGTH_CASES = [
         "longest",
         lambda d: Call([np.arange(1.0, d.rows + 1)[:, None], d.labels(1)[:1] + 3 * d.rows], (d.rows, 1)),
         "of several",
+        unread=frozenset({0}),
         drops=frozenset({0}),
     ),
     _load_states(0),

@@ -163,7 +163,7 @@ class Rig:
         ends = None if self._lengths is None else Ref(Space.WEIGHTS, 0, 1, 1)
         x = Value(Ref(Space.INPUTS, 0, math.prod(self._input_shape), 1), self._input_shape, ends)
         if ends is not None:
-            tape.emit("longest", ends, LONGEST, whole=(self._input_shape[0],))
+            tape.emit("longest", ends, LONGEST, whole=(self._input_shape[0], 0))
         (given,) = arranged(tape, self._layer, [x])
         made, backward = self._layer.lower(low, given)
         assert made.shape == self.output_shape

@@ -145,7 +145,7 @@ def test_the_longest_row_is_found_within_bounds(
     """From 1 to the steps of the inputs, whatever came in: 4 here, or 5."""
     ends, most = np.array(lengths, np.float32)[:, None], 5 if 5 in lengths else 4
     compiled = kernels.gemm is not None
-    assert run_op(OPS["longest"], [ends, np.zeros((1, 1), np.int64)], (most,), (), compiled)[1] == expected
+    assert run_op(OPS["longest"], [ends, np.zeros((1, 1), np.int64)], (most, 0), (), compiled)[1] == expected
 
 
 @every_net

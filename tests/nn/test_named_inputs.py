@@ -165,3 +165,14 @@ def test_what_is_scaled_says_so_by_the_input() -> None:
     assert found["data.scale"] == "would change every input; give each input layer a scale"
     assert found["data.targets"] == "has no meaning with several inputs; give the data targets"
     assert found["data.truncated_bptt_steps"] == "is for networks with one input; leave it out"
+
+
+def test_ids_are_whole_numbers_of_the_dtype() -> None:
+    layers = [ROW, {"type": "embedding", "entries": 2**24 + 2, "size": 1}, "average_steps", DENSE]
+    with pytest.raises(JobError) as caught:
+        TrainingJob(model={"layers": layers}, loss="mse", epochs=1)
+    (fault,) = caught.value.faults
+    assert fault.path == "model.layers.0"
+    assert fault.message == (
+        "holds ids up to 16,777,218, but float32 has whole numbers up to 16,777,216; take dtype: float64"
+    )

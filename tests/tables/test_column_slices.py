@@ -100,6 +100,10 @@ def test_what_is_wrong_with_the_names(path: Path, tmp_path: Path) -> None:
     assert none.startswith("model.layers.0.columns.1: 'q*' is not known; known: ")
     (fault,) = faults(path, [dense, {"type": "slice", "columns": ["city"]}, dense], tmp_path)[:1]
     assert fault == "model.layers.1.columns: are those of the data: give it inputs: [input]"
+    (fault,) = faults(path, [{"type": "input", "name": "city", "shape": [3]}, dense], tmp_path)
+    assert str(fault) == (
+        "model.layers.0: is for arrays; of a table name columns in a layer of the type slice"
+    )
     (fault,) = faults(path, [{"type": "slice", "columns": ["city"], "start": 1}, dense], tmp_path)
     assert fault == "model.layers.0.columns: stands in place of start and stop; leave these out"
 

@@ -134,9 +134,7 @@ class Facts:
     slice. `activation_option`: the option that names the activation that it ends in. `channels`: of images
     that it takes, how they must lie (see `Value`); where either will do, those of all inputs lie alike.
     `carries`: it has states, which it can take from one window of a series to the next. `by_data`: the
-    options whose initializers may look at the training rows, and what each is for (see
-    `distbp.nn.initializers`).
-    """
+    options whose initializers may look at the training rows, and what each is for."""
 
     takes: ClassVar[Takes] = "numbers"
     joins: ClassVar[bool] = False
@@ -168,15 +166,14 @@ class Facts:
 
     @property
     def lengths(self) -> Lengths:
-        """What becomes of the lengths of its input (steps, ...). "keep": the outputs have them, too, as no
-        step's output depends on padding. "use": padding does not count, and the outputs have none. "drop":
-        padding would count, which is a fault. "begin": the outputs have lengths of their own."""
+        """What becomes of its input's lengths. "keep": the outputs have them, as no step depends on padding.
+        "use": padding does not count, and the outputs have none. "drop": padding would count, a fault.
+        "begin": they have lengths of their own."""
         return "drop"
 
     @property
     def enters(self) -> int:
-        """How many numbers of a row of the data are the layer's own input, with those of other such layers
-        side by side; 0 for a layer that takes others' outputs, or the data as a whole."""
+        """How many numbers of a row of the data are its own input; 0: it takes outputs, or all the data."""
         return 0
 
     @property

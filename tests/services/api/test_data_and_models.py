@@ -38,6 +38,16 @@ def left(api: Api) -> list[str]:
     return sorted(path.name for path in (api.work / "datasets").iterdir() if path.name != ".lock")
 
 
+def served(api: Api, run: Path) -> str:
+    """The path that predicts with the model of a run, which a job has given to the service."""
+    job_id = api.submit()
+    job, token = api.start()
+    shutil.copytree(run, api.work / job_id / "run")
+    end = {"outcome": "completed", "model": {"path": f"{job_id}/run/model", "bytes": 1}}
+    assert api.report(job, token, 1, end=end).status_code == 200
+    return f"/v1/models/{api.call('GET', '/v1/models').json()['items'][0]['id']}:predict"
+
+
 def test_a_dataset_is_known_by_its_hash(api: Api) -> None:
     async def pieces():  # type: ignore[no-untyped-def]
         for start in range(0, len(GOOD), 100):
@@ -249,12 +259,7 @@ def test_a_model_of_named_columns_and_classes(api: Api, tmp_path: Path) -> None:
     }
     result = distbp.train(distbp.TrainingJob(**fields), folder=tmp_path, output=tmp_path / "run", workers=0)
     assert result.model().predict(x).tolist() == labels.tolist()
-    job_id = api.submit()
-    job, token = api.start()
-    shutil.copytree(tmp_path / "run", api.work / job_id / "run")
-    end = {"outcome": "completed", "model": {"path": f"{job_id}/run/model", "bytes": 1}}
-    assert api.report(job, token, 1, end=end).status_code == 200
-    path = f"/v1/models/{api.call('GET', '/v1/models').json()['items'][0]['id']}:predict"
+    path = served(api, tmp_path / "run")
     rows = [{"pay": 2.0, "age": 1.0}, {"pay": 0.5, "age": -3.0}]
     for inputs in (rows, x[:2].tolist()):
         assert api.call("POST", path, json={"inputs": inputs}).json()["predictions"] == ["yes", "no"]
@@ -268,6 +273,34 @@ def test_a_model_of_named_columns_and_classes(api: Api, tmp_path: Path) -> None:
         assert said in problem_of(api.call("POST", path, json={"inputs": inputs}), 422)["message"]
 
 
+def test_a_model_of_several_inputs_takes_them_by_name(api: Api, tmp_path: Path) -> None:
+    layers = [
+        {"type": "input", "name": "image", "shape": [1, 2, 2]},
+        {"type": "input", "name": "series", "shape": [3, 2], "ragged": True},
+        {"type": "flatten", "inputs": ["image"], "name": "seen"},
+        {"type": "gru", "units": 3, "inputs": ["series"], "name": "heard"},
+        {"type": "concatenate", "inputs": ["seen", "heard"]},
+        {"type": "dense", "units": 2},
+    ]
+    job = distbp.TrainingJob(model={"layers": layers}, loss="softmax_cross_entropy", epochs=2)
+    x = {"image": np.ones((4, 1, 2, 2)), "series": [np.full((n, 2), 0.5) for n in (1, 3, 0, 2)]}
+    expected = distbp.train(job, data=(x, [0, 1, 0, 1]), output=tmp_path / "run", workers=0).model()
+    path = served(api, tmp_path / "run")
+    image = [[[1.0, 2.0], [3.0, 4.0]]]
+    rows = [{"image": image, "series": [[1.0, 2.0]]}, {"series": [], "image": image}]
+    found = api.call("POST", path, json={"inputs": rows, "probabilities": True}).json()
+    assert found["probabilities"] == expected.predict_proba(rows).tolist()
+    for inputs, said in (
+        ([{"image": image}], "has no input 'series'; the network's inputs are 'image', 'series'"),
+        ([rows[0], {"image": image}], "row 1 does not name the inputs that row 0 names; name all"),
+        ([rows[0], [1.0]], "row 1 does not name the inputs that row 0 names; name all"),
+        ([{**rows[0], "image": [[1.0]]}], "input 'image': has the shape (1, 1, 1), but the layer takes"),
+        ([[1.0]], "expected inputs of shape (rows, 11), got (1, 1)"),
+        ([1.0], "expected inputs of shape (rows, 11), got (1,)"),
+    ):
+        assert said in problem_of(api.call("POST", path, json={"inputs": inputs}), 422)["message"]
+
+
 def test_a_model_of_rows_with_lengths_takes_ragged_lists(api: Api, tmp_path: Path) -> None:
     x = [np.full((length, 2), 0.5) for length in (1, 3, 0, 2)]
     fields = {
@@ -277,12 +310,7 @@ def test_a_model_of_rows_with_lengths_takes_ragged_lists(api: Api, tmp_path: Pat
     }
     job = distbp.TrainingJob(**fields)
     expected = distbp.train(job, data=(x, [0, 1, 0, 1]), output=tmp_path / "run", workers=0).model()
-    job_id = api.submit()
-    job, token = api.start()
-    shutil.copytree(tmp_path / "run", api.work / job_id / "run")
-    end = {"outcome": "completed", "model": {"path": f"{job_id}/run/model", "bytes": 1}}
-    assert api.report(job, token, 1, end=end).status_code == 200
-    path = f"/v1/models/{api.call('GET', '/v1/models').json()['items'][0]['id']}:predict"
+    path = served(api, tmp_path / "run")
     body = {"inputs": [[[1.0, 2.0]], [], [[0.0, -1.0]] * 3], "probabilities": True}
     found = api.call("POST", path, json=body).json()
     assert found["probabilities"] == expected.predict_proba(body["inputs"]).tolist()
@@ -312,12 +340,7 @@ def test_a_model_of_series_predicts_as_many_steps_as_each_has(api: Api, tmp_path
     )
     data = x, [np.arange(len(one)) % 2 for one in x]
     expected = distbp.train(job, data=data, output=tmp_path / "run", workers=0).model()
-    job_id = api.submit()
-    leased, token = api.start()
-    shutil.copytree(tmp_path / "run", api.work / job_id / "run")
-    end = {"outcome": "completed", "model": {"path": f"{job_id}/run/model", "bytes": 1}}
-    assert api.report(leased, token, 1, end=end).status_code == 200
-    path = f"/v1/models/{api.call('GET', '/v1/models').json()['items'][0]['id']}:predict"
+    path = served(api, tmp_path / "run")
     inputs = [[[1.0, 2.0]], [], [[0.0, -1.0]] * 3]
     found = api.call("POST", path, json={"inputs": inputs, "probabilities": True}).json()
     for name, answer in (("predictions", expected.predict), ("probabilities", expected.predict_proba)):
