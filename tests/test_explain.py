@@ -215,6 +215,16 @@ CASES: dict[str, tuple[Any, ...]] = {
         ],
         ROWS,
     ),
+    "input": (
+        [
+            {"type": "input", "name": "place", "shape": [1, 2]},
+            {"type": "input", "name": "size", "shape": [1]},
+            {"type": "flatten", "inputs": ["place"], "name": "flat"},
+            {"type": "concatenate", "inputs": ["flat", "size"]},
+            DENSE,
+        ],
+        ROWS,
+    ),
     "last_step": (
         [{"type": "dense_steps", "units": 4}, {"type": "attention", "causal": True}, "last_step", DENSE],
         SERIES,
@@ -517,6 +527,32 @@ def test_a_row_without_steps_is_refused() -> None:
         ArgumentError, match="sample 3 has no steps, so there is nothing to explain; name ano"
     ):
         explain_job(job, given={"train": (RAGGED, CLASSES)}, sample=3)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
+def test_each_of_several_inputs_ends_at_its_own_steps(cell: str, bidirectional: bool) -> None:
+    """One has 2 steps in the row, the other 4."""
+    recurrent = {"type": cell, "units": 2, "bidirectional": bidirectional}
+    layers = [
+        {"type": "input", "name": "short", "shape": [5, 3], "ragged": True},
+        {"type": "input", "name": "long", "shape": [6, 3], "ragged": True},
+        {**recurrent, "inputs": ["short"], "name": "one"},
+        {**recurrent, "inputs": ["long"], "return_sequences": True},
+        {"type": "average_steps", "name": "other"},
+        {"type": "concatenate", "inputs": ["one", "other"]},
+        DENSE,
+    ]
+    given = {
+        "short": [SERIES[n][: n % 5] for n in range(8)],
+        "long": [SERIES[n][: n % 3 + 2] for n in range(8)],
+    }
+    told = document(explained(layers, given, CLASSES))
+    assert check(told).largest < 1e-12
+    assert [len(layer["a"]) for layer in told["layers"][:2]] == [2, 4]
+    empty = {**given, "short": [SERIES[0][:0]] * 8}
+    with pytest.raises(ArgumentError, match="sample 2 has no steps, so there is nothing to explain"):
+        explained(layers, empty, CLASSES)
 
 
 # Windows of series --------------------------------------------------------------------------------------

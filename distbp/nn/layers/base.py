@@ -294,8 +294,7 @@ class Layer(Protocol):
     def states(self, *inputs: Shape) -> tuple[StateSpec, ...]: ...
 
     def flops(self, *inputs: Shape) -> float:
-        """Floating-point operations of one sample in one step, forward and backward, where parameters take
-        part."""
+        """Floating-point operations of a sample in a step, both ways, where parameters take part."""
         ...
 
     def lower(self, low: Lowering, *inputs: Value) -> tuple[Value, Backward]: ...

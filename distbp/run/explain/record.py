@@ -26,7 +26,7 @@ from distbp.nn.run_tape import matrix
 from distbp.nn.tape import ANY_LENGTH, ENTRY, LOSS_TOTAL, Ref, Row, Space
 from distbp.nn.wiring import DATA
 from distbp.run.explain.kinds import KINDS
-from distbp.run.explain.sample import length_of
+from distbp.run.explain.sample import ends_of
 
 # Operands of these are not kept: weights, again and again.
 _PASSED_OVER = ("product", "transpose", "bound")
@@ -127,10 +127,10 @@ def record(
         Space.CONSTANTS: lowered.constants,
         Space.LABELS: np.zeros(lowered.labels, np.int64),
     }
-    length = length_of(network, x)
-    events, outputs, arrived = _run_all(network, lowered, spaces, length)
+    ends = ends_of(network, x)
+    length = ends.get(DATA)
+    events, outputs, arrived = _run_all(network, lowered, spaces, ends)
     values = [_entered(network, vector, x)[:length], *outputs]
-    stepped = {DATA: length is not None, **network.having_lengths}  # whose outputs have lengths
     seen = {}
     if network.entry is not None:
         cells = x.reshape(network.input_shape).copy()
@@ -141,8 +141,8 @@ def record(
         d_a = arrived.get(index)
         inputs = tuple(values[source + 1] for source in network.wiring[index])
         numbers = KINDS[layer.type].read(spec_of(network, index), own)
-        if length is not None and any(stepped.get(source) for source in network.wiring[index]):
-            numbers = KINDS[layer.type].ended(numbers, length)
+        for end in {ends[source] for source in network.wiring[index] if source in ends}:
+            numbers = KINDS[layer.type].ended(numbers, end)
         seen[index] = Seen(inputs, outputs[index], d_a, numbers)
     parts = {key: matrix(spaces[Space(ref.space)], ref, 1).copy() for key, ref in lowered.parts.items()}
     lost = _lost(network, events, length)
@@ -181,11 +181,11 @@ def _entered(network: Network, vector: Array, x: Array) -> Array:
 
 
 def _run_all(
-    network: Network, lowered: Lowered, spaces: Mapping[Space, Array], length: int | None
+    network: Network, lowered: Lowered, spaces: Mapping[Space, Array], ends: Mapping[int, int]
 ) -> tuple[list[_Event], list[Array], dict[int, Array]]:
     """Events, the output of each layer, and dE/da where there is one. A buffer is read when it is complete:
-    an output before an op of a later layer, dE/da before an op of its own layer or one below. length: of the
-    row; what lies past it is left out."""
+    an output before an op of a later layer, dE/da before an op of its own layer or one below. ends: the
+    steps of outputs with lengths; what lies past them is left out."""
     events: list[_Event] = []
     outputs: list[Array] = []
     arrived: dict[int, Array] = {}
@@ -194,12 +194,12 @@ def _run_all(
         shape = network.shapes[index + 1]
         values = matrix(spaces[Space(ref.space)], ref, 1).reshape(-1).copy()
         found = _Form(shape, lowered.channels_last[index]).plain(values).reshape(shape)
-        return found[:length] if network.having_lengths.get(index) else found
+        return found[: ends[index]] if index in ends else found
 
     def entry_gradient(ref: Ref) -> Array:
         return matrix(spaces[Space(ref.space)], ref, 1).reshape(network.shapes[0]).copy()
 
-    longest = ANY_LENGTH if length is None else length
+    longest = max(1, *ends.values()) if ends else ANY_LENGTH
     for row in lowered.rows:
         if not row.runs(longest):
             continue

@@ -17,6 +17,7 @@ from distbp.data.batches import Holdings
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.worker import Worker
 from distbp.nn.network import Network, aligned_vector
+from distbp.nn.wiring import DATA
 
 
 class Sample(NamedTuple):
@@ -59,7 +60,7 @@ def sample_of(
     rows, _ = data.train(0)
     x = aligned_vector(math.prod(network.row_shape), network.input_dtype).reshape(1, *network.row_shape)
     rows.gather(np.array([row]), x)
-    if length_of(network, x) == 0:
+    if 0 in ends_of(network, x).values():
         raise ArgumentError(f"sample {number} has no steps, so there is nothing to explain; name another row")
     weights = np.zeros((0, 1))
     if blueprint.series:
@@ -82,9 +83,19 @@ def _in_batch(blueprint: Blueprint, worker: Worker, number: int, step: int) -> t
     return places[number]
 
 
-def length_of(network: Network, x: Array) -> int | None:
-    """How many steps the one row x has; None where rows have no lengths."""
-    return int(x.reshape(-1)[math.prod(network.input_shape)]) if network.lengths else None
+def ends_of(network: Network, x: Array) -> dict[int, int]:
+    """How many steps the one row x has: of the data, -1, and of the output of each layer; of those with
+    lengths."""
+    row = x.reshape(-1)
+    own = {DATA: int(row[math.prod(network.input_shape)])} if network.lengths else {}
+    for index, one in enumerate(network.named_inputs):
+        if one.ragged:
+            own[index] = int(row[one.end])
+    return own | {
+        index: own[source]
+        for index, source in network.having_lengths.items()
+        if index is not None and source is not None
+    }
 
 
 def with_states(network: Network, vector: Array, before: Array, lane: int) -> Array:

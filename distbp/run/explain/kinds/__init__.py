@@ -8,7 +8,7 @@ from types import MappingProxyType
 from distbp.run.explain.kinds.attention import ATTENTION
 from distbp.run.explain.kinds.columns import COLUMNS
 from distbp.run.explain.kinds.dense import ACTIVATION, DENSE
-from distbp.run.explain.kinds.elements import ADD, CONCATENATE, DROPOUT, MULTIPLY, RESHAPE, SLICE
+from distbp.run.explain.kinds.elements import ADD, CONCATENATE, DROPOUT, INPUT, MULTIPLY, RESHAPE, SLICE
 from distbp.run.explain.kinds.images import AVERAGE_POOL, CONVOLUTION, GLOBAL_AVERAGE_POOL, MAX_POOL
 from distbp.run.explain.kinds.normalization import NORMALIZATION
 from distbp.run.explain.kinds.recurrent import RECURRENT
@@ -50,6 +50,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "parametric_activation": PARAMETRIC,
         "periodic_embedding": PERIODIC,
         "slice": SLICE,
+        "input": INPUT,
         "flatten": RESHAPE,
         "reshape": RESHAPE,
         **dict.fromkeys((*FUNCTIONS, "softmax"), ACTIVATION),

@@ -238,3 +238,30 @@ SLICE = Kind(
     hands_rule=lambda step: f"dE/da = dE/da of layer {step.number} in the slice, 0 outside",
     hands=_handed,
 )
+
+# One of several inputs --------------------------------------------------------------------------------
+
+
+def _own_numbers(options: Spec, row: Values) -> Values:
+    """Those of the input in a row of the data; of a ragged one the steps of the row."""
+    shape, first = options["shape"], options["first"]
+    end = first + math.prod(shape)
+    values = row[first:end].reshape(shape)
+    return values[: int(row[end])] if options["ragged"] else values
+
+
+def _entered(step: LayerStep, place: Place) -> list[str]:
+    source = step.options["first"] + int(np.ravel_multi_index(place, tuple(step.options["shape"])))
+    return [f"a{at(place)} = x{at((source,))} = {plain(step.a[place])}"]
+
+
+INPUT = Kind(
+    read=unread,
+    forward=lambda spec, own, inputs: {"a": _own_numbers(spec["options"], inputs[0])},
+    backward=lambda spec, own, inputs, numbers, d: Back({}, {}, [np.zeros_like(inputs[0])]),
+    rule=lambda step: f"a = the numbers of the data from x[{step.options['first']}] on, in its shape",
+    made=_entered,
+    hands_rule=lambda step: "",
+    hands=_same,
+    passes=True,
+)

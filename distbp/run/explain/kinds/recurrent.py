@@ -24,6 +24,7 @@ from distbp.run.explain.numbers import (
     Tensors,
     Values,
     Weight,
+    first_steps,
 )
 from distbp.run.explain.words import Place, at, plain, total
 
@@ -202,6 +203,12 @@ def _drawn(step: LayerStep) -> tuple[str, str]:
     return "states", "delta" if "delta" in step.numbers else "dE_dstates"
 
 
+def _ended(numbers: Numbers, length: int) -> Numbers:
+    """What a window begins with has no steps."""
+    begins = {name: values for name, values in numbers.items() if name.endswith("_before")}
+    return first_steps(numbers, length) | begins
+
+
 RECURRENT = Kind(
     read=_read,
     forward=_forward,
@@ -217,5 +224,5 @@ RECURRENT = Kind(
     weights=_weights,
     unit=lambda step, place: f"t={place[0]} [{place[1]}]" if len(place) == 2 else at(place),
     drawn=_drawn,
-    ended=lambda numbers, length: numbers,  # it takes no step past the end
+    ended=_ended,
 )
