@@ -289,7 +289,6 @@ def test_a_model_of_several_inputs_takes_them_by_name(api: Api, tmp_path: Path) 
     image = [[[1.0, 2.0], [3.0, 4.0]]]
     rows = [{"image": image, "series": [[1.0, 2.0]]}, {"series": [], "image": image}]
     found = api.call("POST", path, json={"inputs": rows, "probabilities": True}).json()
-    print(found)
     assert found["probabilities"] == expected.predict_proba(rows).tolist()
     for inputs, said in (
         ([{"image": image}], "has no input 'series'; the network's inputs are 'image', 'series'"),
