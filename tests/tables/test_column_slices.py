@@ -86,10 +86,11 @@ def test_columns_that_lie_apart(path: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("columns", [["rooms", "area"], ["city", "rooms"]])
 def test_a_step_of_them_is_explained(columns: list[str], path: Path, tmp_path: Path) -> None:
-    """Its input is what the table's plan makes of the row."""
+    """Its input are the cells of the row; the first layer is what the table's plan makes of them."""
     layers = [{"type": "slice", "columns": columns}, {"type": "dense", "units": 1}]
     found = explain_job(job(path, layers), sample=1)
-    assert found.input.shape == (14,) and check(found.to_json()).largest < 1e-12
+    assert (found.input.shape, found.layers[0].a.shape) == ((7,), (14,))
+    assert check(found.to_json()).largest < 1e-12
 
 
 def test_what_is_wrong_with_the_names(path: Path, tmp_path: Path) -> None:
