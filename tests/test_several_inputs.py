@@ -36,6 +36,11 @@ LAYERS: list[dict[str, Any]] = [
 NAMES = ["image", "facts", "words", "series"]
 
 
+@pytest.fixture(autouse=True)
+def _runs_lie_in_a_folder_of_the_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
 def job(**fields: Any) -> TrainingJob:
     usual: dict[str, Any] = {
         "model": {"layers": LAYERS},
@@ -130,12 +135,11 @@ def test_a_model_takes_them_by_name_by_row_and_side_by_side(tmp_path: Path) -> N
     assert model.evaluate(x, y)["loss"] == result.metrics["test_loss"]
 
 
-def test_the_command_line_takes_an_archive_with_their_names(tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_command_line_takes_an_archive_with_their_names(tmp_path: Path) -> None:
     x, y = given()
     source = saved(tmp_path / "data.npz", x, y)
     mapping = job(data={"train": source, "test": source, "standardize": True}).to_yaml()
     (tmp_path / "job.yaml").write_text(mapping)
-    monkeypatch.chdir(tmp_path)
     run = CliRunner()
     assert run.invoke(group, ["train", "job.yaml", "--output", "run"]).exit_code == 0
     split, archive = (run.invoke(group, ["predict", "run", *words]) for words in ([], ["data.npz"]))
