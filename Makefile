@@ -10,6 +10,8 @@ VENV := .venv/installed-$(where)
 VENV_BENCH := .venv-bench/installed-$(where)
 VENV_LOWEST := .venv-lowest/installed-$(where)
 RUN := .venv/bin/python
+# Tests start hundreds of interpreters. Each would compile every module again if nothing were kept.
+unexport PYTHONDONTWRITEBYTECODE
 # The gate: the same order and the same examples each time; what was skipped, and what took longest.
 # Three processes on two cores: many tests wait for processes, Ray or a service.
 GATE := --randomly-seed=1 --durations=10 -rs -n 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 from leftovers import MARK, Watch
 
 from distbp.core import settings
-from distbp.engine.numerics import kernel_set
 
 # No deadline: machines under load are slow, not wrong. The gate tries the same examples each time; `make
 # test-random` tries others, with --hypothesis-profile=random and a seed.
@@ -23,8 +21,6 @@ hypothesis.settings.load_profile("distbp")
 # Folders whose tests share what takes long to start (Ray, a browser). One process has all of one.
 _TOGETHER = ("exchange", "services/dashboard", "services", "nodes")
 _WATCH = pytest.StashKey[Watch]()
-# Parameters of tests that name a kernel set.
-_KERNELS = ("kernels", "own")
 # What starts Ray, a service, a browser or many processes; so do tests with the mark `heavy`.
 _HEAVY_FIXTURES = frozenset({"browser", "pool", "postgresql", "ray_dashboard", "ray_here", "served"})
 _HEAVY_FILES = frozenset(
@@ -100,17 +96,15 @@ def _folder(file: str) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What cannot run here is one skip for each reason, and not one for each test."""
-    lacking: dict[str, list[pytest.Item]] = {}
-    for item in items:
-        reason = _lacks(item)
-        if reason:
-            lacking.setdefault(reason, []).append(item)
+    """Where there is no test data, one skip says so for all tests that need it."""
+    data = _test_data() / "data"
     gone: set[pytest.Item] = set()
-    for reason, those in lacking.items():
-        first, *others = those
-        first.add_marker(pytest.mark.skip(reason=f"{reason} ({len(those)} tests)"))
-        gone.update(others)
+    if not data.is_dir():
+        those = [item for item in items if "test_data" in getattr(item, "fixturenames", ())]
+        reason = f"no test data: {data} does not exist; set DISTBP_TEST_DATA ({len(those)} tests)"
+        for item in those[:1]:
+            item.add_marker(pytest.mark.skip(reason=reason))
+        gone.update(those[1:])
     if config.getoption("--quick"):
         seen: set[str] = set()
         for item in items:
@@ -130,26 +124,6 @@ def _is_heavy(item: pytest.Item) -> bool:
     fixtures = getattr(item, "fixturenames", ())
     marked = item.get_closest_marker("heavy") is not None
     return marked or item.path.name in _HEAVY_FILES or not _HEAVY_FIXTURES.isdisjoint(fixtures)
-
-
-def _lacks(item: pytest.Item) -> str:
-    """Why the test cannot run here; "" where it can."""
-    if "test_data" in getattr(item, "fixturenames", ()) and not (_test_data() / "data").is_dir():
-        return f"no test data: {_test_data() / 'data'} does not exist; set DISTBP_TEST_DATA"
-    parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
-    for name in _KERNELS:
-        if isinstance(parameters.get(name), str):
-            return _missing_kernels(parameters[name])
-    return ""
-
-
-@functools.cache
-def _missing_kernels(name: str) -> str:
-    try:
-        kernel_set(name)
-    except ImportError as error:
-        return f"the kernel set {name} cannot be used here: {error}"
-    return ""
 
 
 def _test_data() -> Path:

@@ -136,6 +136,20 @@ def test_verbs_of_the_makefile() -> None:
             assert "".join(verb) in verbs, f"{page_name(page)}: make {''.join(verb)}"
 
 
+def test_verbs_keep_what_python_compiles() -> None:
+    """Their tests start hundreds of interpreters."""
+    show = 'show: ; @echo "<$$PYTHONDONTWRITEBYTECODE>"'
+    done = subprocess.run(
+        ["make", "--no-print-directory", "--eval", show, "show"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "<>"
+
+
 def test_versions_agree() -> None:
     project = (ROOT / "pyproject.toml").read_text("utf-8")
     assert f'version = "{distbp.__version__}"' in project

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kernel_sets import PLAIN
 from rigs import make_job
 
 from distbp import TrainingJob
@@ -135,7 +136,7 @@ def test_every_loss(loss: dict[str, Any], shards: int, weighted: bool) -> None:
     assert_agrees(*job_and_data({"type": "sigmoid"}, loss, shards, weighted))
 
 
-@pytest.mark.parametrize("kernels", ["numpy", "numba"])
+@pytest.mark.parametrize("kernels", PLAIN)
 def test_a_deep_network_of_everything(kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if kernels == "numba":
         pytest.importorskip("numba", reason="Numba is not installed: the compiled kernels cannot run")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kernel_sets import HERE
 from rigs import Data, Rig, classes, make_job, make_rig
 
 from distbp.core.reduction import Block
@@ -47,10 +48,6 @@ def dense(*units: int, activation: str = "relu") -> list[dict[str, Any]]:
 
 
 def rig(data: Data, kernels: str = "numba", /, **fields: Any) -> Rig:
-    try:
-        numerics.kernel_set(kernels)
-    except ImportError as error:
-        pytest.skip(str(error))
     fields = {"layers": dense(33), "shards": 4, "epochs": 3, "batch_size": 16, **fields}
     return make_rig(make_job(**fields), data, kernels=kernels)
 
@@ -148,7 +145,7 @@ def test_every_loss(loss: str, shards: int, threads: int) -> None:
     assert_same_bits(made, threads)
 
 
-@pytest.mark.parametrize("kernels", ["numba", "fma", "mkl", "amx"])
+@pytest.mark.parametrize("kernels", [name for name in HERE if name != "numpy"])
 @every_number_of_threads
 def test_every_kernel_set(kernels: str, threads: int) -> None:
     made = rig(classes(3 * 256, features=784), kernels, layers=dense(128, 64), batch_size=256, shards=2)

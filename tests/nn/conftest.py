@@ -4,13 +4,11 @@ offers."""
 from __future__ import annotations
 
 import pytest
+from kernel_sets import HERE
 
 from distbp.nn.kernels import Kernels, load
 
 
-@pytest.fixture(params=["numpy", "numba", "fma", "mkl", "amx"])
+@pytest.fixture(params=HERE)
 def kernels(request: pytest.FixtureRequest) -> Kernels:
-    try:
-        return load(request.param)
-    except ImportError as error:
-        pytest.skip(f"the kernel set {request.param} cannot be used here: {error}")
+    return load(request.param)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kernel_sets import PLAIN
 from nn.lowered import check_compiled, check_same_bits, gradcheck, layer, train_once
 from tapes import Rig, run_op
 
@@ -149,7 +150,7 @@ def first_number_decides(rows: int, steps: int, features: int) -> tuple[Array, A
 
 
 @pytest.mark.parametrize("shards", [2, 3])
-@pytest.mark.parametrize("kernels", ["numpy", "numba"])
+@pytest.mark.parametrize("kernels", PLAIN)
 def test_same_bits(kernels: str, shards: int) -> None:
     layers = [*NETS["encoder"][0][:-1], layer("dense", units=2)]
     check_same_bits(layers, *first_number_decides(50, 5, 3), shards, kernels)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kernel_sets import PLAIN
 from lowered import compiled_kernels, layer, vector_of
 
 from distbp.core.arrays import Array
@@ -117,7 +118,7 @@ def test_gradients_from_a_state_that_is_not_zero(kind: str) -> None:
     assert loss(vector) != before
 
 
-@pytest.mark.parametrize("kernels", ["numpy", "numba"])
+@pytest.mark.parametrize("kernels", PLAIN)
 @pytest.mark.parametrize("kind", KINDS)
 def test_where_states_are_left(kind: str, kernels: str) -> None:
     """Of each row after its last step, at the places of its shard; all other places are 0."""

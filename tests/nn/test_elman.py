@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kernel_sets import PLAIN
 from nn.lowered import check_compiled, check_same_bits, gradcheck, layer, train_once
 
 from distbp.core.arrays import Array
@@ -91,7 +92,7 @@ def first_number_decides(rows: int, steps: int, features: int) -> tuple[Array, A
 
 
 @pytest.mark.parametrize("shards", [2, 3])
-@pytest.mark.parametrize("kernels", ["numpy", "numba"])
+@pytest.mark.parametrize("kernels", PLAIN)
 def test_same_bits(kernels: str, shards: int) -> None:
     layers = [
         layer("elman", units=7, return_sequences=True),

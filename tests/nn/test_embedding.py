@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kernel_sets import PLAIN
 from nn.lowered import check_compiled, check_same_bits, gradcheck, layer, train_once
 from rigs import make_job, make_rig
 
@@ -53,7 +54,7 @@ def tokens(rows: int, length: int, dtype: Any = np.int32) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("shards", [2, 3])
-@pytest.mark.parametrize("kernels", ["numpy", "numba"])
+@pytest.mark.parametrize("kernels", PLAIN)
 def test_same_bits(kernels: str, shards: int) -> None:
     check_same_bits(NETS["words"][0], *tokens(50, 5), shards, kernels)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kernel_sets import PLAIN
 from nn.lowered import check_compiled, check_same_bits, gradcheck, layer, train_once
 from rigs import classes
 
@@ -62,7 +63,7 @@ def test_compiled_ops_give_the_same(name: str, rows: int, most: int) -> None:
 
 
 @pytest.mark.parametrize("shards", [2, 3])
-@pytest.mark.parametrize("kernels", ["numpy", "numba"])
+@pytest.mark.parametrize("kernels", PLAIN)
 @pytest.mark.parametrize("name", ["residual", "gate"])
 def test_same_bits(name: str, kernels: str, shards: int) -> None:
     x, y = classes(50, features=4)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kernel_sets import MISSING
 from operands import KINDS, exact, operands
 from tapes import LossRig, Rig, tape_product
 
@@ -98,6 +99,12 @@ def test_the_set_that_is_there_without_more() -> None:
 
 def test_a_set_has_the_name_it_is_loaded_by(kernels: Kernels, request: pytest.FixtureRequest) -> None:
     assert kernels.name == request.node.callspec.params["kernels"]
+
+
+def test_every_set_can_be_used_here() -> None:
+    if MISSING:
+        reasons = (f"{name}: {reason}" for name, reason in MISSING.items())
+        pytest.skip(f"kernel sets that no test here computes with: {'; '.join(reasons)}")
 
 
 def test_auto_is_for_those_who_choose_and_no_set() -> None:

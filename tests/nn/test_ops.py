@@ -89,19 +89,19 @@ def test_every_op_has_a_row() -> None:
 
 
 @every_case
-@pytest.mark.parametrize("size", SIZES, ids=str)
 class TestLoop:
     """The compiled loop against the definition."""
 
-    def test_it_does_what_the_definition_says(self, case: Case, size: tuple[int, int]) -> None:
+    def test_it_does_what_the_definition_says(self, case: Case) -> None:
         pytest.importorskip("numba", reason="Numba is not installed: nothing is compiled")
-        found = outcome(case, size, np.float32, True)
-        agree(case, found, outcome(case, size, np.float32, False), ULPS)
-        agree(case, found, outcome(case, size, np.float64, False), ULPS_TO_FLOAT64)
+        for size in SIZES:
+            found = outcome(case, size, np.float32, True)
+            agree(case, found, outcome(case, size, np.float32, False), ULPS)
+            agree(case, found, outcome(case, size, np.float64, False), ULPS_TO_FLOAT64)
 
-    def test_nan_comes_out_at_the_same_places(self, case: Case, size: tuple[int, int]) -> None:
+    def test_nan_comes_out_at_the_same_places(self, case: Case) -> None:
         pytest.importorskip("numba", reason="Numba is not installed: nothing is compiled")
-        for number in read(case, size):
+        for size, number in [(s, n) for s in SIZES for n in read(case, s)]:
 
             def spoil(given: list[Any], number: int = number) -> None:
                 given[number][-1, -1] = np.nan
@@ -123,12 +123,10 @@ def read(case: Case, size: tuple[int, int] = LARGE) -> list[int]:
 
 @every_case
 class TestBothForms:
-    @pytest.mark.parametrize("size", SIZES, ids=str)
-    def test_everything_is_written_that_is_said_to_be(
-        self, case: Case, size: tuple[int, int], compiled: bool
-    ) -> None:
+    def test_everything_is_written_that_is_said_to_be(self, case: Case, compiled: bool) -> None:
         # What is not read is NaN before; `run_op` looks at everything else.
-        assert not any(np.isnan(one).any() for one in outcome(case, size, np.float32, compiled))
+        for size in SIZES:
+            assert not any(np.isnan(one).any() for one in outcome(case, size, np.float32, compiled)), size
 
     def test_nan_is_never_masked(self, case: Case, compiled: bool) -> None:
         letters = ALL[case.op].operands

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kernel_sets import PLAIN
 from nn.lowered import check_compiled, check_same_bits, gradcheck, layer
 from tapes import Rig, run_op
 
@@ -137,7 +138,7 @@ def first_number_decides(rows: int, steps: int, features: int) -> tuple[Array, A
 
 
 @pytest.mark.parametrize("shards", [2, 3])
-@pytest.mark.parametrize("kernels", ["numpy", "numba"])
+@pytest.mark.parametrize("kernels", PLAIN)
 @pytest.mark.parametrize("kind", KINDS)
 def test_same_bits(kind: str, kernels: str, shards: int) -> None:
     layers = [

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kernel_sets import PLAIN
 from lowered import check_compiled, check_same_bits, data, gradcheck, layer, train_once, vector_of
 
 import distbp
@@ -135,7 +136,7 @@ def test_one_tensor_is_held_once() -> None:
     assert written == ["add"], "nothing but the sum of the parts is written there, and nothing is deferred"
 
 
-@pytest.mark.parametrize("kernels", ["numba", "numpy"])
+@pytest.mark.parametrize("kernels", PLAIN)
 def test_the_same_bits(kernels: str) -> None:
     draw = np.random.default_rng(4)
     x = draw.integers(0, 9, (50, 5))
