@@ -153,6 +153,7 @@ class House:
         self.outlived: dict[str, set[int]] = {}  # by job: attempts whose process a later one saw
         self.seen: dict[str, set[int]] = {}
         self._absent: dict[str, float] = {}  # until when a part stays away
+        self._http = httpx.Client(base_url=self.url, trust_env=False, timeout=10)
         self._over = threading.Event()
         self._keeper = threading.Thread(target=self._keep, daemon=True)
 
@@ -164,6 +165,7 @@ class House:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._keeper.join()
+        self._http.close()
         for name, part in self.parts.items():
             if name != "ray":
                 part.kill()
@@ -183,7 +185,7 @@ class House:
     def answers(self) -> bool:
         try:
             probe = "readyz" if "dispatcher" in self.parts else "livez"
-            return httpx.get(f"{self.url}/{probe}", trust_env=False).status_code == 200
+            return self._http.get(f"/{probe}").status_code == 200
         except httpx.TransportError:
             return False
 
@@ -194,10 +196,7 @@ class House:
 
         def answered() -> bool:
             try:
-                answer = httpx.request(
-                    method, self.url + path, headers=headers,
-                    trust_env=False, timeout=10, **more,
-                )  # fmt: skip
+                answer = self._http.request(method, path, headers=headers, **more)
             except httpx.TransportError:
                 return False
             if answer.status_code in (429, 503):
@@ -209,10 +208,10 @@ class House:
         assert found[0].status_code in (200, 202, 409), found[0].text
         return found[0].json()
 
-    def runners(self) -> list[tuple[int, str, int]]:
-        """(pid, job, attempt) of the runners that live."""
+    def runners(self, among: Sequence[tuple[int, list[str]]] | None = None) -> list[tuple[int, str, int]]:
+        """(pid, job, attempt) of the runners that live. among: what `commands` found; None to look now."""
         found = []
-        for pid, words in commands():
+        for pid, words in commands() if among is None else among:
             if "distbp_service.runner" in words and str(self.work.absolute()) in words:
                 job, attempt = (words[words.index(option) + 1] for option in ("--job", "--attempt"))
                 found.append((pid, job, int(attempt)))
@@ -252,11 +251,12 @@ class House:
         """Where a token was seen that must not be: arguments and environments of processes (at any time),
         and now every file but the two that keep it."""
         found = list(self.exposed)
+        secret = self._secret.encode()
         kept = {self.home / "token", Path(self.environment["XDG_CONFIG_HOME"]) / "distbp" / "service.json"}
         for path in self._logs.rglob("*"):
             if path.is_file() and path not in kept:
                 content = path.read_bytes()
-                if self._secret.encode() in content or b"dbr_job_" in content:
+                if secret in content or b"dbr_job_" in content:
                     found.append(str(path))
         return found
 
@@ -264,16 +264,17 @@ class House:
     def _secret(self) -> str:
         return self.token.rsplit("_", 1)[1]
 
-    def _look_for_secrets(self) -> None:
+    def _look_for_secrets(self, among: Sequence[tuple[int, list[str]]]) -> None:
         if not (self.home / "token").exists():
             return
-        for pid, words in commands():
-            if any(self._secret in word or "dbr_job_" in word for word in words):
+        secret = self._secret
+        for pid, words in among:
+            if any(secret in word or "dbr_job_" in word for word in words):
                 self.exposed.add(f"arguments of {words[:4]}")
             if "distbp_service.runner" in words:
                 with suppress(OSError):
                     environment = Path(f"/proc/{pid}/environ").read_bytes()
-                    if b"dbr_job_" in environment or self._secret.encode() in environment:
+                    if b"dbr_job_" in environment or secret.encode() in environment:
                         self.exposed.add(f"environment of {words[:4]}")
 
     def _keep(self) -> None:
@@ -282,9 +283,10 @@ class House:
             for name, part in self.parts.items():
                 if not part.alive and self._absent.get(name, 0) < time.monotonic():
                     part.start()
-            self._look_for_secrets()
+            processes = commands()
+            self._look_for_secrets(processes)
             living: dict[str, set[int]] = {}
-            for _, job, attempt in self.runners():
+            for _, job, attempt in self.runners(processes):
                 living.setdefault(job, set()).add(attempt)
                 self.seen.setdefault(job, set()).add(attempt)
             for job, attempts in living.items():
