@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.image
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distbp import TrainingJob, train
 from distbp.run.curves import draw
 
 LINES = [
@@ -119,6 +121,17 @@ def test_every_metric_has_its_panel(
     assert places == sorted(places), panels
     height, width = matplotlib.image.imread(draw(lines, tmp_path / "a.png")).shape[:2]
     assert (width, height) == size
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_run_is_drawn_unless_told(tmp_path: Path, members: int) -> None:
+    layers = [{"type": "dense", "units": 1}]
+    fields: dict[str, Any] = {"members": members} if members > 1 else {}
+    job = TrainingJob(model={"layers": layers}, loss="mse", epochs=1, **fields)
+    data = np.ones((4, 2)), np.ones(4)
+    for draws in (True, False):
+        train(job, data=data, output=tmp_path / str(draws), workers=0, draws=draws)
+        assert (tmp_path / str(draws) / "curves.svg").exists() == draws
 
 
 def test_nothing_to_draw(tmp_path: Path) -> None:

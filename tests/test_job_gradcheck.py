@@ -39,7 +39,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "slice": {"start": 1, "stop": 4},
     **{name: {"inputs": ["first", "other"]} for name in ("add", "multiply", "concatenate")},
 }
-IDS = {"embedding"}  # takes the data themselves; see tests/nn/test_embedding.py
+OF_DATA = {"embedding", "input"}  # take the data themselves; see test_embedding.py, test_named_inputs.py
 OVER_STEPS = (
     "attention", "dense_steps", "positional_encoding", "positional_embedding", "average_steps", "last_step",
     "conv1d", "max_pool1d", "average_pool1d",
@@ -61,7 +61,7 @@ INNER = [
     *(
         {"type": name, **OPTIONS.get(name, {})}
         for name in LAYERS
-        if name not in CANNOT_TRAIN | IDS | {"activation"}
+        if name not in CANNOT_TRAIN | OF_DATA | {"activation"}
     ),
     *({"type": "activation", "function": name} for name in ACTIVATIONS if name not in CANNOT_TRAIN),
     *({"type": "dense", "units": 5, "activation": name} for name in ACTIVATIONS if name not in CANNOT_TRAIN),
@@ -119,7 +119,7 @@ def assert_agrees(job: TrainingJob, given: dict[str, Any], coordinates: int = 4)
 
 
 def test_every_layer_and_loss_is_here() -> None:
-    assert {case["type"] for case in INNER} | CANNOT_TRAIN | IDS == set(LAYERS)
+    assert {case["type"] for case in INNER} | CANNOT_TRAIN | OF_DATA == set(LAYERS)
     assert {case["type"] for case in LOSS_CASES} == set(LOSSES)
 
 

@@ -177,7 +177,7 @@ def fitted(
     if validation is not None:
         data["validation"] = _scaled(validation, inputs, targets).data()
     with tempfile.TemporaryDirectory(prefix="distbp-fit-") as folder:
-        result = train(job, data=data, output=Path(folder) / "run")
+        result = train(job, data=data, output=Path(folder) / "run", draws=False)
         model, rows = result.model(), result.history.rows
     if inputs is not None:
         model = replace(model, preprocessing=Preprocessing(mean=inputs[0], std=inputs[1]))

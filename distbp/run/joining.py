@@ -73,8 +73,10 @@ def joined_result(
     side: int,
     notes: Sequence[str],
     began: float,
+    draws: bool,
 ) -> Result:
-    """Writes the model; says how it all ended. side: networks that trained at a time."""
+    """Writes the model; says how it all ended. side: networks that trained at a time. draws: curves.svg,
+    too."""
     job, metrics = blueprint.job, [result.metrics for result in results]
     steps, notes = sum(result.steps for result in results), list(notes)
     notes += [text for result in results for text in result.notes]
@@ -94,7 +96,7 @@ def joined_result(
         vectors = [_vector(result) for result in results]
         final = joined_metrics(blueprint, data, vectors, metrics)
     write_run_model(run.model, blueprint, splits, vectors[0], vectors[1:], disk=run.disk)
-    notes += accounts.draw_curves(run)
+    notes += accounts.draw_curves(run) if draws else []
     parameters = blueprint.network().parameter_count
     early = all(result.status == "stopped early" for result in results)
     return Result(

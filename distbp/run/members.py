@@ -78,11 +78,13 @@ def train_members(
     init: Path | None = None,
     job_text: str | None = None,
     notes: Sequence[str] = (),
+    draws: bool = True,
 ) -> Result:
     """Trains, or goes on with, all networks of a job, and makes one model of them; waits.
 
     job: as job.yaml has it, with its data's folder absolute. workers: that were asked for. `init`: the model
-    that each begins with. job_text: of a longer job, for job.yaml. Raises as the trainer does.
+    that each begins with. job_text: of a longer job, for job.yaml. draws: curves.svg, too.
+    Raises as the trainer does.
     """
     began, count = time.monotonic(), networks(job)
     least, most = limits(workers)
@@ -107,8 +109,9 @@ def train_members(
         rewrite_metrics(run, count, blueprint.total_steps)
         told.waiting("joining the networks")
         result = joined_result(
-            run, blueprint, splits, data, results, side=turns.most_at_a_time, notes=notes, began=began
-        )
+            run, blueprint, splits, data, results, side=turns.most_at_a_time, notes=notes, began=began,
+            draws=draws,
+        )  # fmt: skip
     run.write_result(result.to_json())
     log(events.Finished(result.to_json()))
     return result

@@ -51,6 +51,7 @@ def train(
     session: RaySession | None = None,
     init: str | Path | None = None,
     disk: Disk | None = None,
+    draws: bool = True,
 ) -> Result:
     """Trains `job` to its end in this process and the workers it starts; waits.
 
@@ -66,7 +67,7 @@ def train(
     in this process. control: changes the workers, or stops, from another thread or a signal handler.
     session: a connection to Ray in place of one to `address`; the caller closes it. init: where the model
     lies that the job's `init` names, if not there. disk: the calls by which the run is written (see
-    `distbp.core.storage.Disk`), to count or to limit them.
+    `distbp.core.storage.Disk`), to count or to limit them. draws: curves.svg, too.
 
     Raises ArgumentError, JobError, DataError, NumericsError, StorageError; Interrupted after a checkpoint
     on Ctrl-C, SIGTERM and `control.stop()`, which may come at any moment, also while Ray starts.
@@ -97,9 +98,9 @@ def train(
             if networks(job) > 1:
                 return train_members(
                     run, job.located(place), blueprint, splits, teams, told, control,
-                    workers=wanted, init=model, notes=notes,
+                    workers=wanted, init=model, notes=notes, draws=draws,
                 )  # fmt: skip
-            return drive(run, blueprint, splits, None, teams, told, control, notes=notes)
+            return drive(run, blueprint, splits, None, teams, told, control, draws=draws, notes=notes)
 
 
 @numerics.quiet()
