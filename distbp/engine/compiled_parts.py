@@ -1,67 +1,127 @@
-"""What compiled steps are given: ops, shards and their rows, and what each thread updates."""
+"""What the pieces of compiled steps are given: a structure each, of what a piece reads and writes."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from distbp.core.arrays import Array
+from distbp.machine.structures import (
+    Doubles,
+    DoubleSeries,
+    DoubleTable,
+    DoubleTables,
+    Singles,
+    Wholes,
+    WholeTable,
+)
 
 
-class Ops(NamedTuple):
-    """A list of ops: words, where each begins, the addresses of the compiled ones."""
+class Computing(NamedTuple):
+    """What slices are computed with. run: address of `run_rows`; program: of the ops; tables: of spaces,
+    (shards, ...); totals: (shards, ...). Of the rows: sources: (shards, 3) addresses of inputs, targets and
+    weights (0: none); widths: of a row of each, in 4 bytes; orders: (shards, ...) row numbers; counts,
+    firsts: (steps, shards), rows of each slice and where they begin in `orders`."""
 
-    words: Array
-    starts: Array
-    ops: Array
-
-
-class Shards(NamedTuple):
-    """What is computed with. tables: of spaces, (shards, ...); positions: (shards, 5); totals: (shards, 3);
-    gradients: the addresses of the shards' gradients; skipped: which ops are deferred; additions: that join
-    the shards' sums."""
-
-    tables: Array
-    positions: Array
-    totals: Array
-    gradients: Array
-    skipped: Array
-    additions: Array
+    run: int
+    program: int
+    tables: WholeTable
+    totals: DoubleTable
+    sources: WholeTable
+    widths: Wholes
+    orders: WholeTable
+    counts: WholeTable
+    firsts: WholeTable
 
 
-class Rows(NamedTuple):
-    """The rows of some steps. sources: (shards, 3) addresses of inputs, targets and weights (0: none);
-    widths: of a row of each, in 4 bytes; orders: (shards, ...) row numbers; counts, firsts: (steps,
-    shards), rows of each slice and where they begin in `orders`."""
+class Deferred(NamedTuple):
+    """The deferred products of a thread, and the rule for them. words, starts: of the network's ops; joining:
+    address of a `Joining`; vector: of the parameters; additions: that join the shards' sums; parts: (op,
+    first unit, stop unit, start, stop, group); room: for the gradients of a part, of each shard; constants:
+    bytes of those of a group; shared: as of `Joining`; tables, counts: as of `Computing`."""
 
-    sources: Array
-    widths: Array
-    orders: Array
-    counts: Array
-    firsts: Array
-
-
-class Share(NamedTuple):
-    """What one thread updates. `stretches`: (start, stop, group), whose gradients are written out; `parts`:
-    (op, first unit, stop unit, start, stop, group), of deferred products; `pieces`: (start, stop, number), of
-    whose joined gradient it finds the squares where gradients are clipped; `room`: for the gradients of a
-    part, of each shard."""
-
-    stretches: Array
-    parts: Array
-    pieces: Array
-    room: Array
+    words: Wholes
+    starts: Wholes
+    joining: int
+    vector: int
+    additions: WholeTable
+    parts: WholeTable
+    room: Singles
+    constants: int
+    shared: int
+    tables: WholeTable
+    counts: WholeTable
 
 
-class Update(NamedTuple):
-    """vectors: addresses of the parameters and slots; scaled: the op whose factor the scale belongs to;
-    clip: the largest norm, 0: none; squares: of each piece; statistics: (start, stop) of each running
-    statistic, and its rate in rates; states: (start, stop) of the stretches of the vector that hold what
-    layers carry from window to window."""
+class Clipping(NamedTuple):
+    """What a thread finds the squares of. gradients: addresses of the shards' gradients; pieces: (start,
+    stop, number); squares: takes the sum of each piece; single, double: addresses of the inner products."""
 
-    vectors: Array
+    gradients: Wholes
+    additions: WholeTable
+    pieces: WholeTable
+    squares: Doubles
+    single: int
+    double: int
+
+
+class Carrying(NamedTuple):
+    """What the shards' sums hold beside gradients. vector: address of the parameters; statistics: (start,
+    stop) of each running statistic, and its rate in `rates`; states: (start, stop) of the stretches that
+    hold what layers carry from window to window."""
+
+    gradients: Wholes
+    additions: WholeTable
+    vector: int
+    statistics: WholeTable
+    rates: Doubles
+    states: WholeTable
+
+
+class Steps(NamedTuple):
+    """The steps of one thread. Each piece is an address, with the address of its structure; both are 0 where
+    it has nothing to do. positions: (shards, 5); totals, counts: as of `Computing`; additions: that join the
+    shards' sums; squares: of all threads; several: 1 if slices of one row do not count; scaled: the op whose
+    factor the scale belongs to; clip: the largest norm, 0: none; numbers (groups, ops, 4), sums (shards, 2):
+    to work in; found: (steps, 3), takes the loss sum, the weight and the counted rows of each; live:
+    (threads, units), to which the live rows of applied steps are added; done: takes the number of applied
+    steps first; me: the number of the thread, which has the shards [start, stop); offer, nap: as
+    `pointers.WAYS`."""
+
+    compute: int
+    computing: int
+    update: int
+    joining: int
+    stretches: int
+    update_deferred: int
+    deferred: int
+    find_squares: int
+    clipping: int
+    carry: int
+    carrying: int
+    positions: WholeTable
+    totals: DoubleTable
+    counts: WholeTable
+    additions: WholeTable
+    squares: Doubles
+    several: int
     scaled: int
     clip: float
-    squares: Array
-    statistics: Array
-    rates: Array
-    states: Array
+    numbers: DoubleTables
+    sums: DoubleTable
+    found: DoubleTable
+    live: DoubleTable
+    done: Wholes
+    counters: WholeTable
+    me: int
+    start: int
+    stop: int
+    offer: int
+    nap: int
+
+
+class Call(NamedTuple):
+    """constants: (steps, groups, ops, 4) of the steps to train; first_step: the number of the first one;
+    meeting: the number of the last one that there was."""
+
+    constants: DoubleSeries
+    first_step: int
+    meeting: int

@@ -7,7 +7,7 @@ be finite beforehand, are left to `Worker.compute` and `ParameterServer.apply`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -17,22 +17,32 @@ from distbp.core.arrays import Array
 from distbp.core.reduction import Block, assign, joins
 from distbp.data.batches import ShardReader
 from distbp.engine.blueprint import Blueprint
-from distbp.engine.compiled_parts import Ops, Rows, Shards, Share, Update
-from distbp.engine.compiled_steps import LINE, train_steps
+from distbp.engine.compiled_parts import Call, Carrying, Clipping, Computing, Deferred, Steps
+from distbp.engine.compiled_steps import (
+    LINE,
+    carry,
+    compute,
+    find_squares,
+    train_steps,
+    update_deferred,
+)
 from distbp.engine.parameter_server import ParameterServer
 from distbp.engine.ranges import PIECE
 from distbp.engine.thread_shares import thread_shares
 from distbp.machine.blas import Dots, dots
 from distbp.machine.pointers import WAYS
+from distbp.machine.structures import address, placed
 from distbp.nn.kernels import Kernels
 from distbp.nn.lowered import Lowered, lower
 from distbp.nn.network import aligned_vector
-from distbp.nn.run_compiled import address, addresses, products_of, space_table
+from distbp.nn.ops.rows import compiled
+from distbp.nn.run_compiled import Ops, addresses, products_of, run_rows, space_table
 from distbp.nn.run_tape import encode
 from distbp.nn.tape import Space, merged, position
 from distbp.optim import Updater
+from distbp.optim.compiled import joining_of, part_of, update
+from distbp.optim.parts import CONSTANTS
 from distbp.optim.schedules import PlateauState
-from distbp.optim.updater import program_of
 
 # A call shall take some milliseconds: signals and requests to the run are heard between calls. Those of
 # several threads must begin together, which costs some 300 us, so they take up to a tenth of a second.
@@ -90,7 +100,8 @@ class InlineSteps:
         positions = np.array([position(0, shard, seed, total_steps) for shard in range(shards)])
         totals = np.zeros((shards, lowered.totals))
         sources = [reader.sources for reader in readers]
-        tables, self._kept = [], [works, gradients, positions, totals, lowered.constants]
+        tables: list[Array] = []
+        self._kept: list[Any] = [works, gradients, positions, totals, lowered.constants]
         assert kernels.gemm is not None
         products = products_of(lowered.rows, rows, kernels, network.dtype)
         for thread, (start, stop) in enumerate(self._own):
@@ -114,55 +125,72 @@ class InlineSteps:
                 }
                 self._kept.append(spaces[Space.LABELS])
                 tables.append(space_table(spaces, products))
-        weighted = bool(sources[0].widths[2])
-        net = Ops(*encode(lowered.rows, weighted), addresses(lowered.rows))
-        skipped = np.array([deferring and row.deferred for row in lowered.rows])
-        pieces = -(-network.parameter_count // PIECE)
-        *rule_program, vectors = program_of(rule, server.vector, server.slots)
-        statistics = network.statistics
-        self._shared = (
-            net,
-            Shards(
-                np.array(tables), positions, totals, np.array([address(one) for one in gradients]), skipped,
-                np.array(order, np.int64).reshape(-1, 2),
-            ),
-            Ops(*rule_program),
-            Update(
-                vectors, rule.scaled, 0.0 if rule.clip is None else float(rule.clip.maximum),
-                np.zeros(pieces),
-                np.array([(t.start, t.stop) for t in statistics], np.int64).reshape(-1, 2),
-                np.array([t.rate for t in statistics], np.float64),
-                np.array(merged((t.start, t.stop) for t in network.states), np.int64).reshape(-1, 2),
-            ),
-            dots() or Dots(0, 0),
+        # All slices but those of an epoch's last step are as long as the first one.
+        widths = [self._sharding.slice_rows(0, shard) for shard in range(shards)]
+        counts = np.full((self._most, shards), widths)
+        self._sources = np.zeros((shards, 3), np.int64)
+        self._orders = np.zeros((shards, self._most * max(widths)), np.int64)
+        net = Ops(*encode(lowered.rows, bool(sources[0].widths[2])), addresses(lowered.rows))
+        later = [deferring and row.deferred for row in lowered.rows]
+        spaces_of, additions = np.array(tables), _pairs(order)
+        computing = Computing(
+            compiled(run_rows).address, self._at(net._replace(ops=np.where(later, 0, net.ops))), spaces_of,
+            totals, self._sources, np.array(sources[0].widths), self._orders, counts,
+            np.arange(self._most)[:, None] * counts,
         )  # fmt: skip
-        self._rule = rule
-        self._counters = np.zeros((threads + 1, 8), np.int64)
-        self._meeting = 0
+        places, pieces = np.array([address(one) for one in gradients]), -(-network.parameter_count // PIECE)
+        squares = np.zeros(pieces)
+        statistics = network.statistics
+        carrying = Carrying(
+            places, additions, address(server.vector), _pairs([(t.start, t.stop) for t in statistics]),
+            np.array([t.rate for t in statistics], np.float64),
+            _pairs(merged((t.start, t.stop) for t in network.states)),
+        )  # fmt: skip
+        clip, constants = rule.clip, np.zeros((len(updater.groups.kinds), len(rule.rows), CONSTANTS))
+        joining = joining_of(updater.program, list(gradients), order if clip is None else (), threads > 1)
+        self._kept.append(joining)
+        self._rule, self._train = rule, compiled(train_steps).ctypes
+        self._counters, self._meeting = np.zeros((threads + 1, 8), np.int64), 0
+        self._found, self._live = np.zeros((self._most, 3)), np.zeros((threads, lowered.live))
+        self._done = np.zeros((threads, 8), np.int64)
         self._threads = []
         for me, share in enumerate(shares):
             own = range(pieces * me // threads, pieces * (me + 1) // threads)
             squared = [(PIECE * n, min(PIECE * (n + 1), network.parameter_count), n) for n in own]
-            room = (
-                _lines(shards, share.room + LINE, server.vector.dtype)
-                if len(share.parts)
-                else np.zeros((shards, 1), np.float32)
+            deferred = Deferred(
+                net.words, net.starts, joining.at, address(server.vector), additions, share.parts,
+                _lines(shards, share.room + LINE, server.vector.dtype), constants[0].nbytes, threads > 1,
+                spaces_of, counts,
+            )  # fmt: skip
+            clipping = Clipping(
+                places,
+                additions,
+                np.array(squared, np.int64).reshape(-1, 3),
+                squares,
+                *(dots() or Dots(0, 0)),
             )
-            self._threads.append(
-                (
-                    me,
-                    *self._own[me],
-                    Share(share.stretches, share.parts, np.array(squared, np.int64).reshape(-1, 3), room),
-                )
-            )
-        self._found = np.zeros((self._most, 3))
-        # All slices but those of an epoch's last step are as long as the first one.
-        widths = [self._sharding.slice_rows(0, shard) for shard in range(shards)]
-        self._counts = np.full((self._most, shards), widths)
-        self._firsts = np.arange(self._most)[:, None] * self._counts
-        self._widths = np.array(sources[0].widths)
-        self._live = np.zeros((threads, lowered.live))
+            self._kept.append(stretches := part_of(share.stretches))
+            one = Steps(
+                *self._piece(compute, computing),
+                compiled(update).address, joining.at, stretches.at,
+                *self._piece(update_deferred, deferred if len(share.parts) else None),
+                *self._piece(find_squares, None if clip is None else clipping),
+                *self._piece(carry, carrying if me == 0 and (statistics or network.states) else None),
+                positions, totals, counts, additions, squares, bool(statistics), rule.scaled,
+                0.0 if clip is None else float(clip.maximum), constants.copy(), np.zeros((shards, 2)),
+                self._found, self._live, self._done[me], self._counters, me, *self._own[me], *WAYS,
+            )  # fmt: skip
+            self._threads.append(self._at(one))
         self._pool = ThreadPoolExecutor(threads - 1, "distbp-steps") if threads > 1 else None
+
+    def _at(self, structure: Any) -> int:
+        """Its address; keeps it."""
+        self._kept.append(found := placed(structure))
+        return found.at
+
+    def _piece(self, function: Callable[..., None], structure: Any) -> tuple[int, int]:
+        """The addresses of a piece, compiled where there is something to do, and of its structure."""
+        return (compiled(function).address, self._at(structure)) if structure else (0, 0)
 
     def run(self, step: int, stop: int, plateau: PlateauState) -> int:
         epoch, index = divmod(step, self._steps_per_epoch)
@@ -173,21 +201,14 @@ class InlineSteps:
             self._together(self._shuffle, [(epoch, start, stop) for start, stop in self._own])
             self._epoch = epoch
         parts = [reader.part(epoch, index, steps) for reader in self._readers]
-        widest = max(len(part.order) for part in parts)
-        orders = np.zeros((len(parts), widest), np.int64)
         for shard, part in enumerate(parts):
-            orders[shard, : len(part.order)] = part.order
-        rows = Rows(
-            np.array([part.sources for part in parts]),
-            self._widths,
-            orders,
-            self._counts[:steps],
-            self._firsts[:steps],
-        )
-        constants = self._rule.constants(
-            *(self._server.step_of(n, plateau) for n in range(step, step + steps))
-        )
-        done = self._call(rows, constants, step)
+            self._sources[shard] = part.sources
+            self._orders[shard, : len(part.order)] = part.order
+        infos = [self._server.step_of(n, plateau) for n in range(step, step + steps)]
+        call = placed(Call(self._rule.constants(*infos), step, self._meeting))
+        self._meeting += 3 * steps
+        self._together(self._train, [(thread, call.at, 0) for thread in self._threads])
+        done = int(self._done[0, 0])
         if done:
             self._server.advance(self._found[:done].tolist())
             self._server.add_live_rows(self._live.sum(axis=0))
@@ -199,41 +220,29 @@ class InlineSteps:
         if self._pool is not None:
             self._pool.shutdown()
 
-    def _call(self, rows: Rows, constants: Array, step: int) -> int:
-        shared = (
-            *self._shared,
-            self._counters,
-            WAYS,
-            rows,
-            constants,
-            step,
-            self._meeting,
-            self._found,
-            self._live,
-        )
-        self._meeting += 3 * len(constants)
-        return int(self._together(train_steps, [(*shared, *own) for own in self._threads]))
-
-    def _together(self, work: Callable[..., Any], each: Sequence[tuple[Any, ...]]) -> Any:
-        """Calls `work` in every thread with what each is given; returns this thread's answer. Waits, also
-        where this thread is interrupted: what the others use must stay as it is until they have ended."""
+    def _together(self, work: Callable[..., Any], each: Sequence[tuple[Any, ...]]) -> None:
+        """Calls `work` in every thread with what each is given. Waits, also where this thread is interrupted:
+        what the others use must stay as it is until they have ended."""
         waiting: list[Future[Any]] = []
         try:
             for given in each[1:]:
                 assert self._pool is not None
                 waiting.append(self._pool.submit(work, *given))
-            answer = work(*each[0])
+            work(*each[0])
             for other in waiting:
                 other.result()
         except BaseException:  # Ctrl-C between two calls: this thread comes to no meeting
             self._counters[-1, 0] = 1
             wait(waiting)
             raise
-        return answer
 
     def _shuffle(self, epoch: int, start: int, stop: int) -> None:
         for reader in self._readers[start:stop]:
             reader.order(epoch)
+
+
+def _pairs(found: Iterable[tuple[int, int]]) -> Array:
+    return np.array(list(found), np.int64).reshape(-1, 2)
 
 
 def _lines(count: int, size: int, dtype: Any) -> Array:

@@ -13,8 +13,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from distbp.core.arrays import Array
-from distbp.machine.blas import Dots
-from distbp.machine.jit import inner, jit
+from distbp.machine.jit import inner
+from distbp.machine.structures import address_of
 
 
 def _caller(scalar: Any, scalar_ir: ir.Type) -> Any:
@@ -36,26 +36,19 @@ _double = _caller(types.float64, ir.DoubleType())
 
 
 @inner
-def _squares(dots: Dots, x: Array) -> float:
-    """The sum of squares of `x`; waits. The caller keeps `x` alive."""
-    at = x.ctypes.data
-    if x.itemsize == 4:
-        return float(_single(dots.single, x.size, at, 1, at, 1))
-    return float(_double(dots.double, x.size, at, 1, at, 1))
-
-
-@jit
-def sum_of_squares(dots: Dots, x: Array) -> float:
-    """The sum of squares of `x`: (n,), contiguous float32 or float64, at most as long as a piece of the
-    vector.
+def sum_of_squares(single: int, double: int, x: Array) -> float:
+    """The sum of squares of `x`: (n,), contiguous float32, at most as long as a piece of the vector. single,
+    double: addresses of cblas_sdot and cblas_ddot. Waits.
 
     Returns NaN if a value is NaN or infinite, and infinity if all values are finite and float64 cannot hold
     the sum."""
-    total = _squares(dots, x)
+    total = np.float64(_single(single, x.size, address_of(x), 1, address_of(x), 1))
     if np.isfinite(total):
-        return total  # type: ignore[no-any-return]
+        return total
     wide = x.astype(np.float64)  # squares of float32 overflow from 1.8e19 on
     for value in wide:
         if not np.isfinite(value):
             return np.nan
-    return _squares(dots, wide)  # type: ignore[no-any-return]
+    total = np.float64(_double(double, wide.size, address_of(wide), 1, address_of(wide), 1))
+    wide[0] = 0  # it is used by its address until here
+    return total

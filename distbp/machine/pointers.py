@@ -9,12 +9,11 @@ import ctypes
 from typing import Any
 
 from llvmlite import ir
-from numba import carray, types  # type: ignore[attr-defined]
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic as _intrinsic
 
-from distbp.core.arrays import Array
-from distbp.machine.jit import inner, jit
+from distbp.machine.jit import inner
 
 intrinsic: Any = _intrinsic
 insert: Any = cgutils.get_or_insert_function
@@ -153,12 +152,6 @@ def ask_to_write(address: int, size: int) -> None:
         prefetch_to_write(line)
 
 
-@jit
-def vector_at(address: int, count: int, like: Array) -> Array:
-    """An array view, (count,), of the values at an address, with the dtype of `like`."""
-    return carray(pointer(address), (count,), like.dtype)
-
-
 @inner
 def await_number(place: int, number: int, over: int, ways: tuple[int, int]) -> bool:
     """Waits until the int64 at the address `place` is `number` or more. Returns True.
@@ -177,17 +170,15 @@ def await_number(place: int, number: int, over: int, ways: tuple[int, int]) -> b
     return True
 
 
-@jit
-def meet(counters: Array, me: int, number: int, ways: tuple[int, int]) -> bool:
+@inner
+def meet(counters: int, threads: int, me: int, number: int, ways: tuple[int, int]) -> bool:
     """Waits until every thread has called this with `number`. Then each sees what the others wrote before.
 
-    counters: (threads + 1, 8) int64, a cache line for each thread and a last one. me: the number of the
-    calling thread, from 0. number: higher at each meeting. ways: WAYS. Returns False if a thread has set the
-    last counter: the others will not come."""
-    base = counters.ctypes.data
-    others = counters.shape[0] - 1
-    store(base + 64 * me, number)
-    for other in range(others):  # noqa: SIM110 - compiled, there is no all()
-        if not await_number(base + 64 * other, number, base + 64 * others, ways):
+    counters: address of (threads + 1, 8) int64, a cache line for each thread and a last one. me: the number
+    of the calling thread, from 0. number: higher at each meeting. ways: WAYS. Returns False if a thread has
+    set the last counter: the others will not come."""
+    store(counters + 64 * me, number)
+    for other in range(threads):
+        if not await_number(counters + 64 * other, number, counters + 64 * threads, ways):
             return False
     return True

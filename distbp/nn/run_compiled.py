@@ -6,9 +6,8 @@ uses.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -17,10 +16,9 @@ from numba import types
 from distbp.core.arrays import Array
 from distbp.machine.blas import Gemm
 from distbp.machine.gemm import SMALL
-from distbp.machine.jit import jit
 from distbp.machine.pointers import intrinsic
+from distbp.machine.structures import Wholes, address, address_of, placed, reader
 from distbp.nn.kernels import Kernels
-from distbp.nn.ops.base import Op
 from distbp.nn.ops.rows import PRODUCTS, compiled, runs
 from distbp.nn.run_tape import Spaces, encode
 from distbp.nn.tape import Row, Space
@@ -39,30 +37,31 @@ def call_op(context: Any, address: Any, row: Any, spaces: Any, rows: Any) -> Any
     return types.void(*[types.int64] * 4), code
 
 
-@functools.cache  # keeps what was compiled as long as its address may be used
-def _compiled(loop: str, op: Op) -> Any:
-    return compiled(op.compiled())
-
-
 def addresses(ops: Sequence[Row]) -> Array:
     """Of the compiled op of each row, int64. Compiles what this process has not compiled and no earlier one
     has kept."""
-    return np.array([_compiled(row.op.loop, row.op).address for row in ops], np.int64)
+    return np.array([compiled(row.op.compiled()).address for row in ops], np.int64)
 
 
-@jit
-def run_rows(words: Array, starts: Array, ops: Array, spaces: Array, rows: int) -> None:
-    """Runs all rows of a tape on a slice of `rows` rows. spaces: the table, int64."""
-    base, table = words.ctypes.data, spaces.ctypes.data
+class Ops(NamedTuple):
+    """A list of ops: words, where each begins, the addresses of the compiled ones; 0 of one left out."""
+
+    words: Wholes
+    starts: Wholes
+    ops: Wholes
+
+
+ops_at = reader(Ops)
+
+
+def run_rows(program: int, spaces: int, rows: int) -> None:
+    """Runs all rows of a tape on a slice of `rows` rows. Addresses: of `Ops`, and of the table of
+    spaces."""
+    words, starts, ops = ops_at(program)
     for i in range(ops.size):
-        row = base + 8 * starts[i]
-        if runs(row, table):
-            call_op(ops[i], row, table, rows)
-
-
-def address(array: Array) -> int:
-    """Of an array's first value. Keep the array while the address is used."""
-    return int(array.__array_interface__["data"][0])
+        row = address_of(words) + 8 * starts[i]
+        if ops[i] and runs(row, spaces):
+            call_op(ops[i], row, spaces, rows)
 
 
 def products_of(ops: Sequence[Row], most_rows: int, kernels: Kernels, dtype: np.dtype[Any]) -> Gemm:
@@ -91,8 +90,9 @@ class CompiledExecutor:
     def __init__(self, ops: Sequence[Row], spaces: Spaces, gemm: Gemm) -> None:
         self._spaces = dict(spaces)
         self._table = space_table(spaces, gemm)
-        self._addresses = addresses(ops)
-        self._plain, self._weighted = encode(ops, False), encode(ops, True)
+        self._at = address(self._table)
+        self._programs = [placed(Ops(*encode(ops, weighted), addresses(ops))) for weighted in (False, True)]
+        self._run_rows = compiled(run_rows).ctypes
 
     def run(
         self, rows: int, inputs: Array, targets: Array | None = None, weights: Array | None = None
@@ -103,5 +103,4 @@ class CompiledExecutor:
             table[Space.TARGETS] = address(targets)
         if weights is not None:
             table[Space.WEIGHTS] = address(weights)
-        words, starts = self._plain if weights is None else self._weighted
-        run_rows(words, starts, self._addresses, table, rows)
+        self._run_rows(self._programs[weights is not None].at, self._at, rows)

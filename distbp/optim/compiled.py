@@ -7,18 +7,79 @@ be finite.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 
 from distbp.core.arrays import Array
-from distbp.machine.jit import inner, jit
+from distbp.machine.jit import inner
 from distbp.machine.pointers import ask_to_write
-from distbp.nn.ops.rows import SPACES, address_of, floats
+from distbp.machine.structures import (
+    DoubleTable,
+    Placed,
+    Wholes,
+    WholeTable,
+    address,
+    address_of,
+    doubles,
+    floats,
+    placed,
+    reader,
+    stack,
+    wholes,
+)
+from distbp.nn.ops.rows import SPACES
 from distbp.nn.run_compiled import call_op
 from distbp.optim.parts import CONSTANTS, Vector
 
 STRETCH = 4096  # parameters at a time: with their gradients and slots they stay in a core's first cache
+ROOM = 4 * STRETCH  # bytes
+TABLE = 8 * SPACES
+LANES = 8 * 8
 PARAMETERS, SUMS, DIRECTION = int(Vector.PARAMETERS), int(Vector.SUMS), int(Vector.DIRECTION)
 SLOTS, NUMBERS = int(Vector.SLOTS), int(Vector.CONSTANTS)
+
+
+class Joining(NamedTuple):
+    """A rule and the sums that it is applied to. words, starts, ops: of the rule's program; vectors:
+    addresses of the parameters and of the slots; sources: of the blocks' sums; order: the additions (left,
+    right), in place but for the last; shared: 1 if other threads have read the parameters, which are then
+    asked for before they are written."""
+
+    words: Wholes
+    starts: Wholes
+    ops: Wholes
+    vectors: Wholes
+    sources: Wholes
+    order: WholeTable
+    shared: int
+
+
+class Stretches(NamedTuple):
+    """What is updated: (start, stop, group) each. squares: (stretches, 3) where they are measured, each of
+    which lies in one tensor; else without rows."""
+
+    stretches: WholeTable
+    squares: DoubleTable
+
+
+joining_at, stretches_at = reader(Joining), reader(Stretches)
+
+
+def joining_of(
+    program: tuple[Array, Array, Array, Array],
+    sums: Sequence[Array],
+    order: Sequence[tuple[int, int]],
+    shared: bool,
+) -> Placed:
+    """For compiled code. `program`: the first four fields of `Joining`."""
+    sources = np.array([address(one) for one in sums], np.int64)
+    return placed(Joining(*program, sources, np.array(order, np.int64).reshape(-1, 2), int(shared)))
+
+
+def part_of(stretches: Array, squares: Array | None = None) -> Placed:
+    return placed(Stretches(stretches, np.empty((0, 3)) if squares is None else squares))
 
 
 @inner
@@ -42,56 +103,19 @@ def joined_sums(sources: Array, order: Array, start: int, count: int, room: int)
 
 
 @inner
-def apply_rule(
-    words: Array,
-    starts: Array,
-    ops: Array,
-    vectors: Array,
-    sums: int,
-    start: int,
-    count: int,
-    room: int,
-    constants: int,
-    table: Array,
-) -> None:
-    """Runs the ops of a rule on `count` parameters from `start` on. vectors: addresses of the parameters and
-    of the slots; sums: of their gradient sums; room: of as many numbers; constants: of (rows, 4); table:
-    takes the addresses of the spaces, (SPACES,)."""
-    table[PARAMETERS] = vectors[0] + 4 * start
+def apply_rule(joining: int, sums: int, start: int, count: int, constants: int) -> None:
+    """Runs the ops of the rule of a `Joining` on `count` parameters from `start` on. sums: address of the
+    sums of their gradients; constants: of (rows, 4)."""
+    rule, spaces = joining_at(joining), stack(TABLE)
+    table = wholes(spaces, SPACES)
+    table[PARAMETERS] = rule.vectors[0] + 4 * start
     table[SUMS] = sums
-    table[DIRECTION] = room
-    for slot in range(vectors.size - 1):
-        table[SLOTS + slot] = vectors[1 + slot] + 4 * start
+    table[DIRECTION] = stack(ROOM)
+    for slot in range(rule.vectors.size - 1):
+        table[SLOTS + slot] = rule.vectors[1 + slot] + 4 * start
     table[NUMBERS] = constants
-    for i in range(ops.size):
-        call_op(ops[i], address_of(words) + 8 * starts[i], address_of(table), count)
-
-
-@jit
-def update(
-    words: Array,
-    starts: Array,
-    ops: Array,
-    vectors: Array,
-    sources: Array,
-    order: Array,
-    stretches: Array,
-    constants: Array,
-    shared: bool,
-) -> None:
-    """Updates the stretches, (start, stop, group) each. sources: addresses of the blocks' sums; order: the
-    additions (left, right), in place but for the last; constants: (groups, rows, 4) with the scale. shared:
-    other threads have read the parameters, so they are asked for before they are written."""
-    rooms, table = np.empty((2, STRETCH), np.float32), np.empty(SPACES, np.int64)
-    base, room, direction = address_of(constants), address_of(rooms), address_of(rooms[1])
-    size = 8 * CONSTANTS * ops.size
-    for i in range(stretches.shape[0]):
-        start, count, group = stretches[i, 0], stretches[i, 1] - stretches[i, 0], stretches[i, 2]
-        if shared:
-            ask_to_write(vectors[0] + 4 * start, 4 * count)
-        sums = joined_sums(sources, order, start, count, room)
-        apply_rule(words, starts, ops, vectors, sums, start, count, direction, base + size * group, table)
-    rooms[0, 0] = 0  # it is used by its address until here
+    for i in range(rule.ops.size):
+        call_op(rule.ops[i], address_of(rule.words) + 8 * rule.starts[i], spaces, count)
 
 
 @inner
@@ -99,8 +123,9 @@ def squares_of(at: int, count: int) -> float:
     """The sum of squares of float32 numbers, in float64: eight sums, added one after the other.
 
     Numba's `float` would leave the numbers as they are, and their squares may be beyond float32."""
-    x = floats(at, count)
-    lanes = np.zeros(8)
+    x, lanes = floats(at, count), doubles(stack(LANES), 8)
+    for k in range(8):
+        lanes[k] = 0.0
     most = count - count % 8
     for i in range(0, most, 8):
         for k in range(8):
@@ -114,38 +139,25 @@ def squares_of(at: int, count: int) -> float:
     return total
 
 
-@jit
-def measured_update(
-    words: Array,
-    starts: Array,
-    ops: Array,
-    vectors: Array,
-    sources: Array,
-    order: Array,
-    parts: Array,
-    constants: Array,
-    squares: Array,
-) -> None:
-    """As `update`, of parts that lie in one tensor each; squares: (parts, 3), the sums of squares of the
-    gradient sums, of the parameters before, and of the update."""
-    rooms, table = np.empty((3, STRETCH), np.float32), np.empty(SPACES, np.int64)
-    base, room, direction, change = (
-        address_of(constants),
-        address_of(rooms),
-        address_of(rooms[1]),
-        address_of(rooms[2]),
-    )
-    size = 8 * CONSTANTS * ops.size
-    for i in range(parts.shape[0]):
-        start, count, group = parts[i, 0], parts[i, 1] - parts[i, 0], parts[i, 2]
+def update(joining: int, part: int, constants: int) -> None:
+    """Updates the parameters. Addresses: of `Joining`, of `Stretches`, of constants (groups, rows, 4) with
+    the scale. Squares are of the gradient sums, of the parameters before, and of the update."""
+    _, _, ops, vectors, sources, order, shared = joining_at(joining)
+    stretches, squares = stretches_at(part)
+    room, change = stack(ROOM), stack(ROOM)
+    for i in range(stretches.shape[0]):
+        start, count, group = stretches[i, 0], stretches[i, 1] - stretches[i, 0], stretches[i, 2]
         values = vectors[0] + 4 * start
-        sums = joined_sums(sources, order, start, count, room)
-        squares[i, 0], squares[i, 1] = squares_of(sums, count), squares_of(values, count)
         before, after = floats(change, count), floats(values, count)
-        for n in range(count):
-            before[n] = after[n]
-        apply_rule(words, starts, ops, vectors, sums, start, count, direction, base + size * group, table)
-        for n in range(count):
-            before[n] = after[n] - before[n]
-        squares[i, 2] = squares_of(change, count)
-    rooms[0, 0] = 0  # it is used by its address until here
+        if shared:
+            ask_to_write(values, 4 * count)
+        sums = joined_sums(sources, order, start, count, room)
+        if squares.shape[0]:
+            squares[i, 0], squares[i, 1] = squares_of(sums, count), squares_of(values, count)
+            for n in range(count):
+                before[n] = after[n]
+        apply_rule(joining, sums, start, count, constants + 8 * CONSTANTS * ops.size * group)
+        if squares.shape[0]:
+            for n in range(count):
+                before[n] = after[n] - before[n]
+            squares[i, 2] = squares_of(change, count)

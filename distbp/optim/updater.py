@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from itertools import pairwise
 from operator import is_not, itemgetter
+from typing import Any
 
 import numpy as np
 
@@ -65,18 +66,23 @@ class Updater:
         self._apply: Callable[..., None]
         self.compiled = compiled and parameters.dtype == np.float32
         if self.compiled:
-            from distbp.optim import compiled as code  # loads Numba
+            from distbp.machine.structures import address
+            from distbp.nn.ops.rows import compiled as compiled_code  # loads Numba
+            from distbp.nn.run_compiled import addresses
+            from distbp.optim import compiled as code
 
             self._code = code
+            self._update = compiled_code(code.update).ctypes
             piece = code.STRETCH
-            self.program = program_of(self.rule, parameters, self.slots)
+            vectors = np.array([address(one) for one in (parameters, *self.slots.values())], np.int64)
+            self.program = *encode(self.rule.rows), addresses(self.rule.rows), vectors
             self._apply = self._compiled
         else:
             self._apply = self._in_numpy
         covers = self.groups.stretches
         self.stretches = cut([(0, parameters.size)], covers, piece)
         self.parts = cut(tensors, covers, piece)
-        self._places: tuple[list[Array], Order, Array, Array] = [], [], *_places([], [])
+        self._places: tuple[list[Array], Order, Any] = [], [], None
         self._threads = max(1, min(threads, parameters.size // WORTH_A_THREAD))
         # Overflow is found by what is looked at afterward; NumPy's warnings are of each thread.
         self.pool = (
@@ -110,7 +116,7 @@ class Updater:
 
     def close(self) -> None:
         """Ends the threads, and lets go of the sums. Harmless when called twice."""
-        self._places = [], [], *_places([], [])
+        self._places = [], [], None
         if self.pool is not None:
             self.pool.shutdown()
 
@@ -157,14 +163,12 @@ class Updater:
         self, stretches: Array, squares: Array | None, sums: Sequence[Array], order: Order, constants: Array
     ) -> None:
         # Most steps have the sums of the last one, and to find their places takes as long as a small update.
-        known, joined, sources, additions = self._places
-        if order != joined or len(sums) != len(known) or any(map(is_not, sums, known)):
-            sources, additions = _places(sums, order)
-            self._places = list(sums), order, sources, additions
-        if squares is None:
-            self._code.update(*self.program, sources, additions, stretches, constants, self._threads > 1)
-        else:
-            self._code.measured_update(*self.program, sources, additions, stretches, constants, squares)
+        known, joined, joining = self._places
+        if not joining or order != joined or len(sums) != len(known) or any(map(is_not, sums, known)):
+            joining = self._code.joining_of(self.program, sums, order, self._threads > 1)
+            self._places = list(sums), order, joining
+        part = self._code.part_of(stretches, squares)
+        self._update(joining.at, part.at, constants.ctypes.data)
 
     def _in_numpy(
         self, stretches: Array, squares: Array | None, sums: Sequence[Array], order: Order, constants: Array
@@ -188,23 +192,6 @@ class Updater:
                 row.op.define(*operands, constants[group, place : place + 1], row.whole, row.real)
             if squares is not None:
                 squares[number, 2] = sum_of_squares(values - before)
-
-
-def program_of(
-    rule: Rule, parameters: Array, slots: Mapping[str, Array]
-) -> tuple[Array, Array, Array, Array]:
-    """What compiled code needs of a rule: words, starts, the addresses of its ops, and those of the
-    vectors. Loads Numba."""
-    from distbp.nn.run_compiled import address, addresses
-
-    vectors = np.array([address(one) for one in (parameters, *slots.values())], np.int64)
-    return *encode(rule.rows), addresses(rule.rows), vectors
-
-
-def _places(sums: Sequence[Array], order: Order) -> tuple[Array, Array]:
-    """What compiled code needs of a step's sums: their addresses, and the additions."""
-    addresses = [one.__array_interface__["data"][0] for one in sums]
-    return np.array(addresses, np.int64), np.array(order, np.int64).reshape(-1, 2)
 
 
 def join(sums: Sequence[Array], order: Order) -> Array:

@@ -358,18 +358,16 @@ def test_large_but_finite_gradients_are_left_to_worker_and_server(threads: int) 
 
 
 def test_an_interrupt_leaves_no_thread_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    from distbp.engine import inline_steps
-
     made = rig(classes(100, features=8))
     interrupted, plain = team(made, 2), step_by_step(made, 6)
-    train, main = inline_steps.train_steps, threading.current_thread()
+    train, main = interrupted._compiled._train, threading.current_thread()
 
-    def interrupt(*arguments: Any) -> int:
+    def interrupt(*arguments: Any) -> None:
         if threading.current_thread() is main:
             raise KeyboardInterrupt
-        return int(train(*arguments))
+        train(*arguments)
 
-    monkeypatch.setattr(inline_steps, "train_steps", interrupt)
+    monkeypatch.setattr(interrupted._compiled, "_train", interrupt)
     before = interrupted.server.vector.copy()
     with pytest.raises(KeyboardInterrupt):
         interrupted.run(0, 6, PlateauState(), lambda: False)

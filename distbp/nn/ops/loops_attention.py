@@ -12,9 +12,10 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.machine import vector_math
 from distbp.machine.jit import inner
+from distbp.machine.structures import address_of
 from distbp.nn.ops.loops_normalization import lane_sum
 from distbp.nn.ops.loops_products import PLAIN, TRANSPOSED, multiply
-from distbp.nn.ops.rows import address_of, real, single, whole
+from distbp.nn.ops.rows import real, single, whole
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
 

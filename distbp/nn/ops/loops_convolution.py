@@ -9,9 +9,10 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.machine.jit import inner
 from distbp.machine.lanes import LANES
+from distbp.machine.structures import address_of
 from distbp.machine.window_sums import BYTES, MOST, VECTORS, sum_places, sum_windows
 from distbp.nn.ops.loops_windows import windows_of
-from distbp.nn.ops.rows import address_of, flat, single
+from distbp.nn.ops.rows import flat, single
 
 PLACES = 128  # of rows that are added up at a time: they stay in the nearest cache
 

@@ -9,7 +9,8 @@ from distbp.machine.gemm import MOST_TERMS, SMALL, call_sgemm
 from distbp.machine.gemm import PLAIN as _PLAIN
 from distbp.machine.gemm import TRANSPOSED as _TRANSPOSED
 from distbp.machine.jit import inner
-from distbp.nn.ops.rows import PRODUCTS, address_of, floats, single, whole, word
+from distbp.machine.structures import address_of, floats, word
+from distbp.nn.ops.rows import PRODUCTS, single, whole
 
 # NumPy's numbers, and so those of arguments that are not constants: `multiply` is compiled once for all its
 # callers.

@@ -8,8 +8,9 @@ import numpy as np
 
 from distbp.machine.jit import inner
 from distbp.machine.lanes import LANES
+from distbp.machine.structures import address_of
 from distbp.machine.window_picks import largest, put_to_largest
-from distbp.nn.ops.rows import address_of, flat, real, single, whole
+from distbp.nn.ops.rows import flat, real, single, whole
 from distbp.nn.ops.windows import Windows
 
 _ZERO = np.float32(0)

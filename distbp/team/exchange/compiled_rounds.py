@@ -24,10 +24,12 @@ from distbp.engine.parameter_server import ParameterServer
 from distbp.engine.totals import BOUND, LOSS, SURELY_FINITE, WEIGHT
 from distbp.machine.compiled_futex import Ways, change, sleep, ways
 from distbp.machine.jit import jit
-from distbp.machine.pointers import await_number, call, load, load_int32, store, vector_at
-from distbp.nn.run_compiled import address
+from distbp.machine.pointers import await_number, call, load, load_int32, store
+from distbp.machine.structures import Placed, address, address_of, doubles
+from distbp.nn.ops.rows import compiled
+from distbp.nn.run_compiled import call_op
 from distbp.optim import Updater
-from distbp.optim.compiled import update
+from distbp.optim.compiled import joining_of, part_of, update
 from distbp.optim.schedules import PlateauState
 from distbp.team.exchange import segment as seg
 from distbp.team.exchange.local_workers import LocalWorkers
@@ -51,23 +53,20 @@ class Node(NamedTuple):
 
 
 class Places(NamedTuple):
-    """The sums of each block. slots: (address of the header, start, stop); totals_at, sources: addresses;
-    totals: (blocks, values) scratch; order: the additions."""
+    """The sums of each block. slots: (address of the header, start, stop); totals_at: addresses; totals:
+    (blocks, values) scratch; order: the additions."""
 
     slots: Array
     totals_at: Array
     totals: Array
-    sources: Array
     order: Array
 
 
-class Update(NamedTuple):
-    """A rule as `optimizers.compiled.update` takes it, and the op whose factor the scale belongs to."""
+class Rule(NamedTuple):
+    """Addresses of `update`, and of a rule and its sums for it; the op whose factor the scale belongs to."""
 
-    words: Array
-    starts: Array
-    ops: Array
-    vectors: Array
+    update: int
+    joining: int
     scaled: int
 
 
@@ -122,10 +121,10 @@ def _await_all(
 
 
 @jit
-def _join_totals(places: Places, like: Array) -> Array:
+def _join_totals(places: Places) -> Array:
     totals, order = places.totals, places.order
     for block in range(totals.shape[0]):
-        totals[block, :] = vector_at(places.totals_at[block], totals.shape[1], like)
+        totals[block, :] = doubles(places.totals_at[block], totals.shape[1])
     for j in range(order.shape[0]):
         totals[order[j, 0], :] += totals[order[j, 1], :]
     last: Array = totals[order[order.shape[0] - 1, 0] if order.shape[0] else 0]
@@ -133,21 +132,18 @@ def _join_totals(places: Places, like: Array) -> Array:
 
 
 @jit
-def _apply(
-    places: Places, how: Update, stretches: Array, scale: float, constants: Array, shared: bool
-) -> None:
+def _apply(rule: Rule, stretches: int, scale: float, constants: Array) -> None:
     numbers = constants.copy()
     for group in range(numbers.shape[0]):
-        numbers[group, how.scaled, 0] *= scale
-    update(
-        how.words, how.starts, how.ops, how.vectors, places.sources, places.order, stretches, numbers, shared
-    )
+        numbers[group, rule.scaled, 0] *= scale
+    call_op(rule.update, rule.joining, stretches, address_of(numbers))
+    numbers[0, 0, 0] = 0  # it is used by its address until here
 
 
 @jit
 def _lead(
-    node: Node, ways: Ways, version: int, stop_asked: Array, stretch: int, places: Places, how: Update,
-    team: Team, stretches: Array, constants: Array, epoch_totals: Array, per_epoch: int, begin: int,
+    node: Node, ways: Ways, version: int, stop_asked: Array, stretch: int, places: Places, rule: Rule,
+    team: Team, stretches: int, constants: Array, epoch_totals: Array, per_epoch: int, begin: int,
 ) -> int:  # fmt: skip
     """Steps from `begin` on, one for each line of `constants`; returns how many were applied. `stretches`: of
     this thread."""
@@ -165,7 +161,7 @@ def _lead(
             words[seg.ATTEMPT], step, places.slots, version_at, version, node.arrived, ways, team
         ):
             return i
-        joined = _join_totals(places, epoch_totals)
+        joined = _join_totals(places)
         if not (np.isfinite(joined[LOSS]) and joined[BOUND] < SURELY_FINITE):
             return i
         scale = 1.0 / joined[WEIGHT] if joined[WEIGHT] > 0 else 0.0
@@ -173,7 +169,7 @@ def _lead(
             team.scale[0] = scale
             store(numbers + 64 * GO, i + 1)
             change(team.bell.ctypes.data, ways)
-        _apply(places, how, stretches, scale, constants[i], helpers > 0)
+        _apply(rule, stretches, scale, constants[i])
         for helper in range(helpers):
             await_number(numbers + 64 * (DONE + helper), i + 1, numbers + 64 * OVER, (ways.offer, ways.nap))
         if step % per_epoch == 0:
@@ -184,12 +180,12 @@ def _lead(
 
 @jit
 def _rounds(
-    node: Node, ways: Ways, version: int, stop_asked: Array, stretch: int, places: Places, how: Update,
-    team: Team, stretches: Array, constants: Array, epoch_totals: Array, per_epoch: int, begin: int,
+    node: Node, ways: Ways, version: int, stop_asked: Array, stretch: int, places: Places, rule: Rule,
+    team: Team, stretches: int, constants: Array, epoch_totals: Array, per_epoch: int, begin: int,
 ) -> int:  # fmt: skip
     """`_lead`, and the helpers' leave."""
     done = _lead(
-        node, ways, version, stop_asked, stretch, places, how, team, stretches, constants, epoch_totals,
+        node, ways, version, stop_asked, stretch, places, rule, team, stretches, constants, epoch_totals,
         per_epoch, begin,
     )  # fmt: skip
     store(team.numbers.ctypes.data + 64 * OVER, 1)
@@ -199,9 +195,7 @@ def _rounds(
 
 
 @jit
-def _help(
-    me: int, ways: Ways, places: Places, how: Update, team: Team, stretches: Array, constants: Array
-) -> None:
+def _help(me: int, ways: Ways, rule: Rule, team: Team, stretches: int, constants: Array) -> None:
     """A helper's part of every step, until it is over."""
     numbers, bell = team.numbers.ctypes.data, team.bell.ctypes.data
     for i in range(constants.shape[0]):
@@ -217,7 +211,7 @@ def _help(
                 call(ways.offer, 0)
                 continue
             offers = 0 if sleep(bell, seen, ways) else HELPERS_OFFERS
-        _apply(places, how, stretches, team.scale[0], constants[i], True)
+        _apply(rule, stretches, team.scale[0], constants[i])
         store(numbers + 64 * (DONE + me), i + 1)
 
 
@@ -230,36 +224,38 @@ class CompiledRounds:
         self, server: ParameterServer, updater: Updater, workers: LocalWorkers, stop_asked: Array
     ) -> None:
         self._server, self._workers, self._stop_asked = server, workers, stop_asked
-        self._updater = updater
-        self._update = Update(*updater.program, updater.rule.scaled)
+        self._updater, self._update = updater, compiled(update).address
+        self._shares = [part_of(share) for share in updater.shares]
         segment = workers.segment
         self._node = Node(segment.control, segment.published.address, segment.arrived.address)
         self._ways = ways()
-        helpers = len(updater.shares) - 1
+        helpers = len(self._shares) - 1
         self._team = Team(np.zeros((DONE + helpers, 8), np.int64), np.zeros(1, np.int32), np.zeros(1))
         self._per_epoch = server.blueprint.steps_per_epoch
         self._version = -1
         self._places: Places | None = None
+        self._joining: Placed | None = None
 
     def run(self, stretch: int, step: int, stop: int, plateau: PlateauState) -> int:
         steps = min(stop - step, self._per_epoch - 1 - step % self._per_epoch, MOST_STEPS)
         places = self._found()
-        if steps <= 0 or places is None:
+        if steps <= 0 or places is None or self._joining is None:
             return 0
+        rule = Rule(self._update, self._joining.at, self._updater.rule.scaled)
         server, updater, team = self._server, self._updater, self._team
         infos = [server.step_of(n, plateau) for n in range(step, step + steps)]
         constants = updater.rule.constants(*infos)
         self._workers.segment.beat()
         team.numbers[:] = 0
         helpers = [
-            updater.pool.submit(_help, me, self._ways, places, self._update, team, share, constants)
-            for me, share in enumerate(updater.shares[1:])
+            updater.pool.submit(_help, me, self._ways, rule, team, share.at, constants)
+            for me, share in enumerate(self._shares[1:])
             if updater.pool is not None
         ]
         done = int(
             _rounds(
-                self._node, self._ways, self._version, self._stop_asked, stretch, places, self._update, team,
-                updater.shares[0], constants, server.epoch_totals, self._per_epoch, step,
+                self._node, self._ways, self._version, self._stop_asked, stretch, places, rule, team,
+                self._shares[0].at, constants, server.epoch_totals, self._per_epoch, step,
             )
         )  # fmt: skip
         for helper in helpers:
@@ -278,12 +274,15 @@ class CompiledRounds:
     def _find(self, hosted: Sequence[tuple[int, int, Block]]) -> Places:
         slots = [self._workers.segment.slot(worker, number) for worker, number, _ in hosted]
         blocks = tuple(block for _, _, block in hosted)
+        order = self._server.order_of(blocks)
+        self._joining = joining_of(
+            self._updater.program, [one.gradient for one in slots], order, len(self._shares) > 1
+        )
         return Places(
             np.array([(one.address, *block) for one, block in zip(slots, blocks, strict=True)], np.int64),
             np.array([address(one.totals) for one in slots], np.int64),
             np.zeros((len(slots), len(slots[0].totals))),
-            np.array([address(one.gradient) for one in slots], np.int64),
-            np.array(self._server.order_of(blocks), np.int64).reshape(-1, 2),
+            np.array(order, np.int64).reshape(-1, 2),
         )
 
 

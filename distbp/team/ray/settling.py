@@ -44,8 +44,6 @@ def _load(kernels: str, modules: Sequence[str], patient: bool) -> None:
     with without_collections():
         for name in modules:
             importlib.import_module(name)
-        import numpy as np
-
         from distbp.engine import numerics
         from distbp.machine import lean_numba
         from distbp.nn import kernels as kernel_sets
@@ -55,6 +53,7 @@ def _load(kernels: str, modules: Sequence[str], patient: bool) -> None:
         with suppress(ImportError):  # if the set is missing, the first computation says so
             name = numerics.kernel_set(kernels)
             if kernel_sets.load(name).gemm is not None:
+                from distbp.nn.ops.rows import compiled
                 from distbp.nn.run_compiled import run_rows
 
-                run_rows(*[np.zeros(0, np.int64)] * 4, 0)  # the first call takes long: Numba sets itself up
+                compiled(run_rows)  # the first one takes long: Numba sets itself up

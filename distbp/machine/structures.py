@@ -1,0 +1,178 @@
+"""Arrays and structures of arrays by their addresses, for compiled code (Numba, optional).
+
+Compiled functions take addresses in place of arrays: code that takes thirty arrays apart needs longer to
+compile than what is done with them, and all of it again in each function that passes them on.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.np import arrayobj as _arrayobj
+
+from distbp.core.arrays import Array
+from distbp.machine.pointers import intrinsic
+
+arrayobj: Any = _arrayobj
+pack: Any = cgutils.pack_array
+allocate: Any = cgutils.alloca_once
+named: Any = types.NamedTuple
+WORD = ir.IntType(64)
+
+
+def _kind(dtype: Any, axes: int) -> Any:
+    return types.Array(dtype, axes, "C")
+
+
+# Fields of structures: C-contiguous arrays of a dtype and so many axes.
+Wholes = Annotated[Array, _kind(types.int64, 1)]
+WholeTable = Annotated[Array, _kind(types.int64, 2)]
+Singles = Annotated[Array, _kind(types.float32, 2)]
+Doubles = Annotated[Array, _kind(types.float64, 1)]
+DoubleTable = Annotated[Array, _kind(types.float64, 2)]
+DoubleTables = Annotated[Array, _kind(types.float64, 3)]
+DoubleSeries = Annotated[Array, _kind(types.float64, 4)]
+
+
+def address(array: Array) -> int:
+    """Of an array's first value. Keep the array while the address is used."""
+    return int(array.__array_interface__["data"][0])
+
+
+class Placed(NamedTuple):
+    """A structure in memory, whose words lie at the address `at`: of an array its address and shape, of a
+    number its bits. The arrays live as long as it does."""
+
+    at: int
+    words: Array
+    structure: tuple[Any, ...]
+
+
+def placed(structure: Any) -> Placed:
+    """A structure (a NamedTuple) for compiled code. Raises TypeError where an array is of another kind than
+    its class says."""
+    words: list[int] = []
+    for name, value, kind in zip(structure._fields, structure, _kinds(structure.__class__), strict=True):
+        if not isinstance(kind, types.Array):
+            words.append(value if kind == types.int64 else int(np.float64(value).view(np.int64)))
+        elif value.dtype != kind.dtype.name or value.ndim != kind.ndim or not value.flags.c_contiguous:
+            raise TypeError(f"{name} is {value.dtype} {value.shape}; compiled code takes {kind}")
+        else:
+            words += (address(value), *value.shape)
+    found = np.array(words, np.int64)
+    return Placed(address(found), found, structure)
+
+
+@functools.cache
+def _kinds(structure: Any) -> list[Any]:
+    hints = get_type_hints(structure, include_extras=True)
+    plain = {int: types.int64, float: types.float64}
+    return [plain[hint] if hint in plain else get_args(hint)[1] for hint in hints.values()]
+
+
+def reader(structure: Any) -> Any:
+    """An intrinsic (address): the structure whose words (see `Placed`) lie at an address."""
+    kinds = _kinds(structure)
+    made = named(kinds, structure)
+
+    def read(context: Any, address: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            place, found = 0, []
+            for kind in kinds:
+                if isinstance(kind, types.Array):
+                    start, *shape = (load(builder, values[0], place + i) for i in range(1 + kind.ndim))
+                    found.append(array_at(context, builder, kind, start, shape))
+                    place += 1 + kind.ndim
+                else:
+                    found.append(load(builder, values[0], place, context.get_value_type(kind)))
+                    place += 1
+            return context.make_tuple(builder, made, found)
+
+        return made(types.int64), code
+
+    return intrinsic(read)
+
+
+def load(builder: Any, address: Any, number: int, kind: ir.Type = WORD) -> Any:
+    """Word `number` at an address."""
+    place = builder.add(address, ir.Constant(WORD, 8 * number))
+    return builder.load(builder.inttoptr(place, kind.as_pointer()))
+
+
+def array_at(context: Any, builder: Any, kind: Any, address: Any, shape: Any) -> Any:
+    """The C-contiguous array of type `kind` at an address. shape: a value for each axis.
+
+    Its instructions are written here, as every op has some: Numba's own ways to make an array of an address
+    take longer to compile than what follows them."""
+    size = ir.Constant(WORD, kind.dtype.bitwidth // 8)
+    strides = [size]
+    for width in reversed(shape[1:]):
+        strides.insert(0, builder.mul(width, strides[0]))
+    array = arrayobj.make_array(kind)(context, builder)
+    arrayobj.populate_array(
+        array,
+        data=builder.inttoptr(address, array.data.type),
+        shape=pack(builder, shape),
+        strides=pack(builder, strides),
+        itemsize=size,
+        meminfo=None,
+    )
+    return array._getvalue()
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def word(context: Any, address: Any) -> Any:
+    """The whole number at an address."""
+
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return load(builder, values[0], 0)
+
+    return types.int64(types.int64), code
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def address_of(context: Any, array: Any) -> Any:
+    """Of an array's first value, int64, as addresses are everywhere: Numba's own are unsigned, and with both
+    kinds functions would be compiled twice. Keep the array while the address is used."""
+
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        found = arrayobj.make_array(signature.args[0])(context, builder, values[0])
+        return builder.ptrtoint(found.data, WORD)
+
+    return types.int64(array), code
+
+
+def _vector(dtype: Any) -> Any:
+    kind = types.Array(dtype, 1, "C")
+
+    def view(context: Any, address: Any, count: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            return array_at(context, builder, kind, values[0], values[1:])
+
+        return kind(types.int64, types.int64), code
+
+    return intrinsic(view)
+
+
+# (address, count): the `count` numbers at an address.
+floats, doubles, wholes = _vector(types.float32), _vector(types.float64), _vector(types.int64)
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+def stack(context: Any, size: Any) -> Any:
+    """The address of `size` bytes, a number written in the code, which the function has until it returns. An
+    array of Numba's own would bring its memory manager, which takes longer to compile."""
+    if not isinstance(size, types.IntegerLiteral):
+        return None
+
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        room = allocate(builder, ir.IntType(8), size=WORD(size.literal_value))
+        room.align = 64
+        return builder.ptrtoint(room, WORD)
+
+    return types.int64(size), code
