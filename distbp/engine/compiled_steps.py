@@ -109,12 +109,13 @@ def carry(carrying: int, counted: int, _: int) -> None:
 def train_steps(steps: int, call: int, _: int) -> None:
     """Trains the steps of a `Call`, each thread with its `Steps`. A step that is not applied, in any thread,
     is left as if it had not begun."""
-    it, (constants, first_step, meeting) = steps_at(steps), call_at(call)
+    it, asked = steps_at(steps), call_at(call)
+    constants, meeting = asked.constants, asked.meeting
     counters, threads, ways = address_of(it.counters), it.counters.shape[0] - 1, (it.offer, it.nap)
     for step in range(constants.shape[0]):
         it.done[0] = step
         for shard in range(it.start, it.stop):
-            it.positions[shard, 0] = first_step + step
+            it.positions[shard, 0] = asked.first_step + step
             call_op(it.compute, it.computing, step, shard)
         meeting += 1
         if not meet(counters, threads, it.me, meeting, ways):

@@ -13,6 +13,8 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.typing.templates import AttributeTemplate
+from numba.extending import infer_getattr, lower_getattr_generic, models, register_model
 from numba.np import arrayobj as _arrayobj
 
 from distbp.core.arrays import Array
@@ -21,7 +23,6 @@ from distbp.machine.pointers import intrinsic
 arrayobj: Any = _arrayobj
 pack: Any = cgutils.pack_array
 allocate: Any = cgutils.alloca_once
-named: Any = types.NamedTuple
 WORD = ir.IntType(64)
 
 
@@ -75,25 +76,48 @@ def _kinds(structure: Any) -> list[Any]:
     return [plain[hint] if hint in plain else get_args(hint)[1] for hint in hints.values()]
 
 
+class _Structure(types.Type):  # type: ignore[misc]
+    """Numba's type of a structure in memory: compiled code has its address, and loads a field where it is read.
+    (A tuple of thirty arrays would be handed on whole at each use of one of them.)"""
+
+    bitwidth = 64
+
+    def __init__(self, structure: Any) -> None:
+        self.kinds = dict(zip(structure._fields, _kinds(structure), strict=True))
+        super().__init__(f"{structure.__module__}.{structure.__qualname__}")
+
+
+class _Fields(AttributeTemplate):  # type: ignore[misc]
+    key = _Structure
+
+    def generic_resolve(self, found: _Structure, name: str) -> Any:
+        return found.kinds.get(name)
+
+
+register_model(_Structure)(models.IntegerModel)
+infer_getattr(_Fields)
+
+
+@lower_getattr_generic(_Structure)  # type: ignore[untyped-decorator]
+def _field(context: Any, builder: Any, found: _Structure, value: Any, wanted: str) -> Any:
+    place = 0
+    for name, kind in found.kinds.items():
+        axes = kind.ndim if isinstance(kind, types.Array) else 0
+        if name == wanted:
+            break
+        place += 1 + axes
+    if not isinstance(kind, types.Array):
+        return load(builder, value, place, context.get_value_type(kind))
+    start, *shape = (load(builder, value, place + i) for i in range(1 + axes))
+    return array_at(context, builder, kind, start, shape)
+
+
 def reader(structure: Any) -> Any:
     """An intrinsic (address): the structure whose words (see `Placed`) lie at an address."""
-    kinds = _kinds(structure)
-    made = named(kinds, structure)
+    made = _Structure(structure)
 
     def read(context: Any, address: Any) -> Any:
-        def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            place, found = 0, []
-            for kind in kinds:
-                if isinstance(kind, types.Array):
-                    start, *shape = (load(builder, values[0], place + i) for i in range(1 + kind.ndim))
-                    found.append(array_at(context, builder, kind, start, shape))
-                    place += 1 + kind.ndim
-                else:
-                    found.append(load(builder, values[0], place, context.get_value_type(kind)))
-                    place += 1
-            return context.make_tuple(builder, made, found)
-
-        return made(types.int64), code
+        return made(types.int64), lambda context, builder, signature, values: values[0]
 
     return intrinsic(read)
 

@@ -57,9 +57,10 @@ ops_at = reader(Ops)
 def run_rows(program: int, spaces: int, rows: int) -> None:
     """Runs all rows of a tape on a slice of `rows` rows. Addresses: of `Ops`, and of the table of
     spaces."""
-    words, starts, ops = ops_at(program)
+    it = ops_at(program)
+    words, starts, ops = address_of(it.words), it.starts, it.ops
     for i in range(ops.size):
-        row = address_of(words) + 8 * starts[i]
+        row = words + 8 * starts[i]
         if ops[i] and runs(row, spaces):
             call_op(ops[i], row, spaces, rows)
 

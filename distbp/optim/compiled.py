@@ -142,21 +142,21 @@ def squares_of(at: int, count: int) -> float:
 def update(joining: int, part: int, constants: int) -> None:
     """Updates the parameters. Addresses: of `Joining`, of `Stretches`, of constants (groups, rows, 4) with
     the scale. Squares are of the gradient sums, of the parameters before, and of the update."""
-    _, _, ops, vectors, sources, order, shared = joining_at(joining)
-    stretches, squares = stretches_at(part)
+    rule, it = joining_at(joining), stretches_at(part)
+    stretches, squares = it.stretches, it.squares
     room, change = stack(ROOM), stack(ROOM)
     for i in range(stretches.shape[0]):
         start, count, group = stretches[i, 0], stretches[i, 1] - stretches[i, 0], stretches[i, 2]
-        values = vectors[0] + 4 * start
+        values = rule.vectors[0] + 4 * start
         before, after = floats(change, count), floats(values, count)
-        if shared:
+        if rule.shared:
             ask_to_write(values, 4 * count)
-        sums = joined_sums(sources, order, start, count, room)
+        sums = joined_sums(rule.sources, rule.order, start, count, room)
         if squares.shape[0]:
             squares[i, 0], squares[i, 1] = squares_of(sums, count), squares_of(values, count)
             for n in range(count):
                 before[n] = after[n]
-        apply_rule(joining, sums, start, count, constants + 8 * CONSTANTS * ops.size * group)
+        apply_rule(joining, sums, start, count, constants + 8 * CONSTANTS * rule.ops.size * group)
         if squares.shape[0]:
             for n in range(count):
                 before[n] = after[n] - before[n]
