@@ -5,6 +5,7 @@ from __future__ import annotations
 from distbp.core.arrays import Array
 from distbp.machine.jit import inner
 from distbp.machine.pointers import ask_to_write, prefetch
+from distbp.machine.scalars import smaller
 from distbp.machine.structures import floats
 
 LINE_BYTES = 64
@@ -19,10 +20,9 @@ def take_rows(source: int, width: int, order: Array, first: int, count: int, to:
     """Copies the rows `order[first : first + count]` to an address. source: address of a table whose rows
     are `width` times 4 bytes long, of any dtype; order: int64, row numbers that are all there."""
     row_bytes, last = 4 * width, order.shape[0] - 1
-    beginning = row_bytes if row_bytes < BEGINNING_BYTES else BEGINNING_BYTES
+    beginning = smaller(row_bytes, BEGINNING_BYTES)
     for r in range(count):
-        ahead = first + r + AHEAD
-        address = source + order[ahead if ahead < last else last] * row_bytes
+        address = source + order[smaller(first + r + AHEAD, last)] * row_bytes
         for line in range(0, beginning, LINE_BYTES):
             prefetch(address + line)
         prefetch(address + beginning - 1)  # a row seldom begins where a line does

@@ -8,7 +8,6 @@ from distbp.machine.structures import (
     Doubles,
     DoubleSeries,
     DoubleTable,
-    DoubleTables,
     Singles,
     Wholes,
     WholeTable,
@@ -78,12 +77,12 @@ class Carrying(NamedTuple):
 
 class Steps(NamedTuple):
     """The steps of one thread. Each piece is an address, with the address of its structure; both are 0 where
-    it has nothing to do. positions: (shards, 5); totals, counts: as of `Computing`; additions: that join the
-    shards' sums; squares: of all threads; several: 1 if slices of one row do not count; scaled: the op whose
-    factor the scale belongs to; clip: the largest norm, 0: none; numbers (groups, ops, 4), sums (shards, 2):
-    to work in; found: (steps, 3), takes the loss sum, the weight and the counted rows of each; live:
-    (threads, units), to which the live rows of applied steps are added; done: takes the number of applied
-    steps first; me: the number of the thread, which has the shards [start, stop); offer, nap: as
+    it has nothing to do. positions: (shards, 5); totals, counts: as of `Computing`; additions: that join
+    the shards' sums; squares: of all threads; several: 1 if slices of one row do not count; scaled: the
+    op whose factor the scale belongs to; clip: the largest norm, 0: none; sums (shards, 2): to work in;
+    found: (steps, 3), takes the loss sum, the weight and the counted rows of each; live: (threads,
+    units), to which the live rows of applied steps are added; done: takes the number of applied steps
+    first; me: the number of the thread, which has the shards [start, stop); offer, nap: as
     `pointers.WAYS`."""
 
     compute: int
@@ -105,7 +104,6 @@ class Steps(NamedTuple):
     several: int
     scaled: int
     clip: float
-    numbers: DoubleTables
     sums: DoubleTable
     found: DoubleTable
     live: DoubleTable
@@ -119,8 +117,8 @@ class Steps(NamedTuple):
 
 
 class Call(NamedTuple):
-    """constants: (steps, groups, ops, 4) of the steps to train; first_step: the number of the first one;
-    meeting: the number of the last one that there was."""
+    """constants: (steps, groups, ops, 4) of the steps to train, which the thread multiplies by the scale;
+    first_step: the number of the first one; meeting: the number of the last one that there was."""
 
     constants: DoubleSeries
     first_step: int

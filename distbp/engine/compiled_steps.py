@@ -22,6 +22,7 @@ from distbp.engine.compiled_parts import Call, Carrying, Clipping, Computing, De
 from distbp.engine.totals import SURELY_FINITE
 from distbp.machine.dot import sum_of_squares
 from distbp.machine.pointers import ask_to_write, meet
+from distbp.machine.scalars import smaller
 from distbp.machine.structures import address_of, floats, reader
 from distbp.nn.ops.loops_products import deferred_part
 from distbp.nn.run_compiled import call_op
@@ -70,7 +71,7 @@ def update_deferred(deferred: int, step: int, constants: int) -> None:
             right = address_of(it.room[it.additions[j, 1]]) + 4 * at
             add_into(left, right, left, stop - start)
         for first in range(start, stop, STRETCH):
-            count = STRETCH if first + STRETCH < stop else stop - first
+            count = smaller(STRETCH, stop - first)
             sums = address_of(it.room) + 4 * (at + first - start)
             apply_rule(it.joining, sums, first, count, constants + it.constants * group)
 
@@ -142,16 +143,13 @@ def train_steps(steps: int, call: int, _: int) -> None:
             total = 0.0
             for i in range(it.squares.size):
                 total += it.squares[i]
-            factor = it.clip / (np.sqrt(total) * scale + 1e-6)
-            scale *= factor if factor < 1.0 else 1.0
-        for group in range(it.numbers.shape[0]):
-            for op in range(it.numbers.shape[1]):
-                for i in range(it.numbers.shape[2]):
-                    it.numbers[group, op, i] = constants[step, group, op, i]
-            it.numbers[group, it.scaled, 0] *= scale
-        call_op(it.update, it.joining, it.stretches, address_of(it.numbers))
+            scale *= smaller(1.0, it.clip / (np.sqrt(total) * scale + 1e-6))
+        for group in range(constants.shape[1]):
+            constants[step, group, it.scaled, 0] *= scale
+        numbers = address_of(constants[step])
+        call_op(it.update, it.joining, it.stretches, numbers)
         if it.update_deferred:
-            call_op(it.update_deferred, it.deferred, step, address_of(it.numbers))
+            call_op(it.update_deferred, it.deferred, step, numbers)
         for shard in range(it.start, it.stop):
             for unit in range(it.live.shape[1]):
                 it.live[it.me, unit] += it.totals[shard, TOTALS + unit]

@@ -146,7 +146,7 @@ class InlineSteps:
             np.array([t.rate for t in statistics], np.float64),
             _pairs(merged((t.start, t.stop) for t in network.states)),
         )  # fmt: skip
-        clip, constants = rule.clip, np.zeros((len(updater.groups.kinds), len(rule.rows), CONSTANTS))
+        clip, group_bytes = rule.clip, 8 * CONSTANTS * len(rule.rows)
         joining = joining_of(updater.program, list(gradients), order if clip is None else (), threads > 1)
         self._kept.append(joining)
         self._rule, self._train = rule, compiled(train_steps).ctypes
@@ -159,7 +159,7 @@ class InlineSteps:
             squared = [(PIECE * n, min(PIECE * (n + 1), network.parameter_count), n) for n in own]
             deferred = Deferred(
                 net.words, net.starts, joining.at, address(server.vector), additions, share.parts,
-                _lines(shards, share.room + LINE, server.vector.dtype), constants[0].nbytes, threads > 1,
+                _lines(shards, share.room + LINE, server.vector.dtype), group_bytes, threads > 1,
                 spaces_of, counts,
             )  # fmt: skip
             clipping = Clipping(
@@ -177,7 +177,7 @@ class InlineSteps:
                 *self._piece(find_squares, None if clip is None else clipping),
                 *self._piece(carry, carrying if me == 0 and (statistics or network.states) else None),
                 positions, totals, counts, additions, squares, bool(statistics), rule.scaled,
-                0.0 if clip is None else float(clip.maximum), constants.copy(), np.zeros((shards, 2)),
+                0.0 if clip is None else float(clip.maximum), np.zeros((shards, 2)),
                 self._found, self._live, self._done[me], self._counters, me, *self._own[me], *WAYS,
             )  # fmt: skip
             self._threads.append(self._at(one))
@@ -205,9 +205,13 @@ class InlineSteps:
             self._sources[shard] = part.sources
             self._orders[shard, : len(part.order)] = part.order
         infos = [self._server.step_of(n, plateau) for n in range(step, step + steps)]
-        call = placed(Call(self._rule.constants(*infos), step, self._meeting))
+        constants = self._rule.constants(*infos)
+        calls = [placed(Call(constants.copy(), step, self._meeting)) for _ in self._threads]
         self._meeting += 3 * steps
-        self._together(self._train, [(thread, call.at, 0) for thread in self._threads])
+        self._together(
+            self._train,
+            [(*given, 0) for given in zip(self._threads, (call.at for call in calls), strict=True)],
+        )
         done = int(self._done[0, 0])
         if done:
             self._server.advance(self._found[:done].tolist())

@@ -48,5 +48,5 @@ def told(first: Callable[[], None]) -> Iterator[None]:
         def on_end(self, _: Any) -> None:
             pass
 
-    with event.install_listener("numba:compile", Once()):
+    with event.install_listener("numba:run_pass", Once()):
         yield

@@ -14,7 +14,8 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.typing.templates import AttributeTemplate
-from numba.extending import infer_getattr, lower_getattr_generic, models, register_model
+from numba.extending import infer_getattr, models, register_model
+from numba.extending import lower_getattr_generic as _lower_getattr_generic
 from numba.np import arrayobj as _arrayobj
 
 from distbp.core.arrays import Array
@@ -23,6 +24,7 @@ from distbp.machine.pointers import intrinsic
 arrayobj: Any = _arrayobj
 pack: Any = cgutils.pack_array
 allocate: Any = cgutils.alloca_once
+lowered: Any = _lower_getattr_generic
 WORD = ir.IntType(64)
 
 
@@ -36,7 +38,6 @@ WholeTable = Annotated[Array, _kind(types.int64, 2)]
 Singles = Annotated[Array, _kind(types.float32, 2)]
 Doubles = Annotated[Array, _kind(types.float64, 1)]
 DoubleTable = Annotated[Array, _kind(types.float64, 2)]
-DoubleTables = Annotated[Array, _kind(types.float64, 3)]
 DoubleSeries = Annotated[Array, _kind(types.float64, 4)]
 
 
@@ -76,9 +77,9 @@ def _kinds(structure: Any) -> list[Any]:
     return [plain[hint] if hint in plain else get_args(hint)[1] for hint in hints.values()]
 
 
-class _Structure(types.Type):  # type: ignore[misc]
-    """Numba's type of a structure in memory: compiled code has its address, and loads a field where it is read.
-    (A tuple of thirty arrays would be handed on whole at each use of one of them.)"""
+class _Structure(types.Type):
+    """Numba's type of a structure in memory: compiled code has its address, and loads a field where it is
+    read. (A tuple of thirty arrays would be handed on whole at each use of one of them.)"""
 
     bitwidth = 64
 
@@ -87,18 +88,20 @@ class _Structure(types.Type):  # type: ignore[misc]
         super().__init__(f"{structure.__module__}.{structure.__qualname__}")
 
 
-class _Fields(AttributeTemplate):  # type: ignore[misc]
+class _Fields(AttributeTemplate):
     key = _Structure
 
-    def generic_resolve(self, found: _Structure, name: str) -> Any:
-        return found.kinds.get(name)
+    def generic_resolve(self, value: Any, attr: str) -> Any:  # type: ignore[override]
+        return value.kinds.get(attr)
 
 
-register_model(_Structure)(models.IntegerModel)
-infer_getattr(_Fields)
+_modelled: Any = register_model(_Structure)
+_modelled(models.IntegerModel)
+_inferred: Any = infer_getattr
+_inferred(_Fields)
 
 
-@lower_getattr_generic(_Structure)  # type: ignore[untyped-decorator]
+@lowered(_Structure)  # type: ignore[untyped-decorator]
 def _field(context: Any, builder: Any, found: _Structure, value: Any, wanted: str) -> Any:
     place = 0
     for name, kind in found.kinds.items():

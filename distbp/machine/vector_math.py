@@ -16,6 +16,7 @@ import numpy as np
 from numba import njit
 
 from distbp.machine.distributions import NORMAL_FLOAT32, NORMAL_K
+from distbp.machine.scalars import as_float
 
 _inline: Any = njit(inline="always", error_model="numpy")
 
@@ -36,7 +37,7 @@ def _reduced(x: np.float32) -> Any:
     n = n if n == n else np.float32(0)  # NaN has no whole number; r below stays NaN
     r = (x - n * _LN2_HIGH) - n * _LN2_LOW
     series = r * (_C2 + r * (_C3 + r * (_C4 + r * (_C5 + r * (_C6 + r * _C7)))))
-    power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+    power = as_float(np.int32((np.int32(n) + np.int32(127)) << np.int32(23)))
     return power, r + r * series
 
 

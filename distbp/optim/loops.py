@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from distbp.machine.scalars import larger, smaller
 from distbp.nn.ops.rows import double, flat
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
@@ -13,8 +14,8 @@ def clip_value(row: int, spaces: int, rows: int) -> None:
     u, out, c = flat(row, spaces, rows, 0), flat(row, spaces, rows, 1), double(row, spaces, rows, 2)
     f, limit = np.float32(c[0, 0]), np.float32(c[0, 1])
     for i in range(u.size):
-        g = min(u[i] * f, limit)
-        out[i] = max(g, -limit)
+        g = smaller(u[i] * f, limit)
+        out[i] = larger(g, -limit)
 
 
 def add_l2(row: int, spaces: int, rows: int) -> None:
@@ -88,7 +89,7 @@ def centered_rms(row: int, spaces: int, rows: int) -> None:
         g = u[i] * f
         v[i] = v[i] * kept + (g * g) * rest
         m[i] = m[i] * kept + g * rest
-        out[i] = g / (np.sqrt(max(v[i] - m[i] * m[i], _ZERO)) + epsilon)
+        out[i] = g / (np.sqrt(larger(v[i] - m[i] * m[i], _ZERO)) + epsilon)
 
 
 def adam(row: int, spaces: int, rows: int) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("numba")
+
+from numba import types
 
 from distbp.machine import jit
 from distbp.machine.lean_numba import told
@@ -73,6 +76,16 @@ def test_compiling_is_told_of_once(hits) -> None:
     for kept in (False, True):
         with told(lambda: said.append("compiles")):
             assert hits() is kept
+    assert said == ["compiles"]
+
+
+def test_a_callback_that_calls_nothing_is_told_of() -> None:
+    """Numba tells of functions alone."""
+    said: list[str] = []
+    with told(lambda: said.append("compiles")):
+        namespace: dict[str, Any] = {}
+        exec("def nothing(number): return number", namespace)
+        jit.callback(types.int64(types.int64), namespace["nothing"])
     assert said == ["compiles"]
 
 

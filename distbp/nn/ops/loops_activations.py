@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from distbp.core.arrays import Array
 from distbp.machine import vector_math
 from distbp.machine.jit import inner
+from distbp.machine.scalars import larger, smaller
+from distbp.machine.structures import address_of
 from distbp.nn.ops.activations import LEAKY_SLOPE, SELU_ALPHA, SELU_SCALE, SMOOTH_LIMIT
 from distbp.nn.ops.rows import flat, single
 
@@ -17,27 +18,25 @@ _SELU, _SELU_LOW = np.float32(SELU_SCALE), np.float32(SELU_SCALE * SELU_ALPHA)
 
 
 @inner
-def _with_bias(x: Array, bias: Array, y: Array) -> None:
+def _with_bias(row: int, spaces: int, rows: int) -> None:
     """y <- x + bias, row after row; one long loop may follow: rows may be shorter than a vector register.
 
-    In place it names one array only: where two may be one, a compiler takes them element by element."""
-    in_place = x.ctypes.data == y.ctypes.data
-    if bias.shape[0] and in_place:
-        for i in range(y.shape[0]):
+    The addition names one array only: where two may be one, a compiler takes them element by element."""
+    x, bias, y = single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
+    copied, biased = address_of(x) != address_of(y), bias.shape[0] > 0
+    for i in range(y.shape[0]):
+        if copied:
+            for j in range(y.shape[1]):
+                y[i, j] = x[i, j]
+        if biased:
             for j in range(y.shape[1]):
                 y[i, j] += bias[0, j]
-    elif bias.shape[0]:
-        for i in range(x.shape[0]):
-            for j in range(x.shape[1]):
-                y[i, j] = x[i, j] + bias[0, j]
-    elif not in_place:
-        for i in range(x.shape[0]):
-            for j in range(x.shape[1]):
-                y[i, j] = x[i, j]
 
 
 @inner
-def _add_up(dy: Array, db: Array) -> None:
+def _add_up(row: int, spaces: int, rows: int) -> None:
+    """db <- the sum of the rows of dy."""
+    dy, db = single(row, spaces, rows, 2), single(row, spaces, rows, 3)
     if db.shape[0]:
         db[0, :] = 0
         for i in range(dy.shape[0]):
@@ -46,15 +45,15 @@ def _add_up(dy: Array, db: Array) -> None:
 
 
 def linear(row: int, spaces: int, rows: int) -> None:
-    _with_bias(single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2))
+    _with_bias(row, spaces, rows)
 
 
 def linear_backward(row: int, spaces: int, rows: int) -> None:
-    _add_up(single(row, spaces, rows, 2), single(row, spaces, rows, 3))
+    _add_up(row, spaces, rows)
 
 
 def step(row: int, spaces: int, rows: int) -> None:
-    _with_bias(single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2))
+    _with_bias(row, spaces, rows)
     y = flat(row, spaces, rows, 2)
     for i in range(y.size):
         y[i] = _ONE if y[i] >= _ZERO else (_ZERO if y[i] < _ZERO else y[i])
@@ -64,11 +63,11 @@ def step_backward(row: int, spaces: int, rows: int) -> None:
     dy = flat(row, spaces, rows, 2)
     for i in range(dy.size):
         dy[i] *= _ZERO  # NaN stays
-    _add_up(single(row, spaces, rows, 2), single(row, spaces, rows, 3))
+    _add_up(row, spaces, rows)
 
 
 def relu(row: int, spaces: int, rows: int) -> None:
-    _with_bias(single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2))
+    _with_bias(row, spaces, rows)
     y = flat(row, spaces, rows, 2)
     for i in range(y.size):
         y[i] = _ZERO if y[i] < _ZERO else y[i]  # NaN stays
@@ -90,7 +89,7 @@ def relu_backward(row: int, spaces: int, rows: int) -> None:
 
 
 def leaky_relu(row: int, spaces: int, rows: int) -> None:
-    _with_bias(single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2))
+    _with_bias(row, spaces, rows)
     y = flat(row, spaces, rows, 2)
     for i in range(y.size):
         y[i] = y[i] * _SLOPE if y[i] < _ZERO else y[i]
@@ -100,11 +99,11 @@ def leaky_relu_backward(row: int, spaces: int, rows: int) -> None:
     y, dy = flat(row, spaces, rows, 1), flat(row, spaces, rows, 2)
     for i in range(dy.size):
         dy[i] *= _ONE if y[i] > _ZERO else (_SLOPE if y[i] <= _ZERO else y[i])  # NaN stays
-    _add_up(single(row, spaces, rows, 2), single(row, spaces, rows, 3))
+    _add_up(row, spaces, rows)
 
 
 def sigmoid(row: int, spaces: int, rows: int) -> None:
-    _with_bias(single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2))
+    _with_bias(row, spaces, rows)
     y = flat(row, spaces, rows, 2)
     for i in range(y.size):
         y[i] = vector_math.logistic(y[i])
@@ -126,7 +125,7 @@ def sigmoid_backward(row: int, spaces: int, rows: int) -> None:
 
 
 def tanh(row: int, spaces: int, rows: int) -> None:
-    _with_bias(single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2))
+    _with_bias(row, spaces, rows)
     y = flat(row, spaces, rows, 2)
     for i in range(y.size):
         y[i] = vector_math.tanh(y[i])
@@ -148,35 +147,35 @@ def tanh_backward(row: int, spaces: int, rows: int) -> None:
 
 
 def elu(row: int, spaces: int, rows: int) -> None:
-    _with_bias(single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2))
+    _with_bias(row, spaces, rows)
     y = flat(row, spaces, rows, 2)
     for i in range(y.size):
-        y[i] = vector_math.expm1(min(y[i], _ZERO)) + max(y[i], _ZERO)
+        y[i] = vector_math.expm1(smaller(y[i], _ZERO)) + larger(y[i], _ZERO)
 
 
 def elu_backward(row: int, spaces: int, rows: int) -> None:
     y, dy = flat(row, spaces, rows, 1), flat(row, spaces, rows, 2)
     for i in range(dy.size):
-        dy[i] *= min(y[i], _ZERO) + _ONE
-    _add_up(single(row, spaces, rows, 2), single(row, spaces, rows, 3))
+        dy[i] *= smaller(y[i], _ZERO) + _ONE
+    _add_up(row, spaces, rows)
 
 
 def selu(row: int, spaces: int, rows: int) -> None:
-    _with_bias(single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2))
+    _with_bias(row, spaces, rows)
     y = flat(row, spaces, rows, 2)
     for i in range(y.size):
-        y[i] = max(y[i], _ZERO) * _SELU + vector_math.expm1(min(y[i], _ZERO)) * _SELU_LOW
+        y[i] = larger(y[i], _ZERO) * _SELU + vector_math.expm1(smaller(y[i], _ZERO)) * _SELU_LOW
 
 
 def selu_backward(row: int, spaces: int, rows: int) -> None:
     y, dy = flat(row, spaces, rows, 1), flat(row, spaces, rows, 2)
     for i in range(dy.size):
         dy[i] *= _SELU if y[i] > _ZERO else y[i] + _SELU_LOW  # NaN stays
-    _add_up(single(row, spaces, rows, 2), single(row, spaces, rows, 3))
+    _add_up(row, spaces, rows)
 
 
 def smooth_clip(row: int, spaces: int, rows: int) -> None:
-    _with_bias(single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2))
+    _with_bias(row, spaces, rows)
     y = flat(row, spaces, rows, 2)
     for i in range(y.size):
         u = y[i] / _LIMIT
@@ -192,25 +191,25 @@ def smooth_clip_backward(row: int, spaces: int, rows: int) -> None:
         rest = (_ONE - u) * (_ONE + u)
         rest = _ZERO if rest < _ZERO else rest  # NaN stays
         dy[i] *= rest * np.sqrt(rest)
-    _add_up(single(row, spaces, rows, 2), single(row, spaces, rows, 3))
+    _add_up(row, spaces, rows)
 
 
 def softplus(row: int, spaces: int, rows: int) -> None:
-    _with_bias(single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2))
+    _with_bias(row, spaces, rows)
     y = flat(row, spaces, rows, 2)
     for i in range(y.size):
-        y[i] = max(y[i], _ZERO) + vector_math.log1p(vector_math.exp(-np.abs(y[i])))
+        y[i] = larger(y[i], _ZERO) + vector_math.log1p(vector_math.exp(-np.abs(y[i])))
 
 
 def softplus_backward(row: int, spaces: int, rows: int) -> None:
     y, dy = flat(row, spaces, rows, 1), flat(row, spaces, rows, 2)
     for i in range(dy.size):
         dy[i] *= -vector_math.expm1(-y[i])
-    _add_up(single(row, spaces, rows, 2), single(row, spaces, rows, 3))
+    _add_up(row, spaces, rows)
 
 
 def silu(row: int, spaces: int, rows: int) -> None:
-    _with_bias(single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2))
+    _with_bias(row, spaces, rows)
     y, kept = flat(row, spaces, rows, 2), flat(row, spaces, rows, 3)
     for i in range(y.size):
         z = y[i]
@@ -220,7 +219,7 @@ def silu(row: int, spaces: int, rows: int) -> None:
 
 
 def gelu(row: int, spaces: int, rows: int) -> None:
-    _with_bias(single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2))
+    _with_bias(row, spaces, rows)
     y, kept = flat(row, spaces, rows, 2), flat(row, spaces, rows, 3)
     for i in range(y.size):
         z = y[i]
@@ -228,11 +227,11 @@ def gelu(row: int, spaces: int, rows: int) -> None:
         tail, density = vector_math.normal_tail(distance)
         rest = tail - distance * density
         kept[i] = _HALF + np.copysign(_HALF - rest, z)
-        y[i] = max(z, _ZERO) - distance * tail
+        y[i] = larger(z, _ZERO) - distance * tail
 
 
 def mish(row: int, spaces: int, rows: int) -> None:
-    _with_bias(single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2))
+    _with_bias(row, spaces, rows)
     y, kept = flat(row, spaces, rows, 2), flat(row, spaces, rows, 3)
     for i in range(y.size):
         z = y[i]
@@ -249,16 +248,16 @@ def kept_backward(row: int, spaces: int, rows: int) -> None:
     kept, dy = flat(row, spaces, rows, 0), flat(row, spaces, rows, 2)
     for i in range(dy.size):
         dy[i] *= kept[i]
-    _add_up(single(row, spaces, rows, 2), single(row, spaces, rows, 3))
+    _add_up(row, spaces, rows)
 
 
 def softmax(row: int, spaces: int, rows: int) -> None:
     y = single(row, spaces, rows, 2)
-    _with_bias(single(row, spaces, rows, 0), single(row, spaces, rows, 1), y)
+    _with_bias(row, spaces, rows)
     for i in range(y.shape[0]):
         largest = y[i, 0]
         for j in range(1, y.shape[1]):
-            largest = max(largest, y[i, j])
+            largest = larger(largest, y[i, j])
         for j in range(y.shape[1]):
             y[i, j] -= largest
     shifted = flat(row, spaces, rows, 2)
@@ -281,4 +280,4 @@ def softmax_backward(row: int, spaces: int, rows: int) -> None:
             total += dy[i, j] * y[i, j]
         for j in range(y.shape[1]):
             dy[i, j] = (dy[i, j] - total) * y[i, j]
-    _add_up(dy, single(row, spaces, rows, 3))
+    _add_up(row, spaces, rows)

@@ -12,6 +12,7 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.machine import vector_math
 from distbp.machine.jit import inner
+from distbp.machine.scalars import larger, smaller
 from distbp.machine.structures import address_of
 from distbp.nn.ops.loops_normalization import lane_sum
 from distbp.nn.ops.loops_products import PLAIN, TRANSPOSED, multiply
@@ -26,13 +27,13 @@ def _largest(values: Array) -> float:
     most = values.size - values.size % 8
     a = b = c = d = e = f = g = h = values[0]
     for j in range(0, most, 8):
-        a, b = max(a, values[j]), max(b, values[j + 1])
-        c, d = max(c, values[j + 2]), max(d, values[j + 3])
-        e, f = max(e, values[j + 4]), max(f, values[j + 5])
-        g, h = max(g, values[j + 6]), max(h, values[j + 7])
+        a, b = larger(a, values[j]), larger(b, values[j + 1])
+        c, d = larger(c, values[j + 2]), larger(d, values[j + 3])
+        e, f = larger(e, values[j + 4]), larger(f, values[j + 5])
+        g, h = larger(g, values[j + 6]), larger(h, values[j + 7])
     for j in range(most, values.size):
-        a = max(a, values[j])
-    return max(max(max(a, b), max(c, d)), max(max(e, f), max(g, h)))  # type: ignore[no-any-return]
+        a = larger(a, values[j])
+    return larger(larger(larger(a, b), larger(c, d)), larger(larger(e, f), larger(g, h)))  # type: ignore[no-any-return]
 
 
 @inner
@@ -41,7 +42,7 @@ def _softmax(s: Array, ahead: int, end: int, scale: float) -> None:
     `end`."""
     steps = s.shape[1]
     for i in range(steps):
-        seen = max(0, min(end, i + ahead + 1)) if i < end else 0
+        seen = larger(0, smaller(end, i + ahead + 1)) if i < end else 0
         if seen:
             here = s[i, :seen]
             for j in range(seen):
@@ -70,7 +71,7 @@ def attention(row: int, spaces: int, rows: int) -> None:
         y = address_of(out) + 4 * (first * units + n % heads * size)
         k, v, a = q + 4 * units, q + 8 * units, address_of(s)
         multiply(spaces, PLAIN, TRANSPOSED, steps, steps, size, q, wide, k, wide, kept, a, steps)
-        end = min(np.int64(ends[n // heads, 0]), steps) if ends.shape[0] else steps
+        end = smaller(np.int64(ends[n // heads, 0]), steps) if ends.shape[0] else steps
         _softmax(s, ahead, end, scale)
         multiply(spaces, PLAIN, PLAIN, steps, size, steps, a, steps, v, wide, kept, y, units)
 

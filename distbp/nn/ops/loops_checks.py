@@ -6,7 +6,12 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.machine.jit import inner
+from distbp.machine.scalars import as_float, larger, smaller
+from distbp.machine.structures import floats, stack
 from distbp.nn.ops.rows import bits, double, flat, real, single
+
+MOST = 4096  # numbers that are counted at a time
+ROOM = 4 * MOST
 
 
 @inner
@@ -17,8 +22,8 @@ def largest(values: Array) -> float:
     such a loop is turned into vector instructions."""
     most = np.int32(0)
     for i in range(values.size):
-        most = max(most, np.int32(values[i] & np.int32(0x7FFFFFFF)))
-    return float(np.int32(most).view(np.float32))
+        most = larger(most, np.int32(values[i] & np.int32(0x7FFFFFFF)))
+    return float(as_float(most))
 
 
 def bound_product(row: int, spaces: int, rows: int) -> None:
@@ -56,9 +61,13 @@ def live_rows(row: int, spaces: int, rows: int) -> None:
         np.float32(real(row, 3)),
     )
     columns = single(row, spaces, rows, 0).shape[1]
-    wide = columns * max(1, 128 // columns)  # rows may be shorter than a vector register
-    live = np.zeros(wide, np.float32)
-    for first in range(0, y.size, wide):
-        _add_live(y, kept, first, a, b, c, d, live, min(wide, y.size - first))
-    for j in range(wide):
-        total[0, j % columns] += live[j]
+    wide = columns * larger(1, 128 // columns)  # rows may be shorter than a vector register
+    for begin in range(0, wide, MOST):
+        count = smaller(MOST, wide - begin)
+        live = floats(stack(ROOM), count)
+        for j in range(count):
+            live[j] = np.float32(0)
+        for first in range(begin, y.size, wide):
+            _add_live(y, kept, first, a, b, c, d, live, smaller(count, y.size - first))
+        for j in range(count):
+            total[0, (begin + j) % columns] += live[j]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from distbp.machine.scalars import larger, smaller
 from distbp.nn.ops.columns import MISSING
 from distbp.nn.ops.rows import flat, real, single, whole
 
@@ -34,7 +35,9 @@ def enter_row(row: int, spaces: int, rows: int) -> None:
     out = single(row, spaces, rows, 2)
     column, first = whole(row, 0), whole(row, 1)
     for i in range(cells.shape[0]):
-        number = min(max(int(cells[i, column]), 0), table.shape[0] - 1)  # in the table, whatever came in
+        number = smaller(
+            larger(int(cells[i, column]), 0), table.shape[0] - 1
+        )  # in the table, whatever came in
         for j in range(table.shape[1]):
             out[i, first + j] = table[number, j]
 
@@ -57,6 +60,6 @@ def scatter_add_cells(row: int, spaces: int, rows: int) -> None:
     for k in range(everything.size):
         everything[k] = _ZERO
     for i in range(cells.shape[0]):
-        number = min(max(int(cells[i, column]), 0), out.shape[0] - 1)
+        number = smaller(larger(int(cells[i, column]), 0), out.shape[0] - 1)
         for j in range(out.shape[1]):
             out[number, j] += d[i, first + j]

@@ -9,6 +9,7 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.machine.jit import inner
 from distbp.machine.lanes import LANES
+from distbp.machine.scalars import larger, smaller
 from distbp.machine.structures import address_of
 from distbp.machine.window_sums import BYTES, MOST, VECTORS, sum_places, sum_windows
 from distbp.nn.ops.loops_windows import windows_of
@@ -24,8 +25,8 @@ def _position(term: int, terms: int, unit: int, units: int) -> int:
     """Of a term and a unit in the panels, which lie one behind the other. terms, units: how many."""
     vectors = (units + LANES - 1) // LANES
     first = unit // (VECTORS * LANES) * VECTORS
-    wide = LANES * min(VECTORS, vectors - first)
-    return first * LANES * terms + term * wide + unit - first * LANES
+    wide = LANES * smaller(VECTORS, vectors - first)
+    return first * LANES * terms + term * wide + unit - first * LANES  # type: ignore[no-any-return]
 
 
 @inner
@@ -33,7 +34,7 @@ def _padded(w: Any) -> Any:
     """Height and width of an image with its padding."""
     height = (w.out_height - 1) * w.stride_down + (w.kernel_height - 1) * w.dilation_down + 1
     width = (w.out_width - 1) * w.stride_right + (w.kernel_width - 1) * w.dilation_right + 1
-    return max(height, w.top + w.height), max(width, w.left + w.width)
+    return larger(height, w.top + w.height), larger(width, w.left + w.width)
 
 
 @inner
@@ -73,8 +74,8 @@ def _sum_rows(
     vectors = (units + LANES - 1) // LANES
     weights, sums_start = address_of(panels) + 4 * panel, address_of(starts) + 4 * start
     for first in range(0, vectors, VECTORS):
-        many = min(VECTORS, vectors - first)
-        columns = min(LANES, units - LANES * (first + many - 1))
+        many = smaller(VECTORS, vectors - first)
+        columns = smaller(LANES, units - LANES * (first + many - 1))
         for row in range(rows):
             here = address_of(source) + 4 * (at + row * down)
             there = address_of(to) + 4 * (place + row * to_down) + BYTES * first
@@ -173,8 +174,8 @@ def _add_places(
     tiles, vectors = (terms + MOST - 1) // MOST, (units + LANES - 1) // LANES
     there = address_of(sums) + 4 * to
     for first in range(0, vectors, VECTORS):
-        many = min(VECTORS, vectors - first)
-        columns = min(LANES, units - LANES * (first + many - 1))
+        many = smaller(VECTORS, vectors - first)
+        columns = smaller(LANES, units - LANES * (first + many - 1))
         for run in range(runs.size):
             done = 0
             for tile in range(tiles):
@@ -200,12 +201,12 @@ def convolve_weights(row: int, spaces: int, rows: int) -> None:
     runs, terms = _runs(w, width)
     image, first = _room(height * width * w.channels)
     pitch, wide, places = width * w.channels, w.width * w.channels, w.out_height * w.out_width
-    at_once = max(1, PLACES // w.out_width)
+    at_once = larger(1, PLACES // w.out_width)
     for n in range(single(row, spaces, rows, 0).shape[0]):
         inside = first + w.top * pitch + w.left * w.channels
         _copy_image(x, n * w.height * wide, w.height, wide, image, inside, pitch)
         for top in range(0, w.out_height, at_once):
-            some, begin = min(at_once, w.out_height - top), (n * places + top * w.out_width) * every
+            some, begin = smaller(at_once, w.out_height - top), (n * places + top * w.out_width) * every
             for group in range(groups):
                 _add_places(
                     image, first + top * w.stride_down * pitch + group * w.looked_at, w.stride_down * pitch,

@@ -10,6 +10,7 @@ from numba import njit, types
 
 from distbp.core.streams import Purpose
 from distbp.machine.pointers import intrinsic
+from distbp.machine.scalars import larger
 from distbp.nn.ops.elements import DROPOUT_LEVELS, flat_cosine
 from distbp.nn.ops.rows import flat, labels, real, single, whole
 
@@ -47,7 +48,7 @@ def copy_columns(row: int, spaces: int, rows: int) -> None:
 def steps_first(row: int, spaces: int, rows: int) -> None:
     a, out = single(row, spaces, rows, 0), single(row, spaces, rows, 1)
     features = out.shape[1]
-    steps = out.shape[0] // max(1, a.shape[0])
+    steps = out.shape[0] // larger(1, a.shape[0])
     for i in range(a.shape[0]):
         for t in range(steps):
             for j in range(features):
@@ -57,7 +58,7 @@ def steps_first(row: int, spaces: int, rows: int) -> None:
 def samples_first(row: int, spaces: int, rows: int) -> None:
     a, out = single(row, spaces, rows, 0), single(row, spaces, rows, 1)
     features = a.shape[1]
-    steps = a.shape[0] // max(1, out.shape[0])
+    steps = a.shape[0] // larger(1, out.shape[0])
     for i in range(out.shape[0]):
         for t in range(steps):
             for j in range(features):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from distbp.machine.scalars import larger, smaller
 from distbp.nn.ops.rows import flat, labels, single, whole
 
 _ZERO = np.float32(0)
@@ -20,7 +21,7 @@ def longest(row: int, spaces: int, rows: int) -> None:
     ends, out = single(row, spaces, rows, 0), labels(row, spaces, rows, 1)
     most = max(np.int64(1), out[0, 0] * whole(row, 1))
     for i in range(ends.shape[0]):
-        most = max(most, np.int64(min(ends[i, 0], np.float32(whole(row, 0)))))
+        most = larger(most, np.int64(smaller(ends[i, 0], np.float32(whole(row, 0)))))
     out[0, 0] = most
 
 
@@ -36,9 +37,9 @@ def end_rows(row: int, spaces: int, rows: int) -> None:
 def take_last(row: int, spaces: int, rows: int) -> None:
     ends, a, out = single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
     count = out.shape[0]
-    steps = a.shape[0] // max(1, count)
+    steps = a.shape[0] // larger(1, count)
     for i in range(count):
-        end = min(np.int64(ends[i, 0]), steps)  # never outside, whatever came in
+        end = smaller(np.int64(ends[i, 0]), steps)  # never outside, whatever came in
         if end > 0:
             for j in range(out.shape[1]):
                 out[i, j] = a[(end - 1) * count + i, j]
@@ -50,11 +51,11 @@ def take_last(row: int, spaces: int, rows: int) -> None:
 def put_last(row: int, spaces: int, rows: int) -> None:
     ends, d, out = single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
     everything, count = flat(row, spaces, rows, 2), d.shape[0]
-    steps = out.shape[0] // max(1, count)
+    steps = out.shape[0] // larger(1, count)
     for k in range(everything.size):
         everything[k] = _ZERO
     for i in range(count):
-        end = min(np.int64(ends[i, 0]), steps)
+        end = smaller(np.int64(ends[i, 0]), steps)
         if end > 0:
             for j in range(d.shape[1]):
                 out[(end - 1) * count + i, j] = d[i, j]
@@ -65,8 +66,8 @@ def mean_steps(row: int, spaces: int, rows: int) -> None:
     columns = out.shape[1]
     steps = a.shape[1] // columns
     for i in range(out.shape[0]):
-        end = min(np.int64(ends[i, 0]), steps) if ends.shape[0] else steps
-        share = np.float32(1 / max(end, 1))
+        end = smaller(np.int64(ends[i, 0]), steps) if ends.shape[0] else steps
+        share = np.float32(1 / larger(end, 1))
         for j in range(columns):
             out[i, j] = _ZERO
         for t in range(end):
@@ -81,8 +82,8 @@ def mean_steps_backward(row: int, spaces: int, rows: int) -> None:
     columns = d.shape[1]
     steps = out.shape[1] // columns
     for i in range(d.shape[0]):
-        end = min(np.int64(ends[i, 0]), steps) if ends.shape[0] else steps
-        share = np.float32(1 / max(end, 1))
+        end = smaller(np.int64(ends[i, 0]), steps) if ends.shape[0] else steps
+        share = np.float32(1 / larger(end, 1))
         for t in range(steps):
             for j in range(columns):
                 out[i, t * columns + j] = d[i, j] * share if t < end else _ZERO

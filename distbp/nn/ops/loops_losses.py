@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from distbp.machine import vector_math
+from distbp.machine.scalars import larger
 from distbp.nn.ops.losses import LOWEST_LOG, POISSON_EPSILON, SMALLEST_DIVISOR
 from distbp.nn.ops.rows import double, flat, labels, real, single, whole
 
@@ -142,9 +143,9 @@ def binary_cross_entropy(row: int, spaces: int, rows: int) -> None:
     d, losses = flat(row, spaces, rows, 2), flat(row, spaces, rows, 3)
     factor = np.float32(real(row, 1))
     for i in range(p.size):
-        yes, no = max(np.log(p[i]), _LOWEST), max(np.log(_ONE - p[i]), _LOWEST)
+        yes, no = larger(np.log(p[i]), _LOWEST), larger(np.log(_ONE - p[i]), _LOWEST)
         losses[i] = -(yes * t[i] + no * (_ONE - t[i]))
-        d[i] = (p[i] - t[i]) / max((_ONE - p[i]) * p[i], _DIVISOR) * factor
+        d[i] = (p[i] - t[i]) / larger((_ONE - p[i]) * p[i], _DIVISOR) * factor
 
 
 def softmax_cross_entropy(row: int, spaces: int, rows: int) -> None:
@@ -155,7 +156,7 @@ def softmax_cross_entropy(row: int, spaces: int, rows: int) -> None:
     for i in range(z.shape[0]):
         largest = z[i, 0]
         for j in range(1, classes):
-            largest = max(largest, z[i, j])
+            largest = larger(largest, z[i, j])
         for j in range(classes):
             d[i, j] = z[i, j] - largest
         losses[i] = -(on * d[i, label[i, 0]])
@@ -186,9 +187,9 @@ def nll(row: int, spaces: int, rows: int) -> None:
     d, losses = single(row, spaces, rows, 2), single(row, spaces, rows, 3)
     for i in range(p.shape[0]):
         chosen = p[i, label[i, 0]]
-        losses[i, 0] = -max(np.log(chosen), _LOWEST)
+        losses[i, 0] = -larger(np.log(chosen), _LOWEST)
         d[i, :] = _ZERO
-        d[i, label[i, 0]] = -_ONE / max(chosen, _DIVISOR)
+        d[i, label[i, 0]] = -_ONE / larger(chosen, _DIVISOR)
 
 
 def hinge(row: int, spaces: int, rows: int) -> None:
@@ -200,7 +201,7 @@ def hinge(row: int, spaces: int, rows: int) -> None:
         right, loss, slopes = label[i, 0], _ZERO, _ZERO
         rise = margin - z[i, right]
         for j in range(z.shape[1]):
-            over = max(z[i, j] + rise, _ZERO) if j != right else _ZERO
+            over = larger(z[i, j] + rise, _ZERO) if j != right else _ZERO
             slope = over * factor if squared else (factor if over > _ZERO else _ZERO)
             loss += over * over if squared else over
             d[i, j] = slope

@@ -6,6 +6,7 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.machine.jit import inner
+from distbp.machine.scalars import larger
 from distbp.nn.ops.rows import real, single, whole
 
 
@@ -20,7 +21,7 @@ def batch_norm(row: int, spaces: int, rows: int) -> None:
     count, features = x.shape
     samples = np.float32(count // whole(row, 0) if count > whole(row, 0) else 0)
     divisor = np.float32(count)
-    unbiased = samples * divisor / np.float32(max(1, count - 1))
+    unbiased = samples * divisor / np.float32(larger(1, count - 1))
     epsilon = np.float32(real(row, 0))
     mean[:] = 0
     for i in range(count):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from distbp.machine.scalars import larger, smaller
 from distbp.nn.ops.rows import flat, labels, single
 
 _ZERO = np.float32(0)
@@ -11,11 +12,11 @@ _ZERO = np.float32(0)
 
 def gather_rows(row: int, spaces: int, rows: int) -> None:
     ids, table, out = labels(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
-    number, taken = 0, out.shape[0] // max(1, ids.shape[0])
+    number, taken = 0, out.shape[0] // larger(1, ids.shape[0])
     for i in range(ids.shape[0]):
         for k in range(taken):
-            source = min(
-                max(ids[i, k], 0), table.shape[0] - 1
+            source = smaller(
+                larger(ids[i, k], 0), table.shape[0] - 1
             )  # never outside of the table, whatever came in
             for j in range(table.shape[1]):
                 out[number, j] = table[source, j]
@@ -27,10 +28,10 @@ def scatter_add_rows(row: int, spaces: int, rows: int) -> None:
     everything = flat(row, spaces, rows, 2)
     for k in range(everything.size):
         everything[k] = _ZERO
-    number, taken = 0, d.shape[0] // max(1, ids.shape[0])
+    number, taken = 0, d.shape[0] // larger(1, ids.shape[0])
     for i in range(ids.shape[0]):
         for k in range(taken):
-            to = min(max(ids[i, k], 0), out.shape[0] - 1)
+            to = smaller(larger(ids[i, k], 0), out.shape[0] - 1)
             for j in range(out.shape[1]):
                 out[to, j] += d[number, j]
             number += 1

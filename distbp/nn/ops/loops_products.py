@@ -9,6 +9,7 @@ from distbp.machine.gemm import MOST_TERMS, SMALL, call_sgemm
 from distbp.machine.gemm import PLAIN as _PLAIN
 from distbp.machine.gemm import TRANSPOSED as _TRANSPOSED
 from distbp.machine.jit import inner
+from distbp.machine.scalars import larger, smaller
 from distbp.machine.structures import address_of, floats, word
 from distbp.nn.ops.rows import PRODUCTS, single, whole
 
@@ -43,7 +44,7 @@ def multiply(
     large, small, own, least = word(at), word(at + 8), word(at + 16), word(at + 24)
     function = small if m * n * k <= SMALL else large
     if m * n * k > SMALL or right == TRANSPOSED:  # OpenBLAS takes its time to read a right operand by columns
-        ours = own != 0 and kept == 0 and min(m, n, k) >= least and k <= MOST_TERMS
+        ours = own != 0 and kept == 0 and smaller(smaller(m, n), k) >= least and k <= MOST_TERMS
         function = own if ours else function
     call_sgemm(function, left, right, m, n, k, a, lda, b, ldb, np.float32(kept), c, ldc)
 
@@ -84,8 +85,8 @@ def weight_gradient(spaces: int, a: Array, b: Array, kept: int, begin: int, end:
         floats(out, (end - begin) * features)[:] = 0
         return
     parts = 1
-    if min(end - begin, features) < _NARROW:
-        parts = max(1, min(rows, -(-rows * (end - begin) * features // SMALL)))
+    if smaller(end - begin, features) < _NARROW:
+        parts = larger(1, smaller(rows, -(-rows * (end - begin) * features // SMALL)))
     for part in range(parts):
         first, last = part * rows // parts, (part + 1) * rows // parts
         multiply(
@@ -109,7 +110,7 @@ def tn(row: int, spaces: int, rows: int) -> None:
     a, b, out = single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
     units, features, many = a.shape[1], b.shape[1], whole(row, 1)
     for start in range(0, units, many):
-        stop = min(start + many, units)
+        stop = smaller(start + many, units)
         weight_gradient(spaces, a, b, whole(row, 0), start, stop, address_of(out) + 4 * start * features)
 
 
@@ -123,7 +124,7 @@ def deferred_part(row: int, spaces: int, rows: int, begin: int, end: int, out: i
 def transpose(row: int, spaces: int, rows: int) -> None:
     a, out = single(row, spaces, rows, 0), single(row, spaces, rows, 1)
     for first in range(0, a.shape[0], _LINE):  # so that a line of a cache is written at once
-        last = min(first + _LINE, a.shape[0])
+        last = smaller(first + _LINE, a.shape[0])
         for j in range(a.shape[1]):
             for i in range(first, last):
                 out[j, i] = a[i, j]

@@ -8,6 +8,7 @@ import numpy as np
 
 from distbp.machine.jit import inner
 from distbp.machine.lanes import LANES
+from distbp.machine.scalars import larger, smaller
 from distbp.machine.structures import address_of
 from distbp.machine.window_picks import largest, put_to_largest
 from distbp.nn.ops.rows import flat, real, single, whole
@@ -30,8 +31,8 @@ def windows_of(row: int) -> Any:
 def _extent(place: int, stride: int, before: int, kernel: int, dilation: int, size: int) -> Any:
     """Of a window along one axis: where its first term inside of the image is, and how many are inside."""
     start = place * stride - before
-    first = min(kernel, max(0, (-start + dilation - 1) // dilation))
-    stop = max(first, min(kernel, (size - start + dilation - 1) // dilation))
+    first = smaller(kernel, larger(0, (-start + dilation - 1) // dilation))
+    stop = larger(first, smaller(kernel, (size - start + dilation - 1) // dilation))
     return start + first * dilation, stop - first
 
 
@@ -80,7 +81,7 @@ def max_pool(row: int, spaces: int, rows: int) -> None:
                 left, far = _columns_of(w, q)
                 at = address_of(x) + 4 * ((n * w.height + top) * w.width + left) * w.channels
                 for c in range(0, w.channels, LANES):
-                    count = min(LANES, w.channels - c)
+                    count = smaller(LANES, w.channels - c)
                     largest(at + 4 * c, below, beside, tall, far, to, count)
                     to += 4 * count
 
@@ -104,7 +105,7 @@ def max_pool_backward(row: int, spaces: int, rows: int) -> None:
                 at = 4 * ((n * w.height + top) * w.width + left) * w.channels
                 for c in range(0, w.channels, LANES):
                     here, there = address_of(x) + at + 4 * c, address_of(dx) + at + 4 * c
-                    count = min(LANES, w.channels - c)
+                    count = smaller(LANES, w.channels - c)
                     put_to_largest(here, below, beside, tall, far, d, there, shared, count)
                     d += 4 * count
 
