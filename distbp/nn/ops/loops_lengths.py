@@ -19,7 +19,7 @@ def last_id(row: int, spaces: int, rows: int) -> None:
 
 def longest(row: int, spaces: int, rows: int) -> None:
     ends, out = single(row, spaces, rows, 0), labels(row, spaces, rows, 1)
-    most = max(np.int64(1), out[0, 0] * whole(row, 1))
+    most = larger(np.int64(1), out[0, 0] * whole(row, 1))
     for i in range(ends.shape[0]):
         most = larger(most, np.int64(smaller(ends[i, 0], np.float32(whole(row, 0)))))
     out[0, 0] = most
