@@ -17,6 +17,7 @@ from distbp_service.spool import Spool
 from distbp_service.transport import AwayError, RefusedError, Transport
 
 HEARTBEAT_S = 1.0
+PAUSE_S = 0.2  # after each report: what comes meanwhile travels as one
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.1, 5.0
 
 
@@ -95,6 +96,7 @@ class Reporter:
     def _run(self) -> None:
         while not self._stop.is_set():
             if self.speak():
+                self._stop.wait(PAUSE_S)
                 continue
             pause = self.backoff_s()
             if pause:

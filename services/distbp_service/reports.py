@@ -11,8 +11,8 @@ All but the first carry `Authorization: Bearer <runner token>`, bound to one att
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from distbp_service.policy import Outcome
@@ -33,7 +33,8 @@ class End:
 class Report:
     """`seq` counts a runner's reports from 1; the store takes each once, in order. `events`: {kind, ...}; the
     kind "attempt_started" carries `from_step` and takes back every metric of a later step. `metrics`: lines
-    of metrics.jsonl, each with `step`. `log`: text to append. `disk`: bytes that the job's folder has."""
+    of metrics.jsonl, each with `step`. `log`: text to append. `disk`: bytes that the job's folder has.
+    `joins`: how many reports travel as this one; `seq` is the number of the last."""
 
     attempt: int
     seq: int
@@ -43,6 +44,7 @@ class Report:
     progress: Mapping[str, Any] | None = None
     end: End | None = None
     disk: int | None = None
+    joins: int = 1
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -60,7 +62,19 @@ class Report:
             progress=data.get("progress"),
             end=End(**end) if end is not None else None,
             disk=data.get("disk"),
+            joins=int(data.get("joins", 1)),
         )
+
+
+def joined(reports: Sequence[Report]) -> Report:
+    """Reports of one attempt that follow each other, as one."""
+    return replace(
+        reports[-1],
+        events=tuple(event for report in reports for event in report.events),
+        metrics=tuple(line for report in reports for line in report.metrics),
+        log="".join(report.log for report in reports),
+        joins=len(reports),
+    )
 
 
 @dataclass(frozen=True)

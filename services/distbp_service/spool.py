@@ -1,6 +1,7 @@
 """A runner's reports on disk until the service has them: nothing is lost while the API is away.
 
-One line of JSON for each report, flushed to the disk before anyone acts on it.
+One line of JSON for each report, flushed to the disk before anyone acts on it. Where they come faster than
+the API takes them, many travel as one.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ import os
 import threading
 from collections import deque
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from distbp.core.storage import explained
-from distbp_service.reports import End, Report
+from distbp_service.reports import End, Report, joined
+
+MOST_BYTES = 2**19  # of JSON in one report, where it joins several: the API takes it in a moment
 
 
 class Spool:
@@ -24,7 +28,8 @@ class Spool:
         self.path = path
         self._attempt = attempt
         self._seq = 0
-        self._pending: deque[Report] = deque()
+        self._pending: deque[tuple[Report, int]] = deque()  # with its bytes of JSON
+        self._offered = 0  # how many of them `next` gives as one until they are acknowledged
         self._changed = threading.Condition()
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,6 +47,7 @@ class Spool:
         with self._changed:
             report = Report(self._attempt, self._seq + 1, events, metrics, log, None, end)
             line = (json.dumps(report.to_json(), allow_nan=False) + "\n").encode()
+            length = len(line)
             with explained(self.path):
                 size = os.fstat(self._fd).st_size
                 try:
@@ -52,20 +58,30 @@ class Spool:
                     os.ftruncate(self._fd, size)
                     raise
             self._seq = report.seq
-            self._pending.append(report)
+            self._pending.append((report, length))
             self._changed.notify_all()
             return report
 
     def next(self) -> Report | None:
-        """The oldest report that was not acknowledged."""
+        """All that was not acknowledged, as one report, but no more than `MOST_BYTES`; the oldest alone
+        where that is longer. It stays the same until it is acknowledged: the service may have it already."""
         with self._changed:
-            return self._pending[0] if self._pending else None
+            if not self._offered:
+                room = MOST_BYTES
+                for _, length in self._pending:
+                    room -= length
+                    if room < 0 and self._offered:
+                        break
+                    self._offered += 1
+            reports = [report for report, _ in islice(self._pending, self._offered)]
+            return joined(reports) if reports else None
 
     def acknowledge(self, received: int) -> None:
         """The service has all reports up to `received`."""
         with self._changed:
-            while self._pending and self._pending[0].seq <= received:
+            while self._pending and self._pending[0][0].seq <= received:
                 self._pending.popleft()
+                self._offered = 0
             self._changed.notify_all()
 
     def wait(self, timeout_s: float) -> None:

@@ -22,7 +22,7 @@ from distbp_service.errors import FencedError, OutOfOrderError, ServiceError
 from distbp_service.launchers import LocalProcess
 from distbp_service.reporter import Reporter
 from distbp_service.reports import Answer, Assignment, End, Report
-from distbp_service.spool import Spool, left_over
+from distbp_service.spool import MOST_BYTES, Spool, left_over
 from distbp_service.store import Store
 from distbp_service.store.disk import DiskQuota
 from distbp_service.transport import AwayError, HttpTransport, RefusedError, claim
@@ -139,6 +139,8 @@ def test_a_job_completes_as_it_would_locally(
     told = str([e.data for e in sqlite_store.journal.events(job_id, limit=1000)])
     assert str(tmp_path) not in told
     log = "".join(piece.text for piece in sqlite_store.journal.logs(job_id, limit=1000))
+    assert log.startswith("reading the data\n")
+    log = "".join(piece.text for piece in sqlite_store.journal.logs(job_id, limit=1000))
     assert "training from step 0 of 36" in log
     assert log.endswith("completed\n")
 
@@ -185,8 +187,8 @@ def test_an_api_that_comes_and_goes_loses_and_doubles_nothing(faults: list[str])
                 now = left.pop() if left else ""
                 if now == "before":
                     raise AwayError("lost")
-                if report.seq == len(kept) + 1:
-                    kept.append(report.seq)
+                if report.seq - report.joins == len(kept):
+                    kept.extend(int(number) for number in report.log)
                 if now == "after":
                     raise AwayError("lost")
                 return Answer(len(kept))
@@ -197,7 +199,7 @@ def test_an_api_that_comes_and_goes_loses_and_doubles_nothing(faults: list[str])
             reporter.speak()
         for _ in range(len(faults) + 5):
             reporter.speak()
-        assert kept == [1, 2, 3, 4, 5]
+        assert kept == [0, 1, 2, 3, 4]
         assert spool.next() is None
         spool.close()
 
@@ -216,6 +218,55 @@ def test_reports_carry_the_progress(tmp_path: Path) -> None:
     reporter.progress = {"step": 7, "total_steps": 9}
     assert reporter.speak()
     assert sent == [{"step": 7, "total_steps": 9}]
+    spool.close()
+
+
+def test_what_comes_while_a_report_travels_goes_as_one(sqlite_store: Store, tmp_path: Path) -> None:
+    """Short epochs: sixty a second, where the service takes thirty reports."""
+    job_id, attempt = lease(sqlite_store)
+    spool, told = Spool(tmp_path / "r", attempt), threading.Event()
+    transport = Direct(sqlite_store, job_id, attempt)
+    joins: list[int] = []
+
+    def slow(when: str, what: Any) -> None:
+        if isinstance(what, Report) and when == "before":
+            joins.append(what.joins)
+            told.wait(60)
+
+    transport.fault = slow
+    reporter = Reporter(transport, spool, lambda a: None, never)
+    spool.append(events=({"kind": "attempt_started", "from_step": 0},))
+    reporter.start()
+    for number in range(1, 101):
+        spool.append(events=({"kind": "epoch_ended"},), metrics=({"step": number},), log=f"{number}\n")
+    told.set()
+    spool.append(end=End("interrupted"))
+    reporter.finish()
+    spool.close()
+    assert sum(joins) == 102
+    assert len(joins) <= 4
+    kinds = [event.kind for event in sqlite_store.journal.events(job_id, limit=1000)]
+    assert kinds.count("epoch_ended") == 100
+    assert [row.step for row in sqlite_store.journal.metrics(job_id)] == list(range(1, 101))
+    log = "".join(piece.text for piece in sqlite_store.journal.logs(job_id))
+    assert log == "".join(f"{number}\n" for number in range(1, 101))
+
+
+def test_reports_that_travel_as_one_have_a_size_and_stay_together(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "r", 1)
+    for text in ("a", "b", "x" * MOST_BYTES, "c"):
+        spool.append(log=text)
+    first = spool.next()
+    assert first is not None
+    assert (first.log, first.seq, first.joins) == ("ab", 2, 2)
+    spool.append(log="d")
+    assert spool.next() == first  # its answer may have been lost
+    spool.acknowledge(2)
+    sizes = []
+    while (report := spool.next()) is not None:
+        sizes.append((len(report.log), report.seq, report.joins))
+        spool.acknowledge(report.seq)
+    assert sizes == [(MOST_BYTES, 3, 1), (2, 5, 2)]
     spool.close()
 
 

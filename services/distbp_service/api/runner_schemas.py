@@ -59,6 +59,9 @@ class ReportIn(In):
     progress: Object | None = None
     end: EndIn | None = None
     disk: Disk | None = None
+    joins: int = Field(
+        default=1, ge=1, le=10_000, description="reports in this one; `seq` is the last of them"
+    )
 
 
 class HeartbeatIn(In):

@@ -152,26 +152,25 @@ def rewind_metrics(conn: Connection, job: Job, step: int) -> None:
 
 
 def add_metrics(
-    conn: Connection, db: Database, job: Job, found: Iterable[Mapping[str, Any]], settled: int | None
+    conn: Connection, db: Database, job: Job, found: Iterable[Mapping[str, Any]], settled: int
 ) -> Job:
     """Adds lines of metrics.jsonl. Those of steps up to `settled` were reported by an earlier attempt, unless
     it was lost before it could: they are only filled in. A later step replaces what is there."""
+    same: dict[str, Any] = {"job_id": job.id, "attempt": job.attempt}
+    filled: list[dict[str, Any]] = []
+    newer: list[dict[str, Any]] = []
     serial, furthest = job.metric_count, job.step
     for line in found:
-        serial += 1
-        step = int(line["step"])
-        row = {"job_id": job.id, "step": step, "serial": serial, "attempt": job.attempt, "data": dict(line)}
-        statement = db.insert(metrics).values(row)
-        keys = [metrics.c.job_id, metrics.c.step]
-        if settled is not None and step <= settled:
-            statement = statement.on_conflict_do_nothing(index_elements=keys)
-        else:
-            fresh = {name: row[name] for name in ("serial", "attempt")}
-            statement = statement.on_conflict_do_update(
-                index_elements=keys, set_={**fresh, "data": statement.excluded.data}
-            )
-        conn.execute(statement)
+        serial, step = serial + 1, int(line["step"])
+        rows = filled if step <= settled else newer
+        rows.append({**same, "step": step, "serial": serial, "data": dict(line)})
         furthest = max(furthest, step)
+    insertion, keys = db.insert(metrics), [metrics.c.job_id, metrics.c.step]
+    fresh = {name: insertion.excluded[name] for name in ("serial", "attempt", "data")}
+    if filled:
+        conn.execute(insertion.on_conflict_do_nothing(index_elements=keys), filled)
+    if newer:
+        conn.execute(insertion.on_conflict_do_update(index_elements=keys, set_=fresh), newer)
     return change(conn, db, job, metric_count=serial, step=furthest) if serial > job.metric_count else job
 
 

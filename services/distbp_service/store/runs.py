@@ -136,9 +136,10 @@ class Runs:
                 return _answer(job, found.last_seq, quota)
             if found.state == "ended":
                 raise _fenced(job, report.attempt)
-            if report.seq != found.last_seq + 1:
+            first = report.seq - report.joins + 1
+            if first != found.last_seq + 1:
                 raise OutOfOrderError(
-                    f"report {report.seq} came before report {found.last_seq + 1}", found.last_seq + 1
+                    f"report {first} came before report {found.last_seq + 1}", found.last_seq + 1
                 )
             job = self._store(conn, job, found, report)
             job = self._measured(conn, job, report.disk, quota)

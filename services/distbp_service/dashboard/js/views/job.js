@@ -67,11 +67,9 @@ export async function jobView(root, { id, signal, go }) {
   follow(`/v1/jobs/${id}/events:stream`, (event, data) => {
     if (event === "event") known.events.push(data);
     if (event === "progress") known.progress = data;
-    // What waits for room hears of it in the answer alone; so does the time that is left.
-    if (event === "end" || event === "event" || Date.now() - asked_at > EVERY_MS) {
-      clearTimeout(soon);
-      soon = setTimeout(refresh, 80);
-    }
+    // What waits for room hears of it in the answer alone; so does the time that is left. Epochs may be many a second.
+    const matters = event === "event" && data.kind !== "epoch_ended";
+    if (event === "end" || matters || Date.now() - asked_at > EVERY_MS) soon ??= setTimeout(() => ((soon = null), refresh()), 80);
     tell();
   }, signal);
 }
