@@ -9,7 +9,6 @@ from rigs import make_job
 from distbp.run import events
 from distbp.run.members_told import MembersTold
 from distbp.run.run_directory import RunDirectory
-from distbp.team.inline import COMPILING
 
 
 def test_what_all_networks_say_is_told_once_and_what_happens_each_time(tmp_path: Path) -> None:
@@ -19,11 +18,9 @@ def test_what_all_networks_say_is_told_once_and_what_happens_each_time(tmp_path:
         for number in (0, 1):
             hear = told.listener(number)
             hear(events.Noted("the data has one class"))
-            hear(events.TeamChanged(3, 1, COMPILING))
             hear(events.TeamChanged(4, 1, "1 worker was asked for; there is 1 now"))
     assert heard == [
         events.Noted("the data has one class"),
-        events.TeamChanged(3, 1, COMPILING),
         events.TeamChanged(4, 1, "1 worker was asked for; there is 1 now"),
         events.TeamChanged(14, 1, "1 worker was asked for; there is 1 now"),
     ]

@@ -9,6 +9,7 @@ import re
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from distbp.run.checkpoint import list_steps, load
 from distbp.run.result import Result
 from distbp.run.run_directory import read_lines
 from distbp.team.base import Snapshot
-from distbp.team.inline import InlineTeam
+from distbp.team.inline import COMPILING, InlineTeam
 
 TRAIN, VALIDATION, TEST = classes(70), classes(33, seed=1), classes(20, seed=2)
 DATA = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
@@ -557,3 +558,23 @@ def test_an_epoch_without_a_digest_is_saved_all_the_same(
     assert (result.steps, "best") in kept
     assert rest == [lines, kept]
     assert other.params_sha256 == result.params_sha256
+
+
+@pytest.mark.parametrize("fields", [{}, {"members": 2}])
+def test_compiling_is_waited_for_and_changes_no_team(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
+) -> None:
+    pytest.importorskip("numba")
+    monkeypatch.setenv("DISTBP_KERNELS", "numba")
+
+    @contextmanager
+    def compiles(first: Callable[[], None]) -> Iterator[None]:
+        first()
+        yield
+
+    monkeypatch.setattr("distbp.machine.lean_numba.told", compiles)
+    heard: list[events.Event] = []
+    result = run(job(epochs=1, **fields), workers=0, listener=heard.append)
+    assert events.Waiting(COMPILING) in heard
+    assert not any(isinstance(event, events.TeamChanged) for event in heard)
+    assert not any("compil" in note for note in result.notes)

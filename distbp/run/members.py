@@ -103,7 +103,9 @@ def train_members(
         for number, step in rewrite_metrics(run, count, blueprint.total_steps):
             told.wrote(number, step)
         _side_by_side(
-            training, turns, teams.apart(data, turns, told.waiting) if most else _inline(turns.at_a_time)
+            training,
+            turns,
+            teams.apart(data, turns, told.waiting) if most else _inline(turns.at_a_time, told.waiting),
         )
         results = [training.results[number] for number in range(count)]
         rewrite_metrics(run, count, blueprint.total_steps)
@@ -135,8 +137,8 @@ def _at_a_time(now: int, most: int) -> str:
     return f"{now} at a time" if now > 1 else "one after the other"
 
 
-def _inline(side: int) -> Callable[..., Team]:
-    """Makes teams in this process, each with its share of the processors."""
+def _inline(side: int, waiting: Callable[[str], None]) -> Callable[..., Team]:
+    """Makes teams in this process, each with its share of the processors. waiting: see `InlineTeam`."""
     threads, loading = max(1, settings.processors() // side), threading.Lock()
 
     def team(
@@ -148,7 +150,7 @@ def _inline(side: int) -> Callable[..., Team]:
         changed: Callable[[str], None],
     ) -> Team:
         with loading:  # Numba cannot be loaded by two threads at once
-            return InlineTeam(blueprint, data, start, attempt, threads, changed)
+            return InlineTeam(blueprint, data, start, attempt, threads, waiting)
 
     return team
 

@@ -12,7 +12,6 @@ from typing import Any
 from distbp.job import TrainingJob
 from distbp.run import events
 from distbp.run.run_directory import METRICS, RunDirectory, json_line, last_line
-from distbp.team import inline
 
 
 def place(number: int, per_member: int, step: int) -> int:
@@ -98,9 +97,7 @@ class MembersTold:
                 return replace(event, step=step, metrics=metrics, member=number)
             case events.Stopped():
                 return replace(event, member=number)
-            case events.Noted(text=text) | events.TeamChanged(reason=inline.COMPILING as text) if (
-                self._first.setdefault(text, number) != number
-            ):
+            case events.Noted(text=text) if self._first.setdefault(text, number) != number:
                 return None
             case events.TeamChanged() | events.CheckpointSaved():
                 return replace(event, step=place(number, self._per_member, event.step))

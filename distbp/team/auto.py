@@ -45,6 +45,7 @@ class AutoTeam:
         off_ray: Callable[[], None] = lambda: None,
         *,
         begin: Team | None = None,
+        waiting: Callable[[str], None] = lambda what: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
@@ -53,7 +54,7 @@ class AutoTeam:
             blueprint, data, start, attempt, changed, workers
         )
         self._inline: Callable[[Snapshot], Team] = lambda start: InlineTeam(
-            blueprint, data, start, attempt, changed=changed
+            blueprint, data, start, attempt, waiting=waiting
         )
         self._team: Team = begin or self._inline(snapshot)
         self._changed = changed

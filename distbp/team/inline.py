@@ -28,7 +28,7 @@ from distbp.nn.network import aligned_vector
 from distbp.optim.schedules import PlateauState
 from distbp.team.base import Snapshot, snapshot_of
 
-COMPILING = "compiles kernels for this kind of job first: up to half a minute, once on this machine"
+COMPILING = "compiling kernels for this kind of job: up to half a minute, once on this machine"
 
 # Two threads meet several times in a step, which takes microseconds from compiled code, and tens from Python.
 FLOPS_WORTH_THREADS = 5e6
@@ -70,15 +70,15 @@ class InlineTeam:
         snapshot: Snapshot,
         attempt: int = 1,
         threads: int | None = None,
-        changed: Callable[[str], None] = lambda _: None,
+        waiting: Callable[[str], None] = lambda what: None,
     ) -> None:
-        """`threads`: at most so many; None: as many as this process has processors. changed: is told where
-        kernels have to be compiled first."""
+        """`threads`: at most so many; None: as many as this process has processors. waiting: is told before
+        kernels are compiled."""
         self._stack = ExitStack()
         if blueprint.kernels != "numpy":
             from distbp.machine.lean_numba import told
 
-            self._stack.enter_context(told(lambda: changed(COMPILING)))
+            self._stack.enter_context(told(lambda: waiting(COMPILING)))
         vector = snapshot.arrays["vector"]
         in_python = threads_for(blueprint, FLOPS_WORTH_PYTHON_THREADS, threads)
         self.server = ParameterServer(

@@ -89,7 +89,7 @@ class TeamMaker:
     ) -> Team:
         if self._workers == "auto" and not installed():
             changed("workers: auto chose 0 (Ray is not installed)")
-            return InlineTeam(blueprint, data, snapshot, attempt, changed=changed)
+            return InlineTeam(blueprint, data, snapshot, attempt, waiting=self._waiting)
         from distbp.team.auto import AutoTeam
 
         begin: Team | None = None
@@ -97,10 +97,11 @@ class TeamMaker:
         if most:
             begin = self._on_ray(blueprint, data, snapshot, attempt, changed, least, least, most)
         elif self._workers == 0:
-            begin = InlineTeam(blueprint, data, snapshot, attempt, changed=changed)
+            begin = InlineTeam(blueprint, data, snapshot, attempt, waiting=self._waiting)
         return AutoTeam(
-            blueprint, data, snapshot, attempt, self._on_ray, changed, self._leave_ray, begin=begin
-        )
+            blueprint, data, snapshot, attempt, self._on_ray, changed, self._leave_ray,
+            begin=begin, waiting=self._waiting,
+        )  # fmt: skip
 
     def _on_ray(
         self,

@@ -48,6 +48,8 @@ def listener(spool: Spool, reporter: Reporter, clock: Callable[[], float] = time
                 spool.append(events=(_event("early_stopping", event, clock()),), log=_worded(event))
             case events.Noted():
                 spool.append(events=(_event("noted", event, clock()),), log=_worded(event))
+            case events.Waiting():
+                spool.append(log=_worded(event))
             case events.TeamChanged():
                 spool.append(events=(_event("team_changed", event, clock()),), log=_worded(event))
             case events.Finished():
@@ -105,6 +107,8 @@ def _worded(event: events.Event) -> str:
             text = f"stopped early: no better {event.metric} for {counted(event.epochs, 'epoch')}"
         case events.Noted():
             text = f"note: {event.text}"
+        case events.Waiting():
+            text = event.what
         case events.TeamChanged():
             text = f"step {event.step}: {event.reason}"
         case _:
