@@ -94,6 +94,17 @@ def test_a_job_goes_through_yaml_json_and_pickle(text: str) -> None:
     assert TrainingJob.model_validate(job) == job
 
 
+def test_a_null_is_written_only_where_it_is_not_the_default() -> None:
+    plain = {"format": "npz", "path": "a.npz"}
+    given = {**BASE, "data": {"train": plain, "test": {**plain, "targets": None}}, "metrics": None}
+    job = TrainingJob.from_mapping({**given, "checkpoint": {"every_seconds": None, "every_steps": None}})
+    found = job.to_mapping()
+    assert found["data"]["test"].pop("targets", "") is None
+    assert found["checkpoint"].pop("every_seconds", "") is None
+    assert "null" not in json.dumps(found)
+    assert TrainingJob.from_mapping(job.to_mapping()) == job
+
+
 def test_fields_hold_the_dataclasses_of_the_tables() -> None:
     job = TrainingJob.from_yaml(FULL)
     assert job.model.layers[1] == Dense(units=16, initializer=Normal(std=0.1))

@@ -267,12 +267,14 @@ def _spelling(value: Any) -> str | None:
 
 
 def plain(value: Any, key: str = "type") -> Any:
-    """Dataclass instances as mappings, tuples as lists: what JSON and YAML can hold. `key`: see `Kind`;
-    options that are kinds are of the same table, or their key is `type`."""
+    """Dataclass instances as mappings, tuples as lists: what JSON and YAML can hold. Options that are None as
+    they are by default are left out. `key`: see `Kind`; options that are kinds are of the same table, or
+    their key is `type`."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             key if f.name == "type" else f.name: plain(getattr(value, f.name), key)
             for f in dataclasses.fields(value)
+            if getattr(value, f.name) is not None or f.default is not None
         }
     if isinstance(value, Mapping):
         return {k: plain(v) for k, v in value.items()}

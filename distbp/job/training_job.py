@@ -207,9 +207,10 @@ class TrainingJob(Part):
         return cls.from_mapping(_text.read_file(path), str(path))
 
     def to_mapping(self) -> dict[str, Any]:
-        """Every field, defaults too, as plain values that JSON and YAML can hold; null ones left out."""
-        fields = plain(self.model_dump())
-        return {name: value for name, value in fields.items() if value is not None}
+        """Every field, defaults too, as plain values that JSON and YAML can hold. What is null by default and
+        here is left out, at every depth: a service that is older than this library knows no newer field."""
+        found: dict[str, Any] = _without_nulls(self, plain(self.model_dump()))
+        return found
 
     def to_yaml(self) -> str:
         """YAML text with every field, from which `from_yaml` makes an equal job."""
@@ -244,6 +245,17 @@ class TrainingJob(Part):
         """The number of shards; `auto` is a function of job and data alone. `flops`: of one sample in a step;
         `rows`: of the training set, which count where a batch has all of them."""
         return automatic_shards(self.batch_rows(rows), flops) if self.shards == "auto" else self.shards
+
+
+def _without_nulls(part: Any, fields: Any) -> Any:
+    """`fields`: of `part`, as plain values."""
+    if not isinstance(part, Part):
+        return fields
+    return {
+        name: _without_nulls(getattr(part, name), value)
+        for name, value in fields.items()
+        if value is not None or type(part).model_fields[name].default is not None
+    }
 
 
 def takes_whole_batches(optimizer: Any) -> bool:
