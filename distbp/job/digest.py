@@ -47,7 +47,7 @@ def _wired(layers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         sources = [index - 1]
         if layer.get("inputs") is not None:
             sources = [numbers[name] for name in layer["inputs"]]
-        numbers[layer.get("name")] = index
+        numbers[layer.get("name", "")] = index
         inputs = None if sources == [index - 1] else sources
         found.append({**layer, "name": None, "inputs": inputs})
     return found
@@ -55,7 +55,7 @@ def _wired(layers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _placed(losses: Mapping[str, Any], layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Each loss with the number of its layer. The names stay: they are those of targets."""
-    numbers = {layer.get("name"): index for index, layer in enumerate(layers)}
+    numbers = {layer.get("name", ""): index for index, layer in enumerate(layers)}
     return {name: {**loss, "layer": numbers[name]} for name, loss in losses.items()}
 
 

@@ -128,6 +128,12 @@ def arranged(inputs: Array, columns: Columns | None, wanted: Columns | None, nam
     return np.ascontiguousarray(inputs[:, [place[c] for c in wanted]])
 
 
+_FRAME = (
+    "; or keep the column of targets in the frame, name it in the job (data: {target: NAME}), and call"
+    " train(job, data=frame), which takes text and dates, too"
+)
+
+
 def as_array(values: Any, name: str, *, labels: bool = False) -> Array:
     """An array of numbers, or with `labels` of booleans or text, of what can be seen as one: lists, frames,
     series, categories. What is missing in them becomes NaN, or empty text. Raises DataError."""
@@ -138,7 +144,7 @@ def as_array(values: Any, name: str, *, labels: bool = False) -> Array:
     try:
         array = values if isinstance(values, np.memmap) else np.asarray(values)
         if array.dtype.kind not in "biuf" and (columns := names_of(values)) is not None:
-            parts = [_plain(np.asarray(values[c]), f"{name}, column {c!r}", labels) for c in columns]
+            parts = [_plain(np.asarray(values[c]), f"{name}, column {c!r}", labels, _FRAME) for c in columns]
             return np.column_stack(parts)
         series = hasattr(values, "dtype") and not isinstance(values, np.ndarray)  # whose types are its own
         return _plain(array, name, labels) if labels or series else array
@@ -146,7 +152,7 @@ def as_array(values: Any, name: str, *, labels: bool = False) -> Array:
         raise DataError(f"{name} are not an array of numbers ({error}); give rows of equal length") from None
 
 
-def _plain(array: Array, name: str, labels: bool) -> Array:
+def _plain(array: Array, name: str, labels: bool, otherwise: str = "") -> Array:
     """Numbers, booleans or text in place of Python objects that are of one of these kinds."""
     if array.dtype.kind not in "OTU" or (labels and array.dtype.kind == "U"):
         return array
@@ -160,7 +166,7 @@ def _plain(array: Array, name: str, labels: bool) -> Array:
     elif kinds == ["text"] and labels:
         found = np.array(["" if _is_missing(v) else v for v in values], dtype=str)
     else:
-        allowed = "numbers, booleans or text, all of one kind" if labels else "numbers"
+        allowed = "numbers, booleans or text, all of one kind" if labels else f"numbers{otherwise}"
         raise DataError(f"{name} hold {' and '.join(kinds)}; give {allowed}")
     return found.reshape(array.shape)
 
