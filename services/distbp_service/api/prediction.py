@@ -19,6 +19,7 @@ from distbp.model.folder import load_model
 from distbp.model.predictor import Model as Loaded
 from distbp_service.api.config import Limits
 from distbp_service.api.errors import TooLargeError, log
+from distbp_service.api.pictures import picture_row
 from distbp_service.api.places import Places
 from distbp_service.errors import BadValueError, ConflictError
 from distbp_service.store import Model
@@ -43,14 +44,16 @@ class Predictions:
         self._lock = threading.Lock()
 
     def predict(self, model: Model, inputs: list[Any], probabilities: bool) -> Predicted:
-        """Raises BadValueError for inputs that do not fit, TooLargeError, ConflictError for a model whose
-        files are gone or damaged."""
+        """inputs: rows, or the bytes of one picture. Raises BadValueError for inputs that do not fit,
+        TooLargeError, ConflictError for a model whose files are gone or damaged."""
         if not 0 < len(inputs) <= self._limits.predict_rows:
             raise BadValueError(f"give 1 to {self._limits.predict_rows:,} rows", "inputs")
         loaded = self.loaded(model)
         try:
             x: Any
-            if loaded.network.lengths or loaded.network.named_inputs:
+            if isinstance(inputs[0], bytes):
+                x = picture_row(inputs[0], loaded.input_shape)
+            elif loaded.network.lengths or loaded.network.named_inputs:
                 x = loaded.checked(inputs)
             else:
                 x = _array(inputs, loaded.columns) if loaded.plan is None else loaded.encoded(inputs)

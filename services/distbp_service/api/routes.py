@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from starlette.types import Message, Scope
 
+from distbp_service.api import pictures
 from distbp_service.api.auth import PUBLIC, Caller, address, authorize
 from distbp_service.api.csv_text import csv_inputs
 from distbp_service.api.errors import UnsupportedTypeError, described
@@ -34,12 +35,12 @@ def opens(
     *errors: int,
     body: str | None = None,
     raw: bool = False,
-    csv: bool = False,
+    files: bool = False,
     extra: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Keyword arguments of a route that needs `scope` (PUBLIC: none). errors: statuses besides those that
     every such route has. body: the kind of its body (see `Limits.body`). raw: the route reads it itself.
-    csv: it may be CSV in place of JSON."""
+    files: it may be CSV or a picture in place of JSON."""
     found = [422, 429, 503, *errors]
     if scope != PUBLIC:
         found += [401, 403]
@@ -47,9 +48,11 @@ def opens(
         found += [400, 408, 413, 415]
     documented: dict[str, Any] = {_SCOPE: scope, **(extra or {})}
     if body is not None:
-        documented[_BODY] = f"{body}:raw" if raw else f"{body}:csv" if csv else body
-        if csv:
-            documented["requestBody"] = {"content": {"text/csv": {"schema": {"type": "string"}}}}
+        documented[_BODY] = f"{body}:raw" if raw else f"{body}:files" if files else body
+        if files:
+            binary = {"schema": {"type": "string", "format": "binary"}}
+            content = {"text/csv": {"schema": {"type": "string"}}, **dict.fromkeys(pictures.TYPES, binary)}
+            documented["requestBody"] = {"content": content}
     if scope != PUBLIC:
         documented["security"] = [{"token": []}]
     return {"openapi_extra": documented, "responses": described(*found)}
@@ -102,11 +105,14 @@ class Route(APIRoute):
             body = b""
             read: Callable[[bytes], Any] = read_json
             if kind:
-                if way == "csv" and type_of(request) == "text/csv":
+                given = type_of(request) if way == "files" else ""
+                if given == "text/csv":
                     read = partial(csv_inputs, most=service.config.limits.predict_rows)
+                elif given in pictures.TYPES:
+                    read = _one_row
                 else:
-                    what = "JSON (or CSV, as text/csv)" if way == "csv" else "JSON"
-                    check_type(request, "application/json", what)
+                    more = f" (or CSV, as text/csv, or a picture, as {' or '.join(pictures.TYPES)})"
+                    check_type(request, "application/json", f"JSON{more if way == 'files' else ''}")
                 body = await _whole_body(service, request, most, shares)
             # In the event loop nobody's work may last, and of the threads nobody may take all.
             async with (service.checks if kind in _HEAVY else service.work).take(shares):
@@ -116,6 +122,11 @@ class Route(APIRoute):
                 return await handle(request)
 
         return checked
+
+
+def _one_row(body: bytes) -> dict[str, Any]:
+    """A picture: of which size and how many colors the model wants it is not known yet."""
+    return {"inputs": [body]}
 
 
 async def _whole_body(service: Service, request: Request, most: int, key: str) -> bytes:

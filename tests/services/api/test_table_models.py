@@ -199,7 +199,7 @@ def test_bodies_have_a_limit_and_a_type(api: Api) -> None:
     problem_of(api.call("POST", f"{path(api)}:predict", content=large, headers=CSV), 413, "too_large")
     plain = {"Content-Type": "text/plain"}
     body = problem_of(api.call("POST", f"{path(api)}:predict", content=b"a,b", headers=plain), 415)
-    assert "send JSON (or CSV, as text/csv)" in body["message"]
+    assert "send JSON (or CSV, as text/csv, or a picture, as image/png or image/jpeg)" in body["message"]
     problem_of(api.call("POST", "/v1/jobs", content=b"a,b", headers=CSV), 415)
 
 

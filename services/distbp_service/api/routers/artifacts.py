@@ -94,17 +94,17 @@ def inputs(model_id: ModelId, caller: CallerArg, service: ServiceArg) -> model_s
 @router.post(
     "/models/{model_id}:predict",
     operation_id="predict",
-    **opens("read", 404, 409, body="predict", csv=True),
+    **opens("read", 404, 409, body="predict", files=True),
 )
 def predict(
     model_id: ModelId,
     body: model_schemas.Inputs,
     caller: CallerArg,
     service: ServiceArg,
-    probabilities: Annotated[bool, Query(description="as in the body; for CSV")] = False,
+    probabilities: Annotated[bool, Query(description="as in the body; for files")] = False,
 ) -> model_schemas.Predictions:
     """Predictions for rows of inputs, as they were before training scaled them. A model of a table takes CSV,
-    too: its columns by name, in any order."""
+    too: its columns by name, in any order. A model of images takes a picture, and resizes it."""
     found = service.store.models.get(caller.project, model_id)
     made = service.predictions.predict(found, body.inputs, body.probabilities or probabilities)
     return model_schemas.Predictions.of(made)

@@ -1,4 +1,4 @@
-// Predicting with a model: a field for each column of a table, or rows of numbers as text.
+// Predicting with a model: a field for each column of a table, or rows of numbers as text, or a picture.
 
 import { call, post } from "../api.js";
 import { loading, trouble } from "../dialogs.js";
@@ -31,7 +31,7 @@ async function ask(id, inputs, rows) {
   const wanted = inputs.task !== "regression";
   const send = (probabilities) =>
     rows instanceof Blob
-      ? call(`${path}?probabilities=${probabilities}`, { method: "POST", body: rows, type: "text/csv" })
+      ? call(`${path}?probabilities=${probabilities}`, { method: "POST", body: rows, type: rows.type.startsWith("image/") ? rows.type : "text/csv" })
       : post(path, { inputs: rows, probabilities });
   try {
     return await send(wanted);
@@ -80,11 +80,15 @@ function rowsForm(id, inputs, signal) {
   const text = h("textarea", { id: "rows", rows: 6, spellcheck: "false", required: true, "aria-describedby": "rows-help", placeholder: "0, 0, 5, 13, 9, 1, …" });
   const parts = answering(id, inputs, signal);
   const file = filePicker(".csv,.json,.txt", "Rows from a file", "From a file", async (found) => (text.value = await found.text()));
+  const [channels, ...sizes] = inputs.shape;
+  const picture = sizes.length === 2 && [1, 3].includes(channels)
+    ? filePicker("image/png,image/jpeg", "A picture from a file", "From a picture", (found) => parts.run(found))
+    : null;
   const form = h("form", { novalidate: true },
     h("label", { for: "rows" }, "Rows of inputs"),
     text,
     h("p", { class: "quiet", id: "rows-help" }, `One row a line, ${many(inputs.shape.reduce((a, b) => a * b, 1), "number")} between commas or spaces; or JSON. As they were before training scaled them.`),
-    h("div", { class: "row" }, parts.go, file),
+    h("div", { class: "row" }, parts.go, file, picture),
     parts.fault, parts.answer);
   text.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
@@ -99,7 +103,7 @@ function rowsForm(id, inputs, signal) {
 }
 
 /** The button, the fault, the answer, and `run(rows, notes)`, which asks and shows. rows: mappings, lists of numbers, or
- *  a file of CSV. */
+ *  a file of CSV, or a picture. */
 function answering(id, inputs, signal) {
   const go = h("button", { class: "main" }, "Predict");
   const fault = h("p", { class: "fault", role: "alert" });
