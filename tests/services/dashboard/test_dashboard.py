@@ -219,6 +219,23 @@ def test_pause_resume_and_scale_post(page: Browser, service: FakeService) -> Non
     assert verbs == [("scale", {"workers": 5}), ("pause", None), ("resume", None)]
 
 
+def test_short_epochs_do_not_hold_up_the_state(page: Browser, service: FakeService) -> None:
+    page.sign_in(TOKEN, JOB)
+    badge = page.see(".job-header .badge", "running")
+    service.push(scene.RUNNING, state="paused", event={"kind": "state", "from": "pausing", "to": "paused"})
+
+    def paused_in_spite_of_epochs() -> bool:
+        service.push(scene.RUNNING, event={"kind": "epoch_ended", "epoch": 1, "step": 1})
+        return badge.text == "paused"
+
+    page.until(paused_in_spite_of_epochs, "the state, while an epoch ends every few milliseconds")
+    for _ in range(50):
+        service.push(scene.RUNNING, event={"kind": "epoch_ended", "epoch": 1, "step": 1})
+    page.see(".job-header .badge", "paused")
+    asked = [path for _, path, _, _ in service.asked if path == f"/v1/jobs/{scene.RUNNING}"]
+    assert len(asked) <= 4, "the page does not ask for the job at every epoch"
+
+
 def test_a_token_that_only_reads_cannot_press_what_it_may_not(page: Browser, service: FakeService) -> None:
     page.sign_in(READER, JOB)
     page.see(".actions button", "Cancel")
