@@ -94,7 +94,7 @@ def environment(folder: Path) -> dict[str, str]:
     return {
         **mine,
         **QUICK,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'services'}",
         "XDG_CONFIG_HOME": str(folder / "config"),
         "XDG_DATA_HOME": str(folder / "data"),
     }
