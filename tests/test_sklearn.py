@@ -129,6 +129,7 @@ def test_class_weight_and_sample_weight_multiply() -> None:
     np.testing.assert_allclose(net.predict_proba(x[:1]), [[0.25, 0.75]], atol=0.02)
 
 
+@pytest.mark.filterwarnings("ignore:scipy.optimize:DeprecationWarning")  # of old versions of scikit-learn
 def test_lbfgs_comes_as_low_as_scikit_learns() -> None:
     x, y = load_iris(return_X_y=True)
     ours = DistbpClassifier((8,), activation="tanh", optimizer="lbfgs", random_state=5).fit(x, y)
