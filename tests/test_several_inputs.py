@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
@@ -175,6 +176,28 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"facts": [np.ones(2)] * 59 + [np.ones(3)]},
         "input 'facts': has rows of different lengths; give the layer ragged: true",
     ),
+    "a single row": (
+        {"image": np.ones((1, 4, 4))},
+        "input 'image': has the shape (1, 4, 4), but the layer takes (rows, 1, 4, 4); put a single row into a"
+        " list",
+    ),
+    "nothing": (
+        {"facts": [[1, None, 2]] * 60},
+        "input 'facts': holds values that are not all numbers of 64 bits (NoneType, int); give numbers",
+    ),
+    "a masked array": (
+        {"facts": np.ma.masked_array(np.ones((60, 3)))},
+        "input 'facts' are a masked array; give a plain one",
+    ),
+    "a frame": (
+        {"facts": pd.DataFrame(np.ones((60, 3)))},
+        "input 'facts': is a frame, and columns of one of several inputs are not found by name; give an"
+        " array, as by to_numpy()",
+    ),
+    "no number": (
+        {"image": np.full((60, 1, 4, 4), np.nan)},
+        "row 0, column (0, 0, 0) of the train input 'image' is NaN",
+    ),
 }
 
 
@@ -206,6 +229,75 @@ def test_other_faults_of_the_data_are_named(tmp_path: Path) -> None:
         distbp.train(job(data={"train": {**source, "inputs": "facts"}}), folder=tmp_path)
 
 
+def test_rows_that_hold_them_side_by_side_are_checked() -> None:
+    x, y = given()
+    model = distbp.train(job(), data=(x, y)).model()
+    rows = model.checked(x).inputs
+    for length in (8, -1, 2.5):
+        rows[3, -1] = length
+        message = f"input 'series': the length of row 3 is {float(length)}, but lengths are whole numbers"
+        with pytest.raises(ModelError, match=message):
+            model.predict(rows)
+        with pytest.raises(DataError, match=message):
+            distbp.train(job(), data=(rows, y))
+    rows[3, 19] = 9  # an id
+    with pytest.raises(ModelError, match="input 'words': row 3, column 0 of the inputs is 9"):
+        model.predict(rows.reshape(60, 1, -1))
+
+
+def test_rows_may_all_have_no_steps() -> None:
+    x, y = given()
+    nothing = np.zeros((60, 0, 2))
+    for series in ([[]] * 60, list(nothing), nothing):
+        result = distbp.train(job(data={}), data=({**x, "series": series}, y))
+        assert len(result.model().predict({**x, "series": series})) == 60
+    assert not len(result.model().predict({name: values[:0] for name, values in x.items()}))
+
+
+def test_lengths_have_room_in_any_dtype() -> None:
+    layers = [
+        {"type": "input", "name": "words", "shape": [300], "ragged": True},
+        {"type": "embedding", "entries": 5, "size": 2},
+        "average_steps",
+        {"type": "dense", "units": 1},
+    ]
+    draw = np.random.default_rng(0)
+    words = [draw.integers(0, 2, 250 + i) for i in range(30)]
+    found = {
+        distbp.train(
+            job(model={"layers": layers}, data={}),
+            data=({"words": [own.astype(dtype) for own in words]}, np.ones(30)),
+        ).params_sha256
+        for dtype in (bool, np.uint8, np.float16, np.int64)
+    }
+    assert len(found) == 1
+
+
+def test_bad_rows_of_one_input_are_left_out() -> None:
+    x, y = given()
+    words = np.where(np.arange(60)[:, None] == 3, np.nan, x["words"])
+    with pytest.raises(DataError, match=r"row 3, column 0 of the train input 'words' is NaN"):
+        distbp.train(job(), data=({**x, "words": words}, y))
+    skip = {"bad_rows": "skip", "standardize": True}
+    left = distbp.train(job(data=skip), data=({**x, "words": words}, y))
+    kept = {name: [row for i, row in enumerate(values) if i != 3] for name, values in x.items()}
+    assert left.params_sha256 == distbp.train(job(), data=(kept, np.delete(y, 3))).params_sha256
+
+
+def test_inputs_may_have_the_names_of_lengths() -> None:
+    x, y = given()
+    layers = [
+        {"type": "input", "name": "inputs", "shape": [3]},
+        {"type": "input", "name": "lengths", "shape": [1]},
+        {"type": "concatenate", "inputs": ["inputs", "lengths"]},
+        {"type": "dense", "units": 1},
+    ]
+    result = distbp.train(
+        job(model={"layers": layers}), data=({"inputs": x["facts"], "lengths": np.arange(60)}, y)
+    )
+    assert result.status == "completed"
+
+
 def test_a_model_refuses_what_does_not_fit() -> None:
     x, y = given()
     model = distbp.train(job(), data=(x, y)).model()
@@ -218,3 +310,5 @@ def test_a_model_refuses_what_does_not_fit() -> None:
         model.predict({**x, "words": np.full((60, 5), 9)})
     with pytest.raises(ModelError, match=r"expected inputs of shape \(rows, 39\), got \(1, 38\)"):
         model.predict(np.zeros((1, 38)))
+    with pytest.raises(ModelError, match="has several inputs; give lengths with their input"):
+        model.predict(x, lengths=np.ones(60))

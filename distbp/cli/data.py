@@ -19,8 +19,9 @@ from distbp.data.columns.files import looks_like_table
 from distbp.data.columns.loading import Use, load_columns
 from distbp.data.columns.reading import RawTable, open_raw
 from distbp.data.columns.rows import EncodedRows, encode_file
-from distbp.data.formats import Idx, Images, Npy, Npz, Source, TableFiles, arranged, load
+from distbp.data.formats import Idx, Images, Npy, Npz, Source, TableFiles, load
 from distbp.data.formats.images import SUFFIXES
+from distbp.data.given import arranged
 from distbp.data.remote.addresses import is_address, shown
 from distbp.data.sequences import Samples
 from distbp.data.table import Table

@@ -7,6 +7,7 @@ All of them stream, so memory stays flat for memory-mapped tables.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from distbp.core.errors import DataError
 from distbp.data.preprocessing import Preprocessing
 from distbp.data.table import Table, chunks, target_parts
 from distbp.nn.layers.base import Array
+from distbp.nn.named_inputs import NamedInput
 
 BadRows = Literal["refuse", "skip"]
 
@@ -103,7 +105,7 @@ def check_rows(table: Table, bad_rows: BadRows = "refuse", allowed: Allowed = AN
         (table.weights, table.name, "weights"),
     ):
         if array is not None and array.size:
-            found = _mark_bad(array, bad, allowed, what, counts)
+            found = _mark_bad(array, bad, allowed, what, counts, table.named_inputs)
             if found and not first:
                 row, place, told = found
                 first = f"{name}: row {table.row_number(row)}{place}"
@@ -125,16 +127,24 @@ def check_rows(table: Table, bad_rows: BadRows = "refuse", allowed: Allowed = AN
     return table
 
 
-def first_bad(array: Array, allowed: Allowed, what: str, first_row: int = 0) -> str | None:
-    """What is wrong with the first bad row of `array`, and what is allowed; None where all are good."""
+def first_bad(
+    array: Array, allowed: Allowed, what: str, first_row: int = 0, named: Sequence[NamedInput] = ()
+) -> str | None:
+    """What is wrong with the first bad row of `array`, and what is allowed; None where all are good. named:
+    what a row of inputs holds side by side."""
     if not array.size:
         return None
-    found = _mark_bad(array, np.zeros(len(array), np.uint8), allowed, what, {})
+    found = _mark_bad(array, np.zeros(len(array), np.uint8), allowed, what, {}, named)
     return None if found is None else f"row {first_row + found[0]}{found[1]}. {found[2]}"
 
 
 def _mark_bad(
-    array: Array, bad: Array, allowed: Allowed, what: str, counts: dict[str, int]
+    array: Array,
+    bad: Array,
+    allowed: Allowed,
+    what: str,
+    counts: dict[str, int],
+    named: Sequence[NamedInput],
 ) -> tuple[int, str, str] | None:
     """Marks the rows of `array` that are bad, and counts those that were not yet. Returns the first of them,
     what is wrong with it, and what is allowed."""
@@ -153,7 +163,8 @@ def _mark_bad(
             if first is None:
                 row = int((reasons != 0).argmax())
                 place = np.unravel_index(int((found[row] != 0).argmax()), found.shape[1:])
-                worded = _worded(chunk[(row, *place)], place, reasons[row], allowed, what)
+                parts = named if what == "inputs" else ()
+                worded = _worded(chunk[(row, *place)], place, reasons[row], allowed, what, parts)
                 first = start + row, worded, allowed.told(reasons[row], what)
             part = bad[start : start + len(chunk)]
             for reason, count in enumerate(np.bincount(reasons[part == 0], minlength=len(_REASONS) + 1)):
@@ -164,7 +175,18 @@ def _mark_bad(
     return first
 
 
-def _worded(value: Any, place: tuple[Any, ...], reason: int, allowed: Allowed, what: str) -> str:
+def _worded(
+    value: Any,
+    place: tuple[Any, ...],
+    reason: int,
+    allowed: Allowed,
+    what: str,
+    named: Sequence[NamedInput],
+) -> str:
+    for one in named:
+        if one.first <= place[0] < one.end:
+            what, place = f"input {one.name!r}", np.unravel_index(place[0] - one.first, one.shape)
+            break
     column = place[0] if len(place) == 1 else tuple(int(p) for p in place)
     where = f", column {column}" if place else ""
     shown = f"{value}"

@@ -10,7 +10,7 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError
-from distbp.data.formats.arrays import as_array
+from distbp.data.given import as_array
 from distbp.data.sequences import with_lengths
 from distbp.data.series import take_windows, windows_of
 from distbp.data.table import Table

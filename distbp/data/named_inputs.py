@@ -10,9 +10,12 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError
+from distbp.data.checks import Allowed, BadRows, check_rows
+from distbp.data.frames import names_of
+from distbp.data.given import as_array
 from distbp.data.ids import as_ids
 from distbp.data.preprocessing import Preprocessing, fit
-from distbp.data.sequences import blanked, checked_lengths, room, with_lengths
+from distbp.data.sequences import blanked, checked_lengths, differ, padded, room, with_lengths
 from distbp.data.table import Table, check_real, chunks
 from distbp.nn.named_inputs import NamedInput
 
@@ -34,7 +37,9 @@ def side_by_side(given: Mapping[str, Any], named: Sequence[NamedInput], name: st
         told = ", ".join(f"{count:,} of {one!r}" for one, count in counts.items())
         raise DataError(f"{name}: the inputs have different numbers of rows ({told})")
     count = next(iter(counts.values()))
-    rows = room((count, named[-1].stop), np.result_type(*(part.dtype for part, _ in parts)))
+    dtypes = [part.dtype for part, _ in parts]
+    dtypes += [np.min_scalar_type(one.shape[0]) for one in named if one.ragged]
+    rows = room((count, named[-1].stop), np.result_type(*dtypes))
     for one, (part, lengths) in zip(named, parts, strict=True):
         steps = one.first + int(np.prod(part.shape[1:]))
         rows[:, steps : one.end] = 0  # past the longest row
@@ -47,11 +52,23 @@ def side_by_side(given: Mapping[str, Any], named: Sequence[NamedInput], name: st
 
 def _part(given: Any, one: NamedInput, name: str) -> tuple[Array, Array | None]:
     """The array of one input, 0 past the end of each row, and the lengths."""
-    values, lengths = with_lengths(given, name, one.shape[0] if one.ragged else None)
-    try:
-        array = np.asarray(values)
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{name}: is no array of numbers ({error}); give rows of equal length") from None
+    if names_of(given) is not None:
+        raise DataError(
+            f"{name}: is a frame, and columns of one of several inputs are not found by name; give an array,"
+            " as by to_numpy()"
+        )
+    if not one.ragged and (isinstance(given, Mapping) or differ(given)):
+        raise DataError(f"{name}: has rows of different lengths; give the layer ragged: true")
+    if one.ragged and isinstance(given, list | tuple):
+        values, lengths = padded(given, name, one.shape[0])
+        if not lengths.any():
+            values = np.zeros((len(values), 0, *one.shape[1:]), values.dtype)
+    else:
+        values, lengths = with_lengths(given, name)
+    array = as_array(values, name)
+    if array.dtype.hasobject:
+        kinds = ", ".join(sorted({type(value).__name__ for value in array.flat}))
+        raise DataError(f"{name}: holds values that are not all numbers of 64 bits ({kinds}); give numbers")
     check_real(array.dtype, name)
     if array.shape[1:] == () and one.shape == (1,):
         array = array.reshape(-1, 1)
@@ -60,10 +77,9 @@ def _part(given: Any, one: NamedInput, name: str) -> tuple[Array, Array | None]:
         fits = array.shape[1] <= one.shape[0] and array.shape[2:] == one.shape[1:]
     if not fits:
         wanted = ", ".join(map(str, one.shape))
-        most = ", or fewer steps" if one.ragged else ""
-        raise DataError(f"{name}: has the shape {array.shape}, but the layer takes (rows, {wanted}){most}")
-    if lengths is not None and not one.ragged:
-        raise DataError(f"{name}: has rows of different lengths; give the layer ragged: true")
+        hint = ", or fewer steps" if one.ragged else ""
+        hint += "; put a single row into a list" if array.shape == one.shape else ""
+        raise DataError(f"{name}: has the shape {array.shape}, but the layer takes (rows, {wanted}){hint}")
     if not one.ragged:
         return array, None
     if lengths is None:
@@ -91,9 +107,15 @@ def joined(
     return tuple(named), side_by_side(given, named, name)
 
 
-def fitted(table: Table, named: Sequence[NamedInput]) -> Table:
-    """The table with its inputs in the order of the network's. Raises DataError where they do not fit, and
-    for ids that are none."""
+def checked(table: Table, named: Sequence[NamedInput], bad_rows: BadRows, allowed: Allowed) -> Table:
+    """The table with its inputs in the order of the network's, where it has several, without bad rows (see
+    `check_rows`). Raises DataError where they do not fit."""
+    table = check_rows(_fitted(table, named), bad_rows, allowed)
+    check_parts(table.inputs, named, table.name, table.row_number)
+    return table
+
+
+def _fitted(table: Table, named: Sequence[NamedInput]) -> Table:
     if not named and table.named_inputs:
         raise DataError(
             f"{table.name}: has inputs with names, but the network has none; give it layers of the type input"
@@ -105,9 +127,9 @@ def fitted(table: Table, named: Sequence[NamedInput]) -> Table:
             f"{table.name}: has lengths, and several inputs have them each; give ragged: true to those with"
             " rows of different lengths"
         )
-    if table.named_inputs:
-        table = replace(table, inputs=side_by_side(_views(table), named, table.name), named_inputs=())
-    table = replace(table, inputs=table.inputs.reshape(len(table), -1))
+    if table.named_inputs and [one[:4] for one in table.named_inputs] != [one[:4] for one in named]:
+        table = replace(table, inputs=side_by_side(_views(table), named, table.name))
+    table = replace(table, inputs=table.inputs.reshape(len(table), -1), named_inputs=tuple(named))
     numbers = table.inputs.shape[1]
     if numbers != named[-1].stop:
         what = ", ".join(f"{one.name!r} {list(one.shape)}" for one in named)
@@ -115,15 +137,17 @@ def fitted(table: Table, named: Sequence[NamedInput]) -> Table:
             f"{table.name}: a row has {numbers} numbers, but the inputs {what} take {named[-1].stop}; give a"
             " mapping from their names, or such rows"
         )
-    check_ids(table.inputs, named, table.name, table.row_number)
     return table
 
 
-def check_ids(rows: Array, named: Sequence[NamedInput], name: str, row_number: Any = int) -> None:
-    """Raises DataError where an input of ids holds another number."""
+def check_parts(rows: Array, named: Sequence[NamedInput], name: str, row_number: Any = int) -> None:
+    """Raises DataError where an input of ids holds another number, or a length is none."""
     for one in named:
+        its_name = f"{name}, input {one.name!r}"
         if one.ids_below is not None:
-            as_ids(rows[:, one.first : one.end], one.ids_below, f"{name}, input {one.name!r}", row_number)
+            as_ids(rows[:, one.first : one.end], one.ids_below, its_name, row_number)
+        if one.ragged:
+            checked_lengths(rows[:, one.end], len(rows), one.shape[0], its_name)
 
 
 def _views(table: Table) -> dict[str, Any]:

@@ -48,9 +48,14 @@ def with_lengths(values: Any, name: str, steps: int | None = None) -> tuple[Any,
     (None). Raises DataError."""
     if isinstance(values, Mapping) and set(values) == set(_KEYS):
         return values["inputs"], values["lengths"]
-    if isinstance(values, list | tuple) and len({_size(row) for row in values} - {None}) > 1:
+    if differ(values):
         return padded(values, name, steps)
     return values, None
+
+
+def differ(values: Any) -> bool:
+    """Whether it is a list of rows of different lengths."""
+    return isinstance(values, list | tuple) and len({_size(row) for row in values} - {None}) > 1
 
 
 def in_step(splits: Mapping[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:

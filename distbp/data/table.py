@@ -8,7 +8,7 @@ weights  (n,) float64, or None
 lengths  (n,) int64, of inputs (n, steps, ...): how many steps of each row are its own; the others are 0.
          None: all
 windows  the samples are windows of the rows of inputs; targets, weights and lengths are those of samples
-named_inputs  of a file with several inputs: what a row of inputs, (numbers,), holds side by side
+named_inputs  where there are several inputs: what a row of inputs, (numbers,), holds side by side
 begins   (n,) bool, where samples are windows of series (see `distbp.data.series`): whether one begins there.
          Then inputs are (n, steps, ...), targets (n, steps * outputs), weights (n, steps) or None
 """

@@ -10,7 +10,7 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.core.errors import ModelError
 from distbp.data.columns.plan import Plan
-from distbp.data.formats.arrays import as_array
+from distbp.data.given import as_array
 from distbp.data.sequences import Samples
 from distbp.nn.losses.several import Head, Heads
 

@@ -11,9 +11,9 @@ import numpy as np
 from distbp.core.arrays import Array, Shape
 from distbp.core.errors import DataError, ModelError
 from distbp.data.checks import Allowed, first_bad
-from distbp.data.formats.arrays import arranged, as_array, columns_of
+from distbp.data.given import arranged, as_array, columns_of
 from distbp.data.ids import as_ids
-from distbp.data.named_inputs import check_ids, side_by_side
+from distbp.data.named_inputs import check_parts, side_by_side
 from distbp.data.sequences import Samples, blanked, checked_lengths, padded, with_lengths
 from distbp.data.table import Columns
 from distbp.nn.named_inputs import NamedInput
@@ -89,24 +89,23 @@ def _fitted(network: Network, x: Array, lengths: Array) -> Samples:
     return Samples(out, lengths)
 
 
-def rows_of_inputs(named: Sequence[NamedInput], x: Any) -> Any:
+def rows_of_inputs(named: Sequence[NamedInput], names: Columns | None, x: Any) -> Array:
     """The rows that hold several inputs side by side. x: a mapping from their names to arrays, a list of such
-    mappings, one for each row, or such rows. Raises ModelError."""
+    mappings, one for each row, or such rows, whose columns may have names. Raises ModelError."""
     if isinstance(x, list | tuple) and x and isinstance(x[0], Mapping):
-        names = x[0].keys()
         for number, row in enumerate(x):
-            if not isinstance(row, Mapping) or row.keys() != names:
+            if not isinstance(row, Mapping) or row.keys() != x[0].keys():
                 raise ModelError(f"{_NAME}: row {number} does not name the inputs that row 0 names; name all")
         x = {name: [row[name] for row in x] for name in x[0]}
     try:
         if isinstance(x, Mapping):
             x = side_by_side(x, named, _NAME)
-        x = as_array(x, _NAME)
-        if x.ndim == 2 and x.shape[1] == named[-1].stop:  # others are refused
-            check_ids(x, named, _NAME)
+        rows = plain_rows((named[-1].stop,), names, x)
+        rows = rows.reshape(len(rows), named[-1].stop)
+        check_parts(rows, named, _NAME)
     except DataError as error:
         raise ModelError(str(error)) from None
-    return x
+    return rows
 
 
 def plain_rows(wanted: Shape, names: Columns | None, given: Any) -> Array:

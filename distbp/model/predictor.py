@@ -228,8 +228,8 @@ class Model:
                 raise ModelError(str(error)) from None
             return
         features = self.input_shape if self.preprocessing.mean is None else self.preprocessing.mean.shape
-        raw = x.reshape(len(x), *features)
-        if problem := first_bad(raw, Allowed(self.network.dtype, self.preprocessing), "inputs", first):
+        raw, allowed = x.reshape(len(x), *features), Allowed(self.network.dtype, self.preprocessing)
+        if problem := first_bad(raw, allowed, "inputs", first, self.network.named_inputs):
             raise ModelError(f"{problem}; mend or leave out that row")
         self.preprocessing.apply(raw, out.reshape(raw.shape))
 
@@ -269,10 +269,14 @@ class Model:
             return whole_series(self.network, given, lengths)
         if self.network.lengths:
             return rows_with_lengths(self.network, given, lengths)
+        named = self.network.named_inputs
         if lengths is not None:
-            raise ModelError("this model was trained on rows without lengths; leave `lengths` out")
-        if named := self.network.named_inputs:
-            given = rows_of_inputs(named, given)
+            what = "was trained on rows without lengths; leave `lengths` out"
+            if named:
+                what = "has several inputs; give lengths with their input, as {inputs: ..., lengths: ...}"
+            raise ModelError(f"this model {what}")
+        if named:
+            return Samples(rows_of_inputs(named, self.columns, given))
         return Samples(plain_rows(self.input_shape, self.columns, given))
 
     def _of_table(self, given: Any) -> Samples:

@@ -25,8 +25,9 @@ from distbp.data.columns.series import windowed
 from distbp.data.cutting import cut, in_a_row, understand_steps
 from distbp.data.digest import table_record
 from distbp.data.duplicates import shared_rows
-from distbp.data.formats import TableFiles, arranged, from_arrays, load
+from distbp.data.formats import TableFiles, from_arrays, load
 from distbp.data.frames import is_frame
+from distbp.data.given import arranged
 from distbp.data.ids import with_ids
 from distbp.data.named_inputs import fit_each
 from distbp.data.prepared import PreparedRows, prepare

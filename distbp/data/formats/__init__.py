@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distbp.core.options import registry
-from distbp.data.checks import ANY, Allowed, BadRows, check_rows
-from distbp.data.formats.arrays import Arrays, arranged, from_arrays
+from distbp.data.checks import ANY, Allowed, BadRows
+from distbp.data.formats.arrays import Arrays, from_arrays
 from distbp.data.formats.base import Rows, Source
 from distbp.data.formats.digits import Digits
 from distbp.data.formats.idx import Idx
@@ -16,7 +16,7 @@ from distbp.data.formats.npy import Npy
 from distbp.data.formats.npz import Npz
 from distbp.data.formats.synthetic import Blobs, Moons, Spirals, Teacher
 from distbp.data.formats.tables import TableFiles
-from distbp.data.named_inputs import fitted
+from distbp.data.named_inputs import checked
 from distbp.data.table import Table
 from distbp.nn.named_inputs import NamedInput
 
@@ -34,7 +34,7 @@ def load(
 ) -> Table:
     """Opens a source and checks its content (see `check_rows`). named: the inputs of the network, where it
     has several. Raises DataError or HostileFileError."""
-    return check_rows(fitted(source.open(folder, confined), named), bad_rows, allowed)
+    return checked(source.open(folder, confined), named, bad_rows, allowed)
 
 
 __all__ = [
@@ -52,7 +52,6 @@ __all__ = [
     "Spirals",
     "TableFiles",
     "Teacher",
-    "arranged",
     "from_arrays",
     "load",
 ]

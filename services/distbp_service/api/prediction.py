@@ -13,7 +13,7 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError, ModelError
 from distbp.data.columns.rows import EncodedRows
-from distbp.data.formats import arranged
+from distbp.data.given import arranged
 from distbp.data.table import Columns
 from distbp.model.folder import load_model
 from distbp.model.predictor import Model as Loaded
