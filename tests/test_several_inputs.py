@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import distbp
-from distbp import TrainingJob
+from distbp import JobError, TrainingJob
 from distbp.cli.main import group
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError, ModelError
@@ -223,10 +223,14 @@ def test_other_faults_of_the_data_are_named(tmp_path: Path) -> None:
         distbp.train(job(**one, data={"train": source}), folder=tmp_path)
     with pytest.raises(DataError, match="has lengths of 'seris', which is none of the inputs"):
         distbp.train(job(data={"train": {**source, "lengths": {"seris": "series_lengths"}}}), folder=tmp_path)
-    with pytest.raises(
-        DataError, match="lengths are a mapping; write inputs as one, too, or one name of lengths"
-    ):
+    with pytest.raises(DataError, match="of inputs and lengths one is a mapping and the other is not"):
         distbp.train(job(data={"train": {**source, "inputs": "facts"}}), folder=tmp_path)
+    with pytest.raises(DataError, match="the mapping of inputs is empty; name an array for each input"):
+        distbp.train(job(data={"train": {**source, "inputs": {}, "lengths": None}}), folder=tmp_path)
+    with pytest.raises(JobError) as caught:
+        job(data={"train": {**source, "lengths": "series_lengths"}})
+    assert [fault.path for fault in caught.value.faults] == ["data.train.lengths"]
+    assert "the network has several; write a mapping from the ragged ones to names" in str(caught.value)
 
 
 def test_rows_that_hold_them_side_by_side_are_checked() -> None:

@@ -92,6 +92,8 @@ def joined(
     arrays: Mapping[str, Array], lengths: Mapping[str, Array], name: str
 ) -> tuple[tuple[NamedInput, ...], Array]:
     """Arrays of a file by input, in their order, as (inputs, rows). Raises DataError."""
+    if not arrays:
+        raise DataError(f"{name}: the mapping of inputs is empty; name an array for each input")
     strange = [one for one in lengths if one not in arrays]
     if strange:
         known = ", ".join(map(repr, arrays))

@@ -67,6 +67,8 @@ def _ids_stay(job: TrainingJob) -> Iterator[Fault]:
             if (one.ids_below or 0) > most:
                 text = f"holds ids up to {one.ids_below:,}, but {job.dtype} has whole numbers up to {most:,};"
                 yield Fault(f"model.layers.{index}", f"{text} take dtype: float64")
+            if one.ids_below is not None and one.scale != 1:
+                yield Fault(f"model.layers.{index}.scale", "would change its ids; leave it out")
         if job.data.scale != 1:
             yield Fault("data.scale", "would change every input; give each input layer a scale")
         if job.data.targets is not None:
@@ -93,7 +95,12 @@ def lengths_dropped(
 
 
 def _lengths_stay(job: TrainingJob) -> Iterator[Fault]:
-    yield from lengths_dropped(job.model.layers, isinstance(getattr(job.data.train, "lengths", None), str))
+    lengths = getattr(job.data.train, "lengths", None)
+    several = bool(named_inputs(job.model.layers))
+    if several and isinstance(lengths, str):
+        text = "are of one input, and the network has several; write a mapping from the ragged ones to names"
+        yield Fault("data.train.lengths", text)
+    yield from lengths_dropped(job.model.layers, isinstance(lengths, str) and not several)
 
 
 def _shapes_fit(job: TrainingJob) -> Iterator[Fault]:

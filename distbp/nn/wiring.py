@@ -106,8 +106,9 @@ def _kinds_of_data(layers: Sequence[Layer], wiring: Sequence[Sequence[int | None
     ids = {source for layer, sources in takers if layer.takes == "ids" for source in sources} - {None}
     for index, (layer, sources) in enumerate(zip(layers, wiring, strict=True)):
         if layer.takes == "ids" and not all(_is_data(layers, source) for source in sources):
-            text = f"{layer.type} takes ids, and only the data are ids;"
-            text += f" put it first, or give it inputs: [{INPUT}]"
+            names = [other.name or "" for other in layers if other.enters]
+            how = f"{'' if names else 'put it first, or '}give it inputs: [{' or '.join(names or [INPUT])}]"
+            text = f"{layer.type} takes ids, and only the data are ids; {how}"
             problems.append(Problem(f"{index}", text))
         elif layer.takes != "ids" and not layer.enters and any(source in ids for source in sources):
             text = f"{layer.type} takes numbers, but the data are ids, as another layer takes them so"
@@ -228,9 +229,6 @@ def dropping(
     for index, (layer, sources) in enumerate(zip(layers, wiring, strict=True)):
         found = _lengths_of(having, sources)
         if layer.lengths == "drop" and found:
-            if layer.enters:
-                problems.append(Problem(f"{index}", "several inputs have lengths each; write ragged: true"))
-                continue
             text = (
                 f"{layer.type} drops the lengths of the rows, so that padding would count; put a layer before"
                 " it that uses them, as average_steps, last_step, or a recurrent one"

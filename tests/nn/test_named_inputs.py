@@ -125,6 +125,15 @@ FAULTS: dict[str, tuple[list[Any], list[str]]] = {
          {"type": "average_steps", "name": "a"}, {"type": "add", "inputs": ["a", "row"]}, DENSE],
         ["model.layers.3: add takes numbers, but the data are ids, as another layer takes them so"],
     ),
+    "ids that are no input": (
+        [ROW, {"type": "slice", "start": 0, "stop": 1},
+         {"type": "embedding", "entries": 5, "size": 3}, "average_steps", DENSE],
+        ["model.layers.2: embedding takes ids, and only the data are ids; give it inputs: [row]"],
+    ),
+    "ids that are scaled": (
+        [{**ROW, "scale": 255}, {"type": "embedding", "entries": 5, "size": 3}, "average_steps", DENSE],
+        ["model.layers.0.scale: would change its ids; leave it out"],
+    ),
     "lengths dropped": (
         [STEPS, "flatten", DENSE],
         ["model.layers.1: flatten drops the lengths of the rows, so that padding would count; put a layer"

@@ -126,6 +126,11 @@ class Npz:
     def open(self, folder: Path, confined: bool = False) -> Table:
         file = find(folder, self.path, confined)
         inputs, lengths, targets = map(_by_name, (self.inputs, self.lengths, self.targets))
+        if self.lengths is not None and isinstance(self.lengths, str) != isinstance(self.inputs, str):
+            raise DataError(
+                f"{self.path}: of inputs and lengths one is a mapping and the other is not; write both as"
+                " names of arrays, or both as mappings from inputs to such names"
+            )
         wanted = [*inputs.values(), *lengths.values(), *targets.values(), self.weights, self.columns]
         *found, weights, columns = read_arrays(file, wanted)
         parts = (array for array in found if array is not None)  # all are, as all have names
@@ -135,10 +140,6 @@ class Npz:
         if isinstance(self.inputs, Mapping):
             name = self.path
             named, x = joined(own, ends, name)
-        elif isinstance(self.lengths, Mapping):
-            raise DataError(
-                f"{name}: lengths are a mapping; write inputs as one, too, or one name of lengths"
-            )
         assert x is not None
         table = build(
             x,
