@@ -27,6 +27,7 @@ from distbp.run.explain.kinds import KINDS
 from distbp.run.explain.page import page
 from distbp.run.explain.step import Explanation, explain_job
 from distbp.run.explain.text import lines
+from distbp.run.explain.words import plain
 
 ROOT = Path(__file__).resolve().parents[1]
 MAZUR = str(ROOT / "examples" / "mazur.yaml")
@@ -785,6 +786,14 @@ def test_large_layers_are_cut_and_say_so() -> None:
     told = "\n".join(lines(found))
     assert "... 1,936 more units; --format json has them all" in told
     assert len(found.to_json()["layers"][0]["a"]) == 6
+
+
+def test_each_of_several_inputs_is_shown_with_its_numbers() -> None:
+    found = explained(*CASES["input"], CLASSES)
+    told, drawn = "\n".join(lines(found)), " ".join(parsed(page(found)).texts)
+    assert "Layer 0: input 'place'" in drawn
+    assert f"a[0] = x[2] = {plain(found.input[2])}" in told
+    assert "1: input" in drawn  # a column of the picture
 
 
 def test_a_file_says_what_it_is_by_its_name(tmp_path: Path) -> None:

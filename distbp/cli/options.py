@@ -47,7 +47,8 @@ DATA_HELP = """MODEL is a model folder or a run directory. DATA is one of
 
     \b
       inputs.npy targets.npy          arrays (rows, features...) and (rows,) or (rows, outputs)
-      data.npz                        with arrays `inputs` and `targets`
+      data.npz                        with arrays `inputs` and `targets`; of several inputs or outputs
+                                      with arrays of their names
       images-idx3.gz labels-idx1.gz   IDX files
       rows.csv                        a table, for a model trained on one (also Parquet, ...)
       '{format: digits, split: test}' a source as a job writes it; see docs/job.md

@@ -263,5 +263,4 @@ INPUT = Kind(
     made=_entered,
     hands_rule=lambda step: "",
     hands=_same,
-    passes=True,
 )
