@@ -51,6 +51,7 @@ class Limits:
     uploads_of_project: int = 4
     predict_rows: int = 10_000
     predict_values: int = 1_000_000  # of one answer
+    predict_numbers: int = 2**25  # of the rows of one request, padded
     predict_model_bytes: int = 2 * 2**30
     models_kept: int = 4  # in memory, to predict again
 

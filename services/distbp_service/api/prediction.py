@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -54,6 +55,8 @@ class Predictions:
             if isinstance(inputs[0], bytes):
                 x = picture_row(inputs[0], loaded.input_shape)
             elif loaded.network.lengths or loaded.network.named_inputs:
+                if len(inputs) * math.prod(loaded.network.row_shape) > self._limits.predict_numbers:
+                    raise TooLargeError("the rows would be too large, padded; send fewer rows", "inputs")
                 x = loaded.checked(inputs)
             else:
                 x = _array(inputs, loaded.columns) if loaded.plan is None else loaded.encoded(inputs)

@@ -276,7 +276,7 @@ def test_a_model_of_named_columns_and_classes(api: Api, tmp_path: Path) -> None:
 def test_a_model_of_several_inputs_takes_them_by_name(api: Api, tmp_path: Path) -> None:
     layers = [
         {"type": "input", "name": "image", "shape": [1, 2, 2]},
-        {"type": "input", "name": "series", "shape": [3, 2], "ragged": True},
+        {"type": "input", "name": "series", "shape": [5000, 2], "ragged": True},
         {"type": "flatten", "inputs": ["image"], "name": "seen"},
         {"type": "gru", "units": 3, "inputs": ["series"], "name": "heard"},
         {"type": "concatenate", "inputs": ["seen", "heard"]},
@@ -295,10 +295,13 @@ def test_a_model_of_several_inputs_takes_them_by_name(api: Api, tmp_path: Path) 
         ([rows[0], {"image": image}], "row 1 does not name the inputs that row 0 names; name all"),
         ([rows[0], [1.0]], "row 1 does not name the inputs that row 0 names; name all"),
         ([{**rows[0], "image": [[1.0]]}], "input 'image': has the shape (1, 1, 1), but the layer takes"),
-        ([[1.0]], "expected inputs of shape (rows, 11), got (1, 1)"),
-        ([1.0], "expected inputs of shape (rows, 11), got (1,)"),
+        ([[1.0]], "expected inputs of shape (rows, 10005), got (1, 1)"),
+        ([1.0], "expected inputs of shape (rows, 10005), got (1,)"),
     ):
         assert said in problem_of(api.call("POST", path, json={"inputs": inputs}), 422)["message"]
+    many = {"inputs": [{"image": image, "series": []}] * 4000}
+    said = problem_of(api.call("POST", path, json=many), 413)["message"]
+    assert said == "the rows would be too large, padded; send fewer rows"
 
 
 def test_a_model_of_rows_with_lengths_takes_ragged_lists(api: Api, tmp_path: Path) -> None:
