@@ -227,6 +227,8 @@ def test_other_faults_of_the_data_are_named(tmp_path: Path) -> None:
         distbp.train(job(data={"train": {**source, "inputs": "facts"}}), folder=tmp_path)
     with pytest.raises(DataError, match="the mapping of inputs is empty; name an array for each input"):
         distbp.train(job(data={"train": {**source, "inputs": {}, "lengths": None}}), folder=tmp_path)
+    with pytest.raises(DataError, match="columns are those of one array of inputs; leave them out"):
+        distbp.train(job(data={"train": {**source, "columns": "targets"}}), folder=tmp_path)
     with pytest.raises(JobError) as caught:
         job(data={"train": {**source, "lengths": "series_lengths"}})
     assert [fault.path for fault in caught.value.faults] == ["data.train.lengths"]

@@ -138,6 +138,8 @@ class Npz:
         name, several = f"{self.path}[{self.inputs}]", isinstance(self.targets, Mapping)
         x, named = own.get(""), tuple[NamedInput, ...]()
         if isinstance(self.inputs, Mapping):
+            if columns is not None:
+                raise DataError(f"{self.path}: columns are those of one array of inputs; leave them out")
             name = self.path
             named, x = joined(own, ends, name)
         assert x is not None
