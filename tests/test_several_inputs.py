@@ -16,9 +16,10 @@ from distbp import JobError, TrainingJob
 from distbp.cli.main import group
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError, ModelError
-from distbp.data.formats import Npz, load
+from distbp.data.formats import Npz, from_arrays, load
 from distbp.data.named_inputs import fit_each
-from distbp.nn.named_inputs import named_inputs
+from distbp.model.given import rows_of_inputs
+from distbp.nn.named_inputs import NamedInput, named_inputs
 
 LAYERS: list[dict[str, Any]] = [
     {"type": "input", "name": "image", "shape": [1, 4, 4], "scale": 255},
@@ -258,6 +259,22 @@ def test_rows_may_all_have_no_steps() -> None:
         result = distbp.train(job(data={}), data=({**x, "series": series}, y))
         assert len(result.model().predict({**x, "series": series})) == 60
     assert not len(result.model().predict({name: values[:0] for name, values in x.items()}))
+
+
+def test_large_inputs_are_joined_in_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """12 MiB of bytes beside numbers of 64 bits are 96 MiB of rows, in a file."""
+    monkeypatch.setenv("DISTBP_PREPARE_BYTES", "1000000")
+    inputs = (NamedInput("image", (1, 64, 64)), NamedInput("facts", (3,), first=4096))
+    x = {"image": np.ones((3072, 1, 64, 64), np.uint8), "facts": np.ones((3072, 3))}
+    before = resident_bytes()
+    table = from_arrays(x, np.ones(3072), named=inputs)
+    for model_rows in (table.inputs, rows_of_inputs(inputs, None, x)):
+        assert isinstance(model_rows, np.memmap)
+        assert resident_bytes() - before < 48 * 2**20
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
 def test_lengths_have_room_in_any_dtype() -> None:

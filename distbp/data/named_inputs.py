@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ from distbp.data.given import as_array
 from distbp.data.ids import as_ids
 from distbp.data.preprocessing import Preprocessing, fit
 from distbp.data.sequences import blanked, checked_lengths, differ, padded, room, with_lengths
-from distbp.data.table import Table, check_real, chunks
+from distbp.data.table import Table, check_real, chunks, release_pages
 from distbp.nn.named_inputs import NamedInput
 
 
@@ -40,13 +41,15 @@ def side_by_side(given: Mapping[str, Any], named: Sequence[NamedInput], name: st
     dtypes = [part.dtype for part, _ in parts]
     dtypes += [np.min_scalar_type(one.shape[0]) for one in named if one.ragged]
     rows = room((count, named[-1].stop), np.result_type(*dtypes))
-    for one, (part, lengths) in zip(named, parts, strict=True):
-        steps = one.first + int(np.prod(part.shape[1:]))
-        rows[:, steps : one.end] = 0  # past the longest row
-        for start, piece in chunks(part):
-            rows[start : start + len(piece), one.first : steps] = piece.reshape(len(piece), -1)
-        if lengths is not None:
-            rows[:, one.end] = lengths
+    for start, out in chunks(rows):
+        stop = start + len(out)
+        for one, (part, lengths) in zip(named, parts, strict=True):
+            own = math.prod(part.shape[1:])
+            out[:, one.first : one.first + own] = part[start:stop].reshape(len(out), own)
+            out[:, one.first + own : one.end] = 0  # past the longest row
+            if lengths is not None:
+                out[:, one.end] = lengths[start:stop]
+            release_pages(part)
     return rows
 
 
@@ -150,6 +153,7 @@ def check_parts(rows: Array, named: Sequence[NamedInput], name: str, row_number:
             as_ids(rows[:, one.first : one.end], one.ids_below, its_name, row_number)
         if one.ragged:
             checked_lengths(rows[:, one.end], len(rows), one.shape[0], its_name)
+            release_pages(rows)
 
 
 def _views(table: Table) -> dict[str, Any]:

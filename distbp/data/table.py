@@ -118,14 +118,14 @@ def chunks(array: Array) -> Iterator[tuple[int, Array]]:
 
 
 def release_pages(array: Array) -> None:
-    """Gives back the resident pages of a read-only file mapping below `array`, if there is one.
+    """Gives back the resident pages of a file mapping below `array`, if there is one.
 
     They are read again, from the file or the page cache, when they are next used.
     """
     base: Any = array
-    backed = False  # only pages of an unchanged file come back; those of other mappings would be lost
+    backed = False  # what is in the file comes back; private changes ("c") would be lost
     while isinstance(base, np.ndarray):
-        backed = backed or (isinstance(base, np.memmap) and base.mode == "r")
+        backed = backed or (isinstance(base, np.memmap) and base.mode != "c")
         base = base.base
     if backed and isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         base.madvise(mmap.MADV_DONTNEED)
