@@ -12,7 +12,7 @@ import pytest
 from distbp import TrainingJob
 from distbp.core.errors import DataError
 from distbp.data.formats import from_arrays
-from distbp.data.formats.arrays import arranged, columns_of
+from distbp.data.given import arranged, columns_of
 from distbp.data.targets import Meaning, as_taken, shown, understand
 from distbp.nn.losses import LOSSES, Targets
 from distbp.run.splits import open_splits
