@@ -119,8 +119,7 @@ every_net = pytest.mark.parametrize("net", NETS, ids=" ".join)
 
 
 @every_net
-# As many rows as the program is for, and fewer; `test_compiled_ops_give_the_same` has other numbers of them.
-@pytest.mark.parametrize(("rows", "most"), [(3, 8), (1, 1)])
+@pytest.mark.parametrize(("rows", "most"), [(5, 5), (3, 8), (1, 1)])
 def test_gradients(net: tuple[str, str], rows: int, most: int) -> None:
     report = gradcheck(*NETS[net], rows, most)
     assert report.tolerance == 1e-7
