@@ -143,12 +143,6 @@ def test_resuming_what_is_no_run(tmp_path: Path) -> None:
     assert "Traceback" not in result.output
 
 
-def test_the_package_is_the_command_line() -> None:
-    command = [sys.executable, "-W", "error", "-m", "distbp", "--version"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("distbp, version ")
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(
     tmp_path: Path, number: signal.Signals, code: int

@@ -2,10 +2,9 @@
 
     python tools/draw_house.py > docs/images/house.svg
 
-A room is a package or a file directly under `distbp/`, but `__init__.py` and `__main__.py` are none. It
-stands one floor below the lowest room that it imports from. An arrow points to what is imported; one that
-follows from two others is left out. Imports for type checking do not count. The same files give the same
-bytes.
+A room is a package or a file directly under `distbp/`. It stands one floor below the lowest room that it
+imports from. An arrow points to what is imported; one that follows from two others is left out. Imports for
+type checking do not count. The same files give the same bytes.
 
 The floors are drawn by the method of Sugiyama, Tagawa and Toda ("Methods for Visual Understanding of
 Hierarchical System Structures", 1981): an arrow over several floors gets a place on each of them, and the
@@ -69,7 +68,7 @@ def find_rooms(package: Path) -> dict[str, Room]:
     found: dict[str, list[Path]] = {}
     for path in sorted(package.rglob("*.py")):
         first = path.relative_to(package).parts[0].removesuffix(".py")
-        if first not in ("__init__", "__main__"):
+        if first != "__init__":
             found.setdefault(first, []).append(path)
     rooms = {}
     for name, paths in sorted(found.items()):

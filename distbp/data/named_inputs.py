@@ -18,6 +18,7 @@ from distbp.data.ids import as_ids
 from distbp.data.preprocessing import Preprocessing, fit
 from distbp.data.sequences import blanked, checked_lengths, differ, padded, room, with_lengths
 from distbp.data.table import Table, check_real, chunks, release_pages
+from distbp.nn.layers.base import Shape
 from distbp.nn.named_inputs import NamedInput
 
 
@@ -132,7 +133,7 @@ def _fitted(table: Table, named: Sequence[NamedInput]) -> Table:
             f"{table.name}: has lengths, and several inputs have them each; give ragged: true to those with"
             " rows of different lengths"
         )
-    if table.named_inputs and [one[:4] for one in table.named_inputs] != [one[:4] for one in named]:
+    if table.named_inputs and _layout(table.named_inputs) != _layout(named):
         table = replace(table, inputs=side_by_side(_views(table), named, table.name))
     table = replace(table, inputs=table.inputs.reshape(len(table), -1), named_inputs=tuple(named))
     numbers = table.inputs.shape[1]
@@ -143,6 +144,11 @@ def _fitted(table: Table, named: Sequence[NamedInput]) -> Table:
             " mapping from their names, or such rows"
         )
     return table
+
+
+def _layout(named: Sequence[NamedInput]) -> list[tuple[str, Shape, bool]]:
+    """What decides where each number of a row lies."""
+    return [(one.name, one.shape, one.ragged) for one in named]
 
 
 def check_parts(rows: Array, named: Sequence[NamedInput], name: str, row_number: Any = int) -> None:

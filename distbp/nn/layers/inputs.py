@@ -62,12 +62,14 @@ class Input(Facts):
             )
         return tuple(self.shape)
 
-    def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
-        return self._lowered(low, x, 0)
+    @property
+    def _begin(self) -> int:
+        """Where its numbers begin in a row of the data."""
+        return 0
 
-    def _lowered(self, low: Lowering, x: Value, first: int) -> tuple[Value, Backward]:
-        stop = first + math.prod(self.shape)
-        y, backward = Slice(start=first, stop=stop).lower(low, x)
+    def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
+        stop = self._begin + math.prod(self.shape)
+        y, backward = Slice(start=self._begin, stop=stop).lower(low, x)
         if not self.ragged:
             return y._replace(shape=self.own_shape), backward
         lengths = low.tape.work(1)
@@ -79,7 +81,7 @@ class Input(Facts):
 
 @dataclass(frozen=True, kw_only=True)
 class _PlacedInput(Input):
-    """`first`: where its numbers begin in a row of the data."""
+    """`first`: where its numbers begin."""
 
     first: int
 
@@ -87,5 +89,6 @@ class _PlacedInput(Input):
     def as_written(self) -> Input:
         return Input(**{field.name: getattr(self, field.name) for field in fields(Input)})
 
-    def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
-        return self._lowered(low, x, self.first)
+    @property
+    def _begin(self) -> int:
+        return self.first

@@ -18,6 +18,7 @@ from distbp.data.given import arranged
 from distbp.data.table import Columns
 from distbp.model.folder import load_model
 from distbp.model.predictor import Model as Loaded
+from distbp.nn.network import Network
 from distbp_service.api.config import Limits
 from distbp_service.api.errors import TooLargeError, log
 from distbp_service.api.pictures import picture_row
@@ -55,7 +56,7 @@ class Predictions:
             if isinstance(inputs[0], bytes):
                 x = picture_row(inputs[0], loaded.input_shape)
             elif loaded.network.lengths or loaded.network.named_inputs:
-                if len(inputs) * math.prod(loaded.network.row_shape) > self._limits.predict_numbers:
+                if len(inputs) * _padded(loaded.network, inputs) > self._limits.predict_numbers:
                     raise TooLargeError("the rows would be too large, padded; send fewer rows", "inputs")
                 x = loaded.checked(inputs)
             else:
@@ -105,6 +106,13 @@ class Predictions:
             while len(self._kept) > self._limits.models_kept:
                 self._kept.popitem(last=False)
         return found
+
+
+def _padded(network: Network, inputs: list[Any]) -> int:
+    """How many numbers a row has, once all have the steps of the longest."""
+    longest = max((len(row) for row in inputs if isinstance(row, list)), default=0)
+    steps = longest * math.prod(network.input_shape[1:]) if network.lengths else 0
+    return max(steps, math.prod(network.row_shape))
 
 
 def _arrays(found: Any) -> list[Array]:

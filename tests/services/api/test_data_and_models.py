@@ -325,6 +325,10 @@ def test_a_model_of_rows_with_lengths_takes_ragged_lists(api: Api, tmp_path: Pat
         ([1.0, 2.0], "row 0 is not an array of numbers"),
     ):
         assert said in problem_of(api.call("POST", path, json={"inputs": inputs}), 422)["message"]
+    # One long row among many empty ones: padded, all would be as long.
+    many = [[[1.0, 2.0]] * 4_000, *[[]] * 4_999]
+    message = problem_of(api.call("POST", path, json={"inputs": many}), 413)["message"]
+    assert message == "the rows would be too large, padded; send fewer rows"
 
 
 def test_a_model_of_series_predicts_as_many_steps_as_each_has(api: Api, tmp_path: Path) -> None:
