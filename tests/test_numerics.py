@@ -44,7 +44,10 @@ def test_another_process_has_the_same_one() -> None:
 
 def test_compiled_kernels_are_another_fingerprint() -> None:
     numba = pytest.importorskip("numba", reason="Numba is not installed")
-    assert fingerprint("numba")["kernels"] == f"numba {numba.__version__}, narrow products transposed"
+    assert (
+        fingerprint("numba")["kernels"]
+        == f"numba {numba.__version__}, small products transposed, products with a small matrix in strips"
+    )
 
 
 def alone(program: str) -> str:

@@ -160,7 +160,8 @@ def _blas() -> str:
     return ", ".join(sorted(set(libraries))) or "unknown"
 
 
-NARROW = ", narrow products transposed"  # before this was so, they had other bits
+# How products are cut and turned: another way has other bits. See `distbp.nn.ops.loops_products`.
+NARROW = ", small products transposed, products with a small matrix in strips"
 
 
 # Parts: into which a float32 is split; terms: after which a sum is rounded; at a time: of how many terms the

@@ -190,7 +190,7 @@ class ParameterServer:
         if self.step % self._steps_per_epoch == 0:
             self.epoch_totals[:] = 0
         places = [LOSS, WEIGHT, ROWS]  # added one after the other, as the order decides the last bits
-        self.epoch_totals[places] = np.add.accumulate(np.vstack([self.epoch_totals[places], *steps]))[-1]
+        self.epoch_totals[places] = np.add.accumulate([self.epoch_totals[places].tolist(), *steps])[-1]
         self.advance_by(len(steps))
 
     def add_live_rows(self, live: Array) -> None:
@@ -273,7 +273,7 @@ class ParameterServer:
     def step_of(self, step: int, plateau: PlateauState) -> Step:
         """What is known of the update of a step before its gradient is."""
         rate = float(self.learning_rate(step, plateau))
-        return Step(number=step + 1, learning_rate=rate, decay=self._decay(step))
+        return Step(step + 1, rate, decay=self._decay(step))
 
     def _end(self, step: int) -> None:
         """What follows every update."""

@@ -44,12 +44,13 @@ class Gemm(NamedTuple):
 
     `small`: for products of at most `distbp.machine.gemm.SMALL` multiplications. `large`: for the others.
     `own`: our function, for large products with at least `least` rows, columns and terms; 0 if there is
-    none."""
+    none. `strips`: 1 where `small` is so fast that large products with a small matrix are cut for it."""
 
     large: int
     small: int
     own: int = 0
     least: int = 0
+    strips: int = 0
 
 
 class Dots(NamedTuple):
@@ -85,7 +86,8 @@ def _in_openblas(function: str) -> dict[np.dtype[Any], int] | None:
 def openblas() -> Callable[[np.dtype[Any]], Gemm] | None:
     """A function dtype -> products, for NumPy's own OpenBLAS; None without it."""
     found = _in_openblas("gemm")
-    return None if found is None else lambda dtype: Gemm(found[dtype], found[dtype])
+    strips = int(processor_flags() >= VECTOR_FLAGS)  # OpenBLAS has kernels for small products with AVX-512
+    return None if found is None else lambda dtype: Gemm(found[dtype], found[dtype], strips=strips)
 
 
 @functools.cache

@@ -78,7 +78,7 @@ def products_of(ops: Sequence[Row], most_rows: int, kernels: Kernels, dtype: np.
 
 def space_table(spaces: Spaces, gemm: Gemm) -> Array:
     """The table of spaces that compiled ops read. Keep the arrays while it is used."""
-    table = np.zeros(PRODUCTS + 4, np.int64)
+    table = np.zeros(PRODUCTS + len(gemm), np.int64)
     for space, array in spaces.items():
         table[space] = address(array)
     table[PRODUCTS:] = gemm

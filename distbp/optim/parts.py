@@ -135,21 +135,22 @@ class Rule:
 
     def constants(self, *steps: Step) -> Array:
         """(steps, groups, rows, 4) float64, what the ops read for the parameters of each group; but for the
-        scale."""
-        # NumPy scalars among the numbers would make other types of them.
-        steps = tuple(
-            Step(int(one.number), float(one.learning_rate), float(one.gradient_norm), 0.0, float(one.decay))
-            for one in steps
-        )
+        scale. What is in a step are Python's numbers: NumPy's would make other types of the ops' numbers."""
         found = np.zeros((len(steps), len(self.groups), len(self.rows), CONSTANTS))
+        found[..., 0] = 1.0
         for rate, groups in self._of_rate.items():
-            own = [step._replace(learning_rate=step.learning_rate * rate) for step in steps]
+            own = steps
+            if rate != 1:
+                own = tuple(step._replace(learning_rate=step.learning_rate * rate) for step in steps)
             for row, (factors, numbers, undecayed) in enumerate(self._numbers):
-                whole = np.array([math.prod([factor(step) for factor in factors]) for step in own])
+                if factors:
+                    whole = [math.prod([factor(step) for factor in factors]) for step in own]
+                    found[:, groups, row, 0] = np.array(whole)[:, None]
+                if numbers is _no_numbers:
+                    continue
                 values = np.array([numbers(step) for step in own])
                 for group in groups:
                     plain = undecayed is None or self.groups[group].decays
-                    found[:, group, row, 0] = whole
                     found[:, group, row, 1 : 1 + values.shape[1]] = values if plain else undecayed
         return found
 

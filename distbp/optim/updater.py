@@ -130,7 +130,9 @@ class Updater:
 
     def constants(self, step: Step, scale: float) -> Array:
         """(groups, rows, 4): what the ops of the rule read at a step."""
-        found: Array = self.rule.constants(step)[0]
+        # NumPy scalars in a step would make other types of the rule's numbers.
+        plain = Step(int(step.number), float(step.learning_rate), decay=float(step.decay))
+        found: Array = self.rule.constants(plain)[0]
         found[:, self.rule.scaled, 0] *= self.rule.scale(float(scale), float(step.gradient_norm))
         return found
 

@@ -12,7 +12,7 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.machine import vector_math
 from distbp.machine.jit import inner
-from distbp.machine.scalars import larger, smaller
+from distbp.machine.scalars import index, larger, smaller
 from distbp.machine.structures import address_of
 from distbp.nn.ops.loops_normalization import lane_sum
 from distbp.nn.ops.loops_products import PLAIN, TRANSPOSED, multiply
@@ -54,7 +54,7 @@ def _softmax(s: Array, ahead: int, end: int, scale: float) -> None:
             for j in range(seen):
                 here[j] *= share
         for j in range(seen, steps):
-            s[i, j] = _ZERO
+            s[i, index(j)] = _ZERO
 
 
 def attention(row: int, spaces: int, rows: int) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.machine.jit import inner
-from distbp.machine.scalars import as_float, larger, smaller
+from distbp.machine.scalars import as_float, index, larger, smaller
 from distbp.machine.structures import floats, stack
 from distbp.nn.ops.rows import bits, double, flat, real, single
 
@@ -40,16 +40,16 @@ def bound(row: int, spaces: int, rows: int) -> None:
 def _add_live(
     y: Array, kept: Array, first: int, a: float, b: float, c: float, d: float, live: Array, count: int
 ) -> None:
-    """live[j] += 1 where y[first + j] is not flat, for `count` numbers."""
+    """live[j] += 1 where y[index(first + j)] is not flat, for `count` numbers."""
     few, one, zero = np.float32(0.1), np.float32(1), np.float32(0)
     for j in range(count):
-        v = y[first + j]
+        v = y[index(first + j)]
         flat = (v >= a and v <= b) or (v >= c and v <= d)
         live[j] += zero if flat else one
     if kept.size:
         for j in range(count):
-            v = y[first + j]
-            live[j] += one if v >= a and v <= b and kept[first + j] >= few else zero
+            v = y[index(first + j)]
+            live[j] += one if v >= a and v <= b and kept[index(first + j)] >= few else zero
 
 
 def live_rows(row: int, spaces: int, rows: int) -> None:
@@ -69,5 +69,6 @@ def live_rows(row: int, spaces: int, rows: int) -> None:
             live[j] = np.float32(0)
         for first in range(begin, y.size, wide):
             _add_live(y, kept, first, a, b, c, d, live, smaller(count, y.size - first))
-        for j in range(count):
-            total[0, (begin + j) % columns] += live[j]
+        for first in range(0, count, columns):  # `begin` is 0 where there are several
+            for j in range(smaller(columns, count - first)):
+                total[0, index(begin + j)] += live[index(first + j)]

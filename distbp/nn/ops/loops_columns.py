@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from distbp.machine.scalars import larger, smaller
+from distbp.machine.scalars import index, larger, smaller
 from distbp.nn.ops.columns import MISSING
 from distbp.nn.ops.rows import flat, real, single, whole
 
@@ -25,7 +25,7 @@ def enter_number(row: int, spaces: int, rows: int) -> None:
         for j in range(count):
             share = (x - bins[0, j]) / bins[1, j]
             share = _ZERO if share < _ZERO else share  # NaN stays
-            out[i, first + 1 + j] = _ONE if share > _ONE else share
+            out[i, index(first + 1 + j)] = _ONE if share > _ONE else share
         if indicator:
             out[i, first + 1 + count] = _ONE if gone else _ZERO
 
@@ -39,7 +39,7 @@ def enter_row(row: int, spaces: int, rows: int) -> None:
             larger(int(cells[i, column]), 0), table.shape[0] - 1
         )  # in the table, whatever came in
         for j in range(table.shape[1]):
-            out[i, first + j] = table[number, j]
+            out[i, index(first + j)] = table[number, j]
 
 
 def enter_one_hot(row: int, spaces: int, rows: int) -> None:
@@ -48,7 +48,7 @@ def enter_one_hot(row: int, spaces: int, rows: int) -> None:
     for i in range(cells.shape[0]):
         number = int(cells[i, column])
         for j in range(levels):
-            out[i, first + j] = _ONE if number == j + 1 else _ZERO
+            out[i, index(first + j)] = _ONE if number == j + 1 else _ZERO
         if other:
             out[i, first + levels] = _ONE if number <= 0 else _ZERO
 
@@ -62,4 +62,4 @@ def scatter_add_cells(row: int, spaces: int, rows: int) -> None:
     for i in range(cells.shape[0]):
         number = smaller(larger(int(cells[i, column]), 0), out.shape[0] - 1)
         for j in range(out.shape[1]):
-            out[number, j] += d[i, first + j]
+            out[number, j] += d[i, index(first + j)]

@@ -9,7 +9,7 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.machine.jit import inner
 from distbp.machine.lanes import LANES
-from distbp.machine.scalars import larger, smaller
+from distbp.machine.scalars import index, larger, smaller
 from distbp.machine.structures import address_of
 from distbp.machine.window_sums import BYTES, MOST, VECTORS, sum_places, sum_windows
 from distbp.nn.ops.loops_windows import windows_of
@@ -42,7 +42,7 @@ def _copy_image(x: Array, at: int, height: int, wide: int, out: Array, to: int, 
     """Rows of `wide` numbers that follow each other from x[at] on, to rows that begin `pitch` apart."""
     for i in range(height):
         for j in range(wide):
-            out[to + i * pitch + j] = x[at + i * wide + j]
+            out[index(to + i * pitch + j)] = x[index(at + i * wide + j)]
 
 
 @inner
@@ -161,7 +161,7 @@ def convolve_backward(row: int, spaces: int, rows: int) -> None:
         inside = first + w.top * pitch + w.left * w.channels
         for i in range(w.height):
             for j in range(wide):
-                dx[(n * w.height + i) * wide + j] = image[inside + i * pitch + j]
+                dx[index((n * w.height + i) * wide + j)] = image[index(inside + i * pitch + j)]
 
 
 @inner

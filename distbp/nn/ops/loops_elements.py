@@ -10,7 +10,7 @@ from numba import njit, types
 
 from distbp.core.streams import Purpose
 from distbp.machine.pointers import intrinsic
-from distbp.machine.scalars import larger
+from distbp.machine.scalars import index, larger
 from distbp.nn.ops.elements import DROPOUT_LEVELS, flat_cosine
 from distbp.nn.ops.rows import flat, labels, real, single, whole
 
@@ -42,7 +42,7 @@ def copy_columns(row: int, spaces: int, rows: int) -> None:
     source, target, count = whole(row, 0), whole(row, 1), whole(row, 2)
     for i in range(a.shape[0]):
         for j in range(count):
-            out[i, target + j] = a[i, source + j]
+            out[i, index(target + j)] = a[i, index(source + j)]
 
 
 def steps_first(row: int, spaces: int, rows: int) -> None:
@@ -52,7 +52,7 @@ def steps_first(row: int, spaces: int, rows: int) -> None:
     for i in range(a.shape[0]):
         for t in range(steps):
             for j in range(features):
-                out[t * a.shape[0] + i, j] = a[i, t * features + j]
+                out[t * a.shape[0] + i, j] = a[i, index(t * features + j)]
 
 
 def samples_first(row: int, spaces: int, rows: int) -> None:
@@ -62,9 +62,9 @@ def samples_first(row: int, spaces: int, rows: int) -> None:
     for i in range(out.shape[0]):
         for t in range(steps):
             for j in range(features):
-                out[i, t * features + j] = a[t * out.shape[0] + i, j]
+                out[i, index(t * features + j)] = a[t * out.shape[0] + i, j]
         for k in range(steps * features, out.shape[1]):
-            out[i, k] = np.float32(0)
+            out[i, index(k)] = np.float32(0)
 
 
 def fill(row: int, spaces: int, rows: int) -> None:

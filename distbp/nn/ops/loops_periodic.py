@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from distbp.machine import vector_math
+from distbp.machine.scalars import index
 from distbp.nn.ops.rows import flat, single, whole
 
 _ZERO, _TURN = np.float32(0), np.float32(2 * math.pi)
@@ -23,12 +24,12 @@ def periodic(row: int, spaces: int, rows: int) -> None:
             turned, at = _TURN * x[i, column + c], 2 * k * c
             for j in range(k):
                 sine, cosine = vector_math.sine_and_cosine(turned * frequency[c, j] + phase[c, j])
-                kept[i, at + j] = cosine
-                kept[i, at + k + j] = sine
+                kept[i, index(at + j)] = cosine
+                kept[i, index(at + k + j)] = sine
             for m in range(d):
                 total = bias[c, m]
                 for j in range(k):
-                    total += kept[i, at + j] * weight[d * c + m, j]
+                    total += kept[i, index(at + j)] * weight[d * c + m, j]
                 y[i, first + d * c + m] = total
 
 
@@ -51,12 +52,12 @@ def periodic_backward(row: int, spaces: int, rows: int) -> None:
                 dz = dy[i, first + d * c + m]
                 dbias[c, m] += dz
                 for j in range(k):
-                    dweight[d * c + m, j] += dz * kept[i, at + j]
+                    dweight[d * c + m, j] += dz * kept[i, index(at + j)]
             for j in range(k):
                 ds = _ZERO
                 for m in range(d):
                     ds += dy[i, first + d * c + m] * weight[d * c + m, j]
-                da = -kept[i, at + k + j] * ds
+                da = -kept[i, index(at + k + j)] * ds
                 dphase[c, j] += da
                 dfrequency[c, j] += da * turned
                 total += da * frequency[c, j]

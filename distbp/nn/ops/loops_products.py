@@ -9,17 +9,18 @@ from distbp.machine.gemm import MOST_TERMS, SMALL, call_sgemm
 from distbp.machine.gemm import PLAIN as _PLAIN
 from distbp.machine.gemm import TRANSPOSED as _TRANSPOSED
 from distbp.machine.jit import inner
-from distbp.machine.scalars import larger, smaller
+from distbp.machine.lanes import LANES
+from distbp.machine.own_products.strips import transpose_lanes
+from distbp.machine.scalars import index, smaller
 from distbp.machine.structures import address_of, floats, word
 from distbp.nn.ops.rows import PRODUCTS, single, whole
 
 # NumPy's numbers, and so those of arguments that are not constants: `multiply` is compiled once for all its
 # callers.
 PLAIN, TRANSPOSED = np.int64(_PLAIN), np.int64(_TRANSPOSED)
-_LINE = 16  # float32 numbers in 64 bytes
-# A gradient of fewer rows or columns, of many terms each, OpenBLAS makes faster in parts of at most SMALL
-# multiplications, for which it has functions of their own.
-_NARROW = 32
+# A product with a matrix that is this small, or narrow, the library's functions for small products make
+# faster, strip by strip, than the ones for large products: at 115 GFLOP/s in place of 95 on one AMD EPYC.
+_STRIP, _NARROW = 40, 32  # the fewest rows of a strip; columns
 
 
 @inner
@@ -39,14 +40,29 @@ def multiply(
     ldc: int,
 ) -> None:
     """c (m, n) <- op(a) op(b) + kept * c, of float32 matrices by their addresses; by the functions in the
-    table of spaces."""
+    table of spaces. Strips are rows of the left matrix, those of c or, where it is transposed, the terms."""
     at = spaces + 8 * PRODUCTS
     large, small, own, least = word(at), word(at + 8), word(at + 16), word(at + 24)
-    function = small if m * n * k <= SMALL else large
-    if m * n * k > SMALL or right == TRANSPOSED:  # OpenBLAS takes its time to read a right operand by columns
+    size, rows, strips = m * n * k, k if left == TRANSPOSED else m, 1
+    if size > SMALL and right == PLAIN and word(at + 32):
+        narrow = left == TRANSPOSED and smaller(m, n) < _NARROW
+        if narrow or size * _STRIP <= SMALL * rows:
+            strips = smaller(rows, -(-size // SMALL))
+    function = small if size <= SMALL or strips > 1 else large
+    # OpenBLAS takes its time to read a right operand by columns.
+    if strips == 1 and (size > SMALL or right == TRANSPOSED):
         ours = own != 0 and kept == 0 and smaller(smaller(m, n), k) >= least and k <= MOST_TERMS
         function = own if ours else function
-    call_sgemm(function, left, right, m, n, k, a, lda, b, ldb, np.float32(kept), c, ldc)
+    terms = left == TRANSPOSED
+    for strip in range(strips):
+        first = strip * rows // strips
+        count = (strip + 1) * rows // strips - first
+        added = np.float32(kept or (terms and strip > 0))
+        from_b, to = (4 * first * ldb, 0) if terms else (0, 4 * first * ldc)
+        m, k = (m, count) if terms else (count, k)
+        call_sgemm(
+            function, left, right, m, n, k, a + 4 * first * lda, lda, b + from_b, ldb, added, c + to, ldc
+        )
 
 
 def nt(row: int, spaces: int, rows: int) -> None:
@@ -84,26 +100,21 @@ def weight_gradient(spaces: int, a: Array, b: Array, kept: int, begin: int, end:
     if rows == 0 and not kept:
         floats(out, (end - begin) * features)[:] = 0
         return
-    parts = 1
-    if smaller(end - begin, features) < _NARROW:
-        parts = larger(1, smaller(rows, -(-rows * (end - begin) * features // SMALL)))
-    for part in range(parts):
-        first, last = part * rows // parts, (part + 1) * rows // parts
-        multiply(
-            spaces,
-            TRANSPOSED,
-            PLAIN,
-            end - begin,
-            features,
-            last - first,
-            address_of(a) + 4 * (first * units + begin),
-            units,
-            address_of(b) + 4 * first * features,
-            features,
-            np.int64(kept or part > 0),
-            out,
-            features,
-        )
+    multiply(
+        spaces,
+        TRANSPOSED,
+        PLAIN,
+        end - begin,
+        features,
+        rows,
+        address_of(a) + 4 * begin,
+        units,
+        address_of(b),
+        features,
+        np.int64(kept),
+        out,
+        features,
+    )
 
 
 def tn(row: int, spaces: int, rows: int) -> None:
@@ -123,11 +134,14 @@ def deferred_part(row: int, spaces: int, rows: int, begin: int, end: int, out: i
 
 def transpose(row: int, spaces: int, rows: int) -> None:
     a, out = single(row, spaces, rows, 0), single(row, spaces, rows, 1)
-    for first in range(0, a.shape[0], _LINE):  # so that a line of a cache is written at once
-        last = smaller(first + _LINE, a.shape[0])
-        for j in range(a.shape[1]):
-            for i in range(first, last):
-                out[j, i] = a[i, j]
+    (m, n), whole_lines, whole_lanes = a.shape, a.shape[0] // LANES * LANES, a.shape[1] // LANES * LANES
+    for i in range(0, whole_lines, LANES):
+        for j in range(0, whole_lanes, LANES):
+            source, to = address_of(a) + 4 * (i * n + j), address_of(out) + 4 * (j * m + i)
+            transpose_lanes(source, 4 * n, LANES, LANES, to, 4 * m)
+    for i in range(m):
+        for j in range(whole_lanes if i < whole_lines else 0, n):
+            out[index(j), i] = a[i, index(j)]
 
 
 @inner

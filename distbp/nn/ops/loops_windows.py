@@ -8,7 +8,7 @@ import numpy as np
 
 from distbp.machine.jit import inner
 from distbp.machine.lanes import LANES
-from distbp.machine.scalars import larger, smaller
+from distbp.machine.scalars import index, larger, smaller
 from distbp.machine.structures import address_of
 from distbp.machine.window_picks import largest, put_to_largest
 from distbp.nn.ops.rows import flat, real, single, whole
@@ -56,7 +56,7 @@ def channels_first(row: int, spaces: int, rows: int) -> None:
     for n in range(out.shape[0]):
         for p in range(places):
             for c in range(a.shape[1]):
-                out[n, c * places + p] = a[n * places + p, c]
+                out[n, index(c * places + p)] = a[n * places + p, c]
 
 
 def channels_last(row: int, spaces: int, rows: int) -> None:
@@ -67,7 +67,7 @@ def channels_last(row: int, spaces: int, rows: int) -> None:
     for n in range(a.shape[0]):
         for p in range(places):
             for c in range(out.shape[1]):
-                out[n * places + p, c] = a[n, c * places + p]
+                out[n * places + p, c] = a[n, index(c * places + p)]
 
 
 def max_pool(row: int, spaces: int, rows: int) -> None:
@@ -119,15 +119,15 @@ def average_pool(row: int, spaces: int, rows: int) -> None:
             for q in range(w.out_width):
                 left, far = _columns_of(w, q)
                 for c in range(w.channels):
-                    y[to + c] = _ZERO
+                    y[index(to + c)] = _ZERO
                 for i in range(tall):
                     for j in range(far):
                         line, column = top + i * w.dilation_down, left + j * w.dilation_right
                         at = ((n * w.height + line) * w.width + column) * w.channels
                         for c in range(w.channels):
-                            y[to + c] += x[at + c]
+                            y[index(to + c)] += x[index(at + c)]
                 for c in range(w.channels):
-                    y[to + c] *= factor
+                    y[index(to + c)] *= factor
                 to += w.channels
 
 
@@ -146,5 +146,5 @@ def average_pool_backward(row: int, spaces: int, rows: int) -> None:
                         line, column = top + i * w.dilation_down, left + j * w.dilation_right
                         at = ((n * w.height + line) * w.width + column) * w.channels
                         for c in range(w.channels):
-                            dx[at + c] += dy[to + c] * factor
+                            dx[index(at + c)] += dy[index(to + c)] * factor
                 to += w.channels
