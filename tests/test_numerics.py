@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -29,7 +30,7 @@ def test_the_fingerprint_is_text_and_stays() -> None:
     assert list(first) == ["numpy", "simd", "blas", "kernels", "byte_order", "machine", "probe"]
     assert all(isinstance(value, str) and value for value in first.values())
     assert first["numpy"] == np.__version__
-    assert first["kernels"] == "numpy"
+    assert first["kernels"] == "numpy, small weights transposed"
     assert len(first["probe"]) == 16
 
 
@@ -44,10 +45,22 @@ def test_another_process_has_the_same_one() -> None:
 
 def test_compiled_kernels_are_another_fingerprint() -> None:
     numba = pytest.importorskip("numba", reason="Numba is not installed")
-    assert (
-        fingerprint("numba")["kernels"]
-        == f"numba {numba.__version__}, small products transposed, products with a small matrix in strips"
-    )
+    strips = ", products with a small matrix in strips"
+    text = f"numba {numba.__version__}, small weights transposed"
+    assert fingerprint("numba")["kernels"].removesuffix(strips) == text
+
+
+def test_products_are_cut_where_the_library_has_chosen_kernels_for_it() -> None:
+    """What the library says is in the fingerprint; what the processor could do is not."""
+    pytest.importorskip("numba", reason="Numba is not installed")
+    program = "from distbp.engine.numerics import fingerprint; print(fingerprint('numba')['kernels'])"
+    environment = {**os.environ, "OPENBLAS_CORETYPE": "Haswell"}
+    found = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment, capture_output=True, text=True, check=True, timeout=60,
+    ).stdout  # fmt: skip
+    assert "small weights transposed" in found
+    assert "strips" not in found
 
 
 def alone(program: str) -> str:

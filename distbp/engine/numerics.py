@@ -160,8 +160,10 @@ def _blas() -> str:
     return ", ".join(sorted(set(libraries))) or "unknown"
 
 
-# How products are cut and turned: another way has other bits. See `distbp.nn.ops.loops_products`.
-NARROW = ", small products transposed, products with a small matrix in strips"
+# How products are turned and cut: another way has other bits. See `distbp.nn.layers.lowering` and
+# `distbp.machine.gemm`.
+TURNED = ", small weights transposed"
+STRIPS = ", products with a small matrix in strips"
 
 
 # Parts: into which a float32 is split; terms: after which a sum is rounded; at a time: of how many terms the
@@ -177,17 +179,19 @@ VECTORS = ", large products by FMA, 256 terms"
 
 def _kernel_set(name: str) -> str:
     if name == "numpy":
-        return name
-    if name == "amx":
-        return _kernel_set("mkl" if blas.products_beside_tiles() is blas.mkl else "numba") + TILES
-    if name == "fma":
-        return _kernel_set("numba") + VECTORS
+        return name + TURNED
     compiled = f"numba {importlib.metadata.version('numba')}"
-    if name != "mkl":
-        return compiled + (NARROW if blas.openblas() else ", products by NumPy")
-    version, instructions = blas.load_mkl()
-    small = ", small products by OpenBLAS" if blas.small_products_beside_mkl() else ""
-    return f"{compiled}, mkl {version} ({instructions}){small}{NARROW}"
+    if name == "amx" and blas.products_beside_tiles() is not blas.mkl:
+        return compiled + TURNED + TILES
+    if name in ("amx", "mkl"):
+        version, instructions = blas.load_mkl()
+        small = ", small products by OpenBLAS" if blas.small_products_beside_mkl() else ""
+        return f"{compiled}, mkl {version} ({instructions}){small}{TURNED}" + (TILES if name == "amx" else "")
+    products = blas.openblas()
+    if products is None:
+        return f"{compiled}{TURNED}, products by NumPy"
+    strips = STRIPS if products(np.dtype(np.float32)).strips else ""
+    return compiled + TURNED + strips + (VECTORS if name == "fma" else "")
 
 
 def _probe() -> str:

@@ -20,7 +20,7 @@ import functools
 import importlib.metadata
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +32,8 @@ import numpy as np
 _ARCH_PRCTL, _ASK, _TILE_DATA = 158, 0x1023, 18
 TILE_FLAGS = {"amx_tile", "amx_bf16", "avx512_bf16"}  # in /proc/cpuinfo
 VECTOR_FLAGS = {"avx512f"}  # with AVX2, OpenBLAS is as fast as our own products or faster
+# The kernels of OpenBLAS that have functions of their own for small products.
+_FAST_WITH_SMALL = {b"SkylakeX", b"Cooperlake", b"SapphireRapids"}
 _SEQUENTIAL = 1  # mkl_service.h: MKL_THREADING_SEQUENTIAL
 _REPRODUCIBLE = {"avx512": 12, "avx2": 10}  # MKL_CBWR_AVX512, MKL_CBWR_AVX2
 # Names of functions in NumPy's own OpenBLAS; they depend on the build. 64: whole numbers have 64 bits.
@@ -65,12 +67,28 @@ def _address_in(library: ctypes.CDLL, name: str) -> int | None:
     return None if function is None else ctypes.cast(function, ctypes.c_void_p).value
 
 
+def _libraries() -> Iterator[ctypes.CDLL]:
+    """The OpenBLAS of NumPy's wheels."""
+    folder = Path(np.__file__).parent.parent / "numpy.libs"
+    for path in sorted(folder.glob("*openblas*")):
+        yield ctypes.CDLL(str(path))
+
+
+def _openblas_core() -> bytes | None:
+    """The kernels that OpenBLAS has chosen, which are part of the fingerprint; None where it does not say."""
+    for library in _libraries():
+        for name in ("scipy_openblas_{}64_", "openblas_{}64_", "scipy_openblas_{}", "openblas_{}"):
+            function = getattr(library, name.format("get_corename"), None)
+            if function is not None:
+                function.restype = ctypes.c_char_p
+                return function()  # type: ignore[no-any-return]
+    return None
+
+
 def _in_openblas(function: str) -> dict[np.dtype[Any], int] | None:
     """dtype -> the address of a function, for example "gemm", in the OpenBLAS of NumPy's wheels; None without
     it."""
-    folder = Path(np.__file__).parent.parent / "numpy.libs"
-    for path in sorted(folder.glob("*openblas*")):
-        library = ctypes.CDLL(str(path))
+    for library in _libraries():
         for name in _NAMES:
             found = {
                 dtype: address
@@ -86,7 +104,7 @@ def _in_openblas(function: str) -> dict[np.dtype[Any], int] | None:
 def openblas() -> Callable[[np.dtype[Any]], Gemm] | None:
     """A function dtype -> products, for NumPy's own OpenBLAS; None without it."""
     found = _in_openblas("gemm")
-    strips = int(processor_flags() >= VECTOR_FLAGS)  # OpenBLAS has kernels for small products with AVX-512
+    strips = int(_openblas_core() in _FAST_WITH_SMALL)
     return None if found is None else lambda dtype: Gemm(found[dtype], found[dtype], strips=strips)
 
 
@@ -129,7 +147,7 @@ def mkl(dtype: np.dtype[Any]) -> Gemm:
     found = _address_in(ctypes.CDLL(_mkl_path()), "cblas_sgemm" if dtype == np.float32 else "cblas_dgemm")
     assert found is not None
     small = small_products_beside_mkl()
-    return Gemm(found, found) if small is None else small(dtype)._replace(large=found)
+    return Gemm(found, found) if small is None else small(dtype)._replace(large=found, strips=0)
 
 
 @functools.cache
@@ -178,7 +196,7 @@ def products_beside_tiles() -> Callable[[np.dtype[Any]], Gemm]:
     found = openblas()
     if found is None:
         raise ImportError("no library for small products beside AMX is known in this build of NumPy")
-    return found
+    return lambda dtype: found(dtype)._replace(strips=0)
 
 
 def small_products_beside_mkl() -> Callable[[np.dtype[Any]], Gemm] | None:

@@ -20,6 +20,9 @@ from distbp.machine.pointers import intrinsic
 _ROW_MAJOR = 101  # CBLAS_LAYOUT
 PLAIN, TRANSPOSED = 111, 112  # CBLAS_TRANSPOSE
 SMALL = 1_000_000  # multiplications; OpenBLAS has kernels of their own for products up to this size
+# A product with a matrix that is this small, or narrow, the library's functions for small products make
+# faster, strip by strip, than the ones for large products: at 115 GFLOP/s in place of 95 on one AMD EPYC.
+STRIP, NARROW = 40, 32  # the fewest rows of a strip; columns
 MOST_TERMS = 1 << 16  # of products of our own; on the matrix unit an operand is packed over all of them
 
 
@@ -50,6 +53,21 @@ def call_sgemm(
     """c <- op(a) op(b) + kept * c, by the cblas_sgemm at an address. Waits. Whoever calls keeps the
     memory."""
     _sgemm(address, _ROW_MAJOR, left, right, m, n, k, np.float32(1), a, lda, b, ldb, kept, c, ldc)
+
+
+@inner
+def strips_of(fast: int, terms: bool, m: int, n: int, k: int) -> int:
+    """Into how many strips a product of plain right operand is cut, (m, n) of k terms. terms: whether strips
+    are terms, else rows. fast: as `distbp.machine.blas.Gemm.strips`. The rows decide nothing but the number
+    of strips."""
+    size, rows = m * n * k, k if terms else m
+    cut = terms and (m < NARROW or n < NARROW)
+    if fast:
+        cut = cut or n < NARROW or size * STRIP <= SMALL * rows
+    if size <= SMALL or not cut:
+        return 1
+    most = SMALL * rows // size
+    return rows if most < 1 else (rows + most - 1) // most
 
 
 @cache  # keeps the compiled function alive as long as its address may be used

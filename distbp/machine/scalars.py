@@ -36,7 +36,8 @@ smaller, larger = _chooser("<"), _chooser(">")
 @intrinsic  # type: ignore[untyped-decorator]
 def index(context: Any, number: Any) -> Any:
     """A number that is not negative, as the index of an array. Python counts negative ones from the end, and
-    with that choice a loop over `i + j` loads numbers one by one: `live_rows` took six times as long."""
+    with that choice a loop over `i + j` loads numbers one by one: `live_rows` took six times as long.
+    Do not calculate with it: Numba makes a float of an unsigned and a signed whole number."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         return values[0]

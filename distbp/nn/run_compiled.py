@@ -15,7 +15,7 @@ from numba import types
 
 from distbp.core.arrays import Array
 from distbp.machine.blas import Gemm
-from distbp.machine.gemm import SMALL
+from distbp.machine.gemm import SMALL, strips_of
 from distbp.machine.pointers import intrinsic
 from distbp.machine.structures import Wholes, address, address_of, placed, reader
 from distbp.nn.kernels import Kernels
@@ -68,12 +68,20 @@ def run_rows(program: int, spaces: int, rows: int) -> None:
 def products_of(ops: Sequence[Row], most_rows: int, kernels: Kernels, dtype: np.dtype[Any]) -> Gemm:
     """Who computes the products of ops on slices of at most `most_rows` rows (see `loops_products`)."""
     assert kernels.gemm is not None
-    ours = False
-    for row in ops:
-        shapes = [ref.shape(most_rows) for ref in row.refs]
-        by_columns = row.op.by_columns and min(*shapes[0], *shapes[1]) >= kernels.least
-        ours = ours or by_columns or row.op.flops(shapes) > 2 * SMALL
-    return kernels.gemm(dtype, ours)
+    fast = kernels.gemm(dtype, False).strips
+    return kernels.gemm(dtype, any(_may_be_ours(row, most_rows, kernels.least, fast) for row in ops))
+
+
+def _may_be_ours(row: Row, most_rows: int, least: int, fast: int) -> bool:
+    """Whether an op has a product for our own code on slices of at most `most_rows` rows."""
+    shapes = [ref.shape(most_rows) for ref in row.refs]
+    if not row.op.form:
+        return row.op.flops(shapes) > 2 * SMALL
+    terms, by_columns = row.op.form == "tn", row.op.form == "nt"
+    (m, n), k = shapes[2], shapes[0][0 if terms else 1]
+    m = min(m, row.whole[1]) if terms else m  # a part of the gradient
+    whole = m * n * k > SMALL and strips_of.py_func(fast, terms, m, n, k) == 1
+    return min(m, n, k) >= least and (by_columns or whole)
 
 
 def space_table(spaces: Spaces, gemm: Gemm) -> Array:

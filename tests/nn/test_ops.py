@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import operands as products
 import pytest
 from op_cases import CASES, LOSS_CASES, STEPS, Call, Case, Draw
 from tapes import run_op
@@ -417,6 +418,31 @@ def test_the_gradient_of_a_narrow_matrix_over_many_rows(columns: int, compiled: 
     dz, x = (rng.normal(size=(5003, size)).astype(np.float32) for size in (130, columns))
     found = run_op(OPS["product_tn"], [dz, x, np.ones((130, columns), np.float32)], (1, 130), (), compiled)[2]
     np.testing.assert_allclose(found, 1 + dz.T.astype(np.float64) @ x, atol=1e-3, rtol=1e-5)
+
+
+@pytest.mark.parametrize("added", [0, 1])
+@pytest.mark.parametrize("kind", ["nn", "tn"])
+def test_a_large_product_with_a_small_matrix(kind: str, added: int, compiled: bool) -> None:
+    """Compiled code cuts it into strips where the library is fast with small products."""
+    m, n, k = (64, 65, 1003) if kind == "tn" else (1003, 65, 64)
+    a, b = products.operands(kind, m, n, k)
+    given = [a, b, np.ones((m, n), np.float32)]
+    found = run_op(OPS[f"product_{kind}"], given, (added, m), (), compiled)[2]
+    np.testing.assert_allclose(found, added + products.exact(kind, a, b), atol=1e-3, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (16, 16), (32, 48), (15, 40), (40, 15), (17, 16), (33, 31)])
+def test_a_transpose_of_any_shape(shape: tuple[int, int], compiled: bool) -> None:
+    a = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    out = np.zeros(shape[::-1], np.float32)
+    np.testing.assert_array_equal(run_op(OPS["transpose"], [a, out], (), (), compiled)[1], a.T)
+
+
+def test_live_rows_of_more_columns_than_are_counted_at_a_time(compiled: bool) -> None:
+    y = np.maximum(np.random.default_rng(2).normal(size=(5, 4097)), 0).astype(np.float32)
+    kept, total = np.zeros((0, 4097), np.float32), np.ones((1, 4097))
+    found = run_op(OPS["live_rows"], [y, kept, total], (), (0, 0, np.inf, -np.inf), compiled)[2]
+    np.testing.assert_array_equal(found[0], 1 + (y > 0).sum(axis=0))
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from distbp.nn.tape import SHARD, Ref, Space, Tape
 NARROW = 16
 # So does a product with a matrix of fewer elements than that, a little; for so many rows it is worth a copy.
 FEW_WEIGHTS, MANY_ROWS = 1 << 17, 1024
-# With so small a matrix it is worth it for a few rows, too: the library has functions for small products
-# (`distbp.machine.gemm.SMALL`), which are fast with a right operand that is not transposed.
-SOME_ROWS, SMALL = 40, 1_000_000
+# With so small a matrix it is worth it for some rows, too. A library's functions for small products are fast
+# with a right operand that is not transposed. Larger products are cut for them (`machine.gemm.strips_of`).
+SMALL_MATRIX, SOME_ROWS = 25_000, 40
 
 
 # The gradient of weights is computed for so many units at a time that it stays in a near cache until it is
@@ -89,7 +89,7 @@ class Lowering:
         """What emits out <- x W^T, or out += x W^T, given x, out, and whether to add; for many products with
         one weight matrix of (units, features). rows: of x; times: how many products, where that counts."""
         often = times * rows >= MANY_ROWS and weight.plus * weight.columns < FEW_WEIGHTS
-        small = rows >= SOME_ROWS and SOME_ROWS * weight.plus * weight.columns <= SMALL
+        small = rows >= SOME_ROWS and weight.plus * weight.columns <= SMALL_MATRIX
         if weight.plus < NARROW <= rows or (times > 1 and often) or small:
             turned = self.tape.work(weight.plus, 0, weight.columns)
             self.tape.emit("transpose", weight, turned)

@@ -204,8 +204,7 @@ class Direction:
             self._low.product(self._inputs, self._parameters["weight"], self._a)
         if len(order) > 1 or carried is not None:
             weight = self._parameters["recurrent_weight"]
-            times = 1 if self._cell.in_place else len(order)  # Elman's keep the bits that they had
-            recur = self._low.product_with(weight, tape.most_rows, times)
+            recur = self._low.product_with(weight, tape.most_rows, len(order))
         if carried is not None:
             for name, place in zip(self._cell.states, self._first, strict=False):
                 carried.load(name, place)

@@ -37,7 +37,8 @@ class Op:
 
     `operands`: a letter each, see above, in upper case where the op writes it. `flops`: of a call, from the
     operands' shapes. `order`: the order of its sums, in words; empty where it has none. `loop`:
-    "module:function" of its compiled form. `by_columns`: a product that reads its right operand by columns.
+    "module:function" of its compiled form. `form`: of a product, "n" or "t" for each operand, plain or
+    transposed.
     """
 
     name: str
@@ -46,7 +47,7 @@ class Op:
     loop: str
     order: str = ""
     flops: Callable[[Sequence[tuple[int, int]]], int] = lambda shapes: max(m * n for m, n in shapes)
-    by_columns: bool = False
+    form: str = ""
 
     def compiled(self) -> Callable[..., None]:
         """The loop, ready for Numba. Imports Numba."""

@@ -40,7 +40,7 @@ def bound(row: int, spaces: int, rows: int) -> None:
 def _add_live(
     y: Array, kept: Array, first: int, a: float, b: float, c: float, d: float, live: Array, count: int
 ) -> None:
-    """live[j] += 1 where y[index(first + j)] is not flat, for `count` numbers."""
+    """live[j] += 1 where y[first + j] is not flat, for `count` numbers."""
     few, one, zero = np.float32(0.1), np.float32(1), np.float32(0)
     for j in range(count):
         v = y[index(first + j)]

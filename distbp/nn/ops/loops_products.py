@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from distbp.core.arrays import Array
-from distbp.machine.gemm import MOST_TERMS, SMALL, call_sgemm
+from distbp.machine.gemm import MOST_TERMS, SMALL, call_sgemm, strips_of
 from distbp.machine.gemm import PLAIN as _PLAIN
 from distbp.machine.gemm import TRANSPOSED as _TRANSPOSED
 from distbp.machine.jit import inner
@@ -18,9 +18,6 @@ from distbp.nn.ops.rows import PRODUCTS, single, whole
 # NumPy's numbers, and so those of arguments that are not constants: `multiply` is compiled once for all its
 # callers.
 PLAIN, TRANSPOSED = np.int64(_PLAIN), np.int64(_TRANSPOSED)
-# A product with a matrix that is this small, or narrow, the library's functions for small products make
-# faster, strip by strip, than the ones for large products: at 115 GFLOP/s in place of 95 on one AMD EPYC.
-_STRIP, _NARROW = 40, 32  # the fewest rows of a strip; columns
 
 
 @inner
@@ -43,17 +40,13 @@ def multiply(
     table of spaces. Strips are rows of the left matrix, those of c or, where it is transposed, the terms."""
     at = spaces + 8 * PRODUCTS
     large, small, own, least = word(at), word(at + 8), word(at + 16), word(at + 24)
-    size, rows, strips = m * n * k, k if left == TRANSPOSED else m, 1
-    if size > SMALL and right == PLAIN and word(at + 32):
-        narrow = left == TRANSPOSED and smaller(m, n) < _NARROW
-        if narrow or size * _STRIP <= SMALL * rows:
-            strips = smaller(rows, -(-size // SMALL))
+    size, terms = m * n * k, left == TRANSPOSED
+    rows, strips = k if terms else m, strips_of(word(at + 32), terms, m, n, k) if right == PLAIN else 1
     function = small if size <= SMALL or strips > 1 else large
     # OpenBLAS takes its time to read a right operand by columns.
     if strips == 1 and (size > SMALL or right == TRANSPOSED):
         ours = own != 0 and kept == 0 and smaller(smaller(m, n), k) >= least and k <= MOST_TERMS
         function = own if ours else function
-    terms = left == TRANSPOSED
     for strip in range(strips):
         first = strip * rows // strips
         count = (strip + 1) * rows // strips - first
@@ -139,9 +132,9 @@ def transpose(row: int, spaces: int, rows: int) -> None:
         for j in range(0, whole_lanes, LANES):
             source, to = address_of(a) + 4 * (i * n + j), address_of(out) + 4 * (j * m + i)
             transpose_lanes(source, 4 * n, LANES, LANES, to, 4 * m)
-    for i in range(m):
-        for j in range(whole_lanes if i < whole_lines else 0, n):
-            out[index(j), i] = a[i, index(j)]
+    for j in range(n):
+        for i in range(whole_lines if j < whole_lanes else 0, m):
+            out[j, index(i)] = a[index(i), j]
 
 
 @inner

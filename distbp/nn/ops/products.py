@@ -57,15 +57,24 @@ def _terms_tn(shapes: Sequence[tuple[int, int]]) -> int:
 
 _BLAS = "the library's; it depends on the shapes and on places relative to 64 bytes"
 PRODUCTS = (
-    Op("product_nt", "ffF", _nt, "distbp.nn.ops.loops_products:nt", _BLAS, _terms, by_columns=True),
-    Op("product_nn", "ffF", _nn, "distbp.nn.ops.loops_products:nn", _BLAS, _terms),
+    Op("product_nt", "ffF", _nt, "distbp.nn.ops.loops_products:nt", _BLAS, _terms, form="nt"),
+    Op(
+        "product_nn",
+        "ffF",
+        _nn,
+        "distbp.nn.ops.loops_products:nn",
+        _BLAS + "; in strips of rows where b is small",
+        _terms,
+        form="nn",
+    ),
     Op(
         "product_tn",
         "ffF",
         _tn,
         "distbp.nn.ops.loops_products:tn",
-        _BLAS + "; in parts of the first operand's columns, and of the rows where `out` is narrow",
+        _BLAS + "; in parts of the first operand's columns, and of the rows where `out` is narrow or small",
         _terms_tn,
+        form="tn",
     ),
     Op("transpose", "fF", _transpose, "distbp.nn.ops.loops_products:transpose"),
     Op("sum_rows", "fF", _sum_rows, "distbp.nn.ops.loops_products:sum_rows", "row after row"),
