@@ -24,17 +24,24 @@ from distbp.engine.evaluation import Evaluation, combine
 from distbp.engine.parameter_server import Contribution, ParameterServer
 from distbp.engine.worker import Worker
 from distbp.nn import kernels as kernel_sets
+from distbp.nn.lowered import lower
 from distbp.nn.network import aligned_vector
 from distbp.optim.schedules import PlateauState
 from distbp.team.base import Snapshot, snapshot_of
-
-COMPILING = "compiling kernels for this kind of job: up to half a minute, once on this machine"
 
 # Two threads meet several times in a step, which takes microseconds from compiled code, and tens from Python.
 FLOPS_WORTH_THREADS = 5e6
 FLOPS_WORTH_PYTHON_THREADS = 5e7
 
 Parts = list[tuple[Worker, list[Contribution]]]
+
+
+def compiling(blueprint: Blueprint) -> str:
+    """What is told before kernels are compiled."""
+    rows = blueprint.sharding().slice_rows(0, 0)
+    lowered = lower(blueprint.network(), rows, blueprint.job.loss, training=True)
+    names = ", ".join(dict.fromkeys(row.op.name for row in lowered.rows))
+    return f"compiling kernels, once on this machine: {names}"
 
 
 def _compiled(blueprint: Blueprint, server: ParameterServer, parts: Parts, threads: int) -> Any:
@@ -78,7 +85,7 @@ class InlineTeam:
         if blueprint.kernels != "numpy":
             from distbp.machine.lean_numba import told
 
-            self._stack.enter_context(told(lambda: waiting(COMPILING)))
+            self._stack.enter_context(told(lambda: waiting(compiling(blueprint))))
         vector = snapshot.arrays["vector"]
         in_python = threads_for(blueprint, FLOPS_WORTH_PYTHON_THREADS, threads)
         self.server = ParameterServer(
