@@ -204,8 +204,7 @@ class InlineSteps:
         for shard, part in enumerate(parts):
             self._sources[shard] = part.sources
             self._orders[shard, : len(part.order)] = part.order
-        infos = [self._server.step_of(n, plateau) for n in range(step, step + steps)]
-        constants = self._rule.constants(*infos)
+        constants = self._rule.constants(self._server.steps_of(range(step, step + steps), plateau))
         calls = [placed(Call(constants.copy(), step, self._meeting)) for _ in self._threads]
         self._meeting += 3 * steps
         self._together(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -268,12 +268,13 @@ class ParameterServer:
         if self._noise is not None:
             scale = 1.0  # ranks know no weight
         loss, norm = float(self.totals[LOSS]) * scale, math.sqrt(squares) * scale
-        return scale, self.step_of(step, plateau)._replace(gradient_norm=norm, loss=loss)
+        [known] = self.steps_of([step], plateau)
+        return scale, known._replace(gradient_norm=norm, loss=loss)
 
-    def step_of(self, step: int, plateau: PlateauState) -> Step:
-        """What is known of the update of a step before its gradient is."""
-        rate = float(self.learning_rate(step, plateau))
-        return Step(step + 1, rate, decay=self._decay(step))
+    def steps_of(self, steps: Iterable[int], plateau: PlateauState) -> list[Step]:
+        """What is known of the updates of steps before their gradients are."""
+        rate, decay = self.learning_rate, self._decay
+        return [Step(n + 1, float(rate(n, plateau)), 0.0, 0.0, decay(n)) for n in steps]
 
     def _end(self, step: int) -> None:
         """What follows every update."""

@@ -133,7 +133,7 @@ class Rule:
         clipping."""
         return self._scaled
 
-    def constants(self, *steps: Step) -> Array:
+    def constants(self, steps: Sequence[Step]) -> Array:
         """(steps, groups, rows, 4) float64, what the ops read for the parameters of each group; but for the
         scale. What is in a step are Python's numbers: NumPy's would make other types of the ops' numbers."""
         found = np.zeros((len(steps), len(self.groups), len(self.rows), CONSTANTS))
@@ -141,10 +141,13 @@ class Rule:
         for rate, groups in self._of_rate.items():
             own = steps
             if rate != 1:
-                own = tuple(step._replace(learning_rate=step.learning_rate * rate) for step in steps)
+                own = [step._replace(learning_rate=step.learning_rate * rate) for step in steps]
             for row, (factors, numbers, undecayed) in enumerate(self._numbers):
                 if factors:
-                    whole = [math.prod([factor(step) for factor in factors]) for step in own]
+                    first, *others = factors
+                    whole = [first(step) for step in own]
+                    for other in others:
+                        whole = [value * other(step) for value, step in zip(whole, own, strict=True)]
                     found[:, groups, row, 0] = np.array(whole)[:, None]
                 if numbers is _no_numbers:
                     continue

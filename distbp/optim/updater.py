@@ -132,7 +132,7 @@ class Updater:
         """(groups, rows, 4): what the ops of the rule read at a step."""
         # NumPy scalars in a step would make other types of the rule's numbers.
         plain = Step(int(step.number), float(step.learning_rate), decay=float(step.decay))
-        found: Array = self.rule.constants(plain)[0]
+        found: Array = self.rule.constants([plain])[0]
         found[:, self.rule.scaled, 0] *= self.rule.scale(float(scale), float(step.gradient_norm))
         return found
 

@@ -50,7 +50,7 @@ def random_slice(
 
 def random_vectors(rule: Rule, network: Network, count: int) -> tuple[dict[Space, Array], Slices]:
     """The same for a rule, whose slots have the numbers of the spaces inputs, weights and targets."""
-    constants = rule.constants(Step(1, 1e-9, 1.0))[0, 1]
+    constants = rule.constants([Step(1, 1e-9, 1.0)])[0, 1]
     first, second, third = (aligned_vector(count, network.dtype) for _ in range(3))
     spaces = {
         Space(v): aligned_vector(count, network.dtype)

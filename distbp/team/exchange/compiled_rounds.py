@@ -243,8 +243,7 @@ class CompiledRounds:
             return 0
         rule = Rule(self._update, self._joining.at, self._updater.rule.scaled)
         server, updater, team = self._server, self._updater, self._team
-        infos = [server.step_of(n, plateau) for n in range(step, step + steps)]
-        constants = updater.rule.constants(*infos)
+        constants = updater.rule.constants(server.steps_of(range(step, step + steps), plateau))
         self._workers.segment.beat()
         team.numbers[:] = 0
         helpers = [
