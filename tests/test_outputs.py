@@ -26,7 +26,8 @@ from distbp.job.columns import targets_in
 from distbp.job.losses import LossKind
 from distbp.job.reference import reference
 from distbp.job.schema import job_schema
-from distbp.nn.losses import LOSSES, names_of
+from distbp.nn.losses import LOSSES
+from distbp.nn.losses.several import names_of
 from distbp.plan.describe import describe_job
 from distbp.plan.picture import draw
 from distbp.run import events

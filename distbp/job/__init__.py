@@ -2,24 +2,7 @@
 losses, optimizers, ... into fields; `checks` and `data_checks` know what does not fit together; `text` reads
 YAML and JSON; `digest` is the canonical form; `schema` and `reference` are what editors and people read."""
 
-from distbp.job.parts import (
-    Checkpoint,
-    Data,
-    EarlyStopping,
-    Model,
-    WorkerRange,
-)
+from distbp.job.parts import WorkerRange
 from distbp.job.training_job import TrainingJob
-from distbp.job.updates import Clip, ParameterGroup, Regularization
 
-__all__ = [
-    "Checkpoint",
-    "Clip",
-    "Data",
-    "EarlyStopping",
-    "Model",
-    "ParameterGroup",
-    "Regularization",
-    "TrainingJob",
-    "WorkerRange",
-]
+__all__ = ["TrainingJob", "WorkerRange"]

@@ -14,7 +14,8 @@ from distbp.core.errors import DataError
 from distbp.data.formats import from_arrays
 from distbp.data.given import arranged, columns_of
 from distbp.data.targets import Meaning, as_taken, shown, understand
-from distbp.nn.losses import LOSSES, Targets
+from distbp.nn.losses import LOSSES
+from distbp.nn.losses.base import Targets
 from distbp.run.splits import open_splits
 
 X = np.arange(12, dtype=np.float32).reshape(6, 2)

@@ -13,7 +13,7 @@ from distbp.core.arrays import Array, Shape
 from distbp.nn.kernels import NUMPY, Kernels, load
 from distbp.nn.layers.base import Backward, Layer, Lowering, Value
 from distbp.nn.layers.layouts import arranged, turned
-from distbp.nn.losses import Loss, lower_loss
+from distbp.nn.losses.base import Loss, lower_loss
 from distbp.nn.network import aligned_vector
 from distbp.nn.ops import OPS
 from distbp.nn.ops.base import Op

@@ -13,7 +13,8 @@ from distbp.core.arrays import Array
 from distbp.nn.gradcheck import check
 from distbp.nn.head_metrics import metrics_of
 from distbp.nn.kernels import NUMPY, Kernels
-from distbp.nn.losses import LOSSES, Heads, Losses, OutputLoss, heads_of
+from distbp.nn.losses import LOSSES
+from distbp.nn.losses.several import Heads, Losses, OutputLoss, heads_of
 from distbp.nn.metrics import frame_of
 from distbp.nn.network import Network, aligned_vector
 from distbp.nn.program import Program

@@ -15,7 +15,7 @@ from distbp.job.data_checks import check_against_data
 from distbp.nn.initializers import INITIALIZERS, Constant, LecunNormal, Normal, Orthogonal, Uniform, Values
 from distbp.nn.layers import Dense
 from distbp.nn.layers.recurrent import Gru, Lstm
-from distbp.nn.losses import Targets
+from distbp.nn.losses.base import Targets
 from distbp.nn.network import Network
 
 FAN_IN, FAN_OUT = 300, 200

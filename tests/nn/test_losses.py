@@ -29,9 +29,8 @@ from distbp.nn.losses import (
     Quadratic,
     SigmoidCrossEntropy,
     SoftmaxCrossEntropy,
-    Targets,
 )
-from distbp.nn.losses.base import _SQUASHES
+from distbp.nn.losses.base import _SQUASHES, Targets
 from distbp.nn.program import loss_sum
 
 CASES = [

@@ -8,7 +8,7 @@ from pathlib import Path
 from distbp.core.options import registry
 from distbp.data.checks import ANY, Allowed, BadRows
 from distbp.data.formats.arrays import Arrays, from_arrays
-from distbp.data.formats.base import Rows, Source
+from distbp.data.formats.base import Source
 from distbp.data.formats.digits import Digits
 from distbp.data.formats.idx import Idx
 from distbp.data.formats.images import Images
@@ -47,7 +47,6 @@ __all__ = [
     "Moons",
     "Npy",
     "Npz",
-    "Rows",
     "Source",
     "Spirals",
     "TableFiles",

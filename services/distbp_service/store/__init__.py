@@ -24,39 +24,11 @@ from distbp_service.store.jobs import Jobs
 from distbp_service.store.journal import Journal
 from distbp_service.store.migrations import migrate
 from distbp_service.store.queue import Queue
-from distbp_service.store.records import (
-    Attempt,
-    Dataset,
-    Event,
-    Job,
-    Lease,
-    LogText,
-    Metric,
-    Model,
-    Page,
-    Project,
-    Pulse,
-    Token,
-)
+from distbp_service.store.records import Dataset, Job, Lease, Model, Pulse, Token
 from distbp_service.store.runs import Runs
 from distbp_service.store.tokens import SCOPES, Tokens
 
-__all__ = [
-    "SCOPES",
-    "Attempt",
-    "Dataset",
-    "Event",
-    "Job",
-    "Lease",
-    "LogText",
-    "Metric",
-    "Model",
-    "Page",
-    "Project",
-    "Pulse",
-    "Store",
-    "Token",
-]
+__all__ = ["SCOPES", "Dataset", "Job", "Lease", "Model", "Pulse", "Store", "Token"]
 
 
 class Store:
