@@ -54,19 +54,6 @@ def test_bad_choice(monkeypatch):
         settings.get("DISTBP_KERNELS")
 
 
-def test_the_environment_is_checked_as_a_whole(monkeypatch):
-    settings.check_environment()
-    monkeypatch.setenv("DISTBP_KERNEL", "numpy")
-    monkeypatch.setenv("DISTBP_MAX_EXPANSION", "many")
-    monkeypatch.setenv("DISTBP_QQQQQQQQQQ", "1")
-    with pytest.raises(SettingsError) as caught:
-        settings.check_environment()
-    lines = str(caught.value).splitlines()
-    assert lines[0] == "DISTBP_KERNEL is not a setting; did you mean DISTBP_KERNELS?"
-    assert lines[1].startswith("DISTBP_MAX_EXPANSION is 'many', but must be")
-    assert lines[2].startswith("DISTBP_QQQQQQQQQQ is not a setting; known are: DISTBP_KERNELS, ")
-
-
 def test_an_unknown_name_is_a_fault_of_the_caller():
     with pytest.raises(KeyError):
         settings.get("DISTBP_NO_SUCH_SETTING")

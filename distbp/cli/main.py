@@ -224,9 +224,9 @@ def evaluate(model_dir: Path, data: tuple[str, ...], split: str, metrics: str | 
     names = None if metrics is None else [name.strip() for name in metrics.split(",")]
     found = model.evaluate(table.inputs, table.targets, weights=table.weights, metrics=names)
     if as_json:
-        from distbp.run.progress import finite
+        from distbp.run.run_directory import as_json as plain
 
-        click.echo(json.dumps(finite({"rows": len(table), **found})))
+        click.echo(json.dumps(plain({"rows": len(table), **found})))
         return
     click.echo(f"{counted(len(table), 'row')} of {table.name}")
     if table.skipped:

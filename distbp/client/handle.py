@@ -25,8 +25,6 @@ from distbp.run.result import Result
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-ENDED = ("completed", "failed", "cancelled")
-
 
 class JobHandle:
     """Every method asks the service anew, and raises RemoteError (UnreachableError where it is away for
@@ -73,9 +71,8 @@ class JobHandle:
         """Waits until the job has ended, and returns its result. Outlives restarts of the service.
 
         progress: shows what a local training shows. listener: is told the same events, all from the job's
-        beginning. timeout_s: TimeoutError after that many seconds; the job
-        goes on. Raises JobFailedError with the job's error, JobCancelledError. Ctrl-C ends the waiting, not
-        the job.
+        beginning. timeout_s: TimeoutError after that many seconds; the job goes on. Raises JobFailedError
+        with the job's error, JobCancelledError. Ctrl-C ends the waiting, not the job.
         """
         transport = self._transport
         if timeout_s is not None:

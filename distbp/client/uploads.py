@@ -139,11 +139,12 @@ def _sent(transport: Transport, parcel: Parcel, name: str) -> Source:
             digest.update(piece)
         dataset = f"ds_{digest.hexdigest()}"
         if not _is_there(transport, dataset):
+            size = file.seek(0, os.SEEK_END)
             transport.send(
                 "POST",
                 "/v1/datasets",
                 params={"name": _name(name), "sha256": digest.hexdigest()},
-                headers={"Content-Type": "application/octet-stream", "Content-Length": str(_size(file))},
+                headers={"Content-Type": "application/octet-stream", "Content-Length": str(size)},
                 body=lambda: _pieces(file),
                 answer_s=_ANSWER_S,
             )
@@ -199,10 +200,6 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
     file.seek(0)
     while piece := file.read(_PIECE):
         yield piece
-
-
-def _size(file: BinaryIO) -> int:
-    return file.seek(0, os.SEEK_END)
 
 
 def _name(text: str) -> str:

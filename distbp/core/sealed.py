@@ -12,11 +12,10 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
-Array = npt.NDArray[Any]
+from distbp.core.arrays import Array
 
 # NumPy's names of the format's dtypes, in the order in which the library puts tensors of different dtypes.
 _DTYPES: Mapping[str, str] = MappingProxyType(

@@ -6,7 +6,6 @@ Sizes may be written in bytes or with KiB, MiB, GiB or TiB.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -299,23 +298,3 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def check_environment() -> None:
-    """Raises SettingsError, naming all of them, if a `DISTBP_` variable is unknown or has a bad value."""
-    faults = []
-    for name, text in sorted(os.environ.items()):
-        if not name.startswith("DISTBP_"):
-            continue
-        if name not in SETTINGS:
-            near = difflib.get_close_matches(name, SETTINGS, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; known are: {', '.join(SETTINGS)}"
-            faults.append(f"{name} is not a setting{hint}")
-            continue
-        try:
-            if text:
-                SETTINGS[name].parse(text)
-        except SettingsError as error:
-            faults.append(str(error))
-    if faults:
-        raise SettingsError("\n".join(faults))

@@ -84,7 +84,6 @@ _EXPLANATIONS: Mapping[int, tuple[str, str]] = MappingProxyType(
         errno.EIO: ("the disk reports an input/output error", "check the disk, then use another one"),
         errno.ENAMETOOLONG: ("the path is too long", "choose a shorter one"),
         errno.ENOENT: ("the folder does not exist", "make it, or choose another"),
-        errno.EISDIR: ("a folder has that name", "choose another name"),
         errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another path"),
         errno.ELOOP: ("a link stands where a regular file belongs", "put the file itself there"),
         errno.EISDIR: ("a folder, a pipe or a device stands where a file belongs", "remove it"),

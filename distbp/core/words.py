@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 
 def counted(number: int, noun: str) -> str:
     """As "1 row", "2 rows", "1,000 rows"."""
     return f"{number:,} {noun}{'s' if number != 1 else ''}"
+
+
+def snake_case(name: str) -> str:
+    """EpochEnded -> epoch_ended."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()

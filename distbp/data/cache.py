@@ -33,16 +33,17 @@ def make_room(folder: Path, bound: int, spared_s: float = 0.0) -> int:
             if not place.name.startswith(NEW):
                 found.append((used, sum(file.st_size for file in inside), place))
             elif now - max([used, *(file.st_mtime for file in inside)]) > _ABANDONED_S:
-                _remove(place)
+                remove(place)
     total = sum(size for _, size, _ in found)
     for used, size, place in sorted(found):
         if total > bound and now - used >= spared_s:
-            _remove(place)
+            remove(place)
             total -= size
     return total
 
 
-def _remove(place: Path) -> None:
+def remove(place: Path) -> None:
+    """A folder with all that is in it, or a file; fine where it is not there."""
     if place.is_dir():
         shutil.rmtree(place, ignore_errors=True)
     else:  # that nobody here has put there

@@ -6,7 +6,6 @@ Ids stay as they are. Preprocessing is element-wise, so both ways give the same 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -97,16 +96,11 @@ def tail(rows: Samples, out: Array) -> Array:
 
 
 def prepare(
-    table: Table,
-    targets: Array,
-    preprocessing: Preprocessing,
-    dtype: np.dtype[Any],
-    limit_bytes: int,
-    allocate: Callable[[Shape, np.dtype[Any]], Array] = np.empty,
+    table: Table, targets: Array, preprocessing: Preprocessing, dtype: np.dtype[Any], limit_bytes: int
 ) -> PreparedRows:
     """The rows of a table, packed where they have lengths: the numbers of a row, then its length. Others: as
-    they are where nothing is to be done to them; preprocessed into memory from `allocate` where that takes
-    up to `limit_bytes`; else batch by batch."""
+    they are where nothing is to be done to them; preprocessed in memory where that takes up to `limit_bytes`;
+    else batch by batch."""
     inputs = table.inputs
     if table.lengths is not None:
         more = 1 if table.begins is None else 2
@@ -121,7 +115,7 @@ def prepare(
         return PreparedRows(inputs, targets, table.weights, windows=table.windows)
     if inputs.size * dtype.itemsize > limit_bytes:
         return PreparedRows(inputs, targets, table.weights, preprocessing)
-    ready = allocate(inputs.shape, dtype)
+    ready = np.empty(inputs.shape, dtype)
     for start, rows in chunks(inputs):
         preprocessing.apply(rows, ready[start : start + len(rows)])
     return PreparedRows(ready, targets, table.weights)

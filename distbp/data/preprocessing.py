@@ -60,8 +60,7 @@ class Preprocessing:
         if self.mean is not None and self.mean.shape != tuple(features):
             raise DataError(
                 f"{name}: one row has the shape {tuple(features)}, but the model was trained on"
-                f" {self.mean.shape};"
-                " give the same columns as in training"
+                f" {self.mean.shape}; give the same columns as in training"
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -100,8 +99,7 @@ def fit(table: Table, scale: float = 1.0, standardize: bool = False) -> Preproce
     memory, the same bits on every machine. Each column is first brought near 1 by a power of two, so that
     neither sums nor squares leave float64; that rounds nothing. A constant column gets the std `scale` (1
     unless told), so it becomes 0. Of rows with lengths a column is a feature at all steps that are no
-    padding. Raises DataError for a scale that is not above 0, or
-    where differences would overflow.
+    padding. Raises DataError for a scale that is not above 0, or where differences would overflow.
     """
     _check_scale(scale)
     if not standardize:

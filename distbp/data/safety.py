@@ -115,8 +115,7 @@ def check_claim(name: str, claimed: int, packed: int) -> None:
     if claimed > limit:
         raise HostileFileError(
             f"{name}: it claims to unpack to {claimed:,} bytes; at most {limit:,} are allowed. If you trust"
-            " it,"
-            " raise DISTBP_MAX_UNPACKED_BYTES, or store it unpacked: plain .npy and IDX files are"
+            " it, raise DISTBP_MAX_UNPACKED_BYTES, or store it unpacked: plain .npy and IDX files are"
             " memory-mapped"
         )
     times = settings.get("DISTBP_MAX_EXPANSION")

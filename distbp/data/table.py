@@ -75,30 +75,20 @@ class Table:
     def slice(self, start: int, stop: int) -> Table:
         """Rows [start, stop), as views. Raises DataError where they are not in the table."""
         check_range((start, stop), len(self), self.name)
-        return replace(
-            self,
-            inputs=self.inputs[start:stop],
-            targets=None if self.targets is None else self.targets[start:stop],
-            weights=None if self.weights is None else self.weights[start:stop],
-            first_row=self.first_row + start,
-            row_numbers=None if self.row_numbers is None else self.row_numbers[start:stop],
-            lengths=None if self.lengths is None else self.lengths[start:stop],
-        )
+        numbers = None if self.row_numbers is None else self.row_numbers[start:stop]
+        return self._of(slice(start, stop), first_row=self.first_row + start, row_numbers=numbers)
 
     def reordered(self, order: Array) -> Table:
         """The rows in another order, which names each once."""
-        return replace(
-            self,
-            inputs=self.inputs[order],
-            targets=None if self.targets is None else self.targets[order],
-            weights=None if self.weights is None else self.weights[order],
-            row_numbers=order + self.first_row if self.row_numbers is None else self.row_numbers[order],
-            lengths=None if self.lengths is None else self.lengths[order],
-        )
+        numbers = order + self.first_row if self.row_numbers is None else self.row_numbers[order]
+        return self._of(order, row_numbers=numbers)
 
-    def named(self, row_names: tuple[str, ...]) -> Table:
-        """The same rows, of which each is a file."""
-        return replace(self, row_names=row_names)
+    def _of(self, rows: Any, **changes: Any) -> Table:
+        """Some rows, or all in another order."""
+        for name in ("inputs", "targets", "weights", "lengths"):
+            array = getattr(self, name)
+            changes[name] = None if array is None else array[rows]
+        return replace(self, **changes)
 
     def at_row(self, first_row: int) -> Table:
         """The same rows, numbered from `first_row` of their file."""
@@ -178,8 +168,7 @@ def build(
     if inputs.ndim < 2:
         raise DataError(
             f"{name}: the inputs have shape {inputs.shape}, but must be (rows, features) or have more"
-            " dimensions;"
-            " for a single feature use inputs.reshape(-1, 1)"
+            " dimensions; for a single feature use inputs.reshape(-1, 1)"
         )
     if 0 in inputs.shape:
         raise DataError(
@@ -246,8 +235,7 @@ def check_real(dtype: np.dtype[Any], name: str, *, text: bool = False) -> None:
         hint = "objects are never read from files" if dtype.hasobject else "convert it to numbers first"
         raise DataError(
             f"{name}: values of type {dtype} cannot be trained on; allowed are bool, integers, and floats of"
-            " 16,"
-            f" 32 or 64 bits ({hint})"
+            f" 16, 32 or 64 bits ({hint})"
         )
 
 

@@ -86,7 +86,6 @@ def read_window(read: Read, start: int, stop: int, total: int, name: str) -> Arr
     if read(1):
         raise HostileFileError(
             f"{name}: more data follows than the {total:,} bytes that its header claims; the header or the"
-            " file"
-            " is wrong, write it again"
+            " file is wrong, write it again"
         )
     return kept

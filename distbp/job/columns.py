@@ -63,10 +63,8 @@ class Split(Part):
     by: Literal["auto", "random", "stratified", "group", "time"] = Field(
         default="auto",
         description="auto: by data.group or data.time where they are given, stratified for classes, else"
-        " random;"
-        " stratified: every class has its share in each set; group: rows of one group stay together;"
-        " time: the"
-        " latest rows are the test set",
+        " random; stratified: every class has its share in each set; group: rows of one group stay together;"
+        " time: the latest rows are the test set",
     )
     seed: Whole = Field(default=0, ge=0, lt=1 << 64, description="of the draw")
 

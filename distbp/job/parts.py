@@ -88,8 +88,7 @@ class Data(Part):
     missing: Missing | None = Field(
         default=None,
         description="of a table: the texts of missing cells; left out: the empty one, ?, NA, N/A, n/a,"
-        " #N/A, NaN,"
-        " nan, NULL, null, None",
+        " #N/A, NaN, nan, NULL, null, None",
     )
     weight: ColumnName | None = Field(
         default=None,

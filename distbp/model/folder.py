@@ -314,7 +314,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _layers(path: Path, content: Mapping[str, Any]) -> list[Any]:
     if not 0 < len(content["layers"]) <= _MAX_LAYERS:
         raise _bad(path, f"it has {len(content['layers'])} layers, where 1 to {_MAX_LAYERS:,} are allowed")
-    kind = _kind("layers", "layer")
+    kind = Kind("layers", "layer", TABLES)
     return [_one(path, f"layers.{i}", layer, kind) for i, layer in enumerate(content["layers"])]
 
 
@@ -326,10 +326,6 @@ def _one(path: Path, place: str, description: Any, kind: Kind) -> Any:
         faults = located(details(error))
         text = "; ".join(f"{'.'.join(filter(None, (place, f.path)))}: {f.message}" for f in faults)
         raise _bad(path, text) from None
-
-
-def _kind(table: str, what: str) -> Kind:
-    return Kind(table, what, TABLES)
 
 
 _LOSS = LossKind("losses", "loss", TABLES)

@@ -23,17 +23,15 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from distbp.core.arrays import Array
 from distbp.nn.ops.base import Op
 from distbp.nn.tape import Ref, Row
 from distbp.optim.groups import PLAIN, Group
 from distbp.optim.ops import RULE_OPS
-
-Array = NDArray[Any]
 
 
 class Vector(IntEnum):

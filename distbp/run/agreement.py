@@ -135,9 +135,8 @@ def _about_rates(start: Checkpoint, blueprint: Blueprint) -> Iterator[str]:
         changed.append("the schedule of dropout")
     for what in changed:
         yield (
-            f"{what} depends on the length of training: the"
-            f" first {start.step:,} steps had the rates of {_lengths_of(then)}, so this is not what"
-            f" {_lengths(blueprint.job)} at once would have given"
+            f"{what} depends on the length of training: the first {start.step:,} steps had the rates of"
+            f" {_lengths_of(then)}, so this is not what {_lengths(blueprint.job)} at once would have given"
         )
 
 

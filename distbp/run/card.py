@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from distbp.core.metric_names import less_is_better, measured, spans_decades
-from distbp.run.measured import Metrics
+from distbp.run.measured import Metrics, is_number
 from distbp.run.progress import number
 
 WIDTH, HEIGHT, MARGIN = 360, 120, 6
@@ -44,7 +44,7 @@ def card(status: Mapping[str, Any], metrics: Metrics) -> str:
         for name in measured(metrics)
     ]
     lines.append(f'<div style="display:flex;flex-wrap:wrap;gap:12px">{"".join(curves)}</div>')
-    final = {name: value for name, value in (status.get("metrics") or {}).items() if _is_number(value)}
+    final = {name: value for name, value in (status.get("metrics") or {}).items() if is_number(value)}
     if final:
         lines.append(
             "<div>"
@@ -114,7 +114,3 @@ def _points(metrics: Metrics, name: str) -> list[tuple[float, float]]:
     found = [(float(x), float(y)) for x, y in rows if math.isfinite(y)]
     every = max(1, math.ceil(len(found) / _MOST_POINTS))
     return [*found[:-1:every], *found[-1:]]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -28,8 +28,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
-
+from distbp.core.arrays import Array
 from distbp.core.errors import CheckpointError
 from distbp.core.sealed import decode_arrays, encode_arrays, sealed_json, unseal_json
 from distbp.core.storage import (
@@ -43,8 +42,6 @@ from distbp.core.storage import (
     sync_folder,
     write_durable,
 )
-
-Array = npt.NDArray[Any]
 
 STATE, MANIFEST = "state.safetensors", "manifest.json"
 FORMAT, VERSION = "distbp checkpoint", 2

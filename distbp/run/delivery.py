@@ -32,15 +32,20 @@ BEST = "best"  # the array of a checkpoint that holds the vector of the best eva
 
 def delivered(path: Path, done: Mapping[str, Any], job: TrainingJob, last: Checkpoint | None) -> Result:
     """The result of a finished run. Raises CheckpointError where something is not what the run left."""
-    faults = delivery_faults(path, done, job, last)
+    check_left(path, delivery_faults(path, done, job, last), "the last checkpoint")
+    return Result.from_json(done, path)
+
+
+def check_left(path: Path, faults: Sequence[str], source: str) -> None:
+    """Raises CheckpointError where something is not what the run left. source: of which it can be written
+    again."""
     if faults:
         raise CheckpointError(
             f"{path} is not what the run left:\n"
             + "".join(f"  {fault}\n" for fault in faults)
             + f"Put back what it was; or remove {RESULT}, and 'distbp resume' writes model and result again"
-            " from the last checkpoint"
+            f" from {source}"
         )
-    return Result.from_json(done, path)
 
 
 def delivery_faults(

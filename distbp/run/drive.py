@@ -36,8 +36,7 @@ def drive(
     """Trains `run` from `start` (None: the beginning) to its end; waits.
 
     job_text: of a longer job, for job.yaml. data: the rows of `splits.ready`, where the caller has them.
-    requests: for other workers; None: those in the run directory. draws:
-    curves.svg too.
+    requests: for other workers; None: those in the run directory. draws: curves.svg too.
     """
     told = log_events(run, listener)
     for aside in start.set_aside if start else ():

@@ -58,10 +58,6 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
         self.workers = workers
 
-    def _settings(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.get_params(deep=False)
-        return found
-
     def _checked(self, x: Any, y: Any, sample_weight: Any, **kinds: Any) -> tuple[Array, Array, Array | None]:
         """Inputs, targets and weights without the rows that weigh nothing. Raises ValueError."""
         x, y = validate_data(self, whole(x), y, dtype=(np.float64, np.float32), **kinds)
@@ -75,7 +71,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
 
     def _train(self, x: Array, y: Array, weights: Array | None, *, outputs: int, loss: str) -> None:
         """Sets `job_`, `result_`, `model_`."""
-        settings, values = self._settings(), loss == "mse"
+        settings, values = self.get_params(deep=False), loss == "mse"
         draws = check_random_state(self.random_state)
         integer = isinstance(self.random_state, Integral)
         seed = int(self.random_state) if integer else int(draws.randint(np.iinfo(np.int32).max))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distbp.core.arrays import Array
-from distbp.core.errors import CheckpointError, ModelError
+from distbp.core.errors import ModelError
 from distbp.core.metric_names import less_is_better
 from distbp.data.batches import WholeData
 from distbp.engine.blueprint import Blueprint
@@ -19,7 +19,7 @@ from distbp.model.folder import load_model, params_digest
 from distbp.model.joined import measured
 from distbp.nn import kernels as kernel_sets
 from distbp.run import accounts, checkpoint
-from distbp.run.delivery import delivery_faults, write_run_model
+from distbp.run.delivery import check_left, delivery_faults, write_run_model
 from distbp.run.members_told import as_line
 from distbp.run.result import Result
 from distbp.run.run_directory import METRICS, RESULT, RunDirectory, is_run, read_lines, read_result
@@ -157,14 +157,7 @@ def _said(result: Result) -> dict[str, Any]:
 def joined_delivered(path: Path, done: Mapping[str, Any], job: TrainingJob) -> Result:
     """The result of a finished run of several networks. Raises CheckpointError where something is not what
     the run left."""
-    faults = joined_faults(path, done, job)
-    if faults:
-        raise CheckpointError(
-            f"{path} is not what the run left:\n"
-            + "".join(f"  {fault}\n" for fault in faults)
-            + f"Put back what it was; or remove {RESULT}, and 'distbp resume' writes model and result again"
-            " from those of the networks"
-        )
+    check_left(path, joined_faults(path, done, job), "those of the networks")
     return Result.from_json(done, path)
 
 

@@ -48,7 +48,7 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
     names: dict[str, None] = {}
     for row in rows:
         for name, value in row.items():
-            if value is None or _is_number(value):  # null is NaN
+            if value is None or is_number(value):  # null is NaN
                 names[name] = None
     columns: dict[str, Array] = {}
     for name in names:
@@ -56,9 +56,9 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
         if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
             columns[name] = np.array(values, np.int64)
         else:
-            columns[name] = np.array([v if _is_number(v) else np.nan for v in values], np.float64)
+            columns[name] = np.array([v if is_number(v) else np.nan for v in values], np.float64)
     return columns
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any, TextIO
+from typing import TextIO
 
 from distbp.core.metric_names import SPLITS
-from distbp.core.words import counted
+from distbp.core.words import counted, snake_case
 from distbp.run import events
 from distbp.run.epoch_table import WIDTH, in_order, table_head, table_row
 from distbp.run.epoch_table import number as number
 from distbp.run.result import Result
+from distbp.run.run_directory import as_json
 
 SILENCE_S, LATER_SILENCE_S = 4.0, 60.0  # in the first minute, and after it: then it would fill logs
 
@@ -55,10 +55,10 @@ def json_lines(
     def listen(event: events.Event) -> None:
         if isinstance(event, events.Waiting):
             return
-        fields = {"event": kind_of(event), **asdict(event)}
+        fields = {"event": snake_case(type(event).__name__), **asdict(event)}
         if isinstance(event, events.Started):
             fields["notes"] = [*event.notes, *notes(event)]
-        stream.write(json.dumps(finite(fields), separators=(", ", ": ")) + "\n")
+        stream.write(json.dumps(as_json(fields), separators=(", ", ": ")) + "\n")
         stream.flush()
 
     return listen
@@ -76,22 +76,6 @@ def plain_lines(
         stream.flush()
 
     return listen
-
-
-def kind_of(event: events.Event) -> str:
-    """EpochEnded -> "epoch_ended"."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
-
-
-def finite(value: Any) -> Any:
-    """`value` with NaN and Inf as None, keys as text, tuples as lists: what JSON can hold."""
-    if isinstance(value, Mapping):
-        return {str(k): finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 Lines = Callable[[events.Event], Iterator[str]]

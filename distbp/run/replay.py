@@ -103,15 +103,12 @@ class Replay:
 
     def observe(self, line: Mapping[str, Any] | None) -> None:
         """Schedules that follow a metric take it as it was recorded."""
-        if line is None or line["epoch"] <= self._epochs_seen():
+        if line is None or line["epoch"] <= self._state.last_metrics.get("epoch", 0):
             return
         job, epoch = self._blueprint.job, line["epoch"]
         if epoch % job.evaluate_every == 0 or line["step"] == self._blueprint.total_steps:
             numbers = {k: math.nan if v is None else v for k, v in line.items()}
             self._state, _ = after_evaluation(self._state, job, self._watched, numbers, epoch, line["step"])
-
-    def _epochs_seen(self) -> int:
-        return int(self._state.last_metrics.get("epoch", 0))
 
 
 def _bytes(array: Array) -> bytes:

@@ -28,12 +28,11 @@ class Result:
     """`status`: "completed" or "stopped early". `params_sha256`: of the little-endian flat parameter vector
     that the model holds. `samples_per_second`: over training steps only, without those in which kernels may
     have been compiled. `model_epoch`: that the model and `metrics` are of. `path`: the run directory.
-    `members`: of a job that trains several networks, how
-    each ended; then `steps` and `epochs` are those of all together, and `metrics` those of the model.
-    `skipped`: rows left out of each split, by reason. `unhealthy`: what is wrong with the run, by name (see
-    `distbp.run.verdict`); empty: nothing. A metric that is not defined on the data is NaN, null in JSON.
-    `fetch` loads the model, and `measured` the rows of metrics.jsonl, of a run without a run directory here,
-    as of a job on a service."""
+    `members`: of a job that trains several networks, how each ended; then `steps` and `epochs` are those of
+    all together, and `metrics` those of the model. `skipped`: rows left out of each split, by reason.
+    `unhealthy`: what is wrong with the run, by name (see `distbp.run.verdict`); empty: nothing. A metric that
+    is not defined on the data is NaN, null in JSON. `fetch` loads the model, and `measured` the rows of
+    metrics.jsonl, of a run without a run directory here, as of a job on a service."""
 
     status: str
     job_digest: str

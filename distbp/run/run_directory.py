@@ -59,20 +59,21 @@ def json_line(record: Mapping[str, Any], leading: Sequence[str] = ("step", "epoc
     """One line of JSON, always spelled the same: the keys in `leading` first, the others in order; NumPy
     numbers as plain ones; floats in the shortest form that keeps every bit; NaN and infinities as null."""
     keys = [key for key in leading if key in record] + sorted(record.keys() - set(leading))
-    plain = {key: _plain(record[key]) for key in keys}
+    plain = {key: as_json(record[key]) for key in keys}
     return (json.dumps(plain, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
-def _plain(value: Any) -> Any:
-    """`value` as JSON has it. Raises TypeError for what it has no word for."""
+def as_json(value: Any) -> Any:
+    """`value` as JSON has it: NumPy's numbers as plain ones, NaN and infinities as null, keys and paths as
+    text, tuples as lists."""
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): as_json(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [as_json(inner) for inner in value]
     if isinstance(value, Path):
         return str(value)
     return value
@@ -155,7 +156,7 @@ class RunDirectory:
     def __init__(self, path: Path, lock: int, disk: Disk, clock: Callable[[], float]) -> None:
         self.path = path
         self._lock = lock
-        self.disk = self._disk = disk
+        self.disk = disk
         self._clock = clock
         self._events = -1
         self._metrics = -1
@@ -173,15 +174,7 @@ class RunDirectory:
         with explained(path):
             make_folder(path, disk)
             _check_empty(path, disk)
-        run = cls._locked(path, disk, clock)
-        try:
-            with explained(path / JOB):
-                _check_empty(path, disk)  # two processes may have come this far; one has the lock
-                commit_file(path / JOB, job_text.encode(), disk)
-            return run._opened()
-        except BaseException:
-            run.close()
-            raise
+        return cls._locked(path, disk, clock)._opened(job_text)
 
     @classmethod
     def open(cls, path: Path, *, disk: Disk = DISK, clock: Callable[[], float] = time.time) -> Self:
@@ -190,12 +183,7 @@ class RunDirectory:
         if not is_run(path):
             what = "is not a run directory (it has no job.yaml)" if path.exists() else "does not exist"
             raise StorageError(f"{path} {what}; give the folder that 'distbp train' wrote to")
-        run = cls._locked(path, disk, clock)
-        try:
-            return run._opened()
-        except BaseException:
-            run.close()
-            raise
+        return cls._locked(path, disk, clock)._opened()
 
     @classmethod
     def _locked(cls, path: Path, disk: Disk, clock: Callable[[], float]) -> Self:
@@ -225,12 +213,22 @@ class RunDirectory:
             write_all(fd, f"{os.getpid()}\n".encode(), disk)
         return cls(path, fd, disk, clock)
 
-    def _opened(self) -> Self:
-        with explained(self.path / EVENTS):
-            self._events, _ = _open_log(self.path / EVENTS, self._disk)
-        with explained(self.path / METRICS):
-            self._metrics, lines = _open_log(self.path / METRICS, self._disk)
-            self._metrics_hash.update(lines)
+    def _opened(self, job_text: str | None = None) -> Self:
+        """With its files open. job_text: of a run that starts."""
+        try:
+            if job_text is not None:
+                with explained(self.path / JOB):
+                    # Two processes may have come this far; one has the lock.
+                    _check_empty(self.path, self.disk)
+                    commit_file(self.path / JOB, job_text.encode(), self.disk)
+            with explained(self.path / EVENTS):
+                self._events, _ = _open_log(self.path / EVENTS, self.disk)
+            with explained(self.path / METRICS):
+                self._metrics, lines = _open_log(self.path / METRICS, self.disk)
+                self._metrics_hash.update(lines)
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def close(self) -> None:
@@ -238,7 +236,7 @@ class RunDirectory:
         for fd in (self._events, self._metrics, self._lock):
             if fd >= 0:
                 with suppress(OSError):
-                    self._disk.close(fd)
+                    self.disk.close(fd)
         self._events = self._metrics = self._lock = -1
 
     def __enter__(self) -> Self:
@@ -260,10 +258,10 @@ class RunDirectory:
     def write_job(self, text: str) -> None:
         """Replaces job.yaml, and takes away the result of the job that stood there: the run goes on."""
         with explained(self.path / JOB):
-            commit_file(self.path / JOB, text.encode(), self._disk)
-            if RESULT in self._disk.listdir(self.path):
-                self._disk.unlink(self.path / RESULT)
-                sync_folder(self.path, self._disk)
+            commit_file(self.path / JOB, text.encode(), self.disk)
+            if RESULT in self.disk.listdir(self.path):
+                self.disk.unlink(self.path / RESULT)
+                sync_folder(self.path, self.disk)
 
     def append_metric(self, record: Mapping[str, Any]) -> None:
         """Adds one line to metrics.jsonl (see `json_line`), at once visible to readers. Give it nothing that
@@ -285,9 +283,9 @@ class RunDirectory:
         """The length of metrics.jsonl in bytes, and its SHA-256, made durable: for the checkpoint about to be
         saved."""
         with explained(self.path / METRICS):
-            self._disk.fsync(self._metrics)
-            self._disk.fsync(self._events)
-            return self._disk.size(self._metrics), self._metrics_hash.hexdigest()
+            self.disk.fsync(self._metrics)
+            self.disk.fsync(self._events)
+            return self.disk.size(self._metrics), self._metrics_hash.hexdigest()
 
     def check_metrics(self, offset: int, sha256: str) -> bytes:
         """The first `offset` bytes of metrics.jsonl, which are those that `metrics_seal` saw.
@@ -296,7 +294,7 @@ class RunDirectory:
         """
         path = self.path / METRICS
         with explained(path):
-            data = read_file(path, self._disk)[:offset]
+            data = read_file(path, self.disk)[:offset]
         if hashlib.sha256(data).hexdigest() != sha256:
             raise CheckpointError(
                 f"{path} was changed after the checkpoint was saved: its first {offset:,} bytes are not what"
@@ -307,7 +305,7 @@ class RunDirectory:
     def has_metrics(self, offset: int, sha256: str, more: bytes) -> bool:
         """Whether metrics.jsonl begins with what `metrics_seal` saw, then `more`, or ends on the way."""
         with explained(self.path / METRICS):
-            data = read_file(self.path / METRICS, self._disk)
+            data = read_file(self.path / METRICS, self.disk)
         rest = data[offset : offset + len(more)]
         return hashlib.sha256(data[:offset]).hexdigest() == sha256 and more.startswith(rest)
 
@@ -318,26 +316,26 @@ class RunDirectory:
         """
         data = self.check_metrics(offset, sha256)
         with explained(self.path / METRICS):
-            self._disk.truncate(self._metrics, offset)
-            self._disk.fsync(self._metrics)
+            self.disk.truncate(self._metrics, offset)
+            self.disk.fsync(self._metrics)
         self._metrics_hash = hashlib.sha256(data)
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Writes result.json, whole or not at all. Replaces an earlier one."""
-        text = json.dumps(_plain(dict(result)), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        text = json.dumps(as_json(dict(result)), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
         with explained(self.path / RESULT):
-            self._disk.fsync(self._metrics)
-            self._disk.fsync(self._events)
-            commit_file(self.path / RESULT, text.encode(), self._disk)
+            self.disk.fsync(self._metrics)
+            self.disk.fsync(self._events)
+            commit_file(self.path / RESULT, text.encode(), self.disk)
 
     def _append(self, fd: int, name: str, line: bytes) -> None:
         with explained(self.path / name):
-            start = self._disk.size(fd)
+            start = self.disk.size(fd)
             try:
-                write_all(fd, line, self._disk)
+                write_all(fd, line, self.disk)
             except BaseException:
                 with suppress(OSError):
-                    self._disk.truncate(fd, start)  # no half line stays
+                    self.disk.truncate(fd, start)  # no half line stays
                 raise
 
 

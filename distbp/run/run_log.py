@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
 
+from distbp.core.words import snake_case
 from distbp.run import events
 from distbp.run.run_directory import RunDirectory
 
@@ -18,13 +18,8 @@ def log_events(run: RunDirectory, then: events.Listener | None = None) -> events
             fields = asdict(event)
             if isinstance(event, events.EpochEnded):
                 fields["metrics"] = {k: v for k, v in event.metrics.items() if k != "health"}
-            run.append_event(_kind(event), **fields)
+            run.append_event(snake_case(type(event).__name__), **fields)
         if then is not None:
             then(event)
 
     return listen
-
-
-def _kind(event: events.Event) -> str:
-    """EpochEnded -> epoch_ended."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()

@@ -92,12 +92,12 @@ def train(
             blueprint = make_blueprint(job, splits)
             model = model_folder(init) if init else init_folder(job, place, confined=confined)
             notes = check_init(blueprint, splits, model)
-        path = path or _fresh_directory(job.name)
-        with RunDirectory.create(path, _job_text(job, place), disk=disk or DISK) as run:
+        path, located = path or _fresh_directory(job.name), job.located(place)  # to resume from anywhere
+        with RunDirectory.create(path, located.to_yaml(), disk=disk or DISK) as run:
             keep_init(model, path)
             if networks(job) > 1:
                 return train_members(
-                    run, job.located(place), blueprint, splits, teams, told, control,
+                    run, located, blueprint, splits, teams, told, control,
                     workers=wanted, init=model, notes=notes, draws=draws,
                 )  # fmt: skip
             return drive(run, blueprint, splits, None, teams, told, control, draws=draws, notes=notes)
@@ -225,8 +225,3 @@ def _fresh_directory(name: str) -> Path:
     slug = "".join(c if c.isalnum() or c in "-_" else "-" for c in name)
     first = base / slug
     return first if not first.exists() else Path(tempfile.mkdtemp(prefix=f"{slug}-", dir=base))
-
-
-def _job_text(job: TrainingJob, folder: Path) -> str:
-    """The job with its data paths absolute, so that the run directory can be resumed from anywhere."""
-    return job.located(folder).to_yaml()

@@ -102,7 +102,8 @@ class Trainer:
                 with closing(self._start_team()) as team:
                     if not announced:
                         self._announce(team)
-                        self._note_beforehand()
+                        for text in accounts.notes_beforehand(self.blueprint, self._splits):
+                            self._note(text)
                         announced = True
                     if self._requests.latest is not None:
                         team.scale(self._requests.latest)
@@ -308,10 +309,6 @@ class Trainer:
             if self._saved.step not in checkpoint.list_steps(self.run.checkpoints):
                 self._save(None, self._saved.step, self._saved)
             raise self._interrupted(self._saved.step) from None
-
-    def _note_beforehand(self) -> None:
-        for text in accounts.notes_beforehand(self.blueprint, self._splits):
-            self._note(text)
 
     def _note(self, text: str) -> None:
         if text not in self.notes:

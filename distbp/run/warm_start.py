@@ -165,7 +165,6 @@ def _prepared(splits: Splits, model: Model) -> Iterator[str]:
     mine, theirs = (None if plan is None else plan.to_json() for plan in (splits.plan, model.plan))
     if mine != theirs:
         yield (
-            "init: the columns of the table become other inputs than they did for the model (other"
-            " columns, levels or"
-            " statistics of the training rows)"
+            "init: the columns of the table become other inputs than they did for the model (other columns,"
+            " levels or statistics of the training rows)"
         )

@@ -81,8 +81,7 @@ def find_dialect(source: TableFiles, file: DataFile, *, header: bool | None = No
         places = [i for i, name in enumerate(names) if name == twice[0]][:2]
         raise DataError(
             f"{file.name}: columns {' and '.join(map(str, places))} (counted from 0) are both named"
-            f" {twice[0]!r};"
-            " give each a name of its own, or set header: false if the first line is a row"
+            f" {twice[0]!r}; give each a name of its own, or set header: false if the first line is a row"
         )
     note = f"{why}; the name of column {', '.join(map(str, empty))} is empty" if empty else why
     return Dialect(delimiter, True, tuple(names), note)
@@ -107,9 +106,8 @@ def read_csv(
             yield batch if source.decimal is None else _pointed(batch)
     if ragged.count > before and not ragged.skip:
         raise DataError(
-            f"{file.name}: line {_line(source, file, dialect)}: {ragged.first}. {ragged.count:,} or more"
-            " rows are"
-            " so; mend them (a delimiter in a cell needs quotes around the cell), or set bad_rows: skip"
+            f"{file.name}: line {_line(source, file, dialect)}: {ragged.first}. {ragged.count:,} or more rows"
+            " are so; mend them (a delimiter in a cell needs quotes around the cell), or set bad_rows: skip"
         )
 
 
@@ -198,8 +196,7 @@ def _sample(source: TableFiles, file: DataFile) -> tuple[bytes, bool]:
     if "\0" in text:
         raise DataError(
             f"{file.name}: the file holds bytes that are no text; say what it is (kind: parquet, arrow,"
-            " jsonl),"
-            " or its encoding"
+            " jsonl), or its encoding"
         )
     lines = text.splitlines(keepends=True)[source.skip_lines :]
     if not whole and len(lines) > 1:

@@ -51,9 +51,8 @@ class Number:
     scale: Literal["standard", "min_max", "robust", "log", "quantile", "none"] = option(
         "standard",
         help="standard: mean 0, deviation 1; min_max: 0 to 1; robust: by median and quartiles (half"
-        " the range where these are one); log:"
-        " standard after"
-        " sign(x) log(1 + |x|); quantile: rank among the training rows, mean 0, deviation 1; none: as it is",
+        " the range where these are one); log: standard after sign(x) log(1 + |x|); quantile: rank among the"
+        " training rows, mean 0, deviation 1; none: as it is",
     )
     clip: Literal["smooth"] | None = option(
         None,

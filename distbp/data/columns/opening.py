@@ -139,8 +139,7 @@ def _check_target(column: Column, rows: Array, name: str, table: str) -> None:
         shown = column.levels[int(first)] if column.levels is not None else f"{first:g}"
         raise DataError(
             f"{table}: the target {name!r} is {shown} in all training rows, so that there is nothing to"
-            " learn;"
-            " give rows with other values, or another target"
+            " learn; give rows with other values, or another target"
         )
 
 

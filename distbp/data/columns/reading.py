@@ -238,8 +238,7 @@ def _told(source: TableFiles, file: DataFile, kind: str, dialect: Dialect | None
             place = first_undecodable(source, file, dialect) if dialect is not None else None
             raise DataError(
                 f"{file.name}: {place or 'a cell'} is not {source.encoding} text; say the encoding of the"
-                " file"
-                " (encoding: latin-1), or save it as UTF-8"
+                " file (encoding: latin-1), or save it as UTF-8"
             ) from None
         raise DataError(
             f"{file.name}: cannot be read as {_WORDS[kind]} ({text}); copy it again, or mend it"

@@ -30,8 +30,7 @@ def read_header(read: Read, name: str) -> tuple[np.dtype[Any], Shape]:
     if magic[:2] != b"\0\0" or magic[2] not in TYPES:
         raise DataError(
             f"{name}: this is not an IDX file (it begins with {magic.hex(' ')}; IDX begins with 00 00 and a"
-            " type"
-            f" from {min(TYPES):02x} to {max(TYPES):02x}); check the path and the format"
+            f" type from {min(TYPES):02x} to {max(TYPES):02x}); check the path and the format"
         )
     if not 1 <= magic[3] <= MAX_DIMENSIONS:
         raise DataError(f"{name}: an IDX array of {magic[3]} dimensions; 1 to {MAX_DIMENSIONS} are allowed")

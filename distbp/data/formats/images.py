@@ -10,7 +10,7 @@ import math
 import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,7 +57,7 @@ class Images:
             name=self.path,
             marks=tuple(file.mark for file in found),
         )
-        return table.named(tuple(files)).at_row(start)
+        return replace(table, row_names=tuple(files), first_row=start)
 
     def _pixels(self, files: list[DataFile]) -> Array:
         """(rows, channels, height, width) uint8, in memory up to DISTBP_PREPARE_BYTES, else mapped from an

@@ -100,14 +100,12 @@ def map_array(file: DataFile) -> Array:
         if header.nbytes > there:
             raise HostileFileError(
                 f"{file.name}: its header claims an array of shape {header.shape}, {header.nbytes:,} bytes,"
-                " but"
-                f" {there:,} follow; the file was cut off or the header is wrong, write it again"
+                f" but {there:,} follow; the file was cut off or the header is wrong, write it again"
             )
         if header.nbytes < there:
             raise DataError(
                 f"{file.name}: {there - header.nbytes:,} bytes follow after the array that its header"
-                " describes;"
-                " write one array to one file with numpy.save"
+                " describes; write one array to one file with numpy.save"
             )
         if header.nbytes == 0:
             raise DataError(

@@ -83,8 +83,7 @@ def _unpack(
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise HostileFileError(
             f"{shown}: packed in a way that numpy never uses (zip method {info.compress_type}); write the"
-            " archive"
-            " again with numpy.savez or savez_compressed"
+            " archive again with numpy.savez or savez_compressed"
         )
     with archive.open(info) as entry:
         header = read_header(entry.read, shown)
@@ -93,8 +92,7 @@ def _unpack(
         if total > room:
             raise HostileFileError(
                 f"{shown}: the arrays claim to unpack to more than DISTBP_MAX_UNPACKED_BYTES together; raise"
-                " it,"
-                " or save each array with numpy.save: plain .npy files are memory-mapped"
+                " it, or save each array with numpy.save: plain .npy files are memory-mapped"
             )
         return header, read_window(entry.read, 0, total if keep else 0, total, shown)
 

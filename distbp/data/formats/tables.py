@@ -55,7 +55,6 @@ class TableFiles:
 
     def open(self, folder: Path, confined: bool = False) -> Table:
         raise DataError(
-            f"{self.path}: a table needs the columns of a job (data.target); train on it, or predict with"
-            " a model"
-            " that was trained on one"
+            f"{self.path}: a table needs the columns of a job (data.target); train on it, or predict with a"
+            " model that was trained on one"
         )
