@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from distbp.cli.errors import reports_errors
+from distbp.cli.options import JSON
 from distbp.cli.paths import UserPath
-from distbp.cli.service import JSON, STATES, URL, handle, is_job_id, session
+from distbp.cli.service import STATES, URL, handle, is_job_id, session
 
 _LIMIT = click.option(
     "--limit", type=click.IntRange(1), default=50, show_default=True, help="List at most this many."
@@ -42,19 +43,16 @@ def list_jobs(states: tuple[str, ...], name: str | None, limit: int, url: str | 
     """
     from distbp.cli.text import ago
 
+    def row(job: Mapping[str, Any]) -> Sequence[Any]:
+        progress = job["progress"] or {}
+        total = progress.get("total_steps")
+        done = f"{100 * progress['step'] // total} %" if total and not job["finished_at"] else ""
+        state = ", ".join([job["state"], *job.get("unhealthy", {})])
+        return job["id"], job["name"], state, done, _headline(job), ago(job["created_at"])
+
     with session(url) as service:
-        rows = []
-        for job in service.jobs(states=states, name=name, limit=limit):
-            if as_json:
-                click.echo(json.dumps(job))
-                continue
-            progress = job["progress"] or {}
-            total = progress.get("total_steps")
-            done = f"{100 * progress['step'] // total} %" if total and not job["finished_at"] else ""
-            state = ", ".join([job["state"], *job.get("unhealthy", {})])
-            rows.append((job["id"], job["name"], state, done, _headline(job), ago(job["created_at"])))
-        if not as_json:
-            _print(("job", "name", "state", "done", "metrics", "submitted"), rows, "no jobs")
+        jobs = service.jobs(states=states, name=name, limit=limit)
+        _print(jobs, as_json, ("job", "name", "state", "done", "metrics", "submitted"), row, "no jobs")
 
 
 @click.command()
@@ -70,6 +68,7 @@ def compare(job_ids: tuple[str, ...], url: str | None, as_json: bool) -> None:
       distbp compare job_01j9ze3k8xq2v5w7y0ab job_01j9zf0c2d4e6f8g0h2j
     """
     from distbp.cli.text import flat, table
+    from distbp.run.measured import is_number
 
     if len(job_ids) < 2:
         raise click.UsageError("name two jobs or more")
@@ -87,11 +86,11 @@ def compare(job_ids: tuple[str, ...], url: str | None, as_json: bool) -> None:
     differ = [name for name in names if len({json.dumps(one.get(name)) for one in fields}) > 1]
     rows: list[list[Any]] = [["state", *(one["state"] for one in found)]]
     rows += [[name, *(one.get(name) for one in fields)] for name in differ if name != "name"]
-    metrics = [{n: v for n, v in (one["metrics"] or {}).items() if _is_number(v)} for one in found]
+    metrics = [{n: v for n, v in (one["metrics"] or {}).items() if is_number(v)} for one in found]
     measured = list(dict.fromkeys(name for one in metrics for name in one))
     rows += [[name.replace("_", " "), *(one.get(name) for one in metrics)] for name in measured]
     rows.append(["steps", *(one["step"] for one in found)])
-    rows.append(["seconds", *(_seconds(one) for one in found)])
+    rows.append(["seconds", *((one["result"] or {}).get("wall_seconds") for one in found)])
     heads = ["", *(f"{one['name']} {one['id'][-6:]}" for one in found)]
     click.echo(table(heads, rows))
 
@@ -116,19 +115,13 @@ def models(context: click.Context, limit: int, url: str | None, as_json: bool) -
         return
     from distbp.cli.text import ago, size
 
+    def row(one: Mapping[str, Any]) -> Sequence[Any]:
+        known, made = _headline(one["info"]), ago(one["created_at"])
+        return one["id"], one["name"], one["job_id"], size(one["bytes"]), known, made
+
     with session(url) as service:
-        rows = []
-        for one in service.models(limit=limit):
-            if as_json:
-                click.echo(json.dumps(one))
-            else:
-                metrics = {"metrics": one["info"].get("metrics")}
-                rows.append(
-                    (one["id"], one["name"], one["job_id"], size(one["bytes"]), _headline(metrics),
-                     ago(one["created_at"]))
-                )  # fmt: skip
-        if not as_json:
-            _print(("model", "name", "job", "size", "metrics", "made"), rows, "no models")
+        found = service.models(limit=limit)
+        _print(found, as_json, ("model", "name", "job", "size", "metrics", "made"), row, "no models")
 
 
 @models.command("get")
@@ -196,17 +189,14 @@ def datasets(context: click.Context, limit: int, url: str | None, as_json: bool)
     from distbp.cli.text import ago, size
     from distbp.core.words import counted
 
+    def row(one: Mapping[str, Any]) -> Sequence[Any]:
+        info = one["info"]
+        holds = counted(info["files"], "file") if "files" in info else counted(info["rows"], "row")
+        return one["id"], one["name"], holds, size(one["bytes"]), ago(one["created_at"])
+
     with session(url) as service:
-        rows = []
-        for one in service.datasets(limit=limit):
-            if as_json:
-                click.echo(json.dumps(one))
-            else:
-                info = one["info"]
-                holds = counted(info["files"], "file") if "files" in info else counted(info["rows"], "row")
-                rows.append((one["id"], one["name"], holds, size(one["bytes"]), ago(one["created_at"])))
-        if not as_json:
-            _print(("dataset", "name", "holds", "size", "uploaded"), rows, "no datasets")
+        found = service.datasets(limit=limit)
+        _print(found, as_json, ("dataset", "name", "holds", "size", "uploaded"), row, "no datasets")
 
 
 @datasets.command("upload")
@@ -265,18 +255,31 @@ def _path(kind: str, which: str) -> str:
     return f"/v1/{kind}/{which}"
 
 
-def _print(heads: tuple[str, ...], rows: list[Any], none: str) -> None:
+def _print(
+    found: Iterator[dict[str, Any]],
+    as_json: bool,
+    heads: Sequence[str],
+    row: Callable[[Mapping[str, Any]], Sequence[Any]],
+    none: str,
+) -> None:
+    """A line of JSON for each that is found, or a table of their rows."""
     from distbp.cli.text import table
 
+    if as_json:
+        for one in found:
+            click.echo(json.dumps(one))
+        return
+    rows = list(map(row, found))
     click.echo(table(heads, rows) if rows else none)
 
 
 def _headline(job: Mapping[str, Any]) -> str:
     """The measure by which people know a model: of the test set, else of the validation set."""
     from distbp.core.metric_names import measured
+    from distbp.run.measured import is_number
     from distbp.run.progress import number
 
-    found = {n: v for n, v in (job.get("metrics") or {}).items() if _is_number(v)}
+    found = {n: v for n, v in (job.get("metrics") or {}).items() if is_number(v)}
     order = sorted(measured(found), key=lambda name: name == "loss")
     names = [f"{split}_{name}" for split in ("test", "validation", "train") for name in order]
     return next((f"{name.replace('_', ' ')} {number(found[name])}" for name in names if name in found), "")
@@ -284,12 +287,3 @@ def _headline(job: Mapping[str, Any]) -> str:
 
 def _curves(job: Any) -> dict[str, Any]:
     return {name: [v if v == v else None for v in column.tolist()] for name, column in job.metrics().items()}
-
-
-def _seconds(job: Mapping[str, Any]) -> float | None:
-    result = job.get("result") or {}
-    return result.get("wall_seconds")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

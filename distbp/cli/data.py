@@ -95,17 +95,13 @@ def _rows_of(model: Model, model_dir: Path, words: Sequence[str], split: str, *,
         splits = open_splits(job, model_dir)
         if split not in splits.tables:
             raise _no_split(model_dir, split)
+        own = splits.tables[split]
         if splits.plan is None or splits.plan.to_json() != plan.to_json():
-            raise DataError(
-                f"{splits.tables[split].name}: the rows are not those that the model was trained on"
-            )
-        return _of_table(
-            splits.tables[split],
-            EncodedRows(splits.tables[split].inputs, windows=splits.tables[split].windows),
-        )
+            raise DataError(f"{own.name}: the rows are not those that the model was trained on")
+        return _of_table(own, EncodedRows(own.inputs, windows=own.windows))
     source = source_of(words, with_targets=with_targets, table=True)
     if not isinstance(source, TableFiles):
-        raise JobError([Fault("", "the model takes a table: CSV, Parquet, Arrow, JSON lines")], "DATA")
+        raise _no_data("the model takes a table: CSV, Parquet, Arrow, JSON lines")
     table = open_raw(source, Path(), header=plan.header)
     ahead = plan.series.horizon if plan.series is not None and with_targets else 0
     rows = encode_file(plan, table, model.network.dtype, ahead)
@@ -148,37 +144,31 @@ def source_of(
     first, *rest = (word if "{" in word or is_address(word) else str(user_path(word)) for word in words)
     if is_address(first):
         if rest or not table:
-            raise JobError(
-                [
-                    Fault(
-                        "", f"{shown(first)}: only a table is fetched, alone; download it, and name the file"
-                    )
-                ],
-                "DATA",
-            )
+            raise _no_data(f"{shown(first)}: only a table is fetched, alone; download it, and name the file")
         return TableFiles(path=first)
     if not Path(first).exists():
         if rest:
-            raise JobError([Fault("", f"there is no file {first!r}")], "DATA")
+            raise _no_data(f"there is no file {first!r}")
         return _written_out(first)
     if len(rest) > 1:
-        raise JobError([Fault("", f"takes at most two files (inputs, targets), not {len(words)}")], "DATA")
+        raise _no_data(f"takes at most two files (inputs, targets), not {len(words)}")
     target = rest[0] if rest else None
     if target is not None and not Path(target).exists():
-        raise JobError([Fault("", f"there is no file {target!r}")], "DATA")
+        raise _no_data(f"there is no file {target!r}")
     suffix = Path(first).suffix.lower()
     if table:
         if target is not None:
-            raise JobError([Fault("", "a table holds its targets; name no second file")], "DATA")
+            raise _no_data("a table holds its targets; name no second file")
         return TableFiles(path=first)
     if Path(first).is_dir() or suffix in SUFFIXES:
         return _images(first, target, None if model is None else model.input_shape)
     if looks_like_table(Path(first)):
-        text = f"{first} is a table, alone for a model that was trained on one; give arrays as .npy or .npz"
-        raise JobError([Fault("", text)], "DATA")
+        raise _no_data(
+            f"{first} is a table, alone for a model that was trained on one; give arrays as .npy or .npz"
+        )
     if suffix == ".npz":
         if target is not None:
-            raise JobError([Fault("", "an .npz file holds inputs and targets; name no second file")], "DATA")
+            raise _no_data("an .npz file holds inputs and targets; name no second file")
         outputs = () if model is None else names_of(model.loss)
         named = () if model is None else model.network.named_inputs
         targets = {name: name for name in outputs} or "targets"
@@ -192,12 +182,12 @@ def source_of(
 
 def _images(path: str, target: str | None, shape: Shape | None) -> Images:
     if target is not None:
-        raise JobError([Fault("", "folders are the classes of images; name no second file")], "DATA")
+        raise _no_data("folders are the classes of images; name no second file")
     if shape is None:
         return Images(path=path)
     if len(shape) != 3:
         text = f"the model takes rows of {shape[0]} numbers, not images; say of which size they are:"
-        raise JobError([Fault("", f"{text} '{{format: images, path: {path}, resize: [28, 28]}}'")], "DATA")
+        raise _no_data(f"{text} '{{format: images, path: {path}, resize: [28, 28]}}'")
     return Images(path=path, resize=shape[1:], color=shape[0] == 3)
 
 
@@ -237,10 +227,12 @@ def split_of(run_dir: Path, split: str, model: Model) -> Table:
 
 def _job_of(run_dir: Path) -> TrainingJob:
     if not (run_dir / "job.yaml").exists():
-        raise JobError(
-            [Fault("", f"{run_dir} is not a run directory (it has no job.yaml); name the data")], "DATA"
-        )
+        raise _no_data(f"{run_dir} is not a run directory (it has no job.yaml); name the data")
     return read_job(run_dir)
+
+
+def _no_data(why: str) -> JobError:
+    return JobError([Fault("", why)], "DATA")
 
 
 def _no_split(run_dir: Path, split: str) -> JobError:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from distbp.cli.errors import named, reports_errors
-from distbp.cli.options import SET
-from distbp.cli.paths import NewFile, UserPath, job_at
+from distbp.cli.options import JOB, SET
+from distbp.cli.paths import NewFile, job_at
 from distbp.core.words import counted
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _SECTIONS = {
 
 
 @click.command()
-@click.argument("job_file", metavar="JOB.yaml", type=UserPath())
+@JOB
 @click.option(
     "--yaml", "in_full", is_flag=True, help="The job itself, with every default and recipe written out."
 )

@@ -129,7 +129,7 @@ def reproduce(
     if epochs is not None and not RESULTS[name].needs:
         raise ArgumentError(f"--epochs is for results that are curves by epoch, which {name} is not")
     draw = _drawing() if output is not None else None
-    found = RESULTS[name].run(Folders(golden, mnist, epochs), _progress())
+    found = RESULTS[name].run(Folders(golden, mnist, epochs), lambda text: click.echo(f"  {text}", err=True))
     click.echo(f"{found.title}\n{textwrap.fill(found.source, 80)}\n")
     click.echo("\n".join(table(found)))
     for note in found.notes:
@@ -143,10 +143,6 @@ def reproduce(
     click.echo("\nAll figures agree." if found.agrees else "\nNot all figures agree.")
     if not found.agrees:
         sys.exit(DIFFERENT)
-
-
-def _progress() -> Callable[[str], None]:
-    return lambda text: click.echo(f"  {text}", err=True)
 
 
 def _drawing() -> Callable[..., Path]:

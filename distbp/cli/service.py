@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from distbp.cli.errors import named, reports_errors
-from distbp.cli.options import SET
-from distbp.cli.paths import UserPath, job_at
+from distbp.cli.options import JOB, JSON, SET
+from distbp.cli.paths import job_at
 from distbp.core.words import counted
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 _JOB_ID = re.compile(r"job_[0-9a-z]+|last")
 URL = click.option("--url", help="The service. Default: DISTBP_URL, or the one that `distbp serve` started.")
-JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs.")
-JOB = click.argument("job_id", metavar="JOB")
 STATES = (
     "queued", "starting", "running", "pausing", "paused", "recovering", "cancelling", "completed", "failed",
     "cancelled",
@@ -60,7 +58,7 @@ def handle(service: Service, job_id: str) -> JobHandle:
 
 
 @click.command()
-@click.argument("job_file", metavar="JOB.yaml", type=UserPath())
+@JOB
 @SET
 @click.option("--wait", is_flag=True, help="Show its progress, and end when it has.")
 @click.option("--priority", type=click.IntRange(-100, 100), default=0, help="Higher runs first (0).")
@@ -146,7 +144,7 @@ def status(job_id: str | None, wait: bool, url: str | None, as_json: bool) -> No
 
 
 @click.command()
-@JOB
+@click.argument("job_id", metavar="JOB")
 @click.option("-f", "--follow", is_flag=True, help="Continue until the job ends.")
 @URL
 @reports_errors
@@ -175,11 +173,7 @@ def cancel(job_ids: tuple[str, ...], url: str | None) -> None:
     Example:
       distbp cancel job_01j9ze3k8xq2v5w7y0ab
     """
-    with session(url) as service:
-        for job_id in job_ids:
-            job = handle(service, job_id)
-            job.cancel()
-            click.echo(f"{job.id} {job.state}")
+    _ask(job_ids, url, "cancel")
 
 
 @click.command()
@@ -194,18 +188,20 @@ def pause(job_ids: tuple[str, ...], url: str | None) -> None:
       distbp pause last
       distbp resume last
     """
-    with session(url) as service:
-        for job_id in job_ids:
-            job = handle(service, job_id)
-            job.pause()
-            click.echo(f"{job.id} {job.state}")
+    _ask(job_ids, url, "pause")
 
 
 def resume_job(job_id: str, url: str | None) -> None:
+    _ask([job_id], url, "resume")
+
+
+def _ask(job_ids: Sequence[str], url: str | None, what: str) -> None:
+    """Calls a method of each job, and says how the job is then."""
     with session(url) as service:
-        job = handle(service, job_id)
-        job.resume()
-        click.echo(f"{job.id} {job.state}")
+        for job_id in job_ids:
+            job = handle(service, job_id)
+            getattr(job, what)()
+            click.echo(f"{job.id} {job.state}")
 
 
 def scale_job(job_id: str, workers: int, url: str | None) -> None:

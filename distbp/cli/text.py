@@ -36,11 +36,11 @@ def cell_text(cell: Any) -> str:
     return f"{cell:,}" if isinstance(cell, int) and not isinstance(cell, bool) else str(cell)
 
 
-def ago(moment: float | None, now: float | None = None) -> str:
+def ago(moment: float | None) -> str:
     """`moment`: seconds since 1970; None: never."""
     if moment is None:
         return "never"
-    seconds = max(0.0, (time.time() if now is None else now) - moment)
+    seconds = max(0.0, time.time() - moment)
     if seconds >= 2 * 86400:
         return f"{int(seconds // 86400)} days ago"
     return f"{duration(float(round(seconds))).replace('.0 s', ' s')} ago"

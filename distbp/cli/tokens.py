@@ -10,9 +10,10 @@ from typing import Any
 import click
 
 from distbp.cli.errors import reports_errors
+from distbp.cli.options import JSON
 from distbp.cli.paths import UserPath
 from distbp.cli.serve import open_store
-from distbp.cli.service import JSON, URL, session
+from distbp.cli.service import URL, session
 
 _SCOPES = ("read", "submit", "manage", "admin")
 
