@@ -5,10 +5,10 @@ Classes are those of `policy.BUDGETS`. The first row that fits counts: subclasse
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from distbp.core import errors
+from distbp.core.words import snake_case
 
 CLASSES: tuple[tuple[type[BaseException], str], ...] = (
     (errors.NoMemoryError, "infrastructure"),  # others have it now
@@ -37,12 +37,11 @@ def described(error: BaseException) -> dict[str, Any]:
     """{class, code, message} for the job's owner, `faults` too for a JobError. `code`: the error's name, in
     snake case without "Error"."""
     name = type(error).__name__
-    code = re.sub(r"(?<!^)(?=[A-Z])", "_", name.removesuffix("Error") or name).lower()
     text = str(error)
     known = isinstance(error, errors.DistbpError)
     found: dict[str, Any] = {
         "class": class_of(error),
-        "code": code,
+        "code": snake_case(name.removesuffix("Error") or name),
         "message": text if known and text else f"{name}: {text}" if text else name,
     }
     if isinstance(error, errors.JobError):

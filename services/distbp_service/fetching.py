@@ -4,7 +4,6 @@ that name."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from distbp.core.errors import Fault, JobError
 from distbp.core.options import paths
 from distbp.core.storage import explained
+from distbp.data.cache import remove
 from distbp.data.columns.shipping import unship
 from distbp.data.formats import TableFiles
 from distbp.data.safety import find
@@ -42,7 +42,7 @@ def fetch_data(
         if place.exists():
             continue
         for half in folder.glob(f".*{name}.*"):  # what an attempt was at when it was killed
-            _remove(half)
+            remove(half)
         to = place.with_name(f".{name}.{attempt}.zip") if is_table else place
         patiently(partial(transport.fetch_dataset, name.removeprefix(DATASET), to))
         if is_table:
@@ -73,12 +73,5 @@ def _unpack(archive: Path, place: Path) -> None:
         with explained(place):
             new.replace(place)
     finally:
-        _remove(archive)
-        _remove(new)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+        remove(archive)
+        remove(new)

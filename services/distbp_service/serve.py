@@ -34,7 +34,6 @@ from distbp.core import settings
 from distbp.core.errors import SettingsError
 from distbp.engine.memory_need import total_bytes
 from distbp_service.api import check_protected, config_from_settings, create_app
-from distbp_service.api.config import is_loopback
 from distbp_service.api.connections import Connections, allowed_connections
 from distbp_service.dispatcher import Dispatcher
 from distbp_service.dispatcher import Limits as DispatcherLimits
@@ -370,8 +369,3 @@ def _signals(stop: Stop) -> Iterator[None]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
-
-
-def is_open_to_others(plan: Plan) -> bool:
-    """Whether other machines reach the API."""
-    return not is_loopback(plan.host)

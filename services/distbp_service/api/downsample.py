@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distbp.run.measured import is_number
+
 
 def largest_triangles(x: Sequence[float], y: Sequence[float], points: int) -> list[int]:
     """Indices of at most `points` (at least 2) of the points (x, y), rising; first and last among them.
@@ -46,7 +48,7 @@ def choose_rows(steps: Sequence[int], rows: Sequence[Mapping[str, Any]], points:
     curves: dict[str, list[int]] = {}
     for index, row in enumerate(rows):
         for name, value in row.items():
-            if name not in ("step", "epoch") and _is_number(value):
+            if name not in ("step", "epoch") and is_number(value) and math.isfinite(value):
                 curves.setdefault(name, []).append(index)
     chosen = {0, len(rows) - 1}
     share = (points - 2) // len(curves) if curves else 0
@@ -57,7 +59,3 @@ def choose_rows(steps: Sequence[int], rows: Sequence[Mapping[str, Any]], points:
     if share < 2:  # more curves than points: an even choice is all that can be had
         chosen.update(round(i * (len(rows) - 1) / max(points - 1, 1)) for i in range(1, points - 1))
     return sorted(chosen)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -69,15 +69,15 @@ class Slots:
 
 
 class Links:
-    """Codes for signing in, each good for one use and a time. clock: seconds, rising."""
+    """Codes for signing in, each good for one use within an hour. clock: seconds, rising."""
 
-    def __init__(self, clock: Callable[[], float], good_s: float = 3600.0) -> None:
-        self._clock, self._good_s = clock, good_s
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._kept: dict[str, tuple[str, float]] = {}  # hash of a code: (what it opens, until when)
 
     def make(self, opens: str) -> str:
         code = secrets.token_urlsafe(32)
-        self._kept[sha256(code)] = (opens, self._clock() + self._good_s)
+        self._kept[sha256(code)] = (opens, self._clock() + 3600.0)
         return code
 
     def take(self, code: str) -> str | None:

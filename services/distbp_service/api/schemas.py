@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from distbp_service.states import State
-from distbp_service.store import Dataset, Job, Model, Token
+from distbp_service.store import Job
 from distbp_service.store.line import Waiting
 
 JOB_ID = r"^job_[0-9a-hjkmnp-tv-z]{20}$"
@@ -21,6 +21,13 @@ MOST_STEPS = 2**62
 
 Object = dict[str, Any]
 Scope = Literal["read", "submit", "manage", "admin"]
+
+
+class Out(BaseModel):
+    @classmethod
+    def of(cls, record: Any) -> Self:
+        """From a record of the store, which has the same fields."""
+        return cls(**{name: getattr(record, name) for name in cls.model_fields})
 
 
 class In(BaseModel):
@@ -122,7 +129,7 @@ class JobOut(BaseModel):
         return JobOut(**_fields(job, waiting))
 
 
-class AttemptOut(BaseModel):
+class AttemptOut(Out):
     attempt: int
     state: str
     started_at: float
@@ -202,7 +209,7 @@ def _maybe(value: Any) -> Object | None:
 # What a job leaves ------------------------------------------------------------------------------------------
 
 
-class EventOut(BaseModel):
+class EventOut(Out):
     number: int = Field(description="counts from 1 without gaps")
     at: float
     attempt: int
@@ -215,7 +222,7 @@ class EventPage(BaseModel):
     after: int = Field(description="give it to the next call for what follows")
 
 
-class MetricOut(BaseModel):
+class MetricOut(Out):
     step: int
     attempt: int
     data: Object = Field(description="the line of metrics.jsonl")
@@ -226,7 +233,7 @@ class MetricRange(BaseModel):
     total: int = Field(description="rows that the choice was made from")
 
 
-class LogOut(BaseModel):
+class LogOut(Out):
     number: int
     at: float
     attempt: int
@@ -238,7 +245,7 @@ class LogPage(BaseModel):
     after: int = Field(description="give it to the next call for what follows")
 
 
-class CheckpointOut(BaseModel):
+class CheckpointOut(Out):
     step: int
     bytes: int
     sha256: str = Field(description="of what downloading it gives: state.safetensors")
@@ -249,17 +256,13 @@ class CheckpointList(BaseModel):
     items: list[CheckpointOut]
 
 
-class ModelOut(BaseModel):
+class ModelOut(Out):
     id: str
     job_id: str
     name: str
     bytes: int
     created_at: float
     info: Object = Field(description="params_sha256, job_digest, metrics, ...")
-
-    @staticmethod
-    def of(model: Model) -> ModelOut:
-        return ModelOut(**{name: getattr(model, name) for name in ModelOut.model_fields})
 
 
 class ModelPage(BaseModel):
@@ -270,7 +273,7 @@ class ModelPage(BaseModel):
 # Datasets, tokens -------------------------------------------------------------------------------------------
 
 
-class DatasetOut(BaseModel):
+class DatasetOut(Out):
     id: str = Field(description="ds_ and the SHA-256 of the bytes")
     name: str
     bytes: int
@@ -279,10 +282,6 @@ class DatasetOut(BaseModel):
     info: Object = Field(
         description="rows, and shape and dtype of each array; of a table: how many files, and names"
     )
-
-    @staticmethod
-    def of(dataset: Dataset) -> DatasetOut:
-        return DatasetOut(**{name: getattr(dataset, name) for name in DatasetOut.model_fields})
 
 
 class DatasetPage(BaseModel):
@@ -296,7 +295,7 @@ class TokenIn(In):
     expires_in_s: float | None = Field(default=None, gt=0, le=1e10)
 
 
-class TokenOut(BaseModel):
+class TokenOut(Out):
     id: str
     name: str
     project: str
@@ -305,10 +304,6 @@ class TokenOut(BaseModel):
     expires_at: float | None
     revoked_at: float | None
     last_used_at: float | None
-
-    @staticmethod
-    def of(token: Token) -> TokenOut:
-        return TokenOut(**{**vars(token), "scopes": list(token.scopes)})
 
 
 class LinkIn(In):

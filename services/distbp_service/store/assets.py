@@ -49,11 +49,7 @@ class Datasets:
         return Dataset.of(found), new
 
     def get(self, project: str, dataset_id: str) -> Dataset:
-        with self._db.read() as conn:
-            row = conn.execute(_one(datasets, project, dataset_id)).one_or_none()
-        if row is None:
-            raise NotFoundError(f"there is no dataset {dataset_id}")
-        return Dataset.of(row)
+        return _get(self._db, datasets, Dataset, project, dataset_id)
 
     def page(self, project: str, *, limit: int = 50, cursor: str | None = None) -> Page[Dataset]:
         """By id."""
@@ -77,11 +73,7 @@ class Models:
         self._db = db
 
     def get(self, project: str, model_id: str) -> Model:
-        with self._db.read() as conn:
-            row = conn.execute(_one(models, project, model_id)).one_or_none()
-        if row is None:
-            raise NotFoundError(f"there is no model {model_id}")
-        return Model.of(row)
+        return _get(self._db, models, Model, project, model_id)
 
     def of_job(self, project: str, job_id: str) -> Model | None:
         query = select(models).where(models.c.job_id == job_id, models.c.project == project)
@@ -113,6 +105,14 @@ def _one(table: Table, project: str, item_id: str) -> Select[Any]:
     if not _ID.fullmatch(item_id):
         raise NotFoundError("there is nothing with such an id")
     return select(table).where(table.c.project == project, table.c.id == item_id)
+
+
+def _get(db: Database, table: Table, kind: type[T], project: str, item_id: str) -> T:
+    with db.read() as conn:
+        row = conn.execute(_one(table, project, item_id)).one_or_none()
+    if row is None:
+        raise NotFoundError(f"there is no {kind.__name__.lower()} {item_id}")
+    return kind.of(row)
 
 
 def _page(

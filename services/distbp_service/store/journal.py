@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, Table, delete, insert, select, update
 
 from distbp_service import states
 from distbp_service.errors import NotFoundError
@@ -16,6 +16,7 @@ from distbp_service.store.records import JOB_ID, Event, Job, LogText, Metric
 from distbp_service.store.schema import events, jobs, logs, metrics, projects
 
 MOST = 1000  # rows of one page
+T = TypeVar("T", Event, Metric, LogText)
 _HIGHEST = 2**63 - 1  # a number that a database can hold
 
 
@@ -27,10 +28,7 @@ class Journal:
 
     def events(self, job_id: str, *, after: int = 0, limit: int = 100) -> tuple[Event, ...]:
         """Those with a number above `after`, oldest first."""
-        query = select(events).where(events.c.job_id == job_id, events.c.number > min(after, _HIGHEST))
-        with self._db.read() as conn:
-            rows = conn.execute(query.order_by(events.c.number).limit(min(limit, MOST)))
-            return tuple(Event.of(row) for row in rows)
+        return self._after(events, Event, "number", job_id, after, limit)
 
     def metrics(
         self, job_id: str, *, start: int = 0, stop: int | None = None, points: int | None = None
@@ -56,17 +54,20 @@ class Journal:
 
     def metrics_after(self, job_id: str, serial: int = 0, *, limit: int = 100) -> tuple[Metric, ...]:
         """Those written after `serial`, in the order of writing: for streams."""
-        query = select(metrics).where(metrics.c.job_id == job_id, metrics.c.serial > min(serial, _HIGHEST))
-        with self._db.read() as conn:
-            rows = conn.execute(query.order_by(metrics.c.serial).limit(min(limit, MOST)))
-            return tuple(Metric.of(row) for row in rows)
+        return self._after(metrics, Metric, "serial", job_id, serial, limit)
 
     def logs(self, job_id: str, *, after: int = 0, limit: int = 100) -> tuple[LogText, ...]:
         """Pieces of log with a number above `after`, oldest first."""
-        query = select(logs).where(logs.c.job_id == job_id, logs.c.number > min(after, _HIGHEST))
+        return self._after(logs, LogText, "number", job_id, after, limit)
+
+    def _after(
+        self, table: Table, kind: type[T], counts: str, job_id: str, after: int, limit: int
+    ) -> tuple[T, ...]:
+        """Those whose number, in the column `counts`, is above `after`, in its order."""
+        number = table.c[counts]
+        query = select(table).where(table.c.job_id == job_id, number > min(after, _HIGHEST))
         with self._db.read() as conn:
-            rows = conn.execute(query.order_by(logs.c.number).limit(min(limit, MOST)))
-            return tuple(LogText.of(row) for row in rows)
+            return tuple(map(kind.of, conn.execute(query.order_by(number).limit(min(limit, MOST)))))
 
 
 # Writing: within a transaction, on a job that `lock_job` has locked. ----------------------------------------

@@ -6,12 +6,13 @@ Times are seconds since 1970 (UTC). Columns named in JsonText hold JSON text.
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
 from sqlalchemy import BigInteger, Column, Double, Index, Integer, MetaData, Table, Text, text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
+
+from distbp.run.run_directory import as_json
 
 
 class JsonText(TypeDecorator[Any]):
@@ -27,20 +28,10 @@ class JsonText(TypeDecorator[Any]):
         try:
             return json.dumps(value, allow_nan=False, separators=(",", ":"))
         except ValueError:
-            return json.dumps(_finite(value), allow_nan=False, separators=(",", ":"))
+            return json.dumps(as_json(value), allow_nan=False, separators=(",", ":"))
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
         return None if value is None else json.loads(value)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return value
 
 
 metadata = MetaData()

@@ -32,7 +32,7 @@ def _attachment(name: str, size: int) -> dict[str, str]:
 def checkpoints(job_id: JobId, caller: CallerArg, service: ServiceArg) -> schemas.CheckpointList:
     """The checkpoints that are kept, oldest first."""
     service.store.jobs.get(caller.project, job_id)
-    items = [schemas.CheckpointOut(**vars(found)) for found in service.places.checkpoints(job_id)]
+    items = [schemas.CheckpointOut.of(found) for found in service.places.checkpoints(job_id)]
     return schemas.CheckpointList(items=items)
 
 

@@ -92,10 +92,7 @@ def get(job_id: JobId, caller: CallerArg, service: ServiceArg) -> schemas.JobDet
     """All about one job: with what was submitted, its result, its model and its attempts."""
     job = service.store.jobs.get(caller.project, job_id)
     model = service.store.models.of_job(caller.project, job_id)
-    attempts = [
-        schemas.AttemptOut(**{name: getattr(attempt, name) for name in schemas.AttemptOut.model_fields})
-        for attempt in service.store.jobs.attempts(caller.project, job_id)
-    ]
+    attempts = [schemas.AttemptOut.of(one) for one in service.store.jobs.attempts(caller.project, job_id)]
     why = reasons(service.store.db, caller.project, [job]).get(job_id)
     return schemas.JobDetail.with_all(job, why, None if model is None else model.id, attempts)
 

@@ -11,7 +11,6 @@ from starlette.responses import StreamingResponse
 from distbp_service.api import schemas
 from distbp_service.api.downsample import choose_rows
 from distbp_service.api.routes import CallerArg, Route, ServiceArg, opens
-from distbp_service.api.service import Service
 from distbp_service.api.streams import BATCH, checked_job, start_after, stream
 from distbp_service.errors import BadValueError
 
@@ -51,7 +50,8 @@ def events(
 ) -> schemas.EventPage:
     """What happened, oldest first."""
     service.store.jobs.get(caller.project, job_id)
-    items = [_event(number, data) for number, data in _events(service, job_id, after, limit)]
+    rows = service.store.journal.events(job_id, after=after, limit=limit)
+    items = [schemas.EventOut.of(row) for row in rows]
     return schemas.EventPage(items=items, after=items[-1].number if items else after)
 
 
@@ -66,10 +66,12 @@ async def events_stream(
 ) -> StreamingResponse:
     """Events as they happen: {number, at, attempt, kind, data}, without a gap after Last-Event-ID."""
     await checked_job(service, caller, job_id)
-    start = start_after(request, after)
-    return stream(
-        service, request, caller, job_id, "event", start, lambda n: _events(service, job_id, n, BATCH)
-    )
+
+    def read(number: int) -> Sequence[tuple[int, Any]]:
+        rows = service.store.journal.events(job_id, after=number, limit=BATCH)
+        return [(row.number, schemas.EventOut.of(row).model_dump()) for row in rows]
+
+    return stream(service, request, caller, job_id, "event", start_after(request, after), read)
 
 
 @router.get("/jobs/{job_id}/metrics", operation_id="get_metrics", **opens("read", 404))
@@ -91,10 +93,7 @@ def metrics(
     service.store.jobs.get(caller.project, job_id)
     rows = service.store.journal.metrics(job_id, start=start, stop=stop, points=_CHOSEN_FROM)
     chosen = choose_rows([row.step for row in rows], [row.data for row in rows], points)
-    items = [
-        schemas.MetricOut(step=rows[i].step, attempt=rows[i].attempt, data=dict(rows[i].data)) for i in chosen
-    ]
-    return schemas.MetricRange(items=items, total=len(rows))
+    return schemas.MetricRange(items=[schemas.MetricOut.of(rows[i]) for i in chosen], total=len(rows))
 
 
 @router.get("/jobs/{job_id}/metrics:stream", operation_id="stream_metrics", **_streams(404))
@@ -112,7 +111,7 @@ async def metrics_stream(
 
     def read(serial: int) -> Sequence[tuple[int, Any]]:
         rows = service.store.journal.metrics_after(job_id, serial, limit=BATCH)
-        return [(row.serial, {"step": row.step, "attempt": row.attempt, "data": row.data}) for row in rows]
+        return [(row.serial, schemas.MetricOut.of(row).model_dump()) for row in rows]
 
     return stream(service, request, caller, job_id, "metric", start_after(request, after), read)
 
@@ -123,7 +122,7 @@ def logs(
 ) -> schemas.LogPage:
     """Pieces of the job's log, oldest first."""
     service.store.jobs.get(caller.project, job_id)
-    items = [schemas.LogOut(**data) for _, data in _logs(service, job_id, after, limit)]
+    items = [schemas.LogOut.of(row) for row in service.store.journal.logs(job_id, after=after, limit=limit)]
     return schemas.LogPage(items=items, after=items[-1].number if items else after)
 
 
@@ -138,34 +137,9 @@ async def logs_stream(
 ) -> StreamingResponse:
     """The log as it is written: {number, at, attempt, text}."""
     await checked_job(service, caller, job_id)
-    start = start_after(request, after)
-    return stream(service, request, caller, job_id, "log", start, lambda n: _logs(service, job_id, n, BATCH))
 
+    def read(number: int) -> Sequence[tuple[int, Any]]:
+        rows = service.store.journal.logs(job_id, after=number, limit=BATCH)
+        return [(row.number, schemas.LogOut.of(row).model_dump()) for row in rows]
 
-def _events(service: Service, job_id: str, after: int, limit: int) -> Sequence[tuple[int, Any]]:
-    rows = service.store.journal.events(job_id, after=after, limit=limit)
-    return [
-        (
-            row.number,
-            {
-                "number": row.number,
-                "at": row.at,
-                "attempt": row.attempt,
-                "kind": row.kind,
-                "data": dict(row.data),
-            },
-        )
-        for row in rows
-    ]
-
-
-def _event(number: int, data: Any) -> schemas.EventOut:
-    return schemas.EventOut(**data)
-
-
-def _logs(service: Service, job_id: str, after: int, limit: int) -> Sequence[tuple[int, Any]]:
-    rows = service.store.journal.logs(job_id, after=after, limit=limit)
-    return [
-        (row.number, {"number": row.number, "at": row.at, "attempt": row.attempt, "text": row.text})
-        for row in rows
-    ]
+    return stream(service, request, caller, job_id, "log", start_after(request, after), read)
