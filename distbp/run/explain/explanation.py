@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distbp.core.arrays import Array
+from distbp.core.words import counted
 from distbp.run.explain.numbers import LayerStep
 from distbp.run.explain.outputs import OutputStep
 from distbp.run.explain.words import plain, short
@@ -44,6 +45,10 @@ class Explanation:
         if number < self.layers[0].number:
             return "the input"
         return "the columns" if number < 0 else f"layer {number}"
+
+    @property
+    def when(self) -> str:
+        return f"after {counted(self.step, 'step')} of training" if self.step else "before any training"
 
     @property
     def loss_words(self) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
-from distbp.run.explain.words import Place, at, places, plain
+from distbp.run.explain.words import Place, at, places, plain, short
 
 Values = NDArray[Any]
 Numbers = dict[str, Values | None]  # by the names of the JSON; None: not computed
@@ -140,6 +140,11 @@ def plain_unit(step: LayerStep, place: Place) -> str:
 def arriving(step: LayerStep, place: Place, from_above: Callable[[Place], str]) -> list[str]:
     """What dE/da of a number is the sum of."""
     return [f"dE/da{at(place)} = {from_above(place)} = {plain(step.get('dE_da')[place])}"]
+
+
+def same(step: LayerStep, which: int, place: Place) -> str:
+    """What is handed down by a layer that hands on dE/da as it is."""
+    return short(float(step.get("dE_da")[place]))
 
 
 def first_steps(numbers: Numbers, length: int) -> Numbers:

@@ -37,12 +37,11 @@ def page(found: Explanation) -> str:
 
 def _page(found: Explanation) -> Iterator[str]:
     title = f"{found.name}: one step in numbers"
-    after = f"after {counted(found.step, 'step')} of training" if found.step else "before any training"
     yield '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
     yield f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>"
     yield f"<h1>{escape(title)}</h1>"
-    yield f'<p class="faint">Sample {found.sample}, {after}, in float64, by the engine. Loss'
+    yield f'<p class="faint">Sample {found.sample}, {found.when}, in float64, by the engine. Loss'
     yield f"<b>{escape(found.loss_words)}</b>; update <code>{escape(rule_of(found))}</code>"
     yield f"{' (biases held)' if found.hold_biases else ''}.</p>"
     if found.window is not None:

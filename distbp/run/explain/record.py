@@ -109,10 +109,9 @@ class _Ops:
 def record(
     network: Network, loss: Loss | Losses, vector: Array, x: Array, target: Array, weights: Array, at: Array
 ) -> Recording:
-    """Runs the forward and backward pass of one sample. vector: (size,); x: (1, *row_shape); target: (1,)
-    or (1, targets), as the loss takes it, or as `distbp.nn.losses.several` says. weights: of its targets,
-    (answers,), or (0,). at: the position
-    (`distbp.nn.tape.position`), which decides what is drawn."""
+    """Runs the forward and backward pass of one sample. vector: (size,); x: (1, *row_shape); target: (1,) or
+    (1, targets), as the loss takes it, or as `distbp.nn.losses.several` says. weights: of its targets,
+    (answers,), or (0,). at: the position (`distbp.nn.tape.position`), which decides what is drawn."""
     lowered = lower(network, 1, loss, training=True)
     gradient, totals = aligned_vector(network.size, network.dtype), np.zeros(lowered.totals)
     spaces: dict[Space, Array] = {

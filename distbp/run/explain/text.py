@@ -44,8 +44,7 @@ def lines(found: Explanation) -> Iterator[str]:
 
 
 def _title(found: Explanation) -> Iterator[str]:
-    after = f"after {counted(found.step, 'step')} of training" if found.step else "before any training"
-    yield f"{found.name}: one step for sample {found.sample}, {after}, in float64"
+    yield f"{found.name}: one step for sample {found.sample}, {found.when}, in float64"
     rate = f"{found.optimizer['type']}, learning rate {found.learning_rate:g}"
     held = "; biases held" if found.hold_biases else ""
     yield from textwrap.wrap(f"loss {found.loss_words}; {rate}{held}", WIDTH, subsequent_indent=" " * 5)

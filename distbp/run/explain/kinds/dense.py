@@ -167,10 +167,6 @@ DENSE = Kind(
 # Activations ------------------------------------------------------------------------------------------
 
 
-def _activate(spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
-    return {"z": inputs[0], "a": activate(spec, inputs[0])}
-
-
 def _activate_back(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbers, d: Values) -> Back:
     a = numbers["a"]
     assert a is not None
@@ -180,7 +176,7 @@ def _activate_back(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: 
 
 ACTIVATION = Kind(
     read=read,
-    forward=_activate,
+    forward=lambda spec, own, inputs: {"z": inputs[0], "a": activate(spec, inputs[0])},
     backward=_activate_back,
     rule=lambda step: f"a = {step.activation}(z), z the output of the layer below",
     back_rules=delta_rule,

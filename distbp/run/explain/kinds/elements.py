@@ -18,6 +18,7 @@ from distbp.run.explain.numbers import (
     Tensors,
     Values,
     one_of,
+    same,
     unread,
 )
 from distbp.run.explain.words import Place, at, plain, short, total
@@ -86,37 +87,21 @@ DROPOUT = Kind(
 # Sums and products ------------------------------------------------------------------------------------
 
 
-def _sum(spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
-    return {"a": sum(inputs[1:], inputs[0])}
-
-
-def _sum_back(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbers, d: Values) -> Back:
-    return Back({}, {}, [d.copy() for _ in inputs])
-
-
-def _same(step: LayerStep, which: int, place: Place) -> str:
-    return short(float(step.get("dE_da")[place]))
-
-
 ADD = Kind(
     read=unread,
-    forward=_sum,
-    backward=_sum_back,
+    forward=lambda spec, own, inputs: {"a": sum(inputs[1:], inputs[0])},
+    backward=lambda spec, own, inputs, numbers, d: Back({}, {}, [d.copy() for _ in inputs]),
     rule=lambda step: "a = the sum of the inputs",
     made=lambda step, place: [
         f"a{at(place)} = {total([], [float(x[place]) for x in step.inputs])} = {plain(step.a[place])}"
     ],
     hands_rule=lambda step: f"dE/da = dE/da of layer {step.number}, as it is a sum",
-    hands=_same,
+    hands=same,
 )
 
 
 def _others(inputs: Sequence[Values], which: int) -> list[Values]:
     return [x for number, x in enumerate(inputs) if number != which]
-
-
-def _product(spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
-    return {"a": math.prod(inputs[1:], start=inputs[0])}
 
 
 def _product_back(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbers, d: Values) -> Back:
@@ -129,7 +114,7 @@ def _factors(values: Sequence[Values], place: Place) -> str:
 
 MULTIPLY = Kind(
     read=unread,
-    forward=_product,
+    forward=lambda spec, own, inputs: {"a": math.prod(inputs[1:], start=inputs[0])},
     backward=_product_back,
     rule=lambda step: "a = the product of the inputs",
     made=lambda step, place: [f"a{at(place)} = {_factors(step.inputs, place)} = {plain(step.a[place])}"],
@@ -138,10 +123,6 @@ MULTIPLY = Kind(
 )
 
 # One beside the other ---------------------------------------------------------------------------------
-
-
-def _beside(spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
-    return {"a": np.concatenate(inputs, axis=spec["options"]["axis"])}
 
 
 def _beside_back(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbers, d: Values) -> Back:
@@ -165,12 +146,12 @@ def _source(step: LayerStep, place: Place) -> list[str]:
 def _moved(step: LayerStep, which: int, place: Place) -> str:
     axis = step.options["axis"] % step.a.ndim
     first = sum(x.shape[axis] for x in step.inputs[:which])
-    return _same(step, which, (*place[:axis], place[axis] + first, *place[axis + 1 :]))
+    return same(step, which, (*place[:axis], place[axis] + first, *place[axis + 1 :]))
 
 
 CONCATENATE = Kind(
     read=unread,
-    forward=_beside,
+    forward=lambda spec, own, inputs: {"a": np.concatenate(inputs, axis=spec["options"]["axis"])},
     backward=_beside_back,
     rule=lambda step: "a = the inputs, one beside the other",
     made=_source,
@@ -187,7 +168,7 @@ RESHAPE = Kind(
     rule=lambda step: "the same numbers in another shape",
     made=lambda step, place: [f"a{at(place)} = {plain(step.a[place])}"],
     hands_rule=lambda step: "",
-    hands=_same,
+    hands=same,
     passes=True,
 )
 
@@ -199,10 +180,6 @@ def _places(options: Spec, features: int) -> list[int]:
     if "features" in options:
         return list(options["features"])
     return [*range(features)][options["start"] : options["stop"]]
-
-
-def _part(spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
-    return {"a": inputs[0][..., _places(spec["options"], inputs[0].shape[-1])]}
 
 
 def _part_back(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbers, d: Values) -> Back:
@@ -225,13 +202,13 @@ def _taken(step: LayerStep, place: Place) -> list[str]:
 def _handed(step: LayerStep, which: int, place: Place) -> str:
     places = _places(step.options, step.x.shape[-1])
     if place[-1] in places:
-        return _same(step, which, (*place[:-1], places.index(place[-1])))
+        return same(step, which, (*place[:-1], places.index(place[-1])))
     return "0 (it is not in the slice)"
 
 
 SLICE = Kind(
     read=unread,
-    forward=_part,
+    forward=lambda spec, own, inputs: {"a": inputs[0][..., _places(spec["options"], inputs[0].shape[-1])]},
     backward=_part_back,
     rule=_part_rule,
     made=_taken,
@@ -262,5 +239,5 @@ INPUT = Kind(
     rule=lambda step: f"a = the numbers of the data from x[{step.options['first']}] on, in its shape",
     made=_entered,
     hands_rule=lambda step: "",
-    hands=_same,
+    hands=same,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -58,18 +59,22 @@ def _first(step: LayerStep, f: int) -> int:
     return int(f // (w.shape[0] // step.options["groups"]) * w.shape[1])
 
 
-def _made(step: LayerStep, place: Place) -> list[str]:
+def window_terms(step: LayerStep, place: Place) -> str:
+    """weight * number, over a window."""
     w, x, (f, i, j), grid = step.tensor("weight"), step.x, place, grid_of(step.options)
     window = [
         (w[f, c, u, v], x[_first(step, f) + c, row, column])
         for c in range(w.shape[1])
         for u, v, row, column in grid.places(x.shape[1:], i, j)
     ]
-    terms = total(window, [step.tensor("bias")[f]])
+    return total(window, [step.tensor("bias")[f]])
+
+
+def convolved(step: LayerStep, place: Place, terms: str) -> list[str]:
     return [f"z{at(place)} = {terms} = {plain(step.get('z')[place])}", after(step, place)]
 
 
-def _hands(step: LayerStep, which: int, place: Place) -> str:
+def convolution_hands(step: LayerStep, which: int, place: Place) -> str:
     """delta * weight of every window in which a number stands."""
     w, delta, (channel, row, column) = step.tensor("weight"), step.get("delta"), place
     many = w.shape[0] // step.options["groups"]
@@ -81,7 +86,7 @@ def _hands(step: LayerStep, which: int, place: Place) -> str:
     )
 
 
-def _weight(step: LayerStep, place: Place) -> str:
+def weight_terms(step: LayerStep, place: Place) -> str:
     (f, c, u, v), x, delta = place, step.x, step.get("delta")
     grid = grid_of(step.options)
     return total(
@@ -92,15 +97,15 @@ def _weight(step: LayerStep, place: Place) -> str:
     )
 
 
-def _bias(step: LayerStep, place: Place) -> str:
+def bias_terms(step: LayerStep, place: Place) -> str:
     return total([], [float(v) for v in step.get("delta")[place[0]].ravel()])
 
 
 def _weights(step: LayerStep) -> Mapping[str, Weight]:
     rule = "dE/dw[f, c, u, v] = sum over the places of delta * (the number there)"
     return {
-        "weight": Weight("w", rule, _weight),
-        "bias": Weight("b", "dE/db[f] = the sum of delta over the places", _bias, "BP3"),
+        "weight": Weight("w", rule, weight_terms),
+        "bias": Weight("b", "dE/db[f] = the sum of delta over the places", bias_terms, "BP3"),
     }
 
 
@@ -114,10 +119,10 @@ CONVOLUTION = Kind(
     back_rules=delta_rule,
     tables=activation_columns,
     back_tables=activation_back_columns,
-    made=_made,
+    made=lambda step, place: convolved(step, place, window_terms(step, place)),
     brought=delta_of,
     hands_rule=below,
-    hands=_hands,
+    hands=convolution_hands,
     weights=_weights,
     drawn=lambda step: ("a", "delta"),
 )
@@ -136,40 +141,40 @@ def _pool_backward(
     return Back({}, {}, [pool_back(largest, spec["options"], inputs[0], d)])
 
 
-def _window(step: LayerStep, place: Place) -> str:
+def window_numbers(step: LayerStep, place: Place) -> list[str]:
     x, grid, (c, i, j) = step.x, grid_of(step.options), place
     values = [short(float(x[c, row, column])) for _, _, row, column in grid.places(x.shape[1:], i, j)]
-    return ", ".join(values[:MOST_TERMS]) + (", ..." if len(values) > MOST_TERMS else "")
+    return [*values[:MOST_TERMS], *(["..."] if len(values) > MOST_TERMS else [])]
 
 
-def _largest(step: LayerStep, place: Place) -> list[str]:
-    c, i, j = place
-    where = at((c, *chosen_place(grid_of(step.options), step.x, c, i, j)))
-    return [f"a{at(place)} = max({_window(step, place)}) = {plain(step.a[place])}, which is x{where}"]
+def largest_place(step: LayerStep, place: Place) -> Place:
+    """Of a window."""
+    return place[0], *chosen_place(grid_of(step.options), step.x, *place)
 
 
-def _average(step: LayerStep, place: Place) -> list[str]:
-    down, right = grid_of(step.options).kernel
-    summed = _window(step, place).replace(", ", " + ")
-    return [f"a{at(place)} = ({summed}) / {down * right} = {plain(step.a[place])}"]
+def largest(step: LayerStep, place: Place, numbers: list[str], where: Place) -> list[str]:
+    return [f"a{at(place)} = max({', '.join(numbers)}) = {plain(step.a[place])}, which is x{at(where)}"]
 
 
-def _largest_hands(step: LayerStep, which: int, place: Place) -> str:
-    grid, (c, row, column), d = grid_of(step.options), place, step.get("dE_da")
-    around = grid.around(d.shape[1:], row, column)
-    parts = [
-        short(float(d[c, i, j]))
-        for _, _, i, j in around
-        if chosen_place(grid, step.x, c, i, j) == (row, column)
-    ]
+def average(step: LayerStep, place: Place, numbers: list[str], size: int) -> list[str]:
+    return [f"a{at(place)} = ({' + '.join(numbers)}) / {size} = {plain(step.a[place])}"]
+
+
+def _size(step: LayerStep) -> int:
+    return math.prod(grid_of(step.options).kernel)
+
+
+def largest_hands(step: LayerStep, which: int, place: Place) -> str:
+    (c, row, column), d = place, step.get("dE_da")
+    around = grid_of(step.options).around(d.shape[1:], row, column)
+    parts = [short(float(d[c, i, j])) for _, _, i, j in around if largest_place(step, (c, i, j)) == place]
     return " + ".join(parts) if parts else "0 (it is the largest of no window)"
 
 
-def _average_hands(step: LayerStep, which: int, place: Place) -> str:
-    grid, (c, row, column), d = grid_of(step.options), place, step.get("dE_da")
-    size = grid.kernel[0] * grid.kernel[1]
-    around = grid.around(d.shape[1:], row, column)
-    parts = [f"{short(float(d[c, i, j]))} / {size}" for _, _, i, j in around]
+def average_hands(step: LayerStep, which: int, place: Place) -> str:
+    (c, row, column), d = place, step.get("dE_da")
+    around = grid_of(step.options).around(d.shape[1:], row, column)
+    parts = [f"{short(float(d[c, i, j]))} / {_size(step)}" for _, _, i, j in around]
     return " + ".join(parts) if parts else "0 (it stands in no window)"
 
 
@@ -178,18 +183,18 @@ MAX_POOL = Kind(
     forward=partial(_pool, True),
     backward=partial(_pool_backward, True),
     rule=lambda step: "a = the largest number of each window",
-    made=_largest,
+    made=lambda step, place: largest(step, place, window_numbers(step, place), largest_place(step, place)),
     hands_rule=lambda step: "dE/da comes from the windows above: to the largest number of each",
-    hands=_largest_hands,
+    hands=largest_hands,
 )
 AVERAGE_POOL = Kind(
     read=unread,
     forward=partial(_pool, False),
     backward=partial(_pool_backward, False),
     rule=lambda step: "a = the average of each window (padding counts as 0)",
-    made=_average,
+    made=lambda step, place: average(step, place, window_numbers(step, place), _size(step)),
     hands_rule=lambda step: "dE/da comes from the windows above: an equal part to each number",
-    hands=_average_hands,
+    hands=average_hands,
 )
 
 

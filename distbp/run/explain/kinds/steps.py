@@ -11,19 +11,15 @@ from distbp.run.explain.numbers import (
     Kind,
     LayerStep,
     Numbers,
-    Ops,
     Spec,
     Tensors,
     Values,
     Weight,
     one_of,
+    same,
     unread,
 )
 from distbp.run.explain.words import Place, at, plain, short, total
-
-
-def _same(step: LayerStep, which: int, place: Place) -> str:
-    return short(float(step.get("dE_da")[place]))
 
 
 def _passes(step: LayerStep) -> str:
@@ -31,10 +27,6 @@ def _passes(step: LayerStep) -> str:
 
 
 # Embedding --------------------------------------------------------------------------------------------
-
-
-def _vectors(spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
-    return {"a": own["weight"][inputs[0].astype(int)]}
 
 
 def _vectors_back(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbers, d: Values) -> Back:
@@ -64,20 +56,16 @@ def _vector_weights(step: LayerStep) -> Mapping[str, Weight]:
 
 EMBEDDING = Kind(
     read=unread,
-    forward=_vectors,
+    forward=lambda spec, own, inputs: {"a": own["weight"][inputs[0].astype(int)]},
     backward=_vectors_back,
     rule=lambda step: "a[t, k] = w[x[t], k]: the row of the table for each id",
     made=_vector,
     hands_rule=lambda step: "",
-    hands=_same,
+    hands=same,
     weights=_vector_weights,
 )
 
 # Places -----------------------------------------------------------------------------------------------
-
-
-def _read_waves(spec: Spec, ops: Ops) -> Numbers:
-    return {"waves": one_of(ops.after("waves", 0))}
 
 
 def _waves(spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
@@ -88,19 +76,15 @@ def _waves(spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
     return {"waves": waves, "a": x + waves}
 
 
-def _handed(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbers, d: Values) -> Back:
-    return Back({}, {}, [d])
-
-
 def _plus(step: LayerStep, place: Place) -> list[str]:
     more = step.get("waves")[place] if step.has("waves") else step.tensor("weight")[place]
     return [f"a{at(place)} = {total([], [step.x[place], more])} = {plain(step.a[place])}"]
 
 
 ENCODING = Kind(
-    read=_read_waves,
+    read=lambda spec, ops: {"waves": one_of(ops.after("waves", 0))},
     forward=_waves,
-    backward=_handed,
+    backward=lambda spec, own, inputs, numbers, d: Back({}, {}, [d]),
     rule=lambda step: (
         "a = x + wave;  wave[t, 2 i] = sin and wave[t, 2 i + 1] = cos of t /"
         f" {step.options['base']:g}^(2 i / features)"
@@ -108,7 +92,7 @@ ENCODING = Kind(
     tables=lambda step: ((("wave", "waves"), ("a", "a")),),
     made=_plus,
     hands_rule=_passes,
-    hands=_same,
+    hands=same,
 )
 
 
@@ -118,13 +102,6 @@ def _places_back(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Nu
     return Back({}, {"weight": gradient}, [d])
 
 
-def _place_weights(step: LayerStep) -> Mapping[str, Weight]:
-    def terms(step: LayerStep, place: Place) -> str:
-        return total([], [float(step.get("dE_da")[place])])
-
-    return {"weight": Weight("w", "dE/dw[t, k] = dE/da[t, k]", terms)}
-
-
 PLACES = Kind(
     read=unread,
     forward=lambda spec, own, inputs: {"a": inputs[0] + own["weight"][: len(inputs[0])]},
@@ -132,8 +109,10 @@ PLACES = Kind(
     rule=lambda step: "a = x + w: each step has a vector of its own",
     made=_plus,
     hands_rule=_passes,
-    hands=_same,
-    weights=_place_weights,
+    hands=same,
+    weights=lambda step: {
+        "weight": Weight("w", "dE/dw[t, k] = dE/da[t, k]", lambda step, place: same(step, 0, place))
+    },
 )
 
 # The average ------------------------------------------------------------------------------------------
