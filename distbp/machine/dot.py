@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from distbp.core.arrays import Array
 from distbp.machine.jit import inner
+from distbp.machine.pointers import call_at, emits
 from distbp.machine.structures import address_of
 
 
@@ -21,14 +21,11 @@ def _caller(scalar: Any, scalar_ir: ir.Type) -> Any:
     """An intrinsic that calls the function at an address with the arguments of cblas_?dot. It passes whole
     numbers with 64 bits. A library that takes 32 bits reads the lower half, on x86-64 and on 64-bit ARM."""
 
-    def call(context: Any, address: Any, n: Any, x: Any, step_x: Any, y: Any, step_y: Any) -> Any:
-        def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            function = ir.FunctionType(scalar_ir, (ir.IntType(64),) * 5).as_pointer()
-            return builder.call(builder.inttoptr(values[0], function), values[1:])
+    @emits(scalar, *[types.int64] * 6)
+    def dot(builder: Any, address: Any, *arguments: Any) -> Any:
+        return call_at(builder, scalar_ir, address, arguments)
 
-        return scalar(*(types.int64,) * 6), code
-
-    return intrinsic(call)
+    return dot
 
 
 _single = _caller(types.float32, ir.FloatType())

@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba import types
 
 from distbp.machine.jit import callback, inner
-from distbp.machine.pointers import intrinsic
+from distbp.machine.pointers import call_at, emits
 
 _ROW_MAJOR = 101  # CBLAS_LAYOUT
 PLAIN, TRANSPOSED = 111, 112  # CBLAS_TRANSPOSE
@@ -26,23 +26,16 @@ STRIP, NARROW = 40, 32  # the fewest rows of a strip; columns
 MOST_TERMS = 1 << 16  # of products of our own; on the matrix unit an operand is packed over all of them
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _sgemm(
-    context: Any, address: Any, layout: Any, left: Any, right: Any, m: Any, n: Any, k: Any, alpha: Any,
-    a: Any, lda: Any, b: Any, ldb: Any, beta: Any, c: Any, ldc: Any,
-) -> Any:  # fmt: skip
-    """Calls the function at an address as cblas_sgemm. Whole numbers are passed with 64 bits: a library that
-    takes 32 reads the lower half, on x86-64 and on 64-bit ARM."""
-    whole, single, word, scalar = types.int64, types.float32, ir.IntType(64), ir.FloatType()
-    wanted = (*(whole,) * 7, single, *(whole,) * 4, single, *(whole,) * 2)
-    called = (*(word,) * 6, scalar, *(word,) * 4, scalar, *(word,) * 2)
+# Of cblas_sgemm. Whole numbers are passed with 64 bits: a library that takes 32 reads the lower half, on
+# x86-64 and on 64-bit ARM.
+_WHOLE, _SINGLE = types.int64, types.float32
+_ARGUMENTS = (*(_WHOLE,) * 6, _SINGLE, *(_WHOLE,) * 4, _SINGLE, *(_WHOLE,) * 2)
 
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        function = ir.FunctionType(ir.VoidType(), called).as_pointer()
-        builder.call(builder.inttoptr(values[0], function), values[1:])
-        return context.get_dummy_value()
 
-    return types.void(*wanted), code
+@emits(types.void, _WHOLE, *_ARGUMENTS)
+def _sgemm(builder: Any, address: Any, *arguments: Any) -> None:
+    """Calls the function at an address as cblas_sgemm."""
+    call_at(builder, ir.VoidType(), address, arguments)
 
 
 @inner
@@ -75,5 +68,4 @@ def compiled_as_sgemm(function: Callable[..., None]) -> Any:
     """`function` compiled as a callback with the arguments of cblas_sgemm, all whole numbers with 64 bits.
 
     Its `address` is that of the C function."""
-    whole, single = types.int64, types.float32
-    return callback(types.void(*(whole,) * 6, single, *(whole,) * 4, single, *(whole,) * 2), function)
+    return callback(types.void(*_ARGUMENTS), function)

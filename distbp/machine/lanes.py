@@ -58,6 +58,18 @@ def store(builder: Any, values: Any, address: Any, which: Any) -> None:
     builder.call(function, [values, place, WHOLE(4), which])
 
 
+def put(builder: Any, values: Sequence[Any], places: Sequence[Any], which: Sequence[Any], add: Any) -> None:
+    """Stores vectors at addresses; where `add` is not 0 they are added to what is there. `which`: a mask for
+    each."""
+    with builder.if_else(builder.icmp_signed("!=", add, LONG(0))) as (adding, writing):
+        with adding:
+            for value, place, mask in zip(values, places, which, strict=True):
+                store(builder, builder.fadd(load(builder, place, mask), value), place, mask)
+        with writing:
+            for value, place, mask in zip(values, places, which, strict=True):
+                store(builder, value, place, mask)
+
+
 def load_everywhere(builder: Any, address: Any) -> Any:
     """A vector of which each lane is the value at an address."""
     return everywhere(builder, builder.load(pointer(builder, address, FLOAT), align=4), FLOATS)
@@ -67,6 +79,22 @@ def fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
     """a * b + c, rounded once."""
     function = insert(builder.module, ir.FunctionType(FLOATS, [FLOATS] * 3), f"llvm.fma.{NAME}")
     return builder.call(function, [a, b, c])
+
+
+def transposed(builder: Any, lines: Sequence[Any]) -> list[Any]:
+    """The columns of LANES vectors of values of four bytes."""
+    half, lines = LANES // 2, list(lines)
+    low, high = (
+        ir.Constant(INDICES, [at for j in range(first, first + half) for at in (j, LANES + j)])
+        for first in (0, half)
+    )
+    for _ in range(LANES.bit_length() - 1):  # each pass interleaves both halves, as in a riffle shuffle
+        lines = [
+            builder.shuffle_vector(lines[i], lines[i + half], which)
+            for i in range(half)
+            for which in (low, high)
+        ]
+    return lines
 
 
 def repeat(

@@ -6,6 +6,9 @@ Addresses are int64 numbers of bytes. No function here raises an error.
 from __future__ import annotations
 
 import ctypes
+import functools
+from collections.abc import Callable, Sequence
+from inspect import Parameter, Signature
 from typing import Any
 
 from llvmlite import ir
@@ -32,87 +35,79 @@ WAYS = tuple(
 )
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def pointer(context: Any, address: Any) -> Any:
+def emits(result: Any, *arguments: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Makes an intrinsic of `emit(builder, *values)`, which writes its code and returns its result. result,
+    arguments: types of Numba; types.void: `emit` returns nothing."""
+
+    def made(emit: Callable[..., Any]) -> Any:
+        @functools.wraps(emit)
+        def typed(context: Any, *given: Any) -> Any:
+            def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+                found = emit(builder, *values)
+                return context.get_dummy_value() if result is types.void else found
+
+            return result(*arguments), code
+
+        names = ["context", *(f"a{number}" for number in range(len(arguments)))]
+        named: Any = typed  # by Numba, which looks at the signature
+        named.__signature__ = Signature([Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in names])
+        return intrinsic(named)
+
+    return made
+
+
+def call_at(builder: Any, result: ir.Type, address: Any, arguments: Sequence[Any]) -> Any:
+    """Emits a call of the function at an address."""
+    kind = ir.FunctionType(result, [one.type for one in arguments]).as_pointer()
+    return builder.call(builder.inttoptr(address, kind), arguments)
+
+
+@emits(types.voidptr, types.int64)
+def pointer(builder: Any, address: Any) -> Any:
     """The address as a pointer to bytes, for `numba.carray`."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.inttoptr(values[0], ir.IntType(8).as_pointer())
-
-    return types.voidptr(types.int64), code
+    return builder.inttoptr(address, ir.IntType(8).as_pointer())
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def load(context: Any, address: Any) -> Any:
+@emits(types.int64, types.int64)
+def load(builder: Any, address: Any) -> Any:
     """The int64 at an address. An acquire load: everything stored before that number is visible after it."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.load_atomic(
-            builder.inttoptr(values[0], ir.IntType(64).as_pointer()), ordering="acquire", align=8
-        )
-
-    return types.int64(types.int64), code
+    place = builder.inttoptr(address, ir.IntType(64).as_pointer())
+    return builder.load_atomic(place, ordering="acquire", align=8)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def load_int32(context: Any, address: Any) -> Any:
+@emits(types.int64, types.int64)
+def load_int32(builder: Any, address: Any) -> Any:
     """The int32 at an address. An acquire load: everything stored before that number is visible after it."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        pointer = builder.inttoptr(values[0], ir.IntType(32).as_pointer())
-        return builder.sext(builder.load_atomic(pointer, ordering="acquire", align=4), ir.IntType(64))
-
-    return types.int64(types.int64), code
+    place = builder.inttoptr(address, ir.IntType(32).as_pointer())
+    return builder.sext(builder.load_atomic(place, ordering="acquire", align=4), ir.IntType(64))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def store_int32(context: Any, address: Any, value: Any) -> Any:
-    """Stores an int32. A release store: all earlier stores are visible before it."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        pointer = builder.inttoptr(values[0], ir.IntType(32).as_pointer())
-        builder.store_atomic(builder.trunc(values[1], ir.IntType(32)), pointer, ordering="release", align=4)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), code
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def system_call(
-    context: Any, address: Any, number: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any
-) -> Any:
-    """Calls syscall(2) at an address with int64 arguments; returns its result. Waits as long as the call."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        whole = ir.IntType(64)
-        function = ir.FunctionType(whole, [whole] * 7).as_pointer()
-        return builder.call(builder.inttoptr(values[0], function), values[1:])
-
-    return types.int64(*[types.int64] * 8), code
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def store(context: Any, address: Any, value: Any) -> Any:
+@emits(types.void, types.int64, types.int64)
+def store(builder: Any, address: Any, value: Any) -> None:
     """Stores an int64. A release store: all earlier stores are visible before it."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        pointer = builder.inttoptr(values[0], ir.IntType(64).as_pointer())
-        builder.store_atomic(values[1], pointer, ordering="release", align=8)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), code
+    place = builder.inttoptr(address, ir.IntType(64).as_pointer())
+    builder.store_atomic(value, place, ordering="release", align=8)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def call(context: Any, address: Any, argument: Any) -> Any:
+@emits(types.void, types.int64, types.int64)
+def store_int32(builder: Any, address: Any, value: Any) -> None:
+    """Stores an int32. A release store: all earlier stores are visible before it."""
+    place = builder.inttoptr(address, ir.IntType(32).as_pointer())
+    builder.store_atomic(builder.trunc(value, ir.IntType(32)), place, ordering="release", align=4)
+
+
+@emits(types.int64, *[types.int64] * 8)
+def system_call(builder: Any, address: Any, *arguments: Any) -> Any:
+    """Calls syscall(2) at an address with seven int64 arguments; returns its result. Waits as long as the
+    call."""
+    return call_at(builder, ir.IntType(64), address, arguments)
+
+
+@emits(types.int32, types.int64, types.int64)
+def call(builder: Any, address: Any, argument: Any) -> Any:
     """Calls the C function `int f(unsigned)` at an address; returns its result."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        whole = ir.IntType(32)
-        function = ir.FunctionType(whole, [whole]).as_pointer()
-        return builder.call(builder.inttoptr(values[0], function), [builder.trunc(values[1], whole)])
-
-    return types.int32(types.int64, types.int64), code
+    whole = ir.IntType(32)
+    return call_at(builder, whole, address, [builder.trunc(argument, whole)])
 
 
 def emit_prefetch(builder: Any, place: Any, to_write: int = 0, nearest: bool = True) -> None:
@@ -126,15 +121,11 @@ def emit_prefetch(builder: Any, place: Any, to_write: int = 0, nearest: bool = T
 
 
 def _prefetcher(to_write: int, nearest: bool = True) -> Any:
-    def call(context: Any, address: Any) -> Any:
-        def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            place = builder.inttoptr(values[0], ir.IntType(8).as_pointer())
-            emit_prefetch(builder, place, to_write, nearest)
-            return context.get_dummy_value()
+    @emits(types.void, types.int64)
+    def prefetch(builder: Any, address: Any) -> None:
+        emit_prefetch(builder, builder.inttoptr(address, ir.IntType(8).as_pointer()), to_write, nearest)
 
-        return types.void(types.int64), code
-
-    return intrinsic(call)
+    return prefetch
 
 
 # Prefetch the cache line of an address that will soon be read or written. They do not wait, and any address

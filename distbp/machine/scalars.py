@@ -11,7 +11,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from distbp.machine.pointers import intrinsic
+from distbp.machine.pointers import emits, intrinsic
 
 plain: Any = types.unliteral
 
@@ -33,23 +33,15 @@ def _chooser(sign: str) -> Any:
 smaller, larger = _chooser("<"), _chooser(">")
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def index(context: Any, number: Any) -> Any:
+@emits(types.uintp, types.int64)
+def index(builder: Any, number: Any) -> Any:
     """A number that is not negative, as the index of an array. Python counts negative ones from the end, and
     with that choice a loop over `i + j` loads numbers one by one: `live_rows` took six times as long.
     Do not calculate with it: Numba makes a float of an unsigned and a signed whole number."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return values[0]
-
-    return types.uintp(types.int64), code
+    return number
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def as_float(context: Any, bits: Any) -> Any:
+@emits(types.float32, types.int32)
+def as_float(builder: Any, bits: Any) -> Any:
     """The float32 with the bits of an int32."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.bitcast(values[0], ir.FloatType())
-
-    return types.float32(types.int32), code
+    return builder.bitcast(bits, ir.FloatType())

@@ -19,7 +19,7 @@ from numba.extending import lower_getattr_generic as _lower_getattr_generic
 from numba.np import arrayobj as _arrayobj
 
 from distbp.core.arrays import Array
-from distbp.machine.pointers import intrinsic
+from distbp.machine.pointers import emits, intrinsic
 
 arrayobj: Any = _arrayobj
 pack: Any = cgutils.pack_array
@@ -152,14 +152,10 @@ def array_at(context: Any, builder: Any, kind: Any, address: Any, shape: Any) ->
     return array._getvalue()
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def word(context: Any, address: Any) -> Any:
+@emits(types.int64, types.int64)
+def word(builder: Any, address: Any) -> Any:
     """The whole number at an address."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return load(builder, values[0], 0)
-
-    return types.int64(types.int64), code
+    return load(builder, address, 0)
 
 
 @intrinsic  # type: ignore[untyped-decorator]

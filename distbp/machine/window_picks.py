@@ -13,8 +13,8 @@ from llvmlite import ir
 from numba import types
 
 from distbp.machine import lanes
-from distbp.machine.lanes import FLOATS, LANES, LONG, MASK, ZEROS
-from distbp.machine.pointers import intrinsic
+from distbp.machine.lanes import FLOATS, LANES, MASK, ZEROS
+from distbp.machine.pointers import emits
 
 _LOWEST = ir.Constant(FLOATS, [-math.inf] * LANES)
 _EVERYWHERE = ir.Constant(MASK, [1] * LANES)
@@ -49,53 +49,33 @@ def _largest(builder: Any, source: Any, down: Any, right: Any, size: Sequence[An
     return _over_window(builder, down, right, size, [_LOWEST], visit)[0]
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@emits(types.void, *[types.int64] * 7)
 def largest(
-    context: Any, source: Any, down: Any, right: Any, rows: Any, columns: Any, to: Any, count: Any
-) -> Any:
+    builder: Any, source: Any, down: Any, right: Any, rows: Any, columns: Any, to: Any, count: Any
+) -> None:
     """Writes the largest number of a window of (rows, columns) places for the first `count` channels, at most
     LANES: -inf where there is no place, NaN where one is among them. down, right: from a place to the one
     below and to the one on its right."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        source, down, right, rows, columns, to, count = values
-        which = lanes.mask(builder, count)
-        best = _largest(builder, source, down, right, (rows, columns), which)
-        lanes.store(builder, best, to, which)
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 7), code
+    which = lanes.mask(builder, count)
+    lanes.store(builder, _largest(builder, source, down, right, (rows, columns), which), to, which)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@emits(types.void, *[types.int64] * 9)
 def put_to_largest(
-    context: Any, source: Any, down: Any, right: Any, rows: Any, columns: Any, d: Any, to: Any, add: Any,
+    builder: Any, source: Any, down: Any, right: Any, rows: Any, columns: Any, d: Any, to: Any, add: Any,
     count: Any,
-) -> Any:  # fmt: skip
+) -> None:  # fmt: skip
     """Puts the numbers at `d` to `to`, as far from there as the first of the largest numbers stands from
     `source`, and zeros to the other places. add: if not 0, they are added to what is there. The others as of
     `largest`."""
+    which, size = lanes.mask(builder, count), (rows, columns)
+    best, change = _largest(builder, source, down, right, size, which), lanes.load(builder, d, which)
 
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        source, down, right, rows, columns, d, to, add, count = values
-        which, size = lanes.mask(builder, count), (rows, columns)
-        best, change = _largest(builder, source, down, right, size, which), lanes.load(builder, d, which)
+    def visit(place: Any, values: Sequence[Any]) -> Sequence[Any]:
+        value = lanes.load(builder, builder.add(source, place), which)
+        both = builder.and_(_is_nan(builder, value), _is_nan(builder, best))
+        found = builder.and_(builder.or_(builder.fcmp_ordered("==", value, best), both), values[0])
+        lanes.put(builder, [builder.select(found, change, ZEROS)], [builder.add(to, place)], [which], add)
+        return [builder.and_(values[0], builder.not_(found))]
 
-        def visit(place: Any, values: Sequence[Any]) -> Sequence[Any]:
-            value = lanes.load(builder, builder.add(source, place), which)
-            both = builder.and_(_is_nan(builder, value), _is_nan(builder, best))
-            found = builder.and_(builder.or_(builder.fcmp_ordered("==", value, best), both), values[0])
-            there = builder.add(to, place)
-            put = builder.select(found, change, ZEROS)
-            with builder.if_else(builder.icmp_signed("!=", add, LONG(0))) as (adding, writing):
-                with adding:
-                    total = builder.fadd(lanes.load(builder, there, which), put)
-                    lanes.store(builder, total, there, which)
-                with writing:
-                    lanes.store(builder, put, there, which)
-            return [builder.and_(values[0], builder.not_(found))]
-
-        _over_window(builder, down, right, size, [_EVERYWHERE], visit)
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 9), code
+    _over_window(builder, down, right, size, [_EVERYWHERE], visit)

@@ -17,7 +17,7 @@ from numba import types
 
 from distbp.machine import lanes
 from distbp.machine.lanes import LANES, LONG, ZEROS
-from distbp.machine.pointers import intrinsic
+from distbp.machine.pointers import emits
 
 VECTORS = 2  # in a panel, at most
 # Sums of a panel's vector at a time, of so many places or terms: with the vectors of a term they fill the 32
@@ -27,29 +27,24 @@ BYTES = 4 * LANES  # of a vector
 _WAITING = 8  # fused multiply-adds that must be under way, each for a sum of its own
 
 
-def _chosen(routine: Callable[[Any, int, int], Any]) -> Callable[..., Any]:
-    """The code that calls the routine made for the first two values, many (1 to MOST) and vectors, with the
-    others."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        cases = {
-            m * VECTORS + v - 1: routine(builder.module, m, v)
-            for v in range(1, VECTORS + 1)
-            for m in range(1, MOST + 1)
-        }
-        many, vectors, *rest = values
-        case = builder.add(builder.mul(many, LONG(VECTORS)), builder.sub(vectors, LONG(1)))
-        lanes.choose(builder, cases, case, rest)
-        return context.get_dummy_value()
-
-    return code
+def _choose(
+    builder: Any, routine: Callable[[Any, int, int], Any], many: Any, vectors: Any, values: Sequence[Any]
+) -> None:
+    """Emits a call of the routine that is made for so many (1 to MOST) and so many vectors."""
+    cases = {
+        m * VECTORS + v - 1: routine(builder.module, m, v)
+        for v in range(1, VECTORS + 1)
+        for m in range(1, MOST + 1)
+    }
+    case = builder.add(builder.mul(many, LONG(VECTORS)), builder.sub(vectors, LONG(1)))
+    lanes.choose(builder, cases, case, values)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@emits(types.void, *[types.int64] * 13)
 def sum_windows(
-    context: Any, places: Any, vectors: Any, source: Any, step: Any, runs: Any, count: Any, terms: Any,
+    builder: Any, places: Any, vectors: Any, source: Any, step: Any, runs: Any, count: Any, terms: Any,
     panel: Any, start: Any, to: Any, to_step: Any, columns: Any, add: Any,
-) -> Any:  # fmt: skip
+) -> None:  # fmt: skip
     """Writes for up to MOST places the sums of a panel: start + the products of the terms, in order, by fused
     multiply-adds.
 
@@ -57,8 +52,8 @@ def sum_windows(
     each run of `terms` float32. panel: (count * terms, vectors * LANES) float32. start: the vectors that sums
     begin with. to: where the sums of the first place go; the next are `to_step` further. columns: how many of
     the last vector's sums are written. add: if not 0, they are added to what is there, place after place."""
-
-    return types.void(*[types.int64] * 13), _chosen(_sum_windows)
+    rest = source, step, runs, count, terms, panel, start, to, to_step, columns, add
+    _choose(builder, _sum_windows, places, vectors, rest)
 
 
 def _sum_windows(module: Any, places: int, vectors: int) -> Any:
@@ -101,23 +96,16 @@ def _sum_windows(module: Any, places: int, vectors: int) -> Any:
             for p in range(places)
             for v in range(vectors)
         ]
-        with builder.if_else(builder.icmp_signed("!=", add, LONG(0))) as (adding, writing):
-            with adding:
-                for total, place, which in zip(sums, targets, ends * places, strict=True):
-                    there = lanes.load(builder, place, which)
-                    lanes.store(builder, builder.fadd(there, total), place, which)
-            with writing:
-                for total, place, which in zip(sums, targets, ends * places, strict=True):
-                    lanes.store(builder, total, place, which)
+        lanes.put(builder, sums, targets, ends * places, add)
 
     return lanes.routine(module, f"distbp_windows_{places}_{vectors}", 11, emit)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@emits(types.void, *[types.int64] * 12)
 def sum_places(
-    context: Any, terms: Any, vectors: Any, source: Any, step: Any, source_row: Any, d: Any, d_step: Any,
+    builder: Any, terms: Any, vectors: Any, source: Any, step: Any, source_row: Any, d: Any, d_step: Any,
     d_row: Any, rows: Any, places: Any, to: Any, columns: Any,
-) -> Any:  # fmt: skip
+) -> None:  # fmt: skip
     """Adds to `to`, a matrix (terms, vectors * LANES), of up to MOST terms and each of a panel's filters the
     sum over rows of places: of the term's number times the filter's d.
 
@@ -125,8 +113,8 @@ def sum_places(
     next row `source_row`. d: of the first filter at the first place, with `d_step` and `d_row`. columns: of
     the last vector. The sum is by fused multiply-adds, place after place; of few terms and vectors there are
     several, for one place in turn each, which are added in order."""
-
-    return types.void(*[types.int64] * 12), _chosen(_sum_places)
+    rest = source, step, source_row, d, d_step, d_row, rows, places, to, columns
+    _choose(builder, _sum_places, terms, vectors, rest)
 
 
 def _sum_places(module: Any, terms: int, vectors: int) -> Any:

@@ -16,7 +16,7 @@ from numba import types
 from distbp.core.arrays import Array
 from distbp.machine.blas import Gemm
 from distbp.machine.gemm import SMALL, strips_of
-from distbp.machine.pointers import intrinsic
+from distbp.machine.pointers import call_at, emits
 from distbp.machine.structures import Wholes, address, address_of, placed, reader
 from distbp.nn.kernels import Kernels
 from distbp.nn.ops.rows import PRODUCTS, compiled, runs
@@ -24,17 +24,10 @@ from distbp.nn.run_tape import Spaces, encode
 from distbp.nn.tape import Row, Space
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def call_op(context: Any, address: Any, row: Any, spaces: Any, rows: Any) -> Any:
+@emits(types.void, *[types.int64] * 4)
+def call_op(builder: Any, address: Any, row: Any, spaces: Any, rows: Any) -> None:
     """Calls the compiled op at an address."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        whole = ir.IntType(64)
-        function = ir.FunctionType(ir.VoidType(), [whole] * 3).as_pointer()
-        builder.call(builder.inttoptr(values[0], function), values[1:])
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 4), code
+    call_at(builder, ir.VoidType(), address, [row, spaces, rows])
 
 
 def addresses(ops: Sequence[Row]) -> Array:

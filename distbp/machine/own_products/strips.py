@@ -12,12 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from llvmlite import ir
 from numba import types
 
 from distbp.machine import lanes
-from distbp.machine.lanes import BYTE, FLOATS, INDICES, LANES, LONG, ZEROS
-from distbp.machine.pointers import emit_prefetch, intrinsic
+from distbp.machine.lanes import BYTE, FLOATS, LANES, LONG, ZEROS
+from distbp.machine.pointers import emit_prefetch, emits
 
 # The most lines of a strip for panels of 1, 2 and 3 vectors. The 32 registers hold the sums, the vectors of
 # the panel at a term, and one value of the strip.
@@ -26,59 +25,36 @@ VECTORS = len(_ROWS)  # in a panel, at most
 NARROW, WIDE = (_ROWS[1], 2), (_ROWS[2], 3)  # lines and vectors of strips and panels that use all registers
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def copy_lanes(context: Any, source: Any, count: Any, to: Any) -> Any:
+@emits(types.void, *[types.int64] * 3)
+def copy_lanes(builder: Any, source: Any, count: Any, to: Any) -> None:
     """Copies the first `count` of the LANES float32 at `source` to `to`, and writes zeros behind them.
 
     A `count` of LANES or more copies all."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        source, count, to = values
-        lanes.store(builder, lanes.load(builder, source, lanes.mask(builder, count)), to, None)
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 3), code
+    lanes.store(builder, lanes.load(builder, source, lanes.mask(builder, count)), to, None)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@emits(types.void, *[types.int64] * 6)
 def transpose_lanes(
-    context: Any, source: Any, step: Any, rows: Any, count: Any, to: Any, to_step: Any
-) -> Any:
+    builder: Any, source: Any, step: Any, rows: Any, count: Any, to: Any, to_step: Any
+) -> None:
     """Transposes a (rows, count) float32 matrix, both at most LANES, into LANES whole rows at `to`.
 
     step, to_step: bytes from one row to the next, at `source` and at `to`. Rows of the result are written in
     order, each with LANES values. With a `to_step` below the size of a vector, each row overwrites what the
     one before it wrote too far."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        source, step, rows, count, to, to_step = values
-        mask, last = lanes.mask(builder, count), builder.sub(rows, LONG(1))
-        lines = []
-        for i in range(LANES):
-            line = builder.select(builder.icmp_signed("<", LONG(i), last), LONG(i), last)
-            lines.append(lanes.load(builder, builder.add(source, builder.mul(step, line)), mask))
-        half = LANES // 2
-        low, high = (
-            ir.Constant(INDICES, [at for j in range(first, first + half) for at in (j, LANES + j)])
-            for first in (0, half)
-        )
-        for _ in range(LANES.bit_length() - 1):  # each pass interleaves both halves, as in a riffle shuffle
-            lines = [
-                builder.shuffle_vector(lines[i], lines[i + half], which)
-                for i in range(half)
-                for which in (low, high)
-            ]
-        for i, line in enumerate(lines):
-            lanes.store(builder, line, lanes.plus(builder, to, to_step, i), None)
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 6), code
+    mask, last = lanes.mask(builder, count), builder.sub(rows, LONG(1))
+    lines = []
+    for i in range(LANES):
+        line = builder.select(builder.icmp_signed("<", LONG(i), last), LONG(i), last)
+        lines.append(lanes.load(builder, builder.add(source, builder.mul(step, line)), mask))
+    for i, line in enumerate(lanes.transposed(builder, lines)):
+        lanes.store(builder, line, lanes.plus(builder, to, to_step, i), None)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@emits(types.void, *[types.int64] * 8)
 def multiply_strip(
-    context: Any, rows: Any, strip: Any, panel: Any, terms: Any, to: Any, step: Any, columns: Any, add: Any
-) -> Any:
+    builder: Any, rows: Any, strip: Any, panel: Any, terms: Any, to: Any, step: Any, columns: Any, add: Any
+) -> None:
     """Multiplies the `rows` lines of a strip with the first `columns` lines of a panel over `terms` > 0
     terms.
 
@@ -87,69 +63,46 @@ def multiply_strip(
 
     strip: address of (terms, rows) float32. panel: address of (terms, vectors * LANES) float32, at a multiple
     of a vector's size, with as many vectors as `columns` needs."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        rows, *rest, columns, add = values
-        after = builder.append_basic_block("multiplied")
-        last = builder.sdiv(builder.sub(columns, LONG(1)), LONG(LANES))  # of the vectors, from 0
-        case = builder.add(builder.mul(rows, LONG(VECTORS)), last)
-        choice = builder.switch(case, after)
-        for vectors, most in enumerate(_ROWS, 1):
-            for lines in range(1, most + 1):
-                block = builder.append_basic_block("strip")
-                choice.add_case(LONG(lines * VECTORS + vectors - 1), block)
-                with builder.goto_block(block):
-                    builder.call(_strip(builder.module, lines, vectors), [*rest, columns, add])
-                    builder.branch(after)
-        builder.position_at_end(after)
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 8), code
+    cases = {
+        lines * VECTORS + vectors - 1: _strip(builder.module, lines, vectors)
+        for vectors, most in enumerate(_ROWS, 1)
+        for lines in range(1, most + 1)
+    }
+    last = builder.sdiv(builder.sub(columns, LONG(1)), LONG(LANES))  # of the vectors, from 0
+    case = builder.add(builder.mul(rows, LONG(VECTORS)), last)
+    lanes.choose(builder, cases, case, [strip, panel, terms, to, step, columns, add])
 
 
 def _strip(module: Any, rows: int, vectors: int) -> Any:
-    """The LLVM function for a strip of `rows` lines and a panel of `vectors` vectors. Each pair has its own
-    function, because code cannot choose a register by a number."""
-    name = f"distbp_strip_{rows}_{vectors}"
-    if name in module.globals:
-        return module.globals[name]
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [LONG] * 7), name)
-    function.linkage = "internal"
-    function.attributes.add("noinline")
-    strip, panel, terms, to, step, columns, add = function.args
-    builder = ir.IRBuilder(function.append_basic_block("start"))
-    places = [
-        builder.add(lanes.plus(builder, to, step, i), LONG(4 * LANES * j))
-        for i in range(rows)
-        for j in range(vectors)
-    ]
-    for place in places:  # the lines of the result arrive while the sums are computed
-        emit_prefetch(builder, lanes.pointer(builder, place, BYTE), to_write=1)
-    sums = _sums(function, builder, (strip, rows), (panel, vectors), terms)
-    whole, some = function.append_basic_block("whole"), function.append_basic_block("some")
-    builder.cbranch(builder.icmp_signed("==", columns, LONG(LANES * vectors)), whole, some)
-    for block in (whole, some):
-        builder.position_at_end(block)
-        masks = [None if block is whole else lanes.mask(builder, columns, LANES * j) for j in range(vectors)]
-        with builder.if_else(builder.icmp_signed("!=", add, LONG(0))) as (adding, writing):
-            with adding:
-                for i, (one, place) in enumerate(zip(sums, places, strict=True)):
-                    mask = masks[i % vectors]
-                    lanes.store(builder, builder.fadd(lanes.load(builder, place, mask), one), place, mask)
-            with writing:
-                for i, (one, place) in enumerate(zip(sums, places, strict=True)):
-                    lanes.store(builder, one, place, masks[i % vectors])
-        builder.ret_void()
-    return function
+    """The LLVM function for a strip of `rows` lines and a panel of `vectors` vectors."""
+
+    def emit(
+        builder: Any, strip: Any, panel: Any, terms: Any, to: Any, step: Any, columns: Any, add: Any
+    ) -> None:
+        places = [
+            builder.add(lanes.plus(builder, to, step, i), LONG(4 * LANES * j))
+            for i in range(rows)
+            for j in range(vectors)
+        ]
+        for place in places:  # the lines of the result arrive while the sums are computed
+            emit_prefetch(builder, lanes.pointer(builder, place, BYTE), to_write=1)
+        sums = _sums(builder, (strip, rows), (panel, vectors), terms)
+        whole = builder.icmp_signed("==", columns, LONG(LANES * vectors))
+        with builder.if_else(whole) as (all_columns, some):
+            with all_columns:
+                lanes.put(builder, sums, places, [None] * len(places), add)
+            with some:
+                masks = [lanes.mask(builder, columns, LANES * j) for j in range(vectors)]
+                lanes.put(builder, sums, places, masks * rows, add)
+
+    return lanes.routine(module, f"distbp_strip_{rows}_{vectors}", 7, emit)
 
 
-def _sums(
-    function: Any, builder: Any, left: tuple[Any, int], right: tuple[Any, int], terms: Any
-) -> Sequence[Any]:
+def _sums(builder: Any, left: tuple[Any, int], right: tuple[Any, int], terms: Any) -> Sequence[Any]:
     """Emits the loop over the terms and leaves the builder behind it. Returns the sums: vectors, line by
     line."""
     (strip, rows), (panel, vectors) = left, right
-    before, loop = builder.block, function.append_basic_block("terms")
+    before, loop = builder.block, builder.append_basic_block("terms")
     builder.branch(loop)
     builder.position_at_end(loop)
     term = builder.phi(LONG)
@@ -170,7 +123,7 @@ def _sums(
         one.add_incoming(result, loop)
     following = builder.add(term, LONG(1))
     term.add_incoming(following, loop)
-    after = function.append_basic_block("summed")
+    after = builder.append_basic_block("summed")
     builder.cbranch(builder.icmp_signed("<", following, terms), loop, after)
     builder.position_at_end(after)
     return results

@@ -21,7 +21,8 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils as _cgutils
 
-from distbp.machine.pointers import emit_prefetch, insert, intrinsic
+from distbp.machine.lanes import transposed
+from distbp.machine.pointers import emit_prefetch, emits, insert
 
 cgutils: Any = _cgutils  # which has no types
 
@@ -68,110 +69,72 @@ def _tile_instruction(builder: Any, name: str, *arguments: Any) -> None:
     builder.call(insert(builder.module, kind, f"llvm.x86.{name}"), arguments)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def begin_tiles(context: Any) -> Any:
+@emits(types.void)
+def begin_tiles(builder: Any) -> None:
     """Configures the used tile registers of the calling thread as 16 rows of 64 bytes (LDTILECFG)."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        palette, rest = [1], [0] * 15
-        unused = 16 - _REGISTERS
-        widths, heights = [64, 0] * _REGISTERS + [0, 0] * unused, [16] * _REGISTERS + [0] * unused
-        layout = cgutils.create_constant_array(_BYTE, palette + rest + widths + heights)
-        place = cgutils.global_constant(builder, "tile_layout", layout)
-        _tile_instruction(builder, "ldtilecfg", builder.bitcast(place, _BYTE.as_pointer()))
-        return context.get_dummy_value()
-
-    return types.void(), code
+    palette, rest = [1], [0] * 15
+    unused = 16 - _REGISTERS
+    widths, heights = [64, 0] * _REGISTERS + [0, 0] * unused, [16] * _REGISTERS + [0] * unused
+    layout = cgutils.create_constant_array(_BYTE, palette + rest + widths + heights)
+    place = cgutils.global_constant(builder, "tile_layout", layout)
+    _tile_instruction(builder, "ldtilecfg", builder.bitcast(place, _BYTE.as_pointer()))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def end_tiles(context: Any) -> Any:
+@emits(types.void)
+def end_tiles(builder: Any) -> None:
     """Releases the tile registers (TILERELEASE), so that the system switches this thread faster."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        _tile_instruction(builder, "tilerelease")
-        return context.get_dummy_value()
-
-    return types.void(), code
+    _tile_instruction(builder, "tilerelease")
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def split_pairs(context: Any, first: Any, second: Any, to: Any) -> Any:
+@emits(types.void, types.int64, types.int64, types.int64)
+def split_pairs(builder: Any, first: Any, second: Any, to: Any) -> None:
     """Splits 16 float32 at each of two addresses into three bfloat16 parts, stored as 16 pairs, one of each.
 
     The first parts (the values rounded) go to `to`, the second parts (the rest, rounded) two tiles behind,
     and the third parts (the rest of that) four tiles behind. `first` and `second` need an alignment of 4
     bytes."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        kind = ir.FunctionType(_BFLOATS, [_FLOATS, _FLOATS])
-        rounded = insert(builder.module, kind, "llvm.x86.avx512bf16.cvtne2ps2bf16.512")
-        turns = ir.Constant(ir.VectorType(_WHOLE, 32), [at for j in range(16) for at in (j, 16 + j)])
-        sixteen, upper = ir.Constant(_WORDS, [16] * 16), ir.Constant(_WORDS, [0xFFFF0000] * 16)
-        a, b = (builder.load(_pointer(builder, at, 0, _FLOATS), align=4) for at in values[:2])
-        for part in range(PARTS):
-            halves = builder.bitcast(builder.call(rounded, [b, a]), _SHORTS)
-            pairs = builder.bitcast(builder.shuffle_vector(halves, halves, turns), _WORDS)
-            builder.store(pairs, _pointer(builder, values[2], 2 * TILE * part, _WORDS), align=64)
-            a = builder.fsub(a, builder.bitcast(builder.shl(pairs, sixteen), _FLOATS))
-            b = builder.fsub(b, builder.bitcast(builder.and_(pairs, upper), _FLOATS))
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64), code
+    kind = ir.FunctionType(_BFLOATS, [_FLOATS, _FLOATS])
+    rounded = insert(builder.module, kind, "llvm.x86.avx512bf16.cvtne2ps2bf16.512")
+    turns = ir.Constant(ir.VectorType(_WHOLE, 32), [at for j in range(16) for at in (j, 16 + j)])
+    sixteen, upper = ir.Constant(_WORDS, [16] * 16), ir.Constant(_WORDS, [0xFFFF0000] * 16)
+    a, b = (builder.load(_pointer(builder, at, 0, _FLOATS), align=4) for at in (first, second))
+    for part in range(PARTS):
+        halves = builder.bitcast(builder.call(rounded, [b, a]), _SHORTS)
+        pairs = builder.bitcast(builder.shuffle_vector(halves, halves, turns), _WORDS)
+        builder.store(pairs, _pointer(builder, to, 2 * TILE * part, _WORDS), align=64)
+        a = builder.fsub(a, builder.bitcast(builder.shl(pairs, sixteen), _FLOATS))
+        b = builder.fsub(b, builder.bitcast(builder.and_(pairs, upper), _FLOATS))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def transpose(context: Any, source: Any, step: Any, to: Any, to_step: Any) -> Any:
+@emits(types.void, *[types.int64] * 4)
+def transpose(builder: Any, source: Any, step: Any, to: Any, to_step: Any) -> None:
     """Transposes 16 rows of 16 values of four bytes.
 
     step, to_step: bytes from one row to the next, at `source` and at `to`. `to` needs an alignment of 4
     bytes, and may be `source`."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        source, step, to, to_step = values
-        rows = []
-        for i in range(16):
-            place = _pointer(builder, source, builder.mul(step, _LONG(i)), _WORDS)
-            rows.append(builder.load(place, align=64))
-        wide = ir.VectorType(_WHOLE, 16)
-        low = ir.Constant(wide, [at for j in range(8) for at in (j, 16 + j)])
-        high = ir.Constant(wide, [at for j in range(8, 16) for at in (j, 16 + j)])
-        for _ in range(4):  # each pass interleaves both halves of the rows, as in a riffle shuffle
-            rows = [
-                builder.shuffle_vector(rows[i], rows[i + 8], which) for i in range(8) for which in (low, high)
-            ]
-        for i, row in enumerate(rows):
-            builder.store(row, _pointer(builder, to, builder.mul(to_step, _LONG(i)), _WORDS), align=4)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64, types.int64), code
+    rows = []
+    for i in range(16):
+        place = _pointer(builder, source, builder.mul(step, _LONG(i)), _WORDS)
+        rows.append(builder.load(place, align=64))
+    for i, row in enumerate(transposed(builder, rows)):
+        builder.store(row, _pointer(builder, to, builder.mul(to_step, _LONG(i)), _WORDS), align=4)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def copy_line(context: Any, source: Any, to: Any) -> Any:
+@emits(types.void, types.int64, types.int64)
+def copy_line(builder: Any, source: Any, to: Any) -> None:
     """Copies SIDE values of four bytes. `to` needs an alignment of 4 bytes."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        for at in (0, 64):
-            row = builder.load(_pointer(builder, values[0], at, _WORDS), align=64)
-            builder.store(row, _pointer(builder, values[1], at, _WORDS), align=4)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), code
+    for at in (0, 64):
+        row = builder.load(_pointer(builder, source, at, _WORDS), align=64)
+        builder.store(row, _pointer(builder, to, at, _WORDS), align=4)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def add_block(context: Any, source: Any, to: Any) -> Any:
+@emits(types.void, types.int64, types.int64)
+def add_block(builder: Any, source: Any, to: Any) -> None:
     """Adds the (SIDE, SIDE) float32 sums at `source` to those at `to`."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        for at in range(0, BLOCK, 64):
-            more, place = (_pointer(builder, one, at, _FLOATS) for one in values)
-            sums = builder.fadd(builder.load(place, align=64), builder.load(more, align=64))
-            builder.store(sums, place, align=64)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), code
+    for at in range(0, BLOCK, 64):
+        more, place = (_pointer(builder, one, at, _FLOATS) for one in (source, to))
+        sums = builder.fadd(builder.load(place, align=64), builder.load(more, align=64))
+        builder.store(sums, place, align=64)
 
 
 # Which parts are multiplied, 0 being the largest: all but those that add less than float32 can hold. An
@@ -179,28 +142,22 @@ def add_block(context: Any, source: Any, to: Any) -> Any:
 _PRODUCTS = ((2, 0), (1, 0), (1, 1), (0, 1), (0, 2), (0, 0))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def multiply_pieces(context: Any, left: Any, right: Any, count: Any, to: Any, ahead: Any) -> Any:
+@emits(types.void, *[types.int64] * 5)
+def multiply_pieces(builder: Any, left: Any, right: Any, count: Any, to: Any, ahead: Any) -> None:
     """Multiplies `count` > 0 pieces of the left operand with as many of the right one, and adds the products.
 
     left, right: addresses of the pieces, which lie one behind the other. to: address of (SIDE, SIDE) float32;
     element (i, j) becomes the inner product of line i of the left pieces and line j of the right ones. ahead:
     address of the second piece of the operand that is further from the processor. It and the pieces behind it
     are prefetched, each while the one before it is multiplied."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        left, right, count, to, ahead = values
-        for half in range(2):  # one tile of the right operand after the other
-            for tile in range(2):
-                _tile_instruction(builder, "tilezero", _BYTE(_SUMS + tile))
-            offset = _LONG(TILE * half)
-            _add_products(builder, left, builder.add(right, offset), count, builder.add(ahead, offset))
-            for tile in range(2):
-                place = _pointer(builder, to, 2 * TILE * tile + 64 * half, _BYTE)
-                _tile_instruction(builder, "tilestored64", _BYTE(_SUMS + tile), place, _LONG(2 * 64))
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64, types.int64, types.int64), code
+    for half in range(2):  # one tile of the right operand after the other
+        for tile in range(2):
+            _tile_instruction(builder, "tilezero", _BYTE(_SUMS + tile))
+        offset = _LONG(TILE * half)
+        _add_products(builder, left, builder.add(right, offset), count, builder.add(ahead, offset))
+        for tile in range(2):
+            place = _pointer(builder, to, 2 * TILE * tile + 64 * half, _BYTE)
+            _tile_instruction(builder, "tilestored64", _BYTE(_SUMS + tile), place, _LONG(2 * 64))
 
 
 def _add_products(builder: Any, left: Any, right: Any, count: Any, ahead: Any) -> None:

@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba import njit, types
 
 from distbp.core.streams import Purpose
-from distbp.machine.pointers import intrinsic
+from distbp.machine.pointers import emits
 from distbp.machine.scalars import index, larger
 from distbp.nn.ops.elements import DROPOUT_LEVELS, flat_cosine
 from distbp.nn.ops.rows import flat, labels, real, single, whole
@@ -73,16 +73,12 @@ def fill(row: int, spaces: int, rows: int) -> None:
         out[i] = value
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _high_product(context: Any, a: Any, b: Any) -> Any:
+@emits(types.uint64, types.uint64, types.uint64)
+def _high_product(builder: Any, a: Any, b: Any) -> Any:
     """The upper 64 bits of the product of two unsigned whole numbers of 64 bits."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        wide = ir.IntType(128)
-        product = builder.mul(builder.zext(values[0], wide), builder.zext(values[1], wide))
-        return builder.trunc(builder.lshr(product, wide(64)), ir.IntType(64))
-
-    return types.uint64(types.uint64, types.uint64), code
+    wide = ir.IntType(128)
+    product = builder.mul(builder.zext(a, wide), builder.zext(b, wide))
+    return builder.trunc(builder.lshr(product, wide(64)), ir.IntType(64))
 
 
 # Philox4x64-10: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011, section 4.3 and
