@@ -99,44 +99,35 @@ class SGD(Facts):
 
 
 @dataclass(frozen=True)
-class Momentum(Facts):
+class _Momentum(Facts):
+    type: str
+    learning_rate: float = option(0.05, help="step size", gt=0)
+    momentum: float = option(0.9, help="the part of the last step's direction that is kept", ge=0, lt=1)
+    convention: Literal["pytorch", "keras"] = option(
+        "pytorch", help="is the rate outside of the momentum, or in"
+    )
+    schedule: Schedule = option(Constant(), help=_SCHEDULE_HELP, choices="schedules")
+    weight_decay: float = option(0.0, help=_DECAY_HELP, ge=0)
+
+    def parts(self) -> tuple[Part, ...]:
+        trace, rate = Trace(self.momentum, self.type == "nesterov"), ScaleByLearningRate()
+        return (*_l2(self.weight_decay), *((rate, trace) if self.convention == "keras" else (trace, rate)))
+
+
+@dataclass(frozen=True)
+class Momentum(_Momentum):
     """b <- momentum * b + gradient; w <- w - rate * b (PyTorch, Optax). `convention: keras` (also
     scikit-learn's): v <- momentum * v - rate * gradient; w <- w + v. The two differ when the rate changes."""
 
     type: Literal["momentum"] = "momentum"
-    learning_rate: float = option(0.05, help="step size", gt=0)
-    momentum: float = option(0.9, help="the part of the last step's direction that is kept", ge=0, lt=1)
-    convention: Literal["pytorch", "keras"] = option(
-        "pytorch", help="is the rate outside of the momentum, or in"
-    )
-    schedule: Schedule = option(Constant(), help=_SCHEDULE_HELP, choices="schedules")
-    weight_decay: float = option(0.0, help=_DECAY_HELP, ge=0)
-
-    def parts(self) -> tuple[Part, ...]:
-        return (*_l2(self.weight_decay), *_momentum(self.momentum, False, self.convention))
 
 
 @dataclass(frozen=True)
-class Nesterov(Facts):
+class Nesterov(_Momentum):
     """b <- momentum * b + gradient; w <- w - rate * (gradient + momentum * b), with the new b (PyTorch).
     `convention: keras`: v <- momentum * v - rate * gradient; w <- w + momentum * v - rate * gradient."""
 
     type: Literal["nesterov"] = "nesterov"
-    learning_rate: float = option(0.05, help="step size", gt=0)
-    momentum: float = option(0.9, help="the part of the last step's direction that is kept", ge=0, lt=1)
-    convention: Literal["pytorch", "keras"] = option(
-        "pytorch", help="is the rate outside of the momentum, or in"
-    )
-    schedule: Schedule = option(Constant(), help=_SCHEDULE_HELP, choices="schedules")
-    weight_decay: float = option(0.0, help=_DECAY_HELP, ge=0)
-
-    def parts(self) -> tuple[Part, ...]:
-        return (*_l2(self.weight_decay), *_momentum(self.momentum, True, self.convention))
-
-
-def _momentum(momentum: float, nesterov: bool, convention: str) -> tuple[Part, ...]:
-    trace, rate = Trace(momentum, nesterov), ScaleByLearningRate()
-    return (rate, trace) if convention == "keras" else (trace, rate)
 
 
 @dataclass(frozen=True)
@@ -177,36 +168,37 @@ class RMSprop(Facts):
 
 
 @dataclass(frozen=True)
-class Adam(Facts):
+class _Adam(Facts):
+    type: str
+    learning_rate: float = option(0.001, help="step size", gt=0)
+    beta1: float = option(0.9, help="the part of the first moment that is kept", ge=0, lt=1)
+    beta2: float = option(0.999, help="the part of the second moment that is kept", ge=0, lt=1)
+    epsilon: float = option(1e-8, help="added to the root", gt=0)
+    epsilon_hat: bool = option(False, help="add epsilon before the bias correction")
+    schedule: Schedule = option(Constant(), help=_SCHEDULE_HELP, choices="schedules")
+
+    def _step(self) -> tuple[Part, ...]:
+        return ScaleByAdam(self.beta1, self.beta2, self.epsilon, self.epsilon_hat), ScaleByLearningRate()
+
+
+@dataclass(frozen=True)
+class Adam(_Adam):
     """Kingma and Ba (2015). Epsilon is added to the bias-corrected root (PyTorch, Optax); `epsilon_hat`
     adds it before the correction (Keras, scikit-learn)."""
 
     type: Literal["adam"] = "adam"
-    learning_rate: float = option(0.001, help="step size", gt=0)
-    beta1: float = option(0.9, help="the part of the first moment that is kept", ge=0, lt=1)
-    beta2: float = option(0.999, help="the part of the second moment that is kept", ge=0, lt=1)
-    epsilon: float = option(1e-8, help="added to the root", gt=0)
-    epsilon_hat: bool = option(False, help="add epsilon before the bias correction")
-    schedule: Schedule = option(Constant(), help=_SCHEDULE_HELP, choices="schedules")
     weight_decay: float = option(0.0, help=_DECAY_HELP, ge=0)
 
     def parts(self) -> tuple[Part, ...]:
-        rule = ScaleByAdam(self.beta1, self.beta2, self.epsilon, self.epsilon_hat)
-        return (*_l2(self.weight_decay), rule, ScaleByLearningRate())
+        return (*_l2(self.weight_decay), *self._step())
 
 
 @dataclass(frozen=True)
-class AdamW(Facts):
+class AdamW(_Adam):
     """Adam with decoupled decay (Loshchilov and Hutter, 2019), in PyTorch's order:
     w <- w * (1 - rate * weight_decay), then Adam's step."""
 
     type: Literal["adamw"] = "adamw"
-    learning_rate: float = option(0.001, help="step size", gt=0)
-    beta1: float = option(0.9, help="the part of the first moment that is kept", ge=0, lt=1)
-    beta2: float = option(0.999, help="the part of the second moment that is kept", ge=0, lt=1)
-    epsilon: float = option(1e-8, help="added to the root", gt=0)
-    epsilon_hat: bool = option(False, help="add epsilon before the bias correction")
-    schedule: Schedule = option(Constant(), help=_SCHEDULE_HELP, choices="schedules")
     weight_decay: float = option(0.01, help="the part of a weight lost in one step is rate * this", ge=0)
     decay_schedule: Schedule | None = option(
         None,
@@ -219,9 +211,8 @@ class AdamW(Facts):
             raise OptionError("decay_schedule", "watches the learning rate alone; take another schedule")
 
     def parts(self) -> tuple[Part, ...]:
-        rule = ScaleByAdam(self.beta1, self.beta2, self.epsilon, self.epsilon_hat)
         decay = (DecayWeights(self.weight_decay),) if self.weight_decay else ()
-        return (*decay, rule, ScaleByLearningRate())
+        return (*decay, *self._step())
 
 
 CHAINS: Mapping[str, type] = registry(SGD, Momentum, Nesterov, Adagrad, RMSprop, Adam, AdamW)

@@ -12,6 +12,24 @@ from distbp.nn.ops.windows import Windows
 from distbp.nn.tape import Ref
 
 
+def _pool(low: Lowering, x: Value, windows: Windows, largest: bool) -> tuple[Ref, Backward]:
+    """Emits y <- the largest number, or the average, of each window; y is (rows, places * channels)."""
+    tape, images = low.tape, x.ref.reshaped(x.ref.columns * x.ref.times, 1)
+    op = "max_pool" if largest else "average_pool"
+    share = () if largest else (1.0 / (windows.kernel_height * windows.kernel_width),)
+    y = tape.work(windows.channels * windows.places)
+    tape.emit(op, images, y, whole=windows, real=share)
+
+    def backward(dy: Ref) -> tuple[Ref | None]:
+        if not low.wanted[0]:
+            return (None,)
+        dx, d = tape.like(images), dy.reshaped(y.columns, 1)
+        tape.emit(f"{op}_backward", *([images] if largest else []), d, dx, whole=windows, real=share)
+        return (dx,)
+
+    return y, backward
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Pool2d(Facts):
     type: str
@@ -39,6 +57,10 @@ class _Pool2d(Facts):
         windows = self._windows(input_shape)
         return (windows.channels, windows.out_height, windows.out_width)
 
+    def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
+        y, backward = _pool(low, x, self._windows(x.shape), self.type == "max_pool2d")
+        return Value(y, self.output_shape(x.shape), channels_last=True), backward
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Pool1d(Facts):
@@ -58,42 +80,13 @@ class _Pool1d(Facts):
     def output_shape(self, input_shape: Shape) -> Shape:
         return (self._windows(input_shape).out_width, input_shape[1])
 
+    def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
+        y, backward = _pool(low, x, self._windows(x.shape), self.type == "max_pool1d")
+        return Value(y, self.output_shape(x.shape)), backward
+
 
 def _too_much(padding: Pair) -> str:
     return f"must be at most half of kernel_size, not {padding}, else a window holds nothing"
-
-
-def _largest(low: Lowering, x: Value, windows: Windows) -> tuple[Ref, Backward]:
-    """Emits y <- the largest number of each window; y is (rows, places * channels)."""
-    tape, images = low.tape, x.ref.reshaped(x.ref.columns * x.ref.times, 1)
-    y = tape.work(windows.channels * windows.places)
-    tape.emit("max_pool", images, y, whole=windows)
-
-    def backward(dy: Ref) -> tuple[Ref | None]:
-        if not low.wanted[0]:
-            return (None,)
-        dx = tape.like(images)
-        tape.emit("max_pool_backward", images, dy.reshaped(y.columns, 1), dx, whole=windows)
-        return (dx,)
-
-    return y, backward
-
-
-def _average(low: Lowering, x: Value, windows: Windows) -> tuple[Ref, Backward]:
-    """Emits y <- the average of each window; y is (rows, places * channels)."""
-    tape, images = low.tape, x.ref.reshaped(x.ref.columns * x.ref.times, 1)
-    share = (1.0 / (windows.kernel_height * windows.kernel_width),)
-    y = tape.work(windows.channels * windows.places)
-    tape.emit("average_pool", images, y, whole=windows, real=share)
-
-    def backward(dy: Ref) -> tuple[Ref | None]:
-        if not low.wanted[0]:
-            return (None,)
-        dx = tape.like(images)
-        tape.emit("average_pool_backward", dy.reshaped(y.columns, 1), dx, whole=windows, real=share)
-        return (dx,)
-
-    return y, backward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,20 +98,12 @@ class MaxPool2d(_Pool2d):
 
     type: Literal["max_pool2d"] = "max_pool2d"
 
-    def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
-        y, backward = _largest(low, x, self._windows(x.shape))
-        return Value(y, self.output_shape(x.shape), channels_last=True), backward
-
 
 @dataclass(frozen=True, kw_only=True)
 class AveragePool2d(_Pool2d):
     """The average of each window, as `torch.nn.AvgPool2d`: what lies in the padding counts as 0."""
 
     type: Literal["average_pool2d"] = "average_pool2d"
-
-    def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
-        y, backward = _average(low, x, self._windows(x.shape))
-        return Value(y, self.output_shape(x.shape), channels_last=True), backward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +123,7 @@ class GlobalAveragePool2d(Facts):
         return (self._windows(input_shape).channels,)
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
-        y, backward = _average(low, x, self._windows(x.shape))
+        y, backward = _pool(low, x, self._windows(x.shape), largest=False)
         return Value(y, self.output_shape(x.shape)), backward
 
 
@@ -151,10 +136,6 @@ class MaxPool1d(_Pool1d):
 
     type: Literal["max_pool1d"] = "max_pool1d"
 
-    def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
-        y, backward = _largest(low, x, self._windows(x.shape))
-        return Value(y, self.output_shape(x.shape)), backward
-
 
 @dataclass(frozen=True, kw_only=True)
 class AveragePool1d(_Pool1d):
@@ -162,7 +143,3 @@ class AveragePool1d(_Pool1d):
     0."""
 
     type: Literal["average_pool1d"] = "average_pool1d"
-
-    def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
-        y, backward = _average(low, x, self._windows(x.shape))
-        return Value(y, self.output_shape(x.shape)), backward

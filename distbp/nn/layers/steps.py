@@ -30,13 +30,8 @@ def _add(low: Lowering, x: Value, places: Ref) -> Ref:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PositionalEncoding(Facts):
-    """Adds to each step of (steps, features) waves that say which step it is, sin and cos of
-    step / base^(2 i / features) in columns 2 i and 2 i + 1 (Vaswani et al., NeurIPS 2017, section 3.5).
-    No parameters."""
-
-    type: Literal["positional_encoding"] = "positional_encoding"
-    base: float = option(10000.0, help="the longest wave has 2 pi times so many steps", gt=1)
+class _Places(Facts):
+    """What says where each step stands."""
 
     @property
     def lengths(self) -> Lengths:
@@ -48,6 +43,16 @@ class PositionalEncoding(Facts):
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return steps_of(self.type, input_shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PositionalEncoding(_Places):
+    """Adds to each step of (steps, features) waves that say which step it is, sin and cos of
+    step / base^(2 i / features) in columns 2 i and 2 i + 1 (Vaswani et al., NeurIPS 2017, section 3.5).
+    No parameters."""
+
+    type: Literal["positional_encoding"] = "positional_encoding"
+    base: float = option(10000.0, help="the longest wave has 2 pi times so many steps", gt=1)
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
         steps, features = x.shape
@@ -57,7 +62,7 @@ class PositionalEncoding(Facts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PositionalEmbedding(Facts):
+class PositionalEmbedding(_Places):
     """Adds to each step of (steps, features) a vector of its own, which is trained: y = x + W, with W of
     (steps, features)."""
 
@@ -65,17 +70,6 @@ class PositionalEmbedding(Facts):
 
     type: Literal["positional_embedding"] = "positional_embedding"
     initializer: Initializer = option(Normal(std=0.02), help="of the vectors", choices="initializers")
-
-    @property
-    def lengths(self) -> Lengths:
-        return "keep"
-
-    @property
-    def window_fault(self) -> str:
-        return f"{self.type} counts the steps of a window, not those of its series; leave it out"
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        return steps_of(self.type, input_shape)
 
     def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
         steps, features = steps_of(self.type, input_shape)
@@ -95,11 +89,8 @@ class PositionalEmbedding(Facts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AverageSteps(Facts):
-    """The average over the steps, feature by feature: (steps, features) -> (features). Of rows with lengths
-    each over its own steps; 0 for length 0."""
-
-    type: Literal["average_steps"] = "average_steps"
+class _OneOfSteps(Facts):
+    """(steps, features) -> (features)."""
 
     @property
     def lengths(self) -> Lengths:
@@ -107,6 +98,14 @@ class AverageSteps(Facts):
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return (steps_of(self.type, input_shape)[1],)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AverageSteps(_OneOfSteps):
+    """The average over the steps, feature by feature: (steps, features) -> (features). Of rows with lengths
+    each over its own steps; 0 for length 0."""
+
+    type: Literal["average_steps"] = "average_steps"
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
         tape, (steps, features) = low.tape, x.shape
@@ -125,7 +124,7 @@ class AverageSteps(Facts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LastStep(Facts):
+class LastStep(_OneOfSteps):
     """The last step, feature by feature: (steps, features) -> (features). Of rows with lengths the last of
     each row's own steps; 0 for length 0.
 
@@ -134,13 +133,6 @@ class LastStep(Facts):
     keeps_values: ClassVar[bool] = True
 
     type: Literal["last_step"] = "last_step"
-
-    @property
-    def lengths(self) -> Lengths:
-        return "use"
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        return (steps_of(self.type, input_shape)[1],)
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
         tape, (steps, features) = low.tape, x.shape

@@ -74,10 +74,6 @@ def logistic(z: Array, y: Array) -> None:
     np.divide(1, 1 + np.exp(np.minimum(-z, 88 if z.dtype == np.float32 else 709)), out=y)
 
 
-def _tanh(z: Array, y: Array) -> None:
-    np.tanh(z, out=y)
-
-
 def _elu(z: Array, y: Array) -> None:
     """z where z > 0, else exp(z) - 1 (Clevert et al., ICLR 2016, with alpha 1)."""
     np.add(np.maximum(z, 0), np.expm1(np.minimum(z, 0)), out=y)
@@ -160,21 +156,15 @@ def _softmax_backward(kept: Array, y: Array, dy: Array, db: Array, whole: Whole,
     _add_up(dy, db)
 
 
+_HERE = "distbp.nn.ops.loops_activations:"
 _OVER_ROWS = "db: row after row"
 
 
 def _pair(name: str, forward: Callable[..., None], backward: Callable[..., None], cost: int) -> tuple[Op, Op]:
     loop = "kept_backward" if backward is _kept_backward else f"{name}_backward"
     return (
-        Op(name, "ffFF", forward, f"distbp.nn.ops.loops_activations:{name}", "", element_ops(1 + cost)),
-        Op(
-            f"{name}_backward",
-            "ffFF",
-            backward,
-            f"distbp.nn.ops.loops_activations:{loop}",
-            _OVER_ROWS,
-            element_ops(3),
-        ),
+        Op(name, "ffFF", forward, _HERE + name, "", element_ops(1 + cost)),
+        Op(f"{name}_backward", "ffFF", backward, _HERE + loop, _OVER_ROWS, element_ops(3)),
     )
 
 
@@ -184,7 +174,7 @@ ACTIVATION_OPS = (
     *_pair("relu", _forward(_relu), _backward(lambda y: (y > 0).astype(y.dtype)), 1),
     *_pair("leaky_relu", _forward(_leaky_relu), _backward(_leaky_relu_derivative), 2),
     *_pair("sigmoid", _forward(logistic), _backward(lambda y: (1 - y) * y), 20),
-    *_pair("tanh", _forward(_tanh), _backward(lambda y: 1 - y * y), 20),
+    *_pair("tanh", _forward(np.tanh), _backward(lambda y: 1 - y * y), 20),
     *_pair("elu", _forward(_elu), _backward(lambda y: np.minimum(y, 0) + 1), 20),
     *_pair("selu", _forward(_selu), _backward(_selu_derivative), 20),
     *_pair("smooth_clip", _forward(_smooth_clip), _backward(_smooth_clip_derivative), 8),

@@ -24,21 +24,17 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from distbp.core.arrays import Array
-
 WHOLE, REAL = 16, 4  # how many whole and real numbers an op may have
-# The letters of `Op.operands`: f, the dtype of the network; i, int64; d, float64.
-Matrices = Sequence[Array]
 
 
 @dataclass(frozen=True)
 class Op:
     """One row of the table.
 
-    `operands`: a letter each, see above, in upper case where the op writes it. `flops`: of a call, from the
-    operands' shapes. `order`: the order of its sums, in words; empty where it has none. `loop`:
-    "module:function" of its compiled form. `form`: of a product, "n" or "t" for each operand, plain or
-    transposed.
+    `operands`: a letter each (f, the dtype of the network; i, int64; d, float64), in upper case where the op
+    writes it. `flops`: of a call, from the operands' shapes. `order`: the order of its sums, in words; empty
+    where it has none. `loop`: "module:function" of its compiled form. `form`: of a product, "n" or "t" for
+    each operand, plain or transposed.
     """
 
     name: str

@@ -32,14 +32,9 @@ def _live_rows(y: Array, kept: Array, total: Array, whole: Whole, real: Real) ->
     total += len(y) - np.add.reduce(flat, axis=0, keepdims=True, dtype=np.float64)
 
 
+_HERE = "distbp.nn.ops.loops_checks:"
 CHECKS = (
-    Op(
-        "live_rows",
-        "ffD",
-        _live_rows,
-        "distbp.nn.ops.loops_checks:live_rows",
-        "whole numbers, exact in any order",
-    ),
-    Op("bound_product", "ffD", _bound_product, "distbp.nn.ops.loops_checks:bound_product"),
-    Op("bound", "fD", _bound, "distbp.nn.ops.loops_checks:bound"),
+    Op("live_rows", "ffD", _live_rows, f"{_HERE}live_rows", "whole numbers, exact in any order"),
+    Op("bound_product", "ffD", _bound_product, f"{_HERE}bound_product"),
+    Op("bound", "fD", _bound, f"{_HERE}bound"),
 )

@@ -57,21 +57,13 @@ def _numbers(cells: Array, column: int) -> Array:
 _HERE = "distbp.nn.ops.loops_columns:"
 COLUMN_OPS = (
     Op(
-        "enter_number",
-        "ffF",
-        _enter_number,
-        f"{_HERE}enter_number",
-        "",
+        "enter_number", "ffF", _enter_number, f"{_HERE}enter_number", "",
         lambda shapes: shapes[0][0] * (1 + 4 * shapes[1][1]),
     ),
     Op("enter_row", "ffF", _enter_row, f"{_HERE}enter_row", "", element_ops(0)),
     Op("enter_one_hot", "fF", _enter_one_hot, f"{_HERE}enter_one_hot", "", element_ops(0)),
     Op(
-        "scatter_add_cells",
-        "ffF",
-        _scatter_add_cells,
-        f"{_HERE}scatter_add_cells",
-        "in the order of the rows",
-        lambda shapes: shapes[0][0] * shapes[2][1],
+        "scatter_add_cells", "ffF", _scatter_add_cells, f"{_HERE}scatter_add_cells",
+        "in the order of the rows", lambda shapes: shapes[0][0] * shapes[2][1],
     ),
-)
+)  # fmt: skip

@@ -153,30 +153,22 @@ def _hinge(z: Array, labels: Array, d: Array, losses: Array, whole: Whole, real:
     losses[:, 0] = (over * over if whole[0] == 2 else over).sum(axis=1, dtype=np.float64)
 
 
+_HERE = "distbp.nn.ops.loops_losses:"
 _ORDER = "a row's outputs in four sums, then row after row, in float64"
 
 
 def _values(name: str, formula: Formula, cost: int) -> Op:
-    return Op(
-        name, "ffFF", _elementwise(formula), f"distbp.nn.ops.loops_losses:{name}", "", element_ops(cost)
-    )
+    return Op(name, "ffFF", _elementwise(formula), _HERE + name, "", element_ops(cost))
 
 
 def _labels(name: str, loss: Callable[..., None], cost: int) -> Op:
-    return Op(
-        name,
-        "fiFF",
-        loss,
-        f"distbp.nn.ops.loops_losses:{name}",
-        "classes one after the other",
-        element_ops(cost),
-    )
+    return Op(name, "fiFF", loss, _HERE + name, "classes one after the other", element_ops(cost))
 
 
 LOSS_OPS = (
-    Op("add_losses", "ffFDD", _add_losses, "distbp.nn.ops.loops_losses:add_losses", _ORDER, element_ops(2)),
-    Op("join_loss", "dDF", _join_loss, "distbp.nn.ops.loops_losses:join_loss"),
-    Op("take_labels", "fI", _take_labels, "distbp.nn.ops.loops_losses:take_labels", "", element_ops(0)),
+    Op("add_losses", "ffFDD", _add_losses, f"{_HERE}add_losses", _ORDER, element_ops(2)),
+    Op("join_loss", "dDF", _join_loss, f"{_HERE}join_loss"),
+    Op("take_labels", "fI", _take_labels, f"{_HERE}take_labels", "", element_ops(0)),
     _values("squares", _squares, 4),
     _values("absolute", _absolute, 4),
     _values("huber", _huber, 8),

@@ -47,16 +47,9 @@ def _batch_running(
 
 
 def _batch_backward(
-    dy: Array,
-    n: Array,
-    root: Array,
-    scale: Array,
-    d_scale: Array,
-    d_shift: Array,
-    dx: Array,
-    whole: Whole,
-    real: Real,
-) -> None:
+    dy: Array, n: Array, root: Array, scale: Array, d_scale: Array, d_shift: Array, dx: Array,
+    whole: Whole, real: Real,
+) -> None:  # fmt: skip
     """dx may be dy, or absent."""
     np.add.reduce(dy * n, axis=0, keepdims=True, out=d_scale)
     np.add.reduce(dy, axis=0, keepdims=True, out=d_shift)
@@ -77,16 +70,9 @@ def _layer(
 
 
 def _layer_backward(
-    dy: Array,
-    n: Array,
-    root: Array,
-    scale: Array,
-    d_scale: Array,
-    d_shift: Array,
-    dx: Array,
-    whole: Whole,
-    real: Real,
-) -> None:
+    dy: Array, n: Array, root: Array, scale: Array, d_scale: Array, d_shift: Array, dx: Array,
+    whole: Whole, real: Real,
+) -> None:  # fmt: skip
     """dx may be dy, or absent."""
     np.add.reduce(dy * n, axis=0, keepdims=True, out=d_scale)
     np.add.reduce(dy, axis=0, keepdims=True, out=d_shift)

@@ -54,19 +54,12 @@ def _periodic_backward(
 _HERE = "distbp.nn.ops.loops_periodic:"
 PERIODIC = (
     Op(
-        "periodic",
-        "fffffFF",
-        _periodic,
-        f"{_HERE}periodic",
-        "the bias, then cosine after cosine",
+        "periodic", "fffffFF", _periodic, f"{_HERE}periodic", "the bias, then cosine after cosine",
         lambda shapes: shapes[0][0] * shapes[1][0] * shapes[1][1] * (30 + 2 * shapes[4][1]),
     ),
     Op(
-        "periodic_backward",
-        "fffffFFFFF",
-        _periodic_backward,
-        f"{_HERE}periodic_backward",
+        "periodic_backward", "fffffFFFFF", _periodic_backward, f"{_HERE}periodic_backward",
         "row after row; dx: cosine after cosine",
         lambda shapes: shapes[0][0] * shapes[1][0] * shapes[1][1] * (8 + 4 * shapes[8][1]),
     ),
-)
+)  # fmt: skip

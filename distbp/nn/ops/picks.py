@@ -28,11 +28,7 @@ _HERE = "distbp.nn.ops.loops_picks:"
 PICKS = (
     Op("gather_rows", "ifF", _gather_rows, f"{_HERE}gather_rows", "", element_ops(0)),
     Op(
-        "scatter_add_rows",
-        "ifF",
-        _scatter_add_rows,
-        f"{_HERE}scatter_add_rows",
-        "in the order of the ids",
-        lambda shapes: shapes[1][0] * shapes[1][1],
+        "scatter_add_rows", "ifF", _scatter_add_rows, f"{_HERE}scatter_add_rows",
+        "in the order of the ids", lambda shapes: shapes[1][0] * shapes[1][1],
     ),
-)
+)  # fmt: skip

@@ -55,27 +55,13 @@ def _terms_tn(shapes: Sequence[tuple[int, int]]) -> int:
     return 2 * m * n * rows
 
 
+_HERE = "distbp.nn.ops.loops_products:"
 _BLAS = "the library's; it depends on the shapes and on places relative to 64 bytes"
+_IN_PARTS = "; in parts of the first operand's columns, and of the rows where `out` is narrow or small"
 PRODUCTS = (
-    Op("product_nt", "ffF", _nt, "distbp.nn.ops.loops_products:nt", _BLAS, _terms, form="nt"),
-    Op(
-        "product_nn",
-        "ffF",
-        _nn,
-        "distbp.nn.ops.loops_products:nn",
-        _BLAS + "; in strips of rows where b is small",
-        _terms,
-        form="nn",
-    ),
-    Op(
-        "product_tn",
-        "ffF",
-        _tn,
-        "distbp.nn.ops.loops_products:tn",
-        _BLAS + "; in parts of the first operand's columns, and of the rows where `out` is narrow or small",
-        _terms_tn,
-        form="tn",
-    ),
-    Op("transpose", "fF", _transpose, "distbp.nn.ops.loops_products:transpose"),
-    Op("sum_rows", "fF", _sum_rows, "distbp.nn.ops.loops_products:sum_rows", "row after row"),
+    Op("product_nt", "ffF", _nt, f"{_HERE}nt", _BLAS, _terms, "nt"),
+    Op("product_nn", "ffF", _nn, f"{_HERE}nn", _BLAS + "; in strips of rows where b is small", _terms, "nn"),
+    Op("product_tn", "ffF", _tn, f"{_HERE}tn", _BLAS + _IN_PARTS, _terms_tn, "tn"),
+    Op("transpose", "fF", _transpose, f"{_HERE}transpose"),
+    Op("sum_rows", "fF", _sum_rows, f"{_HERE}sum_rows", "row after row"),
 )

@@ -6,8 +6,7 @@ spaces, and the number of rows in the slice. A row is WORDS words of 8 bytes, th
     whole numbers (WHOLE of them), real numbers (REAL of them), when it runs (see `distbp.nn.tape.Row`)
     for each operand: space, start, columns, times, plus, per row, most (see `distbp.nn.tape.Ref`)
 
-The table of spaces holds the address of each space, and behind them the words of
-`distbp.machine.blas.Gemm`.
+The table of spaces holds the address of each space, and behind them the words of `distbp.machine.blas.Gemm`.
 """
 
 from __future__ import annotations
