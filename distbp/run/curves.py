@@ -142,20 +142,23 @@ def _style(axis: Axes, name: str, series: Mapping[str, Points]) -> None:
     if wide:
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_title(
-        f"{name.replace('_', ' ')}{' (logarithmic)' if wide else ''}", loc="left", fontsize=10, color=_INK
-    )
-    axis.set_xlabel("epoch", color=_INK)
+    _frame(axis, name.replace("_", " "), "epoch", wide)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
-    axis.grid(axis="y", color=_FAINT, lw=0.8)
     axis.set_axisbelow(True)
     axis.margins(x=0.02, y=0.12)
+    if epochs and min(epochs) == max(epochs):
+        axis.set_xlim(epochs[0] - 1, epochs[0] + 1)
+
+
+def _frame(axis: Axes, name: str, x_name: str, logarithmic: bool) -> None:
+    """The title of a panel, what x is, and faint lines behind the curves in place of a box."""
+    axis.set_title(f"{name}{' (logarithmic)' if logarithmic else ''}", loc="left", fontsize=10, color=_INK)
+    axis.set_xlabel(x_name, color=_INK)
+    axis.grid(axis="y", color=_FAINT, lw=0.8)
     axis.tick_params(which="both", colors=_INK, length=0)
     for side in ("top", "right", "left"):
         axis.spines[side].set_visible(False)
     axis.spines["bottom"].set_color(_FAINT)
-    if epochs and min(epochs) == max(epochs):
-        axis.set_xlim(epochs[0] - 1, epochs[0] + 1)
 
 
 def _label_ends(axis: Axes, ends: list[tuple[float, float, str, str]]) -> None:
@@ -224,13 +227,7 @@ def draw_over(panels: Sequence[tuple[str, str, Points, Points, bool, bool]], pat
             )  # fmt: skip
             if wide:
                 axis.set_yscale("log")
-            axis.set_title(f"{name}{' (logarithmic)' if wide else ''}", loc="left", fontsize=10, color=_INK)
-            axis.set_xlabel(x_name, color=_INK)
-            axis.grid(axis="y", color=_FAINT, lw=0.8)
-            axis.tick_params(which="both", colors=_INK, length=0)
-            for side in ("top", "right", "left"):
-                axis.spines[side].set_visible(False)
-            axis.spines["bottom"].set_color(_FAINT)
+            _frame(axis, name, x_name, wide)
             axis.legend(frameon=False, fontsize=9)
         figure.suptitle(title, x=0.02, ha="left", fontsize=12, color=_INK)
         _write(figure, path)

@@ -9,8 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from distbp_service.api.schemas import JOB_ID, MOST_STEPS, In, Object
 
 
-class EventIn(BaseModel):
+class _Open(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
+
+
+class EventIn(_Open):
     kind: str = Field(pattern=r"^[a-z][a-z_]{0,49}$")
     at: float | None = Field(default=None, ge=0, le=1e11)
     from_step: int | None = Field(default=None, ge=0, le=MOST_STEPS)
@@ -22,19 +25,16 @@ class EventIn(BaseModel):
         return self
 
 
-class MetricIn(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True)
+class MetricIn(_Open):
     step: int = Field(ge=0, le=MOST_STEPS)
 
 
-class ErrorIn(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True)
+class ErrorIn(_Open):
     code: str = Field(max_length=100)
     message: str = Field(max_length=100_000)
 
 
-class ModelIn(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True)
+class ModelIn(_Open):
     path: str = Field(max_length=1000)
     bytes: int = Field(ge=0, le=MOST_STEPS)
 
