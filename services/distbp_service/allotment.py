@@ -106,9 +106,10 @@ def _in_blocks(count: int) -> int:
 
 
 def _size(path: Path) -> int:
-    """Of a file: its blocks, no less than its bytes (some file systems count late); 0 where it is gone."""
+    """Of a file: its blocks, no less than its bytes take (some file systems count late); 0 where it is
+    gone."""
     try:
         found = path.lstat()
     except OSError:
         return 0
-    return max(found.st_blocks * 512, found.st_size)
+    return max(found.st_blocks * 512, _in_blocks(found.st_size))
