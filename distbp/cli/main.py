@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -119,6 +119,7 @@ def train(
         raise click.UsageError(
             f"{output} holds a run; go on with `distbp resume {output}`, or name another folder"
         )
+    _load_kernels(job.workers if workers is None else workers)
     with (
         named(job_file),
         show(sys.stdout, as_json=as_json, notes=lambda event: _notes(job, event, workers)) as listener,
@@ -135,6 +136,16 @@ def train(
     _close(result, as_json)
     if target is not None and not as_json:
         click.echo(f"predict rows: distbp predict {result.path} ROWS.csv")
+
+
+def _load_kernels(workers: Any) -> None:
+    """Loads Numba without SciPy where this process is sure to compute: the process is our own."""
+    from distbp.core import settings
+    from distbp.machine.lean_numba import load_numba
+
+    if workers in (0, "auto") and settings.get("DISTBP_KERNELS") != "numpy":
+        with without_collections():
+            load_numba()
 
 
 @group.command()

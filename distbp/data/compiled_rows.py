@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from distbp.core.arrays import Array
 from distbp.machine.jit import inner
-from distbp.machine.pointers import ask_to_write, prefetch
+from distbp.machine.pointers import compact, prefetch
 from distbp.machine.scalars import smaller
-from distbp.machine.structures import floats
+from distbp.machine.vectors import ask_to_write, copy
 
 LINE_BYTES = 64
 # In a shuffled table the next row is anywhere, and to wait for memory takes longer than to copy a short row.
@@ -19,6 +19,7 @@ BEGINNING_BYTES = 512
 def take_rows(source: int, width: int, order: Array, first: int, count: int, to: int) -> None:
     """Copies the rows `order[first : first + count]` to an address. source: address of a table whose rows
     are `width` times 4 bytes long, of any dtype; order: int64, row numbers that are all there."""
+    compact()
     row_bytes, last = 4 * width, order.shape[0] - 1
     beginning = smaller(row_bytes, BEGINNING_BYTES)
     for r in range(count):
@@ -28,6 +29,4 @@ def take_rows(source: int, width: int, order: Array, first: int, count: int, to:
         prefetch(address + beginning - 1)  # a row seldom begins where a line does
         if r + 1 < count:  # another thread may have read what was there
             ask_to_write(to + (r + 1) * row_bytes, row_bytes)
-        values, out = floats(source + order[first + r] * row_bytes, width), floats(to + r * row_bytes, width)
-        for j in range(width):
-            out[j] = values[j]
+        copy(source + order[first + r] * row_bytes, to + r * row_bytes, row_bytes)

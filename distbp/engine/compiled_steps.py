@@ -21,13 +21,14 @@ from distbp.data.compiled_rows import take_rows
 from distbp.engine.compiled_parts import Call, Carrying, Clipping, Computing, Deferred, Steps
 from distbp.engine.totals import SURELY_FINITE
 from distbp.machine.dot import sum_of_squares
-from distbp.machine.pointers import ask_to_write, meet
+from distbp.machine.pointers import compact, meet
 from distbp.machine.scalars import smaller
 from distbp.machine.structures import address_of, floats, reader
+from distbp.machine.vectors import add_into, ask_to_write
 from distbp.nn.ops.loops_products import deferred_part
-from distbp.nn.run_compiled import call_op
+from distbp.nn.ops.rows import call_op
 from distbp.nn.tape import TOTALS, Space
-from distbp.optim.compiled import STRETCH, add_into, apply_rule, joined_sums
+from distbp.optim.compiled import STRETCH, apply_rule, joined_sums
 
 LOSS, WEIGHT, BOUND = 0, 1, 2  # of the totals of a slice
 LINE = 16  # float32 numbers in 64 bytes
@@ -39,6 +40,7 @@ carrying_at, steps_at, call_at = reader(Carrying), reader(Steps), reader(Call)
 
 def compute(computing: int, step: int, shard: int) -> None:
     """Computes a slice."""
+    compact()
     it = computing_at(computing)
     for i in range(it.totals.shape[1]):
         it.totals[shard, i] = 0.0
@@ -55,6 +57,7 @@ def compute(computing: int, step: int, shard: int) -> None:
 
 def update_deferred(deferred: int, step: int, constants: int) -> None:
     """Computes, joins and applies what is deferred. constants: address of (groups, ops, 4) with the scale."""
+    compact()
     it = deferred_at(deferred)
     for i in range(it.parts.shape[0]):
         op, begin, end = it.parts[i, 0], it.parts[i, 1], it.parts[i, 2]
@@ -110,8 +113,10 @@ def carry(carrying: int, counted: int, _: int) -> None:
 def train_steps(steps: int, call: int, _: int) -> None:
     """Trains the steps of a `Call`, each thread with its `Steps`. A step that is not applied, in any thread,
     is left as if it had not begun."""
+    compact()
     it, asked = steps_at(steps), call_at(call)
     constants, meeting = asked.constants, asked.meeting
+    totals, sums, counts, additions = it.totals, it.sums, it.counts, it.additions
     counters, threads, ways = address_of(it.counters), it.counters.shape[0] - 1, (it.offer, it.nap)
     for step in range(constants.shape[0]):
         it.done[0] = step
@@ -122,17 +127,17 @@ def train_steps(steps: int, call: int, _: int) -> None:
         if not meet(counters, threads, it.me, meeting, ways):
             return
         bound, counted = 0.0, 0
-        for shard in range(it.totals.shape[0]):
-            it.sums[shard, 0], it.sums[shard, 1] = it.totals[shard, LOSS], it.totals[shard, WEIGHT]
-            bound += it.totals[shard, BOUND]
-            if it.counts[step, shard] > it.several:  # as `Worker` counts them
-                counted += it.counts[step, shard]
-        for j in range(it.additions.shape[0]):
-            left, right = it.additions[j, 0], it.additions[j, 1]
-            it.sums[left, 0] += it.sums[right, 0]
-            it.sums[left, 1] += it.sums[right, 1]
-        loss, weight = it.sums[0, 0], it.sums[0, 1]
-        if not (np.isfinite(loss) and bound < SURELY_FINITE):
+        for shard in range(totals.shape[0]):
+            sums[shard, 0], sums[shard, 1] = totals[shard, LOSS], totals[shard, WEIGHT]
+            bound += totals[shard, BOUND]
+            if counts[step, shard] > it.several:  # as `Worker` counts them
+                counted += counts[step, shard]
+        for j in range(additions.shape[0]):
+            left, right = additions[j, 0], additions[j, 1]
+            sums[left, 0] += sums[right, 0]
+            sums[left, 1] += sums[right, 1]
+        loss, weight = sums[0, 0], sums[0, 1]
+        if not (loss - loss == 0 and bound < SURELY_FINITE):  # inf - inf is NaN
             return
         scale = 1.0 / weight if weight > 0 else 0.0
         if it.clip > 0:
@@ -152,7 +157,7 @@ def train_steps(steps: int, call: int, _: int) -> None:
             call_op(it.update_deferred, it.deferred, step, numbers)
         for shard in range(it.start, it.stop):
             for unit in range(it.live.shape[1]):
-                it.live[it.me, unit] += it.totals[shard, TOTALS + unit]
+                it.live[it.me, unit] += totals[shard, TOTALS + unit]
         if it.me == 0:
             if it.carry:
                 call_op(it.carry, it.carrying, counted, 0)

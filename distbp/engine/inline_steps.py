@@ -36,8 +36,7 @@ from distbp.nn.kernels import Kernels
 from distbp.nn.lowered import Lowered, lower
 from distbp.nn.network import aligned_vector
 from distbp.nn.ops.rows import compiled
-from distbp.nn.run_compiled import Ops, addresses, products_of, run_rows, space_table
-from distbp.nn.run_tape import encode
+from distbp.nn.run_compiled import ops_of, products_of, run_rows, space_table
 from distbp.nn.tape import Space, merged, position
 from distbp.optim import Updater
 from distbp.optim.compiled import joining_of, part_of, update
@@ -130,7 +129,7 @@ class InlineSteps:
         counts = np.full((self._most, shards), widths)
         self._sources = np.zeros((shards, 3), np.int64)
         self._orders = np.zeros((shards, self._most * max(widths)), np.int64)
-        net = Ops(*encode(lowered.rows, bool(sources[0].widths[2])), addresses(lowered.rows))
+        net = ops_of(lowered.rows, bool(sources[0].widths[2]))
         later = [deferring and row.deferred for row in lowered.rows]
         spaces_of, additions = np.array(tables), _pairs(order)
         computing = Computing(

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 
@@ -32,20 +31,14 @@ _WHOLE, _SINGLE = types.int64, types.float32
 _ARGUMENTS = (*(_WHOLE,) * 6, _SINGLE, *(_WHOLE,) * 4, _SINGLE, *(_WHOLE,) * 2)
 
 
-@emits(types.void, _WHOLE, *_ARGUMENTS)
-def _sgemm(builder: Any, address: Any, *arguments: Any) -> None:
-    """Calls the function at an address as cblas_sgemm."""
-    call_at(builder, ir.VoidType(), address, arguments)
-
-
-@inner
+@emits(types.void, *(_WHOLE,) * 10, _SINGLE, *(_WHOLE,) * 2)
 def call_sgemm(
-    address: int, left: int, right: int, m: int, n: int, k: int, a: int, lda: int, b: int, ldb: int,
-    kept: float, c: int, ldc: int,
-) -> None:  # fmt: skip
-    """c <- op(a) op(b) + kept * c, by the cblas_sgemm at an address. Waits. Whoever calls keeps the
-    memory."""
-    _sgemm(address, _ROW_MAJOR, left, right, m, n, k, np.float32(1), a, lda, b, ldb, kept, c, ldc)
+    builder: Any, address: Any, left: Any, right: Any, m: Any, n: Any, k: Any, *operands: Any
+) -> None:
+    """c <- op(a) op(b) + kept * c, by the cblas_sgemm at an address. operands: a, lda, b, ldb, kept, c,
+    ldc. Waits. Whoever calls keeps the memory."""
+    layout, alpha = ir.IntType(64)(_ROW_MAJOR), ir.FloatType()(1.0)
+    call_at(builder, ir.VoidType(), address, [layout, left, right, m, n, k, alpha, *operands])
 
 
 @inner

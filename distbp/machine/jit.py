@@ -10,6 +10,10 @@ from typing import Any
 
 from numba import njit
 from numba.core.ccallback import CFunc
+from numba.core.compiler import Compiler, DefaultPassBuilder
+from numba.core.compiler_machinery import PassManager
+
+from distbp.core.imports import without_collections
 
 # Modules with compiled functions, and modules whose constants such functions use.
 SOURCES = (
@@ -22,6 +26,27 @@ SOURCES = (
     "optim.*",
     "team.exchange.*",
 )
+
+
+# Passes of Numba's that find nothing in our functions (closures, expressions of whole arrays, overloads
+# that shall be inlined) and look for it for a twentieth of the time.
+UNUSED = {"InlineClosureLikes", "InlineOverloads", "NopythonRewrites"}
+
+
+_default: Any = DefaultPassBuilder
+_manager: Any = PassManager
+
+
+class _Passes(Compiler):
+    """Numba's way from bytecode to machine code, without passes that are not used."""
+
+    def define_pipelines(self) -> list[Any]:
+        lean = _manager("nopython")
+        for one, what in _default.define_nopython_pipeline(self.state).passes:
+            if one.__name__ not in UNUSED:
+                lean.add_pass(one, what)
+        lean.finalize()
+        return [lean]
 
 
 @functools.cache
@@ -44,7 +69,7 @@ def jit(function: Callable[..., Any], **options: Any) -> Any:
     The result is kept beside the sources, or in the user's cache, until any of the sources changes. Numba
     itself looks at the function's own file only. But the functions that it calls are compiled into it, so
     Numba would keep an outdated result."""
-    options = {"nogil": True, "error_model": "numpy", **options}
+    options = {"nogil": True, "error_model": "numpy", "pipeline_class": _Passes, **options}
     try:
         compiled: Any = njit(cache=True, **options)(function)
     except RuntimeError:  # there is no folder to keep it in: compile in every process
@@ -63,11 +88,12 @@ def callback(signature: Any, function: Callable[..., Any]) -> Any:
     """Compiles `function` at once for a signature; waits. C code calls it by its `address`. Kept as by
     `jit`."""
     wanted, options = (signature.args, signature.return_type), {"nogil": True, "error_model": "numpy"}
-    compiled: Any = CFunc(function, wanted, {}, options)
+    compiled: Any = CFunc(function, wanted, {}, options, pipeline_class=_Passes)
     try:
         compiled.enable_caching()
         compiled._cache._cache_file._source_stamp = stamp()
     except RuntimeError:
-        compiled = CFunc(function, wanted, {}, options)
-    compiled.compile()
+        compiled = CFunc(function, wanted, {}, options, pipeline_class=_Passes)
+    with without_collections():  # they take a tenth of the time
+        compiled.compile()
     return compiled

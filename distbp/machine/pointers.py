@@ -62,6 +62,13 @@ def call_at(builder: Any, result: ir.Type, address: Any, arguments: Sequence[Any
     return builder.call(builder.inttoptr(address, kind), arguments)
 
 
+@emits(types.void)
+def compact(builder: Any) -> None:
+    """Compiles the function that calls this for size. Of what calls others, or has loops of few rounds, LLVM
+    makes no longer loops then, nor versions for each case, which takes most of its time."""
+    builder.function.attributes.add("optsize")
+
+
 @emits(types.voidptr, types.int64)
 def pointer(builder: Any, address: Any) -> Any:
     """The address as a pointer to bytes, for `numba.carray`."""
@@ -134,16 +141,6 @@ prefetch, prefetch_to_write, prefetch_to_second = _prefetcher(0), _prefetcher(1)
 
 
 @inner
-def ask_to_write(address: int, size: int) -> None:
-    """Prefetches `size` bytes at an address that will soon be written. Does not wait.
-
-    If another core has read them, each cache line must first be taken from it. Stores wait for their lines
-    one by one; prefetched lines arrive side by side."""
-    for line in range(address, address + size, 64):
-        prefetch_to_write(line)
-
-
-@inner
 def await_number(place: int, number: int, over: int, ways: tuple[int, int]) -> bool:
     """Waits until the int64 at the address `place` is `number` or more. Returns True.
 
@@ -168,6 +165,7 @@ def meet(counters: int, threads: int, me: int, number: int, ways: tuple[int, int
     counters: address of (threads + 1, 8) int64, a cache line for each thread and a last one. me: the number
     of the calling thread, from 0. number: higher at each meeting. ways: WAYS. Returns False if a thread has
     set the last counter: the others will not come."""
+    compact()
     store(counters + 64 * me, number)
     for other in range(threads):
         if not await_number(counters + 64 * other, number, counters + 64 * threads, ways):

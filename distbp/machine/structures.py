@@ -127,8 +127,8 @@ def reader(structure: Any) -> Any:
 
 def load(builder: Any, address: Any, number: int, kind: ir.Type = WORD) -> Any:
     """Word `number` at an address."""
-    place = builder.add(address, ir.Constant(WORD, 8 * number))
-    return builder.load(builder.inttoptr(place, kind.as_pointer()))
+    place = builder.inttoptr(address, kind.as_pointer())
+    return builder.load(builder.gep(place, [WORD(number)]) if number else place)
 
 
 def array_at(context: Any, builder: Any, kind: Any, address: Any, shape: Any) -> Any:
@@ -136,20 +136,23 @@ def array_at(context: Any, builder: Any, kind: Any, address: Any, shape: Any) ->
 
     Its instructions are written here, as every op has some: Numba's own ways to make an array of an address
     take longer to compile than what follows them."""
-    size = ir.Constant(WORD, kind.dtype.bitwidth // 8)
-    strides = [size]
+    size = WORD(kind.dtype.bitwidth // 8)
+    strides, items = [size], shape[-1]
     for width in reversed(shape[1:]):
         strides.insert(0, builder.mul(width, strides[0]))
-    array = arrayobj.make_array(kind)(context, builder)
-    arrayobj.populate_array(
-        array,
-        data=builder.inttoptr(address, array.data.type),
-        shape=pack(builder, shape),
-        strides=pack(builder, strides),
-        itemsize=size,
-        meminfo=None,
-    )
-    return array._getvalue()
+    for width in shape[:-1]:
+        items = builder.mul(items, width)
+    model = context.data_model_manager[kind]
+    array = ir.Constant(model.get_value_type(), None)  # nobody owns the memory
+    for name, value in (
+        ("nitems", items),
+        ("itemsize", size),
+        ("data", builder.inttoptr(address, context.get_value_type(kind.dtype).as_pointer())),
+        ("shape", pack(builder, shape)),
+        ("strides", pack(builder, strides)),
+    ):
+        array = builder.insert_value(array, value, model.get_field_position(name))
+    return array
 
 
 @emits(types.int64, types.int64)

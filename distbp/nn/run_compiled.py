@@ -10,24 +10,15 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba import types
 
 from distbp.core.arrays import Array
 from distbp.machine.blas import Gemm
 from distbp.machine.gemm import SMALL, strips_of
-from distbp.machine.pointers import call_at, emits
 from distbp.machine.structures import Wholes, address, address_of, placed, reader
 from distbp.nn.kernels import Kernels
-from distbp.nn.ops.rows import PRODUCTS, compiled, runs
+from distbp.nn.ops.rows import CALLED, PRODUCTS, call_op, compiled, runs
 from distbp.nn.run_tape import Spaces, encode
 from distbp.nn.tape import Row, Space
-
-
-@emits(types.void, *[types.int64] * 4)
-def call_op(builder: Any, address: Any, row: Any, spaces: Any, rows: Any) -> None:
-    """Calls the compiled op at an address."""
-    call_at(builder, ir.VoidType(), address, [row, spaces, rows])
 
 
 def addresses(ops: Sequence[Row]) -> Array:
@@ -45,6 +36,15 @@ class Ops(NamedTuple):
 
 
 ops_at = reader(Ops)
+
+
+def ops_of(rows: Sequence[Row], weighted: bool) -> Ops:
+    """The rows for compiled code. weighted: whether the data have weights."""
+    words, starts = encode(rows, weighted)
+    for row, start in zip(rows, starts, strict=True):
+        if other := row.op.called():
+            words[start + CALLED] = compiled(other).address
+    return Ops(words, starts, addresses(rows))
 
 
 def run_rows(program: int, spaces: int, rows: int) -> None:
@@ -93,7 +93,7 @@ class CompiledExecutor:
         self._spaces = dict(spaces)
         self._table = space_table(spaces, gemm)
         self._at = address(self._table)
-        self._programs = [placed(Ops(*encode(ops, weighted), addresses(ops))) for weighted in (False, True)]
+        self._programs = [placed(ops_of(ops, weighted)) for weighted in (False, True)]
         self._run_rows = compiled(run_rows).ctypes
 
     def run(

@@ -97,7 +97,7 @@ def encode(ops: Sequence[Row], weighted: bool = True) -> tuple[Array, Array]:
     for row in ops:
         starts.append(len(words))
         real = np.array([*row.real, *[0.0] * (REAL - len(row.real))]).view(np.int64).tolist()
-        words += [*row.whole, *[0] * (WHOLE - len(row.whole)), *real, row.when]
+        words += [*row.whole, *[0] * (WHOLE - len(row.whole)), *real, row.when, 0]
         for ref in row.refs:
             absent = ref.space == Space.WEIGHTS and not weighted
             words += [

@@ -14,7 +14,7 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.machine.jit import inner
-from distbp.machine.pointers import ask_to_write
+from distbp.machine.pointers import compact
 from distbp.machine.structures import (
     DoubleTable,
     Placed,
@@ -22,21 +22,18 @@ from distbp.machine.structures import (
     WholeTable,
     address,
     address_of,
-    doubles,
-    floats,
     placed,
     reader,
     stack,
     wholes,
 )
-from distbp.nn.ops.rows import SPACES
-from distbp.nn.run_compiled import call_op
+from distbp.machine.vectors import add_into, ask_to_write, copy, squares_of, subtract_into
+from distbp.nn.ops.rows import SPACES, call_op
 from distbp.optim.parts import CONSTANTS, Vector
 
 STRETCH = 4096  # parameters at a time: with their gradients and slots they stay in a core's first cache
 ROOM = 4 * STRETCH  # bytes
 TABLE = 8 * SPACES
-LANES = 8 * 8
 PARAMETERS, SUMS, DIRECTION = int(Vector.PARAMETERS), int(Vector.SUMS), int(Vector.DIRECTION)
 SLOTS, NUMBERS = int(Vector.SLOTS), int(Vector.CONSTANTS)
 
@@ -83,17 +80,10 @@ def part_of(stretches: Array, squares: Array | None = None) -> Placed:
 
 
 @inner
-def add_into(left: int, right: int, out: int, count: int) -> None:
-    """out <- left + right, of `count` float32 numbers at addresses."""
-    a, b, c = floats(left, count), floats(right, count), floats(out, count)
-    for n in range(count):
-        c[n] = a[n] + b[n]
-
-
-@inner
 def joined_sums(sources: Array, order: Array, start: int, count: int, room: int) -> int:
     """The address of the joined gradient of `count` parameters from `start` on: `room`, or in the only
     block's own sums."""
+    compact()
     at = sources[0] + 4 * start
     for j in range(order.shape[0]):
         left, right = sources[order[j, 0]] + 4 * start, sources[order[j, 1]] + 4 * start
@@ -106,6 +96,7 @@ def joined_sums(sources: Array, order: Array, start: int, count: int, room: int)
 def apply_rule(joining: int, sums: int, start: int, count: int, constants: int) -> None:
     """Runs the ops of the rule of a `Joining` on `count` parameters from `start` on. sums: address of the
     sums of their gradients; constants: of (rows, 4)."""
+    compact()
     rule, spaces = joining_at(joining), stack(TABLE)
     table = wholes(spaces, SPACES)
     table[PARAMETERS] = rule.vectors[0] + 4 * start
@@ -118,46 +109,23 @@ def apply_rule(joining: int, sums: int, start: int, count: int, constants: int) 
         call_op(rule.ops[i], address_of(rule.words) + 8 * rule.starts[i], spaces, count)
 
 
-@inner
-def squares_of(at: int, count: int) -> float:
-    """The sum of squares of float32 numbers, in float64: eight sums, added one after the other.
-
-    Numba's `float` would leave the numbers as they are, and their squares may be beyond float32."""
-    x, lanes = floats(at, count), doubles(stack(LANES), 8)
-    for k in range(8):
-        lanes[k] = 0.0
-    most = count - count % 8
-    for i in range(0, most, 8):
-        for k in range(8):
-            v = np.float64(x[i + k])
-            lanes[k] += v * v
-    total = 0.0
-    for k in range(8):
-        total += lanes[k]
-    for i in range(most, count):
-        total += np.float64(x[i]) * np.float64(x[i])
-    return total
-
-
 def update(joining: int, part: int, constants: int) -> None:
     """Updates the parameters. Addresses: of `Joining`, of `Stretches`, of constants (groups, rows, 4) with
     the scale. Squares are of the gradient sums, of the parameters before, and of the update."""
+    compact()
     rule, it = joining_at(joining), stretches_at(part)
     stretches, squares = it.stretches, it.squares
     room, change = stack(ROOM), stack(ROOM)
     for i in range(stretches.shape[0]):
         start, count, group = stretches[i, 0], stretches[i, 1] - stretches[i, 0], stretches[i, 2]
         values = rule.vectors[0] + 4 * start
-        before, after = floats(change, count), floats(values, count)
         if rule.shared:
             ask_to_write(values, 4 * count)
         sums = joined_sums(rule.sources, rule.order, start, count, room)
         if squares.shape[0]:
             squares[i, 0], squares[i, 1] = squares_of(sums, count), squares_of(values, count)
-            for n in range(count):
-                before[n] = after[n]
+            copy(values, change, 4 * count)
         apply_rule(joining, sums, start, count, constants + 8 * CONSTANTS * rule.ops.size * group)
         if squares.shape[0]:
-            for n in range(count):
-                before[n] = after[n] - before[n]
+            subtract_into(values, change, change, count)
             squares[i, 2] = squares_of(change, count)

@@ -160,11 +160,16 @@ _HERE = "distbp.nn.ops.loops_activations:"
 _OVER_ROWS = "db: row after row"
 
 
+_TOGETHER = ("linear", "relu", "sigmoid", "tanh")  # whose derivative adds up db in one loop with the rest
+
+
 def _pair(name: str, forward: Callable[..., None], backward: Callable[..., None], cost: int) -> tuple[Op, Op]:
     loop = "kept_backward" if backward is _kept_backward else f"{name}_backward"
+    first = "" if name == "linear" else f"{_HERE}linear"
+    last = "" if name in _TOGETHER else f"{_HERE}linear_backward"
     return (
-        Op(name, "ffFF", forward, _HERE + name, "", element_ops(1 + cost)),
-        Op(f"{name}_backward", "ffFF", backward, _HERE + loop, _OVER_ROWS, element_ops(3)),
+        Op(name, "ffFF", forward, _HERE + name, "", element_ops(1 + cost), calls=first),
+        Op(f"{name}_backward", "ffFF", backward, _HERE + loop, _OVER_ROWS, element_ops(3), calls=last),
     )
 
 

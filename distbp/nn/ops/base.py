@@ -34,7 +34,8 @@ class Op:
     `operands`: a letter each (f, the dtype of the network; i, int64; d, float64), in upper case where the op
     writes it. `flops`: of a call, from the operands' shapes. `order`: the order of its sums, in words; empty
     where it has none. `loop`: "module:function" of its compiled form. `form`: of a product, "n" or "t" for
-    each operand, plain or transposed.
+    each operand, plain or transposed. `calls`: "module:function" of the compiled op that the compiled form
+    calls with its own operands, by address: what many ops begin or end with is compiled once.
     """
 
     name: str
@@ -44,12 +45,21 @@ class Op:
     order: str = ""
     flops: Callable[[Sequence[tuple[int, int]]], int] = lambda shapes: max(m * n for m, n in shapes)
     form: str = ""
+    calls: str = ""
 
     def compiled(self) -> Callable[..., None]:
         """The loop, ready for Numba. Imports Numba."""
-        module, _, name = self.loop.partition(":")
-        found: Callable[..., None] = getattr(importlib.import_module(module), name)
-        return found
+        return _named(self.loop)
+
+    def called(self) -> Callable[..., None] | None:
+        """What the loop calls. Imports Numba."""
+        return _named(self.calls) if self.calls else None
+
+
+def _named(what: str) -> Callable[..., None]:
+    module, _, name = what.partition(":")
+    found: Callable[..., None] = getattr(importlib.import_module(module), name)
+    return found
 
 
 def table(*families: Sequence[Op]) -> Mapping[str, Op]:

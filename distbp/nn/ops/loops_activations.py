@@ -1,15 +1,17 @@
-"""The ops of `activations`, compiled (Numba, optional). Of float32, with the functions of `vector_math`."""
+"""The ops of `activations`, compiled (Numba, optional). Of float32, with the functions of `vector_math`.
+
+The other op that one calls is `linear` of a function, and `linear_backward` of a derivative."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from distbp.machine import vector_math
-from distbp.machine.jit import inner
 from distbp.machine.scalars import larger, smaller
 from distbp.machine.structures import address_of
+from distbp.machine.vectors import clear
 from distbp.nn.ops.activations import LEAKY_SLOPE, SELU_ALPHA, SELU_SCALE, SMOOTH_LIMIT
-from distbp.nn.ops.rows import flat, single
+from distbp.nn.ops.rows import call_other, flat, single
 
 _ZERO, _ONE, _HALF = np.float32(0), np.float32(1), np.float32(0.5)
 _TWO, _FOUR = np.float32(2), np.float32(4)
@@ -17,8 +19,7 @@ _SLOPE, _LIMIT, _FAR = np.float32(LEAKY_SLOPE), np.float32(SMOOTH_LIMIT), np.flo
 _SELU, _SELU_LOW = np.float32(SELU_SCALE), np.float32(SELU_SCALE * SELU_ALPHA)
 
 
-@inner
-def _with_bias(row: int, spaces: int, rows: int) -> None:
+def linear(row: int, spaces: int, rows: int) -> None:
     """y <- x + bias, row after row; one long loop may follow: rows may be shorter than a vector register.
 
     The addition names one array only: where two may be one, a compiler takes them element by element."""
@@ -33,27 +34,18 @@ def _with_bias(row: int, spaces: int, rows: int) -> None:
                 y[i, j] += bias[0, j]
 
 
-@inner
-def _add_up(row: int, spaces: int, rows: int) -> None:
+def linear_backward(row: int, spaces: int, rows: int) -> None:
     """db <- the sum of the rows of dy."""
     dy, db = single(row, spaces, rows, 2), single(row, spaces, rows, 3)
     if db.shape[0]:
-        db[0, :] = 0
+        clear(address_of(db), 4 * db.size)
         for i in range(dy.shape[0]):
             for j in range(dy.shape[1]):
                 db[0, j] += dy[i, j]
 
 
-def linear(row: int, spaces: int, rows: int) -> None:
-    _with_bias(row, spaces, rows)
-
-
-def linear_backward(row: int, spaces: int, rows: int) -> None:
-    _add_up(row, spaces, rows)
-
-
 def step(row: int, spaces: int, rows: int) -> None:
-    _with_bias(row, spaces, rows)
+    call_other(row, spaces, rows)
     y = flat(row, spaces, rows, 2)
     for i in range(y.size):
         y[i] = _ONE if y[i] >= _ZERO else (_ZERO if y[i] < _ZERO else y[i])
@@ -63,11 +55,11 @@ def step_backward(row: int, spaces: int, rows: int) -> None:
     dy = flat(row, spaces, rows, 2)
     for i in range(dy.size):
         dy[i] *= _ZERO  # NaN stays
-    _add_up(row, spaces, rows)
+    call_other(row, spaces, rows)
 
 
 def relu(row: int, spaces: int, rows: int) -> None:
-    _with_bias(row, spaces, rows)
+    call_other(row, spaces, rows)
     y = flat(row, spaces, rows, 2)
     for i in range(y.size):
         y[i] = _ZERO if y[i] < _ZERO else y[i]  # NaN stays
@@ -76,7 +68,7 @@ def relu(row: int, spaces: int, rows: int) -> None:
 def relu_backward(row: int, spaces: int, rows: int) -> None:
     y, dy, db = single(row, spaces, rows, 1), single(row, spaces, rows, 2), single(row, spaces, rows, 3)
     if db.shape[0]:
-        db[0, :] = 0
+        clear(address_of(db), 4 * db.size)
         for i in range(dy.shape[0]):
             for j in range(dy.shape[1]):
                 d = dy[i, j] * (_ONE if y[i, j] > _ZERO else _ZERO)  # NaN times zero is NaN
@@ -89,7 +81,7 @@ def relu_backward(row: int, spaces: int, rows: int) -> None:
 
 
 def leaky_relu(row: int, spaces: int, rows: int) -> None:
-    _with_bias(row, spaces, rows)
+    call_other(row, spaces, rows)
     y = flat(row, spaces, rows, 2)
     for i in range(y.size):
         y[i] = y[i] * _SLOPE if y[i] < _ZERO else y[i]
@@ -99,11 +91,11 @@ def leaky_relu_backward(row: int, spaces: int, rows: int) -> None:
     y, dy = flat(row, spaces, rows, 1), flat(row, spaces, rows, 2)
     for i in range(dy.size):
         dy[i] *= _ONE if y[i] > _ZERO else (_SLOPE if y[i] <= _ZERO else y[i])  # NaN stays
-    _add_up(row, spaces, rows)
+    call_other(row, spaces, rows)
 
 
 def sigmoid(row: int, spaces: int, rows: int) -> None:
-    _with_bias(row, spaces, rows)
+    call_other(row, spaces, rows)
     y = flat(row, spaces, rows, 2)
     for i in range(y.size):
         y[i] = vector_math.logistic(y[i])
@@ -112,7 +104,7 @@ def sigmoid(row: int, spaces: int, rows: int) -> None:
 def sigmoid_backward(row: int, spaces: int, rows: int) -> None:
     y, dy, db = single(row, spaces, rows, 1), single(row, spaces, rows, 2), single(row, spaces, rows, 3)
     if db.shape[0]:
-        db[0, :] = 0
+        clear(address_of(db), 4 * db.size)
         for i in range(dy.shape[0]):
             for j in range(dy.shape[1]):
                 d = dy[i, j] * (y[i, j] * (_ONE - y[i, j]))
@@ -125,7 +117,7 @@ def sigmoid_backward(row: int, spaces: int, rows: int) -> None:
 
 
 def tanh(row: int, spaces: int, rows: int) -> None:
-    _with_bias(row, spaces, rows)
+    call_other(row, spaces, rows)
     y = flat(row, spaces, rows, 2)
     for i in range(y.size):
         y[i] = vector_math.tanh(y[i])
@@ -134,7 +126,7 @@ def tanh(row: int, spaces: int, rows: int) -> None:
 def tanh_backward(row: int, spaces: int, rows: int) -> None:
     y, dy, db = single(row, spaces, rows, 1), single(row, spaces, rows, 2), single(row, spaces, rows, 3)
     if db.shape[0]:
-        db[0, :] = 0
+        clear(address_of(db), 4 * db.size)
         for i in range(dy.shape[0]):
             for j in range(dy.shape[1]):
                 d = dy[i, j] * (_ONE - y[i, j] * y[i, j])
@@ -147,7 +139,7 @@ def tanh_backward(row: int, spaces: int, rows: int) -> None:
 
 
 def elu(row: int, spaces: int, rows: int) -> None:
-    _with_bias(row, spaces, rows)
+    call_other(row, spaces, rows)
     y = flat(row, spaces, rows, 2)
     for i in range(y.size):
         y[i] = vector_math.expm1(smaller(y[i], _ZERO)) + larger(y[i], _ZERO)
@@ -157,11 +149,11 @@ def elu_backward(row: int, spaces: int, rows: int) -> None:
     y, dy = flat(row, spaces, rows, 1), flat(row, spaces, rows, 2)
     for i in range(dy.size):
         dy[i] *= smaller(y[i], _ZERO) + _ONE
-    _add_up(row, spaces, rows)
+    call_other(row, spaces, rows)
 
 
 def selu(row: int, spaces: int, rows: int) -> None:
-    _with_bias(row, spaces, rows)
+    call_other(row, spaces, rows)
     y = flat(row, spaces, rows, 2)
     for i in range(y.size):
         y[i] = larger(y[i], _ZERO) * _SELU + vector_math.expm1(smaller(y[i], _ZERO)) * _SELU_LOW
@@ -171,11 +163,11 @@ def selu_backward(row: int, spaces: int, rows: int) -> None:
     y, dy = flat(row, spaces, rows, 1), flat(row, spaces, rows, 2)
     for i in range(dy.size):
         dy[i] *= _SELU if y[i] > _ZERO else y[i] + _SELU_LOW  # NaN stays
-    _add_up(row, spaces, rows)
+    call_other(row, spaces, rows)
 
 
 def smooth_clip(row: int, spaces: int, rows: int) -> None:
-    _with_bias(row, spaces, rows)
+    call_other(row, spaces, rows)
     y = flat(row, spaces, rows, 2)
     for i in range(y.size):
         u = y[i] / _LIMIT
@@ -191,11 +183,11 @@ def smooth_clip_backward(row: int, spaces: int, rows: int) -> None:
         rest = (_ONE - u) * (_ONE + u)
         rest = _ZERO if rest < _ZERO else rest  # NaN stays
         dy[i] *= rest * np.sqrt(rest)
-    _add_up(row, spaces, rows)
+    call_other(row, spaces, rows)
 
 
 def softplus(row: int, spaces: int, rows: int) -> None:
-    _with_bias(row, spaces, rows)
+    call_other(row, spaces, rows)
     y = flat(row, spaces, rows, 2)
     for i in range(y.size):
         y[i] = larger(y[i], _ZERO) + vector_math.log1p(vector_math.exp(-np.abs(y[i])))
@@ -205,11 +197,11 @@ def softplus_backward(row: int, spaces: int, rows: int) -> None:
     y, dy = flat(row, spaces, rows, 1), flat(row, spaces, rows, 2)
     for i in range(dy.size):
         dy[i] *= -vector_math.expm1(-y[i])
-    _add_up(row, spaces, rows)
+    call_other(row, spaces, rows)
 
 
 def silu(row: int, spaces: int, rows: int) -> None:
-    _with_bias(row, spaces, rows)
+    call_other(row, spaces, rows)
     y, kept = flat(row, spaces, rows, 2), flat(row, spaces, rows, 3)
     for i in range(y.size):
         z = y[i]
@@ -219,7 +211,7 @@ def silu(row: int, spaces: int, rows: int) -> None:
 
 
 def gelu(row: int, spaces: int, rows: int) -> None:
-    _with_bias(row, spaces, rows)
+    call_other(row, spaces, rows)
     y, kept = flat(row, spaces, rows, 2), flat(row, spaces, rows, 3)
     for i in range(y.size):
         z = y[i]
@@ -231,7 +223,7 @@ def gelu(row: int, spaces: int, rows: int) -> None:
 
 
 def mish(row: int, spaces: int, rows: int) -> None:
-    _with_bias(row, spaces, rows)
+    call_other(row, spaces, rows)
     y, kept = flat(row, spaces, rows, 2), flat(row, spaces, rows, 3)
     for i in range(y.size):
         z = y[i]
@@ -248,12 +240,12 @@ def kept_backward(row: int, spaces: int, rows: int) -> None:
     kept, dy = flat(row, spaces, rows, 0), flat(row, spaces, rows, 2)
     for i in range(dy.size):
         dy[i] *= kept[i]
-    _add_up(row, spaces, rows)
+    call_other(row, spaces, rows)
 
 
 def softmax(row: int, spaces: int, rows: int) -> None:
     y = single(row, spaces, rows, 2)
-    _with_bias(row, spaces, rows)
+    call_other(row, spaces, rows)
     for i in range(y.shape[0]):
         largest = y[i, 0]
         for j in range(1, y.shape[1]):
@@ -280,4 +272,4 @@ def softmax_backward(row: int, spaces: int, rows: int) -> None:
             total += dy[i, j] * y[i, j]
         for j in range(y.shape[1]):
             dy[i, j] = (dy[i, j] - total) * y[i, j]
-    _add_up(row, spaces, rows)
+    call_other(row, spaces, rows)

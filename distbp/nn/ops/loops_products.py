@@ -11,8 +11,10 @@ from distbp.machine.gemm import TRANSPOSED as _TRANSPOSED
 from distbp.machine.jit import inner
 from distbp.machine.lanes import LANES
 from distbp.machine.own_products.strips import transpose_lanes
+from distbp.machine.pointers import compact
 from distbp.machine.scalars import index, smaller
-from distbp.machine.structures import address_of, floats, word
+from distbp.machine.structures import address_of, word
+from distbp.machine.vectors import clear
 from distbp.nn.ops.rows import PRODUCTS, single, whole
 
 # NumPy's numbers, and so those of arguments that are not constants: `multiply` is compiled once for all its
@@ -38,6 +40,7 @@ def multiply(
 ) -> None:
     """c (m, n) <- op(a) op(b) + kept * c, of float32 matrices by their addresses; by the functions in the
     table of spaces. Strips are rows of the left matrix, those of c or, where it is transposed, the terms."""
+    compact()
     at = spaces + 8 * PRODUCTS
     large, small, own, least = word(at), word(at + 8), word(at + 16), word(at + 24)
     size, terms = m * n * k, left == TRANSPOSED
@@ -59,6 +62,7 @@ def multiply(
 
 
 def nt(row: int, spaces: int, rows: int) -> None:
+    compact()
     a, b, out = single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
     (m, n), k = out.shape, a.shape[1]
     multiply(
@@ -79,6 +83,7 @@ def nt(row: int, spaces: int, rows: int) -> None:
 
 
 def nn(row: int, spaces: int, rows: int) -> None:
+    compact()
     a, b, out = single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
     (m, n), k = out.shape, a.shape[1]
     multiply(
@@ -87,45 +92,49 @@ def nn(row: int, spaces: int, rows: int) -> None:
 
 
 @inner
-def weight_gradient(spaces: int, a: Array, b: Array, kept: int, begin: int, end: int, out: int) -> None:
-    """Columns [begin, end) of a, transposed, times b, to the address `out`; of no rows this is 0."""
-    rows, units, features = a.shape[0], a.shape[1], b.shape[1]
+def weight_gradient(
+    spaces: int,
+    rows: int,
+    a: int,
+    units: int,
+    b: int,
+    features: int,
+    kept: int,
+    begin: int,
+    end: int,
+    out: int,
+) -> None:
+    """Columns [begin, end) of a (rows, units), transposed, times b (rows, features), to the address `out`; of
+    no rows this is 0."""
+    compact()
+    count, first = end - begin, a + 4 * begin
     if rows == 0 and not kept:
-        floats(out, (end - begin) * features)[:] = 0
+        clear(out, 4 * count * features)
         return
-    multiply(
-        spaces,
-        TRANSPOSED,
-        PLAIN,
-        end - begin,
-        features,
-        rows,
-        address_of(a) + 4 * begin,
-        units,
-        address_of(b),
-        features,
-        np.int64(kept),
-        out,
-        features,
-    )
+    multiply(spaces, TRANSPOSED, PLAIN, count, features, rows, first, units, b, features, kept, out, features)
 
 
 def tn(row: int, spaces: int, rows: int) -> None:
+    compact()
     a, b, out = single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
     units, features, many = a.shape[1], b.shape[1], whole(row, 1)
     for start in range(0, units, many):
-        stop = smaller(start + many, units)
-        weight_gradient(spaces, a, b, whole(row, 0), start, stop, address_of(out) + 4 * start * features)
+        stop, to = smaller(start + many, units), address_of(out) + 4 * start * features
+        weight_gradient(
+            spaces, a.shape[0], address_of(a), units, address_of(b), features, whole(row, 0), start, stop, to
+        )
 
 
 @inner
 def deferred_part(row: int, spaces: int, rows: int, begin: int, end: int, out: int) -> None:
     """Units [begin, end) of the product of a row of the tape, to the address `out`."""
-    a, b = single(row, spaces, rows, 0), single(row, spaces, rows, 1)
-    weight_gradient(spaces, a, b, 0, begin, end, out)
+    a, b, kept = single(row, spaces, rows, 0), single(row, spaces, rows, 1), np.int64(0)
+    units, features = a.shape[1], b.shape[1]
+    weight_gradient(spaces, a.shape[0], address_of(a), units, address_of(b), features, kept, begin, end, out)
 
 
 def transpose(row: int, spaces: int, rows: int) -> None:
+    compact()
     a, out = single(row, spaces, rows, 0), single(row, spaces, rows, 1)
     (m, n), whole_lines, whole_lanes = a.shape, a.shape[0] // LANES * LANES, a.shape[1] // LANES * LANES
     for i in range(0, whole_lines, LANES):

@@ -3,7 +3,8 @@
 A compiled op is a function of three whole numbers: the address of its row, the address of the table of
 spaces, and the number of rows in the slice. A row is WORDS words of 8 bytes, then OPERAND for each operand:
 
-    whole numbers (WHOLE of them), real numbers (REAL of them), when it runs (see `distbp.nn.tape.Row`)
+    whole numbers (WHOLE of them), real numbers (REAL of them), when it runs (see `distbp.nn.tape.Row`),
+    the address of the compiled op that it calls (see `distbp.nn.ops.base.Op`)
     for each operand: space, start, columns, times, plus, per row, most (see `distbp.nn.tape.Ref`)
 
 The table of spaces holds the address of each space, and behind them the words of `distbp.machine.blas.Gemm`.
@@ -18,12 +19,12 @@ from llvmlite import ir
 from numba import types
 
 from distbp.machine.jit import callback, inner
-from distbp.machine.pointers import intrinsic
+from distbp.machine.pointers import call_at, emits, intrinsic
 from distbp.machine.structures import WORD, array_at, load, word
 from distbp.nn.ops.base import REAL, WHOLE
 
-WORDS, OPERAND = WHOLE + REAL + 1, 7
-WHEN = WHOLE + REAL
+WORDS, OPERAND = WHOLE + REAL + 2, 7
+WHEN, CALLED = WHOLE + REAL, WHOLE + REAL + 1
 SPACES = 11
 POSITION, LONGEST = 7, 4  # the space that says how many steps the longest row has, and where
 PRODUCTS = SPACES  # where the words of the products begin in the table of spaces
@@ -98,6 +99,18 @@ def _viewer(kind: Any, axes: int) -> Any:
 whole, real = _reader(types.int64, WORD, 0), _reader(types.float64, ir.DoubleType(), WHOLE)
 single, flat = _viewer(types.float32, 2), _viewer(types.float32, 1)
 bits, labels, double = _viewer(types.int32, 1), _viewer(types.int64, 2), _viewer(types.float64, 2)
+
+
+@emits(types.void, *[types.int64] * 4)
+def call_op(builder: Any, address: Any, row: Any, spaces: Any, rows: Any) -> None:
+    """Calls the compiled op at an address."""
+    call_at(builder, ir.VoidType(), address, [row, spaces, rows])
+
+
+@emits(types.void, *[types.int64] * 3)
+def call_other(builder: Any, row: Any, spaces: Any, rows: Any) -> None:
+    """Calls the op that the op of the row calls, with the same operands."""
+    call_at(builder, ir.VoidType(), load(builder, row, CALLED), [row, spaces, rows])
 
 
 @inner

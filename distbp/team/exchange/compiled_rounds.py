@@ -26,8 +26,7 @@ from distbp.machine.compiled_futex import Ways, change, sleep, ways
 from distbp.machine.jit import jit
 from distbp.machine.pointers import await_number, call, load, load_int32, store
 from distbp.machine.structures import Placed, address, address_of, doubles
-from distbp.nn.ops.rows import compiled
-from distbp.nn.run_compiled import call_op
+from distbp.nn.ops.rows import call_op, compiled
 from distbp.optim import Updater
 from distbp.optim.compiled import joining_of, part_of, update
 from distbp.optim.schedules import PlateauState
