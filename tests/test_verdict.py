@@ -344,7 +344,8 @@ print(result.numerics["kernels"], *result.notes, sep="|")
         check=True,
     )
     assert told.stdout.startswith(
-        "numpy, small weights transposed|kernels are those of NumPy, which are slower: NUMBA_DISABLE_JIT is set, so that Numba compiles"
+        "numpy, small weights transposed|kernels are those of NumPy, which are slower: NUMBA_DISABLE_JIT is"
+        " set, so that Numba compiles"
         " nothing: unset it"
     )
 
