@@ -150,6 +150,8 @@ def test_nobody_else_reaches_it_and_nothing_outlives_a_trainer_that_is_killed(tr
     assert stat.S_IMODE((folder / "token").stat().st_mode) == 0o600
     processes = training.processes()
     assert len(processes) >= 6, "trainer, GCS, raylet, two agents, a worker and more"
+    lines = {process: Path(f"/proc/{process}/cmdline").read_text("utf-8") for process in processes}
+    assert not [line for line in lines.values() if re.search(r"monitor\.py|dashboard\.py", line)]
     addresses = listening(processes)
     assert addresses and addresses <= LOOPBACK
     training.send(signal.SIGKILL)

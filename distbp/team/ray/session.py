@@ -27,6 +27,7 @@ from distbp.core import settings
 from distbp.core.errors import ExchangeError
 from distbp.core.imports import missing, without_collections
 from distbp.team.ray import keeper as ray_keeper
+from distbp.team.ray.embedding import embedded, keeps_signals
 
 if TYPE_CHECKING:
     from distbp.team.ray.head_start import HeadStart
@@ -205,14 +206,14 @@ def _connect(
 
     try:
         if home is None or folder_made is None:
-            with _constants(RAY_DISABLE_FAILURE_SIGNAL_HANDLER=True):
+            with keeps_signals():
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
             return
         folder_made()
         token = home / "token"
         token.touch(mode=0o600)
         token.write_text(_token())
-        with _constants(RAY_DISABLE_FAILURE_SIGNAL_HANDLER=True, ENABLE_RAY_CLUSTER=False):
+        with keeps_signals(), embedded():
             ray.init(
                 address="local",
                 num_cpus=cpus,
@@ -228,20 +229,6 @@ def _connect(
             f"the Ray cluster at {address} cannot be reached ({error}); is it running, and are RAY_AUTH_MODE"
             " and RAY_AUTH_TOKEN_PATH set as there?"
         ) from None
-
-
-@contextmanager
-def _constants(**values: bool) -> Iterator[None]:
-    """Sets constants that Ray read from the environment at its import, within this block. With its defaults,
-    Ray's C++ side takes SIGTERM from this process and aborts it, and processes that Ray starts listen on
-    every address of this machine."""
-    constants: Any = importlib.import_module("ray._private.ray_constants")
-    before = {name: getattr(constants, name) for name in values}
-    vars(constants).update(values)
-    try:
-        yield
-    finally:
-        vars(constants).update(before)
 
 
 def _place() -> Path:

@@ -1,0 +1,67 @@
+"""What an embedded Ray starts: only what actors need, on this machine only.
+
+By itself `ray.init` starts a monitor that scales clusters, one that sends logs to drivers, and the server of
+a dashboard, which it waits for. Each node waits for its agent, too, which loads what a dashboard shows unless
+Ray was installed without it. All that takes more processor time than the rest of the start.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from types import MappingProxyType
+from typing import Any
+
+
+def _nothing(*arguments: Any, **options: Any) -> None:
+    """Takes the place of a method of Ray's that starts a process."""
+
+
+def _without_dashboard() -> ImportError:
+    """Takes the place of Ray's look for the packages of its dashboard."""
+    return ImportError("an embedded Ray has no dashboard")
+
+
+_EMBEDDED: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "ray_constants": {"ENABLE_RAY_CLUSTER": False},
+        "utils": {"get_dashboard_dependency_error": _without_dashboard},
+        "node.Node": dict.fromkeys(("start_monitor", "start_log_monitor", "start_api_server"), _nothing),
+    }
+)
+
+
+@contextmanager
+def keeps_signals() -> Iterator[None]:
+    """Within this block, a driver that connects keeps SIGTERM. By default Ray's C++ side takes it from this
+    process and aborts it."""
+    with _replaced("ray_constants", {"RAY_DISABLE_FAILURE_SIGNAL_HANDLER": True}):
+        yield
+
+
+@contextmanager
+def embedded() -> Iterator[None]:
+    """Within this block, `ray.init` starts a Ray with nothing but what actors need. Its processes listen on
+    this machine; by default they listen on every address."""
+    with ExitStack() as stack:
+        for place, values in _EMBEDDED.items():
+            stack.enter_context(_replaced(place, values))
+        yield
+
+
+@contextmanager
+def _replaced(place: str, values: Mapping[str, Any]) -> Iterator[None]:
+    """Sets names of a module of Ray's, or of a class in it, within this block. What this version of Ray does
+    not have stays absent: then Ray starts more than it need."""
+    module, _, name = place.partition(".")
+    target: Any = importlib.import_module(f"ray._private.{module}")
+    target = getattr(target, name) if name else target
+    before = {name: getattr(target, name) for name in values if hasattr(target, name)}
+    try:
+        for name in before:
+            setattr(target, name, values[name])
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(target, name, value)
