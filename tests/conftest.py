@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ hypothesis.settings.load_profile("distbp")
 _TOGETHER = ("exchange", "services/dashboard", "services", "nodes")
 _WATCH = pytest.StashKey[Watch]()
 # What starts Ray, a service, a browser or many processes; so do tests with the mark `heavy`.
-_HEAVY_FIXTURES = frozenset({"browser", "pool", "postgresql", "ray_dashboard", "ray_here", "served"})
+_HEAVY_FIXTURES = frozenset({"chromium", "pool", "postgresql", "ray_dashboard", "ray_here", "served"})
 _HEAVY_FILES = frozenset(
     f"test_{name}.py"
     for name in (
@@ -64,6 +66,23 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         session.config.stash[_WATCH] = Watch()
     else:
         os.environ[MARK] += f"-{worker}"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`--quick` does not import files none of whose tests it runs."""
+    return True if config.getoption("--quick") and collection_path.name in _HEAVY_FILES else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Without the garbage collector, which takes a fifth of the time and finds nothing: what is made stays.
+    It is looked at no more afterward."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)
