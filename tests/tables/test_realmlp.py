@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 from houses import houses, write
 
 from distbp import TrainingJob, resume, train
+from distbp.core import settings
+from distbp.team.ray.session import RaySession
 
 
 def wanted(path: Path, **fields: Any) -> dict[str, Any]:
@@ -55,7 +58,18 @@ def test_written_out(here: tuple[Path, str], tmp_path: Path) -> None:
     assert resume(tmp_path / "run").params_sha256 == digest
 
 
+@pytest.fixture(scope="module")
+def one_ray() -> Iterator[None]:
+    """For all runs with workers, as it takes seconds to start."""
+    with settings.environment({"RAY_prestart_worker_first_driver": "0"}):  # none waits for work
+        session = RaySession(4)
+        session.wait()
+        yield
+        session.close()
+
+
 @pytest.mark.heavy
+@pytest.mark.usefixtures("one_ray")
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_any_number_of_workers(workers: int, here: tuple[Path, str], tmp_path: Path) -> None:
     path, digest = here
