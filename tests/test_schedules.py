@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distbp import JobError, TrainingJob
 from distbp.optim.schedules import (
     SCHEDULES,
     Constant,
@@ -168,3 +169,17 @@ def test_a_metric_that_stands_still_is_no_improvement_whatever_its_sign(level, m
     assert (state.best, state.rate) == (level, 0.05)
     better = schedule.observe(state, 0.1, level - 1e4 * worse)
     assert (better.best, better.bad) == (level - 1e4 * worse, 0)
+
+
+def test_a_plateau_behind_a_warm_up_is_named_by_its_own_path() -> None:
+    then = {"type": "reduce_on_plateau", "metric": "validation_accuracy", "mode": "min"}
+    blobs = {"format": "blobs", "samples": 100, "features": 2, "classes": 3}
+    with pytest.raises(JobError) as caught:
+        TrainingJob(
+            model={"layers": [{"type": "dense", "units": 3}]},
+            loss="softmax_cross_entropy",
+            data={"train": blobs, "validation": {**blobs, "seed": 1}},
+            optimizer={"type": "sgd", "schedule": {"type": "warm_up", "warmup_epochs": 1, "then": then}},
+        )
+    fault = "optimizer.schedule.then.mode: must be 'max' for 'validation_accuracy', not 'min'"
+    assert fault in str(caught.value)

@@ -224,12 +224,18 @@ def _early_stopping_watches(job: TrainingJob) -> Iterator[Fault]:
         yield from _watched(job, "early_stopping.metric", job.early_stopping.metric)
 
 
-def _plateau_watches(job: TrainingJob) -> Iterator[Fault]:
+def _plateau(job: TrainingJob) -> tuple[str, Any]:
+    """The schedule of the learning rate that waits for no more progress, behind any warm-up, with its path;
+    None where there is none."""
     schedule: Any = job.optimizer.schedule
     path = "optimizer.schedule"
     while isinstance(schedule, WarmUp):
         schedule, path = schedule.then, f"{path}.then"
-    plateau = plateau_of(schedule)
+    return path, plateau_of(schedule)
+
+
+def _plateau_watches(job: TrainingJob) -> Iterator[Fault]:
+    path, plateau = _plateau(job)
     if plateau is None:
         return
     yield from _watched(job, f"{path}.metric", plateau.metric)
@@ -244,15 +250,13 @@ def _plateau_watches(job: TrainingJob) -> Iterator[Fault]:
 
 
 def _plateau_direction(job: TrainingJob) -> Iterator[Fault]:
-    plateau = plateau_of(job.optimizer.schedule)
+    path, plateau = _plateau(job)
     if plateau is None:
         return
     bigger = watchable(job).get(plateau.metric)
     right = "max" if bigger else "min"
     if bigger is not None and plateau.mode != right:
-        yield Fault(
-            "optimizer.schedule.mode", f"must be {right!r} for {plateau.metric!r}, not {plateau.mode!r}"
-        )
+        yield Fault(f"{path}.mode", f"must be {right!r} for {plateau.metric!r}, not {plateau.mode!r}")
 
 
 def _class_weights_have_classes(job: TrainingJob) -> Iterator[Fault]:
