@@ -54,6 +54,12 @@ def test_bad_choice(monkeypatch):
         settings.get("DISTBP_KERNELS")
 
 
+def test_misspelled_names_are_told(monkeypatch):
+    for name in ("DISTBP_KERNEL", "DISTBP_QQQQQQQQQQ", "DISTBP_SERVICE_HOST", "DISTBP_TEST_DATA", "KERNELS"):
+        monkeypatch.setenv(name, "numpy")
+    assert settings.misspelled() == ["DISTBP_KERNEL is not a setting; did you mean DISTBP_KERNELS?"]
+
+
 def test_an_unknown_name_is_a_fault_of_the_caller():
     with pytest.raises(KeyError):
         settings.get("DISTBP_NO_SUCH_SETTING")

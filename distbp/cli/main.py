@@ -23,6 +23,7 @@ from distbp.cli import tools as cli_tools
 from distbp.cli.errors import EXIT_CODES, internal, named, open_streams, reports_errors, stopped
 from distbp.cli.options import ADDRESS, DATA, DATA_HELP, JSON, MODEL, SET, SPLIT, WORKERS
 from distbp.cli.paths import NewFile, UserPath, job_at
+from distbp.core import settings
 from distbp.core.imports import without_collections
 from distbp.core.interrupts import terminate
 from distbp.core.storage import absolute, user_path
@@ -63,6 +64,8 @@ def group() -> None:
     A job is a YAML file; `docs/job.md` lists every field.
     """
     absolute("")  # a working directory that was deleted is told of before anything else
+    for text in settings.misspelled():
+        click.echo(f"warning: {text}", err=True)
 
 
 @group.command()
@@ -140,7 +143,6 @@ def train(
 
 def _load_kernels(workers: Any) -> None:
     """Loads Numba without SciPy where this process is sure to compute: the process is our own."""
-    from distbp.core import settings
     from distbp.machine.lean_numba import load_numba
 
     if workers in (0, "auto") and settings.get("DISTBP_KERNELS") != "numpy":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,7 +173,7 @@ def cancel(job_ids: tuple[str, ...], url: str | None) -> None:
     Example:
       distbp cancel job_01j9ze3k8xq2v5w7y0ab
     """
-    _ask(job_ids, url, "cancel")
+    _ask(job_ids, url, lambda job: job.cancel())
 
 
 @click.command()
@@ -188,19 +188,19 @@ def pause(job_ids: tuple[str, ...], url: str | None) -> None:
       distbp pause last
       distbp resume last
     """
-    _ask(job_ids, url, "pause")
+    _ask(job_ids, url, lambda job: job.pause())
 
 
 def resume_job(job_id: str, url: str | None) -> None:
-    _ask([job_id], url, "resume")
+    _ask([job_id], url, lambda job: job.resume())
 
 
-def _ask(job_ids: Sequence[str], url: str | None, what: str) -> None:
-    """Calls a method of each job, and says how the job is then."""
+def _ask(job_ids: Sequence[str], url: str | None, ask: Callable[[JobHandle], None]) -> None:
+    """Asks something of each job, and says how the job is then."""
     with session(url) as service:
         for job_id in job_ids:
             job = handle(service, job_id)
-            getattr(job, what)()
+            ask(job)
             click.echo(f"{job.id} {job.state}")
 
 

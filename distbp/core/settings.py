@@ -259,6 +259,21 @@ def get(name: str) -> Any:
     return setting.default if text is None or text == "" else setting.parse(text)
 
 
+_OF_KUBERNETES = frozenset({"DISTBP_SERVICE_HOST", "DISTBP_SERVICE_PORT"})  # made for a Service named distbp
+
+
+def misspelled() -> list[str]:
+    """A line for each variable that is no setting and nearly has the name of one."""
+    found = []
+    for name in sorted(os.environ):
+        if name.startswith("DISTBP_") and name not in SETTINGS and name not in _OF_KUBERNETES:
+            import difflib
+
+            for near in difflib.get_close_matches(name, SETTINGS, n=1, cutoff=0.85):
+                found.append(f"{name} is not a setting; did you mean {near}?")
+    return found
+
+
 # Of the environment of a service: what Python, Ray, libraries and locales need, and no secrets but Ray's.
 _HANDED_ON = frozenset({
     "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "NO_COLOR",

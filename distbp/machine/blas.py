@@ -34,6 +34,10 @@ TILE_FLAGS = {"amx_tile", "amx_bf16", "avx512_bf16"}  # in /proc/cpuinfo
 VECTOR_FLAGS = {"avx512f"}  # with AVX2, OpenBLAS is as fast as our own products or faster
 # The kernels of OpenBLAS that have functions of their own for small products.
 _FAST_WITH_SMALL = {b"SkylakeX", b"Cooperlake", b"SapphireRapids"}
+SMALL = 1_000_000  # multiplications; those kernels are for products up to this size
+# A product with a small or narrow matrix is faster in strips, by the functions for small products, than
+# whole. The fewest rows of a strip; the columns of a narrow matrix.
+STRIP, NARROW = 40, 32
 _SEQUENTIAL = 1  # mkl_service.h: MKL_THREADING_SEQUENTIAL
 _REPRODUCIBLE = {"avx512": 12, "avx2": 10}  # MKL_CBWR_AVX512, MKL_CBWR_AVX2
 # Names of functions in NumPy's own OpenBLAS; they depend on the build. 64: whole numbers have 64 bits.
@@ -44,7 +48,7 @@ _LETTERS: dict[np.dtype[Any], str] = {np.dtype(np.float32): "s", np.dtype(np.flo
 class Gemm(NamedTuple):
     """Addresses of functions with the arguments of cblas_sgemm or cblas_dgemm.
 
-    `small`: for products of at most `distbp.machine.gemm.SMALL` multiplications. `large`: for the others.
+    `small`: for products of at most `SMALL` multiplications. `large`: for the others.
     `own`: our function, for large products with at least `least` rows, columns and terms; 0 if there is
     none. `strips`: 1 where `small` is so fast that large products with a small matrix are cut for it."""
 

@@ -13,15 +13,12 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
+from distbp.machine.blas import NARROW, SMALL, STRIP
 from distbp.machine.jit import callback, inner
 from distbp.machine.pointers import call_at, emits
 
 _ROW_MAJOR = 101  # CBLAS_LAYOUT
 PLAIN, TRANSPOSED = 111, 112  # CBLAS_TRANSPOSE
-SMALL = 1_000_000  # multiplications; OpenBLAS has kernels of their own for products up to this size
-# A product with a matrix that is this small, or narrow, the library's functions for small products make
-# faster, strip by strip, than the ones for large products: at 115 GFLOP/s in place of 95 on one AMD EPYC.
-STRIP, NARROW = 40, 32  # the fewest rows of a strip; columns
 MOST_TERMS = 1 << 16  # of products of our own; on the matrix unit an operand is packed over all of them
 
 
@@ -43,9 +40,9 @@ def call_sgemm(
 
 @inner
 def strips_of(fast: int, terms: bool, m: int, n: int, k: int) -> int:
-    """Into how many strips a product of plain right operand is cut, (m, n) of k terms. terms: whether strips
-    are terms, else rows. fast: as `distbp.machine.blas.Gemm.strips`. The rows decide nothing but the number
-    of strips."""
+    """Into how many strips a product (m, n) of k terms is cut. Its right operand is plain. terms: whether a
+    strip is some of the terms, else some of the rows. fast: as `distbp.machine.blas.Gemm.strips`. Whether
+    a product is cut does not depend on how many rows, or terms, there are to cut."""
     size, rows = m * n * k, k if terms else m
     cut = terms and (m < NARROW or n < NARROW)
     if fast:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distbp.core.arrays import Array
-from distbp.machine.blas import Gemm
-from distbp.machine.gemm import SMALL, strips_of
+from distbp.machine.blas import SMALL, Gemm
+from distbp.machine.gemm import strips_of
 from distbp.machine.structures import Wholes, address, address_of, placed, reader
 from distbp.nn.kernels import Kernels
 from distbp.nn.ops.rows import CALLED, PRODUCTS, call_op, compiled, runs

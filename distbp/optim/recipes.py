@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from distbp.core.options import OptionError, option, registry
 from distbp.optim.facts import Facts
@@ -100,6 +100,7 @@ class SGD(Facts):
 
 @dataclass(frozen=True)
 class _Momentum(Facts):
+    nesterov: ClassVar[bool] = False
     type: str
     learning_rate: float = option(0.05, help="step size", gt=0)
     momentum: float = option(0.9, help="the part of the last step's direction that is kept", ge=0, lt=1)
@@ -110,7 +111,7 @@ class _Momentum(Facts):
     weight_decay: float = option(0.0, help=_DECAY_HELP, ge=0)
 
     def parts(self) -> tuple[Part, ...]:
-        trace, rate = Trace(self.momentum, self.type == "nesterov"), ScaleByLearningRate()
+        trace, rate = Trace(self.momentum, self.nesterov), ScaleByLearningRate()
         return (*_l2(self.weight_decay), *((rate, trace) if self.convention == "keras" else (trace, rate)))
 
 
@@ -127,6 +128,7 @@ class Nesterov(_Momentum):
     """b <- momentum * b + gradient; w <- w - rate * (gradient + momentum * b), with the new b (PyTorch).
     `convention: keras`: v <- momentum * v - rate * gradient; w <- w + momentum * v - rate * gradient."""
 
+    nesterov: ClassVar[bool] = True
     type: Literal["nesterov"] = "nesterov"
 
 

@@ -11,6 +11,8 @@ from distbp.core.storage import Disk
 
 _BLOCK = 4096  # what a file or folder takes for itself
 _ANSWERS = 2  # of the service, after which no more disk is hoped for
+# A file system takes a block of its own for a file that grew in many pieces, as logs do. Nobody asks for it.
+_SPARE = 4 * _BLOCK
 
 
 class Allotment(Disk):
@@ -85,7 +87,7 @@ class Allotment(Disk):
             self._used += count
 
     def _lacks(self, count: int) -> bool:
-        return self._most is not None and self._used + count > self._most
+        return self._most is not None and self._used + count + _SPARE > self._most
 
 
 def measured(folder: Path) -> int:

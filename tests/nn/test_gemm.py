@@ -11,8 +11,8 @@ from tapes import Rig, tape_product
 
 pytest.importorskip("numba")
 
-from distbp.machine.blas import Gemm
-from distbp.machine.gemm import SMALL, STRIP, strips_of
+from distbp.machine.blas import SMALL, Gemm
+from distbp.machine.gemm import strips_of
 from distbp.nn.kernels import Kernels
 from distbp.nn.layers import Dense
 from distbp.nn.layers.lowering import NARROW, SMALL_MATRIX, SOME_ROWS
@@ -58,10 +58,6 @@ def test_small_weight_matrices_are_turned_for_some_rows(rows: int, weights: int)
     turned = rows >= SOME_ROWS and weights <= SMALL_MATRIX
     products = [row.op.form for row in lowered.rows if row.op.form]
     assert products == ["nn" if turned else "nt"]
-
-
-def test_the_largest_matrix_that_is_turned_is_the_largest_for_which_products_are_cut() -> None:
-    assert SMALL_MATRIX * STRIP == SMALL
 
 
 SHAPES = [(1024, 64, 64), (1023, 128, 54), (64, 64, 1024), (20, 900, 3001), (2048, 10, 3000), (289, 128, 54)]

@@ -14,8 +14,7 @@ pytest.importorskip("numba")
 
 from distbp.core.errors import FingerprintError
 from distbp.engine.numerics import check_same, fingerprint
-from distbp.machine.blas import allow_tiles
-from distbp.machine.gemm import SMALL
+from distbp.machine.blas import SMALL, allow_tiles
 from distbp.machine.own_products.tile_product import KEPT, LEAST, PANELS, SIDE, TERMS, tile_sgemm
 from distbp.machine.own_products.tiles import PARTS
 from distbp.nn.kernels import load

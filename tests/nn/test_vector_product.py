@@ -16,8 +16,7 @@ pytest.importorskip("numba")
 
 from distbp.core.errors import FingerprintError
 from distbp.engine.numerics import check_same, fingerprint
-from distbp.machine.blas import products_beside_vectors
-from distbp.machine.gemm import SMALL
+from distbp.machine.blas import SMALL, products_beside_vectors
 from distbp.machine.own_products.strips import LANES, NARROW, WIDE
 from distbp.machine.own_products.vector_product import FEW, KEPT_BYTES, LEAST, TERMS, vector_sgemm
 from distbp.nn.kernels import Kernels, load

@@ -78,10 +78,10 @@ def ray_folder() -> Iterator[Path]:
 
 
 def test_parts_are_killed_while_jobs_run(tmp_path: Path, local: Local) -> None:
-    plans = [Planned({"epochs": 24}), Planned({"epochs": 24}, "pause")]
+    plans = [Planned({"epochs": 30}), Planned({"epochs": 30}, "pause")]
     faults = ["runner", "api", "database", "dispatcher"]
     with postgresql_server() as database, House(tmp_path, slots=3, database=database) as house:
-        prove(house, plans, local, faults=faults, seed=1, pause_s=0.5)
+        prove(house, plans, local, faults=faults, seed=1, pause_s=1.0)
 
 
 def twenty(seed: int, many: int) -> list[Planned]:

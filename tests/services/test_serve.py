@@ -32,7 +32,7 @@ from distbp.run.events import EpochEnded
 
 LONG = {
     "name": "long",
-    "data": {"train": {"format": "blobs", "samples": 1000, "features": 10}},
+    "data": {"train": {"format": "blobs", "samples": 2000, "features": 10}},
     "model": {
         "layers": [{"type": "dense", "units": 16, "activation": "relu"}, {"type": "dense", "units": 3}]
     },

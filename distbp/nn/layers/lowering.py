@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from distbp.machine.blas import SMALL, STRIP
 from distbp.nn.tape import SHARD, Ref, Space, Tape
 
 # Into fewer columns than that, a vector register of float32, the product with a transposed matrix takes
@@ -12,9 +13,10 @@ from distbp.nn.tape import SHARD, Ref, Space, Tape
 NARROW = 16
 # So does a product with a matrix of fewer elements than that, a little; for so many rows it is worth a copy.
 FEW_WEIGHTS, MANY_ROWS = 1 << 17, 1024
-# With so small a matrix it is worth it for some rows, too. A library's functions for small products are fast
-# with a right operand that is not transposed. Larger products are cut for them (`machine.gemm.strips_of`).
-SMALL_MATRIX, SOME_ROWS = 25_000, 40
+# A product with so small a matrix is worth a copy from this many rows on. A library's functions for small
+# products are fast with a right operand that is not transposed, and larger products are cut for them
+# (`distbp.machine.gemm.strips_of`).
+SMALL_MATRIX, SOME_ROWS = SMALL // STRIP, STRIP
 
 
 # The gradient of weights is computed for so many units at a time that it stays in a near cache until it is

@@ -32,6 +32,7 @@ def _pool(low: Lowering, x: Value, windows: Windows, largest: bool) -> tuple[Ref
 
 @dataclass(frozen=True, kw_only=True)
 class _Pool2d(Facts):
+    largest: ClassVar[bool]  # else the average
     type: str
     kernel_size: Pair = option(help="of a window; one number, or [height, width]")
     stride: Pair | None = option(None, help="how far a window moves; left out: by its own size")
@@ -58,12 +59,13 @@ class _Pool2d(Facts):
         return (windows.channels, windows.out_height, windows.out_width)
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
-        y, backward = _pool(low, x, self._windows(x.shape), self.type == "max_pool2d")
+        y, backward = _pool(low, x, self._windows(x.shape), self.largest)
         return Value(y, self.output_shape(x.shape), channels_last=True), backward
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Pool1d(Facts):
+    largest: ClassVar[bool]
     type: str
     kernel_size: int = option(help="steps of a window", gt=0)
     stride: int | None = option(None, help="how many steps a window moves; left out: by its own size", gt=0)
@@ -81,7 +83,7 @@ class _Pool1d(Facts):
         return (self._windows(input_shape).out_width, input_shape[1])
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
-        y, backward = _pool(low, x, self._windows(x.shape), self.type == "max_pool1d")
+        y, backward = _pool(low, x, self._windows(x.shape), self.largest)
         return Value(y, self.output_shape(x.shape)), backward
 
 
@@ -96,6 +98,7 @@ class MaxPool2d(_Pool2d):
 
     keeps_values: ClassVar[bool] = True
 
+    largest: ClassVar[bool] = True
     type: Literal["max_pool2d"] = "max_pool2d"
 
 
@@ -103,6 +106,7 @@ class MaxPool2d(_Pool2d):
 class AveragePool2d(_Pool2d):
     """The average of each window, as `torch.nn.AvgPool2d`: what lies in the padding counts as 0."""
 
+    largest: ClassVar[bool] = False
     type: Literal["average_pool2d"] = "average_pool2d"
 
 
@@ -134,6 +138,7 @@ class MaxPool1d(_Pool1d):
 
     keeps_values: ClassVar[bool] = True
 
+    largest: ClassVar[bool] = True
     type: Literal["max_pool1d"] = "max_pool1d"
 
 
@@ -142,4 +147,5 @@ class AveragePool1d(_Pool1d):
     """The average of each window of (steps, features), feature by feature: what lies in the padding counts as
     0."""
 
+    largest: ClassVar[bool] = False
     type: Literal["average_pool1d"] = "average_pool1d"

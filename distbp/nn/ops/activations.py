@@ -160,26 +160,30 @@ _HERE = "distbp.nn.ops.loops_activations:"
 _OVER_ROWS = "db: row after row"
 
 
-_TOGETHER = ("linear", "relu", "sigmoid", "tanh")  # whose derivative adds up db in one loop with the rest
-
-
-def _pair(name: str, forward: Callable[..., None], backward: Callable[..., None], cost: int) -> tuple[Op, Op]:
+def _pair(
+    name: str,
+    forward: Callable[..., None],
+    backward: Callable[..., None],
+    cost: int,
+    first: str = "linear",
+    last: str = "linear_backward",
+) -> tuple[Op, Op]:
+    """first, last: the compiled op that adds the bias, and the one that adds up db; "": the loop does it."""
     loop = "kept_backward" if backward is _kept_backward else f"{name}_backward"
-    first = "" if name == "linear" else f"{_HERE}linear"
-    last = "" if name in _TOGETHER else f"{_HERE}linear_backward"
+    calls, back_calls = (_HERE + one if one else "" for one in (first, last))
     return (
-        Op(name, "ffFF", forward, _HERE + name, "", element_ops(1 + cost), calls=first),
-        Op(f"{name}_backward", "ffFF", backward, _HERE + loop, _OVER_ROWS, element_ops(3), calls=last),
+        Op(name, "ffFF", forward, _HERE + name, "", element_ops(1 + cost), calls=calls),
+        Op(f"{name}_backward", "ffFF", backward, _HERE + loop, _OVER_ROWS, element_ops(3), calls=back_calls),
     )
 
 
 ACTIVATION_OPS = (
-    *_pair("linear", _forward(_linear), _linear_backward, 0),
+    *_pair("linear", _forward(_linear), _linear_backward, 0, first="", last=""),
     *_pair("step", _forward(_step), _backward(np.zeros_like), 1),
-    *_pair("relu", _forward(_relu), _backward(lambda y: (y > 0).astype(y.dtype)), 1),
+    *_pair("relu", _forward(_relu), _backward(lambda y: (y > 0).astype(y.dtype)), 1, last=""),
     *_pair("leaky_relu", _forward(_leaky_relu), _backward(_leaky_relu_derivative), 2),
-    *_pair("sigmoid", _forward(logistic), _backward(lambda y: (1 - y) * y), 20),
-    *_pair("tanh", _forward(np.tanh), _backward(lambda y: 1 - y * y), 20),
+    *_pair("sigmoid", _forward(logistic), _backward(lambda y: (1 - y) * y), 20, last=""),
+    *_pair("tanh", _forward(np.tanh), _backward(lambda y: 1 - y * y), 20, last=""),
     *_pair("elu", _forward(_elu), _backward(lambda y: np.minimum(y, 0) + 1), 20),
     *_pair("selu", _forward(_selu), _backward(_selu_derivative), 20),
     *_pair("smooth_clip", _forward(_smooth_clip), _backward(_smooth_clip_derivative), 8),

@@ -1,6 +1,7 @@
 """The ops of `activations`, compiled (Numba, optional). Of float32, with the functions of `vector_math`.
 
-The other op that one calls is `linear` of a function, and `linear_backward` of a derivative."""
+Most activations call `linear` first, which adds the bias. Most derivatives call `linear_backward` last, which
+adds up the gradient of the bias."""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from distbp.core.arrays import Array
-from distbp.machine.gemm import MOST_TERMS, SMALL, call_sgemm, strips_of
+from distbp.machine.blas import SMALL
+from distbp.machine.gemm import MOST_TERMS, call_sgemm, strips_of
 from distbp.machine.gemm import PLAIN as _PLAIN
 from distbp.machine.gemm import TRANSPOSED as _TRANSPOSED
 from distbp.machine.jit import inner
@@ -39,7 +40,8 @@ def multiply(
     ldc: int,
 ) -> None:
     """c (m, n) <- op(a) op(b) + kept * c, of float32 matrices by their addresses; by the functions in the
-    table of spaces. Strips are rows of the left matrix, those of c or, where it is transposed, the terms."""
+    table of spaces. A product that is cut (`strips_of`) is computed strip by strip: some rows of c, or, where
+    the left matrix is transposed, some of the terms."""
     compact()
     at = spaces + 8 * PRODUCTS
     large, small, own, least = word(at), word(at + 8), word(at + 16), word(at + 24)

@@ -98,7 +98,7 @@ def _viewer(kind: Any, axes: int) -> Any:
 
 whole, real = _reader(types.int64, WORD, 0), _reader(types.float64, ir.DoubleType(), WHOLE)
 single, flat = _viewer(types.float32, 2), _viewer(types.float32, 1)
-bits, labels, double = _viewer(types.int32, 1), _viewer(types.int64, 2), _viewer(types.float64, 2)
+labels, double = _viewer(types.int64, 2), _viewer(types.float64, 2)
 
 
 @emits(types.void, *[types.int64] * 4)
@@ -109,7 +109,7 @@ def call_op(builder: Any, address: Any, row: Any, spaces: Any, rows: Any) -> Non
 
 @emits(types.void, *[types.int64] * 3)
 def call_other(builder: Any, row: Any, spaces: Any, rows: Any) -> None:
-    """Calls the op that the op of the row calls, with the same operands."""
+    """Calls the op that the row names (`Op.calls`), with the operands of the row."""
     call_at(builder, ir.VoidType(), load(builder, row, CALLED), [row, spaces, rows])
 
 
