@@ -15,6 +15,8 @@ _WHOLE, _SINGLE = ctypes.c_int64, ctypes.c_float
 # layout, ops, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc
 GEMM = ctypes.CFUNCTYPE(None, *(_WHOLE,) * 6, _SINGLE, *(_WHOLE,) * 4, _SINGLE, *(_WHOLE,) * 2)
 
+_NOTHING = ctypes.CFUNCTYPE(None)(lambda: None)  # whatever it is called with
+
 Products = Callable[[str, Array, Array, Array], None]  # (kind, a, b, out)
 
 
@@ -55,3 +57,8 @@ def product(products: Products, kind: str, a: Array, b: Array) -> Array:
 def exact(kind: str, a: Array, b: Array) -> Array:
     a, b = a.astype(np.float64), b.astype(np.float64)
     return (a.T if kind == "tn" else a) @ (b.T if kind == "nt" else b)
+
+
+def nothing() -> int:
+    """The address of a function that does nothing."""
+    return ctypes.cast(_NOTHING, ctypes.c_void_p).value or 0

@@ -57,6 +57,7 @@ DOORS = {
         "distbp.machine.structures",
         "distbp.machine.window_picks",
         "distbp.machine.window_sums",
+        "distbp.machine.own_products.direct",
         "distbp.machine.own_products.tile_product",
         "distbp.machine.own_products.strips",
         "distbp.machine.own_products.tiles",

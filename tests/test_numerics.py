@@ -49,11 +49,13 @@ def test_compiled_kernels_are_another_fingerprint() -> None:
     products = blas.openblas()
     assert products is not None
     strips = ", products with a small matrix in strips" if products(np.dtype(np.float32)).strips else ""
-    assert fingerprint("numba")["kernels"] == f"numba {numba.__version__}, small weights transposed{strips}"
+    ours = ", small products by FMA, 128 terms" if blas.small_are_ours() else ""
+    expected = f"numba {numba.__version__}, small weights transposed{strips}{ours}"
+    assert fingerprint("numba")["kernels"] == expected
 
 
-def test_products_are_cut_where_the_library_has_chosen_kernels_for_it() -> None:
-    """What the library says is in the fingerprint; what the processor could do is not."""
+def test_who_computes_small_products_depends_on_the_kernels_that_the_library_has_chosen() -> None:
+    """So nodes with and without AVX-512 agree where the library is told the same."""
     pytest.importorskip("numba", reason="Numba is not installed")
     program = "from distbp.engine.numerics import fingerprint; print(fingerprint('numba')['kernels'])"
     environment = {**os.environ, "OPENBLAS_CORETYPE": "Haswell"}
@@ -61,8 +63,8 @@ def test_products_are_cut_where_the_library_has_chosen_kernels_for_it() -> None:
         [sys.executable, "-c", program],
         env=environment, capture_output=True, text=True, check=True, timeout=60,
     ).stdout  # fmt: skip
-    assert "small weights transposed" in found
-    assert "strips" not in found
+    ours = blas.processor_flags() >= blas.DIRECT_FLAGS
+    assert ("in strips, small products by FMA, 128 terms" in found) == ours
 
 
 def alone(program: str) -> str:

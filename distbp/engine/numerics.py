@@ -166,6 +166,10 @@ TURNED = ", small weights transposed"
 STRIPS = ", products with a small matrix in strips"
 
 
+# Terms: as below. See `distbp.machine.own_products.direct`.
+DIRECT = ", small products by FMA, 128 terms"
+
+
 # Parts: into which a float32 is split; terms: after which a sum is rounded; at a time: of how many terms the
 # small products come before the large one, which once was of all. See
 # `distbp.machine.own_products.tile_product`, `.tiles`.
@@ -191,7 +195,8 @@ def _kernel_set(name: str) -> str:
     if products is None:
         return f"{compiled}{TURNED}, products by NumPy"
     strips = STRIPS if products(np.dtype(np.float32)).strips else ""
-    return compiled + TURNED + strips + (VECTORS if name == "fma" else "")
+    direct = DIRECT if blas.small_are_ours() else ""
+    return compiled + TURNED + strips + direct + (VECTORS if name == "fma" else "")
 
 
 def _probe() -> str:

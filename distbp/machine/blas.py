@@ -4,7 +4,8 @@ There are two libraries. OpenBLAS comes with NumPy's wheels. Intel's MKL (option
 to 1.4 times as fast on Intel processors for the shapes of small batches. MKL runs on the calling thread only,
 in the mode in which its bits depend on the instruction set alone (Conditional Numerical Reproducibility;
 Intel oneMKL Developer Guide). On processors with AVX-512, OpenBLAS has special kernels for small products,
-which are faster than MKL's; there OpenBLAS computes the small products.
+which are faster than MKL's; there OpenBLAS computes the small products. With other kernels of OpenBLAS, on
+processors with AVX2, code of our own does: it packs nothing.
 
 Large float32 products may come from code of our own beside either library: from the processor's matrix unit
 (Intel AMX), or, beside OpenBLAS alone, from its vector registers.
@@ -31,10 +32,12 @@ import numpy as np
 # the registers of the matrix unit once, and then all its threads may use them.
 _ARCH_PRCTL, _ASK, _TILE_DATA = 158, 0x1023, 18
 TILE_FLAGS = {"amx_tile", "amx_bf16", "avx512_bf16"}  # in /proc/cpuinfo
-VECTOR_FLAGS = {"avx512f"}  # with AVX2, OpenBLAS is as fast as our own products or faster
+VECTOR_FLAGS = {"avx512f"}  # with AVX2, OpenBLAS is as fast as our own large products or faster
+DIRECT_FLAGS = {"avx2", "fma"}  # of our own small products
 # The kernels of OpenBLAS that have functions of their own for small products.
 _FAST_WITH_SMALL = {b"SkylakeX", b"Cooperlake", b"SapphireRapids"}
 SMALL = 1_000_000  # multiplications; those kernels are for products up to this size
+TINY = 1 << 14  # multiplications; below it our own small products gain little, and cost time to compile
 # A product with a small or narrow matrix is faster in strips, by the functions for small products, than
 # whole. The fewest rows of a strip; the columns of a narrow matrix.
 STRIP, NARROW = 40, 32
@@ -50,13 +53,16 @@ class Gemm(NamedTuple):
 
     `small`: for products of at most `SMALL` multiplications. `large`: for the others.
     `own`: our function, for large products with at least `least` rows, columns and terms; 0 if there is
-    none. `strips`: 1 where `small` is so fast that large products with a small matrix are cut for it."""
+    none. `strips`: 1 where small products are so fast that large ones with a small matrix are cut for
+    them. `direct`: our function for small products whose right operand is not transposed; 0 if there is
+    none."""
 
     large: int
     small: int
     own: int = 0
     least: int = 0
     strips: int = 0
+    direct: int = 0
 
 
 class Dots(NamedTuple):
@@ -108,8 +114,14 @@ def _in_openblas(function: str) -> dict[np.dtype[Any], int] | None:
 def openblas() -> Callable[[np.dtype[Any]], Gemm] | None:
     """A function dtype -> products, for NumPy's own OpenBLAS; None without it."""
     found = _in_openblas("gemm")
-    strips = int(_openblas_core() in _FAST_WITH_SMALL)
+    strips = int(_openblas_core() in _FAST_WITH_SMALL or small_are_ours())
     return None if found is None else lambda dtype: Gemm(found[dtype], found[dtype], strips=strips)
+
+
+@functools.cache
+def small_are_ours() -> bool:
+    """Whether code of our own computes small products beside OpenBLAS."""
+    return _openblas_core() not in _FAST_WITH_SMALL and processor_flags() >= DIRECT_FLAGS
 
 
 @functools.cache

@@ -1,21 +1,31 @@
-"""Vectors of AVX-512 in LLVM's own terms, for compiled code (Numba, optional). On narrower registers LLVM
-takes several for one. Addresses and steps are int64 numbers of bytes."""
+"""Vectors of float32 in LLVM's own terms, for compiled code (Numba, optional).
+
+A vector is as wide as a register of the processor: of AVX-512, or else of AVX2; where registers are narrower,
+LLVM takes several for one. No bit may depend on the width. Addresses and steps are int64 numbers of bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from llvmlite import ir
+from llvmlite import binding, ir
 
 from distbp.machine.pointers import insert
 
-LANES = 16  # float32 values in a vector
+# float32 values in a vector; the vectors that the processor's registers hold.
+LANES, REGISTERS = (16, 32) if binding.get_host_cpu_features().get("avx512f") else (8, 16)
 
 BIT, BYTE, WHOLE, LONG, FLOAT = *(ir.IntType(bits) for bits in (1, 8, 32, 64)), ir.FloatType()
 FLOATS, INDICES, MASK = (ir.VectorType(kind, LANES) for kind in (FLOAT, WHOLE, BIT))
 ZEROS = ir.Constant(FLOATS, [0.0] * LANES)
+MOST_SUMS = 14  # for each vector of the right operand; more would gain little and cost code
+MASKED_STORES = REGISTERS == 32  # those of AVX2 take some processors as long as fifty others
 NAME = f"v{LANES}f32"  # of the vector type, as LLVM writes it in names of functions
+
+
+def sums_beside(vectors: int) -> int:
+    """How many sums of each of some vectors the registers hold, beside these vectors and one value."""
+    return min(MOST_SUMS, (REGISTERS - 1 - vectors) // vectors)
 
 
 def plus(builder: Any, address: Any, step: Any, times: int) -> Any:
@@ -31,43 +41,83 @@ def everywhere(builder: Any, value: Any, kind: ir.Type) -> Any:
     return builder.shuffle_vector(one, one, ir.Constant(INDICES, [0] * LANES))
 
 
-def mask(builder: Any, count: Any, skipped: int = 0) -> Any:
-    """A mask that is set for the first `count - skipped` lanes."""
-    lanes = ir.Constant(INDICES, [skipped + lane for lane in range(LANES)])
-    return builder.icmp_signed("<", lanes, everywhere(builder, builder.trunc(count, WHOLE), INDICES))
+class Some(NamedTuple):
+    """The first lanes of a vector: how many, which may be below 0 or above LANES, and as a mask."""
+
+    count: Any
+    mask: Any
 
 
-def load(builder: Any, address: Any, which: Any) -> Any:
-    """Loads a vector with an alignment of 4 bytes. Lanes where the mask `which` is not set are not read, and
-    are zero. None: all are."""
+def first(builder: Any, count: Any, skipped: int = 0) -> Some:
+    """The first `count - skipped` lanes."""
+    numbers = ir.Constant(INDICES, [skipped + lane for lane in range(LANES)])
+    mask = builder.icmp_signed("<", numbers, everywhere(builder, builder.trunc(count, WHOLE), INDICES))
+    return Some(builder.sub(count, LONG(skipped)), mask)
+
+
+def load(builder: Any, address: Any, which: Some | None) -> Any:
+    """Loads a vector with an alignment of 4 bytes. Lanes that are not among `which` are not read, and are
+    zero. None: all are."""
     place = pointer(builder, address, FLOATS)
     if which is None:
         return builder.load(place, align=4)
     kind = ir.FunctionType(FLOATS, [place.type, WHOLE, MASK, FLOATS])
     function = insert(builder.module, kind, f"llvm.masked.load.{NAME}.p0")
-    return builder.call(function, [place, WHOLE(4), which, ZEROS])
+    return builder.call(function, [place, WHOLE(4), which.mask, ZEROS])
 
 
-def store(builder: Any, values: Any, address: Any, which: Any) -> None:
+def store(builder: Any, values: Any, address: Any, which: Some | None) -> None:
+    """Stores a vector, or the lanes `which` of it."""
     place = pointer(builder, address, FLOATS)
     if which is None:
         builder.store(values, place, align=4)
-        return
-    kind = ir.FunctionType(ir.VoidType(), [FLOATS, place.type, WHOLE, MASK])
-    function = insert(builder.module, kind, f"llvm.masked.store.{NAME}.p0")
-    builder.call(function, [values, place, WHOLE(4), which])
+    elif MASKED_STORES:
+        kind = ir.FunctionType(ir.VoidType(), [FLOATS, place.type, WHOLE, MASK])
+        function = insert(builder.module, kind, f"llvm.masked.store.{NAME}.p0")
+        builder.call(function, [values, place, WHOLE(4), which.mask])
+    else:
+        builder.call(_store_pieces(builder.module), [values, address, which.count])
 
 
-def put(builder: Any, values: Sequence[Any], places: Sequence[Any], which: Sequence[Any], add: Any) -> None:
-    """Stores vectors at addresses; where `add` is not 0 they are added to what is there. `which`: a mask for
-    each."""
+def _store_pieces(module: Any) -> Any:
+    """A function that stores the first lanes of a vector by at most three stores of 4, 2 and 1 of them."""
+    name = "distbp_store_some"
+    if name in module.globals:
+        return module.globals[name]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [FLOATS, LONG, LONG]), name)
+    function.linkage = "internal"
+    builder = ir.IRBuilder(function.append_basic_block("start"))
+    values, address, count = function.args
+    size = LANES
+    while size >= 1:
+        many = builder.icmp_signed(">=", count, LONG(size))
+        kind = ir.Constant(ir.VectorType(WHOLE, size), list(range(size)))
+        with builder.if_then(many):
+            piece = builder.shuffle_vector(values, values, kind)
+            builder.store(piece, pointer(builder, address, piece.type), align=4)
+        rest = ir.Constant(INDICES, [(lane + size) % LANES for lane in range(LANES)])
+        values = builder.select(many, builder.shuffle_vector(values, values, rest), values)
+        address = builder.select(many, builder.add(address, LONG(4 * size)), address)
+        count = builder.select(many, builder.sub(count, LONG(size)), count)
+        if size == LANES:
+            count = builder.select(many, LONG(0), count)  # a vector is all that there is
+        size //= 2
+    builder.ret_void()
+    return function
+
+
+def put(
+    builder: Any, values: Sequence[Any], places: Sequence[Any], which: Sequence[Some | None], add: Any
+) -> None:
+    """Stores vectors at addresses; where `add` is not 0 they are added to what is there. `which`: the lanes
+    of each."""
     with builder.if_else(builder.icmp_signed("!=", add, LONG(0))) as (adding, writing):
         with adding:
-            for value, place, mask in zip(values, places, which, strict=True):
-                store(builder, builder.fadd(load(builder, place, mask), value), place, mask)
+            for value, place, some in zip(values, places, which, strict=True):
+                store(builder, builder.fadd(load(builder, place, some), value), place, some)
         with writing:
-            for value, place, mask in zip(values, places, which, strict=True):
-                store(builder, value, place, mask)
+            for value, place, some in zip(values, places, which, strict=True):
+                store(builder, value, place, some)
 
 
 def load_everywhere(builder: Any, address: Any) -> Any:
@@ -82,13 +132,14 @@ def fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 def transposed(builder: Any, lines: Sequence[Any]) -> list[Any]:
-    """The columns of LANES vectors of values of four bytes."""
-    half, lines = LANES // 2, list(lines)
+    """The columns of as many vectors of values of four bytes as each has values: a power of two."""
+    count, lines = len(lines), list(lines)
+    half, kind = count // 2, ir.VectorType(WHOLE, count)
     low, high = (
-        ir.Constant(INDICES, [at for j in range(first, first + half) for at in (j, LANES + j)])
+        ir.Constant(kind, [at for j in range(first, first + half) for at in (j, count + j)])
         for first in (0, half)
     )
-    for _ in range(LANES.bit_length() - 1):  # each pass interleaves both halves, as in a riffle shuffle
+    for _ in range(count.bit_length() - 1):  # each pass interleaves both halves, as in a riffle shuffle
         lines = [
             builder.shuffle_vector(lines[i], lines[i + half], which)
             for i in range(half)

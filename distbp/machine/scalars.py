@@ -45,3 +45,13 @@ def index(builder: Any, number: Any) -> Any:
 def as_float(builder: Any, bits: Any) -> Any:
     """The float32 with the bits of an int32."""
     return builder.bitcast(bits, ir.FloatType())
+
+
+@emits(types.float32, types.float32)
+def in_register(builder: Any, number: Any) -> Any:
+    """The number. Where a number in memory is chosen against another and written back, LLVM writes the others
+    alone, by masked stores, and with AVX2 these take some processors twenty times as long. It does not see
+    through this (an LLVM `freeze`) to the place in memory."""
+    instruction = ir.instructions.Instruction(builder.block, number.type, "freeze", [number])
+    builder._insert(instruction)
+    return instruction

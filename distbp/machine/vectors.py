@@ -69,7 +69,7 @@ def _each(emit: Callable[[Any, Any, Any], Any]) -> Any:
         vectors = builder.lshr(count, lanes.LONG(_COUNT))
         lanes.repeat(builder, vectors, [], lambda number, _: some(number, None))
         rest = builder.and_(count, lanes.LONG(lanes.LANES - 1))
-        some(vectors, lanes.mask(builder, rest))
+        some(vectors, lanes.first(builder, rest))
 
     return function
 
@@ -130,7 +130,7 @@ def largest(builder: Any, at: Any, count: Any) -> Any:
     nothing = ir.Constant(lanes.INDICES, [0] * lanes.LANES)
     (most,) = lanes.repeat(builder, vectors, [nothing], lambda number, carried: more(number, None, *carried))
     rest = builder.and_(count, lanes.LONG(lanes.LANES - 1))
-    (most,) = more(vectors, lanes.mask(builder, rest), most)
+    (most,) = more(vectors, lanes.first(builder, rest), most)
     kind = ir.FunctionType(lanes.WHOLE, [lanes.INDICES])
     reduce = insert(builder.module, kind, f"llvm.vector.reduce.smax.v{lanes.LANES}i32")
     return builder.fpext(builder.bitcast(builder.call(reduce, [most]), lanes.FLOAT), _DOUBLE)

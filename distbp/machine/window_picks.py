@@ -56,7 +56,7 @@ def largest(
     """Writes the largest number of a window of (rows, columns) places for the first `count` channels, at most
     LANES: -inf where there is no place, NaN where one is among them. down, right: from a place to the one
     below and to the one on its right."""
-    which = lanes.mask(builder, count)
+    which = lanes.first(builder, count)
     lanes.store(builder, _largest(builder, source, down, right, (rows, columns), which), to, which)
 
 
@@ -68,7 +68,7 @@ def put_to_largest(
     """Puts the numbers at `d` to `to`, as far from there as the first of the largest numbers stands from
     `source`, and zeros to the other places. add: if not 0, they are added to what is there. The others as of
     `largest`."""
-    which, size = lanes.mask(builder, count), (rows, columns)
+    which, size = lanes.first(builder, count), (rows, columns)
     best, change = _largest(builder, source, down, right, size, which), lanes.load(builder, d, which)
 
     def visit(place: Any, values: Sequence[Any]) -> Sequence[Any]:

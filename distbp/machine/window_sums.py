@@ -10,33 +10,43 @@ int64 numbers of bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from numba import types
 
 from distbp.machine import lanes
+from distbp.machine.jit import inner
 from distbp.machine.lanes import LANES, LONG, ZEROS
 from distbp.machine.pointers import emits
 
 VECTORS = 2  # in a panel, at most
-# Sums of a panel's vector at a time, of so many places or terms: with the vectors of a term they fill the 32
-# registers of AVX-512.
-MOST = 14
+# Sums of a panel's vector at a time, of so many places or terms, for panels of 0, 1 and 2 vectors.
+MOST = (0, *(lanes.sums_beside(vectors) for vectors in range(1, VECTORS + 1)))
 BYTES = 4 * LANES  # of a vector
 _WAITING = 8  # fused multiply-adds that must be under way, each for a sum of its own
 
 
+@inner
+def turns_of(terms: int) -> int:
+    """Into how many sums, for one place in turn each, `sum_places` cuts those of a run of so many terms."""
+    turns = 1
+    while turns * terms < _WAITING:
+        turns *= 2
+    return turns
+
+
+def _case(many: int, vectors: int, turns: int = 1) -> Any:
+    return (turns * lanes.MOST_SUMS + many) * VECTORS + vectors
+
+
 def _choose(
-    builder: Any, routine: Callable[[Any, int, int], Any], many: Any, vectors: Any, values: Sequence[Any]
+    builder: Any, cases: Mapping[int, Any], many: Any, vectors: Any, turns: Any, values: Sequence[Any]
 ) -> None:
-    """Emits a call of the routine that is made for so many (1 to MOST) and so many vectors."""
-    cases = {
-        m * VECTORS + v - 1: routine(builder.module, m, v)
-        for v in range(1, VECTORS + 1)
-        for m in range(1, MOST + 1)
-    }
-    case = builder.add(builder.mul(many, LONG(VECTORS)), builder.sub(vectors, LONG(1)))
+    """Emits a call of the routine that is made for so many places or terms, so many vectors, and so many
+    turns."""
+    case = builder.add(builder.mul(turns, LONG(lanes.MOST_SUMS)), many)
+    case = builder.add(builder.mul(case, LONG(VECTORS)), vectors)
     lanes.choose(builder, cases, case, values)
 
 
@@ -45,15 +55,20 @@ def sum_windows(
     builder: Any, places: Any, vectors: Any, source: Any, step: Any, runs: Any, count: Any, terms: Any,
     panel: Any, start: Any, to: Any, to_step: Any, columns: Any, add: Any,
 ) -> None:  # fmt: skip
-    """Writes for up to MOST places the sums of a panel: start + the products of the terms, in order, by fused
-    multiply-adds.
+    """Writes for up to MOST[vectors] places the sums of a panel: start + the products of the terms, in order,
+    by fused multiply-adds.
 
     source: of the first place; the next is `step` further. runs: address of `count` int64, from the place to
     each run of `terms` float32. panel: (count * terms, vectors * LANES) float32. start: the vectors that sums
     begin with. to: where the sums of the first place go; the next are `to_step` further. columns: how many of
     the last vector's sums are written. add: if not 0, they are added to what is there, place after place."""
     rest = source, step, runs, count, terms, panel, start, to, to_step, columns, add
-    _choose(builder, _sum_windows, places, vectors, rest)
+    cases = {
+        _case(p, v): _sum_windows(builder.module, p, v)
+        for v in range(1, VECTORS + 1)
+        for p in range(1, MOST[v] + 1)
+    }
+    _choose(builder, cases, places, vectors, LONG(1), rest)
 
 
 def _sum_windows(module: Any, places: int, vectors: int) -> Any:
@@ -90,7 +105,7 @@ def _sum_windows(module: Any, places: int, vectors: int) -> Any:
             return lanes.repeat(builder, terms, [*starts, panel, *sums], term)[len(starts) :]
 
         _, *sums = lanes.repeat(builder, count, [panel, *(first * places)], run)
-        ends = [None] * (vectors - 1) + [lanes.mask(builder, columns)]
+        ends = [None] * (vectors - 1) + [lanes.first(builder, columns)]
         targets = [
             builder.add(lanes.plus(builder, to, to_step, p), LONG(BYTES * v))
             for p in range(places)
@@ -101,30 +116,38 @@ def _sum_windows(module: Any, places: int, vectors: int) -> Any:
     return lanes.routine(module, f"distbp_windows_{places}_{vectors}", 11, emit)
 
 
-@emits(types.void, *[types.int64] * 12)
+@emits(types.void, *[types.int64] * 13)
 def sum_places(
     builder: Any, terms: Any, vectors: Any, source: Any, step: Any, source_row: Any, d: Any, d_step: Any,
-    d_row: Any, rows: Any, places: Any, to: Any, columns: Any,
+    d_row: Any, rows: Any, places: Any, to: Any, columns: Any, turns: Any,
 ) -> None:  # fmt: skip
-    """Adds to `to`, a matrix (terms, vectors * LANES), of up to MOST terms and each of a panel's filters the
-    sum over rows of places: of the term's number times the filter's d.
+    """Adds to `to`, a matrix (terms, vectors * LANES), of some terms of a run and each of a panel's filters
+    the sum over rows of places: of the term's number times the filter's d. turns: `turns_of` the whole run.
+    terms: of one of as few equal parts of the run as have at most MOST[vectors] // turns terms, or one.
 
     source: of the first term at the first place; the next term follows, the next place is `step` further, the
     next row `source_row`. d: of the first filter at the first place, with `d_step` and `d_row`. columns: of
-    the last vector. The sum is by fused multiply-adds, place after place; of few terms and vectors there are
+    the last vector. The sum is by fused multiply-adds, place after place; of a run of few terms there are
     several, for one place in turn each, which are added in order."""
     rest = source, step, source_row, d, d_step, d_row, rows, places, to, columns
-    _choose(builder, _sum_places, terms, vectors, rest)
+    cases = {
+        _case(t, v, turns): _sum_places(builder.module, t, v, turns)
+        for v in range(1, VECTORS + 1)
+        for turns in (1, 2, 4, 8)
+        for most in [max(1, MOST[v] // turns)]
+        for t in range((most + 1) // 2, most + 1)  # a part has at least half of the most
+    }
+    _choose(builder, cases, terms, vectors, turns, rest)
 
 
-def _sum_places(module: Any, terms: int, vectors: int) -> Any:
-    turns, many = -(-_WAITING // (terms * vectors)), terms * vectors
+def _sum_places(module: Any, terms: int, vectors: int, turns: int) -> Any:
+    many = terms * vectors
 
     def emit(
         builder: Any, source: Any, step: Any, source_row: Any, d: Any, d_step: Any, d_row: Any, rows: Any,
         places: Any, to: Any, columns: Any,
     ) -> None:  # fmt: skip
-        last = lanes.mask(builder, columns)
+        last = lanes.first(builder, columns)
 
         def place(source: Any, d: Any, sums: Sequence[Any]) -> list[Any]:
             values = [
@@ -168,4 +191,4 @@ def _sum_places(module: Any, terms: int, vectors: int) -> Any:
             place_ = builder.add(to, LONG(BYTES * number))
             lanes.store(builder, builder.fadd(lanes.load(builder, place_, None), total), place_, None)
 
-    return lanes.routine(module, f"distbp_places_{terms}_{vectors}", 10, emit)
+    return lanes.routine(module, f"distbp_places_{terms}_{vectors}_{turns}", 10, emit)

@@ -1,9 +1,9 @@
 """Kernel sets: who computes matrix products, and whether ops are compiled.
 
-Five sets: "numpy"; "numba", compiled ops with the products of NumPy's OpenBLAS; "fma", the same with large
-float32 products of our own (`distbp.machine.own_products.vector_product`); "mkl", with MKL's products
-(optional); and "amx", with large float32 products on the processor's matrix unit
-(`distbp.machine.own_products.tile_product`). They round differently, so the name of the set is part of the
+Five sets: "numpy"; "numba", compiled ops with the products of NumPy's OpenBLAS, and with AVX2 small float32
+products of our own (`distbp.machine.own_products.direct`); "fma", the same with large float32 products of
+our own (`.vector_product`); "mkl", with MKL's products (optional); and "amx", with large float32 products on
+the processor's matrix unit (`.tile_product`). They round differently, so the name of the set is part of the
 numerics fingerprint: every process of a job uses the same one.
 """
 
@@ -30,11 +30,13 @@ class Chosen(Protocol):
 @dataclass(frozen=True)
 class Kernels:
     """A kernel set. `gemm(dtype)`: who computes products in compiled ops; None: nothing is compiled. least:
-    rows, columns and terms of the smallest product that our own code computes; 0 where it computes none."""
+    rows, columns and terms of the smallest large product that our own code computes; 0 where it computes
+    none. direct: whether it computes small products."""
 
     name: str
     gemm: Chosen | None = None
     least: int = 0
+    direct: bool = False
 
 
 NUMPY = Kernels("numpy")
@@ -55,38 +57,49 @@ def load(name: str) -> Kernels:
 def _numba() -> Kernels:
     from distbp.machine import jit  # noqa: F401 - loads Numba, or says that it is not there
 
-    return Kernels("numba", _from_library(blas.openblas()))
+    products = blas.openblas()
+    chosen = None if products is None else _with_own(products, 0, **_direct())
+    return Kernels("numba", chosen, 0, blas.small_are_ours())
 
 
 def _mkl() -> Kernels:
     from distbp.machine import jit  # noqa: F401
 
     blas.load_mkl()
-    return Kernels("mkl", _from_library(blas.mkl))
+    return Kernels("mkl", _with_own(blas.mkl, 0))
 
 
 def _fma() -> Kernels:
     from distbp.machine.own_products.vector_product import LEAST, vector_sgemm  # loads Numba
 
-    return Kernels("fma", _with_own(blas.products_beside_vectors(), vector_sgemm, LEAST), LEAST)
+    chosen = _with_own(blas.products_beside_vectors(), LEAST, own=vector_sgemm, **_direct())
+    return Kernels("fma", chosen, LEAST, blas.small_are_ours())
 
 
 def _amx() -> Kernels:
     from distbp.machine.own_products.tile_product import LEAST, tile_sgemm  # loads Numba
 
     blas.allow_tiles()
-    return Kernels("amx", _with_own(blas.products_beside_tiles(), tile_sgemm, LEAST), LEAST)
+    return Kernels("amx", _with_own(blas.products_beside_tiles(), LEAST, own=tile_sgemm), LEAST)
 
 
-def _from_library(products: Products | None) -> Chosen | None:
-    return None if products is None else lambda dtype, ours=True: products(dtype)
+def _direct() -> dict[str, Callable[[], int]]:
+    """Our function for small products, where it is faster than OpenBLAS's."""
+    if not blas.small_are_ours():
+        return {}
+    from distbp.machine.own_products.direct import direct_sgemm
+
+    return {"direct": direct_sgemm}
 
 
-def _with_own(others: Products, own: Callable[[], int], least: int) -> Chosen:
-    """Our own are compiled, which takes seconds, where a job has a product for them only."""
+def _with_own(others: Products, least: int, **own: Callable[[], int]) -> Chosen:
+    """The products of a library, and our own by the fields of `Gemm`. Ours are compiled, which takes seconds,
+    where a job has a product for them only."""
 
     def gemm(dtype: np.dtype[Any], ours: bool = True) -> Gemm:
         found = others(dtype)
-        return found._replace(own=own(), least=least) if ours and dtype == np.float32 else found
+        if not ours or dtype != np.float32:
+            return found
+        return found._replace(least=least, **{field: address() for field, address in own.items()})
 
     return gemm

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distbp.core.arrays import Array
-from distbp.machine.blas import SMALL, Gemm
+from distbp.machine.blas import SMALL, TINY, Gemm
 from distbp.machine.gemm import strips_of
 from distbp.machine.structures import Wholes, address, address_of, placed, reader
 from distbp.nn.kernels import Kernels
@@ -62,19 +62,21 @@ def products_of(ops: Sequence[Row], most_rows: int, kernels: Kernels, dtype: np.
     """Who computes the products of ops on slices of at most `most_rows` rows (see `loops_products`)."""
     assert kernels.gemm is not None
     fast = kernels.gemm(dtype, False).strips
-    return kernels.gemm(dtype, any(_may_be_ours(row, most_rows, kernels.least, fast) for row in ops))
+    return kernels.gemm(dtype, any(_may_be_ours(row, most_rows, kernels, fast) for row in ops))
 
 
-def _may_be_ours(row: Row, most_rows: int, least: int, fast: int) -> bool:
+def _may_be_ours(row: Row, most_rows: int, kernels: Kernels, fast: int) -> bool:
     """Whether an op has a product for our own code on slices of at most `most_rows` rows."""
     shapes = [ref.shape(most_rows) for ref in row.refs]
     if not row.op.form:
-        return row.op.flops(shapes) > 2 * SMALL
+        return row.op.flops(shapes) > 2 * (TINY if kernels.direct else SMALL)
     terms, by_columns = row.op.form == "tn", row.op.form == "nt"
     (m, n), k = shapes[2], shapes[0][0 if terms else 1]
     m = min(m, row.whole[1]) if terms else m  # a part of the gradient
     whole = m * n * k > SMALL and strips_of.py_func(fast, terms, m, n, k) == 1
-    return min(m, n, k) >= least and (by_columns or whole)
+    if kernels.direct and not by_columns and not whole:
+        return m * n * k >= TINY
+    return min(m, n, k) >= kernels.least > 0 and (by_columns or whole)
 
 
 def space_table(spaces: Spaces, gemm: Gemm) -> Array:

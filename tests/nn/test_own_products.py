@@ -12,12 +12,21 @@ from operands import KINDS, Products, operands, product, products_at
 
 pytest.importorskip("numba", reason="Numba is not installed")
 
+from distbp.machine.blas import DIRECT_FLAGS, processor_flags
+from distbp.machine.own_products.direct import direct_sgemm
 from distbp.nn.kernels import load
 
+DIRECT = ["direct"] if processor_flags() >= DIRECT_FLAGS else []
 
-@pytest.fixture(params=[name for name in HERE if name in ("fma", "amx")])
-def own(request: pytest.FixtureRequest) -> Products:
-    """The set's own function alone, whatever the sizes: it is called as a library is."""
+
+@pytest.fixture(params=[*DIRECT, *(name for name in HERE if name in ("fma", "amx"))])
+def own(request: pytest.FixtureRequest, kind: str) -> Products:
+    """The set's own function alone, whatever the sizes: it is called as a library is. "direct": the function
+    for small products, which takes no transposed right operand."""
+    if request.param == "direct":
+        if kind == "nt":
+            pytest.skip("of no such operands")
+        return products_at(direct_sgemm())
     kernels = load(request.param)
     assert kernels.gemm is not None
     return products_at(kernels.gemm(np.dtype(np.float32)).own)

@@ -3,13 +3,11 @@ See `test_own_products`, too."""
 
 from __future__ import annotations
 
-import ctypes
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operands import KINDS, exact, numpy_products, operands, product, products_at
+from operands import KINDS, exact, nothing, numpy_products, operands, product, products_at
 from tapes import tape_product
 
 pytest.importorskip("numba")
@@ -28,14 +26,6 @@ except ImportError as error:
     pytest.skip(f"no vector registers here: {error}", allow_module_level=True)
 # By our own function alone, whatever the sizes: it is called as a library is.
 VECTORS = products_at(vector_sgemm())
-
-
-NOTHING = ctypes.CFUNCTYPE(None)(lambda: None)  # whatever it is called with
-
-
-def _nothing() -> int:
-    """The address of a function that does nothing."""
-    return ctypes.cast(NOTHING, ctypes.c_void_p).value or 0
 
 
 # Around the sizes of strips, panels, vectors, parts, and where another shape of strips is taken.
@@ -79,7 +69,7 @@ def test_the_kernel_set_uses_it_for_large_products(
     if ours:
         assert tape_product(FMA, kind, a, b).tobytes() == product(VECTORS, kind, a, b).tobytes()
     # A function that writes nothing in place of ours: who computes shows in the result.
-    idle = Kernels("idle", lambda *_: found._replace(own=_nothing()))
+    idle = Kernels("idle", lambda *_: found._replace(own=nothing()))
     assert np.isnan(tape_product(idle, kind, a, b)).all() == ours
 
 

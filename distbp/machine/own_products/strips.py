@@ -1,5 +1,4 @@
-"""Building blocks of float32 matrix products on vector registers (AVX-512), for compiled code (Numba,
-optional).
+"""Building blocks of float32 matrix products on vector registers, for compiled code (Numba, optional).
 
 A *strip* is a few lines of the left operand. A *panel* is a few vectors of lines of the right operand. Both
 are packed, so that the values of one term lie together. Registers hold the sums: a vector for each line of
@@ -18,10 +17,9 @@ from distbp.machine import lanes
 from distbp.machine.lanes import BYTE, FLOATS, LANES, LONG, ZEROS
 from distbp.machine.pointers import emit_prefetch, emits
 
-# The most lines of a strip for panels of 1, 2 and 3 vectors. The 32 registers hold the sums, the vectors of
-# the panel at a term, and one value of the strip.
-_ROWS = (14, 14, 9)
-VECTORS = len(_ROWS)  # in a panel, at most
+VECTORS = 3  # in a panel, at most
+# The most lines of a strip for panels of 1, 2 and 3 vectors.
+_ROWS = [lanes.sums_beside(vectors) for vectors in range(1, VECTORS + 1)]
 NARROW, WIDE = (_ROWS[1], 2), (_ROWS[2], 3)  # lines and vectors of strips and panels that use all registers
 
 
@@ -30,7 +28,7 @@ def copy_lanes(builder: Any, source: Any, count: Any, to: Any) -> None:
     """Copies the first `count` of the LANES float32 at `source` to `to`, and writes zeros behind them.
 
     A `count` of LANES or more copies all."""
-    lanes.store(builder, lanes.load(builder, source, lanes.mask(builder, count)), to, None)
+    lanes.store(builder, lanes.load(builder, source, lanes.first(builder, count)), to, None)
 
 
 @emits(types.void, *[types.int64] * 6)
@@ -42,11 +40,11 @@ def transpose_lanes(
     step, to_step: bytes from one row to the next, at `source` and at `to`. Rows of the result are written in
     order, each with LANES values. With a `to_step` below the size of a vector, each row overwrites what the
     one before it wrote too far."""
-    mask, last = lanes.mask(builder, count), builder.sub(rows, LONG(1))
+    some, last = lanes.first(builder, count), builder.sub(rows, LONG(1))
     lines = []
     for i in range(LANES):
         line = builder.select(builder.icmp_signed("<", LONG(i), last), LONG(i), last)
-        lines.append(lanes.load(builder, builder.add(source, builder.mul(step, line)), mask))
+        lines.append(lanes.load(builder, builder.add(source, builder.mul(step, line)), some))
     for i, line in enumerate(lanes.transposed(builder, lines)):
         lanes.store(builder, line, lanes.plus(builder, to, to_step, i), None)
 
@@ -92,8 +90,8 @@ def _strip(module: Any, rows: int, vectors: int) -> Any:
             with all_columns:
                 lanes.put(builder, sums, places, [None] * len(places), add)
             with some:
-                masks = [lanes.mask(builder, columns, LANES * j) for j in range(vectors)]
-                lanes.put(builder, sums, places, masks * rows, add)
+                firsts = [lanes.first(builder, columns, LANES * j) for j in range(vectors)]
+                lanes.put(builder, sums, places, firsts * rows, add)
 
     return lanes.routine(module, f"distbp_strip_{rows}_{vectors}", 7, emit)
 

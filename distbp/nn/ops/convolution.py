@@ -72,8 +72,8 @@ CONVOLUTION = (
     ),
     Op(
         "convolve_backward", "ffF", _convolve_backward, f"{_HERE}convolve_backward",
-        "of a window and its number: filter after filter" + _FUSED + "; then row after row of the windows"
-        " that hold a number, in each from left to right", _flops(0, 1),
+        "of a window and its number: filter after filter" + _FUSED + "; then, for each row of a window"
+        " and each 16 numbers of it, over the windows from left to right", _flops(0, 1),
     ),
     Op(
         "convolve_weights", "ffFF", _convolve_weights, f"{_HERE}convolve_weights",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from distbp.machine import vector_math
-from distbp.machine.scalars import larger, smaller
+from distbp.machine.scalars import in_register, larger, smaller
 from distbp.machine.structures import address_of
 from distbp.machine.vectors import clear
 from distbp.nn.ops.activations import LEAKY_SLOPE, SELU_ALPHA, SELU_SCALE, SMOOTH_LIMIT
@@ -49,7 +49,8 @@ def step(row: int, spaces: int, rows: int) -> None:
     call_other(row, spaces, rows)
     y = flat(row, spaces, rows, 2)
     for i in range(y.size):
-        y[i] = _ONE if y[i] >= _ZERO else (_ZERO if y[i] < _ZERO else y[i])
+        u = in_register(y[i])
+        y[i] = _ONE if u >= _ZERO else (_ZERO if u < _ZERO else u)
 
 
 def step_backward(row: int, spaces: int, rows: int) -> None:
@@ -63,7 +64,7 @@ def relu(row: int, spaces: int, rows: int) -> None:
     call_other(row, spaces, rows)
     y = flat(row, spaces, rows, 2)
     for i in range(y.size):
-        y[i] = _ZERO if y[i] < _ZERO else y[i]  # NaN stays
+        y[i] = larger(in_register(y[i]), _ZERO)  # NaN stays
 
 
 def relu_backward(row: int, spaces: int, rows: int) -> None:
@@ -85,7 +86,8 @@ def leaky_relu(row: int, spaces: int, rows: int) -> None:
     call_other(row, spaces, rows)
     y = flat(row, spaces, rows, 2)
     for i in range(y.size):
-        y[i] = y[i] * _SLOPE if y[i] < _ZERO else y[i]
+        u = in_register(y[i])
+        y[i] = larger(u, u * _SLOPE)
 
 
 def leaky_relu_backward(row: int, spaces: int, rows: int) -> None:

@@ -11,21 +11,26 @@ from distbp.machine.jit import inner
 from distbp.machine.lanes import LANES
 from distbp.machine.scalars import index, larger, smaller
 from distbp.machine.structures import address_of
-from distbp.machine.window_sums import BYTES, MOST, VECTORS, sum_places, sum_windows
+from distbp.machine.window_sums import BYTES, MOST, VECTORS, sum_places, sum_windows, turns_of
 from distbp.nn.ops.loops_windows import windows_of
 from distbp.nn.ops.rows import flat, single
 
 PLACES = 128  # of rows that are added up at a time: they stay in the nearest cache
+# Numbers of a panel whose sums are added to those of other windows, and its vectors. Windows overlap, so the
+# order of these additions depends on it.
+ADDED = 16
+ADDED_VECTORS = ADDED // LANES
 
 _ZERO = np.float32(0)
 
 
 @inner
-def _position(term: int, terms: int, unit: int, units: int) -> int:
-    """Of a term and a unit in the panels, which lie one behind the other. terms, units: how many."""
+def _position(term: int, terms: int, unit: int, units: int, most: int) -> int:
+    """Of a term and a unit in the panels, which lie one behind the other. terms, units: how many. most: the
+    vectors of a panel."""
     vectors = (units + LANES - 1) // LANES
-    first = unit // (VECTORS * LANES) * VECTORS
-    wide = LANES * smaller(VECTORS, vectors - first)
+    first = unit // (most * LANES) * most
+    wide = LANES * smaller(most, vectors - first)
     return first * LANES * terms + term * wide + unit - first * LANES  # type: ignore[no-any-return]
 
 
@@ -70,11 +75,11 @@ def _sum_rows(
 ) -> None:  # fmt: skip
     """The sums of rows of places of one image. at, panel, start, place: where they begin in their arrays;
     steps are elements. add: whether they are added to what is there."""
-    count, tiles = runs.size, (places + MOST - 1) // MOST
-    vectors = (units + LANES - 1) // LANES
+    count, vectors, wide = runs.size, (units + LANES - 1) // LANES, ADDED_VECTORS if add else VECTORS
     weights, sums_start = address_of(panels) + 4 * panel, address_of(starts) + 4 * start
-    for first in range(0, vectors, VECTORS):
-        many = smaller(VECTORS, vectors - first)
+    for first in range(0, vectors, wide):
+        many = smaller(wide, vectors - first)
+        tiles = (places + MOST[many] - 1) // MOST[many]
         columns = smaller(LANES, units - LANES * (first + many - 1))
         for row in range(rows):
             here = address_of(source) + 4 * (at + row * down)
@@ -111,7 +116,7 @@ def convolve(row: int, spaces: int, rows: int) -> None:
         starts[start + group * lanes + unit] = bias[0, f]
         for c in range(w.looked_at):
             for k in range(size):
-                place = _position(k * w.looked_at + c, all_terms, unit, filters)
+                place = _position(k * w.looked_at + c, all_terms, unit, filters, VECTORS)
                 panels[panel + group * all_terms * lanes + place] = weight[f, c * size + k]
     runs, terms = _runs(w, width)
     image, first = _room(height * width * w.channels)
@@ -141,7 +146,7 @@ def convolve_backward(row: int, spaces: int, rows: int) -> None:
             for k in range(size):
                 run, unit = divmod(k * w.looked_at + c, terms)
                 at = (f // filters * runs.size + run) * filters * lanes
-                at += _position(f % filters, filters, unit, terms)
+                at += _position(f % filters, filters, unit, terms, ADDED_VECTORS)
                 panels[panel + at] = weight[f, c * size + k]
     starts, start = _room(lanes)
     image, first = _room(height * width * w.channels)
@@ -171,10 +176,12 @@ def _add_places(
 ) -> None:  # fmt: skip
     """Adds the sums over rows of places to the panels `sums`. at, place, to: where they begin in their
     arrays; steps are elements."""
-    tiles, vectors = (terms + MOST - 1) // MOST, (units + LANES - 1) // LANES
+    vectors, turns = (units + LANES - 1) // LANES, turns_of(terms)
     there = address_of(sums) + 4 * to
     for first in range(0, vectors, VECTORS):
         many = smaller(VECTORS, vectors - first)
+        most = larger(1, MOST[many] // turns)
+        tiles = (terms + most - 1) // most
         columns = smaller(LANES, units - LANES * (first + many - 1))
         for run in range(runs.size):
             done = 0
@@ -183,7 +190,7 @@ def _add_places(
                 sum_places(
                     after - done, many, address_of(source) + 4 * (at + done) + runs[run], 4 * step, 4 * down,
                     address_of(dz) + 4 * place + BYTES * first, 4 * every, 4 * wide, rows, places, there,
-                    columns,
+                    columns, turns,
                 )  # fmt: skip
                 there += (after - done) * many * BYTES
                 done = after
@@ -222,5 +229,5 @@ def convolve_weights(row: int, spaces: int, rows: int) -> None:
         db[0, f] = biases[bias + f]
         for c in range(w.looked_at):
             for k in range(size):
-                place = _position(k * w.looked_at + c, all_terms, unit, filters)
+                place = _position(k * w.looked_at + c, all_terms, unit, filters, VECTORS)
                 dw[f, c * size + k] = sums[to + group * all_terms * lanes + place]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from distbp.core.arrays import Array
-from distbp.machine.blas import SMALL
+from distbp.machine.blas import SMALL, TINY
 from distbp.machine.gemm import MOST_TERMS, call_sgemm, strips_of
 from distbp.machine.gemm import PLAIN as _PLAIN
 from distbp.machine.gemm import TRANSPOSED as _TRANSPOSED
@@ -45,11 +45,14 @@ def multiply(
     compact()
     at = spaces + 8 * PRODUCTS
     large, small, own, least = word(at), word(at + 8), word(at + 16), word(at + 24)
+    direct = word(at + 40)
     size, terms = m * n * k, left == TRANSPOSED
     rows, strips = k if terms else m, strips_of(word(at + 32), terms, m, n, k) if right == PLAIN else 1
     function = small if size <= SMALL or strips > 1 else large
+    if direct != 0 and right == PLAIN and size >= TINY and (size <= SMALL or strips > 1):
+        function = direct
     # OpenBLAS takes its time to read a right operand by columns.
-    if strips == 1 and (size > SMALL or right == TRANSPOSED):
+    elif strips == 1 and (size > SMALL or right == TRANSPOSED):
         ours = own != 0 and kept == 0 and smaller(smaller(m, n), k) >= least and k <= MOST_TERMS
         function = own if ours else function
     for strip in range(strips):
