@@ -38,6 +38,8 @@ DIRECT_FLAGS = {"avx2", "fma"}  # of our own small products
 _FAST_WITH_SMALL = {b"SkylakeX", b"Cooperlake", b"SapphireRapids"}
 SMALL = 1_000_000  # multiplications; those kernels are for products up to this size
 TINY = 1 << 14  # multiplications; below it our own small products gain little, and cost time to compile
+# Up to so many rows and from so many terms on, they gain with a transposed right operand, too.
+FEW_ROWS, MANY_TERMS = 16, 256
 # A product with a small or narrow matrix is faster in strips, by the functions for small products, than
 # whole. The fewest rows of a strip; the columns of a narrow matrix.
 STRIP, NARROW = 40, 32
@@ -54,7 +56,7 @@ class Gemm(NamedTuple):
     `small`: for products of at most `SMALL` multiplications. `large`: for the others.
     `own`: our function, for large products with at least `least` rows, columns and terms; 0 if there is
     none. `strips`: 1 where small products are so fast that large ones with a small matrix are cut for
-    them. `direct`: our function for small products whose right operand is not transposed; 0 if there is
+    them. `direct`: our function for small products (see `distbp.machine.gemm.is_direct`); 0 if there is
     none."""
 
     large: int

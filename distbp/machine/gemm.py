@@ -13,7 +13,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from distbp.machine.blas import NARROW, SMALL, STRIP
+from distbp.machine.blas import FEW_ROWS, MANY_TERMS, NARROW, SMALL, STRIP, TINY
 from distbp.machine.jit import callback, inner
 from distbp.machine.pointers import call_at, emits
 
@@ -51,6 +51,16 @@ def strips_of(fast: int, terms: bool, m: int, n: int, k: int) -> int:
         return 1
     most = SMALL * rows // size
     return rows if most < 1 else (rows + most - 1) // most
+
+
+@inner
+def is_direct(by_columns: bool, m: int, n: int, k: int, strips: int) -> bool:
+    """Whether `direct` of `distbp.machine.blas.Gemm` computes a product (m, n) of k terms, where there is
+    such a function. by_columns: whether the right operand is transposed. strips: as of `strips_of`."""
+    size = m * n * k
+    if by_columns:
+        return size >= TINY and m <= FEW_ROWS and k >= MANY_TERMS
+    return size >= TINY and (size <= SMALL or strips > 1)
 
 
 @cache  # keeps the compiled function alive as long as its address may be used

@@ -120,6 +120,21 @@ def put(
                 store(builder, value, place, some)
 
 
+def added_up(builder: Any, vectors: Sequence[Any]) -> Any:
+    """The sum of all lanes of one or two vectors: the second half is added to the first, until one is
+    left."""
+    total = vectors[0] if len(vectors) == 1 else builder.fadd(*vectors)
+    for size in (LANES >> step for step in range(1, LANES.bit_length())):
+        low, high = (
+            builder.shuffle_vector(
+                total, total, ir.Constant(ir.VectorType(WHOLE, size), list(range(begin, begin + size)))
+            )
+            for begin in (0, size)
+        )
+        total = builder.fadd(low, high)
+    return builder.extract_element(total, WHOLE(0))
+
+
 def load_everywhere(builder: Any, address: Any) -> Any:
     """A vector of which each lane is the value at an address."""
     return everywhere(builder, builder.load(pointer(builder, address, FLOAT), align=4), FLOATS)

@@ -13,7 +13,7 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.machine.blas import SMALL, TINY, Gemm
-from distbp.machine.gemm import strips_of
+from distbp.machine.gemm import is_direct, strips_of
 from distbp.machine.structures import Wholes, address, address_of, placed, reader
 from distbp.nn.kernels import Kernels
 from distbp.nn.ops.rows import CALLED, PRODUCTS, call_op, compiled, runs
@@ -73,9 +73,10 @@ def _may_be_ours(row: Row, most_rows: int, kernels: Kernels, fast: int) -> bool:
     terms, by_columns = row.op.form == "tn", row.op.form == "nt"
     (m, n), k = shapes[2], shapes[0][0 if terms else 1]
     m = min(m, row.whole[1]) if terms else m  # a part of the gradient
-    whole = m * n * k > SMALL and strips_of.py_func(fast, terms, m, n, k) == 1
-    if kernels.direct and not by_columns and not whole:
-        return m * n * k >= TINY
+    strips = 1 if by_columns else strips_of.py_func(fast, terms, m, n, k)
+    if kernels.direct and is_direct.py_func(by_columns, m, n, k, strips):
+        return True
+    whole = m * n * k > SMALL and strips == 1
     return min(m, n, k) >= kernels.least > 0 and (by_columns or whole)
 
 

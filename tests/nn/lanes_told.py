@@ -11,10 +11,11 @@ from llvmlite import binding
 
 import distbp.machine.pointers  # noqa: F401 - which loads Numba; it asks for the features, too
 
-KERNELS = ((1, 6, 5), (1, 20, 3), (3, 40, 1), (17, 40, 2), (2, 9, 4))  # channels, filters, width
+WINDOWS = ((1, 6, 5), (1, 20, 3), (3, 40, 1), (17, 40, 2), (2, 9, 4))  # channels, filters, width
 
 
 def told() -> list[str]:
+    from operands import KINDS as PRODUCT_KINDS
     from operands import operands, product, products_at
     from tapes import run_op
 
@@ -27,7 +28,7 @@ def told() -> list[str]:
     def tell(name: str, array: Any) -> None:
         lines.append(f"{name}: {hashlib.sha256(array).hexdigest()}")
 
-    for kind in ("nn", "tn"):
+    for kind in PRODUCT_KINDS:
         tell(kind, product(products_at(direct_sgemm()), kind, *operands(kind, 37, 45, 300)))
     draw = np.random.default_rng(3)
 
@@ -37,7 +38,7 @@ def told() -> list[str]:
     def out(*shape: int) -> np.ndarray:
         return np.full(shape, np.nan, np.float32)
 
-    for channels, filters, width in KERNELS:
+    for channels, filters, width in WINDOWS:
         windows = (channels, 8, 19, channels, 3, width, 1, 1, 0, 0, 1, 1, 6, 20 - width)
         terms, places, image = 3 * width * channels, 2 * 6 * (20 - width), 8 * 19 * channels
         x, weight, bias, dz = (

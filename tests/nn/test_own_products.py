@@ -20,12 +20,10 @@ DIRECT = ["direct"] if processor_flags() >= DIRECT_FLAGS else []
 
 
 @pytest.fixture(params=[*DIRECT, *(name for name in HERE if name in ("fma", "amx"))])
-def own(request: pytest.FixtureRequest, kind: str) -> Products:
+def own(request: pytest.FixtureRequest) -> Products:
     """The set's own function alone, whatever the sizes: it is called as a library is. "direct": the function
-    for small products, which takes no transposed right operand."""
+    for small products."""
     if request.param == "direct":
-        if kind == "nt":
-            pytest.skip("of no such operands")
         return products_at(direct_sgemm())
     kernels = load(request.param)
     assert kernels.gemm is not None

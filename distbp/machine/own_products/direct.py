@@ -3,7 +3,12 @@
 Nothing is packed: a value of the left operand is multiplied with one or two vectors of a row of the right
 one, and registers hold the sums of some rows and these columns (Goto, van de Geijn: Anatomy of
 High-Performance Matrix Multiplication, 2008, section 6). A library packs both operands first, which takes as
-long as a small product itself. An element's terms are added up as in `vector_product`.
+long as a small product itself. An element's terms are added up in order, in parts of up to TERMS, and then
+the parts.
+
+Where the right operand is transposed, vectors hold terms of a row and of a column in place of columns, and an
+element is SUMS sums of every so-many-th term, of which the second half is added to the first until one is
+left. An element's bits depend on its terms alone.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ from numba import types
 from distbp.machine import lanes
 from distbp.machine.gemm import TRANSPOSED, compiled_as_sgemm
 from distbp.machine.jit import inner
-from distbp.machine.lanes import LANES, LONG, ZEROS
+from distbp.machine.lanes import FLOAT, LANES, LONG, ZEROS
 from distbp.machine.pointers import compact, emits
 from distbp.machine.scalars import smaller
 
@@ -25,6 +30,8 @@ VECTORS = 2  # of columns, at most
 # The most rows, for 0, 1 and 2 vectors. Eight sums hide how long an addition takes.
 ROWS = (0, 8, lanes.sums_beside(VECTORS))
 VECTOR = 4 * LANES  # bytes
+# Of a product with a transposed matrix: sums of an element, the most rows, the most columns at a time.
+SUMS, LINES, UNITS = 16, 3, 2
 
 
 @emits(types.void, *[types.int64] * 11)
@@ -105,18 +112,101 @@ def _multiply(
             left += columns
 
 
+@emits(types.void, *[types.int64] * 10)
+def _multiply_lines(
+    builder: Any, rows: Any, units: Any, a: Any, a_step: Any, b: Any, b_step: Any, terms: Any, to: Any,
+    step: Any, add: Any,
+) -> None:  # fmt: skip
+    """Writes the inner products of up to LINES rows and UNITS units over `terms` terms, which follow each
+    other. If `add` is not 0, they are added to what is there. a, b, to: addresses, with their steps."""
+    cases = {
+        r * (UNITS + 1) + u: _lines(builder.module, r, u)
+        for r in range(1, LINES + 1)
+        for u in range(1, UNITS + 1)
+    }
+    case = builder.add(builder.mul(rows, LONG(UNITS + 1)), units)
+    lanes.choose(builder, cases, case, [a, a_step, b, b_step, terms, to, step, add])
+
+
+def _lines(module: Any, rows: int, units: int) -> Any:
+    vectors, pairs = SUMS // LANES, [(i, j) for i in range(rows) for j in range(units)]
+
+    def emit(
+        builder: Any, a: Any, a_step: Any, b: Any, b_step: Any, terms: Any, to: Any, step: Any, add: Any
+    ) -> None:
+        def several(at: Any, sums: Sequence[Any], which: Sequence[Any]) -> list[Any]:
+            """Adds the products of the next SUMS terms, or of some of them, `at` bytes from the first."""
+
+            def line(start: Any, step: Any, number: int) -> list[Any]:
+                place = builder.add(lanes.plus(builder, start, step, number), at)
+                return [
+                    lanes.load(builder, builder.add(place, LONG(VECTOR * v)), some)
+                    for v, some in enumerate(which)
+                ]
+
+            left, right = (
+                [line(a, a_step, i) for i in range(rows)],
+                [line(b, b_step, j) for j in range(units)],
+            )
+            return [
+                lanes.fused(builder, left[i][v], right[j][v], sums[number * vectors + v])
+                for number, (i, j) in enumerate(pairs)
+                for v in range(vectors)
+            ]
+
+        adding = builder.icmp_signed("!=", add, LONG(0))
+        size, start = LONG(4 * SUMS), [ZEROS] * (len(pairs) * vectors)
+        whole = builder.sdiv(terms, LONG(SUMS))
+        sums = lanes.repeat(
+            builder, whole, start, lambda n, sums: several(builder.mul(n, size), sums, [None] * vectors)
+        )
+        rest = builder.srem(terms, LONG(SUMS))
+        some = [lanes.first(builder, rest, LANES * v) for v in range(vectors)]
+        sums = several(builder.mul(whole, size), sums, some)
+        for number, (i, j) in enumerate(pairs):
+            total = lanes.added_up(builder, sums[number * vectors : (number + 1) * vectors])
+            place = builder.add(lanes.plus(builder, to, step, i), LONG(4 * j))
+            place = lanes.pointer(builder, place, FLOAT)
+            before = builder.select(adding, builder.load(place, align=4), FLOAT(0.0))
+            builder.store(builder.fadd(before, total), place, align=4)
+
+    return lanes.routine(module, f"distbp_lines_{rows}_{units}", 8, emit)
+
+
+@inner
+def _multiply_transposed(
+    m: int, n: int, k: int, a: int, a_step: int, b: int, b_step: int, to: int, step: int, kept: int
+) -> None:
+    """As `_multiply`, where the terms of a row and those of a column follow each other."""
+    compact()
+    tiles = -(-m // LINES)
+    for unit in range(0, n, UNITS):
+        row, units = 0, smaller(UNITS, n - unit)
+        for tile in range(tiles):
+            after = m * (tile + 1) // tiles
+            _multiply_lines(
+                after - row, units, a + row * a_step, a_step, b + unit * b_step, b_step, k,
+                to + row * step + 4 * unit, step, kept,
+            )  # fmt: skip
+            row = after
+
+
 def _sgemm(
     layout: int, left: int, right: int, m: int, n: int, k: int, alpha: float,
     a: int, lda: int, b: int, ldb: int, beta: float, c: int, ldc: int,
 ) -> None:  # fmt: skip
     compact()
+    kept = int(beta != 0)
+    if right == TRANSPOSED:
+        _multiply_transposed(m, n, k, a, 4 * lda, b, 4 * ldb, c, 4 * ldc, kept)
+        return
     a_row, a_term = (4, 4 * lda) if left == TRANSPOSED else (4 * lda, 4)
-    _multiply(m, n, k, a, a_row, a_term, b, 4 * ldb, c, 4 * ldc, int(beta != 0))
+    _multiply(m, n, k, a, a_row, a_term, b, 4 * ldb, c, 4 * ldc, kept)
 
 
 def direct_sgemm() -> int:
     """The address of a function with the arguments of cblas_sgemm, all whole numbers with 64 bits.
 
-    It takes row-major matrices, a right operand that is not transposed, alpha 1, and beta 0 or 1; and waits.
+    It takes row-major matrices, of which at most one is transposed, alpha 1, and beta 0 or 1; and waits.
     Compiles it first, where no process has kept it."""
     return int(compiled_as_sgemm(_sgemm).address)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from distbp.core.arrays import Array
-from distbp.machine.blas import SMALL, TINY
-from distbp.machine.gemm import MOST_TERMS, call_sgemm, strips_of
+from distbp.machine.blas import SMALL
+from distbp.machine.gemm import MOST_TERMS, call_sgemm, is_direct, strips_of
 from distbp.machine.gemm import PLAIN as _PLAIN
 from distbp.machine.gemm import TRANSPOSED as _TRANSPOSED
 from distbp.machine.jit import inner
@@ -49,7 +49,7 @@ def multiply(
     size, terms = m * n * k, left == TRANSPOSED
     rows, strips = k if terms else m, strips_of(word(at + 32), terms, m, n, k) if right == PLAIN else 1
     function = small if size <= SMALL or strips > 1 else large
-    if direct != 0 and right == PLAIN and size >= TINY and (size <= SMALL or strips > 1):
+    if direct != 0 and is_direct(right == TRANSPOSED, m, n, k, strips):
         function = direct
     # OpenBLAS takes its time to read a right operand by columns.
     elif strips == 1 and (size > SMALL or right == TRANSPOSED):
