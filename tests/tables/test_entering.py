@@ -102,6 +102,27 @@ def test_the_entry_of_a_table_is_told(tmp_path: Path) -> None:
     assert "<h2>The columns</h2>" in shown and f"as the cell is entry {code} of the table" in shown
 
 
+def test_a_missing_cell_is_called_so(tmp_path: Path) -> None:
+    """Where cells hold a number that stands for it."""
+    path = tmp_path / "t.csv"
+    path.write_text("a,b,target\n,2,x\n,3,y\n4,5,x\n5,6,y\n")
+    found = explain_job(
+        TrainingJob.from_mapping(
+            {
+                "data": {"train": {"format": "table", "path": str(path)}, "target": "target"},
+                "model": {"layers": [{"type": "dense", "units": 2}]},
+                "loss": "softmax_cross_entropy",
+                "optimizer": {"type": "sgd", "learning_rate": 0.1},
+                "batch_size": 2,
+                "epochs": 1,
+            }
+        )
+    )
+    assert "input   missing, " in "\n".join(explain_lines(found))
+    shown = page(found)
+    assert "x[0] = missing" in shown and ">missing</text>" in shown and "e+38" not in shown
+
+
 def test_a_layer_that_takes_the_columns_says_so(tmp_path: Path) -> None:
     wanted = job(write(houses(), tmp_path / "h.csv"))
     layers = [

@@ -17,7 +17,7 @@ from distbp.run.explain.explanation import Explanation
 from distbp.run.explain.formulas import Formulas, kind_of
 from distbp.run.explain.numbers import LayerStep
 from distbp.run.explain.outputs import OutputStep
-from distbp.run.explain.words import Place, at, plain
+from distbp.run.explain.words import MISSING, Place, at, plain
 
 MOST_UNITS, MOST_CHANNELS = 10, 4  # of one layer; of one image
 MOST_SIDE, MOST_CELLS = 28, 1200  # of a grid; of all grids of a layer
@@ -29,8 +29,8 @@ PITCH, WIDE_PITCH, FEW = 84, 150, 4  # between units; where there are few, with 
 
 def few(value: float) -> str:
     """Four significant digits, for small places."""
-    if value == 0:
-        return "0"
+    if value in (0, MISSING):
+        return plain(value)
     return f"{value:.4f}" if 1e-2 <= abs(value) < 10 else f"{value:.3g}"
 
 

@@ -12,7 +12,7 @@ from distbp.core.words import counted
 from distbp.run.explain.explanation import Explanation
 from distbp.run.explain.formulas import Formulas, kind_of
 from distbp.run.explain.numbers import Columns, LayerStep, Parameter, is_bias
-from distbp.run.explain.words import Place, at, number, places, rule_of
+from distbp.run.explain.words import Place, at, number, places, plain, rule_of
 from distbp.run.reproduce import mazur
 from distbp.run.reproduce.figures import Reproduction, table
 
@@ -59,7 +59,7 @@ def _title(found: Explanation) -> Iterator[str]:
 
 def _some(values: Array) -> str:
     flat = np.asarray(values).ravel()
-    shown = ", ".join(f"{v:.9g}" for v in flat[: 4 if flat.size <= 4 else 3])
+    shown = ", ".join(plain(v) for v in flat[: 4 if flat.size <= 4 else 3])
     shape = f" ({' x '.join(map(str, np.shape(values)))})" if np.ndim(values) > 1 else ""
     return shown + (f", ... {flat.size - 3:,} more" if flat.size > 4 else "") + shape
 

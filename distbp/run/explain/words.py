@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from distbp.run.explain.explanation import Explanation
 
 Place = tuple[int, ...]
+MISSING = float(np.finfo(np.float32).min)  # in place of a number, in the cells of a table
 MOST_TERMS = 4  # of a sum that is written out
 
 
@@ -23,8 +24,8 @@ def number(value: float) -> str:
 
 
 def plain(value: float) -> str:
-    """At most nine significant digits, without zeros behind."""
-    return f"{float(value):.9g}"
+    """At most nine significant digits, without zeros behind; a missing cell of a table by that word."""
+    return "missing" if value == MISSING else f"{float(value):.9g}"
 
 
 def short(value: float) -> str:
