@@ -231,3 +231,45 @@ def test_rows_that_early_stopping_measures_on(recipe: Any, rows: int, given: Any
     settings = {"recipe": recipe, "validation_fraction": given}
     assert round(held_back(settings, rows) * rows) == held
     assert held_back({**settings, "validation_fraction": "auto"}, FEW_ROWS) == 0.1
+
+
+@pytest.mark.parametrize("size", [2.0**1000, 2.0**-700])
+def test_numbers_of_any_size(size: float) -> None:
+    """Their squares leave float64."""
+    x, y = load_iris(return_X_y=True)
+    usual = DistbpRegressor(**QUICK, random_state=0).fit(x, y)
+    inputs = DistbpRegressor(**QUICK, random_state=0).fit(x * [size, 1, 1, 1], y)
+    np.testing.assert_array_equal(inputs.predict(x * [size, 1, 1, 1]), usual.predict(x))
+    targets = DistbpRegressor(**QUICK, random_state=0).fit(x, y * size)
+    np.testing.assert_allclose(targets.predict(x), usual.predict(x) * size, rtol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:The number of unique classes")
+@pytest.mark.parametrize(
+    "y", [np.r_[np.arange(99) % 3, 7], np.arange(100) % 40, np.arange(100)], ids=["one", "40", "all"]
+)
+def test_early_stopping_with_rare_classes(y: Any) -> None:
+    x = np.random.default_rng(0).normal(size=(100, 2))
+    net = DistbpClassifier(recipe="table", hidden=(4,), epochs=2, random_state=0).fit(x, y)
+    assert len(net.classes_) == len(set(y.tolist()))
+    assert "validation_loss" in net.result_.history
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"validation_fraction": 1.5},
+            "validation_fraction is 1.5; give a share between 0 and 1, or a number",
+        ),
+        (
+            {"validation_fraction": "x"},
+            "validation_fraction is 'x'; give a share between 0 and 1, or a number",
+        ),
+        ({"early_stopping": "yes"}, "early_stopping is 'yes'; give True, False or 'auto'"),
+    ],
+)
+def test_settings_of_early_stopping_that_cannot_be(settings: dict[str, Any], said: str) -> None:
+    x, y = load_iris(return_X_y=True)
+    with pytest.raises(ArgumentError, match=said):
+        DistbpClassifier(**{**QUICK, "early_stopping": True, **settings}).fit(x, y)

@@ -15,6 +15,7 @@ from distbp.core.arrays import Array, Shape
 from distbp.core.errors import DataError, Fault, JobError
 from distbp.core.storage import commit_file, explained, user_path
 from distbp.data.checks import Allowed
+from distbp.data.columns.cells import truth, truths
 from distbp.data.columns.files import looks_like_table
 from distbp.data.columns.loading import Use, load_columns
 from distbp.data.columns.reading import RawTable, open_raw
@@ -119,16 +120,20 @@ def _targets_of(model: Model, head: Head, table: RawTable) -> Array:
     """The targets of one output in a table, as the network was trained on them."""
     assert model.plan is not None
     code, classes = model.plan.targets[head.name], model.classes_of(head)
-    text = classes is not None and isinstance(classes[0], str)
+    kind = int if classes is None else type(classes[0])
     if code.name not in table.names:
         raise DataError(f"{table.name}: has no column {code.name!r}, the target to compare with")
-    use = Use("level" if text else "number", False, "target")
-    column = load_columns(table, {code.name: use}, model.plan.missing, skip=False).columns[code.name]
+    use = Use({str: "level", bool: "boolean"}.get(kind, "number"), False, "target")
+    column = load_columns(table, {code.name: use}, model.plan.missing, skip=None).columns[code.name]
     targets = np.asarray(column.values)
     if column.levels is not None:
-        return np.asarray(np.array(column.levels)[targets])
-    if head.is_label:
-        return targets.astype(np.int64)
+        said = truths(classes or ())  # True in a CSV is true in a typed file
+        names = [one if one in (classes or ()) else said.get(truth(one), one) for one in column.levels]
+        return np.asarray(np.array(names)[targets])
+    if kind is bool:
+        return targets.astype(bool)
+    if head.is_label:  # a column of numbers, which are looked at
+        return targets[:, None]
     return code.scale(targets) if code.scaled else targets
 
 

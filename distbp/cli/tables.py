@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,16 +86,24 @@ def job_for_table(path: str, target: str, sets: tuple[str, ...] = ()) -> str:
     from distbp.job.overrides import overridden
     from distbp.job.text import read_yaml, write_yaml
 
-    source, table, facts = look(path)
+    # What decides how the table is read must be known before it is looked at.
+    first = [one for one in sets if one.partition("=")[0].strip() in ("data.bad_rows", "data.missing")]
+    data = overridden({}, first, f"the first job for {path}").get("data", {})
+    missing = data.get("missing")
+    texts = missing if isinstance(missing, list) and all(isinstance(one, str) for one in missing) else None
+    source, table, facts = look(path, skip=data.get("bad_rows") == "skip", missing=texts)
     page, why = first_job(source, facts, target)
     if sets:
         page = write_yaml(overridden(read_yaml(page), sets, f"the first job for {table.name}"))
     return f"# {why}\n{page}"
 
 
-def look(path: str) -> tuple[dict[str, Any], RawTable, dict[str, Facts]]:
+def look(
+    path: str, *, skip: bool = False, missing: Sequence[str] | None = None
+) -> tuple[dict[str, Any], RawTable, dict[str, Facts]]:
     """The source that a path (or a mapping as a job writes it) means, its table, and the facts of its
-    columns."""
+    columns. skip: without rows that cannot be cut into cells. missing: the texts of missing cells; None: the
+    usual ones."""
     from distbp.cli.data import source_of
     from distbp.core.errors import Fault, JobError
     from distbp.core.storage import user_path
@@ -110,12 +118,16 @@ def look(path: str) -> tuple[dict[str, Any], RawTable, dict[str, Facts]]:
     source = source_of([path], with_targets=True) if written else TableFiles(path=plain)
     if not isinstance(source, TableFiles):
         raise JobError([Fault("", f"is of the format {source.type}; a table is described")], "TABLE")
-    table = open_raw(source, Path())
+    table = open_raw(source, Path(), skip=skip)
     fields = {name: f.default for name, f in TableFiles.__dataclass_fields__.items()}
     given = {n: getattr(source, n) for n, default in fields.items() if getattr(source, n) != default}
     if table.dialect is not None:
         given |= {"header": table.dialect.header}
-    return {"format": "table", **given}, table, survey(table, MISSING, deep=True)
+    return (
+        {"format": "table", **given},
+        table,
+        survey(table, MISSING if missing is None else missing, deep=True),
+    )
 
 
 def lines(table: RawTable, facts: Mapping[str, Facts], target: str | None) -> Iterator[str]:

@@ -115,7 +115,7 @@ def fit(table: Table, scale: float = 1.0, standardize: bool = False) -> Preproce
         assert of_steps.mean is not None and of_steps.std is not None
         mean, std = (a.reshape(steps.shape[1:]) for a in (of_steps.mean, of_steps.std))
         return Preprocessing(float(scale), *(np.broadcast_to(a, table.features).copy() for a in (mean, std)))
-    exponent = _exponents(table.inputs)
+    exponent = exponents(table.inputs)
     if exponent.max(initial=0) > _MOST:
         raise DataError(f"{table.name}: values are too large to standardize in float64; scale the data down")
     # Around the first row: exact for constant columns, and no cancellation for large values.
@@ -132,7 +132,7 @@ def fit(table: Table, scale: float = 1.0, standardize: bool = False) -> Preproce
 _MOST = 1023  # a difference of two smaller numbers is a float64
 
 
-def _exponents(inputs: Array) -> Array:
+def exponents(inputs: Array) -> Array:
     """Of each column the power of two that its largest magnitude is just below; 0 where no sum of squares
     can leave float64, as in all narrower types."""
     if inputs.dtype.kind != "f" or inputs.dtype.itemsize < 8:

@@ -10,6 +10,7 @@ from pathlib import PurePath
 from typing import Any
 
 from distbp.core.errors import DataError, Fault, JobError
+from distbp.core.words import counted
 from distbp.data.columns import kinds
 from distbp.data.columns.names import unknown_column
 from distbp.data.columns.types import WORDS, Facts
@@ -17,8 +18,9 @@ from distbp.job import recipes
 from distbp.job.text import write_yaml
 from distbp.job.training_job import TrainingJob
 
-CLASS_LEVELS = 10  # whole numbers of so few levels are taken for classes
+CLASS_LEVELS = 10  # whole numbers of so few levels, each twice on average, are taken for classes
 MOST_CLASSES = 1000
+SHARE = 0.15  # of the rows, for each of the validation and the test set
 _SHOWN = 200  # columns that the job lists
 # A piecewise-linear code beside each number, where rows are enough for it: census income (32,561 rows) came
 # to an accuracy of 0.867 with it and 0.856 without, abalone (4,177 rows) to R2 0.588 and 0.593.
@@ -33,6 +35,10 @@ def first_job(source: Mapping[str, Any], facts: Mapping[str, Facts], target: str
         raise JobError([Fault("target", unknown_column(target, list(facts)))], source["path"])
     outputs, why = task_of(facts[target])
     rows = facts[target].rows
+    there = rows - facts[target].missing
+    # Each class is split by itself.
+    sizes = (facts[target].levels or {}).values() if outputs else (there,)
+    measured = any(round(SHARE * size) for size in sizes)
     kinds_of = {name: _kind(found, rows) for name, found in facts.items() if name != target}
     if all(kind in ("text", "drop") for kind in kinds_of.values()):
         raise DataError(f"{source['path']}: no column beside the target {target!r} can be an input")
@@ -42,7 +48,8 @@ def first_job(source: Mapping[str, Any], facts: Mapping[str, Facts], target: str
             "train": dict(source),
             "target": target if outputs else {"column": target, "scale": "standard"},
             "columns": kinds_of if len(kinds_of) <= _SHOWN else {"others": "auto"},
-            "split": {"validation": 0.15, "test": 0.15},
+            **({"split": {"validation": SHARE, "test": SHARE}} if measured else {}),
+            **({"bad_rows": "skip"} if facts[target].missing else {}),
         },
         "model": {"layers": recipes.layers(outputs or 1, recipes.HIDDEN)},
         "loss": "softmax_cross_entropy" if outputs else "mse",
@@ -50,8 +57,16 @@ def first_job(source: Mapping[str, Any], facts: Mapping[str, Facts], target: str
         "optimizer": recipes.optimizer(recipes.EPOCHS),
         "batch_size": recipes.batch_size(rows),
         "epochs": recipes.EPOCHS,
-        "early_stopping": {"metric": "validation_loss", "patience": recipes.PATIENCE},
+        **(
+            {"early_stopping": {"metric": "validation_loss", "patience": recipes.PATIENCE}}
+            if measured
+            else {}
+        ),
     }
+    if facts[target].missing:
+        why += f"; {counted(facts[target].missing, 'row')} without one are left out (bad_rows: skip)"
+    if not measured:
+        why += f"; {counted(there, 'row')} are too few to set some apart, so that nothing is measured"
     text = write_yaml(page)
     TrainingJob.from_yaml(text, f"the first job for {source['path']}")
     return text, why
@@ -70,7 +85,8 @@ def task_of(target: Facts) -> tuple[int, str]:
     levels = target.levels
     if target.type == "empty" or (target.low is not None and target.low == target.high):
         raise _constant(target)
-    if target.numeric and not (target.type == "whole" and levels is not None and len(levels) <= CLASS_LEVELS):
+    few = levels is not None and 2 * len(levels) <= sum(levels.values()) and len(levels) <= CLASS_LEVELS
+    if target.numeric and not (target.type == "whole" and few):
         return 0, f"{target.name!r} holds {WORDS[target.type]}, which are predicted as values"
     if target.type == "date" or target.type == "other":
         raise DataError(f"the target {target.name!r} is {WORDS[target.type]}; it must be numbers or classes")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
-from distbp.core.errors import Fault
+from distbp.core.errors import Fault, JobError
 from distbp.data.formats import TableFiles
 from distbp.job.columns import targets_in
 from distbp.job.faults import unknown
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from distbp.job.training_job import TrainingJob
 
 _OF_TABLES = ("target", "columns", "missing", "weight", "group", "time", "split", "windows")
+_WRITE_TABLE = "write data.train: {format: table, path: ...}"
 
 
 def has_table(job: TrainingJob) -> bool:
@@ -28,13 +29,25 @@ def splits_off(job: TrainingJob, split: str) -> bool:
 
 
 def tables_are_whole(job: TrainingJob) -> Iterator[Fault]:
+    if job.data.train is not None:  # else it is given from Python (`given_data_fits`)
+        yield from _data_fits(job, has_table(job), frozenset())
+
+
+def given_data_fits(job: TrainingJob, frames: bool, given: Collection[str]) -> None:
+    """Raises JobError where the job says of its data what is not so of data from Python, which nobody knew
+    when the job was made. frames: it is a table with named columns. given: the splits that are given."""
+    if faults := [*_data_fits(job, frames, frozenset(given))]:
+        raise JobError(faults)
+
+
+def _data_fits(job: TrainingJob, table: bool, given: frozenset[str]) -> Iterator[Fault]:
+    """table: whether the training rows have named columns. given: splits that come from Python."""
     data = job.data
-    if data.train is None:  # given from Python, as arrays or a frame
-        return
-    if not has_table(job):
+    if not table:
         for name in _OF_TABLES:
             if getattr(data, name) is not None:
-                yield Fault(f"data.{name}", "is for tables; write data.train: {format: table, path: ...}")
+                how = "give a frame: train(job, data=frame)" if given else _WRITE_TABLE
+                yield Fault(f"data.{name}", f"is for tables; {how}")
         for split in ("validation", "test"):
             if isinstance(getattr(data, split), TableFiles):
                 yield Fault(
@@ -63,9 +76,11 @@ def tables_are_whole(job: TrainingJob) -> Iterator[Fault]:
         yield Fault("data.scale", "is for arrays; the columns of a table have a scale each (data.columns)")
     for split in ("validation", "test"):
         source = getattr(data, split)
-        if source is not None and not isinstance(source, TableFiles):
+        if split not in given and source is not None and not isinstance(source, TableFiles):
             yield Fault(f"data.{split}", f"is of the format {source.type}, but data.train is a table")
-        if source is not None and splits_off(job, split):
+        if split in given and splits_off(job, split):
+            yield Fault(f"data.split.{split}", f"must be 0, as a {split} frame is given")
+        elif source is not None and splits_off(job, split):
             yield Fault(f"data.split.{split}", f"must be 0, as data.{split} names the rows")
     by = data.split.by if data.split is not None else "auto"
     for way in ("group", "time"):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from distbp.core.arrays import Array
-from distbp.core.errors import ModelError
+from distbp.core.errors import DataError, ModelError
 from distbp.data.columns.plan import Plan
 from distbp.data.given import as_array
 from distbp.data.sequences import Samples
@@ -60,7 +60,13 @@ def probabilities(head: Head, y: Array) -> Array:
 
 
 def as_trained(plan: Plan | None, y: Any, x: Samples) -> Any:
-    """Targets y of x in their own units, of several outputs by name, as the network was trained on them."""
+    """Targets y of x in their own units, of several outputs by name, as the network was trained on them.
+    Raises DataError where they are not as many as the windows of a series."""
+    if plan is not None and plan.series is not None and np.ndim(y) and len(y) != len(x):
+        raise DataError(
+            f"there are {len(y):,} targets for {len(x):,} windows of {plan.series.length} rows; give one for"
+            f" each, that of the row {plan.series.horizon} after its last one"
+        )
     if plan is None or not any(code.scaled for code in plan.targets.values()):
         return y
     if not plan.several:

@@ -15,7 +15,7 @@ from distbp.core.arrays import Array
 from distbp.core.errors import ArgumentError
 from distbp.data.columns.rows import as_arrow
 from distbp.data.frames import frame_kind
-from distbp.data.preprocessing import Preprocessing
+from distbp.data.preprocessing import Preprocessing, exponents
 from distbp.job import TrainingJob, realmlp, recipes
 from distbp.job.training_job import takes_whole_batches
 from distbp.model.predictor import Model
@@ -40,11 +40,13 @@ class Rows:
     def moments(self, values: Array) -> tuple[Array, Array]:
         """Mean and deviation of each column, float64, by weight; a deviation of 0 is 1."""
         wide = values.astype(np.float64, order="C")  # sums depend on the order in memory
+        exponent = exponents(wide)  # with which no square leaves float64
+        wide = np.ldexp(wide, -exponent)
         mean = np.average(wide, axis=0, weights=self.weights)
         deviation = np.sqrt(np.average(np.square(wide - mean), axis=0, weights=self.weights))
         # What rounding leaves of a constant is no deviation.
         constant = deviation <= 10 * np.finfo(np.float64).eps * np.abs(mean)
-        return mean, np.where(constant, 1.0, deviation)
+        return np.ldexp(mean, exponent), np.where(constant, 1.0, np.ldexp(deviation, exponent))
 
     def quartiles(self) -> tuple[Array, Array]:
         """The median of each input, and what lies between its quartiles, half its range where these are one,
@@ -144,7 +146,11 @@ def usual_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stops_early(settings: Mapping[str, Any]) -> bool:
-    return bool(_said(settings["early_stopping"], usual_settings(settings)["early_stopping"]))
+    """Raises ArgumentError for what is neither yes nor no."""
+    found = _said(settings["early_stopping"], usual_settings(settings)["early_stopping"])
+    if isinstance(found, str):
+        raise ArgumentError(f"early_stopping is {found!r}; give True, False or 'auto'")
+    return bool(found)
 
 
 def held_back(settings: Mapping[str, Any], rows: int) -> Any:

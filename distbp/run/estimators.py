@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from distbp.core.arrays import Array
-from distbp.core.errors import ArgumentError
+from distbp.core.errors import ArgumentError, DataError
 from distbp.core.imports import missing
+from distbp.data.columns.splitting import split_rows
 from distbp.run.estimator_training import Rows, fitted, held_back, job_of, stops_early, whole
 
 try:
@@ -77,12 +79,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         seed = int(self.random_state) if integer else int(draws.randint(np.iinfo(np.int32).max))
         validation = None
         if stops_early(settings):
-            indices = train_test_split(
-                np.arange(len(x)),
-                test_size=held_back(settings, len(x)),
-                random_state=draws,
-                stratify=None if values else y,
-            )
+            indices = _apart(held_back(settings, len(x)), len(x), None if values else y, draws)
             training, validation = (
                 Rows(x[i], y[i], None if weights is None else weights[i]) for i in indices
             )
@@ -103,6 +100,32 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "model_")
         found: Array = validate_data(self, whole(x), dtype=(np.float64, np.float32), reset=False)
         return found.astype(self.model_.network.dtype, copy=False)
+
+
+def _apart(share: Any, rows: int, classes: Array | None, draws: Any) -> tuple[Array, Array]:
+    """The rows that train, and those that early stopping measures on. classes: (rows,) from 0, each of which
+    is split by itself; where they are too many or too rare for scikit-learn, those with few rows train.
+    Raises ValueError."""
+    most = rows if isinstance(share, Integral) else 1
+    if not isinstance(share, int | float | np.number) or not 0 < share < most:
+        raise ArgumentError(
+            f"validation_fraction is {share!r}; give a share between 0 and 1, or a number of rows below the"
+            f" {rows:,} that there are"
+        )
+    if classes is not None:
+        part = float(share) if share < 1 else int(share) / rows
+        fewest, held = np.bincount(classes).min(), math.ceil(part * rows - 1e-9)
+        if fewest < 2 or min(held, rows - held) <= classes.max():
+            try:
+                seed = int(draws.randint(2**31))
+                owner = split_rows(rows, {"validation": part}, "stratified", seed, classes=classes)
+                return np.flatnonzero(owner == 0), np.flatnonzero(owner)
+            except DataError:  # none of them has rows enough
+                classes = None
+    training, held_out = train_test_split(
+        np.arange(rows), test_size=share, random_state=draws, stratify=classes
+    )
+    return training, held_out
 
 
 class DistbpClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]

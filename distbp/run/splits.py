@@ -36,6 +36,7 @@ from distbp.data.several_targets import understand_all
 from distbp.data.table import Table
 from distbp.data.targets import Meaning
 from distbp.job.columns import targets_in
+from distbp.job.table_checks import given_data_fits
 from distbp.nn.layers.columns import Columns
 from distbp.nn.losses.several import Heads, heads_of, names_of, parts_of
 from distbp.nn.named_inputs import named_inputs
@@ -125,6 +126,9 @@ def open_splits(
             raise DataError("data.folder may not be given here: paths are relative to the job's own data")
         folder = folder / user_path(job.data.folder)
     train = (given or {}).get("train")
+    if train is not None:
+        there = [name for name, values in (given or {}).items() if values is not None]
+        given_data_fits(job, is_frame(train), there)
     if is_frame(train) or (train is None and isinstance(job.data.train, TableFiles)):
         return _open_table(job, folder, given or {}, confined=confined)
     tables: dict[str, Table] = {}

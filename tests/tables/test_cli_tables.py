@@ -161,3 +161,41 @@ def test_what_is_said(words: tuple[str, ...], said: str, tmp_path: Path) -> None
     done = cli(*words)
     assert done.exit_code in (2, 3)
     assert said in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("rows", "words", "why", "split"),
+    [
+        (
+            "".join(f"{i / 2},{'ab'[i % 2] if i % 9 else ''}\n" for i in range(90)),
+            "y,train",
+            "10 rows without",
+            1,
+        ),
+        ("".join(f"{i},{i * 50}\n" for i in range(8)), "y,train", "'y' holds whole numbers", 1),
+        ("1,100\n2,200\n3,310\n", "y,train", "3 rows are too few to set some apart", 0),
+        ("1,a\n2,b\n3,a\n4,c\n5,b\n", "y,train", "5 rows are too few to set some apart", 0),
+    ],
+    ids=["holes in the target", "few whole numbers", "few rows", "few rows of each class"],
+)
+def test_a_first_job_of_what_is_left(rows: str, words: str, why: str, split: int, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("x,y\n" + rows)
+    done = cli("train", "t.csv", "--target", "y", "--set", "epochs=2", "--workers", "0", "--output", "run")
+    assert done.exit_code == 0, done.output
+    assert why in done.stdout.splitlines()[0]
+    assert ("split:" in done.stdout) == ("early_stopping:" in done.stdout) == bool(split)
+    if "without" in why:
+        assert "bad_rows: skip left out 10 of 66 train rows (10: missing target)" in " ".join(
+            done.stdout.split()
+        )
+
+
+def test_what_is_set_counts_when_the_table_is_looked_at(tmp_path: Path) -> None:
+    rows = "".join(f"{i % 7}.5,{i * 3}.25\n" for i in range(40))
+    (tmp_path / "t.csv").write_text(f"x,y\n{rows}-,4\n9\n")
+    words = ["train", "t.csv", "--target", "y", "--set", "epochs=1", "--workers", "0", "--output", "run"]
+    refused = cli(*words)
+    assert "t.csv: line 43: 1 cells where the table has 2 columns: '9'" in refused.stderr
+    done = cli(*words, "--set", "data.bad_rows=skip", "--set", "data.missing=['-']")
+    assert done.exit_code == 0, done.output
+    assert "columns: {x: number}" in done.stdout

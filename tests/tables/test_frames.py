@@ -14,7 +14,7 @@ from houses import houses, job, write
 
 import distbp
 from distbp import TrainingJob, train
-from distbp.core.errors import ArgumentError, ModelError, RemoteError
+from distbp.core.errors import ArgumentError, JobError, ModelError, RemoteError
 from distbp.data.columns.rows import as_arrow
 from distbp.data.formats.arrays import from_arrays
 from distbp.data.frames import is_frame
@@ -163,3 +163,42 @@ def test_two_columns_of_one_name(known: distbp.Result) -> None:
         known.model().predict(frame)
     with pytest.raises(ModelError, match="two columns of the frame are named 'a'"):
         known.model().predict(pa.table([[1], [2]], names=["a", "a"]))
+
+
+@pytest.mark.parametrize(
+    ("data", "splits", "said"),
+    [
+        ({"windows": {"length": 3}}, ("train",), r"data\.time: is required by data\.windows"),
+        (
+            {"windows": {"length": 3}, "time": "built", "bad_rows": "skip"},
+            ("train",),
+            r"data\.bad_rows: must be refuse with data\.windows",
+        ),
+        ({"split": {"by": "group"}}, ("train",), r"data\.group: is required by data\.split\.by: group"),
+        (
+            {"split": {"test": 0.2}},
+            ("train", "test"),
+            r"data\.split\.test: must be 0, as a test frame is given",
+        ),
+        ({"standardize": True}, ("train",), r"data\.standardize: is for arrays"),
+        ({"weight": "price"}, ("train",), r"names the column 'price', which is data\.target already"),
+        ({"columns": {"price": "number"}}, ("train",), r"data\.columns\.price: is the target"),
+    ],
+)
+def test_a_job_of_frames_is_checked_as_one_of_files(
+    data: dict[str, Any], splits: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    made = of_frames().replace(data={"target": {"column": "price", "scale": "standard"}, **data})
+    with pytest.raises(JobError, match=said):
+        train(made, data=dict.fromkeys(splits, houses()), output=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "data", [{"split": {"validation": 0.2}}, {"weight": "a"}, {"target": "a"}, {"columns": {"a": "number"}}]
+)
+def test_what_is_for_tables_is_no_part_of_a_job_of_arrays(data: dict[str, Any], tmp_path: Path) -> None:
+    made, (name,) = of_frames().replace(data=data), data
+    with pytest.raises(
+        JobError, match=rf"data\.{name}: is for tables; give a frame: train\(job, data=frame\)"
+    ):
+        train(made, data=(NUMBERS, NUMBERS[:, 0]), output=tmp_path / "run")

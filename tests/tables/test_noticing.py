@@ -117,3 +117,20 @@ def test_a_table_as_it_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (
         predicted.stderr == "note: cells with levels that have no column of their own in the model: '3' (1)\n"
     )
+
+
+def test_columns_that_name_the_target_or_the_rows(tmp_path: Path) -> None:
+    """A class by another name, and numbers that only tell rows apart."""
+    frame = houses().to_pandas()
+    frame["price"] = np.where(frame["price"] > 150, "dear", "cheap")
+    frame["sign"] = np.where(frame["price"] == "dear", "A", "B")
+    frame["flag"] = frame["price"] == "dear"
+    frame["number"] = np.random.default_rng(0).permutation(len(frame)) * 7 + 1000
+    frame.to_csv(tmp_path / "h.csv", index=False)
+    notes = open_splits(classes(), tmp_path).notes
+    assert notes == (
+        "columns with another whole number in every training row, as ids have: 'number'; drop those that"
+        " only name the rows",
+        "columns whose values name those of the target 'price', one for one: 'sign', 'flag'; if they are not"
+        " known when you predict, drop them",
+    )

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 from houses import houses, job, write
 
-from distbp import load_model, train
+from distbp import TrainingJob, load_model, train
 from distbp.cli.main import group
 from distbp.core.errors import DataError, ModelError
 from distbp.model.predictor import Model
@@ -282,3 +282,46 @@ def test_a_model_of_other_columns_is_told_of(run: Path, tmp_path: Path) -> None:
 def write_job(folder: Path, init: str) -> Path:
     (folder / "job.yaml").write_text(job("h.csv").replace(init=init).to_yaml())
     return folder / "job.yaml"
+
+
+@pytest.mark.parametrize("loss", ["sigmoid_cross_entropy", "softmax_cross_entropy"])
+def test_booleans_as_classes(loss: str, tmp_path: Path) -> None:
+    """Those of typed files and frames come back as booleans, text as text; each model measures both."""
+    table = houses(120)
+    frame = table.to_pandas()
+    frame.to_csv(tmp_path / "h.csv", index=False)  # True and False
+    write(table, tmp_path / "h.parquet")
+    write(table, tmp_path / "h.jsonl")
+    found = {}
+    for suffix in ("csv", "parquet", "jsonl"):
+        units = 1 if loss == "sigmoid_cross_entropy" else 2
+        fields = job(tmp_path / f"h.{suffix}", target="garden", split=None).model_dump(mode="json")
+        layers = [{"type": "dense", "units": units}]
+        asked = TrainingJob(**{**fields, "loss": loss, "model": {"layers": layers}, "metrics": ["accuracy"]})
+        result = train(asked, output=tmp_path / suffix)
+        model = result.model()
+        said = [
+            cli("evaluate", tmp_path / suffix, tmp_path / f"h.{one}").stdout for one in ("csv", "parquet")
+        ]
+        assert said[0].splitlines()[1:] == said[1].splitlines()[1:]
+        accuracy = model.evaluate(table, frame["garden"])["accuracy"]
+        right = model.predict(table).astype(str) == frame["garden"].astype(str)
+        assert accuracy == right.mean()
+        found[suffix] = (model.classes, result.params_sha256)
+    assert [classes for classes, _ in found.values()] == [("False", "True"), (False, True), (False, True)]
+    assert len({digest for _, digest in found.values()}) == 1
+
+
+def test_targets_of_a_file_that_cannot_be_compared_with(tmp_path: Path) -> None:
+    """A class of 1.7 is not taken for 1."""
+    rows = [f"{n},{n % 3}\n" for n in range(60)]
+    (tmp_path / "t.csv").write_text("a,y\n" + "".join(rows))
+    fields = job(tmp_path / "t.csv", target="y").model_dump(mode="json")
+    loss, layers = "softmax_cross_entropy", [{"type": "dense", "units": 3}]
+    asked = {**fields, "loss": loss, "model": {"layers": layers}, "metrics": ["accuracy"]}
+    train(TrainingJob(**asked), output=tmp_path / "run")
+    (tmp_path / "u.csv").write_text("a,y\n1,1.0\n2,1.7\n")
+    assert "row 1: 1.7 is not a label" in cli("evaluate", tmp_path / "run", tmp_path / "u.csv").stderr
+    (tmp_path / "u.csv").write_text("a,y\n1,1.0\n2,\n")
+    said = cli("evaluate", tmp_path / "run", tmp_path / "u.csv").stderr
+    assert "row 1, column 'y': the target is missing. Mend it, or leave such rows out\n" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -118,3 +119,51 @@ def test_frames_from_python(kind: str, digest: str, tmp_path: Path) -> None:
     given = of_frames.replace(data={"target": {"column": "price", "scale": "standard"}})
     splits = open_splits(given, Path(), {"train": frames[kind], "test": table.slice(3, 20)})
     assert splits.rows == {"train": 300, "test": 20}
+
+
+def test_markers_that_are_numbers_and_dates(tmp_path: Path) -> None:
+    """-999 in a typed file or a frame is as missing as its text in CSV is."""
+    table = houses()
+    rooms, area, built = (table[name].to_pylist() for name in ("rooms", "area", "built"))
+    marked = {
+        "rooms": pa.array([-999 if row % 9 == 0 else one for row, one in enumerate(rooms)]),
+        "area": pa.array([-999.0 if one is None else one for one in area]),
+        "built": pa.array([date(1900, 1, 1) if row % 7 == 0 else one for row, one in enumerate(built)]),
+    }
+    for name, column in marked.items():
+        table = table.set_column(table.column_names.index(name), name, column)
+    missing = ["", "-999", "1900-01-01"]
+    found = []
+    for suffix in (".csv", ".parquet", ".jsonl"):
+        result = train(
+            job(write(table, tmp_path / f"h{suffix}"), missing=missing), output=tmp_path / f"run{suffix}"
+        )
+        found.append((result.params_sha256, result.model().predict(table).tolist()))
+    assert found[0] == found[1] == found[2]
+    plan = result.model().plan
+    assert plan is not None
+    numbers = {column.name: column for column in plan.columns}
+    assert numbers["area"].indicator and numbers["rooms"].indicator and numbers["built"].indicator
+    assert 20 < numbers["area"].center < 200
+    every = pa.table({"a": [1.0, 2.0] * 20, "b": [-999] * 40, "price": range(40)})
+    splits = open_splits(job(write(every, tmp_path / "e.parquet"), missing=missing), Path())
+    assert splits.plan is not None and splits.plan.needs == ("a",)  # as in CSV
+
+
+@pytest.mark.parametrize("column", ["garden", "built"])
+def test_booleans_and_days_as_categories(column: str, tmp_path: Path) -> None:
+    """Text of True and False, as pandas writes it, means the booleans of a typed file; so for days."""
+    table = houses()
+    days = pa.array([date(2024, 2, 1 + row % 5) for row in range(300)])
+    table = table.set_column(table.column_names.index("built"), "built", days)
+    frame = table.to_pandas()
+    frame.to_csv(tmp_path / "h.csv", index=False)
+    parquet.write_table(table, tmp_path / "h.parquet")
+    found = []
+    for name in ("h.csv", "h.parquet"):
+        asked = job(tmp_path / name, columns={column: "category"})
+        result = train(asked, output=tmp_path / f"run-{name}")
+        model, others = result.model(), (table, frame, frame.astype({column: str}))
+        found.append((result.params_sha256, *(model.predict(one).tolist() for one in others)))
+        assert len({str(one) for one in found[-1][1:]}) == 1
+    assert found[0] == found[1]

@@ -326,3 +326,17 @@ def test_options_that_do_not_go_together() -> None:
     for kind in (lambda: Number(value=3), lambda: Date(parts=("month", "month"))):
         with pytest.raises((ValueError, DistbpError), match=r"give both or neither|each once"):
             kind()
+
+
+@pytest.mark.parametrize("power", [1000, 900, -700, -1000])
+def test_columns_of_any_size_are_standardized_alike(power: int) -> None:
+    """Squares of such numbers leave float64."""
+    values = np.random.default_rng(0).normal(3, 2, 100)
+    values[7] = NAN
+    usual = fit_column("x", Number(bins=4), Column(values), None)
+    code = fit_column("x", Number(bins=4), Column(np.ldexp(values, power)), None)
+    assert (code.center, code.spread) == (np.ldexp(usual.center, power), np.ldexp(usual.spread, power))
+    assert code.edges == usual.edges
+    far = fit_column("x", Number(), Column(np.array([-1.5e308, 1.5e308, 0, 1])), None)
+    ranged = fit_column("x", Number(scale="min_max"), Column(np.array([-1.5e308, 1.5e308, 0, 1])), None)
+    assert np.isfinite([far.center, far.spread, ranged.center, ranged.spread]).all()

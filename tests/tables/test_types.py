@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from distbp.core.errors import DataError
 from distbp.data.columns import types
 from distbp.data.columns.cells import MISSING, NUMBER, as_numbers, matches, numbers_of
 from distbp.data.columns.csv_text import find_dialect
@@ -52,7 +53,10 @@ def test_the_last_row_counts_and_is_named(tmp_path: Path) -> None:
     found = facts(tmp_path, "a,b\n" + "1,2\n" * 200_000 + "3,n.a.\n")
     assert found["a"].type == "whole"
     assert found["b"].type == "text"
-    assert found["b"].why == "t.csv: row 200,000 is 'n.a.', after whole numbers"
+    assert found["b"].why == (
+        "t.csv: row 200,000 is 'n.a.', after whole numbers; name it in data.missing if it means a missing"
+        " cell"
+    )
     assert found["b"].levels == {"2": 200_000, "n.a.": 1}
 
 
@@ -137,7 +141,7 @@ def test_a_decimal_comma_without_a_header(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("a;b\n1,500;x\n", "all cells are text"),
+        ("a;b\n1,500;x\n", "'1,500' is no number; write it without signs between thousands"),
         ("a;b\n1,5;x\n", "'1,5' is no number; for a decimal comma in CSV say decimal: ','"),
         (
             "a;b\n1;x\n1,5;x\n",
@@ -168,3 +172,30 @@ def test_the_fast_way_to_numbers_is_the_pattern(text: str) -> None:
         assert values[0] == float(text)
     else:
         assert numbers_of(cell) is None
+
+
+@pytest.mark.parametrize(
+    ("cell", "why"),
+    [
+        ('"1,500"', "'1,500' is no number; write it without signs between thousands"),
+        ("1 234.50", "'1 234.50' is no number; write it without signs between thousands"),
+        ("31.12.1999", "'31.12.1999' is no date that is known; write dates as 2024-02-29"),
+        ("2024-02-30", "'2024-02-30' is no date that is known; write dates as 2024-02-29"),
+        ("7 kg", "all cells are text"),
+    ],
+)
+def test_why_text_is_neither_numbers_nor_dates(cell: str, why: str, tmp_path: Path) -> None:
+    assert facts(tmp_path, f"a;b\n{cell};1\n".replace(";", "\t"))["a"].why == why
+
+
+def test_a_marker_of_missing_cells_is_asked_for(tmp_path: Path) -> None:
+    why = facts(tmp_path, "a,b\n1.5,1\n-,2\n")["a"].why
+    assert why == "t.csv: row 1 is '-', after numbers; name it in data.missing if it means a missing cell"
+
+
+def test_a_header_in_another_encoding(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes("größe,b\n1,2\n".encode("latin-1"))
+    with pytest.raises(
+        DataError, match=r"t\.csv: the header is not utf-8 text; say the encoding of the file"
+    ):
+        open_raw(TableFiles(path="t.csv"), tmp_path)

@@ -279,3 +279,32 @@ def test_monthly_sunspots_as_windows_beat_persistence(test_data: Path, tmp_path:
     ours, persistence = error(np.r_[np.zeros(36), found]), error(np.r_[0, spots[:-1]])
     assert persistence == pytest.approx(20.09, abs=0.005)
     assert ours < 0.95 * persistence
+
+
+def test_rows_to_predict_are_in_the_order_of_time(tmp_path: Path) -> None:
+    """Training puts rows in order; whoever predicts does it himself, and is told where he did not."""
+    table, other = series(), series(30, start=7)
+    both = {name: [*table[name], *other[name]] for name in table} | {"shop": ["a"] * ROWS + ["b"] * 30}
+    both["day"] = pa.array([*table["day"].to_pylist(), *other["day"].to_pylist()])
+    model = distbp.train(job(write(tmp_path / "s.csv", table)), output=tmp_path / "run").model()
+    rows = pa.table(table)
+    back = rows.take(pa.array(np.arange(ROWS)[::-1]))
+    said = "row 1 is not later than the row before it, by 'day'; give rows in the order of time"
+    for given in (back, back.to_pylist()):
+        with pytest.raises(ModelError, match=said):
+            model.predict(given)
+    text = [str(day) for day in rows["day"].to_pylist()]
+    assert len(model.predict({**table, "day": text})) == ROWS - 4
+    with pytest.raises(DataError, match=rf"t\.csv: {said}"):
+        words = (str(write(tmp_path / "t.csv", back)),)
+        given_for(model, tmp_path / "run", words, "test", with_targets=True)
+    with pytest.raises(
+        DataError, match=r"60 targets for 56 windows of 5 rows; give one for each, that of the"
+    ):
+        model.evaluate(rows, table["sold"])
+    path = write(tmp_path / "g.csv", both)
+    grouped = distbp.train(job(path, data={"group": "shop"}), output=tmp_path / "grouped").model()
+    rows = pa.table(both)
+    assert len(grouped.predict(rows)) == ROWS - 4 + 26
+    with pytest.raises(ModelError, match="rows of one 'shop' stand apart; give those of each one after the"):
+        grouped.predict(rows.take(pa.array([*range(40), *range(60, 90), *range(40, 60)])))

@@ -57,9 +57,9 @@ class Coded:
 
 
 def cleaned(cells: Any, missing: Sequence[str], before: Any = None) -> Any:
-    """Text without blanks around it, null where it is one of `missing`; other types as they are. `Coded`
-    where the text came with a dictionary. before: what this gave for the piece before, whose dictionary may
-    be the same."""
+    """Text without blanks around it, null where it is one of `missing`; of other types numbers and dates,
+    null where `missing` has the text of that number or date. `Coded` where the text came with a dictionary.
+    before: what this gave for the piece before, whose dictionary may be the same."""
     pa, compute = arrow().pa, arrow().compute
     if pa.types.is_dictionary(cells.type) and is_text(cells.type.value_type):
         known = isinstance(before, Coded) and cells.dictionary.equals(before.dictionary)
@@ -69,10 +69,32 @@ def cleaned(cells: Any, missing: Sequence[str], before: Any = None) -> Any:
     if pa.types.is_dictionary(cells.type):
         cells = cells.dictionary_decode()
     if not is_text(cells.type):
-        return cells
+        return _without(cells, missing)
     text = compute.utf8_trim_whitespace(cells.cast(pa.string()))
     gone = compute.is_in(text, value_set=pa.array(list(missing), pa.string()))
     return compute.if_else(gone, pa.scalar(None, pa.string()), text)
+
+
+def means_values(missing: Sequence[str]) -> bool:
+    """Whether a missing cell may be a number or a date, as -999, so that typed columns may hold it."""
+    return any(re.match(NUMBER, text) or re.match(DATE, text) for text in missing)
+
+
+def _without(cells: Any, missing: Sequence[str]) -> Any:
+    """Cells of a type other than text, null where they are a number or a date that `missing` has."""
+    pa, compute = arrow().pa, arrow().compute
+    types = pa.types
+    if not means_values(missing):
+        return cells
+    if types.is_integer(cells.type) or types.is_floating(cells.type) or types.is_decimal(cells.type):
+        pattern, read = NUMBER, as_numbers
+    elif types.is_timestamp(cells.type) or types.is_date(cells.type):
+        pattern, read = DATE, as_dates
+    else:
+        return cells
+    told = read(pa.array([text for text in missing if re.match(pattern, text)], pa.string()))[0]
+    gone = np.isin(read(cells)[0], told[~np.isnan(told)])
+    return compute.if_else(pa.array(gone), pa.scalar(None, cells.type), cells) if gone.any() else cells
 
 
 def first_no_text(cells: Any) -> int | None:
@@ -196,6 +218,20 @@ def as_booleans(cells: Any) -> tuple[Array, Array | None]:
     return numbers, strange if strange.any() else bad
 
 
+def truth(text: str) -> bool | None:
+    """What a text says as yes or no; None: it is neither."""
+    text = text.lower()
+    return True if text in (*TRUE, "1") else False if text in (*FALSE, "0") else None
+
+
+def truths(texts: Sequence[Any]) -> dict[bool | None, str]:
+    """The text for yes and for no, where these two words, in any of their spellings, are all that there is;
+    else none. So a boolean of a typed file is told to be the True of a CSV."""
+    found: dict[bool | None, str] = {truth(text): text for text in texts if text not in ("0", "1")}
+    found.pop(None, None)
+    return found if len(found) == len(texts) else {}
+
+
 def as_levels(cells: Any, numeric: bool) -> tuple[Any, Array | None]:
     """The cells as text (null: missing), and which cells are bad. `numeric`: they are numbers, whose text is
     the shortest: 3 for 3.0."""
@@ -205,8 +241,8 @@ def as_levels(cells: Any, numeric: bool) -> tuple[Any, Array | None]:
     if numeric or not is_text(cells.type):
         if pa.types.is_nested(cells.type) or pa.types.is_binary(cells.type):
             return compute.cast(pa.nulls(len(cells)), pa.string()), _none_of(cells)[1]
-        if pa.types.is_temporal(cells.type):
-            return cells.cast(pa.string()), None
+        if pa.types.is_temporal(cells.type):  # a day has no time, as in text
+            return compute.replace_substring_regex(cells.cast(pa.string()), r" 00:00:00(\.0+)?Z?$", ""), None
         numbers, bad = as_numbers(cells)
         distinct, places = np.unique(numbers, return_inverse=True)
         return pa.array([number_text(n) for n in distinct.tolist()], pa.string()).take(pa.array(places)), bad

@@ -74,6 +74,11 @@ def find_dialect(source: TableFiles, file: DataFile, *, header: bool | None = No
         header, why = _has_header(first)
     if not header:
         return Dialect(delimiter, False, tuple(map(str, range(len(first)))), why)
+    if any("\ufffd" in name for name in first):
+        raise DataError(
+            f"{file.name}: the header is not {source.encoding} text; say the encoding of the file (encoding:"
+            " latin-1), or save it as UTF-8"
+        )
     empty = [i for i, name in enumerate(first) if not name]
     names = [name or f"unnamed_{i}" for i, name in enumerate(first)]
     twice = sorted({name for name in names if names.count(name) > 1})

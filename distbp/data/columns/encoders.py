@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from distbp.core.arrays import Array
+from distbp.data.columns.cells import truth, truths
 from distbp.nn.layers.columns import Cell, EmbeddingCell, NumberCell, OneHotCell, TableCell
 from distbp.nn.layers.periodic import Periodic
 from distbp.nn.ops.activations import SMOOTH_LIMIT
@@ -131,7 +132,13 @@ class CategoryCode:
     def _code(self, level: str) -> int:
         if self.buckets:
             return zlib.crc32(level.encode()) % self.buckets + 1
-        return self._codes.get(level, 0)
+        code = self._codes.get(level, 0)
+        return code or (self._truths.get(truth(level), 0) if self._truths else 0)
+
+    @cached_property
+    def _truths(self) -> dict[bool | None, int]:
+        """The codes of yes and no, which any word for them has."""
+        return {says: self._codes[level] for says, level in truths(self.levels).items()}
 
     @cached_property
     def _codes(self) -> dict[str, int]:

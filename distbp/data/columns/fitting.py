@@ -23,6 +23,7 @@ from distbp.nn.layers.periodic import PeriodicEmbedding
 
 _RANKS = 257  # of scale: quantile
 _DAY = 86_400
+_LEAST = 1e-140  # a deviation whose square has all its digits
 _COUNTED_ROWS = 4 * CHUNK_ROWS  # counts are exact in any order; with fewer rows, threads wait for each other
 
 
@@ -64,8 +65,21 @@ def fit_column(name: str, kind: Any, column: Column, rows: Array | None, numeric
 
 
 def moments(column: Column, rows: Array | None, change: Callable[[Array], Array] | None = None) -> Moments:
-    """Of the numbers, or of what `change` makes of them. Chunks are joined in order (Chan, Golub and LeVeque,
-    1983); each is seen from its first number, so that constants are exact and large values do not cancel."""
+    """Of the numbers, or of what `change` makes of them. Where their squares leave float64 they are brought
+    near 1 by a power of two, which rounds nothing."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = _moments(column, rows, change)
+    if not found.numbers or found.low == found.high or _LEAST < found.deviation < np.inf:
+        return found
+    exponent = int(np.frexp(max(abs(found.low), abs(found.high)))[1])
+    near = _moments(column, rows, lambda x: np.ldexp(x if change is None else change(x), -exponent))
+    mean, deviation = np.ldexp([near.mean, near.deviation], exponent).tolist()
+    return found._replace(mean=mean, deviation=deviation or 1.0)
+
+
+def _moments(column: Column, rows: Array | None, change: Callable[[Array], Array] | None) -> Moments:
+    """Chunks are joined in order (Chan, Golub and LeVeque, 1983); each is seen from its first number, so that
+    constants are exact and large values do not cancel."""
     count, mean, squares, low, high = 0, 0.0, 0.0, np.inf, -np.inf
     for part in _there(column, rows):
         if not len(part):
@@ -84,7 +98,7 @@ def moments(column: Column, rows: Array | None, change: Callable[[Array], Array]
     if not count:
         return Moments()
     deviation = float(np.sqrt(squares / count))
-    return Moments(mean, deviation if deviation > 0 else 1.0, low, high, count)
+    return Moments(mean, deviation if low < high else 1.0, low, high, count)
 
 
 def _there(column: Column, rows: Array | None, step: int = CHUNK_ROWS) -> Iterator[Array]:
@@ -120,7 +134,7 @@ def _number(
         center, spread = found.low, found.high - found.low
     elif kind.scale == "none":
         center, spread = 0.0, 1.0
-    spread = spread if spread > 0 else 1.0
+    spread = min(spread, float(np.finfo(np.float64).max)) if spread > 0 else 1.0
     fill = float(kind.value) if kind.fill == "value" else fill
     code = NumberCode(name, center, spread, fill, indicator, log=log, ranks=ranks, clip=kind.clip is not None)
     if kind.frequencies is not None:

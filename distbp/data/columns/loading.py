@@ -44,7 +44,6 @@ class Loaded:
 class BadRows:
     """Rows that cannot be used, and why; the first one in words."""
 
-    skip: bool
     counts: dict[str, int] = field(default_factory=dict)
     first: str = ""
 
@@ -57,12 +56,14 @@ class BadRows:
         bad |= found
 
 
-def load_columns(table: NamedTable, uses: Mapping[str, Use], missing: Sequence[str], *, skip: bool) -> Loaded:
+def load_columns(
+    table: NamedTable, uses: Mapping[str, Use], missing: Sequence[str], *, skip: bool | None
+) -> Loaded:
     """Raises DataError with the place of the first bad cell; with `skip`, rows that have one are left out and
-    counted."""
+    counted. None: nobody has that choice."""
     room = Room()
     grown = {name: Gathering(use.reads, room, use.numeric) for name, use in uses.items()}
-    bad_rows, kept = BadRows(skip), []
+    bad_rows, kept = BadRows(), []
     with Threads() as threads:
         for row, cells in ahead(table.pieces(list(uses))):
             bad = np.zeros(len(next(iter(cells.values()))), bool)
@@ -75,7 +76,7 @@ def load_columns(table: NamedTable, uses: Mapping[str, Use], missing: Sequence[s
                 for problem in found:
                     bad_rows.mark(bad, *problem)
             if bad_rows.first and not skip:
-                raise DataError(_refusal(bad_rows.first))
+                raise DataError(_refusal(bad_rows.first, skip is not None))
             kept.append(~bad)
     keep = np.concatenate(kept)
     if not keep.any():
@@ -123,9 +124,9 @@ def _said(table: NamedTable, row: int, found: Array, name: str, raw: Any, what: 
     return f"{table.place(row + index)}, column {name!r}: {shown} {what}"
 
 
-def _refusal(first: str) -> str:
-    return (
-        f"{first}. Mend it, name the text in data.missing if it means a missing cell, or set bad_rows: skip"
-        if "is no" in first
-        else f"{first}. Mend it, or set bad_rows: skip"
-    )
+def _refusal(first: str, choice: bool) -> str:
+    ways = ["Mend it"]
+    if "is no" in first and choice:
+        ways.append("name the text in data.missing if it means a missing cell")
+    ways.append("set bad_rows: skip" if choice else "leave such rows out")
+    return f"{first}. {', '.join(ways[:-1])}, or {ways[-1]}"

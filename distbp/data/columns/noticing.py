@@ -14,6 +14,7 @@ from distbp.data.columns.store import CHUNK_ROWS, Column
 
 _SAME = 0.9999  # a correlation that only a copy has
 _SHOWN = 8
+_MANY = 100  # rows, in which a column of counts or of codes has some value twice
 
 
 def notices(plan: Plan, columns: Mapping[str, Column], owner: Array, by_class: Set[str]) -> Iterator[str]:
@@ -24,8 +25,21 @@ def notices(plan: Plan, columns: Mapping[str, Column], owner: Array, by_class: S
     constant = [name for name, cells in values.items() if _one_value(cells)]
     if constant and not (owner[CHUNK_ROWS:] == 0).any():
         yield f"columns with one value in all training rows, which say nothing: {_listed(constant)}"
+    ids = [one.name for one in plan.columns if one.type == "number" and _differs_always(values[one.name])]
+    if ids:
+        yield (
+            f"columns with another whole number in every training row, as ids have: {_listed(ids)}; drop"
+            " those that only name the rows"
+        )
     for name in dict.fromkeys(code.name for code in plan.targets.values()):
         target = columns[name]
+        own = target.values[:CHUNK_ROWS][first]
+        same = [n for n in plan.needs if n != name and _names_each(values[n], own)]
+        if same:
+            yield (
+                f"columns whose values name those of the target {name!r}, one for one: {_listed(same)}; if"
+                " they are not known when you predict, drop them"
+            )
         if target.levels is not None or name in by_class:
             yield from _absent(target, owner)
             continue
@@ -33,8 +47,9 @@ def notices(plan: Plan, columns: Mapping[str, Column], owner: Array, by_class: S
             n
             for n in plan.needs
             if n != name  # its past is known
+            and n not in same
             and columns[n].levels is None
-            and _follows(values[n], target.values[:CHUNK_ROWS][first])
+            and _follows(values[n], own)
         ]
         if copies:
             yield (
@@ -43,9 +58,34 @@ def notices(plan: Plan, columns: Mapping[str, Column], owner: Array, by_class: S
             )
 
 
+def _missing(cells: Array) -> Array:
+    return np.isnan(cells) if cells.dtype.kind == "f" else cells < 0
+
+
 def _one_value(cells: Array) -> bool:
-    missing = np.isnan(cells) if cells.dtype.kind == "f" else cells < 0
+    missing = _missing(cells)
     return bool(missing.all() or (not missing.any() and (cells == cells[0]).all()))
+
+
+def _differs_always(cells: Array) -> bool:
+    """Whether all cells are whole numbers, and no two the same."""
+    return bool(
+        len(cells) >= _MANY and (cells == np.floor(cells)).all() and len(np.unique(cells)) == len(cells)
+    )
+
+
+def _names_each(cells: Array, target: Array) -> bool:
+    """Whether each value of a column stands for one of the target, and the other way around: a class by
+    another name. Values that come less than five times on average show nothing."""
+    if len(np.unique(cells[:_MANY])) > len(np.unique(target)):
+        return False
+    there = ~_missing(cells)
+    (names, of_cells), (classes, of_target) = (
+        np.unique(values[there], return_inverse=True) for values in (cells, target)
+    )
+    if not 1 < len(names) == len(classes) <= there.sum() // 5:
+        return False
+    return len(np.unique(of_cells * len(classes) + of_target)) == len(names)
 
 
 def _follows(cells: Array, target: Array) -> bool:

@@ -16,6 +16,7 @@ from distbp.core import settings
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError
 from distbp.data.columns import keeping
+from distbp.data.columns.cells import truth
 from distbp.data.columns.choosing import Wanted, check_columns, chosen_kinds, uses_of
 from distbp.data.columns.fitting import fit_column, moments
 from distbp.data.columns.keeping import Opened
@@ -202,7 +203,7 @@ def _tables(
         if wanted.weight is not None:
             weights = np.concatenate(list(loaded.columns[wanted.weight].chunks(rows)))
         targets = {
-            output: _targets(code, loaded.columns[code.name], rows, facts[code.name].type)
+            output: _targets(code, loaded.columns[code.name], rows, facts[code.name])
             for output, code in plan.targets.items()
         }
         found[split] = build(
@@ -219,14 +220,17 @@ def _tables(
     return found
 
 
-def _targets(code: TargetCode, column: Column, rows: Array, kind: str) -> Array:
-    """Those of some rows; many are mapped from a file without a name."""
+def _targets(code: TargetCode, column: Column, rows: Array, facts: Facts) -> Array:
+    """Those of some rows; many are mapped from a file without a name. Booleans of typed files stay so."""
     numbers = code.scaled or bool(code.limits)  # and no classes, however many outputs the network has
     if column.levels is not None:
         names = np.array(column.levels or ("",), dtype=str)
+        said = [truth(level) for level in column.levels]
+        if facts.typed and facts.type == "boolean" and None not in said:
+            names = np.array(said, dtype=bool)
         dtype, parts = names.dtype, (names[part] for part in column.chunks(rows))
     else:
-        dtype = np.dtype(np.int64 if kind == "whole" and not numbers else np.float64)
+        dtype = np.dtype(np.int64 if facts.type == "whole" and not numbers else np.float64)
         parts = (code.scale(part) if code.scaled else part for part in column.chunks(rows))
     store, start = Rows((int(rows.sum()),), dtype, _TARGET_BYTES), 0
     for part in parts:

@@ -39,27 +39,30 @@ def encode_file(plan: Plan, table: NamedTable, dtype: Any, ahead: int = 0) -> En
     """The rows of a file; of a series its windows that have `ahead` rows behind them. Raises DataError with
     every column that is missing, or the place of a bad cell."""
     seen = Seen(extra=plan.check_names(table.names, table.name))
-    parts, groups = [], []
-    for row, cells in table.pieces(plan.needs):
+    parts, groups, times = [], [], []
+    time = _time(plan, table.names)
+    for row, cells in table.pieces([*plan.needs, *time]):
         parts.append(_piece(plan, cells, dtype, seen, lambda index, row=row: table.place(row + index)))
         groups += _groups(plan, cells)
-    return _encoded(plan, np.concatenate(parts), seen, groups, ahead, table.name)
+        times += _times(plan, cells)
+    return _encoded(plan, np.concatenate(parts), seen, groups, times, ahead, table.name)
 
 
 def encode_given(plan: Plan, given: Any, dtype: Any) -> EncodedRows:
     """The rows of a value from Python: a frame of pandas or Polars, a table of Arrow, a mapping of columns,
     a list of mappings, one mapping of single values. Raises DataError."""
     if isinstance(given, list | tuple):  # of mappings, of which each may name columns of its own
-        seen = Seen(extra=plan.check_names(_names_of(given), "the data"))
-        table = as_arrow(given, plan.needs)
+        names = _names_of(given)
+        seen = Seen(extra=plan.check_names(names, "the data"))
+        table = as_arrow(given, [*plan.needs, *_time(plan, names)])
     else:
         table = as_arrow(given)
         seen = Seen(extra=plan.check_names(table.column_names, "the data"))
     if not table.num_rows:
         return EncodedRows(np.empty((0, plan.width), dtype), seen)
-    cells = {name: _one(table.column(name)) for name in plan.needs}
+    cells = {name: _one(table.column(name)) for name in (*plan.needs, *_time(plan, table.column_names))}
     inputs = _piece(plan, cells, dtype, seen, lambda index: f"row {index:,}")
-    return _encoded(plan, inputs, seen, _groups(plan, cells), 0, "the data")
+    return _encoded(plan, inputs, seen, _groups(plan, cells), _times(plan, cells), 0, "the data")
 
 
 def _groups(plan: Plan, cells: Mapping[str, Any]) -> list[str]:
@@ -68,10 +71,28 @@ def _groups(plan: Plan, cells: Mapping[str, Any]) -> list[str]:
     return [str(cell) for cell in cells[group].to_pylist()] if group else []
 
 
-def _encoded(plan: Plan, inputs: Array, seen: Seen, groups: list[str], ahead: int, where: str) -> EncodedRows:
+def _time(plan: Plan, names: Sequence[str]) -> list[str]:
+    """The column that puts rows in order, where it is there and is no input."""
+    time = "" if plan.series is None else plan.series.time
+    return [time] if time in names and time not in plan.needs else []
+
+
+def _times(plan: Plan, cells: Mapping[str, Any]) -> list[Array]:
+    """Of rows of a series, as numbers; NaN where a cell is neither a number nor a date."""
+    raw = None if plan.series is None else cells.get(plan.series.time)
+    if raw is None:
+        return []
+    found = [read_cells(c.cleaned(raw, plan.missing), how)[0] for how in ("date", "number")]
+    return [np.where(np.isnan(found[0]), found[1], found[0])]
+
+
+def _encoded(
+    plan: Plan, inputs: Array, seen: Seen, groups: list[str], times: list[Array], ahead: int, where: str
+) -> EncodedRows:
     if plan.series is None:
         return EncodedRows(inputs, seen)
-    windows = plan.series.windows(groups or None, len(inputs), ahead, where)
+    known = np.concatenate(times) if times else None
+    windows = plan.series.windows(groups or None, known, len(inputs), ahead, where)
     return EncodedRows(inputs, seen, windows)
 
 

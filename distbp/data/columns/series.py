@@ -25,9 +25,25 @@ class SeriesCode:
     group: str = ""
     difference: bool = False
 
-    def windows(self, groups: Sequence[str] | None, rows: int, ahead: int, where: str) -> Windows:
-        """Every window of rows in the order of time. Raises DataError where there is none."""
+    def windows(
+        self, groups: Sequence[str] | None, times: Array | None, rows: int, ahead: int, where: str
+    ) -> Windows:
+        """Every window of rows in the order of time. groups, times: (rows,); a time is NaN where a cell is
+        none; None: nobody knows them. Raises DataError where there is none, or rows are in another order."""
         codes = None if groups is None else np.unique(np.array(groups, dtype=str), return_inverse=True)[1]
+        if codes is not None and np.count_nonzero(np.diff(codes)) > codes.max(initial=0):
+            raise DataError(
+                f"{where}: rows of one {self.group!r} stand apart; give those of each one after the other, in"
+                " the order of time"
+            )
+        if times is not None:
+            back = np.diff(times) <= 0
+            back &= True if codes is None else codes[1:] == codes[:-1]
+            if back.any():
+                raise DataError(
+                    f"{where}: row {int(back.argmax()) + 1:,} is not later than the row before it, by"
+                    f" {self.time!r}; give rows in the order of time"
+                )
         found = windows_of(codes, rows, self.length, 1, ahead)
         if not len(found):
             raise DataError(

@@ -6,7 +6,8 @@ first. Text in typed files is looked at in the same way, so that a table has the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,12 +35,15 @@ _AFTER = {
     "number": ("number",),
     "date": ("date",),
 }
+_GROUPED = r"[+-]?[0-9]{1,3}([,.' \u00a0\u202f][0-9]{3})*([.,][0-9]+)?"
+_OTHER_DATE = r"[0-9]{1,4}([./-])[0-9]{1,2}\1[0-9]{1,4}( .*)?"
 
 
 @dataclass
 class Facts:
     """What is known of a column. `type`: a key of `WORDS`. `why`: in words. `levels`: text -> rows, or None
-    where they are more than are counted. `low`, `high`: of numbers, and of dates in seconds."""
+    where they are more than are counted. `low`, `high`: of numbers, and of dates in seconds. `typed`: it is
+    stored with a type other than text."""
 
     name: str
     type: str
@@ -49,6 +53,7 @@ class Facts:
     levels: dict[str, int] | None
     low: float | None = None
     high: float | None = None
+    typed: bool = False
 
     @property
     def numeric(self) -> bool:
@@ -115,7 +120,10 @@ class _Finder:
             strange = c.as_dates(piece)[1]
         index = int(strange.argmax())
         cell = piece[index].as_py()[:40]
-        self.changed = f"{table.place(row + index)} is {cell!r}, after {WORDS[before]}{c.comma_hint(cell)}"
+        hint = c.comma_hint(cell)
+        if not any(one.isdigit() for one in cell):
+            hint = "; name it in data.missing if it means a missing cell"
+        self.changed = f"{table.place(row + index)} is {cell!r}, after {WORDS[before]}{hint}"
 
     def _count(self, text: Any, counts: Array | None = None) -> None:
         """counts: where the entries of a dictionary are given, how often each is there."""
@@ -158,20 +166,31 @@ class _Finder:
             why = f"stored as {self.stored}" if self.stored else f"all cells are {WORDS[kind]}"
             if kind == "text":
                 zeros = sorted(v for v in self.levels or () if v[:1] == "0" and v.isdecimal() and len(v) > 1)
-                why = f"{zeros[0]!r} has zeros in front" if zeros else why
+                why = f"{zeros[0]!r} has zeros in front" if zeros else _unread(self.levels or ()) or why
             elif kind == "empty":
                 why = "every cell is missing"
         known = self.deep and np.isfinite(self.low)
         low, high = (self.low, self.high) if known else (None, None)
-        return Facts(self.name, kind, why, self.rows, self.missing, self.levels, low, high)
+        return Facts(self.name, kind, why, self.rows, self.missing, self.levels, low, high, bool(self.stored))
+
+
+def _unread(levels: Iterable[str]) -> str:
+    """Why text is neither numbers nor dates, where all of it looks like them."""
+    levels = list(levels)
+    if levels and all(re.fullmatch(_GROUPED, level) for level in levels):
+        return f"{levels[0]!r} is no number; write it without signs between thousands"
+    if levels and all(re.fullmatch(_OTHER_DATE, level) for level in levels):
+        return f"{levels[0]!r} is no date that is known; write dates as 2024-02-29"
+    return ""
 
 
 def survey(table: NamedTable, missing: Sequence[str], *, deep: bool = False) -> dict[str, Facts]:
     """The facts of every column, from one reading of the whole table in flat memory. `deep`: with ranges,
     missing cells, and the levels of numbers that are stored as such; else of columns that are stored with a
-    type no more is read than shows that they are not empty. Raises DataError."""
+    type no more is read than shows that they are not empty, unless `missing` has numbers or dates. Raises
+    DataError."""
     finders = {name: _Finder(name, deep) for name in table.names}
-    typed = set() if deep else set(table.typed)
+    typed = set() if deep or c.means_values(missing) else set(table.typed)
     for cells in table.beginnings(sorted(typed)) if typed else ():
         for name, piece in cells.items():
             finders[name].see(piece, 0, table)
