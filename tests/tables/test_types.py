@@ -157,6 +157,20 @@ def test_cells_may_hold_line_ends(tmp_path: Path) -> None:
     assert facts(tmp_path, 'a,b\n"x\ny",1\nz,2\n')["a"].levels == {"x\ny": 1, "z": 1}
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("above", [0, 2])
+def test_a_header_may_hold_line_ends_and_stand_below_empty_lines(
+    end: str, above: int, tmp_path: Path
+) -> None:
+    text = f"#{end}" + end * above + f'"area{end}(m2)",b{end}1,2{end}{end}3,4{end}'
+    (tmp_path / "t.csv").write_bytes(text.encode())
+    found = survey(open_raw(TableFiles(path="t.csv", skip_lines=1), tmp_path), MISSING)
+    assert [(one.name, one.type, one.levels) for one in found.values()] == [
+        (f"area{end}(m2)", "whole", {"1": 1, "3": 1}),
+        ("b", "whole", {"2": 1, "4": 1}),
+    ]
+
+
 NUMBERS = "1 -1.5 +2 1e5 1E-5 .5 5. 0.0 -0 inf -Infinity 1e400"
 OTHERS = "00 01.5 nan 0x1F 1_000 1,5 e5 . + --1 1e infi true"
 

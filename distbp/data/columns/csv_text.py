@@ -7,6 +7,7 @@ for text alone, and `distbp.data.columns.types` looks at all of it.
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -26,12 +27,14 @@ _DECIMAL_COMMA = r"^(\s*[+-]?[0-9]*),([0-9]+([eE][+-]?[0-9]+)?\s*)$"
 
 
 class Dialect(NamedTuple):
-    """How the text of a table is cut. `names`: of its columns. `why`: how the header was found."""
+    """How the text of a table is cut. `names`: of its columns. `why`: how the header was found. `empty`:
+    lines without text before the first that has some."""
 
     delimiter: str
     header: bool
     names: tuple[str, ...]
     why: str
+    empty: int = 0
 
 
 @dataclass
@@ -56,6 +59,7 @@ def find_dialect(source: TableFiles, file: DataFile, *, header: bool | None = No
     sample, whole = _sample(source, file)
     if not sample.strip():
         raise DataError(f"{file.name}: there is no text in the file; check that it was copied completely")
+    empty_lines = sum(1 for _ in itertools.takewhile(lambda line: not line, sample.splitlines()))
     choices = [source.delimiter] if source.delimiter else [d for d in _DELIMITERS if d != source.decimal]
     if not source.delimiter and ".tsv" in file.name.lower():
         choices.insert(0, choices.pop(choices.index("\t")))
@@ -73,7 +77,7 @@ def find_dialect(source: TableFiles, file: DataFile, *, header: bool | None = No
     else:
         header, why = _has_header(first)
     if not header:
-        return Dialect(delimiter, False, tuple(map(str, range(len(first)))), why)
+        return Dialect(delimiter, False, tuple(map(str, range(len(first)))), why, empty_lines)
     if any("\ufffd" in name for name in first):
         raise DataError(
             f"{file.name}: the header is not {source.encoding} text; say the encoding of the file (encoding:"
@@ -89,7 +93,7 @@ def find_dialect(source: TableFiles, file: DataFile, *, header: bool | None = No
             f" {twice[0]!r}; give each a name of its own, or set header: false if the first line is a row"
         )
     note = f"{why}; the name of column {', '.join(map(str, empty))} is empty" if empty else why
-    return Dialect(delimiter, True, tuple(names), note)
+    return Dialect(delimiter, True, tuple(names), note, empty_lines)
 
 
 def read_csv(
@@ -164,7 +168,8 @@ def _opened(source: TableFiles, file: DataFile) -> Any:
 def _read_options(source: TableFiles, dialect: Dialect, *, use_threads: bool) -> Any:
     return arrow().csv.ReadOptions(
         column_names=list(dialect.names),
-        skip_rows=source.skip_lines + dialect.header,
+        skip_rows=source.skip_lines + dialect.empty,
+        skip_rows_after_names=int(dialect.header),  # a row, whose cells may hold line ends
         encoding=source.encoding,
         block_size=_BLOCK,
         use_threads=use_threads,
