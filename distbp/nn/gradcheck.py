@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
 
-STEPS = (1e-3, 1e-4, 1e-5)
+STEPS = (1e-3, 1e-4, 1e-5, 1e-6)
 TOLERANCE = 1e-7
 # A coordinate smaller than this share of the largest is judged against that share: it carries its rounding.
 FLOOR = 1e-3

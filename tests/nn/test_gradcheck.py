@@ -85,9 +85,9 @@ def test_a_near_kink_is_tried_again_with_smaller_steps() -> None:
     def relu_sum(x: np.ndarray) -> float:
         return float(np.maximum(x, 0).sum())
 
-    x = np.array([1e-4, -5e-4, 1.0, -1.0])
+    x = np.array([1e-4, -5e-4, 1.0, -1.0, 1e-5])
     assert check(relu_sum, x, (x > 0).astype(float)).passed
-    assert not check(relu_sum, x, np.array([1.0, 1.0, 1.0, 0.0])).passed
+    assert not check(relu_sum, x, np.array([1.0, 1.0, 1.0, 0.0, 1.0])).passed
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
