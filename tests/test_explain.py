@@ -234,12 +234,28 @@ CASES: dict[str, tuple[Any, ...]] = {
     "batch_normalization of images": (
         [{"type": "conv2d", "filters": 2, "kernel_size": 3}, "batch_normalization", "flatten", DENSE], IMAGES,
     ),
+    "batch_normalization of channels": (
+        [{"type": "conv2d", "filters": 2, "kernel_size": 3}, {"type": "batch_normalization", "axis": 0},
+         "flatten", DENSE],
+        IMAGES,
+    ),
+    "batch_normalization of channels of one pixel": (
+        [{"type": "max_pool2d", "kernel_size": [7, 6]}, {"type": "batch_normalization", "axis": -3},
+         "flatten", DENSE],
+        IMAGES,
+    ),
     "batch_normalization of a row": ([DENSE, "batch_normalization", DENSE], ROWS),
     "layer_normalization": ([{**DENSE, "units": 5}, "layer_normalization", "tanh", DENSE], ROWS),
     "layer_normalization of steps": (
         [{"type": "dense_steps", "units": 4, "activation": "gelu"}, "layer_normalization",
          {"type": "dense_steps", "units": 4, "activation": "softmax"}, "flatten", DENSE],
         SERIES,
+    ),
+    "layer_normalization of rows of pixels": (
+        [{"type": "conv2d", "filters": 2, "kernel_size": 3}, "layer_normalization", "flatten", DENSE], IMAGES,
+    ),
+    "softmax of rows of pixels": (
+        [{"type": "conv2d", "filters": 2, "kernel_size": 3}, "softmax", "flatten", DENSE], IMAGES,
     ),
     "dropout": ([{**DENSE, "units": 9}, {"type": "dropout", "rate": 0.3}, DENSE], ROWS),
     "dropout with a schedule": (
@@ -315,6 +331,18 @@ def test_activations(name: str) -> None:
     assert check(document(found)).largest < 1e-12
 
 
+def test_an_activation_names_the_layer_that_it_takes() -> None:
+    layers = [
+        {"type": "tanh", "name": "input alone"},
+        {**DENSE, "name": "a"},
+        {**DENSE, "name": "b"},
+        {"type": "sigmoid", "inputs": ["a"], "name": "gate"},
+        {"type": "multiply", "inputs": ["gate", "b"]},
+    ]
+    text = "\n".join(lines(explained(layers, ROWS, CLASSES)))
+    assert "a = tanh(z), z the input\n" in text and "a = sigmoid(z), z the output of layer 1\n" in text
+
+
 RULES: list[Any] = [
     {"type": "sgd", "weight_decay": 0.1}, "momentum", {"type": "momentum", "convention": "keras"}, "nesterov",
     {"type": "nesterov", "convention": "keras"}, "adagrad", "rmsprop",
@@ -338,6 +366,14 @@ def test_gradients_that_are_nothing_but_rounding() -> None:
             *CASES["attention"], CLASSES, optimizer={"type": "adam", "epsilon": 1e-9}, seed=seed
         )
         assert check(document(found)).passed
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_gradients_whose_terms_cancel(rule: Any) -> None:
+    """A normalization takes the biases below it out again. So their derivatives are 0, and every rule makes
+    something of the rounding."""
+    found = explained(*CASES["layer_normalization of rows of pixels"], CLASSES, optimizer=rule)
+    assert check(document(found)).passed
 
 
 PAIRS: list[tuple[Any, str, Any]] = [

@@ -181,3 +181,18 @@ def test_a_large_job_is_checked_on_a_few_rows(inner: str) -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(500, FEATURES)), rng.integers(0, OUTPUTS, 500)
     assert_agrees(job, {"train": (x, y)})
+
+
+def test_images_with_black_borders() -> None:
+    """There all inputs of a window are 0, and the first biases are 0: a kink of ReLU and of the maximum."""
+    x = np.zeros((16, 1, 12, 12))
+    x[:, :, 4:8, 4:8] = np.random.default_rng(0).uniform(size=(16, 1, 4, 4))
+    layers = [
+        {"type": "conv2d", "filters": 8, "kernel_size": 3, "activation": "relu"},
+        {"type": "max_pool2d", "kernel_size": 2},
+        "flatten",
+        {"type": "dense", "units": 3},
+    ]
+    job = TrainingJob(model={"layers": layers}, loss="softmax_cross_entropy")
+    report = check_job(job, given={"train": (x, np.arange(16) % 3)})
+    assert report.passed, report

@@ -90,6 +90,22 @@ def test_a_near_kink_is_tried_again_with_smaller_steps() -> None:
     assert not check(relu_sum, x, np.array([1.0, 1.0, 1.0, 0.0, 1.0])).passed
 
 
+def test_kinks_at_the_point_and_among_many() -> None:
+    """A unit whose inputs are 0 and whose bias is 0, and thousands of units that bend near by: one side of
+    the point is smooth."""
+    bends = np.random.default_rng(3).normal(size=5000)
+
+    def many(x: np.ndarray) -> float:
+        return float(np.maximum(x[0], 0) + np.maximum(x[1] - bends, 0).mean() + x[2] ** 2)
+
+    x = np.array([0.0, 0.1, 0.3])
+    right = np.array([0.0, np.mean(bends < 0.1), 0.6])
+    assert check(many, x, right).passed
+    assert check(many, x, right + np.array([1, 0, 0])).passed
+    for wrong in ([0.3, 0, 0], [0, 1e-4, 0], [0, 0, 1e-6]):
+        assert not check(many, x, right + np.array(wrong)).passed, wrong
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_gradient_that_is_not_finite_never_passes(value: float) -> None:
     x = np.ones(3)

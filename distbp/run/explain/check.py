@@ -7,7 +7,7 @@ options. All else is computed by the loops beside this file, which share no code
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,9 @@ from distbp.run.explain.recompute import recomputed
 
 TOLERANCE = 1e-9  # far above rounding, far below an error in a formula
 ROUNDING = 1e-15  # of a sum of products, as a part of the largest of such sums
+# Derivatives smaller than this share of what they are sums of are compared with that share: they carry the
+# rounding of terms that cancel, as those of a bias below a normalization do.
+FLOOR = 1e-3
 
 # Of a layer: what is not computed.
 _GIVEN = {"number", "type", "name", "inputs", "options", "activation", "parameters", *BEGIN.values()}
@@ -26,7 +29,7 @@ Pair = tuple[str, Any, Any, float]  # place, as told, as found, the size that a 
 
 
 class Checked(NamedTuple):
-    """`largest`: difference, as a part of the largest number of its array; at `place`, such as
+    """`largest`: difference, as a part of the largest number of its array (see `FLOOR`); at `place`, such as
     layers.0.parameters.weight.dE_dw[1, 0]. `numbers`: how many were compared."""
 
     numbers: int
@@ -74,6 +77,16 @@ def _size(values: Any) -> float:
     return 0.0 if values is None else float(np.max(np.abs(np.asarray(values, np.float64)), initial=0.0))
 
 
+def _terms(layer: Document, found: Mapping[str, Any], inputs: Iterable[Any]) -> float:
+    """What the derivatives of a layer's parameters add up, at most: all that came back to it, times the
+    largest number that it met."""
+    names = layer.keys() - _GIVEN
+    back = {name for name in names if name.startswith(("delta", "dE_"))}
+    met = max(1.0, *map(_size, (*inputs, *(found.get(name) for name in names - back))))
+    sums = (np.sum(np.abs(found[name])) for name in back if found.get(name) is not None)
+    return met * float(sum(sums))
+
+
 def _pairs(document: Document, again: Mapping[str, Any]) -> Iterator[Pair]:
     for at, (output, found) in enumerate(zip(document["outputs"], again["outputs"], strict=True)):
         for name, value in found.items():
@@ -81,21 +94,24 @@ def _pairs(document: Document, again: Mapping[str, Any]) -> Iterator[Pair]:
     loss = again["loss"]
     for name in ("E", "E_after", "E_after_biases_held"):
         yield f"loss.{name}", document["loss"][name], loss[name], max(1.0, _size(loss[name]))
+    a = {layer["number"]: layer["a"] for layer in document["layers"]}
     for at, (layer, found) in enumerate(zip(document["layers"], again["layers"], strict=True)):
+        terms = _terms(layer, found, (a.get(source, document["input"]) for source in layer["inputs"]))
         for name in layer.keys() - _GIVEN:
             again_here = found.get(name)
             yield f"layers.{at}.{name}", layer[name], again_here, _size(again_here)
         for tensor, one in layer["parameters"].items():
             place, new = f"layers.{at}.parameters.{tensor}", found["parameters"][tensor]
+            least = FLOOR * max(terms, _size(new["dE_dw"]))
             for name in {"dE_dw", "part"} & one.keys():
-                yield f"{place}.{name}", one[name], new[name], _size(new[name])
+                yield f"{place}.{name}", one[name], new[name], max(least, _size(new[name]))
             # A difference of two numbers is as exact as they are. A rule that divides by a root and epsilon
-            # enlarges the rounding of a gradient that should be 0.
-            spec, size = document["optimizer"], _size(new["after"])
-            if "epsilon" in spec:
-                enlarged = spec["learning_rate"] / spec["epsilon"] * _size(new["dE_dw"])
-                size = max(size, enlarged * ROUNDING / TOLERANCE)
+            # enlarges the rounding of a gradient that should be 0, and so does its momentum.
+            spec = document["optimizer"]
+            divided = least / FLOOR * ROUNDING / TOLERANCE / spec["epsilon"] if "epsilon" in spec else 0.0
+            size = max(_size(new["after"]), spec["learning_rate"] * max(least, divided))
             for name in ("after", "update"):
                 yield f"{place}.{name}", one[name], new[name], size
             for slot, state in new["state_after"].items():
-                yield f"{place}.state_after.{slot}", one["state_after"].get(slot), state, _size(state)
+                size = max(least, _size(state), divided if slot == "momentum" else 0.0)
+                yield f"{place}.state_after.{slot}", one["state_after"].get(slot), state, size

@@ -174,11 +174,16 @@ def _activate_back(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: 
     return Back({"f_prime": slope(spec, inputs[0]), "delta": delta}, {}, [delta])
 
 
+def _taken(step: LayerStep) -> str:
+    (source,) = step.sources
+    return "the input" if source < 0 else f"the output of layer {source}"
+
+
 ACTIVATION = Kind(
     read=read,
     forward=lambda spec, own, inputs: {"z": inputs[0], "a": activate(spec, inputs[0])},
     backward=_activate_back,
-    rule=lambda step: f"a = {step.activation}(z), z the output of the layer below",
+    rule=lambda step: f"a = {step.activation}(z), z {_taken(step)}",
     back_rules=delta_rule,
     tables=activation_columns,
     back_tables=activation_back_columns,
