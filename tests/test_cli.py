@@ -542,6 +542,8 @@ def test_status_says_what_is_wrong_what_the_model_is_and_how_long_it_takes() -> 
     assert "  model of epoch        7" in lines
     assert lines[-1] == "  warning: the loss ended high"
     assert not any("time left" in line for line in _described(STATUS).splitlines())
+    long = _described({**STATUS, "metrics": {"validation_kind.accuracy": 0.25, "test_r2": 0.5}}).splitlines()
+    assert "  validation kind.accuracy  0.2500" in long and "  test r2                   0.5000" in long
 
 
 def test_the_metric_of_a_list_is_the_one_that_says_most() -> None:
@@ -561,6 +563,15 @@ def test_an_autoencoder_is_evaluated_as_it_was_trained(tmp_path: Path) -> None:
     )
     assert run("train", path, "--output", tmp_path / "run").exit_code == 0
     trained = json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]["test_loss"]
-    for data in ((), (f"{{format: npy, inputs: {tmp_path / 'x.npy'}, rows: [20, 30]}}",)):
+    x = np.load(tmp_path / "x.npy")
+    np.save(tmp_path / "new.npy", x[20:])
+    np.savez(tmp_path / "new.npz", inputs=x[20:])
+    source = f"{{format: npy, inputs: {tmp_path / 'x.npy'}, rows: [20, 30]}}"
+    for data in ((), (source,), (tmp_path / "new.npy",), (tmp_path / "new.npz",)):
         found = run("evaluate", tmp_path / "run", *data, "--json")
         assert json.loads(found.stdout)["loss"] == pytest.approx(trained, rel=1e-6), found.output
+    model = distbp.load_model(tmp_path / "run" / "model")
+    for found in (model.evaluate(x[20:]), model.evaluate(x[20:], x[20:])):
+        assert found["loss"] == pytest.approx(trained, rel=1e-6)
+    with pytest.raises(errors.DataError, match=r"compares each row with itself, .*; leave y out"):
+        model.evaluate(x[20:], x[:10])

@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import distbp
-from distbp.client import uploads
+from distbp.client import arguments, uploads
 from distbp.client.handle import JobHandle
 from distbp.client.measured import all_rows
 from distbp.client.models import fetch_model
@@ -583,6 +583,12 @@ def test_what_is_wrong_is_refused_by_name_and_nothing_is_sent(
     assert (caught.value.param, caught.value.code) == (param, "invalid")
     assert str(caught.value).startswith(f"{param} must be ") and text in str(caught.value)
     assert not script.asked
+
+
+def test_an_autoencoder_is_sent_without_targets() -> None:
+    job = JOB.replace(data={"targets": "inputs"}, loss="mse")
+    sent = arguments.data({"train": (X, None), "test": (X, None, Y)}, job)
+    assert sent["train"] == (X, None) and sent["test"] == (X, None, Y)
 
 
 def test_every_other_argument_is_checked_too(script: Script) -> None:

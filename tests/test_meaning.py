@@ -400,6 +400,7 @@ def test_data_of_the_wrong_kind(data: Any, tmp_path: Path) -> None:
 CALLS: dict[str, tuple[Callable[..., Any], str]] = {
     "train a file": (lambda: train("job.yaml"), "the job must be a TrainingJob .made by"),
     "train a mapping": (lambda: train({"loss": "mse"}), "not a value of type dict"),
+    "train on inputs alone": (lambda: train(job(), data=X), "or .x, None. with data.targets: inputs"),
     "submit": (
         lambda: submit("job.yaml", url="http://127.0.0.1:1", token="t"),
         "job must be a TrainingJob, not 'job.yaml'",

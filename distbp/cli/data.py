@@ -31,7 +31,7 @@ from distbp.job.schema import KINDS
 from distbp.job.text import read_yaml
 from distbp.nn.losses.several import by_output, names_of, without_names
 from distbp.run.run_directory import read_job
-from distbp.run.splits import inputs_as_targets, open_splits
+from distbp.run.splits import open_splits
 
 if TYPE_CHECKING:
     from distbp.job import TrainingJob
@@ -64,18 +64,14 @@ def given_for(
     if model.plan is not None:
         return _rows_of(model, model_dir, words, split, with_targets=with_targets)
     named = model.network.named_inputs
+    with_targets = with_targets and not model.compares_with_inputs
     if words:
         table = load(source_of(words, with_targets=with_targets, model=model), Path(), named=named)
     else:
         table = split_of(model_dir, split, model)
-    if with_targets and table.targets is None and _compares_with_inputs(model_dir):
-        table = replace(table, targets=inputs_as_targets(table, model.preprocessing, model.network.dtype))
+    if model.compares_with_inputs:
+        table = replace(table, targets=None)  # what stands beside the inputs, as labels, was not trained on
     return _of_table(table, np.asarray(arranged(table.inputs, table.columns, model.columns, table.name)))
-
-
-def _compares_with_inputs(run_dir: Path) -> bool:
-    """Whether the run's job has the inputs for targets."""
-    return (run_dir / "job.yaml").exists() and read_job(run_dir).data.targets == "inputs"
 
 
 def _of_table(table: Table, inputs: Array | EncodedRows | Samples) -> Given:

@@ -232,7 +232,7 @@ def evaluate(model_dir: Path, data: tuple[str, ...], split: str, metrics: str | 
 
     model = open_model(model_dir)
     table = given_for(model, model_dir, data, split, with_targets=True)
-    if table.targets is None:
+    if table.targets is None and not model.compares_with_inputs:
         raise DataError(f"{table.name}: there are no targets to compare with; name them after the inputs")
     names = None if metrics is None else [name.strip() for name in metrics.split(",")]
     found = model.evaluate(table.inputs, table.targets, weights=table.weights, metrics=names)

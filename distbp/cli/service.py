@@ -268,7 +268,10 @@ def _described(found: Mapping[str, Any]) -> str:
     if found["model_id"] is not None:
         rows["model"] = found["model_id"]
         rows["model of epoch"] = (found["result"] or {}).get("model_epoch")
-    lines += [f"  {name:<22}{cell_text(value)}".rstrip() for name, value in rows.items() if value is not None]
+    wide = max(22, *(len(name) + 2 for name in rows))
+    lines += [
+        f"  {name:<{wide}}{cell_text(value)}".rstrip() for name, value in rows.items() if value is not None
+    ]
     lines += [f"  warning: {sentence}" for sentence in found.get("unhealthy", {}).values()]
     for attempt in found["attempts"]:
         if attempt["error"]:

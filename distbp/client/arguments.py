@@ -15,6 +15,7 @@ from typing import Any
 from distbp.core.errors import RemoteError, cut
 from distbp.core.storage import user_path
 from distbp.data.frames import frame_kind, is_frame
+from distbp.job import TrainingJob
 from distbp.run.splits import SPLITS
 
 JOB_ID = re.compile(r"job_[0-9a-hjkmnp-tv-z]{20}")
@@ -84,8 +85,10 @@ def states(param: str, value: Any) -> list[str]:
     return list(value)
 
 
-def data(value: Any) -> dict[str, Any]:
-    """By split (inputs, targets) or (inputs, targets, weights), or a frame that holds the target."""
+def data(value: Any, job: TrainingJob) -> dict[str, Any]:
+    """By split (inputs, targets) or (inputs, targets, weights), or a frame that holds the target. Targets are
+    None where the job compares inputs with themselves."""
+    needed = 2 if job.data.targets is None else 1
     whole = not isinstance(value, Mapping)
     found = {} if value is None else {"train": value} if whole else value
     wanted = "(inputs, targets) or (inputs, targets, weights), or a frame"
@@ -98,7 +101,7 @@ def data(value: Any) -> dict[str, Any]:
         if not isinstance(given, tuple | list):
             lazy = " (call its .collect() first)" if frame_kind(given) == "lazy" else ""
             raise refused(where, wanted, f"{type(given).__name__}{lazy}")
-        if len(given) not in (2, 3) or any(part is None for part in given[:2]):
+        if len(given) not in (2, 3) or any(part is None for part in given[:needed]):
             what = "without targets" if len(given) in (1, 2, 3) else f"{len(given)} arrays"
             raise RemoteError(f"{where} must be {wanted}, not {what}", code="invalid", param=where)
     kinds = {split: is_frame(given) for split, given in found.items() if given is not None}

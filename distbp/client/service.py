@@ -50,7 +50,7 @@ class Service:
         from distbp.client.uploads import place_data
 
         given.instance("job", job, TrainingJob, "a TrainingJob")
-        held, place = given.data(data), given.path("folder", folder)
+        held, place = given.data(data, job), given.path("folder", folder)
         body: dict[str, Any] = {"priority": given.whole("priority", priority, -100, 100)}
         if deadline_s is not None:
             body["deadline_s"] = given.seconds("deadline_s", deadline_s)

@@ -50,6 +50,12 @@ class Preprocessing:
         np.subtract(raw, self.mean, out=wide, dtype=np.float64)
         np.divide(wide, self.std, out=out, casting="same_kind")
 
+    def as_targets(self, raw: Array, dtype: np.dtype[Any]) -> Array:
+        """(n, numbers of a row), as the first layer takes them: what `data.targets: inputs` compares with."""
+        prepared = np.empty(raw.shape, dtype)
+        self.apply(raw, prepared)
+        return prepared.reshape(len(raw), -1)
+
     def is_identity(self, dtype: Any) -> bool:
         """Whether `apply` would leave inputs stored as `dtype` as they are (for a network of `dtype`)."""
         stored = np.dtype(dtype)

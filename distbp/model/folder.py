@@ -110,6 +110,7 @@ def save_model(
         "input_shape": list(network.input_shape),
         **({"lengths": True} if network.lengths else {}),
         **({"series": True} if network.carry is not None else {}),
+        **({} if job.data.targets is None else {"targets": job.data.targets}),
         "loss": written(job.loss),
         "metrics": None if job.metrics is None else list(job.metrics),
         "preprocessing": preprocessing.to_json(),

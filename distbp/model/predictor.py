@@ -27,7 +27,7 @@ from distbp.engine.numerics import one_blas_thread, quiet
 from distbp.model.answers import as_trained, predicted, probabilities, task_of, with_probabilities
 from distbp.model.given import plain_rows, rows_of_inputs, rows_with_lengths, whole_series
 from distbp.model.joined import Joined, kernels_named, measured
-from distbp.model.rows import frame_of_rows, rows_to_evaluate
+from distbp.model.rows import frame_of_rows, itself, rows_to_evaluate
 from distbp.model.series import each_step, outputs_of_series
 from distbp.model.summary import summary
 from distbp.nn.head_metrics import metrics_of
@@ -87,6 +87,11 @@ class Model:
     def heads(self) -> Heads:
         """The outputs with their losses."""
         return heads_of(self.loss, self.network.answer_shapes)
+
+    @property
+    def compares_with_inputs(self) -> bool:
+        """Whether training compared each row with itself (`data.targets: inputs`)."""
+        return self.facts.get("targets") == "inputs"
 
     @property
     def task(self) -> str:
@@ -160,7 +165,7 @@ class Model:
     def evaluate(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         *,
         weights: Any = None,
         metrics: Sequence[str] | None = None,
@@ -170,7 +175,8 @@ class Model:
         that training gives for these rows.
 
         y: classes (n,) as `predict` gives them (class numbers do too where the classes are named by text); or
-        values (n, outputs), or (n,) for one output; of several outputs a mapping. x, `lengths`: as in
+        values (n, outputs), or (n,) for one output; of several outputs a mapping. Left out, or x, where each
+        row is compared with itself (`compares_with_inputs`). x, `lengths`: as in
         `outputs`. `weights`: (n,), of the rows. `metrics`: names; None: those of the training job. Raises
         ModelError for x, DataError for y and `weights`, JobError for `metrics`.
         """
@@ -182,6 +188,8 @@ class Model:
         if not len(x):
             measures = Measures(heads, metrics_of(heads, names), self.class_weights)
             return dict.fromkeys(measures.names, math.nan)
+        if self.compares_with_inputs:
+            y = itself(x, y, self.preprocessing, self.network.dtype)
         if y is None:
             raise DataError("evaluate compares with targets; give y")
         if not isinstance(given, EncodedRows):
@@ -194,7 +202,7 @@ class Model:
         with one_blas_thread(), quiet():
             return measured(measures, self.network, self.vectors, kernels, rows, count, self.shards)
 
-    def score(self, x: Any, y: Any, *, weights: Any = None, lengths: Any = None) -> float:
+    def score(self, x: Any, y: Any = None, *, weights: Any = None, lengths: Any = None) -> float:
         """How well x predicts y, in one number: the accuracy; for values R2. Raises as `evaluate` does, and
         ModelError for a model with several outputs."""
         if self.heads.several:

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 
 from distbp.core.arrays import Array
+from distbp.core.errors import DataError
 from distbp.data.batches import Rows
 from distbp.data.checks import Allowed
 from distbp.data.cutting import cut, in_a_row, steps_as_taken
 from distbp.data.formats.arrays import from_arrays
 from distbp.data.prepared import PreparedRows
+from distbp.data.preprocessing import Preprocessing
 from distbp.data.sequences import Samples
 from distbp.data.several_targets import all_as_taken, check_names
 from distbp.engine.evaluation import step_by_step
@@ -33,6 +35,17 @@ class _Rows:
 
     def gather(self, rows: Array, out: Array) -> None:
         self._prepare(self._x.take(rows), int(rows[0]), out)
+
+
+def itself(x: Samples, y: Any, preprocessing: Preprocessing, dtype: np.dtype[Any]) -> Array:
+    """The targets of rows that are compared with themselves, as training had them. y: None, or x. Raises
+    DataError."""
+    if y is not None and not np.array_equal(np.asarray(y), x.inputs):
+        raise DataError(
+            "this model compares each row with itself, as the first layer takes it (data.targets: inputs);"
+            " leave y out"
+        )
+    return preprocessing.as_targets(x.inputs, dtype)
 
 
 def rows_to_evaluate(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distbp.core import settings
-from distbp.core.arrays import Array, Shape
+from distbp.core.arrays import Shape
 from distbp.core.errors import DataError, Fault, JobError
 from distbp.core.storage import user_path
 from distbp.core.words import counted
@@ -180,7 +180,7 @@ def open_splits(
         elif tables and plain is None:  # known by now; to the training rows themselves it can do no harm
             table = check_rows(table, job.data.bad_rows, replace(allowed, preprocessing=preprocessing))
         if job.data.targets == "inputs":
-            table = replace(table, targets=inputs_as_targets(table, preprocessing, np.dtype(job.dtype)))
+            table = replace(table, targets=preprocessing.as_targets(table.inputs, np.dtype(job.dtype)))
         tables[name] = table
     if "train" not in tables:
         raise DataError(
@@ -255,13 +255,6 @@ def _targets(job: TrainingJob) -> dict[str, WantedTarget]:
         labels, scaled = part.loss.targets == "labels", target.scale == "standard"
         found[part.name] = WantedTarget(target.column, scaled, bool(target.clip), labels, path)
     return found
-
-
-def inputs_as_targets(table: Table, preprocessing: Preprocessing, dtype: np.dtype[Any]) -> Array:
-    """(n, numbers of a row), as the first layer takes them."""
-    prepared = np.empty(table.inputs.shape, dtype)
-    preprocessing.apply(table.inputs, prepared)
-    return prepared.reshape(len(table), -1)
 
 
 def _heads(job: TrainingJob, features: Shape, entry: Columns | None = None) -> Heads | None:

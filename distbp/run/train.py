@@ -197,7 +197,7 @@ def by_split(data: Data | None) -> dict[str, Any]:
                 what += ", which has no rows yet: give what its .collect() returns"
             raise ArgumentError(
                 f"data for {split!r} must be (x, y) or (x, y, weights), inputs and targets, not {what}; for"
-                " example train(job, data=(x, y))"
+                " example train(job, data=(x, y)), or (x, None) with data.targets: inputs"
             )
     found = {split: tuple(arrays) for split, arrays in given.items() if arrays is not None}
     return in_step(found)
