@@ -325,7 +325,7 @@ def test_a_model_refuses_what_does_not_fit() -> None:
     x, y = given()
     model = distbp.train(job(), data=(x, y)).model()
     rows = [{name: x[name][i] for name in NAMES} for i in range(3)]
-    with pytest.raises(ModelError, match="row 2 does not name the inputs that row 0 names; name all"):
+    with pytest.raises(ModelError, match="row 2 names other inputs than row 0; name all in each"):
         model.predict([*rows[:2], {"facts": x["facts"][0]}])
     with pytest.raises(ModelError, match="has no input 'words'; the network's inputs are"):
         model.predict({name: x[name] for name in NAMES if name != "words"})

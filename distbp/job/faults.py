@@ -189,9 +189,10 @@ def _rewritten(part: type[BaseModel], value: Any, errors: Sequence[Any]) -> list
     for error in errors:
         location: Location = error["loc"]
         name = str(location[0]) if location else ""
-        if error["type"] == "missing" and len(location) == 1 and name in meant:
+        absent = error["type"] == "missing" and len(location) == 1
+        if absent and name in meant:
             continue  # the misspelt key says it already
-        if name in fields and _is_union(fields[name]) and error["type"] != "missing":
+        if name in fields and _is_union(fields[name]) and not absent:
             if name not in unions:
                 unions.add(name)
                 lines += _explain_union(name, fields[name], value.get(name), errors)
@@ -202,16 +203,20 @@ def _rewritten(part: type[BaseModel], value: Any, errors: Sequence[Any]) -> list
 
 def _explain_union(name: str, field: FieldInfo, whole: Any, errors: Sequence[Any]) -> list[InitErrorDetails]:
     """The members of a union are tagged (see `distbp.job.parts`): path (field, tag, place inside)."""
-    lines = []
+    exact, general = [], []
     for error in errors:
         if error["loc"][:1] != (name,):
             continue
         inside = tuple(part for part in error["loc"][2:] if part != "[key]")
-        if inside or error["type"] in ("fault", *_LENGTHS):
-            lines.append(line((name, *inside), _plain_message(error), error.get("input")))
+        if error["type"] == "missing" and isinstance(whole, list | tuple):  # too few items
+            text = f"must be {allowed_field(field)}, not a list of {len(whole)}"
+            exact.append(line((name,), text, whole))
+        elif inside or error["type"] in ("fault", *_LENGTHS):
+            exact.append(line((name, *inside), _plain_message(error), error.get("input")))
         else:
-            lines.append(line((name,), f"must be {allowed_field(field)}, not {shown(whole)}", whole))
-    return lines
+            general.append(line((name,), f"must be {allowed_field(field)}, not {shown(whole)}", whole))
+    # That a list is no number need not be told where something is said of its items.
+    return exact if exact and isinstance(whole, list | tuple) else general + exact
 
 
 def _kept(error: Any) -> Any:

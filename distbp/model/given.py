@@ -95,7 +95,7 @@ def rows_of_inputs(named: Sequence[NamedInput], names: Columns | None, x: Any) -
     if isinstance(x, list | tuple) and x and isinstance(x[0], Mapping):
         for number, row in enumerate(x):
             if not isinstance(row, Mapping) or row.keys() != x[0].keys():
-                raise ModelError(f"{_NAME}: row {number} does not name the inputs that row 0 names; name all")
+                raise ModelError(f"{_NAME}: row {number} names other inputs than row 0; name all in each")
         x = {name: [row[name] for row in x] for name in x[0]}
     try:
         if isinstance(x, Mapping):

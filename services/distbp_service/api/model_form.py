@@ -9,6 +9,7 @@ from typing import Any
 
 from distbp.data.several_targets import plain_classes
 from distbp.model.predictor import Model
+from distbp.nn.network import Network
 from distbp_service.api import model_schemas as schemas
 
 MOST_COLUMNS = 1000  # more are no form
@@ -29,10 +30,21 @@ def form_of(model: Model) -> schemas.ModelInputs:
         classes=plain_classes(model.classes),
         target=", ".join(codes) or None,
         shape=list(model.input_shape),
+        parts=[] if table is not None else parts_of(model.network),
         is_table=table is not None,
         rows=rows,
         columns=columns,
     )
+
+
+def parts_of(network: Network) -> list[schemas.InputPart]:
+    """The inputs of a network by name, or the one that it has."""
+    parts = [
+        schemas.InputPart(name=one.name, shape=list(one.shape), steps="most" if one.ragged else "all")
+        for one in network.named_inputs
+    ]
+    steps: schemas.Steps = "any" if network.carry is not None else "most" if network.lengths else "all"
+    return parts or [schemas.InputPart(name=None, shape=list(network.input_shape), steps=steps)]
 
 
 def columns_of(table: Mapping[str, Any]) -> list[schemas.InputColumn]:

@@ -25,6 +25,17 @@ class InputColumn(BaseModel):
     example: float | str | None = Field(default=None, description="the mean, or the commonest level")
 
 
+Steps = Literal["all", "most", "any"]
+
+
+class InputPart(BaseModel):
+    name: str | None = Field(description="of an input; null where the model has one alone, without a name")
+    shape: list[int] = Field(description="of one row; its first size is that of steps, where they vary")
+    steps: Steps = Field(
+        description="whether a row has as many steps as its shape says, at most so many, or any number"
+    )
+
+
 class ModelInputs(BaseModel):
     task: str = Field(description="classification, binary (yes or no), regression, or several of these")
     classes: list[Any] | dict[str, list[Any] | None] | None = Field(
@@ -32,6 +43,7 @@ class ModelInputs(BaseModel):
     )
     target: str | None = Field(description="the column of a table that is predicted, or several, with commas")
     shape: list[int] = Field(description="of one row as the first layer takes it")
+    parts: list[InputPart] = Field(description="what a row holds; of several inputs each; none of a table")
     is_table: bool = Field(description="it takes rows with named columns")
     rows: int = Field(
         description="of a table, that one prediction is of; of a series the length of its window"

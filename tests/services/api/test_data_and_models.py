@@ -292,8 +292,8 @@ def test_a_model_of_several_inputs_takes_them_by_name(api: Api, tmp_path: Path) 
     assert found["probabilities"] == expected.predict_proba(rows).tolist()
     for inputs, said in (
         ([{"image": image}], "has no input 'series'; the network's inputs are 'image', 'series'"),
-        ([rows[0], {"image": image}], "row 1 does not name the inputs that row 0 names; name all"),
-        ([rows[0], [1.0]], "row 1 does not name the inputs that row 0 names; name all"),
+        ([rows[0], {"image": image}], "row 1 names other inputs than row 0; name all in each"),
+        ([rows[0], [1.0]], "row 1 names other inputs than row 0; name all in each"),
         ([{**rows[0], "image": [[1.0]]}], "input 'image': has the shape (1, 1, 1), but the layer takes"),
         ([[1.0]], "expected inputs of shape (rows, 10005), got (1, 1)"),
         ([1.0], "expected inputs of shape (rows, 10005), got (1,)"),

@@ -207,7 +207,14 @@ def test_what_a_model_takes(api: Api) -> None:
     found = api.call("GET", f"{path(api)}/inputs").json()
     columns = {one["name"]: one for one in found.pop("columns")}
     assert found.pop("shape")[0] > 6
-    assert found == {"task": "regression", "classes": None, "target": "price", "is_table": True, "rows": 1}
+    assert found == {
+        "task": "regression",
+        "classes": None,
+        "target": "price",
+        "is_table": True,
+        "parts": [],
+        "rows": 1,
+    }
     names = ("levels", "low", "high", "deviation", "missing", "example")
     none = {**dict.fromkeys(names), "timed": False}
     rooms, area = columns["rooms"], columns["area"]

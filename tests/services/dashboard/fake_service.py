@@ -230,7 +230,8 @@ class FakeService:
 
     async def _inputs(self, request: Request) -> Any:
         task = {"task": "classification", "classes": None, "target": None}
-        return {**task, "shape": [64], "is_table": False, "rows": 1, "columns": None}
+        parts = [{"name": None, "shape": [64], "steps": "all"}]
+        return {**task, "shape": [64], "parts": parts, "is_table": False, "rows": 1, "columns": None}
 
     async def _predict(self, request: Request) -> Any:
         body = await request.json()

@@ -1,15 +1,18 @@
 // Rows of numbers as people write them: JSON, or a line for each row.
 
-/** {rows} or {error}, in words for whoever wrote them. Pure. */
-export function readRows(text) {
+const isRow = (found) => typeof found === "object" && found !== null;
+
+/** {rows} or {error}, in words for whoever wrote them. ragged: rows may have different lengths. Pure. */
+export function readRows(text, ragged = false) {
   const trimmed = text.trim();
   if (trimmed === "") return { error: "Give at least one row of numbers." };
-  if (trimmed.startsWith("[")) {
+  if (/^[[{]/.test(trimmed)) {
     try {
       const found = JSON.parse(trimmed);
-      return { rows: Array.isArray(found[0]) ? found : [found] };
-    } catch {
-      // perhaps several lines, each in brackets
+      return { rows: isRow(found[0]) ? found : [found] };
+    } catch (problem) {
+      if (trimmed.includes("{")) return { error: `This is no JSON: ${problem.message}` };
+      // else perhaps several lines, each in brackets
     }
   }
   const rows = [];
@@ -21,7 +24,7 @@ export function readRows(text) {
     if (wrong !== undefined) return { error: `Line ${index + 1}: “${wrong.slice(0, 20)}” is not a number.` };
     rows.push(cells.map(Number));
   }
-  const odd = rows.findIndex((row) => row.length !== rows[0].length);
+  const odd = ragged ? -1 : rows.findIndex((row) => row.length !== rows[0].length);
   if (odd >= 0) return { error: `Row ${odd + 1} has ${rows[odd].length} numbers, the first has ${rows[0].length}.` };
   return { rows };
 }

@@ -76,18 +76,51 @@ function tableForm(id, inputs, signal) {
   return form;
 }
 
+const size = (shape) => shape.reduce((a, b) => a * b, 1);
+
+/** What a row of one input holds, in words. */
+function held({ shape, steps }) {
+  if (steps === "all") return shape.length > 1 ? `${shape.join(" × ")} numbers` : many(size(shape), "number");
+  const of = shape.length > 1 ? ` of ${many(size(shape.slice(1)), "number")}` : "";
+  return `${steps === "any" ? "any number of steps" : `up to ${many(shape[0], "step")}`}${of}`;
+}
+
+/** A row of numbers in the shape that the model takes; what has that shape already, as it is. */
+function shaped(row, shape) {
+  if (shape.length === 1 || !Array.isArray(row) || row.some(Array.isArray) || row.length !== size(shape)) return row;
+  const [first, ...rest] = shape;
+  return Array.from({ length: first }, (_, at) => shaped(row.slice(at * size(rest), (at + 1) * size(rest)), rest));
+}
+
+/** How rows are written, and an example. */
+function asked({ parts, shape }) {
+  if (parts[0].name !== null)
+    return {
+      help: `A row is JSON with a value for each input: ${parts.map((part) => `${part.name} (${held(part)})`).join(", ")}. Several rows are a list.`,
+      example: `{${parts.map((part) => `${JSON.stringify(part.name)}: ${"[".repeat(part.shape.length)}…${"]".repeat(part.shape.length)}`).join(", ")}}`,
+    };
+  if (parts[0].steps === "all")
+    return {
+      help: `One row a line, ${many(size(shape), "number")} between commas or spaces; or JSON. As they were before training scaled them.`,
+      example: "0, 0, 5, 13, 9, 1, …",
+    };
+  if (shape.length === 1) return { help: `One row a line, or JSON: ${held(parts[0])}.`, example: "3, 14, 15, …" };
+  return { help: `JSON, a list of rows. A row is a list of ${held(parts[0])}.`, example: "[[[0, 1], [5, 2], …], …]" };
+}
+
 function rowsForm(id, inputs, signal) {
-  const text = h("textarea", { id: "rows", rows: 6, spellcheck: "false", required: true, "aria-describedby": "rows-help", placeholder: "0, 0, 5, 13, 9, 1, …" });
+  const { help, example } = asked(inputs);
+  const text = h("textarea", { id: "rows", rows: 6, spellcheck: "false", required: true, "aria-describedby": "rows-help", placeholder: example });
   const parts = answering(id, inputs, signal);
   const file = filePicker(".csv,.json,.txt", "Rows from a file", "From a file", async (found) => (text.value = await found.text()));
   const [channels, ...sizes] = inputs.shape;
-  const picture = sizes.length === 2 && [1, 3].includes(channels)
+  const picture = inputs.parts[0].name === null && sizes.length === 2 && [1, 3].includes(channels)
     ? filePicker("image/png,image/jpeg", "A picture from a file", "From a picture", (found) => parts.run(found))
     : null;
   const form = h("form", { novalidate: true },
     h("label", { for: "rows" }, "Rows of inputs"),
     text,
-    h("p", { class: "quiet", id: "rows-help" }, `One row a line, ${many(inputs.shape.reduce((a, b) => a * b, 1), "number")} between commas or spaces; or JSON. As they were before training scaled them.`),
+    h("p", { class: "quiet", id: "rows-help" }, help),
     h("div", { class: "row" }, parts.go, file, picture),
     parts.fault, parts.answer);
   text.addEventListener("keydown", (event) => {
@@ -95,9 +128,11 @@ function rowsForm(id, inputs, signal) {
   });
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    const { rows, error } = readRows(text.value);
+    const { rows, error } = readRows(text.value, inputs.parts[0].steps !== "all");
     say(parts.fault, error ?? "");
-    return error ? text.focus() : parts.run(rows);
+    if (error) return text.focus();
+    const plain = inputs.parts[0].name === null && inputs.parts[0].steps === "all";
+    return parts.run(plain ? rows.map((row) => shaped(row, inputs.shape)) : rows);
   });
   return form;
 }
