@@ -166,3 +166,17 @@ def test_the_command(tmp_path: Path) -> None:
     assert "  after step 8        DIFFERS " in bad.stdout
     assert "other bits in: vector" in bad.stdout
     assert "the bits differ within steps 5 to 8. Either the training data changed" in bad.stdout
+
+
+def test_the_command_shows_the_last_digests_of_many(tmp_path: Path) -> None:
+    def run(*words: str | Path) -> Any:
+        return CliRunner().invoke(cli.group, [str(word) for word in words])
+
+    (tmp_path / "job.yaml").write_text(JOB)
+    assert (
+        run("train", tmp_path / "job.yaml", "--output", tmp_path / "run", "--set", "epochs=13").exit_code == 0
+    )
+    lines = run("verify", tmp_path / "run").stdout.splitlines()
+    assert lines[1] == "  3 digests before these: equal (--json has all)"
+    assert lines[2].startswith("  after step 16       equal ") and lines[11].startswith("  after step 52 ")
+    assert len(json.loads(run("verify", tmp_path / "run", "--json").stdout)["comparisons"]) == 13

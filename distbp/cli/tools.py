@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from distbp.core.words import counted
 if TYPE_CHECKING:
     from distbp.run.verify import Verification
 
+_SHOWN = 10  # digests of a verification that are equal
 _RUN = click.argument("run_dir", metavar="RUN_DIR", type=UserPath())
 _RUN_OR_JOB = click.argument("run_dir", metavar="RUN_DIR|JOB", type=UserPath())
 _ABOVE_0 = click.FloatRange(0, min_open=True)
@@ -107,7 +109,11 @@ def _verification(found: Verification) -> str:
         f"recomputed {steps:,} step{'s' if steps != 1 else ''} from {found.began_with} in"
         f" {found.seconds:.1f} s"
     ]
-    for one in found.comparisons:
+    equal = sum(1 for _ in takewhile(lambda one: one.equal, found.comparisons))
+    left_out = max(0, equal - _SHOWN)
+    if left_out:
+        lines.append(f"  {counted(left_out, 'digest')} before these: equal (--json has all)")
+    for one in found.comparisons[left_out:]:
         what = "equal" if one.equal else "DIFFERS"
         lines.append(f"  after step {one.step:<8} {what:<8} {one.computed}  ({one.where})")
         if one.recorded != one.computed:

@@ -80,6 +80,7 @@ def test_several_inputs_are_named_and_taken_as_json(real: Real, watched: Browser
     page.sign_in(real.token, f"#/models/{model_id}")
     help = "picture (1 × 2 × 2 numbers), series (up to 3 steps of 2 numbers), facts (3 numbers)"
     page.see("#rows-help", help)
+    page.see(".use .source", "# x: a mapping of picture, series, facts")
     page.see("#rows").send_keys(json.dumps(row))
     page.see(".predict button", "Predict").click()
     assert float(page.see(".prediction").text) == pytest.approx(float(model.predict([row])[0]), rel=1e-3)

@@ -13,11 +13,13 @@ const literal = (value) => (value === null || value === undefined ? "None" : JSO
 /** The lines, for a model's file. inputs: what the model takes. */
 export function lines(file, inputs) {
   const row = inputs?.columns?.map(({ name, example }) => `${JSON.stringify(name)}: ${literal(example)}`);
+  const named = inputs?.parts?.filter((part) => part.name !== null) ?? [];
+  const rows = named.length ? `a mapping of ${named.map((part) => part.name).join(", ")}` : `rows of shape (n, ${inputs?.shape?.join(", ") ?? "..."})`;
   const given = row ? `{${row.join(", ")}}` : "x";
   return [
     "import distbp",
     `model = distbp.load_model("${file}")`,
-    `print(model.predict(${given}))${row ? "" : `  # x: rows of shape (n, ${inputs?.shape?.join(", ") ?? "..."})`}`,
+    `print(model.predict(${given}))${row ? "" : `  # x: ${rows}`}`,
   ].join("\n");
 }
 
