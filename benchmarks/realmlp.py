@@ -32,7 +32,7 @@ def abalone(path: Path) -> tuple[Array, Array]:
 def network(whose: str, seed: int) -> Any:
     """An estimator that is not fitted yet."""
     if whose == "ours":
-        from distbp import DistbpRegressor
+        from distbp.sklearn import DistbpRegressor
 
         return DistbpRegressor(recipe="realmlp", random_state=seed)
     import torch

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.table import replace_section
-from distbp import DistbpClassifier, DistbpRegressor
+from distbp.sklearn import DistbpClassifier, DistbpRegressor
 
 Table = tuple[Any, Any, bool]  # inputs, targets, whether these are classes
 TEST_SHARE, MEMBERS = 0.25, 5

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from distbp.job import TrainingJob as TrainingJob
     from distbp.model.folder import load_model as load_model
     from distbp.model.predictor import Model as Model
-    from distbp.run.estimators import DistbpClassifier as DistbpClassifier
-    from distbp.run.estimators import DistbpRegressor as DistbpRegressor
     from distbp.run.result import Result as Result
     from distbp.run.train import resume as resume
     from distbp.run.train import train as train
+    from distbp.sklearn import DistbpClassifier as DistbpClassifier
+    from distbp.sklearn import DistbpRegressor as DistbpRegressor
 
 __version__ = "0.1.0"
 
@@ -53,14 +53,14 @@ _HOMES = MappingProxyType(
 )
 
 # Not in `__all__`: they need the extra `sklearn`.
-_EXTRAS = MappingProxyType(
-    {"DistbpClassifier": "distbp.run.estimators", "DistbpRegressor": "distbp.run.estimators"}
-)
+_EXTRAS = MappingProxyType({"DistbpClassifier": "distbp.sklearn", "DistbpRegressor": "distbp.sklearn"})
 
 __all__ = ["__version__", *sorted(_HOMES)]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "sklearn":
+        return import_module("distbp.sklearn")
     home = _HOMES.get(name) or _EXTRAS.get(name)
     if home is None:
         raise AttributeError(f"module 'distbp' has no attribute {name!r}; it has {', '.join(sorted(_HOMES))}")

@@ -80,7 +80,7 @@ DOORS = {
         "distbp.machine.own_products.strips",
         "distbp.machine.own_products.tiles",
     },
-    "sklearn": {"distbp.data.formats.digits", "distbp.run.estimators"},
+    "sklearn": {"distbp.data.formats.digits", "distbp.sklearn"},
     "matplotlib": {"distbp.run.curves"},
     "pyarrow": {"distbp.data.columns.arrow"},
     "pydantic": {"distbp.job", "distbp.model", "distbp.cli.data", "distbp_service.api"},

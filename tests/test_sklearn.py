@@ -21,12 +21,12 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 import distbp
-from distbp import DistbpClassifier, DistbpRegressor
 from distbp.core.errors import ArgumentError
 from distbp.job import TrainingJob
-from distbp.run.estimator_training import job_of
+from distbp.sklearn import DistbpClassifier, DistbpRegressor
+from distbp.sklearn.settings import job_of
 
-QUICK: dict[str, Any] = {"hidden": (16,), "learning_rate": 0.02, "epochs": 60}
+QUICK: dict[str, Any] = {"hidden_layer_sizes": (16,), "learning_rate_init": 0.02, "max_iter": 60}
 ESTIMATORS = [DistbpClassifier, DistbpRegressor]
 
 
@@ -56,7 +56,7 @@ def test_every_check_of_scikit_learn_passes(kind: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ESTIMATORS)
 def test_every_check_passes_with_lbfgs(kind: Any) -> None:
-    check(kind(**QUICK, optimizer="lbfgs"))
+    check(kind(**QUICK, solver="lbfgs"))
 
 
 @pytest.mark.slow
@@ -75,7 +75,7 @@ def test_a_classifier_is_a_job_with_the_names_of_scikit_learn() -> None:
     assert list(net.feature_names_in_) == list(x.columns)
     np.testing.assert_allclose(net.predict_proba(x).sum(axis=1), 1)
     assert isinstance(net.job_, distbp.TrainingJob) and net.job_.seed == 7
-    assert net.n_epochs_ == net.job_.epochs == 60 == len(net.result_.history["train_loss"])
+    assert net.n_iter_ == net.job_.epochs == 60 == len(net.result_.history["train_loss"])
     assert net.result_.model() is net.model_
     assert net.model_.score(x.to_numpy(), y.to_numpy()) == net.score(x, names)
 
@@ -104,20 +104,22 @@ def test_values_come_back_in_their_own_unit() -> None:
 
 def test_early_stopping_holds_rows_back_and_keeps_the_best() -> None:
     x, y = load_iris(return_X_y=True)
-    stopping: dict[str, Any] = {**QUICK, "epochs": 500, "early_stopping": True, "patience": 3}
+    stopping: dict[str, Any] = {**QUICK, "max_iter": 500, "early_stopping": True, "n_iter_no_change": 3}
     weights = np.linspace(1, 2, len(x))
     for net in (DistbpClassifier(**stopping, random_state=0), DistbpRegressor(**stopping, random_state=0)):
         net.fit(x, y, sample_weight=weights)
-        assert net.n_epochs_ < 500 and net.result_.status == "stopped early"
+        assert net.n_iter_ < 500 and net.result_.status == "stopped early"
         assert net.result_.model_epoch == int(np.argmin(net.result_.history["validation_loss"])) + 1
 
 
 def test_they_work_in_pipelines_and_searches() -> None:
     x, y = load_iris(return_X_y=True)
-    net = DistbpClassifier(**{**QUICK, "epochs": 20}, random_state=0)
+    net = DistbpClassifier(**{**QUICK, "max_iter": 20}, random_state=0)
     assert cross_val_score(make_pipeline(StandardScaler(), net), x, y, cv=3).mean() > 0.9
-    search = GridSearchCV(net, {"hidden": [(4,), (16, 8)], "epochs": np.array([2, 20])}, cv=2).fit(x, y)
-    assert search.best_params_["epochs"] == 20 and search.best_estimator_.job_.epochs == 20
+    search = GridSearchCV(
+        net, {"hidden_layer_sizes": [(4,), (16, 8)], "max_iter": np.array([2, 20])}, cv=2
+    ).fit(x, y)
+    assert search.best_params_["max_iter"] == 20 and search.best_estimator_.job_.epochs == 20
 
 
 def test_class_weight_and_sample_weight_multiply() -> None:
@@ -132,13 +134,13 @@ def test_class_weight_and_sample_weight_multiply() -> None:
 @pytest.mark.filterwarnings("ignore:scipy.optimize:DeprecationWarning")  # of old versions of scikit-learn
 def test_lbfgs_comes_as_low_as_scikit_learns() -> None:
     x, y = load_iris(return_X_y=True)
-    ours = DistbpClassifier((8,), activation="tanh", optimizer="lbfgs", random_state=5).fit(x, y)
+    ours = DistbpClassifier((8,), activation="tanh", solver="lbfgs", random_state=5).fit(x, y)
     theirs = MLPClassifier((8,), activation="tanh", solver="lbfgs", alpha=0, max_iter=200, random_state=5)
     theirs.fit(StandardScaler().fit_transform(x), y)
-    assert ours.job_.batch_size == "full" and ours.n_epochs_ <= 200
+    assert ours.job_.batch_size == "full" and ours.n_iter_ <= 200
     assert ours.result_.metrics["train_loss"] == pytest.approx(float(theirs.loss_), rel=0.01)
     assert ours.result_.notes[-1].startswith("converged after ") and ours.score(x, y) >= 0.99
-    twice = DistbpClassifier((8,), optimizer="lbfgs", epochs=20, random_state=0)
+    twice = DistbpClassifier((8,), solver="lbfgs", max_iter=20, random_state=0)
     weighted = twice.fit(x, y, sample_weight=np.full(len(y), 2.0)).predict_proba(x)
     np.testing.assert_allclose(twice.fit(x, y).predict_proba(x), weighted, atol=1e-6)
 
@@ -167,7 +169,7 @@ def test_without_scikit_learn_the_error_names_the_extra() -> None:
 
 def test_recipe_and_members() -> None:
     x, y = load_iris(return_X_y=True)
-    small = {"hidden": (16,), "epochs": 20, "learning_rate": 0.02}
+    small = {"hidden_layer_sizes": (16,), "max_iter": 20, "learning_rate_init": 0.02}
     net = DistbpClassifier(**small, recipe="table", members=2, random_state=0).fit(x, y)
     assert [layer.type for layer in net.job_.model.layers] == ["dense", "dropout", "dense"]
     assert (net.job_.optimizer.type, net.job_.optimizer.schedule.type) == ("adamw", "warm_up")
@@ -178,9 +180,7 @@ def test_recipe_and_members() -> None:
     values = DistbpRegressor(**small, members=2, random_state=0).fit(x, x[:, :2] * 50 + 7)
     assert values.job_.early_stopping is None
     assert values.score(x, x[:, :2] * 50 + 7) > 0.5  # in the unit of the targets
-    whole = job_of(
-        DistbpClassifier(recipe="table").get_params(), 3, "softmax_cross_entropy", 150, "float32", 0
-    )
+    whole = job_of(DistbpClassifier(recipe="table").get_params(), 3, "softmax_cross_entropy", 150, 0)
     recipe = {"model": {"recipe": "table", "outputs": 3, "rows": 150}, "loss": "softmax_cross_entropy"}
     assert whole.model == TrainingJob.from_mapping(recipe).model
     assert whole.optimizer == TrainingJob.from_mapping(recipe).optimizer
@@ -191,7 +191,9 @@ def test_recipe_and_members() -> None:
 
 def test_realmlp() -> None:
     x, y = load_iris(return_X_y=True)
-    net = DistbpClassifier(recipe="realmlp", hidden=(24, 24), epochs=30, random_state=0).fit(x, y)
+    net = DistbpClassifier(recipe="realmlp", hidden_layer_sizes=(24, 24), max_iter=30, random_state=0).fit(
+        x, y
+    )
     job = net.job_
     assert (job.optimizer.type, job.optimizer.learning_rate, job.batch_size) == ("adamw", 0.04, 256)
     assert job.loss.label_smoothing == 0.1
@@ -201,22 +203,28 @@ def test_realmlp() -> None:
     ]  # fmt: skip
     assert net.score(x, y) > 0.9
     rare = np.column_stack([x, np.where(np.arange(len(x)) < 9, 8.0, 0.0)])  # whose quartiles are one
-    brief = DistbpClassifier(recipe="realmlp", hidden=(8,), epochs=1, early_stopping=False).fit(rare, y)
+    brief = DistbpClassifier(recipe="realmlp", hidden_layer_sizes=(8,), max_iter=1, early_stopping=False).fit(
+        rare, y
+    )
     low, median, high = np.quantile(rare, [0.25, 0.5, 0.75], axis=0)
     scaled = brief.model_.preprocessing
     assert scaled.mean.tolist() == median.tolist()
     assert scaled.std.tolist() == [*(high - low)[:4], 4.0]
     target = x[:, 0] * 50 + 7
-    values = DistbpRegressor(recipe="realmlp", hidden=(24,), epochs=120, random_state=0).fit(x, target)
+    values = DistbpRegressor(recipe="realmlp", hidden_layer_sizes=(24,), max_iter=120, random_state=0).fit(
+        x, target
+    )
     assert {
         layer.function for layer in values.job_.model.layers if layer.type == "parametric_activation"
     } == {"mish"}
     assert values.score(x, target) > 0.9
     far = values.predict(x * 100)
     assert target.min() <= far.min() and far.max() <= target.max()
-    said = DistbpClassifier(recipe="realmlp", activation="relu", learning_rate=0.1, hidden=(8,), epochs=2)
+    said = DistbpClassifier(
+        recipe="realmlp", activation="relu", learning_rate_init=0.1, hidden_layer_sizes=(8,), max_iter=2
+    )
     fields = said.get_params()
-    whole = job_of(fields, 3, "softmax_cross_entropy", 150, "float32", 0)
+    whole = job_of(fields, 3, "softmax_cross_entropy", 150, 0)
     assert (whole.optimizer.learning_rate, whole.model.layers[4].function) == (0.1, "relu")
 
 
@@ -226,7 +234,7 @@ def test_realmlp() -> None:
 )
 def test_rows_that_early_stopping_measures_on(recipe: Any, rows: int, given: Any, held: int) -> None:
     """Of few rows a recipe holds a fifth back."""
-    from distbp.run.estimator_training import FEW_ROWS, held_back
+    from distbp.sklearn.holding_back import FEW_ROWS, held_back
 
     settings = {"recipe": recipe, "validation_fraction": given}
     assert round(held_back(settings, rows) * rows) == held
@@ -250,7 +258,7 @@ def test_numbers_of_any_size(size: float) -> None:
 )
 def test_early_stopping_with_rare_classes(y: Any) -> None:
     x = np.random.default_rng(0).normal(size=(100, 2))
-    net = DistbpClassifier(recipe="table", hidden=(4,), epochs=2, random_state=0).fit(x, y)
+    net = DistbpClassifier(recipe="table", hidden_layer_sizes=(4,), max_iter=2, random_state=0).fit(x, y)
     assert len(net.classes_) == len(set(y.tolist()))
     assert "validation_loss" in net.result_.history
 

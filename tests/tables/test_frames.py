@@ -109,7 +109,7 @@ INPUTS: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("kind", INPUTS)
 def test_estimators(kind: str) -> None:
     values = NUMBERS @ [1.0, 2.0, 3.0]
-    settings: dict[str, Any] = {"hidden": (4,), "epochs": 3, "random_state": 0}
+    settings: dict[str, Any] = {"hidden_layer_sizes": (4,), "max_iter": 3, "random_state": 0}
     plain = distbp.DistbpRegressor(**settings).fit(NUMBERS, values)
     found = distbp.DistbpRegressor(**settings).fit(INPUTS[kind](), values)
     assert found.result_.params_sha256 == plain.result_.params_sha256

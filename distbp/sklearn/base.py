@@ -1,0 +1,176 @@
+"""What both estimators have in common: settings, training, inputs. A setting that scikit-learn's
+MLPClassifier has, too, has its name."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_array, check_consistent_length, check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from distbp.core.arrays import Array
+from distbp.core.errors import ArgumentError
+from distbp.sklearn.frames import named, rows_of, with_targets
+from distbp.sklearn.holding_back import apart, held_back
+from distbp.sklearn.settings import data_of_table, job_of, stops_early, takes_all_rows
+from distbp.sklearn.training import Rows, trained, trained_on_arrays
+
+
+def takes_batches(estimator: Any) -> bool:
+    """Whether rows may come piece by piece."""
+    return not takes_all_rows(estimator.get_params(deep=False))
+
+
+class Estimator(BaseEstimator):  # type: ignore[misc]
+    """A network of dense layers."""
+
+    loss_curve_: list[float]
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = "auto",
+        activation: Any = "auto",
+        *,
+        solver: Any = "auto",
+        alpha: float = 0.0,
+        batch_size: int | str = "auto",
+        learning_rate_init: float | str = "auto",
+        max_iter: int | str = "auto",
+        early_stopping: bool | str = "auto",
+        validation_fraction: float | str = "auto",
+        n_iter_no_change: int | str = "auto",
+        recipe: str | None = None,
+        members: int = 1,
+        standardize: bool = True,
+        warm_start: bool = False,
+        verbose: bool = False,
+        random_state: Any = None,
+        workers: Any = 0,
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.max_iter = max_iter
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.recipe = recipe
+        self.members = members
+        self.standardize = standardize
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.random_state = random_state
+        self.workers = workers
+
+    def _checked(
+        self, x: Any, y: Any, sample_weight: Any, one_pass: bool, **kinds: Any
+    ) -> tuple[Any, Array, Array | None]:
+        """Inputs (an array, or a table of Arrow), targets and weights without the rows that weigh nothing.
+        Raises ValueError."""
+        x, table = rows_of(x)
+        reset = not (one_pass and hasattr(self, "model_"))
+        if one_pass and table:
+            raise ArgumentError(
+                "partial_fit takes numbers without holes; fit frames of others as a whole, and go on with"
+                " warm_start=True"
+            )
+        if table:
+            several = kinds.get("multi_output", False)
+            y = check_array(y, ensure_2d=False, dtype="numeric" if several else None, input_name="y")
+            check_consistent_length(x, y)
+            self.n_features_in_ = x.num_columns
+            self.feature_names_in_ = np.asarray(x.column_names, object)
+        else:
+            if reset and hasattr(self, "feature_names_in_"):
+                del self.feature_names_in_
+            x, y = validate_data(self, x, y, dtype=(np.float64, np.float32), reset=reset, **kinds)
+        if sample_weight is None:
+            return x, y, None
+        weights = _check_sample_weight(
+            sample_weight, np.empty((len(y), 1)), dtype=np.float64, ensure_non_negative=True
+        )
+        counted = weights > 0
+        if not counted.any():
+            raise ArgumentError("sample_weight is 0 for every row, so that nothing can be learned")
+        if table:
+            return x.filter(counted), y[counted], weights[counted]
+        return x[counted], y[counted], weights[counted]
+
+    def _train(
+        self, x: Any, y: Array, weights: Array | None, *, outputs: int, loss: str, one_pass: bool = False
+    ) -> None:
+        """Sets `job_`, `result_`, `model_`, `n_iter_` and `loss_curve_`."""
+        settings, values, table = self.get_params(deep=False), loss == "mse", not isinstance(x, np.ndarray)
+        before = getattr(self, "_after", None) if one_pass or self.warm_start else None
+        self._check_going_on(before, table)
+        draws, rounds = check_random_state(self.random_state), getattr(self, "n_iter_", 0)
+        integer = isinstance(self.random_state, Integral)
+        seed = int(self.random_state) if integer else int(draws.randint(np.iinfo(np.int32).max))
+        if one_pass and before is not None:
+            seed = (seed + rounds) % (1 << 31)  # else each pass would draw the same
+        parts = [np.arange(len(y))]
+        if stops_early(settings) and not one_pass:
+            parts = list(apart(held_back(settings, len(y)), len(y), None if values else y, draws))
+        rows, going_on = len(parts[0]), before is not None
+        if table:
+            x, target, weight = with_targets(x, y[:, 0] if values else y, weights)
+            data = data_of_table(settings, target, weight, not values, rows)
+            self.job_ = job_of(settings, outputs, loss, rows, seed, data=data, going_on=going_on)
+            names = ("train", "validation")
+            frames = {name: x.take(part) for name, part in zip(names, parts, strict=False)}
+            found = trained(self.job_, frames, before, shown=bool(self.verbose))
+        else:
+            self.job_ = job_of(
+                settings, outputs, loss, rows, seed, dtype=x.dtype.name, one_pass=one_pass, going_on=going_on
+            )
+            sets = [Rows(x[i], y[i], None if weights is None else weights[i]) for i in parts]
+            found = trained_on_arrays(
+                self.job_,
+                sets[0],
+                sets[1] if len(sets) > 1 else None,
+                before,
+                standardize=bool(self.standardize),
+                values=values,
+                robust=self.recipe == "realmlp",
+                shown=bool(self.verbose),
+            )
+        self.result_, self.model_, self._after = found.result, found.model, found.after
+        losses = [float(loss) for loss in found.result.history["train_loss"]]
+        more = one_pass and before is not None
+        self.n_iter_ = int(found.result.epochs) + (rounds if more else 0)
+        self.loss_curve_ = [*self.loss_curve_, *losses] if more else losses
+
+    def _check_going_on(self, before: Any, table: bool) -> None:
+        """Raises ArgumentError where training cannot go on from what it left."""
+        if before is None:
+            return
+        if self.members != 1:
+            raise ArgumentError(
+                f"members is {self.members}, and training goes on with one network only; leave members, or"
+                " warm_start and partial_fit"
+            )
+        was = self.model_.plan is not None
+        if was != table:
+            kinds = ("an array", "a frame of a table")
+            raise ArgumentError(
+                f"training goes on from {kinds[was]}, and X is {kinds[table]} now; set warm_start=False"
+            )
+        if before.inputs is not None and len(before.inputs[0]) != self.n_features_in_:
+            raise ArgumentError(
+                f"training goes on from {len(before.inputs[0])} features, and X has {self.n_features_in_};"
+                " set warm_start=False"
+            )
+
+    def _inputs(self, x: Any) -> Any:
+        check_is_fitted(self, "model_")
+        if self.model_.plan is not None:
+            return named(x, self.feature_names_in_)
+        x, _ = rows_of(x)
+        found: Array = validate_data(self, x, dtype=(np.float64, np.float32), reset=False)
+        return found.astype(self.model_.network.dtype, copy=False)

@@ -1,0 +1,205 @@
+"""`DistbpClassifier` and `DistbpRegressor`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.utils import column_or_1d, compute_sample_weight
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets
+
+from distbp.core.arrays import Array
+from distbp.core.errors import ArgumentError
+from distbp.sklearn.base import Estimator, takes_batches
+
+
+class DistbpClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
+    """A network that chooses between classes, trained with the cross-entropy.
+
+    hidden_layer_sizes: units of each hidden layer. activation: of these layers, as `distbp.TrainingJob` or
+    scikit-learn names it. recipe: "table" or "realmlp" is a network with all that belongs to it
+    (`distbp.job.recipes`); None: a small one. What is "auto" follows from it: without one
+    `hidden_layer_sizes` is (100,), `activation` "relu", `solver` "adam", `learning_rate_init` 0.001,
+    `batch_size` min(200, rows), `max_iter` 200 epochs, without early stopping, `n_iter_no_change` 10.
+    solver: the name of an optimizer of a job, or a whole one with its own learning rate. With "lbfgs" and
+    "conjugate_gradient" `batch_size` "auto" is all rows: an epoch then is one evaluation, and training ends
+    where it converges. alpha: the penalty alpha / 2 times the sum of the squared weights, over the rows of a
+    batch. members: networks of different seeds, whose predictions are averaged. standardize: inputs get mean
+    0 and deviation 1 (with "realmlp" median 0 and quartiles 1 apart). early_stopping: measures on the part
+    `validation_fraction` of the rows ("auto": a tenth; with a recipe a fifth of fewer than 1,000), stops
+    after `n_iter_no_change` epochs without improvement, and keeps the best. class_weight: "balanced" or
+    {class: weight}. warm_start: `fit` goes on with the weights that it left. verbose: shows how training
+    goes. random_state: the seed of the job, so the same one gives the same bits. workers: processes, which
+    never change the result.
+
+    Fitted: `classes_`, `n_features_in_`, `feature_names_in_`, `n_iter_` (epochs), `loss_curve_` (the loss of
+    each), `job_` (the TrainingJob), `result_` (with `history` and `plot()`), `model_`. float32 arrays are
+    trained on in float32, others in float64, frames with text, dates or holes as tables in float32.
+    """
+
+    classes_: Array
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = "auto",
+        activation: Any = "auto",
+        *,
+        solver: Any = "auto",
+        alpha: float = 0.0,
+        batch_size: int | str = "auto",
+        learning_rate_init: float | str = "auto",
+        max_iter: int | str = "auto",
+        early_stopping: bool | str = "auto",
+        validation_fraction: float | str = "auto",
+        n_iter_no_change: int | str = "auto",
+        recipe: str | None = None,
+        members: int = 1,
+        standardize: bool = True,
+        class_weight: Any = None,
+        warm_start: bool = False,
+        verbose: bool = False,
+        random_state: Any = None,
+        workers: Any = 0,
+    ) -> None:
+        super().__init__(
+            hidden_layer_sizes,
+            activation,
+            solver=solver,
+            alpha=alpha,
+            batch_size=batch_size,
+            learning_rate_init=learning_rate_init,
+            max_iter=max_iter,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            recipe=recipe,
+            members=members,
+            standardize=standardize,
+            warm_start=warm_start,
+            verbose=verbose,
+            random_state=random_state,
+            workers=workers,
+        )
+        self.class_weight = class_weight
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> DistbpClassifier:
+        """X: (n, features) numbers, or a frame, whose columns may be text, dates and booleans, with holes.
+        y: (n,) classes, of any kind. Waits. Raises ValueError, DistbpError."""
+        x, y, weights = self._checked(X, y, sample_weight, False)
+        y = _labels(y)
+        classes = np.unique(y)
+        if len(classes) < 2:
+            raise ArgumentError(f"y has one class only, {classes[0]}; a classifier needs two classes")
+        if self.warm_start and hasattr(self, "model_") and not np.array_equal(classes, self.classes_):
+            raise ArgumentError(
+                f"warm_start goes on with the classes {self.classes_.tolist()}, and y has"
+                f" {classes.tolist()}; set warm_start=False"
+            )
+        if self.class_weight is not None:
+            by_class = compute_sample_weight(self.class_weight, y)
+            weights = by_class if weights is None else weights * by_class
+        self.classes_ = classes
+        self._learn(x, y, weights)
+        return self
+
+    @available_if(takes_batches)  # type: ignore[untyped-decorator]
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> DistbpClassifier:
+        """One epoch on some rows, with the weights that the calls before have left; the optimizer begins
+        anew. X: (n, features) numbers. classes: all that there will be, in the first call. Inputs are scaled
+        as those of the first call. Waits. Raises ValueError, DistbpError."""
+        first = not hasattr(self, "model_")
+        if first and classes is None:
+            raise ArgumentError("the first call of partial_fit needs classes: all that y will ever hold")
+        every = np.unique(classes) if first else self.classes_
+        if not first and classes is not None and not np.array_equal(np.unique(classes), every):
+            raise ArgumentError(
+                f"classes is {np.unique(classes).tolist()}, and was {every.tolist()} in an earlier call"
+            )
+        x, y, weights = self._checked(X, y, sample_weight, True)
+        y = _labels(y)
+        unknown = np.setdiff1d(y, every)
+        if unknown.size:
+            raise ArgumentError(f"y has {unknown.tolist()}, which is not among classes, {every.tolist()}")
+        if isinstance(self.class_weight, str):
+            raise ArgumentError(
+                "class_weight='balanced' needs all rows, which partial_fit never sees; give {class: weight}"
+            )
+        if self.class_weight is not None:
+            by_class = compute_sample_weight(self.class_weight, y)
+            weights = by_class if weights is None else weights * by_class
+        self.classes_ = every
+        self._learn(x, y, weights, one_pass=True)
+        return self
+
+    def _learn(self, x: Any, y: Array, weights: Array | None, **more: Any) -> None:
+        numbers = np.searchsorted(self.classes_, y)
+        loss = "softmax_cross_entropy"
+        self._train(x, numbers, weights, outputs=len(self.classes_), loss=loss, **more)
+
+    def predict(self, X: Any) -> Array:
+        """(n,) classes."""
+        numbers = self.predict_proba(X).argmax(axis=1)
+        return np.asarray(self.classes_[numbers])
+
+    def predict_proba(self, X: Any) -> Array:
+        """(n, classes) probabilities, in the order of `classes_`."""
+        x = self._inputs(X)
+        return np.asarray(self.model_.predict_proba(x))
+
+
+def _labels(y: Any) -> Array:
+    y = column_or_1d(y, warn=True)
+    check_classification_targets(y)
+    return np.asarray(y)
+
+
+class DistbpRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
+    """A network that predicts one value or several, trained with the squared error.
+
+    The settings are those of `DistbpClassifier`; standardize: targets, too, get mean 0 and deviation 1 while
+    training, and predictions come back in their own unit; with "realmlp" within the range of y.
+    """
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> DistbpRegressor:
+        """X: (n, features) numbers, or a frame, whose columns may be text, dates and booleans, with holes.
+        y: (n,) values, or (n, outputs) where X is numbers. Waits. Raises ValueError, DistbpError."""
+        self._learn(X, y, sample_weight, one_pass=False)
+        return self
+
+    @available_if(takes_batches)  # type: ignore[untyped-decorator]
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> DistbpRegressor:
+        """One epoch on some rows, with the weights that the calls before have left; the optimizer begins
+        anew. X: (n, features) numbers; y: (n,) or (n, outputs) values. Both are scaled as those of the first
+        call. Waits. Raises ValueError, DistbpError."""
+        self._learn(X, y, sample_weight, one_pass=True)
+        return self
+
+    def _learn(self, x: Any, y: Any, sample_weight: Any, one_pass: bool) -> None:
+        x, y, weights = self._checked(x, y, sample_weight, one_pass, multi_output=True, y_numeric=True)
+        one_dimensional = y.ndim == 1
+        table = not isinstance(x, np.ndarray)
+        y = y.reshape(len(y), -1).astype(np.float64 if table else x.dtype)
+        if table and y.shape[1] > 1:
+            raise ArgumentError(
+                f"y has {y.shape[1]} outputs, and a frame with text or holes is trained on for one; fit an"
+                " estimator for each, as sklearn.multioutput.MultiOutputRegressor does"
+            )
+        self._one_dimensional = one_dimensional
+        self._limits = (y.min(axis=0), y.max(axis=0)) if self.recipe == "realmlp" else None
+        self._train(x, y, weights, outputs=y.shape[1], loss="mse", one_pass=one_pass)
+
+    def predict(self, X: Any) -> Array:
+        """(n,) or (n, outputs) values, as y was."""
+        x = self._inputs(X)
+        y = np.asarray(self.model_.predict(x))
+        y = y.reshape(len(y), -1)
+        if self._limits is not None:
+            y = np.clip(y, *self._limits)
+        return y[:, 0] if self._one_dimensional else y
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags

@@ -1,0 +1,72 @@
+"""Frames with more than numbers: they are trained on as tables, whose plan is part of the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.core.errors import ArgumentError
+from distbp.data.columns.arrow import arrow
+from distbp.data.columns.rows import as_arrow
+from distbp.data.frames import frame_kind
+
+
+def rows_of(x: Any) -> tuple[Any, bool]:
+    """Inputs, and whether they are a table of Arrow with text, dates or holes; else scikit-learn takes them:
+    batches and streams of Arrow as a table, which has names. Raises ArgumentError for a frame without
+    rows."""
+    kind = frame_kind(x)
+    if kind == "lazy":
+        raise ArgumentError(f"a {type(x).__name__} has no rows yet; give what its .collect() returns")
+    if kind == "pandas":
+        numbers = all(dtype.kind in "iufb" for dtype in x.dtypes) and not x.isna().to_numpy().any()
+        return (x, False) if numbers else (_plain(as_arrow(x)), True)
+    if kind not in ("arrow", "polars", "stream"):
+        return x, False
+    table = as_arrow(x)
+    if all(_numbers(column) for column in table.columns):
+        return (x if kind == "polars" else table), False
+    return _plain(table), True
+
+
+def _plain(table: Any) -> Any:
+    """The table with text that rows can be taken of: pyarrow takes none of views."""
+    pa = arrow().pa
+    kinds = [pa.large_string() if pa.types.is_string_view(f.type) else f.type for f in table.schema]
+    return table.cast(pa.schema(list(zip(table.column_names, kinds, strict=True))))
+
+
+def _numbers(column: Any) -> bool:
+    """Whether a column holds numbers or booleans, and no holes."""
+    types, compute = arrow().pa.types, arrow().compute
+    if types.is_floating(column.type):
+        return not column.null_count and not compute.any(compute.is_nan(column)).as_py()
+    return (types.is_integer(column.type) or types.is_boolean(column.type)) and not column.null_count
+
+
+def with_targets(table: Any, y: Array, weights: Array | None) -> tuple[Any, str, str | None]:
+    """The table with the targets, and the weights, as further columns; their names."""
+    target = _free(table, "target")
+    table = table.append_column(target, arrow().pa.array(y))
+    if weights is None:
+        return table, target, None
+    weight = _free(table, "weight")
+    return table.append_column(weight, arrow().pa.array(weights)), target, weight
+
+
+def _free(table: Any, name: str) -> str:
+    while name in table.column_names:
+        name += "_"
+    return name
+
+
+def named(x: Any, names: Array) -> Any:
+    """What a model of a table takes: an array gets the names of the columns."""
+    if frame_kind(x) is None and np.ndim(x) == 2:
+        columns = np.asarray(x, object).T
+        if len(columns) != len(names):
+            raise ArgumentError(f"X has {len(columns)} features, and fit saw {len(names)}")
+        return {str(name): list(column) for name, column in zip(names, columns, strict=True)}
+    return x

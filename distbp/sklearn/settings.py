@@ -1,0 +1,182 @@
+"""What the settings of an estimator mean: the job that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from distbp.core.errors import ArgumentError
+from distbp.job import TrainingJob, realmlp, recipes
+from distbp.job.first_job import BINS, BINS_ROWS
+from distbp.job.training_job import takes_whole_batches
+from distbp.optim import OPTIMIZERS
+
+ACTIVATIONS = MappingProxyType({"identity": "linear", "logistic": "sigmoid"})  # scikit-learn's names
+Settings = Mapping[str, Any]
+
+
+def job_of(
+    settings: Settings,
+    outputs: int,
+    loss: str,
+    rows: int,
+    seed: int,
+    *,
+    dtype: str = "float32",
+    data: Mapping[str, Any] | None = None,
+    one_pass: bool = False,
+    going_on: bool = False,
+) -> TrainingJob:
+    """The job that an estimator's settings mean. data: of a table, else None. one_pass: an epoch alone, at
+    one rate. going_on: it begins with a model. Raises JobError."""
+    usual = usual_settings(settings)
+    hidden = said(settings["hidden_layer_sizes"], usual["hidden_layer_sizes"])
+    units = [*map(_plain, hidden if isinstance(hidden, Sequence | np.ndarray) else (hidden,))]
+    epochs = 1 if one_pass else _plain(said(settings["max_iter"], usual["max_iter"]))
+    batch_size = settings["batch_size"]
+    update = _optimizer(settings, epochs, loss != "mse")
+    whole = takes_whole_batches(update) and isinstance(batch_size, str)
+    batch = None if whole else _plain(said(batch_size, usual["batch_size"](rows)))
+    if one_pass:
+        update = {name: value for name, value in update.items() if not name.endswith("schedule")}
+    alpha = _plain(settings["alpha"])
+    in_batch = batch if type(batch) is int and batch > 0 else rows
+    penalties = {"regularization": {"l2": alpha / in_batch}} if alpha and _is_number(alpha) else {}
+    stops = stops_early(settings) and not one_pass
+    fields_ = {
+        "name": "estimator",
+        "data": {} if data is None else data,
+        "model": {"layers": _layers(settings, outputs, units, loss != "mse", data is not None)},
+        "loss": loss,
+        "optimizer": update,
+        **({} if whole else {"batch_size": batch}),
+        "epochs": epochs,
+        "early_stopping": _stopping(settings, usual, epochs, loss != "mse") if stops else None,
+        "seed": seed,
+        "members": _plain(settings["members"]),
+        "workers": _plain(settings["workers"]),
+        "dtype": dtype,
+        "checkpoint": {"every_seconds": None},
+        **penalties,
+        **({"init": "the model before"} if going_on else {}),
+    }
+    if settings["recipe"] == "realmlp":
+        fields_ |= {
+            "drop_last": not one_pass and rows > in_batch,
+            "parameter_groups": realmlp.GROUPS,
+            "loss": realmlp.smoothed(loss),
+        }
+    return TrainingJob.from_mapping(fields_, "the estimator's settings")
+
+
+def data_of_table(
+    settings: Settings, target: str, weight: str | None, classes: bool, rows: int
+) -> dict[str, Any]:
+    """The job's `data` of a frame. target, weight: their columns."""
+    number: dict[str, Any] = {"kind": "number"}
+    if not settings["standardize"]:
+        number["scale"] = "none"
+    elif settings["recipe"] == "table" and rows >= BINS_ROWS:
+        number["bins"] = BINS
+    data: dict[str, Any] = {"target": target if classes else {"column": target, "scale": "standard"}}
+    if weight is not None:
+        data["weight"] = weight
+    if settings["recipe"] == "realmlp":
+        return dict(realmlp.prepared(data, classes)[0])
+    return {**data, "columns": {"others": {"kind": "auto", "number": number}}}
+
+
+def usual_settings(settings: Settings) -> dict[str, Any]:
+    """What "auto" means, by the recipe. Raises ArgumentError for one that is not known."""
+    if settings["recipe"] is None:
+        batch_size: Any = partial(min, 200)
+        return {
+            "hidden_layer_sizes": (100,), "max_iter": 200, "n_iter_no_change": 10, "early_stopping": False,
+            "batch_size": batch_size,
+        }  # fmt: skip
+    if settings["recipe"] not in recipes.RECIPES:
+        known = ", ".join(map(repr, recipes.RECIPES))
+        raise ArgumentError(f"recipe is {settings['recipe']!r}, not None or one of {known}")
+    if settings["recipe"] == "realmlp":
+        epochs = said(settings["max_iter"], realmlp.EPOCHS)
+        return {
+            "hidden_layer_sizes": realmlp.HIDDEN, "max_iter": realmlp.EPOCHS, "n_iter_no_change": epochs,
+            "early_stopping": True, "batch_size": lambda rows: realmlp.BATCH_SIZE,
+        }  # fmt: skip
+    return {
+        "hidden_layer_sizes": recipes.HIDDEN,
+        "max_iter": recipes.EPOCHS,
+        "n_iter_no_change": recipes.PATIENCE,
+        "early_stopping": True,
+        "batch_size": recipes.batch_size,
+    }
+
+
+def stops_early(settings: Settings) -> bool:
+    """Raises ArgumentError for what is neither yes nor no."""
+    found = said(settings["early_stopping"], usual_settings(settings)["early_stopping"])
+    if isinstance(found, str):
+        raise ArgumentError(f"early_stopping is {found!r}; give True, False or 'auto'")
+    return bool(found)
+
+
+def takes_all_rows(settings: Settings) -> bool:
+    """Whether the optimizer needs all rows at once, as "lbfgs" does."""
+    solver = settings["solver"]
+    return bool(takes_whole_batches({"type": solver} if isinstance(solver, str) else solver))
+
+
+def said(value: Any, usual: Any) -> Any:
+    """A setting, or what is usual where it is "auto"."""
+    return usual if isinstance(value, str) and value == "auto" else value
+
+
+def _layers(
+    settings: Settings, outputs: int, units: list[Any], classes: bool, table: bool
+) -> list[dict[str, Any]]:
+    own = said(settings["activation"], None)
+    if isinstance(own, str):
+        own = ACTIVATIONS.get(own, own)
+    if settings["recipe"] == "realmlp":
+        return [*([] if table else realmlp.entered()), *realmlp.layers(outputs, units, classes, own)]
+    activation = "relu" if own is None else own
+    if settings["recipe"] is not None:
+        return recipes.layers(outputs, units, activation)
+    layers = [{"type": "dense", "units": n, "activation": activation} for n in units]
+    return [*layers, {"type": "dense", "units": outputs}]
+
+
+def _optimizer(settings: Settings, epochs: Any, classes: bool) -> Any:
+    rate, update = _plain(said(settings["learning_rate_init"], 1e-3)), settings["solver"]
+    if isinstance(update, str) and update == "auto" and settings["recipe"] is not None:
+        if settings["recipe"] == "realmlp":
+            update = realmlp.optimizer(classes)
+            rate = _plain(said(settings["learning_rate_init"], update["learning_rate"]))
+        else:
+            update = recipes.optimizer(epochs if type(epochs) is int else recipes.EPOCHS)
+        return {**update, "learning_rate": rate}
+    if isinstance(update, str):
+        update = {"type": said(update, "adam")}
+        kind = OPTIMIZERS.get(update["type"])  # of a name that is not known the job says so
+        if kind is not None and any(field.name == "learning_rate" for field in fields(kind)):
+            update["learning_rate"] = rate
+    return update
+
+
+def _stopping(settings: Settings, usual: Settings, epochs: Any, classes: bool) -> dict[str, Any]:
+    patience = {"patience": _plain(said(settings["n_iter_no_change"], usual["n_iter_no_change"]))}
+    return {**realmlp.stopping(epochs, classes), **patience} if settings["recipe"] == "realmlp" else patience
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy number, as a search over parameters gives it, as a plain one."""
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,150 @@
+"""One training for an estimator: from checked rows to a result and a model in memory."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distbp.core.arrays import Array
+from distbp.data.preprocessing import Preprocessing, exponents
+from distbp.job import TrainingJob
+from distbp.model.folder import MODEL, WEIGHTS
+from distbp.model.predictor import Model
+from distbp.run.result import Result
+from distbp.run.train import train
+
+Scales = tuple[Array, Array]  # what is subtracted, what it is divided by; of each column
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Inputs, targets and weights of some rows; no weights: all alike."""
+
+    x: Array
+    y: Array
+    weights: Array | None
+
+    def data(self) -> tuple[Array, ...]:
+        return (self.x, self.y) if self.weights is None else (self.x, self.y, self.weights)
+
+    def moments(self, values: Array) -> Scales:
+        """Mean and deviation of each column, float64, by weight; a deviation of 0 is 1."""
+        wide = values.astype(np.float64, order="C")  # sums depend on the order in memory
+        exponent = exponents(wide)  # with which no square leaves float64
+        wide = np.ldexp(wide, -exponent)
+        mean = np.average(wide, axis=0, weights=self.weights)
+        deviation = np.sqrt(np.average(np.square(wide - mean), axis=0, weights=self.weights))
+        # What rounding leaves of a constant is no deviation.
+        constant = deviation <= 10 * np.finfo(np.float64).eps * np.abs(mean)
+        return np.ldexp(mean, exponent), np.where(constant, 1.0, np.ldexp(deviation, exponent))
+
+    def quartiles(self) -> Scales:
+        """The median of each input, and what lies between its quartiles, half its range where these are one,
+        1 where that is 0; float64, of all rows alike."""
+        low, median, high = np.quantile(self.x.astype(np.float64), [0.25, 0.5, 0.75], axis=0)
+        spread = np.where(high > low, high - low, np.ptp(self.x.astype(np.float64), axis=0) / 2)
+        return median, np.where(spread > 0, spread, 1.0)
+
+
+@dataclass(frozen=True)
+class Before:
+    """What training goes on from: the files of a model, and the scales of the rows that it saw first; None:
+    none."""
+
+    files: Mapping[str, bytes]
+    inputs: Scales | None = None
+    targets: Scales | None = None
+
+    def write(self, folder: Path) -> None:
+        folder.mkdir()
+        for name, content in self.files.items():
+            (folder / name).write_bytes(content)
+
+
+@dataclass(frozen=True)
+class Trained:
+    result: Result
+    model: Model
+    after: Before
+
+
+def trained(job: TrainingJob, data: Any, before: Before | None, *, shown: bool) -> Trained:
+    """Trains, and keeps nothing on disk; waits."""
+    with tempfile.TemporaryDirectory(prefix="distbp-fit-") as folder:
+        run, init = Path(folder) / "run", None
+        if before is not None:
+            init = Path(folder) / "before"
+            before.write(init)
+        result = train(job, data=data, output=run, init=init, progress=shown, draws=False)
+        model, rows = result.model(), result.history.rows
+        files = {name: (run / "model" / name).read_bytes() for name in (MODEL, WEIGHTS)}
+    return _kept(result, model, rows, Before(files))
+
+
+def trained_on_arrays(
+    job: TrainingJob,
+    training: Rows,
+    validation: Rows | None,
+    before: Before | None,
+    *,
+    standardize: bool,
+    values: bool,
+    robust: bool = False,
+    shown: bool = False,
+) -> Trained:
+    """As `trained`. standardize: inputs get mean 0 and deviation 1 by the weights of the training rows, or
+    where `robust`, are scaled by median and quartiles; targets that are `values` get mean 0 and deviation 1,
+    too; the scales of `before` stay. The model takes and gives the units of the caller."""
+    if before is not None:
+        inputs, targets = before.inputs, before.targets
+    else:
+        inputs = (training.quartiles() if robust else training.moments(training.x)) if standardize else None
+        targets = training.moments(training.y) if standardize and values else None
+    data = {"train": _scaled(training, inputs, targets).data()}
+    if validation is not None:
+        data["validation"] = _scaled(validation, inputs, targets).data()
+    found = trained(job, data, before, shown=shown)
+    model = found.model
+    if inputs is not None:
+        model = replace(model, preprocessing=Preprocessing(mean=inputs[0], std=inputs[1]))
+    if targets is not None:
+        model = _unscaled(model, *targets)
+    return _kept(
+        found.result, model, found.result.history.rows, replace(found.after, inputs=inputs, targets=targets)
+    )
+
+
+def _kept(result: Result, model: Model, rows: Any, after: Before) -> Trained:
+    same: Any = partial(_itself, model)
+    return Trained(replace(result, fetch=same, measured=partial(_itself, rows)), model, after)
+
+
+def _scaled(rows: Rows, inputs: Any, targets: Any) -> Rows:
+    x = rows.x if inputs is None else ((rows.x - inputs[0]) / inputs[1]).astype(rows.x.dtype)
+    y = rows.y if targets is None else ((rows.y - targets[0]) / targets[1]).astype(rows.y.dtype)
+    return Rows(x, y, rows.weights)
+
+
+def _unscaled(model: Model, mean: Array, deviation: Array) -> Model:
+    """The model whose last layer gives values in the unit of the targets."""
+    vectors = [vector.copy() for vector in model.vectors]
+    last = len(model.network.layers) - 1
+    for vector in vectors:
+        for tensor in model.network.tensors:
+            if tensor.layer == last:
+                place = vector[tensor.start : tensor.stop].reshape(len(mean), -1)  # a row for each output
+                place *= deviation[:, None]
+                if tensor.name == "bias":
+                    place += mean[:, None]
+        vector.setflags(write=False)
+    return replace(model, vector=vectors[0], others=tuple(vectors[1:]))
+
+
+def _itself(value: Any) -> Any:
+    return value

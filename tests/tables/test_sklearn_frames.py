@@ -1,0 +1,211 @@
+"""Estimators of scikit-learn on frames as they are, and training that goes on."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn", "1.6")
+pytest.importorskip("pandas", reason="pandas is not installed")
+import pandas as pd
+import pyarrow as pa
+from sklearn.base import clone
+from sklearn.datasets import load_iris
+from sklearn.model_selection import GridSearchCV, cross_val_score
+
+import distbp
+from distbp import train
+from distbp.core.errors import ArgumentError, ModelError
+from distbp.sklearn import DistbpClassifier, DistbpRegressor
+
+QUICK: dict[str, Any] = {
+    "hidden_layer_sizes": (16,), "learning_rate_init": 0.02, "max_iter": 30, "random_state": 0
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTBP_KERNELS", "numpy")
+
+
+def frame(rows: int = 300) -> pd.DataFrame:
+    """Text, holes, dates, booleans; and columns with the names that targets and weights would have."""
+    draw = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "city": draw.choice(["Bonn", "Köln", "Ulm", None], rows),
+            "size": np.where(draw.random(rows) < 0.1, np.nan, draw.normal(size=rows)),
+            "day": pd.Timestamp("2020-01-01") + pd.to_timedelta(draw.integers(0, 500, rows), "D"),
+            "target": draw.random(rows) < 0.5,
+            "weight": draw.integers(0, 5, rows),
+        }
+    )
+
+
+X = frame()
+CLASSES = np.where((X.city == "Ulm") | (X["size"] > 0.5), "yes", "no")
+VALUES = np.where(X.city == "Ulm", 5000.0, 1000.0) + 100 * X["size"].fillna(0)
+
+
+def as_arrow(x: pd.DataFrame) -> Any:
+    return pa.Table.from_pandas(x, preserve_index=False)
+
+
+def as_polars(x: pd.DataFrame) -> Any:
+    return pytest.importorskip("polars", reason="polars is not installed").from_pandas(x)
+
+
+@pytest.mark.parametrize("made", [lambda x: x, as_arrow, as_polars], ids=["pandas", "arrow", "polars"])
+def test_frames_are_taken_as_they_are(made: Any) -> None:
+    x = made(X)
+    net = DistbpClassifier(**QUICK).fit(x, CLASSES)
+    assert net.score(x, CLASSES) > 0.97 and list(net.classes_) == ["no", "yes"]
+    assert list(net.feature_names_in_) == list(X.columns) and net.n_features_in_ == 5
+    likely = net.predict_proba(X)
+    np.testing.assert_array_equal(likely, DistbpClassifier(**QUICK).fit(X, CLASSES).predict_proba(X))
+    np.testing.assert_array_equal(net.predict_proba(made(X[X.columns[::-1]])), likely)  # found by names
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(net)).predict_proba(X), likely)
+    np.testing.assert_array_equal(net.predict_proba(X.to_numpy(object)), likely)  # as searches may give it
+    values = DistbpRegressor(**QUICK).fit(x, VALUES)
+    assert values.score(x, VALUES) > 0.97 and values.predict(x).shape == VALUES.shape
+
+
+def test_a_frame_is_the_job_of_a_table(tmp_path: Path) -> None:
+    """What the estimator trains is what `distbp.train` does with the same frame, weights and job."""
+    weights = np.linspace(1, 2, len(X))
+    net = DistbpRegressor(**QUICK, recipe="table", early_stopping=False, alpha=0.5)
+    net.fit(X, VALUES, sample_weight=weights)
+    assert net.job_.data.target.column == "target_" and net.job_.data.weight == "weight_"
+    assert net.job_.regularization.l2 == 0.5 / net.job_.batch_size
+    again = train(net.job_, data=X.assign(target_=VALUES, weight_=weights), output=tmp_path / "run")
+    assert again.params_sha256 == net.result_.params_sha256
+    np.testing.assert_allclose(net.predict(X), again.model().predict(X))
+    some = DistbpRegressor(**QUICK).fit(X, VALUES, sample_weight=np.r_[np.zeros(100), np.ones(200)])
+    rest = DistbpRegressor(**QUICK).fit(X[100:], VALUES[100:], sample_weight=np.ones(200))
+    np.testing.assert_array_equal(some.predict(X), rest.predict(X))
+
+
+@pytest.mark.parametrize("recipe", ["table", "realmlp"])
+def test_recipes_and_members(recipe: str) -> None:
+    settings = {**QUICK, "recipe": recipe, "members": 2, "max_iter": 80}
+    net = DistbpClassifier(**settings).fit(X, CLASSES)
+    assert net.score(X, CLASSES) > 0.9 and len(net.model_.vectors) == 2
+    assert "validation_loss" in net.result_.history
+    values = DistbpRegressor(**settings).fit(X, VALUES)
+    assert values.score(X, VALUES) > 0.7
+    if recipe == "realmlp":
+        assert VALUES.min() <= values.predict(X).min() and values.predict(X).max() <= VALUES.max()
+
+
+def test_they_are_validated_and_searched() -> None:
+    net = DistbpClassifier(**QUICK)
+    assert cross_val_score(net, X, CLASSES, cv=3).min() > 0.9
+    search = GridSearchCV(net, {"max_iter": [1, 30], "recipe": [None]}, cv=2).fit(X, CLASSES)
+    assert search.best_params_["max_iter"] == 30
+
+
+def test_a_frame_of_numbers_is_an_array() -> None:
+    x, y = load_iris(return_X_y=True, as_frame=True)
+    one, other = (DistbpClassifier(**QUICK).fit(given, y) for given in (x, x.to_numpy()))
+    assert one.result_.params_sha256 == other.result_.params_sha256 and one.model_.plan is None
+
+
+def test_columns_and_levels_that_do_not_fit() -> None:
+    net = DistbpClassifier(**QUICK).fit(X, CLASSES)
+    with pytest.raises(ModelError, match=r"has no column 'city'"):
+        net.predict(X.drop(columns="city"))
+    with pytest.raises(ArgumentError, match=r"^X has 4 features, and fit saw 5$"):
+        net.predict(X.to_numpy(object)[:, :4])
+    with pytest.warns(UserWarning, match=r"'city' \(1\)"):
+        net.predict(X.assign(city=["Rom", *X.city[1:]]))
+    with pytest.raises(ArgumentError, match=r"^y has 2 outputs, .*MultiOutputRegressor"):
+        DistbpRegressor(**QUICK).fit(X, np.column_stack([VALUES, VALUES]))
+
+
+@pytest.mark.parametrize("kind", [DistbpClassifier, DistbpRegressor])
+@pytest.mark.parametrize("table", [False, True])
+def test_a_warm_start_goes_on(kind: Any, table: bool) -> None:
+    x, y = load_iris(return_X_y=True)
+    if table:
+        x, y = X, CLASSES if kind is DistbpClassifier else VALUES
+    net = kind(**{**QUICK, "max_iter": 5}, solver="sgd", warm_start=True)
+    first = net.fit(x, y).loss_curve_
+    for _ in range(3):
+        net.fit(x, y)
+    assert net.loss_curve_[-1] < first[-1] and net.n_iter_ == len(net.loss_curve_) == 5
+    cold = clone(net).set_params(warm_start=False).fit(x, y)
+    assert cold.fit(x, y).loss_curve_ == first
+    # Without momentum nothing is lost between two calls: as many epochs, in another order of rows.
+    whole = clone(net).set_params(max_iter=20).fit(x, y)
+    assert net.loss_curve_[-1] == pytest.approx(whole.loss_curve_[-1], rel=0.05)
+
+
+def test_partial_fit_of_a_classifier() -> None:
+    x, y = load_iris(return_X_y=True)
+    names, order = np.array(["a", "b", "c"])[y], np.random.default_rng(0).permutation(150)
+    settings = {**QUICK, "batch_size": 10}
+    net = DistbpClassifier(**settings)
+    with pytest.raises(ArgumentError, match=r"^the first call of partial_fit needs classes"):
+        net.partial_fit(x, names)
+    for some in np.array_split(order, 3):
+        net.partial_fit(x[some], names[some], classes=["c", "b", "a"])
+    assert net.n_iter_ == 3 == len(net.loss_curve_) and list(net.classes_) == ["a", "b", "c"]
+    mean = net.model_.preprocessing.mean
+    np.testing.assert_allclose(mean, x[np.array_split(order, 3)[0]].mean(axis=0))  # of the first rows
+    for _ in range(20):
+        net.partial_fit(x, names)
+    assert net.score(x, names) > 0.95 and net.loss_curve_[-1] < net.loss_curve_[0] / 2
+    again = DistbpClassifier(**settings)
+    for some in np.array_split(order, 3):
+        again.partial_fit(x[some], names[some], classes=["a", "b", "c"])
+    for _ in range(20):
+        again.partial_fit(x, names)
+    assert again.result_.params_sha256 == net.result_.params_sha256
+    only = DistbpClassifier(**settings).partial_fit(x[:50], names[:50], classes=["a", "b", "c"])
+    assert only.predict_proba(x).shape == (150, 3)  # of classes that no row had
+    for given, message in (
+        ({"y": np.repeat("d", 150)}, "y has ['d'], which is not among classes, ['a', 'b', 'c']"),
+        ({"y": names, "classes": ["a", "b"]}, "classes is ['a', 'b'], and was ['a', 'b', 'c'] in an earlier"),
+    ):
+        with pytest.raises(ArgumentError, match=re.escape(message)):
+            net.partial_fit(x, **given)
+    with pytest.raises(ArgumentError, match=r"class_weight='balanced' needs all rows"):
+        DistbpClassifier(class_weight="balanced").partial_fit(x, names, classes=["a", "b", "c"])
+
+
+def test_partial_fit_of_values() -> None:
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(400, 3))
+    y = 1e4 + 100 * x[:, 0]
+    net = DistbpRegressor(**{**QUICK, "batch_size": 10})
+    for number in range(12):
+        net.partial_fit(x[number % 2 :: 2], y[number % 2 :: 2], sample_weight=np.ones(200))
+    assert net.score(x, y) > 0.95 and net.n_iter_ == 12
+
+
+def test_what_cannot_go_on_is_said() -> None:
+    x, y = load_iris(return_X_y=True)
+    assert not hasattr(DistbpClassifier(solver="lbfgs"), "partial_fit")
+    assert not hasattr(DistbpRegressor(solver={"type": "conjugate_gradient"}), "partial_fit")
+    with pytest.raises(ArgumentError, match=r"^partial_fit takes numbers without holes; .*warm_start=True$"):
+        DistbpRegressor(**QUICK).partial_fit(X, VALUES)
+    net = DistbpClassifier(**{**QUICK, "max_iter": 1}, warm_start=True).fit(x, y)
+    with pytest.raises(ArgumentError, match=r"goes on from 4 features, and X has 3; set warm_start=False$"):
+        net.fit(x[:, :3], y)
+    with pytest.raises(ArgumentError, match=r"goes on with the classes \[0, 1, 2\], and y has \[0, 1\]"):
+        net.fit(x[y < 2], y[y < 2])
+    several = DistbpClassifier(**{**QUICK, "max_iter": 1}, warm_start=True, members=2).fit(x, y)
+    with pytest.raises(ArgumentError, match=r"^members is 2, and training goes on with one network only"):
+        several.fit(x, y)
+    mixed = DistbpRegressor(**{**QUICK, "max_iter": 1}, warm_start=True).fit(X, VALUES)
+    with pytest.raises(ArgumentError, match="goes on from a frame of a table, and X is an array now"):
+        mixed.fit(x, y)
+
+
+def test_the_names_are_found_on_demand() -> None:
+    assert distbp.sklearn.DistbpClassifier is DistbpClassifier is distbp.DistbpClassifier
