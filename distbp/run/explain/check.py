@@ -14,6 +14,7 @@ import numpy as np
 
 from distbp.run.explain.kinds.directions import BEGIN
 from distbp.run.explain.recompute import recomputed
+from distbp.run.explain.words import MISSING
 
 TOLERANCE = 1e-9  # far above rounding, far below an error in a formula
 ROUNDING = 1e-15  # of a sum of products, as a part of the largest of such sums
@@ -95,8 +96,10 @@ def _pairs(document: Document, again: Mapping[str, Any]) -> Iterator[Pair]:
     for name in ("E", "E_after", "E_after_biases_held"):
         yield f"loss.{name}", document["loss"][name], loss[name], max(1.0, _size(loss[name]))
     a = {layer["number"]: layer["a"] for layer in document["layers"]}
+    given = np.asarray(document["input"], np.float64)
+    given = np.where(given == MISSING, 0.0, given)  # which is no number that anything is a sum of
     for at, (layer, found) in enumerate(zip(document["layers"], again["layers"], strict=True)):
-        terms = _terms(layer, found, (a.get(source, document["input"]) for source in layer["inputs"]))
+        terms = _terms(layer, found, (a.get(source, given) for source in layer["inputs"]))
         for name in layer.keys() - _GIVEN:
             again_here = found.get(name)
             yield f"layers.{at}.{name}", layer[name], again_here, _size(again_here)
