@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from click.testing import CliRunner
 
@@ -190,11 +189,6 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"facts": np.ma.masked_array(np.ones((60, 3)))},
         "input 'facts' are a masked array; give a plain one",
     ),
-    "a frame": (
-        {"facts": pd.DataFrame(np.ones((60, 3)))},
-        "input 'facts': is a frame, and columns of one of several inputs are not found by name; give an"
-        " array, as by to_numpy()",
-    ),
     "no number": (
         {"image": np.full((60, 1, 4, 4), np.nan)},
         "row 0, column (0, 0, 0) of the train input 'image' is NaN",
@@ -210,6 +204,17 @@ def test_what_does_not_fit_is_named(name: str) -> None:
     with pytest.raises(DataError) as caught:
         distbp.train(job(), data=(x, y))
     assert message in str(caught.value)
+
+
+def test_a_frame_is_no_one_of_several_inputs() -> None:
+    frame = pytest.importorskip("pandas", reason="pandas is not installed").DataFrame(np.ones((60, 3)))
+    x, y = given()
+    message = (
+        r"input 'facts': is a frame, and columns of one of several inputs are not found by name; give an"
+        r" array, as by to_numpy\(\)"
+    )
+    with pytest.raises(DataError, match=message):
+        distbp.train(job(), data=({**x, "facts": frame}, y))
 
 
 def test_other_faults_of_the_data_are_named(tmp_path: Path) -> None:
