@@ -28,12 +28,12 @@ from benchmarks.table import replace_section
 from distbp import TrainingJob
 from distbp.core import settings
 from distbp.engine import numerics
-from distbp.plan import calibrate
-from distbp.plan.plan import predict
-from distbp.plan.simulate import simulate
-from distbp.plan.speed_model import Layout, Machine, Work, node_limit, step_time
 from distbp.run.blueprints import make_blueprint
 from distbp.run.curves import draw_lines
+from distbp.run.plan import calibrate
+from distbp.run.plan.plan import predict
+from distbp.run.plan.simulate import simulate
+from distbp.run.plan.speed_model import Layout, Machine, Work, node_limit, step_time
 from distbp.run.splits import open_splits
 
 # Floats -> milliseconds that a round of the exchange alone may take with two workers.

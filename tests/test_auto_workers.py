@@ -11,9 +11,9 @@ from rigs import Rig, classes, make_job, make_rig
 
 from distbp.engine.parameter_server import NO_PLATEAU
 from distbp.optim.schedules import PlateauState
-from distbp.plan import speed_model
-from distbp.plan.plan import Plan, predict
-from distbp.plan.speed_model import Layout, Work
+from distbp.run.plan import speed_model
+from distbp.run.plan.plan import Plan, predict
+from distbp.run.plan.speed_model import Layout, Work
 from distbp.team import auto as auto_workers
 from distbp.team.auto import MEASURE_S, REPAY_S, AutoTeam, candidates, choose
 from distbp.team.base import Snapshot

@@ -58,7 +58,9 @@ def test_what_is_in_the_way_of_an_output_is_said_before_any_work(
     command: list[str], home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("distbp.cli.data.open_model", lambda _: pytest.fail("it began"), raising=True)
-    monkeypatch.setattr("distbp.plan.plan.plan_job", lambda *_, **__: pytest.fail("it began"), raising=True)
+    monkeypatch.setattr(
+        "distbp.run.plan.plan.plan_job", lambda *_, **__: pytest.fail("it began"), raising=True
+    )
     name, option = command
     ending = ".csv" if name == "predict" else ".svg"
     folder = tmp_path / f"folder{ending}"

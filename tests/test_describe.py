@@ -15,7 +15,7 @@ from distbp.cli.main import group
 from distbp.job import TrainingJob
 from distbp.nn.ops import OPS
 from distbp.optim.ops import RULE_OPS
-from distbp.plan.describe import Description, describe_job
+from distbp.run.plan.describe import Description, describe_job
 
 TEXT = """
 name: small

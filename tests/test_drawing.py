@@ -17,7 +17,7 @@ from distbp.core.errors import JobError
 from distbp.job import TrainingJob
 from distbp.job.graph import Node, drawn, graph_of, is_graph, lanes
 from distbp.nn.wiring import DATA
-from distbp.plan.picture import WIDE, draw
+from distbp.run.plan.picture import WIDE, draw
 
 SVG = "{http://www.w3.org/2000/svg}"
 RESIDUAL = """\

@@ -27,10 +27,10 @@ from distbp import (
 )
 from distbp.cli.main import group
 from distbp.core.errors import ArgumentError, DataError, ModelError, RemoteError
-from distbp.plan.plan import plan_job
 from distbp.run.control import scale_run
 from distbp.run.events import Started
 from distbp.run.gradcheck import check_job
+from distbp.run.plan.plan import plan_job
 from distbp.run.verify import verify_run
 
 RNG = np.random.default_rng(3)

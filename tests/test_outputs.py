@@ -28,10 +28,10 @@ from distbp.job.reference import reference
 from distbp.job.schema import job_schema
 from distbp.nn.losses import LOSSES
 from distbp.nn.losses.several import names_of
-from distbp.plan.describe import describe_job
-from distbp.plan.picture import draw
 from distbp.run import events
 from distbp.run.gradcheck import check_job
+from distbp.run.plan.describe import describe_job
+from distbp.run.plan.picture import draw
 from distbp.run.progress import summary
 from distbp.run.result import Result
 from distbp.run.run_directory import read_lines

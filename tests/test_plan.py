@@ -18,9 +18,9 @@ from distbp.cli import main as cli
 from distbp.core import settings
 from distbp.core.errors import ExchangeError
 from distbp.engine import numerics
-from distbp.plan import calibrate
-from distbp.plan.plan import Plan, describe, draw_speedups, plan_job, predict, predict_apart
-from distbp.plan.speed_model import Layout, Machine, Work
+from distbp.run.plan import calibrate
+from distbp.run.plan.plan import Plan, describe, draw_speedups, plan_job, predict, predict_apart
+from distbp.run.plan.speed_model import Layout, Machine, Work
 
 FLOAT = np.dtype(np.float32)
 QUICK_S = 0.02

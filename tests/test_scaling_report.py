@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks import scaling
-from distbp.plan.speed_model import Machine, Work
+from distbp.run.plan.speed_model import Machine, Work
 
 MACHINE = Machine(cores=8)
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "scaling.md"

@@ -155,6 +155,18 @@ def test_what_cannot_be_is_said() -> None:
         DistbpRegressor().fit(x, y, sample_weight=np.zeros(len(x)))
     with pytest.raises(distbp.JobError, match=r"(?s)the estimator's settings.*layers\.0\.activation.*rellu"):
         DistbpClassifier(activation="rellu").fit(x, y)
+    for settings, message in (
+        ({"max_iter": 0}, r"settings has 1 fault:\n  max_iter: "),
+        ({"learning_rate_init": -1}, r"\n  learning_rate_init: "),
+        ({"early_stopping": True, "n_iter_no_change": -1}, r"\n  n_iter_no_change: "),
+        ({"solver": "adamm"}, r"\n  solver.*adam"),
+        ({"solver": {"type": "momentum", "learning_rate": 0.1, "momentum": 2}}, r"\n  solver\.momentum: "),
+    ):
+        with pytest.raises(distbp.JobError, match=message):
+            DistbpClassifier(**settings).fit(x, y)
+    for alpha in (-1, "0.1", float("nan"), True):
+        with pytest.raises(ArgumentError, match=rf"^alpha is {alpha!r}; give a number of at least 0$"):
+            DistbpClassifier(alpha=alpha).fit(x, y)
 
 
 def test_without_scikit_learn_the_error_names_the_extra() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import distbp
 from distbp.core.errors import ExchangeError, SettingsError
-from distbp.plan import plan
+from distbp.run.plan import plan
 
 JOB = distbp.TrainingJob(
     model={"layers": [{"type": "dense", "units": 2}]}, loss="softmax_cross_entropy", epochs=1

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distbp.plan.simulate import shared_link, simulate
-from distbp.plan.speed_model import Layout, Machine, Work, node_counts, node_limit, step_time
+from distbp.run.plan.simulate import shared_link, simulate
+from distbp.run.plan.speed_model import Layout, Machine, Work, node_counts, node_limit, step_time
 
 WORK = Work(shards=1024, shard_s=2e-3, bytes=4_000_000, update_s=1e-3)
 MACHINE = Machine(cores=8)

@@ -16,7 +16,7 @@ from distbp.cli.paths import NewFile, job_at
 from distbp.core.words import counted
 
 if TYPE_CHECKING:
-    from distbp.plan.describe import Description, Operand, TapeRow
+    from distbp.run.plan.describe import Description, Operand, TapeRow
 
 _SECTIONS = {
     "forward": "forward: from the inputs to the outputs",
@@ -53,8 +53,8 @@ def describe(
       distbp describe recipe.yaml --yaml > job.yaml
     """
     from distbp.job.members import networks
-    from distbp.plan.describe import describe_job
-    from distbp.plan.picture import draw
+    from distbp.run.plan.describe import describe_job
+    from distbp.run.plan.picture import draw
 
     job = job_at(job_file, sets, needs_data=not in_full)
     if in_full:

@@ -92,7 +92,7 @@ def plan(job_file: Path, bandwidth: float, latency: float, picture: Path | None,
     Example:
       distbp plan job.yaml --bandwidth 25
     """
-    from distbp.plan.plan import describe, draw_speedups, plan_job
+    from distbp.run.plan.plan import describe, draw_speedups, plan_job
 
     job = job_at(job_file)
     with named(job_file):

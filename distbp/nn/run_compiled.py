@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distbp.core.arrays import Array
-from distbp.machine.blas import SMALL, TINY, Gemm
+from distbp.machine.blas import FEW_ROWS, SMALL, TINY, Gemm
 from distbp.machine.gemm import is_direct, strips_of
 from distbp.machine.structures import Wholes, address, address_of, placed, reader
 from distbp.nn.kernels import Kernels
@@ -74,10 +74,19 @@ def _may_be_ours(row: Row, most_rows: int, kernels: Kernels, fast: int) -> bool:
     (m, n), k = shapes[2], shapes[0][0 if terms else 1]
     m = min(m, row.whole[1]) if terms else m  # a part of the gradient
     strips = 1 if by_columns else strips_of.py_func(fast, terms, m, n, k)
-    if kernels.direct and is_direct.py_func(by_columns, m, n, k, strips):
+    if kernels.direct and _may_be_direct(by_columns, m, n, k, k if terms else m, strips):
         return True
     whole = m * n * k > SMALL and strips == 1
     return min(m, n, k) >= kernels.least > 0 and (by_columns or whole)
+
+
+def _may_be_direct(by_columns: bool, m: int, n: int, k: int, rows: int, strips: int) -> bool:
+    """Whether `is_direct` holds for a product (m, n) of k terms on a slice of some number of rows, of which
+    it has the most here. So which slices are computed so depends on their shapes alone: not on what the
+    longest slice of a tape needs."""
+    if by_columns:
+        return bool(is_direct.py_func(True, min(m, FEW_ROWS), n, k, 1))
+    return m * n * k >= TINY and (m * n * k <= SMALL * rows or strips > 1)
 
 
 def space_table(spaces: Spaces, gemm: Gemm) -> Array:

@@ -87,8 +87,6 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             self.n_features_in_ = x.num_columns
             self.feature_names_in_ = np.asarray(x.column_names, object)
         else:
-            if reset and hasattr(self, "feature_names_in_"):
-                del self.feature_names_in_
             x, y = validate_data(self, x, y, dtype=(np.float64, np.float32), reset=reset, **kinds)
         if sample_weight is None:
             return x, y, None

@@ -10,13 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from distbp.core.errors import ArgumentError
+from distbp.core.errors import ArgumentError, Fault, JobError
 from distbp.job import TrainingJob, realmlp, recipes
 from distbp.job.first_job import BINS, BINS_ROWS
 from distbp.job.training_job import takes_whole_batches
 from distbp.optim import OPTIMIZERS
 
 ACTIVATIONS = MappingProxyType({"identity": "linear", "logistic": "sigmoid"})  # scikit-learn's names
+# The settings that fields of a job come from.
+_SETTINGS = MappingProxyType(
+    {
+        "epochs": "max_iter",
+        "early_stopping.patience": "n_iter_no_change",
+        "optimizer.learning_rate": "learning_rate_init",
+        "optimizer": "solver",
+    }
+)
 Settings = Mapping[str, Any]
 
 
@@ -45,8 +54,10 @@ def job_of(
     if one_pass:
         update = {name: value for name, value in update.items() if not name.endswith("schedule")}
     alpha = _plain(settings["alpha"])
+    if type(alpha) not in (int, float) or not 0 <= alpha < np.inf:
+        raise ArgumentError(f"alpha is {alpha!r}; give a number of at least 0")
     in_batch = batch if type(batch) is int and batch > 0 else rows
-    penalties = {"regularization": {"l2": alpha / in_batch}} if alpha and _is_number(alpha) else {}
+    penalties = {"regularization": {"l2": alpha / in_batch}} if alpha else {}
     stops = stops_early(settings) and not one_pass
     fields_ = {
         "name": "estimator",
@@ -71,7 +82,17 @@ def job_of(
             "parameter_groups": realmlp.GROUPS,
             "loss": realmlp.smoothed(loss),
         }
-    return TrainingJob.from_mapping(fields_, "the estimator's settings")
+    try:
+        return TrainingJob.from_mapping(fields_)
+    except JobError as error:
+        renamed = [Fault(_setting(fault.path), fault.message) for fault in error.faults]
+        raise JobError(renamed, "the estimator's settings", drawing=error.drawing) from None
+
+
+def _setting(path: str) -> str:
+    """The path of a job's field by the setting that it comes from."""
+    found = next((field for field in _SETTINGS if f"{path}.".startswith(f"{field}.")), None)
+    return path if found is None else _SETTINGS[found] + path[len(found) :]
 
 
 def data_of_table(
@@ -171,10 +192,6 @@ def _optimizer(settings: Settings, epochs: Any, classes: bool) -> Any:
 def _stopping(settings: Settings, usual: Settings, epochs: Any, classes: bool) -> dict[str, Any]:
     patience = {"patience": _plain(said(settings["n_iter_no_change"], usual["n_iter_no_change"]))}
     return {**realmlp.stopping(epochs, classes), **patience} if settings["recipe"] == "realmlp" else patience
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
 
 
 def _plain(value: Any) -> Any:

@@ -20,6 +20,9 @@ if not processor_flags() >= DIRECT_FLAGS:
 from distbp.machine.lanes import LANES
 from distbp.machine.own_products.direct import ROWS, TERMS, direct_sgemm
 from distbp.nn.kernels import Kernels, load
+from distbp.nn.ops import OPS
+from distbp.nn.run_compiled import products_of
+from distbp.nn.tape import Ref, Row, Space
 
 DIRECT = products_at(direct_sgemm())
 # Around the sizes of tiles, vectors and parts.
@@ -65,3 +68,21 @@ def test_the_kernel_set_uses_it_for_small_products_and_for_strips(
     ours = shape[0] == 16 if kind == "nt" else shape != (300, 300, 300)
     assert np.isnan(tape_product(idle, kind, a, b)).all() == ours
     assert f"small products by FMA, {TERMS} terms" in fingerprint("numba")["kernels"]
+
+
+@pytest.mark.skipif(not small_are_ours(), reason="OpenBLAS has functions of its own for small products here")
+@pytest.mark.parametrize(
+    ("kind", "units", "features"), [("nt", 30, 1200), ("nn", 300, 300), ("tn", 300, 300)]
+)
+def test_it_is_there_for_short_slices(kind: str, units: int, features: int) -> None:
+    """Who computes a slice depends on its shape, not on the longest one of the tape, which is too large."""
+    x, out = Ref(Space.WORK, 0, features, times=1), Ref(Space.WORK, 0, units, times=1)
+    refs = {
+        "nt": (x, Ref(Space.WORK, 0, features, plus=units), out),
+        "nn": (x, Ref(Space.WORK, 0, units, plus=features), out),
+        "tn": (out, x, Ref(Space.WORK, 0, features, plus=units)),
+    }
+    ops = [Row(OPS[f"product_{kind}"], refs[kind], (0, units), (), 0)]
+    for most_rows in (8, 800):
+        found = products_of(ops, most_rows, load("numba"), np.dtype(np.float32))
+        assert found.direct == direct_sgemm()

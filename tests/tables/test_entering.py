@@ -14,12 +14,12 @@ from houses import houses, job, write
 
 from distbp import JobError, TrainingJob, train
 from distbp.cli.describe import lines
-from distbp.plan.describe import describe_job
 from distbp.run.explain.check import check
 from distbp.run.explain.page import page
 from distbp.run.explain.step import explain_job
 from distbp.run.explain.text import lines as explain_lines
 from distbp.run.gradcheck import check_job
+from distbp.run.plan.describe import describe_job
 
 ONE_HOT = {"code": {"kind": "category", "encode": "one_hot"}}
 

@@ -11,8 +11,8 @@
     server's link: twice the latency, 2 max((K - 1) / R, 1) bytes / bandwidth, and K - 1 calls to be served
 
 The form follows from how a step runs (see `distbp.team.exchange`); the constants are measured
-(`distbp.plan.calibrate`). `distbp.plan.simulate` plays the same step event by event, and tests hold the two
-together.
+(`distbp.run.plan.calibrate`). `distbp.run.plan.simulate` plays the same step event by event, and tests hold
+the two together.
 """
 
 from __future__ import annotations

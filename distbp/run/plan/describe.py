@@ -21,8 +21,8 @@ from distbp.nn.network import Network, Tensor
 from distbp.nn.tape import ENTRY, LOSS, Ref, Row, Space
 from distbp.optim.parts import Rule, Vector
 from distbp.optim.updater import PIECE
-from distbp.plan.op_times import op_seconds, random_slice, random_vectors
 from distbp.run.blueprints import make_blueprint
+from distbp.run.plan.op_times import op_seconds, random_slice, random_vectors
 from distbp.run.splits import open_splits
 from distbp.run.train import by_split, check_job
 

@@ -1,6 +1,6 @@
-"""Measures the constants of `distbp.plan.speed_model` on this machine, within about two seconds.
+"""Measures the constants of `distbp.run.plan.speed_model` on this machine, within about two seconds.
 
-The exchange is measured alone, between processes as in training: `python -m distbp.plan.calibrate` is a
+The exchange is measured alone, between processes as in training: `python -m distbp.run.plan.calibrate` is a
 worker that computes nothing and only writes its sums.
 """
 
@@ -35,7 +35,7 @@ from distbp.engine.totals import ROWS, WEIGHT
 from distbp.engine.worker import Worker
 from distbp.machine.memory import MemoryHandle
 from distbp.nn.network import aligned_vector
-from distbp.plan.speed_model import Machine, Work
+from distbp.run.plan.speed_model import Machine, Work
 from distbp.team.base import Snapshot
 from distbp.team.exchange import segment as seg
 from distbp.team.exchange.gathering import Gathering
@@ -208,7 +208,7 @@ def _gather(
 
 def _start_helper(segment: Segment, me: int, workers: int) -> subprocess.Popen[bytes]:
     words = json.dumps([asdict(segment.handle), me, workers, os.getpid()])
-    return subprocess.Popen([sys.executable, "-m", "distbp.plan.calibrate", words])
+    return subprocess.Popen([sys.executable, "-m", "distbp.run.plan.calibrate", words])
 
 
 class _Writer:

@@ -1,4 +1,4 @@
-"""Plays training steps event by event: the check of the closed form in `distbp.plan.speed_model`.
+"""Plays training steps event by event: the check of the closed form in `distbp.run.plan.speed_model`.
 
 Each worker's shards take random times; links are shared fairly by the transfers that are on them; the server
 handles answers one after the other. What the closed form leaves out happens here: transfers that overlap
@@ -15,7 +15,7 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.core.reduction import assign
-from distbp.plan.speed_model import SIMPLE, Layout, Machine, Work, node_counts
+from distbp.run.plan.speed_model import SIMPLE, Layout, Machine, Work, node_counts
 
 
 def simulate(

@@ -12,9 +12,9 @@ from distbp.core.imports import missing
 from distbp.engine import numerics
 from distbp.job import TrainingJob
 from distbp.job.members import networks
-from distbp.plan import calibrate
-from distbp.plan.speed_model import Layout, Machine, StepTime, Work, node_limit, step_time
 from distbp.run.blueprints import make_blueprint
+from distbp.run.plan import calibrate
+from distbp.run.plan.speed_model import Layout, Machine, StepTime, Work, node_limit, step_time
 from distbp.run.splits import open_splits
 from distbp.run.train import Data, by_split, check_job
 from distbp.team.auto import RAY_START_S, candidates, choose
