@@ -3,6 +3,7 @@ MLPClassifier has, too, has its name."""
 
 from __future__ import annotations
 
+import warnings
 from numbers import Integral
 from typing import Any
 
@@ -13,6 +14,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from distbp.core.arrays import Array
 from distbp.core.errors import ArgumentError
+from distbp.model.predictor import Model
 from distbp.sklearn.frames import named, rows_of, with_targets
 from distbp.sklearn.holding_back import apart, held_back
 from distbp.sklearn.settings import data_of_table, job_of, stops_early, takes_all_rows
@@ -24,10 +26,16 @@ def takes_batches(estimator: Any) -> bool:
     return not takes_all_rows(estimator.get_params(deep=False))
 
 
+def _columns(model: Model) -> Any:
+    """What the model makes of the columns of a table; None where it takes arrays."""
+    return None if model.plan is None else model.plan.to_json()
+
+
 class Estimator(BaseEstimator):  # type: ignore[misc]
     """A network of dense layers."""
 
     loss_curve_: list[float]
+    model_: Model
 
     def __init__(
         self,
@@ -137,6 +145,12 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
                 values=values,
                 robust=self.recipe == "realmlp",
                 shown=bool(self.verbose),
+            )
+        if going_on and _columns(found.model) != _columns(self.model_):
+            warnings.warn(
+                "the columns of X become other inputs than in the fit before (other levels or statistics);"
+                " weights of layers that fit no more began anew",
+                stacklevel=4,
             )
         self.result_, self.model_, self._after = found.result, found.model, found.after
         losses = [float(loss) for loss in found.result.history["train_loss"]]

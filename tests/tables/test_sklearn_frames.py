@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,16 @@ def test_a_warm_start_goes_on(kind: Any, table: bool) -> None:
     # Without momentum nothing is lost between two calls: as many epochs, in another order of rows.
     whole = clone(net).set_params(max_iter=20).fit(x, y)
     assert net.loss_curve_[-1] == pytest.approx(whole.loss_curve_[-1], rel=0.05)
+
+
+def test_a_warm_start_warns_of_other_columns() -> None:
+    net = DistbpClassifier(**{**QUICK, "max_iter": 5}, warm_start=True).fit(X, CLASSES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        net.fit(X, CLASSES)
+    with pytest.warns(UserWarning, match="^the columns of X become other inputs than in the fit before"):
+        net.fit(X[:200], CLASSES[:200])
+    assert net.score(X, CLASSES) > 0.5
 
 
 def test_partial_fit_of_a_classifier() -> None:
