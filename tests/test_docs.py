@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 import re
-import runpy
 import subprocess
 import sys
 import tomllib
@@ -27,6 +26,7 @@ from distbp.core.settings import SETTINGS, Setting
 from distbp.job import TrainingJob
 from distbp.nn.initializers import INITIALIZERS
 from distbp.run import events
+from tools.learn_pictures import PICTURES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -243,10 +243,11 @@ def test_initializers_that_are_named_exist(page: Path) -> None:
     assert set(names) <= set(INITIALIZERS), page_name(page)
 
 
-def test_the_picture_of_learn_is_current() -> None:
-    draw = runpy.run_path(str(ROOT / "tools" / "draw_unrolled.py"))["draw"]
-    picture = (ROOT / "docs" / "images" / "unrolled.svg").read_text("utf-8")
-    assert picture == draw(), "run: python tools/draw_unrolled.py > docs/images/unrolled.svg"
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_of_learn_are_current(name: str) -> None:
+    picture = (ROOT / "docs" / "images" / f"{name}.svg").read_text("utf-8")
+    assert picture == PICTURES[name](), "run: python -m tools.learn_pictures"
+    assert f"](images/{name}.svg)" in (ROOT / "docs" / "learn.md").read_text("utf-8")
 
 
 def test_files_that_learn_says_to_read_are_there() -> None:
