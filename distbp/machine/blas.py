@@ -37,7 +37,7 @@ DIRECT_FLAGS = {"avx2", "fma"}  # of our own small products
 # The kernels of OpenBLAS that have functions of their own for small products.
 _FAST_WITH_SMALL = {b"SkylakeX", b"Cooperlake", b"SapphireRapids"}
 SMALL = 1_000_000  # multiplications; those kernels are for products up to this size
-TINY = 1 << 14  # multiplications; below it our own small products gain little, and cost time to compile
+TINY = 1 << 12  # multiplications; below it our own small products gain little, and cost time to compile
 # Up to so many rows and from so many terms on, they gain with a transposed right operand, too.
 FEW_ROWS, MANY_TERMS = 16, 256
 # A product with a small or narrow matrix is faster in strips, by the functions for small products, than

@@ -6,9 +6,9 @@ High-Performance Matrix Multiplication, 2008, section 6). A library packs both o
 long as a small product itself. An element's terms are added up in order, in parts of up to TERMS, and then
 the parts.
 
-Where the right operand is transposed, vectors hold terms of a row and of a column in place of columns, and an
-element is SUMS sums of every so-many-th term, of which the second half is added to the first until one is
-left. An element's bits depend on its terms alone.
+Where the right operand is transposed or has one column, vectors hold terms of a row and of a column in place
+of columns, and an element is SUMS sums of every so-many-th term, of which the second half is added to the
+first until one is left. An element's bits depend on its terms and on this alone.
 """
 
 from __future__ import annotations
@@ -197,7 +197,8 @@ def _sgemm(
 ) -> None:  # fmt: skip
     compact()
     kept = int(beta != 0)
-    if right == TRANSPOSED:
+    # The terms of a single column follow each other, too; vectors of columns would hold one number each.
+    if right == TRANSPOSED or (n == 1 and ldb == 1 and left != TRANSPOSED):
         _multiply_transposed(m, n, k, a, 4 * lda, b, 4 * ldb, c, 4 * ldc, kept)
         return
     a_row, a_term = (4, 4 * lda) if left == TRANSPOSED else (4 * lda, 4)
