@@ -75,16 +75,15 @@ def _page(found: Explanation) -> Iterator[str]:
 
 def _equations() -> Iterator[str]:
     yield "<h2>The four equations</h2>"
-    yield '<div class="wide"><table>'
+    yield '<table class="words">'
     for name, formula, words in (
         ("BP1", "δ = ∂E/∂a · f′(z)", "of an output"),
         ("BP2", "∂E/∂a = Wᵀ δ of the layer after", "of every other layer; then δ as in BP1"),
         ("BP3", "∂E/∂b = δ", ""),
         ("BP4", "∂E/∂w = ∂E/∂a · ∂a/∂z · ∂z/∂w = δ · (what the weight is multiplied by)", ""),
     ):
-        yield f'<tr><td><b>{name}</b></td><td style="text-align:left">{formula}</td>'
-        yield f'<td class="faint" style="text-align:left">{words}</td></tr>'
-    yield "</table></div>"
+        yield f'<tr><td><b>{name}</b></td><td>{formula}</td><td class="faint">{words}</td></tr>'
+    yield "</table>"
 
 
 def _table(

@@ -40,7 +40,8 @@ svg path.forth { fill: var(--a); } svg path.back { fill: var(--d); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 4px 0; font-size: 14px; }
 td, th { padding: 2px 14px 2px 0; text-align: right; white-space: nowrap; }
 th { color: var(--faint); font-weight: 500; border-bottom: 1px solid var(--line); }
-td:first-child, th:first-child { text-align: left; } .wide { overflow-x: auto; }
+td:first-child, th:first-child { text-align: left; }
+.words td { text-align: left; white-space: normal; vertical-align: top; } .wide { overflow-x: auto; }
 code { font: 13px ui-monospace, "DejaVu Sans Mono", monospace; }
 .formula { color: var(--faint); overflow-wrap: anywhere; }
 #tip { position: fixed; display: none; max-width: 560px; padding: 8px 12px; border-radius: 7px; z-index: 2;
