@@ -31,7 +31,8 @@ class OptionError(ValueError):
 
 
 def option(default: Any = REQUIRED, *, help: str, path: bool = False, **bounds: Any) -> Any:
-    """A dataclass field with a default, a one-line help and bounds (`gt`, `ge`, `lt`, `le`, `min_length`).
+    """A dataclass field with a default, a one-line help and bounds (`gt`, `ge`, `lt`, `le`, `min_length`;
+    `each`: the least whole number of one or of a pair).
 
     Without a default the field is required. `path`: it names a file. The bounds are checked
     by `distbp.job`, not here.

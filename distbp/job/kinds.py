@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     Discriminator,
@@ -190,6 +191,8 @@ def _model(name: str, cls: type, what: str, tables: Tables, key: str) -> type[Ba
             annotation = annotation | None if optional else annotation
         else:
             annotation = _annotation(hint)
+        if (least := bounds.pop("each", None)) is not None:
+            annotation = Annotated[annotation, AfterValidator(_each_at_least(least))]
         default: dict[str, Any] = {}
         if field.default_factory is not dataclasses.MISSING:
             default["default_factory"] = field.default_factory
@@ -201,6 +204,20 @@ def _model(name: str, cls: type, what: str, tables: Tables, key: str) -> type[Ba
         )
     title = "".join(part.capitalize() for part in f"{name}_{what}".replace(" ", "_").split("_"))
     return create_model(title, __base__=Part, __doc__=_first_paragraph(cls), **fields)
+
+
+def _each_at_least(least: int) -> collections.abc.Callable[[Any], Any]:
+    """A check of a whole number or a pair of them; words and None pass."""
+
+    def check(value: Any) -> Any:
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(number, int) and number < least for number in numbers):
+            told = list(value) if isinstance(value, tuple) else value
+            text = f"must be a whole number or a pair of them, each at least {least}, not {told}"
+            raise PydanticCustomError("fault", "{text}", {"text": text})
+        return value
+
+    return check
 
 
 def _first_paragraph(cls: type) -> str:

@@ -15,7 +15,7 @@ from distbp.core.options import OptionError, option
 from distbp.nn.activations import lower_activation
 from distbp.nn.initializers import GlorotUniform, Initializer, Zeros
 from distbp.nn.layers.base import ABSENT, Backward, Channels, Facts, Lowering, ParameterSpec, Shape, Value
-from distbp.nn.layers.images import Padding, Pair, check_pair, image_windows, pair, sequence_windows
+from distbp.nn.layers.images import Padding, Pair, image_windows, pair, sequence_windows
 from distbp.nn.ops.windows import Windows
 from distbp.nn.tape import Ref
 
@@ -30,14 +30,15 @@ class _Convolution(Facts):
 
     type: str
     filters: int = option(help="number of output channels", gt=0)
-    kernel_size: Pair = option(help="of a filter; one number, or [height, width]")
-    stride: Pair = option(1, help="how far a filter moves; one number, or [down, right]")
+    kernel_size: Pair = option(help="of a filter; one number, or [height, width]", each=1)
+    stride: Pair = option(1, help="how far a filter moves; one number, or [down, right]", each=1)
     padding: Padding = option(
         0,
         help="zeros on each side; one number, [above and below, left and right], `same` or `valid`",
+        each=0,
     )
     dilation: Pair = option(
-        1, help="distance between the numbers that a filter looks at; one number, or [down, right]"
+        1, help="distance between the numbers that a filter looks at; one number, or [down, right]", each=1
     )
     groups: int = option(1, help="into how many parts channels and filters are cut, each for itself", gt=0)
     activation: str = option("linear", help="applied to the outputs", choices="activations")
@@ -45,10 +46,6 @@ class _Convolution(Facts):
     bias_initializer: Initializer = option(Zeros(), help="of the biases", choices="initializers")
 
     def __post_init__(self) -> None:
-        for field in ("kernel_size", "stride", "dilation"):
-            check_pair(field, getattr(self, field), 1)
-        if not isinstance(self.padding, str):
-            check_pair("padding", self.padding, 0)
         if self.padding == "same" and pair(self.stride) != (1, 1):
             raise OptionError("padding", "may be 'same' with stride 1 only; give numbers")
         if self.filters % self.groups:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from distbp.core.options import OptionError
 from distbp.nn.layers.base import Shape
 from distbp.nn.layers.steps import steps_of
 from distbp.nn.ops.windows import Windows
@@ -17,15 +16,6 @@ Padding = int | tuple[int, int] | Literal["same", "valid"]
 def pair(value: Pair) -> tuple[int, int]:
     """(vertical, horizontal); one number means both."""
     return (value, value) if isinstance(value, int) else value
-
-
-def check_pair(field: str, value: Pair, least: int) -> None:
-    """Raises OptionError where a size is too small."""
-    if min(pair(value)) < least:
-        shown = value if isinstance(value, int) else list(value)
-        raise OptionError(
-            field, f"must be a whole number or a pair of them, each at least {least}, not {shown}"
-        )
 
 
 def image_windows(

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from distbp.core.options import OptionError, option
 from distbp.nn.layers.base import Backward, Channels, Facts, Lowering, Shape, Value
-from distbp.nn.layers.images import Pair, check_pair, image_windows, pair, sequence_windows
+from distbp.nn.layers.images import Pair, image_windows, pair, sequence_windows
 from distbp.nn.ops.windows import Windows
 from distbp.nn.tape import Ref
 
@@ -34,15 +34,11 @@ def _pool(low: Lowering, x: Value, windows: Windows, largest: bool) -> tuple[Ref
 class _Pool2d(Facts):
     largest: ClassVar[bool]  # else the average
     type: str
-    kernel_size: Pair = option(help="of a window; one number, or [height, width]")
-    stride: Pair | None = option(None, help="how far a window moves; left out: by its own size")
-    padding: Pair = option(0, help="on each side, at most half of kernel_size")
+    kernel_size: Pair = option(help="of a window; one number, or [height, width]", each=1)
+    stride: Pair | None = option(None, help="how far a window moves; left out: by its own size", each=1)
+    padding: Pair = option(0, help="on each side, at most half of kernel_size", each=0)
 
     def __post_init__(self) -> None:
-        check_pair("kernel_size", self.kernel_size, 1)
-        if self.stride is not None:
-            check_pair("stride", self.stride, 1)
-        check_pair("padding", self.padding, 0)
         if any(2 * pad > size for pad, size in zip(pair(self.padding), pair(self.kernel_size), strict=True)):
             raise OptionError("padding", _too_much(self.padding))
 
