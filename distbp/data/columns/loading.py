@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,22 +58,37 @@ class BadRows:
 
 
 def load_columns(
-    table: NamedTable, uses: Mapping[str, Use], missing: Sequence[str], *, skip: bool | None
+    table: NamedTable,
+    uses: Mapping[str, Use],
+    missing: Sequence[str],
+    *,
+    skip: bool | None,
+    read: Mapping[str, Column] = MappingProxyType({}),
+    room: Room | None = None,
 ) -> Loaded:
     """Raises DataError with the place of the first bad cell; with `skip`, rows that have one are left out and
-    counted. None: nobody has that choice."""
-    room = Room()
-    grown = {name: Gathering(use.reads, room, use.numeric) for name, use in uses.items()}
+    counted. None: nobody has that choice. read: columns whose levels were read before. room: in memory."""
+    ready = {n: read[n] for n, use in uses.items() if n in read and use.reads == "level" and not use.numeric}
+    if len(ready) == len(uses):  # something has to say how many rows a piece has
+        ready.popitem()
+    room = Room() if room is None else room
+    grown = {n: Gathering(use.reads, room, use.numeric) for n, use in uses.items() if n not in ready}
+    looked_at = [n for n, use in uses.items() if n in grown or use.role]
     bad_rows, kept = BadRows(), []
     with Threads() as threads:
-        for row, cells in ahead(table.pieces(list(uses))):
+        for row, cells in ahead(table.pieces(list(grown))):
             bad = np.zeros(len(next(iter(cells.values()))), bool)
 
-            def read(name: str, row: int = row, cells: Mapping[str, Any] = cells) -> list[_Problem]:
-                values, strange = grown[name].append(cells[name], missing)
-                return [*_problems(table, row, name, uses[name], values, strange, cells[name])]
+            def look(
+                name: str, row: int = row, cells: Mapping[str, Any] = cells, count: int = len(bad)
+            ) -> list[_Problem]:
+                if name in ready:
+                    values, strange = ready[name].values[row : row + count], None
+                else:
+                    values, strange = grown[name].append(cells[name], missing)
+                return [*_problems(table, row, name, uses[name], values, strange, cells.get(name))]
 
-            for found in threads.map(read, uses):
+            for found in threads.map(look, looked_at):
                 for problem in found:
                     bad_rows.mark(bad, *problem)
             if bad_rows.first and not skip:
@@ -83,7 +99,7 @@ def load_columns(
         raise DataError(
             f"{bad_rows.first}. All {len(keep):,} rows are bad, so that none is left; mend the data"
         )
-    columns = {name: gathering.column() for name, gathering in grown.items()}
+    columns = {n: ready[n] if n in ready else grown[n].column() for n in uses}
     return Loaded(columns, None if keep.all() else keep, {**table.skipped, **bad_rows.counts})
 
 

@@ -26,7 +26,7 @@ from distbp.data.columns.plan import Plan, TargetCode
 from distbp.data.columns.reading import NamedTable, open_raw
 from distbp.data.columns.series import SeriesCode, in_time
 from distbp.data.columns.splitting import NOBODY, OWNERS, split_rows
-from distbp.data.columns.store import CHUNK_ROWS, Column, Rows
+from distbp.data.columns.store import CHUNK_ROWS, Column, Room, Rows
 from distbp.data.columns.threads import Threads
 from distbp.data.columns.types import Facts, survey
 from distbp.data.formats.tables import TableFiles
@@ -63,10 +63,12 @@ def _prepared(
     skip = wanted.bad_rows == "skip"
     raw = _raw(sources["train"], folder, confined, skip)
     check_columns(wanted, raw)
-    facts = survey(raw, wanted.missing)
+    room = Room()
+    facts = survey(raw, wanted.missing, room=room)
     chosen, notes = chosen_kinds(wanted, facts)
     uses = uses_of(wanted, chosen, facts)
-    train = load_columns(raw, uses, wanted.missing, skip=skip)
+    read = {name: fact.read for name, fact in facts.items() if fact.read is not None}
+    train = load_columns(raw, uses, wanted.missing, skip=skip, read=read, room=room)
     owner = _split(wanted, train, raw.name)
     for name in sorted(wanted.target_columns):
         _check_target(train.columns[name], owner == 0, name, raw.name)

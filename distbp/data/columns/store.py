@@ -29,7 +29,9 @@ class Room:
 
 
 @dataclass
-class _Growing:
+class Growing:
+    """A column that gets longer, in memory while there is `room`, else in a file."""
+
     dtype: Any
     room: Room
     pieces: list[Array] = field(default_factory=list)
@@ -137,39 +139,56 @@ class Rows:
             return np.memmap(file, dtype=self._dtype, mode="r", shape=self._shape)
 
 
+class Levels:
+    """Numbers of the texts of a column, from 0, in the order in which they are found."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, int] = {}
+        self._before: Any = None  # the texts of the last dictionary, and their numbers
+        self._place: Array = np.empty(0, np.int32)
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def whole(self) -> tuple[str, ...]:
+        """The texts, by their numbers."""
+        return tuple(self._codes)
+
+    def numbered(self, texts: Sequence[str | None]) -> Array:
+        """Their numbers, int32; -1 for None."""
+        known = self._codes
+        return np.array([-1 if one is None else known.setdefault(one, len(known)) for one in texts], np.int32)
+
+    def of(self, piece: c.Coded) -> Array:
+        """The numbers of the cells of a piece, int32; -1 where missing. Each dictionary is numbered once."""
+        if piece.texts is not self._before:
+            self._before, self._place = piece.texts, self.numbered(piece.texts.to_pylist())
+        return piece.map(self._place, -1)
+
+
 class Gathering:
     """A column that is being read. `reads`: number, date, boolean or level."""
 
     def __init__(self, reads: str, room: Room, numeric: bool = False) -> None:
         self.reads, self.numeric = reads, numeric
-        self._grown = _Growing(np.int32 if reads == "level" else np.float64, room)
-        self._codes: dict[str, int] = {}
-        self._before: Any = None  # the last piece, and the numbers of the entries of its dictionary
-        self._place: Array = np.empty(0, np.int32)
+        self._grown = Growing(np.int32 if reads == "level" else np.float64, room)
+        self._levels, self._before = Levels(), None
 
     def append(self, cells: Any, missing: Sequence[str]) -> tuple[Array, Array | None]:
         """Takes cells; returns their values (or codes), and which of them are bad."""
-        piece = c.cleaned(cells, missing, self._before)
+        piece = self._before = c.cleaned(cells, missing, self._before)
         if isinstance(piece, c.Coded) and self.reads == "level" and not self.numeric:
-            if self._before is None or piece.texts is not self._before.texts:
-                self._before, self._place = piece, self._numbered(piece.texts.to_pylist())
-            values, bad = piece.map(self._place, -1), None
+            values, bad = self._levels.of(piece), None
         else:
             values, levels, bad = read_cells(piece, self.reads, self.numeric)
             if levels is not None:
-                values = np.append(self._numbered(levels), np.int32(-1))[values]
+                values = np.append(self._levels.numbered(levels), np.int32(-1))[values]
         self._grown.append(values)
         return values, bad
 
-    def _numbered(self, levels: Sequence[str | None]) -> Array:
-        known = self._codes
-        return np.array(
-            [-1 if one is None else known.setdefault(one, len(known)) for one in levels], np.int32
-        )
-
     def column(self) -> Column:
         """What was read."""
-        return Column(self._grown.whole(), tuple(self._codes) if self.reads == "level" else None)
+        return Column(self._grown.whole(), self._levels.whole() if self.reads == "level" else None)
 
 
 def read_cells(

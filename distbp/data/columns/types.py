@@ -7,7 +7,7 @@ first. Text in typed files is looked at in the same way, so that a table has the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,8 @@ from distbp.core.arrays import Array
 from distbp.data.columns import cells as c
 from distbp.data.columns.arrow import arrow, is_text
 from distbp.data.columns.reading import NamedTable
-from distbp.data.columns.threads import ahead
+from distbp.data.columns.store import Column, Growing, Levels, Room
+from distbp.data.columns.threads import Threads, ahead
 
 COUNTED_LEVELS = 10_000  # of a column; more are "many"
 WORDS = {
@@ -43,7 +44,7 @@ _OTHER_DATE = r"[0-9]{1,4}([./-])[0-9]{1,2}\1[0-9]{1,4}( .*)?"
 class Facts:
     """What is known of a column. `type`: a key of `WORDS`. `why`: in words. `levels`: text -> rows, or None
     where they are more than are counted. `low`, `high`: of numbers, and of dates in seconds. `typed`: it is
-    stored with a type other than text."""
+    stored with a type other than text. `read`: its cells as levels, where they were kept."""
 
     name: str
     type: str
@@ -54,6 +55,7 @@ class Facts:
     low: float | None = None
     high: float | None = None
     typed: bool = False
+    read: Column | None = None
 
     @property
     def numeric(self) -> bool:
@@ -62,10 +64,12 @@ class Facts:
 
 @dataclass
 class _Finder:
-    """The type of a column so far."""
+    """The type of a column so far. Of text with dictionaries the levels are `coded`, with their `counts`, -1
+    first, and `kept` has the level of every cell."""
 
     name: str
     deep: bool
+    kept: Growing | None = None
     state: str | None = None
     stored: str = ""
     changed: str = ""
@@ -74,26 +78,32 @@ class _Finder:
     levels: dict[str, int] | None = field(default_factory=dict)
     low: float = np.inf
     high: float = -np.inf
-    tally: tuple[Any, Array] | None = None
+    coded: Levels = field(default_factory=Levels)
+    counts: Array = field(default_factory=lambda: np.zeros(1, np.int64))
 
     def see(self, piece: Any, row: int, table: NamedTable) -> None:
         self.rows += len(piece)
+        before, cells = self.state, piece
         coded = isinstance(piece, c.Coded)
-        counts = piece.counts if coded else None
-        gone = int(c.missing_cells(piece).sum()) if counts is None else len(piece) - int(counts.sum())
+        if not coded or self.levels is None:
+            self.kept = None
+        if coded:
+            gone = self._see_levels(piece)
+            if before != "text" and gone < len(piece):  # else it is known what it is
+                cells = piece.texts.filter(arrow().pa.array(piece.counts > 0))
+            else:
+                cells = piece.texts
+        else:
+            gone = int(c.missing_cells(piece).sum())
         self.missing += gone
         if gone == len(piece):
             return
-        before, cells = self.state, piece
-        if counts is not None and before != "text":  # else it is known what it is
-            cells = piece.texts.filter(arrow().pa.array(counts > 0))
-        elif counts is not None:
-            cells = piece.texts
         if is_text(cells.type):
             self.state = next((kind for kind in _AFTER.get(before, ()) if _fits(kind, cells)), "text")
             if before != self.state and not self.changed:
                 self._note(piece.plain() if coded else piece, row, table, before)
-            self._count(piece.texts if coded else cells, counts)
+            if not coded:
+                self._count(cells)
         else:
             self.stored = str(piece.type)
             self.state = _wider(before, _stored_type(piece.type))
@@ -125,38 +135,39 @@ class _Finder:
             hint = "; name it in data.missing if it means a missing cell"
         self.changed = f"{table.place(row + index)} is {cell!r}, after {WORDS[before]}{hint}"
 
-    def _count(self, text: Any, counts: Array | None = None) -> None:
-        """counts: where the entries of a dictionary are given, how often each is there."""
+    def _see_levels(self, piece: c.Coded) -> int:
+        """Counts the levels of a piece; returns how many cells are missing."""
+        if self.levels is None:
+            return len(piece) - int(piece.counts.sum())
+        values = self.coded.of(piece)
+        found = np.bincount(values + 1, minlength=len(self.coded) + 1)
+        found[: len(self.counts)] += self.counts
+        gone, self.counts = int(found[0] - self.counts[0]), found
+        if self.kept is not None:
+            self.kept.append(values)
+        if np.count_nonzero(found[1:]) > COUNTED_LEVELS:
+            self.levels = self.kept = None
+        return gone
+
+    def _count(self, text: Any) -> None:
         if self.levels is None:
             return
-        if counts is None:
-            found = arrow().compute.value_counts(text.drop_null())
-            self._add(found.field(0), found.field(1).to_numpy(zero_copy_only=False))
-            return
-        if self.tally is not None and self.tally[0] is text:
-            self.tally[1][:] += counts
-        else:
-            self._settle()
-            self.tally = (text, counts)
+        found = arrow().compute.value_counts(text.drop_null())
+        self._add(found.field(0).to_pylist(), found.field(1).to_numpy(zero_copy_only=False).tolist())
 
-    def _settle(self) -> None:
-        """Adds what was counted by the entries of a dictionary."""
-        if self.tally is not None:
-            text, counts = self.tally
-            self.tally = None
-            used = np.flatnonzero(counts)
-            self._add(text.take(arrow().pa.array(used)), counts[used])
-
-    def _add(self, text: Any, counts: Array) -> None:
+    def _add(self, text: Sequence[str], counts: Sequence[int]) -> None:
         if self.levels is None:
             return
-        for level, count in zip(text.to_pylist(), counts.tolist(), strict=True):
-            self.levels[level] = self.levels.get(level, 0) + count
+        for level, count in zip(text, counts, strict=True):
+            if count:
+                self.levels[level] = self.levels.get(level, 0) + count
         if len(self.levels) > COUNTED_LEVELS:
             self.levels = None
 
     def found(self) -> Facts:
-        self._settle()
+        texts = self.coded.whole()
+        self._add(texts, self.counts[1 : len(texts) + 1].tolist())
+        read = None if self.kept is None or not len(texts) else Column(self.kept.whole(), texts)
         kind, why = self.state or "empty", self.changed
         if kind == "text" and self.levels:
             words = {level.lower() for level in self.levels}
@@ -171,7 +182,8 @@ class _Finder:
                 why = "every cell is missing"
         known = self.deep and np.isfinite(self.low)
         low, high = (self.low, self.high) if known else (None, None)
-        return Facts(self.name, kind, why, self.rows, self.missing, self.levels, low, high, bool(self.stored))
+        stored = bool(self.stored)
+        return Facts(self.name, kind, why, self.rows, self.missing, self.levels, low, high, stored, read)
 
 
 def _unread(levels: Iterable[str]) -> str:
@@ -184,22 +196,30 @@ def _unread(levels: Iterable[str]) -> str:
     return ""
 
 
-def survey(table: NamedTable, missing: Sequence[str], *, deep: bool = False) -> dict[str, Facts]:
+def survey(
+    table: NamedTable, missing: Sequence[str], *, deep: bool = False, room: Room | None = None
+) -> dict[str, Facts]:
     """The facts of every column, from one reading of the whole table in flat memory. `deep`: with ranges,
     missing cells, and the levels of numbers that are stored as such; else of columns that are stored with a
-    type no more is read than shows that they are not empty, unless `missing` has numbers or dates. Raises
-    DataError."""
-    finders = {name: _Finder(name, deep) for name in table.names}
+    type no more is read than shows that they are not empty, unless `missing` has numbers or dates. `room`:
+    for the cells of text that comes with dictionaries, to be kept as levels. Raises DataError."""
+    finders = {
+        name: _Finder(name, deep, None if room is None else Growing(np.int32, room)) for name in table.names
+    }
     typed = set() if deep or c.means_values(missing) else set(table.typed)
     for cells in table.beginnings(sorted(typed)) if typed else ():
         for name, piece in cells.items():
             finders[name].see(piece, 0, table)
     if rest := [name for name in table.names if name not in typed]:
         before: dict[str, Any] = {}
-        for row, cells in ahead(table.pieces(rest)):
-            for name, piece in cells.items():
-                before[name] = c.cleaned(piece, missing, before.get(name))
-                finders[name].see(before[name], row, table)
+        with Threads() as threads:
+            for row, cells in ahead(table.pieces(rest)):
+
+                def see(name: str, row: int = row, cells: Mapping[str, Any] = cells) -> None:
+                    before[name] = c.cleaned(cells[name], missing, before.get(name))
+                    finders[name].see(before[name], row, table)
+
+                threads.map(see, cells)
     return {name: finder.found() for name, finder in finders.items()}
 
 
