@@ -139,7 +139,7 @@ def lines(table: RawTable, facts: Mapping[str, Facts], target: str | None) -> It
     files = "" if len(table.files) == 1 else f" in {counted(len(table.files), 'file')}"
     yield f"{table.name}: {counted(_rows(facts), 'row')}, {counted(len(facts), 'column')}{files}"
     if table.dialect is not None:
-        delimiter = {"\t": "tabs"}.get(table.dialect.delimiter, repr(table.dialect.delimiter))
+        delimiter = {"\t": "tabs", " ": "blanks"}.get(table.dialect.delimiter, repr(table.dialect.delimiter))
         yield f"CSV, cells divided by {delimiter}; {table.dialect.why}"
     if table.keys:
         yield f"from the names of folders (key=value): {', '.join(table.keys)}"

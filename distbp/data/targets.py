@@ -8,6 +8,7 @@ first belongs to output 0.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -219,9 +220,18 @@ def _numbered(table: Table, labels: Array, outputs: int, classes: Classes | None
         row = int(strange.argmax())
         raise DataError(
             f"{name}: row {table.row_number(row)}: {shown((labels[row],))} is a class that the model does not"
-            f" have; it has {shown(classes)}"
+            f" have; it has {shown(classes)}{_meant(np.unique(labels[strange]), classes) if text else ''}"
         )
     return np.ascontiguousarray(places, np.intp)
+
+
+def _meant(strange: Array, classes: Classes) -> str:
+    """What to do about labels that are nearly the names of classes."""
+    names, near = [*map(str, classes)], {}
+    for label in strange[:_SHOWN].tolist():
+        if found := difflib.get_close_matches(label, names, 1, cutoff=0.75):
+            near[label] = found[0]
+    return f"; where it means one of these, say so of its table: replace: {near}" if near else ""
 
 
 def shown(classes: Classes) -> str:

@@ -111,6 +111,12 @@ def test_a_class_that_only_another_split_has() -> None:
             " has a, b",
         ),
         (
+            "nll", 2, ["<=50K", ">50K"] * 3, {"test": ["<=50K.", ">50K.", "c"] * 2},
+            "the targets of the test arrays: row 0: <=50K. is a class that the model does not have; it has"
+            " <=50K, >50K; where it means one of these, say so of its table: replace: {'<=50K.': '<=50K',"
+            " '>50K.': '>50K'}",
+        ),
+        (
             "nll", 3, [0, 1, 2] * 2, {"test": [0, 1, 2, 3, 0, 0]},
             "the targets of the test arrays: row 3: label 3, but the 3 outputs of the last layer allow 0"
             " to 2; give it 4 units, or mend the labels",

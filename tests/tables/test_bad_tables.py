@@ -93,10 +93,26 @@ def claiming(size: int) -> Callable[[Path], Path]:
             " delimiter in a cell needs quotes around the cell), or set bad_rows: skip",
         ),
         (
-            given("a,price,a\n1,2,3\n"),
-            "t.csv: columns 0 and 2 (counted from 0) are both named 'a'; give each a name of its own, or set"
-            " header: false if the first line is a row",
+            given("|1x3 Cross validator\n" + GOOD),
+            "t.csv: the first line has 1 cell ('|1x3 Cross validator'), and the lines below have 3; if it is"
+            " no part of the table, set skip_lines: 1",
         ),
+        (
+            given("# prices, by a\n# made today\n\n" + HEAD + GOOD),
+            "t.csv: the first line has 2 cells ('# prices, by a'), and the lines below have 3; if the first 3"
+            " are no part of the table, set skip_lines: 3",
+        ),
+        (
+            given("b,price\n" + GOOD),
+            "t.csv: the first line has 2 cells ('b,price'), and the lines below have 3, as where R writes the"
+            " names of rows without a name; write a name and a delimiter in front of it (in R: col.names"
+            " = NA)",
+        ),
+        (
+            given('"b" "price"\n' + GOOD.replace(",", " ")),
+            "and the lines below have 3, as where R writes the names of rows without a name",
+        ),
+        (given(HEAD + GOOD + "1\n"), "t.csv: line 42: 1 cell where the table has 3 columns: '1'."),
         (
             given(HEAD + GOOD + HEAD + GOOD),
             "t.csv: row 40 repeats the header; remove that line, or set bad_rows: skip",

@@ -92,6 +92,14 @@ def test_the_first_job_trains_as_it_is(tmp_path: Path) -> None:
     assert "losses and metrics of values are in deviations of 'price'" in " ".join(trained.output.split())
 
 
+@pytest.mark.parametrize(("rows", "bins"), [(499, False), (500, True)])
+def test_a_first_job_has_bins_where_rows_are_enough(rows: int, bins: bool, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,y\n" + "".join(f"{i % 70}.5,{i % 3}\n" for i in range(rows)))
+    assert cli("data", "describe", "t.csv", "--target", "y", "--write-job", "j.yaml").exit_code == 0
+    columns = TrainingJob.from_file("j.yaml").data.columns
+    assert [getattr(kind, "bins", None) for kind in columns.values()] == [32 if bins else 0]
+
+
 def test_a_table_trains_without_a_job(tmp_path: Path) -> None:
     write(houses(), tmp_path / "h.parquet")
     done = cli("train", "h.parquet", "--target", "price", "--workers", "0", "--output", "run")
@@ -195,7 +203,7 @@ def test_what_is_set_counts_when_the_table_is_looked_at(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(f"x,y\n{rows}-,4\n9\n")
     words = ["train", "t.csv", "--target", "y", "--set", "epochs=1", "--workers", "0", "--output", "run"]
     refused = cli(*words)
-    assert "t.csv: line 43: 1 cells where the table has 2 columns: '9'" in refused.stderr
+    assert "t.csv: line 43: 1 cell where the table has 2 columns: '9'" in refused.stderr
     done = cli(*words, "--set", "data.bad_rows=skip", "--set", "data.missing=['-']")
     assert done.exit_code == 0, done.output
     assert "columns: {x: number}" in done.stdout

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.feather
 import pytest
 
 from distbp.core.errors import DataError
@@ -107,6 +108,14 @@ def test_kinds_follow(tmp_path: Path) -> None:
         (",a\n0,x\n", ",", ("unnamed_0", "a")),
         ("a,b,\n1,2,\n", ",", ("a", "b", "unnamed_2")),
         ("a,,b\nc,d,e\n", ",", ("0", "1", "2")),
+        ("a b\n1 2\n", " ", ("a", "b")),
+        ("A11 6 A34\nA12 48 A32\n", " ", ("0", "1", "2")),
+        ("  a\t  b \r\n 1   x\r\n22   y  \r\n", " ", ("a", "b")),
+        ("full name\nAda Lovelace\nAlan Turing\n", ",", ("full name",)),
+        ("city,size\nNew York,1\nSan Jose,2\n", ",", ("city", "size")),
+        ("p,x,x\ne,x,y\np,y,x\ne,y,x\n", ",", ("0", "1", "2")),  # words alone, and no names
+        ("p,q,q\ne,x,y\n", ",", ("p", "q", "q.1")),
+        ("a,a,a.1\n1,2,3\n", ",", ("a", "a.2", "a.1")),
     ],
 )
 def test_delimiter_and_header_are_found(
@@ -117,6 +126,30 @@ def test_delimiter_and_header_are_found(
     assert table.dialect is not None
     assert (table.dialect.delimiter, table.names) == (delimiter, names)
     assert find_dialect(TableFiles(path="t.csv", header=True), table.files[0]).header
+
+
+def test_blanks_between_cells_are_one_but_within_quotes(tmp_path: Path) -> None:
+    text = "n   w\n" + "".join(f"  {i:>6}\t 'x  {i % 3}' \n" for i in range(90_000)) + "7  y"
+    found = facts(tmp_path, text, quote="'")
+    assert (found["n"].type, found["n"].rows, found["n"].high) == ("whole", 90_001, 89_999)
+    assert found["w"].levels == {"x  0": 30_000, "x  1": 30_000, "x  2": 30_000, "y": 1}
+
+
+def test_a_header_again_is_no_row_of_words(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b\nx,y\na,b\nx,y\n")
+    assert open_raw(TableFiles(path="t.csv"), tmp_path).names == ("a", "b")
+
+
+def test_text_may_be_read_as_another(tmp_path: Path) -> None:
+    replace = {"no.": "no", "yes.": "yes", "2": "3"}
+    found = facts(tmp_path, "a,b\n1,yes.\n2, no.\n3,yes\n4,no. one\n", replace=replace)
+    assert found["a"].levels == {"1": 1, "3": 2, "4": 1}
+    assert found["b"].levels == {"yes": 2, "no": 1, "no. one": 1}
+    table = pa.table({"b": pa.array(["yes.", None, "no"]).dictionary_encode(), "n": [1, 2, 3]})
+    pa.feather.write_feather(table, tmp_path / "t.feather")
+    found = survey(open_raw(TableFiles(path="t.feather", replace=replace), tmp_path), MISSING, deep=True)
+    assert (found["b"].levels, found["b"].missing) == ({"yes": 1, "no": 1}, 1)
+    assert found["n"].high == 3
 
 
 def test_lines_may_be_skipped_and_encodings_given(tmp_path: Path) -> None:

@@ -9,17 +9,22 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from distbp.core.errors import DataError
+from distbp.core.words import counted
 from distbp.data.columns.arrow import arrow
-from distbp.data.columns.cells import DATE, MISSING, NUMBER, cleaned, matches
+from distbp.data.columns.cells import NUMBER, cleaned, matches
+from distbp.data.columns.csv_header import apart, has_header
+from distbp.data.columns.csv_lines import SingleBlanks, lines_above, single_blanks
 from distbp.data.columns.files import packing
 from distbp.data.formats.tables import TableFiles
 from distbp.data.safety import DataFile
 
 _DELIMITERS = (",", "\t", ";", "|")
+_BLANK = " "  # any number of them divides cells
 _SAMPLE = 2**18  # bytes, of which the delimiter and the header are found
 _BLOCK = 2**22  # a row must fit into it
 _THOUSANDS = r"^\s*[+-]?[0-9]{1,3}(\.[0-9]{3})+(,[0-9]+)?\s*$"
@@ -49,7 +54,8 @@ class Ragged:
     def __call__(self, row: Any) -> str:
         self.count += 1
         if not self.first:
-            cells = f"{row.actual_columns} cells where the table has {row.expected_columns} columns"
+            there = counted(row.actual_columns, "cell")
+            cells = f"{there} where the table has {row.expected_columns} columns"
             self.first = f"{cells}: {row.text[:60]!r}"
         return "skip"
 
@@ -59,13 +65,24 @@ def find_dialect(source: TableFiles, file: DataFile, *, header: bool | None = No
     sample, whole = _sample(source, file)
     if not sample.strip():
         raise DataError(f"{file.name}: there is no text in the file; check that it was copied completely")
-    empty_lines = sum(1 for _ in itertools.takewhile(lambda line: not line, sample.splitlines()))
     choices = [source.delimiter] if source.delimiter else [d for d in _DELIMITERS if d != source.decimal]
     if not source.delimiter and ".tsv" in file.name.lower():
         choices.insert(0, choices.pop(choices.index("\t")))
     tried = [(_table(source, sample, delimiter, whole), delimiter) for delimiter in choices]
     best = max(tried, key=lambda one: _score(*one[0]))
+    if _score(*best[0]) <= 1:  # one column, or lines of which many do not fit
+        single = single_blanks(sample, source.quote.encode())
+        found = (None, 0) if source.delimiter else _table(source, single, _BLANK, whole)
+        if _is_divided_by_blanks(*found):
+            best, sample = (found, _BLANK), single
+        else:
+            above = lines_above(sample.decode(), choices, source.quote)
+            if not above and not source.delimiter:
+                above = lines_above(single.decode(), [_BLANK], source.quote)
+            if above:
+                raise DataError(f"{file.name}: {above}")
     (table, _), delimiter = best
+    empty_lines = sum(1 for _ in itertools.takewhile(lambda line: not line, sample.splitlines()))
     if table is None or not table.num_rows:
         raise DataError(f"{file.name}: cannot be read as CSV; say its delimiter, quote and encoding")
     first = [cell or "" for cell in _first_cells(source, table)]
@@ -75,7 +92,7 @@ def find_dialect(source: TableFiles, file: DataFile, *, header: bool | None = No
     elif header is not None:
         why = "as in training"
     else:
-        header, why = _has_header(first)
+        header, why = has_header(first, table)
     if not header:
         return Dialect(delimiter, False, tuple(map(str, range(len(first)))), why, empty_lines)
     if any("\ufffd" in name for name in first):
@@ -85,13 +102,8 @@ def find_dialect(source: TableFiles, file: DataFile, *, header: bool | None = No
         )
     empty = [i for i, name in enumerate(first) if not name]
     names = [name or f"unnamed_{i}" for i, name in enumerate(first)]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        places = [i for i, name in enumerate(names) if name == twice[0]][:2]
-        raise DataError(
-            f"{file.name}: columns {' and '.join(map(str, places))} (counted from 0) are both named"
-            f" {twice[0]!r}; give each a name of its own, or set header: false if the first line is a row"
-        )
+    names, again = apart(names)
+    why += "".join(f"; {name!r} is there again, and called {new!r}" for name, new in again[:3])
     note = f"{why}; the name of column {', '.join(map(str, empty))} is empty" if empty else why
     return Dialect(delimiter, True, tuple(names), note, empty_lines)
 
@@ -102,7 +114,7 @@ def read_csv(
     """Record batches of text. Raises pyarrow's errors; DataError for a ragged row that may not be skipped."""
     csv = arrow().csv
     before = ragged.count
-    with _opened(source, file) as stream:
+    with _opened(source, file, dialect.delimiter) as stream:
         reader = csv.open_csv(
             stream,
             read_options=_read_options(source, dialect, use_threads=True),
@@ -125,7 +137,7 @@ def first_undecodable(source: TableFiles, file: DataFile, dialect: Dialect) -> s
     pa, csv = arrow().pa, arrow().csv
     types = dict.fromkeys(dialect.names, pa.binary())
     row = 0
-    with _opened(source, file) as stream:
+    with _opened(source, file, dialect.delimiter) as stream:
         reader = csv.open_csv(
             stream,
             read_options=_read_options(source, dialect, use_threads=False),
@@ -160,9 +172,10 @@ def _pointed(batch: Any) -> Any:
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
-def _opened(source: TableFiles, file: DataFile) -> Any:
-    pa = arrow().pa
-    return pa.input_stream(str(file.path), compression=packing(file))
+@contextmanager
+def _opened(source: TableFiles, file: DataFile, delimiter: str) -> Iterator[Any]:
+    with arrow().pa.input_stream(str(file.path), compression=packing(file)) as stream:
+        yield SingleBlanks(stream, source.quote) if delimiter == _BLANK else stream
 
 
 def _read_options(source: TableFiles, dialect: Dialect, *, use_threads: bool) -> Any:
@@ -194,7 +207,7 @@ def _as_text(names: Sequence[str], columns: Sequence[str]) -> Any:
 
 def _sample(source: TableFiles, file: DataFile) -> tuple[bytes, bool]:
     """The first lines of a file, unpacked, in UTF-8, and whether that is all of it."""
-    with _opened(source, file) as stream:
+    with _opened(source, file, source.delimiter or "") as stream:
         data = b""
         while len(data) < _SAMPLE:
             piece = stream.read(_SAMPLE - len(data))
@@ -238,20 +251,11 @@ def _score(table: Any, ragged: int) -> float:
     return float(table.num_columns) if ragged <= table.num_rows // 4 else 0.5
 
 
-def _has_header(first: Sequence[str]) -> tuple[bool, str]:
-    """Whether the cells of the first line are names: text that is no number, date or missing marker. The
-    first or the last may be empty: pandas and R write an index without a name, and some lines end in a
-    delimiter."""
-    pa = arrow().pa
-    names = first[not first[0] : len(first) - (not first[-1])]
-    for name in names or first:
-        cell = pa.array([name])
-        if name in MISSING or matches(cell, NUMBER) or matches(cell, DATE):
-            what = "empty" if not name else f"{name!r}, which is no name"
-            return False, f"no header: a cell of the first line is {what}"
-    if len(set(first)) < len(first):
-        return True, "a header: the first line holds neither numbers nor dates"
-    return True, "a header: the cells of the first line are names"
+def _is_divided_by_blanks(table: Any, ragged: int) -> bool:
+    """Whether blanks cut every line into as many cells, with a number among them: words alone are text."""
+    if table is None or ragged or table.num_rows < 2 or table.num_columns < 2:
+        return False
+    return any(matches(column.slice(1), NUMBER) for column in table.columns)
 
 
 def _line(source: TableFiles, file: DataFile, dialect: Dialect) -> int:
@@ -263,7 +267,7 @@ def _line(source: TableFiles, file: DataFile, dialect: Dialect) -> int:
         return "error"
 
     try:
-        with _opened(source, file) as stream:
+        with _opened(source, file, dialect.delimiter) as stream:
             for _ in arrow().csv.open_csv(
                 stream,
                 read_options=_read_options(source, dialect, use_threads=False),

@@ -3,7 +3,7 @@ errors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from distbp.data.columns.arrow import arrow, is_text
@@ -87,6 +87,21 @@ def text_columns(file: DataFile, kind: str) -> set[str]:
         return is_text(kind.value_type if arrow().pa.types.is_dictionary(kind) else kind)
 
     return {field.name for field in schema if text(field.type)}
+
+
+def replaced(cells: Any, others: Mapping[str, str]) -> Any:
+    """Text with what `others` has for it; cells of other types as they are."""
+    pa, compute = arrow().pa, arrow().compute
+    if pa.types.is_dictionary(cells.type) and is_text(cells.type.value_type):
+        texts = replaced(cells.dictionary, others)
+        return cells if texts is cells.dictionary else texts.take(cells.indices)
+    if not is_text(cells.type):
+        return cells
+    places = compute.index_in(compute.utf8_trim_whitespace(cells), value_set=pa.array([*others], cells.type))
+    if places.null_count == len(places):
+        return cells
+    found = pa.array([*others.values()], cells.type).take(places)
+    return compute.if_else(compute.is_valid(places), found, cells)
 
 
 def _ipc(file: DataFile) -> Any:

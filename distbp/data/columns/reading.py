@@ -133,6 +133,10 @@ class RawTable:
                         cells = self._without_headers(cells, row)
                     elif kind != "csv":  # of which every cell was looked at
                         self._check_text(cells, row)
+                    if self.source.replace:
+                        cells = {
+                            name: file_rows.replaced(of, self.source.replace) for name, of in cells.items()
+                        }
                     count = len(cells[read[0]])
                     if count:
                         cells |= {key: folder_cells(of, count) for key, of in self.folders[number].items()}

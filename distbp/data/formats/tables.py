@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -38,6 +39,9 @@ class TableFiles:
         None, help="whether the first line of CSV names the columns; left out: found. Else they are 0, 1, ..."
     )
     skip_lines: int = option(0, help="lines of CSV to leave out before the first", ge=0)
+    replace: Mapping[str, str] | None = option(
+        None, help="text that is read as another: {'<=50K.': '<=50K'}; of whole cells, without blanks around"
+    )
 
     def __post_init__(self) -> None:
         for name in ("delimiter", "quote"):

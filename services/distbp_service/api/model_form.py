@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+
 from distbp.data.several_targets import plain_classes
 from distbp.model.predictor import Model
 from distbp.nn.network import Network
@@ -14,7 +16,7 @@ from distbp_service.api import model_schemas as schemas
 
 MOST_COLUMNS = 1000  # more are no form
 MOST_LEVELS = 1000
-_DIGITS, _FLOAT32 = 4, 6  # digits of an example, and of what was float32
+_DIGITS = 4  # of an example
 
 
 def form_of(model: Model) -> schemas.ModelInputs:
@@ -72,10 +74,18 @@ def _ends(one: Mapping[str, Any]) -> list[float]:
     outer edges of its bins, which are scaled and float32."""
     if one["ranks"]:
         return [one["ranks"][0], one["ranks"][-1]]
-    found = [one["edges"][i] * one["spread"] + one["center"] for i in (0, -1)] if one["edges"] else []
+    return [_of_edge(one, one["edges"][i]) for i in (0, -1)] if one["edges"] else []
+
+
+def _of_edge(one: Mapping[str, Any], edge: float) -> float:
+    """The number that an edge was made of, without the digits that float32 has not kept."""
+    near = edge + float(np.spacing(np.float32(abs(edge))))
+    ends = [x * one["spread"] + one["center"] for x in (edge, near)]
     if one["log"]:
-        found = [math.copysign(math.expm1(abs(x)), x) for x in found]
-    return [_short(x, _FLOAT32) for x in found]
+        ends = [math.copysign(math.expm1(abs(x)), x) for x in ends]
+    lost = 2 * abs(ends[1] - ends[0])
+    known = 0 < lost < math.inf
+    return float(round(ends[0], -math.ceil(math.log10(lost)))) + 0.0 if known else float(ends[0])
 
 
 def _category(one: Mapping[str, Any]) -> schemas.InputColumn:
@@ -102,6 +112,6 @@ def _date(one: Mapping[str, Any]) -> schemas.InputColumn:
 _COLUMNS = {"number": _number, "category": _category, "boolean": _boolean, "date": _date}
 
 
-def _short(value: float, digits: int = _DIGITS) -> float:
-    """With so many digits at most."""
-    return float(f"{value:.{digits}g}")
+def _short(value: float) -> float:
+    """With few digits."""
+    return float(f"{value:.{_DIGITS}g}")
