@@ -22,9 +22,10 @@ CLASS_LEVELS = 10  # whole numbers of so few levels, each twice on average, are 
 MOST_CLASSES = 1000
 SHARE = 0.15  # of the rows, for each of the validation and the test set
 _SHOWN = 200  # columns that the job lists
-# A piecewise-linear code beside each number, where rows are enough for it: census income (32,561 rows) came
-# to an accuracy of 0.867 with it and 0.856 without, abalone (4,177 rows) to R2 0.588 and 0.593.
-BINS, BINS_ROWS = 32, 10_000
+# A piecewise-linear code beside each number, where rows are enough for it. Of 15 tables of 750 to 6,000 rows
+# for training (recipe table, 5 members) 9 came to more with it: verbal aggression to an accuracy of 0.708
+# (0.658 without), prices of computers to R2 0.938 (0.909); none lost more than 0.005.
+BINS, BINS_ROWS = 32, 500
 
 
 def first_job(source: Mapping[str, Any], facts: Mapping[str, Facts], target: str) -> tuple[str, str]:

@@ -81,7 +81,8 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
     ) -> tuple[Any, Array, Array | None]:
         """Inputs (an array, or a table of Arrow), targets and weights without the rows that weigh nothing.
         Raises ValueError."""
-        x, table = rows_of(x)
+        # The recipe codes numbers in bins, which need columns, all rows, and one target.
+        x, table = rows_of(x, as_table=self.recipe == "table" and not one_pass and np.ndim(y) == 1)
         reset = not (one_pass and hasattr(self, "model_"))
         if one_pass and table:
             raise ArgumentError(

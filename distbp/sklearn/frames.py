@@ -13,20 +13,20 @@ from distbp.data.columns.rows import as_arrow
 from distbp.data.frames import frame_kind
 
 
-def rows_of(x: Any) -> tuple[Any, bool]:
+def rows_of(x: Any, as_table: bool = False) -> tuple[Any, bool]:
     """Inputs, and whether they are a table of Arrow with text, dates or holes; else scikit-learn takes them:
-    batches and streams of Arrow as a table, which has names. Raises ArgumentError for a frame without
-    rows."""
+    batches and streams of Arrow as a table, which has names. as_table: frames of numbers are tables, too.
+    Raises ArgumentError for a frame without rows."""
     kind = frame_kind(x)
     if kind == "lazy":
         raise ArgumentError(f"a {type(x).__name__} has no rows yet; give what its .collect() returns")
     if kind == "pandas":
         numbers = all(dtype.kind in "iufb" for dtype in x.dtypes) and not x.isna().to_numpy().any()
-        return (x, False) if numbers else (_plain(as_arrow(x)), True)
+        return (x, False) if numbers and not as_table else (_plain(as_arrow(x)), True)
     if kind not in ("arrow", "polars", "stream"):
         return x, False
     table = as_arrow(x)
-    if all(_numbers(column) for column in table.columns):
+    if not as_table and all(_numbers(column) for column in table.columns):
         return (x if kind == "polars" else table), False
     return _plain(table), True
 

@@ -103,6 +103,29 @@ def test_recipes_and_members(recipe: str) -> None:
         assert VALUES.min() <= values.predict(X).min() and values.predict(X).max() <= VALUES.max()
 
 
+@pytest.mark.parametrize(("rows", "bins"), [(499, 0), (500, 32)])
+def test_the_recipe_codes_numbers_where_rows_are_enough(rows: int, bins: int) -> None:
+    settings = {**QUICK, "recipe": "table", "max_iter": 1, "early_stopping": False}
+    net = DistbpRegressor(**settings).fit(frame(rows), np.arange(rows) % 7.0)
+    assert net.job_.data.columns["others"].number.bins == bins
+
+
+def test_the_recipe_takes_a_frame_of_numbers_as_a_table() -> None:
+    """So that numbers are coded in bins. Arrays have no columns, and `partial_fit` has not seen all rows."""
+    x, y = load_iris(return_X_y=True, as_frame=True)
+    net = DistbpClassifier(**QUICK, recipe="table").fit(x, y)
+    assert net.model_.plan is not None and net.score(x, y) > 0.9
+    np.testing.assert_array_equal(net.predict_proba(x), net.predict_proba(x.to_numpy()))
+    np.testing.assert_array_equal(net.predict_proba(x), net.predict_proba(x[x.columns[::-1]]))
+    assert DistbpClassifier(**QUICK, recipe="table").fit(x.to_numpy(), y).model_.plan is None
+    two = DistbpRegressor(**QUICK, recipe="table").fit(x, np.column_stack([y, y]))
+    assert two.model_.plan is None and two.predict(x).shape == (150, 2)
+    part = DistbpClassifier(**QUICK, recipe="table").partial_fit(x, y, classes=[0, 1, 2])
+    assert part.partial_fit(x, y).model_.plan is None
+    with pytest.raises(ArgumentError, match=r"goes on from a frame of a table, and X is an array now"):
+        net.partial_fit(x, y)
+
+
 def test_they_are_validated_and_searched() -> None:
     net = DistbpClassifier(**QUICK)
     assert cross_val_score(net, X, CLASSES, cv=3).min() > 0.9
