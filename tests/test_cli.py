@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import signal
 import subprocess
@@ -236,20 +237,36 @@ def test_gradcheck_of_a_job(job: Path) -> None:
     result = run("gradcheck", job, "--coordinates", "5")
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert [line.split()[:2] for line in lines[:-1]] == [
-        ["layers.0.dense.weight", "5"],
-        ["layers.0.dense.bias", "5"],
-        ["layers.1.dense.weight", "5"],
-        ["layers.1.dense.bias", "3"],
+    assert [line.split(" checked")[0] for line in lines[:-1]] == [
+        "  layers.0.dense.weight  5 of 16",
+        "  layers.0.dense.bias     5 of 8",
+        "  layers.1.dense.weight  5 of 24",
+        "  layers.1.dense.bias     3 of 3",
     ]
-    assert lines[-1].startswith("gradients agree: 18 checked")
+    assert lines[-1].startswith("gradients agree: 18 of 51 checked")
+    assert result.stderr == ""  # where nobody looks
+
+
+def test_gradcheck_of_every_entry(job: Path) -> None:
+    assert "gradients agree: 51 of 51 checked" in run("gradcheck", job, "--all").stdout
+    result = run("gradcheck", job, "--all", "--coordinates", "5")
+    assert result.exit_code == 2
+    assert "--all checks every entry, so leave --coordinates out" in result.stderr
+
+
+def test_gradcheck_shows_how_far_it_is_on_a_terminal(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr", terminal)
+    cli.group.main(["gradcheck", str(job)], standalone_mode=False)
+    assert "47 of 47 entries checked" in terminal.getvalue()
 
 
 def test_a_failed_gradcheck_has_its_exit_code(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from distbp.nn.gradcheck import Report, Worst
     from distbp.run import gradcheck as job_gradcheck
 
-    worst = Worst("layers.0.dense.weight", 3, 1.0, 2.0, 0.5, 20)
+    worst = Worst("layers.0.dense.weight", 3, 1.0, 2.0, 0.5, 20, 40)
     monkeypatch.setattr(job_gradcheck, "check_job", lambda *a, **k: Report((worst,), 1e-7))
     result = run("gradcheck", job)
     assert result.exit_code == 4

@@ -5,6 +5,8 @@ The layers and losses come from their tables: a new one is checked here without 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,10 @@ from kernel_sets import PLAIN
 from rigs import make_job
 
 from distbp import TrainingJob
+from distbp.core.arrays import Array
 from distbp.engine.worker import Worker
 from distbp.nn.activations import ACTIVATIONS
+from distbp.nn.gradcheck import Report
 from distbp.nn.layers import LAYERS
 from distbp.nn.losses import LOSSES
 from distbp.run.gradcheck import MAX_ROWS, check_job
@@ -150,34 +154,108 @@ def test_a_deep_network_of_everything(kernels: str, monkeypatch: pytest.MonkeyPa
 
 def test_all_coordinates_of_a_small_job() -> None:
     job, given = job_and_data({"type": "tanh"}, {"type": "mse"}, 3, weighted=False)
-    report = check_job(job, given=given, coordinates=10_000)
-    assert [(p.part, p.checked) for p in report.parts] == [
-        ("layers.0.dense.weight", 20),
-        ("layers.0.dense.bias", 5),
-        ("layers.3.dense.weight", 15),
-        ("layers.3.dense.bias", 3),
-    ]
-    assert str(report).startswith("gradients agree: 43 checked")
+    told: list[tuple[int, int]] = []
+    for coordinates in (10_000, None):
+        report = check_job(
+            job, given=given, coordinates=coordinates, watch=lambda *counts: told.append(counts)
+        )
+        assert [(p.part, p.checked, p.size) for p in report.parts] == [
+            ("layers.0.dense.weight", 20, 20),
+            ("layers.0.dense.bias", 5, 5),
+            ("layers.3.dense.weight", 15, 15),
+            ("layers.3.dense.bias", 3, 3),
+        ]
+        assert str(report).startswith("gradients agree: 43 of 43 checked")
+        assert told[-1] == (43, 43)
 
 
-def test_a_wrong_gradient_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def spoil(monkeypatch: pytest.MonkeyPatch, how: Callable[[Array], None]) -> None:
+    """A worker whose gradient is wrong."""
     compute = Worker.compute
 
     def wrong(self: Worker, step: int, block: Any, gradient: Any, totals: Any) -> None:
         compute(self, step, block, gradient, totals)
-        gradient[3] *= 1 + 1e-5
+        how(gradient)
 
     monkeypatch.setattr(Worker, "compute", wrong)
+
+
+def test_a_wrong_gradient_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def how(gradient: Array) -> None:
+        gradient[3] *= 1 + 1e-5
+
+    spoil(monkeypatch, how)
     job, given = job_and_data({"type": "tanh"}, {"type": "mse"}, 3, weighted=False)
     report = check_job(job, given=given, coordinates=20)
     assert not report.passed
     assert str(report).startswith("gradients disagree: layers.0.dense.weight[3] is ")
 
 
+IMAGES = [
+    {"type": "batch_normalization", "axis": 0},
+    {"type": "conv2d", "filters": 3, "kernel_size": 3, "padding": 1},
+    {"type": "relu", "name": "x"},
+    {"type": "conv2d", "filters": 3, "kernel_size": 3, "padding": 1, "name": "y"},
+    {"type": "add", "inputs": ["x", "y"]},
+    "relu",
+    "flatten",
+    {"type": "dense", "units": 3},
+]
+WORDS = [
+    {"type": "embedding", "entries": 2000, "size": 4},
+    {"type": "gru", "units": 4},
+    {"type": "dense", "units": 3},
+]
+
+
+def images_or_words(kind: str) -> tuple[TrainingJob, dict[str, Any]]:
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(40, 3, 6, 6)) if kind == "images" else rng.integers(0, 2000, (40, 5))
+    layers = IMAGES if kind == "images" else WORDS
+    job = TrainingJob(model={"layers": layers}, loss="softmax_cross_entropy", shards=2)
+    return job, {"train": (x, np.arange(40) % 3)}
+
+
+@functools.cache
+def right_report(kind: str) -> Report:
+    job, given = images_or_words(kind)
+    return check_job(job, given=given)
+
+
+@pytest.mark.parametrize("how", ["off by a little", "shifted", "missing"])
+@pytest.mark.parametrize(
+    ("kind", "tensor"),
+    [("images", number) for number in range(8)] + [("words", number) for number in range(6)],
+)
+def test_a_wrong_derivative_is_found_in_every_tensor(
+    kind: str, tensor: int, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in a table of embeddings, of whose 2,000 rows the batch reaches 80."""
+    job, given = images_or_words(kind)
+    right = right_report(kind)
+    assert right.passed, str(right)
+    sizes = [part.size for part in right.parts]
+    start = sum(sizes[:tensor])
+
+    def spoiled(gradient: Array) -> None:
+        part = gradient[start : start + sizes[tensor]]
+        if how == "off by a little":
+            part *= 1 + 1e-5
+        elif how == "shifted":
+            part += 1e-4 * np.abs(part).max()
+        else:
+            part[:] = 0
+
+    spoil(monkeypatch, spoiled)
+    report = check_job(job, given=given)
+    assert not report.passed
+    assert report.worst.part == right.parts[tensor].part
+
+
 @pytest.mark.parametrize("inner", ["batch_normalization", "tanh"])
 def test_a_large_job_is_checked_on_a_few_rows(inner: str) -> None:
     job, _ = job_and_data({"type": inner}, {"type": "softmax_cross_entropy"}, 3, weighted=False)
-    job = job.replace(batch_size=4 * MAX_ROWS, shards=100, max_steps=50)
+    job = job.replace(batch_size=16 * MAX_ROWS, shards=100, max_steps=50)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(500, FEATURES)), rng.integers(0, OUTPUTS, 500)
     assert_agrees(job, {"train": (x, y)})

@@ -15,6 +15,7 @@ import pytest
 
 from distbp.core.words import snake_case
 from distbp.run import events
+from distbp.run.live import counting
 from distbp.run.progress import (
     Pace,
     duration,
@@ -215,6 +216,16 @@ def test_a_terminal_gets_lines_and_a_display_that_goes_away() -> None:
     assert "mnist: 23,860 parameters" in shown
     assert "    2     0.2500         nan     0.9000" in shown
     assert "samples/s" in shown
+
+
+def test_a_count_is_shown_on_a_terminal_alone() -> None:
+    terminal, pipe = Terminal(), io.StringIO()
+    for stream in (terminal, pipe):
+        with counting(stream, "entries checked") as tell:
+            for done in range(1, 1201):
+                tell(done, 1200)
+    assert "1,200 of 1,200 entries checked, 0.0 s left" in terminal.getvalue()
+    assert pipe.getvalue() == ""
 
 
 def test_a_file_gets_plain_lines_and_a_program_json() -> None:

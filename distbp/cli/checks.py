@@ -99,27 +99,36 @@ def schema() -> None:
 @click.option(
     "--coordinates",
     type=click.IntRange(1),
-    default=20,
-    show_default=True,
-    help="How many coordinates of each tensor to check.",
+    show_default="20",
+    help="How many entries of each tensor to check.",
 )
+@click.option("--all", "every", is_flag=True, help="Check every entry of each tensor.")
 @reports_errors
-def gradcheck(job_file: Path, coordinates: int) -> None:
+def gradcheck(job_file: Path, coordinates: int | None, every: bool) -> None:
     """Check the gradients of a job.
 
     Those of its first batch, in float64, against central differences.
 
     \b
-    Example:
+    Examples:
       distbp gradcheck job.yaml --coordinates 50
+      distbp gradcheck job.yaml --all
     """
-    from distbp.run.gradcheck import check_job
+    if every and coordinates is not None:
+        raise click.UsageError("--all checks every entry, so leave --coordinates out")
+    from distbp.run.gradcheck import COORDINATES, check_job
+    from distbp.run.live import counting
 
     job = job_at(job_file)
-    with named(job_file):
-        report = check_job(job, job_file.parent, coordinates=coordinates)
-    for part in report.parts:
-        click.echo(f"  {part.part:<32} {part.checked:>4} checked, largest relative error {part.error:.1e}")
+    most = None if every else coordinates or COORDINATES
+    with named(job_file), counting(sys.stderr, "entries checked") as watch:
+        report = check_job(job, job_file.parent, coordinates=most, watch=watch)
+    counts = [f"{part.checked:,} of {part.size:,}" for part in report.parts]
+    name_width, width = max(len(part.part) for part in report.parts), max(map(len, counts))
+    for part, count in zip(report.parts, counts, strict=True):
+        click.echo(
+            f"  {part.part:<{name_width}}  {count:>{width}} checked, largest relative error {part.error:.1e}"
+        )
     if not report.passed:
         click.echo(f"error: {report}", err=True)
         sys.exit(4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,22 @@ import numpy as np
 from distbp.core.arguments import path_given
 from distbp.core.reduction import Block
 from distbp.core.streams import Purpose, generator
+from distbp.engine.blueprint import Blueprint
 from distbp.engine.numerics import one_blas_thread, quiet
 from distbp.engine.totals import LOSS, WEIGHT
 from distbp.engine.worker import Worker
 from distbp.job import TrainingJob
 from distbp.job.checks import neediest
+from distbp.nn import kernels as kernel_sets
 from distbp.nn.gradcheck import Report, Vector, check
 from distbp.nn.network import aligned_vector
+from distbp.nn.program import Program
 from distbp.run import train as training
 from distbp.run.blueprints import make_blueprint
 from distbp.run.splits import open_splits
 
-MAX_ROWS = 64
+MAX_ROWS = 16
+COORDINATES = 20
 
 
 @quiet()
@@ -30,14 +34,16 @@ def check_job(
     job: TrainingJob,
     folder: str | Path = ".",
     *,
-    coordinates: int = 20,
+    coordinates: int | None = COORDINATES,
     given: Mapping[str, Any] | None = None,
+    watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
     """Checks the gradient of the job's first batch (at most `MAX_ROWS` rows) in float64.
 
     It is computed as in training: by a `Worker`, over all shards and their tree, with dropout, normalization,
-    class and sample weights. `coordinates`: how many of each tensor, chosen at random. `folder`: as in
-    `train`; `given`: arrays by split.
+    class and sample weights. `coordinates`: how many of each tensor (None: all), drawn by the job's seed;
+    where that is not all, also the derivative along one direction of it, to which all coordinates add.
+    `folder`: as in `train`; `given`: arrays by split; `watch`: as in `distbp.nn.gradcheck.check`.
     Penalties and clipping are the parameter server's and are not part of it. Raises JobError, DataError.
     """
     training.check_job(job)
@@ -56,19 +62,42 @@ def check_job(
     with one_blas_thread():
         worker = Worker(blueprint, vector, data)
         totals = np.zeros(worker.totals_size)
-        everything = Block(0, blueprint.shards)
-
-        def mean_loss(_: Vector) -> float:
-            worker.compute(0, everything, gradient, totals)
-            return float(totals[LOSS] / totals[WEIGHT])
-
-        mean_loss(vector)
+        worker.compute(0, Block(0, blueprint.shards), gradient, totals)
         analytic = gradient / totals[WEIGHT]
         draw = generator(small.seed, Purpose.INITIALIZE, 2**32)
-        chosen = [
-            tensor.start + draw.choice(size, min(coordinates, size), replace=False)
-            for tensor in network.tensors
-            for size in (tensor.stop - tensor.start,)
-        ]
         parts = {tensor.path: slice(tensor.start, tensor.stop) for tensor in network.tensors}
-        return check(mean_loss, vector, analytic, parts, np.sort(np.concatenate(chosen)))
+        sizes = {tensor.start: tensor.stop - tensor.start for tensor in network.tensors}
+        chosen = [
+            start + draw.choice(size, min(coordinates or size, size), replace=False)
+            for start, size in sizes.items()
+        ]
+        loss = _mean_loss(blueprint, worker, vector)
+        return check(loss, vector, analytic, parts, np.sort(np.concatenate(chosen)), draw=draw, watch=watch)
+
+
+def _mean_loss(blueprint: Blueprint, worker: Worker, vector: Vector) -> Callable[[Vector], float]:
+    """The loss of the first batch as a function of `vector`, without the backward pass, which takes most of
+    the time of `Worker.compute`."""
+    program = Program(
+        worker.network,
+        blueprint.sharding().slice_rows(0, 0),
+        vector,
+        kernels=kernel_sets.load(blueprint.kernels),
+        loss=blueprint.job.loss,
+        gradient=np.zeros_like(vector),  # where running statistics go
+        seed=blueprint.job.seed,
+        steps=blueprint.total_steps,
+        forward_only=True,
+    )
+    slices = [(shard, worker.reader(shard).slice(0)) for shard in range(blueprint.shards)]
+
+    def mean_loss(_: Vector) -> float:
+        total = weight = 0.0
+        for shard, part in slices:
+            if part.rows:
+                program.run(part.x, part.targets, part.weights, 0, shard)
+                total += program.totals[LOSS]
+                weight += program.totals[WEIGHT]
+        return float(total / weight)
+
+    return mean_loss

@@ -22,6 +22,9 @@ from distbp.core.words import counted, snake_case
 from distbp.run import events
 from distbp.run.epoch_table import WIDTH, in_order, table_head, table_row
 from distbp.run.epoch_table import number as number
+from distbp.run.live import Pace as Pace
+from distbp.run.live import bar
+from distbp.run.live import duration as duration
 from distbp.run.result import Result
 from distbp.run.run_directory import as_json
 
@@ -139,34 +142,6 @@ def started_lines(event: events.Started) -> Iterator[str]:
     yield f"{text}; going on from step {event.first_step:,}" if event.first_step else text
 
 
-def duration(seconds: float) -> str:
-    """7.2 s, 3 min 20 s, 2 h 5 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
-
-
-class Pace:
-    """Time left, from the speed of the last few seconds (a mean that forgets: 5 s halve its weight)."""
-
-    def __init__(self, first_step: int, total_steps: int, now: float) -> None:
-        self._step, self._total, self._then = first_step, total_steps, now
-        self._rate = 0.0
-
-    def seconds_left(self, step: int, now: float) -> float | None:
-        """None while nothing is known."""
-        elapsed = now - self._then
-        if step > self._step and elapsed > 0:
-            rate = (step - self._step) / elapsed
-            keep = 0.5 ** (elapsed / 5) if self._rate else 0.0
-            self._rate = keep * self._rate + (1 - keep) * rate
-            self._step, self._then = step, now
-        return (self._total - step) / self._rate if self._rate else None
-
-
 def _doing() -> Callable[[events.Event], str]:
     """Of one event after the other: what goes on after it for as long as nothing else is told, or ""."""
     pace, epochs, one = Pace(0, 1, time.monotonic()), 0, True
@@ -238,13 +213,7 @@ def never_silent(
 
 @contextmanager
 def _live(stream: TextIO, notes: Callable[[events.Started], Sequence[str]]) -> Iterator[events.Listener]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
-
-    console = Console(file=stream, highlight=False)
-    columns = BarColumn(bar_width=16), TextColumn("{task.fields[status]}")
-    with Progress(*columns, console=console, transient=True, refresh_per_second=8) as display:
-        task = display.add_task("", total=None, status="")
+    with bar(stream) as (console, update):
         lines, follow = _worded(notes), _doing()
 
         def listen(event: events.Event) -> None:
@@ -252,11 +221,11 @@ def _live(stream: TextIO, notes: Callable[[events.Started], Sequence[str]]) -> I
                 console.print(text, markup=False)
             status = follow(event)
             if isinstance(event, events.Started):
-                display.update(task, total=event.total_steps, completed=event.first_step)
+                update(total=event.total_steps, completed=event.first_step)
             elif isinstance(event, events.Progressed):
-                display.update(task, completed=event.step)
+                update(completed=event.step)
             if status:
-                display.update(task, status=status)
+                update(status=status)
 
         yield listen
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distbp.nn.gradcheck import check, numeric_gradient, relative_error
+from distbp.nn.gradcheck import FIRST_STEP, TWO_POINTS, check, numeric_gradient, relative_error
 
 
 def wavy(x: np.ndarray) -> float:
@@ -58,7 +58,7 @@ def test_a_right_gradient_passes() -> None:
     x = np.random.default_rng(1).normal(size=20)
     report = check(wavy, x, wavy_gradient(x))
     assert report.passed and report.worst.error < 1e-9
-    assert str(report).startswith("gradients agree: 20 checked, largest relative error ")
+    assert str(report).startswith("gradients agree: 20 of 20 checked, largest relative error ")
 
 
 def test_a_wrong_coordinate_is_named_with_its_part() -> None:
@@ -68,7 +68,7 @@ def test_a_wrong_coordinate_is_named_with_its_part() -> None:
     report = check(wavy, x, wrong, parts={"layer 0 weight": slice(0, 6), "layer 0 bias": slice(6, 10)})
     assert not report.passed
     assert [part.part for part in report.parts] == ["layer 0 weight", "layer 0 bias"]
-    assert [part.checked for part in report.parts] == [6, 4]
+    assert [(part.checked, part.size) for part in report.parts] == [(6, 6), (4, 4)]
     assert (report.worst.part, report.worst.index) == ("layer 0 bias", 1)
     assert report.worst.error == pytest.approx(1e-6, rel=1e-2)
     assert "gradients disagree: layer 0 bias[1] is " in str(report)
@@ -78,7 +78,31 @@ def test_a_wrong_coordinate_is_named_with_its_part() -> None:
 def test_parts_without_a_checked_coordinate_are_left_out() -> None:
     x = np.ones(4)
     report = check(wavy, x, wavy_gradient(x), {"a": slice(0, 2), "b": slice(2, 4)}, np.array([3]))
-    assert [(part.part, part.index, part.checked) for part in report.parts] == [("b", 1, 1)]
+    assert [(part.part, part.index, part.checked, part.size) for part in report.parts] == [("b", 1, 1, 2)]
+    assert str(report).startswith("gradients agree: 1 of 2 checked")
+
+
+def test_a_smooth_coordinate_costs_two_values_and_is_told() -> None:
+    x, calls, told = np.ones(5), [], []
+
+    def square(v: np.ndarray) -> float:
+        calls.append(1)
+        return float(v @ v)
+
+    assert check(square, x, 2 * x, watch=lambda *counts: told.append(counts)).passed
+    assert len(calls) == 1 + 2 * 5
+    assert told == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
+
+
+def test_a_coordinate_on_which_two_points_lie_far_off_is_tried_with_four() -> None:
+    def steep(x: np.ndarray) -> float:
+        return float(np.sin(200 * x).sum())
+
+    x = np.array([0.3])
+    right = 200 * np.cos(200 * x)
+    two = numeric_gradient(steep, x, None, FIRST_STEP, TWO_POINTS)
+    assert relative_error(two, right)[0] > 5e-7
+    assert check(steep, x, right).worst.error < 1e-7
 
 
 def test_a_near_kink_is_tried_again_with_smaller_steps() -> None:
@@ -104,6 +128,21 @@ def test_kinks_at_the_point_and_among_many() -> None:
     assert check(many, x, right + np.array([1, 0, 0])).passed
     for wrong in ([0.3, 0, 0], [0, 1e-4, 0], [0, 0, 1e-6]):
         assert not check(many, x, right + np.array(wrong)).passed, wrong
+
+
+@pytest.mark.parametrize("place", [0, 777, 999])
+def test_a_direction_finds_what_is_wrong_in_none_of_the_checked_coordinates(place: int) -> None:
+    x = np.random.default_rng(4).normal(size=(20, 50))
+    gradient, parts = wavy_gradient(x), {"a": slice(0, 500), "b": slice(500, 1000)}
+    few, kept = np.array([1, 501]), x.copy()
+    assert check(wavy, x, gradient, parts, few, draw=np.random.default_rng(0)).passed
+    np.testing.assert_array_equal(x, kept)
+    gradient.reshape(-1)[place] *= 1.01
+    assert check(wavy, x, gradient, parts, few).passed
+    report = check(wavy, x, gradient, parts, few, draw=np.random.default_rng(0))
+    part = "a" if place < 500 else "b"
+    assert (report.worst.part, report.worst.index) == (part, None)
+    assert f"gradients disagree: the derivative along a random direction of {part} is " in str(report)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
