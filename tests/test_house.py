@@ -100,7 +100,7 @@ DOORS = {
         "distbp.cli.tokens",
         "distbp.cli.tools",
     },
-    "rich": {"distbp.cli.main", "distbp.run.progress"},
+    "rich": {"distbp.cli.main", "distbp.run.live"},
     "httpx": {
         "distbp.client.transport",
         "distbp_service.runner",
