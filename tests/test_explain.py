@@ -922,7 +922,7 @@ def test_steps_before_are_those_of_training(tmp_path: Path) -> None:
 def test_what_learn_shows_is_what_the_command_prints() -> None:
     told = run(MAZUR).output
     shown = (ROOT / "docs" / "learn.md").read_text("utf-8")
-    part = shown.split("## Backpropagation with numbers", 1)[1].split("\n## ", 1)[0]
+    part = shown.split("### Every number of a step", 1)[1].split("\n## ", 1)[0]
     blocks = re.findall(r"^```text\n(.*?)^```$", part, re.MULTILINE | re.DOTALL)
     assert len(blocks) == 5
     for block in blocks:
@@ -932,7 +932,7 @@ def test_what_learn_shows_is_what_the_command_prints() -> None:
 def test_what_learn_shows_of_steps_is_what_the_command_prints() -> None:
     told = run(str(ROOT / "examples" / "elman.yaml")).output
     shown = (ROOT / "docs" / "learn.md").read_text("utf-8")
-    part = shown.split("## Through time", 1)[1].split("\n## ", 1)[0]
+    part = shown.split("## 9. Through time", 1)[1].split("\n## ", 1)[0]
     (block,) = re.findall(r"^```text\n(.*?)^```$", part, re.MULTILINE | re.DOTALL)
     assert block in told
 
