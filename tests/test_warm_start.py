@@ -18,6 +18,7 @@ from distbp.cli import main as cli
 from distbp.core.errors import Interrupted
 from distbp.run import events
 from distbp.run.result import Result
+from distbp.run.run_directory import read_result
 from distbp.run.verify import verify_run
 
 DATA = {"train": classes(70), "validation": classes(33, seed=1)}
@@ -171,6 +172,111 @@ def test_stopped_and_resumed(tmp_path: Path, trained: Result) -> None:
     with pytest.raises(Interrupted):
         train(tuned(trained.path), data=DATA, output=tmp_path / "run", control=control, listener=stop)
     assert resume(tmp_path / "run", data=DATA).params_sha256 == whole.params_sha256
+
+
+RULES = {
+    "adam": {"optimizer": {"type": "adam", "learning_rate": 0.05}},
+    "momentum": {"optimizer": {"type": "momentum", "learning_rate": 0.05}, "clip": {"norm": 0.5}},
+    "sgd": {"optimizer": {"type": "sgd", "learning_rate": 0.05}, "drop_last": True},
+}
+RANDOM = (LAYERS[0], {"type": "dropout", "rate": 0.2}, *LAYERS[1:])
+
+
+def going_on(path: Path, first: TrainingJob, runs: int) -> Result:
+    """The last of so many runs, each of which goes on with all of the one before."""
+    result = train(first, data=DATA, output=path / "0")
+    for number in range(1, runs):
+        job = first.replace(init=str(path / str(number - 1)), init_keeps=["optimizer"])
+        result = train(job, data=DATA, output=path / str(number))
+    return result
+
+
+@pytest.mark.parametrize("kernels", ["numpy", pytest.param("auto", marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("name", ["adam", "momentum", "sgd"])
+def test_runs_that_go_on_with_the_optimizer_are_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kernels: str
+) -> None:
+    """Orders of rows, dropout, moments and their count, running statistics: to the bit."""
+    monkeypatch.setenv("DISTBP_KERNELS", kernels)
+    job = make_job(RANDOM, batch_size=16, epochs=6, **RULES[name])
+    whole = train(job, data=DATA, output=tmp_path / "whole")
+    last = going_on(tmp_path, job.replace(epochs=2), 3)
+    assert last.params_sha256 == whole.params_sha256
+    np.testing.assert_array_equal(whole.history["validation_loss"][4:], last.history["validation_loss"])
+    np.testing.assert_array_equal(last.model().vector, whole.model().vector)  # running statistics, too
+    assert verify_run(last.path, 1, data=DATA).equal
+    fresh = job.replace(epochs=2, init=str(tmp_path / "1"))
+    assert train(fresh, data=DATA, output=tmp_path / "fresh").params_sha256 != whole.params_sha256
+
+
+def test_copies_are_drawn_on(tmp_path: Path) -> None:
+    job = make_job(batch_size=16, epochs=4, optimizer={"type": "evolution", "population": 4})
+    whole = train(job, data=DATA, output=tmp_path / "whole")
+    assert going_on(tmp_path, job.replace(epochs=2), 2).params_sha256 == whole.params_sha256
+
+
+def test_the_state_is_kept_with_the_run(tmp_path: Path) -> None:
+    """It is resumed to the same bits whatever becomes of the run before."""
+    job = make_job(RANDOM, batch_size=16, epochs=2, optimizer="adam")
+    whole = going_on(tmp_path / "whole", job, 2)
+    shutil.copytree(tmp_path / "whole/0", tmp_path / "copy")
+    stopped = Control()
+
+    def stop(event: events.Event) -> None:
+        if isinstance(event, events.EpochEnded):
+            stopped.stop()
+
+    later = job.replace(init=str(tmp_path / "copy"), init_keeps=["optimizer"])
+    with pytest.raises(Interrupted):
+        train(later, data=DATA, output=tmp_path / "run", control=stopped, listener=stop)
+    shutil.rmtree(tmp_path / "copy")
+    assert resume(tmp_path / "run", data=DATA).params_sha256 == whole.params_sha256
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    (tmp_path / "run/result.json").unlink()
+    assert resume(tmp_path / "run", data=DATA).params_sha256 == whole.params_sha256
+
+
+def test_several_networks_go_on_with_one(tmp_path: Path) -> None:
+    job = make_job(RANDOM, batch_size=16, epochs=2, optimizer="adam")
+    train(job, data=DATA, output=tmp_path / "one")
+    later = job.replace(init=str(tmp_path / "one"), init_keeps=["optimizer"], members=2)
+    both = train(later, data=DATA, output=tmp_path / "both")
+    assert verify_run(both.path, data=DATA).equal
+    second = TrainingJob.from_file(tmp_path / "both/members/1/job.yaml")
+    alone = train(second, data=DATA, output=tmp_path / "alone")
+    assert alone.params_sha256 == Result.from_json(read_result(tmp_path / "both/members/1")).params_sha256
+    several = job.replace(init=str(tmp_path / "both/members/1"), init_keeps=["optimizer"])
+    train(several, data=DATA, output=tmp_path / "again")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"optimizer": "rmsprop"}, "it kept first_moment, second_moment, and rmsprop keeps mean_square"),
+        ({"optimizer": "sgd"}, "it kept first_moment, second_moment, and sgd keeps nothing"),
+        ({"model": {"layers": [*LAYERS[:-1], {"type": "dense", "units": 4}]}}, "not all layers begin with"),
+    ],
+)
+def test_an_optimizer_that_cannot_go_on_begins_anew(
+    tmp_path: Path, changes: dict[str, Any], why: str
+) -> None:
+    job = make_job(LAYERS, batch_size=16, epochs=1, optimizer="adam")
+    train(job, data=DATA, output=tmp_path / "one")
+    later = job.replace(init=str(tmp_path / "one"), init_keeps=["optimizer"], **changes)
+    result = train(later, data=DATA, output=tmp_path / "run")
+    assert f"init: the state of the optimizer begins anew: {why}" in about_init(result.notes)[-1]
+    anew = train(later.replace(init_keeps=None), data=DATA, output=tmp_path / "anew")
+    assert anew.params_sha256 == result.params_sha256
+
+
+def test_what_has_no_state_to_go_on_with(tmp_path: Path, trained: Result) -> None:
+    shutil.copytree(trained.path / "model", tmp_path / "model")
+    with pytest.raises(JobError, match=r"init_keeps: there is no state of an optimizer beside the model in "):
+        train(tuned(tmp_path / "model", init_keeps=["optimizer"]), data=DATA, output=tmp_path / "run")
+    with pytest.raises(JobError, match="init_keeps: is for a job that begins with a model"):
+        tuned("here", init_keeps=["optimizer"]).replace(init=None)
+    with pytest.raises(JobError, match="init_keeps: names the optimizer, and lbfgs has no state"):
+        make_job(init="here", init_keeps=["optimizer"], optimizer="lbfgs", batch_size="full")
 
 
 def test_the_commands(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ class Sharding:
     """`rows`: of the training set. `drop_last`: leave out the last, smaller batch of an epoch (which rows
     are left out changes from epoch to epoch when shuffling). `buckets`: rows have lengths, and those of a
     slice are to be similar. `series`: rows are windows of series; then `dealt` and `order` are told in which
-    of them one begins."""
+    of them one begins. `past`: epochs before the job, which count where an order is drawn."""
 
     rows: int
     batch_size: int
@@ -58,6 +58,7 @@ class Sharding:
     drop_last: bool = False
     buckets: bool = False
     series: bool = False
+    past: int = 0
 
     @property
     def steps_per_epoch(self) -> int:
@@ -104,6 +105,7 @@ class Sharding:
     ) -> Array:
         """The shard's rows in the order of `epoch`; slices are taken from it one after another. lengths: of
         `dealt`, where there are buckets. begins: of `dealt`, where they are windows of series."""
+        epoch += self.past
         if begins is not None:
             lanes, kept = self.slice_rows(0, shard), int(len(begins) > 0 and not begins[0])
             starts = begins | (np.arange(len(begins)) == 0)

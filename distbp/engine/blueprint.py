@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -30,13 +30,21 @@ if TYPE_CHECKING:
     from distbp.job import TrainingJob
 
 
+class Past(NamedTuple):
+    """What was trained before a job that goes on with the state of an optimizer."""
+
+    steps: int = 0
+    epochs: int = 0
+
+
 @dataclass(frozen=True)
 class Blueprint:
     """`shards` is resolved (never "auto"). `rows`: of each split, by name ("train", "validation", "test").
     `class_weights`: for each class, or None. `kernels`: the kernel set's name, resolved. `notes`: what the
     data made of the job and may surprise. `frames`: where the targets of a split lie, by name, for metrics of
     values. `entry`: by which the rows of a table enter the network. `lengths`: whether rows have lengths.
-    `series`: whether rows are windows of series, through which recurrent layers carry their states."""
+    `series`: whether rows are windows of series, through which recurrent layers carry their states. `past`:
+    the optimizer counts its updates, and what is random its draws, from there on."""
 
     job: TrainingJob
     shards: int
@@ -49,6 +57,7 @@ class Blueprint:
     entry: Columns | None = None
     lengths: bool = False
     series: bool = False
+    past: Past = field(default_factory=Past)
 
     def slim(self) -> Blueprint:
         """This blueprint for the processes that compute: its job has the same fields, but for `data`, and no
@@ -101,8 +110,9 @@ class Blueprint:
         shuffle = job.shuffle and job.batch_size != "full"  # of a sum over all rows the order changes nothing
         buckets = shuffle and self.lengths and not self.series and job.bucket_by_length
         return Sharding(
-            rows, self.batch_size, self.shards, job.seed, shuffle, job.drop_last, buckets, self.series
-        )
+            rows, self.batch_size, self.shards, job.seed, shuffle, job.drop_last, buckets, self.series,
+            self.past.epochs,
+        )  # fmt: skip
 
     def measures(self, network: Network, split: str = "") -> Measures:
         heads = heads_of(self.job.loss, network.answer_shapes)

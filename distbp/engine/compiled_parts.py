@@ -77,7 +77,7 @@ class Carrying(NamedTuple):
 
 class Steps(NamedTuple):
     """The steps of one thread. Each piece is an address, with the address of its structure; both are 0 where
-    it has nothing to do. positions: (shards, 5); totals, counts: as of `Computing`; additions: that join
+    it has nothing to do. positions: (shards, 6); totals, counts: as of `Computing`; additions: that join
     the shards' sums; squares: of all threads; several: 1 if slices of one row do not count; scaled: the
     op whose factor the scale belongs to; clip: the largest norm, 0: none; sums (shards, 2): to work in;
     found: (steps, 3), takes the loss sum, the weight and the counted rows of each; live: (threads,

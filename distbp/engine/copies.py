@@ -23,7 +23,7 @@ class Copies:
         self._vector = vector
         self._pairs, self._sigma = evolution.copies // 2, evolution.sigma
         self._copy = aligned_vector(network.size, vector.dtype)
-        self._noise = Noise(blueprint.job.seed, network.parameter_count, vector.dtype)
+        self._noise = Noise(blueprint.job.seed, network.parameter_count, vector.dtype, blueprint.past.steps)
         most = blueprint.sharding().slice_rows(0, 0)
         self._program = Program(network, most, self._copy, kernels=kernels, loss=blueprint.job.loss)
 

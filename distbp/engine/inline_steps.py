@@ -95,8 +95,8 @@ class InlineSteps:
             if shards == 1
             else _lines(shards, network.size, server.vector.dtype)
         )
-        seed, total_steps = blueprint.job.seed, blueprint.total_steps
-        positions = np.array([position(0, shard, seed, total_steps) for shard in range(shards)])
+        drawn = blueprint.job.seed, blueprint.total_steps, blueprint.past.steps
+        positions = np.array([position(0, shard, *drawn) for shard in range(shards)])
         totals = np.zeros((shards, lowered.totals))
         sources = [reader.sources for reader in readers]
         tables: list[Array] = []

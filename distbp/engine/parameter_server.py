@@ -92,8 +92,8 @@ class ParameterServer:
         tensors = within([(t.start, t.stop) for t in network.tensors], first, first + count)
         measured = [(a - first, b - first) for a, b in tensors]
         self.updater = updater_of(blueprint, vector[:count], decays, rates, measured, slots, threads)
-        copies = blueprint.job.optimizer.copies  # whose losses stand for the gradient
-        self._noise = Noise(blueprint.job.seed, count, vector.dtype) if copies else None
+        drawn = blueprint.job.seed, count, vector.dtype, blueprint.past.steps
+        self._noise = Noise(*drawn) if blueprint.job.optimizer.copies else None
         self.slots = self.updater.slots  # the optimizer's state by name, as it lies
         ends = [t.stop - first for t in network.tensors]
         self._tensors = [
@@ -177,7 +177,7 @@ class ParameterServer:
             squares = self.updater.apply_measured(gradients[0][: self._count], info, scale)
             self.norms = norms_of(self._tensors, squares, 1.0)
             self.totals[LOSS] = self.updater.found.loss * self.totals[WEIGHT]  # the model's
-        elif self._ends_epoch(info.number - 1):
+        elif self._ends_epoch(self.step):
             squares = self.updater.apply_measured(gradients, order, info, scale)
             self.norms = norms_of(self._tensors, squares, scale)
         else:
@@ -273,8 +273,8 @@ class ParameterServer:
 
     def steps_of(self, steps: Iterable[int], plateau: PlateauState) -> list[Step]:
         """What is known of the updates of steps before their gradients are."""
-        rate, decay = self.learning_rate, self._decay
-        return [Step(n + 1, float(rate(n, plateau)), 0.0, 0.0, decay(n)) for n in steps]
+        rate, decay, first = self.learning_rate, self._decay, self.blueprint.past.steps + 1
+        return [Step(first + n, float(rate(n, plateau)), 0.0, 0.0, decay(n)) for n in steps]
 
     def _end(self, step: int) -> None:
         """What follows every update."""

@@ -130,6 +130,7 @@ class Worker:
                 gradient=gradient,
                 seed=self.blueprint.job.seed,
                 steps=self.blueprint.total_steps,
+                past=self.blueprint.past.steps,
                 work=self._work,
             )
             self._work = program.work

@@ -310,6 +310,15 @@ def _splits_need_training_data(job: TrainingJob) -> Iterator[Fault]:
         )
 
 
+def _kept_of_a_model(job: TrainingJob) -> Iterator[Fault]:
+    kept = job.init_keeps or ()
+    if kept and job.init is None:
+        yield Fault("init_keeps", "is for a job that begins with a model; name its run directory in init")
+    if "optimizer" in kept and job.optimizer.whole_batch:
+        text = f"names the optimizer, and {job.optimizer.type} has no state for another training set"
+        yield Fault("init_keeps", f"{text}; leave it out")
+
+
 Check = Callable[["TrainingJob"], Iterator[Fault]]
 CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (_splits_need_training_data, frozenset({"data"})),
@@ -344,6 +353,7 @@ CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (one_server_fits, frozenset({"optimizer", "servers"})),
     (_plateau_direction, frozenset({"optimizer", "model", "loss", "metrics", "data"})),
     (_plateau_watches, frozenset({"optimizer", "model", "loss", "metrics", "data", "early_stopping"})),
+    (_kept_of_a_model, frozenset({"init", "init_keeps", "optimizer"})),
     (members_or_restarts, frozenset({"members", "restarts"})),
     (_early_stopping_watches, frozenset({"early_stopping", "model", "loss", "metrics", "data"})),
 )

@@ -30,8 +30,9 @@ def canonical(fields: Mapping[str, Any]) -> str:
             del kept[name]
     if kept.get("class_weight") is not None and kept["class_weight"] != "balanced":
         kept["class_weight"] = _by_class(kept["class_weight"])
-    if kept.get("metrics") is not None:
-        kept["metrics"] = sorted(set(kept["metrics"]))
+    for name in ("metrics", "init_keeps"):  # in any order
+        if kept.get(name) is not None:
+            kept[name] = sorted(set(kept[name]))
     return json.dumps(_normal(kept), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 

@@ -62,6 +62,11 @@ class TrainingJob(Part):
         description="a model folder or run directory whose weights to begin with, where layers have the same"
         " type and shapes; on a service model:ID",
     )
+    init_keeps: Annotated[tuple[Literal["optimizer"], ...], at_most(2)] | None = Field(
+        default=None,
+        description="what else the job goes on with of the run in init. optimizer: the state at its end, such"
+        " as moments, and the count of its updates; orders of samples and dropout go on, too",
+    )
     loss: Loss = Field(description="what training makes small")
     optimizer: Optimizer = Field(default=Adam(), description="the update rule")
     batch_size: BatchSize = Field(

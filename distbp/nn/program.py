@@ -34,8 +34,8 @@ class Program:
 
     With `loss` it computes the loss, too; with `gradient` (size,) it trains: a run fills it.
     `forward_only`: it runs as in training, but for the backward pass, and what layers and the loss give can
-    be read. `seed`, `steps`: of the job, which decide what dropout draws. Programs that share `work` run one
-    at a time.
+    be read. `seed`, `steps`: of the job, which decide what dropout draws; `past`: steps before it. Programs
+    that share `work` run one at a time.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Program:
         gradient: Array | None = None,
         seed: int = 0,
         steps: int = 0,
+        past: int = 0,
         forward_only: bool = False,
         work: Array | None = None,
     ) -> None:
@@ -61,7 +62,7 @@ class Program:
         self.work = work
         self.totals = np.zeros(lowered.totals)
         self._inputs = work[:0]  # of the last run: a network without layers gives them back
-        self._position = position(seed=seed, steps=steps)
+        self._position = position(seed=seed, steps=steps, past=past)
         spaces = {
             Space.PARAMETERS: vector,
             Space.WORK: work,

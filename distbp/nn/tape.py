@@ -79,15 +79,16 @@ class Ref(NamedTuple):
 ABSENT = Ref(Space.WORK, 0, 1)  # an operand that is not there: a matrix without rows
 LOSS_TOTAL, WEIGHT_TOTAL, BOUND_TOTAL = (Ref(Space.TOTALS, at, 1, plus=1) for at in range(3))
 TOTALS = 3  # then the live rows of each unit that can saturate, then what `Tape.total` gave
-POSITION = Ref(Space.POSITION, 0, 4, plus=1)  # step, shard, seed, steps of the job
-LONGEST = Ref(Space.POSITION, 4, 1, plus=1)
+POSITION = Ref(Space.POSITION, 0, 5, plus=1)  # step, shard, seed, steps of the job, and those before it
+LONGEST = Ref(Space.POSITION, 5, 1, plus=1)
 SHARD = Ref(Space.POSITION, 1, 1, plus=1)
 LOSS, ENTRY = -1, -2  # in place of the number of a layer: of the loss, and of what the data enter by
 
 
-def position(step: int = 0, shard: int = 0, seed: int = 0, steps: int = 0) -> Array:
-    """The space POSITION, (5,) int64; an op writes the steps of the longest row."""
-    return np.array([step, shard, seed, steps, 0], np.int64)
+def position(step: int = 0, shard: int = 0, seed: int = 0, steps: int = 0, past: int = 0) -> Array:
+    """The space POSITION, (6,) int64; an op writes the steps of the longest row. past: steps before the
+    job."""
+    return np.array([step, shard, seed, steps, past, 0], np.int64)
 
 
 class Row(NamedTuple):

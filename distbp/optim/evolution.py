@@ -56,14 +56,15 @@ class Evolution(Facts):
 
 
 class Noise:
-    """e of every (step, pair): (count,) of a dtype. The array that `at` gives is used again."""
+    """e of every (step, pair): (count,) of a dtype. `past`: steps before the job. The array that `at` gives
+    is used again."""
 
-    def __init__(self, seed: int, count: int, dtype: Any) -> None:
-        self._stream = Stream(seed, Purpose.COPIES)
+    def __init__(self, seed: int, count: int, dtype: Any, past: int = 0) -> None:
+        self._stream, self._past = Stream(seed, Purpose.COPIES), past
         self._values = np.empty(count, dtype)
 
     def at(self, step: int, pair: int) -> Array:
-        self._stream.at(step, pair).standard_normal(dtype=self._values.dtype, out=self._values)
+        self._stream.at(self._past + step, pair).standard_normal(dtype=self._values.dtype, out=self._values)
         return self._values
 
 

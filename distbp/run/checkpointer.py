@@ -16,7 +16,7 @@ from distbp.run.delivery import BEST
 from distbp.run.run_directory import RunDirectory
 from distbp.run.run_state import RunState
 from distbp.run.splits import Splits
-from distbp.run.warm_start import first_weights
+from distbp.run.warm_start import first_arrays, kept_init, past_after
 from distbp.team.base import Snapshot
 
 
@@ -59,7 +59,11 @@ class Checkpointer:
         if best is not None and state.best_step != step:
             arrays[BEST] = best
         fingerprint = numerics.fingerprint(self._blueprint.kernels)
-        record = {"run": state.to_json(), **agreement.record(job, self._recorded(), fingerprint)}
+        record = {
+            "run": state.to_json(),
+            "past": past_after(self._blueprint, step),
+            **agreement.record(job, self._recorded(), fingerprint),
+        }
         path = checkpoint.save(self._run.checkpoints, step, arrays, record, disk=disk)
         checkpoint.prune(self._run.checkpoints, keep_last=job.checkpoint.keep_last, disk=disk)
         self._saved_at = self._clock()
@@ -71,13 +75,13 @@ class Checkpointer:
         self._saved_at = self._clock()
         run, job = self._run, self._blueprint.job
         if start is None:
-            network, rows = self._blueprint.network(), self._blueprint.rows["train"]
-            vector = first_weights(
-                network, job.seed, run.path, lambda: (self._splits.prepare(job)["train"], rows)
+            rows = self._blueprint.rows["train"]
+            arrays = first_arrays(
+                self._blueprint, kept_init(run.path), lambda: (self._splits.prepare(job)["train"], rows)
             )
             run.rewind_metrics(0)
             self._recorded()  # of the rows before anything is made of them
-            return Restored(Snapshot(0, {"vector": vector}), RunState(), None, [])
+            return Restored(Snapshot(0, arrays), RunState(), None, [])
         agreement.check(start, job, self._recorded(start.state["data"]))
         mine = numerics.fingerprint(self._blueprint.kernels)
         numerics.check_same(mine, start.state["numerics"], "this run was begun on a machine that")

@@ -15,6 +15,7 @@ from distbp.run.run_directory import RunDirectory
 from distbp.run.run_log import log_events
 from distbp.run.splits import Splits
 from distbp.run.trainer import MakeTeam, Trainer
+from distbp.run.warm_start import going_on, kept_init
 
 
 @numerics.quiet()
@@ -38,7 +39,7 @@ def drive(
     job_text: of a longer job, for job.yaml. data: the rows of `splits.ready`, where the caller has them.
     requests: for other workers; None: those in the run directory. draws: curves.svg too.
     """
-    told = log_events(run, listener)
+    told, blueprint = log_events(run, listener), going_on(blueprint, kept_init(run.path))
     for aside in start.set_aside if start else ():
         told(events.CheckpointSetAside(str(aside.path), aside.reason))
     requests = Requests(control, run.path) if requests is None else requests

@@ -37,7 +37,7 @@ from distbp.run.run_directory import RunDirectory, is_run, job_text, read_result
 from distbp.run.run_log import log_events
 from distbp.run.splits import Splits
 from distbp.run.trainer import MakeTeam
-from distbp.run.warm_start import keep_init
+from distbp.run.warm_start import keep_init, keeps_optimizer
 from distbp.team.base import Snapshot, Team
 from distbp.team.inline import InlineTeam
 from distbp.team.maker import TeamMaker, limits
@@ -207,12 +207,12 @@ def _one(training: _Training, teams: MakeTeam, number: int) -> None:
                     result = delivered(path, done, job, start)
                     told.ended(number)
                 else:
-                    keep_init(training.init if start is None else None, path)
+                    keep_init(training.init if start is None else None, path, optimizer=keeps_optimizer(job))
                     longer = text if job_text(path) != text else None
                     result = go(one, start=start, job_text=longer)
         else:
             with RunDirectory.create(path, text, disk=run.disk) as one:
-                keep_init(training.init, path)
+                keep_init(training.init, path, optimizer=keeps_optimizer(job))
                 result = go(one, start=None)
     except Interrupted as stop:
         raise Interrupted(str(run.path), told.steps_done(), stop.signal_name) from None

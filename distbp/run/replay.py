@@ -22,7 +22,7 @@ from distbp.run.checkpoint import Checkpoint
 from distbp.run.delivery import BEST
 from distbp.run.run_directory import METRICS
 from distbp.run.run_state import RunState, after_evaluation, gone_on, watched
-from distbp.run.warm_start import first_weights
+from distbp.run.warm_start import first_arrays, kept_init
 from distbp.team.base import Snapshot
 from distbp.team.inline import InlineTeam
 
@@ -53,10 +53,8 @@ class Replay:
         if begin is None:
             self._state = RunState()
             rows = blueprint.rows["train"]
-            vector = first_weights(
-                blueprint.network(), blueprint.job.seed, path, lambda: (data.train(0)[0], rows)
-            )
-            start = Snapshot(0, {"vector": vector})
+            arrays = first_arrays(blueprint, kept_init(path), lambda: (data.train(0)[0], rows))
+            start = Snapshot(0, arrays)
         else:
             self._state, _ = gone_on(RunState.from_json(begin.state["run"]))
             start = Snapshot(begin.step, {k: array.copy() for k, array in begin.arrays.items() if k != BEST})

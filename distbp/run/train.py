@@ -28,7 +28,7 @@ from distbp.run.result import Result
 from distbp.run.run_directory import RunDirectory, job_text, read_job, read_result
 from distbp.run.seen import seen
 from distbp.run.splits import SPLITS, open_splits
-from distbp.run.warm_start import INIT, check_init, init_folder, keep_init, model_folder
+from distbp.run.warm_start import check_init, init_folder, keep_init, keeps_optimizer, kept_init, model_folder
 from distbp.team.maker import TeamMaker
 from distbp.team.ray.session import RaySession
 
@@ -94,7 +94,7 @@ def train(
             notes = check_init(blueprint, splits, model)
         path, located = path or _fresh_directory(job.name), job.located(place)  # to resume from anywhere
         with RunDirectory.create(path, located.to_yaml(), disk=disk or DISK) as run:
-            keep_init(model, path)
+            keep_init(model, path, optimizer=keeps_optimizer(job))
             if networks(job) > 1:
                 return train_members(
                     run, located, blueprint, splits, teams, told, control,
@@ -155,11 +155,11 @@ def resume(
                 blueprint = make_blueprint(job, splits)
                 kept: Path | None = None
                 if start is None:
-                    kept = run.path / INIT
-                    if not (run.path / INIT).is_dir():
+                    kept = kept_init(run.path)
+                    if kept is None:
                         kept = model_folder(init) if init else init_folder(job, run.path)
                     notes = check_init(blueprint, splits, kept)
-                    keep_init(kept, run.path)
+                    keep_init(kept, run.path, optimizer=keeps_optimizer(job))
             if done is not None and text is None:
                 text = job_text(run.path)  # a longer job was written by hand
             if several:

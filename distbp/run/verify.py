@@ -42,6 +42,7 @@ from distbp.run.run_directory import METRICS, is_run, read_job, read_lines, read
 from distbp.run.run_state import RunState
 from distbp.run.splits import Splits, open_splits
 from distbp.run.train import Data, by_split
+from distbp.run.warm_start import going_on, kept_init
 from distbp.team.inline import InlineTeam
 
 
@@ -92,7 +93,7 @@ def verify_run(run_dir: str | Path, step: int | None = None, *, data: Data | Non
     if networks(job) > 1:
         return _of_members(path, job, step, data, began)
     splits = open_splits(job, path, by_split(data))
-    blueprint = make_blueprint(job, splits)
+    blueprint = going_on(make_blueprint(job, splits), kept_init(path))
     lines = {line["step"]: line for line in read_lines(path / METRICS) if line.get("params_sha256")}
     kept = checkpoint.list_steps(path / "checkpoints")
     recorded = sorted({*lines, *(s for s in kept if s > 0)})

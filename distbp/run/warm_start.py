@@ -4,31 +4,44 @@ The layers of the model that hold tensors are laid beside those of the job, in o
 are equal the tensors are taken over, running statistics too. All else begins fresh, as without a model, and
 every difference is told. The run directory keeps the model in `init/`, so that the run can be begun again,
 and verified, whatever becomes of the model.
+
+With `init_keeps: [optimizer]` the job goes on with the state of the optimizer at the end of the model's run,
+whole, or where anything of the network or the optimizer is another one, not at all. Then the count of updates
+goes on, and so do the positions of all draws: steps and epochs before the job count (`Blueprint.past`), so
+that the same rows once more are the next epoch. Schedules are those of the job, and begin with it. `init/`
+keeps the state as a checkpoint.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError, Fault, JobError, ModelError
 from distbp.core.storage import explained, make_folder, read_file, remove_folder, sync_folder, write_durable
 from distbp.data.batches import Rows
 from distbp.data.safety import resolve
+from distbp.engine.blueprint import Blueprint, Past
 from distbp.engine.starting import start_by_data
 from distbp.nn.network import Network, Tensor
 from distbp.nn.tape import ENTRY
+from distbp.optim.parts import Rule
+from distbp.run import checkpoint
+from distbp.run.checkpoint import Checkpoint
+from distbp.team.base import SLOTS, slots_in
 
 if TYPE_CHECKING:
-    from distbp.engine.blueprint import Blueprint
     from distbp.job import TrainingJob
     from distbp.model.predictor import Model
     from distbp.run.splits import Splits
 
-INIT = "init"
+INIT, CHECKPOINTS = "init", "checkpoints"
 _MOST_BYTES = 1 << 40
 
 
@@ -72,11 +85,24 @@ def check_init(blueprint: Blueprint, splits: Splits, folder: Path | None) -> lis
     if not taken:
         text = f"no layer of the model in {folder} fits this network: {'; '.join(notes)}"
         raise JobError([Fault("init", text)])
-    return [_summary(folder.name, taken, model), *notes, *_prepared(splits, model)]
+    return [
+        _summary(folder.name, taken, model), *notes, *_prepared(splits, model),
+        *_begins_anew(blueprint, taken, folder),
+    ]  # fmt: skip
 
 
-def keep_init(source: Path | None, run_dir: Path) -> None:
-    """Copies the model in `source` to the run directory, whole or not at all; nothing where it is there."""
+def kept_init(run_dir: Path) -> Path | None:
+    """Where a run has what it began with; None where it has nothing (yet)."""
+    return run_dir / INIT if (run_dir / INIT).is_dir() else None
+
+
+def keeps_optimizer(job: TrainingJob) -> bool:
+    return "optimizer" in (job.init_keeps or ())
+
+
+def keep_init(source: Path | None, run_dir: Path, *, optimizer: bool) -> None:
+    """Copies the model in `source` to the run directory, and the state of the optimizer where there is one
+    and it is asked for; whole or not at all; nothing where it is there."""
     target = run_dir / INIT
     if source is None or target.is_dir():
         return
@@ -89,6 +115,10 @@ def keep_init(source: Path | None, run_dir: Path) -> None:
         make_folder(new)
         for name in (MODEL, WEIGHTS):
             write_durable(new / name, [read_file(source / name, most=_MOST_BYTES)])
+        state = _state_beside(source) if optimizer else None
+        if state is not None:
+            slots = {name: array for name, array in state.arrays.items() if name.startswith(SLOTS)}
+            checkpoint.save(new / CHECKPOINTS, state.step, slots, {"past": state.state["past"]})
         sync_folder(new)
         new.rename(target)
         sync_folder(run_dir)
@@ -97,26 +127,81 @@ def keep_init(source: Path | None, run_dir: Path) -> None:
 TrainingRows = Callable[[], tuple[Rows, int]]  # the training rows, and how many they are
 
 
-def first_weights(network: Network, seed: int, run_dir: Path, rows: TrainingRows) -> Array:
-    """The flat vector that the run begins with: drawn, by the data where initializers look at them, and then
-    what its `init/` gives."""
-    return weights_from(network, seed, run_dir / INIT if (run_dir / INIT).is_dir() else None, rows)
-
-
-def weights_from(network: Network, seed: int, folder: Path | None, rows: TrainingRows) -> Array:
-    """The flat vector (size,): drawn, by the data, and then what the model in `folder` gives, if any."""
+def first_arrays(blueprint: Blueprint, folder: Path | None, rows: TrainingRows) -> dict[str, Array]:
+    """Of the snapshot that a run begins with. "vector" (size,): drawn, by the data where initializers look at
+    them, and then what the model in `folder` gives, if any; and the state of the optimizer, where the run
+    goes on with it."""
+    network, seed = blueprint.network(), blueprint.job.seed
     vector = network.initialize(seed)
     start_by_data(network, vector, seed, rows)
-    if folder is not None:
-        from distbp.model.folder import load_model
+    if folder is None:
+        return {"vector": vector}
+    from distbp.model.folder import load_model
 
-        model = load_model(folder)
-        for mine, theirs in _taken(network, model.network)[0]:
-            vector[mine.start : mine.stop] = model.vector[theirs.start : theirs.stop]
-    return vector
+    model = load_model(folder)
+    taken = _taken(network, model.network)[0]
+    for mine, theirs in taken:
+        vector[mine.start : mine.stop] = model.vector[theirs.start : theirs.stop]
+    state, _ = _state(blueprint, taken, folder)
+    arrays = {"vector": vector}
+    for name, values in {} if state is None else slots_in(state.arrays).items():
+        arrays[SLOTS + name] = np.empty(network.parameter_count, network.dtype)
+        for mine, theirs in taken:
+            if mine.stop <= network.parameter_count:  # what follows are running statistics
+                arrays[SLOTS + name][mine.start : mine.stop] = values[theirs.start : theirs.stop]
+    return arrays
 
 
-def _taken(network: Network, model: Network) -> tuple[list[tuple[Tensor, Tensor]], list[str]]:
+def going_on(blueprint: Blueprint, folder: Path | None) -> Blueprint:
+    """The blueprint of a run that begins with the model in `folder`, if any."""
+    if folder is None or not keeps_optimizer(blueprint.job):
+        return blueprint
+    from distbp.model.folder import load_model
+
+    taken = _taken(blueprint.network(), load_model(folder).network)[0]
+    state, _ = _state(blueprint, taken, folder)
+    return blueprint if state is None else replace(blueprint, past=Past(*state.state["past"]))
+
+
+def past_after(blueprint: Blueprint, step: int) -> Past:
+    """What comes before a job that goes on with the state of the optimizer after `step` steps of this one."""
+    before = blueprint.past
+    return Past(before.steps + step, before.epochs - (-step // blueprint.steps_per_epoch))
+
+
+Taken = list[tuple[Tensor, Tensor]]  # those of the job's network, and of the model's
+
+
+def _state_beside(folder: Path) -> Checkpoint | None:
+    """The last state of the run of the model in `folder`, or that which a run keeps of what it began with;
+    None where there is none."""
+    for run in (folder, folder.parent):
+        steps = checkpoint.list_steps(run / CHECKPOINTS)
+        if steps:
+            found = checkpoint.load(run / CHECKPOINTS, steps[-1])
+            return found if "past" in found.state else None  # which those of older versions lack
+    return None
+
+
+def _state(blueprint: Blueprint, taken: Taken, folder: Path) -> tuple[Checkpoint | None, str]:
+    """The state that the job goes on with; None where it begins anew, and why, in words, if it was to go
+    on. Raises JobError where there is none to go on with."""
+    if not keeps_optimizer(blueprint.job):
+        return None, ""
+    state, network = _state_beside(folder), blueprint.network()
+    if state is None:
+        text = f"there is no state of an optimizer beside the model in {folder}"
+        raise JobError([Fault("init_keeps", f"{text}; name the run directory that trained it in init")])
+    theirs, mine = slots_in(state.arrays).keys(), Rule(blueprint.update_rule()).slots.keys()
+    if theirs != mine:
+        kept, wanted = (", ".join(sorted(names)) or "nothing" for names in (theirs, mine))
+        return None, f"it kept {kept}, and {blueprint.job.optimizer.type} keeps {wanted}"
+    if not {tensor.path for tensor in network.tensors} <= {tensor.path for tensor, _ in taken}:
+        return None, "not all layers begin with those of the model"
+    return state, ""
+
+
+def _taken(network: Network, model: Network) -> tuple[Taken, list[str]]:
     """Pairs of tensors (the job's, the model's), and what has no partner, in words."""
     mine, theirs = list(_layers(network)), list(_layers(model))
     matcher = SequenceMatcher(None, [key for key, _ in mine], [key for key, _ in theirs], autojunk=False)
@@ -149,11 +234,17 @@ def _named(layer: tuple[Any, list[Tensor]]) -> str:
     return f"{'entry' if number == ENTRY else f'layer {number}'} ({kind}: {sizes})"
 
 
-def _summary(name: str, taken: list[tuple[Tensor, Tensor]], model: Model) -> str:
+def _summary(name: str, taken: Taken, model: Model) -> str:
     layers = len({mine.layer for mine, _ in taken})
     values = sum(mine.stop - mine.start for mine, _ in taken)
     made_by = f" of {model.facts['name']!r}" if model.facts.get("name") else ""
     return f"init: {layers} layers ({values:,} values) are those of the model{made_by} in {name}"
+
+
+def _begins_anew(blueprint: Blueprint, taken: Taken, folder: Path) -> Iterator[str]:
+    _, why = _state(blueprint, taken, folder)
+    if why:
+        yield f"init: the state of the optimizer begins anew: {why}"
 
 
 def _prepared(splits: Splits, model: Model) -> Iterator[str]:

@@ -35,6 +35,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
     """A network of dense layers."""
 
     loss_curve_: list[float]
+    n_iter_: int
     model_: Model
 
     def __init__(
@@ -116,25 +117,23 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         settings, values, table = self.get_params(deep=False), loss == "mse", not isinstance(x, np.ndarray)
         before = getattr(self, "_after", None) if one_pass or self.warm_start else None
         self._check_going_on(before, table)
-        draws, rounds = check_random_state(self.random_state), getattr(self, "n_iter_", 0)
+        draws = check_random_state(self.random_state)
         integer = isinstance(self.random_state, Integral)
         seed = int(self.random_state) if integer else int(draws.randint(np.iinfo(np.int32).max))
-        if one_pass and before is not None:
-            seed = (seed + rounds) % (1 << 31)  # else each pass would draw the same
         parts = [np.arange(len(y))]
         if stops_early(settings) and not one_pass:
             parts = list(apart(held_back(settings, len(y)), len(y), None if values else y, draws))
-        rows, going_on = len(parts[0]), before is not None
+        rows, keeps = len(parts[0]), None if before is None else before.keeps
         if table:
             x, target, weight = with_targets(x, y[:, 0] if values else y, weights)
             data = data_of_table(settings, target, weight, not values, rows)
-            self.job_ = job_of(settings, outputs, loss, rows, seed, data=data, going_on=going_on)
+            self.job_ = job_of(settings, outputs, loss, rows, seed, data=data, init_keeps=keeps)
             names = ("train", "validation")
             frames = {name: x.take(part) for name, part in zip(names, parts, strict=False)}
             found = trained(self.job_, frames, before, shown=bool(self.verbose))
         else:
             self.job_ = job_of(
-                settings, outputs, loss, rows, seed, dtype=x.dtype.name, one_pass=one_pass, going_on=going_on
+                settings, outputs, loss, rows, seed, dtype=x.dtype.name, one_pass=one_pass, init_keeps=keeps
             )
             sets = [Rows(x[i], y[i], None if weights is None else weights[i]) for i in parts]
             found = trained_on_arrays(
@@ -147,7 +146,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
                 robust=self.recipe == "realmlp",
                 shown=bool(self.verbose),
             )
-        if going_on and _columns(found.model) != _columns(self.model_):
+        if before is not None and _columns(found.model) != _columns(self.model_):
             warnings.warn(
                 "the columns of X become other inputs than in the fit before (other levels or statistics);"
                 " weights of layers that fit no more began anew",
@@ -156,7 +155,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         self.result_, self.model_, self._after = found.result, found.model, found.after
         losses = [float(loss) for loss in found.result.history["train_loss"]]
         more = one_pass and before is not None
-        self.n_iter_ = int(found.result.epochs) + (rounds if more else 0)
+        self.n_iter_ = int(found.result.epochs) + (self.n_iter_ if more else 0)
         self.loss_curve_ = [*self.loss_curve_, *losses] if more else losses
 
     def _check_going_on(self, before: Any, table: bool) -> None:

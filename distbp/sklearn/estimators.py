@@ -30,9 +30,9 @@ class DistbpClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     0 and deviation 1 (with "realmlp" median 0 and quartiles 1 apart). early_stopping: measures on the part
     `validation_fraction` of the rows ("auto": a tenth; with a recipe a fifth of fewer than 1,000), stops
     after `n_iter_no_change` epochs without improvement, and keeps the best. class_weight: "balanced" or
-    {class: weight}. warm_start: `fit` goes on with the weights that it left. verbose: shows how training
-    goes. random_state: the seed of the job, so the same one gives the same bits. workers: processes, which
-    never change the result.
+    {class: weight}. warm_start: `fit` goes on with the weights, and the optimizer, that it left. verbose:
+    shows how training goes. random_state: the seed of the job, so the same one gives the same bits. workers:
+    processes, which never change the result.
 
     Fitted: `classes_`, `n_features_in_`, `feature_names_in_`, `n_iter_` (epochs), `loss_curve_` (the loss of
     each), `job_` (the TrainingJob), `result_` (with `history` and `plot()`), `model_`. float32 arrays are
@@ -106,9 +106,11 @@ class DistbpClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
 
     @available_if(takes_batches)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> DistbpClassifier:
-        """One epoch on some rows, with the weights that the calls before have left; the optimizer begins
-        anew. X: (n, features) numbers. classes: all that there will be, in the first call. Inputs are scaled
-        as those of the first call. Waits. Raises ValueError, DistbpError."""
+        """One epoch on some rows, with the weights and the state of the optimizer that the calls before have
+        left. So k calls with the same rows and an integer as `random_state` leave the bits of one `fit` of k
+        epochs, where the rate is constant and nothing stops early: orders of rows, and what dropout draws, go
+        on, too. X: (n, features) numbers. classes: all that there will be, in the first call. Inputs are
+        scaled as those of the first call. Waits. Raises ValueError, DistbpError."""
         first = not hasattr(self, "model_")
         if first and classes is None:
             raise ArgumentError("the first call of partial_fit needs classes: all that y will ever hold")
@@ -170,9 +172,9 @@ class DistbpRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
 
     @available_if(takes_batches)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> DistbpRegressor:
-        """One epoch on some rows, with the weights that the calls before have left; the optimizer begins
-        anew. X: (n, features) numbers; y: (n,) or (n, outputs) values. Both are scaled as those of the first
-        call. Waits. Raises ValueError, DistbpError."""
+        """One epoch on some rows, with the weights and the state of the optimizer that the calls before have
+        left, as of `DistbpClassifier`. X: (n, features) numbers; y: (n,) or (n, outputs) values. Both are
+        scaled as those of the first call. Waits. Raises ValueError, DistbpError."""
         self._learn(X, y, sample_weight, one_pass=True)
         return self
 

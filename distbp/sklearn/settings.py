@@ -39,10 +39,10 @@ def job_of(
     dtype: str = "float32",
     data: Mapping[str, Any] | None = None,
     one_pass: bool = False,
-    going_on: bool = False,
+    init_keeps: Sequence[str] | None = None,
 ) -> TrainingJob:
     """The job that an estimator's settings mean. data: of a table, else None. one_pass: an epoch alone, at
-    one rate. going_on: it begins with a model. Raises JobError."""
+    one rate. init_keeps: what it goes on with of the training before; None: it begins. Raises JobError."""
     usual = usual_settings(settings)
     hidden = said(settings["hidden_layer_sizes"], usual["hidden_layer_sizes"])
     units = [*map(_plain, hidden if isinstance(hidden, Sequence | np.ndarray) else (hidden,))]
@@ -74,7 +74,8 @@ def job_of(
         "dtype": dtype,
         "checkpoint": {"every_seconds": None},
         **penalties,
-        **({"init": "the model before"} if going_on else {}),
+        **({} if init_keeps is None else {"init": "the model before"}),
+        **({"init_keeps": init_keeps} if init_keeps and not takes_whole_batches(update) else {}),
     }
     if settings["recipe"] == "realmlp":
         fields_ |= {

@@ -14,10 +14,10 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.data.preprocessing import Preprocessing, exponents
 from distbp.job import TrainingJob
-from distbp.model.folder import MODEL, WEIGHTS
 from distbp.model.predictor import Model
 from distbp.run.result import Result
 from distbp.run.train import train
+from distbp.run.warm_start import keep_init, kept_init
 
 Scales = tuple[Array, Array]  # what is subtracted, what it is divided by; of each column
 
@@ -54,16 +54,30 @@ class Rows:
 
 @dataclass(frozen=True)
 class Before:
-    """What training goes on from: the files of a model, and the scales of the rows that it saw first; None:
-    none."""
+    """What training goes on from: the files of a run's `init/`, and the scales of the rows that it saw first;
+    None: none."""
 
     files: Mapping[str, bytes]
     inputs: Scales | None = None
     targets: Scales | None = None
 
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        """What of it a job takes beside the weights."""
+        return ("optimizer",) if any("/" in name for name in self.files) else ()
+
+    @staticmethod
+    def after(run: Path, room: Path, optimizer: bool) -> Before:
+        """A finished run. room: a folder to work in."""
+        keep_init(run / "model", room, optimizer=optimizer)
+        kept = kept_init(room)
+        assert kept is not None
+        paths = [path for path in kept.rglob("*") if path.is_file()]
+        return Before({str(path.relative_to(kept)): path.read_bytes() for path in paths})
+
     def write(self, folder: Path) -> None:
-        folder.mkdir()
         for name, content in self.files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
 
 
@@ -83,8 +97,8 @@ def trained(job: TrainingJob, data: Any, before: Before | None, *, shown: bool) 
             before.write(init)
         result = train(job, data=data, output=run, init=init, progress=shown, draws=False)
         model, rows = result.model(), result.history.rows
-        files = {name: (run / "model" / name).read_bytes() for name in (MODEL, WEIGHTS)}
-    return _kept(result, model, rows, Before(files))
+        after = Before.after(run, Path(folder), not job.optimizer.whole_batch)
+    return _kept(result, model, rows, after)
 
 
 def trained_on_arrays(

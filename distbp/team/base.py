@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from distbp.engine.parameter_server import ParameterServer
 
 
+SLOTS = "slots."  # what their names begin with in a snapshot
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """The state of the server before `step`: all that a checkpoint needs, and what an epoch reports.
@@ -34,11 +37,13 @@ class Snapshot:
 
     @property
     def slots(self) -> dict[str, Array] | None:
-        """The optimizer's state by name; None in the snapshot of a fresh run, which has none yet."""
-        if "epoch_totals" not in self.arrays:
-            return None
-        prefix = "slots."
-        return {k.removeprefix(prefix): v for k, v in self.arrays.items() if k.startswith(prefix)}
+        """The optimizer's state by name; None where there is none (yet)."""
+        return slots_in(self.arrays) or None
+
+
+def slots_in(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Those of an optimizer, by name."""
+    return {k.removeprefix(SLOTS): v for k, v in arrays.items() if k.startswith(SLOTS)}
 
 
 def snapshot_of(server: ParameterServer, whole: bool = True) -> Snapshot:

@@ -190,14 +190,14 @@ ELEMENT_CASES = [
     Case(
         "dropout",
         lambda d: Call(
-            [np.array([[3, 1, 9, 40]]), d.normal(), d.out(), d.out()], (20_000, 2, 0), (65_536 / 45_536,)
+            [np.array([[3, 1, 9, 40, 5]]), d.normal(), d.out(), d.out()], (20_000, 2, 0), (65_536 / 45_536,)
         ),
         drops=frozenset({1}),
     ),
     Case(
         "dropout",
         lambda d: Call(
-            [np.array([[33, 1, 9, 40]]), d.normal(), d.out(), d.out()], (20_000, 2, 1), (65_536 / 45_536,)
+            [np.array([[33, 1, 9, 40, 0]]), d.normal(), d.out(), d.out()], (20_000, 2, 1), (65_536 / 45_536,)
         ),
         "less at the end",
         drops=frozenset({1}),

@@ -97,7 +97,7 @@ class _Tape:
         self.work = aligned_vector(plan.work, dtype)
         self.totals = np.zeros(TOTALS + sum(one.units for one in plan.watched))
         self.work[:] = np.nan
-        self.position = np.array([0, 0, 7, 10, 0], np.int64)
+        self.position = np.array([0, 0, 7, 10, 0, 0], np.int64)
         changing = {Space.WORK: self.work, Space.TOTALS: self.totals, Space.POSITION: self.position}
         every = {**spaces, **changing}
         self.run = executor(plan.rows, most_rows, every, kernels, np.dtype(dtype)).run

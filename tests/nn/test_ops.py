@@ -488,14 +488,18 @@ def test_dropout_takes_the_bits_of_philox(
     position: tuple[int, int, int], size: tuple[int, int], compiled: bool
 ) -> None:
     step, shard, seed = position
-    dropped, layer = 30_000, 5
+    dropped, layer, past = 30_000, 5, step // 3
     bits = np.random.Philox(
         key=np.array([seed, 4], np.uint64), counter=np.array([0, layer, shard, step], np.uint64)
     )
     levels = bits.random_raw(size[0] * size[1]).view(np.uint16)[: size[0] * size[1]].reshape(size)
     ones, out = np.ones(size, np.float32), np.full(size, np.nan, np.float32)
     found = run_op(
-        OPS["dropout"], [np.array([(*position, 9)]), ones, out, out], (dropped, layer, 0), (1.5,), compiled
+        OPS["dropout"],
+        [np.array([(step - past, shard, seed, 9, past)]), ones, out, out],
+        (dropped, layer, 0),
+        (1.5,),
+        compiled,
     )
     np.testing.assert_array_equal(found[2], np.where(levels >= dropped, np.float32(1.5), 0))
     np.testing.assert_array_equal(found[3], found[2])
@@ -503,8 +507,9 @@ def test_dropout_takes_the_bits_of_philox(
 
 @pytest.mark.parametrize(("step", "dropped"), [(0, 30_000), (20, 30_000), (30, 15_000), (40, 0), (50, 0)])
 def test_dropout_falls_along_its_schedule(step: int, dropped: int, compiled: bool) -> None:
-    """Of 40 steps: all of the rate until 20, half of it at 30, nothing from 40 on."""
-    position, ones = np.array([[step, 1, 7, 40]]), np.ones((300, 400), np.float32)
+    """Of 40 steps: all of the rate until 20, half of it at 30, nothing from 40 on. Steps before the job
+    do not count."""
+    position, ones = np.array([[step, 1, 7, 40, 9]]), np.ones((300, 400), np.float32)
     out = np.full_like(ones, np.nan)
     factors = run_op(OPS["dropout"], [position, ones, out, out], (30_000, 5, 1), (1.5,), compiled)[2]
     kept = np.float32(65_536 / (65_536 - dropped))

@@ -157,7 +157,7 @@ def test_compiled_code_and_the_tape_agree_on_the_spaces() -> None:
 
     assert len(Space) == rows.SPACES
     assert (Space.POSITION, LONGEST.start) == (rows.POSITION, rows.LONGEST)
-    assert position(1, 2, 3, 4).tolist()[: rows.LONGEST] == [1, 2, 3, 4]
+    assert position(1, 2, 3, 4, 5).tolist()[: rows.LONGEST] == [1, 2, 3, 4, 5]
 
 
 def test_mistakes_of_a_layer() -> None:

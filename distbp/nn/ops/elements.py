@@ -68,16 +68,17 @@ def _dropout(position: Array, x: Array, factors: Array, y: Array, whole: Whole, 
     """y <- x * factors; a factor is 0 where a random level is below whole[0], else real[0] (Srivastava et
     al., 2014). Where whole[2] is 1 fewer are dropped in the second half of training, see `flat_cosine`.
 
-    position: (1, 4), step, shard, seed, steps of the job; whole[1]: the number of the layer. The
-    levels are 16-bit parts of Philox words, a pure function of seed, step, shard and layer.
+    position: (1, 5), step, shard, seed, steps of the job, and those before it; whole[1]: the number of the
+    layer. The levels are 16-bit parts of Philox words, a pure function of seed, step (those before the job
+    count), shard and layer.
     """
-    step, shard, seed, steps = (int(one) for one in position[0])
+    step, shard, seed, steps, past = (int(one) for one in position[0])
     dropped, factor = int(whole[0]), float(real[0])
     if whole[2]:
         dropped = int(dropped * flat_cosine(step, steps, 0.5) + 0.5)
         factor = DROPOUT_LEVELS / (DROPOUT_LEVELS - dropped)
     words = -(-x.size * 2 // 8)
-    bits = Stream(seed, Purpose.DROPOUT).at(step, shard, int(whole[1])).bit_generator.random_raw(words)
+    bits = Stream(seed, Purpose.DROPOUT).at(past + step, shard, int(whole[1])).bit_generator.random_raw(words)
     levels = bits.view(np.uint16)[: x.size].reshape(x.shape)
     np.multiply(levels >= dropped, x.dtype.type(factor), out=factors)
     np.multiply(x, factors, out=y)

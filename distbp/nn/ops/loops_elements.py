@@ -110,7 +110,7 @@ def dropout(row: int, spaces: int, rows: int) -> None:
         dropped = np.int64(dropped * _left(position[0, 0], position[0, 3], 0.5) + 0.5)
         factor = np.float32(DROPOUT_LEVELS / (DROPOUT_LEVELS - dropped))
     seed, layer = np.uint64(position[0, 2]), np.uint64(whole(row, 1))
-    step, shard = np.uint64(position[0, 0]), np.uint64(position[0, 1])
+    step, shard = np.uint64(position[0, 0] + position[0, 4]), np.uint64(position[0, 1])
     mask = np.uint64(0xFFFF)
     for block in range((x.size + 15) // 16):
         words = _philox(np.uint64(block + 1), layer, shard, step, seed, _PURPOSE)

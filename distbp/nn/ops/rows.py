@@ -26,7 +26,7 @@ from distbp.nn.ops.base import REAL, WHOLE
 WORDS, OPERAND = WHOLE + REAL + 2, 7
 WHEN, CALLED = WHOLE + REAL, WHOLE + REAL + 1
 SPACES = 11
-POSITION, LONGEST = 7, 4  # the space that says how many steps the longest row has, and where
+POSITION, LONGEST = 7, 5  # the space that says how many steps the longest row has, and where
 PRODUCTS = SPACES  # where the words of the products begin in the table of spaces
 
 _signature = types.void(types.int64, types.int64, types.int64)

@@ -44,7 +44,8 @@ from distbp.run.explain.record import Recording, options_of, record
 from distbp.run.explain.sample import Sample, check_call, sample_of, with_states
 from distbp.run.splits import open_splits
 from distbp.run.train import by_split, check_job
-from distbp.run.warm_start import check_init, init_folder, weights_from
+from distbp.run.warm_start import check_init, first_arrays, going_on, init_folder
+from distbp.team.base import Snapshot
 
 
 @quiet()
@@ -73,13 +74,14 @@ def explain_job(
     splits = open_splits(wide, place, by_split(given))
     blueprint = replace(make_blueprint(wide, splits), kernels="numpy")
     check_call(blueprint, sample, step)
-    network, data = blueprint.network(), splits.ready(blueprint)
     source = init_folder(wide, place)
     check_init(blueprint, splits, source)
-    count = blueprint.rows["train"]
-    vector = weights_from(network, wide.seed, source, lambda: (data.train(0)[0], count))
+    blueprint = going_on(blueprint, source)
+    network, data, count = blueprint.network(), splits.ready(blueprint), blueprint.rows["train"]
+    begin = Snapshot(0, first_arrays(blueprint, source, lambda: (data.train(0)[0], count)))
+    vector = begin.arrays["vector"]
     with one_blas_thread():
-        server = ParameterServer(blueprint, vector)
+        server = ParameterServer(blueprint, vector, slots=begin.slots)
         held = [t for t in network.tensors if is_bias(t.name)] if hold_biases else []
         worker = Worker(blueprint, vector, data)
         whole = Contribution(Block(0, blueprint.shards), server.gradient, server.totals)
@@ -104,7 +106,7 @@ def _explained(
 ) -> Explanation:
     job, vector = blueprint.job, server.vector
     before, slots = vector.copy(), {name: values.copy() for name, values in server.slots.items()}
-    at = position(step, 0, job.seed, blueprint.total_steps)
+    at = position(step, 0, job.seed, blueprint.total_steps, blueprint.past.steps)
 
     def recorded(values: Array) -> Recording:
         own = with_states(network, values, before, sample.lane)
