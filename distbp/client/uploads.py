@@ -79,7 +79,7 @@ def place_data(
             elsewhere = True
     if not parcels:
         return job
-    if not elsewhere:
+    if not elsewhere and not job.init_keeps:  # of a model that the service has
         check_splits(job, open_splits(job, folder, arrays))
     sources: dict[str, Any] = {
         split: _sent(transport, parcel, f"{job.name} {split}") for split, parcel in parcels.items()

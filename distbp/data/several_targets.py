@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError
 from distbp.data.table import Table, target_parts
-from distbp.data.targets import Classes, Meaning, as_taken, understand
+from distbp.data.targets import Classes, Known, Meaning, as_taken, understand
 from distbp.nn.losses.base import Loss, Targets
 from distbp.nn.losses.several import Heads, Losses
 
@@ -54,22 +55,27 @@ def part(table: Table, name: str) -> Table:
 
 
 def understand_all(
-    tables: Mapping[str, Table], loss: Loss | Losses, heads: Heads | None, dtype: np.dtype[Any]
+    tables: Mapping[str, Table],
+    loss: Loss | Losses,
+    heads: Heads | None,
+    dtype: np.dtype[Any],
+    known: Mapping[str, Known] = MappingProxyType({}),
 ) -> Meaning:
     """What the targets of all splits mean to the loss of each output. heads: of the network; None: not
-    known. Raises DataError as `understand` does, and where an output has no targets."""
+    known. known: classes of a model, by output. Raises DataError as `understand` does, and where an output
+    has no targets."""
     for table in tables.values():
         check_names(table, loss)
     if not isinstance(loss, Losses):
         shape = None if heads is None else heads.all[0].shape
         outputs = shape[0] if shape is not None and len(shape) == 1 else None
-        return understand(tables, loss, outputs, dtype)
+        return understand(tables, loss, outputs, dtype, known=known.get(""))
     if heads is None or any(len(head.shape) != 1 for head in heads):
         return Meaning(Targets(), parts={name: Meaning(Targets()) for name in loss.names})
     parts = {}
     for head in heads:
         own = {split: part(table, head.name) for split, table in tables.items()}
-        parts[head.name] = understand(own, head.loss, head.shape[0], dtype, head.layer)
+        parts[head.name] = understand(own, head.loss, head.shape[0], dtype, head.layer, known.get(head.name))
     targets = {}
     if all(meaning.targets for meaning in parts.values()):
         for split in tables:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,15 +40,23 @@ class Meaning:
     parts: Mapping[str, Meaning] = field(default_factory=dict)
 
 
+class Known(NamedTuple):
+    """The names of classes, None: their numbers."""
+
+    classes: Classes | None
+
+
 def understand(
     tables: Mapping[str, Table],
     loss: Loss,
     outputs: int | None,
     dtype: np.dtype[Any],
     layer: str = LAST,
+    known: Known | None = None,
 ) -> Meaning:
     """What the targets of all splits mean to `loss`. `outputs` of the network; None: not known. `layer`: the
-    one that gives them, in words.
+    one that gives them, in words. `known`: the classes of a model with the same outputs; None: they are
+    found.
 
     Raises DataError for targets that no other network could learn with this loss.
     """
@@ -58,6 +66,13 @@ def understand(
         return Meaning(Targets())
     if loss.targets == "labels" and train.ndim == 2 and train.shape[1] != 1:
         return Meaning(Targets("values", columns=train.shape[1]))
+    if known is not None and _by_class(train, loss, outputs):
+        targets = {
+            name: as_taken(table, loss, outputs, dtype, known.classes, layer)
+            for name, table in tables.items()
+        }
+        labels = Targets("labels", classes=outputs, names=known.classes)
+        return Meaning(labels if loss.targets == "labels" else Targets("values"), targets, known.classes)
     found = {split: _labels(t) for split, t in tables.items() if _by_class(_required(t), loss, outputs)}
     classes = None
     if "train" in found:

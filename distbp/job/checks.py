@@ -314,6 +314,11 @@ def _kept_of_a_model(job: TrainingJob) -> Iterator[Fault]:
     kept = job.init_keeps or ()
     if kept and job.init is None:
         yield Fault("init_keeps", "is for a job that begins with a model; name its run directory in init")
+    if "preparation" in kept:
+        said = {"columns": job.data.columns, "missing": job.data.missing, "standardize": job.data.standardize}
+        said["scale"] = job.data.scale != 1
+        for name in (name for name, value in said.items() if value not in (None, False)):
+            yield Fault(f"data.{name}", "is the model's with init_keeps: [preparation]; leave it out")
     if "optimizer" in kept and job.optimizer.whole_batch:
         text = f"names the optimizer, and {job.optimizer.type} has no state for another training set"
         yield Fault("init_keeps", f"{text}; leave it out")
@@ -353,7 +358,7 @@ CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (one_server_fits, frozenset({"optimizer", "servers"})),
     (_plateau_direction, frozenset({"optimizer", "model", "loss", "metrics", "data"})),
     (_plateau_watches, frozenset({"optimizer", "model", "loss", "metrics", "data", "early_stopping"})),
-    (_kept_of_a_model, frozenset({"init", "init_keeps", "optimizer"})),
+    (_kept_of_a_model, frozenset({"init", "init_keeps", "optimizer", "data"})),
     (members_or_restarts, frozenset({"members", "restarts"})),
     (_early_stopping_watches, frozenset({"early_stopping", "model", "loss", "metrics", "data"})),
 )

@@ -62,10 +62,12 @@ class TrainingJob(Part):
         description="a model folder or run directory whose weights to begin with, where layers have the same"
         " type and shapes; on a service model:ID",
     )
-    init_keeps: Annotated[tuple[Literal["optimizer"], ...], at_most(2)] | None = Field(
+    init_keeps: Annotated[tuple[Literal["preparation", "optimizer"], ...], at_most(2)] | None = Field(
         default=None,
-        description="what else the job goes on with of the run in init. optimizer: the state at its end, such"
-        " as moments, and the count of its updates; orders of samples and dropout go on, too",
+        description="what else the job goes on with of the run in init. preparation: what rows become, by the"
+        " scales of arrays or the plan of a table's columns, and the names of classes; nothing is fitted"
+        " anew. optimizer: the state at its end, such as moments, and the count of its updates; orders of"
+        " samples and dropout go on, too",
     )
     loss: Loss = Field(description="what training makes small")
     optimizer: Optimizer = Field(default=Adam(), description="the update rule")

@@ -34,7 +34,7 @@ from distbp.data.prepared import PreparedRows, prepare
 from distbp.data.preprocessing import Preprocessing, fit
 from distbp.data.several_targets import understand_all
 from distbp.data.table import Table
-from distbp.data.targets import Meaning
+from distbp.data.targets import Known, Meaning
 from distbp.job.columns import targets_in
 from distbp.job.table_checks import given_data_fits
 from distbp.nn.layers.columns import Columns
@@ -42,10 +42,12 @@ from distbp.nn.losses.several import Heads, heads_of, names_of, parts_of
 from distbp.nn.named_inputs import named_inputs
 from distbp.nn.network import Network
 from distbp.nn.wiring import data_facts
+from distbp.run.warm_start import began_with
 
 if TYPE_CHECKING:  # these stand below the data in the house; here they are only read
     from distbp.engine.blueprint import Blueprint
     from distbp.job import TrainingJob
+    from distbp.model.predictor import Model
 
 SPLITS = ("train", "validation", "test")
 
@@ -117,10 +119,17 @@ def input_dtype(job: TrainingJob) -> np.dtype[Any]:
 
 
 def open_splits(
-    job: TrainingJob, folder: Path, given: Mapping[str, Any] | None = None, *, confined: bool = False
+    job: TrainingJob,
+    folder: Path,
+    given: Mapping[str, Any] | None = None,
+    *,
+    confined: bool = False,
+    init: Path | None = None,
 ) -> Splits:
     """Opens what the job names, relative to `folder`, or takes the arrays `given` for a split, as (inputs,
-    targets) or (inputs, targets, weights). Raises DataError."""
+    targets) or (inputs, targets, weights). init: the folder of the model that it begins with, if that is not
+    where the job says. Raises DataError, JobError."""
+    model = began_with(job, folder, init, confined) if "preparation" in (job.init_keeps or ()) else None
     if job.data.folder is not None:
         if confined:
             raise DataError("data.folder may not be given here: paths are relative to the job's own data")
@@ -130,12 +139,14 @@ def open_splits(
         there = [name for name, values in (given or {}).items() if values is not None]
         given_data_fits(job, is_frame(train), there)
     if is_frame(train) or (train is None and isinstance(job.data.train, TableFiles)):
-        return _open_table(job, folder, given or {}, confined=confined)
+        return _open_table(job, folder, given or {}, model, confined=confined)
     tables: dict[str, Table] = {}
     first, steps = data_facts(job.model.layers), job.data.truncated_bptt_steps
     named = named_inputs(job.model.layers)
     known = not job.data.standardize and all(one.scale == 1 for one in named)
     plain = Preprocessing(job.data.scale) if known else None
+    if model is not None:
+        plain = _without_plan(model)
     for name in SPLITS:
         source = getattr(job.data, name)
         allowed = Allowed(np.dtype(job.dtype), plain, name)
@@ -173,7 +184,9 @@ def open_splits(
                 f" {tables['train'].features}; give the same columns"
             )
         if name == "train":
-            if named:
+            if model is not None:
+                preprocessing = model.preprocessing
+            elif named:
                 preprocessing = fit_each(table, named, job.data.standardize)
             else:
                 preprocessing = fit(table, job.data.scale, job.data.standardize)
@@ -189,24 +202,28 @@ def open_splits(
         )
     heads = _heads(job, tables["train"].features)
     if steps is None:
-        meaning = understand_all(tables, job.loss, heads, np.dtype(job.dtype))
+        meaning = understand_all(tables, job.loss, heads, np.dtype(job.dtype), _known(model, heads))
     else:
         outputs = None if heads is None else heads.all[0].outputs[1]
         meaning = understand_steps(tables, parts_of(job.loss)[0].loss, outputs, np.dtype(job.dtype))
     return Splits(tables, preprocessing, meaning)
 
 
-def _open_table(job: TrainingJob, folder: Path, given: Mapping[str, Any], *, confined: bool) -> Splits:
-    """The splits of a table with named columns, in files or `given` as frames."""
+def _open_table(
+    job: TrainingJob, folder: Path, given: Mapping[str, Any], model: Model | None, *, confined: bool
+) -> Splits:
+    """The splits of a table with named columns, in files or `given` as frames. model: which prepares the
+    rows, if any."""
     data, shares = job.data, {}
     if data.target is None:
         raise JobError([Fault("data.target", "is required for a table (the column to predict)")])
     if data.split is not None:
         shares = {"validation": data.split.validation, "test": data.split.test}
+    plan = None if model is None else _plan_of(model, job)
     wanted = Wanted(
         targets=_targets(job),
         columns=data.columns or {},
-        missing=MISSING if data.missing is None else data.missing,
+        missing=plan.missing if plan is not None else data.missing if data.missing is not None else MISSING,
         weight=data.weight,
         group=data.group,
         time=data.time,
@@ -216,6 +233,7 @@ def _open_table(job: TrainingJob, folder: Path, given: Mapping[str, Any], *, con
         bad_rows=data.bad_rows,
         dtype=job.dtype,
         window=None if data.windows is None else Window(**dict(data.windows)),
+        plan=plan,
     )
     sources: dict[str, Any] = {}
     for name in SPLITS:
@@ -236,12 +254,51 @@ def _open_table(job: TrainingJob, folder: Path, given: Mapping[str, Any], *, con
         assert opened.plan.series is not None
         tables[name] = windowed(tables[name], replace(windows, flat=flat), opened.plan.series)
     heads = _heads(job, tables["train"].features, opened.plan.entry)
-    meaning = understand_all(tables, job.loss, heads, np.dtype(job.dtype))
+    meaning = understand_all(tables, job.loss, heads, np.dtype(job.dtype), _known(model, heads))
     shared = (
         [] if opened.windows else shared_rows(tables, meaning.targets)
     )  # rows of a series have a time each
     notes = (*opened.notes, *shared)
     return Splits(tables, plain, meaning, opened.plan, notes)
+
+
+def _plan_of(model: Model, job: TrainingJob) -> Plan:
+    """The plan of a model, for rows that have the targets of the job. Raises JobError."""
+    if model.plan is None:
+        text = "names the preparation, but the model in init takes arrays, and the data is a table"
+        raise JobError([Fault("init_keeps", text)])
+    theirs = {name: (c.name, c.scaled, bool(c.limits)) for name, c in model.plan.targets.items()}
+    mine = {name: (one.column, one.scaled, one.clipped) for name, one in _targets(job).items()}
+    if theirs != mine:
+        parts = (f"{name}: {_said(*one)}" if name else _said(*one) for name, one in theirs.items())
+        raise JobError([Fault("data.target", f"must be that of the model in init: {', '.join(parts)}")])
+    window, series = job.data.windows, model.plan.series
+    asked = None if window is None else (window.length, window.horizon, window.difference)
+    if asked != (None if series is None else (series.length, series.horizon, series.difference)):
+        raise JobError([Fault("data.windows", "must be those of the model in init")])
+    return model.plan
+
+
+def _said(column: str, scaled: bool, clipped: bool) -> str:
+    options = f"{', scale: standard' * scaled}{', clip: true' * clipped}"
+    return f"{{column: {column}{options}}}"
+
+
+def _without_plan(model: Model) -> Preprocessing:
+    """How arrays are prepared for a model. Raises JobError where it takes a table."""
+    if model.plan is not None:
+        text = "names the preparation, but the model in init takes a table, and the data is arrays"
+        raise JobError([Fault("init_keeps", text)])
+    return model.preprocessing
+
+
+def _known(model: Model | None, heads: Heads | None) -> dict[str, Known]:
+    """The classes of the outputs that the network has like the model, by name."""
+    if model is None or heads is None:
+        return {}
+    theirs = {head.name: head for head in model.heads}
+    same = (theirs[one.name] for one in heads if one.name in theirs and theirs[one.name].shape == one.shape)
+    return {head.name: Known(model.classes_of(head)) for head in same}
 
 
 def _targets(job: TrainingJob) -> dict[str, WantedTarget]:

@@ -88,9 +88,9 @@ def train(
         _tell(told, "reading the data")
         with interrupts.at_once():
             check_memory(needed(job, None, {}))  # before targets of so many outputs are made
-            splits = open_splits(job, place, given, confined=confined)
-            blueprint = make_blueprint(job, splits)
             model = model_folder(init) if init else init_folder(job, place, confined=confined)
+            splits = open_splits(job, place, given, confined=confined, init=model)
+            blueprint = make_blueprint(job, splits)
             notes = check_init(blueprint, splits, model)
         path, located = path or _fresh_directory(job.name), job.located(place)  # to resume from anywhere
         with RunDirectory.create(path, located.to_yaml(), disk=disk or DISK) as run:
@@ -151,13 +151,12 @@ def resume(
             _tell(told, "reading the data")
             with interrupts.at_once(str(run.path)):
                 check_memory(needed(job, None, {}))  # before targets of so many outputs are made
-                splits = open_splits(job, run.path, given)
+                kept = kept_init(run.path)
+                if kept is None and start is None:
+                    kept = model_folder(init) if init else init_folder(job, run.path)
+                splits = open_splits(job, run.path, given, init=kept)
                 blueprint = make_blueprint(job, splits)
-                kept: Path | None = None
                 if start is None:
-                    kept = kept_init(run.path)
-                    if kept is None:
-                        kept = model_folder(init) if init else init_folder(job, run.path)
                     notes = check_init(blueprint, splits, kept)
                     keep_init(kept, run.path, optimizer=keeps_optimizer(job))
             if done is not None and text is None:

@@ -5,6 +5,7 @@ are equal the tensors are taken over, running statistics too. All else begins fr
 every difference is told. The run directory keeps the model in `init/`, so that the run can be begun again,
 and verified, whatever becomes of the model.
 
+With `init_keeps: [preparation]` rows become inputs as for the model (`open_splits`), and nothing is fitted.
 With `init_keeps: [optimizer]` the job goes on with the state of the optimizer at the end of the model's run,
 whole, or where anything of the network or the optimizer is another one, not at all. Then the count of updates
 goes on, and so do the positions of all draws: steps and epochs before the job count (`Blueprint.past`), so
@@ -34,6 +35,7 @@ from distbp.nn.tape import ENTRY
 from distbp.optim.parts import Rule
 from distbp.run import checkpoint
 from distbp.run.checkpoint import Checkpoint
+from distbp.run.run_directory import is_run
 from distbp.team.base import SLOTS, slots_in
 
 if TYPE_CHECKING:
@@ -68,6 +70,28 @@ def check_init(blueprint: Blueprint, splits: Splits, folder: Path | None) -> lis
     no model, or nothing of it fits."""
     if folder is None:
         return []
+    model = _loaded(folder)
+    network = blueprint.network()
+    taken, notes = _taken(network, model.network)
+    if not taken:
+        text = f"no layer of the model in {folder} fits this network: {'; '.join(notes)}"
+        raise JobError([Fault("init", text)])
+    return [
+        _summary(folder.name, taken, model), *notes, *_prepared(splits, model),
+        *_begins_anew(blueprint, taken, folder),
+    ]  # fmt: skip
+
+
+def began_with(job: TrainingJob, folder: Path, init: Path | None, confined: bool) -> Model | None:
+    """The model that a job in `folder`, or the run there, begins with; init: where it lies, if not there.
+    Raises JobError."""
+    kept = kept_init(folder) if is_run(folder) else None
+    place = init or kept or init_folder(job, folder, confined=confined)
+    return None if place is None else _loaded(place)
+
+
+def _loaded(folder: Path) -> Model:
+    """Raises JobError where there is no model that one can begin with."""
     from distbp.model.folder import load_model
 
     try:
@@ -80,15 +104,7 @@ def check_init(blueprint: Blueprint, splits: Splits, folder: Path | None) -> lis
             " that of a member, RUN_DIR/members/0"
         )
         raise JobError([Fault("init", text)])
-    network = blueprint.network()
-    taken, notes = _taken(network, model.network)
-    if not taken:
-        text = f"no layer of the model in {folder} fits this network: {'; '.join(notes)}"
-        raise JobError([Fault("init", text)])
-    return [
-        _summary(folder.name, taken, model), *notes, *_prepared(splits, model),
-        *_begins_anew(blueprint, taken, folder),
-    ]  # fmt: skip
+    return model
 
 
 def kept_init(run_dir: Path) -> Path | None:

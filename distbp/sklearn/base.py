@@ -3,7 +3,6 @@ MLPClassifier has, too, has its name."""
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral
 from typing import Any
 
@@ -18,17 +17,12 @@ from distbp.model.predictor import Model
 from distbp.sklearn.frames import named, rows_of, with_targets
 from distbp.sklearn.holding_back import apart, held_back
 from distbp.sklearn.settings import data_of_table, job_of, stops_early, takes_all_rows
-from distbp.sklearn.training import Rows, trained, trained_on_arrays
+from distbp.sklearn.training import Before, Rows, trained, trained_on_arrays
 
 
 def takes_batches(estimator: Any) -> bool:
     """Whether rows may come piece by piece."""
     return not takes_all_rows(estimator.get_params(deep=False))
-
-
-def _columns(model: Model) -> Any:
-    """What the model makes of the columns of a table; None where it takes arrays."""
-    return None if model.plan is None else model.plan.to_json()
 
 
 class Estimator(BaseEstimator):  # type: ignore[misc]
@@ -37,6 +31,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
     loss_curve_: list[float]
     n_iter_: int
     model_: Model
+    _after: Before
 
     def __init__(
         self,
@@ -82,20 +77,18 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
     ) -> tuple[Any, Array, Array | None]:
         """Inputs (an array, or a table of Arrow), targets and weights without the rows that weigh nothing.
         Raises ValueError."""
-        # The recipe codes numbers in bins, which need columns, all rows, and one target.
-        x, table = rows_of(x, as_table=self.recipe == "table" and not one_pass and np.ndim(y) == 1)
-        reset = not (one_pass and hasattr(self, "model_"))
-        if one_pass and table:
-            raise ArgumentError(
-                "partial_fit takes numbers without holes; fit frames of others as a whole, and go on with"
-                " warm_start=True"
-            )
+        going_on = self._goes_on(one_pass)
+        # The recipe codes numbers in bins, which need columns and one target.
+        named = self.model_.plan is not None if going_on else self.recipe == "table" and np.ndim(y) == 1
+        x, table = rows_of(x, named)
+        reset = not (one_pass and going_on)
         if table:
             several = kinds.get("multi_output", False)
             y = check_array(y, ensure_2d=False, dtype="numeric" if several else None, input_name="y")
             check_consistent_length(x, y)
-            self.n_features_in_ = x.num_columns
-            self.feature_names_in_ = np.asarray(x.column_names, object)
+            if not going_on or self.model_.plan is None:
+                self.n_features_in_ = x.num_columns
+                self.feature_names_in_ = np.asarray(x.column_names, object)
         else:
             x, y = validate_data(self, x, y, dtype=(np.float64, np.float32), reset=reset, **kinds)
         if sample_weight is None:
@@ -115,7 +108,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
     ) -> None:
         """Sets `job_`, `result_`, `model_`, `n_iter_` and `loss_curve_`."""
         settings, values, table = self.get_params(deep=False), loss == "mse", not isinstance(x, np.ndarray)
-        before = getattr(self, "_after", None) if one_pass or self.warm_start else None
+        before = self._after if self._goes_on(one_pass) else None
         self._check_going_on(before, table)
         draws = check_random_state(self.random_state)
         integer = isinstance(self.random_state, Integral)
@@ -125,9 +118,15 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             parts = list(apart(held_back(settings, len(y)), len(y), None if values else y, draws))
         rows, keeps = len(parts[0]), None if before is None else before.keeps
         if table:
-            x, target, weight = with_targets(x, y[:, 0] if values else y, weights)
+            plan = None if before is None else self.model_.plan
+            name = None if plan is None else plan.target.name
+            x, target, weight = with_targets(x, y[:, 0] if values else y, weights, name)
             data = data_of_table(settings, target, weight, not values, rows)
-            self.job_ = job_of(settings, outputs, loss, rows, seed, data=data, init_keeps=keeps)
+            if keeps is not None:  # what becomes of the columns, too
+                data, keeps = {key: data[key] for key in data if key != "columns"}, ("preparation", *keeps)
+            self.job_ = job_of(
+                settings, outputs, loss, rows, seed, data=data, one_pass=one_pass, init_keeps=keeps
+            )
             names = ("train", "validation")
             frames = {name: x.take(part) for name, part in zip(names, parts, strict=False)}
             found = trained(self.job_, frames, before, shown=bool(self.verbose))
@@ -146,17 +145,15 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
                 robust=self.recipe == "realmlp",
                 shown=bool(self.verbose),
             )
-        if before is not None and _columns(found.model) != _columns(self.model_):
-            warnings.warn(
-                "the columns of X become other inputs than in the fit before (other levels or statistics);"
-                " weights of layers that fit no more began anew",
-                stacklevel=4,
-            )
         self.result_, self.model_, self._after = found.result, found.model, found.after
         losses = [float(loss) for loss in found.result.history["train_loss"]]
         more = one_pass and before is not None
         self.n_iter_ = int(found.result.epochs) + (self.n_iter_ if more else 0)
         self.loss_curve_ = [*self.loss_curve_, *losses] if more else losses
+
+    def _goes_on(self, one_pass: bool) -> bool:
+        """Whether training goes on from what it left."""
+        return bool(one_pass or self.warm_start) and hasattr(self, "_after")
 
     def _check_going_on(self, before: Any, table: bool) -> None:
         """Raises ArgumentError where training cannot go on from what it left."""

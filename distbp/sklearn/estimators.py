@@ -109,8 +109,9 @@ class DistbpClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         """One epoch on some rows, with the weights and the state of the optimizer that the calls before have
         left. So k calls with the same rows and an integer as `random_state` leave the bits of one `fit` of k
         epochs, where the rate is constant and nothing stops early: orders of rows, and what dropout draws, go
-        on, too. X: (n, features) numbers. classes: all that there will be, in the first call. Inputs are
-        scaled as those of the first call. Waits. Raises ValueError, DistbpError."""
+        on, too. X: as in `fit`. classes: all that there will be, in the first call. Later rows are prepared
+        as those of the first call: by their scales, and levels of a frame. Waits. Raises ValueError,
+        DistbpError."""
         first = not hasattr(self, "model_")
         if first and classes is None:
             raise ArgumentError("the first call of partial_fit needs classes: all that y will ever hold")
@@ -173,8 +174,8 @@ class DistbpRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
     @available_if(takes_batches)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> DistbpRegressor:
         """One epoch on some rows, with the weights and the state of the optimizer that the calls before have
-        left, as of `DistbpClassifier`. X: (n, features) numbers; y: (n,) or (n, outputs) values. Both are
-        scaled as those of the first call. Waits. Raises ValueError, DistbpError."""
+        left, as of `DistbpClassifier`. X, y: as in `fit`. Later ones are prepared as those of the first call.
+        Waits. Raises ValueError, DistbpError."""
         self._learn(X, y, sample_weight, one_pass=True)
         return self
 
@@ -189,7 +190,10 @@ class DistbpRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
                 " estimator for each, as sklearn.multioutput.MultiOutputRegressor does"
             )
         self._one_dimensional = one_dimensional
-        self._limits = (y.min(axis=0), y.max(axis=0)) if self.recipe == "realmlp" else None
+        if self.recipe != "realmlp":
+            self._limits = None
+        elif not self._goes_on(one_pass) or self._limits is None:
+            self._limits = (y.min(axis=0), y.max(axis=0))
         self._train(x, y, weights, outputs=y.shape[1], loss="mse", one_pass=one_pass)
 
     def predict(self, X: Any) -> Array:

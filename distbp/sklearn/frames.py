@@ -13,20 +13,20 @@ from distbp.data.columns.rows import as_arrow
 from distbp.data.frames import frame_kind
 
 
-def rows_of(x: Any, as_table: bool = False) -> tuple[Any, bool]:
-    """Inputs, and whether they are a table of Arrow with text, dates or holes; else scikit-learn takes them:
-    batches and streams of Arrow as a table, which has names. as_table: frames of numbers are tables, too.
+def rows_of(x: Any, named: bool = False) -> tuple[Any, bool]:
+    """Inputs, and whether they are a table of Arrow with text, dates or holes (or any, where they are to have
+    `named` columns); else scikit-learn takes them: batches and streams of Arrow as a table, which has names.
     Raises ArgumentError for a frame without rows."""
     kind = frame_kind(x)
     if kind == "lazy":
         raise ArgumentError(f"a {type(x).__name__} has no rows yet; give what its .collect() returns")
     if kind == "pandas":
         numbers = all(dtype.kind in "iufb" for dtype in x.dtypes) and not x.isna().to_numpy().any()
-        return (x, False) if numbers and not as_table else (_plain(as_arrow(x)), True)
+        return (x, False) if numbers and not named else (_plain(as_arrow(x)), True)
     if kind not in ("arrow", "polars", "stream"):
         return x, False
     table = as_arrow(x)
-    if not as_table and all(_numbers(column) for column in table.columns):
+    if not named and all(_numbers(column) for column in table.columns):
         return (x if kind == "polars" else table), False
     return _plain(table), True
 
@@ -46,9 +46,14 @@ def _numbers(column: Any) -> bool:
     return (types.is_integer(column.type) or types.is_boolean(column.type)) and not column.null_count
 
 
-def with_targets(table: Any, y: Array, weights: Array | None) -> tuple[Any, str, str | None]:
-    """The table with the targets, and the weights, as further columns; their names."""
-    target = _free(table, "target")
+def with_targets(
+    table: Any, y: Array, weights: Array | None, target: str | None = None
+) -> tuple[Any, str, str | None]:
+    """The table with the targets, and the weights, as further columns; their names. target: that name, which
+    no column of the rows has that counts."""
+    if target is not None and target in table.column_names:
+        table = table.drop_columns([target])
+    target = _free(table, "target") if target is None else target
     table = table.append_column(target, arrow().pa.array(y))
     if weights is None:
         return table, target, None

@@ -75,7 +75,7 @@ def job_of(
         "checkpoint": {"every_seconds": None},
         **penalties,
         **({} if init_keeps is None else {"init": "the model before"}),
-        **({"init_keeps": init_keeps} if init_keeps and not takes_whole_batches(update) else {}),
+        **({} if init_keeps is None else {"init_keeps": _kept(init_keeps, takes_whole_batches(update))}),
     }
     if settings["recipe"] == "realmlp":
         fields_ |= {
@@ -88,6 +88,11 @@ def job_of(
     except JobError as error:
         renamed = [Fault(_setting(fault.path), fault.message) for fault in error.faults]
         raise JobError(renamed, "the estimator's settings", drawing=error.drawing) from None
+
+
+def _kept(init_keeps: Sequence[str], whole: bool) -> list[str]:
+    """What of the training before can go on. whole: the optimizer takes all rows, and has no state."""
+    return [one for one in init_keeps if not (whole and one == "optimizer")]
 
 
 def _setting(path: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 
 import distbp
 from distbp import train
-from distbp.core.errors import ArgumentError, ModelError
+from distbp.core.errors import ArgumentError, DataError, ModelError
 from distbp.sklearn import DistbpClassifier, DistbpRegressor
 
 QUICK: dict[str, Any] = {
@@ -168,14 +167,43 @@ def test_a_warm_start_goes_on(kind: Any, table: bool, solver: str) -> None:
     assert net.result_.params_sha256 == whole.result_.params_sha256  # as many epochs, to the bit
 
 
-def test_a_warm_start_warns_of_other_columns() -> None:
+@pytest.mark.parametrize("made", [lambda x: x, as_arrow, as_polars], ids=["pandas", "arrow", "polars"])
+@pytest.mark.parametrize("kind", [DistbpClassifier, DistbpRegressor])
+def test_frames_come_piece_by_piece(kind: Any, made: Any) -> None:
+    """What the first rows show of the columns stays, whatever later ones hold."""
+    y = CLASSES if kind is DistbpClassifier else VALUES
+    more = {"classes": ["no", "yes"]} if kind is DistbpClassifier else {}
+    net = kind(**QUICK, batch_size=10).partial_fit(made(X[:100]), y[:100], **more)
+    plan = net.model_.plan.to_json()
+    later = X[100:][X.columns[::-1]].assign(city="Rom")
+    pieces = [
+        (later, y[100:]),  # a level that nobody knows, other columns in front
+        (X[X.city.notna() & X["size"].notna()].drop(columns="day").assign(day=X.day), None),  # no holes
+        (X[CLASSES == "no"].assign(target_=1, more="x"), None),  # one class; columns that are not known
+    ]
+    for x, own in pieces:
+        net.partial_fit(made(x), y[x.index] if own is None else own)
+        assert net.model_.plan.to_json() == plan
+    for _ in range(20):
+        net.partial_fit(made(X), y, sample_weight=np.linspace(1, 2, len(X)))
+    assert net.score(X, y) > 0.95 and net.n_iter_ == 24
+    with pytest.raises(DataError, match="has no column 'city'"):
+        net.partial_fit(made(X.drop(columns="city")), y)
+
+
+def test_a_warm_start_keeps_the_columns() -> None:
     net = DistbpClassifier(**{**QUICK, "max_iter": 5}, warm_start=True).fit(X, CLASSES)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        net.fit(X, CLASSES)
-    with pytest.warns(UserWarning, match="^the columns of X become other inputs than in the fit before"):
-        net.fit(X[:200], CLASSES[:200])
-    assert net.score(X, CLASSES) > 0.5
+    plan = net.model_.plan.to_json()
+    net.fit(X[:200].assign(city="Rom"), CLASSES[:200])
+    assert net.model_.plan.to_json() == plan and list(net.feature_names_in_) == list(X.columns)
+    with pytest.warns(UserWarning, match=r"'city' \(300\)"):
+        assert net.score(X.assign(city="Rom"), CLASSES) > 0.4
+
+
+def test_realmlp_keeps_the_range_of_the_first_values() -> None:
+    x, y = load_iris(return_X_y=True)
+    net = DistbpRegressor(**{**QUICK, "recipe": "realmlp"}).partial_fit(x, y)
+    assert net.partial_fit(x[y == 0], y[y == 0]).predict(x).max() > 0.5
 
 
 def test_partial_fit_of_a_classifier() -> None:
@@ -212,11 +240,14 @@ def test_partial_fit_of_a_classifier() -> None:
 
 
 @pytest.mark.parametrize("recipe", [None, "table"])
+@pytest.mark.parametrize("table", [False, True])
 @pytest.mark.parametrize("kind", [DistbpClassifier, DistbpRegressor])
-def test_passes_over_the_same_rows_are_one_training(kind: Any, recipe: Any) -> None:
+def test_passes_over_the_same_rows_are_one_training(kind: Any, table: bool, recipe: Any) -> None:
     """Also of an estimator that was pickled between. A clone begins anew."""
     x, y = load_iris(return_X_y=True)
-    more = {"classes": [0, 1, 2]} if kind is DistbpClassifier else {}
+    if table:
+        x, y = X, CLASSES if kind is DistbpClassifier else VALUES
+    more = {"classes": np.unique(y)} if kind is DistbpClassifier else {}
     settings = {**QUICK, "batch_size": 16, "max_iter": 4, "early_stopping": False, "recipe": recipe}
     whole = kind(**settings, solver="adam").fit(x, y)
     net = kind(**settings, solver="adam")
@@ -254,8 +285,6 @@ def test_what_cannot_go_on_is_said() -> None:
     x, y = load_iris(return_X_y=True)
     assert not hasattr(DistbpClassifier(solver="lbfgs"), "partial_fit")
     assert not hasattr(DistbpRegressor(solver={"type": "conjugate_gradient"}), "partial_fit")
-    with pytest.raises(ArgumentError, match=r"^partial_fit takes numbers without holes; .*warm_start=True$"):
-        DistbpRegressor(**QUICK).partial_fit(X, VALUES)
     net = DistbpClassifier(**{**QUICK, "max_iter": 1}, warm_start=True).fit(x, y)
     with pytest.raises(ArgumentError, match=r"goes on from 4 features, and X has 3; set warm_start=False$"):
         net.fit(x[:, :3], y)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distbp.core.errors import Fault, JobError
 from distbp.data.checks import BadRows
@@ -15,6 +15,9 @@ from distbp.data.columns.loading import Use
 from distbp.data.columns.names import unknown_column
 from distbp.data.columns.reading import NamedTable
 from distbp.data.columns.types import WORDS, Facts
+
+if TYPE_CHECKING:  # which stands below
+    from distbp.data.columns.plan import Plan
 
 OTHERS = "others"  # the key of `columns` for all that it does not name
 
@@ -47,7 +50,8 @@ class WantedTarget:
 class Wanted:
     """What a job says of its table. `targets`: by output, "" where it is the only one. `columns`: kinds by
     name or pattern. `shares`: of "validation" and "test". `window`: the samples are windows of the rows,
-    which then have the target's past among their columns."""
+    which then have the target's past among their columns. `plan`: of a model, which prepares the rows; None:
+    it is fitted to them."""
 
     targets: Mapping[str, WantedTarget]
     columns: Mapping[str, Any]
@@ -61,6 +65,7 @@ class Wanted:
     bad_rows: BadRows = "refuse"
     dtype: str = "float32"
     window: Window | None = None
+    plan: Plan | None = None
 
     @property
     def target_columns(self) -> set[str]:
@@ -140,6 +145,8 @@ def uses_of(wanted: Wanted, chosen: Mapping[str, Any], facts: Mapping[str, Facts
         how = reads(kind)
         assert how is not None  # what is left out was not chosen
         uses[name] = Use(how, facts[name].numeric)
+    if wanted.plan is not None:
+        uses = {column.name: Use(column.reads, column.numeric) for column in wanted.plan.columns}
     faults = []
     for said in wanted.targets.values():
         target = facts[said.column]

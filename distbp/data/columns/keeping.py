@@ -72,7 +72,9 @@ def place_of(wanted: Wanted, sources: Mapping[str, Any], folder: Path, confined:
     code = [hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(Path(__file__).parent.glob("*.py"))]
     columns = {name: [kind.type, dataclasses.asdict(kind)] for name, kind in wanted.columns.items()}
     targets = {name: dataclasses.asdict(target) for name, target in wanted.targets.items()}
-    fields = {**vars(wanted), "columns": columns, "shares": dict(wanted.shares), "targets": targets}
+    plan = None if wanted.plan is None else wanted.plan.to_json()
+    said = {"columns": columns, "shares": dict(wanted.shares), "targets": targets, "plan": plan}
+    fields = {**vars(wanted), **said}
     name = hashlib.sha256(canonical_json({"wanted": fields, "files": marks, "code": code})).hexdigest()
     return cache / "tables" / name
 
