@@ -34,7 +34,7 @@ from distbp.data.prepared import PreparedRows, prepare
 from distbp.data.preprocessing import Preprocessing, fit
 from distbp.data.several_targets import understand_all
 from distbp.data.table import Table
-from distbp.data.targets import Known, Meaning
+from distbp.data.targets import Meaning
 from distbp.job.columns import targets_in
 from distbp.job.table_checks import given_data_fits
 from distbp.nn.layers.columns import Columns
@@ -42,6 +42,7 @@ from distbp.nn.losses.several import Heads, heads_of, names_of, parts_of
 from distbp.nn.named_inputs import named_inputs
 from distbp.nn.network import Network
 from distbp.nn.wiring import data_facts
+from distbp.run.model_preparation import known_classes, plan_of, scales_of
 from distbp.run.warm_start import began_with
 
 if TYPE_CHECKING:  # these stand below the data in the house; here they are only read
@@ -146,7 +147,7 @@ def open_splits(
     known = not job.data.standardize and all(one.scale == 1 for one in named)
     plain = Preprocessing(job.data.scale) if known else None
     if model is not None:
-        plain = _without_plan(model)
+        plain = scales_of(model)
     for name in SPLITS:
         source = getattr(job.data, name)
         allowed = Allowed(np.dtype(job.dtype), plain, name)
@@ -202,7 +203,7 @@ def open_splits(
         )
     heads = _heads(job, tables["train"].features)
     if steps is None:
-        meaning = understand_all(tables, job.loss, heads, np.dtype(job.dtype), _known(model, heads))
+        meaning = understand_all(tables, job.loss, heads, np.dtype(job.dtype), known_classes(model, heads))
     else:
         outputs = None if heads is None else heads.all[0].outputs[1]
         meaning = understand_steps(tables, parts_of(job.loss)[0].loss, outputs, np.dtype(job.dtype))
@@ -219,7 +220,7 @@ def _open_table(
         raise JobError([Fault("data.target", "is required for a table (the column to predict)")])
     if data.split is not None:
         shares = {"validation": data.split.validation, "test": data.split.test}
-    plan = None if model is None else _plan_of(model, job)
+    plan = None if model is None else plan_of(model, _targets(job), data.windows)
     wanted = Wanted(
         targets=_targets(job),
         columns=data.columns or {},
@@ -254,51 +255,12 @@ def _open_table(
         assert opened.plan.series is not None
         tables[name] = windowed(tables[name], replace(windows, flat=flat), opened.plan.series)
     heads = _heads(job, tables["train"].features, opened.plan.entry)
-    meaning = understand_all(tables, job.loss, heads, np.dtype(job.dtype), _known(model, heads))
+    meaning = understand_all(tables, job.loss, heads, np.dtype(job.dtype), known_classes(model, heads))
     shared = (
         [] if opened.windows else shared_rows(tables, meaning.targets)
     )  # rows of a series have a time each
     notes = (*opened.notes, *shared)
     return Splits(tables, plain, meaning, opened.plan, notes)
-
-
-def _plan_of(model: Model, job: TrainingJob) -> Plan:
-    """The plan of a model, for rows that have the targets of the job. Raises JobError."""
-    if model.plan is None:
-        text = "names the preparation, but the model in init takes arrays, and the data is a table"
-        raise JobError([Fault("init_keeps", text)])
-    theirs = {name: (c.name, c.scaled, bool(c.limits)) for name, c in model.plan.targets.items()}
-    mine = {name: (one.column, one.scaled, one.clipped) for name, one in _targets(job).items()}
-    if theirs != mine:
-        parts = (f"{name}: {_said(*one)}" if name else _said(*one) for name, one in theirs.items())
-        raise JobError([Fault("data.target", f"must be that of the model in init: {', '.join(parts)}")])
-    window, series = job.data.windows, model.plan.series
-    asked = None if window is None else (window.length, window.horizon, window.difference)
-    if asked != (None if series is None else (series.length, series.horizon, series.difference)):
-        raise JobError([Fault("data.windows", "must be those of the model in init")])
-    return model.plan
-
-
-def _said(column: str, scaled: bool, clipped: bool) -> str:
-    options = f"{', scale: standard' * scaled}{', clip: true' * clipped}"
-    return f"{{column: {column}{options}}}"
-
-
-def _without_plan(model: Model) -> Preprocessing:
-    """How arrays are prepared for a model. Raises JobError where it takes a table."""
-    if model.plan is not None:
-        text = "names the preparation, but the model in init takes a table, and the data is arrays"
-        raise JobError([Fault("init_keeps", text)])
-    return model.preprocessing
-
-
-def _known(model: Model | None, heads: Heads | None) -> dict[str, Known]:
-    """The classes of the outputs that the network has like the model, by name."""
-    if model is None or heads is None:
-        return {}
-    theirs = {head.name: head for head in model.heads}
-    same = (theirs[one.name] for one in heads if one.name in theirs and theirs[one.name].shape == one.shape)
-    return {head.name: Known(model.classes_of(head)) for head in same}
 
 
 def _targets(job: TrainingJob) -> dict[str, WantedTarget]:

@@ -200,6 +200,12 @@ def test_a_warm_start_keeps_the_columns() -> None:
         assert net.score(X.assign(city="Rom"), CLASSES) > 0.4
 
 
+def test_values_whose_scale_is_1() -> None:
+    y = np.where(np.arange(300) % 2, 1.0, -1.0)
+    net = DistbpRegressor(**QUICK).partial_fit(X, y).partial_fit(X, y)
+    assert net.n_iter_ == 2 and not net.model_.plan.target.scaled
+
+
 def test_realmlp_keeps_the_range_of_the_first_values() -> None:
     x, y = load_iris(return_X_y=True)
     net = DistbpRegressor(**{**QUICK, "recipe": "realmlp"}).partial_fit(x, y)

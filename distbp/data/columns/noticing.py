@@ -1,14 +1,16 @@
 """What a table shows that one would want to know before training: columns that say nothing or too much,
-classes that a split does not have. Found in the first training rows, so that it costs little."""
+classes that a split does not have. Found in the first training rows, so that it costs little. And what of a
+table the plan of a model does not know."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 import numpy as np
 
 from distbp.core.arrays import Array
-from distbp.data.columns.plan import Plan
+from distbp.data.columns.encoders import CategoryCode
+from distbp.data.columns.plan import Plan, Seen
 from distbp.data.columns.splitting import OWNERS
 from distbp.data.columns.store import CHUNK_ROWS, Column
 
@@ -56,6 +58,19 @@ def notices(plan: Plan, columns: Mapping[str, Column], owner: Array, by_class: S
                 f"columns that nearly equal the target {name!r}, up to scale: {_listed(copies)}; if they"
                 " are not known when you predict, drop them"
             )
+
+
+def unused_columns(plan: Plan, names: Sequence[str], where: str, roles: Set[str | None]) -> list[str]:
+    """What to say of columns that a model's plan does not use. roles: those that count otherwise. Raises
+    DataError where the plan needs a column that is not there."""
+    return Seen(extra=tuple(name for name in plan.check_names(names, where) if name not in roles)).notes
+
+
+def unseen_levels(plan: Plan, columns: Mapping[str, Column]) -> list[str]:
+    """What to say of levels that a model's plan does not know."""
+    known = (code for code in plan.columns if isinstance(code, CategoryCode))
+    counts = {c.name: c.unseen(columns[c.name].values, columns[c.name].levels or ()) for c in known}
+    return Seen({name: count for name, count in counts.items() if count}).notes
 
 
 def _missing(cells: Array) -> Array:

@@ -18,12 +18,11 @@ from distbp.core.errors import DataError
 from distbp.data.columns import keeping
 from distbp.data.columns.cells import truth
 from distbp.data.columns.choosing import Wanted, check_columns, chosen_kinds, uses_of
-from distbp.data.columns.encoders import CategoryCode
 from distbp.data.columns.fitting import fit_column, moments
 from distbp.data.columns.keeping import Opened
 from distbp.data.columns.loading import Loaded, load_columns
-from distbp.data.columns.noticing import notices
-from distbp.data.columns.plan import Plan, Seen, TargetCode
+from distbp.data.columns.noticing import notices, unseen_levels, unused_columns
+from distbp.data.columns.plan import Plan, TargetCode
 from distbp.data.columns.reading import NamedTable, open_raw
 from distbp.data.columns.series import SeriesCode, in_time
 from distbp.data.columns.splitting import NOBODY, OWNERS, split_rows
@@ -66,7 +65,11 @@ def _prepared(
     check_columns(wanted, raw)
     room = Room()
     facts = survey(raw, wanted.missing, room=room)
-    chosen, notes = chosen_kinds(wanted, facts) if plan is None else ({}, _strange(wanted, plan, raw))
+    if plan is None:
+        chosen, notes = chosen_kinds(wanted, facts)
+    else:
+        roles = {wanted.weight, wanted.group, wanted.time}
+        chosen, notes = {}, unused_columns(plan, raw.names, raw.name, roles)
     uses = uses_of(wanted, chosen, facts)
     read = {name: fact.read for name, fact in facts.items() if fact.read is not None}
     train = load_columns(raw, uses, wanted.missing, skip=skip, read=read, room=room)
@@ -76,7 +79,7 @@ def _prepared(
             _check_target(train.columns[name], owner == 0, name, raw.name)
         plan = _fit(wanted, chosen, facts, train, owner == 0, raw)
     else:
-        notes += _unseen(plan, train)
+        notes += unseen_levels(plan, train.columns)
     tables = _tables(wanted, plan, train, owner, raw, facts, pending)
     windows: dict[str, Windows] = {}
     for number, split in enumerate(OWNERS):
@@ -102,24 +105,6 @@ def _prepared(
     notes += notices(plan, train.columns, owner, by_class)
     notes += plan.units
     return Opened(tables, plan, tuple(notes), windows)
-
-
-def _strange(wanted: Wanted, plan: Plan, raw: NamedTable) -> list[str]:
-    """What to say of columns that a model's plan does not use. Raises DataError where it needs others."""
-    roles = {wanted.weight, wanted.group, wanted.time}
-    extra = (name for name in plan.check_names(raw.names, raw.name) if name not in roles)
-    return Seen(extra=tuple(extra)).notes
-
-
-def _unseen(plan: Plan, train: Loaded) -> list[str]:
-    """What to say of levels that a model's plan does not know."""
-    seen = Seen()
-    for code in plan.columns:
-        if isinstance(code, CategoryCode):
-            column = train.columns[code.name]
-            if count := code.unseen(column.values, column.levels or ()):
-                seen.unseen[code.name] = count
-    return seen.notes
 
 
 def _series(wanted: Wanted, loaded: Loaded, table: Table, rows: Array) -> tuple[Table, Windows]:
