@@ -818,7 +818,7 @@ def test_a_job_begins_with_a_model_of_the_service(sqlite_store: Store, tmp_path:
     runner.run(first, attempt, tmp_path, Direct(sqlite_store, first, attempt), over=never)
     model = sqlite_store.models.of_job("main", first)
     assert model is not None
-    tuned = {**WORK, "seed": 3, "init": f"model:{model.id}"}
+    tuned = {**WORK, "seed": 3, "init": f"model:{model.id}", "init_keeps": ["preparation", "optimizer"]}
     local = distbp.TrainingJob.from_mapping({**tuned, "init": str(tmp_path / model.path)})
     expected = distbp.train(local, output=tmp_path / "local")
     second, attempt = lease(sqlite_store, tuned)
