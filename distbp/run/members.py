@@ -207,12 +207,17 @@ def _one(training: _Training, teams: MakeTeam, number: int) -> None:
                     result = delivered(path, done, job, start)
                     told.ended(number)
                 else:
-                    keep_init(training.init if start is None else None, path, optimizer=keeps_optimizer(job))
+                    keep_init(
+                        training.init if start is None else None,
+                        path,
+                        optimizer=keeps_optimizer(job),
+                        disk=run.disk,
+                    )
                     longer = text if job_text(path) != text else None
                     result = go(one, start=start, job_text=longer)
         else:
             with RunDirectory.create(path, text, disk=run.disk) as one:
-                keep_init(training.init, path, optimizer=keeps_optimizer(job))
+                keep_init(training.init, path, optimizer=keeps_optimizer(job), disk=run.disk)
                 result = go(one, start=None)
     except Interrupted as stop:
         raise Interrupted(str(run.path), told.steps_done(), stop.signal_name) from None

@@ -94,7 +94,7 @@ def train(
             notes = check_init(blueprint, splits, model)
         path, located = path or _fresh_directory(job.name), job.located(place)  # to resume from anywhere
         with RunDirectory.create(path, located.to_yaml(), disk=disk or DISK) as run:
-            keep_init(model, path, optimizer=keeps_optimizer(job))
+            keep_init(model, path, optimizer=keeps_optimizer(job), disk=run.disk)
             if networks(job) > 1:
                 return train_members(
                     run, located, blueprint, splits, teams, told, control,
@@ -158,7 +158,7 @@ def resume(
                 blueprint = make_blueprint(job, splits)
                 if start is None:
                     notes = check_init(blueprint, splits, kept)
-                    keep_init(kept, run.path, optimizer=keeps_optimizer(job))
+                    keep_init(kept, run.path, optimizer=keeps_optimizer(job), disk=run.disk)
             if done is not None and text is None:
                 text = job_text(run.path)  # a longer job was written by hand
             if several:

@@ -25,7 +25,16 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError, Fault, JobError, ModelError
-from distbp.core.storage import explained, make_folder, read_file, remove_folder, sync_folder, write_durable
+from distbp.core.storage import (
+    DISK,
+    Disk,
+    explained,
+    make_folder,
+    read_file,
+    remove_folder,
+    sync_folder,
+    write_durable,
+)
 from distbp.data.batches import Rows
 from distbp.data.safety import resolve
 from distbp.engine.blueprint import Blueprint, Past
@@ -116,7 +125,7 @@ def keeps_optimizer(job: TrainingJob) -> bool:
     return "optimizer" in (job.init_keeps or ())
 
 
-def keep_init(source: Path | None, run_dir: Path, *, optimizer: bool) -> None:
+def keep_init(source: Path | None, run_dir: Path, *, optimizer: bool, disk: Disk = DISK) -> None:
     """Copies the model in `source` to the run directory, and the state of the optimizer where there is one
     and it is asked for; whole or not at all; nothing where it is there."""
     target = run_dir / INIT
@@ -127,17 +136,18 @@ def keep_init(source: Path | None, run_dir: Path, *, optimizer: bool) -> None:
     new = run_dir / f".new-{INIT}"
     with explained(target):
         if new.exists():
-            remove_folder(new)
-        make_folder(new)
+            remove_folder(new, disk)
+        make_folder(new, disk)
         for name in (MODEL, WEIGHTS):
-            write_durable(new / name, [read_file(source / name, most=_MOST_BYTES)])
+            write_durable(new / name, [read_file(source / name, most=_MOST_BYTES)], disk)
         state = _state_beside(source) if optimizer else None
         if state is not None:
             slots = {name: array for name, array in state.arrays.items() if name.startswith(SLOTS)}
-            checkpoint.save(new / CHECKPOINTS, state.step, slots, {"past": state.state["past"]})
-        sync_folder(new)
-        new.rename(target)
-        sync_folder(run_dir)
+            past = {"past": state.state["past"]}
+            checkpoint.save(new / CHECKPOINTS, state.step, slots, past, disk=disk)
+        sync_folder(new, disk)
+        disk.rename(new, target)
+        sync_folder(run_dir, disk)
 
 
 TrainingRows = Callable[[], tuple[Rows, int]]  # the training rows, and how many they are

@@ -122,8 +122,10 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             name = None if plan is None else plan.target.name
             x, target, weight = with_targets(x, y[:, 0] if values else y, weights, name)
             data = data_of_table(settings, target, weight, not values, rows)
-            if keeps is not None:  # what becomes of the columns, too
+            if plan is not None and keeps is not None:  # what becomes of the columns and values, too
                 data, keeps = {key: data[key] for key in data if key != "columns"}, ("preparation", *keeps)
+                if values:
+                    data["target"] = {**data["target"], "clip": bool(plan.target.limits)}
             self.job_ = job_of(
                 settings, outputs, loss, rows, seed, data=data, one_pass=one_pass, init_keeps=keeps
             )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from distbp.core.arrays import Array
+from distbp.core.storage import Disk
 from distbp.data.preprocessing import Preprocessing, exponents
 from distbp.job import TrainingJob
 from distbp.model.predictor import Model
@@ -52,6 +53,13 @@ class Rows:
         return median, np.where(spread > 0, spread, 1.0)
 
 
+class _Passing(Disk):
+    """Of runs that nobody takes up again: nothing has to survive a power cut."""
+
+    def fsync(self, fd: int) -> None:
+        pass
+
+
 @dataclass(frozen=True)
 class Before:
     """What training goes on from: the files of a run's `init/`, and the scales of the rows that it saw first;
@@ -69,7 +77,7 @@ class Before:
     @staticmethod
     def after(run: Path, room: Path, optimizer: bool) -> Before:
         """A finished run. room: a folder to work in."""
-        keep_init(run / "model", room, optimizer=optimizer)
+        keep_init(run / "model", room, optimizer=optimizer, disk=_Passing())
         kept = kept_init(room)
         assert kept is not None
         paths = [path for path in kept.rglob("*") if path.is_file()]
@@ -95,7 +103,8 @@ def trained(job: TrainingJob, data: Any, before: Before | None, *, shown: bool) 
         if before is not None:
             init = Path(folder) / "before"
             before.write(init)
-        result = train(job, data=data, output=run, init=init, progress=shown, draws=False)
+        disk = _Passing()
+        result = train(job, data=data, output=run, init=init, progress=shown, draws=False, disk=disk)
         model, rows = result.model(), result.history.rows
         after = Before.after(run, Path(folder), not job.optimizer.whole_batch)
     return _kept(result, model, rows, after)

@@ -210,6 +210,9 @@ def test_realmlp_keeps_the_range_of_the_first_values() -> None:
     x, y = load_iris(return_X_y=True)
     net = DistbpRegressor(**{**QUICK, "recipe": "realmlp"}).partial_fit(x, y)
     assert net.partial_fit(x[y == 0], y[y == 0]).predict(x).max() > 0.5
+    frame = DistbpRegressor(**{**QUICK, "max_iter": 1, "recipe": "realmlp"}, warm_start=True).fit(X, VALUES)
+    frame.set_params(recipe="table").fit(X, VALUES)
+    assert VALUES.min() < frame.model_.plan.target.limits[1] <= VALUES.max()  # of the rows that trained first
 
 
 def test_partial_fit_of_a_classifier() -> None:
