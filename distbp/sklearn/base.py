@@ -25,6 +25,9 @@ def takes_batches(estimator: Any) -> bool:
     return not takes_all_rows(estimator.get_params(deep=False))
 
 
+_OTHER = "training goes on from {}, and X is {} now; set warm_start=False"
+
+
 class Estimator(BaseEstimator):  # type: ignore[misc]
     """A network of dense layers."""
 
@@ -79,18 +82,23 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         Raises ValueError."""
         going_on = self._goes_on(one_pass)
         # The recipe codes numbers in bins, which need columns and one target.
-        named = self.model_.plan is not None if going_on else self.recipe == "table" and np.ndim(y) == 1
-        x, table = rows_of(x, named)
+        columns = self.model_.plan is not None if going_on else self.recipe == "table" and np.ndim(y) == 1
+        x, table = rows_of(x, columns)
         reset = not (one_pass and going_on)
         if table:
             several = kinds.get("multi_output", False)
             y = check_array(y, ensure_2d=False, dtype="numeric" if several else None, input_name="y")
             check_consistent_length(x, y)
+            if going_on and columns and not hasattr(self, "feature_names_in_"):
+                raise ArgumentError(_OTHER.format("an array", "a frame"))
             if not going_on or self.model_.plan is None:
                 self.n_features_in_ = x.num_columns
                 self.feature_names_in_ = np.asarray(x.column_names, object)
         else:
+            frame_before = going_on and hasattr(self, "feature_names_in_")
             x, y = validate_data(self, x, y, dtype=(np.float64, np.float32), reset=reset, **kinds)
+            if columns and not frame_before:  # else it cannot go on
+                x, table = named(x, self._names), True
         if sample_weight is None:
             return x, y, None
         weights = _check_sample_weight(
@@ -169,9 +177,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         was = self.model_.plan is not None
         if was != table:
             kinds = ("an array", "a frame of a table")
-            raise ArgumentError(
-                f"training goes on from {kinds[was]}, and X is {kinds[table]} now; set warm_start=False"
-            )
+            raise ArgumentError(_OTHER.format(kinds[was], kinds[table]))
         if before.inputs is not None and len(before.inputs[0]) != self.n_features_in_:
             raise ArgumentError(
                 f"training goes on from {len(before.inputs[0])} features, and X has {self.n_features_in_};"
@@ -180,8 +186,16 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
 
     def _inputs(self, x: Any) -> Any:
         check_is_fitted(self, "model_")
-        if self.model_.plan is not None:
-            return named(x, self.feature_names_in_)
+        if self.model_.plan is not None and hasattr(self, "feature_names_in_"):
+            return named(x, self._names)
         x, _ = rows_of(x)
         found: Array = validate_data(self, x, dtype=(np.float64, np.float32), reset=False)
+        if self.model_.plan is not None:
+            return named(found, self._names)
         return found.astype(self.model_.network.dtype, copy=False)
+
+    @property
+    def _names(self) -> Array:
+        """Of the columns of a table: those of arrays are their numbers."""
+        numbers = np.arange(self.n_features_in_).astype(str)
+        return np.asarray(getattr(self, "feature_names_in_", numbers))

@@ -36,7 +36,8 @@ class DistbpClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
 
     Fitted: `classes_`, `n_features_in_`, `feature_names_in_`, `n_iter_` (epochs), `loss_curve_` (the loss of
     each), `job_` (the TrainingJob), `result_` (with `history` and `plot()`), `model_`. float32 arrays are
-    trained on in float32, others in float64, frames with text, dates or holes as tables in float32.
+    trained on in float32, others in float64; frames with text, dates or holes, and with recipe "table" all
+    rows of one target, as tables in float32.
     """
 
     classes_: Array

@@ -69,9 +69,11 @@ def _free(table: Any, name: str) -> str:
 
 def named(x: Any, names: Array) -> Any:
     """What a model of a table takes: an array gets the names of the columns."""
-    if frame_kind(x) is None and np.ndim(x) == 2:
-        columns = np.asarray(x, object).T
-        if len(columns) != len(names):
-            raise ArgumentError(f"X has {len(columns)} features, and fit saw {len(names)}")
-        return {str(name): list(column) for name, column in zip(names, columns, strict=True)}
-    return x
+    if frame_kind(x) is not None or np.ndim(x) != 2:
+        return x
+    if np.shape(x)[1] != len(names):
+        raise ArgumentError(f"X has {np.shape(x)[1]} features, and fit saw {len(names)}")
+    numbers = isinstance(x, np.ndarray) and x.dtype.kind == "f"
+    columns = x.T if numbers else map(list, np.asarray(x, object).T)
+    found = dict(zip(map(str, names), columns, strict=True))
+    return arrow().pa.table(found) if numbers else found

@@ -109,20 +109,28 @@ def test_the_recipe_codes_numbers_where_rows_are_enough(rows: int, bins: int) ->
     assert net.job_.data.columns["others"].number.bins == bins
 
 
-def test_the_recipe_takes_a_frame_of_numbers_as_a_table() -> None:
-    """So that numbers are coded in bins. Arrays have no columns, and `partial_fit` has not seen all rows."""
+def test_the_recipe_takes_numbers_as_a_table() -> None:
+    """So that they are coded in bins. The columns of an array have numbers for names."""
     x, y = load_iris(return_X_y=True, as_frame=True)
     net = DistbpClassifier(**QUICK, recipe="table").fit(x, y)
     assert net.model_.plan is not None and net.score(x, y) > 0.9
-    np.testing.assert_array_equal(net.predict_proba(x), net.predict_proba(x.to_numpy()))
-    np.testing.assert_array_equal(net.predict_proba(x), net.predict_proba(x[x.columns[::-1]]))
-    assert DistbpClassifier(**QUICK, recipe="table").fit(x.to_numpy(), y).model_.plan is None
+    wanted = net.predict_proba(x)
+    np.testing.assert_array_equal(wanted, net.predict_proba(x.to_numpy()))
+    np.testing.assert_array_equal(wanted, net.predict_proba(x[x.columns[::-1]]))
+    array = DistbpClassifier(**QUICK, recipe="table").fit(x.to_numpy(), y)
+    np.testing.assert_array_equal(wanted, array.predict_proba(x.to_numpy()))
+    assert array.n_features_in_ == 4 and not hasattr(array, "feature_names_in_")
+    with pytest.warns(UserWarning, match="X has feature names"):
+        np.testing.assert_array_equal(wanted, array.predict_proba(x))
+    with pytest.raises(ValueError, match="X has 3 features"):
+        array.predict(x.to_numpy()[:, :3])
+    array.partial_fit(x.to_numpy(), y)
+    net.partial_fit(x, y)
+    with pytest.raises(ArgumentError, match="goes on from an array, and X is a frame now"):
+        array.partial_fit(x, y)
+    np.testing.assert_array_equal(net.predict_proba(x), array.predict_proba(x.to_numpy()))
     two = DistbpRegressor(**QUICK, recipe="table").fit(x, np.column_stack([y, y]))
     assert two.model_.plan is None and two.predict(x).shape == (150, 2)
-    part = DistbpClassifier(**QUICK, recipe="table").partial_fit(x, y, classes=[0, 1, 2])
-    assert part.partial_fit(x, y).model_.plan is None
-    with pytest.raises(ArgumentError, match=r"goes on from a frame of a table, and X is an array now"):
-        net.partial_fit(x, y)
 
 
 def test_they_are_validated_and_searched() -> None:
