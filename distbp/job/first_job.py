@@ -26,6 +26,7 @@ _SHOWN = 200  # columns that the job lists
 # for training (recipe table, 5 members) 9 came to more with it: verbal aggression to an accuracy of 0.708
 # (0.658 without), prices of computers to R2 0.938 (0.909); none lost more than 0.005.
 BINS, BINS_ROWS = 32, 500
+BINS_COLUMNS = 100  # at most: a hundred numbers have 3,200 bins, which the first layer multiplies
 
 
 def first_job(source: Mapping[str, Any], facts: Mapping[str, Facts], target: str) -> tuple[str, str]:
@@ -40,7 +41,8 @@ def first_job(source: Mapping[str, Any], facts: Mapping[str, Facts], target: str
     # Each class is split by itself.
     sizes = (facts[target].levels or {}).values() if outputs else (there,)
     measured = any(round(SHARE * size) for size in sizes)
-    kinds_of = {name: _kind(found, rows) for name, found in facts.items() if name != target}
+    bins = bins_for(rows, len(facts) - 1)
+    kinds_of = {name: _kind(found, bins) for name, found in facts.items() if name != target}
     if all(kind in ("text", "drop") for kind in kinds_of.values()):
         raise DataError(f"{source['path']}: no column beside the target {target!r} can be an input")
     page = {
@@ -113,15 +115,21 @@ def _constant(target: Facts) -> DataError:
     )
 
 
-def _kind(facts: Facts, rows: int) -> Any:
-    """The kind that a column gets, as a job writes it; one whose cells are all missing is dropped."""
+def bins_for(rows: int, columns: int) -> int:
+    """How many bins a number gets in a table of so many rows and columns; 0: none."""
+    return BINS if rows >= BINS_ROWS and columns <= BINS_COLUMNS else 0
+
+
+def _kind(facts: Facts, bins: int) -> Any:
+    """The kind that a column gets, as a job writes it; one whose cells are all missing is dropped. bins: of
+    numbers."""
     if facts.type == "empty":
         return "drop"
     if numbers_rows(facts):
         return "drop"
     kind = kinds.automatic(facts)
-    binned = isinstance(kind, kinds.Number) and rows >= BINS_ROWS
-    return {"kind": "number", "bins": BINS} if binned else str(kind.type)
+    binned = isinstance(kind, kinds.Number) and bins
+    return {"kind": "number", "bins": bins} if binned else str(kind.type)
 
 
 def numbers_rows(facts: Facts) -> bool:

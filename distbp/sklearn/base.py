@@ -129,7 +129,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             plan = None if before is None else self.model_.plan
             name = None if plan is None else plan.target.name
             x, target, weight = with_targets(x, y[:, 0] if values else y, weights, name)
-            data = data_of_table(settings, target, weight, not values, rows)
+            data = data_of_table(settings, target, weight, not values, rows, self.n_features_in_)
             if plan is not None and keeps is not None:  # what becomes of the columns and values, too
                 data, keeps = {key: data[key] for key in data if key != "columns"}, ("preparation", *keeps)
                 if values:

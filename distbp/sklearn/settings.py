@@ -12,7 +12,7 @@ import numpy as np
 
 from distbp.core.errors import ArgumentError, Fault, JobError
 from distbp.job import TrainingJob, realmlp, recipes
-from distbp.job.first_job import BINS, BINS_ROWS
+from distbp.job.first_job import bins_for
 from distbp.job.training_job import takes_whole_batches
 from distbp.optim import OPTIMIZERS
 
@@ -102,14 +102,14 @@ def _setting(path: str) -> str:
 
 
 def data_of_table(
-    settings: Settings, target: str, weight: str | None, classes: bool, rows: int
+    settings: Settings, target: str, weight: str | None, classes: bool, rows: int, columns: int
 ) -> dict[str, Any]:
-    """The job's `data` of a frame. target, weight: their columns."""
+    """The job's `data` of a frame. target, weight: their columns. rows, columns: how many to learn from."""
     number: dict[str, Any] = {"kind": "number"}
     if not settings["standardize"]:
         number["scale"] = "none"
-    elif settings["recipe"] == "table" and rows >= BINS_ROWS:
-        number["bins"] = BINS
+    elif settings["recipe"] == "table" and (bins := bins_for(rows, columns)):
+        number["bins"] = bins
     data: dict[str, Any] = {"target": target if classes else {"column": target, "scale": "standard"}}
     if weight is not None:
         data["weight"] = weight

@@ -109,6 +109,14 @@ def test_the_recipe_codes_numbers_where_rows_are_enough(rows: int, bins: int) ->
     assert net.job_.data.columns["others"].number.bins == bins
 
 
+def test_the_recipe_codes_no_numbers_where_columns_are_many() -> None:
+    settings = {**QUICK, "recipe": "table", "max_iter": 1, "early_stopping": False}
+    x = np.random.default_rng(0).normal(size=(500, 101)).astype(np.float32)
+    for columns, bins in ((100, 32), (101, 0)):
+        net = DistbpRegressor(**settings).fit(x[:, :columns], x[:, 0])
+        assert net.job_.data.columns["others"].number.bins == bins
+
+
 def test_the_recipe_takes_numbers_as_a_table() -> None:
     """So that they are coded in bins. The columns of an array have numbers for names."""
     x, y = load_iris(return_X_y=True, as_frame=True)
