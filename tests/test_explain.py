@@ -879,7 +879,7 @@ def test_the_rule_of_ntk_names_the_factor() -> None:
     layers = [{**DENSE, "units": 4}, {**DENSE, "parametrization": "ntk"}]
     shown = page(explained(layers, ROWS, CLASSES))
     assert "x are the inputs times 0.5" in shown
-    assert "BP2  dE/da = W^T delta, over all that layer 1 made of it, times 0.5" in shown
+    assert "BP2  dE/da = W^T delta of layer 1, times 0.5" in shown
 
 
 def test_dropout_drops_less_at_the_end() -> None:

@@ -74,7 +74,7 @@ def after(step: LayerStep, place: Place) -> str:
 
 
 def below(step: LayerStep) -> str:
-    return f"BP2  dE/da = W^T delta, over all that layer {step.number} made of it"
+    return f"BP2  dE/da = W^T delta of layer {step.number}"
 
 
 # Dense ------------------------------------------------------------------------------------------------

@@ -136,6 +136,8 @@ def _arrives(step: LayerStep, t: int, j: int, end: str, from_above: Callable[[Pl
         if cell.keeps:  # a part of the state goes on as it is
             handed = (step.get(name + end)[later, j] for name in (cell.keeps, "dE_dstates"))
             parts.append(product(*handed))
+    if len(parts) > 1:  # the letters of BP1 are those of the first part alone
+        parts[0] = parts[0].rpartition(" = ")[2]
     return " + ".join(parts)
 
 
