@@ -935,6 +935,8 @@ def test_what_learn_shows_of_steps_is_what_the_command_prints() -> None:
     part = shown.split("## 9. Through time", 1)[1].split("\n## ", 1)[0]
     (block,) = re.findall(r"^```text\n(.*?)^```$", part, re.MULTILINE | re.DOTALL)
     assert block in told
+    # What is in the sum, not a - t alone.
+    assert "dE/dh[0, 0] = 0.537049567 - 0.5 + 0.8 * 0.495843058 = 0.433724014\n" in told
 
 
 def test_weights_of_a_model_are_taken(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def list_jobs(states: tuple[str, ...], name: str | None, limit: int, url: str | 
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, with the curves.")
 @reports_errors
 def compare(job_ids: tuple[str, ...], url: str | None, as_json: bool) -> None:
-    """Put jobs side by side: what differs in them, and what came of it.
+    """Put jobs side by side: fields that differ, and results.
 
     \b
     Example:

@@ -23,7 +23,7 @@ _EVERY = 1000  # steps between two lines of progress
 @click.command()
 @JOB
 @click.option("--sample", type=int, default=0, show_default=True, help="Row of the training set, from 0.")
-@click.option("--step", type=int, default=0, show_default=True, help="Train so many steps first.")
+@click.option("--step", type=int, default=0, show_default=True, help="Train this many steps first.")
 @click.option("--hold-biases", is_flag=True, help="Do not train the biases.")
 @click.option(
     "--format", "kind", type=click.Choice(["text", "html", "json"]),
@@ -44,7 +44,7 @@ def explain(
     """Show one training step of one sample with every number.
 
     Values, deltas, each derivative by the chain rule, and the update, in float64. With --step it explains the
-    step after so many steps of training.
+    step after that many steps of training.
 
     \b
     Examples:
@@ -100,7 +100,7 @@ def _tell(text: str, now: bool = True) -> None:
 @click.argument("name", metavar="[NAME]", required=False)
 @click.option("--golden", type=UserPath(folder=True), help="The folder with published curves (nielsen/).")
 @click.option("--mnist", type=UserPath(folder=True), help="The folder with MNIST's four files.")
-@click.option("--epochs", type=click.IntRange(1), help="No more than so many epochs, for a first look.")
+@click.option("--epochs", type=click.IntRange(1), help="At most this many epochs, for a first look.")
 @click.option("-o", "--output", type=NewFile(".svg", ".png"), help="Draw our curve over the published one.")
 @reports_errors
 def reproduce(

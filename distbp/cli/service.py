@@ -60,7 +60,7 @@ def handle(service: Service, job_id: str) -> JobHandle:
 @click.command()
 @JOB
 @SET
-@click.option("--wait", is_flag=True, help="Show its progress, and end when it has.")
+@click.option("--wait", is_flag=True, help="Show its progress until it ends.")
 @click.option("--priority", type=click.IntRange(-100, 100), default=0, help="Higher runs first (0).")
 @click.option(
     "--deadline",
@@ -118,12 +118,12 @@ def submit(
 
 @click.command()
 @click.argument("job_id", metavar="[JOB]", required=False)
-@click.option("--wait", is_flag=True, help="Show its progress, and end when it has.")
+@click.option("--wait", is_flag=True, help="Show its progress until it ends.")
 @URL
 @JSON
 @reports_errors
 def status(job_id: str | None, wait: bool, url: str | None, as_json: bool) -> None:
-    """Say how a job is; without JOB, how the service is.
+    """Print the state of a job; without JOB, that of the service.
 
     \b
     Examples:

@@ -39,7 +39,7 @@ def data() -> None:
 @JSON
 @reports_errors
 def describe(path: str, target: str | None, write_job: Path | None, as_json: bool) -> None:
-    """Show what a table holds: each column's type and why, holes, range, levels.
+    """Show what a table holds: each column's type and why, missing cells, range, levels.
 
     TABLE is a file (CSV, TSV, Parquet, Arrow, Feather, JSON lines), a folder, a pattern in quotes, or
     '{format: table, path: ..., delimiter: ";"}' as a job writes it. All of it is read.

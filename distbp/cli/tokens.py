@@ -22,8 +22,8 @@ _SCOPES = ("read", "submit", "manage", "admin")
 def token() -> None:
     """Create, list and revoke tokens.
 
-    A token opens one project. Its scopes: read; submit; manage (cancel, pause, scale, delete); admin (all,
-    and tokens). The service keeps a hash of it and nothing more.
+    A token gives access to one project. Its scopes: read; submit; manage (cancel, pause, resume, scale,
+    delete); admin (all, and tokens). The service keeps only its hash.
 
     \b
     Examples:

@@ -83,7 +83,7 @@ def scale(run_dir: Path, workers: int, url: str | None) -> None:
 @_JSON
 @reports_errors
 def plan(job_file: Path, bandwidth: float, latency: float, picture: Path | None, as_json: bool) -> None:
-    """Predict the speed of a job by its workers.
+    """Predict how fast a job trains with each number of workers.
 
     It measures a few steps and an exchange on this machine (about two seconds). It prints the best number of
     workers and what limits it, here and on more machines like this one.
