@@ -151,6 +151,15 @@ def test_a_job_does_not_change() -> None:
         job.replace(epochs=0)
 
 
+def test_replace_gives_fields_that_nobody_gave_their_defaults_anew() -> None:
+    layers = [{"type": "dense", "units": 2}]
+    job = TrainingJob(model={"layers": layers}, loss="mse")
+    assert job.batch_size == 32
+    assert job.replace(optimizer="conjugate_gradient").batch_size == "full"
+    with pytest.raises(JobError, match="batch_size"):
+        job.replace(batch_size=16).replace(optimizer="conjugate_gradient")
+
+
 def test_the_length_is_ten_epochs_only_where_nothing_is_said() -> None:
     assert (TrainingJob(**BASE).epochs, TrainingJob(**BASE).max_steps) == (10, None)
     assert (TrainingJob(**BASE, max_steps=5).epochs, TrainingJob(**BASE, max_steps=5).max_steps) == (None, 5)

@@ -66,9 +66,9 @@ SETTINGS = _table(
         "DISTBP_KERNELS",
         "auto",
         "",
-        "which kernels compute: NumPy's; compiled ones; those with large products of our own (AVX-512);"
-        " with MKL's products; with large ones on the matrix unit (Intel AMX); auto: the last one that can be"
-        " used",
+        "which kernels compute; numpy: NumPy's; numba: compiled ones; fma: with large products of our own"
+        " (AVX-512); mkl: with MKL's products; amx: with large ones on the matrix unit (Intel AMX); auto: the"
+        " last one that can be used",
         choices=("auto", "numpy", "numba", "fma", "mkl", "amx"),
     ),
     Setting("DISTBP_MAX_FILE_BYTES", 2**40, "bytes", "the largest data file that is opened"),

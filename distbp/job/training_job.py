@@ -233,8 +233,10 @@ class TrainingJob(Part):
         return digest(self.to_mapping())
 
     def replace(self, **changes: Any) -> TrainingJob:
-        """This job with other values of some fields, validated. Raises JobError."""
-        return type(self).model_validate({**dict(self), **changes})
+        """This job with other values of some fields, validated; fields that nobody has given get their defaults
+        anew. Raises JobError."""
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return type(self).model_validate({**given, **changes})
 
     def located(self, folder: Path) -> TrainingJob:
         """This job with `data.folder` absolute: where it was relative (or not given), relative to `folder`.
