@@ -233,7 +233,7 @@ class TrainingJob(Part):
         return digest(self.to_mapping())
 
     def replace(self, **changes: Any) -> TrainingJob:
-        """This job with other values of some fields, validated; fields that nobody has given get their defaults
+        """This job with other values of some fields, validated. Fields that were not given get their defaults
         anew. Raises JobError."""
         given = {name: getattr(self, name) for name in self.model_fields_set}
         return type(self).model_validate({**given, **changes})
