@@ -19,7 +19,8 @@ GROUPS = {
     "*.dense.bias": {"rate": 0.1, "decays": False},
     "*.scale.scale": {"rate": 6.0, "decays": True},
     "*.parametric_activation.alpha": {"rate": 0.1, "decays": True},
-    "*.periodic_embedding.*": {"rate": 0.1, "decays": True},
+    "input.columns.periodic_embedding.*": {"rate": 0.1, "decays": True},
+    "layers.*.periodic_embedding.*": {"rate": 0.1, "decays": True},
 }
 COLUMNS = {
     "kind": "auto",

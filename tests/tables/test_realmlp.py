@@ -42,7 +42,6 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         patch.setattr("distbp.job.realmlp.HIDDEN", (16, 16, 16))
         result = train(TrainingJob.from_mapping(wanted(path)), output=folder / "run")
     assert result.metrics["validation_r2"] > 0.5
-    assert "no tensor has a name" not in "".join(result.notes)
     return path, result.params_sha256
 
 
