@@ -27,7 +27,7 @@ FLAGS = [
     "--disable-dev-shm-usage",
     "--hide-scrollbars",
 ]
-WAIT_S = 10.0
+WAIT_S = 30.0
 DESKTOP, PHONE = (1280, 860), (390, 844)
 
 
