@@ -1,4 +1,4 @@
-"""The pictures of docs/learn.md. Their numbers are computed where they are drawn."""
+"""The pictures of docs/learn.md."""
 
 from __future__ import annotations
 
