@@ -318,7 +318,8 @@ def _kept_of_a_model(job: TrainingJob) -> Iterator[Fault]:
         said = {"columns": job.data.columns, "missing": job.data.missing, "standardize": job.data.standardize}
         said["scale"] = job.data.scale != 1
         for name in (name for name, value in said.items() if value not in (None, False)):
-            yield Fault(f"data.{name}", "is the model's with init_keeps: [preparation]; leave it out")
+            null = ", or set it to null" if name in ("columns", "missing") else ""
+            yield Fault(f"data.{name}", f"is the model's with init_keeps: [preparation]; leave it out{null}")
     if "optimizer" in kept and job.optimizer.whole_batch:
         text = f"names the optimizer, and {job.optimizer.type} has no state for another training set"
         yield Fault("init_keeps", f"{text}; leave it out")

@@ -262,6 +262,8 @@ def _plain_message(error: Any) -> str:
             return f"must be {words.format(what=shown(found), **context)}{tail}"
     if kind == "invalid_key":
         return "keys must be text"
+    if kind == "string_type":  # of a value in a mapping
+        return f"must be text, not {shown(found)}"
     if kind in ("fault", "wrong_type"):
         return str(error["msg"])
     text = str(error["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")

@@ -271,6 +271,9 @@ def _annotation(hint: Any) -> Any:
 
 def _by_spelling(members: tuple[Any, ...]) -> Any:
     """A union of text, a mapping, and perhaps None, of which faults speak of the member that was meant."""
+    there = [one for one in members if one is not type(None)]
+    if len(there) == 1:
+        return there[0] | None if len(members) > 1 else there[0]
     tagged: list[Any] = []
     for one in members:
         if one is not type(None):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, model_validator
 
@@ -16,7 +16,7 @@ from distbp.job.checks import check_job
 from distbp.job.digest import digest
 from distbp.job.faults import Part, Words, at_most, details, left_out, located
 from distbp.job.graph import drawing_of
-from distbp.job.kinds import Flag, Number, Text, Whole, plain
+from distbp.job.kinds import Flag, Number, Text, Whole, one_of, plain
 from distbp.job.losses import outputs_in
 from distbp.job.members import MAX_MEMBERS
 from distbp.job.parts import (
@@ -36,6 +36,11 @@ from distbp.job.shards import automatic_shards
 from distbp.job.updates import Clip, ParameterGroup, Regularization
 from distbp.optim import OPTIMIZERS
 from distbp.optim.recipes import Adam
+
+if TYPE_CHECKING:
+    Kept = Literal["preparation", "optimizer"]
+else:
+    Kept = one_of(("preparation", "optimizer"))
 
 
 class TrainingJob(Part):
@@ -62,7 +67,7 @@ class TrainingJob(Part):
         description="a model folder or run directory whose weights to begin with, where layers have the same"
         " type and shapes; on a service model:ID",
     )
-    init_keeps: Annotated[tuple[Literal["preparation", "optimizer"], ...], at_most(2)] | None = Field(
+    init_keeps: Annotated[tuple[Kept, ...], at_most(2)] | None = Field(
         default=None,
         description="what else the job goes on with of the run in init. preparation: what rows become, by the"
         " scales of arrays or the plan of a table's columns, and the names of classes; nothing is fitted"

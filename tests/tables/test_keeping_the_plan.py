@@ -147,8 +147,14 @@ def test_classes_keep_their_outputs(tmp_path: Path) -> None:
     [
         ({"target": "price"}, "data.target: must be that of the model in init: {column: price, scale: stand"),
         ({"target": {"column": "rooms", "scale": "standard"}}, "data.target: must be that of the model in"),
-        ({"columns": COLUMNS}, "data.columns: is the model's with init_keeps: [preparation]; leave it out"),
-        ({"missing": ["-"]}, "data.missing: is the model's with init_keeps: [preparation]; leave it out"),
+        (
+            {"columns": COLUMNS},
+            "data.columns: is the model's with init_keeps: [preparation]; leave it out, or set it to null",
+        ),
+        (
+            {"missing": ["-"]},
+            "data.missing: is the model's with init_keeps: [preparation]; leave it out, or set it to null",
+        ),
     ],
     ids=["scale", "target", "columns", "missing"],
 )
