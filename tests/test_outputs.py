@@ -254,7 +254,7 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "arrays of an archive": (
         {"data": {"train": {"format": "npz", "path": "a.npz", "targets": {"kind": 5}}}},
-        ["data.train.targets.kind: input should be a valid string (found 5)"],
+        ["data.train.targets.kind: must be text, not 5"],
     ),
 }
 

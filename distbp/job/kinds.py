@@ -212,8 +212,7 @@ def _each_at_least(least: int) -> collections.abc.Callable[[Any], Any]:
     def check(value: Any) -> Any:
         numbers = value if isinstance(value, tuple) else (value,)
         if any(isinstance(number, int) and number < least for number in numbers):
-            told = list(value) if isinstance(value, tuple) else value
-            text = f"must be a whole number or a pair of them, each at least {least}, not {told}"
+            text = f"must be a whole number or a pair of them, each at least {least}, not {plain(value)}"
             raise PydanticCustomError("fault", "{text}", {"text": text})
         return value
 
@@ -273,11 +272,8 @@ def _by_spelling(members: tuple[Any, ...]) -> Any:
     """A union of text, a mapping, and perhaps None, of which faults speak of the member that was meant."""
     there = [one for one in members if one is not type(None)]
     if len(there) == 1:
-        return there[0] | None if len(members) > 1 else there[0]
-    tagged: list[Any] = []
-    for one in members:
-        if one is not type(None):
-            tagged.append(Annotated[one, Tag("mapping" if get_origin(one) is dict else "text")])
+        return Union.__getitem__(members)
+    tagged = [Annotated[one, Tag("mapping" if get_origin(one) is dict else "text")] for one in there]
     union: Any = Annotated[Union.__getitem__(tuple(tagged)), Discriminator(_spelling)]
     return union | None if type(None) in members else union
 

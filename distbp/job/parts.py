@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from distbp.core.arguments import MAX_WORKERS
 from distbp.job.columns import ColumnName, Columns, Missing, Split, TargetField, Windows
 from distbp.job.faults import Part, Words, at_most, line, native, raised, shown
-from distbp.job.kinds import Flag, Number, Text, Whole, kind
+from distbp.job.kinds import Flag, Number, Text, Whole, kind, one_of
 from distbp.job.losses import LossKind
 from distbp.job.recipes import RecipeName
 from distbp.job.shards import MAX_SHARDS
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     Loss = OneLoss | Losses
     from distbp.optim import Optimizer as Optimizer
+
+    Kept = Literal["preparation", "optimizer"]
 else:  # each holds an instance of a row of the table
     Source = kind("formats", "data format", TABLES, key="format")
     Layer = kind("layers", "layer", TABLES)
@@ -37,6 +39,7 @@ else:  # each holds an instance of a row of the table
     _ALLOWED = f"{_LOSS.allowed}; or a mapping from the names of layers to such"
     Loss = Annotated[Any, _LOSS, Words(_ALLOWED)]
     Optimizer = kind("optimizers", "optimizer", TABLES)
+    Kept = one_of(("preparation", "optimizer"))  # of the model that a job begins with
 
 
 class Data(Part):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, model_validator
 
@@ -16,7 +16,7 @@ from distbp.job.checks import check_job
 from distbp.job.digest import digest
 from distbp.job.faults import Part, Words, at_most, details, left_out, located
 from distbp.job.graph import drawing_of
-from distbp.job.kinds import Flag, Number, Text, Whole, one_of, plain
+from distbp.job.kinds import Flag, Number, Text, Whole, plain
 from distbp.job.losses import outputs_in
 from distbp.job.members import MAX_MEMBERS
 from distbp.job.parts import (
@@ -25,6 +25,7 @@ from distbp.job.parts import (
     ClassWeight,
     Data,
     EarlyStopping,
+    Kept,
     Loss,
     Model,
     Optimizer,
@@ -36,11 +37,6 @@ from distbp.job.shards import automatic_shards
 from distbp.job.updates import Clip, ParameterGroup, Regularization
 from distbp.optim import OPTIMIZERS
 from distbp.optim.recipes import Adam
-
-if TYPE_CHECKING:
-    Kept = Literal["preparation", "optimizer"]
-else:
-    Kept = one_of(("preparation", "optimizer"))
 
 
 class TrainingJob(Part):
