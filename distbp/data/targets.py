@@ -78,7 +78,7 @@ def understand(
     if "train" in found:
         wanted = 2 if loss.targets == "values" and outputs == 1 else outputs
         classes = _class_names(found, wanted)
-        count = len(classes) if classes is not None else int(found["train"].max()) + 1
+        count = len(classes) if classes is not None else _largest(found["train"]) + 1
         if classes is not None and count != wanted:
             if loss.targets == "values":
                 if outputs == 1:
@@ -194,7 +194,7 @@ def _class_names(found: Mapping[str, Array], outputs: int) -> Classes | None:
     }
     if all(plain.values()):
         return None
-    distinct = {split: np.unique(labels) for split, labels in found.items()}
+    distinct = {split: _distinct(labels) for split, labels in found.items()}
     every = np.unique(np.concatenate(list(distinct.values())))
     if len(every) != outputs and plain["train"]:
         return None
@@ -203,6 +203,15 @@ def _class_names(found: Mapping[str, Array], outputs: int) -> Classes | None:
 
 def _are_numbers_below(count: int, labels: Array) -> bool:
     return all(part.min() >= 0 and part.max() < count for _, part in chunks(labels))
+
+
+def _largest(labels: Array) -> int:
+    return max(int(part.max()) for _, part in chunks(labels))
+
+
+def _distinct(labels: Array) -> Array:
+    """Sorted."""
+    return np.unique(np.concatenate([np.unique(part) for _, part in chunks(labels)]))
 
 
 _KINDS = {"i": "whole numbers", "b": "booleans", "U": "text"}
@@ -224,7 +233,7 @@ def _numbered(table: Table, labels: Array, outputs: int, classes: Classes | None
             row = int(((labels < 0) | (labels >= count)).argmax())
             raise DataError(
                 f"{name}: row {table.row_number(row)}: label {labels[row]}, but the {count} outputs of"
-                f" {layer} allow 0 to {count - 1}; give it {int(labels.max()) + 1} units, or mend the labels"
+                f" {layer} allow 0 to {count - 1}; give it {_largest(labels) + 1} units, or mend the labels"
             )
         return np.ascontiguousarray(labels, np.intp)
     names = np.array(classes)

@@ -197,11 +197,11 @@ def _tables(
     """The rows of each split that has some, in the order of the table."""
     counts = [int((owner == number).sum()) for number in range(len(OWNERS))]
     cells = _cells(wanted, plan, loaded.columns, owner, counts, pending)
-    found = {}
+    found, rows = {}, np.empty(len(owner), bool)
     for number, split in enumerate(OWNERS):
         if not counts[number]:
             continue
-        rows = owner == number
+        np.equal(owner, number, out=rows)
         numbers = Rows((counts[number],), np.int32 if len(owner) < 2**31 else np.int64, _NUMBERS_BYTES)
         place = 0
         for start in range(0, len(owner), CHUNK_ROWS):

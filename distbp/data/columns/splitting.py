@@ -44,12 +44,13 @@ def split_rows(
         owner = _by_group(shares, seed, groups, there)
     else:
         owner = _at_random(rows, shares, seed, classes if way == "stratified" else None, there)
-        if classes is not None and way == "stratified":
-            way = f"stratified, each of {len(np.unique(classes[there])):,} classes by itself"
-    owner[~there] = NOBODY
+    if kept is not None:
+        owner[~kept] = NOBODY
     found = [int((owner == number).sum()) for number in range(len(OWNERS))]
     for split, count in zip(OWNERS, found, strict=True):
         if not count and (split == "train" or shares.get(split, 0)):
+            if classes is not None and way == "stratified":
+                way = f"stratified, each of {len(np.unique(classes[there])):,} classes by itself"
             raise DataError(
                 f"{name}: the {split} set would have no row ({sum(found):,} rows, split by {way}); give it"
                 " another share, or split in another way"
