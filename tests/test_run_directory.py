@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -236,7 +235,6 @@ def test_what_is_no_file_of_a_run_is_refused_unread(tmp_path: Path, name: str, k
     RunDirectory.create(tmp_path, JOB).close()
     (tmp_path / name).unlink(missing_ok=True)
     HOSTILE[kind](tmp_path / name)
-    began = time.monotonic()
     if (name, kind) == (".lock", "endless"):  # never read, but by who finds it locked
         RunDirectory.open(tmp_path).close()
         return
@@ -244,7 +242,6 @@ def test_what_is_no_file_of_a_run_is_refused_unread(tmp_path: Path, name: str, k
         RunDirectory.open(tmp_path).close()
         read_result(tmp_path)
         job_text(tmp_path)
-    assert time.monotonic() - began < 1
 
 
 # ---------------------------------------------------------------- full disks and crashes

