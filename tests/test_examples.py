@@ -96,6 +96,7 @@ def test_sunspots(test_data: Path, tmp_path: Path) -> None:
     }
     averages = dict(re.findall(r"^(\w+) .* ([\d.]+)$", tested, re.MULTILINE))
     assert best["elman"] < best["dense"] < best["persistence"] == 15.33
+    assert best["elman"] < best["linear"]
     assert averages["persistence"] == "20.09"
     assert float(averages["elman"]) < 18.8
     assert float(averages["dense"]) < 18.6
