@@ -23,6 +23,10 @@ _SPLITS = {"train": ("#0b6e99", "training"), "validation": ("#d9680f", "validati
 _INK, _FAINT = "#333333", "#d5d5d5"
 _MARKED_POINTS = 12  # shorter curves show their points
 
+# In inches: a panel with what stands around it, that, and the title of the picture.
+_WIDTH, _HEIGHT = 5.2, 3.9
+_LEFT, _RIGHT, _BOTTOM, _TOP, _TITLE = 0.72, 0.78, 0.55, 0.36, 0.26
+
 _SETTINGS: Any = MappingProxyType(
     {
         "svg.hashsalt": "distbp",
@@ -64,9 +68,8 @@ def picture(lines: Sequence[Mapping[str, Any]], title: str = "") -> Picture:
     with matplotlib.rc_context(_SETTINGS):
         across = 2 if len(names) == 4 else min(3, len(names))
         down = -(-len(names) // across)
-        figure = Picture(figsize=(5.2 * across, 3.9 * down), facecolor="white")
-        figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.08)
-        axes = figure.subplots(down, across, squeeze=False).flat
+        figure = Picture(figsize=(_WIDTH * across, _HEIGHT * down), facecolor="white")
+        axes = figure.subplots(down, across, squeeze=False, gridspec_kw=_places(down, across)).flat
         for axis, name in zip(axes, names, strict=False):
             _panel(axis, name, lines)
         for axis in [*axes][len(names) :]:
@@ -74,6 +77,21 @@ def picture(lines: Sequence[Mapping[str, Any]], title: str = "") -> Picture:
         figure.suptitle(title or _title(lines), x=0.02, ha="left", fontsize=12, color=_INK)
     FigureCanvasAgg(figure)
     return figure
+
+
+def _places(down: int, across: int) -> dict[str, float]:
+    """Of the panels, in shares of the figure. To measure every text first would take longer than to draw."""
+    width, height = _WIDTH * across, _HEIGHT * down
+    beside, between = _LEFT + _RIGHT, _BOTTOM + _TOP
+    each, tall = (width - beside * across) / across, (height - _TITLE - between * down) / down
+    return {
+        "left": _LEFT / width,
+        "right": 1 - _RIGHT / width,
+        "bottom": _BOTTOM / height,
+        "top": 1 - (_TITLE + _TOP) / height,
+        "wspace": beside / each,
+        "hspace": between / tall,
+    }
 
 
 def _write(figure: Figure, path: Path) -> None:
