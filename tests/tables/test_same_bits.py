@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import date
+import json
+from datetime import date, time
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,35 @@ def digest(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_every_format(suffix: str, digest: str, tmp_path: Path) -> None:
     path = write(houses(), tmp_path / f"h{suffix}")
     assert train(job(path), output=tmp_path / "run").params_sha256 == digest
+
+
+def test_instants_and_times_of_day_in_every_format(tmp_path: Path) -> None:
+    """An instant is taken in UTC, however it is written; a time without a day is text, also where typed."""
+    table = houses()
+    built = table["built"].to_numpy().astype("datetime64[ns]") + np.arange(300) * 1_234_567_891_000
+    table = table.append_column("sold", pa.array(built, pa.timestamp("ns", "Europe/Brussels")))
+    opens = pa.array([time(8 + row % 3, 30) for row in range(300)])
+    table = table.append_column("opens", opens)
+    frame = table.to_pandas()
+    frame.to_csv(tmp_path / "offsets.csv", index=False)  # 1996-03-01 13:00:00.891000+01:00
+    frame["sold"] = frame["sold"].dt.tz_convert("UTC")
+    frame.to_csv(tmp_path / "utc.csv", index=False)
+    spelled = pa.array([str(one) for one in opens.to_pylist()])
+    write(table.drop_columns("opens").append_column("opens", spelled), tmp_path / "nanoseconds.csv")
+    for name in ("h.parquet", "h.feather"):
+        write(table, tmp_path / name)
+    lines = [json.dumps(row, default=str) for row in table.to_pylist()]
+    (tmp_path / "h.jsonl").write_text("\n".join(lines))
+    columns = {"opens": "category", "others": "auto"}
+    found = {}
+    for path in sorted(tmp_path.iterdir()):
+        result = train(job(path, columns=columns).replace(epochs=1), output=tmp_path / f"run-{path.name}")
+        model = result.model()
+        assert model.plan is not None
+        found[path.name] = result.params_sha256, model.predict(frame).tolist()
+        kinds = {column.name: column.type for column in model.plan.columns}
+        assert (kinds["sold"], kinds["opens"]) == ("date", "category")
+    assert len(found) == 6 and len({str(one) for one in found.values()}) == 1
 
 
 def test_a_folder_of_parts_in_another_order_of_columns(digest: str, tmp_path: Path) -> None:
@@ -139,7 +169,9 @@ def test_markers_that_are_numbers_and_dates(tmp_path: Path) -> None:
             job(write(table, tmp_path / f"h{suffix}"), missing=missing), output=tmp_path / f"run{suffix}"
         )
         found.append((result.params_sha256, result.model().predict(table).tolist()))
-    assert found[0] == found[1] == found[2]
+    table.to_pandas().to_csv(tmp_path / "pandas.csv", index=False)  # -999.0 in a column of numbers
+    result = train(job(tmp_path / "pandas.csv", missing=missing), output=tmp_path / "run-pandas")
+    assert found[0] == found[1] == found[2] == (result.params_sha256, result.model().predict(table).tolist())
     plan = result.model().plan
     assert plan is not None
     numbers = {column.name: column for column in plan.columns}

@@ -11,7 +11,7 @@ import pytest
 
 from distbp.core.errors import DataError
 from distbp.data.columns import types
-from distbp.data.columns.cells import MISSING, NUMBER, as_numbers, matches, numbers_of
+from distbp.data.columns.cells import MISSING, NUMBER, as_dates, as_numbers, matches, numbers_of
 from distbp.data.columns.csv_text import find_dialect
 from distbp.data.columns.kinds import automatic
 from distbp.data.columns.reading import open_raw
@@ -35,7 +35,11 @@ def facts(tmp_path: Path, text: str, **options: object) -> dict[str, Facts]:
         (["1", "0x1F"], "text"),
         (["1", "2,5"], "text"),
         (["2024-02-29", "1999-12-31 23:59", "2000/01/02", "2001-05"], "date"),
+        (["2024-02-29T12:00:00Z", "2024-02-29 12:00+02:00", "2024-02-29 12:00:00.123456789 +0530"], "date"),
+        (["2024-02-29 23:59:59 UTC", "2024-02-29T12:00:00-05", "2024-02"], "date"),
         (["2023-02-29", "2023-02-28"], "text"),
+        (["2023-02-29T12:00:00+02:00"], "text"),
+        (["2024-02-29 24:00", "12:30"], "text"),
         (["yes", "No", "YES"], "boolean"),
         (["true", "false", "maybe"], "text"),
         (["?", "NA", "", "5"], "whole"),
@@ -48,6 +52,14 @@ def test_a_type_for_all_cells(cells: list[str], kind: str, tmp_path: Path) -> No
     assert found.type == kind
     assert found.rows == len(cells)
     assert found.missing == sum(cell in MISSING for cell in cells)
+
+
+def test_an_instant_is_taken_in_utc() -> None:
+    spellings = ["2024-03-01", "2024-03-01 02:00+02:00", "2024-02-29T19:00:00.0000005 -0500", "2024-03", None]
+    found, bad = as_dates(pa.array([*spellings, "2024-02-30T00:00+01:00"]))
+    assert found.tolist()[:4] == [1709251200.0] * 4 and np.isnan(found[4:]).all()
+    assert bad is not None and bad.tolist() == [False] * 5 + [True]
+    assert as_dates(pa.array(spellings))[1] is None
 
 
 def test_the_last_row_counts_and_is_named(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,11 @@ TRUE, FALSE = ("true", "yes", "t", "y"), ("false", "no", "f", "n")
 WHOLE = r"^[+-]?(0|[1-9][0-9]*)$"
 # No zeros in front: "00123" is a postcode.
 NUMBER = r"^[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?$|^[+-]?([iI]nf|INF|[iI]nfinity)$"
+_ZONE = r" ?(Z|UTC|[+-][01][0-9](:?[0-5][0-9])?)"
 DATE = (
     r"^[0-9]{4}[-/](0[1-9]|1[0-2])([-/](0[1-9]|[12][0-9]|3[01]))?$"
     r"|^[0-9]{4}[-/](0[1-9]|1[0-2])[-/](0[1-9]|[12][0-9]|3[01])"
-    r"[ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?Z?$"
+    rf"[ T]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{{1,9}})?)?({_ZONE})?$"
 )
 
 
@@ -68,11 +70,13 @@ def cleaned(cells: Any, missing: Sequence[str], before: Any = None) -> Any:
         return Coded(dictionary, texts, _primitive(cells.indices.cast(pa.int32()), -1))
     if pa.types.is_dictionary(cells.type):
         cells = cells.dictionary_decode()
+    if pa.types.is_time(cells.type):  # without a day it is no date, as in text
+        cells = compute.replace_substring_regex(cells.cast(pa.string()), r"\.0+$", "")
     if not is_text(cells.type):
         return _without(cells, missing)
     text = compute.utf8_trim_whitespace(cells.cast(pa.string()))
     gone = compute.is_in(text, value_set=pa.array(list(missing), pa.string()))
-    return compute.if_else(gone, pa.scalar(None, pa.string()), text)
+    return _without(compute.if_else(gone, pa.scalar(None, pa.string()), text), missing)
 
 
 def means_values(missing: Sequence[str]) -> bool:
@@ -81,20 +85,19 @@ def means_values(missing: Sequence[str]) -> bool:
 
 
 def _without(cells: Any, missing: Sequence[str]) -> Any:
-    """Cells of a type other than text, null where they are a number or a date that `missing` has."""
-    pa, compute = arrow().pa, arrow().compute
-    types = pa.types
+    """Cells, null where they are a number or a date that `missing` has, however it is written."""
+    pa, types = arrow().pa, arrow().pa.types
     if not means_values(missing):
         return cells
-    if types.is_integer(cells.type) or types.is_floating(cells.type) or types.is_decimal(cells.type):
-        pattern, read = NUMBER, as_numbers
-    elif types.is_timestamp(cells.type) or types.is_date(cells.type):
-        pattern, read = DATE, as_dates
-    else:
-        return cells
-    told = read(pa.array([text for text in missing if re.match(pattern, text)], pa.string()))[0]
-    gone = np.isin(read(cells)[0], told[~np.isnan(told)])
-    return compute.if_else(pa.array(gone), pa.scalar(None, cells.type), cells) if gone.any() else cells
+    kind, text = cells.type, is_text(cells.type)
+    number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
+    date = types.is_timestamp(kind) or types.is_date(kind)
+    for reads, pattern, read in ((number, NUMBER, as_numbers), (date, DATE, as_dates)):
+        told = [one for one in missing if re.match(pattern, one)] if reads or text else []
+        if told:
+            gone = np.isin(read(cells)[0], read(pa.array(told))[0])
+            cells = arrow().compute.if_else(pa.array(gone), pa.scalar(None, kind), cells)
+    return cells
 
 
 def first_no_text(cells: Any) -> int | None:
@@ -187,13 +190,12 @@ def as_dates(cells: Any) -> tuple[Array, Array | None]:
     kind, bad = cells.type, None
     if is_text(kind):
         good = compute.match_substring_regex(cells, DATE)
-        text = compute.replace_substring_regex(compute.replace_substring(cells, "/", "-"), "Z$", "")
-        text = compute.replace_substring_regex(text, r"^([0-9]{4}-[0-9]{2})$", r"\1-01")
-        text = compute.if_else(good, text, pa.scalar(None, pa.string()))
+        text = compute.if_else(good, cells, pa.scalar(None, pa.string()))
+        text, kind = _iso(text)
         try:
-            cells = text.cast(pa.timestamp("us"))
+            cells = text.cast(kind)
         except pa.ArrowInvalid:  # a 30th of February
-            cells = pa.array([_date(one) for one in text.to_pylist()], pa.timestamp("us"))
+            cells = pa.array([_date(one) for one in text.to_pylist()], kind)
         bad = _not(compute.and_(good, compute.is_valid(cells)))
     elif not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
         return _none_of(cells)
@@ -201,6 +203,20 @@ def as_dates(cells: Any) -> tuple[Array, Array | None]:
         return _floats(cells.cast(pa.int32())) * 86_400.0, bad
     micros = cells.cast(pa.timestamp("us", getattr(kind, "tz", None)), safe=False).cast(pa.int64())
     return _floats(micros) / 1e6, bad
+
+
+def _iso(text: Any) -> tuple[Any, Any]:
+    """Text that fits `DATE` in the one form that Arrow reads, and the type to read it as: microseconds,
+    without a time zone where no cell has one but UTC, else all in UTC."""
+    pa, replaced = arrow().pa, arrow().compute.replace_substring_regex
+    text = replaced(arrow().compute.replace_substring(text, "/", "-"), " ?(Z|UTC)$", "")
+    text = replaced(text, r"^([0-9]{4}-[0-9]{2})$", r"\1-01")
+    text = replaced(text, r"(\.[0-9]{6})[0-9]+", r"\1")
+    zoned = arrow().compute.match_substring_regex(text, r":.*[+-]")
+    if not arrow().compute.any(zoned).as_py():
+        return text, pa.timestamp("us")
+    plain = replaced(replaced(text, r"^(.{10})$", r"\1 00:00"), "$", "Z")
+    return arrow().compute.if_else(zoned, replaced(text, " ([+-])", r"\1"), plain), pa.timestamp("us", "UTC")
 
 
 def as_booleans(cells: Any) -> tuple[Array, Array | None]:
@@ -242,7 +258,9 @@ def as_levels(cells: Any, numeric: bool) -> tuple[Any, Array | None]:
         if pa.types.is_nested(cells.type) or pa.types.is_binary(cells.type):
             return compute.cast(pa.nulls(len(cells)), pa.string()), _none_of(cells)[1]
         if pa.types.is_temporal(cells.type):  # a day has no time, as in text
-            return compute.replace_substring_regex(cells.cast(pa.string()), r" 00:00:00(\.0+)?Z?$", ""), None
+            return compute.replace_substring_regex(
+                cells.cast(pa.string()), r"( 00:00:00)?(\.0+)?Z?$", ""
+            ), None
         numbers, bad = as_numbers(cells)
         distinct, places = np.unique(numbers, return_inverse=True)
         return pa.array([number_text(n) for n in distinct.tolist()], pa.string()).take(pa.array(places)), bad
@@ -258,7 +276,7 @@ def number_text(number: float) -> str | None:
 
 def _date(text: str | None) -> Any:
     try:
-        return None if text is None else np.datetime64(text, "us").item()
+        return None if text is None else datetime.fromisoformat(text)
     except ValueError:
         return None
 

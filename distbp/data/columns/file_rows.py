@@ -76,7 +76,7 @@ def _groups(parquet: Any) -> Iterator[list[int]]:
 
 
 def text_columns(file: DataFile, kind: str) -> set[str]:
-    """Of a file of Parquet or Arrow: with or without a dictionary."""
+    """Of a file of Parquet or Arrow: with or without a dictionary and times of day that are read as text."""
     if kind == "parquet":
         schema = arrow().parquet.read_schema(str(file.path))
     else:
@@ -84,7 +84,8 @@ def text_columns(file: DataFile, kind: str) -> set[str]:
             schema = reader.schema
 
     def text(kind: Any) -> bool:
-        return is_text(kind.value_type if arrow().pa.types.is_dictionary(kind) else kind)
+        types = arrow().pa.types
+        return is_text(kind.value_type if types.is_dictionary(kind) else kind) or types.is_time(kind)
 
     return {field.name for field in schema if text(field.type)}
 
@@ -113,9 +114,18 @@ def _ipc(file: DataFile) -> Any:
 
 
 def _json(file: DataFile) -> Any:
-    """All of a file: the types of its columns come from every line. What is packed is counted as it comes."""
-    with arrow().pa.input_stream(str(file.path), compression=packing(file)) as stream:
-        return arrow().json.read_json(_Counted(file, stream) if packing(file) else stream)
+    """All of a file: the types of its columns come from every line. What is packed is counted as it comes.
+    Text that looks like times, which pyarrow would read by rules of its own, is text."""
+    found = _read_json(file, [])
+    times = [field.name for field in found.schema if arrow().pa.types.is_timestamp(field.type)]
+    return _read_json(file, times).select(found.column_names) if times else found
+
+
+def _read_json(file: DataFile, texts: Sequence[str]) -> Any:
+    pa, json = arrow().pa, arrow().json
+    options = json.ParseOptions(explicit_schema=pa.schema([(name, pa.string()) for name in texts]))
+    with pa.input_stream(str(file.path), compression=packing(file)) as stream:
+        return json.read_json(_Counted(file, stream) if packing(file) else stream, parse_options=options)
 
 
 class _Counted:
