@@ -17,7 +17,7 @@ from distbp.core.storage import commit_file, explained, user_path
 from distbp.data.checks import Allowed
 from distbp.data.columns.cells import truth, truths
 from distbp.data.columns.files import looks_like_table
-from distbp.data.columns.loading import Use, load_columns
+from distbp.data.columns.loading import Use, load_columns, weights_of
 from distbp.data.columns.reading import RawTable, open_raw
 from distbp.data.columns.rows import EncodedRows, encode_file
 from distbp.data.formats import Idx, Images, Npy, Npz, Source, TableFiles, load
@@ -96,20 +96,26 @@ def _rows_of(model: Model, model_dir: Path, words: Sequence[str], split: str, *,
         if splits.plan is None or splits.plan.to_json() != plan.to_json():
             raise DataError(f"{own.name}: the rows are not those that the model was trained on")
         return _of_table(own, EncodedRows(own.inputs, windows=own.windows))
-    source = source_of(words, with_targets=with_targets, table=True)
+    source = source_of(words, with_targets=with_targets, reading=plan.reading)
     if not isinstance(source, TableFiles):
         raise _no_data("the model takes a table: CSV, Parquet, Arrow, JSON lines")
     table = open_raw(source, Path(), header=plan.header)
     ahead = plan.series.horizon if plan.series is not None and with_targets else 0
     rows = encode_file(plan, table, model.network.dtype, ahead)
-    targets: Any = None
+    targets, weights, notes = None, None, rows.seen.notes
     if with_targets:
         targets = without_names({head.name: _targets_of(model, head, table) for head in model.heads})
+        weights = weights_of(table, plan.weight, plan.missing)
+        if plan.weight and weights is None:
+            notes.append(f"there is no column {plan.weight!r}, the weight of the job: all rows count alike")
+    if plan.reading and source.reading == plan.reading and table.dialect is not None:
+        notes.append(f"read as in training: {', '.join(f'{k} {v!r}' for k, v in plan.reading.items())}")
     numbers = np.arange(len(rows)) if rows.windows is None else rows.windows.last
     if rows.windows is not None and targets is not None:
         change = plan.series is not None and plan.series.difference
         targets = targets[numbers + ahead] - targets[numbers] if change else targets[numbers + ahead]
-    return Given(rows, numbers, table.name, targets, notes=rows.seen.notes)
+        weights = None if weights is None else weights[numbers + ahead]
+    return Given(rows, numbers, table.name, targets, weights, notes=notes)
 
 
 def _targets_of(model: Model, head: Head, table: RawTable) -> Array:
@@ -134,19 +140,20 @@ def _targets_of(model: Model, head: Head, table: RawTable) -> Array:
 
 
 def source_of(
-    words: Sequence[str], *, with_targets: bool, table: bool = False, model: Model | None = None
+    words: Sequence[str], *, with_targets: bool, reading: Any = None, model: Model | None = None
 ) -> Source:
     """What the words name: one or two files (inputs, then targets), a folder of images or one image, or a
-    source as a job writes it. `table`: the model takes tables. model: else the one that takes the data; in an
-    archive its several inputs and outputs have their names.
+    source as a job writes it. `reading`: the model takes tables, and read the text of its own so (see
+    `TableFiles.reading`). model: else the one that takes the data; in an archive its several inputs and
+    outputs have their names.
 
     Raises JobError where it is neither.
     """
     first, *rest = (word if "{" in word or is_address(word) else str(user_path(word)) for word in words)
     if is_address(first):
-        if rest or not table:
+        if rest or reading is None:
             raise _no_data(f"{shown(first)}: only a table is fetched, alone; download it, and name the file")
-        return TableFiles(path=first)
+        return TableFiles(path=first, **reading)
     if not Path(first).exists():
         if rest:
             raise _no_data(f"there is no file {first!r}")
@@ -157,10 +164,10 @@ def source_of(
     if target is not None and not Path(target).exists():
         raise _no_data(f"there is no file {target!r}")
     suffix = Path(first).suffix.lower()
-    if table:
+    if reading is not None:
         if target is not None:
             raise _no_data("a table holds its targets; name no second file")
-        return TableFiles(path=first)
+        return TableFiles(path=first, **reading)
     if Path(first).is_dir() or suffix in SUFFIXES:
         return _images(first, target, None if model is None else model.input_shape)
     if looks_like_table(Path(first)):

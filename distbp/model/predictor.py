@@ -14,6 +14,8 @@ from distbp.core.arguments import check_kind
 from distbp.core.arrays import Array, Shape
 from distbp.core.errors import DataError, ModelError
 from distbp.data.checks import Allowed, first_bad
+from distbp.data.columns.given import GivenTable
+from distbp.data.columns.loading import weights_of
 from distbp.data.columns.plan import Plan
 from distbp.data.columns.rows import EncodedRows, encode_given
 from distbp.data.ids import as_ids
@@ -177,7 +179,8 @@ class Model:
         y: classes (n,) as `predict` gives them (class numbers do too where the classes are named by text); or
         values (n, outputs), or (n,) for one output; of several outputs a mapping. Left out, or x, where each
         row is compared with itself (`compares_with_inputs`). x, `lengths`: as in
-        `outputs`. `weights`: (n,), of the rows. `metrics`: names; None: those of the training job. Raises
+        `outputs`. `weights`: (n,), of the rows; None: those in the column that the training job named
+        (`data.weight`), where x has it. `metrics`: names; None: those of the training job. Raises
         ModelError for x, DataError for y and `weights`, JobError for `metrics`.
         """
         given, x = x, self.checked(x, lengths)
@@ -194,6 +197,8 @@ class Model:
             raise DataError("evaluate compares with targets; give y")
         if not isinstance(given, EncodedRows):
             y = as_trained(self.plan, y, x)
+            if weights is None and self.plan is not None and self.plan.series is None and self.plan.weight:
+                weights = weights_of(GivenTable(given, "the data"), self.plan.weight, self.plan.missing)
         rows = rows_to_evaluate(self.network, heads, self.loss, self.classes, x, y, weights, self.prepare)
         values = any(head.loss.task == "regression" for head in heads)
         frame = frame_of_rows(self.network, rows) if values else None

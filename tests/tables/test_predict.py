@@ -157,6 +157,54 @@ def test_evaluation_is_that_of_training(run: Path, model: Model, tmp_path: Path)
     assert found["r2"] > 0.5
 
 
+def test_evaluation_weighs_rows_as_training_does(tmp_path: Path) -> None:
+    frame = houses().to_pandas().assign(count=np.random.default_rng(2).integers(0, 9, 300))
+    frame.to_csv(tmp_path / "h.csv", index=False)
+    test = frame[200:]
+    test.to_csv(tmp_path / "test.csv", index=False)
+    source = {"format": "table", "path": str(tmp_path / "test.csv")}
+    asked = job(tmp_path / "h.csv", weight="count", split=None, test=source)
+    metrics = train(asked, output=tmp_path / "run").metrics
+    trained = {"loss": metrics["test_loss"], "r2": metrics["test_r2"]}
+    for words in ((), (tmp_path / "test.csv",)):
+        said = json.loads(cli("evaluate", tmp_path / "run", *words, "--json").stdout)
+        assert said == {"rows": 100, **trained}
+    model = load_model(tmp_path / "run" / "model")
+    y = test["price"]
+    assert model.evaluate(test, y) == model.evaluate(test, y, weights=test["count"]) == trained
+    plain = test.drop(columns="count")
+    assert model.evaluate(plain, y) == model.evaluate(test, y, weights=np.ones(100)) != trained
+    plain.to_csv(tmp_path / "plain.csv", index=False)
+    note = "note: there is no column 'count', the weight of the job: all rows count alike\n"
+    assert note in cli("evaluate", tmp_path / "run", tmp_path / "plain.csv").stderr
+    assert cli("predict", tmp_path / "run", tmp_path / "test.csv").stderr == ""
+    said = r"the data: row 0, column 'count': -1 is a weight below 0. Mend it, or leave such rows out"
+    with pytest.raises(DataError, match=said):
+        model.evaluate(test.assign(count=-1), y)
+
+
+def test_a_file_is_read_as_that_of_training_was(tmp_path: Path) -> None:
+    def lines(rows: pa.Table) -> str:
+        path = tmp_path / "plain.csv"
+        rows.to_pandas().to_csv(path, index=False, sep=";", decimal=",")
+        return "# from the office\n# of houses\n" + path.read_text().replace("Oslo", "OSLO")
+
+    reading = {"skip_lines": 2, "decimal": ",", "replace": {"OSLO": "Oslo"}, "encoding": "cp1252"}
+    (tmp_path / "h.csv").write_text(lines(houses()))
+    source = {"format": "table", "path": str(tmp_path / "h.csv"), **reading}
+    model = train(job(tmp_path / "h.csv", train=source), output=tmp_path / "run").model()
+    rows = houses(20, seed=5)
+    (tmp_path / "more.csv").write_text(lines(rows))
+    done = cli("predict", tmp_path / "run", tmp_path / "more.csv")
+    assert [float(row["prediction"]) for row in read(done.stdout)] == model.predict(rows).tolist()
+    said = "decimal ',', encoding 'cp1252', replace {'OSLO': 'Oslo'}, skip_lines 2"
+    assert done.stderr == f"note: read as in training: {said}\n"
+    write(rows, tmp_path / "other.csv")  # what is written out is read as it says
+    done = cli("predict", tmp_path / "run", f"{{format: table, path: {tmp_path / 'other.csv'}}}")
+    assert [float(row["prediction"]) for row in read(done.stdout)] == model.predict(rows).tolist()
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".csv.gz", ".parquet", ".feather", ".jsonl"])
 def test_the_command_line_predicts_rows(suffix: str, run: Path, model: Model, tmp_path: Path) -> None:
     rows = houses(20, seed=5).select(["price", "garden", "built", "code", "city", "area", "rooms"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from distbp.core.errors import DataError
@@ -17,6 +18,7 @@ class GivenTable:
 
     marks: tuple[tuple[int, ...], ...] = ()
     dialect: Dialect | None = None
+    reading: Mapping[str, Any] = MappingProxyType({})
     typed: frozenset[str] = frozenset()  # all is in memory: nothing is gained by reading less
 
     def __init__(self, values: Any, name: str) -> None:

@@ -103,6 +103,14 @@ def load_columns(
     return Loaded(columns, None if keep.all() else keep, {**table.skipped, **bad_rows.counts})
 
 
+def weights_of(table: NamedTable, column: str, missing: Sequence[str]) -> Array | None:
+    """The weights of the rows; None where the table has no such column. Raises DataError as above."""
+    if not column or column not in table.names:
+        return None
+    loaded = load_columns(table, {column: Use("number", role="weight")}, missing, skip=None)
+    return np.asarray(loaded.columns[column].values)
+
+
 class _Problem(NamedTuple):
     """`found`: (n,) bool, the cells of a piece that cannot be used. `reason`, and `said`: of the first, in
     words."""

@@ -80,6 +80,7 @@ def _prepared(
         plan = _fit(wanted, chosen, facts, train, owner == 0, raw)
     else:
         notes += unseen_levels(plan, train.columns)
+        plan = replace(plan, weight=wanted.weight or "", reading=raw.reading)
     tables = _tables(wanted, plan, train, owner, raw, facts, pending)
     windows: dict[str, Windows] = {}
     for number, split in enumerate(OWNERS):
@@ -182,7 +183,8 @@ def _fit(
             wanted.group or "",
             wanted.window.difference,
         )
-    return Plan(columns, targets, wanted.missing, raw.dialect.header if raw.dialect else None, series)
+    header = raw.dialect.header if raw.dialect else None
+    return Plan(columns, targets, wanted.missing, header, series, wanted.weight or "", raw.reading)
 
 
 def _tables(

@@ -22,6 +22,7 @@ from distbp.core.words import counted
 from distbp.data.columns.encoders import ENCODERS, TURNS, CategoryCode, NumberCode
 from distbp.data.columns.kinds import MOST_BUCKETS, MOST_DIMENSION, MOST_KEPT
 from distbp.data.columns.series import SeriesCode
+from distbp.data.formats.tables import READING, TableFiles
 from distbp.data.windows import Windows
 from distbp.nn.layers.columns import Columns
 
@@ -84,13 +85,17 @@ class Seen:
 class Plan:
     """`columns`: encoders, in the order of the inputs. `targets`: by output, "" where it is the only one.
     `missing`: the texts of missing cells. `header`:
-    whether the CSV of training had one; None: it was no CSV. `series`: a sample is a window of rows."""
+    whether the CSV of training had one; None: it was no CSV. `series`: a sample is a window of rows.
+    `weight`: the column of the rows' weights; "": they are alike. `reading`: how text was read, as
+    `TableFiles.reading` has it."""
 
     columns: tuple[Any, ...]
     targets: Mapping[str, TargetCode]
     missing: tuple[str, ...]
     header: bool | None = None
     series: SeriesCode | None = None
+    weight: str = ""
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def several(self) -> bool:
@@ -184,7 +189,7 @@ class Plan:
                 " order"
             )
         targets = [code.name for code in self.targets.values()]
-        used = {*self.needs, *targets, *([self.series.time] if self.series else [])}
+        used = {*self.needs, *targets, *([self.series.time] if self.series else []), self.weight}
         return tuple(name for name in names if name not in used)
 
     def to_json(self) -> dict[str, Any]:
@@ -200,6 +205,8 @@ class Plan:
             "missing": list(self.missing),
             "header": self.header,
             **({} if self.series is None else {"series": dataclasses.asdict(self.series)}),
+            **({"weight": self.weight} if self.weight else {}),
+            **({"reading": dict(self.reading)} if self.reading else {}),
         }
 
     @staticmethod
@@ -223,7 +230,12 @@ class Plan:
             if not named or ("targets" in data and ("" in named or series is not None)):
                 raise ValueError("targets")
             targets = {_checked(str, name): _made(TargetCode, one) for name, one in named.items()}
-            return Plan(columns, targets, missing, header, series)
+            weight, reading = _checked(str, data.get("weight", "")), data.get("reading", {})
+            reading = {name: _checked(READING[name], value) for name, value in reading.items()}
+            TableFiles(path="rows", **reading)  # which looks at them
+            if not all(isinstance(text, str) for text in reading.get("replace", {}).values()):
+                raise ValueError("replace")
+            return Plan(columns, targets, missing, header, series, weight, reading)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"the model's table is damaged ({error}); save the model again") from None
 

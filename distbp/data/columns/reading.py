@@ -39,6 +39,11 @@ class NamedTable(Protocol):
     def dialect(self) -> Dialect | None: ...
 
     @property
+    def reading(self) -> Mapping[str, Any]:
+        """How text is read, where the source says it (see `TableFiles.reading`)."""
+        ...
+
+    @property
     def typed(self) -> frozenset[str]:
         """Columns that are stored with a type other than text everywhere, and need not be read for it."""
         ...
@@ -80,6 +85,10 @@ class RawTable:
     @property
     def dialect(self) -> Dialect | None:
         return self.dialects[0]
+
+    @property
+    def reading(self) -> Mapping[str, Any]:
+        return self.source.reading
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -6,11 +6,17 @@ import codecs
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 from distbp.core.errors import DataError
 from distbp.core.options import OptionError, option
 from distbp.data.table import Table
+
+# The options that say how text is read, which hold for other files of the same kind, too.
+READING: Mapping[str, type] = MappingProxyType(
+    {"delimiter": str, "quote": str, "decimal": str, "encoding": str, "skip_lines": int, "replace": dict}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +63,17 @@ class TableFiles:
                 "encoding", f"{self.encoding!r} is not known; known are utf-8, latin-1, cp1252"
             ) from None
 
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The options of `READING` that are not the usual ones."""
+        said = {name: getattr(self, name) for name in READING if getattr(self, name) != getattr(USUAL, name)}
+        return {name: dict(value) if name == "replace" else value for name, value in said.items()}
+
     def open(self, folder: Path, confined: bool = False) -> Table:
         raise DataError(
             f"{self.path}: a table needs the columns of a job (data.target); train on it, or predict with a"
             " model that was trained on one"
         )
+
+
+USUAL = TableFiles(path="a table")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distbp.data.columns.plan import Plan
 from distbp.data.columns.reading import open_raw
 from distbp.data.formats import TableFiles
 from distbp_service.errors import BadValueError
@@ -14,12 +16,21 @@ MOST_CELLS = 2_000_000  # of which each takes a hundred bytes in memory, and may
 _NAME = "rows.csv"
 
 
-def csv_inputs(body: bytes, most: int) -> dict[str, Any]:
-    """What JSON would say: {"inputs": [a mapping from column to text for each row]}, of at most `most` rows.
-    Raises DataError, BadValueError."""
+@dataclass(frozen=True)
+class CsvBody:
+    """A body of CSV; how it is read the model says, which is not known yet."""
+
+    body: bytes
+
+
+def csv_rows(given: CsvBody, most: int, plan: Plan | None) -> list[dict[str, Any]]:
+    """What JSON would say: a mapping from column to text for each row, of at most `most` rows; read as the
+    table of training was. Raises DataError, BadValueError."""
+    source = TableFiles(path=_NAME, kind="csv", **({} if plan is None else plan.reading))
+    header = None if plan is None else plan.header
     with tempfile.TemporaryDirectory(prefix="distbp-rows-") as folder:
-        (Path(folder) / _NAME).write_bytes(body)
-        table = open_raw(TableFiles(path=_NAME, kind="csv"), Path(folder), confined=True)
+        (Path(folder) / _NAME).write_bytes(given.body)
+        table = open_raw(source, Path(folder), confined=True, header=header)
         rows: list[dict[str, Any]] = []
         for row, cells in table.pieces():
             count = row + len(next(iter(cells.values())))
@@ -27,4 +38,4 @@ def csv_inputs(body: bytes, most: int) -> dict[str, Any]:
                 raise BadValueError(f"give 1 to {most:,} rows, of {MOST_CELLS:,} cells at most", "body")
             columns = [column.to_pylist() for column in cells.values()]
             rows += [dict(zip(cells, values, strict=True)) for values in zip(*columns, strict=True)]
-    return {"inputs": rows}
+    return rows

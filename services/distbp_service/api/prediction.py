@@ -20,6 +20,7 @@ from distbp.model.folder import load_model
 from distbp.model.predictor import Model as Loaded
 from distbp.nn.network import Network
 from distbp_service.api.config import Limits
+from distbp_service.api.csv_text import CsvBody, csv_rows
 from distbp_service.api.errors import TooLargeError, log
 from distbp_service.api.pictures import picture_row
 from distbp_service.api.places import Places
@@ -46,11 +47,13 @@ class Predictions:
         self._lock = threading.Lock()
 
     def predict(self, model: Model, inputs: list[Any], probabilities: bool) -> Predicted:
-        """inputs: rows, or the bytes of one picture. Raises BadValueError for inputs that do not fit,
-        TooLargeError, ConflictError for a model whose files are gone or damaged."""
+        """inputs: rows, a body of CSV, or the bytes of one picture. Raises BadValueError for what does not
+        fit, TooLargeError, ConflictError for a model whose files are gone or damaged."""
         if not 0 < len(inputs) <= self._limits.predict_rows:
             raise BadValueError(f"give 1 to {self._limits.predict_rows:,} rows", "inputs")
         loaded = self.loaded(model)
+        if isinstance(inputs[0], CsvBody):
+            inputs = csv_rows(inputs[0], self._limits.predict_rows, loaded.plan)
         try:
             x: Any
             if isinstance(inputs[0], bytes):

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException, Request
@@ -19,7 +18,7 @@ from starlette.types import Message, Scope
 
 from distbp_service.api import pictures
 from distbp_service.api.auth import PUBLIC, Caller, address, authorize
-from distbp_service.api.csv_text import csv_inputs
+from distbp_service.api.csv_text import CsvBody
 from distbp_service.api.errors import UnsupportedTypeError, described
 from distbp_service.api.json_text import read_json
 from distbp_service.api.limits import check_length, pieces
@@ -107,7 +106,7 @@ class Route(APIRoute):
             if kind:
                 given = type_of(request) if way == "files" else ""
                 if given == "text/csv":
-                    read = partial(csv_inputs, most=service.config.limits.predict_rows)
+                    read = _csv
                 elif given in pictures.TYPES:
                     read = _one_row
                 else:
@@ -118,10 +117,15 @@ class Route(APIRoute):
             async with (service.checks if kind in _HEAVY else service.work).take(shares):
                 value = await run_in_threadpool(read, body) if body or read is not read_json else None
                 if kind:
-                    request = _ReadRequest(request.scope, body, value)
+                    # FastAPI asks for the value of a body that is not empty; CSV may be.
+                    request = _ReadRequest(request.scope, body or (b"" if value is None else b"-"), value)
                 return await handle(request)
 
         return checked
+
+
+def _csv(body: bytes) -> dict[str, Any]:
+    return {"inputs": [CsvBody(body)]}
 
 
 def _one_row(body: bytes) -> dict[str, Any]:

@@ -61,6 +61,9 @@ def fit(folder: Path, name: str, **fields: Any) -> distbp.Model:
         "columns": {**columns, "others": "auto"},
         "split": {},
     }
+    if reading := fields.pop("reading", {}):
+        (folder / "lines.csv").write_text("# of houses\n" + table().replace("Oslo", "OSLO"))
+        data["train"] = {**source, "path": "lines.csv", **reading}
     job = distbp.TrainingJob.from_mapping({"data": data, "epochs": 3, "workers": 0, **fields})
     with settings.environment({"DISTBP_KERNELS": "numpy"}):
         return distbp.train(job, folder=folder, output=folder / name).model()
@@ -86,14 +89,23 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         model={"layers": [{"type": "dense", "units": 2}]},
         loss="softmax_cross_entropy",
     )
-    return {"folder": folder, "price": price, "size": size}
+    lines = fit(
+        folder,
+        "lines",
+        reading={"skip_lines": 1, "replace": {"OSLO": "Oslo"}},
+        target={"column": "price", "scale": "standard"},
+        drop=["size"],
+        model={"layers": [{"type": "dense", "units": 1}]},
+        loss="mse",
+    )
+    return {"folder": folder, "price": price, "size": size, "lines": lines}
 
 
 @pytest.fixture(scope="module")
 def api(trained: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """With both models; nothing here changes them."""
+    """With all models; nothing here changes them."""
     api = make_api(tmp_path_factory.mktemp("api"))
-    for name in ("price", "size"):
+    for name in ("price", "size", "lines"):
         job_id = api.submit(name=name)
         job, token = api.start()
         shutil.copytree(trained["folder"] / name, api.work / job_id / "run")
@@ -143,6 +155,15 @@ def test_csv_is_read_as_a_file_would_be(api: Api) -> None:
     asked = f"{path(api, 'size')}:predict?probabilities=true"
     assert api.call("POST", asked, content=text.encode(), headers=CSV).json()["probabilities"]
     assert not list(Path(tempfile.gettempdir()).glob("distbp-rows-*"))
+
+
+def test_csv_is_read_as_that_of_training_was(api: Api, trained: dict[str, Any]) -> None:
+    text = "\n".join(
+        ["# another line", ",".join(ROW), ",".join(map(str, ROW.values())).replace("Oslo", "OSLO")]
+    )
+    answer = api.call("POST", f"{path(api, 'lines')}:predict", content=text.encode(), headers=CSV).json()
+    assert answer["predictions"] == trained["lines"].predict([ROW]).tolist()
+    assert answer["unseen"] == {}
 
 
 @pytest.mark.parametrize(
