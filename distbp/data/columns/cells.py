@@ -100,31 +100,6 @@ def _without(cells: Any, missing: Sequence[str]) -> Any:
     return cells
 
 
-def first_no_text(cells: Any) -> int | None:
-    """The number of the first cell that should be text, and is not UTF-8; None where there is none."""
-    pa = arrow().pa
-    coded = pa.types.is_dictionary(cells.type)
-    texts = cells.dictionary if coded else cells
-    if not is_text(texts.type):
-        return None
-    try:
-        texts.validate(full=True)
-    except pa.ArrowInvalid:
-        wrong = [not _is_utf8(one) for one in texts.cast(pa.large_binary()).to_pylist()]
-        if coded:
-            wrong = [index is not None and wrong[index] for index in cells.indices.to_pylist()]
-        return wrong.index(True) if True in wrong else None
-    return None
-
-
-def _is_utf8(text: bytes | None) -> bool:
-    try:
-        (text or b"").decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 def matches(cells: Any, pattern: str) -> bool:
     """Whether all text that is there fits the pattern."""
     found = arrow().compute.match_substring_regex(cells, pattern)

@@ -105,6 +105,31 @@ def replaced(cells: Any, others: Mapping[str, str]) -> Any:
     return compute.if_else(compute.is_valid(places), found, cells)
 
 
+def first_no_text(cells: Any) -> int | None:
+    """The number of the first cell that should be text, and is not UTF-8; None where there is none."""
+    pa = arrow().pa
+    coded = pa.types.is_dictionary(cells.type)
+    texts = cells.dictionary if coded else cells
+    if not is_text(texts.type):
+        return None
+    try:
+        texts.validate(full=True)
+    except pa.ArrowInvalid:
+        wrong = [not _is_utf8(one) for one in texts.cast(pa.large_binary()).to_pylist()]
+        if coded:
+            wrong = [index is not None and wrong[index] for index in cells.indices.to_pylist()]
+        return wrong.index(True) if True in wrong else None
+    return None
+
+
+def _is_utf8(text: bytes | None) -> bool:
+    try:
+        (text or b"").decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _ipc(file: DataFile) -> Any:
     """A reader of Arrow's file format (Feather), or of its streams."""
     with file.path.open("rb") as handle:

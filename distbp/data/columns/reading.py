@@ -14,7 +14,7 @@ import numpy as np
 from distbp.core.errors import DataError
 from distbp.data.columns import file_rows
 from distbp.data.columns.arrow import arrow
-from distbp.data.columns.cells import first_no_text, missing_cells
+from distbp.data.columns.cells import missing_cells
 from distbp.data.columns.csv_text import Dialect, Ragged, find_dialect, first_undecodable
 from distbp.data.columns.files import check_unpacked, file_kind, find_files
 from distbp.data.columns.partitions import Folders, check_folders, folder_cells, folders_of
@@ -162,7 +162,7 @@ class RawTable:
     def _check_text(self, cells: Mapping[str, Any], row: int) -> None:
         """Typed files say that their text is UTF-8, and nobody has looked."""
         for name, column in cells.items():
-            if (index := first_no_text(column)) is not None:
+            if (index := file_rows.first_no_text(column)) is not None:
                 raise DataError(
                     f"{self.place(row + index)}, column {name!r} is not UTF-8 text; write the file again"
                 )
