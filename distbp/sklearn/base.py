@@ -3,6 +3,7 @@ MLPClassifier has, too, has its name."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
@@ -13,6 +14,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from distbp.core.arrays import Array
 from distbp.core.errors import ArgumentError
+from distbp.core.words import counted
 from distbp.model.predictor import Model
 from distbp.sklearn.frames import named, rows_of, with_targets
 from distbp.sklearn.holding_back import apart, held_back
@@ -35,6 +37,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
     n_iter_: int
     model_: Model
     _after: Before
+    _targets: list[str]  # the columns of a table that are predicted
 
     def __init__(
         self,
@@ -112,9 +115,17 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         return x[counted], y[counted], weights[counted]
 
     def _train(
-        self, x: Any, y: Array, weights: Array | None, *, outputs: int, loss: str, one_pass: bool = False
+        self,
+        x: Any,
+        y: Array,
+        weights: Array | None,
+        *,
+        outputs: int,
+        loss: str,
+        one_pass: bool = False,
+        names: Sequence[str] = ("target",),
     ) -> None:
-        """Sets `job_`, `result_`, `model_`, `n_iter_` and `loss_curve_`."""
+        """Sets `job_`, `result_`, `model_`, `n_iter_` and `loss_curve_`. names: of the targets of a table."""
         settings, values, table = self.get_params(deep=False), loss == "mse", not isinstance(x, np.ndarray)
         before = self._after if self._goes_on(one_pass) else None
         self._check_going_on(before, table)
@@ -127,18 +138,24 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         rows, keeps = len(parts[0]), None if before is None else before.keeps
         if table:
             plan = None if before is None else self.model_.plan
-            name = None if plan is None else plan.target.name
-            x, target, weight = with_targets(x, y[:, 0] if values else y, weights, name)
-            data = data_of_table(settings, target, weight, not values, rows, self.n_features_in_)
+            if plan is not None and len(names) != len(self._targets):
+                was = counted(len(self._targets), "output")
+                raise ArgumentError(
+                    f"training goes on from {was}, and y has {len(names)} now; set warm_start=False"
+                )
+            names = names if plan is None else self._targets
+            x, self._targets, weight = with_targets(x, y, weights, names, plan is not None)
+            data = data_of_table(settings, self._targets, weight, not values, rows, self.n_features_in_)
             if plan is not None and keeps is not None:  # what becomes of the columns and values, too
                 data, keeps = {key: data[key] for key in data if key != "columns"}, ("preparation", *keeps)
-                if values:
+                if values and not plan.several:
                     data["target"] = {**data["target"], "clip": bool(plan.target.limits)}
             self.job_ = job_of(
-                settings, outputs, loss, rows, seed, data=data, one_pass=one_pass, init_keeps=keeps
-            )
-            names = ("train", "validation")
-            frames = {name: x.take(part) for name, part in zip(names, parts, strict=False)}
+                settings, outputs, loss, rows, seed, data=data, one_pass=one_pass, init_keeps=keeps,
+                names=self._targets if len(self._targets) > 1 else (),
+            )  # fmt: skip
+            sets_of = zip(("train", "validation"), parts, strict=False)
+            frames = {name: x.take(part) for name, part in sets_of}
             found = trained(self.job_, frames, before, shown=bool(self.verbose))
         else:
             self.job_ = job_of(

@@ -12,6 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from distbp.core.arrays import Array
 from distbp.core.errors import ArgumentError
+from distbp.data.frames import names_of
 from distbp.sklearn.base import Estimator, takes_batches
 
 
@@ -168,7 +169,7 @@ class DistbpRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> DistbpRegressor:
         """X: (n, features) numbers, or a frame, whose columns may be text, dates and booleans, with holes.
-        y: (n,) values, or (n, outputs) where X is numbers. Waits. Raises ValueError, DistbpError."""
+        y: (n,) values, or (n, outputs). Waits. Raises ValueError, DistbpError."""
         self._learn(X, y, sample_weight, one_pass=False)
         return self
 
@@ -181,27 +182,29 @@ class DistbpRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
         return self
 
     def _learn(self, x: Any, y: Any, sample_weight: Any, one_pass: bool) -> None:
+        names = names_of(y)
         x, y, weights = self._checked(x, y, sample_weight, one_pass, multi_output=True, y_numeric=True)
         one_dimensional = y.ndim == 1
         table = not isinstance(x, np.ndarray)
         y = y.reshape(len(y), -1).astype(np.float64 if table else x.dtype)
-        if table and y.shape[1] > 1:
-            raise ArgumentError(
-                f"y has {y.shape[1]} outputs, and a frame with text or holes is trained on for one; fit an"
-                " estimator for each, as sklearn.multioutput.MultiOutputRegressor does"
-            )
+        outputs = y.shape[1]
+        if outputs == 1:
+            names = ["target"]
+        elif names is None:
+            names = [f"y{number}" for number in range(outputs)]
         self._one_dimensional = one_dimensional
         if self.recipe != "realmlp":
             self._limits = None
         elif not self._goes_on(one_pass) or self._limits is None:
             self._limits = (y.min(axis=0), y.max(axis=0))
-        self._train(x, y, weights, outputs=y.shape[1], loss="mse", one_pass=one_pass)
+        self._train(x, y, weights, outputs=outputs, loss="mse", one_pass=one_pass, names=[*map(str, names)])
 
     def predict(self, X: Any) -> Array:
         """(n,) or (n, outputs) values, as y was."""
         x = self._inputs(X)
-        y = np.asarray(self.model_.predict(x))
-        y = y.reshape(len(y), -1)
+        found = self.model_.predict(x)
+        several = isinstance(found, dict)
+        y: Array = np.column_stack([found[name] for name in self._targets] if several else [found])
         if self._limits is not None:
             y = np.clip(y, *self._limits)
         return y[:, 0] if self._one_dimensional else y

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from distbp.core.errors import ArgumentError
 from distbp.data.columns.arrow import arrow
 from distbp.data.columns.rows import as_arrow
 from distbp.data.frames import frame_kind
+from distbp.sklearn.settings import TAKEN
 
 
 def rows_of(x: Any, named: bool = False) -> tuple[Any, bool]:
@@ -47,22 +49,26 @@ def _numbers(column: Any) -> bool:
 
 
 def with_targets(
-    table: Any, y: Array, weights: Array | None, target: str | None = None
-) -> tuple[Any, str, str | None]:
-    """The table with the targets, and the weights, as further columns; their names. target: that name, which
-    no column of the rows has that counts."""
-    if target is not None and target in table.column_names:
-        table = table.drop_columns([target])
-    target = _free(table, "target") if target is None else target
-    table = table.append_column(target, arrow().pa.array(y))
+    table: Any, y: Array, weights: Array | None, names: Sequence[str], known: bool = False
+) -> tuple[Any, list[str], str | None]:
+    """The table with the targets, (n,) or (n, outputs), and the weights, as further columns; their names.
+    names: wanted for the targets; `known`: they have them, and no column of the rows with such a name
+    counts."""
+    targets = []
+    for name, column in zip(names, y.reshape(len(y), -1).T, strict=True):
+        if known and name in table.column_names:
+            table = table.drop_columns([name])
+        targets.append(_free(table, name))
+        table = table.append_column(targets[-1], arrow().pa.array(column))
     if weights is None:
-        return table, target, None
+        return table, targets, None
     weight = _free(table, "weight")
-    return table.append_column(weight, arrow().pa.array(weights)), target, weight
+    return table.append_column(weight, arrow().pa.array(weights)), targets, weight
 
 
 def _free(table: Any, name: str) -> str:
-    while name in table.column_names:
+    """A name that no column has; an output of the network can have it, too."""
+    while name in table.column_names or name in TAKEN:
         name += "_"
     return name
 

@@ -27,6 +27,8 @@ _SETTINGS = MappingProxyType(
     }
 )
 Settings = Mapping[str, Any]
+TRUNK = "trunk"  # the layer below several outputs
+TAKEN = ("input", "column", "type", TRUNK)  # what names of outputs would be mistaken for
 
 
 def job_of(
@@ -40,9 +42,11 @@ def job_of(
     data: Mapping[str, Any] | None = None,
     one_pass: bool = False,
     init_keeps: Sequence[str] | None = None,
+    names: Sequence[str] = (),
 ) -> TrainingJob:
     """The job that an estimator's settings mean. data: of a table, else None. one_pass: an epoch alone, at
-    one rate. init_keeps: what it goes on with of the training before; None: it begins. Raises JobError."""
+    one rate. init_keeps: what it goes on with of the training before; None: it begins. names: of the targets
+    of a table, where they are several, each of which has an output of its own. Raises JobError."""
     usual = usual_settings(settings)
     hidden = said(settings["hidden_layer_sizes"], usual["hidden_layer_sizes"])
     units = [*map(_plain, hidden if isinstance(hidden, Sequence | np.ndarray) else (hidden,))]
@@ -59,11 +63,13 @@ def job_of(
     in_batch = batch if type(batch) is int and batch > 0 else rows
     penalties = {"regularization": {"l2": alpha / in_batch}} if alpha else {}
     stops = stops_early(settings) and not one_pass
+    layers = _layers(settings, outputs, units, loss != "mse", data is not None)
+    losses: Any = {name: {"type": loss, "factor": 1 / len(names)} for name in names} or loss
     fields_ = {
         "name": "estimator",
         "data": {} if data is None else data,
-        "model": {"layers": _layers(settings, outputs, units, loss != "mse", data is not None)},
-        "loss": loss,
+        "model": {"layers": _apart(layers, names) if names else layers},
+        "loss": losses,
         "optimizer": update,
         **({} if whole else {"batch_size": batch}),
         "epochs": epochs,
@@ -81,7 +87,7 @@ def job_of(
         fields_ |= {
             "drop_last": not one_pass and rows > in_batch,
             "parameter_groups": realmlp.GROUPS,
-            "loss": realmlp.smoothed(loss),
+            "loss": realmlp.smoothed(losses),
         }
     try:
         return TrainingJob.from_mapping(fields_)
@@ -102,15 +108,17 @@ def _setting(path: str) -> str:
 
 
 def data_of_table(
-    settings: Settings, target: str, weight: str | None, classes: bool, rows: int, columns: int
+    settings: Settings, targets: Sequence[str], weight: str | None, classes: bool, rows: int, columns: int
 ) -> dict[str, Any]:
-    """The job's `data` of a frame. target, weight: their columns. rows, columns: how many to learn from."""
+    """The job's `data` of a frame. targets, weight: their columns. rows, columns: how many to learn from."""
     number: dict[str, Any] = {"kind": "number"}
     if not settings["standardize"]:
         number["scale"] = "none"
     elif settings["recipe"] == "table" and (bins := bins_for(rows, columns)):
         number["bins"] = bins
-    data: dict[str, Any] = {"target": target if classes else {"column": target, "scale": "standard"}}
+    values = {name: {"column": name, "scale": "standard"} for name in targets}
+    target = targets[0] if classes else values if len(targets) > 1 else values[targets[0]]
+    data: dict[str, Any] = {"target": target}
     if weight is not None:
         data["weight"] = weight
     if settings["recipe"] == "realmlp":
@@ -176,6 +184,15 @@ def _layers(
         return recipes.layers(outputs, units, activation)
     layers = [{"type": "dense", "units": n, "activation": activation} for n in units]
     return [*layers, {"type": "dense", "units": outputs}]
+
+
+def _apart(layers: list[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The layers with one output for each name in place of the last layer."""
+    *below, last = layers
+    if below:
+        below[-1] = {**below[-1], "name": TRUNK}
+    one = {**last, "units": 1, "inputs": [TRUNK if below else "input"]}
+    return [*below, *({**one, "name": name} for name in names)]
 
 
 def _optimizer(settings: Settings, epochs: Any, classes: bool) -> Any:

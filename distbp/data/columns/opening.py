@@ -17,7 +17,7 @@ from distbp.core.arrays import Array
 from distbp.core.errors import DataError
 from distbp.data.columns import keeping
 from distbp.data.columns.cells import truth
-from distbp.data.columns.choosing import Wanted, check_columns, chosen_kinds, uses_of
+from distbp.data.columns.choosing import Wanted, WantedTarget, check_columns, chosen_kinds, uses_of
 from distbp.data.columns.fitting import fit_column, moments
 from distbp.data.columns.keeping import Opened
 from distbp.data.columns.loading import Loaded, load_columns
@@ -75,8 +75,8 @@ def _prepared(
     train = load_columns(raw, uses, wanted.missing, skip=skip, read=read, room=room)
     owner = _split(wanted, train, raw.name)
     if plan is None:
-        for name in sorted(wanted.target_columns):
-            _check_target(train.columns[name], owner == 0, name, raw.name)
+        for target in wanted.targets.values():
+            notes += _check_target(train.columns[target.column], owner == 0, target, raw.name)
         plan = _fit(wanted, chosen, facts, train, owner == 0, raw)
     else:
         notes += unseen_levels(plan, train.columns)
@@ -144,14 +144,18 @@ def _split(wanted: Wanted, train: Loaded, name: str) -> Array:
     )  # fmt: skip
 
 
-def _check_target(column: Column, rows: Array, name: str, table: str) -> None:
+def _check_target(column: Column, rows: Array, target: WantedTarget, table: str) -> list[str]:
+    """Notes. Numbers of classes may be those of one: the job says how many there are, and rows may follow."""
     first = column.values[int(rows.argmax())]
-    if all((part == first).all() for part in column.chunks(rows)):
-        shown = column.levels[int(first)] if column.levels is not None else f"{first:g}"
-        raise DataError(
-            f"{table}: the target {name!r} is {shown} in all training rows, so that there is nothing to"
-            " learn; give rows with other values, or another target"
-        )
+    if not all((part == first).all() for part in column.chunks(rows)):
+        return []
+    shown = column.levels[int(first)] if column.levels is not None else f"{first:g}"
+    said = f"the target {target.column!r} is {shown} in all training rows"
+    if target.by_class and column.levels is None:
+        return [said]
+    raise DataError(
+        f"{table}: {said}, so that there is nothing to learn; give rows with other values, or another target"
+    )
 
 
 def _fit(
