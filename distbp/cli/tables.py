@@ -134,7 +134,7 @@ def lines(table: RawTable, facts: Mapping[str, Facts], target: str | None) -> It
     """The description in words, 80 columns wide where names are short."""
     from distbp.data.columns.kinds import automatic
     from distbp.data.columns.types import WORDS
-    from distbp.job.first_job import numbers_rows, task_of
+    from distbp.job.first_job import counting, task_of
 
     files = "" if len(table.files) == 1 else f" in {counted(len(table.files), 'file')}"
     yield f"{table.name}: {counted(_rows(facts), 'row')}, {counted(len(facts), 'column')}{files}"
@@ -154,9 +154,8 @@ def lines(table: RawTable, facts: Mapping[str, Facts], target: str | None) -> It
         )
         if not found.why.startswith(("all cells are", "stored as")):
             yield f"  {'':<{width}}  because {found.why}"
-    counting = [name for name, found in facts.items() if name != target and numbers_rows(found)]
-    if counting:
-        yield f"\ncolumns that only number the rows, and are dropped by a first job: {', '.join(counting)}"
+    if dropped := counting(facts, target):
+        yield f"\ncolumns that only number the rows, and are dropped by a first job: {', '.join(dropped)}"
     if target is not None and target in facts and task_of(facts[target])[0]:
         yield from _balance(facts[target])
 

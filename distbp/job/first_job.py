@@ -43,6 +43,7 @@ def first_job(source: Mapping[str, Any], facts: Mapping[str, Facts], target: str
     measured = any(round(SHARE * size) for size in sizes)
     bins = bins_for(rows, len(facts) - 1)
     kinds_of = {name: _kind(found, bins) for name, found in facts.items() if name != target}
+    kinds_of |= dict.fromkeys(counting(facts, target), "drop")
     if all(kind in ("text", "drop") for kind in kinds_of.values()):
         raise DataError(f"{source['path']}: no column beside the target {target!r} can be an input")
     page = {
@@ -125,14 +126,19 @@ def _kind(facts: Facts, bins: int) -> Any:
     numbers."""
     if facts.type == "empty":
         return "drop"
-    if numbers_rows(facts):
-        return "drop"
     kind = kinds.automatic(facts)
     binned = isinstance(kind, kinds.Number) and bins
     return {"kind": "number", "bins": bins} if binned else str(kind.type)
 
 
-def numbers_rows(facts: Facts) -> bool:
+def counting(facts: Mapping[str, Facts], target: str | None) -> list[str]:
+    """Columns that only count the rows; none where nothing else can be an input."""
+    inputs = [one for one in facts.values() if one.name != target and kinds.automatic(one).type != "text"]
+    found = [one.name for one in inputs if _counts(one)]
+    return found if len(found) < len(inputs) else []
+
+
+def _counts(facts: Facts) -> bool:
     """Whether a column only counts the rows: whole numbers without gaps, each once."""
     if facts.type != "whole" or facts.missing or facts.low is None or facts.high is None or facts.rows < 20:
         return False

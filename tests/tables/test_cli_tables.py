@@ -100,6 +100,15 @@ def test_a_first_job_has_bins_where_rows_are_enough(rows: int, bins: bool, tmp_p
     assert [getattr(kind, "bins", None) for kind in columns.values()] == [32 if bins else 0]
 
 
+def test_a_column_that_numbers_the_rows_is_better_than_none(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("sep=;\nx;y\n" + "".join(f"{n};{3 * n}\n" for n in range(40)))
+    done = cli("train", "t.csv", "--target", "y", "--output", "run")
+    assert done.exit_code == 0, done.output
+    assert "x: number" in done.stdout
+    assert "only number the rows" not in cli("data", "describe", "t.csv", "--target", "y").stdout
+    assert cli("predict", "run", "t.csv").stdout.count("\n") == 41
+
+
 def test_a_table_trains_without_a_job(tmp_path: Path) -> None:
     write(houses(), tmp_path / "h.parquet")
     done = cli("train", "h.parquet", "--target", "price", "--workers", "0", "--output", "run")

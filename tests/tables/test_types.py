@@ -128,6 +128,8 @@ def test_kinds_follow(tmp_path: Path) -> None:
         ("p,x,x\ne,x,y\np,y,x\ne,y,x\n", ",", ("0", "1", "2")),  # words alone, and no names
         ("p,q,q\ne,x,y\n", ",", ("p", "q", "q.1")),
         ("a,a,a.1\n1,2,3\n", ",", ("a", "a.2", "a.1")),
+        ("sep=;\r\na;b\r\n1,5;2\r\n", ";", ("a", "b")),  # told to Excel
+        ('\ufeff"sep=|"\n\na|b,c\n1|2\n', "|", ("a", "b,c")),
     ],
 )
 def test_delimiter_and_header_are_found(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,19 +28,20 @@ _DELIMITERS = (",", "\t", ";", "|")
 _BLANK = " "  # any number of them divides cells
 _SAMPLE = 2**18  # bytes, of which the delimiter and the header are found
 _BLOCK = 2**22  # a row must fit into it
+_EXCEL = re.compile(rb'"?sep=([\x20-\x7e\t])"?\r?\n', re.IGNORECASE)
 _THOUSANDS = r"^\s*[+-]?[0-9]{1,3}(\.[0-9]{3})+(,[0-9]+)?\s*$"
 _DECIMAL_COMMA = r"^(\s*[+-]?[0-9]*),([0-9]+([eE][+-]?[0-9]+)?\s*)$"
 
 
 class Dialect(NamedTuple):
-    """How the text of a table is cut. `names`: of its columns. `why`: how the header was found. `empty`:
-    lines without text before the first that has some."""
+    """How the text of a table is cut. `names`: of its columns. `why`: how the header was found. `above`:
+    lines before its first one, which have no text, or tell Excel the delimiter (sep=;)."""
 
     delimiter: str
     header: bool
     names: tuple[str, ...]
     why: str
-    empty: int = 0
+    above: int = 0
 
 
 @dataclass
@@ -66,7 +68,10 @@ def find_dialect(source: TableFiles, file: DataFile, *, header: bool | None = No
     if not sample.strip():
         raise DataError(f"{file.name}: there is no text in the file; check that it was copied completely")
     choices = [source.delimiter] if source.delimiter else [d for d in _DELIMITERS if d != source.decimal]
-    if not source.delimiter and ".tsv" in file.name.lower():
+    if told := _EXCEL.match(sample):
+        choices = [source.delimiter or told[1].decode()]
+        sample = sample[told.end() :]
+    if "\t" in choices and ".tsv" in file.name.lower():
         choices.insert(0, choices.pop(choices.index("\t")))
     tried = [(_table(source, sample, delimiter, whole), delimiter) for delimiter in choices]
     best = max(tried, key=lambda one: _score(*one[0]))
@@ -82,7 +87,7 @@ def find_dialect(source: TableFiles, file: DataFile, *, header: bool | None = No
             if above:
                 raise DataError(f"{file.name}: {above}")
     (table, _), delimiter = best
-    empty_lines = sum(1 for _ in itertools.takewhile(lambda line: not line, sample.splitlines()))
+    above_it = bool(told) + sum(1 for _ in itertools.takewhile(lambda line: not line, sample.splitlines()))
     if table is None or not table.num_rows:
         raise DataError(f"{file.name}: cannot be read as CSV; say its delimiter, quote and encoding")
     first = [cell or "" for cell in _first_cells(source, table)]
@@ -94,7 +99,7 @@ def find_dialect(source: TableFiles, file: DataFile, *, header: bool | None = No
     else:
         header, why = has_header(first, table)
     if not header:
-        return Dialect(delimiter, False, tuple(map(str, range(len(first)))), why, empty_lines)
+        return Dialect(delimiter, False, tuple(map(str, range(len(first)))), why, above_it)
     if any("\ufffd" in name for name in first):
         raise DataError(
             f"{file.name}: the header is not {source.encoding} text; say the encoding of the file (encoding:"
@@ -105,7 +110,7 @@ def find_dialect(source: TableFiles, file: DataFile, *, header: bool | None = No
     names, again = apart(names)
     why += "".join(f"; {name!r} is there again, and called {new!r}" for name, new in again[:3])
     note = f"{why}; the name of column {', '.join(map(str, empty))} is empty" if empty else why
-    return Dialect(delimiter, True, tuple(names), note, empty_lines)
+    return Dialect(delimiter, True, tuple(names), note, above_it)
 
 
 def read_csv(
@@ -181,7 +186,7 @@ def _opened(source: TableFiles, file: DataFile, delimiter: str) -> Iterator[Any]
 def _read_options(source: TableFiles, dialect: Dialect, *, use_threads: bool) -> Any:
     return arrow().csv.ReadOptions(
         column_names=list(dialect.names),
-        skip_rows=source.skip_lines + dialect.empty,
+        skip_rows=source.skip_lines + dialect.above,
         skip_rows_after_names=int(dialect.header),  # a row, whose cells may hold line ends
         encoding=source.encoding,
         block_size=_BLOCK,
