@@ -305,7 +305,11 @@ TARGETS = [
         None,
         r"targets of shape \(5, 1, 1\); give labels \(rows,\) or values \(rows, outputs\)",
     ),
-    (np.array([0, 1, np.nan, 1, 1]), None, "row 2.* is NaN"),
+    (
+        np.array([0, 1, np.nan, 1, 1]),
+        None,
+        r"row 2.* is NaN\. 1 of 5 rows are bad; mend them, or leave them out\.",
+    ),
     (np.zeros(5, int), np.array([1, -1, 1, 1, 1.0]), "row 1 of the weights is -1"),
 ]
 

@@ -66,7 +66,8 @@ def given_for(
     named = model.network.named_inputs
     with_targets = with_targets and not model.compares_with_inputs
     if words:
-        table = load(source_of(words, with_targets=with_targets, model=model), Path(), named=named)
+        source = source_of(words, with_targets=with_targets, model=model)
+        table = load(source, Path(), bad_rows=None, named=named)
     else:
         table = split_of(model_dir, split, model)
     if model.compares_with_inputs:

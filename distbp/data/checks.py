@@ -89,12 +89,12 @@ class Allowed:
 ANY = Allowed()  # whatever is finite as float64
 
 
-def check_rows(table: Table, bad_rows: BadRows = "refuse", allowed: Allowed = ANY) -> Table:
+def check_rows(table: Table, bad_rows: BadRows | None = "refuse", allowed: Allowed = ANY) -> Table:
     """The table without bad rows: a number that is not as `allowed`, a missing label, a weight below 0.
 
     "refuse": raises DataError with the file, row and column of the first, and the number of bad rows.
     "skip": leaves them out and counts them in `skipped`; DataError only if none is left, or no row weighs
-    anything.
+    anything. None: as "refuse", where nobody has that choice.
     """
     bad = np.zeros(len(table), dtype=np.uint8)  # why the row is bad, by what comes first in it
     counts: dict[str, int] = {}
@@ -110,10 +110,9 @@ def check_rows(table: Table, bad_rows: BadRows = "refuse", allowed: Allowed = AN
                 row, place, told = found
                 first = f"{name}: row {table.row_number(row)}{place}"
     skipped = sum(counts.values())
-    if skipped and bad_rows == "refuse":
-        raise DataError(
-            f"{first}. {skipped:,} of {len(table):,} rows are bad; mend them, or set bad_rows: skip. {told}"
-        )
+    if skipped and bad_rows != "skip":
+        way = "leave them out" if bad_rows is None else "set bad_rows: skip"
+        raise DataError(f"{first}. {skipped:,} of {len(table):,} rows are bad; mend them, or {way}. {told}")
     if skipped == len(table):
         raise DataError(f"{first}. All {skipped:,} rows are bad, so that none is left; mend the data. {told}")
     if skipped:

@@ -113,7 +113,7 @@ def joined(
     return tuple(named), side_by_side(given, named, name)
 
 
-def checked(table: Table, named: Sequence[NamedInput], bad_rows: BadRows, allowed: Allowed) -> Table:
+def checked(table: Table, named: Sequence[NamedInput], bad_rows: BadRows | None, allowed: Allowed) -> Table:
     """The table with its inputs in the order of the network's, where it has several, without bad rows (see
     `check_rows`). Raises DataError where they do not fit."""
     table = check_rows(_fitted(table, named), bad_rows, allowed)

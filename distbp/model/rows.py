@@ -64,7 +64,7 @@ def rows_to_evaluate(
         return _windows(network, heads.all[0].loss, classes, x, y, weights, prepare)
     allowed = Allowed(network.dtype)
     nothing, outputs = np.zeros((len(x), 1), np.uint8), names_of(loss)
-    table = from_arrays(nothing, y, weights, name="the data", allowed=allowed, outputs=outputs)
+    table = from_arrays(nothing, y, weights, bad_rows=None, name="the data", allowed=allowed, outputs=outputs)
     check_names(table, loss)
     targets = all_as_taken(table, heads, network.dtype, classes)
     return _Rows(network, x, targets, table.weights, prepare)

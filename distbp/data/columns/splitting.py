@@ -9,6 +9,7 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError
 from distbp.core.streams import Purpose, generator
+from distbp.core.words import counted
 
 OWNERS = ("train", "test", "validation")  # by their numbers; the last two in the order of their draw
 NOBODY = -1
@@ -52,8 +53,8 @@ def split_rows(
             if classes is not None and way == "stratified":
                 way = f"stratified, each of {len(np.unique(classes[there])):,} classes by itself"
             raise DataError(
-                f"{name}: the {split} set would have no row ({sum(found):,} rows, split by {way}); give it"
-                " another share, or split in another way"
+                f"{name}: the {split} set would have no row ({counted(sum(found), 'row')}, split by {way});"
+                " give it another share, or split in another way"
             )
     return owner
 

@@ -28,7 +28,7 @@ def load(
     folder: Path,
     *,
     confined: bool = False,
-    bad_rows: BadRows = "refuse",
+    bad_rows: BadRows | None = "refuse",
     allowed: Allowed = ANY,
     named: Sequence[NamedInput] = (),
 ) -> Table:

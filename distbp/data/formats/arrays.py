@@ -38,7 +38,7 @@ def from_arrays(
     targets: Any = None,
     weights: Any = None,
     *,
-    bad_rows: BadRows = "refuse",
+    bad_rows: BadRows | None = "refuse",
     name: str = "the arrays",
     allowed: Allowed = ANY,
     outputs: Sequence[str] = (),
