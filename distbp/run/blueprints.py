@@ -22,6 +22,7 @@ from distbp.engine.memory_need import check_memory, needed
 from distbp.job import TrainingJob
 from distbp.job.data_checks import check_against_data
 from distbp.job.graph import drawing_of
+from distbp.job.realmlp import GROUPS
 from distbp.nn.losses.several import names_of, parts_of
 from distbp.nn.metrics import Frame, frame_of
 from distbp.nn.network import Network
@@ -100,7 +101,8 @@ def check_splits(job: TrainingJob, splits: Splits) -> tuple[tuple[float, ...] | 
 
 
 def group_notes(groups: Mapping[str, Any], paths: Sequence[str]) -> list[str]:
-    """What to say of patterns that fit no tensor. Raises JobError with every name that is none."""
+    """What to say of patterns that fit no tensor, but for those of a recipe, which serve tables of any
+    columns. Raises JobError with every name that is none."""
     left = [name for name in groups if not any(fnmatchcase(path, name) or path == name for path in paths)]
     faults = []
     for name in left:
@@ -110,7 +112,7 @@ def group_notes(groups: Mapping[str, Any], paths: Sequence[str]) -> list[str]:
             faults.append(Fault(f"parameter_groups.{name}", f"is no tensor of the network; {hint}"))
     if faults:
         raise JobError(faults)
-    return [f"parameter_groups: no tensor has a name like {name}" for name in left]
+    return [f"parameter_groups: no tensor has a name like {name}" for name in left if name not in GROUPS]
 
 
 def _frames(splits: Splits) -> dict[str, Frame]:

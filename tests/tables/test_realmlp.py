@@ -11,6 +11,8 @@ from houses import houses, write
 
 from distbp import TrainingJob, resume, train
 from distbp.core import settings
+from distbp.run.blueprints import check_splits
+from distbp.run.splits import open_splits
 from distbp.team.ray.session import RaySession
 
 
@@ -56,6 +58,20 @@ def test_written_out(here: tuple[Path, str], tmp_path: Path) -> None:
     assert "recipe" not in text
     assert train(TrainingJob.from_yaml(text), output=tmp_path / "run").params_sha256 == digest
     assert resume(tmp_path / "run").params_sha256 == digest
+
+
+def test_only_patterns_of_the_user_are_noted(tmp_path: Path) -> None:
+    """Neither a table without numbers nor arrays have all tensors that the recipe gives rates."""
+    table = write(houses().select(["city", "price"]), tmp_path / "h.csv")
+    arrays = {"train": {"format": "blobs", "samples": 64, "features": 3, "classes": 3, "seed": 1}}
+    jobs = [wanted(table), wanted(table, data=arrays, loss="softmax_cross_entropy", metrics=None)]
+    jobs[1]["model"] = {"recipe": "realmlp", "outputs": 3}
+    for fields in jobs:
+        fields["parameter_groups"] = {"*.nothing": {"rate": 2}}
+        job = TrainingJob.from_mapping(fields)
+        _, notes = check_splits(job, open_splits(job, tmp_path, {}))
+        told = [note for note in notes if "no tensor" in note]
+        assert told == ["parameter_groups: no tensor has a name like *.nothing"]
 
 
 @pytest.fixture(scope="module")

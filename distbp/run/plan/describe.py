@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +31,8 @@ from distbp.run.train import by_split, check_job
 @dataclass(frozen=True)
 class LayerFacts:
     """`number`: None of the entry, by which the columns of a table enter. `sources`: the numbers of the
-    layers that it takes, -1 the data. `parameters`: how many; `flops`: of one sample in one step."""
+    layers that it takes, -1 the data. `parameters`: how many; `flops`: of its ops, for one sample in one
+    step."""
 
     number: int | None
     type: str
@@ -62,7 +64,8 @@ class Operand:
 class TapeRow:
     """One op. `section`: forward, loss, backward or update. `layer`: its number; None where it is of none.
     `whole`, `real`: the op's own numbers. `flops`, `seconds`: for one slice, or of an update, for all
-    parameters. `share`: of the step, in which all but updates run once for each shard."""
+    parameters. `share`: of the step, in which all but updates run once for each shard and copy of the
+    parameters."""
 
     number: int
     section: str
@@ -79,7 +82,7 @@ class TapeRow:
 
 @dataclass(frozen=True)
 class Description:
-    """`flops`: of one step, as the layers state them. `work`: numbers that the tape of one slice works in.
+    """`flops`: of all ops of one step. `work`: numbers that the tape of one slice works in.
     `memory`: what training takes, in bytes by what for. `tape`: None where it was not asked for."""
 
     name: str
@@ -89,7 +92,7 @@ class Description:
     batch_size: int
     shards: int
     slice_rows: int
-    flops: float
+    flops: int
     memory: Mapping[str, int]
     work: int
     kernels: str
@@ -113,7 +116,8 @@ def describe_job(
     splits = open_splits(job, path_given(folder, "folder"), by_split(given))
     blueprint = make_blueprint(job, splits)
     network, slice_rows = blueprint.network(), blueprint.sharding().slice_rows(0, 0)
-    lowered = lower(network, slice_rows, job.loss, training=True)
+    lowered = lower(network, slice_rows, job.loss, training=not job.optimizer.copies)
+    updates = [] if job.optimizer.whole_batch else Rule(blueprint.update_rule()).rows  # its moves are no ops
     data, threads = splits.copied_bytes(job), settings.processors()
     need = needed(
         job, blueprint.input_shape, blueprint.rows, entry=blueprint.entry, data=data, threads=threads
@@ -123,16 +127,16 @@ def describe_job(
     if tape:
         with numerics.one_blas_thread():
             weighted = splits.ready(blueprint).splits["train"].weights is not None
-            rows = _tape(blueprint, network, lowered, slice_rows, weighted)
+            rows = _tape(blueprint, network, lowered, updates, slice_rows, weighted)
     return Description(
         job.name,
         network.input_shape,
-        tuple(_layers(network)),
+        tuple(_layers(network, lowered.rows, slice_rows, _runs(blueprint))),
         network.parameter_count,
         blueprint.batch_size,
         blueprint.shards,
         slice_rows,
-        blueprint.flops * blueprint.batch_size,
+        _flops_of_a_step(blueprint, lowered.rows, updates),
         dict(need.parts),
         lowered.work,
         blueprint.kernels,
@@ -142,8 +146,27 @@ def describe_job(
     )
 
 
-def _layers(network: Network) -> list[LayerFacts]:
-    counts = network.parameters_by_layer
+def _runs(blueprint: Blueprint) -> int:
+    """How often a shard runs its slice in a step: with the parameters, and with each copy of them."""
+    return 1 + blueprint.job.optimizer.copies
+
+
+def _flops(row: Row, rows: int) -> int:
+    return int(row.op.flops([ref.shape(rows) for ref in row.refs]))
+
+
+def _flops_of_a_step(blueprint: Blueprint, ops: Sequence[Row], updates: Sequence[Row]) -> int:
+    sharding = blueprint.sharding()
+    slices = Counter(sharding.slice_rows(0, shard) for shard in range(blueprint.shards))
+    of_shards = sum(count * _flops(row, rows) for rows, count in slices.items() if rows for row in ops)
+    count = blueprint.network().parameter_count
+    return _runs(blueprint) * of_shards + sum(_flops(row, count) for row in updates)
+
+
+def _layers(network: Network, ops: Sequence[Row], slice_rows: int, runs: int) -> list[LayerFacts]:
+    counts, flops = network.parameters_by_layer, Counter[int]()
+    for row in ops:
+        flops[row.layer] += runs * _flops(row, slice_rows)
     entry = [ENTRY] if network.entry is not None else []
     return [
         LayerFacts(
@@ -153,19 +176,23 @@ def _layers(network: Network) -> list[LayerFacts]:
             () if number == ENTRY else network.wiring[number],
             network.shapes[0 if number == ENTRY else number + 1],
             counts.get(number, 0),
-            network.layer(number).flops(*network.input_shapes(number)),
+            flops[number] / slice_rows,
         )
         for number in (*entry, *range(len(network.layers)))
     ]
 
 
 def _tape(
-    blueprint: Blueprint, network: Network, lowered: Lowered, slice_rows: int, weighted: bool
+    blueprint: Blueprint,
+    network: Network,
+    lowered: Lowered,
+    updates: Sequence[Row],
+    slice_rows: int,
+    weighted: bool,
 ) -> tuple[TapeRow, ...]:
     kernels, count = kernel_sets.load(blueprint.kernels), network.parameter_count
-    ops = lowered.rows
+    ops, runs = lowered.rows, blueprint.shards * _runs(blueprint)
     rule = Rule(blueprint.update_rule())
-    updates = [] if blueprint.job.optimizer.whole_batch else rule.rows  # its moves are no ops
     spaces, slices = random_slice(blueprint, network, lowered, slice_rows, weighted)
     alone = [row.of_all_steps() for row in ops]  # whatever lengths were drawn
     of_network = op_seconds(alone, spaces, slices, slice_rows, kernels, network)
@@ -173,7 +200,7 @@ def _tape(
     spaces, slices = random_vectors(rule, network, stretch)
     of_piece = op_seconds(updates, spaces, slices, stretch, kernels, network)
     of_rule = [seconds * count / stretch for seconds in of_piece]
-    total = blueprint.shards * sum(of_network) + sum(of_rule)
+    total = runs * sum(of_network) + sum(of_rule)
     found = []
     sections = [*_sections(ops), *["update"] * len(updates)]
     for number, (row, section) in enumerate(zip([*ops, *updates], sections, strict=True)):
@@ -189,10 +216,10 @@ def _tape(
                 _operands(row, rows, list(rule.slots) if update else None, network, weighted),
                 row.whole,
                 row.real,
-                int(row.op.flops([ref.shape(rows) for ref in row.refs])),
+                _flops(row, rows),
                 row.deferred,
                 seconds,
-                seconds * (1 if update else blueprint.shards) / total,
+                seconds * (1 if update else runs) / total,
             )
         )
     return tuple(found)
@@ -201,7 +228,8 @@ def _tape(
 def _sections(ops: Sequence[Row]) -> list[str]:
     """Of each op: the loss comes after the forward pass, and a layer after it is of the backward pass."""
     loss = next(number for number, row in enumerate(ops) if row.layer == LOSS)
-    backward = next(number for number, row in enumerate(ops) if number > loss and row.layer != LOSS)
+    after = [number for number, row in enumerate(ops) if number > loss and row.layer != LOSS]
+    backward = after[0] if after else len(ops)
     return ["forward"] * loss + ["loss"] * (backward - loss) + ["backward"] * (len(ops) - backward)
 
 
