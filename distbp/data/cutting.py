@@ -14,7 +14,7 @@ from distbp.data.given import as_array
 from distbp.data.sequences import with_lengths
 from distbp.data.series import take_windows, windows_of
 from distbp.data.table import Table
-from distbp.data.targets import Classes, Meaning, as_taken, understand
+from distbp.data.targets import Classes, Known, Meaning, as_taken, understand
 from distbp.nn.losses.base import Loss
 
 
@@ -92,11 +92,16 @@ def real_steps(table: Table) -> Array:
 
 
 def understand_steps(
-    tables: Mapping[str, Table], loss: Loss, outputs: int | None, dtype: np.dtype[Any]
+    tables: Mapping[str, Table],
+    loss: Loss,
+    outputs: int | None,
+    dtype: np.dtype[Any],
+    known: Known | None = None,
 ) -> Meaning:
     """As `understand`, of windows: targets are labels (windows, steps), or values (windows, steps *
     outputs); padding has label 0, or the value 0. Raises DataError."""
-    meaning = understand({name: _steps(table) for name, table in tables.items()}, loss, outputs, dtype)
+    steps = {name: _steps(table) for name, table in tables.items()}
+    meaning = understand(steps, loss, outputs, dtype, known=known)
     placed = {name: _placed(tables[name], targets) for name, targets in meaning.targets.items()}
     return replace(meaning, targets=placed)
 

@@ -263,7 +263,7 @@ class Network:
 
     @property
     def flops(self) -> float:
-        """Of a sample in a step, as if every input wanted its gradient; `shards: auto` and bits depend on it."""
+        """Of a sample in a step, as if every input wanted its gradient. `shards: auto` decides by it."""
         numbers = [*[ENTRY][: self.entry is not None], *range(len(self.layers))]
         return float(sum(self.layer(n).flops(*self.input_shapes(n)) for n in numbers)) or 1.0
 

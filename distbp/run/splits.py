@@ -202,11 +202,12 @@ def open_splits(
             " train(job, data=(x, y))"
         )
     heads = _heads(job, tables["train"].features)
+    classes, dtype = known_classes(model, heads), np.dtype(job.dtype)
     if steps is None:
-        meaning = understand_all(tables, job.loss, heads, np.dtype(job.dtype), known_classes(model, heads))
+        meaning = understand_all(tables, job.loss, heads, dtype, classes)
     else:
-        outputs = None if heads is None else heads.all[0].outputs[1]
-        meaning = understand_steps(tables, parts_of(job.loss)[0].loss, outputs, np.dtype(job.dtype))
+        outputs, loss = None if heads is None else heads.all[0].outputs[1], parts_of(job.loss)[0].loss
+        meaning = understand_steps(tables, loss, outputs, dtype, classes.get(""))
     return Splits(tables, preprocessing, meaning)
 
 

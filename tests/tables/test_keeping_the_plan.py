@@ -142,6 +142,23 @@ def test_classes_keep_their_outputs(tmp_path: Path) -> None:
         train(classes(write(strange(), tmp_path / "d.csv"), **fields), output=tmp_path / "four")
 
 
+def test_classes_of_steps_keep_their_outputs(tmp_path: Path) -> None:
+    layers = [{"type": "elman", "units": 3, "return_sequences": True}, {"type": "dense_steps", "units": 3}]
+    job = TrainingJob(
+        model={"layers": layers}, loss="softmax_cross_entropy", data={"truncated_bptt_steps": 3}, epochs=1,
+        batch_size=2, workers=0,
+    )  # fmt: skip
+    x = np.random.default_rng(0).normal(size=(4, 7, 2))
+    y = np.array([3, 5, 9])[np.arange(28).reshape(4, 7) % 3]
+    one = train(job, data=(x, y), output=tmp_path / "one")
+    assert one.model().classes == (3, 5, 9)
+    later = job.replace(init=str(tmp_path / "one"), init_keeps=["preparation"])
+    two = train(later, data=(x, np.where(y == 3, 5, y)), output=tmp_path / "two")
+    assert two.model().classes == (3, 5, 9)
+    with pytest.raises(DataError, match="7 is a class that the model does not have; it has 3, 5, 9"):
+        train(later, data=(x, np.where(y == 3, 7, y)), output=tmp_path / "three")
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
