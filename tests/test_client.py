@@ -507,6 +507,53 @@ def test_a_model_is_checked(script: Script, tmp_path: Path) -> None:
     assert not (tmp_path / "escape").exists()
 
 
+@pytest.mark.parametrize(
+    ("fields", "targets", "fault"),
+    [
+        ({"init_keeps": ["preparation"]}, ["a", "b", "a", "b"], ""),  # which alone would be classes 0 and 1
+        ({"init_keeps": ["preparation"]}, ["a", "b", "a", "d"], "d is a class that the model does not have"),
+        (
+            {"init_keeps": ["optimizer"]},
+            ["a", "b", "a", "b"],
+            "has 3 outputs, but the labels are of 2 classes",
+        ),
+        ({"init_keeps": ["preparation"], "init": "model:mdl_2"}, ["a", "b", "a", "d"], ""),  # may not be read
+        (
+            {"init_keeps": ["preparation"], "init": "runs/1"},
+            ["a", "b", "a", "d"],
+            "",
+        ),  # no model of a service
+    ],
+)
+def test_data_is_checked_against_the_model_that_a_job_goes_on_with(
+    script: Script, tmp_path: Path, fields: dict[str, Any], targets: list[str], fault: str
+) -> None:
+    x, job = np.arange(8.0).reshape(4, 2), JOB.replace(data={"train": None}, epochs=1, workers=0)
+    result = distbp.train(job, data=(x, ["a", "b", "c", "b"]), output=tmp_path / "run")
+    files = {f"model/{p.name}": p.read_bytes() for p in (result.path / "model").iterdir()}
+
+    def answer(asked: Asked) -> Any:
+        if asked.path == "/v1/models/mdl_1":
+            return 200, {"id": "mdl_1", "info": {"params_sha256": result.params_sha256}}
+        if asked.path == "/v1/models/mdl_1/download":
+            return 200, archive_of(files)
+        if asked.path == "/v1/models/mdl_2":
+            return 403, problem("forbidden", "the token may not read")
+        if asked.method == "GET":
+            return 404, problem("not_found", "no")
+        return 202, {"id": "job_1"}
+
+    script.answers = answer
+    later = job.replace(**{"init": "model:mdl_1", **fields})
+    with Service(transport(script.url)) as service:
+        if not fault:
+            assert service.submit(later, data=(x, targets)).id == "job_1"
+            return
+        with pytest.raises(distbp.DistbpError, match=fault):
+            service.submit(later, data=(x, targets))
+    assert all(asked.method == "GET" for asked in script.asked)  # nothing was sent
+
+
 # Imports --------------------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from distbp.client.models import fetch_model
 from distbp.client.transport import Transport
 from distbp.core.errors import RemoteError
 from distbp.core.options import paths
@@ -33,7 +34,7 @@ from distbp.nn.named_inputs import named_inputs
 from distbp.run.blueprints import check_splits
 from distbp.run.splits import SPLITS, open_splits
 
-DATASET = "dataset:"
+DATASET, MODEL = "dataset:", re.compile("model:(mdl_[0-9a-z]{1,64})")
 _PIECE = 2**20
 _ANSWER_S = 900.0  # the service unpacks all of the archive once before it answers
 TARGETS = "targets"  # in an archive; of several outputs targets.NAME
@@ -79,14 +80,33 @@ def place_data(
             elsewhere = True
     if not parcels:
         return job
-    if not elsewhere and not job.init_keeps:  # of a model that the service has
-        check_splits(job, open_splits(job, folder, arrays))
+    if not elsewhere:
+        _check(transport, job, folder, arrays)
     sources: dict[str, Any] = {
         split: _sent(transport, parcel, f"{job.name} {split}") for split, parcel in parcels.items()
     }
     if not elsewhere:
         sources["folder"] = None
     return job.replace(data=job.data.model_copy(update=sources))
+
+
+def _check(transport: Transport, job: TrainingJob, folder: Path, arrays: Mapping[str, Any]) -> None:
+    """The data against the job. Where that keeps the preparation of a model, the service is asked for the
+    model; where it may not be read, the runner checks the data."""
+    if "preparation" not in (job.init_keeps or ()):
+        check_splits(job, open_splits(job, folder, arrays))
+        return
+    if (named := MODEL.fullmatch(str(job.init))) is None:
+        return  # the service says so
+    with tempfile.TemporaryDirectory(prefix="distbp-init-") as temporary:
+        place = Path(temporary) / "model"
+        try:
+            fetch_model(transport, transport.call("GET", f"/v1/models/{named[1]}"), place)
+        except RemoteError as error:
+            if error.status in (403, 404):  # of 404, too, the service says more
+                return
+            raise
+        check_splits(job, open_splits(job, folder, arrays, init=place))
 
 
 # Writes an archive, and returns the source that a job has in it, by the path of the dataset.
