@@ -15,10 +15,13 @@ from distbp import JobError, TrainingJob
 from distbp.cli.main import group
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError, ModelError
+from distbp.data.batches import ShardReader
 from distbp.data.formats import Npz, from_arrays, load
 from distbp.data.named_inputs import fit_each
 from distbp.model.given import rows_of_inputs
 from distbp.nn.named_inputs import NamedInput, named_inputs
+from distbp.run.blueprints import make_blueprint
+from distbp.run.splits import open_splits
 
 LAYERS: list[dict[str, Any]] = [
     {"type": "input", "name": "image", "shape": [1, 4, 4], "scale": 255},
@@ -255,6 +258,31 @@ def test_rows_that_hold_them_side_by_side_are_checked() -> None:
     rows[3, 19] = 9  # an id
     with pytest.raises(ModelError, match="input 'words': row 3, column 0 of the inputs is 9"):
         model.predict(rows.reshape(60, 1, -1))
+
+
+def test_rows_whose_longest_inputs_are_alike_share_a_batch() -> None:
+    layers = [
+        {"type": "input", "name": "one", "shape": [6, 1], "ragged": True, "scale": 7},
+        {"type": "input", "name": "two", "shape": [9], "ragged": True},
+        {"type": "embedding", "entries": 4, "size": 2, "inputs": ["two"]},
+        {"type": "lstm", "units": 2, "name": "told"},
+        {"type": "gru", "units": 2, "inputs": ["one"], "name": "heard"},
+        {"type": "concatenate", "inputs": ["told", "heard"]},
+        {"type": "dense", "units": 1},
+    ]
+    lengths = np.random.default_rng(1).integers(0, (7, 10), (64, 2))
+    x = {"one": [np.ones((n, 1)) for n, _ in lengths], "two": [np.ones(n, int) for _, n in lengths]}
+    found = {}
+    for together in (True, False):
+        wanted = job(model={"layers": layers}, data={}, batch_size=8, bucket_by_length=together)
+        splits = open_splits(wanted, Path(), {"train": (x, np.zeros(64))})
+        blueprint = make_blueprint(wanted, splits)
+        sharding, (rows, dealt) = blueprint.sharding(), splits.ready(blueprint).train(1)
+        reader = ShardReader(rows, dealt, sharding, 1, np.dtype("f4"))
+        slices = [lengths.max(axis=1)[reader.rows(step)] for step in range(8)]
+        assert sorted(np.concatenate(slices)) == sorted(lengths.max(axis=1)[dealt])
+        found[together] = [int(one.max() - one.min()) for one in slices]
+    assert max(found[True]) <= 2 < max(found[False])
 
 
 def test_rows_may_all_have_no_steps() -> None:

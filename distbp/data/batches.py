@@ -124,7 +124,8 @@ class ShardReader:
         self.shard = shard
         self._data = data
         self._dealt = dealt
-        self._lengths = data.inputs[dealt, -1].astype(np.int64) if sharding.buckets else None
+        lengths = [data.inputs[dealt, column] for column in sharding.buckets]
+        self._lengths = np.max(lengths, axis=0).astype(np.int64) if lengths else None
         self._begins = begins_of(data.inputs, dealt) if sharding.series else None
         self._steps = sharding.steps_per_epoch
         self._full_batches = sharding.rows // sharding.batch_size

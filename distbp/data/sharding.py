@@ -46,9 +46,10 @@ def evaluated_rows(rows: int, shards: int, shard: int, begins: Array | None = No
 @dataclass(frozen=True)
 class Sharding:
     """`rows`: of the training set. `drop_last`: leave out the last, smaller batch of an epoch (which rows
-    are left out changes from epoch to epoch when shuffling). `buckets`: rows have lengths, and those of a
-    slice are to be similar. `series`: rows are windows of series; then `dealt` and `order` are told in which
-    of them one begins. `past`: epochs before the job, which count where an order is drawn."""
+    are left out changes from epoch to epoch when shuffling). `buckets`: where rows have lengths, and those
+    of a slice are to be similar: which numbers of a row are lengths, of which the largest counts. `series`:
+    rows are windows of series; then `dealt` and `order` are told in which of them one begins. `past`: epochs
+    before the job, which count where an order is drawn."""
 
     rows: int
     batch_size: int
@@ -56,7 +57,7 @@ class Sharding:
     seed: int = 0
     shuffle: bool = True
     drop_last: bool = False
-    buckets: bool = False
+    buckets: tuple[int, ...] = ()
     series: bool = False
     past: int = 0
 

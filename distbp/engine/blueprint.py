@@ -22,6 +22,7 @@ from distbp.nn.head_metrics import metrics_of
 from distbp.nn.layers.columns import Columns
 from distbp.nn.losses.several import heads_of, names_of
 from distbp.nn.metrics import Frame
+from distbp.nn.named_inputs import named_inputs
 from distbp.nn.network import Carry, Network
 from distbp.optim import Part, chain
 from distbp.optim.schedules import Constant, PlateauState, Progress
@@ -108,11 +109,17 @@ class Blueprint:
     def sharding(self) -> Sharding:
         job, rows = self.job, self.rows["train"]
         shuffle = job.shuffle and job.batch_size != "full"  # of a sum over all rows the order changes nothing
-        buckets = shuffle and self.lengths and not self.series and job.bucket_by_length
+        buckets = shuffle and not self.series and job.bucket_by_length
         return Sharding(
-            rows, self.batch_size, self.shards, job.seed, shuffle, job.drop_last, buckets, self.series,
-            self.past.epochs,
+            rows, self.batch_size, self.shards, job.seed, shuffle, job.drop_last,
+            self._lengths_at if buckets else (), self.series, self.past.epochs,
         )  # fmt: skip
+
+    @property
+    def _lengths_at(self) -> tuple[int, ...]:
+        """Which numbers of a row are lengths."""
+        several = tuple(one.end for one in named_inputs(self.job.model.layers) if one.ragged)
+        return several or (-1,) * self.lengths
 
     def measures(self, network: Network, split: str = "") -> Measures:
         heads = heads_of(self.job.loss, network.answer_shapes)

@@ -158,7 +158,7 @@ def lengths_of_slices(sharding: Sharding, lengths: Array, epoch: int) -> list[li
 
 @given(shardings, st.integers(0, 3))
 def test_buckets_use_every_row_once_and_are_sorted(sharding: Sharding, epoch: int) -> None:
-    sharding = replace(sharding, shuffle=True, drop_last=False, buckets=True)
+    sharding = replace(sharding, shuffle=True, drop_last=False, buckets=(-1,))
     lengths = np.random.default_rng(1).integers(0, 9, sharding.rows)
     steps = lengths_of_slices(sharding, lengths, epoch)
     full = steps[: sharding.rows // sharding.batch_size]
@@ -169,7 +169,7 @@ def test_buckets_use_every_row_once_and_are_sorted(sharding: Sharding, epoch: in
 
 def test_slices_of_one_step_have_similar_lengths_in_all_shards() -> None:
     """And come in a random order, another one in each epoch."""
-    sharding, lengths = Sharding(960, 32, 4, buckets=True), np.arange(960) % 60
+    sharding, lengths = Sharding(960, 32, 4, buckets=(-1,)), np.arange(960) % 60
     orders = []
     for epoch in range(2):
         steps = lengths_of_slices(sharding, lengths, epoch)
@@ -180,8 +180,8 @@ def test_slices_of_one_step_have_similar_lengths_in_all_shards() -> None:
 
 
 def test_buckets_reach_over_a_pool_of_slices_at_most() -> None:
-    sharding = Sharding(2 * POOL * 4, 4, 1, buckets=True)
-    plain = order_of_epoch(replace(sharding, buckets=False), 0)
+    sharding = Sharding(2 * POOL * 4, 4, 1, buckets=(-1,))
+    plain = order_of_epoch(replace(sharding, buckets=()), 0)
     lengths = np.random.default_rng(0).integers(0, 9, sharding.rows)
     data = PreparedRows(np.stack([lengths] * 2, axis=1).astype(np.float32), np.arange(len(lengths)), None)
     found = readers(sharding, data)
