@@ -588,7 +588,9 @@ def test_each_of_several_inputs_ends_at_its_own_steps(cell: str, bidirectional: 
     assert check(told).largest < 1e-12
     assert [len(layer["a"]) for layer in told["layers"][:2]] == [2, 4]
     empty = {**given, "short": [SERIES[0][:0]] * 8}
-    with pytest.raises(ArgumentError, match="sample 2 has no steps, so there is nothing to explain"):
+    with pytest.raises(
+        ArgumentError, match=r"sample 2 has no steps in its input 'short', so there is nothing to"
+    ):
         explained(layers, empty, CLASSES)
 
 

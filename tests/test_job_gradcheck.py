@@ -16,6 +16,7 @@ from rigs import make_job
 
 from distbp import TrainingJob
 from distbp.core.arrays import Array
+from distbp.core.errors import JobError
 from distbp.engine.worker import Worker
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.gradcheck import Report
@@ -274,3 +275,13 @@ def test_images_with_black_borders() -> None:
     job = TrainingJob(model={"layers": layers}, loss="softmax_cross_entropy")
     report = check_job(job, given={"train": (x, np.arange(16) % 3)})
     assert report.passed, report
+
+
+def test_units_without_a_derivative_have_no_gradient_to_check() -> None:
+    layers = [{"type": "dense", "units": 3, "activation": "step"}, {"type": "dense", "units": 2}]
+    job = TrainingJob(
+        data={"train": {"format": "blobs", "classes": 2}}, model={"layers": layers},
+        loss="softmax_cross_entropy", optimizer="evolution",
+    )  # fmt: skip
+    with pytest.raises(JobError, match=r"layers.0: 'step' has a derivative of zero, so there is no gradient"):
+        check_job(job)

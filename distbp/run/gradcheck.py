@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from distbp.core.arguments import path_given
+from distbp.core.errors import Fault, JobError
 from distbp.core.reduction import Block
 from distbp.core.streams import Purpose, generator
 from distbp.engine.blueprint import Blueprint
@@ -18,6 +19,7 @@ from distbp.engine.worker import Worker
 from distbp.job import TrainingJob
 from distbp.job.checks import neediest
 from distbp.nn import kernels as kernel_sets
+from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.gradcheck import Report, Vector, check
 from distbp.nn.network import aligned_vector
 from distbp.nn.program import Program
@@ -47,6 +49,7 @@ def check_job(
     Penalties and clipping are the parameter server's and are not part of it. Raises JobError, DataError.
     """
     training.check_job(job)
+    _has_gradients(job)
     rows = min(job.batch_rows(MAX_ROWS), MAX_ROWS)
     most = max(1, rows // neediest(job.model.layers).rows_needed)
     shards = job.shards if job.shards == "auto" else min(job.shards, most)
@@ -73,6 +76,14 @@ def check_job(
         ]
         loss = _mean_loss(blueprint, worker, vector)
         return check(loss, vector, analytic, parts, np.sort(np.concatenate(chosen)), draw=draw, watch=watch)
+
+
+def _has_gradients(job: TrainingJob) -> None:
+    """Only a job that asks for no gradient may have units without one."""
+    for index, layer in enumerate(job.model.layers if job.optimizer.copies else ()):
+        if layer.ends_in is not None and not ACTIVATIONS[layer.ends_in].trainable:
+            text = f"{layer.ends_in!r} has a derivative of zero, so there is no gradient to check"
+            raise JobError([Fault(f"model.layers.{index}", text)])
 
 
 def _mean_loss(blueprint: Blueprint, worker: Worker, vector: Vector) -> Callable[[Vector], float]:

@@ -105,6 +105,18 @@ def test_a_coordinate_on_which_two_points_lie_far_off_is_tried_with_four() -> No
     assert check(steep, x, right).worst.error < 1e-7
 
 
+def test_a_sharp_bend_is_tried_with_smaller_steps() -> None:
+    """As the loss of a normalization whose slice has two rows, nearly alike."""
+
+    def bend(x: np.ndarray) -> float:
+        return float(np.hypot(x, 1e-3).sum())
+
+    x = np.array([5e-4])
+    right = x / np.hypot(x, 1e-3)
+    assert check(bend, x, right).passed
+    assert not check(bend, x, right * (1 + 1e-6)).passed
+
+
 def test_a_near_kink_is_tried_again_with_smaller_steps() -> None:
     def relu_sum(x: np.ndarray) -> float:
         return float(np.maximum(x, 0).sum())

@@ -60,8 +60,12 @@ def sample_of(
     rows, _ = data.train(0)
     x = aligned_vector(math.prod(network.row_shape), network.input_dtype).reshape(1, *network.row_shape)
     rows.gather(np.array([row]), x)
-    if 0 in ends_of(network, x).values():
-        raise ArgumentError(f"sample {number} has no steps, so there is nothing to explain; name another row")
+    empty = [layer for layer, end in ends_of(network, x).items() if end == 0]
+    if empty:
+        where = "" if empty[0] == DATA else f" in its input {network.layers[empty[0]].name!r}"
+        raise ArgumentError(
+            f"sample {number} has no steps{where}, so there is nothing to explain; name another row"
+        )
     weights = np.zeros((0, 1))
     if blueprint.series:
         given = np.ones(network.answers) if rows.weights is None else rows.weights[row].astype(np.float64)
