@@ -143,7 +143,16 @@ _TABLE = (
     NetworkRow("lstm", "LSTM(64), 50 x 8", _SEQUENCE, _recurrent("lstm"), 64, 4096, "adam", 1e-3),
     NetworkRow("elman", "Elman(64), 50 x 8", _SEQUENCE, _recurrent("elman"), 64, 4096, "adam", 1e-3),
     NetworkRow(
-        "embedding", "embedding 10k x 32, 32 ids", (SENTENCE,), _WORDS, 256, 16_384, "sgd", 0.01, WORDS
+        "embedding",
+        "embedding 10k x 32, 32 ids",
+        (SENTENCE,),
+        _WORDS,
+        256,
+        16_384,
+        "sgd",
+        0.01,
+        WORDS,
+        shards=1,
     ),
     NetworkRow(
         "transformer", "transformer 2 x d64, 64 ids", (LENGTH,), _TRANSFORMER, 32, 512, "adam", 1e-3, SYMBOLS

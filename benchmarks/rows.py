@@ -22,9 +22,9 @@ class Row:
     `sizes` counts units, from the inputs to the classes; `samples` are the rows of the table, and an epoch
     is `samples // batch` full batches (the few left over wait for the next shuffle). `learning_rate`
     multiplies the gradient of the mean loss. `shards`: into how many parts distbp's job cuts a batch where
-    there are two cores; a batch of ten small samples is not worth cutting. `shards_of_one_core`: the same on
-    one core. `optimizer` and `loss` are names of distbp's. `class_weights`: class k weighs 1 + k / classes;
-    `l1`: of the weights, not of the biases.
+    there are two cores; one where a batch is not worth cutting, as `shards: auto` finds.
+    `shards_of_one_core`: the same on one core. `optimizer` and `loss` are names of distbp's. `class_weights`:
+    class k weighs 1 + k / classes; `l1`: of the weights, not of the biases.
     """
 
     name: str
