@@ -48,7 +48,7 @@ WORKERS = 2  # of a measured exchange
 SMALL = 1_000  # floats that take no time, so that what is left is wake-ups
 MEASURE_S = 0.3  # for each quantity
 WARM_STEPS = 3  # the first of them binds programs and starts threads
-MOST_AHEAD = 256  # steps between two looks at the clock
+PIECES = 32  # of a measurement, at the least: what other programs do to some of them does not count
 PATIENCE_S = 30.0  # for a process that measures with us
 _TOTALS = 3
 
@@ -93,20 +93,21 @@ def _inline_step(blueprint: Blueprint, data: Holdings, seconds: float) -> float 
     short, or ends in NaN at once."""
     vector = blueprint.network().initialize(blueprint.job.seed)
     team = InlineTeam(blueprint, data, Snapshot(0, {"vector": vector}))
-    deadline, first, began = math.inf, 0, 0.0
-    step, ahead = 0, 1
+    deadline, step, ahead = math.inf, 0, 1
+    times: list[float] = []  # of a step, piece by piece
     try:
-        while step < blueprint.total_steps and time.perf_counter() < deadline:
-            step = team.run(step, min(step + ahead, blueprint.total_steps), NO_PLATEAU, lambda: False)
-            if first == 0 and step >= WARM_STEPS:
-                first, began = step, time.perf_counter()
-                deadline = began + seconds
-            ahead = min(2 * ahead, MOST_AHEAD)
+        while step < blueprint.total_steps and (began := time.perf_counter()) < deadline:
+            reached = team.run(step, min(step + ahead, blueprint.total_steps), NO_PLATEAU, lambda: False)
+            took = time.perf_counter() - began
+            if step >= WARM_STEPS:
+                times.append(took / (reached - step))
+                deadline = min(deadline, began + seconds)
+            step, ahead = reached, 2 * ahead if took < seconds / PIECES else ahead
     except NotFiniteError:
-        step = team.server.step
+        pass  # what was measured holds
     finally:
         team.close()
-    return (time.perf_counter() - began) / (step - first) if step > first > 0 else None
+    return statistics.median(times) if times else None
 
 
 def _jitter(times: list[float]) -> float:
