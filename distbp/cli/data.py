@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from distbp.cli.table_targets import compared_with, targets_of
 from distbp.core.arrays import Array, Shape
 from distbp.core.errors import DataError, Fault, JobError
 from distbp.core.storage import commit_file, explained, user_path
 from distbp.data.checks import Allowed
-from distbp.data.columns.cells import truth, truths
 from distbp.data.columns.files import looks_like_table
-from distbp.data.columns.loading import Use, load_columns, weights_of
-from distbp.data.columns.reading import RawTable, open_raw
-from distbp.data.columns.rows import EncodedRows, encode_file
+from distbp.data.columns.loading import load_columns
+from distbp.data.columns.reading import open_raw
+from distbp.data.columns.rows import EncodedRows, encode_file, encode_good
 from distbp.data.formats import Idx, Images, Npy, Npz, Source, TableFiles, load
 from distbp.data.formats.images import SUFFIXES
 from distbp.data.given import arranged
@@ -36,7 +36,6 @@ from distbp.run.splits import open_splits
 if TYPE_CHECKING:
     from distbp.job import TrainingJob
     from distbp.model.predictor import Model
-    from distbp.nn.losses.several import Head
 
 
 @dataclass(frozen=True)
@@ -100,44 +99,39 @@ def _rows_of(model: Model, model_dir: Path, words: Sequence[str], split: str, *,
     source = source_of(words, with_targets=with_targets, reading=plan.reading)
     if not isinstance(source, TableFiles):
         raise _no_data("the model takes a table: CSV, Parquet, Arrow, JSON lines")
-    table = open_raw(source, Path(), header=plan.header)
+    skip = with_targets and _leaves_out_bad_rows(model_dir)
+    table = open_raw(source, Path(), skip=skip, header=plan.header)
     ahead = plan.series.horizon if plan.series is not None and with_targets else 0
-    rows = encode_file(plan, table, model.network.dtype, ahead)
-    targets, weights, notes = None, None, rows.seen.notes
+    targets, weights, kept = None, None, None
+    skipped: Mapping[str, int] = {}
+    if skip:
+        good = encode_good(plan, table, model.network.dtype, compared_with(model, table))
+        rows, columns, skipped, kept = good.rows, good.columns, good.skipped, good.kept
+    else:
+        rows, columns = encode_file(plan, table, model.network.dtype, ahead), {}
+        if with_targets:
+            uses = compared_with(model, table)
+            columns = load_columns(table, uses, plan.missing, skip=None).columns
+    notes = rows.seen.notes
     if with_targets:
-        targets = without_names({head.name: _targets_of(model, head, table) for head in model.heads})
-        weights = weights_of(table, plan.weight, plan.missing)
+        targets = without_names({head.name: targets_of(model, head, columns) for head in model.heads})
+        weights = np.asarray(columns[plan.weight].values) if plan.weight in columns else None
         if plan.weight and weights is None:
             notes.append(f"there is no column {plan.weight!r}, the weight of the job: all rows count alike")
     if plan.reading and source.reading == plan.reading and table.dialect is not None:
         notes.append(f"read as in training: {', '.join(f'{k} {v!r}' for k, v in plan.reading.items())}")
     numbers = np.arange(len(rows)) if rows.windows is None else rows.windows.last
+    numbers = numbers if kept is None else kept
     if rows.windows is not None and targets is not None:
         change = plan.series is not None and plan.series.difference
         targets = targets[numbers + ahead] - targets[numbers] if change else targets[numbers + ahead]
         weights = None if weights is None else weights[numbers + ahead]
-    return Given(rows, numbers, table.name, targets, weights, notes=notes)
+    return Given(rows, numbers, table.name, targets, weights, skipped, notes)
 
 
-def _targets_of(model: Model, head: Head, table: RawTable) -> Array:
-    """The targets of one output in a table, as the network was trained on them."""
-    assert model.plan is not None
-    code, classes = model.plan.targets[head.name], model.classes_of(head)
-    kind = int if classes is None else type(classes[0])
-    if code.name not in table.names:
-        raise DataError(f"{table.name}: has no column {code.name!r}, the target to compare with")
-    use = Use({str: "level", bool: "boolean"}.get(kind, "number"), False, "target")
-    column = load_columns(table, {code.name: use}, model.plan.missing, skip=None).columns[code.name]
-    targets = np.asarray(column.values)
-    if column.levels is not None:
-        said = truths(classes or ())  # True in a CSV is true in a typed file
-        names = [one if one in (classes or ()) else said.get(truth(one), one) for one in column.levels]
-        return np.asarray(np.array(names)[targets])
-    if kind is bool:
-        return targets.astype(bool)
-    if head.is_label:  # a column of numbers, which are looked at
-        return targets[:, None]
-    return code.scale(targets) if code.scaled else targets
+def _leaves_out_bad_rows(model_dir: Path) -> bool:
+    """Whether the job of a run says so."""
+    return (model_dir / "job.yaml").exists() and read_job(model_dir).data.bad_rows == "skip"
 
 
 def source_of(

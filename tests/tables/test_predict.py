@@ -373,3 +373,29 @@ def test_targets_of_a_file_that_cannot_be_compared_with(tmp_path: Path) -> None:
     (tmp_path / "u.csv").write_text("a,y\n1,1.0\n2,\n")
     said = cli("evaluate", tmp_path / "run", tmp_path / "u.csv").stderr
     assert "row 1, column 'y': the target is missing. Mend it, or leave such rows out\n" in said
+
+
+def test_bad_rows_of_a_file_are_left_out_where_the_job_says_so(tmp_path: Path) -> None:
+    """As in training: the metrics are those of the rows that are left."""
+    frame = houses().to_pandas().assign(count=1)
+    good = frame[200:]
+    good.to_csv(tmp_path / "good.csv", index=False)
+    bad = frame[:5].astype(object)
+    bad.loc[0, "price"], bad.loc[1, "area"], bad.loc[2, "area"] = None, "big", "inf"
+    bad.loc[3, "count"], bad.loc[4, "area"] = -1, 1e300
+    lines = pd.concat([bad, good]).to_csv(index=False).splitlines(keepends=True)
+    (tmp_path / "bad.csv").write_text("".join([*lines, lines[0], "1,2\n"]))
+    write(houses().append_column("count", pa.array([1] * 300)), tmp_path / "h.csv")
+    asked = job(tmp_path / "h.csv", bad_rows="skip", weight="count")
+    train(asked, output=tmp_path / "run")
+    wanted = json.loads(cli("evaluate", tmp_path / "run", tmp_path / "good.csv", "--json").stdout)
+    done = cli("evaluate", tmp_path / "run", tmp_path / "bad.csv", "--json")
+    assert json.loads(done.stdout) == wanted and wanted["rows"] == 100
+    said = cli("evaluate", tmp_path / "run", tmp_path / "bad.csv").stdout.splitlines()
+    assert said[:2] == [
+        f"100 rows of {tmp_path / 'bad.csv'}",
+        "  bad_rows: skip left out 7 of 107 rows (1: the header again, 1: a wrong number of cells,"
+        " 1: no number in 'area', 1: Inf in 'area', 1: missing target, 1: weight below 0,"
+        " 1: too large inputs)",
+    ]
+    assert cli("predict", tmp_path / "run", tmp_path / "bad.csv").exit_code == 3  # each row needs an answer

@@ -199,3 +199,15 @@ def test_booleans_and_days_as_categories(column: str, tmp_path: Path) -> None:
         found.append((result.params_sha256, *(model.predict(one).tolist() for one in others)))
         assert len({str(one) for one in found[-1][1:]}) == 1
     assert found[0] == found[1]
+
+
+def test_numbers_with_a_dictionary(tmp_path: Path) -> None:
+    """As pandas writes categories of numbers."""
+    table = houses()
+    coded = table.set_column(0, "rooms", table["rooms"].combine_chunks().dictionary_encode())
+    plain, found = (
+        open_splits(job(write(one, tmp_path / f"{name}.feather")), Path()).plan
+        for name, one in (("plain", table), ("coded", coded))
+    )
+    assert plain is not None and found is not None
+    assert found.to_json() == plain.to_json()

@@ -358,3 +358,22 @@ def test_what_cannot_go_on_is_said() -> None:
 
 def test_the_names_are_found_on_demand() -> None:
     assert distbp.sklearn.DistbpClassifier is DistbpClassifier is distbp.DistbpClassifier
+
+
+@pytest.mark.parametrize("recipe", [None, "table", "realmlp"])
+@pytest.mark.parametrize("two", [False, True])
+def test_values_that_are_all_one(recipe: str | None, two: bool) -> None:
+    """As with arrays, and as scikit-learn's regressors take them."""
+    y = np.full(len(X), 5.0)
+    y = np.column_stack([y, VALUES]) if two else y
+    net = DistbpRegressor(**QUICK, recipe=recipe).fit(X, y)
+    found = net.predict(X)
+    assert found.shape == y.shape
+    np.testing.assert_allclose(found.reshape(len(X), -1)[:, 0], 5, atol=0.3)
+
+
+def test_the_first_values_may_be_all_one() -> None:
+    net = DistbpRegressor(**QUICK).partial_fit(X[:9], np.full(9, 1000.0)).partial_fit(X, VALUES)
+    assert np.isfinite(net.predict(X)).all()
+    note = "the target 'target_' is 5 in all training rows"
+    assert note in DistbpRegressor(**QUICK).fit(X, np.full(len(X), 5.0)).result_.notes

@@ -75,8 +75,9 @@ def _prepared(
     train = load_columns(raw, uses, wanted.missing, skip=skip, read=read, room=room)
     owner = _split(wanted, train, raw.name)
     if plan is None:
+        in_files = isinstance(sources["train"], TableFiles)
         for target in wanted.targets.values():
-            notes += _check_target(train.columns[target.column], owner == 0, target, raw.name)
+            notes += _check_target(train.columns[target.column], owner == 0, target, raw.name, in_files)
         plan = _fit(wanted, chosen, facts, train, owner == 0, raw)
     else:
         notes += unseen_levels(plan, train.columns)
@@ -144,14 +145,15 @@ def _split(wanted: Wanted, train: Loaded, name: str) -> Array:
     )  # fmt: skip
 
 
-def _check_target(column: Column, rows: Array, target: WantedTarget, table: str) -> list[str]:
-    """Notes. Numbers of classes may be those of one: the job says how many there are, and rows may follow."""
+def _check_target(column: Column, rows: Array, target: WantedTarget, table: str, in_files: bool) -> list[str]:
+    """Notes. Numbers of classes may be those of one: the job says how many there are, and rows may follow.
+    From Python values may be one, as in arrays."""
     first = column.values[int(rows.argmax())]
     if not all((part == first).all() for part in column.chunks(rows)):
         return []
     shown = column.levels[int(first)] if column.levels is not None else f"{first:g}"
     said = f"the target {target.column!r} is {shown} in all training rows"
-    if target.by_class and column.levels is None:
+    if column.levels is None and (target.by_class or not in_files):
         return [said]
     raise DataError(
         f"{table}: {said}, so that there is nothing to learn; give rows with other values, or another target"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,9 +13,10 @@ from distbp.core.arrays import Array
 from distbp.core.errors import DataError
 from distbp.data.columns import cells as c
 from distbp.data.columns.arrow import arrow
+from distbp.data.columns.loading import Use, load_columns
 from distbp.data.columns.plan import Plan, Seen
 from distbp.data.columns.reading import NamedTable
-from distbp.data.columns.store import read_cells
+from distbp.data.columns.store import Column, read_cells
 from distbp.data.frames import frame_kind
 from distbp.data.windows import Windows
 
@@ -46,6 +47,33 @@ def encode_file(plan: Plan, table: NamedTable, dtype: Any, ahead: int = 0) -> En
         groups += _groups(plan, cells)
         times += _times(plan, cells)
     return _encoded(plan, np.concatenate(parts), seen, groups, times, ahead, table.name)
+
+
+class GoodRows(NamedTuple):
+    """The rows of a file that can be used, with further columns of theirs. `kept`: their numbers in the file;
+    `skipped`: how many others there are, by reason."""
+
+    rows: EncodedRows
+    columns: Mapping[str, Column]
+    kept: Array
+    skipped: Mapping[str, int]
+
+
+def encode_good(plan: Plan, table: NamedTable, dtype: Any, others: Mapping[str, Use]) -> GoodRows:
+    """What training takes of a file where bad rows are left out. `others`: columns beside the inputs. Raises
+    DataError with every column that is missing, or where no row is left."""
+    seen = Seen(extra=plan.check_names(table.names, table.name))
+    uses = {column.name: Use(column.reads, column.numeric) for column in plan.columns}
+    loaded = load_columns(table, {**uses, **others}, plan.missing, skip=True)
+    kept = np.arange(len(loaded)) if loaded.kept is None else np.flatnonzero(loaded.kept)
+    found = {name: Column(of.values[kept], of.levels) for name, of in loaded.columns.items()}
+    inputs = np.empty((len(kept), plan.width), dtype)
+    plan.encode_piece({name: (found[name].values, found[name].levels) for name in uses}, inputs, seen)
+    good, skipped = np.isfinite(inputs).all(axis=1), dict(loaded.skipped)
+    if not good.all():  # what the inputs' type cannot hold
+        skipped["too large inputs"] = int((~good).sum())
+    columns = {name: Column(found[name].values[good], found[name].levels) for name in others}
+    return GoodRows(EncodedRows(inputs[good], seen), columns, kept[good], skipped)
 
 
 def encode_given(plan: Plan, given: Any, dtype: Any) -> EncodedRows:

@@ -209,7 +209,7 @@ def survey(
     typed = set() if deep or c.means_values(missing) else set(table.typed)
     for cells in table.beginnings(sorted(typed)) if typed else ():
         for name, piece in cells.items():
-            finders[name].see(piece, 0, table)
+            finders[name].see(c.cleaned(piece, missing), 0, table)
     if rest := [name for name in table.names if name not in typed]:
         before: dict[str, Any] = {}
         with Threads() as threads:
