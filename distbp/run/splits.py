@@ -19,6 +19,7 @@ from distbp.data.checks import Allowed, check_rows
 from distbp.data.columns.cells import MISSING
 from distbp.data.columns.choosing import Wanted, WantedTarget, Window
 from distbp.data.columns.given import GivenTable
+from distbp.data.columns.noticing import absent_classes
 from distbp.data.columns.opening import open_table
 from distbp.data.columns.plan import Plan
 from distbp.data.columns.series import windowed
@@ -260,7 +261,8 @@ def _open_table(
     shared = (
         [] if opened.windows else shared_rows(tables, meaning.targets)
     )  # rows of a series have a time each
-    notes = (*opened.notes, *shared)
+    absent = [] if opened.windows else absent_classes(meaning)
+    notes = (*opened.notes, *absent, *shared)
     return Splits(tables, plain, meaning, opened.plan, notes)
 
 

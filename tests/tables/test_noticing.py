@@ -58,6 +58,29 @@ def test_classes_that_a_split_does_not_have(names: list[object], said: str, tmp_
     ]
 
 
+def test_classes_that_a_file_of_its_own_does_not_have(tmp_path: Path) -> None:
+    frame = houses().to_pandas()
+    frame["price"] = [("low", "mid", "high")[i % 3] for i in range(len(frame))]
+    frame[:200].to_csv(tmp_path / "h.csv", index=False)
+    other = frame[200:]
+    other[other["price"] != "mid"].to_csv(tmp_path / "v.csv", index=False)
+    given = {"validation": {"format": "table", "path": "v.csv"}, "split": {"validation": 0, "test": 0.2}}
+    notes = open_splits(classes(**given), tmp_path).notes
+    assert [note for note in notes if "class" in note] == ["the validation set has no row of class 'mid'"]
+
+
+@pytest.mark.parametrize("loss", ["sigmoid_cross_entropy", "softmax_cross_entropy"])
+def test_a_class_of_two_that_a_file_does_not_have(loss: str, tmp_path: Path) -> None:
+    frame = houses().to_pandas()
+    frame.to_csv(tmp_path / "h.csv", index=False)
+    frame[frame["garden"]].to_csv(tmp_path / "v.csv", index=False)
+    given = {"validation": {"format": "table", "path": "v.csv"}, "split": None}
+    units = 1 if loss.startswith("sig") else 2
+    fields = {"loss": loss, "model": {"layers": [{"type": "dense", "units": units}]}, "metrics": None}
+    notes = open_splits(job("h.csv", target="garden", **given).replace(**fields), tmp_path).notes
+    assert "the validation set has no row of class 'False'" in notes
+
+
 @pytest.mark.parametrize("text", [True, False])
 def test_rows_that_two_sets_have(text: bool, tmp_path: Path) -> None:
     """Rows 0 to 9 of the training set are in the validation set, rows 0 to 4 with another target."""
@@ -133,4 +156,36 @@ def test_columns_that_name_the_target_or_the_rows(tmp_path: Path) -> None:
         " only name the rows",
         "columns whose values name those of the target 'price', one for one: 'sign', 'flag'; if they are not"
         " known when you predict, drop them",
+    )
+
+
+def test_columns_that_nearly_name_the_target(tmp_path: Path) -> None:
+    frame = houses(1000).to_pandas()
+    dear = (frame["price"] > frame["price"].median()).to_numpy()
+    frame["price"] = np.where(dear, "dear", "cheap")
+    for name, wrong in (("near", 3), ("far", 30)):
+        flipped = dear.copy()
+        flipped[:wrong] ^= True
+        frame[name] = np.where(flipped, "A", "B")
+    frame.loc[frame.index[-1], "near"] = "C"
+    frame["rare"] = np.where(np.arange(len(frame)) % 200, "usual", "rare")
+    frame.to_csv(tmp_path / "h.csv", index=False)
+    notes = open_splits(classes(split=None), tmp_path).notes
+    assert notes == (
+        "columns whose values name those of the target 'price', nearly one for one: 'near'; if they are not"
+        " known when you predict, drop them",
+    )
+
+
+def test_more_rows_than_are_looked_at_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distbp.data.columns.noticing.CHUNK_ROWS", 150)
+    frame = houses().to_pandas().assign(country="BE", zero=0, empty=np.nan, late=0, gone=np.nan)
+    frame.loc[290, ["late", "gone"]] = 1
+    frame["id"] = np.arange(len(frame)) * 2
+    frame.to_csv(tmp_path / "h.csv", index=False)
+    kinds = {"empty": "number", "gone": "number"}
+    assert open_splits(job("h.csv", columns=kinds, split=None), tmp_path).notes[:2] == (
+        "columns with one value in all training rows, which say nothing: 'country', 'zero', 'empty'",
+        "columns with another whole number in each of the first 150 training rows, as ids have: 'id'; drop"
+        " those that only name the rows",
     )

@@ -11,10 +11,12 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.data.columns.encoders import CategoryCode
 from distbp.data.columns.plan import Plan, Seen
-from distbp.data.columns.splitting import OWNERS
 from distbp.data.columns.store import CHUNK_ROWS, Column
+from distbp.data.table import chunks
+from distbp.data.targets import Meaning
 
 _SAME = 0.9999  # a correlation that only a copy has
+_NEARLY = 0.99  # of the rows of each class, that a column names
 _SHOWN = 8
 _MANY = 100  # rows, in which a column of counts or of codes has some value twice
 
@@ -22,28 +24,33 @@ _MANY = 100  # rows, in which a column of counts or of codes has some value twic
 def notices(plan: Plan, columns: Mapping[str, Column], owner: Array, by_class: Set[str]) -> Iterator[str]:
     """Each in a sentence that names the columns. owner: of each row, as `splitting.split_rows` gives it.
     by_class: the targets that are classes."""
-    first = owner[:CHUNK_ROWS] == 0
+    training = owner == 0
+    first = training[:CHUNK_ROWS]
     values = {name: columns[name].values[:CHUNK_ROWS][first] for name in plan.needs}
-    constant = [name for name, cells in values.items() if _one_value(cells)]
-    if constant and not (owner[CHUNK_ROWS:] == 0).any():
+    constant = [n for n, cells in values.items() if _one_value(cells) and _stays_one(columns[n], training)]
+    if constant:
         yield f"columns with one value in all training rows, which say nothing: {_listed(constant)}"
     ids = [one.name for one in plan.columns if one.type == "number" and _differs_always(values[one.name])]
     if ids:
+        more = training[CHUNK_ROWS:].any()
+        rows = f"each of the first {int(first.sum()):,} training rows" if more else "every training row"
         yield (
-            f"columns with another whole number in every training row, as ids have: {_listed(ids)}; drop"
+            f"columns with another whole number in {rows}, as ids have: {_listed(ids)}; drop"
             " those that only name the rows"
         )
     for name in dict.fromkeys(code.name for code in plan.targets.values()):
         target = columns[name]
         own = target.values[:CHUNK_ROWS][first]
-        same = [n for n in plan.needs if n != name and _names_each(values[n], own)]
-        if same:
-            yield (
-                f"columns whose values name those of the target {name!r}, one for one: {_listed(same)}; if"
-                " they are not known when you predict, drop them"
-            )
+        shares = {n: _names_each(values[n], own) for n in plan.needs if n != name}
+        same = [n for n, share in shares.items() if share == 1]
+        nearly = [n for n, share in shares.items() if _NEARLY <= share < 1]
+        for found, how in ((same, "one for one"), (nearly, "nearly one for one")):
+            if found:
+                yield (
+                    f"columns whose values name those of the target {name!r}, {how}: {_listed(found)}; if"
+                    " they are not known when you predict, drop them"
+                )
         if target.levels is not None or name in by_class:
-            yield from _absent(target, owner)
             continue
         copies = [
             n
@@ -89,18 +96,28 @@ def _differs_always(cells: Array) -> bool:
     )
 
 
-def _names_each(cells: Array, target: Array) -> bool:
-    """Whether each value of a column stands for one of the target, and the other way around: a class by
-    another name. Values that come less than five times on average show nothing."""
-    if len(np.unique(cells[:_MANY])) > len(np.unique(target)):
-        return False
+def _stays_one(column: Column, rows: Array) -> bool:
+    """Whether all of some rows, (n,) bool, have the one value of the first of them."""
+    one = column.values[int(rows.argmax())]
+    return all(_one_value(np.append(part, one)) for part in column.chunks(rows))
+
+
+def _names_each(cells: Array, target: Array) -> float:
+    """How nearly each value of a column stands for one of the target, and the other way around: a class by
+    another name. The least share, over the classes, of the rows of a class and of the value that go together;
+    0 where a class has no such value. Values that come less than five times on average show nothing."""
+    if len(np.unique(cells[:_MANY])) > 2 * len(np.unique(target)):
+        return 0.0
     there = ~_missing(cells)
-    (names, of_cells), (classes, of_target) = (
-        np.unique(values[there], return_inverse=True) for values in (cells, target)
+    (names, of_cells, rows), (classes, of_target, wanted) = (
+        np.unique(values[there], return_inverse=True, return_counts=True) for values in (cells, target)
     )
-    if not 1 < len(names) == len(classes) <= there.sum() // 5:
-        return False
-    return len(np.unique(of_cells * len(classes) + of_target)) == len(names)
+    if not 1 < len(classes) <= min(len(names), int(there.sum()) // 5):
+        return 0.0
+    pairs, together = np.unique(of_cells * len(classes) + of_target, return_counts=True)
+    shares = together / np.maximum(rows[pairs // len(classes)], wanted[pairs % len(classes)])
+    found = shares[shares > 0.5]  # at most one of each value, and of each class
+    return float(found.min()) if len(found) == len(classes) else 0.0
 
 
 def _follows(cells: Array, target: Array) -> bool:
@@ -114,21 +131,25 @@ def _follows(cells: Array, target: Array) -> bool:
         return bool(abs(x @ y) > _SAME * np.sqrt((x @ x) * (y @ y)))
 
 
-def _absent(target: Column, owner: Array) -> Iterator[str]:
-    """Classes that a split has no row of."""
-    found: dict[str, set[float]] = {}
-    for number, split in enumerate(OWNERS):
-        for part in target.chunks(owner == number):
-            if len(part):
-                found.setdefault(split, set()).update(np.unique(part).tolist())
+def absent_classes(meaning: Meaning) -> Iterator[str]:
+    """Classes that a set has no row of, in words. meaning: of the targets, as `understand_all` gives it."""
+    for one in meaning.parts.values() or (meaning,):
+        if one.facts.kind == "labels" or one.classes is not None:
+            yield from _absent(one)
+
+
+def _absent(meaning: Meaning) -> Iterator[str]:
+    found: dict[str, set[int]] = {}
+    for split, targets in meaning.targets.items():
+        labels = targets if targets.ndim == 1 else targets.argmax(axis=1)
+        if targets.shape[1:] == (1,):  # yes or no
+            labels = targets[:, 0].astype(np.intp)
+        found[split] = {int(n) for _, part in chunks(labels) for n in np.flatnonzero(np.bincount(part))}
     every = set().union(*found.values())
     for split, there in found.items():
         lost = sorted(every - there)
         if lost:
-            names = (
-                [f"{n:g}" for n in lost] if target.levels is None else [target.levels[int(n)] for n in lost]
-            )
-            names = names if target.levels is None else sorted(names)
+            names = [str(n if meaning.classes is None else meaning.classes[n]) for n in lost]
             yield f"the {split} set has no row of class {_listed(names)}"
 
 
