@@ -74,6 +74,7 @@ def test_a_classifier_is_a_job_with_the_names_of_scikit_learn() -> None:
     assert list(net.classes_) == sorted(set(names)) and net.n_features_in_ == 4
     assert list(net.feature_names_in_) == list(x.columns)
     np.testing.assert_allclose(net.predict_proba(x).sum(axis=1), 1)
+    np.testing.assert_array_equal(net.predict_log_proba(x), np.log(net.predict_proba(x)))
     assert isinstance(net.job_, distbp.TrainingJob) and net.job_.seed == 7
     assert net.n_iter_ == net.job_.epochs == 60 == len(net.result_.history["train_loss"])
     assert net.result_.model() is net.model_

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -138,7 +139,7 @@ def train(
         )
     _close(result, as_json)
     if target is not None and not as_json:
-        click.echo(f"predict rows: distbp predict {result.path} ROWS.csv")
+        click.echo(f"predict rows: distbp predict {shlex.quote(str(result.path))} ROWS.csv")
 
 
 def _load_kernels(workers: Any) -> None:

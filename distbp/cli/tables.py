@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,8 @@ def describe(path: str, target: str | None, write_job: Path | None, as_json: boo
     page, why = (None, None) if target is None else first_job(source, facts, target)
     if as_json:
         columns = [_plain(found, automatic(found).type) for found in facts.values()]
-        click.echo(json.dumps({"table": table.name, "rows": _rows(facts), "columns": columns, "job": page}))
+        found = {"table": table.name, "rows": _rows(facts), "csv": _dialect(table), "columns": columns}
+        click.echo(json.dumps({**found, "job": page}))
     else:
         click.echo("\n".join(lines(table, facts, target)))
         if why:
@@ -69,7 +71,7 @@ def describe(path: str, target: str | None, write_job: Path | None, as_json: boo
         with explained(write_job):
             commit_file(write_job, _beside(page, source, write_job).encode())
         if not as_json:
-            click.echo(f"a first job is in {write_job}; train it: distbp train {write_job}")
+            click.echo(f"a first job is in {write_job}; train it: distbp train {shlex.quote(str(write_job))}")
 
 
 def is_table(path: str) -> bool:
@@ -161,13 +163,19 @@ def lines(table: RawTable, facts: Mapping[str, Facts], target: str | None) -> It
 
 
 def _balance(found: Facts) -> Iterator[str]:
-    if not found.levels or len(found.levels) > _CLASSES:
+    if not found.levels:
         return
     yield ""
     yield f"classes of {found.name!r}:"
     total = sum(found.levels.values())
-    for level, count in sorted(found.levels.items(), key=lambda one: (-one[1], one[0])):
+    every = sorted(found.levels.items(), key=lambda one: (-one[1], one[0]))
+    shown = every if len(every) <= _CLASSES + 1 else every[:_CLASSES]
+    for level, count in shown:
         yield f"  {_cut(level, 24):<24}{count:>12,}{count / total:>9.1%}"
+    if rest := every[len(shown) :]:
+        count = sum(count for _, count in rest)
+        yield f"  {f'{len(rest):,} more':<24}{count:>12,}{count / total:>9.1%}"
+        yield f"  the rarest is {_cut(rest[-1][0], 24)} ({rest[-1][1]:,})"
 
 
 def _range(found: Facts) -> str:
@@ -197,6 +205,12 @@ def _cut(text: str, most: int) -> str:
 
 def _rows(facts: Mapping[str, Facts]) -> int:
     return next(iter(facts.values())).rows
+
+
+def _dialect(table: RawTable) -> dict[str, Any] | None:
+    """How CSV is cut, and why it has a header or none."""
+    found = table.dialect
+    return found and {"delimiter": found.delimiter, "header": found.header, "why": found.why}
 
 
 def _plain(found: Facts, kind: str) -> dict[str, Any]:

@@ -66,6 +66,10 @@ def _with(value: Any, keys: list[str], new: Any, above: tuple[str, ...]) -> Any:
             value = {**value, key: _default(key, value)}
     if not isinstance(value, Mapping):
         raise _NoPlaceError(f"{'.'.join(above)} is {shown(value)}, which has no fields")
+    for count in range(len(keys), 1, -1):  # the name of a column, in which there are dots
+        if (name := ".".join(keys[:count])) in value:
+            key, rest = name, keys[count:]
+            break
     inner = value.get(key)
     return {**value, key: _with({} if inner is None else inner, rest, new, (*above, key))}
 

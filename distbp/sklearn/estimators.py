@@ -153,6 +153,11 @@ class DistbpClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         x = self._inputs(X)
         return np.asarray(self.model_.predict_proba(x))
 
+    def predict_log_proba(self, X: Any) -> Array:
+        """The logarithms of `predict_proba`."""
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.log(self.predict_proba(X)))
+
 
 def _labels(y: Any) -> Array:
     y = column_or_1d(y, warn=True)

@@ -51,6 +51,16 @@ def test_describe_shows_the_balance_of_classes(tmp_path: Path) -> None:
     assert "'y' has 2 levels, which are predicted as classes" in text
 
 
+def test_describe_shows_the_balance_of_many_classes(tmp_path: Path) -> None:
+    letters = "AAA" + "".join(chr(ord("A") + i % 26) * 2 for i in range(26)) + "Z"
+    (tmp_path / "t.csv").write_text("a,y\n" + "".join(f"{i},{one}\n" for i, one in enumerate(letters)))
+    lines = cli("data", "describe", "t.csv", "--target", "y").stdout.splitlines()
+    start = lines.index("classes of 'y':")
+    assert lines[start + 1].split() == ["A", "5", "8.9%"] and lines[start + 2].split() == ["Z", "3", "5.4%"]
+    assert lines[start + 11].split() == ["16", "more", "32", "57.1%"]
+    assert lines[start + 12] == "  the rarest is Y (2)"
+
+
 def test_describe_shows_no_balance_of_values(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a,y\n1,1.5\n2,2.5\n3,3.5\n")
     assert "classes" not in cli("data", "describe", "t.csv", "--target", "y").stdout
@@ -67,6 +77,9 @@ def test_describe_for_programs(suffix: str, tmp_path: Path) -> None:
     write(houses(), tmp_path / f"h{suffix}")
     found = json.loads(cli("data", "describe", f"h{suffix}", "--json").stdout)
     assert found["rows"] == 300
+    why = "a header: the cells of the first line are names"
+    csv = {"delimiter": ",", "header": True, "why": why} if suffix == ".csv" else None
+    assert found["csv"] == csv
     assert {c["name"]: c["type"] for c in found["columns"]} == {
         "rooms": "whole",
         "area": "number",
@@ -216,3 +229,18 @@ def test_what_is_set_counts_when_the_table_is_looked_at(tmp_path: Path) -> None:
     done = cli(*words, "--set", "data.bad_rows=skip", "--set", "data.missing=['-']")
     assert done.exit_code == 0, done.output
     assert "columns: {x: number}" in done.stdout
+
+
+def test_columns_with_dots_in_their_names_are_set(tmp_path: Path) -> None:
+    """As R names them."""
+    rows = "".join(f"{i % 7}.5,{i % 9},{i * 3}.25\n" for i in range(40))
+    (tmp_path / "t.csv").write_text(f"Sepal.Length,Sepal,y\n{rows}")
+    words = ["train", "t.csv", "--target", "y", "--set", "epochs=1", "--workers", "0", "--output", "a run"]
+    asked = ["data.columns.Sepal.Length.scale=robust", "data.columns.Sepal.bins=4"]
+    done = cli(*words, *(word for one in asked for word in ("--set", one)))
+    assert done.exit_code == 0, done.output
+    columns = TrainingJob.from_file("a run/job.yaml").data.columns
+    assert columns is not None
+    assert (columns["Sepal.Length"].scale, columns["Sepal"].bins) == ("robust", 4)
+    last = done.stdout.splitlines()[-1]
+    assert last == f"predict rows: distbp predict '{tmp_path}/a run' ROWS.csv"  # for a shell

@@ -108,6 +108,9 @@ def test_two_levels_as_one_signed_column() -> None:
     assert (code.names, code.levels) == (["x"], ("b", "a"))
     assert out.tolist() == [[-1], [1], [1], [0], [-1], [1]]
     assert encoded(Category(signed=True), CITIES)[0].names == ["x=b", "x=a", "x=c", "x other"]
+    code, out = encoded(Category(signed=True, indicator=True), two, None)
+    assert code.names == ["x", "x other"]
+    assert out.tolist() == [[-1, 0], [1, 0], [1, 0], [0, 1], [-1, 0], [1, 0]]
 
 
 def test_where_one_hot_ends() -> None:

@@ -102,7 +102,7 @@ class CategoryCode:
         if self.dimension:
             return [f"{self.name} embedding {i}" for i in range(self.dimension)]
         if self.signed:
-            return [self.name]
+            return [self.name, *[f"{self.name} other"][: self.other]]
         own = [f"{self.name}={level}" for level in self.levels]
         if self.buckets:
             own = [f"{self.name} bucket {i}" for i in range(self.buckets)]
@@ -114,7 +114,7 @@ class CategoryCode:
         if self.dimension:
             return (EmbeddingCell(self.name, count + 1, self.dimension, self.std),)
         if self.signed:
-            return (TableCell(((0.0,), (1.0,), (-1.0,))),)
+            return (TableCell(_marked([(0.0,), (1.0,), (-1.0,)], self.other)),)
         return (OneHotCell(count, self.other),)
 
     def ready(self, values: Array, levels: Sequence[str] | None) -> Array:

@@ -188,10 +188,9 @@ def _category(name: str, kind: Any, column: Column, rows: Array | None, numeric:
     other = kind.indicator if kind.indicator is not None else covered < int(counts.sum())
     dimension = 0 if kind.encode == "one_hot" else _dimension(kind, len(kept))
     signed = bool(kind.signed) and not dimension and len(kept) == 2
+    other = bool(kind.indicator) if signed else other  # 0 of the one column says it, too
     names = tuple(levels[i] for i in kept)
-    return CategoryCode(
-        name, names, other and not signed, numeric, dimension=dimension, signed=signed, std=std
-    )
+    return CategoryCode(name, names, other, numeric, dimension=dimension, signed=signed, std=std)
 
 
 def _dimension(kind: Any, count: int) -> int:
