@@ -17,6 +17,7 @@ from distbp.core import settings
 from distbp.core.errors import DataError
 from distbp.data.preprocessing import Preprocessing
 from distbp.data.table import Table, chunks, target_parts
+from distbp.machine.memory import mapped
 from distbp.nn.layers.base import Array
 from distbp.nn.named_inputs import NamedInput
 
@@ -219,4 +220,4 @@ def _compact(array: Array, keep: Array) -> Array:
         for start, chunk in chunks(array):
             file.write(np.ascontiguousarray(chunk[keep[start : start + len(chunk)]]).data)
         file.flush()
-        return np.memmap(file, dtype=array.dtype, mode="r", shape=shape)
+        return np.asanyarray(mapped(file, shape, array.dtype))

@@ -16,6 +16,7 @@ from distbp.core import settings
 from distbp.core.arrays import Array, Shape
 from distbp.core.errors import DataError
 from distbp.data.windows import Windows
+from distbp.machine.memory import mapped
 
 _KEYS = ("inputs", "lengths")
 _BLOCK = 2**18  # elements that are copied at a time
@@ -151,4 +152,4 @@ def room(shape: Shape, dtype: np.dtype[Any]) -> Array:
     if int(np.prod(shape)) * dtype.itemsize <= settings.get("DISTBP_PREPARE_BYTES"):
         return np.empty(shape, dtype)
     with tempfile.TemporaryFile() as file:  # the mapping keeps the space; it is freed with the array
-        return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
+        return np.asanyarray(mapped(file, shape, dtype, "w+"))

@@ -3,15 +3,19 @@
 The memory is a Linux memfd, a file without a name. Another process of the same user opens it through
 /proc/<pid>/fd/<fd> of its creator. So a kill -9 leaves nothing to clean up, no resource tracker is needed,
 and the size of /dev/shm in a container does not limit it.
+
+What may be larger than memory lies in a temporary file without a name instead, which is reached in the same
+way. The system writes its pages to the disk where memory is short.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -50,9 +54,13 @@ class Memory:
             self._owned = False
 
 
-def create(size: int) -> Memory:
-    """Creates a memory of `size` bytes, all zero."""
-    fd = os.memfd_create("distbp", os.MFD_CLOEXEC)
+def create(size: int, *, on_disk: bool = False) -> Memory:
+    """Creates a memory of `size` bytes, all zero. on_disk: in a file below TMPDIR."""
+    if on_disk:
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    else:
+        fd = os.memfd_create("distbp", os.MFD_CLOEXEC)
     os.ftruncate(fd, max(size, mmap.PAGESIZE))
     return Memory(MemoryHandle(os.getpid(), fd, size), mmap.mmap(fd, max(size, mmap.PAGESIZE)), True)
 
@@ -93,8 +101,8 @@ class SharedArrays:
         return found
 
 
-def share(arrays: Mapping[str, Array]) -> tuple[Memory, SharedArrays]:
-    """Copies arrays into a new memory, each from a new page on.
+def share(arrays: Mapping[str, Array], *, on_disk: bool = False) -> tuple[Memory, SharedArrays]:
+    """Copies arrays into a new memory, each from a new page on; on_disk: as of `create`.
 
     The caller keeps the Memory for as long as others attach."""
     places = {}
@@ -102,8 +110,28 @@ def share(arrays: Mapping[str, Array]) -> tuple[Memory, SharedArrays]:
     for name, array in arrays.items():
         places[name] = (size, array.shape, array.dtype.str)
         size += -(-array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
-    memory = create(size)
+    memory = create(size, on_disk=on_disk)
     for name, array in arrays.items():
         offset, shape, dtype = places[name]
         memory.array(offset, shape, np.dtype(dtype))[...] = array
     return memory, SharedArrays(memory.handle, places)
+
+
+class _Descriptor(str):
+    """The place of an open file without a name, for processes of this node. It stays open for as long as this
+    text is there."""
+
+    fd: int
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        close(self.fd)
+
+
+def mapped(file: IO[bytes], shape: tuple[int, ...], dtype: Any, mode: Literal["r", "r+", "w+"] = "r") -> Any:
+    """A temporary file without a name as an array. Its space is freed with the last part of the array, which
+    other processes of the node can map, too: `filename` says where."""
+    found: Any = np.memmap(file, dtype, mode, shape=shape)
+    fd = os.dup(file.fileno())
+    found.filename = _Descriptor(f"/proc/{os.getpid()}/fd/{fd}")  # slices have the same
+    found.filename.fd = fd
+    return found

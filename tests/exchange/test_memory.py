@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import re
 import signal
+import tempfile
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -12,8 +13,12 @@ import numpy as np
 import pytest
 
 from distbp.core.errors import ExchangeError
+from distbp.data.batches import WholeData
+from distbp.data.prepared import PreparedRows
+from distbp.data.sharding import Sharding
 from distbp.machine import memory
 from distbp.machine.memory import MemoryHandle, share
+from distbp.team.exchange.shared_data import NodeStore, cut, share_rows
 
 SPAWN = multiprocessing.get_context("spawn")
 SIZE = 8 << 20
@@ -120,3 +125,51 @@ def test_killing_the_creator_leaves_the_memory_to_those_who_have_it_and_then_not
     before = mapped()
     del held, view
     assert mapped() == before - 1
+
+
+def _mapped(values: np.ndarray) -> np.ndarray:
+    with tempfile.TemporaryFile() as file:
+        file.write(values.tobytes())
+        file.flush()
+        return np.asanyarray(memory.mapped(file, values.shape, values.dtype))
+
+
+def _sum(pipe: Connection, names: object) -> None:
+    pipe.send(float(names.attach().inputs.sum()))  # type: ignore[attr-defined]
+
+
+def test_what_is_larger_than_memory_is_not_copied_into_it() -> None:
+    """Rows that are mapped from a file without a name stay there; others map it, too."""
+    values = np.arange(600, dtype=np.float32).reshape(100, 6)
+    rows = PreparedRows(_mapped(values)[10:], np.zeros((90, 1), np.float32), None)
+    held, names = share_rows(rows)
+    assert names.inputs is not None and names.arrays.places.keys() == {"targets"}
+    here, there = SPAWN.Pipe()
+    process = SPAWN.Process(target=_sum, args=(there, names))
+    process.start()
+    assert here.recv() == values[10:].sum()
+    process.join()
+    for pipe in (here, there):
+        pipe.close()
+    held.close()
+    assert Path(names.inputs.path).exists()
+    del rows
+    assert not Path(names.inputs.path).exists()
+
+
+def test_what_is_larger_than_memory_is_sent_to_files_of_the_other_node() -> None:
+    values = np.arange(600, dtype=np.float32).reshape(100, 6)
+    found = {}
+    for name, inputs in (("memory", values), ("file", _mapped(values))):
+        rows = PreparedRows(inputs, np.arange(100, dtype=np.float32)[:, None], None)
+        data = WholeData({"train": rows}, {"train": 100}, Sharding(100, 8, 4))
+        store = NodeStore()
+        for shard in range(4):
+            store.add(cut(data, shard, np.dtype(np.float32)))
+        places = [store.rows(shard)["train"] for shard in range(4)]
+        links = [str(Path(f"/proc/self/fd/{one.arrays.memory.fd}").readlink()) for one in places]
+        assert {"memfd" in link for link in links} == {name == "memory"}
+        found[name] = [one.attach() for one in places]
+    for one, other in zip(found["memory"], found["file"], strict=True):
+        np.testing.assert_array_equal(one.inputs, other.inputs)
+        np.testing.assert_array_equal(one.targets, other.targets)

@@ -91,7 +91,12 @@ def test_columns_that_are_mapped_from_files(
 
 
 @pytest.mark.heavy
-def test_any_number_of_workers(digest: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", ["2GiB", "1000"])
+def test_any_number_of_workers(
+    kept: str, digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where rows stay in a file without a name."""
+    monkeypatch.setenv("DISTBP_PREPARE_BYTES", kept)
     path = write(houses(), tmp_path / "h.parquet")
     assert train(job(path), workers=2, output=tmp_path / "run").params_sha256 == digest
 

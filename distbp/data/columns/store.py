@@ -16,6 +16,7 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.data.columns import cells as c
 from distbp.data.table import release_pages
+from distbp.machine.memory import mapped
 
 KEPT_BYTES = 32 * 2**20  # of all columns of a table; the rest goes to files
 CHUNK_ROWS = 65_536  # part of the numerics: statistics are added up chunk by chunk
@@ -136,7 +137,7 @@ class Rows:
         if self._file is None:
             return self._array
         with self._file as file:  # the mapping keeps the space; it is freed with the array
-            return np.memmap(file, dtype=self._dtype, mode="r", shape=self._shape)
+            return np.asanyarray(mapped(file, self._shape, self._dtype))
 
 
 class Levels:

@@ -24,6 +24,7 @@ from distbp.core.options import option
 from distbp.data.formats.base import Rows
 from distbp.data.safety import DataFile, check_claim, find, resolve
 from distbp.data.table import Table, build, check_range
+from distbp.machine.memory import mapped
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".pgm", ".ppm", ".tif", ".tiff")
 _READERS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF")
@@ -112,7 +113,7 @@ def _room(shape: Shape) -> Array:
         return np.empty(shape, np.uint8)
     with tempfile.TemporaryFile() as file:  # the mapping keeps the space; it is freed with the array
         file.truncate(size)
-        return np.memmap(file, np.uint8, "r+", shape=shape)
+        return np.asanyarray(mapped(file, shape, np.uint8, "r+"))
 
 
 def _pillow() -> Any:

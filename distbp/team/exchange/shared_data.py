@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from distbp.data.preprocessing import Preprocessing
 from distbp.data.sharding import Sharding
 from distbp.data.windows import Windows
 from distbp.machine.memory import Memory, SharedArrays, share
+
+_PIECE = 1 << 16  # rows that are gathered at a time
 
 
 @dataclass(frozen=True)
@@ -90,28 +93,39 @@ def _place_in_file(array: Array) -> FilePlace | None:
 class ShardData:
     """All rows of one shard, as plain arrays: name of the split -> {"inputs", "targets", "weights"}.
 
-    Training rows stand in the order in which they were dealt."""
+    Training rows stand in the order in which they were dealt. on_disk: they are more than memory is to
+    hold."""
 
     shard: int
     splits: Mapping[str, Mapping[str, Array]]
+    on_disk: bool = False
 
 
 def cut(data: WholeData, shard: int, dtype: np.dtype[np.generic]) -> ShardData:
     """Copies the rows of a shard, for a node that cannot read the data itself. dtype: of the inputs."""
     splits = {}
+    on_disk = any(isinstance(source.inputs, np.memmap) for source in data.splits.values())
     for name, source in data.splits.items():
         if name == "train":
             rows = data.dealt(shard)
         else:
             _, start, stop = data.split(name, shard)
             rows = np.arange(start, stop, dtype=np.int64)
-        inputs = np.empty((len(rows), *source.input_shape), dtype)
-        source.gather(rows, inputs)
+        inputs = _room((len(rows), *source.input_shape), dtype, on_disk)
+        for start in range(0, len(rows), _PIECE):
+            source.gather(rows[start : start + _PIECE], inputs[start : start + _PIECE])
         arrays = {"inputs": inputs, "targets": source.targets[rows]}
         if source.weights is not None:
             arrays["weights"] = source.weights[rows]
         splits[name] = arrays
-    return ShardData(shard, splits)
+    return ShardData(shard, splits, on_disk)
+
+
+def _room(shape: tuple[int, ...], dtype: np.dtype[np.generic], on_disk: bool) -> Array:
+    if not on_disk or 0 in shape:
+        return np.empty(shape, dtype)
+    with tempfile.TemporaryFile() as file:  # the mapping keeps the space; it is freed with the array
+        return np.asarray(np.memmap(file, dtype, "w+", shape=shape))
 
 
 class HeldShards:
@@ -153,7 +167,7 @@ class NodeStore:
         """Copies the rows of a shard. Ignores a shard that is there already."""
         names = {}
         for name, arrays in part.splits.items():
-            memory, names[name] = share(arrays)
+            memory, names[name] = share(arrays, on_disk=part.on_disk)
             self._memories.append(memory)
         with self._arrived:
             self._shards.setdefault(part.shard, {name: SharedRows(rows) for name, rows in names.items()})
