@@ -140,6 +140,25 @@ def test_rows_that_cannot_be_taken(change: Any, said: str, model: Model) -> None
     assert said in str(caught.value)
 
 
+def test_all_columns_that_are_missing_are_named(tmp_path: Path) -> None:
+    frame = (
+        pd.DataFrame(np.random.default_rng(0).normal(size=(40, 30)))
+        .add_prefix("c")
+        .assign(price=1.0 * np.arange(40))
+    )
+    frame.to_csv(tmp_path / "h.csv", index=False)
+    model = train(job(tmp_path / "h.csv").replace(epochs=1), output=tmp_path / "run").model()
+    with pytest.raises(ModelError) as caught:
+        model.predict(frame[["c0"]])
+    assert all(f"'c{number}'" in str(caught.value).split(";")[0] for number in range(1, 30))
+    (tmp_path / "p").mkdir()
+    frame.to_csv(tmp_path / "p" / "1.csv", index=False)
+    frame[["c0", "price"]].to_csv(tmp_path / "p" / "2.csv", index=False)
+    with pytest.raises(DataError) as refused:
+        train(job(tmp_path / "p"), output=tmp_path / "none")
+    assert all(f"'c{number}'" in str(refused.value) for number in range(1, 30))
+
+
 def test_evaluation_is_that_of_training(run: Path, model: Model, tmp_path: Path) -> None:
     result = json.loads((run / "result.json").read_text())["metrics"]
     said = json.loads(cli("evaluate", run, "--json").stdout)

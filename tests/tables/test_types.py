@@ -149,6 +149,21 @@ def test_blanks_between_cells_are_one_but_within_quotes(tmp_path: Path) -> None:
     assert found["w"].levels == {"x  0": 30_000, "x  1": 30_000, "x  2": 30_000, "y": 1}
 
 
+@pytest.mark.parametrize("delimiter", ["\t", " "])
+def test_cells_may_have_no_quotes(delimiter: str, tmp_path: Path) -> None:
+    """A sign for inches, at the beginning of a cell, is a part of it."""
+    (tmp_path / "t.tsv").write_text(
+        "size\ty\n".replace("\t", delimiter) + f'"5{delimiter}1\n6"{delimiter}2\n' * 20
+    )
+    table = open_raw(TableFiles(path="t.tsv", quote=""), tmp_path)
+    facts = survey(table, MISSING)
+    assert table.names == ("size", "y") and facts["size"].rows == 40
+    assert facts["size"].levels == {'"5': 20, '6"': 20}
+    (tmp_path / "t.tsv").write_text("a title\n" + f'x{delimiter}"1{delimiter}2\n' * 20)
+    with pytest.raises(DataError, match="the lines below have 3"):
+        open_raw(TableFiles(path="t.tsv", quote=""), tmp_path)
+
+
 def test_a_header_again_is_no_row_of_words(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a,b\nx,y\na,b\nx,y\n")
     assert open_raw(TableFiles(path="t.csv"), tmp_path).names == ("a", "b")

@@ -34,7 +34,7 @@ class SingleBlanks:
 
 def single_blanks(text: bytes, quote: bytes) -> bytes:
     """Whole lines with one blank between cells."""
-    if quote in text:
+    if quote and quote in text:
         mark = re.escape(quote)
         quoted = mark + b"[^" + mark + b"\n]*" + mark + rb"|[ \t]+"
         text = re.sub(quoted, lambda found: found[0] if found[0][:1] == quote else b" ", text)
@@ -46,8 +46,9 @@ def single_blanks(text: bytes, quote: bytes) -> bytes:
 def lines_above(sample: str, delimiters: Sequence[str], quote: str) -> str:
     """What to do about a first line that has not as many cells as those below; empty where it has."""
     lines = sample.splitlines()[:_LOOKED_AT]
+    quoting: dict[str, Any] = {"quotechar": quote} if quote else {"quoting": csv.QUOTE_NONE}
     for delimiter in delimiters:
-        counts = [len(row) for row in csv.reader(lines, delimiter=delimiter, quotechar=quote)]
+        counts = [len(row) for row in csv.reader(lines, delimiter=delimiter, **quoting)]
         there = [count for count in counts if count]
         if len(there) < 3:
             continue

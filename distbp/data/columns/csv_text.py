@@ -196,7 +196,10 @@ def _read_options(source: TableFiles, dialect: Dialect, *, use_threads: bool) ->
 
 def _parse_options(source: TableFiles, delimiter: str, ragged: Any) -> Any:
     return arrow().csv.ParseOptions(
-        delimiter=delimiter, quote_char=source.quote, newlines_in_values=True, invalid_row_handler=ragged
+        delimiter=delimiter,
+        quote_char=source.quote or False,
+        newlines_in_values=bool(source.quote),
+        invalid_row_handler=ragged,
     )
 
 

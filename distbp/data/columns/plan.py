@@ -28,6 +28,7 @@ from distbp.nn.layers.columns import Columns
 
 _VERSION = 1
 _MOST_ROWS = 1 << 32  # of a window
+_MOST_MISSING = 1000  # columns that a message names
 _BLOCK = 2**21  # cells that are written at a time: with fewer rows, threads wait for each other
 
 
@@ -185,8 +186,8 @@ class Plan:
         missing = [name for name in self.needs if name not in there]
         if missing:
             raise DataError(
-                f"{where} has no column {_listed(missing)}; the model needs {_listed(self.needs)}, in any"
-                " order"
+                f"{where} has no column {_listed(missing, _MOST_MISSING)}; the model needs"
+                f" {_listed(self.needs)}, in any order"
             )
         targets = [code.name for code in self.targets.values()]
         used = {*self.needs, *targets, *([self.series.time] if self.series else []), self.weight}

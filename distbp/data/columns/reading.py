@@ -22,6 +22,7 @@ from distbp.data.formats.tables import TableFiles
 from distbp.data.remote.addresses import is_address
 from distbp.data.safety import DataFile
 
+_SHOWN = 1000  # columns that a message names
 _FEW = 1024  # of one that only shows what there is
 
 
@@ -216,10 +217,11 @@ def open_raw(
             _check_names(file, names)
         missing = [name for name in first if name not in names]
         if missing:
-            shown = ", ".join(map(repr, missing[:5]))
+            shown = ", ".join(map(repr, missing[:_SHOWN]))
+            more = f" and {len(missing) - _SHOWN:,} more" if len(missing) > _SHOWN else ""
             raise DataError(
-                f"{file.name}: has no column {shown}, which {files[0].name} has; a table's files need the"
-                " same columns"
+                f"{file.name}: has no column {shown}{more}, which {files[0].name} has; a table's files need"
+                " the same columns"
             )
     check_folders(files, every, folders)
     names = (*first, *folders[0])

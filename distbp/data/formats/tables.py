@@ -36,7 +36,7 @@ class TableFiles:
         "auto", help="what the files hold; auto: by their names, else by their first bytes"
     )
     delimiter: str | None = option(None, help="between the cells of CSV; left out: found", min_length=1)
-    quote: str = option('"', help="around cells of CSV that hold delimiters", min_length=1)
+    quote: str = option('"', help="around cells of CSV that hold delimiters; '': there are no quotes")
     decimal: Literal[","] | None = option(
         None, help="',' where numbers of CSV are written as 1,5 or 1.234,5; left out: as 1.5"
     )
@@ -52,6 +52,8 @@ class TableFiles:
     def __post_init__(self) -> None:
         for name in ("delimiter", "quote"):
             value = getattr(self, name)
+            if name == "quote" and not value:
+                continue
             if value is not None and (len(value) != 1 or not value.isascii() or value in "\r\n"):
                 raise OptionError(name, f"must be one ASCII character, not {value!r}")
         if self.delimiter is not None and self.delimiter == self.decimal:
