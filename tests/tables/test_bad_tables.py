@@ -176,7 +176,8 @@ def claiming(size: int) -> Callable[[Path], Path]:
             "t.feather: row 1, column 'a' is not UTF-8 text; write the file again",
         ),
         (typed(pa.array([], pa.float64())), "t.feather: the table has columns, but no rows"),
-        (claiming(2**50), "t.feather: cannot be read as an Arrow or Feather file (malloc of size 11258999"),
+        (claiming(2**50), "t.feather: it claims to unpack to 2,251,799,813,685,248 bytes"),
+        (claiming(10**10), "t.feather: it claims to unpack to 20,000,000,000 bytes"),
         (given(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 9, "t.csv"), "t.csv: "),
     ],
 )
@@ -319,6 +320,29 @@ def test_a_header_that_claims_too_much(tmp_path: Path, monkeypatch: pytest.Monke
     )
     with pytest.raises(HostileFileError, match=r"t.parquet: it claims to unpack to"):
         opened(tmp_path, "t.parquet")
+
+
+@pytest.mark.parametrize("packing", ["zstd", "lz4"])
+@pytest.mark.parametrize("suffix", ["feather", "arrow"])
+def test_packed_batches_may_not_unpack_to_more_than_there_may_be(
+    suffix: str, packing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each batch is unpacked as a whole. Files and streams, text with dictionaries too."""
+    monkeypatch.setenv("DISTBP_EXPANSION_FREE_BYTES", str(2**20))
+    zeros = pa.table({"a": pa.array([0.0] * 300_000), "price": pa.array(["x"] * 300_000).dictionary_encode()})
+    for chunk, refused in ((300_000, True), (3000, False)):
+        options = pa.ipc.IpcWriteOptions(compression=packing)
+        make = pa.ipc.new_file if suffix == "feather" else pa.ipc.new_stream
+        with (
+            pa.OSFile(str(tmp_path / f"t.{suffix}"), "wb") as out,
+            make(out, zeros.schema, options=options) as to,
+        ):
+            to.write_table(zeros, max_chunksize=chunk)
+        if refused:
+            with pytest.raises(HostileFileError, match=rf"t.{suffix}: .* claim to unpack to 3,6"):
+                open_raw(TableFiles(path=f"t.{suffix}"), tmp_path)
+        else:
+            assert open_raw(TableFiles(path=f"t.{suffix}"), tmp_path).names == ("a", "price")
 
 
 def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from distbp.data.columns.arrow import arrow, is_text
 from distbp.data.columns.csv_text import Dialect, Ragged, read_csv
 from distbp.data.columns.files import check_unpacked, packing
+from distbp.data.columns.ipc_claims import claims
 from distbp.data.formats.tables import TableFiles
 from distbp.data.safety import DataFile, check_claim
 
@@ -25,6 +26,8 @@ def names(file: DataFile, kind: str) -> tuple[str, ...]:
             check_claim(file.name, claimed, file.size)
             return _own(parquet.schema_arrow.names)
     if kind == "arrow":
+        for claimed in claims(arrow().pa.memory_map(str(file.path))):  # of what is in memory at a time
+            check_claim(file.name, claimed, file.size)
         with _ipc(file) as reader:
             return _own(reader.schema.names)
     return tuple(_json(file).column_names)
