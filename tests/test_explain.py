@@ -27,6 +27,7 @@ from distbp.run.explain.kinds import KINDS
 from distbp.run.explain.page import page
 from distbp.run.explain.step import Explanation, explain_job
 from distbp.run.explain.text import lines
+from distbp.run.explain.update_words import rule_of
 from distbp.run.explain.words import plain
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -357,6 +358,65 @@ def test_rules(rule: Any) -> None:
     for more in ({}, fields, {"regularization": {"l2": 0.1, "biases": True}}):
         found = explained([{**DENSE, "activation": "tanh"}, DENSE], ROWS, CLASSES, optimizer=rule, **more)
         assert check(document(found)).largest < 1e-12
+
+
+STATES = {"momentum": "b", "sum_of_squares": "s", "mean_square": "v", "mean": "e", "first_moment": "m"}
+STATES["second_moment"] = "v"
+LIMITS: dict[str, Any] = {"clip": {"norm": 0.5, "value": 0.2}, "regularization": {"l1": 0.01, "l2": 0.02}}
+OWN_RATE = {"layers.1.dense.weight": {"rate": 3}}
+
+
+@pytest.mark.parametrize("more", [{}, LIMITS, {"clip": {"norm": 0.5}, "parameter_groups": OWN_RATE}], ids=str)
+@pytest.mark.parametrize("rule", [*RULES, "sgd", {"type": "rmsprop", "centered": True}], ids=str)
+def test_the_rule_in_words_is_the_one_that_was_applied(rule: Any, more: dict[str, Any]) -> None:
+    """Its lines, computed as they are written, give the numbers after the step."""
+    rule = {**(rule if isinstance(rule, dict) else {"type": rule}), "learning_rate": 0.0125}
+    found = explained([{**DENSE, "activation": "tanh"}, DENSE], ROWS, CLASSES, optimizer=rule, **more)
+    told = rule_of(found)
+    for layer in found.layers:
+        for one in layer.parameters:
+            numbers = {STATES[slot]: values for slot, values in one.state_before.items()}
+            numbers |= {"w": one.before, "d": one.gradient, "g": one.gradient}
+            for line in told:
+                target, text = re.split(r" (?:<-|=) ", line.replace("dE/dw", "d"), maxsplit=1)
+                text = re.sub(r" \(all d have the norm [\d.e+-]+\)", "", text).replace("^", "**")
+                text = re.sub(r"^(.*) cut to (\S+) \.\.\. (\S+)", r"clip(\1, \2, \3)", text)
+                if not one.decays:
+                    text = re.sub(r" \+ [\d.e-]+ (?:w|sign\(w\))", "", text)
+                    text = re.sub(r"^\(1 - [^)]+\) w", "w", text)
+                if one.rate != 1:
+                    text = text.replace(plain(found.learning_rate), plain(found.learning_rate * one.rate))
+                text = re.sub(r"(?<=[\w)]) (?=[a-z(])", " * ", text)
+                numbers[target] = eval(text, {"sqrt": np.sqrt, "sign": np.sign, "clip": np.clip}, numbers)
+            change = one.after - one.before
+            np.testing.assert_allclose(numbers["w"] - one.before, change, rtol=1e-5, err_msg=str(told))
+
+
+def test_what_is_another_rule_for_a_tensor_is_said_with_it() -> None:
+    groups = {"*.bias": {"rate": 0.25}, "layers.1.dense.weight": {"rate": 0}}
+    job = {"parameter_groups": groups, "regularization": {"l2": 0.1}}
+    found = explained([DENSE, DENSE], ROWS, CLASSES, **job)
+    text, shown = "\n".join(lines(found)), page(found)
+    assert "layer 0, weight\n" in text
+    assert "layer 0, bias  (learning rate times 0.25, without decay)\n" in text
+    assert "layer 1, weight  (learning rate times 0)\n" in text
+    assert "<h3>bias (learning rate times 0.25, without decay)</h3>" in shown
+
+
+def test_a_job_that_goes_on_with_an_optimizer_counts_its_updates(tmp_path: Path) -> None:
+    """Which decide the corrections of Adam, and what dropout draws."""
+    import distbp
+
+    layers = [{**DENSE, "units": 5}, {"type": "dropout", "rate": 0.3}, DENSE]
+    fields = {"model": {"layers": layers}, "loss": SOFTMAX, "batch_size": 4, "epochs": 2}
+    job = TrainingJob.from_mapping({**fields, "workers": 0})
+    distbp.train(job, data=(ROWS, CLASSES), output=tmp_path / "run")
+    further = TrainingJob.from_mapping({**fields, "init": "run", "init_keeps": ["optimizer"]})
+    found = explain_job(further, tmp_path, given={"train": (ROWS, CLASSES)}, step=1)
+    told = document(found)
+    assert (told["past"], told["step"], told["optimizer"]["update"]) == (4, 1, 6)
+    assert check(told).largest < 1e-9
+    assert "(1 - 0.9^6)" in rule_of(found)[-1]
 
 
 def test_gradients_that_are_nothing_but_rounding() -> None:
@@ -811,6 +871,19 @@ def test_the_page_holds_the_numbers(tmp_path: Path) -> None:
     assert "dE/dw[0, 0] = 0.74136507 * 0.186815602 * 0.593269992 = 0.0821670406" in edge
     assert "after the step: 0.35891648" in edge
     assert any("delta[0] = 0.0363503064 * 0.241300709 = 0.00877135469" in title for title in found.titles)
+
+
+def test_no_derivative_comes_back_to_the_data() -> None:
+    """Its arrow is drawn to each layer below which something is trained, and to nothing else."""
+
+    def arrows(name: str) -> tuple[int, int]:
+        drawn = page(explained(*CASES[name], CLASSES))
+        return drawn.count('class="flow forward"'), drawn.count('class="flow backward"')
+
+    assert arrows("elman") == (2, 1)  # input, states, its output; then lines of weights
+    assert arrows("max_pool2d") == (3, 2)
+    assert arrows("max_pool2d of the data") == (2, 0)
+    assert arrows("concatenate along steps") == (4, 2)
 
 
 def test_large_layers_are_cut_and_say_so() -> None:

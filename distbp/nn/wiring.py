@@ -225,7 +225,9 @@ def dropping(
     if data and shape is not None and len(shape) < 2 and ids_below(layers, wiring) is None:
         text = f"lengths are of rows (steps, features), but a row has the shape {shape}; reshape the data"
         return [Problem("0", text)]
-    problems = []
+    problems = _without_features(layers, wiring)
+    if problems:  # on their last axis, which is that of the steps, padding would count
+        return problems
     for index, (layer, sources) in enumerate(zip(layers, wiring, strict=True)):
         found = _lengths_of(having, sources)
         if layer.lengths == "drop" and found:
@@ -239,6 +241,18 @@ def dropping(
             text = f"{layer.type} joins steps of {names}, which have lengths of their own each; use the steps"
             text += " before, as average_steps, last_step, or a recurrent layer does"
             problems.append(Problem(f"{index}", text))
+    return problems
+
+
+def _without_features(layers: Sequence[Layer], wiring: Sequence[Sequence[int | None]]) -> list[Problem]:
+    """Inputs of numbers with lengths that are no steps of features. Ids need none."""
+    problems = []
+    for index, layer in enumerate(layers):
+        shape = list(layer.own_shape or ())
+        takers = [other for other, sources in zip(layers, wiring, strict=True) if index in sources]
+        if layer.lengths == "begin" and len(shape) < 2 and any(other.takes != "ids" for other in takers):
+            text = f"lengths are of rows (steps, features), but a row has the shape {shape}; write"
+            problems.append(Problem(f"{index}.shape", f"{text} {[*shape, 1]}, or give ids to an embedding"))
     return problems
 
 

@@ -144,6 +144,11 @@ FAULTS: dict[str, tuple[list[Any], list[str]]] = {
         ["model.layers.2: add joins steps of 'steps' and 'more', which have lengths of their own each; use"
          " the steps before, as average_steps, last_step, or a recurrent layer does"],
     ),
+    "lengths of numbers without steps": (
+        [{"type": "input", "name": "words", "shape": [5], "ragged": True}, "layer_normalization", "scale"],
+        ["model.layers.0.shape: lengths are of rows (steps, features), but a row has the shape [5]; write"
+         " [5, 1], or give ids to an embedding"],
+    ),
     "no size": (
         [{**ROW, "shape": [0]}, DENSE],
         ["model.layers.0.shape: needs sizes of 1 or more, and is [0]"],

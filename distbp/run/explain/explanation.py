@@ -17,9 +17,10 @@ FORMAT, VERSION = "distbp explain", 2
 
 @dataclass(frozen=True)
 class Explanation:
-    """`steps`: of the whole job. `length`: of the sample, in steps; None where rows have no lengths. `error`:
-    the sum of the losses of the outputs, each times its factor. `error_after`: of the sample after the
-    update; `error_biases_held`: after it, had the biases stayed."""
+    """`steps`: of the whole job. `past`: those before it, with whose optimizer it goes on. `length`: of the
+    sample, in steps; None where rows have no lengths. `error`: the sum of the losses of the outputs, each
+    times its factor. `error_after`: of the sample after the update; `error_biases_held`: after it, had the
+    biases stayed."""
 
     name: str
     seed: int
@@ -27,6 +28,7 @@ class Explanation:
     window: int | None
     step: int
     steps: int
+    past: int
     hold_biases: bool
     input: Array
     length: int | None
@@ -51,6 +53,11 @@ class Explanation:
         return f"after {counted(self.step, 'step')} of training" if self.step else "before any training"
 
     @property
+    def update(self) -> int:
+        """The number of the update, from 1, as the optimizer counts."""
+        return self.past + self.step + 1
+
+    @property
     def loss_words(self) -> str:
         """`mse`, or `digit: softmax_cross_entropy, size: 0.5 x mse`."""
         return ", ".join(one.words for one in self.outputs)
@@ -72,6 +79,7 @@ class Explanation:
             "window": self.window,
             "step": self.step,
             "steps": self.steps,
+            "past": self.past,
             "hold_biases": self.hold_biases,
             "input": self.input.tolist(),
             "length": self.length,
@@ -84,7 +92,7 @@ class Explanation:
             "optimizer": {
                 **self.optimizer,
                 "learning_rate": self.learning_rate,
-                "update": self.step + 1,
+                "update": self.update,
                 "penalties": dict(self.penalties),
                 "clip": dict(self.clip),
             },

@@ -15,8 +15,8 @@ from distbp.run.explain.words import Place, at, places, plain, short
 Values = NDArray[Any]
 Numbers = dict[str, Values | None]  # by the names of the JSON; None: not computed
 Tensors = Mapping[str, Values]  # parameters by name
-# type, number, options, activation; shape of the output; seed, step and steps (of the job), which decide what
-# is drawn
+# type, number, options, activation; shape of the output; seed, step, steps (of the job) and past (before it),
+# which decide what is drawn
 Spec = Mapping[str, Any]
 
 

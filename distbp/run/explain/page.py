@@ -8,11 +8,12 @@ from html import escape
 from distbp.core.words import counted
 from distbp.run.explain.explanation import Explanation
 from distbp.run.explain.formulas import Formulas, kind_of
-from distbp.run.explain.numbers import Columns, LayerStep, Parameter, is_bias
+from distbp.run.explain.numbers import Columns, LayerStep, Parameter
 from distbp.run.explain.outputs import OutputStep
 from distbp.run.explain.page_style import SCRIPT, STYLE
 from distbp.run.explain.picture import draw
-from distbp.run.explain.words import at, number, places, plain, rule_of
+from distbp.run.explain.update_words import of_tensor, rule_of
+from distbp.run.explain.words import at, number, places, plain
 from distbp.run.reproduce import mazur
 
 MOST_ROWS = 24  # of one table
@@ -42,7 +43,7 @@ def _page(found: Explanation) -> Iterator[str]:
     yield f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>"
     yield f"<h1>{escape(title)}</h1>"
     yield f'<p class="faint">Sample {found.sample}, {found.when}, in float64, by the engine. Loss'
-    yield f"<b>{escape(found.loss_words)}</b>; update <code>{escape(rule_of(found))}</code>"
+    yield f"<b>{escape(found.loss_words)}</b>; update <code>{escape(',  '.join(rule_of(found)))}</code>"
     yield f"{' (biases held)' if found.hold_biases else ''}.</p>"
     if found.window is not None:
         window = f"window {found.window} of the training set"
@@ -134,8 +135,7 @@ def _merged(tables: Sequence[Columns], layer: LayerStep) -> list[Columns]:
 
 
 def _parameter(found: Explanation, layer: LayerStep, told: Formulas, one: Parameter) -> Iterator[str]:
-    held = " (held)" if found.hold_biases and is_bias(one.name) else ""
-    yield f"<h3>{escape(one.name)}{held}</h3>"
+    yield f"<h3>{escape(f'{one.name} {of_tensor(found, one)}'.rstrip())}</h3>"
     yield f"<p><code>{escape(told.weights[one.name].rule)}</code></p>"
     if one.part is not None:
         yield f"<p>{escape(told.shared(one.name))}. The table has the sum.</p>"

@@ -36,7 +36,8 @@ def few(value: float) -> str:
 
 @dataclass
 class _Column:
-    """What a layer is drawn as. `spots`: flat place of an output -> where it stands, for lines."""
+    """What a layer is drawn as. `spots`: flat place of an output -> where it stands, for lines. `returns`:
+    derivatives come back to it."""
 
     title: str
     note: str
@@ -46,6 +47,7 @@ class _Column:
     spots: dict[int, tuple[float, float]] = field(default_factory=dict)
     left_out: str = ""
     units: bool = False
+    returns: bool = False
 
 
 def _tip(lines: list[str]) -> str:
@@ -134,6 +136,7 @@ def _column(found: Explanation, layer: LayerStep | None) -> _Column:
             f"{layer.words}: {layer.type}".removeprefix("columns: ").removeprefix("layer "), activation or ""
         )
         values, deltas = Formulas(found, layer).drawn
+        column.returns = layer.d_a is not None
         notes = [column.note] if column.note else []
         notes += ["a row for each step"] if values.ndim == 2 and layer.has("states") else []
         if layer.sources != (layer.number - 1,):
@@ -152,7 +155,7 @@ def _column(found: Explanation, layer: LayerStep | None) -> _Column:
 def _last_states(found: Explanation, layer: LayerStep) -> _Column:
     """What a recurrent layer hands on: its state after the last step."""
     states, back = layer.get("states"), Formulas(found, layer).drawn[1]
-    column, last = _Column("its output", "h after the last step"), len(states) - 1
+    column, last = _Column("its output", "h after the last step", returns=True), len(states) - 1
     tips = [_tips(found, layer, (last, n)) for n in range(min(states.shape[1], MOST_UNITS))]
     _units(states[-1], None if back is None else back[-1], tips, column)
     return column
@@ -223,6 +226,8 @@ def draw(found: Explanation) -> str:
     height = max(column.height for _, column in columns)
     marks: list[str] = []
     right = 0.0  # where the last column ends
+    # Columns to which derivatives come back: not to the data, nor to what is made of them alone.
+    returning = {at for at, (_, column) in enumerate(columns) if column.returns}
     for index, (layer, column) in enumerate(columns):
         taken = {index - 1} if layer is None else {shown[source] for source in layer.sources}
         weights = layer is not None and layer.type == "dense" and index - 1 in taken
@@ -237,13 +242,14 @@ def draw(found: Explanation) -> str:
         elif index and index - 1 in taken:
             middle, start, end = TOP + height / 2, right + 8, left - 8
             marks.append(f'<path class="flow forward" d="M{start:.1f} {middle - 8:.1f}H{end:.1f}"/>')
-            if layer is None or layer.d_a is not None:
+            if index - 1 in returning:
                 marks.append(f'<path class="flow backward" d="M{end:.1f} {middle + 8:.1f}H{start:.1f}"/>')
         center = left + column.width / 2
         feet.append((center, TOP + shift + column.height + 46))
         if layer is not None:
-            back, low = layer.d_a is not None, TOP + height + 52
-            around += [_arc(feet[one], feet[index], low, back) for one in sorted(taken - {index - 1})]
+            low = TOP + height + 52
+            others = sorted(taken - {index - 1})
+            around += [_arc(feet[one], feet[index], low, one in returning) for one in others]
         marks.append(_text(center, 34, column.title, "head") + _text(center, 54, column.note, "note"))
         marks.append(_text(center, TOP + shift + column.height + 38, column.left_out, "note"))
         moved = "".join(column.marks)

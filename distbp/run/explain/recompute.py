@@ -82,7 +82,7 @@ def there(values: Values | None) -> Values:
 
 def specs(document: Document) -> list[Spec]:
     """What each kind is told of its layer."""
-    more = {name: document[name] for name in ("seed", "step", "steps")}
+    more = {name: document[name] for name in ("seed", "step", "steps", "past")}
     return [{**layer, **more, "shape": np.shape(layer["a"])} for layer in document["layers"]]
 
 

@@ -168,6 +168,7 @@ def _explained(
         sample.row if blueprint.series else None,
         step,
         blueprint.total_steps,
+        blueprint.past.steps,
         bool(held),
         layers[0].x,
         found.length,

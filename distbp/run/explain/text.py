@@ -11,8 +11,9 @@ from distbp.core.arrays import Array
 from distbp.core.words import counted
 from distbp.run.explain.explanation import Explanation
 from distbp.run.explain.formulas import Formulas, kind_of
-from distbp.run.explain.numbers import Columns, LayerStep, Parameter, is_bias
-from distbp.run.explain.words import Place, at, number, places, plain, rule_of
+from distbp.run.explain.numbers import Columns, LayerStep, Parameter
+from distbp.run.explain.update_words import of_tensor, rule_of
+from distbp.run.explain.words import Place, at, number, places, plain
 from distbp.run.reproduce import mazur
 from distbp.run.reproduce.figures import Reproduction, table
 
@@ -173,17 +174,18 @@ def _chain(layer: LayerStep, told: Formulas, one: Parameter) -> Iterator[str]:
 
 
 def _update(found: Explanation) -> Iterator[str]:
-    rule = f"UPDATE   {found.optimizer['type']}: {rule_of(found)}"
-    yield from textwrap.wrap(rule, WIDTH, subsequent_indent=" " * 9)
+    first, *others = rule_of(found)
+    words = [f"UPDATE   {found.optimizer['type']}: {first}", *(" " * 9 + line for line in others)]
+    for line in words:
+        yield from textwrap.wrap(line, WIDTH, subsequent_indent=" " * 13)
     for layer in found.layers:
         told = Formulas(found, layer)
         for one in layer.parameters:
             if one.owner not in (None, layer.number):
                 continue  # it is told with its owner
             chosen = told.weights[one.name].places(one.before.shape, MOST_WEIGHTS)
-            held = "  (held)" if found.hold_biases and is_bias(one.name) else ""
             yield ""
-            yield f"{layer.words}, {one.name}{held}"
+            yield f"{layer.words}, {one.name}  {of_tensor(found, one)}".rstrip()
             rows = [
                 (
                     str(list(p)),

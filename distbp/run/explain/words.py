@@ -1,15 +1,11 @@
-"""Numbers, places, sums and update rules in words."""
+"""Numbers, places and sums in words."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from distbp.run.explain.explanation import Explanation
 
 Place = tuple[int, ...]
 MISSING = float(np.finfo(np.float32).min)  # in place of a number, in the cells of a table
@@ -49,27 +45,3 @@ def total(pairs: Iterable[tuple[float, float]], more: Sequence[float] = ()) -> s
         left = len(terms) - MOST_TERMS
         terms = [*terms[:MOST_TERMS], f"... ({left} more)"]
     return " + ".join(terms) if terms else "0"
-
-
-def rule_of(found: Explanation) -> str:
-    """The update in words: g is dE/dw."""
-    spec, rate = found.optimizer, plain(found.learning_rate)
-    kind = spec["type"]
-    if kind in ("momentum", "nesterov") and spec["convention"] == "keras":
-        back = "v" if kind == "momentum" else f"{spec['momentum']:g} v - {rate} g"
-        text = f"v <- {spec['momentum']:g} v - {rate} g,  w <- w + {back}"
-    elif kind in ("momentum", "nesterov"):
-        step = "b" if kind == "momentum" else f"(g + {spec['momentum']:g} b)"
-        text = f"b <- {spec['momentum']:g} b + g,  w <- w - {rate} {step}"
-    elif kind == "adagrad":
-        text = f"s <- s + g^2,  w <- w - {rate} g / (sqrt(s) + {spec['epsilon']:g})"
-    elif kind == "rmsprop":
-        text = f"v <- {spec['decay']:g} v + {1 - spec['decay']:g} g^2,  w <- w - {rate} g / sqrt(v)"
-    elif kind in ("adam", "adamw"):
-        text = f"w <- w - {rate} m' / (sqrt(v') + {spec['epsilon']:g}), step {found.step + 1}"
-    else:
-        text = f"w <- w - {rate} * dE/dw"
-    more = [name for name, value in found.penalties.items() if value]
-    more += [f"clip {name}" for name, value in found.clip.items() if value is not None]
-    more += ["weight_decay"] if spec.get("weight_decay") else []
-    return text + (f", with {', '.join(more)}" if more else "")

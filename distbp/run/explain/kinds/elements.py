@@ -39,14 +39,14 @@ def _read_mask(spec: Spec, ops: Ops) -> Numbers:
 
 def _mask(spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
     """The mask is drawn anew: 16-bit parts of Philox words, with (seed, purpose) as the key and (layer,
-    shard, step) in the counter."""
+    shard, step) in the counter; steps before the job count."""
     (x,), dropped = inputs, _dropped(spec)
     if not dropped:
         return {"factors": None, "a": x}
     if spec["options"]["schedule"] is not None:
         part = max(0.0, 2.0 * spec["step"] / spec["steps"] - 1.0)
         dropped = int(dropped * (1 + math.cos(math.pi * part)) / 2 + 0.5)
-    counter = np.array([0, spec["number"], 0, spec["step"]], np.uint64)
+    counter = np.array([0, spec["number"], 0, spec["past"] + spec["step"]], np.uint64)
     key = np.array([spec["seed"], _PURPOSE], np.uint64)
     words = np.random.Philox(key=key, counter=counter).random_raw(-(-x.size // 4))
     levels = words.view(np.uint16)[: x.size].reshape(x.shape)
