@@ -52,6 +52,19 @@ def test_mean_of_means_misses_the_curve(test_data: Path) -> None:
     assert largest_miss(found, golden(test_data, "overfitting.json")) > 0.005
 
 
+def test_the_curves_here_begin_and_end_as_they_are_quoted(test_data: Path) -> None:
+    """So what is compared with them is compared with these figures."""
+    cost, right, training_cost, _ = golden(test_data, "overfitting.json")
+    assert (cost[0], cost[-1]) == (2.0762772323329082, 1.7731493757222807)
+    assert (right[0], right[-1], len(right)) == (5887, 8223, 400)
+    assert (training_cost[0], training_cost[-1]) == (1.8433647860328504, 0.0042016444290295845)
+    ends = {kind: published(test_data, kind) for kind in ("default", "large")}
+    assert {kind: (right[0], right[-1], len(right)) for kind, right in ends.items()} == {
+        "default": (9270, 9650, 30),
+        "large": (8643, 9637, 30),
+    }
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("slices", [(BATCH,), THREE], ids=["one shard", "three shards"])
 def test_overfitting_in_full(test_data: Path, slices: tuple[int, ...]) -> None:

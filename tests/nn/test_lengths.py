@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from nn.test_recurrence import GOLDEN, ours
 from tapes import Rig, run_op
 
 from distbp.core.arrays import Array
+from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.kernels import NUMPY, Kernels
 from distbp.nn.layers import LAYERS
 from distbp.nn.losses import LOSSES
@@ -178,6 +181,7 @@ def test_outputs_and_gradients_are_those_of_packed_sequences(case: dict[str, Any
         np.testing.assert_allclose(rig.gradients[name], values, rtol=0, atol=1e-10, err_msg=name)
 
 
+RECURRENT = {"elman", "lstm", "gru"}  # with return_sequences
 OF_STEPS = [row for row, (_, _, shape, _) in TABLE.items() if len(shape) == 2]
 
 
@@ -198,6 +202,18 @@ def test_a_layer_does_with_lengths_what_it_states(row: str, kernels: Kernels) ->
         assert y.shape[:2] == past.shape
         y, changed = y[~past], changed[~past]
     assert y.tobytes() == changed.tobytes()
+
+
+def test_the_page_names_the_layers_that_keep_lengths() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sequences.md").read_text("utf-8")
+    table = page.split("### What layers do with them", 1)[1].split("\n\n", 2)[1]
+    told = {name for row in table.splitlines() if "eep" in row for name in re.findall(r"`(\w+)`", row)}
+    made = {kind: LAYERS[kind](**options) for kind, options, *_ in TABLE.values()}
+    made |= {kind: LAYERS[kind]() for kind in ("add", "multiply", "concatenate")}
+    made["embedding"] = LAYERS["embedding"](entries=2, size=2)
+    assert made.keys() == LAYERS.keys()
+    keeping = {kind for kind, one in made.items() if one.lengths == "keep"}
+    assert told - {"return_sequences"} == keeping - ACTIVATIONS.keys() - {"activation"} - RECURRENT
 
 
 def test_the_last_step_of_a_row_is_the_last_of_its_own(kernels: Kernels) -> None:

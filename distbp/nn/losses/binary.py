@@ -94,8 +94,9 @@ class Perceptron(LossFacts):
 
     Descent along it is Rosenblatt's rule for step units, w <- w + rate (t - y) x (F. Rosenblatt,
     Psychological Review 65, 1958), which a step itself, with its derivative of 0, could not learn by. With
-    batches of one row it ends without a wrong answer after at most (R / margin)^2 corrections where the
-    classes can be separated (A. Novikoff, 1962). A row's loss is the sum over its outputs.
+    batches of one row, from weights of 0, it ends without a wrong answer after at most (R / margin)^2
+    corrections where the classes can be separated (A. Novikoff, 1962); a row has one more input for the
+    bias, 1. A row's loss is the sum over its outputs.
     """
 
     type: Literal["perceptron"] = "perceptron"
