@@ -153,6 +153,15 @@ def test_faults_of_a_job(tmp_path: Path) -> None:
     assert [(fault.path, said in fault.message) for fault in caught.value.faults] == [
         ("model.layers.1", True)
     ]
+    steps = [{"type": "lstm", "units": 2, "return_sequences": True}]
+    left = "lstm gives the steps of rows that have lengths to the loss, so that padding would count; put a"
+    for fields in ({"data": {"train": npz}}, {}):
+        with pytest.raises(JobError) as caught:
+            made = job(steps, loss="mse", **fields)
+            distbp.train(made, data=(x, np.zeros((20, 10))), output=tmp_path / "run")
+        (fault,) = caught.value.faults
+        assert fault.path == "model.layers.0" and fault.message.startswith(left)
+        assert fault.message.endswith("or, where each step has a target, set data.truncated_bptt_steps")
     with pytest.raises(DataError, match="some splits have lengths and others do not; give them for all"):
         whole = np.zeros((4, 5, 2)), [0, 1, 0, 1]
         distbp.train(job(), data={"train": (x, y), "validation": whole}, output=tmp_path / "run")

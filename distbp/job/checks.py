@@ -15,7 +15,14 @@ import numpy as np
 from distbp.core.errors import Fault, cut
 from distbp.job.faults import unknown
 from distbp.job.layer_shapes import output_shapes, shapes
-from distbp.job.loss_checks import loss_fits, metrics_apply, metrics_in, one_loss_is_needed, outputs_exist
+from distbp.job.loss_checks import (
+    lengths_left,
+    loss_fits,
+    metrics_apply,
+    metrics_in,
+    one_loss_is_needed,
+    outputs_exist,
+)
 from distbp.job.members import least_workers, members_or_restarts, networks
 from distbp.job.method_checks import copies_fit, one_server_fits, whole_batches_fit
 from distbp.job.parts import WorkerRange
@@ -101,6 +108,12 @@ def _lengths_stay(job: TrainingJob) -> Iterator[Fault]:
         text = "are of one input, and the network has several; write a mapping from the ragged ones to names"
         yield Fault("data.train.lengths", text)
     yield from lengths_dropped(job.model.layers, isinstance(lengths, str) and not several)
+
+
+def _lengths_are_used(job: TrainingJob) -> Iterator[Fault]:
+    if job.data.truncated_bptt_steps is None:
+        known = isinstance(getattr(job.data.train, "lengths", None), str)
+        yield from lengths_left(job.model.layers, job.loss, known and not named_inputs(job.model.layers))
 
 
 def _shapes_fit(job: TrainingJob) -> Iterator[Fault]:
@@ -338,6 +351,7 @@ CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (outputs_exist, frozenset({"model", "loss"})),
     (_ids_stay, frozenset({"model", "data"})),
     (_lengths_stay, frozenset({"model", "data"})),
+    (_lengths_are_used, frozenset({"model", "data", "loss"})),
     (_shapes_fit, frozenset({"model"})),
     (_shared_tensors_fit, frozenset({"model"})),
     (_dense_layers_look_at_data, frozenset({"model"})),

@@ -15,7 +15,7 @@ from distbp.job.checks import (
 )
 from distbp.job.faults import unknown
 from distbp.job.layer_shapes import output_shapes, shapes
-from distbp.job.loss_checks import head_faults
+from distbp.job.loss_checks import head_faults, lengths_left
 from distbp.job.members import networks
 from distbp.job.training_job import TrainingJob
 from distbp.nn.head_metrics import metrics_of
@@ -53,6 +53,8 @@ def check_against_data(
     faults += tensors_fit(layers, input_shape)
     if lengths:
         faults += lengths_dropped(layers, True, input_shape)
+    if job.data.truncated_bptt_steps is None:  # else steps past the end weigh nothing
+        faults += lengths_left(layers, job.loss, lengths)
     if faults:
         return faults
     # The input shape is known, and every layer took it.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from distbp.core.errors import Fault, JobError
 from distbp.job.faults import unknown
@@ -17,7 +17,7 @@ from distbp.nn.head_metrics import metrics_of
 from distbp.nn.layers.base import Shape
 from distbp.nn.losses.base import Targets
 from distbp.nn.losses.several import Head, Heads, heads_of, names_of, parts_of
-from distbp.nn.wiring import places_of
+from distbp.nn.wiring import places_of, wire, with_lengths
 
 if TYPE_CHECKING:
     from distbp.job.training_job import TrainingJob
@@ -37,9 +37,25 @@ def outputs_exist(job: TrainingJob) -> Iterator[Fault]:
         yield Fault("loss", "has the factor 0 for every output, so that nothing is learned; raise one")
 
 
+def lengths_left(layers: Sequence[Any], loss: Any, data: bool) -> list[Fault]:
+    """Outputs whose steps have lengths, so that a loss would count padding. data: whether the data have
+    some."""
+    text = (
+        "gives the steps of rows that have lengths to the loss, so that padding would count; put a layer"
+        " after it that uses them, as average_steps, last_step, or a recurrent one; or, where each step has a"
+        " target, set data.truncated_bptt_steps"
+    )
+    having, places = with_lengths(layers, wire(layers)[0], data), output_places(layers, loss) or ()
+    return [
+        Fault(f"model.layers.{at}", f"{layers[at].type} {text}") for at in places if having[at] is not None
+    ]
+
+
 def loss_fits(job: TrainingJob) -> Iterator[Fault]:
     if any(problem for _, _, problem in shapes(job.model.layers, None)):
         return  # the shape of the outputs is not what the user meant
+    if lengths_left(job.model.layers, job.loss, False):
+        return  # which is said, and its shape would be no better
     heads = heads_known(job.model.layers, job.loss, 2)
     if heads is not None:
         yield from head_faults(job, heads, {})

@@ -55,7 +55,7 @@ def share(
                 problems.append(Problem(path, words))
             elif name not in numbers:
                 problems.append(Problem(path, unknown(name, numbers)))
-            elif problem := _problem(layers, shapes, taken, number, numbers[name], tensor):
+            elif problem := _problem(layers, shapes, taken, number, numbers[name], tensor, unknown):
                 problems.append(Problem(path, problem))
             elif (number, tensor) in found:
                 problems.append(Problem(path, f"{tensor!r} is shared twice; name it once"))
@@ -80,6 +80,7 @@ def _problem(
     number: int,
     owner: int,
     tensor: str,
+    unknown: Callable[[str, Iterable[str]], str],
 ) -> str:
     if owner == number:
         return "names the layer itself; name another one"
@@ -88,8 +89,8 @@ def _problem(
     own, theirs = shapes[number], shapes[owner]
     for of, there in ((number, own), (owner, theirs)):
         if there is not None and tensor not in there:
-            has = f"it has {', '.join(there)}" if there else "it has no parameters"
-            return f"layer {of} ({layers[of].type}) has no {tensor!r}; {has}"
+            called = f"layer {of} ({layers[of].type})"
+            return f"of {called}, {unknown(tensor, there)}" if there else f"{called} has no parameters"
     if own is not None and theirs is not None and own[tensor] != theirs[tensor]:
         mine, yours = (list(there[tensor]) for there in (own, theirs))
         return f"layer {owner} has {tensor!r} of shape {yours}, but here it is of shape {mine}"

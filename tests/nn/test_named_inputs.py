@@ -145,9 +145,15 @@ FAULTS: dict[str, tuple[list[Any], list[str]]] = {
          " the steps before, as average_steps, last_step, or a recurrent layer does"],
     ),
     "lengths of numbers without steps": (
-        [{"type": "input", "name": "words", "shape": [5], "ragged": True}, "layer_normalization", "scale"],
+        [{"type": "input", "name": "words", "shape": [5], "ragged": True}, "layer_normalization", DENSE],
         ["model.layers.0.shape: lengths are of rows (steps, features), but a row has the shape [5]; write"
          " [5, 1], or give ids to an embedding"],
+    ),
+    "lengths left for the loss": (
+        [STEPS, {"type": "gru", "units": 2, "return_sequences": True}],
+        ["model.layers.1: gru gives the steps of rows that have lengths to the loss, so that padding would"
+         " count; put a layer after it that uses them, as average_steps, last_step, or a recurrent one; or,"
+         " where each step has a target, set data.truncated_bptt_steps"],
     ),
     "no size": (
         [{**ROW, "shape": [0]}, DENSE],

@@ -175,9 +175,9 @@ A: dict[str, Any] = {"type": "dense", "units": 4, "name": "a"}
 FAULTS: list[tuple[list[Any], str, str]] = [
     ([A, {**A, "name": "b", "shares": "c.weight"}], "1.shares", "'c' is not known; known: a, b"),
     ([A, {**A, "name": "b", "shares": ["a.weight", "a.wait"]}], "1.shares.1",
-     "layer 1 (dense) has no 'wait'; it has weight, bias"),
+     "of layer 1 (dense), 'wait' is not known; did you mean 'weight'? known: bias, weight"),
     ([A, "relu", {"type": "tanh", "shares": "a.weight"}], "2.shares",
-     "layer 2 (tanh) has no 'weight'; it has no parameters"),
+     "layer 2 (tanh) has no parameters"),
     ([A, {**A, "name": "b", "units": 5, "shares": "a.weight"}], "1.shares",
      "layer 0 has 'weight' of shape [4, 4], but here it is of shape [5, 4]"),
     ([A, {**A, "name": "b", "shares": "weight"}], "1.shares",
