@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import itertools
+import json
 import pickle
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -432,3 +434,29 @@ class TestReshape:
             LAYERS["reshape"](shape=(5, 2)).output_shape((2, 6))
         with pytest.raises(ValueError, match=r"sizes of 1 or more, but shape is \[-1, 2\]"):
             LAYERS["reshape"](shape=(-1, 2)).output_shape((2, 6))
+
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "torch_layers.json").read_text())
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: f"{case['type']} {case['options']}")
+def test_parity_with_pytorch(case: dict[str, Any]) -> None:
+    """Of layers that are not in the files of a family."""
+    x, ids = np.array(case["x"]), case["dx"] is None
+    rig = Rig(LAYERS[case["type"]](**case["options"]), x.shape[1:], rows=len(x), wanted=not ids)
+    for own, theirs in zip(rig.parameters.values(), case["parameters"], strict=True):
+        own[:] = theirs
+    y, dx = rig.both(x, np.array(case["dy"]))
+    near = {"rtol": 0, "atol": 1e-10}
+    np.testing.assert_allclose(y, case["outputs"], **near)
+    assert (dx is None) == ids
+    if dx is not None:
+        np.testing.assert_allclose(dx, case["dx"], **near)
+    for own, theirs in zip(rig.gradients.values(), case["gradients"], strict=True):
+        np.testing.assert_allclose(own, theirs, **near)
+
+
+def test_every_activation_of_pytorch_is_compared() -> None:
+    """It has no step and no smooth_clip; linear gives what it takes."""
+    own = {"linear", "step", "smooth_clip"}
+    assert {case["type"] for case in GOLDEN} >= ACTIVATIONS.keys() - own
