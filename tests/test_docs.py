@@ -161,7 +161,8 @@ def test_versions_agree() -> None:
 @pytest.mark.heavy
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=page_name)
 def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
-    """Runs each from a folder beside examples/. The page shows what a block printed that prints digests."""
+    """Runs each from a folder beside examples/. What a comment says that a line prints is printed, and the
+    page shows what a block printed that prints digests."""
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     for block in blocks(page, "python"):
         if "distbp.submit(" in block:  # needs a service: run by tests/services/test_serve.py
@@ -175,6 +176,8 @@ def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
             check=False,
         )
         assert done.returncode == 0, done.stderr
+        for shown in re.findall(r"^print\(.*\)  # ([\[\d].*)$", block, re.MULTILINE):
+            assert shown in done.stdout.splitlines()
         if "params_sha256" in block:
             for text in (done.stdout, *blocks(page, "text")):
                 found = re.findall(r"^(\d+) ([0-9a-f]{64})$", text, re.MULTILINE)
