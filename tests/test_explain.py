@@ -886,6 +886,16 @@ def test_no_derivative_comes_back_to_the_data() -> None:
     assert arrows("concatenate along steps") == (4, 2)
 
 
+def test_the_key_names_what_is_drawn() -> None:
+    told = {name: page(explained(*CASES[name], CLASSES)) for name in ("dense", "conv2d")}
+    told["no lines"] = page(explained([{"type": "elman", "units": 3}], SERIES, CLASSES))
+    assert {name: ("lines: weights" in one, "grids: " in one) for name, one in told.items()} == {
+        "dense": (True, False),
+        "conv2d": (True, True),
+        "no lines": (False, True),
+    }
+
+
 def test_large_layers_are_cut_and_say_so() -> None:
     x = np.random.default_rng(2).normal(size=(8, 3, 20, 20))
     layers = [{"type": "conv2d", "filters": 6, "kernel_size": 3}, "flatten", {"type": "dense", "units": 3}]

@@ -21,10 +21,10 @@ MOST_ROWS = 24  # of one table
 _SIGNS = '<i class="{}">above 0</i> or <i class="{}">below 0</i>'
 _WEIGHTS, _DELTAS = _SIGNS.format("plus", "minus"), _SIGNS.format("up", "down")
 _KEYS = (
-    '<div class="keys"><span><b>a</b> goes forward</span>'
-    '<span><b class="d">δ = ∂E/∂z</b> comes back</span>'
-    f"<span>lines: weights, {_WEIGHTS}; where they are few, their value and "
-    '<b class="d">∂E/∂w</b></span>'
+    '<div class="keys"><span><b>a</b> goes forward</span><span><b class="d">δ = ∂E/∂z</b> comes back</span>'
+)
+_LINE_KEYS = (
+    f'<span>lines: weights, {_WEIGHTS}; where they are few, their value and <b class="d">∂E/∂w</b></span>'
 )
 _GRID_KEYS = (
     f'<span>grids: <b>a</b> on the left, {_WEIGHTS}; <b class="d">δ</b> on the right, {_DELTAS}</span>'
@@ -53,6 +53,8 @@ def _page(found: Explanation) -> Iterator[str]:
         yield f'<p class="faint">The row has {length}; what lies past its end is left out.</p>'
     yield f'<div class="card picture">{draw(found)}</div>'
     yield _KEYS
+    if any(layer.type == "dense" for layer in found.layers):
+        yield _LINE_KEYS
     if any(x.ndim > 1 for layer in found.layers for x in layer.inputs):
         yield _GRID_KEYS
     yield "<span>point at anything for its formula</span></div>"
