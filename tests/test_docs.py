@@ -113,7 +113,7 @@ def default_text(setting: Setting) -> str:
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=list(SETTINGS))
 def test_settings(setting: Setting) -> None:
     default = f"`{default_text(setting)}`" if setting.default != "" else ""
-    row = f"| `{setting.name}` | {default} | {setting.help} |"
+    row = f"| `{setting.name}` | {default} | {setting.about} |"
     assert row in section(API, "Settings"), f"docs/api.md needs the row\n{row}"
 
 

@@ -60,6 +60,13 @@ def test_misspelled_names_are_told(monkeypatch):
     assert settings.misspelled() == ["DISTBP_KERNEL is not a setting; did you mean DISTBP_KERNELS?"]
 
 
+@pytest.mark.parametrize("name", settings.SETTINGS)
+def test_runners_get_the_settings_of_training_alone(name, monkeypatch):
+    monkeypatch.setenv(name, "1")
+    others = ("DISTBP_SERVICE_", "DISTBP_URL", "DISTBP_TOKEN", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
+    assert (name in settings.for_runners()) is not name.startswith(others)
+
+
 def test_an_unknown_name_is_a_fault_of_the_caller():
     with pytest.raises(KeyError):
         settings.get("DISTBP_NO_SUCH_SETTING")

@@ -154,7 +154,7 @@ def lines(table: RawTable, facts: Mapping[str, Facts], target: str | None) -> It
         yield (
             f"  {_cut(name, width):<{width}}  {WORDS[found.type]:<14}{kind:<12}{missing:>9}  {_range(found)}"
         )
-        if not found.why.startswith(("all cells are", "stored as")):
+        if not found.plain:
             yield f"  {'':<{width}}  because {found.why}"
     if dropped := counting(facts, target):
         yield f"\ncolumns that only number the rows, and are dropped by a first job: {', '.join(dropped)}"

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from distbp.core.errors import SettingsError
 
@@ -22,7 +22,7 @@ _UNITS = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 @dataclass(frozen=True)
 class Setting:
     """`unit` is what a number counts ("bytes", "times"); empty for text. `choices` empty: any text. `most`:
-    the largest number; None: any."""
+    the largest number; None: any. `of`: whose it is alone, "client" or "service"; empty: all that train."""
 
     name: str
     default: int | str
@@ -30,6 +30,12 @@ class Setting:
     help: str
     choices: tuple[str, ...] = ()
     most: int | None = None
+    of: Literal["", "client", "service"] = ""
+
+    @property
+    def about(self) -> str:
+        """The help, after whose setting it is."""
+        return f"{self.of}: {self.help}" if self.of else self.help
 
     def parse(self, text: str) -> int | str:
         """The value that `text` stands for. Raises SettingsError, saying what is allowed."""
@@ -149,100 +155,133 @@ SETTINGS = _table(
         "DISTBP_URL",
         "",
         "",
-        "client: the address of the service; empty: the one that `distbp serve` wrote down for this user",
+        "the address of the service; empty: the one that `distbp serve` wrote down for this user",
+        of="client",
     ),
     Setting(
         "DISTBP_TOKEN",
         "",
         "",
-        "client: the token; empty: the one that `distbp serve` wrote down for this user",
+        "the token; empty: the one that `distbp serve` wrote down for this user",
+        of="client",
     ),
     Setting("NUMBA_DISABLE_JIT", "", "", "1: Numba compiles nothing, and kernels are those of NumPy"),
     Setting("XDG_CACHE_HOME", "", "", "below it lies distbp/, with prepared tables; empty: ~/.cache"),
-    Setting("XDG_CONFIG_HOME", "", "", "client: below it lies distbp/service.json; empty: ~/.config"),
-    Setting("XDG_DATA_HOME", "", "", "service: below it lies distbp/, its folder; empty: ~/.local/share"),
+    Setting("XDG_CONFIG_HOME", "", "", "below it lies distbp/service.json; empty: ~/.config", of="client"),
     Setting(
-        "DISTBP_SERVICE_HOME", "", "", "service: its folder (`--data`); empty: distbp/ below XDG_DATA_HOME"
+        "XDG_DATA_HOME", "", "", "below it lies distbp/, its folder; empty: ~/.local/share", of="service"
+    ),
+    Setting(
+        "DISTBP_SERVICE_HOME",
+        "",
+        "",
+        "its folder (`--data`); empty: distbp/ below XDG_DATA_HOME",
+        of="service",
     ),
     Setting(
         "DISTBP_SERVICE_WORK",
         "",
         "",
-        "service: the folder that API, dispatcher and all runners share; empty: work/ in its folder",
+        "the folder that API, dispatcher and all runners share; empty: work/ in its folder",
+        of="service",
     ),
     Setting(
         "DISTBP_SERVICE_DATABASE",
         "",
         "",
-        "service: the URL of its database, as postgresql://user@host/name; empty: SQLite in its folder",
+        "the URL of its database, as postgresql://user@host/name; empty: SQLite in its folder",
+        of="service",
     ),
-    Setting("DISTBP_SERVICE_HOST", "127.0.0.1", "", "service: the address that the API listens on"),
-    Setting("DISTBP_SERVICE_PORT", 8470, "port", "service: the port of the API", most=65535),
+    Setting("DISTBP_SERVICE_HOST", "127.0.0.1", "", "the address that the API listens on", of="service"),
+    Setting("DISTBP_SERVICE_PORT", 8470, "port", "the port of the API", most=65535, of="service"),
     Setting(
         "DISTBP_SERVICE_API",
         "",
         "",
-        "service: the URL by which runners reach the API; empty: this machine, at the port of the API",
+        "the URL by which runners reach the API; empty: this machine, at the port of the API",
+        of="service",
     ),
     Setting(
         "DISTBP_SERVICE_LAUNCHER",
         "local",
         "",
-        "service: how runners are started: as processes of the dispatcher's machine, or as Ray jobs",
+        "how runners are started: as processes of the dispatcher's machine, or as Ray jobs",
         choices=("local", "ray-jobs"),
+        of="service",
     ),
-    Setting("DISTBP_SERVICE_RAY", "", "", "service: the dashboard of the Ray cluster, as http://head:8265"),
+    Setting(
+        "DISTBP_SERVICE_RAY", "", "", "the dashboard of the Ray cluster, as http://head:8265", of="service"
+    ),
     Setting(
         "DISTBP_SERVICE_SLOTS",
         "auto",
         "",
-        "service: the workers that run at the same time, over all jobs; auto: the CPUs of this machine",
+        "the workers that run at the same time, over all jobs; auto: the CPUs of this machine",
+        of="service",
     ),
     Setting(
-        "DISTBP_SERVICE_DATA", "", "", "service: the folder with files that jobs may name; empty: none may"
+        "DISTBP_SERVICE_DATA",
+        "",
+        "",
+        "the folder with files that jobs may name; empty: none may",
+        of="service",
     ),
     Setting(
         "DISTBP_SERVICE_HOSTS",
         "",
         "",
-        "service: names it is reached by, besides localhost, with commas between",
+        "names it is reached by, besides localhost, with commas between",
+        of="service",
     ),
     Setting(
         "DISTBP_SERVICE_ORIGINS",
         "",
         "",
-        "service: other origins whose pages may call it, as https://example.org, with commas between",
+        "other origins whose pages may call it, as https://example.org, with commas between",
+        of="service",
     ),
-    Setting("DISTBP_SERVICE_DATASET_BYTES", 4 * 2**30, "bytes", "service: the largest dataset it takes"),
+    Setting("DISTBP_SERVICE_DATASET_BYTES", 4 * 2**30, "bytes", "the largest dataset it takes", of="service"),
     Setting(
         "DISTBP_SERVICE_PROJECT_BYTES",
         64 * 2**30,
         "bytes",
-        "service: the most that a project's datasets, jobs and models fill on the disk together",
+        "the most that a project's datasets, jobs and models fill on the disk together",
+        of="service",
     ),
     Setting(
         "DISTBP_SERVICE_JOB_BYTES",
         64 * 2**30,
         "bytes",
-        "service: the most that one job fills on the disk, checkpoints and all",
+        "the most that one job fills on the disk, checkpoints and all",
+        of="service",
     ),
-    Setting("DISTBP_SERVICE_PROJECT_SLOTS", 10**9, "slots", "service: slots that a project holds at a time"),
-    Setting("DISTBP_SERVICE_PROJECT_JOBS", 10**9, "jobs", "service: jobs of a project that run at a time"),
-    Setting("DISTBP_SERVICE_PROJECT_UPLOADS", 4, "uploads", "service: uploads of a project at a time"),
+    Setting(
+        "DISTBP_SERVICE_PROJECT_SLOTS", 10**9, "slots", "slots that a project holds at a time", of="service"
+    ),
+    Setting(
+        "DISTBP_SERVICE_PROJECT_JOBS", 10**9, "jobs", "jobs of a project that run at a time", of="service"
+    ),
+    Setting("DISTBP_SERVICE_PROJECT_UPLOADS", 4, "uploads", "uploads of a project at a time", of="service"),
     Setting(
         "DISTBP_SERVICE_DEADLINE_S",
         30 * 86400,
         "seconds",
-        "service: the deadline of a job that is submitted without one, from then on",
+        "the deadline of a job that is submitted without one, from then on",
+        of="service",
     ),
-    Setting("DISTBP_SERVICE_REQUESTS_PER_S", 200, "requests", "service: what one token may ask in a second"),
-    Setting("DISTBP_SERVICE_WAITING_JOBS", 100_000, "jobs", "service: jobs of a project that have not ended"),
+    Setting(
+        "DISTBP_SERVICE_REQUESTS_PER_S", 200, "requests", "what one token may ask in a second", of="service"
+    ),
+    Setting(
+        "DISTBP_SERVICE_WAITING_JOBS", 100_000, "jobs", "jobs of a project that have not ended", of="service"
+    ),
     Setting(
         "DISTBP_SERVICE_METRICS",
         "open",
         "",
-        "service: whether /metrics, which holds totals only, answers without a token",
+        "whether /metrics, which holds totals only, answers without a token",
         choices=("open", "token"),
+        of="service",
     ),
     Setting("DISTBP_TEST_DATA", "", "", "the folder with the tests' data (data/ and golden/ below it)"),
 )
@@ -283,19 +322,19 @@ _HANDED_ON_FROM = ("LC_", "PYTHON", "RAY_", "NUMBA_", "OMP_", "MKL_", "OPENBLAS_
 
 
 def for_runners() -> dict[str, str]:
-    """The environment of a process that trains for others: of the one here, what training needs. So jobs do
-    not see passwords, keys or tokens of whoever runs the service."""
+    """The environment of a process that trains for others: the part of this one that training needs. So jobs
+    see no passwords, keys or tokens of the service."""
     return {
         name: value
         for name, value in os.environ.items()
         if name in _HANDED_ON
         or name.startswith(_HANDED_ON_FROM)
-        or (name in SETTINGS and not SETTINGS[name].help.startswith(("client:", "service:")))
+        or (name in SETTINGS and not SETTINGS[name].of)
     }
 
 
 def processors() -> int:
-    """That this process may compute on: of its affinity, no more than DISTBP_PROCESSORS."""
+    """How many processors this process may compute on: those of its affinity, at most DISTBP_PROCESSORS."""
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(there, int(get("DISTBP_PROCESSORS")))
 

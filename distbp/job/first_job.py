@@ -101,7 +101,7 @@ def task_of(target: Facts) -> tuple[int, str]:
     if len(levels) < 2:
         raise _constant(target)
     if isinstance(kinds.automatic(target), kinds.Text):
-        why = "" if target.why.startswith(("all cells are", "stored as")) else f" ({target.why})"
+        why = "" if target.plain else f" ({target.why})"
         raise DataError(
             f"the target {target.name!r} is text of {len(levels)} levels in {sum(levels.values())} rows, too"
             f" many for classes{why}; write numbers as plain numbers, such as 1234.5, or choose another"

@@ -244,3 +244,9 @@ def test_columns_with_dots_in_their_names_are_set(tmp_path: Path) -> None:
     assert (columns["Sepal.Length"].scale, columns["Sepal"].bins) == ("robust", 4)
     last = done.stdout.splitlines()[-1]
     assert last == f"predict rows: distbp predict '{tmp_path}/a run' ROWS.csv"  # for a shell
+
+
+def test_describe_says_why_whatever_the_file_is_called(tmp_path: Path) -> None:
+    (tmp_path / "stored as text.csv").write_text("a,y\n1,1.5\nx,2.5\n")
+    text = cli("data", "describe", "stored as text.csv").stdout
+    assert "because stored as text.csv: row 1 is 'x', after whole numbers" in text

@@ -44,7 +44,8 @@ _OTHER_DATE = r"[0-9]{1,4}([./-])[0-9]{1,2}\1[0-9]{1,4}( .*)?"
 class Facts:
     """What is known of a column. `type`: a key of `WORDS`. `why`: in words. `levels`: text -> rows, or None
     where they are more than are counted. `low`, `high`: of numbers, and of dates in seconds. `typed`: it is
-    stored with a type other than text. `read`: its cells as levels, where they were kept."""
+    stored with a type other than text. `read`: its cells as levels, where they were kept. `plain`: `why` says
+    no more than the type."""
 
     name: str
     type: str
@@ -56,6 +57,7 @@ class Facts:
     high: float | None = None
     typed: bool = False
     read: Column | None = None
+    plain: bool = False
 
     @property
     def numeric(self) -> bool:
@@ -168,22 +170,26 @@ class _Finder:
         texts = self.coded.whole()
         self._add(texts, self.counts[1 : len(texts) + 1].tolist())
         read = None if self.kept is None or not len(texts) else Column(self.kept.whole(), texts)
-        kind, why = self.state or "empty", self.changed
+        kind, why, plain = self.state or "empty", self.changed, False
         if kind == "text" and self.levels:
             words = {level.lower() for level in self.levels}
             if len(words) <= 2 and words <= {*c.TRUE, *c.FALSE}:
-                kind, why = "boolean", f"all cells are {' or '.join(sorted(self.levels))}"
+                kind, why, plain = "boolean", f"all cells are {' or '.join(sorted(self.levels))}", True
         if not why:
-            why = f"stored as {self.stored}" if self.stored else f"all cells are {WORDS[kind]}"
             if kind == "text":
                 zeros = sorted(v for v in self.levels or () if v[:1] == "0" and v.isdecimal() and len(v) > 1)
-                why = f"{zeros[0]!r} has zeros in front" if zeros else _unread(self.levels or ()) or why
+                why = f"{zeros[0]!r} has zeros in front" if zeros else _unread(self.levels or ())
             elif kind == "empty":
                 why = "every cell is missing"
+        if not why:
+            why = f"stored as {self.stored}" if self.stored else f"all cells are {WORDS[kind]}"
+            plain = True
         known = self.deep and np.isfinite(self.low)
         low, high = (self.low, self.high) if known else (None, None)
         stored = bool(self.stored)
-        return Facts(self.name, kind, why, self.rows, self.missing, self.levels, low, high, stored, read)
+        return Facts(
+            self.name, kind, why, self.rows, self.missing, self.levels, low, high, stored, read, plain
+        )
 
 
 def _unread(levels: Iterable[str]) -> str:
