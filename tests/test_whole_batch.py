@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from distbp.core.arrays import Array
+from distbp.core.reduction import PIECE
 from distbp.engine.numerics import one_blas_thread
 from distbp.optim import Searching, Step
 from distbp.optim.line_search import ACCEPTED, DECREASE, FAILED, MOST_TRIES, Line, advance, begin
 from distbp.optim.searching import NUMBERS, Found
-from distbp.optim.whole_batch import LBFGS, PIECE, ConjugateGradient, dot
+from distbp.optim.whole_batch import LBFGS, ConjugateGradient, dot
 
 METHODS = {"conjugate_gradient": ConjugateGradient, "lbfgs": LBFGS}
 every_method = pytest.mark.parametrize("name", METHODS)

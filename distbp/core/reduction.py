@@ -20,6 +20,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+# Sums over the flat vector are taken in pieces of so many numbers, and then over the pieces in order. Part of
+# the numerics.
+PIECE = 32768
+
 
 class Block(NamedTuple):
     """Shards `start` to `stop - 1`, a node of the tree."""

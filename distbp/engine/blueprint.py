@@ -42,10 +42,10 @@ class Past(NamedTuple):
 class Blueprint:
     """`shards` is resolved (never "auto"). `rows`: of each split, by name ("train", "validation", "test").
     `class_weights`: for each class, or None. `kernels`: the kernel set's name, resolved. `notes`: what the
-    data made of the job and may surprise. `frames`: where the targets of a split lie, by name, for metrics of
-    values. `entry`: by which the rows of a table enter the network. `lengths`: whether rows have lengths.
-    `series`: whether rows are windows of series, through which recurrent layers carry their states. `past`:
-    the optimizer counts its updates, and what is random its draws, from there on."""
+    data made of the job that may surprise the user. `frames`: where the targets of a split lie, by name, for
+    metrics of values. `entry`: by which the rows of a table enter the network. `lengths`: whether rows have
+    lengths. `series`: whether rows are windows of series, through which recurrent layers carry their states.
+    `past`: from where on the optimizer counts its updates, and everything random its draws."""
 
     job: TrainingJob
     shards: int

@@ -77,12 +77,12 @@ class Carrying(NamedTuple):
 
 class Steps(NamedTuple):
     """The steps of one thread. Each piece is an address, with the address of its structure; both are 0 where
-    it has nothing to do. positions: (shards, 6); totals, counts: as of `Computing`; additions: that join
-    the shards' sums; squares: of all threads; several: 1 if slices of one row do not count; scaled: the
-    op whose factor the scale belongs to; clip: the largest norm, 0: none; sums (shards, 2): to work in;
-    found: (steps, 3), takes the loss sum, the weight and the counted rows of each; live: (threads,
-    units), to which the live rows of applied steps are added; done: takes the number of applied steps
-    first; me: the number of the thread, which has the shards [start, stop); offer, nap: as
+    it has nothing to do. positions: (shards, 6); totals, counts: as of `Computing`; additions: that join the
+    shards' sums; squares: of all threads; several: 1 if slices of one row do not count; scaled: the op whose
+    factor the scale belongs to; clip: the largest norm, 0: none; sums (shards, 2): to work in; found: (steps,
+    3), takes the loss sum, the weight and the counted rows of each; live: (threads, units), to which the live
+    rows of applied steps are added; done: its first number becomes that of the applied steps; counters: see
+    `pointers.meet`; me: the number of the thread, which has the shards [start, stop); offer, nap: as
     `pointers.WAYS`."""
 
     compute: int

@@ -5,8 +5,8 @@ Twice in a step they meet: when all shards are computed, and when all parameters
 gradients are clipped by their norm, once more between. Ops, rules and the order of every sum are those of
 `Worker.compute` and `ParameterServer.apply`, and so are the bits.
 
-A product into the gradient may be deferred: the thread that updates some units computes their gradients, of
-all shards, from everybody's factors, and joins and applies them while they lie in a near cache. Other
+A product into the gradient may be deferred: the thread that updates some units computes their gradients for
+all shards from the factors of all threads, and joins and applies them while they lie in a near cache. Other
 gradients are written out.
 
 The pieces of a step are compiled one by one and called by their addresses, as ops are: a job compiles those
@@ -27,10 +27,10 @@ from distbp.machine.structures import address_of, floats, reader
 from distbp.machine.vectors import add_into, ask_to_write
 from distbp.nn.ops.loops_products import deferred_part
 from distbp.nn.ops.rows import call_op
-from distbp.nn.tape import TOTALS, Space
+from distbp.nn.tape import BOUND_TOTAL, LOSS_TOTAL, TOTALS, WEIGHT_TOTAL, Space
 from distbp.optim.compiled import STRETCH, apply_rule, joined_sums
 
-LOSS, WEIGHT, BOUND = 0, 1, 2  # of the totals of a slice
+LOSS, WEIGHT, BOUND = (one.start for one in (LOSS_TOTAL, WEIGHT_TOTAL, BOUND_TOTAL))  # in those of a slice
 LINE = 16  # float32 numbers in 64 bytes
 
 ROOMS = (int(Space.INPUTS), int(Space.TARGETS), int(Space.WEIGHTS))  # of the sources of rows

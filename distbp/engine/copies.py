@@ -11,6 +11,7 @@ from distbp.engine.totals import BOUND, LIVE, LOSS, ROWS, WEIGHT
 from distbp.nn.kernels import Kernels
 from distbp.nn.network import Network, aligned_vector
 from distbp.nn.program import Program
+from distbp.nn.tape import LOSS_TOTAL, WEIGHT_TOTAL
 from distbp.optim.evolution import Evolution, Noise
 
 
@@ -35,7 +36,7 @@ class Copies:
             return
         self._copy[:] = self._vector
         totals[LOSS] = self._loss(rows)
-        totals[WEIGHT], totals[ROWS] = self._program.totals[WEIGHT], rows.rows
+        totals[WEIGHT], totals[ROWS] = self._program.totals[WEIGHT_TOTAL.start], rows.rows
         losses, sigma = totals[LIVE:BOUND], self._copy.dtype.type(self._sigma)
         for pair in range(self._pairs):
             noise = self._noise.at(step, pair)
@@ -47,4 +48,4 @@ class Copies:
 
     def _loss(self, rows: Slice) -> float:
         self._program.run(rows.x, rows.targets, rows.weights)
-        return float(self._program.totals[LOSS])
+        return float(self._program.totals[LOSS_TOTAL.start])

@@ -42,7 +42,7 @@ class Measures:
 
     @property
     def names(self) -> list[str]:
-        """Of all that is measured."""
+        """The names of all that is measured."""
         return [*self.losses, *(metric.name for metric in self.metrics)]
 
     @property

@@ -46,7 +46,8 @@ def norms_of(tensors: Sequence[int], squares: Array, scale: float) -> list[Norms
 
 
 def health(network: Network, norms: Sequence[Norms]) -> list[TensorHealth]:
-    """Of every trained tensor, from the norms of its parts, in order; empty before the end of an epoch."""
+    """The health of every trained tensor, from the norms of its parts, in order; empty before the end of an
+    epoch."""
     if not norms:
         return []
     sums = np.zeros((len(network.tensors), 3))
@@ -59,5 +60,5 @@ def health(network: Network, norms: Sequence[Norms]) -> list[TensorHealth]:
 
 
 def within(stretches: Sequence[tuple[int, int]], first: int, stop: int) -> list[tuple[int, int]]:
-    """What of the stretches lies in [first, stop)."""
+    """The parts of the stretches that lie in [first, stop)."""
     return [(max(a, first), min(b, stop)) for a, b in stretches if max(a, first) < min(b, stop)]

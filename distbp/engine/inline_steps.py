@@ -1,8 +1,8 @@
 """Many steps of a job in one compiled call for each thread, for the inline exchange (Numba, optional).
 
-Where server and workers are one process nothing has to travel, and what a step does is left to
-`compiled_steps`. The last step of an epoch (norms, saturation), and a step whose gradients are not known to
-be finite beforehand, are left to `Worker.compute` and `ParameterServer.apply`.
+If server and workers are one process, nothing has to travel. `compiled_steps` does the work of a step. The
+last step of an epoch (norms, saturation), and a step whose gradients are not known to be finite beforehand,
+are left to `Worker.compute` and `ParameterServer.apply`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from distbp.core.arrays import Array
-from distbp.core.reduction import Block, assign, joins
+from distbp.core.reduction import PIECE, Block, assign, joins
 from distbp.data.batches import ShardReader
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.compiled_parts import Call, Carrying, Clipping, Computing, Deferred, Steps
@@ -27,7 +27,6 @@ from distbp.engine.compiled_steps import (
     update_deferred,
 )
 from distbp.engine.parameter_server import ParameterServer
-from distbp.engine.ranges import PIECE
 from distbp.engine.thread_shares import thread_shares
 from distbp.machine.blas import Dots, dots
 from distbp.machine.pointers import WAYS
@@ -52,8 +51,9 @@ MOST_BYTES = 1 << 30  # of gradients and work memory: where there are several sh
 
 
 class InlineSteps:
-    """`run(step, stop, plateau)`: trains some steps from `step` on, and returns how many; 0: the next one is
-    not for here. `threads`: at most one for each shard. `lowered`: the network for slices of the shards."""
+    """`run(step, stop, plateau)`: trains some steps from `step` on, and returns how many; 0 if the next one
+    must be trained step by step. `threads`: at most one for each shard. `lowered`: the network for slices of
+    the shards."""
 
     def __init__(
         self,
@@ -261,8 +261,8 @@ def inline_steps(
     readers: Sequence[ShardReader],
     threads: int = 1,
 ) -> InlineSteps | None:
-    """None where nothing is compiled, or the shards' own memory would be too much. readers: of the shards,
-    those that step by step training uses, too; threads: that share the shards."""
+    """The compiled steps of a job; None if nothing is compiled, or if the memory of all shards would be too
+    much. readers: of the shards; training step by step uses them, too. threads: how many share the shards."""
     updater = server.updater
     if kernels.gemm is None or not (isinstance(updater, Updater) and updater.compiled and blueprint.pushed):
         return None

@@ -54,8 +54,8 @@ def needed(
     threads: int = 1,
 ) -> Need | None:
     """The memory that training takes, all its processes together. input_shape: of one row; None where it is
-    not known: then of the narrowest that the first layer could take. entry: of the network. rows: of each
-    split, where known. data: bytes of the inputs as they are made ready. threads: that compute where the job
+    not known: then the narrowest that the first layer could take counts. entry: of the network. rows: of each
+    split, where known. data: bytes of the inputs as they are made ready. threads: how many compute if the job
     says no number of workers. None where the shapes do not fit."""
     try:
         shape = (1,) if input_shape is None else input_shape
@@ -96,7 +96,8 @@ def needed(
 
 
 def too_much(need: Need | None, there: int, says: str) -> list[Fault]:
-    """What to say of a need above `there` bytes; nothing where it fits. says: as "this machine has {}"."""
+    """The faults of a need above `there` bytes; none where it fits. says: words for these bytes, as "this
+    machine has {}"."""
     if need is None or need.total <= there:
         return []
     # The batch is at fault only where the rest would fit.
@@ -170,8 +171,8 @@ def _limits(root: Path) -> Iterator[tuple[int, int]]:
 
 
 def _groups(mount: Path, path: str) -> Iterator[tuple[int, int]]:
-    """Of a control group and of all around it. In a container the path may be that of the host: then what
-    is mounted is the container's own group."""
+    """(limit, used) of a control group and of all around it. In a container the path may be that of the host.
+    Then the mounted group is the container's own."""
     group = mount / path.lstrip("/")
     while True:
         for limit, used, old in (

@@ -44,7 +44,7 @@ def quiet() -> np.errstate:
 
 def kernel_set(wanted: str) -> str:
     """The name of the kernel set to compute with: `wanted`, or for "auto" the last one of "numpy", "numba",
-    "fma", "mkl" and "amx" that can be used here. Raises ImportError where what is wanted is not.
+    "fma", "mkl" and "amx" that can be used here. Raises ImportError if the wanted set cannot be used.
 
     It does not import Numba, which takes a third of a second: the trainer's process may never need it.
     """
@@ -66,7 +66,7 @@ def kernel_set(wanted: str) -> str:
 
 
 def why_not_compiled(kernels: str) -> str:
-    """Why a job computes with NumPy's kernels though nobody asked for them; "" where it does not."""
+    """Why a job computes with NumPy's kernels although no setting asks for them; "" where it does not."""
     if kernels != "numpy" or settings.get("DISTBP_KERNELS") != "auto":
         return ""
     try:
@@ -176,7 +176,7 @@ DIRECT = ", small products by FMA, 128 terms"
 TILES = ", large products by AMX in 3 parts, 128 terms, 32 at a time"
 
 
-# Terms: of which a sum of an element is made, before these are added up. See
+# So many terms make one sum; then the sums of an element are added up. See
 # `distbp.machine.own_products.vector_product`.
 VECTORS = ", large products by FMA, 256 terms"
 

@@ -1,7 +1,7 @@
 """The parameter server: joins the shards' sums in the fixed tree, and applies each update once.
 
-A plain class: it knows no exchange and no cluster. Whoever hosts it hands it the sums of all blocks of a
-step and reads the flat parameter vector afterward.
+A plain class: it knows no exchange and no cluster. Its host gives it the sums of all blocks of a step and
+reads the flat parameter vector afterward.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.core.errors import FencedError
-from distbp.core.reduction import Block, Join, joins
+from distbp.core.reduction import PIECE, Block, Join, joins
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.health import Norms, TensorHealth, health, norms_of, within
-from distbp.engine.ranges import PIECE, Sums, joint
+from distbp.engine.ranges import RangeSums, joint
 from distbp.engine.totals import BOUND, LIVE, LOSS, ROWS, SURELY_FINITE, WEIGHT, totals_size
 from distbp.engine.updating import updater_of
 from distbp.nn.network import aligned_vector
@@ -144,8 +144,8 @@ class ParameterServer:
         return self.updater.one_pass and self._noise is None
 
     def probe(self) -> None:
-        """Puts into the vector where the next step wants the gradient, if that is elsewhere. The update puts
-        back what the model is."""
+        """Writes the point at which the next step needs the gradient to the vector, if it is another one. The
+        update writes the model back."""
         self.updater.probe()
 
     @property
@@ -158,7 +158,7 @@ class ParameterServer:
         """Whether the vector holds more than what is trained: running statistics, or states."""
         return self._count < len(self.vector)
 
-    def prepare(self, step: int, contributions: Sequence[Contribution]) -> Sums:
+    def prepare(self, step: int, contributions: Sequence[Contribution]) -> RangeSums:
         """The first half of a step: joins the blocks, nothing more. Raises FencedError, ValueError."""
         return self._check([c.gradient for c in contributions], self._begin(step, contributions))
 
@@ -184,9 +184,9 @@ class ParameterServer:
             self.updater.apply(gradients, order, info, scale)
 
     def advance(self, steps: Sequence[Sequence[float]]) -> None:
-        """Notes steps that somebody else has applied to the vector, the slots and the statistics, exactly as
-        `apply` would have; all of one epoch, and not its last one. The numbers are the totals of each: loss,
-        weight, rows."""
+        """Notes steps that compiled code has applied to the vector, the slots and the statistics, exactly as
+        `apply` would have; all are of one epoch, and none is its last one. The numbers are the totals of
+        each: loss, weight, rows."""
         if self.step % self._steps_per_epoch == 0:
             self.epoch_totals[:] = 0
         places = [LOSS, WEIGHT, ROWS]  # added one after the other, as the order decides the last bits
@@ -198,7 +198,7 @@ class ParameterServer:
         self.epoch_totals[LIVE:] += live
 
     def advance_by(self, steps: int) -> None:
-        """The same where the totals of the epoch have been noted, too."""
+        """Notes such steps if the totals of the epoch hold theirs already."""
         self.step += steps
         self.applied += steps
 
@@ -254,13 +254,13 @@ class ParameterServer:
             np.add(gradients[left][piece], gradients[right][piece], out=gradients[left][piece])
         np.add(gradients[last.left][piece], gradients[last.right][piece], out=self.gradient[piece])
 
-    def _check(self, gradients: Sequence[Array], order: Sequence[Join]) -> Sums:
+    def _check(self, gradients: Sequence[Array], order: Sequence[Join]) -> RangeSums:
         squares = []
         for number, start in enumerate(range(0, len(self.gradient), PIECE)):
             self._join(gradients, order, slice(start, start + PIECE))
             if number < len(self._averaged):  # while the piece is in the cache
                 squares.append(sum_of_squares(self._averaged[number]))
-        return Sums(tuple(squares), math.isfinite(self.totals[LOSS]) and self._untrained_is_finite())
+        return RangeSums(tuple(squares), math.isfinite(self.totals[LOSS]) and self._untrained_is_finite())
 
     def _info(self, step: int, squares: float, plateau: PlateauState) -> tuple[float, Step]:
         weight = float(self.totals[WEIGHT])
@@ -272,7 +272,7 @@ class ParameterServer:
         return scale, known._replace(gradient_norm=norm, loss=loss)
 
     def steps_of(self, steps: Iterable[int], plateau: PlateauState) -> list[Step]:
-        """What is known of the updates of steps before their gradients are."""
+        """What is known of the updates of steps before their gradients are computed."""
         rate, decay, first = self.learning_rate, self._decay, self.blueprint.past.steps + 1
         return [Step(first + n, float(rate(n, plateau)), 0.0, 0.0, decay(n)) for n in steps]
 

@@ -2,13 +2,14 @@
 
 [loss, weight, rows, then for each unit that can saturate the rows in which it did not, bound]
 
-Where copies of the parameters are evaluated in place of the gradient, their losses stand where the rows of
-units do: of pair n at 2n and 2n + 1.
+Where copies of the parameters are evaluated in place of the gradient, their losses stand in place of the rows
+of units: those of pair n at 2n and 2n + 1.
 
-Rows are those that running statistics are taken over: where there are some, without slices of one row.
+Rows are those that running statistics are taken over. A network with such statistics leaves out slices of one
+row.
 
 The bound is at least every absolute value of the gradient, and of what it is joined to: a sum of bounds is a
-bound of the sums. Infinity or NaN says that nobody looked, or that the gradient is not finite.
+bound of the sums. Infinity or NaN says that the gradient was not looked at, or is not finite.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ SURELY_FINITE = 1e38
 
 
 def saturating_layers(blueprint: Blueprint) -> dict[int, int]:
-    """Of the layers that can saturate, by number, how many units they have, in the order of the totals; none
-    where nobody counts them."""
+    """How many units each layer has that can saturate, by the layer's number, in the order of the totals.
+    Empty where they are not counted."""
     if blueprint.job.optimizer.copies:
         return {}
     return {one.layer: one.units for one in lower(blueprint.network(), 1).watched}

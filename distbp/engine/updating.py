@@ -1,4 +1,4 @@
-"""How the flat vector is moved: the engine that the job's optimizer asks for."""
+"""Chooses the engine that updates the flat vector, as the job's optimizer asks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def updater_of(
     slots: Mapping[str, Array] | None,
     threads: int,
 ) -> Updater | Searching:
-    """What moves `parameters`. The rest is as of `Updater`; slots are copied."""
+    """The engine that updates `parameters`. The other arguments are those of `Updater`; slots are copied."""
     slots = None if slots is None else {name: values.copy() for name, values in slots.items()}
     job = blueprint.job
     if job.optimizer.whole_batch:

@@ -1,7 +1,7 @@
 """A worker: forward and backward over the slices of its shards.
 
-A plain class: it knows no exchange and no cluster. It reads one flat parameter vector (which somebody else
-keeps current) and writes sums: a gradient vector and a few float64 totals for each block of the tree.
+A plain class: it knows no exchange and no cluster. It reads one flat parameter vector (which its host keeps
+current) and writes sums: a gradient vector and a few float64 totals for each block of the tree.
 """
 
 from __future__ import annotations

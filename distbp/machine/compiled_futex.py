@@ -15,7 +15,7 @@ from distbp.machine.jit import jit
 from distbp.machine.pointers import WAYS, load_int32, store_int32, system_call
 
 PATIENCE_S = 0.05  # the longest sleep without a change
-EVERYBODY = 0x7FFFFFFF
+EVERYBODY = 0x7FFFFFFF  # the most waiters that futex(2) wakes, and the most that a word holds
 _PATIENCE = np.array([0, round(PATIENCE_S * 1e9)], np.int64)  # struct timespec: seconds, nanoseconds
 
 

@@ -1,4 +1,4 @@
-"""Sums of squares in compiled code, with the bits of `optimizers.sum_of_squares` (Numba, optional).
+"""Sums of squares in compiled code, with the bits of `distbp.optim.updater.sum_of_squares` (Numba, optional).
 
 They come from the inner products of the BLAS library that `np.vdot` calls, by their addresses.
 """

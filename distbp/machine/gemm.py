@@ -32,17 +32,18 @@ _ARGUMENTS = (*(_WHOLE,) * 6, _SINGLE, *(_WHOLE,) * 4, _SINGLE, *(_WHOLE,) * 2)
 def call_sgemm(
     builder: Any, address: Any, left: Any, right: Any, m: Any, n: Any, k: Any, *operands: Any
 ) -> None:
-    """c <- op(a) op(b) + kept * c, by the cblas_sgemm at an address. operands: a, lda, b, ldb, kept, c,
-    ldc. Waits. Whoever calls keeps the memory."""
+    """c <- op(a) op(b) + kept * c, by the cblas_sgemm at an address. operands: a, lda, b, ldb, kept, c, ldc.
+    Waits. The caller keeps the memory."""
     layout, alpha = ir.IntType(64)(_ROW_MAJOR), ir.FloatType()(1.0)
     call_at(builder, ir.VoidType(), address, [layout, left, right, m, n, k, alpha, *operands])
 
 
 @inner
 def strips_of(fast: int, terms: bool, m: int, n: int, k: int) -> int:
-    """Into how many strips a product (m, n) of k terms is cut. Its right operand is plain. terms: whether a
-    strip is some of the terms, else some of the rows. fast: as `distbp.machine.blas.Gemm.strips`. Whether
-    a product is cut does not depend on how many rows, or terms, there are to cut."""
+    """The number of strips into which a product (m, n) of k terms is cut, whose right operand is plain.
+    terms: whether a strip is some of the terms, else some of the rows. fast: as
+    `distbp.machine.blas.Gemm.strips`. Whether a product is cut does not depend on how many rows, or terms,
+    there are to cut."""
     size, rows = m * n * k, k if terms else m
     cut = terms and (m < NARROW or n < NARROW)
     if fast:

@@ -28,8 +28,8 @@ SOURCES = (
 )
 
 
-# Passes of Numba's that find nothing in our functions (closures, expressions of whole arrays, overloads
-# that shall be inlined) and look for it for a twentieth of the time.
+# Passes of Numba that look for closures, expressions of whole arrays, and overloads to inline. Our functions
+# have none, and the search takes a twentieth of the time.
 UNUSED = {"InlineClosureLikes", "InlineOverloads", "NopythonRewrites"}
 
 
@@ -79,8 +79,8 @@ def jit(function: Callable[..., Any], **options: Any) -> Any:
 
 
 def inner(function: Callable[..., Any]) -> Any:
-    """As `jit`, for a function that only compiled code calls. What Python needs to call it is left out: for
-    the types of the engine's arguments that takes longer to compile than the function."""
+    """Does what `jit` does, for a function that only compiled code calls. It leaves out what Python needs for
+    a call, which takes longer to compile than the function."""
     return jit(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 

@@ -24,7 +24,7 @@ NAME = f"v{LANES}f32"  # of the vector type, as LLVM writes it in names of funct
 
 
 def sums_beside(vectors: int) -> int:
-    """How many sums of each of some vectors the registers hold, beside these vectors and one value."""
+    """How many sums for each of so many vectors the registers hold, beside these vectors and one value."""
     return min(MOST_SUMS, (REGISTERS - 1 - vectors) // vectors)
 
 
@@ -147,7 +147,7 @@ def fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 def transposed(builder: Any, lines: Sequence[Any]) -> list[Any]:
-    """The columns of as many vectors of values of four bytes as each has values: a power of two."""
+    """The columns of n vectors of n values of four bytes; n is a power of two."""
     count, lines = len(lines), list(lines)
     half, kind = count // 2, ir.VectorType(WHOLE, count)
     low, high = (
@@ -202,7 +202,8 @@ def choose(builder: Any, cases: Mapping[int, Any], case: Any, values: Sequence[A
 
 
 def routine(module: Any, name: str, arguments: int, emit: Callable[..., None]) -> Any:
-    """The LLVM function of a name, of so many whole numbers; emit(builder, *arguments) writes its code."""
+    """The LLVM function with this name, which takes so many whole numbers. The first call makes it:
+    emit(builder, *arguments) writes its code."""
     if name in module.globals:
         return module.globals[name]
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [LONG] * arguments), name)

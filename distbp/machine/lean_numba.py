@@ -33,8 +33,8 @@ def load_numba() -> None:
 
 @contextmanager
 def told(first: Callable[[], None]) -> Iterator[None]:
-    """Within this block, calls `first` once, before the first function is compiled that no process has
-    kept."""
+    """Within this block, calls `first` once: before the first function is compiled that no earlier process
+    has kept."""
     from numba.core import event
 
     class Once(event.Listener):

@@ -35,7 +35,7 @@ class MemoryHandle:
 
 
 class Memory:
-    """A mapped memory of `handle.size` bytes. A page takes memory only after somebody has touched it."""
+    """A mapped memory of `handle.size` bytes. A page takes memory only after its first use."""
 
     def __init__(self, handle: MemoryHandle, mapped: mmap.mmap, owned: bool) -> None:
         self.handle = handle
@@ -47,7 +47,7 @@ class Memory:
         return np.ndarray(shape, dtype, buffer=self._map, offset=offset)
 
     def close(self) -> None:
-        """Closes the creator's file descriptor, so that nobody can attach anymore. Views keep the mapping
+        """Closes the creator's file descriptor, so that no process can attach anymore. Views keep the mapping
         alive."""
         if self._owned:
             os.close(self.handle.fd)

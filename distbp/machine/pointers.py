@@ -64,8 +64,8 @@ def call_at(builder: Any, result: ir.Type, address: Any, arguments: Sequence[Any
 
 @emits(types.void)
 def compact(builder: Any) -> None:
-    """Compiles the function that calls this for size. Of what calls others, or has loops of few rounds, LLVM
-    makes no longer loops then, nor versions for each case, which takes most of its time."""
+    """Compiles the function that calls this for size: LLVM then neither unrolls its loops nor makes versions
+    of them, which takes most of the time. For functions that call others, or whose loops have few rounds."""
     builder.function.attributes.add("optsize")
 
 

@@ -35,9 +35,9 @@ smaller, larger = _chooser("<"), _chooser(">")
 
 @emits(types.uintp, types.int64)
 def index(builder: Any, number: Any) -> Any:
-    """A number that is not negative, as the index of an array. Python counts negative ones from the end, and
-    with that choice a loop over `i + j` loads numbers one by one: `live_rows` took six times as long.
-    Do not calculate with it: Numba makes a float of an unsigned and a signed whole number."""
+    """A number that is not negative, as the index of an array. Python counts negative indices from the end.
+    With that choice in the code a loop over `i + j` loads numbers one by one; `live_rows` took six times as
+    long. Do not calculate with it: Numba makes a float of an unsigned and a signed whole number."""
     return number
 
 
@@ -49,9 +49,9 @@ def as_float(builder: Any, bits: Any) -> Any:
 
 @emits(types.float32, types.float32)
 def in_register(builder: Any, number: Any) -> Any:
-    """The number. Where a number in memory is chosen against another and written back, LLVM writes the others
-    alone, by masked stores, and with AVX2 these take some processors twenty times as long. It does not see
-    through this (an LLVM `freeze`) to the place in memory."""
+    """The number itself, after an LLVM `freeze`, which hides from LLVM that it comes from memory. Otherwise a
+    loop that chooses between a number in memory and another one, and writes it back, stores only the others,
+    by masked stores. With AVX2 these take some processors twenty times as long."""
     instruction = ir.instructions.Instruction(builder.block, number.type, "freeze", [number])
     builder._insert(instruction)
     return instruction

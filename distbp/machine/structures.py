@@ -1,7 +1,7 @@
 """Arrays and structures of arrays by their addresses, for compiled code (Numba, optional).
 
-Compiled functions take addresses in place of arrays: code that takes thirty arrays apart needs longer to
-compile than what is done with them, and all of it again in each function that passes them on.
+Compiled functions take addresses in place of arrays. Code that takes thirty arrays apart needs longer to
+compile than the rest of a function, and every function that passes them on has that code, too.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ DoubleSeries = Annotated[Array, _kind(types.float64, 4)]
 
 
 def address(array: Array) -> int:
-    """Of an array's first value. Keep the array while the address is used."""
+    """The address of an array's first value. Keep the array while the address is used."""
     return int(array.__array_interface__["data"][0])
 
 
 class Placed(NamedTuple):
-    """A structure in memory, whose words lie at the address `at`: of an array its address and shape, of a
-    number its bits. The arrays live as long as it does."""
+    """A structure in memory. Its words lie at the address `at`: the address and shape of each array, the bits
+    of each number. The arrays live as long as it does."""
 
     at: int
     words: Array
@@ -134,8 +134,8 @@ def load(builder: Any, address: Any, number: int, kind: ir.Type = WORD) -> Any:
 def array_at(context: Any, builder: Any, kind: Any, address: Any, shape: Any) -> Any:
     """The C-contiguous array of type `kind` at an address. shape: a value for each axis.
 
-    Its instructions are written here, as every op has some: Numba's own ways to make an array of an address
-    take longer to compile than what follows them."""
+    The instructions are written here because every op has them. Numba's own ways to make an array of an
+    address take longer to compile than the rest of an op."""
     size = WORD(kind.dtype.bitwidth // 8)
     strides, items = [size], shape[-1]
     for width in reversed(shape[1:]):
@@ -163,8 +163,8 @@ def word(builder: Any, address: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def address_of(context: Any, array: Any) -> Any:
-    """Of an array's first value, int64, as addresses are everywhere: Numba's own are unsigned, and with both
-    kinds functions would be compiled twice. Keep the array while the address is used."""
+    """The address of an array's first value, int64. Numba's own addresses are unsigned, and with both kinds
+    functions would be compiled twice. Keep the array while the address is used."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         found = arrayobj.make_array(signature.args[0])(context, builder, values[0])
@@ -191,8 +191,8 @@ floats, doubles, wholes = _vector(types.float32), _vector(types.float64), _vecto
 
 @intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
 def stack(context: Any, size: Any) -> Any:
-    """The address of `size` bytes, a number written in the code, which the function has until it returns. An
-    array of Numba's own would bring its memory manager, which takes longer to compile."""
+    """The address of `size` bytes that the function has until it returns. `size` is a number in the code. An
+    array of Numba's own would need its memory manager, which takes longer to compile."""
     if not isinstance(size, types.IntegerLiteral):
         return None
 

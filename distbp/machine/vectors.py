@@ -1,7 +1,8 @@
 """Short loops over memory and float32 numbers at addresses, for compiled code (Numba, optional).
 
-They are written in LLVM's own terms: of a loop over arrays Numba and LLVM's search for vectors take 50 to 100
-ms in each function that has it. Addresses are int64 numbers of bytes; what is written overlaps nothing else.
+They are written in LLVM's own terms. For a loop over arrays, Numba and LLVM's search for vectors take 50 to
+100 ms in each function that has it. Addresses are int64 numbers of bytes; what is written overlaps nothing
+else.
 """
 
 from __future__ import annotations
@@ -81,8 +82,8 @@ subtract_into = _each(lambda builder, a, b: builder.fsub(a, b))
 
 @emits(types.float64, types.int64, types.int64)
 def squares_of(builder: Any, at: Any, count: Any) -> Any:
-    """The sum of squares of `count` numbers, in float64, as their squares may be beyond float32: eight sums,
-    added one after the other, and then what is left of the numbers."""
+    """The sum of squares of `count` numbers, in float64, because their squares may be beyond float32. Eight
+    sums take the numbers in turn and are added in order. The numbers that are left follow one by one."""
 
     def squared(number: Any, one: Any, several: Any, sums: Any) -> list[Any]:
         place = lanes.pointer(builder, lanes.plus(builder, at, number, FLOAT_BYTES), one)
@@ -116,8 +117,8 @@ def squares_of(builder: Any, at: Any, count: Any) -> Any:
 def largest(builder: Any, at: Any, count: Any) -> Any:
     """The largest absolute value of `count` numbers, in float64; NaN or infinity where one is among them.
 
-    They are compared as whole numbers, whose order is that of the floats without their signs (IEEE 754), and
-    above them the infinities and NaN."""
+    Their bits without the sign are compared as whole numbers. Those have the order of the floats, with
+    infinity and NaN above all others (IEEE 754)."""
     unsigned = ir.Constant(lanes.INDICES, [0x7FFFFFFF] * lanes.LANES)
 
     def more(number: Any, which: Any, most: Any) -> list[Any]:

@@ -65,9 +65,9 @@ def put_to_largest(
     builder: Any, source: Any, down: Any, right: Any, rows: Any, columns: Any, d: Any, to: Any, add: Any,
     count: Any,
 ) -> None:  # fmt: skip
-    """Puts the numbers at `d` to `to`, as far from there as the first of the largest numbers stands from
-    `source`, and zeros to the other places. add: if not 0, they are added to what is there. The others as of
-    `largest`."""
+    """Writes the numbers at `d` to a window at `to`, each at the place where the window at `source` has the
+    first of its largest numbers, and zeros to the other places. add: if not 0, all are added to what is
+    there. The other arguments are those of `largest`."""
     which, size = lanes.first(builder, count), (rows, columns)
     best, change = _largest(builder, source, down, right, size, which), lanes.load(builder, d, which)
 

@@ -1,11 +1,10 @@
 """Sums over windows of images on vector registers, for compiled code (Numba, optional).
 
-The channels of a place lie side by side, and those of a place and of the place on its right follow each
-other. So the terms of a window are a few *runs* of numbers that follow each other. No window is copied: a
-number of the image is multiplied with a vector of weights of the filters. Registers hold the sums (Georganas
-et al., "Anatomy of High-Performance Deep Learning Convolutions on SIMD Architectures", SC 2018, section II).
-Weights lie packed, the filters of a term together, in *panels* of one or two vectors. Addresses and steps are
-int64 numbers of bytes.
+The channels of a place lie side by side, and behind them those of the place on its right. So the terms of a
+window are a few *runs* of consecutive numbers. No window is copied: a number of the image is multiplied with
+a vector of weights of the filters. Registers hold the sums (Georganas et al., "Anatomy of High-Performance
+Deep Learning Convolutions on SIMD Architectures", SC 2018, section II). Weights lie packed, the filters of a
+term together, in *panels* of one or two vectors. Addresses and steps are int64 numbers of bytes.
 """
 
 from __future__ import annotations
@@ -29,7 +28,8 @@ _WAITING = 8  # fused multiply-adds that must be under way, each for a sum of it
 
 @inner
 def turns_of(terms: int) -> int:
-    """Into how many sums, for one place in turn each, `sum_places` cuts those of a run of so many terms."""
+    """How many sums `sum_places` has for each term of a run of so many terms. They take the places in
+    turn."""
     turns = 1
     while turns * terms < _WAITING:
         turns *= 2
@@ -121,14 +121,15 @@ def sum_places(
     builder: Any, terms: Any, vectors: Any, source: Any, step: Any, source_row: Any, d: Any, d_step: Any,
     d_row: Any, rows: Any, places: Any, to: Any, columns: Any, turns: Any,
 ) -> None:  # fmt: skip
-    """Adds to `to`, a matrix (terms, vectors * LANES), of some terms of a run and each of a panel's filters
-    the sum over rows of places: of the term's number times the filter's d. turns: `turns_of` the whole run.
-    terms: of one of as few equal parts of the run as have at most MOST[vectors] // turns terms, or one.
+    """Adds to `to`, a matrix (terms, vectors * LANES), for each of some terms of a run and each filter of a
+    panel, the sum over rows of places of the term's number times the filter's d. turns: `turns_of` the whole
+    run. terms: those of one part of the run, which is cut into as few equal parts as possible, of at most
+    MOST[vectors] // turns terms, or of one.
 
     source: of the first term at the first place; the next term follows, the next place is `step` further, the
     next row `source_row`. d: of the first filter at the first place, with `d_step` and `d_row`. columns: of
-    the last vector. The sum is by fused multiply-adds, place after place; of a run of few terms there are
-    several, for one place in turn each, which are added in order."""
+    the last vector. Fused multiply-adds make a sum, place after place. If a run has few terms, each has
+    several sums, which take the places in turn and are then added in order."""
     rest = source, step, source_row, d, d_step, d_row, rows, places, to, columns
     cases = {
         _case(t, v, turns): _sum_places(builder.module, t, v, turns)

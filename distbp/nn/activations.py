@@ -55,8 +55,8 @@ def lower_activation(
 
 
 def count_live_rows(tape: Tape, name: str, outputs: Sequence[Ref], kept: Ref) -> None:
-    """Watches the columns of outputs of an activation function, which count as if they lay side by side:
-    where training, counts rows that are not flat."""
+    """Watches the columns of outputs of an activation function, as if the outputs lay side by side. In
+    training it emits ops that count the rows in which a column is not flat."""
     flat = ACTIVATIONS[name].flat
     if flat is not None:
         total = tape.watch(sum(y.columns for y in outputs))

@@ -1,4 +1,4 @@
-"""Kernel sets: who computes matrix products, and whether ops are compiled.
+"""Kernel sets: which functions compute matrix products, and whether ops are compiled.
 
 Five sets: "numpy"; "numba", compiled ops with the products of NumPy's OpenBLAS, and with AVX2 small float32
 products of our own (`distbp.machine.own_products.direct`); "fma", the same with large float32 products of
@@ -22,7 +22,8 @@ Products = Callable[[np.dtype[Any]], Gemm]
 
 
 class Chosen(Protocol):
-    """Who computes the products of a job. `ours`: whether any of them is for our own code."""
+    """Gives the functions that compute the products of a job. `ours`: whether any product is for our own
+    code."""
 
     def __call__(self, dtype: np.dtype[Any], ours: bool = True) -> Gemm: ...
 
@@ -43,8 +44,8 @@ NUMPY = Kernels("numpy")
 
 
 def load(name: str) -> Kernels:
-    """The set called `name`. Raises ImportError where what it takes is not there, KeyError for another
-    name."""
+    """The set called `name`. Raises ImportError if a package or instruction that it needs is missing,
+    KeyError for another name."""
     return {
         "numpy": lambda: NUMPY,
         "numba": _numba,
@@ -93,8 +94,8 @@ def _direct() -> dict[str, Callable[[], int]]:
 
 
 def _with_own(others: Products, least: int, **own: Callable[[], int]) -> Chosen:
-    """The products of a library, and our own by the fields of `Gemm`. Ours are compiled, which takes seconds,
-    where a job has a product for them only."""
+    """The products of a library, with our own in the fields of `Gemm` that `own` names. Ours are compiled,
+    which takes seconds, only if a job has a product for them."""
 
     def gemm(dtype: np.dtype[Any], ours: bool = True) -> Gemm:
         found = others(dtype)

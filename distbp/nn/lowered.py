@@ -22,14 +22,16 @@ Parts = Mapping[tuple[int, str], Ref]  # of the gradient of a shared tensor, by 
 
 @dataclass(frozen=True)
 class Lowered:
-    """A network on the tape. `outputs`: of its last layer, or of several side by side; `activations`: of
-    every layer, as they lie, images `channels_last` where it says so, and plain where `forward_only`;
-    `gradients`: of the loss with respect to those, as each layer's backward pass begins with it, lying alike,
-    None where it has none; `entry_gradient`: the same of what the entry gives; `parts`: of the gradient of a
-    tensor that several layers use, by layer and name; `losses`: of each number of an output,
-    `loss_gradients`, with respect to them, and `own_totals`, their loss sums: one for each output, () where
-    no loss was given; `watched`: where the live rows of units are counted; `constants`: the space of
-    constants; `labels`, `totals`, `states`: how many numbers those spaces have."""
+    """A network on the tape; the places are those of the planned tape.
+
+    `outputs`: of the last layer, or of several layers side by side. `activations`: the output of every layer;
+    `channels_last` says how its images lie, which is plain with `forward_only`. `gradients`: of the loss with
+    respect to the activations, as each layer's backward pass takes them; None for a layer without one.
+    `entry_gradient`: the same for the output of the entry. `parts`: of the gradient of a tensor that several
+    layers use, by layer and name. `losses`, `loss_gradients`, `own_totals`: for each output the losses of its
+    numbers, the gradient with respect to it, and the sum of the losses; () where no loss was given.
+    `watched`: where the live rows of units are counted. `constants`: the space of constants. `labels`,
+    `totals`, `states`: how many numbers those spaces have."""
 
     rows: list[Row]
     work: int
@@ -78,8 +80,8 @@ def lower(
     forward_only: bool = False,
 ) -> Lowered:
     """The network as a list of ops, for slices of at most `most_rows` rows; `training`: with the backward
-    pass, which fills the gradient space, unless `forward_only`. A network without layers has for outputs what
-    the data are."""
+    pass, which fills the gradient space, unless `forward_only`. The outputs of a network without layers are
+    the data."""
     tape, back = Tape(most_rows, network.dtype, training), training and not forward_only
     parts = part_buffers(tape, network.shared_gradients) if back else {}
     passes = _Passes(network, tape, parts, [], [], [])
@@ -277,9 +279,7 @@ def _like(passes: _Passes, source: int, d: Ref, channels_last: bool) -> Ref:
 def _bound_the_rest(network: Network, tape: Tape) -> None:
     """Bounds what no product has bounded."""
     products = {
-        row.refs[2].start
-        for row in tape.rows
-        if row.op.name == "product_tn" and row.refs[2].space == Space.GRADIENT
+        row.refs[2].start for row in tape.rows if row.op.form == "tn" and row.refs[2].space == Space.GRADIENT
     }
     every: Sequence[tuple[int, int]] = [
         (t.start, t.stop)

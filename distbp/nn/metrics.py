@@ -369,25 +369,25 @@ def _r2(setting: Setting) -> BoundMetric:
 
 
 @dataclass(frozen=True)
-class Row:
+class MetricRow:
     tasks: tuple[Task, ...]
     bind: Callable[[Setting], BoundMetric]
 
 
 _CLASSES: tuple[Task, ...] = ("classification", "binary")
 
-METRICS: Mapping[str, Row] = MappingProxyType(
+METRICS: Mapping[str, MetricRow] = MappingProxyType(
     {
-        "accuracy": Row(_CLASSES, _accuracy),
-        "class_accuracy": Row(("binary", "regression"), _class_accuracy),
-        "top_k": Row(("classification",), _top_k),
-        "precision": Row(_CLASSES, _precision),
-        "recall": Row(_CLASSES, _recall),
-        "f1": Row(_CLASSES, _f1),
-        "auc": Row(_CLASSES, _auc),
-        "mae": Row(("regression",), _mae),
-        "rmse": Row(("regression",), _rmse),
-        "r2": Row(("regression",), _r2),
+        "accuracy": MetricRow(_CLASSES, _accuracy),
+        "class_accuracy": MetricRow(("binary", "regression"), _class_accuracy),
+        "top_k": MetricRow(("classification",), _top_k),
+        "precision": MetricRow(_CLASSES, _precision),
+        "recall": MetricRow(_CLASSES, _recall),
+        "f1": MetricRow(_CLASSES, _f1),
+        "auc": MetricRow(_CLASSES, _auc),
+        "mae": MetricRow(("regression",), _mae),
+        "rmse": MetricRow(("regression",), _rmse),
+        "r2": MetricRow(("regression",), _r2),
     }
 )
 

@@ -12,8 +12,8 @@ from distbp.nn.wiring import wire
 
 
 class NamedInput(NamedTuple):
-    """Numbers `first` to `stop` - 1 of a row; where rows have lengths, `ragged`, the length is the last of
-    them. `scale` divides the numbers. `ids_below`: they are whole numbers from 0 to less; None: any."""
+    """An input: the numbers `first` to `stop` - 1 of a row. `ragged`: the last of them is the row's length.
+    `scale` divides the numbers. `ids_below`: they are whole numbers from 0 to one less; None: any numbers."""
 
     name: str
     shape: Shape
@@ -33,7 +33,7 @@ class NamedInput(NamedTuple):
 
 
 def named_inputs(layers: Sequence[Layer]) -> tuple[NamedInput, ...]:
-    """Those of layers whose names may be at fault; () where the data are one input."""
+    """The inputs of layers whose names may be at fault; () where the data are one input."""
     wiring = wire(layers)[0]
     found: list[NamedInput] = []
     for index, layer in enumerate(layers):

@@ -38,9 +38,8 @@ from distbp.nn.wiring import (
 
 @dataclass(frozen=True)
 class Tensor:
-    """Where a tensor stands in the flat vector: [start, stop), C order. `path` names it for people and
-    files: `layers.0.dense.weight`. `layer`: the number of the one that has it, ENTRY of the entry; others may
-    use it, too."""
+    """Where a tensor stands in the flat vector: [start, stop), C order. `path` names it for people and files:
+    `layers.0.dense.weight`. `layer`: the number of its layer, or ENTRY; other layers may use it, too."""
 
     path: str
     layer: int
@@ -189,30 +188,30 @@ class Network:
 
     @property
     def input_dtype(self) -> np.dtype[Any]:
-        """Of the data: int64 where they are ids, else the dtype of the network."""
+        """The dtype of the data: int64 where they are ids, else that of the network."""
         return self.dtype if self.ids_below is None else np.dtype(np.int64)
 
     @property
     def row_shape(self) -> Shape:
-        """Of a row as it is computed with."""
+        """The shape of a row on the tape: its numbers, then where there are some its length and its begin."""
         more = int(self.lengths) + int(self.carry is not None)
         return (math.prod(self.input_shape) + more,) if more else self.input_shape
 
     @property
     def output_shapes(self) -> list[Shape]:
-        """Of each output."""
+        """The shape of each output."""
         return [self.shapes[number + 1] for number in self.outputs]
 
     @property
     def output_shape(self) -> Shape:
-        """Of one row of the outputs: of several all their numbers."""
+        """The shape of one row of the outputs. Several outputs are one row of all their numbers."""
         shapes = self.output_shapes
         return shapes[0] if len(shapes) == 1 else (sum(map(math.prod, shapes)),)
 
     @property
     def answer_shapes(self) -> list[Shape]:
-        """Of each output, of what one target belongs to: of a row; of a step, where rows are windows of
-        series."""
+        """For each output, the shape of a row, or of a step where rows are windows of series: it has one
+        target."""
         return [shape if self.carry is None else shape[1:] for shape in self.output_shapes]
 
     @property
@@ -237,7 +236,7 @@ class Network:
 
     @property
     def shared(self) -> int:
-        """How many numbers the gradients of tensors that several layers use have, user by user."""
+        """How many numbers all layers together write for the gradients of tensors that they share."""
         return sum(len(users) * place.columns * place.plus for _, users, place in self.shared_gradients)
 
     @property
@@ -263,7 +262,8 @@ class Network:
 
     @property
     def flops(self) -> float:
-        """Of a sample in a step, as if every input wanted its gradient. `shards: auto` decides by it."""
+        """Floating-point operations of a sample in a step, as if every input wanted its gradient. `shards:
+        auto` decides by them."""
         numbers = [*[ENTRY][: self.entry is not None], *range(len(self.layers))]
         return float(sum(self.layer(n).flops(*self.input_shapes(n)) for n in numbers)) or 1.0
 
@@ -288,7 +288,7 @@ class Network:
 
     @property
     def shared_gradients(self) -> list[tuple[str, list[int], Ref]]:
-        """Of each tensor that several layers use: its name, those layers, its place in the gradient."""
+        """For each tensor that several layers use: its name, these layers, and its place in the gradient."""
         return [
             (name, users, places(Space.GRADIENT, self.used_by(owner))[name])
             for (owner, name), users in self.users.items()

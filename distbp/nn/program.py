@@ -20,8 +20,8 @@ from distbp.nn.tape import LOSS_TOTAL, TOTALS, Ref, Row, Space, Tape, position
 def executor(
     ops: Sequence[Row], most_rows: int, spaces: Spaces, kernels: Kernels, dtype: np.dtype[Any]
 ) -> Executor:
-    """For slices of at most `most_rows` rows. Compiled where the kernel set is and the dtype is float32, as
-    compiled ops are; else NumPy's definitions."""
+    """An executor for slices of at most `most_rows` rows: compiled if the kernel set is and the dtype is
+    float32, else one that calls NumPy's definitions."""
     if kernels.gemm is None or dtype != np.float32:
         return NumpyExecutor(ops, spaces)
     from distbp.nn.run_compiled import CompiledExecutor, products_of  # loads Numba
@@ -98,16 +98,17 @@ class Program:
         return self._read(self.lowered.outputs, rows).reshape(rows, *self.network.output_shape)
 
     def activations(self, layer: int, rows: int) -> Array:
-        """What a layer gave, (rows, numbers of a sample); of a program that is `forward_only`."""
+        """The output of a layer, (rows, numbers of a sample). Only for a program that is `forward_only`."""
         return self._read(self.lowered.activations[layer], rows)
 
     def loss_gradient(self, rows: int) -> Array:
-        """With respect to the outputs, (rows, outputs); of a program that is `forward_only`."""
+        """The gradient of the loss with respect to the outputs, (rows, outputs). Only for a program that is
+        `forward_only`."""
         return self._side_by_side(self.lowered.loss_gradients, rows)
 
     def losses(self, rows: int) -> Array:
-        """The loss of each output (of labels: of each target), without weights: a view (rows, columns); of
-        several outputs a copy, without their factors."""
+        """The loss of each output (of labels: of each target), without weights: a view (rows, columns). With
+        several outputs it is a copy, without their factors."""
         return self._side_by_side(self.lowered.losses, rows)
 
     def own_losses(self) -> Array:

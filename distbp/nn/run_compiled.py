@@ -22,8 +22,7 @@ from distbp.nn.tape import Row, Space
 
 
 def addresses(ops: Sequence[Row]) -> Array:
-    """Of the compiled op of each row, int64. Compiles what this process has not compiled and no earlier one
-    has kept."""
+    """The address of the compiled op of each row, int64. Compiles those that no process has kept."""
     return np.array([compiled(row.op.compiled()).address for row in ops], np.int64)
 
 
@@ -59,7 +58,8 @@ def run_rows(program: int, spaces: int, rows: int) -> None:
 
 
 def products_of(ops: Sequence[Row], most_rows: int, kernels: Kernels, dtype: np.dtype[Any]) -> Gemm:
-    """Who computes the products of ops on slices of at most `most_rows` rows (see `loops_products`)."""
+    """The functions that compute the products of ops on slices of at most `most_rows` rows (see
+    `loops_products`)."""
     assert kernels.gemm is not None
     fast = kernels.gemm(dtype, False).strips
     return kernels.gemm(dtype, any(_may_be_ours(row, most_rows, kernels, fast) for row in ops))
@@ -81,9 +81,9 @@ def _may_be_ours(row: Row, most_rows: int, kernels: Kernels, fast: int) -> bool:
 
 
 def _may_be_direct(by_columns: bool, m: int, n: int, k: int, rows: int, strips: int) -> bool:
-    """Whether `is_direct` holds for a product (m, n) of k terms on a slice of some number of rows, of which
-    it has the most here. So which slices are computed so depends on their shapes alone: not on what the
-    longest slice of a tape needs."""
+    """Whether `is_direct` holds on some slice for a product that has the shape (m, n) and k terms on the
+    largest one. So the shape of a slice alone decides who computes it, and not the largest slice of the
+    tape."""
     if by_columns:
         return bool(is_direct.py_func(True, min(m, FEW_ROWS), n, k, 1))
     return m * n * k >= TINY and (m * n * k <= SMALL * rows or strips > 1)

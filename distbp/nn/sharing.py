@@ -16,7 +16,8 @@ Sharing = Mapping[tuple[int, str], int]  # (layer, parameter) -> the layer whose
 
 
 def parameter_shapes(layer: Layer, inputs: Sequence[Shape | None]) -> dict[str, Shape] | None:
-    """Of a layer whose inputs have these shapes; None where they are not known, or do not fit."""
+    """The shapes of a layer's parameters, by name, for inputs of these shapes; None where they are not known,
+    or do not fit."""
     known = [shape for shape in inputs if shape is not None]
     if len(known) < len(inputs) or layer.joins != (len(inputs) > 1):
         return None
@@ -106,8 +107,8 @@ def sharing_of(layers: Sequence[Layer], shapes: Sequence[Shapes | None]) -> Shar
 
 
 def users_of(sharing: Sharing) -> dict[tuple[int, str], list[int]]:
-    """(layer, parameter) of each tensor that several layers use -> those, the one that has it first, then the
-    others in order."""
+    """For each tensor that several layers use, by (layer, parameter): these layers, the one that has it
+    first, then the others in order."""
     users: dict[tuple[int, str], list[int]] = {}
     for (user, name), owner in sorted(sharing.items()):
         users.setdefault((owner, name), [owner]).append(user)

@@ -45,8 +45,9 @@ class Ref(NamedTuple):
     It begins at element `start + rows * per_row`: of the space, or of the buffer with the number `buffer`
     in the work space, whose place is planned when the tape is complete.
 
-    `most`: of a matrix with all rows of step 0, then those of step 1, the steps that a row has at most. It
-    ends with the longest row of the slice: `times` is less by the steps that no row has. 0: it never does.
+    `most`: the most steps that a row can have, for a matrix with all rows of step 0, then those of step 1.
+    Such a matrix ends with the longest row of the slice: `times` is less by the steps that no row has. 0: the
+    matrix has all steps.
     """
 
     space: int
@@ -72,7 +73,7 @@ class Ref(NamedTuple):
         return self._replace(times=1, per_row=self.per_row + number * self.columns, most=0)
 
     def steps(self, first: int, count: int) -> Ref:
-        """The same for `count` consecutive ones."""
+        """The matrices `first` to `first + count - 1` of such a matrix."""
         return self._replace(times=count, per_row=self.per_row + first * self.columns)
 
 
@@ -123,7 +124,7 @@ class Watched(NamedTuple):
     total: Ref
 
 
-class Plan(NamedTuple):
+class PlannedTape(NamedTuple):
     """A complete tape: its rows with the place of every buffer, the elements of the work space, `place`
     from a Ref as emitted to its place, the outputs of activation functions, the space of constants, and the
     elements of the spaces of labels and totals."""
@@ -172,8 +173,8 @@ class Tape:
 
     @contextmanager
     def where(self, step: int | None, *, past: bool = False) -> Iterator[None]:
-        """What is emitted meanwhile runs only where a row of the slice has this step, or with `past`, where
-        none has. None: it always runs."""
+        """Ops that are emitted within this block run only if a row of the slice has this step, or with
+        `past`, if none has. None: they always run."""
         before, self.when = self.when, 0 if step is None else -(step + 1) if past else step + 1
         try:
             yield
@@ -196,7 +197,7 @@ class Tape:
         self.rows.append(Row(op, refs, tuple(whole), tuple(real), self.layer, deferred, measured, self.when))
 
     def keep(self, *refs: Ref) -> None:
-        """Keeps what is in these buffers until the end, as it is read there."""
+        """Keeps the contents of these buffers until the end of the tape, where they are read."""
         self._kept.update(ref.buffer for ref in refs if ref.buffer >= 0)
 
     def watch(self, units: int) -> Ref:
@@ -206,7 +207,8 @@ class Tape:
         return self.watched[-1].total
 
     def total(self) -> Ref:
-        """A place of its own in TOTALS, behind those of units: after it none may be watched."""
+        """A new place in TOTALS, behind those of watched units. After the first call no unit may be
+        watched."""
         self._totals += 1
         return Ref(Space.TOTALS, self._live + self._totals - 1, 1, plus=1)
 
@@ -220,7 +222,7 @@ class Tape:
         self._labels += 1
         return Ref(Space.LABELS, (self._labels - 1) * self.most_rows, 1, 1)
 
-    def planned(self) -> Plan:
+    def planned(self) -> PlannedTape:
         """Where everything stands.
 
         A buffer is free after the last op that names it, and its place is used again by later ones.
@@ -242,14 +244,16 @@ class Tape:
         rows = [row._replace(refs=tuple(placed(ref) for ref in row.refs)) for row in self.rows]
         constants = np.concatenate([np.empty(0, self.dtype), *self._constants])
         totals = self._live + self._totals
-        return Plan(rows, size, placed, list(self.watched), constants, self._labels * self.most_rows, totals)
+        return PlannedTape(
+            rows, size, placed, list(self.watched), constants, self._labels * self.most_rows, totals
+        )
 
 
 def _places(
     sizes: Sequence[int], first: dict[int, int], last: dict[int, int], unit: int
 ) -> tuple[dict[int, int], int]:
-    """The first place, in units, where a buffer meets none that lives at the same time; in the order of
-    birth."""
+    """The start of each buffer, and the size of the space, in elements. In the order of their first ops, each
+    buffer gets the first place, a multiple of `unit`, that no buffer in use at the same time has."""
     starts: dict[int, int] = {}
     living: list[tuple[int, int, int]] = []  # (start, stop, last)
     size = 0
@@ -268,7 +272,7 @@ def _places(
 
 
 def merged(stretches: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """(start, stop) of stretches in order, those that touch as one."""
+    """The stretches (start, stop) in order, with those that touch joined."""
     found: list[tuple[int, int]] = []
     for start, stop in sorted(stretches):
         if found and found[-1][1] == start:

@@ -100,7 +100,8 @@ def _named_inputs(layers: Sequence[Layer], wiring: Sequence[Sequence[int | None]
 
 
 def _kinds_of_data(layers: Sequence[Layer], wiring: Sequence[Sequence[int | None]]) -> list[Problem]:
-    """Only the data are ids, and then to every layer that takes them; only they have columns with names."""
+    """Checks that only the data are ids, and are ids for every layer that takes them, and that only the data
+    have columns with names."""
     problems = []
     takers = zip(layers, wiring, strict=True)
     ids = {source for layer, sources in takers if layer.takes == "ids" for source in sources} - {None}
@@ -138,9 +139,9 @@ def of_columns(
     entry: Columns | None,
     unknown: Callable[[str, Iterable[str]], str] = unknown_name,
 ) -> tuple[tuple[Layer, ...], list[Problem]]:
-    """The layers, those that name columns of the table with the features that the entry makes of them, and
-    inputs with their places in a row; and every name or pattern that fits no column. entry: None where the
-    data are no table."""
+    """The layers as the network has them: with the features that the entry makes of the columns that they
+    name, and inputs with their places in a row. Also every name or pattern that fits no column. entry: None
+    if the data are no table."""
     made = {} if entry is None else entry.made
     found, problems, entered = [], [], 0
     for index, layer in enumerate(layers):
@@ -187,8 +188,8 @@ def wiring_of(layers: Sequence[Layer], outputs: Sequence[str] = ()) -> Wiring:
 def places_of(
     layers: Sequence[Layer], outputs: Sequence[str], unknown: Callable[[str, Iterable[str]], str]
 ) -> tuple[tuple[int, ...], list[Problem]]:
-    """The numbers of the layers that give the outputs, and the names that are none of a layer; a place is the
-    name."""
+    """The numbers of the layers that give the outputs, and a problem for each name that no layer has; its
+    place is the name."""
     if not outputs:
         return (len(layers) - 1,), []
     named = {layer.name: index for index, layer in enumerate(layers) if layer.name is not None}
@@ -199,8 +200,8 @@ def places_of(
 def with_lengths(
     layers: Sequence[Layer], wiring: Sequence[Sequence[int | None]], data: bool
 ) -> dict[int | None, int | None]:
-    """Of each output whose lengths its steps have: those of the data, where these have some (`data`), or of
-    an input; None: none."""
+    """For each output, the number of the layer whose lengths its steps have, DATA for those of the data;
+    None: its steps have no lengths. data: whether the data have lengths."""
     having: dict[int | None, int | None] = {DATA: DATA if data else None}
     for index, (layer, sources) in enumerate(zip(layers, wiring, strict=True)):
         kept = _lengths_of(having, sources) if layer.lengths == "keep" else []
@@ -219,8 +220,8 @@ def dropping(
     data: bool = True,
     shape: Shape | None = None,
 ) -> list[Problem]:
-    """Every layer that would drop lengths, or mix those of several inputs. data: whether those of the data
-    are some. shape: of a row of the data, where it is known."""
+    """Every layer that would drop lengths, or mix those of several inputs. data: whether the data have
+    lengths. shape: of a row of the data, where it is known."""
     having = with_lengths(layers, wiring, data)
     if data and shape is not None and len(shape) < 2 and ids_below(layers, wiring) is None:
         text = f"lengths are of rows (steps, features), but a row has the shape {shape}; reshape the data"
@@ -275,13 +276,13 @@ class DataFacts(NamedTuple):
 
 
 def data_facts(layers: Sequence[Layer]) -> DataFacts:
-    """Of layers whose names may be at fault."""
+    """The facts of layers whose names may be at fault."""
     wiring, _ = wire(layers)
     takes = {layer.takes for layer, sources in zip(layers, wiring, strict=True) if DATA in sources}
     return DataFacts(takes, ids_below(layers, wiring))
 
 
 def entering(layers: Sequence[Layer], shape: Shape) -> Shape:
-    """The shape in which a network takes a sample of the data: where all that take it take a row, it is given
-    the numbers of an image as a row."""
+    """The shape in which a network takes a sample of the data. If all layers that take the data take a row,
+    the numbers of an image are given as a row."""
     return (math.prod(shape),) if data_facts(layers).takes == {"row"} else shape

@@ -14,11 +14,12 @@ from typing import NamedTuple
 import numpy as np
 
 from distbp.core.arrays import Array
+from distbp.core.reduction import PIECE
 from distbp.nn.network import aligned_vector
 from distbp.optim.groups import ordered
 from distbp.optim.line_search import ACCEPTED, FAILED, GOING_ON, End, Line, advance, begin
 from distbp.optim.parts import Step
-from distbp.optim.updater import PIECE, cut, sum_of_squares
+from distbp.optim.updater import cut, sum_of_squares
 from distbp.optim.whole_batch import WholeBatch, dot
 
 NUMBERS = "search"  # the slot that holds `Found`, float64

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from distbp.core.arrays import Array
+from distbp.core.reduction import PIECE
 from distbp.nn.run_tape import encode
 from distbp.optim.groups import Rates, groups_of
 from distbp.optim.parts import Part, Rule, Step, Vector
 
-PIECE = 32768
 WORTH_A_THREAD = 131072  # parameters; waking a thread costs about as much as updating so many
 
 Order = Sequence[tuple[int, int]]

@@ -14,9 +14,8 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.core.options import option
+from distbp.core.reduction import PIECE
 from distbp.optim.facts import Facts
-
-PIECE = 32768  # part of the numerics: it decides the order of sums
 
 _TOLERANCE_HELP = "training ends where the Euclidean norm of the gradient is at most this"
 _CURVATURE_HELP = (

@@ -103,7 +103,7 @@ class AutoTeam:
         return self._team.adopt(vector)
 
     def scale(self, workers: int) -> str | None:
-        """Whoever asks for a number knows better than a measurement."""
+        """Asks for a number of workers; no measurement changes it later."""
         self._decided = True
         if workers and self._team.workers:
             return self._team.scale(workers)
@@ -118,7 +118,7 @@ class AutoTeam:
         self._team.close()
 
     def _next(self, step: int) -> None:
-        """One way is measured; on to the next, or to the decision."""
+        """Notes the speed of the way just measured. Then tries the next one, or decides."""
         now = self._team.workers
         self._speeds[now] = self._steps / self._seconds
         self._left = self._left or self._total - step
@@ -144,7 +144,8 @@ class AutoTeam:
         self._changed(f"workers: auto chose {best} ({why})")
 
     def _change(self, workers: int) -> str | None:
-        """Goes on with so many workers; with none, and the reason, where they cannot be had."""
+        """Goes on with so many workers. Where they cannot be had, goes on with none and returns the
+        reason."""
         snapshot = self._team.snapshot()
         fresh = Snapshot(snapshot.step, {k: v.copy() for k, v in snapshot.arrays.items()}, snapshot.health)
         self._team.close()

@@ -42,7 +42,7 @@ class Snapshot:
 
 
 def slots_in(arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Those of an optimizer, by name."""
+    """The slots of an optimizer among the arrays of a snapshot, by name."""
     return {k.removeprefix(SLOTS): v for k, v in arrays.items() if k.startswith(SLOTS)}
 
 
@@ -64,7 +64,8 @@ class Team(Protocol):
         """Trains steps `first` to `stop - 1`; waits. Returns the next step: `stop`, or an earlier one if
         `stopping()` became true, which is asked often and never in the middle of a step.
 
-        Raises NotFiniteError (the step was not applied) or ServerLostError (go on from a checkpoint).
+        Raises NotFiniteError (the step was not applied), ServerLostError (go on from a checkpoint), or of Ray
+        alone WorkerLostError (no shard can be computed) and CorruptionError (two workers differ).
         """
         ...
 

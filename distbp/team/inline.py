@@ -37,7 +37,7 @@ Parts = list[tuple[Worker, list[Contribution]]]
 
 
 def compiling(blueprint: Blueprint) -> str:
-    """What is told before kernels are compiled."""
+    """The words that are shown before kernels are compiled."""
     rows = blueprint.sharding().slice_rows(0, 0)
     lowered = lower(blueprint.network(), rows, blueprint.job.loss, training=True)
     names = ", ".join(dict.fromkeys(row.op.name for row in lowered.rows))

@@ -75,7 +75,7 @@ class TeamMaker:
             raise Interrupted("", None, self._control.stopped_by)
 
     def _leave_ray(self) -> None:
-        """Its helpers take some percent of a processor, for as long as they live."""
+        """Leaves Ray, whose helpers take some percent of a processor for as long as they live."""
         if self._ray is not None:
             self._ray.leave()
 

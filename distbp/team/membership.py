@@ -15,9 +15,10 @@ from distbp.team.exchange.segment import Range
 class Options:
     """How a team is run; nothing here changes the result.
 
-    workers: how many to begin with. least, most: limits for growing into free CPUs; equal: do not.
-    late_factor: see `Rounds`. frozen_s: without a sign of life, a process is taken for frozen, and ended.
-    servers: how many share the flat vector. faults: injected, for tests of recovery.
+    workers: how many to begin with. least, most: limits for growing into free CPUs; if they are equal, the
+    team does not grow. late_factor: see `Rounds`. frozen_s: seconds without a sign of life after which a
+    process counts as frozen, and is ended. servers: how many share the flat vector. faults: injected, for
+    tests of recovery.
     """
 
     workers: int
@@ -53,8 +54,8 @@ def target(
 ) -> int:
     """How many workers there should be: `wanted`, or (least < most) as many as there are CPUs for.
 
-    `current`: workers, and those on their way. `awaited_cpus`: what everybody in the cluster waits for,
-    workers on their way too. Where that is more than is free, workers make room.
+    `current`: workers, and those on their way. `awaited_cpus`: CPUs that all programs of the cluster wait
+    for, workers on their way too. Where that is more than is free, workers make room.
     """
     if least == most:
         return wanted

@@ -32,7 +32,7 @@ from distbp.team.exchange.local_workers import LocalWorkers
 from distbp.team.exchange.relay import Publication, Relay
 from distbp.team.exchange.rounds import Rounds
 from distbp.team.exchange.segment import MAX_RANGES, Range, Slot
-from distbp.team.exchange.sparse_sums import SparseSums, Table, tables_within
+from distbp.team.exchange.sparse_sums import SparseSums, SparseTable, tables_within
 from distbp.team.exchange.worker_port import WorkerPort
 
 STEPS = 6
@@ -84,7 +84,7 @@ class Wire:
     """A `Link` that is a thread; every third push comes twice. tables: as of `packed`."""
 
     def __init__(
-        self, desk: Desk, pool: ThreadPoolExecutor, attempt: int = 1, tables: Sequence[Table] = ()
+        self, desk: Desk, pool: ThreadPoolExecutor, attempt: int = 1, tables: Sequence[SparseTable] = ()
     ) -> None:
         self.desk, self.pool, self.attempt, self.tables = desk, pool, attempt, tables
         self.pushes: list[tuple[int, list[Block]]] = []

@@ -14,10 +14,10 @@ from rigs import Rig, classes, make_job, make_rig
 from test_relays import PATIENCE_S, Wire
 
 from distbp.core.errors import ExchangeError
-from distbp.core.reduction import Block
+from distbp.core.reduction import PIECE, Block
 from distbp.engine.health import health
 from distbp.engine.parameter_server import NotFiniteError, ParameterServer
-from distbp.engine.ranges import PIECE, Sums, joint, ranges
+from distbp.engine.ranges import RangeSums, joint, ranges
 from distbp.engine.worker import Worker, totals_size
 from distbp.optim.schedules import PlateauState
 from distbp.team.exchange import segment as seg
@@ -157,24 +157,27 @@ def test_sums_are_added_in_the_order_of_the_vector() -> None:
     for value in values.tolist():
         total += value
     for cut in range(10):
-        halves = [Sums(tuple(values[:cut].tolist()), True), Sums(tuple(values[cut:].tolist()), True)]
-        assert joint(halves) == Sums((total,), True)
-    assert not joint([Sums((1.0,), True), Sums((1.0,), False)]).finite
-    assert not joint([Sums((1.0,), True), Sums((float("inf"),), True)]).finite
+        halves = [
+            RangeSums(tuple(values[:cut].tolist()), True),
+            RangeSums(tuple(values[cut:].tolist()), True),
+        ]
+        assert joint(halves) == RangeSums((total,), True)
+    assert not joint([RangeSums((1.0,), True), RangeSums((1.0,), False)]).finite
+    assert not joint([RangeSums((1.0,), True), RangeSums((float("inf"),), True)]).finite
 
 
 def test_all_hear_the_same_and_wait_for_the_last() -> None:
     council = Council(2, stopping=lambda: True)
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(council.agree, 1, 7, Sums((2.0,), True))
-        assert council.agree(0, 7, Sums((1.0, 4.0), True)) == (7.0, True, True)
+        first = pool.submit(council.agree, 1, 7, RangeSums((2.0,), True))
+        assert council.agree(0, 7, RangeSums((1.0, 4.0), True)) == (7.0, True, True)
         assert first.result(PATIENCE_S) == (7.0, True, True)
 
 
 def test_who_waits_is_told_when_it_is_closed() -> None:
     council = Council(2)
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(council.agree, 0, 3, Sums((1.0,), True))
+        waiting = pool.submit(council.agree, 0, 3, RangeSums((1.0,), True))
         council.close()
         with pytest.raises(ExchangeError, match="closed before they agreed on step 3"):
             waiting.result(PATIENCE_S)

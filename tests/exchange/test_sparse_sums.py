@@ -16,7 +16,7 @@ from distbp.nn.network import Network
 from distbp.team.exchange.sparse_sums import (
     Scan,
     SparseSums,
-    Table,
+    SparseTable,
     decode,
     encode,
     live_rows,
@@ -34,7 +34,7 @@ def scans() -> list[Scan]:
 
 
 @st.composite
-def vectors(draw: Any) -> tuple[Array, list[Table]]:
+def vectors(draw: Any) -> tuple[Array, list[SparseTable]]:
     """A vector with tables, of which some rows are zero, and some lie next to each other."""
     dtype = draw(st.sampled_from([np.float32, np.float64]))
     pieces: list[Array] = []
@@ -49,14 +49,14 @@ def vectors(draw: Any) -> tuple[Array, list[Table]]:
         table = bits(rows * width).reshape(rows, width)
         table[rng.random(rows) < draw(st.sampled_from([0.0, 0.5, 0.95, 1.0]))] = 0.0
         pieces += [bits(before), table.ravel()]
-        tables.append(Table(at + before, at + before + rows * width, width))
+        tables.append(SparseTable(at + before, at + before + rows * width, width))
         at = tables[-1].stop
     pieces.append(bits(draw(st.integers(0, 5))))
     return np.concatenate([np.empty(0, dtype), *pieces]), tables
 
 
 @given(vectors())
-def test_decoded_is_what_was_encoded_to_the_bit(given_: tuple[Array, list[Table]]) -> None:
+def test_decoded_is_what_was_encoded_to_the_bit(given_: tuple[Array, list[SparseTable]]) -> None:
     vector, tables = given_
     for scan in scans():
         sent = encode(vector, tables, scan)
@@ -68,7 +68,7 @@ def test_decoded_is_what_was_encoded_to_the_bit(given_: tuple[Array, list[Table]
 
 
 @given(vectors())
-def test_the_compiled_search_finds_what_the_definition_finds(given_: tuple[Array, list[Table]]) -> None:
+def test_the_compiled_search_finds_what_the_definition_finds(given_: tuple[Array, list[SparseTable]]) -> None:
     vector, tables = given_
     definition, compiled = scans()
     for table in tables:
@@ -81,7 +81,7 @@ def test_the_compiled_search_finds_what_the_definition_finds(given_: tuple[Array
 def test_rows_are_sorted_and_unique_and_only_those_with_a_bit_are_sent() -> None:
     table = np.zeros((300, 2), np.float32)
     table[[7, 200, 299], [0, 1, 1]] = 1.0, -0.0, 1e-45  # minus zero and a denormal have bits
-    sent = encode(np.concatenate([[5.0], table.ravel(), [6.0]], dtype=np.float32), [Table(1, 601, 2)])
+    sent = encode(np.concatenate([[5.0], table.ravel(), [6.0]], dtype=np.float32), [SparseTable(1, 601, 2)])
     assert isinstance(sent, SparseSums)
     assert (sent.size, sent.rows.tolist()) == (602, [7, 200, 299])
     assert sent.values.tolist() == [5, 6, 1, 0, 0, -0.0, 0, np.float32(1e-45)]
@@ -93,7 +93,7 @@ def test_a_table_is_whole_where_its_rows_are_not_fewer_bytes(live: int, whole: b
     """Ten rows of one float32: a live one costs five bytes of forty."""
     vector = np.zeros(10, np.float32)
     vector[:live] = 1.0
-    assert isinstance(encode(vector, [Table(0, 10, 1)]), SparseSums) is not whole
+    assert isinstance(encode(vector, [SparseTable(0, 10, 1)]), SparseSums) is not whole
 
 
 def test_a_network_without_tables_sends_the_vector_itself() -> None:

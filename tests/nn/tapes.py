@@ -19,7 +19,7 @@ from distbp.nn.ops import OPS
 from distbp.nn.ops.base import Op
 from distbp.nn.program import executor
 from distbp.nn.run_tape import NumpyExecutor, matrix
-from distbp.nn.tape import BOUND_TOTAL, LONGEST, TOTALS, Plan, Ref, Row, Space, Tape
+from distbp.nn.tape import BOUND_TOTAL, LONGEST, TOTALS, PlannedTape, Ref, Row, Space, Tape
 
 ROOM = 16  # elements between operands that nobody may write to; with float32 64 bytes
 _SPACES = {"f": Space.WORK, "i": Space.POSITION, "d": Space.TOTALS}
@@ -91,7 +91,7 @@ class _Tape:
     """A complete tape with the memory that it works in."""
 
     def __init__(
-        self, plan: Plan, most_rows: int, spaces: dict[Space, Array], dtype: Any, kernels: Kernels
+        self, plan: PlannedTape, most_rows: int, spaces: dict[Space, Array], dtype: Any, kernels: Kernels
     ) -> None:
         self.plan = plan
         self.work = aligned_vector(plan.work, dtype)

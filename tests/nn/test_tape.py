@@ -13,7 +13,7 @@ from distbp.nn.kernels import NUMPY, Kernels
 from distbp.nn.network import aligned_vector
 from distbp.nn.program import executor
 from distbp.nn.run_tape import matrix
-from distbp.nn.tape import LINE, LONGEST, TOTALS, Plan, Ref, Space, Tape, position
+from distbp.nn.tape import LINE, LONGEST, TOTALS, PlannedTape, Ref, Space, Tape, position
 
 COLUMNS = 3
 UNIT = LINE // 4  # float32 numbers in a cache line
@@ -139,7 +139,7 @@ def test_steps_of_a_sequence_are_places_in_a_slice(rows: int, kernels: Kernels) 
     tape.emit("copy", sums.steps(2, 2), last)
     tape.emit("copy", last.reshaped(1, 2 * features), flat)
     tape.keep(sums, last, flat)
-    plan: Plan = tape.planned()
+    plan: PlannedTape = tape.planned()
     work = aligned_vector(plan.work, np.float32)
     given = np.random.default_rng(0).normal(size=(rows, steps * features)).astype(np.float32)
     executor(plan.rows, rows, {Space.WORK: work}, kernels, np.dtype(np.float32)).run(rows, given)

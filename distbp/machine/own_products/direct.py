@@ -6,9 +6,9 @@ High-Performance Matrix Multiplication, 2008, section 6). A library packs both o
 long as a small product itself. An element's terms are added up in order, in parts of up to TERMS, and then
 the parts.
 
-Where the right operand is transposed or has one column, vectors hold terms of a row and of a column in place
-of columns, and an element is SUMS sums of every so-many-th term, of which the second half is added to the
-first until one is left. An element's bits depend on its terms and on this alone.
+If the right operand is transposed or has one column, vectors hold terms in place of columns. Then an element
+has SUMS sums, which take its terms in turn. The second half of these is added to the first half until one sum
+is left. The bits of an element depend on its terms and on this order alone.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def _multiply_rows(
     builder: Any, rows: Any, columns: Any, a: Any, a_row: Any, a_term: Any, b: Any, b_term: Any, terms: Any,
     to: Any, step: Any, add: Any,
 ) -> None:  # fmt: skip
-    """Writes the products of up to ROWS rows and `columns` columns, over `terms` > 0 terms: as many columns
-    as VECTORS vectors have, or at most as many as one. If `add` is not 0, they are added to what is there.
+    """Writes the products of up to ROWS rows and `columns` columns over `terms` > 0 terms. The columns fill
+    VECTORS vectors, or at most one. If `add` is not 0, they are added to what is there.
 
     a, b, to: addresses. a_row, a_term, b_term: from one row, or one term, to the next. step: of the
     result."""

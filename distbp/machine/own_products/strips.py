@@ -39,7 +39,7 @@ def transpose_lanes(
 
     step, to_step: bytes from one row to the next, at `source` and at `to`. Rows of the result are written in
     order, each with LANES values. With a `to_step` below the size of a vector, each row overwrites what the
-    one before it wrote too far."""
+    row before it wrote beyond its end."""
     some, last = lanes.first(builder, count), builder.sub(rows, LONG(1))
     lines = []
     for i in range(LANES):

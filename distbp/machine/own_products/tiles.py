@@ -161,10 +161,10 @@ def multiply_pieces(builder: Any, left: Any, right: Any, count: Any, to: Any, ah
 
 
 def _add_products(builder: Any, left: Any, right: Any, count: Any, ahead: Any) -> None:
-    """Emits the loop over `count` pieces for half of a block of sums. left: address of the left pieces, of
-    which both tiles of each part are used. right: address of one tile of the first part in the right pieces;
-    of each part that one is used. Adds their products to the sums in the two _SUMS registers. The prefetches
-    at `ahead` are spread over the products."""
+    """Emits the loop over `count` pieces for half of a block of sums. left: address of the left pieces; both
+    tiles of each part are used. right: address of one tile of the first part in the right pieces; the same
+    tile of each part is used. Adds the products to the sums in the two _SUMS registers. The prefetches at
+    `ahead` are spread over the products."""
     before = builder.block
     loop, after = builder.append_basic_block("pieces"), builder.append_basic_block("done")
     builder.branch(loop)

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from distbp.core.options import option
-from distbp.nn.activations import lower_activation
+from distbp.nn.activations import ACTIVATIONS, lower_activation
 from distbp.nn.layers.base import ABSENT, Backward, Channels, Facts, Lengths, Lowering, Shape, Value
 from distbp.nn.tape import Ref
 
 
 def _channels(name: str) -> Channels:
-    return "first" if name == "softmax" else "either"  # softmax works along the last axis
+    return "either" if ACTIVATIONS[name].each_alone else "first"  # the others work along the last axis
 
 
 def _lower(name: str, low: Lowering, x: Value) -> tuple[Value, Backward]:

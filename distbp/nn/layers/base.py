@@ -178,8 +178,8 @@ class Facts:
 
     @property
     def window_fault(self) -> str:
-        """Why a series cannot be cut into windows below this layer: "" where each step of its outputs follows
-        from that step, and from states that it carries from window to window (`states`)."""
+        """Why a series cannot be cut into windows for this layer; "" if each step of its outputs depends on
+        that step alone, and on states that it carries from window to window (`states`)."""
         if self.lengths == "keep":
             return ""
         return f"{self.type} gives no output for each step, which windows of a series need"
@@ -209,7 +209,7 @@ class Facts:
         return ()
 
     def of_features(self, features: Sequence[int]) -> Any:
-        """The layer that takes these features in place of `table_columns`, or of the next ones of a row."""
+        """The layer that takes these features: in place of `table_columns`, or as an input's place."""
         return self
 
     @property

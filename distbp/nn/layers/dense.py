@@ -84,6 +84,10 @@ class _Dense(Facts):
 
 @dataclass(frozen=True, kw_only=True)
 class Dense(_Dense):
+    """A dense (fully connected) layer: y = f(x W^T + b), (features) -> (units).
+
+    As `torch.nn.Linear`, then the activation. Weights are (units, features)."""
+
     takes: ClassVar[Takes] = "row"
     by_data: ClassVar[Mapping[str, str]] = MappingProxyType(
         {"initializer": "weights", "bias_initializer": "biases"}

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from distbp.machine.blas import SMALL, STRIP
 from distbp.nn.tape import SHARD, Ref, Space, Tape
 
-# Into fewer columns than that, a vector register of float32, the product with a transposed matrix takes
-# twice as long as the one with a copy of it the other way round.
+# A product with fewer columns than a vector register has float32 numbers takes twice as long with a
+# transposed matrix as with a copy of it the other way round.
 NARROW = 16
-# So does a product with a matrix of fewer elements than that, a little; for so many rows it is worth a copy.
+# With a transposed matrix of fewer elements it takes a little longer, too; for so many rows a copy pays.
 FEW_WEIGHTS, MANY_ROWS = 1 << 17, 1024
 # A product with so small a matrix is worth a copy from this many rows on. A library's functions for small
 # products are fast with a right operand that is not transposed, and larger products are cut for them
@@ -27,8 +27,8 @@ LINE = 16  # float32 numbers in 64 bytes
 
 
 def units_at_once(rows: int, units: int, features: int) -> int:
-    """Into how large parts the product of a weights' gradient is cut. Part of the numerics, as the shape of
-    a product may decide its last bits."""
+    """For how many units at a time the product of a weights' gradient is computed. Part of the numerics, as
+    the shape of a product may decide its last bits."""
     if rows <= FEW_ROWS:
         return min(units, max(8, PART_BYTES // (4 * features)))
     if rows <= MORE_ROWS:
@@ -88,8 +88,9 @@ class Lowering:
         self.product_with(weight, x.shape(self.tape.most_rows)[0])(x, out)
 
     def product_with(self, weight: Ref, rows: int, times: int = 1) -> Callable[..., None]:
-        """What emits out <- x W^T, or out += x W^T, given x, out, and whether to add; for many products with
-        one weight matrix of (units, features). rows: of x; times: how many products, where that counts."""
+        """Returns a function of x, out, and whether to add, which emits out <- x W^T or out += x W^T; for
+        many products with one weight matrix of (units, features). rows: of x. times: how many products there
+        are."""
         often = times * rows >= MANY_ROWS and weight.plus * weight.columns < FEW_WEIGHTS
         small = rows >= SOME_ROWS and weight.plus * weight.columns <= SMALL_MATRIX
         if weight.plus < NARROW <= rows or (times > 1 and often) or small:
@@ -99,8 +100,8 @@ class Lowering:
         return lambda x, out, add=False: self.tape.emit("product_nt", x, weight, out, whole=(int(add),))
 
     def weight_gradient(self, out: Ref, dz: Ref, x: Ref) -> None:
-        """Emits out <- dz^T x, where `out` is one of `gradients`. In the gradient space it may be computed
-        later, part by part, where dz and x are fewer numbers."""
+        """Emits out <- dz^T x, where `out` is one of `gradients`. If `out` lies in the gradient space, and dz
+        and x have fewer numbers than it, the product may be computed later, part by part."""
         rows = self.tape.most_rows
         few = sum(m * n for m, n in (dz.shape(rows), x.shape(rows))) <= out.plus * out.columns
         few = few and out.space == Space.GRADIENT  # else it is a part of one, which is added to others

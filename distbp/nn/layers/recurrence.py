@@ -53,7 +53,7 @@ Parameters = Mapping[str, Ref]
 MANY_NUMBERS, FEW_INPUTS = 1 << 18, 96
 
 
-class Step(NamedTuple):
+class CellStep(NamedTuple):
     """Where the numbers of one step lie, a matrix of the slice's rows each. a: W x_t, and R h_(t-1) where it
     is not apart, in u. h, c: the carry, `h_before` and `c_before` of the step before."""
 
@@ -69,15 +69,15 @@ class Step(NamedTuple):
 class Cell:
     """A row of the table: the carry (h, c) and a_t -> the carry of the next step, and its derivative.
 
-    `forward` emits it. `backward`, given dh and dc, emits the gradient of a_t: it overwrites `a` with it, or
-    where the state lies in `a`, dh; and dc with that of the memory before. `apart`: R h is not added to W x,
-    as its last gate has a bias of its own, `recurrent_bias`; `u` is overwritten with the gradient of it, and
-    dh with a part of that of the state before.
+    `forward` emits it. `backward`, given dh and dc, emits the gradient of a_t, which overwrites `a`, or dh if
+    the state lies in `a` (`in_place`). It overwrites dc with the gradient of the memory before. `apart`: R h
+    is not added to W x, as its last gate has a bias of its own, `recurrent_bias`. Then the gradient of R h
+    overwrites `u`, and a part of the gradient of the state before overwrites dh.
     """
 
     gates: int
-    forward: Callable[[Tape, Step, Parameters], None]
-    backward: Callable[[Tape, Step, Ref, Ref], None]
+    forward: Callable[[Tape, CellStep, Parameters], None]
+    backward: Callable[[Tape, CellStep, Ref, Ref], None]
     in_place: bool = False
     memory: bool = False
     apart: bool = False
@@ -156,7 +156,7 @@ class Direction:
 
     @property
     def _ends_apart(self) -> bool:
-        """Whether the last step of each row is another one."""
+        """Whether rows may end at different steps, so that the last state of each is picked."""
         return self._ends is not None and len(self._order) > 1 and not self._backwards
 
     def last(self) -> Ref:
@@ -179,7 +179,8 @@ class Direction:
         return self._ending(self._low.tape.work(self._units, len(self._order)))
 
     def _only(self, t: int, *, past: bool = False) -> AbstractContextManager[None]:
-        """What is emitted meanwhile runs only where a row has step t; with `past`, where none has."""
+        """Ops that are emitted within this block run only if a row has step t, or with `past`, if none
+        has."""
         return self._low.tape.where(t if self._most else None, past=past)
 
     def _end(self, t: int, *carry: Ref) -> None:
@@ -231,12 +232,12 @@ class Direction:
             for name, states in zip(self._cell.states, (self.h, self._c), strict=False):
                 carried.store(name, self._last_of(states))
 
-    def _step(self, number: int) -> Step:
+    def _step(self, number: int) -> CellStep:
         t = self._order[number]
         before = self._first
         if number:
             before = self.h.step(self._order[number - 1]), self._c.step(self._order[number - 1])
-        return Step(self._a.step(t), self._u.step(t), *before, self.h.step(t), self._c.step(t))
+        return CellStep(self._a.step(t), self._u.step(t), *before, self.h.step(t), self._c.step(t))
 
     def backward(self, put: Callable[[Ref], None], every: bool) -> Ref:
         """put: emits what writes the gradient of the states, of all steps if `every`, or of the last.
@@ -269,7 +270,8 @@ class Direction:
         return da
 
     def _put_last(self, put: Callable[[Ref], None], ends: Ref) -> Callable[[Ref], None]:
-        """What emits the gradient of the states of all steps, given what emits that of each row's last."""
+        """Returns a function that emits the gradient of the states of all steps. put: emits that of each
+        row's last state."""
 
         def all_steps(place: Ref) -> None:
             last = self._low.tape.work(self._units)

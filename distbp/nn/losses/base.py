@@ -150,7 +150,7 @@ def softmax(z: Array) -> Array:
 
 
 class LossFacts:
-    """What most losses say; a loss states what it says otherwise."""
+    """The facts of most losses; a loss states those that differ."""
 
     targets: ClassVar[TargetKind] = "values"
     takes: ClassVar[Takes] = "outputs"

@@ -105,7 +105,7 @@ class Heads:
 
     @property
     def target_columns(self) -> int:
-        """Of the joined targets."""
+        """How many columns the joined targets have."""
         return sum(head.targets[1] for head in self.all)
 
     def predictions(self, outputs: Array) -> Array:
@@ -127,7 +127,7 @@ class Heads:
 
 
 def parts_of(loss: Loss | Losses) -> tuple[OutputLoss, ...]:
-    """The losses that there are; of one loss it alone, without a name."""
+    """The losses by output. A single loss stands alone, without a name."""
     return loss.outputs if isinstance(loss, Losses) else (OutputLoss("", loss),)
 
 
@@ -137,7 +137,7 @@ def names_of(loss: Loss | Losses) -> tuple[str, ...]:
 
 
 def heads_of(loss: Loss | Losses, shapes: Sequence[Shape]) -> Heads:
-    """`shapes`: of one row of each output, in the order of the losses."""
+    """The heads of the losses. `shapes`: of one row of each output, in the order of the losses."""
     found, y, t = [], 0, 0
     for part, shape in zip(parts_of(loss), shapes, strict=True):
         columns = math.prod(shape)
@@ -148,7 +148,8 @@ def heads_of(loss: Loss | Losses, shapes: Sequence[Shape]) -> Heads:
 
 
 def by_output(given: Any) -> dict[str, Any]:
-    """Of what has a part for each of several outputs, or is that of the only one: the parts by name."""
+    """The parts by the names of their outputs. given: a mapping of several outputs, or the part of the only
+    one."""
     return dict(given) if isinstance(given, Mapping) else {"": given}
 
 

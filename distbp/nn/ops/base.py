@@ -11,7 +11,7 @@ with one signature, the definition in NumPy and the same as a loop for Numba:
 
 Rules that every op keeps:
 - An op reads and writes its operands only. It writes every element of an operand that it writes, unless it
-  says that it adds. It allocates nothing that grows with its operands, except in NumPy's definition.
+  says that it adds. Its loop allocates nothing that grows with the rows of its operands.
 - An op knows no layer, no loss and no network. What it computes depends on its operands alone.
 - Where an op adds numbers, `order` says in which order. That order decides the last bits.
 """

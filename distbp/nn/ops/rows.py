@@ -34,8 +34,8 @@ _signature = types.void(types.int64, types.int64, types.int64)
 
 @functools.cache  # keeps what was compiled as long as its address may be used
 def compiled(function: Any) -> Any:
-    """A function of three whole numbers, as (row, spaces, rows) of an op: compiled, where no process has kept
-    it. Compiled code calls its `address`, Python its `ctypes`, without the GIL."""
+    """Compiles a function of three whole numbers, such as (row, spaces, rows) of an op, unless a process has
+    kept it. Compiled code calls its `address`; Python calls its `ctypes`, without the GIL."""
     return callback(_signature, function)
 
 

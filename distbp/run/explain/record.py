@@ -29,7 +29,7 @@ from distbp.run.explain.kinds import KINDS
 from distbp.run.explain.sample import ends_of
 
 # Operands of these are not kept: weights, again and again.
-_PASSED_OVER = ("product", "transpose", "bound")
+_PASSED_OVER = frozenset({"product_nt", "product_nn", "product_tn", "transpose", "bound", "bound_product"})
 _CELLS = {NumberCell: "number", TableCell: "table", OneHotCell: "one_hot", EmbeddingCell: "embedding"}
 
 
@@ -221,7 +221,7 @@ def _run_all(
 
 def _run(row: Row, spaces: Mapping[Space, Array], longest: int) -> _Event:
     operands = [matrix(spaces[Space(ref.space)], ref, 1, longest) for ref in row.refs]
-    kept = not row.op.name.startswith(_PASSED_OVER)
+    kept = row.op.name not in _PASSED_OVER
     before = [operand.copy() for operand in operands] if kept else []
     row.op.define(*operands, row.whole, row.real)
     return _Event(row, before, [operand.copy() for operand in operands] if kept else [])

@@ -11,6 +11,7 @@ from typing import Any
 from distbp.core import settings
 from distbp.core.arguments import path_given
 from distbp.core.arrays import Shape
+from distbp.core.reduction import PIECE
 from distbp.engine import numerics
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.memory_need import Need, needed
@@ -21,7 +22,6 @@ from distbp.nn.lowered import Lowered, lower
 from distbp.nn.network import Network, Tensor
 from distbp.nn.tape import ENTRY, LOSS, Ref, Row, Space
 from distbp.optim.parts import Rule, Vector
-from distbp.optim.updater import PIECE
 from distbp.run.blueprints import make_blueprint
 from distbp.run.plan.op_times import op_seconds, random_slice, random_vectors
 from distbp.run.splits import open_splits

@@ -1,14 +1,15 @@
 """Many rounds of the server in one compiled call, where the workers of its node compute every shard (Numba,
 optional).
 
-What a round costs beside the workers' time is waiting for nobody else: to publish, to see that all sums are
-there, to join and apply them. In Python that takes some hundred microseconds, most of them because the
-interpreter's memory has left the cache while the workers computed. Additions and updates are those of
-`ParameterServer.apply`, and so are the bits.
+Beside the workers' time, a round costs the time to publish, to see that all sums are there, and to join and
+apply them. In Python that takes some hundred microseconds, most of them because the interpreter's memory has
+left the cache while the workers computed. Additions and updates are those of `ParameterServer.apply`, and so
+are the bits.
 
 Everything out of the ordinary is left to `rounds`: an answer that stays away or is another than expected, a
 change of who hosts what, gradients that are not known to be finite, the last step of an epoch. A step that
-was published here and not applied is published again there, which changes nothing for who has answered.
+was published here and not applied is published again there, which changes nothing for workers that have
+answered.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ HELPERS_OFFERS = 200  # after a bell: what it announces comes when the last work
 ATTEMPT, STEP, START, STOP = (
     8 * word for word in (seg.SLOT_ATTEMPT, seg.SLOT_STEP, seg.SLOT_START, seg.SLOT_STOP)
 )
-GO, OVER, DONE = 0, 1, 2  # rows of `Team.numbers`; from DONE on one for each helper
+GO, OVER, DONE = 0, 1, 2  # rows of `Crew.numbers`; from DONE on one for each helper
 
 
-class Node(NamedTuple):
+class SegmentAt(NamedTuple):
     """The segment. words: of its control block; published, arrived: addresses of its futex words."""
 
     words: Array
@@ -51,7 +52,7 @@ class Node(NamedTuple):
     arrived: int
 
 
-class Places(NamedTuple):
+class Blocks(NamedTuple):
     """The sums of each block. slots: (address of the header, start, stop); totals_at: addresses; totals:
     (blocks, values) scratch; order: the additions."""
 
@@ -61,7 +62,7 @@ class Places(NamedTuple):
     order: Array
 
 
-class Rule(NamedTuple):
+class RuleAt(NamedTuple):
     """Addresses of `update`, and of a rule and its sums for it; the op whose factor the scale belongs to."""
 
     update: int
@@ -69,7 +70,7 @@ class Rule(NamedTuple):
     scaled: int
 
 
-class Team(NamedTuple):
+class Crew(NamedTuple):
     """The threads that join and update; the first one gathers, too. numbers: (rows, 8) int64, each row a
     cache line, see GO; bell: (1,) int32, a futex word; scale: (1,)."""
 
@@ -95,10 +96,11 @@ def _arrivals(attempt: int, step: int, slots: Array) -> int:
 
 @jit
 def _await_all(
-    attempt: int, step: int, slots: Array, version_at: int, version: int, arrived: int, ways: Ways, team: Team
+    attempt: int, step: int, slots: Array, version_at: int, version: int, arrived: int, ways: Ways, team: Crew
 ) -> bool:
-    """Waits until every slot holds the sums of `step`. False where one stays away, or who hosts what has
-    changed. When the first is there, a processor is free, and the helpers are told to get ready."""
+    """Waits until every slot holds the sums of `step`. Returns False if one stays away, or if who hosts what
+    has changed. When the first answer is there, a processor is free; then the helpers are told to get
+    ready."""
     offers, rung = 0, team.numbers.shape[0] == DONE
     while True:
         seen = load_int32(arrived)
@@ -120,7 +122,7 @@ def _await_all(
 
 
 @jit
-def _join_totals(places: Places) -> Array:
+def _join_totals(places: Blocks) -> Array:
     totals, order = places.totals, places.order
     for block in range(totals.shape[0]):
         totals[block, :] = doubles(places.totals_at[block], totals.shape[1])
@@ -131,7 +133,7 @@ def _join_totals(places: Places) -> Array:
 
 
 @jit
-def _apply(rule: Rule, stretches: int, scale: float, constants: Array) -> None:
+def _apply(rule: RuleAt, stretches: int, scale: float, constants: Array) -> None:
     numbers = constants.copy()
     for group in range(numbers.shape[0]):
         numbers[group, rule.scaled, 0] *= scale
@@ -141,8 +143,8 @@ def _apply(rule: Rule, stretches: int, scale: float, constants: Array) -> None:
 
 @jit
 def _lead(
-    node: Node, ways: Ways, version: int, stop_asked: Array, stretch: int, places: Places, rule: Rule,
-    team: Team, stretches: int, constants: Array, epoch_totals: Array, per_epoch: int, begin: int,
+    node: SegmentAt, ways: Ways, version: int, stop_asked: Array, stretch: int, places: Blocks, rule: RuleAt,
+    team: Crew, stretches: int, constants: Array, epoch_totals: Array, per_epoch: int, begin: int,
 ) -> int:  # fmt: skip
     """Steps from `begin` on, one for each line of `constants`; returns how many were applied. `stretches`: of
     this thread."""
@@ -179,8 +181,8 @@ def _lead(
 
 @jit
 def _rounds(
-    node: Node, ways: Ways, version: int, stop_asked: Array, stretch: int, places: Places, rule: Rule,
-    team: Team, stretches: int, constants: Array, epoch_totals: Array, per_epoch: int, begin: int,
+    node: SegmentAt, ways: Ways, version: int, stop_asked: Array, stretch: int, places: Blocks, rule: RuleAt,
+    team: Crew, stretches: int, constants: Array, epoch_totals: Array, per_epoch: int, begin: int,
 ) -> int:  # fmt: skip
     """`_lead`, and the helpers' leave."""
     done = _lead(
@@ -194,7 +196,7 @@ def _rounds(
 
 
 @jit
-def _help(me: int, ways: Ways, rule: Rule, team: Team, stretches: int, constants: Array) -> None:
+def _help(me: int, ways: Ways, rule: RuleAt, team: Crew, stretches: int, constants: Array) -> None:
     """A helper's part of every step, until it is over."""
     numbers, bell = team.numbers.ctypes.data, team.bell.ctypes.data
     for i in range(constants.shape[0]):
@@ -215,7 +217,7 @@ def _help(me: int, ways: Ways, rule: Rule, team: Team, stretches: int, constants
 
 
 class CompiledRounds:
-    """`run(...)`: trains some steps, and returns how many; 0: the next one is not for here.
+    """`run(...)`: trains some steps, and returns how many; 0 if the next one is left to `rounds`.
 
     stop_asked: (1,) int64, the stretch that shall end soon; written by other threads."""
 
@@ -226,13 +228,13 @@ class CompiledRounds:
         self._updater, self._update = updater, compiled(update).address
         self._shares = [part_of(share) for share in updater.shares]
         segment = workers.segment
-        self._node = Node(segment.control, segment.published.address, segment.arrived.address)
+        self._node = SegmentAt(segment.control, segment.published.address, segment.arrived.address)
         self._ways = ways()
         helpers = len(self._shares) - 1
-        self._team = Team(np.zeros((DONE + helpers, 8), np.int64), np.zeros(1, np.int32), np.zeros(1))
+        self._team = Crew(np.zeros((DONE + helpers, 8), np.int64), np.zeros(1, np.int32), np.zeros(1))
         self._per_epoch = server.blueprint.steps_per_epoch
         self._version = -1
-        self._places: Places | None = None
+        self._places: Blocks | None = None
         self._joining: Placed | None = None
 
     def run(self, stretch: int, step: int, stop: int, plateau: PlateauState) -> int:
@@ -240,7 +242,7 @@ class CompiledRounds:
         places = self._found()
         if steps <= 0 or places is None or self._joining is None:
             return 0
-        rule = Rule(self._update, self._joining.at, self._updater.rule.scaled)
+        rule = RuleAt(self._update, self._joining.at, self._updater.rule.scaled)
         server, updater, team = self._server, self._updater, self._team
         constants = updater.rule.constants(server.steps_of(range(step, step + steps), plateau))
         self._workers.segment.beat()
@@ -261,7 +263,7 @@ class CompiledRounds:
         server.advance_by(done)
         return done
 
-    def _found(self) -> Places | None:
+    def _found(self) -> Blocks | None:
         """Where the sums of every shard will be; None while workers of other nodes host some."""
         if self._workers.segment.version != self._version:
             self._version, hosted = self._workers.hosted(self._server.blueprint.shards)
@@ -269,14 +271,14 @@ class CompiledRounds:
             self._places = self._find(hosted) if whole else None
         return self._places
 
-    def _find(self, hosted: Sequence[tuple[int, int, Block]]) -> Places:
+    def _find(self, hosted: Sequence[tuple[int, int, Block]]) -> Blocks:
         slots = [self._workers.segment.slot(worker, number) for worker, number, _ in hosted]
         blocks = tuple(block for _, _, block in hosted)
         order = self._server.order_of(blocks)
         self._joining = joining_of(
             self._updater.program, [one.gradient for one in slots], order, len(self._shares) > 1
         )
-        return Places(
+        return Blocks(
             np.array([(one.address, *block) for one, block in zip(slots, blocks, strict=True)], np.int64),
             np.array([address(one.totals) for one in slots], np.int64),
             np.zeros((len(slots), len(slots[0].totals))),
@@ -287,7 +289,8 @@ class CompiledRounds:
 def compiled_rounds(
     server: ParameterServer, workers: LocalWorkers, stop_asked: Array
 ) -> CompiledRounds | None:
-    """For a server whose updates are one pass, of workers whose answers nobody compares; else None."""
+    """The compiled rounds of a server; None if an update is not one compiled pass, if the vector holds more
+    than what is trained, or if an audit compares answers."""
     updater = server.updater
     if not (isinstance(updater, Updater) and updater.compiled and server.one_pass):
         return None

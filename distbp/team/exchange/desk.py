@@ -16,13 +16,13 @@ from distbp.core.reduction import Block
 from distbp.engine.parameter_server import Contribution
 from distbp.team.exchange.gathering import Gathering
 from distbp.team.exchange.relay import OVER, Publication
-from distbp.team.exchange.sparse_sums import Scan, SparseSums, Table, decode, encode, live_rows
+from distbp.team.exchange.sparse_sums import Scan, SparseSums, SparseTable, decode, encode, live_rows
 
 Packed = tuple[int, int, Array | SparseSums, Array]  # start, stop, gradient, totals
 
 
 def packed(
-    contributions: Iterable[Contribution], tables: Sequence[Table] = (), scan: Scan = live_rows
+    contributions: Iterable[Contribution], tables: Sequence[SparseTable] = (), scan: Scan = live_rows
 ) -> list[Packed]:
     """What a relay sends. tables, scan: as of `encode`. Some arrays are those of the contributions."""
     return [

@@ -119,8 +119,7 @@ class LocalWorkers:
 
     @property
     def arrivals(self) -> int:
-        """The number of posts so far, in some order. Read it before `take`, and pass it to `wait` after
-        that."""
+        """A number that changes with every post. Read it before `take`, and pass it to `wait` after that."""
         return self.segment.arrived.value
 
     def nudge(self) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.core.errors import ExchangeError
 from distbp.engine.parameter_server import Contribution, NotFiniteError, ParameterServer
-from distbp.engine.ranges import Sums, joint
+from distbp.engine.ranges import RangeSums, joint
 from distbp.optim.schedules import PlateauState
 from distbp.team.exchange.desk import Desk
 from distbp.team.exchange.gathering import Gathering
@@ -26,7 +26,7 @@ from distbp.team.exchange.relay import OVER, Link, Publication, Reply
 IDLE_WAIT_S = 0.5
 
 
-class Verdict(NamedTuple):
+class Decision(NamedTuple):
     """squares: the sum of squares of the whole gradient. stop: whether the stretch ends after this step."""
 
     squares: float
@@ -34,7 +34,7 @@ class Verdict(NamedTuple):
     stop: bool
 
 
-Agree = Callable[[int, Sums], Verdict]  # (step, sums of this server) -> one verdict for all
+Agree = Callable[[int, RangeSums], Decision]  # (step, sums of this server) -> one decision for all
 
 
 class Council:
@@ -46,27 +46,27 @@ class Council:
         self._servers = servers
         self._stopping = stopping
         self._turn = threading.Condition()
-        self._sums: dict[int, Sums] = {}
-        self._verdict = Verdict(0.0, True, False)
-        self._settled = -1  # the step of the verdict
+        self._sums: dict[int, RangeSums] = {}
+        self._decision = Decision(0.0, True, False)
+        self._settled = -1  # the step of the decision
         self._open = True
 
-    def agree(self, server: int, step: int, sums: Sums) -> Verdict:
-        """Waits until all servers have given their sums for `step`. Returns the same verdict to each.
+    def agree(self, server: int, step: int, sums: RangeSums) -> Decision:
+        """Waits until all servers have given their sums for `step`. Returns the same decision to each.
 
         Raises ExchangeError if it is closed meanwhile."""
         with self._turn:
             self._sums[server] = sums
             if len(self._sums) == self._servers:
                 whole = joint([self._sums[number] for number in range(self._servers)])
-                self._verdict = Verdict(whole.squares[0], whole.finite, self._stopping())
+                self._decision = Decision(whole.squares[0], whole.finite, self._stopping())
                 self._settled = step
                 self._sums.clear()
                 self._turn.notify_all()
             self._turn.wait_for(lambda: self._settled >= step or not self._open)
             if self._settled < step:
                 raise ExchangeError(f"the servers were closed before they agreed on step {step}")
-            return self._verdict
+            return self._decision
 
     def close(self) -> None:
         with self._turn:
@@ -106,12 +106,12 @@ class RangeRounds:
                 self.desk.publish(step, server.vector)
                 self._gather(step)
                 sums = server.prepare(step, [c for _, c in self._gathering.answers()])
-                verdict = self._agree(step, sums)
-                if not verdict.finite:
+                decision = self._agree(step, sums)
+                if not decision.finite:
                     raise NotFiniteError(step)
-                server.finish(step, verdict.squares, plateau)
+                server.finish(step, decision.squares, plateau)
                 step += 1
-                if verdict.stop:
+                if decision.stop:
                     break
         finally:
             self.rest()
@@ -159,7 +159,7 @@ class FanReply:
     """The `Reply` of several servers. It is complete when every server has answered.
 
     If some servers are ahead, it has the step of the one behind. Then either the parts of the others are the
-    same at both steps, or nobody waits for the sums that are made with them."""
+    same at both steps, or no server waits for the sums that are made with them."""
 
     def __init__(self, replies: Sequence[tuple[Reply, Array]], vector: Array) -> None:
         self._waiting = list(replies)

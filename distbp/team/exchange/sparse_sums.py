@@ -19,7 +19,7 @@ from distbp.nn.network import Tensor
 Scan = Callable[[Array], Array]  # as `live_rows`
 
 
-class Table(NamedTuple):
+class SparseTable(NamedTuple):
     """Whole rows of a table in a vector: [start, stop), `width` numbers each."""
 
     start: int
@@ -38,7 +38,7 @@ class SparseSums(NamedTuple):
     unique, table after table; unsigned. values: what lies outside of the tables, then these rows."""
 
     size: int
-    tables: tuple[tuple[Table, int], ...]
+    tables: tuple[tuple[SparseTable, int], ...]
     rows: Array
     values: Array
 
@@ -47,7 +47,7 @@ class SparseSums(NamedTuple):
         return self.rows.nbytes + self.values.nbytes
 
 
-def tables_within(tensors: Iterable[Tensor], start: int, stop: int) -> list[Table]:
+def tables_within(tensors: Iterable[Tensor], start: int, stop: int) -> list[SparseTable]:
     """The whole rows of tables that lie in the stretch [start, stop) of the flat vector, counted from its
     beginning."""
     found = []
@@ -56,7 +56,7 @@ def tables_within(tensors: Iterable[Tensor], start: int, stop: int) -> list[Tabl
         first = tensor.start + -(-max(0, start - tensor.start) // width) * width
         last = tensor.start + (min(stop, tensor.stop) - tensor.start) // width * width
         if first < last:
-            found.append(Table(first - start, last - start, width))
+            found.append(SparseTable(first - start, last - start, width))
     return found
 
 
@@ -75,11 +75,11 @@ def scan_of(kernels: str) -> Scan:
     return compiled
 
 
-def encode(vector: Array, tables: Sequence[Table], scan: Scan = live_rows) -> Array | SparseSums:
+def encode(vector: Array, tables: Sequence[SparseTable], scan: Scan = live_rows) -> Array | SparseSums:
     """What travels for a vector (size,): `SparseSums` where that is fewer bytes, else the vector itself.
     `decode` gives the vector back. tables: in order."""
     number = np.min_scalar_type(max((table.rows for table in tables), default=0))
-    sent: list[tuple[Table, int]] = []
+    sent: list[tuple[SparseTable, int]] = []
     rows, live, at = [], [], 0
     dense = []
     for table in tables:

@@ -64,7 +64,7 @@ class ApartTeam:
 
     @property
     def workers(self) -> int:
-        """Of all networks together, now."""
+        """How many workers all networks together have now."""
         return self._pool.workers
 
     def run(self, first: int, stop: int, plateau: PlateauState, stopping: Callable[[], bool]) -> int:

@@ -37,11 +37,11 @@ class HeadStart:
             self._workers.append(WorkerProcess.options(scheduling_strategy=first).remote(kernels, patient))
 
     def dismiss(self) -> None:
-        """Ends the actors that nobody took."""
+        """Ends the actors that were not taken."""
         self.keep(0)
 
     def keep(self, workers: int) -> None:
-        """Ends the server's actor, and the workers' beyond the first so many that nobody took."""
+        """Ends the server's actor, and those of workers that were not taken, but for the first so many."""
         for actor in [*self._servers, *self._workers[workers:]]:
             with suppress(RayError):
                 ray.kill(actor)

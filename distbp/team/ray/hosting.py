@@ -25,7 +25,7 @@ HostedRows = Mapping[str, SharedRows] | Mapping[str, PreparedRows]
 
 class Hosting:
     """An inline team for calls from another process. data: all rows of all splits, by name: in shared memory
-    on the trainer's node, else as they were sent. threads: of this process, that share a step."""
+    on the trainer's node, else as they were sent. threads: how many of this process share a step."""
 
     def __init__(
         self, blueprint: Blueprint, snapshot: Snapshot, attempt: int, data: HostedRows, threads: int

@@ -99,7 +99,7 @@ class Nodes(dict[str, Node]):
                 node.sent.add(shard)
 
     def look_at_orders(self) -> None:
-        """Raises what an order raised that has failed."""
+        """Raises the error of an order that has failed."""
         self._ordered = outstanding(self._ordered)
 
     def rows_sent(self) -> dict[str, set[int]]:

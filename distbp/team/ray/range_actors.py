@@ -24,13 +24,13 @@ from distbp.engine import numerics
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.health import Norms, health
 from distbp.engine.parameter_server import NotFiniteError, ParameterServer
-from distbp.engine.ranges import Sums, ranges
+from distbp.engine.ranges import RangeSums, ranges
 from distbp.nn.network import aligned_vector
 from distbp.optim.schedules import PlateauState
 from distbp.team.base import Snapshot
 from distbp.team.exchange.desk import Packed
 from distbp.team.exchange.relay import Publication
-from distbp.team.exchange.server_ranges import Agree, Council, RangeRounds, Verdict
+from distbp.team.exchange.server_ranges import Agree, Council, Decision, RangeRounds
 from distbp.team.ray.actors import NEVER, RELAY_CALLS, Place, end_process, place_of
 from distbp.team.ray.ray_objects import as_object
 from distbp.team.ray.settling import settle
@@ -78,9 +78,9 @@ class RangeServerActor:
         self._stack = settle(blueprint.kernels)
         self._blueprint = blueprint
 
-        def agree(step: int, sums: Sums) -> Verdict:
-            verdict: Verdict = ray.get(lead.agree.remote(number, step, sums))
-            return verdict
+        def agree(step: int, sums: RangeSums) -> Decision:
+            decision: Decision = ray.get(lead.agree.remote(number, step, sums))
+            return decision
 
         self._rounds = _rounds(blueprint, part, attempt, first, agree)
 
@@ -160,7 +160,7 @@ class LeadActor:
         self._stop_asked = max(self._stop_asked, stretch)
 
     @ray.method(concurrency_group="council")
-    def agree(self, number: int, step: int, sums: Sums) -> Verdict:
+    def agree(self, number: int, step: int, sums: RangeSums) -> Decision:
         return self._council.agree(number, step, sums)
 
     @ray.method(concurrency_group="relays")

@@ -15,7 +15,7 @@ from distbp.core.arrays import Array
 from distbp.engine.parameter_server import Contribution
 from distbp.team.exchange.desk import packed
 from distbp.team.exchange.relay import Publication
-from distbp.team.exchange.sparse_sums import Scan, Table, live_rows
+from distbp.team.exchange.sparse_sums import Scan, SparseTable, live_rows
 
 # Ray carries values up to 100 KB within its messages; larger ones are worth an object of their own.
 INLINE_BYTES = 100 * 1024
@@ -45,10 +45,10 @@ class RayReply:
 class RayLink:
     """A `Link` to the server's actor. `calls`, `bytes`: how often it was used, and for how much gradient.
 
-    tables: of which rows that are zero do not travel; scan: finds the others."""
+    tables: their rows of zeros do not travel. scan: finds the other rows."""
 
     def __init__(
-        self, server: Any, attempt: int, tables: Sequence[Table] = (), scan: Scan = live_rows
+        self, server: Any, attempt: int, tables: Sequence[SparseTable] = (), scan: Scan = live_rows
     ) -> None:
         self._server = server
         self._attempt = attempt

@@ -1,4 +1,4 @@
-"""What a process of a team on Ray does first. It imports late what takes time to import."""
+"""Prepares a process of a team on Ray. Functions import what takes time to import."""
 
 from __future__ import annotations
 

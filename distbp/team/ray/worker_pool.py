@@ -85,7 +85,7 @@ class WorkerPool:
 
     @property
     def workers(self) -> int:
-        """That train now, each on one CPU."""
+        """How many workers train now, of one CPU each."""
         return self.turns.at_a_time * self.cpus
 
     def take(
