@@ -155,6 +155,96 @@ def test_sums_are_added_up_row_after_row(case: Case, size: tuple[int, int], comp
     in_order(case.sums(outcome(case, size, np.float32, compiled)))
 
 
+def eight_sums(values: Array) -> Any:
+    """As `loops_normalization.lane_sum`: eight sums added in order, then the values that are left."""
+    most = len(values) - len(values) % 8
+    total = row_after_row(row_after_row(values[:most].reshape(-1, 8)).reshape(8, 1))[0, 0]
+    for value in values[most:]:
+        total += value
+    return total
+
+
+def roots(given: list[Any], after: Outcome) -> list[tuple[Array, Array]]:
+    x, features = given[0], np.float32(given[0].shape[1])
+    e = x - np.array([[eight_sums(row) / features] for row in x])
+    squares = np.array([[eight_sums(row) / features] for row in e * e])
+    return [(after[4], np.sqrt(squares + np.float32(1e-3)))]
+
+
+def weighted_loss(given: list[Any], after: Outcome) -> list[tuple[Array, Array]]:
+    losses, weights, total = given[0].astype(np.float64), given[1].astype(np.float64), 0.0
+    most = losses.shape[1] // 4 * 4
+    for row, weight in zip(losses, weights[:, 0], strict=True):
+        a, b, c, d = row_after_row(row[:most].reshape(-1, 4))[0]
+        for value in row[most:]:
+            a += value
+        total += ((a + b) + (c + d)) * weight
+    return [(after[3], np.array([[1.0 + 0.3 * total]]))]
+
+
+def hinge(given: list[Any], after: Outcome) -> list[tuple[Array, Array]]:
+    z, label = given[0], given[1][:, 0]
+    rows = np.arange(len(z))
+    over = np.maximum(z + (np.float32(0.7) - z[rows, label])[:, None], 0)
+    over[rows, label] = 0
+    return [(after[3], row_after_row(over.T).T)]
+
+
+def by_number(numbers: Array, d: Array, out: Array) -> list[tuple[Array, Array]]:
+    return [(out, np.concatenate([row_after_row(d[numbers == i]) for i in range(len(out))]))]
+
+
+# What compiled code adds up in another order than rows of a matrix, or writes over: (operands before, after)
+# -> the results, and what they are in the order that the op promises.
+ORDERS: dict[str, Callable[[list[Any], Outcome], list[tuple[Array, Array]]]] = {
+    "sum_products": lambda given, after: [(after[2], row_after_row(given[0] * given[1]))],
+    "blend_backward": lambda given, after: [(after[5], row_after_row(given[3] * (given[1] - given[0])))],
+    "batch_norm": lambda given, after: [
+        (after[6], row_after_row(given[0]) / np.float32(len(given[0])) * np.float32(len(given[0])))
+    ],
+    "layer_norm": roots,
+    "add_losses": weighted_loss,
+    "hinge": hinge,
+    "scatter_add_rows": lambda given, after: by_number(given[0][:, 0], given[1], after[2]),
+    "scatter_add_cells": lambda given, after: by_number(given[0][:, 2], given[1][:, 1:], after[2]),
+    "mean_steps": lambda given, after: [
+        (after[2], row_after_row(given[0].reshape(-1, STEPS, LARGE[1]).swapaxes(0, 1).reshape(STEPS, -1))
+         .reshape(after[2].shape) * np.float32(1 / STEPS))
+    ],
+}  # fmt: skip
+# Their order is the library's, or that of fused multiply-adds, or comes after an exponential; live rows are
+# exact in any order. Comparisons with definitions hold these to a few units of the last place.
+BY_COMPARISON = {
+    *("product_nt", "product_nn", "product_tn", "attention", "attention_backward", "live_rows"),
+    *("convolve", "convolve_backward", "convolve_weights", "max_pool_backward"),
+    *(
+        "average_pool",
+        "average_pool_backward",
+        "softmax_cross_entropy",
+        "nll",
+        "periodic",
+        "periodic_backward",
+    ),
+}
+
+
+def test_every_order_is_checked() -> None:
+    promised = {name for name, op in ALL.items() if op.order}
+    assert promised == {*ORDERS, *BY_COMPARISON, *(case.op for case in CASES if case.sums)}
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_sums_are_added_up_in_the_order_that_is_promised(name: str) -> None:
+    pytest.importorskip("numba", reason="Numba is not installed: nothing is compiled")
+    others = {"mean_steps": ""}  # without lengths
+    case = next(c for c in CASES if c.op == name and c.about == others.get(name, c.about))
+    call = case.make(Draw(*LARGE))
+    given = operands(case, call, np.float32)
+    before = [one.copy() for one in given]
+    for found, right in ORDERS[name](before, run_op(ALL[name], given, call.whole, call.real, True)):
+        np.testing.assert_array_equal(found, right)
+
+
 class TestMutants:
     """The comparisons above see errors: each of these would fail them."""
 
