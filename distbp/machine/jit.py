@@ -60,6 +60,21 @@ def stamp() -> str:
     return digest.hexdigest()
 
 
+def _keep(compiled: Any) -> None:
+    """Has the result kept until any of the sources changes. What an earlier version has kept may name classes
+    that are no longer there: then it is as if nothing had been kept."""
+    file = compiled._cache._cache_file
+    file._source_stamp, known = stamp(), file._load_index
+
+    def load_index() -> Any:
+        try:
+            return known()
+        except (AttributeError, ImportError, TypeError):
+            return {}
+
+    file._load_index = load_index
+
+
 def jit(function: Callable[..., Any], **options: Any) -> Any:
     """Returns `function`, to be compiled at its first call for the types of the arguments.
 
@@ -74,7 +89,7 @@ def jit(function: Callable[..., Any], **options: Any) -> Any:
         compiled: Any = njit(cache=True, **options)(function)
     except RuntimeError:  # there is no folder to keep it in: compile in every process
         return njit(**options)(function)
-    compiled._cache._cache_file._source_stamp = stamp()
+    _keep(compiled)
     return compiled
 
 
@@ -91,7 +106,7 @@ def callback(signature: Any, function: Callable[..., Any]) -> Any:
     compiled: Any = CFunc(function, wanted, {}, options, pipeline_class=_Passes)
     try:
         compiled.enable_caching()
-        compiled._cache._cache_file._source_stamp = stamp()
+        _keep(compiled)
     except RuntimeError:
         compiled = CFunc(function, wanted, {}, options, pipeline_class=_Passes)
     with without_collections():  # they take a tenth of the time

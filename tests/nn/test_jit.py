@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,17 @@ def test_another_source_has_changed(hits, monkeypatch: pytest.MonkeyPatch) -> No
     """Numba alone goes on with what it has: the function's own file is the same."""
     assert [hits(), hits()] == [False, True]
     monkeypatch.setattr(jit, "stamp", lambda: "other")
+    assert [hits(), hits()] == [False, True]
+
+
+@pytest.mark.parametrize("gone", ["distbp.machine.jit\nGone", "distbp.machine.gone\nGone"])
+def test_what_an_earlier_version_kept_may_name_classes_that_are_gone(hits, tmp_path: Path, gone: str) -> None:
+    """Numba reads the types of the arguments before it looks at the stamp."""
+    assert [hits(), hits()] == [False, True]
+    (index,) = (tmp_path / "__pycache__").glob("*.nbi")
+    with index.open("rb") as file:
+        version = pickle.load(file)
+    index.write_bytes(pickle.dumps(version) + f"c{gone}\n.".encode())
     assert [hits(), hits()] == [False, True]
 
 
