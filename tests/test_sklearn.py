@@ -162,12 +162,33 @@ def test_what_cannot_be_is_said() -> None:
         ({"early_stopping": True, "n_iter_no_change": -1}, r"\n  n_iter_no_change: "),
         ({"solver": "adamm"}, r"\n  solver.*adam"),
         ({"solver": {"type": "momentum", "learning_rate": 0.1, "momentum": 2}}, r"\n  solver\.momentum: "),
+        ({"solver": "momentum", "momentum": 2}, r"\n  momentum: "),
+        ({"beta_1": 1.5, "epsilon": -1}, r"settings has 2 faults:\n  beta_1: .*\n  epsilon: "),
+        ({"solver": "sgd", "momentum": 0.9}, r"\n  momentum: "),
+        ({"shuffle": "often"}, r"\n  shuffle: "),
     ):
         with pytest.raises(distbp.JobError, match=message):
             DistbpClassifier(**settings).fit(x, y)
     for alpha in (-1, "0.1", float("nan"), True):
         with pytest.raises(ArgumentError, match=rf"^alpha is {alpha!r}; give a number of at least 0$"):
             DistbpClassifier(alpha=alpha).fit(x, y)
+
+
+def test_options_of_the_solver() -> None:
+    """Under scikit-learn's names; "auto" leaves what the solver has by itself."""
+    given = {"beta_1": 0.8, "beta_2": np.float64(0.99), "epsilon": 1e-6, "shuffle": False}
+    job = job_of(DistbpClassifier(**given).get_params(), 3, "softmax_cross_entropy", 150, 0)
+    found = job.optimizer
+    assert (found.type, found.beta1, found.beta2, found.epsilon, job.shuffle) == (
+        "adam",
+        0.8,
+        0.99,
+        1e-6,
+        False,
+    )
+    whole = {"type": "nesterov", "learning_rate": 0.02}
+    found = job_of(DistbpRegressor(solver=whole, momentum=0.5).get_params(), 1, "mse", 150, 0).optimizer
+    assert (found.type, found.learning_rate, found.momentum) == ("nesterov", 0.02, 0.5)
 
 
 def test_without_scikit_learn_the_error_names_the_extra() -> None:

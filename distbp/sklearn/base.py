@@ -52,6 +52,11 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         early_stopping: bool | str = "auto",
         validation_fraction: float | str = "auto",
         n_iter_no_change: int | str = "auto",
+        shuffle: bool = True,
+        momentum: float | str = "auto",
+        beta_1: float | str = "auto",
+        beta_2: float | str = "auto",
+        epsilon: float | str = "auto",
         recipe: str | None = None,
         members: int = 1,
         standardize: bool = True,
@@ -70,6 +75,11 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.shuffle = shuffle
+        self.momentum = momentum
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
         self.recipe = recipe
         self.members = members
         self.standardize = standardize

@@ -26,14 +26,15 @@ class DistbpClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     `batch_size` min(200, rows), `max_iter` 200 epochs, without early stopping, `n_iter_no_change` 10.
     solver: the name of an optimizer of a job, or a whole one with its own learning rate. With "lbfgs" and
     "conjugate_gradient" `batch_size` "auto" is all rows: an epoch then is one evaluation, and training ends
-    where it converges. alpha: the penalty alpha / 2 times the sum of the squared weights, over the rows of a
-    batch. members: networks of different seeds, whose predictions are averaged. standardize: inputs get mean
-    0 and deviation 1 (with "realmlp" median 0 and quartiles 1 apart). early_stopping: measures on the part
-    `validation_fraction` of the rows ("auto": a tenth; with a recipe a fifth of fewer than 1,000), stops
-    after `n_iter_no_change` epochs without improvement, and keeps the best. class_weight: "balanced" or
-    {class: weight}. warm_start: `fit` goes on with the weights, and the optimizer, that it left. verbose:
-    shows how training goes. random_state: the seed of the job, so the same one gives the same bits. workers:
-    processes, which never change the result.
+    where it converges. momentum, beta_1, beta_2, epsilon: options of the solver; "auto": those that it has
+    by itself. shuffle: deals the rows anew in every epoch. alpha: the penalty alpha / 2 times the sum of the
+    squared weights, over the rows of a batch. members: networks of different seeds, whose predictions are
+    averaged. standardize: inputs get mean 0 and deviation 1 (with "realmlp" median 0 and quartiles 1 apart).
+    early_stopping: measures on the part `validation_fraction` of the rows ("auto": a tenth; with a recipe a
+    fifth of fewer than 1,000), stops after `n_iter_no_change` epochs without improvement, and keeps the best.
+    class_weight: "balanced" or {class: weight}. warm_start: `fit` goes on with the weights, and the
+    optimizer, that it left. verbose: shows how training goes. random_state: the seed of the job, so the same
+    one gives the same bits. workers: processes, which never change the result.
 
     Fitted: `classes_`, `n_features_in_`, `feature_names_in_`, `n_iter_` (epochs), `loss_curve_` (the loss of
     each), `job_` (the TrainingJob), `result_` (with `history` and `plot()`), `model_`. float32 arrays are
@@ -56,6 +57,11 @@ class DistbpClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         early_stopping: bool | str = "auto",
         validation_fraction: float | str = "auto",
         n_iter_no_change: int | str = "auto",
+        shuffle: bool = True,
+        momentum: float | str = "auto",
+        beta_1: float | str = "auto",
+        beta_2: float | str = "auto",
+        epsilon: float | str = "auto",
         recipe: str | None = None,
         members: int = 1,
         standardize: bool = True,
@@ -76,6 +82,11 @@ class DistbpClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
             early_stopping=early_stopping,
             validation_fraction=validation_fraction,
             n_iter_no_change=n_iter_no_change,
+            shuffle=shuffle,
+            momentum=momentum,
+            beta_1=beta_1,
+            beta_2=beta_2,
+            epsilon=epsilon,
             recipe=recipe,
             members=members,
             standardize=standardize,

@@ -17,6 +17,10 @@ from distbp.job.training_job import takes_whole_batches
 from distbp.optim import OPTIMIZERS
 
 ACTIVATIONS = MappingProxyType({"identity": "linear", "logistic": "sigmoid"})  # scikit-learn's names
+# The settings of options that several optimizers have.
+_OPTIONS = MappingProxyType(
+    {"momentum": "momentum", "beta_1": "beta1", "beta_2": "beta2", "epsilon": "epsilon"}
+)
 # The settings that fields of a job come from.
 _SETTINGS = MappingProxyType(
     {
@@ -52,7 +56,9 @@ def job_of(
     units = [*map(_plain, hidden if isinstance(hidden, Sequence | np.ndarray) else (hidden,))]
     epochs = 1 if one_pass else _plain(said(settings["max_iter"], usual["max_iter"]))
     batch_size = settings["batch_size"]
+    options = {n: value for n in _OPTIONS if (value := said(_plain(settings[n]), None)) is not None}
     update = _optimizer(settings, epochs, loss != "mse")
+    update = {**update, **{_OPTIONS[name]: value for name, value in options.items()}}
     whole = takes_whole_batches(update) and isinstance(batch_size, str)
     batch = None if whole else _plain(said(batch_size, usual["batch_size"](rows)))
     if one_pass:
@@ -73,6 +79,7 @@ def job_of(
         "optimizer": update,
         **({} if whole else {"batch_size": batch}),
         "epochs": epochs,
+        "shuffle": _plain(settings["shuffle"]),
         "early_stopping": _stopping(settings, usual, epochs, loss != "mse") if stops else None,
         "seed": seed,
         "members": _plain(settings["members"]),
@@ -92,7 +99,8 @@ def job_of(
     try:
         return TrainingJob.from_mapping(fields_)
     except JobError as error:
-        renamed = [Fault(_setting(fault.path), fault.message) for fault in error.faults]
+        own = {f"optimizer.{_OPTIONS[name]}": name for name in options}
+        renamed = [Fault(own.get(f.path) or _setting(f.path), f.message) for f in error.faults]
         raise JobError(renamed, "the estimator's settings", drawing=error.drawing) from None
 
 
