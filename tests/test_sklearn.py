@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("sklearn", "1.6")
 
+from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neural_network import MLPClassifier
@@ -23,6 +24,7 @@ from sklearn.utils.estimator_checks import check_estimator
 import distbp
 from distbp.core.errors import ArgumentError
 from distbp.job import TrainingJob
+from distbp.optim import OPTIMIZERS
 from distbp.sklearn import DistbpClassifier, DistbpRegressor
 from distbp.sklearn.settings import job_of
 
@@ -164,7 +166,12 @@ def test_what_cannot_be_is_said() -> None:
         ({"solver": {"type": "momentum", "learning_rate": 0.1, "momentum": 2}}, r"\n  solver\.momentum: "),
         ({"solver": "momentum", "momentum": 2}, r"\n  momentum: "),
         ({"beta_1": 1.5, "epsilon": -1}, r"settings has 2 faults:\n  beta_1: .*\n  epsilon: "),
-        ({"solver": "sgd", "momentum": 0.9}, r"\n  momentum: "),
+        (
+            {"solver": "sgd", "momentum": 0.9, "max_iter": 0},
+            r"settings has 2 faults:\n  momentum: is no option of the solver 'sgd'; leave it out, or"
+            r" take one of these solvers: momentum, nesterov, rmsprop\n  max_iter: ",
+        ),
+        ({"solver": 5}, r"\n  solver: must be the name of an optimizer, .*, not 5"),
         ({"shuffle": "often"}, r"\n  shuffle: "),
     ):
         with pytest.raises(distbp.JobError, match=message):
@@ -189,6 +196,16 @@ def test_options_of_the_solver() -> None:
     whole = {"type": "nesterov", "learning_rate": 0.02}
     found = job_of(DistbpRegressor(solver=whole, momentum=0.5).get_params(), 1, "mse", 150, 0).optimizer
     assert (found.type, found.learning_rate, found.momentum) == ("nesterov", 0.02, 0.5)
+
+
+def test_an_optimizer_as_solver() -> None:
+    """As an object it is what it is as a mapping, in `partial_fit`, too."""
+    x, y = load_iris(return_X_y=True)
+    net = DistbpClassifier(solver=OPTIMIZERS["adam"](learning_rate=0.01), max_iter=2, random_state=0)
+    given = {"type": "adam", "learning_rate": 0.01}
+    as_mapping = clone(net).set_params(solver=given).fit(x, y)
+    assert clone(net).fit(x, y).result_.params_sha256 == as_mapping.result_.params_sha256
+    assert net.partial_fit(x, y, classes=[0, 1, 2]).job_.optimizer.learning_rate == 0.01
 
 
 def test_without_scikit_learn_the_error_names_the_extra() -> None:

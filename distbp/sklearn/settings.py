@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields, is_dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -56,12 +56,10 @@ def job_of(
     units = [*map(_plain, hidden if isinstance(hidden, Sequence | np.ndarray) else (hidden,))]
     epochs = 1 if one_pass else _plain(said(settings["max_iter"], usual["max_iter"]))
     batch_size = settings["batch_size"]
-    options = {n: value for n in _OPTIONS if (value := said(_plain(settings[n]), None)) is not None}
-    update = _optimizer(settings, epochs, loss != "mse")
-    update = {**update, **{_OPTIONS[name]: value for name, value in options.items()}}
+    update, faults = _with_options(_optimizer(settings, epochs, loss != "mse"), settings)
     whole = takes_whole_batches(update) and isinstance(batch_size, str)
     batch = None if whole else _plain(said(batch_size, usual["batch_size"](rows)))
-    if one_pass:
+    if one_pass and isinstance(update, Mapping):
         update = {name: value for name, value in update.items() if not name.endswith("schedule")}
     alpha = _plain(settings["alpha"])
     if type(alpha) not in (int, float) or not 0 <= alpha < np.inf:
@@ -96,12 +94,15 @@ def job_of(
             "parameter_groups": realmlp.GROUPS,
             "loss": realmlp.smoothed(losses),
         }
+    drawing = ""
     try:
-        return TrainingJob.from_mapping(fields_)
+        job = TrainingJob.from_mapping(fields_)
     except JobError as error:
-        own = {f"optimizer.{_OPTIONS[name]}": name for name in options}
-        renamed = [Fault(own.get(f.path) or _setting(f.path), f.message) for f in error.faults]
-        raise JobError(renamed, "the estimator's settings", drawing=error.drawing) from None
+        faults += [Fault(_setting(fault.path, settings), fault.message) for fault in error.faults]
+        drawing = error.drawing
+    if faults:
+        raise JobError(faults, "the estimator's settings", drawing=drawing)
+    return job
 
 
 def _kept(init_keeps: Sequence[str], whole: bool) -> list[str]:
@@ -109,8 +110,11 @@ def _kept(init_keeps: Sequence[str], whole: bool) -> list[str]:
     return [one for one in init_keeps if not (whole and one == "optimizer")]
 
 
-def _setting(path: str) -> str:
+def _setting(path: str, settings: Settings) -> str:
     """The path of a job's field by the setting that it comes from."""
+    own = next((name for name, option in _OPTIONS.items() if path == f"optimizer.{option}"), None)
+    if own is not None and said(settings[own], None) is not None:
+        return own
     found = next((field for field in _SETTINGS if f"{path}.".startswith(f"{field}.")), None)
     return path if found is None else _SETTINGS[found] + path[len(found) :]
 
@@ -205,6 +209,8 @@ def _apart(layers: list[dict[str, Any]], names: Sequence[str]) -> list[dict[str,
 
 def _optimizer(settings: Settings, epochs: Any, classes: bool) -> Any:
     rate, update = _plain(said(settings["learning_rate_init"], 1e-3)), settings["solver"]
+    if is_dataclass(update) and type(update) in OPTIMIZERS.values():
+        return asdict(update)  # type: ignore[arg-type]
     if isinstance(update, str) and update == "auto" and settings["recipe"] is not None:
         if settings["recipe"] == "realmlp":
             update = realmlp.optimizer(classes)
@@ -215,9 +221,31 @@ def _optimizer(settings: Settings, epochs: Any, classes: bool) -> Any:
     if isinstance(update, str):
         update = {"type": said(update, "adam")}
         kind = OPTIMIZERS.get(update["type"])  # of a name that is not known the job says so
-        if kind is not None and any(field.name == "learning_rate" for field in fields(kind)):
+        if kind is not None and _has(kind, "learning_rate"):
             update["learning_rate"] = rate
     return update
+
+
+def _with_options(update: Any, settings: Settings) -> tuple[Any, list[Fault]]:
+    """An optimizer with those of its options that are settings of their own, and those that it does not
+    have."""
+    given = {name: value for name in _OPTIONS if (value := said(_plain(settings[name]), None)) is not None}
+    wanted = update.get("type") if isinstance(update, Mapping) else None
+    kind = OPTIMIZERS.get(wanted) if isinstance(wanted, str) else None
+    if kind is None:  # which the job says
+        return update, []
+    lacking = [name for name in given if not _has(kind, _OPTIONS[name])]
+    own = {_OPTIONS[name]: value for name, value in given.items() if name not in lacking}
+    return {**update, **own}, [Fault(name, _not_of(kind, name)) for name in lacking]
+
+
+def _has(kind: Any, option: str) -> bool:
+    return any(field.name == option for field in fields(kind))
+
+
+def _not_of(kind: Any, name: str) -> str:
+    having = ", ".join(other for other, one in OPTIMIZERS.items() if _has(one, _OPTIONS[name]))
+    return f"is no option of the solver {kind.type!r}; leave it out, or take one of these solvers: {having}"
 
 
 def _stopping(settings: Settings, usual: Settings, epochs: Any, classes: bool) -> dict[str, Any]:
