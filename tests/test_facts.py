@@ -8,7 +8,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from distbp.job.shards import automatic_shards
+from distbp.job.shards import automatic_shards, least_slice_rows
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.kernels import NUMPY
 from distbp.nn.layers import LAYERS
@@ -43,10 +43,39 @@ def test_shards_of_networks_are_those_that_the_number_of_parameters_gave() -> No
         network = Network(layers, (round(2 ** draw.uniform(0, 9)),))
         batch_size = round(2 ** draw.uniform(0, 12))
         assert network.flops == 6 * network.parameter_count
-        shards = automatic_shards(batch_size, network.flops)
+        shards = automatic_shards(batch_size, network.flops, least_slice_rows(network))
         assert shards == before(batch_size, network.parameter_count)
         found.add(shards)
     assert found == {1, 2, 4, 8}
+
+
+DENSE = LAYERS["dense"](units=64)
+STEPS = LAYERS["dense_steps"](units=64)
+POOL = LAYERS["max_pool2d"](kernel_size=2)
+CONV = LAYERS["conv2d"](filters=8, kernel_size=5)
+NORMALIZATION = LAYERS["batch_normalization"]
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape", "rows"),
+    [
+        ([DENSE], (28,), 32),
+        ([NORMALIZATION(), DENSE], (28,), 32),
+        ([STEPS], (50, 8), 4),  # steps bring rows to a product
+        ([STEPS], (3, 8), 11),
+        ([CONV, POOL, LAYERS["flatten"](), DENSE], (1, 28, 28), 13),  # most weights are the dense layer's
+        ([CONV], (1, 28, 28), 4),
+        ([CONV, NORMALIZATION(axis=0)], (1, 28, 28), 32),  # has statistics of every slice
+        ([LAYERS["elman"](units=64)], (50, 8), 16),  # takes the steps one by one
+        ([LAYERS["lstm"](units=8, bidirectional=True)], (50, 8), 16),
+        ([LAYERS["embedding"](entries=10_000, size=32)], (32,), 32),
+        ([LAYERS["embedding"](entries=10_000, size=32), LAYERS["attention"](heads=2)], (32,), 4),
+    ],
+)
+def test_heavy_samples_need_fewer_rows_in_a_slice(
+    layers: list[Any], shape: tuple[int, ...], rows: int
+) -> None:
+    assert least_slice_rows(Network(layers, shape)) == rows
 
 
 OPTIONS: dict[str, dict[str, Any]] = {

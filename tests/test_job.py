@@ -23,11 +23,11 @@ from distbp.job import TrainingJob
 from distbp.job.digest import canonical
 from distbp.job.reference import reference
 from distbp.job.schema import KINDS, job_schema
-from distbp.job.shards import automatic_shards
 from distbp.job.text import read_yaml, write_yaml
 from distbp.nn.initializers import HeNormal, Normal
 from distbp.nn.layers import Dense
 from distbp.nn.losses import SoftmaxCrossEntropy
+from distbp.nn.network import Network
 from distbp.optim.recipes import SGD, Adam
 from distbp.optim.schedules import Cosine, WarmUp
 
@@ -348,21 +348,22 @@ def test_plain_words_are_read_as_yaml_1_2(text: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "parameters", "shards"),
+    ("batch_size", "sizes", "shards"),
     [
-        (10, 23_860, 1),  # too few rows
-        (128, 269_322, 4),  # 32 rows a slice
-        (512, 6_315_018, 8),
-        (256, 15_751, 4),  # 24 M operations
-        (2048, 15_751, 8),
-        (1 << 20, 1, 1),  # next to no work
+        (10, (784, 30, 10), 1),  # too few rows
+        (128, (784, 256, 256, 10), 4),  # 32 rows a slice
+        (512, (1024, 2048, 2048, 10), 8),
+        (256, (54, 128, 64, 7), 4),  # 24 M operations
+        (2048, (54, 128, 64, 7), 8),
+        (1 << 19, (1, 1), 1),  # next to no work
     ],
 )
-def test_automatic_shards_follow_from_the_job_alone(batch_size: int, parameters: int, shards: int) -> None:
-    flops = 6.0 * parameters
-    assert automatic_shards(batch_size, flops) == shards
-    assert TrainingJob(**BASE, batch_size=batch_size).resolved_shards(flops) == shards
-    assert TrainingJob(**BASE, batch_size=max(3, batch_size), shards=3).resolved_shards(flops) == 3
+def test_automatic_shards_follow_from_the_job_alone(
+    batch_size: int, sizes: tuple[int, ...], shards: int
+) -> None:
+    network = Network([Dense(units=units) for units in sizes[1:]], (sizes[0],))
+    assert TrainingJob(**BASE, batch_size=batch_size).resolved_shards(network) == shards
+    assert TrainingJob(**BASE, batch_size=max(3, batch_size), shards=3).resolved_shards(network) == 3
 
 
 def test_a_located_job_finds_its_data_from_anywhere(tmp_path: Path) -> None:

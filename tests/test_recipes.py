@@ -168,6 +168,49 @@ def test_columns_that_a_job_of_realmlp_names_stay() -> None:
     assert (job.data.target.scale, job.data.target.clip) == ("standard", False)
 
 
+def test_the_recipe_of_a_table_codes_numbers_in_bins_and_scales_values() -> None:
+    job = TrainingJob.from_mapping({"data": TABLE, "model": {"recipe": "table"}, "loss": "mse"})
+    assert job.data.target is not None and job.data.columns is not None
+    assert (job.data.target.scale, job.data.target.clip) == ("standard", None)
+    others = job.data.columns["others"]
+    assert (others.number.bins, others.number.scale, others.category) == (32, "standard", None)
+    again = TrainingJob.from_yaml(job.to_yaml())
+    assert (again, again.digest) == (job, job.digest)
+
+
+@pytest.mark.parametrize(
+    ("said", "loss", "model", "scale", "bins"),
+    [
+        ({}, "softmax_cross_entropy", {"outputs": 3}, "none", 32),
+        ({}, "poisson", {}, "none", 32),  # which takes no value below 0
+        ({}, "mae", {"rows": 499}, "standard", 0),
+        ({"columns": {"others": "auto"}}, "mse", {"rows": 500}, "standard", 32),
+        ({"columns": {"a": "category"}}, "mse", {}, "standard", 32),
+        ({"columns": {"others": {"kind": "auto", "number": "number"}}}, "mse", {}, "standard", 0),
+        ({"columns": {"others": "number"}}, "mse", {}, "standard", None),
+        ({"target": {"column": "y", "scale": "none"}}, "mse", {}, "none", 32),
+        ({"windows": {"length": 3}, "time": "t"}, "mse", {}, "standard", None),
+    ],
+)
+def test_what_a_job_says_of_columns_stays(
+    said: dict[str, Any], loss: str, model: dict[str, Any], scale: str, bins: int | None
+) -> None:
+    """bins: of `others`; None: the recipe writes nothing there."""
+    job = TrainingJob.from_mapping(
+        {"data": {**TABLE, **said}, "model": {"recipe": "table", **model}, "loss": loss}
+    )
+    assert isinstance(job.data.target, Target) and job.data.target.scale == scale
+    others = (job.data.columns or {}).get("others")
+    number = getattr(others, "number", None)
+    assert (None if number is None else number.bins) == bins
+
+
+def test_realmlp_scales_no_counts() -> None:
+    job = TrainingJob.from_mapping({"data": TABLE, "model": {"recipe": "realmlp"}, "loss": "poisson"})
+    assert isinstance(job.data.target, Target)
+    assert (job.data.target.scale, job.data.target.clip) == ("none", True)
+
+
 @pytest.mark.parametrize("recipe", ["table", "realmlp"])
 def test_a_job_of_objects_is_that_of_mappings(recipe: str) -> None:
     def made(data: Any) -> TrainingJob:

@@ -69,7 +69,7 @@ def needed(
     state = state_vectors(job.optimizer) * network.parameter_count * item
     train = rows.get("train")
     batch = job.batch_rows(train or 1)
-    shards = job.resolved_shards(network.flops * job.optimizer.passes, train or 1)
+    shards = job.resolved_shards(network, train or 1)
     parts = min(shards, max(1, computing // side))
     levels = 1 + math.ceil(math.log2(math.ceil(shards / parts)))
     slice_rows = math.ceil((batch if train is None else min(batch, train)) / shards)

@@ -22,11 +22,6 @@ CLASS_LEVELS = 10  # whole numbers of so few levels, each twice on average, are 
 MOST_CLASSES = 1000
 SHARE = 0.15  # of the rows, for each of the validation and the test set
 _SHOWN = 200  # columns that the job lists
-# A piecewise-linear code beside each number, where rows are enough for it. Of 15 tables of 750 to 6,000 rows
-# for training (recipe table, 5 members) 9 came to more with it: verbal aggression to an accuracy of 0.708
-# (0.658 without), prices of computers to R2 0.938 (0.909); none lost more than 0.005.
-BINS, BINS_ROWS = 32, 500
-BINS_COLUMNS = 100  # at most: a hundred numbers have 3,200 bins, which the first layer multiplies
 
 
 def first_job(source: Mapping[str, Any], facts: Mapping[str, Facts], target: str) -> tuple[str, str]:
@@ -41,8 +36,8 @@ def first_job(source: Mapping[str, Any], facts: Mapping[str, Facts], target: str
     # Each class is split by itself.
     sizes = (facts[target].levels or {}).values() if outputs else (there,)
     measured = any(round(SHARE * size) for size in sizes)
-    bins = bins_for(rows, len(facts) - 1)
-    kinds_of = {name: _kind(found, bins) for name, found in facts.items() if name != target}
+    number = recipes.number(rows, len(facts) - 1)
+    kinds_of = {name: _kind(found, number) for name, found in facts.items() if name != target}
     kinds_of |= dict.fromkeys(counting(facts, target), "drop")
     if all(kind in ("text", "drop") for kind in kinds_of.values()):
         raise DataError(f"{source['path']}: no column beside the target {target!r} can be an input")
@@ -116,19 +111,13 @@ def _constant(target: Facts) -> DataError:
     )
 
 
-def bins_for(rows: int, columns: int) -> int:
-    """How many bins a number gets in a table of so many rows and columns; 0: none."""
-    return BINS if rows >= BINS_ROWS and columns <= BINS_COLUMNS else 0
-
-
-def _kind(facts: Facts, bins: int) -> Any:
-    """The kind that a column gets, as a job writes it; one whose cells are all missing is dropped. bins: of
-    numbers."""
+def _kind(facts: Facts, number: Mapping[str, Any]) -> Any:
+    """The kind that a column gets, as a job writes it; one whose cells are all missing is dropped. number:
+    the kind of numbers."""
     if facts.type == "empty":
         return "drop"
     kind = kinds.automatic(facts)
-    binned = isinstance(kind, kinds.Number) and bins
-    return {"kind": "number", "bins": bins} if binned else str(kind.type)
+    return dict(number) if isinstance(kind, kinds.Number) and len(number) > 1 else str(kind.type)
 
 
 def counting(facts: Mapping[str, Facts], target: str | None) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distbp.data.formats import TableFiles
+from distbp.job.recipe_columns import completed, is_table
 
 HIDDEN, DROPOUT = (256, 256, 256), 0.15
 EPOCHS, BATCH_SIZE, SMOOTHING = 256, 256, 0.1
@@ -83,22 +83,13 @@ def smoothed(loss: Any) -> Any:
     return loss
 
 
-def prepared(data: Any, classes: bool) -> tuple[Any, bool]:
+def prepared(data: Any, values: bool, any_value: bool) -> tuple[Any, bool]:
     """The data with what the recipe does to its columns; and whether they are columns of a table. Arrays are
-    standardized."""
+    standardized. values: they are predicted, not classes; any_value: also below 0."""
     if not isinstance(data, Mapping):
         return data, False
-    train, target = data.get("train"), data.get("target")
-    named = isinstance(train, Mapping) and train.get("format") == "table"
-    table = named or isinstance(train, TableFiles) or (train is None and target is not None)
-    if not table:
-        plain = data.get("targets") is None and data.get("scale", 1) == 1
-        return ({"standardize": True, **data} if plain else data), False
-    columns = data.get("columns")
-    found = dict(data)
-    if columns is None or isinstance(columns, Mapping):
-        found["columns"] = {"others": COLUMNS, **(columns or {})}
-    said = target if isinstance(target, Mapping) else {"column": target}
-    if not classes and said.get("column") is not None:
-        found["target"] = {"scale": "standard", "clip": True, **said}
-    return found, True
+    if is_table(data):
+        scaled = {"scale": "standard"} if any_value else {}
+        return completed(data, COLUMNS, {**scaled, "clip": True} if values else {}), True
+    plain = data.get("targets") is None and data.get("scale", 1) == 1
+    return ({"standardize": True, **data} if plain else data), False

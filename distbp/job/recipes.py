@@ -1,8 +1,9 @@
 """Recipes: a network with the schedule that suits it, by a name. A job that names one is written out in full
 before it is checked, so that nothing else knows of recipes, and every number can be changed.
 
-`table`: layers of 256 with dropout, AdamW with warm-up and cosine, early stopping. What belongs outside of
-`model` is the default of this job: what the job says itself stays. `realmlp`: see `distbp.job.realmlp`.
+`table`: layers of 256 with dropout, AdamW with warm-up and cosine, early stopping; numbers of a table in
+bins, and values that are predicted with mean 0 and deviation 1. What belongs outside of `model` is the
+default of this job: what the job says itself stays. `realmlp`: see `distbp.job.realmlp`.
 """
 
 from __future__ import annotations
@@ -14,12 +15,17 @@ from distbp.core.errors import Fault, JobError
 from distbp.job import realmlp
 from distbp.job.faults import Part
 from distbp.job.losses import outputs_in
-from distbp.nn.losses import LOSSES
+from distbp.job.recipe_columns import completed, is_table, predicts_values, takes_any_value
 from distbp.nn.losses.several import Losses
 
 HIDDEN, DROPOUT = (256, 256, 256), 0.15
 EPOCHS, WARM_UP, PATIENCE = 100, 2, 20
 BATCH_SIZE = 64  # where nobody says how many rows there are
+# A piecewise-linear code beside each number, where rows are enough for it. Of 15 tables of 750 to 6,000 rows
+# for training (recipe table, 5 members) 9 came to more with it: verbal aggression to an accuracy of 0.708
+# (0.658 without), prices of computers to R2 0.938 (0.909); none lost more than 0.005.
+BINS, BINS_ROWS = 32, 500
+BINS_COLUMNS = 100  # at most: a hundred numbers have 3,200 bins, which the first layer multiplies
 RecipeName = Literal["table", "realmlp"]
 RECIPES = get_args(RecipeName)
 _ASKS = ("recipe", "outputs", "rows")  # of `model`, instead of `layers`
@@ -50,6 +56,17 @@ def batch_size(rows: int | None) -> int:
     return 256 if rows >= 20_000 else 64 if rows >= 2_000 else 32
 
 
+def bins_for(rows: int | None, columns: int | None = None) -> int:
+    """How many bins a number gets in a table of so many rows and columns; 0: none. None: nobody knows."""
+    return BINS if (rows is None or rows >= BINS_ROWS) and (columns or 0) <= BINS_COLUMNS else 0
+
+
+def number(rows: int | None, columns: int | None = None) -> dict[str, Any]:
+    """The kind of a column of numbers in a table of so many rows and columns."""
+    bins = bins_for(rows, columns)
+    return {"kind": "number", "bins": bins} if bins else {"kind": "number"}
+
+
 def expanded(job: Any) -> Any:
     """The fields of a job, with the recipe that they name written out. What cannot be understood stays, for
     the checks that come after it. Raises JobError for what no recipe has a network for."""
@@ -69,6 +86,11 @@ def expanded(job: Any) -> Any:
         return _realmlp(job, rest, outputs)
     epochs = job.get("epochs")
     fields = dict(job)
+    if is_table(data):
+        # The steps of a window would have bins each.
+        others = None if data.get("windows") is not None else {"kind": "auto", "number": number(rows)}
+        scale = {"scale": "standard"} if takes_any_value(job.get("loss")) else {}
+        fields["data"] = completed(data, others, scale)
     if epochs is None:
         epochs = fields["epochs"] = EPOCHS
     if _whole(epochs):
@@ -102,12 +124,10 @@ def _spelled(value: Any) -> Any:
 
 def _realmlp(job: Mapping[str, Any], rest: Mapping[str, Any], outputs: int) -> dict[str, Any]:
     fields, loss, epochs = dict(job), job.get("loss"), job.get("epochs")
-    name = loss.get("type") if isinstance(loss, Mapping) else getattr(loss, "type", loss)
-    known: Any = LOSSES.get(name) if isinstance(name, str) else None
-    classes = known is None or known.task != "regression"
+    classes = not predicts_values(loss)
     if "loss" in fields:
         fields["loss"] = realmlp.smoothed(loss)
-    fields["data"], table = realmlp.prepared(job["data"], classes)
+    fields["data"], table = realmlp.prepared(job["data"], not classes, takes_any_value(loss))
     if epochs is None:
         epochs = fields["epochs"] = realmlp.EPOCHS
     fields["optimizer"] = _over(realmlp.optimizer(classes), job.get("optimizer"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, model_validator
 
@@ -33,10 +33,13 @@ from distbp.job.parts import (
     Workers,
 )
 from distbp.job.recipes import expanded
-from distbp.job.shards import automatic_shards
+from distbp.job.shards import automatic_shards, least_slice_rows
 from distbp.job.updates import Clip, ParameterGroup, Regularization
 from distbp.optim import OPTIMIZERS
 from distbp.optim.recipes import Adam
+
+if TYPE_CHECKING:
+    from distbp.nn.network import Network
 
 
 class TrainingJob(Part):
@@ -86,7 +89,7 @@ class TrainingJob(Part):
         default=None, ge=1, description="stop after this many steps, even in the middle of an epoch"
     )
     shards: Shards = Field(
-        default="auto", description="parts that every batch is cut into; auto: by the work of a step"
+        default="auto", description="parts that every batch is cut into; auto: by the work of a step, 8 at most"
     )
     workers: Workers = Field(
         default="auto",
@@ -251,10 +254,13 @@ class TrainingJob(Part):
         """Samples in one step. rows: of the training set."""
         return rows if isinstance(self.batch_size, str) else self.batch_size
 
-    def resolved_shards(self, flops: float, rows: int = 1) -> int:
-        """The number of shards; `auto` is a function of job and data alone. `flops`: of one sample in a step;
-        `rows`: of the training set, which count where a batch has all of them."""
-        return automatic_shards(self.batch_rows(rows), flops) if self.shards == "auto" else self.shards
+    def resolved_shards(self, network: Network, rows: int = 1) -> int:
+        """The number of shards; `auto` is a function of job and data alone. rows: of the training set,
+        which count where a batch has all of them."""
+        if self.shards != "auto":
+            return self.shards
+        flops = network.flops * self.optimizer.passes
+        return automatic_shards(self.batch_rows(rows), flops, least_slice_rows(network))
 
 
 def _without_nulls(part: Any, fields: Any) -> Any:

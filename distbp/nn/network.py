@@ -267,6 +267,19 @@ class Network:
         numbers = [*[ENTRY][: self.entry is not None], *range(len(self.layers))]
         return float(sum(self.layer(n).flops(*self.input_shapes(n)) for n in numbers)) or 1.0
 
+    @property
+    def uses(self) -> float:
+        """How often a sample uses a weight of the layers, on average: once in dense networks, more where
+        places or steps share weights. A tensor counts for each layer that has it, tables of vectors do
+        not."""
+        flops, weights = 0.0, 0
+        for index, layer in enumerate(self.layers):
+            shapes = self.input_shapes(index)
+            sizes = [math.prod(spec.shape) for spec in layer.parameters(*shapes) if not spec.sparse]
+            flops += layer.flops(*shapes) if sizes else 0
+            weights += sum(sizes)
+        return flops / (6 * max(1, weights))
+
     def initialize(self, seed: int) -> Array:
         """A fresh flat vector (size,): every tensor drawn in float64 from a stream of its own, then cast."""
         vector = aligned_vector(self.size, self.dtype)

@@ -65,9 +65,8 @@ def make_blueprint(job: TrainingJob, splits: Splits) -> Blueprint:
     )
     values = any(part.loss.task == "regression" for part in parts_of(job.loss))
     frames = _frames(splits) if values else {}
-    return replace(
-        blueprint, shards=job.resolved_shards(blueprint.flops, splits.rows["train"]), frames=frames
-    )
+    shards = job.resolved_shards(blueprint.network(), splits.rows["train"])
+    return replace(blueprint, shards=shards, frames=frames)
 
 
 def check_splits(job: TrainingJob, splits: Splits) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:

@@ -12,7 +12,6 @@ import numpy as np
 
 from distbp.core.errors import ArgumentError, Fault, JobError
 from distbp.job import TrainingJob, realmlp, recipes
-from distbp.job.first_job import bins_for
 from distbp.job.training_job import takes_whole_batches
 from distbp.optim import OPTIMIZERS
 
@@ -126,15 +125,15 @@ def data_of_table(
     number: dict[str, Any] = {"kind": "number"}
     if not settings["standardize"]:
         number["scale"] = "none"
-    elif settings["recipe"] == "table" and (bins := bins_for(rows, columns)):
-        number["bins"] = bins
+    elif settings["recipe"] == "table":
+        number = recipes.number(rows, columns)
     values = {name: {"column": name, "scale": "standard"} for name in targets}
     target = targets[0] if classes else values if len(targets) > 1 else values[targets[0]]
     data: dict[str, Any] = {"target": target}
     if weight is not None:
         data["weight"] = weight
     if settings["recipe"] == "realmlp":
-        return dict(realmlp.prepared(data, classes)[0])
+        return dict(realmlp.prepared(data, not classes, not classes)[0])
     return {**data, "columns": {"others": {"kind": "auto", "number": number}}}
 
 

@@ -1,0 +1,55 @@
+"""What a recipe says of the columns of a table and of its target, where the job leaves that open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from distbp.data.columns.kinds import Auto
+from distbp.data.formats import TableFiles
+from distbp.nn.losses import LOSSES
+
+
+def is_table(data: Any) -> bool:
+    """Whether a job's data, as a mapping of what it says, are a table."""
+    if not isinstance(data, Mapping):
+        return False
+    train = data.get("train")
+    named = isinstance(train, Mapping) and train.get("format") == "table"
+    return named or isinstance(train, TableFiles) or (train is None and data.get("target") is not None)
+
+
+def predicts_values(loss: Any) -> bool:
+    """Of a loss in any spelling, right or wrong."""
+    kind = _kind(loss)
+    return kind is not None and kind.task == "regression"
+
+
+def takes_any_value(loss: Any) -> bool:
+    """Whether targets may lie below 0, so that they can be scaled to mean 0."""
+    kind = _kind(loss)
+    return kind is not None and kind.task == "regression" and kind.allowed[0] != 0
+
+
+def _kind(loss: Any) -> Any:
+    name = loss.get("type") if isinstance(loss, Mapping) else getattr(loss, "type", loss)
+    return LOSSES.get(name) if isinstance(name, str) else None
+
+
+def completed(
+    data: Mapping[str, Any], others: Mapping[str, Any] | None, target: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The data of a table with the recipe's kinds of columns and options of the target. What the job says
+    stays; `others: auto` leaves the kinds open. others: in place of `auto`; None: nothing."""
+    found = dict(data)
+    columns = data.get("columns")
+    if others is not None and (columns is None or isinstance(columns, Mapping)):
+        said = dict(columns or {})
+        if said.get("others") in (None, "auto", {"kind": "auto"}, Auto()):
+            said["others"] = others
+        found["columns"] = said
+    given = data.get("target")
+    one = given if isinstance(given, Mapping) else {"column": given}
+    if target and one.get("column") is not None:
+        found["target"] = {**target, **one}
+    return found
