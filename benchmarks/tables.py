@@ -1,4 +1,5 @@
-"""How fast a large table is prepared, in how much memory, and how fast a job trains on it.
+"""How fast a large table is prepared, in how much memory, beside other libraries (`benchmarks.table_peers`);
+and how fast a job trains on it.
 
     python -m benchmarks.tables FOLDER [--rows N]
 
@@ -15,13 +16,18 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from benchmarks.table_peers import PEERS, prepared_by
 
 LEVELS = (10, 10, 20, 50, 50, 100, 200, 500, 1000, 5000)
 PART_ROWS, GROUP_ROWS = 500_000, 100_000
 STEPS, ROUNDS, BINS = 200, 7, 32
+PREPARATIONS = 3  # of each library
 
 
 def make(folder: Path, rows: int) -> None:
@@ -90,6 +96,15 @@ def prepare(folder: Path) -> dict[str, Any]:
     return {"rows": rows, "seconds": wall, "cpu_seconds": cpu, "peak_mb": _peak_mb()}
 
 
+def prepare_with(peer: str, folder: Path) -> dict[str, Any]:
+    """The same by another library, its imports left out as well."""
+    import_module("sklearn.compose" if "scikit" in peer else "pyarrow.parquet")
+    began, cpu = time.perf_counter(), time.process_time()
+    rows = prepared_by(peer, folder)
+    wall, cpu = time.perf_counter() - began, time.process_time() - cpu
+    return {"rows": rows, "seconds": wall, "cpu_seconds": cpu, "peak_mb": _peak_mb()}
+
+
 def train(folder: Path, where: str) -> dict[str, Any]:
     """Some hundred steps on one thread. where: "table", or "arrays": the same cells as arrays in memory,
     which enter in the same way."""
@@ -128,32 +143,51 @@ def _peak_mb() -> float:
 
 def _apart(*words: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.tables", *words]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env={**os.environ})
+    with tempfile.TemporaryDirectory() as cache:  # what was prepared before is not found
+        environment = {**os.environ, "DISTBP_CACHE": cache} if "prepare" in words else {**os.environ}
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def _only(what: str, folder: Path) -> dict[str, Any]:
+    if what in PEERS:
+        return prepare_with(what, folder)
+    return prepare(folder) if what == "prepare" else train(folder, what)
+
+
+def _compare(folder: str) -> None:
+    """Prints medians of rounds in which each library has a turn."""
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in ("prepare", *PEERS)}
+    for _ in range(PREPARATIONS):
+        for name, each in found.items():
+            each.append(_apart(folder, "--only", name))
+    middle = {name: statistics.median(one["seconds"] for one in each) for name, each in found.items()}
+    print("preparation              rows/s   rows/s of a processor   MB at most   distbp beside it")
+    for name, each in found.items():
+        rows, peak = each[0]["rows"], max(one["peak_mb"] for one in each)
+        cpu = statistics.median(one["cpu_seconds"] for one in each)
+        label = "distbp" if name == "prepare" else name
+        print(
+            f"{label:<23}{rows / middle[name]:>8,.0f}{rows / cpu:>24,.0f}{peak:>13,.0f}"
+            f"{middle[name] / middle['prepare']:>19.2f}",
+            flush=True,
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="how fast a table is prepared, and trained on")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rows", type=int, default=5_000_000)
-    parser.add_argument("--only", choices=("prepare", "table", "arrays"), help="one figure, in this process")
+    only = ("prepare", *PEERS, "table", "arrays")
+    parser.add_argument("--only", choices=only, help="one figure, in this process")
     given = parser.parse_args()
     if given.only:
-        print(
-            json.dumps(prepare(given.folder) if given.only == "prepare" else train(given.folder, given.only))
-        )
+        print(json.dumps(_only(given.only, given.folder)))
         return
     if not given.folder.exists():
         make(given.folder, given.rows)
-    for _ in range(3):
-        found = _apart(str(given.folder), "--only", "prepare")
-        wall, cpu = (found["rows"] / found[name] for name in ("seconds", "cpu_seconds"))
-        print(
-            f"prepare: {found['rows']:,} rows in {found['seconds']:.1f} s ({wall:,.0f} rows/s),"
-            f" {cpu:,.0f} rows per second of a processor, {found['peak_mb']:.0f} MB resident at most",
-            flush=True,
-        )
+    _compare(str(given.folder))
     rates: dict[str, list[float]] = {"table": [], "arrays": []}
     for _ in range(3):
         for where, each in rates.items():

@@ -9,9 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import polars
 import pytest
 
-from benchmarks import bars, distbp_session, run, table
+from benchmarks import bars, distbp_session, run, table, table_peers, tables
 from benchmarks.networks import NETWORK_ROWS
 from benchmarks.peer_process import PeerProcess, family
 from benchmarks.peers import ONE_CORE, PEERS, Peer, with_base
@@ -251,6 +252,20 @@ def test_the_service_is_judged_by_its_99th_percentile():
     assert "| few | 5.0 | 5.0 | 5.0 | 100: met |" in text
     assert "| page | 200.0 | 200.0 | 200.0 | 100: NOT met |" in text
     assert "| crowd | 1.0 | 1.0 | 1.0 |  |" in text
+
+
+def test_other_libraries_prepare_the_same_cells(tmp_path: Path) -> None:
+    tables.make(tmp_path / "table", 3_000)
+    made = {name: tmp_path / f"{name}.npy" for name in table_peers.PEERS}
+    for name, prepare in table_peers.PEERS.items():
+        assert prepare(tmp_path / "table", made[name]) == 3_000
+    lazy = polars.read_ipc(made["polars, streaming"]).to_numpy()
+    arrow, frame = (np.load(made[name]) for name in ("pyarrow and NumPy", "pandas and scikit-learn"))
+    order = [*range(0, 36, 2), *range(1, 36, 2), *range(36, 48)]  # numbers, flags, codes, day, target
+    assert np.allclose(arrow[:, order], lazy, atol=1e-5)
+    assert np.allclose(frame[:, :36], lazy[:, :36], atol=1e-5)
+    assert np.array_equal(frame[:, 36:46] + 1, lazy[:, 36:46])
+    assert np.array_equal(frame[:, -1], lazy[:, -1])
 
 
 def test_the_table_of_small_tables() -> None:

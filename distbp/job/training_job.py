@@ -89,7 +89,8 @@ class TrainingJob(Part):
         default=None, ge=1, description="stop after this many steps, even in the middle of an epoch"
     )
     shards: Shards = Field(
-        default="auto", description="parts that every batch is cut into; auto: by the work of a step, 8 at most"
+        default="auto",
+        description="parts that every batch is cut into; auto: up to 8, by the work of a step",
     )
     workers: Workers = Field(
         default="auto",
