@@ -78,6 +78,11 @@ def test_heavy_samples_need_fewer_rows_in_a_slice(
     assert least_slice_rows(Network(layers, shape)) == rows
 
 
+@pytest.mark.parametrize("layer", [NORMALIZATION(axis=0), NORMALIZATION(), LAYERS["layer_normalization"]()])
+def test_normalization_works_at_every_place(layer: Any) -> None:
+    assert layer.flops((3, 4, 5)) == 12 * 3 * 4 * 5
+
+
 OPTIONS: dict[str, dict[str, Any]] = {
     "dense": {"units": 3},
     "reshape": {"shape": (2, 3)},

@@ -8,6 +8,7 @@ taken over (Ioffe and Szegedy, ICML 2015, section 3). The variance that normaliz
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -93,7 +94,7 @@ class BatchNormalization(Facts):
         )
 
     def flops(self, input_shape: Shape) -> float:
-        return 12.0 * self._features(input_shape)
+        return 12.0 * math.prod(input_shape)
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
         flat, features = _by_feature(x, self.axis)
@@ -141,7 +142,7 @@ class LayerNormalization(Facts):
         return _scale_and_shift(_features("layer_normalization", input_shape))
 
     def flops(self, input_shape: Shape) -> float:
-        return 12.0 * input_shape[-1]
+        return 12.0 * math.prod(input_shape)
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
         flat, _ = _by_feature(x, -1)
