@@ -129,6 +129,10 @@ CASES: dict[str, tuple[Any, ...]] = {
         [{**DENSE, "units": 3}, {"type": "periodic_embedding", "frequencies": 5}, DENSE],
         ROWS,
     ),
+    "periodic_embedding, few numbers": (
+        [{**DENSE, "units": 1}, {"type": "periodic_embedding", "frequencies": 2, "dimension": 3}, DENSE],
+        ROWS,
+    ),
     "conv2d": (
         [{"type": "conv2d", "filters": 4, "kernel_size": 3, "activation": "relu"}, "flatten", DENSE],
         IMAGES,
@@ -178,6 +182,7 @@ CASES: dict[str, tuple[Any, ...]] = {
         SERIES,
     ),
     "elman, flattened": ([{"type": "elman", "units": 4, "return_sequences": True}, "flatten", DENSE], SERIES),
+    "elman, both ways": ([{"type": "elman", "units": 2, "bidirectional": True}, DENSE], SERIES),
     "elman, one step": (
         [{"type": "reshape", "shape": [1, 15]}, {"type": "elman", "units": 4}, DENSE], SERIES,
     ),
@@ -894,6 +899,12 @@ def test_the_key_names_what_is_drawn() -> None:
         "conv2d": (True, True),
         "no lines": (False, True),
     }
+
+
+def test_biases_of_gates_are_not_drawn_as_those_of_units() -> None:
+    for name in ("lstm, one step", "elman, both ways"):
+        texts = parsed(page(explained(*CASES[name], CLASSES))).texts
+        assert sum(text.startswith("b = ") for text in texts) == DENSE["units"]
 
 
 def test_large_layers_are_cut_and_say_so() -> None:

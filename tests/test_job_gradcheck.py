@@ -16,7 +16,7 @@ from rigs import make_job
 
 from distbp import TrainingJob
 from distbp.core.arrays import Array
-from distbp.core.errors import JobError
+from distbp.core.errors import DataError, JobError
 from distbp.engine.worker import Worker
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.gradcheck import Report
@@ -275,6 +275,16 @@ def test_images_with_black_borders() -> None:
     job = TrainingJob(model={"layers": layers}, loss="softmax_cross_entropy")
     report = check_job(job, given={"train": (x, np.arange(16) % 3)})
     assert report.passed, report
+
+
+def test_batches_that_weigh_nothing_are_passed_over() -> None:
+    job, given = job_and_data({"type": "tanh"}, {"type": "mse"}, 1, weighted=False)
+    weights = np.repeat([0.0, 2.0], [ROWS - 1, 1])
+    given = {"train": (*given["train"], weights)}
+    job = job.replace(batch_size=2, shuffle=False)
+    assert_agrees(job, given)
+    with pytest.raises(DataError, match="of every batch of the first epoch weigh 0: there is no gradient"):
+        check_job(job.replace(drop_last=True), given=given)
 
 
 def test_units_without_a_derivative_have_no_gradient_to_check() -> None:

@@ -148,6 +148,18 @@ def test_values_are_averaged(tmp_path: Path) -> None:
     np.testing.assert_allclose(result.model().predict(x), mean, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("shape", "first"), [((3, 2), {"type": "gru", "units": 2}), ((1, 4, 4), {"type": "flatten"})], ids=str
+)
+def test_members_of_samples_of_several_axes(shape: tuple[int, ...], first: Any, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(20, *shape))
+    sets = {name: (x, x.reshape(20, -1)[:, 0]) for name in ("train", "test")}
+    job = make_job((first, {"type": "dense", "units": 1}), loss="mse", shards=1, epochs=1, members=2)
+    result = train(job, data=sets, output=tmp_path / "run")
+    found = result.model().predict(x)
+    assert result.metrics["test_loss"] == pytest.approx(np.mean((found - sets["test"][1]) ** 2), rel=1e-5)
+
+
 @pytest.mark.parametrize("loss", [kind() for kind in LOSSES.values()], ids=lambda loss: loss.type)
 def test_outputs_for_predictions(loss: Any) -> None:
     outputs = np.random.default_rng(1).normal(size=(6, 3)) * 8

@@ -68,7 +68,7 @@ class _Outputs:
         x = self._x[: len(rows)]
         self._rows.gather(rows, x)
         y = self._joined.outputs(x).reshape(len(rows), -1)
-        out = out.reshape(len(rows), -1)  # a view
+        x, out = x.reshape(len(rows), -1), out.reshape(len(rows), -1)  # views
         out[:, : y.shape[1]] = y
         out[:, y.shape[1] :] = x[:, x.shape[1] - (out.shape[1] - y.shape[1]) :]  # lengths, where series begin
 

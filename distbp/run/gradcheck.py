@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from distbp.core.arguments import path_given
-from distbp.core.errors import Fault, JobError
+from distbp.core.errors import DataError, Fault, JobError
 from distbp.core.reduction import Block
 from distbp.core.streams import Purpose, generator
 from distbp.engine.blueprint import Blueprint
@@ -40,7 +40,8 @@ def check_job(
     given: Mapping[str, Any] | None = None,
     watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
-    """Checks the gradient of the job's first batch (at most `MAX_ROWS` rows) in float64.
+    """Checks the gradient of the job's first batch (at most `MAX_ROWS` rows) in float64. A batch whose rows
+    all weigh 0 is passed over.
 
     It is computed as in training: by a `Worker`, over all shards and their tree, with dropout, normalization,
     class and sample weights. `coordinates`: how many of each tensor (None: all), drawn by the job's seed;
@@ -65,7 +66,12 @@ def check_job(
     with one_blas_thread():
         worker = Worker(blueprint, vector, data)
         totals = np.zeros(worker.totals_size)
-        worker.compute(0, Block(0, blueprint.shards), gradient, totals)
+        for step in range(blueprint.steps_per_epoch):
+            worker.compute(step, Block(0, blueprint.shards), gradient, totals)
+            if totals[WEIGHT]:
+                break
+        else:
+            raise DataError("the rows of every batch of the first epoch weigh 0: there is no gradient to check")
         analytic = gradient / totals[WEIGHT]
         draw = generator(small.seed, Purpose.INITIALIZE, 2**32)
         parts = {tensor.path: slice(tensor.start, tensor.stop) for tensor in network.tensors}
@@ -74,7 +80,7 @@ def check_job(
             start + draw.choice(size, min(coordinates or size, size), replace=False)
             for start, size in sizes.items()
         ]
-        loss = _mean_loss(blueprint, worker, vector)
+        loss = _mean_loss(blueprint, worker, vector, step)
         return check(loss, vector, analytic, parts, np.sort(np.concatenate(chosen)), draw=draw, watch=watch)
 
 
@@ -86,8 +92,10 @@ def _has_gradients(job: TrainingJob) -> None:
             raise JobError([Fault(f"model.layers.{index}", text)])
 
 
-def _mean_loss(blueprint: Blueprint, worker: Worker, vector: Vector) -> Callable[[Vector], float]:
-    """The loss of the first batch as a function of `vector`, without the backward pass, which takes most of
+def _mean_loss(
+    blueprint: Blueprint, worker: Worker, vector: Vector, step: int
+) -> Callable[[Vector], float]:
+    """The loss of the batch of a step as a function of `vector`, without the backward pass, which takes most of
     the time of `Worker.compute`."""
     program = Program(
         worker.network,
@@ -100,13 +108,13 @@ def _mean_loss(blueprint: Blueprint, worker: Worker, vector: Vector) -> Callable
         steps=blueprint.total_steps,
         forward_only=True,
     )
-    slices = [(shard, worker.reader(shard).slice(0)) for shard in range(blueprint.shards)]
+    slices = [(shard, worker.reader(shard).slice(step)) for shard in range(blueprint.shards)]
 
     def mean_loss(_: Vector) -> float:
         total = weight = 0.0
         for shard, part in slices:
             if part.rows:
-                program.run(part.x, part.targets, part.weights, 0, shard)
+                program.run(part.x, part.targets, part.weights, step, shard)
                 total += program.totals[LOSS]
                 weight += program.totals[WEIGHT]
         return float(total / weight)

@@ -146,6 +146,8 @@ def _column(found: Explanation, layer: LayerStep | None) -> _Column:
     if values.ndim == 1:
         tips = [_tips(found, layer, (n,)) for n in range(min(len(values), MOST_UNITS))]
         biases = next((p.before for p in layer.parameters if p.name == "bias"), None) if layer else None
+        if biases is not None and biases.shape != values.shape:  # of gates, or of one of both directions
+            biases = None
         _units(values, deltas, tips, column, biases)
     else:
         _grids(found, layer, values, deltas, column)
