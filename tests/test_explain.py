@@ -125,6 +125,10 @@ CASES: dict[str, tuple[Any, ...]] = {
          DENSE],
         ROWS,
     ),
+    "parametric_activation of the data": (
+        [{"type": "parametric_activation", "function": "tanh"}, DENSE],
+        ROWS,
+    ),
     "periodic_embedding": (
         [{**DENSE, "units": 3}, {"type": "periodic_embedding", "frequencies": 5}, DENSE],
         ROWS,

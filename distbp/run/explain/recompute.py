@@ -118,7 +118,8 @@ def backward(document: Document, parameters: Tensors, found: Found, outputs: Seq
             continue
         numbers["dE_da"] = arriving[at]
         inputs = _inputs(document, found, spec)
-        back = KINDS[spec["type"]].backward(spec, own, inputs, numbers, arriving[at])
+        hands = any(trained.get(source) for source in spec["inputs"])  # whether dE/dx is asked for
+        back = KINDS[spec["type"]].backward({**spec, "hands": hands}, own, inputs, numbers, arriving[at])
         numbers |= back.numbers
         gradients.insert(0, back.gradients)
         for source, d in zip(spec["inputs"], back.inputs, strict=True):

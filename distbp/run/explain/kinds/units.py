@@ -84,7 +84,8 @@ def _blend_back(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Num
     assert f is not None
     found = (d * (f - x)).reshape(-1, d.shape[-1]).sum(axis=0)
     d_x = d * (1 - alpha) + through(_named(spec), x, f, d * alpha)
-    return Back({"f_prime": slope(_named(spec), x)}, {"alpha": found}, [d_x])
+    slopes = slope(_named(spec), x) if spec["hands"] else None
+    return Back({"f_prime": slopes}, {"alpha": found}, [d_x])
 
 
 def _blended(step: LayerStep, place: Place) -> list[str]:
