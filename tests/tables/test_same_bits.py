@@ -107,6 +107,12 @@ def test_text_with_other_spellings_of_a_number() -> None:
     assert as_levels(cells, numeric=True)[0].to_pylist() == ["3", "3", "3", "3", None]
 
 
+def test_decimals_are_the_numbers_that_their_text_says() -> None:
+    texts = [f"{cents / 100:.2f}" for cents in range(-999, 1000)]
+    for kind in (pa.decimal128(5, 2), pa.decimal128(38, 20), pa.decimal256(70, 40)):
+        assert as_numbers(pa.array(texts).cast(kind))[0].tolist() == [float(text) for text in texts]
+
+
 def with_dictionaries(table: pa.Table) -> pa.Table:
     """Text as frames may hold it: small unsigned codes, entries that nobody has, twice or missing ones."""
     for name in ("city", "code"):

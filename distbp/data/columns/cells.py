@@ -121,6 +121,8 @@ def missing_cells(cells: Any) -> Array:
 def as_numbers(cells: Any) -> tuple[Array, Array | None]:
     """(n,) float64, and which cells hold something else than a number; None where all are right."""
     pa, compute = arrow().pa, arrow().compute
+    if pa.types.is_decimal(cells.type):  # Arrow's cast to float64 may miss the nearest one
+        cells = cells.cast(pa.string())
     kind = cells.type
     if is_text(kind):
         numbers = numbers_of(cells)
@@ -134,7 +136,7 @@ def as_numbers(cells: Any) -> tuple[Array, Array | None]:
             return np.array([np.nan if t is None else float(t) for t in cells.to_pylist()]), _not(good)
     if pa.types.is_boolean(kind):
         return _floats(cells.cast(pa.int8())), None
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         return _floats(cells), None
     return _none_of(cells)
 
