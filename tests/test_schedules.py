@@ -120,6 +120,10 @@ def test_without_restarts_the_cosine_stays_at_the_minimum():
     assert [schedule.rate(1.0, Progress(t, 5, 40)) for t in (10, 15, 20)] == [0.01] * 3
 
 
+def test_a_cycle_too_short_to_rise_begins_with_the_base_rate():
+    assert OneCycle(duration_steps=3).rate(0.1, Progress(0, 3, 3)) == 0.1
+
+
 def test_epochs_and_steps_are_the_same_durations():
     for t in range(60):
         progress = Progress(t, 6, 60)

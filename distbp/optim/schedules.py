@@ -205,7 +205,8 @@ class WarmUp:
 class OneCycle:
     """Up from base / start_divisor to base, then down to base / start_divisor / final_divisor (Smith and
     Topin, 2018). PyTorch's OneCycleLR with `max_lr` the base rate, two phases, and momentum left alone
-    (PyTorch's `cycle_momentum=False`)."""
+    (PyTorch's `cycle_momentum=False`). Where less than one update would rise, it begins with the base rate;
+    PyTorch begins a little below."""
 
     type: Literal["one_cycle"] = "one_cycle"
     duration_steps: int | None = option(None, help="updates in the cycle; the whole job if not given", gt=1)

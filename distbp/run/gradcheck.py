@@ -71,7 +71,7 @@ def check_job(
             if totals[WEIGHT]:
                 break
         else:
-            raise DataError("the rows of every batch of the first epoch weigh 0: there is no gradient to check")
+            raise DataError("the rows of every batch of the first epoch weigh 0: there is no gradient")
         analytic = gradient / totals[WEIGHT]
         draw = generator(small.seed, Purpose.INITIALIZE, 2**32)
         parts = {tensor.path: slice(tensor.start, tensor.stop) for tensor in network.tensors}
@@ -92,11 +92,9 @@ def _has_gradients(job: TrainingJob) -> None:
             raise JobError([Fault(f"model.layers.{index}", text)])
 
 
-def _mean_loss(
-    blueprint: Blueprint, worker: Worker, vector: Vector, step: int
-) -> Callable[[Vector], float]:
-    """The loss of the batch of a step as a function of `vector`, without the backward pass, which takes most of
-    the time of `Worker.compute`."""
+def _mean_loss(blueprint: Blueprint, worker: Worker, vector: Vector, step: int) -> Callable[[Vector], float]:
+    """The loss of the batch of a step as a function of `vector`, without the backward pass, which takes most
+    of the time of `Worker.compute`."""
     program = Program(
         worker.network,
         blueprint.sharding().slice_rows(0, 0),
