@@ -11,8 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from distbp.cli.main import group
+from distbp.run.explain.figures import Figure, printed, table
 from distbp.run.reproduce import cs231n
-from distbp.run.reproduce.figures import Figure, Folders, Reproduction, printed, table
+from distbp.run.reproduce.figures import Folders
 from distbp.run.reproduce.results import RESULTS
 
 
@@ -110,7 +111,7 @@ def test_curves_in_full(test_data: Path, name: str) -> None:
     found = RESULTS[f"nielsen/{name}"].run(
         Folders(test_data / "golden", test_data / "data" / "mnist"), lambda text: None
     )
-    assert found.agrees, table(found)
+    assert found.agrees, table(found.figures)
     told = ["by 9.4%"] if name == "three-shards" else []
     assert [note[-8:-1] for note in found.notes[1:]] == told
 
@@ -122,7 +123,7 @@ def test_figures() -> None:
     assert printed("a", "0.750", 0.7506, differs=True).agrees
     assert not printed("a", "0.750", 0.7504, differs=True).agrees
     assert not Figure("a", "1", float("nan"), 0.1, differs=True).agrees
-    rows = table(Reproduction("", "", (printed("a", "0.5", 0.8), printed("b", "0.5", 0.8, True)), ()))
+    rows = table([printed("a", "0.5", 0.8), printed("b", "0.5", 0.8, True)])
     assert rows[1].endswith("3.0e-01  !") and rows[2].startswith("b *")
     assert rows[-2:] == [
         "* known to be wrong where it was published: ours must differ",

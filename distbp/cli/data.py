@@ -15,6 +15,7 @@ from distbp.cli.table_targets import compared_with, targets_of
 from distbp.core.arrays import Array, Shape
 from distbp.core.errors import DataError, Fault, JobError
 from distbp.core.storage import commit_file, explained, user_path
+from distbp.data.addresses import is_address, shown
 from distbp.data.checks import Allowed
 from distbp.data.columns.files import looks_like_table
 from distbp.data.columns.loading import load_columns
@@ -23,7 +24,6 @@ from distbp.data.columns.rows import EncodedRows, encode_file, encode_good
 from distbp.data.formats import Idx, Images, Npy, Npz, Source, TableFiles, load
 from distbp.data.formats.images import SUFFIXES
 from distbp.data.given import arranged
-from distbp.data.remote.addresses import is_address, shown
 from distbp.data.sequences import Samples
 from distbp.data.table import Table
 from distbp.job.faults import details, located

@@ -116,7 +116,8 @@ def reproduce(
       distbp reproduce mazur -o mazur.svg
       distbp reproduce nielsen/overfitting --golden golden -o overfitting.svg
     """
-    from distbp.run.reproduce.figures import Folders, table
+    from distbp.run.explain.figures import table
+    from distbp.run.reproduce.figures import Folders
     from distbp.run.reproduce.results import RESULTS
 
     if name is None:
@@ -131,7 +132,7 @@ def reproduce(
     draw = _drawing() if output is not None else None
     found = RESULTS[name].run(Folders(golden, mnist, epochs), lambda text: click.echo(f"  {text}", err=True))
     click.echo(f"{found.title}\n{textwrap.fill(found.source, 80)}\n")
-    click.echo("\n".join(table(found)))
+    click.echo("\n".join(table(found.figures)))
     for note in found.notes:
         click.echo("\n" + textwrap.fill(note, 80))
     if output is not None and draw is not None:

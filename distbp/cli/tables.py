@@ -76,8 +76,8 @@ def describe(path: str, target: str | None, write_job: Path | None, as_json: boo
 
 def is_table(path: str) -> bool:
     """Whether what is to be trained is a table, by its name."""
+    from distbp.data.addresses import is_address
     from distbp.data.columns.files import looks_like_table
-    from distbp.data.remote.addresses import is_address
 
     return is_address(path) or looks_like_table(Path(path))
 
@@ -109,11 +109,11 @@ def look(
     from distbp.cli.data import source_of
     from distbp.core.errors import Fault, JobError
     from distbp.core.storage import user_path
+    from distbp.data.addresses import is_address
     from distbp.data.columns.cells import MISSING
     from distbp.data.columns.reading import open_raw
     from distbp.data.columns.types import survey
     from distbp.data.formats import TableFiles
-    from distbp.data.remote.addresses import is_address
 
     written = "{" in path and not Path(path).exists()
     plain = path if is_address(path) else str(user_path(path))
@@ -232,7 +232,7 @@ def _beside(page: str, source: Mapping[str, Any], job: Path) -> str:
     """The page with the path of the table as it is from the job's folder."""
     import os
 
-    from distbp.data.remote.addresses import is_address
+    from distbp.data.addresses import is_address
     from distbp.job.text import read_yaml, write_yaml
 
     path = str(source["path"])

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from distbp.core import settings
 from distbp.core.errors import DataError, HostileFileError
 from distbp.core.storage import user_path
-from distbp.data.remote.addresses import is_address, shown
+from distbp.data.addresses import is_address, shown
 
 
 class DataFile(NamedTuple):

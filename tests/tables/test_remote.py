@@ -21,12 +21,12 @@ from distbp import train
 from distbp.cli.data import source_of
 from distbp.cli.main import group
 from distbp.core.errors import DataError, HostileFileError, JobError, SettingsError
+from distbp.data.addresses import allowed, is_address
 from distbp.data.columns import keeping, opening
 from distbp.data.columns.files import find_files
 from distbp.data.columns.reading import open_raw
 from distbp.data.formats import Npy, TableFiles, load
 from distbp.data.remote import fetching, web
-from distbp.data.remote.addresses import allowed, is_address
 from distbp.data.remote.web import is_public
 from distbp.run.splits import open_splits
 

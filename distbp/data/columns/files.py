@@ -8,8 +8,8 @@ from pathlib import Path
 
 from distbp.core import settings
 from distbp.core.errors import DataError
+from distbp.data.addresses import is_address, parsed
 from distbp.data.formats.tables import TableFiles
-from distbp.data.remote.addresses import is_address, parsed
 from distbp.data.remote.fetching import fetch
 from distbp.data.safety import DataFile, find, resolve
 

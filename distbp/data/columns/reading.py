@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from distbp.core.errors import DataError
+from distbp.data.addresses import is_address
 from distbp.data.columns import file_rows
 from distbp.data.columns.arrow import arrow
 from distbp.data.columns.cells import missing_cells
@@ -19,7 +20,6 @@ from distbp.data.columns.csv_text import Dialect, Ragged, find_dialect, first_un
 from distbp.data.columns.files import check_unpacked, file_kind, find_files
 from distbp.data.columns.partitions import Folders, check_folders, folder_cells, folders_of
 from distbp.data.formats.tables import TableFiles
-from distbp.data.remote.addresses import is_address
 from distbp.data.safety import DataFile
 
 _SHOWN = 1000  # columns that a message names

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from distbp.core.errors import DataError, DistbpError
 from distbp.core.imports import missing
-from distbp.data.remote.addresses import BUCKETS, Address
+from distbp.data.addresses import BUCKETS, Address
 from distbp.data.remote.content import Content
 
 _PIECE = 8 * 2**20

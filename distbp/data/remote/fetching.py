@@ -22,8 +22,8 @@ from distbp.core import settings
 from distbp.core.errors import DataError, HostileFileError
 from distbp.core.sealed import canonical_json
 from distbp.core.storage import explained, make_folder, sync_folder, write_durable
+from distbp.data.addresses import WEB, allowed
 from distbp.data.cache import NEW, cache_folder, make_room
-from distbp.data.remote.addresses import WEB, allowed
 from distbp.data.remote.buckets import bucket_contents
 from distbp.data.remote.content import Content
 from distbp.data.remote.web import web_contents

@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from distbp.core.errors import DataError, HostileFileError, cut
-from distbp.data.remote.addresses import Address, allowed, may_be_private
+from distbp.data.addresses import Address, allowed, may_be_private
 from distbp.data.remote.content import Content
 
 _SILENCE_S = 60.0  # of a server, after which it is given up

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from distbp.core.words import counted
+from distbp.run.explain import mazur
 from distbp.run.explain.explanation import Explanation
 from distbp.run.explain.formulas import Formulas, kind_of
 from distbp.run.explain.numbers import Columns, LayerStep, Parameter
@@ -14,7 +15,6 @@ from distbp.run.explain.page_style import SCRIPT, STYLE
 from distbp.run.explain.picture import draw
 from distbp.run.explain.update_words import of_tensor, rule_of
 from distbp.run.explain.words import at, number, places, plain
-from distbp.run.reproduce import mazur
 
 MOST_ROWS = 24  # of one table
 

@@ -9,13 +9,13 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.core.words import counted
+from distbp.run.explain import mazur
 from distbp.run.explain.explanation import Explanation
+from distbp.run.explain.figures import table
 from distbp.run.explain.formulas import Formulas, kind_of
 from distbp.run.explain.numbers import Columns, LayerStep, Parameter
 from distbp.run.explain.update_words import of_tensor, rule_of
 from distbp.run.explain.words import Place, at, number, places, plain
-from distbp.run.reproduce import mazur
-from distbp.run.reproduce.figures import Reproduction, table
 
 MOST_UNITS, MOST_WEIGHTS = 8, 8  # of one layer, and of one tensor
 WIDTH = 80
@@ -205,7 +205,7 @@ def _update(found: Explanation) -> Iterator[str]:
 def _page(found: Explanation) -> Iterator[str]:
     yield "THE PUBLISHED PAGE   M. Mazur, A Step by Step Backpropagation Example (2015)"
     figures = mazur.page(found)
-    yield from table(Reproduction("", "", tuple(figures), ()))
+    yield from table(figures)
     yield from textwrap.wrap(
         f"The page holds the biases, and prints E = {figures[-1].published} after the step. {mazur.WHERE}"
         f" The same mistake made here gives {next(mazur.mistaken())[0]:.9f}; right is"

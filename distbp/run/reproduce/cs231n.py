@@ -15,7 +15,8 @@ from distbp.nn import kernels
 from distbp.nn.layers import LAYERS
 from distbp.nn.network import Network
 from distbp.nn.program import Program
-from distbp.run.reproduce.figures import Curve, Figure, Folders, Reproduction, Tell, printed
+from distbp.run.explain.figures import Figure, printed
+from distbp.run.reproduce.figures import Curve, Folders, Reproduction, Tell
 
 ROWS, FEATURES, UNITS = 3, 10, 4
 PUBLISHED = ("-0.58172089", "-0.50182032", "-0.41232771", "-0.31410098")  # the first row

@@ -1,4 +1,4 @@
-"""Figures that others published, beside ours."""
+"""Published results: the contract of those that are derived again."""
 
 from __future__ import annotations
 
@@ -6,35 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from distbp.run.explain.figures import Figure
+
 Tell = Callable[[str], None]  # what is being done, in words
-
-
-@dataclass(frozen=True)
-class Figure:
-    """`published`: as it is printed there. `tolerance`: by how much ours may differ. `differs`: the published
-    one is known to be wrong, and ours must not agree with it."""
-
-    name: str
-    published: str
-    ours: float
-    tolerance: float
-    differs: bool = False
-
-    @property
-    def difference(self) -> float:
-        return self.ours - float(self.published)
-
-    @property
-    def agrees(self) -> bool:
-        """Whether ours is as it must be. False for NaN."""
-        near = abs(self.difference) <= self.tolerance
-        return self.ours == self.ours and near != self.differs
-
-
-def printed(name: str, published: str, ours: float, differs: bool = False) -> Figure:
-    """A figure that is rounded to the digits it is printed with."""
-    digits = len(published.partition(".")[2])
-    return Figure(name, published, ours, 0.5 * 10.0**-digits * (1 + 1e-6), differs)
 
 
 @dataclass(frozen=True)
@@ -81,19 +55,3 @@ class Published:
     takes: str
     run: Callable[[Folders, Tell], Reproduction]
     needs: tuple[str, ...] = field(default=())
-
-
-def table(found: Reproduction) -> list[str]:
-    """The figures in columns, at most 80 wide."""
-    lines = [f"{'':<36}{'published':>16}{'ours':>17}{'difference':>11}"]
-    for one in found.figures:
-        mark = "" if one.agrees else "  !"
-        wrong = " *" if one.differs else ""
-        ours = f"{one.ours:.0f}" if float(one.ours).is_integer() and abs(one.ours) > 1 else f"{one.ours:.10g}"
-        published = one.published if len(one.published) <= 15 else f"{float(one.published):.10g}"
-        lines.append(f"{one.name + wrong:<36}{published:>16}{ours:>17}{one.difference:>11.1e}{mark}")
-    if any(one.differs for one in found.figures):
-        lines.append("* known to be wrong where it was published: ours must differ")
-    if not found.agrees:
-        lines.append("! not within the tolerance")
-    return lines

@@ -9,7 +9,8 @@ from typing import Any
 
 from distbp.core import settings
 from distbp.core.errors import DataError
-from distbp.run.reproduce.figures import Curve, Figure, Folders, Reproduction, Tell
+from distbp.run.explain.figures import Figure
+from distbp.run.reproduce.figures import Curve, Folders, Reproduction, Tell
 from distbp.run.reproduce.nielsen import Curves, overfitting, weight_initialization
 
 SOURCE = "M. Nielsen, Neural Networks and Deep Learning (2015), chapter 3, and the data of its figures"

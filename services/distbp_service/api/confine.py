@@ -12,9 +12,9 @@ from typing import Any
 
 from distbp.core.errors import DataError, Fault, JobError
 from distbp.core.options import paths
+from distbp.data.addresses import allowed, is_address
 from distbp.data.columns.files import find_files
 from distbp.data.formats import Arrays, TableFiles
-from distbp.data.remote.addresses import allowed, is_address
 from distbp.data.safety import find, resolve
 from distbp.engine.memory_need import needed, too_much
 from distbp.job import TrainingJob, WorkerRange
