@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
-from fastapi import Depends, HTTPException, Request
+from fastapi import Depends, HTTPException, Path, Request
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
@@ -22,6 +22,7 @@ from distbp_service.api.csv_text import CsvBody
 from distbp_service.api.errors import UnsupportedTypeError, described
 from distbp_service.api.json_text import read_json
 from distbp_service.api.limits import check_length, pieces
+from distbp_service.api.schemas import JOB_ID
 from distbp_service.api.service import Service
 from distbp_service.errors import BadValueError
 
@@ -83,7 +84,8 @@ class Route(APIRoute):
         scope: str = extra[_SCOPE]  # a route that does not say who may call it is a mistake
         kind, _, way = extra.get(_BODY, "").partition(":")
 
-        known = frozenset(str(parameter.alias) for parameter in self.dependant.query_params)
+        asking = (self.dependant, *self.dependant.dependencies)
+        known = frozenset(str(parameter.alias) for one in asking for parameter in one.query_params)
 
         async def checked(request: Request) -> Response:
             service: Service = request.app.state.service
@@ -173,4 +175,5 @@ def _service(request: Request) -> Service:
 
 
 CallerArg = Annotated[Caller, Depends(_caller)]
+JobId = Annotated[str, Path(pattern=JOB_ID)]
 ServiceArg = Annotated[Service, Depends(_service)]

@@ -65,18 +65,18 @@ class _Stream(StreamingResponse):
 
 
 def stream(
-    service: Service, request: Request, caller: Caller, job_id: str, kind: str, after: int, read: Read
+    service: Service, request: Request, caller: Caller, job_id: str, after: int, kind: str, read: Read
 ) -> StreamingResponse:
     """The job's events, metrics or logs (`kind`) after a number. The job is known to be the caller's.
 
     Raises RateError where too many streams are open.
     """
     give_back = service.streams.take(caller.key)
-    return _Stream(_follow(service, request, caller, job_id, kind, after, read), give_back)
+    return _Stream(_follow(service, request, caller, job_id, after, kind, read), give_back)
 
 
 async def _follow(
-    service: Service, request: Request, caller: Caller, job_id: str, kind: str, after: int, read: Read
+    service: Service, request: Request, caller: Caller, job_id: str, after: int, kind: str, read: Read
 ) -> AsyncIterator[bytes]:
     hub, shown = service.hub, None
     yield b"retry: 1000\n\n"

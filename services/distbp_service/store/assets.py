@@ -8,13 +8,12 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Select, Table, delete, func, select
 
-from distbp_service.errors import BadValueError, NotFoundError
-from distbp_service.store.database import Database, clean
+from distbp_service.errors import NotFoundError
+from distbp_service.store.database import Database, clean, page_of
 from distbp_service.store.journal import change, lock_job, settle_disk
 from distbp_service.store.records import Dataset, Model, Page
 from distbp_service.store.schema import datasets, models
 
-MOST = 1000
 _ID = re.compile(r"(ds|mdl)_[0-9a-z]{1,64}")
 T = TypeVar("T", Dataset, Model)
 
@@ -53,7 +52,9 @@ class Datasets:
 
     def page(self, project: str, *, limit: int = 50, cursor: str | None = None) -> Page[Dataset]:
         """By id."""
-        return _page(self._db, datasets, Dataset, project, limit, cursor, newest_first=False)
+        query = select(datasets).where(datasets.c.project == project)
+        rows, more = page_of(self._db, query, datasets.c.id, cursor, limit, newest_first=False)
+        return Page(tuple(map(Dataset.of, rows)), more)
 
     def delete(self, project: str, dataset_id: str) -> bool:
         """Forgets it. True: no other project has the same bytes, so the file may go. Raises NotFoundError."""
@@ -83,7 +84,9 @@ class Models:
 
     def page(self, project: str, *, limit: int = 50, cursor: str | None = None) -> Page[Model]:
         """Newest first."""
-        return _page(self._db, models, Model, project, limit, cursor, newest_first=True)
+        query = select(models).where(models.c.project == project)
+        rows, more = page_of(self._db, query, models.c.id, cursor, limit, newest_first=True)
+        return Page(tuple(map(Model.of, rows)), more)
 
     def delete(self, project: str, model_id: str) -> tuple[Model, bool]:
         """Forgets it; its files are the caller's to remove. Says whether its job is still there. Raises
@@ -113,26 +116,3 @@ def _get(db: Database, table: Table, kind: type[T], project: str, item_id: str) 
     if row is None:
         raise NotFoundError(f"there is no {kind.__name__.lower()} {item_id}")
     return kind.of(row)
-
-
-def _page(
-    db: Database,
-    table: Table,
-    kind: type[T],
-    project: str,
-    limit: int,
-    cursor: str | None,
-    *,
-    newest_first: bool,
-) -> Page[T]:
-    query = select(table).where(table.c.project == project)
-    if cursor is not None:
-        if not _ID.fullmatch(cursor):
-            raise BadValueError("the cursor is not one that a page gave", "cursor")
-        query = query.where(table.c.id < cursor if newest_first else table.c.id > cursor)
-    limit = max(1, min(limit, MOST))
-    order = table.c.id.desc() if newest_first else table.c.id
-    with db.read() as conn:
-        rows = conn.execute(query.order_by(order).limit(limit + 1)).all()
-    items = tuple(kind.of(row) for row in rows[:limit])
-    return Page(items, items[-1].id if len(rows) > limit else None)

@@ -6,15 +6,16 @@ import fcntl
 import hashlib
 import math
 import os
+import re
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Table, create_engine, event, make_url, text
+from sqlalchemy import Column, Connection, Row, Select, Table, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.exc import TimeoutError as WaitedTooLong
@@ -22,6 +23,8 @@ from sqlalchemy.exc import TimeoutError as WaitedTooLong
 from distbp_service.errors import BadValueError, StoreError
 
 _WAIT_S = 3.0  # for another that writes, and for a connection; then the caller is told to try again
+MOST = 1000  # rows of one page
+_ID = re.compile(r"(job|ds|mdl)_[0-9a-z]{1,64}")
 _LOCK_KEY = 0x64697374  # "dist": of PostgreSQL's advisory lock
 
 
@@ -127,6 +130,21 @@ class Database:
         in the thread that made it. Other processes' commits are not heard. Returns what ends it."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
+
+
+def page_of(
+    db: Database, query: Select[Any], key: Column[Any], cursor: str | None, limit: int, *, newest_first: bool
+) -> tuple[Sequence[Row[Any]], str | None]:
+    """At most `limit` rows of a query in the order of their ids, and the cursor of those that follow; None
+    where these are the last. cursor: of the page before. Raises BadValueError for a bad cursor."""
+    if cursor is not None:
+        if not _ID.fullmatch(cursor):
+            raise BadValueError("the cursor is not one that a page gave", "cursor")
+        query = query.where(key < cursor if newest_first else key > cursor)
+    limit = max(1, min(limit, MOST))
+    with db.read() as conn:
+        rows = conn.execute(query.order_by(key.desc() if newest_first else key).limit(limit + 1)).all()
+    return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
 
 
 def clean(value: str, param: str) -> str:

@@ -11,15 +11,12 @@ from distbp_service import states
 from distbp_service.errors import BadValueError, ConflictError, NotFoundError
 from distbp_service.policy import Room, slots_for, turns
 from distbp_service.states import TERMINAL, State
-from distbp_service.store.database import Database, clean
+from distbp_service.store.database import Database, clean, page_of
 from distbp_service.store.disk import disk_bytes
 from distbp_service.store.journal import add_events, change, lock_job, move, settle_disk
 from distbp_service.store.line import heads, read_room, usage
-from distbp_service.store.records import JOB_ID as _JOB_ID
-from distbp_service.store.records import Attempt, Job, Page, Pulse, new_id
+from distbp_service.store.records import JOB_ID, Attempt, Job, Page, Pulse, new_id
 from distbp_service.store.schema import attempts, events, idempotency_keys, jobs, logs, metrics, projects
-
-MOST = 1000  # rows of one page
 
 
 class Jobs:
@@ -145,15 +142,8 @@ class Jobs:
         if name:
             wanted = clean(name, "name").lower()
             query = query.where(func.lower(jobs.c.name).contains(wanted, autoescape=True))
-        if cursor is not None:
-            if not _JOB_ID.fullmatch(cursor):
-                raise BadValueError("the cursor is not one that a page of jobs gave", "cursor")
-            query = query.where(jobs.c.id < cursor)
-        limit = max(1, min(limit, MOST))
-        with self._db.read() as conn:
-            rows = conn.execute(query.order_by(jobs.c.id.desc()).limit(limit + 1)).all()
-        items = tuple(Job.of(row) for row in rows[:limit])
-        return Page(items, items[-1].id if len(rows) > limit else None)
+        rows, more = page_of(self._db, query, jobs.c.id, cursor, limit, newest_first=True)
+        return Page(tuple(map(Job.of, rows)), more)
 
     def attempts(self, project: str, job_id: str) -> tuple[Attempt, ...]:
         """Oldest first."""
@@ -267,7 +257,7 @@ def _again(conn: Connection, project: str, job_id: str) -> Job:
 
 
 def _get(conn: Connection, project: str, job_id: str) -> Job:
-    if not _JOB_ID.fullmatch(job_id):
+    if not JOB_ID.fullmatch(job_id):
         raise NotFoundError("there is no job with such an id; job ids look like job_01j9ze3k8xq2v5w7y0ab")
     row = conn.execute(select(jobs).where(jobs.c.id == job_id, jobs.c.project == project)).one_or_none()
     if row is None:

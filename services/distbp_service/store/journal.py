@@ -11,11 +11,10 @@ from sqlalchemy import Connection, Table, delete, insert, select, update
 from distbp_service import states
 from distbp_service.errors import NotFoundError
 from distbp_service.states import Actor, State
-from distbp_service.store.database import Database
+from distbp_service.store.database import MOST, Database
 from distbp_service.store.records import JOB_ID, Event, Job, LogText, Metric
 from distbp_service.store.schema import events, jobs, logs, metrics, projects
 
-MOST = 1000  # rows of one page
 T = TypeVar("T", Event, Metric, LogText)
 _HIGHEST = 2**63 - 1  # a number that a database can hold
 

@@ -11,10 +11,9 @@ from starlette.responses import StreamingResponse
 from distbp_service.api import model_schemas, schemas
 from distbp_service.api.model_form import form_of
 from distbp_service.api.places import contents, model_tar
-from distbp_service.api.routes import CallerArg, Route, ServiceArg, opens
+from distbp_service.api.routes import CallerArg, JobId, Route, ServiceArg, opens
 
 router = APIRouter(prefix="/v1", tags=["artifacts"], route_class=Route)
-JobId = Annotated[str, Path(pattern=schemas.JOB_ID)]
 ModelId = Annotated[str, Path(pattern=schemas.MODEL_ID)]
 
 

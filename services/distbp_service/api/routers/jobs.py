@@ -7,13 +7,13 @@ import json
 from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi import APIRouter, Header, Query, Response
 
 from distbp.job import TrainingJob
 from distbp_service.api import schemas
 from distbp_service.api.auth import Caller
 from distbp_service.api.confine import check_data, check_room, slots_of
-from distbp_service.api.routes import CallerArg, Route, ServiceArg, opens
+from distbp_service.api.routes import CallerArg, JobId, Route, ServiceArg, opens
 from distbp_service.api.service import Service
 from distbp_service.policy import Usage
 from distbp_service.states import TERMINAL, State
@@ -21,7 +21,6 @@ from distbp_service.store import Job
 from distbp_service.store.line import reasons
 
 router = APIRouter(prefix="/v1", tags=["jobs"], route_class=Route)
-JobId = Annotated[str, Path(pattern=schemas.JOB_ID)]
 Key = Annotated[
     str | None,
     Header(

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import StreamingResponse
 
 from distbp_service.api import schemas
 from distbp_service.api.downsample import choose_rows
-from distbp_service.api.routes import CallerArg, Route, ServiceArg, opens
-from distbp_service.api.streams import BATCH, checked_job, start_after, stream
+from distbp_service.api.routes import CallerArg, JobId, Route, ServiceArg, opens
+from distbp_service.api.streams import BATCH, Read, checked_job, start_after, stream
 from distbp_service.errors import BadValueError
 
 router = APIRouter(prefix="/v1", tags=["journal"], route_class=Route)
-JobId = Annotated[str, Path(pattern=schemas.JOB_ID)]
 After = Annotated[int, Query(ge=0, le=schemas.MOST_STEPS, description="what comes after this number")]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 LastEventId = Annotated[
@@ -44,6 +44,22 @@ def _streams(*errors: int) -> dict[str, Any]:
     return {**found, **_STREAM}
 
 
+async def _opened(
+    job_id: JobId,
+    request: Request,
+    caller: CallerArg,
+    service: ServiceArg,
+    after: After = 0,
+    last: LastEventId = None,
+) -> Callable[[str, Read], StreamingResponse]:
+    """Makes the stream of a job that the caller may see, of its kind and what reads it."""
+    await checked_job(service, caller, job_id)
+    return partial(stream, service, request, caller, job_id, start_after(request, after))
+
+
+StreamArg = Annotated[Callable[[str, Read], StreamingResponse], Depends(_opened)]
+
+
 @router.get("/jobs/{job_id}/events", operation_id="list_events", **opens("read", 404))
 def events(
     job_id: JobId, caller: CallerArg, service: ServiceArg, after: After = 0, limit: Limit = 100
@@ -56,22 +72,14 @@ def events(
 
 
 @router.get("/jobs/{job_id}/events:stream", operation_id="stream_events", **_streams(404))
-async def events_stream(
-    job_id: JobId,
-    request: Request,
-    caller: CallerArg,
-    service: ServiceArg,
-    after: After = 0,
-    last: LastEventId = None,
-) -> StreamingResponse:
+async def events_stream(job_id: JobId, service: ServiceArg, opened: StreamArg) -> StreamingResponse:
     """Events as they happen: {number, at, attempt, kind, data}, without a gap after Last-Event-ID."""
-    await checked_job(service, caller, job_id)
 
     def read(number: int) -> Sequence[tuple[int, Any]]:
         rows = service.store.journal.events(job_id, after=number, limit=BATCH)
         return [(row.number, schemas.EventOut.of(row).model_dump()) for row in rows]
 
-    return stream(service, request, caller, job_id, "event", start_after(request, after), read)
+    return opened("event", read)
 
 
 @router.get("/jobs/{job_id}/metrics", operation_id="get_metrics", **opens("read", 404))
@@ -97,23 +105,15 @@ def metrics(
 
 
 @router.get("/jobs/{job_id}/metrics:stream", operation_id="stream_metrics", **_streams(404))
-async def metrics_stream(
-    job_id: JobId,
-    request: Request,
-    caller: CallerArg,
-    service: ServiceArg,
-    after: After = 0,
-    last: LastEventId = None,
-) -> StreamingResponse:
+async def metrics_stream(job_id: JobId, service: ServiceArg, opened: StreamArg) -> StreamingResponse:
     """Metrics as they are measured: {step, attempt, data}. A step at or below the last one given means that a
     new attempt began there: it replaces that step and all later ones."""
-    await checked_job(service, caller, job_id)
 
     def read(serial: int) -> Sequence[tuple[int, Any]]:
         rows = service.store.journal.metrics_after(job_id, serial, limit=BATCH)
         return [(row.serial, schemas.MetricOut.of(row).model_dump()) for row in rows]
 
-    return stream(service, request, caller, job_id, "metric", start_after(request, after), read)
+    return opened("metric", read)
 
 
 @router.get("/jobs/{job_id}/logs", operation_id="get_logs", **opens("read", 404))
@@ -127,19 +127,11 @@ def logs(
 
 
 @router.get("/jobs/{job_id}/logs:stream", operation_id="stream_logs", **_streams(404))
-async def logs_stream(
-    job_id: JobId,
-    request: Request,
-    caller: CallerArg,
-    service: ServiceArg,
-    after: After = 0,
-    last: LastEventId = None,
-) -> StreamingResponse:
+async def logs_stream(job_id: JobId, service: ServiceArg, opened: StreamArg) -> StreamingResponse:
     """The log as it is written: {number, at, attempt, text}."""
-    await checked_job(service, caller, job_id)
 
     def read(number: int) -> Sequence[tuple[int, Any]]:
         rows = service.store.journal.logs(job_id, after=number, limit=BATCH)
         return [(row.number, schemas.LogOut.of(row).model_dump()) for row in rows]
 
-    return stream(service, request, caller, job_id, "log", start_after(request, after), read)
+    return opened("log", read)

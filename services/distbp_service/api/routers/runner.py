@@ -10,12 +10,11 @@ from starlette.responses import StreamingResponse
 from distbp_service.api import runner_schemas, schemas
 from distbp_service.api.auth import PUBLIC, RUNNER, Caller, address
 from distbp_service.api.places import contents, open_file
-from distbp_service.api.routes import CallerArg, Route, ServiceArg, opens
+from distbp_service.api.routes import CallerArg, JobId, Route, ServiceArg, opens
 from distbp_service.errors import BadValueError, FencedError, NotFoundError
 from distbp_service.reports import Answer, Report
 
 router = APIRouter(prefix="/v1/runner", tags=["runner"], route_class=Route)
-JobId = Annotated[str, Path(pattern=schemas.JOB_ID)]
 
 
 @router.post("/claims", operation_id="claim", **opens(PUBLIC, 409, body="small"))
