@@ -18,7 +18,7 @@ from distbp.nn.losses import (
     SigmoidCrossEntropy,
     SoftmaxCrossEntropy,
 )
-from distbp.nn.metrics import DEFAULTS, METRICS, BoundMetric, auc_of, frame_of, metrics_for
+from distbp.nn.metrics import DEFAULTS, METRICS, BoundMetric, auc_of, frame_of, less_is_better, metrics_for
 
 sk = pytest.importorskip("sklearn.metrics", reason="scikit-learn is the reference for metrics")
 
@@ -207,7 +207,6 @@ def test_counts_and_slices(loss: Any) -> None:
         assert value_of(metric, z, t, w, 7) == pytest.approx(value_of(metric, z, t, w, 1), rel=1e-12)
         assert type(whole) is float
         assert math.isnan(value_of(metric, z[:0], t[:0], None, 1))
-        assert metric.bigger_is_better is (metric.name not in ("mae", "rmse"))
     np.testing.assert_array_equal(z, before[0])
     np.testing.assert_array_equal(t, before[1])
 
@@ -295,3 +294,13 @@ def test_values_anywhere_and_of_any_size_keep_their_digits(
     flat = np.full_like(t, (center + 0.1) * size)
     (r2,) = metrics_for(MSE(), (1,), ["r2"], frame_of(flat, w))
     assert value_of(r2, flat, flat, w) == 1 and value_of(r2, flat * (1 + 1e-9), flat, w) == 0
+
+
+def test_of_which_metrics_less_is_better() -> None:
+    """By what a metric is, not by how its name ends: of the set, and of an output with any name."""
+    less = {name for name in METRICS if less_is_better(f"validation_{name}")}
+    assert less == {"mae", "rmse"}
+    for name in ("train_loss", "loss", "test_digit.loss", "validation_a.b_loss.rmse"):
+        assert less_is_better(name)
+    for name in ("validation_loss.f1", "a_loss.accuracy", "top_5", "no_rmse"):
+        assert not less_is_better(name)

@@ -69,9 +69,9 @@ def path(param: str, value: Any) -> Path:
     return user_path(value)
 
 
-def instance(param: str, value: Any, kind: type, wanted: str) -> Any:
-    if not isinstance(value, kind):
-        raise refused(param, wanted, value)
+def job(value: Any) -> TrainingJob:
+    if not isinstance(value, TrainingJob):
+        raise refused("job", "a TrainingJob", value)
     return value
 
 

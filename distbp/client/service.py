@@ -49,7 +49,7 @@ class Service:
         """See `distbp.submit`."""
         from distbp.client.uploads import place_data
 
-        given.instance("job", job, TrainingJob, "a TrainingJob")
+        given.job(job)
         held, place = given.data(data, job), given.path("folder", folder)
         body: dict[str, Any] = {"priority": given.whole("priority", priority, -100, 100)}
         if deadline_s is not None:

@@ -1,4 +1,4 @@
-"""What the names of metrics say, wherever they are shown: which comes first, of which less is better."""
+"""What the names of metrics say, wherever they are shown: which comes first."""
 
 from __future__ import annotations
 
@@ -6,13 +6,7 @@ from collections.abc import Iterable, Sequence
 
 SPLITS = ("train", "validation", "test")
 _FIRST = ("loss", "accuracy", "class_accuracy", "r2", "f1", "auc")
-_LESS_IS_BETTER = ("loss", "mae", "rmse", "mse")
 _WIDE = 30  # times the smallest value: a straight axis would show the start alone
-
-
-def less_is_better(name: str) -> bool:
-    """Of all others more is better."""
-    return name.endswith(_LESS_IS_BETTER)
 
 
 def measured(names: Iterable[str]) -> list[str]:

@@ -48,6 +48,12 @@ def paths(kind: Any) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(kind) if field.metadata.get("path"))
 
 
+def choosing(kind: Any, choices: str) -> tuple[str, ...]:
+    """The options of a dataclass, or of an instance of one, that take a row of the table `choices`."""
+    found = dataclasses.fields(kind)
+    return tuple(field.name for field in found if field.metadata.get("bounds", {}).get("choices") == choices)
+
+
 def registry(*kinds: type) -> Mapping[str, type]:
     """The read-only table of a kind: the value of each dataclass's `type` field -> the dataclass."""
     table: dict[str, type] = {}

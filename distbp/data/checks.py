@@ -128,13 +128,13 @@ def check_rows(table: Table, bad_rows: BadRows | None = "refuse", allowed: Allow
 
 
 def first_bad(
-    array: Array, allowed: Allowed, what: str, first_row: int = 0, named: Sequence[NamedInput] = ()
+    array: Array, allowed: Allowed, first_row: int = 0, named: Sequence[NamedInput] = ()
 ) -> str | None:
-    """What is wrong with the first bad row of `array`, and what is allowed; None where all are good. named:
-    what a row of inputs holds side by side."""
+    """What is wrong with the first bad row of inputs, and what is allowed; None where all are good. named:
+    what a row holds side by side."""
     if not array.size:
         return None
-    found = _mark_bad(array, np.zeros(len(array), np.uint8), allowed, what, {}, named)
+    found = _mark_bad(array, np.zeros(len(array), np.uint8), allowed, "inputs", {}, named)
     return None if found is None else f"row {first_row + found[0]}{found[1]}. {found[2]}"
 
 

@@ -32,6 +32,7 @@ from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.initializers import initializers_of
 from distbp.nn.layers.base import Shape
 from distbp.nn.losses.several import names_of, parts_of
+from distbp.nn.metrics import less_is_better
 from distbp.nn.named_inputs import named_inputs
 from distbp.nn.sharing import parameter_shapes, share
 from distbp.nn.wiring import DATA, data_facts, dropping, wire
@@ -200,20 +201,15 @@ def _workers_have_work(job: TrainingJob) -> Iterator[Fault]:
         )
 
 
-def watchable(job: TrainingJob) -> Mapping[str, bool]:
-    """The metrics that evaluations give, by their name in metrics.jsonl, and whether bigger is better.
+def watchable(job: TrainingJob) -> list[str]:
+    """The metrics that evaluations give, by their name in metrics.jsonl.
 
     Those of the validation set only where the job has one, or has its data from Python.
     """
-    chosen = metrics_in(job)
     measured = job.data.validation is not None or splits_off(job, "validation")
     if not measured and job.data.train is not None and job.data.train.type != "arrays":
-        return {"train_loss": False}
-    return {
-        "train_loss": False,
-        "validation_loss": False,
-        **{f"validation_{name}": bigger for name, bigger in chosen.items()},
-    }
+        return ["train_loss"]
+    return ["train_loss", "validation_loss", *(f"validation_{name}" for name in metrics_in(job))]
 
 
 def _watched(job: TrainingJob, path: str, metric: str) -> Iterator[Fault]:
@@ -266,9 +262,8 @@ def _plateau_direction(job: TrainingJob) -> Iterator[Fault]:
     path, plateau = _plateau(job)
     if plateau is None:
         return
-    bigger = watchable(job).get(plateau.metric)
-    right = "max" if bigger else "min"
-    if bigger is not None and plateau.mode != right:
+    right = "min" if less_is_better(plateau.metric) else "max"
+    if plateau.metric in watchable(job) and plateau.mode != right:
         yield Fault(f"{path}.mode", f"must be {right!r} for {plateau.metric!r}, not {plateau.mode!r}")
 
 

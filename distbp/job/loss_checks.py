@@ -15,7 +15,7 @@ from distbp.job.layer_shapes import (
 )
 from distbp.nn.head_metrics import metrics_of
 from distbp.nn.layers.base import Shape
-from distbp.nn.losses.base import Targets
+from distbp.nn.losses.base import LayerFault, Targets
 from distbp.nn.losses.several import Head, Heads, heads_of, names_of, parts_of
 from distbp.nn.wiring import places_of, wire, with_lengths
 
@@ -70,7 +70,7 @@ def head_faults(
     for head, place in zip(heads, output_places(layers, job.loss) or (), strict=True):
         facts = targets.get(head.name, Targets())
         for problem in head.loss.faults(head.shape, last_activation(layers, place), facts, head.layer):
-            of_layer = at_layers and problem.startswith(head.layer)
+            of_layer = at_layers and isinstance(problem, LayerFault)
             yield Fault(f"model.layers.{place}" if of_layer else path_of(head), problem)
 
 
@@ -87,18 +87,17 @@ def metrics_apply(job: TrainingJob) -> Iterator[Fault]:
         yield from error.faults
 
 
-def metrics_in(job: TrainingJob) -> dict[str, bool]:
-    """The metrics that an evaluation gives beside the loss, and whether bigger is better; the usual ones
-    where those of the job are at fault."""
+def metrics_in(job: TrainingJob) -> list[str]:
+    """What an evaluation gives beside the loss; the usual metrics where those of the job are at fault."""
     heads = _smaller(job)
     if heads is None:
-        return {}
+        return []
     try:
         found = metrics_of(heads, job.metrics)
     except JobError:  # said by metrics_apply
         found = metrics_of(heads)
-    own = {head.metric("loss"): False for head in heads if heads.several}
-    return own | {metric.name: metric.bigger_is_better for metric in found}
+    own = [head.metric("loss") for head in heads if heads.several]
+    return own + [metric.name for metric in found]
 
 
 def _smaller(job: TrainingJob) -> Heads | None:

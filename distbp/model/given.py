@@ -60,7 +60,7 @@ def whole_series(network: Network, x: Any, lengths: Any) -> Samples:
             x = blanked(x, own)
         if network.ids_below is not None:
             x = as_ids(x, network.ids_below, _NAME)
-        elif problem := first_bad(x, Allowed(network.dtype), "inputs"):
+        elif problem := first_bad(x, Allowed(network.dtype)):
             raise ModelError(f"{problem}; mend or leave out that row")
         return Samples(x, own)
     except DataError as error:

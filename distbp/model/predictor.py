@@ -242,7 +242,7 @@ class Model:
             return
         features = self.input_shape if self.preprocessing.mean is None else self.preprocessing.mean.shape
         raw, allowed = x.reshape(len(x), *features), Allowed(self.network.dtype, self.preprocessing)
-        if problem := first_bad(raw, allowed, "inputs", first, self.network.named_inputs):
+        if problem := first_bad(raw, allowed, first, self.network.named_inputs):
             raise ModelError(f"{problem}; mend or leave out that row")
         self.preprocessing.apply(raw, out.reshape(raw.shape))
 

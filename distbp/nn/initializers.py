@@ -24,14 +24,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distbp.core.arrays import Shape
-from distbp.core.options import option, registry
+from distbp.core.options import choosing, option, registry
 
 Float64Array = NDArray[np.float64]
 
@@ -57,8 +57,7 @@ class Facts:
 
 def initializers_of(layer: Any) -> dict[str, Initializer]:
     """The initializers among the options of a layer, by option."""
-    found = {field.name: field.metadata.get("bounds", {}).get("choices") for field in fields(layer)}
-    return {name: getattr(layer, name) for name, choices in found.items() if choices == "initializers"}
+    return {name: getattr(layer, name) for name in choosing(layer, "initializers")}
 
 
 def _normal(shape: Shape, variance: float, generator: np.random.Generator) -> Float64Array:

@@ -21,13 +21,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distbp.core.arrays import Array, Shape
 from distbp.core.errors import Fault, JobError, cut
+from distbp.core.metric_names import SPLITS
 from distbp.nn.losses.base import Loss, Takes, Task
 
 Sums = NDArray[np.float64]
@@ -35,15 +36,11 @@ Accumulate = Callable[[Array, Array, Array | None, Sums], None]
 Collected = Callable[[Array, Array, Array | None], float]
 
 
-def _no_accumulate(outputs: Array, targets: Array, weights: Array | None, sums: Sums) -> None:
+def _no_sums(*_: Any) -> Any:
     raise RuntimeError("this metric needs every row at once: call finish_collected")
 
 
-def _no_finish(sums: Sums) -> float:
-    raise RuntimeError("this metric needs every row at once: call finish_collected")
-
-
-def _no_collected(outputs: Array, targets: Array, weights: Array | None) -> float:
+def _no_collected(*_: Any) -> Any:
     raise RuntimeError("this metric is made of sums: call accumulate and finish")
 
 
@@ -52,11 +49,10 @@ class BoundMetric:
     """`accumulate(outputs, targets, weights, sums)` adds to `sums`, (size,); see the module."""
 
     name: str
-    bigger_is_better: bool
     size: int = 0
     collect: bool = False
-    accumulate: Accumulate = _no_accumulate
-    finish: Callable[[Sums], float] = _no_finish
+    accumulate: Accumulate = _no_sums
+    finish: Callable[[Sums], float] = _no_sums
     finish_collected: Collected = _no_collected
 
 
@@ -137,6 +133,14 @@ def metrics_for(
     return list(bound.values())
 
 
+def less_is_better(name: str) -> bool:
+    """Of a metric or the loss, as a run names it: with its set, and of several outputs with its output.
+    Of what is not known more is better."""
+    split, _, rest = name.partition("_")
+    own = (rest if split in SPLITS else name).rpartition(".")[2]
+    return own == "loss" or (own in METRICS and METRICS[own].less_is_better)
+
+
 def _parse(name: str) -> tuple[str, int]:
     """("top_k", 5) for "top_5"; (name, 0) for any other."""
     head, _, number = name.rpartition("_")
@@ -184,7 +188,6 @@ def _ratio(a: float, b: float) -> float:
 
 def _mean_metric(
     name: str,
-    bigger_is_better: bool,
     outputs: int,
     row_values: Callable[[Array, Array], Array],
     last: Callable[[float], float] = float,
@@ -197,9 +200,7 @@ def _mean_metric(
         rows = float(len(y)) if weights is None else float(np.sum(weights, dtype=np.float64))
         sums[1] += rows * (outputs if values.ndim == 2 else 1)
 
-    return BoundMetric(
-        name, bigger_is_better, 2, accumulate=accumulate, finish=lambda sums: last(_ratio(sums[0], sums[1]))
-    )
+    return BoundMetric(name, 2, accumulate=accumulate, finish=lambda sums: last(_ratio(sums[0], sums[1])))
 
 
 def _accuracy(setting: Setting) -> BoundMetric:
@@ -214,13 +215,13 @@ def _accuracy(setting: Setting) -> BoundMetric:
         return np.equal(y > threshold, targets > 0.5)
 
     rule = right_class if setting.task == "classification" else right_side
-    return _mean_metric(setting.name, True, setting.outputs, rule)
+    return _mean_metric(setting.name, setting.outputs, rule)
 
 
 def _class_accuracy(setting: Setting) -> BoundMetric:
     """The share of rows whose highest output stands where the highest target does: the accuracy of a network
     that learns one-hot targets through a loss on values, as in Nielsen's book."""
-    return _mean_metric(setting.name, True, 1, lambda y, t: np.equal(y.argmax(axis=1), t.argmax(axis=1)))
+    return _mean_metric(setting.name, 1, lambda y, t: np.equal(y.argmax(axis=1), t.argmax(axis=1)))
 
 
 def _top_k(setting: Setting) -> BoundMetric:
@@ -235,7 +236,7 @@ def _top_k(setting: Setting) -> BoundMetric:
         hit: Array = (ahead.sum(axis=1) < setting.k) & ~np.isnan(own[:, 0])
         return hit
 
-    return _mean_metric(setting.name, True, setting.outputs, hits)
+    return _mean_metric(setting.name, setting.outputs, hits)
 
 
 def _of_counts(value: Callable[[Sums, Sums, Sums], Sums]) -> Callable[[Setting], BoundMetric]:
@@ -268,7 +269,7 @@ def _of_counts(value: Callable[[Sums, Sums, Sums], Sums]) -> Callable[[Setting],
             return float(value(both, predicted, actual)[occurs].mean()) if occurs.any() else math.nan
 
         accumulate = accumulate_labels if setting.task == "classification" else accumulate_sides
-        return BoundMetric(setting.name, True, 3 * n, accumulate=accumulate, finish=finish)
+        return BoundMetric(setting.name, 3 * n, accumulate=accumulate, finish=finish)
 
     return bind
 
@@ -312,7 +313,7 @@ def _auc(setting: Setting) -> BoundMetric:
         known = [area for area in areas if not math.isnan(area)]
         return _ratio(math.fsum(known), len(known))
 
-    return BoundMetric(setting.name, True, collect=True, finish_collected=evaluate)
+    return BoundMetric(setting.name, collect=True, finish_collected=evaluate)
 
 
 # Regression ----------------------------------------------------------------------------------------------
@@ -325,7 +326,7 @@ def _errors(setting: Setting) -> Callable[[Array, Array], Array]:
 def _mae(setting: Setting) -> BoundMetric:
     """The mean over rows and outputs of |y - t|."""
     errors = _errors(setting)
-    return _mean_metric(setting.name, False, setting.outputs, lambda y, t: np.abs(errors(y, t)))
+    return _mean_metric(setting.name, setting.outputs, lambda y, t: np.abs(errors(y, t)))
 
 
 def _rmse(setting: Setting) -> BoundMetric:
@@ -335,7 +336,7 @@ def _rmse(setting: Setting) -> BoundMetric:
     def squares(y: Array, t: Array) -> Array:
         return np.square(errors(y, t) / size)
 
-    return _mean_metric(setting.name, False, setting.outputs, squares, lambda mean: math.sqrt(mean) * size)
+    return _mean_metric(setting.name, setting.outputs, squares, lambda mean: math.sqrt(mean) * size)
 
 
 def _r2(setting: Setting) -> BoundMetric:
@@ -365,13 +366,14 @@ def _r2(setting: Setting) -> BoundMetric:
         flat = np.where(error > 0, 0.0, 1.0)
         return float(np.where(varies, 1 - error / np.where(varies, spread, 1), flat).mean())
 
-    return BoundMetric(setting.name, True, 1 + 3 * n, accumulate=accumulate, finish=finish)
+    return BoundMetric(setting.name, 1 + 3 * n, accumulate=accumulate, finish=finish)
 
 
 @dataclass(frozen=True)
 class MetricRow:
     tasks: tuple[Task, ...]
     bind: Callable[[Setting], BoundMetric]
+    less_is_better: bool = False
 
 
 _CLASSES: tuple[Task, ...] = ("classification", "binary")
@@ -385,8 +387,8 @@ METRICS: Mapping[str, MetricRow] = MappingProxyType(
         "recall": MetricRow(_CLASSES, _recall),
         "f1": MetricRow(_CLASSES, _f1),
         "auc": MetricRow(_CLASSES, _auc),
-        "mae": MetricRow(("regression",), _mae),
-        "rmse": MetricRow(("regression",), _rmse),
+        "mae": MetricRow(("regression",), _mae, less_is_better=True),
+        "rmse": MetricRow(("regression",), _rmse, less_is_better=True),
         "r2": MetricRow(("regression",), _r2),
     }
 )

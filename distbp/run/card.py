@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from distbp.core.metric_names import less_is_better, measured, spans_decades
+from distbp.core.metric_names import measured, spans_decades
+from distbp.nn.metrics import less_is_better
 from distbp.run.measured import Metrics, is_number
 from distbp.run.progress import number
 

@@ -15,8 +15,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from distbp.core.metric_names import less_is_better, measured, spans_decades
+from distbp.core.metric_names import measured, spans_decades
 from distbp.core.storage import commit_file, explained
+from distbp.nn.metrics import less_is_better
 
 # Split -> color and name; two that differ in lightness too, so that a gray print and any eye can tell them.
 _SPLITS = {"train": ("#0b6e99", "training"), "validation": ("#d9680f", "validation")}

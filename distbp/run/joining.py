@@ -10,7 +10,6 @@ from typing import Any
 
 from distbp.core.arrays import Array
 from distbp.core.errors import ModelError
-from distbp.core.metric_names import less_is_better
 from distbp.data.batches import WholeData
 from distbp.engine.blueprint import Blueprint
 from distbp.job import TrainingJob
@@ -18,6 +17,7 @@ from distbp.job.members import member_job, networks
 from distbp.model.folder import load_model, params_digest
 from distbp.model.joined import measured
 from distbp.nn import kernels as kernel_sets
+from distbp.nn.metrics import less_is_better
 from distbp.run import accounts, checkpoint
 from distbp.run.delivery import check_left, delivery_faults, write_run_model
 from distbp.run.members_told import as_line

@@ -6,8 +6,8 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from distbp.core.metric_names import less_is_better
 from distbp.job import TrainingJob
+from distbp.nn.metrics import less_is_better
 from distbp.optim.schedules import PlateauState, plateau_of
 from distbp.run.result import with_nan
 from distbp.run.verdict import Losses

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from distbp.core.errors import ArgumentError, Fault, JobError
+from distbp.core.options import choosing
 from distbp.job import TrainingJob, realmlp, recipes
 from distbp.job.training_job import takes_whole_batches
 from distbp.optim import OPTIMIZERS
@@ -59,7 +60,8 @@ def job_of(
     whole = takes_whole_batches(update) and isinstance(batch_size, str)
     batch = None if whole else _plain(said(batch_size, usual["batch_size"](rows)))
     if one_pass and isinstance(update, Mapping):
-        update = {name: value for name, value in update.items() if not name.endswith("schedule")}
+        changing = {name for kind in OPTIMIZERS.values() for name in choosing(kind, "schedules")}
+        update = {name: value for name, value in update.items() if name not in changing}
     alpha = _plain(settings["alpha"])
     if type(alpha) not in (int, float) or not 0 <= alpha < np.inf:
         raise ArgumentError(f"alpha is {alpha!r}; give a number of at least 0")

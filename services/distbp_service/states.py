@@ -94,10 +94,6 @@ def check(state: State, to: State, by: Actor) -> None:
         raise ConflictError(f"a job that is {state} cannot become {to} (asked by the {by})")
 
 
-def may(state: State, to: State, by: Actor) -> bool:
-    return by in MOVES.get((state, to), ())
-
-
 def after_cancel(state: State) -> State:
     """Where a user's cancel takes a job; the state itself where it is being, or was, cancelled already.
 

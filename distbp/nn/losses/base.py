@@ -70,6 +70,10 @@ LAST = "the last layer"
 ANY_VALUE = (-math.inf, math.inf)
 
 
+class LayerFault(str):
+    """A fault of the layer, which has another number of units than the targets ask for."""
+
+
 class Loss(Protocol):
     """What every loss dataclass offers. `type` is its name in a job."""
 
@@ -93,7 +97,8 @@ class Loss(Protocol):
     def faults(
         self, output_shape: Shape, activation: str | None, targets: Targets, layer: str = LAST
     ) -> tuple[str, ...]:
-        """Every reason why this loss does not fit, each saying how to mend it; empty where it fits.
+        """Every reason why this loss does not fit, each saying how to mend it; empty where it fits. What is
+        to be mended in the layer is a LayerFault.
 
         `output_shape`: of one row of the network's outputs. `activation`: the name of the activation that
         makes them ("linear" for none); None where it is not known. `layer`: the one that gives them, in
@@ -135,10 +140,8 @@ def common_faults(
     elif loss.targets == "labels":
         faults += _label_faults(name, output_shape[0], targets, layer)
     elif targets.columns is not None and targets.columns != output_shape[0]:
-        faults.append(
-            f"{layer} has {output_shape[0]} outputs, but the targets have {targets.columns} columns;"
-            f" give {layer} {targets.columns} units"
-        )
+        text = f"{layer} has {output_shape[0]} outputs, but the targets have {targets.columns} columns;"
+        faults.append(LayerFault(f"{text} give {layer} {targets.columns} units"))
     return tuple(faults)
 
 
@@ -188,10 +191,8 @@ def _label_faults(name: str, outputs: int, targets: Targets, layer: str) -> list
             " class, or use 'sigmoid_cross_entropy' for one yes-or-no output"
         ]
     if targets.labels:
-        return [
-            f"{layer} has {outputs} outputs, but the labels are of {targets.labels};"
-            f" give {layer} {targets.classes} units, or number the classes from 0 to {outputs - 1}"
-        ]
+        text = f"{layer} has {outputs} outputs, but the labels are of {targets.labels}; give {layer}"
+        return [LayerFault(f"{text} {targets.classes} units, or number the classes from 0 to {outputs - 1}")]
     return []
 
 

@@ -102,10 +102,6 @@ class Nodes(dict[str, Node]):
         """Raises the error of an order that has failed."""
         self._ordered = outstanding(self._ordered)
 
-    def rows_sent(self) -> dict[str, set[int]]:
-        """Node -> the shards whose rows were sent there, without the trainer's own node, which has all."""
-        return {name: set(node.sent) for name, node in self.items() if name != self._here}
-
     def traffic(self) -> dict[str, tuple[int, int]]:
         """Node of a relay -> (calls to the server, bytes of gradient sums sent with them); waits."""
         relays = {name: node.actor for name, node in self.items() if node.serving is not None}
