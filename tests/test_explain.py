@@ -23,9 +23,10 @@ from distbp.nn.losses import LOSSES
 from distbp.optim import CHAINS
 from distbp.run.explain import check as check_module
 from distbp.run.explain.check import check
+from distbp.run.explain.explanation import Explanation
 from distbp.run.explain.kinds import KINDS
 from distbp.run.explain.page import page
-from distbp.run.explain.step import Explanation, explain_job
+from distbp.run.explain.step import explain_job
 from distbp.run.explain.text import lines
 from distbp.run.explain.update_words import rule_of
 from distbp.run.explain.words import plain

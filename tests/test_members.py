@@ -17,7 +17,8 @@ from distbp import TrainingJob, resume, train
 from distbp.core.errors import CheckpointError, Interrupted, JobError, ModelError, NumericsError
 from distbp.core.interrupts import Control
 from distbp.job.members import member_job, seed_of
-from distbp.model.folder import MODEL, load_model
+from distbp.model.archive import MODEL
+from distbp.model.folder import load_model
 from distbp.nn.losses import LOSSES
 from distbp.run import events
 from distbp.run.progress import plain_lines

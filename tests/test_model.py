@@ -28,7 +28,9 @@ from distbp.data.preprocessing import Preprocessing
 from distbp.job import TrainingJob
 from distbp.job.kinds import Kind
 from distbp.job.tables import TABLES
-from distbp.model.folder import MODEL, WEIGHTS, Model, load_model, params_digest, save_model
+from distbp.model.archive import MODEL, WEIGHTS
+from distbp.model.folder import load_model, params_digest, save_model
+from distbp.model.predictor import Model
 from distbp.nn.network import Network
 
 LAYERS = [{"type": "dense", "units": 4, "activation": "tanh"}, {"type": "dense", "units": 3}]

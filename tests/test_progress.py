@@ -15,17 +15,9 @@ import pytest
 
 from distbp.core.words import snake_case
 from distbp.run import events
-from distbp.run.live import counting
-from distbp.run.progress import (
-    Pace,
-    duration,
-    json_lines,
-    never_silent,
-    number,
-    plain_lines,
-    show,
-    summary,
-)
+from distbp.run.epoch_table import number
+from distbp.run.live import Pace, counting, duration
+from distbp.run.progress import json_lines, never_silent, plain_lines, show, summary
 from distbp.run.result import Result
 
 STARTED = events.Started(

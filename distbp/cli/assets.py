@@ -113,7 +113,8 @@ def models(context: click.Context, limit: int, url: str | None, as_json: bool) -
     """
     if context.invoked_subcommand is not None:
         return
-    from distbp.cli.text import ago, size
+    from distbp.cli.text import ago
+    from distbp.engine.memory_need import size
 
     def row(one: Mapping[str, Any]) -> Sequence[Any]:
         known, made = _headline(one["info"]), ago(one["created_at"])
@@ -186,8 +187,9 @@ def datasets(context: click.Context, limit: int, url: str | None, as_json: bool)
     """
     if context.invoked_subcommand is not None:
         return
-    from distbp.cli.text import ago, size
+    from distbp.cli.text import ago
     from distbp.core.words import counted
+    from distbp.engine.memory_need import size
 
     def row(one: Mapping[str, Any]) -> Sequence[Any]:
         info = one["info"]
@@ -276,8 +278,8 @@ def _print(
 def _headline(job: Mapping[str, Any]) -> str:
     """The measure by which people know a model: of the test set, else of the validation set."""
     from distbp.core.metric_names import measured
+    from distbp.run.epoch_table import number
     from distbp.run.measured import is_number
-    from distbp.run.progress import number
 
     found = {n: v for n, v in (job.get("metrics") or {}).items() if is_number(v)}
     order = sorted(measured(found), key=lambda name: name == "loss")

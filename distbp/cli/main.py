@@ -228,7 +228,7 @@ def resume(
 def evaluate(model_dir: Path, data: tuple[str, ...], split: str, metrics: str | None, as_json: bool) -> None:
     from distbp.cli.data import given_for, open_model
     from distbp.core.errors import DataError
-    from distbp.run.progress import number
+    from distbp.run.epoch_table import number
     from distbp.run.splits import skipped_note
 
     model = open_model(model_dir)

@@ -247,7 +247,7 @@ def _service_status(service: Service, as_json: bool) -> None:
 
 def _described(found: Mapping[str, Any]) -> str:
     from distbp.cli.text import ago, cell_text
-    from distbp.run.progress import duration
+    from distbp.run.live import duration
 
     progress = found["progress"] or {}
     reason = f" ({found['reason']})" if found["reason"] else ""

@@ -6,8 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distbp.engine.memory_need import size as size
-from distbp.run.progress import duration, number
+from distbp.run.epoch_table import number
+from distbp.run.live import duration
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, NoReturn, Self
 
 from distbp.core.arguments import workers_given
@@ -100,9 +100,7 @@ class Interrupts:
                 self._former[number] = signal.signal(number, self._handle)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         # A command that was stopped has only its last words to say.
         leaving = self._control.stopping and self._former.get(signal.SIGTERM) is terminate
         for number, handler in self._former.items():

@@ -58,8 +58,6 @@ from distbp.nn.network import Carry, Network, Tensor, aligned_vector
 if TYPE_CHECKING:
     from distbp.job import TrainingJob
 
-__all__ = ["MODEL", "WEIGHTS", "Model", "load_model", "params_digest", "save_model", "write_model"]
-
 FORMAT, VERSION = "distbp model", 1
 _MAX_JSON_BYTES = 1 << 28
 _MAX_LAYERS = 10_000

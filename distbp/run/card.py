@@ -9,8 +9,8 @@ from typing import Any
 
 from distbp.core.metric_names import measured, spans_decades
 from distbp.nn.metrics import less_is_better
+from distbp.run.epoch_table import number
 from distbp.run.measured import Metrics, is_number
-from distbp.run.progress import number
 
 WIDTH, HEIGHT, MARGIN = 360, 120, 6
 _MOST_POINTS = 200  # of a curve: one for two pixels

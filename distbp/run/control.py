@@ -15,7 +15,7 @@ from pathlib import Path
 
 from distbp.core.arguments import path_given, workers_given
 from distbp.core.errors import StorageError
-from distbp.core.interrupts import Control as Control
+from distbp.core.interrupts import Control
 from distbp.core.storage import DISK, commit_file, explained
 from distbp.run.run_directory import LOCK, is_run, read_result
 

@@ -20,11 +20,8 @@ from typing import TextIO
 from distbp.core.metric_names import SPLITS
 from distbp.core.words import counted, snake_case
 from distbp.run import events
-from distbp.run.epoch_table import WIDTH, in_order, table_head, table_row
-from distbp.run.epoch_table import number as number
-from distbp.run.live import Pace as Pace
-from distbp.run.live import bar
-from distbp.run.live import duration as duration
+from distbp.run.epoch_table import WIDTH, in_order, number, table_head, table_row
+from distbp.run.live import Pace, bar, duration
 from distbp.run.result import Result
 from distbp.run.run_directory import as_json
 

@@ -13,7 +13,7 @@ from distbp.core.imports import missing
 from distbp.core.words import counted
 
 if TYPE_CHECKING:
-    from distbp.model.folder import Model
+    from distbp.model.predictor import Model
     from distbp.run.curves import Picture
     from distbp.run.measured import Metrics
 

@@ -25,7 +25,8 @@ from distbp.engine.blueprint import Blueprint
 from distbp.engine.evaluation import values
 from distbp.job import TrainingJob
 from distbp.job.members import networks
-from distbp.model.folder import MODEL, load_model
+from distbp.model.archive import MODEL
+from distbp.model.folder import load_model
 from distbp.run import agreement, checkpoint
 from distbp.run.blueprints import make_blueprint
 from distbp.run.checkpoint import Checkpoint

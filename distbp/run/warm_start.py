@@ -131,7 +131,7 @@ def keep_init(source: Path | None, run_dir: Path, *, optimizer: bool, disk: Disk
     target = run_dir / INIT
     if source is None or target.is_dir():
         return
-    from distbp.model.folder import MODEL, WEIGHTS
+    from distbp.model.archive import MODEL, WEIGHTS
 
     new = run_dir / f".new-{INIT}"
     with explained(target):

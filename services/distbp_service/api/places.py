@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 
 from distbp.core.errors import DataError
 from distbp.data.safety import resolve
-from distbp.model.folder import MODEL, WEIGHTS
+from distbp.model.archive import MODEL, WEIGHTS
 from distbp.run.checkpoint import MANIFEST, STATE, list_steps
 from distbp_service.errors import NotFoundError
 

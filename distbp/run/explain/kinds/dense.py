@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,21 +47,21 @@ def read(spec: Spec, ops: Ops) -> Numbers:
     return {name: found[name][0].reshape(spec["shape"]) if found[name] else None for name in names}
 
 
-def activation_columns(step: LayerStep) -> Sequence[Columns]:
+def _columns(step: LayerStep) -> Sequence[Columns]:
     columns = (("z", "z"), ("a", "a"), ("f'(z)", "f_prime"))
     return (columns if step.has("f_prime") else columns[:2],)
 
 
-def activation_back_columns(step: LayerStep) -> Sequence[Columns]:
+def _back_columns(step: LayerStep) -> Sequence[Columns]:
     columns = (("dE/da", "dE_da"), ("f'(z)", "f_prime"), ("delta", "delta"))
     return (columns if step.has("f_prime") else columns[::2],)
 
 
-def delta_rule(step: LayerStep) -> Sequence[str]:
+def _delta_rule(step: LayerStep) -> Sequence[str]:
     return ("delta = dE/da * f'(z)" if step.has("f_prime") else SOFTMAX_BACK,)
 
 
-def delta_of(step: LayerStep, place: Place, from_above: Callable[[Place], str]) -> list[str]:
+def _delta_of(step: LayerStep, place: Place, from_above: Callable[[Place], str]) -> list[str]:
     name, delta, first = at(place), plain(step.get("delta")[place]), arriving(step, place, from_above)
     if not step.has("f_prime"):
         return [*first, f"delta{name} = {delta}"]
@@ -75,6 +76,18 @@ def after(step: LayerStep, place: Place) -> str:
 
 def below(step: LayerStep) -> str:
     return f"BP2  dE/da = W^T delta of layer {step.number}"
+
+
+# A kind of layer with an activation; it tells the rest.
+activating = partial(
+    Kind,
+    read=read,
+    back_rules=_delta_rule,
+    tables=_columns,
+    back_tables=_back_columns,
+    brought=_delta_of,
+    drawn=lambda step: ("a", "delta"),
+)
 
 
 # Dense ------------------------------------------------------------------------------------------------
@@ -157,11 +170,15 @@ def _rule(step: LayerStep) -> str:
     return f"{text};  x are the inputs times {plain(_factor(step.options, step.x))}" if ntk else text
 
 
-DENSE = Kind(
-    read=read, forward=_forward, backward=_backward, rule=_rule, back_rules=delta_rule,
-    tables=activation_columns, back_tables=activation_back_columns, made=_made, brought=delta_of,
-    hands_rule=_below, hands=_hands, weights=_weights, drawn=lambda step: ("a", "delta"),
-)  # fmt: skip
+DENSE = activating(
+    forward=_forward,
+    backward=_backward,
+    rule=_rule,
+    made=_made,
+    hands_rule=_below,
+    hands=_hands,
+    weights=_weights,
+)
 
 
 # Activations ------------------------------------------------------------------------------------------
@@ -179,17 +196,11 @@ def _taken(step: LayerStep) -> str:
     return "the input" if source < 0 else f"the output of layer {source}"
 
 
-ACTIVATION = Kind(
-    read=read,
+ACTIVATION = activating(
     forward=lambda spec, own, inputs: {"z": inputs[0], "a": activate(spec, inputs[0])},
     backward=_activate_back,
     rule=lambda step: f"a = {step.activation}(z), z {_taken(step)}",
-    back_rules=delta_rule,
-    tables=activation_columns,
-    back_tables=activation_back_columns,
     made=lambda step, place: [after(step, place)],
-    brought=delta_of,
     hands_rule=lambda step: f"dE/da = delta of layer {step.number}",
     hands=lambda step, which, place: short(float(step.get("delta")[place])),
-    drawn=lambda step: ("a", "delta"),
 )

@@ -8,15 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from distbp.run.explain.kinds.dense import (
-    activation_back_columns,
-    activation_columns,
-    after,
-    below,
-    delta_of,
-    delta_rule,
-    read,
-)
+from distbp.run.explain.kinds.dense import activating, after, below
 from distbp.run.explain.loops import activate, slope, through
 from distbp.run.explain.numbers import (
     Back,
@@ -109,22 +101,16 @@ def _weights(step: LayerStep) -> Mapping[str, Weight]:
     }
 
 
-CONVOLUTION = Kind(
-    read=read,
+CONVOLUTION = activating(
     forward=_forward,
     backward=_backward,
     rule=lambda step: (
         f"z[f, y, x] = sum over the window of w[f, c, u, v] * x + b[f],  a = {step.activation}(z)"
     ),
-    back_rules=delta_rule,
-    tables=activation_columns,
-    back_tables=activation_back_columns,
     made=lambda step, place: convolved(step, place, window_terms(step, place)),
-    brought=delta_of,
     hands_rule=lambda step: f"{below(step)}, summed over the windows",
     hands=convolution_hands,
     weights=_weights,
-    drawn=lambda step: ("a", "delta"),
 )
 
 
