@@ -12,7 +12,7 @@ from rigs import Rig, classes, make_job, make_rig
 from distbp.engine.parameter_server import NO_PLATEAU
 from distbp.optim.schedules import PlateauState
 from distbp.run.plan import speed_model
-from distbp.run.plan.plan import Plan, predict
+from distbp.run.plan.plan import JobPlan, predict
 from distbp.run.plan.speed_model import Layout, Work
 from distbp.team import auto as auto_workers
 from distbp.team.auto import MEASURE_S, REPAY_S, AutoTeam, candidates, choose
@@ -134,7 +134,7 @@ def test_a_plan_advises_what_auto_chooses(
     rig = make_rig(make_job(LAYERS, batch_size=16, epochs=epochs, shards=2), classes(64))
     work, machine, layout = Work(2, shard_s, 4_000, 1e-6), speed_model.Machine(cores=2), Layout()
     total = rig.blueprint.total_steps
-    plan = Plan("made", 1000, 16, total, work, machine, layout, *predict(work, machine, layout))
+    plan = JobPlan("made", 1000, 16, total, work, machine, layout, *predict(work, machine, layout))
     house = House(rig, {step.workers: step.total_s for step in plan.here}, monkeypatch)
     step = 0
     while not house.said and step < total:

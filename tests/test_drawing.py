@@ -15,7 +15,7 @@ import distbp
 from distbp.cli.main import group
 from distbp.core.errors import JobError
 from distbp.job import TrainingJob
-from distbp.job.graph import Node, drawn, graph_of, is_graph, lanes
+from distbp.job.graph import GraphNode, drawn, graph_of, is_graph, lanes
 from distbp.nn.wiring import DATA
 from distbp.run.plan.picture import WIDE, draw
 
@@ -47,7 +47,7 @@ def job(*layers: Any, loss: Any = "mse") -> TrainingJob:
     return TrainingJob.from_mapping({"model": {"layers": list(layers)}, "loss": loss})
 
 
-def nodes_of(*layers: Any, shape: tuple[int, ...] = (8,), loss: Any = "mse") -> tuple[Node, ...]:
+def nodes_of(*layers: Any, shape: tuple[int, ...] = (8,), loss: Any = "mse") -> tuple[GraphNode, ...]:
     made = job(*layers, loss=loss)
     return graph_of(made.model.layers, shape, loss=made.loss)
 

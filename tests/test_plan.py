@@ -19,7 +19,7 @@ from distbp.core import settings
 from distbp.core.errors import ExchangeError
 from distbp.engine import numerics
 from distbp.run.plan import calibrate
-from distbp.run.plan.plan import Plan, describe, draw_speedups, plan_job, predict, predict_apart
+from distbp.run.plan.plan import JobPlan, describe, draw_speedups, plan_job, predict, predict_apart
 from distbp.run.plan.speed_model import Layout, Machine, Work
 
 FLOAT = np.dtype(np.float32)
@@ -32,8 +32,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTBP_KERNELS", "numpy")
 
 
-def made_plan(work: Work, machine: Machine, layout: Layout = Layout()) -> Plan:  # noqa: B008 - frozen
-    return Plan("made", 1000, 64, 5000, work, machine, layout, *predict(work, machine, layout))
+def made_plan(work: Work, machine: Machine, layout: Layout = Layout()) -> JobPlan:  # noqa: B008 - frozen
+    return JobPlan("made", 1000, 64, 5000, work, machine, layout, *predict(work, machine, layout))
 
 
 WORK = Work(shards=64, shard_s=2e-3, bytes=4_000_000, update_s=1e-3)
@@ -47,7 +47,7 @@ def test_networks_that_train_apart() -> None:
         (n, round(0.129 / (n or 8), 6)) for n in (0, 1, 2, 3, 4, 6, 8)
     ]
     assert [(n, step.workers, round(step.total_s, 6)) for n, step in nodes] == [(2, 10, 0.0129)]
-    found = Plan("made", 1000, 64, 5000, WORK, MACHINE, Layout(), here, nodes, 10)
+    found = JobPlan("made", 1000, 64, 5000, WORK, MACHINE, Layout(), here, nodes, 10)
     lines = describe(found).splitlines()
     assert lines[0] == "made: 10 networks of 1,000 parameters, batches of 64 in 64 shards, 5,000 steps"
     assert lines[-2:] == [

@@ -30,7 +30,7 @@ from distbp.run import events
 from distbp.run.measured import Metrics
 from distbp.run.result import Result
 from distbp.run.run_directory import read_lines
-from distbp.run.verdict import Expected, Losses, unhealthy
+from distbp.run.verdict import EpochLosses, Expected, unhealthy
 
 Run = Callable[..., Result]
 SMALL = {"batch_size": 16, "shards": 2, "epochs": 6}
@@ -161,18 +161,18 @@ def test_inputs_that_are_not_scaled(run: Run) -> None:
 @pytest.mark.parametrize(
     ("losses", "ended", "names"),
     [
-        (Losses(2.4, 0.1, 0.1, 9), True, set()),
-        (Losses(2.4, 2.303, 2.303, 9), True, {"no_better"}),
-        (Losses(2.4, 2.4, 2.4, 1), False, set()),  # it has just begun
-        (Losses(2.4, 2.4, 2.4, 1), True, {"no_better"}),
-        (Losses(1.0, 0.5, 4e4, 9), True, {"diverged"}),
-        (Losses(4e4, 4e4, 4e4, 1), False, {"diverged"}),
-        (Losses(400.0, 30.0, 30.0, 3), False, set()),  # it comes down
+        (EpochLosses(2.4, 0.1, 0.1, 9), True, set()),
+        (EpochLosses(2.4, 2.303, 2.303, 9), True, {"no_better"}),
+        (EpochLosses(2.4, 2.4, 2.4, 1), False, set()),  # it has just begun
+        (EpochLosses(2.4, 2.4, 2.4, 1), True, {"no_better"}),
+        (EpochLosses(1.0, 0.5, 4e4, 9), True, {"diverged"}),
+        (EpochLosses(4e4, 4e4, 4e4, 1), False, {"diverged"}),
+        (EpochLosses(400.0, 30.0, 30.0, 3), False, set()),  # it comes down
     ],
 )
-def test_verdicts(losses: Losses, ended: bool, names: set[str]) -> None:
+def test_verdicts(losses: EpochLosses, ended: bool, names: set[str]) -> None:
     assert set(unhealthy(Expected(2.302, 2.303, 1.0), losses, {}, ended)) == names
-    negative = Losses(*(loss - 100 for loss in losses[:3]), losses.epochs)
+    negative = EpochLosses(*(loss - 100 for loss in losses[:3]), losses.epochs)
     assert "diverged" not in unhealthy(Expected(-97.7, -97.7, 1.0), negative, {}, ended) or losses.last > 1e3
 
 

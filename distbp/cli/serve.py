@@ -77,7 +77,7 @@ def serve(only: Any, **given: Any) -> None:
 def open_store(data: Path | None, database: str | None) -> Iterator[Any]:
     """The store of the service whose folder or database is given, or set by the environment."""
     _door()
-    from distbp_service.serve import Plan, opened
+    from distbp_service.serve import ServePlan, opened
 
     home, where = _home(data), database or settings.get("DISTBP_SERVICE_DATABASE")
     if not where and not (home / "distbp.db").exists():
@@ -85,7 +85,7 @@ def open_store(data: Path | None, database: str | None) -> Iterator[Any]:
             f"{home} is no folder of a service: it holds no distbp.db. Name the one given to `distbp serve`"
             " with --data, or its database with --database"
         )
-    with opened(Plan(home=home, database=where)) as store:
+    with opened(ServePlan(home=home, database=where)) as store:
         yield store
 
 
@@ -106,7 +106,7 @@ def _door() -> Any:
 
 def _plan(only: Any, given: dict[str, Any]) -> Any:
     """What was said on the command line, and else by the environment."""
-    from distbp_service.serve import Plan
+    from distbp_service.serve import ServePlan
 
     def chosen(option: str, name: str) -> Any:
         value = given[option]
@@ -115,7 +115,7 @@ def _plan(only: Any, given: dict[str, Any]) -> Any:
     work, files = chosen("work", "WORK"), chosen("files", "DATA")
     if files and not user_path(files).is_dir():
         raise SettingsError(f"the folder {files} with files that jobs may name does not exist. Make it")
-    return Plan(
+    return ServePlan(
         home=_home(given["data"]),
         host=chosen("host", "HOST"),
         port=chosen("port", "PORT"),

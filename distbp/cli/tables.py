@@ -17,7 +17,7 @@ from distbp.core.words import counted
 
 if TYPE_CHECKING:
     from distbp.data.columns.reading import RawTable
-    from distbp.data.columns.types import Facts
+    from distbp.data.columns.types import ColumnFacts
 
 _LEVELS = 4  # shown of a column
 _CLASSES = 10
@@ -102,7 +102,7 @@ def job_for_table(path: str, target: str, sets: tuple[str, ...] = ()) -> str:
 
 def look(
     path: str, *, skip: bool = False, missing: Sequence[str] | None = None
-) -> tuple[dict[str, Any], RawTable, dict[str, Facts]]:
+) -> tuple[dict[str, Any], RawTable, dict[str, ColumnFacts]]:
     """The source that a path (or a mapping as a job writes it) means, its table, and the facts of its
     columns. skip: without rows that cannot be cut into cells. missing: the texts of missing cells; None: the
     usual ones."""
@@ -132,7 +132,7 @@ def look(
     )
 
 
-def lines(table: RawTable, facts: Mapping[str, Facts], target: str | None) -> Iterator[str]:
+def lines(table: RawTable, facts: Mapping[str, ColumnFacts], target: str | None) -> Iterator[str]:
     """The description in words, 80 columns wide where names are short."""
     from distbp.data.columns.kinds import automatic
     from distbp.data.columns.types import WORDS
@@ -162,7 +162,7 @@ def lines(table: RawTable, facts: Mapping[str, Facts], target: str | None) -> It
         yield from _balance(facts[target])
 
 
-def _balance(found: Facts) -> Iterator[str]:
+def _balance(found: ColumnFacts) -> Iterator[str]:
     if not found.levels:
         return
     yield ""
@@ -178,7 +178,7 @@ def _balance(found: Facts) -> Iterator[str]:
         yield f"  the rarest is {_cut(rest[-1][0], 24)} ({rest[-1][1]:,})"
 
 
-def _range(found: Facts) -> str:
+def _range(found: ColumnFacts) -> str:
     if found.low is not None and found.high is not None:
         if found.type == "date":
             return f"{_day(found.low)} to {_day(found.high)}"
@@ -203,7 +203,7 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
-def _rows(facts: Mapping[str, Facts]) -> int:
+def _rows(facts: Mapping[str, ColumnFacts]) -> int:
     return next(iter(facts.values())).rows
 
 
@@ -213,7 +213,7 @@ def _dialect(table: RawTable) -> dict[str, Any] | None:
     return found and {"delimiter": found.delimiter, "header": found.header, "why": found.why}
 
 
-def _plain(found: Facts, kind: str) -> dict[str, Any]:
+def _plain(found: ColumnFacts, kind: str) -> dict[str, Any]:
     levels = found.levels and dict(sorted(found.levels.items(), key=lambda one: (-one[1], one[0]))[:100])
     return {
         "name": found.name,

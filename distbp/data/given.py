@@ -9,11 +9,11 @@ import numpy as np
 
 from distbp.core.errors import DataError
 from distbp.data.frames import names_of
-from distbp.data.table import Columns
+from distbp.data.table import ColumnNames
 from distbp.nn.layers.base import Array
 
 
-def columns_of(values: Any, name: str) -> Columns | None:
+def columns_of(values: Any, name: str) -> ColumnNames | None:
     """The names of the columns of a frame (of pandas, or one like it); None for what has none.
 
     Raises DataError for a name that two columns have.
@@ -32,7 +32,7 @@ def columns_of(values: Any, name: str) -> Columns | None:
     return names
 
 
-def arranged(inputs: Array, columns: Columns | None, wanted: Columns | None, name: str) -> Array:
+def arranged(inputs: Array, columns: ColumnNames | None, wanted: ColumnNames | None, name: str) -> Array:
     """Inputs (n, features) with the names `columns` in the order of `wanted`; as they are where one of them
     has no names. Raises DataError for a column that is missing or not known."""
     if columns is None or wanted is None or columns == wanted:

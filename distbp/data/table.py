@@ -29,7 +29,7 @@ from distbp.nn.layers.base import Array, Shape
 from distbp.nn.losses.several import by_output
 from distbp.nn.named_inputs import NamedInput
 
-Columns = tuple[str | int, ...]
+ColumnNames = tuple[str | int, ...]
 _CHUNK_ELEMENTS = 2**18  # part of the numerics: the statistics are added up chunk by chunk
 
 
@@ -51,7 +51,7 @@ class Table:
     row_numbers: Array | None = None
     name: str = ""
     targets_name: str = ""
-    columns: Columns | None = None
+    columns: ColumnNames | None = None
     marks: tuple[tuple[int, ...], ...] = ()
     row_names: tuple[str, ...] | None = None
     skipped: Mapping[str, int] = field(default_factory=dict)
@@ -151,7 +151,7 @@ def build(
     name: str = "the array",
     targets_name: str = "",
     weights_name: str = "",
-    columns: Columns | None = None,
+    columns: ColumnNames | None = None,
     marks: tuple[tuple[int, ...], ...] = (),
 ) -> Table:
     """The table of rows [start, stop) (default all) of raw arrays; shapes, lengths and dtypes are checked.

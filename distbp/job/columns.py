@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from distbp.job.faults import Part, Words, at_most, line, raised, shown
+from distbp.job.faults import JobPart, Words, at_most, line, raised, shown
 from distbp.job.kinds import Flag, Number, Text, Whole, kind
 from distbp.job.tables import TABLES
 
@@ -38,7 +38,7 @@ def _text(value: Any) -> str:
 ColumnName = Annotated[Text, BeforeValidator(_name), Field(min_length=1), Words("the name of a column")]
 
 
-class Target(Part):
+class Target(JobPart):
     """What is predicted: a column of the table. Its name alone will do."""
 
     column: ColumnName = Field(description="the name of the column; its number where there is no header")
@@ -54,7 +54,7 @@ class Target(Part):
     )
 
 
-class Split(Part):
+class Split(JobPart):
     """Shares of the rows of `train` that only measure. Rows are split first; all statistics are those of
     the rows that train."""
 
@@ -76,7 +76,7 @@ class Split(Part):
         return self
 
 
-class Windows(Part):
+class Windows(JobPart):
     """Samples from a series. A sample is `length` rows, one after the other: the input columns, and the
     target itself where it is a number. Its target is that of a later row. No window crosses into another set
     or series."""

@@ -1,7 +1,8 @@
 """From pydantic's errors to faults a person can mend: what was found, what is allowed, the nearest name.
 
-Every part of a job derives from `Part`, whose validator rewrites pydantic's errors while it still knows which
-fields the part has. So a fault's path holds only what the user wrote (no union tags, no validator names).
+Every part of a job derives from `JobPart`, whose validator rewrites pydantic's errors while it still knows
+which fields the part has. So a fault's path holds only what the user wrote (no union tags, no names of
+validators).
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def details(error: ValidationError) -> list[Any]:
     return error.errors(include_url=False)
 
 
-class Part(BaseModel):
+class JobPart(BaseModel):
     """A part of a job: immutable, no other fields than its own, every fault with its path."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)

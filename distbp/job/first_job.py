@@ -13,7 +13,7 @@ from distbp.core.errors import DataError, Fault, JobError
 from distbp.core.words import counted
 from distbp.data.columns import kinds
 from distbp.data.columns.names import unknown_column
-from distbp.data.columns.types import WORDS, Facts
+from distbp.data.columns.types import WORDS, ColumnFacts
 from distbp.job import recipes
 from distbp.job.text import write_yaml
 from distbp.job.training_job import TrainingJob
@@ -24,7 +24,7 @@ SHARE = 0.15  # of the rows, for each of the validation and the test set
 _SHOWN = 200  # columns that the job lists
 
 
-def first_job(source: Mapping[str, Any], facts: Mapping[str, Facts], target: str) -> tuple[str, str]:
+def first_job(source: Mapping[str, Any], facts: Mapping[str, ColumnFacts], target: str) -> tuple[str, str]:
     """The job for the table of `source` (its fields, as a job writes them) as a page of YAML, and why it
     predicts what it does. Raises JobError for a target that the table does not have, DataError for one that
     nothing can be learned of."""
@@ -78,7 +78,7 @@ def _name(path: str) -> str:
     return name[:100] or "table"
 
 
-def task_of(target: Facts) -> tuple[int, str]:
+def task_of(target: ColumnFacts) -> tuple[int, str]:
     """How many classes the target has, 0 where it is a number to be predicted, and why. Raises DataError
     where nothing can be learned of it."""
     levels = target.levels
@@ -104,14 +104,14 @@ def task_of(target: Facts) -> tuple[int, str]:
     return len(levels), f"{target.name!r} has {len(levels)} levels, which are predicted as classes"
 
 
-def _constant(target: Facts) -> DataError:
+def _constant(target: ColumnFacts) -> DataError:
     return DataError(
         f"the target {target.name!r} has one value in all rows, so that there is nothing to learn; choose"
         " another"
     )
 
 
-def _kind(facts: Facts, number: Mapping[str, Any]) -> Any:
+def _kind(facts: ColumnFacts, number: Mapping[str, Any]) -> Any:
     """The kind that a column gets, as a job writes it; one whose cells are all missing is dropped. number:
     the kind of numbers."""
     if facts.type == "empty":
@@ -120,14 +120,14 @@ def _kind(facts: Facts, number: Mapping[str, Any]) -> Any:
     return dict(number) if isinstance(kind, kinds.Number) and len(number) > 1 else str(kind.type)
 
 
-def counting(facts: Mapping[str, Facts], target: str | None) -> list[str]:
+def counting(facts: Mapping[str, ColumnFacts], target: str | None) -> list[str]:
     """Columns that only count the rows; none where nothing else can be an input."""
     inputs = [one for one in facts.values() if one.name != target and kinds.automatic(one).type != "text"]
     found = [one.name for one in inputs if _counts(one)]
     return found if len(found) < len(inputs) else []
 
 
-def _counts(facts: Facts) -> bool:
+def _counts(facts: ColumnFacts) -> bool:
     """Whether a column only counts the rows: whole numbers without gaps, each once."""
     if facts.type != "whole" or facts.missing or facts.low is None or facts.high is None or facts.rows < 20:
         return False

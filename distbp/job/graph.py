@@ -24,7 +24,7 @@ _UNSHOWN = ("type", "name", "inputs", "shares", "features")
 
 
 @dataclass(frozen=True)
-class Node:
+class GraphNode:
     """A layer. `sources`: numbers of layers, -1 the data, None for `names` that are not known. `shape`: of
     its output, None where it is not known. `tensors`: the parameters that it has, name -> shape; `shared`:
     those of other layers that it uses, in words. `wrong`: it is at fault. `loss`: of an output, its loss in
@@ -57,7 +57,7 @@ def size(shape: Shape | None) -> str:
 
 def graph_of(
     layers: Sequence[Layer], input_shape: Shape | None, faults: Sequence[Fault] = (), loss: Any = None
-) -> tuple[Node, ...]:
+) -> tuple[GraphNode, ...]:
     """The nodes of layers whose names and shapes may be at fault. input_shape: None where it is not known.
     loss: of the job; None: the last layer gives the outputs."""
     words = _losses(layers, loss)
@@ -75,7 +75,7 @@ def graph_of(
             name: shape for name, shape in (tensors[number] or {}).items() if (number, name) not in sharing
         }
         nodes.append(
-            Node(
+            GraphNode(
                 number, layer.type, layer.name, _options(layer), sources,
                 tuple(_called(layers, source, at, layer) for at, source in enumerate(sources)),
                 given[number], own, _shared(layers, sharing, number), str(number) in wrong, words.get(number),
@@ -95,7 +95,7 @@ def _losses(layers: Sequence[Layer], loss: Any) -> dict[int, str]:
     return {n: words[layer.name] for n, layer in enumerate(layers) if layer.name in words}
 
 
-def is_graph(nodes: Sequence[Node]) -> bool:
+def is_graph(nodes: Sequence[GraphNode]) -> bool:
     """Whether it is more than a list: a layer takes something else than what stands above it."""
     return any(node.sources != (node.number - 1,) for node in nodes)
 
@@ -176,7 +176,7 @@ def lanes(wiring: Sequence[Sequence[int | None]], ranks: Mapping[int, int]) -> d
     return found
 
 
-def drawn(nodes: Sequence[Node], input_shape: Shape | None) -> Iterator[str]:
+def drawn(nodes: Sequence[GraphNode], input_shape: Shape | None) -> Iterator[str]:
     """The graph in lines of at most 80 columns: a `*` for each layer, and what it gives runs down from there.
     Above each stand the shapes that it takes."""
     outputs = [node.number for node in nodes if node.loss is not None]

@@ -34,7 +34,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from distbp.core.errors import MOST_FAULTS
 from distbp.core.options import REQUIRED, OptionError
-from distbp.job.faults import Part, Words, line, nearest, raised, shown, unknown
+from distbp.job.faults import JobPart, Words, line, nearest, raised, shown, unknown
 
 Tables = Mapping[str, Mapping[str, Any]]
 # Where a JSON Schema will hold the kinds of a table; `distbp.job.schema` puts the real place.
@@ -203,7 +203,7 @@ def _model(name: str, cls: type, what: str, tables: Tables, key: str) -> type[Ba
             Field(**default, **bounds, description=field.metadata.get("help", "")),
         )
     title = "".join(part.capitalize() for part in f"{name}_{what}".replace(" ", "_").split("_"))
-    return create_model(title, __base__=Part, __doc__=_first_paragraph(cls), **fields)
+    return create_model(title, __base__=JobPart, __doc__=_first_paragraph(cls), **fields)
 
 
 def _each_at_least(least: int) -> collections.abc.Callable[[Any], Any]:

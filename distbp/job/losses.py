@@ -10,7 +10,7 @@ from pydantic import Field, GetJsonSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, core_schema
 
 from distbp.core.errors import MOST_FAULTS
-from distbp.job.faults import Part, details, line, raised
+from distbp.job.faults import JobPart, details, line, raised
 from distbp.job.kinds import PLACE, Kind, Number, plain
 from distbp.nn.losses import LOSSES
 from distbp.nn.losses.several import Losses, OutputLoss
@@ -19,7 +19,7 @@ MOST_OUTPUTS = 1000
 FACTOR = "factor"
 
 
-class Weighed(Part):
+class Weighed(JobPart):
     """What each of several losses has beside its options."""
 
     factor: Number = Field(default=1.0, ge=0, description="of this loss in the sum of all")

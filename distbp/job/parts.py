@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from distbp.core.arguments import MAX_WORKERS
 from distbp.job.columns import ColumnName, Columns, Missing, Split, TargetField, Windows
-from distbp.job.faults import Part, Words, at_most, line, native, raised, shown
+from distbp.job.faults import JobPart, Words, at_most, line, native, raised, shown
 from distbp.job.kinds import Flag, Number, Text, Whole, kind, one_of
 from distbp.job.losses import LossKind
 from distbp.job.recipes import RecipeName
@@ -42,7 +42,7 @@ else:  # each holds an instance of a row of the table
     Kept = one_of(("preparation", "optimizer"))  # of the model that a job begins with
 
 
-class Data(Part):
+class Data(JobPart):
     """Where the samples lie, and what is done to the inputs before the first layer."""
 
     train: Source | None = Field(
@@ -124,7 +124,7 @@ class Data(Part):
         return self
 
 
-class Model(Part):
+class Model(JobPart):
     """The network: layers in order. Each takes the output of the one above, or of those that its
     `inputs` name. Or a recipe, which is written out when the job is read, with an optimizer, epochs, a batch
     size and early stopping where the job says none."""
@@ -168,7 +168,7 @@ class Model(Part):
         return self
 
 
-class EarlyStopping(Part):
+class EarlyStopping(JobPart):
     """Ends training when a metric no longer improves."""
 
     metric: Text = Field(
@@ -189,7 +189,7 @@ class EarlyStopping(Part):
     )
 
 
-class Checkpoint(Part):
+class Checkpoint(JobPart):
     """When to save the state of training, and which states to keep. Nothing here changes the result."""
 
     every_steps: Whole | None = Field(default=None, ge=1, description="save after every so many steps")
@@ -202,7 +202,7 @@ class Checkpoint(Part):
     )
 
 
-class WorkerRange(Part):
+class WorkerRange(JobPart):
     """A job that grows while CPUs are free and shrinks when they are asked back."""
 
     min: Whole = Field(ge=1, description="never fewer workers than this")
@@ -245,7 +245,7 @@ def _once(value: Any) -> Any:
 
 def _spelling(value: Any) -> str | None:
     """Which member of a union a value can be, so that faults speak of that one only."""
-    if isinstance(value, Mapping | Part):
+    if isinstance(value, Mapping | JobPart):
         return "mapping"
     if isinstance(value, list | tuple):
         return "list"

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from distbp.core.errors import Fault, JobError
 from distbp.job import realmlp
-from distbp.job.faults import Part
+from distbp.job.faults import JobPart
 from distbp.job.losses import outputs_in
 from distbp.job.recipe_columns import completed, is_table, predicts_values, takes_any_value
 from distbp.nn.losses.several import Losses
@@ -119,7 +119,7 @@ def _check(job: Mapping[str, Any], recipe: str) -> None:
 
 def _spelled(value: Any) -> Any:
     """A part of a job that is given as an object, as a mapping of what it says."""
-    return value.model_dump(exclude_unset=True) if isinstance(value, Part) else value
+    return value.model_dump(exclude_unset=True) if isinstance(value, JobPart) else value
 
 
 def _realmlp(job: Mapping[str, Any], rest: Mapping[str, Any], outputs: int) -> dict[str, Any]:

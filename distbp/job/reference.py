@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from distbp.job.columns import Split, Target, Windows
-from distbp.job.faults import Part, allowed_field
+from distbp.job.faults import JobPart, allowed_field
 from distbp.job.kinds import plain
 from distbp.job.parts import (
     Checkpoint,
@@ -25,7 +25,7 @@ from distbp.job.schema import KINDS
 from distbp.job.tables import TABLES
 from distbp.job.training_job import TrainingJob
 from distbp.job.updates import Clip, ParameterGroup, Regularization
-from distbp.nn.layers.base import Facts
+from distbp.nn.layers.base import LayerFacts
 from distbp.nn.metrics import METRICS
 
 _HEAD = """# The job: every field
@@ -79,7 +79,7 @@ loss:
   factor: `validation_digit.loss`. `early_stopping` and `reduce_on_plateau` can watch all of them.
 - With several outputs there is no `class_weight`, no `data.targets: inputs`, and no `data.windows`.
 """
-_PARTS: tuple[tuple[str, type[Part]], ...] = (
+_PARTS: tuple[tuple[str, type[JobPart]], ...] = (
     ("data", Data),
     ("data.target", Target),
     ("data.split", Split),
@@ -121,7 +121,7 @@ def _lines() -> Iterator[str]:
         kind = KINDS[name]
         everywhere = set()
         if name == "layers":
-            everywhere = {field.name for field in dataclasses.fields(Facts)}
+            everywhere = {field.name for field in dataclasses.fields(LayerFacts)}
             yield "Every layer may have these fields; with them any graph without cycles can be written"
             yield "(`examples/transformer.yaml`: the encoder of a transformer).\n"
             model = kind.model(next(iter(kind.table)))

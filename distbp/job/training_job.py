@@ -14,7 +14,7 @@ from distbp.core.storage import user_path
 from distbp.job import text as _text
 from distbp.job.checks import check_job
 from distbp.job.digest import digest
-from distbp.job.faults import Part, Words, at_most, details, left_out, located
+from distbp.job.faults import JobPart, Words, at_most, details, left_out, located
 from distbp.job.graph import drawing_of
 from distbp.job.kinds import Flag, Number, Text, Whole, plain
 from distbp.job.losses import outputs_in
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from distbp.nn.network import Network
 
 
-class TrainingJob(Part):
+class TrainingJob(JobPart):
     """A training job: data, network, loss, optimizer, and how long to train.
 
     It is immutable and holds no data. Made from Python (`TrainingJob(...)`, mappings or instances), or by
@@ -266,7 +266,7 @@ class TrainingJob(Part):
 
 def _without_nulls(part: Any, fields: Any) -> Any:
     """`fields`: of `part`, as plain values."""
-    if not isinstance(part, Part):
+    if not isinstance(part, JobPart):
         return fields
     return {
         name: _without_nulls(getattr(part, name), value)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from distbp.job.faults import Part, line, raised
+from distbp.job.faults import JobPart, line, raised
 from distbp.job.kinds import Flag, Number
 
 
-class Regularization(Part):
+class Regularization(JobPart):
     """Penalties on the weights, added to the averaged gradient before the optimizer."""
 
     l1: Number = Field(default=0.0, ge=0, description="adds l1 * sign(w): the penalty l1 * sum of |w|")
@@ -18,7 +18,7 @@ class Regularization(Part):
     )
 
 
-class ParameterGroup(Part):
+class ParameterGroup(JobPart):
     """How the tensors of a group are updated."""
 
     rate: Number = Field(default=1.0, ge=0, description="a factor on the learning rate; 0: they stay")
@@ -29,7 +29,7 @@ class ParameterGroup(Part):
     )
 
 
-class Clip(Part):
+class Clip(JobPart):
     """Limits on the averaged gradient of the whole batch; `norm` is applied first."""
 
     value: Number | None = Field(default=None, gt=0, description="limit every element to [-value, value]")

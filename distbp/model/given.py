@@ -15,7 +15,7 @@ from distbp.data.given import arranged, as_array, columns_of
 from distbp.data.ids import as_ids
 from distbp.data.named_inputs import check_parts, side_by_side
 from distbp.data.sequences import Samples, blanked, checked_lengths, padded, with_lengths
-from distbp.data.table import Columns
+from distbp.data.table import ColumnNames
 from distbp.nn.named_inputs import NamedInput
 from distbp.nn.network import Network
 
@@ -89,7 +89,7 @@ def _fitted(network: Network, x: Array, lengths: Array) -> Samples:
     return Samples(out, lengths)
 
 
-def rows_of_inputs(named: Sequence[NamedInput], names: Columns | None, x: Any) -> Array:
+def rows_of_inputs(named: Sequence[NamedInput], names: ColumnNames | None, x: Any) -> Array:
     """The rows that hold several inputs side by side. x: a mapping from their names to arrays, a list of such
     mappings, one for each row, or such rows, whose columns may have names. Raises ModelError."""
     if isinstance(x, list | tuple) and x and isinstance(x[0], Mapping):
@@ -108,7 +108,7 @@ def rows_of_inputs(named: Sequence[NamedInput], names: Columns | None, x: Any) -
     return rows
 
 
-def plain_rows(wanted: Shape, names: Columns | None, given: Any) -> Array:
+def plain_rows(wanted: Shape, names: ColumnNames | None, given: Any) -> Array:
     """An array of numbers (rows, *wanted), or rows of as many numbers; names: of the columns, by which those
     of a frame are found. Raises ModelError."""
     try:

@@ -23,7 +23,7 @@ from distbp.data.prepared import tail
 from distbp.data.preprocessing import Preprocessing
 from distbp.data.sequences import Samples
 from distbp.data.several_targets import AllClasses
-from distbp.data.table import Columns
+from distbp.data.table import ColumnNames
 from distbp.engine.evaluation import Measures
 from distbp.engine.numerics import one_blas_thread, quiet
 from distbp.model.answers import as_trained, predicted, probabilities, task_of, with_probabilities
@@ -66,7 +66,7 @@ class Model:
     class_weights: tuple[float, ...] | None
     metrics: tuple[str, ...] | None
     facts: Mapping[str, Any]
-    columns: Columns | None = None
+    columns: ColumnNames | None = None
     shards: int = 1
     kernels: str = "numpy"
     plan: Plan | None = None

@@ -49,7 +49,7 @@ class Initializer(Protocol):
     ) -> Float64Array: ...
 
 
-class Facts:
+class InitializerFacts:
     """`by_data`: what it sets from the training rows; empty where it does not look at them."""
 
     by_data: ClassVar[str] = ""
@@ -70,7 +70,7 @@ def _uniform(shape: Shape, variance: float, generator: np.random.Generator) -> F
 
 
 @dataclass(frozen=True, kw_only=True)
-class Zeros(Facts):
+class Zeros(InitializerFacts):
     """All zeros: for biases and shifts. Weights that start equal stay equal."""
 
     type: Literal["zeros"] = "zeros"
@@ -80,7 +80,7 @@ class Zeros(Facts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Constant(Facts):
+class Constant(InitializerFacts):
     """Every element `value`."""
 
     type: Literal["constant"] = "constant"
@@ -91,7 +91,7 @@ class Constant(Facts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Normal(Facts):
+class Normal(InitializerFacts):
     """N(mean, std squared), whatever the fans."""
 
     type: Literal["normal"] = "normal"
@@ -103,7 +103,7 @@ class Normal(Facts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Uniform(Facts):
+class Uniform(InitializerFacts):
     """Evenly between `low` (included) and `high` (excluded), whatever the fans."""
 
     type: Literal["uniform"] = "uniform"
@@ -115,7 +115,7 @@ class Uniform(Facts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GlorotUniform(Facts):
+class GlorotUniform(InitializerFacts):
     """Uniform with variance 2 / (fan_in + fan_out); the default of dense weights."""
 
     type: Literal["glorot_uniform"] = "glorot_uniform"
@@ -125,7 +125,7 @@ class GlorotUniform(Facts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GlorotNormal(Facts):
+class GlorotNormal(InitializerFacts):
     """Normal with variance 2 / (fan_in + fan_out)."""
 
     type: Literal["glorot_normal"] = "glorot_normal"
@@ -135,7 +135,7 @@ class GlorotNormal(Facts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeUniform(Facts):
+class HeUniform(InitializerFacts):
     """Uniform with variance 2 / fan_in."""
 
     type: Literal["he_uniform"] = "he_uniform"
@@ -145,7 +145,7 @@ class HeUniform(Facts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeNormal(Facts):
+class HeNormal(InitializerFacts):
     """Normal with variance 2 / fan_in."""
 
     type: Literal["he_normal"] = "he_normal"
@@ -155,7 +155,7 @@ class HeNormal(Facts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LecunUniform(Facts):
+class LecunUniform(InitializerFacts):
     """Uniform with variance 1 / fan_in."""
 
     type: Literal["lecun_uniform"] = "lecun_uniform"
@@ -165,7 +165,7 @@ class LecunUniform(Facts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LecunNormal(Facts):
+class LecunNormal(InitializerFacts):
     """Normal with variance 1 / fan_in; the default of Nielsen's book (`weights / sqrt(fan_in)`)."""
 
     type: Literal["lecun_normal"] = "lecun_normal"
@@ -175,7 +175,7 @@ class LecunNormal(Facts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Orthogonal(Facts):
+class Orthogonal(InitializerFacts):
     """`gain` times a matrix with orthonormal rows or columns, whichever are fewer (Saxe et al., ICLR 2014).
 
     A tensor is seen as a matrix (first axis, all others), as PyTorch does. Uniform over such matrices: Q of
@@ -195,7 +195,7 @@ class Orthogonal(Facts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Large(Facts):
+class Large(InitializerFacts):
     """Plain N(0, 1), the "large" initializer of Nielsen's book: shows how saturated units slow learning."""
 
     type: Literal["large"] = "large"
@@ -205,7 +205,7 @@ class Large(Facts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnitVariance(Facts):
+class UnitVariance(InitializerFacts):
     """N(0, 1), and then each unit's weights divided by the deviation of its weighted sums over training rows
     (at most 1024 of them), whatever the inputs' sizes. Of dense weights; layer after layer, as in Mishkin and
     Matas, "All You Need Is a Good Init", ICLR 2016. A unit whose sums are all one keeps its weights."""
@@ -225,7 +225,7 @@ class UnitVariance(Facts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataPoints(Facts):
+class DataPoints(InitializerFacts):
     """For biases of dense layers: minus a mean of the unit's weighted sums over `points` training rows. The
     rows are drawn anew for each unit. The weights of the mean are uniform over those that add up to 1. So
     each unit bends among the data (He+5 of I. Steinwart, "A Sober Look at Neural Network Initializations",
@@ -251,7 +251,7 @@ class DataPoints(Facts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Values(Facts):
+class Values(InitializerFacts):
     """The elements themselves, for worked examples: those of a matrix row by row."""
 
     type: Literal["values"] = "values"

@@ -88,7 +88,7 @@ def frame_of(targets: Array, weights: Array | None = None) -> Frame:
 
 
 @dataclass(frozen=True)
-class Setting:
+class Binding:
     """What a metric is bound to. `k` is the number in `top_k`, else 0. `frame`: of the targets, if known."""
 
     name: str
@@ -126,7 +126,7 @@ def metrics_for(
             faults.append(Fault(f"metrics.{i}", problem))
         else:
             bound[name] = METRICS[kind].bind(
-                Setting(name, loss.task, outputs, loss.takes, loss.predictions, k, frame)
+                Binding(name, loss.task, outputs, loss.takes, loss.predictions, k, frame)
             )
     if faults:
         raise JobError(faults)
@@ -203,7 +203,7 @@ def _mean_metric(
     return BoundMetric(name, 2, accumulate=accumulate, finish=lambda sums: last(_ratio(sums[0], sums[1])))
 
 
-def _accuracy(setting: Setting) -> BoundMetric:
+def _accuracy(setting: Binding) -> BoundMetric:
     """The share of right answers. For several yes-or-no outputs: of right outputs (Keras's binary accuracy;
     scikit-learn counts rows that are right in every output)."""
     threshold = _threshold(setting.takes)
@@ -218,13 +218,13 @@ def _accuracy(setting: Setting) -> BoundMetric:
     return _mean_metric(setting.name, setting.outputs, rule)
 
 
-def _class_accuracy(setting: Setting) -> BoundMetric:
+def _class_accuracy(setting: Binding) -> BoundMetric:
     """The share of rows whose highest output stands where the highest target does: the accuracy of a network
     that learns one-hot targets through a loss on values, as in Nielsen's book."""
     return _mean_metric(setting.name, 1, lambda y, t: np.equal(y.argmax(axis=1), t.argmax(axis=1)))
 
 
-def _top_k(setting: Setting) -> BoundMetric:
+def _top_k(setting: Binding) -> BoundMetric:
     """The share of rows whose class is among the k highest outputs. Among equal outputs the lower class
     number comes first, as in argmax, so top_1 is the accuracy."""
     classes = np.arange(setting.outputs)
@@ -239,12 +239,12 @@ def _top_k(setting: Setting) -> BoundMetric:
     return _mean_metric(setting.name, setting.outputs, hits)
 
 
-def _of_counts(value: Callable[[Sums, Sums, Sums], Sums]) -> Callable[[Setting], BoundMetric]:
+def _of_counts(value: Callable[[Sums, Sums, Sums], Sums]) -> Callable[[Binding], BoundMetric]:
     """A metric of (both, predicted, actual): the weight of rows of a class that were predicted and are of
     that class, were predicted, and are of that class. The mean over the classes that occur in either,
     as scikit-learn's average="macro"; one yes-or-no output counts its positive side only."""
 
-    def bind(setting: Setting) -> BoundMetric:
+    def bind(setting: Binding) -> BoundMetric:
         n, threshold = setting.outputs, _threshold(setting.takes)
 
         def accumulate_labels(y: Array, targets: Array, weights: Array | None, sums: Sums) -> None:
@@ -298,7 +298,7 @@ def auc_of(scores: Array, positive: Array, weights: Array | None = None) -> floa
     return _ratio(float(np.sum(up * (below + down / 2))), float(up.sum() * down.sum()))
 
 
-def _auc(setting: Setting) -> BoundMetric:
+def _auc(setting: Binding) -> BoundMetric:
     """The area under the ROC curve. Several outputs: the mean over the outputs (one class against the rest,
     on probabilities) for which both sides occur."""
 
@@ -319,17 +319,17 @@ def _auc(setting: Setting) -> BoundMetric:
 # Regression ----------------------------------------------------------------------------------------------
 
 
-def _errors(setting: Setting) -> Callable[[Array, Array], Array]:
+def _errors(setting: Binding) -> Callable[[Array, Array], Array]:
     return lambda y, targets: np.asarray(setting.predictions(y.astype(np.float64)) - targets)
 
 
-def _mae(setting: Setting) -> BoundMetric:
+def _mae(setting: Binding) -> BoundMetric:
     """The mean over rows and outputs of |y - t|."""
     errors = _errors(setting)
     return _mean_metric(setting.name, setting.outputs, lambda y, t: np.abs(errors(y, t)))
 
 
-def _rmse(setting: Setting) -> BoundMetric:
+def _rmse(setting: Binding) -> BoundMetric:
     """The root of the mean over rows and outputs of (y - t)^2."""
     errors, size = _errors(setting), float(setting.size.max())
 
@@ -339,7 +339,7 @@ def _rmse(setting: Setting) -> BoundMetric:
     return _mean_metric(setting.name, setting.outputs, squares, lambda mean: math.sqrt(mean) * size)
 
 
-def _r2(setting: Setting) -> BoundMetric:
+def _r2(setting: Binding) -> BoundMetric:
     """1 - (sum of squared errors) / (sum of squares around the mean target); the mean over the outputs.
 
     Where the targets do not vary: 1 for no error at all, else 0, as scikit-learn. A standard deviation under
@@ -372,7 +372,7 @@ def _r2(setting: Setting) -> BoundMetric:
 @dataclass(frozen=True)
 class MetricRow:
     tasks: tuple[Task, ...]
-    bind: Callable[[Setting], BoundMetric]
+    bind: Callable[[Binding], BoundMetric]
     less_is_better: bool = False
 
 

@@ -16,13 +16,13 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.core.options import OptionError, option
 from distbp.core.streams import Purpose, Stream
-from distbp.optim.facts import Facts
+from distbp.optim.facts import OptimizerFacts
 from distbp.optim.parts import AddL2, Part, ScaleByAdam, ScaleByLearningRate
 from distbp.optim.schedules import Constant, Schedule
 
 
 @dataclass(frozen=True)
-class Evolution(Facts):
+class Evolution(OptimizerFacts):
     """g <- the sum over copies of rank * e, divided by population * sigma; then Adam's step. No derivative
     is needed, so networks with step activations can be trained (Salimans et al., 2017; antithetic pairs,
     ranks)."""

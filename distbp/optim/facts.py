@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from distbp.optim.parts import Part
 
 
-class Facts:
+class OptimizerFacts:
     """The defaults are those of a method without a learning rate, given the gradient of a batch.
 
     `whole_batch`: every step takes the whole training set, and the method finds by itself how far to go.

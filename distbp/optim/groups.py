@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from distbp.nn.tape import merged
 
-Stretches = Sequence[tuple[int, int]]
+Ranges = Sequence[tuple[int, int]]
 Rates = Sequence[tuple[int, int, float]]  # (start, stop, factor)
 
 
@@ -30,7 +30,7 @@ class Groups(NamedTuple):
     stretches: tuple[tuple[int, int, int], ...]
 
 
-def groups_of(decays: Stretches, rates: Rates, size: int) -> Groups:
+def groups_of(decays: Ranges, rates: Rates, size: int) -> Groups:
     """The groups of a vector of `size` numbers. decays: stretches that decay; rates: stretches with a factor
     on the learning rate, the others have 1; both in any order. Raises ValueError where they overlap."""
     decaying = ordered(decays, size)
@@ -55,7 +55,7 @@ def groups_of(decays: Stretches, rates: Rates, size: int) -> Groups:
     return Groups(tuple(kinds), tuple(one for one in found if one[2]))
 
 
-def ordered(stretches: Stretches, size: int, what: str = "decays") -> list[tuple[int, int]]:
+def ordered(stretches: Ranges, size: int, what: str = "decays") -> list[tuple[int, int]]:
     """Returns the stretches in order, with neighbors joined and without empty ones. `what` names them in the
     error. Raises ValueError where they overlap or leave the vector."""
     ends = [0, *(at for stretch in sorted(stretches) for at in stretch), size]

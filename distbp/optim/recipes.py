@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
 from distbp.core.options import OptionError, option, registry
-from distbp.optim.facts import Facts
+from distbp.optim.facts import OptimizerFacts
 from distbp.optim.parts import (
     AddL1,
     AddL2,
@@ -86,7 +86,7 @@ def _l2(strength: float) -> tuple[Part, ...]:
 
 
 @dataclass(frozen=True)
-class SGD(Facts):
+class SGD(OptimizerFacts):
     """w <- w - rate * gradient."""
 
     type: Literal["sgd"] = "sgd"
@@ -99,7 +99,7 @@ class SGD(Facts):
 
 
 @dataclass(frozen=True)
-class _Momentum(Facts):
+class _Momentum(OptimizerFacts):
     nesterov: ClassVar[bool] = False
     type: str
     learning_rate: float = option(0.05, help="step size", gt=0)
@@ -133,7 +133,7 @@ class Nesterov(_Momentum):
 
 
 @dataclass(frozen=True)
-class Adagrad(Facts):
+class Adagrad(OptimizerFacts):
     """s <- s + gradient^2; w <- w - rate * gradient / (sqrt(s) + epsilon). PyTorch's `lr_decay` is a
     schedule's business here."""
 
@@ -150,7 +150,7 @@ class Adagrad(Facts):
 
 
 @dataclass(frozen=True)
-class RMSprop(Facts):
+class RMSprop(OptimizerFacts):
     """v <- decay * v + (1 - decay) * gradient^2; w <- w - rate * gradient / (sqrt(v) + epsilon), through
     momentum where `momentum` is not 0. `centered` divides by the standard deviation."""
 
@@ -170,7 +170,7 @@ class RMSprop(Facts):
 
 
 @dataclass(frozen=True)
-class _Adam(Facts):
+class _Adam(OptimizerFacts):
     type: str
     learning_rate: float = option(0.001, help="step size", gt=0)
     beta1: float = option(0.9, help="the part of the first moment that is kept", ge=0, lt=1)

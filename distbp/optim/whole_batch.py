@@ -15,7 +15,7 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.core.options import option
 from distbp.core.reduction import PIECE
-from distbp.optim.facts import Facts
+from distbp.optim.facts import OptimizerFacts
 
 _TOLERANCE_HELP = "training ends where the Euclidean norm of the gradient is at most this"
 _CURVATURE_HELP = (
@@ -59,7 +59,7 @@ class WholeBatch(Protocol):
 
 
 @dataclass(frozen=True)
-class ConjugateGradient(Facts):
+class ConjugateGradient(OptimizerFacts):
     """d <- -g + beta d with beta = max(0, g (g - g_before) / g_before^2): non-linear conjugate gradients of
     Polak and Ribiere, which begin afresh where beta would be negative (Nocedal and Wright, "Numerical
     Optimization", 2nd ed., section 5.2). Each step is one pass over the training set."""
@@ -86,7 +86,7 @@ class ConjugateGradient(Facts):
 
 
 @dataclass(frozen=True)
-class LBFGS(Facts):
+class LBFGS(OptimizerFacts):
     """d <- -H g, H the inverse Hessian as the last `history` steps show it, by the two loops of J. Nocedal
     (Math. of Computation 35, 1980; Nocedal and Wright, "Numerical Optimization", 2nd ed., algorithm 7.4).
     Each step is one pass over the training set."""

@@ -19,7 +19,7 @@ from distbp.run.result import Result
 from distbp.run.run_directory import METRICS, RunDirectory, json_line, read_lines
 from distbp.run.run_state import RunState
 from distbp.run.splits import Splits, skipped_note
-from distbp.run.verdict import Losses
+from distbp.run.verdict import EpochLosses
 from distbp.team.base import Snapshot, Team
 
 # Hashing takes some 10 ns a parameter, a row of an epoch some 0.06: for so many rows it is 0.3 % of the time.
@@ -39,7 +39,7 @@ def training_values(snapshot: Snapshot) -> dict[str, Any]:
 
 def observed(state: RunState, blueprint: Blueprint, snapshot: Snapshot, step: int) -> RunState:
     """With what the verdict on the run is made of."""
-    losses = Losses.after(state.losses, training_values(snapshot)["train_loss"])
+    losses = EpochLosses.after(state.losses, training_values(snapshot)["train_loss"])
     if step % blueprint.steps_per_epoch:
         return replace(state, losses=losses)
     return replace(state, losses=losses, dead=dead_share(blueprint, snapshot.arrays["epoch_totals"]))

@@ -10,7 +10,7 @@ from distbp.job import TrainingJob
 from distbp.nn.metrics import less_is_better
 from distbp.optim.schedules import PlateauState, plateau_of
 from distbp.run.result import with_nan
-from distbp.run.verdict import Losses
+from distbp.run.verdict import EpochLosses
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class RunState:
     plateau: PlateauState = field(default_factory=PlateauState)
     last_metrics: dict[str, Any] = field(default_factory=dict)
     ended: str = ""
-    losses: Losses | None = None
+    losses: EpochLosses | None = None
     dead: dict[str, float] = field(default_factory=dict)
     best_metrics: dict[str, Any] = field(default_factory=dict)
     aside: dict[str, Any] | None = None
@@ -48,7 +48,7 @@ class RunState:
         plain = {
             "plateau": PlateauState(**data["plateau"]),
             "last_metrics": with_nan(data["last_metrics"]),
-            "losses": Losses(*losses) if losses else None,
+            "losses": EpochLosses(*losses) if losses else None,
         }
         return RunState(**{**data, **plain})
 

@@ -36,7 +36,7 @@ class Expected(NamedTuple):
     inputs: float
 
 
-class Losses(NamedTuple):
+class EpochLosses(NamedTuple):
     """Of the training rows, over whole epochs."""
 
     first: float
@@ -45,10 +45,10 @@ class Losses(NamedTuple):
     epochs: int
 
     @staticmethod
-    def after(before: Losses | None, loss: float) -> Losses:
+    def after(before: EpochLosses | None, loss: float) -> EpochLosses:
         if before is None:
-            return Losses(loss, loss, loss, 1)
-        return Losses(before.first, min(before.lowest, loss), loss, before.epochs + 1)
+            return EpochLosses(loss, loss, loss, 1)
+        return EpochLosses(before.first, min(before.lowest, loss), loss, before.epochs + 1)
 
 
 def expected(blueprint: Blueprint, rows: PreparedRows) -> Expected:
@@ -110,7 +110,9 @@ def _size(blueprint: Blueprint, rows: PreparedRows) -> float:
     return float(np.sqrt(np.mean(np.square(x, dtype=np.float64), axis=0).max()))
 
 
-def unhealthy(expected: Expected, losses: Losses, dead: Mapping[str, float], ended: bool) -> dict[str, str]:
+def unhealthy(
+    expected: Expected, losses: EpochLosses, dead: Mapping[str, float], ended: bool
+) -> dict[str, str]:
     """What is wrong with a run, by name: a sentence for people, saying what to try; empty where all is well.
 
     Names: "diverged", "no_better" (than a constant), "saturated", "unscaled_inputs". `dead`: the share of

@@ -150,10 +150,10 @@ def keep_init(source: Path | None, run_dir: Path, *, optimizer: bool, disk: Disk
         sync_folder(run_dir, disk)
 
 
-TrainingRows = Callable[[], tuple[Rows, int]]  # the training rows, and how many they are
+ReadsTraining = Callable[[], tuple[Rows, int]]  # the training rows, and how many they are
 
 
-def first_arrays(blueprint: Blueprint, folder: Path | None, rows: TrainingRows) -> dict[str, Array]:
+def first_arrays(blueprint: Blueprint, folder: Path | None, rows: ReadsTraining) -> dict[str, Array]:
     """Of the snapshot that a run begins with. "vector" (size,): drawn, by the data where initializers look at
     them, and then what the model in `folder` gives, if any; and the state of the optimizer, where the run
     goes on with it."""

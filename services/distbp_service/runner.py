@@ -49,7 +49,7 @@ from distbp_service.transport import AwayError, HttpTransport, Transport, claim
 FENCED_STATUS = 75
 
 
-class Orders:
+class RunnerOrders:
     """What the service tells this attempt, handed on to the `Control` that training listens to."""
 
     def __init__(self, control: Control) -> None:
@@ -79,7 +79,7 @@ def run(
     attempt has begun (default: ends the process).
     """
     control = Control()
-    orders = Orders(control)
+    orders = RunnerOrders(control)
     home = work / job_id
     with Interrupts(control):
         assignment = _patiently(transport.assignment, over or _leave)

@@ -3,7 +3,7 @@
     serve(Plan(...), say=print)         until SIGINT or SIGTERM
 
 Runners are processes of their own. At the end they are asked to leave checkpoints; their jobs go on when the
-service is started again. In the folder (`Plan.home`):
+service is started again. In the folder (`ServePlan.home`):
 
     distbp.db     the SQLite database, where no other is named
     token         the first token, made at the first start; mode 0600
@@ -43,7 +43,7 @@ from distbp_service.launchers import Launcher, LocalProcess, RayJobs
 from distbp_service.store import Store
 
 log = logging.getLogger("distbp.serve")
-Part = Literal["api", "dispatcher"]
+ServicePart = Literal["api", "dispatcher"]
 _STREAMS_END_S = 2  # open streams are cut after that; their clients come again
 _RUNNERS_END_S = 60.0
 _LOOK_S = 0.1
@@ -52,7 +52,7 @@ _ACCEPTED_AT_ONCE = 64  # and then looked at; each is an open file
 
 
 @dataclass(frozen=True)
-class Plan:
+class ServePlan:
     """What to start, and where.
 
     port: 0 for any that is free. work: None for `home / "work"`. database: a URL; "": SQLite in `home`.
@@ -71,7 +71,7 @@ class Plan:
     launcher: Literal["local", "ray-jobs"] = "local"
     ray: str = ""
     slots: int = 1
-    parts: frozenset[Part] = field(default_factory=lambda: frozenset({"api", "dispatcher"}))
+    parts: frozenset[ServicePart] = field(default_factory=lambda: frozenset({"api", "dispatcher"}))
 
     @property
     def work_folder(self) -> Path:
@@ -87,7 +87,7 @@ class Serving:
     """What a service that has started says. `url`, `token`: None where the API is not part of it. `link`: the
     dashboard's address, which signs in, once."""
 
-    plan: Plan
+    plan: ServePlan
     url: str | None
     token: str | None
     link: str | None = None
@@ -113,7 +113,9 @@ class Stop:
 
 
 def serve(
-    plan: Plan, ready: Callable[[Serving], None] = lambda serving: None, say: Callable[[str], None] = print
+    plan: ServePlan,
+    ready: Callable[[Serving], None] = lambda serving: None,
+    say: Callable[[str], None] = print,
 ) -> None:
     """Runs the parts until SIGINT or SIGTERM, then stops them: the dispatcher first, then runners (each
     leaves a checkpoint), then the API, which hears from them. Call it in the main thread; it waits.
@@ -159,7 +161,7 @@ class Api:
 
     name = "API"
 
-    def __init__(self, plan: Plan, store: Store, port: socket.socket) -> None:
+    def __init__(self, plan: ServePlan, store: Store, port: socket.socket) -> None:
         config = config_from_settings(plan.work_folder)
         most = allowed_connections(config.limits.connections)
         config = replace(
@@ -212,7 +214,7 @@ class Dispatching:
 
     name = "dispatcher"
 
-    def __init__(self, plan: Plan, store: Store, api: Api | None) -> None:
+    def __init__(self, plan: ServePlan, store: Store, api: Api | None) -> None:
         alive = plan.work_folder / "dispatcher.alive"
         url = plan.api_url or _url(replace(plan, host="127.0.0.1") if _any_address(plan.host) else plan)
         self._dispatcher = Dispatcher(
@@ -261,7 +263,7 @@ class Dispatching:
             log.exception("an error that nobody foresaw")
 
 
-def _launcher(plan: Plan) -> Launcher:
+def _launcher(plan: ServePlan) -> Launcher:
     if plan.launcher == "local":
         return LocalProcess(plan.work_folder, data=plan.files)
     if not plan.ray:
@@ -285,7 +287,7 @@ def _probe(url: str) -> Callable[[], bool]:
 
 
 @contextmanager
-def opened(plan: Plan) -> Iterator[Store]:
+def opened(plan: ServePlan) -> Iterator[Store]:
     """The store of a plan, whose folders are made. Raises SettingsError."""
     for folder in (plan.home, plan.work_folder):
         try:
@@ -314,7 +316,7 @@ def opened(plan: Plan) -> Iterator[Store]:
         store.close()
 
 
-def _listen(plan: Plan) -> socket.socket:
+def _listen(plan: ServePlan) -> socket.socket:
     """A socket that listens. Raises SettingsError."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -336,7 +338,7 @@ def _listen(plan: Plan) -> socket.socket:
     return port
 
 
-def _why_not(plan: Plan, error: OSError) -> str:
+def _why_not(plan: ServePlan, error: OSError) -> str:
     place = f"{plan.host}:{plan.port}"
     if isinstance(error, PermissionError):
         return f"{place} may not be used by this user; choose a port above 1023 with --port"
@@ -356,7 +358,7 @@ def _in_url(host: str) -> str:
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
-def _url(plan: Plan) -> str:
+def _url(plan: ServePlan) -> str:
     host = "127.0.0.1" if _any_address(plan.host) else _in_url(plan.host)
     return f"http://{host}:{plan.port}"
 

@@ -462,7 +462,7 @@ def test_scaling_goes_on_within_the_attempt(
 
 def test_orders_are_handed_on_once() -> None:
     control = Control()
-    orders = runner.Orders(control)
+    orders = runner.RunnerOrders(control)
     for workers in (None, 2, 2, 3):
         orders.hear(Answer(0, workers=workers))
     assert (control.asked(), control.asked(), control.stopping) == (3, None, False)

@@ -16,7 +16,7 @@ import distbp.data.columns.csv_text as csv_text
 from distbp import JobError, resume, train
 from distbp.core.errors import ArgumentError
 from distbp.data.columns.cells import as_levels, as_numbers, cleaned
-from distbp.data.columns.store import Room
+from distbp.data.columns.store import MemoryRoom
 from distbp.run.splits import open_splits
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".parquet", ".feather", ".arrow", ".jsonl")
@@ -83,7 +83,7 @@ def test_small_blocks_of_text(digest: str, tmp_path: Path, monkeypatch: pytest.M
 def test_columns_that_are_mapped_from_files(
     digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distbp.data.columns.loading.Room", lambda: Room(1000))
+    monkeypatch.setattr("distbp.data.columns.loading.Room", lambda: MemoryRoom(1000))
     monkeypatch.setenv("DISTBP_PREPARE_BYTES", "1000")
     splits = open_splits(job(write(houses(), tmp_path / "h.csv")), Path())
     assert isinstance(splits.tables["train"].inputs, np.memmap)

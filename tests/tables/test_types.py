@@ -15,11 +15,11 @@ from distbp.data.columns.cells import MISSING, NUMBER, as_dates, as_numbers, mat
 from distbp.data.columns.csv_text import find_dialect
 from distbp.data.columns.kinds import automatic
 from distbp.data.columns.reading import open_raw
-from distbp.data.columns.types import Facts, survey
+from distbp.data.columns.types import ColumnFacts, survey
 from distbp.data.formats.tables import TableFiles
 
 
-def facts(tmp_path: Path, text: str, **options: object) -> dict[str, Facts]:
+def facts(tmp_path: Path, text: str, **options: object) -> dict[str, ColumnFacts]:
     (tmp_path / "t.csv").write_text(text)
     return survey(open_raw(TableFiles(path="t.csv", **options), tmp_path), MISSING, deep=True)
 

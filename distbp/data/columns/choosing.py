@@ -14,7 +14,7 @@ from distbp.data.columns.fitting import reads
 from distbp.data.columns.loading import Use
 from distbp.data.columns.names import unknown_column
 from distbp.data.columns.reading import NamedTable
-from distbp.data.columns.types import WORDS, Facts
+from distbp.data.columns.types import WORDS, ColumnFacts
 
 if TYPE_CHECKING:  # which stands below
     from distbp.data.columns.plan import Plan
@@ -91,7 +91,7 @@ def check_columns(wanted: Wanted, raw: NamedTable) -> None:
         raise JobError(faults)
 
 
-def chosen_kinds(wanted: Wanted, facts: Mapping[str, Facts]) -> tuple[dict[str, Any], list[str]]:
+def chosen_kinds(wanted: Wanted, facts: Mapping[str, ColumnFacts]) -> tuple[dict[str, Any], list[str]]:
     """The kind of every input column, and what to say of those that are left out."""
     targets = wanted.target_columns
     roles = {*targets, wanted.weight, wanted.group, wanted.time}
@@ -138,7 +138,7 @@ def _written(columns: Mapping[str, Any], name: str) -> Any:
     return columns[max(fits, key=lambda pattern: (len(pattern), pattern))] if fits else None
 
 
-def uses_of(wanted: Wanted, chosen: Mapping[str, Any], facts: Mapping[str, Facts]) -> dict[str, Use]:
+def uses_of(wanted: Wanted, chosen: Mapping[str, Any], facts: Mapping[str, ColumnFacts]) -> dict[str, Use]:
     """How each column that is used is read. Raises JobError for roles that a column cannot have."""
     uses = {}
     for name, kind in chosen.items():

@@ -11,7 +11,7 @@ from distbp.nn.layers.columns import EmbeddingCell
 from distbp.nn.layers.periodic import PeriodicEmbedding
 
 if TYPE_CHECKING:  # a job needs no more than the names of the kinds
-    from distbp.data.columns.types import Facts
+    from distbp.data.columns.types import ColumnFacts
 
 _INDICATOR = "a column that says whether the cell was missing; left out: where training rows have holes"
 MOST_LEVELS = 1000  # of text that is taken for a category unless the job says so
@@ -181,7 +181,7 @@ class Drop:
 COLUMNS = registry(Auto, Boolean, Category, Date, Drop, Number, Text)
 
 
-def automatic(facts: Facts, auto: Auto | None = None) -> Any:
+def automatic(facts: ColumnFacts, auto: Auto | None = None) -> Any:
     """The kind of a column by its type and levels. auto: what numbers and categories are."""
     auto = Auto() if auto is None else auto
     if facts.type in ("whole", "number"):

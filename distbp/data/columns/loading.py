@@ -12,7 +12,7 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError
 from distbp.data.columns.reading import NamedTable
-from distbp.data.columns.store import Column, Gathering, Room
+from distbp.data.columns.store import Column, GrowingColumn, MemoryRoom
 from distbp.data.columns.threads import Threads, ahead
 
 _READ_AS = {"number": "number", "date": "date", "boolean": "yes or no", "level": "text"}
@@ -42,7 +42,7 @@ class Loaded:
 
 
 @dataclass
-class BadRows:
+class UnusableRows:
     """Rows that cannot be used, and why; the first one in words."""
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -64,17 +64,17 @@ def load_columns(
     *,
     skip: bool | None,
     read: Mapping[str, Column] = MappingProxyType({}),
-    room: Room | None = None,
+    room: MemoryRoom | None = None,
 ) -> Loaded:
     """Raises DataError with the place of the first bad cell; with `skip`, rows that have one are left out and
     counted. None: nobody has that choice. read: columns whose levels were read before. room: in memory."""
     ready = {n: read[n] for n, use in uses.items() if n in read and use.reads == "level" and not use.numeric}
     if len(ready) == len(uses):  # something has to say how many rows a piece has
         ready.popitem()
-    room = Room() if room is None else room
-    grown = {n: Gathering(use.reads, room, use.numeric) for n, use in uses.items() if n not in ready}
+    room = MemoryRoom() if room is None else room
+    grown = {n: GrowingColumn(use.reads, room, use.numeric) for n, use in uses.items() if n not in ready}
     looked_at = [n for n, use in uses.items() if n in grown or use.role]
-    bad_rows, kept = BadRows(), []
+    bad_rows, kept = UnusableRows(), []
     with Threads() as threads:
         for row, cells in ahead(table.pieces(list(grown))):
             bad = np.zeros(len(next(iter(cells.values()))), bool)

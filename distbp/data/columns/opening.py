@@ -26,9 +26,9 @@ from distbp.data.columns.plan import Plan, TargetCode
 from distbp.data.columns.reading import NamedTable, open_raw
 from distbp.data.columns.series import SeriesCode, in_time
 from distbp.data.columns.splitting import NOBODY, OWNERS, split_rows
-from distbp.data.columns.store import CHUNK_ROWS, Column, Room, Rows
+from distbp.data.columns.store import CHUNK_ROWS, Column, MemoryRoom, WrittenRows
 from distbp.data.columns.threads import Threads
-from distbp.data.columns.types import Facts, survey
+from distbp.data.columns.types import ColumnFacts, survey
 from distbp.data.formats.tables import TableFiles
 from distbp.data.table import Table, build, release_pages
 from distbp.data.windows import Windows
@@ -63,7 +63,7 @@ def _prepared(
     skip, plan = wanted.bad_rows == "skip", wanted.plan
     raw = _raw(sources["train"], folder, confined, skip, None if plan is None else plan.header)
     check_columns(wanted, raw)
-    room = Room()
+    room = MemoryRoom()
     facts = survey(raw, wanted.missing, room=room)
     if plan is None:
         chosen, notes = chosen_kinds(wanted, facts)
@@ -163,7 +163,7 @@ def _check_target(column: Column, rows: Array, target: WantedTarget, table: str,
 def _fit(
     wanted: Wanted,
     chosen: Mapping[str, Any],
-    facts: Mapping[str, Facts],
+    facts: Mapping[str, ColumnFacts],
     train: Loaded,
     rows: Array,
     raw: NamedTable,
@@ -199,7 +199,7 @@ def _tables(
     loaded: Loaded,
     owner: Array,
     raw: NamedTable,
-    facts: Mapping[str, Facts],
+    facts: Mapping[str, ColumnFacts],
     pending: keeping.Pending,
 ) -> dict[str, Table]:
     """The rows of each split that has some, in the order of the table."""
@@ -210,7 +210,7 @@ def _tables(
         if not counts[number]:
             continue
         np.equal(owner, number, out=rows)
-        numbers = Rows((counts[number],), np.int32 if len(owner) < 2**31 else np.int64, _NUMBERS_BYTES)
+        numbers = WrittenRows((counts[number],), np.int32 if len(owner) < 2**31 else np.int64, _NUMBERS_BYTES)
         place = 0
         for start in range(0, len(owner), CHUNK_ROWS):
             part = np.flatnonzero(rows[start : start + CHUNK_ROWS]) + start
@@ -237,7 +237,7 @@ def _tables(
     return found
 
 
-def _targets(code: TargetCode, column: Column, rows: Array, facts: Facts) -> Array:
+def _targets(code: TargetCode, column: Column, rows: Array, facts: ColumnFacts) -> Array:
     """Those of some rows; many are mapped from a file without a name. Booleans of typed files stay so."""
     numbers = code.scaled or bool(code.limits)  # and no classes, however many outputs the network has
     if column.levels is not None:
@@ -249,7 +249,7 @@ def _targets(code: TargetCode, column: Column, rows: Array, facts: Facts) -> Arr
     else:
         dtype = np.dtype(np.int64 if facts.type == "whole" and not numbers else np.float64)
         parts = (code.scale(part) if code.scaled else part for part in column.chunks(rows))
-    store, start = Rows((int(rows.sum()),), dtype, _TARGET_BYTES), 0
+    store, start = WrittenRows((int(rows.sum()),), dtype, _TARGET_BYTES), 0
     for part in parts:
         store.put(start, part)
         start += len(part)
@@ -273,7 +273,7 @@ def _cells(
     small = size <= min(_CELLS_BYTES, limit)
     files = [None if small else pending.cells(split, size) for split in OWNERS]
     stores = [
-        Rows((count, plan.width), dtype, size if small else 0, file)
+        WrittenRows((count, plan.width), dtype, size if small else 0, file)
         for count, file in zip(counts, files, strict=True)
     ]
     starts = range(0, len(owner), CHUNK_ROWS)

@@ -23,7 +23,7 @@ CHUNK_ROWS = 65_536  # part of the numerics: statistics are added up chunk by ch
 
 
 @dataclass
-class Room:
+class MemoryRoom:
     """How many bytes of columns may still be kept in memory."""
 
     left: int = KEPT_BYTES
@@ -34,7 +34,7 @@ class Growing:
     """A column that gets longer, in memory while there is `room`, else in a file."""
 
     dtype: Any
-    room: Room
+    room: MemoryRoom
     pieces: list[Array] = field(default_factory=list)
     file: IO[bytes] | None = None
     count: int = 0
@@ -107,7 +107,7 @@ class Column:
         return found
 
 
-class Rows:
+class WrittenRows:
     """Rows of a split that are written piece by piece, from any thread: in memory up to `limit` bytes, else
     in a new file at `path`; None: in an unnamed temporary one."""
 
@@ -167,10 +167,10 @@ class Levels:
         return piece.map(self._place, -1)
 
 
-class Gathering:
+class GrowingColumn:
     """A column that is being read. `reads`: number, date, boolean or level."""
 
-    def __init__(self, reads: str, room: Room, numeric: bool = False) -> None:
+    def __init__(self, reads: str, room: MemoryRoom, numeric: bool = False) -> None:
         self.reads, self.numeric = reads, numeric
         self._grown = Growing(np.int32 if reads == "level" else np.float64, room)
         self._levels, self._before = Levels(), None

@@ -17,7 +17,7 @@ from distbp.core.arrays import Array
 from distbp.data.columns import cells as c
 from distbp.data.columns.arrow import arrow, is_text
 from distbp.data.columns.reading import NamedTable
-from distbp.data.columns.store import Column, Growing, Levels, Room
+from distbp.data.columns.store import Column, Growing, Levels, MemoryRoom
 from distbp.data.columns.threads import Threads, ahead
 
 COUNTED_LEVELS = 10_000  # of a column; more are "many"
@@ -41,7 +41,7 @@ _OTHER_DATE = r"[0-9]{1,4}([./-])[0-9]{1,2}\1[0-9]{1,4}( .*)?"
 
 
 @dataclass
-class Facts:
+class ColumnFacts:
     """What is known of a column. `type`: a key of `WORDS`. `why`: in words. `levels`: text -> rows, or None
     where they are more than are counted. `low`, `high`: of numbers, and of dates in seconds. `typed`: it is
     stored with a type other than text. `read`: its cells as levels, where they were kept. `plain`: `why` says
@@ -166,7 +166,7 @@ class _Finder:
         if len(self.levels) > COUNTED_LEVELS:
             self.levels = None
 
-    def found(self) -> Facts:
+    def found(self) -> ColumnFacts:
         texts = self.coded.whole()
         self._add(texts, self.counts[1 : len(texts) + 1].tolist())
         read = None if self.kept is None or not len(texts) else Column(self.kept.whole(), texts)
@@ -187,7 +187,7 @@ class _Finder:
         known = self.deep and np.isfinite(self.low)
         low, high = (self.low, self.high) if known else (None, None)
         stored = bool(self.stored)
-        return Facts(
+        return ColumnFacts(
             self.name, kind, why, self.rows, self.missing, self.levels, low, high, stored, read, plain
         )
 
@@ -203,8 +203,8 @@ def _unread(levels: Iterable[str]) -> str:
 
 
 def survey(
-    table: NamedTable, missing: Sequence[str], *, deep: bool = False, room: Room | None = None
-) -> dict[str, Facts]:
+    table: NamedTable, missing: Sequence[str], *, deep: bool = False, room: MemoryRoom | None = None
+) -> dict[str, ColumnFacts]:
     """The facts of every column, from one reading of the whole table in flat memory. `deep`: with ranges,
     missing cells, and the levels of numbers that are stored as such; else of columns that are stored with a
     type no more is read than shows that they are not empty, unless `missing` has numbers or dates. `room`:

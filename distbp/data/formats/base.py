@@ -14,7 +14,7 @@ from typing import Protocol
 
 from distbp.data.table import Table
 
-Rows = tuple[int, int] | None
+RowRange = tuple[int, int] | None
 
 
 class Source(Protocol):

@@ -14,7 +14,7 @@ import numpy as np
 
 from distbp.core.errors import DataError, HostileFileError
 from distbp.core.options import option
-from distbp.data.formats.base import Rows
+from distbp.data.formats.base import RowRange
 from distbp.data.formats.npy import MAX_DIMENSIONS
 from distbp.data.safety import DataFile, check_claim, find
 from distbp.data.table import Table, build, check_range
@@ -38,7 +38,7 @@ def read_header(read: Read, name: str) -> tuple[np.dtype[Any], Shape]:
     return np.dtype(TYPES[magic[2]]), tuple(int(n) for n in np.frombuffer(dims, dtype=">u4"))
 
 
-def read_array(file: DataFile, rows: Rows) -> tuple[Array, int]:
+def read_array(file: DataFile, rows: RowRange) -> tuple[Array, int]:
     """(rows [start, stop) of the array, the number of rows in the file): mapped where the file is plain,
     in memory where it is gzipped. Raises DataError or HostileFileError."""
     with file.path.open("rb") as handle:

@@ -21,7 +21,7 @@ from distbp.core.arrays import Array, Shape
 from distbp.core.errors import DataError, HostileFileError
 from distbp.core.imports import missing
 from distbp.core.options import option
-from distbp.data.formats.base import Rows
+from distbp.data.formats.base import RowRange
 from distbp.data.safety import DataFile, check_claim, find, resolve
 from distbp.data.table import Table, build, check_range
 from distbp.machine.memory import mapped
@@ -44,7 +44,7 @@ class Images:
         None, help="[height, width] that all images get; left out: they have one size already"
     )
     color: bool = option(False, help="three channels (red, green, blue); else one, of grays")
-    rows: Rows = option(None, help="[first, one past the last] image to use, counted from 0")
+    rows: RowRange = option(None, help="[first, one past the last] image to use, counted from 0")
 
     def open(self, folder: Path, confined: bool = False) -> Table:
         if self.resize is not None and not all(1 <= n <= 65_535 for n in self.resize):

@@ -18,7 +18,7 @@ from distbp.core.options import option
 from distbp.data.formats.npy import Header, read_header
 from distbp.data.named_inputs import joined
 from distbp.data.safety import DataFile, check_claim, find
-from distbp.data.table import Columns, Table, build
+from distbp.data.table import ColumnNames, Table, build
 from distbp.data.unpack import read_window
 from distbp.data.zipped import Entries, opened_zip
 from distbp.nn.layers.base import Array
@@ -155,7 +155,7 @@ class Npz:
         )
         return replace(table, named_inputs=named)
 
-    def _column_names(self, columns: Array, inputs: Array) -> Columns:
+    def _column_names(self, columns: Array, inputs: Array) -> ColumnNames:
         names = tuple(columns.ravel().tolist()) if columns.dtype.kind in "iU" else ()
         if columns.shape != inputs.shape[1:] or len(set(names)) != len(columns):
             raise DataError(

@@ -17,7 +17,7 @@ from distbp.core import settings
 from distbp.core.errors import DataError
 from distbp.core.options import option
 from distbp.core.streams import Purpose, Stream, generator
-from distbp.data.formats.base import Rows
+from distbp.data.formats.base import RowRange
 from distbp.data.table import Table, build, check_range
 from distbp.nn.layers.base import Array
 
@@ -31,7 +31,7 @@ _SEED = "of the set; the same options and seed give the same rows"
 
 
 def _generate(
-    name: str, samples: int, rows: Rows, seed: int, width: int, begin: Begin, shared: int = 0
+    name: str, samples: int, rows: RowRange, seed: int, width: int, begin: Begin, shared: int = 0
 ) -> Table:
     """width: numbers in a row. shared: numbers that `begin` draws. Raises DataError before any of it is made
     where it would take more memory than is allowed."""

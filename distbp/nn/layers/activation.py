@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from distbp.core.options import option
 from distbp.nn.activations import ACTIVATIONS, lower_activation
-from distbp.nn.layers.base import ABSENT, Backward, Channels, Facts, Lengths, Lowering, Shape, Value
+from distbp.nn.layers.base import ABSENT, Backward, Channels, LayerFacts, Lengths, Lowering, Shape, Value
 from distbp.nn.tape import Ref
 
 
@@ -34,7 +34,7 @@ def _lower(name: str, low: Lowering, x: Value) -> tuple[Value, Backward]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActivationLayer(Facts):
+class ActivationLayer(LayerFacts):
     """y = f(x), element by element (softmax: along the last axis). Any input shape; no parameters."""
 
     activation_option: ClassVar[str] = "function"
@@ -61,7 +61,7 @@ def _layer_named_after(name: str) -> Any:
     layer = dataclasses.make_dataclass(
         "".join(word.capitalize() for word in name.split("_")) + "Layer",
         [("type", Literal[name], dataclasses.field(default=name))],
-        bases=(Facts,),
+        bases=(LayerFacts,),
         namespace={
             "activation_option": "type",
             "__doc__": f"The activation {name} as a layer: `{{type: activation, function: {name}}}`.",

@@ -22,13 +22,13 @@ from typing import ClassVar, Literal
 
 from distbp.core.options import OptionError, option
 from distbp.nn.initializers import GlorotUniform, Initializer, Zeros
-from distbp.nn.layers.base import ABSENT, Backward, Facts, Lengths, Lowering, ParameterSpec, Shape, Value
+from distbp.nn.layers.base import ABSENT, Backward, LayerFacts, Lengths, Lowering, ParameterSpec, Shape, Value
 from distbp.nn.layers.steps import steps_of
 from distbp.nn.tape import Ref
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attention(Facts):
+class Attention(LayerFacts):
     """Each step attends to all steps, several times over (heads): softmax(Q K^T / sqrt(size)) V, where Q, K
     and V of all heads are W_in x + b_in, and what the heads find goes through W_out. (steps, features) ->
     (steps, units).

@@ -39,8 +39,8 @@ __all__ = [
     "Array",
     "Backward",
     "Channels",
-    "Facts",
     "Layer",
+    "LayerFacts",
     "Lengths",
     "Lowering",
     "ParameterSpec",
@@ -123,7 +123,7 @@ Channels = Literal["first", "last", "either"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class LayerFacts:
     """What checks, the data and the cost read of every layer; the defaults are those of a layer without
     parameters.
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from distbp.core.arrays import Array
-from distbp.nn.layers.base import Backward, Facts, Lowering, ParameterSpec, Shape, Takes, Value
+from distbp.nn.layers.base import Backward, LayerFacts, Lowering, ParameterSpec, Shape, Takes, Value
 from distbp.nn.layers.periodic import Periodic
 from distbp.nn.tape import ABSENT, Ref
 
@@ -158,7 +158,7 @@ class _Table(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Columns(Facts):
+class Columns(LayerFacts):
     """One column of the output after the other, for `cells` in the order of the inputs: (cells,) ->
     (columns,). Of windows each row: (rows, cells) -> (rows, columns), or as one row of numbers. `names`: of
     the table's column of each cell."""

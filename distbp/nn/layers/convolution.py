@@ -14,14 +14,23 @@ from typing import ClassVar, Literal
 from distbp.core.options import OptionError, option
 from distbp.nn.activations import lower_activation
 from distbp.nn.initializers import GlorotUniform, Initializer, Zeros
-from distbp.nn.layers.base import ABSENT, Backward, Channels, Facts, Lowering, ParameterSpec, Shape, Value
+from distbp.nn.layers.base import (
+    ABSENT,
+    Backward,
+    Channels,
+    LayerFacts,
+    Lowering,
+    ParameterSpec,
+    Shape,
+    Value,
+)
 from distbp.nn.layers.images import Padding, Pair, image_windows, pair, sequence_windows
 from distbp.nn.ops.windows import Windows
 from distbp.nn.tape import Ref
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Convolution(Facts):
+class _Convolution(LayerFacts):
     """What both have. `_windows` gives the windows over inputs of a shape, and refuses those that do not
     fit."""
 

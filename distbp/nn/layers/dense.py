@@ -21,13 +21,13 @@ from typing import ClassVar, Literal
 from distbp.core.options import option
 from distbp.nn.activations import lower_activation
 from distbp.nn.initializers import GlorotUniform, Initializer, Zeros
-from distbp.nn.layers.base import Backward, Facts, Lengths, Lowering, ParameterSpec, Shape, Takes, Value
+from distbp.nn.layers.base import Backward, LayerFacts, Lengths, Lowering, ParameterSpec, Shape, Takes, Value
 from distbp.nn.layers.steps import steps_of
 from distbp.nn.tape import Ref
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Dense(Facts):
+class _Dense(LayerFacts):
     trains: ClassVar[bool] = True
     activation_option: ClassVar[str] = "activation"
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from distbp.core.options import option
-from distbp.nn.layers.base import Backward, Channels, Facts, Lengths, Lowering, Shape, Value
+from distbp.nn.layers.base import Backward, Channels, LayerFacts, Lengths, Lowering, Shape, Value
 from distbp.nn.ops.elements import DROPOUT_LEVELS, flat_cosine
 from distbp.nn.tape import POSITION, Ref
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dropout(Facts):
+class Dropout(LayerFacts):
     """While training, each value is set to 0 with probability `rate`, else multiplied by 1 / (1 - rate).
 
     `rate` is the share DROPPED, as in PyTorch and Keras. It is rounded to a multiple of 1 / 65536, and the

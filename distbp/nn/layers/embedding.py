@@ -8,12 +8,12 @@ from typing import ClassVar, Literal
 
 from distbp.core.options import option
 from distbp.nn.initializers import Initializer, Normal
-from distbp.nn.layers.base import Backward, Facts, Lengths, Lowering, ParameterSpec, Shape, Takes, Value
+from distbp.nn.layers.base import Backward, LayerFacts, Lengths, Lowering, ParameterSpec, Shape, Takes, Value
 from distbp.nn.tape import Ref, Space
 
 
 @dataclass(frozen=True, kw_only=True)
-class Embedding(Facts):
+class Embedding(LayerFacts):
     """The row of a table for each id, as `torch.nn.Embedding`: (...) ids from 0 to entries - 1 -> (...,
     size).
 

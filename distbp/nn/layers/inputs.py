@@ -8,13 +8,13 @@ from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 from distbp.core.options import OptionError, option
-from distbp.nn.layers.base import Backward, Facts, Lengths, Lowering, Shape, Takes, Value
+from distbp.nn.layers.base import Backward, LayerFacts, Lengths, Lowering, Shape, Takes, Value
 from distbp.nn.layers.shapes import Slice
 from distbp.nn.tape import LONGEST
 
 
 @dataclass(frozen=True, kw_only=True)
-class Input(Facts):
+class Input(LayerFacts):
     """One of several inputs, by its name: (rows, numbers of all inputs) -> (rows, *shape).
 
     A row of the data holds the inputs side by side, in the order of their layers, each in C order; after the

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from distbp.core.options import option
-from distbp.nn.layers.base import Backward, Channels, Facts, Lengths, Lowering, Shape, Value
+from distbp.nn.layers.base import Backward, Channels, LayerFacts, Lengths, Lowering, Shape, Value
 from distbp.nn.tape import Ref
 
 
 @dataclass(frozen=True, kw_only=True)
-class _SameShapes(Facts):
+class _SameShapes(LayerFacts):
     joins: ClassVar[bool] = True
 
     @property
@@ -94,7 +94,7 @@ class Multiply(_SameShapes):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Concatenate(Facts):
+class Concatenate(LayerFacts):
     """The inputs one beside the other along one axis; the other sizes must be equal."""
 
     joins: ClassVar[bool] = True

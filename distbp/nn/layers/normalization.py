@@ -18,7 +18,7 @@ from distbp.nn.layers.base import (
     ABSENT,
     Backward,
     Channels,
-    Facts,
+    LayerFacts,
     Lengths,
     Lowering,
     ParameterSpec,
@@ -51,7 +51,7 @@ def _scale_and_shift(features: int) -> tuple[ParameterSpec, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchNormalization(Facts):
+class BatchNormalization(LayerFacts):
     """Each feature is normalized over the rows (and positions) of the slice that one shard computes. With
     `axis: 0` the features are the channels of images, as of `torch.nn.BatchNorm2d`.
 
@@ -116,7 +116,7 @@ class BatchNormalization(Facts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerNormalization(Facts):
+class LayerNormalization(LayerFacts):
     """Each sample is normalized over its last axis (Ba, Kiros and Hinton, 2016): of (steps, features) each
     step over its features.
 

@@ -16,7 +16,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 from distbp.core.options import option
 from distbp.nn.initializers import Normal, Uniform
-from distbp.nn.layers.base import ABSENT, Backward, Facts, Lowering, ParameterSpec, Shape, Takes, Value
+from distbp.nn.layers.base import ABSENT, Backward, LayerFacts, Lowering, ParameterSpec, Shape, Takes, Value
 from distbp.nn.tape import Ref
 
 
@@ -67,7 +67,7 @@ class Periodic(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PeriodicEmbedding(Facts):
+class PeriodicEmbedding(LayerFacts):
     """Each of n numbers becomes `dimension` numbers: itself, and the others from cosines of it, (n,) -> (n *
     dimension,). The numbers themselves stand first."""
 

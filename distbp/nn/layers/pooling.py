@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from distbp.core.options import OptionError, option
-from distbp.nn.layers.base import Backward, Channels, Facts, Lowering, Shape, Value
+from distbp.nn.layers.base import Backward, Channels, LayerFacts, Lowering, Shape, Value
 from distbp.nn.layers.images import Pair, image_windows, pair, sequence_windows
 from distbp.nn.ops.windows import Windows
 from distbp.nn.tape import Ref
@@ -31,7 +31,7 @@ def _pool(low: Lowering, x: Value, windows: Windows, largest: bool) -> tuple[Ref
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Pool2d(Facts):
+class _Pool2d(LayerFacts):
     largest: ClassVar[bool]  # else the average
     type: str
     kernel_size: Pair = option(help="of a window; one number, or [height, width]", each=1)
@@ -60,7 +60,7 @@ class _Pool2d(Facts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Pool1d(Facts):
+class _Pool1d(LayerFacts):
     largest: ClassVar[bool]
     type: str
     kernel_size: int = option(help="steps of a window", gt=0)
@@ -107,7 +107,7 @@ class AveragePool2d(_Pool2d):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GlobalAveragePool2d(Facts):
+class GlobalAveragePool2d(LayerFacts):
     """The average of each channel: (channels, height, width) -> (channels)."""
 
     type: Literal["global_average_pool2d"] = "global_average_pool2d"

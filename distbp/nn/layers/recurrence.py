@@ -66,7 +66,7 @@ class CellStep(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cell:
+class RecurrentCell:
     """A row of the table: the carry (h, c) and a_t -> the carry of the next step, and its derivative.
 
     `forward` emits it. `backward`, given dh and dc, emits the gradient of a_t, which overwrites `a`, or dh if
@@ -88,8 +88,8 @@ class Cell:
         return ("h", "c") if self.memory else ("h",)
 
 
-def _elman(name: str) -> Cell:
-    return Cell(
+def _elman(name: str) -> RecurrentCell:
+    return RecurrentCell(
         1,
         lambda tape, s, p: tape.emit(name, s.a, p["bias"], s.h, ABSENT),
         lambda tape, s, dh, dc: tape.emit(f"{name}_backward", ABSENT, s.h, dh, ABSENT),
@@ -97,17 +97,17 @@ def _elman(name: str) -> Cell:
     )
 
 
-CELLS: Mapping[str, Cell] = MappingProxyType(
+CELLS: Mapping[str, RecurrentCell] = MappingProxyType(
     {
         "tanh": _elman("tanh"),
         "relu": _elman("relu"),
-        "lstm": Cell(
+        "lstm": RecurrentCell(
             4,
             lambda tape, s, p: tape.emit("lstm_step", s.a, p["bias"], s.c_before, s.c, s.h),
             lambda tape, s, dh, dc: tape.emit("lstm_step_backward", s.a, s.c_before, s.c, dh, dc),
             memory=True,
         ),
-        "gru": Cell(
+        "gru": RecurrentCell(
             3,
             lambda tape, s, p: tape.emit(
                 "gru_step", s.a, s.u, p["bias"], p["recurrent_bias"], s.h_before, s.h
@@ -129,7 +129,7 @@ class Direction:
     def __init__(
         self,
         low: Lowering,
-        cell: Cell,
+        cell: RecurrentCell,
         inputs: Ref,
         order: Sequence[int],
         parameters: Parameters,

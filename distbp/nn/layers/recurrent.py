@@ -16,7 +16,7 @@ from distbp.nn.initializers import GlorotUniform, Initializer, Orthogonal, Value
 from distbp.nn.layers.base import (
     ABSENT,
     Backward,
-    Facts,
+    LayerFacts,
     Lengths,
     Lowering,
     ParameterSpec,
@@ -24,7 +24,7 @@ from distbp.nn.layers.base import (
     StateSpec,
     Value,
 )
-from distbp.nn.layers.recurrence import CELLS, Cell, Direction, Parameters
+from distbp.nn.layers.recurrence import CELLS, Direction, Parameters, RecurrentCell
 from distbp.nn.layers.steps import steps_of
 from distbp.nn.tape import Ref, Tape
 
@@ -44,7 +44,7 @@ class _EachGate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Recurrent(Facts):
+class _Recurrent(LayerFacts):
     """What recurrent layers share: all but the cell."""
 
     trains: ClassVar[bool] = True
@@ -66,7 +66,7 @@ class _Recurrent(Facts):
     bias_initializer: Initializer = option(Zeros(), help="of the biases", choices="initializers")
 
     @property
-    def _cell(self) -> Cell:
+    def _cell(self) -> RecurrentCell:
         return CELLS[self.type]
 
     @property
@@ -214,7 +214,7 @@ class Elman(_Recurrent):
     activation: Literal["tanh", "relu"] = option("tanh", help="f")
 
     @property
-    def _cell(self) -> Cell:
+    def _cell(self) -> RecurrentCell:
         return CELLS[self.activation]
 
 

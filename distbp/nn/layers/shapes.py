@@ -9,12 +9,12 @@ from itertools import groupby
 from typing import ClassVar, Literal
 
 from distbp.core.options import OptionError, option
-from distbp.nn.layers.base import Backward, Facts, Lengths, Lowering, Shape, Value
+from distbp.nn.layers.base import Backward, LayerFacts, Lengths, Lowering, Shape, Value
 from distbp.nn.tape import Ref
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flatten(Facts):
+class Flatten(LayerFacts):
     """(rows, a, b, ...) -> (rows, a * b * ...), as `torch.nn.Flatten`."""
 
     keeps_values: ClassVar[bool] = True
@@ -29,7 +29,7 @@ class Flatten(Facts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reshape(Facts):
+class Reshape(LayerFacts):
     """(rows, ...) -> (rows, *shape). The sizes are those of one sample, without the rows."""
 
     keeps_values: ClassVar[bool] = True
@@ -57,7 +57,7 @@ class Reshape(Facts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slice(Facts):
+class Slice(LayerFacts):
     """Features `start` to `stop` - 1 on the last axis, or those of `columns` in their order: (..., features)
     -> (..., features of the part). So parts of a row feed several branches, each with inputs: [input]."""
 

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from distbp.core.options import option
 from distbp.nn.initializers import Initializer, Normal
-from distbp.nn.layers.base import ABSENT, Backward, Facts, Lengths, Lowering, ParameterSpec, Shape, Value
+from distbp.nn.layers.base import ABSENT, Backward, LayerFacts, Lengths, Lowering, ParameterSpec, Shape, Value
 from distbp.nn.tape import Ref
 
 
@@ -30,7 +30,7 @@ def _add(low: Lowering, x: Value, places: Ref) -> Ref:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Places(Facts):
+class _Places(LayerFacts):
     """What says where each step stands."""
 
     @property
@@ -89,7 +89,7 @@ class PositionalEmbedding(_Places):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _OneOfSteps(Facts):
+class _OneOfSteps(LayerFacts):
     """(steps, features) -> (features)."""
 
     @property

@@ -13,12 +13,12 @@ from typing import ClassVar, Literal
 from distbp.core.options import OptionError, option
 from distbp.nn.activations import ACTIVATIONS, lower_activation
 from distbp.nn.initializers import Constant
-from distbp.nn.layers.base import ABSENT, Backward, Facts, Lengths, Lowering, ParameterSpec, Shape, Value
+from distbp.nn.layers.base import ABSENT, Backward, LayerFacts, Lengths, Lowering, ParameterSpec, Shape, Value
 from distbp.nn.tape import Ref
 
 
 @dataclass(frozen=True, kw_only=True)
-class _OfUnits(Facts):
+class _OfUnits(LayerFacts):
     trains: ClassVar[bool] = True
     tensor: ClassVar[str] = ""
 

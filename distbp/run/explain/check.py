@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distbp.run.explain.kinds.directions import BEGIN
-from distbp.run.explain.recompute import recomputed
+from distbp.run.explain.recompute import Document, recomputed
 from distbp.run.explain.words import MISSING
 
 TOLERANCE = 1e-9  # far above rounding, far below an error in a formula
@@ -25,7 +25,6 @@ FLOOR = 1e-3
 # Of a layer: what is not computed.
 _GIVEN = {"number", "type", "name", "inputs", "options", "activation", "parameters", *BEGIN.values()}
 
-Document = Mapping[str, Any]
 Pair = tuple[str, Any, Any, float]  # place, as told, as found, the size that a difference is compared with
 
 

@@ -13,15 +13,15 @@ from distbp.run.explain.numbers import Numbers, Spec, Values, is_bias
 from distbp.run.explain.rule_loops import clipped, loss_of, updated
 
 Document = Mapping[str, Any]
-Found = dict[int, Numbers]  # by the number of the layer
+ByLayer = dict[int, Numbers]  # by the number of the layer
 Lost = dict[str, Any]  # of an output: values, E, dE_da
-Tensors = list[dict[str, Values]]  # of each layer, by name
+LayerTensors = list[dict[str, Values]]  # of each layer, by name
 
 
 def recomputed(document: Document) -> dict[str, Any]:
     """{"outputs": [...], "loss": ..., "layers": [...]} with the names of the document, and arrays in place
     of lists."""
-    before: Tensors = [
+    before: LayerTensors = [
         {name: np.array(one["before"], np.float64) for name, one in layer["parameters"].items()}
         for layer in document["layers"]
     ]
@@ -45,12 +45,12 @@ def recomputed(document: Document) -> dict[str, Any]:
     }
 
 
-def error(document: Document, parameters: Tensors) -> float:
+def error(document: Document, parameters: LayerTensors) -> float:
     """E of the sample with other parameters."""
     return total(document, lost(document, forward(document, parameters)))
 
 
-def lost(document: Document, found: Found) -> list[Lost]:
+def lost(document: Document, found: ByLayer) -> list[Lost]:
     """For each output the losses, their sum, and dE/da of it."""
     outputs: list[Lost] = []
     for spec in document["outputs"]:
@@ -86,23 +86,25 @@ def specs(document: Document) -> list[Spec]:
     return [{**layer, **more, "shape": np.shape(layer["a"])} for layer in document["layers"]]
 
 
-def _inputs(document: Document, found: Found, spec: Spec) -> list[Values]:
+def _inputs(document: Document, found: ByLayer, spec: Spec) -> list[Values]:
     given = np.array(document["input"], np.float64)
     return [there(found[source]["a"]) if source in found else given for source in spec["inputs"]]
 
 
-def forward(document: Document, parameters: Tensors) -> Found:
+def forward(document: Document, parameters: LayerTensors) -> ByLayer:
     """For each layer a and the other numbers of its forward pass."""
-    found: Found = {}
+    found: ByLayer = {}
     for spec, own in zip(specs(document), parameters, strict=True):
         found[spec["number"]] = KINDS[spec["type"]].forward(spec, own, _inputs(document, found, spec))
     return found
 
 
-def backward(document: Document, parameters: Tensors, found: Found, outputs: Sequence[Lost]) -> Tensors:
+def backward(
+    document: Document, parameters: LayerTensors, found: ByLayer, outputs: Sequence[Lost]
+) -> LayerTensors:
     """Adds dE/da and what belongs to it to what the forward pass found, where something below is trained.
     Returns the gradients."""
-    gradients: Tensors = []
+    gradients: LayerTensors = []
     told = specs(document)
     trained: dict[int, bool] = {}
     for spec, own in zip(told, parameters, strict=True):
@@ -133,7 +135,9 @@ def owner_of(layer: Spec, name: str) -> tuple[int, str]:
     return layer["parameters"][name].get("owner", layer["number"]), name
 
 
-def _update(document: Document, before: Tensors, gradients: Tensors, found: list[dict[str, Any]]) -> Tensors:
+def _update(
+    document: Document, before: LayerTensors, gradients: LayerTensors, found: list[dict[str, Any]]
+) -> LayerTensors:
     """The parameters after the step; adds them, and the state, to what was found."""
     spec = document["optimizer"]
 
@@ -145,7 +149,7 @@ def _update(document: Document, before: Tensors, gradients: Tensors, found: list
         key = owner_of(document["layers"][at], name)
         sums[key] = sums[key] + part if key in sums else part
     used = clipped(spec, {key: np.zeros_like(g) if held(key[1]) else g for key, g in sums.items()})
-    after: Tensors = [{} for _ in before]
+    after: LayerTensors = [{} for _ in before]
     for at, layer in enumerate(document["layers"]):
         found[at]["parameters"] = {}
         for name, one in layer["parameters"].items():

@@ -6,14 +6,11 @@ features); h, c: the state and the memory before the first step, (units,).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from distbp.run.explain.loops import Values
+from distbp.run.explain.numbers import Tensors, Values
 
-Tensors = Mapping[str, Values]
-Found = dict[str, Values]
+Found = dict[str, Values]  # (steps, units) each, in the order in which a direction goes
 
 
 def _sigmoid(z: Values) -> Values:

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from distbp.run.explain.loops import Values
+from distbp.run.explain.numbers import Spec, Values
 
-Spec = Mapping[str, Any]
 Pair = tuple[list[float], list[float]]  # losses, which add up to E; and dE/da
 
 

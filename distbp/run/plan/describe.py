@@ -16,7 +16,7 @@ from distbp.engine import numerics
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.memory_need import Need, needed
 from distbp.job import TrainingJob
-from distbp.job.graph import Node, graph_of
+from distbp.job.graph import GraphNode, graph_of
 from distbp.nn import kernels as kernel_sets
 from distbp.nn.lowered import Lowered, lower
 from distbp.nn.network import Network, Tensor
@@ -97,7 +97,7 @@ class Description:
     work: int
     kernels: str
     dtype: str
-    graph: tuple[Node, ...]
+    graph: tuple[GraphNode, ...]
     tape: tuple[TapeRow, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:

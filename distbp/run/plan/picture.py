@@ -13,7 +13,7 @@ from html import escape
 from distbp.core.arrays import Shape
 from distbp.core.errors import cut
 from distbp.core.words import counted
-from distbp.job.graph import Node, lanes, size
+from distbp.job.graph import GraphNode, lanes, size
 from distbp.nn.wiring import DATA
 
 WIDE, GAP, MARGIN = 248, 44, 24  # pixels: a box, between lanes, around the picture
@@ -36,7 +36,7 @@ STYLE = (
 )
 
 
-def draw(nodes: Sequence[Node], input_shape: Shape | None, name: str) -> str:
+def draw(nodes: Sequence[GraphNode], input_shape: Shape | None, name: str) -> str:
     """The picture as text. name: of the job."""
     outputs = [node for node in nodes if node.loss is not None]
     wiring = [*(node.sources for node in nodes), *((node.number,) for node in outputs)]
@@ -76,7 +76,7 @@ def _ranks(wiring: Sequence[Sequence[int | None]]) -> dict[int, int]:
     return ranks
 
 
-def _lines(node: Node) -> Iterator[str]:
+def _lines(node: GraphNode) -> Iterator[str]:
     """The title, then small lines."""
     yield node.title
     yield from textwrap.wrap(node.options, LETTERS, max_lines=MOST_LINES, placeholder=" ...")
@@ -90,7 +90,7 @@ def _lines(node: Node) -> Iterator[str]:
             yield line.replace(GLUE, " ")
 
 
-def _box(node: Node | None, lines: Sequence[str], left: float, top: float, tall: float) -> str:
+def _box(node: GraphNode | None, lines: Sequence[str], left: float, top: float, tall: float) -> str:
     """None: where data enters or leaves."""
     kind = "end" if node is None else "layer trains" if node.tensors or node.shared else "layer"
     radius = tall / 2 if node is None and len(lines) == 1 else 8

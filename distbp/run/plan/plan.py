@@ -21,7 +21,7 @@ from distbp.team.auto import RAY_START_S, candidates, choose
 
 
 @dataclass(frozen=True)
-class Plan:
+class JobPlan:
     """`here`: predictions for this machine by number of workers, 0 (inline) first; `nodes`: for more machines
     like it, as (nodes, prediction). `networks`: that the job trains; `total_steps` are those of all."""
 
@@ -86,7 +86,7 @@ def plan_job(
     bandwidth_gbits: float = 10.0,
     latency_ms: float = 0.1,
     seconds: float = calibrate.MEASURE_S,
-) -> Plan:
+) -> JobPlan:
     """Measures a few steps of the job and an exchange on this machine, and predicts from them; waits.
 
     bandwidth_gbits, latency_ms: of the network between machines like this one. `data`, `folder` as for
@@ -101,7 +101,7 @@ def plan_job(
         machine = calibrate.measure_machine(network.size, blueprint.dtype, seconds)
     machine = replace(machine, bandwidth=bandwidth_gbits * 1e9 / 8, latency_s=latency_ms / 1e3)
     layout, several = Layout(servers=job.servers), networks(job)
-    return Plan(
+    return JobPlan(
         job.name,
         network.parameter_count,
         blueprint.batch_size,
@@ -117,7 +117,7 @@ def plan_job(
 def predict(
     work: Work, machine: Machine, layout: Layout
 ) -> tuple[tuple[StepTime, ...], tuple[tuple[int, StepTime], ...]]:
-    """What `Plan` holds as `here` and `nodes`."""
+    """What `JobPlan` holds as `here` and `nodes`."""
     most = min(machine.cores, work.shards)
     numbers = sorted({0, *_numbers(most), *candidates(machine.cores, work.shards)})
     alone = replace(layout, servers=1)
@@ -155,7 +155,7 @@ def _node_counts(full: int) -> list[int]:
     return [n for n in (2**k for k in range(1, 12)) if n < full] + ([full] if full > 1 else [])
 
 
-def describe(plan: Plan) -> str:
+def describe(plan: JobPlan) -> str:
     """The plan in words."""
     work, machine = plan.work, plan.machine
     shards = f"{work.shards} shard{'s' if work.shards != 1 else ''}"
@@ -177,12 +177,12 @@ def describe(plan: Plan) -> str:
     return "\n".join([*lines, "", *_advice(plan)])
 
 
-def _row(name: str, plan: Plan, step: StepTime) -> str:
+def _row(name: str, plan: JobPlan, step: StepTime) -> str:
     speed, times = f"{plan.samples_per_second(step):,.0f}", f"{plan.speedup(step):.2f}"
     return f"  {name:<18}{_time(step.total_s):>10}{speed:>14}{times:>10}  {step.limit}"
 
 
-def _advice(plan: Plan) -> list[str]:
+def _advice(plan: JobPlan) -> list[str]:
     work, machine, found = plan.work, plan.machine, plan.best
     workers = (
         "workers: 0 (inline)"
@@ -229,7 +229,7 @@ def _advice(plan: Plan) -> list[str]:
     return lines
 
 
-def draw_speedups(plan: Plan, path: Path) -> None:
+def draw_speedups(plan: JobPlan, path: Path) -> None:
     """The predicted speed-up by workers, as SVG or PNG. Raises SettingsError without matplotlib."""
     try:
         from distbp.run.curves import draw_lines

@@ -15,7 +15,7 @@ from distbp.core.arrays import Array
 from distbp.core.errors import DataError, ModelError
 from distbp.data.columns.rows import EncodedRows
 from distbp.data.given import arranged
-from distbp.data.table import Columns
+from distbp.data.table import ColumnNames
 from distbp.model.folder import load_model
 from distbp.model.predictor import Model as Loaded
 from distbp.nn.network import Network
@@ -140,7 +140,7 @@ def _numbers(loaded: Loaded, x: Any) -> int:
     return int(x.inputs.shape[1] * np.prod(loaded.network.answer_shapes[0]))
 
 
-def _array(inputs: list[Any], columns: Columns | None) -> Array:
+def _array(inputs: list[Any], columns: ColumnNames | None) -> Array:
     """Rows of numbers; or mappings from the names of the model's columns to numbers, in any order."""
     names = tuple(inputs[0]) if isinstance(inputs[0], dict) else None
     if names is not None:

@@ -46,28 +46,28 @@ class EndIn(In):
     model: ModelIn | None = None
 
 
-Attempt = Annotated[int, Field(ge=1, le=10**9)]
-Disk = Annotated[int, Field(ge=0, le=MOST_STEPS, description="bytes that the job's folder has")]
+AttemptNumber = Annotated[int, Field(ge=1, le=10**9)]
+DiskBytes = Annotated[int, Field(ge=0, le=MOST_STEPS, description="bytes that the job's folder has")]
 
 
 class ReportIn(In):
-    attempt: Attempt
+    attempt: AttemptNumber
     seq: int = Field(ge=1, le=MOST_STEPS, description="counts the reports of an attempt from 1")
     events: list[EventIn] = Field(default=[], max_length=10_000)
     metrics: list[MetricIn] = Field(default=[], max_length=10_000)
     log: str = Field(default="", max_length=2**20)
     progress: Object | None = None
     end: EndIn | None = None
-    disk: Disk | None = None
+    disk: DiskBytes | None = None
     joins: int = Field(
         default=1, ge=1, le=10_000, description="reports in this one; `seq` is the last of them"
     )
 
 
 class HeartbeatIn(In):
-    attempt: Attempt
+    attempt: AttemptNumber
     progress: Object | None = None
-    disk: Disk | None = None
+    disk: DiskBytes | None = None
 
 
 class AnswerOut(BaseModel):
@@ -90,7 +90,7 @@ class AssignmentOut(BaseModel):
 
 class ClaimIn(In):
     job: str = Field(pattern=JOB_ID)
-    attempt: Attempt
+    attempt: AttemptNumber
     code: str = Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_-]+$")
 
 

@@ -8,8 +8,7 @@ import numpy as np
 
 from distbp.run.explain.kinds.dense import activated
 from distbp.run.explain.kinds.directions import (
-    Cell,
-    Found,
+    CellKind,
     before,
     first_words,
     gate_sum,
@@ -22,7 +21,7 @@ from distbp.run.explain.kinds.directions import (
 )
 from distbp.run.explain.loops import elman, elman_back, slope
 from distbp.run.explain.numbers import LayerStep, Ops, Spec, Tensors, Values
-from distbp.run.explain.recurrent_steps import gru, gru_back, lstm, lstm_back
+from distbp.run.explain.recurrent_steps import Found, gru, gru_back, lstm, lstm_back
 from distbp.run.explain.words import plain, short, total
 
 
@@ -63,7 +62,7 @@ def _elman_brought(step: LayerStep, t: int, j: int, end: str) -> list[str]:
     return [f"delta{named(end, t, j)} = {factors} = {plain(step.get(f'delta{end}')[t, j])}"]
 
 
-_ELMAN = Cell(
+_ELMAN = CellKind(
     reads=_elman_reads,
     back_reads=_elman_back_reads,
     forward=_elman,
@@ -145,7 +144,7 @@ def _lstm_brought(step: LayerStep, t: int, j: int, end: str) -> list[str]:
     ]
 
 
-_LSTM_CELL = Cell(
+_LSTM_CELL = CellKind(
     reads=_lstm_reads,
     back_reads=_lstm_back_reads,
     forward=lambda spec, own, x: lstm(own, x, given(spec, own, "states"), given(spec, own, "memory")),
@@ -223,7 +222,7 @@ def _gru_brought(step: LayerStep, t: int, j: int, end: str) -> list[str]:
     ]
 
 
-_GRU_CELL = Cell(
+_GRU_CELL = CellKind(
     reads=_gru_reads,
     back_reads=_gru_back_reads,
     forward=lambda spec, own, x: gru(own, x, given(spec, own, "states")),
@@ -247,4 +246,4 @@ _GRU_CELL = Cell(
     brought=_gru_brought,
 )
 
-CELLS: Mapping[str, Cell] = {"elman": _ELMAN, "lstm": _LSTM_CELL, "gru": _GRU_CELL}
+CELLS: Mapping[str, CellKind] = {"elman": _ELMAN, "lstm": _LSTM_CELL, "gru": _GRU_CELL}

@@ -25,7 +25,7 @@ from distbp.run.explain.numbers import (
 )
 from distbp.run.explain.words import Place, at, plain, short, total
 
-Cell = Mapping[str, Any]  # kind, column, width, and its options
+CellSpec = Mapping[str, Any]  # kind, column, width, and its options
 _MISSING = float(np.finfo(np.float32).min)
 _PERIODIC = ("frequency", "phase", "weight", "bias")
 
@@ -36,33 +36,33 @@ class _Enters:
     parameters, x, d)`: what each row gives to the gradients, (rows, *shape). `told(cell, x, k)`: what column
     k of a cell is, in words."""
 
-    forward: Callable[[Cell, Tensors, Values], Values]
-    told: Callable[[Cell, float, int], str]
-    backward: Callable[[Cell, Tensors, Values, Values], dict[str, Values]] = lambda cell, own, x, d: {}
+    forward: Callable[[CellSpec, Tensors, Values], Values]
+    told: Callable[[CellSpec, float, int], str]
+    backward: Callable[[CellSpec, Tensors, Values, Values], dict[str, Values]] = lambda cell, own, x, d: {}
 
 
 # Numbers ----------------------------------------------------------------------------------------------
 
 
-def _value(cell: Cell, x: Values) -> Values:
+def _value(cell: CellSpec, x: Values) -> Values:
     return np.where(x <= _MISSING, cell["fill"], x)
 
 
-def _bins(cell: Cell) -> list[tuple[float, float]]:
+def _bins(cell: CellSpec) -> list[tuple[float, float]]:
     """The low edge and the width of each bin that there is."""
     edges = sorted(set(cell["edges"]))
     return [(low, high - low) for low, high in itertools.pairwise(edges)]
 
 
-def _tensor(cell: Cell, name: str) -> str:
+def _tensor(cell: CellSpec, name: str) -> str:
     return f"periodic_embedding.{cell['column']}.{name}"
 
 
-def _own(cell: Cell, own: Tensors) -> Tensors:
+def _own(cell: CellSpec, own: Tensors) -> Tensors:
     return {name: own[_tensor(cell, name)] for name in _PERIODIC}
 
 
-def _number(cell: Cell, own: Tensors, x: Values) -> Values:
+def _number(cell: CellSpec, own: Tensors, x: Values) -> Values:
     value = _value(cell, x)
     codes = np.zeros((len(x), max(0, len(cell["edges"]) - 1)))
     for n, (low, width) in enumerate(_bins(cell)):
@@ -75,7 +75,7 @@ def _number(cell: Cell, own: Tensors, x: Values) -> Values:
     return np.concatenate(parts, axis=1)
 
 
-def _number_back(cell: Cell, own: Tensors, x: Values, d: Values) -> dict[str, Values]:
+def _number_back(cell: CellSpec, own: Tensors, x: Values, d: Values) -> dict[str, Values]:
     if not cell["frequencies"]:
         return {}
     mine, found = _own(cell, own), []
@@ -85,7 +85,7 @@ def _number_back(cell: Cell, own: Tensors, x: Values, d: Values) -> dict[str, Va
     return {_tensor(cell, name): np.array([one[name] for one in found]) for name in _PERIODIC}
 
 
-def _number_told(cell: Cell, x: float, k: int) -> str:
+def _number_told(cell: CellSpec, x: float, k: int) -> str:
     value, bins = float(_value(cell, np.array(x))), _bins(cell)
     if k == 0:
         return "0, which stands for what is missing" if x <= _MISSING and not value else f"x = {plain(value)}"
@@ -100,12 +100,12 @@ def _number_told(cell: Cell, x: float, k: int) -> str:
 # Whole numbers ----------------------------------------------------------------------------------------
 
 
-def _one_hot(cell: Cell, own: Tensors, x: Values) -> Values:
+def _one_hot(cell: CellSpec, own: Tensors, x: Values) -> Values:
     hot = (x[:, None] == np.arange(1, cell["levels"] + 1)).astype(float)
     return np.concatenate([hot, (x <= 0)[:, None]], axis=1) if cell["other"] else hot
 
 
-def _one_hot_told(cell: Cell, x: float, k: int) -> str:
+def _one_hot_told(cell: CellSpec, x: float, k: int) -> str:
     wanted = f"level {k + 1}" if k < cell["levels"] else "another level"
     return f"1 where the cell is {wanted}, else 0; it is {int(x)}"
 
@@ -114,7 +114,7 @@ def _entry(name: str) -> str:
     return f"embedding.{name}.weight"
 
 
-def _embedded_back(cell: Cell, own: Tensors, x: Values, d: Values) -> dict[str, Values]:
+def _embedded_back(cell: CellSpec, own: Tensors, x: Values, d: Values) -> dict[str, Values]:
     name = _entry(cell["column"])
     found = np.zeros((len(x), *own[name].shape))
     found[np.arange(len(x)), x.astype(int)] = d
@@ -139,7 +139,9 @@ CELLS: Mapping[str, _Enters] = {
 # The whole row ----------------------------------------------------------------------------------------
 
 
-def _apart(cells: Sequence[Cell], x: Values, a: Values | None) -> Iterator[tuple[Cell, Values, Values]]:
+def _apart(
+    cells: Sequence[CellSpec], x: Values, a: Values | None
+) -> Iterator[tuple[CellSpec, Values, Values]]:
     """Of each cell its numbers (rows,), and its columns (rows, width) of a."""
     given, first = x.reshape(-1, len(cells)), 0
     made = np.zeros((len(given), sum(cell["width"] for cell in cells))) if a is None else a
@@ -157,7 +159,7 @@ def _forward(spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
     return {"a": np.concatenate(parts, axis=1).reshape(spec["shape"])}
 
 
-def _by_row(cells: Sequence[Cell], own: Tensors, x: Values, d: Values) -> dict[str, Values]:
+def _by_row(cells: Sequence[CellSpec], own: Tensors, x: Values, d: Values) -> dict[str, Values]:
     """What each row of cells gives to the gradients, (rows, *shape)."""
     found: dict[str, Values] = {}
     for cell, values, part in _apart(cells, x, d):
@@ -170,7 +172,7 @@ def _backward(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbe
     return Back({}, {name: rows.sum(axis=0) for name, rows in found.items()}, [np.zeros_like(inputs[0])])
 
 
-def _place(step: LayerStep, place: Place) -> tuple[Cell, float, int]:
+def _place(step: LayerStep, place: Place) -> tuple[CellSpec, float, int]:
     """Of a place of the output its cell, what that holds, and which column of it this is."""
     cells = step.options["cells"]
     of = [(number, k) for number, cell in enumerate(cells) for k in range(cell["width"])]

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from distbp.run.explain.numbers import Columns, LayerStep, Ops, Spec, Tensors, Values
+from distbp.run.explain.recurrent_steps import Found
 from distbp.run.explain.words import at, short, total
 
 # What stands before the first step; of windows of series, else it is 0.
 BEGIN: Mapping[str, str] = {"states": "states_before", "memory": "memory_before"}
-Found = dict[str, Values]  # (steps, units) each, in the order in which a direction goes
 
 
 @dataclass(frozen=True)
-class Cell:
+class CellKind:
     """A row of the table of cells, for one direction.
 
     `reads`, `back_reads`: from ops, lists of a step each, in the order in which they ran. `forward(spec,

@@ -12,7 +12,7 @@ import numpy as np
 
 from distbp.run.explain.kinds.cells import CELLS
 from distbp.run.explain.kinds.dense import below
-from distbp.run.explain.kinds.directions import BEGIN, Cell, after, begin, ends_of, mark, product, there
+from distbp.run.explain.kinds.directions import BEGIN, CellKind, after, begin, ends_of, mark, product, there
 from distbp.run.explain.numbers import (
     Back,
     Columns,
@@ -163,7 +163,7 @@ def _weights(step: LayerStep) -> Mapping[str, Weight]:
     return {name: one for name, one in found.items() if any(p.name == name for p in step.parameters)}
 
 
-def _weights_of(step: LayerStep, cell: Cell, end: str) -> Mapping[str, Weight]:
+def _weights_of(step: LayerStep, cell: CellKind, end: str) -> Mapping[str, Weight]:
     prime = mark(end)
     back = "t+1" if end else "t-1"
 
