@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from distbp.core.errors import RemoteError, cut
+from distbp.core.metric_names import SPLITS
 from distbp.core.storage import user_path
 from distbp.data.frames import frame_kind, is_frame
 from distbp.job import TrainingJob
-from distbp.run.splits import SPLITS
 
 JOB_ID = re.compile(r"job_[0-9a-hjkmnp-tv-z]{20}")
 KEY = re.compile(r"[\x21-\x7e]{1,200}")

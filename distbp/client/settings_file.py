@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from distbp.core import settings
 from distbp.core.errors import SettingsError
-from distbp.core.storage import user_path
+from distbp.core.storage import private, user_path
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def remember(access: Access) -> Path:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     try:
-        with open(temporary, "x", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
+        with open(temporary, "x", opener=private) as file:
             json.dump({"url": access.url, "token": access.token}, file)
         temporary.replace(path)
     finally:

@@ -18,11 +18,12 @@ import numpy as np
 from distbp.client.models import fetch_model
 from distbp.client.transport import Transport
 from distbp.core.errors import RemoteError
+from distbp.core.metric_names import SPLITS
 from distbp.core.options import paths
 from distbp.core.storage import user_path
 from distbp.data.columns.files import are_here
 from distbp.data.columns.given import GivenTable
-from distbp.data.columns.shipping import ship_files, ship_frame
+from distbp.data.columns.shipping import new_entry, ship_files, ship_frame
 from distbp.data.cutting import in_a_row
 from distbp.data.formats import Npz, Source, TableFiles, from_arrays, load
 from distbp.data.frames import is_frame
@@ -32,13 +33,12 @@ from distbp.job import TrainingJob
 from distbp.nn.losses.several import names_of
 from distbp.nn.named_inputs import named_inputs
 from distbp.run.blueprints import check_splits
-from distbp.run.splits import SPLITS, open_splits
+from distbp.run.splits import open_splits
 
 DATASET, MODEL = "dataset:", re.compile("model:(mdl_[0-9a-z]{1,64})")
 _PIECE = 2**20
 _ANSWER_S = 900.0  # the service unpacks all of the archive once before it answers
 TARGETS = "targets"  # in an archive; of several outputs targets.NAME
-_OLD = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can say: equal data, equal bytes
 
 
 def place_data(
@@ -181,8 +181,8 @@ def pack(table: Table, file: BinaryIO) -> None:
                 continue
             if name == "columns" and not all(isinstance(column, int) for column in array):
                 array = list(map(str, array))
-            with archive.open(zipfile.ZipInfo(f"{name}.npy", _OLD), "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
+            with new_entry(archive, f"{name}.npy") as file:
+                np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
 
 
 def _names_of_targets(table: Table) -> str | dict[str, str] | None:

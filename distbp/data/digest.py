@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,7 +20,7 @@ from distbp.nn.layers.base import Array
 PART_BYTES = 1 << 22  # decides the digests
 PARTS = ("inputs", "targets", "weights")  # and lengths, where there are any
 _THREADS = 4
-_SETTLED_NS = 2_000_000_000  # a file that changed so shortly ago may change again within the same clock tick
+_SETTLED_NS = 2_000_000_000
 
 
 def array_digest(array: Array) -> str:
@@ -67,6 +67,11 @@ def table_record(table: Table, known: Mapping[str, Any] | None = None) -> dict[s
     marks = [list(mark) for mark in table.marks]
     if known is not None and marks and known["marks"] == marks:
         return dict(known)
+    return {**table_digests(table), "marks": marks if settled(marks) else []}
+
+
+def settled(marks: Iterable[Sequence[int]]) -> bool:
+    """Whether no file with one of these marks changed so shortly ago that it may change again within the same
+    clock tick."""
     latest = max((time_ns for mark in marks for time_ns in mark[-2:]), default=0)
-    settled = time.time_ns() - latest > _SETTLED_NS
-    return {**table_digests(table), "marks": marks if settled else []}
+    return time.time_ns() - latest > _SETTLED_NS

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distbp.core.errors import Fault, cut
+from distbp.core.metric_names import SPLITS
 from distbp.job.faults import unknown
 from distbp.job.layer_shapes import output_shapes, shapes
 from distbp.job.loss_checks import (
@@ -302,7 +303,7 @@ def _class_weights_have_classes(job: TrainingJob) -> Iterator[Fault]:
 
 
 def _rows_in_order(job: TrainingJob) -> Iterator[Fault]:
-    for split in ("train", "validation", "test"):
+    for split in SPLITS:
         rows = getattr(getattr(job.data, split), "rows", None)
         if rows is not None and not 0 <= rows[0] < rows[1]:
             yield Fault(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from distbp.core.errors import CheckpointError
+from distbp.core.metric_names import SPLITS
 from distbp.data.digest import PARTS
 from distbp.engine.blueprint import Blueprint
 from distbp.job import TrainingJob
@@ -22,7 +23,6 @@ from distbp.nn.layers.dropout import Dropout
 from distbp.optim.schedules import PlateauState
 from distbp.run.checkpoint import Checkpoint
 from distbp.run.run_state import RunState, gone_on, out_of_patience
-from distbp.run.splits import SPLITS
 
 _LENGTHS = ("epochs", "max_steps")
 _MOST_NAMED = 8

@@ -12,6 +12,7 @@ import numpy as np
 from distbp.core import settings
 from distbp.core.arrays import Shape
 from distbp.core.errors import DataError, Fault, JobError
+from distbp.core.metric_names import SPLITS
 from distbp.core.storage import user_path
 from distbp.core.words import counted
 from distbp.data.batches import WholeData
@@ -50,8 +51,6 @@ if TYPE_CHECKING:  # these stand below the data in the house; here they are only
     from distbp.engine.blueprint import Blueprint
     from distbp.job import TrainingJob
     from distbp.model.predictor import Model
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)

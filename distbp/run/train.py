@@ -11,6 +11,7 @@ from typing import Any
 from distbp.core.arguments import check_kind, kind_of, path_given, workers_given
 from distbp.core.errors import ArgumentError
 from distbp.core.interrupts import Control, Interrupts
+from distbp.core.metric_names import SPLITS
 from distbp.core.storage import DISK, Disk
 from distbp.data.frames import frame_kind, is_frame
 from distbp.data.sequences import in_step
@@ -27,7 +28,7 @@ from distbp.run.members import train_members
 from distbp.run.result import Result
 from distbp.run.run_directory import RunDirectory, job_text, read_job, read_result
 from distbp.run.seen import seen
-from distbp.run.splits import SPLITS, open_splits
+from distbp.run.splits import open_splits
 from distbp.run.warm_start import check_init, init_folder, keep_init, keeps_optimizer, kept_init, model_folder
 from distbp.team.maker import TeamMaker
 from distbp.team.ray.session import RaySession

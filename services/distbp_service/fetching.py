@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distbp.core.errors import Fault, JobError
+from distbp.core.metric_names import SPLITS
 from distbp.core.options import paths
 from distbp.core.storage import explained
 from distbp.data.cache import remove
@@ -17,7 +18,6 @@ from distbp.data.columns.shipping import unship
 from distbp.data.formats import TableFiles
 from distbp.data.safety import find
 from distbp.job import TrainingJob
-from distbp.run.splits import SPLITS
 from distbp_service.transport import Transport
 
 DATASET = "dataset:"  # what the path of an uploaded dataset begins with: dataset:ds_<SHA-256>

@@ -7,6 +7,7 @@ import os
 import pwd
 from pathlib import Path
 
+from distbp.core.storage import private
 from distbp_service.errors import StoreError
 from distbp_service.store import SCOPES, Store
 
@@ -21,7 +22,7 @@ def ensure_token(store: Store, home: Path) -> str:
     the one that was here.
     """
     path = home / "token"
-    with open(home / ".token.lock", "w", opener=_private) as lock:
+    with open(home / ".token.lock", "w", opener=private) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             text = path.read_text("ascii").strip()
@@ -37,7 +38,7 @@ def ensure_token(store: Store, home: Path) -> str:
         _, text = store.tokens.create(PROJECT, SCOPES, name=_user())
         temporary = path.with_name(".token.new")
         temporary.unlink(missing_ok=True)
-        with open(temporary, "x", opener=_private) as file:
+        with open(temporary, "x", opener=private) as file:
             file.write(text + "\n")
         temporary.replace(path)
         return text
@@ -48,7 +49,3 @@ def _user() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # as in a container
         return "operator"
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)

@@ -13,7 +13,6 @@ import hashlib
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,13 +30,13 @@ from distbp.data.columns.arrow import arrow
 from distbp.data.columns.choosing import Wanted
 from distbp.data.columns.files import find_files
 from distbp.data.columns.plan import Plan
+from distbp.data.digest import settled
 from distbp.data.formats.tables import TableFiles
 from distbp.data.table import Table, chunks
 from distbp.data.windows import Windows
 
 _FACTS = "table.json"
 _CELLS = ".cells"
-_SETTLED_NS = 2_000_000_000  # a file that changed so shortly ago may change again within one clock tick
 _ARRAYS = ("targets", "weights", "row_numbers")
 
 
@@ -67,7 +66,7 @@ def place_of(wanted: Wanted, sources: Mapping[str, Any], folder: Path, confined:
     for split, source in sources.items():
         files = find_files(source, folder, confined)
         marks[split] = [[file.name, *file.mark] for file in files], dataclasses.asdict(source)
-        if any(time.time_ns() - max(file.mark[-2:]) < _SETTLED_NS for file in files):
+        if not settled(file.mark for file in files):
             return None
     code = [hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(Path(__file__).parent.glob("*.py"))]
     columns = {name: [kind.type, dataclasses.asdict(kind)] for name, kind in wanted.columns.items()}

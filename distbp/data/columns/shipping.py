@@ -40,7 +40,7 @@ def ship_files(source: TableFiles, folder: Path, out: BinaryIO) -> str:
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         for name, file in zip(names, files, strict=True):
             _check_name(name, source.path)
-            with file.path.open("rb") as content, _entry(archive, name) as entry:
+            with file.path.open("rb") as content, new_entry(archive, name) as entry:
                 shutil.copyfileobj(content, entry, _PIECE)
     return names[0] if base is None else EVERY
 
@@ -49,7 +49,7 @@ def ship_frame(table: Any, out: BinaryIO) -> str:
     """Writes a table of Arrow, as its streams have it; returns its path within the archive."""
     with (
         zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive,
-        _entry(archive, _FRAME) as entry,
+        new_entry(archive, _FRAME) as entry,
         arrow().ipc.new_stream(entry, table.schema) as writer,
     ):
         writer.write_table(table)
@@ -85,7 +85,8 @@ def unship(file: DataFile, folder: Path) -> None:
                     os.fsync(out.fileno())
 
 
-def _entry(archive: zipfile.ZipFile, name: str) -> Any:
+def new_entry(archive: zipfile.ZipFile, name: str) -> Any:
+    """A new entry to write to; with equal data the archive has equal bytes."""
     return archive.open(zipfile.ZipInfo(name, _OLD), "w", force_zip64=True)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distbp.core.errors import DataError, Fault, JobError
+from distbp.core.metric_names import SPLITS
 from distbp.core.options import paths
 from distbp.data.addresses import allowed, is_address
 from distbp.data.columns.files import find_files
@@ -87,7 +88,7 @@ def _faults(job: TrainingJob, project: str, store: Store, data_folder: Path | No
     if job.data.train is None:
         yield Fault("data.train", "is required: a service has no arrays at hand; upload a dataset, or submit"
                     " from Python with data=(X, y)")  # fmt: skip
-    for split in ("train", "validation", "test"):
+    for split in SPLITS:
         source = getattr(job.data, split)
         if source is None:
             continue

@@ -17,6 +17,7 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 
 from distbp.core.errors import HostileFileError
+from distbp.core.storage import private
 from distbp.data.columns.shipping import shipped
 from distbp.data.formats.npy import Header
 from distbp.data.formats.npz import AGAIN, KIND, describe
@@ -55,7 +56,7 @@ async def receive(
     try:
         await run_in_threadpool(places.datasets.mkdir, parents=True, exist_ok=True)
         digest, size = hashlib.sha256(), 0
-        with open(path, "xb", opener=_private) as file:
+        with open(path, "xb", opener=private) as file:
             async for piece in body:
                 size += len(piece)
                 if used + size > limits.disk.project:
@@ -170,10 +171,6 @@ def _arrays_in(found: Mapping[str, Header]) -> dict[str, Any]:
 def _alone(places: Places) -> Iterator[None]:
     """No other process or thread names or removes datasets meanwhile."""
     places.datasets.mkdir(parents=True, exist_ok=True)
-    with open(places.datasets / ".lock", "w", opener=_private) as lock:
+    with open(places.datasets / ".lock", "w", opener=private) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)

@@ -13,9 +13,9 @@ from distbp_service.policy import Room, slots_for, turns
 from distbp_service.states import TERMINAL, State
 from distbp_service.store.database import Database, clean, page_of
 from distbp_service.store.disk import disk_bytes
-from distbp_service.store.journal import add_events, change, lock_job, move, settle_disk
+from distbp_service.store.journal import add_events, change, find_job, lock_job, move, settle_disk
 from distbp_service.store.line import heads, read_room, usage
-from distbp_service.store.records import JOB_ID, Attempt, Job, Page, Pulse, new_id
+from distbp_service.store.records import Attempt, Job, Page, Pulse, new_id
 from distbp_service.store.schema import attempts, events, idempotency_keys, jobs, logs, metrics, projects
 
 
@@ -117,13 +117,13 @@ class Jobs:
                 "log_count": 0,
             }
             conn.execute(insert(jobs), [row_values])
-            found = _get(conn, project, job_id)
+            found = find_job(conn, job_id, project)
             told = {"kind": "state", "from": None, "to": "queued", "by": "user", "reason": "submitted"}
             return add_events(conn, db, found, [told]), True
 
     def get(self, project: str, job_id: str) -> Job:
         with self._db.read() as conn:
-            return _get(conn, project, job_id)
+            return find_job(conn, job_id, project)
 
     def page(
         self,
@@ -148,7 +148,7 @@ class Jobs:
     def attempts(self, project: str, job_id: str) -> tuple[Attempt, ...]:
         """Oldest first."""
         with self._db.read() as conn:
-            _get(conn, project, job_id)
+            find_job(conn, job_id, project)
             rows = conn.execute(
                 select(attempts).where(attempts.c.job_id == job_id).order_by(attempts.c.attempt)
             )
@@ -249,17 +249,8 @@ def _check_room(conn: Connection, job: Job, workers: int, slots: int, room: Room
 
 def _again(conn: Connection, project: str, job_id: str) -> Job:
     try:
-        return _get(conn, project, job_id)
+        return find_job(conn, job_id, project)
     except NotFoundError:
         raise ConflictError(
             "the job of this Idempotency-Key was deleted; use a new key for a new job", "Idempotency-Key"
         ) from None
-
-
-def _get(conn: Connection, project: str, job_id: str) -> Job:
-    if not JOB_ID.fullmatch(job_id):
-        raise NotFoundError("there is no job with such an id; job ids look like job_01j9ze3k8xq2v5w7y0ab")
-    row = conn.execute(select(jobs).where(jobs.c.id == job_id, jobs.c.project == project)).one_or_none()
-    if row is None:
-        raise NotFoundError(f"there is no job {job_id}")
-    return Job.of(row)

@@ -75,12 +75,17 @@ class Journal:
 def lock_job(conn: Connection, job_id: str, project: str | None = None) -> Job:
     """The job, unchanged by others until the transaction ends. project: None for parts that serve all.
     Raises NotFoundError."""
+    return find_job(conn, job_id, project, locked=True)
+
+
+def find_job(conn: Connection, job_id: str, project: str | None, *, locked: bool = False) -> Job:
+    """Raises NotFoundError."""
     if not JOB_ID.fullmatch(job_id):
         raise NotFoundError("there is no job with such an id; job ids look like job_01j9ze3k8xq2v5w7y0ab")
     query = select(jobs).where(jobs.c.id == job_id)
     if project is not None:
         query = query.where(jobs.c.project == project)
-    row = conn.execute(query.with_for_update()).one_or_none()
+    row = conn.execute(query.with_for_update() if locked else query).one_or_none()
     if row is None:
         raise NotFoundError(f"there is no job {job_id}")
     return Job.of(row)

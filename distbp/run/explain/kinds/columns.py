@@ -23,10 +23,9 @@ from distbp.run.explain.numbers import (
     Weight,
     unread,
 )
-from distbp.run.explain.words import Place, at, plain, short, total
+from distbp.run.explain.words import MISSING, Place, at, plain, short, total
 
 CellSpec = Mapping[str, Any]  # kind, column, width, and its options
-_MISSING = float(np.finfo(np.float32).min)
 _PERIODIC = ("frequency", "phase", "weight", "bias")
 
 
@@ -45,7 +44,7 @@ class _Enters:
 
 
 def _value(cell: CellSpec, x: Values) -> Values:
-    return np.where(x <= _MISSING, cell["fill"], x)
+    return np.where(x <= MISSING, cell["fill"], x)
 
 
 def _bins(cell: CellSpec) -> list[tuple[float, float]]:
@@ -68,7 +67,7 @@ def _number(cell: CellSpec, own: Tensors, x: Values) -> Values:
     for n, (low, width) in enumerate(_bins(cell)):
         codes[:, n] = np.clip((value - low) / width, 0, 1)
     parts = [value[:, None], codes]
-    parts += [(x <= _MISSING)[:, None]] if cell["indicator"] else []
+    parts += [(x <= MISSING)[:, None]] if cell["indicator"] else []
     if cell["frequencies"]:
         made = [periodic({}, _own(cell, own), [one])["a"] for one in value[:, None]]
         parts.append(np.array([one[1:] for one in made if one is not None]))
@@ -88,7 +87,7 @@ def _number_back(cell: CellSpec, own: Tensors, x: Values, d: Values) -> dict[str
 def _number_told(cell: CellSpec, x: float, k: int) -> str:
     value, bins = float(_value(cell, np.array(x))), _bins(cell)
     if k == 0:
-        return "0, which stands for what is missing" if x <= _MISSING and not value else f"x = {plain(value)}"
+        return "0, which stands for what is missing" if x <= MISSING and not value else f"x = {plain(value)}"
     if k - 1 < len(bins):
         low, width = bins[k - 1]
         return f"min(max((x - low) / width, 0), 1) with x = {plain(value)}, low {low:g}, width {width:g}"

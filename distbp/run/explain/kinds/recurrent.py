@@ -207,7 +207,7 @@ def _drawn(step: LayerStep) -> tuple[str, str]:
 
 def _ended(numbers: Numbers, length: int) -> Numbers:
     """What a window begins with has no steps."""
-    begins = {name: values for name, values in numbers.items() if name.endswith("_before")}
+    begins = {name: numbers[name] for name in BEGIN.values() if name in numbers}
     return first_steps(numbers, length) | begins
 
 
