@@ -372,7 +372,7 @@ def test_dashboard_and_alerts_use_metrics_that_are_served(tmp_path: Path) -> Non
 def test_states_that_are_named_exist() -> None:
     from typing import get_args
 
-    from distbp_service.states import State
+    from distbp.client.names import State
 
     named = {
         s for text in expressions() for m in re.findall(r'state=~?"([^"]+)"', text) for s in m.split("|")

@@ -12,7 +12,8 @@ import click
 from distbp.cli.errors import reports_errors
 from distbp.cli.options import JSON
 from distbp.cli.paths import UserPath
-from distbp.cli.service import STATES, URL, handle, is_job_id, session
+from distbp.cli.service import URL, handle, is_job_id, session
+from distbp.client.names import STATES
 
 _LIMIT = click.option(
     "--limit", type=click.IntRange(1), default=50, show_default=True, help="List at most this many."

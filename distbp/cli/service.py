@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
 _JOB_ID = re.compile(r"job_[0-9a-z]+|last")
 URL = click.option("--url", help="The service. Default: DISTBP_URL, or the one that `distbp serve` started.")
-STATES = (
-    "queued", "starting", "running", "pausing", "paused", "recovering", "cancelling", "completed", "failed",
-    "cancelled",
-)  # fmt: skip
 
 
 @contextmanager

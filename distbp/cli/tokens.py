@@ -14,8 +14,7 @@ from distbp.cli.options import JSON
 from distbp.cli.paths import UserPath
 from distbp.cli.serve import open_store
 from distbp.cli.service import URL, session
-
-_SCOPES = ("read", "submit", "manage", "admin")
+from distbp.client.names import SCOPES
 
 
 @click.group()
@@ -39,7 +38,7 @@ def token() -> None:
 @click.option(
     "--scope",
     "scopes",
-    type=click.Choice(_SCOPES),
+    type=click.Choice(SCOPES),
     multiple=True,
     help="May be repeated. Default: read, submit, manage.",
 )

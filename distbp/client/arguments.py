@@ -12,17 +12,15 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from distbp.client.names import STATES
 from distbp.core.errors import RemoteError, cut
 from distbp.core.metric_names import SPLITS
 from distbp.core.storage import user_path
 from distbp.data.frames import frame_kind, is_frame
 from distbp.job import TrainingJob
 
-JOB_ID = re.compile(r"job_[0-9a-hjkmnp-tv-z]{20}")
 KEY = re.compile(r"[\x21-\x7e]{1,200}")
 NAME = re.compile(r"[A-Za-z0-9 ._-]{1,100}")
-STATES = ("queued", "starting", "running", "pausing", "paused", "recovering", "cancelling", "completed",
-          "failed", "cancelled")  # fmt: skip
 _MOST_S = 1e9
 
 

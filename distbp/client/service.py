@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from distbp.client import arguments as given
 from distbp.client.handle import JobHandle
+from distbp.client.names import JOB_ID
 from distbp.client.transport import Transport, fields
 from distbp.client.transport import connect as _connect
 from distbp.job import TrainingJob
@@ -70,7 +72,9 @@ class Service:
 
     def job(self, job_id: str) -> JobHandle:
         """A job by its id. Nothing is asked yet."""
-        return JobHandle(self.transport, given.text("job_id", job_id, given.JOB_ID, "an id as job_01j9..."))
+        return JobHandle(
+            self.transport, given.text("job_id", job_id, re.compile(JOB_ID), "an id as job_01j9...")
+        )
 
     def jobs(
         self, *, states: tuple[str, ...] = (), name: str | None = None, limit: int | None = None

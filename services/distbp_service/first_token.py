@@ -7,9 +7,10 @@ import os
 import pwd
 from pathlib import Path
 
+from distbp.client.names import SCOPES
 from distbp.core.storage import private
 from distbp_service.errors import StoreError
-from distbp_service.store import SCOPES, Store
+from distbp_service.store import Store
 
 PROJECT = "main"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from distbp_service.states import State
+from distbp.client.names import State
 
 Outcome = Literal["completed", "interrupted", "failed"]
 

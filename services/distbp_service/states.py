@@ -16,34 +16,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
+from distbp.client.names import State
 from distbp_service.errors import ConflictError
 
-State = Literal[
-    "queued",
-    "starting",
-    "running",
-    "pausing",
-    "paused",
-    "recovering",
-    "cancelling",
-    "completed",
-    "failed",
-    "cancelled",
-]
 Actor = Literal["user", "dispatcher", "runner"]
 
-STATES: tuple[State, ...] = (
-    "queued",
-    "starting",
-    "running",
-    "pausing",
-    "paused",
-    "recovering",
-    "cancelling",
-    "completed",
-    "failed",
-    "cancelled",
-)
 TERMINAL: frozenset[State] = frozenset({"completed", "failed", "cancelled"})
 # A runner works (or is about to) for a job in one of these, so it takes room and has a lease.
 ACTIVE: frozenset[State] = frozenset({"starting", "running", "pausing", "cancelling"})

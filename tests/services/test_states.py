@@ -26,7 +26,9 @@ from hypothesis.stateful import (
 )
 from stores import BACKENDS, Clock, database_without_rows, submit
 
-ALL = tuple(itertools.product(states.STATES, states.STATES, ("user", "dispatcher", "runner")))
+from distbp.client.names import STATES, State
+
+ALL = tuple(itertools.product(STATES, STATES, ("user", "dispatcher", "runner")))
 
 
 def test_terminal_states_are_left_by_nobody() -> None:
@@ -34,8 +36,8 @@ def test_terminal_states_are_left_by_nobody() -> None:
 
 
 def test_every_state_is_reached_and_every_other_one_is_left() -> None:
-    assert {to for _, to in states.MOVES} == set(states.STATES)
-    assert {start for start, _ in states.MOVES} == set(states.STATES) - states.TERMINAL
+    assert {to for _, to in states.MOVES} == set(STATES)
+    assert {start for start, _ in states.MOVES} == set(STATES) - states.TERMINAL
 
 
 def test_only_runners_complete_and_only_dispatchers_start() -> None:
@@ -57,10 +59,10 @@ def test_check_agrees_with_the_table() -> None:
             states.check(state, to, by)
 
 
-@pytest.mark.parametrize("state", states.STATES)
+@pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("where", [states.after_cancel, states.after_pause, states.after_resume])
 def test_what_users_ask_for_is_legal_and_can_be_asked_twice(
-    state: states.State, where: Callable[[states.State], states.State]
+    state: State, where: Callable[[State], State]
 ) -> None:
     try:
         to = where(state)
@@ -78,7 +80,7 @@ def test_what_users_ask_for_is_legal_and_can_be_asked_twice(
 @pytest.mark.parametrize("kind", [None, *policy.BUDGETS])
 @pytest.mark.parametrize("spent", [0, 100])
 def test_every_end_of_an_attempt_is_a_legal_move(
-    state: states.State, outcome: policy.Outcome, kind: str | None, spent: int
+    state: State, outcome: policy.Outcome, kind: str | None, spent: int
 ) -> None:
     failures = dict.fromkeys(policy.BUDGETS, spent)
     ending = policy.after_attempt(state, outcome, kind, failures)
@@ -97,7 +99,7 @@ class JobLife(RuleBasedStateMachine):
         self.clock = Clock()
         self.store = self.make(self.clock)
         self.id = submit(self.store).id
-        self.state: states.State = "queued"
+        self.state: State = "queued"
         self.attempt = 0
         self.seq = 0
         self.ended = True  # the current attempt
@@ -108,7 +110,7 @@ class JobLife(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.store.close()
 
-    def _moved(self, to: states.State, by: states.Actor) -> None:
+    def _moved(self, to: State, by: states.Actor) -> None:
         if to != self.state:
             states.check(self.state, to, by)
         self.state = to

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,10 +21,12 @@ from distbp_service.reports import End, Report
 from distbp_service.store import Store
 from distbp_service.store.database import Database
 from distbp_service.store.migrations import LATEST, migrate, version
-from distbp_service.store.records import JOB_ID, new_id
+from distbp_service.store.records import new_id
 from distbp_service.store.schema import metadata
 from sqlalchemy import inspect, text
 from stores import JOB, Clock, submit
+
+from distbp.client.names import JOB_ID
 
 LOST = {"class": "lost", "code": "lost", "message": "gone"}
 
@@ -134,7 +137,7 @@ def test_listeners_hear_of_commits(store: Store) -> None:
 def test_ids_sort_by_time_and_are_well_formed() -> None:
     ids = [new_id("job_", now) for now in (1.0, 2.0, 1e9, 2e9, 2e9 + 0.001)]
     assert ids == sorted(ids)
-    assert all(JOB_ID.fullmatch(i) for i in ids)
+    assert all(re.fullmatch(JOB_ID, i) for i in ids)
 
 
 # Jobs -------------------------------------------------------------------------------------------------------

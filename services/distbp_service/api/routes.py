@@ -22,7 +22,7 @@ from distbp_service.api.csv_text import CsvBody
 from distbp_service.api.errors import UnsupportedTypeError, described
 from distbp_service.api.json_text import read_json
 from distbp_service.api.limits import check_length, pieces
-from distbp_service.api.schemas import JOB_ID
+from distbp_service.api.schemas import ID_OF_JOB
 from distbp_service.api.service import Service
 from distbp_service.errors import BadValueError
 
@@ -175,5 +175,5 @@ def _service(request: Request) -> Service:
 
 
 CallerArg = Annotated[Caller, Depends(_caller)]
-JobId = Annotated[str, Path(pattern=JOB_ID)]
+JobId = Annotated[str, Path(pattern=ID_OF_JOB)]
 ServiceArg = Annotated[Service, Depends(_service)]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from distbp_service.api.schemas import JOB_ID, MOST_STEPS, In, Object
+from distbp_service.api.schemas import ID_OF_JOB, MOST_STEPS, In, Object
 
 
 class _Open(BaseModel):
@@ -89,7 +89,7 @@ class AssignmentOut(BaseModel):
 
 
 class ClaimIn(In):
-    job: str = Field(pattern=JOB_ID)
+    job: str = Field(pattern=ID_OF_JOB)
     attempt: AttemptNumber
     code: str = Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_-]+$")
 

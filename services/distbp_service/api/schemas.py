@@ -7,11 +7,11 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from distbp_service.states import State
+from distbp.client.names import JOB_ID, Scope, State
 from distbp_service.store import Job
 from distbp_service.store.line import Waiting
 
-JOB_ID = r"^job_[0-9a-hjkmnp-tv-z]{20}$"
+ID_OF_JOB = rf"^{JOB_ID}$"
 MODEL_ID = r"^mdl_[0-9a-hjkmnp-tv-z]{20}$"
 DATASET_ID = r"^ds_[0-9a-f]{64}$"
 TOKEN_ID = r"^[0-9a-f]{12}$"
@@ -20,7 +20,6 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}$"
 MOST_STEPS = 2**62
 
 Object = dict[str, Any]
-Scope = Literal["read", "submit", "manage", "admin"]
 
 
 class Out(BaseModel):

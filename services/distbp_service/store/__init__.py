@@ -26,9 +26,9 @@ from distbp_service.store.migrations import migrate
 from distbp_service.store.queue import Queue
 from distbp_service.store.records import Dataset, Job, Lease, Model, Pulse, Token
 from distbp_service.store.runs import Runs
-from distbp_service.store.tokens import SCOPES, Tokens
+from distbp_service.store.tokens import Tokens
 
-__all__ = ["SCOPES", "Dataset", "Job", "Lease", "Model", "Pulse", "Store", "Token"]
+__all__ = ["Dataset", "Job", "Lease", "Model", "Pulse", "Store", "Token"]
 
 
 class Store:

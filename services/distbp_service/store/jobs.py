@@ -7,10 +7,11 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select
 
+from distbp.client.names import STATES, State
 from distbp_service import states
 from distbp_service.errors import BadValueError, ConflictError, NotFoundError
 from distbp_service.policy import Room, slots_for, turns
-from distbp_service.states import TERMINAL, State
+from distbp_service.states import TERMINAL
 from distbp_service.store.database import Database, clean, page_of
 from distbp_service.store.disk import disk_bytes
 from distbp_service.store.journal import add_events, change, find_job, lock_job, move, settle_disk
@@ -169,7 +170,7 @@ class Jobs:
             query = query.where(jobs.c.project == project)
         with self._db.read() as conn:
             found = {row.state: row.number for row in conn.execute(query)}
-        return {state: found.get(state, 0) for state in states.STATES}
+        return {state: found.get(state, 0) for state in STATES}
 
     def cancel(self, project: str, job_id: str, reason: str | None = None) -> Job:
         """Cancels it, or begins to where a runner works on it. Fine to repeat. ConflictError: it ended."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Table, delete, insert, select, update
 
+from distbp.client.names import JOB_ID, State
 from distbp_service import states
 from distbp_service.errors import NotFoundError
-from distbp_service.states import Actor, State
+from distbp_service.states import Actor
 from distbp_service.store.database import MOST, Database
-from distbp_service.store.records import JOB_ID, Event, Job, LogText, Metric
+from distbp_service.store.records import Event, Job, LogText, Metric
 from distbp_service.store.schema import events, jobs, logs, metrics, projects
 
 T = TypeVar("T", Event, Metric, LogText)
@@ -80,7 +82,7 @@ def lock_job(conn: Connection, job_id: str, project: str | None = None) -> Job:
 
 def find_job(conn: Connection, job_id: str, project: str | None, *, locked: bool = False) -> Job:
     """Raises NotFoundError."""
-    if not JOB_ID.fullmatch(job_id):
+    if not re.fullmatch(JOB_ID, job_id):
         raise NotFoundError("there is no job with such an id; job ids look like job_01j9ze3k8xq2v5w7y0ab")
     query = select(jobs).where(jobs.c.id == job_id)
     if project is not None:

@@ -13,9 +13,10 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, insert, select, update
 
+from distbp.client.names import State
 from distbp_service.errors import FencedError
 from distbp_service.policy import Room, Usage, choose
-from distbp_service.states import TERMINAL, State
+from distbp_service.states import TERMINAL
 from distbp_service.store.database import Database, sha256
 from distbp_service.store.endings import end_attempt, fail_overdue
 from distbp_service.store.journal import add_events, lock_job, move

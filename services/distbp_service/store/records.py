@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -11,10 +10,10 @@ from typing import Any, Generic, Self, TypeVar
 
 from sqlalchemy import Row
 
-from distbp_service.states import ACTIVE, TERMINAL, State
+from distbp.client.names import State
+from distbp_service.states import ACTIVE, TERMINAL
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's: no i, l, o, u
-JOB_ID = re.compile(r"job_[0-9a-hjkmnp-tv-z]{20}")
 T = TypeVar("T")
 
 

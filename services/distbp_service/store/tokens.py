@@ -14,12 +14,12 @@ from contextlib import suppress
 from sqlalchemy import select, update
 from sqlalchemy.exc import SQLAlchemyError
 
+from distbp.client.names import SCOPES
 from distbp_service.errors import BadValueError, NotFoundError
 from distbp_service.store.database import Database, clean, sha256
 from distbp_service.store.records import Project, Token
 from distbp_service.store.schema import projects, tokens
 
-SCOPES = ("read", "submit", "manage", "admin")
 _TOKEN = re.compile(r"dbp_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 _TOKEN_ID = re.compile(r"[0-9a-f]{12}")
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
 
+from distbp.client.names import State
 from distbp.job import TrainingJob
 from distbp_service.api import schemas
 from distbp_service.api.auth import Caller
@@ -16,7 +17,7 @@ from distbp_service.api.confine import check_data, check_room, slots_of
 from distbp_service.api.routes import CallerArg, JobId, Route, ServiceArg, opens
 from distbp_service.api.service import Service
 from distbp_service.policy import Usage
-from distbp_service.states import TERMINAL, State
+from distbp_service.states import TERMINAL
 from distbp_service.store import Job
 from distbp_service.store.line import reasons
 
@@ -75,7 +76,7 @@ def page(
         str | None, Query(pattern=r"^[A-Za-z0-9 ._-]{1,100}$", description="text in the name")
     ] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
-    cursor: Annotated[str | None, Query(pattern=schemas.JOB_ID)] = None,
+    cursor: Annotated[str | None, Query(pattern=schemas.ID_OF_JOB)] = None,
 ) -> schemas.JobPage:
     """The project's jobs, newest first."""
     found = service.store.jobs.page(

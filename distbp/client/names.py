@@ -1,0 +1,23 @@
+"""What a service and its clients call things: the states of jobs, the scopes of tokens, the ids of jobs."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+State = Literal[
+    "queued",
+    "starting",
+    "running",
+    "pausing",
+    "paused",
+    "recovering",
+    "cancelling",
+    "completed",
+    "failed",
+    "cancelled",
+]
+Scope = Literal["read", "submit", "manage", "admin"]
+
+STATES: tuple[State, ...] = get_args(State)
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+JOB_ID = r"job_[0-9a-hjkmnp-tv-z]{20}"
