@@ -122,6 +122,7 @@ MATHEMATICS = {
     "distbp.machine",
     "distbp.core.arrays",
     "distbp.core.imports",
+    "distbp.core.metric_names",
     "distbp.core.options",
     "distbp.core.streams",
     "distbp.core.errors",
