@@ -184,7 +184,7 @@ COLUMNS = registry(Auto, Boolean, Category, Date, Drop, Number, Text)
 def automatic(facts: ColumnFacts, auto: Auto | None = None) -> Any:
     """The kind of a column by its type and levels. auto: what numbers and categories are."""
     auto = Auto() if auto is None else auto
-    if facts.type in ("whole", "number"):
+    if facts.numeric:
         return auto.number or Number()
     if facts.type == "date":
         return Date()

@@ -9,6 +9,7 @@ A loss is a frozen dataclass that says what it is (its options) and, for validat
     task      "classification" (one of several classes), "binary" (one or many independent yes-or-no
               outputs), "regression"
     allowed   (lowest, highest) target that it takes
+    applies   the activation that it applies itself, or ""
     predictions(outputs)
               what outputs of the network say in the unit of the targets: probabilities, rates, values.
               Metrics, `predict` and evaluation go by it.
@@ -81,6 +82,7 @@ class Loss(Protocol):
     takes: ClassVar[Takes]
     task: ClassVar[Task]
     allowed: ClassVar[tuple[float, float]]
+    applies: ClassVar[str]
 
     @property
     def type(self) -> str: ...
@@ -130,7 +132,7 @@ def common_faults(
         )
     faults = []
     if loss.takes in ("logits", "scores") and activation in _SQUASHES:
-        applied = f" and applies the {_SQUASHED[name]} itself" if name in _SQUASHED else ""
+        applied = f" and applies the {loss.applies} itself" if loss.applies else ""
         faults.append(
             f"{name} takes {loss.takes}{applied}, but {layer} ends in {activation!r};"
             f" make that layer's activation 'linear', or use loss {_SQUASHES[activation]!r}"
@@ -159,6 +161,7 @@ class LossFacts:
     takes: ClassVar[Takes] = "outputs"
     task: ClassVar[Task] = "regression"
     allowed: ClassVar[tuple[float, float]] = ANY_VALUE
+    applies: ClassVar[str] = ""
 
     def faults(
         self: Loss, output_shape: Shape, activation: str | None, targets: Targets, layer: str = LAST
@@ -175,7 +178,6 @@ class LossFacts:
         return predictions
 
 
-_SQUASHED = {"softmax_cross_entropy": "softmax", "sigmoid_cross_entropy": "sigmoid"}
 _KIND_FAULTS = {
     "labels": "{name} takes one class label for each row, but the targets are values;"
     " for values use 'mse' or 'mae', for yes-or-no values 'sigmoid_cross_entropy'",

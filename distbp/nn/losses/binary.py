@@ -32,6 +32,7 @@ class SigmoidCrossEntropy(LossFacts):
     takes: ClassVar[Takes] = "logits"
     task: ClassVar[Task] = "binary"
     allowed: ClassVar[tuple[float, float]] = (0, 1)
+    applies: ClassVar[str] = "sigmoid"
 
     def predictions(self, outputs: Array) -> Array:
         with np.errstate(under="ignore"):

@@ -30,6 +30,7 @@ class SoftmaxCrossEntropy(LossFacts):
     targets: ClassVar[TargetKind] = "labels"
     takes: ClassVar[Takes] = "logits"
     task: ClassVar[Task] = "classification"
+    applies: ClassVar[str] = "softmax"
 
     def constant(self, mean: Array, median: Array) -> Array:
         s = self.label_smoothing
