@@ -269,7 +269,7 @@ def ids_below(layers: Sequence[Layer], wiring: Sequence[Sequence[int | None]]) -
 
 
 class DataFacts(NamedTuple):
-    """What the layers that take the data ask of them: see `Facts.takes` and `Facts.ids_below`."""
+    """What the layers that take the data ask of them: see `LayerFacts.takes` and `LayerFacts.ids_below`."""
 
     takes: set[Takes]
     ids_below: int | None
