@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from houses import houses, job, write
 
+from distbp.data import digest
 from distbp.data.columns import keeping, opening
 from distbp.run.splits import Splits, open_splits
 
@@ -18,7 +19,7 @@ from distbp.run.splits import Splits, open_splits
 def _every_table_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTBP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(opening, "_CELLS_BYTES", 0)
-    monkeypatch.setattr(keeping, "_SETTLED_NS", 0)
+    monkeypatch.setattr(digest, "_SETTLED_NS", 0)
     write(houses(), tmp_path / "h.parquet")
     write(houses(50, seed=9), tmp_path / "test.csv")
 
@@ -93,10 +94,10 @@ def test_other_columns_other_files_or_another_boot_are_prepared_anew(
     opened(tmp_path)
     opened(tmp_path)
     assert len(read) == 3
-    monkeypatch.setattr(keeping, "_SETTLED_NS", 10**18)  # of files that changed just now nothing is believed
+    monkeypatch.setattr(digest, "_SETTLED_NS", 10**18)  # of files that changed just now nothing is believed
     opened(tmp_path)
     assert len(read) == 4
-    monkeypatch.setattr(keeping, "_SETTLED_NS", 0)
+    monkeypatch.setattr(digest, "_SETTLED_NS", 0)
     monkeypatch.setenv("DISTBP_CACHE", "none")
     opened(tmp_path)
     assert len(read) == 5

@@ -102,7 +102,7 @@ def test_what_was_prepared_for_another_plan_is_not_used(
 ) -> None:
     monkeypatch.setenv("DISTBP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(opening, "_CELLS_BYTES", 0)
-    monkeypatch.setattr("distbp.data.columns.keeping._SETTLED_NS", -(10**18))
+    monkeypatch.setattr("distbp.data.digest._SETTLED_NS", -(10**18))
     path = write(strange(), tmp_path / "new.parquet")
     own = open_splits(job(path), tmp_path).plan
     for _ in range(2):

@@ -21,8 +21,9 @@ from distbp import train
 from distbp.cli.data import source_of
 from distbp.cli.main import group
 from distbp.core.errors import DataError, HostileFileError, JobError, SettingsError
+from distbp.data import digest
 from distbp.data.addresses import allowed, is_address
-from distbp.data.columns import keeping, opening
+from distbp.data.columns import opening
 from distbp.data.columns.files import find_files
 from distbp.data.columns.reading import open_raw
 from distbp.data.formats import Npy, TableFiles, load
@@ -411,7 +412,7 @@ def test_a_prepared_table_is_used_while_the_file_is_the_same(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(opening, "_CELLS_BYTES", 0)  # prepared tables are kept
-    monkeypatch.setattr(keeping, "_SETTLED_NS", 0)
+    monkeypatch.setattr(digest, "_SETTLED_NS", 0)
     first, second = (write(houses(300, seed), tmp_path / f"{seed}.csv").read_bytes() for seed in (1, 2))
     url = site.url("/h.csv")
     site.pages["/h.csv"] = Page(first, headers={"ETag": '"1"'})

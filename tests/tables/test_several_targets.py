@@ -103,9 +103,10 @@ def test_the_same_bits_from_files_and_frames_however_often(run: Result, tmp_path
 
 
 def test_a_prepared_table_is_kept_with_all_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from distbp.data.columns import keeping, opening
+    from distbp.data import digest
+    from distbp.data.columns import opening
 
-    monkeypatch.setattr(keeping, "_SETTLED_NS", 0)
+    monkeypatch.setattr(digest, "_SETTLED_NS", 0)
     monkeypatch.setattr(opening, "_CELLS_BYTES", 0)
     monkeypatch.setenv("DISTBP_CACHE", str(tmp_path / "cache"))
     path = write(made(), tmp_path / "h.csv")
