@@ -14,11 +14,11 @@ from typing import Any, Literal
 import numpy as np
 
 from distbp.core import settings
+from distbp.core.arrays import Array
 from distbp.core.errors import DataError
 from distbp.data.preprocessing import Preprocessing
 from distbp.data.table import Table, chunks, target_parts
 from distbp.machine.memory import mapped
-from distbp.nn.layers.base import Array
 from distbp.nn.named_inputs import NamedInput
 
 BadRows = Literal["refuse", "skip"]

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from distbp.core.arrays import Array
 from distbp.data.table import Table, release_pages
-from distbp.nn.layers.base import Array
 
 PART_BYTES = 1 << 22  # decides the digests
 PARTS = ("inputs", "targets", "weights")  # and lengths, where there are any

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from distbp.core.arrays import Array
 from distbp.core.errors import DataError
 from distbp.data.frames import names_of
 from distbp.data.table import ColumnNames
-from distbp.nn.layers.base import Array
 
 
 def columns_of(values: Any, name: str) -> ColumnNames | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from distbp.core.arrays import Array
+from distbp.core.arrays import Array, Shape
 from distbp.core.errors import DataError
 from distbp.data.checks import Allowed, BadRows, check_rows
 from distbp.data.frames import names_of
@@ -18,7 +18,6 @@ from distbp.data.ids import as_ids
 from distbp.data.preprocessing import Preprocessing, fit
 from distbp.data.sequences import blanked, checked_lengths, differ, padded, room, with_lengths
 from distbp.data.table import Table, check_real, chunks, release_pages
-from distbp.nn.layers.base import Shape
 from distbp.nn.named_inputs import NamedInput
 
 

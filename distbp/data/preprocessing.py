@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from distbp.core.arrays import Array, Shape
 from distbp.core.errors import DataError
 from distbp.data.table import Table, chunks
-from distbp.nn.layers.base import Array, Shape
 
 
 @dataclass(frozen=True, eq=False)

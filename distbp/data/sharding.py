@@ -22,9 +22,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from distbp.core.arrays import Array
 from distbp.core.streams import Purpose, generator
 from distbp.data.series import in_lanes, in_series, next_begin
-from distbp.nn.layers.base import Array
 
 POOL = 50  # slices among which rows are put into buckets by their lengths
 

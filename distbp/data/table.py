@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
+from distbp.core.arrays import Array, Shape
 from distbp.core.errors import DataError
 from distbp.data.sequences import blanked, checked_lengths
 from distbp.data.windows import Windows
-from distbp.nn.layers.base import Array, Shape
 from distbp.nn.losses.several import by_output
 from distbp.nn.named_inputs import NamedInput
 

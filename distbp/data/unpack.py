@@ -8,9 +8,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from distbp.core.arrays import Array
 from distbp.core.errors import DataError, HostileFileError
 from distbp.data.safety import DataFile
-from distbp.nn.layers.base import Array
 
 Read = Callable[[int], bytes]
 _PIECE = 2**18

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from distbp.core.arrays import Shape
 from distbp.core.errors import Fault, cut
 from distbp.core.metric_names import SPLITS
 from distbp.job.faults import unknown
@@ -31,7 +32,6 @@ from distbp.job.series_checks import batches_carry, layers_carry, series_fit
 from distbp.job.table_checks import splits_off, tables_are_whole, values_are_scaled
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.initializers import initializers_of
-from distbp.nn.layers.base import Shape
 from distbp.nn.losses.several import names_of, parts_of
 from distbp.nn.metrics import less_is_better
 from distbp.nn.named_inputs import named_inputs

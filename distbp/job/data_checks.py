@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from distbp.core.arrays import Shape
 from distbp.core.errors import Fault, JobError
 from distbp.core.words import counted
 from distbp.data.targets import label_text, shown
@@ -19,7 +20,6 @@ from distbp.job.loss_checks import head_faults, lengths_left
 from distbp.job.members import networks
 from distbp.job.training_job import TrainingJob
 from distbp.nn.head_metrics import metrics_of
-from distbp.nn.layers.base import Shape
 from distbp.nn.layers.columns import Columns
 from distbp.nn.losses.base import Targets
 from distbp.nn.losses.several import MOST_CLASSES, Heads, by_output, heads_of

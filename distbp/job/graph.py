@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any
 
+from distbp.core.arrays import Shape
 from distbp.core.errors import Fault
 from distbp.job.kinds import plain
 from distbp.job.layer_shapes import shapes
 from distbp.nn.initializers import initializers_of
-from distbp.nn.layers.base import Layer, Shape
+from distbp.nn.layers.base import Layer
 from distbp.nn.losses.several import Losses
 from distbp.nn.sharing import Sharing, parameter_shapes, share
 from distbp.nn.wiring import DATA, INPUT, wire

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from distbp.nn.layers.base import Shape
+from distbp.core.arrays import Shape
 from distbp.nn.losses.several import Heads, heads_of, names_of
 from distbp.nn.wiring import DATA, places_of, unknown_name, wire
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from distbp.core.arrays import Shape
 from distbp.core.errors import Fault, JobError
 from distbp.job.faults import unknown
 from distbp.job.layer_shapes import (
@@ -14,7 +15,6 @@ from distbp.job.layer_shapes import (
     shapes,
 )
 from distbp.nn.head_metrics import metrics_of
-from distbp.nn.layers.base import Shape
 from distbp.nn.losses.base import LayerFault, Targets
 from distbp.nn.losses.several import Head, Heads, heads_of, names_of, parts_of
 from distbp.nn.wiring import places_of, wire, with_lengths

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from distbp.core.arrays import Array
 from distbp.core.errors import DataError
 from distbp.core.options import option
 from distbp.data.checks import ANY, Allowed, BadRows
@@ -14,7 +15,6 @@ from distbp.data.given import as_array, columns_of
 from distbp.data.named_inputs import checked, side_by_side
 from distbp.data.sequences import with_lengths
 from distbp.data.table import Table, build
-from distbp.nn.layers.base import Array
 from distbp.nn.named_inputs import NamedInput
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from distbp.core.arrays import Array, Shape
 from distbp.core.errors import DataError, HostileFileError
 from distbp.core.options import option
 from distbp.data.formats.base import RowRange
@@ -19,7 +20,6 @@ from distbp.data.formats.npy import MAX_DIMENSIONS
 from distbp.data.safety import DataFile, check_claim, find
 from distbp.data.table import Table, build, check_range
 from distbp.data.unpack import GzipReader, Read, read_exactly, read_window
-from distbp.nn.layers.base import Array, Shape
 
 TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 

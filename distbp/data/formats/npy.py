@@ -14,12 +14,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from distbp.core.arrays import Array, Shape
 from distbp.core.errors import DataError, HostileFileError
 from distbp.core.options import option
 from distbp.data.safety import DataFile, find
 from distbp.data.table import Table, build, check_real
 from distbp.data.unpack import Read, read_exactly
-from distbp.nn.layers.base import Array, Shape
 
 MAX_HEADER_BYTES = 10_000  # NumPy's own limit; headers of plain arrays take 128 bytes
 MAX_DIMENSIONS = 8

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from distbp.core import settings
+from distbp.core.arrays import Array
 from distbp.core.errors import DataError, HostileFileError
 from distbp.core.options import option
 from distbp.data.formats.npy import Header, read_header
@@ -21,7 +22,6 @@ from distbp.data.safety import DataFile, check_claim, find
 from distbp.data.table import ColumnNames, Table, build
 from distbp.data.unpack import read_window
 from distbp.data.zipped import Entries, opened_zip
-from distbp.nn.layers.base import Array
 from distbp.nn.named_inputs import NamedInput
 
 KIND, AGAIN = ".npz archive", "write it again with numpy.savez"

@@ -14,12 +14,12 @@ from typing import Literal
 import numpy as np
 
 from distbp.core import settings
+from distbp.core.arrays import Array
 from distbp.core.errors import DataError
 from distbp.core.options import option
 from distbp.core.streams import Purpose, Stream, generator
 from distbp.data.formats.base import RowRange
 from distbp.data.table import Table, build, check_range
-from distbp.nn.layers.base import Array
 
 BLOCK = 4096
 Block = Callable[[np.random.Generator], tuple[Array, Array]]  # -> float32 inputs, targets of BLOCK rows
