@@ -142,7 +142,7 @@ def keep_init(source: Path | None, run_dir: Path, *, optimizer: bool, disk: Disk
             write_durable(new / name, [read_file(source / name, most=_MOST_BYTES)], disk)
         state = _state_beside(source) if optimizer else None
         if state is not None:
-            slots = {name: array for name, array in state.arrays.items() if name.startswith(SLOTS)}
+            slots = {SLOTS + name: array for name, array in slots_in(state.arrays).items()}
             past = {"past": state.state["past"]}
             checkpoint.save(new / CHECKPOINTS, state.step, slots, past, disk=disk)
         sync_folder(new, disk)

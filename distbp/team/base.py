@@ -16,6 +16,7 @@ from distbp.engine.health import TensorHealth
 from distbp.optim.schedules import PlateauState
 
 if TYPE_CHECKING:
+    from distbp.engine.blueprint import Blueprint
     from distbp.engine.parameter_server import ParameterServer
 
 
@@ -44,6 +45,36 @@ class Snapshot:
 def slots_in(arrays: Mapping[str, Array]) -> dict[str, Array]:
     """The slots of an optimizer among the arrays of a snapshot, by name."""
     return {k.removeprefix(SLOTS): v for k, v in arrays.items() if k.startswith(SLOTS)}
+
+
+def server_after(
+    snapshot: Snapshot, blueprint: Blueprint, vector: Array, *, attempt: int, threads: int, first: int = 0
+) -> ParameterServer:
+    """A server that goes on from a snapshot. vector: the snapshot's, in the server's memory. first: where it
+    begins in the whole vector."""
+    from distbp.engine.parameter_server import ParameterServer
+
+    return ParameterServer(
+        blueprint,
+        vector,
+        step=snapshot.step,
+        attempt=attempt,
+        slots=snapshot.slots,
+        epoch_totals=snapshot.arrays.get("epoch_totals"),
+        threads=threads,
+        first=first,
+    )
+
+
+def outcome_of(steps: Callable[[], int]) -> tuple[str, int]:
+    """How steps ended, for another process: ("trained", next step) or ("not finite", the step that was not
+    applied)."""
+    from distbp.engine.parameter_server import NotFiniteError
+
+    try:
+        return "trained", steps()
+    except NotFiniteError as error:
+        return "not finite", error.step
 
 
 def snapshot_of(server: ParameterServer, whole: bool = True) -> Snapshot:

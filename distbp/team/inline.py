@@ -27,7 +27,7 @@ from distbp.nn import kernels as kernel_sets
 from distbp.nn.lowered import lower
 from distbp.nn.network import aligned_vector
 from distbp.optim.schedules import PlateauState
-from distbp.team.base import Snapshot, snapshot_of
+from distbp.team.base import Snapshot, server_after, snapshot_of
 
 # Two threads meet several times in a step, which takes microseconds from compiled code, and tens from Python.
 FLOPS_WORTH_THREADS = 5e6
@@ -88,15 +88,7 @@ class InlineTeam:
             self._stack.enter_context(told(lambda: waiting(compiling(blueprint))))
         vector = snapshot.arrays["vector"]
         in_python = threads_for(blueprint, FLOPS_WORTH_PYTHON_THREADS, threads)
-        self.server = ParameterServer(
-            blueprint,
-            vector,
-            step=snapshot.step,
-            attempt=attempt,
-            slots=snapshot.slots,
-            epoch_totals=snapshot.arrays.get("epoch_totals"),
-            threads=in_python,
-        )
+        self.server = server_after(snapshot, blueprint, vector, attempt=attempt, threads=in_python)
         self._shards = blueprint.shards
         self._parts = _parts(blueprint, data, self.server, in_python)
         self._contributions = [one for _, mine in self._parts for one in mine]

@@ -89,8 +89,8 @@ class ServerActor:
 
         beside: whether this is the trainer's node, where workers reach all rows; on another node they reach
         the rows that were sent there. late_factor: as of `Rounds`. Returns what `place` returns."""
-        from distbp.engine.parameter_server import ParameterServer
         from distbp.engine.totals import totals_size
+        from distbp.team.base import server_after
         from distbp.team.exchange import segment as seg
         from distbp.team.exchange.audit import audit_of
         from distbp.team.exchange.desk import Desk
@@ -103,14 +103,8 @@ class ServerActor:
         size = blueprint.network().size
         self._segment = seg.create(size, blueprint.dtype, totals_size(blueprint), attempt, blueprint.pushed)
         self._segment.vector[:] = snapshot.arrays["vector"]
-        self._server = ParameterServer(
-            blueprint,
-            self._segment.vector,
-            step=snapshot.step,
-            attempt=attempt,
-            slots=snapshot.slots,
-            epoch_totals=snapshot.arrays.get("epoch_totals"),
-            threads=settings.processors(),
+        self._server = server_after(
+            snapshot, blueprint, self._segment.vector, attempt=attempt, threads=settings.processors()
         )
         self._store = store = NodeStore()
         self._workers = LocalWorkers(
@@ -127,13 +121,10 @@ class ServerActor:
         return place_of(self._blueprint.kernels), self._segment.handle
 
     def run(self, stretch: int, first: int, stop: int, plateau: PlateauState) -> tuple[str, int]:
-        """Trains; waits. Returns ("trained", next step) or ("not finite", the step that was not applied)."""
-        from distbp.engine.parameter_server import NotFiniteError
+        """Trains; waits. Returns what `outcome_of` does."""
+        from distbp.team.base import outcome_of
 
-        try:
-            return "trained", self._rounds.run(stretch, first, stop, plateau)
-        except NotFiniteError as error:
-            return "not finite", error.step
+        return outcome_of(lambda: self._rounds.run(stretch, first, stop, plateau))
 
     def snapshot(self, whole: bool) -> Snapshot:
         """The state between two steps; see `Team.snapshot`."""

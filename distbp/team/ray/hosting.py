@@ -13,10 +13,9 @@ from distbp.data.prepared import PreparedRows
 from distbp.engine import numerics
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.evaluation import Evaluation
-from distbp.engine.parameter_server import NotFiniteError
 from distbp.nn.network import aligned_vector
 from distbp.optim.schedules import PlateauState
-from distbp.team.base import Snapshot
+from distbp.team.base import Snapshot, outcome_of
 from distbp.team.exchange.shared_data import SharedRows
 from distbp.team.inline import InlineTeam
 
@@ -41,12 +40,11 @@ class Hosting:
             self._team = InlineTeam(blueprint, holdings, start, attempt, threads)
 
     def run(self, stretch: int, first: int, stop: int, plateau: PlateauState) -> tuple[str, int]:
-        """Trains; waits. Returns ("trained", next step) or ("not finite", the step that was not applied)."""
+        """Trains; waits. Returns what `outcome_of` does."""
         with numerics.quiet():  # which holds for one thread, and calls come in any
-            try:
-                return "trained", self._team.run(first, stop, plateau, lambda: self._stop_asked == stretch)
-            except NotFiniteError as error:
-                return "not finite", error.step
+            return outcome_of(
+                lambda: self._team.run(first, stop, plateau, lambda: self._stop_asked == stretch)
+            )
 
     def stop_soon(self, stretch: int) -> None:
         """Ends a stretch between two steps. Stretches are numbered from 1 on. The call may come late, after

@@ -23,11 +23,10 @@ from distbp.core.arrays import Array
 from distbp.engine import numerics
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.health import Norms, health
-from distbp.engine.parameter_server import NotFiniteError, ParameterServer
 from distbp.engine.ranges import RangeSums, ranges
 from distbp.nn.network import aligned_vector
 from distbp.optim.schedules import PlateauState
-from distbp.team.base import Snapshot
+from distbp.team.base import Snapshot, outcome_of, server_after
 from distbp.team.exchange.desk import Packed
 from distbp.team.exchange.relay import Publication
 from distbp.team.exchange.server_ranges import Agree, Council, Decision, RangeRounds
@@ -41,16 +40,8 @@ def _rounds(blueprint: Blueprint, part: Snapshot, attempt: int, first: int, agre
     given = part.arrays["vector"]
     vector = aligned_vector(len(given), given.dtype)
     vector[:] = given
-    server = ParameterServer(
-        blueprint,
-        vector,
-        step=part.step,
-        attempt=attempt,
-        slots=part.slots,
-        epoch_totals=part.arrays.get("epoch_totals"),
-        threads=settings.processors(),
-        first=first,
-    )
+    threads = settings.processors()
+    server = server_after(part, blueprint, vector, attempt=attempt, threads=threads, first=first)
     return RangeRounds(server, attempt, agree, as_object)
 
 
@@ -59,13 +50,6 @@ def _cut(snapshot: Snapshot, start: int, stop: int) -> Snapshot:
     vector."""
     arrays = {k: v if k == "epoch_totals" else v[start:stop] for k, v in snapshot.arrays.items()}
     return Snapshot(snapshot.step, arrays)
-
-
-def _run(rounds: RangeRounds, first: int, stop: int, plateau: PlateauState) -> tuple[str, int]:
-    try:
-        return "trained", rounds.run(first, stop, plateau)
-    except NotFiniteError as error:
-        return "not finite", error.step
 
 
 class RangeServerActor:
@@ -88,7 +72,7 @@ class RangeServerActor:
         return place_of(self._blueprint.kernels)
 
     def run(self, first: int, stop: int, plateau: PlateauState) -> tuple[str, int]:
-        return _run(self._rounds, first, stop, plateau)
+        return outcome_of(lambda: self._rounds.run(first, stop, plateau))
 
     def snapshot(self, whole: bool) -> tuple[dict[str, Array], list[Norms]]:
         return self._rounds.server.snapshot(whole), self._rounds.server.norms
@@ -149,10 +133,10 @@ class LeadActor:
         return [(actor, start, stop) for actor, (start, stop) in zip(actors, self._ranges, strict=True)]
 
     def run(self, stretch: int, first: int, stop: int, plateau: PlateauState) -> tuple[str, int]:
-        """Trains; waits. Returns ("trained", next step) or ("not finite", the step that was not applied)."""
+        """Trains; waits. Returns what `outcome_of` does."""
         self._stretch = stretch
         theirs = [other.run.remote(first, stop, plateau) for other in self._others]
-        mine = _run(self._rounds, first, stop, plateau)
+        mine = outcome_of(lambda: self._rounds.run(first, stop, plateau))
         ray.get(theirs)  # all have the same outcome
         return mine
 
