@@ -26,9 +26,10 @@ def costs(row: Row, rounds: int, seconds: float) -> tuple[float, float]:
     from benchmarks.distbp_session import job_of
     from benchmarks.synthetic import samples
     from distbp import TrainingJob
+    from distbp.core.arrays import aligned_vector
     from distbp.engine.numerics import kernel_set, one_blas_thread
     from distbp.nn import kernels as kernel_sets
-    from distbp.nn.network import Network, aligned_vector
+    from distbp.nn.network import Network
     from distbp.nn.program import Program
 
     inputs, labels = samples(row)

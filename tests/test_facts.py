@@ -8,13 +8,14 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
+from distbp.core.arrays import aligned_vector
 from distbp.job.shards import automatic_shards, least_slice_rows
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.kernels import NUMPY
 from distbp.nn.layers import LAYERS
 from distbp.nn.layers.base import Takes
 from distbp.nn.losses import LOSSES
-from distbp.nn.network import Network, aligned_vector
+from distbp.nn.network import Network
 from distbp.nn.program import Program
 from distbp.nn.wiring import entering
 

@@ -132,7 +132,6 @@ JIT = {"distbp.machine.jit", "distbp.machine.vector_math"}
 # Past 300 lines a file is asked whether it is two things. These were asked, and said no.
 LONG = {
     "distbp.core.settings",
-    "distbp.run.checkpoint",
     "distbp.cli.main",
     "distbp.team.ray.ray_team",
     "distbp.job.checks",

@@ -9,11 +9,10 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from distbp.core.arrays import Array
+from distbp.core.arrays import Array, aligned_vector
 from distbp.data.prepared import PreparedRows
 from distbp.data.series import begins_of
 from distbp.data.sharding import Sharding, evaluated_rows
-from distbp.nn.network import aligned_vector
 
 # One gather serves several steps: a NumPy call costs as much as copying a few kilobytes, and what is gathered
 # should still be in a core's second-level cache when it is used.

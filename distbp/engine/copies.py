@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from distbp.core.arrays import Array
+from distbp.core.arrays import Array, aligned_vector
 from distbp.data.batches import Slice
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.totals import BOUND, LIVE, LOSS, ROWS, WEIGHT
 from distbp.nn.kernels import Kernels
-from distbp.nn.network import Network, aligned_vector
+from distbp.nn.network import Network
 from distbp.nn.program import Program
 from distbp.nn.tape import LOSS_TOTAL, WEIGHT_TOTAL
 from distbp.optim.evolution import Evolution, Noise

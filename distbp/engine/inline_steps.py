@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from distbp.core.arrays import Array
+from distbp.core.arrays import Array, aligned_vector
 from distbp.core.reduction import PIECE, Block, assign, joins
 from distbp.data.batches import ShardReader
 from distbp.engine.blueprint import Blueprint
@@ -33,7 +33,6 @@ from distbp.machine.pointers import WAYS
 from distbp.machine.structures import address, placed
 from distbp.nn.kernels import Kernels
 from distbp.nn.lowered import Lowered, lower
-from distbp.nn.network import aligned_vector
 from distbp.nn.ops.rows import compiled
 from distbp.nn.run_compiled import ops_of, products_of, run_rows, space_table
 from distbp.nn.tape import Space, merged, position

@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from distbp.core.arrays import Array
+from distbp.core.arrays import Array, aligned_vector
 from distbp.core.errors import FencedError
 from distbp.core.reduction import PIECE, Block, Join, joins
 from distbp.engine.blueprint import Blueprint
@@ -21,7 +21,6 @@ from distbp.engine.health import Norms, TensorHealth, health, norms_of, within
 from distbp.engine.ranges import RangeSums, joint
 from distbp.engine.totals import BOUND, LIVE, LOSS, ROWS, SURELY_FINITE, WEIGHT, totals_size
 from distbp.engine.updating import updater_of
-from distbp.nn.network import aligned_vector
 from distbp.nn.tape import merged
 from distbp.optim import Searching, Step, sum_of_squares
 from distbp.optim.evolution import Evolution, Noise, estimate

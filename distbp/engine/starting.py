@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from distbp.core.arrays import Array
+from distbp.core.arrays import Array, aligned_vector
 from distbp.core.streams import Purpose, generator
 from distbp.data.batches import Rows
 from distbp.engine.numerics import one_blas_thread
 from distbp.nn.kernels import NUMPY
-from distbp.nn.network import Network, Tensor, aligned_vector
+from distbp.nn.network import Network, Tensor
 from distbp.nn.program import Program
 
 ROWS = 1024

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from distbp.core.arrays import Array
+from distbp.core.arrays import Array, aligned_vector
 from distbp.core.reduction import Block, middle
 from distbp.data.batches import Holdings, ShardReader
 from distbp.engine.blueprint import Blueprint
@@ -18,7 +18,6 @@ from distbp.engine.copies import Copies
 from distbp.engine.evaluation import Evaluation, Evaluator
 from distbp.engine.totals import BOUND, LIVE, LOSS, ROWS, WEIGHT, totals_size
 from distbp.nn import kernels as kernel_sets
-from distbp.nn.network import aligned_vector
 from distbp.nn.program import Program
 from distbp.nn.tape import TOTALS
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from distbp.core.errors import Fault
+from distbp.optim import OPTIMIZERS
 
 if TYPE_CHECKING:
     from distbp.job.training_job import TrainingJob
@@ -69,3 +70,12 @@ def one_server_fits(job: TrainingJob) -> Iterator[Fault]:
             "servers",
             f"must be 1 with {job.optimizer.type}, whose step looks at the whole vector, not {job.servers}",
         )
+
+
+def takes_whole_batches(optimizer: Any) -> bool:
+    """Of an optimizer in any spelling, right or wrong."""
+    name = optimizer if isinstance(optimizer, str) else getattr(optimizer, "type", None)
+    if isinstance(optimizer, Mapping):
+        name = optimizer.get("type")
+    kind: Any = OPTIMIZERS.get(name) if isinstance(name, str) else None
+    return kind is not None and bool(kind.whole_batch)

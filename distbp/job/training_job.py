@@ -19,6 +19,7 @@ from distbp.job.graph import drawing_of
 from distbp.job.kinds import Flag, Number, Text, Whole, plain
 from distbp.job.losses import outputs_in
 from distbp.job.members import MAX_MEMBERS
+from distbp.job.method_checks import takes_whole_batches
 from distbp.job.parts import (
     BatchSize,
     Checkpoint,
@@ -35,7 +36,6 @@ from distbp.job.parts import (
 from distbp.job.recipes import expanded
 from distbp.job.shards import automatic_shards, least_slice_rows
 from distbp.job.updates import Clip, ParameterGroup, Regularization
-from distbp.optim import OPTIMIZERS
 from distbp.optim.recipes import Adam
 
 if TYPE_CHECKING:
@@ -273,15 +273,6 @@ def _without_nulls(part: Any, fields: Any) -> Any:
         for name, value in fields.items()
         if value is not None or type(part).model_fields[name].default is not None
     }
-
-
-def takes_whole_batches(optimizer: Any) -> bool:
-    """Of an optimizer in any spelling, right or wrong."""
-    name = optimizer if isinstance(optimizer, str) else getattr(optimizer, "type", None)
-    if isinstance(optimizer, Mapping):
-        name = optimizer.get("type")
-    kind: Any = OPTIMIZERS.get(name) if isinstance(name, str) else None
-    return kind is not None and bool(kind.whole_batch)
 
 
 def _checks_of_the_rest(

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 import distbp
 from distbp.core.arguments import path_given
-from distbp.core.arrays import Array
+from distbp.core.arrays import Array, aligned_vector
 from distbp.core.errors import DataError, JobError, ModelError
 from distbp.core.sealed import decode_arrays, encode_arrays, sealed_json, unseal_json
 from distbp.core.storage import (
@@ -53,7 +53,7 @@ from distbp.model.predictor import Model
 from distbp.nn.head_metrics import metrics_of
 from distbp.nn.losses.base import Targets
 from distbp.nn.losses.several import heads_of, names_of
-from distbp.nn.network import Carry, Network, Tensor, aligned_vector
+from distbp.nn.network import Carry, Network, Tensor
 
 if TYPE_CHECKING:
     from distbp.job import TrainingJob

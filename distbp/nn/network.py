@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from distbp.core.arrays import aligned_vector
 from distbp.core.streams import Purpose, generator
 from distbp.nn.layers.base import Array, Layer, ParameterSpec, Shape, StateSpec, StatisticSpec
 from distbp.nn.layers.columns import Columns
@@ -49,20 +50,6 @@ class Tensor:
     stop: int
     decays: bool = False
     rate: float = 0.0  # of a running statistic, else 0
-
-
-def aligned_bytes(size: int) -> Array:
-    """`size` bytes of new memory that begin at a multiple of 64, as wide vector instructions like it."""
-    raw = np.empty(size + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + size]
-
-
-def aligned_vector(size: int, dtype: Any) -> Array:
-    """A new flat vector of zeros that begins at a multiple of 64 bytes."""
-    vector: Array = aligned_bytes(size * np.dtype(dtype).itemsize).view(dtype)
-    vector[:] = 0
-    return vector
 
 
 @dataclass(frozen=True)

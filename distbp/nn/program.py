@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from distbp.core.arrays import Array
+from distbp.core.arrays import Array, aligned_vector
 from distbp.nn.kernels import Kernels
 from distbp.nn.losses.base import Loss, lower_loss
 from distbp.nn.losses.several import Heads, Losses
 from distbp.nn.lowered import lower
-from distbp.nn.network import Network, aligned_vector
+from distbp.nn.network import Network
 from distbp.nn.run_tape import Executor, NumpyExecutor, Spaces, matrix
 from distbp.nn.tape import LOSS_TOTAL, TOTALS, Ref, Row, Space, Tape, position
 

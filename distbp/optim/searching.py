@@ -13,9 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distbp.core.arrays import Array
+from distbp.core.arrays import Array, aligned_vector
 from distbp.core.reduction import PIECE
-from distbp.nn.network import aligned_vector
 from distbp.optim.groups import ordered
 from distbp.optim.line_search import ACCEPTED, FAILED, GOING_ON, End, Line, advance, begin
 from distbp.optim.parts import Step

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from distbp.core.arguments import path_given
+from distbp.core.arrays import aligned_vector
 from distbp.core.errors import DataError, Fault, JobError
 from distbp.core.reduction import Block
 from distbp.core.streams import Purpose, generator
@@ -21,7 +22,6 @@ from distbp.job.checks import neediest
 from distbp.nn import kernels as kernel_sets
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.gradcheck import Report, Vector, check
-from distbp.nn.network import aligned_vector
 from distbp.nn.program import Program
 from distbp.run import train as training
 from distbp.run.blueprints import make_blueprint

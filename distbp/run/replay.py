@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from distbp.core.arrays import Array
+from distbp.core.arrays import Array, aligned_vector
 from distbp.core.reduction import Block
 from distbp.data.batches import Holdings
 from distbp.engine.blueprint import Blueprint
 from distbp.model.folder import params_digest
-from distbp.nn.network import aligned_vector
 from distbp.run import checkpoint
 from distbp.run.checkpoint import Checkpoint
 from distbp.run.delivery import BEST

@@ -13,7 +13,7 @@ import numpy as np
 from distbp.core.errors import ArgumentError, Fault, JobError
 from distbp.core.options import choosing
 from distbp.job import TrainingJob, realmlp, recipes
-from distbp.job.training_job import takes_whole_batches
+from distbp.job.method_checks import takes_whole_batches
 from distbp.optim import OPTIMIZERS
 
 ACTIVATIONS = MappingProxyType({"identity": "linear", "logistic": "sigmoid"})  # scikit-learn's names

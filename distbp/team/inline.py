@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from distbp.core import settings
-from distbp.core.arrays import Array
+from distbp.core.arrays import Array, aligned_vector
 from distbp.core.reduction import Block, assign, blocks_within
 from distbp.data.batches import Holdings
 from distbp.engine import numerics
@@ -25,7 +25,6 @@ from distbp.engine.parameter_server import Contribution, ParameterServer
 from distbp.engine.worker import Worker
 from distbp.nn import kernels as kernel_sets
 from distbp.nn.lowered import lower
-from distbp.nn.network import aligned_vector
 from distbp.optim.schedules import PlateauState
 from distbp.team.base import Snapshot, server_after, snapshot_of
 

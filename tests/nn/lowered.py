@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rigs import make_job, make_rig
 
-from distbp.core.arrays import Array, Shape
+from distbp.core.arrays import Array, Shape, aligned_vector
 from distbp.core.reduction import Block
 from distbp.engine import numerics
 from distbp.nn import kernels as kernel_sets
@@ -21,7 +21,7 @@ from distbp.nn.kernels import NUMPY, Kernels
 from distbp.nn.layers import LAYERS
 from distbp.nn.layers.base import Layer
 from distbp.nn.losses import LOSSES
-from distbp.nn.network import Network, aligned_vector
+from distbp.nn.network import Network
 from distbp.nn.program import Program
 from distbp.optim.schedules import PlateauState
 from distbp.team import inline

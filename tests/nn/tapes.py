@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from operands import exact
 
-from distbp.core.arrays import Array, Shape
+from distbp.core.arrays import Array, Shape, aligned_vector
 from distbp.nn.kernels import NUMPY, Kernels, load
 from distbp.nn.layers.base import Backward, Layer, Lowering, Value
 from distbp.nn.layers.layouts import arranged, turned
 from distbp.nn.losses.base import Loss, lower_loss
-from distbp.nn.network import aligned_vector
 from distbp.nn.ops import OPS
 from distbp.nn.ops.base import Op
 from distbp.nn.program import executor

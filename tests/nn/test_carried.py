@@ -9,11 +9,11 @@ import pytest
 from kernel_sets import PLAIN
 from lowered import compiled_kernels, layer, vector_of
 
-from distbp.core.arrays import Array
+from distbp.core.arrays import Array, aligned_vector
 from distbp.nn.gradcheck import check
 from distbp.nn.kernels import NUMPY, Kernels
 from distbp.nn.losses import LOSSES
-from distbp.nn.network import Carry, Network, aligned_vector
+from distbp.nn.network import Carry, Network
 from distbp.nn.program import Program
 
 FEATURES, UNITS, OUTPUTS = 3, 4, 2

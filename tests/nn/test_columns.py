@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from nn.lowered import compiled_kernels, layer, train_once, vector_of
 
+from distbp.core.arrays import aligned_vector
 from distbp.engine.blueprint import group_of
 from distbp.job.realmlp import GROUPS
 from distbp.nn.gradcheck import check
@@ -15,7 +16,7 @@ from distbp.nn.kernels import NUMPY, Kernels
 from distbp.nn.layers.columns import Columns, EmbeddingCell, NumberCell, OneHotCell, TableCell
 from distbp.nn.layers.periodic import Periodic
 from distbp.nn.losses import LOSSES
-from distbp.nn.network import Network, aligned_vector
+from distbp.nn.network import Network
 from distbp.nn.ops.columns import MISSING
 from distbp.nn.program import Program
 from distbp.nn.tape import ENTRY

@@ -9,14 +9,14 @@ import pytest
 from nn.lowered import compiled_kernels, layer, vector_of
 
 from distbp import JobError
-from distbp.core.arrays import Array
+from distbp.core.arrays import Array, aligned_vector
 from distbp.nn.gradcheck import check
 from distbp.nn.head_metrics import metrics_of
 from distbp.nn.kernels import NUMPY, Kernels
 from distbp.nn.losses import LOSSES
 from distbp.nn.losses.several import Heads, Losses, OutputLoss, heads_of
 from distbp.nn.metrics import frame_of
-from distbp.nn.network import Network, aligned_vector
+from distbp.nn.network import Network
 from distbp.nn.program import Program
 from distbp.nn.wiring import places_of, unknown_name, wire
 

@@ -13,12 +13,12 @@ from nn.test_layers import TABLE
 from nn.test_recurrence import GOLDEN, ours
 from tapes import Rig, run_op
 
-from distbp.core.arrays import Array
+from distbp.core.arrays import Array, aligned_vector
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.kernels import NUMPY, Kernels
 from distbp.nn.layers import LAYERS
 from distbp.nn.losses import LOSSES
-from distbp.nn.network import Network, aligned_vector
+from distbp.nn.network import Network
 from distbp.nn.ops import OPS
 from distbp.nn.program import Program
 

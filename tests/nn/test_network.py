@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distbp.core.arrays import Array, Shape
+from distbp.core.arrays import Array, Shape, aligned_bytes, aligned_vector
 from distbp.engine.totals import SURELY_FINITE
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.initializers import Constant, Normal, Orthogonal
@@ -19,7 +19,7 @@ from distbp.nn.layers import LAYERS
 from distbp.nn.layers import Dense as _Dense
 from distbp.nn.layers.base import Layer
 from distbp.nn.losses import MSE, Quadratic, SoftmaxCrossEntropy
-from distbp.nn.network import Network, aligned_bytes, aligned_vector
+from distbp.nn.network import Network
 from distbp.nn.program import Program
 from distbp.nn.tape import Space
 

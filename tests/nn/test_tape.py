@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distbp.core.arrays import aligned_vector
 from distbp.nn.kernels import NUMPY, Kernels
-from distbp.nn.network import aligned_vector
 from distbp.nn.program import executor
 from distbp.nn.run_tape import matrix
 from distbp.nn.tape import LINE, LONGEST, TOTALS, PlannedTape, Ref, Space, Tape, position

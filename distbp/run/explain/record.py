@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distbp.core.arrays import Array, Shape
+from distbp.core.arrays import Array, Shape, aligned_vector
 from distbp.nn.initializers import initializers_of
 from distbp.nn.kernels import NUMPY
 from distbp.nn.layers.columns import Columns, EmbeddingCell, NumberCell, OneHotCell, TableCell
 from distbp.nn.losses.base import Loss
 from distbp.nn.losses.several import Losses
 from distbp.nn.lowered import Lowered, lower
-from distbp.nn.network import Network, aligned_vector
+from distbp.nn.network import Network
 from distbp.nn.program import Program
 from distbp.nn.run_tape import matrix
 from distbp.nn.tape import ANY_LENGTH, ENTRY, LOSS_TOTAL, Ref, Row, Space

@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distbp.core.arrays import Array
+from distbp.core.arrays import Array, aligned_vector
 from distbp.core.errors import ArgumentError
 from distbp.core.words import counted
 from distbp.data.batches import Holdings
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.worker import Worker
-from distbp.nn.network import Network, aligned_vector
+from distbp.nn.network import Network
 from distbp.nn.wiring import DATA
 
 

@@ -24,7 +24,7 @@ from typing import Any, cast
 import numpy as np
 
 from distbp.core import settings
-from distbp.core.arrays import Array
+from distbp.core.arrays import Array, aligned_vector
 from distbp.core.errors import ExchangeError
 from distbp.core.reduction import Block
 from distbp.data.batches import Holdings
@@ -34,7 +34,6 @@ from distbp.engine.parameter_server import NO_PLATEAU, Contribution, NotFiniteEr
 from distbp.engine.totals import ROWS, WEIGHT
 from distbp.engine.worker import Worker
 from distbp.machine.memory import MemoryHandle
-from distbp.nn.network import aligned_vector
 from distbp.run.plan.speed_model import Machine, Work
 from distbp.team.base import Snapshot
 from distbp.team.exchange import segment as seg

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from distbp.core.arrays import Array
+from distbp.core.arrays import Array, aligned_vector
 from distbp.engine.blueprint import Blueprint
 from distbp.nn.kernels import Kernels
 from distbp.nn.losses.several import heads_of
 from distbp.nn.lowered import Lowered
-from distbp.nn.network import Network, aligned_vector
+from distbp.nn.network import Network
 from distbp.nn.program import executor
 from distbp.nn.tape import Row, Space, position
 from distbp.optim.parts import Rule, Step, Vector

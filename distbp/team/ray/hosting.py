@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from distbp.core.arrays import Array
+from distbp.core.arrays import Array, aligned_vector
 from distbp.data.batches import WholeData
 from distbp.data.prepared import PreparedRows
 from distbp.engine import numerics
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.evaluation import Evaluation
-from distbp.nn.network import aligned_vector
 from distbp.optim.schedules import PlateauState
 from distbp.team.base import Snapshot, outcome_of
 from distbp.team.exchange.shared_data import SharedRows

@@ -19,12 +19,11 @@ import ray
 from ray.exceptions import RayError
 
 from distbp.core import settings
-from distbp.core.arrays import Array
+from distbp.core.arrays import Array, aligned_vector
 from distbp.engine import numerics
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.health import Norms, health
 from distbp.engine.ranges import RangeSums, ranges
-from distbp.nn.network import aligned_vector
 from distbp.optim.schedules import PlateauState
 from distbp.team.base import Snapshot, outcome_of, server_after
 from distbp.team.exchange.desk import Packed
