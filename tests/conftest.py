@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +148,23 @@ def _is_heavy(item: pytest.Item) -> bool:
 def _test_data() -> Path:
     named = settings.get("DISTBP_TEST_DATA")
     return Path(named) if named else Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_pictures() -> Iterator[Callable[..., list[str]]]:
+    """Most of a short run's time is the picture of its curves. A test that looks at it asks for `pictures`."""
+    with pytest.MonkeyPatch.context() as patch:
+        from distbp.run import accounts
+
+        draw_curves = accounts.draw_curves
+        patch.setattr(accounts, "draw_curves", lambda run: [])
+        yield draw_curves
+
+
+@pytest.fixture
+def pictures(no_pictures: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of this process leave curves.svg, as they do for users."""
+    monkeypatch.setattr("distbp.run.accounts.draw_curves", no_pictures)
 
 
 @pytest.fixture(scope="session")

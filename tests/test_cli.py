@@ -74,6 +74,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # Train and resume --------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("pictures")
 def test_train_says_what_happens_and_where_everything_lies(job: Path, tmp_path: Path) -> None:
     result = run("train", job, "--output", tmp_path / "run")
     assert result.exit_code == 0

@@ -32,7 +32,6 @@ DATA = classes(70)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTBP_KERNELS", "numpy")
-    monkeypatch.setattr("distbp.run.curves.draw", lambda lines, path: None)
     monkeypatch.setattr("distbp.run.control.REQUESTS_S", 0.0)  # after every stretch
 
 

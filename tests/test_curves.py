@@ -123,6 +123,7 @@ def test_every_metric_has_its_panel(
     assert (width, height) == size
 
 
+@pytest.mark.usefixtures("pictures")
 @pytest.mark.parametrize("members", [1, 2])
 def test_a_run_is_drawn_unless_told(tmp_path: Path, members: int) -> None:
     layers = [{"type": "dense", "units": 1}]

@@ -22,7 +22,6 @@ LAYERS = [{"type": "dense", "units": 4, "activation": "tanh"}, {"type": "dense",
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("DISTBP_KERNELS", "numpy")
-    monkeypatch.setattr("distbp.run.curves.draw", lambda lines, path: None)
     yield
 
 

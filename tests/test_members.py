@@ -32,7 +32,6 @@ JOB, MEMBERS = STATEFUL_JOB, 3
 def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISTBP_KERNELS", "numpy")
-        patch.setattr("distbp.run.curves.draw", lambda lines, path: None)
         yield
 
 

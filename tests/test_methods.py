@@ -38,7 +38,6 @@ WHOLE: dict[str, Result] = {}
 def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISTBP_KERNELS", "numpy")
-        patch.setattr("distbp.run.curves.draw", lambda lines, path: None)
         yield
 
 

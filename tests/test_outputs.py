@@ -76,7 +76,6 @@ def job(layers: Any = LAYERS, **fields: Any) -> TrainingJob:
 def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISTBP_KERNELS", "numpy")
-        patch.setattr("distbp.run.curves.draw", lambda lines, path: None)
         yield
 
 

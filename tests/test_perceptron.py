@@ -19,7 +19,6 @@ TABLES = {"and": [0, 0, 0, 1], "or": [0, 1, 1, 1], "nand": [1, 1, 1, 0], "only t
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("DISTBP_KERNELS", "numpy")
-    monkeypatch.setattr("distbp.run.curves.draw", lambda lines, path: None)
     yield
 
 

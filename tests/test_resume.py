@@ -53,10 +53,8 @@ JOB = make_job(
 
 @pytest.fixture(scope="module", autouse=True)
 def quick() -> Iterator[None]:
-    """Most of such a short run's time is the picture of its curves, which is tested elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISTBP_KERNELS", "numpy")
-        patch.setattr("distbp.run.curves.draw", lambda lines, path: None)
         yield
 
 

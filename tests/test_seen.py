@@ -122,8 +122,10 @@ def test_without_pandas_the_error_says_what_to_install(monkeypatch: pytest.Monke
         Metrics([{"step": 1}]).to_frame()
 
 
-def test_plot_is_a_figure_that_notebooks_show(result: distbp.Result) -> None:
+@pytest.mark.usefixtures("pictures")
+def test_plot_is_a_figure_that_notebooks_show(tmp_path: Path) -> None:
     figure = pytest.importorskip("matplotlib.figure")
+    result = distbp.train(JOB, output=tmp_path / "run")
     plot = result.plot()
     assert isinstance(plot, figure.Figure) and len(plot.axes) == 2
     assert plot._repr_svg_() == (result.path / "curves.svg").read_text("utf-8")

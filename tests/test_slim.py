@@ -21,7 +21,7 @@ PLOT = "needs matplotlib, which is not installed; run: pip install 'distbp[plot]
 
 
 @pytest.fixture(autouse=True)
-def slim(monkeypatch: pytest.MonkeyPatch) -> None:
+def slim(pictures: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setitem(sys.modules, "distbp.run.curves", None)
     monkeypatch.setenv("DISTBP_KERNELS", "numpy")

@@ -34,10 +34,8 @@ PER_EPOCH = 5
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTBP_KERNELS", "numpy")
-    if "with_picture" not in request.keywords:
-        monkeypatch.setattr("distbp.run.curves.draw", lambda lines, path: None)
 
 
 def job(layers: Any = LAYERS, **fields: Any) -> TrainingJob:
@@ -68,9 +66,8 @@ def test_kernels_that_are_not_installed(run: Callable[..., Result], monkeypatch:
 # What a run leaves ---------------------------------------------------------------------------------------
 
 
-def test_a_run_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()  # with its picture
-    monkeypatch.setenv("DISTBP_KERNELS", "numpy")
+@pytest.mark.usefixtures("pictures")
+def test_a_run_from_end_to_end(tmp_path: Path) -> None:
     told: list[events.Event] = []
     result = train(job(epochs=20), data=DATA, output=tmp_path / "run", listener=told.append)
     assert (result.status, result.steps, result.epochs, result.shards) == ("completed", 100, 20.0, 4)

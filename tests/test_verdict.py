@@ -39,7 +39,6 @@ SMALL = {"batch_size": 16, "shards": 2, "epochs": 6}
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("DISTBP_KERNELS", "numpy")
-    monkeypatch.setattr("distbp.run.curves.draw", lambda lines, path: None)
 
     def start(job: TrainingJob, data: Any, name: str = "run", **options: Any) -> Result:
         return train(job, data=data, output=tmp_path / name, **options)

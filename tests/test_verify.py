@@ -25,7 +25,6 @@ PER_EPOCH = 5
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTBP_KERNELS", "numpy")
-    monkeypatch.setattr("distbp.run.curves.draw", lambda lines, path: None)
 
 
 def trained(path: Path, **fields: Any) -> Path:

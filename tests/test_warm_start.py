@@ -34,7 +34,6 @@ LAYERS = (
 def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISTBP_KERNELS", "numpy")
-        patch.setattr("distbp.run.curves.draw", lambda lines, path: None)
         yield
 
 

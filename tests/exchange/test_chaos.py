@@ -28,9 +28,8 @@ TESTS = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No compiled kernels to load, and no picture to draw, in hundreds of short runs."""
+    """No compiled kernels to load in hundreds of short runs."""
     monkeypatch.setenv("DISTBP_KERNELS", "numpy")
-    monkeypatch.setattr("distbp.run.curves.draw", lambda lines, path: None)
     yield
 
 
@@ -39,7 +38,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Expected:
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISTBP_KERNELS", "numpy")
-        patch.setattr("distbp.run.curves.draw", lambda lines, path: None)
         for optimizer in range(len(chaos.OPTIMIZERS)):
             path = tmp_path_factory.mktemp("undisturbed") / "run"
             result = train(job_of(optimizer), data=DATA, output=path, workers=0)

@@ -28,7 +28,6 @@ from distbp.team.ray import session as ray_session
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("DISTBP_KERNELS", "numpy")
-    monkeypatch.setattr("distbp.run.curves.draw", lambda lines, path: None)
     yield
 
 

@@ -14,7 +14,6 @@ from distbp.run import events
 @pytest.mark.usefixtures("ray_here")
 def test_on_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTBP_KERNELS", "numpy")  # nothing is to be compiled
-    monkeypatch.setattr("distbp.run.curves.draw", lambda lines, path: None)
     layers = (
         {"type": "dense", "units": 7, "activation": "tanh"},
         {"type": "dropout"},

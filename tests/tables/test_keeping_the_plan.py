@@ -37,7 +37,6 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Result:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTBP_KERNELS", "numpy")
-    monkeypatch.setattr("distbp.run.curves.draw", lambda lines, path: None)
 
 
 def further(first: Result, path: Path | None, keeps: Any = ("preparation",), **data: Any) -> TrainingJob:
