@@ -152,7 +152,7 @@ def _test_data() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_pictures() -> Iterator[Callable[..., list[str]]]:
-    """Most of a short run's time is the picture of its curves. A test that looks at it asks for `pictures`."""
+    """Most of a short run's time is the picture of its curves. Who looks at it asks for `pictures`."""
     with pytest.MonkeyPatch.context() as patch:
         from distbp.run import accounts
 

@@ -42,6 +42,7 @@ DOORS = {
         "distbp.team.ray.worker_pool",
         "distbp.team.ray.relay_actor",
         "distbp.team.ray.ray_objects",
+        "distbp.team.ray.lean_ray",
         "distbp.team.ray.nodes",
         "distbp_service.launchers.ray_jobs",
     },
@@ -164,7 +165,7 @@ def imports(name: str) -> tuple[Import, ...]:
 
 
 def _imports(node: ast.AST) -> Iterator[Import]:
-    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
         for child in node.orelse:
             yield from _imports(child)
         return
@@ -177,7 +178,8 @@ def _imports(node: ast.AST) -> Iterator[Import]:
             module = f"{node.module}.{alias.name}"
             yield Import(module if module in FILES else node.module, node.lineno)
     for child in ast.iter_child_nodes(node):
-        yield from _imports(child)
+        if not isinstance(child, ast.expr):
+            yield from _imports(child)
 
 
 def rooms(title: str, package: str) -> list[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +160,27 @@ import distbp.team.ray.head_start
 print(sorted({"numpy", "numba", "pydantic", "distbp.nn", "distbp.job"} & set(sys.modules)))
 """
     assert alone(program).strip() == "[]"
+
+
+def test_a_worker_loads_no_package_that_ray_alone_imports(ray_here: None) -> None:
+    import ray
+
+    @ray.remote(num_cpus=1)
+    class Looking:
+        def loaded(self) -> dict[str, str]:
+            return {name: type(module).__name__ for name, module in sys.modules.items()}
+
+        def version_of(self, name: str) -> Any:
+            return importlib.import_module(name).__version__
+
+    actor = Looking.remote()
+    ray.get(actor.loaded.remote())  # after its first answer
+    loaded = ray.get(actor.loaded.remote())
+    assert {"pydantic", "pyarrow", "starlette", "urllib3", "referencing"}.isdisjoint(loaded)
+    assert (loaded["requests"], loaded["jsonschema"]) == ("_Later", "_Later")
+    assert ray.get(actor.version_of.remote("requests")) == metadata.version("requests")
+    assert ray.get(actor.loaded.remote())["requests"] == "module"
+    ray.kill(actor)
 
 
 FACTS = """

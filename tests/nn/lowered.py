@@ -104,9 +104,7 @@ def gradcheck(
     chosen = [
         np.unique(np.linspace(one.start, one.stop - 1, COORDINATES).astype(int)) for one in parts.values()
     ]
-    return check(
-        loss, vector, gradient.copy(), parts, np.concatenate(chosen), draw=np.random.default_rng(7)
-    )
+    return check(loss, vector, gradient.copy(), parts, np.concatenate(chosen), draw=np.random.default_rng(7))
 
 
 @functools.cache

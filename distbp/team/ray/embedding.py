@@ -8,10 +8,14 @@ Ray was installed without it. All that takes more processor time than the rest o
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+# Of Ray, below its folder: what a node starts in Python. The last two are agents, without which it ends.
+_PROGRAMS = ("_private/workers/default_worker.py", "dashboard/agent.py", "_private/runtime_env/agent/main.py")
 
 
 def _nothing(*arguments: Any, **options: Any) -> None:
@@ -47,7 +51,23 @@ def embedded() -> Iterator[None]:
     with ExitStack() as stack:
         for place, values in _EMBEDDED.items():
             stack.enter_context(_replaced(place, values))
+        services = importlib.import_module("ray._private.services")
+        start = services.start_ray_process
+        stack.enter_context(_replaced("services", {"start_ray_process": _starting_lean(start)}))
         yield
+
+
+def _starting_lean(start: Callable[..., Any]) -> Callable[..., Any]:
+    """Starts a process of Ray's, whose command names the programs that it will start in turn."""
+    lean, ray = Path(__file__).with_name("lean_ray.py"), Path(importlib.import_module("ray").__file__ or "")
+    leaner = {f" {ray.parent / program} ": f" {lean} {ray.parent / program} " for program in _PROGRAMS}
+
+    def start_lean(command: list[str], *arguments: Any, **options: Any) -> Any:
+        for program, instead in leaner.items():
+            command = [one.replace(program, instead) for one in command]
+        return start(command, *arguments, **options)
+
+    return start_lean
 
 
 @contextmanager
