@@ -103,7 +103,7 @@ def trained(name: str, seed: int, x: np.ndarray, y: np.ndarray, learned: slice) 
         **NETWORKS[name],
     )
     with tempfile.TemporaryDirectory() as folder:
-        result = distbp.train(job, data=(x[part], y[part]), output=Path(folder) / "run")
+        result = distbp.train(job, data=(x[part], y[part]), output=Path(folder) / "run", draws=False)
         return result.model().predict(x)
 
 

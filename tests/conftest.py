@@ -20,8 +20,44 @@ hypothesis.settings.register_profile("distbp", deadline=None, max_examples=50, d
 hypothesis.settings.register_profile("random", deadline=None, max_examples=50, print_blob=True)
 hypothesis.settings.load_profile("distbp")
 
-# Folders whose tests share what takes long to start (Ray, a browser). One process has all of one.
+# Folders whose tests share what takes long to start (Ray, a browser). One process has all of one, but for the
+# files that share nothing.
 _TOGETHER = ("exchange", "services/dashboard", "services", "nodes")
+_APART = frozenset(
+    f"test_{name}.py"
+    for name in (
+        "audit",
+        "embedded_ray",
+        "futex",
+        "gathering",
+        "inline_steps",
+        "memory",
+        "relays",
+        "segment",
+        "server_ranges",
+        "sparse_sums",
+    )
+)
+# Files that take long by themselves. They come before the other files, lest all wait for the last of them.
+_LONG = frozenset(
+    f"test_{name}.py"
+    for name in (
+        "checkpoint",
+        "cli_paths",
+        "docs",
+        "embedded_ray",
+        "examples",
+        "explain",
+        "job_gradcheck",
+        "lanes",
+        "layers",
+        "ops",
+        "realmlp",
+        "recurrence",
+        "sklearn",
+        "sklearn_frames",
+    )
+)
 _WATCH = pytest.StashKey[Watch]()
 # What starts Ray, a service, a browser or many processes; so do tests with the mark `heavy`.
 _HEAVY_FIXTURES = frozenset({"chromium", "pool", "postgresql", "ray_dashboard", "ray_here", "served"})
@@ -111,6 +147,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def _folder(file: str) -> str:
     """The folder of a test file that stays together; "" where it has none."""
+    if file.rpartition("/")[2] in _APART:
+        return ""
     return next((name for name in _TOGETHER if f"tests/{name}/" in file), "")
 
 
@@ -133,7 +171,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             elif item not in gone:
                 seen.add(name)
     ranks = {name: rank for rank, name in enumerate((*_TOGETHER, ""))}
-    items.sort(key=lambda item: ranks[_folder(item.path.as_posix())])
+    items.sort(key=lambda item: (ranks[_folder(item.path.as_posix())], item.path.name not in _LONG))
     if gone:
         config.hook.pytest_deselected(items=list(gone))
         items[:] = [item for item in items if item not in gone]
