@@ -214,7 +214,7 @@ class TestEvery:
         try:
             gc.collect()  # it empties the lists of free objects, too
             before = sys.getallocatedblocks()
-            for _ in range(200):
+            for _ in range(120):
                 r.both(x, dy)
             gc.collect()
             grown = sys.getallocatedblocks() - before
