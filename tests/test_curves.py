@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distbp import TrainingJob, train
+from distbp import TrainingJob, resume, train
 from distbp.run.curves import draw
 
 LINES = [
@@ -131,8 +131,12 @@ def test_a_run_is_drawn_unless_told(tmp_path: Path, members: int) -> None:
     job = TrainingJob(model={"layers": layers}, loss="mse", epochs=1, **fields)
     data = np.ones((4, 2)), np.ones(4)
     for draws in (True, False):
-        train(job, data=data, output=tmp_path / str(draws), workers=0, draws=draws)
-        assert (tmp_path / str(draws) / "curves.svg").exists() == draws
+        picture = tmp_path / str(draws) / "curves.svg"
+        train(job, data=data, output=picture.parent, workers=0, draws=draws)
+        assert picture.exists() == draws
+        picture.unlink(missing_ok=True)
+        resume(picture.parent, data=data, epochs=2, workers=0, draws=draws)
+        assert picture.exists() == draws
 
 
 def test_nothing_to_draw(tmp_path: Path) -> None:

@@ -117,13 +117,15 @@ def resume(
     epochs: int | None = None,
     init: str | Path | None = None,
     disk: Disk | None = None,
+    draws: bool = True,
 ) -> Result:
     """Goes on from the last good checkpoint of a run directory, to the same bits as if it had never stopped.
 
-    `data` and `init` as in `train`, where the run was begun with them; `disk` and `progress` as there. A
-    finished run gives its result at once, after a look whether model, metrics and result are those that it
-    left. `epochs`: in place of the job's, which job.yaml then says: a finished run goes on too, to the bits
-    of one that had so many at once (but for schedules that depend on the length of training; a note says so).
+    `data` and `init` as in `train`, where the run was begun with them; `disk`, `progress` and `draws` as
+    there. A finished run gives its result at once, after a look whether model, metrics and result are those
+    that it left. `epochs`: in place of the job's, which job.yaml then says: a finished run goes on too, to
+    the bits of one that had so many at once (but for schedules that depend on the length of training; a note
+    says so).
 
     Raises CheckpointError where anything is not what it was, and as `train` does.
     """
@@ -165,9 +167,9 @@ def resume(
             if several:
                 return train_members(
                     run, job, blueprint, splits, teams, told, control,
-                    workers=wanted, init=kept, job_text=text, notes=notes,
+                    workers=wanted, init=kept, job_text=text, notes=notes, draws=draws,
                 )  # fmt: skip
-            return drive(run, blueprint, splits, start, teams, told, control, text, notes)
+            return drive(run, blueprint, splits, start, teams, told, control, text, notes, draws=draws)
 
 
 def _tell(listener: events.Listener | None, what: str) -> None:

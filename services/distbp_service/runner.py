@@ -159,7 +159,9 @@ def _drive(
     if job.init is not None and init is None and not is_run(path):
         raise JobError([Fault("init", f"{job.init}: the model was deleted; begin with another")])
     workers, processors = _within(assignment.slots, job, assignment.workers)
+    # Who watches a job sees the curves of the dashboard.
     how: Any = {"workers": workers, "listener": listen, "disk": disk, "control": control, "init": init}
+    how["draws"] = False
     with settings.environment({"DISTBP_PROCESSORS": str(processors)}):
         if is_run(path):
             return resume(path, **how)

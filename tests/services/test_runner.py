@@ -121,6 +121,7 @@ def same_bits(store: Store, job_id: str, undisturbed: distbp.Result) -> None:
     assert numbers == list(range(1, job.event_count + 1))
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_job_completes_as_it_would_locally(
     sqlite_store: Store, tmp_path: Path, undisturbed: distbp.Result
 ) -> None:
@@ -138,6 +139,7 @@ def test_a_job_completes_as_it_would_locally(
     assert kinds.count("attempt_started") == 1
     told = str([e.data for e in sqlite_store.journal.events(job_id, limit=1000)])
     assert str(tmp_path) not in told
+    assert not list(tmp_path.rglob("curves.svg"))  # nobody could fetch it
     log = "".join(piece.text for piece in sqlite_store.journal.logs(job_id, limit=1000))
     assert log.startswith("reading the data\n")
     log = "".join(piece.text for piece in sqlite_store.journal.logs(job_id, limit=1000))
