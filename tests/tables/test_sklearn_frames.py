@@ -216,8 +216,11 @@ def test_a_warm_start_goes_on(kind: Any, table: bool, solver: str) -> None:
     assert net.result_.params_sha256 == whole.result_.params_sha256  # as many epochs, to the bit
 
 
-@pytest.mark.parametrize("made", [lambda x: x, as_arrow, as_polars], ids=["pandas", "arrow", "polars"])
-@pytest.mark.parametrize("kind", [DistbpClassifier, DistbpRegressor])
+@pytest.mark.parametrize(
+    ("kind", "made"),
+    [(DistbpClassifier, lambda x: x), (DistbpRegressor, as_arrow), (DistbpClassifier, as_polars)],
+    ids=["pandas", "arrow", "polars"],
+)
 def test_frames_come_piece_by_piece(kind: Any, made: Any) -> None:
     """What the first rows show of the columns stays, whatever later ones hold."""
     y = CLASSES if kind is DistbpClassifier else VALUES
