@@ -28,14 +28,20 @@ _APART = frozenset(
     for name in (
         "audit",
         "embedded_ray",
+        "faults",
+        "fetching",
         "futex",
         "gathering",
         "inline_steps",
+        "launchers",
         "memory",
+        "moves",
         "relays",
         "segment",
         "server_ranges",
         "sparse_sums",
+        "states",
+        "submits",
     )
 )
 # Files that take long by themselves. They come before the other files, lest all wait for the last of them.
@@ -48,6 +54,7 @@ _LONG = frozenset(
         "embedded_ray",
         "examples",
         "explain",
+        "faults",
         "job_gradcheck",
         "lanes",
         "layers",
@@ -56,6 +63,7 @@ _LONG = frozenset(
         "recurrence",
         "sklearn",
         "sklearn_frames",
+        "submits",
     )
 )
 _WATCH = pytest.StashKey[Watch]()
