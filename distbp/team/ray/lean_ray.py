@@ -3,8 +3,8 @@
 Ray imports packages that it uses for cloud machines and for environments of tasks, none of which an embedded
 Ray has. Here each is loaded when it is first used. Before its first answer a worker imports pydantic,
 Starlette and pyarrow, to pack objects of theirs in a way of its own; no actor of ours sends any. The garbage
-collector finds nothing while Ray is imported. All that takes half of the processor time in which a worker
-starts.
+collector finds nothing while Ray is imported. All that takes almost half of the processor time in which a
+process of Ray's starts, before it loads anything of ours.
 
 For processes of our own only. This file imports nothing of distbp: Ray tells a worker where that lies once it
 has started.
