@@ -19,8 +19,8 @@ from leftovers import GRACE_S, wait_for_end
 from distbp import resume, train
 from distbp.run.result import Result
 
-QUICK, ALL = 8, 430
-COMPILED_QUICK, COMPILED_ALL = 2, 60  # where the rounds of the server are compiled
+QUICK, ALL = 25, 410
+COMPILED_QUICK, COMPILED_ALL = 3, 60  # where the rounds of the server are compiled
 QUICK_KILLS, ALL_KILLS = 2, 30  # of the trainer
 Expected = dict[int, tuple[Result, bytes]]  # optimizer -> its run, and its metrics.jsonl
 TESTS = Path(__file__).resolve().parents[1]

@@ -13,9 +13,11 @@ has started.
 from __future__ import annotations
 
 import gc
+import importlib
 import importlib.util
 import runpy
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -47,10 +49,10 @@ def main() -> None:
     for name in _SELDOM_USED:
         load_when_used(name)
     gc.disable()
-    from ray.util import serialization_addons
-
+    with suppress(ImportError, AttributeError):  # another version of Ray may not have it
+        addons = importlib.import_module("ray.util.serialization_addons")
+        setattr(addons, "apply", lambda context: None)  # noqa: B010 - a name of Ray's own
     gc.enable()
-    serialization_addons.apply = lambda context: None
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 
