@@ -150,9 +150,19 @@ METHODS: dict[str, dict[str, Any]] = {
     "evolution": {"optimizer": {"type": "evolution", "population": 10}, "batch_size": 20},
 }
 NETWORKS |= dict.fromkeys(METHODS, (DENSE, (5,)))
-# Of each kind of message one: sums of gradients, rows of a table, labels of several kinds, states, trials
-# along a line, and losses. `test_any_number_of_workers` has all networks, in the same memory without Ray.
-ON_RAY = ("ids", "several outputs", "carried states", "lbfgs", "evolution")
+# Of each kind of message one: sums of gradients of every family, labels of several kinds, states, and losses.
+# `test_any_number_of_workers` has all networks, in the same memory without Ray.
+ON_RAY = (
+    "convolution",
+    "ids",
+    "transformer",
+    "graph",
+    "several outputs",
+    "carried states",
+    "conjugate gradients",
+    "lbfgs",
+    "evolution",
+)
 PLATEAU = PlateauState()
 
 
