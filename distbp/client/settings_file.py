@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from distbp.core import settings
 from distbp.core.errors import SettingsError
-from distbp.core.storage import private, user_path
+from distbp.core.storage import user_path
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,11 @@ def file_path() -> Path:
     """The file in which `distbp serve` leaves address and token for clients of the same user."""
     base = settings.get("XDG_CONFIG_HOME")
     return user_path(base or "~/.config") / "distbp" / "service.json"
+
+
+def private(path: str, flags: int) -> int:
+    """Opens a file, for `open(opener=...)`; where it is new, its owner alone may read it."""
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def remember(access: Access) -> Path:

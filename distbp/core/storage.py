@@ -101,11 +101,6 @@ def explain(error: OSError, path: Path) -> str:
     return f"{what}: could not write {path}. What was stored before is intact; {advice}, then go on."
 
 
-def private(path: str, flags: int) -> int:
-    """Opens a file, for `open(opener=...)`; where it is new, its owner alone may read it."""
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
-
-
 def user_path(path: str | os.PathLike[str]) -> Path:
     """`path`, where a `~` at its beginning is the user's own folder, as shells have it."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises where a user is unknown

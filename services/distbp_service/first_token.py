@@ -8,7 +8,7 @@ import pwd
 from pathlib import Path
 
 from distbp.client.names import SCOPES
-from distbp.core.storage import private
+from distbp.client.settings_file import private
 from distbp_service.errors import StoreError
 from distbp_service.store import Store
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
+from distbp.client.settings_file import private
 from distbp.core.errors import HostileFileError
-from distbp.core.storage import private
 from distbp.data.columns.shipping import shipped
 from distbp.data.formats.npy import Header
 from distbp.data.formats.npz import AGAIN, KIND, describe
