@@ -205,6 +205,26 @@ def test_what_a_job_says_of_columns_stays(
     assert (None if number is None else number.bins) == bins
 
 
+@pytest.mark.parametrize("recipe", ["table", "realmlp"])
+def test_a_recipe_leaves_the_preparation_of_a_model_alone(recipe: str) -> None:
+    job = TrainingJob.from_mapping(
+        {
+            "data": TABLE,
+            "model": {"recipe": recipe},
+            "loss": "mse",
+            "init": "before",
+            "init_keeps": ["preparation"],
+        }
+    )
+    assert job.data.columns is None and isinstance(job.data.target, Target)
+    assert job.data.target.scale == "standard"  # as it was when that model was trained
+
+
+def test_realmlp_leaves_arrays_to_the_preparation_of_a_model() -> None:
+    going_on = {"init": "before", "init_keeps": ["preparation"]}
+    assert not TrainingJob.from_mapping({**RECIPE, **going_on, "model": REALMLP}).data.standardize
+
+
 def test_realmlp_scales_no_counts() -> None:
     job = TrainingJob.from_mapping({"data": TABLE, "model": {"recipe": "realmlp"}, "loss": "poisson"})
     assert isinstance(job.data.target, Target)

@@ -83,13 +83,14 @@ def smoothed(loss: Any) -> Any:
     return loss
 
 
-def prepared(data: Any, values: bool, any_value: bool) -> tuple[Any, bool]:
+def prepared(data: Any, values: bool, any_value: bool, fits: bool = True) -> tuple[Any, bool]:
     """The data with what the recipe does to its columns; and whether they are columns of a table. Arrays are
-    standardized. values: they are predicted, not classes; any_value: also below 0."""
+    standardized. values: they are predicted, not classes; any_value: also below 0. fits: False where inputs
+    are prepared as those of another model."""
     if not isinstance(data, Mapping):
         return data, False
     if is_table(data):
         scaled = {"scale": "standard"} if any_value else {}
-        return completed(data, COLUMNS, {**scaled, "clip": True} if values else {}), True
-    plain = data.get("targets") is None and data.get("scale", 1) == 1
+        return completed(data, COLUMNS if fits else None, {**scaled, "clip": True} if values else {}), True
+    plain = fits and data.get("targets") is None and data.get("scale", 1) == 1
     return ({"standardize": True, **data} if plain else data), False

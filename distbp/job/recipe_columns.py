@@ -31,6 +31,12 @@ def takes_any_value(loss: Any) -> bool:
     return kind is not None and kind.task == "regression" and kind.allowed[0] != 0
 
 
+def _is_open(others: Any) -> bool:
+    if isinstance(others, Mapping):
+        return list(others.items()) == [("kind", "auto")]
+    return others is None or (isinstance(others, str | Auto) and others in ("auto", Auto()))
+
+
 def _kind(loss: Any) -> Any:
     name = loss.get("type") if isinstance(loss, Mapping) else getattr(loss, "type", loss)
     return LOSSES.get(name) if isinstance(name, str) else None
@@ -45,9 +51,7 @@ def completed(
     columns = data.get("columns")
     if others is not None and (columns is None or isinstance(columns, Mapping)):
         said = dict(columns or {})
-        if said.get("others") in (None, "auto", {"kind": "auto"}, Auto()):
-            said["others"] = others
-        found["columns"] = said
+        found["columns"] = {**said, "others": others} if _is_open(said.get("others")) else said
     given = data.get("target")
     one = given if isinstance(given, Mapping) else {"column": given}
     if target and one.get("column") is not None:

@@ -88,7 +88,8 @@ def expanded(job: Any) -> Any:
     fields = dict(job)
     if is_table(data):
         # The steps of a window would have bins each.
-        others = None if data.get("windows") is not None else {"kind": "auto", "number": number(rows)}
+        windows = data.get("windows") is not None
+        others = None if windows or _keeps_columns(job) else {"kind": "auto", "number": number(rows)}
         scale = {"scale": "standard"} if takes_any_value(job.get("loss")) else {}
         fields["data"] = completed(data, others, scale)
     if epochs is None:
@@ -117,6 +118,12 @@ def _check(job: Mapping[str, Any], recipe: str) -> None:
         raise JobError(faults)
 
 
+def _keeps_columns(job: Mapping[str, Any]) -> bool:
+    """Whether the columns are those of the model that the job begins with."""
+    kept = job.get("init_keeps")
+    return isinstance(kept, list | tuple) and "preparation" in kept
+
+
 def _spelled(value: Any) -> Any:
     """A part of a job that is given as an object, as a mapping of what it says."""
     return value.model_dump(exclude_unset=True) if isinstance(value, JobPart) else value
@@ -127,7 +134,9 @@ def _realmlp(job: Mapping[str, Any], rest: Mapping[str, Any], outputs: int) -> d
     classes = not predicts_values(loss)
     if "loss" in fields:
         fields["loss"] = realmlp.smoothed(loss)
-    fields["data"], table = realmlp.prepared(job["data"], not classes, takes_any_value(loss))
+    fields["data"], table = realmlp.prepared(
+        job["data"], not classes, takes_any_value(loss), fits=not _keeps_columns(job)
+    )
     if epochs is None:
         epochs = fields["epochs"] = realmlp.EPOCHS
     fields["optimizer"] = _over(realmlp.optimizer(classes), job.get("optimizer"))

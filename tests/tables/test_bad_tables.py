@@ -201,7 +201,8 @@ def test_what_is_said(make: Callable[[Path], Path], said: str, tmp_path: Path) -
 def test_bad_rows_are_skipped_and_counted(rows: str, reason: dict[str, int], tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(HEAD + GOOD + rows)
     if "x" in rows:  # the type of the target is then text
-        with pytest.raises(JobError, match=r"data.target.scale: is for numbers, but 'price' is text"):
+        text = r"data.target.scale: is for numbers, but 'price' is text; for classes use a loss such as 'soft"
+        with pytest.raises(JobError, match=text):
             opened(tmp_path, bad_rows="skip")
         return
     splits = opened(tmp_path, bad_rows="skip")

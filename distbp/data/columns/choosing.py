@@ -152,7 +152,8 @@ def uses_of(wanted: Wanted, chosen: Mapping[str, Any], facts: Mapping[str, Colum
         target = facts[said.column]
         for option, asked in (("scale", said.scaled), ("clip", said.clipped)):
             if asked and not target.numeric:
-                text = f"is for numbers, but {target.name!r} is {WORDS[target.type]}"
+                text = f"is for numbers, but {target.name!r} is {WORDS[target.type]}; for classes use a loss"
+                text += " such as 'softmax_cross_entropy'"
                 faults.append(Fault(f"{said.path}.{option}", text))
         uses[target.name] = Use("number" if target.numeric else "level", False, "target")
     for role, column in (("weight", wanted.weight), ("group", wanted.group), ("time", wanted.time)):
