@@ -9,7 +9,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import polars
 import pytest
 
 from benchmarks import bars, distbp_session, run, table, table_peers, tables
@@ -255,6 +254,7 @@ def test_the_service_is_judged_by_its_99th_percentile():
 
 
 def test_other_libraries_prepare_the_same_cells(tmp_path: Path) -> None:
+    polars = pytest.importorskip("polars", reason="polars is not installed")
     tables.make(tmp_path / "table", 3_000)
     made = {name: tmp_path / f"{name}.npy" for name in table_peers.PEERS}
     for name, prepare in table_peers.PEERS.items():

@@ -25,6 +25,7 @@ from distbp.run import events
 from distbp.run.checkpoint import list_steps
 from distbp.run.result import Result
 from distbp.run.run_directory import is_run, read_lines
+from distbp.run.verify import verify_run
 
 DATA = {"train": classes(70, weighted=True), "validation": classes(33, seed=1), "test": classes(20, seed=2)}
 STEPS_PER_EPOCH = 5  # 4 of 16 rows and one of 6
@@ -289,6 +290,24 @@ def test_a_changed_job_is_refused(tmp_path: Path, at_step: Any) -> None:
         "  the job: optimizer.learning_rate was 0.05, and is 0.06 in job.yaml\n"
         "Put back what it was, or train in a fresh directory"
     )
+
+
+def test_shards_that_another_version_would_choose_are_refused(
+    tmp_path: Path, at_step: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_step(16, stop_at(16))
+    with pytest.raises(Interrupted):
+        train(JOB.replace(shards="auto"), data=DATA, output=tmp_path / "run")
+    monkeypatch.setattr("distbp.job.training_job.automatic_shards", lambda *_: 4)
+    told = "shards: auto was 1 with the version of distbp that wrote it, and is 4 with this one"
+    with pytest.raises(CheckpointError) as caught:
+        resume(tmp_path / "run", data=DATA)
+    assert str(caught.value) == (
+        f"the checkpoint of step 17 was written of something else:\n  {told}\n"
+        "Put back what it was, or train in a fresh directory"
+    )
+    with pytest.raises(CheckpointError, match=f"Changed is {told}"):
+        verify_run(tmp_path / "run", data=DATA)
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])

@@ -308,6 +308,7 @@ def test_numbers_of_any_size(size: float) -> None:
     "y", [np.r_[np.arange(99) % 3, 7], np.arange(100) % 40, np.arange(100)], ids=["one", "40", "all"]
 )
 def test_early_stopping_with_rare_classes(y: Any) -> None:
+    pytest.importorskip("pyarrow", reason="arrays with a recipe are tables, which need pyarrow")
     x = np.random.default_rng(0).normal(size=(100, 2))
     net = DistbpClassifier(recipe="table", hidden_layer_sizes=(4,), max_iter=2, random_state=0).fit(x, y)
     assert len(net.classes_) == len(set(y.tolist()))

@@ -29,15 +29,20 @@ _MOST_NAMED = 8
 _MOST_RATES = 1000  # that are compared, evenly spread
 
 
-def record(job: TrainingJob, data: Mapping[str, Any], numerics: Mapping[str, str]) -> dict[str, Any]:
+def record(blueprint: Blueprint, data: Mapping[str, Any], numerics: Mapping[str, str]) -> dict[str, Any]:
     """For the state of a checkpoint. `data`: of `Splits.record`."""
-    fields = json.loads(canonical(job.to_mapping()))
-    return {"job": fields, "job_digest": job.digest, "data": dict(data), "numerics": dict(numerics)}
+    fields = json.loads(canonical(blueprint.job.to_mapping()))
+    of_job = {"job": fields, "job_digest": blueprint.job.digest, "shards": blueprint.shards}
+    return {**of_job, "data": dict(data), "numerics": dict(numerics)}
 
 
-def check(start: Checkpoint, job: TrainingJob, data: Mapping[str, Any]) -> None:
+def check(start: Checkpoint, blueprint: Blueprint, data: Mapping[str, Any]) -> None:
     """Raises CheckpointError where job or data are not what they were, but for a longer training."""
-    changes = [*job_changes(start.state, job), *data_changes(start.state, data)]
+    changes = [
+        *job_changes(start.state, blueprint.job),
+        *shard_changes(start.state, blueprint),
+        *data_changes(start.state, data),
+    ]
     if changes:
         named = changes[:_MOST_NAMED]
         if len(changes) > _MOST_NAMED:
@@ -57,6 +62,14 @@ def job_changes(state: Mapping[str, Any], job: TrainingJob) -> list[str]:
         for name in sorted({*then, *now})
         if name not in _LENGTHS and then.get(name) != now.get(name)
     ]
+
+
+def shard_changes(state: Mapping[str, Any], blueprint: Blueprint) -> list[str]:
+    """What to say where another version of distbp decided otherwise on `shards: auto`."""
+    then, now = state.get("shards"), blueprint.shards  # then: None of an older version, which did not say
+    if blueprint.job.shards != "auto" or then in (None, now):
+        return []
+    return [f"shards: auto was {then} with the version of distbp that wrote it, and is {now} with this one"]
 
 
 def data_changes(state: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:

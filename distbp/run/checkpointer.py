@@ -62,7 +62,7 @@ class Checkpointer:
         record = {
             "run": state.to_json(),
             "past": past_after(self._blueprint, step),
-            **agreement.record(job, self._recorded(), fingerprint),
+            **agreement.record(self._blueprint, self._recorded(), fingerprint),
         }
         path = checkpoint.save(self._run.checkpoints, step, arrays, record, disk=disk)
         checkpoint.prune(self._run.checkpoints, keep_last=job.checkpoint.keep_last, disk=disk)
@@ -82,7 +82,7 @@ class Checkpointer:
             run.rewind_metrics(0)
             self._recorded()  # of the rows before anything is made of them
             return Restored(Snapshot(0, arrays), RunState(), None, [])
-        agreement.check(start, job, self._recorded(start.state["data"]))
+        agreement.check(start, self._blueprint, self._recorded(start.state["data"]))
         mine = numerics.fingerprint(self._blueprint.kernels)
         numerics.check_same(mine, start.state["numerics"], "this run was begun on a machine that")
         former = RunState.from_json(start.state["run"])
