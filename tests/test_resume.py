@@ -22,9 +22,12 @@ from distbp.core.storage import Disk
 from distbp.engine.parameter_server import ParameterServer
 from distbp.engine.worker import Worker
 from distbp.run import events
+from distbp.run.agreement import shard_changes
+from distbp.run.blueprints import make_blueprint
 from distbp.run.checkpoint import list_steps
 from distbp.run.result import Result
 from distbp.run.run_directory import is_run, read_lines
+from distbp.run.splits import open_splits
 from distbp.run.verify import verify_run
 
 DATA = {"train": classes(70, weighted=True), "validation": classes(33, seed=1), "test": classes(20, seed=2)}
@@ -308,6 +311,16 @@ def test_shards_that_another_version_would_choose_are_refused(
     )
     with pytest.raises(CheckpointError, match=f"Changed is {told}"):
         verify_run(tmp_path / "run", data=DATA)
+
+
+@pytest.mark.parametrize(("steps", "said"), [(1, []), (50, ["1 with the version of distbp that wrote it"])])
+def test_checkpoints_of_versions_that_did_not_say_their_shards(steps: int, said: list[str]) -> None:
+    layers = ({"type": "dense_steps", "units": 128}, {"type": "flatten"}, {"type": "dense", "units": 3})
+    job = make_job(layers, batch_size=32, shards="auto")
+    x = np.zeros((64, steps, 128), np.float32)
+    splits = open_splits(job, Path(), {"train": (x, np.arange(64) % 3)})
+    found = shard_changes({}, make_blueprint(job, splits))
+    assert len(found) == len(said) and all(part in text for part, text in zip(said, found, strict=True))
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])

@@ -19,6 +19,7 @@ from distbp.data.digest import PARTS
 from distbp.engine.blueprint import Blueprint
 from distbp.job import TrainingJob
 from distbp.job.digest import canonical
+from distbp.job.shards import automatic_shards
 from distbp.nn.layers.dropout import Dropout
 from distbp.optim.schedules import PlateauState
 from distbp.run.checkpoint import Checkpoint
@@ -66,8 +67,10 @@ def job_changes(state: Mapping[str, Any], job: TrainingJob) -> list[str]:
 
 def shard_changes(state: Mapping[str, Any], blueprint: Blueprint) -> list[str]:
     """What to say where another version of distbp decided otherwise on `shards: auto`."""
-    then, now = state.get("shards"), blueprint.shards  # then: None of an older version, which did not say
-    if blueprint.job.shards != "auto" or then in (None, now):
+    then, now = state.get("shards"), blueprint.shards
+    if then is None:  # of an older version, which wanted the same rows in every slice
+        then = automatic_shards(blueprint.batch_size, blueprint.flops)
+    if blueprint.job.shards != "auto" or then == now:
         return []
     return [f"shards: auto was {then} with the version of distbp that wrote it, and is {now} with this one"]
 
