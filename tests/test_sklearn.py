@@ -219,6 +219,7 @@ def test_without_scikit_learn_the_error_names_the_extra() -> None:
 
 
 def test_recipe_and_members() -> None:
+    pytest.importorskip("pyarrow", reason="arrays with a recipe are tables, which need pyarrow")
     x, y = load_iris(return_X_y=True)
     small = {"hidden_layer_sizes": (16,), "max_iter": 20, "learning_rate_init": 0.02}
     net = DistbpClassifier(**small, recipe="table", members=2, random_state=0).fit(x, y)
