@@ -60,6 +60,8 @@ def embedded() -> Iterator[None]:
 def _starting_lean(start: Callable[..., Any]) -> Callable[..., Any]:
     """Starts a process of Ray's, whose command names the programs that it will start in turn."""
     lean, ray = Path(__file__).with_name("lean_ray.py"), Path(importlib.import_module("ray").__file__ or "")
+    if " " in str(lean):  # which would take quotes in the commands
+        return start
     leaner = {f" {ray.parent / program} ": f" {lean} {ray.parent / program} " for program in _PROGRAMS}
 
     def start_lean(command: list[str], *arguments: Any, **options: Any) -> Any:
