@@ -83,14 +83,13 @@ def smoothed(loss: Any) -> Any:
     return loss
 
 
-def prepared(data: Any, values: bool, any_value: bool, fits: bool = True) -> tuple[Any, bool]:
+def prepared(data: Any, target: Mapping[str, Any], fits: bool = True) -> tuple[Any, bool]:
     """The data with what the recipe does to its columns; and whether they are columns of a table. Arrays are
-    standardized. values: they are predicted, not classes; any_value: also below 0. fits: False where inputs
-    are prepared as those of another model."""
+    standardized. target: options of the target of a table. fits: False where inputs are prepared as those of
+    another model."""
     if not isinstance(data, Mapping):
         return data, False
     if is_table(data):
-        scaled = {"scale": "standard"} if any_value else {}
-        return completed(data, COLUMNS if fits else None, {**scaled, "clip": True} if values else {}), True
+        return completed(data, COLUMNS if fits else None, target), True
     plain = fits and data.get("targets") is None and data.get("scale", 1) == 1
     return ({"standardize": True, **data} if plain else data), False

@@ -25,10 +25,9 @@ def predicts_values(loss: Any) -> bool:
     return kind is not None and kind.task == "regression"
 
 
-def takes_any_value(loss: Any) -> bool:
-    """Whether targets may lie below 0, so that they can be scaled to mean 0."""
-    kind = _kind(loss)
-    return kind is not None and kind.task == "regression" and kind.allowed[0] != 0
+def scale_for(loss: Any) -> dict[str, str]:
+    """The option of the target that gives its values mean 0, where the loss takes values below 0."""
+    return {"scale": "standard"} if predicts_values(loss) and _kind(loss).allowed[0] != 0 else {}
 
 
 def _is_open(others: Any) -> bool:

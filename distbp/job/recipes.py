@@ -15,7 +15,7 @@ from distbp.core.errors import Fault, JobError
 from distbp.job import realmlp
 from distbp.job.faults import JobPart
 from distbp.job.losses import outputs_in
-from distbp.job.recipe_columns import completed, is_table, predicts_values, takes_any_value
+from distbp.job.recipe_columns import completed, is_table, predicts_values, scale_for
 from distbp.nn.losses.several import Losses
 
 HIDDEN, DROPOUT = (256, 256, 256), 0.15
@@ -56,15 +56,10 @@ def batch_size(rows: int | None) -> int:
     return 256 if rows >= 20_000 else 64 if rows >= 2_000 else 32
 
 
-def bins_for(rows: int | None, columns: int | None = None) -> int:
-    """How many bins a number gets in a table of so many rows and columns; 0: none. None: nobody knows."""
-    return BINS if (rows is None or rows >= BINS_ROWS) and (columns or 0) <= BINS_COLUMNS else 0
-
-
-def number(rows: int | None, columns: int | None = None) -> dict[str, Any]:
-    """The kind of a column of numbers in a table of so many rows and columns."""
-    bins = bins_for(rows, columns)
-    return {"kind": "number", "bins": bins} if bins else {"kind": "number"}
+def number(rows: int | None, columns: int = 1) -> dict[str, Any]:
+    """The kind of a column of numbers in a table of so many rows (None: nobody knows) and columns."""
+    many = rows is None or rows >= BINS_ROWS
+    return {"kind": "number", **({"bins": BINS} if many and columns <= BINS_COLUMNS else {})}
 
 
 def expanded(job: Any) -> Any:
@@ -90,8 +85,7 @@ def expanded(job: Any) -> Any:
         # The steps of a window would have bins each.
         windows = data.get("windows") is not None
         others = None if windows or _keeps_columns(job) else {"kind": "auto", "number": number(rows)}
-        scale = {"scale": "standard"} if takes_any_value(job.get("loss")) else {}
-        fields["data"] = completed(data, others, scale)
+        fields["data"] = completed(data, others, scale_for(job.get("loss")))
     if epochs is None:
         epochs = fields["epochs"] = EPOCHS
     if _whole(epochs):
@@ -134,9 +128,8 @@ def _realmlp(job: Mapping[str, Any], rest: Mapping[str, Any], outputs: int) -> d
     classes = not predicts_values(loss)
     if "loss" in fields:
         fields["loss"] = realmlp.smoothed(loss)
-    fields["data"], table = realmlp.prepared(
-        job["data"], not classes, takes_any_value(loss), fits=not _keeps_columns(job)
-    )
+    target = {} if classes else {**scale_for(loss), "clip": True}
+    fields["data"], table = realmlp.prepared(job["data"], target, fits=not _keeps_columns(job))
     if epochs is None:
         epochs = fields["epochs"] = realmlp.EPOCHS
     fields["optimizer"] = _over(realmlp.optimizer(classes), job.get("optimizer"))

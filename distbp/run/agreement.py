@@ -72,7 +72,7 @@ def shard_changes(state: Mapping[str, Any], blueprint: Blueprint) -> list[str]:
         then = automatic_shards(blueprint.batch_size, blueprint.flops)
     if blueprint.job.shards != "auto" or then == now:
         return []
-    return [f"shards: auto was {then} with the version of distbp that wrote it, and is {now} with this one"]
+    return [f"shards: auto is {now} with this version of distbp, and was {then} with the one that wrote it"]
 
 
 def data_changes(state: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:

@@ -217,11 +217,14 @@ def _last_step(path: Path, recorded: list[int], step: int | None) -> int:
 def _check_numerics(path: Path, begin: Checkpoint | None, blueprint: Blueprint) -> None:
     if begin is not None:
         changes = agreement.job_changes(begin.state, blueprint.job)
-        changes += agreement.shard_changes(begin.state, blueprint)
         if changes:
             raise CheckpointError(
                 f"the checkpoint of step {begin.step} belongs to another job; put the old job.yaml back to"
                 f" verify the run. Changed is {'; '.join(changes)}"
+            )
+        if of_shards := agreement.shard_changes(begin.state, blueprint):
+            raise CheckpointError(
+                f"the checkpoint of step {begin.step}: {of_shards[0]}. Verify it with that one"
             )
         theirs = begin.state["numerics"]
     else:

@@ -135,7 +135,7 @@ def data_of_table(
     if weight is not None:
         data["weight"] = weight
     if settings["recipe"] == "realmlp":
-        return dict(realmlp.prepared(data, not classes, not classes)[0])
+        return dict(realmlp.prepared(data, {} if classes else {"scale": "standard", "clip": True})[0])
     return {**data, "columns": {"others": {"kind": "auto", "number": number}}}
 
 
