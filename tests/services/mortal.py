@@ -262,7 +262,7 @@ class House:
 
     @property
     def _secret(self) -> str:
-        return self.token.rsplit("_", 1)[1]
+        return self.token.split("_", 2)[2]  # It may have underscores of its own.
 
     def _look_for_secrets(self, among: Sequence[tuple[int, list[str]]]) -> None:
         if not (self.home / "token").exists():
