@@ -1,4 +1,4 @@
-"""An Elman network forecasts sunspots: python examples/sunspots.py [FILE]
+"""An Elman network forecasts sunspots: python examples/sunspots.py [FILE [MONTHS ...]]
 
 Every month two networks forecast the number of sunspots of the next one, from the numbers of the last
 months. The dense one sees these months alone. The Elman one goes through the months in order, and carries its
@@ -7,8 +7,9 @@ the square root of the number changes, as counts vary the more, the larger they 
 networks of different seeds are trained, and their forecasts averaged. Linear autoregression of the same
 months, by least squares, stands beside them.
 
-How many months they see is chosen by the errors on the validation set, months 1,692 to 2,255 of 2,820. Then
-all are trained once more, on all months before the test set, which is looked at once, at the end.
+How many months they see (MONTHS, or 12, 24 and 36) is chosen by the errors on the validation set, months
+1,692 to 2,255 of 2,820. Then all are trained once more, on all months before the test set, which is looked at
+once, at the end.
 
 FILE is monthly-sunspots.csv of https://github.com/jbrownlee/Datasets (2,820 months from 1749-01). Without it,
 the file is taken from $DISTBP_TEST_DATA/data, or from shared/data beside the repository. It takes a minute on
@@ -111,6 +112,7 @@ def main() -> None:
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(SHARED) / "data" / "monthly-sunspots.csv"
     with path.open(encoding="utf-8", newline="") as file:
         spots = np.array([float(number) for _, number in list(csv.reader(file))[1:]])
+    tried = tuple(map(int, sys.argv[2:])) or MONTHS
     held = round(0.2 * len(spots))
     test, validation = slice(len(spots) - held, None), slice(len(spots) - 2 * held, len(spots) - held)
 
@@ -126,12 +128,12 @@ def main() -> None:
 
     persistence = np.r_[np.nan, spots[:-1]]
     print(f"RMSE in sunspots of the {held} months of the validation set, by the months that are seen:\n")
-    print("            ", *(f"{months:6}" for months in MONTHS))
+    print("            ", *(f"{months:6}" for months in tried))
     chosen = {}
     for name in ("linear", *NETWORKS):
-        forecasts = [average(name, months, validation.start, lambda one: None) for months in MONTHS]
+        forecasts = [average(name, months, validation.start, lambda one: None) for months in tried]
         errors = [error(one, validation) for one in forecasts]
-        chosen[name] = MONTHS[int(np.argmin(errors))]
+        chosen[name] = tried[int(np.argmin(errors))]
         print(f"{name:12}", *(f"{one:6.2f}" for one in errors), flush=True)
     print(f"persistence  {error(persistence, validation):6.2f}")
     print(f"\nRMSE of the {held} months of the test set, of each network, and of the averaged forecast:\n")

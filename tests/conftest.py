@@ -10,6 +10,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from forked import Forks
 from leftovers import MARK, Watch
 
 from distbp.core import settings
@@ -211,6 +212,14 @@ def no_pictures() -> Iterator[Callable[..., list[str]]]:
 def pictures(no_pictures: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of this process leave curves.svg, as they do for users."""
     monkeypatch.setattr("distbp.run.accounts.draw_curves", no_pictures)
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """For programs of Python whose start is not what is tested."""
+    made = Forks()
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")
