@@ -14,6 +14,7 @@ from forked import Forks
 from leftovers import MARK, Watch
 
 from distbp.core import settings
+from distbp.core.imports import without_collections_at_the_end
 
 # No deadline: machines under load are slow, not wrong. The gate tries the same examples each time; `make
 # test-random` tries others, with --hypothesis-profile=random and a seed.
@@ -106,6 +107,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before other processes start
 def pytest_sessionstart(session: pytest.Session) -> None:
+    without_collections_at_the_end()
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker is None:
         session.config.stash[_WATCH] = Watch()

@@ -504,10 +504,21 @@ def test_every_command_has_an_example(name: str) -> None:
 # Imports -----------------------------------------------------------------------------------------------
 
 
+def _said(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
 def _modules_after(statement: str) -> set[str]:
-    code = f"import sys; {statement}; print(' '.join(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return {name.split(".")[0] for name in done.stdout.split()}
+    said = _said(f"import sys; {statement}; print(' '.join(sys.modules))")
+    return {name.split(".")[0] for name in said.split()}
+
+
+@pytest.mark.parametrize("program", ["distbp.cli.main", "distbp_service.runner"])
+def test_the_garbage_collector_does_not_delay_the_end(program: str) -> None:
+    """It goes through no module again. What is registered first is called last."""
+    code = f"import atexit, gc, sys; from {program} import main; sys.argv = ['', '--help']; "
+    said = _said(code + "atexit.register(lambda: print(gc.get_freeze_count() > 0)); main()")
+    assert said.endswith("True\n")
 
 
 def test_the_command_line_starts_light() -> None:

@@ -25,7 +25,7 @@ from distbp.cli.errors import EXIT_CODES, internal, named, open_streams, reports
 from distbp.cli.options import ADDRESS, DATA, DATA_HELP, JSON, MODEL, SET, SPLIT, WORKERS
 from distbp.cli.paths import NewFile, UserPath, job_at
 from distbp.core import settings
-from distbp.core.imports import without_collections
+from distbp.core.imports import without_collections, without_collections_at_the_end
 from distbp.core.interrupts import terminate
 from distbp.core.storage import absolute, user_path
 from distbp.core.words import counted
@@ -339,6 +339,7 @@ for _command in (
 
 def main() -> None:
     """The entry point of the `distbp` command."""
+    without_collections_at_the_end()
     signal.signal(signal.SIGTERM, terminate)
     open_streams()
     try:

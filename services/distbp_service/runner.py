@@ -30,6 +30,7 @@ import httpx
 from distbp.core import settings
 from distbp.core.arguments import MAX_WORKERS
 from distbp.core.errors import Fault, Interrupted, JobError
+from distbp.core.imports import without_collections_at_the_end
 from distbp.core.interrupts import Control, Interrupts
 from distbp.job import TrainingJob, WorkerRange
 from distbp.run import events
@@ -253,6 +254,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    without_collections_at_the_end()
     given = _arguments(arguments)
     with httpx.Client(base_url=given.api, trust_env=False) as client:
         if given.token_fd is not None:
