@@ -19,6 +19,8 @@ from rigs import classes, make_job, make_rig
 
 from distbp import JobError, TrainingJob, train
 from distbp.core.errors import DataError, NumericsError, SettingsError, StorageError
+from distbp.engine.blueprint import Blueprint
+from distbp.nn.network import Network
 from distbp.optim.schedules import PlateauState
 from distbp.run import events
 from distbp.run.checkpoint import list_steps, load
@@ -555,6 +557,22 @@ def test_an_epoch_without_a_digest_is_saved_all_the_same(
     assert (result.steps, "best") in kept
     assert rest == [lines, kept]
     assert other.params_sha256 == result.params_sha256
+
+
+def test_an_epoch_makes_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes longer than a short epoch."""
+    made: list[int] = []
+    usual = Blueprint.network
+
+    def network(blueprint: Blueprint) -> Network:
+        made[-1] += 1
+        return usual(blueprint)
+
+    monkeypatch.setattr(Blueprint, "network", network)
+    for epochs in (2, 6):
+        made.append(0)
+        train(job(epochs=epochs), data=DATA, output=tmp_path / str(epochs), workers=0)
+    assert made[0] == made[1] > 0
 
 
 @pytest.mark.parametrize("fields", [{}, {"members": 2}])

@@ -14,6 +14,8 @@ bound of the sums. Infinity or NaN says that the gradient was not looked at, or 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from distbp.core.arrays import Array
@@ -35,10 +37,11 @@ def saturating_layers(blueprint: Blueprint) -> dict[int, int]:
     return {one.layer: one.units for one in lower(blueprint.network(), 1).watched}
 
 
-def dead_share(blueprint: Blueprint, epoch_totals: Array) -> dict[str, float]:
-    """By layer, the share of units that were saturated on all rows of an epoch."""
+def dead_share(saturating: Mapping[int, int], epoch_totals: Array) -> dict[str, float]:
+    """By layer, the share of units that were saturated on all rows of an epoch. saturating: as of
+    `saturating_layers`."""
     found, place = {}, LIVE
-    for layer, units in saturating_layers(blueprint).items():
+    for layer, units in saturating.items():
         found[f"layers.{layer}"] = float(np.mean(epoch_totals[place : place + units] == 0))
         place += units
     return found

@@ -37,12 +37,13 @@ def training_values(snapshot: Snapshot) -> dict[str, Any]:
     return {"train_loss": float(totals[LOSS] / totals[WEIGHT]) if totals[WEIGHT] else math.nan}
 
 
-def observed(state: RunState, blueprint: Blueprint, snapshot: Snapshot, step: int) -> RunState:
-    """With what the verdict on the run is made of."""
+def observed(state: RunState, snapshot: Snapshot, saturating: Mapping[int, int] | None) -> RunState:
+    """With what the verdict on the run is made of. saturating: the units that can, by layer; None: the epoch
+    is not whole."""
     losses = EpochLosses.after(state.losses, training_values(snapshot)["train_loss"])
-    if step % blueprint.steps_per_epoch:
+    if saturating is None:
         return replace(state, losses=losses)
-    return replace(state, losses=losses, dead=dead_share(blueprint, snapshot.arrays["epoch_totals"]))
+    return replace(state, losses=losses, dead=dead_share(saturating, snapshot.arrays["epoch_totals"]))
 
 
 def health(state: RunState, snapshot: Snapshot, unhealthy: Mapping[str, str]) -> dict[str, Any]:

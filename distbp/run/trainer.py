@@ -21,6 +21,7 @@ from distbp.engine.blueprint import Blueprint
 from distbp.engine.diagnosis import diagnose
 from distbp.engine.evaluation import values
 from distbp.engine.parameter_server import NotFiniteError
+from distbp.engine.totals import saturating_layers
 from distbp.model.folder import params_digest
 from distbp.run import accounts, checkpoint, events
 from distbp.run.checkpoint import Checkpoint
@@ -73,8 +74,11 @@ class Trainer:
         self._network = blueprint.network()
         self._data = data
         self._splits = splits
-        self._per_epoch = blueprint.steps_per_epoch
+        self._sharding = blueprint.sharding()
+        self._per_epoch = self._sharding.steps_per_epoch
         self._total = blueprint.total_steps
+        self._rate = blueprint.learning_rate()
+        self._saturating = saturating_layers(blueprint)
         self._watched = watched(self.job, set(blueprint.rows))
         self._state = RunState()
         self._checkpointer = Checkpointer(run, blueprint, splits, clock)
@@ -183,7 +187,7 @@ class Trainer:
         return Interrupted(str(self.run.path), step, self._control.stopped_by)
 
     def _count(self, team: Team, first: int, stop: int, seconds: float, counted: bool, changed: bool) -> None:
-        sharding, counted = self.blueprint.sharding(), counted and not changed
+        sharding, counted = self._sharding, counted and not changed
         rows = sharding.rows_before(stop) - sharding.rows_before(first) if counted else 0
         self._throughput.count(rows, seconds, stop > first, changed)
         speed = rows / seconds if seconds > 0 else 0.0
@@ -205,9 +209,10 @@ class Trainer:
             whole, snapshot = True, team.snapshot()
         last = step == self._total or bool(converged)
         line: dict[str, Any] = {"epoch": epoch, "step": step, **accounts.training_values(snapshot)}
-        rate = self.blueprint.learning_rate()(step - 1, self._state.plateau)
+        rate = self._rate(step - 1, self._state.plateau)
         before, seal = self._state, self.run.metrics_seal() if last else (0, "")
-        self._state = accounts.observed(before, self.blueprint, snapshot, step)
+        saturating = None if step % self._per_epoch else self._saturating
+        self._state = accounts.observed(before, snapshot, saturating)
         digest = params_digest(snapshot.arrays["vector"][:parameters]) if whole else None
         in_turn = epoch % self.job.evaluate_every == 0 and step % self._per_epoch == 0
         if step % self._per_epoch == 0:
