@@ -9,8 +9,10 @@ import psycopg
 import pytest
 from distbp_service.store import Store
 from postgres import postgresql_server
-from served import Served, serving
+from served import QUICK, Served, serving
 from stores import BACKENDS, Clock, database_without_rows, empty_database
+
+from distbp.core import settings
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +20,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A service as `distbp serve` starts it, with a runner at a time."""
     with serving(tmp_path_factory.mktemp("served"), "--slots", "1") as found:
         yield found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """No compiled kernels to load, here and in processes that tests start: nothing here is about them."""
+    with settings.environment(QUICK):
+        yield
 
 
 @pytest.fixture
