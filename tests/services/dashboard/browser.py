@@ -26,6 +26,11 @@ FLAGS = [
     "--disable-sync",
     "--disable-dev-shm-usage",
     "--hide-scrollbars",
+    # One process draws all pages, none waits in store, and nothing runs that no page asks for.
+    "--renderer-process-limit=1",
+    "--disable-extensions",
+    "--disable-breakpad",
+    "--disable-features=SpareRendererForSitePerProcess,BackForwardCache,OptimizationHints,MediaRouter,Translate",
 ]
 WAIT_S = 30.0
 DESKTOP, PHONE = (1280, 860), (390, 844)
@@ -85,7 +90,7 @@ class Browser:
         wait = WebDriverWait(
             self.driver,
             WAIT_S,
-            poll_frequency=0.03,
+            poll_frequency=0.1,
             ignored_exceptions=[NoSuchElementException, StaleElementReferenceException],
         )
         return wait.until(lambda _: true(), f"never came: {what}")
