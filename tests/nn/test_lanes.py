@@ -17,10 +17,12 @@ import lanes_told
 
 @pytest.mark.heavy
 @pytest.mark.skipif("numba" not in HERE, reason="nothing is compiled here")
-def test_no_bit_depends_on_the_width_of_vectors(tmp_path: Path) -> None:
-    """The other width in a process of its own, since modules hold it, and with a cache of its own. LLVM makes
-    several instructions of vectors that are too wide for the processor."""
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+def test_no_bit_depends_on_the_width_of_vectors(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """The other width in a process of its own, since modules hold it, and with a cache of its own, which is
+    kept for the next run. LLVM makes several instructions of vectors that are too wide for the processor."""
+    kept: pytest.Cache | None = getattr(request.config, "cache", None)
+    place = tmp_path if kept is None else kept.mkdir("lanes")
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(place)}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     told = subprocess.run(
         [sys.executable, lanes_told.__file__], env=environment, capture_output=True, text=True, check=False
