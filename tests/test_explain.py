@@ -912,6 +912,22 @@ def test_biases_of_gates_are_not_drawn_as_those_of_units() -> None:
         assert sum(text.startswith("b = ") for text in texts) == DENSE["units"]
 
 
+def test_long_numbers_are_set_smaller_in_their_circles() -> None:
+    x = np.array([[0.05, -0.000123456]] * len(CLASSES))
+    drawn = page(explained([{"type": "dense", "units": 3}], x, CLASSES))
+    assert '<text class="a" x="32.0" y="129.0" text-anchor="middle">0.0500</text>' in drawn
+    assert 'style="font-size:10.1px" x="32.0" y="279.0" text-anchor="middle">-0.000123</text>' in drawn
+
+
+def test_zero_has_no_sign() -> None:
+    """A relu that is off times a derivative below 0 is -0 in floating point."""
+    for name in ("dense", "max_pool2d", "lstm, one step"):
+        found = explained(*CASES[name], CLASSES)
+        told = "\n".join([*lines(found), page(found)])
+        assert not re.search(r"(?<![\w.-])-0(?![\w.])", told), name
+    assert plain(-0.0) == "0"
+
+
 def test_large_layers_are_cut_and_say_so() -> None:
     x = np.random.default_rng(2).normal(size=(8, 3, 20, 20))
     layers = [{"type": "conv2d", "filters": 6, "kernel_size": 3}, "flatten", {"type": "dense", "units": 3}]

@@ -1,8 +1,8 @@
 """The looks of the page of one step, and the script that shows formulas where the pointer is."""
 
 STYLE = """
-:root { --paper: #fbfaf7; --card: #fff; --ink: #26251f; --faint: #6f6b60; --line: #dedacf;
-  --a: #0b5f85; --d: #b8500a; --plus: #2f7fa6; --minus: #c2452d; --down: #7a4fa3; }
+:root { color-scheme: light dark; --paper: #fbfaf7; --card: #fff; --ink: #26251f; --faint: #6f6b60;
+  --line: #dedacf; --a: #0b5f85; --d: #b8500a; --plus: #2f7fa6; --minus: #c2452d; --down: #7a4fa3; }
 @media (prefers-color-scheme: dark) { :root { --paper: #17181a; --card: #202225; --ink: #e8e6e1;
   --faint: #a09c92; --line: #3a3c40; --a: #6fc3e8; --d: #f2a15f; --plus: #5aaed6; --minus: #e5755d;
   --down: #b48be0; } }

@@ -23,6 +23,7 @@ MOST_UNITS, MOST_CHANNELS = 10, 4  # of one layer; of one image
 MOST_SIDE, MOST_CELLS = 28, 1200  # of a grid; of all grids of a layer
 MOST_LABELS = 6  # weights of a layer that are written at their lines
 RADIUS, TOP, ARC = 32, 92, 100  # ARC: how far down a way around bends at most
+FITS = 7  # letters in a circle
 TARGETS = 130  # room for those of an output that other columns follow
 PITCH, WIDE_PITCH, FEW = 84, 150, 4  # between units; where there are few, with room for labels
 
@@ -58,6 +59,13 @@ def _text(x: float, y: float, words: str, kind: str, anchor: str = "middle") -> 
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
 
 
+def _inside(x: float, y: float, value: float, kind: str) -> str:
+    """A number in a circle, set smaller where it would not fit."""
+    words = few(value)
+    small = f' style="font-size:{13 * FITS / len(words):.1f}px"' if len(words) > FITS else ""
+    return f'<text class="{kind}"{small} x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{words}</text>'
+
+
 def _tips(found: Explanation, layer: LayerStep | None, place: Place) -> list[str]:
     """The formulas of one unit; None: a number of the input."""
     if layer is None:
@@ -79,9 +87,9 @@ def _units(
         column.spots[number] = (x, y)
         delta = None if deltas is None else float(deltas[number])
         row = [f'<circle cx="{x}" cy="{y}" r="{RADIUS}"/>']
-        row.append(_text(x, y + (5 if delta is None else -3), few(float(values[number])), "a"))
+        row.append(_inside(x, y + (5 if delta is None else -3), float(values[number]), "a"))
         if delta is not None:
-            row.append(_text(x, y + 16, few(delta), "d"))
+            row.append(_inside(x, y + 16, delta, "d"))
         if biases is not None and shown <= FEW:
             row.append(_text(x, y + RADIUS + 16, f"b = {few(float(biases[number]))}", "note"))
         column.marks.append(f'<g class="unit" tabindex="0">{_tip(tips[number])}{"".join(row)}</g>')

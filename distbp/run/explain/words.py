@@ -21,7 +21,7 @@ def number(value: float) -> str:
 
 def plain(value: float) -> str:
     """At most nine significant digits, without zeros behind; a missing cell of a table by that word."""
-    return "missing" if value == MISSING else f"{float(value):.9g}"
+    return "missing" if value == MISSING else f"{float(value) + 0.0:.9g}"  # + 0.0: no -0
 
 
 def short(value: float) -> str:
