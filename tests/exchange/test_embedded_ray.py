@@ -197,14 +197,23 @@ def test_sigterm_while_it_trains_and_again_while_ray_ends(training: Training) ->
 
 
 def test_one_after_another_in_one_process_and_handlers_stay(tmp_path: Path) -> None:
-    """Ray takes no signal from a program, and a second one needs the token of the first."""
+    """Ray takes no signal from a program, and a second one needs the token of the first. A process that is
+    forked then cannot use Ray, and is told of it."""
     program = """
-import signal, sys
-from distbp import train
+import multiprocessing, signal, sys
+from distbp import DistbpError, train
 from test_embedded_ray import DATA, small
 def heard(number, frame): raise SystemExit("heard")
 signal.signal(signal.SIGTERM, heard)
 print(*(train(small(), data=DATA, output=f"{sys.argv[1]}/{n}", workers=1).params_sha256 for n in (1, 2)))
+def child():
+    try: train(small(), data=DATA, output=f"{sys.argv[1]}/forked", workers=1)
+    except DistbpError as error: print(error)
+    print(train(small(), data=DATA, output=f"{sys.argv[1]}/alone", workers=0).params_sha256, flush=True)
+sys.stdout.flush()
+forked = multiprocessing.get_context("fork").Process(target=child)
+forked.start()
+forked.join()
 signal.raise_signal(signal.SIGTERM)
 """
     mine = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -213,7 +222,12 @@ signal.raise_signal(signal.SIGTERM)
         [sys.executable, "-c", program, str(tmp_path)], env=mine, capture_output=True, text=True
     )
     expected = train(small(), data=DATA, output=tmp_path / "inline", workers=0).params_sha256
-    assert done.stdout.split() == [expected, expected], done.stderr
+    assert done.stdout.splitlines() == [
+        f"{expected} {expected}",
+        "this process was forked from one that had used Ray, and Ray would wait for ever in it. Start"
+        " processes afresh (multiprocessing.get_context('spawn')), or say workers: 0",
+        expected,
+    ], done.stderr
     assert (done.returncode, done.stderr) == (1, "heard\n")
 
 

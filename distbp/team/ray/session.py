@@ -47,6 +47,17 @@ _IMPORTED_BEFORE = (
     " was imported with. Train before the first `import ray`, or call ray.init() first: distbp joins that Ray"
 )
 
+_FORKED = (
+    "this process was forked from one that had used Ray, and Ray would wait for ever in it. Start processes"
+    " afresh (multiprocessing.get_context('spawn')), or say workers: 0"
+)
+
+
+@functools.cache
+def _first_user() -> int:
+    """The process that was the first to use Ray, of this one and those that it was forked from."""
+    return os.getpid()
+
 
 def _connected() -> bool:
     ray = sys.modules.get("ray")
@@ -104,6 +115,9 @@ class RaySession:
         self._error: BaseException | None = None
         self._ready, self._over = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
+        if _first_user() != os.getpid():
+            self._error = ExchangeError(_FORKED)
+            return
         if _connected():
             self._start_early()
             return
