@@ -84,7 +84,7 @@ X = np.random.default_rng(1).normal(size=(2500, 2))
 
 def test_classification(tmp_path: Path) -> None:
     network, vector = saved(tmp_path / "model")
-    model = load_model(tmp_path / "model")
+    model = load_model(tmp_path)  # as of a run directory
     z = by_hand(network, vector, X)
     np.testing.assert_allclose(model.outputs(X), z, rtol=1e-12)
     np.testing.assert_array_equal(model.predict(X), z.argmax(axis=1))

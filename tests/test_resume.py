@@ -17,7 +17,7 @@ from disks import in_child
 from rigs import classes, make_job
 
 from distbp import TrainingJob, resume, train
-from distbp.core.errors import CheckpointError, Interrupted, JobError, StorageError
+from distbp.core.errors import CheckpointError, DataError, Interrupted, JobError, StorageError
 from distbp.core.storage import Disk
 from distbp.engine.parameter_server import ParameterServer
 from distbp.engine.worker import Worker
@@ -275,6 +275,11 @@ def test_only_damaged_checkpoints(tmp_path: Path, at_step: Any) -> None:
         CheckpointError, match=r"every checkpoint in .* is damaged; train again from the start"
     ):
         resume(path, data=DATA)
+
+
+def test_arrays_must_be_given_again(tmp_path: Path, at_step: Any) -> None:
+    with pytest.raises(DataError, match=r"was begun with arrays, which it does not keep; give them again"):
+        resume(interrupted_run(tmp_path / "run", at_step))
 
 
 def edit(path: Path, old: str, new: str) -> None:

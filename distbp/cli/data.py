@@ -210,9 +210,8 @@ def _written_out(text: str) -> Source:
 def open_model(path: Path) -> Model:
     """The model in a folder, or in the run directory that has one. Raises ModelError."""
     from distbp.model.folder import load_model
-    from distbp.run.warm_start import model_folder
 
-    return load_model(model_folder(path))
+    return load_model(path)
 
 
 def split_of(run_dir: Path, split: str, model: Model) -> Table:

@@ -56,9 +56,12 @@ _FRAME = (
 )
 
 
-def as_array(values: Any, name: str, *, labels: bool = False) -> Array:
+def as_array(
+    values: Any, name: str, *, labels: bool = False, ragged: str = "give rows of equal length"
+) -> Array:
     """An array of numbers, or with `labels` of booleans or text, of what can be seen as one: lists, frames,
-    series, categories. What is missing in them becomes NaN, or empty text. Raises DataError."""
+    series, categories. What is missing in them becomes NaN, or empty text. `ragged`: what to do where rows
+    differ in length. Raises DataError."""
     if hasattr(values, "tocsr"):
         raise DataError(f"{name} are a sparse matrix; give a dense one: inputs.toarray()")
     if isinstance(values, np.ma.MaskedArray):
@@ -71,7 +74,7 @@ def as_array(values: Any, name: str, *, labels: bool = False) -> Array:
         series = hasattr(values, "dtype") and not isinstance(values, np.ndarray)  # whose types are its own
         return _plain(array, name, labels) if labels or series else array
     except (ValueError, TypeError) as error:
-        raise DataError(f"{name} are not an array of numbers ({error}); give rows of equal length") from None
+        raise DataError(f"{name} are not an array of numbers ({error}); {ragged}") from None
 
 
 def _plain(array: Array, name: str, labels: bool, otherwise: str = "") -> Array:

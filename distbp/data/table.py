@@ -171,8 +171,9 @@ def build(
             " dimensions; for a single feature use inputs.reshape(-1, 1)"
         )
     if 0 in inputs.shape:
+        least = "number for each row" if len(inputs) else "row"
         raise DataError(
-            f"{name}: the inputs have shape {inputs.shape}, which holds no data; give at least one row"
+            f"{name}: the inputs have shape {inputs.shape}, which holds no data; give at least one {least}"
         )
     named = isinstance(targets, Mapping)
     outputs = by_output(targets)
@@ -232,7 +233,7 @@ def check_real(dtype: np.dtype[Any], name: str, *, text: bool = False) -> None:
     if text and dtype.kind in "US":
         return
     if dtype.kind not in "biuf" or dtype.itemsize > 8:
-        hint = "objects are never read from files" if dtype.hasobject else "convert it to numbers first"
+        hint = "convert it to numbers first" + "; objects are never read from files" * dtype.hasobject
         raise DataError(
             f"{name}: values of type {dtype} cannot be trained on; allowed are bool, integers, and floats of"
             f" 16, 32 or 64 bits ({hint})"

@@ -188,9 +188,15 @@ def write_model(
     return path
 
 
+def model_folder(path: Path) -> Path:
+    """`path`, or the model's folder in it where it is a run directory that has one."""
+    inner = path / "model"
+    return inner if inner.is_dir() and not (path / MODEL).exists() else path
+
+
 def load_model(path: str | Path) -> Model:
-    """The model in the folder `path`, or in the .tar file that a service gave, checked. Raises ModelError,
-    which says what is wrong with it.
+    """The model in the folder or run directory `path`, or in the .tar file that a service gave, checked.
+    Raises ModelError, which says what is wrong with it.
 
     Executes nothing from the folder, and takes memory in proportion to its files only.
     """
@@ -198,6 +204,7 @@ def load_model(path: str | Path) -> Model:
     if path.is_file():
         with unpacked(path) as folder:
             return load_model(folder)
+    path = model_folder(path)
     content = _read_json(path)
     layers, loss = _layers(path, content), _one(path, "loss", content["loss"], _LOSS)
     dtype, input_shape = content["dtype"], content["input_shape"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distbp.core.arguments import check_kind, kind_of, path_given, workers_given
-from distbp.core.errors import ArgumentError
+from distbp.core.errors import ArgumentError, DataError
 from distbp.core.interrupts import Control, Interrupts
 from distbp.core.metric_names import SPLITS
 from distbp.core.storage import DISK, Disk
@@ -19,6 +19,7 @@ from distbp.engine import numerics
 from distbp.engine.memory_need import check_memory, needed
 from distbp.job import TrainingJob, WorkerRange
 from distbp.job.members import networks
+from distbp.model.folder import model_folder
 from distbp.run import agreement, checkpoint, events
 from distbp.run.blueprints import make_blueprint
 from distbp.run.delivery import delivered
@@ -29,7 +30,7 @@ from distbp.run.result import Result
 from distbp.run.run_directory import RunDirectory, job_text, read_job, read_result
 from distbp.run.seen import seen
 from distbp.run.splits import open_splits
-from distbp.run.warm_start import check_init, init_folder, keep_init, keeps_optimizer, kept_init, model_folder
+from distbp.run.warm_start import check_init, init_folder, keep_init, keeps_optimizer, kept_init
 from distbp.team.maker import TeamMaker
 from distbp.team.ray.session import RaySession
 
@@ -143,6 +144,11 @@ def resume(
             return joined_delivered(run.path, done, job)
         if not several and done is not None and not (start and agreement.longer(start.state, job)):
             return delivered(run.path, done, job, start)
+        if not given and job.data.train is None:
+            raise DataError(
+                "the run was begun with arrays, which it does not keep; give them again, from Python:"
+                " distbp.resume(run_dir, data=(x, y))"
+            )
         control = control or Control()
         wanted = job.workers if workers is None else workers
         with (

@@ -61,17 +61,13 @@ def init_folder(job: TrainingJob, folder: Path, *, confined: bool = False) -> Pa
     it begins fresh. `folder`: what the job's paths are relative to. Raises JobError."""
     if job.init is None:
         return None
+    from distbp.model.folder import model_folder
+
     try:
         place = resolve(folder / (job.data.folder or ""), job.init, confined)
     except DataError as error:
         raise JobError([Fault("init", str(error))]) from None
     return model_folder(place)
-
-
-def model_folder(path: Path) -> Path:
-    """`path`, or the model's folder in it where it is a run directory that has one."""
-    inner = path / "model"
-    return inner if inner.is_dir() and not (path / "model.json").exists() else path
 
 
 def check_init(blueprint: Blueprint, splits: Splits, folder: Path | None) -> list[str]:

@@ -207,7 +207,8 @@ def test_skipping_must_leave_something(arguments, text):
     [
         (
             (np.array([[1, None]]),),
-            "values of type object cannot be trained on; .* .objects are never read from",
+            "values of type object cannot be trained on; .* .convert it to numbers first; objects are"
+            " never read from files.",
         ),
         (
             ([["a", "b"]],),
@@ -217,10 +218,14 @@ def test_skipping_must_leave_something(arguments, text):
         ((X[:, 0],), r"the arrays: the inputs have shape \(6,\), but must be \(rows, features\)"),
         ((np.float32(3),), r"the inputs have shape \(\), but must be"),
         ((X[:0],), r"the inputs have shape \(0, 2\), which holds no data; give at least one row"),
-        ((X[:, :0],), r"the inputs have shape \(6, 0\), which holds no data"),
+        ((X[:, :0],), r"shape \(6, 0\), which holds no data; give at least one number for each row"),
         (
             (X, np.zeros(5)),
             "the targets of the arrays: 5 targets for the 6 rows of inputs in the arrays; give one",
+        ),
+        (
+            (X, [[1, 2], [1]] * 3),
+            "give rows of equal length, or set data.truncated_bptt_steps, where each step of a row has a",
         ),
         ((X, 3), "the targets of the arrays: no targets for the 6 rows of inputs"),
         ((X, np.zeros((6, 0))), r"targets of shape \(6, 0\) hold no data; give at least one column"),

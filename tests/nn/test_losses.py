@@ -495,7 +495,8 @@ def test_an_overflow_is_inf_and_not_a_wrong_number(dtype: str, kernels: Kernels)
             None,
             Targets(),
             "mse takes one row of numbers for each sample, but the last layer gives shape (8, 8); put a"
-            " {type: flatten} layer at the end",
+            " {type: flatten} layer at the end, or set data.truncated_bptt_steps, where each step has a"
+            " target",
         ),
     ],
 )

@@ -17,6 +17,8 @@ from distbp.data.sequences import with_lengths
 from distbp.data.table import Table, build
 from distbp.nn.named_inputs import NamedInput
 
+_RAGGED = "give rows of equal length, or set data.truncated_bptt_steps, where each step of a row has a target"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Arrays:
@@ -81,10 +83,10 @@ def _given_targets(targets: Any, name: str, outputs: Sequence[str]) -> Array | d
     if names:  # as tables and frames have them
         targets = {output: targets[output] for output in names}
     if not isinstance(targets, Mapping):
-        return as_array(targets, f"{name}: targets", labels=True)
+        return as_array(targets, f"{name}: targets", labels=True, ragged=_RAGGED)
     found = {}
     for output, values in targets.items():
         if not isinstance(output, str):
             raise DataError(f"{name}: targets have the key {output!r}; keys are the names of outputs")
-        found[output] = as_array(values, f"{name}: targets of {output!r}", labels=True)
+        found[output] = as_array(values, f"{name}: targets of {output!r}", labels=True, ragged=_RAGGED)
     return found

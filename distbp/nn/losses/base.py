@@ -126,9 +126,10 @@ def common_faults(
     """The faults that follow from the facts of `loss` alone; a loss adds its own to them."""
     name = loss.type
     if len(output_shape) != 1:
+        steps = ", or set data.truncated_bptt_steps, where each step has a target"
         return (
             f"{name} takes one row of numbers for each sample, but {layer} gives shape"
-            f" {output_shape}; put a {{type: flatten}} layer at the end",
+            f" {output_shape}; put a {{type: flatten}} layer at the end{steps * (len(output_shape) == 2)}",
         )
     faults = []
     if loss.takes in ("logits", "scores") and activation in _SQUASHES:
