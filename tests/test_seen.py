@@ -116,6 +116,14 @@ def test_history_has_arrays_by_name(result: distbp.Result, tmp_path: Path) -> No
         _ = lost.history
 
 
+def test_histories_are_equal_where_all_that_was_measured_is() -> None:
+    rows = [{"step": 1, "train_loss": 0.5, "test_auc": None}, {"step": 2, "train_loss": 0.25}]
+    assert Metrics(rows) == Metrics([dict(row) for row in rows])
+    assert Metrics(rows) != Metrics(rows[:1])
+    assert Metrics(rows) != Metrics([{**row, "train_loss": 0.5} for row in rows])
+    assert Metrics(rows) != dict(Metrics(rows))
+
+
 def test_without_pandas_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match=r"^to_frame\(\) needs pandas; run: pip install pandas$"):

@@ -31,6 +31,15 @@ class Metrics(Mapping[str, Array]):
     def __len__(self) -> int:
         return len(self._columns)
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the same was measured, to the bit; NaN equals NaN."""
+        if not isinstance(other, Metrics):
+            return NotImplemented
+        same = self.keys() == other.keys()
+        return same and all(np.array_equal(self[name], other[name], equal_nan=True) for name in self)
+
+    __hash__ = None  # type: ignore[assignment]  # it holds arrays
+
     def __repr__(self) -> str:
         return f"Metrics({len(self.rows)} rows: {', '.join(self._columns)})"
 

@@ -131,7 +131,8 @@ def unhealthy(
     elif (ended or losses.epochs >= EARLY) and constant - losses.lowest <= NEARLY * abs(constant) != 0:
         found["no_better"] = (
             f"the training loss never was below {losses.lowest:.4g}, and always giving the same answer"
-            f" has {constant:.4g}: nothing was learned; try another learning_rate, or scale the inputs"
+            f" has {constant:.4g}: nothing was learned; try more epochs or another learning_rate,"
+            " or scale the inputs"
         )
     layers = [f"{name} ({share:.0%})" for name, share in dead.items() if share >= DEAD]
     if layers:
