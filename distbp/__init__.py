@@ -68,4 +68,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_HOMES, *_EXTRAS]
+    own = (name for name in globals() if name.startswith("__"))
+    return [*own, *_HOMES, *_EXTRAS, "sklearn"]

@@ -167,7 +167,7 @@ LABELS = Targets("labels", classes=10)
             (4,),
             Targets("values", columns=2),
             [
-                "model.layers.0: the last layer has 1 outputs, but the targets have 2 columns;"
+                "model.layers.0: the last layer has 1 output, but the targets have 2 columns;"
                 " give the last layer 2 units"
             ],
         ),

@@ -537,6 +537,7 @@ def test_importing_distbp_never_imports_ray() -> None:
 def test_every_public_name_exists_and_is_listed(name: str) -> None:
     assert getattr(distbp, name) is not None
     assert name in dir(distbp)
+    assert "import_module" not in dir(distbp)
 
 
 def test_an_unknown_public_name_is_refused() -> None:

@@ -314,7 +314,7 @@ def test_too_many_outputs() -> None:
     [
         (
             {"place": rows(90)[1]["place"][:, :1]},
-            r"layer 'place' has 2 outputs, but the targets have 1 columns",
+            r"layer 'place' has 2 outputs, but the targets have 1 column;",
         ),
         ({"kind": np.arange(90) % 4}, r"layer 'kind' has 3 outputs, but the labels are of 4 classes"),
         ({"sure": rows(90)[1]["place"][:, 0]}, r"takes targets from 0 to 1, but this one is"),

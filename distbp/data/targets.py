@@ -17,6 +17,7 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError
+from distbp.core.words import counted
 from distbp.data.table import Table, chunks
 from distbp.nn.losses.base import LAST, Loss, Targets
 
@@ -133,8 +134,8 @@ def as_taken(
     values = targets.astype(np.float64)[:, None] if targets.ndim == 1 else targets
     if values.shape[1] != outputs:
         raise DataError(
-            f"{_name(table)}: {values.shape[1]} target columns, but {layer} has {outputs} outputs;"
-            f" give it {values.shape[1]} units"
+            f"{_name(table)}: {counted(values.shape[1], 'target column')}, but {layer} has"
+            f" {counted(outputs, 'output')}; give it {counted(values.shape[1], 'unit')}"
         )
     low, high = loss.allowed
     outside = ~((values >= low) & (values <= high)) if low > -np.inf or high < np.inf else np.zeros(0, bool)

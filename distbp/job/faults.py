@@ -110,6 +110,11 @@ class JobPart(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(
+            f"{name} cannot be set: a job and its parts do not change. job.replace(...) gives another job"
+        )
+
     @model_validator(mode="wrap")
     @classmethod
     def _explain(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:

@@ -145,7 +145,7 @@ def test_a_class_that_only_another_split_has() -> None:
         ("nll", 2, None, {}, "the train arrays: the data has no targets, which training and evaluation need"),
         (
             "mse", 1, np.zeros(6), {"test": np.zeros((6, 2))},
-            "the targets of the test arrays: 2 target columns, but the last layer has 1 outputs; give it"
+            "the targets of the test arrays: 2 target columns, but the last layer has 1 output; give it"
             " 2 units",
         ),
         (

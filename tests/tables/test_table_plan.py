@@ -181,7 +181,7 @@ def test_predictions_within_the_range_of_the_training_rows(tmp_path: Path) -> No
     with pytest.raises(JobError, match=r"data.target.clip: is for numbers, but 'city' is"):
         open_splits(job(path, target={"column": "city", "clip": True}), tmp_path)
     wide = job(path, target={"column": "rooms", "clip": True}).replace(model={"layers": [Dense(units=3)]})
-    with pytest.raises(JobError, match="the last layer has 3 outputs, but the targets have 1 columns"):
+    with pytest.raises(JobError, match="the last layer has 3 outputs, but the targets have 1 column;"):
         train(wide, output=tmp_path / "wide")
 
 

@@ -35,6 +35,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 import numpy as np
 
 from distbp.core.arrays import Array, Shape
+from distbp.core.words import counted
 from distbp.nn.tape import LOSS_TOTAL, WEIGHT_TOTAL, Ref, Space, Tape
 
 TargetKind = Literal["labels", "values"]
@@ -143,8 +144,9 @@ def common_faults(
     elif loss.targets == "labels":
         faults += _label_faults(name, output_shape[0], targets, layer)
     elif targets.columns is not None and targets.columns != output_shape[0]:
-        text = f"{layer} has {output_shape[0]} outputs, but the targets have {targets.columns} columns;"
-        faults.append(LayerFault(f"{text} give {layer} {targets.columns} units"))
+        has, wanted = counted(output_shape[0], "output"), targets.columns
+        text = f"{layer} has {has}, but the targets have {counted(wanted, 'column')};"
+        faults.append(LayerFault(f"{text} give {layer} {counted(wanted, 'unit')}"))
     return tuple(faults)
 
 

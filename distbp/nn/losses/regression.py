@@ -75,10 +75,11 @@ class Huber(LossFacts):
 
 @dataclass(frozen=True)
 class Poisson(LossFacts):
-    """The negative log-likelihood of counts t, without the constant log t!; the mean over the outputs.
+    """The negative log-likelihood of counts t, without the constant log t!; the mean over the outputs. With
+    `log_input` the output is the logarithm of the rate: exp(y) - t y, derivative exp(y) - t. Without, it is
+    the rate: y - t log(y + 1e-8), derivative 1 - t / (y + 1e-8).
 
-    With `log_input` the output is the logarithm of the rate: exp(y) - t y, derivative exp(y) - t. Without,
-    it is the rate: y - t log(y + 1e-8), derivative 1 - t / (y + 1e-8). PyTorch's PoissonNLLLoss(full=False).
+    PyTorch's PoissonNLLLoss(full=False).
     """
 
     type: Literal["poisson"] = "poisson"
