@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import re
+import ssl
 import subprocess
 import sys
 import tarfile
@@ -31,7 +32,7 @@ from distbp.client.service import Service, connect
 from distbp.client.settings_file import Access
 from distbp.client.streams import Message, follow, parse
 from distbp.client.telling import Translator
-from distbp.client.transport import Transport
+from distbp.client.transport import Transport, _unconnected
 from distbp.core.errors import JobError, ModelError, RemoteError, UnreachableError
 from distbp.data.formats import from_arrays
 from distbp.run import events
@@ -157,6 +158,22 @@ def test_patience_ends(script: Script) -> None:
         transport(script.url, patience_s=10).call("GET", "/v1/jobs")
     assert (caught.value.code, caught.value.status) == ("unavailable", 503)
     assert 5 < len(script.asked) < 50
+
+
+def test_tls_that_fails_is_not_called_a_service_that_is_away(script: Script) -> None:
+    """Who asks for TLS where there is none, and whose own authority signed a certificate."""
+    url = script.url.replace("http:", "https:")
+    with pytest.raises(
+        UnreachableError, match=rf"^what answers at {url} does not speak TLS \(.+\); set DISTBP_URL"
+    ):
+        transport(url).call("GET", "/v1/jobs")
+    error = OSError("no connection")
+    error.__cause__ = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] ...")
+    error.__cause__.verify_message = "self-signed certificate"
+    assert _unconnected("https://api.example.org", error) == (
+        "the certificate of https://api.example.org is not trusted here (self-signed certificate). Where your"
+        " own authority has signed it, set SSL_CERT_FILE to the file with that one's certificate"
+    )
 
 
 def test_a_service_that_never_answered_is_not_waited_for() -> None:

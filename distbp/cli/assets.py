@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,12 @@ from distbp.cli.errors import reports_errors
 from distbp.cli.options import JSON
 from distbp.cli.paths import UserPath
 from distbp.cli.service import URL, handle, is_job_id, session
-from distbp.client.names import STATES
+from distbp.client.names import DATASET_ID, MODEL_ID, STATES
+
+_IDS = {
+    "models": (MODEL_ID, "as mdl_01j9ze3k8xq2v5w7y0ab", "model"),
+    "datasets": (DATASET_ID, "ds_ and 64 hexadecimal digits", "dataset"),
+}
 
 _LIMIT = click.option(
     "--limit", type=click.IntRange(1), default=50, show_default=True, help="List at most this many."
@@ -253,8 +259,9 @@ def _delete(url: str | None, kind: str, which: str) -> None:
 
 
 def _path(kind: str, which: str) -> str:
-    if not which.replace("_", "").isalnum() or not which.isascii():
-        raise click.UsageError(f"{which!r} is no id; `distbp {kind}` shows them")
+    pattern, example, what = _IDS[kind]
+    if not re.fullmatch(pattern, which):
+        raise click.UsageError(f"{which!r} is no id of a {what}, {example}; `distbp {kind}` shows them")
     return f"/v1/{kind}/{which}"
 
 

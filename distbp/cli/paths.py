@@ -24,6 +24,8 @@ class UserPath(click.Path):
         super().__init__(path_type=Path, file_okay=not folder)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":  # of a shell's variable that is not set, say; as a path it would be this folder
+            self.fail("it is empty; name a path", param, ctx)
         return super().convert(user_path(value), param, ctx)
 
 

@@ -15,6 +15,7 @@ import click
 from distbp.cli.errors import named, reports_errors
 from distbp.cli.options import JOB, JSON, SET
 from distbp.cli.paths import job_at
+from distbp.client.names import JOB_ID
 from distbp.core.words import counted
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def handle(service: Service, job_id: str) -> JobHandle:
         if newest is None:
             raise click.UsageError("there are no jobs yet; submit one with `distbp submit JOB.yaml`")
         job_id = newest["id"]
-    if not _JOB_ID.fullmatch(job_id):
+    if not re.fullmatch(JOB_ID, job_id):
         raise click.UsageError(
             f"{job_id!r} is no id of a job; ids look like job_01j9ze3k8xq2v5w7y0ab (`distbp list` shows"
             " them), or say last"
@@ -194,8 +195,7 @@ def resume_job(job_id: str, url: str | None) -> None:
 def _ask(job_ids: Sequence[str], url: str | None, ask: Callable[[JobHandle], None]) -> None:
     """Asks something of each job, and says how the job is then."""
     with session(url) as service:
-        for job_id in job_ids:
-            job = handle(service, job_id)
+        for job in [handle(service, job_id) for job_id in job_ids]:  # all are known, or nothing is asked
             ask(job)
             click.echo(f"{job.id} {job.state}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from distbp.cli.options import JSON
 from distbp.cli.paths import UserPath
 from distbp.cli.serve import open_store
 from distbp.cli.service import URL, session
-from distbp.client.names import SCOPES
+from distbp.client.names import SCOPES, TOKEN_ID
+
+_MOST_DAYS = 36_500
 
 
 @click.group()
@@ -33,6 +36,12 @@ def token() -> None:
     """
 
 
+def _days(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0 < value <= _MOST_DAYS:  # NaN is neither
+        raise click.BadParameter(f"{value:g} is not more than 0 and at most {_MOST_DAYS:,}")
+    return value
+
+
 @token.command()
 @click.option("--name", default="", help="A note for people: its owner or its purpose.")
 @click.option(
@@ -43,7 +52,7 @@ def token() -> None:
     help="May be repeated. Default: read, submit, manage.",
 )
 @click.option(
-    "--days", type=click.FloatRange(0, min_open=True), help="Days until it expires. Default: never."
+    "--days", type=float, callback=_days, metavar="N", help="Days until it expires. Default: never."
 )
 @click.option("--project", help="Another project; on the service's machine, with --data or --database.")
 @click.option("--data", type=UserPath(folder=True), help="The service's folder, as for `serve`.")
@@ -131,8 +140,10 @@ def revoke(token_id: str, url: str | None) -> None:
     Example:
       distbp token revoke 0643b89eca4d
     """
-    if not token_id.isalnum() or not token_id.isascii():
-        raise click.UsageError(f"{token_id!r} is no id of a token; `distbp token list` shows them")
+    if not re.fullmatch(TOKEN_ID, token_id):
+        raise click.UsageError(
+            f"{token_id!r} is no id of a token, as 0643b89eca4d; `distbp token list` shows them"
+        )
     with session(url) as service:
         service.transport.call("DELETE", f"/v1/tokens/{token_id}")
     click.echo(f"{token_id} revoked")

@@ -1,4 +1,4 @@
-"""What a service and its clients call things: the states of jobs, the scopes of tokens, the ids of jobs."""
+"""What a service and its clients call things: the states of jobs, the scopes of tokens, their ids."""
 
 from __future__ import annotations
 
@@ -21,3 +21,6 @@ Scope = Literal["read", "submit", "manage", "admin"]
 STATES: tuple[State, ...] = get_args(State)
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 JOB_ID = r"job_[0-9a-hjkmnp-tv-z]{20}"
+MODEL_ID = r"mdl_[0-9a-hjkmnp-tv-z]{20}"
+DATASET_ID = r"ds_[0-9a-f]{64}"
+TOKEN_ID = r"[0-9a-f]{12}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from urllib.parse import urlsplit
 from distbp.core import settings
 from distbp.core.errors import SettingsError
 from distbp.core.storage import user_path
+
+_TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True)
@@ -63,14 +66,25 @@ def find_access(url: str | None = None, token: str | None = None) -> Access | No
     secret = token or settings.get("DISTBP_TOKEN")
     if not secret and noted is not None and noted.url == found:
         secret = noted.token
-    return Access(found, secret.strip())
+    secret = secret.strip()
+    if secret and not _TOKEN.fullmatch(secret):
+        source = (
+            "the token given" if token else "DISTBP_TOKEN" if settings.get("DISTBP_TOKEN") else file_path()
+        )
+        raise SettingsError(
+            f"{source} is no token: it is one word, as dbp_..., as `distbp token create` printed it"
+        )
+    return Access(found, secret)
 
 
 def _noted() -> Access | None:
     path = file_path()
     try:
         content: Any = json.loads(path.read_text("utf-8"))
-        return Access(_clean(content["url"], str(path)), str(content["token"]))
+        url, token = content["url"], content["token"]
+        if not (isinstance(url, str) and isinstance(token, str)):
+            raise TypeError
+        return Access(_clean(url, str(path)), token)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError):
@@ -81,6 +95,12 @@ def _noted() -> Access | None:
 
 
 def _clean(url: str, source: str) -> str:
+    check_url(url, source)
+    return url.rstrip("/")
+
+
+def check_url(url: str, source: str) -> None:
+    """Raises SettingsError, which names the source, where the address is not one of a web server."""
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname)
@@ -90,4 +110,3 @@ def _clean(url: str, source: str) -> str:
         good = False
     if not good:
         raise SettingsError(f"{source} is no address of a service ({url!r}); it looks like http://host:8470")
-    return url.rstrip("/")

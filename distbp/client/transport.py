@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import re
+import socket
+import ssl
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -151,10 +153,7 @@ class Transport:
     def _away(self, error: Exception) -> UnreachableError:
         url = self.access.url
         if isinstance(error, self._httpx.ConnectError | self._httpx.ConnectTimeout):
-            return UnreachableError(
-                f"no service answers at {url}. Start one with `distbp serve`, or set DISTBP_URL to where"
-                " one is"
-            )
+            return UnreachableError(_unconnected(url, error))
         what = "did not answer in time" if isinstance(error, self._httpx.TimeoutException) else "hung up"
         return UnreachableError(f"the service at {url} {what}; try again")
 
@@ -197,6 +196,25 @@ def connect(url: str | None, token: str | None, patience_s: float | None) -> Tra
             " that runs"
         )
     return Transport(access, patience_s=PATIENCE_S if patience_s is None else patience_s)
+
+
+def _unconnected(url: str, error: BaseException) -> str:
+    """Why there is no connection, and what to do; from what the error of httpx was made of."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError | socket.gaierror):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return (
+            f"the certificate of {url} is not trusted here ({cause.verify_message}). Where your own authority"
+            " has signed it, set SSL_CERT_FILE to the file with that one's certificate"
+        )
+    if isinstance(cause, ssl.SSLError):
+        return (
+            f"what answers at {url} does not speak TLS ({cause.reason}); set DISTBP_URL to http://... there"
+        )
+    if isinstance(cause, socket.gaierror):
+        return f"the name of the host in {url} is not known here; set DISTBP_URL to where the service is"
+    return f"no service answers at {url}. Start one with `distbp serve`, or set DISTBP_URL to where one is"
 
 
 def _retry_after(answer: httpx.Response) -> float:

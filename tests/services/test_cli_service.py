@@ -14,6 +14,7 @@ from served import QUICK, Served, environment
 
 import distbp
 from distbp.cli import main as cli
+from distbp.client import settings_file
 from distbp.client.service import connect
 from distbp.core import settings
 
@@ -231,9 +232,34 @@ def test_no_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: Path) 
         "error: no service answers at http://127.0.0.1:1. Start one with `distbp serve`, or set DISTBP_URL to"
         " where one is\n"
     )
+    monkeypatch.setenv("DISTBP_URL", "http://no.such.host.invalid")
+    assert run("list", code=8).stderr == (
+        "error: the name of the host in http://no.such.host.invalid is not known here; set DISTBP_URL to"
+        " where the service is\n"
+    )
+    for token in ("dbp_\u00e9", "Bearer dbp_x", "dbp_a\ndbp_b"):  # the last would be two lines of a request
+        monkeypatch.setenv("DISTBP_TOKEN", token)
+        assert run("list", code=2).stderr == (
+            "error: DISTBP_TOKEN is no token: it is one word, as dbp_..., as `distbp token create` printed"
+            " it\n"
+        )
+    monkeypatch.delenv("DISTBP_TOKEN")
     assert run("list", "--url", "ftp://x", code=2).stderr == (
         "error: the address given is no address of a service ('ftp://x'); it looks like http://host:8470\n"
     )
+    for days in ("nan", "inf", "0", "-1", "1e9"):
+        said = run("token", "create", "--days", days, code=2).stderr
+        assert said.endswith(f"'--days': {float(days):g} is not more than 0 and at most 36,500\n")
+    noted = settings_file.file_path()
+    noted.parent.mkdir(parents=True, exist_ok=True)
+    monkeypatch.delenv("DISTBP_URL")
+    for content in ('{"url": 3, "token": null}', '{"url": "http://127.0.0.1:1", "token": 3}', "[]", ""):
+        noted.write_text(content)
+        assert run("list", code=2).stderr == (
+            f"error: {noted} cannot be read; remove it, and start `distbp serve` again or set DISTBP_URL and"
+            " DISTBP_TOKEN\n"
+        )
+    noted.unlink()
     said = run("token", "create", "--project", "vision", code=2).stderr
     assert said == (
         f"error: {tmp_path / 'data' / 'distbp'} is no folder of a service: it holds no distbp.db. Name the"
@@ -245,7 +271,14 @@ def test_what_is_no_id() -> None:
     assert (
         "'foo' is no id of a job; ids look like job_01j9ze3k8xq2v5w7y0ab" in run("logs", "foo", code=2).stderr
     )
-    assert "'../x' is no id; `distbp models` shows them" in run("models", "delete", "../x", code=2).stderr
-    assert "'../x' is no id of a token" in run("token", "revoke", "../x", code=2).stderr
+    assert "'job_nope' is no id of a job; ids look like" in run("status", "job_nope", code=2).stderr
+    for kind, word, which in (
+        ("models", "model, as mdl_", "../x"),
+        ("datasets", "dataset, ds_ and 64 ", "ds_0"),
+    ):
+        said = run(kind, "delete", which, code=2).stderr
+        assert f"{which!r} is no id of a {word}" in said
+        assert f"`distbp {kind}` shows them" in said
+    assert "'nope' is no id of a token, as 0643b89eca4d;" in run("token", "revoke", "nope", code=2).stderr
     wanted = "--workers and --address are for runs; a job is scaled with `distbp scale`"
     assert wanted in run("resume", "job_1", "--workers", "2", code=2).stderr
