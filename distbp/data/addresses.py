@@ -87,6 +87,24 @@ def may_be_private(address: Address) -> bool:
     return address.place in listed
 
 
+def check_settings() -> None:
+    """Raises SettingsError for an entry of `DISTBP_REMOTE` or `DISTBP_REMOTE_PRIVATE` that means nothing."""
+    list(_listed())
+    for one in map(str.strip, str(settings.get("DISTBP_REMOTE_PRIVATE")).split(",")):
+        if one and not _is_place(one.lower()):
+            raise SettingsError(
+                f"DISTBP_REMOTE_PRIVATE names {shown(one)!r}, but takes hosts, alone or with a port, as"
+                " store.internal:8443, with commas between. Mend or unset it."
+            )
+
+
+def _is_place(one: str) -> bool:
+    try:
+        return one in {parsed(f"{scheme}://{one}").place for scheme in WEB}
+    except DataError:
+        return False
+
+
 def _from(of: str, address: Address) -> str:
     return f"{of}: leads to {cut(address.name, 200)}" if of else address.name
 

@@ -18,6 +18,7 @@ from distbp_service.errors import FencedError
 from distbp_service.launchers import Handle, Launcher, LaunchError, Start
 from distbp_service.policy import Room
 from distbp_service.store import Lease, Store
+from distbp_service.store.database import reason
 from distbp_service.store.queue import Working
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,8 @@ class Dispatcher:
     """Call `tick` now and then, or `run` in a thread.
 
     api_answers: whether runners can reach the API; while they cannot, silence says nothing about them.
-    sign: called in every round, as a sign of life.
+    sign: called in every round, as a sign of life. Where two rounds lie far apart by the clock (the machine
+    slept, this process was stopped, the clock was set), silence says nothing either.
     """
 
     store: Store
@@ -94,6 +96,7 @@ class Dispatcher:
     sign: Callable[[], None] = lambda: None
     _asked_since: dict[tuple[str, int], float] = field(default_factory=dict)
     _deaf: bool = True  # until the first look: who knows how long nobody has listened
+    _heard_at: float = 0.0
     _wake: threading.Event = field(default_factory=threading.Event)
     _stopped: bool = False
 
@@ -111,8 +114,7 @@ class Dispatcher:
                 except SQLAlchemyError as error:
                     failures += 1
                     if failures == 1:
-                        what = type(getattr(error, "orig", None) or error).__name__
-                        log.error("the database does not answer: %s", what)
+                        log.error("the database does not answer: %s", reason(error))
                     self._deaf = True  # nor could runners report
                 except Exception as error:
                     failures += 1
@@ -157,10 +159,11 @@ class Dispatcher:
             self._start(lease)
 
     def _hear(self) -> None:
-        answers = self.api_answers()
-        if self._deaf or not answers:
+        answers, now = self.api_answers(), self.store.db.clock()
+        absent = now - self._heard_at > self.limits.start_s / 2
+        if self._deaf or absent or not answers:
             self.store.queue.extend_leases(self.limits.start_s)
-        self._deaf = not answers
+        self._deaf, self._heard_at = not answers, now
 
     def _watch(self) -> None:
         now = self.store.db.clock()

@@ -26,7 +26,7 @@ def ensure_token(store: Store, home: Path) -> str:
     with open(home / ".token.lock", "w", opener=private) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            text = path.read_text("ascii").strip()
+            text = path.read_text("ascii", "replace").strip()
         except FileNotFoundError:
             text = ""
         if text and store.tokens.authenticate(text) is not None:

@@ -13,7 +13,9 @@ service is started again. In the folder (`ServePlan.home`):
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
+import os
 import signal
 import socket
 import threading
@@ -30,8 +32,10 @@ import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from distbp.client.settings_file import check_url
 from distbp.core import settings
 from distbp.core.errors import SettingsError
+from distbp.data import addresses
 from distbp.engine.memory_need import total_bytes
 from distbp_service.api import check_protected, config_from_settings, create_app
 from distbp_service.api.connections import Connections, allowed_connections
@@ -124,7 +128,11 @@ def serve(
     cannot start, and StoreError.
     """
     stop = Stop()
-    with _signals(stop), opened(plan) as store, ExitStack() as stack:
+    _check(plan)
+    with _signals(stop), ExitStack() as stack:
+        if "dispatcher" in plan.parts:
+            stack.enter_context(_only_dispatcher(plan))
+        store = stack.enter_context(opened(plan))
         port = stack.enter_context(_listen(plan)) if "api" in plan.parts else None
         token = None
         api: Api | None = None
@@ -286,9 +294,40 @@ def _probe(url: str) -> Callable[[], bool]:
     return answers
 
 
+def _check(plan: ServePlan) -> None:
+    """Raises SettingsError for what would first be noticed by a job that fails."""
+    for url, given in (
+        (plan.api_url, "--api-url (DISTBP_SERVICE_API)"),
+        (plan.ray, "--ray (DISTBP_SERVICE_RAY)"),
+    ):
+        if url:
+            check_url(url, given)
+    addresses.check_settings()
+
+
 @contextmanager
-def opened(plan: ServePlan) -> Iterator[Store]:
-    """The store of a plan, whose folders are made. Raises SettingsError."""
+def _only_dispatcher(plan: ServePlan) -> Iterator[None]:
+    """Within it no other dispatcher has this work folder: two would each give all slots away, and the end of
+    one would stop the runners of the other. A process that is killed gives it back. Raises SettingsError."""
+    _make_folders(plan)
+    descriptor = os.open(plan.work_folder / "dispatcher.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SettingsError(
+                f"another dispatcher works in {plan.work_folder} already, perhaps of another `distbp serve`;"
+                " stop that one, or give this one a folder of its own with --data"
+            ) from None
+        except OSError as error:  # a file system without locks
+            log.warning("%s has no locks (%s): start no second dispatcher", plan.work_folder, error.strerror)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _make_folders(plan: ServePlan) -> None:
+    """Raises SettingsError."""
     for folder in (plan.home, plan.work_folder):
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -297,6 +336,12 @@ def opened(plan: ServePlan) -> Iterator[Store]:
             raise SettingsError(
                 f"the folder {folder} cannot be made: {reason}. Name another with --data"
             ) from None
+
+
+@contextmanager
+def opened(plan: ServePlan) -> Iterator[Store]:
+    """The store of a plan, whose folders are made. Raises SettingsError."""
+    _make_folders(plan)
     try:
         store = Store(plan.database_url)
     except SQLAlchemyError as error:

@@ -201,8 +201,9 @@ def test_silence_says_nothing_while_the_api_is_away(house: House) -> None:
     assert house.state(job_id) == "running"
     house.api_answers = True
     house.tick()
-    house.clock.pass_(29)
-    house.tick()
+    for seconds in (15, 14):
+        house.clock.pass_(seconds)
+        house.tick()
     assert house.state(job_id) == "running"
     house.clock.pass_(1)
     house.tick()
@@ -223,12 +224,28 @@ def test_another_dispatcher_goes_on_where_one_was_killed(house: House) -> None:
     assert house.state(job_id) == "recovering"
 
 
+def test_silence_says_nothing_after_a_time_in_which_nobody_looked(house: House) -> None:
+    """A machine that slept, a process that was stopped, a clock that was set."""
+    job_id = submit(house.store).id
+    house.tick()
+    house.run(job_id)
+    house.clock.pass_(3600)
+    house.tick()
+    assert house.state(job_id) == "running"
+    assert house.launcher.killed == []
+    for seconds in (15, 15):  # and who is silent then is lost
+        house.clock.pass_(seconds)
+        house.tick()
+    assert house.launcher.killed == [f"{job_id}-1"]
+
+
 def test_a_dispatcher_killed_between_lease_and_start_costs_a_wait_only(house: House) -> None:
     job_id = submit(house.store).id
     house.store.queue.lease(2, 30)  # and here it was killed
     house.tick()
-    house.clock.pass_(30)
-    house.tick()
+    for seconds in (15, 15):
+        house.clock.pass_(seconds)
+        house.tick()
     assert house.state(job_id) == "recovering"
     house.clock.pass_(1)
     house.tick()

@@ -298,6 +298,41 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
             "the folder nowhere with files that jobs may name does not exist. Make it",
         ),
         (
+            ["--api-url", "api:8470", "--port", "0"],
+            {},
+            "--api-url (DISTBP_SERVICE_API) is no address of a service ('api:8470'); it looks like"
+            " http://host:8470",
+        ),
+        (
+            ["--launcher", "ray-jobs", "--ray", "head", "--port", "0"],
+            {},
+            "--ray (DISTBP_SERVICE_RAY) is no address of a service ('head'); it looks like http://host:8470",
+        ),
+        (
+            ["--port", "0"],
+            {"DISTBP_SERVICE_HOSTS": "api, http://api.example.org/"},
+            "DISTBP_SERVICE_HOSTS has 'http://api.example.org/', but takes names alone, as api.example.org,"
+            " with commas between. Mend or unset it.",
+        ),
+        (
+            ["--port", "0"],
+            {"DISTBP_SERVICE_HOSTS": "api.example.org:443"},
+            "DISTBP_SERVICE_HOSTS has 'api.example.org:443', but takes names alone, as api.example.org, with"
+            " commas between. Mend or unset it.",
+        ),
+        (
+            ["--port", "0"],
+            {"DISTBP_SERVICE_ORIGINS": "https://example.org/"},
+            "DISTBP_SERVICE_ORIGINS has 'https://example.org/', but takes origins without a path, as"
+            " https://example.org, with commas between. Mend or unset it.",
+        ),
+        (
+            ["--port", "0"],
+            {"DISTBP_REMOTE_PRIVATE": "https://store.internal"},
+            "DISTBP_REMOTE_PRIVATE names 'https://store.internal', but takes hosts, alone or with a port, as"
+            " store.internal:8443, with commas between. Mend or unset it.",
+        ),
+        (
             [],
             {"DISTBP_SERVICE_PORT": "http"},
             "DISTBP_SERVICE_PORT is 'http', but must be a whole number from 1 to 65535. Mend or unset it.",
@@ -306,6 +341,27 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
 )
 def test_what_it_cannot_do(tmp_path: Path, words: list[str], environ: dict[str, str], text: str) -> None:
     assert refused(tmp_path, *words, **environ) == f"error: {text}\n"
+
+
+def test_a_slip_in_what_may_be_fetched(tmp_path: Path) -> None:
+    said = refused(tmp_path, "--port", "0", DISTBP_REMOTE="httpss")
+    assert said.startswith("error: DISTBP_REMOTE names 'httpss', but takes https, http, s3 and gs, alone or")
+
+
+def test_a_folder_without_a_name(tmp_path: Path) -> None:
+    said = refused(tmp_path, "--data", "", "--port", "0")
+    assert said.endswith("Error: Invalid value for '--data': it is empty; name a path\n")
+
+
+def test_a_second_dispatcher(served: Served) -> None:
+    """It would give away the slots a second time, and its end would stop the runners of the first."""
+    work = served.home / "work"
+    text = f"another dispatcher works in {work} already, perhaps of another `distbp serve`; stop that one, or"
+    for words in ([], ["--only", "dispatcher", "--database", f"sqlite:///{served.folder / 'other.db'}"]):
+        said = refused(served.folder, "--port", "0", *words)
+        assert said == f"error: {text} give this one a folder of its own with --data\n"
+    with connect(served.url, served.token) as service:
+        assert service.ready()["status"] == "ready"
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
@@ -322,6 +378,16 @@ def test_a_database_that_is_not_there(tmp_path: Path) -> None:
     assert said.startswith("error: the database cannot be opened: connection ")
     assert said.endswith("Is its server up, and --database right?\n")
     assert "very-secret" not in said
+
+
+def test_a_token_that_is_no_text(tmp_path: Path) -> None:
+    home = tmp_path / "data" / "distbp"
+    home.mkdir(parents=True)
+    (home / "token").write_bytes(b"\xff\xfe")
+    said = refused(tmp_path, "--only", "api", "--port", "0")
+    assert said.startswith(
+        f"error: {home / 'token'} is of a service whose database is gone: the one given is"
+    )
 
 
 @pytest.mark.parametrize("left", [b"", b"no database at all " * 1000, None])

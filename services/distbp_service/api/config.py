@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from distbp.core import settings
 from distbp.core.errors import SettingsError
@@ -92,8 +94,13 @@ def config_from_settings(work: Path) -> ApiConfig:
     return ApiConfig(
         work,
         data_folder=Path(folder) if folder else None,
-        hosts=(*LOOPBACK_NAMES, *_listed("DISTBP_SERVICE_HOSTS")),
-        origins=_listed("DISTBP_SERVICE_ORIGINS"),
+        hosts=(
+            *LOOPBACK_NAMES,
+            *_listed("DISTBP_SERVICE_HOSTS", _is_host, "names alone, as api.example.org"),
+        ),
+        origins=_listed(
+            "DISTBP_SERVICE_ORIGINS", _is_origin, "origins without a path, as https://example.org"
+        ),
         dashboard=dashboard if (dashboard / "index.html").is_file() else None,
         limits=Limits(
             dataset_bytes=settings.get("DISTBP_SERVICE_DATASET_BYTES"),
@@ -109,8 +116,38 @@ def config_from_settings(work: Path) -> ApiConfig:
     )
 
 
-def _listed(name: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in settings.get(name).split(",") if part.strip())
+def _listed(name: str, fits: Callable[[str], bool], what: str) -> tuple[str, ...]:
+    """The entries of a setting. One that no request could ever name is a slip, and raises SettingsError."""
+    found = tuple(part.strip() for part in settings.get(name).split(",") if part.strip())
+    for one in found:
+        if not fits(one.lower()):
+            raise SettingsError(
+                f"{name} has {one!r}, but takes {what}, with commas between. Mend or unset it."
+            )
+    return found
+
+
+def _is_host(text: str) -> bool:
+    """As `guard` finds it in the header Host, without a port."""
+    return host_name(text) == text
+
+
+def _is_origin(text: str) -> bool:
+    scheme, _, place = text.partition("://")
+    return scheme in ("http", "https") and host_name(place) != ""
+
+
+def host_name(host: str) -> str:
+    """The text of a header Host without its port; "" where it is none."""
+    try:
+        found = urlsplit(f"//{host}")
+        name = found.hostname or ""
+        _ = found.port
+    except ValueError:
+        return ""
+    if found.path or found.query or found.fragment or "@" in host:
+        return ""
+    return f"[{name}]" if ":" in name else name
 
 
 def is_loopback(address: str) -> bool:

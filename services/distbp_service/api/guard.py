@@ -16,6 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from distbp_service.api.config import host_name
 from distbp_service.api.errors import log, problem
 from distbp_service.api.telemetry import Telemetry
 
@@ -106,7 +107,7 @@ class Guard:
                 headers={"Connection": "close"},
             )
         host = headers.get("host", "").lower()
-        if scope["path"] not in _ANY_HOST and _name(host) not in self._hosts:
+        if scope["path"] not in _ANY_HOST and host_name(host) not in self._hosts:
             return problem(
                 400,
                 "bad_host",
@@ -129,16 +130,3 @@ class Guard:
         method = scope["method"] if scope["method"] in _METHODS else "other"
         route = scope.get("distbp.route", "other")
         self._telemetry.answered(method, route, message["status"], self._clock() - began)
-
-
-def _name(host: str) -> str:
-    """A Host header without its port; "" where it is none."""
-    try:
-        found = urlsplit(f"//{host}")
-        name = found.hostname or ""
-        _ = found.port
-    except ValueError:
-        return ""
-    if found.path or found.query or found.fragment or "@" in host:
-        return ""
-    return f"[{name}]" if ":" in name else name

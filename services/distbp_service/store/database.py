@@ -17,7 +17,7 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, Row, Select, Table, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as WaitedTooLong
 
 from distbp_service.errors import BadValueError, StoreError
@@ -145,6 +145,15 @@ def page_of(
     with db.read() as conn:
         rows = conn.execute(query.order_by(key.desc() if newest_first else key).limit(limit + 1)).all()
     return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
+
+
+def reason(error: SQLAlchemyError) -> str:
+    """What an error of the database was, for a log. The text of most kinds may hold what was written."""
+    cause = getattr(error, "orig", None) or error
+    lines = str(cause).strip().splitlines()
+    if isinstance(error, OperationalError) and lines:
+        return lines[0]
+    return type(cause).__name__
 
 
 def clean(value: str, param: str) -> str:
