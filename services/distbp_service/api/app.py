@@ -53,7 +53,7 @@ def create_app(
     service = make_service(store, config, dispatcher_seen=dispatcher_seen, clock=clock)
     service.telemetry.observe(lambda: service.streams.taken, lambda: health.dispatcher_age_s(service))
     app.state.service = service
-    errors.install(app, _methods)
+    errors.install(app, _methods, _verbs)
     for router in ROUTERS:
         app.include_router(router)
     if config.dashboard is not None:
@@ -69,16 +69,23 @@ def create_app(
     return app
 
 
+_ROUTES = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+
+
 def _methods(path: str) -> frozenset[str]:
     """What `path` answers to. The longest route counts: `{job_id}` fits `{job_id}:cancel` too."""
-    fitting = [
-        route
-        for router in ROUTERS
-        for route in router.routes
-        if isinstance(route, APIRoute) and route.path_regex.match(path)
-    ]
+    fitting = [route for route in _ROUTES if route.path_regex.match(path)]
     longest = max((route.path for route in fitting), key=len, default=None)
     return frozenset(method for route in fitting if route.path == longest for method in route.methods or ())
+
+
+def _verbs(path: str) -> frozenset[str]:
+    """The verbs after the colon of `path` that there are; none where it has no colon."""
+    thing, colon, _ = path.rpartition(":")
+    verbs = {route.path.rpartition(":")[2]: route for route in _ROUTES if ":" in route.path}
+    return frozenset(
+        verb for verb, route in verbs.items() if colon and route.path_regex.match(f"{thing}:{verb}")
+    )
 
 
 def _serve(app: FastAPI, folder: Path) -> None:

@@ -18,7 +18,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from distbp.core.errors import DataError, JobError, ModelError
+from distbp_service.api.field_words import in_words
 from distbp_service.errors import BadValueError, OutOfOrderError, ServiceError
+from distbp_service.store.database import reason
 
 log = logging.getLogger("distbp.api")
 
@@ -144,8 +146,9 @@ def of_job(error: JobError) -> JSONResponse:
     return problem(422, "invalid_job", str(error), param=param, faults=faults)
 
 
-def of_request(error: RequestValidationError) -> JSONResponse:
-    """Names what is at fault; never repeats the value given, which may be a secret."""
+def of_request(error: RequestValidationError, known: Collection[str] = ()) -> JSONResponse:
+    """Names what is at fault; never repeats the value given, which may be a secret. known: the fields of the
+    body."""
     found = error.errors()
     if any(fault["loc"][:1] == ("path",) for fault in found):
         return problem(404, "not_found", "there is nothing at this address: its id is not one of ours")
@@ -153,7 +156,7 @@ def of_request(error: RequestValidationError) -> JSONResponse:
     for fault in found:
         where, *rest = (str(part) for part in fault["loc"])
         path = ".".join(rest) if where in ("body", "query", "header") and rest else where
-        faults.append({"path": path, "message": fault["msg"].removeprefix("Value error, ")})
+        faults.append({"path": path, "message": in_words(fault, known if len(rest) == 1 else ())})
     first = faults[0]
     message = f"{first['path']}: {first['message']}" + (
         f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
@@ -178,14 +181,16 @@ def of_http(error: HTTPException, methods: Collection[str] = ()) -> JSONResponse
 
 
 def of_database(error: SQLAlchemyError) -> JSONResponse:
-    # Its text may hold parameters, so it goes to nobody; its kind goes to the log.
-    log.error("the database failed: %s", type(getattr(error, "orig", None) or error).__name__)
+    log.error("the database failed: %s", reason(error))
     return of_service(UnavailableError("the database does not answer; try again"))
 
 
-def install(app: FastAPI, methods: Callable[[str], Collection[str]]) -> None:
+def install(
+    app: FastAPI, methods: Callable[[str], Collection[str]], verbs: Callable[[str], Collection[str]]
+) -> None:
     """Makes `app` answer every error that is raised on purpose. `guard` answers the others. methods: those
-    that a path answers to; none where that is not known."""
+    that a path answers to; none where that is not known. verbs: those that the last colon of a path may have
+    behind it."""
 
     def add(kind: type[Exception], answer: Any) -> None:
         async def handler(request: Request, error: Exception) -> JSONResponse:
@@ -198,12 +203,21 @@ def install(app: FastAPI, methods: Callable[[str], Collection[str]]) -> None:
     add(JobError, of_job)
     add(DataError, lambda error: of_service(BadValueError(str(error))))
     add(ModelError, lambda error: of_service(BadValueError(str(error))))
-    add(RequestValidationError, of_request)
+
+    async def of_fields(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        return of_request(error, request.scope.get("distbp.fields", ()))
+
+    app.add_exception_handler(RequestValidationError, of_fields)
     add(SQLAlchemyError, of_database)
 
     async def of_route(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        known = methods(request.url.path)
+        path = request.url.path
+        known, others, verb = methods(path), verbs(path), path.rpartition(":")[2]
+        if others and verb not in others:
+            there = ", ".join(f":{one}" for one in sorted(others))
+            return problem(404, "not_found", f"there is no :{verb[:40]} of this; known are {there}")
         if error.status_code == 405 and request.method in known:  # the method is right: such a verb is not
             return of_http(HTTPException(404))
         return of_http(error, known)

@@ -84,12 +84,13 @@ class Route(APIRoute):
         scope: str = extra[_SCOPE]  # a route that does not say who may call it is a mistake
         kind, _, way = extra.get(_BODY, "").partition(":")
 
+        fields = _fields(self.body_field)
         asking = (self.dependant, *self.dependant.dependencies)
         known = frozenset(str(parameter.alias) for one in asking for parameter in one.query_params)
 
         async def checked(request: Request) -> Response:
             service: Service = request.app.state.service
-            request.scope["distbp.route"] = self.path_format
+            request.scope["distbp.route"], request.scope["distbp.fields"] = self.path_format, fields
             if any(":" in str(value) for value in request.path_params.values()):
                 raise HTTPException(405)  # no id has a colon: it is a verb of another method, or of none
             shares = address(request)
@@ -101,6 +102,8 @@ class Route(APIRoute):
             _check_query(request, known)
             most = service.config.limits.body(kind) if kind else 0
             check_length(request, most)
+            if kind:
+                _check_plain(request)
             if way == "raw" or (scope == PUBLIC and not kind):
                 return await handle(request)
             body = b""
@@ -124,6 +127,12 @@ class Route(APIRoute):
                 return await handle(request)
 
         return checked
+
+
+def _fields(body: Any) -> tuple[str, ...]:
+    """The names that a body of JSON may hold, for messages."""
+    model = None if body is None else body.field_info.annotation
+    return tuple(getattr(model, "model_fields", ()))
 
 
 def _csv(body: bytes) -> dict[str, Any]:
@@ -151,6 +160,17 @@ def _check_query(request: Request, known: frozenset[str]) -> None:
         offered = ", ".join(sorted(known)) or "none"
         raise BadValueError(
             f"there is no parameter {min(unknown)[:80]!r} here; known are: {offered}", min(unknown)[:80]
+        )
+
+
+def _check_plain(request: Request) -> None:
+    """Raises UnsupportedTypeError for a packed body: of what it would become nobody knows the size."""
+    packed = request.headers.get("content-encoding", "").strip()
+    if packed.lower() not in ("", "identity"):
+        raise UnsupportedTypeError(
+            f"the body is packed ({packed[:40]}), which is not taken; send it as it is, without the header"
+            " Content-Encoding",
+            "Content-Encoding",
         )
 
 

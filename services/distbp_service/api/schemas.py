@@ -7,16 +7,20 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from distbp.client.names import JOB_ID, Scope, State
+from distbp.client import names
+from distbp.client.names import Scope, State
 from distbp_service.store import Job
 from distbp_service.store.line import Waiting
 
-ID_OF_JOB = rf"^{JOB_ID}$"
-MODEL_ID = r"^mdl_[0-9a-hjkmnp-tv-z]{20}$"
-DATASET_ID = r"^ds_[0-9a-f]{64}$"
-TOKEN_ID = r"^[0-9a-f]{12}$"
+ID_OF_JOB = rf"^{names.JOB_ID}$"
+MODEL_ID = rf"^{names.MODEL_ID}$"
+DATASET_ID = rf"^{names.DATASET_ID}$"
+TOKEN_ID = rf"^{names.TOKEN_ID}$"
 SHA256 = r"^[0-9a-f]{64}$"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}$"
+NAME_PART = r"^[A-Za-z0-9 ._-]{1,100}$"
+NAME_OF_TOKEN = r"^[^\x00-\x1f\x7f]*$"
+IDEMPOTENCY_KEY = r"^[\x21-\x7e]{1,200}$"
 MOST_STEPS = 2**62
 
 Object = dict[str, Any]
@@ -290,7 +294,7 @@ class DatasetPage(BaseModel):
 
 class TokenIn(In):
     scopes: list[Scope] = Field(min_length=1, max_length=4, description="admin may do all in its project")
-    name: str = Field(default="", max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
+    name: str = Field(default="", max_length=200, pattern=NAME_OF_TOKEN)
     expires_in_s: float | None = Field(default=None, gt=0, le=1e10)
 
 

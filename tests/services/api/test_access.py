@@ -342,3 +342,43 @@ def test_a_verb_is_no_part_of_an_id(api: Api) -> None:
     problem_of(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == "POST"
     problem_of(api.call("GET", f"{job}:dance"), 404, "not_found")
+    there = "there is no :cancle of this; known are :cancel, :pause, :resume, :scale"
+    assert problem_of(api.call("POST", f"{job}:cancle"), 404, "not_found")["message"] == there
+    model = "/v1/models/mdl_" + "0" * 20
+    there = "there is no :evaluate of this; known are :predict"
+    assert problem_of(api.call("POST", f"{model}:evaluate"), 404, "not_found")["message"] == there
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "message"),
+    [
+        (
+            "POST",
+            "/v1/jobs",
+            {"job": {}, "prioritty": 3},
+            "prioritty: is not known here; did you mean 'priority'? known: deadline_s, job, priority",
+        ),
+        ("POST", "/v1/jobs", {"epochs": 3}, "job: is required (and 1 more)"),
+        ("POST", "/v1/jobs", {"job": "x"}, "job: must be a valid JSON object"),
+        ("POST", "/v1/jobs", {"job": {}, "priority": 101}, "priority: must be less than or equal to 100"),
+        ("POST", "/v1/tokens", {"scopes": []}, "scopes: must have at least 1 item, not 0"),
+        (
+            "POST",
+            "/v1/tokens",
+            {"scopes": ["reed"]},
+            "scopes.0: must be 'read', 'submit', 'manage' or 'admin'",
+        ),
+        (
+            "POST",
+            "/v1/tokens",
+            {"scopes": ["read"], "name": "a\nb"},
+            "name: must be text in one line, without control characters",
+        ),
+        ("GET", "/v1/models?cursor=x", None, "cursor: must be an id of a model, as mdl_01j9ze3k8xq2v5w7y0ab"),
+        ("GET", "/v1/jobs?name=%2f", None, "name: must be 1 to 100 letters, digits, spaces, '.', '_' or '-'"),
+    ],
+)
+def test_what_is_wrong_with_a_field_is_said_with_what_is_allowed(
+    api: Api, method: str, path: str, body: Any, message: str
+) -> None:
+    assert problem_of(api.call(method, path, json=body), 422, "invalid")["message"] == message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import logging
@@ -264,6 +265,15 @@ def test_yaml_and_pickles_as_bodies(api: Api) -> None:
         for kind in ("application/json", "application/yaml", "application/x-pickle", "text/plain"):
             answer = api.call("POST", "/v1/jobs", content=content, headers={"Content-Type": kind})
             problem_of(answer, 400 if kind == "application/json" else 415)
+
+
+def test_packed_bodies(api: Api) -> None:
+    for path, kind in (("/v1/jobs", "application/json"), ("/v1/datasets", "application/octet-stream")):
+        headers = {"Content-Type": kind, "Content-Encoding": "gzip"}
+        said = problem_of(api.call("POST", path, content=gzip.compress(b"{}"), headers=headers), 415)[
+            "message"
+        ]
+        assert said.startswith("the body is packed (gzip), which is not taken; send it as it is, without the")
 
 
 def test_jobs_that_ask_for_too_much(api: Api) -> None:

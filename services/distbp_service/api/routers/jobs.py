@@ -26,7 +26,7 @@ Key = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
-        pattern=r"^[\x21-\x7e]{1,200}$",
+        pattern=schemas.IDEMPOTENCY_KEY,
         description="the same key gives the same job, however often it is sent",
     ),
 ]
@@ -72,9 +72,7 @@ def page(
     caller: CallerArg,
     service: ServiceArg,
     state: Annotated[list[State] | None, Query(max_length=10)] = None,
-    name: Annotated[
-        str | None, Query(pattern=r"^[A-Za-z0-9 ._-]{1,100}$", description="text in the name")
-    ] = None,
+    name: Annotated[str | None, Query(pattern=schemas.NAME_PART, description="text in the name")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     cursor: Annotated[str | None, Query(pattern=schemas.ID_OF_JOB)] = None,
 ) -> schemas.JobPage:
