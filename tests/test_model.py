@@ -269,6 +269,17 @@ def test_predictions_do_not_warn_of_invalid_products(tmp_path: Path) -> None:
         assert np.isnan(model.outputs(np.array([[1.0, -1.0]]))).all()  # inf - inf, which sets that flag
 
 
+def test_outputs_that_overflow_are_no_class(tmp_path: Path) -> None:
+    """The largest of NaNs is the first, so a row that is far too large was of class 0."""
+    _, vector = saved(tmp_path / "m", [{"type": "dense", "units": 3}])
+    model = replace(load_model(tmp_path / "m"), vector=np.full_like(vector, 1e10))
+    assert model.predict([[1.0, 2.0]]).tolist() == [0]
+    with pytest.raises(
+        ModelError, match=r"^the outputs for row 1 are not finite numbers: its inputs are too "
+    ):
+        model.predict([[1.0, 2.0], [1e300, 1e300]])
+
+
 @pytest.mark.parametrize(("x", "message"), SHAPES)
 def test_inputs_of_the_wrong_shape(tmp_path: Path, x: np.ndarray, message: str) -> None:
     saved(tmp_path / "model")

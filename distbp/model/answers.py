@@ -38,6 +38,16 @@ def predicted(head: Head, y: Array, classes: tuple[Any, ...] | None, plan: Plan 
     return np.asarray(y[:, 0] if y.shape[1:] == (1,) else y)
 
 
+def check_finite(y: Array) -> None:
+    """Raises ModelError where outputs y (n, ...) are not all finite: the largest would be no class."""
+    bad = ~np.isfinite(y).all(axis=tuple(range(1, y.ndim)))
+    if bad.any():
+        raise ModelError(
+            f"the outputs for row {int(bad.argmax())} are not finite numbers: its inputs are too large for"
+            " this network; mend or leave out that row"
+        )
+
+
 def with_probabilities(heads: Heads) -> list[Head]:
     """The heads that have probabilities. Raises ModelError where none has."""
     found = [

@@ -13,7 +13,7 @@ from distbp.data.formats import TableFiles
 from distbp_service.errors import BadValueError
 
 MOST_CELLS = 2_000_000  # of which each takes a hundred bytes in memory, and may take one in the body
-_NAME = "rows.csv"
+_NAME = "the rows"
 
 
 @dataclass(frozen=True)

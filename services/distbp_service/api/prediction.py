@@ -14,14 +14,13 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError, ModelError
 from distbp.data.columns.rows import EncodedRows
-from distbp.data.given import arranged
-from distbp.data.table import ColumnNames
 from distbp.model.folder import load_model
 from distbp.model.predictor import Model as Loaded
 from distbp.nn.network import Network
 from distbp_service.api.config import Limits
 from distbp_service.api.csv_text import CsvBody, csv_rows
 from distbp_service.api.errors import TooLargeError, log
+from distbp_service.api.number_rows import array_of
 from distbp_service.api.pictures import picture_row
 from distbp_service.api.places import Places
 from distbp_service.errors import BadValueError, ConflictError
@@ -63,7 +62,7 @@ class Predictions:
                     raise TooLargeError("the rows would be too large, padded; send fewer rows", "inputs")
                 x = loaded.checked(inputs)
             else:
-                x = _array(inputs, loaded.columns) if loaded.plan is None else loaded.encoded(inputs)
+                x = array_of(inputs, loaded.columns) if loaded.plan is None else loaded.encoded(inputs)
         except ModelError as error:
             raise BadValueError(str(error), "inputs") from None
         if len(x) * _numbers(loaded, x) > self._limits.predict_values:
@@ -138,24 +137,3 @@ def _numbers(loaded: Loaded, x: Any) -> int:
     if loaded.network.carry is None:
         return int(np.prod(loaded.output_shape))
     return int(x.inputs.shape[1] * np.prod(loaded.network.answer_shapes[0]))
-
-
-def _array(inputs: list[Any], columns: ColumnNames | None) -> Array:
-    """Rows of numbers; or mappings from the names of the model's columns to numbers, in any order."""
-    names = tuple(inputs[0]) if isinstance(inputs[0], dict) else None
-    if names is not None:
-        if columns is None:
-            raise BadValueError("the model's inputs have no names; give rows of numbers", "inputs")
-        if not all(isinstance(row, dict) and row.keys() == inputs[0].keys() for row in inputs):
-            raise BadValueError("the rows do not all name the same columns", "inputs")
-        inputs = [[row[name] for name in names] for row in inputs]
-    try:
-        x = np.array(inputs)
-    except (ValueError, OverflowError):
-        raise BadValueError("the rows do not all have the same shape", "inputs") from None
-    if x.dtype.kind not in "fiu":
-        raise BadValueError("the inputs are not all numbers", "inputs")
-    try:
-        return x if columns is None else arranged(x, names, tuple(map(str, columns)), "each row")
-    except DataError as error:
-        raise BadValueError(str(error), "inputs") from None

@@ -8,6 +8,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from distbp_service.store import Dataset, Store
 
 ARRAYS = ("inputs", "targets", "weights", "lengths", "columns")
 TARGETS_OF = "targets."  # before the name of one output of several
+_INCOMING = ".incoming-"
+_LEFT_S = 3600.0  # without a byte more; a body that pauses is refused after seconds
 NAMES = 100  # of files, that are kept with a dataset
 _FREE_BYTES = 2**28  # of the disk stay free for what else is written there
 
@@ -52,9 +55,9 @@ async def receive(
     ForbiddenError (the project has as many as it may), TooLargeError, UnavailableError (no disk).
     """
     used = await run_in_threadpool(_room, upload.project, store, limits)
-    path = places.datasets / f".incoming-{secrets.token_hex(16)}"
+    path = places.datasets / f"{_INCOMING}{secrets.token_hex(16)}"
     try:
-        await run_in_threadpool(places.datasets.mkdir, parents=True, exist_ok=True)
+        await run_in_threadpool(_prepare, places)
         digest, size = hashlib.sha256(), 0
         with open(path, "xb", opener=private) as file:
             async for piece in body:
@@ -80,6 +83,15 @@ def remove(project: str, dataset_id: str, store: Store, places: Places) -> None:
     with _alone(places):
         if store.datasets.delete(project, dataset_id):
             with suppress(OSError):
+                path.unlink()
+
+
+def _prepare(places: Places) -> None:
+    """Makes the folder, and removes what an API that was killed had taken in by half."""
+    places.datasets.mkdir(parents=True, exist_ok=True)
+    for path in places.datasets.glob(f"{_INCOMING}*"):
+        with suppress(OSError):  # another API does the same
+            if time.time() - path.stat().st_mtime > _LEFT_S:
                 path.unlink()
 
 
@@ -130,6 +142,15 @@ def _keep(
 def _looked_at(path: Path) -> dict[str, Any]:
     """What an archive holds, after all of it was read once, through the limits: arrays, or the files of a
     table, which nobody opens here."""
+    with open(path, "rb") as begun:
+        first = begun.read(2)
+    if first != b"PK":
+        what = "no archive" if first else "empty"
+        raise BadValueError(
+            f"the body is {what}; send an .npz archive, as numpy.savez writes it, or a zip archive of the"
+            " files of a table (`zip -0 -r data.zip FILES`)",
+            "body",
+        )
     file = find(path.parent, path.name, confined=True)._replace(name="the dataset")
     with opened_zip(file, KIND, AGAIN) as (_, entries):
         is_table = bool(entries) and not any(name.endswith(".npy") for name in entries)

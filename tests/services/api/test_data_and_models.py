@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import shutil
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +102,11 @@ def test_uploads_that_are_not_what_they_say(api: Api) -> None:
     wrong = problem_of(upload(api, GOOD, query=f"?sha256={'0' * 64}"), 422)
     assert wrong["param"] == "sha256"
     for content, message in [
-        (b"", "empty"),
-        (b"not a zip", "not a sound .npz archive"),
+        (b"", "^the body is empty; send an .npz archive"),
+        (
+            b"not a zip",
+            r"^the body is no archive; send .* or a zip archive of the files of a table \(`zip -0 ",
+        ),
         (GOOD[:-30], "not a sound .npz archive"),
         (GOOD.replace(b"\x93NUMPY", b"\x93NUMPX"), "not a .npy file|not a sound"),
         (archive(x=np.zeros(3)), "an array 'x'"),
@@ -134,6 +139,16 @@ def test_uploads_stay_within_the_limits(tmp_path: Path) -> None:
     assert len(left(api)) == 3
     api.runner.close()
     api.store.close()
+
+
+def test_what_a_killed_service_took_in_by_half_is_removed(api: Api) -> None:
+    folder = api.work / "datasets"
+    folder.mkdir()
+    for name, age_s in ((".incoming-old", 3700), (".incoming-new", 3500)):
+        (folder / name).write_bytes(GOOD)
+        os.utime(folder / name, (time.time() - age_s,) * 2)
+    assert upload(api, GOOD).status_code == 201
+    assert sorted(path.name for path in folder.glob(".incoming-*")) == [".incoming-new"]
 
 
 def test_an_upload_that_breaks_off_leaves_nothing(api: Api) -> None:
@@ -266,9 +281,18 @@ def test_a_model_of_named_columns_and_classes(api: Api, tmp_path: Path) -> None:
     for inputs, said in (
         ([{"pay": 2.0}], "each row has no column 'age'; training had the columns 'age', 'pay'"),
         ([{"pay": 2.0, "age": 1, "x": 1}], "each row has a column 'x'"),
-        ([rows[0], {"pay": 2.0}], "the rows do not all name the same columns"),
-        ([rows[0], [1.0, 2.0]], "the rows do not all name the same columns"),
-        ([[1.0, 2.0], rows[0]], "the rows do not all have the same shape"),
+        ([rows[0], {"pay": 2.0}], "row 1 does not name the columns of row 0"),
+        ([rows[0], [1.0, 2.0]], "row 1 does not name the columns of row 0"),
+        (
+            [rows[0], {"pay": None, "age": 2}],
+            "row 1, column 'pay': null is no number; give one, or leave out",
+        ),
+        ([[1.0, 2.0], rows[0]], "row 1 is {"),
+        ([1.0, 2.0], 'row 0 is 1.0, and no list of numbers; send a list of rows, also for a single one: {"'),
+        ([[1.0, 2.0], [1.0]], "row 1 has 1 numbers, and row 0 has 2; give as many in each"),
+        ([[1.0, 2.0], ["a", 1]], 'row 1, place 0: "a" is no number; give one, or leave out that row'),
+        ([[1.0, 2.0], [True, 1]], "row 1, place 0: true is no number"),
+        ([[1.0, 2.0], [1, [None]]], "row 1, place 1, 0: null is no number"),
     ):
         assert said in problem_of(api.call("POST", path, json={"inputs": inputs}), 422)["message"]
 

@@ -169,14 +169,14 @@ def test_csv_is_read_as_that_of_training_was(api: Api, trained: dict[str, Any]) 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "rows.csv: the file is empty"),
+        ("", "the rows: the file is empty"),
         (" \n", "there is no text in the file"),
         ("rooms,area\n", "has no row|no rows"),
         (
             "rooms,area\n1,2\n",
             "the data has no column 'city', 'built', 'garden', 'code'; the model needs 'rooms'",
         ),
-        ("rooms,area\n1,2\n3\n4,5\n6,7\n8,9\n1,2\n", "rows.csv: line 3: 1 cell where"),
+        ("rooms,area\n1,2\n3\n4,5\n6,7\n8,9\n1,2\n", "the rows: line 3: 1 cell where"),
         ("rooms,area\n" + "1,2\n" * 10_001, "give 1 to 10,000 rows"),
         (",".join(f"x{n}" for n in range(1000)) + ("\n" + "," * 999) * 2001, "of 2,000,000 cells at most"),
         ("PK\x03\x04\x00\x00", "no text"),
@@ -290,6 +290,9 @@ def test_a_model_of_arrays_has_no_columns(api: Api, tmp_path: Path) -> None:
     found = api.call("GET", f"{path(api, 'arrays')}/inputs").json()
     assert found["is_table"] is False and found["columns"] is None and found["target"] is None
     csv = api.call("POST", f"{path(api, 'arrays')}:predict", content=b"a,b\n1,2\n", headers=CSV)
-    assert "the model's inputs have no names" in problem_of(csv, 422)["message"]
+    said = problem_of(csv, 422)["message"]
+    assert said.startswith(
+        "the model's inputs have no names; send JSON in which each row is a list of numbers: {"
+    )
     numbers = predict(api, [[0.0] * found["shape"][0]], "arrays").json()
     assert (numbers["unseen"], numbers["ignored"], numbers["ignored_count"]) == ({}, [], 0)
