@@ -5,6 +5,7 @@ Classes are those of `policy.BUDGETS`. The first row that fits counts: subclasse
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from distbp.core import errors
@@ -33,11 +34,16 @@ def class_of(error: BaseException) -> str:
     return next((name for kind, name in CLASSES if isinstance(error, kind)), "internal")
 
 
-def described(error: BaseException) -> dict[str, Any]:
+def described(error: BaseException, work: Path | None = None) -> dict[str, Any]:
     """{class, code, message} for the job's owner, `faults` too for a JobError. `code`: the error's name, in
-    snake case without "Error"."""
+    snake case without "Error". work: the work volume; where that lies is not for everybody, so files in it
+    are named from there."""
+
+    def shown(text: str) -> str:
+        return text if work is None else text.replace(f"{work}/", "")
+
     name = type(error).__name__
-    text = str(error)
+    text = shown(str(error))
     known = isinstance(error, errors.DistbpError)
     found: dict[str, Any] = {
         "class": class_of(error),
@@ -45,5 +51,5 @@ def described(error: BaseException) -> dict[str, Any]:
         "message": text if known and text else f"{name}: {text}" if text else name,
     }
     if isinstance(error, errors.JobError):
-        found["faults"] = [{"path": fault.path, "message": fault.message} for fault in error.faults]
+        found["faults"] = [{"path": fault.path, "message": shown(fault.message)} for fault in error.faults]
     return found

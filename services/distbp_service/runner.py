@@ -136,7 +136,7 @@ def _attempt(
         if class_of(error) == "internal":
             with suppress(Exception):
                 spool.append(log="".join(traceback.format_exception(error)))
-        return End("failed", error=described(error))
+        return End("failed", error=described(error, home.parent))
     return End("completed", result=plain(result.to_json()), model=_model(result, home))
 
 

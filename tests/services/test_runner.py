@@ -623,6 +623,9 @@ def test_every_error_has_a_class() -> None:
     assert class_of(errors.CheckpointError("x")) == "internal"
     faulty = described(errors.JobError([errors.Fault("epochs", "must be at least 1")]))
     assert faulty["faults"] == [{"path": "epochs", "message": "must be at least 1"}]
+    full = errors.StorageError("disk full: could not write /srv/work/job_1/run/x; see /srv/works")
+    said = described(full, Path("/srv/work"))["message"]
+    assert said == "disk full: could not write job_1/run/x; see /srv/works"  # not where the volume lies
 
 
 # Spool ------------------------------------------------------------------------------------------------------

@@ -270,9 +270,8 @@ def test_yaml_and_pickles_as_bodies(api: Api) -> None:
 def test_packed_bodies(api: Api) -> None:
     for path, kind in (("/v1/jobs", "application/json"), ("/v1/datasets", "application/octet-stream")):
         headers = {"Content-Type": kind, "Content-Encoding": "gzip"}
-        said = problem_of(api.call("POST", path, content=gzip.compress(b"{}"), headers=headers), 415)[
-            "message"
-        ]
+        answer = api.call("POST", path, content=gzip.compress(b"{}"), headers=headers)
+        said = problem_of(answer, 415)["message"]
         assert said.startswith("the body is packed (gzip), which is not taken; send it as it is, without the")
 
 
