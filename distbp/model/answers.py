@@ -21,9 +21,12 @@ def task_of(heads: Heads) -> str:
 
 
 def predicted(head: Head, y: Array, classes: tuple[Any, ...] | None, plan: Plan | None, x: Samples) -> Array:
-    """What outputs y (n, outputs) of one head say of x, as `Model.predict` gives it. classes: their names,
-    where they have some; plan: of the table of training."""
+    """What outputs y (n, outputs), or of every step, of one head say of x, as `Model.predict` gives it.
+    classes: their names, where they have some; plan: of the table of training. Raises ModelError where they
+    say no class."""
     loss = head.loss
+    if loss.task != "regression" or classes is not None:
+        _check_finite(y, len(x))
     if loss.task == "binary" and (classes is None or y.shape[1] == 1):
         y = (y > (0.5 if loss.takes == "probabilities" else 0)).astype(np.intp)
     elif loss.task == "classification" or classes is not None:
@@ -38,13 +41,14 @@ def predicted(head: Head, y: Array, classes: tuple[Any, ...] | None, plan: Plan 
     return np.asarray(y[:, 0] if y.shape[1:] == (1,) else y)
 
 
-def check_finite(y: Array) -> None:
-    """Raises ModelError where outputs y (n, ...) are not all finite: the largest would be no class."""
+def _check_finite(y: Array, rows: int) -> None:
+    """Raises ModelError where outputs y (n, outputs) are not all finite: the largest would be no class. rows:
+    so many rows have them, each as many."""
     bad = ~np.isfinite(y).all(axis=tuple(range(1, y.ndim)))
     if bad.any():
         raise ModelError(
-            f"the outputs for row {int(bad.argmax())} are not finite numbers: its inputs are too large for"
-            " this network; mend or leave out that row"
+            f"the outputs for row {int(bad.argmax()) * rows // len(y)} are not finite numbers: its inputs are"
+            " too large for this network; mend or leave out that row"
         )
 
 

@@ -26,14 +26,7 @@ from distbp.data.several_targets import AllClasses
 from distbp.data.table import ColumnNames
 from distbp.engine.evaluation import Measures
 from distbp.engine.numerics import one_blas_thread, quiet
-from distbp.model.answers import (
-    as_trained,
-    check_finite,
-    predicted,
-    probabilities,
-    task_of,
-    with_probabilities,
-)
+from distbp.model.answers import as_trained, predicted, probabilities, task_of, with_probabilities
 from distbp.model.given import plain_rows, rows_of_inputs, rows_with_lengths, whole_series
 from distbp.model.joined import Joined, kernels_named, measured
 from distbp.model.rows import frame_of_rows, itself, rows_to_evaluate
@@ -146,16 +139,10 @@ class Model:
         """(n,) class names, where the model has them. Else classification: (n,) class numbers; yes-or-no: 0
         or 1; regression: values, in the unit of the targets. The last two are (n, outputs), or (n,) for a
         single output; of series (n, steps) and so on. Past the end of a series values are NaN, and classes
-        the first one. x and `lengths` as in `outputs`. Raises ModelError as that, and where
-        inputs are so large that the outputs are not finite and say no class."""
+        the first one. x, `lengths`: see `outputs`. ModelError, too, where outputs overflow to no class."""
         x = self.checked(x, lengths)
         y = self._outputs(x)
-        if any(self._says_classes(head) for head in self.heads):
-            check_finite(y)
         return without_names({head.name: self._says(head, y, x) for head in self.heads})
-
-    def _says_classes(self, head: Head) -> bool:
-        return head.loss.task != "regression" or self.classes_of(head) is not None
 
     def _says(self, head: Head, y: Array, x: Samples) -> Array:
         """`predict` of one output, of all outputs y for x."""

@@ -13,9 +13,7 @@ service is started again. In the folder (`ServePlan.home`):
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
-import os
 import signal
 import socket
 import threading
@@ -43,6 +41,7 @@ from distbp_service.dispatcher import Dispatcher
 from distbp_service.dispatcher import Limits as DispatcherLimits
 from distbp_service.errors import StoreError
 from distbp_service.first_token import ensure_token
+from distbp_service.folders import make_folders, only_dispatcher
 from distbp_service.launchers import Launcher, LocalProcess, RayJobs
 from distbp_service.store import Store
 
@@ -131,7 +130,8 @@ def serve(
     _check(plan)
     with _signals(stop), ExitStack() as stack:
         if "dispatcher" in plan.parts:
-            stack.enter_context(_only_dispatcher(plan))
+            make_folders(plan.home, plan.work_folder)
+            stack.enter_context(only_dispatcher(plan.work_folder))
         store = stack.enter_context(opened(plan))
         port = stack.enter_context(_listen(plan)) if "api" in plan.parts else None
         token = None
@@ -306,42 +306,9 @@ def _check(plan: ServePlan) -> None:
 
 
 @contextmanager
-def _only_dispatcher(plan: ServePlan) -> Iterator[None]:
-    """Within it no other dispatcher has this work folder: two would each give all slots away, and the end of
-    one would stop the runners of the other. A process that is killed gives it back. Raises SettingsError."""
-    _make_folders(plan)
-    descriptor = os.open(plan.work_folder / "dispatcher.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SettingsError(
-                f"another dispatcher works in {plan.work_folder} already, perhaps of another `distbp serve`;"
-                " stop that one, or give this one a folder of its own with --data"
-            ) from None
-        except OSError as error:  # a file system without locks
-            log.warning("%s has no locks (%s): start no second dispatcher", plan.work_folder, error.strerror)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _make_folders(plan: ServePlan) -> None:
-    """Raises SettingsError."""
-    for folder in (plan.home, plan.work_folder):
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise SettingsError(
-                f"the folder {folder} cannot be made: {reason}. Name another with --data"
-            ) from None
-
-
-@contextmanager
 def opened(plan: ServePlan) -> Iterator[Store]:
     """The store of a plan, whose folders are made. Raises SettingsError."""
-    _make_folders(plan)
+    make_folders(plan.home, plan.work_folder)
     try:
         store = Store(plan.database_url)
     except SQLAlchemyError as error:

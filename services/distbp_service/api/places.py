@@ -5,6 +5,7 @@
 datasets/ds_<sha256>.npz        uploaded data: a zip archive of arrays, or of the files of a table
 datasets/.incoming-<random>     being uploaded
 dispatcher.alive                touched by the dispatcher in every round
+dispatcher.lock                 locked by the dispatcher while it works
 """
 
 from __future__ import annotations
