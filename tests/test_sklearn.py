@@ -152,6 +152,9 @@ def test_what_cannot_be_is_said() -> None:
     x, y = load_iris(return_X_y=True)
     with pytest.raises(ArgumentError, match=r"^y has one class only, 0; a classifier needs two classes$"):
         DistbpClassifier().fit(x[:50], y[:50] * 0)
+    labels = np.array(["no", None, "yes", None] + ["no"] * 146, object)
+    with pytest.raises(ArgumentError, match=r"^y is None in 2 rows \(1, 3\); leave such rows out$"):
+        DistbpClassifier().fit(x, labels)
     # Newer versions of scikit-learn say it themselves.
     message = r"^(sample_weight is 0 for every row, so that nothing can be learned$|Sample weights must)"
     with pytest.raises(ValueError, match=message):
@@ -302,6 +305,31 @@ def test_numbers_of_any_size(size: float) -> None:
     np.testing.assert_array_equal(inputs.predict(x * [size, 1, 1, 1]), usual.predict(x))
     targets = DistbpRegressor(**QUICK, random_state=0).fit(x, y * size)
     np.testing.assert_allclose(targets.predict(x), usual.predict(x) * size, rtol=1e-9)
+
+
+@pytest.mark.parametrize("recipe", [None, "table", "realmlp"])
+def test_an_array_with_holes_is_a_table(recipe: Any) -> None:
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow", reason="arrays with holes are tables, which need pyarrow")
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    y, holes = x[:, 0], np.where(np.arange(180).reshape(60, 3) % 7, x, np.nan)
+    settings = {"recipe": recipe, "hidden_layer_sizes": (4,), "max_iter": 2, "random_state": 0}
+    net = DistbpRegressor(**settings).fit(holes, y)
+    assert net.model_.plan.columns[1].indicator
+    same = DistbpRegressor(**settings).fit(pd.DataFrame(holes, columns=["0", "1", "2"]), y)
+    assert net.result_.params_sha256 == same.result_.params_sha256
+    np.testing.assert_array_equal(
+        net.predict(holes), same.predict(pd.DataFrame(holes, columns=["0", "1", "2"]))
+    )
+    assert np.isfinite(net.predict(x)).all()
+    with pytest.raises(ValueError, match="infinity"):
+        DistbpRegressor(**settings).fit(np.where(np.isnan(holes), np.inf, holes), y)
+    whole = DistbpRegressor(**settings).fit(x, y)
+    if recipe == "table":
+        assert np.isfinite(whole.predict(holes)).all()
+    else:
+        with pytest.raises(ArgumentError, match=r"X has holes \(NaN\), and fit saw none, so that the model"):
+            whole.predict(holes)
 
 
 @pytest.mark.filterwarnings("ignore:The number of unique classes")

@@ -175,6 +175,11 @@ def test_verdicts(losses: EpochLosses, ended: bool, names: set[str]) -> None:
     assert "diverged" not in unhealthy(Expected(-97.7, -97.7, 1.0), negative, {}, ended) or losses.last > 1e3
 
 
+def test_no_run_diverges_where_the_best_constant_has_no_loss() -> None:
+    """A target that is the same in all rows: any loss is above 0."""
+    assert unhealthy(Expected(0.0, 0.0, 1.0), EpochLosses(0.1, 2e-3, 5e-3, 9), {}, ended=True) == {}
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_constant_of_a_loss_is_the_best_one(name: str) -> None:
     loss, rng = LOSSES[name](), np.random.default_rng(4)

@@ -122,8 +122,8 @@ def unhealthy(
     constant, last = expected.constant, losses.last
     bar = max(constant, expected.untrained)
     above, size = last - bar, abs(bar)
-    # It rose, or it never came near what an untrained network gives.
-    if above > size and (last - losses.lowest > size or (above > 9 * size and last > losses.first / 2)):
+    # It rose, or it never came near what an untrained network gives. A loss of 0 has no size.
+    if above > size > 0 and (last - losses.lowest > size or (above > 9 * size and last > losses.first / 2)):
         found["diverged"] = (
             f"training diverged: its loss ended at {last:.4g}, where always giving the same answer has"
             f" {constant:.4g}; lower learning_rate, or set clip"

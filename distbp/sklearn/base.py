@@ -109,8 +109,16 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
                 self.feature_names_in_ = np.asarray(x.column_names, object)
         else:
             frame_before = going_on and hasattr(self, "feature_names_in_")
-            x, y = validate_data(self, x, y, dtype=(np.float64, np.float32), reset=reset, **kinds)
-            if columns and not frame_before:  # else it cannot go on
+            x, y = validate_data(
+                self,
+                x,
+                y,
+                dtype=(np.float64, np.float32),
+                reset=reset,
+                ensure_all_finite="allow-nan",
+                **kinds,
+            )
+            if (columns or np.isnan(x).any()) and not frame_before:  # else it cannot go on
                 x, table = named(x, self._names), True
         if sample_weight is None:
             return x, y, None
@@ -216,10 +224,22 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         if self.model_.plan is not None and hasattr(self, "feature_names_in_"):
             return named(x, self._names)
         x, _ = rows_of(x)
-        found: Array = validate_data(self, x, dtype=(np.float64, np.float32), reset=False)
+        found: Array = validate_data(
+            self, x, dtype=(np.float64, np.float32), reset=False, ensure_all_finite="allow-nan"
+        )
+        if self.model_.plan is None and np.isnan(found).any():
+            raise ArgumentError(
+                "X has holes (NaN), and fit saw none, so that the model has nothing in their place; fill"
+                " them, or fit on rows with holes"
+            )
         if self.model_.plan is not None:
             return named(found, self._names)
         return found.astype(self.model_.network.dtype, copy=False)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
 
     @property
     def _names(self) -> Array:

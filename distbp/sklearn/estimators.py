@@ -12,6 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from distbp.core.arrays import Array
 from distbp.core.errors import ArgumentError
+from distbp.core.words import counted
 from distbp.data.frames import names_of
 from distbp.sklearn.base import Estimator, takes_batches
 
@@ -38,8 +39,8 @@ class DistbpClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
 
     Fitted: `classes_`, `n_features_in_`, `feature_names_in_`, `n_iter_` (epochs), `loss_curve_` (the loss of
     each), `job_` (the TrainingJob), `result_` (with `history` and `plot()`), `model_`. float32 arrays are
-    trained on in float32, others in float64; frames with text, dates or holes, and with recipe "table" all
-    rows of one target, as tables in float32.
+    trained on in float32, others in float64; frames with text or dates, rows with holes, and with recipe
+    "table" all rows of one target, as tables in float32.
     """
 
     classes_: Array
@@ -98,7 +99,7 @@ class DistbpClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         self.class_weight = class_weight
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> DistbpClassifier:
-        """X: (n, features) numbers, or a frame, whose columns may be text, dates and booleans, with holes.
+        """X: (n, features) numbers, or a frame, whose columns may be text, dates and booleans; with holes.
         y: (n,) classes, of any kind. Waits. Raises ValueError, DistbpError."""
         x, y, weights = self._checked(X, y, sample_weight, False)
         y = _labels(y)
@@ -172,6 +173,9 @@ class DistbpClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
 
 def _labels(y: Any) -> Array:
     y = column_or_1d(y, warn=True)
+    if y.dtype == object and (gone := np.flatnonzero([one is None for one in y]).tolist()):
+        shown = ", ".join(map(str, gone[:8])) + (", ..." if len(gone) > 8 else "")
+        raise ArgumentError(f"y is None in {counted(len(gone), 'row')} ({shown}); leave such rows out")
     check_classification_targets(y)
     return np.asarray(y)
 
@@ -184,7 +188,7 @@ class DistbpRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
     """
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> DistbpRegressor:
-        """X: (n, features) numbers, or a frame, whose columns may be text, dates and booleans, with holes.
+        """X: (n, features) numbers, or a frame, whose columns may be text, dates and booleans; with holes.
         y: (n,) values, or (n, outputs). Waits. Raises ValueError, DistbpError."""
         self._learn(X, y, sample_weight, one_pass=False)
         return self

@@ -40,6 +40,18 @@ def test_columns_that_say_nothing_or_too_much(tmp_path: Path) -> None:
     assert any("'euros'" in note for note in started.notes)
 
 
+@pytest.mark.parametrize("size", [1.0, 1e-300, 1e300])
+def test_a_copy_of_the_target_is_told_and_nothing_else_at_any_size(size: float, tmp_path: Path) -> None:
+    frame = houses().to_pandas()
+    frame["price"] *= size
+    frame["euros"] = frame["price"] * 2 + size
+    frame.to_csv(tmp_path / "h.csv", index=False)
+    found = [note for note in open_splits(job("h.csv"), tmp_path).notes if "nearly equal" in note]
+    assert len(found) == 1 and found[0].startswith(
+        "columns that nearly equal the target 'price', up to scale: 'euros';"
+    )
+
+
 def classes(**data: object) -> TrainingJob:
     return job("h.csv", target="price", **data).replace(
         loss="softmax_cross_entropy", metrics=None, model={"layers": [{"type": "dense", "units": 3}]}

@@ -126,9 +126,16 @@ def _follows(cells: Array, target: Array) -> bool:
     x, y = cells[there], target[there]
     if len(x) < 20 or x.min() == x.max() or y.min() == y.max():
         return False
-    x, y = x - x.mean(), y - y.mean()
     with np.errstate(all="ignore"):
+        x, y = _near_one(x), _near_one(y)
         return bool(abs(x @ y) > _SAME * np.sqrt((x @ x) * (y @ y)))
+
+
+def _near_one(values: Array) -> Array:
+    """How far values lie from their mean, of which the farthest lies 1 from it: no square leaves float64."""
+    values = values / np.abs(values).max()
+    values = values - values.mean()
+    return np.asarray(values / np.abs(values).max())
 
 
 def absent_classes(meaning: Meaning) -> Iterator[str]:
