@@ -9,7 +9,8 @@ import numpy as np
 
 from distbp.core.arrays import Array
 from distbp.core.errors import ArgumentError
-from distbp.data.columns.arrow import arrow
+from distbp.data.columns.arrow import arrow, is_text
+from distbp.data.columns.cells import MISSING, cleaned, numbers_of
 from distbp.data.columns.rows import as_arrow
 from distbp.data.frames import frame_kind
 from distbp.sklearn.settings import TAKEN
@@ -46,6 +47,22 @@ def _numbers(column: Any) -> bool:
     if types.is_floating(column.type):
         return not column.null_count and not compute.any(compute.is_nan(column)).as_py()
     return (types.is_integer(column.type) or types.is_boolean(column.type)) and not column.null_count
+
+
+def categories_in(table: Any) -> list[str]:
+    """The columns that are stored as categories of numbers, or of text that reads as numbers: by their cells
+    alone they would be numbers."""
+    return [name for name in table.column_names if _is_coded(table.column(name).combine_chunks())]
+
+
+def _is_coded(column: Any) -> bool:
+    types = arrow().pa.types
+    if not types.is_dictionary(column.type):
+        return False
+    kind, levels = column.type.value_type, cleaned(column.dictionary, MISSING).drop_null()
+    if is_text(kind):
+        return len(levels) > 0 and numbers_of(levels) is not None
+    return bool(types.is_integer(kind) or types.is_floating(kind))
 
 
 def with_targets(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from functools import partial
@@ -12,6 +13,7 @@ import numpy as np
 
 from distbp.core.errors import ArgumentError, Fault, JobError
 from distbp.core.options import choosing
+from distbp.data.columns.choosing import OTHERS
 from distbp.job import TrainingJob, realmlp, recipes
 from distbp.job.method_checks import takes_whole_batches
 from distbp.optim import OPTIMIZERS
@@ -121,9 +123,16 @@ def _setting(path: str, settings: Settings) -> str:
 
 
 def data_of_table(
-    settings: Settings, targets: Sequence[str], weight: str | None, classes: bool, rows: int, columns: int
+    settings: Settings,
+    targets: Sequence[str],
+    weight: str | None,
+    classes: bool,
+    rows: int,
+    columns: int,
+    categories: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The job's `data` of a frame. targets, weight: their columns. rows, columns: how many to learn from."""
+    """The job's `data` of a frame. targets, weight: their columns. rows, columns: how many to learn from.
+    categories: columns that are such, whatever they hold."""
     number: dict[str, Any] = {"kind": "number"}
     if not settings["standardize"]:
         number["scale"] = "none"
@@ -134,9 +143,18 @@ def data_of_table(
     data: dict[str, Any] = {"target": target}
     if weight is not None:
         data["weight"] = weight
-    if settings["recipe"] == "realmlp":
-        return dict(realmlp.prepared(data, {} if classes else {"scale": "standard", "clip": True})[0])
-    return {**data, "columns": {"others": {"kind": "auto", "number": number}}}
+    real = settings["recipe"] == "realmlp"
+    kind = realmlp.COLUMNS["category"] if real else {"kind": "category"}
+    said = {_pattern(name): kind for name in categories}
+    if real:
+        target_options = {} if classes else {"scale": "standard", "clip": True}
+        return dict(realmlp.prepared({**data, "columns": said}, target_options)[0])
+    return {**data, "columns": {**said, "others": {"kind": "auto", "number": number}}}
+
+
+def _pattern(name: str) -> str:
+    """What fits this name alone, where the kinds of columns are written."""
+    return "[o]thers" if name == OTHERS else glob.escape(name)
 
 
 def usual_settings(settings: Settings) -> dict[str, Any]:

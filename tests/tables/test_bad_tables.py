@@ -243,6 +243,10 @@ def test_columns_that_are_not_there_are_named_all_at_once(tmp_path: Path) -> Non
             {"columns": {"others": "drop"}},
             "data.columns: leave no column for the inputs; give one of them another",
         ),
+        (
+            {"columns": {"a": "drop", "c": "text"}},
+            "data.columns: leave no column for the inputs, for these are left out: 'c' (text, 3 levels)",
+        ),
         ({"columns": {"*": "number"}}, "data.columns.price: is the target, which cannot be an input too"),
         ({"time": "c"}, "data.time: must be a column of dates or numbers, but 'c' is text"),
         ({"weight": "c"}, "data.weight: must be a column of numbers, but 'c' is text"),

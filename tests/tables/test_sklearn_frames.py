@@ -60,6 +60,20 @@ def as_polars(x: pd.DataFrame) -> Any:
     return pytest.importorskip("polars", reason="polars is not installed").from_pandas(x)
 
 
+@pytest.mark.parametrize("recipe", [None, "table", "realmlp"])
+@pytest.mark.parametrize("levels", [[10, 2, 7, None], ["10", "2", "007", None], [1.5, 2.0, 3.0, None]])
+def test_numbers_that_are_stored_as_categories_are_such(levels: list[object], recipe: str | None) -> None:
+    codes = np.arange(60) % 4
+    x = pd.DataFrame({"n": np.arange(60.0), "a?": codes, "others": codes, "as": codes + 0.5})
+    x[["a?", "others"]] = x[["a?", "others"]].apply(lambda one: one.map(dict(enumerate(levels))))
+    x = x.astype({"a?": "category", "others": "category"})
+    net = DistbpRegressor(**{**QUICK, "max_iter": 2}, recipe=recipe).fit(x, codes * 1.0)
+    assert [code.type for code in net.model_.plan.columns] == ["number", "category", "category", "number"]
+    assert [len(net.model_.plan.columns[i].levels) for i in (1, 2)] == [3, 3]
+    plain = x.astype({"a?": object, "others": object})  # found by their values, however they are stored
+    np.testing.assert_array_equal(net.predict(plain), net.predict(x))
+
+
 @pytest.mark.parametrize("made", [lambda x: x, as_arrow, as_polars], ids=["pandas", "arrow", "polars"])
 def test_frames_are_taken_as_they_are(made: Any) -> None:
     x = made(X)

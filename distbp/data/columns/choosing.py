@@ -118,9 +118,9 @@ def chosen_kinds(wanted: Wanted, facts: Mapping[str, ColumnFacts]) -> tuple[dict
         if facts[name].numeric:
             chosen[name] = kinds.Number()
     if not chosen:
-        raise JobError(
-            [Fault("data.columns", "leave no column for the inputs; give one of them another kind")]
-        )
+        which = f", for these are left out: {', '.join(left_out)}" if left_out else ""
+        text = f"leave no column for the inputs{which}; give one of them another kind"
+        raise JobError([Fault("data.columns", text)])
     notes = []
     if left_out:
         notes.append(
