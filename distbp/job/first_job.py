@@ -36,7 +36,8 @@ def first_job(source: Mapping[str, Any], facts: Mapping[str, ColumnFacts], targe
     # Each class is split by itself.
     sizes = (facts[target].levels or {}).values() if outputs else (there,)
     measured = any(round(SHARE * size) for size in sizes)
-    number = recipes.number(rows, len(facts) - 1)
+    numbers = sum(found.numeric for name, found in facts.items() if name != target)
+    number = recipes.number(rows, numbers)
     kinds_of = {name: _kind(found, number) for name, found in facts.items() if name != target}
     kinds_of |= dict.fromkeys(counting(facts, target), "drop")
     if all(kind in ("text", "drop") for kind in kinds_of.values()):

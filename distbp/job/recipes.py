@@ -26,6 +26,10 @@ BATCH_SIZE = 64  # where nobody says how many rows there are
 # (0.658 without), prices of computers to R2 0.938 (0.909); none lost more than 0.005.
 BINS, BINS_ROWS = 32, 500
 BINS_COLUMNS = 100  # at most: a hundred numbers have 3,200 bins, which the first layer multiplies
+# No more bins than rows, either. Of 6 tables of 600 rows for training and 18 to 64 numbers (2 members, 2
+# splits) 3 came to more without them: silhouettes of vehicles to an accuracy of 0.811 (0.764 with), values of
+# players to R2 0.951 (0.937). The 64 pixels of digits (1,212 rows, 5
+# members) lost most, to 0.974 (0.979).
 RecipeName = Literal["table", "realmlp"]
 RECIPES = get_args(RecipeName)
 _ASKS = ("recipe", "outputs", "rows")  # of `model`, instead of `layers`
@@ -57,8 +61,8 @@ def batch_size(rows: int | None) -> int:
 
 
 def number(rows: int | None, columns: int = 1) -> dict[str, Any]:
-    """The kind of a column of numbers in a table of so many rows (None: nobody knows) and columns."""
-    many = rows is None or rows >= BINS_ROWS
+    """The kind of a column of numbers in a table of so many rows (None: nobody knows) and such columns."""
+    many = rows is None or rows >= max(BINS_ROWS, BINS * columns)
     return {"kind": "number", **({"bins": BINS} if many and columns <= BINS_COLUMNS else {})}
 
 

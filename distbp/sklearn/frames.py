@@ -55,6 +55,13 @@ def categories_in(table: Any) -> list[str]:
     return [name for name in table.column_names if _is_coded(table.column(name).combine_chunks())]
 
 
+def numbers_in(table: Any) -> int:
+    """How many columns are stored as numbers."""
+    types = arrow().pa.types
+    kinds = [field.type for field in table.schema]
+    return sum(types.is_integer(one) or types.is_floating(one) or types.is_decimal(one) for one in kinds)
+
+
 def _is_coded(column: Any) -> bool:
     types = arrow().pa.types
     if not types.is_dictionary(column.type):

@@ -131,8 +131,8 @@ def data_of_table(
     columns: int,
     categories: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The job's `data` of a frame. targets, weight: their columns. rows, columns: how many to learn from.
-    categories: columns that are such, whatever they hold."""
+    """The job's `data` of a frame. targets, weight: their columns. rows: how many to learn
+    from. columns: how many hold numbers. categories: those that are such, whatever they hold."""
     number: dict[str, Any] = {"kind": "number"}
     if not settings["standardize"]:
         number["scale"] = "none"

@@ -105,12 +105,20 @@ def test_the_first_job_trains_as_it_is(tmp_path: Path) -> None:
     assert "losses and metrics of values are in deviations of 'price'" in " ".join(trained.output.split())
 
 
-@pytest.mark.parametrize(("rows", "bins"), [(499, False), (500, True)])
-def test_a_first_job_has_bins_where_rows_are_enough(rows: int, bins: bool, tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("a,y\n" + "".join(f"{i % 70}.5,{i % 3}\n" for i in range(rows)))
+@pytest.mark.parametrize(
+    ("rows", "columns", "bins"), [(499, 1, 0), (500, 1, 32), (500, 15, 32), (500, 16, 0)]
+)
+def test_a_first_job_has_bins_where_rows_are_enough(
+    rows: int, columns: int, bins: int, tmp_path: Path
+) -> None:
+    head = ",".join(f"a{j}" for j in range(columns))
+    cells = [",".join(f"{i * (j + 2) % 70}.5" for j in range(columns)) for i in range(rows)]
+    (tmp_path / "t.csv").write_text(
+        f"{head},y\n" + "".join(f"{row},{i % 3}\n" for i, row in enumerate(cells))
+    )
     assert cli("data", "describe", "t.csv", "--target", "y", "--write-job", "j.yaml").exit_code == 0
-    columns = TrainingJob.from_file("j.yaml").data.columns
-    assert [getattr(kind, "bins", None) for kind in columns.values()] == [32 if bins else 0]
+    found = TrainingJob.from_file("j.yaml").data.columns
+    assert [getattr(kind, "bins", None) for kind in found.values()] == [bins] * columns
 
 
 def test_a_column_that_numbers_the_rows_is_better_than_none(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 import distbp
 from distbp import train
 from distbp.core.errors import ArgumentError, DataError, ModelError
+from distbp.job import recipes
 from distbp.sklearn import DistbpClassifier, DistbpRegressor
 
 QUICK: dict[str, Any] = {
@@ -123,12 +124,16 @@ def test_the_recipe_codes_numbers_where_rows_are_enough(rows: int, bins: int) ->
     assert net.job_.data.columns["others"].number.bins == bins
 
 
-def test_the_recipe_codes_no_numbers_where_columns_are_many() -> None:
+@pytest.mark.parametrize(("columns", "bins"), [(15, 32), (16, 0)])
+def test_the_recipe_has_no_more_bins_than_rows(columns: int, bins: int) -> None:
+    """Columns of text count for nothing."""
     settings = {**QUICK, "recipe": "table", "max_iter": 1, "early_stopping": False}
-    x = np.random.default_rng(0).normal(size=(500, 101)).astype(np.float32)
-    for columns, bins in ((100, 32), (101, 0)):
-        net = DistbpRegressor(**settings).fit(x[:, :columns], x[:, 0])
-        assert net.job_.data.columns["others"].number.bins == bins
+    x = pd.DataFrame(
+        np.random.default_rng(0).normal(size=(500, columns)), columns=[*map(str, range(columns))]
+    )
+    net = DistbpRegressor(**settings).fit(x.assign(text=["a", "b"] * 250), x["0"])
+    assert net.job_.data.columns["others"].number.bins == bins
+    assert ["bins" in recipes.number(100_000, many) for many in (100, 101)] == [True, False]
 
 
 def test_the_recipe_takes_numbers_as_a_table() -> None:
