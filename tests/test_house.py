@@ -126,6 +126,7 @@ MATHEMATICS = {
     "distbp.core.metric_names",
     "distbp.core.options",
     "distbp.core.streams",
+    "distbp.core.words",
     "distbp.core.errors",
 }
 # Who imports one of these has compiled functions.

@@ -5,6 +5,7 @@ Network and schedule are those of the recipe for tables (`distbp.job.recipes`), 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
@@ -36,8 +37,8 @@ def first_job(source: Mapping[str, Any], facts: Mapping[str, ColumnFacts], targe
     # Each class is split by itself.
     sizes = (facts[target].levels or {}).values() if outputs else (there,)
     measured = any(round(SHARE * size) for size in sizes)
-    numbers = sum(found.numeric for name, found in facts.items() if name != target)
-    number = recipes.number(rows, numbers)
+    numbers = [found for name, found in facts.items() if name != target and found.numeric]
+    number = recipes.number(rows, [_different(found) for found in numbers])
     kinds_of = {name: _kind(found, number) for name, found in facts.items() if name != target}
     kinds_of |= dict.fromkeys(counting(facts, target), "drop")
     if all(kind in ("text", "drop") for kind in kinds_of.values()):
@@ -70,6 +71,13 @@ def first_job(source: Mapping[str, Any], facts: Mapping[str, ColumnFacts], targe
     text = write_yaml(page)
     TrainingJob.from_yaml(text, f"the first job for {source['path']}")
     return text, why
+
+
+def _different(numbers: ColumnFacts) -> float:
+    """How many values a column has at most, as every format tells it."""
+    if numbers.type != "whole" or numbers.low is None or numbers.high is None:
+        return math.inf
+    return numbers.high - numbers.low + 1
 
 
 def _name(path: str) -> str:

@@ -60,10 +60,11 @@ def batch_size(rows: int | None) -> int:
     return 256 if rows >= 20_000 else 64 if rows >= 2_000 else 32
 
 
-def number(rows: int | None, columns: int = 1) -> dict[str, Any]:
-    """The kind of a column of numbers in a table of so many rows (None: nobody knows) and such columns."""
-    many = rows is None or rows >= max(BINS_ROWS, BINS * columns)
-    return {"kind": "number", **({"bins": BINS} if many and columns <= BINS_COLUMNS else {})}
+def number(rows: int | None, different: Sequence[float] = ()) -> dict[str, Any]:
+    """The kind of a column of numbers in a table of so many rows (None: nobody knows). different: how many
+    values each such column has at most; it has no more bins."""
+    many = rows is None or rows >= max(BINS_ROWS, sum(min(BINS, values) for values in different))
+    return {"kind": "number", **({"bins": BINS} if many and len(different) <= BINS_COLUMNS else {})}
 
 
 def expanded(job: Any) -> Any:

@@ -15,8 +15,9 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from distbp.core.arrays import Array
 from distbp.core.errors import ArgumentError
 from distbp.core.words import counted
+from distbp.job.recipes import BINS, BINS_COLUMNS
 from distbp.model.predictor import Model
-from distbp.sklearn.frames import categories_in, named, numbers_in, rows_of, with_targets
+from distbp.sklearn.frames import categories_in, different_numbers, named, rows_of, with_targets
 from distbp.sklearn.holding_back import apart, held_back
 from distbp.sklearn.settings import data_of_table, job_of, stops_early, takes_all_rows
 from distbp.sklearn.training import Before, Rows, trained, trained_on_arrays
@@ -162,9 +163,9 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
                     f"training goes on from {was}, and y has {len(names)} now; set warm_start=False"
                 )
             names = names if plan is None else self._targets
-            categories, numbers = categories_in(x), numbers_in(x)
+            categories, different = categories_in(x), different_numbers(x, BINS * BINS_COLUMNS)
             x, self._targets, weight = with_targets(x, y, weights, names, plan is not None)
-            data = data_of_table(settings, self._targets, weight, not values, rows, numbers, categories)
+            data = data_of_table(settings, self._targets, weight, not values, rows, different, categories)
             if plan is not None and keeps is not None:  # what becomes of the columns and values, too
                 data, keeps = {key: data[key] for key in data if key != "columns"}, ("preparation", *keeps)
                 if values and not plan.several:

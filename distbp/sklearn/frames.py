@@ -55,11 +55,15 @@ def categories_in(table: Any) -> list[str]:
     return [name for name in table.column_names if _is_coded(table.column(name).combine_chunks())]
 
 
-def numbers_in(table: Any) -> int:
-    """How many columns are stored as numbers."""
-    types = arrow().pa.types
-    kinds = [field.type for field in table.schema]
-    return sum(types.is_integer(one) or types.is_floating(one) or types.is_decimal(one) for one in kinds)
+def different_numbers(table: Any, rows: int) -> list[int]:
+    """Of each column that is stored as numbers, how many values its first rows have."""
+    first, types, compute = table.slice(0, rows), arrow().pa.types, arrow().compute
+    numbers = (types.is_integer, types.is_floating, types.is_decimal)
+    return [
+        compute.count_distinct(first.column(place)).as_py()
+        for place, field in enumerate(first.schema)
+        if any(kind(field.type) for kind in numbers)
+    ]
 
 
 def _is_coded(column: Any) -> bool:

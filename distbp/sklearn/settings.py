@@ -128,16 +128,17 @@ def data_of_table(
     weight: str | None,
     classes: bool,
     rows: int,
-    columns: int,
+    different: Sequence[int],
     categories: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The job's `data` of a frame. targets, weight: their columns. rows: how many to learn
-    from. columns: how many hold numbers. categories: those that are such, whatever they hold."""
+    """The job's `data` of a frame. targets, weight: their columns. rows: how many to learn from. different:
+    of each column of numbers, how many values it has. categories: columns that are such, whatever they
+    hold."""
     number: dict[str, Any] = {"kind": "number"}
     if not settings["standardize"]:
         number["scale"] = "none"
     elif settings["recipe"] == "table":
-        number = recipes.number(rows, columns)
+        number = recipes.number(rows, different)
     values = {name: {"column": name, "scale": "standard"} for name in targets}
     target = targets[0] if classes else values if len(targets) > 1 else values[targets[0]]
     data: dict[str, Any] = {"target": target}

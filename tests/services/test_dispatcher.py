@@ -336,4 +336,4 @@ def test_the_loop_wakes_for_a_new_job_and_outlives_the_database(
         house.dispatcher.stop()
         thread.join(20)
     assert not thread.is_alive()
-    assert "the database does not answer: Exception" in caplog.text
+    assert "the database does not answer: gone" in caplog.text

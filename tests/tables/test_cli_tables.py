@@ -106,13 +106,17 @@ def test_the_first_job_trains_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "bins"), [(499, 1, 0), (500, 1, 32), (500, 15, 32), (500, 16, 0)]
+    ("rows", "columns", "end", "bins"),
+    [(499, 1, ".5", 0), (500, 1, ".5", 32), (500, 15, ".5", 32), (500, 16, ".5", 0), (500, 60, "", 32)],
 )
 def test_a_first_job_has_bins_where_rows_are_enough(
-    rows: int, columns: int, bins: int, tmp_path: Path
+    rows: int, columns: int, end: str, bins: int, tmp_path: Path
 ) -> None:
+    """No more bins than rows, and whole numbers of 7 values have no more than 7."""
     head = ",".join(f"a{j}" for j in range(columns))
-    cells = [",".join(f"{i * (j + 2) % 70}.5" for j in range(columns)) for i in range(rows)]
+    cells = [
+        ",".join(f"{i * (j + 2) % (70 if end else 7)}{end}" for j in range(columns)) for i in range(rows)
+    ]
     (tmp_path / "t.csv").write_text(
         f"{head},y\n" + "".join(f"{row},{i % 3}\n" for i, row in enumerate(cells))
     )

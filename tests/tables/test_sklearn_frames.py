@@ -126,14 +126,16 @@ def test_the_recipe_codes_numbers_where_rows_are_enough(rows: int, bins: int) ->
 
 @pytest.mark.parametrize(("columns", "bins"), [(15, 32), (16, 0)])
 def test_the_recipe_has_no_more_bins_than_rows(columns: int, bins: int) -> None:
-    """Columns of text count for nothing."""
+    """Columns of text count for nothing, and those of 7 values for 7."""
     settings = {**QUICK, "recipe": "table", "max_iter": 1, "early_stopping": False}
     x = pd.DataFrame(
         np.random.default_rng(0).normal(size=(500, columns)), columns=[*map(str, range(columns))]
     )
     net = DistbpRegressor(**settings).fit(x.assign(text=["a", "b"] * 250), x["0"])
     assert net.job_.data.columns["others"].number.bins == bins
-    assert ["bins" in recipes.number(100_000, many) for many in (100, 101)] == [True, False]
+    few = DistbpRegressor(**settings).fit(np.arange(500 * 60).reshape(500, 60) % 7, x["0"])
+    assert few.job_.data.columns["others"].number.bins == 32
+    assert ["bins" in recipes.number(100_000, [9] * many) for many in (100, 101)] == [True, False]
 
 
 def test_the_recipe_takes_numbers_as_a_table() -> None:
