@@ -278,6 +278,9 @@ def test_outputs_that_overflow_are_no_class(tmp_path: Path) -> None:
         ModelError, match=r"^the outputs for row 1 are not finite numbers: its inputs are too "
     ):
         model.predict([[1.0, 2.0], [1e300, 1e300]])
+    with pytest.raises(ModelError, match=r"^the outputs for row 1 are not finite numbers"):
+        model.predict_proba([[1.0, 2.0], [1e300, 1e300]])
+    assert np.isnan(model.score([[1.0, 2.0], [1e300, 1e300]], [0, 0]))
 
 
 @pytest.mark.parametrize(("x", "message"), SHAPES)

@@ -278,7 +278,9 @@ def test_only_damaged_checkpoints(tmp_path: Path, at_step: Any) -> None:
 
 
 def test_arrays_must_be_given_again(tmp_path: Path, at_step: Any) -> None:
-    with pytest.raises(DataError, match=r"was begun with arrays, which it does not keep; give them again"):
+    with pytest.raises(
+        DataError, match=r"was begun with data from Python, such as arrays, which it does not keep; give"
+    ):
         resume(interrupted_run(tmp_path / "run", at_step))
 
 

@@ -1,4 +1,4 @@
-"""What a service and its clients call things: the states of jobs, the scopes of tokens, their ids."""
+"""What a service and its clients call things: the states of jobs, the scopes of tokens, ids."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ BINS, BINS_ROWS = 32, 500
 BINS_COLUMNS = 100  # at most: a hundred numbers have 3,200 bins, which the first layer multiplies
 # No more bins than rows, either. Of 6 tables of 600 rows for training and 18 to 64 numbers (2 members, 2
 # splits) 3 came to more without them: silhouettes of vehicles to an accuracy of 0.811 (0.764 with), values of
-# players to R2 0.951 (0.937). The 64 pixels of digits (1,212 rows, 5
-# members) lost most, to 0.974 (0.979): they have 17 values at most, so bins are counted by different values.
+# players to R2 0.951 (0.937). The 64 pixels of digits (1,212 rows, 5 members) lost most, to 0.974 (0.979).
+# They have 17 values at most, so a column of few different values counts as so many bins.
 RecipeName = Literal["table", "realmlp"]
 RECIPES = get_args(RecipeName)
 _ASKS = ("recipe", "outputs", "rows")  # of `model`, instead of `layers`
@@ -61,8 +61,8 @@ def batch_size(rows: int | None) -> int:
 
 
 def number(rows: int | None, different: Sequence[float] = ()) -> dict[str, Any]:
-    """The kind of a column of numbers in a table of so many rows (None: nobody knows). different: how many
-    values each such column has at most; it has no more bins."""
+    """The kind of a column of numbers in a table of so many rows (None: nobody knows). different: of
+    each such column, how many different values it has at most. There are no more bins than rows."""
     many = rows is None or rows >= max(BINS_ROWS, sum(min(BINS, values) for values in different))
     return {"kind": "number", **({"bins": BINS} if many and len(different) <= BINS_COLUMNS else {})}
 

@@ -42,8 +42,8 @@ def predicted(head: Head, y: Array, classes: tuple[Any, ...] | None, plan: Plan 
 
 
 def _check_finite(y: Array, rows: int) -> None:
-    """Raises ModelError where outputs y (n, outputs) are not all finite: the largest would be no class. rows:
-    so many rows have them, each as many."""
+    """Raises ModelError where outputs y (n, outputs) are not all finite, as they then say no class. rows: so
+    many rows have them, each as many."""
     bad = ~np.isfinite(y).all(axis=tuple(range(1, y.ndim)))
     if bad.any():
         raise ModelError(
@@ -67,8 +67,10 @@ def with_probabilities(heads: Heads) -> list[Head]:
     return found
 
 
-def probabilities(head: Head, y: Array) -> Array:
-    """Of outputs y (n, outputs) of one head: (n, classes); of one yes-or-no output (n,)."""
+def probabilities(head: Head, y: Array, rows: int) -> Array:
+    """Of outputs y (n, outputs) of one head: (n, classes); of one yes-or-no output (n,). rows: so many rows
+    have these outputs, each as many. Raises ModelError where they are not finite."""
+    _check_finite(y, rows)
     p = head.loss.predictions(y)
     return np.asarray(p[:, 0] if head.loss.task == "binary" and p.shape[1:] == (1,) else p)
 

@@ -139,7 +139,7 @@ class Model:
         """(n,) class names, where the model has them. Else classification: (n,) class numbers; yes-or-no: 0
         or 1; regression: values, in the unit of the targets. The last two are (n, outputs), or (n,) for a
         single output; of series (n, steps) and so on. Past the end of a series values are NaN, and classes
-        the first one. x, `lengths`: see `outputs`. ModelError, too, where outputs overflow to no class."""
+        the first one. x, `lengths`: see `outputs`. Raises ModelError also where outputs overflow."""
         x = self.checked(x, lengths)
         y = self._outputs(x)
         return without_names({head.name: self._says(head, y, x) for head in self.heads})
@@ -155,13 +155,14 @@ class Model:
     def predict_proba(self, x: Any, *, lengths: Any = None) -> Predicted:
         """Probabilities: (n, classes) for classification; for yes-or-no outputs, of yes, (n, outputs) or
         (n,). Of several outputs those that have some. NaN past the end of a series. Raises ModelError where
-        the model has none."""
+        the model has none, and where outputs overflow."""
         likely = with_probabilities(self.heads)
         x = self.checked(x, lengths)
         y = self._outputs(x)
         if self.network.carry is not None:
-            return each_step(y, x, lambda steps: probabilities(likely[0], steps))
-        return without_names({head.name: probabilities(head, head.outputs_of(y)) for head in likely})
+            return each_step(y, x, lambda steps: probabilities(likely[0], steps, len(x)))
+        found = {head.name: probabilities(head, head.outputs_of(y), len(x)) for head in likely}
+        return without_names(found)
 
     @quiet()
     def evaluate(
@@ -208,12 +209,13 @@ class Model:
             return measured(measures, self.network, self.vectors, kernels, rows, count, self.shards)
 
     def score(self, x: Any, y: Any = None, *, weights: Any = None, lengths: Any = None) -> float:
-        """How well x predicts y, in one number: the accuracy; for values R2. Raises as `evaluate` does, and
-        ModelError for a model with several outputs."""
+        """How well x predicts y, in one number: the accuracy; for values R2. NaN where outputs overflow.
+        Raises as `evaluate` does, and ModelError for a model with several outputs."""
         if self.heads.several:
             raise ModelError("this model has several outputs, and no score is that of all; use evaluate")
         metric = "r2" if self.task == "regression" else "accuracy"
-        return self.evaluate(x, y, weights=weights, metrics=[metric], lengths=lengths)[metric]
+        found = self.evaluate(x, y, weights=weights, metrics=[metric], lengths=lengths)
+        return math.nan if math.isnan(found["loss"]) else found[metric]
 
     def summary(self) -> str:
         """Layers with the shapes of their outputs and their parameters, as text; of how many members."""

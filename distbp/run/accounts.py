@@ -38,8 +38,8 @@ def training_values(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def observed(state: RunState, snapshot: Snapshot, saturating: Mapping[int, int] | None) -> RunState:
-    """With what the verdict on the run is made of. saturating: the units that can, by layer; None: the epoch
-    is not whole."""
+    """With what the verdict on the run is made of. saturating: of each layer, how many units
+    can be saturated; None where the epoch is not whole."""
     losses = EpochLosses.after(state.losses, training_values(snapshot)["train_loss"])
     if saturating is None:
         return replace(state, losses=losses)

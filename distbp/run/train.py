@@ -146,8 +146,8 @@ def resume(
             return delivered(run.path, done, job, start)
         if not given and job.data.train is None:
             raise DataError(
-                "the run was begun with arrays, which it does not keep; give them again, from Python:"
-                " distbp.resume(run_dir, data=(x, y))"
+                "the run was begun with data from Python, such as arrays, which it does not keep; give the"
+                " same again: distbp.resume(run_dir, data=...)"
             )
         control = control or Control()
         wanted = job.workers if workers is None else workers

@@ -213,7 +213,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             )
         was = self.model_.plan is not None
         if was != table:
-            kinds = ("an array", "a frame of a table")
+            kinds = ("an array without holes", "a table (a frame, or an array with holes)")
             raise ArgumentError(_OTHER.format(kinds[was], kinds[table]))
         if before.inputs is not None and len(before.inputs[0]) != self.n_features_in_:
             raise ArgumentError(

@@ -273,12 +273,12 @@ def test_what_is_no_id() -> None:
     )
     assert "'job_nope' is no id of a job; ids look like" in run("status", "job_nope", code=2).stderr
     for kind, word, which in (
-        ("models", "model, as mdl_", "../x"),
-        ("datasets", "dataset, ds_ and 64 ", "ds_0"),
+        ("models", "model; one is mdl_", "../x"),
+        ("datasets", "dataset; one is ds_ and 64 ", "ds_0"),
     ):
         said = run(kind, "delete", which, code=2).stderr
         assert f"{which!r} is no id of a {word}" in said
         assert f"`distbp {kind}` shows them" in said
-    assert "'nope' is no id of a token, as 0643b89eca4d;" in run("token", "revoke", "nope", code=2).stderr
+    assert "'nope' is no id of a token; one is 0643b89eca4d." in run("token", "revoke", "nope", code=2).stderr
     wanted = "--workers and --address are for runs; a job is scaled with `distbp scale`"
     assert wanted in run("resume", "job_1", "--workers", "2", code=2).stderr

@@ -311,14 +311,20 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         (
             ["--port", "0"],
             {"DISTBP_SERVICE_HOSTS": "api, http://api.example.org/"},
-            "DISTBP_SERVICE_HOSTS has 'http://api.example.org/', but takes names alone, as api.example.org,"
-            " with commas between. Mend or unset it.",
+            "DISTBP_SERVICE_HOSTS has 'http://api.example.org/', but takes hosts without ports or"
+            " patterns, as api.example.org, with commas between. Mend or unset it.",
         ),
         (
             ["--port", "0"],
             {"DISTBP_SERVICE_HOSTS": "api.example.org:443"},
-            "DISTBP_SERVICE_HOSTS has 'api.example.org:443', but takes names alone, as api.example.org, with"
-            " commas between. Mend or unset it.",
+            "DISTBP_SERVICE_HOSTS has 'api.example.org:443', but takes hosts without ports or patterns, as"
+            " api.example.org, with commas between. Mend or unset it.",
+        ),
+        (
+            ["--port", "0"],
+            {"DISTBP_SERVICE_HOSTS": "*.example.org"},
+            "DISTBP_SERVICE_HOSTS has '*.example.org', but takes hosts without ports or patterns, as"
+            " api.example.org, with commas between. Mend or unset it.",
         ),
         (
             ["--port", "0"],

@@ -376,8 +376,14 @@ def test_what_cannot_go_on_is_said() -> None:
     with pytest.raises(ArgumentError, match=r"^members is 2, and training goes on with one network only"):
         several.fit(x, y)
     mixed = DistbpRegressor(**{**QUICK, "max_iter": 1}, warm_start=True).fit(X, VALUES)
-    with pytest.raises(ArgumentError, match="goes on from a frame of a table, and X is an array now"):
+    with pytest.raises(
+        ArgumentError, match=r"goes on from a table \(.*\), and X is an array without holes now"
+    ):
         mixed.fit(x, y)
+    holes = np.where(x > 6, np.nan, x)
+    plain = DistbpClassifier(**{**QUICK, "max_iter": 1}).partial_fit(x, y, classes=[0, 1, 2])
+    with pytest.raises(ArgumentError, match=r"from an array without holes, and X is a table \(.*holes\) now"):
+        plain.partial_fit(holes, y)
 
 
 def test_the_names_are_found_on_demand() -> None:

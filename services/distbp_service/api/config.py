@@ -96,7 +96,7 @@ def config_from_settings(work: Path) -> ApiConfig:
         data_folder=Path(folder) if folder else None,
         hosts=(
             *LOOPBACK_NAMES,
-            *_listed("DISTBP_SERVICE_HOSTS", _is_host, "names alone, as api.example.org"),
+            *_listed("DISTBP_SERVICE_HOSTS", _is_host, "hosts without ports or patterns, as api.example.org"),
         ),
         origins=_listed(
             "DISTBP_SERVICE_ORIGINS", _is_origin, "origins without a path, as https://example.org"
@@ -128,13 +128,13 @@ def _listed(name: str, fits: Callable[[str], bool], what: str) -> tuple[str, ...
 
 
 def _is_host(text: str) -> bool:
-    """As `guard` finds it in the header Host, without a port."""
-    return host_name(text) == text
+    """As `guard` finds it in the header Host, without a port. There are no patterns."""
+    return host_name(text) == text and "*" not in text
 
 
 def _is_origin(text: str) -> bool:
     scheme, _, place = text.partition("://")
-    return scheme in ("http", "https") and host_name(place) != ""
+    return scheme in ("http", "https") and host_name(place) != "" and "*" not in place
 
 
 def host_name(host: str) -> str:
