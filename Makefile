@@ -61,6 +61,7 @@ check: $(VENV)  ## lint, format and types
 bench: $(VENV_BENCH)  ## against PyTorch, JAX, scikit-learn and Ray Train; writes docs/benchmarks.md
 	@.venv-bench/bin/python -m benchmarks.run --one-core $(if $(BASE),--base $(BASE)) --write docs/benchmarks.md
 	@.venv-bench/bin/python -m benchmarks.run --any-job $(if $(BASE),--base $(BASE)) --write docs/benchmarks.md
+	@.venv-bench/bin/python -m benchmarks.run --any-job-two-core --write docs/benchmarks.md
 	@.venv-bench/bin/python -m benchmarks.run --two-core --write docs/benchmarks.md
 	@.venv-bench/bin/python -m benchmarks.run --networks --write docs/benchmarks.md
 	@.venv-bench/bin/python -m benchmarks.run --networks-two-core --write docs/benchmarks.md

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.peers import ANY_JOB, NETWORKS, NETWORKS_TWO_CORE, ONE_CORE, PEERS, TWO_CORE
+from benchmarks.peers import (
+    ANY_JOB,
+    ANY_JOB_TWO_CORE,
+    NETWORKS,
+    NETWORKS_TWO_CORE,
+    ONE_CORE,
+    PEERS,
+    TWO_CORE,
+)
 from benchmarks.rows import ANY_ROWS, ROWS, AnyRow
 from benchmarks.table import Results, medians_of
 
@@ -41,6 +49,8 @@ BARS = (
     Bar(ONE_CORE, "distbp", "PyTorch eager", 4.0, ("mnist-30", "mnist-100")),
     Bar(ANY_JOB, "distbp", BEST, 1.0, tuple(ANY_ROWS)),
     Bar(ANY_JOB, "distbp", BEST, 1.2, ("mse-sgd", "mse-adam")),
+    Bar(ANY_JOB_TWO_CORE, "distbp auto", BEST, 1.0, tuple(ANY_ROWS)),
+    Bar(ANY_JOB_TWO_CORE, "distbp auto", BEST, 1.2, ("mse-sgd", "mse-adam")),
     Bar(TWO_CORE, "distbp auto", BEST, 1.0, ALL),
     Bar(TWO_CORE, "distbp auto", "PyTorch DDP", 3.0, tuple(name for name in ALL if name != "wide-2048")),
     Bar(TWO_CORE, "distbp auto", "PyTorch DDP", 1.05, ("wide-2048",)),

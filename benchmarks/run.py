@@ -22,6 +22,7 @@ from benchmarks.networks import NETWORK_ROWS
 from benchmarks.peer_process import PeerError, PeerProcess
 from benchmarks.peers import (
     ANY_JOB,
+    ANY_JOB_TWO_CORE,
     NETWORKS,
     NETWORKS_TWO_CORE,
     ONE_CORE,
@@ -38,6 +39,7 @@ COMPARISONS: dict[str, tuple[Mapping[str, AnyRow], float, int]] = {
     ONE_CORE: (ROWS, 1.5, 1),
     TWO_CORE: (ROWS, 1.0, 2),
     ANY_JOB: (ANY_ROWS, 1.0, 1),
+    ANY_JOB_TWO_CORE: (ANY_ROWS, 1.0, 2),
     NETWORKS: (NETWORK_ROWS, 1.0, 1),
     NETWORKS_TWO_CORE: (NETWORK_ROWS, 1.0, 2),
 }

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
-ONE_CORE, TWO_CORE, ANY_JOB = "one-core", "two-core", "any-job"
+ONE_CORE, TWO_CORE = "one-core", "two-core"
+ANY_JOB, ANY_JOB_TWO_CORE = "any-job", "any-job-two-core"
 NETWORKS, NETWORKS_TWO_CORE = "networks", "networks-two-core"
 OURS = "distbp"
 
@@ -43,6 +44,7 @@ class Peer:
         return ""
 
 
+_DENSE = (ONE_CORE, TWO_CORE, ANY_JOB, ANY_JOB_TWO_CORE)
 _TABLE = (
     Peer("distbp", "benchmarks.distbp_inline", ("distbp",), (ONE_CORE, ANY_JOB, NETWORKS), ours=True),
     # Without the matrix unit, for large products: with the instructions that the peers' float32 uses.
@@ -75,7 +77,7 @@ _TABLE = (
         "distbp auto",
         "benchmarks.distbp_workers",
         ("distbp", "ray"),
-        (TWO_CORE, NETWORKS_TWO_CORE),
+        (TWO_CORE, ANY_JOB_TWO_CORE, NETWORKS_TWO_CORE),
         ("--workers", "auto"),
         ours=True,
     ),
@@ -104,13 +106,19 @@ _TABLE = (
         ("--workers", "1"),
         ours=True,
     ),
-    Peer("PyTorch eager", "benchmarks.peers.pytorch_eager", ("torch",), (ONE_CORE, TWO_CORE, ANY_JOB)),
+    Peer("PyTorch eager", "benchmarks.peers.pytorch_eager", ("torch",), _DENSE),
     Peer("PyTorch, best form", "benchmarks.peers.torch_networks", ("torch",), (NETWORKS, NETWORKS_TWO_CORE)),
     Peer("JAX, best form", "benchmarks.peers.jax_networks", ("jax",), (NETWORKS, NETWORKS_TWO_CORE)),
     Peer("PyTorch by hand", "benchmarks.peers.pytorch_handwritten", ("torch",), (ONE_CORE,)),
-    Peer("JAX jit+scan", "benchmarks.peers.jax_scan", ("jax",), (ONE_CORE, TWO_CORE, ANY_JOB)),
+    Peer("JAX jit+scan", "benchmarks.peers.jax_scan", ("jax",), _DENSE),
     # XLA's threads cost a small net half its speed, and XLA takes as many as it is given cores.
-    Peer("JAX on one core", "benchmarks.peers.jax_scan", ("jax",), (TWO_CORE,), ("--first-cores", "1")),
+    Peer(
+        "JAX on one core",
+        "benchmarks.peers.jax_scan",
+        ("jax",),
+        (TWO_CORE, ANY_JOB_TWO_CORE),
+        ("--first-cores", "1"),
+    ),
     Peer("scikit-learn", "benchmarks.peers.scikit_learn", ("sklearn",), (ONE_CORE, ANY_JOB)),
     Peer("PyTorch DDP", "benchmarks.peers.pytorch_ddp", ("torch",), (TWO_CORE,)),
     Peer("Ray Train", "benchmarks.peers.ray_train", ("torch", "ray"), (TWO_CORE,)),

@@ -81,9 +81,10 @@ class Steps(NamedTuple):
     shards' sums; squares: of all threads; several: 1 if slices of one row do not count; scaled: the op whose
     factor the scale belongs to; clip: the largest norm, 0: none; sums (shards, 2): to work in; found: (steps,
     3), takes the loss sum, the weight and the counted rows of each; live: (threads, units), to which the live
-    rows of applied steps are added; done: its first number becomes that of the applied steps; counters: see
-    `pointers.meet`; me: the number of the thread, which has the shards [start, stop); offer, nap: as
-    `pointers.WAYS`."""
+    rows of applied steps are added; done: its first number becomes that of the applied steps, and the first
+    thread's next ones the nanoseconds that steps took after the first of them, and how many these were;
+    counters: see `pointers.meet`, the second number of the last line is 1 to end early; me: the number of the
+    thread, which has the shards [start, stop); offer, nap: as `pointers.WAYS`; clock: `pointers.CLOCK`."""
 
     compute: int
     computing: int
@@ -114,12 +115,15 @@ class Steps(NamedTuple):
     stop: int
     offer: int
     nap: int
+    clock: int
 
 
 class Call(NamedTuple):
     """constants: (steps, groups, ops, 4) of the steps to train, which the thread multiplies by the scale;
-    first_step: the number of the first one; meeting: the number of the last one that there was."""
+    first_step: the number of the first one; meeting: the number of the last one that there was; limit:
+    nanoseconds after the first step in which no step begins any more."""
 
     constants: DoubleSeries
     first_step: int
     meeting: int
+    limit: int

@@ -21,7 +21,7 @@ from distbp.data.compiled_rows import take_rows
 from distbp.engine.compiled_parts import Call, Carrying, Clipping, Computing, Deferred, Steps
 from distbp.engine.totals import SURELY_FINITE
 from distbp.machine.dot import sum_of_squares
-from distbp.machine.pointers import compact, meet
+from distbp.machine.pointers import compact, load, meet, nanoseconds, store
 from distbp.machine.scalars import smaller
 from distbp.machine.structures import address_of, floats, reader
 from distbp.machine.vectors import add_into, ask_to_write
@@ -112,20 +112,26 @@ def carry(carrying: int, counted: int, _: int) -> None:
 
 def train_steps(steps: int, call: int, _: int) -> None:
     """Trains the steps of a `Call`, each thread with its `Steps`. A step that is not applied, in any thread,
-    is left as if it had not begun."""
+    is left as if it had not begun. At least one step is applied before the limit of time ends the call."""
     compact()
     it, asked = steps_at(steps), call_at(call)
     constants, meeting = asked.constants, asked.meeting
     totals, sums, counts, additions = it.totals, it.sums, it.counts, it.additions
     counters, threads, ways = address_of(it.counters), it.counters.shape[0] - 1, (it.offer, it.nap)
+    early = counters + 64 * threads + 8
+    it.done[0] = it.done[1] = it.done[2] = began = 0
     for step in range(constants.shape[0]):
-        it.done[0] = step
         for shard in range(it.start, it.stop):
             it.positions[shard, 0] = asked.first_step + step
             call_op(it.compute, it.computing, step, shard)
+        if it.me == 0 and step > 0:
+            # No thread reads this between here and the meeting: all have met since they read it last.
+            store(early, nanoseconds(it.clock) - began > asked.limit)
         meeting += 1
         if not meet(counters, threads, it.me, meeting, ways):
             return
+        if load(early):
+            break
         bound, counted = 0.0, 0
         for shard in range(totals.shape[0]):
             sums[shard, 0], sums[shard, 1] = totals[shard, LOSS], totals[shard, WEIGHT]
@@ -165,4 +171,8 @@ def train_steps(steps: int, call: int, _: int) -> None:
         meeting += 1
         if not meet(counters, threads, it.me, meeting, ways):
             return
-    it.done[0] = constants.shape[0]
+        it.done[0] = step + 1
+        if it.me == 0 and step == 0:
+            began = nanoseconds(it.clock)
+    if it.me == 0:
+        it.done[1], it.done[2] = nanoseconds(it.clock) - began, it.done[0] - 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import time
 from collections.abc import Callable, Sequence
 from inspect import Parameter, Signature
 from typing import Any
@@ -20,6 +21,7 @@ from distbp.machine.jit import inner
 
 intrinsic: Any = _intrinsic
 insert: Any = cgutils.get_or_insert_function
+allocate: Any = cgutils.alloca_once
 
 # Threads with equal work wait for each other for microseconds, rarely for tenths of a millisecond. A thread
 # that naps wakes a tenth of a millisecond late, and the other threads wait for it at the next meeting.
@@ -27,12 +29,14 @@ LOOKS = 2000  # reads of a counter before the thread yields its processor; some 
 OFFERS = 2000  # yields of the processor before the thread naps; some tenths of a millisecond
 NAP_US = 50
 
-# Addresses of sched_yield(2) and usleep(3). A thread that only reads a counter keeps its processor busy. If
-# other programs use the processors too, the thread that it waits for may be waiting for this processor.
-WAYS = tuple(
+# Addresses of sched_yield(2), usleep(3) and clock_gettime(2). A thread that only reads a counter keeps its
+# processor busy. If other programs use the processors too, the thread that it waits for may be waiting for
+# this processor.
+_OFFER, _NAP, CLOCK = (
     ctypes.cast(function, ctypes.c_void_p).value or 0
-    for function in (ctypes.CDLL(None).sched_yield, ctypes.CDLL(None).usleep)
+    for function in (ctypes.CDLL(None).sched_yield, ctypes.CDLL(None).usleep, ctypes.CDLL(None).clock_gettime)
 )
+WAYS = (_OFFER, _NAP)
 
 
 def emits(result: Any, *arguments: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -115,6 +119,18 @@ def call(builder: Any, address: Any, argument: Any) -> Any:
     """Calls the C function `int f(unsigned)` at an address; returns its result."""
     whole = ir.IntType(32)
     return call_at(builder, whole, address, [builder.trunc(argument, whole)])
+
+
+@emits(types.int64, types.int64)
+def nanoseconds(builder: Any, clock: Any) -> Any:
+    """Of a clock that runs evenly. clock: CLOCK."""
+    whole = ir.IntType(64)
+    room = allocate(builder, ir.ArrayType(whole, 2))  # a struct timespec of 64-bit systems
+    place, number = builder.ptrtoint(room, whole), ir.IntType(32)(time.CLOCK_MONOTONIC)
+    call_at(builder, ir.IntType(32), clock, [number, place])
+    found = builder.load(room)
+    second = builder.mul(builder.extract_value(found, 0), whole(1_000_000_000))
+    return builder.add(second, builder.extract_value(found, 1))
 
 
 def emit_prefetch(builder: Any, place: Any, to_write: int = 0, nearest: bool = True) -> None:

@@ -19,11 +19,10 @@ from numba.extending import lower_getattr_generic as _lower_getattr_generic
 from numba.np import arrayobj as _arrayobj
 
 from distbp.core.arrays import Array
-from distbp.machine.pointers import emits, intrinsic
+from distbp.machine.pointers import allocate, emits, intrinsic
 
 arrayobj: Any = _arrayobj
 pack: Any = cgutils.pack_array
-allocate: Any = cgutils.alloca_once
 lowered: Any = _lower_getattr_generic
 WORD = ir.IntType(64)
 

@@ -225,10 +225,9 @@ class Model:
         layers = ", ".join(layer.type for layer in self.network.layers)
         shapes = " to ".join("x".join(map(str, shape)) for shape in (self.input_shape, self.output_shape))
         members = f"{len(self.vectors)} members of " if self.others else ""
-        count = f"{members}{self.network.parameter_count:,} parameters"
-        task = ", ".join(f"{head.name} ({head.loss.task})" for head in self.heads)
-        task = task if self.heads.several else self.task
-        return f"<Model for {task}: {shapes}, {count} ({layers})>"
+        tasks = ", ".join(f"{head.name} ({head.loss.task})" for head in self.heads)
+        task, count = tasks if self.heads.several else self.task, self.network.parameter_count
+        return f"<Model for {task}: {shapes}, {members}{count:,} parameters ({layers})>"
 
     def prepare(self, rows: Samples, first: int, out: Array) -> None:
         """Rows, of which the first has the number `first`, as the network takes them, into `out`,
@@ -266,9 +265,8 @@ class Model:
         if isinstance(rows, EncodedRows):
             return rows
         if self.plan is None:
-            raise ModelError(
-                "this model was not trained on a table with named columns; give an array of inputs"
-            )
+            why = "this model was not trained on a table with named columns; give an array of inputs"
+            raise ModelError(why)
         try:
             return encode_given(self.plan, rows, self.network.dtype)
         except DataError as error:

@@ -29,7 +29,7 @@ from distbp.optim.schedules import PlateauState
 from distbp.team.base import Snapshot, server_after, snapshot_of
 
 # Two threads meet several times in a step, which takes microseconds from compiled code, and tens from Python.
-FLOPS_WORTH_THREADS = 5e6
+FLOPS_WORTH_THREADS = 1e6
 FLOPS_WORTH_PYTHON_THREADS = 5e7
 
 Parts = list[tuple[Worker, list[Contribution]]]

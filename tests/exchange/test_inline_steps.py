@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,10 @@ from rigs import Data, Rig, classes, make_job, make_rig
 
 from distbp.core.reduction import Block
 from distbp.data.prepared import PreparedRows
+from distbp.engine import inline_steps as steps
 from distbp.engine import numerics
 from distbp.engine.parameter_server import NotFiniteError
+from distbp.engine.thread_choice import ThreadChoice
 from distbp.nn.activations import ACTIVATIONS
 from distbp.nn.losses import LOSSES
 from distbp.nn.lowered import lower
@@ -37,6 +40,7 @@ def _every_step_is_worth_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     monkeypatch.setattr(inline, "FLOPS_WORTH_THREADS", 0)
     monkeypatch.setattr(inline, "FLOPS_WORTH_PYTHON_THREADS", 0)
     monkeypatch.setattr(updaters, "WORTH_A_THREAD", 1)
+    monkeypatch.setattr(ThreadChoice, "next", lambda choice, now: 0)  # as many as there are
     with numerics.one_blas_thread(), numerics.quiet():
         yield
 
@@ -288,6 +292,34 @@ def test_rows_of_a_mapped_file(threads: int, tmp_path: Path) -> None:
 
 
 # Where it begins, ends and stops
+
+
+@pytest.mark.parametrize("shards", [4, 7])
+@pytest.mark.parametrize(
+    ("layers", "clip"),
+    [(dense(33), None), (MIXED, {"norm": 0.05}), (dense(300), None)],
+    ids=["small", "mixed", "deferred"],
+)
+def test_the_number_of_threads_may_change_after_each_call(
+    layers: list[dict[str, Any]], clip: Any, shards: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards of one thread share their work memory, and then belong to two threads, or to other ones."""
+    numbers = itertools.cycle([0, 2, 1, 0, 1, 2])
+    monkeypatch.setattr(ThreadChoice, "next", lambda choice, now: next(numbers))
+    monkeypatch.setattr(steps, "MOST_STEPS", 2)
+    data = classes(200, features=8)
+    assert_same_bits(rig(data, layers=layers, shards=shards, batch_size=14, clip=clip), 5, steps=40)
+
+
+@every_number_of_threads
+def test_a_call_ends_when_its_time_is_over(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "CALL_S", 0.0)
+    made = rig(classes(100, features=8), layers=MIXED, clip={"norm": 0.05})
+    assert_same_bits(made, threads)
+    one = team(made, threads)
+    assert one._compiled is not None
+    assert one._compiled.run(0, 5, PlateauState()) == 1
+    one.close()
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -15,6 +15,7 @@ from rigs import make_job, make_rig
 from distbp.core.arrays import Array, Shape, aligned_vector
 from distbp.core.reduction import Block
 from distbp.engine import numerics
+from distbp.engine.thread_choice import ThreadChoice
 from distbp.nn import kernels as kernel_sets
 from distbp.nn.gradcheck import Report, check
 from distbp.nn.kernels import NUMPY, Kernels
@@ -153,6 +154,7 @@ def check_same_bits(
         numerics.one_blas_thread(),
         np.errstate(all="ignore"),
         mock.patch.multiple(inline, FLOPS_WORTH_THREADS=0, FLOPS_WORTH_PYTHON_THREADS=0),
+        mock.patch.object(ThreadChoice, "next", lambda choice, now: 0),  # as many as there are
     ):
         for threads in (1, 2):
             start = Snapshot(0, {"vector": made.start()})
