@@ -146,6 +146,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
     ) -> None:
         """Sets `job_`, `result_`, `model_`, `n_iter_` and `loss_curve_`. names: of the targets of a table."""
         settings, values, table = self.get_params(deep=False), loss == "mse", not isinstance(x, np.ndarray)
+        classes = y if loss == "softmax_cross_entropy" else None
         before = self._after if self._goes_on(one_pass) else None
         self._check_going_on(before, table)
         draws = check_random_state(self.random_state)
@@ -153,7 +154,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         seed = int(self.random_state) if integer else int(draws.randint(np.iinfo(np.int32).max))
         parts = [np.arange(len(y))]
         if stops_early(settings) and not one_pass:
-            parts = list(apart(held_back(settings, len(y)), len(y), None if values else y, draws))
+            parts = list(apart(held_back(settings, len(y)), len(y), classes, draws))
         rows, keeps = len(parts[0]), None if before is None else before.keeps
         if table:
             plan = None if before is None else self.model_.plan

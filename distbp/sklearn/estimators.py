@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from distbp.sklearn.base import Estimator, takes_batches
 
 
 class DistbpClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
-    """A network that chooses between classes, trained with the cross-entropy.
+    """A network that chooses between classes, trained with the cross-entropy; or one that finds which labels
+    a row has (multi-label), trained with the sigmoid cross-entropy, where y has a column of 0 and 1 for each.
 
     hidden_layer_sizes: units of each hidden layer. activation: of these layers, as `distbp.TrainingJob` or
     scikit-learn names it. recipe: "table" or "realmlp" is a network with all that belongs to it
@@ -37,13 +39,14 @@ class DistbpClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     optimizer, that it left. verbose: shows how training goes. random_state: the seed of the job, so the same
     one gives the same bits. workers: processes, which never change the result.
 
-    Fitted: `classes_`, `n_features_in_`, `feature_names_in_`, `n_iter_` (epochs), `loss_curve_` (the loss of
-    each), `job_` (the TrainingJob), `result_` (with `history` and `plot()`), `model_`. float32 arrays are
-    trained on in float32, others in float64; frames with text or dates, rows with holes, and with recipe
-    "table" all rows of one target, as tables in float32.
+    Fitted: `classes_` (of labels their numbers), `n_features_in_`, `feature_names_in_`, `n_iter_` (epochs),
+    `loss_curve_` (the loss of each), `job_` (the TrainingJob), `result_` (with `history` and `plot()`),
+    `model_`. float32 arrays are trained on in float32, others in float64; frames with text or dates, rows
+    with holes, and with recipe "table" all rows of one target, as tables in float32.
     """
 
     classes_: Array
+    _labelled: bool  # y has a column for each label
 
     def __init__(
         self,
@@ -100,22 +103,26 @@ class DistbpClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> DistbpClassifier:
         """X: (n, features) numbers, or a frame, whose columns may be text, dates and booleans; with holes.
-        y: (n,) classes, of any kind. Waits. Raises ValueError, DistbpError."""
-        x, y, weights = self._checked(X, y, sample_weight, False)
-        y = _labels(y)
-        classes = np.unique(y)
+        y: (n,) classes, of any kind; or (n, labels) of 0 and 1, also sparse. Waits. Raises ValueError,
+        DistbpError."""
+        names = names_of(y)
+        y, labelled = _dense(y)
+        x, y, weights = self._checked(X, y, sample_weight, False, multi_output=labelled)
+        y, classes = _indicators(y) if labelled else _classes(y)
         if len(classes) < 2:
             raise ArgumentError(f"y has one class only, {classes[0]}; a classifier needs two classes")
-        if self.warm_start and hasattr(self, "model_") and not np.array_equal(classes, self.classes_):
-            raise ArgumentError(
-                f"warm_start goes on with the classes {self.classes_.tolist()}, and y has"
-                f" {classes.tolist()}; set warm_start=False"
-            )
+        if self.warm_start and hasattr(self, "model_"):
+            self._check_kind(labelled)
+            if not np.array_equal(classes, self.classes_):
+                raise ArgumentError(
+                    f"warm_start goes on with the classes {self.classes_.tolist()}, and y has"
+                    f" {classes.tolist()}; set warm_start=False"
+                )
         if self.class_weight is not None:
             by_class = compute_sample_weight(self.class_weight, y)
             weights = by_class if weights is None else weights * by_class
-        self.classes_ = classes
-        self._learn(x, y, weights)
+        self.classes_, self._labelled = classes, labelled
+        self._learn(x, y, weights, names)
         return self
 
     @available_if(takes_batches)  # type: ignore[untyped-decorator]
@@ -123,10 +130,16 @@ class DistbpClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         """One epoch on some rows, with the weights and the state of the optimizer that the calls before have
         left. So k calls with the same rows and an integer as `random_state` leave the bits of one `fit` of k
         epochs, where the rate is constant and nothing stops early: orders of rows, and what dropout draws, go
-        on, too. X: as in `fit`. classes: all that there will be, in the first call. Later rows are prepared
-        as those of the first call: by their scales, and levels of a frame. Waits. Raises ValueError,
-        DistbpError."""
+        on, too. X, y: as in `fit`. classes: all that there will be, in the first call; not needed where y
+        has columns. Later rows are prepared as those of the first call: by their scales, and levels of a
+        frame. Waits. Raises ValueError, DistbpError."""
+        names = names_of(y)
+        y, labelled = _dense(y)
         first = not hasattr(self, "model_")
+        if not first:
+            self._check_kind(labelled)
+        elif classes is None and labelled:
+            classes = np.arange(y.shape[1])
         if first and classes is None:
             raise ArgumentError("the first call of partial_fit needs classes: all that y will ever hold")
         every = np.unique(classes) if first else self.classes_
@@ -134,9 +147,11 @@ class DistbpClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
             raise ArgumentError(
                 f"classes is {np.unique(classes).tolist()}, and was {every.tolist()} in an earlier call"
             )
-        x, y, weights = self._checked(X, y, sample_weight, True)
-        y = _labels(y)
-        unknown = np.setdiff1d(y, every)
+        x, y, weights = self._checked(X, y, sample_weight, True, multi_output=labelled)
+        y, found = _indicators(y) if labelled else _classes(y)
+        if labelled and len(found) != len(every):
+            raise ArgumentError(f"y has {len(found)} labels, and there are {len(every)}")
+        unknown = np.setdiff1d(found, every)
         if unknown.size:
             raise ArgumentError(f"y has {unknown.tolist()}, which is not among classes, {every.tolist()}")
         if isinstance(self.class_weight, str):
@@ -146,38 +161,82 @@ class DistbpClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         if self.class_weight is not None:
             by_class = compute_sample_weight(self.class_weight, y)
             weights = by_class if weights is None else weights * by_class
-        self.classes_ = every
-        self._learn(x, y, weights, one_pass=True)
+        self.classes_, self._labelled = every, labelled
+        self._learn(x, y, weights, names, one_pass=True)
         return self
 
-    def _learn(self, x: Any, y: Array, weights: Array | None, **more: Any) -> None:
-        numbers = np.searchsorted(self.classes_, y)
-        loss = "softmax_cross_entropy"
-        self._train(x, numbers, weights, outputs=len(self.classes_), loss=loss, **more)
+    def _learn(self, x: Any, y: Array, weights: Any, names: Sequence[Any] | None, **more: Any) -> None:
+        """names: of the columns of y, where it is a frame."""
+        outputs, loss = len(self.classes_), "softmax_cross_entropy"
+        if self._labelled:
+            loss, y = "sigmoid_cross_entropy", y.astype(np.int64)
+            names = [f"label{number}" for number in range(outputs)] if names is None else names
+        else:
+            y, names = np.searchsorted(self.classes_, y), ["target"]
+        self._train(x, y, weights, outputs=outputs, loss=loss, names=[*map(str, names)], **more)
+
+    def _check_kind(self, labelled: bool) -> None:
+        """Raises ArgumentError where y is of another kind than before."""
+        if labelled != self._labelled:
+            kinds = ("classes", "columns of 0 and 1 for labels")
+            raise ArgumentError(
+                f"training goes on from {kinds[self._labelled]}, and y is {kinds[labelled]} now; make a new"
+                " estimator, or set warm_start=False"
+            )
 
     def predict(self, X: Any) -> Array:
-        """(n,) classes."""
-        numbers = self.predict_proba(X).argmax(axis=1)
-        return np.asarray(self.classes_[numbers])
+        """(n,) classes; or (n, labels), 1 where a row likely has the label, else 0."""
+        likely = self.predict_proba(X)
+        if self._labelled:
+            return np.asarray(likely > 0.5).astype(np.int64)
+        return np.asarray(self.classes_[likely.argmax(axis=1)])
 
     def predict_proba(self, X: Any) -> Array:
-        """(n, classes) probabilities, in the order of `classes_`."""
+        """(n, classes) probabilities, in the order of `classes_`; or (n, labels), of having each label."""
         x = self._inputs(X)
-        return np.asarray(self.model_.predict_proba(x))
+        found = self.model_.predict_proba(x)
+        several = isinstance(found, dict)
+        return np.column_stack([found[name] for name in self._targets]) if several else np.asarray(found)
 
     def predict_log_proba(self, X: Any) -> Array:
         """The logarithms of `predict_proba`."""
         with np.errstate(divide="ignore"):
             return np.asarray(np.log(self.predict_proba(X)))
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
 
-def _labels(y: Any) -> Array:
+
+def _dense(y: Any) -> tuple[Any, bool]:
+    """y, as an array where it has a column for each label; and whether it has."""
+    if hasattr(y, "toarray"):  # sparse
+        y = y.toarray()
+    array = np.asarray(y)
+    labelled = array.ndim == 2 and array.shape[1] > 1
+    return (array if labelled else y), labelled
+
+
+def _indicators(y: Array) -> tuple[Array, Array]:
+    """y and the numbers of the labels. Raises ArgumentError."""
+    y = np.asarray(y)
+    if not np.isin(y, (0, 1)).all():
+        raise ArgumentError(
+            "y has several columns, and not all are 0 and 1; give (n,) classes, or a column for each label,"
+            " 1 where a row has it. DistbpRegressor predicts several values"
+        )
+    return y, np.arange(y.shape[1])
+
+
+def _classes(y: Any) -> tuple[Array, Array]:
+    """y and its classes. Raises ValueError."""
     y = column_or_1d(y, warn=True)
     if y.dtype == object and (gone := np.flatnonzero([one is None for one in y]).tolist()):
         shown = ", ".join(map(str, gone[:8])) + (", ..." if len(gone) > 8 else "")
         raise ArgumentError(f"y is None in {counted(len(gone), 'row')} ({shown}); leave such rows out")
     check_classification_targets(y)
-    return np.asarray(y)
+    return np.asarray(y), np.unique(y)
 
 
 class DistbpRegressor(RegressorMixin, Estimator):  # type: ignore[misc]

@@ -81,7 +81,7 @@ def job_of(
         **({} if whole else {"batch_size": batch}),
         "epochs": epochs,
         "shuffle": _plain(settings["shuffle"]),
-        "early_stopping": _stopping(settings, usual, epochs, loss != "mse") if stops else None,
+        "early_stopping": _stopping(settings, usual, epochs, loss) if stops else None,
         "seed": seed,
         "members": _plain(settings["members"]),
         "workers": _plain(settings["workers"]),
@@ -139,8 +139,9 @@ def data_of_table(
         number["scale"] = "none"
     elif settings["recipe"] == "table":
         number = recipes.number(rows, different)
-    values = {name: {"column": name, "scale": "standard"} for name in targets}
-    target = targets[0] if classes else values if len(targets) > 1 else values[targets[0]]
+    scaled = {} if classes else {"scale": "standard"}
+    each = {name: {"column": name, **scaled} for name in targets}
+    target = each if len(targets) > 1 else targets[0] if classes else each[targets[0]]
     data: dict[str, Any] = {"target": target}
     if weight is not None:
         data["weight"] = weight
@@ -268,9 +269,11 @@ def _not_of(kind: Any, name: str) -> str:
     return f"is no option of the solver {kind.type!r}; leave it out, or take one of these solvers: {having}"
 
 
-def _stopping(settings: Settings, usual: Settings, epochs: Any, classes: bool) -> dict[str, Any]:
+def _stopping(settings: Settings, usual: Settings, epochs: Any, loss: str) -> dict[str, Any]:
     patience = {"patience": _plain(said(settings["n_iter_no_change"], usual["n_iter_no_change"]))}
-    return {**realmlp.stopping(epochs, classes), **patience} if settings["recipe"] == "realmlp" else patience
+    if settings["recipe"] != "realmlp":
+        return patience
+    return {**realmlp.stopping(epochs, loss == "softmax_cross_entropy"), **patience}
 
 
 def _plain(value: Any) -> Any:
