@@ -21,7 +21,12 @@ class Regularization(JobPart):
 class ParameterGroup(JobPart):
     """How the tensors of a group are updated."""
 
-    rate: Number = Field(default=1.0, ge=0, description="a factor on the learning rate; 0: they stay")
+    rate: Number = Field(
+        default=1.0,
+        ge=0,
+        description="a factor on the learning rate; 0: they stay. Running statistics of batch normalization"
+        " still follow the rows",
+    )
     decays: Flag | None = Field(
         default=None,
         description="whether penalties and weight decay apply; left out: to weights, and as regularization"
