@@ -281,6 +281,8 @@ def test_outputs_that_overflow_are_no_class(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"^the outputs for row 1 are not finite numbers"):
         model.predict_proba([[1.0, 2.0], [1e300, 1e300]])
     assert np.isnan(model.score([[1.0, 2.0], [1e300, 1e300]], [0, 0]))
+    found = model.evaluate([[1.0, 2.0], [1e300, 1e300]], [0, 0], metrics=["accuracy", "f1"])
+    assert np.isnan(list(found.values())).all()
 
 
 @pytest.mark.parametrize(("x", "message"), SHAPES)

@@ -164,7 +164,8 @@ def combine(parts: Sequence[Evaluation]) -> Evaluation:
 
 def values(measures: Measures, whole: Evaluation) -> dict[str, float]:
     """`loss`, of several outputs that of each (`digit.loss`, without its factor), and each metric by name, of
-    a whole split; nan where no row weighs anything."""
+    a whole split; nan where no row weighs anything, and all of them where outputs are so large that the loss
+    is."""
     lost = [whole.sums[0], *whole.sums[2 : measures.first]]
     weight, found = whole.sums[1], {}
     for name, total in zip(measures.losses, lost, strict=True):
@@ -177,5 +178,5 @@ def values(measures: Measures, whole: Evaluation) -> dict[str, float]:
         else:
             value = metric.finish(whole.sums[place : place + metric.size])
         place += metric.size
-        found[metric.name] = float(value)
+        found[metric.name] = math.nan if math.isnan(found["loss"]) else float(value)
     return found

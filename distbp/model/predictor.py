@@ -214,8 +214,7 @@ class Model:
         if self.heads.several:
             raise ModelError("this model has several outputs, and no score is that of all; use evaluate")
         metric = "r2" if self.task == "regression" else "accuracy"
-        found = self.evaluate(x, y, weights=weights, metrics=[metric], lengths=lengths)
-        return math.nan if math.isnan(found["loss"]) else found[metric]
+        return self.evaluate(x, y, weights=weights, metrics=[metric], lengths=lengths)[metric]
 
     def summary(self) -> str:
         """Layers with the shapes of their outputs and their parameters, as text; of how many members."""
