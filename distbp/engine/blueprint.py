@@ -1,4 +1,4 @@
-"""What every process of a job must agree on, and what each builds from it for itself.
+"""The facts that all processes of a job share, and the objects that each process builds from them.
 
 The trainer opens the data, checks the job against it, and makes a `Blueprint`: plain, picklable, small. The
 parameter server and each worker build their network, loss and update rule from it. Nothing in it depends on
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Past(NamedTuple):
-    """What was trained before a job that goes on with the state of an optimizer."""
+    """The length of the training that this job continues (`init_keeps: [optimizer]`); else 0 and 0."""
 
     steps: int = 0
     epochs: int = 0
@@ -40,12 +40,13 @@ class Past(NamedTuple):
 
 @dataclass(frozen=True)
 class Blueprint:
-    """`shards` is resolved (never "auto"). `rows`: of each split, by name ("train", "validation", "test").
-    `class_weights`: for each class, or None. `kernels`: the kernel set's name, resolved. `notes`: what the
-    data made of the job that may surprise the user. `frames`: where the targets of a split lie, by name, for
-    metrics of values. `entry`: by which the rows of a table enter the network. `lengths`: whether rows have
-    lengths. `series`: whether rows are windows of series, through which recurrent layers carry their states.
-    `past`: from where on the optimizer counts its updates, and everything random its draws."""
+    """`shards` and `kernels` (the name of the kernel set) are resolved, never "auto". `rows`: the number of
+    rows of each split, by name ("train", "validation", "test"). `class_weights`: one for each class, or None.
+    `notes`: facts about the data that may surprise the user. `frames`: center and size of each split's
+    targets, for the metrics of regression. `entry`: the layer by which the rows of a table enter the network,
+    or None. `lengths`: whether rows have lengths. `series`: whether rows are windows of series; recurrent
+    layers then carry their states from window to window. `past`: the optimizer's count of updates and all
+    random draws go on after these steps and epochs."""
 
     job: TrainingJob
     shards: int
@@ -61,8 +62,8 @@ class Blueprint:
     past: Past = field(default_factory=Past)
 
     def slim(self) -> Blueprint:
-        """This blueprint for the processes that compute: its job has the same fields, but for `data`, and no
-        methods. So they need not import `distbp.job`, which takes a twentieth of a second."""
+        """A copy for servers and workers. Its job has the same fields except `data`, and no methods, so these
+        processes need not import `distbp.job`, which takes 50 ms."""
         return replace(self, job=cast("TrainingJob", _plain(self.job, without=frozenset({"data"}))))
 
     @property
@@ -82,7 +83,7 @@ class Blueprint:
 
     @property
     def pushed(self) -> int:
-        """Numbers that travel for each block beside the totals: the gradient; none where only losses do."""
+        """The length of the gradient that a worker pushes for a block; 0 if it pushes only losses."""
         return 0 if self.job.optimizer.copies else self.network().size
 
     @property
@@ -91,7 +92,7 @@ class Blueprint:
 
     @property
     def total_steps(self) -> int:
-        """Steps of the whole job; it may end in the middle of an epoch where `max_steps` says so."""
+        """Steps of the whole job. `max_steps` may end it in the middle of an epoch."""
         steps = [] if self.job.epochs is None else [self.job.epochs * self.steps_per_epoch]
         return min([*steps, *([] if self.job.max_steps is None else [self.job.max_steps])])
 
@@ -108,7 +109,7 @@ class Blueprint:
 
     def sharding(self) -> Sharding:
         job, rows = self.job, self.rows["train"]
-        shuffle = job.shuffle and job.batch_size != "full"  # of a sum over all rows the order changes nothing
+        shuffle = job.shuffle and job.batch_size != "full"  # every batch has all rows: no order to draw
         buckets = shuffle and not self.series and job.bucket_by_length
         return Sharding(
             rows, self.batch_size, self.shards, job.seed, shuffle, job.drop_last,
@@ -117,9 +118,9 @@ class Blueprint:
 
     @property
     def _lengths_at(self) -> tuple[int, ...]:
-        """Which numbers of a row are lengths."""
-        several = tuple(one.end for one in named_inputs(self.job.model.layers) if one.ragged)
-        return several or (-1,) * self.lengths
+        """The places in a row that hold a length of the row."""
+        named = tuple(entry.end for entry in named_inputs(self.job.model.layers) if entry.ragged)
+        return named or (-1,) * self.lengths
 
     def measures(self, network: Network, split: str = "") -> Measures:
         heads = heads_of(self.job.loss, network.answer_shapes)
@@ -138,17 +139,17 @@ class Blueprint:
         )
 
     def decays(self, network: Network) -> list[tuple[int, int]]:
-        """The ranges of the flat vector that penalties and weight decay touch."""
+        """The ranges [start, stop) of the flat vector to which penalties and weight decay apply."""
         biases, groups = self.job.regularization.biases, self.job.parameter_groups or {}
         if not groups:
             return [(0, network.parameter_count)] if biases else network.decays
-        found = []
+        ranges = []
         for tensor in network.tensors:
             group = group_of(groups, tensor.path)
             decays = tensor.decays or biases if group is None or group.decays is None else group.decays
             if decays:
-                found.append((tensor.start, tensor.stop))
-        return found
+                ranges.append((tensor.start, tensor.stop))
+        return ranges
 
     def rates(self, network: Network) -> list[tuple[int, int, float]]:
         """The ranges of the flat vector with a factor on the learning rate: (start, stop, factor)."""
@@ -157,7 +158,7 @@ class Blueprint:
         return [(t.start, t.stop, group.rate) for t, group in pairs if group is not None and group.rate != 1]
 
     def learning_rate(self) -> Callable[[int, PlateauState], float]:
-        """The rate of the update at a step (0-based), given the state of reduce-on-plateau."""
+        """The function from a step (0-based) and the state of reduce_on_plateau to the learning rate."""
         base, schedule = self.job.optimizer.learning_rate, self.job.optimizer.schedule
         if isinstance(schedule, Constant):
             return lambda step, plateau: base
@@ -165,7 +166,7 @@ class Blueprint:
         return lambda step, plateau: schedule.rate(base, Progress(step, per_epoch, total, plateau))
 
     def decay(self) -> Callable[[int], float]:
-        """The factor on the weight decay of the update at a step (0-based)."""
+        """The function from a step (0-based) to the factor on the weight decay."""
         schedule = self.job.optimizer.decay_schedule
         if schedule is None:
             return lambda step: 1.0
@@ -173,19 +174,19 @@ class Blueprint:
         return lambda step: schedule.rate(1.0, Progress(step, per_epoch, total))
 
     def weights_of(self, targets: Array, sample_weights: Array | None) -> Array | None:
-        """Weights in the loss, (rows,) in the job's dtype: class weight x sample weight; None: all are 1."""
+        """See `loss_weights`; in the job's dtype."""
         return loss_weights(self.class_weights, targets, sample_weights, self.dtype)
 
 
 def group_of(groups: Mapping[str, Any], path: str) -> Any:
-    """The group of a tensor: the one with its name, else that of the longest pattern that fits; None where
-    there is none."""
-    fits = [path] if path in groups else [pattern for pattern in groups if fnmatchcase(path, pattern)]
-    return groups[max(fits, key=lambda pattern: (len(pattern), pattern))] if fits else None
+    """The group of a tensor: the group with the tensor's name, else that of the longest pattern that matches
+    the name, else None."""
+    matches = [path] if path in groups else [pattern for pattern in groups if fnmatchcase(path, pattern)]
+    return groups[max(matches, key=lambda pattern: (len(pattern), pattern))] if matches else None
 
 
 def _plain(part: Any, without: frozenset[str] = frozenset()) -> Any:
-    """A part of a job as a namespace; what is not of pydantic stays as it is."""
+    """A part of a job with namespaces in place of pydantic's models. Other values stay as they are."""
     if isinstance(part, Mapping):
         return {name: _plain(value) for name, value in part.items()}
     if not hasattr(type(part), "model_fields"):

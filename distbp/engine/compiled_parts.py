@@ -1,4 +1,4 @@
-"""What the pieces of compiled steps are given: a structure each, of what a piece reads and writes."""
+"""The arguments of the compiled pieces of a step: one structure for each piece."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from distbp.machine.structures import (
 
 
 class Computing(NamedTuple):
-    """What slices are computed with. run: address of `run_rows`; program: of the ops; tables: of spaces,
-    (shards, ...); totals: (shards, ...). Of the rows: sources: (shards, 3) addresses of inputs, targets and
-    weights (0: none); widths: of a row of each, in 4 bytes; orders: (shards, ...) row numbers; counts,
-    firsts: (steps, shards), rows of each slice and where they begin in `orders`."""
+    """The arguments of `compute`. run: address of `run_rows`. program: address of the ops. tables: (shards,
+    spaces), the addresses of each shard's spaces. totals: (shards, totals). sources: (shards, 3), addresses
+    of inputs, targets and weights (0: no weights). widths: (3,), their widths in units of 4 bytes. orders:
+    (shards, rows), row numbers. counts: (steps, shards), rows of each slice. firsts: (steps, shards), where a
+    slice begins in `orders`."""
 
     run: int
     program: int
@@ -32,10 +33,11 @@ class Computing(NamedTuple):
 
 
 class Deferred(NamedTuple):
-    """The deferred products of a thread, and the rule for them. words, starts: of the network's ops; joining:
-    address of a `Joining`; vector: of the parameters; additions: that join the shards' sums; parts: (op,
-    first unit, stop unit, start, stop, group); room: for the gradients of a part, of each shard; constants:
-    bytes of those of a group; shared: as of `Joining`; tables, counts: as of `Computing`."""
+    """The deferred products of a thread, and the update rule for them. words, starts: the words of the
+    network's ops, and where each op begins. joining: address of a `Joining`. vector: address of the
+    parameters. additions: (n, 2), the joins of the shards' sums, in order. parts: (n, 6), see
+    `thread_shares`. room: (shards, parameters), the gradients of a part. constants: bytes of a group's
+    constants. shared: as in `Joining`. tables, counts: as in `Computing`."""
 
     words: Wholes
     starts: Wholes
@@ -51,8 +53,10 @@ class Deferred(NamedTuple):
 
 
 class Clipping(NamedTuple):
-    """What a thread finds the squares of. gradients: addresses of the shards' gradients; pieces: (start,
-    stop, number); squares: takes the sum of each piece; single, double: addresses of the inner products."""
+    """The arguments of `find_squares`. gradients: (shards,), addresses of the shards' gradients. additions:
+    as in `Deferred`. pieces: (n, 3), start, stop and number of each piece of the thread. squares: receives
+    the sum of squares of each piece. single, double: addresses of BLAS's inner products in both
+    precisions."""
 
     gradients: Wholes
     additions: WholeTable
@@ -63,9 +67,9 @@ class Clipping(NamedTuple):
 
 
 class Carrying(NamedTuple):
-    """What the shards' sums hold beside gradients. vector: address of the parameters; statistics: (start,
-    stop) of each running statistic, and its rate in `rates`; states: (start, stop) of the stretches that
-    hold what layers carry from window to window."""
+    """The arguments of `carry`. gradients, additions: as in `Clipping`. vector: address of the parameters.
+    statistics: (n, 2), start and stop of each running statistic. rates: (n,), their rates. states: (n, 2),
+    start and stop of the stretches with the states that layers carry from window to window."""
 
     gradients: Wholes
     additions: WholeTable
@@ -76,15 +80,16 @@ class Carrying(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """The steps of one thread. Each piece is an address, with the address of its structure; both are 0 where
-    it has nothing to do. positions: (shards, 6); totals, counts: as of `Computing`; additions: that join the
-    shards' sums; squares: of all threads; several: 1 if slices of one row do not count; scaled: the op whose
-    factor the scale belongs to; clip: the largest norm, 0: none; sums (shards, 2): to work in; found: (steps,
-    3), takes the loss sum, the weight and the counted rows of each; live: (threads, units), to which the live
-    rows of applied steps are added; done: its first number becomes that of the applied steps, and the first
-    thread's next ones the nanoseconds that steps took after the first of them, and how many these were;
-    counters: see `pointers.meet`, the second number of the last line is 1 to end early; me: the number of the
-    thread, which has the shards [start, stop); offer, nap: as `pointers.WAYS`; clock: `pointers.CLOCK`."""
+    """The steps of one thread. Each piece is the address of a function, followed by the address of its
+    structure; both are 0 if the piece has nothing to do. positions: (shards, 6). totals, counts: as in
+    `Computing`. additions: as in `Deferred`. squares: of all threads. several: 1 if slices of one row do not
+    count. scaled: the number of the rule's op that multiplies by the scale. clip: the largest norm; 0: none.
+    sums: (shards, 2), scratch. found: (steps, 3), receives loss sum, weight and counted rows of each step.
+    live: (threads, units), receives the live rows of applied steps. done: receives the number of applied
+    steps and, in the first thread, the nanoseconds that the steps after the first one took and their number.
+    counters: see `pointers.meet`; the second number of the last line is 1 to end early. me: the number of the
+    thread. start, stop: its shards [start, stop). offer, nap: see `pointers.WAYS`. clock:
+    `pointers.CLOCK`."""
 
     compute: int
     computing: int
@@ -119,9 +124,9 @@ class Steps(NamedTuple):
 
 
 class Call(NamedTuple):
-    """constants: (steps, groups, ops, 4) of the steps to train, which the thread multiplies by the scale;
-    first_step: the number of the first one; meeting: the number of the last one that there was; limit:
-    nanoseconds after the first step in which no step begins any more."""
+    """constants: (steps, groups, ops, 4), the update rule's constants at each step to train; the thread
+    multiplies one by the scale. first_step: the number of the first step. meeting: the number of the threads'
+    last meeting before this call. limit: no step begins later than these nanoseconds after the first one."""
 
     constants: DoubleSeries
     first_step: int

@@ -1,16 +1,16 @@
-"""Many steps of a job, each thread in one compiled call (Numba, optional).
+"""Many steps of a job, in one compiled call for each thread (Numba, optional).
 
-Each thread has some of the shards, as a worker has, and some of the parameters, as a server of a range has.
-Twice in a step they meet: when all shards are computed, and when all parameters are updated; where
-gradients are clipped by their norm, once more between. Ops, rules and the order of every sum are those of
+Each thread owns some shards, like a worker, and some parameters, like a server of a range. The threads meet
+twice in a step: when all shards are computed, and when all parameters are updated. They meet once more
+between if gradients are clipped by their norm. Ops, rules and the order of every sum are those of
 `Worker.compute` and `ParameterServer.apply`, and so are the bits.
 
-A product into the gradient may be deferred: the thread that updates some units computes their gradients for
-all shards from the factors of all threads, and joins and applies them while they lie in a near cache. Other
-gradients are written out.
+A product into the gradient may be deferred. The thread that owns the parameters of some units then computes
+their gradients for all shards, joins them and applies them while they lie in a near cache. Other gradients
+are written to memory first.
 
-The pieces of a step are compiled one by one and called by their addresses, as ops are: a job compiles those
-that it uses, and each once.
+The pieces of a step are compiled one by one and called by their addresses, as ops are. So a job compiles only
+the pieces that it uses, and each once.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from distbp.nn.ops.rows import call_op
 from distbp.nn.tape import BOUND_TOTAL, LOSS_TOTAL, TOTALS, WEIGHT_TOTAL, Space
 from distbp.optim.compiled import STRETCH, apply_rule, joined_sums
 
-LOSS, WEIGHT, BOUND = (one.start for one in (LOSS_TOTAL, WEIGHT_TOTAL, BOUND_TOTAL))  # in those of a slice
+LOSS, WEIGHT, BOUND = LOSS_TOTAL.start, WEIGHT_TOTAL.start, BOUND_TOTAL.start  # places in a slice's totals
 LINE = 16  # float32 numbers in 64 bytes
 
-ROOMS = (int(Space.INPUTS), int(Space.TARGETS), int(Space.WEIGHTS))  # of the sources of rows
+ROOMS = (int(Space.INPUTS), int(Space.TARGETS), int(Space.WEIGHTS))  # the spaces that rows are copied to
 computing_at, deferred_at, clipping_at = reader(Computing), reader(Deferred), reader(Clipping)
 carrying_at, steps_at, call_at = reader(Carrying), reader(Steps), reader(Call)
 
 
 def compute(computing: int, step: int, shard: int) -> None:
-    """Computes a slice."""
+    """Gathers a shard's slice of a step and runs the ops on it. computing: address of a `Computing`."""
     compact()
     it = computing_at(computing)
     for i in range(it.totals.shape[1]):
@@ -56,7 +56,8 @@ def compute(computing: int, step: int, shard: int) -> None:
 
 
 def update_deferred(deferred: int, step: int, constants: int) -> None:
-    """Computes, joins and applies what is deferred. constants: address of (groups, ops, 4) with the scale."""
+    """Computes, joins and applies the deferred gradients of a thread. deferred: address of a `Deferred`.
+    constants: address of (groups, ops, 4), already multiplied by the scale."""
     compact()
     it = deferred_at(deferred)
     for i in range(it.parts.shape[0]):
@@ -64,7 +65,7 @@ def update_deferred(deferred: int, step: int, constants: int) -> None:
         start, stop, group = it.parts[i, 3], it.parts[i, 4], it.parts[i, 5]
         if it.shared:
             ask_to_write(it.vector + 4 * start, 4 * (stop - start))
-        at = start % LINE  # relative to 64 bytes a part begins as it would in the gradient
+        at = start % LINE  # a part begins at the same offset from a cache line as it would in the gradient
         row = address_of(it.words) + 8 * it.starts[op]
         for shard in range(it.room.shape[0]):
             out, table = address_of(it.room[shard]) + 4 * at, address_of(it.tables[shard])
@@ -80,7 +81,8 @@ def update_deferred(deferred: int, step: int, constants: int) -> None:
 
 
 def find_squares(clipping: int, _: int, __: int) -> None:
-    """Joins a thread's pieces in the gradient of the first shard, and finds the sum of squares of each."""
+    """Joins a thread's pieces into the gradient of the first shard, and computes the sum of squares of each.
+    clipping: address of a `Clipping`."""
     it = clipping_at(clipping)
     for i in range(it.pieces.shape[0]):
         start, count = it.pieces[i, 0], it.pieces[i, 1] - it.pieces[i, 0]
@@ -90,8 +92,8 @@ def find_squares(clipping: int, _: int, __: int) -> None:
 
 
 def carry(carrying: int, counted: int, _: int) -> None:
-    """Moves the running statistics, taken over `counted` rows, and takes over the states that the shards have
-    left, as `ParameterServer` does."""
+    """Updates the running statistics from `counted` rows, and copies the states of the shards into the
+    vector, as `ParameterServer` does. carrying: address of a `Carrying`."""
     it = carrying_at(carrying)
     for i in range(it.statistics.shape[0] if counted else 0):
         start, count = it.statistics[i, 0], it.statistics[i, 1] - it.statistics[i, 0]
@@ -111,8 +113,9 @@ def carry(carrying: int, counted: int, _: int) -> None:
 
 
 def train_steps(steps: int, call: int, _: int) -> None:
-    """Trains the steps of a `Call`, each thread with its `Steps`. A step that is not applied, in any thread,
-    is left as if it had not begun. At least one step is applied before the limit of time ends the call."""
+    """Trains the steps of a `Call`. steps, call: addresses of a thread's `Steps` and `Call`. Every thread
+    calls this; it waits for the others. A step whose sums may not be finite is not applied in any thread, and
+    ends the call. At least one step is applied before the limit of time ends the call."""
     compact()
     it, asked = steps_at(steps), call_at(call)
     constants, meeting = asked.constants, asked.meeting

@@ -1,4 +1,4 @@
-"""What a worker does for evolution: the losses of perturbed copies of the parameters on a slice."""
+"""A worker's part in evolution: the losses of perturbed copies of the parameters on a slice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from distbp.optim.evolution import Evolution, Noise
 
 
 class Copies:
-    """`vector`: the flat parameter vector, read at every call. The network runs as it predicts."""
+    """`vector`: the flat parameter vector (size,), read at every call. The network runs as in prediction:
+    nothing is dropped out, and normalization uses its running statistics."""
 
     def __init__(
         self, evolution: Evolution, blueprint: Blueprint, network: Network, kernels: Kernels, vector: Array
@@ -30,7 +31,8 @@ class Copies:
 
     def evaluate(self, step: int, rows: Slice, totals: Array) -> None:
         """Writes the totals of a slice (see `distbp.engine.totals`): the loss of the parameters themselves,
-        and those of the copies."""
+        and the losses of their copies. The copies of pair n are the parameters plus and minus
+        `sigma` * noise n."""
         totals.fill(0)
         if rows.rows == 0:
             return

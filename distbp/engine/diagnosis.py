@@ -1,6 +1,6 @@
-"""Where NaN or Inf came from: a step that failed is computed again, layer by layer, with checks.
+"""The origin of NaN or Inf: a step that failed is computed again, layer by layer, with checks.
 
-Any step can be recomputed from its parameters, so the hot loop pays for one check of the whole sum only.
+Any step can be recomputed from its parameters. So training checks only the whole sum of each step.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from distbp.nn.network import Network
 from distbp.nn.program import Program
 from distbp.nn.tape import ENTRY
 
-MOST_ROWS = 10
+MOST_ROWS = 10  # that an error names
 _MEND_DATA = "Mend the data, or set data.bad_rows: skip."
 _SMALLER = "Lower optimizer.learning_rate, set clip, or scale the inputs (data.standardize: true)."
 
-# What is wrong: layer, tensor, its values, and which rows of the slice are at fault (None: not known).
+# Layer, tensor, its values, and a mask of the slice's rows that are at fault (None: not known).
 Finding = tuple[str, str, Array, Array | None]
 
 
@@ -33,8 +33,9 @@ def diagnose(
     step: int,
     row_number: Callable[[int], int] = int,
 ) -> NumericsError:
-    """The error that names layer, tensor, value and training rows. `vector`: the flat vector before `step`.
-    `row_number`: from a row of the training table to its number in the file. Does not wait."""
+    """Returns the error to raise, which names layer, tensor, NaN or Inf, and training rows. `vector`: the
+    flat vector (size,) before `step`. `row_number`: from a row of the training table to its number in the
+    file. Computes the step once more, in this process."""
     network = blueprint.network()
     for tensor in (*network.tensors, *network.statistics):
         values = vector[tensor.start : tensor.stop]

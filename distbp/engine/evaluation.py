@@ -1,4 +1,4 @@
-"""Evaluation: loss and metrics of a split, cut by shard and combined in the fixed tree.
+"""Evaluation: loss and metrics of a split. Each shard evaluates a part; the fixed tree combines the sums.
 
 Training and `Model.evaluate` call the same functions with the same shards, so they give the same numbers.
 """
@@ -23,13 +23,14 @@ from distbp.nn.metrics import BoundMetric
 from distbp.nn.network import Network
 from distbp.nn.program import Program
 
-# Rows of one forward pass. Part of the numerics: it decides the shapes of the products.
+# The most rows of one forward pass. Part of the numerics: this number decides the shapes of the products.
 EVALUATION_ROWS = 1024
 
 
 @dataclass(frozen=True)
 class Measures:
-    """What is measured. `class_weights`: for each class, or None; they count in the loss, not in metrics."""
+    """The losses and metrics to compute. `class_weights`: one for each class, or None; they weigh the loss,
+    not the metrics."""
 
     heads: Heads
     metrics: Sequence[BoundMetric]
@@ -37,25 +38,25 @@ class Measures:
 
     @property
     def losses(self) -> list[str]:
-        """The names of the losses: that of all, and of several outputs that of each."""
+        """The names of the losses: "loss" and, of a network with several outputs, one for each output."""
         return ["loss", *(head.metric("loss") for head in self.heads if self.heads.several)]
 
     @property
     def names(self) -> list[str]:
-        """The names of all that is measured."""
+        """The names of the losses and metrics, in order."""
         return [*self.losses, *(metric.name for metric in self.metrics)]
 
     @property
     def first(self) -> int:
-        """Where the sums of the metrics begin in those of an evaluation."""
+        """The place in `Evaluation.sums` at which the sums of the metrics begin."""
         return 1 + len(self.losses)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Sums over some rows: `sums` float64 = [loss, loss weight, of several outputs the loss of each, then
-    each metric's sums]. `scores`, `targets`, `weights`: the rows themselves, for the metrics that need all of
-    them (else None)."""
+    """Sums over some rows. `sums`, float64: the loss, its weight, the loss of each output if there are
+    several outputs, then each metric's sums. `scores`, `targets`, `weights`: outputs, targets and sample
+    weights of all these rows, for metrics that need every row; else None."""
 
     sums: Array
     scores: Array | None = None
@@ -66,7 +67,7 @@ class Evaluation:
 def loss_weights(
     class_weights: tuple[float, ...] | None, targets: Array, sample_weights: Array | None, dtype: Any
 ) -> Array | None:
-    """Weights in the loss, (rows,) of `dtype`: class weight x sample weight; None: all are 1."""
+    """Each row's weight in the loss, (rows,) in `dtype`: class weight x sample weight. None: all are 1."""
     weights = sample_weights
     if class_weights is not None:
         by_class = np.asarray(class_weights)[targets]
@@ -85,8 +86,9 @@ class Evaluator:
         self._x = np.empty((EVALUATION_ROWS, *network.row_shape), network.input_dtype)
 
     def sums(self, measures: Measures, data: Rows, start: int, stop: int) -> Evaluation:
-        """The sums over rows [start, stop) of `data`, at most `EVALUATION_ROWS` rows at a time. Of windows of
-        series: `data` is `PreparedRows`, and series are evaluated side by side, each from its beginning."""
+        """The sums over rows [start, stop) of `data`, at most `EVALUATION_ROWS` rows at a time. If rows are
+        windows of series, `data` is `PreparedRows`, and series are evaluated side by side, each from its
+        beginning."""
         metrics, program = measures.metrics, self._program
         begin = measures.first
         sums = np.zeros(begin + sum(m.size for m in metrics))
@@ -123,7 +125,7 @@ class Evaluator:
         )
 
     def _slices(self, data: Rows, start: int, stop: int) -> Iterator[Array]:
-        """The numbers of the rows of each forward pass, int64."""
+        """Yields the row numbers of each forward pass, int64."""
         if self._network.carry is not None:
             begins = begins_of(cast("TrainingRows", data).inputs, slice(start, stop))
             for rows in side_by_side(begins, EVALUATION_ROWS):
@@ -134,8 +136,8 @@ class Evaluator:
 
 
 def step_by_step(outputs: Array, targets: Array, weights: Array | None) -> tuple[Array, Array, Array | None]:
-    """Outputs (rows, steps, outputs) of windows, with targets and weights, as those of steps: (rows * steps,
-    ...) each."""
+    """Turns windows into single steps: outputs (rows, steps, outputs), targets and weights become arrays with
+    rows * steps rows."""
     count = outputs.shape[-1]
     labels = targets.dtype.kind in "iu"
     return (
@@ -146,7 +148,8 @@ def step_by_step(outputs: Array, targets: Array, weights: Array | None) -> tuple
 
 
 def combine(parts: Sequence[Evaluation]) -> Evaluation:
-    """The evaluation of a whole split from those of its shards, in shard order, summed in the fixed tree."""
+    """Combines the evaluations of a split's shards, given in shard order: the fixed tree adds up their sums,
+    and their rows are concatenated."""
 
     def reduce(block: Block) -> Array:
         if block.size == 1:
@@ -163,8 +166,8 @@ def combine(parts: Sequence[Evaluation]) -> Evaluation:
 
 
 def values(measures: Measures, whole: Evaluation) -> dict[str, float]:
-    """`loss`, of several outputs that of each (`digit.loss`, without its factor), and each metric by name, of
-    a whole split; nan where no row weighs anything, and all of them where outputs are so large that the loss
+    """The values of a whole split by name: `loss`, the loss of each of several outputs (`digit.loss`, without
+    its factor), and each metric. NaN if all rows weigh 0; all are NaN if outputs are so large that the loss
     is."""
     lost = [whole.sums[0], *whole.sums[2 : measures.first]]
     weight, found = whole.sums[1], {}

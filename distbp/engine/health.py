@@ -1,7 +1,7 @@
-"""The health of every trained tensor at the last step of an epoch: does its gradient live, is its step sane?
+"""The health of every trained tensor at the last step of an epoch: the norms of its gradient and its update.
 
-Norms are joined from sums of squares over parts of tensors, in order, so they are the same however the flat
-vector is cut into ranges.
+A norm is joined from the sums of squares of the tensor's parts, in order. So it is the same for any cut of
+the flat vector into ranges.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from distbp.nn.network import Network
 
 @dataclass
 class TensorHealth:
-    """One trained tensor at the last step of an epoch: L2 norms of its averaged gradient, of its update and
-    of its values before it."""
+    """One trained tensor at the last step of an epoch: the L2 norm of its averaged gradient, and the ratio of
+    the L2 norms of its update and of its values before the update."""
 
     path: str
     gradient_norm: float
@@ -27,8 +27,8 @@ class TensorHealth:
 
 @dataclass(slots=True)
 class Norms:
-    """Sums of squares of the part of a tensor (by number) that lies in one piece: of its averaged gradient,
-    of its values before the update, and of the update."""
+    """Sums of squares over the part of a tensor that lies in one piece: of the averaged gradient, of the
+    values before the update, and of the update. tensor: its number in `Network.tensors`."""
 
     tensor: int
     gradient: float
@@ -37,8 +37,8 @@ class Norms:
 
 
 def norms_of(tensors: Sequence[int], squares: Array, scale: float) -> list[Norms]:
-    """From what an update has measured. tensors: of every part; squares: (parts, 3), see
-    `Updater.apply_measured`; scale: what the gradient sums are multiplied by."""
+    """The norms that an update has measured. tensors: the tensor of each part; squares: (parts, 3), see
+    `Updater.apply_measured`; scale: the factor from gradient sums to averages."""
     return [
         Norms(tensor, gradient * scale * scale, values, update)
         for tensor, (gradient, values, update) in zip(tensors, squares.tolist(), strict=True)
@@ -51,8 +51,8 @@ def health(network: Network, norms: Sequence[Norms]) -> list[TensorHealth]:
     if not norms:
         return []
     sums = np.zeros((len(network.tensors), 3))
-    for one in norms:
-        sums[one.tensor] += one.gradient, one.values, one.update
+    for part in norms:
+        sums[part.tensor] += part.gradient, part.values, part.update
     return [
         TensorHealth(tensor.path, float(gradient), float(update / values) if values > 0 else 0.0)
         for tensor, (gradient, values, update) in zip(network.tensors, np.sqrt(sums), strict=True)

@@ -1,8 +1,7 @@
-"""Many steps of a job in one compiled call for each thread, for the inline exchange (Numba, optional).
+"""Runs the compiled steps of a job whose server and workers are one process (Numba, optional).
 
-If server and workers are one process, nothing has to travel. `compiled_steps` does the work of a step. The
-last step of an epoch (norms, saturation), and a step whose gradients are not known to be finite beforehand,
-are left to `Worker.compute` and `ParameterServer.apply`.
+`compiled_steps` does the work of a step. `Worker.compute` and `ParameterServer.apply` train the last step of
+an epoch, which measures norms and saturation, and a step whose gradients may not be finite.
 """
 
 from __future__ import annotations
@@ -29,19 +28,18 @@ from distbp.nn.ops.rows import compiled
 from distbp.optim import Updater
 from distbp.optim.schedules import PlateauState
 
-# A call shall take some milliseconds: signals and requests to the run are heard between calls. Those of
-# several threads must begin together, which costs some 300 us, so they take up to a tenth of a second.
+# A call takes a few milliseconds, because signals and requests to the run are heard between calls. To start
+# several threads together costs some 300 us, so their calls take up to a tenth of a second.
 FLOPS_A_CALL = 1e9
 FLOPS_A_CALL_OF_THREADS = 1e10
 CALL_S = 0.2  # on a slow or busy machine a call ends earlier
 MOST_STEPS = 1024
-MOST_BYTES = 1 << 30  # of gradients and work memory: where there are several shards each has its own
+MOST_BYTES = 1 << 30  # of the gradients and the work memory of all shards
 
 
 class InlineSteps:
-    """`run(step, stop, plateau)`: trains some steps from `step` on, and returns how many; 0 if the next one
-    must be trained step by step. `threads`: at most one for each shard. `lowered`: the network for slices of
-    the shards."""
+    """`run` trains some steps in compiled calls. `threads`: at most as many as there are shards. `lowered`:
+    the network, lowered for the slices of the shards."""
 
     def __init__(
         self,
@@ -72,11 +70,13 @@ class InlineSteps:
         self._own, self._interrupted = assign(blueprint.shards, threads), False
 
     def run(self, step: int, stop: int, plateau: PlateauState) -> int:
+        """Trains steps from `step` on, at most up to `stop`. Returns how many; 0 if the next step must be
+        trained by `Worker.compute` and `ParameterServer.apply`. Waits for all threads."""
         epoch, index = divmod(step, self._steps_per_epoch)
         steps = whole = min(stop - step, self._steps_per_epoch - 1 - index, self._most)
-        if steps <= 0 or self._interrupted:  # after an interrupt nobody meets any more
+        if steps <= 0 or self._interrupted:  # after an interrupt the threads no longer meet
             return 0
-        if epoch != self._epoch:  # as others wait for the one who shuffles, everybody does
+        if epoch != self._epoch:  # each thread shuffles its shards: none waits for another to shuffle all
             self._together(self._shuffle, [(epoch, start, stop) for start, stop in self._own])
             self._epoch = epoch
         began, placed_steps = time.perf_counter(), self._placed
@@ -116,8 +116,9 @@ class InlineSteps:
     def _together(
         self, work: Callable[..., Any], each: Sequence[tuple[Any, ...]], counters: Array | None = None
     ) -> None:
-        """Calls `work` with what each thread is given. Waits, also where this thread is interrupted: what the
-        others use must stay as it is until they have ended. counters: by which threads meet."""
+        """Calls `work` in every thread, with the arguments of each in `each`. Waits for all threads, also if
+        this thread is interrupted: the others use this object's memory until they end. counters: of
+        `pointers.meet`."""
         waiting: list[Future[Any]] = []
         try:
             for given in each[1:]:
@@ -126,7 +127,7 @@ class InlineSteps:
             work(*each[0])
             for other in waiting:
                 other.result()
-        except BaseException:  # Ctrl-C between two calls: this thread comes to no meeting
+        except BaseException:  # for example Ctrl-C: this thread meets the others no more
             self._interrupted = True
             if counters is not None:
                 counters[-1, 0] = 1
@@ -145,8 +146,9 @@ def inline_steps(
     readers: Sequence[ShardReader],
     threads: int = 1,
 ) -> InlineSteps | None:
-    """The compiled steps of a job; None if nothing is compiled, or if the memory of all shards would be too
-    much. readers: of the shards; training step by step uses them, too. threads: how many share the shards."""
+    """The compiled steps of a job. None if Numba is missing, if the optimizer has no compiled update, or if
+    the memory of all shards exceeds MOST_BYTES. readers: of the shards, shared with `Worker`. threads: how
+    many share the shards."""
     updater = server.updater
     if kernels.gemm is None or not (isinstance(updater, Updater) and updater.compiled and blueprint.pushed):
         return None

@@ -1,9 +1,10 @@
-"""The memory that a job needs, worked out before any of it is taken, and the memory that there is.
+"""The memory that a job needs, computed before any of it is taken, and the memory that this process may have.
 
-The need is what training surely fills: parameters and optimizer state twice (at work, and as they are to be
-saved), a gradient for each thread or worker and for each level of its part of the tree, the values of one
-slice, prepared data. What there is: of the machine, of every control group around this process (cgroups v1
-and v2) and of its `ulimit -v`, the least. Pages of files that the system may drop count as free.
+The need is the memory that training surely fills: parameters and optimizer state twice (in use, and copied
+for a checkpoint), a gradient for each thread or worker and for each level of its part of the tree, the values
+of one slice, prepared data. The memory that a process may have is the least of the machine's memory, of the
+limits of all control groups around the process (cgroups v1 and v2), and of `ulimit -v`. Pages of files that
+the system may drop count as free.
 """
 
 from __future__ import annotations
@@ -33,8 +34,7 @@ _ROOT = Path("/")
 
 @dataclass(frozen=True)
 class Need:
-    """`parts`: bytes by what they are for. `largest`: the number of the layer with the most parameters, or
-    ENTRY."""
+    """`parts`: bytes by purpose. `largest`: the number of the layer with the most parameters, or ENTRY."""
 
     parts: Mapping[str, int]
     largest: int
@@ -53,10 +53,10 @@ def needed(
     data: int = 0,
     threads: int = 1,
 ) -> Need | None:
-    """The memory that training takes, all its processes together. input_shape: of one row; None where it is
-    not known: then the narrowest that the first layer could take counts. entry: of the network. rows: of each
-    split, where known. data: bytes of the inputs as they are made ready. threads: how many compute if the job
-    says no number of workers. None where the shapes do not fit."""
+    """The memory that training takes, over all its processes. input_shape: of one row; None, not known,
+    counts as (1,). entry: the layer of the table's columns, or None. rows: of each split, where known. data:
+    bytes of the prepared inputs. threads: how many threads compute if the job does not say a number of
+    workers. Returns None if the layers' shapes do not fit together."""
     try:
         shape = (1,) if input_shape is None else input_shape
         network = Network(job.model.layers, shape, job.dtype, entry=entry, outputs=names_of(job.loss))
@@ -64,7 +64,7 @@ def needed(
         return None
     members = networks(job)
     computing = least_workers(job) or threads
-    side = min(members, computing)  # that train at a time
+    side = min(members, computing)  # networks that train at the same time
     item = network.dtype.itemsize
     state = state_vectors(job.optimizer) * network.parameter_count * item
     train = rows.get("train")
@@ -80,7 +80,7 @@ def needed(
     of_training = parts * slice_rows * (2 * sum(numbers) - numbers[0])
     values = max(of_training, min(EVALUATION_ROWS, largest_split) * sum(numbers))
     heads = heads_of(job.loss, network.output_shapes)
-    labels = not heads.several and heads.all[0].is_label  # which stand where they are
+    labels = not heads.several and heads.all[0].is_label  # labels are not copied
     targets = 0 if labels else sum(rows.values()) * heads.target_columns
     by_layer = network.parameters_by_layer
     return Need(
@@ -96,11 +96,11 @@ def needed(
 
 
 def too_much(need: Need | None, there: int, says: str) -> list[Fault]:
-    """The faults of a need above `there` bytes; none where it fits. says: words for these bytes, as "this
-    machine has {}"."""
+    """The fault of a need above `there` bytes, or no fault. says: a text with {} for these bytes, for example
+    "this machine has {}"."""
     if need is None or need.total <= there:
         return []
-    # The batch is at fault only where the rest would fit.
+    # The batch is at fault only if all the rest would fit.
     model = {name: count for name, count in need.parts.items() if name != "values of a batch"}
     parts = need.parts if sum(model.values()) <= there else model
     most = max(parts, key=lambda name: parts[name])
@@ -118,29 +118,29 @@ def too_much(need: Need | None, there: int, says: str) -> list[Fault]:
 
 
 def check_memory(need: Need | None, root: Path = _ROOT) -> None:
-    """Raises JobError where a job needs more memory than there is, NoMemoryError where it needs more than is
-    free now; with both figures."""
+    """Raises JobError if a job needs more memory than this process may have, NoMemoryError if it needs more
+    than is free now. Both name the two figures. root: of the file system, for tests."""
     total, free = total_bytes(root), free_bytes(root)
-    if faults := too_much(need, total, "this machine lets it have {}"):
+    if faults := too_much(need, total, "this process may have {}"):
         raise JobError(faults)
-    if faults := too_much(need, free, f"of {size(total)} there {{}} is free now"):
+    if faults := too_much(need, free, f"{{}} of {size(total)} is free now"):
         raise NoMemoryError(faults)
 
 
 def total_bytes(root: Path = _ROOT) -> int:
-    """The memory that this process could have if no other used any. `root`: of the file system, for tests."""
+    """The bytes that this process could have if no other process used any. root: as in `check_memory`."""
     return min(_meminfo(root)["MemTotal"], *(limit for limit, _ in _limits(root)))
 
 
 def free_bytes(root: Path = _ROOT) -> int:
-    """The memory that this process can have now."""
-    found = _meminfo(root)
-    free = found.get("MemAvailable", found["MemTotal"])
+    """The bytes that this process can have now. root: as in `check_memory`."""
+    memory = _meminfo(root)
+    free = memory.get("MemAvailable", memory["MemTotal"])
     return max(0, min(free, *(limit - used for limit, used in _limits(root))))
 
 
 def size(count: int) -> str:
-    """Bytes, with the unit that fits."""
+    """A number of bytes as text, in the largest unit that is not above it: "1.5 GiB"."""
     value = float(count)
     for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
         if value < 1024:
@@ -155,7 +155,7 @@ def _meminfo(root: Path) -> dict[str, int]:
 
 
 def _limits(root: Path) -> Iterator[tuple[int, int]]:
-    """(limit, used) of everything that limits this process."""
+    """Yields (limit, used) in bytes for each limit of this process."""
     address_space = resource.getrlimit(resource.RLIMIT_AS)[0]
     if address_space != resource.RLIM_INFINITY:
         pages = int((root / "proc/self/statm").read_text().split()[0])
@@ -171,8 +171,8 @@ def _limits(root: Path) -> Iterator[tuple[int, int]]:
 
 
 def _groups(mount: Path, path: str) -> Iterator[tuple[int, int]]:
-    """(limit, used) of a control group and of all around it. In a container the path may be that of the host.
-    Then the mounted group is the container's own."""
+    """Yields (limit, used) in bytes for a control group and each group around it. In a container `path` may
+    be the host's path, which is not mounted. The mounted group is then the container's own."""
     group = mount / path.lstrip("/")
     while True:
         for limit, used, old in (

@@ -1,8 +1,8 @@
-"""The numerics fingerprint: what must be equal in two processes for them to compute the same bits.
+"""The numerics fingerprint: the facts that must be equal in two processes for them to compute the same bits.
 
-It names the parts that choose machine code (NumPy, its SIMD level, the BLAS build and the kernels that BLAS
-picked for this processor, the kernel set of `distbp.nn.kernels`), and ends with a probe: a digest of a small
-fixed computation, which catches what the names do not.
+The fingerprint names the parts that choose machine code: NumPy, its SIMD level, the BLAS build and the
+kernels that BLAS picked for this processor, the kernel set of `distbp.nn.kernels`. A probe, the digest of a
+small fixed computation, catches differences that the names do not show.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from distbp.machine import blas
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Within this block BLAS computes on the calling thread only. A product split over threads may add in
-    another order; and parallelism comes from shards. Restores the former limit on leaving."""
+    """Within this block BLAS computes on the calling thread only: a product split over threads may add in
+    another order. Parallelism comes from shards. The former limit is restored at the end."""
     with threadpoolctl.threadpool_limits(limits=1):
         yield
 
 
 def quiet() -> np.errstate:
-    """For the time of this block NumPy neither warns of nor raises for numbers that overflow, underflow or
-    are not finite, whatever the caller has set. That each step is finite is checked by ourselves; and the
-    warning may be wrong: some of OpenBLAS's kernels also load what stands beside their operands. They leave
-    it out of the product, but the processor's flag is set. Decorates functions, too."""
+    """Within this block, or in a function that this decorates, NumPy neither warns nor raises for numbers
+    that overflow, underflow or are not finite, whatever the caller has set. Each step is checked by other
+    means. And the warnings may be wrong: some kernels of OpenBLAS also load numbers beside their operands.
+    These do not enter the product, but set the processor's flags."""
     return np.errstate(all="ignore")
 
 
 def kernel_set(wanted: str) -> str:
-    """The name of the kernel set to compute with: `wanted`, or for "auto" the last one of "numpy", "numba",
-    "fma", "mkl" and "amx" that can be used here. Raises ImportError if the wanted set cannot be used.
+    """The name of the kernel set to compute with: `wanted`, or for "auto" the first of "amx", "mkl", "fma",
+    "numba" and "numpy" that can be used here. Raises ImportError if the wanted set cannot be used.
 
-    It does not import Numba, which takes a third of a second: the trainer's process may never need it.
+    Does not import Numba, which takes a third of a second: the trainer's process may never need it.
     """
     if wanted == "auto":
         for name in ("amx", "mkl", "fma", "numba"):
@@ -66,7 +66,8 @@ def kernel_set(wanted: str) -> str:
 
 
 def why_not_compiled(kernels: str) -> str:
-    """Why a job computes with NumPy's kernels although no setting asks for them; "" where it does not."""
+    """The reason, as text, that a job computes with NumPy's kernels although no setting asks for them; else
+    ""."""
     if kernels != "numpy" or settings.get("DISTBP_KERNELS") != "auto":
         return ""
     try:
@@ -77,13 +78,12 @@ def why_not_compiled(kernels: str) -> str:
 
 
 def _find_numba() -> None:
-    """Raises ImportError where Numba is missing, switched off, or would refuse the versions of what it
-    needs."""
+    """Raises ImportError if Numba is missing, switched off, or needs other versions of its dependencies."""
     loaded: Any = sys.modules.get("numba")
     asked = settings.get("NUMBA_DISABLE_JIT") not in ("", "0")
     if asked or (loaded is not None and loaded.config.DISABLE_JIT):
-        raise ImportError("NUMBA_DISABLE_JIT is set, so that Numba compiles nothing: unset it")
-    if loaded is not None:  # then it has looked for itself
+        raise ImportError("NUMBA_DISABLE_JIT is set, so Numba compiles nothing: unset it")
+    if loaded is not None:  # Numba checked the versions when it was imported
         return
     from packaging.requirements import Requirement  # which most processes never need
 
@@ -102,7 +102,8 @@ def _find_numba() -> None:
 
 
 def fingerprint(kernels: str) -> dict[str, str]:
-    """What decides the bits in this process, as short texts by name. `kernels`: the kernel set's name.
+    """The facts that decide the bits in this process, as short texts by name. `kernels`: the kernel set's
+    name.
 
     Call it within `one_blas_thread`. Takes a few milliseconds.
     """
@@ -160,24 +161,18 @@ def _blas() -> str:
     return ", ".join(sorted(set(libraries))) or "unknown"
 
 
-# How products are turned and cut: another way has other bits. See `distbp.nn.layers.lowering` and
-# `distbp.machine.gemm`.
+# The ways in which products are computed, each with other bits. They are texts of the fingerprint.
+
+# See `distbp.nn.layers.lowering` and `distbp.machine.gemm`.
 TURNED = ", small weights transposed"
 STRIPS = ", products with a small matrix in strips"
-
-
-# Terms: as below. See `distbp.machine.own_products.direct`.
+# An element is the sum of partial sums of 128 terms each. See `distbp.machine.own_products.direct`.
 DIRECT = ", small products by FMA, 128 terms"
-
-
-# Parts: into which a float32 is split; terms: after which a sum is rounded; at a time: of how many terms the
-# small products come before the large one, which once was of all. See
-# `distbp.machine.own_products.tile_product`, `.tiles`.
+# A float32 is split into 3 parts. A sum is rounded after 128 terms. For each 32 terms, the products of small
+# parts are added before the product of the largest parts. See `distbp.machine.own_products.tile_product`,
+# `.tiles`.
 TILES = ", large products by AMX in 3 parts, 128 terms, 32 at a time"
-
-
-# So many terms make one sum; then the sums of an element are added up. See
-# `distbp.machine.own_products.vector_product`.
+# Partial sums of 256 terms each. See `distbp.machine.own_products.vector_product`.
 VECTORS = ", large products by FMA, 256 terms"
 
 
@@ -208,7 +203,7 @@ def _probe() -> str:
             digest.update(np.ascontiguousarray(result).tobytes())
         digest.update(np.add.reduce(a, axis=0).tobytes() + np.float64(np.dot(ramp, ramp)).tobytes())
         digest.update(np.sin(ramp).tobytes() + np.cos(ramp).tobytes() + np.power(10_000, -ramp).tobytes())
-    # Compiled code has these of the C library (the op `waves`).
+    # The compiled op `waves` calls these functions of the C library.
     few = np.linspace(-60, 60, 997).tolist()
     libm = [(math.sin(x), math.cos(x), math.pow(10_000.0, x / 60)) for x in few]
     digest.update(np.array(libm).tobytes())

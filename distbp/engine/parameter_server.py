@@ -1,7 +1,6 @@
-"""The parameter server: joins the shards' sums in the fixed tree, and applies each update once.
+"""The parameter server joins the shards' sums in the fixed tree and applies each update once.
 
-A plain class: it knows no exchange and no cluster. Its host gives it the sums of all blocks of a step and
-reads the flat parameter vector afterward.
+It knows no exchange. Its host hands over the sums of all blocks of a step and then reads the flat vector.
 """
 
 from __future__ import annotations
@@ -30,7 +29,8 @@ NO_PLATEAU = PlateauState()
 
 
 class Contribution(NamedTuple):
-    """The sums of one block at one step: gradient (size,), totals float64. The server may overwrite both."""
+    """The sums of one block at one step: gradient (size,) in the job's dtype, totals (totals_size,) float64.
+    The server may overwrite both."""
 
     block: Block
     gradient: Array
@@ -46,12 +46,14 @@ class NotFiniteError(ArithmeticError):
 
 
 class ParameterServer:
-    """`vector`: the flat parameter vector (size,), which it alone writes. `attempt`: fences older ones.
+    """`vector`: the flat parameter vector (size,), which only the server writes. `step`: the next step to
+    apply. `attempt`: the number of the attempt, for messages. `slots`, `epoch_totals`: the optimizer's state
+    by name, and the totals of the epoch so far, as a snapshot has them; None: none yet. `threads`: how many
+    threads apply an update. `first`: where the server's range begins in the flat vector (see `ranges`). The
+    contributions, slots and snapshots of a server of a range cover its range only, and a step is `prepare`,
+    then `finish`.
 
-    `slots`: the optimizer's state by name, as `snapshot` gave it. Call it within `one_blas_thread`.
-
-    `first`: a server of a range has the stretch of the flat vector that begins there (see `ranges`); its
-    contributions, slots and snapshots are of that stretch alone, and its steps are `prepare` and `finish`.
+    Call all methods within `one_blas_thread`. No method waits for others.
     """
 
     def __init__(
@@ -68,13 +70,13 @@ class ParameterServer:
     ) -> None:
         self.blueprint = blueprint
         self.vector = vector
-        self.step = step  # the next one to apply
+        self.step = step
         self.attempt = attempt
-        self.applied = 0  # updates applied by this attempt; the ledger: step == first step + applied
+        self.applied = 0  # updates applied by this attempt: step == first step + applied
         network = blueprint.network()
         self._network = network
         stop = first + len(vector)
-        count = max(0, min(network.parameter_count, stop) - first)  # trained values; statistics follow
+        count = max(0, min(network.parameter_count, stop) - first)  # trained values; others follow
         self.gradient = aligned_vector(len(vector), vector.dtype)
         self.totals = np.zeros(totals_size(blueprint))
         self.epoch_totals = self.totals[:BOUND].copy() if epoch_totals is None else epoch_totals.copy()
@@ -95,9 +97,8 @@ class ParameterServer:
         self._noise = Noise(*drawn) if blueprint.job.optimizer.copies else None
         self.slots = self.updater.slots  # the optimizer's state by name, as it lies
         ends = [t.stop - first for t in network.tensors]
-        self._tensors = [
-            bisect_right(ends, start) for start in self.updater.parts[:, 0].tolist()
-        ]  # of every part
+        # The number of the tensor of each measured part.
+        self._tensors = [bisect_right(ends, start) for start in self.updater.parts[:, 0].tolist()]
         self._averaged = [self.gradient[at : min(at + PIECE, count)] for at in range(0, count, PIECE)]
         self._statistics = [
             (slice(t.start - first, t.stop - first), t.rate)
@@ -119,8 +120,8 @@ class ParameterServer:
         """Joins the blocks of `step`, divides by the total weight and updates the vector, once.
 
         Together the blocks cover every shard once. `plateau`: the state of the schedule reduce_on_plateau.
-        Raises FencedError for any other step than the next; NotFiniteError before the update; ValueError
-        where the blocks are not those of a step. After each of them nothing has changed.
+        Raises FencedError for any step but the next one, ValueError if the blocks do not cover every shard
+        once, NotFiniteError if a sum is NaN or Inf. After an error nothing has changed.
         """
         order = self._begin(step, contributions)
         gradients = [c.gradient for c in contributions]
@@ -139,35 +140,35 @@ class ParameterServer:
 
     @property
     def one_pass(self) -> bool:
-        """Whether an update needs no look at the whole gradient before it."""
+        """Whether an update may begin before the whole gradient has been joined and checked."""
         return self.updater.one_pass and self._noise is None
 
     def probe(self) -> None:
-        """Writes the point at which the next step needs the gradient to the vector, if it is another one. The
-        update writes the model back."""
+        """Writes the trial point of a line search, at which the next step needs the gradient, to the vector.
+        The update writes the last accepted point back. Other optimizers change nothing here."""
         self.updater.probe()
 
     @property
     def verdict(self) -> str:
-        """Why further steps would change nothing, for people; "" where they may."""
+        """The reason, for people, that further steps would change nothing; else ""."""
         return self.updater.verdict
 
     @property
     def has_untrained(self) -> bool:
-        """Whether the vector holds more than what is trained: running statistics, or states."""
+        """Whether the vector also holds values that are not trained: running statistics or states."""
         return self._count < len(self.vector)
 
     def prepare(self, step: int, contributions: Sequence[Contribution]) -> RangeSums:
-        """The first half of a step: joins the blocks, nothing more. Raises FencedError, ValueError."""
+        """The first half of a range's step: joins the blocks. Raises FencedError, ValueError."""
         return self._check([c.gradient for c in contributions], self._begin(step, contributions))
 
     def finish(self, step: int, squares: float, plateau: PlateauState = NO_PLATEAU) -> None:
-        """The second half: the update. `squares`: of the gradient sums of the whole vector (`joint`)."""
+        """The second half: the update. `squares`: of the whole vector's gradient sums (`joint`)."""
         self._update([self.gradient], [], *self._info(step, squares, plateau))
         self._end(step)
 
     def _estimate(self, step: int, noise: Noise) -> None:
-        """Makes the direction in place of the gradient, from the losses of copies."""
+        """Writes evolution's direction, estimated from the losses of the copies, in place of the gradient."""
         evolution = cast("Evolution", self.blueprint.job.optimizer)
         estimate(self.totals[LIVE:BOUND], evolution.sigma, step, noise, self.gradient)
 
@@ -175,7 +176,7 @@ class ParameterServer:
         if isinstance(self.updater, Searching):
             squares = self.updater.apply_measured(gradients[0][: self._count], info, scale)
             self.norms = norms_of(self._tensors, squares, 1.0)
-            self.totals[LOSS] = self.updater.found.loss * self.totals[WEIGHT]  # the model's
+            self.totals[LOSS] = self.updater.found.loss * self.totals[WEIGHT]  # of the accepted point
         elif self._ends_epoch(self.step):
             squares = self.updater.apply_measured(gradients, order, info, scale)
             self.norms = norms_of(self._tensors, squares, scale)
@@ -183,21 +184,21 @@ class ParameterServer:
             self.updater.apply(gradients, order, info, scale)
 
     def advance(self, steps: Sequence[Sequence[float]]) -> None:
-        """Notes steps that compiled code has applied to the vector, the slots and the statistics, exactly as
-        `apply` would have; all are of one epoch, and none is its last one. The numbers are the totals of
-        each: loss, weight, rows."""
+        """Records steps that compiled code has applied to the vector, the slots and the statistics, exactly
+        as `apply` would have. All are of one epoch, and none is its last step. steps: the loss sum, the
+        weight and the rows of each."""
         if self.step % self._steps_per_epoch == 0:
             self.epoch_totals[:] = 0
-        places = [LOSS, WEIGHT, ROWS]  # added one after the other, as the order decides the last bits
+        places = [LOSS, WEIGHT, ROWS]  # added one after the other, because the order decides the last bits
         self.epoch_totals[places] = np.add.accumulate([self.epoch_totals[places].tolist(), *steps])[-1]
         self.advance_by(len(steps))
 
     def add_live_rows(self, live: Array) -> None:
-        """Notes in how many rows of such steps each unit was live, (units,), see `distbp.engine.totals`."""
+        """Adds the live rows of each unit, (units,), in steps given to `advance` (see `engine.totals`)."""
         self.epoch_totals[LIVE:] += live
 
     def advance_by(self, steps: int) -> None:
-        """Notes such steps if the totals of the epoch hold theirs already."""
+        """Records steps that compiled code has applied, if the epoch's totals already include them."""
         self.step += steps
         self.applied += steps
 
@@ -206,7 +207,7 @@ class ParameterServer:
         return health(self._network, self.norms)
 
     def snapshot(self, whole: bool = True) -> dict[str, Array]:
-        """Copies of all arrays that a checkpoint needs; not `whole`: of the epoch's totals alone."""
+        """Copies of all arrays that a checkpoint needs; not `whole`: only of the epoch's totals."""
         arrays = {"epoch_totals": self.epoch_totals.copy()}
         if not whole:
             return arrays
@@ -222,7 +223,7 @@ class ParameterServer:
         return (step + 1) % self._steps_per_epoch == 0
 
     def _begin(self, step: int, contributions: Sequence[Contribution]) -> list[Join]:
-        """Joins the totals; returns the order of the gradients' joins. Raises FencedError, ValueError."""
+        """Joins the totals; returns the joins of the gradients. Raises FencedError, ValueError."""
         if step != self.step:
             raise FencedError(
                 f"attempt {self.attempt}: step {step} was pushed, but the next one is {self.step}"
@@ -236,14 +237,14 @@ class ParameterServer:
         return order
 
     def order_of(self, blocks: tuple[Block, ...]) -> list[Join]:
-        """The additions that join the sums of `blocks`, which are found once. Raises ValueError."""
+        """The additions that join the sums of `blocks`, found once for each. Raises ValueError."""
         order = self._joins.get(blocks)
         if order is None:
             order = self._joins[blocks] = joins(self._whole, blocks)
         return order
 
     def _join(self, gradients: Sequence[Array], order: Sequence[Join], piece: slice) -> None:
-        """Joins a piece of the gradients into that of the server's."""
+        """Joins a piece of the gradients into the same piece of `self.gradient`."""
         if not order:
             if gradients[0] is not self.gradient:
                 np.copyto(self.gradient[piece], gradients[0][piece])
@@ -271,7 +272,7 @@ class ParameterServer:
         return scale, known._replace(gradient_norm=norm, loss=loss)
 
     def steps_of(self, steps: Iterable[int], plateau: PlateauState) -> list[Step]:
-        """What is known of the updates of steps before their gradients are computed."""
+        """The facts of the updates of `steps` that do not depend on gradients: number, rate, decay."""
         rate, decay, first = self.learning_rate, self._decay, self.blueprint.past.steps + 1
         return [Step(first + n, float(rate(n, plateau)), 0.0, 0.0, decay(n)) for n in steps]
 
@@ -279,7 +280,7 @@ class ParameterServer:
         """What follows every update."""
         if self._statistics and self.totals[ROWS]:
             self._update_statistics(float(self.totals[ROWS]))
-        for place in self._states:  # no series goes on from one epoch into the next
+        for place in self._states:  # each epoch begins every series anew
             self.vector[place] = 0 if self._ends_epoch(step) else self.gradient[place]
         if step % self._steps_per_epoch == 0:
             self.epoch_totals[:] = 0

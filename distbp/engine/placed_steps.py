@@ -1,7 +1,7 @@
-"""The memory that compiled steps work in, and the structures by which they find it.
+"""The memory that compiled steps work in, and the structures that hold its addresses.
 
-A step may be shared by several numbers of threads. The shards' memory is the same for each; who computes
-which shards and parameters is not.
+The number of threads that share a step may change. All numbers use the same memory of the shards; each has
+structures that say which thread computes which shards and parameters.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from distbp.optim.parts import CONSTANTS
 
 
 class Sharing(NamedTuple):
-    """The steps of so many threads. steps: address of the `Steps` of each; counters: see `pointers.meet`;
-    done: (threads, 8), a row for each, see `Steps`."""
+    """The structures for one number of threads. steps: the address of the `Steps` of each thread. counters:
+    of `pointers.meet`. done: (threads, 8), a row for each thread, see `Steps`."""
 
     threads: int
     steps: list[int]
@@ -43,8 +43,8 @@ class Sharing(NamedTuple):
 
 
 class PlacedSteps:
-    """`sharings`: one for each of the `counts` of threads. To be filled before steps: `sources`, (shards, 3),
-    and `orders`, (shards, rows), see `Computing`. Steps fill `found` and `live`, see `Steps`."""
+    """`sharings`: a Sharing for each number in `counts`. The caller fills `sources`, (shards, 3), and
+    `orders`, (shards, rows), before steps, see `Computing`. Steps fill `found` and `live`, see `Steps`."""
 
     def __init__(
         self,
@@ -57,8 +57,8 @@ class PlacedSteps:
         counts: Sequence[int],
         most: int,
     ) -> None:
-        """`lowered`: the network for slices of the shards. widths: of the rows of each shard. most: steps in
-        one call."""
+        """`lowered`: the network, lowered for the slices of the shards. widths: the sources of each shard's
+        rows. counts: numbers of threads, the largest first. most: the largest number of steps in a call."""
         self._kept: list[Any] = [lowered]
         self._shards, self._server, self._updater = blueprint.shards, server, updater
         self._network, sharding = blueprint.network(), blueprint.sharding()
@@ -70,7 +70,7 @@ class PlacedSteps:
             )
             for threads in counts
         ]  # fmt: skip
-        # Shards of one thread work in the same memory, unless others read there what is deferred.
+        # The shards of a thread share their work memory, unless other threads read deferred factors in it.
         apart = any(len(share.parts) for each in shares for share in each)
         threads, dtype = counts[0], server.vector.dtype
         places = range(self._shards) if apart else _places(self._shards, counts)
@@ -169,27 +169,27 @@ class PlacedSteps:
         return sharing
 
     def _at(self, structure: Any) -> int:
-        """Its address; keeps it."""
-        self._kept.append(found := placed(structure))
-        return found.at
+        """Places a structure in memory, keeps it there, and returns its address."""
+        self._kept.append(structured := placed(structure))
+        return structured.at
 
     def _piece(self, function: Callable[..., None], structure: Any) -> tuple[int, int]:
-        """The addresses of a piece, compiled where there is something to do, and of its structure."""
+        """The addresses of a compiled piece and of its structure; (0, 0) without a structure."""
         return (compiled(function).address, self._at(structure)) if structure else (0, 0)
 
 
 def _places(shards: int, counts: Sequence[int]) -> list[int]:
-    """Where each shard works: with those that have its thread at each of the `counts`."""
+    """The work memory of each shard. Shards share one if each of the `counts` gives them to one thread."""
     firsts = {start for threads in counts for start, _ in assign(shards, threads)}
     return [sum(first <= shard for first in firsts) - 1 for shard in range(shards)]
 
 
-def _pairs(found: Iterable[tuple[int, int]]) -> Array:
-    return np.array(list(found), np.int64).reshape(-1, 2)
+def _pairs(pairs: Iterable[tuple[int, int]]) -> Array:
+    return np.array(list(pairs), np.int64).reshape(-1, 2)
 
 
 def _lines(count: int, size: int, dtype: Any) -> Array:
-    """`count` vectors of zeros; each begins at a multiple of 64 bytes and may be a little longer than
-    `size`."""
+    """(count, width) zeros. Each row begins at a multiple of 64 bytes, so `width` is `size` or a little
+    more."""
     width = -(-size // LINE) * LINE
     return aligned_vector(count * width, dtype).reshape(count, width)

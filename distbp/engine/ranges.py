@@ -1,4 +1,4 @@
-"""The stretches of the flat vector that several servers have, and what these tell each other."""
+"""The ranges of the flat vector that several servers own, and the sums that these servers exchange."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from distbp.nn.network import Network
 
 
 class RangeSums(NamedTuple):
-    """What a server knows of a step's gradient before the update: the sum of squares of each piece of its
-    range, in order, and whether everything is finite."""
+    """The sum of squares of each piece of a server's gradient, in order, and whether the loss, the running
+    statistics and the states are finite."""
 
     squares: tuple[float, ...]
     finite: bool
 
 
 def joint(parts: Sequence[RangeSums]) -> RangeSums:
-    """The sums of the whole vector, from those of its ranges in order: one sum of squares, with the same bits
-    for any cut."""
+    """Joins the sums of all ranges, given in order, into one sum of squares, with the same bits for any cut.
+    The result is finite only if that sum is finite, too."""
     total = 0.0
     for part in parts:
         for squares in part.squares:
@@ -29,8 +29,8 @@ def joint(parts: Sequence[RangeSums]) -> RangeSums:
 
 
 def ranges(network: Network, servers: int) -> list[tuple[int, int]]:
-    """The stretches of the flat vector that so many servers have. They are cut where pieces begin, and as
-    equal as possible; there are fewer where there are fewer pieces."""
+    """Cuts the flat vector into ranges [start, stop), one for each server, as equal as possible. A cut is
+    where a piece begins, so there are never more ranges than pieces."""
     pieces = max(1, -(-network.parameter_count // PIECE))
     count = min(servers, pieces)
     cuts = [PIECE * (pieces * server // count) for server in range(count)]

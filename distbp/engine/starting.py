@@ -1,8 +1,8 @@
-"""First weights that look at the training rows: initializers with `by_data`, layer after layer.
+"""Initial weights that depend on the training rows (initializers with `by_data`), layer after layer.
 
-For each dense layer that has one, the rows go through the layers before it as they are by then; its weighted
-sums z then decide. All of this is float64 with NumPy's definitions, of at most ROWS training rows, before any
-step; so it is the same for any number of workers.
+The rows pass through the layers before a dense layer with such an initializer. The weighted sums z of this
+layer then decide its weights. The computation is in float64 with NumPy's definitions, over at most ROWS
+training rows, before the first step. So the number of workers does not change it.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from distbp.nn.kernels import NUMPY
 from distbp.nn.network import Network, Tensor
 from distbp.nn.program import Program
 
-ROWS = 1024
+ROWS = 1024  # at most; drawn at random from a larger training set
 
 
 def looks_at_data(layers: Sequence[Any]) -> bool:
-    """Whether the first weights of these layers depend on the data."""
+    """Whether the initial weights of these layers depend on the data."""
     return any(getattr(layer, option).by_data for layer in layers for option in layer.by_data)
 
 
 def start_by_data(network: Network, vector: Array, seed: int, rows: Callable[[], tuple[Rows, int]]) -> None:
-    """Changes `vector` (size,), as it was drawn, where an initializer looks at the data. rows: gives the
-    training rows, and how many they are; called where it is needed. Waits."""
+    """Rewrites the tensors of `vector` (size,) whose initializers look at the data; the others stay as they
+    were drawn. rows: returns the training rows and their number; called only if there is such a tensor."""
     if not looks_at_data(network.layers):
         return
-    given, count = rows()
+    training, count = rows()
     chosen = np.arange(count)
     if count > ROWS:
         chosen = np.sort(generator(seed, Purpose.START, 0).choice(count, ROWS, replace=False))
     x = np.empty((len(chosen), *network.row_shape), network.input_dtype)
-    given.gather(chosen, x)
+    training.gather(chosen, x)
     with one_blas_thread(), np.errstate(all="ignore"):
         for index, layer in enumerate(network.layers):
             if looks_at_data([layer]):
@@ -62,8 +62,7 @@ def _start(network: Network, index: int, vector: Array, seed: int, x: Array) -> 
 
 
 def _before(network: Network, source: int, vector: Array, x: Array) -> Array:
-    """What a layer takes of the rows, (rows, numbers), float64: what the layer `source` gives, -1 the
-    data."""
+    """The outputs of layer `source` for the rows `x`, (rows, numbers), float64; -1: the data."""
     part = Network(
         network.layers[: source + 1],
         network.input_shape,
@@ -82,8 +81,8 @@ def _before(network: Network, source: int, vector: Array, x: Array) -> Array:
 
 
 def _values(tensor: Tensor, vector: Array) -> Array:
-    found: Array = vector[tensor.start : tensor.stop].astype(np.float64).reshape(tensor.shape)
-    return found
+    values: Array = vector[tensor.start : tensor.stop].astype(np.float64).reshape(tensor.shape)
+    return values
 
 
 def _put(tensor: Tensor, values: Array, vector: Array) -> None:

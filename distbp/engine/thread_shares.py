@@ -1,5 +1,5 @@
-"""How the parameters are dealt to threads that share a step: stretches of the vector, and parts of products
-that are deferred to the thread that applies them."""
+"""Deals the parameters to the threads that share a step: stretches of the vector, and parts of deferred
+products."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from distbp.nn.lowered import Lowered
 from distbp.optim.updater import cut, number_of
 
 Covers = Sequence[tuple[int, int, int]]
-UNEQUAL = 1.15  # times a fair share of the work: then the others would wait too long for one thread
+UNEQUAL = 1.15  # times an equal share of the work; with more, the other threads wait too long for one
 
 
 class ThreadShare(NamedTuple):
-    """What one thread updates. stretches: (n, 3), of (start, stop, group); parts: (n, 6), see `_parts`."""
+    """The parameters that one thread updates, int64. stretches: (n, 3), start, stop and group. parts: (n, 6),
+    parts of deferred products: op, first unit, stop unit, start, stop and group."""
 
     stretches: Array
     parts: Array
@@ -31,7 +32,9 @@ class ThreadShare(NamedTuple):
 def thread_shares(
     lowered: Lowered, count: int, rows: int, groups: Covers, threads: int, may_defer: bool
 ) -> list[ThreadShare]:
-    """`count` parameters dealt to threads, so that each has as much work. rows: of a batch."""
+    """Deals `count` parameters to threads so that all have about equal work. rows: of a batch. groups: see
+    `optim.groups`. may_defer: whether gradients may be deferred; if the shares would then be too unequal,
+    none is."""
     parts = list(_parts(lowered, groups)) if may_defer else []
     covered = sorted((start, stop) for _, _, _, start, stop, _ in parts)
     free, at = [], 0
@@ -42,7 +45,7 @@ def thread_shares(
     if at < count:
         free.append((at, count))
     stretches = cut(free, groups)
-    # Of a deferred parameter the gradient is computed, too: as many multiplications as the batch has rows.
+    # A deferred parameter's gradient is computed too, with one multiplication for each row of the batch.
     costs = [(stop - start) * (1 + rows / 32) for *_, start, stop, _ in parts] + [
         b - a for a, b, _ in stretches.tolist()
     ]
@@ -54,23 +57,23 @@ def thread_shares(
         loads[least] += costs[item]
     if parts and max(loads) > UNEQUAL * sum(loads) / threads:
         return thread_shares(lowered, count, rows, groups, threads, may_defer=False)
-    every = np.array(parts, np.int64).reshape(-1, 6)
+    deferred = np.array(parts, np.int64).reshape(-1, 6)
     return [
         ThreadShare(
             stretches[[i - len(parts) for i in sorted(mine) if i >= len(parts)]],
-            every[[i for i in sorted(mine) if i < len(parts)]],
+            deferred[[i for i in sorted(mine) if i < len(parts)]],
         )
         for mine in dealt
     ]
 
 
 def _parts(lowered: Lowered, groups: Covers) -> Iterator[tuple[int, int, int, int, int, int]]:
-    """Of every deferred product: (op, first unit, stop unit, start, stop, group)."""
+    """Yields the parts of every deferred product, as `ThreadShare.parts` has them."""
     for number, row in enumerate(lowered.rows):
         if not row.deferred:
             continue
-        out, many = row.refs[2], row.whole[1]
-        for begin in range(0, out.plus, many):
-            end = min(begin + many, out.plus)
+        out, units = row.refs[2], row.whole[1]
+        for begin in range(0, out.plus, units):
+            end = min(begin + units, out.plus)
             start, stop = out.start + begin * out.columns, out.start + end * out.columns
             yield number, begin, end, start, stop, number_of(start, stop, groups)

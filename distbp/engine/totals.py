@@ -1,15 +1,14 @@
-"""The totals that travel with the gradient of a block: a few float64 sums, joined in the same tree.
+"""The totals that are pushed with the gradient of a block: a few float64 sums, joined in the same tree.
 
-[loss, weight, rows, then for each unit that can saturate the rows in which it did not, bound]
+[loss, weight, rows, live rows of each unit that can saturate, bound]
 
-Where copies of the parameters are evaluated in place of the gradient, their losses stand in place of the rows
-of units: those of pair n at 2n and 2n + 1.
+The loss is the weighted sum over rows; the weight is the sum of the rows' weights. The rows are those that
+enter running statistics: a network with such statistics leaves out slices of one row. A row is live for a
+unit that is not saturated on this row. With evolution, the losses of the copies take the place of the live
+rows: those of pair n stand at 2n and 2n + 1.
 
-Rows are those that running statistics are taken over. A network with such statistics leaves out slices of one
-row.
-
-The bound is at least every absolute value of the gradient, and of what it is joined to: a sum of bounds is a
-bound of the sums. Infinity or NaN says that the gradient was not looked at, or is not finite.
+The bound is not below any absolute value of the gradient. A sum of bounds is a bound of the sum, so this
+holds after joins, too. Infinity or NaN says that the gradient was not checked, or is not finite.
 """
 
 from __future__ import annotations
@@ -25,28 +24,28 @@ from distbp.nn.lowered import lower
 LOSS, WEIGHT, ROWS, LIVE = 0, 1, 2, 3
 BOUND = -1
 
-# A gradient with a smaller bound is finite: it is less than the largest float32.
+# A gradient with a smaller bound is finite: the largest float32 is 3.4e38.
 SURELY_FINITE = 1e38
 
 
 def saturating_layers(blueprint: Blueprint) -> dict[int, int]:
-    """How many units each layer has that can saturate, by the layer's number, in the order of the totals.
-    Empty where they are not counted."""
+    """The number of each layer's units that can saturate, by the layer's number, in the order of the totals.
+    Empty for evolution, which does not count them."""
     if blueprint.job.optimizer.copies:
         return {}
-    return {one.layer: one.units for one in lower(blueprint.network(), 1).watched}
+    return {watched.layer: watched.units for watched in lower(blueprint.network(), 1).watched}
 
 
 def dead_share(saturating: Mapping[int, int], epoch_totals: Array) -> dict[str, float]:
-    """By layer, the share of units that were saturated on all rows of an epoch. saturating: as of
-    `saturating_layers`."""
-    found, place = {}, LIVE
+    """The share of each layer's units that were saturated on all rows of an epoch, by "layers.N". saturating:
+    see `saturating_layers`."""
+    shares, place = {}, LIVE
     for layer, units in saturating.items():
-        found[f"layers.{layer}"] = float(np.mean(epoch_totals[place : place + units] == 0))
+        shares[f"layers.{layer}"] = float(np.mean(epoch_totals[place : place + units] == 0))
         place += units
-    return found
+    return shares
 
 
 def totals_size(blueprint: Blueprint) -> int:
-    """How many totals a block has."""
+    """The number of totals of a block."""
     return LIVE + blueprint.job.optimizer.copies + sum(saturating_layers(blueprint).values()) + 1

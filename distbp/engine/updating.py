@@ -1,4 +1,4 @@
-"""Chooses the engine that updates the flat vector, as the job's optimizer asks."""
+"""Chooses the engine that updates the flat vector, from the job's optimizer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def updater_of(
     slots: Mapping[str, Array] | None,
     threads: int,
 ) -> Updater | Searching:
-    """The engine that updates `parameters`. The other arguments are those of `Updater`; slots are copied."""
+    """The engine that updates `parameters` (count,) in place. The other arguments are those of `Updater`;
+    slots are copied."""
     slots = None if slots is None else {name: values.copy() for name, values in slots.items()}
     job = blueprint.job
     if job.optimizer.whole_batch:
@@ -42,7 +43,7 @@ def updater_of(
 
 
 def state_vectors(optimizer: Any) -> int:
-    """How many vectors as long as the parameters an optimizer keeps from step to step."""
+    """The number of vectors, each as long as the parameters, that an optimizer keeps from step to step."""
     if optimizer.whole_batch:
         return 4 + sum(cast("WholeBatch", optimizer).slots.values())  # direction, gradient, point, trial
     return len(Rule(chain(optimizer)).slots)

@@ -1,7 +1,7 @@
-"""A worker: forward and backward over the slices of its shards.
+"""A worker computes forward and backward passes over the slices of its shards.
 
-A plain class: it knows no exchange and no cluster. It reads one flat parameter vector (which its host keeps
-current) and writes sums: a gradient vector and a few float64 totals for each block of the tree.
+The class knows no exchange and no cluster. It reads one flat parameter vector, which its host keeps current,
+and writes sums: a gradient vector and a few float64 totals for each block of the tree.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 
 class Worker:
-    """`vector`: the flat parameter vector (size,), read at every step. `data`: the rows it can reach.
+    """`vector`: the flat parameter vector (size,), read at every step. `data`: the rows of this process.
 
-    Call it within `numerics.one_blas_thread`.
+    Call all methods within `numerics.one_blas_thread`.
     """
 
     def __init__(self, blueprint: Blueprint, vector: Array, data: Holdings) -> None:
@@ -43,24 +43,23 @@ class Worker:
         self._work: Array | None = None
         self._evaluator: Evaluator | None = None
         self._copies: Copies | None = None
-        self._scratch: list[tuple[Array, Array]] = []  # right halves of the tree, by depth
+        self._scratch: list[tuple[Array, Array]] = []  # sums of right halves of the tree, by depth
 
     @property
     def totals_size(self) -> int:
         return totals_size(self.blueprint)
 
     def compute(self, step: int, block: Block, gradient: Array, totals: Array) -> None:
-        """Computes the sums of a block at `step` into `gradient` (`Blueprint.pushed`,) and `totals`
-        (totals_size,) float64.
+        """Computes the sums of a block at `step` into `gradient` (`Blueprint.pushed`,), in the job's dtype,
+        and `totals` (totals_size,), float64.
 
-        Pass the same array objects at every step: the backward pass is bound to them at the first. Does not
-        wait. The same arguments and parameters give the same bits in every process with the same numerics
-        fingerprint.
+        Pass the same array objects at every step: the first call binds the backward pass to them. The same
+        arguments and parameters give the same bits in every process with the same numerics fingerprint.
         """
         self._reduce(step, block, gradient, totals, 0)
 
     def evaluate(self, split: str, shard: int) -> Evaluation:
-        """The metric sums of one shard's part of a split (for the tree over shards)."""
+        """The sums of loss and metrics over one shard's part of a split; `evaluation.combine` joins them."""
         rows, start, stop = self._data.split(split, shard)
         if self._evaluator is None:
             self._evaluator = Evaluator(self.blueprint.job.loss, self.network, self._kernels, self.vector)
@@ -71,7 +70,7 @@ class Worker:
         return self.reader(shard).rows(step)
 
     def forget(self) -> None:
-        """Drops programs bound to old gradient buffers, when the exchange has replaced them."""
+        """Drops all programs. Call it when the exchange has replaced the gradient buffers that they write."""
         self._programs.clear()
 
     def _reduce(self, step: int, block: Block, gradient: Array, totals: Array, depth: int) -> None:
@@ -101,7 +100,7 @@ class Worker:
         program.run(x, targets, weights, step, shard)
         totals[LOSS], totals[WEIGHT], totals[BOUND] = program.totals[:TOTALS]
         totals[LIVE:BOUND] = program.totals[TOTALS : TOTALS + program.lowered.live]
-        # One row has no variance: it stays out of running statistics (see `BatchNormalization`).
+        # One row has no variance, so it does not enter running statistics (see `BatchNormalization`).
         totals[ROWS] = rows if rows > 1 or not self.network.statistics else 0
 
     def _losses_of_copies(self, step: int, reader: ShardReader, totals: Array) -> None:
@@ -111,14 +110,15 @@ class Worker:
         self._copies.evaluate(step, reader.slice(step), totals)
 
     def reader(self, shard: int) -> ShardReader:
-        """What gathers a shard's slices."""
+        """The reader that gathers a shard's slices; made at the first call."""
         if shard not in self._readers:
             rows, dealt = self._data.train(shard)
             self._readers[shard] = ShardReader(rows, dealt, self._sharding, shard, self.network.input_dtype)
         return self._readers[shard]
 
     def _program(self, gradient: Array) -> Program:
-        """Found by the identity of `gradient`, which is kept so that it stays taken."""
+        """The program that writes `gradient`, found by the array's id. The array is kept, so that no other
+        array can get its id."""
         if id(gradient) not in self._programs:
             program = Program(
                 self.network,
